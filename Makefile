@@ -1,0 +1,77 @@
+# What the README names. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up test lint fmt bench models deny components rust target cc
+
+GUEST_TARGET := wasm32-wasip2
+say = @printf '\033[1m==> %s\033[0m\n' $(1)
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+up: components ## build everything and serve the example application on 127.0.0.1:3000
+	$(call say,"building the host (10 minutes the first time; seconds after that)")
+	cargo build --release --package spinfer
+	$(call say,"serving spin.toml; Ctrl-C ends it")
+	./target/release/spinfer up
+
+test: target cc ## build what the tests need, then run them all
+	$(call say,"building the host for the tests (10 minutes the first time)")
+	cargo build --package spinfer
+	$(call say,"testing")
+	if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --workspace; \
+	else \
+	  echo "cargo-nextest is not installed: using cargo test, which does not end a test that hangs"; \
+	  cargo test --workspace --no-fail-fast; \
+	fi
+	cargo test --workspace --doc
+
+lint: target cc ## formatting and clippy, warnings denied
+	$(call say,"formatting")
+	cargo fmt --all --check
+	$(call say,"clippy: host, tests, benches")
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	$(call say,"clippy: components")
+	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
+	  --package model-sdk --package iris-classifier --package probe --package hello-p2 -- --deny warnings
+
+fmt: ## format the code
+	cargo fmt --all
+
+bench: components ## the benchmarks; the load comparison needs wrk
+	command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
+	$(call say,"criterion")
+	cargo bench --package spinfer-benches
+	$(call say,"the load comparison")
+	cargo build --release --package spinfer --package spinfer-benches
+	./target/release/compare
+
+models: ## train the example models again and compare them with what is committed
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/pip install --quiet --requirement models/requirements.txt
+	.venv/bin/python models/train.py --check
+
+deny: rust ## licences, sources and bans of every dependency
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+components: target cc ## build the example components
+	$(call say,"building the components")
+	cargo build --package iris-classifier --target $(GUEST_TARGET) --profile component --target-dir target/components
+
+# What has to be there. Each says what it does, or what to do.
+
+rust:
+	command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs and open a new shell"; exit 1; }
+
+target: rust
+	if ! rustc --print target-libdir --target $(GUEST_TARGET) 2>/dev/null | xargs test -d; then \
+	  printf '==> adding the Rust target %s\n' $(GUEST_TARGET); \
+	  rustup target add $(GUEST_TARGET) || { \
+	    echo "cannot add it: with rustup, \"rustup target add $(GUEST_TARGET)\"; without, your system's package of that target"; exit 1; }; \
+	fi
+
+cc:
+	command -v cc >/dev/null || { echo "A C compiler is missing (Rust links with it): apt-get install gcc"; exit 1; }
