@@ -1,0 +1,123 @@
+//! The embedded inference backend: ONNX graphs through tract, in pure Rust.
+//!
+//! A crate of its own because tract's generics are compiled into the crate that calls them, which
+//! takes minutes: the host must not pay that on every change.
+
+mod signature;
+
+use std::sync::Arc;
+
+use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph, Tensor, TensorInfo};
+use tract_onnx::pb::GraphProto;
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
+    Tensor as TractTensor, TypedSimplePlan,
+};
+
+/// tract, on the CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tract;
+
+impl Backend for Tract {
+    fn name(&self) -> &'static str {
+        "tract"
+    }
+
+    fn supports(&self, encoding: Encoding, target: ExecutionTarget) -> bool {
+        matches!((encoding, target), (Encoding::Onnx, ExecutionTarget::Cpu))
+    }
+
+    fn load(&self, mut bytes: &[u8], Encoding::Onnx: Encoding) -> Result<Arc<dyn Graph>, Error> {
+        let onnx = tract_onnx::onnx();
+        let mut proto = onnx
+            .proto_model_for_read(&mut bytes)
+            .map_err(|e| Error::InvalidEncoding(format!("not an ONNX model: {e:#}")))?;
+        let graph = proto
+            .graph
+            .as_mut()
+            .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it holds no graph".into()))?;
+        let (inputs, outputs) = signature::read(graph)?;
+        check_operators(graph, |operator| onnx.op_register.0.contains_key(operator))?;
+        signature::name_free_axes(graph);
+        let plan = onnx
+            .model_for_proto_model(&proto)
+            .and_then(|model| model.into_optimized())
+            .and_then(IntoRunnable::into_runnable)
+            .map_err(|e| Error::Unsupported(format!("tract cannot run this graph: {e:#}")))?;
+        Ok(Arc::new(TractGraph { inputs, outputs, plan }))
+    }
+}
+
+/// tract itself reports an operator it lacks as a wrong number of outputs, or not at all.
+fn check_operators(graph: &GraphProto, known: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let mut missing: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
+    missing.retain(|operator| !known(operator));
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!("tract lacks these operators: {}", missing.join(", "))))
+}
+
+#[derive(Debug)]
+struct TractGraph {
+    inputs: Vec<TensorInfo>,
+    outputs: Vec<TensorInfo>,
+    plan: Arc<TypedSimplePlan>,
+}
+
+impl Graph for TractGraph {
+    fn inputs(&self) -> &[TensorInfo] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorInfo] {
+        &self.outputs
+    }
+
+    fn compute(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        let inputs = inputs.iter().map(to_tract).collect::<Result<TVec<TValue>, Error>>()?;
+        let outputs = self
+            .plan
+            .run(inputs)
+            .map_err(|e| Error::Runtime(format!("tract could not run the graph: {e:#}")))?;
+        outputs
+            .into_iter()
+            .zip(&self.outputs)
+            .map(|(value, info)| from_tract(&value, info))
+            .collect()
+    }
+}
+
+fn to_tract(tensor: &Tensor) -> Result<TValue, Error> {
+    let ty = signature::datum_type(tensor.ty)?;
+    let shape: TVec<usize> = tensor.dimensions.iter().map(|&d| d as usize).collect();
+    let mut value = TractTensor::zero_dt(ty, &shape)
+        .map_err(|e| Error::InvalidArgument(format!("no tensor of shape {shape:?}: {e:#}")))?;
+    let destination = value.as_bytes_mut();
+    if destination.len() != tensor.data.len() {
+        return Err(Error::InvalidArgument(format!(
+            "a {} tensor of shape {shape:?} holds {} bytes, not {}",
+            tensor.ty,
+            destination.len(),
+            tensor.data.len()
+        )));
+    }
+    destination.copy_from_slice(&tensor.data);
+    Ok(value.into_tvalue())
+}
+
+fn from_tract(value: &TValue, info: &TensorInfo) -> Result<Tensor, Error> {
+    let declared: DatumType = signature::datum_type(info.ty)?;
+    let cast = value
+        .cast_to_dt(declared)
+        .map_err(|e| Error::Runtime(format!("output `{}` is not {}: {e:#}", info.name, info.ty)))?;
+    let dimensions = cast
+        .shape()
+        .iter()
+        .map(|&d| u32::try_from(d))
+        .collect::<Result<Vec<u32>, _>>()
+        .map_err(|_| Error::Runtime(format!("output `{}` has an axis over 2^32", info.name)))?;
+    Ok(Tensor { dimensions, ty: info.ty, data: cast.as_bytes().to_vec() })
+}

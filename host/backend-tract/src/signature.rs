@@ -1,0 +1,99 @@
+//! A graph's inputs and outputs as its ONNX file declares them, under its own names.
+
+use spinfer_backend::{Error, TensorInfo, TensorType};
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
+use tract_onnx::pb::type_proto::Value as Type;
+use tract_onnx::pb::{GraphProto, TensorShapeProto, ValueInfoProto, tensor_proto::DataType};
+use tract_onnx::prelude::DatumType;
+
+/// Inputs and outputs, in the graph's order. An initializer is not an input, even where an old
+/// file lists it as one.
+pub(crate) fn read(graph: &GraphProto) -> Result<(Vec<TensorInfo>, Vec<TensorInfo>), Error> {
+    let inputs = graph
+        .input
+        .iter()
+        .filter(|input| !graph.initializer.iter().any(|constant| constant.name == input.name))
+        .map(|input| tensor_info("input", input))
+        .collect::<Result<_, _>>()?;
+    let outputs = graph
+        .output
+        .iter()
+        .map(|output| tensor_info("output", output))
+        .collect::<Result<_, _>>()?;
+    Ok((inputs, outputs))
+}
+
+fn tensor_info(kind: &str, value: &ValueInfoProto) -> Result<TensorInfo, Error> {
+    let name = &value.name;
+    let Some(Type::TensorType(tensor)) = value.r#type.as_ref().and_then(|ty| ty.value.as_ref())
+    else {
+        return Err(Error::Unsupported(format!("{kind} `{name}` is not a tensor")));
+    };
+    let ty = match DataType::try_from(tensor.elem_type) {
+        Ok(DataType::Float16) => TensorType::Fp16,
+        Ok(DataType::Float) => TensorType::Fp32,
+        Ok(DataType::Double) => TensorType::Fp64,
+        Ok(DataType::Bfloat16) => TensorType::Bf16,
+        Ok(DataType::Uint8) => TensorType::U8,
+        Ok(DataType::Int32) => TensorType::I32,
+        Ok(DataType::Int64) => TensorType::I64,
+        other => {
+            return Err(Error::Unsupported(format!(
+                "{kind} `{name}` has element type {other:?}, which wasi:nn does not carry (it has \
+                 FP16, FP32, FP64, BF16, U8, I32, I64)"
+            )));
+        }
+    };
+    datum_type(ty)?;
+    Ok(TensorInfo { name: name.clone(), ty, shape: tensor.shape.as_ref().map(shape) })
+}
+
+fn shape(shape: &TensorShapeProto) -> Vec<Option<u32>> {
+    shape
+        .dim
+        .iter()
+        .map(|axis| match axis.value {
+            Some(Dimension::DimValue(size)) => u32::try_from(size).ok(),
+            Some(Dimension::DimParam(_)) | None => None,
+        })
+        .collect()
+}
+
+/// Gives every free axis of an input that has no name one, as tract cannot plan without. The first
+/// axis is taken to be the batch, which all inputs share.
+pub(crate) fn name_free_axes(graph: &mut GraphProto) {
+    for (index, input) in graph.input.iter_mut().enumerate() {
+        let Some(Type::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut())
+        else {
+            continue;
+        };
+        let axes = tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).enumerate();
+        for (axis, dim) in axes {
+            let free = match &dim.value {
+                None => true,
+                Some(Dimension::DimValue(size)) => *size < 0,
+                Some(Dimension::DimParam(name)) => name.is_empty() || name == "?",
+            };
+            if free {
+                let name =
+                    if axis == 0 { "batch".into() } else { format!("input_{index}_axis_{axis}") };
+                dim.value = Some(Dimension::DimParam(name));
+            }
+        }
+    }
+}
+
+/// tract's name for an element type.
+pub(crate) fn datum_type(ty: TensorType) -> Result<DatumType, Error> {
+    match ty {
+        TensorType::Fp16 => Ok(DatumType::F16),
+        TensorType::Fp32 => Ok(DatumType::F32),
+        TensorType::Fp64 => Ok(DatumType::F64),
+        TensorType::U8 => Ok(DatumType::U8),
+        TensorType::I32 => Ok(DatumType::I32),
+        TensorType::I64 => Ok(DatumType::I64),
+        TensorType::Bf16 => {
+            Err(Error::Unsupported("tract has no BF16; convert the model to FP32 or FP16".into()))
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! An application as it will be served: the manifest with every path looked up, every limit
+//! settled and every mistake found. Whatever can be wrong with configuration is wrong here,
+//! before the socket is bound.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use indexmap::IndexMap;
+
+use crate::inference::{Mounts, check_model_folder};
+use crate::limits::Limits;
+use crate::manifest::{Build, Component, DoorChoice, Manifest};
+use crate::route::{Pattern, Router};
+
+#[derive(Debug)]
+pub struct App {
+    pub name: String,
+    pub routes: Vec<Route>,
+    pub components: IndexMap<String, ComponentSpec>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub pattern: Pattern,
+    /// Component id.
+    pub component: String,
+}
+
+/// One `[component.<id>]`, resolved.
+#[derive(Clone, Debug)]
+pub struct ComponentSpec {
+    pub id: String,
+    pub source: PathBuf,
+    pub mounts: Mounts,
+    pub environment: Vec<(String, String)>,
+    pub door: DoorChoice,
+    pub limits: Limits,
+}
+
+/// Every mistake of a manifest at once, each with the key and what to write.
+#[derive(Debug)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, key: impl fmt::Display, problem: impl fmt::Display) {
+        self.0.push(format!("{key}: {problem}"));
+    }
+}
+
+impl App {
+    /// Resolves `manifest`, which stands in the folder `base`.
+    pub fn resolve(manifest: &Manifest, base: &Path) -> Result<Self> {
+        let mut problems = Problems(Vec::new());
+        let routes = routes(manifest, &mut problems);
+        let limits = match &manifest.application.tool.spinfer {
+            None => Limits::default(),
+            Some(tool) => Limits::default().with(&tool.limits).unwrap_or_else(|e| {
+                problems.add("application.tool.spinfer", e);
+                Limits::default()
+            }),
+        };
+        let components = manifest
+            .component
+            .iter()
+            .map(|(id, component)| {
+                (id.clone(), resolve_component(id, component, base, &limits, &mut problems))
+            })
+            .collect();
+        match problems.0.as_slice() {
+            [] => Ok(Self { name: manifest.application.name.clone(), routes, components }),
+            problems => Err(anyhow!(problems.join("\n"))),
+        }
+    }
+}
+
+fn routes(manifest: &Manifest, problems: &mut Problems) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for (index, trigger) in manifest.trigger.http.iter().enumerate() {
+        let key = format!("trigger.http[{index}]");
+        if !manifest.component.contains_key(&trigger.component) {
+            problems.add(
+                format!("{key}.component"),
+                format!(
+                    "there is no [component.{}]; the manifest has {}",
+                    trigger.component,
+                    names(manifest.component.keys())
+                ),
+            );
+        }
+        match Pattern::parse(&trigger.route) {
+            Ok(pattern) => routes.push(Route { pattern, component: trigger.component.clone() }),
+            Err(problem) => problems.add(format!("{key}.route"), problem),
+        }
+    }
+    if let Err(twice) = Router::new(routes.iter().map(|r| (r.pattern.clone(), ()))) {
+        problems.add("trigger.http", format!("the route \"{twice}\" stands twice; remove one"));
+    }
+    if manifest.trigger.http.is_empty() {
+        problems.add("trigger.http", "no route: add [[trigger.http]] with `route` and `component`");
+    }
+    routes
+}
+
+fn resolve_component(
+    id: &str,
+    component: &Component,
+    base: &Path,
+    defaults: &Limits,
+    problems: &mut Problems,
+) -> ComponentSpec {
+    let key = format!("component.{id}");
+    let source = base.join(&component.source);
+    if !source.is_file() {
+        let fix = match &component.build {
+            Some(_) => "run `spinfer build`, or `spinfer up --build`",
+            None => "give the path of a .wasm file, relative to the manifest",
+        };
+        problems.add(format!("{key}.source"), format!("no file {}; {fix}", source.display()));
+    }
+    let mounts = resolve_mounts(&key, component, base, problems);
+    let (door, limits) = match &component.tool.spinfer {
+        None => (DoorChoice::default(), defaults.clone()),
+        Some(tool) => {
+            let limits = defaults.with(&tool.limits).unwrap_or_else(|e| {
+                problems.add(format!("{key}.tool.spinfer"), e);
+                defaults.clone()
+            });
+            (tool.door, limits)
+        }
+    };
+    let environment = component.environment.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    ComponentSpec { id: id.to_owned(), source, mounts, environment, door, limits }
+}
+
+fn resolve_mounts(
+    key: &str,
+    component: &Component,
+    base: &Path,
+    problems: &mut Problems,
+) -> Mounts {
+    let mut seen = HashSet::new();
+    let mut mounts = Mounts::default();
+    for (index, mount) in component.files.iter().enumerate() {
+        let key = format!("{key}.files[{index}]");
+        let source = base.join(&mount.source);
+        if !source.is_dir() {
+            problems.add(
+                format!("{key}.source"),
+                format!("no folder {}; give one, relative to the manifest", source.display()),
+            );
+        }
+        if !mount.destination.starts_with('/') {
+            problems.add(
+                format!("{key}.destination"),
+                format!("must be absolute: \"/{}\"", mount.destination),
+            );
+        }
+        let destination = mount.destination.trim_end_matches('/').to_owned();
+        if !seen.insert(destination.clone()) {
+            problems.add(format!("{key}.destination"), format!("\"{destination}\" stands twice"));
+        }
+        mounts.add(destination, source);
+    }
+    for (_, folder) in mounts.models().filter(|(_, folder)| folder.is_dir()) {
+        if let Err(problem) = check_model_folder(folder) {
+            problems.add(format!("{key}.files"), format!("{problem:#}"));
+        }
+    }
+    mounts
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+/// What `spinfer build` runs, in manifest order.
+pub fn builds(manifest: &Manifest) -> impl Iterator<Item = (&str, &Build)> {
+    manifest.component.iter().filter_map(|(id, c)| Some((id.as_str(), c.build.as_ref()?)))
+}

@@ -1,0 +1,7 @@
+//! What a guest may import beside plain WASI, one file per interface, each of the same shape:
+//! bindings, state in the store, a borrowed view of it, the interface's traits on the view, and
+//! `add_to_linker` last.
+
+pub mod nn;
+pub mod outbound_http;
+pub mod stdio;

@@ -1,0 +1,163 @@
+//! A guest's standard output and error: lines in the log, under the component's id.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tracing::info;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+/// Bytes of a line; a longer one is logged in parts.
+const LINE_MOST: usize = 4096;
+
+/// One stream of one instance. Clones write to the same line.
+#[derive(Clone, Debug)]
+pub struct LogStream {
+    component: Arc<str>,
+    stream: &'static str,
+    line: Arc<Mutex<Vec<u8>>>,
+}
+
+impl LogStream {
+    #[must_use]
+    pub fn new(component: &str, stream: &'static str) -> Self {
+        Self { component: component.into(), stream, line: Arc::default() }
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        for part in bytes.split_inclusive(|&byte| byte == b'\n') {
+            for part in part.chunks(LINE_MOST) {
+                line.extend_from_slice(part);
+                if line.len() >= LINE_MOST || line.ends_with(b"\n") {
+                    self.log(&line);
+                    line.clear();
+                }
+            }
+        }
+    }
+
+    fn log(&self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        info!(target: "guest", component = &*self.component, stream = self.stream, "{}", line.trim_end());
+    }
+}
+
+impl Drop for LogStream {
+    fn drop(&mut self) {
+        if let Some(line) = Arc::get_mut(&mut self.line) {
+            let line = std::mem::take(line.get_mut().unwrap_or_else(PoisonError::into_inner));
+            if !line.is_empty() {
+                self.log(&line);
+            }
+        }
+    }
+}
+
+impl IsTerminal for LogStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogStream {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for LogStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(1 << 20)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LogStream {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncWrite for LogStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        self.push(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Captured {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn output_is_logged_line_by_line() {
+        let captured = Captured::default();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(captured.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let stream = LogStream::new("iris", "stderr");
+            let clone = stream.clone();
+            stream.push(b"one\ntw");
+            clone.push(b"o\n");
+            stream.push(&[b'x'; 2 * LINE_MOST + 1]);
+        });
+        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = log.lines().collect();
+        assert_eq!(lines.len(), 5, "one, two, two full parts and the rest: {log}");
+        assert!(lines[0].ends_with("guest: one component=\"iris\" stream=\"stderr\""), "{log}");
+        assert!(lines[1].contains("guest: two "), "{log}");
+    }
+}

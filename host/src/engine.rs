@@ -1,0 +1,120 @@
+//! wasmtime, set up once: the engine, the interfaces a guest may import, compilation.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use wasmtime::component::{Component, Linker};
+use wasmtime::error::Context;
+use wasmtime::{
+    Cache, CacheConfig, Config, Engine as Wasmtime, InstanceAllocationStrategy,
+    PoolingAllocationConfig, Result,
+};
+
+use crate::app::App;
+use crate::capabilities::nn;
+use crate::instance::InstanceState;
+
+/// How often a running guest looks whether it should yield or has to end.
+const EPOCH: Duration = Duration::from_millis(10);
+/// Instances of all components together: what the pool reserves address space for. 4 GiB and a
+/// guard each is a small part of the 128 TiB a process has.
+const INSTANCES_MOST: usize = 4000;
+/// Core modules of a component: its own, and a few adapters the toolchain links in.
+const CORE_INSTANCES_PER_COMPONENT: usize = 8;
+
+/// The engine, and a linker with every interface the host offers.
+pub struct Engine {
+    wasmtime: Wasmtime,
+    linker: Linker<InstanceState>,
+    /// Ends the epoch thread when the engine goes.
+    _alive: Arc<()>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine whose pool fits `app`, compiling into `cache`.
+    pub fn new(app: &App, cache: &Path) -> Result<Self> {
+        let wasmtime =
+            Wasmtime::new(&config(app, cache)?).context("cannot start the WebAssembly engine")?;
+        let mut linker = Linker::new(&wasmtime);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        nn::add_to_linker(&mut linker)?;
+        let alive = Arc::new(());
+        tick(wasmtime.clone(), Arc::downgrade(&alive))?;
+        Ok(Self { wasmtime, linker, _alive: alive })
+    }
+
+    #[must_use]
+    pub fn wasmtime(&self) -> &Wasmtime {
+        &self.wasmtime
+    }
+
+    #[must_use]
+    pub fn linker(&self) -> &Linker<InstanceState> {
+        &self.linker
+    }
+
+    /// Compiles a component, or takes it from the cache. Takes up to a second.
+    pub fn compile(&self, path: &Path) -> Result<Component> {
+        Component::from_file(&self.wasmtime, path).with_context(|| {
+            format!(
+                "{} is not a WebAssembly component this host can run (build it for wasm32-wasip2)",
+                path.display()
+            )
+        })
+    }
+}
+
+fn config(app: &App, cache: &Path) -> Result<Config> {
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    config.epoch_interruption(true);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(app)));
+    let mut cache_config = CacheConfig::new();
+    cache_config.with_directory(cache);
+    let cache = Cache::new(cache_config).with_context(|| {
+        format!("{}: cannot keep compiled components here (--state-dir)", cache.display())
+    })?;
+    config.cache(Some(cache));
+    Ok(config)
+}
+
+fn pool(app: &App) -> PoolingAllocationConfig {
+    let limits = || app.components.values().map(|component| &component.limits);
+    // Both doors have their own instances; half as many again while old ones are torn down.
+    let instances = limits().map(|l| l.instances * 3).sum::<usize>().clamp(1, INSTANCES_MOST);
+    let count = u32::try_from(instances).unwrap_or(u32::MAX);
+    let core = u32::try_from(instances * CORE_INSTANCES_PER_COMPONENT).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(count);
+    pool.total_core_instances(core);
+    pool.total_memories(count);
+    pool.total_tables(core);
+    pool.total_stacks(core);
+    pool.max_memory_size(limits().map(|l| l.instance_memory).max().unwrap_or(0));
+    pool
+}
+
+/// Advances the epoch until the engine is gone.
+fn tick(engine: Wasmtime, alive: Weak<()>) -> Result<()> {
+    let ticking = move || {
+        while alive.strong_count() > 0 {
+            std::thread::sleep(EPOCH);
+            engine.increment_epoch();
+        }
+    };
+    std::thread::Builder::new()
+        .name("epoch".into())
+        .spawn(ticking)
+        .context("cannot start the epoch thread")?;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Why a request failed, and the one map from failure to HTTP status.
+
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+
+/// A failure of the host's side of a request. What a component answers by itself, errors included,
+/// is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("no route matches {path}")]
+    NoRoute { path: String },
+    #[error("the request body is over this route's limit of {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("the request body did not arrive in time")]
+    BodyTimeout,
+    #[error("the request body broke off: {0}")]
+    BodyBroken(String),
+    #[error("all {limit} instances of component `{component}` are busy; try again")]
+    Busy { component: String, limit: usize },
+    #[error("component `{component}` cannot be instantiated")]
+    Instantiation { component: String },
+    #[error("component `{component}` failed")]
+    Trap { component: String },
+    #[error("component `{component}` did not answer before the deadline")]
+    Deadline { component: String },
+    #[error("component `{component}` gave an invalid answer: {problem}")]
+    InvalidAnswer { component: String, problem: String },
+}
+
+impl Failure {
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// `{"error": "..."}` with the failure's status.
+    #[must_use]
+    pub fn into_response(self) -> Response<Body> {
+        let json = serde_json::json!({ "error": self.to_string() }).to_string();
+        let mut response = Response::new(Body::whole(json));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

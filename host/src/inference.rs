@@ -1,0 +1,28 @@
+//! Graphs: where a component's models are ([`mounts`]), what is loaded ([`registry`]), whether
+//! tensors fit ([`bind`]) and on which thread an inference runs ([`graph`]).
+//!
+//! A graph is compiled once for each SHA-256 of its bytes and shared by every instance of every
+//! component that may use it. No lock is held while it computes.
+
+mod bind;
+mod graph;
+mod mounts;
+mod registry;
+
+pub use bind::bind;
+pub use graph::LoadedGraph;
+pub use mounts::{Mounts, check_model_folder};
+pub use registry::{Models, Registry};
+
+/// Why an inference, or loading its graph, failed. Each variant is an error code of `wasi:nn`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Backend(#[from] spinfer_backend::Error),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("the inference did not finish before the request's deadline")]
+    Timeout,
+}

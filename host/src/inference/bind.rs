@@ -1,0 +1,115 @@
+//! Named tensors against a graph's inputs: everything a backend may take for granted.
+
+use spinfer_backend::{Error, Tensor, TensorInfo};
+
+/// The tensors in the graph's order, each checked: named once, of the graph's type and shape, with
+/// as many bytes as its dimensions say.
+pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Tensor>, Error> {
+    let mut slots: Vec<Option<Tensor>> = infos.iter().map(|_| None).collect();
+    for (name, tensor) in named {
+        let Some(index) = infos.iter().position(|info| info.name == name) else {
+            let names: Vec<_> = infos.iter().map(|info| format!("`{}`", info.name)).collect();
+            return invalid(format!("no input `{name}`; the graph has {}", names.join(", ")));
+        };
+        check(&infos[index], &tensor)?;
+        if slots[index].replace(tensor).is_some() {
+            return invalid(format!("input `{name}` is given twice"));
+        }
+    }
+    slots
+        .into_iter()
+        .zip(infos)
+        .map(|(slot, info)| match slot {
+            Some(tensor) => Ok(tensor),
+            None => invalid(format!("input `{}` is missing", info.name)),
+        })
+        .collect()
+}
+
+fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
+    let TensorInfo { name, ty, shape } = info;
+    if tensor.ty != *ty {
+        return invalid(format!("input `{name}` is {ty}, not {}", tensor.ty));
+    }
+    if let Some(shape) = shape {
+        let fits = shape.len() == tensor.dimensions.len()
+            && shape
+                .iter()
+                .zip(&tensor.dimensions)
+                .all(|(axis, got)| axis.is_none_or(|a| a == *got));
+        if !fits {
+            let expected: Vec<i64> = shape.iter().map(|a| a.map_or(-1, i64::from)).collect();
+            return invalid(format!(
+                "input `{name}` has shape {expected:?} (-1 is any size), not {:?}",
+                tensor.dimensions
+            ));
+        }
+    }
+    let bytes = tensor
+        .dimensions
+        .iter()
+        .try_fold(ty.size(), |bytes, &axis| bytes.checked_mul(axis as usize));
+    if bytes != Some(tensor.data.len()) {
+        return invalid(format!(
+            "input `{name}`: {} bytes of data do not fill a {ty} tensor of shape {:?}",
+            tensor.data.len(),
+            tensor.dimensions
+        ));
+    }
+    Ok(())
+}
+
+fn invalid<T>(message: String) -> Result<T, Error> {
+    Err(Error::InvalidArgument(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use spinfer_backend::TensorType;
+
+    use super::*;
+
+    fn info(name: &str, shape: Option<Vec<Option<u32>>>) -> TensorInfo {
+        TensorInfo { name: name.into(), ty: TensorType::Fp32, shape }
+    }
+
+    fn tensor(dimensions: &[u32], bytes: usize) -> Tensor {
+        Tensor { dimensions: dimensions.to_vec(), ty: TensorType::Fp32, data: vec![0; bytes] }
+    }
+
+    #[test]
+    fn tensors_come_out_in_the_graphs_order() {
+        let infos = [info("a", Some(vec![None, Some(2)])), info("b", None)];
+        let named = vec![("b".into(), tensor(&[1], 4)), ("a".into(), tensor(&[3, 2], 24))];
+        let bound = bind(&infos, named).unwrap();
+        assert_eq!(bound, [tensor(&[3, 2], 24), tensor(&[1], 4)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let infos = [info("a", Some(vec![None, Some(2)]))];
+        let u8_tensor = Tensor { ty: TensorType::U8, ..tensor(&[1, 2], 2) };
+        let good = || ("a".to_owned(), tensor(&[1, 2], 8));
+        let huge = tensor(&[u32::MAX, 2], 8);
+        for (named, part) in [
+            (vec![], "`a` is missing"),
+            (vec![("x".into(), tensor(&[1, 2], 8))], "no input `x`; the graph has `a`"),
+            (vec![good(), good()], "given twice"),
+            (vec![("a".into(), u8_tensor)], "is FP32, not U8"),
+            (vec![("a".into(), tensor(&[2], 8))], "shape [-1, 2]"),
+            (vec![("a".into(), tensor(&[1, 3], 12))], "shape [-1, 2]"),
+            (vec![("a".into(), tensor(&[1, 2], 7))], "7 bytes"),
+            (vec![("a".into(), huge)], "8 bytes"),
+        ] {
+            let error = bind(&infos, named).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_overflowing_shape_is_refused() {
+        let infos = [info("a", None)];
+        let error = bind(&infos, vec![("a".into(), tensor(&[u32::MAX; 5], 0))]).unwrap_err();
+        assert!(error.to_string().contains("do not fill"), "{error}");
+    }
+}

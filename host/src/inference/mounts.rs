@@ -1,0 +1,153 @@
+//! The folders a component sees, and the models in them.
+//!
+//! A model version is the folder `/models/<name>` in a component's mounts. It holds `model.onnx`
+//! and usually `model.toml`, whose `sha256` then has to be that of the graph.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// Where models are in a component's file system.
+const MODELS: &str = "/models";
+const GRAPH: &str = "model.onnx";
+const SIGNATURE: &str = "model.toml";
+
+/// Destination in the guest -> folder of the host, read-only.
+#[derive(Clone, Debug, Default)]
+pub struct Mounts(Vec<(String, PathBuf)>);
+
+impl Mounts {
+    /// `destination` is absolute and without a trailing slash; the root is empty.
+    pub fn add(&mut self, destination: String, source: PathBuf) {
+        self.0.push((destination, source));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.0.iter().map(|(destination, source)| (destination.as_str(), source.as_path()))
+    }
+
+    /// The folder of the model `name`. `None` where the component has no such mount, or `name` is
+    /// not one path segment.
+    #[must_use]
+    pub fn model_folder(&self, name: &str) -> Option<PathBuf> {
+        if name.is_empty() || name.contains(['/', '\\', '\0']) || name == "." || name == ".." {
+            return None;
+        }
+        let guest = format!("{MODELS}/{name}");
+        let (destination, source) = self
+            .iter()
+            .filter(|(destination, _)| {
+                guest.strip_prefix(destination).is_some_and(|r| r.is_empty() || r.starts_with('/'))
+            })
+            .max_by_key(|(destination, _)| destination.len())?;
+        let folder = source.join(guest[destination.len()..].trim_start_matches('/'));
+        folder.join(GRAPH).is_file().then_some(folder)
+    }
+
+    /// The models that are mounted one by one, as `/models/<name>`.
+    pub fn models(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.iter().filter_map(|(destination, source)| {
+            let name = destination.strip_prefix(MODELS)?.strip_prefix('/')?;
+            (!name.is_empty() && !name.contains('/')).then_some((name, source))
+        })
+    }
+}
+
+/// The part of `model.toml` the host reads; the rest is the component's.
+#[derive(Deserialize)]
+struct Signature {
+    sha256: Option<String>,
+}
+
+/// Reads a model folder's graph and verifies it against `model.toml`, where there is one.
+pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32])> {
+    let path = folder.join(GRAPH);
+    let bytes = std::fs::read(&path).with_context(|| {
+        format!("{}: cannot be read; a model folder holds {GRAPH}", path.display())
+    })?;
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let signature = folder.join(SIGNATURE);
+    let text = match std::fs::read_to_string(&signature) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((bytes, digest)),
+        Err(e) => return Err(e).with_context(|| signature.display().to_string()),
+    };
+    let Signature { sha256 } =
+        toml::from_str(&text).with_context(|| signature.display().to_string())?;
+    let actual = hex(&digest);
+    match sha256 {
+        Some(declared) if !declared.eq_ignore_ascii_case(&actual) => bail!(
+            "{}: sha256 is {declared}, but {GRAPH} beside it has {actual}; a version is \
+             immutable: restore the file, or make a new version",
+            signature.display()
+        ),
+        Some(_) | None => Ok((bytes, digest)),
+    }
+}
+
+/// Whether a model folder can be served.
+pub fn check_model_folder(folder: &Path) -> Result<()> {
+    read_graph(folder).map(drop)
+}
+
+pub(super) fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounts(dir: &Path, destinations: &[(&str, &str)]) -> Mounts {
+        let mut mounts = Mounts::default();
+        for (destination, folder) in destinations {
+            let source = dir.join(folder);
+            std::fs::create_dir_all(&source).unwrap();
+            mounts.add((*destination).to_owned(), source);
+        }
+        mounts
+    }
+
+    fn graph(dir: &Path, folder: &str) -> PathBuf {
+        let folder = dir.join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(GRAPH), b"graph").unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_name_is_looked_up_in_the_longest_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = graph(dir.path(), "one");
+        let all = graph(dir.path(), "all/two");
+        let mounts = mounts(dir.path(), &[("/models", "all"), ("/models/one", "one")]);
+        assert_eq!(mounts.model_folder("one"), Some(one));
+        assert_eq!(mounts.model_folder("two"), Some(all));
+        assert_eq!(mounts.model_folder("three"), None);
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_mounts() {
+        let dir = tempfile::tempdir().unwrap();
+        graph(dir.path(), "secret");
+        let mounts = mounts(dir.path(), &[("/models", "all"), ("/models/one", "one")]);
+        for name in ["../secret", "..", ".", "", "/", "one/../../secret", "a/b", "one\\..", "\0"] {
+            assert_eq!(mounts.model_folder(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_graph_that_is_not_the_declared_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = graph(dir.path(), "one");
+        assert!(check_model_folder(&folder).is_ok(), "without model.toml");
+        let digest = hex(&Sha256::digest(b"graph"));
+        std::fs::write(folder.join(SIGNATURE), format!("sha256 = '{digest}'\nother = 1")).unwrap();
+        assert!(check_model_folder(&folder).is_ok());
+        std::fs::write(folder.join(GRAPH), b"another").unwrap();
+        let error = check_model_folder(&folder).unwrap_err().to_string();
+        assert!(error.contains("a version is immutable"), "{error}");
+    }
+}

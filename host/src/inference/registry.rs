@@ -1,0 +1,271 @@
+//! What is loaded. [`Registry`] belongs to the process: one graph for each SHA-256. [`Models`]
+//! belongs to a component: its names, its grants.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use spinfer_backend::{Backend, Encoding, Error as BackendError, ExecutionTarget};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use super::Error;
+use super::graph::{LoadedGraph, on_compute_thread, without_panic};
+use super::mounts::{Mounts, hex, read_graph};
+
+/// Loading happens under this lock, so that concurrent first requests share one load.
+type Slot = Arc<tokio::sync::Mutex<Weak<LoadedGraph>>>;
+
+/// Every graph in use, by the SHA-256 of its bytes.
+pub struct Registry {
+    backends: Vec<Arc<dyn Backend>>,
+    graphs: Mutex<HashMap<[u8; 32], Slot>>,
+    compute_threads: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("backends", &self.backends).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// `compute_threads` is how many long inferences run at a time.
+    #[must_use]
+    pub fn new(backends: Vec<Arc<dyn Backend>>, compute_threads: usize) -> Self {
+        Self {
+            backends,
+            graphs: Mutex::default(),
+            compute_threads: Arc::new(Semaphore::new(compute_threads)),
+        }
+    }
+
+    /// Loads a graph from its bytes, or shares the one that is loaded.
+    pub async fn load(
+        &self,
+        bytes: Vec<u8>,
+        encoding: Encoding,
+        target: ExecutionTarget,
+        deadline: Instant,
+    ) -> Result<Arc<LoadedGraph>, Error> {
+        let digest = Sha256::digest(&bytes).into();
+        self.load_digest(digest, bytes, encoding, target, deadline).await
+    }
+
+    async fn load_digest(
+        &self,
+        digest: [u8; 32],
+        bytes: Vec<u8>,
+        encoding: Encoding,
+        target: ExecutionTarget,
+        deadline: Instant,
+    ) -> Result<Arc<LoadedGraph>, Error> {
+        let backend = self.backends.iter().find(|b| b.supports(encoding, target)).cloned();
+        let backend = backend.ok_or_else(|| {
+            BackendError::Unsupported(format!("no backend runs {encoding:?} on {target:?}"))
+        })?;
+        let slot = self.slot(digest);
+        let mut loaded = slot.lock().await;
+        if let Some(graph) = loaded.upgrade() {
+            return Ok(graph);
+        }
+        let start = Instant::now();
+        let name = backend.name();
+        let work = move || without_panic(|| backend.load(&bytes, encoding));
+        let graph = on_compute_thread(&self.compute_threads, deadline, work).await??;
+        let graph = Arc::new(LoadedGraph::new(graph, Arc::clone(&self.compute_threads)));
+        *loaded = Arc::downgrade(&graph);
+        info!(sha256 = hex(&digest[..6]), backend = name, took = ?start.elapsed(), "graph loaded");
+        Ok(graph)
+    }
+
+    fn slot(&self, digest: [u8; 32]) -> Slot {
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Slots of graphs nobody holds any more, and nobody is loading.
+        graphs.retain(|_, slot| {
+            Arc::strong_count(slot) > 1
+                || slot.try_lock().is_ok_and(|graph| graph.strong_count() > 0)
+        });
+        Arc::clone(graphs.entry(digest).or_default())
+    }
+}
+
+/// The models one component may load by name: those in its mounts.
+#[derive(Debug)]
+pub struct Models {
+    registry: Arc<Registry>,
+    mounts: Mounts,
+    loaded: Mutex<HashMap<String, Arc<LoadedGraph>>>,
+}
+
+impl Models {
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, mounts: Mounts) -> Self {
+        Self { registry, mounts, loaded: Mutex::default() }
+    }
+
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The graph of `/models/<name>/model.onnx` in the component's mounts.
+    pub async fn load_by_name(
+        &self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Arc<LoadedGraph>, Error> {
+        if let Some(graph) = self.loaded().get(name) {
+            return Ok(Arc::clone(graph));
+        }
+        let Some(folder) = self.mounts.model_folder(name) else {
+            let names: Vec<_> = self.mounts.models().map(|(name, _)| format!("`{name}`")).collect();
+            return Err(Error::NotFound(format!(
+                "no model `{name}`: this component's files mount {}",
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            )));
+        };
+        let threads = &self.registry.compute_threads;
+        let read = on_compute_thread(threads, deadline, move || read_graph(&folder)).await?;
+        let (bytes, digest) = read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
+        let graph = self
+            .registry
+            .load_digest(digest, bytes, Encoding::Onnx, ExecutionTarget::Cpu, deadline)
+            .await?;
+        self.loaded().insert(name.to_owned(), Arc::clone(&graph));
+        Ok(graph)
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<LoadedGraph>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use spinfer_backend::{Graph, Tensor, TensorInfo};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Counting(AtomicUsize);
+
+    impl Backend for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        fn supports(&self, _: Encoding, target: ExecutionTarget) -> bool {
+            target == ExecutionTarget::Cpu
+        }
+
+        fn load(&self, bytes: &[u8], _: Encoding) -> Result<Arc<dyn Graph>, BackendError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            match bytes {
+                b"panic" => panic!("on purpose"),
+                b"bad" => Err(BackendError::InvalidEncoding("bad".into())),
+                _ => Ok(Arc::new(Empty)),
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    struct Empty;
+
+    impl Graph for Empty {
+        fn inputs(&self) -> &[TensorInfo] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[TensorInfo] {
+            &[]
+        }
+
+        fn compute(&self, _: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn registry() -> (Arc<Counting>, Arc<Registry>) {
+        let backend = Arc::new(Counting::default());
+        (Arc::clone(&backend), Arc::new(Registry::new(vec![backend], 2)))
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    async fn load(registry: &Registry, bytes: &[u8]) -> Result<Arc<LoadedGraph>, Error> {
+        registry.load(bytes.to_vec(), Encoding::Onnx, ExecutionTarget::Cpu, later()).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_same_bytes_are_loaded_once_however_many_ask() {
+        let (backend, registry) = registry();
+        let asking: Vec<_> = (0..50)
+            .map(|_| {
+                let registry = Arc::clone(&registry);
+                tokio::spawn(async move { load(&registry, b"graph").await.unwrap() })
+            })
+            .collect();
+        let mut graphs = Vec::new();
+        for ask in asking {
+            graphs.push(ask.await.unwrap());
+        }
+        assert_eq!(backend.0.load(Ordering::SeqCst), 1);
+        assert!(graphs.iter().all(|graph| Arc::ptr_eq(graph, &graphs[0])));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_holds_is_dropped() {
+        let (backend, registry) = registry();
+        for n in 0..10_u8 {
+            drop(load(&registry, &[n]).await.unwrap());
+        }
+        assert!(registry.graphs.lock().unwrap().len() <= 2);
+        drop(load(&registry, &[0]).await.unwrap());
+        assert_eq!(backend.0.load(Ordering::SeqCst), 11, "loaded again");
+    }
+
+    #[tokio::test]
+    async fn a_failed_or_panicking_load_leaves_the_next_one_free() {
+        let (_, registry) = registry();
+        for bytes in [b"bad".as_slice(), b"panic"] {
+            assert!(load(&registry, bytes).await.is_err());
+            assert!(load(&registry, bytes).await.is_err());
+        }
+        assert!(load(&registry, b"good").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_target_without_a_backend_is_refused() {
+        let (_, registry) = registry();
+        let target = ExecutionTarget::Gpu;
+        let error = registry.load(Vec::new(), Encoding::Onnx, target, later()).await.unwrap_err();
+        assert!(error.to_string().contains("no backend runs Onnx on Gpu"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn two_components_with_the_same_model_share_its_graph() {
+        let (backend, registry) = registry();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("model.onnx"), b"graph").unwrap();
+        let component = || {
+            let mut mounts = Mounts::default();
+            mounts.add("/models/m".into(), dir.path().to_owned());
+            Models::new(Arc::clone(&registry), mounts)
+        };
+        let (one, two) = (component(), component());
+        let a = one.load_by_name("m", later()).await.unwrap();
+        let b = two.load_by_name("m", later()).await.unwrap();
+        assert!(Arc::ptr_eq(&a, &b));
+        assert_eq!(backend.0.load(Ordering::SeqCst), 1);
+        let error = one.load_by_name("other", later()).await.unwrap_err().to_string();
+        assert!(error.contains("no model `other`: this component's files mount `m`"), "{error}");
+    }
+}

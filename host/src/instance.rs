@@ -1,0 +1,151 @@
+//! One live instance of a component: its store, what it may use, and until when.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::error::Context;
+use wasmtime::{Engine as Wasmtime, ResourceLimiter, Result, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::app::ComponentSpec;
+use crate::capabilities::nn::{NnCtx, NnView};
+use crate::capabilities::{outbound_http::Refuse, stdio::LogStream};
+use crate::inference::Models;
+
+/// Resource handles (tensors, streams, files ...) an instance may hold at a time.
+const HANDLES_MOST: usize = 10_000;
+/// Table elements (function references) of an instance.
+const TABLE_ELEMENTS_MOST: usize = 100_000;
+
+/// What a store of ours holds.
+pub struct InstanceState {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Refuse,
+    nn: NnCtx,
+    table: ResourceTable,
+    memory: MemoryLimit,
+    /// When the request (or the instantiation) has to be done.
+    pub deadline: Instant,
+}
+
+impl std::fmt::Debug for InstanceState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InstanceState").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// Makes the stores of one component.
+#[derive(Debug)]
+pub struct Stores {
+    engine: Wasmtime,
+    spec: ComponentSpec,
+    models: Arc<Models>,
+}
+
+impl Stores {
+    #[must_use]
+    pub fn new(engine: Wasmtime, spec: ComponentSpec, models: Arc<Models>) -> Self {
+        Self { engine, spec, models }
+    }
+
+    #[must_use]
+    pub fn spec(&self) -> &ComponentSpec {
+        &self.spec
+    }
+
+    /// An empty store with the component's grants and limits; guest code in it ends at `deadline`.
+    pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
+        let ComponentSpec { id, mounts, environment, limits, .. } = &self.spec;
+        let mut wasi = WasiCtx::builder();
+        wasi.envs(environment);
+        wasi.stdout(LogStream::new(id, "stdout"));
+        wasi.stderr(LogStream::new(id, "stderr"));
+        for (destination, source) in mounts.iter() {
+            let destination = if destination.is_empty() { "/" } else { destination };
+            wasi.preopened_dir(source, destination, FsPerms::ReadOnly)
+                .with_context(|| format!("cannot mount {}", source.display()))?;
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MOST);
+        let state = InstanceState {
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outbound: Refuse,
+            nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory),
+            table,
+            memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
+            deadline,
+        };
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.memory);
+        store.set_epoch_deadline(1);
+        // Each tick: end what is late, and let others run on this thread.
+        store.epoch_deadline_callback(|store| {
+            Ok(if Instant::now() < store.data().deadline {
+                UpdateDeadline::Yield(1)
+            } else {
+                UpdateDeadline::Interrupt
+            })
+        });
+        Ok(store)
+    }
+}
+
+/// Whether guest code was ended because it was late.
+#[must_use]
+pub fn is_late(error: &wasmtime::Error) -> bool {
+    matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt))
+}
+
+impl WasiView for InstanceState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for InstanceState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}
+
+impl InstanceState {
+    pub(crate) fn nn(&mut self) -> NnView<'_> {
+        NnView { ctx: &mut self.nn, table: &mut self.table, deadline: self.deadline }
+    }
+}
+
+/// Linear memory of an instance, all its memories together. Memory only grows.
+#[derive(Debug)]
+struct MemoryLimit {
+    limit: usize,
+    used: usize,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_add(desired.saturating_sub(current));
+        let allowed = used <= self.limit;
+        if allowed {
+            self.used = used;
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MOST)
+    }
+}

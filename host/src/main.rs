@@ -1,0 +1,7 @@
+//! The `spinfer` binary: see [`spinfer::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spinfer::cli::main()
+}

@@ -1,0 +1,33 @@
+//! The log: to standard error, for people on a terminal, as JSON by flag.
+
+use std::io::{self, IsTerminal};
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Which lines to log, in `tracing_subscriber`'s filter syntax: `SPINFER_LOG=debug`.
+const FILTER_VARIABLE: &str = "SPINFER_LOG";
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line each.
+    #[default]
+    Human,
+    /// One JSON object each.
+    Json,
+}
+
+/// Starts logging; `quiet` keeps only warnings, unless the environment says otherwise.
+pub fn init(format: LogFormat, quiet: bool) {
+    let level = if quiet { LevelFilter::WARN } else { LevelFilter::INFO };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var(FILTER_VARIABLE)
+        .from_env_lossy();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Human => subscriber.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}
