@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up test lint fmt bench models deny components rust target cc
 
+# Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
@@ -11,14 +12,14 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 up: components ## build everything and serve the example application on 127.0.0.1:3000
-	$(call say,"building the host (10 minutes the first time; seconds after that)")
-	cargo build --release --package spinfer
+	$(call say,"building the host (15 minutes the first time)")
+	cargo build --release --workspace --bin spinfer
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
 test: target cc ## build what the tests need, then run them all
-	$(call say,"building the host for the tests (10 minutes the first time)")
-	cargo build --package spinfer
+	$(call say,"building the host and the tests (15 minutes the first time)")
+	cargo build --workspace --bin spinfer --tests
 	$(call say,"testing")
 	if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace; \
@@ -43,9 +44,9 @@ fmt: ## format the code
 bench: components ## the benchmarks; the load comparison needs wrk
 	command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"criterion")
-	cargo bench --package spinfer-benches
+	cargo bench --workspace --bench request
 	$(call say,"the load comparison")
-	cargo build --release --package spinfer --package spinfer-benches
+	cargo build --release --workspace --bin spinfer --bin compare --bin reference
 	./target/release/compare
 
 models: ## train the example models again and compare them with what is committed

@@ -4,12 +4,14 @@ use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::error::Failure;
@@ -75,6 +77,12 @@ impl HttpBody for Body {
     }
 }
 
+/// How much of a body over its limit is read and thrown away. A client that is still sending when
+/// the connection closes would never see the answer.
+const DISCARD_MOST: usize = 8 << 20;
+/// And for how long.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
 /// A request body as it was admitted.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -86,13 +94,23 @@ pub enum RequestBody {
 
 impl RequestBody {
     /// Takes `body` in: whole if it ends within `whole` bytes, else as a stream that breaks off
-    /// after `limit` bytes.
-    pub async fn admit<B>(mut body: B, whole: usize, limit: usize) -> Result<Self, Failure>
+    /// after `limit` bytes. A client that `waits` for our consent sends nothing that is refused.
+    pub async fn admit<B>(
+        mut body: B,
+        whole: usize,
+        limit: usize,
+        waits: bool,
+    ) -> Result<Self, Failure>
     where
         B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
     {
         let announced = body.size_hint().lower();
         if announced > limit as u64 {
+            if !waits {
+                let mut refused = Limited::new(Bytes::new(), body, 0);
+                // Ends with the limit's error; a client that goes on for too long is cut off.
+                let _ = timeout(DISCARD_TIME, refused.frame()).await;
+            }
             return Err(Failure::BodyTooLarge { limit });
         }
         let mut first = BytesMut::new();
@@ -117,8 +135,8 @@ impl RequestBody {
     where
         B: HttpBody<Data = Bytes, Error: Into<WasiHttpError>> + Unpin + Send + 'static,
     {
-        let over = Arc::new(AtomicBool::new(false));
-        let body = Limited { first, rest, left: limit, over: Arc::clone(&over) };
+        let body = Limited::new(first, rest, limit);
+        let over = Arc::clone(&body.over);
         Self::Streamed(body.boxed_unsync(), over)
     }
 
@@ -134,12 +152,20 @@ impl RequestBody {
     }
 }
 
-/// What was read ahead, then the rest, `left` bytes in all.
+/// What was read ahead, then the rest, `left` bytes in all. What is more is discarded, and ends in
+/// an error.
 struct Limited<B> {
     first: Bytes,
     rest: B,
     left: usize,
+    discarded: usize,
     over: Arc<AtomicBool>,
+}
+
+impl<B> Limited<B> {
+    fn new(first: Bytes, rest: B, limit: usize) -> Self {
+        Self { first, rest, left: limit, discarded: 0, over: Arc::default() }
+    }
 }
 
 impl<B> HttpBody for Limited<B>
@@ -153,28 +179,95 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
-        let frame = if self.first.is_empty() {
-            match std::task::ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                other => return Poll::Ready(other.map(|frame| frame.map_err(Into::into))),
-            }
-        } else {
-            Frame::data(std::mem::take(&mut self.first))
-        };
-        let size = frame.data_ref().map_or(0, Bytes::len);
-        match self.left.checked_sub(size) {
-            Some(left) => {
+        let too_large = || Poll::Ready(Some(Err(WasiHttpError::HttpRequestBodySize(None))));
+        loop {
+            let frame = if self.first.is_empty() {
+                match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+                    Some(Ok(frame)) => frame,
+                    _ if self.over.load(Ordering::Relaxed) => return too_large(),
+                    other => return Poll::Ready(other.map(|frame| frame.map_err(Into::into))),
+                }
+            } else {
+                Frame::data(std::mem::take(&mut self.first))
+            };
+            let size = frame.data_ref().map_or(0, Bytes::len);
+            if let Some(left) = self.left.checked_sub(size) {
                 self.left = left;
-                Poll::Ready(Some(Ok(frame)))
+                return Poll::Ready(Some(Ok(frame)));
             }
-            None => {
-                self.over.store(true, Ordering::Relaxed);
-                Poll::Ready(Some(Err(WasiHttpError::HttpRequestBodySize(None))))
+            self.over.store(true, Ordering::Relaxed);
+            self.left = 0;
+            self.discarded = self.discarded.saturating_add(size);
+            if self.discarded > DISCARD_MOST {
+                return too_large();
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.rest.is_end_stream()
+        self.first.is_empty() && self.rest.is_end_stream() && !self.over.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    /// A body of unknown length, in pieces of `size` bytes.
+    fn pieces(count: usize, size: usize) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
+        let frames: VecDeque<_> =
+            (0..count).map(|n| Ok(Frame::data(Bytes::from(vec![n as u8; size])))).collect();
+        StreamBody::new(futures::stream::iter(frames))
+    }
+
+    async fn admit(count: usize, size: usize, whole: usize, limit: usize) -> RequestBody {
+        RequestBody::admit(pieces(count, size), whole, limit, false).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_short_body_is_whole() {
+        for (count, size) in [(0, 0), (1, 10), (2, 5), (10, 1)] {
+            let body = admit(count, size, 10, 100).await;
+            assert!(matches!(&body, RequestBody::Whole(b) if b.len() == count * size), "{body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_longer_one_is_a_stream_of_all_of_it() {
+        for (count, size) in [(1, 11), (2, 6), (100, 1)] {
+            let RequestBody::Streamed(body, over) = admit(count, size, 10, 100).await else {
+                panic!("{count} times {size} is more than 10");
+            };
+            let bytes = body.collect().await.unwrap().to_bytes();
+            let expected = pieces(count, size).collect().await.unwrap().to_bytes();
+            assert_eq!(bytes, expected);
+            assert!(!over.load(Ordering::Relaxed));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_over_the_limit_ends_in_an_error_and_says_so() {
+        for size in [1, 7, 101] {
+            let RequestBody::Streamed(body, over) = admit(200, size, 10, 100).await else {
+                panic!("more than 10");
+            };
+            let error = body.collect().await.unwrap_err();
+            assert!(matches!(error, WasiHttpError::HttpRequestBodySize(None)), "{error}");
+            assert!(over.load(Ordering::Relaxed));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_over_the_limit_is_refused_at_once() {
+        for waits in [false, true] {
+            let body = Full::new(Bytes::from(vec![0; 101]));
+            let refused = RequestBody::admit(body, 10, 100, waits).await.unwrap_err();
+            assert!(matches!(refused, Failure::BodyTooLarge { limit: 100 }), "{refused}");
+        }
     }
 }

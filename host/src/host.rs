@@ -29,6 +29,8 @@ pub struct Host {
     router: Router<Arc<Service>>,
     services: IndexMap<String, Arc<Service>>,
     draining: AtomicBool,
+    /// Its epochs are what ends a guest that is late.
+    _engine: Engine,
 }
 
 impl Host {
@@ -52,7 +54,7 @@ impl Host {
             .map(|route| (route.pattern.clone(), Arc::clone(&services[&route.component])));
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
-        Ok(Self { router, services, draining: AtomicBool::new(false) })
+        Ok(Self { router, services, draining: AtomicBool::new(false), _engine: engine })
     }
 
     /// What serves `path`.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::time::timeout_at;
@@ -44,7 +44,8 @@ where
     let service = host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() })?;
     let limits = service.limits();
     let deadline = start + limits.deadline;
-    let admitting = RequestBody::admit(body, service.whole_body(), limits.request_body);
+    let waits = head.headers.contains_key(EXPECT);
+    let admitting = RequestBody::admit(body, service.whole_body(), limits.request_body, waits);
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
     service.invoke(head, body, deadline).await
 }

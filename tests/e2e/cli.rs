@@ -1,0 +1,184 @@
+//! The command line, and every mistake it finds before the socket is bound.
+
+use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run};
+
+#[test]
+fn help_teaches() {
+    for (arguments, parts) in [
+        (&["--help"][..], &["spinfer up", "curl", "build"][..]),
+        (&["up", "--help"], &["--from", "--listen", "--state-dir", "--quiet", "--build"]),
+    ] {
+        let (status, text) = run(arguments);
+        assert!(status.success());
+        for part in parts {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn it_prints_the_address_then_the_routes_and_their_doors() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "probe", "probe", ""));
+    assert_ne!(spinfer.address().port(), 0);
+    spinfer.wait_for_output("/a/...  probe (fast door)");
+}
+
+#[test]
+fn the_log_is_json_by_flag() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let spinfer = Spinfer::up_with(&manifest, &["--log-format", "json"]);
+    assert_eq!(spinfer.get("/log?line-one").status, 200);
+    spinfer.wait_for_log("line-one");
+    for line in spinfer.log().lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line is an object");
+        assert!(line["level"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn quiet_says_only_where_it_serves() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let mut spinfer = Spinfer::up_with(&manifest, &["--quiet"]);
+    assert_eq!(spinfer.get("/log?hidden").status, 200);
+    spinfer.terminate();
+    assert!(spinfer.wait().success());
+    assert_eq!(spinfer.log(), "");
+}
+
+#[test]
+fn a_taken_address_is_refused_with_the_remedy() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let spinfer = Spinfer::up(&manifest);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let listen = spinfer.address().to_string();
+    let (status, text) = run(&["up", "--from", path.to_str().unwrap(), "--listen", &listen]);
+    assert_eq!(status.code(), Some(1));
+    assert!(text.contains(&format!("cannot listen on {listen}")), "{text}");
+}
+
+#[test]
+fn a_folder_may_be_given_for_its_manifest() {
+    let (status, text) = run(&["build", "--from", root().join("tests").to_str().unwrap()]);
+    assert!(!status.success());
+    assert!(text.contains("tests/spin.toml: cannot read the manifest"), "{text}");
+}
+
+#[test]
+fn build_runs_the_commands_and_shows_how_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    let manifest = "spin_manifest_version = 2\n[application]\nname = \"b\"\n\
+        [component.one]\nsource = \"one.wasm\"\nbuild.command = \"echo made > one.wasm\"\n\
+        [component.two]\nsource = \"two.wasm\"\n[component.two.build]\n\
+        command = [\"mkdir -p sub\", \"false\"]\n";
+    std::fs::write(&path, manifest).unwrap();
+    let (status, text) = run(&["build", "--from", path.to_str().unwrap()]);
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(dir.path().join("one.wasm")).unwrap(), "made\n");
+    assert!(dir.path().join("sub").is_dir());
+    for part in ["[1/2] one: echo made > one.wasm", "[2/2] two: false", "component.two.build.command"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+/// A whole manifest around the part that matters.
+fn manifest(rest: &str) -> String {
+    format!("spin_manifest_version = 2\n[application]\nname = \"test\"\n{rest}")
+}
+
+#[test]
+fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
+    let probe = |more: &str| {
+        manifest(&format!(
+            "[[trigger.http]]\nroute = \"/...\"\ncomponent = \"probe\"\n\
+             [component.probe]\nsource = \"{GUESTS}/probe.wasm\"\n{more}"
+        ))
+    };
+    let twice = "[[trigger.http]]\nroute = \"/...\"\ncomponent = \"probe\"\n";
+    for (text, parts) in [
+        (String::new(), &["spin.toml", "spin_manifest_version = 2"][..]),
+        ("spin_manifest_version = 1".into(), &["spin_manifest_version", "reads version 2"]),
+        ("spin_manifest_version = ".into(), &["spin.toml", "line 1"]),
+        (manifest("[aplication]"), &["spin.toml", "unknown field `aplication`"]),
+        (manifest("[component.a]\nsorce = 'x'"), &["unknown field `sorce`", "line 5"]),
+        (manifest(""), &["trigger.http", "no route: add [[trigger.http]]"]),
+        (
+            manifest("[[trigger.http]]\nroute = '/'\ncomponent = 'no'"),
+            &["trigger.http[0].component", "there is no [component.no]"],
+        ),
+        (probe(&format!("\n{twice}")), &["the route \"/...\" stands twice; remove one"]),
+        (
+            manifest("[[trigger.http]]\nroute = 'x'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'"),
+            &["trigger.http[0].route", "starts with a slash", "component.a.source", "no file"],
+        ),
+        (
+            manifest("[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'\nbuild.command = 'true'"),
+            &["run `spinfer build`"],
+        ),
+        (
+            probe("files = [{ source = \"nowhere\", destination = \"models\" }]"),
+            &["component.probe.files[0].source", "no folder", "must be absolute: \"/models\""],
+        ),
+        (probe("tool.spinfer.door = \"back\""), &["unknown variant `back`"]),
+        (
+            probe("tool.spinfer.limits.deadline = \"soon\""),
+            &["`soon` is not a duration", "write \"30s\""],
+        ),
+        (
+            probe("tool.spinfer.limits.instances = 0"),
+            &["component.probe.tool.spinfer: limits.instances", "between 1 and"],
+        ),
+        (
+            manifest("[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'spin.toml'"),
+            &["spin.toml is not a WebAssembly component this host can run"],
+        ),
+    ] {
+        let said = refused(&text);
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is not in what was said of\n{text}\n\n{said}");
+        }
+        assert!(said.contains("spin.toml"), "the file is named: {said}");
+    }
+}
+
+/// Settings of other tools are theirs.
+#[test]
+fn the_tables_of_other_tools_are_left_alone() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "tool.other.x = 1");
+    assert_eq!(Spinfer::up(&manifest).get("/echo").status, 200);
+}
+
+#[test]
+fn a_model_whose_graph_is_not_the_declared_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = root().join("models/iris-classifier/1");
+    for file in ["model.onnx", "model.toml"] {
+        std::fs::copy(model.join(file), dir.path().join(file)).unwrap();
+    }
+    let text = Manifest::default().with("/...", "probe", "probe", &format!(
+        "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]",
+        dir.path().display()
+    ));
+    let mut graph = std::fs::read(dir.path().join("model.onnx")).unwrap();
+    graph[100] ^= 1;
+    std::fs::write(dir.path().join("model.onnx"), graph).unwrap();
+    let said = refused(text.text());
+    assert!(said.contains("component.probe.files"), "{said}");
+    assert!(said.contains("a version is immutable: restore the file"), "{said}");
+}
+
+#[test]
+fn an_import_the_host_does_not_offer_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wants-more.wasm");
+    let component = r#"(component (import "example:missing/thing@1.0.0" (instance (export "do" (func)))))"#;
+    std::fs::write(&path, wat::parse_str(component).unwrap()).unwrap();
+    let said = refused(&manifest(&format!(
+        "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = '{}'",
+        path.display()
+    )));
+    assert!(said.contains("component `a` imports something this host does not offer"), "{said}");
+    assert!(said.contains("example:missing/thing"), "{said}");
+}

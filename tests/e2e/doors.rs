@@ -1,0 +1,108 @@
+//! Both doors of every example component give the same answer to the same request.
+
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer};
+
+/// Requests to a model component: good ones, bad ones, odd ones.
+const REQUESTS: &[(&str, &str, &str)] = &[
+    ("POST", "/predict", r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#),
+    ("POST", "/predict", r#"{"id": "x", "features": [5.1, 3.5, 1.4, 0.2]}"#),
+    ("POST", "/predict", r#"{"features": [5.1, 3.5, 1.4]}"#),
+    ("POST", "/predict", "not JSON"),
+    ("POST", "/predict", ""),
+    ("GET", "/predict", ""),
+    ("POST", "/predict?x=1", r#"{"features": [6, 3, 5, 2]}"#),
+    (
+        "POST",
+        "/infer",
+        r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5,3,1,0]}]}"#,
+    ),
+    ("POST", "/infer", r#"{"inputs":[]}"#),
+    ("GET", "", ""),
+    ("HEAD", "", ""),
+    ("GET", "/ready", ""),
+    ("GET", "/nothing", ""),
+    ("DELETE", "", ""),
+    ("BREW", "/predict", ""),
+];
+
+fn same_at_both_doors(
+    manifest: impl Fn(&str) -> Manifest,
+    requests: &[(&str, String, &str)],
+    headers: &[&str],
+) {
+    let fast = Spinfer::up(&manifest(""));
+    let standard = Spinfer::up(&manifest(STANDARD_DOOR));
+    fast.wait_for_output("(fast door)");
+    standard.wait_for_output("(standard door)");
+    for (method, path, body) in requests {
+        let ask = |spinfer: &Spinfer| spinfer.send(method, path, &[("x-probe", "1")], body.as_bytes());
+        let (a, b) = (ask(&fast), ask(&standard));
+        let what = |answer: &Answer| {
+            let header = |name: &&str| answer.header(name).map(str::to_owned);
+            (answer.status, headers.iter().map(header).collect::<Vec<_>>(), answer.text())
+        };
+        assert_eq!(what(&a), what(&b), "{method} {path} {body}");
+    }
+}
+
+#[test]
+fn the_iris_classifier() {
+    for version in [1, 2] {
+        let manifest =
+            |settings: &str| Manifest::default().with_iris("iris", version, "/...", settings);
+        let requests: Vec<_> = ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1"]
+            .iter()
+            .flat_map(|model| {
+                REQUESTS.iter().map(move |(method, path, body)| (*method, format!("{model}{path}"), *body))
+            })
+            .collect();
+        same_at_both_doors(manifest, &requests, &["content-type", "content-length", "allow"]);
+    }
+}
+
+#[test]
+fn the_probe() {
+    let manifest = |settings: &str| Manifest::default().with("/...", "probe", "probe", settings);
+    let requests = [
+        ("POST", "/echo", "bytes"),
+        ("GET", "/echo", ""),
+        ("GET", "/header", ""),
+        ("GET", "/answer?404", ""),
+        ("POST", "/answer?201", "made"),
+        ("GET", "/environment?NOTHING", ""),
+    ]
+    .map(|(method, path, body)| (method, path.to_owned(), body));
+    // No content-length: behind the standard door the probe streams.
+    same_at_both_doors(manifest, &requests, &["x-probe"]);
+}
+
+/// A body too long for the fast door is streamed through the standard one, whether its length is
+/// announced or not, and nothing is lost on the way.
+#[test]
+fn a_body_too_long_for_the_fast_door_is_streamed() {
+    let settings = "tool.spinfer.limits = { fast_body = \"64KiB\", request_body = \"1MiB\" }";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    for length in [0, 1, 65_536, 65_537, 300_000, 1 << 20] {
+        let body: Vec<u8> = (0..length).map(|i: u32| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+        let announced = spinfer.post("/echo", &body);
+        assert_eq!((announced.status, announced.body == body), (200, true), "{length} bytes");
+        let chunked = super::http::chunked(&spinfer, "/echo", &body);
+        assert!(chunked.starts_with(b"HTTP/1.1 200"), "{length} bytes");
+        assert!(super::http::ends_with(&chunked, &body), "{length} bytes, chunked");
+    }
+    let over = spinfer.post("/echo", vec![0; (1 << 20) + 1]);
+    assert_eq!(over.status, 413);
+    assert!(over.error().contains("limit of 1048576 bytes"), "{}", over.error());
+    let over = super::http::chunked(&spinfer, "/echo", &vec![0; 3 << 20]);
+    assert!(over.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&over[..100]));
+}
+
+#[test]
+fn a_wasi_0_2_handler_is_served() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
+    spinfer.wait_for_output("(standard door)");
+    for n in 0..5 {
+        let answer = spinfer.get(&format!("/x?{n}"));
+        assert_eq!((answer.status, answer.text()), (200, format!("hello from 0.2 at /x?{n}")));
+    }
+}

@@ -1,0 +1,52 @@
+//! Shutdown: nothing new is taken, what is under way is finished, the exit code is 0.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+use spinfer_tests::{Manifest, Spinfer};
+
+fn probe() -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""))
+}
+
+#[test]
+fn a_request_under_way_is_finished() {
+    let mut spinfer = probe();
+    let mut stream = spinfer.connect();
+    // The head is there and half the body: the request is under way.
+    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 8\r\n\r\n").unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"half").unwrap();
+    spinfer.terminate();
+    spinfer.wait_for_log("draining");
+    assert!(TcpStream::connect(spinfer.address()).is_err(), "nothing new is taken");
+    stream.write_all(b"rest").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("halfrest"), "{answer}");
+    assert_eq!(spinfer.wait().code(), Some(0));
+    spinfer.wait_for_log("drained");
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_it_up() {
+    let mut spinfer = probe();
+    let mut stream = spinfer.connect();
+    stream.write_all(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    spinfer.terminate();
+    assert_eq!(spinfer.wait().code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_it_like_sigterm() {
+    let mut spinfer = probe();
+    let kill = Command::new("kill").args(["-INT", &spinfer.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    assert_eq!(spinfer.wait().code(), Some(0));
+}

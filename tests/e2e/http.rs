@@ -1,0 +1,124 @@
+//! HTTP on the data plane: routes, health, bodies, connections.
+
+use std::io::{Read, Write};
+
+use spinfer_tests::{Manifest, Spinfer, root};
+
+/// Sends `body` in chunks, without a length, and reads the answer's bytes to the end.
+pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
+    let mut stream = spinfer.connect();
+    let mut writing = stream.try_clone().unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    let body = body.to_vec();
+    // A refusal may come before everything is written: then the rest of the writing fails.
+    let writer = std::thread::spawn(move || {
+        writing.write_all(head.as_bytes())?;
+        for chunk in body.chunks(10_000) {
+            write!(writing, "{:x}\r\n", chunk.len())?;
+            writing.write_all(chunk)?;
+            writing.write_all(b"\r\n")?;
+        }
+        writing.write_all(b"0\r\n\r\n")
+    });
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let written = writer.join().unwrap();
+    assert!(!answer.is_empty(), "no answer: {read:?}, {written:?}");
+    answer
+}
+
+/// Whether the answer's body is `body`; in chunks, if the guest streamed it.
+pub(crate) fn ends_with(answer: &[u8], body: &[u8]) -> bool {
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let (head, rest) = answer.split_at(head);
+    if !String::from_utf8_lossy(head).to_lowercase().contains("transfer-encoding: chunked") {
+        return rest == body;
+    }
+    let (mut rest, mut whole) = (rest, Vec::new());
+    loop {
+        let line = rest.windows(2).position(|window| window == b"\r\n").unwrap();
+        let size = std::str::from_utf8(&rest[..line]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return whole == body;
+        }
+        whole.extend_from_slice(&rest[line + 2..line + 2 + size]);
+        rest = &rest[line + 2 + size + 2..];
+    }
+}
+
+fn probe(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/probe/...", "probe", "probe", settings))
+}
+
+#[test]
+fn the_example_application_answers_as_the_readme_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
+    let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+    for (path, version) in [("", "1"), ("/versions/1", "1"), ("/versions/2", "2")] {
+        let answer = spinfer.post(&format!("/v2/models/iris-classifier{path}/predict"), body).json();
+        assert_eq!(answer["prediction"], "setosa");
+        assert_eq!(answer["version"], version);
+        assert!(answer["probability"].as_f64().unwrap() > 0.9, "{answer}");
+    }
+}
+
+#[test]
+fn an_unknown_path_is_404() {
+    let answer = probe("").get("/elsewhere?x=1");
+    assert_eq!((answer.status, answer.error().as_str()), (404, "no route matches /elsewhere"));
+}
+
+#[test]
+fn health_is_the_hosts() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    for (path, key) in [("/v2/health/live", "live"), ("/v2/health/ready", "ready")] {
+        let answer = spinfer.get(path);
+        assert_eq!((answer.status, answer.json()[key].as_bool()), (200, Some(true)));
+        assert_eq!(spinfer.send("HEAD", path, &[], b"").status, 200);
+        let post = spinfer.post(path, "");
+        assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
+    }
+}
+
+#[test]
+fn only_needed_headers_reach_the_guest_all_their_values_in_order() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let headers = [("x-probe", "one"), ("x-other", "no"), ("X-Probe", "two")];
+    assert_eq!(spinfer.send("GET", "/header", &headers, b"").text(), "one, two");
+    assert_eq!(spinfer.get("/header").text(), "");
+}
+
+#[test]
+fn an_answer_that_is_not_http_is_500() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    for (path, part) in [
+        ("/answer?101", "101 is not a final status"),
+        ("/answer?999", "999 is not a final status"),
+        ("/bad-header", "`x probe` is not a header name"),
+    ] {
+        let answer = spinfer.get(path);
+        assert_eq!(answer.status, 500);
+        assert!(answer.error().contains(part), "{}", answer.error());
+    }
+    // Headers that belong to the connection are the host's.
+    let answer = spinfer.get("/answer?200");
+    assert_eq!((answer.status, answer.header("transfer-encoding")), (200, None));
+    assert_eq!(answer.header("x-probe"), Some("seen"));
+}
+
+#[test]
+fn requests_on_one_connection_are_answered_in_order() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let mut stream = spinfer.connect();
+    let one = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none";
+    let two = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\ntwo";
+    stream.write_all(format!("{one}{two}").as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let (one, two) = (answers.find("\r\n\r\none").unwrap(), answers.find("\r\n\r\ntwo").unwrap());
+    assert!(one < two, "{answers}");
+}

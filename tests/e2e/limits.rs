@@ -1,0 +1,140 @@
+//! What a guest does wrong is contained: its request fails with the right status, and the next
+//! one is served.
+
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+
+fn probe(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+}
+
+fn serves(spinfer: &Spinfer) {
+    assert_eq!(spinfer.post("/echo", "well").text(), "well");
+}
+
+#[test]
+fn a_trap_is_500_and_ends_only_its_instance() {
+    for settings in ["", STANDARD_DOOR] {
+        let spinfer = probe(settings);
+        for _ in 0..20 {
+            let answer = spinfer.get("/trap");
+            assert_eq!(answer.status, 500);
+            assert_eq!(answer.error(), "component `probe` failed");
+            serves(&spinfer);
+        }
+        spinfer.wait_for_log("asked to");
+    }
+}
+
+#[test]
+fn an_endless_loop_is_504_and_the_next_request_is_served() {
+    let deadline = "tool.spinfer.limits.deadline = \"300ms\"\n";
+    for settings in ["", STANDARD_DOOR] {
+        let spinfer = probe(&format!("{settings}{deadline}"));
+        let answer = spinfer.get("/loop");
+        assert_eq!(answer.status, 504);
+        assert_eq!(answer.error(), "component `probe` did not answer before the deadline");
+        serves(&spinfer);
+    }
+}
+
+#[test]
+fn an_endless_loop_in_a_wasi_0_2_handler_is_504_too() {
+    let settings = "tool.spinfer.limits.deadline = \"300ms\"";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", settings));
+    assert_eq!(spinfer.get("/loop").status, 504);
+    assert_eq!(spinfer.get("/trap").status, 500);
+    assert_eq!(spinfer.get("/").status, 200);
+}
+
+/// More loops than threads: every one of them yields, so others are served meanwhile.
+#[test]
+fn endless_loops_do_not_keep_others_from_being_served() {
+    let spinfer = probe("tool.spinfer.limits.deadline = \"5s\"");
+    std::thread::scope(|scope| {
+        let loops: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get("/loop").status)).collect();
+        while !loops.iter().any(|one| one.is_finished()) {
+            serves(&spinfer);
+        }
+        for one in loops {
+            assert_eq!(one.join().unwrap(), 504);
+        }
+    });
+}
+
+#[test]
+fn memory_is_limited() {
+    for settings in ["", STANDARD_DOOR] {
+        let spinfer =
+            probe(&format!("{settings}tool.spinfer.limits.instance_memory = \"16MiB\"\n"));
+        assert_eq!(spinfer.get("/memory").status, 500);
+        serves(&spinfer);
+    }
+}
+
+#[test]
+fn when_every_instance_is_busy_the_next_request_waits_for_one_or_is_503() {
+    for settings in ["", STANDARD_DOOR] {
+        let limits = "tool.spinfer.limits = { instances = 1, deadline = \"2s\" }\n";
+        let spinfer = probe(&format!("{settings}{limits}"));
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| spinfer.get("/loop"))).collect();
+            let answers: Vec<_> = asked.into_iter().map(|one| one.join().unwrap()).collect();
+            let busy: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+            assert_eq!(answers.iter().filter(|answer| answer.status == 504).count(), 1);
+            assert_eq!(busy.len(), 2);
+            for answer in busy {
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                let error = answer.error();
+                assert_eq!(error, "all 1 instances of component `probe` are busy; try again");
+            }
+        });
+        serves(&spinfer);
+    }
+}
+
+#[test]
+fn an_instance_is_used_again() {
+    let spinfer = probe("tool.spinfer.limits.idle = \"1h\"");
+    for n in 1..=10 {
+        assert_eq!(spinfer.get("/count").text(), n.to_string());
+    }
+}
+
+#[test]
+fn idle_instances_are_dropped() {
+    let spinfer = probe("tool.spinfer.limits.idle = \"100ms\"");
+    assert_eq!(spinfer.get("/count").text(), "1");
+    spinfer.wait_for_log("idle instances dropped");
+    assert_eq!(spinfer.get("/count").text(), "1", "a new instance");
+}
+
+#[test]
+fn a_guest_sees_its_mounts_read_only_and_its_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "content").unwrap();
+    let settings = format!(
+        "files = [{{ source = \"{}\", destination = \"/data\" }}]\n\
+         environment = {{ GREETING = \"hello\" }}",
+        dir.path().display()
+    );
+    let spinfer = probe(&settings);
+    assert_eq!(spinfer.get("/read?/data/file").text(), "content");
+    for path in ["/etc/passwd", "/data/../etc/passwd", "/data/../../etc/passwd", "/"] {
+        assert_eq!(spinfer.get(&format!("/read?{path}")).status, 403, "{path}");
+    }
+    assert_eq!(spinfer.post("/write?/data/file", "changed").status, 403);
+    assert_eq!(spinfer.post("/write?/data/new", "made").status, 403);
+    assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"content");
+    assert_eq!(spinfer.get("/environment?GREETING").text(), "hello");
+    assert_eq!(spinfer.get("/environment?HOME").text(), "not set");
+}
+
+#[test]
+fn what_a_guest_prints_is_in_the_log_under_its_name() {
+    let spinfer = probe("");
+    assert_eq!(spinfer.get("/log?a-line-of-the-guest").status, 200);
+    spinfer.wait_for_log("a-line-of-the-guest");
+    let log = spinfer.log();
+    let line = log.lines().find(|line| line.contains("a-line-of-the-guest")).unwrap();
+    assert!(line.contains("component=\"probe\"") && line.contains("stderr"), "{line}");
+}

@@ -1,0 +1,235 @@
+//! `wasi:nn` as a guest sees it: every tensor type, every error code, every grant, and nothing a
+//! guest does with it hurts the host.
+
+use std::path::PathBuf;
+
+use spinfer_tests::{Answer, Manifest, Spinfer, root};
+
+/// The probe, with test models mounted under their file names.
+fn probe(models: &[&str]) -> (Spinfer, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let mounts: Vec<_> = models
+        .iter()
+        .map(|model| {
+            let folder = dir.path().join(model);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::copy(file(model), folder.join("model.onnx")).unwrap();
+            let folder = folder.display();
+            format!("{{ source = \"{folder}\", destination = \"/models/{model}\" }}")
+        })
+        .collect();
+    let settings = format!("files = [{}]", mounts.join(", "));
+    (Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings)), dir)
+}
+
+fn file(model: &str) -> PathBuf {
+    root().join(format!("tests/models/{model}.onnx"))
+}
+
+fn bytes(model: &str) -> Vec<u8> {
+    std::fs::read(file(model)).unwrap()
+}
+
+fn fails(answer: &Answer, code: &str, part: &str) {
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    assert_eq!(answer.header("x-code"), Some(format!("ErrorCode::{code}").as_str()));
+    assert!(answer.text().contains(part), "{:?} does not say {part:?}", answer.text());
+}
+
+#[test]
+fn every_tensor_type_goes_in_and_comes_out() {
+    let models = ["fp16", "fp32", "fp64", "u8", "i32", "i64"].map(|ty| format!("identity-{ty}"));
+    let models: Vec<&str> = models.iter().map(String::as_str).collect();
+    let (spinfer, _dir) = probe(&models);
+    for (ty, size) in [("FP16", 2), ("FP32", 4), ("FP64", 8), ("U8", 1), ("I32", 4), ("I64", 8)] {
+        for count in [1, 3, 1000] {
+            let data: Vec<u8> = (0..count * size).map(|i: u32| i.to_le_bytes()[0] & 0x3b).collect();
+            let graph = format!("identity-{}", ty.to_lowercase());
+            let answer = spinfer.post(
+                &format!("/nn/compute?graph={graph}&input=x:{ty}:{count}"),
+                &data,
+            );
+            assert_eq!(answer.status, 200, "{ty}: {}", answer.text());
+            assert_eq!(answer.body, data, "{ty}");
+            let outputs = answer.header("x-outputs").unwrap().to_uppercase();
+            assert_eq!(outputs, format!("Y:TENSORTYPE::{ty}:[{count}]"));
+        }
+    }
+}
+
+/// The one type tract lacks is an error that says so.
+#[test]
+fn bf16_is_refused_by_name() {
+    let (spinfer, _dir) = probe(&["identity-bf16"]);
+    let answer = spinfer.post("/nn/compute?graph=identity-bf16&input=x:BF16:1", [0; 2]);
+    fails(&answer, "UnsupportedOperation", "BF16");
+}
+
+#[test]
+fn inputs_are_found_by_name_and_outputs_have_the_graphs_names_and_order() {
+    let (spinfer, _dir) = probe(&["add-two-inputs"]);
+    let floats = |values: [f32; 4]| values.map(f32::to_le_bytes).concat();
+    let (a, b) = (floats([1.0, 2.0, 3.0, 4.0]), floats([10.0, 20.0, 30.0, 40.0]));
+    let expected = [floats([11.0, 22.0, 33.0, 44.0]), floats([-9.0, -18.0, -27.0, -36.0])].concat();
+    for (order, body) in [
+        ("input=a:FP32:2,2&input=b:FP32:2,2", [a.clone(), b.clone()].concat()),
+        ("input=b:FP32:2,2&input=a:FP32:2,2", [b, a].concat()),
+    ] {
+        let answer = spinfer.post(&format!("/nn/compute?graph=add-two-inputs&{order}"), body);
+        assert_eq!((answer.status, &answer.body), (200, &expected), "{}", answer.text());
+        let outputs = answer.header("x-outputs").unwrap();
+        let names: Vec<_> = outputs.split(';').map(|o| o.split(':').next().unwrap()).collect();
+        assert_eq!(names, ["sum", "difference"]);
+    }
+}
+
+#[test]
+fn a_tensor_that_does_not_fit_is_an_invalid_argument() {
+    let (spinfer, _dir) = probe(&["add-two-inputs", "identity-fp32"]);
+    let huge = u32::MAX;
+    for (query, size, part) in [
+        ("graph=identity-fp32", 0, "input `x` is missing"),
+        ("graph=identity-fp32&input=z:FP32:1", 4, "no input `z`; the graph has `x`"),
+        ("graph=identity-fp32&input=x:I32:1", 4, "input `x` is FP32, not I32"),
+        ("graph=identity-fp32&input=x:FP32:1,1", 4, "has shape [-1]"),
+        ("graph=identity-fp32&input=x:FP32:", 4, "has shape [-1]"),
+        ("graph=identity-fp32&input=x:FP32:2", 4, "4 bytes of data do not fill"),
+        ("graph=identity-fp32&input=x:FP32:1", 5, "5 bytes of data do not fill"),
+        (&format!("graph=identity-fp32&input=x:FP32:{huge}"), 4, "4 bytes of data do not fill"),
+        ("graph=identity-fp32&input=x:FP32:1&input=x:FP32:1", 8, "given twice"),
+        ("graph=add-two-inputs&input=a:FP32:2,2", 16, "input `b` is missing"),
+        (&format!("graph=add-two-inputs&input=a:FP32:{huge},{huge}"), 4, "has shape [2, 2]"),
+    ] {
+        let answer = spinfer.post(&format!("/nn/compute?{query}"), vec![0; size]);
+        fails(&answer, "InvalidArgument", part);
+    }
+    let empty = spinfer.post("/nn/compute?graph=identity-fp32&input=x:FP32:0", "");
+    assert_eq!((empty.status, empty.body.len()), (200, 0), "an empty tensor is a tensor");
+}
+
+#[test]
+fn only_mounted_models_are_found() {
+    let (spinfer, dir) = probe(&["identity-fp32"]);
+    std::fs::create_dir(dir.path().join("secret")).unwrap();
+    std::fs::copy(file("identity-u8"), dir.path().join("secret/model.onnx")).unwrap();
+    for name in ["secret", "../secret", "/etc", "", "identity-fp32/../secret", "iris-classifier"] {
+        let answer = spinfer.post(&format!("/nn/compute?graph={name}"), "");
+        let part = format!("no model `{name}`: this component's files mount `identity-fp32`");
+        fails(&answer, "NotFound", &part);
+    }
+}
+
+#[test]
+fn a_component_may_bring_its_own_graph() {
+    let (spinfer, _dir) = probe(&[]);
+    assert_eq!(spinfer.post("/nn/load", bytes("identity-fp32")).text(), "loaded");
+    assert_eq!(spinfer.post("/nn/load?encoding=autodetect", bytes("identity-u8")).text(), "loaded");
+}
+
+#[test]
+fn a_graph_that_cannot_be_run_is_refused_with_the_reason() {
+    let (spinfer, _dir) = probe(&[]);
+    let good = bytes("identity-fp32");
+    for encoding in ["openvino", "tensorflow", "pytorch", "tensorflowlite", "ggml"] {
+        let answer = spinfer.post(&format!("/nn/load?encoding={encoding}"), &good);
+        fails(&answer, "InvalidEncoding", "convert the model to ONNX");
+    }
+    for target in ["gpu", "tpu"] {
+        let answer = spinfer.post(&format!("/nn/load?target={target}"), &good);
+        fails(&answer, "UnsupportedOperation", "no backend runs Onnx on");
+    }
+    for parts in [0, 2] {
+        let answer = spinfer.post(&format!("/nn/load?parts={parts}"), &good);
+        fails(&answer, "InvalidArgument", "is one builder");
+    }
+    for (graph, part) in [
+        (b"".to_vec(), "not an ONNX model"),
+        (b"no graph at all".to_vec(), "not an ONNX model"),
+        (bytes("truncated"), "not an ONNX model"),
+    ] {
+        fails(&spinfer.post("/nn/load", graph), "InvalidEncoding", part);
+    }
+    let answer = spinfer.post("/nn/load", bytes("unsupported-op"));
+    fails(&answer, "UnsupportedOperation", "lacks these operators: SVMClassifier");
+    // A good graph with a byte changed anywhere is loaded or refused: never a trap, never a panic.
+    for index in 0..good.len() {
+        let mut graph = good.clone();
+        graph[index] ^= 0x55;
+        let answer = spinfer.post("/nn/load", graph);
+        assert!([200, 422].contains(&answer.status), "byte {index}: {}", answer.text());
+    }
+}
+
+/// The bytes a guest makes the host hold are limited like its own memory.
+#[test]
+fn tensors_are_limited() {
+    let settings = "tool.spinfer.limits.instance_memory = \"16MiB\"";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
+    assert_eq!(spinfer.get("/nn/tensors?count=20&bytes=1000000").status, 500);
+    spinfer.wait_for_log("its limit is 16777216");
+    assert_eq!(spinfer.get("/nn/tensors?count=20000&bytes=1").status, 500, "too many handles");
+    // What was dropped is not held: again and again.
+    for _ in 0..10 {
+        assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
+    }
+}
+
+/// An inference of several milliseconds runs on a compute thread: connections are polled meanwhile.
+#[test]
+fn a_long_inference_is_right_and_does_not_keep_others_from_being_served() {
+    let (spinfer, _dir) = probe(&["heavy-matmul"]);
+    let data = [0.5_f32; 512].map(f32::to_le_bytes).concat();
+    let compute = || spinfer.post("/nn/compute?graph=heavy-matmul&input=x:FP32:1,512", &data);
+    std::thread::scope(|scope| {
+        let heavy: Vec<_> = (0..8).map(|_| scope.spawn(compute)).collect();
+        while !heavy.iter().all(|one| one.is_finished()) {
+            assert_eq!(spinfer.get("/v2/health/live").status, 200);
+        }
+        for one in heavy {
+            let answer = one.join().unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            for value in answer.body.chunks(4) {
+                let value = f32::from_le_bytes(value.try_into().unwrap());
+                assert!((value - 0.25).abs() < 1e-4, "mean(x) squared, not {value}");
+            }
+        }
+    });
+}
+
+/// The guest is told, and may answer by itself; if it is too late for that, the host does.
+#[test]
+fn a_compute_past_the_deadline_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(file("heavy-matmul"), dir.path().join("model.onnx")).unwrap();
+    let settings = format!(
+        "files = [{{ source = \"{}\", destination = \"/models/heavy\" }}]\n\
+         tool.spinfer.limits.deadline = \"1ms\"",
+        dir.path().display()
+    );
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+    let data = [0.5_f32; 512].map(f32::to_le_bytes).concat();
+    let answer = spinfer.post("/nn/compute?graph=heavy&input=x:FP32:1,512", &data);
+    if answer.status == 422 {
+        fails(&answer, "Timeout", "did not finish before the request's deadline");
+    } else {
+        assert_eq!(answer.status, 504, "{}", answer.text());
+    }
+}
+
+/// What the log says of loads is how sharing is seen from outside.
+#[test]
+fn components_with_the_same_graph_share_it() {
+    let manifest = Manifest::default()
+        .with_iris("one", 1, "/one/...", "")
+        .with_iris("two", 1, "/two/...", "")
+        .with_iris("three", 2, "/three/...", "");
+    let spinfer = Spinfer::up(&manifest);
+    for _ in 0..3 {
+        for route in ["/one", "/two", "/three"] {
+            let answer = spinfer.post(&format!("{route}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+    assert_eq!(spinfer.log().matches("graph loaded").count(), 2, "{}", spinfer.log());
+}

@@ -1,0 +1,162 @@
+//! What a model component answers: the short form and the Open Inference Protocol, right requests
+//! and wrong ones. A wrong one is a 4xx that says what was expected, and nothing in the log.
+
+use serde_json::{Value, json};
+use spinfer_tests::{Manifest, Spinfer};
+
+const MODEL: &str = "/v2/models/iris-classifier";
+
+fn iris() -> Spinfer {
+    Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""))
+}
+
+#[test]
+fn the_short_form() {
+    let spinfer = iris();
+    let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+    assert_eq!(answer.status, 200);
+    let answer = answer.json();
+    for (key, value) in
+        [("model", "iris-classifier"), ("version", "1"), ("prediction", "setosa")]
+    {
+        assert_eq!(answer[key], value);
+    }
+    let probability = answer["probability"].as_f64().unwrap();
+    assert_eq!(answer["probabilities"]["setosa"].as_f64(), Some(probability));
+    let sum: f64 = answer["probabilities"].as_object().unwrap().values().flat_map(Value::as_f64).sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{answer}");
+
+    let answer = spinfer.post("/any/prefix/predict", r#"{"id": "x7", "features": [6, 3, 5, 2]}"#);
+    assert_eq!(answer.json()["id"], "x7");
+}
+
+#[test]
+fn open_inference_protocol_infer() {
+    let spinfer = iris();
+    let row = [5.1, 3.5, 1.4, 0.2];
+    let infer = |data: Value, shape: [u32; 2], more: Value| {
+        let input = json!({"name": "features", "shape": shape, "datatype": "FP32", "data": data});
+        let mut body = json!({"inputs": [input]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = spinfer.post(&format!("{MODEL}/infer"), body.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let flat = infer(json!(row), [1, 4], json!({"id": "42"}));
+    assert_eq!(flat["id"], "42");
+    assert_eq!((&flat["model_name"], &flat["model_version"]), (&json!("iris-classifier"), &json!("1")));
+    assert_eq!(flat["outputs"][0]["name"], "label");
+    assert_eq!(flat["outputs"][0]["datatype"], "INT64");
+    assert_eq!(flat["outputs"][0]["data"], json!([0]));
+    assert_eq!(flat["outputs"][1]["shape"], json!([1, 3]));
+
+    let nested = infer(json!([row]), [1, 4], json!({}));
+    assert_eq!(nested["outputs"], flat["outputs"]);
+
+    let batch = infer(json!([row, row, row]), [3, 4], json!({"outputs": [{"name": "probabilities"}]}));
+    assert_eq!(batch["outputs"].as_array().unwrap().len(), 1, "only what was asked for");
+    assert_eq!(batch["outputs"][0]["shape"], json!([3, 3]));
+
+    let odd = infer(json!(row), [1, 4], json!({"parameters": {"x": [1, {"y": null}]}, "unknown": 1}));
+    assert_eq!(odd["outputs"], flat["outputs"]);
+}
+
+#[test]
+fn metadata_and_ready() {
+    let spinfer = iris();
+    for model in [MODEL.to_owned(), format!("{MODEL}/versions/1")] {
+        let metadata = spinfer.get(&model).json();
+        assert_eq!(metadata["name"], "iris-classifier");
+        assert_eq!(metadata["versions"], json!(["1"]));
+        let input = json!({"name": "features", "datatype": "FP32", "shape": [-1, 4]});
+        assert_eq!(metadata["inputs"], json!([input]));
+        let ready = spinfer.get(&format!("{model}/ready"));
+        assert_eq!((ready.status, ready.json()["ready"].as_bool()), (200, Some(true)));
+    }
+}
+
+#[test]
+fn a_wrong_request_is_told_what_was_expected() {
+    let spinfer = iris();
+    let infer = |name: &str, shape: &str, datatype: &str, data: &str| {
+        format!(
+            r#"{{"inputs":[{{"name":"{name}","shape":{shape},"datatype":"{datatype}","data":{data}}}]}}"#
+        )
+    };
+    let four = "[1,2,3,4]";
+    let fields = "sepal_length, sepal_width, petal_length, petal_width";
+    let cases: Vec<(&str, String, u16, Vec<&str>)> = vec![
+        ("predict", "".into(), 400, vec!["body"]),
+        ("predict", "{".into(), 400, vec!["body", "column"]),
+        ("predict", "[]".into(), 400, vec!["object"]),
+        ("predict", "{}".into(), 400, vec!["features"]),
+        ("predict", r#"{"features": [1,2,3]}"#.into(), 400, vec!["expected 4 numbers", fields, "got 3"]),
+        ("predict", r#"{"features": [1,2,3,4,5]}"#.into(), 400, vec!["got 5"]),
+        ("predict", r#"{"features": [1,"2",3,4]}"#.into(), 400, vec!["features[1]", "expected a number"]),
+        ("predict", r#"{"features": [1,null,3,4]}"#.into(), 400, vec!["features[1]"]),
+        ("predict", r#"{"features": [1,NaN,3,4]}"#.into(), 400, vec!["no NaN"]),
+        ("predict", r#"{"features": [1,1e39,3,4]}"#.into(), 400, vec!["1e39 is out of range for FP32"]),
+        ("predict", r#"{"features": 5}"#.into(), 400, vec!["features: expected an array of numbers"]),
+        ("predict", "[".repeat(100_000), 400, vec!["body"]),
+        ("predict", format!("{{\"features\": {}", "[".repeat(100_000)), 400, vec!["body"]),
+        ("infer", r#"{"inputs":[]}"#.into(), 400, vec!["features"]),
+        ("infer", infer("wrong", "[1,4]", "FP32", four), 400, vec!["wrong", "features"]),
+        ("infer", infer("features", "[1,4]", "FP64", four), 400, vec!["FP64", "FP32"]),
+        ("infer", infer("features", "[1,4]", "STRING", four), 400, vec!["STRING", "FP32"]),
+        ("infer", infer("features", "[4]", "FP32", four), 400, vec!["[-1, 4]"]),
+        ("infer", infer("features", "[1,5]", "FP32", four), 400, vec!["[-1, 4]"]),
+        ("infer", infer("features", "[-1,4]", "FP32", four), 400, vec!["`-1`"]),
+        ("infer", infer("features", "[2,4]", "FP32", four), 400, vec!["8", "4"]),
+        ("infer", infer("features", "[4294967295,4]", "FP32", four), 400, vec!["features"]),
+        ("infer", infer("features", "[1,4]", "FP32", "[[1,2],[3,4]]"), 400, vec!["nested"]),
+        ("infer", infer("features", "[1,4]", "FP32", "[1,2,3,1e999]"), 400, vec!["out of range"]),
+        (
+            "infer",
+            r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"x"}]}"#.into(),
+            400,
+            vec!["\"x\"", "probabilities"],
+        ),
+    ];
+    for (operation, body, status, parts) in cases {
+        let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+        let shown = &body[..body.len().min(100)];
+        assert_eq!(answer.status, status, "{operation} {shown}: {}", answer.text());
+        let error = answer.error();
+        for part in parts {
+            assert!(error.contains(part), "{operation} {shown}: {part:?} is not in {error:?}");
+        }
+    }
+    let invalid_utf8 = spinfer.post(&format!("{MODEL}/predict"), b"{\"features\": [\xff]}");
+    assert_eq!(invalid_utf8.status, 400);
+    let log = spinfer.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn a_wrong_path_or_method_is_told_what_there_is() {
+    let spinfer = iris();
+    for (method, path, status, part) in [
+        ("POST", "/v2/models/wine/predict", 404, "no model \"wine\" here"),
+        ("GET", "/v2/models/iris-classifier/versions/9", 404, "this component has version \"1\""),
+        ("GET", "/v2/models/iris-classifier/explain", 404, "nothing at"),
+        ("GET", "/v2/models/iris-classifier/predict", 405, "answers POST"),
+        ("DELETE", "/v2/models/iris-classifier", 405, "answers GET, HEAD"),
+    ] {
+        let answer = spinfer.send(method, path, &[], b"");
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert!(answer.error().contains(part), "{}", answer.error());
+        assert_eq!(answer.header("allow").is_some(), status == 405);
+    }
+}
+
+/// A component without its model says so, and is not ready.
+#[test]
+fn a_model_that_is_not_mounted_is_503() {
+    let manifest = Manifest::default().with("/...", "iris", "iris_classifier", "");
+    let spinfer = Spinfer::up(&manifest);
+    let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
+    assert_eq!(answer.status, 503);
+    assert!(answer.error().contains("/models/iris-classifier/model.toml"), "{}", answer.error());
+    let ready = spinfer.get(&format!("{MODEL}/ready"));
+    assert_eq!((ready.status, ready.json()["ready"].as_bool()), (503, Some(false)));
+}

@@ -1,0 +1,31 @@
+//! A WASI 0.2 `incoming-handler`, as components built before WASI 0.3 have it.
+
+use wasip2::http::types::{
+    Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
+
+struct Hello;
+
+wasip2::http::proxy::export!(Hello);
+
+impl wasip2::exports::http::incoming_handler::Guest for Hello {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let path = request.path_with_query().unwrap_or_default();
+        match path.as_str() {
+            "/trap" => panic!("asked to"),
+            "/loop" => loop {
+                std::hint::black_box(0);
+            },
+            _ => {}
+        }
+        let response = OutgoingResponse::new(Fields::new());
+        let body = response.body().expect("taken once");
+        ResponseOutparam::set(out, Ok(response));
+        let stream = body.write().expect("taken once");
+        stream
+            .blocking_write_and_flush(format!("hello from 0.2 at {path}").as_bytes())
+            .expect("the client is there");
+        drop(stream);
+        OutgoingBody::finish(body, None).expect("finished once");
+    }
+}

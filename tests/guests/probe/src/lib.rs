@@ -1,0 +1,137 @@
+//! Does what the path says, good or bad, behind both doors: `/echo`, `/trap`, `/loop` ...
+//! `/nn/...` calls `wasi:nn` as the query says.
+
+mod nn;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use spin_sdk::http::body::IncomingBodyExt;
+use spin_sdk::http::{Request, Response};
+use spin_sdk::http_service;
+
+mod bindings {
+    #![expect(unsafe_code, reason = "generated")]
+    #![allow(unreachable_pub, clippy::all, reason = "generated")]
+
+    wit_bindgen::generate!({
+        path: ["../../../wit/wasi-nn", "../../../wit/spinfer-serve"],
+        inline: "
+            package spinfer:probe;
+            world probe {
+                import wasi:nn/tensor@0.2.0-rc-2024-10-28;
+                import wasi:nn/graph@0.2.0-rc-2024-10-28;
+                import wasi:nn/inference@0.2.0-rc-2024-10-28;
+                import wasi:nn/errors@0.2.0-rc-2024-10-28;
+                export spinfer:serve/buffered-handler@0.1.0;
+            }
+        ",
+        world: "spinfer:probe/probe",
+        generate_all,
+    });
+
+    export!(Probe);
+
+    pub struct Probe;
+}
+
+use bindings::exports::spinfer::serve::buffered_handler as fast;
+
+/// The one header the probe reads.
+const HEADER: &str = "x-probe";
+
+struct Answer {
+    status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: Vec::new(), body: body.into() }
+    }
+}
+
+fn answer(path: &str, query: &str, header: &[Vec<u8>], body: Vec<u8>) -> Answer {
+    match path {
+        "/echo" => Answer::text(200, body),
+        "/header" => Answer::text(200, header.join(&b", "[..])),
+        "/answer" => Answer {
+            status: query.parse().unwrap_or(200),
+            headers: vec![
+                ("x-probe".into(), b"seen".to_vec()),
+                ("transfer-encoding".into(), b"chunked".to_vec()),
+            ],
+            body,
+        },
+        "/bad-header" => {
+            Answer { headers: vec![("x probe".into(), Vec::new())], ..Answer::text(200, "") }
+        }
+        "/environment" => {
+            let value = std::env::var(query).unwrap_or_else(|_| "not set".into());
+            Answer::text(200, value)
+        }
+        "/read" => match std::fs::read(query) {
+            Ok(bytes) => Answer::text(200, bytes),
+            Err(error) => Answer::text(403, error.to_string()),
+        },
+        "/write" => match std::fs::write(query, body) {
+            Ok(()) => Answer::text(200, "written"),
+            Err(error) => Answer::text(403, error.to_string()),
+        },
+        "/log" => {
+            eprintln!("{query}");
+            Answer::text(200, "")
+        }
+        "/count" => {
+            use std::sync::atomic::{AtomicU32, Ordering};
+            static REQUESTS: AtomicU32 = AtomicU32::new(0);
+            Answer::text(200, (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string())
+        }
+        "/trap" => panic!("asked to"),
+        "/loop" => loop {
+            std::hint::black_box(0);
+        },
+        "/memory" => {
+            let mut held = Vec::new();
+            loop {
+                held.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+            }
+        }
+        _ if path.starts_with("/nn/") => nn::answer(path, query, &body),
+        _ => Answer::text(404, path),
+    }
+}
+
+impl fast::Guest for bindings::Probe {
+    fn needed_headers() -> Vec<String> {
+        vec![HEADER.into()]
+    }
+
+    fn handle(request: fast::Request) -> fast::Response {
+        let (path, query) = split(&request.path_with_query);
+        let header: Vec<_> = request.headers.into_iter().map(|header| header.value).collect();
+        let Answer { status, headers, body } = answer(path, query, &header, request.body);
+        let headers =
+            headers.into_iter().map(|(name, value)| fast::ResponseHeader { name, value }).collect();
+        fast::Response { status, headers, body }
+    }
+}
+
+#[http_service]
+async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::http::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.bytes().await?.to_vec();
+    let (path, query) = split(head.uri.path_and_query().map_or("/", |path| path.as_str()));
+    let header: Vec<_> =
+        head.headers.get_all(HEADER).iter().map(|value| value.as_bytes().to_vec()).collect();
+    let Answer { status, headers, body } = answer(path, query, &header, body);
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers.into_iter().filter(|(name, _)| name != "transfer-encoding") {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Full::new(body.into()))?)
+}
+
+fn split(path_with_query: &str) -> (&str, &str) {
+    path_with_query.split_once('?').unwrap_or((path_with_query, ""))
+}

@@ -1,0 +1,324 @@
+//! The harness: starts the real binary on a free port, speaks HTTP to it, shows its log when a
+//! test fails. Nothing here sleeps: everything waits for what it needs, up to [`PATIENCE`].
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test fails: far more than it should on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the components the tests serve were built.
+pub const GUESTS: &str = env!("GUESTS");
+
+/// The repository.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository")
+}
+
+/// A manifest in the making: paths are absolute, so that it can stand anywhere.
+#[derive(Clone, Debug)]
+pub struct Manifest(String);
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Self("spin_manifest_version = 2\n[application]\nname = \"test\"\n".into())
+    }
+}
+
+impl Manifest {
+    /// `component` at `route`, from the guest's file; `more` is put under `[component.<id>]`.
+    #[must_use]
+    pub fn with(mut self, route: &str, component: &str, guest: &str, more: &str) -> Self {
+        let _ = write!(
+            self.0,
+            "[[trigger.http]]\nroute = \"{route}\"\ncomponent = \"{component}\"\n\
+             [component.{component}]\nsource = \"{GUESTS}/{guest}.wasm\"\n{more}\n"
+        );
+        self
+    }
+
+    /// The iris classifier in `version`, at its own routes, under `more` settings.
+    #[must_use]
+    pub fn with_iris(self, component: &str, version: u32, route: &str, more: &str) -> Self {
+        let models = root().join("models/iris-classifier");
+        let files = format!(
+            "files = [{{ source = \"{}/{version}\", destination = \"/models/iris-classifier\" }}]\n{more}",
+            models.display()
+        );
+        self.with(route, component, "iris_classifier", &files)
+    }
+
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Keeps a request from the fast door.
+pub const STANDARD_DOOR: &str = "tool.spinfer.door = \"standard\"\n";
+
+/// What the process writes, line by line, as it comes.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<(Mutex<String>, Condvar)>);
+
+impl Log {
+    fn follow(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                let (text, changed) = &*log.0;
+                let mut text = text.lock().expect("no panic under this lock");
+                text.push_str(&line);
+                text.push('\n');
+                changed.notify_all();
+            }
+        })
+    }
+
+    fn text(&self) -> String {
+        self.0.0.lock().expect("no panic under this lock").clone()
+    }
+
+    fn wait_for(&self, part: &str) {
+        let (text, changed) = &*self.0;
+        let end = Instant::now() + PATIENCE;
+        let mut text = text.lock().expect("no panic under this lock");
+        while !text.contains(part) {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited for {part:?} in the log:\n{text}");
+            (text, _) = changed.wait_timeout(text, left).expect("no panic under this lock");
+        }
+    }
+}
+
+/// The binary, serving.
+#[derive(Debug)]
+pub struct Spinfer {
+    child: Child,
+    address: SocketAddr,
+    log: Log,
+    out: Log,
+    _dir: tempfile::TempDir,
+}
+
+impl Spinfer {
+    /// `spinfer up` on the manifest, once it says it serves.
+    #[must_use]
+    pub fn up(manifest: &Manifest) -> Self {
+        Self::up_with(manifest, &[])
+    }
+
+    /// The same with more arguments.
+    #[must_use]
+    pub fn up_with(manifest: &Manifest, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("spin.toml");
+        std::fs::write(&path, manifest.text()).expect("a temporary file");
+        Self::up_from(&path, arguments, dir)
+    }
+
+    /// `spinfer up` on a manifest that stands at `path`.
+    #[must_use]
+    pub fn up_from(path: &Path, arguments: &[&str], dir: tempfile::TempDir) -> Self {
+        let mut child = command()
+            .args(["up", "--listen", "127.0.0.1:0", "--from"])
+            .arg(path)
+            .arg("--state-dir")
+            .arg(state_dir())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts: cargo build --package spinfer");
+        let (log, out) = (Log::default(), Log::default());
+        log.follow(child.stderr.take().expect("piped"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut first = String::new();
+        stdout.read_line(&mut first).expect("standard output can be read");
+        let address = first.trim().strip_prefix("Serving http://").and_then(|a| a.parse().ok());
+        let Some(address) = address else {
+            let status = child.wait().expect("it has ended");
+            panic!("spinfer up did not serve ({status}); it printed {first:?} and\n{}", log.text());
+        };
+        out.follow(stdout);
+        Self { child, address, log, out, _dir: dir }
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed after its first line.
+    pub fn wait_for_output(&self, part: &str) {
+        self.out.wait_for(part);
+    }
+
+    /// Waits until the log holds `part`.
+    pub fn wait_for_log(&self, part: &str) {
+        self.log.wait_for(part);
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    #[must_use]
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"")
+    }
+
+    #[must_use]
+    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.send("POST", path, &[], body.as_ref())
+    }
+
+    /// Any request, on a connection of its own.
+    #[must_use]
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .into();
+        let request = request.body(body).expect("a valid request");
+        let mut response = agent.run(request).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
+            .collect();
+        let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec();
+        Answer {
+            status: response.status().as_u16(),
+            headers,
+            body: body.unwrap_or_else(|e| panic!("{method} {path}: the answer broke off: {e}")),
+        }
+    }
+
+    /// A bare connection, for what a well-behaved client would not send.
+    #[must_use]
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it accepts connections");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill works");
+    }
+
+    /// Waits for the process to end; the test runner ends a test that waits too long.
+    #[must_use]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("it is our child")
+    }
+}
+
+impl Drop for Spinfer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "--- log of spinfer\n{}---", self.log());
+        }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; panics if it is not, or does not say so.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The `error` of a failure in the protocols' shape.
+    #[must_use]
+    pub fn error(&self) -> String {
+        let json = self.json();
+        json["error"].as_str().unwrap_or_else(|| panic!("no error in {json}")).to_owned()
+    }
+
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Runs the binary with `arguments` to its end.
+#[must_use]
+pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
+    let output = command().args(arguments).output().expect("the binary starts");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&text).into_owned())
+}
+
+/// `spinfer up` on a manifest that must be refused: what it says.
+#[must_use]
+pub fn refused(manifest: &str) -> String {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest).expect("a temporary file");
+    let path = path.to_str().expect("a temporary path is UTF-8");
+    let (status, text) = run(&["up", "--listen", "127.0.0.1:0", "--from", path]);
+    assert!(!status.success(), "it was served:\n{text}");
+    text
+}
+
+fn command() -> Command {
+    let mut command = Command::new(binary());
+    command.env_remove("SPINFER_LOG");
+    command
+}
+
+/// The binary of the profile the tests were built in.
+fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its path");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    profile.join("spinfer")
+}
+
+/// Compiled components are shared by all tests.
+fn state_dir() -> PathBuf {
+    root().join("target/test-state")
+}
