@@ -219,7 +219,10 @@ mod tests {
     use super::*;
 
     /// A body of unknown length, in pieces of `size` bytes.
-    fn pieces(count: usize, size: usize) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
+    fn pieces(
+        count: usize,
+        size: usize,
+    ) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
         let frames: VecDeque<_> =
             (0..count).map(|n| Ok(Frame::data(Bytes::from(vec![n as u8; size])))).collect();
         StreamBody::new(futures::stream::iter(frames))

@@ -59,3 +59,24 @@ impl Failure {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_json_with_its_status() {
+        let busy = Failure::Busy { component: "a \"b\"".into(), limit: 3 }.into_response();
+        assert_eq!(busy.status(), 503);
+        assert_eq!(busy.headers()["retry-after"], "1");
+        assert_eq!(busy.headers()["content-type"], "application/json");
+        let body = busy.into_body().collect().await.unwrap().to_bytes();
+        let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(json["error"], "all 3 instances of component `a \"b\"` are busy; try again");
+
+        let late = Failure::Deadline { component: "a".into() }.into_response();
+        assert_eq!((late.status().as_u16(), late.headers().get("retry-after")), (504, None));
+    }
+}

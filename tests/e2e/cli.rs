@@ -78,7 +78,9 @@ fn build_runs_the_commands_and_shows_how_it_goes() {
     assert_eq!(status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(dir.path().join("one.wasm")).unwrap(), "made\n");
     assert!(dir.path().join("sub").is_dir());
-    for part in ["[1/2] one: echo made > one.wasm", "[2/2] two: false", "component.two.build.command"] {
+    for part in
+        ["[1/2] one: echo made > one.wasm", "[2/2] two: false", "component.two.build.command"]
+    {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 }
@@ -110,11 +112,15 @@ fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
         ),
         (probe(&format!("\n{twice}")), &["the route \"/...\" stands twice; remove one"]),
         (
-            manifest("[[trigger.http]]\nroute = 'x'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'"),
+            manifest(
+                "[[trigger.http]]\nroute = 'x'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'",
+            ),
             &["trigger.http[0].route", "starts with a slash", "component.a.source", "no file"],
         ),
         (
-            manifest("[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'\nbuild.command = 'true'"),
+            manifest(
+                "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'\nbuild.command = 'true'",
+            ),
             &["run `spinfer build`"],
         ),
         (
@@ -131,7 +137,9 @@ fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
             &["component.probe.tool.spinfer: limits.instances", "between 1 and"],
         ),
         (
-            manifest("[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'spin.toml'"),
+            manifest(
+                "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'spin.toml'",
+            ),
             &["spin.toml is not a WebAssembly component this host can run"],
         ),
     ] {
@@ -157,10 +165,15 @@ fn a_model_whose_graph_is_not_the_declared_one_is_refused() {
     for file in ["model.onnx", "model.toml"] {
         std::fs::copy(model.join(file), dir.path().join(file)).unwrap();
     }
-    let text = Manifest::default().with("/...", "probe", "probe", &format!(
-        "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]",
-        dir.path().display()
-    ));
+    let text = Manifest::default().with(
+        "/...",
+        "probe",
+        "probe",
+        &format!(
+            "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]",
+            dir.path().display()
+        ),
+    );
     let mut graph = std::fs::read(dir.path().join("model.onnx")).unwrap();
     graph[100] ^= 1;
     std::fs::write(dir.path().join("model.onnx"), graph).unwrap();
@@ -173,7 +186,8 @@ fn a_model_whose_graph_is_not_the_declared_one_is_refused() {
 fn an_import_the_host_does_not_offer_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wants-more.wasm");
-    let component = r#"(component (import "example:missing/thing@1.0.0" (instance (export "do" (func)))))"#;
+    let component =
+        r#"(component (import "example:missing/thing@1.0.0" (instance (export "do" (func)))))"#;
     std::fs::write(&path, wat::parse_str(component).unwrap()).unwrap();
     let said = refused(&manifest(&format!(
         "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = '{}'",

@@ -35,7 +35,8 @@ fn same_at_both_doors(
     fast.wait_for_output("(fast door)");
     standard.wait_for_output("(standard door)");
     for (method, path, body) in requests {
-        let ask = |spinfer: &Spinfer| spinfer.send(method, path, &[("x-probe", "1")], body.as_bytes());
+        let ask =
+            |spinfer: &Spinfer| spinfer.send(method, path, &[("x-probe", "1")], body.as_bytes());
         let (a, b) = (ask(&fast), ask(&standard));
         let what = |answer: &Answer| {
             let header = |name: &&str| answer.header(name).map(str::to_owned);
@@ -50,12 +51,15 @@ fn the_iris_classifier() {
     for version in [1, 2] {
         let manifest =
             |settings: &str| Manifest::default().with_iris("iris", version, "/...", settings);
-        let requests: Vec<_> = ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1"]
-            .iter()
-            .flat_map(|model| {
-                REQUESTS.iter().map(move |(method, path, body)| (*method, format!("{model}{path}"), *body))
-            })
-            .collect();
+        let requests: Vec<_> =
+            ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1"]
+                .iter()
+                .flat_map(|model| {
+                    REQUESTS
+                        .iter()
+                        .map(move |(method, path, body)| (*method, format!("{model}{path}"), *body))
+                })
+                .collect();
         same_at_both_doors(manifest, &requests, &["content-type", "content-length", "allow"]);
     }
 }
@@ -83,7 +87,8 @@ fn a_body_too_long_for_the_fast_door_is_streamed() {
     let settings = "tool.spinfer.limits = { fast_body = \"64KiB\", request_body = \"1MiB\" }";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     for length in [0, 1, 65_536, 65_537, 300_000, 1 << 20] {
-        let body: Vec<u8> = (0..length).map(|i: u32| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+        let body: Vec<u8> =
+            (0..length).map(|i: u32| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
         let announced = spinfer.post("/echo", &body);
         assert_eq!((announced.status, announced.body == body), (200, true), "{length} bytes");
         let chunked = super::http::chunked(&spinfer, "/echo", &body);

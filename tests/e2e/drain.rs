@@ -15,7 +15,11 @@ fn a_request_under_way_is_finished() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
     // The head is there and half the body: the request is under way.
-    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 8\r\n\r\n").unwrap();
+    stream
+        .write_all(
+            b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 8\r\n\r\n",
+        )
+        .unwrap();
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");

@@ -59,7 +59,8 @@ fn the_example_application_answers_as_the_readme_says() {
     let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
     let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
     for (path, version) in [("", "1"), ("/versions/1", "1"), ("/versions/2", "2")] {
-        let answer = spinfer.post(&format!("/v2/models/iris-classifier{path}/predict"), body).json();
+        let answer =
+            spinfer.post(&format!("/v2/models/iris-classifier{path}/predict"), body).json();
         assert_eq!(answer["prediction"], "setosa");
         assert_eq!(answer["version"], version);
         assert!(answer["probability"].as_f64().unwrap() > 0.9, "{answer}");

@@ -72,27 +72,6 @@ fn memory_is_limited() {
 }
 
 #[test]
-fn when_every_instance_is_busy_the_next_request_waits_for_one_or_is_503() {
-    for settings in ["", STANDARD_DOOR] {
-        let limits = "tool.spinfer.limits = { instances = 1, deadline = \"2s\" }\n";
-        let spinfer = probe(&format!("{settings}{limits}"));
-        std::thread::scope(|scope| {
-            let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| spinfer.get("/loop"))).collect();
-            let answers: Vec<_> = asked.into_iter().map(|one| one.join().unwrap()).collect();
-            let busy: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
-            assert_eq!(answers.iter().filter(|answer| answer.status == 504).count(), 1);
-            assert_eq!(busy.len(), 2);
-            for answer in busy {
-                assert_eq!(answer.header("retry-after"), Some("1"));
-                let error = answer.error();
-                assert_eq!(error, "all 1 instances of component `probe` are busy; try again");
-            }
-        });
-        serves(&spinfer);
-    }
-}
-
-#[test]
 fn an_instance_is_used_again() {
     let spinfer = probe("tool.spinfer.limits.idle = \"1h\"");
     for n in 1..=10 {

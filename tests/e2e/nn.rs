@@ -45,10 +45,8 @@ fn every_tensor_type_goes_in_and_comes_out() {
         for count in [1, 3, 1000] {
             let data: Vec<u8> = (0..count * size).map(|i: u32| i.to_le_bytes()[0] & 0x3b).collect();
             let graph = format!("identity-{}", ty.to_lowercase());
-            let answer = spinfer.post(
-                &format!("/nn/compute?graph={graph}&input=x:{ty}:{count}"),
-                &data,
-            );
+            let answer =
+                spinfer.post(&format!("/nn/compute?graph={graph}&input=x:{ty}:{count}"), &data);
             assert_eq!(answer.status, 200, "{ty}: {}", answer.text());
             assert_eq!(answer.body, data, "{ty}");
             let outputs = answer.header("x-outputs").unwrap().to_uppercase();

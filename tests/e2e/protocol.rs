@@ -16,14 +16,13 @@ fn the_short_form() {
     let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
     assert_eq!(answer.status, 200);
     let answer = answer.json();
-    for (key, value) in
-        [("model", "iris-classifier"), ("version", "1"), ("prediction", "setosa")]
-    {
+    for (key, value) in [("model", "iris-classifier"), ("version", "1"), ("prediction", "setosa")] {
         assert_eq!(answer[key], value);
     }
     let probability = answer["probability"].as_f64().unwrap();
     assert_eq!(answer["probabilities"]["setosa"].as_f64(), Some(probability));
-    let sum: f64 = answer["probabilities"].as_object().unwrap().values().flat_map(Value::as_f64).sum();
+    let sum: f64 =
+        answer["probabilities"].as_object().unwrap().values().flat_map(Value::as_f64).sum();
     assert!((sum - 1.0).abs() < 1e-5, "{answer}");
 
     let answer = spinfer.post("/any/prefix/predict", r#"{"id": "x7", "features": [6, 3, 5, 2]}"#);
@@ -44,7 +43,10 @@ fn open_inference_protocol_infer() {
     };
     let flat = infer(json!(row), [1, 4], json!({"id": "42"}));
     assert_eq!(flat["id"], "42");
-    assert_eq!((&flat["model_name"], &flat["model_version"]), (&json!("iris-classifier"), &json!("1")));
+    assert_eq!(
+        (&flat["model_name"], &flat["model_version"]),
+        (&json!("iris-classifier"), &json!("1"))
+    );
     assert_eq!(flat["outputs"][0]["name"], "label");
     assert_eq!(flat["outputs"][0]["datatype"], "INT64");
     assert_eq!(flat["outputs"][0]["data"], json!([0]));
@@ -53,11 +55,13 @@ fn open_inference_protocol_infer() {
     let nested = infer(json!([row]), [1, 4], json!({}));
     assert_eq!(nested["outputs"], flat["outputs"]);
 
-    let batch = infer(json!([row, row, row]), [3, 4], json!({"outputs": [{"name": "probabilities"}]}));
+    let batch =
+        infer(json!([row, row, row]), [3, 4], json!({"outputs": [{"name": "probabilities"}]}));
     assert_eq!(batch["outputs"].as_array().unwrap().len(), 1, "only what was asked for");
     assert_eq!(batch["outputs"][0]["shape"], json!([3, 3]));
 
-    let odd = infer(json!(row), [1, 4], json!({"parameters": {"x": [1, {"y": null}]}, "unknown": 1}));
+    let odd =
+        infer(json!(row), [1, 4], json!({"parameters": {"x": [1, {"y": null}]}, "unknown": 1}));
     assert_eq!(odd["outputs"], flat["outputs"]);
 }
 

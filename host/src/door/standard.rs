@@ -172,9 +172,8 @@ impl WorkerState for Worker {
         deadline: Instant,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        // Of several requests, the last to end.
-        let state = store.data_mut();
-        state.deadline = state.deadline.max(deadline);
+        // Of several requests, the last to come ends last.
+        store.data_mut().deadline = deadline;
         Box::pin(sleep_until(deadline.into()))
     }
 

@@ -1,0 +1,104 @@
+//! Where a request's time goes, without sockets: `cargo bench --package spinfer-benches`.
+//!
+//! - `instantiate+predict`: a prediction by an instance that does not exist yet
+//! - `predict/...`: a prediction by an instance that does, through each door
+//! - `compute/...`: the inference alone, in the host
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http_body_util::BodyExt;
+use spinfer::app::App;
+use spinfer::body::RequestBody;
+use spinfer::door::Service;
+use spinfer::host::Host;
+use spinfer::inference::{Models, Mounts, Registry};
+use spinfer::manifest;
+use spinfer_backend::{Tensor, TensorType};
+use spinfer_backend_tract::Tract;
+use tokio::runtime::Runtime;
+
+const BODY: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+const FEATURES: [f32; 4] = [5.1, 3.5, 1.4, 0.2];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace").to_owned()
+}
+
+/// The example application with each component behind `door`.
+fn host(door: &str) -> Host {
+    let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
+    let tool = format!("door = '{door}'\nlimits.idle = '1h'");
+    for component in manifest.component.values_mut() {
+        component.tool.spinfer = Some(toml::from_str(&tool).expect("settings"));
+    }
+    let app = App::resolve(&manifest, &root()).expect("`make bench` builds the components");
+    Host::new(&app, &root().join("target/bench-state")).expect("a host")
+}
+
+async fn predict(service: &Service) -> Bytes {
+    let request =
+        http::Request::post("/v2/models/iris-classifier/predict").body(()).expect("valid");
+    let body = RequestBody::Whole(Bytes::from_static(BODY.as_bytes()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let answer = service.invoke(request.into_parts().0, body, deadline).await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    answer.into_body().collect().await.expect("a body").to_bytes()
+}
+
+fn requests(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    for door in ["fast", "standard"] {
+        let host = {
+            let _in = runtime.enter();
+            host(door)
+        };
+        for version in [1, 2] {
+            let service = host.service(&format!("iris-classifier-{version}")).expect("in the app");
+            let name = format!("predict/{door}/version {version}");
+            c.bench_function(&name, |b| b.to_async(&runtime).iter(|| predict(service)));
+        }
+        if door == "fast" {
+            let service = host.service("iris-classifier-1").expect("in the app");
+            c.bench_function("instantiate+predict", |b| {
+                b.to_async(&runtime).iter_batched(
+                    || service.drop_idle(Instant::now() + Duration::from_secs(24 * 3600)),
+                    |()| predict(service),
+                    BatchSize::PerIteration,
+                );
+            });
+        }
+    }
+}
+
+fn compute(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let registry = Arc::new(Registry::new(vec![Arc::new(Tract)], 2));
+    for version in [1, 2] {
+        let mut mounts = Mounts::default();
+        mounts.add("/models/iris".into(), root().join(format!("models/iris-classifier/{version}")));
+        let models = Models::new(Arc::clone(&registry), mounts);
+        let later = Instant::now() + Duration::from_secs(3600);
+        let graph = runtime.block_on(models.load_by_name("iris", later)).expect("the model");
+        let data = FEATURES.map(f32::to_le_bytes).concat();
+        c.bench_function(&format!("compute/version {version}"), |b| {
+            b.to_async(&runtime).iter(|| async {
+                let tensor =
+                    Tensor { dimensions: vec![1, 4], ty: TensorType::Fp32, data: data.clone() };
+                let inputs = vec![("features".to_owned(), tensor)];
+                black_box(graph.compute(inputs, later).await.expect("outputs"))
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = requests, compute
+}
+criterion_main!(benches);

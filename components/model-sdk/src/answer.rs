@@ -1,0 +1,172 @@
+//! THE path of a request through a component, whichever door it came in by.
+
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::graph::{self, Graph};
+use crate::operation::{self, Operation, Target};
+use crate::request::{Request, Response};
+use crate::{Model, infer, metadata, predict};
+
+pub(crate) fn answer<M: Model>(request: &Request) -> Response {
+    respond::<M>(request, || graph::load(M::NAME)).unwrap_or_else(Error::into_response)
+}
+
+fn respond<M: Model>(
+    request: &Request,
+    load: impl FnOnce() -> Result<Rc<Graph>, Error>,
+) -> Result<Response, Error> {
+    // 1 what is asked, and of which model
+    let path = request.path();
+    let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, M::NAME))?;
+    target.operation.check_method(request.method)?;
+    target.check_model(M::NAME)?;
+
+    // 2 the model: loaded by the first request
+    let graph = match load() {
+        Err(error) if target.operation == Operation::Ready => {
+            return metadata::not_ready(M::NAME, &error);
+        }
+        loaded => loaded?,
+    };
+    let signature = graph.signature();
+    target.check_version(M::NAME, &signature.version)?;
+
+    // 3 decode, compute, encode
+    let body = match target.operation {
+        Operation::Metadata => metadata::metadata(signature)?,
+        Operation::Ready => metadata::ready(M::NAME)?,
+        Operation::Infer => infer::infer(&graph, &request.body)?,
+        Operation::Predict => predict::predict::<M>(&graph, &request.body)?,
+    };
+    Ok(Response::json(200, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::tests::graph;
+    use crate::predict::Prediction;
+    use crate::request::Method;
+    use crate::signature::tests::iris;
+    use crate::tensor::Tensor;
+
+    struct Iris;
+
+    impl Model for Iris {
+        const NAME: &'static str = "iris-classifier";
+
+        fn predict(_: &Graph, features: &[f32]) -> Result<Prediction, Error> {
+            Ok(Prediction::Number(features[0]))
+        }
+    }
+
+    fn respond_to(
+        method: Method,
+        path: &str,
+        body: &str,
+        load: impl FnOnce() -> Result<Rc<Graph>, Error>,
+    ) -> (u16, String) {
+        let request = Request {
+            method,
+            path_with_query: path.to_owned(),
+            headers: Vec::new(),
+            body: body.into(),
+        };
+        let response = respond::<Iris>(&request, load).unwrap_or_else(Error::into_response);
+        assert_eq!(response.headers[0], ("content-type", "application/json"));
+        (response.status, String::from_utf8(response.body).unwrap())
+    }
+
+    fn loaded(method: Method, path: &str, body: &str) -> (u16, String) {
+        respond_to(method, path, body, || {
+            Ok(graph(iris(), |_| {
+                Ok(vec![
+                    Tensor::i64("label", &[1], &[0]),
+                    Tensor::f32("probabilities", &[1, 3], &[1.0, 0.0, 0.0]),
+                ])
+            }))
+        })
+    }
+
+    const PREDICT: &str = r#"{"features":[1,2,3,4]}"#;
+    const INFER: &str =
+        r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+
+    #[test]
+    fn each_operation_answers() {
+        for (method, path, body, start) in [
+            (
+                Method::Get,
+                "/v2/models/iris-classifier?x=1",
+                "",
+                r#"{"name":"iris-classifier","versions":["1"],"platform":"onnx_onnxv1","inputs":[{"name":"features","datatype":"FP32","shape":[-1,4]}],"outputs":[{"#,
+            ),
+            (
+                Method::Head,
+                "/v2/models/iris-classifier/versions/1",
+                "",
+                r#"{"name":"iris-classifier","versions":["1"]"#,
+            ),
+            (
+                Method::Get,
+                "/v2/models/iris%2Dclassifier/ready",
+                "",
+                r#"{"name":"iris-classifier","ready":true}"#,
+            ),
+            (
+                Method::Post,
+                "/v2/models/iris-classifier/infer",
+                INFER,
+                r#"{"model_name":"iris-classifier","model_version":"1","outputs":[{"#,
+            ),
+            (
+                Method::Post,
+                "/v2/models/iris-classifier/versions/1/predict",
+                PREDICT,
+                r#"{"model":"iris-classifier","version":"1","prediction":1.0}"#,
+            ),
+            (
+                Method::Post,
+                "/any/predict?x=/v2",
+                PREDICT,
+                r#"{"model":"iris-classifier","version":"1","prediction":1.0}"#,
+            ),
+        ] {
+            let (status, body) = loaded(method, path, body);
+            assert_eq!(status, 200, "{path}: {body}");
+            assert!(body.starts_with(start), "{path}: {body}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_wrongly_is_refused_before_the_model_is_loaded() {
+        for (method, path, status) in [
+            (Method::Get, "/", 404),
+            (Method::Get, "/v2/models/iris-classifier/explain", 404),
+            (Method::Get, "/v2/models/wine/ready", 404),
+            (Method::Get, "/predict", 405),
+            (Method::Head, "/v2/models/iris-classifier/infer", 405),
+            (Method::Post, "/v2/models/iris-classifier", 405),
+            (Method::Other, "/v2/models/iris-classifier/ready", 405),
+        ] {
+            let (answered, body) = respond_to(method, path, "", || unreachable!("{path}"));
+            assert_eq!(answered, status, "{path}");
+            assert!(body.starts_with(r#"{"error":""#), "{body}");
+        }
+        assert_eq!(loaded(Method::Get, "/v2/models/iris-classifier/versions/2/ready", "").0, 404);
+        assert_eq!(loaded(Method::Post, "/predict", "").0, 400);
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_loaded_is_unavailable() {
+        let fail = || Err(Error::unavailable("no model.toml"));
+        let ready = respond_to(Method::Get, "/v2/models/iris-classifier/ready", "", fail);
+        assert_eq!(
+            ready,
+            (503, r#"{"name":"iris-classifier","ready":false,"error":"no model.toml"}"#.to_owned())
+        );
+        let predict = respond_to(Method::Post, "/predict", PREDICT, fail);
+        assert_eq!(predict, (503, r#"{"error":"no model.toml"}"#.to_owned()));
+    }
+}

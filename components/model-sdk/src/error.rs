@@ -1,0 +1,149 @@
+//! What can go wrong with a request, and the one map from it to a failure status.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::request::Response;
+
+/// Why a request gets no prediction: the status of the answer and its message.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Invalid,
+    NotFound,
+    MethodNotAllowed { allow: &'static str },
+    TooLarge,
+    Internal,
+    Unavailable,
+    DeadlineExceeded,
+}
+
+/// Of a message: it quotes what the client sent, which may be the whole body.
+const MAX_MESSAGE_BYTES: usize = 500;
+
+impl Error {
+    /// The request is wrong, and the message says where and what was expected: 400.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    /// The component, its model or the host is wrong: 500.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        Self::new(
+            Kind::MethodNotAllowed { allow },
+            format!("method not allowed; this path answers {allow}"),
+        )
+    }
+
+    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(Kind::TooLarge, message)
+    }
+
+    /// The model cannot be loaded, for now: 503.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+
+    pub(crate) fn deadline_exceeded(message: impl Into<String>) -> Self {
+        Self::new(Kind::DeadlineExceeded, message)
+    }
+
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            message.push_str("...");
+        }
+        Self { kind, message }
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        match self.kind {
+            Kind::Invalid => 400,
+            Kind::NotFound => 404,
+            Kind::MethodNotAllowed { .. } => 405,
+            Kind::TooLarge => 413,
+            Kind::Internal => 500,
+            Kind::Unavailable => 503,
+            Kind::DeadlineExceeded => 504,
+        }
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+        }
+        let body = serde_json::to_vec(&Body { error: &self.message }).unwrap_or_default();
+        let response = Response::json(self.status(), body);
+        match self.kind {
+            Kind::MethodNotAllowed { allow } => response.with_header("allow", allow),
+            Kind::Invalid
+            | Kind::NotFound
+            | Kind::TooLarge
+            | Kind::Internal
+            | Kind::Unavailable
+            | Kind::DeadlineExceeded => response,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_status() {
+        for (error, status) in [
+            (Error::invalid(""), 400),
+            (Error::not_found(""), 404),
+            (Error::method_not_allowed("POST"), 405),
+            (Error::too_large(""), 413),
+            (Error::internal(""), 500),
+            (Error::unavailable(""), 503),
+            (Error::deadline_exceeded(""), 504),
+        ] {
+            assert_eq!(error.status(), status);
+        }
+    }
+
+    #[test]
+    fn a_response_is_json_and_names_the_allowed_methods() {
+        let response = Error::method_not_allowed("GET, HEAD").into_response();
+        assert_eq!(response.status, 405);
+        assert!(response.headers.contains(&("allow", "GET, HEAD")));
+        assert!(response.headers.contains(&("content-type", "application/json")));
+        assert_eq!(
+            response.body,
+            br#"{"error":"method not allowed; this path answers GET, HEAD"}"#
+        );
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let error = Error::invalid("é".repeat(1000));
+        assert_eq!(error.to_string().len(), MAX_MESSAGE_BYTES + "...".len());
+    }
+}

@@ -1,0 +1,56 @@
+//! The fast door: `spinfer:serve/buffered-handler`, a whole request in one call.
+
+use crate::answer::answer;
+use crate::bindings::exports::spinfer::serve::buffered_handler as wit;
+use crate::request::{Method, NEEDED_HEADERS, Request};
+use crate::{Doors, Model};
+
+impl<M: Model> wit::Guest for Doors<M> {
+    fn needed_headers() -> Vec<String> {
+        NEEDED_HEADERS.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn handle(request: wit::Request) -> wit::Response {
+        let response = answer::<M>(&Request {
+            method: request.method.into(),
+            path_with_query: request.path_with_query,
+            headers: request
+                .headers
+                .into_iter()
+                .filter_map(|header| {
+                    Some((*NEEDED_HEADERS.get(header.index as usize)?, header.value))
+                })
+                .collect(),
+            body: request.body,
+        });
+        wit::Response {
+            status: response.status,
+            headers: response
+                .headers
+                .into_iter()
+                .map(|(name, value)| wit::ResponseHeader {
+                    name: name.to_owned(),
+                    value: value.into(),
+                })
+                .collect(),
+            body: response.body,
+        }
+    }
+}
+
+impl From<wit::Method> for Method {
+    fn from(method: wit::Method) -> Self {
+        match method {
+            wit::Method::Get => Self::Get,
+            wit::Method::Head => Self::Head,
+            wit::Method::Post => Self::Post,
+            wit::Method::Put
+            | wit::Method::Delete
+            | wit::Method::Connect
+            | wit::Method::Options
+            | wit::Method::Trace
+            | wit::Method::Patch
+            | wit::Method::Other(_) => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The model: its signature, and its graph ready to compute. Loaded once for the life of the
+//! instance.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::nn;
+use crate::signature::{Signature, TensorSignature};
+use crate::tensor::Tensor;
+
+/// A loaded model version.
+pub struct Graph {
+    signature: Signature,
+    context: Box<dyn ExecutionContext>,
+}
+
+/// What runs the graph: `wasi:nn`, and a stand-in in tests.
+pub(crate) trait ExecutionContext {
+    /// Gives the outputs that `outputs` describes, in that order.
+    fn compute(
+        &self,
+        signature: &Signature,
+        inputs: Vec<Tensor>,
+        outputs: &[&TensorSignature],
+    ) -> Result<Vec<Tensor>, Error>;
+}
+
+impl Graph {
+    /// What `model.toml` says of the model.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Runs the graph. `inputs` are all of its inputs, in any order; the outputs come in the order of
+    /// their names here.
+    pub fn compute<const N: usize>(
+        &self,
+        inputs: impl Into<Vec<Tensor>>,
+        outputs: [&str; N],
+    ) -> Result<[Tensor; N], Error> {
+        let outputs: Vec<_> = outputs
+            .iter()
+            .map(|name| {
+                let output = self.signature.outputs.iter().find(|output| output.name == *name);
+                output.ok_or_else(|| Error::internal(format!("model.toml has no output {name:?}")))
+            })
+            .collect::<Result<_, _>>()?;
+        let tensors = self.compute_all(inputs.into(), &outputs)?;
+        tensors.try_into().map_err(|tensors: Vec<_>| {
+            Error::internal(format!("asked for {N} outputs, got {}", tensors.len()))
+        })
+    }
+
+    pub(crate) fn compute_all(
+        &self,
+        inputs: Vec<Tensor>,
+        outputs: &[&TensorSignature],
+    ) -> Result<Vec<Tensor>, Error> {
+        self.context.compute(&self.signature, inputs, outputs)
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph").field("signature", &self.signature).finish_non_exhaustive()
+    }
+}
+
+/// The model `name`, mounted at `/models/<name>`. A failure is not remembered: the next request
+/// tries again.
+pub(crate) fn load(name: &str) -> Result<Rc<Graph>, Error> {
+    thread_local! {
+        static GRAPH: OnceCell<Rc<Graph>> = const { OnceCell::new() };
+    }
+    GRAPH.with(|loaded| {
+        if let Some(graph) = loaded.get() {
+            return Ok(Rc::clone(graph));
+        }
+        let graph = Rc::new(Graph {
+            signature: read_signature(name)?,
+            context: Box::new(nn::Context::load(name)?),
+        });
+        Ok(Rc::clone(loaded.get_or_init(|| graph)))
+    })
+}
+
+fn read_signature(name: &str) -> Result<Signature, Error> {
+    let text = std::fs::read_to_string(format!("/models/{name}/model.toml"))
+        .map_err(|error| not_mounted(name, "model.toml", &error))?;
+    Signature::parse(&text, name).map_err(|problem| unloadable(name, "model.toml", &problem))
+}
+
+/// A file of the model that is missing, and what to write to have it.
+pub(crate) fn not_mounted(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
+    let problem = format!(
+        "{problem}; mount a version of the model in the component's manifest entry: \
+         files = [{{ source = \"models/{name}/<version>\", destination = \"/models/{name}\" }}]"
+    );
+    unloadable(name, file, &problem)
+}
+
+/// A file of the model that is wrong.
+pub(crate) fn unloadable(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
+    Error::unavailable(format!(
+        "the model {name:?} cannot be loaded: /models/{name}/{file}: {problem}"
+    ))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Computes with a closure.
+    struct Closure<F>(F);
+
+    impl<F> ExecutionContext for Closure<F>
+    where
+        F: Fn(Vec<Tensor>) -> Result<Vec<Tensor>, Error>,
+    {
+        fn compute(
+            &self,
+            _signature: &Signature,
+            inputs: Vec<Tensor>,
+            outputs: &[&TensorSignature],
+        ) -> Result<Vec<Tensor>, Error> {
+            let computed = (self.0)(inputs)?;
+            let find = |name: &str| computed.iter().find(|tensor| tensor.name == name).cloned();
+            Ok(outputs.iter().filter_map(|output| find(&output.name)).collect())
+        }
+    }
+
+    pub(crate) fn graph(
+        signature: Signature,
+        compute: impl Fn(Vec<Tensor>) -> Result<Vec<Tensor>, Error> + 'static,
+    ) -> Rc<Graph> {
+        Rc::new(Graph { signature, context: Box::new(Closure(compute)) })
+    }
+
+    #[test]
+    fn a_model_that_is_not_mounted_is_unavailable() {
+        for _ in 0..2 {
+            let error = load("missing-model").unwrap_err();
+            assert_eq!(error.status(), 503);
+            assert!(error.to_string().contains("/models/missing-model/model.toml"), "{error}");
+            assert!(error.to_string().contains("files = [{ source ="), "{error}");
+        }
+    }
+}

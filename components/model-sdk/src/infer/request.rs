@@ -1,0 +1,287 @@
+//! An inference request, checked against the signature.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::error::Error;
+use crate::json::{self, Object};
+use crate::numbers;
+use crate::signature::{Signature, TensorSignature};
+use crate::tensor::Tensor;
+
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) id: Option<Cow<'a, str>>,
+    /// Every input of the signature, once.
+    pub(crate) inputs: Vec<Tensor>,
+    /// The outputs to return: those asked for, or all.
+    pub(crate) outputs: Vec<&'a TensorSignature>,
+}
+
+/// `parameters`, here and below, are for extensions of the protocol, of which there are none here.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    inputs: Vec<Object<Input<'a>>>,
+    #[serde(borrow, default)]
+    outputs: Option<Vec<Object<Output<'a>>>>,
+}
+
+#[derive(Deserialize)]
+struct Input<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    shape: Vec<u32>,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+}
+
+pub(crate) fn decode<'a>(signature: &'a Signature, body: &'a [u8]) -> Result<Request<'a>, Error> {
+    let Body { id, inputs, outputs } = json::decode(body)?;
+    Ok(Request {
+        id,
+        inputs: check_inputs(&signature.inputs, inputs).map_err(Error::invalid)?,
+        outputs: check_outputs(&signature.outputs, &outputs.unwrap_or_default())
+            .map_err(Error::invalid)?,
+    })
+}
+
+fn check_inputs(
+    expected: &[TensorSignature],
+    inputs: Vec<Object<Input<'_>>>,
+) -> Result<Vec<Tensor>, String> {
+    let mut tensors: Vec<Tensor> = Vec::with_capacity(expected.len());
+    for Object(input) in inputs {
+        let expected =
+            find(expected, &input.name).ok_or_else(|| unknown("input", &input.name, expected))?;
+        if tensors.iter().any(|other| other.name == expected.name) {
+            return Err(format!("input {:?}: given twice", expected.name));
+        }
+        tensors.push(decode_input(expected, input)?);
+    }
+    match expected.iter().find(|input| !tensors.iter().any(|tensor| tensor.name == input.name)) {
+        Some(missing) => Err(format!(
+            "input {:?}: missing; expected datatype {} and shape {}",
+            missing.name,
+            missing.datatype.name(),
+            missing.shape
+        )),
+        None => Ok(tensors),
+    }
+}
+
+fn decode_input(expected: &TensorSignature, input: Input<'_>) -> Result<Tensor, String> {
+    let TensorSignature { name, datatype, shape, .. } = expected;
+    if input.datatype != datatype.name() {
+        return Err(format!(
+            "input {name:?}: expected datatype {}, got {:?}",
+            datatype.name(),
+            input.datatype
+        ));
+    }
+    if !shape.admits(&input.shape) || input.shape.contains(&0) {
+        return Err(format!("input {name:?}: expected shape {shape}, got {:?}", input.shape));
+    }
+    let axes = input.shape.iter().map(|&axis| u64::from(axis));
+    let elements = axes.fold(1, u64::saturating_mul);
+    // Whatever the shape claims: every element but the last takes at least a digit and a comma.
+    let most = input.data.get().len() / 2 + 1;
+    let capacity = usize::try_from(elements).unwrap_or(most).min(most);
+    let mut data = Vec::with_capacity(capacity * datatype.size());
+    let what = format_args!("input {name:?}: data");
+    let count =
+        numbers::read(&what, input.data, &input.shape, |number| datatype.push(number, &mut data))?;
+    if count as u64 != elements {
+        return Err(format!(
+            "{what}: expected {elements} elements for the shape {:?}, got {count}",
+            input.shape
+        ));
+    }
+    Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions: input.shape, data })
+}
+
+fn check_outputs<'a>(
+    expected: &'a [TensorSignature],
+    outputs: &[Object<Output<'_>>],
+) -> Result<Vec<&'a TensorSignature>, String> {
+    let mut checked: Vec<&TensorSignature> = Vec::with_capacity(expected.len());
+    for Object(output) in outputs {
+        let output = find(expected, &output.name)
+            .ok_or_else(|| unknown("output", &output.name, expected))?;
+        if checked.iter().any(|other| other.name == output.name) {
+            return Err(format!("output {:?}: asked for twice", output.name));
+        }
+        checked.push(output);
+    }
+    if checked.is_empty() {
+        checked.extend(expected);
+    }
+    Ok(checked)
+}
+
+fn find<'a>(tensors: &'a [TensorSignature], name: &str) -> Option<&'a TensorSignature> {
+    tensors.iter().find(|tensor| tensor.name == name)
+}
+
+fn unknown(kind: &str, name: &str, expected: &[TensorSignature]) -> String {
+    let names: Vec<_> = expected.iter().map(|tensor| &tensor.name).collect();
+    format!("{kind} {name:?}: not of this model, which has {names:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::tests::iris;
+
+    /// Id, inputs and the names of the outputs.
+    type Decoded = (Option<String>, Vec<Tensor>, Vec<String>);
+
+    fn decoded(body: &str) -> Result<Decoded, String> {
+        let signature = iris();
+        let request = decode(&signature, body.as_bytes()).map_err(|error| error.to_string())?;
+        let outputs = request.outputs.iter().map(|output| output.name.clone());
+        Ok((request.id.map(Cow::into_owned), request.inputs, outputs.collect()))
+    }
+
+    /// With the fields of the only input.
+    fn refusal(input: &str) -> String {
+        decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#)).unwrap_err()
+    }
+
+    #[test]
+    fn a_request_in_any_order_of_fields() {
+        let row = Tensor::f32("features", &[1, 4], &[5.1, 3.5, 1.4, 0.2]);
+        let all = vec!["label".to_owned(), "probabilities".to_owned()];
+        for (body, id) in [
+            (
+                r#"{"id":"42","inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#,
+                Some("42"),
+            ),
+            (
+                r#"{"outputs":[],"parameters":{"a":[1]},"inputs":[{"data":[[5.1,3.5,1.4,0.2]],"datatype":"FP32",
+                    "parameters":{"content_type":"np"},"shape":[1,4],"name":"f\u0065atures"}],"id":null}"#,
+                None,
+            ),
+        ] {
+            let expected = (id.map(str::to_owned), vec![row.clone()], all.clone());
+            assert_eq!(decoded(body), Ok(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_those_asked_for() {
+        let input =
+            r#""inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]"#;
+        let outputs = |names| {
+            decoded(&format!(r#"{{{input},"outputs":{names}}}"#)).map(|(_, _, outputs)| outputs)
+        };
+        assert_eq!(outputs(r#"[{"name":"label","parameters":{}}]"#).unwrap(), ["label"]);
+        assert_eq!(
+            outputs(r#"[{"name":"score"}]"#).unwrap_err(),
+            r#"output "score": not of this model, which has ["label", "probabilities"]"#
+        );
+        assert_eq!(
+            outputs(r#"[{"name":"label"},{"name":"label"}]"#).unwrap_err(),
+            r#"output "label": asked for twice"#
+        );
+    }
+
+    #[test]
+    fn every_refusal_says_where_and_what_was_expected() {
+        for (input, message) in [
+            (
+                r#""name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]"#,
+                r#"input "x": not of this model, which has ["features"]"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]"#,
+                r#"input "features": expected datatype FP32, got "FP64""#,
+            ),
+            (
+                r#""name":"features","shape":[4],"datatype":"FP32","data":[1,2,3,4]"#,
+                r#"input "features": expected shape [-1, 4], got [4]"#,
+            ),
+            (
+                r#""name":"features","shape":[0,4],"datatype":"FP32","data":[]"#,
+                r#"input "features": expected shape [-1, 4], got [0, 4]"#,
+            ),
+            (
+                r#""name":"features","shape":[4294967295,4],"datatype":"FP32","data":[1]"#,
+                r#"input "features": data: expected 17179869180 elements for the shape [4294967295, 4], got 1"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3]"#,
+                r#"input "features": data: expected 4 elements for the shape [1, 4], got 3"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,"4"]"#,
+                r#"input "features": data[3]: expected a number, got "4""#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,1e39,4]"#,
+                r#"input "features": data[2]: 1e39 is out of range for FP32"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32""#,
+                "the body: missing field `data` at line 1 column 62",
+            ),
+            (
+                r#""name":"features","shape":[-1,4],"datatype":"FP32","data":[1]"#,
+                "the body: invalid value: integer `-1`, expected u32 at line 1 column 41",
+            ),
+            (
+                r#""name":7"#,
+                "the body: invalid type: integer `7`, expected a string at line 1 column 20",
+            ),
+        ] {
+            assert_eq!(refusal(input), message, "{input}");
+        }
+        let features = r#"{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}"#;
+        assert_eq!(
+            decoded(&format!(r#"{{"inputs":[{features},{features}]}}"#)).unwrap_err(),
+            r#"input "features": given twice"#
+        );
+        assert_eq!(
+            decoded(r#"{"inputs":[]}"#).unwrap_err(),
+            r#"input "features": missing; expected datatype FP32 and shape [-1, 4]"#
+        );
+        assert_eq!(
+            decoded(r#"{"inputs":[["features",[1,4],"FP32",[1,2,3,4]]]}"#).unwrap_err(),
+            "the body: invalid type: sequence, expected an object at line 1 column 11"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_not_recursed_into() {
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let message =
+            refusal(&format!(r#""name":"features","shape":[1,4],"datatype":"FP32","data":{deep}"#));
+        assert!(message.contains("got an array"), "{message}");
+        let message = decoded(&format!(r#"{{"id":{deep}}}"#)).unwrap_err();
+        assert!(message.contains("expected a string"), "{message}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_panics(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            input in r#"("name":"features"|"shape":\[[0-9]{1,12},4\]|"datatype":"FP32"|"data":\[([-0-9.e]{1,9}|\[|\]|,|null){0,9}\]|,){0,9}"#,
+        ) {
+            let signature = iris();
+            let _ = decode(&signature, &bytes);
+            let _ = decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#));
+        }
+    }
+}

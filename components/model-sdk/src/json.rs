@@ -1,0 +1,46 @@
+//! What the protocols decode and encode bodies with. Numbers stay text until it is known what they
+//! must become (`numbers`); nothing is parsed into a tree.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// A `T` written as an object. Derived decoders would also take its fields from an array.
+pub(crate) struct Object<T>(pub(crate) T);
+
+pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error> {
+    let Object(decoded) = serde_json::from_slice(body).map_err(|error| {
+        let hint = if error.is_syntax() { " (JSON has no NaN or Infinity)" } else { "" };
+        Error::invalid(format!("the body: {error}{hint}"))
+    })?;
+    Ok(decoded)
+}
+
+pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(body).map_err(|error| Error::internal(error.to_string()))
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}

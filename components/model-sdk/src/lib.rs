@@ -1,0 +1,104 @@
+//! The guest library: with it, a model component is one `impl`.
+//!
+//! ```
+//! use model_sdk::{Error, Graph, Model, Prediction, Tensor};
+//!
+//! struct Iris;
+//!
+//! impl Model for Iris {
+//!     const NAME: &'static str = "iris-classifier";
+//!
+//!     fn predict(graph: &Graph, features: &[f32]) -> Result<Prediction, Error> {
+//!         let input = Tensor::f32("features", &[1, 4], features);
+//!         let [label, probabilities] = graph.compute([input], ["label", "probabilities"])?;
+//!         Ok(Prediction::Class {
+//!             index: label.first_i64()?,
+//!             probabilities: probabilities.f32s()?,
+//!         })
+//!     }
+//! }
+//!
+//! model_sdk::export!(Iris);
+//! # fn main() {}
+//! ```
+//!
+//! # Life of a request in a component
+//!
+//! ```text
+//! host -> fast door (fast)          one call with the whole request
+//!      -> standard door (standard)  wasi:http/handler: reads the body, then as above
+//!           request                 the same type from either door
+//!           answer                  the list of steps
+//!             operation             path -> operation, model, version     404, 405
+//!             graph                 first request only: model.toml, load-by-name    503
+//!             predict               {"features": [...]} -> Model::predict -> {"prediction", ...}
+//!             infer                 Open Inference Protocol: tensors -> graph -> tensors
+//!             metadata              what the model is, and whether it is ready
+//!           error                   what went wrong -> status and {"error": "..."}
+//! ```
+//!
+//! The model is the folder mounted at `/models/<NAME>`: `model.toml` is read here, and the graph
+//! beside it stays with whoever implements `wasi:nn`. Both are loaded by the first request and kept
+//! for the life of the instance. A component imports nothing but WASI, so that it runs on any host.
+
+mod answer;
+mod fast;
+mod standard;
+
+mod request;
+
+mod operation;
+
+mod infer;
+mod metadata;
+mod predict;
+
+mod json;
+mod numbers;
+
+mod graph;
+mod nn;
+mod signature;
+mod tensor;
+
+mod error;
+
+#[doc(hidden)]
+pub mod bindings;
+
+use std::marker::PhantomData;
+
+pub use error::Error;
+pub use graph::Graph;
+pub use predict::Prediction;
+pub use signature::{Shape, Signature, TensorSignature};
+#[doc(hidden)]
+pub use spin_sdk::wasip3;
+pub use tensor::{Datatype, Tensor};
+
+/// A model: what a component author writes.
+pub trait Model {
+    /// Of the model: it is mounted at `/models/<NAME>`.
+    const NAME: &'static str;
+
+    /// Answers the short form. `features` are as many as the signature says, and finite.
+    fn predict(graph: &Graph, features: &[f32]) -> Result<Prediction, Error>;
+}
+
+/// Exports the component's two doors, for the host to choose from: `spinfer:serve/buffered-handler`
+/// and `wasi:http/handler`. Takes the type that implements [`Model`]; once in a component.
+#[macro_export]
+macro_rules! export {
+    ($model:ty) => {
+        const _: () = {
+            type Doors = $crate::Doors<$model>;
+            $crate::bindings::export! { Doors with_types_in $crate::bindings }
+            $crate::wasip3::http::service::export!(Doors);
+        };
+    };
+}
+
+/// What [`export!`] exports.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Doors<M>(PhantomData<M>);

@@ -1,0 +1,48 @@
+//! What a model is, and whether it can serve, as the Open Inference Protocol asks.
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::json;
+use crate::request::Response;
+use crate::signature::{Signature, TensorSignature};
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    name: &'a str,
+    versions: [&'a str; 1],
+    platform: &'static str,
+    inputs: &'a [TensorSignature],
+    outputs: &'a [TensorSignature],
+}
+
+#[derive(Serialize)]
+struct Readiness<'a> {
+    name: &'a str,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// The protocol's name for ONNX.
+const PLATFORM: &str = "onnx_onnxv1";
+
+pub(crate) fn metadata(signature: &Signature) -> Result<Vec<u8>, Error> {
+    json::encode(&Metadata {
+        name: &signature.name,
+        versions: [&signature.version],
+        platform: PLATFORM,
+        inputs: &signature.inputs,
+        outputs: &signature.outputs,
+    })
+}
+
+pub(crate) fn ready(name: &str) -> Result<Vec<u8>, Error> {
+    json::encode(&Readiness { name, ready: true, error: None })
+}
+
+/// The answer to a readiness probe when `error` keeps the model from loading.
+pub(crate) fn not_ready(name: &str, error: &Error) -> Result<Response, Error> {
+    let body = json::encode(&Readiness { name, ready: false, error: Some(error.to_string()) })?;
+    Ok(Response::json(error.status(), body))
+}

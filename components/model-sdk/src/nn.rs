@@ -1,0 +1,159 @@
+//! `wasi:nn`: the graph in the host, or in a provider component.
+
+use std::cell::Cell;
+
+use crate::bindings::wasi::nn::errors::ErrorCode;
+use crate::bindings::wasi::nn::graph::{Graph, load_by_name};
+use crate::bindings::wasi::nn::inference::GraphExecutionContext;
+use crate::bindings::wasi::nn::{errors, tensor};
+use crate::error::Error;
+use crate::graph::{self, ExecutionContext};
+use crate::signature::{Signature, TensorSignature};
+use crate::tensor::{Datatype, Tensor};
+
+pub(crate) struct Context {
+    context: GraphExecutionContext,
+    /// Kept as long as what it was bound to.
+    _graph: Graph,
+    /// The outputs of the first inference were as `model.toml` says.
+    checked: Cell<bool>,
+}
+
+impl Context {
+    pub(crate) fn load(name: &str) -> Result<Self, Error> {
+        let unavailable = |error: errors::Error| {
+            let problem = describe(&error);
+            match error.code() {
+                ErrorCode::NotFound => graph::not_mounted(name, "model.onnx", &problem),
+                _ => graph::unloadable(name, "model.onnx", &problem),
+            }
+        };
+        let graph = load_by_name(name).map_err(unavailable)?;
+        Ok(Self {
+            context: graph.init_execution_context().map_err(unavailable)?,
+            _graph: graph,
+            checked: Cell::new(false),
+        })
+    }
+}
+
+impl ExecutionContext for Context {
+    fn compute(
+        &self,
+        signature: &Signature,
+        inputs: Vec<Tensor>,
+        outputs: &[&TensorSignature],
+    ) -> Result<Vec<Tensor>, Error> {
+        let inputs = inputs
+            .into_iter()
+            .map(|input| {
+                let tensor =
+                    tensor::Tensor::new(&input.dimensions, input.datatype.into(), &input.data);
+                (input.name, tensor)
+            })
+            .collect();
+        let computed = self.context.compute(inputs).map_err(|error| failure(&error))?;
+        if !self.checked.get() {
+            for expected in &signature.outputs {
+                let output = find(&computed, expected)?;
+                check(expected, output.ty().into(), &output.dimensions())?;
+            }
+            self.checked.set(true);
+        }
+        outputs.iter().map(|expected| read(expected, find(&computed, expected)?)).collect()
+    }
+}
+
+fn find<'a>(
+    computed: &'a [(String, tensor::Tensor)],
+    expected: &TensorSignature,
+) -> Result<&'a tensor::Tensor, Error> {
+    let mut computed = computed.iter();
+    let output = computed.find(|(name, _)| *name == expected.name);
+    let (_, output) = output.ok_or_else(|| {
+        Error::internal(format!(
+            "model.toml has the output {:?}, but the graph has not",
+            expected.name
+        ))
+    })?;
+    Ok(output)
+}
+
+/// Takes an output from the host. The datatype cannot change from one inference to the next, and the
+/// dimensions mostly follow from the length: a call to the host for each would cost a tenth of the
+/// time of a small prediction.
+fn read(expected: &TensorSignature, output: &tensor::Tensor) -> Result<Tensor, Error> {
+    let TensorSignature { name, datatype, shape, .. } = expected;
+    let data = output.data();
+    let dimensions = match shape.dimensions(data.len() / datatype.size()) {
+        Some(dimensions) => dimensions,
+        None => {
+            let dimensions = output.dimensions();
+            check(expected, *datatype, &dimensions)?;
+            dimensions
+        }
+    };
+    Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions, data })
+}
+
+fn check(expected: &TensorSignature, datatype: Datatype, dimensions: &[u32]) -> Result<(), Error> {
+    if datatype == expected.datatype && expected.shape.admits(dimensions) {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "model.toml says that the output {:?} is {} of shape {}, but the graph gave {} of shape {dimensions:?}",
+        expected.name,
+        expected.datatype.name(),
+        expected.shape,
+        datatype.name()
+    )))
+}
+
+/// Why an inference failed, as the answer to the request.
+fn failure(error: &errors::Error) -> Error {
+    let message = describe(error);
+    match error.code() {
+        ErrorCode::InvalidArgument => Error::invalid(message),
+        ErrorCode::TooLarge => Error::too_large(message),
+        ErrorCode::Timeout => Error::deadline_exceeded(message),
+        ErrorCode::NotFound => Error::unavailable(message),
+        ErrorCode::InvalidEncoding
+        | ErrorCode::RuntimeError
+        | ErrorCode::UnsupportedOperation
+        | ErrorCode::Security
+        | ErrorCode::Unknown => Error::internal(message),
+    }
+}
+
+fn describe(error: &errors::Error) -> String {
+    let data = error.data();
+    if data.is_empty() { format!("{:?}", error.code()) } else { data }
+}
+
+impl From<Datatype> for tensor::TensorType {
+    fn from(datatype: Datatype) -> Self {
+        match datatype {
+            Datatype::F16 => Self::Fp16,
+            Datatype::F32 => Self::Fp32,
+            Datatype::F64 => Self::Fp64,
+            Datatype::Bf16 => Self::Bf16,
+            Datatype::U8 => Self::U8,
+            Datatype::I32 => Self::I32,
+            Datatype::I64 => Self::I64,
+        }
+    }
+}
+
+impl From<tensor::TensorType> for Datatype {
+    fn from(ty: tensor::TensorType) -> Self {
+        match ty {
+            tensor::TensorType::Fp16 => Self::F16,
+            tensor::TensorType::Fp32 => Self::F32,
+            tensor::TensorType::Fp64 => Self::F64,
+            tensor::TensorType::Bf16 => Self::Bf16,
+            tensor::TensorType::U8 => Self::U8,
+            tensor::TensorType::I32 => Self::I32,
+            tensor::TensorType::I64 => Self::I64,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! JSON arrays of numbers, flat or nested, read one number at a time into whatever takes them: no
+//! tree in between, and no recursion.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+/// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
+pub(crate) const MAX_RANK: usize = 16;
+
+/// Gives each number of the array `json` to `take`, as it is written, and returns how many there
+/// are. Arrays may nest as `shape` says; flat data is taken for any shape, its length left to the
+/// caller to check. `take` says what is wrong with a number; `what` is the array in messages.
+pub(crate) fn read(
+    what: &dyn fmt::Display,
+    json: &RawValue,
+    shape: &[u32],
+    mut take: impl FnMut(&str) -> Result<(), &'static str>,
+) -> Result<usize, String> {
+    let mut reader = Reader::new(shape);
+    // The JSON decoder has checked the syntax: commas and brackets are where they should be.
+    let mut rest = json.get();
+    loop {
+        let (token, tail) = next_token(rest);
+        rest = tail;
+        let taken = match token.as_bytes() {
+            [] => return Ok(reader.count),
+            [b'['] => reader.open(),
+            [b']'] => reader.close(),
+            [b'-' | b'0'..=b'9', ..] => reader.number(token, &mut take),
+            _ => Err(reader.unexpected(token)),
+        };
+        taken.map_err(|problem| format!("{what}{problem}"))?;
+    }
+}
+
+/// A bracket, or everything up to the next bracket or comma; and the rest.
+fn next_token(json: &str) -> (&str, &str) {
+    let json = json.trim_start_matches([',', ' ', '\n', '\r', '\t']);
+    let length = match json.as_bytes() {
+        [b'[' | b']', ..] => 1,
+        bytes => {
+            let ends =
+                |byte: &u8| matches!(byte, b',' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+            bytes.iter().position(ends).unwrap_or(bytes.len())
+        }
+    };
+    json.split_at(length)
+}
+
+/// How far the array is read.
+struct Reader<'a> {
+    shape: &'a [u32],
+    /// Settled by the first item of the outermost array.
+    layout: Option<Layout>,
+    /// The arrays around the next token.
+    depth: usize,
+    /// Their items so far, outermost first.
+    lengths: [u32; MAX_RANK],
+    /// The numbers so far.
+    count: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Flat,
+    Nested,
+}
+
+impl<'a> Reader<'a> {
+    fn new(shape: &'a [u32]) -> Self {
+        Self { shape, layout: None, depth: 0, lengths: [0; MAX_RANK], count: 0 }
+    }
+
+    fn open(&mut self) -> Result<(), String> {
+        if self.depth > 0 {
+            if self.depth >= self.shape.len().min(MAX_RANK) {
+                return Err(self.unexpected("an array"));
+            }
+            self.item(Layout::Nested, "an array")?;
+        }
+        self.lengths[self.depth] = 0;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), String> {
+        self.depth -= 1;
+        let length = self.lengths[self.depth];
+        if self.layout == Some(Layout::Nested) && length != self.shape[self.depth] {
+            return Err(self.unexpected(&format!("an array of {length}")));
+        }
+        Ok(())
+    }
+
+    fn number(
+        &mut self,
+        token: &str,
+        take: &mut impl FnMut(&str) -> Result<(), &'static str>,
+    ) -> Result<(), String> {
+        let layout = match self.depth {
+            1 => Layout::Flat,
+            depth if depth > 1 && depth == self.shape.len() => Layout::Nested,
+            _ => return Err(self.unexpected(token)),
+        };
+        self.item(layout, token)?;
+        take(token).map_err(|reason| format!("[{}]: {token} {reason}", self.count))?;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Counts an item of the innermost array, which must agree with the first in its layout.
+    fn item(&mut self, layout: Layout, token: &str) -> Result<(), String> {
+        if *self.layout.get_or_insert(layout) != layout {
+            return Err(self.unexpected(token));
+        }
+        let length = &mut self.lengths[self.depth - 1];
+        *length = length.saturating_add(1);
+        Ok(())
+    }
+
+    fn unexpected(&self, token: &str) -> String {
+        let Self { shape, count, .. } = self;
+        match (self.depth, self.layout) {
+            (0, None) => format!(": expected an array of numbers, got {token}"),
+            (_, Some(Layout::Nested)) => {
+                format!(
+                    "[{count}]: expected arrays nested as the shape {shape:?} says, got {token}"
+                )
+            }
+            _ => format!("[{count}]: expected a number, got {token}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn numbers(json: &str, shape: &[u32]) -> Result<Vec<String>, String> {
+        let json: &RawValue = serde_json::from_str(json).unwrap();
+        let mut numbers = Vec::new();
+        let count = read(&"data", json, shape, |number| {
+            numbers.push(number.to_owned());
+            Ok(())
+        })?;
+        assert_eq!(count, numbers.len());
+        Ok(numbers)
+    }
+
+    #[test]
+    fn flat_and_nested_arrays() {
+        for (json, shape) in [
+            ("[1, -2.5, 3e2, 4]", &[4][..]),
+            ("[1,-2.5,3e2,4]", &[2, 2]),
+            ("[[1,-2.5] , [3e2,4]]", &[2, 2]),
+            ("\n[[[1],\t[-2.5]],[[3e2],[4]]]\r\n", &[2, 2, 1]),
+            ("[1,-2.5,3e2,4]", &[]),
+        ] {
+            assert_eq!(numbers(json, shape).unwrap(), ["1", "-2.5", "3e2", "4"], "{json}");
+        }
+        assert!(numbers("[]", &[2]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_array_of_numbers_is_refused_with_its_place() {
+        for (json, shape, problem) in [
+            ("5", &[1][..], "data: expected an array of numbers, got 5"),
+            ("null", &[1], "data: expected an array of numbers, got null"),
+            (r#""a""#, &[1], r#"data: expected an array of numbers, got "a""#),
+            (r#"{"a":[1]}"#, &[1], r#"data: expected an array of numbers, got {"a":"#),
+            ("[1,null]", &[2], "data[1]: expected a number, got null"),
+            (r#"[1,"2, 3"]"#, &[2], r#"data[1]: expected a number, got "2"#),
+            ("[true]", &[1], "data[0]: expected a number, got true"),
+            ("[1,[2]]", &[2], "data[1]: expected a number, got an array"),
+            ("[[1]]", &[], "data[0]: expected a number, got an array"),
+            ("[1,[2]]", &[1, 2], "data[1]: expected a number, got an array"),
+            (
+                "[[[1]]]",
+                &[1, 1],
+                "data[0]: expected arrays nested as the shape [1, 1] says, got an array",
+            ),
+            (
+                "[[1,2],3]",
+                &[2, 2],
+                "data[2]: expected arrays nested as the shape [2, 2] says, got 3",
+            ),
+            (
+                "[[1,2],[3]]",
+                &[2, 2],
+                "data[3]: expected arrays nested as the shape [2, 2] says, got an array of 1",
+            ),
+            (
+                "[[1,2]]",
+                &[2, 2],
+                "data[2]: expected arrays nested as the shape [2, 2] says, got an array of 1",
+            ),
+            (
+                "[[],[]]",
+                &[2, 2],
+                "data[0]: expected arrays nested as the shape [2, 2] says, got an array of 0",
+            ),
+            (
+                "[[1]]",
+                &[1, 1, 1],
+                "data[0]: expected arrays nested as the shape [1, 1, 1] says, got 1",
+            ),
+        ] {
+            assert_eq!(numbers(json, shape).unwrap_err(), problem, "{json}");
+        }
+        let json: &RawValue = serde_json::from_str("[1,1e999]").unwrap();
+        let refuse = |number: &str| if number == "1" { Ok(()) } else { Err("is too large") };
+        assert_eq!(read(&"data", json, &[2], refuse).unwrap_err(), "data[1]: 1e999 is too large");
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let deep = |depth| "[".repeat(depth) + "1" + &"]".repeat(depth);
+        assert_eq!(numbers(&deep(MAX_RANK), &[1; MAX_RANK]).unwrap(), ["1"]);
+        assert!(numbers(&deep(MAX_RANK + 1), &[1; MAX_RANK + 1]).is_err());
+        assert!(numbers(&deep(100_000), &[1, 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_panics(
+            json in r#"(\[|\]|,|1|-2e5|"x"|null|\{|\}| ){0,24}"#,
+            shape in prop::collection::vec(0_u32..4, 0..20),
+        ) {
+            if let Ok(json) = serde_json::from_str::<&RawValue>(&json) {
+                let _ = read(&"data", json, &shape, |_| Ok(()));
+            }
+        }
+
+        #[test]
+        fn every_layout_of_the_shape_reads_the_same(numbers_in in prop::collection::vec(any::<i64>(), 6)) {
+            let n = &numbers_in;
+            let flat = format!("{n:?}");
+            let nested = format!("[{:?}, {:?}]", &n[..3], &n[3..]);
+            prop_assert_eq!(numbers(&flat, &[2, 3]), numbers(&nested, &[2, 3]));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What a request asks for: from its path to an operation on a model.
+
+use std::borrow::Cow;
+use std::str::Split;
+
+use crate::error::Error;
+use crate::request::Method;
+
+/// An operation, and the model and version it is asked of, as far as the path names them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Target<'a> {
+    pub(crate) operation: Operation,
+    model: Option<Cow<'a, str>>,
+    version: Option<Cow<'a, str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// `GET /v2/models/<model>[/versions/<version>]`
+    Metadata,
+    /// `GET /v2/models/<model>[/versions/<version>]/ready`
+    Ready,
+    /// `POST /v2/models/<model>[/versions/<version>]/infer`
+    Infer,
+    /// `POST /v2/models/<model>[/versions/<version>]/predict`, or `POST <any prefix>/predict`, as a
+    /// route may be named otherwise.
+    Predict,
+}
+
+const MODELS: &str = "/v2/models/";
+
+impl<'a> Target<'a> {
+    /// `None`: no operation has this path.
+    pub(crate) fn parse(path: &'a str) -> Option<Self> {
+        match path.strip_prefix(MODELS) {
+            Some(rest) => Self::parse_model(rest.split('/')),
+            None => path.ends_with("/predict").then_some(Self {
+                operation: Operation::Predict,
+                model: None,
+                version: None,
+            }),
+        }
+    }
+
+    /// `<model>[/versions/<version>][/<operation>]`
+    fn parse_model(mut segments: Split<'a, char>) -> Option<Self> {
+        let model = decode(segments.next().filter(|model| !model.is_empty())?);
+        let mut version = None;
+        let mut operation = segments.next();
+        if operation == Some("versions") {
+            version = Some(decode(segments.next().filter(|version| !version.is_empty())?));
+            operation = segments.next();
+        }
+        let operation = match operation {
+            None => Operation::Metadata,
+            Some("ready") => Operation::Ready,
+            Some("infer") => Operation::Infer,
+            Some("predict") => Operation::Predict,
+            Some(_) => return None,
+        };
+        segments.next().is_none().then_some(Self { operation, model: Some(model), version })
+    }
+
+    pub(crate) fn check_model(&self, name: &str) -> Result<(), Error> {
+        match &self.model {
+            Some(model) if model != name => Err(Error::not_found(format!(
+                "no model {model:?} here: this component has the model {name:?}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_version(&self, name: &str, mounted: &str) -> Result<(), Error> {
+        match &self.version {
+            Some(version) if version != mounted => Err(Error::not_found(format!(
+                "no version {version:?} of the model {name:?} here: this component has version {mounted:?}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Operation {
+    pub(crate) fn check_method(self, method: Method) -> Result<(), Error> {
+        match (self, method) {
+            (Self::Metadata | Self::Ready, Method::Get | Method::Head)
+            | (Self::Infer | Self::Predict, Method::Post) => Ok(()),
+            (Self::Metadata | Self::Ready, _) => Err(Error::method_not_allowed("GET, HEAD")),
+            (Self::Infer | Self::Predict, _) => Err(Error::method_not_allowed("POST")),
+        }
+    }
+}
+
+pub(crate) fn unknown_path(path: &str, name: &str) -> Error {
+    Error::not_found(format!(
+        "nothing at {path:?}: this component answers GET {MODELS}{name}, GET {MODELS}{name}/ready, \
+         POST {MODELS}{name}/infer and POST {MODELS}{name}/predict"
+    ))
+}
+
+/// Undoes percent-encoding. What is not percent-encoded UTF-8 stays as it is, and is the name of no
+/// model.
+fn decode(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let mut rest = segment.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let [first, tail @ ..] = rest {
+        let escaped = escaped(rest);
+        decoded.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8(decoded).map_or(Cow::Borrowed(segment), Cow::Owned)
+}
+
+/// The byte that `bytes` starts with as `%xx`.
+fn escaped(bytes: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = bytes else {
+        return None;
+    };
+    let digit = |hex: u8| char::from(hex).to_digit(16);
+    u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(path: &str) -> Option<(Operation, Option<String>, Option<String>)> {
+        let Target { operation, model, version } = Target::parse(path)?;
+        Some((operation, model.map(Cow::into_owned), version.map(Cow::into_owned)))
+    }
+
+    #[test]
+    fn paths_of_the_protocol() {
+        let some = |text: &str| Some(text.to_owned());
+        for (path, expected) in [
+            ("/v2/models/m", (Operation::Metadata, some("m"), None)),
+            ("/v2/models/m/ready", (Operation::Ready, some("m"), None)),
+            ("/v2/models/m/infer", (Operation::Infer, some("m"), None)),
+            ("/v2/models/m/predict", (Operation::Predict, some("m"), None)),
+            ("/v2/models/m/versions/2", (Operation::Metadata, some("m"), some("2"))),
+            ("/v2/models/m/versions/2/infer", (Operation::Infer, some("m"), some("2"))),
+            (
+                "/v2/models/versions/versions/ready",
+                (Operation::Metadata, some("versions"), some("ready")),
+            ),
+            ("/v2/models/a%20b%2Fc/ready", (Operation::Ready, some("a b/c"), None)),
+            ("/v2/models/100%/ready", (Operation::Ready, some("100%"), None)),
+            ("/v2/models/%+f%4/ready", (Operation::Ready, some("%+f%4"), None)),
+            ("/v2/models/%ff", (Operation::Metadata, some("%ff"), None)),
+            ("/iris/predict", (Operation::Predict, None, None)),
+            ("/predict", (Operation::Predict, None, None)),
+        ] {
+            assert_eq!(parsed(path), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_no_operation() {
+        for path in [
+            "",
+            "/",
+            "/v2",
+            "/v2/models",
+            "/v2/models/",
+            "/v2/models//infer",
+            "/v2/models/m/",
+            "/v2/models/m/versions",
+            "/v2/models/m/versions/",
+            "/v2/models/m/versions//infer",
+            "/v2/models/m/versions/2/",
+            "/v2/models/m/explain",
+            "/v2/models/m/infer/more",
+            "/iris/infer",
+            "/predictions",
+            "predict",
+        ] {
+            assert_eq!(parsed(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn another_model_or_version_is_refused_by_name() {
+        let target = Target::parse("/v2/models/wine/versions/2").unwrap();
+        assert_eq!(
+            target.check_model("iris").unwrap_err().to_string(),
+            r#"no model "wine" here: this component has the model "iris""#
+        );
+        assert_eq!(
+            target.check_version("wine", "1").unwrap_err().to_string(),
+            r#"no version "2" of the model "wine" here: this component has version "1""#
+        );
+        assert!(target.check_model("wine").is_ok());
+        assert!(target.check_version("wine", "2").is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_panics(path in ".*", tail in "(/|%|[0-9a-z]){0,12}") {
+            let _ = Target::parse(&path);
+            let _ = Target::parse(&format!("{MODELS}{tail}"));
+        }
+    }
+}

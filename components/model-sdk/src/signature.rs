@@ -1,0 +1,262 @@
+//! `model.toml`: what a model version takes and gives.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::numbers::MAX_RANK;
+use crate::tensor::Datatype;
+
+/// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
+#[derive(Debug, Deserialize)]
+pub struct Signature {
+    /// Of the model.
+    pub name: String,
+    /// Of the model.
+    pub version: String,
+    /// Of the classes, in the order of the graph's class indices; empty for a regression.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// What the graph takes.
+    pub inputs: Vec<TensorSignature>,
+    /// What the graph gives.
+    pub outputs: Vec<TensorSignature>,
+}
+
+/// One input or output of the graph.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct TensorSignature {
+    /// In the graph.
+    pub name: String,
+    /// Of every element.
+    pub datatype: Datatype,
+    /// The size of each axis, outermost first.
+    pub shape: Shape,
+    /// The features of one row, in order, where they have names. The protocol's metadata has no
+    /// place for them.
+    #[serde(default, skip_serializing)]
+    pub fields: Vec<String>,
+}
+
+/// The size of each axis, outermost first; -1 is a free axis, of any size.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Shape(Vec<i64>);
+
+impl Signature {
+    /// Reads the content of `model.toml`.
+    pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
+        let signature: Self = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+        })?;
+        signature.check(name)?;
+        Ok(signature)
+    }
+
+    fn check(&self, name: &str) -> Result<(), String> {
+        if self.name != name {
+            return Err(format!(
+                "the name is {:?}, but this component serves {name:?}: mount a version of that model",
+                self.name
+            ));
+        }
+        if self.inputs.is_empty() || self.outputs.is_empty() {
+            return Err(
+                "a model needs at least one of [[inputs]] and one of [[outputs]]".to_owned()
+            );
+        }
+        for tensors in [&self.inputs, &self.outputs] {
+            for (index, tensor) in tensors.iter().enumerate() {
+                tensor.check()?;
+                if tensors[..index].iter().any(|other| other.name == tensor.name) {
+                    return Err(format!("two tensors have the name {:?}", tensor.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many features the short form takes: one row of every input. `None` where a free axis
+    /// leaves it open.
+    pub(crate) fn features(&self) -> Option<usize> {
+        self.inputs.iter().map(|input| input.shape.row()).sum()
+    }
+
+    /// The names of the features, in order; empty unless all have one.
+    pub(crate) fn fields(&self) -> Vec<&str> {
+        if self.inputs.iter().any(|input| input.fields.is_empty()) {
+            return Vec::new();
+        }
+        self.inputs.iter().flat_map(|input| &input.fields).map(String::as_str).collect()
+    }
+}
+
+impl TensorSignature {
+    fn check(&self) -> Result<(), String> {
+        let Self { name, shape, fields, .. } = self;
+        if shape.0.len() > MAX_RANK || shape.0.iter().any(|&axis| axis < -1 || axis == 0) {
+            return Err(format!(
+                "{name:?} has the shape {shape}: expected at most {MAX_RANK} axes, each 1 or more, or -1 if free"
+            ));
+        }
+        if !fields.is_empty() && shape.row().is_some_and(|row| row != fields.len()) {
+            return Err(format!(
+                "{name:?} lists {} fields, which its shape {shape} does not fit",
+                fields.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Shape {
+    pub(crate) fn admits(&self, dimensions: &[u32]) -> bool {
+        self.0.len() == dimensions.len()
+            && self
+                .0
+                .iter()
+                .zip(dimensions)
+                .all(|(&axis, &dimension)| axis == -1 || axis == i64::from(dimension))
+    }
+
+    /// The dimensions of a tensor of this shape with so many elements, where that settles them.
+    pub(crate) fn dimensions(&self, elements: usize) -> Option<Vec<u32>> {
+        let mut rest = elements;
+        let mut free = None;
+        let mut dimensions = Vec::with_capacity(self.0.len());
+        for (index, &axis) in self.0.iter().enumerate() {
+            if axis == -1 {
+                if free.replace(index).is_some() {
+                    return None;
+                }
+                dimensions.push(0);
+            } else {
+                let axis = u32::try_from(axis).ok()?;
+                if !rest.is_multiple_of(axis as usize) {
+                    return None;
+                }
+                rest /= axis as usize;
+                dimensions.push(axis);
+            }
+        }
+        match free {
+            Some(index) => dimensions[index] = u32::try_from(rest).ok()?,
+            None if rest == 1 => {}
+            None => return None,
+        }
+        Some(dimensions)
+    }
+
+    /// The elements of one row: the first axis, if free, counts rows.
+    fn row(&self) -> Option<usize> {
+        let axes = match self.0.as_slice() {
+            [-1, axes @ ..] => axes,
+            axes => axes,
+        };
+        axes.iter().try_fold(1_usize, |row, &axis| row.checked_mul(usize::try_from(axis).ok()?))
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const IRIS: &str = r#"
+        name = "iris-classifier"
+        version = "1"
+        description = "Iris species"
+        sha256 = "00"
+        labels = ["setosa", "versicolor", "virginica"]
+        [[inputs]]
+        name = "features"
+        datatype = "FP32"
+        shape = [-1, 4]
+        fields = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+        [[outputs]]
+        name = "label"
+        datatype = "INT64"
+        shape = [-1]
+        [[outputs]]
+        name = "probabilities"
+        datatype = "FP32"
+        shape = [-1, 3]
+        [provenance]
+        trained_on = 2026-11-01
+        "#;
+
+    pub(crate) fn iris() -> Signature {
+        Signature::parse(IRIS, "iris-classifier").unwrap()
+    }
+
+    fn error(from: &str, to: &str) -> String {
+        assert!(IRIS.contains(from), "{from}");
+        Signature::parse(&IRIS.replacen(from, to, 1), "iris-classifier").unwrap_err()
+    }
+
+    #[test]
+    fn a_signature_is_read() {
+        let iris = iris();
+        assert_eq!(iris.version, "1");
+        assert_eq!(iris.labels, ["setosa", "versicolor", "virginica"]);
+        assert_eq!(iris.outputs[0].datatype, Datatype::I64);
+        assert_eq!(iris.features(), Some(4));
+        assert_eq!(iris.fields().len(), 4);
+    }
+
+    #[test]
+    fn a_wrong_signature_is_refused_with_its_place() {
+        assert!(error(r#"name = "iris-classifier""#, r#"name = "wine""#).contains("mount"));
+        assert_eq!(
+            error("FP32", "FLOAT"),
+            "line 9: unknown variant `FLOAT`, expected one of `FP16`, `FP32`, `FP64`, `BF16`, `UINT8`, `INT32`, `INT64`"
+        );
+        assert!(error("[-1, 4]", "[-2, 4]").contains("[-2, 4]"));
+        assert!(error("[-1, 4]", "[-1, 0]").contains("[-1, 0]"));
+        assert!(error("[-1, 4]", "[-1, 5]").contains("4 fields"));
+        assert!(error(r#""probabilities""#, r#""label""#).contains("two tensors"));
+        assert!(error("version = \"1\"", "").contains("version"));
+        assert!(error("labels = [", "labels = ").starts_with("line 6: "));
+    }
+
+    #[test]
+    fn rows_and_free_axes() {
+        for (shape, row) in [
+            (vec![-1, 4], Some(4)),
+            (vec![4], Some(4)),
+            (vec![-1], Some(1)),
+            (vec![-1, 3, 28, 28], Some(2352)),
+            (vec![-1, -1], None),
+            (vec![2, -1], None),
+            (vec![], Some(1)),
+            (vec![i64::MAX, i64::MAX], None),
+        ] {
+            assert_eq!(Shape(shape.clone()).row(), row, "{shape:?}");
+        }
+        for (shape, elements, dimensions) in [
+            (vec![-1, 3], 6, Some(vec![2, 3])),
+            (vec![2, -1, 3], 6, Some(vec![2, 1, 3])),
+            (vec![2, 3], 6, Some(vec![2, 3])),
+            (vec![], 1, Some(vec![])),
+            (vec![-1], 0, Some(vec![0])),
+            (vec![2, 3], 12, None),
+            (vec![-1, 4], 6, None),
+            (vec![-1, -1], 6, None),
+        ] {
+            assert_eq!(
+                Shape(shape.clone()).dimensions(elements),
+                dimensions,
+                "{shape:?} {elements}"
+            );
+        }
+        assert!(Shape(vec![-1, 4]).admits(&[7, 4]));
+        assert!(!Shape(vec![-1, 4]).admits(&[7, 3]));
+        assert!(!Shape(vec![-1, 4]).admits(&[4]));
+    }
+}

@@ -1,0 +1,89 @@
+//! The standard door: `wasi:http/handler`, the one every other host knows. The whole body is read
+//! first, and the answer is sent as one piece; how large a body may be is the host's limit.
+
+use spin_sdk::wasip3::exports::http::handler::Guest;
+use spin_sdk::wasip3::http::types;
+use spin_sdk::wasip3::wit_bindgen::{StreamReader, StreamResult};
+use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
+
+use crate::answer::answer;
+use crate::request::{Method, NEEDED_HEADERS, Request, Response};
+use crate::{Doors, Model};
+
+/// Room for the body at first: that of a prediction comes in one read.
+const FIRST_READ_BYTES: usize = 4096;
+
+impl<M: Model> Guest for Doors<M> {
+    async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
+        send(answer::<M>(&receive(request).await?))
+    }
+}
+
+async fn receive(request: types::Request) -> Result<Request, types::ErrorCode> {
+    let method = request.get_method().into();
+    let path_with_query = request.get_path_with_query().unwrap_or_default();
+    let sent = request.get_headers();
+    let mut headers = Vec::new();
+    for &name in NEEDED_HEADERS {
+        headers.extend(sent.get(name).into_iter().map(|value| (name, value)));
+    }
+    let (_handled, handled) = wit_future::new(|| Ok(()));
+    let (body, trailers) = types::Request::consume_body(request, handled);
+    let body = read(body).await;
+    // Tells whether that was all of the body.
+    trailers.await?;
+    Ok(Request { method, path_with_query, headers, body })
+}
+
+async fn read(mut stream: StreamReader<u8>) -> Vec<u8> {
+    let mut body = Vec::with_capacity(FIRST_READ_BYTES);
+    loop {
+        let (result, read) = stream.read(body).await;
+        body = read;
+        match result {
+            StreamResult::Complete(_) => body.reserve(1),
+            StreamResult::Dropped | StreamResult::Cancelled => return body,
+        }
+    }
+}
+
+fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
+    let headers = types::Headers::new();
+    let length = response.body.len().to_string();
+    let length = ("content-length", &*length);
+    for (name, value) in response.headers.into_iter().chain([length]) {
+        headers.append(name, value.as_bytes()).map_err(|error| {
+            types::ErrorCode::InternalError(Some(format!("header {name}: {error:?}")))
+        })?;
+    }
+    let (mut body, reader) = wit_stream::new();
+    let (trailers, no_trailers) = wit_future::new(|| Ok(None));
+    let (sent, _transmitted) = types::Response::new(headers, Some(reader), no_trailers);
+    sent.set_status_code(response.status).map_err(|()| {
+        types::ErrorCode::InternalError(Some(format!("status {}", response.status)))
+    })?;
+    spawn(async move {
+        // What is left over, or not taken, is of a client that went away.
+        body.write_all(response.body).await;
+        drop(body);
+        drop(trailers.write(Ok(None)).await);
+    });
+    Ok(sent)
+}
+
+impl From<types::Method> for Method {
+    fn from(method: types::Method) -> Self {
+        match method {
+            types::Method::Get => Self::Get,
+            types::Method::Head => Self::Head,
+            types::Method::Post => Self::Post,
+            types::Method::Put
+            | types::Method::Delete
+            | types::Method::Connect
+            | types::Method::Options
+            | types::Method::Trace
+            | types::Method::Patch
+            | types::Method::Other(_) => Self::Other,
+        }
+    }
+}
