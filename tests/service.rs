@@ -1,5 +1,7 @@
 //! A component through the host's library, without sockets: what depends on exact deadlines.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

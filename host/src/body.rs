@@ -224,11 +224,11 @@ mod tests {
         size: usize,
     ) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
         let frames: VecDeque<_> =
-            (0..count).map(|n| Ok(Frame::data(Bytes::from(vec![n as u8; size])))).collect();
+            (0..count).map(|n| Ok(Frame::data(Bytes::from(vec![n; size])))).collect();
         StreamBody::new(futures::stream::iter(frames))
     }
 
-    async fn admit(count: usize, size: usize, whole: usize, limit: usize) -> RequestBody {
+    async fn admit(count: u8, size: usize, whole: usize, limit: usize) -> RequestBody {
         RequestBody::admit(pieces(count, size), whole, limit, false).await.unwrap()
     }
 
@@ -236,7 +236,10 @@ mod tests {
     async fn a_short_body_is_whole() {
         for (count, size) in [(0, 0), (1, 10), (2, 5), (10, 1)] {
             let body = admit(count, size, 10, 100).await;
-            assert!(matches!(&body, RequestBody::Whole(b) if b.len() == count * size), "{body:?}");
+            assert!(
+                matches!(&body, RequestBody::Whole(b) if b.len() == usize::from(count) * size),
+                "{body:?}"
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! The real binary over HTTP. One file for each thing it promises:
 
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
+
 mod cli; // what the command line says, and what it refuses
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish

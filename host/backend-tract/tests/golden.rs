@@ -1,5 +1,7 @@
 //! The backend suite: what any backend has to do with the example models and the test graphs.
 
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;

@@ -11,7 +11,7 @@ use spin_sdk::http_service;
 
 mod bindings {
     #![expect(unsafe_code, reason = "generated")]
-    #![allow(unreachable_pub, clippy::all, reason = "generated")]
+    #![expect(clippy::mem_forget, reason = "generated")]
 
     wit_bindgen::generate!({
         path: ["../../../wit/wasi-nn", "../../../wit/spinfer-serve"],
@@ -31,7 +31,7 @@ mod bindings {
 
     export!(Probe);
 
-    pub struct Probe;
+    pub(crate) struct Probe;
 }
 
 use bindings::exports::spinfer::serve::buffered_handler as fast;
@@ -79,7 +79,8 @@ fn answer(path: &str, query: &str, header: &[Vec<u8>], body: Vec<u8>) -> Answer 
             Err(error) => Answer::text(403, error.to_string()),
         },
         "/log" => {
-            eprintln!("{query}");
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "{query}");
             Answer::text(200, "")
         }
         "/count" => {
