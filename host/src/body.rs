@@ -220,7 +220,7 @@ mod tests {
 
     /// A body of unknown length, in pieces of `size` bytes.
     fn pieces(
-        count: usize,
+        count: u8,
         size: usize,
     ) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
         let frames: VecDeque<_> =
