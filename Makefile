@@ -13,15 +13,15 @@ help: ## this list
 
 up: components ## build everything and serve the example application on 127.0.0.1:3000
 	$(call say,"building the host (15 minutes the first time)")
-	cargo build --release --workspace --bin spinfer
+	cargo build --release --locked --workspace --bin spinfer
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
 test: target cc ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (15 minutes the first time)")
-	cargo build --workspace --bin spinfer --tests
+	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
-	if cargo nextest --version >/dev/null 2>&1; then \
+	@if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace; \
 	else \
 	  echo "cargo-nextest is not installed: using cargo test, which does not end a test that hangs"; \
@@ -32,7 +32,7 @@ test: target cc ## build what the tests need, then run them all
 lint: target cc ## formatting and clippy, warnings denied
 	$(call say,"formatting")
 	cargo fmt --all --check
-	$(call say,"clippy: host, tests, benches")
+	$(call say,"clippy: the workspace")
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")
 	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
@@ -42,7 +42,7 @@ fmt: ## format the code
 	cargo fmt --all
 
 bench: components ## the benchmarks; the load comparison needs wrk
-	command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
+	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"criterion")
 	cargo bench --workspace --bench request
 	$(call say,"the load comparison")
@@ -50,12 +50,12 @@ bench: components ## the benchmarks; the load comparison needs wrk
 	./target/release/compare
 
 models: ## train the example models again and compare them with what is committed
-	test -x .venv/bin/python || python3 -m venv .venv
+	@test -x .venv/bin/python || python3 -m venv .venv
 	.venv/bin/pip install --quiet --requirement models/requirements.txt
 	.venv/bin/python models/train.py --check
 
 deny: rust ## licences, sources and bans of every dependency
-	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
 
 components: target cc ## build the example components
@@ -65,14 +65,15 @@ components: target cc ## build the example components
 # What has to be there. Each says what it does, or what to do.
 
 rust:
-	command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs and open a new shell"; exit 1; }
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs and open a new shell"; exit 1; }
+	@rustc --version >/dev/null || { echo "the toolchain of rust-toolchain.toml is missing: rustup toolchain install"; exit 1; }
 
 target: rust
-	if ! rustc --print target-libdir --target $(GUEST_TARGET) 2>/dev/null | xargs test -d; then \
+	@if ! rustc --print target-libdir --target $(GUEST_TARGET) 2>/dev/null | xargs test -d; then \
 	  printf '==> adding the Rust target %s\n' $(GUEST_TARGET); \
 	  rustup target add $(GUEST_TARGET) || { \
 	    echo "cannot add it: with rustup, \"rustup target add $(GUEST_TARGET)\"; without, your system's package of that target"; exit 1; }; \
 	fi
 
 cc:
-	command -v cc >/dev/null || { echo "A C compiler is missing (Rust links with it): apt-get install gcc"; exit 1; }
+	@command -v cc >/dev/null || { echo "A C compiler is missing (Rust links with it): apt-get install gcc"; exit 1; }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
+use tracing::warn;
 
 use crate::inference::{Mounts, check_model_folder};
 use crate::limits::Limits;
 use crate::manifest::{Build, Component, DoorChoice, Manifest};
+use crate::request::{LIVE, READY};
 use crate::route::{Pattern, Router};
 
 #[derive(Debug)]
@@ -35,7 +37,8 @@ pub struct ComponentSpec {
     pub source: PathBuf,
     pub mounts: Mounts,
     pub environment: Vec<(String, String)>,
-    pub door: DoorChoice,
+    pub door: Option<DoorChoice>,
+    pub load_graphs: bool,
     pub limits: Limits,
 }
 
@@ -61,6 +64,7 @@ impl App {
                 Limits::default()
             }),
         };
+        check_variables(manifest, &mut problems);
         let components = manifest
             .component
             .iter()
@@ -90,6 +94,9 @@ fn routes(manifest: &Manifest, problems: &mut Problems) -> Vec<Route> {
             );
         }
         match Pattern::parse(&trigger.route) {
+            Ok(pattern) if [LIVE, READY].contains(&pattern.to_string().as_str()) => {
+                problems.add(format!("{key}.route"), "this path is the host's own; choose another");
+            }
             Ok(pattern) => routes.push(Route { pattern, component: trigger.component.clone() }),
             Err(problem) => problems.add(format!("{key}.route"), problem),
         }
@@ -101,6 +108,21 @@ fn routes(manifest: &Manifest, problems: &mut Problems) -> Vec<Route> {
         problems.add("trigger.http", "no route: add [[trigger.http]] with `route` and `component`");
     }
     routes
+}
+
+/// Nothing supplies variables to components yet. One without a value would be missed: that is an
+/// error. One with a value the component may do without: that is a warning.
+fn check_variables(manifest: &Manifest, problems: &mut Problems) {
+    for (name, variable) in &manifest.variables {
+        if variable.required && variable.default.is_none() {
+            let problem = "is required, and nothing sets variables yet; give it a `default`";
+            problems.add(format!("variables.{name}"), problem);
+        }
+    }
+    for (id, _) in manifest.component.iter().filter(|(_, c)| !c.variables.is_empty()) {
+        let key = format!("component.{id}.variables");
+        warn!("{key}: no interface supplies variables to components yet; they are not read");
+    }
 }
 
 fn resolve_component(
@@ -120,18 +142,18 @@ fn resolve_component(
         problems.add(format!("{key}.source"), format!("no file {}; {fix}", source.display()));
     }
     let mounts = resolve_mounts(&key, component, base, problems);
-    let (door, limits) = match &component.tool.spinfer {
-        None => (DoorChoice::default(), defaults.clone()),
+    let (door, load_graphs, limits) = match &component.tool.spinfer {
+        None => (None, false, defaults.clone()),
         Some(tool) => {
             let limits = defaults.with(&tool.limits).unwrap_or_else(|e| {
                 problems.add(format!("{key}.tool.spinfer"), e);
                 defaults.clone()
             });
-            (tool.door, limits)
+            (tool.door, tool.load_graphs, limits)
         }
     };
     let environment = component.environment.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    ComponentSpec { id: id.to_owned(), source, mounts, environment, door, limits }
+    ComponentSpec { id: id.to_owned(), source, mounts, environment, door, load_graphs, limits }
 }
 
 fn resolve_mounts(
@@ -156,6 +178,9 @@ fn resolve_mounts(
                 format!("{key}.destination"),
                 format!("must be absolute: \"/{}\"", mount.destination),
             );
+        }
+        if mount.destination.split('/').any(|segment| segment == "..") {
+            problems.add(format!("{key}.destination"), "must not hold `..`");
         }
         let destination = mount.destination.trim_end_matches('/').to_owned();
         if !seen.insert(destination.clone()) {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
@@ -21,18 +20,15 @@ pub struct Body(Kind);
 
 enum Kind {
     Whole(Full<Bytes>),
-    /// From a guest, with the request's permit, which is given back when the body ends.
-    Streamed {
-        body: WasiBody,
-        _permit: OwnedSemaphorePermit,
-    },
+    /// From a guest.
+    Streamed(WasiBody),
 }
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
             Kind::Whole(_) => "Body::Whole",
-            Kind::Streamed { .. } => "Body::Streamed",
+            Kind::Streamed(_) => "Body::Streamed",
         })
     }
 }
@@ -42,9 +38,9 @@ impl Body {
         Self(Kind::Whole(Full::new(bytes.into())))
     }
 
-    /// A guest's body, and the permit of its request.
-    pub fn streamed(body: WasiBody, permit: OwnedSemaphorePermit) -> Self {
-        Self(Kind::Streamed { body, _permit: permit })
+    /// A guest's body.
+    pub fn streamed(body: WasiBody) -> Self {
+        Self(Kind::Streamed(body))
     }
 }
 
@@ -58,21 +54,21 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Streamed { body, .. } => Pin::new(body).poll_frame(cx),
+            Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
-            Kind::Streamed { body, .. } => body.is_end_stream(),
+            Kind::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
-            Kind::Streamed { body, .. } => body.size_hint(),
+            Kind::Streamed(body) => body.size_hint(),
         }
     }
 }
@@ -83,13 +79,32 @@ const DISCARD_MOST: usize = 8 << 20;
 /// And for how long.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
+/// How a streamed body arrives: what a guest that answers an error cannot tell the client.
+#[derive(Debug, Default)]
+pub struct Arrival {
+    over: AtomicBool,
+    broken: AtomicBool,
+}
+
+impl Arrival {
+    /// Why the body did not arrive, if it did not.
+    #[must_use]
+    pub fn failure(&self, limit: usize) -> Option<Failure> {
+        if self.over.load(Ordering::Relaxed) {
+            return Some(Failure::BodyTooLarge { limit });
+        }
+        let broken = self.broken.load(Ordering::Relaxed);
+        broken.then(|| Failure::BodyBroken("while it was streamed".into()))
+    }
+}
+
 /// A request body as it was admitted.
 #[derive(Debug)]
 pub enum RequestBody {
     /// Complete, and within what the fast door takes.
     Whole(Bytes),
-    /// Still arriving. The flag is raised if it goes over the limit.
-    Streamed(WasiBody, Arc<AtomicBool>),
+    /// Still arriving, and how that goes.
+    Streamed(WasiBody, Arc<Arrival>),
 }
 
 impl RequestBody {
@@ -136,18 +151,18 @@ impl RequestBody {
         B: HttpBody<Data = Bytes, Error: Into<WasiHttpError>> + Unpin + Send + 'static,
     {
         let body = Limited::new(first, rest, limit);
-        let over = Arc::clone(&body.over);
-        Self::Streamed(body.boxed_unsync(), over)
+        let arrival = Arc::clone(&body.arrival);
+        Self::Streamed(body.boxed_unsync(), arrival)
     }
 
     /// For the standard door, which takes every body as a stream.
     #[must_use]
-    pub fn into_wasi(self) -> (WasiBody, Option<Arc<AtomicBool>>) {
+    pub fn into_wasi(self) -> (WasiBody, Option<Arc<Arrival>>) {
         match self {
             Self::Whole(bytes) => {
                 (Full::new(bytes).map_err(|never| match never {}).boxed_unsync(), None)
             }
-            Self::Streamed(body, over) => (body, Some(over)),
+            Self::Streamed(body, arrival) => (body, Some(arrival)),
         }
     }
 }
@@ -159,12 +174,12 @@ struct Limited<B> {
     rest: B,
     left: usize,
     discarded: usize,
-    over: Arc<AtomicBool>,
+    arrival: Arc<Arrival>,
 }
 
 impl<B> Limited<B> {
     fn new(first: Bytes, rest: B, limit: usize) -> Self {
-        Self { first, rest, left: limit, discarded: 0, over: Arc::default() }
+        Self { first, rest, left: limit, discarded: 0, arrival: Arc::default() }
     }
 }
 
@@ -184,8 +199,12 @@ where
             let frame = if self.first.is_empty() {
                 match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
                     Some(Ok(frame)) => frame,
-                    _ if self.over.load(Ordering::Relaxed) => return too_large(),
-                    other => return Poll::Ready(other.map(|frame| frame.map_err(Into::into))),
+                    _ if self.arrival.over.load(Ordering::Relaxed) => return too_large(),
+                    Some(Err(error)) => {
+                        self.arrival.broken.store(true, Ordering::Relaxed);
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                    None => return Poll::Ready(None),
                 }
             } else {
                 Frame::data(std::mem::take(&mut self.first))
@@ -195,7 +214,7 @@ where
                 self.left = left;
                 return Poll::Ready(Some(Ok(frame)));
             }
-            self.over.store(true, Ordering::Relaxed);
+            self.arrival.over.store(true, Ordering::Relaxed);
             self.left = 0;
             self.discarded = self.discarded.saturating_add(size);
             if self.discarded > DISCARD_MOST {
@@ -205,7 +224,9 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.rest.is_end_stream() && !self.over.load(Ordering::Relaxed)
+        self.first.is_empty()
+            && self.rest.is_end_stream()
+            && !self.arrival.over.load(Ordering::Relaxed)
     }
 }
 
@@ -219,10 +240,7 @@ mod tests {
     use super::*;
 
     /// A body of unknown length, in pieces of `size` bytes.
-    fn pieces(
-        count: u8,
-        size: usize,
-    ) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
+    fn pieces(count: u8, size: usize) -> impl HttpBody<Data = Bytes, Error = Infallible> + Unpin {
         let frames: VecDeque<_> =
             (0..count).map(|n| Ok(Frame::data(Bytes::from(vec![n; size])))).collect();
         StreamBody::new(futures::stream::iter(frames))
@@ -246,25 +264,25 @@ mod tests {
     #[tokio::test]
     async fn a_longer_one_is_a_stream_of_all_of_it() {
         for (count, size) in [(1, 11), (2, 6), (100, 1)] {
-            let RequestBody::Streamed(body, over) = admit(count, size, 10, 100).await else {
+            let RequestBody::Streamed(body, arrival) = admit(count, size, 10, 100).await else {
                 panic!("{count} times {size} is more than 10");
             };
             let bytes = body.collect().await.unwrap().to_bytes();
             let expected = pieces(count, size).collect().await.unwrap().to_bytes();
             assert_eq!(bytes, expected);
-            assert!(!over.load(Ordering::Relaxed));
+            assert!(arrival.failure(100).is_none());
         }
     }
 
     #[tokio::test]
     async fn a_stream_over_the_limit_ends_in_an_error_and_says_so() {
         for size in [1, 7, 101] {
-            let RequestBody::Streamed(body, over) = admit(200, size, 10, 100).await else {
+            let RequestBody::Streamed(body, arrival) = admit(200, size, 10, 100).await else {
                 panic!("more than 10");
             };
             let error = body.collect().await.unwrap_err();
             assert!(matches!(error, WasiHttpError::HttpRequestBodySize(None)), "{error}");
-            assert!(over.load(Ordering::Relaxed));
+            assert!(matches!(arrival.failure(100), Some(Failure::BodyTooLarge { limit: 100 })));
         }
     }
 

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::app;
 use crate::manifest::Manifest;
 
-/// Builds the components in manifest order, telling `progress` how it goes. A command that stands
-/// twice runs once.
+/// Builds the components in manifest order, telling `progress` how it goes. What several components
+/// have in common runs once.
 pub fn run(manifest: &Manifest, base: &Path, progress: &mut impl Write) -> Result<()> {
     let builds: Vec<_> = app::builds(manifest).collect();
     if builds.is_empty() {
@@ -20,26 +20,29 @@ pub fn run(manifest: &Manifest, base: &Path, progress: &mut impl Write) -> Resul
     }
     let mut done = Vec::new();
     for (index, (id, build)) in builds.iter().enumerate() {
+        let steps = (&build.workdir, build.command.lines());
+        if done.contains(&steps) {
+            writeln!(progress, "[{}/{}] {id}: built above", index + 1, builds.len())?;
+            continue;
+        }
         let workdir = build.workdir.as_ref().map_or_else(|| base.to_owned(), |dir| base.join(dir));
         for line in build.command.lines() {
-            let step = (workdir.clone(), line);
-            if done.contains(&step) {
-                continue;
-            }
             writeln!(progress, "[{}/{}] {id}: {line}", index + 1, builds.len())?;
             let start = Instant::now();
             shell(line, &workdir).with_context(|| format!("component.{id}.build.command"))?;
             writeln!(progress, "      done in {:.1} s", start.elapsed().as_secs_f64())?;
-            done.push(step);
         }
+        done.push(steps);
     }
     Ok(())
 }
 
+/// Its output goes to standard error: standard output says where the application is served.
 fn shell(line: &str, workdir: &Path) -> Result<()> {
     let status = Command::new("sh")
         .args(["-c", line])
         .current_dir(workdir)
+        .stdout(std::io::stderr())
         .status()
         .with_context(|| format!("cannot run `{line}` in {}", workdir.display()))?;
     if !status.success() {

@@ -1,7 +1,9 @@
 //! The command line: `spinfer up`, `spinfer build`.
 
+use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -56,7 +58,7 @@ struct Up {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
 
-    /// Where to keep compiled components [default: .spinfer beside the manifest]
+    /// Where to keep compiled components [default: spinfer in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
@@ -115,15 +117,30 @@ fn up(options: &Up) -> Result<()> {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
     let app = from.resolve(&manifest, &base)?;
-    let state_dir = state_dir.clone().unwrap_or_else(|| base.join(".spinfer"));
-    std::fs::create_dir_all(&state_dir)
+    let state_dir = state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
+    // What is compiled is native code: nobody else may write it.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&state_dir)
         .and_then(|()| state_dir.canonicalize())
         .with_context(|| format!("{}: cannot keep state here (--state-dir)", state_dir.display()))
         .and_then(|state_dir| {
             let host = Arc::new(Host::new(&app, &state_dir)?);
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(&app, host, *listen, *quiet))
+            let served = runtime.block_on(serve(&app, host, *listen, *quiet));
+            // An inference cannot be interrupted: one that nobody waits for must not hold us up.
+            runtime.shutdown_background();
+            served
         })
+}
+
+/// `spinfer` in the user's cache folder, by the XDG base directory specification. Not beside the
+/// manifest: an application from elsewhere could bring compiled code along.
+fn user_cache() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Some(cache?.join("spinfer"))
 }
 
 async fn serve(app: &App, host: Arc<Host>, listen: SocketAddr, quiet: bool) -> Result<()> {
@@ -133,13 +150,23 @@ async fn serve(app: &App, host: Arc<Host>, listen: SocketAddr, quiet: bool) -> R
         format!("cannot listen on {listen}; another address is given by --listen, port 0 is any")
     })?;
     announce(app, &host, listener.local_addr()?, quiet)?;
-    let shutdown = async {
+    let mut asked_to_end = async || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    server::serve(listener, host, shutdown).await
+    let (begin, shutdown) = tokio::sync::oneshot::channel::<()>();
+    let serving = server::serve(listener, host, async { drop(shutdown.await) });
+    let asked_twice = async {
+        asked_to_end().await;
+        drop(begin);
+        asked_to_end().await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = asked_twice => anyhow::bail!("asked to end twice: requests under way were cut off"),
+    }
 }
 
 fn announce(app: &App, host: &Host, address: SocketAddr, quiet: bool) -> Result<()> {
@@ -149,9 +176,9 @@ fn announce(app: &App, host: &Host, address: SocketAddr, quiet: bool) -> Result<
         writeln!(out, "Routes of {}:", app.name)?;
         let width = app.routes.iter().map(|r| r.pattern.to_string().len()).max().unwrap_or(0);
         for route in &app.routes {
-            let doors = host.service(&route.component).map_or("", |service| service.doors());
+            let door = host.service(&route.component).map_or("", |service| service.door());
             let pattern = route.pattern.to_string();
-            writeln!(out, "  {pattern:width$}  {} ({doors} door)", route.component)?;
+            writeln!(out, "  {pattern:width$}  {} ({door} door)", route.component)?;
         }
     }
     out.flush()?;

@@ -13,7 +13,7 @@ use wasmtime::{
 
 use crate::app::App;
 use crate::capabilities::nn;
-use crate::instance::InstanceState;
+use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 
 /// How often a running guest looks whether it should yield or has to end.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -97,9 +97,10 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(count);
     pool.total_core_instances(core);
-    pool.total_memories(count);
+    pool.total_memories(count.saturating_mul(2));
     pool.total_tables(core);
     pool.total_stacks(core);
+    pool.table_elements(TABLE_ELEMENTS_MOST);
     pool.max_memory_size(limits().map(|l| l.instance_memory).max().unwrap_or(0));
     pool
 }

@@ -1,6 +1,6 @@
 //! Why a request failed, and the one map from failure to HTTP status.
 
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
@@ -9,6 +9,12 @@ use crate::body::Body;
 /// is not one.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    #[error("the request has no Host header, or not exactly one that is text")]
+    NoHost,
+    #[error("{path} answers GET")]
+    OnlyGet { path: String },
+    #[error("not ready: {reason}")]
+    NotReady { reason: String },
     #[error("no route matches {path}")]
     NoRoute { path: String },
     #[error("the request body is over this route's limit of {limit} bytes")]
@@ -33,11 +39,12 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
+            Self::NoHost | Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Self::OnlyGet { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
-            Self::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -53,8 +60,11 @@ impl Failure {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self, Self::Busy { .. }) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(self, Self::OnlyGet { .. }) {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
     }

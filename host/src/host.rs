@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use spinfer_backend::Backend;
 use spinfer_backend_tract::Tract;
-use tracing::info;
+use tracing::{info, warn};
 use wasmtime::component::Component;
 
 use crate::app::App;
 use crate::door::Service;
 use crate::engine::Engine;
+use crate::error::Failure;
 use crate::inference::{Models, Registry};
 use crate::instance::Stores;
 use crate::route::Router;
@@ -23,12 +23,16 @@ use crate::route::Router;
 /// How often idle instances are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long the models of an application may take to load.
+const LOADING_MOST: Duration = Duration::from_secs(600);
+
 /// What the data plane serves.
 #[derive(Debug)]
 pub struct Host {
     router: Router<Arc<Service>>,
     services: IndexMap<String, Arc<Service>>,
-    draining: AtomicBool,
+    /// What keeps the host from being ready.
+    not_ready: Mutex<Option<String>>,
     /// Its epochs are what ends a guest that is late.
     _engine: Engine,
 }
@@ -54,7 +58,12 @@ impl Host {
             .map(|route| (route.pattern.clone(), Arc::clone(&services[&route.component])));
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
-        Ok(Self { router, services, draining: AtomicBool::new(false), _engine: engine })
+        Ok(Self {
+            router,
+            services,
+            not_ready: Mutex::new(Some("models are being loaded".into())),
+            _engine: engine,
+        })
     }
 
     /// What serves `path`.
@@ -69,14 +78,42 @@ impl Host {
         self.services.get(id)
     }
 
-    /// From now on the host is live but not ready: no new work should be sent to it.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// Loads every mounted model, so that the first request need not wait; ready is who has loaded
+    /// them all.
+    pub async fn load_models(&self) {
+        let deadline = Instant::now() + LOADING_MOST;
+        let mut problems = Vec::new();
+        for (id, service) in &self.services {
+            for name in service.models().names() {
+                if let Err(error) = service.models().load_by_name(name, deadline).await {
+                    warn!(component = id, model = name, %error, "cannot load");
+                    problems.push(format!("component `{id}`: model `{name}`: {error}"));
+                }
+            }
+        }
+        self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
     }
 
+    /// From now on the host is live but not ready: no new work should be sent to it.
+    pub fn drain(&self) {
+        self.set_not_ready(Some("the server is shutting down".into()));
+    }
+
+    fn set_not_ready(&self, reason: Option<String>) {
+        *self.not_ready.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Fails with what keeps the host from being ready.
+    pub fn ready(&self) -> Result<(), Failure> {
+        let reason = self.not_ready.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.clone().map_or(Ok(()), |reason| Err(Failure::NotReady { reason }))
+    }
+
+    /// The longest a request may take.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+    pub fn longest_deadline(&self) -> Duration {
+        let deadlines = self.services.values().map(|service| service.limits().deadline);
+        deadlines.max().unwrap_or_default()
     }
 
     /// Drops idle instances, forever.

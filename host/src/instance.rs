@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime::error::Context;
-use wasmtime::{Engine as Wasmtime, ResourceLimiter, Result, Store, Trap, UpdateDeadline};
+use wasmtime::{
+    Engine as Wasmtime, PoolConcurrencyLimitError, ResourceLimiter, Result, Store, Trap,
+    UpdateDeadline,
+};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -15,9 +18,9 @@ use crate::capabilities::{outbound_http::Refuse, stdio::LogStream};
 use crate::inference::Models;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
-const HANDLES_MOST: usize = 10_000;
-/// Table elements (function references) of an instance.
-const TABLE_ELEMENTS_MOST: usize = 100_000;
+const HANDLES_MOST: usize = 1000;
+/// Table elements (function references) of one table of an instance.
+pub const TABLE_ELEMENTS_MOST: usize = 20_000;
 
 /// What a store of ours holds.
 pub struct InstanceState {
@@ -56,9 +59,14 @@ impl Stores {
         &self.spec
     }
 
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
     /// An empty store with the component's grants and limits; guest code in it ends at `deadline`.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
-        let ComponentSpec { id, mounts, environment, limits, .. } = &self.spec;
+        let ComponentSpec { id, mounts, environment, limits, load_graphs, .. } = &self.spec;
         let mut wasi = WasiCtx::builder();
         wasi.envs(environment);
         wasi.stdout(LogStream::new(id, "stdout"));
@@ -74,12 +82,16 @@ impl Stores {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
             outbound: Refuse,
-            nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory),
+            nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             deadline,
         };
         let mut store = Store::new(&self.engine, state);
+        store.set_hostcall_fuel(limits.instance_memory);
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(HANDLES_MOST);
+        }
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
         // Each tick: end what is late, and let others run on this thread.
@@ -92,6 +104,12 @@ impl Stores {
         });
         Ok(store)
     }
+}
+
+/// Whether there was no room for another instance, of whatever component.
+#[must_use]
+pub fn is_full(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
 }
 
 /// Whether guest code was ended because it was late.

@@ -13,7 +13,7 @@ pub struct Limits {
     /// Bytes of a request body that still goes through the fast door; a longer one is streamed
     /// through the standard door, if the component has it.
     pub fast_body: usize,
-    /// From the request's first byte to the response's head; then 504.
+    /// From the request's head to the answer's; then 504. A streamed answer has as long again.
     pub deadline: Duration,
     /// Bytes of linear memory, and separately of host memory held for it (tensors), per instance.
     pub instance_memory: usize,
@@ -63,6 +63,7 @@ pub struct LimitError {
 const MEMORY_ADDRESSABLE: usize = 4 << 30;
 /// One WebAssembly page: less cannot hold any component.
 const MEMORY_LEAST: usize = 64 << 10;
+const DURATION_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Instances of one component: the pool reserves address space for each.
 const INSTANCES_MOST: usize = 1000;
 
@@ -81,8 +82,11 @@ impl Limits {
             idle: idle.unwrap_or(self.idle),
         };
         let fail = |key, problem: String| Err(LimitError { key, problem });
-        if limits.deadline.is_zero() {
-            return fail("deadline", "must be more than zero, for example \"30s\"".into());
+        if limits.deadline.is_zero() || limits.deadline > DURATION_MOST {
+            return fail("deadline", "must be more than zero and at most a day: \"30s\"".into());
+        }
+        if limits.idle > DURATION_MOST {
+            return fail("idle", "must be at most a day: \"10s\"".into());
         }
         if !(MEMORY_LEAST..=MEMORY_ADDRESSABLE).contains(&limits.instance_memory) {
             return fail(
@@ -147,6 +151,8 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_its_key() {
         for (toml, part) in [
             ("deadline = '0s'", "limits.deadline"),
+            ("deadline = '2days'", "limits.deadline"),
+            ("idle = '2days'", "limits.idle"),
             ("deadline = 'soon'", "write \"30s\""),
             ("instance_memory = '1KiB'", "limits.instance_memory"),
             ("instance_memory = '5GiB'", "limits.instance_memory"),

@@ -100,7 +100,10 @@ pub struct Component {
 
 /// A folder of the host that the component sees, read-only.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a folder as { source = \"...\", destination = \"/...\" } (patterns are not supported yet)"
+)]
 pub struct Mount {
     pub source: PathBuf,
     pub destination: String,
@@ -137,19 +140,21 @@ impl Command {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComponentTool {
-    /// `"standard"` keeps requests from the fast door even where the component exports it.
+    /// Which door small requests go through. Unset: the fast one, where the component exports it.
+    pub door: Option<DoorChoice>,
+    /// Whether the component may load graphs it brings itself (`wasi:nn` `load`).
     #[serde(default)]
-    pub door: DoorChoice,
+    pub load_graphs: bool,
     #[serde(default)]
     pub limits: LimitsConfig,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DoorChoice {
-    /// The fast door where the component exports it and the body fits, else the standard one.
-    #[default]
+    /// The fast door where the body fits, else the standard one.
     Fast,
+    /// Always the standard door.
     Standard,
 }
 

@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, Version};
 use http_body::Body as HttpBody;
 use tokio::time::timeout_at;
 use tracing::debug;
@@ -12,6 +13,10 @@ use tracing::debug;
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
 use crate::host::Host;
+
+/// The host's own paths.
+pub const LIVE: &str = "/v2/health/live";
+pub const READY: &str = "/v2/health/ready";
 
 /// Answers one request. Never fails: a failure is an answer too.
 pub async fn handle<B>(host: &Host, request: Request<B>) -> Response<Body>
@@ -23,8 +28,9 @@ where
         .then(|| (request.method().clone(), request.uri().clone()));
     let response = match health(host, &request) {
         Some(response) => response,
-        None => serve(host, request, start).await.unwrap_or_else(Failure::into_response),
+        None => serve(host, request, start).await,
     };
+    let response = response.unwrap_or_else(Failure::into_response);
     if let Some((method, uri)) = target {
         debug!(%method, %uri, status = response.status().as_u16(), took = ?start.elapsed(), "served");
     }
@@ -40,6 +46,7 @@ where
     B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
 {
     let (head, body) = request.into_parts();
+    check_host(&head)?;
     let path = head.uri.path();
     let service = host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() })?;
     let limits = service.limits();
@@ -50,27 +57,30 @@ where
     service.invoke(head, body, deadline).await
 }
 
-/// `/v2/health/live` and `/v2/health/ready`, as the Open Inference Protocol has them: the host's
-/// own paths, before any route.
-fn health<B>(host: &Host, request: &Request<B>) -> Option<Response<Body>> {
-    let (key, ok) = match request.uri().path() {
-        "/v2/health/live" => ("live", true),
-        "/v2/health/ready" => ("ready", host.is_ready()),
-        _ => return None,
-    };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let json = format!("{{\"error\":\"{} takes GET\"}}", request.uri().path());
-        let mut response = json_response(StatusCode::METHOD_NOT_ALLOWED, json);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return Some(response);
-    }
-    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Some(json_response(status, format!("{{\"{key}\":{ok}}}")))
+/// HTTP/1.1 asks for exactly one `Host` (RFC 9112, 3.2), and `wasi:http` has no request without.
+fn check_host(head: &Parts) -> Result<(), Failure> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let one = hosts.next().is_none_or(|host| host.to_str().is_ok()) && hosts.next().is_none();
+    let named = head.headers.contains_key(HOST) || head.uri.host().is_some();
+    if one && (named || head.version != Version::HTTP_11) { Ok(()) } else { Err(Failure::NoHost) }
 }
 
-fn json_response(status: StatusCode, json: String) -> Response<Body> {
-    let mut response = Response::new(Body::whole(json));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+/// `/v2/health/live` and `/v2/health/ready`, as the Open Inference Protocol has them: the host's
+/// own paths, before any route.
+fn health<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Failure>> {
+    let health = match request.uri().path() {
+        LIVE => Ok("{\"live\":true}"),
+        READY => host.ready().map(|()| "{\"ready\":true}"),
+        _ => return None,
+    };
+    let health = match *request.method() {
+        Method::GET | Method::HEAD => health,
+        _ => Err(Failure::OnlyGet { path: request.uri().path().to_owned() }),
+    };
+    Some(health.map(|json| {
+        let mut response = Response::new(Body::whole(json));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }))
 }

@@ -49,22 +49,27 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The routes of an application. Looking up costs one hash per path segment at the most,
-/// however many routes there are.
+/// The routes of an application. Looking up costs one hash per segment of the longest prefix at the
+/// most, however many routes there are and however long the path is.
 #[derive(Debug)]
 pub struct Router<T> {
     exact: HashMap<String, T>,
     prefix: HashMap<String, T>,
+    /// Bytes of the longest prefix.
+    longest: usize,
 }
 
 impl<T> Router<T> {
     /// Fails with the first pattern that was given twice.
     pub fn new(routes: impl IntoIterator<Item = (Pattern, T)>) -> Result<Self, Pattern> {
-        let mut router = Self { exact: HashMap::new(), prefix: HashMap::new() };
+        let mut router = Self { exact: HashMap::new(), prefix: HashMap::new(), longest: 0 };
         for (pattern, target) in routes {
             let map = if pattern.prefix { &mut router.prefix } else { &mut router.exact };
             if map.contains_key(&pattern.path) {
                 return Err(pattern);
+            }
+            if pattern.prefix {
+                router.longest = router.longest.max(pattern.path.len());
             }
             map.insert(pattern.path, target);
         }
@@ -76,12 +81,15 @@ impl<T> Router<T> {
     pub fn find(&self, path: &str) -> Option<&T> {
         let path = trim(path);
         self.exact.get(path).or_else(|| {
-            let mut rest = path;
+            let mut end = path.len();
             loop {
-                if let Some(target) = self.prefix.get(rest) {
+                if end <= self.longest
+                    && let Some(target) = self.prefix.get(&path[..end])
+                {
                     return Some(target);
                 }
-                rest = &rest[..rest.rfind('/')?];
+                let before = &path.as_bytes()[..end.min(self.longest + 1)];
+                end = before.iter().rposition(|&byte| byte == b'/')?;
             }
         })
     }
@@ -127,6 +135,16 @@ mod tests {
         for path in ["/", "", "/a", "/a/b/c", "/cc", "*"] {
             assert!(router.find(path).is_none(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_long_path_is_matched_like_a_short_one() {
+        let router = router(&["/a/...", "/a/b/..."]);
+        let slashes = "/".repeat(60_000);
+        assert_eq!(router.find(&format!("/a/b{slashes}x")).unwrap(), "/a/b/...");
+        assert_eq!(router.find(&format!("/a{slashes}x")).unwrap(), "/a/...");
+        assert!(router.find(&format!("/c{slashes}x")).is_none());
+        assert!(router.find(&format!("/a\u{e9}{slashes}")).is_none());
     }
 
     #[test]

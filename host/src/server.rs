@@ -1,6 +1,7 @@
 //! The data plane's listener: accepts connections, speaks HTTP/1.1, drains.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::host::Host;
@@ -18,7 +20,9 @@ use crate::request;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
 const HEAD_MOST: usize = 64 << 10;
-/// After a shutdown begins, requests under way have this long to finish.
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS_MOST: usize = 4096;
+/// After a shutdown begins, requests under way have this long to finish, or the longest deadline.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// After accepting failed (too many open files ...), wait before the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,35 +35,49 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let graceful = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
-    let sweeper = tokio::spawn({
+    let background = tokio::spawn({
         let host = Arc::clone(&host);
-        async move { host.sweep().await }
+        async move {
+            host.load_models().await;
+            host.sweep().await;
+        }
     });
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MOST));
     loop {
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?.0, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept => accepted,
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, _)) => serve_connection(stream, Arc::clone(&host), &graceful),
+            Ok((stream, place)) => serve_connection(stream, place, Arc::clone(&host), &graceful),
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+    background.abort();
     host.drain();
     drop(listener);
-    sweeper.abort();
     info!("draining");
-    match tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await {
+    let limit = DRAIN_TIMEOUT.max(host.longest_deadline());
+    match tokio::time::timeout(limit, graceful.shutdown()).await {
         Ok(()) => info!("drained"),
-        Err(_) => warn!(after = ?DRAIN_TIMEOUT, "requests were still under way; ending them"),
+        Err(_) => warn!(after = ?limit, "requests were still under way; ending them"),
     }
     Ok(())
 }
 
-fn serve_connection(stream: TcpStream, host: Arc<Host>, graceful: &GracefulShutdown) {
+fn serve_connection(
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    host: Arc<Host>,
+    graceful: &GracefulShutdown,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
@@ -77,5 +95,6 @@ fn serve_connection(stream: TcpStream, host: Arc<Host>, graceful: &GracefulShutd
         if let Err(error) = connection.await {
             debug!(%error, "connection ended");
         }
+        drop(place);
     });
 }

@@ -127,6 +127,19 @@ fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
             probe("files = [{ source = \"nowhere\", destination = \"models\" }]"),
             &["component.probe.files[0].source", "no folder", "must be absolute: \"/models\""],
         ),
+        (
+            probe("files = [\"static/*\"]"),
+            &["a folder as { source = \"...\", destination = \"/...\" }"],
+        ),
+        (
+            probe("files = [{ source = \".\", destination = \"/models/../x\" }]"),
+            &["component.probe.files[0].destination", "must not hold `..`"],
+        ),
+        (probe("[variables.token]\nrequired = true"), &["variables.token", "give it a `default`"]),
+        (
+            probe("\n[[trigger.http]]\nroute = \"/v2/health/ready\"\ncomponent = \"probe\""),
+            &["trigger.http[1].route", "the host's own"],
+        ),
         (probe("tool.spinfer.door = \"back\""), &["unknown variant `back`"]),
         (
             probe("tool.spinfer.limits.deadline = \"soon\""),

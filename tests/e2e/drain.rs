@@ -47,6 +47,21 @@ fn an_idle_connection_does_not_hold_it_up() {
     assert_eq!(spinfer.wait().code(), Some(0));
 }
 
+/// What cannot be interrupted does not hold it up: a second signal ends it at once.
+#[test]
+fn asked_twice_it_ends_at_once() {
+    let mut spinfer = probe();
+    let mut stream = spinfer.connect();
+    stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    // Once it answers, the loop has begun: connections are accepted in order.
+    assert_eq!(spinfer.get("/v2/health/live").status, 200);
+    spinfer.terminate();
+    spinfer.wait_for_log("draining");
+    spinfer.terminate();
+    assert_eq!(spinfer.wait().code(), Some(1));
+    assert!(spinfer.log().contains("asked to end twice"), "{}", spinfer.log());
+}
+
 #[test]
 fn ctrl_c_ends_it_like_sigterm() {
     let mut spinfer = probe();

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use spinfer_tests::{Manifest, Spinfer, root};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root};
 
 /// Sends `body` in chunks, without a length, and reads the answer's bytes to the end.
 pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
@@ -76,12 +76,100 @@ fn an_unknown_path_is_404() {
 #[test]
 fn health_is_the_hosts() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    while spinfer.get("/v2/health/ready").status != 200 {}
     for (path, key) in [("/v2/health/live", "live"), ("/v2/health/ready", "ready")] {
         let answer = spinfer.get(path);
         assert_eq!((answer.status, answer.json()[key].as_bool()), (200, Some(true)));
         assert_eq!(spinfer.send("HEAD", path, &[], b"").status, 200);
         let post = spinfer.post(path, "");
         assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
+    }
+}
+
+#[test]
+fn ready_is_who_has_loaded_every_model() {
+    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    while spinfer.get("/v2/health/ready").status != 200 {}
+    assert!(spinfer.log().contains("graph loaded"), "{}", spinfer.log());
+
+    let dir = tempfile::tempdir().unwrap();
+    let graph = root().join("tests/models/unsupported-op.onnx");
+    std::fs::copy(graph, dir.path().join("model.onnx")).unwrap();
+    let files = format!(
+        "files = [{{ source = \"{}\", destination = \"/models/odd\" }}]",
+        dir.path().display()
+    );
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &files));
+    spinfer.wait_for_log("cannot load");
+    let ready = spinfer.get("/v2/health/ready");
+    assert_eq!(ready.status, 503);
+    let error = ready.error();
+    assert!(error.contains("component `probe`: model `odd`") && error.contains("SVM"), "{error}");
+    assert_eq!(spinfer.get("/v2/health/live").status, 200);
+}
+
+/// Sends `request` as it is, closes the sending side if told to, and reads what comes.
+fn raw(spinfer: &Spinfer, request: &str, close: bool) -> String {
+    let mut stream = spinfer.connect();
+    stream.write_all(request.as_bytes()).unwrap();
+    if close {
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_request_that_is_not_http_is_400() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
+    for request in [
+        "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: \u{e9}\r\nconnection: close\r\n\r\n",
+        "NOT HTTP\r\n\r\n",
+    ] {
+        let answer = raw(&spinfer, request, false);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{request:?}: {answer}");
+    }
+    assert_eq!(spinfer.get("/").status, 200);
+    assert!(!spinfer.log().contains("WARN"), "{}", spinfer.log());
+}
+
+#[test]
+fn a_head_that_is_too_long_is_431() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let long = "x".repeat(1_000_000);
+    let mut stream = spinfer.connect();
+    // The server may refuse before everything is sent.
+    let _ = write!(stream, "GET /echo HTTP/1.1\r\nhost: x\r\nx-long: {long}\r\n\r\n");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 431");
+}
+
+#[test]
+fn a_body_that_does_not_come_is_408() {
+    let settings = "tool.spinfer.limits.deadline = \"200ms\"";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let request = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf";
+    let answer = raw(&spinfer, request, false);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+/// A client that goes away frees what its request had.
+#[test]
+fn a_client_that_goes_away_frees_the_instance() {
+    for settings in ["", STANDARD_DOOR] {
+        let limits = "tool.spinfer.limits = { instances = 1, deadline = \"2s\" }\n";
+        let settings = format!("{settings}{limits}");
+        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        for _ in 0..3 {
+            let mut stream = spinfer.connect();
+            stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            drop(stream);
+        }
+        while spinfer.post("/echo", "served").status != 200 {}
     }
 }
 

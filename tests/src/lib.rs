@@ -105,6 +105,7 @@ pub struct Spinfer {
     address: SocketAddr,
     log: Log,
     out: Log,
+    reader: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
 }
 
@@ -139,17 +140,18 @@ impl Spinfer {
             .spawn()
             .expect("the binary starts: cargo build --package spinfer");
         let (log, out) = (Log::default(), Log::default());
-        log.follow(child.stderr.take().expect("piped"));
+        let reader = Some(log.follow(child.stderr.take().expect("piped")));
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut first = String::new();
         stdout.read_line(&mut first).expect("standard output can be read");
         let address = first.trim().strip_prefix("Serving http://").and_then(|a| a.parse().ok());
         let Some(address) = address else {
             let status = child.wait().expect("it has ended");
+            let _ = reader.map(JoinHandle::join);
             panic!("spinfer up did not serve ({status}); it printed {first:?} and\n{}", log.text());
         };
         out.follow(stdout);
-        Self { child, address, log, out, _dir: dir }
+        Self { child, address, log, out, reader, _dir: dir }
     }
 
     #[must_use]
@@ -237,7 +239,11 @@ impl Spinfer {
     /// Waits for the process to end; the test runner ends a test that waits too long.
     #[must_use]
     pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("it is our child")
+        let status = self.child.wait().expect("it is our child");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the log was read to its end");
+        }
+        status
     }
 }
 

@@ -88,7 +88,8 @@ impl Server {
             .output()
             .context("wrk is missing: apt-get install wrk")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(!text.contains("Non-2xx"), "errors under load:\n{text}");
+        let errors = text.contains("Non-2xx") || text.contains("Socket errors");
+        ensure!(!errors, "errors under load:\n{text}");
         let field = |label: &str| {
             let line = text.lines().find_map(|line| line.trim().strip_prefix(label));
             line.map(str::trim).with_context(|| format!("wrk printed no {label:?}:\n{text}"))

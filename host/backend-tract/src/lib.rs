@@ -7,11 +7,13 @@ mod signature;
 
 use std::sync::Arc;
 
+use signature::FirstAxis;
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph, Tensor, TensorInfo};
-use tract_onnx::pb::GraphProto;
+use tract_onnx::Onnx;
+use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
-    Tensor as TractTensor, TypedSimplePlan,
+    Tensor as TractTensor, TractResult, TypedSimplePlan,
 };
 
 /// tract, on the CPU.
@@ -38,14 +40,20 @@ impl Backend for Tract {
             .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it holds no graph".into()))?;
         let (inputs, outputs) = signature::read(graph)?;
         check_operators(graph, |operator| onnx.op_register.0.contains_key(operator))?;
-        signature::name_free_axes(graph);
-        let plan = onnx
-            .model_for_proto_model(&proto)
-            .and_then(|model| model.into_optimized())
-            .and_then(IntoRunnable::into_runnable)
+        // First as the file says: free axes have nothing to do with each other. Some graphs can be
+        // planned only if their first axes are one batch.
+        let mut named = proto.clone();
+        signature::name_free_axes(&mut named, FirstAxis::OfItsOwn);
+        signature::name_free_axes(&mut proto, FirstAxis::Batch);
+        let plan = plan(&onnx, &named)
+            .or_else(|_| plan(&onnx, &proto))
             .map_err(|e| Error::Unsupported(format!("tract cannot run this graph: {e:#}")))?;
         Ok(Arc::new(TractGraph { inputs, outputs, plan }))
     }
+}
+
+fn plan(onnx: &Onnx, proto: &ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
+    onnx.model_for_proto_model(proto)?.into_optimized()?.into_runnable()
 }
 
 /// tract itself reports an operator it lacks as a wrong number of outputs, or not at all.

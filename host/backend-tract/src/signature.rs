@@ -3,7 +3,9 @@
 use spinfer_backend::{Error, TensorInfo, TensorType};
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
 use tract_onnx::pb::type_proto::Value as Type;
-use tract_onnx::pb::{GraphProto, TensorShapeProto, ValueInfoProto, tensor_proto::DataType};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, tensor_proto::DataType,
+};
 use tract_onnx::prelude::DatumType;
 
 /// Inputs and outputs, in the graph's order. An initializer is not an input, even where an old
@@ -59,9 +61,16 @@ fn shape(shape: &TensorShapeProto) -> Vec<Option<u32>> {
         .collect()
 }
 
-/// Gives every free axis of an input that has no name one, as tract cannot plan without. The first
-/// axis is taken to be the batch, which all inputs share.
-pub(crate) fn name_free_axes(graph: &mut GraphProto) {
+/// What the unnamed first axes of a graph's inputs are taken for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstAxis {
+    OfItsOwn,
+    Batch,
+}
+
+/// Gives every free axis of an input that has no name one, as tract cannot plan without.
+pub(crate) fn name_free_axes(proto: &mut ModelProto, first: FirstAxis) {
+    let Some(graph) = &mut proto.graph else { return };
     for (index, input) in graph.input.iter_mut().enumerate() {
         let Some(Type::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut())
         else {
@@ -75,8 +84,11 @@ pub(crate) fn name_free_axes(graph: &mut GraphProto) {
                 Some(Dimension::DimParam(name)) => name.is_empty() || name == "?",
             };
             if free {
-                let name =
-                    if axis == 0 { "batch".into() } else { format!("input_{index}_axis_{axis}") };
+                let name = if axis == 0 && first == FirstAxis::Batch {
+                    "batch".into()
+                } else {
+                    format!("input_{index}_axis_{axis}")
+                };
                 dim.value = Some(Dimension::DimParam(name));
             }
         }

@@ -60,12 +60,14 @@ pub struct NnCtx {
     /// Bytes of tensors and graphs the host holds for the instance, and how many it may.
     held: usize,
     limit: usize,
+    /// Whether it may load graphs of its own.
+    load_graphs: bool,
 }
 
 impl NnCtx {
     #[must_use]
-    pub fn new(models: Arc<Models>, limit: usize) -> Self {
-        Self { models, held: 0, limit }
+    pub fn new(models: Arc<Models>, limit: usize, load_graphs: bool) -> Self {
+        Self { models, held: 0, limit, load_graphs }
     }
 
     fn hold(&mut self, bytes: usize) -> Result<(), Error> {
@@ -93,7 +95,13 @@ pub struct NnView<'a> {
     pub deadline: Instant,
 }
 
-/// A guest's fault is an error it can read; only a fault of ours, or a handle it forged, traps.
+/// Bytes the host holds for a tensor.
+fn size(tensor: &Tensor) -> usize {
+    tensor.data.len() + tensor.dimensions.len() * size_of::<u32>()
+}
+
+/// A guest's fault is an error it can read. A fault of ours traps, and so does what has no error
+/// to give: a forged handle, one handle too many, a tensor over the limit.
 type Answer<T> = wasmtime::Result<Result<T, Resource<Error>>>;
 
 impl NnView<'_> {
@@ -105,13 +113,13 @@ impl NnView<'_> {
     }
 
     fn push_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Resource<Tensor>> {
-        self.ctx.hold(tensor.data.len())?;
+        self.ctx.hold(size(&tensor))?;
         Ok(self.table.push(tensor)?)
     }
 
     fn take_tensor(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Tensor> {
         let tensor = self.table.delete(tensor)?;
-        self.ctx.release(tensor.data.len());
+        self.ctx.release(size(&tensor));
         Ok(tensor)
     }
 
@@ -121,6 +129,13 @@ impl NnView<'_> {
         encoding: GraphEncoding,
         target: ExecutionTarget,
     ) -> Result<Graph, Error> {
+        if !self.ctx.load_graphs {
+            return Err(Error::Security(
+                "this component may not load graphs of its own; its manifest entry allows it with \
+                 `tool.spinfer.load_graphs = true`"
+                    .into(),
+            ));
+        }
         let encoding = match encoding {
             GraphEncoding::Onnx | GraphEncoding::Autodetect => backend::Encoding::Onnx,
             other => {
@@ -210,7 +225,7 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
             .collect::<wasmtime::Result<Vec<_>>>()?;
         match graph.compute(inputs, self.deadline).await {
             Ok(outputs) => {
-                let size = outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
+                let size = outputs.iter().map(|(_, tensor)| size(tensor)).sum();
                 if let Err(error) = self.ctx.hold(size) {
                     return self.answer(Err(error));
                 }
@@ -273,6 +288,7 @@ impl errors::HostError for NnView<'_> {
             }
             Error::Backend(backend::Error::Runtime(_)) => errors::ErrorCode::RuntimeError,
             Error::NotFound(_) => errors::ErrorCode::NotFound,
+            Error::Security(_) => errors::ErrorCode::Security,
             Error::TooLarge(_) => errors::ErrorCode::TooLarge,
             Error::Timeout => errors::ErrorCode::Timeout,
         })

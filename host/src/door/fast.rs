@@ -13,9 +13,10 @@ use tracing::{info, warn};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
+use super::invalid_answer;
 use crate::body::Body;
 use crate::error::Failure;
-use crate::instance::{InstanceState, Stores, is_late};
+use crate::instance::{InstanceState, Stores, is_full, is_late};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -29,6 +30,9 @@ mod generated {
 
 use generated::exports::spinfer::serve::buffered_handler as wit;
 use generated::{BufferedService, BufferedServicePre};
+
+/// What a component with a fast door exports.
+pub const EXPORT: &str = "spinfer:serve/buffered-handler@0.1.0";
 
 /// Headers that belong to a connection or that the host derives: a guest's are dropped.
 const HOST_HEADERS: [HeaderName; 7] = [
@@ -65,13 +69,10 @@ impl std::fmt::Debug for Door {
 }
 
 impl Door {
-    /// `None` if the component does not export the fast door.
-    pub fn new(
-        pre: &wasmtime::component::InstancePre<InstanceState>,
-        stores: &Arc<Stores>,
-    ) -> Option<Self> {
-        Some(Self {
-            pre: BufferedServicePre::new(InstancePre::clone(pre)).ok()?,
+    /// Fails if the component does not export the fast door, or not as it is.
+    pub fn new(pre: &InstancePre<InstanceState>, stores: &Arc<Stores>) -> wasmtime::Result<Self> {
+        Ok(Self {
+            pre: BufferedServicePre::new(pre.clone())?,
             permits: Semaphore::new(stores.spec().limits.instances),
             idle: Mutex::default(),
             stores: Arc::clone(stores),
@@ -131,6 +132,7 @@ impl Door {
             Ok(Ok(instance)) => Ok(instance),
             Ok(Err(error)) if is_late(&error) => Err(self.late()),
             Err(_) => Err(self.late()),
+            Ok(Err(error)) if is_full(&error) => Err(self.busy()),
             Ok(Err(error)) => {
                 let component = self.stores.spec().id.clone();
                 warn!(component, error = format!("{error:#}"), "cannot instantiate");
@@ -140,10 +142,7 @@ impl Door {
     }
 
     fn response(&self, answer: wit::Response) -> Result<Response<Body>, Failure> {
-        let invalid = |problem: String| Failure::InvalidAnswer {
-            component: self.stores.spec().id.clone(),
-            problem,
-        };
+        let invalid = |problem| invalid_answer(self.stores.spec(), problem);
         let mut headers = HeaderMap::with_capacity(answer.headers.len());
         for wit::ResponseHeader { name, value } in answer.headers {
             let name = HeaderName::from_str(&name)
@@ -155,9 +154,7 @@ impl Door {
             }
         }
         let status = StatusCode::from_u16(answer.status)
-            .ok()
-            .filter(|status| (200..600).contains(&status.as_u16()))
-            .ok_or_else(|| invalid(format!("{} is not a final status", answer.status)))?;
+            .map_err(|_| invalid(format!("{} is not a status", answer.status)))?;
         let mut response = Response::new(Body::whole(answer.body));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

@@ -11,11 +11,14 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use http::Response;
 use http::request::Parts;
+use tracing::warn;
 use wasmtime::component::Component;
 
+use crate::app::ComponentSpec;
 use crate::body::{Body, RequestBody};
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::inference::Models;
 use crate::instance::Stores;
 use crate::limits::Limits;
 use crate::manifest::DoorChoice;
@@ -37,9 +40,14 @@ impl Service {
             engine.linker().instantiate_pre(component).map_err(anyhow::Error::from).with_context(
                 || format!("component `{id}` imports something this host does not offer"),
             )?;
+        let exports_fast = component.get_export_index(None, fast::EXPORT).is_some();
         let fast = match stores.spec().door {
-            DoorChoice::Fast => fast::Door::new(&pre, &stores),
-            DoorChoice::Standard => None,
+            None if !exports_fast => None,
+            None | Some(DoorChoice::Fast) => {
+                let door = fast::Door::new(&pre, &stores).map_err(anyhow::Error::from);
+                Some(door.with_context(|| format!("component `{id}` has no usable fast door"))?)
+            }
+            Some(DoorChoice::Standard) => None,
         };
         let standard = standard::Door::new(&pre, &stores);
         if fast.is_none() && standard.is_none() {
@@ -66,13 +74,10 @@ impl Service {
         }
     }
 
-    /// For people: the doors in the order they are tried.
+    /// For people: the door a small request goes through.
     #[must_use]
-    pub fn doors(&self) -> &'static str {
-        match (&self.fast, &self.standard) {
-            (Some(_), _) => "fast",
-            (None, _) => "standard",
-        }
+    pub fn door(&self) -> &'static str {
+        if self.fast.is_some() { "fast" } else { "standard" }
     }
 
     /// Gives the request to an instance, through the door that fits.
@@ -82,11 +87,23 @@ impl Service {
         body: RequestBody,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        match (body, &self.fast, &self.standard) {
+        let response = match (body, &self.fast, &self.standard) {
             (RequestBody::Whole(body), Some(fast), _) => fast.invoke(&head, &body, deadline).await,
             (body, _, Some(standard)) => standard.invoke(head, body, deadline).await,
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
+        }?;
+        let status = response.status().as_u16();
+        if !(200..600).contains(&status) {
+            let problem = format!("{status} is not a final status");
+            return Err(invalid_answer(self.stores.spec(), problem));
         }
+        Ok(response)
+    }
+
+    /// The models this component may use.
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        self.stores.models()
     }
 
     /// Drops instances that had nothing to do for their idle time.
@@ -95,4 +112,9 @@ impl Service {
             fast.drop_idle(now);
         }
     }
+}
+
+fn invalid_answer(spec: &ComponentSpec, problem: String) -> Failure {
+    warn!(component = spec.id, problem, "invalid answer");
+    Failure::InvalidAnswer { component: spec.id.clone(), problem }
 }

@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep_until, timeout_at};
-use tracing::warn;
+use tracing::{debug, warn};
 use wasmtime::component::{GuestTaskId, InstancePre};
 use wasmtime::{Store, StoreContextMut};
 use wasmtime_wasi_http::handler::{
@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
-use crate::instance::{InstanceState, Stores, is_late};
+use crate::instance::{InstanceState, Stores, is_full, is_late};
 
 /// Requests a 0.3 instance serves at a time, where they wait for something. As in Spin.
 const CONCURRENT_REQUESTS: usize = 16;
@@ -32,8 +32,8 @@ const CONCURRENT_REQUESTS: usize = 16;
 pub struct Door {
     handler: ProxyHandler<Workers>,
     stores: Arc<Stores>,
-    /// Requests in flight; no more than one instance each.
-    permits: Arc<Semaphore>,
+    /// Requests that wait for the head of their answer: so many that each can have an instance.
+    permits: Semaphore,
 }
 
 impl std::fmt::Debug for Door {
@@ -49,10 +49,12 @@ impl Door {
             Ok(pre) => ProxyPre::P3(pre),
             Err(_) => ProxyPre::P2(p2::bindings::ProxyPre::new(pre.clone()).ok()?),
         };
+        let instances = stores.spec().limits.instances;
+        let live = Arc::new(Semaphore::new(instances));
         Some(Self {
-            handler: ProxyHandler::new(Workers { pre, stores: Arc::clone(stores) }),
+            handler: ProxyHandler::new(Workers { pre, stores: Arc::clone(stores), live }),
             stores: Arc::clone(stores),
-            permits: Arc::new(Semaphore::new(stores.spec().limits.instances)),
+            permits: Semaphore::new(instances),
         })
     }
 
@@ -63,18 +65,19 @@ impl Door {
         body: RequestBody,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
-        let permit: OwnedSemaphorePermit =
-            permit.ok().and_then(Result::ok).ok_or_else(|| self.busy())?;
-        let (body, over) = body.into_wasi();
-        let answer = self.handler.handle(deadline, Request::from_parts(head, body)).await;
-        if over.is_some_and(|over| over.load(Ordering::Relaxed)) {
-            let limit = self.stores.spec().limits.request_body;
-            return Err(Failure::BodyTooLarge { limit });
+        let permit = timeout_at(deadline.into(), self.permits.acquire()).await;
+        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| self.busy())?;
+        let (body, arrival) = body.into_wasi();
+        let handling = self.handler.handle(deadline, Request::from_parts(head, body));
+        let answer = timeout_at(deadline.into(), handling).await;
+        let limit = self.stores.spec().limits.request_body;
+        if let Some(failure) = arrival.and_then(|arrival| arrival.failure(limit)) {
+            return Err(failure);
         }
         match answer {
-            Ok(response) => Ok(response.map(|body| Body::streamed(body, permit))),
-            Err(error) => Err(self.failure(&error, deadline)),
+            Ok(Ok(response)) => Ok(response.map(Body::streamed)),
+            Ok(Err(error)) => Err(self.failure(&error, deadline)),
+            Err(_) => Err(self.late()),
         }
     }
 
@@ -83,14 +86,24 @@ impl Door {
         Failure::Busy { component: spec.id.clone(), limit: spec.limits.instances }
     }
 
-    fn failure(&self, error: &wasmtime::Error, deadline: Instant) -> Failure {
+    fn late(&self) -> Failure {
         let component = self.stores.spec().id.clone();
+        warn!(component, "missed the deadline");
+        Failure::Deadline { component }
+    }
+
+    fn failure(&self, error: &wasmtime::Error, deadline: Instant) -> Failure {
         // A guest that never yields is ended together with its worker, which then cannot say why.
         if error.is::<ExpirationError>() || is_late(error) || Instant::now() >= deadline {
-            warn!(component, "missed the deadline");
-            return Failure::Deadline { component };
+            return self.late();
         }
-        if error.is::<InstantiationError<Instant>>() {
+        let component = self.stores.spec().id.clone();
+        if let Some(InstantiationError { error, .. }) =
+            error.downcast_ref::<InstantiationError<Instant>>()
+        {
+            if is_full(error) {
+                return self.busy();
+            }
             warn!(component, error = format!("{error:#}"), "cannot instantiate");
             return Failure::Instantiation { component };
         }
@@ -103,6 +116,9 @@ impl Door {
 struct Workers {
     pre: ProxyPre<InstanceState>,
     stores: Arc<Stores>,
+    /// A permit for each live instance. One may outlive its request: a guest whose client went
+    /// away, or that still streams, or works on after it answered.
+    live: Arc<Semaphore>,
 }
 
 impl HandlerState for Workers {
@@ -113,6 +129,7 @@ impl HandlerState for Workers {
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Worker>> {
         let limits = &self.stores.spec().limits;
         let deadline = Instant::now() + limits.deadline;
+        let permit = timeout_at(deadline.into(), Arc::clone(&self.live).acquire_owned()).await??;
         let mut store = self.stores.create(deadline)?;
         let proxy = timeout_at(deadline.into(), self.pre.instantiate_async(&mut store)).await??;
         Ok(Instance {
@@ -124,7 +141,11 @@ impl HandlerState for Workers {
                 deadline: limits.deadline,
                 sleep: Box::pin(sleep_until(deadline.into())),
             },
-            state: Worker { component: self.stores.spec().id.clone() },
+            state: Worker {
+                component: self.stores.spec().id.clone(),
+                in_flight: Arc::default(),
+                _permit: permit,
+            },
         })
     }
 }
@@ -156,6 +177,17 @@ impl WorkerExpiration for Expiration {
 
 struct Worker {
     component: String,
+    in_flight: Arc<AtomicUsize>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Counts a request in flight for as long as it lives.
+struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl WorkerState for Worker {
@@ -172,14 +204,19 @@ impl WorkerState for Worker {
         deadline: Instant,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
-        // Of several requests, the last to come ends last.
-        store.data_mut().deadline = deadline;
-        Box::pin(sleep_until(deadline.into()))
+        let state = store.data_mut();
+        let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        state.deadline = if others == 0 { deadline } else { state.deadline.max(deadline) };
+        let in_flight = InFlight(Arc::clone(&self.in_flight));
+        Box::pin(async move {
+            let _in_flight = in_flight;
+            sleep_until(deadline.into()).await;
+        })
     }
 
     fn drop(&self, _store: Store<InstanceState>, result: wasmtime::Result<()>) {
         if let Err(error) = result {
-            warn!(component = self.component, error = format!("{error:#}"), "instance ended");
+            debug!(component = self.component, error = format!("{error:#}"), "instance ended");
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use spinfer_backend::{Error, Tensor, TensorInfo};
 
+/// Axes of a tensor in a message.
+const AXES_SHOWN: usize = 16;
+
 /// The tensors in the graph's order, each checked: named once, of the graph's type and shape, with
 /// as many bytes as its dimensions say.
 pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Tensor>, Error> {
@@ -9,6 +12,7 @@ pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Te
     for (name, tensor) in named {
         let Some(index) = infos.iter().position(|info| info.name == name) else {
             let names: Vec<_> = infos.iter().map(|info| format!("`{}`", info.name)).collect();
+            let name = shortened(&name);
             return invalid(format!("no input `{name}`; the graph has {}", names.join(", ")));
         };
         check(&infos[index], &tensor)?;
@@ -26,6 +30,12 @@ pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Te
         .collect()
 }
 
+/// A guest's own words in a message: it may have given any number of them.
+pub(super) fn shortened(name: &str) -> &str {
+    const MOST: usize = 100;
+    if name.len() <= MOST { name } else { &name[..name.floor_char_boundary(MOST)] }
+}
+
 fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
     let TensorInfo { name, ty, shape } = info;
     if tensor.ty != *ty {
@@ -41,7 +51,7 @@ fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
             let expected: Vec<i64> = shape.iter().map(|a| a.map_or(-1, i64::from)).collect();
             return invalid(format!(
                 "input `{name}` has shape {expected:?} (-1 is any size), not {:?}",
-                tensor.dimensions
+                &tensor.dimensions[..tensor.dimensions.len().min(AXES_SHOWN)]
             ));
         }
     }
@@ -53,7 +63,7 @@ fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
         return invalid(format!(
             "input `{name}`: {} bytes of data do not fill a {ty} tensor of shape {:?}",
             tensor.data.len(),
-            tensor.dimensions
+            &tensor.dimensions[..tensor.dimensions.len().min(AXES_SHOWN)]
         ));
     }
     Ok(())

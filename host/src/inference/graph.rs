@@ -13,23 +13,24 @@ use super::{Error, bind};
 
 /// An inference expected to take longer than this leaves the thread that polls connections. A hop
 /// to another thread and back costs 10-20 microseconds, so for shorter ones it would not pay.
-const INLINE_MICROSECONDS: u32 = 200;
-/// Not measured yet: taken for long.
-const UNKNOWN: u32 = u32::MAX;
+const INLINE_NANOSECONDS: f32 = 200_000.0;
 
 /// A graph, compiled once and shared.
 #[derive(Debug)]
 pub struct LoadedGraph {
     graph: Arc<dyn Graph>,
-    /// Running mean of what an inference takes, in microseconds.
-    mean: AtomicU32,
+    /// What an inference takes, in nanoseconds for each byte of input, as a running mean: the bits
+    /// of an `f32`. Infinite until it is measured. By the byte, as one request may bring one row
+    /// and the next one thousands.
+    pace: AtomicU32,
     /// The compute threads of the process.
     compute_threads: Arc<Semaphore>,
 }
 
 impl LoadedGraph {
     pub(super) fn new(graph: Arc<dyn Graph>, compute_threads: Arc<Semaphore>) -> Self {
-        Self { graph, mean: AtomicU32::new(UNKNOWN), compute_threads }
+        let pace = AtomicU32::new(f32::INFINITY.to_bits());
+        Self { graph, pace, compute_threads }
     }
 
     /// Binds the inputs, runs the graph and names the outputs.
@@ -39,51 +40,63 @@ impl LoadedGraph {
         deadline: Instant,
     ) -> Result<Vec<(String, Tensor)>, Error> {
         let inputs = bind(self.graph.inputs(), inputs)?;
-        let outputs = if self.mean.load(Ordering::Relaxed) <= INLINE_MICROSECONDS {
+        let outputs = if self.is_short(&inputs) {
             self.run(inputs)?
         } else {
             let graph = Arc::clone(self);
-            on_compute_thread(&self.compute_threads, deadline, move || graph.run(inputs)).await??
+            let running = on_compute_thread(&self.compute_threads, move || graph.run(inputs));
+            timeout_at(deadline.into(), running).await.map_err(|_| Error::Timeout)???
         };
         let names = self.graph.outputs().iter().map(|info| info.name.clone());
         Ok(names.zip(outputs).collect())
     }
 
+    fn is_short(&self, inputs: &[Tensor]) -> bool {
+        f32::from_bits(self.pace.load(Ordering::Relaxed)) * size(inputs) <= INLINE_NANOSECONDS
+    }
+
     fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+        let size = size(&inputs);
         let start = Instant::now();
-        let result = without_panic(|| self.graph.compute(inputs));
-        let took = u32::try_from(start.elapsed().as_micros()).unwrap_or(UNKNOWN - 1);
+        let outputs = without_panic(|| self.graph.compute(inputs))?;
+        if outputs.len() != self.graph.outputs().len() {
+            return Err(BackendError::Runtime(format!(
+                "the backend gave {} outputs",
+                outputs.len()
+            )));
+        }
         // Two threads may overwrite each other's mean: either is good enough.
-        let mean = self.mean.load(Ordering::Relaxed);
-        self.mean.store(next_mean(mean, took), Ordering::Relaxed);
-        result
+        let mean = f32::from_bits(self.pace.load(Ordering::Relaxed));
+        let mean = next_mean(mean, start.elapsed().as_secs_f32() * 1e9 / size);
+        self.pace.store(mean.to_bits(), Ordering::Relaxed);
+        Ok(outputs)
     }
 }
 
-/// An exponential mean over about the last eight.
-fn next_mean(mean: u32, sample: u32) -> u32 {
-    if mean == UNKNOWN { sample } else { mean - mean / 8 + sample / 8 }
+/// Bytes of input, at least one.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn size(inputs: &[Tensor]) -> f32 {
+    inputs.iter().map(|tensor| tensor.data.len()).sum::<usize>().max(1) as f32
 }
 
-/// Runs `work` where it may take long, once a compute thread is free. At the deadline the caller
-/// goes on without it; a computation that has begun runs to its end and then frees its thread.
+/// An exponential mean over about the last eight.
+fn next_mean(mean: f32, sample: f32) -> f32 {
+    if mean.is_finite() { mean + (sample - mean) / 8.0 } else { sample }
+}
+
+/// Runs `work` where it may take long, once a compute thread is free. Whoever stops waiting goes on
+/// without it; work that has begun runs to its end and then frees its thread.
 pub(super) async fn on_compute_thread<T: Send + 'static>(
     threads: &Arc<Semaphore>,
-    deadline: Instant,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    let threads = Arc::clone(threads);
-    let working = async {
-        let thread = threads.acquire_owned().await.map_err(|_| Error::Timeout)?;
-        let work = move || {
-            let _thread = thread;
-            work()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|e| {
-            Error::Backend(BackendError::Runtime(format!("a compute thread failed: {e}")))
-        })
+    let failed = |e: String| BackendError::Runtime(format!("a compute thread failed: {e}"));
+    let thread = Arc::clone(threads).acquire_owned().await.map_err(|e| failed(e.to_string()))?;
+    let work = move || {
+        let _thread = thread;
+        work()
     };
-    timeout_at(deadline.into(), working).await.map_err(|_| Error::Timeout)?
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|e| failed(e.to_string()))?)
 }
 
 /// A backend's panic is its error, not the host's end.
@@ -111,6 +124,7 @@ mod tests {
 
     #[derive(Debug)]
     enum Fake {
+        Quick,
         Panics,
         Hangs(Arc<Notify>),
     }
@@ -126,6 +140,7 @@ mod tests {
 
         fn compute(&self, _: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
             match self {
+                Self::Quick => Ok(Vec::new()),
                 Self::Panics => panic!("on purpose"),
                 Self::Hangs(release) => {
                     tokio::runtime::Handle::current().block_on(release.notified());
@@ -170,8 +185,25 @@ mod tests {
 
     #[test]
     fn the_mean_follows_what_is_measured() {
-        assert_eq!(next_mean(UNKNOWN, 900), 900);
-        let mean = (0..50).fold(900, |mean, _| next_mean(mean, 16));
-        assert!(mean < 32, "{mean}");
+        assert_eq!(next_mean(f32::INFINITY, 900.0), 900.0);
+        let mean = (0..50).fold(900.0, |mean, _| next_mean(mean, 16.0));
+        assert!((16.0..32.0).contains(&mean), "{mean}");
+    }
+
+    #[tokio::test]
+    async fn a_graph_is_short_once_measured_and_only_for_small_inputs() {
+        let graph = loaded(Fake::Quick);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        assert!(!graph.is_short(&[]), "not measured yet");
+        for _ in 0..100 {
+            graph.compute(Vec::new(), deadline).await.unwrap();
+        }
+        assert!(graph.is_short(&[]));
+        let bytes = |count| Tensor {
+            dimensions: Vec::new(),
+            ty: spinfer_backend::TensorType::U8,
+            data: vec![0; count],
+        };
+        assert!(!graph.is_short(&[bytes(100 << 20)]), "as many times longer as it is larger");
     }
 }

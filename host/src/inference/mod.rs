@@ -23,6 +23,8 @@ pub enum Error {
     NotFound(String),
     #[error("{0}")]
     TooLarge(String),
+    #[error("{0}")]
+    Security(String),
     #[error("the inference did not finish before the request's deadline")]
     Timeout,
 }

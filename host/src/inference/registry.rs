@@ -9,19 +9,21 @@ use std::time::Instant;
 use sha2::{Digest, Sha256};
 use spinfer_backend::{Backend, Encoding, Error as BackendError, ExecutionTarget};
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 use tracing::info;
 
 use super::Error;
+use super::bind::shortened;
 use super::graph::{LoadedGraph, on_compute_thread, without_panic};
 use super::mounts::{Mounts, hex, read_graph};
 
 /// Loading happens under this lock, so that concurrent first requests share one load.
-type Slot = Arc<tokio::sync::Mutex<Weak<LoadedGraph>>>;
+type Slot<T> = Arc<tokio::sync::Mutex<T>>;
 
 /// Every graph in use, by the SHA-256 of its bytes.
 pub struct Registry {
     backends: Vec<Arc<dyn Backend>>,
-    graphs: Mutex<HashMap<[u8; 32], Slot>>,
+    graphs: Mutex<HashMap<[u8; 32], Slot<Weak<LoadedGraph>>>>,
     compute_threads: Arc<Semaphore>,
 }
 
@@ -42,16 +44,22 @@ impl Registry {
         }
     }
 
-    /// Loads a graph from its bytes, or shares the one that is loaded.
+    /// Loads a graph from its bytes, or shares the one that is loaded. A load that has begun is
+    /// finished and kept, even if who asked for it cannot wait.
     pub async fn load(
-        &self,
+        self: &Arc<Self>,
         bytes: Vec<u8>,
         encoding: Encoding,
         target: ExecutionTarget,
         deadline: Instant,
     ) -> Result<Arc<LoadedGraph>, Error> {
-        let digest = Sha256::digest(&bytes).into();
-        self.load_digest(digest, bytes, encoding, target, deadline).await
+        let registry = Arc::clone(self);
+        finish(deadline, async move {
+            let hash = move || (Sha256::digest(&bytes).into(), bytes);
+            let (digest, bytes) = on_compute_thread(&registry.compute_threads, hash).await?;
+            registry.load_digest(digest, bytes, encoding, target).await
+        })
+        .await
     }
 
     async fn load_digest(
@@ -60,7 +68,6 @@ impl Registry {
         bytes: Vec<u8>,
         encoding: Encoding,
         target: ExecutionTarget,
-        deadline: Instant,
     ) -> Result<Arc<LoadedGraph>, Error> {
         let backend = self.backends.iter().find(|b| b.supports(encoding, target)).cloned();
         let backend = backend.ok_or_else(|| {
@@ -74,14 +81,14 @@ impl Registry {
         let start = Instant::now();
         let name = backend.name();
         let work = move || without_panic(|| backend.load(&bytes, encoding));
-        let graph = on_compute_thread(&self.compute_threads, deadline, work).await??;
+        let graph = on_compute_thread(&self.compute_threads, work).await??;
         let graph = Arc::new(LoadedGraph::new(graph, Arc::clone(&self.compute_threads)));
         *loaded = Arc::downgrade(&graph);
         info!(sha256 = hex(&digest[..6]), backend = name, took = ?start.elapsed(), "graph loaded");
         Ok(graph)
     }
 
-    fn slot(&self, digest: [u8; 32]) -> Slot {
+    fn slot(&self, digest: [u8; 32]) -> Slot<Weak<LoadedGraph>> {
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         // Slots of graphs nobody holds any more, and nobody is loading.
         graphs.retain(|_, slot| {
@@ -92,12 +99,24 @@ impl Registry {
     }
 }
 
+/// Waits for `loading` until `deadline`; it goes on without us after that.
+async fn finish<T: Send + 'static>(
+    deadline: Instant,
+    loading: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match timeout_at(deadline.into(), tokio::spawn(loading)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(e)) => Err(BackendError::Runtime(format!("loading failed: {e}")).into()),
+        Err(_) => Err(Error::Timeout),
+    }
+}
+
 /// The models one component may load by name: those in its mounts.
 #[derive(Debug)]
 pub struct Models {
     registry: Arc<Registry>,
     mounts: Mounts,
-    loaded: Mutex<HashMap<String, Arc<LoadedGraph>>>,
+    loaded: Mutex<HashMap<String, Slot<Option<Arc<LoadedGraph>>>>>,
 }
 
 impl Models {
@@ -107,38 +126,54 @@ impl Models {
     }
 
     #[must_use]
-    pub fn registry(&self) -> &Registry {
+    pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// The graph of `/models/<name>/model.onnx` in the component's mounts.
+    /// The names of the models that are mounted one by one.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.mounts.models().map(|(name, _)| name)
+    }
+
+    /// The graph of `/models/<name>/model.onnx` in the component's mounts. A load that has begun
+    /// is finished and kept, even if who asked for it cannot wait.
     pub async fn load_by_name(
         &self,
         name: &str,
         deadline: Instant,
     ) -> Result<Arc<LoadedGraph>, Error> {
-        if let Some(graph) = self.loaded().get(name) {
-            return Ok(Arc::clone(graph));
-        }
         let Some(folder) = self.mounts.model_folder(name) else {
-            let names: Vec<_> = self.mounts.models().map(|(name, _)| format!("`{name}`")).collect();
+            let names: Vec<_> = self.names().map(|name| format!("`{name}`")).collect();
             return Err(Error::NotFound(format!(
-                "no model `{name}`: this component's files mount {}",
+                "no model `{}`: this component's files mount {}",
+                shortened(name),
                 if names.is_empty() { "none".to_owned() } else { names.join(", ") }
             )));
         };
-        let threads = &self.registry.compute_threads;
-        let read = on_compute_thread(threads, deadline, move || read_graph(&folder)).await?;
-        let (bytes, digest) = read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
-        let graph = self
-            .registry
-            .load_digest(digest, bytes, Encoding::Onnx, ExecutionTarget::Cpu, deadline)
-            .await?;
-        self.loaded().insert(name.to_owned(), Arc::clone(&graph));
-        Ok(graph)
+        let slot = Arc::clone(self.loaded().entry(name.to_owned()).or_default());
+        if let Ok(loaded) = slot.try_lock()
+            && let Some(graph) = &*loaded
+        {
+            return Ok(Arc::clone(graph));
+        }
+        let registry = Arc::clone(&self.registry);
+        finish(deadline, async move {
+            let mut loaded = slot.lock().await;
+            if let Some(graph) = &*loaded {
+                return Ok(Arc::clone(graph));
+            }
+            let read = on_compute_thread(&registry.compute_threads, move || read_graph(&folder));
+            let (bytes, digest) =
+                read.await?.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
+            let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+            let graph = registry.load_digest(digest, bytes, encoding, target).await?;
+            *loaded = Some(Arc::clone(&graph));
+            Ok(graph)
+        })
+        .await
     }
 
-    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<LoadedGraph>>> {
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<String, Slot<Option<Arc<LoadedGraph>>>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,11 +184,16 @@ mod tests {
     use std::time::Duration;
 
     use spinfer_backend::{Graph, Tensor, TensorInfo};
+    use tokio::sync::Notify;
 
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Counting(AtomicUsize);
+    struct Counting {
+        loads: AtomicUsize,
+        /// Lets a slow load end.
+        release: Notify,
+    }
 
     impl Backend for Counting {
         fn name(&self) -> &'static str {
@@ -165,9 +205,13 @@ mod tests {
         }
 
         fn load(&self, bytes: &[u8], _: Encoding) -> Result<Arc<dyn Graph>, BackendError> {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            self.loads.fetch_add(1, Ordering::SeqCst);
             match bytes {
                 b"panic" => panic!("on purpose"),
+                b"slow" => {
+                    tokio::runtime::Handle::current().block_on(self.release.notified());
+                    Ok(Arc::new(Empty))
+                }
                 b"bad" => Err(BackendError::InvalidEncoding("bad".into())),
                 _ => Ok(Arc::new(Empty)),
             }
@@ -200,7 +244,7 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
-    async fn load(registry: &Registry, bytes: &[u8]) -> Result<Arc<LoadedGraph>, Error> {
+    async fn load(registry: &Arc<Registry>, bytes: &[u8]) -> Result<Arc<LoadedGraph>, Error> {
         registry.load(bytes.to_vec(), Encoding::Onnx, ExecutionTarget::Cpu, later()).await
     }
 
@@ -217,7 +261,7 @@ mod tests {
         for ask in asking {
             graphs.push(ask.await.unwrap());
         }
-        assert_eq!(backend.0.load(Ordering::SeqCst), 1);
+        assert_eq!(backend.loads.load(Ordering::SeqCst), 1);
         assert!(graphs.iter().all(|graph| Arc::ptr_eq(graph, &graphs[0])));
     }
 
@@ -229,7 +273,7 @@ mod tests {
         }
         assert!(registry.graphs.lock().unwrap().len() <= 2);
         drop(load(&registry, &[0]).await.unwrap());
-        assert_eq!(backend.0.load(Ordering::SeqCst), 11, "loaded again");
+        assert_eq!(backend.loads.load(Ordering::SeqCst), 11, "loaded again");
     }
 
     #[tokio::test]
@@ -240,6 +284,23 @@ mod tests {
             assert!(load(&registry, bytes).await.is_err());
         }
         assert!(load(&registry, b"good").await.is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_load_nobody_waits_for_is_finished_and_kept() {
+        let (backend, registry) = registry();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("model.onnx"), b"slow").unwrap();
+        let mut mounts = Mounts::default();
+        mounts.add("/models/m".into(), dir.path().to_owned());
+        let models = Models::new(registry, mounts);
+        for _ in 0..3 {
+            let soon = Instant::now() + Duration::from_millis(10);
+            assert!(matches!(models.load_by_name("m", soon).await, Err(Error::Timeout)));
+        }
+        backend.release.notify_one();
+        assert!(models.load_by_name("m", later()).await.is_ok());
+        assert_eq!(backend.loads.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
@@ -264,7 +325,7 @@ mod tests {
         let a = one.load_by_name("m", later()).await.unwrap();
         let b = two.load_by_name("m", later()).await.unwrap();
         assert!(Arc::ptr_eq(&a, &b));
-        assert_eq!(backend.0.load(Ordering::SeqCst), 1);
+        assert_eq!(backend.loads.load(Ordering::SeqCst), 1);
         let error = one.load_by_name("other", later()).await.unwrap_err().to_string();
         assert!(error.contains("no model `other`: this component's files mount `m`"), "{error}");
     }
