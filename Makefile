@@ -12,13 +12,13 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 up: components ## build everything and serve the example application on 127.0.0.1:3000
-	$(call say,"building the host (15 minutes the first time)")
+	$(call say,"building the host (about ten minutes the first time)")
 	cargo build --release --locked --workspace --bin spinfer
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
 test: target cc ## build what the tests need, then run them all
-	$(call say,"building the host and the tests (15 minutes the first time)")
+	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
 	@if cargo nextest --version >/dev/null 2>&1; then \

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
-use spinfer_backend::{Backend, Encoding, Error as BackendError, ExecutionTarget};
+use spinfer_backend::{Backend, Encoding, Error as BackendError, ExecutionTarget, Graph};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tracing::info;
@@ -22,6 +22,7 @@ type Slot<T> = Arc<tokio::sync::Mutex<T>>;
 
 /// Every graph in use, by the SHA-256 of its bytes.
 pub struct Registry {
+    /// In the order they are asked: the quick and narrow before the general.
     backends: Vec<Arc<dyn Backend>>,
     graphs: Mutex<HashMap<[u8; 32], Slot<Weak<LoadedGraph>>>>,
     compute_threads: Arc<Semaphore>,
@@ -69,19 +70,16 @@ impl Registry {
         encoding: Encoding,
         target: ExecutionTarget,
     ) -> Result<Arc<LoadedGraph>, Error> {
-        let backend = self.backends.iter().find(|b| b.supports(encoding, target)).cloned();
-        let backend = backend.ok_or_else(|| {
-            BackendError::Unsupported(format!("no backend runs {encoding:?} on {target:?}"))
-        })?;
+        let backends: Vec<_> =
+            self.backends.iter().filter(|b| b.supports(encoding, target)).cloned().collect();
         let slot = self.slot(digest);
         let mut loaded = slot.lock().await;
         if let Some(graph) = loaded.upgrade() {
             return Ok(graph);
         }
         let start = Instant::now();
-        let name = backend.name();
-        let work = move || without_panic(|| backend.load(&bytes, encoding));
-        let graph = on_compute_thread(&self.compute_threads, work).await??;
+        let work = move || load_with_first(&backends, &bytes, encoding, target);
+        let (name, graph) = on_compute_thread(&self.compute_threads, work).await??;
         let graph = Arc::new(LoadedGraph::new(graph, Arc::clone(&self.compute_threads)));
         *loaded = Arc::downgrade(&graph);
         info!(sha256 = hex(&digest[..6]), backend = name, took = ?start.elapsed(), "graph loaded");
@@ -97,6 +95,29 @@ impl Registry {
         });
         Arc::clone(graphs.entry(digest).or_default())
     }
+}
+
+/// The graph, and the name of the first backend that has all it needs.
+fn load_with_first(
+    backends: &[Arc<dyn Backend>],
+    bytes: &[u8],
+    encoding: Encoding,
+    target: ExecutionTarget,
+) -> Result<(&'static str, Arc<dyn Graph>), BackendError> {
+    let mut refusals = Vec::new();
+    for backend in backends {
+        match without_panic(|| backend.load(bytes, encoding)) {
+            Err(BackendError::Unsupported(why)) => {
+                refusals.push(format!("{}: {why}", backend.name()));
+            }
+            result => return Ok((backend.name(), result?)),
+        }
+    }
+    Err(BackendError::Unsupported(if refusals.is_empty() {
+        format!("no backend runs {encoding:?} on {target:?}")
+    } else {
+        refusals.join("; ")
+    }))
 }
 
 /// Waits for `loading` until `deadline`; it goes on without us after that.
@@ -183,7 +204,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use spinfer_backend::{Graph, Tensor, TensorInfo};
+    use spinfer_backend::{Tensor, TensorInfo};
     use tokio::sync::Notify;
 
     use super::*;
@@ -215,6 +236,24 @@ mod tests {
                 b"bad" => Err(BackendError::InvalidEncoding("bad".into())),
                 _ => Ok(Arc::new(Empty)),
             }
+        }
+    }
+
+    /// Has not what any graph needs.
+    #[derive(Debug)]
+    struct Narrow;
+
+    impl Backend for Narrow {
+        fn name(&self) -> &'static str {
+            "narrow"
+        }
+
+        fn supports(&self, _: Encoding, _: ExecutionTarget) -> bool {
+            true
+        }
+
+        fn load(&self, _: &[u8], _: Encoding) -> Result<Arc<dyn Graph>, BackendError> {
+            Err(BackendError::Unsupported("operator X".into()))
         }
     }
 
@@ -309,6 +348,17 @@ mod tests {
         let target = ExecutionTarget::Gpu;
         let error = registry.load(Vec::new(), Encoding::Onnx, target, later()).await.unwrap_err();
         assert!(error.to_string().contains("no backend runs Onnx on Gpu"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_first_backend_that_has_what_a_graph_needs_gets_it() {
+        let general = Arc::new(Counting::default());
+        let registry = Arc::new(Registry::new(vec![Arc::new(Narrow), general.clone()], 1));
+        assert!(load(&registry, b"graph").await.is_ok());
+        assert_eq!(general.loads.load(Ordering::SeqCst), 1);
+        let narrow = Arc::new(Registry::new(vec![Arc::new(Narrow)], 1));
+        let error = load(&narrow, b"graph").await.unwrap_err().to_string();
+        assert_eq!(error, "narrow: operator X");
     }
 
     #[tokio::test]
