@@ -7,6 +7,7 @@
 use spinfer_backend::Error;
 
 use crate::dense::Dense;
+use crate::post_transform::logistic;
 use crate::rows::RowOp;
 use crate::tree::{Classifier, Regressor};
 
@@ -53,24 +54,83 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Copies columns to the columns from `at` on of `to`.
-    Copy { from: Columns, to: Columns, at: usize },
-    DoubleToFloat { from: Columns, to: Columns },
-    IntToFloat { from: Columns, to: Columns },
-    FloatToInt { from: Columns, to: Columns },
+    Copy {
+        from: Columns,
+        to: Columns,
+        at: usize,
+    },
+    DoubleToFloat {
+        from: Columns,
+        to: Columns,
+    },
+    IntToFloat {
+        from: Columns,
+        to: Columns,
+    },
+    FloatToInt {
+        from: Columns,
+        to: Columns,
+    },
     /// `Scaler` of FP64: `(x - offset) * scale` in FP64, then rounded.
-    ScaleDoubles { from: Columns, to: Columns, offset: Vec<f32>, scale: Vec<f32> },
-    Dense { from: Columns, to: Columns, dense: Dense },
-    Rows { at: Columns, op: RowOp },
+    ScaleDoubles {
+        from: Columns,
+        to: Columns,
+        offset: Vec<f32>,
+        scale: Vec<f32>,
+    },
+    Dense {
+        from: Columns,
+        to: Columns,
+        dense: Dense,
+    },
+    Rows {
+        at: Columns,
+        op: RowOp,
+    },
     /// The label of each row of a linear classifier's scores.
-    Label { from: Columns, to: Columns, labels: Labels },
-    /// One score `s` becomes two: `1 - s`, `s`.
-    Complement { from: Columns, to: Columns },
-    Regress { from: Columns, to: Columns, trees: Regressor<f32> },
-    RegressDoubles { from: Columns, to: Columns, trees: Regressor<f64> },
-    Classify { from: Columns, labels: Columns, to: Columns, trees: Classifier<f32> },
-    ClassifyDoubles { from: Columns, labels: Columns, to: Columns, trees: Classifier<f64> },
-    ArgMax { from: Columns, to: Columns, last: bool },
-    Lookup { from: Columns, to: Columns, table: Vec<i64> },
+    Label {
+        from: Columns,
+        to: Columns,
+        labels: Labels,
+    },
+    /// One score `s` becomes two: `f(-s), f(s)`, `f` being the logistic function, or `1 - s, s`.
+    TwoClasses {
+        from: Columns,
+        to: Columns,
+        logistic: bool,
+    },
+    Regress {
+        from: Columns,
+        to: Columns,
+        trees: Regressor<f32>,
+    },
+    RegressDoubles {
+        from: Columns,
+        to: Columns,
+        trees: Regressor<f64>,
+    },
+    Classify {
+        from: Columns,
+        labels: Columns,
+        to: Columns,
+        trees: Classifier<f32>,
+    },
+    ClassifyDoubles {
+        from: Columns,
+        labels: Columns,
+        to: Columns,
+        trees: Classifier<f64>,
+    },
+    ArgMax {
+        from: Columns,
+        to: Columns,
+        last: bool,
+    },
+    Lookup {
+        from: Columns,
+        to: Columns,
+        table: Vec<i64>,
+    },
 }
 
 /// How a linear classifier names its classes.
@@ -164,10 +224,10 @@ impl Step {
                 let rows = area.of(floats, *from).chunks_exact(from.width);
                 rows.zip(area.of_mut(ints, *to)).for_each(|(row, label)| *label = labels.of(row));
             }
-            Self::Complement { from, to } => {
+            Self::TwoClasses { from, to, logistic: f } => {
                 let (x, y) = area.pair(floats, *from, *to);
-                for (x, y) in x.iter().zip(y.as_chunks_mut().0) {
-                    *y = [1.0 - x, *x];
+                for (&x, y) in x.iter().zip(y.as_chunks_mut().0) {
+                    *y = if *f { [logistic(-x), logistic(x)] } else { [1.0 - x, x] };
                 }
             }
             Self::Regress { from, to, trees } => {

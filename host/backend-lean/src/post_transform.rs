@@ -91,12 +91,9 @@ fn softmax_zero(scores: &mut [f32]) {
 fn probit(x: f32) -> f32 {
     /// Winitzki's constant, "A handy approximation for the error function and its inverse" (2008).
     const A: f32 = 0.147;
-    /// As the reference writes it; the last bits count.
-    #[expect(clippy::approx_constant, reason = "the reference's pi")]
-    const PI: f32 = 3.14159;
     let y = 2.0 * x - 1.0;
     let log = ((1.0 - y) * (1.0 + y)).ln();
-    let v = 2.0 / (PI * A) + 0.5 * log;
+    let v = 2.0 / (std::f32::consts::PI * A) + 0.5 * log;
     let root = (-v + (v * v - 1.0 / A * log).sqrt()).sqrt();
     std::f32::consts::SQRT_2 * if y < 0.0 { -root } else { root }
 }

@@ -14,7 +14,10 @@ pub(crate) enum RowOp {
     /// `x op c`, or `c op x`, with one constant for each column or one for all.
     Arithmetic(Arithmetic, Vec<f32>),
     /// `(x - offset) * scale`, `ai.onnx.ml` 1.
-    Scale { offset: Vec<f32>, scale: Vec<f32> },
+    Scale {
+        offset: Vec<f32>,
+        scale: Vec<f32>,
+    },
     Normalize(Norm),
     Post(PostTransform),
 }
@@ -48,7 +51,9 @@ impl RowOp {
     /// Applies the operator to rows of `width` values.
     pub(crate) fn run(&self, x: &mut [f32], width: usize) {
         match self {
-            Self::Relu => x.iter_mut().for_each(|x| *x = if *x > 0.0 || x.is_nan() { *x } else { 0.0 }),
+            Self::Relu => {
+                x.iter_mut().for_each(|x| *x = if *x > 0.0 || x.is_nan() { *x } else { 0.0 })
+            }
             Self::LeakyRelu(alpha) => {
                 x.iter_mut().for_each(|x| *x = if *x >= 0.0 { *x } else { alpha * *x });
             }

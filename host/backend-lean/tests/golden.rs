@@ -81,9 +81,8 @@ fn an_empty_batch_gives_empty_outputs() {
 /// 1,000 rows are many blocks; each row gives what it gives alone.
 #[test]
 fn a_row_of_a_large_batch_gives_what_it_gives_alone() {
-    let rows: Vec<[f32; 4]> = (0..1000u16)
-        .map(|i| [4.0, 2.0, 1.0, 0.1].map(|x| x + f32::from(i % 37) * 0.1))
-        .collect();
+    let rows: Vec<[f32; 4]> =
+        (0..1000u16).map(|i| [4.0, 2.0, 1.0, 0.1].map(|x| x + f32::from(i % 37) * 0.1)).collect();
     for version in [1, 2] {
         let graph = load(&format!("models/iris-classifier/{version}/model.onnx")).unwrap();
         let batch = graph.compute(vec![iris(rows.as_flattened())]).unwrap();

@@ -50,10 +50,7 @@ fn dense(
     Ok(Dense::new((inputs, outputs), |k, j| weights[j * inputs + k], bias))
 }
 
-pub(super) fn linear_regressor<'a>(
-    builder: &mut Builder<'a>,
-    node: &'a Node,
-) -> Result<(), Error> {
+pub(super) fn linear_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
     let attributes = Attributes(node);
     let input = builder.rounded(node, 0)?;
     let targets = usize::try_from(attributes.int("targets", 1)).unwrap_or(0);
@@ -68,8 +65,8 @@ pub(super) fn linear_regressor<'a>(
     builder.name(output_name(node, 0)?, output)
 }
 
-/// The number of scores is that of the intercepts, as in ONNX Runtime. One score for two classes
-/// is that of the second: `1 - s, s`.
+/// The number of scores is that of the intercepts, as in ONNX Runtime. One score `s` for two classes
+/// is that of the second: `1 - s, s`, or of LOGISTIC `f(-s), f(s)`.
 pub(super) fn linear_classifier<'a>(
     builder: &mut Builder<'a>,
     node: &'a Node,
@@ -86,7 +83,7 @@ pub(super) fn linear_classifier<'a>(
     let post = PostTransform::read(attributes)?;
     let labels = match (count, names) {
         (1, &[negative, positive]) => Labels::Sign([negative, positive]),
-        (1, _) => Labels::Sign([0, 1]),
+        (1, _) => return Err(invalid(node, "one score needs two labels")),
         _ if names.len() < count => {
             return Err(invalid(node, format_args!("{} labels for {count} scores", names.len())));
         }
@@ -97,12 +94,13 @@ pub(super) fn linear_classifier<'a>(
     let (from, to) = (scores.columns, label.columns);
     builder.plan.steps.push(Step::Dense { from: input.columns, to: from, dense });
     builder.plan.steps.push(Step::Label { from, to, labels });
-    let scores = if count == 1 && names.len() == 2 {
+    let scores = if count == 1 {
         if post == PostTransform::Probit {
             return Err(unsupported(node, "PROBIT of one score for two classes is undefined"));
         }
         let both = builder.new_value(node, TensorType::Fp32, &[2])?;
-        builder.plan.steps.push(Step::Complement { from, to: both.columns });
+        let logistic = post == PostTransform::Logistic;
+        builder.plan.steps.push(Step::TwoClasses { from, to: both.columns, logistic });
         both
     } else {
         if post != PostTransform::None {
@@ -134,9 +132,7 @@ pub(super) fn scaler<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<()
     let widen = |name| match Attributes(node).floats(name) {
         [one] => Ok(vec![*one; width]),
         many if many.len() == width => Ok(many.to_vec()),
-        other => {
-            Err(invalid(node, format_args!("{} of {name} for {width} features", other.len())))
-        }
+        other => Err(invalid(node, format_args!("{} of {name} for {width} features", other.len()))),
     };
     let (offset, scale) = (widen("offset")?, widen("scale")?);
     if input.arena() == Arena::Doubles {
@@ -168,10 +164,7 @@ pub(super) fn tree_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> R
     builder.name(output_name(node, 0)?, output)
 }
 
-pub(super) fn tree_classifier<'a>(
-    builder: &mut Builder<'a>,
-    node: &'a Node,
-) -> Result<(), Error> {
+pub(super) fn tree_classifier<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
     let input = builder.matrix(node, 0)?;
     let width = input.columns.width;
     let label = builder.new_value(node, TensorType::I64, &[])?;

@@ -78,7 +78,8 @@ pub(super) fn reshape<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(
         let width = tail.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis))?;
         (batch_kept && width == value.columns.width).then_some(tail)
     });
-    value.tail = tail.ok_or_else(|| unsupported(node, "its shape is not the batch and the rest"))?;
+    value.tail =
+        tail.ok_or_else(|| unsupported(node, "its shape is not the batch and the rest"))?;
     value.transposed = false;
     builder.name(output_name(node, 0)?, value)
 }

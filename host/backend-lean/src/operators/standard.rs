@@ -19,7 +19,9 @@ fn matrix(node: &Node, constant: Option<&Constant>) -> Result<(usize, usize, Vec
         (&[rows, columns], Some(values)) if !values.is_empty() => {
             Ok((rows, columns, values.to_vec()))
         }
-        (dims, _) => Err(unsupported(node, format_args!("its constant has shape {dims:?}, or type"))),
+        (dims, _) => {
+            Err(unsupported(node, format_args!("its constant has shape {dims:?}, or type")))
+        }
     }
 }
 

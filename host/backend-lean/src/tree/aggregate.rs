@@ -7,7 +7,10 @@
 //! | --- | --- |
 //! | SUM | `sum(v) + b[j]` |
 //! | AVERAGE | `sum(v) / trees + b[j]` |
-//! | MIN, MAX | `min(v) + b[j]`, `max(v) + b[j]`; `b[j]` where `v` is empty |
+//! | MIN, MAX | `min(v) + b[j]`, `max(v) + b[j]` |
+//!
+//! Of several targets, one that no leaf voted for is 0, its base value left out. A single target
+//! is its base value then.
 //!
 //! Then the post-transform; of a regressor with one target only PROBIT applies. A classifier sums.
 //! Its label is the class with the greatest sum, the first of equals. Two classes follow rules of
@@ -40,6 +43,11 @@ impl<T: Real> Score<T> {
     fn add(&mut self, weight: T) {
         self.value += weight;
         self.voted = true;
+    }
+
+    /// The score as it is written: 0 if there were no votes, whatever was added to it since.
+    fn output(self) -> f32 {
+        if self.voted { self.value.to_f32() } else { 0.0 }
     }
 
     fn replace_if(&mut self, weight: T, better: bool) {
@@ -107,7 +115,8 @@ impl<T: Real> Regressor<T> {
             let average = self.aggregate == Aggregate::Average;
             let value = if average { score.value / trees } else { score.value };
             let base = self.base.get(j).copied().unwrap_or_default();
-            *out = (value + base).to_f32();
+            let counts = score.voted || self.targets == 1;
+            *out = if counts { (value + base).to_f32() } else { 0.0 };
         }
         if let [single] = out {
             *single = self.post.single(*single);
@@ -165,7 +174,7 @@ impl<T: Real> Classifier<T> {
         }
         let mut best: Option<(usize, T)> = None;
         for (class, (score, out)) in scores.iter().zip(out.iter_mut()).enumerate() {
-            *out = score.value.to_f32();
+            *out = score.output();
             if score.voted && best.is_none_or(|(_, value)| score.value > value) {
                 best = Some((class, score.value));
             }
@@ -190,8 +199,9 @@ impl<T: Real> Classifier<T> {
     /// 2. The label is decided by `s1` if class 1 was voted for, else by `s0`. Where leaves vote
     ///    for one class only, it is the second label above 0.5 if no weight is negative, above 0
     ///    otherwise. Where they vote for both it is 1 above 0, else 0.
-    /// 3. With two scores the post-transform applies to both. A single score `s` becomes
-    ///    `1 - s, s` if no weight is negative; else `-s, s`, or of LOGISTIC `f(-s), f(s)`.
+    /// 3. With two scores the post-transform applies to both; a class not voted for has 0. A
+    ///    single score `s` becomes `f(-s), f(s)` of LOGISTIC; else `1 - s, s` if no weight is
+    ///    negative, else `-s, s`.
     fn two_classes(&self, mut first: Score<T>, mut second: Score<T>, out: [&mut f32; 2]) -> i64 {
         let zero = T::default();
         let mut single = !second.voted;
@@ -219,25 +229,25 @@ impl<T: Real> Classifier<T> {
             (false, _) => i64::from(positive),
         };
         let row = if !single {
-            let mut row = [first.value.to_f32(), second.value.to_f32()];
+            let mut row = [first.output(), second.output()];
             self.post.row(&mut row);
             row
         } else {
-            self.single_score(first.value)
+            self.single_score(first)
         };
         *out[0] = row[0];
         *out[1] = row[1];
         label
     }
 
-    fn single_score(&self, score: T) -> [f32; 2] {
-        let s = score.to_f32();
+    fn single_score(&self, score: Score<T>) -> [f32; 2] {
+        let s = score.output();
         match self.post {
             // Undefined by the reference, which leaves the second score unwritten.
+            _ if !self.binary && !self.base.is_empty() => [self.post.single(s), 0.0],
             PostTransform::Probit => [self.post.single(s), 0.0],
-            _ if self.binary && self.all_positive => [(T::HALF + T::HALF + -score).to_f32(), s],
-            _ if !self.binary && !self.base.is_empty() => [s, 0.0],
             PostTransform::Logistic => [logistic(-s), logistic(s)],
+            _ if self.binary && self.all_positive => [1.0 - s, s],
             PostTransform::None | PostTransform::Softmax | PostTransform::SoftmaxZero => [-s, s],
         }
     }

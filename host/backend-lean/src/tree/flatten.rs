@@ -81,11 +81,8 @@ pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat
                 continue;
             }
             let swap = node.mode == Mode::Neq;
-            let children = if swap {
-                [node.on_true, node.on_false]
-            } else {
-                [node.on_false, node.on_true]
-            };
+            let children =
+                if swap { [node.on_true, node.on_false] } else { [node.on_false, node.on_true] };
             let child = flat.place(children[0])?;
             flat.place(children[1])?;
             queue.extend(children);

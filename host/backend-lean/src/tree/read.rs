@@ -6,10 +6,10 @@
 
 use spinfer_backend::Error;
 
+use super::Real;
 use super::aggregate::{Aggregate, Classifier, Regressor};
 use super::evaluate::{Forest, Vote};
 use super::flatten::{Mode, NAN_IS_TRUE, RawNode, flatten};
-use super::Real;
 use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
 use crate::onnx::Node;
 use crate::post_transform::PostTransform;
@@ -18,12 +18,10 @@ use crate::post_transform::PostTransform;
 const MAX_TARGETS: usize = 1 << 16;
 
 /// Reads a `TreeEnsembleClassifier` for rows of `width` features.
-pub(crate) fn classifier<T: Thresholds>(
-    node: &Node,
-    width: usize,
-) -> Result<Classifier<T>, Error> {
+pub(crate) fn classifier<T: Thresholds>(node: &Node, width: usize) -> Result<Classifier<T>, Error> {
     let attributes = Attributes(node);
-    if attributes.has("classlabels_strings") && !attributes.strings("classlabels_strings").is_empty()
+    if attributes.has("classlabels_strings")
+        && !attributes.strings("classlabels_strings").is_empty()
     {
         return Err(unsupported(node, "its class labels are strings"));
     }
@@ -32,9 +30,13 @@ pub(crate) fn classifier<T: Thresholds>(
     let votes = Votes::<T>::read(node, "class", classes)?;
     let post = PostTransform::read(attributes)?;
     let base = reals::<T>(node, "base_values")?;
-    let allowed = if classes <= 2 { base.len() <= classes } else { [0, classes].contains(&base.len()) };
+    let allowed =
+        if classes <= 2 { base.len() <= classes } else { [0, classes].contains(&base.len()) };
     if !allowed {
-        return Err(invalid(node, format_args!("{} base_values for {classes} classes", base.len())));
+        return Err(invalid(
+            node,
+            format_args!("{} base_values for {classes} classes", base.len()),
+        ));
     }
     let voted_for = |class| votes.targets.contains(&class);
     if classes == 2 && post == PostTransform::Probit && !voted_for(1) {
@@ -62,7 +64,10 @@ pub(crate) fn regressor<T: Thresholds>(node: &Node, width: usize) -> Result<Regr
     };
     let base = reals::<T>(node, "base_values")?;
     if !base.is_empty() && base.len() != targets {
-        return Err(invalid(node, format_args!("{} base_values for {targets} targets", base.len())));
+        return Err(invalid(
+            node,
+            format_args!("{} base_values for {targets} targets", base.len()),
+        ));
     }
     let post = PostTransform::read(attributes)?;
     let forest = forest(node, width, targets, &Votes::read(node, "target", targets)?)?;
@@ -172,9 +177,16 @@ fn forest<T: Thresholds>(
             placed.push((flat.position[index as usize], Vote { target, weight }));
         }
     }
+    if targets == 1 {
+        // As in the reference, where a leaf of a forest with one target holds one weight: the
+        // first of its votes, or else its threshold.
+        let leaves = (0..).zip(&raw).filter(|(_, raw)| raw.mode == Mode::Leaf);
+        placed.extend(leaves.map(|(i, raw): (usize, _)| {
+            (flat.position[i], Vote { target: 0, weight: raw.threshold })
+        }));
+    }
     placed.sort_by_key(|(position, _)| *position);
     if targets == 1 {
-        // As in the reference, where a leaf of a forest with one target holds one weight.
         placed.dedup_by_key(|(position, _)| *position);
     }
     Ok(Forest::new(flat, &placed))
@@ -194,8 +206,7 @@ fn raw_nodes<T: Thresholds>(
     let on_false = attributes.ints("nodes_falsenodeids");
     let thresholds = reals::<T>(node, "nodes_values")?;
     let missing = attributes.ints("nodes_missing_value_tracks_true");
-    let lengths =
-        [modes.len(), features.len(), on_true.len(), on_false.len(), thresholds.len()];
+    let lengths = [modes.len(), features.len(), on_true.len(), on_false.len(), thresholds.len()];
     if lengths != [count; 5] || !(missing.is_empty() || missing.len() == count) {
         return Err(invalid(node, "its nodes_* lists differ in length"));
     }
