@@ -9,8 +9,9 @@ use crate::onnx::{Graph, Node, Tensor};
 use crate::plan::{Columns, Plan, Step};
 use crate::rows::RowOp;
 
-/// Values wider than this are left to other backends; it keeps sizes far from overflow.
-const MAX_WIDTH: usize = 1 << 24;
+/// Columns of an arena; graphs with more are left to other backends. It bounds what a small file
+/// can ask for: 4 MiB of FP32 a thread, kept.
+const MAX_WIDTH: usize = 1 << 20;
 
 /// The arena a value lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +85,8 @@ impl<'a> Builder<'a> {
             Arena::Ints => &mut self.plan.ints,
         };
         value.columns.start = *used;
-        *used += width;
-        (1..=MAX_WIDTH).contains(used).then_some(value)
+        *used = used.saturating_add(width);
+        (width > 0 && *used <= MAX_WIDTH).then_some(value)
     }
 
     pub(crate) fn new_value(
@@ -155,10 +156,10 @@ impl<'a> Builder<'a> {
     /// As [`Builder::matrix`]; FP64 and integers are rounded to FP32 first.
     pub(crate) fn rounded(&mut self, node: &'a Node, index: usize) -> Result<Value, Error> {
         let value = self.matrix(node, index)?;
-        self.to_float(node, &value)
+        self.float_value(node, &value)
     }
 
-    pub(crate) fn to_float(&mut self, node: &Node, value: &Value) -> Result<Value, Error> {
+    pub(crate) fn float_value(&mut self, node: &Node, value: &Value) -> Result<Value, Error> {
         if value.arena() == Arena::Floats {
             return Ok(value.clone());
         }

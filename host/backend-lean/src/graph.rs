@@ -169,14 +169,21 @@ impl LeanGraph {
     }
 }
 
+/// Bytes of one output: a narrow batch and a wide graph may multiply to anything.
+const MAX_OUTPUT: usize = 1 << 30;
+
 /// An output with room for all its rows and none yet.
 fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Tensor, Error> {
-    let too_big = || Error::Runtime("an output does not fit in memory".into());
+    let too_big =
+        || Error::Runtime("an output takes more than 1 GiB, or does not fit in memory".into());
     let mut dimensions = vec![batch];
     for &axis in &value.tail {
         dimensions.push(u32::try_from(axis).map_err(|_| too_big())?);
     }
     let len = rows.checked_mul(value.columns.width * value.ty.size()).ok_or_else(too_big)?;
+    if len > MAX_OUTPUT {
+        return Err(too_big());
+    }
     let mut data = Vec::new();
     data.try_reserve_exact(len).map_err(|_| too_big())?;
     Ok(Tensor { dimensions, ty: value.ty, data })

@@ -51,9 +51,8 @@ impl RowOp {
     /// Applies the operator to rows of `width` values.
     pub(crate) fn run(&self, x: &mut [f32], width: usize) {
         match self {
-            Self::Relu => {
-                x.iter_mut().for_each(|x| *x = if *x > 0.0 || x.is_nan() { *x } else { 0.0 })
-            }
+            // Not `max`: NaN stays NaN.
+            Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
             Self::LeakyRelu(alpha) => {
                 x.iter_mut().for_each(|x| *x = if *x >= 0.0 { *x } else { alpha * *x });
             }

@@ -1,5 +1,7 @@
 //! A graph's one input and its outputs, as its file declares them.
 
+use std::collections::HashSet;
+
 use spinfer_backend::{Error, TensorInfo, TensorType};
 
 use crate::onnx::{DimensionValue, Graph, ValueInfo, data_type};
@@ -13,8 +15,8 @@ pub(crate) struct Input {
 
 /// The one input whose first axis is the batch and whose other axes are fixed.
 pub(crate) fn input(graph: &Graph) -> Result<Input, Error> {
-    let constant = |name: &str| graph.initializer.iter().any(|tensor| tensor.name == name);
-    let mut inputs = graph.input.iter().filter(|input| !constant(&input.name));
+    let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let mut inputs = graph.input.iter().filter(|input| !constants.contains(input.name.as_str()));
     let (Some(input), None) = (inputs.next(), inputs.next()) else {
         return Err(unsupported("lean covers graphs with one input"));
     };

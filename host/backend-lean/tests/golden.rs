@@ -1,5 +1,7 @@
 //! The example models give ONNX Runtime's answers, and what is not covered is refused.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Every case of `make_cases.py` gives ONNX Runtime's outputs.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Read;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -82,7 +84,7 @@ fn tensor(value: &Value) -> Tensor {
     };
     let shape = value["shape"].as_array().unwrap();
     Tensor {
-        dimensions: shape.iter().map(|axis| axis.as_u64().unwrap() as u32).collect(),
+        dimensions: shape.iter().map(|axis| axis.as_u64().unwrap().try_into().unwrap()).collect(),
         ty,
         data: BASE64_STANDARD.decode(value["data"].as_str().unwrap()).unwrap(),
     }

@@ -141,7 +141,7 @@ pub(super) fn scaler<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<()
         builder.plan.steps.push(Step::ScaleDoubles { from, to, offset, scale });
         return builder.name(output_name(node, 0)?, output);
     }
-    let input = builder.to_float(node, &input)?;
+    let input = builder.float_value(node, &input)?;
     builder.rows(node, input, RowOp::Scale { offset, scale })
 }
 
@@ -155,7 +155,7 @@ pub(super) fn tree_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> R
         builder.plan.steps.push(Step::RegressDoubles { from, to, trees });
         output
     } else {
-        let from = builder.to_float(node, &input)?.columns;
+        let from = builder.float_value(node, &input)?.columns;
         let trees = tree::regressor::<f32>(node, width)?;
         let output = builder.new_value(node, TensorType::Fp32, &[trees.targets])?;
         builder.plan.steps.push(Step::Regress { from, to: output.columns, trees });
@@ -176,7 +176,7 @@ pub(super) fn tree_classifier<'a>(builder: &mut Builder<'a>, node: &'a Node) -> 
         builder.plan.steps.push(Step::ClassifyDoubles { from, labels, to, trees });
         output
     } else {
-        let from = builder.to_float(node, &input)?.columns;
+        let from = builder.float_value(node, &input)?.columns;
         let trees = tree::classifier::<f32>(node, width)?;
         let output = builder.new_value(node, TensorType::Fp32, &[trees.classes()])?;
         builder.plan.steps.push(Step::Classify { from, labels, to: output.columns, trees });

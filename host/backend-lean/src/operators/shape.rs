@@ -21,7 +21,7 @@ pub(super) fn cast<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), 
     let to = Attributes(node).int("to", 0);
     let output = match (value.arena(), i32::try_from(to).unwrap_or(0)) {
         (Arena::Doubles, data_type::DOUBLE) => value,
-        (_, data_type::FLOAT) => builder.to_float(node, &value)?,
+        (_, data_type::FLOAT) => builder.float_value(node, &value)?,
         (Arena::Ints, data_type::INT64) => value,
         (Arena::Floats, data_type::INT64) => {
             let mut output = builder.new_value(node, TensorType::I64, &value.tail)?;

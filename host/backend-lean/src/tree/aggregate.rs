@@ -161,7 +161,11 @@ impl<T: Real> Classifier<T> {
                 sum(&self.forest, row, scores);
                 *label = match (&mut *scores, &mut *out) {
                     ([score], [out]) => self.one_class(*score, out),
-                    ([first, second], [a, b]) => self.two_classes(*first, *second, [a, b]),
+                    ([first, second], [a, b]) => {
+                        let (label, row) = self.two_classes(*first, *second);
+                        [*a, *b] = row;
+                        label
+                    }
                     (scores, out) => self.many_classes(scores, out),
                 };
             }
@@ -202,7 +206,7 @@ impl<T: Real> Classifier<T> {
     /// 3. With two scores the post-transform applies to both; a class not voted for has 0. A
     ///    single score `s` becomes `f(-s), f(s)` of LOGISTIC; else `1 - s, s` if no weight is
     ///    negative, else `-s, s`.
-    fn two_classes(&self, mut first: Score<T>, mut second: Score<T>, out: [&mut f32; 2]) -> i64 {
+    fn two_classes(&self, mut first: Score<T>, mut second: Score<T>) -> (i64, [f32; 2]) {
         let zero = T::default();
         let mut single = !second.voted;
         match self.base[..] {
@@ -235,9 +239,7 @@ impl<T: Real> Classifier<T> {
         } else {
             self.single_score(first)
         };
-        *out[0] = row[0];
-        *out[1] = row[1];
-        label
+        (label, row)
     }
 
     fn single_score(&self, score: Score<T>) -> [f32; 2] {

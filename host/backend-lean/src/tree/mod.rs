@@ -66,3 +66,6 @@ macro_rules! real {
 
 real!(f32);
 real!(f64);
+
+#[cfg(test)]
+mod tests;
