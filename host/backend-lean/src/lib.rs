@@ -33,6 +33,9 @@ mod rows;
 mod signature;
 mod tree;
 
+#[cfg(test)]
+mod hostile;
+
 use std::sync::Arc;
 
 use prost::Message;

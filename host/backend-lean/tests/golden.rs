@@ -22,11 +22,21 @@ fn info(name: &str, ty: TensorType, shape: &[Option<u32>]) -> TensorInfo {
 }
 
 fn dimensions(tensor: &Value) -> Vec<u32> {
-    tensor["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap() as u32).collect()
+    tensor["shape"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d.as_u64().unwrap().try_into().unwrap())
+        .collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the file writes FP32")]
+fn float(number: &Value) -> f32 {
+    number.as_f64().unwrap() as f32
 }
 
 fn floats(tensor: &Value) -> Vec<f32> {
-    tensor["data"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    tensor["data"].as_array().unwrap().iter().map(float).collect()
 }
 
 fn iris(rows: &[f32]) -> Tensor {
@@ -47,7 +57,7 @@ fn the_example_models_give_onnx_runtimes_answers() {
         assert_eq!(graph.outputs()[1], info("probabilities", TensorType::Fp32, &[None, Some(3)]));
         let golden = std::fs::read(root().join(folder).join("golden.json")).unwrap();
         let golden: Value = serde_json::from_slice(&golden).unwrap();
-        let tolerance = golden["tolerance"].as_f64().unwrap() as f32;
+        let tolerance = float(&golden["tolerance"]);
         for case in golden["cases"].as_array().unwrap() {
             let input = iris(&floats(&case["inputs"]["features"]));
             let outputs = graph.compute(vec![input]).unwrap();

@@ -96,6 +96,30 @@ pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat
     Ok(flat)
 }
 
+/// Whether some walk would never end: taking away nodes without parents leaves some over.
+pub(crate) fn has_cycle<T>(raw: &[RawNode<T>]) -> bool {
+    let children = |node: &RawNode<T>| match node.mode {
+        Mode::Leaf => [None; 2],
+        _ => [Some(node.on_true as usize), Some(node.on_false as usize)],
+    };
+    let mut parents = vec![0u32; raw.len()];
+    for child in raw.iter().flat_map(children).flatten() {
+        parents[child] += 1;
+    }
+    let mut orphans: Vec<usize> = (0..raw.len()).filter(|&i| parents[i] == 0).collect();
+    let mut taken = 0;
+    while let Some(node) = orphans.pop() {
+        taken += 1;
+        for child in children(&raw[node]).into_iter().flatten() {
+            parents[child] -= 1;
+            if parents[child] == 0 {
+                orphans.push(child);
+            }
+        }
+    }
+    taken < raw.len()
+}
+
 fn interval<T: Real>(mode: Mode, t: T) -> (T, T) {
     match mode {
         Mode::Leq => (-T::INFINITY, t),

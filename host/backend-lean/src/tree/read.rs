@@ -9,7 +9,7 @@ use spinfer_backend::Error;
 use super::Real;
 use super::aggregate::{Aggregate, Classifier, Regressor};
 use super::evaluate::{Forest, Vote};
-use super::flatten::{Mode, NAN_IS_TRUE, RawNode, flatten};
+use super::flatten::{Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
 use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
 use crate::onnx::Node;
 use crate::post_transform::PostTransform;
@@ -160,8 +160,11 @@ fn forest<T: Thresholds>(
         .map(|(i, _)| i)
         .collect();
     let flat = flatten(&raw, &roots).map_err(|shared| {
-        let why = "two ways lead to its node (a cycle, a shared node, or a tree in two parts)";
-        unsupported(node, format_args!("{why} at index {shared}"))
+        if has_cycle(&raw) {
+            invalid(node, "its trees have a cycle")
+        } else {
+            unsupported(node, format_args!("two ways lead to its tree node at index {shared}"))
+        }
     })?;
     if let Some(lost) = flat.position.iter().position(|&position| position == u32::MAX) {
         return Err(invalid(node, format_args!("no way leads to the tree node at index {lost}")));

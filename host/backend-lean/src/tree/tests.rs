@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::evaluate::{Forest, Vote};
 use super::flatten::{Mode, RawNode, flatten};
 
-const FEATURES: usize = 3;
+const FEATURES: u32 = 3;
 
 /// A value from a coarse grid with everything odd in it, so that equality and its neighbours occur.
 fn value() -> impl Strategy<Value = f32> {
@@ -20,7 +20,7 @@ fn value() -> impl Strategy<Value = f32> {
 
 fn branch() -> impl Strategy<Value = (Mode, u32, f32, bool)> {
     let modes = vec![Mode::Leq, Mode::Lt, Mode::Gte, Mode::Gt, Mode::Eq, Mode::Neq];
-    (prop::sample::select(modes), 0..FEATURES as u32, value(), any::<bool>())
+    (prop::sample::select(modes), 0..FEATURES, value(), any::<bool>())
 }
 
 /// A tree from a list of branches: each takes the place of a leaf, which one being arbitrary.
