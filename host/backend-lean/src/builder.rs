@@ -1,0 +1,212 @@
+//! What the graph's names stand for while its nodes become steps.
+
+use std::collections::HashMap;
+
+use spinfer_backend::{Error, TensorType};
+
+use crate::attributes::{Constant, invalid, unsupported};
+use crate::onnx::{Graph, Node, Tensor};
+use crate::plan::{Columns, Plan, Step};
+use crate::rows::RowOp;
+
+/// Columns of an arena; graphs with more are left to other backends. It bounds what a small file
+/// can ask for: 4 MiB of FP32 a thread, kept.
+const MAX_WIDTH: usize = 1 << 20;
+
+/// The arena a value lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arena {
+    Floats,
+    Doubles,
+    Ints,
+}
+
+/// A computed value: one row for each row of the batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    pub(crate) ty: TensorType,
+    pub(crate) columns: Columns,
+    /// The axes after the batch; their product is `columns.width`.
+    pub(crate) tail: Vec<usize>,
+    /// Its shape is `[1, batch]`, as `ArrayFeatureExtractor` makes it.
+    pub(crate) transposed: bool,
+}
+
+impl Value {
+    pub(crate) fn arena(&self) -> Arena {
+        match self.ty {
+            TensorType::Fp64 => Arena::Doubles,
+            TensorType::I32 | TensorType::I64 => Arena::Ints,
+            TensorType::Fp32 | TensorType::Fp16 | TensorType::Bf16 | TensorType::U8 => {
+                Arena::Floats
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Builder<'a> {
+    pub(crate) plan: Plan,
+    /// The size of the first axis of the input, where it is fixed.
+    pub(crate) batch: Option<u32>,
+    values: HashMap<&'a str, Value>,
+    constants: HashMap<&'a str, &'a Tensor>,
+    /// How often each name is read.
+    uses: HashMap<&'a str, usize>,
+    /// How often columns will yet be read, by arena and start: once means they may be overwritten.
+    readers: HashMap<usize, usize>,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(graph: &'a Graph, batch: Option<u32>) -> Self {
+        let mut uses = HashMap::new();
+        let read = graph.node.iter().flat_map(|node| &node.input).map(String::as_str);
+        for name in read.chain(graph.output.iter().map(|output| output.name.as_str())) {
+            *uses.entry(name).or_default() += 1;
+        }
+        Self {
+            plan: Plan::default(),
+            batch,
+            values: HashMap::new(),
+            constants: graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect(),
+            uses,
+            readers: HashMap::new(),
+        }
+    }
+
+    /// New columns for a value of this type and these axes after the batch.
+    pub(crate) fn allocate(&mut self, ty: TensorType, tail: &[usize]) -> Option<Value> {
+        let width = tail.iter().try_fold(1usize, |width, &axis| width.checked_mul(axis))?;
+        let columns = Columns { start: 0, width };
+        let mut value = Value { ty, columns, tail: tail.to_vec(), transposed: false };
+        let used = match value.arena() {
+            Arena::Floats => &mut self.plan.floats,
+            Arena::Doubles => &mut self.plan.doubles,
+            Arena::Ints => &mut self.plan.ints,
+        };
+        value.columns.start = *used;
+        *used = used.saturating_add(width);
+        (width > 0 && *used <= MAX_WIDTH).then_some(value)
+    }
+
+    pub(crate) fn new_value(
+        &mut self,
+        node: &Node,
+        ty: TensorType,
+        tail: &[usize],
+    ) -> Result<Value, Error> {
+        self.allocate(ty, tail).ok_or_else(|| unsupported(node, "its output is too wide"))
+    }
+
+    /// Gives a value its name. Columns that already had one are shared from here on.
+    pub(crate) fn name(&mut self, name: &'a str, value: Value) -> Result<(), Error> {
+        let uses = self.uses.get(name).copied().unwrap_or(0);
+        if value.arena() == Arena::Floats {
+            let readers = self.readers.entry(value.columns.start).or_insert(1);
+            *readers = (*readers + uses).saturating_sub(1);
+        }
+        if self.constants.contains_key(name) || self.values.insert(name, value).is_some() {
+            return Err(Error::InvalidEncoding(format!("two values are named `{name}`")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn add_constant(&mut self, name: &'a str, tensor: &'a Tensor) -> Result<(), Error> {
+        if self.values.contains_key(name) || self.constants.insert(name, tensor).is_some() {
+            return Err(Error::InvalidEncoding(format!("two values are named `{name}`")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn value(&self, name: &str) -> Option<&Value> {
+        self.values.get(name)
+    }
+
+    /// The computed value that is input `index` of a node.
+    pub(crate) fn input(&self, node: &'a Node, index: usize) -> Result<Value, Error> {
+        let name = input_name(node, index)?;
+        if self.constants.contains_key(name) {
+            return Err(unsupported(node, format_args!("its input `{name}` is a constant")));
+        }
+        let value = self.values.get(name).ok_or_else(|| {
+            invalid(node, format_args!("nothing before it makes its input `{name}`"))
+        })?;
+        Ok(value.clone())
+    }
+
+    /// As [`Builder::input`], a matrix with a row for each row of the batch.
+    pub(crate) fn matrix(&self, node: &'a Node, index: usize) -> Result<Value, Error> {
+        let value = self.input(node, index)?;
+        if value.transposed || value.tail.len() != 1 {
+            return Err(unsupported(node, "its input is not of two axes, the first the batch"));
+        }
+        Ok(value)
+    }
+
+    /// As [`Builder::matrix`], of FP32.
+    pub(crate) fn floats(&self, node: &'a Node, index: usize) -> Result<Value, Error> {
+        let value = self.matrix(node, index)?;
+        if value.ty == TensorType::Fp32 {
+            Ok(value)
+        } else {
+            Err(unsupported(node, format_args!("its input is {}", value.ty)))
+        }
+    }
+
+    /// As [`Builder::matrix`]; FP64 and integers are rounded to FP32 first.
+    pub(crate) fn rounded(&mut self, node: &'a Node, index: usize) -> Result<Value, Error> {
+        let value = self.matrix(node, index)?;
+        self.float_value(node, &value)
+    }
+
+    pub(crate) fn float_value(&mut self, node: &Node, value: &Value) -> Result<Value, Error> {
+        if value.arena() == Arena::Floats {
+            return Ok(value.clone());
+        }
+        let from = value.columns;
+        let mut rounded = self.new_value(node, TensorType::Fp32, &value.tail)?;
+        rounded.transposed = value.transposed;
+        let to = rounded.columns;
+        self.plan.steps.push(if value.arena() == Arena::Doubles {
+            Step::DoubleToFloat { from, to }
+        } else {
+            Step::IntToFloat { from, to }
+        });
+        Ok(rounded)
+    }
+
+    /// The constant that is input `index` of a node, or `None` if that input is computed.
+    pub(crate) fn constant(&self, node: &Node, index: usize) -> Result<Option<Constant>, Error> {
+        let name = input_name(node, index)?;
+        let Some(tensor) = self.constants.get(name) else { return Ok(None) };
+        let read = Constant::read(tensor);
+        read.map(Some).map_err(|why| unsupported(node, format_args!("constant `{name}`: {why}")))
+    }
+
+    /// Applies a row operator to a value: in place if nothing else reads it.
+    pub(crate) fn rows(&mut self, node: &'a Node, value: Value, op: RowOp) -> Result<(), Error> {
+        let from = value.columns;
+        let mut to = value;
+        if self.readers.get(&from.start).is_some_and(|&readers| readers > 1) {
+            to.columns = self.new_value(node, to.ty, &to.tail)?.columns;
+            self.plan.steps.push(Step::Copy { from, to: to.columns, at: 0 });
+        }
+        self.plan.steps.push(Step::Rows { at: to.columns, op });
+        self.name(output_name(node, 0)?, to)
+    }
+}
+
+fn input_name(node: &Node, index: usize) -> Result<&str, Error> {
+    let name = node.input.get(index).map(String::as_str).filter(|name| !name.is_empty());
+    name.ok_or_else(|| invalid(node, format_args!("it lacks input {index}")))
+}
+
+pub(crate) fn has_input(node: &Node, index: usize) -> bool {
+    node.input.get(index).is_some_and(|name| !name.is_empty())
+}
+
+/// The name of output `index`; an optional output that is left out has none.
+pub(crate) fn output_name(node: &Node, index: usize) -> Result<&str, Error> {
+    let name = node.output.get(index).map(String::as_str).filter(|name| !name.is_empty());
+    name.ok_or_else(|| invalid(node, format_args!("it lacks output {index}")))
+}

@@ -1,0 +1,210 @@
+//! A compiled graph behind the backend's trait: bytes in, bytes out.
+
+use std::cell::Cell;
+
+use spinfer_backend::{Error, Graph, Tensor, TensorInfo, TensorType};
+
+use crate::builder::{Builder, Value};
+use crate::onnx::{Graph as GraphProto, Model};
+use crate::operators::{self, Opsets};
+use crate::plan::{Area, Plan, Scratch};
+use crate::signature;
+
+thread_local! {
+    /// Taken for the length of a call and put back, so that calls allocate only once per thread.
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+#[derive(Debug)]
+pub(crate) struct LeanGraph {
+    inputs: [TensorInfo; 1],
+    outputs: Vec<TensorInfo>,
+    input: Value,
+    results: Vec<Value>,
+    plan: Plan,
+}
+
+impl LeanGraph {
+    pub(crate) fn compile(model: &Model) -> Result<Self, Error> {
+        let Some(graph) = &model.graph else {
+            return Err(Error::InvalidEncoding("not an ONNX model: it holds no graph".into()));
+        };
+        if !model.functions.is_empty() {
+            return Err(Error::Unsupported("lean does not cover functions of the model".into()));
+        }
+        let opsets = Opsets::read(model);
+        let declared = signature::input(graph)?;
+        let batch = declared.info.shape.as_ref().and_then(|shape| shape.first().copied().flatten());
+        let mut builder = Builder::new(graph, batch);
+        let name = &declared.info.name;
+        let input = builder
+            .allocate(declared.info.ty, &declared.tail)
+            .ok_or_else(|| Error::Unsupported(format!("input `{name}` is too wide for lean")))?;
+        let input_name = graph.input.iter().map(|i| &i.name).find(|n| *n == name);
+        builder.name(input_name.map_or("", String::as_str), input.clone())?;
+        for node in &graph.node {
+            operators::compile(&mut builder, node, opsets)?;
+        }
+        let results = results(graph, &builder)?;
+        let outputs = results
+            .iter()
+            .zip(&graph.output)
+            .map(|(value, declared)| {
+                let tail = value.tail.iter().map(|&axis| u32::try_from(axis).ok());
+                let shape = Some(std::iter::once(batch).chain(tail).collect());
+                TensorInfo { name: declared.name.clone(), ty: value.ty, shape }
+            })
+            .collect();
+        let mut plan = builder.plan;
+        plan.set_block();
+        Ok(Self { inputs: [declared.info], outputs, input, results, plan })
+    }
+}
+
+fn results(graph: &GraphProto, builder: &Builder<'_>) -> Result<Vec<Value>, Error> {
+    graph
+        .output
+        .iter()
+        .map(|output| {
+            let name = &output.name;
+            let value = builder.value(name).ok_or_else(|| {
+                Error::Unsupported(format!("lean does not compute output `{name}`"))
+            })?;
+            let declared = signature::ty(output);
+            if value.transposed || value.ty == TensorType::Fp64 || declared != Some(value.ty) {
+                return Err(Error::Unsupported(format!(
+                    "lean computes output `{name}` in another shape or type ({})",
+                    value.ty
+                )));
+            }
+            Ok(value.clone())
+        })
+        .collect()
+}
+
+impl Graph for LeanGraph {
+    fn inputs(&self) -> &[TensorInfo] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorInfo] {
+        &self.outputs
+    }
+
+    fn compute(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        let [tensor] = &inputs[..] else {
+            return Err(Error::InvalidArgument(format!("one input, not {}", inputs.len())));
+        };
+        let rows = self.rows_of(tensor)?;
+        let mut outputs = self
+            .results
+            .iter()
+            .map(|value| empty_output(tensor.dimensions[0], rows, value))
+            .collect::<Result<Vec<Tensor>, Error>>()?;
+        let mut scratch = SCRATCH.take();
+        scratch.reserve(&self.plan);
+        let done = self.run(tensor, &mut scratch, &mut outputs);
+        SCRATCH.set(scratch);
+        done.map(|()| outputs)
+    }
+}
+
+impl LeanGraph {
+    /// The rows of a tensor that is as the input was declared.
+    fn rows_of(&self, tensor: &Tensor) -> Result<usize, Error> {
+        let fits = |(&axis, &size): (&u32, &usize)| axis as usize == size;
+        if let [rows, tail @ ..] = &tensor.dimensions[..]
+            && tail.len() == self.input.tail.len()
+            && tail.iter().zip(&self.input.tail).all(fits)
+            && tensor.ty == self.input.ty
+        {
+            let rows = *rows as usize;
+            let bytes = self.input.columns.width * tensor.ty.size();
+            if rows.checked_mul(bytes) == Some(tensor.data.len()) {
+                return Ok(rows);
+            }
+        }
+        let name = &self.inputs[0].name;
+        Err(Error::InvalidArgument(format!("the tensor does not fit input `{name}`")))
+    }
+
+    fn run(
+        &self,
+        tensor: &Tensor,
+        scratch: &mut Scratch,
+        outputs: &mut [Tensor],
+    ) -> Result<(), Error> {
+        let block = self.plan.block;
+        let row_bytes = self.input.columns.width * tensor.ty.size();
+        for bytes in tensor.data.chunks(block * row_bytes) {
+            let area = Area { rows: bytes.len() / row_bytes, block };
+            self.fill(bytes, area, scratch);
+            self.plan.run(area.rows, scratch)?;
+            for (output, value) in outputs.iter_mut().zip(&self.results) {
+                append(&mut output.data, value, area, scratch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a block of the input into its columns.
+    fn fill(&self, bytes: &[u8], area: Area, scratch: &mut Scratch) {
+        fn decode<const N: usize, T>(bytes: &[u8], to: &mut [T], from: impl Fn([u8; N]) -> T) {
+            bytes.as_chunks().0.iter().zip(to).for_each(|(bytes, x)| *x = from(*bytes));
+        }
+        let columns = self.input.columns;
+        let ints = |scratch| area.of_mut::<i64>(scratch, columns);
+        match self.input.ty {
+            TensorType::Fp64 => {
+                decode(bytes, area.of_mut(&mut scratch.doubles, columns), f64::from_le_bytes);
+            }
+            TensorType::I64 => decode(bytes, ints(&mut scratch.ints), i64::from_le_bytes),
+            TensorType::I32 => {
+                decode(bytes, ints(&mut scratch.ints), |x| i32::from_le_bytes(x).into());
+            }
+            TensorType::Fp32 | TensorType::Fp16 | TensorType::Bf16 | TensorType::U8 => {
+                decode(bytes, area.of_mut(&mut scratch.floats, columns), f32::from_le_bytes);
+            }
+        }
+    }
+}
+
+/// Bytes of one output: a narrow batch and a wide graph may multiply to anything.
+const MAX_OUTPUT: usize = 1 << 30;
+
+/// An output with room for all its rows and none yet.
+fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Tensor, Error> {
+    let too_big =
+        || Error::Runtime("an output takes more than 1 GiB, or does not fit in memory".into());
+    let mut dimensions = vec![batch];
+    for &axis in &value.tail {
+        dimensions.push(u32::try_from(axis).map_err(|_| too_big())?);
+    }
+    let len = rows.checked_mul(value.columns.width * value.ty.size()).ok_or_else(too_big)?;
+    if len > MAX_OUTPUT {
+        return Err(too_big());
+    }
+    let mut data = Vec::new();
+    data.try_reserve_exact(len).map_err(|_| too_big())?;
+    Ok(Tensor { dimensions, ty: value.ty, data })
+}
+
+fn append(data: &mut Vec<u8>, value: &Value, area: Area, scratch: &Scratch) {
+    let columns = value.columns;
+    match value.ty {
+        TensorType::I64 => area.of(&scratch.ints, columns).iter().for_each(|x| {
+            data.extend_from_slice(&x.to_le_bytes());
+        }),
+        TensorType::I32 => area.of(&scratch.ints, columns).iter().for_each(|x| {
+            #[expect(clippy::cast_possible_truncation, reason = "it came from an I32")]
+            data.extend_from_slice(&(*x as i32).to_le_bytes());
+        }),
+        TensorType::Fp64
+        | TensorType::Fp32
+        | TensorType::Fp16
+        | TensorType::Bf16
+        | TensorType::U8 => area.of(&scratch.floats, columns).iter().for_each(|x| {
+            data.extend_from_slice(&x.to_le_bytes());
+        }),
+    }
+}

@@ -1,0 +1,64 @@
+//! Lean inference for the models that are served most: linear models, tree ensembles and small
+//! dense networks in ONNX, through evaluators that allocate nothing but their outputs and read
+//! memory in order. Any other graph is [`Error::Unsupported`], naming the first node that is not
+//! covered, so that the host tries the next backend.
+//!
+//! # What is covered
+//! One input of FP32, FP64, I32 or I64, its first axis the batch (fixed, free, or empty) and the
+//! others fixed. Each value of the graph has one row for each row of the batch.
+//!
+//! | domain | operators |
+//! | --- | --- |
+//! | `ai.onnx.ml` 1 to 5 | LinearClassifier, LinearRegressor, Normalizer, Scaler, TreeEnsembleClassifier, TreeEnsembleRegressor, ArrayFeatureExtractor of a constant list |
+//! | `ai.onnx` from 7 | Gemm, MatMul, Add, Sub, Mul, Div with constants; Relu, LeakyRelu, Tanh, Sigmoid, Softmax, ArgMax; Identity, Cast, Flatten, Reshape, Concat along the rows; Constant |
+//!
+//! Not covered: labels that are strings, several inputs, arithmetic between two computed values.
+//!
+//! # Results
+//! Those of ONNX Runtime 1.32 on one thread. Tree ensembles and their labels without a
+//! post-transform: equal bits. Where an exponential, a logarithm or a product with a matrix is in
+//! it: within 1e-6, absolute for numbers up to 1 and relative above; `tests/reference.rs` holds
+//! every case to that. Formulas stand with their modules; where the standard is silent they are
+//! ONNX Runtime's.
+
+mod attributes;
+mod builder;
+mod dense;
+mod graph;
+mod onnx;
+mod operators;
+mod plan;
+mod post_transform;
+mod rows;
+mod signature;
+mod tree;
+
+#[cfg(test)]
+mod hostile;
+
+use std::sync::Arc;
+
+use prost::Message;
+use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph};
+
+use crate::onnx::Model;
+
+/// The lean evaluators, on the CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lean;
+
+impl Backend for Lean {
+    fn name(&self) -> &'static str {
+        "lean"
+    }
+
+    fn supports(&self, encoding: Encoding, target: ExecutionTarget) -> bool {
+        matches!((encoding, target), (Encoding::Onnx, ExecutionTarget::Cpu))
+    }
+
+    fn load(&self, bytes: &[u8], Encoding::Onnx: Encoding) -> Result<Arc<dyn Graph>, Error> {
+        let model = Model::decode(bytes)
+            .map_err(|e| Error::InvalidEncoding(format!("not an ONNX model: {e}")))?;
+        Ok(Arc::new(graph::LeanGraph::compile(&model)?))
+    }
+}

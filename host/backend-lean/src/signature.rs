@@ -1,0 +1,62 @@
+//! A graph's one input and its outputs, as its file declares them.
+
+use std::collections::HashSet;
+
+use spinfer_backend::{Error, TensorInfo, TensorType};
+
+use crate::onnx::{DimensionValue, Graph, ValueInfo, data_type};
+
+/// The input: its name and type, whether the first axis is fixed, and the axes after it.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) info: TensorInfo,
+    pub(crate) tail: Vec<usize>,
+}
+
+/// The one input whose first axis is the batch and whose other axes are fixed.
+pub(crate) fn input(graph: &Graph) -> Result<Input, Error> {
+    let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let mut inputs = graph.input.iter().filter(|input| !constants.contains(input.name.as_str()));
+    let (Some(input), None) = (inputs.next(), inputs.next()) else {
+        return Err(unsupported("lean covers graphs with one input"));
+    };
+    let name = &input.name;
+    let ty = ty(input).ok_or_else(|| {
+        unsupported(format!("lean covers FP32, FP64, I32 and I64: input `{name}` is none of them"))
+    })?;
+    let shape = shape(input).filter(|shape| shape.len() >= 2).ok_or_else(|| {
+        unsupported(format!("lean covers inputs of two axes or more: `{name}` is not known to be"))
+    })?;
+    let tail = shape[1..]
+        .iter()
+        .map(|axis| axis.filter(|&size| size > 0).map(|size| size as usize))
+        .collect::<Option<Vec<usize>>>()
+        .ok_or_else(|| {
+            unsupported(format!("lean covers free first axes only: `{name}` has another"))
+        })?;
+    Ok(Input { info: TensorInfo { name: name.clone(), ty, shape: Some(shape) }, tail })
+}
+
+/// The element type a value is declared with, of those this backend computes with.
+pub(crate) fn ty(value: &ValueInfo) -> Option<TensorType> {
+    match value.r#type.as_ref()?.tensor.as_ref()?.elem_type {
+        data_type::FLOAT => Some(TensorType::Fp32),
+        data_type::DOUBLE => Some(TensorType::Fp64),
+        data_type::INT32 => Some(TensorType::I32),
+        data_type::INT64 => Some(TensorType::I64),
+        _ => None,
+    }
+}
+
+fn shape(value: &ValueInfo) -> Option<Vec<Option<u32>>> {
+    let shape = value.r#type.as_ref()?.tensor.as_ref()?.shape.as_ref()?;
+    let size = |value: &Option<DimensionValue>| match value {
+        Some(DimensionValue::Size(size)) => u32::try_from(*size).ok(),
+        Some(DimensionValue::Name(_)) | None => None,
+    };
+    Some(shape.dim.iter().map(|axis| size(&axis.value)).collect())
+}
+
+fn unsupported(why: impl Into<String>) -> Error {
+    Error::Unsupported(why.into())
+}

@@ -1,0 +1,114 @@
+//! The walk from the roots to the leaves.
+
+use super::Real;
+use super::flatten::{Flat, NAN_IS_TRUE, Node};
+
+/// Walks that advance together, so that the loads of one hide behind those of the others. One
+/// inference of 100 deep trees (3 MB of nodes): 13-16 microseconds one by one, 8.9 by 4, 7.0 by 8,
+/// 4.8 by 16.
+const LANES: usize = 16;
+/// For what is left of the trees.
+const FEW_LANES: usize = 4;
+
+/// The trees of an ensemble, and the votes at their leaves.
+#[derive(Debug)]
+pub(crate) struct Forest<T> {
+    nodes: Vec<Node<T>>,
+    roots: Vec<u32>,
+    /// The votes of the node at position `i` are `votes[first[i]..first[i + 1]]`.
+    first: Vec<u32>,
+    votes: Vec<Vote<T>>,
+    /// Every branch is BRANCH_LEQ and sends NaN to its false child: `x <= high` says it all, which
+    /// saves a third of the time of a batch.
+    plain: bool,
+}
+
+/// What a leaf adds to the score of one target or class.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vote<T> {
+    pub(crate) target: u32,
+    pub(crate) weight: T,
+}
+
+impl<T: Real> Forest<T> {
+    /// `votes` by position of their leaf, in ascending order.
+    pub(crate) fn new(flat: Flat<T>, votes: &[(u32, Vote<T>)]) -> Self {
+        let mut first = vec![0u32; flat.nodes.len() + 1];
+        for (position, _) in votes {
+            first[*position as usize + 1] += 1;
+        }
+        for index in 1..first.len() {
+            first[index] += first[index - 1];
+        }
+        let votes = votes.iter().map(|(_, vote)| *vote).collect();
+        // A leaf is plain: nothing is at most NaN.
+        let plain = flat.nodes.iter().all(|node| {
+            let leaf = node.high.partial_cmp(&node.high).is_none();
+            (leaf || node.low == -T::INFINITY) && node.feature & NAN_IS_TRUE == 0
+        });
+        Self { nodes: flat.nodes, roots: flat.roots, first, votes, plain }
+    }
+
+    pub(crate) fn trees(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Calls `each` with the votes of the leaf that `row` reaches in each tree, in the order of
+    /// the trees: sums are then those of the reference to the last bit.
+    pub(crate) fn vote(&self, row: &[T], each: impl FnMut(&[Vote<T>])) {
+        if self.plain {
+            self.vote_by::<true>(row, each);
+        } else {
+            self.vote_by::<false>(row, each);
+        }
+    }
+
+    fn vote_by<const PLAIN: bool>(&self, row: &[T], mut each: impl FnMut(&[Vote<T>])) {
+        let (groups, rest) = self.roots.as_chunks::<LANES>();
+        for group in groups {
+            for leaf in self.walk::<LANES, PLAIN>(*group, row) {
+                each(self.votes_at(leaf));
+            }
+        }
+        let (groups, rest) = rest.as_chunks::<FEW_LANES>();
+        for group in groups {
+            for leaf in self.walk::<FEW_LANES, PLAIN>(*group, row) {
+                each(self.votes_at(leaf));
+            }
+        }
+        for &root in rest {
+            let [leaf] = self.walk::<1, PLAIN>([root], row);
+            each(self.votes_at(leaf));
+        }
+    }
+
+    fn votes_at(&self, leaf: u32) -> &[Vote<T>] {
+        let leaf = leaf as usize;
+        &self.votes[self.first[leaf] as usize..self.first[leaf + 1] as usize]
+    }
+
+    /// From each position to its leaf. Ends because trees have no cycles, and a leaf stays.
+    #[inline]
+    fn walk<const N: usize, const PLAIN: bool>(&self, mut at: [u32; N], row: &[T]) -> [u32; N] {
+        loop {
+            let mut moved = 0;
+            for position in &mut at {
+                let node = &self.nodes[*position as usize];
+                let x = row[(node.feature & !NAN_IS_TRUE) as usize];
+                let inside = if PLAIN {
+                    x <= node.high
+                } else {
+                    #[expect(clippy::eq_op, reason = "NaN is what differs from itself")]
+                    let nan = x != x && node.feature & NAN_IS_TRUE != 0;
+                    (x >= node.low && x <= node.high) | nan
+                };
+                let next = node.child + u32::from(inside);
+                moved |= next ^ *position;
+                *position = next;
+            }
+            if moved == 0 {
+                return at;
+            }
+        }
+    }
+}

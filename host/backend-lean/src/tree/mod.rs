@@ -1,0 +1,71 @@
+//! Tree ensembles: `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4.
+//!
+//! `read` checks the attributes, `flatten` lays the trees out, `evaluate` walks them, `aggregate`
+//! turns the votes of the leaves into outputs.
+
+mod aggregate;
+mod evaluate;
+mod flatten;
+mod read;
+
+pub(crate) use aggregate::{Classifier, Regressor};
+pub(crate) use read::{classifier, regressor};
+
+/// The two types of a threshold: FP64 for FP64 inputs, FP32 for all others, as in ONNX Runtime.
+pub(crate) trait Real:
+    Copy
+    + Send
+    + Sync
+    + std::fmt::Debug
+    + PartialOrd
+    + Default
+    + std::ops::Add<Output = Self>
+    + std::ops::AddAssign
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + From<f32>
+    + 'static
+{
+    const NAN: Self;
+    const INFINITY: Self;
+    const HALF: Self;
+
+    fn next_up(self) -> Self;
+    fn next_down(self) -> Self;
+    fn to_f32(self) -> f32;
+    fn from_count(count: usize) -> Self;
+}
+
+macro_rules! real {
+    ($t:ident) => {
+        impl Real for $t {
+            const NAN: Self = $t::NAN;
+            const INFINITY: Self = $t::INFINITY;
+            const HALF: Self = 0.5;
+
+            fn next_up(self) -> Self {
+                self.next_up()
+            }
+
+            fn next_down(self) -> Self {
+                self.next_down()
+            }
+
+            #[expect(clippy::allow_attributes, reason = "the cast is a no-op for one of the two")]
+            #[allow(clippy::cast_possible_truncation, reason = "outputs are FP32")]
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
+
+            fn from_count(count: usize) -> Self {
+                count as Self
+            }
+        }
+    };
+}
+
+real!(f32);
+real!(f64);
+
+#[cfg(test)]
+mod tests;

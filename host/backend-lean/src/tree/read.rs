@@ -1,0 +1,282 @@
+//! From a node's attributes to an ensemble, with everything a hostile file could say checked.
+//!
+//! The attributes are parallel lists: entry `i` of every `nodes_*` list is one node, known by its
+//! tree id and its node id; entry `i` of every `class_*` or `target_*` list is one vote at a leaf.
+//! A tree is a run of nodes with one tree id, and the first of the run is its root.
+
+use spinfer_backend::Error;
+
+use super::Real;
+use super::aggregate::{Aggregate, Classifier, Regressor};
+use super::evaluate::{Forest, Vote};
+use super::flatten::{Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
+use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
+use crate::onnx::Node;
+use crate::post_transform::PostTransform;
+
+/// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
+const MAX_TARGETS: usize = 1 << 16;
+
+/// Reads a `TreeEnsembleClassifier` for rows of `width` features.
+pub(crate) fn classifier<T: Thresholds>(node: &Node, width: usize) -> Result<Classifier<T>, Error> {
+    let attributes = Attributes(node);
+    if attributes.has("classlabels_strings")
+        && !attributes.strings("classlabels_strings").is_empty()
+    {
+        return Err(unsupported(node, "its class labels are strings"));
+    }
+    let labels = attributes.ints("classlabels_int64s").to_vec();
+    let classes = targets(node, labels.len() as u64)?;
+    let votes = Votes::<T>::read(node, "class", classes)?;
+    let post = PostTransform::read(attributes)?;
+    let base = reals::<T>(node, "base_values")?;
+    let allowed =
+        if classes <= 2 { base.len() <= classes } else { [0, classes].contains(&base.len()) };
+    if !allowed {
+        return Err(invalid(
+            node,
+            format_args!("{} base_values for {classes} classes", base.len()),
+        ));
+    }
+    let voted_for = |class| votes.targets.contains(&class);
+    if classes == 2 && post == PostTransform::Probit && !voted_for(1) {
+        return Err(unsupported(node, "PROBIT of one score for two classes is undefined"));
+    }
+    let binary = classes == 2 && voted_for(0) != voted_for(1);
+    let all_positive = !votes.weights.iter().any(|&weight| weight < T::default());
+    let forest = forest(node, width, classes, &votes)?;
+    Ok(Classifier { forest, labels, base, post, binary, all_positive })
+}
+
+/// Reads a `TreeEnsembleRegressor` for rows of `width` features.
+pub(crate) fn regressor<T: Thresholds>(node: &Node, width: usize) -> Result<Regressor<T>, Error> {
+    let attributes = Attributes(node);
+    let targets = targets(node, attributes.int("n_targets", 0).try_into().unwrap_or(0))?;
+    let aggregate = match attributes.string("aggregate_function", "SUM") {
+        b"SUM" => Aggregate::Sum,
+        b"AVERAGE" => Aggregate::Average,
+        b"MIN" => Aggregate::Min,
+        b"MAX" => Aggregate::Max,
+        other => {
+            let other = String::from_utf8_lossy(other);
+            return Err(invalid(node, format_args!("aggregate_function is `{other}`")));
+        }
+    };
+    let base = reals::<T>(node, "base_values")?;
+    if !base.is_empty() && base.len() != targets {
+        return Err(invalid(
+            node,
+            format_args!("{} base_values for {targets} targets", base.len()),
+        ));
+    }
+    let post = PostTransform::read(attributes)?;
+    let forest = forest(node, width, targets, &Votes::read(node, "target", targets)?)?;
+    Ok(Regressor { forest, targets, aggregate, base, post })
+}
+
+fn targets(node: &Node, count: u64) -> Result<usize, Error> {
+    match usize::try_from(count) {
+        Ok(0) | Err(_) => Err(invalid(node, "it has no classes, or no targets")),
+        Ok(count) if count > MAX_TARGETS => {
+            Err(unsupported(node, format_args!("{count} classes or targets")))
+        }
+        Ok(count) => Ok(count),
+    }
+}
+
+/// FP32 or FP64 numbers of an attribute: either may be in the list of floats; FP64 may be in the
+/// tensor attribute instead (`ai.onnx.ml` 3).
+pub(crate) trait Thresholds: Real {
+    fn from_tensor(elements: Elements) -> Option<Vec<Self>>;
+}
+
+impl Thresholds for f32 {
+    fn from_tensor(elements: Elements) -> Option<Vec<Self>> {
+        if let Elements::Float(values) = elements { Some(values) } else { None }
+    }
+}
+
+impl Thresholds for f64 {
+    fn from_tensor(elements: Elements) -> Option<Vec<Self>> {
+        if let Elements::Double(values) = elements { Some(values) } else { None }
+    }
+}
+
+fn reals<T: Thresholds>(node: &Node, name: &str) -> Result<Vec<T>, Error> {
+    let attributes = Attributes(node);
+    let floats = attributes.floats(name);
+    let tensor = format!("{name}_as_tensor");
+    let Some(values) = attributes.tensor(&tensor) else {
+        return Ok(floats.iter().map(|&x| T::from(x)).collect());
+    };
+    if !floats.is_empty() {
+        return Err(invalid(node, format_args!("it has both {name} and {tensor}")));
+    }
+    let constant = Constant::read(values).map_err(|why| invalid(node, why))?;
+    T::from_tensor(constant.elements)
+        .ok_or_else(|| unsupported(node, format_args!("{tensor} is not of the input's type")))
+}
+
+/// The votes of the leaves, as parallel lists of one length.
+struct Votes<'a, T> {
+    tree_ids: &'a [i64],
+    node_ids: &'a [i64],
+    targets: Vec<u32>,
+    weights: Vec<T>,
+}
+
+impl<'a, T: Thresholds> Votes<'a, T> {
+    fn read(node: &'a Node, prefix: &str, targets: usize) -> Result<Self, Error> {
+        let attributes = Attributes(node);
+        let tree_ids = attributes.ints(&format!("{prefix}_treeids"));
+        let node_ids = attributes.ints(&format!("{prefix}_nodeids"));
+        let ids = attributes.ints(&format!("{prefix}_ids"));
+        let weights = reals::<T>(node, &format!("{prefix}_weights"))?;
+        if [tree_ids.len(), node_ids.len(), weights.len()] != [ids.len(); 3] {
+            return Err(invalid(node, format_args!("its {prefix}_* lists differ in length")));
+        }
+        let target = |&id: &i64| u32::try_from(id).ok().filter(|&id| (id as usize) < targets);
+        let targets = ids.iter().map(target).collect::<Option<Vec<u32>>>();
+        let targets = targets.ok_or_else(|| {
+            invalid(node, format_args!("one of its {prefix}_ids is out of range"))
+        })?;
+        Ok(Self { tree_ids, node_ids, targets, weights })
+    }
+}
+
+fn forest<T: Thresholds>(
+    node: &Node,
+    width: usize,
+    targets: usize,
+    votes: &Votes<'_, T>,
+) -> Result<Forest<T>, Error> {
+    let attributes = Attributes(node);
+    let tree_ids = attributes.ints("nodes_treeids");
+    let index = NodeIndex::new(node, tree_ids, attributes.ints("nodes_nodeids"))?;
+    let raw = raw_nodes::<T>(node, width, tree_ids, &index)?;
+    let roots: Vec<u32> = (0u32..)
+        .zip(tree_ids)
+        .filter(|&(i, id)| i == 0 || tree_ids[i as usize - 1] != *id)
+        .map(|(i, _)| i)
+        .collect();
+    let flat = flatten(&raw, &roots).map_err(|shared| {
+        if has_cycle(&raw) {
+            invalid(node, "its trees have a cycle")
+        } else {
+            unsupported(node, format_args!("two ways lead to its tree node at index {shared}"))
+        }
+    })?;
+    if let Some(lost) = flat.position.iter().position(|&position| position == u32::MAX) {
+        return Err(invalid(node, format_args!("no way leads to the tree node at index {lost}")));
+    }
+    let mut placed = Vec::with_capacity(votes.targets.len());
+    for (i, (&target, &weight)) in votes.targets.iter().zip(&votes.weights).enumerate() {
+        let (tree, id) = (votes.tree_ids[i], votes.node_ids[i]);
+        let index = index.find(tree, id).ok_or_else(|| {
+            invalid(node, format_args!("a vote is at node {id} of tree {tree}, which is not there"))
+        })?;
+        // Old converters leave weights at inner nodes; they mean nothing.
+        if raw[index as usize].mode == Mode::Leaf {
+            placed.push((flat.position[index as usize], Vote { target, weight }));
+        }
+    }
+    if targets == 1 {
+        // As in the reference, where a leaf of a forest with one target holds one weight: the
+        // first of its votes, or else its threshold.
+        let leaves = (0..).zip(&raw).filter(|(_, raw)| raw.mode == Mode::Leaf);
+        placed.extend(leaves.map(|(i, raw): (usize, _)| {
+            (flat.position[i], Vote { target: 0, weight: raw.threshold })
+        }));
+    }
+    placed.sort_by_key(|(position, _)| *position);
+    if targets == 1 {
+        placed.dedup_by_key(|(position, _)| *position);
+    }
+    Ok(Forest::new(flat, &placed))
+}
+
+fn raw_nodes<T: Thresholds>(
+    node: &Node,
+    width: usize,
+    tree_ids: &[i64],
+    index: &NodeIndex,
+) -> Result<Vec<RawNode<T>>, Error> {
+    let attributes = Attributes(node);
+    let count = tree_ids.len();
+    let modes = attributes.strings("nodes_modes");
+    let features = attributes.ints("nodes_featureids");
+    let on_true = attributes.ints("nodes_truenodeids");
+    let on_false = attributes.ints("nodes_falsenodeids");
+    let thresholds = reals::<T>(node, "nodes_values")?;
+    let missing = attributes.ints("nodes_missing_value_tracks_true");
+    let lengths = [modes.len(), features.len(), on_true.len(), on_false.len(), thresholds.len()];
+    if lengths != [count; 5] || !(missing.is_empty() || missing.len() == count) {
+        return Err(invalid(node, "its nodes_* lists differ in length"));
+    }
+    (0..count)
+        .map(|i| {
+            let mode = mode(node, &modes[i])?;
+            let threshold = thresholds[i];
+            let nan_is_true = missing.get(i) == Some(&1);
+            if mode == Mode::Leaf {
+                let (feature, on_true, on_false) = (0, 0, 0);
+                return Ok(RawNode { mode, feature, threshold, nan_is_true, on_true, on_false });
+            }
+            let feature = u32::try_from(features[i])
+                .ok()
+                .filter(|&feature| (feature as usize) < width && feature < NAN_IS_TRUE)
+                .ok_or_else(|| {
+                    let feature = features[i];
+                    invalid(node, format_args!("it compares feature {feature} of {width}"))
+                })?;
+            let child = |id| {
+                index.find(tree_ids[i], id).ok_or_else(|| {
+                    let tree = tree_ids[i];
+                    invalid(node, format_args!("tree {tree} has no node {id}, yet it is a child"))
+                })
+            };
+            let (on_true, on_false) = (child(on_true[i])?, child(on_false[i])?);
+            Ok(RawNode { mode, feature, threshold, nan_is_true, on_true, on_false })
+        })
+        .collect()
+}
+
+fn mode(node: &Node, name: &[u8]) -> Result<Mode, Error> {
+    match name {
+        b"BRANCH_LEQ" => Ok(Mode::Leq),
+        b"BRANCH_LT" => Ok(Mode::Lt),
+        b"BRANCH_GTE" => Ok(Mode::Gte),
+        b"BRANCH_GT" => Ok(Mode::Gt),
+        b"BRANCH_EQ" => Ok(Mode::Eq),
+        b"BRANCH_NEQ" => Ok(Mode::Neq),
+        b"LEAF" => Ok(Mode::Leaf),
+        other => {
+            let other = String::from_utf8_lossy(other);
+            Err(invalid(node, format_args!("a node's mode is `{other}`")))
+        }
+    }
+}
+
+/// Where a node of a tree stands in the lists: sorted, so that no choice of ids makes it slow.
+struct NodeIndex(Vec<(i64, i64, u32)>);
+
+impl NodeIndex {
+    fn new(node: &Node, tree_ids: &[i64], node_ids: &[i64]) -> Result<Self, Error> {
+        if tree_ids.len() != node_ids.len() || tree_ids.len() >= NAN_IS_TRUE as usize {
+            return Err(invalid(node, "its nodes_* lists differ in length, or are too long"));
+        }
+        let mut entries: Vec<(i64, i64, u32)> =
+            tree_ids.iter().zip(node_ids).zip(0u32..).map(|((&t, &n), i)| (t, n, i)).collect();
+        entries.sort_unstable();
+        if let Some(twice) = entries.windows(2).find(|w| (w[0].0, w[0].1) == (w[1].0, w[1].1)) {
+            let (tree, id, _) = twice[0];
+            return Err(invalid(node, format_args!("node {id} of tree {tree} is there twice")));
+        }
+        Ok(Self(entries))
+    }
+
+    fn find(&self, tree: i64, id: i64) -> Option<u32> {
+        let place = self.0.binary_search_by_key(&(tree, id), |&(tree, id, _)| (tree, id)).ok()?;
+        Some(self.0[place].2)
+    }
+}
