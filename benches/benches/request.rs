@@ -19,6 +19,7 @@ use spinfer::host::Host;
 use spinfer::inference::{Models, Mounts, Registry};
 use spinfer::manifest;
 use spinfer_backend::{Tensor, TensorType};
+use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
 use tokio::runtime::Runtime;
 
@@ -77,7 +78,7 @@ fn requests(c: &mut Criterion) {
 
 fn compute(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let registry = Arc::new(Registry::new(vec![Arc::new(Tract)], 2));
+    let registry = Arc::new(Registry::new(vec![Arc::new(Lean), Arc::new(Tract)], 2));
     for version in [1, 2] {
         let mut mounts = Mounts::default();
         mounts.add("/models/iris".into(), root().join(format!("models/iris-classifier/{version}")));

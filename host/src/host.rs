@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use spinfer_backend::Backend;
+use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
 use tracing::{info, warn};
 use wasmtime::component::Component;
@@ -42,7 +43,8 @@ impl Host {
     pub fn new(app: &App, state_dir: &Path) -> Result<Self> {
         let threads = std::thread::available_parallelism()?.get();
         let engine = Engine::new(app, &state_dir.join("compiled"))?;
-        let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Tract)];
+        // What is served most is lean; tract has the rest.
+        let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
         let registry = Arc::new(Registry::new(backends, threads));
         let compiled = compile(app, &engine, threads)?;
         let mut services = IndexMap::new();
