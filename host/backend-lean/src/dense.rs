@@ -8,7 +8,7 @@
 /// Columns of a panel where the matrix has few: most linear models.
 const NARROW: usize = 8;
 /// Columns of a panel otherwise. Of 8, 16 and 32, with 1, 2 or 4 rows at a time, 32 with 1 was the
-/// fastest for one row (1.2 microseconds for 64-128-64) and within 10 % of the best for 30.
+/// fastest for one row (1.2 microseconds for 64-128-64) and within 16 % of the best for 30 (16 with 2).
 const WIDE: usize = 32;
 
 #[derive(Debug)]
