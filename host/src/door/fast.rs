@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
-use super::invalid_answer;
+use super::{busy, invalid_answer, late};
 use crate::body::Body;
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
@@ -87,7 +87,7 @@ impl Door {
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
         let permit = timeout_at(deadline.into(), self.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| self.busy())?;
+        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| busy(self.stores.spec()))?;
         let mut instance = match self.take_idle() {
             Some(instance) => instance,
             None => self.instantiate(deadline).await?,
@@ -105,9 +105,9 @@ impl Door {
         let call = handler.call_handle(&mut instance.store, request);
         let answer = match timeout_at(deadline.into(), call).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if is_late(&error) => return Err(self.late()),
+            Ok(Err(error)) if is_late(&error) => return Err(late(self.stores.spec())),
             Ok(Err(error)) => return Err(self.trapped(&error)),
-            Err(_) => return Err(self.late()),
+            Err(_) => return Err(late(self.stores.spec())),
         };
         self.keep(instance);
         self.response(answer)
@@ -130,9 +130,9 @@ impl Door {
         };
         match timeout_at(deadline.into(), instantiating).await {
             Ok(Ok(instance)) => Ok(instance),
-            Ok(Err(error)) if is_late(&error) => Err(self.late()),
-            Err(_) => Err(self.late()),
-            Ok(Err(error)) if is_full(&error) => Err(self.busy()),
+            Ok(Err(error)) if is_late(&error) => Err(late(self.stores.spec())),
+            Err(_) => Err(late(self.stores.spec())),
+            Ok(Err(error)) if is_full(&error) => Err(busy(self.stores.spec())),
             Ok(Err(error)) => {
                 let component = self.stores.spec().id.clone();
                 warn!(component, error = format!("{error:#}"), "cannot instantiate");
@@ -186,17 +186,6 @@ impl Door {
                 "idle instances dropped"
             );
         }
-    }
-
-    fn busy(&self) -> Failure {
-        let spec = self.stores.spec();
-        Failure::Busy { component: spec.id.clone(), limit: spec.limits.instances }
-    }
-
-    fn late(&self) -> Failure {
-        let component = self.stores.spec().id.clone();
-        warn!(component, "missed the deadline");
-        Failure::Deadline { component }
     }
 
     fn trapped(&self, error: &wasmtime::Error) -> Failure {

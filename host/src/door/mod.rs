@@ -114,6 +114,16 @@ impl Service {
     }
 }
 
+/// Every instance is taken, for as long as the request could wait.
+fn busy(spec: &ComponentSpec) -> Failure {
+    Failure::Busy { component: spec.id.clone(), limit: spec.limits.instances }
+}
+
+fn late(spec: &ComponentSpec) -> Failure {
+    warn!(component = spec.id, "missed the deadline");
+    Failure::Deadline { component: spec.id.clone() }
+}
+
 fn invalid_answer(spec: &ComponentSpec, problem: String) -> Failure {
     warn!(component = spec.id, problem, "invalid answer");
     Failure::InvalidAnswer { component: spec.id.clone(), problem }

@@ -21,6 +21,7 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
+use super::{busy, late};
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
@@ -66,7 +67,7 @@ impl Door {
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
         let permit = timeout_at(deadline.into(), self.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| self.busy())?;
+        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| busy(self.stores.spec()))?;
         let (body, arrival) = body.into_wasi();
         let handling = self.handler.handle(deadline, Request::from_parts(head, body));
         let answer = timeout_at(deadline.into(), handling).await;
@@ -77,32 +78,21 @@ impl Door {
         match answer {
             Ok(Ok(response)) => Ok(response.map(Body::streamed)),
             Ok(Err(error)) => Err(self.failure(&error, deadline)),
-            Err(_) => Err(self.late()),
+            Err(_) => Err(late(self.stores.spec())),
         }
-    }
-
-    fn busy(&self) -> Failure {
-        let spec = self.stores.spec();
-        Failure::Busy { component: spec.id.clone(), limit: spec.limits.instances }
-    }
-
-    fn late(&self) -> Failure {
-        let component = self.stores.spec().id.clone();
-        warn!(component, "missed the deadline");
-        Failure::Deadline { component }
     }
 
     fn failure(&self, error: &wasmtime::Error, deadline: Instant) -> Failure {
         // A guest that never yields is ended together with its worker, which then cannot say why.
         if error.is::<ExpirationError>() || is_late(error) || Instant::now() >= deadline {
-            return self.late();
+            return late(self.stores.spec());
         }
         let component = self.stores.spec().id.clone();
         if let Some(InstantiationError { error, .. }) =
             error.downcast_ref::<InstantiationError<Instant>>()
         {
             if is_full(error) {
-                return self.busy();
+                return busy(self.stores.spec());
             }
             warn!(component, error = format!("{error:#}"), "cannot instantiate");
             return Failure::Instantiation { component };
