@@ -1,6 +1,6 @@
 //! The command line, and every mistake it finds before the socket is bound.
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run};
+use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run, state_dir};
 
 #[test]
 fn help_teaches() {
@@ -53,7 +53,15 @@ fn a_taken_address_is_refused_with_the_remedy() {
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let listen = spinfer.address().to_string();
-    let (status, text) = run(&["up", "--from", path.to_str().unwrap(), "--listen", &listen]);
+    let (status, text) = run(&[
+        "up",
+        "--from",
+        path.to_str().unwrap(),
+        "--listen",
+        &listen,
+        "--state-dir",
+        state_dir().to_str().unwrap(),
+    ]);
     assert_eq!(status.code(), Some(1));
     assert!(text.contains(&format!("cannot listen on {listen}")), "{text}");
 }

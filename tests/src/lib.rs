@@ -306,7 +306,10 @@ pub fn refused(manifest: &str) -> String {
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest).expect("a temporary file");
     let path = path.to_str().expect("a temporary path is UTF-8");
-    let (status, text) = run(&["up", "--listen", "127.0.0.1:0", "--from", path]);
+    let state_dir = state_dir();
+    let state_dir = state_dir.to_str().expect("the repository's path is UTF-8");
+    let (status, text) =
+        run(&["up", "--listen", "127.0.0.1:0", "--from", path, "--state-dir", state_dir]);
     assert!(!status.success(), "it was served:\n{text}");
     text
 }
@@ -325,6 +328,7 @@ fn binary() -> PathBuf {
 }
 
 /// Compiled components are shared by all tests.
-fn state_dir() -> PathBuf {
+#[must_use]
+pub fn state_dir() -> PathBuf {
     root().join("target/test-state")
 }
