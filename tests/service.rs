@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::Request;
 use spinfer::app::App;
 use spinfer::body::RequestBody;
-use spinfer::door::Service;
 use spinfer::error::Failure;
 use spinfer::host::Host;
 use spinfer::manifest;
+use spinfer::service::Service;
 use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, root};
 
 fn probe(settings: &str) -> (Host, Arc<Service>) {

@@ -11,9 +11,10 @@ use indexmap::IndexMap;
 use tracing::warn;
 
 use crate::inference::{Mounts, check_model_folder};
-use crate::limits::Limits;
+use crate::limits::{Limits, LimitsConfig};
 use crate::manifest::{Build, Component, DoorChoice, Manifest};
 use crate::request::{LIVE, READY};
+use crate::reuse::{Reuse, ReuseConfig};
 use crate::route::{Pattern, Router};
 
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub struct ComponentSpec {
     pub door: Option<DoorChoice>,
     pub load_graphs: bool,
     pub limits: Limits,
+    pub reuse: Reuse,
 }
 
 /// Every mistake of a manifest at once, each with the key and what to write.
@@ -57,19 +59,17 @@ impl App {
     pub fn resolve(manifest: &Manifest, base: &Path) -> Result<Self> {
         let mut problems = Problems(Vec::new());
         let routes = routes(manifest, &mut problems);
-        let limits = match &manifest.application.tool.spinfer {
-            None => Limits::default(),
-            Some(tool) => Limits::default().with(&tool.limits).unwrap_or_else(|e| {
-                problems.add("application.tool.spinfer", e);
-                Limits::default()
-            }),
-        };
+        let mut defaults = Settings::default();
+        if let Some(tool) = &manifest.application.tool.spinfer {
+            let key = "application.tool.spinfer";
+            defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
+        }
         check_variables(manifest, &mut problems);
         let components = manifest
             .component
             .iter()
             .map(|(id, component)| {
-                (id.clone(), resolve_component(id, component, base, &limits, &mut problems))
+                (id.clone(), resolve_component(id, component, base, &defaults, &mut problems))
             })
             .collect();
         match problems.0.as_slice() {
@@ -129,7 +129,7 @@ fn resolve_component(
     id: &str,
     component: &Component,
     base: &Path,
-    defaults: &Limits,
+    defaults: &Settings,
     problems: &mut Problems,
 ) -> ComponentSpec {
     let key = format!("component.{id}");
@@ -142,18 +142,45 @@ fn resolve_component(
         problems.add(format!("{key}.source"), format!("no file {}; {fix}", source.display()));
     }
     let mounts = resolve_mounts(&key, component, base, problems);
-    let (door, load_graphs, limits) = match &component.tool.spinfer {
+    let (door, load_graphs, Settings { limits, reuse }) = match &component.tool.spinfer {
         None => (None, false, defaults.clone()),
         Some(tool) => {
-            let limits = defaults.with(&tool.limits).unwrap_or_else(|e| {
-                problems.add(format!("{key}.tool.spinfer"), e);
-                defaults.clone()
-            });
-            (tool.door, tool.load_graphs, limits)
+            let key = format!("{key}.tool.spinfer");
+            let settings = defaults.with(&tool.limits, &tool.reuse, &key, problems);
+            (tool.door, tool.load_graphs, settings)
         }
     };
     let environment = component.environment.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    ComponentSpec { id: id.to_owned(), source, mounts, environment, door, load_graphs, limits }
+    let id = id.to_owned();
+    ComponentSpec { id, source, mounts, environment, door, load_graphs, limits, reuse }
+}
+
+/// What a component inherits from the application.
+#[derive(Clone, Default)]
+struct Settings {
+    limits: Limits,
+    reuse: Reuse,
+}
+
+impl Settings {
+    /// These with what stands under `key` put over them.
+    fn with(
+        &self,
+        limits: &LimitsConfig,
+        reuse: &ReuseConfig,
+        key: &str,
+        problems: &mut Problems,
+    ) -> Self {
+        let limits = self.limits.with(limits).unwrap_or_else(|e| {
+            problems.add(key, e);
+            self.limits.clone()
+        });
+        let reuse = self.reuse.with(reuse).unwrap_or_else(|e| {
+            problems.add(key, e);
+            self.reuse.clone()
+        });
+        Self { limits, reuse }
+    }
 }
 
 fn resolve_mounts(

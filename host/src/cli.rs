@@ -31,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   spinfer up                          serve the spin.toml of this folder on 127.0.0.1:3000
   spinfer up --build                  build its components first
+  spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
   curl localhost:3000/v2/models/iris-classifier/predict -d '{\"features\": [5.1, 3.5, 1.4, 0.2]}'";
 
@@ -39,7 +40,7 @@ enum Command {
     /// Serve an application
     Up(Up),
     /// Build an application's components
-    Build(From),
+    Build(Build),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +48,27 @@ struct From {
     /// The manifest, or the folder that holds a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct StateDir {
+    /// Where to keep compiled components [default: spinfer in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Build {
+    #[command(flatten)]
+    from: From,
+
+    /// Compile them to native code too, as `spinfer up` would: for images that start at once.
+    /// Good for processors with the features of this one
+    #[arg(long)]
+    aot: bool,
+
+    #[command(flatten)]
+    state: StateDir,
 }
 
 #[derive(Debug, Args)]
@@ -58,9 +80,8 @@ struct Up {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
 
-    /// Where to keep compiled components [default: spinfer in the user's cache folder]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateDir,
 
     /// Build the components first
     #[arg(long)]
@@ -80,9 +101,7 @@ struct Up {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(options) => up(&options),
-        Command::Build(from) => {
-            from.load().and_then(|(manifest, base)| build::run(&manifest, &base, &mut io::stderr()))
-        }
+        Command::Build(options) => build(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,30 +128,45 @@ impl From {
     }
 }
 
+impl StateDir {
+    /// The folder, made if there is none. What is compiled is native code: nobody else may write
+    /// there.
+    fn open(&self, base: &Path) -> Result<PathBuf> {
+        let folder =
+            self.state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.and_then(|()| folder.canonicalize())
+            .with_context(|| format!("{}: cannot keep state here (--state-dir)", folder.display()))
+    }
+}
+
+fn build(options: &Build) -> Result<()> {
+    let Build { from, aot, state } = options;
+    telemetry::init(LogFormat::Human, false);
+    let (manifest, base) = from.load()?;
+    build::run(&manifest, &base, &mut io::stderr())?;
+    if *aot {
+        let folder = state.open(&base)?;
+        let count = Host::compile(&from.resolve(&manifest, &base)?, &folder)?;
+        writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
+    }
+    Ok(())
+}
+
 fn up(options: &Up) -> Result<()> {
-    let Up { from, listen, state_dir, build, quiet, log_format } = options;
+    let Up { from, listen, state, build, quiet, log_format } = options;
     telemetry::init(*log_format, *quiet);
     let (manifest, base) = from.load()?;
     if *build {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
     let app = from.resolve(&manifest, &base)?;
-    let state_dir = state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
-    // What is compiled is native code: nobody else may write it.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&state_dir)
-        .and_then(|()| state_dir.canonicalize())
-        .with_context(|| format!("{}: cannot keep state here (--state-dir)", state_dir.display()))
-        .and_then(|state_dir| {
-            let host = Arc::new(Host::new(&app, &state_dir)?);
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let served = runtime.block_on(serve(&app, host, *listen, *quiet));
-            // An inference cannot be interrupted: one that nobody waits for must not hold us up.
-            runtime.shutdown_background();
-            served
-        })
+    let host = Arc::new(Host::new(&app, &state.open(&base)?)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(&app, host, *listen, *quiet));
+    // A guest may be computing still: one that nobody waits for must not hold us up.
+    runtime.shutdown_background();
+    served
 }
 
 /// `spinfer` in the user's cache folder, by the XDG base directory specification. Not beside the

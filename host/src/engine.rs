@@ -1,14 +1,12 @@
-//! wasmtime, set up once: the engine, the interfaces a guest may import, compilation.
+//! wasmtime, set up once: the engine, and the interfaces a guest may import.
 
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 use wasmtime::error::Context;
 use wasmtime::{
-    Cache, CacheConfig, Config, Engine as Wasmtime, InstanceAllocationStrategy,
-    PoolingAllocationConfig, Result,
+    Config, Engine as Wasmtime, InstanceAllocationStrategy, PoolingAllocationConfig, Result,
 };
 
 use crate::app::App;
@@ -38,10 +36,10 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine whose pool fits `app`, compiling into `cache`.
-    pub fn new(app: &App, cache: &Path) -> Result<Self> {
+    /// An engine whose pool fits `app`.
+    pub fn new(app: &App) -> Result<Self> {
         let wasmtime =
-            Wasmtime::new(&config(app, cache)?).context("cannot start the WebAssembly engine")?;
+            Wasmtime::new(&config(app)).context("cannot start the WebAssembly engine")?;
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
@@ -62,36 +60,24 @@ impl Engine {
     pub fn linker(&self) -> &Linker<InstanceState> {
         &self.linker
     }
-
-    /// Compiles a component, or takes it from the cache. Takes up to a second.
-    pub fn compile(&self, path: &Path) -> Result<Component> {
-        Component::from_file(&self.wasmtime, path).with_context(|| {
-            format!(
-                "{} is not a WebAssembly component this host can run (build it for wasm32-wasip2)",
-                path.display()
-            )
-        })
-    }
 }
 
-fn config(app: &App, cache: &Path) -> Result<Config> {
+/// What code depends on is the same for every application: an artefact serves them all.
+fn config(app: &App) -> Config {
     let mut config = Config::new();
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(app)));
-    let mut cache_config = CacheConfig::new();
-    cache_config.with_directory(cache);
-    let cache = Cache::new(cache_config).with_context(|| {
-        format!("{}: cannot keep compiled components here (--state-dir)", cache.display())
-    })?;
-    config.cache(Some(cache));
-    Ok(config)
+    config
 }
 
 fn pool(app: &App) -> PoolingAllocationConfig {
     let limits = || app.components.values().map(|component| &component.limits);
-    // Both doors have their own instances; half as many again while old ones are torn down.
-    let instances = limits().map(|l| l.instances * 3).sum::<usize>().clamp(1, INSTANCES_MOST);
+    // Both doors have their own instances, and spare ones; half as many again while old ones are
+    // torn down.
+    let spare = app.components.values().map(|component| component.reuse.spare).sum::<usize>();
+    let instances = limits().map(|l| l.instances * 3).sum::<usize>() + spare;
+    let instances = instances.clamp(1, INSTANCES_MOST);
     let count = u32::try_from(instances).unwrap_or(u32::MAX);
     let core = u32::try_from(instances * CORE_INSTANCES_PER_COMPONENT).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::default();

@@ -25,6 +25,11 @@ pub enum Failure {
     BodyBroken(String),
     #[error("all {limit} instances of component `{component}` are busy; try again")]
     Busy { component: String, limit: usize },
+    #[error(
+        "all {instances} instances of component `{component}` are busy and {queue} requests wait; \
+         try again"
+    )]
+    QueueFull { component: String, queue: usize, instances: usize },
     #[error("component `{component}` cannot be instantiated")]
     Instantiation { component: String },
     #[error("component `{component}` failed")]
@@ -44,7 +49,9 @@ impl Failure {
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy { .. } | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::QueueFull { .. } | Self::NotReady { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -60,7 +67,7 @@ impl Failure {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self, Self::Busy { .. }) {
+        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. }) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::OnlyGet { .. }) {

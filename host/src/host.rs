@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,16 +11,21 @@ use indexmap::IndexMap;
 use spinfer_backend::Backend;
 use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
-use tracing::{info, warn};
-use wasmtime::component::Component;
+use tracing::warn;
 
 use crate::app::App;
-use crate::door::Service;
+use crate::artifact::Artifacts;
+use crate::background::Background;
+use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
-use crate::inference::{Models, Registry};
+use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
 use crate::route::Router;
+use crate::service::Service;
+
+/// Where compiled components are, in the state directory.
+const ARTIFACTS: &str = "compiled";
 
 /// How often idle instances are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -34,24 +40,34 @@ pub struct Host {
     services: IndexMap<String, Arc<Service>>,
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
-    /// Its epochs are what ends a guest that is late.
-    _engine: Engine,
+    _background: Background,
 }
 
 impl Host {
+    /// Compiles every component of `app` that is not yet, into `state_dir`; how many there are.
+    pub fn compile(app: &App, state_dir: &Path) -> Result<usize> {
+        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS))?;
+        Ok(prepare(app, &Arc::new(Engine::new(app)?), &artifacts)?.len())
+    }
+
     /// Compiles and links every component of `app`; compiled code is kept under `state_dir`.
     pub fn new(app: &App, state_dir: &Path) -> Result<Self> {
-        let threads = std::thread::available_parallelism()?.get();
-        let engine = Engine::new(app, &state_dir.join("compiled"))?;
+        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS))?;
+        let engine = Arc::new(Engine::new(app)?);
+        let codes = prepare(app, &engine, &artifacts)?;
+        artifacts.remove_old();
         // What is served most is lean; tract has the rest.
         let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
-        let registry = Arc::new(Registry::new(backends, threads));
-        let compiled = compile(app, &engine, threads)?;
+        let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
+        let background = Background::start(threads()?)?;
         let mut services = IndexMap::new();
         for (id, spec) in &app.components {
             let models = Models::new(Arc::clone(&registry), spec.mounts.clone());
             let stores = Stores::new(engine.wasmtime().clone(), spec.clone(), Arc::new(models));
-            let service = Service::new(&engine, &compiled[&spec.source], stores)?;
+            let (code, linked) = &codes[&spec.source];
+            let lane = background.lane();
+            let service = Service::new(Arc::clone(code), Arc::clone(linked), stores, lane)
+                .with_context(|| format!("component `{id}`"))?;
             services.insert(id.clone(), Arc::new(service));
         }
         let routes = app
@@ -64,7 +80,7 @@ impl Host {
             router,
             services,
             not_ready: Mutex::new(Some("models are being loaded".into())),
-            _engine: engine,
+            _background: background,
         })
     }
 
@@ -86,11 +102,9 @@ impl Host {
         let deadline = Instant::now() + LOADING_MOST;
         let mut problems = Vec::new();
         for (id, service) in &self.services {
-            for name in service.models().names() {
-                if let Err(error) = service.models().load_by_name(name, deadline).await {
-                    warn!(component = id, model = name, %error, "cannot load");
-                    problems.push(format!("component `{id}`: model `{name}`: {error}"));
-                }
+            for (model, error) in service.load_models(deadline).await {
+                warn!(component = id, model, %error, "cannot load");
+                problems.push(format!("component `{id}`: model `{model}`: {error}"));
             }
         }
         self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
@@ -131,31 +145,37 @@ impl Host {
     }
 }
 
-/// Compiles every component file once, `threads` at a time.
-fn compile(app: &App, engine: &Engine, threads: usize) -> Result<HashMap<PathBuf, Component>> {
+/// The code of each component file, compiled on as many threads as there are.
+type Codes = HashMap<PathBuf, (Arc<Code>, Arc<Linked>)>;
+
+fn prepare(app: &App, engine: &Arc<Engine>, artifacts: &Artifacts) -> Result<Codes> {
     let mut sources: Vec<&PathBuf> = app.components.values().map(|spec| &spec.source).collect();
     sources.sort_unstable();
     sources.dedup();
-    let mut compiled = HashMap::new();
-    for group in sources.chunks(threads) {
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let working: Vec<_> =
-                group.iter().map(|path| scope.spawn(|| compile_one(engine, path))).collect();
-            working.into_iter().map(|thread| thread.join()).collect()
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let sources = std::iter::from_fn(|| sources.get(next.fetch_add(1, Ordering::Relaxed)));
+        sources
+            .map(|source| {
+                let (code, linked) =
+                    Code::prepare(engine, artifacts, source).with_context(|| {
+                        let user = app.components.values().find(|spec| spec.source == **source);
+                        let id = user.map_or("", |spec| &spec.id);
+                        format!("component `{id}`, {}", source.display())
+                    })?;
+                Ok(((*source).clone(), (Arc::new(code), linked)))
+            })
+            .collect::<Vec<Result<_>>>()
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads()?).map(|_| scope.spawn(worker)).collect();
+        let results = workers.into_iter().map(|worker| {
+            worker.join().unwrap_or_else(|_| vec![Err(anyhow::anyhow!("the compiler panicked"))])
         });
-        for (path, result) in group.iter().zip(results) {
-            let component = result
-                .unwrap_or_else(|_| Err(anyhow::anyhow!("the compiler panicked")))
-                .with_context(|| format!("cannot compile {}", path.display()))?;
-            compiled.insert((*path).clone(), component);
-        }
-    }
-    Ok(compiled)
+        results.flatten().collect()
+    })
 }
 
-fn compile_one(engine: &Engine, path: &Path) -> Result<Component> {
-    let start = Instant::now();
-    let component = engine.compile(path)?;
-    info!(file = %path.display(), took = ?start.elapsed(), "component compiled");
-    Ok(component)
+fn threads() -> std::io::Result<usize> {
+    std::thread::available_parallelism().map(std::num::NonZero::get)
 }

@@ -3,16 +3,17 @@
 //! # The life of a request
 //!
 //! [`server`] accepts the connection and reads the head. [`request`] does the rest, a step a line:
-//! [`route`] finds the component, [`body`] takes the body in, [`door`] gives both to an
-//! [`instance`], which imports its [`capabilities`] (`wasi:nn` is served by [`inference`]), and the
-//! answer goes back. A step that fails returns an [`error::Failure`], the one place that knows
+//! [`route`] finds the component, [`body`] takes the body in, [`service`] lets the request in when
+//! it is its turn, [`door`] gives it to an [`instance`], which imports its [`capabilities`]
+//! (`wasi:nn` is served by [`inference`]), and the answer goes back. What takes long goes on in the
+//! [`background`]. A step that fails returns an [`error::Failure`], the one place that knows
 //! statuses.
 //!
 //! # Before the first request
 //!
 //! [`cli`] reads the command line; [`manifest`] reads `spin.toml`; [`app`] resolves it, with every
-//! mistake found and every limit ([`limits`]) settled; [`engine`] compiles the components;
-//! [`host`] puts it all together. Only then the socket is bound.
+//! mistake found and every limit ([`limits`], [`reuse`]) settled; [`code`] has the components
+//! compiled by the [`engine`] into [`artifact`]s; [`host`] puts it all together. Only then the socket is bound.
 
 pub mod cli;
 
@@ -20,6 +21,7 @@ pub mod manifest;
 
 pub mod app;
 pub mod limits;
+pub mod reuse;
 
 pub mod host;
 
@@ -31,8 +33,13 @@ pub mod body;
 pub mod error;
 pub mod route;
 
+pub mod service;
+
+pub mod background;
 pub mod door;
 
+pub mod artifact;
+pub mod code;
 pub mod engine;
 pub mod instance;
 

@@ -17,9 +17,12 @@ pub struct Limits {
     pub deadline: Duration,
     /// Bytes of linear memory, and separately of host memory held for it (tensors), per instance.
     pub instance_memory: usize,
-    /// Instances that serve at the same time, per door.
+    /// Requests served at the same time, each by an instance.
     pub instances: usize,
-    /// How long an instance without requests is kept.
+    /// Requests that wait for one of those to end; one more is 503 at once.
+    pub queue: usize,
+    /// How long without a request until its instances are dropped; after twice that its models,
+    /// after three times its code.
     pub idle: Duration,
 }
 
@@ -31,7 +34,8 @@ impl Default for Limits {
             deadline: Duration::from_secs(30),
             instance_memory: 128 << 20,
             instances: 16,
-            idle: Duration::from_secs(10),
+            queue: 256,
+            idle: Duration::from_secs(30),
         }
     }
 }
@@ -43,11 +47,12 @@ impl Default for Limits {
 pub struct LimitsConfig {
     request_body: Option<ByteSize>,
     fast_body: Option<ByteSize>,
-    #[serde(default, with = "human_duration")]
+    #[serde(default, with = "some_duration")]
     deadline: Option<Duration>,
     instance_memory: Option<ByteSize>,
     instances: Option<usize>,
-    #[serde(default, with = "human_duration")]
+    queue: Option<usize>,
+    #[serde(default, with = "some_duration")]
     idle: Option<Duration>,
 }
 
@@ -70,8 +75,15 @@ const INSTANCES_MOST: usize = 1000;
 impl Limits {
     /// These limits with what `config` sets put over them.
     pub fn with(&self, config: &LimitsConfig) -> Result<Self, LimitError> {
-        let LimitsConfig { request_body, fast_body, deadline, instance_memory, instances, idle } =
-            config;
+        let LimitsConfig {
+            request_body,
+            fast_body,
+            deadline,
+            instance_memory,
+            instances,
+            queue,
+            idle,
+        } = config;
         let limits = Self {
             request_body: bytes("request_body", *request_body)?.unwrap_or(self.request_body),
             fast_body: bytes("fast_body", *fast_body)?.unwrap_or(self.fast_body),
@@ -79,6 +91,7 @@ impl Limits {
             instance_memory: bytes("instance_memory", *instance_memory)?
                 .unwrap_or(self.instance_memory),
             instances: instances.unwrap_or(self.instances),
+            queue: queue.unwrap_or(self.queue),
             idle: idle.unwrap_or(self.idle),
         };
         let fail = |key, problem: String| Err(LimitError { key, problem });
@@ -108,20 +121,34 @@ fn bytes(key: &'static str, size: Option<ByteSize>) -> Result<Option<usize>, Lim
     .transpose()
 }
 
-mod human_duration {
+/// A duration as `"30s"` or `"250ms"`, for `#[serde(with = "...")]`.
+pub(crate) mod duration {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, de};
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    ) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map(Some).map_err(|e| {
+        humantime::parse_duration(&text).map_err(|e| {
             de::Error::custom(format!(
                 "`{text}` is not a duration ({e}); write \"30s\" or \"250ms\""
             ))
         })
+    }
+}
+
+/// The same where it may be absent.
+pub(crate) mod some_duration {
+    use std::time::Duration;
+
+    use serde::Deserializer;
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        super::duration::deserialize(deserializer).map(Some)
     }
 }
 

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::limits::LimitsConfig;
+use crate::reuse::ReuseConfig;
 
 /// The manifest's only version.
 const VERSION: i64 = 2;
@@ -52,6 +53,8 @@ pub struct Tools<T> {
 pub struct ApplicationTool {
     #[serde(default)]
     pub limits: LimitsConfig,
+    #[serde(default)]
+    pub reuse: ReuseConfig,
 }
 
 /// A value the operator may set; components see it through templates.
@@ -147,6 +150,8 @@ pub struct ComponentTool {
     pub load_graphs: bool,
     #[serde(default)]
     pub limits: LimitsConfig,
+    #[serde(default)]
+    pub reuse: ReuseConfig,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

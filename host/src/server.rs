@@ -38,8 +38,7 @@ pub async fn serve(
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
-            host.load_models().await;
-            host.sweep().await;
+            tokio::join!(host.load_models(), host.sweep());
         }
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MOST));

@@ -86,11 +86,11 @@ impl Log {
         self.0.0.lock().expect("no panic under this lock").clone()
     }
 
-    fn wait_for(&self, part: &str) {
+    fn wait_for(&self, part: &str, times: usize) {
         let (text, changed) = &*self.0;
         let end = Instant::now() + PATIENCE;
         let mut text = text.lock().expect("no panic under this lock");
-        while !text.contains(part) {
+        while text.matches(part).count() < times {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited for {part:?} in the log:\n{text}");
             (text, _) = changed.wait_timeout(text, left).expect("no panic under this lock");
@@ -128,12 +128,12 @@ impl Spinfer {
     /// `spinfer up` on a manifest that stands at `path`.
     #[must_use]
     pub fn up_from(path: &Path, arguments: &[&str], dir: tempfile::TempDir) -> Self {
-        let mut child = command()
-            .args(["up", "--listen", "127.0.0.1:0", "--from"])
-            .arg(path)
-            .arg("--state-dir")
-            .arg(state_dir())
-            .args(arguments)
+        let mut command = command();
+        command.args(["up", "--listen", "127.0.0.1:0", "--from"]).arg(path).args(arguments);
+        if !arguments.contains(&"--state-dir") {
+            command.arg("--state-dir").arg(state_dir());
+        }
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -167,12 +167,17 @@ impl Spinfer {
 
     /// What it has printed after its first line.
     pub fn wait_for_output(&self, part: &str) {
-        self.out.wait_for(part);
+        self.out.wait_for(part, 1);
     }
 
     /// Waits until the log holds `part`.
     pub fn wait_for_log(&self, part: &str) {
-        self.log.wait_for(part);
+        self.log.wait_for(part, 1);
+    }
+
+    /// Waits until the log holds `part` so many times.
+    pub fn wait_for_log_times(&self, part: &str, times: usize) {
+        self.log.wait_for(part, times);
     }
 
     #[must_use]

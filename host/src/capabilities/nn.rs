@@ -7,7 +7,7 @@ use std::time::Instant;
 use spinfer_backend as backend;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
-use crate::inference::{LoadedGraph, Models};
+use crate::inference::{Model, Models};
 use crate::instance::InstanceState;
 
 mod generated {
@@ -40,7 +40,7 @@ pub use backend::Tensor;
 /// A guest's handle to a graph.
 #[derive(Debug)]
 pub struct Graph {
-    graph: Arc<LoadedGraph>,
+    model: Arc<Model>,
     /// What the instance is charged for it: a graph it brought itself counts by its size.
     bytes: usize,
 }
@@ -48,7 +48,7 @@ pub struct Graph {
 /// A guest's handle to something that computes.
 #[derive(Debug)]
 pub struct ExecutionContext {
-    graph: Arc<LoadedGraph>,
+    model: Arc<Model>,
     /// It outlives the graph's handle, so it is charged too.
     bytes: usize,
 }
@@ -158,9 +158,8 @@ impl NnView<'_> {
         })?;
         let size = bytes.len();
         self.ctx.hold(size)?;
-        let registry = self.ctx.models.registry();
-        match registry.load(bytes, encoding, target, self.deadline).await {
-            Ok(graph) => Ok(Graph { graph, bytes: size }),
+        match self.ctx.models.load(bytes, encoding, target, self.deadline).await {
+            Ok(model) => Ok(Graph { model, bytes: size }),
             Err(error) => {
                 self.ctx.release(size);
                 Err(error)
@@ -184,7 +183,7 @@ impl graph::Host for NnView<'_> {
 
     async fn load_by_name(&mut self, name: String) -> Answer<Resource<Graph>> {
         match self.ctx.models.load_by_name(&name, self.deadline).await {
-            Ok(graph) => Ok(Ok(self.table.push(Graph { graph, bytes: 0 })?)),
+            Ok(model) => Ok(Ok(self.table.push(Graph { model, bytes: 0 })?)),
             Err(error) => self.answer(Err(error)),
         }
     }
@@ -195,8 +194,8 @@ impl graph::HostGraph for NnView<'_> {
         &mut self,
         graph: Resource<Graph>,
     ) -> Answer<Resource<ExecutionContext>> {
-        let Graph { graph, bytes } = self.table.get(&graph)?;
-        let context = ExecutionContext { graph: Arc::clone(graph), bytes: *bytes };
+        let Graph { model, bytes } = self.table.get(&graph)?;
+        let context = ExecutionContext { model: Arc::clone(model), bytes: *bytes };
         match self.ctx.hold(context.bytes) {
             Ok(()) => Ok(Ok(self.table.push(context)?)),
             Err(error) => self.answer(Err(error)),
@@ -218,12 +217,12 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
         context: Resource<ExecutionContext>,
         inputs: Vec<NamedTensor>,
     ) -> Answer<Vec<NamedTensor>> {
-        let graph = Arc::clone(&self.table.get(&context)?.graph);
+        let model = Arc::clone(&self.table.get(&context)?.model);
         let inputs = inputs
             .into_iter()
             .map(|(name, tensor)| Ok((name, self.take_tensor(tensor)?)))
             .collect::<wasmtime::Result<Vec<_>>>()?;
-        match graph.compute(inputs, self.deadline).await {
+        match model.compute(inputs, self.deadline).await {
             Ok(outputs) => {
                 let size = outputs.iter().map(|(_, tensor)| size(tensor)).sum();
                 if let Err(error) = self.ctx.hold(size) {

@@ -1,19 +1,21 @@
 //! The fast door: the whole request in, the whole response out, one typed call, no streams.
 
+use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 use wasmtime::Store;
-use wasmtime::component::InstancePre;
 
 use super::{busy, invalid_answer, late};
+use crate::background::Lane;
 use crate::body::Body;
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
@@ -28,8 +30,11 @@ mod generated {
     });
 }
 
+use generated::BufferedService;
 use generated::exports::spinfer::serve::buffered_handler as wit;
-use generated::{BufferedService, BufferedServicePre};
+
+/// What instances are made from.
+pub type Pre = generated::BufferedServicePre<InstanceState>;
 
 /// What a component with a fast door exports.
 pub const EXPORT: &str = "spinfer:serve/buffered-handler@0.1.0";
@@ -47,18 +52,24 @@ const HOST_HEADERS: [HeaderName; 7] = [
 
 /// A component's instances behind the fast door, each serving one request at a time.
 pub struct Door {
-    pre: BufferedServicePre<InstanceState>,
+    pre: Pre,
     stores: Arc<Stores>,
-    /// As many as may serve at the same time.
-    permits: Semaphore,
+    /// Where calls that take long go on.
+    background: Lane,
     /// The last used on top, so that the rest grow old and are dropped.
     idle: Mutex<Vec<Instance>>,
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// Spare instances in the making.
+    making: AtomicUsize,
 }
 
 struct Instance {
     store: Store<InstanceState>,
     service: BufferedService,
     needed_headers: Vec<HeaderName>,
+    served: usize,
+    made: Instant,
     idle_since: Instant,
 }
 
@@ -69,44 +80,39 @@ impl std::fmt::Debug for Door {
 }
 
 impl Door {
-    /// Fails if the component does not export the fast door, or not as it is.
-    pub fn new(pre: &InstancePre<InstanceState>, stores: &Arc<Stores>) -> wasmtime::Result<Self> {
-        Ok(Self {
-            pre: BufferedServicePre::new(pre.clone())?,
-            permits: Semaphore::new(stores.spec().limits.instances),
-            idle: Mutex::default(),
+    #[must_use]
+    pub fn new(pre: &Pre, stores: &Arc<Stores>, background: Lane) -> Self {
+        Self {
+            pre: pre.clone(),
             stores: Arc::clone(stores),
-        })
+            background,
+            idle: Mutex::default(),
+            calls: AtomicUsize::new(0),
+            making: AtomicUsize::new(0),
+        }
     }
 
-    /// Waits for an instance, calls it, and keeps it for the next request unless it failed.
+    /// Calls an instance, and keeps it for the next request unless it failed or has served for long
+    /// enough.
     pub async fn invoke(
-        &self,
-        head: &Parts,
-        body: &[u8],
+        self: &Arc<Self>,
+        head: Parts,
+        body: Bytes,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let permit = timeout_at(deadline.into(), self.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| busy(self.stores.spec()))?;
+        let _call = self.count_call();
         let mut instance = match self.take_idle() {
             Some(instance) => instance,
             None => self.instantiate(deadline).await?,
         };
         instance.store.data_mut().deadline = deadline;
         instance.store.set_epoch_deadline(1);
-        let headers = needed_headers(&head.headers, &instance.needed_headers);
-        let request = wit::Request {
-            method: method(&head.method),
-            path_with_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
-            headers: &headers,
-            body,
-        };
-        let handler = instance.service.spinfer_serve_buffered_handler();
-        let call = handler.call_handle(&mut instance.store, request);
-        let answer = match timeout_at(deadline.into(), call).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if is_late(&error) => return Err(late(self.stores.spec())),
-            Ok(Err(error)) => return Err(self.trapped(&error)),
+        let call = self.background.run(call(instance, head, body));
+        let (instance, answer) = match timeout_at(deadline.into(), call).await {
+            Ok(Ok((instance, Ok(answer)))) => (instance, answer),
+            Ok(Ok((_, Err(error)))) if is_late(&error) => return Err(late(self.stores.spec())),
+            Ok(Ok((_, Err(error)))) => return Err(self.failed(format_args!("{error:#}"))),
+            Ok(Err(lost)) => return Err(self.failed(format_args!("{lost}"))),
             Err(_) => return Err(late(self.stores.spec())),
         };
         self.keep(instance);
@@ -114,21 +120,7 @@ impl Door {
     }
 
     async fn instantiate(&self, deadline: Instant) -> Result<Instance, Failure> {
-        let instantiating = async {
-            let mut store = self.stores.create(deadline)?;
-            let service = self.pre.instantiate_async(&mut store).await?;
-            let handler = service.spinfer_serve_buffered_handler();
-            let names = handler.call_needed_headers(&mut store).await?;
-            let needed_headers =
-                names.iter().map(|name| HeaderName::from_str(name)).collect::<Result<_, _>>()?;
-            wasmtime::error::Ok(Instance {
-                store,
-                service,
-                needed_headers,
-                idle_since: Instant::now(),
-            })
-        };
-        match timeout_at(deadline.into(), instantiating).await {
+        match timeout_at(deadline.into(), self.make(deadline)).await {
             Ok(Ok(instance)) => Ok(instance),
             Ok(Err(error)) if is_late(&error) => Err(late(self.stores.spec())),
             Err(_) => Err(late(self.stores.spec())),
@@ -139,6 +131,17 @@ impl Door {
                 Err(Failure::Instantiation { component })
             }
         }
+    }
+
+    async fn make(&self, deadline: Instant) -> wasmtime::Result<Instance> {
+        let mut store = self.stores.create(deadline)?;
+        let service = self.pre.instantiate_async(&mut store).await?;
+        let handler = service.spinfer_serve_buffered_handler();
+        let names = handler.call_needed_headers(&mut store).await?;
+        let needed_headers =
+            names.iter().map(|name| HeaderName::from_str(name)).collect::<Result<_, _>>()?;
+        let made = Instant::now();
+        Ok(Instance { store, service, needed_headers, served: 0, made, idle_since: made })
     }
 
     fn response(&self, answer: wit::Response) -> Result<Response<Body>, Failure> {
@@ -161,38 +164,101 @@ impl Door {
         Ok(response)
     }
 
-    fn take_idle(&self) -> Option<Instance> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    fn idle(&self) -> MutexGuard<'_, Vec<Instance>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, mut instance: Instance) {
-        instance.idle_since = Instant::now();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+    /// An instance, and a spare one for the next if this was the last and others are calling.
+    fn take_idle(self: &Arc<Self>) -> Option<Instance> {
+        let mut idle = self.idle();
+        let instance = idle.pop();
+        let left = idle.len();
+        drop(idle);
+        if self.calls.load(Ordering::Relaxed) > 1 {
+            self.make_spare(left);
+        }
+        instance
     }
 
-    /// Drops instances that had nothing to do for the component's idle time.
-    pub fn drop_idle(&self, now: Instant) {
-        let limit = self.stores.spec().limits.idle;
-        let dropped: Vec<Instance> = {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let old =
-                idle.partition_point(|i| now.saturating_duration_since(i.idle_since) >= limit);
-            idle.drain(..old).collect()
-        };
-        if !dropped.is_empty() {
-            info!(
-                component = self.stores.spec().id,
-                instances = dropped.len(),
-                "idle instances dropped"
-            );
+    fn keep(self: &Arc<Self>, mut instance: Instance) {
+        let now = Instant::now();
+        let reuse = &self.stores.spec().reuse;
+        instance.served += 1;
+        if instance.served < reuse.requests && now - instance.made < reuse.age {
+            instance.idle_since = now;
+            self.idle().push(instance);
+        } else {
+            // Here and now: dropped in the background, they could come faster than they go.
+            drop(instance);
+            let left = self.idle().len();
+            self.make_spare(left);
         }
     }
 
-    fn trapped(&self, error: &wasmtime::Error) -> Failure {
+    /// Makes an instance in the background, if fewer than `reuse.spare` are idle or being made.
+    fn make_spare(self: &Arc<Self>, idle: usize) {
+        let spec = self.stores.spec();
+        if idle + self.making.load(Ordering::Relaxed) >= spec.reuse.spare {
+            return;
+        }
+        self.making.fetch_add(1, Ordering::Relaxed);
+        let door = Arc::clone(self);
+        let deadline = Instant::now() + spec.limits.deadline;
+        self.background.spawn(async move {
+            match timeout_at(deadline.into(), door.make(deadline)).await {
+                Ok(Ok(instance)) => door.idle().push(instance),
+                // Whoever needs one will make it, and say what is wrong.
+                Ok(Err(error)) => debug!(error = format!("{error:#}"), "no spare instance"),
+                Err(_) => debug!("no spare instance in time"),
+            }
+            door.making.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Drops instances that had nothing to do for the component's idle time; how many.
+    pub fn drop_idle(&self, now: Instant) -> usize {
+        let limit = self.stores.spec().limits.idle;
+        let mut idle = self.idle();
+        let old = idle.partition_point(|i| now.saturating_duration_since(i.idle_since) >= limit);
+        let dropped: Vec<Instance> = idle.drain(..old).collect();
+        drop(idle);
+        dropped.len()
+    }
+
+    fn failed(&self, error: fmt::Arguments<'_>) -> Failure {
         let component = self.stores.spec().id.clone();
-        warn!(component, error = format!("{error:#}"), "trapped");
+        warn!(component, %error, "failed");
         Failure::Trap { component }
     }
+
+    fn count_call(&self) -> impl Drop + use<'_> {
+        struct Call<'a>(&'a AtomicUsize);
+        impl Drop for Call<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Call(&self.calls)
+    }
+}
+
+/// One call. Owns all it needs, as it may move to another thread.
+async fn call(
+    mut instance: Instance,
+    head: Parts,
+    body: Bytes,
+) -> (Instance, wasmtime::Result<wit::Response>) {
+    let headers = needed_headers(&head.headers, &instance.needed_headers);
+    let request = wit::Request {
+        method: method(&head.method),
+        path_with_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
+        headers: &headers,
+        body: &body,
+    };
+    let handler = instance.service.spinfer_serve_buffered_handler();
+    let answer = handler.call_handle(&mut instance.store, request).await;
+    (instance, answer)
 }
 
 fn needed_headers<'a>(

@@ -22,19 +22,16 @@ use wasmtime_wasi_http::handler::{
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
 use super::{busy, late};
+use crate::app::ComponentSpec;
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
-
-/// Requests a 0.3 instance serves at a time, where they wait for something. As in Spin.
-const CONCURRENT_REQUESTS: usize = 16;
+use crate::reuse::Reuse;
 
 /// A component's instances behind the standard door.
 pub struct Door {
     handler: ProxyHandler<Workers>,
     stores: Arc<Stores>,
-    /// Requests that wait for the head of their answer: so many that each can have an instance.
-    permits: Semaphore,
 }
 
 impl std::fmt::Debug for Door {
@@ -43,20 +40,28 @@ impl std::fmt::Debug for Door {
     }
 }
 
+/// What instances are made from; `None` if the component exports neither version of the handler.
+#[must_use]
+pub fn pre(pre: &InstancePre<InstanceState>) -> Option<ProxyPre<InstanceState>> {
+    match p3::bindings::ServicePre::new(pre.clone()) {
+        Ok(pre) => Some(ProxyPre::P3(pre)),
+        Err(_) => Some(ProxyPre::P2(p2::bindings::ProxyPre::new(pre.clone()).ok()?)),
+    }
+}
+
 impl Door {
-    /// `None` if the component exports neither version of the handler.
-    pub fn new(pre: &InstancePre<InstanceState>, stores: &Arc<Stores>) -> Option<Self> {
-        let pre = match p3::bindings::ServicePre::new(pre.clone()) {
-            Ok(pre) => ProxyPre::P3(pre),
-            Err(_) => ProxyPre::P2(p2::bindings::ProxyPre::new(pre.clone()).ok()?),
+    #[must_use]
+    pub fn new(pre: &ProxyPre<InstanceState>, stores: &Arc<Stores>) -> Self {
+        let pre = match pre {
+            ProxyPre::P3(pre) => ProxyPre::P3(pre.clone()),
+            ProxyPre::P2(pre) => ProxyPre::P2(pre.clone()),
         };
-        let instances = stores.spec().limits.instances;
-        let live = Arc::new(Semaphore::new(instances));
-        Some(Self {
-            handler: ProxyHandler::new(Workers { pre, stores: Arc::clone(stores), live }),
-            stores: Arc::clone(stores),
-            permits: Semaphore::new(instances),
-        })
+        let live = Arc::new(Semaphore::new(stores.spec().limits.instances));
+        let stores = Arc::clone(stores);
+        Self {
+            handler: ProxyHandler::new(Workers { pre, stores: Arc::clone(&stores), live }),
+            stores,
+        }
     }
 
     /// Hands the request to a worker and waits for the head of its answer.
@@ -66,8 +71,6 @@ impl Door {
         body: RequestBody,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let permit = timeout_at(deadline.into(), self.permits.acquire()).await;
-        let _permit = permit.ok().and_then(Result::ok).ok_or_else(|| busy(self.stores.spec()))?;
         let (body, arrival) = body.into_wasi();
         let handling = self.handler.handle(deadline, Request::from_parts(head, body));
         let answer = timeout_at(deadline.into(), handling).await;
@@ -117,7 +120,7 @@ impl HandlerState for Workers {
     type WorkerState = Worker;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Worker>> {
-        let limits = &self.stores.spec().limits;
+        let ComponentSpec { id, limits, reuse, .. } = self.stores.spec();
         let deadline = Instant::now() + limits.deadline;
         let permit = timeout_at(deadline.into(), Arc::clone(&self.live).acquire_owned()).await??;
         let mut store = self.stores.create(deadline)?;
@@ -132,7 +135,9 @@ impl HandlerState for Workers {
                 sleep: Box::pin(sleep_until(deadline.into())),
             },
             state: Worker {
-                component: self.stores.spec().id.clone(),
+                component: id.clone(),
+                reuse: reuse.clone(),
+                old: Instant::now() + reuse.age,
                 in_flight: Arc::default(),
                 _permit: permit,
             },
@@ -167,6 +172,9 @@ impl WorkerExpiration for Expiration {
 
 struct Worker {
     component: String,
+    reuse: Reuse,
+    /// When it is old enough.
+    old: Instant,
     in_flight: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
 }
@@ -184,8 +192,14 @@ impl WorkerState for Worker {
     type StoreData = InstanceState;
     type RequestData = Instant;
 
-    fn should_accept_request(&self, concurrent: usize, _total: usize) -> ShouldAccept {
-        if concurrent < CONCURRENT_REQUESTS { ShouldAccept::Yes } else { ShouldAccept::No }
+    fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
+        if total >= self.reuse.requests || (total > 0 && Instant::now() >= self.old) {
+            ShouldAccept::Never
+        } else if concurrent < self.reuse.concurrency {
+            ShouldAccept::Yes
+        } else {
+            ShouldAccept::No
+        }
     }
 
     fn on_request_start(

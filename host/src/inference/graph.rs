@@ -1,19 +1,34 @@
-//! A loaded graph, and the thread an inference runs on.
+//! A loaded graph, how long it takes, and the thread an inference runs on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use spinfer_backend::{Error as BackendError, Graph, Tensor};
-use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
-
-use super::{Error, bind};
+use serde::Deserialize;
+use spinfer_backend::{Error as BackendError, Graph, Tensor, TensorInfo};
 
 /// An inference expected to take longer than this leaves the thread that polls connections. A hop
 /// to another thread and back costs 10-20 microseconds, so for shorter ones it would not pay.
 const INLINE_NANOSECONDS: f32 = 200_000.0;
+/// A graph is run after loading until that took so long, to know its pace; a slow one runs once.
+const WARM_UP: Duration = Duration::from_millis(1);
+const WARM_UP_RUNS: usize = 3;
+/// The largest input that is made up for that.
+const WARM_UP_BYTES: usize = 16 << 20;
+
+/// Where inferences of a model run: `placement` of a `model.toml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// By what they are expected to take.
+    #[default]
+    Auto,
+    /// On the thread that polls the connection, which others wait for meanwhile.
+    Inline,
+    /// On a compute thread.
+    ComputeThread,
+}
 
 /// A graph, compiled once and shared.
 #[derive(Debug)]
@@ -23,39 +38,54 @@ pub struct LoadedGraph {
     /// of an `f32`. Infinite until it is measured. By the byte, as one request may bring one row
     /// and the next one thousands.
     pace: AtomicU32,
-    /// The compute threads of the process.
-    compute_threads: Arc<Semaphore>,
 }
 
 impl LoadedGraph {
-    pub(super) fn new(graph: Arc<dyn Graph>, compute_threads: Arc<Semaphore>) -> Self {
-        let pace = AtomicU32::new(f32::INFINITY.to_bits());
-        Self { graph, pace, compute_threads }
+    #[must_use]
+    pub fn new(graph: Arc<dyn Graph>) -> Self {
+        Self { graph, pace: AtomicU32::new(f32::INFINITY.to_bits()) }
     }
 
-    /// Binds the inputs, runs the graph and names the outputs.
-    pub async fn compute(
-        self: &Arc<Self>,
-        inputs: Vec<(String, Tensor)>,
-        deadline: Instant,
-    ) -> Result<Vec<(String, Tensor)>, Error> {
-        let inputs = bind(self.graph.inputs(), inputs)?;
-        let outputs = if self.is_short(&inputs) {
-            self.run(inputs)?
-        } else {
-            let graph = Arc::clone(self);
-            let running = on_compute_thread(&self.compute_threads, move || graph.run(inputs));
-            timeout_at(deadline.into(), running).await.map_err(|_| Error::Timeout)???
+    #[must_use]
+    pub fn inputs(&self) -> &[TensorInfo] {
+        self.graph.inputs()
+    }
+
+    #[must_use]
+    pub fn outputs(&self) -> &[TensorInfo] {
+        self.graph.outputs()
+    }
+
+    /// Measures the pace on zeros, each free axis 1, so that the first request already runs in the
+    /// right place and finds code and weights in the caches.
+    pub fn warm_up(&self) {
+        let Some(zeros) = self.inputs().iter().map(zeros).collect::<Option<Vec<_>>>() else {
+            return;
         };
-        let names = self.graph.outputs().iter().map(|info| info.name.clone());
-        Ok(names.zip(outputs).collect())
+        let start = Instant::now();
+        for _ in 0..WARM_UP_RUNS {
+            // Not every graph takes every size; then the first request will tell.
+            if self.run(zeros.clone()).is_err() || start.elapsed() > WARM_UP {
+                break;
+            }
+        }
     }
 
-    fn is_short(&self, inputs: &[Tensor]) -> bool {
-        f32::from_bits(self.pace.load(Ordering::Relaxed)) * size(inputs) <= INLINE_NANOSECONDS
+    /// Whether an inference may run where connections are polled.
+    #[must_use]
+    pub fn is_inline(&self, inputs: &[Tensor], placement: Placement) -> bool {
+        match placement {
+            Placement::Inline => true,
+            Placement::ComputeThread => false,
+            Placement::Auto => {
+                f32::from_bits(self.pace.load(Ordering::Relaxed)) * size(inputs)
+                    <= INLINE_NANOSECONDS
+            }
+        }
     }
 
-    fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+    /// Runs the graph here and now on inputs already bound.
+    pub fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
         let size = size(&inputs);
         let start = Instant::now();
         let outputs = without_panic(|| self.graph.compute(inputs))?;
@@ -73,6 +103,16 @@ impl LoadedGraph {
     }
 }
 
+/// One row of zeros; `None` where the graph does not say its shape, or it is very large.
+fn zeros(info: &TensorInfo) -> Option<Tensor> {
+    let dimensions: Vec<u32> = info.shape.as_ref()?.iter().map(|axis| axis.unwrap_or(1)).collect();
+    let bytes = dimensions
+        .iter()
+        .try_fold(info.ty.size(), |bytes, &axis| bytes.checked_mul(axis as usize))
+        .filter(|&bytes| bytes <= WARM_UP_BYTES)?;
+    Some(Tensor { dimensions, ty: info.ty, data: vec![0; bytes] })
+}
+
 /// Bytes of input, at least one.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn size(inputs: &[Tensor]) -> f32 {
@@ -82,21 +122,6 @@ fn size(inputs: &[Tensor]) -> f32 {
 /// An exponential mean over about the last eight.
 fn next_mean(mean: f32, sample: f32) -> f32 {
     if mean.is_finite() { mean + (sample - mean) / 8.0 } else { sample }
-}
-
-/// Runs `work` where it may take long, once a compute thread is free. Whoever stops waiting goes on
-/// without it; work that has begun runs to its end and then frees its thread.
-pub(super) async fn on_compute_thread<T: Send + 'static>(
-    threads: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Error> {
-    let failed = |e: String| BackendError::Runtime(format!("a compute thread failed: {e}"));
-    let thread = Arc::clone(threads).acquire_owned().await.map_err(|e| failed(e.to_string()))?;
-    let work = move || {
-        let _thread = thread;
-        work()
-    };
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|e| failed(e.to_string()))?)
 }
 
 /// A backend's panic is its error, not the host's end.
@@ -115,72 +140,49 @@ pub(super) fn without_panic<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use spinfer_backend::TensorInfo;
-    use tokio::sync::Notify;
+    use spinfer_backend::TensorType;
 
     use super::*;
 
+    /// Adds nothing, quickly or in a millisecond; panics if it is given nothing.
     #[derive(Debug)]
-    enum Fake {
-        Quick,
-        Panics,
-        Hangs(Arc<Notify>),
+    struct Fake {
+        infos: Vec<TensorInfo>,
+        takes: Duration,
     }
 
     impl Graph for Fake {
         fn inputs(&self) -> &[TensorInfo] {
-            &[]
+            &self.infos
         }
 
         fn outputs(&self) -> &[TensorInfo] {
-            &[]
+            &self.infos
         }
 
-        fn compute(&self, _: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
-            match self {
-                Self::Quick => Ok(Vec::new()),
-                Self::Panics => panic!("on purpose"),
-                Self::Hangs(release) => {
-                    tokio::runtime::Handle::current().block_on(release.notified());
-                    Ok(Vec::new())
-                }
+        fn compute(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+            assert!(!inputs[0].data.is_empty(), "on purpose");
+            let start = Instant::now();
+            while start.elapsed() < self.takes {
+                std::hint::spin_loop();
             }
+            Ok(inputs)
         }
     }
 
-    fn loaded(graph: Fake) -> Arc<LoadedGraph> {
-        Arc::new(LoadedGraph::new(Arc::new(graph), Arc::new(Semaphore::new(1))))
+    fn loaded(shape: Option<Vec<Option<u32>>>, takes: Duration) -> LoadedGraph {
+        let infos = vec![TensorInfo { name: "x".into(), ty: TensorType::U8, shape }];
+        LoadedGraph::new(Arc::new(Fake { infos, takes }))
     }
 
-    #[tokio::test]
-    async fn a_panic_in_a_backend_is_its_error() {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let error = loaded(Fake::Panics).compute(Vec::new(), deadline).await.unwrap_err();
+    fn bytes(count: usize) -> Vec<Tensor> {
+        vec![Tensor { dimensions: Vec::new(), ty: TensorType::U8, data: vec![0; count] }]
+    }
+
+    #[test]
+    fn a_panic_in_a_backend_is_its_error() {
+        let error = loaded(None, Duration::ZERO).run(bytes(0)).unwrap_err();
         assert!(error.to_string().contains("panicked: on purpose"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn at_the_deadline_the_caller_goes_on() {
-        let release = Arc::new(Notify::new());
-        let graph = loaded(Fake::Hangs(Arc::clone(&release)));
-        let soon = Instant::now() + Duration::from_millis(20);
-        let error = graph.compute(Vec::new(), soon).await.unwrap_err();
-        assert!(matches!(error, Error::Timeout), "{error}");
-        // Its thread is still taken: the next one waits for it, and then runs.
-        release.notify_one();
-        release.notify_one();
-        let later = Instant::now() + Duration::from_secs(60);
-        let next = tokio::spawn({
-            let graph = Arc::clone(&graph);
-            async move { graph.compute(Vec::new(), later).await }
-        });
-        while !next.is_finished() {
-            release.notify_one();
-            tokio::task::yield_now().await;
-        }
-        assert!(next.await.unwrap().is_ok());
     }
 
     #[test]
@@ -190,20 +192,30 @@ mod tests {
         assert!((16.0..32.0).contains(&mean), "{mean}");
     }
 
-    #[tokio::test]
-    async fn a_graph_is_short_once_measured_and_only_for_small_inputs() {
-        let graph = loaded(Fake::Quick);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        assert!(!graph.is_short(&[]), "not measured yet");
-        for _ in 0..100 {
-            graph.compute(Vec::new(), deadline).await.unwrap();
+    #[test]
+    fn after_its_warm_up_a_quick_graph_is_inline_for_small_inputs() {
+        let graph = loaded(Some(vec![None, Some(4)]), Duration::ZERO);
+        assert!(!graph.is_inline(&bytes(4), Placement::Auto), "not measured yet");
+        graph.warm_up();
+        assert!(graph.is_inline(&bytes(4), Placement::Auto));
+        assert!(!graph.is_inline(&bytes(1 << 30), Placement::Auto), "as many times longer");
+        assert!(!graph.is_inline(&bytes(4), Placement::ComputeThread));
+    }
+
+    #[test]
+    fn a_slow_graph_is_not_unless_it_has_to_be() {
+        let graph = loaded(Some(vec![None, Some(4)]), Duration::from_millis(2));
+        graph.warm_up();
+        assert!(!graph.is_inline(&bytes(4), Placement::Auto));
+        assert!(graph.is_inline(&bytes(4), Placement::Inline));
+    }
+
+    #[test]
+    fn without_a_shape_or_with_a_huge_one_there_is_no_warm_up() {
+        for shape in [None, Some(vec![Some(u32::MAX); 3]), Some(vec![Some(17 << 20)])] {
+            let graph = loaded(shape, Duration::ZERO);
+            graph.warm_up();
+            assert!(!graph.is_inline(&bytes(1), Placement::Auto));
         }
-        assert!(graph.is_short(&[]));
-        let bytes = |count| Tensor {
-            dimensions: Vec::new(),
-            ty: spinfer_backend::TensorType::U8,
-            data: vec![0; count],
-        };
-        assert!(!graph.is_short(&[bytes(100 << 20)]), "as many times longer as it is larger");
     }
 }

@@ -1,16 +1,22 @@
 //! Graphs: where a component's models are ([`mounts`]), what is loaded ([`registry`]), whether
-//! tensors fit ([`bind`]) and on which thread an inference runs ([`graph`]).
+//! tensors fit ([`bind`]), how long an inference takes ([`graph`]), on which thread it runs
+//! ([`model`], [`compute`]) and with which others ([`batch`]).
 //!
 //! A graph is compiled once for each SHA-256 of its bytes and shared by every instance of every
 //! component that may use it. No lock is held while it computes.
 
+mod batch;
 mod bind;
+mod compute;
 mod graph;
+mod model;
 mod mounts;
 mod registry;
 
 pub use bind::bind;
+pub use compute::{ComputeThreads, yield_to_others};
 pub use graph::LoadedGraph;
+pub use model::Model;
 pub use mounts::{Mounts, check_model_folder};
 pub use registry::{Models, Registry};
 

@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::batch::Batching;
+use super::graph::Placement;
+
 /// Where models are in a component's file system.
 const MODELS: &str = "/models";
 const GRAPH: &str = "model.onnx";
@@ -56,13 +59,18 @@ impl Mounts {
 }
 
 /// The part of `model.toml` the host reads; the rest is the component's.
-#[derive(Deserialize)]
-struct Signature {
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Settings {
     sha256: Option<String>,
+    /// Where inferences run.
+    #[serde(default)]
+    pub(super) placement: Placement,
+    pub(super) batching: Option<Batching>,
 }
 
-/// Reads a model folder's graph and verifies it against `model.toml`, where there is one.
-pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32])> {
+/// Reads a model folder's graph and its settings, and verifies it against `model.toml`, where there
+/// is one.
+pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)> {
     let path = folder.join(GRAPH);
     let bytes = std::fs::read(&path).with_context(|| {
         format!("{}: cannot be read; a model folder holds {GRAPH}", path.display())
@@ -71,19 +79,21 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32])> {
     let signature = folder.join(SIGNATURE);
     let text = match std::fs::read_to_string(&signature) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((bytes, digest)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((bytes, digest, Settings::default()));
+        }
         Err(e) => return Err(e).with_context(|| signature.display().to_string()),
     };
-    let Signature { sha256 } =
+    let settings: Settings =
         toml::from_str(&text).with_context(|| signature.display().to_string())?;
     let actual = hex(&digest);
-    match sha256 {
+    match &settings.sha256 {
         Some(declared) if !declared.eq_ignore_ascii_case(&actual) => bail!(
             "{}: sha256 is {declared}, but {GRAPH} beside it has {actual}; a version is \
              immutable: restore the file, or make a new version",
             signature.display()
         ),
-        Some(_) | None => Ok((bytes, digest)),
+        Some(_) | None => Ok((bytes, digest, settings)),
     }
 }
 
@@ -149,5 +159,32 @@ mod tests {
         std::fs::write(folder.join(GRAPH), b"another").unwrap();
         let error = check_model_folder(&folder).unwrap_err().to_string();
         assert!(error.contains("a version is immutable"), "{error}");
+    }
+
+    #[test]
+    fn settings_of_the_host_are_read_and_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = graph(dir.path(), "one");
+        let read = |text: &str| {
+            std::fs::write(folder.join(SIGNATURE), text).unwrap();
+            read_graph(&folder).map(|(_, _, settings)| settings).map_err(|e| format!("{e:#}"))
+        };
+        let settings = read("name = 'm'").unwrap();
+        assert_eq!((settings.placement, settings.batching), (Placement::Auto, None));
+        let text =
+            "placement = 'compute-thread'\n[batching]\nmax_batch_size = 8\nmax_queue_delay = '2ms'";
+        let settings = read(text).unwrap();
+        assert_eq!(settings.placement, Placement::ComputeThread);
+        let max_queue_delay = std::time::Duration::from_millis(2);
+        assert_eq!(settings.batching, Some(Batching { max_batch_size: 8, max_queue_delay }));
+        for (text, part) in [
+            ("placement = 'gpu'", "compute-thread"),
+            ("[batching]", "max_batch_size"),
+            ("[batching]\nmax_batch_size = 8\nmax_queue_delay = 'soon'", "\"30s\""),
+            ("[batching]\nsize = 8", "size"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part) && error.contains("model.toml"), "{error}");
+        }
     }
 }

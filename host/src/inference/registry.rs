@@ -3,19 +3,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
-use spinfer_backend::{Backend, Encoding, Error as BackendError, ExecutionTarget, Graph};
-use tokio::sync::Semaphore;
+use spinfer_backend::{Backend, Encoding, Error as BackendError, ExecutionTarget};
 use tokio::time::timeout_at;
 use tracing::info;
 
 use super::Error;
 use super::bind::shortened;
-use super::graph::{LoadedGraph, on_compute_thread, without_panic};
-use super::mounts::{Mounts, hex, read_graph};
+use super::compute::{ComputeThreads, Lane};
+use super::graph::{LoadedGraph, without_panic};
+use super::model::Model;
+use super::mounts::{Mounts, Settings, hex, read_graph};
 
 /// Loading happens under this lock, so that concurrent first requests share one load.
 type Slot<T> = Arc<tokio::sync::Mutex<T>>;
@@ -25,7 +26,7 @@ pub struct Registry {
     /// In the order they are asked: the quick and narrow before the general.
     backends: Vec<Arc<dyn Backend>>,
     graphs: Mutex<HashMap<[u8; 32], Slot<Weak<LoadedGraph>>>>,
-    compute_threads: Arc<Semaphore>,
+    compute_threads: ComputeThreads,
 }
 
 impl fmt::Debug for Registry {
@@ -35,36 +36,15 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// `compute_threads` is how many long inferences run at a time.
+    /// `compute_threads` run what takes long: loading, and long inferences.
     #[must_use]
-    pub fn new(backends: Vec<Arc<dyn Backend>>, compute_threads: usize) -> Self {
-        Self {
-            backends,
-            graphs: Mutex::default(),
-            compute_threads: Arc::new(Semaphore::new(compute_threads)),
-        }
+    pub fn new(backends: Vec<Arc<dyn Backend>>, compute_threads: ComputeThreads) -> Self {
+        Self { backends, graphs: Mutex::default(), compute_threads }
     }
 
-    /// Loads a graph from its bytes, or shares the one that is loaded. A load that has begun is
-    /// finished and kept, even if who asked for it cannot wait.
-    pub async fn load(
-        self: &Arc<Self>,
-        bytes: Vec<u8>,
-        encoding: Encoding,
-        target: ExecutionTarget,
-        deadline: Instant,
-    ) -> Result<Arc<LoadedGraph>, Error> {
-        let registry = Arc::clone(self);
-        finish(deadline, async move {
-            let hash = move || (Sha256::digest(&bytes).into(), bytes);
-            let (digest, bytes) = on_compute_thread(&registry.compute_threads, hash).await?;
-            registry.load_digest(digest, bytes, encoding, target).await
-        })
-        .await
-    }
-
-    async fn load_digest(
+    async fn load(
         &self,
+        lane: &Lane,
         digest: [u8; 32],
         bytes: Vec<u8>,
         encoding: Encoding,
@@ -79,8 +59,7 @@ impl Registry {
         }
         let start = Instant::now();
         let work = move || load_with_first(&backends, &bytes, encoding, target);
-        let (name, graph) = on_compute_thread(&self.compute_threads, work).await??;
-        let graph = Arc::new(LoadedGraph::new(graph, Arc::clone(&self.compute_threads)));
+        let (name, graph) = lane.run(work).await??;
         *loaded = Arc::downgrade(&graph);
         info!(sha256 = hex(&digest[..6]), backend = name, took = ?start.elapsed(), "graph loaded");
         Ok(graph)
@@ -97,20 +76,24 @@ impl Registry {
     }
 }
 
-/// The graph, and the name of the first backend that has all it needs.
+/// The graph, warmed up, and the name of the first backend that has all it needs.
 fn load_with_first(
     backends: &[Arc<dyn Backend>],
     bytes: &[u8],
     encoding: Encoding,
     target: ExecutionTarget,
-) -> Result<(&'static str, Arc<dyn Graph>), BackendError> {
+) -> Result<(&'static str, Arc<LoadedGraph>), BackendError> {
     let mut refusals = Vec::new();
     for backend in backends {
         match without_panic(|| backend.load(bytes, encoding)) {
             Err(BackendError::Unsupported(why)) => {
                 refusals.push(format!("{}: {why}", backend.name()));
             }
-            result => return Ok((backend.name(), result?)),
+            result => {
+                let graph = Arc::new(LoadedGraph::new(result?));
+                graph.warm_up();
+                return Ok((backend.name(), graph));
+            }
         }
     }
     Err(BackendError::Unsupported(if refusals.is_empty() {
@@ -132,23 +115,19 @@ async fn finish<T: Send + 'static>(
     }
 }
 
-/// The models one component may load by name: those in its mounts.
+/// The models one component may use: those in its mounts by name, and what it brings itself.
 #[derive(Debug)]
 pub struct Models {
     registry: Arc<Registry>,
+    lane: Lane,
     mounts: Mounts,
-    loaded: Mutex<HashMap<String, Slot<Option<Arc<LoadedGraph>>>>>,
+    loaded: Mutex<HashMap<String, Slot<Option<Arc<Model>>>>>,
 }
 
 impl Models {
     #[must_use]
     pub fn new(registry: Arc<Registry>, mounts: Mounts) -> Self {
-        Self { registry, mounts, loaded: Mutex::default() }
-    }
-
-    #[must_use]
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+        Self { lane: registry.compute_threads.lane(), registry, mounts, loaded: Mutex::default() }
     }
 
     /// The names of the models that are mounted one by one.
@@ -156,13 +135,9 @@ impl Models {
         self.mounts.models().map(|(name, _)| name)
     }
 
-    /// The graph of `/models/<name>/model.onnx` in the component's mounts. A load that has begun
+    /// The model of `/models/<name>/model.onnx` in the component's mounts. A load that has begun
     /// is finished and kept, even if who asked for it cannot wait.
-    pub async fn load_by_name(
-        &self,
-        name: &str,
-        deadline: Instant,
-    ) -> Result<Arc<LoadedGraph>, Error> {
+    pub async fn load_by_name(&self, name: &str, deadline: Instant) -> Result<Arc<Model>, Error> {
         let Some(folder) = self.mounts.model_folder(name) else {
             let names: Vec<_> = self.names().map(|name| format!("`{name}`")).collect();
             return Err(Error::NotFound(format!(
@@ -173,47 +148,80 @@ impl Models {
         };
         let slot = Arc::clone(self.loaded().entry(name.to_owned()).or_default());
         if let Ok(loaded) = slot.try_lock()
-            && let Some(graph) = &*loaded
+            && let Some(model) = &*loaded
         {
-            return Ok(Arc::clone(graph));
+            return Ok(Arc::clone(model));
         }
-        let registry = Arc::clone(&self.registry);
+        let (registry, lane) = (Arc::clone(&self.registry), self.lane.clone());
         finish(deadline, async move {
             let mut loaded = slot.lock().await;
-            if let Some(graph) = &*loaded {
-                return Ok(Arc::clone(graph));
+            if let Some(model) = &*loaded {
+                return Ok(Arc::clone(model));
             }
-            let read = on_compute_thread(&registry.compute_threads, move || read_graph(&folder));
-            let (bytes, digest) =
-                read.await?.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
+            let read = lane.run(move || read_graph(&folder)).await?;
+            let (bytes, digest, settings) =
+                read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
             let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-            let graph = registry.load_digest(digest, bytes, encoding, target).await?;
-            *loaded = Some(Arc::clone(&graph));
-            Ok(graph)
+            let graph = registry.load(&lane, digest, bytes, encoding, target).await?;
+            let model = Arc::new(Model::new(graph, &settings, lane)?);
+            *loaded = Some(Arc::clone(&model));
+            Ok(model)
         })
         .await
     }
 
-    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<String, Slot<Option<Arc<LoadedGraph>>>>> {
+    /// Loads a graph from its bytes, or shares the one that is loaded. A load that has begun is
+    /// finished, even if who asked for it cannot wait.
+    pub async fn load(
+        &self,
+        bytes: Vec<u8>,
+        encoding: Encoding,
+        target: ExecutionTarget,
+        deadline: Instant,
+    ) -> Result<Arc<Model>, Error> {
+        let (registry, lane) = (Arc::clone(&self.registry), self.lane.clone());
+        finish(deadline, async move {
+            let hash = move || (Sha256::digest(&bytes).into(), bytes);
+            let (digest, bytes) = lane.run(hash).await?;
+            let graph = registry.load(&lane, digest, bytes, encoding, target).await?;
+            Ok(Arc::new(Model::new(graph, &Settings::default(), lane)?))
+        })
+        .await
+    }
+
+    /// Forgets what was loaded by name; the number of models that were. What a guest still uses
+    /// lives on until it is done; what nobody uses is freed.
+    pub fn forget(&self) -> usize {
+        let loaded = std::mem::take(&mut *self.loaded());
+        loaded.values().filter(|slot| slot.try_lock().is_ok_and(|model| model.is_some())).count()
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, HashMap<String, Slot<Option<Arc<Model>>>>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use spinfer_backend::{Tensor, TensorInfo};
-    use tokio::sync::Notify;
+    use spinfer_backend::{Graph, Tensor, TensorInfo};
 
     use super::*;
 
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     struct Counting {
         loads: AtomicUsize,
         /// Lets a slow load end.
-        release: Notify,
+        release: Arc<Barrier>,
+    }
+
+    impl Default for Counting {
+        fn default() -> Self {
+            Self { loads: AtomicUsize::new(0), release: Arc::new(Barrier::new(2)) }
+        }
     }
 
     impl Backend for Counting {
@@ -230,7 +238,7 @@ mod tests {
             match bytes {
                 b"panic" => panic!("on purpose"),
                 b"slow" => {
-                    tokio::runtime::Handle::current().block_on(self.release.notified());
+                    self.release.wait();
                     Ok(Arc::new(Empty))
                 }
                 b"bad" => Err(BackendError::InvalidEncoding("bad".into())),
@@ -274,9 +282,13 @@ mod tests {
         }
     }
 
+    fn registry_of(backends: Vec<Arc<dyn Backend>>) -> Arc<Registry> {
+        Arc::new(Registry::new(backends, ComputeThreads::start(2).unwrap()))
+    }
+
     fn registry() -> (Arc<Counting>, Arc<Registry>) {
         let backend = Arc::new(Counting::default());
-        (Arc::clone(&backend), Arc::new(Registry::new(vec![backend], 2)))
+        (Arc::clone(&backend), registry_of(vec![backend]))
     }
 
     fn later() -> Instant {
@@ -284,7 +296,9 @@ mod tests {
     }
 
     async fn load(registry: &Arc<Registry>, bytes: &[u8]) -> Result<Arc<LoadedGraph>, Error> {
-        registry.load(bytes.to_vec(), Encoding::Onnx, ExecutionTarget::Cpu, later()).await
+        let (digest, lane) = (Sha256::digest(bytes).into(), registry.compute_threads.lane());
+        let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+        registry.load(&lane, digest, bytes.to_vec(), encoding, target).await
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -328,6 +342,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_load_nobody_waits_for_is_finished_and_kept() {
         let (backend, registry) = registry();
+        let release = Arc::clone(&backend.release);
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("model.onnx"), b"slow").unwrap();
         let mut mounts = Mounts::default();
@@ -337,7 +352,7 @@ mod tests {
             let soon = Instant::now() + Duration::from_millis(10);
             assert!(matches!(models.load_by_name("m", soon).await, Err(Error::Timeout)));
         }
-        backend.release.notify_one();
+        tokio::task::spawn_blocking(move || release.wait()).await.unwrap();
         assert!(models.load_by_name("m", later()).await.is_ok());
         assert_eq!(backend.loads.load(Ordering::SeqCst), 1);
     }
@@ -345,18 +360,19 @@ mod tests {
     #[tokio::test]
     async fn a_target_without_a_backend_is_refused() {
         let (_, registry) = registry();
+        let models = Models::new(registry, Mounts::default());
         let target = ExecutionTarget::Gpu;
-        let error = registry.load(Vec::new(), Encoding::Onnx, target, later()).await.unwrap_err();
+        let error = models.load(Vec::new(), Encoding::Onnx, target, later()).await.unwrap_err();
         assert!(error.to_string().contains("no backend runs Onnx on Gpu"), "{error}");
     }
 
     #[tokio::test]
     async fn the_first_backend_that_has_what_a_graph_needs_gets_it() {
         let general = Arc::new(Counting::default());
-        let registry = Arc::new(Registry::new(vec![Arc::new(Narrow), general.clone()], 1));
+        let registry = registry_of(vec![Arc::new(Narrow), general.clone()]);
         assert!(load(&registry, b"graph").await.is_ok());
         assert_eq!(general.loads.load(Ordering::SeqCst), 1);
-        let narrow = Arc::new(Registry::new(vec![Arc::new(Narrow)], 1));
+        let narrow = registry_of(vec![Arc::new(Narrow)]);
         let error = load(&narrow, b"graph").await.unwrap_err().to_string();
         assert_eq!(error, "narrow: operator X");
     }
@@ -374,8 +390,14 @@ mod tests {
         let (one, two) = (component(), component());
         let a = one.load_by_name("m", later()).await.unwrap();
         let b = two.load_by_name("m", later()).await.unwrap();
-        assert!(Arc::ptr_eq(&a, &b));
         assert_eq!(backend.loads.load(Ordering::SeqCst), 1);
+        drop((a, b));
+        assert_eq!((one.forget(), one.forget()), (1, 0));
+        assert!(one.load_by_name("m", later()).await.is_ok());
+        assert_eq!(backend.loads.load(Ordering::SeqCst), 1, "the other still has it");
+        assert_eq!((one.forget(), two.forget()), (1, 1));
+        assert!(one.load_by_name("m", later()).await.is_ok());
+        assert_eq!(backend.loads.load(Ordering::SeqCst), 2, "nobody had it any more");
         let error = one.load_by_name("other", later()).await.unwrap_err().to_string();
         assert!(error.contains("no model `other`: this component's files mount `m`"), "{error}");
     }

@@ -1,0 +1,248 @@
+//! Threads for guests that compute for long. They have a lower priority than those that poll
+//! connections, and guests on them take turns every epoch.
+//!
+//! A call begins where its connection is polled: most are done in microseconds, and a hop to
+//! another thread would cost as much. One that takes longer than [`SLICE`] goes on here, and so do
+//! the next ones of its component, until they are short again.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::inference::yield_to_others;
+
+/// What a call may compute where connections are polled.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// The threads. They end with this.
+pub struct Background {
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+    threads: usize,
+}
+
+impl fmt::Debug for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Background").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+impl Background {
+    /// Starts `threads` threads. Fails if the system does not give them.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("guest")
+            .on_thread_start(yield_to_others)
+            .enable_all()
+            .build()?;
+        Ok(Self { runtime: Some(runtime), threads })
+    }
+
+    /// For one component's calls.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        let runtime = self.runtime.as_ref().map(|runtime| runtime.handle().clone());
+        Lane {
+            runtime: runtime.expect("not dropped yet"),
+            at_a_time: Arc::new(Semaphore::new(self.threads)),
+            long: Arc::default(),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // This may be a thread of a runtime, which must not wait.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// One component's calls: no more of them at a time in the background than there are threads, so
+/// that another component's find their turn.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    runtime: Handle,
+    at_a_time: Arc<Semaphore>,
+    /// Whether calls took longer than [`SLICE`] of late.
+    long: Arc<AtomicBool>,
+}
+
+/// The call panicked, or the process ends.
+#[derive(Debug, thiserror::Error)]
+#[error("the call did not end: {0}")]
+pub struct Lost(String);
+
+impl Lane {
+    /// Runs `call` here while it is short, in the background if it is not. Ends it if this is
+    /// dropped.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        let mut call = Box::pin(call);
+        let mut before = Duration::ZERO;
+        if !self.long.load(Ordering::Relaxed) {
+            match begin(call.as_mut()).await {
+                (Some(result), computed) => {
+                    if computed > SLICE {
+                        self.long.store(true, Ordering::Relaxed);
+                    }
+                    return Ok(result);
+                }
+                (None, computed) => before = computed,
+            }
+        }
+        let lane = self.clone();
+        let rest = self.runtime.spawn(async move {
+            // Never closed.
+            let _turn = lane.at_a_time.acquire().await;
+            let (result, computed) = timed(call).await;
+            lane.long.store(before + computed > SLICE, Ordering::Relaxed);
+            result
+        });
+        Aborting(rest).await.map_err(|e| Lost(e.to_string()))
+    }
+
+    /// Does what nobody waits for.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
+    }
+}
+
+/// The result, unless it took too long, and how long that was.
+async fn begin<T>(mut call: Pin<&mut impl Future<Output = T>>) -> (Option<T>, Duration) {
+    poll_fn(|cx| {
+        let start = Instant::now();
+        let polled = call.as_mut().poll(cx);
+        let computed = start.elapsed();
+        match polled {
+            Poll::Ready(result) => Poll::Ready((Some(result), computed)),
+            Poll::Pending if computed > SLICE => Poll::Ready((None, computed)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// The result, and how long it was being computed, waiting left out.
+async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let mut work = pin!(work);
+    let mut computed = Duration::ZERO;
+    let result = poll_fn(|cx| {
+        let start = Instant::now();
+        let polled = work.as_mut().poll(cx);
+        computed += start.elapsed();
+        polled
+    })
+    .await;
+    (result, computed)
+}
+
+/// A task that ends when nobody waits for it any more.
+struct Aborting<T>(JoinHandle<T>);
+
+impl<T> Future for Aborting<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for Aborting<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn lane() -> (Background, Lane) {
+        let background = Background::start(1).unwrap();
+        let lane = background.lane();
+        (background, lane)
+    }
+
+    fn compute(for_: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < for_ {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Computes for a while, lets others have their turn, and says on which thread it ended.
+    async fn call(computes: Duration) -> String {
+        compute(computes);
+        tokio::task::yield_now().await;
+        thread::current().name().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_short_call_stays_and_a_long_one_goes_on_in_the_background() {
+        let (_background, lane) = lane();
+        let here = thread::current().name().unwrap().to_owned();
+        assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here);
+        assert_eq!(lane.run(call(SLICE * 2)).await.unwrap(), "guest");
+        assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), "guest", "expected to be long");
+        assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here, "short again");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_only_waits_stays() {
+        let (_background, lane) = lane();
+        let (send, receive) = oneshot::channel();
+        let here = thread::current().name().unwrap().to_owned();
+        let waits = lane.run(async {
+            receive.await.unwrap();
+            thread::current().name().unwrap_or_default().to_owned()
+        });
+        let mut waits = pin!(waits);
+        assert!(futures::poll!(&mut waits).is_pending());
+        compute(SLICE * 2);
+        send.send(()).unwrap();
+        assert_eq!(waits.await.unwrap(), here);
+    }
+
+    #[tokio::test]
+    async fn a_call_nobody_waits_for_ends() {
+        let (_background, lane) = lane();
+        let (held, dropped) = oneshot::channel::<()>();
+        let endless = lane.run(async move {
+            let _held = held;
+            compute(SLICE * 2);
+            std::future::pending::<()>().await;
+        });
+        let mut endless = Box::pin(endless);
+        assert!(futures::poll!(&mut endless).is_pending());
+        drop(endless);
+        assert!(dropped.await.is_err(), "the call was dropped");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_background_is_an_error() {
+        let (_background, lane) = lane();
+        let lost = lane.run(async {
+            compute(SLICE * 2);
+            tokio::task::yield_now().await;
+            panic!("on purpose");
+        });
+        assert!(lost.await.unwrap_err().to_string().contains("panicked"));
+    }
+}

@@ -1,0 +1,87 @@
+//! A component file's code: mapped and linked while someone uses it, by everybody together.
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::Mutex;
+use wasmtime_wasi_http::handler::ProxyPre;
+
+use crate::artifact::{Artifact, Artifacts};
+use crate::door::{fast, standard};
+use crate::engine::Engine;
+use crate::instance::InstanceState;
+
+/// A component file, ready to be loaded.
+#[derive(Debug)]
+pub struct Code {
+    engine: Arc<Engine>,
+    artifact: Artifact,
+    /// Loading happens under this lock, so that whoever needs it shares one.
+    linked: Mutex<Weak<Linked>>,
+}
+
+/// Loaded code: what instances are made from, for each door the component exports.
+pub struct Linked {
+    pub fast: Option<fast::Pre>,
+    pub standard: Option<ProxyPre<InstanceState>>,
+}
+
+impl std::fmt::Debug for Linked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linked").finish_non_exhaustive()
+    }
+}
+
+impl Code {
+    /// Compiles the component in `source`, if it was not before, and loads it. Fails if it imports
+    /// what the host has not, or exports no door.
+    pub fn prepare(
+        engine: &Arc<Engine>,
+        artifacts: &Artifacts,
+        source: &Path,
+    ) -> Result<(Self, Arc<Linked>)> {
+        let artifact = artifacts.prepare(engine.wasmtime(), source)?;
+        let linked = Arc::new(link(engine, &artifact)?);
+        let weak = Mutex::new(Arc::downgrade(&linked));
+        Ok((Self { engine: Arc::clone(engine), artifact, linked: weak }, linked))
+    }
+
+    /// The loaded code, or loads it again. A load that has begun is finished, even if who asked
+    /// for it cannot wait.
+    pub async fn linked(self: &Arc<Self>) -> Result<Arc<Linked>> {
+        let code = Arc::clone(self);
+        let loading = async move {
+            let mut linked = code.linked.lock().await;
+            if let Some(linked) = linked.upgrade() {
+                return Ok(linked);
+            }
+            let loading = Arc::clone(&code);
+            let load = move || link(&loading.engine, &loading.artifact);
+            let loaded = Arc::new(tokio::task::spawn_blocking(load).await??);
+            *linked = Arc::downgrade(&loaded);
+            Ok(loaded)
+        };
+        tokio::spawn(loading).await?
+    }
+}
+
+fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
+    let component = artifact.load(engine.wasmtime())?;
+    let pre = engine
+        .linker()
+        .instantiate_pre(&component)
+        .map_err(anyhow::Error::from)
+        .context("it imports something this host does not offer")?;
+    let exports_fast = component.get_export_index(None, fast::EXPORT).is_some();
+    let fast = exports_fast.then(|| fast::Pre::new(pre.clone())).transpose();
+    let fast = fast.map_err(anyhow::Error::from).context("it has no usable fast door")?;
+    let standard = standard::pre(&pre);
+    if fast.is_none() && standard.is_none() {
+        bail!(
+            "it exports no HTTP handler (wasi:http/handler, wasi:http/incoming-handler or \
+             spinfer:serve/buffered-handler)"
+        );
+    }
+    Ok(Linked { fast, standard })
+}

@@ -1,0 +1,110 @@
+//! A graph as one component uses it: its settings, its batches, its turn on the compute threads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use spinfer_backend::{Error as BackendError, Tensor};
+use tokio::time::timeout_at;
+
+use super::batch::Batcher;
+use super::compute::Lane;
+use super::graph::{LoadedGraph, Placement};
+use super::mounts::Settings;
+use super::{Error, bind};
+
+/// What a guest's handle to a graph stands for.
+#[derive(Debug)]
+pub struct Model {
+    graph: Arc<LoadedGraph>,
+    placement: Placement,
+    batcher: Option<Arc<Batcher>>,
+    lane: Lane,
+}
+
+impl Model {
+    /// Fails if the settings do not fit the graph.
+    pub(super) fn new(
+        graph: Arc<LoadedGraph>,
+        settings: &Settings,
+        lane: Lane,
+    ) -> Result<Self, Error> {
+        let batcher = match settings.batching {
+            None => None,
+            Some(batching) => {
+                let checked = batching.check(graph.inputs(), graph.outputs());
+                checked.map_err(|e| BackendError::InvalidArgument(format!("model.toml: {e}")))?;
+                Some(Batcher::new(Arc::clone(&graph), lane.clone(), batching))
+            }
+        };
+        Ok(Self { graph, placement: settings.placement, batcher, lane })
+    }
+
+    /// Binds the inputs, runs the graph and names the outputs.
+    pub async fn compute(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+        deadline: Instant,
+    ) -> Result<Vec<(String, Tensor)>, Error> {
+        let inputs = bind(self.graph.inputs(), inputs)?;
+        let outputs = if let Some(batcher) = &self.batcher {
+            in_time(deadline, batcher.compute(inputs)).await??
+        } else if self.graph.is_inline(&inputs, self.placement) {
+            self.graph.run(inputs)?
+        } else {
+            let graph = Arc::clone(&self.graph);
+            in_time(deadline, self.lane.run(move || graph.run(inputs))).await???
+        };
+        let names = self.graph.outputs().iter().map(|info| info.name.clone());
+        Ok(names.zip(outputs).collect())
+    }
+}
+
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
+    timeout_at(deadline.into(), work).await.map_err(|_| Error::Timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use spinfer_backend::{Graph, TensorInfo};
+
+    use super::super::compute::ComputeThreads;
+    use super::*;
+
+    /// Says where it runs, and ends when it is told.
+    #[derive(Debug)]
+    struct Slow(std::sync::Mutex<mpsc::Receiver<()>>);
+
+    impl Graph for Slow {
+        fn inputs(&self) -> &[TensorInfo] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[TensorInfo] {
+            &[]
+        }
+
+        fn compute(&self, _: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+            self.0.lock().unwrap().recv().unwrap();
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn at_the_deadline_the_caller_goes_on() {
+        let threads = ComputeThreads::start(1).unwrap();
+        let (release, released) = mpsc::channel();
+        let graph = Arc::new(LoadedGraph::new(Arc::new(Slow(released.into()))));
+        let model = Model::new(graph, &Settings::default(), threads.lane()).unwrap();
+        let soon = Instant::now() + Duration::from_millis(20);
+        let error = model.compute(Vec::new(), soon).await.unwrap_err();
+        assert!(matches!(error, Error::Timeout), "{error}");
+        // Its thread is still taken: the next one waits for it, and then runs.
+        release.send(()).unwrap();
+        release.send(()).unwrap();
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(model.compute(Vec::new(), later).await.is_ok());
+    }
+}

@@ -1,0 +1,298 @@
+//! A component as it is served: who may enter, what of it is in memory, when that goes.
+//!
+//! What a component has in memory goes in three stages, each after another `idle` without a
+//! request: its instances, its models, its code. The next request brings back what it needs.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use http::Response;
+use http::request::Parts;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
+use tracing::{info, warn};
+
+use crate::app::ComponentSpec;
+use crate::background::Lane;
+use crate::body::{Body, RequestBody};
+use crate::code::{Code, Linked};
+use crate::door::{busy, fast, invalid_answer, late, standard};
+use crate::error::Failure;
+use crate::inference::Error as LoadError;
+use crate::instance::Stores;
+use crate::limits::Limits;
+use crate::manifest::DoorChoice;
+
+/// A component, ready to serve.
+#[derive(Debug)]
+pub struct Service {
+    stores: Arc<Stores>,
+    code: Arc<Code>,
+    background: Lane,
+    exports_fast: bool,
+    /// `None` while its code is not loaded.
+    doors: Mutex<Option<Arc<Doors>>>,
+    /// As many as may serve at the same time.
+    turns: Semaphore,
+    waiting: AtomicUsize,
+    usage: Usage,
+}
+
+/// The ways in, and the instances behind them.
+#[derive(Debug)]
+struct Doors {
+    fast: Option<Arc<fast::Door>>,
+    standard: Option<standard::Door>,
+    /// Shared by all who serve the same component file.
+    _linked: Arc<Linked>,
+}
+
+impl Service {
+    /// Fails if the manifest asks for a door that the component has not.
+    pub fn new(
+        code: Arc<Code>,
+        linked: Arc<Linked>,
+        stores: Stores,
+        background: Lane,
+    ) -> Result<Self> {
+        let fast = linked.fast.is_some();
+        let exports_fast = match stores.spec().door {
+            None => fast,
+            Some(DoorChoice::Standard) => false,
+            Some(DoorChoice::Fast) if fast => true,
+            Some(DoorChoice::Fast) => bail!("it does not export the fast door ({})", fast::EXPORT),
+        };
+        if !exports_fast && linked.standard.is_none() {
+            bail!("it does not export the standard door (wasi:http)");
+        }
+        let service = Self {
+            turns: Semaphore::new(stores.spec().limits.instances),
+            stores: Arc::new(stores),
+            code,
+            background,
+            exports_fast,
+            doors: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            usage: Usage::new(),
+        };
+        service.open(linked);
+        Ok(service)
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.spec().limits
+    }
+
+    fn spec(&self) -> &ComponentSpec {
+        self.stores.spec()
+    }
+
+    /// How long a body may be to be taken whole.
+    #[must_use]
+    pub fn whole_body(&self) -> usize {
+        if self.exports_fast { self.limits().fast_body.min(self.limits().request_body) } else { 0 }
+    }
+
+    /// For people: the door a small request goes through.
+    #[must_use]
+    pub fn door(&self) -> &'static str {
+        if self.exports_fast { "fast" } else { "standard" }
+    }
+
+    /// Loads the models that are mounted one by one; those that cannot be, and why.
+    pub async fn load_models(&self, deadline: Instant) -> Vec<(&str, LoadError)> {
+        let models = self.stores.models();
+        let mut problems = Vec::new();
+        for name in models.names() {
+            if let Err(error) = models.load_by_name(name, deadline).await {
+                problems.push((name, error));
+            }
+        }
+        self.usage.touch();
+        problems
+    }
+
+    /// Gives the request to an instance, through the door that fits.
+    pub async fn invoke(
+        &self,
+        head: Parts,
+        body: RequestBody,
+        deadline: Instant,
+    ) -> Result<Response<Body>, Failure> {
+        let _turn = self.admit(deadline).await?;
+        let visit = self.usage.enter();
+        let doors = self.doors(deadline).await?;
+        let response = match (body, &doors.fast, &doors.standard) {
+            (RequestBody::Whole(body), Some(fast), _) => fast.invoke(head, body, deadline).await,
+            (body, _, Some(standard)) => standard.invoke(head, body, deadline).await,
+            (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
+        }?;
+        if let Some(took) = visit.cold_start() {
+            info!(component = self.spec().id, ?took, "cold start");
+        }
+        let status = response.status().as_u16();
+        if !(200..600).contains(&status) {
+            let problem = format!("{status} is not a final status");
+            return Err(invalid_answer(self.spec(), problem));
+        }
+        Ok(response)
+    }
+
+    /// Waits for a turn, if not too many wait already.
+    async fn admit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Ok(turn);
+        }
+        let Limits { queue, instances, .. } = *self.limits();
+        let waiting = Counted::new(&self.waiting);
+        if waiting.before >= queue {
+            let component = self.spec().id.clone();
+            return Err(Failure::QueueFull { component, queue, instances });
+        }
+        let turn = timeout_at(deadline.into(), self.turns.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
+    }
+
+    /// The doors; its code is loaded if it is not.
+    async fn doors(&self, deadline: Instant) -> Result<Arc<Doors>, Failure> {
+        if let Some(doors) = &*self.open_doors() {
+            return Ok(Arc::clone(doors));
+        }
+        match timeout_at(deadline.into(), self.code.linked()).await {
+            Ok(Ok(linked)) => Ok(self.open(linked)),
+            Ok(Err(error)) => {
+                let component = self.spec().id.clone();
+                warn!(component, error = format!("{error:#}"), "cannot load");
+                Err(Failure::Instantiation { component })
+            }
+            Err(_) => Err(late(self.spec())),
+        }
+    }
+
+    /// Doors to `linked`, unless someone else has opened them meanwhile.
+    fn open(&self, linked: Arc<Linked>) -> Arc<Doors> {
+        let mut doors = self.open_doors();
+        let open = doors.get_or_insert_with(|| {
+            let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
+            let door = |pre| fast::Door::new(pre, &self.stores, self.background.clone());
+            let standard = linked.standard.as_ref();
+            Arc::new(Doors {
+                fast: fast.map(door).map(Arc::new),
+                standard: standard.map(|pre| standard::Door::new(pre, &self.stores)),
+                _linked: linked,
+            })
+        });
+        Arc::clone(open)
+    }
+
+    fn open_doors(&self) -> MutexGuard<'_, Option<Arc<Doors>>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops what had nothing to do for long enough.
+    pub fn drop_idle(&self, now: Instant) {
+        let ComponentSpec { id, limits: Limits { idle, .. }, .. } = self.spec();
+        let doors = self.open_doors().clone();
+        let instances =
+            doors.as_ref().and_then(|d| d.fast.as_ref()).map_or(0, |f| f.drop_idle(now));
+        drop(doors);
+        if instances > 0 {
+            info!(component = id, instances, "idle instances dropped");
+        }
+        let Some(unused) = self.usage.unused(now) else { return };
+        if unused >= *idle {
+            self.usage.cold.store(true, Ordering::Relaxed);
+        }
+        if unused >= *idle * 2 {
+            let models = self.stores.models().forget();
+            if models > 0 {
+                info!(component = id, models, "idle models dropped");
+            }
+        }
+        if unused >= *idle * 3 && self.open_doors().take().is_some() {
+            info!(component = id, "idle code dropped");
+        }
+    }
+}
+
+/// Who is inside, and since when nobody is.
+#[derive(Debug)]
+struct Usage {
+    created: Instant,
+    in_flight: AtomicUsize,
+    /// When the last one left, in milliseconds after `created`.
+    left: AtomicU64,
+    /// Whether there has been no instance since.
+    cold: AtomicBool,
+}
+
+impl Usage {
+    fn new() -> Self {
+        Self {
+            created: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            left: AtomicU64::new(0),
+            cold: AtomicBool::new(true),
+        }
+    }
+
+    fn enter(&self) -> Visit<'_> {
+        let cold = self.cold.load(Ordering::Relaxed) && self.cold.swap(false, Ordering::Relaxed);
+        let _inside = Counted::new(&self.in_flight);
+        Visit { usage: self, _inside, cold_since: cold.then(Instant::now) }
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.left.store(now, Ordering::Relaxed);
+    }
+
+    /// For how long nobody has been inside; `None` if someone is.
+    fn unused(&self, now: Instant) -> Option<Duration> {
+        let left = self.created + Duration::from_millis(self.left.load(Ordering::Relaxed));
+        let nobody = self.in_flight.load(Ordering::Relaxed) == 0;
+        nobody.then(|| now.saturating_duration_since(left))
+    }
+}
+
+/// A request inside.
+struct Visit<'a> {
+    usage: &'a Usage,
+    cold_since: Option<Instant>,
+    _inside: Counted<'a>,
+}
+
+impl Visit<'_> {
+    /// How long it took so far, if there was no instance when it came.
+    fn cold_start(&self) -> Option<Duration> {
+        self.cold_since.map(|start| start.elapsed())
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.usage.touch();
+    }
+}
+
+/// One more, for as long as it lives.
+#[derive(Debug)]
+struct Counted<'a> {
+    counter: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        Self { counter, before: counter.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,194 @@
+//! What is in memory, and for how long: code, models, instances; and who may wait for one.
+
+use std::path::{Path, PathBuf};
+
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, run};
+
+const PREDICT: &str = "/v2/models/iris-classifier/predict";
+const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+
+fn predicts(spinfer: &Spinfer) {
+    let answer = spinfer.post(PREDICT, FEATURES);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["prediction"], "setosa");
+}
+
+#[test]
+fn what_is_idle_goes_in_stages_and_all_comes_back() {
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!("{door}tool.spinfer.limits.idle = \"50ms\"\n");
+        let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
+        let spinfer = Spinfer::up(&manifest);
+        for start in 1..=3 {
+            predicts(&spinfer);
+            spinfer.wait_for_log_times("cold start", start);
+            spinfer.wait_for_log_times("idle models dropped", start);
+            spinfer.wait_for_log_times("idle code dropped", start);
+        }
+        assert!(door.contains("standard") || spinfer.log().contains("idle instances dropped"));
+    }
+}
+
+#[test]
+fn many_first_requests_at_once_share_one_load() {
+    let settings = "tool.spinfer.limits.idle = \"50ms\"";
+    let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", settings);
+    let spinfer = Spinfer::up(&manifest);
+    spinfer.wait_for_log_times("graph loaded", 1);
+    spinfer.wait_for_log("idle code dropped");
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| predicts(&spinfer));
+        }
+    });
+    assert_eq!(spinfer.log().matches("graph loaded").count(), 2, "at the start, and now");
+    assert_eq!(spinfer.log().matches("cold start").count(), 1);
+}
+
+/// What may pass from one request to the next: the guarantee of `reuse`.
+#[test]
+fn an_instance_serves_as_many_requests_as_reuse_says() {
+    for door in ["", STANDARD_DOOR] {
+        for (reuse, counts) in [
+            ("requests = 1", [1, 1, 1, 1, 1, 1]),
+            ("requests = 3", [1, 2, 3, 1, 2, 3]),
+            ("age = \"0s\"", [1, 1, 1, 1, 1, 1]),
+            ("age = \"1h\"", [1, 2, 3, 4, 5, 6]),
+        ] {
+            // One request at a time for each instance, so that the counts tell them apart.
+            let settings = format!("{door}tool.spinfer.reuse = {{ {reuse}, spare = 0 }}\n");
+            let spinfer =
+                Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+            let served = counts.map(|_| spinfer.get("/count").text().parse::<u32>().unwrap());
+            assert_eq!(served, counts, "{door}{reuse}");
+        }
+    }
+}
+
+#[test]
+fn with_a_new_instance_for_each_request_spares_are_made_ahead() {
+    let settings = "tool.spinfer.reuse = { requests = 1, spare = 2 }";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let answer = spinfer.get("/count");
+                    assert_eq!((answer.status, answer.text().as_str()), (200, "1"));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_trap_leaves_nothing_behind() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    assert_eq!(spinfer.get("/count").text(), "1");
+    assert_eq!(spinfer.get("/trap").status, 500);
+    assert_eq!(spinfer.get("/count").text(), "1");
+}
+
+#[test]
+fn beyond_the_queue_a_request_is_refused_at_once_and_those_in_it_are_served() {
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!(
+            "{door}tool.spinfer.limits = {{ instances = 1, queue = 2, deadline = \"2s\" }}\n"
+        );
+        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        std::thread::scope(|scope| {
+            let looping = scope.spawn(|| spinfer.get("/loop").status);
+            // The loop has the instance, two wait: of six some are refused, once it has begun.
+            let refused = loop {
+                let others: Vec<_> =
+                    (0..6).map(|_| scope.spawn(|| spinfer.post("/echo", "x"))).collect();
+                let answers = others.into_iter().map(|other| other.join().unwrap());
+                let refused: Vec<_> =
+                    answers.filter(|answer| answer.text().contains("requests wait")).collect();
+                if !refused.is_empty() {
+                    break refused;
+                }
+                assert!(!looping.is_finished(), "never busy");
+            };
+            for answer in refused {
+                assert_eq!(answer.status, 503);
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                assert_eq!(
+                    answer.error(),
+                    "all 1 instances of component `probe` are busy and 2 requests wait; try again"
+                );
+            }
+            // It may have come too late itself.
+            assert!([503, 504].contains(&looping.join().unwrap()));
+        });
+        assert_eq!(spinfer.post("/echo", "x").text(), "x");
+    }
+}
+
+fn artifacts(state: &Path) -> Vec<PathBuf> {
+    let files = state.join("compiled").read_dir().unwrap();
+    files.map(|file| file.unwrap().path()).collect()
+}
+
+#[test]
+fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let state_text = state.to_str().unwrap().to_owned();
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let from = path.to_str().unwrap();
+    let (status, said) = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
+    assert!(status.success() && said.contains("1 components compiled"), "{said}");
+    let [artifact] = <[PathBuf; 1]>::try_from(artifacts(&state)).unwrap();
+
+    let up = || {
+        let spinfer = Spinfer::up_with(&manifest, &["--state-dir", &state_text]);
+        assert_eq!(spinfer.get("/count").text(), "1");
+        spinfer.log()
+    };
+    assert!(!up().contains("compiling"));
+    let mut bytes = std::fs::read(&artifact).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&artifact, bytes).unwrap();
+    let log = up();
+    assert!(log.contains("artefact not used") && log.contains("is damaged"), "{log}");
+    assert!(!up().contains("compiling"), "it was made again");
+}
+
+#[test]
+fn a_batched_model_gives_each_request_its_own_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = root().join("models/iris-classifier/2");
+    for file in ["model.onnx", "model.toml"] {
+        std::fs::copy(from.join(file), dir.path().join(file)).unwrap();
+    }
+    let text = std::fs::read_to_string(from.join("model.toml")).unwrap();
+    let text = format!("{text}\n[batching]\nmax_batch_size = 8\nmax_queue_delay = \"2ms\"\n");
+    std::fs::write(dir.path().join("model.toml"), text).unwrap();
+    let settings = format!(
+        "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]",
+        dir.path().display()
+    );
+    let manifest = Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &settings);
+    let spinfer = Spinfer::up(&manifest);
+    let flowers = [
+        ("[5.1, 3.5, 1.4, 0.2]", "setosa"),
+        ("[6.0, 2.9, 4.5, 1.5]", "versicolor"),
+        ("[6.3, 3.3, 6.0, 2.5]", "virginica"),
+    ];
+    std::thread::scope(|scope| {
+        for (features, expected) in flowers.iter().cycle().take(24) {
+            let spinfer = &spinfer;
+            scope.spawn(move || {
+                let body = format!("{{\"features\": {features}}}");
+                for _ in 0..10 {
+                    let answer = spinfer.post(PREDICT, &body);
+                    assert_eq!(answer.json()["prediction"], *expected, "{}", answer.text());
+                }
+            });
+        }
+    });
+}
