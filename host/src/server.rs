@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::host::Host;
@@ -33,67 +34,92 @@ pub async fn serve(
     host: Arc<Host>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let graceful = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let connections = Arc::new(GracefulShutdown::new());
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
             tokio::join!(host.load_models(), host.sweep());
         }
     });
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MOST));
-    loop {
-        let accept = async {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((listener.accept().await?.0, place))
-        };
-        let accepted = tokio::select! {
-            accepted = accept => accepted,
-            () = &mut shutdown => break,
-        };
-        match accepted {
-            Ok((stream, place)) => serve_connection(stream, place, Arc::clone(&host), &graceful),
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    let accepting = Accepting {
+        listener: Arc::new(listener),
+        host: Arc::clone(&host),
+        places: Arc::new(Semaphore::new(CONNECTIONS_MOST)),
+        connections: Arc::clone(&connections),
+    };
+    let mut acceptors = JoinSet::new();
+    for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
+        acceptors.spawn(accepting.clone().accept());
     }
+    drop(accepting);
+    shutdown.await;
+    acceptors.shutdown().await;
     background.abort();
     host.drain();
-    drop(listener);
     info!("draining");
     let limit = DRAIN_TIMEOUT.max(host.longest_deadline());
-    match tokio::time::timeout(limit, graceful.shutdown()).await {
+    // Nobody accepts any more, so nobody else has it.
+    let ending = Arc::into_inner(connections).map(GracefulShutdown::shutdown);
+    let ended = async {
+        if let Some(ending) = ending {
+            ending.await
+        }
+    };
+    match tokio::time::timeout(limit, ended).await {
         Ok(()) => info!("drained"),
         Err(_) => warn!(after = ?limit, "requests were still under way; ending them"),
     }
     Ok(())
 }
 
-fn serve_connection(
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
+/// What accepts connections. One for each thread, so that many short connections do not queue
+/// behind one of them.
+#[derive(Clone)]
+struct Accepting {
+    listener: Arc<TcpListener>,
     host: Arc<Host>,
-    graceful: &GracefulShutdown,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let service = service_fn(move |request| {
-        let host = Arc::clone(&host);
-        async move { Ok::<_, Infallible>(request::handle(&host, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_MOST)
-        .serve_connection(TokioIo::new(stream), service);
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(%error, "connection ended");
+    places: Arc<Semaphore>,
+    connections: Arc<GracefulShutdown>,
+}
+
+impl Accepting {
+    async fn accept(self) {
+        loop {
+            match self.accept_one().await {
+                Ok((stream, place)) => self.serve(stream, place),
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
-        drop(place);
-    });
+    }
+
+    async fn accept_one(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        Ok((self.listener.accept().await?.0, place))
+    }
+
+    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let host = Arc::clone(&self.host);
+        let service = service_fn(move |request| {
+            let host = Arc::clone(&host);
+            async move { Ok::<_, Infallible>(request::handle(&host, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_MOST)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = self.connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
+    }
 }
