@@ -2,6 +2,8 @@
 //! proc(5) says they cost. The tools print Markdown; `RESULTS.md` says which figure is whose.
 
 pub mod application;
+pub mod client;
+pub mod open_loop;
 pub mod process;
 pub mod server;
 pub mod wrk;

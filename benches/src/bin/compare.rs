@@ -1,7 +1,9 @@
 //! The load comparison: each server in turn under the same load, several rounds, and every figure
 //! as a ratio to the native reference of the same round, as machines are noisy. Prints Markdown.
 //!
-//! The load is `wrk` with keep-alive connections, on the same cores as the server.
+//! First `wrk` finds the most a server serves, then it is asked for less than that on a schedule,
+//! to see how long its answers take when it is not overrun. Both with keep-alive connections, on
+//! the same cores as the server.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,14 +16,17 @@ use spinfer_benches::application::{
     Application, INFER, IRIS, Operation, PREDICT, iris_component, iris_model,
 };
 use spinfer_benches::server::{Server, reference, spinfer};
-use spinfer_benches::{machine, median, wrk};
+use spinfer_benches::{client, machine, median, open_loop, wrk};
+
+/// Of its peak, what a server is asked for when its latency is measured.
+const STEADY_SHARE: f64 = 0.8;
 
 #[derive(Parser)]
 struct Options {
     /// Rounds; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of load on each server in each round
+    /// Seconds of each load on each server in each round
     #[arg(long, default_value_t = 5)]
     seconds: u32,
     /// Keep-alive connections
@@ -37,6 +42,7 @@ struct Figures {
     peak: wrk::Figures,
     cpu_us: f64,
     memory_mib: f64,
+    steady: open_loop::Outcome,
 }
 
 fn main() -> Result<()> {
@@ -60,6 +66,8 @@ fn main() -> Result<()> {
         let rows: Vec<_> = servers.iter().map(|(name, _)| *name).zip(&figures).collect();
         writeln!(out, "\n`{}`, version {}:\n", operation.name, options.version)?;
         writeln!(out, "{}", peak_table(&rows))?;
+        writeln!(out, "at {:.0} % of that:\n", STEADY_SHARE * 100.0)?;
+        write!(out, "{}", steady_table(&rows))?;
     }
     Ok(())
 }
@@ -84,7 +92,20 @@ fn measure(
     let peak = wrk::run(server, IRIS, operation, load, dir)?;
     let cpu_us = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;
     let memory_mib = server.process().resident()?.total();
-    Ok(Figures { peak, cpu_us, memory_mib })
+    let rate = peak.requests_per_second * STEADY_SHARE;
+    let load = open_loop::Load {
+        request: &client::post(IRIS, operation),
+        rate,
+        requests: requests(rate, seconds),
+        connections: connections as usize,
+    };
+    let steady = open_loop::run(server.address, load)?;
+    Ok(Figures { peak, cpu_us, memory_mib, steady })
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count")]
+fn requests(rate: f64, seconds: u32) -> u32 {
+    (rate * f64::from(seconds)) as u32
 }
 
 type Rows<'a> = [(&'a str, &'a Vec<Figures>)];
@@ -109,6 +130,29 @@ fn peak_table(rows: &Rows<'_>) -> String {
             of(|f| f.peak.p99_ms),
             of(|f| f.cpu_us),
             of(|f| f.memory_mib),
+        );
+    }
+    text
+}
+
+/// Medians over the rounds of each round's percentiles.
+fn steady_table(rows: &Rows<'_>) -> String {
+    let mut text = String::from(
+        "| server | requests/s | p50 ms | p99 ms | p99.9 ms | sent late p99 ms |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (name, figures) in rows {
+        let of = |field: fn(&open_loop::Outcome) -> f64| {
+            median(figures.iter().map(|figures| field(&figures.steady)))
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            of(open_loop::Outcome::rate),
+            of(|steady| steady.latency_ms(0.5)),
+            of(|steady| steady.latency_ms(0.99)),
+            of(|steady| steady.latency_ms(0.999)),
+            of(|steady| steady.lag_ms(0.99)),
         );
     }
     text
