@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test lint fmt bench models deny components rust target cc
+.PHONY: help up test soak lint fmt bench models deny components rust target cc
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -28,6 +28,12 @@ test: target cc ## build what the tests need, then run them all
 	  cargo test --workspace --no-fail-fast; \
 	fi
 	cargo test --workspace --doc
+
+soak: target cc ## everything a client or a guest can do, for SECONDS_OF_SOAK (600): nothing may grow
+	$(call say,"building the host and the soak")
+	cargo build --release --locked --workspace --bin spinfer --test e2e
+	$(call say,"soaking")
+	cargo test --release --locked --workspace --test e2e -- --ignored --nocapture nothing_grows_for_minutes
 
 lint: target cc ## formatting and clippy, warnings denied
 	$(call say,"formatting")

@@ -1,5 +1,7 @@
 //! What a process uses, from proc(5).
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 /// Resident memory in MiB: `anon` is its own, `file` is of files it has mapped and can be taken
@@ -45,10 +47,12 @@ impl Process {
         Ok(field(&self.read("status")?, "Threads:")?.parse()?)
     }
 
-    /// Open file descriptors.
-    pub fn descriptors(self) -> Result<usize> {
+    /// What each open file descriptor is of.
+    pub fn descriptors(self) -> Result<Vec<PathBuf>> {
         let path = format!("/proc/{}/fd", self.0);
-        Ok(std::fs::read_dir(&path).with_context(|| path.clone())?.count())
+        let entries = std::fs::read_dir(&path).with_context(|| path.clone())?;
+        // One that was closed meanwhile is not open.
+        Ok(entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect())
     }
 
     fn read(self, file: &str) -> Result<String> {
