@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 /// The repository.
 #[must_use]
@@ -48,6 +49,9 @@ pub const INFER: Operation = Operation {
     body: r#"{"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}"#,
 };
 
+/// What [`PREDICT`] has to be answered with, among other things.
+pub const PREDICTED: &str = r#""prediction":"setosa""#;
+
 /// A manifest in the making.
 #[derive(Clone, Debug)]
 pub struct Application(String);
@@ -87,4 +91,41 @@ impl Application {
         std::fs::write(&path, &self.0).with_context(|| path.display().to_string())?;
         Ok(path)
     }
+}
+
+/// A model folder like `model`, in `dir`, whose graph is another one to the host: its bytes differ.
+pub fn distinct_model(model: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+    let folder = dir.join(name);
+    std::fs::create_dir_all(&folder)?;
+    let mut graph = std::fs::read(model.join("model.onnx"))?;
+    let signature = std::fs::read_to_string(model.join("model.toml"))?;
+    let before = hex(&graph);
+    // `ModelProto.doc_string`: field 6, a string. The last one counts.
+    graph.extend(section(0x32, name.as_bytes())?);
+    std::fs::write(folder.join("model.toml"), signature.replace(&before, &hex(&graph)))?;
+    std::fs::write(folder.join("model.onnx"), graph)?;
+    Ok(folder)
+}
+
+/// A component like `component`, in `dir`, whose bytes differ.
+pub fn distinct_component(component: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = dir.join(format!("{name}.wasm"));
+    let mut bytes = std::fs::read(component)
+        .with_context(|| format!("{}; `make components` builds it", component.display()))?;
+    // A custom section, which is id 0, with a name and nothing else.
+    let named = [&[u8::try_from(name.len())?], name.as_bytes()].concat();
+    bytes.extend(section(0, &named)?);
+    std::fs::write(&path, bytes)?;
+    Ok(path)
+}
+
+/// `tag`, the length of `content` in LEB128, `content`.
+fn section(tag: u8, content: &[u8]) -> Result<Vec<u8>> {
+    let length = u8::try_from(content.len())?;
+    anyhow::ensure!(length < 0x80, "a name of {length} bytes");
+    Ok([&[tag, length], content].concat())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
 //! What a process uses, from proc(5).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -41,6 +42,22 @@ impl Process {
             Ok(field(&status, key)?.trim_end_matches(" kB").parse::<f64>()? / 1024.0)
         };
         Ok(Resident { anon: mib("RssAnon:")?, file: mib("RssFile:")?, shared: mib("RssShmem:")? })
+    }
+
+    /// Resident memory once it has stopped falling: allocators give back some time after they
+    /// could.
+    pub fn settled(self) -> Result<Resident> {
+        const PAUSE: Duration = Duration::from_millis(200);
+        const FALLING_MIB: f64 = 0.1;
+        let mut before = self.resident()?;
+        loop {
+            std::thread::sleep(PAUSE);
+            let now = self.resident()?;
+            if before.total() - now.total() < FALLING_MIB {
+                return Ok(now);
+            }
+            before = now;
+        }
     }
 
     pub fn threads(self) -> Result<usize> {
