@@ -47,13 +47,17 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components ## the benchmarks; the load comparison needs wrk
+bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
-	$(call say,"criterion")
-	cargo bench --workspace --bench request
+	$(call say,"building the host and the tools")
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold
 	$(call say,"the load comparison")
-	cargo build --release --workspace --bin spinfer --bin compare --bin reference
 	./target/release/compare
+	./target/release/compare --rounds 3 --seconds 3 --version 2
+	$(call say,"cold starts and memory (compiles two thousand components the first time)")
+	./target/release/cold
+	$(call say,"without sockets")
+	cargo bench --locked --workspace --bench allocations --bench request
 
 models: ## train the example models again and compare them with what is committed
 	@test -x .venv/bin/python || python3 -m venv .venv
