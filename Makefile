@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test lint fmt bench models deny components rust target cc
+.PHONY: help up test soak lint fmt bench models deny components rust target cc
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -29,6 +29,12 @@ test: target cc ## build what the tests need, then run them all
 	fi
 	cargo test --workspace --doc
 
+soak: target cc ## everything a client or a guest can do, for SECONDS_OF_SOAK (600): nothing may grow
+	$(call say,"building the host and the soak")
+	cargo build --release --locked --workspace --bin spinfer --test e2e
+	$(call say,"soaking")
+	cargo test --release --locked --workspace --test e2e -- --ignored --nocapture nothing_grows_for_minutes
+
 lint: target cc ## formatting and clippy, warnings denied
 	$(call say,"formatting")
 	cargo fmt --all --check
@@ -41,13 +47,19 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components ## the benchmarks; the load comparison needs wrk
+bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
-	$(call say,"criterion")
-	cargo bench --workspace --bench request
+	$(call say,"building the host and the tools")
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair
 	$(call say,"the load comparison")
-	cargo build --release --workspace --bin spinfer --bin compare --bin reference
 	./target/release/compare
+	./target/release/compare --rounds 3 --seconds 3 --version 2
+	$(call say,"cold starts and memory (compiles two thousand components the first time)")
+	./target/release/cold
+	$(call say,"one route saturated and another not")
+	./target/release/fair
+	$(call say,"without sockets")
+	cargo bench --locked --workspace --bench allocations --bench request
 
 models: ## train the example models again and compare them with what is committed
 	@test -x .venv/bin/python || python3 -m venv .venv

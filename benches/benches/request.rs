@@ -1,50 +1,32 @@
-//! Where a request's time goes, without sockets: `cargo bench --package spinfer-benches`.
+//! Where a request's time goes, without sockets: `cargo bench --workspace --bench request`.
 //!
 //! - `instantiate+predict`: a prediction by an instance that does not exist yet
 //! - `predict/...`: a prediction by an instance that does, through each door
 //! - `compute/...`: the inference alone, in the host
 
+mod in_process;
+
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http_body_util::BodyExt;
-use spinfer::app::App;
 use spinfer::body::RequestBody;
-use spinfer::host::Host;
-use spinfer::inference::{Models, Mounts, Registry};
-use spinfer::manifest;
+use spinfer::inference::{ComputeThreads, Models, Mounts, Registry};
 use spinfer::service::Service;
-use spinfer_backend::{Tensor, TensorType};
+use spinfer_backend::{Backend, Tensor, TensorType};
 use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
+use spinfer_benches::application::{IRIS, PREDICT, iris_model};
 use tokio::runtime::Runtime;
 
-const BODY: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 const FEATURES: [f32; 4] = [5.1, 3.5, 1.4, 0.2];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("in the workspace").to_owned()
-}
-
-/// The example application with each component behind `door`.
-fn host(door: &str) -> Host {
-    let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
-    let tool = format!("door = '{door}'\nlimits.idle = '1h'");
-    for component in manifest.component.values_mut() {
-        component.tool.spinfer = Some(toml::from_str(&tool).expect("settings"));
-    }
-    let app = App::resolve(&manifest, &root()).expect("`make bench` builds the components");
-    Host::new(&app, &root().join("target/bench-state")).expect("a host")
-}
-
 async fn predict(service: &Service) -> Bytes {
-    let request =
-        http::Request::post("/v2/models/iris-classifier/predict").body(()).expect("valid");
-    let body = RequestBody::Whole(Bytes::from_static(BODY.as_bytes()));
+    let request = http::Request::post(format!("{IRIS}/predict")).body(()).expect("valid");
+    let body = RequestBody::Whole(Bytes::from_static(PREDICT.body.as_bytes()));
     let deadline = Instant::now() + Duration::from_secs(60);
     let answer = service.invoke(request.into_parts().0, body, deadline).await.expect("an answer");
     assert_eq!(answer.status(), 200);
@@ -56,7 +38,7 @@ fn requests(c: &mut Criterion) {
     for door in ["fast", "standard"] {
         let host = {
             let _in = runtime.enter();
-            host(door)
+            in_process::host(door)
         };
         for version in [1, 2] {
             let service = host.service(&format!("iris-classifier-{version}")).expect("in the app");
@@ -78,10 +60,12 @@ fn requests(c: &mut Criterion) {
 
 fn compute(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let registry = Arc::new(Registry::new(vec![Arc::new(Lean), Arc::new(Tract)], 2));
+    let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
+    let threads = ComputeThreads::start(2).expect("threads");
+    let registry = Arc::new(Registry::new(backends, threads));
     for version in [1, 2] {
         let mut mounts = Mounts::default();
-        mounts.add("/models/iris".into(), root().join(format!("models/iris-classifier/{version}")));
+        mounts.add("/models/iris".into(), iris_model(&version.to_string()));
         let models = Models::new(Arc::clone(&registry), mounts);
         let later = Instant::now() + Duration::from_secs(3600);
         let graph = runtime.block_on(models.load_by_name("iris", later)).expect("the model");

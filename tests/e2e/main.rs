@@ -11,3 +11,4 @@ mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod nn; // wasi:nn: every type, every error, every grant
 mod protocol; // predict, infer, metadata, ready: good and bad requests
+mod soak; // nothing grows: memory, descriptors, threads

@@ -1,5 +1,5 @@
 //! The harness: starts the real binary on a free port, speaks HTTP to it, shows its log when a
-//! test fails. Nothing here sleeps: everything waits for what it needs, up to [`PATIENCE`].
+//! test fails. Everything waits for what it needs, up to [`PATIENCE`], and for no time.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -198,33 +198,18 @@ impl Spinfer {
     /// Any request, on a connection of its own.
     #[must_use]
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = ureq::http::Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let agent: ureq::Agent = ureq::Agent::config_builder()
+        self.client().send(method, path, headers, body)
+    }
+
+    /// A client that keeps its connection.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
             .timeout_global(Some(PATIENCE))
-            .build()
-            .into();
-        let request = request.body(body).expect("a valid request");
-        let mut response = agent.run(request).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
-        let headers = response
-            .headers()
-            .iter()
-            .map(|(name, value)| {
-                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-            })
-            .collect();
-        let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec();
-        Answer {
-            status: response.status().as_u16(),
-            headers,
-            body: body.unwrap_or_else(|e| panic!("{method} {path}: the answer broke off: {e}")),
-        }
+            .build();
+        Client { agent: agent.into(), address: self.address }
     }
 
     /// A bare connection, for what a well-behaved client would not send.
@@ -262,6 +247,41 @@ impl Drop for Spinfer {
     }
 }
 
+/// Sends one request after the other, on one connection while the server keeps it.
+#[derive(Debug)]
+pub struct Client {
+    agent: ureq::Agent,
+    address: SocketAddr,
+}
+
+impl Client {
+    #[must_use]
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).expect("a valid request");
+        let mut response =
+            self.agent.run(request).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
+            .collect();
+        let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec();
+        Answer {
+            status: response.status().as_u16(),
+            headers,
+            body: body.unwrap_or_else(|e| panic!("{method} {path}: the answer broke off: {e}")),
+        }
+    }
+}
+
 /// An answer, read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -293,6 +313,17 @@ impl Answer {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Waits until `condition`, where nothing says when to look.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    /// Between two looks: often, yet not what keeps a core busy.
+    const PAUSE: Duration = Duration::from_millis(20);
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "waited until {what}");
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -1,22 +1,32 @@
 //! The load comparison: each server in turn under the same load, several rounds, and every figure
 //! as a ratio to the native reference of the same round, as machines are noisy. Prints Markdown.
 //!
-//! The load is `wrk` with keep-alive connections, on the same cores as the server.
+//! First `wrk` finds the most a server serves, then it is asked for less than that on a schedule,
+//! to see how long its answers take when it is not overrun. Both with keep-alive connections, on
+//! the same cores as the server.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use clap::Parser;
+use spinfer_benches::application::{
+    Application, INFER, IRIS, Operation, PREDICT, iris_component, iris_model,
+};
+use spinfer_benches::server::{Server, reference, spinfer};
+use spinfer_benches::{client, machine, median, open_loop, wrk};
+
+/// Of its peak, what a server is asked for when its latency is measured.
+const STEADY_SHARE: f64 = 0.8;
 
 #[derive(Parser)]
 struct Options {
     /// Rounds; the median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of load on each server in each round
+    /// Seconds of each load on each server in each round
     #[arg(long, default_value_t = 5)]
     seconds: u32,
     /// Keep-alive connections
@@ -27,217 +37,97 @@ struct Options {
     version: String,
 }
 
-struct Load {
-    name: &'static str,
-    path: &'static str,
-    body: &'static str,
-}
-
-const LOADS: [Load; 2] = [
-    Load {
-        name: "predict",
-        path: "/v2/models/iris-classifier/predict",
-        body: r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#,
-    },
-    Load {
-        name: "infer",
-        path: "/v2/models/iris-classifier/infer",
-        body: r#"{"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}"#,
-    },
-];
-
 /// A server under load, and what it cost.
-#[derive(Clone, Copy)]
 struct Figures {
-    requests_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+    peak: wrk::Figures,
     cpu_us: f64,
     memory_mib: f64,
-}
-
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("{command:?}; `make bench` builds it"))?;
-        let mut line = String::new();
-        let out = child.stdout.take().context("piped")?;
-        BufReader::new(out).read_line(&mut line)?;
-        let address = line.trim().strip_prefix("Serving http://");
-        let address = address.with_context(|| format!("{command:?} did not serve"))?.to_owned();
-        Ok(Self { child, address })
-    }
-
-    fn load(&self, load: &Load, script: &Path, options: &Options) -> Result<Figures> {
-        let before = self.cpu_seconds()?;
-        let output = Command::new("wrk")
-            .args(["--threads", "1", "--latency", "--connections"])
-            .arg(options.connections.to_string())
-            .arg(format!("--duration={}s", options.seconds))
-            .arg("--script")
-            .arg(script)
-            .arg(format!("http://{}{}", self.address, load.path))
-            .output()
-            .context("wrk is missing: apt-get install wrk")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let errors = text.contains("Non-2xx") || text.contains("Socket errors");
-        ensure!(!errors, "errors under load:\n{text}");
-        let field = |label: &str| {
-            let line = text.lines().find_map(|line| line.trim().strip_prefix(label));
-            line.map(str::trim).with_context(|| format!("wrk printed no {label:?}:\n{text}"))
-        };
-        let requests: f64 = text
-            .lines()
-            .find_map(|line| line.trim().split_once(" requests in "))
-            .context("wrk printed no count")?
-            .0
-            .parse()?;
-        Ok(Figures {
-            requests_per_second: field("Requests/sec:")?.parse()?,
-            p50_ms: milliseconds(field("50%")?)?,
-            p99_ms: milliseconds(field("99%")?)?,
-            cpu_us: (self.cpu_seconds()? - before) * 1e6 / requests,
-            memory_mib: self.memory_mib()?,
-        })
-    }
-
-    /// User and system time so far, from proc(5).
-    fn cpu_seconds(&self) -> Result<f64> {
-        const TICKS_PER_SECOND: f64 = 100.0;
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after_name = stat.rsplit_once(')').context("proc(5)")?.1;
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS_PER_SECOND)
-    }
-
-    fn memory_mib(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("proc(5)")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn milliseconds(text: &str) -> Result<f64> {
-    for (unit, factor) in [("us", 1e-3), ("ms", 1.0), ("s", 1e3)] {
-        if let Some(number) = text.strip_suffix(unit) {
-            return Ok(number.parse::<f64>()? * factor);
-        }
-    }
-    bail!("not a duration: {text}")
+    steady: open_loop::Outcome,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
     let dir = tempfile::tempdir()?;
-    let servers = [
-        ("native reference", reference(&options)),
-        ("spinfer, fast door", spinfer(dir.path(), &options, "fast")?),
-        ("spinfer, standard door", spinfer(dir.path(), &options, "standard")?),
+    let mut servers = [
+        ("native reference", reference(&iris_model(&options.version))),
+        ("spinfer, fast door", behind("fast", dir.path(), &options)?),
+        ("spinfer, standard door", behind("standard", dir.path(), &options)?),
     ];
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", machine()?)?;
-    for load in &LOADS {
-        let script = dir.path().join("post.lua");
-        std::fs::write(
-            &script,
-            format!(
-                "wrk.method = 'POST'\nwrk.body = '{}'\n\
-                 wrk.headers['content-type'] = 'application/json'\n",
-                load.body
-            ),
-        )?;
-        let mut figures: Vec<Vec<Figures>> = servers.iter().map(|_| Vec::new()).collect();
+    for operation in [PREDICT, INFER] {
+        let mut figures: [Vec<Figures>; 3] = Default::default();
         for _ in 0..options.rounds {
-            for ((_, command), figures) in servers.iter().zip(&mut figures) {
-                let server = Server::start(&mut command())?;
-                figures.push(server.load(load, &script, &options)?);
+            for ((_, command), figures) in servers.iter_mut().zip(&mut figures) {
+                let server = Server::start(command)?;
+                figures.push(measure(&server, operation, &options, dir.path())?);
             }
         }
-        let names = servers.iter().map(|(name, _)| *name);
-        writeln!(out, "\n`{}`, version {}:\n", load.name, options.version)?;
-        writeln!(out, "{}", table(names.zip(&figures)))?;
+        let rows: Vec<_> = servers.iter().map(|(name, _)| *name).zip(&figures).collect();
+        writeln!(out, "\n`{}`, version {}:\n", operation.name, options.version)?;
+        writeln!(out, "{}", peak_table(&rows))?;
+        writeln!(out, "at {:.0} % of that:\n", STEADY_SHARE * 100.0)?;
+        write!(out, "{}", steady_table(&rows))?;
     }
     Ok(())
 }
 
-type Starter = Box<dyn Fn() -> Command>;
-
-fn reference(options: &Options) -> Starter {
-    let model = root().join(format!("models/iris-classifier/{}/model.onnx", options.version));
-    Box::new(move || {
-        let mut command = Command::new(beside("reference"));
-        command.arg(&model);
-        command
-    })
-}
-
 /// The example component behind `door`.
-fn spinfer(dir: &Path, options: &Options, door: &str) -> Result<Starter> {
-    let (root, version) = (root(), &options.version);
-    let manifest = format!(
-        "spin_manifest_version = 2\n[application]\nname = 'compare'\n\
-         [[trigger.http]]\nroute = '/v2/models/iris-classifier/...'\ncomponent = 'iris'\n\
-         [component.iris]\n\
-         source = '{root}/target/components/wasm32-wasip2/component/iris_classifier.wasm'\n\
-         files = [{{ source = '{root}/models/iris-classifier/{version}', \
-         destination = '/models/iris-classifier' }}]\n\
-         tool.spinfer.door = '{door}'\n",
-        root = root.display()
-    );
-    let path = dir.join(format!("{door}.toml"));
-    std::fs::write(&path, manifest)?;
-    let state_dir = dir.join("state");
-    Ok(Box::new(move || {
-        let mut command = Command::new(beside("spinfer"));
-        command.args(["up", "--quiet", "--listen", "127.0.0.1:0", "--from"]).arg(&path);
-        command.arg("--state-dir").arg(&state_dir);
-        command
-    }))
+fn behind(door: &str, dir: &Path, options: &Options) -> Result<Command> {
+    let (component, model) = (iris_component(), iris_model(&options.version));
+    let settings = format!("tool.spinfer.door = '{door}'");
+    let application = Application::new("").with(IRIS, "iris", &component, &model, &settings);
+    spinfer(&application.write(dir, door)?)
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+fn measure(
+    server: &Server,
+    operation: Operation<'_>,
+    options: &Options,
+    dir: &Path,
+) -> Result<Figures> {
+    let Options { connections, seconds, .. } = *options;
+    let before = server.process().cpu_seconds()?;
+    let load = wrk::Load { connections, seconds };
+    let peak = wrk::run(server, IRIS, operation, load, dir)?;
+    let cpu_us = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;
+    let memory_mib = server.process().resident()?.total();
+    let rate = peak.requests_per_second * STEADY_SHARE;
+    let load = open_loop::Load {
+        request: &client::post(IRIS, operation),
+        rate,
+        requests: requests(rate, seconds),
+        connections: connections as usize,
+    };
+    let steady = open_loop::run(server.address, load)?;
+    Ok(Figures { peak, cpu_us, memory_mib, steady })
 }
 
-/// A binary of the same build.
-fn beside(name: &str) -> PathBuf {
-    std::env::current_exe().unwrap_or_default().with_file_name(name)
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive count")]
+fn requests(rate: f64, seconds: u32) -> u32 {
+    (rate * f64::from(seconds)) as u32
 }
+
+type Rows<'a> = [(&'a str, &'a Vec<Figures>)];
 
 /// Medians over the rounds; the ratio is the median of the rounds' ratios.
-fn table<'a>(rows: impl Iterator<Item = (&'a str, &'a Vec<Figures>)>) -> String {
-    let rows: Vec<_> = rows.collect();
+fn peak_table(rows: &Rows<'_>) -> String {
     let reference = rows[0].1;
     let mut text = String::from(
         "| server | requests/s | ratio | p50 ms | p99 ms | CPU us/request | resident MiB |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for (name, figures) in &rows {
+    for (name, figures) in rows {
         let of = |field: fn(&Figures) -> f64| median(figures.iter().map(field));
         let ratios = figures.iter().zip(reference);
-        let ratio = median(ratios.map(|(a, b)| a.requests_per_second / b.requests_per_second));
+        let ratio =
+            median(ratios.map(|(a, b)| a.peak.requests_per_second / b.peak.requests_per_second));
         let _ = writeln!(
             text,
             "| {name} | {:.0} | {ratio:.2} | {:.2} | {:.2} | {:.1} | {:.0} |",
-            of(|f| f.requests_per_second),
-            of(|f| f.p50_ms),
-            of(|f| f.p99_ms),
+            of(|f| f.peak.requests_per_second),
+            of(|f| f.peak.p50_ms),
+            of(|f| f.peak.p99_ms),
             of(|f| f.cpu_us),
             of(|f| f.memory_mib),
         );
@@ -245,16 +135,25 @@ fn table<'a>(rows: impl Iterator<Item = (&'a str, &'a Vec<Figures>)>) -> String 
     text
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// The kind of machine, for the record.
-fn machine() -> Result<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo")?;
-    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown CPU", |line| line.trim_start_matches([' ', '\t', ':']));
-    Ok(format!("{} cores of {model}", std::thread::available_parallelism()?))
+/// Medians over the rounds of each round's percentiles.
+fn steady_table(rows: &Rows<'_>) -> String {
+    let mut text = String::from(
+        "| server | requests/s | p50 ms | p99 ms | p99.9 ms | sent late p99 ms |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (name, figures) in rows {
+        let of = |field: fn(&open_loop::Outcome) -> f64| {
+            median(figures.iter().map(|figures| field(&figures.steady)))
+        };
+        let _ = writeln!(
+            text,
+            "| {name} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            of(open_loop::Outcome::rate),
+            of(|steady| steady.latency_ms(0.5)),
+            of(|steady| steady.latency_ms(0.99)),
+            of(|steady| steady.latency_ms(0.999)),
+            of(|steady| steady.lag_ms(0.99)),
+        );
+    }
+    text
 }

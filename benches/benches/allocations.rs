@@ -1,0 +1,77 @@
+//! What a request allocates in the host: `cargo bench --workspace --bench allocations`. Unlike a
+//! time it is the same on a busy machine. Prints Markdown.
+//!
+//! A guest's own allocations are in its linear memory; they are not among these.
+
+mod in_process;
+
+use std::alloc::System;
+use std::convert::Infallible;
+use std::io::Write;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::combinators::MapErr;
+use http_body_util::{BodyExt, Full};
+use spinfer::host::Host;
+use spinfer::request;
+use spinfer_benches::application::{INFER, IRIS, Operation, PREDICT};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+use tokio::runtime::Runtime;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Requests that count; as many go before them, so that there is an instance and the host knows
+/// how long an inference takes.
+const REQUESTS: usize = 1000;
+
+type Body = MapErr<Full<Bytes>, fn(Infallible) -> hyper::Error>;
+
+fn post(operation: Operation<'_>) -> Request<Body> {
+    let never: fn(Infallible) -> hyper::Error = |never| match never {};
+    Request::post(format!("{IRIS}/{}", operation.name))
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from_static(operation.body.as_bytes())).map_err(never))
+        .expect("a valid request")
+}
+
+/// What all `requests` allocate, answers and their bodies included.
+async fn serve(host: &Host, requests: Vec<Request<Body>>) -> Stats {
+    let region = Region::new(ALLOCATOR);
+    for request in requests {
+        let answer = request::handle(host, request).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.into_body().collect().await.expect("a body");
+    }
+    region.change()
+}
+
+fn main() -> std::io::Result<()> {
+    let runtime = Runtime::new()?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "| request | allocations | reallocations | bytes |\n| --- | --- | --- | --- |")?;
+    for door in ["fast", "standard"] {
+        let host = {
+            let _in = runtime.enter();
+            in_process::host(door)
+        };
+        for operation in [PREDICT, INFER] {
+            let requests = || (0..REQUESTS).map(|_| post(operation)).collect();
+            runtime.block_on(serve(&host, requests()));
+            let Stats { allocations, reallocations, bytes_allocated, .. } =
+                runtime.block_on(serve(&host, requests()));
+            let each = |count: usize| count as f64 / REQUESTS as f64;
+            writeln!(
+                out,
+                "| {}, {door} door | {:.1} | {:.1} | {:.0} |",
+                operation.name,
+                each(allocations),
+                each(reallocations),
+                each(bytes_allocated),
+            )?;
+        }
+    }
+    Ok(())
+}

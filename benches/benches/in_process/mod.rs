@@ -1,0 +1,17 @@
+//! The example application in this process, for benches without sockets.
+
+use spinfer::app::App;
+use spinfer::host::Host;
+use spinfer::manifest;
+use spinfer_benches::application::{root, state_dir};
+
+/// The example application with each component behind `door`.
+pub(crate) fn host(door: &str) -> Host {
+    let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
+    let tool = format!("door = '{door}'\nlimits.idle = '1h'");
+    for component in manifest.component.values_mut() {
+        component.tool.spinfer = Some(toml::from_str(&tool).expect("settings"));
+    }
+    let app = App::resolve(&manifest, root()).expect("`make bench` builds the components");
+    Host::new(&app, &state_dir().expect("a folder")).expect("a host")
+}

@@ -1,0 +1,131 @@
+//! Applications to measure: the iris classifier, as often as wanted, and requests to it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+/// The repository.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("benches/ is in the repository")
+}
+
+/// What the tools keep from run to run: compiled components.
+pub fn state_dir() -> Result<PathBuf> {
+    let dir = root().join("target/bench-state");
+    std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    Ok(dir)
+}
+
+/// The example component's file.
+#[must_use]
+pub fn iris_component() -> PathBuf {
+    root().join("target/components/wasm32-wasip2/component/iris_classifier.wasm")
+}
+
+/// The folder of a version of the iris classifier.
+#[must_use]
+pub fn iris_model(version: &str) -> PathBuf {
+    root().join("models/iris-classifier").join(version)
+}
+
+/// The model name the iris component asks for, and its route unless it has another.
+pub const IRIS: &str = "/v2/models/iris-classifier";
+
+/// A request to the iris classifier, below the model's route.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation<'a> {
+    pub name: &'a str,
+    pub body: &'a str,
+}
+
+pub const PREDICT: Operation<'_> =
+    Operation { name: "predict", body: r#"{"features": [5.1, 3.5, 1.4, 0.2]}"# };
+
+pub const INFER: Operation<'_> = Operation {
+    name: "infer",
+    body: r#"{"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]}"#,
+};
+
+/// What [`PREDICT`] has to be answered with, among other things.
+pub const PREDICTED: &str = r#""prediction":"setosa""#;
+
+/// A manifest in the making.
+#[derive(Clone, Debug)]
+pub struct Application(String);
+
+impl Application {
+    /// `settings` stand under `[application]`.
+    #[must_use]
+    pub fn new(settings: &str) -> Self {
+        Self(format!("spin_manifest_version = 2\n[application]\nname = 'bench'\n{settings}\n"))
+    }
+
+    /// The iris classifier as component `id`, of a component file and a model folder; `settings`
+    /// stand under `[component.<id>]`.
+    #[must_use]
+    pub fn with(
+        mut self,
+        route: &str,
+        id: &str,
+        component: &Path,
+        model: &Path,
+        settings: &str,
+    ) -> Self {
+        let _ = write!(
+            self.0,
+            "[[trigger.http]]\nroute = '{route}/...'\ncomponent = '{id}'\n\
+             [component.{id}]\nsource = '{}'\n\
+             files = [{{ source = '{}', destination = '/models/iris-classifier' }}]\n{settings}\n",
+            component.display(),
+            model.display(),
+        );
+        self
+    }
+
+    /// Writes the manifest into `dir` as `<name>.toml`.
+    pub fn write(&self, dir: &Path, name: &str) -> Result<PathBuf> {
+        let path = dir.join(format!("{name}.toml"));
+        std::fs::write(&path, &self.0).with_context(|| path.display().to_string())?;
+        Ok(path)
+    }
+}
+
+/// A model folder like `model`, in `dir`, whose graph is another one to the host: its bytes differ.
+pub fn distinct_model(model: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+    let folder = dir.join(name);
+    std::fs::create_dir_all(&folder)?;
+    let mut graph = std::fs::read(model.join("model.onnx"))?;
+    let signature = std::fs::read_to_string(model.join("model.toml"))?;
+    let before = hex(&graph);
+    // `ModelProto.doc_string`: field 6, a string. The last one counts.
+    graph.extend(section(0x32, name.as_bytes())?);
+    std::fs::write(folder.join("model.toml"), signature.replace(&before, &hex(&graph)))?;
+    std::fs::write(folder.join("model.onnx"), graph)?;
+    Ok(folder)
+}
+
+/// A component like `component`, in `dir`, whose bytes differ.
+pub fn distinct_component(component: &Path, dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = dir.join(format!("{name}.wasm"));
+    let mut bytes = std::fs::read(component)
+        .with_context(|| format!("{}; `make components` builds it", component.display()))?;
+    // A custom section, which is id 0, with a name and nothing else.
+    let named = [&[u8::try_from(name.len())?], name.as_bytes()].concat();
+    bytes.extend(section(0, &named)?);
+    std::fs::write(&path, bytes)?;
+    Ok(path)
+}
+
+/// `tag`, the length of `content` in LEB128, `content`.
+fn section(tag: u8, content: &[u8]) -> Result<Vec<u8>> {
+    let length = u8::try_from(content.len())?;
+    anyhow::ensure!(length < 0x80, "a name of {length} bytes");
+    Ok([&[tag, length], content].concat())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,146 @@
+//! HTTP/1.1 as the tools need it: requests as bytes, answers parsed as they come, one connection.
+
+use std::borrow::Cow;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use httparse::Status;
+
+use crate::application::Operation;
+
+/// An answer that takes longer ends the tool.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The bytes of a request to the model at `route`.
+#[must_use]
+pub fn post(route: &str, operation: Operation<'_>) -> Vec<u8> {
+    let Operation { name, body } = operation;
+    let length = body.len();
+    format!(
+        "POST {route}/{name} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// The bytes of a request for `path`.
+#[must_use]
+pub fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// An answer as it stands in the buffer it was read into.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    pub status: u16,
+    pub body: Cow<'a, [u8]>,
+}
+
+impl<'a> Answer<'a> {
+    /// `None` while some of it is missing. Fails if it is no answer, or more than one.
+    pub fn parse(bytes: &'a [u8]) -> Result<Option<Self>> {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        let Status::Complete(start) = head.parse(bytes)? else { return Ok(None) };
+        let (status, rest) = (head.code.unwrap_or(0), &bytes[start..]);
+        let header = |name: &str| {
+            head.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
+        };
+        let Some(length) = header("content-length") else {
+            ensure!(header("transfer-encoding") == Some(b"chunked"), "an answer of no length");
+            return Ok(chunks(rest)?.map(|body| Self { status, body: Cow::Owned(body) }));
+        };
+        let length: usize = std::str::from_utf8(length)?.parse()?;
+        ensure!(rest.len() <= length, "more than the answer");
+        Ok((rest.len() == length).then_some(Self { status, body: Cow::Borrowed(rest) }))
+    }
+}
+
+fn chunks(mut bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+    const END: &[u8] = b"\r\n";
+    let mut body = Vec::new();
+    loop {
+        let size = httparse::parse_chunk_size(bytes).map_err(|_| anyhow!("not a chunk"))?;
+        let Status::Complete((at, size)) = size else { return Ok(None) };
+        let size = usize::try_from(size)?;
+        let Some((chunk, rest)) = bytes[at..].split_at_checked(size) else { return Ok(None) };
+        let Some(rest) = rest.strip_prefix(END) else { return Ok(None) };
+        body.extend_from_slice(chunk);
+        if size == 0 {
+            ensure!(rest.is_empty(), "more than the answer");
+            return Ok(Some(body));
+        }
+        bytes = rest;
+    }
+}
+
+/// A keep-alive connection, for one request after the other.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer, and how long its first byte took.
+#[derive(Debug)]
+pub struct Timed {
+    pub first_byte: Duration,
+    pub status: u16,
+    pub body: String,
+}
+
+impl Connection {
+    pub fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, buffer: vec![0; 64 << 10] })
+    }
+
+    pub fn send(&mut self, request: &[u8]) -> Result<Timed> {
+        let start = Instant::now();
+        self.stream.write_all(request)?;
+        let (mut filled, mut first_byte) = (0, Duration::ZERO);
+        loop {
+            if filled == self.buffer.len() {
+                self.buffer.resize(filled * 2, 0);
+            }
+            let read = self.stream.read(&mut self.buffer[filled..])?;
+            ensure!(read > 0, "the connection ended");
+            if filled == 0 {
+                first_byte = start.elapsed();
+            }
+            filled += read;
+            if let Some(Answer { status, body }) = Answer::parse(&self.buffer[..filled])? {
+                let body = String::from_utf8_lossy(&body).into_owned();
+                return Ok(Timed { first_byte, status, body });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is parsed of every beginning of `text`: nothing, until all of it is there.
+    fn check(text: &str, status: u16, body: &str) {
+        for end in 0..text.len() {
+            assert!(Answer::parse(&text.as_bytes()[..end]).unwrap().is_none(), "{end} of {text}");
+        }
+        let answer = Answer::parse(text.as_bytes()).unwrap().unwrap();
+        assert_eq!((answer.status, &*answer.body), (status, body.as_bytes()));
+        assert!(Answer::parse(format!("{text}x").as_bytes()).is_err(), "more than one");
+    }
+
+    #[test]
+    fn an_answer_is_parsed_once_it_is_complete() {
+        check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole", 200, "whole");
+        check("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", 503, "");
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                       3\r\npar\r\n2\r\nts\r\n0\r\n\r\n";
+        check(chunked, 200, "parts");
+    }
+}

@@ -1,0 +1,218 @@
+//! What comes goes: under everything a client or a guest can do, for as long as one likes, answers
+//! stay right, and memory, descriptors and threads come back to where they were.
+//!
+//! A soak is rounds of the same requests with a rest after each, in which every instance goes. The
+//! test has a few; `make soak` goes on for minutes.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use spinfer_benches::process::Process;
+use spinfer_tests::{Client, Manifest, STANDARD_DOOR, Spinfer, wait_until};
+
+/// Clients at a time: more than a component has instances, so that some wait.
+const CLIENTS: usize = 8;
+/// How often a client sends everything in a round.
+const TURNS: usize = 3;
+/// Rounds after which everything that stays has come: code paged in, arenas of allocators.
+const WARM_UP: usize = 3;
+/// Rounds of the test after that, and the least of a longer soak.
+const ROUNDS: usize = 3;
+/// Resident memory of the last third of the rounds, over that of the first: allocators move it by
+/// some per cent. A kilobyte left behind by each request is over it within twenty rounds.
+const GROWTH_MOST: f64 = 1.10;
+
+const FEW: &str = "tool.spinfer.limits.instances = 4\ntool.spinfer.limits.idle = \"100ms\"\n";
+/// Of a body that is too long for the fast door, and of one that is too long for any.
+const STREAMED: usize = 64 << 10;
+const REFUSED: usize = 300 << 10;
+
+const PREDICT: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+const INFER: &str = r#"{"inputs":[{"name":"features","shape":[2,4],"datatype":"FP32","data":[[5.1,3.5,1.4,0.2],[6,3,5,2]]}]}"#;
+
+fn application() -> Manifest {
+    let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n\
+                 tool.spinfer.limits.request_body = \"256KiB\"\n\
+                 tool.spinfer.limits.instance_memory = \"16MiB\"\n";
+    let late = "tool.spinfer.limits.deadline = \"100ms\"\n";
+    Manifest::default()
+        .with_iris("one", 1, "/v2/models/iris-classifier/...", FEW)
+        .with_iris("two", 2, "/v2/models/iris-classifier/versions/2/...", FEW)
+        .with_iris(
+            "standard",
+            1,
+            "/v2/models/iris-classifier/versions/1/...",
+            &format!("{FEW}{STANDARD_DOOR}"),
+        )
+        // A guest that ends takes along whatever else its instance serves, and behind the standard
+        // door that is more than one: who misbehaves has instances of its own.
+        .with("/...", "probe", "probe", &format!("{FEW}{sizes}"))
+        .with("/trap", "traps", "probe", &format!("{FEW}{sizes}"))
+        .with("/memory", "grows", "probe", &format!("{FEW}{sizes}"))
+        .with("/loop", "late", "probe", &format!("{FEW}{sizes}{late}"))
+        .with("/hello/...", "hello", "hello_p2", FEW)
+}
+
+/// A request, the only status it may be answered with, and what has to be in the answer.
+struct Exchange {
+    path: &'static str,
+    body: Vec<u8>,
+    status: u16,
+    part: &'static str,
+}
+
+fn exchange(
+    path: &'static str,
+    body: impl Into<Vec<u8>>,
+    status: u16,
+    part: &'static str,
+) -> Exchange {
+    Exchange { path, body: body.into(), status, part }
+}
+
+fn exchanges() -> Vec<Exchange> {
+    let (streamed, refused) = (vec![b'x'; STREAMED], vec![b'x'; REFUSED]);
+    let mut all = Vec::new();
+    for path in [
+        "/v2/models/iris-classifier/predict",
+        "/v2/models/iris-classifier/versions/1/predict",
+        "/v2/models/iris-classifier/versions/2/predict",
+    ] {
+        all.push(exchange(path, PREDICT, 200, "\"prediction\":\"setosa\""));
+        all.push(exchange(path, "not JSON", 400, "error"));
+        all.push(exchange(path, r#"{"features": [1]}"#, 400, "expected 4 numbers"));
+    }
+    for path in [
+        "/v2/models/iris-classifier/infer",
+        "/v2/models/iris-classifier/versions/1/infer",
+        "/v2/models/iris-classifier/versions/2/infer",
+    ] {
+        all.push(exchange(path, INFER, 200, "\"data\":[0,2]"));
+        all.push(exchange(path, r#"{"inputs": []}"#, 400, "error"));
+    }
+    // Behind the fast door, and with a body it does not take, behind the standard one.
+    for body in [b"short".to_vec(), streamed] {
+        all.push(exchange("/echo", body.clone(), 200, ""));
+        all.push(exchange("/trap", body.clone(), 500, "component `traps` failed"));
+        all.push(exchange("/memory", body.clone(), 500, "component `grows` failed"));
+        all.push(exchange("/bad-header", body.clone(), 500, "component `probe`"));
+        all.push(exchange("/nn/compute?graph=none", body, 422, "no model `none`"));
+    }
+    all.push(exchange("/echo", refused, 413, "limit of 262144 bytes"));
+    all.push(exchange("/hello/", "", 200, "hello from 0.2"));
+    all
+}
+
+/// One client's part of a round.
+fn talk(client: &Client, exchanges: &[Exchange]) {
+    for Exchange { path, body, status, part } in exchanges {
+        let answer = client.send("POST", path, &[], body);
+        assert_eq!(answer.status, *status, "{path}: {}", answer.text());
+        assert!(answer.text().contains(part), "{path}: {part:?} is not in {}", answer.text());
+        assert!(*path != "/echo" || *status != 200 || answer.body == *body, "another echo");
+    }
+}
+
+/// A client that goes away: in the head, in the body, before the answer, during it.
+fn hang_up(spinfer: &Spinfer) {
+    let send = |path: &str, length: usize, body: &str| {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        // The host may be first, and close it.
+        let _ = spinfer.connect().write_all([&head, body].concat().as_bytes());
+    };
+    let (model, long) = ("/v2/models/iris-classifier", "x".repeat(STREAMED));
+    let _ = spinfer.connect().write_all(b"POST /echo HTTP/1.1\r\nho");
+    send("/echo", 2 * STREAMED, &long);
+    send("/echo", STREAMED, &long);
+    send("/loop", 0, "");
+    for path in [format!("{model}/predict"), format!("{model}/versions/1/predict")] {
+        send(&path, PREDICT.len(), &PREDICT[..10]);
+        send(&path, PREDICT.len(), PREDICT);
+    }
+}
+
+fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            scope.spawn(move || {
+                let client = spinfer.client();
+                for turn in 0..TURNS {
+                    // Each begins elsewhere, so that different requests meet.
+                    let (end, start) = exchanges.split_at(number * exchanges.len() / CLIENTS);
+                    talk(&client, start);
+                    if turn == 0 {
+                        hang_up(spinfer);
+                    }
+                    talk(&client, end);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for length in [0, STREAMED] {
+                let answer = spinfer.client().send("POST", "/loop", &[], &vec![b'x'; length]);
+                // Its own deadline, or that of those before it, which have all the instances.
+                assert!(matches!(answer.status, 503 | 504), "{answer:?}");
+            }
+        });
+    });
+}
+
+/// Open descriptors: of connections, of the folders an instance has mounted and of what else the
+/// process has open; and of the memory images wasmtime keeps of components, from their first
+/// instance on.
+fn descriptors(process: Process) -> (usize, usize) {
+    let all = process.descriptors().unwrap();
+    let (images, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|to| to.starts_with("/memfd:wasm-memory-image (deleted)"));
+    (others.len(), images.len())
+}
+
+/// Rounds until `more`, which is told how many there were after the warm-up, has enough.
+fn soak(mut more: impl FnMut(usize) -> bool) {
+    let spinfer = Spinfer::up(&application());
+    wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
+    let process = Process(spinfer.id());
+    let (before, threads) = (descriptors(process), process.threads().unwrap());
+    let exchanges = exchanges();
+    let (mut memory, mut images) = (Vec::new(), 0);
+    for rounds in 0.. {
+        if rounds >= WARM_UP && !more(rounds - WARM_UP) {
+            break;
+        }
+        round(&spinfer, &exchanges);
+        wait_until("connections and instances are gone", || descriptors(process).0 <= before.0);
+        if rounds + 1 == WARM_UP {
+            images = descriptors(process).1;
+        }
+        if rounds >= WARM_UP {
+            memory.push(process.resident().unwrap().total());
+        }
+    }
+    assert!(descriptors(process).1 <= images, "{:?}", process.descriptors());
+    wait_until("threads have ended", || process.threads().unwrap() <= threads);
+    let third = memory.len().div_ceil(3);
+    let first = spinfer_benches::median(memory[..third].iter().copied());
+    let last = spinfer_benches::median(memory[memory.len() - third..].iter().copied());
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} rounds: {first:.1} MiB resident at first, {last:.1} MiB at last; \
+         {:?} descriptors, {threads} threads",
+        memory.len() + WARM_UP,
+        descriptors(process),
+    );
+    assert!(last <= first * GROWTH_MOST, "resident memory grows: {memory:.1?} MiB");
+}
+
+#[test]
+fn nothing_grows() {
+    soak(|rounds| rounds < ROUNDS);
+}
+
+/// `make soak`: for as long as `SECONDS_OF_SOAK` says, ten minutes if it does not.
+#[test]
+#[ignore = "takes minutes"]
+fn nothing_grows_for_minutes() {
+    let seconds = std::env::var("SECONDS_OF_SOAK").map_or(600, |seconds| seconds.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    soak(|rounds| rounds < ROUNDS || Instant::now() < end);
+}
