@@ -1,7 +1,7 @@
 //! Tensors as `wasi:nn` carries them: little-endian bytes, in row-major order.
 
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Error;
 
@@ -20,7 +20,7 @@ pub struct Tensor {
 
 /// The type of a tensor's elements, named as in the Open Inference Protocol. These are the ones that
 /// `wasi:nn` carries.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Datatype {
     #[serde(rename = "FP16")]
     F16,
@@ -98,6 +98,14 @@ impl Tensor {
 }
 
 impl Datatype {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::F16, Self::F32, Self::F64, Self::Bf16, Self::U8, Self::I32, Self::I64];
+
+    /// The datatype that [`Self::name`] gives `name` for.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|datatype| datatype.name() == name)
+    }
+
     /// As in the Open Inference Protocol.
     pub fn name(self) -> &'static str {
         match self {
