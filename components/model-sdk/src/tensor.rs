@@ -65,17 +65,17 @@ impl Tensor {
 
     /// The elements of an FP32 tensor.
     pub fn f32s(&self) -> Result<Vec<f32>, Error> {
-        self.elements(Datatype::F32, f32::from_le_bytes)
+        Ok(self.elements(Datatype::F32, f32::from_le_bytes)?.collect())
     }
 
     /// The elements of an INT64 tensor.
     pub fn i64s(&self) -> Result<Vec<i64>, Error> {
-        self.elements(Datatype::I64, i64::from_le_bytes)
+        Ok(self.elements(Datatype::I64, i64::from_le_bytes)?.collect())
     }
 
     /// The first element of an INT64 tensor: the answer for the only row.
     pub fn first_i64(&self) -> Result<i64, Error> {
-        let first = self.i64s()?.first().copied();
+        let first = self.elements(Datatype::I64, i64::from_le_bytes)?.next();
         first.ok_or_else(|| Error::internal(format!("the tensor {:?} is empty", self.name)))
     }
 
@@ -83,7 +83,7 @@ impl Tensor {
         &self,
         datatype: Datatype,
         from_bytes: fn([u8; SIZE]) -> T,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<impl Iterator<Item = T>, Error> {
         if self.datatype != datatype {
             return Err(Error::internal(format!(
                 "the tensor {:?} is {}, not {}",
@@ -93,7 +93,7 @@ impl Tensor {
             )));
         }
         let (elements, _) = self.data.as_chunks();
-        Ok(elements.iter().map(|&bytes| from_bytes(bytes)).collect())
+        Ok(elements.iter().map(move |&bytes| from_bytes(bytes)))
     }
 }
 
