@@ -37,7 +37,7 @@ fn respond<M: Model>(
         Operation::Metadata => metadata::metadata(signature)?,
         Operation::Ready => metadata::ready(M::NAME)?,
         Operation::Infer => infer::infer(&graph, &request.body)?,
-        Operation::Predict => predict::predict::<M>(&graph, &request.body)?,
+        Operation::Predict => predict::predict(&graph, &request.body, M::predict)?,
     };
     Ok(Response::json(200, body))
 }

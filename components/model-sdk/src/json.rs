@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
+/// Room for an answer at first: that of one row fits.
+const FIRST_BYTES: usize = 512;
+
 /// A `T` written as an object. Derived decoders would also take its fields from an array.
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -22,7 +25,10 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Err
 }
 
 pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(body).map_err(|error| Error::internal(error.to_string()))
+    let mut encoded = Vec::with_capacity(FIRST_BYTES);
+    serde_json::to_writer(&mut encoded, body)
+        .map_err(|error| Error::internal(error.to_string()))?;
+    Ok(encoded)
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

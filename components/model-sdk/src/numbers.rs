@@ -36,12 +36,14 @@ pub(crate) fn read(
 
 /// A bracket, or everything up to the next bracket or comma; and the rest.
 fn next_token(json: &str) -> (&str, &str) {
-    let json = json.trim_start_matches([',', ' ', '\n', '\r', '\t']);
+    let between = |byte: &u8| matches!(byte, b',' | b' ' | b'\n' | b'\r' | b'\t');
+    let bytes = json.as_bytes();
+    let start = bytes.iter().position(|byte| !between(byte)).unwrap_or(bytes.len());
+    let json = &json[start..];
     let length = match json.as_bytes() {
         [b'[' | b']', ..] => 1,
         bytes => {
-            let ends =
-                |byte: &u8| matches!(byte, b',' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+            let ends = |byte: &u8| between(byte) || matches!(byte, b'[' | b']');
             bytes.iter().position(ends).unwrap_or(bytes.len())
         }
     };

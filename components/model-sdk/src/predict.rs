@@ -6,7 +6,6 @@ use serde::ser::{Error as _, SerializeMap};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::Model;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::json;
@@ -43,11 +42,17 @@ struct Response<'a> {
     prediction: &'a Prediction,
 }
 
-pub(crate) fn predict<M: Model>(graph: &Graph, body: &[u8]) -> Result<Vec<u8>, Error> {
+/// `predict` is [`crate::Model::predict`]. As a type parameter it would have all of the JSON decoder
+/// compiled again with the model.
+pub(crate) fn predict(
+    graph: &Graph,
+    body: &[u8],
+    predict: fn(&Graph, &[f32]) -> Result<Prediction, Error>,
+) -> Result<Vec<u8>, Error> {
     let signature = graph.signature();
     let request: Request<'_> = json::decode(body)?;
     let features = read_features(signature, request.features)?;
-    let prediction = M::predict(graph, &features)?;
+    let prediction = predict(graph, &features)?;
     json::encode(&Response { signature, id: request.id.as_deref(), prediction: &prediction })
 }
 
@@ -122,15 +127,21 @@ impl Serialize for Probabilities<'_> {
 
 fn finite<E: serde::ser::Error>(number: f32) -> Result<f32, E> {
     if number.is_finite() {
-        Ok(number)
-    } else {
-        Err(E::custom(format_args!("the graph gave {number}, which JSON cannot carry")))
+        return Ok(number);
     }
+    // Formatting floats would be 20 kB of every component.
+    let number = match number {
+        f32::INFINITY => "inf",
+        f32::NEG_INFINITY => "-inf",
+        _ => "NaN",
+    };
+    Err(E::custom(format_args!("the graph gave {number}, which JSON cannot carry")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Model;
     use crate::graph::tests::graph;
     use crate::signature::tests::iris;
     use crate::tensor::Tensor;
@@ -171,7 +182,7 @@ mod tests {
                 Tensor::f32("probabilities", &[1, 3], &features[1..]),
             ])
         });
-        predict::<M>(&graph, body.as_bytes())
+        predict(&graph, body.as_bytes(), M::predict)
             .map(|body| String::from_utf8(body).unwrap())
             .map_err(|error| (error.status(), error.to_string()))
     }

@@ -1,7 +1,7 @@
 //! Tensors as `wasi:nn` carries them: little-endian bytes, in row-major order.
 
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::Error;
 
@@ -20,7 +20,7 @@ pub struct Tensor {
 
 /// The type of a tensor's elements, named as in the Open Inference Protocol. These are the ones that
 /// `wasi:nn` carries.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Datatype {
     #[serde(rename = "FP16")]
     F16,
@@ -65,17 +65,17 @@ impl Tensor {
 
     /// The elements of an FP32 tensor.
     pub fn f32s(&self) -> Result<Vec<f32>, Error> {
-        self.elements(Datatype::F32, f32::from_le_bytes)
+        Ok(self.elements(Datatype::F32, f32::from_le_bytes)?.collect())
     }
 
     /// The elements of an INT64 tensor.
     pub fn i64s(&self) -> Result<Vec<i64>, Error> {
-        self.elements(Datatype::I64, i64::from_le_bytes)
+        Ok(self.elements(Datatype::I64, i64::from_le_bytes)?.collect())
     }
 
     /// The first element of an INT64 tensor: the answer for the only row.
     pub fn first_i64(&self) -> Result<i64, Error> {
-        let first = self.i64s()?.first().copied();
+        let first = self.elements(Datatype::I64, i64::from_le_bytes)?.next();
         first.ok_or_else(|| Error::internal(format!("the tensor {:?} is empty", self.name)))
     }
 
@@ -83,7 +83,7 @@ impl Tensor {
         &self,
         datatype: Datatype,
         from_bytes: fn([u8; SIZE]) -> T,
-    ) -> Result<Vec<T>, Error> {
+    ) -> Result<impl Iterator<Item = T>, Error> {
         if self.datatype != datatype {
             return Err(Error::internal(format!(
                 "the tensor {:?} is {}, not {}",
@@ -93,11 +93,19 @@ impl Tensor {
             )));
         }
         let (elements, _) = self.data.as_chunks();
-        Ok(elements.iter().map(|&bytes| from_bytes(bytes)).collect())
+        Ok(elements.iter().map(move |&bytes| from_bytes(bytes)))
     }
 }
 
 impl Datatype {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::F16, Self::F32, Self::F64, Self::Bf16, Self::U8, Self::I32, Self::I64];
+
+    /// The datatype that [`Self::name`] gives `name` for.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|datatype| datatype.name() == name)
+    }
+
     /// As in the Open Inference Protocol.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,21 +1,22 @@
 //! `model.toml`: what a model version takes and gives.
 
+mod read;
+
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::numbers::MAX_RANK;
 use crate::tensor::Datatype;
 
 /// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub struct Signature {
     /// Of the model.
     pub name: String,
     /// Of the model.
     pub version: String,
     /// Of the classes, in the order of the graph's class indices; empty for a regression.
-    #[serde(default)]
     pub labels: Vec<String>,
     /// What the graph takes.
     pub inputs: Vec<TensorSignature>,
@@ -24,7 +25,7 @@ pub struct Signature {
 }
 
 /// One input or output of the graph.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct TensorSignature {
     /// In the graph.
     pub name: String,
@@ -34,22 +35,19 @@ pub struct TensorSignature {
     pub shape: Shape,
     /// The features of one row, in order, where they have names. The protocol's metadata has no
     /// place for them.
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub fields: Vec<String>,
 }
 
 /// The size of each axis, outermost first; -1 is a free axis, of any size.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Shape(Vec<i64>);
 
 impl Signature {
     /// Reads the content of `model.toml`.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
-        let signature: Self = toml::from_str(text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
-        })?;
+        let signature = read::read(text)?;
         signature.check(name)?;
         Ok(signature)
     }
@@ -213,16 +211,61 @@ pub(crate) mod tests {
     #[test]
     fn a_wrong_signature_is_refused_with_its_place() {
         assert!(error(r#"name = "iris-classifier""#, r#"name = "wine""#).contains("mount"));
-        assert_eq!(
-            error("FP32", "FLOAT"),
-            "line 9: unknown variant `FLOAT`, expected one of `FP16`, `FP32`, `FP64`, `BF16`, `UINT8`, `INT32`, `INT64`"
-        );
         assert!(error("[-1, 4]", "[-2, 4]").contains("[-2, 4]"));
         assert!(error("[-1, 4]", "[-1, 0]").contains("[-1, 0]"));
         assert!(error("[-1, 4]", "[-1, 5]").contains("4 fields"));
         assert!(error(r#""probabilities""#, r#""label""#).contains("two tensors"));
-        assert!(error("version = \"1\"", "").contains("version"));
-        assert!(error("labels = [", "labels = ").starts_with("line 6: "));
+        for (from, to, problem) in [
+            (
+                "FP32",
+                "FLOAT",
+                r#"line 9: `inputs[0].datatype`: expected one of FP16, FP32, FP64, BF16, UINT8, INT32, INT64, got "FLOAT""#,
+            ),
+            ("version = \"1\"", "", "line 1: `version` is missing"),
+            ("\"1\"", "1", "line 3: `version`: expected a string, got integer"),
+            ("\"setosa\"", "1", "line 6: `labels`: expected a string, got integer"),
+            (
+                "[\"setosa\", \"versicolor\", \"virginica\"]",
+                "\"setosa\"",
+                "line 6: `labels`: expected an array of strings, got string",
+            ),
+            ("name = \"label\"", "", "line 12: `outputs[0].name` is missing"),
+            (
+                "[-1, 3]",
+                "[-1, 3.0]",
+                "line 19: `outputs[1].shape`: expected an array of integers of 64 bits, got float",
+            ),
+            (
+                "[-1, 3]",
+                "[9223372036854775808]",
+                "line 19: `outputs[1].shape`: expected an array of integers of 64 bits, got integer",
+            ),
+            ("[[inputs]]", "[inputs]", "line 7: `inputs`: expected an array of tables, got table"),
+        ] {
+            assert_eq!(error(from, to), problem);
+        }
+        for syntax in ["labels = ", "version = \"2\"\nlabels = ["] {
+            assert!(error("labels = [", syntax).starts_with("line 6: "), "{syntax}");
+        }
+        let tables = "name = 'x'\nversion = '1'\ninputs = [{}, 5]";
+        assert_eq!(
+            Signature::parse(tables, "x").unwrap_err(),
+            "line 3: `inputs[0].name` is missing"
+        );
+        let tables = "name = 'x'\nversion = '1'\ninputs = [5]";
+        assert_eq!(
+            Signature::parse(tables, "x").unwrap_err(),
+            "line 3: `inputs`: expected an array of tables, got integer"
+        );
+    }
+
+    #[test]
+    fn integers_of_any_radix() {
+        let tensor = |shape| format!(r#"{{ name = "x", datatype = "FP32", shape = {shape} }}"#);
+        let (of, to) = (tensor("[-1, 0x1_0, 0b11, +7]"), tensor("[]"));
+        let text = format!("name = 'x'\nversion = '1'\ninputs = [{of}]\noutputs = [{to}]");
+        let signature = Signature::parse(&text, "x").unwrap();
+        assert_eq!(signature.inputs[0].shape.0, [-1, 16, 3, 7]);
     }
 
     #[test]
