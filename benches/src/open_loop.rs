@@ -104,11 +104,16 @@ pub fn run(address: SocketAddr, load: Load<'_>) -> Result<Outcome> {
     let start = Instant::now();
     let due = |request: u32| start + Duration::from_secs_f64(f64::from(request) / load.rate);
     let (mut sent, mut answered) = (0, 0);
+    // The request the timer is set for.
+    let mut woken_for = None;
     while answered < load.requests {
         while sent < load.requests && !free.is_empty() {
             let (now, due) = (Instant::now(), due(sent));
             if due > now {
-                wake(&timer, due - now)?;
+                if woken_for != Some(sent) {
+                    wake(&timer, due - now)?;
+                    woken_for = Some(sent);
+                }
                 break;
             }
             let Some(index) = free.pop_front() else { break };
@@ -123,6 +128,7 @@ pub fn run(address: SocketAddr, load: Load<'_>) -> Result<Outcome> {
         for event in events.drain(..) {
             let data = event.data.u64();
             if data == TIMER {
+                woken_for = None;
                 continue;
             }
             let index = usize::try_from(data)?;
@@ -177,8 +183,8 @@ impl Connection {
             Err(error) => return Err(error.into()),
         }
         let Some(answer) = Answer::parse(&self.buffer[..self.filled])? else { return Ok(false) };
-        let body = String::from_utf8_lossy(&answer.body);
-        ensure!(answer.status == 200, "answered {}: {body}", answer.status);
+        let Answer { status, body } = answer;
+        ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(&body));
         self.filled = 0;
         Ok(true)
     }
