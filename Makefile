@@ -54,7 +54,7 @@ bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	$(call say,"the load comparison")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
-	$(call say,"cold starts and memory (compiles two thousand components the first time)")
+	$(call say,"cold starts and memory (compiles a thousand components the first time)")
 	./target/release/cold
 	$(call say,"one route saturated and another not")
 	./target/release/fair
