@@ -85,7 +85,9 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     pool.total_core_instances(core);
     pool.total_memories(count.saturating_mul(2));
     pool.total_tables(core);
-    pool.total_stacks(core);
+    // One for each request an instance serves, and a stack is two of a process's memory maps, of
+    // which there are 65,530. Most serve one.
+    pool.total_stacks(count.saturating_mul(2));
     pool.table_elements(TABLE_ELEMENTS_MOST);
     pool.max_memory_size(limits().map(|l| l.instance_memory).max().unwrap_or(0));
     pool
