@@ -3,6 +3,7 @@
 
 pub mod application;
 pub mod client;
+pub mod network;
 pub mod open_loop;
 pub mod process;
 pub mod server;

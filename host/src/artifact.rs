@@ -138,8 +138,8 @@ impl Artifact {
             Kept::Memory(component) => return Ok(component.clone()),
             Kept::File { path, checked } => (path, checked),
         };
-        match map(engine, path, checked) {
-            Ok(component) => return Ok(component),
+        match unchanged(path, checked) {
+            Ok(()) => return map(engine, path),
             Err(why) => why_not(path, &why),
         }
         let wasm = read(&self.source)?;
@@ -147,8 +147,8 @@ impl Artifact {
             bail!("{} is not the file it was at the start; start again", self.source.display());
         }
         let code = compile(engine, &wasm, &self.source)?;
-        match write(path, &code).and_then(|()| map(engine, path, checked)) {
-            Ok(component) => Ok(component),
+        match write(path, &code).and_then(|()| unchanged(path, checked)) {
+            Ok(()) => map(engine, path),
             Err(error) => {
                 warn!(%error, "cannot keep compiled components");
                 in_memory(engine, &code)
@@ -249,13 +249,17 @@ impl Identity {
     }
 }
 
-fn map(engine: &Wasmtime, path: &Path, checked: &Mutex<Option<Identity>>) -> Result<Component> {
+/// Checks the file, unless it is the one that was checked before.
+fn unchanged(path: &Path, checked: &Mutex<Option<Identity>>) -> Result<()> {
     let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
     if checked.is_none_or(|checked| path.metadata().ok().map(|m| Identity::of(&m)) != Some(checked))
     {
         *checked = Some(check(path)?);
     }
-    drop(checked);
+    Ok(())
+}
+
+fn map(engine: &Wasmtime, path: &Path) -> Result<Component> {
     #[expect(unsafe_code, reason = "compiled code is run as it is")]
     // SAFETY: the file is what `write` wrote, for this wasmtime and these settings: its seal says
     // the first, its name the second. Only this user or root may have replaced it.
