@@ -4,6 +4,7 @@
 //! load how many columns each needs. A block of rows is small enough for its values to stay in the
 //! first-level cache. A step reads columns below those it writes, or works in place.
 
+use fearless_simd::Level;
 use spinfer_backend::Error;
 
 use crate::dense::Dense;
@@ -217,7 +218,7 @@ impl Step {
             }
             Self::Dense { from, to, dense } => {
                 let (x, y) = area.pair(floats, *from, *to);
-                dense.run(x, y);
+                dense.run(Level::new(), x, y);
             }
             Self::Rows { at, op } => op.run(area.of_mut(floats, *at), at.width),
             Self::Label { from, to, labels } => {
