@@ -1,4 +1,5 @@
-"""ONNX Runtime on the models and inputs of inference.rs, one thread, microseconds a call.
+"""ONNX Runtime on the models and inputs of inference.rs here and networks.rs of backend-tract, one
+thread, microseconds a call.
 
     .venv/bin/python host/backend-lean/benches/ort.py
 
@@ -16,27 +17,89 @@ from onnx import TensorProto, helper, numpy_helper, save
 ROOT = Path(__file__).resolve().parents[3]
 MLP = ROOT / "target/lean-bench/mlp-64-128-64.onnx"
 FOREST = ROOT / "target/lean-bench/forest-100-deep.onnx"
+NETWORK = ROOT / "target/lean-bench/mlp-256-1024-1024-512-10.onnx"
+CONVOLUTIONS = ROOT / "target/lean-bench/cnn-28x28.onnx"
+ABSOLUTE = ROOT / "target/lean-bench/abs-256k.onnx"
+
+
+def write(path, nodes, initializers, shape, result):
+    """A graph from `x`, of `shape` with a free batch before it, to `y`."""
+    info = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *tail])
+        for name, tail in (("x", shape), ("y", result))
+    ]
+    constants = [numpy_helper.from_array(value, name) for name, value in initializers.items()]
+    graph = helper.make_graph(nodes, path.stem, info[:1], info[1:], constants)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def weights(random, *shape):
+    """Small enough for the values to neither vanish nor explode."""
+    scale = np.sqrt(np.prod(shape[1:], dtype=float))
+    return (random.normal(size=shape) / scale).astype(np.float32)
+
+
+def dense(value, sizes, random, constants):
+    """Layers of `sizes`, Relu between them; the last value is `dense`."""
+    nodes = []
+    for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:])):
+        if layer:
+            nodes.append(helper.make_node("Relu", [value], [f"relu{layer}"]))
+            value = f"relu{layer}"
+        constants[f"w{layer}"] = weights(random, outputs, inputs)
+        constants[f"b{layer}"] = random.normal(size=outputs).astype(np.float32)
+        result = "dense" if layer == len(sizes) - 2 else f"gemm{layer}"
+        operands = [value, f"w{layer}", f"b{layer}"]
+        nodes.append(helper.make_node("Gemm", operands, [result], transB=1))
+        value = result
+    return nodes
 
 
 def make_mlp():
-    random = np.random.default_rng(0)
-    initializers, nodes, value = [], [], "x"
-    for layer, (inputs, outputs) in enumerate([(64, 128), (128, 64)]):
-        weight = random.normal(size=(outputs, inputs)).astype(np.float32) / np.sqrt(inputs)
-        bias = random.normal(size=outputs).astype(np.float32)
-        initializers += [
-            numpy_helper.from_array(weight.astype(np.float32), f"w{layer}"),
-            numpy_helper.from_array(bias, f"b{layer}"),
+    constants = {}
+    nodes = dense("x", (64, 128, 64), np.random.default_rng(0), constants)
+    nodes.append(helper.make_node("Identity", ["dense"], ["y"]))
+    write(MLP, nodes, constants, [64], [64])
+
+
+def make_network():
+    """1.8 million multiplications a row, 7.4 MB of weights."""
+    constants = {}
+    nodes = dense("x", (256, 1024, 1024, 512, 10), np.random.default_rng(1), constants)
+    nodes.append(helper.make_node("Softmax", ["dense"], ["y"]))
+    write(NETWORK, nodes, constants, [256], [10])
+
+
+def make_convolutions():
+    """Three layers of 3 x 3, the images halved between them, then dense: 2.1 million
+    multiplications.
+    """
+    random = np.random.default_rng(2)
+    constants, nodes, value = {}, [], "x"
+    for layer, (inputs, outputs) in enumerate([(1, 16), (16, 32), (32, 64)]):
+        constants[f"c{layer}"] = weights(random, outputs, inputs, 3, 3)
+        constants[f"d{layer}"] = random.normal(size=outputs).astype(np.float32)
+        nodes += [
+            helper.make_node(
+                "Conv", [value, f"c{layer}", f"d{layer}"], [f"conv{layer}"], pads=[1, 1, 1, 1]
+            ),
+            helper.make_node("Relu", [f"conv{layer}"], [f"active{layer}"]),
         ]
-        result = "y" if layer else "gemm"
-        nodes.append(helper.make_node("Gemm", [value, f"w{layer}", f"b{layer}"], [result], transB=1))
-        if layer == 0:
-            nodes.append(helper.make_node("Relu", ["gemm"], ["relu"]))
-        value = "relu"
-    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, 64]) for n in "xy"]
-    graph = helper.make_graph(nodes, "mlp", info[:1], info[1:], initializers)
-    MLP.parent.mkdir(parents=True, exist_ok=True)
-    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), MLP)
+        value = f"active{layer}"
+        if layer < 2:
+            pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+            nodes.append(helper.make_node("MaxPool", [value], [f"pool{layer}"], **pool))
+            value = f"pool{layer}"
+    nodes.append(helper.make_node("Flatten", [value], ["flat"]))
+    nodes += dense("flat", (64 * 7 * 7, 64, 10), random, constants)
+    nodes.append(helper.make_node("Softmax", ["dense"], ["y"]))
+    write(CONVOLUTIONS, nodes, constants, [1, 28, 28], [10])
+
+
+def make_absolute():
+    """1 MiB a row and next to no work: what a call copies. Lean does not cover `Abs`."""
+    write(ABSOLUTE, [helper.make_node("Abs", ["x"], ["y"])], {}, [1 << 18], [1 << 18])
 
 
 def make_forest():
@@ -53,10 +116,11 @@ def make_forest():
     print("nodes of the deep forest:", sum(e.tree_.node_count for e in forest.estimators_))
 
 
-def rows_of(number, rows, width):
+def rows_of(number, rows, tail):
     """Input `number` of inference.rs: values between -4 and 4 that repeat after 997."""
-    i = np.arange(rows * width, dtype=np.int64) + number * rows * width
-    return ((i * 7919 % 997).astype(np.float32) / 997 * 8 - 4).reshape(rows, width)
+    count = rows * int(np.prod(tail))
+    i = np.arange(count, dtype=np.int64) + number * count
+    return ((i * 7919 % 997).astype(np.float32) / 997 * 8 - 4).reshape(rows, *tail)
 
 
 def best(calls, repetitions=40):
@@ -70,13 +134,13 @@ def best(calls, repetitions=40):
     return min(times) * 1e6
 
 
-def measure(name, path, width):
+def measure(path, tail, batch=30, number=256):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feature = session.get_inputs()[0].name
-    for rows in (1, 30):
-        inputs = [rows_of(number, rows, width) for number in range(256)]
+    for rows in (1, batch):
+        inputs = [rows_of(i, rows, tail) for i in range(number)]
         bindings = []
         for x in inputs:
             binding = session.io_binding()
@@ -86,13 +150,19 @@ def measure(name, path, width):
             bindings.append(binding)
         run = best([lambda x=x: session.run(None, {feature: x}) for x in inputs])
         bound = best([lambda b=b: session.run_with_iobinding(b) for b in bindings])
-        print(f"{name}/{rows}: run {run:.2f}, binding {bound:.2f}")
+        print(f"{path.parent.name}/{path.stem}/{rows}: run {run:.2f}, binding {bound:.2f}")
 
 
 if __name__ == "__main__":
     make_mlp()
     make_forest()
-    measure("iris-linear", ROOT / "models/iris-classifier/1/model.onnx", 4)
-    measure("iris-forest", ROOT / "models/iris-classifier/2/model.onnx", 4)
-    measure("forest-100-deep", FOREST, 20)
-    measure("mlp-64-128-64", MLP, 64)
+    make_network()
+    make_convolutions()
+    make_absolute()
+    measure(ROOT / "models/iris-classifier/1/model.onnx", [4])
+    measure(ROOT / "models/iris-classifier/2/model.onnx", [4])
+    measure(FOREST, [20])
+    measure(MLP, [64])
+    measure(NETWORK, [256], batch=16, number=8)
+    measure(CONVOLUTIONS, [1, 28, 28], batch=16, number=8)
+    measure(ABSOLUTE, [1 << 18], batch=16, number=1)

@@ -192,19 +192,20 @@ fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Tensor, Error>
 fn append(data: &mut Vec<u8>, value: &Value, area: Area, scratch: &Scratch) {
     let columns = value.columns;
     match value.ty {
-        TensorType::I64 => area.of(&scratch.ints, columns).iter().for_each(|x| {
-            data.extend_from_slice(&x.to_le_bytes());
-        }),
-        TensorType::I32 => area.of(&scratch.ints, columns).iter().for_each(|x| {
+        TensorType::I64 => {
+            data.extend(area.of(&scratch.ints, columns).iter().flat_map(|x| x.to_le_bytes()));
+        }
+        TensorType::I32 => {
             #[expect(clippy::cast_possible_truncation, reason = "it came from an I32")]
-            data.extend_from_slice(&(*x as i32).to_le_bytes());
-        }),
+            let bytes = |x: &i64| (*x as i32).to_le_bytes();
+            data.extend(area.of(&scratch.ints, columns).iter().flat_map(bytes));
+        }
         TensorType::Fp64
         | TensorType::Fp32
         | TensorType::Fp16
         | TensorType::Bf16
-        | TensorType::U8 => area.of(&scratch.floats, columns).iter().for_each(|x| {
-            data.extend_from_slice(&x.to_le_bytes());
-        }),
+        | TensorType::U8 => {
+            data.extend(area.of(&scratch.floats, columns).iter().flat_map(|x| x.to_le_bytes()));
+        }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Every value of the graph is a matrix with one row for each row of the batch, so it is known at
 //! load how many columns each needs. A block of rows is small enough for its values to stay in the
-//! first-level cache. A step reads columns below those it writes, or works in place.
+//! first-level cache, or of wide values in the second. A step reads columns below those it writes, or works in place.
 
+use fearless_simd::Level;
 use spinfer_backend::Error;
 
 use crate::dense::Dense;
@@ -146,11 +147,17 @@ impl Plan {
     /// Sets the size of a block once all columns are known.
     pub(crate) fn set_block(&mut self) {
         /// 32 KiB of FP32: what a first-level data cache holds.
-        const ELEMENTS: usize = 8192;
+        const FIRST_LEVEL: usize = 8192;
+        /// 512 KiB: what a second-level cache holds beside some weights.
+        const SECOND_LEVEL: usize = 16 * FIRST_LEVEL;
+        /// A network of wide layers reads its weights once for each block, so that these are worth
+        /// more than values in the first cache.
+        const REUSE_ROWS: usize = 48;
         /// More rows gain nothing: the steps' fixed costs are spread thin by then.
         const MAX_ROWS: usize = 64;
-        let columns = self.floats + 2 * (self.doubles + self.ints);
-        self.block = (ELEMENTS / columns.max(1)).clamp(1, MAX_ROWS);
+        let columns = (self.floats + 2 * (self.doubles + self.ints)).max(1);
+        let rows = (SECOND_LEVEL / columns).min(REUSE_ROWS).max(FIRST_LEVEL / columns);
+        self.block = rows.clamp(1, MAX_ROWS);
     }
 
     /// Runs every step on `rows` rows, at most a block.
@@ -217,7 +224,7 @@ impl Step {
             }
             Self::Dense { from, to, dense } => {
                 let (x, y) = area.pair(floats, *from, *to);
-                dense.run(x, y);
+                dense.run(Level::new(), x, y);
             }
             Self::Rows { at, op } => op.run(area.of_mut(floats, *at), at.width),
             Self::Label { from, to, labels } => {
@@ -285,5 +292,21 @@ impl Labels {
             Self::Sign(labels) => labels[usize::from(row[0] > 0.0)],
             Self::Greatest(labels) => labels[index_of_max(row, false)],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_as_large_as_its_cache_lets_it() {
+        let block = |floats| {
+            let mut plan = Plan { floats, ..Plan::default() };
+            plan.set_block();
+            plan.block
+        };
+        assert_eq!([0, 10, 140, 256].map(block), [64, 64, 58, 48]);
+        assert_eq!([2826, 16 * 8192, 1 << 20].map(block), [46, 1, 1]);
     }
 }

@@ -8,13 +8,16 @@ mod signature;
 use std::sync::Arc;
 
 use signature::FirstAxis;
-use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph, Tensor, TensorInfo};
+use spinfer_backend::{
+    Backend, Encoding, Error, ExecutionTarget, Graph, Tensor, TensorInfo, TensorType,
+};
 use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto};
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
+    Datum, DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
     Tensor as TractTensor, TractResult, TypedSimplePlan,
 };
+use zerocopy::{FromBytes, Immutable};
 
 /// tract, on the CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,21 +102,48 @@ impl Graph for TractGraph {
 }
 
 fn to_tract(tensor: &Tensor) -> Result<TValue, Error> {
-    let ty = signature::datum_type(tensor.ty)?;
     let shape: TVec<usize> = tensor.dimensions.iter().map(|&d| d as usize).collect();
-    let mut value = TractTensor::zero_dt(ty, &shape)
+    let value = match tensor.ty {
+        TensorType::Fp32 => copy::<f32>(tensor, &shape)?,
+        TensorType::Fp64 => copy::<f64>(tensor, &shape)?,
+        TensorType::U8 => copy::<u8>(tensor, &shape)?,
+        TensorType::I32 => copy::<i32>(tensor, &shape)?,
+        TensorType::I64 => copy::<i64>(tensor, &shape)?,
+        TensorType::Fp16 | TensorType::Bf16 => copy_bytes(tensor, &shape)?,
+    };
+    Ok(value.into_tvalue())
+}
+
+/// The one copy that tract's memory, aligned for its kernels, asks for.
+fn copy<T: Datum + Copy + FromBytes + Immutable>(
+    tensor: &Tensor,
+    shape: &[usize],
+) -> Result<TractTensor, Error> {
+    match <[T]>::ref_from_bytes(&tensor.data) {
+        Ok(values) => TractTensor::from_shape::<T>(shape, values).map_err(|_| wrong_len(tensor)),
+        // Not aligned for its own elements, as an allocation of bytes may be.
+        Err(_) => copy_bytes(tensor, shape),
+    }
+}
+
+fn copy_bytes(tensor: &Tensor, shape: &[usize]) -> Result<TractTensor, Error> {
+    let mut value = TractTensor::zero_dt(signature::datum_type(tensor.ty)?, shape)
         .map_err(|e| Error::InvalidArgument(format!("no tensor of shape {shape:?}: {e:#}")))?;
     let destination = value.as_bytes_mut();
     if destination.len() != tensor.data.len() {
-        return Err(Error::InvalidArgument(format!(
-            "a {} tensor of shape {shape:?} holds {} bytes, not {}",
-            tensor.ty,
-            destination.len(),
-            tensor.data.len()
-        )));
+        return Err(wrong_len(tensor));
     }
     destination.copy_from_slice(&tensor.data);
-    Ok(value.into_tvalue())
+    Ok(value)
+}
+
+fn wrong_len(tensor: &Tensor) -> Error {
+    Error::InvalidArgument(format!(
+        "a {} tensor of shape {:?} does not hold {} bytes",
+        tensor.ty,
+        tensor.dimensions,
+        tensor.data.len()
+    ))
 }
 
 fn from_tract(value: &TValue, info: &TensorInfo) -> Result<Tensor, Error> {

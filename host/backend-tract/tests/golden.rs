@@ -77,3 +77,13 @@ fn a_graph_it_cannot_run_is_refused_with_the_reason() {
         "{operator}"
     );
 }
+
+#[test]
+fn a_tensor_of_another_length_is_refused() {
+    let graph = load("models/iris-classifier/1/model.onnx").unwrap();
+    for len in [0, 15, 12, 20] {
+        let input = Tensor { dimensions: vec![1, 4], ty: TensorType::Fp32, data: vec![0; len] };
+        let error = graph.compute(vec![input]).unwrap_err();
+        assert!(matches!(&error, Error::InvalidArgument(why) if why.contains("bytes")), "{error}");
+    }
+}
