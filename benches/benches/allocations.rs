@@ -28,7 +28,7 @@ const REQUESTS: usize = 1000;
 
 type Body = MapErr<Full<Bytes>, fn(Infallible) -> hyper::Error>;
 
-fn post(operation: Operation<'_>) -> Request<Body> {
+fn post(operation: Operation<'static>) -> Request<Body> {
     let never: fn(Infallible) -> hyper::Error = |never| match never {};
     Request::post(format!("{IRIS}/{}", operation.name))
         .header("host", "localhost")

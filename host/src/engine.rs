@@ -17,7 +17,7 @@ use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 const EPOCH: Duration = Duration::from_millis(10);
 /// Instances of all components together: what the pool reserves address space for. 4 GiB and a
 /// guard each is a small part of the 128 TiB a process has.
-const INSTANCES_MOST: usize = 4000;
+const INSTANCES_MOST: usize = 2000;
 /// Core modules of a component: its own, and a few adapters the toolchain links in.
 const CORE_INSTANCES_PER_COMPONENT: usize = 8;
 
@@ -67,6 +67,8 @@ fn config(app: &App) -> Config {
     let mut config = Config::new();
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
+    // A stack nobody uses goes back to the system; an instance keeps its own from call to call.
+    config.async_stack_zeroing(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(app)));
     config
 }
