@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Load<'a> {
     /// The bytes of the request.
     pub request: &'a [u8],
-    /// Requests a second, evenly spaced.
+    /// Requests a second, evenly spaced; infinite: as fast as answers come.
     pub rate: f64,
     /// How many requests in all.
     pub requests: u32,

@@ -2,8 +2,12 @@
 //! connections, and guests on them take turns every epoch.
 //!
 //! A call begins where its connection is polled: most are done in microseconds, and a hop to
-//! another thread would cost as much. One that takes longer than [`SLICE`] goes on here, and so do
-//! the next ones of its component, until they are short again.
+//! another thread would cost as much. One that computes for longer than [`SLICE`] goes on here, and
+//! so do the next ones of its component, until they are short again.
+//!
+//! What counts is a thread's processor time. Under load, a thread that has none for milliseconds
+//! would make every call look long, and send it to where there is even less. Reading that clock is
+//! a system call, so it is read only once the clock on the wall has raised a suspicion.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,13 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::inference::yield_to_others;
 
-/// What a call may compute where connections are polled.
+/// What a call may compute where connections are polled, before it yields.
 const SLICE: Duration = Duration::from_millis(1);
 
 /// The threads. They end with this.
@@ -55,6 +60,7 @@ impl Background {
             runtime: runtime.expect("not dropped yet"),
             at_a_time: Arc::new(Semaphore::new(self.threads)),
             long: Arc::default(),
+            suspect: Arc::default(),
         }
     }
 }
@@ -74,8 +80,10 @@ impl Drop for Background {
 pub struct Lane {
     runtime: Handle,
     at_a_time: Arc<Semaphore>,
-    /// Whether calls took longer than [`SLICE`] of late.
+    /// Whether calls computed for longer than [`SLICE`] of late.
     long: Arc<AtomicBool>,
+    /// Whether they may have.
+    suspect: Arc<AtomicBool>,
 }
 
 /// The call panicked, or the process ends.
@@ -91,24 +99,20 @@ impl Lane {
         call: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Lost> {
         let mut call = Box::pin(call);
-        let mut before = Duration::ZERO;
-        if !self.long.load(Ordering::Relaxed) {
-            match begin(call.as_mut()).await {
-                (Some(result), computed) => {
-                    if computed > SLICE {
-                        self.long.store(true, Ordering::Relaxed);
-                    }
-                    return Ok(result);
-                }
-                (None, computed) => before = computed,
-            }
+        if !self.long.load(Ordering::Relaxed)
+            && let Some(result) = self.begin(call.as_mut()).await
+        {
+            return Ok(result);
         }
         let lane = self.clone();
         let rest = self.runtime.spawn(async move {
             // Never closed.
             let _turn = lane.at_a_time.acquire().await;
-            let (result, computed) = timed(call).await;
-            lane.long.store(before + computed > SLICE, Ordering::Relaxed);
+            let (result, longest) = timed(call).await;
+            // A call that was moved has been long before.
+            if longest <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
+                lane.suspect.store(true, Ordering::Relaxed);
+            }
             result
         });
         Aborting(rest).await.map_err(|e| Lost(e.to_string()))
@@ -118,35 +122,48 @@ impl Lane {
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
+
+    /// The result, unless the call computes for too long.
+    async fn begin<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        poll_fn(|cx| {
+            let before = self.suspect.load(Ordering::Relaxed).then(processor_time);
+            let start = Instant::now();
+            let polled = call.as_mut().poll(cx);
+            let slow = start.elapsed() > SLICE;
+            match before {
+                None if slow => self.suspect.store(true, Ordering::Relaxed),
+                None => {}
+                Some(before) if slow && processor_time().saturating_sub(before) > SLICE => {
+                    self.long.store(true, Ordering::Relaxed);
+                    if polled.is_pending() {
+                        return Poll::Ready(None);
+                    }
+                }
+                Some(_) => self.suspect.store(false, Ordering::Relaxed),
+            }
+            polled.map(Some)
+        })
+        .await
+    }
 }
 
-/// The result, unless it took too long, and how long that was.
-async fn begin<T>(mut call: Pin<&mut impl Future<Output = T>>) -> (Option<T>, Duration) {
-    poll_fn(|cx| {
-        let start = Instant::now();
-        let polled = call.as_mut().poll(cx);
-        let computed = start.elapsed();
-        match polled {
-            Poll::Ready(result) => Poll::Ready((Some(result), computed)),
-            Poll::Pending if computed > SLICE => Poll::Ready((None, computed)),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
+/// The processor time of this thread so far.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// The result, and how long it was being computed, waiting left out.
+/// The result, and the longest it computed without a pause.
 async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let mut work = pin!(work);
-    let mut computed = Duration::ZERO;
+    let mut longest = Duration::ZERO;
     let result = poll_fn(|cx| {
-        let start = Instant::now();
+        let start = processor_time();
         let polled = work.as_mut().poll(cx);
-        computed += start.elapsed();
+        longest = longest.max(processor_time().saturating_sub(start));
         polled
     })
     .await;
-    (result, computed)
+    (result, longest)
 }
 
 /// A task that ends when nobody waits for it any more.
@@ -187,10 +204,13 @@ mod tests {
         }
     }
 
-    /// Computes for a while, lets others have their turn, and says on which thread it ended.
+    /// Computes twice for a while, each time letting others have their turn, and says on which
+    /// thread it ended.
     async fn call(computes: Duration) -> String {
-        compute(computes);
-        tokio::task::yield_now().await;
+        for _ in 0..2 {
+            compute(computes);
+            tokio::task::yield_now().await;
+        }
         thread::current().name().unwrap_or_default().to_owned()
     }
 
@@ -199,9 +219,27 @@ mod tests {
         let (_background, lane) = lane();
         let here = thread::current().name().unwrap().to_owned();
         assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here);
+        // Suspected, found out, moved.
         assert_eq!(lane.run(call(SLICE * 2)).await.unwrap(), "guest");
         assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), "guest", "expected to be long");
         assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here, "short again");
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_thread_had_no_processor_is_not_long() {
+        let (_background, lane) = lane();
+        let here = thread::current().name().unwrap().to_owned();
+        for _ in 0..3 {
+            let stalled = lane.run(async {
+                for _ in 0..2 {
+                    // In place of a thread that is not scheduled.
+                    thread::sleep(SLICE * 2);
+                    tokio::task::yield_now().await;
+                }
+                thread::current().name().unwrap_or_default().to_owned()
+            });
+            assert_eq!(stalled.await.unwrap(), here);
+        }
     }
 
     #[tokio::test]
@@ -226,11 +264,16 @@ mod tests {
         let (held, dropped) = oneshot::channel::<()>();
         let endless = lane.run(async move {
             let _held = held;
-            compute(SLICE * 2);
+            for _ in 0..2 {
+                compute(SLICE * 2);
+                tokio::task::yield_now().await;
+            }
             std::future::pending::<()>().await;
         });
         let mut endless = Box::pin(endless);
-        assert!(futures::poll!(&mut endless).is_pending());
+        while !lane.long.load(Ordering::Relaxed) {
+            assert!(futures::poll!(&mut endless).is_pending());
+        }
         drop(endless);
         assert!(dropped.await.is_err(), "the call was dropped");
     }
@@ -239,8 +282,10 @@ mod tests {
     async fn a_panic_in_the_background_is_an_error() {
         let (_background, lane) = lane();
         let lost = lane.run(async {
-            compute(SLICE * 2);
-            tokio::task::yield_now().await;
+            for _ in 0..2 {
+                compute(SLICE * 2);
+                tokio::task::yield_now().await;
+            }
             panic!("on purpose");
         });
         assert!(lost.await.unwrap_err().to_string().contains("panicked"));
