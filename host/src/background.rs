@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
@@ -74,8 +74,8 @@ impl Drop for Background {
     }
 }
 
-/// One component's calls: no more of them at a time in the background than there are threads, so
-/// that another component's find their turn.
+/// One component's calls. In the background they take turns, and no more of them run at a time than
+/// there are threads, so that another component's find theirs.
 #[derive(Clone, Debug)]
 pub struct Lane {
     runtime: Handle,
@@ -99,18 +99,15 @@ impl Lane {
         call: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Lost> {
         let mut call = Box::pin(call);
-        if !self.long.load(Ordering::Relaxed)
-            && let Some(result) = self.begin(call.as_mut()).await
-        {
+        let long = self.long.load(Ordering::Relaxed);
+        if !long && let Some(result) = self.begin(call.as_mut()).await {
             return Ok(result);
         }
         let lane = self.clone();
         let rest = self.runtime.spawn(async move {
-            // Never closed.
-            let _turn = lane.at_a_time.acquire().await;
-            let (result, longest) = timed(call).await;
-            // A call that was moved has been long before.
-            if longest <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
+            let (result, longest) = lane.in_turns(call).await;
+            // Of one that was moved this is only the rest.
+            if long && longest <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
                 lane.suspect.store(true, Ordering::Relaxed);
             }
             result
@@ -121,6 +118,33 @@ impl Lane {
     /// Does what nobody waits for.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
+    }
+
+    /// The result, and the longest the call computed without a pause. It gives up its turn at each.
+    async fn in_turns<T>(&self, mut call: Pin<Box<impl Future<Output = T>>>) -> (T, Duration) {
+        let mut longest = Duration::ZERO;
+        loop {
+            // Never closed.
+            let turn = self.at_a_time.acquire().await;
+            let polled = poll_fn(|cx| {
+                let start = processor_time();
+                let polled = call.as_mut().poll(cx);
+                longest = longest.max(processor_time().saturating_sub(start));
+                Poll::Ready(polled)
+            })
+            .await;
+            drop(turn);
+            if let Poll::Ready(result) = polled {
+                return (result, longest);
+            }
+            // Until what the call waits for wakes this task.
+            let mut asleep = false;
+            poll_fn(|_| match std::mem::replace(&mut asleep, true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+        }
     }
 
     /// The result, unless the call computes for too long.
@@ -152,20 +176,6 @@ fn processor_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// The result, and the longest it computed without a pause.
-async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
-    let mut work = pin!(work);
-    let mut longest = Duration::ZERO;
-    let result = poll_fn(|cx| {
-        let start = processor_time();
-        let polled = work.as_mut().poll(cx);
-        longest = longest.max(processor_time().saturating_sub(start));
-        polled
-    })
-    .await;
-    (result, longest)
-}
-
 /// A task that ends when nobody waits for it any more.
 struct Aborting<T>(JoinHandle<T>);
 
@@ -185,6 +195,7 @@ impl<T> Drop for Aborting<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::thread;
 
     use tokio::sync::oneshot;
@@ -198,10 +209,8 @@ mod tests {
     }
 
     fn compute(for_: Duration) {
-        let start = Instant::now();
-        while start.elapsed() < for_ {
-            std::hint::spin_loop();
-        }
+        let end = processor_time() + for_;
+        while processor_time() < end {}
     }
 
     /// Computes twice for a while, each time letting others have their turn, and says on which
@@ -276,6 +285,26 @@ mod tests {
         }
         drop(endless);
         assert!(dropped.await.is_err(), "the call was dropped");
+    }
+
+    #[tokio::test]
+    async fn long_calls_take_turns() {
+        let (_background, lane) = lane();
+        // More of them than threads, and none ends before the other has begun.
+        let call = |say: &Arc<AtomicBool>, hear: &Arc<AtomicBool>| {
+            let (say, hear) = (Arc::clone(say), Arc::clone(hear));
+            lane.run(async move {
+                say.store(true, Ordering::Relaxed);
+                while !hear.load(Ordering::Relaxed) {
+                    compute(SLICE * 2);
+                    tokio::task::yield_now().await;
+                }
+            })
+        };
+        lane.long.store(true, Ordering::Relaxed);
+        let (a, b) = (Arc::default(), Arc::default());
+        let (one, other) = tokio::join!(call(&a, &b), call(&b, &a));
+        assert!(one.is_ok() && other.is_ok());
     }
 
     #[tokio::test]

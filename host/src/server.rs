@@ -62,7 +62,7 @@ pub async fn serve(
     let ending = Arc::into_inner(connections).map(GracefulShutdown::shutdown);
     let ended = async {
         if let Some(ending) = ending {
-            ending.await
+            ending.await;
         }
     };
     match tokio::time::timeout(limit, ended).await {
@@ -113,6 +113,7 @@ impl Accepting {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_MOST)
+            .writev(false)
             .serve_connection(TokioIo::new(stream), service);
         let connection = self.connections.watch(connection);
         tokio::spawn(async move {

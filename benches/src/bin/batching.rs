@@ -1,6 +1,8 @@
 //! What dynamic batching brings: a middling network under load without it, and with batches of
 //! several sizes. Prints Markdown.
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use clap::Parser;
 use spinfer_benches::application::{Application, IRIS, Operation, iris_component};
@@ -46,20 +48,23 @@ fn main() -> Result<()> {
             figures.push(wrk::run(&server, IRIS, operation, load, dir.path())?);
         }
     }
-    println!("{}\n", machine()?);
-    println!(
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}\n", machine()?)?;
+    writeln!(
+        out,
         "| batching | requests/s | ratio | p50 ms | p99 ms |\n| --- | --- | --- | --- | --- |"
-    );
+    )?;
     for ((name, _), with) in SETTINGS.iter().zip(&figures) {
         let of = |field: fn(&wrk::Figures) -> f64| median(with.iter().map(field));
         let pairs = with.iter().zip(&figures[0]);
         let ratio = median(pairs.map(|(a, b)| a.requests_per_second / b.requests_per_second));
-        println!(
+        writeln!(
+            out,
             "| {name} | {:.0} | {ratio:.2} | {:.2} | {:.2} |",
             of(|f| f.requests_per_second),
             of(|f| f.p50_ms),
             of(|f| f.p99_ms),
-        );
+        )?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Markdown.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -53,16 +54,20 @@ fn main() -> Result<()> {
         beside.push(latencies);
         batches.push(done);
     }
-    println!("{}\n", machine()?);
-    println!("| a small prediction | p50 ms | p99 ms | p99.9 ms |\n| --- | --- | --- | --- |");
-    println!("| alone | {} |", figures(&alone));
-    println!("| while another route is saturated | {} |", figures(&beside));
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}\n", machine()?)?;
+    writeln!(
+        out,
+        "| a small prediction | p50 ms | p99 ms | p99.9 ms |\n| --- | --- | --- | --- |"
+    )?;
+    writeln!(out, "| alone | {} |", figures(&alone))?;
+    writeln!(out, "| while another route is saturated | {} |", figures(&beside))?;
     let ratio = |quantile| {
         median(beside.iter().map(|l| l.at(quantile))) / median(alone.iter().map(|l| l.at(quantile)))
     };
-    println!("\np99, saturated / alone: {:.2}; p50: {:.2}.", ratio(0.99), ratio(0.5));
+    writeln!(out, "\np99, saturated / alone: {:.2}; p50: {:.2}.", ratio(0.99), ratio(0.5))?;
     let rate = median(batches) / window.as_secs_f64();
-    println!("The other route: {rate:.0} batches of {} rows a second.", options.rows);
+    writeln!(out, "The other route: {rate:.0} batches of {} rows a second.", options.rows)?;
     Ok(())
 }
 
