@@ -6,17 +6,16 @@
 //! again. Its name is a hash of all it depends on: the component, the version and settings of
 //! wasmtime, the processor's features. Where the folder cannot be written, code stays in memory.
 
-use std::fs::{DirBuilder, File, Metadata};
+use std::fs::{DirBuilder, File, Metadata, Permissions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 use tracing::{debug, info, warn};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
@@ -30,6 +29,11 @@ const EXTENSION: &str = "cwasm";
 const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What other users have no business with: write permission of the group and of the rest.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Permissions of a folder of one's own.
+pub const PRIVATE: u32 = 0o700;
+/// Permissions of a folder whose artefacts others may run.
+pub const READABLE: u32 = 0o755;
 
 /// A folder of artefacts.
 #[derive(Clone, Debug)]
@@ -70,9 +74,10 @@ impl std::fmt::Debug for Artifact {
 }
 
 impl Artifacts {
-    /// Opens `folder`; makes it if there is none. Fails if others may write there.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    /// Opens `folder`; makes it if there is none, with the permissions `mode`. Fails if others may
+    /// write there.
+    pub fn open(folder: &Path, mode: u32) -> Result<Self> {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(folder);
         made.and_then(|()| folder.canonicalize())
             .and_then(|folder| Ok((folder.metadata()?, folder)))
             .map_err(anyhow::Error::from)
@@ -120,10 +125,8 @@ impl Artifacts {
     pub fn remove_old(&self) {
         let Ok(files) = self.folder.read_dir() else { return };
         for path in files.flatten().map(|file| file.path()) {
-            if path.extension().is_some_and(|e| e == EXTENSION)
-                && age(&path).is_ok_and(|age| age > KEEP)
-                && std::fs::remove_file(&path).is_ok()
-            {
+            // What was being written when a process ended abruptly included.
+            if age(&path).is_ok_and(|age| age > KEEP) && std::fs::remove_file(&path).is_ok() {
                 debug!(file = %path.display(), "old artefact removed");
             }
         }
@@ -205,7 +208,9 @@ fn compile(engine: &Wasmtime, wasm: &[u8], source: &Path) -> Result<Vec<u8>> {
 /// Written beside and renamed, so that nobody ever sees half of it.
 fn write(path: &Path, code: &[u8]) -> Result<()> {
     let folder = path.parent().context("an artefact is in a folder")?;
-    let mut file = NamedTempFile::new_in(folder)?;
+    // Whoever may look into the folder may read: an image is made by one user and run by another.
+    let readable = Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
     file.write_all(code)?;
     file.write_all(&Sha256::digest(code))?;
     file.as_file().sync_all()?;
@@ -285,8 +290,6 @@ fn why_not(path: &Path, why: &anyhow::Error) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     /// The smallest component there is.
@@ -303,7 +306,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("empty.wasm");
         std::fs::write(&source, EMPTY).unwrap();
-        let artifacts = Artifacts::open(&dir.path().join("state/compiled")).unwrap();
+        let artifacts = Artifacts::open(&dir.path().join("state/compiled"), PRIVATE).unwrap();
         Setup { dir, engine: Wasmtime::default(), artifacts, source }
     }
 
@@ -388,7 +391,7 @@ mod tests {
         let folder = &setup.artifacts.folder;
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o770)).unwrap();
-        let error = format!("{:#}", Artifacts::open(folder).unwrap_err());
+        let error = format!("{:#}", Artifacts::open(folder, PRIVATE).unwrap_err());
         assert!(error.contains("others may write it (mode 770): chmod go-w"), "{error}");
     }
 
@@ -407,7 +410,7 @@ mod tests {
     fn without_a_folder_to_write_the_code_stays_in_memory() {
         let setup = setup();
         let folder = setup.dir.path().join("gone");
-        let artifacts = Artifacts::open(&folder).unwrap();
+        let artifacts = Artifacts::open(&folder, PRIVATE).unwrap();
         std::fs::remove_dir(&folder).unwrap();
         let artifact = artifacts.prepare(&setup.engine, &setup.source).unwrap();
         assert!(artifact.load(&setup.engine).is_ok());

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
+use crate::artifact::{PRIVATE, READABLE};
 use crate::host::Host;
 use crate::manifest::{self, Manifest};
 use crate::telemetry::{self, LogFormat};
@@ -129,12 +130,12 @@ impl From {
 }
 
 impl StateDir {
-    /// The folder, made if there is none. What is compiled is native code: nobody else may write
-    /// there.
-    fn open(&self, base: &Path) -> Result<PathBuf> {
+    /// The folder, made if there is none, with the permissions `mode`. What is compiled is native
+    /// code: nobody else may write there.
+    fn open(&self, base: &Path, mode: u32) -> Result<PathBuf> {
         let folder =
             self.state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        let made = DirBuilder::new().recursive(true).mode(mode).create(&folder);
         made.and_then(|()| folder.canonicalize())
             .with_context(|| format!("{}: cannot keep state here (--state-dir)", folder.display()))
     }
@@ -146,7 +147,7 @@ fn build(options: &Build) -> Result<()> {
     let (manifest, base) = from.load()?;
     build::run(&manifest, &base, &mut io::stderr())?;
     if *aot {
-        let folder = state.open(&base)?;
+        let folder = state.open(&base, READABLE)?;
         let count = Host::compile(&from.resolve(&manifest, &base)?, &folder)?;
         writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
     }
@@ -161,7 +162,7 @@ fn up(options: &Up) -> Result<()> {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
     let app = from.resolve(&manifest, &base)?;
-    let host = Arc::new(Host::new(&app, &state.open(&base)?)?);
+    let host = Arc::new(Host::new(&app, &state.open(&base, PRIVATE)?)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(&app, host, *listen, *quiet));
     // A guest may be computing still: one that nobody waits for must not hold us up.

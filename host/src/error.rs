@@ -30,6 +30,8 @@ pub enum Failure {
          try again"
     )]
     QueueFull { component: String, queue: usize, instances: usize },
+    #[error("the host has no room for another instance; try again")]
+    NoRoom,
     #[error("component `{component}` cannot be instantiated")]
     Instantiation { component: String },
     #[error("component `{component}` failed")]
@@ -49,7 +51,7 @@ impl Failure {
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy { .. } | Self::QueueFull { .. } | Self::NotReady { .. } => {
+            Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::NotReady { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
@@ -67,7 +69,7 @@ impl Failure {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. }) {
+        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::OnlyGet { .. }) {

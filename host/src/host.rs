@@ -14,7 +14,7 @@ use spinfer_backend_tract::Tract;
 use tracing::warn;
 
 use crate::app::App;
-use crate::artifact::Artifacts;
+use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::code::{Code, Linked};
 use crate::engine::Engine;
@@ -44,15 +44,16 @@ pub struct Host {
 }
 
 impl Host {
-    /// Compiles every component of `app` that is not yet, into `state_dir`; how many there are.
+    /// Compiles every component of `app` that is not yet, into `state_dir`, for whoever may read
+    /// there; how many there are.
     pub fn compile(app: &App, state_dir: &Path) -> Result<usize> {
-        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS))?;
+        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), READABLE)?;
         Ok(prepare(app, &Arc::new(Engine::new(app)?), &artifacts)?.len())
     }
 
     /// Compiles and links every component of `app`; compiled code is kept under `state_dir`.
     pub fn new(app: &App, state_dir: &Path) -> Result<Self> {
-        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS))?;
+        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE)?;
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         artifacts.remove_old();
@@ -60,13 +61,16 @@ impl Host {
         let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
+        let fast_doors = Arc::default();
         let mut services = IndexMap::new();
         for (id, spec) in &app.components {
             let models = Models::new(Arc::clone(&registry), spec.mounts.clone());
             let stores = Stores::new(engine.wasmtime().clone(), spec.clone(), Arc::new(models));
             let (code, linked) = &codes[&spec.source];
             let lane = background.lane();
-            let service = Service::new(Arc::clone(code), Arc::clone(linked), stores, lane)
+            let (code, linked, doors) =
+                (Arc::clone(code), Arc::clone(linked), Arc::clone(&fast_doors));
+            let service = Service::new(code, linked, stores, lane, doors)
                 .with_context(|| format!("component `{id}`"))?;
             services.insert(id.clone(), Arc::new(service));
         }
@@ -138,9 +142,7 @@ impl Host {
         loop {
             ticks.tick().await;
             let now = Instant::now();
-            for service in self.services.values() {
-                service.drop_idle(now);
-            }
+            self.services.values().for_each(|service| service.drop_idle(now));
         }
     }
 }

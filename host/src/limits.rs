@@ -68,7 +68,7 @@ pub struct LimitError {
 const MEMORY_ADDRESSABLE: usize = 4 << 30;
 /// One WebAssembly page: less cannot hold any component.
 const MEMORY_LEAST: usize = 64 << 10;
-const DURATION_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DURATION_MOST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Instances of one component: the pool reserves address space for each.
 const INSTANCES_MOST: usize = 1000;
 

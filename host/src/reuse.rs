@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::limits::some_duration;
+use crate::limits::{DURATION_MOST, some_duration};
 
 /// `[component.<id>.tool.spinfer.reuse]`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,9 @@ impl Reuse {
             concurrency: config.concurrency.unwrap_or(self.concurrency),
             spare: config.spare.unwrap_or(self.spare),
         };
+        if reuse.age > DURATION_MOST {
+            return Err("reuse.age: must be at most a day: \"1h\"".into());
+        }
         if reuse.requests == 0 {
             return Err("reuse.requests: must be at least 1, a new instance for each".into());
         }
@@ -97,6 +100,7 @@ mod tests {
             ("requests = 0", "reuse.requests"),
             ("concurrency = 0", "reuse.concurrency"),
             ("spare = 101", "reuse.spare"),
+            ("age = '10000000000000000000s'", "reuse.age"),
             ("age = 'long'", "write \"30s\""),
             ("request = 1", "unknown field `request`"),
         ] {

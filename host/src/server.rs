@@ -12,6 +12,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 use crate::host::Host;
@@ -19,6 +20,8 @@ use crate::request;
 
 /// A client has this long to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that reads nothing of an answer for so long is gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
 const HEAD_MOST: usize = 64 << 10;
 /// Connections at a time; more wait to be accepted.
@@ -55,6 +58,8 @@ pub async fn serve(
     shutdown.await;
     acceptors.shutdown().await;
     background.abort();
+    // Ended by that, and it must not say any more that the host is ready.
+    let _ = background.await;
     host.drain();
     info!("draining");
     let limit = DRAIN_TIMEOUT.max(host.longest_deadline());
@@ -109,12 +114,15 @@ impl Accepting {
             let host = Arc::clone(&host);
             async move { Ok::<_, Infallible>(request::handle(&host, request).await) }
         });
+        // Who does not read its answers would keep its place for ever.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_MOST)
             .writev(false)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = self.connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

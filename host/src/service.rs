@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use http::Response;
 use http::request::Parts;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
@@ -31,11 +31,12 @@ pub struct Service {
     stores: Arc<Stores>,
     code: Arc<Code>,
     background: Lane,
+    fast_doors: Arc<fast::Doors>,
     exports_fast: bool,
     /// `None` while its code is not loaded.
     doors: Mutex<Option<Arc<Doors>>>,
     /// As many as may serve at the same time.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     waiting: AtomicUsize,
     usage: Usage,
 }
@@ -56,6 +57,7 @@ impl Service {
         linked: Arc<Linked>,
         stores: Stores,
         background: Lane,
+        fast_doors: Arc<fast::Doors>,
     ) -> Result<Self> {
         let fast = linked.fast.is_some();
         let exports_fast = match stores.spec().door {
@@ -68,10 +70,11 @@ impl Service {
             bail!("it does not export the standard door (wasi:http)");
         }
         let service = Self {
-            turns: Semaphore::new(stores.spec().limits.instances),
+            turns: Arc::new(Semaphore::new(stores.spec().limits.instances)),
             stores: Arc::new(stores),
             code,
             background,
+            fast_doors,
             exports_fast,
             doors: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -122,12 +125,12 @@ impl Service {
         body: RequestBody,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let _turn = self.admit(deadline).await?;
-        let visit = self.usage.enter();
+        let turn = self.admit(deadline).await?;
+        let mut visit = self.usage.enter();
         let doors = self.doors(deadline).await?;
         let response = match (body, &doors.fast, &doors.standard) {
             (RequestBody::Whole(body), Some(fast), _) => fast.invoke(head, body, deadline).await,
-            (body, _, Some(standard)) => standard.invoke(head, body, deadline).await,
+            (body, _, Some(standard)) => standard.invoke(head, body, deadline, turn).await,
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
         }?;
         if let Some(took) = visit.cold_start() {
@@ -142,8 +145,8 @@ impl Service {
     }
 
     /// Waits for a turn, if not too many wait already.
-    async fn admit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
-        if let Ok(turn) = self.turns.try_acquire() {
+    async fn admit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
             return Ok(turn);
         }
         let Limits { queue, instances, .. } = *self.limits();
@@ -152,7 +155,7 @@ impl Service {
             let component = self.spec().id.clone();
             return Err(Failure::QueueFull { component, queue, instances });
         }
-        let turn = timeout_at(deadline.into(), self.turns.acquire()).await;
+        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
     }
 
@@ -177,10 +180,11 @@ impl Service {
         let mut doors = self.open_doors();
         let open = doors.get_or_insert_with(|| {
             let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
-            let door = |pre| fast::Door::new(pre, &self.stores, self.background.clone());
+            let background = self.background.clone();
+            let door = |pre| fast::Door::new(pre, &self.stores, background, &self.fast_doors);
             let standard = linked.standard.as_ref();
             Arc::new(Doors {
-                fast: fast.map(door).map(Arc::new),
+                fast: fast.map(door),
                 standard: standard.map(|pre| standard::Door::new(pre, &self.stores)),
                 _linked: linked,
             })
@@ -224,7 +228,7 @@ struct Usage {
     created: Instant,
     in_flight: AtomicUsize,
     /// When the last one left, in milliseconds after `created`.
-    left: AtomicU64,
+    left_at: AtomicU64,
     /// Whether there has been no instance since.
     cold: AtomicBool,
 }
@@ -234,7 +238,7 @@ impl Usage {
         Self {
             created: Instant::now(),
             in_flight: AtomicUsize::new(0),
-            left: AtomicU64::new(0),
+            left_at: AtomicU64::new(0),
             cold: AtomicBool::new(true),
         }
     }
@@ -247,12 +251,12 @@ impl Usage {
 
     fn touch(&self) {
         let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.left.store(now, Ordering::Relaxed);
+        self.left_at.store(now, Ordering::Relaxed);
     }
 
     /// For how long nobody has been inside; `None` if someone is.
     fn unused(&self, now: Instant) -> Option<Duration> {
-        let left = self.created + Duration::from_millis(self.left.load(Ordering::Relaxed));
+        let left = self.created + Duration::from_millis(self.left_at.load(Ordering::Relaxed));
         let nobody = self.in_flight.load(Ordering::Relaxed) == 0;
         nobody.then(|| now.saturating_duration_since(left))
     }
@@ -267,13 +271,17 @@ struct Visit<'a> {
 
 impl Visit<'_> {
     /// How long it took so far, if there was no instance when it came.
-    fn cold_start(&self) -> Option<Duration> {
-        self.cold_since.map(|start| start.elapsed())
+    fn cold_start(&mut self) -> Option<Duration> {
+        self.cold_since.take().map(|start| start.elapsed())
     }
 }
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
+        if self.cold_since.is_some() {
+            // It failed; the next one starts cold.
+            self.usage.cold.store(true, Ordering::Relaxed);
+        }
         self.usage.touch();
     }
 }

@@ -1,5 +1,7 @@
 //! What is in memory, and for how long: code, models, instances; and who may wait for one.
 
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, run};
@@ -67,7 +69,8 @@ fn an_instance_serves_as_many_requests_as_reuse_says() {
 
 #[test]
 fn with_a_new_instance_for_each_request_spares_are_made_ahead() {
-    let settings = "tool.spinfer.reuse = { requests = 1, spare = 2 }";
+    let settings = "tool.spinfer.reuse = { requests = 1, spare = 2 }\n\
+                    tool.spinfer.limits.idle = \"1s\"";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -79,14 +82,39 @@ fn with_a_new_instance_for_each_request_spares_are_made_ahead() {
             });
         }
     });
+    // None that served is kept: these are the spares.
+    spinfer.wait_for_log("idle instances dropped component=\"probe\" instances=2");
 }
 
 #[test]
-fn a_trap_leaves_nothing_behind() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
-    assert_eq!(spinfer.get("/count").text(), "1");
-    assert_eq!(spinfer.get("/trap").status, 500);
-    assert_eq!(spinfer.get("/count").text(), "1");
+fn a_trap_or_a_missed_deadline_leaves_nothing_behind() {
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!("{door}tool.spinfer.limits.deadline = \"500ms\"\n");
+        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        for (path, status) in [("/trap", 500), ("/loop", 504)] {
+            assert_eq!(spinfer.get("/count").text(), "1");
+            assert_eq!(spinfer.get(path).status, status);
+        }
+        assert_eq!(spinfer.get("/count").text(), "1");
+    }
+}
+
+/// A client that hangs up does not free its place in the queue for another, as long as the guest
+/// is at work for it.
+#[test]
+fn who_hangs_up_still_counts_while_the_guest_is_at_work() {
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!(
+            "{door}tool.spinfer.limits = {{ instances = 1, queue = 2, deadline = \"2s\" }}\n"
+        );
+        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        for _ in 0..200 {
+            let mut client = spinfer.connect();
+            client.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        }
+        // Two may be before it, each to its deadline.
+        while spinfer.post("/echo", "x").status != 200 {}
+    }
 }
 
 #[test]
@@ -125,6 +153,10 @@ fn beyond_the_queue_a_request_is_refused_at_once_and_those_in_it_are_served() {
     }
 }
 
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
 fn artifacts(state: &Path) -> Vec<PathBuf> {
     let files = state.join("compiled").read_dir().unwrap();
     files.map(|file| file.unwrap().path()).collect()
@@ -142,6 +174,9 @@ fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
     let (status, said) = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
     assert!(status.success() && said.contains("1 components compiled"), "{said}");
     let [artifact] = <[PathBuf; 1]>::try_from(artifacts(&state)).unwrap();
+    // Another user may run it, and only this one write it.
+    let modes = [&state, &state.join("compiled"), &artifact].map(|path| mode(path));
+    assert_eq!(modes, [0o755, 0o755, 0o644]);
 
     let up = || {
         let spinfer = Spinfer::up_with(&manifest, &["--state-dir", &state_text]);

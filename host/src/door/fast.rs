@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 use tracing::{debug, warn};
 use wasmtime::Store;
 
-use super::{busy, invalid_answer, late};
+use super::{invalid_answer, late};
 use crate::background::Lane;
 use crate::body::Body;
 use crate::error::Failure;
@@ -50,8 +50,29 @@ const HOST_HEADERS: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
+/// Every fast door of the host. Instances of all components share one pool, and those that wait
+/// for a request give way to one that is needed.
+#[derive(Debug, Default)]
+pub struct Doors(Mutex<Vec<Weak<Door>>>);
+
+impl Doors {
+    fn add(&self, door: &Arc<Door>) {
+        let mut doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.retain(|door| door.strong_count() > 0);
+        doors.push(Arc::downgrade(door));
+    }
+
+    /// Drops every instance that is idle; how many.
+    fn make_room(&self) -> usize {
+        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let idle = doors.iter().filter_map(Weak::upgrade);
+        idle.map(|door| std::mem::take(&mut *door.idle()).len()).sum()
+    }
+}
+
 /// A component's instances behind the fast door, each serving one request at a time.
 pub struct Door {
+    doors: Arc<Doors>,
     pre: Pre,
     stores: Arc<Stores>,
     /// Where calls that take long go on.
@@ -81,15 +102,18 @@ impl std::fmt::Debug for Door {
 
 impl Door {
     #[must_use]
-    pub fn new(pre: &Pre, stores: &Arc<Stores>, background: Lane) -> Self {
-        Self {
+    pub fn new(pre: &Pre, stores: &Arc<Stores>, background: Lane, doors: &Arc<Doors>) -> Arc<Self> {
+        let door = Arc::new(Self {
+            doors: Arc::clone(doors),
             pre: pre.clone(),
             stores: Arc::clone(stores),
             background,
             idle: Mutex::default(),
             calls: AtomicUsize::new(0),
             making: AtomicUsize::new(0),
-        }
+        });
+        doors.add(&door);
+        door
     }
 
     /// Calls an instance, and keeps it for the next request unless it failed or has served for long
@@ -120,11 +144,19 @@ impl Door {
     }
 
     async fn instantiate(&self, deadline: Instant) -> Result<Instance, Failure> {
-        match timeout_at(deadline.into(), self.make(deadline)).await {
+        let making = async {
+            match self.make(deadline).await {
+                Err(error) if is_full(&error) && self.doors.make_room() > 0 => {
+                    self.make(deadline).await
+                }
+                made => made,
+            }
+        };
+        match timeout_at(deadline.into(), making).await {
             Ok(Ok(instance)) => Ok(instance),
             Ok(Err(error)) if is_late(&error) => Err(late(self.stores.spec())),
             Err(_) => Err(late(self.stores.spec())),
-            Ok(Err(error)) if is_full(&error) => Err(busy(self.stores.spec())),
+            Ok(Err(error)) if is_full(&error) => Err(Failure::NoRoom),
             Ok(Err(error)) => {
                 let component = self.stores.spec().id.clone();
                 warn!(component, error = format!("{error:#}"), "cannot instantiate");
@@ -170,10 +202,21 @@ impl Door {
 
     /// An instance, and a spare one for the next if this was the last and others are calling.
     fn take_idle(self: &Arc<Self>) -> Option<Instance> {
+        let age = self.stores.spec().reuse.age;
+        let mut old = Vec::new();
         let mut idle = self.idle();
-        let instance = idle.pop();
+        let instance = loop {
+            match idle.pop() {
+                // A spare one may serve once, however long it waited.
+                Some(instance) if instance.served > 0 && instance.made.elapsed() >= age => {
+                    old.push(instance);
+                }
+                instance => break instance,
+            }
+        };
         let left = idle.len();
         drop(idle);
+        drop(old);
         if self.calls.load(Ordering::Relaxed) > 1 {
             self.make_spare(left);
         }
@@ -198,10 +241,10 @@ impl Door {
     /// Makes an instance in the background, if fewer than `reuse.spare` are idle or being made.
     fn make_spare(self: &Arc<Self>, idle: usize) {
         let spec = self.stores.spec();
-        if idle + self.making.load(Ordering::Relaxed) >= spec.reuse.spare {
+        let being_made = Making::one_more(self);
+        if idle + being_made.before >= spec.reuse.spare {
             return;
         }
-        self.making.fetch_add(1, Ordering::Relaxed);
         let door = Arc::clone(self);
         let deadline = Instant::now() + spec.limits.deadline;
         self.background.spawn(async move {
@@ -211,7 +254,7 @@ impl Door {
                 Ok(Err(error)) => debug!(error = format!("{error:#}"), "no spare instance"),
                 Err(_) => debug!("no spare instance in time"),
             }
-            door.making.fetch_sub(1, Ordering::Relaxed);
+            drop(being_made);
         });
     }
 
@@ -240,6 +283,25 @@ impl Door {
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
         Call(&self.calls)
+    }
+}
+
+/// One more spare instance in the making, for as long as it lives.
+struct Making {
+    door: Arc<Door>,
+    before: usize,
+}
+
+impl Making {
+    fn one_more(door: &Arc<Door>) -> Self {
+        let before = door.making.fetch_add(1, Ordering::Relaxed);
+        Self { door: Arc::clone(door), before }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.door.making.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

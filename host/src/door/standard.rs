@@ -21,7 +21,7 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
-use super::{busy, late};
+use super::late;
 use crate::app::ComponentSpec;
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
@@ -70,9 +70,11 @@ impl Door {
         head: Parts,
         body: RequestBody,
         deadline: Instant,
+        turn: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, Failure> {
         let (body, arrival) = body.into_wasi();
-        let handling = self.handler.handle(deadline, Request::from_parts(head, body));
+        let entry = Entry { deadline, turn };
+        let handling = self.handler.handle(entry, Request::from_parts(head, body));
         let answer = timeout_at(deadline.into(), handling).await;
         let limit = self.stores.spec().limits.request_body;
         if let Some(failure) = arrival.and_then(|arrival| arrival.failure(limit)) {
@@ -92,10 +94,10 @@ impl Door {
         }
         let component = self.stores.spec().id.clone();
         if let Some(InstantiationError { error, .. }) =
-            error.downcast_ref::<InstantiationError<Instant>>()
+            error.downcast_ref::<InstantiationError<Entry>>()
         {
             if is_full(error) {
-                return busy(self.stores.spec());
+                return Failure::NoRoom;
             }
             warn!(component, error = format!("{error:#}"), "cannot instantiate");
             return Failure::Instantiation { component };
@@ -103,6 +105,13 @@ impl Door {
         warn!(component, error = format!("{error:#}"), "failed");
         Failure::Trap { component }
     }
+}
+
+/// A request on its way to an instance. Its turn lasts until the guest is done with it, whether or
+/// not the client still waits.
+struct Entry {
+    deadline: Instant,
+    turn: OwnedSemaphorePermit,
 }
 
 /// What `ProxyHandler` asks about the component's instances.
@@ -190,7 +199,7 @@ impl Drop for InFlight {
 
 impl WorkerState for Worker {
     type StoreData = InstanceState;
-    type RequestData = Instant;
+    type RequestData = Entry;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
         if total >= self.reuse.requests || (total > 0 && Instant::now() >= self.old) {
@@ -205,7 +214,7 @@ impl WorkerState for Worker {
     fn on_request_start(
         &self,
         mut store: StoreContextMut<'_, InstanceState>,
-        deadline: Instant,
+        Entry { deadline, turn }: Entry,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         let state = store.data_mut();
@@ -213,7 +222,7 @@ impl WorkerState for Worker {
         state.deadline = if others == 0 { deadline } else { state.deadline.max(deadline) };
         let in_flight = InFlight(Arc::clone(&self.in_flight));
         Box::pin(async move {
-            let _in_flight = in_flight;
+            let (_in_flight, _turn) = (in_flight, turn);
             sleep_until(deadline.into()).await;
         })
     }

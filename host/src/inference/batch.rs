@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use spinfer_backend::{Error as BackendError, Tensor, TensorInfo};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::compute::Lane;
 use super::graph::LoadedGraph;
@@ -27,18 +27,19 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// Why these settings make no sense for a graph, if they do not.
-    pub(super) fn check(
-        &self,
-        inputs: &[TensorInfo],
-        outputs: &[TensorInfo],
-    ) -> Result<(), String> {
+    /// Why these settings make no sense, if they do not.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
         if self.max_batch_size < 2 {
-            return Err("batching.max_batch_size must be at least 2".into());
+            return Err("batching.max_batch_size must be at least 2");
         }
         if self.max_queue_delay > Duration::from_secs(1) {
-            return Err("batching.max_queue_delay must be at most \"1s\"".into());
+            return Err("batching.max_queue_delay must be at most \"1s\"");
         }
+        Ok(())
+    }
+
+    /// Why a graph cannot be batched, if it cannot.
+    pub(super) fn check_graph(inputs: &[TensorInfo], outputs: &[TensorInfo]) -> Result<(), String> {
         let fixed = inputs.iter().chain(outputs).find(|info| {
             !matches!(&info.shape, Some(shape) if shape.first().is_some_and(Option::is_none))
         });
@@ -68,6 +69,16 @@ struct Gathered {
     scheduled: bool,
 }
 
+/// What a call is to those that wait.
+enum Added {
+    /// Somebody has to see to the batch.
+    First,
+    /// It makes the batch full: nobody need wait any more. Whoever was to see to it may find
+    /// nothing left.
+    Full,
+    Other,
+}
+
 struct Call {
     inputs: Vec<Tensor>,
     answer: oneshot::Sender<Result<Vec<Tensor>, BackendError>>,
@@ -91,8 +102,10 @@ impl Batcher {
         inputs: Vec<Tensor>,
     ) -> Result<Vec<Tensor>, BackendError> {
         let (answer, answered) = oneshot::channel();
-        if self.gathered().add(Call { inputs, answer }) {
-            self.schedule();
+        match self.gathered().add(Call { inputs, answer }, self.settings.max_batch_size) {
+            Added::First => self.schedule(),
+            Added::Full => self.submit(),
+            Added::Other => {}
         }
         answered.await.unwrap_or_else(|_| Err(BackendError::Runtime("the batch failed".into())))
     }
@@ -100,18 +113,19 @@ impl Batcher {
     fn schedule(self: &Arc<Self>) {
         let batcher = Arc::clone(self);
         let delay = self.settings.max_queue_delay;
-        let start = move || {
-            let lane = batcher.lane.clone();
-            lane.submit(move || batcher.run());
-        };
         if delay.is_zero() {
-            start();
+            self.submit();
         } else {
             tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
-                start();
+                batcher.submit();
             });
         }
+    }
+
+    fn submit(self: &Arc<Self>) {
+        let batcher = Arc::clone(self);
+        self.lane.submit(move || batcher.run());
     }
 
     /// On a compute thread.
@@ -123,8 +137,7 @@ impl Batcher {
         drop(gathered);
         if more {
             // They have waited for long enough.
-            let batcher = Arc::clone(self);
-            self.lane.submit(move || batcher.run());
+            self.submit();
         }
         if calls.len() > 1 {
             match self.together(&calls) {
@@ -137,7 +150,7 @@ impl Batcher {
                     return;
                 }
                 // One call's values must not fail the others.
-                Err(error) => warn!(%error, "batch failed; each call is computed alone"),
+                Err(error) => debug!(%error, "batch failed; each call is computed alone"),
             }
         }
         for Call { inputs, answer } in calls {
@@ -172,10 +185,17 @@ impl Batcher {
 }
 
 impl Gathered {
-    /// Whether a batch has to be scheduled for it.
-    fn add(&mut self, call: Call) -> bool {
+    fn add(&mut self, call: Call, full: usize) -> Added {
+        let before: usize = self.calls.iter().map(Call::rows).sum();
+        let after = before + call.rows();
         self.calls.push_back(call);
-        !std::mem::replace(&mut self.scheduled, true)
+        if !std::mem::replace(&mut self.scheduled, true) {
+            Added::First
+        } else if before < full && after >= full {
+            Added::Full
+        } else {
+            Added::Other
+        }
     }
 
     /// The oldest calls that fit together, up to `most` rows; one that is larger goes alone.
@@ -326,6 +346,10 @@ mod tests {
 
     /// A batcher of up to 8 rows, its one compute thread busy until it is released.
     fn setup() -> Setup {
+        setup_with(Duration::ZERO)
+    }
+
+    fn setup_with(max_queue_delay: Duration) -> Setup {
         let threads = ComputeThreads::start(1).unwrap();
         let (release, released) = mpsc::channel();
         let (sender, rows) = mpsc::channel();
@@ -333,7 +357,7 @@ mod tests {
         let graph = Arc::new(LoadedGraph::new(Arc::new(graph)));
         let lane = threads.lane();
         lane.submit(move || released.recv().unwrap());
-        let settings = Batching { max_batch_size: 8, max_queue_delay: Duration::ZERO };
+        let settings = Batching { max_batch_size: 8, max_queue_delay };
         Setup { batcher: Batcher::new(graph, lane, settings), release, rows, _threads: threads }
     }
 
@@ -365,6 +389,15 @@ mod tests {
         }
         // 1 2 1 2 1 make 7, and 2 more would be too many.
         assert_eq!(setup.rows.try_iter().collect::<Vec<_>>(), [7, 8]);
+    }
+
+    #[tokio::test]
+    async fn a_full_batch_does_not_wait_for_more() {
+        // Far longer than any test may take.
+        let setup = setup_with(Duration::from_secs(100_000));
+        let inputs = [tensor(3, 1, 0), tensor(4, 1, 0), tensor(1, 1, 0)];
+        assert!(together(&setup, &inputs).await.iter().all(Result::is_ok));
+        assert_eq!(setup.rows.try_iter().collect::<Vec<_>>(), [8]);
     }
 
     #[tokio::test]
@@ -405,15 +438,16 @@ mod tests {
             max_queue_delay: Duration::from_millis(milliseconds),
         };
         let (free, fixed) = (infos(None), infos(Some(1)));
-        assert_eq!(settings(8, 1).check(&free, &free), Ok(()));
-        for (settings, inputs, outputs, part) in [
-            (settings(1, 0), &free, &free, "max_batch_size must be at least 2"),
-            (settings(2, 1001), &free, &free, "max_queue_delay must be at most"),
-            (settings(2, 0), &fixed, &free, "that of `x` is fixed"),
-            (settings(2, 0), &free, &fixed, "that of `x` is fixed"),
-            (settings(2, 0), &vec![], &free, "needs an input"),
+        assert_eq!(settings(8, 1).check(), Ok(()));
+        assert!(settings(1, 0).check().unwrap_err().contains("at least 2"));
+        assert!(settings(2, 1001).check().unwrap_err().contains("at most \"1s\""));
+        assert_eq!(Batching::check_graph(&free, &free), Ok(()));
+        for (inputs, outputs, part) in [
+            (&fixed, &free, "that of `x` is fixed"),
+            (&free, &fixed, "that of `x` is fixed"),
+            (&vec![], &free, "needs an input"),
         ] {
-            let error = settings.check(inputs, outputs).unwrap_err();
+            let error = Batching::check_graph(inputs, outputs).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
     }

@@ -38,12 +38,16 @@ pub struct LoadedGraph {
     /// of an `f32`. Infinite until it is measured. By the byte, as one request may bring one row
     /// and the next one thousands.
     pace: AtomicU32,
+    /// The least an inference took, in nanoseconds, of whatever size: the bits of an `f32`. Nothing
+    /// takes less, however few its bytes.
+    least: AtomicU32,
 }
 
 impl LoadedGraph {
     #[must_use]
     pub fn new(graph: Arc<dyn Graph>) -> Self {
-        Self { graph, pace: AtomicU32::new(f32::INFINITY.to_bits()) }
+        let unknown = || AtomicU32::new(f32::INFINITY.to_bits());
+        Self { graph, pace: unknown(), least: unknown() }
     }
 
     #[must_use]
@@ -78,8 +82,8 @@ impl LoadedGraph {
             Placement::Inline => true,
             Placement::ComputeThread => false,
             Placement::Auto => {
-                f32::from_bits(self.pace.load(Ordering::Relaxed)) * size(inputs)
-                    <= INLINE_NANOSECONDS
+                let of = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
+                (of(&self.pace) * size(inputs)).max(of(&self.least)) <= INLINE_NANOSECONDS
             }
         }
     }
@@ -96,9 +100,12 @@ impl LoadedGraph {
             )));
         }
         // Two threads may overwrite each other's mean: either is good enough.
-        let mean = f32::from_bits(self.pace.load(Ordering::Relaxed));
-        let mean = next_mean(mean, start.elapsed().as_secs_f32() * 1e9 / size);
+        let took = start.elapsed().as_secs_f32() * 1e9;
+        let mean = next_mean(f32::from_bits(self.pace.load(Ordering::Relaxed)), took / size);
         self.pace.store(mean.to_bits(), Ordering::Relaxed);
+        if took < f32::from_bits(self.least.load(Ordering::Relaxed)) {
+            self.least.store(took.to_bits(), Ordering::Relaxed);
+        }
         Ok(outputs)
     }
 }
@@ -218,6 +225,15 @@ mod tests {
         graph.warm_up();
         assert!(!graph.is_inline(&bytes(4), Placement::Auto));
         assert!(graph.is_inline(&bytes(4), Placement::Inline));
+    }
+
+    #[test]
+    fn large_inputs_do_not_make_small_ones_look_free() {
+        let graph = loaded(None, Duration::from_millis(2));
+        for _ in 0..20 {
+            graph.run(bytes(1 << 20)).unwrap();
+        }
+        assert!(!graph.is_inline(&bytes(4), Placement::Auto));
     }
 
     #[test]

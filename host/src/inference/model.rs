@@ -6,7 +6,7 @@ use std::time::Instant;
 use spinfer_backend::{Error as BackendError, Tensor};
 use tokio::time::timeout_at;
 
-use super::batch::Batcher;
+use super::batch::{Batcher, Batching};
 use super::compute::Lane;
 use super::graph::{LoadedGraph, Placement};
 use super::mounts::Settings;
@@ -31,7 +31,7 @@ impl Model {
         let batcher = match settings.batching {
             None => None,
             Some(batching) => {
-                let checked = batching.check(graph.inputs(), graph.outputs());
+                let checked = Batching::check_graph(graph.inputs(), graph.outputs());
                 checked.map_err(|e| BackendError::InvalidArgument(format!("model.toml: {e}")))?;
                 Some(Batcher::new(Arc::clone(&graph), lane.clone(), batching))
             }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -68,6 +68,17 @@ pub(super) struct Settings {
     pub(super) batching: Option<Batching>,
 }
 
+impl Settings {
+    fn check(&self) -> Result<()> {
+        let Some(batching) = &self.batching else { return Ok(()) };
+        ensure!(
+            self.placement == Placement::Auto,
+            "a batched model runs on compute threads: remove `placement` or `[batching]`"
+        );
+        batching.check().map_err(anyhow::Error::msg)
+    }
+}
+
 /// Reads a model folder's graph and its settings, and verifies it against `model.toml`, where there
 /// is one.
 pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)> {
@@ -86,6 +97,7 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
     };
     let settings: Settings =
         toml::from_str(&text).with_context(|| signature.display().to_string())?;
+    settings.check().with_context(|| signature.display().to_string())?;
     let actual = hex(&digest);
     match &settings.sha256 {
         Some(declared) if !declared.eq_ignore_ascii_case(&actual) => bail!(
@@ -171,10 +183,9 @@ mod tests {
         };
         let settings = read("name = 'm'").unwrap();
         assert_eq!((settings.placement, settings.batching), (Placement::Auto, None));
-        let text =
-            "placement = 'compute-thread'\n[batching]\nmax_batch_size = 8\nmax_queue_delay = '2ms'";
-        let settings = read(text).unwrap();
+        let settings = read("placement = 'compute-thread'").unwrap();
         assert_eq!(settings.placement, Placement::ComputeThread);
+        let settings = read("[batching]\nmax_batch_size = 8\nmax_queue_delay = '2ms'").unwrap();
         let max_queue_delay = std::time::Duration::from_millis(2);
         assert_eq!(settings.batching, Some(Batching { max_batch_size: 8, max_queue_delay }));
         for (text, part) in [
@@ -182,6 +193,8 @@ mod tests {
             ("[batching]", "max_batch_size"),
             ("[batching]\nmax_batch_size = 8\nmax_queue_delay = 'soon'", "\"30s\""),
             ("[batching]\nsize = 8", "size"),
+            ("[batching]\nmax_batch_size = 1", "at least 2"),
+            ("placement = 'inline'\n[batching]\nmax_batch_size = 8", "remove `placement`"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(part) && error.contains("model.toml"), "{error}");
