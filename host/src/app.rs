@@ -17,10 +17,19 @@ use crate::request::{LIVE, READY};
 use crate::reuse::{Reuse, ReuseConfig};
 use crate::route::{Pattern, Router};
 
+/// Instances of all components together, unless the manifest says otherwise. They cost nothing
+/// before they are used, but for 5 kB each that the pool keeps of them.
+const INSTANCES: usize = 2000;
+/// Each is 4 GiB of addresses and some guard, of the 128 TiB a process has, and some of the memory
+/// maps.
+const INSTANCES_MOST: usize = 4000;
+
 #[derive(Debug)]
 pub struct App {
     pub name: String,
     pub routes: Vec<Route>,
+    /// Instances of all components together.
+    pub instances: usize,
     pub components: IndexMap<String, ComponentSpec>,
 }
 
@@ -60,9 +69,17 @@ impl App {
         let mut problems = Problems(Vec::new());
         let routes = routes(manifest, &mut problems);
         let mut defaults = Settings::default();
+        let mut instances = INSTANCES;
         if let Some(tool) = &manifest.application.tool.spinfer {
             let key = "application.tool.spinfer";
             defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
+            if let Some(count) = tool.instances {
+                if !(1..=INSTANCES_MOST).contains(&count) {
+                    let problem = format!("must be between 1 and {INSTANCES_MOST}");
+                    problems.add(format!("{key}.instances"), problem);
+                }
+                instances = count;
+            }
         }
         check_variables(manifest, &mut problems);
         let components = manifest
@@ -73,7 +90,10 @@ impl App {
             })
             .collect();
         match problems.0.as_slice() {
-            [] => Ok(Self { name: manifest.application.name.clone(), routes, components }),
+            [] => {
+                let name = manifest.application.name.clone();
+                Ok(Self { name, routes, instances, components })
+            }
             problems => Err(anyhow!(problems.join("\n"))),
         }
     }

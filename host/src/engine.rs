@@ -15,9 +15,6 @@ use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 
 /// How often a running guest looks whether it should yield or has to end.
 const EPOCH: Duration = Duration::from_millis(10);
-/// Instances of all components together: what the pool reserves address space for. 4 GiB and a
-/// guard each is a small part of the 128 TiB a process has.
-const INSTANCES_MOST: usize = 2000;
 /// Core modules of a component: its own, and a few adapters the toolchain links in.
 const CORE_INSTANCES_PER_COMPONENT: usize = 8;
 
@@ -79,7 +76,7 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     // torn down.
     let spare = app.components.values().map(|component| component.reuse.spare).sum::<usize>();
     let instances = limits().map(|l| l.instances * 3).sum::<usize>() + spare;
-    let instances = instances.clamp(1, INSTANCES_MOST);
+    let instances = instances.clamp(1, app.instances);
     let count = u32::try_from(instances).unwrap_or(u32::MAX);
     let core = u32::try_from(instances * CORE_INSTANCES_PER_COMPONENT).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::default();

@@ -51,6 +51,8 @@ pub struct Tools<T> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationTool {
+    /// Instances of all components together.
+    pub instances: Option<usize>,
     #[serde(default)]
     pub limits: LimitsConfig,
     #[serde(default)]

@@ -99,6 +99,22 @@ fn a_trap_or_a_missed_deadline_leaves_nothing_behind() {
     }
 }
 
+#[test]
+fn idle_instances_give_way_to_one_that_is_needed() {
+    let settings = "tool.spinfer.limits.idle = \"1h\"";
+    let manifest = (0..5).fold(Manifest::default(), |manifest, n| {
+        manifest.with(&format!("/{n}/..."), &format!("c{n}"), "probe", settings)
+    });
+    let spinfer = Spinfer::up(&manifest.with_settings("tool.spinfer.instances = 2"));
+    for _ in 0..3 {
+        for n in 0..5 {
+            let answer = spinfer.get(&format!("/{n}/"));
+            assert_eq!(answer.status, 404, "{}", answer.text());
+        }
+    }
+    spinfer.wait_for_log("idle instances gave way");
+}
+
 /// A client that hangs up does not free its place in the queue for another, as long as the guest
 /// is at work for it.
 #[test]

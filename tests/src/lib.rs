@@ -44,6 +44,12 @@ impl Manifest {
         self
     }
 
+    /// `settings` of the whole application.
+    #[must_use]
+    pub fn with_settings(self, settings: &str) -> Self {
+        Self(self.0.replacen("name = \"test\"\n", &format!("name = \"test\"\n{settings}\n"), 1))
+    }
+
     /// The iris classifier in `version`, at its own routes, under `more` settings.
     #[must_use]
     pub fn with_iris(self, component: &str, version: u32, route: &str, more: &str) -> Self {

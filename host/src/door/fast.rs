@@ -11,7 +11,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use tokio::time::timeout_at;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use wasmtime::Store;
 
 use super::{invalid_answer, late};
@@ -66,7 +66,9 @@ impl Doors {
     fn make_room(&self) -> usize {
         let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let idle = doors.iter().filter_map(Weak::upgrade);
-        idle.map(|door| std::mem::take(&mut *door.idle()).len()).sum()
+        let instances = idle.map(|door| std::mem::take(&mut *door.idle()).len()).sum();
+        info!(instances, "idle instances gave way to one that is needed");
+        instances
     }
 }
 
