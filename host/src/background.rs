@@ -105,9 +105,9 @@ impl Lane {
         }
         let lane = self.clone();
         let rest = self.runtime.spawn(async move {
-            let (result, longest) = lane.in_turns(call).await;
+            let (result, computed) = lane.in_turns(call).await;
             // Of one that was moved this is only the rest.
-            if long && longest <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
+            if long && computed <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
                 lane.suspect.store(true, Ordering::Relaxed);
             }
             result
@@ -120,22 +120,22 @@ impl Lane {
         self.runtime.spawn(work);
     }
 
-    /// The result, and the longest the call computed without a pause. It gives up its turn at each.
+    /// The result, and how long the call computed, pauses left out: it gives up its turn at each.
     async fn in_turns<T>(&self, mut call: Pin<Box<impl Future<Output = T>>>) -> (T, Duration) {
-        let mut longest = Duration::ZERO;
+        let mut computed = Duration::ZERO;
         loop {
             // Never closed.
             let turn = self.at_a_time.acquire().await;
             let polled = poll_fn(|cx| {
                 let start = processor_time();
                 let polled = call.as_mut().poll(cx);
-                longest = longest.max(processor_time().saturating_sub(start));
+                computed += processor_time().saturating_sub(start);
                 Poll::Ready(polled)
             })
             .await;
             drop(turn);
             if let Poll::Ready(result) = polled {
-                return (result, longest);
+                return (result, computed);
             }
             // Until what the call waits for wakes this task.
             let mut asleep = false;
