@@ -21,6 +21,9 @@ const ROUNDS: usize = 3;
 /// Resident memory of the last third of the rounds, over that of the first: allocators move it by
 /// some per cent. A kilobyte left behind by each request is over it within twenty rounds.
 const GROWTH_MOST: f64 = 1.10;
+/// The same where there are only [`ROUNDS`], and one step of an allocator is seen: sixteen kilobytes
+/// left behind by each request are over it.
+const GROWTH_MOST_OF_FEW: f64 = 1.25;
 
 const FEW: &str = "tool.spinfer.limits.instances = 4\ntool.spinfer.limits.idle = \"100ms\"\n";
 /// Of a body that is too long for the fast door, and of one that is too long for any.
@@ -200,7 +203,8 @@ fn soak(mut more: impl FnMut(usize) -> bool) {
         memory.len() + WARM_UP,
         descriptors(process),
     );
-    assert!(last <= first * GROWTH_MOST, "resident memory grows: {memory:.1?} MiB");
+    let most = if memory.len() > ROUNDS { GROWTH_MOST } else { GROWTH_MOST_OF_FEW };
+    assert!(last <= first * most, "resident memory grows: {memory:.1?} MiB");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -147,6 +147,7 @@ impl HandlerState for Workers {
                 component: id.clone(),
                 reuse: reuse.clone(),
                 old: Instant::now() + reuse.age,
+                late: Arc::default(),
                 in_flight: Arc::default(),
                 _permit: permit,
             },
@@ -184,6 +185,8 @@ struct Worker {
     reuse: Reuse,
     /// When it is old enough.
     old: Instant,
+    /// Whether a request missed its deadline: what still runs here would hold up another.
+    late: Arc<AtomicBool>,
     in_flight: Arc<AtomicUsize>,
     _permit: OwnedSemaphorePermit,
 }
@@ -202,7 +205,8 @@ impl WorkerState for Worker {
     type RequestData = Entry;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
-        if total >= self.reuse.requests || (total > 0 && Instant::now() >= self.old) {
+        let old = total > 0 && Instant::now() >= self.old;
+        if total >= self.reuse.requests || old || self.late.load(Ordering::Relaxed) {
             ShouldAccept::Never
         } else if concurrent < self.reuse.concurrency {
             ShouldAccept::Yes
@@ -221,9 +225,12 @@ impl WorkerState for Worker {
         let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
         state.deadline = if others == 0 { deadline } else { state.deadline.max(deadline) };
         let in_flight = InFlight(Arc::clone(&self.in_flight));
+        let late = Arc::clone(&self.late);
         Box::pin(async move {
             let (_in_flight, _turn) = (in_flight, turn);
             sleep_until(deadline.into()).await;
+            // Before its turn is another's.
+            late.store(true, Ordering::Relaxed);
         })
     }
 
