@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use http::Response;
 use http::request::Parts;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
@@ -36,7 +36,7 @@ pub struct Service {
     /// `None` while its code is not loaded.
     doors: Mutex<Option<Arc<Doors>>>,
     /// As many as may serve at the same time.
-    turns: Arc<Semaphore>,
+    turns: Semaphore,
     waiting: AtomicUsize,
     usage: Usage,
 }
@@ -70,7 +70,7 @@ impl Service {
             bail!("it does not export the standard door (wasi:http)");
         }
         let service = Self {
-            turns: Arc::new(Semaphore::new(stores.spec().limits.instances)),
+            turns: Semaphore::new(stores.spec().limits.instances),
             stores: Arc::new(stores),
             code,
             background,
@@ -125,12 +125,12 @@ impl Service {
         body: RequestBody,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let turn = self.admit(deadline).await?;
+        let _turn = self.admit(deadline).await?;
         let mut visit = self.usage.enter();
         let doors = self.doors(deadline).await?;
         let response = match (body, &doors.fast, &doors.standard) {
             (RequestBody::Whole(body), Some(fast), _) => fast.invoke(head, body, deadline).await,
-            (body, _, Some(standard)) => standard.invoke(head, body, deadline, turn).await,
+            (body, _, Some(standard)) => standard.invoke(head, body, deadline).await,
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
         }?;
         if let Some(took) = visit.cold_start() {
@@ -145,8 +145,8 @@ impl Service {
     }
 
     /// Waits for a turn, if not too many wait already.
-    async fn admit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
+    async fn admit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        if let Ok(turn) = self.turns.try_acquire() {
             return Ok(turn);
         }
         let Limits { queue, instances, .. } = *self.limits();
@@ -155,7 +155,7 @@ impl Service {
             let component = self.spec().id.clone();
             return Err(Failure::QueueFull { component, queue, instances });
         }
-        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = timeout_at(deadline.into(), self.turns.acquire()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
     }
 

@@ -70,11 +70,9 @@ impl Door {
         head: Parts,
         body: RequestBody,
         deadline: Instant,
-        turn: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, Failure> {
         let (body, arrival) = body.into_wasi();
-        let entry = Entry { deadline, turn };
-        let handling = self.handler.handle(entry, Request::from_parts(head, body));
+        let handling = self.handler.handle(deadline, Request::from_parts(head, body));
         let answer = timeout_at(deadline.into(), handling).await;
         let limit = self.stores.spec().limits.request_body;
         if let Some(failure) = arrival.and_then(|arrival| arrival.failure(limit)) {
@@ -94,7 +92,7 @@ impl Door {
         }
         let component = self.stores.spec().id.clone();
         if let Some(InstantiationError { error, .. }) =
-            error.downcast_ref::<InstantiationError<Entry>>()
+            error.downcast_ref::<InstantiationError<Instant>>()
         {
             if is_full(error) {
                 return Failure::NoRoom;
@@ -105,13 +103,6 @@ impl Door {
         warn!(component, error = format!("{error:#}"), "failed");
         Failure::Trap { component }
     }
-}
-
-/// A request on its way to an instance. Its turn lasts until the guest is done with it, whether or
-/// not the client still waits.
-struct Entry {
-    deadline: Instant,
-    turn: OwnedSemaphorePermit,
 }
 
 /// What `ProxyHandler` asks about the component's instances.
@@ -202,7 +193,7 @@ impl Drop for InFlight {
 
 impl WorkerState for Worker {
     type StoreData = InstanceState;
-    type RequestData = Entry;
+    type RequestData = Instant;
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
         let old = total > 0 && Instant::now() >= self.old;
@@ -218,7 +209,7 @@ impl WorkerState for Worker {
     fn on_request_start(
         &self,
         mut store: StoreContextMut<'_, InstanceState>,
-        Entry { deadline, turn }: Entry,
+        deadline: Instant,
         _task: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + 'static + Send + Sync>> {
         let state = store.data_mut();
@@ -227,9 +218,8 @@ impl WorkerState for Worker {
         let in_flight = InFlight(Arc::clone(&self.in_flight));
         let late = Arc::clone(&self.late);
         Box::pin(async move {
-            let (_in_flight, _turn) = (in_flight, turn);
+            let _in_flight = in_flight;
             sleep_until(deadline.into()).await;
-            // Before its turn is another's.
             late.store(true, Ordering::Relaxed);
         })
     }
