@@ -288,13 +288,13 @@ impl Drop for Visit<'_> {
 
 /// One more, for as long as it lives.
 #[derive(Debug)]
-struct Counted<'a> {
+pub(crate) struct Counted<'a> {
     counter: &'a AtomicUsize,
     before: usize,
 }
 
 impl<'a> Counted<'a> {
-    fn new(counter: &'a AtomicUsize) -> Self {
+    pub(crate) fn new(counter: &'a AtomicUsize) -> Self {
         Self { counter, before: counter.fetch_add(1, Ordering::Relaxed) }
     }
 }

@@ -19,6 +19,7 @@ use crate::background::Lane;
 use crate::body::Body;
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
+use crate::service::Counted;
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -126,7 +127,7 @@ impl Door {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let _call = self.count_call();
+        let _call = Counted::new(&self.calls);
         let mut instance = match self.take_idle() {
             Some(instance) => instance,
             None => self.instantiate(deadline).await?,
@@ -274,17 +275,6 @@ impl Door {
         let component = self.stores.spec().id.clone();
         warn!(component, %error, "failed");
         Failure::Trap { component }
-    }
-
-    fn count_call(&self) -> impl Drop + use<'_> {
-        struct Call<'a>(&'a AtomicUsize);
-        impl Drop for Call<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        Call(&self.calls)
     }
 }
 
