@@ -26,6 +26,8 @@ use crate::inference::yield_to_others;
 
 /// What a call may compute where connections are polled, before it yields.
 const SLICE: Duration = Duration::from_millis(1);
+/// So many short steps one after another, some for each request, say that the next will be short.
+const SHORT_STEPS: usize = 100;
 
 /// The threads. They end with this.
 pub struct Background {
@@ -115,36 +117,75 @@ impl Lane {
         Aborting(rest).await.map_err(|e| Lost(e.to_string()))
     }
 
+    /// The same for work that goes on, with pauses: in the background while its steps are long, and
+    /// here again once they have been short for a while.
+    pub async fn attend<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Lost> {
+        let mut work = Box::pin(work);
+        loop {
+            let long = self.long.load(Ordering::Relaxed);
+            if !long && let Some(result) = self.begin(work.as_mut()).await {
+                return Ok(result);
+            }
+            let lane = self.clone();
+            let there = self.runtime.spawn(async move {
+                let result = lane.while_long(work.as_mut()).await;
+                (work, result)
+            });
+            let (back, result) = Aborting(there).await.map_err(|e| Lost(e.to_string()))?;
+            if let Some(result) = result {
+                return Ok(result);
+            }
+            self.long.store(false, Ordering::Relaxed);
+            self.suspect.store(true, Ordering::Relaxed);
+            work = back;
+        }
+    }
+
     /// Does what nobody waits for.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
 
-    /// The result, and how long the call computed, pauses left out: it gives up its turn at each.
+    /// The result, and how long the call computed, pauses left out.
     async fn in_turns<T>(&self, mut call: Pin<Box<impl Future<Output = T>>>) -> (T, Duration) {
         let mut computed = Duration::ZERO;
         loop {
-            // Never closed.
-            let turn = self.at_a_time.acquire().await;
-            let polled = poll_fn(|cx| {
-                let start = processor_time();
-                let polled = call.as_mut().poll(cx);
-                computed += processor_time().saturating_sub(start);
-                Poll::Ready(polled)
-            })
-            .await;
-            drop(turn);
+            let (polled, step) = self.turn(call.as_mut()).await;
+            computed += step;
             if let Poll::Ready(result) = polled {
                 return (result, computed);
             }
-            // Until what the call waits for wakes this task.
-            let mut asleep = false;
-            poll_fn(|_| match std::mem::replace(&mut asleep, true) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            })
-            .await;
+            until_woken().await;
         }
+    }
+
+    /// The result, unless its steps become short.
+    async fn while_long<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let mut short = 0;
+        while short < SHORT_STEPS {
+            let (polled, step) = self.turn(work.as_mut()).await;
+            if let Poll::Ready(result) = polled {
+                return Some(result);
+            }
+            short = if step <= SLICE { short + 1 } else { 0 };
+            until_woken().await;
+        }
+        None
+    }
+
+    /// One step, in its turn, and how long it computed.
+    async fn turn<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> (Poll<T>, Duration) {
+        // Never closed.
+        let _turn = self.at_a_time.acquire().await;
+        poll_fn(|cx| {
+            let start = processor_time();
+            let polled = call.as_mut().poll(cx);
+            Poll::Ready((polled, processor_time().saturating_sub(start)))
+        })
+        .await
     }
 
     /// The result, unless the call computes for too long.
@@ -169,6 +210,16 @@ impl Lane {
         })
         .await
     }
+}
+
+/// Until what the last step waits for wakes this task.
+async fn until_woken() {
+    let mut asleep = false;
+    poll_fn(|_| match std::mem::replace(&mut asleep, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
 }
 
 /// The processor time of this thread so far.
@@ -232,6 +283,34 @@ mod tests {
         assert_eq!(lane.run(call(SLICE * 2)).await.unwrap(), "guest");
         assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), "guest", "expected to be long");
         assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here, "short again");
+    }
+
+    #[tokio::test]
+    async fn work_goes_to_the_background_while_it_is_long_and_comes_back() {
+        let (_background, lane) = lane();
+        let here = thread::current().name().unwrap().to_owned();
+        let (threads, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let step = move |computes| {
+            compute(computes);
+            let _ = threads.send(thread::current().name().unwrap_or_default().to_owned());
+            tokio::task::yield_now()
+        };
+        let work = lane.attend(async move {
+            // Suspected, found out, moved.
+            for _ in 0..4 {
+                step(SLICE * 2).await;
+            }
+            for _ in 0..SHORT_STEPS + 2 {
+                step(Duration::ZERO).await;
+            }
+        });
+        work.await.unwrap();
+        let mut threads = Vec::new();
+        while let Some(thread) = seen.recv().await {
+            threads.push(thread);
+        }
+        threads.dedup();
+        assert_eq!(threads, [here.as_str(), "guest", here.as_str()]);
     }
 
     #[tokio::test]

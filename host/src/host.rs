@@ -61,7 +61,7 @@ impl Host {
         let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
-        let fast_doors = Arc::default();
+        let all_doors = Arc::default();
         let mut services = IndexMap::new();
         for (id, spec) in &app.components {
             let models = Models::new(Arc::clone(&registry), spec.mounts.clone());
@@ -69,7 +69,7 @@ impl Host {
             let (code, linked) = &codes[&spec.source];
             let lane = background.lane();
             let (code, linked, doors) =
-                (Arc::clone(code), Arc::clone(linked), Arc::clone(&fast_doors));
+                (Arc::clone(code), Arc::clone(linked), Arc::clone(&all_doors));
             let service = Service::new(code, linked, stores, lane, doors)
                 .with_context(|| format!("component `{id}`"))?;
             services.insert(id.clone(), Arc::new(service));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use http::Response;
 use http::request::Parts;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ use crate::app::ComponentSpec;
 use crate::background::Lane;
 use crate::body::{Body, RequestBody};
 use crate::code::{Code, Linked};
-use crate::door::{busy, fast, invalid_answer, late, standard};
+use crate::door::{Doors as AllDoors, GivesWay, busy, fast, invalid_answer, late, standard};
 use crate::error::Failure;
 use crate::inference::Error as LoadError;
 use crate::instance::Stores;
@@ -31,12 +31,12 @@ pub struct Service {
     stores: Arc<Stores>,
     code: Arc<Code>,
     background: Lane,
-    fast_doors: Arc<fast::Doors>,
+    all_doors: Arc<AllDoors>,
     exports_fast: bool,
     /// `None` while its code is not loaded.
     doors: Mutex<Option<Arc<Doors>>>,
     /// As many as may serve at the same time.
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     waiting: AtomicUsize,
     usage: Usage,
 }
@@ -45,7 +45,7 @@ pub struct Service {
 #[derive(Debug)]
 struct Doors {
     fast: Option<Arc<fast::Door>>,
-    standard: Option<standard::Door>,
+    standard: Option<Arc<standard::Door>>,
     /// Shared by all who serve the same component file.
     _linked: Arc<Linked>,
 }
@@ -57,7 +57,7 @@ impl Service {
         linked: Arc<Linked>,
         stores: Stores,
         background: Lane,
-        fast_doors: Arc<fast::Doors>,
+        all_doors: Arc<AllDoors>,
     ) -> Result<Self> {
         let fast = linked.fast.is_some();
         let exports_fast = match stores.spec().door {
@@ -70,11 +70,11 @@ impl Service {
             bail!("it does not export the standard door (wasi:http)");
         }
         let service = Self {
-            turns: Semaphore::new(stores.spec().limits.instances),
+            turns: Arc::new(Semaphore::new(stores.spec().limits.instances)),
             stores: Arc::new(stores),
             code,
             background,
-            fast_doors,
+            all_doors,
             exports_fast,
             doors: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -125,12 +125,12 @@ impl Service {
         body: RequestBody,
         deadline: Instant,
     ) -> Result<Response<Body>, Failure> {
-        let _turn = self.admit(deadline).await?;
+        let turn = self.admit(deadline).await?;
         let mut visit = self.usage.enter();
         let doors = self.doors(deadline).await?;
         let response = match (body, &doors.fast, &doors.standard) {
             (RequestBody::Whole(body), Some(fast), _) => fast.invoke(head, body, deadline).await,
-            (body, _, Some(standard)) => standard.invoke(head, body, deadline).await,
+            (body, _, Some(standard)) => standard.invoke(head, body, deadline, turn).await,
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
         }?;
         if let Some(took) = visit.cold_start() {
@@ -145,8 +145,8 @@ impl Service {
     }
 
     /// Waits for a turn, if not too many wait already.
-    async fn admit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
-        if let Ok(turn) = self.turns.try_acquire() {
+    async fn admit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
             return Ok(turn);
         }
         let Limits { queue, instances, .. } = *self.limits();
@@ -155,7 +155,7 @@ impl Service {
             let component = self.spec().id.clone();
             return Err(Failure::QueueFull { component, queue, instances });
         }
-        let turn = timeout_at(deadline.into(), self.turns.acquire()).await;
+        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned()).await;
         turn.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
     }
 
@@ -180,12 +180,12 @@ impl Service {
         let mut doors = self.open_doors();
         let open = doors.get_or_insert_with(|| {
             let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
-            let background = self.background.clone();
-            let door = |pre| fast::Door::new(pre, &self.stores, background, &self.fast_doors);
             let standard = linked.standard.as_ref();
+            let (stores, all) = (&self.stores, &self.all_doors);
+            let lane = || self.background.clone();
             Arc::new(Doors {
-                fast: fast.map(door),
-                standard: standard.map(|pre| standard::Door::new(pre, &self.stores)),
+                fast: fast.map(|pre| fast::Door::new(pre, stores, lane(), all)),
+                standard: standard.map(|pre| standard::Door::new(pre, stores, lane(), all)),
                 _linked: linked,
             })
         });
@@ -199,10 +199,7 @@ impl Service {
     /// Drops what had nothing to do for long enough.
     pub fn drop_idle(&self, now: Instant) {
         let ComponentSpec { id, limits: Limits { idle, .. }, .. } = self.spec();
-        let doors = self.open_doors().clone();
-        let instances =
-            doors.as_ref().and_then(|d| d.fast.as_ref()).map_or(0, |f| f.drop_idle(now));
-        drop(doors);
+        let instances = self.drop_idle_instances(now);
         if instances > 0 {
             info!(component = id, instances, "idle instances dropped");
         }
@@ -219,6 +216,14 @@ impl Service {
         if unused >= *idle * 3 && self.open_doors().take().is_some() {
             info!(component = id, "idle code dropped");
         }
+    }
+
+    fn drop_idle_instances(&self, now: Instant) -> usize {
+        let Some(since) = now.checked_sub(self.limits().idle) else { return 0 };
+        let Some(doors) = self.open_doors().clone() else { return 0 };
+        let fast = doors.fast.iter().map(|door| door.drop_idle(since).instances);
+        let standard = doors.standard.iter().map(|door| door.drop_idle(since).instances);
+        fast.chain(standard).sum()
     }
 }
 

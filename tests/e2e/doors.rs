@@ -1,5 +1,7 @@
 //! Both doors of every example component give the same answer to the same request.
 
+use std::io::{Read, Write};
+
 use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer};
 
 /// Requests to a model component: good ones, bad ones, odd ones.
@@ -100,6 +102,36 @@ fn a_body_too_long_for_the_fast_door_is_streamed() {
     assert!(over.error().contains("limit of 1048576 bytes"), "{}", over.error());
     let over = super::http::chunked(&spinfer, "/echo", &vec![0; 3 << 20]);
     assert!(over.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&over[..100]));
+}
+
+/// While one request waits for its body, its instance serves another, if it may.
+#[test]
+fn an_instance_serves_as_many_at_a_time_as_reuse_says() {
+    for concurrency in [1, 2] {
+        let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {concurrency}\n");
+        let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
+        // The guest may ask for the body just before it waits for it: then they do not.
+        let met = (0..10).any(|_| meet(&Spinfer::up(&manifest)));
+        assert_eq!(met, concurrency > 1, "{concurrency} at a time");
+    }
+}
+
+/// Whether the first two requests, at a time, meet in one instance.
+fn meet(spinfer: &Spinfer) -> bool {
+    let mut waiting = spinfer.connect();
+    let head = b"POST /count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 expect: 100-continue\r\ncontent-length: 1\r\n\r\n";
+    waiting.write_all(head).unwrap();
+    // The guest asks for the body.
+    let mut interim = [0; 25];
+    waiting.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let between = spinfer.post("/count", "x").text();
+    waiting.write_all(b"x").unwrap();
+    let mut answer = Vec::new();
+    waiting.read_to_end(&mut answer).unwrap();
+    assert_eq!(between, "1");
+    super::http::ends_with(&answer, b"2")
 }
 
 #[test]

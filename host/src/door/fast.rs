@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,10 +11,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use tokio::time::timeout_at;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 use wasmtime::Store;
 
-use super::{invalid_answer, late};
+use super::{Doors, GivesWay, Leaving, invalid_answer, late};
 use crate::background::Lane;
 use crate::body::Body;
 use crate::error::Failure;
@@ -50,28 +50,6 @@ const HOST_HEADERS: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
-
-/// Every fast door of the host. Instances of all components share one pool, and those that wait
-/// for a request give way to one that is needed.
-#[derive(Debug, Default)]
-pub struct Doors(Mutex<Vec<Weak<Door>>>);
-
-impl Doors {
-    fn add(&self, door: &Arc<Door>) {
-        let mut doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        doors.retain(|door| door.strong_count() > 0);
-        doors.push(Arc::downgrade(door));
-    }
-
-    /// Drops every instance that is idle; how many.
-    fn make_room(&self) -> usize {
-        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let idle = doors.iter().filter_map(Weak::upgrade);
-        let instances = idle.map(|door| std::mem::take(&mut *door.idle()).len()).sum();
-        info!(instances, "idle instances gave way to one that is needed");
-        instances
-    }
-}
 
 /// A component's instances behind the fast door, each serving one request at a time.
 pub struct Door {
@@ -149,7 +127,7 @@ impl Door {
     async fn instantiate(&self, deadline: Instant) -> Result<Instance, Failure> {
         let making = async {
             match self.make(deadline).await {
-                Err(error) if is_full(&error) && self.doors.make_room() > 0 => {
+                Err(error) if is_full(&error) && self.doors.make_room().await > 0 => {
                     self.make(deadline).await
                 }
                 made => made,
@@ -261,20 +239,20 @@ impl Door {
         });
     }
 
-    /// Drops instances that had nothing to do for the component's idle time; how many.
-    pub fn drop_idle(&self, now: Instant) -> usize {
-        let limit = self.stores.spec().limits.idle;
-        let mut idle = self.idle();
-        let old = idle.partition_point(|i| now.saturating_duration_since(i.idle_since) >= limit);
-        let dropped: Vec<Instance> = idle.drain(..old).collect();
-        drop(idle);
-        dropped.len()
-    }
-
     fn failed(&self, error: fmt::Arguments<'_>) -> Failure {
         let component = self.stores.spec().id.clone();
         warn!(component, %error, "failed");
         Failure::Trap { component }
+    }
+}
+
+impl GivesWay for Door {
+    fn drop_idle(&self, since: Instant) -> Leaving {
+        let mut idle = self.idle();
+        let old = idle.partition_point(|instance| instance.idle_since <= since);
+        let dropped: Vec<Instance> = idle.drain(..old).collect();
+        drop(idle);
+        Leaving::gone(dropped.len())
     }
 }
 

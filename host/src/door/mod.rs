@@ -5,7 +5,13 @@
 pub mod fast;
 pub mod standard;
 
-use tracing::warn;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tracing::{info, warn};
 
 use crate::app::ComponentSpec;
 use crate::error::Failure;
@@ -28,4 +34,56 @@ pub fn late(spec: &ComponentSpec) -> Failure {
 pub fn invalid_answer(spec: &ComponentSpec, problem: String) -> Failure {
     warn!(component = spec.id, problem, "invalid answer");
     Failure::InvalidAnswer { component: spec.id.clone(), problem }
+}
+
+/// Has instances that wait for a request.
+pub trait GivesWay: fmt::Debug + Send + Sync {
+    /// Drops those that have waited since `since` or longer.
+    fn drop_idle(&self, since: Instant) -> Leaving;
+}
+
+/// Instances that are gone, or about to be.
+#[derive(Debug)]
+pub struct Leaving {
+    pub instances: usize,
+    /// Closed when they all are gone.
+    workers: Option<mpsc::Receiver<Infallible>>,
+}
+
+impl Leaving {
+    fn gone(instances: usize) -> Self {
+        Self { instances, workers: None }
+    }
+
+    fn workers(instances: usize, workers: mpsc::Receiver<Infallible>) -> Self {
+        Self { instances, workers: Some(workers) }
+    }
+}
+
+/// Every door of the host. Instances of all components share one pool, and those that wait for a
+/// request give way to one that is needed.
+#[derive(Debug, Default)]
+pub struct Doors(Mutex<Vec<Weak<dyn GivesWay>>>);
+
+impl Doors {
+    fn add<D: GivesWay + 'static>(&self, door: &Arc<D>) {
+        let mut doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.retain(|door| door.strong_count() > 0);
+        let door: Weak<D> = Arc::downgrade(door);
+        doors.push(door);
+    }
+
+    /// Drops every instance that is idle; how many, once they are gone.
+    async fn make_room(&self) -> usize {
+        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = Instant::now();
+        let leaving: Vec<_> =
+            doors.iter().filter_map(Weak::upgrade).map(|door| door.drop_idle(now)).collect();
+        let instances = leaving.iter().map(|leaving| leaving.instances).sum();
+        for mut workers in leaving.into_iter().filter_map(|leaving| leaving.workers) {
+            workers.recv().await;
+        }
+        info!(instances, "idle instances gave way to one that is needed");
+        instances
+    }
 }

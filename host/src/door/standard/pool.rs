@@ -1,0 +1,368 @@
+//! Who serves which request: requests that wait, workers that are open for one, and how many
+//! workers there may be. Knows nothing of WebAssembly.
+//!
+//! A request waits until a worker takes it, and is never handed over: a worker that was called may
+//! find its guest computing. Then another one is called, or started, and whoever comes first takes
+//! what waits longest.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Context;
+use std::time::Instant;
+
+use futures::task::AtomicWaker;
+use tokio::sync::mpsc;
+
+use crate::door::Leaving;
+
+/// A component's requests, of type `J`, and workers.
+pub(super) struct Pool<J> {
+    places: usize,
+    start: Box<dyn Fn(Place<J>) + Send + Sync>,
+    state: Mutex<State<J>>,
+}
+
+struct State<J> {
+    waiting: VecDeque<(u64, J)>,
+    next_id: u64,
+    /// The last used on top, so that the rest grow old and are dropped.
+    open: Vec<Open>,
+    taken: usize,
+    closed: bool,
+}
+
+/// A worker that could take a request.
+struct Open {
+    seat: Arc<Seat>,
+    /// `None` if it has others.
+    idle_since: Option<Instant>,
+}
+
+/// How a worker is reached.
+#[derive(Default)]
+struct Seat {
+    waker: AtomicWaker,
+    /// Whether a request waits for it. Changed only under the pool's lock.
+    called: AtomicBool,
+    /// Set if it has to leave. It is gone when this is.
+    leave: OnceLock<mpsc::Sender<Infallible>>,
+}
+
+impl<J> fmt::Debug for Pool<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+impl<J> Pool<J> {
+    /// For up to `places` workers, each begun by `start`.
+    pub(super) fn new(
+        places: usize,
+        start: impl Fn(Place<J>) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let state = State {
+            waiting: VecDeque::new(),
+            next_id: 0,
+            open: Vec::new(),
+            taken: 0,
+            closed: false,
+        };
+        Arc::new(Self { places, start: Box::new(start), state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<J>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `job` wait for a worker, for as long as the ticket lives.
+    pub(super) fn submit(self: &Arc<Self>, job: J) -> Ticket<J> {
+        let mut state = self.state();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.waiting.push_back((id, job));
+        self.call(state);
+        Ticket { pool: Arc::clone(self), id }
+    }
+
+    /// Calls the worker that was used last, or starts one. If neither can be, whichever worker opens
+    /// or ends next looks by itself.
+    fn call(self: &Arc<Self>, mut state: MutexGuard<'_, State<J>>) {
+        if let Some(Open { seat, .. }) = state.open.pop() {
+            seat.called.store(true, Ordering::Relaxed);
+            drop(state);
+            seat.waker.wake();
+        } else if state.taken < self.places {
+            state.taken += 1;
+            drop(state);
+            (self.start)(Place { pool: Arc::clone(self), seat: Arc::default() });
+        }
+    }
+
+    /// Sends away the workers that have been idle since `since` or longer.
+    pub(super) fn drop_idle(&self, since: Instant) -> Leaving {
+        let (leave, leaving) = mpsc::channel(1);
+        let mut state = self.state();
+        let idle = |open: &mut Open| open.idle_since.is_some_and(|idle| idle <= since);
+        let sent: Vec<Open> = state.open.extract_if(.., idle).collect();
+        drop(state);
+        for Open { seat, .. } in &sent {
+            // It has been told already if this fails.
+            let _ = seat.leave.set(leave.clone());
+            seat.waker.wake();
+        }
+        Leaving::workers(sent.len(), leaving)
+    }
+
+    /// Sends away every worker, as soon as it has nothing more to do.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        let open = std::mem::take(&mut state.open);
+        drop(state);
+        open.iter().for_each(|open| open.seat.waker.wake());
+    }
+}
+
+/// A request's place among those that wait.
+pub(super) struct Ticket<J> {
+    pool: Arc<Pool<J>>,
+    id: u64,
+}
+
+impl<J> Ticket<J> {
+    /// The request, if no worker has taken it.
+    pub(super) fn withdraw(&self) -> Option<J> {
+        let mut state = self.pool.state();
+        let position = state.waiting.iter().position(|(id, _)| *id == self.id)?;
+        state.waiting.remove(position).map(|(_, job)| job)
+    }
+}
+
+impl<J> Drop for Ticket<J> {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+/// What a worker is to do.
+pub(super) enum Next<J> {
+    Serve(J),
+    /// Nothing, until it is woken.
+    Wait,
+    Leave,
+}
+
+/// A worker's right to be.
+pub(super) struct Place<J> {
+    pool: Arc<Pool<J>>,
+    seat: Arc<Seat>,
+}
+
+impl<J> Place<J> {
+    /// What is next for a worker that could, or could not, take a request.
+    pub(super) fn poll_next(
+        &self,
+        cx: &Context<'_>,
+        open: bool,
+        idle_since: Option<Instant>,
+    ) -> Next<J> {
+        self.seat.waker.register(cx.waker());
+        let mut state = self.pool.state();
+        let called = self.stand_up(&mut state);
+        if self.seat.leave.get().is_some() || state.closed {
+            self.pass_on(called, state);
+            return Next::Leave;
+        }
+        if !open {
+            self.pass_on(called, state);
+            return Next::Wait;
+        }
+        if let Some((_, job)) = state.waiting.pop_front() {
+            return Next::Serve(job);
+        }
+        state.open.push(Open { seat: Arc::clone(&self.seat), idle_since });
+        Next::Wait
+    }
+
+    /// What waits longest.
+    pub(super) fn take(&self) -> Option<J> {
+        self.pool.state().waiting.pop_front().map(|(_, job)| job)
+    }
+
+    /// Nobody is to count on this worker until it asks what is next.
+    pub(super) fn step_aside(&self) {
+        let mut state = self.pool.state();
+        let called = self.stand_up(&mut state);
+        self.pass_on(called, state);
+    }
+
+    /// Whether it was called since it was last open.
+    fn stand_up(&self, state: &mut State<J>) -> bool {
+        if let Some(at) = state.open.iter().rposition(|open| Arc::ptr_eq(&open.seat, &self.seat)) {
+            state.open.remove(at);
+        }
+        self.seat.called.swap(false, Ordering::Relaxed)
+    }
+
+    fn pass_on(&self, called: bool, state: MutexGuard<'_, State<J>>) {
+        if called && !state.waiting.is_empty() {
+            self.pool.call(state);
+        }
+    }
+}
+
+impl<J> Drop for Place<J> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        self.stand_up(&mut state);
+        state.taken -= 1;
+        self.pass_on(true, state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    type Places = Arc<Mutex<Vec<Place<u32>>>>;
+
+    fn pool(places: usize) -> (Arc<Pool<u32>>, Places) {
+        let started = Places::default();
+        let pool = Pool::new(places, {
+            let started = Arc::clone(&started);
+            move |place| started.lock().unwrap().push(place)
+        });
+        (pool, started)
+    }
+
+    fn take<const N: usize>(started: &Places) -> [Place<u32>; N] {
+        let places = std::mem::take(&mut *started.lock().unwrap());
+        <[_; N]>::try_from(places).unwrap_or_else(|places| panic!("{} are started", places.len()))
+    }
+
+    impl Place<u32> {
+        /// What a worker is given if it asks; open and idle if nothing.
+        fn ask(&self) -> Option<u32> {
+            match self.next(true) {
+                Next::Serve(job) => Some(job),
+                Next::Wait => None,
+                Next::Leave => panic!("sent away"),
+            }
+        }
+
+        fn next(&self, open: bool) -> Next<u32> {
+            self.poll_next(&Context::from_waker(Waker::noop()), open, Some(Instant::now()))
+        }
+
+        fn is_called(&self) -> bool {
+            self.seat.called.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_worker_is_started_for_each_request_while_there_are_places() {
+        let (pool, started) = pool(2);
+        let _tickets = [1, 2, 3].map(|job| pool.submit(job));
+        let [a, b] = take(&started);
+        assert_eq!((a.ask(), b.ask()), (Some(1), Some(2)), "in their order");
+        assert!(matches!(b.next(false), Next::Wait));
+        assert_eq!(a.ask(), Some(3), "the first that is free takes the third");
+        assert_eq!(started.lock().unwrap().len(), 0);
+        drop((a, b));
+        let _ticket = pool.submit(4);
+        assert_eq!(started.lock().unwrap().len(), 1, "places are given back");
+    }
+
+    #[test]
+    fn the_worker_used_last_is_called() {
+        let (pool, started) = pool(2);
+        let tickets = [1, 2].map(|job| pool.submit(job));
+        let [a, b] = take(&started);
+        assert_eq!((a.ask(), b.ask()), (Some(1), Some(2)));
+        assert_eq!((a.ask(), b.ask()), (None, None));
+        drop(tickets);
+        let _ticket = pool.submit(3);
+        assert!(b.is_called() && !a.is_called());
+        assert_eq!(b.ask(), Some(3));
+        assert!(!b.is_called());
+    }
+
+    #[test]
+    fn for_one_that_was_called_and_cannot_come_another_is_called() {
+        let (pool, started) = pool(2);
+        let _tickets = [1, 2].map(|job| pool.submit(job));
+        let [a, b] = take(&started);
+        assert_eq!((a.ask(), b.ask(), a.ask(), b.ask()), (Some(1), Some(2), None, None));
+        for cannot in [
+            |place: &Place<u32>| place.step_aside(),
+            |place: &Place<u32>| assert!(matches!(place.next(false), Next::Wait)),
+        ] {
+            let _ticket = pool.submit(3);
+            assert!(b.is_called());
+            cannot(&b);
+            assert!(a.is_called() && !b.is_called());
+            assert_eq!((a.ask(), a.ask(), b.ask()), (Some(3), None, None));
+        }
+        // One that ends makes room for a new one, which is started for what still waits.
+        let _ticket = pool.submit(4);
+        a.step_aside();
+        assert!(b.is_called());
+        drop(b);
+        let [c] = take(&started);
+        assert_eq!(c.ask(), Some(4));
+    }
+
+    #[test]
+    fn who_does_not_wait_any_more_is_not_served() {
+        let (pool, started) = pool(1);
+        let tickets = [1, 2, 3].map(|job| pool.submit(job));
+        let [first, second, third] = tickets;
+        drop(first);
+        assert_eq!(second.withdraw(), Some(2));
+        let place = started.lock().unwrap().pop().unwrap();
+        assert_eq!(place.ask(), Some(3));
+        assert_eq!(third.withdraw(), None, "it is being served");
+        assert_eq!(place.ask(), None);
+    }
+
+    #[test]
+    fn idle_workers_are_sent_away_and_known_to_be_gone() {
+        let (pool, started) = pool(3);
+        let _tickets = [1, 2, 3].map(|job| pool.submit(job));
+        let [old, busy, young] = take(&started);
+        assert_eq!((old.ask(), busy.ask(), young.ask()), (Some(1), Some(2), Some(3)));
+        assert_eq!(old.ask(), None);
+        let since = Instant::now();
+        while Instant::now() == since {}
+        assert_eq!(young.ask(), None);
+        // Busy, but it could take another.
+        let cx = Context::from_waker(Waker::noop());
+        assert!(matches!(busy.poll_next(&cx, true, None), Next::Wait));
+
+        let mut leaving = pool.drop_idle(since);
+        assert_eq!(leaving.instances, 1);
+        assert!(leaving.workers.as_mut().unwrap().recv().now_or_never().is_none());
+        assert!(matches!(old.next(true), Next::Leave));
+        drop(old);
+        assert!(leaving.workers.as_mut().unwrap().recv().now_or_never().is_some());
+        assert_eq!(pool.drop_idle(since).instances, 0);
+        assert_eq!(pool.drop_idle(Instant::now()).instances, 1, "the young one");
+    }
+
+    #[test]
+    fn after_closing_all_leave() {
+        let (pool, started) = pool(2);
+        let _tickets = [1, 2].map(|job| pool.submit(job));
+        let [a, b] = take(&started);
+        assert_eq!((a.ask(), a.ask(), b.ask()), (Some(1), Some(2), None));
+        pool.close();
+        assert!(matches!(a.next(true), Next::Leave) && matches!(b.next(true), Next::Leave));
+    }
+}
