@@ -22,7 +22,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::inference::yield_to_others;
+use crate::priority::yield_to_others;
 
 /// What a call may compute where connections are polled, before it yields.
 const SLICE: Duration = Duration::from_millis(1);

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::artifact::{PRIVATE, READABLE};
 use crate::host::Host;
 use crate::manifest::{self, Manifest};
+use crate::priority::be_prompt;
 use crate::telemetry::{self, LogFormat};
 use crate::{build, server};
 
@@ -163,7 +164,10 @@ fn up(options: &Up) -> Result<()> {
     }
     let app = from.resolve(&manifest, &base)?;
     let host = Arc::new(Host::new(&app, &state.open(&base, PRIVATE)?)?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .on_thread_start(be_prompt)
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(serve(&app, host, *listen, *quiet));
     // A guest may be computing still: one that nobody waits for must not hold us up.
     runtime.shutdown_background();

@@ -37,6 +37,7 @@ pub mod service;
 
 pub mod background;
 pub mod door;
+pub mod priority;
 
 pub mod artifact;
 pub mod code;

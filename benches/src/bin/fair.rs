@@ -31,6 +31,9 @@ struct Options {
     /// Rows of each of its batches
     #[arg(long, default_value_t = 5000)]
     rows: usize,
+    /// Fails if the small prediction's p99 beside the load is over so many times that alone
+    #[arg(long, default_value_t = 3.0)]
+    most: f64,
 }
 
 const BUSY: &str = "/v2/models/iris-classifier/versions/2";
@@ -68,6 +71,7 @@ fn main() -> Result<()> {
     writeln!(out, "\np99, saturated / alone: {:.2}; p50: {:.2}.", ratio(0.99), ratio(0.5))?;
     let rate = median(batches) / window.as_secs_f64();
     writeln!(out, "The other route: {rate:.0} batches of {} rows a second.", options.rows)?;
+    ensure!(ratio(0.99) <= options.most, "p99 is over {} times that alone", options.most);
     Ok(())
 }
 

@@ -16,9 +16,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::Error;
-
-/// How much nicer than the rest of the process (see nice(2)) the threads of long work are.
-const NICER: i32 = 10;
+use crate::priority::yield_to_others;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -61,13 +59,6 @@ impl Drop for ComputeThreads {
     fn drop(&mut self) {
         self.queue.lock().closed = true;
         self.queue.changed.notify_all();
-    }
-}
-
-/// Lowers the priority of this thread. Whoever may not do even that goes on without.
-pub fn yield_to_others() {
-    if let Err(error) = rustix::process::nice(NICER) {
-        warn!(%error, "cannot lower the priority of a compute thread");
     }
 }
 
@@ -167,6 +158,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::priority::NICER;
 
     /// One thread, and a job on it that runs until told.
     fn occupied() -> (ComputeThreads, mpsc::Sender<()>) {

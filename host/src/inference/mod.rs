@@ -14,7 +14,7 @@ mod mounts;
 mod registry;
 
 pub use bind::bind;
-pub use compute::{ComputeThreads, yield_to_others};
+pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
 pub use model::Model;
 pub use mounts::{Mounts, check_model_folder};
