@@ -27,7 +27,7 @@ mod pool;
 mod worker;
 
 use pool::Pool;
-use worker::{Job, NotInstantiated};
+use worker::{Job, NotInstantiated, Waiting};
 
 /// A component's instances behind the standard door.
 pub struct Door {
@@ -108,8 +108,13 @@ impl Door {
         let (body, arrival) = body.into_wasi();
         let request = Request::from_parts(head, body);
         let (answer, answered) = oneshot::channel();
-        let ticket = self.pool.submit(Job { request, deadline, answer, turn });
+        let asker = Arc::default();
+        let waiting = Waiting(Some(Arc::clone(&asker)));
+        let ticket = self.pool.submit(Job { request, deadline, answer, asker, turn });
         let answer = timeout_at(deadline.into(), answered).await;
+        if answer.is_ok() {
+            waiting.end();
+        }
         let limit = self.stores.spec().limits.request_body;
         if let Some(failure) = arrival.and_then(|arrival| arrival.failure(limit)) {
             return Err(failure);

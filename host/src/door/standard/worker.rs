@@ -7,12 +7,13 @@
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::channel::oneshot;
 use futures::stream::{FuturesUnordered, StreamExt};
+use futures::task::AtomicWaker;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
@@ -31,8 +32,35 @@ pub(super) struct Job {
     pub(super) request: Request,
     pub(super) deadline: Instant,
     pub(super) answer: oneshot::Sender<Result<Response>>,
-    /// Given back when the guest is done with it, whether or not someone still waits.
+    pub(super) asker: Arc<Asker>,
+    /// Given back when the guest is done with it.
     pub(super) turn: OwnedSemaphorePermit,
+}
+
+/// Who waits for an answer.
+#[derive(Default)]
+pub(super) struct Asker {
+    gone: AtomicBool,
+    worker: AtomicWaker,
+}
+
+/// Whoever holds it waits for an answer, unless it was given up.
+pub(super) struct Waiting(pub(super) Option<Arc<Asker>>);
+
+impl Waiting {
+    /// The answer has come.
+    pub(super) fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(asker) = &self.0 {
+            asker.gone.store(true, Ordering::Release);
+            asker.worker.wake();
+        }
+    }
 }
 
 /// Why there is no instance.
@@ -48,7 +76,7 @@ pub(super) async fn work(component: &Component, place: Place<Job>) {
             let ended = serve(component, &mut store, &proxy, &place).await;
             match ended {
                 Ok(()) => {}
-                Err(error) if is_late(&error) => debug!(component = id, "ended: late"),
+                Err(error) if is_late(&error) => debug!(component = id, "ended: late, or given up"),
                 Err(error) => warn!(component = id, error = format!("{error:#}"), "failed"),
             }
         }
@@ -97,15 +125,15 @@ async fn serve(
                 // First of all, so that what is late is known before another is taken.
                 while let Poll::Ready(Some(ended)) = running.poll_next_unpin(cx) {
                     match ended {
-                        Ok(deadline) => calls.end(deadline),
+                        Ok(asker) => calls.end(&asker),
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
                 let enters = accessor.poll_ready_for_concurrent_call(handler(proxy), cx).is_ready();
                 let open = enters && calls.may_take();
                 match place.poll_next(cx, open, calls.idle_since) {
-                    Next::Serve(Job { request, deadline, answer, turn }) => {
-                        calls.begin(deadline);
+                    Next::Serve(Job { request, deadline, answer, asker, turn }) => {
+                        calls.begin(deadline, &asker);
                         let prepared = accessor.with(|mut store| {
                             let store = store.as_context_mut();
                             Prepared::new(store, proxy, request, InstanceState::http, answer)
@@ -113,7 +141,7 @@ async fn serve(
                         running.push(async move {
                             let _turn = turn;
                             prepared?.run(accessor, pending()).await?;
-                            Ok(deadline)
+                            Ok(asker)
                         });
                         continue;
                     }
@@ -147,7 +175,11 @@ async fn serve(
         } else if !course.paused.swap(true, Ordering::Relaxed) {
             cx.waker().wake_by_ref();
         }
-        timer.poll(cx, *course.due()).map(|()| Err(Trap::Interrupt.into()))
+        let plan = course.plan();
+        if plan.is_given_up(cx) || timer.poll(cx, plan.due).is_ready() {
+            return Poll::Ready(Err(Trap::Interrupt.into()));
+        }
+        Poll::Pending
     })
     .await
 }
@@ -158,8 +190,15 @@ struct Course {
     polled: AtomicBool,
     /// Whether the guest has paused since it took the last request: it waits for something.
     paused: AtomicBool,
-    /// When it has to be done with all it has to do, if it has.
-    due: Mutex<Option<Instant>>,
+    plan: Mutex<Plan>,
+}
+
+/// What the guest has to do.
+#[derive(Default)]
+struct Plan {
+    /// When it has to be done with all of it.
+    due: Option<Instant>,
+    calls: Vec<(Instant, Arc<Asker>)>,
 }
 
 impl Course {
@@ -167,12 +206,25 @@ impl Course {
         Self {
             polled: AtomicBool::new(false),
             paused: AtomicBool::new(true),
-            due: Mutex::default(),
+            plan: Mutex::default(),
         }
     }
 
-    fn due(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Plan {
+    /// Whether nobody waits any more for what the guest does; whoever goes wakes this task.
+    fn is_given_up(&self, cx: &Context<'_>) -> bool {
+        let gone = |asker: &Asker| {
+            asker.worker.register(cx.waker());
+            asker.gone.load(Ordering::Acquire)
+        };
+        // All of them are to wake it.
+        let gone = self.calls.iter().filter(|(_, asker)| gone(asker)).count();
+        gone > 0 && gone == self.calls.len()
     }
 }
 
@@ -183,8 +235,6 @@ struct Calls<'a> {
     course: &'a Course,
     made: Instant,
     served: usize,
-    /// Of those under way.
-    deadlines: Vec<Instant>,
     idle_since: Option<Instant>,
     /// Whether it takes no more.
     over: bool,
@@ -196,16 +246,8 @@ impl<'a> Calls<'a> {
         accessor: &'a Accessor<InstanceState>,
         course: &'a Course,
     ) -> Self {
-        Self {
-            spec,
-            accessor,
-            course,
-            made: Instant::now(),
-            served: 0,
-            deadlines: Vec::new(),
-            idle_since: None,
-            over: false,
-        }
+        let made = Instant::now();
+        Self { spec, accessor, course, made, served: 0, idle_since: None, over: false }
     }
 
     fn may_take(&mut self) -> bool {
@@ -214,46 +256,56 @@ impl<'a> Calls<'a> {
         // Even one that is born old serves once.
         let old = self.served > 0 && now - self.made >= reuse.age;
         self.over |= old || self.served >= reuse.requests;
-        let free = self.deadlines.is_empty()
-            || self.deadlines.len() < reuse.concurrency
+        let calls = &self.course.plan().calls;
+        let free = calls.is_empty()
+            || calls.len() < reuse.concurrency
                 && self.course.paused.load(Ordering::Relaxed)
                 // What is late would hold up another.
-                && self.deadlines.iter().all(|deadline| now < *deadline);
+                && calls.iter().all(|(deadline, _)| now < *deadline);
         free && !self.over
     }
 
-    fn begin(&mut self, deadline: Instant) {
+    fn begin(&mut self, deadline: Instant, asker: &Arc<Asker>) {
         self.served += 1;
-        self.deadlines.push(deadline);
         self.idle_since = None;
         // It may compute; only when it pauses can it be given another.
         self.course.paused.store(false, Ordering::Relaxed);
-        self.set_due(self.deadlines.iter().copied().max());
+        self.plan(|plan| {
+            plan.calls.push((deadline, Arc::clone(asker)));
+            plan.calls.iter().map(|(deadline, _)| *deadline).max()
+        });
     }
 
-    fn end(&mut self, deadline: Instant) {
+    fn end(&mut self, asker: &Arc<Asker>) {
         let now = Instant::now();
-        self.over |= now >= deadline;
-        if let Some(at) = self.deadlines.iter().position(|other| *other == deadline) {
-            self.deadlines.swap_remove(at);
-        }
-        if self.deadlines.is_empty() {
-            self.course.paused.store(true, Ordering::Relaxed);
+        let more_time = now + self.spec.limits.deadline;
+        let (mut late, mut paused) = (false, false);
+        self.plan(|plan| {
+            plan.calls.retain(|(deadline, other)| {
+                let ends = Arc::ptr_eq(asker, other);
+                late |= ends && now >= *deadline;
+                !ends
+            });
+            paused = plan.calls.is_empty();
             // It may still stream, or work on.
-            self.set_due(Some(now + self.spec.limits.deadline));
-        } else {
-            self.set_due(self.deadlines.iter().copied().max());
+            plan.calls.iter().map(|(deadline, _)| *deadline).max().or(Some(more_time))
+        });
+        self.over |= late;
+        if paused {
+            self.course.paused.store(true, Ordering::Relaxed);
         }
     }
 
     fn idle(&mut self) {
         self.idle_since = Some(Instant::now());
-        self.set_due(None);
+        self.plan(|_| None);
     }
 
-    fn set_due(&self, due: Option<Instant>) {
-        *self.course.due() = due;
-        if let Some(due) = due {
+    /// Changes the plan to one that is due at another time.
+    fn plan(&self, change: impl FnOnce(&mut Plan) -> Option<Instant>) {
+        let mut plan = self.course.plan();
+        plan.due = change(&mut plan);
+        if let Some(due) = plan.due {
             self.accessor.with(|mut store| store.data_mut().deadline = due);
         }
     }
