@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::artifact::{PRIVATE, READABLE};
@@ -19,7 +20,7 @@ use crate::host::Host;
 use crate::manifest::{self, Manifest};
 use crate::priority::be_prompt;
 use crate::telemetry::{self, LogFormat};
-use crate::{build, server};
+use crate::{build, server, tls};
 
 /// Machine-learning models as serverless WebAssembly functions.
 #[derive(Debug, Parser)]
@@ -81,6 +82,14 @@ struct Up {
     /// Address to serve on; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
+
+    /// Serve https: the certificate chain, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
 
     #[command(flatten)]
     state: StateDir,
@@ -156,8 +165,10 @@ fn build(options: &Build) -> Result<()> {
 }
 
 fn up(options: &Up) -> Result<()> {
-    let Up { from, listen, state, build, quiet, log_format } = options;
+    let Up { from, listen, tls_cert, tls_key, state, build, quiet, log_format } = options;
     telemetry::init(*log_format, *quiet);
+    let tls = tls_cert.as_ref().zip(tls_key.as_ref());
+    let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
     let (manifest, base) = from.load()?;
     if *build {
         build::run(&manifest, &base, &mut io::stderr())?;
@@ -168,7 +179,7 @@ fn up(options: &Up) -> Result<()> {
         .on_thread_start(be_prompt)
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(&app, host, *listen, *quiet));
+    let served = runtime.block_on(serve(&app, host, *listen, tls, *quiet));
     // A guest may be computing still: one that nobody waits for must not hold us up.
     runtime.shutdown_background();
     served
@@ -182,13 +193,20 @@ fn user_cache() -> Option<PathBuf> {
     Some(cache?.join("spinfer"))
 }
 
-async fn serve(app: &App, host: Arc<Host>, listen: SocketAddr, quiet: bool) -> Result<()> {
+async fn serve(
+    app: &App,
+    host: Arc<Host>,
+    listen: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    quiet: bool,
+) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}; another address is given by --listen, port 0 is any")
     })?;
-    announce(app, &host, listener.local_addr()?, quiet)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    announce(app, &host, &format!("{scheme}://{}", listener.local_addr()?), quiet)?;
     let mut asked_to_end = async || {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -196,7 +214,7 @@ async fn serve(app: &App, host: Arc<Host>, listen: SocketAddr, quiet: bool) -> R
         }
     };
     let (begin, shutdown) = tokio::sync::oneshot::channel::<()>();
-    let serving = server::serve(listener, host, async { drop(shutdown.await) });
+    let serving = server::serve(listener, tls, host, async { drop(shutdown.await) });
     let asked_twice = async {
         asked_to_end().await;
         drop(begin);
@@ -208,9 +226,9 @@ async fn serve(app: &App, host: Arc<Host>, listen: SocketAddr, quiet: bool) -> R
     }
 }
 
-fn announce(app: &App, host: &Host, address: SocketAddr, quiet: bool) -> Result<()> {
+fn announce(app: &App, host: &Host, url: &str, quiet: bool) -> Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "Serving http://{address}")?;
+    writeln!(out, "Serving {url}")?;
     if !quiet {
         writeln!(out, "Routes of {}:", app.name)?;
         let width = app.routes.iter().map(|r| r.pattern.to_string().len()).max().unwrap_or(0);

@@ -27,6 +27,9 @@ pub mod host;
 
 pub mod server;
 
+pub mod opening;
+pub mod tls;
+
 pub mod request;
 
 pub mod body;

@@ -1,29 +1,38 @@
-//! The data plane's listener: accepts connections, speaks HTTP/1.1, drains.
+//! The data plane's listener: accepts connections, speaks HTTP/1.1 and HTTP/2, over TLS if it has a
+//! certificate, drains.
 
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::host::Host;
+use crate::opening::Opening;
 use crate::request;
 
-/// A client has this long to send a request's head.
+/// A client has this long to begin, and to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that reads nothing of an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
-const HEAD_MOST: usize = 64 << 10;
+const HEAD_MOST: u32 = 64 << 10;
+/// Requests of one HTTP/2 connection at a time.
+const STREAMS_MOST: u32 = 256;
+/// A client of an HTTP/2 connection is asked so often whether it is there, and has as long to answer.
+const PING: Duration = Duration::from_secs(30);
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS_MOST: usize = 4096;
 /// After a shutdown begins, requests under way have this long to finish, or the longest deadline.
@@ -34,6 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves until `shutdown` is done, then lets requests under way finish.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     host: Arc<Host>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
@@ -46,6 +56,7 @@ pub async fn serve(
     });
     let accepting = Accepting {
         listener: Arc::new(listener),
+        tls,
         host: Arc::clone(&host),
         places: Arc::new(Semaphore::new(CONNECTIONS_MOST)),
         connections: Arc::clone(&connections),
@@ -82,6 +93,7 @@ pub async fn serve(
 #[derive(Clone)]
 struct Accepting {
     listener: Arc<TcpListener>,
+    tls: Option<TlsAcceptor>,
     host: Arc<Host>,
     places: Arc<Semaphore>,
     connections: Arc<GracefulShutdown>,
@@ -109,26 +121,52 @@ impl Accepting {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
-        let host = Arc::clone(&self.host);
-        let service = service_fn(move |request| {
-            let host = Arc::clone(&host);
-            async move { Ok::<_, Infallible>(request::handle(&host, request).await) }
-        });
         // Who does not read its answers would keep its place for ever.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_MOST)
-            .writev(false)
-            .serve_connection(TokioIo::new(Box::pin(stream)), service);
-        let connection = self.connections.watch(connection);
+        let stream = Box::pin(stream);
+        let (host, tls, watcher) =
+            (Arc::clone(&self.host), self.tls.clone(), self.connections.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "connection ended");
+            match tls {
+                None => converse(stream, host, watcher).await,
+                Some(tls) => match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => converse(stream, host, watcher).await,
+                    Ok(Err(error)) => debug!(%error, "no TLS connection"),
+                    Err(_) => debug!("no TLS connection in time"),
+                },
             }
             drop(place);
         });
+    }
+}
+
+/// Answers the requests of one connection.
+async fn converse<S>(stream: S, host: Arc<Host>, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request| {
+        let host = Arc::clone(&host);
+        async move { Ok::<_, Infallible>(request::handle(&host, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_MOST as usize)
+        .writev(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEAD_MOST)
+        .max_concurrent_streams(STREAMS_MOST)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    let stream = TokioIo::new(Opening::new(stream, HEAD_TIMEOUT));
+    let connection = builder.serve_connection(stream, service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        debug!(error, "connection ended");
     }
 }

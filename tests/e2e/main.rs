@@ -7,6 +7,7 @@ mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod golden; // predictions are ONNX Runtime's, through both doors
 mod http; // routes, bodies, health
+mod http2; // one connection for many requests, TLS, streams both ways, trailers
 mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod nn; // wasi:nn: every type, every error, every grant

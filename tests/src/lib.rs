@@ -150,7 +150,8 @@ impl Spinfer {
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut first = String::new();
         stdout.read_line(&mut first).expect("standard output can be read");
-        let address = first.trim().strip_prefix("Serving http://").and_then(|a| a.parse().ok());
+        let url = first.trim().strip_prefix("Serving ").and_then(|url| url.split_once("://"));
+        let address = url.and_then(|(_, address)| address.parse().ok());
         let Some(address) = address else {
             let status = child.wait().expect("it has ended");
             let _ = reader.map(JoinHandle::join);

@@ -4,10 +4,12 @@
 mod nn;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use spin_sdk::http::body::IncomingBodyExt;
 use spin_sdk::http::{Request, Response};
 use spin_sdk::http_service;
+use spin_sdk::wasip3::http::types::ErrorCode;
 
 mod bindings {
     #![expect(unsafe_code, reason = "generated")]
@@ -119,10 +121,14 @@ impl fast::Guest for bindings::Probe {
 }
 
 #[http_service]
-async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::http::Error> {
+async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Error> {
     let (head, body) = request.into_parts();
-    let body = body.bytes().await?.to_vec();
     let (path, query) = split(head.uri.path_and_query().map_or("/", |path| path.as_str()));
+    // Each piece goes back as it comes, and trailers at the end: the fast door has no streams.
+    if path == "/stream" {
+        return Ok(Response::new(body.boxed_unsync()));
+    }
+    let body = body.bytes().await?.to_vec();
     let header: Vec<_> =
         head.headers.get_all(HEADER).iter().map(|value| value.as_bytes().to_vec()).collect();
     let Answer { status, headers, body } = answer(path, query, &header, body);
@@ -130,7 +136,13 @@ async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::htt
     for (name, value) in headers.into_iter().filter(|(name, _)| name != "transfer-encoding") {
         response = response.header(name, value);
     }
-    Ok(response.body(Full::new(body.into()))?)
+    Ok(response.body(whole(body))?)
+}
+
+type Body = UnsyncBoxBody<Bytes, ErrorCode>;
+
+fn whole(body: Vec<u8>) -> Body {
+    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn split(path_with_query: &str) -> (&str, &str) {

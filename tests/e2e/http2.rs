@@ -1,0 +1,251 @@
+//! HTTP/2, in the clear and over TLS; trailers; streams both ways.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, Version};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, run};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+const PREDICT: &str = "/v2/models/iris-classifier/predict";
+const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+
+fn whole(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).boxed_unsync()
+}
+
+fn post(url: &str, body: Body) -> Request<Body> {
+    Request::post(url).body(body).unwrap()
+}
+
+async fn text(answer: Response<Incoming>) -> String {
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
+async fn http2(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> http2::SendRequest<Body> {
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Knows that the server speaks HTTP/2.
+async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<Body> {
+    http2(TcpStream::connect(spinfer.address()).await.unwrap()).await
+}
+
+fn probe(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests_at_a_time() {
+    for door in ["", STANDARD_DOOR] {
+        let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n";
+        let spinfer = probe(&format!("{door}{sizes}"));
+        let sender = in_the_clear(&spinfer).await;
+        let requests = (0..64_u8).map(|n| {
+            let mut sender = sender.clone();
+            async move {
+                let body = vec![n; usize::from(n) * 1000];
+                let answer =
+                    sender.send_request(post("http://x/echo", whole(body.clone()))).await.unwrap();
+                assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
+                assert!(answer.into_body().collect().await.unwrap().to_bytes() == body, "{n}");
+            }
+        });
+        futures::future::join_all(requests).await;
+    }
+}
+
+#[tokio::test]
+async fn failures_and_odd_methods_have_their_answers() {
+    let spinfer = probe("tool.spinfer.limits.request_body = \"1KiB\"\n");
+    let mut sender = in_the_clear(&spinfer).await;
+    let head = Request::builder().method(Method::HEAD).uri("http://x/echo");
+    let answer = sender.send_request(head.body(whole("")).unwrap()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, ""));
+    let long = sender.send_request(post("http://x/echo", whole(vec![0; 2000]))).await.unwrap();
+    assert_eq!(long.status(), 413);
+    assert!(text(long).await.contains("limit of 1024 bytes"));
+    let trap = sender.send_request(post("http://x/trap", whole(""))).await.unwrap();
+    assert_eq!(trap.status(), 500);
+    let mut large = post("http://x/echo", whole(""));
+    for n in 0..100 {
+        let value = HeaderValue::from_str(&"x".repeat(1000)).unwrap();
+        large.headers_mut().append(http::HeaderName::try_from(format!("x-{n}")).unwrap(), value);
+    }
+    let answer = sender.send_request(large).await.unwrap();
+    assert_eq!(answer.status(), 431);
+    let after = sender.send_request(post("http://x/echo", whole("after"))).await.unwrap();
+    assert_eq!(text(after).await, "after");
+}
+
+/// Each piece is answered before the next is sent: nothing waits for the whole body.
+#[tokio::test]
+async fn bodies_stream_both_ways_and_end_in_trailers() {
+    let spinfer = probe("tool.spinfer.limits.fast_body = \"1\"\n");
+    let mut sender = in_the_clear(&spinfer).await;
+    let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, Infallible>>();
+    let send = |frame| pieces.unbounded_send(Ok(frame)).unwrap();
+    send(Frame::data("piece 0".into()));
+    let body = StreamBody::new(body).boxed_unsync();
+    let answer = sender.send_request(post("http://x/stream", body)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut back = answer.into_body();
+    for n in 0..20 {
+        let frame = back.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), format!("piece {n}"));
+        send(Frame::data(format!("piece {}", n + 1).into()));
+    }
+    assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "piece 20");
+    let trailers = HeaderMap::from_iter([("x-sum", "21")].map(|(name, value)| {
+        (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+    }));
+    send(Frame::trailers(trailers.clone()));
+    drop(pieces);
+    let mut seen = None;
+    while let Some(frame) = back.frame().await {
+        seen = Some(frame.unwrap().into_trailers().unwrap());
+    }
+    assert_eq!(seen, Some(trailers));
+}
+
+/// A stream whose client goes away is an error to the guest, and its instance serves on.
+#[tokio::test]
+async fn a_stream_that_is_cancelled_frees_what_it_had() {
+    let settings = format!("{STANDARD_DOOR}tool.spinfer.limits = {{ instances = 1, queue = 0 }}\n");
+    let spinfer = probe(&settings);
+    let mut sender = in_the_clear(&spinfer).await;
+    for _ in 0..20 {
+        let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, Infallible>>();
+        pieces.unbounded_send(Ok(Frame::data("begun".into()))).unwrap();
+        let body = StreamBody::new(body.boxed()).boxed_unsync();
+        let answer = sender.send_request(post("http://x/stream", body)).await.unwrap();
+        // Its turn may still be the one before.
+        if answer.status() == 200 {
+            let mut back = answer.into_body();
+            assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
+        }
+        drop(pieces);
+    }
+    loop {
+        let answer = sender.send_request(post("http://x/echo", whole("x"))).await.unwrap();
+        if answer.status() == 200 {
+            assert_eq!(text(answer).await, "x");
+            break;
+        }
+        assert_eq!(answer.status(), 503);
+    }
+}
+
+/// A certificate for localhost and its key, as PEM files in `dir`.
+fn certificate(dir: &Path) -> (CertificateDer<'static>, [String; 2]) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let paths = ["certificate.pem", "key.pem"].map(|name| dir.join(name));
+    std::fs::write(&paths[0], made.cert.pem()).unwrap();
+    std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
+    (made.cert.der().clone(), paths.map(|path| path.to_str().unwrap().to_owned()))
+}
+
+#[tokio::test]
+async fn over_tls_a_client_chooses_the_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trusted, [certificate, key]) = certificate(dir.path());
+    let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", "");
+    let spinfer = Spinfer::up_with(&manifest, &["--tls-cert", &certificate, "--tls-key", &key]);
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    for (offered, version) in
+        [("h2", Version::HTTP_2), ("http/1.1", Version::HTTP_11), ("", Version::HTTP_11)]
+    {
+        config.alpn_protocols = [offered.as_bytes().to_vec()].into();
+        config.alpn_protocols.retain(|name| !name.is_empty());
+        let connector = TlsConnector::from(Arc::new(config.clone()));
+        let stream = TcpStream::connect(spinfer.address()).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        let mut request = post(&format!("https://localhost{PREDICT}"), whole(FEATURES));
+        let answer = if version == Version::HTTP_2 {
+            http2(stream).await.send_request(request).await.unwrap()
+        } else {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            *request.uri_mut() = PREDICT.parse().unwrap();
+            request.headers_mut().insert("host", HeaderValue::from_static("localhost"));
+            sender.send_request(request).await.unwrap()
+        };
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, version), "{offered}");
+        assert!(text(answer).await.contains("\"prediction\":\"setosa\""));
+    }
+    // Who does not speak TLS is cut off, and others are served.
+    let mut plain = spinfer.connect();
+    std::io::Write::write_all(&mut plain, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // It may be reset.
+    let _ = std::io::Read::read_to_end(&mut plain, &mut answer);
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_refused_with_the_reason() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, [certificate, key]) = certificate(dir.path());
+    let (_, [_, other_key]) = self::certificate(other.path());
+    for (certificate, key, part) in [
+        ("nothing.pem", key.as_str(), "nothing.pem: cannot read the certificate"),
+        (&key, &key, "no certificate in it"),
+        (&certificate, &certificate, "no private key in it"),
+        (&certificate, &other_key, "does not go with the private key"),
+    ] {
+        let (status, said) = run(&["up", "--tls-cert", certificate, "--tls-key", key]);
+        assert!(!status.success() && said.contains(part), "{said}");
+    }
+    let (status, said) = run(&["up", "--tls-cert", &certificate]);
+    assert!(!status.success() && said.contains("--tls-key"), "{said}");
+}
+
+/// A client that begins and goes on with nothing holds nothing up: another is served meanwhile.
+#[tokio::test]
+async fn a_connection_may_begin_in_pieces() {
+    let spinfer = probe("");
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let server = TcpStream::connect(spinfer.address()).await.unwrap();
+    server.set_nodelay(true).unwrap();
+    let (mut from, mut to) = server.into_split();
+    let (mut read, mut write) = tokio::io::split(theirs);
+    tokio::spawn(async move { tokio::io::copy(&mut from, &mut write).await });
+    // One byte at a time.
+    tokio::spawn(async move {
+        while let Ok(byte) = read.read_u8().await {
+            if tokio::io::AsyncWriteExt::write_all(&mut to, &[byte]).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut sender = http2(ours).await;
+    let request = Request::get("http://x/count").body(Empty::new().boxed_unsync()).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert!(answer.headers().get(CONTENT_LENGTH).is_some());
+    assert_eq!(text(answer).await, "1");
+}
