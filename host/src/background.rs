@@ -13,14 +13,14 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::priority::yield_to_others;
 
@@ -28,6 +28,8 @@ use crate::priority::yield_to_others;
 const SLICE: Duration = Duration::from_millis(1);
 /// So many short steps one after another, some for each request, say that the next will be short.
 const SHORT_STEPS: usize = 100;
+/// Steps for which one that took long makes us look at the processor's clock.
+const SUSPICIOUS_STEPS: usize = 100;
 
 /// The threads. They end with this.
 pub struct Background {
@@ -62,7 +64,7 @@ impl Background {
             runtime: runtime.expect("not dropped yet"),
             at_a_time: Arc::new(Semaphore::new(self.threads)),
             long: Arc::default(),
-            suspect: Arc::default(),
+            suspicion: Arc::default(),
         }
     }
 }
@@ -84,14 +86,22 @@ pub struct Lane {
     at_a_time: Arc<Semaphore>,
     /// Whether calls computed for longer than [`SLICE`] of late.
     long: Arc<AtomicBool>,
-    /// Whether they may have.
-    suspect: Arc<AtomicBool>,
+    /// Steps still to be looked at closely, as one took long.
+    suspicion: Arc<AtomicUsize>,
 }
 
 /// The call panicked, or the process ends.
 #[derive(Debug, thiserror::Error)]
 #[error("the call did not end: {0}")]
-pub struct Lost(String);
+pub struct Lost(#[from] JoinError);
+
+impl Lost {
+    /// Whether the process ends.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
 
 impl Lane {
     /// Runs `call` here while it is short, in the background if it is not. Ends it if this is
@@ -110,11 +120,11 @@ impl Lane {
             let (result, computed) = lane.in_turns(call).await;
             // Of one that was moved this is only the rest.
             if long && computed <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
-                lane.suspect.store(true, Ordering::Relaxed);
+                lane.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
             }
             result
         });
-        Aborting(rest).await.map_err(|e| Lost(e.to_string()))
+        Ok(Aborting(rest).await?)
     }
 
     /// The same for work that goes on, with pauses: in the background while its steps are long, and
@@ -134,12 +144,12 @@ impl Lane {
                 let result = lane.while_long(work.as_mut()).await;
                 (work, result)
             });
-            let (back, result) = Aborting(there).await.map_err(|e| Lost(e.to_string()))?;
+            let (back, result) = Aborting(there).await?;
             if let Some(result) = result {
                 return Ok(result);
             }
             self.long.store(false, Ordering::Relaxed);
-            self.suspect.store(true, Ordering::Relaxed);
+            self.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
             work = back;
         }
     }
@@ -191,12 +201,13 @@ impl Lane {
     /// The result, unless the call computes for too long.
     async fn begin<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| {
-            let before = self.suspect.load(Ordering::Relaxed).then(processor_time);
+            let suspicion = self.suspicion.load(Ordering::Relaxed);
+            let before = (suspicion > 0).then(processor_time);
             let start = Instant::now();
             let polled = call.as_mut().poll(cx);
             let slow = start.elapsed() > SLICE;
             match before {
-                None if slow => self.suspect.store(true, Ordering::Relaxed),
+                None if slow => self.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed),
                 None => {}
                 Some(before) if slow && processor_time().saturating_sub(before) > SLICE => {
                     self.long.store(true, Ordering::Relaxed);
@@ -204,7 +215,9 @@ impl Lane {
                         return Poll::Ready(None);
                     }
                 }
-                Some(_) => self.suspect.store(false, Ordering::Relaxed),
+                // It was the thread that was slow.
+                Some(_) if slow => self.suspicion.store(0, Ordering::Relaxed),
+                Some(_) => self.suspicion.store(suspicion - 1, Ordering::Relaxed),
             }
             polled.map(Some)
         })
@@ -231,7 +244,7 @@ fn processor_time() -> Duration {
 struct Aborting<T>(JoinHandle<T>);
 
 impl<T> Future for Aborting<T> {
-    type Output = Result<T, tokio::task::JoinError>;
+    type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx)
@@ -296,9 +309,10 @@ mod tests {
             tokio::task::yield_now()
         };
         let work = lane.attend(async move {
-            // Suspected, found out, moved.
+            // Suspected, found out, moved; whatever short ones there are between.
             for _ in 0..4 {
                 step(SLICE * 2).await;
+                step(Duration::ZERO).await;
             }
             for _ in 0..SHORT_STEPS + 2 {
                 step(Duration::ZERO).await;
