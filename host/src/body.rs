@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
@@ -20,15 +21,18 @@ pub struct Body(Kind);
 
 enum Kind {
     Whole(Full<Bytes>),
-    /// From a guest.
-    Streamed(WasiBody),
+    /// From a guest, and its turn.
+    Streamed {
+        body: WasiBody,
+        _turn: Arc<OwnedSemaphorePermit>,
+    },
 }
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
             Kind::Whole(_) => "Body::Whole",
-            Kind::Streamed(_) => "Body::Streamed",
+            Kind::Streamed { .. } => "Body::Streamed",
         })
     }
 }
@@ -38,9 +42,9 @@ impl Body {
         Self(Kind::Whole(Full::new(bytes.into())))
     }
 
-    /// A guest's body.
-    pub fn streamed(body: WasiBody) -> Self {
-        Self(Kind::Streamed(body))
+    /// A guest's body. The guest has its turn until the body's end.
+    pub fn streamed(body: WasiBody, turn: Arc<OwnedSemaphorePermit>) -> Self {
+        Self(Kind::Streamed { body, _turn: turn })
     }
 }
 
@@ -54,21 +58,21 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Kind::Streamed { body, .. } => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
-            Kind::Streamed(body) => body.is_end_stream(),
+            Kind::Streamed { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
-            Kind::Streamed(body) => body.size_hint(),
+            Kind::Streamed { body, .. } => body.size_hint(),
         }
     }
 }
@@ -84,6 +88,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 pub struct Arrival {
     over: AtomicBool,
     broken: AtomicBool,
+    complete: AtomicBool,
 }
 
 impl Arrival {
@@ -95,6 +100,12 @@ impl Arrival {
         }
         let broken = self.broken.load(Ordering::Relaxed);
         broken.then(|| Failure::BodyBroken("while it was streamed".into()))
+    }
+
+    /// Whether it has come to its end, and was read.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
     }
 }
 
@@ -155,14 +166,21 @@ impl RequestBody {
         Self::Streamed(body.boxed_unsync(), arrival)
     }
 
+    /// How it arrives, if it still does.
+    #[must_use]
+    pub fn arrival(&self) -> Option<Arc<Arrival>> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Streamed(_, arrival) => Some(Arc::clone(arrival)),
+        }
+    }
+
     /// For the standard door, which takes every body as a stream.
     #[must_use]
-    pub fn into_wasi(self) -> (WasiBody, Option<Arc<Arrival>>) {
+    pub fn into_wasi(self) -> WasiBody {
         match self {
-            Self::Whole(bytes) => {
-                (Full::new(bytes).map_err(|never| match never {}).boxed_unsync(), None)
-            }
-            Self::Streamed(body, arrival) => (body, Some(arrival)),
+            Self::Whole(bytes) => Full::new(bytes).map_err(|never| match never {}).boxed_unsync(),
+            Self::Streamed(body, _) => body,
         }
     }
 }
@@ -204,7 +222,10 @@ where
                         self.arrival.broken.store(true, Ordering::Relaxed);
                         return Poll::Ready(Some(Err(error.into())));
                     }
-                    None => return Poll::Ready(None),
+                    None => {
+                        self.arrival.complete.store(true, Ordering::Relaxed);
+                        return Poll::Ready(None);
+                    }
                 }
             } else {
                 Frame::data(std::mem::take(&mut self.first))
@@ -212,6 +233,9 @@ where
             let size = frame.data_ref().map_or(0, Bytes::len);
             if let Some(left) = self.left.checked_sub(size) {
                 self.left = left;
+                if self.is_end_stream() {
+                    self.arrival.complete.store(true, Ordering::Relaxed);
+                }
                 return Poll::Ready(Some(Ok(frame)));
             }
             self.arrival.over.store(true, Ordering::Relaxed);
@@ -270,6 +294,7 @@ mod tests {
             let bytes = body.collect().await.unwrap().to_bytes();
             let expected = pieces(count, size).collect().await.unwrap().to_bytes();
             assert_eq!(bytes, expected);
+            assert!(arrival.is_complete());
             assert!(arrival.failure(100).is_none());
         }
     }
@@ -283,6 +308,7 @@ mod tests {
             let error = body.collect().await.unwrap_err();
             assert!(matches!(error, WasiHttpError::HttpRequestBodySize(None)), "{error}");
             assert!(matches!(arrival.failure(100), Some(Failure::BodyTooLarge { limit: 100 })));
+            assert!(!arrival.is_complete());
         }
     }
 

@@ -13,7 +13,8 @@ pub struct Limits {
     /// Bytes of a request body that still goes through the fast door; a longer one is streamed
     /// through the standard door, if the component has it.
     pub fast_body: usize,
-    /// From the request's head to the answer's; then 504. A streamed answer has as long again.
+    /// From the request's head to the answer's; then 504. A streamed answer of `wasi:http` 0.3 has
+    /// as long again.
     pub deadline: Duration,
     /// Bytes of linear memory, and separately of host memory held for it (tensors), per instance.
     pub instance_memory: usize,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as HttpBody;
@@ -54,7 +54,19 @@ where
     let waits = head.headers.contains_key(EXPECT);
     let admitting = RequestBody::admit(body, service.whole_body(), limits.request_body, waits);
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
-    service.invoke(head, body, deadline).await
+    let (version, arrival) = (head.version, body.arrival());
+    let answer = service.invoke(head, body, deadline).await;
+    match answer {
+        // Nobody reads the rest of the body, so that the connection cannot go on: it says so.
+        Err(failure)
+            if arrival.is_some_and(|a| !a.is_complete()) && version <= Version::HTTP_11 =>
+        {
+            let mut response = failure.into_response();
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Ok(response)
+        }
+        answer => answer,
+    }
 }
 
 /// HTTP/1.1 asks for exactly one `Host` (RFC 9112, 3.2), and `wasi:http` has no request without.

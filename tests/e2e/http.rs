@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
 
 /// Sends `body` in chunks, without a length, and reads the answer's bytes to the end.
 pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
@@ -89,8 +89,8 @@ fn health_is_the_hosts() {
 #[test]
 fn ready_is_who_has_loaded_every_model() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
-    while spinfer.get("/v2/health/ready").status != 200 {}
-    assert!(spinfer.log().contains("graph loaded"), "{}", spinfer.log());
+    wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
+    spinfer.wait_for_log("graph loaded");
 
     let dir = tempfile::tempdir().unwrap();
     let graph = root().join("tests/models/unsupported-op.onnx");
@@ -161,6 +161,17 @@ fn a_body_that_does_not_come_is_408() {
 }
 
 /// A client that goes away frees what its request had.
+/// Answered before its body has come, a client is told not to go on with the connection.
+#[test]
+fn a_failure_before_the_end_of_the_body_closes_the_connection_and_says_so() {
+    let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.deadline = \"300ms\"\n");
+    let spinfer = probe(&settings);
+    let head = "POST /probe/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nbegun";
+    let answer = raw(&spinfer, head, false);
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+}
+
 #[test]
 fn a_client_that_goes_away_frees_the_instance() {
     for settings in ["", STANDARD_DOOR] {

@@ -127,7 +127,8 @@ impl Door {
     async fn instantiate(&self, deadline: Instant) -> Result<Instance, Failure> {
         let making = async {
             match self.make(deadline).await {
-                Err(error) if is_full(&error) && self.doors.make_room().await > 0 => {
+                Err(error) if is_full(&error) => {
+                    self.doors.make_room().await;
                     self.make(deadline).await
                 }
                 made => made,

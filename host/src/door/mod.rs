@@ -63,27 +63,33 @@ impl Leaving {
 /// Every door of the host. Instances of all components share one pool, and those that wait for a
 /// request give way to one that is needed.
 #[derive(Debug, Default)]
-pub struct Doors(Mutex<Vec<Weak<dyn GivesWay>>>);
+pub struct Doors {
+    doors: Mutex<Vec<Weak<dyn GivesWay>>>,
+    /// Held while room is made: who comes meanwhile waits for it, and tries again.
+    making_room: tokio::sync::Mutex<()>,
+}
 
 impl Doors {
     fn add<D: GivesWay + 'static>(&self, door: &Arc<D>) {
-        let mut doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         doors.retain(|door| door.strong_count() > 0);
         let door: Weak<D> = Arc::downgrade(door);
         doors.push(door);
     }
 
-    /// Drops every instance that is idle; how many, once they are gone.
-    async fn make_room(&self) -> usize {
-        let doors = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// Drops every instance that is idle, and waits until they are gone.
+    async fn make_room(&self) {
+        let _making = self.making_room.lock().await;
+        let doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = Instant::now();
         let leaving: Vec<_> =
             doors.iter().filter_map(Weak::upgrade).map(|door| door.drop_idle(now)).collect();
-        let instances = leaving.iter().map(|leaving| leaving.instances).sum();
+        let instances: usize = leaving.iter().map(|leaving| leaving.instances).sum();
         for mut workers in leaving.into_iter().filter_map(|leaving| leaving.workers) {
             workers.recv().await;
         }
-        info!(instances, "idle instances gave way to one that is needed");
-        instances
+        if instances > 0 {
+            info!(instances, "idle instances gave way to one that is needed");
+        }
     }
 }

@@ -87,8 +87,11 @@ impl Door {
                 let id = component.stores.spec().id.clone();
                 let background = component.background.clone();
                 let work = async move { worker::work(&component, place).await };
-                if let Err(lost) = background.attend(work).await {
-                    error!(component = id, %lost, "an instance ended");
+                match background.attend(work).await {
+                    Err(lost) if !lost.is_cancelled() => {
+                        error!(component = id, %lost, "an instance ended");
+                    }
+                    _ => {}
                 }
             });
         });
@@ -105,11 +108,13 @@ impl Door {
         deadline: Instant,
         turn: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, Failure> {
-        let (body, arrival) = body.into_wasi();
-        let request = Request::from_parts(head, body);
+        let arrival = body.arrival();
+        let request = Request::from_parts(head, body.into_wasi());
         let (answer, answered) = oneshot::channel();
         let asker = Arc::default();
         let waiting = Waiting(Some(Arc::clone(&asker)));
+        let turn = Arc::new(turn);
+        let held = Arc::clone(&turn);
         let ticket = self.pool.submit(Job { request, deadline, answer, asker, turn });
         let answer = timeout_at(deadline.into(), answered).await;
         if answer.is_ok() {
@@ -122,7 +127,7 @@ impl Door {
         // A guest that is ended because it is late cannot always say why.
         let in_time = Instant::now() < deadline;
         match answer {
-            Ok(Ok(Ok(response))) => Ok(response.map(Body::streamed)),
+            Ok(Ok(Ok(response))) => Ok(response.map(|body| Body::streamed(body, held))),
             Ok(Ok(Err(error))) if in_time && !is_late(&error) => Err(self.failure(&error)),
             // Its worker ended, and said why.
             Ok(Err(_)) if in_time => Err(self.trap()),

@@ -87,17 +87,24 @@ impl<J> Pool<J> {
         Ticket { pool: Arc::clone(self), id }
     }
 
-    /// Calls the worker that was used last, or starts one. If neither can be, whichever worker opens
-    /// or ends next looks by itself.
+    /// Calls the idle worker that was used last, or another that is open, or starts one. If none can
+    /// be, whichever worker opens or ends next looks by itself.
     fn call(self: &Arc<Self>, mut state: MutexGuard<'_, State<J>>) {
-        if let Some(Open { seat, .. }) = state.open.pop() {
+        let idle = state.open.iter().rposition(|open| open.idle_since.is_some());
+        let open = idle.map(|at| state.open.remove(at)).or_else(|| state.open.pop());
+        if let Some(Open { seat, .. }) = open {
             seat.called.store(true, Ordering::Relaxed);
             drop(state);
             seat.waker.wake();
         } else if state.taken < self.places {
             state.taken += 1;
             drop(state);
-            (self.start)(Place { pool: Arc::clone(self), seat: Arc::default() });
+            (self.start)(Place {
+                pool: Arc::clone(self),
+                seat: Arc::default(),
+                begun: AtomicBool::new(false),
+                retired: AtomicBool::new(false),
+            });
         }
     }
 
@@ -159,9 +166,27 @@ pub(super) enum Next<J> {
 pub(super) struct Place<J> {
     pool: Arc<Pool<J>>,
     seat: Arc<Seat>,
+    begun: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl<J> Place<J> {
+    /// The worker has begun. One that could not, as everything ends, is not followed by another.
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives the place back if there are other workers, and leaves to them what waits.
+    pub(super) fn retire(&self) -> bool {
+        let mut state = self.pool.state();
+        let others = state.taken > 1;
+        if others {
+            state.taken -= 1;
+            self.retired.store(true, Ordering::Relaxed);
+        }
+        others
+    }
+
     /// What is next for a worker that could, or could not, take a request.
     pub(super) fn poll_next(
         &self,
@@ -216,10 +241,13 @@ impl<J> Place<J> {
 
 impl<J> Drop for Place<J> {
     fn drop(&mut self) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let mut state = self.pool.state();
         self.stand_up(&mut state);
         state.taken -= 1;
-        self.pass_on(true, state);
+        self.pass_on(self.begun.load(Ordering::Relaxed), state);
     }
 }
 
@@ -237,7 +265,10 @@ mod tests {
         let started = Places::default();
         let pool = Pool::new(places, {
             let started = Arc::clone(&started);
-            move |place| started.lock().unwrap().push(place)
+            move |place: Place<u32>| {
+                place.begin();
+                started.lock().unwrap().push(place);
+            }
         });
         (pool, started)
     }
@@ -317,6 +348,49 @@ mod tests {
         drop(b);
         let [c] = take(&started);
         assert_eq!(c.ask(), Some(4));
+    }
+
+    #[test]
+    fn an_idle_worker_is_called_before_one_that_has_other_requests() {
+        let (pool, started) = pool(2);
+        let _tickets = [1, 2].map(|job| pool.submit(job));
+        let [idle, other] = take(&started);
+        assert_eq!((idle.ask(), other.ask(), idle.ask()), (Some(1), Some(2), None));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(matches!(other.poll_next(&cx, true, None), Next::Wait));
+        let _tickets = [3, 4].map(|job| {
+            let ticket = pool.submit(job);
+            assert!(idle.is_called() && other.is_called() == (job == 4));
+            ticket
+        });
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_leaves_what_waits_to_the_others() {
+        let (pool, started) = pool(2);
+        let _tickets = [1, 2].map(|job| pool.submit(job));
+        let [a, b] = take(&started);
+        assert_eq!(a.ask(), Some(1));
+        assert!(b.retire());
+        drop(b);
+        assert_eq!(started.lock().unwrap().len(), 0, "none is started in its place");
+        assert!(!a.retire(), "there is no other");
+        assert_eq!(a.ask(), Some(2));
+        let _ticket = pool.submit(3);
+        assert_eq!(started.lock().unwrap().len(), 1, "the place is free again");
+    }
+
+    #[test]
+    fn a_worker_that_cannot_begin_is_not_followed_by_another() {
+        let count = Arc::new(AtomicBool::new(false));
+        let pool = Pool::new(1, {
+            let started = Arc::clone(&count);
+            // Dropped at once, as by a runtime that ends.
+            move |_: Place<u32>| assert!(!started.swap(true, Ordering::Relaxed), "started again")
+        });
+        let ticket = pool.submit(1);
+        assert!(count.load(Ordering::Relaxed));
+        assert_eq!(ticket.withdraw(), Some(1));
     }
 
     #[test]

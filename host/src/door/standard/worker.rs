@@ -33,8 +33,8 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
     pub(super) answer: oneshot::Sender<Result<Response>>,
     pub(super) asker: Arc<Asker>,
-    /// Given back when the guest is done with it.
-    pub(super) turn: OwnedSemaphorePermit,
+    /// Given back when the guest has answered, and the answer is sent.
+    pub(super) turn: Arc<OwnedSemaphorePermit>,
 }
 
 /// Who waits for an answer.
@@ -71,6 +71,7 @@ pub(super) struct NotInstantiated(pub(super) wasmtime::Error);
 /// Makes an instance, and serves with it.
 pub(super) async fn work(component: &Component, place: Place<Job>) {
     let id = &component.stores.spec().id;
+    place.begin();
     match instantiate(component).await {
         Ok((mut store, proxy)) => {
             let ended = serve(component, &mut store, &proxy, &place).await;
@@ -80,12 +81,13 @@ pub(super) async fn work(component: &Component, place: Place<Job>) {
                 Err(error) => warn!(component = id, error = format!("{error:#}"), "failed"),
             }
         }
-        Err(error) => {
-            if let Some(job) = place.take() {
-                // Nobody may wait any more.
-                let _ = job.answer.send(Err(NotInstantiated(error).into()));
-            }
-        }
+        // Who waits is served by the others.
+        Err(error) if is_full(&error) && place.retire() => {}
+        Err(error) => match place.take() {
+            // Nobody may wait any more.
+            Some(job) => drop(job.answer.send(Err(NotInstantiated(error).into()))),
+            None => warn!(component = id, error = format!("{error:#}"), "cannot instantiate"),
+        },
     }
 }
 
@@ -93,7 +95,8 @@ async fn instantiate(component: &Component) -> Result<(Store<InstanceState>, Pro
     let deadline = Instant::now() + component.stores.spec().limits.deadline;
     let making = async {
         match make(component, deadline).await {
-            Err(error) if is_full(&error) && component.doors.make_room().await > 0 => {
+            Err(error) if is_full(&error) => {
+                component.doors.make_room().await;
                 make(component, deadline).await
             }
             made => made,
@@ -129,9 +132,16 @@ async fn serve(
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
+                if running.is_empty()
+                    && calls.lingering.is_some()
+                    && accessor.poll_no_interesting_tasks(cx).is_ready()
+                {
+                    calls.lingering = None;
+                }
                 let enters = accessor.poll_ready_for_concurrent_call(handler(proxy), cx).is_ready();
                 let open = enters && calls.may_take();
                 match place.poll_next(cx, open, calls.idle_since) {
+                    Next::Serve(job) if job.deadline <= Instant::now() => continue,
                     Next::Serve(Job { request, deadline, answer, asker, turn }) => {
                         calls.begin(deadline, &asker);
                         let prepared = accessor.with(|mut store| {
@@ -236,6 +246,8 @@ struct Calls<'a> {
     made: Instant,
     served: usize,
     idle_since: Option<Instant>,
+    /// When what goes on after an answer, such as its stream, has to be done.
+    lingering: Option<Instant>,
     /// Whether it takes no more.
     over: bool,
 }
@@ -246,8 +258,16 @@ impl<'a> Calls<'a> {
         accessor: &'a Accessor<InstanceState>,
         course: &'a Course,
     ) -> Self {
-        let made = Instant::now();
-        Self { spec, accessor, course, made, served: 0, idle_since: None, over: false }
+        Self {
+            spec,
+            accessor,
+            course,
+            made: Instant::now(),
+            served: 0,
+            idle_since: None,
+            lingering: None,
+            over: false,
+        }
     }
 
     fn may_take(&mut self) -> bool {
@@ -255,7 +275,8 @@ impl<'a> Calls<'a> {
         let now = Instant::now();
         // Even one that is born old serves once.
         let old = self.served > 0 && now - self.made >= reuse.age;
-        self.over |= old || self.served >= reuse.requests;
+        let lingers = self.lingering.is_some_and(|end| now >= end);
+        self.over |= old || lingers || self.served >= reuse.requests;
         let calls = &self.course.plan().calls;
         let free = calls.is_empty()
             || calls.len() < reuse.concurrency
@@ -278,20 +299,20 @@ impl<'a> Calls<'a> {
 
     fn end(&mut self, asker: &Arc<Asker>) {
         let now = Instant::now();
-        let more_time = now + self.spec.limits.deadline;
-        let (mut late, mut paused) = (false, false);
+        let after = self.lingering.unwrap_or(now + self.spec.limits.deadline);
+        let (mut late, mut last) = (false, false);
         self.plan(|plan| {
             plan.calls.retain(|(deadline, other)| {
                 let ends = Arc::ptr_eq(asker, other);
                 late |= ends && now >= *deadline;
                 !ends
             });
-            paused = plan.calls.is_empty();
-            // It may still stream, or work on.
-            plan.calls.iter().map(|(deadline, _)| *deadline).max().or(Some(more_time))
+            last = plan.calls.is_empty();
+            plan.calls.iter().map(|(deadline, _)| *deadline).max().or(Some(after))
         });
         self.over |= late;
-        if paused {
+        self.lingering = Some(after);
+        if last {
             self.course.paused.store(true, Ordering::Relaxed);
         }
     }
