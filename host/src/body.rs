@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -106,6 +106,52 @@ impl Arrival {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes of request bodies that are taken whole, of all requests together. More are refused: each
+/// waits for its turn with its body in memory.
+const HELD_MOST: usize = 256 << 20;
+
+/// What request bodies take of the host's memory.
+#[derive(Debug)]
+pub struct Holding {
+    held: AtomicUsize,
+    most: usize,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        Self { held: AtomicUsize::new(0), most: HELD_MOST }
+    }
+}
+
+impl Holding {
+    /// Makes room for a body of `size`, if it may be taken whole, for as long as the result lives.
+    /// One of unknown size may be as long as `whole`.
+    pub fn hold(&self, size: &SizeHint, whole: usize) -> Result<Held<'_>, Failure> {
+        let bytes = match size.upper().map(usize::try_from) {
+            Some(Ok(bytes)) if bytes <= whole => bytes,
+            // It will be a stream.
+            Some(_) => 0,
+            None => whole,
+        };
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { holding: self, bytes };
+        if bytes > 0 && before + bytes > self.most { Err(Failure::Crowded) } else { Ok(held) }
+    }
+}
+
+/// Room for a body.
+#[derive(Debug)]
+pub struct Held<'a> {
+    holding: &'a Holding,
+    bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.holding.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -272,6 +318,22 @@ mod tests {
 
     async fn admit(count: u8, size: usize, whole: usize, limit: usize) -> RequestBody {
         RequestBody::admit(pieces(count, size), whole, limit, false).await.unwrap()
+    }
+
+    #[test]
+    fn bodies_are_held_up_to_a_limit() {
+        let holding = Holding { held: AtomicUsize::new(0), most: 100 };
+        let exactly = SizeHint::with_exact;
+        let sixty = holding.hold(&exactly(60), 60).unwrap();
+        assert!(matches!(holding.hold(&exactly(41), 60), Err(Failure::Crowded)));
+        // Of unknown size: it could be as long as that.
+        assert!(matches!(holding.hold(&SizeHint::new(), 60), Err(Failure::Crowded)));
+        // Streamed, or none at all.
+        assert!(holding.hold(&exactly(61), 60).is_ok() && holding.hold(&exactly(0), 60).is_ok());
+        let _forty = holding.hold(&exactly(40), 60).unwrap();
+        assert!(holding.hold(&exactly(1), 60).is_err());
+        drop(sixty);
+        assert!(holding.hold(&SizeHint::new(), 60).is_ok(), "what was refused holds nothing");
     }
 
     #[tokio::test]

@@ -32,6 +32,8 @@ pub enum Failure {
     QueueFull { component: String, queue: usize, instances: usize },
     #[error("the host has no room for another instance; try again")]
     NoRoom,
+    #[error("the host has as many request bodies in memory as it can; try again")]
+    Crowded,
     #[error("component `{component}` cannot be instantiated")]
     Instantiation { component: String },
     #[error("component `{component}` failed")]
@@ -51,9 +53,11 @@ impl Failure {
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::NotReady { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy { .. }
+            | Self::QueueFull { .. }
+            | Self::NoRoom
+            | Self::Crowded
+            | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -69,7 +73,8 @@ impl Failure {
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom) {
+        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::Crowded)
+        {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::OnlyGet { .. }) {

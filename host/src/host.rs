@@ -16,6 +16,7 @@ use tracing::warn;
 use crate::app::App;
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
+use crate::body::Holding;
 use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
@@ -40,6 +41,7 @@ pub struct Host {
     services: IndexMap<String, Arc<Service>>,
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
+    bodies: Holding,
     _background: Background,
 }
 
@@ -84,6 +86,7 @@ impl Host {
             router,
             services,
             not_ready: Mutex::new(Some("models are being loaded".into())),
+            bodies: Holding::default(),
             _background: background,
         })
     }
@@ -92,6 +95,12 @@ impl Host {
     #[must_use]
     pub fn find(&self, path: &str) -> Option<&Arc<Service>> {
         self.router.find(path)
+    }
+
+    /// Where request bodies are held that are taken whole.
+    #[must_use]
+    pub fn bodies(&self) -> &Holding {
+        &self.bodies
     }
 
     /// The component `id`.

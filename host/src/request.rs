@@ -26,21 +26,33 @@ where
     let start = Instant::now();
     let target = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().clone()));
+    let version = request.version();
+    let mut unread = !request.body().is_end_stream();
     let response = match health(host, &request) {
         Some(response) => response,
-        None => serve(host, request, start).await,
+        None => serve(host, request, start, &mut unread).await,
     };
-    let response = response.unwrap_or_else(Failure::into_response);
+    let response = response.unwrap_or_else(|failure| {
+        let mut response = failure.into_response();
+        // Nobody reads the rest of the body, so that the connection cannot go on: it says so.
+        if unread && version <= Version::HTTP_11 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    });
     if let Some((method, uri)) = target {
         debug!(%method, %uri, status = response.status().as_u16(), took = ?start.elapsed(), "served");
     }
     response
 }
 
+/// The steps of a request that a component serves. What of its body is left `unread` is said even
+/// if it fails.
 async fn serve<B>(
     host: &Host,
     request: Request<B>,
     start: Instant,
+    unread: &mut bool,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
@@ -52,21 +64,13 @@ where
     let limits = service.limits();
     let deadline = start + limits.deadline;
     let waits = head.headers.contains_key(EXPECT);
+    let _held = host.bodies().hold(&body.size_hint(), service.whole_body())?;
     let admitting = RequestBody::admit(body, service.whole_body(), limits.request_body, waits);
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
-    let (version, arrival) = (head.version, body.arrival());
+    let arrival = body.arrival();
     let answer = service.invoke(head, body, deadline).await;
-    match answer {
-        // Nobody reads the rest of the body, so that the connection cannot go on: it says so.
-        Err(failure)
-            if arrival.is_some_and(|a| !a.is_complete()) && version <= Version::HTTP_11 =>
-        {
-            let mut response = failure.into_response();
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            Ok(response)
-        }
-        answer => answer,
-    }
+    *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
+    answer
 }
 
 /// HTTP/1.1 asks for exactly one `Host` (RFC 9112, 3.2), and `wasi:http` has no request without.

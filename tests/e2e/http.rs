@@ -166,10 +166,12 @@ fn a_body_that_does_not_come_is_408() {
 fn a_failure_before_the_end_of_the_body_closes_the_connection_and_says_so() {
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.deadline = \"300ms\"\n");
     let spinfer = probe(&settings);
-    let head = "POST /probe/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nbegun";
-    let answer = raw(&spinfer, head, false);
-    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
-    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    for (path, status) in [("/probe/echo", 504), ("/elsewhere", 404)] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nbegun");
+        let answer = raw(&spinfer, &head, false);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
 }
 
 #[test]
