@@ -19,6 +19,11 @@ pub mod cli;
 
 pub mod manifest;
 
+pub mod outbound_hosts;
+pub mod runtime_config;
+pub mod template;
+pub mod variables;
+
 pub mod app;
 pub mod limits;
 pub mod reuse;

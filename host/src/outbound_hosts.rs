@@ -1,0 +1,394 @@
+//! `allowed_outbound_hosts`: where a component may connect to, as Spin writes it:
+//! `scheme://host[:port]`, each of which may be `*`. The host may also be `*.domain`, an address, a
+//! network (`10.0.0.0/8`) or `self`, the application itself; the port a range (`8000..9000`, its
+//! end not included).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+/// Every place a component may connect to. By default none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboundHosts(Vec<OutboundHost>);
+
+impl OutboundHosts {
+    pub fn add(&mut self, host: OutboundHost) {
+        self.0.push(host);
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the component may connect to `host`, a name or an address, which is in brackets if
+    /// it has colons or is not. Without a `port`, to the scheme's own.
+    #[must_use]
+    pub fn allows(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
+        let scheme = scheme.to_ascii_lowercase();
+        let host = host.to_ascii_lowercase();
+        let Some(port) = port.or_else(|| default_port(&scheme)) else { return false };
+        let address = address(&host);
+        self.0.iter().any(|allowed| {
+            allowed.scheme.allows(&scheme)
+                && allowed.host.allows(&host, address)
+                && allowed.port.allows(port)
+        })
+    }
+
+    /// Whether the component may send requests to the application it is part of, by a path alone.
+    #[must_use]
+    pub fn allows_self(&self, scheme: &str) -> bool {
+        let scheme = scheme.to_ascii_lowercase();
+        self.0.iter().any(|allowed| {
+            allowed.scheme.allows(&scheme) && matches!(allowed.host, Host::Any | Host::Itself)
+        })
+    }
+}
+
+/// One entry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutboundHost {
+    scheme: Scheme,
+    host: Host,
+    port: Port,
+}
+
+/// What it holds may come from a secret variable.
+impl fmt::Debug for OutboundHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboundHost").finish_non_exhaustive()
+    }
+}
+
+/// In lower case.
+#[derive(Clone, PartialEq, Eq)]
+enum Scheme {
+    Any,
+    One(String),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Host {
+    Any,
+    Itself,
+    /// With the dot in front: `.example.com`.
+    Under(String),
+    Network(IpNet),
+    One(String),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Port {
+    Any,
+    Within(Range<u16>),
+    One(u16),
+}
+
+/// What an entry looks like.
+const FORM: &str = "write \"scheme://host:port\", for example \"https://example.com\" or \
+                    \"redis://localhost:6379\"; each part may be `*`";
+
+impl OutboundHost {
+    /// Parses an entry whose templates are resolved. An error does not repeat the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) =
+            text.trim().split_once("://").ok_or_else(|| format!("has no scheme; {FORM}"))?;
+        let scheme = Scheme::parse(scheme)?;
+        let (host, port) = split_port(rest)?;
+        Ok(Self { host: Host::parse(host)?, port: Port::parse(port, &scheme)?, scheme })
+    }
+}
+
+/// `host:port` -> host, port; a port that is absent is empty. A single slash may follow.
+fn split_port(text: &str) -> Result<(&str, &str), String> {
+    let colon = match text.rfind(']') {
+        Some(bracket) => text[bracket..].find(':').map(|at| bracket + at),
+        None => text.rfind(':'),
+    };
+    let (host, port) = match colon {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    };
+    match port.split_once('/') {
+        None => Ok((host, port)),
+        Some((port, "")) => Ok((host, port)),
+        Some(_) => Err(format!("has a path, and what is allowed is a whole host; {FORM}")),
+    }
+}
+
+impl Scheme {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "*" => Ok(Self::Any),
+            _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic()) => {
+                Ok(Self::One(text.to_ascii_lowercase()))
+            }
+            _ => Err(format!("its scheme is not a word of letters; {FORM}")),
+        }
+    }
+
+    fn allows(&self, scheme: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::One(one) => one == scheme,
+        }
+    }
+}
+
+impl Host {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(network) = text.replace(['[', ']'], "").parse::<IpNet>() {
+            return Ok(Self::Network(network.trunc()));
+        }
+        let host = text.trim_end_matches('/').to_ascii_lowercase();
+        if host.contains('/') {
+            return Err(format!("has a path, or a network that is none (10.0.0.0/8); {FORM}"));
+        }
+        if let Some(address) = address(&host) {
+            return Ok(Self::Network(address.into()));
+        }
+        match host.as_str() {
+            "*" => return Ok(Self::Any),
+            "self" | "self.alt" => return Ok(Self::Itself),
+            _ => {}
+        }
+        let (name, under) = match host.strip_prefix("*.") {
+            Some(domain) => (domain, true),
+            None => (host.as_str(), false),
+        };
+        if name.contains('*') {
+            return Err("`*` stands for a whole host, or for all before a domain: \
+                        \"https://*.example.com\""
+                .into());
+        }
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if name.is_empty() || !name.bytes().all(fits) {
+            return Err(format!("its host is neither a name nor an address; {FORM}"));
+        }
+        Ok(if under { Self::Under(format!(".{name}")) } else { Self::One(host) })
+    }
+
+    fn allows(&self, host: &str, address: Option<IpAddr>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Itself => false,
+            Self::Under(domain) => host.ends_with(domain),
+            Self::Network(network) => address.is_some_and(|address| network.contains(&address)),
+            Self::One(one) => host == one,
+        }
+    }
+}
+
+/// An address, with brackets or without; one of IPv4 within IPv6 is the former.
+fn address(host: &str) -> Option<IpAddr> {
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let address = match inner {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok()?.into(),
+        None => host.parse::<IpAddr>().ok()?,
+    };
+    Some(address.to_canonical())
+}
+
+impl Port {
+    fn parse(text: &str, scheme: &Scheme) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.parse::<u16>()
+                .map_err(|_| "its port is not a number up to 65535, `*` or a range (8000..9000)")
+        };
+        match (text, scheme) {
+            ("*", _) => Ok(Self::Any),
+            ("", Scheme::Any) => Err("needs a port, as its scheme is `*`: \"*://host:*\"".into()),
+            ("", Scheme::One(scheme)) => default_port(scheme)
+                .map(Self::One)
+                .ok_or_else(|| format!("needs a port, as `{scheme}` has none of its own")),
+            (text, _) => match text.split_once("..") {
+                None => Ok(Self::One(number(text)?)),
+                Some((start, end)) => {
+                    let range = number(start)?..number(end)?;
+                    if range.is_empty() {
+                        return Err("its range of ports is empty; the end is not part of it".into());
+                    }
+                    Ok(Self::Within(range))
+                }
+            },
+        }
+    }
+
+    fn allows(&self, port: u16) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Within(range) => range.contains(&port),
+            Self::One(one) => *one == port,
+        }
+    }
+}
+
+/// The ports Spin knows, by scheme.
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        "redis" => Some(6379),
+        "mqtt" => Some(1883),
+        "mysql" => Some(3306),
+        "postgres" => Some(5432),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hosts(text: &str) -> OutboundHosts {
+        OutboundHosts(vec![OutboundHost::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))])
+    }
+
+    #[test]
+    fn an_entry_allows_what_it_says_and_nothing_else() {
+        for (entry, yes, no) in [
+            (
+                "https://example.com",
+                &[("https", "example.com", None), ("HTTPS", "Example.COM", Some(443))][..],
+                &[
+                    ("http", "example.com", None),
+                    ("https", "example.com", Some(80)),
+                    ("https", "www.example.com", None),
+                    ("https", "example.com.evil.org", None),
+                    ("https", "notexample.com", None),
+                ][..],
+            ),
+            ("http://example.com:8080/", &[("http", "example.com", Some(8080))], &[]),
+            (
+                "*://localhost:*",
+                &[("http", "localhost", None), ("redis", "localhost", Some(1))],
+                &[("http", "127.0.0.1", None), ("other", "localhost", None)],
+            ),
+            (
+                "https://*.example.com",
+                &[("https", "a.example.com", None), ("https", "a.b.example.com", None)],
+                &[("https", "example.com", None), ("https", "aexample.com", None)],
+            ),
+            (
+                "https://*",
+                &[("https", "x", None), ("https", "10.0.0.1", None)],
+                &[("http", "x", None)],
+            ),
+            (
+                "*://*:*",
+                &[
+                    ("http", "x", None),
+                    ("postgres", "10.0.0.1", Some(65535)),
+                    ("tcp", "::1", Some(1)),
+                ],
+                &[],
+            ),
+            (
+                "http://h:8000..8002",
+                &[("http", "h", Some(8000)), ("http", "h", Some(8001))],
+                &[("http", "h", Some(7999)), ("http", "h", Some(8002)), ("http", "h", None)],
+            ),
+            (
+                "redis://10.1.2.3/8:*",
+                &[("redis", "10.255.0.1", None), ("redis", "::ffff:10.0.0.1", None)],
+                &[("redis", "11.0.0.1", None), ("redis", "ten.org", None)],
+            ),
+            (
+                "redis://fd00::/8:6379",
+                &[("redis", "[fd00::1]", None), ("redis", "fdff::1", None)],
+                &[("redis", "[fe80::1]", None)],
+            ),
+            ("http://[::1]", &[("http", "[::1]", None), ("http", "0:0:0:0:0:0:0:1", None)], &[]),
+            ("http://[::1]:81", &[("http", "::1", Some(81))], &[("http", "[::1]", None)]),
+            ("http://127.0.0.1", &[("http", "127.0.0.1", None)], &[("http", "127.0.0.2", None)]),
+            ("http://self", &[], &[("http", "self", None), ("http", "localhost", None)]),
+            ("http://a.spin.internal", &[("http", "a.spin.internal", None)], &[]),
+        ] {
+            let allowed = hosts(entry);
+            for (scheme, host, port) in yes {
+                assert!(allowed.allows(scheme, host, *port), "{entry}: {scheme} {host} {port:?}");
+            }
+            for (scheme, host, port) in no {
+                assert!(!allowed.allows(scheme, host, *port), "{entry}: {scheme} {host} {port:?}");
+            }
+        }
+        assert!(!OutboundHosts::default().allows("http", "example.com", None), "none by default");
+    }
+
+    #[test]
+    fn the_application_itself_is_allowed_by_name_or_with_everything() {
+        for (entry, yes) in
+            [("http://self", true), ("http://*", true), ("*://*:*", true), ("https://self", false)]
+        {
+            assert_eq!(hosts(entry).allows_self("http"), yes, "{entry}");
+        }
+        assert!(!hosts("http://localhost").allows_self("http"));
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused_with_the_form() {
+        for (entry, part) in [
+            ("*", "has no scheme"),
+            ("example.com", "has no scheme"),
+            ("insecure:allow-all", "has no scheme"),
+            ("://x:1", "its scheme is not a word"),
+            ("ht tp://x", "its scheme is not a word"),
+            ("{http,https}://x", "its scheme is not a word"),
+            ("http://", "neither a name nor an address"),
+            ("http://user@example.com", "neither a name nor an address"),
+            ("http://[::1", "neither a name nor an address"),
+            ("http://example.com/path", "has a path"),
+            ("http://example.com:80/path", "has a path"),
+            ("http://10.0.0.0/33", "has a path, or a network that is none"),
+            ("http://*.a.*", "`*` stands for a whole host"),
+            ("http://a*", "`*` stands for a whole host"),
+            ("*://example.com", "needs a port, as its scheme is `*`"),
+            ("ftp://example.com", "needs a port, as `ftp`"),
+            ("http://example.com:many", "its port is not a number"),
+            ("http://example.com:65536", "its port is not a number"),
+            ("http://example.com:2..2", "its range of ports is empty"),
+        ] {
+            let Err(error) = OutboundHost::parse(entry) else { panic!("{entry} was taken") };
+            assert!(error.contains(part), "{entry}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused(text in ".*", host in ".*", port: Option<u16>) {
+            if let Ok(host_) = OutboundHost::parse(&text) {
+                let _ = OutboundHosts(vec![host_]).allows("http", &host, port);
+            }
+        }
+
+        #[test]
+        fn one_host_and_port_allow_exactly_that(
+            host in "[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?(\\.[a-z]{2,5})?",
+            other in "[a-z0-9.-]{1,20}",
+            port: u16,
+            other_port: u16,
+        ) {
+            let allowed = hosts(&format!("http://{host}:{port}"));
+            prop_assume!(host != "self");
+            prop_assert!(allowed.allows("http", &host, Some(port)));
+            prop_assert_eq!(allowed.allows("http", &other, Some(port)), other == host);
+            prop_assert_eq!(allowed.allows("http", &host, Some(other_port)), other_port == port);
+            prop_assert!(!allowed.allows("https", &host, Some(port)));
+        }
+
+        #[test]
+        fn a_network_allows_its_addresses(bits: u32, length in 0_u8..=32, other: u32) {
+            let network = std::net::Ipv4Addr::from(bits);
+            let allowed = hosts(&format!("http://{network}/{length}:*"));
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            let inside = bits & mask == other & mask;
+            let other = std::net::Ipv4Addr::from(other).to_string();
+            prop_assert_eq!(allowed.allows("http", &other, None), inside);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The values of an application's variables, and where they come from.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// How the name of an environment variable begins that holds a value.
+pub const PREFIX: &str = "SPIN_VARIABLE";
+
+/// Where values come from. Its names are variables, in lower case.
+#[derive(Default)]
+pub struct Provider(HashMap<String, String>);
+
+/// Values may be secret.
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Provider {
+    /// Values that stand in a file or on the command line.
+    pub fn fixed(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(values.into_iter().collect())
+    }
+
+    /// `--variable`, once for each of `flags`: `name=value`, `name=@file` for a file's whole text,
+    /// or `@file.json` and `@file.toml` for tables of values. The last of a name counts.
+    pub fn flags(flags: &[String]) -> Result<Self> {
+        let mut values = HashMap::new();
+        for flag in flags {
+            match (flag.strip_prefix('@'), flag.split_once('=')) {
+                (Some(path), _) => values.extend(read_table(Path::new(path))?),
+                (None, Some((name, value))) => {
+                    let value = match value.strip_prefix('@') {
+                        None => value.to_owned(),
+                        Some(path) => read(Path::new(path))?,
+                    };
+                    values.insert(name.to_owned(), value);
+                }
+                (None, None) => bail!(
+                    "--variable: write `name=value`, `name=@file`, `@file.json` or `@file.toml`"
+                ),
+            }
+        }
+        Ok(Self(values))
+    }
+
+    /// The variables of `environment` that begin with `prefix` and an underscore.
+    pub fn environment(
+        prefix: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let values = environment.into_iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix(prefix)?.strip_prefix('_')?.to_ascii_lowercase();
+            Some((name, value))
+        });
+        Self(values.collect())
+    }
+
+    /// The same of a file in the form of `.env`: lines of `NAME=value`.
+    pub fn dotenv(prefix: &str, path: &Path) -> Result<Self> {
+        let lines = dotenvy::from_path_iter(path)
+            .map_err(|_| anyhow!("{}: cannot be read", path.display()))?;
+        // The library's error would repeat the line, which may hold a secret.
+        let values = lines.collect::<Result<Vec<_>, _>>().map_err(|_| {
+            anyhow!(
+                "{}: a line is not `NAME=value`; a value with blanks or quotes in it stands in \
+                 quotes",
+                path.display()
+            )
+        })?;
+        Ok(Self::environment(prefix, values))
+    }
+
+    /// These, and of `others` those that are not among them.
+    #[must_use]
+    pub fn over(self, mut others: Self) -> Self {
+        others.0.extend(self.0);
+        others
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&String> {
+        self.0.get(name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+}
+
+/// A table of values in JSON or TOML. An error does not repeat the text, which may hold a secret.
+fn read_table(path: &Path) -> Result<Vec<(String, String)>> {
+    let text = read(path)?;
+    let strings: Option<Vec<_>> = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => {
+            let table: serde_json::Map<_, _> = serde_json::from_str(&text).map_err(|e| {
+                anyhow!("{}: not a JSON object, at line {}", path.display(), e.line())
+            })?;
+            table
+                .into_iter()
+                .map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+                .collect()
+        }
+        Some("toml") => {
+            let table: toml::Table = toml::from_str(&text)
+                .map_err(|e| anyhow!("{}: not TOML: {}", path.display(), e.message()))?;
+            table
+                .into_iter()
+                .map(|(name, value)| Some((name, value.as_str()?.to_owned())))
+                .collect()
+        }
+        _ => bail!(
+            "--variable: @{} has to end in .json or .toml; write `name=@file` for one variable",
+            path.display()
+        ),
+    };
+    strings.with_context(|| format!("{}: every value has to be a string", path.display()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("--variable: {}", path.display()))
+}
+
+/// A component's variables, their templates resolved.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Variables(Vec<(String, String)>);
+
+/// Values may be secret.
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl FromIterator<(String, String)> for Variables {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(values: I) -> Self {
+        Self(values.into_iter().collect())
+    }
+}
+
+impl Deref for Variables {
+    type Target = [(String, String)];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(flags: &[&str]) -> Result<Provider, String> {
+        let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Provider::flags(&flags).map_err(|e| format!("{e:#}"))
+    }
+
+    #[test]
+    fn flags_are_values_files_and_tables_of_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let text = write("text", "a\nb=c\n");
+        let json = write("v.json", r#"{"one": "1", "two": "2"}"#);
+        let toml = write("v.toml", "two = 'II'\nthree = 'III'");
+        let given = [
+            "four=4=4".to_owned(),
+            format!("five=@{text}"),
+            format!("@{json}"),
+            format!("@{toml}"),
+            "empty=".into(),
+        ];
+        let values = Provider::flags(&given).unwrap();
+        for (name, value) in [
+            ("one", "1"),
+            ("two", "II"),
+            ("three", "III"),
+            ("four", "4=4"),
+            ("five", "a\nb=c\n"),
+            ("empty", ""),
+        ] {
+            assert_eq!(values.get(name).map(String::as_str), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_what_may_be_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        for (flag, part) in [
+            ("hush".to_owned(), "write `name=value`"),
+            (format!("@{}", write("a.json", "{\"token\": 7777777}")), "has to be a string"),
+            (format!("@{}", write("b.json", "[\"hush\"]")), "not a JSON object, at line 1"),
+            (format!("@{}", write("c.toml", "token = 7777777")), "has to be a string"),
+            (format!("@{}", write("d.toml", "token = hush")), "not TOML"),
+            (format!("@{}", write("e.txt", "hush")), "has to end in .json or .toml"),
+            ("a=@/nowhere".into(), "/nowhere"),
+        ] {
+            let error = flags(&[&flag]).unwrap_err();
+            assert!(error.contains(part), "{flag}: {error}");
+            assert!(!error.contains("hush") && !error.contains("7777777"), "{error}");
+        }
+        let path = dir.path().join(".env");
+        std::fs::write(&path, "SPIN_VARIABLE_TOKEN='hush").unwrap();
+        let error = format!("{:#}", Provider::dotenv(PREFIX, &path).unwrap_err());
+        assert!(error.contains("not `NAME=value`") && !error.contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_and_a_file_of_it_are_read_by_prefix() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".env");
+        std::fs::write(&path, "# of tests\nSPIN_VARIABLE_API_TOKEN=\"a b\"\nOTHER=1\n").unwrap();
+        let values = Provider::dotenv(PREFIX, &path).unwrap();
+        assert_eq!(values.names().collect::<Vec<_>>(), ["api_token"]);
+        assert_eq!(values.get("api_token").unwrap(), "a b");
+        let values =
+            Provider::environment("P", [("P_A".into(), "1".into()), ("PB".into(), "2".into())]);
+        assert_eq!(values.names().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn values_are_not_shown() {
+        let variables: Variables = [("name".to_owned(), "hush".to_owned())].into_iter().collect();
+        assert_eq!(format!("{variables:?}"), r#"{"name"}"#);
+        let provider = Provider::fixed(variables.to_vec());
+        assert_eq!(format!("{provider:?}"), r#"{"name"}"#);
+    }
+}
