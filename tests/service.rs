@@ -14,6 +14,7 @@ use spinfer::error::Failure;
 use spinfer::host::Host;
 use spinfer::manifest;
 use spinfer::service::Service;
+use spinfer::spin_headers::Origin;
 use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, root};
 
 fn probe(settings: &str) -> (Host, Arc<Service>) {
@@ -28,7 +29,7 @@ fn probe(settings: &str) -> (Host, Arc<Service>) {
 async fn call(service: &Service, path: &str, within: Duration) -> Result<u16, Failure> {
     let head = Request::get(path).body(()).unwrap().into_parts().0;
     let body = RequestBody::Whole(Bytes::new());
-    let answer = service.invoke(head, body, Instant::now() + within).await;
+    let answer = service.invoke(head, body, Instant::now() + within, Origin::inside()).await;
     answer.map(|response| response.status().as_u16())
 }
 

@@ -15,6 +15,7 @@ use http_body_util::combinators::MapErr;
 use http_body_util::{BodyExt, Full};
 use spinfer::host::Host;
 use spinfer::request;
+use spinfer::spin_headers::Origin;
 use spinfer_benches::application::{INFER, IRIS, Operation, PREDICT};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::runtime::Runtime;
@@ -41,7 +42,7 @@ fn post(operation: Operation<'static>) -> Request<Body> {
 async fn serve(host: &Host, requests: Vec<Request<Body>>) -> Stats {
     let region = Region::new(ALLOCATOR);
     for request in requests {
-        let answer = request::handle(host, request).await;
+        let answer = request::handle(host, Origin::inside().client, request).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.into_body().collect().await.expect("a body");
     }

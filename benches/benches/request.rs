@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use spinfer::body::RequestBody;
 use spinfer::inference::{ComputeThreads, Models, Mounts, Registry};
 use spinfer::service::Service;
+use spinfer::spin_headers::Origin;
 use spinfer_backend::{Backend, Tensor, TensorType};
 use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
@@ -28,7 +29,8 @@ async fn predict(service: &Service) -> Bytes {
     let request = http::Request::post(format!("{IRIS}/predict")).body(()).expect("valid");
     let body = RequestBody::Whole(Bytes::from_static(PREDICT.body.as_bytes()));
     let deadline = Instant::now() + Duration::from_secs(60);
-    let answer = service.invoke(request.into_parts().0, body, deadline).await.expect("an answer");
+    let answer = service.invoke(request.into_parts().0, body, deadline, Origin::inside()).await;
+    let answer = answer.expect("an answer");
     assert_eq!(answer.status(), 200);
     answer.into_body().collect().await.expect("a body").to_bytes()
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::App;
+use crate::app::{App, Target};
 use crate::artifact::{PRIVATE, READABLE};
 use crate::host::Host;
 use crate::manifest::{self, Manifest};
@@ -233,9 +233,13 @@ fn announce(app: &App, host: &Host, url: &str, quiet: bool) -> Result<()> {
         writeln!(out, "Routes of {}:", app.name)?;
         let width = app.routes.iter().map(|r| r.pattern.to_string().len()).max().unwrap_or(0);
         for route in &app.routes {
-            let door = host.service(&route.component).map_or("", |service| service.door());
-            let pattern = route.pattern.to_string();
-            writeln!(out, "  {pattern:width$}  {} ({door} door)", route.component)?;
+            let (pattern, target) = (route.pattern.to_string(), &route.target);
+            let door = match target {
+                Target::Component(id) => host.service(id).map(|service| service.door()),
+                Target::Static(_) => None,
+            };
+            let door = door.map(|door| format!(" ({door} door)")).unwrap_or_default();
+            writeln!(out, "  {pattern:width$}  {target}{door}")?;
         }
     }
     out.flush()?;

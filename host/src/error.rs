@@ -11,6 +11,8 @@ use crate::body::Body;
 pub enum Failure {
     #[error("the request has no Host header, or not exactly one that is text")]
     NoHost,
+    #[error("{host} is an address for components of this application, and for nobody else")]
+    InternalHost { host: String },
     #[error("{path} answers GET")]
     OnlyGet { path: String },
     #[error("not ready: {reason}")]
@@ -48,7 +50,9 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost | Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Self::NoHost | Self::InternalHost { .. } | Self::BodyBroken(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::OnlyGet { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,

@@ -13,16 +13,17 @@ use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
 use tracing::warn;
 
-use crate::app::App;
+use crate::app::{App, StaticAnswer, Target};
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::body::Holding;
 use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
-use crate::route::Router;
+use crate::route::{Pattern, Router};
 use crate::service::Service;
 
 /// Where compiled components are, in the state directory.
@@ -37,12 +38,22 @@ const LOADING_MOST: Duration = Duration::from_secs(600);
 /// What the data plane serves.
 #[derive(Debug)]
 pub struct Host {
-    router: Router<Arc<Service>>,
+    router: Router<Served>,
     services: IndexMap<String, Arc<Service>>,
+    /// The application's name and version, as JSON.
+    info: String,
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
     _background: Background,
+    _copies: Option<Copies>,
+}
+
+/// What answers on a route.
+#[derive(Debug)]
+pub enum Served {
+    Component(Arc<Service>),
+    Static(StaticAnswer),
 }
 
 impl Host {
@@ -65,10 +76,15 @@ impl Host {
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
         let mut services = IndexMap::new();
-        for (id, spec) in &app.components {
-            let models = Models::new(Arc::clone(&registry), spec.mounts.clone());
-            let stores = Stores::new(engine.wasmtime().clone(), spec.clone(), Arc::new(models));
-            let (code, linked) = &codes[&spec.source];
+        let (mounts, copies) =
+            Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
+        for ((id, spec), mounts) in app.components.iter().zip(mounts) {
+            let mut spec = spec.clone();
+            spec.files.folders = mounts.clone();
+            let source = spec.source.clone();
+            let models = Models::new(Arc::clone(&registry), mounts);
+            let stores = Stores::new(engine.wasmtime().clone(), spec, Arc::new(models));
+            let (code, linked) = &codes[&source];
             let lane = background.lane();
             let (code, linked, doors) =
                 (Arc::clone(code), Arc::clone(linked), Arc::clone(&all_doors));
@@ -76,24 +92,29 @@ impl Host {
                 .with_context(|| format!("component `{id}`"))?;
             services.insert(id.clone(), Arc::new(service));
         }
-        let routes = app
-            .routes
-            .iter()
-            .map(|route| (route.pattern.clone(), Arc::clone(&services[&route.component])));
+        let routes = app.routes.iter().map(|route| {
+            let served = match &route.target {
+                Target::Component(id) => Served::Component(Arc::clone(&services[id])),
+                Target::Static(answer) => Served::Static(answer.clone()),
+            };
+            (route.pattern.clone(), served)
+        });
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
         Ok(Self {
             router,
             services,
+            info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
             _background: background,
+            _copies: copies,
         })
     }
 
-    /// What serves `path`.
+    /// What serves `path`, and the route it matched.
     #[must_use]
-    pub fn find(&self, path: &str) -> Option<&Arc<Service>> {
+    pub fn find(&self, path: &str) -> Option<&(Pattern, Served)> {
         self.router.find(path)
     }
 
@@ -101,6 +122,12 @@ impl Host {
     #[must_use]
     pub fn bodies(&self) -> &Holding {
         &self.bodies
+    }
+
+    /// The application's name and version, as JSON.
+    #[must_use]
+    pub fn info(&self) -> &str {
+        &self.info
     }
 
     /// The component `id`.
@@ -154,6 +181,13 @@ impl Host {
             self.services.values().for_each(|service| service.drop_idle(now));
         }
     }
+}
+
+/// As Spin's `/.well-known/spin/info` has it.
+fn info(app: &App) -> String {
+    let mut info = serde_json::Map::from_iter([("name".to_owned(), app.name.clone().into())]);
+    info.extend(app.version.clone().map(|version| ("version".to_owned(), version.into())));
+    serde_json::Value::Object(info).to_string()
 }
 
 /// The code of each component file, compiled on as many threads as there are.

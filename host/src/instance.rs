@@ -66,7 +66,7 @@ impl Stores {
 
     /// An empty store with the component's grants and limits; guest code in it ends at `deadline`.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
-        let ComponentSpec { id, mounts, environment, limits, load_graphs, .. } = &self.spec;
+        let ComponentSpec { id, files, environment, limits, load_graphs, .. } = &self.spec;
         let mut wasi = WasiCtx::builder();
         wasi.envs(environment);
         // A guest's files are its mounts: small, local, read once. A thread to wait for each read
@@ -74,7 +74,7 @@ impl Stores {
         wasi.allow_blocking_current_thread(true);
         wasi.stdout(LogStream::new(id, "stdout"));
         wasi.stderr(LogStream::new(id, "stderr"));
-        for (destination, source) in mounts.iter() {
+        for (destination, source) in files.folders.iter() {
             let destination = if destination.is_empty() { "/" } else { destination };
             wasi.preopened_dir(source, destination, FsPerms::ReadOnly)
                 .with_context(|| format!("cannot mount {}", source.display()))?;

@@ -19,13 +19,14 @@ pub mod cli;
 
 pub mod manifest;
 
-pub mod outbound_hosts;
 pub mod runtime_config;
 pub mod template;
 pub mod variables;
 
 pub mod app;
+pub mod files;
 pub mod limits;
+pub mod outbound_hosts;
 pub mod reuse;
 
 pub mod host;
@@ -40,6 +41,7 @@ pub mod request;
 pub mod body;
 pub mod error;
 pub mod route;
+pub mod spin_headers;
 
 pub mod service;
 

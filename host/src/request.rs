@@ -12,14 +12,20 @@ use tracing::debug;
 
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
-use crate::host::Host;
+use crate::host::{Host, Served};
+use crate::spin_headers::{Client, Origin};
 
 /// The host's own paths.
 pub const LIVE: &str = "/v2/health/live";
 pub const READY: &str = "/v2/health/ready";
+/// The beginning of those that are Spin's.
+pub const WELL_KNOWN: &str = "/.well-known/spin/";
 
-/// Answers one request. Never fails: a failure is an answer too.
-pub async fn handle<B>(host: &Host, request: Request<B>) -> Response<Body>
+/// How a host ends that only components may ask for, in lower case.
+const INTERNAL: &str = ".spin.internal";
+
+/// Answers one request of `client`. Never fails: a failure is an answer too.
+pub async fn handle<B>(host: &Host, client: Client, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
 {
@@ -28,9 +34,9 @@ where
         .then(|| (request.method().clone(), request.uri().clone()));
     let version = request.version();
     let mut unread = !request.body().is_end_stream();
-    let response = match health(host, &request) {
+    let response = match own(host, &request) {
         Some(response) => response,
-        None => serve(host, request, start, &mut unread).await,
+        None => serve(host, client, request, start, &mut unread).await,
     };
     let response = response.unwrap_or_else(|failure| {
         let mut response = failure.into_response();
@@ -50,6 +56,7 @@ where
 /// if it fails.
 async fn serve<B>(
     host: &Host,
+    client: Client,
     request: Request<B>,
     start: Instant,
     unread: &mut bool,
@@ -60,7 +67,11 @@ where
     let (head, body) = request.into_parts();
     check_host(&head)?;
     let path = head.uri.path();
-    let service = host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() })?;
+    let found = host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() })?;
+    let (route, service) = match found {
+        (route, Served::Component(service)) => (route, service),
+        (_, Served::Static(answer)) => return Ok(answer.response()),
+    };
     let limits = service.limits();
     let deadline = start + limits.deadline;
     let waits = head.headers.contains_key(EXPECT);
@@ -68,35 +79,77 @@ where
     let admitting = RequestBody::admit(body, service.whole_body(), limits.request_body, waits);
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
     let arrival = body.arrival();
-    let answer = service.invoke(head, body, deadline).await;
+    let answer = service.invoke(head, body, deadline, Origin { route, client }).await;
     *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
     answer
 }
 
 /// HTTP/1.1 asks for exactly one `Host` (RFC 9112, 3.2), and `wasi:http` has no request without.
+/// Hosts of components are for components.
 fn check_host(head: &Parts) -> Result<(), Failure> {
     let mut hosts = head.headers.get_all(HOST).iter();
-    let one = hosts.next().is_none_or(|host| host.to_str().is_ok()) && hosts.next().is_none();
-    let named = head.headers.contains_key(HOST) || head.uri.host().is_some();
-    if one && (named || head.version != Version::HTTP_11) { Ok(()) } else { Err(Failure::NoHost) }
+    let header = hosts.next().map(|host| host.to_str().map_err(|_| Failure::NoHost)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Failure::NoHost);
+    }
+    let target = head.uri.host();
+    if header.is_none() && target.is_none() && head.version == Version::HTTP_11 {
+        return Err(Failure::NoHost);
+    }
+    match header.into_iter().chain(target).find(|host| is_internal(host)) {
+        Some(host) => Err(Failure::InternalHost { host: host.to_owned() }),
+        None => Ok(()),
+    }
 }
 
-/// `/v2/health/live` and `/v2/health/ready`, as the Open Inference Protocol has them: the host's
-/// own paths, before any route.
-fn health<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Failure>> {
-    let health = match request.uri().path() {
-        LIVE => Ok("{\"live\":true}"),
-        READY => host.ready().map(|()| "{\"ready\":true}"),
-        _ => return None,
+/// Whether `host`, with a port or without, is that of a component.
+fn is_internal(host: &str) -> bool {
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+    let start = name.len().saturating_sub(INTERNAL.len());
+    name[start..].eq_ignore_ascii_case(INTERNAL.as_bytes())
+}
+
+/// The host's own paths, before any route: `/v2/health/live` and `/v2/health/ready`, as the Open
+/// Inference Protocol has them, and `/.well-known/spin/health` and `/.well-known/spin/info`, as Spin
+/// has them.
+fn own<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Failure>> {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+    let path = request.uri().path();
+    let answer = match path {
+        LIVE => Ok((JSON, "{\"live\":true}".to_owned())),
+        READY => host.ready().map(|()| (JSON, "{\"ready\":true}".to_owned())),
+        _ => match path.strip_prefix(WELL_KNOWN)? {
+            "health" => Ok((TEXT, "OK".to_owned())),
+            "info" => Ok((JSON, host.info().to_owned())),
+            _ => Err(Failure::NoRoute { path: path.to_owned() }),
+        },
     };
-    let health = match *request.method() {
-        Method::GET | Method::HEAD => health,
-        _ => Err(Failure::OnlyGet { path: request.uri().path().to_owned() }),
+    let answer = match *request.method() {
+        Method::GET | Method::HEAD => answer,
+        _ => Err(Failure::OnlyGet { path: path.to_owned() }),
     };
-    Some(health.map(|json| {
-        let mut response = Response::new(Body::whole(json));
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
+    Some(answer.map(|(kind, text)| {
+        let mut response = Response::new(Body::whole(text));
+        response.headers_mut().insert(CONTENT_TYPE, kind);
         response
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_components_are_known_however_they_are_written() {
+        for host in
+            ["a.spin.internal", "A.Spin.Internal", "a.spin.internal:80", "x.y.spin.internal."]
+        {
+            assert!(is_internal(host), "{host}");
+        }
+        for host in ["", "spin.internal", "a.spin.internal.org", "internal", "[::1]:80", "é"] {
+            assert!(!is_internal(host), "{host}");
+        }
+    }
 }

@@ -1,97 +1,200 @@
-//! Path -> component, by Spin's rules: an exact route beats a prefix, a longer prefix beats a
-//! shorter one, and `/a/...` matches `/a` itself. A trailing slash does not matter.
+//! Path -> component, by Spin's rules. Routes are compared segment by segment: a literal segment
+//! beats a `:parameter`, which beats the rest of the path (`/...`). So an exact route beats all
+//! others, and a longer prefix a shorter one. `/a/...` matches `/a` itself, and one trailing slash
+//! of a path does not matter.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
 
-/// A route as the manifest writes it: `/a/b` or `/a/...`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+use http::HeaderName;
+
+/// The rest of a path, at the end of a route. Spin takes `/*` for the same.
+const REST: [&str; 2] = ["/...", "/*"];
+/// Segments of a route.
+const SEGMENTS_MOST: usize = 100;
+
+/// A route as the manifest writes it: `/a/b`, `/a/:name/c` or `/a/...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
-    /// Without a trailing slash: `/a/b`; the root is empty.
-    path: String,
-    prefix: bool,
+    /// As written.
+    raw: String,
+    segments: Vec<Segment>,
+    /// Whether the rest of the path follows.
+    rest: bool,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    /// Any segment that is not empty, and the header its value goes into.
+    Parameter(HeaderName),
+}
+
+/// What every path matches: the route of a request that came without one.
+pub static ANY: LazyLock<Pattern> =
+    LazyLock::new(|| Pattern { raw: "/...".into(), segments: Vec::new(), rest: true });
 
 impl Pattern {
-    /// Parses a manifest's `route`.
+    /// Parses a manifest's `route`. As in Spin, it need not start with a slash.
     pub fn parse(route: &str) -> Result<Self, String> {
-        if !route.starts_with('/') {
-            return Err(format!("a route starts with a slash: \"/{route}\""));
-        }
-        let (path, prefix) = match route.strip_suffix("/...") {
-            Some(path) => (path, true),
-            None => (trim(route), false),
-        };
-        for segment in path.split('/').skip(1) {
-            if segment.contains("...") {
-                return Err("`...` stands for the rest of a path and may only end a route".into());
-            }
-            if segment.starts_with(':') {
-                return Err(format!(
-                    "`{segment}`: path parameters are not supported yet; use \"/...\""
-                ));
-            }
-        }
-        if let Some(character) = path.chars().find(|c| "?# ".contains(*c)) {
+        let path = route.strip_prefix('/').unwrap_or(route);
+        let path = format!("/{path}");
+        let (path, rest) = REST
+            .iter()
+            .find_map(|rest| Some((path.strip_suffix(rest)?, true)))
+            .unwrap_or((trim(&path), false));
+        if let Some(character) = path.chars().find(|c| "?# ".contains(*c) || c.is_control()) {
             return Err(format!("a route is a path and cannot hold {character:?}"));
         }
-        Ok(Self { path: path.to_owned(), prefix })
+        let segments =
+            path.split('/').skip(1).map(Segment::parse).collect::<Result<Vec<_>, _>>()?;
+        if segments.len() > SEGMENTS_MOST {
+            return Err(format!("a route has at most {SEGMENTS_MOST} segments"));
+        }
+        for (index, segment) in segments.iter().enumerate() {
+            if let Segment::Parameter(name) = segment
+                && segments[..index].contains(segment)
+            {
+                let name = &name.as_str()[PATH_MATCH.len()..];
+                return Err(format!("the parameter `:{name}` stands twice; rename one"));
+            }
+        }
+        Ok(Self { raw: route.to_owned(), segments, rest })
+    }
+
+    /// As written in the manifest.
+    #[must_use]
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+
+    /// Whether all it matches begins with `prefix`, such as `/a/`.
+    #[must_use]
+    pub fn is_under(&self, prefix: &str) -> bool {
+        self.to_string().starts_with(prefix)
+    }
+
+    /// What of `path`, which it matches, `/...` stands for.
+    #[must_use]
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        if !self.rest {
+            return "";
+        }
+        let end = path.match_indices('/').nth(self.segments.len()).map_or(path.len(), |(at, _)| at);
+        &path[end..]
+    }
+
+    /// The parameters' headers, and their values in `path`, which it matches.
+    pub fn parameters<'p>(&self, path: &'p str) -> impl Iterator<Item = (&HeaderName, &'p str)> {
+        let values = path.split('/').skip(1);
+        self.segments.iter().zip(values).filter_map(|(segment, value)| match segment {
+            Segment::Literal(_) => None,
+            Segment::Parameter(name) => Some((name, value)),
+        })
     }
 }
 
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.prefix, self.path.as_str()) {
-            (false, "") => f.write_str("/"),
-            (false, path) => f.write_str(path),
-            (true, path) => write!(f, "{path}/..."),
+/// How the header of a parameter begins.
+pub const PATH_MATCH: &str = "spin-path-match-";
+
+impl Segment {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("...") {
+            return Err("`...` stands for the rest of a path and may only end a route".into());
+        }
+        let Some(name) = text.strip_prefix(':') else { return Ok(Self::Literal(text.to_owned())) };
+        let fits = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let header = format!("{PATH_MATCH}{}", name.to_ascii_lowercase().replace('_', "-"));
+        match HeaderName::try_from(header) {
+            Ok(header) if fits => Ok(Self::Parameter(header)),
+            _ => Err(format!(
+                "`{text}`: a parameter's name has letters, digits, `_` and `-`: \":name\""
+            )),
         }
     }
 }
 
-/// The routes of an application. Looking up costs one hash per segment of the longest prefix at the
-/// most, however many routes there are and however long the path is.
+/// With a leading slash and without a trailing one, as Spin shows it; the root is `/`.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let raw = self.raw.strip_prefix('/').unwrap_or(&self.raw);
+        write!(f, "/{}", trim(raw))
+    }
+}
+
+/// The routes of an application, as a tree of segments. Looking up allocates nothing, and visits
+/// each node of the tree once at the most, however long the path is.
 #[derive(Debug)]
-pub struct Router<T> {
-    exact: HashMap<String, T>,
-    prefix: HashMap<String, T>,
-    /// Bytes of the longest prefix.
-    longest: usize,
+pub struct Router<T>(Node<T>);
+
+#[derive(Debug)]
+struct Node<T> {
+    /// In order.
+    literals: Vec<(String, Self)>,
+    parameter: Option<Box<Self>>,
+    end: Option<(Pattern, T)>,
+    rest: Option<(Pattern, T)>,
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self { literals: Vec::new(), parameter: None, end: None, rest: None }
+    }
 }
 
 impl<T> Router<T> {
-    /// Fails with the first pattern that was given twice.
+    /// Fails with the first pattern that matches the same paths as one before.
     pub fn new(routes: impl IntoIterator<Item = (Pattern, T)>) -> Result<Self, Pattern> {
-        let mut router = Self { exact: HashMap::new(), prefix: HashMap::new(), longest: 0 };
+        let mut root = Node::default();
         for (pattern, target) in routes {
-            let map = if pattern.prefix { &mut router.prefix } else { &mut router.exact };
-            if map.contains_key(&pattern.path) {
+            let mut node = &mut root;
+            for segment in &pattern.segments {
+                node = node.child(segment);
+            }
+            let place = if pattern.rest { &mut node.rest } else { &mut node.end };
+            if place.is_some() {
                 return Err(pattern);
             }
-            if pattern.prefix {
-                router.longest = router.longest.max(pattern.path.len());
-            }
-            map.insert(pattern.path, target);
+            *place = Some((pattern, target));
         }
-        Ok(router)
+        Ok(Self(root))
     }
 
-    /// What serves `path` (without its query).
+    /// What serves `path` (without its query), and its route.
     #[must_use]
-    pub fn find(&self, path: &str) -> Option<&T> {
-        let path = trim(path);
-        self.exact.get(path).or_else(|| {
-            let mut end = path.len();
-            loop {
-                if end <= self.longest
-                    && let Some(target) = self.prefix.get(&path[..end])
-                {
-                    return Some(target);
-                }
-                let before = &path.as_bytes()[..end.min(self.longest + 1)];
-                end = before.iter().rposition(|&byte| byte == b'/')?;
+    pub fn find(&self, path: &str) -> Option<&(Pattern, T)> {
+        self.0.find(trim(path))
+    }
+}
+
+impl<T> Node<T> {
+    fn child(&mut self, segment: &Segment) -> &mut Self {
+        match segment {
+            Segment::Parameter(_) => self.parameter.get_or_insert_default(),
+            Segment::Literal(text) => {
+                let found = self.literals.binary_search_by(|(literal, _)| literal.cmp(text));
+                let at = found.unwrap_or_else(|at| {
+                    self.literals.insert(at, (text.clone(), Self::default()));
+                    at
+                });
+                &mut self.literals[at].1
             }
-        })
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<&(Pattern, T)> {
+        let Some(path) = path.strip_prefix('/') else {
+            let here = path.is_empty().then(|| self.end.as_ref().or(self.rest.as_ref()));
+            return here.flatten();
+        };
+        let (segment, after) = path.split_at(path.find('/').unwrap_or(path.len()));
+        let literal = self.literals.binary_search_by(|(literal, _)| literal.as_str().cmp(segment));
+        literal
+            .ok()
+            .and_then(|at| self.literals[at].1.find(after))
+            .or_else(|| self.parameter.as_ref().filter(|_| !segment.is_empty())?.find(after))
+            .or(self.rest.as_ref())
     }
 }
 
@@ -103,9 +206,12 @@ fn trim(path: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn router(routes: &[&str]) -> Router<String> {
-        let routes = routes.iter().map(|r| (Pattern::parse(r).unwrap(), (*r).to_owned()));
-        Router::new(routes).unwrap()
+    fn router(routes: &[&str]) -> Router<()> {
+        Router::new(routes.iter().map(|r| (Pattern::parse(r).unwrap(), ()))).unwrap()
+    }
+
+    fn found<'a>(router: &'a Router<()>, path: &str) -> Option<&'a str> {
+        router.find(path).map(|(pattern, ())| pattern.raw())
     }
 
     #[test]
@@ -113,6 +219,7 @@ mod tests {
         let router = router(&["/...", "/a/...", "/a/b/...", "/a/b", "/c"]);
         for (path, route) in [
             ("/", "/..."),
+            ("", "/..."),
             ("/x", "/..."),
             ("/a", "/a/..."),
             ("/a/", "/a/..."),
@@ -121,12 +228,43 @@ mod tests {
             ("/a/b", "/a/b"),
             ("/a/b/", "/a/b"),
             ("/a/b/c", "/a/b/..."),
+            ("/a/b//", "/a/b/..."),
             ("/a/bc", "/a/..."),
             ("/c", "/c"),
             ("/c/d", "/..."),
         ] {
-            assert_eq!(router.find(path).unwrap(), route, "{path}");
+            assert_eq!(found(&router, path), Some(route), "{path}");
         }
+    }
+
+    #[test]
+    fn a_literal_beats_a_parameter_beats_the_rest() {
+        let router = router(&[
+            "/:one",
+            "/:one/...",
+            "/:one/b",
+            "/a/:two/c",
+            "/a/b/...",
+            "/a/:two",
+            "/x/y/z",
+        ]);
+        for (path, route) in [
+            ("/a", "/:one"),
+            ("/q/r", "/:one/..."),
+            ("/q/b", "/:one/b"),
+            ("/a/b", "/a/b/..."),
+            ("/a/c", "/a/:two"),
+            ("/a/b/c", "/a/b/..."),
+            ("/a/q/c", "/a/:two/c"),
+            ("/a/q/d", "/:one/..."),
+            ("/a//c", "/:one/..."),
+            ("/x/y", "/:one/..."),
+            ("/x/y/z", "/x/y/z"),
+        ] {
+            assert_eq!(found(&router, path), Some(route), "{path}");
+        }
+        assert_eq!(found(&router, "/"), None);
+        assert_eq!(found(&router, "//b"), None, "no parameter is empty");
     }
 
     #[test]
@@ -139,28 +277,61 @@ mod tests {
 
     #[test]
     fn a_long_path_is_matched_like_a_short_one() {
-        let router = router(&["/a/...", "/a/b/..."]);
+        let router = router(&["/a/...", "/a/b/...", "/:x/:y/z"]);
         let slashes = "/".repeat(60_000);
-        assert_eq!(router.find(&format!("/a/b{slashes}x")).unwrap(), "/a/b/...");
-        assert_eq!(router.find(&format!("/a{slashes}x")).unwrap(), "/a/...");
+        assert_eq!(found(&router, &format!("/a/b{slashes}x")), Some("/a/b/..."));
+        assert_eq!(found(&router, &format!("/a{slashes}x")), Some("/a/..."));
         assert!(router.find(&format!("/c{slashes}x")).is_none());
         assert!(router.find(&format!("/a\u{e9}{slashes}")).is_none());
     }
 
     #[test]
+    fn what_a_route_takes_of_a_path() {
+        for (route, path, rest, parameters) in [
+            ("/...", "/", "/", &[][..]),
+            ("/...", "/1/2/3", "/1/2/3", &[]),
+            ("/...", "", "", &[]),
+            ("/test/...", "/test", "", &[]),
+            ("/test/...", "/test/", "/", &[]),
+            ("/test/...", "/test/hello", "/hello", &[]),
+            ("/test/...", "/test/hello/", "/hello/", &[]),
+            ("/test/*", "/test/hello", "/hello", &[]),
+            ("/test", "/test/", "", &[]),
+            ("/1/:two/3", "/1/2/3", "", &[("spin-path-match-two", "2")]),
+            ("/:User_Id/...", "/%20/x", "/x", &[("spin-path-match-user-id", "%20")]),
+        ] {
+            let pattern = Pattern::parse(route).unwrap();
+            let router = Router::new([(pattern.clone(), ())]).unwrap();
+            assert!(router.find(path).is_some(), "{route} {path}");
+            assert_eq!(pattern.rest(path), rest, "{route} {path}");
+            let found: Vec<_> = pattern.parameters(path).map(|(n, v)| (n.as_str(), v)).collect();
+            assert_eq!(found, parameters, "{route} {path}");
+        }
+    }
+
+    #[test]
     fn a_route_given_twice_is_named() {
-        let twice = ["/a/...", "/a", "/a/"].map(|r| (Pattern::parse(r).unwrap(), ()));
-        assert_eq!(Router::new(twice).unwrap_err().to_string(), "/a");
+        for (routes, twice) in [
+            (&["/a/...", "/a", "/a/"][..], "/a"),
+            (&["/a/:x", "/a/:y"], "/a/:y"),
+            (&["", "/"], "/"),
+        ] {
+            let routes = routes.iter().map(|r| (Pattern::parse(r).unwrap(), ()));
+            assert_eq!(Router::new(routes).unwrap_err().to_string(), twice);
+        }
     }
 
     #[test]
     fn a_bad_route_is_refused_with_the_reason() {
         for (route, part) in [
-            ("a", "starts with a slash"),
             ("/a...", "may only end"),
             ("/.../a", "may only end"),
-            ("/:id", "not supported yet"),
+            ("/:", "a parameter's name"),
+            ("/:a.b", "a parameter's name"),
+            ("/:a/:A", "`:a` stands twice"),
             ("/a?b", "cannot hold '?'"),
+            ("/a\nb", "cannot hold '\\n'"),
+            (&"/a".repeat(101), "at most 100 segments"),
         ] {
             let error = Pattern::parse(route).unwrap_err();
             assert!(error.contains(part), "{route}: {error}");
@@ -168,9 +339,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_prints_as_written() {
-        for route in ["/", "/...", "/a", "/a/b/..."] {
-            assert_eq!(Pattern::parse(route).unwrap().to_string(), route);
+    fn a_pattern_is_shown_as_spin_shows_it() {
+        for (route, shown) in [
+            ("/", "/"),
+            ("", "/"),
+            ("/...", "/..."),
+            ("a", "/a"),
+            ("/a/", "/a"),
+            ("/a/b/...", "/a/b/..."),
+            ("/:x/b", "/:x/b"),
+        ] {
+            let pattern = Pattern::parse(route).unwrap();
+            assert_eq!((pattern.to_string().as_str(), pattern.raw()), (shown, route));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::host::Host;
 use crate::opening::Opening;
 use crate::request;
+use crate::spin_headers::Client;
 
 /// A client has this long to begin, and to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -103,7 +105,7 @@ impl Accepting {
     async fn accept(self) {
         loop {
             match self.accept_one().await {
-                Ok((stream, place)) => self.serve(stream, place),
+                Ok((stream, address, place)) => self.serve(stream, address, place),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -112,12 +114,13 @@ impl Accepting {
         }
     }
 
-    async fn accept_one(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
-        Ok((self.listener.accept().await?.0, place))
+        let (stream, address) = self.listener.accept().await?;
+        Ok((stream, address, place))
     }
 
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -127,11 +130,12 @@ impl Accepting {
         let stream = Box::pin(stream);
         let (host, tls, watcher) =
             (Arc::clone(&self.host), self.tls.clone(), self.connections.watcher());
+        let client = move |scheme| Client { address, scheme };
         tokio::spawn(async move {
             match tls {
-                None => converse(stream, host, watcher).await,
+                None => converse(stream, client("http"), host, watcher).await,
                 Some(tls) => match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, host, watcher).await,
+                    Ok(Ok(stream)) => converse(stream, client("https"), host, watcher).await,
                     Ok(Err(error)) => debug!(%error, "no TLS connection"),
                     Err(_) => debug!("no TLS connection in time"),
                 },
@@ -142,13 +146,13 @@ impl Accepting {
 }
 
 /// Answers the requests of one connection.
-async fn converse<S>(stream: S, host: Arc<Host>, watcher: Watcher)
+async fn converse<S>(stream: S, client: Client, host: Arc<Host>, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = service_fn(move |request| {
         let host = Arc::clone(&host);
-        async move { Ok::<_, Infallible>(request::handle(&host, request).await) }
+        async move { Ok::<_, Infallible>(request::handle(&host, client, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

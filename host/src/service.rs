@@ -24,6 +24,7 @@ use crate::inference::Error as LoadError;
 use crate::instance::Stores;
 use crate::limits::Limits;
 use crate::manifest::DoorChoice;
+use crate::spin_headers::Origin;
 
 /// A component, ready to serve.
 #[derive(Debug)]
@@ -124,13 +125,20 @@ impl Service {
         head: Parts,
         body: RequestBody,
         deadline: Instant,
+        origin: Origin<'_>,
     ) -> Result<Response<Body>, Failure> {
         let turn = self.admit(deadline).await?;
         let mut visit = self.usage.enter();
         let doors = self.doors(deadline).await?;
         let response = match (body, &doors.fast, &doors.standard) {
-            (RequestBody::Whole(body), Some(fast), _) => fast.invoke(head, body, deadline).await,
-            (body, _, Some(standard)) => standard.invoke(head, body, deadline, turn).await,
+            (RequestBody::Whole(body), Some(fast), _) => {
+                fast.invoke(head, body, deadline, &origin).await
+            }
+            (body, _, Some(standard)) => {
+                let mut head = head;
+                origin.put_into(&mut head);
+                standard.invoke(head, body, deadline, turn).await
+            }
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
         }?;
         if let Some(took) = visit.cold_start() {

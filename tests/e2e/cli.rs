@@ -121,9 +121,9 @@ fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
         (probe(&format!("\n{twice}")), &["the route \"/...\" stands twice; remove one"]),
         (
             manifest(
-                "[[trigger.http]]\nroute = 'x'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'",
+                "[[trigger.http]]\nroute = 'x?'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'",
             ),
-            &["trigger.http[0].route", "starts with a slash", "component.a.source", "no file"],
+            &["trigger.http[0].route", "cannot hold '?'", "component.a.source", "no file"],
         ),
         (
             manifest(
@@ -133,17 +133,20 @@ fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
         ),
         (
             probe("files = [{ source = \"nowhere\", destination = \"models\" }]"),
-            &["component.probe.files[0].source", "no folder", "must be absolute: \"/models\""],
+            &["component.probe.files[0]: source: no folder", "must be absolute: \"/models\""],
         ),
         (
             probe("files = [\"static/*\"]"),
-            &["a folder as { source = \"...\", destination = \"/...\" }"],
+            &["component.probe.files[0]: nothing matches \"static/*\"", "does not exist"],
         ),
         (
             probe("files = [{ source = \".\", destination = \"/models/../x\" }]"),
-            &["component.probe.files[0].destination", "must not hold `..`"],
+            &["component.probe.files[0]: destination: must not hold `..`"],
         ),
-        (probe("[variables.token]\nrequired = true"), &["variables.token", "give it a `default`"]),
+        (
+            probe("[variables.token]\nrequired = true"),
+            &["variables.token", "--variable token=...", "make it a `default`"],
+        ),
         (
             probe("\n[[trigger.http]]\nroute = \"/v2/health/ready\"\ncomponent = \"probe\""),
             &["trigger.http[1].route", "the host's own"],

@@ -61,6 +61,13 @@ impl Manifest {
         self.with(route, component, "iris_classifier", &files)
     }
 
+    /// What else a manifest may say.
+    #[must_use]
+    pub fn and(mut self, more: &str) -> Self {
+        self.0.push_str(more);
+        self
+    }
+
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0

@@ -7,19 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
 use wasmtime::Store;
 
-use super::{Doors, GivesWay, Leaving, invalid_answer, late};
+use super::{Doors, GivesWay, HOST_HEADERS, Leaving, invalid_answer, late};
 use crate::background::Lane;
 use crate::body::Body;
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
 use crate::service::Counted;
+use crate::spin_headers::{Origin, SpinHeader};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -40,17 +41,6 @@ pub type Pre = generated::BufferedServicePre<InstanceState>;
 /// What a component with a fast door exports.
 pub const EXPORT: &str = "spinfer:serve/buffered-handler@0.1.0";
 
-/// Headers that belong to a connection or that the host derives: a guest's are dropped.
-const HOST_HEADERS: [HeaderName; 7] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
 /// A component's instances behind the fast door, each serving one request at a time.
 pub struct Door {
     doors: Arc<Doors>,
@@ -69,7 +59,10 @@ pub struct Door {
 struct Instance {
     store: Store<InstanceState>,
     service: BufferedService,
-    needed_headers: Vec<HeaderName>,
+    /// What it asks for of a client's headers, by their index.
+    needed_headers: Vec<(u32, HeaderName)>,
+    /// What it asks for that the host says.
+    spin_headers: Vec<(u32, SpinHeader)>,
     served: usize,
     made: Instant,
     idle_since: Instant,
@@ -104,6 +97,7 @@ impl Door {
         head: Parts,
         body: Bytes,
         deadline: Instant,
+        origin: &Origin<'_>,
     ) -> Result<Response<Body>, Failure> {
         let _call = Counted::new(&self.calls);
         let mut instance = match self.take_idle() {
@@ -112,7 +106,8 @@ impl Door {
         };
         instance.store.data_mut().deadline = deadline;
         instance.store.set_epoch_deadline(1);
-        let call = self.background.run(call(instance, head, body));
+        let told = instance.told(origin, &head);
+        let call = self.background.run(call(instance, head, body, told));
         let (instance, answer) = match timeout_at(deadline.into(), call).await {
             Ok(Ok((instance, Ok(answer)))) => (instance, answer),
             Ok(Ok((_, Err(error)))) if is_late(&error) => return Err(late(self.stores.spec())),
@@ -152,10 +147,25 @@ impl Door {
         let service = self.pre.instantiate_async(&mut store).await?;
         let handler = service.spinfer_serve_buffered_handler();
         let names = handler.call_needed_headers(&mut store).await?;
-        let needed_headers =
-            names.iter().map(|name| HeaderName::from_str(name)).collect::<Result<_, _>>()?;
+        let mut needed_headers = Vec::new();
+        let mut spin_headers = Vec::new();
+        for (index, name) in (0_u32..).zip(&names) {
+            let name = HeaderName::from_str(name)?;
+            match SpinHeader::named(&name) {
+                Some(header) => spin_headers.push((index, header)),
+                None => needed_headers.push((index, name)),
+            }
+        }
         let made = Instant::now();
-        Ok(Instance { store, service, needed_headers, served: 0, made, idle_since: made })
+        Ok(Instance {
+            store,
+            service,
+            needed_headers,
+            spin_headers,
+            served: 0,
+            made,
+            idle_since: made,
+        })
     }
 
     fn response(&self, answer: wit::Response) -> Result<Response<Body>, Failure> {
@@ -276,13 +286,22 @@ impl Drop for Making {
     }
 }
 
+impl Instance {
+    /// What the host says that it asks for. Most ask for nothing, and nothing is made.
+    fn told(&self, origin: &Origin<'_>, head: &Parts) -> Vec<(u32, HeaderValue)> {
+        let told = self.spin_headers.iter();
+        told.filter_map(|(index, header)| Some((*index, origin.value(header, head)?))).collect()
+    }
+}
+
 /// One call. Owns all it needs, as it may move to another thread.
 async fn call(
     mut instance: Instance,
     head: Parts,
     body: Bytes,
+    told: Vec<(u32, HeaderValue)>,
 ) -> (Instance, wasmtime::Result<wit::Response>) {
-    let headers = needed_headers(&head.headers, &instance.needed_headers);
+    let headers = needed_headers(&head.headers, &instance.needed_headers, &told);
     let request = wit::Request {
         method: method(&head.method),
         path_with_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -296,13 +315,23 @@ async fn call(
 
 fn needed_headers<'a>(
     headers: &'a HeaderMap,
-    needed: &[HeaderName],
+    needed: &[(u32, HeaderName)],
+    told: &'a [(u32, HeaderValue)],
 ) -> Vec<wit::RequestHeader<'a>> {
-    (0_u32..)
-        .zip(needed)
-        .flat_map(|(index, name)| headers.get_all(name).into_iter().map(move |v| (index, v)))
-        .map(|(index, value)| wit::RequestHeader { index, value: value.as_bytes() })
-        .collect()
+    let header = |(index, value): (u32, &'a HeaderValue)| wit::RequestHeader {
+        index,
+        value: value.as_bytes(),
+    };
+    let mut all: Vec<_> = needed
+        .iter()
+        .flat_map(|(index, name)| headers.get_all(name).into_iter().map(move |v| (*index, v)))
+        .map(header)
+        .collect();
+    if !told.is_empty() {
+        all.extend(told.iter().map(|(index, value)| header((*index, value))));
+        all.sort_by_key(|header| header.index);
+    }
+    all
 }
 
 fn method(method: &Method) -> wit::Method<'_> {

@@ -38,8 +38,21 @@ mod bindings {
 
 use bindings::exports::spinfer::serve::buffered_handler as fast;
 
-/// The one header the probe reads.
+/// The header of clients the probe reads.
 const HEADER: &str = "x-probe";
+/// What it reads of what Spin says, and of what clients say in its names.
+const SPIN: [&str; 10] = [
+    "spin-path-info",
+    "spin-full-url",
+    "spin-matched-route",
+    "spin-component-route",
+    "spin-raw-component-route",
+    "spin-base-path",
+    "spin-client-addr",
+    "spin-path-match-name",
+    "spin-path-match-other",
+    "spin-other",
+];
 
 struct Answer {
     status: u16,
@@ -53,10 +66,24 @@ impl Answer {
     }
 }
 
-fn answer(path: &str, query: &str, header: &[Vec<u8>], body: Vec<u8>) -> Answer {
+/// Name and value.
+type Header = (String, Vec<u8>);
+
+fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer {
     match path {
+        _ if query == "spin-headers" => {
+            let ours = headers.iter().filter(|(name, _)| name != HEADER);
+            let mut lines: Vec<_> =
+                ours.map(|(name, value)| [name.as_bytes(), b": ", value, b"\n"].concat()).collect();
+            lines.sort_unstable();
+            Answer::text(200, lines.concat())
+        }
         "/echo" => Answer::text(200, body),
-        "/header" => Answer::text(200, header.join(&b", "[..])),
+        "/header" => {
+            let values = headers.iter().filter(|(name, _)| name == HEADER);
+            let values: Vec<_> = values.map(|(_, value)| value.as_slice()).collect();
+            Answer::text(200, values.join(&b", "[..]))
+        }
         "/answer" => Answer {
             status: query.parse().unwrap_or(200),
             headers: vec![
@@ -107,13 +134,19 @@ fn answer(path: &str, query: &str, header: &[Vec<u8>], body: Vec<u8>) -> Answer 
 
 impl fast::Guest for bindings::Probe {
     fn needed_headers() -> Vec<String> {
-        vec![HEADER.into()]
+        // Not all at one end: they keep their places.
+        SPIN[..5].iter().chain([&HEADER]).chain(&SPIN[5..]).map(|name| (*name).into()).collect()
     }
 
     fn handle(request: fast::Request) -> fast::Response {
         let (path, query) = split(&request.path_with_query);
-        let header: Vec<_> = request.headers.into_iter().map(|header| header.value).collect();
-        let Answer { status, headers, body } = answer(path, query, &header, request.body);
+        let needed = Self::needed_headers();
+        let header = |header: fast::RequestHeader| {
+            let name = usize::try_from(header.index).ok().and_then(|index| needed.get(index));
+            (name.cloned().unwrap_or_default(), header.value)
+        };
+        let headers: Vec<_> = request.headers.into_iter().map(header).collect();
+        let Answer { status, headers, body } = answer(path, query, &headers, request.body);
         let headers =
             headers.into_iter().map(|(name, value)| fast::ResponseHeader { name, value }).collect();
         fast::Response { status, headers, body }
@@ -129,9 +162,11 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
         return Ok(Response::new(body.boxed_unsync()));
     }
     let body = body.bytes().await?.to_vec();
-    let header: Vec<_> =
-        head.headers.get_all(HEADER).iter().map(|value| value.as_bytes().to_vec()).collect();
-    let Answer { status, headers, body } = answer(path, query, &header, body);
+    let header = |name: &str| name == HEADER || name.starts_with("spin-");
+    let headers = head.headers.iter().filter(|(name, _)| header(name.as_str()));
+    let headers: Vec<_> =
+        headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+    let Answer { status, headers, body } = answer(path, query, &headers, body);
     let mut response = Response::builder().status(status);
     for (name, value) in headers.into_iter().filter(|(name, _)| name != "transfer-encoding") {
         response = response.header(name, value);

@@ -1,0 +1,233 @@
+//! `[component.<id>]`, resolved.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::{Options, Problems, dependencies, listed};
+use crate::files::Files;
+use crate::inference::check_model_folder;
+use crate::limits::{Limits, LimitsConfig};
+use crate::manifest::{Component, DoorChoice, Manifest, TextOr, names};
+use crate::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::reuse::{Reuse, ReuseConfig};
+use crate::template::Template;
+use crate::variables::Variables;
+
+/// One `[component.<id>]`, resolved.
+#[derive(Clone, Debug)]
+pub struct ComponentSpec {
+    pub id: String,
+    pub source: PathBuf,
+    pub files: Files,
+    pub environment: Vec<(String, String)>,
+    pub variables: Variables,
+    pub outbound_hosts: OutboundHosts,
+    /// Labels of the stores it may open.
+    pub key_value_stores: Vec<String>,
+    /// Labels of the databases it may open.
+    pub sqlite_databases: Vec<String>,
+    /// Language models it may use.
+    pub ai_models: Vec<String>,
+    pub door: Option<DoorChoice>,
+    pub load_graphs: bool,
+    pub limits: Limits,
+    pub reuse: Reuse,
+}
+
+/// What a component is resolved in.
+pub(super) struct Context<'a> {
+    pub(super) base: &'a Path,
+    pub(super) manifest: &'a Manifest,
+    pub(super) options: &'a Options,
+    /// Of the application's variables.
+    pub(super) values: &'a HashMap<&'a str, String>,
+}
+
+impl Context<'_> {
+    pub(super) fn resolve(
+        &self,
+        id: &str,
+        component: &Component,
+        defaults: &Settings,
+        problems: &mut Problems,
+    ) -> ComponentSpec {
+        let key = format!("component.{id}");
+        let source = self.source(&key, component, problems);
+        let files = self.files(&key, component, problems);
+        dependencies::check(&key, component, self.manifest, self.base, problems);
+        let (door, load_graphs, settings) = match &component.tool.spinfer {
+            None => (None, false, defaults.clone()),
+            Some(tool) => {
+                let key = format!("{key}.tool.spinfer");
+                let settings = defaults.with(&tool.limits, &tool.reuse, &key, problems);
+                (tool.door, tool.load_graphs, settings)
+            }
+        };
+        let Options { limits, reuse, .. } = self.options;
+        let Settings { limits, reuse } =
+            settings.with(limits, reuse, "on the command line", problems);
+        let mut environment = component.environment.clone();
+        environment.extend(self.options.environment.iter().cloned());
+        ComponentSpec {
+            id: id.to_owned(),
+            source,
+            files,
+            environment: environment.into_iter().collect(),
+            variables: self.variables(&key, component, problems),
+            outbound_hosts: self.outbound_hosts(&key, component, problems),
+            key_value_stores: labels(
+                &key,
+                "key_value_stores",
+                &component.key_value_stores,
+                problems,
+            ),
+            sqlite_databases: labels(
+                &key,
+                "sqlite_databases",
+                &component.sqlite_databases,
+                problems,
+            ),
+            ai_models: component.ai_models.clone(),
+            door,
+            load_graphs,
+            limits,
+            reuse,
+        }
+    }
+
+    fn source(&self, key: &str, component: &Component, problems: &mut Problems) -> PathBuf {
+        let key = format!("{key}.source");
+        match &component.source {
+            TextOr::Text(path) => {
+                let source = self.base.join(path);
+                if !source.is_file() {
+                    let fix = match &component.build {
+                        Some(_) => "run `spinfer build`, or `spinfer up --build`",
+                        None => "give the path of a .wasm file, relative to the manifest",
+                    };
+                    problems.add(key, format!("no file {}; {fix}", source.display()));
+                }
+                source
+            }
+            TextOr::Table(remote) => {
+                problems.add(key, dependencies::check_remote(remote));
+                PathBuf::new()
+            }
+        }
+    }
+
+    fn files(&self, key: &str, component: &Component, problems: &mut Problems) -> Files {
+        let files = Files::resolve(component, self.base).unwrap_or_else(|found| {
+            for (index, problem) in found {
+                match index {
+                    Some(index) => problems.add(format!("{key}.files[{index}]"), problem),
+                    None => problems.add(key, problem),
+                }
+            }
+            Files::default()
+        });
+        for (_, folder) in files.folders.models().filter(|(_, folder)| folder.is_dir()) {
+            if let Err(problem) = check_model_folder(folder) {
+                problems.add(format!("{key}.files"), format!("{problem:#}"));
+            }
+        }
+        files
+    }
+
+    fn variables(&self, key: &str, component: &Component, problems: &mut Problems) -> Variables {
+        let mut variables = Vec::new();
+        for (name, text) in &component.variables {
+            let key = format!("{key}.variables.{name}");
+            if let Err(problem) = names::check_variable(name) {
+                problems.add(format!("{key}.variables"), problem);
+            }
+            if let Some(value) = self.expand(&key, text, problems) {
+                variables.push((name.clone(), value));
+            }
+        }
+        variables.into_iter().collect()
+    }
+
+    fn outbound_hosts(
+        &self,
+        key: &str,
+        component: &Component,
+        problems: &mut Problems,
+    ) -> OutboundHosts {
+        let mut hosts = OutboundHosts::default();
+        if !component.allowed_http_hosts.is_empty() {
+            problems.add(
+                format!("{key}.allowed_http_hosts"),
+                "Spin has replaced it; write `allowed_outbound_hosts = [\"https://example.com\"]`",
+            );
+        }
+        for (index, text) in component.allowed_outbound_hosts.iter().enumerate() {
+            let key = format!("{key}.allowed_outbound_hosts[{index}]");
+            let Some(value) = self.expand(&key, text, problems) else { continue };
+            match OutboundHost::parse(&value) {
+                Ok(host) => hosts.add(host),
+                // As written: its value may be secret.
+                Err(problem) => problems.add(key, format!("\"{text}\" {problem}")),
+            }
+        }
+        hosts
+    }
+
+    /// `text` with the values of its variables. `None` if it has none, or one is missing, which was
+    /// said before.
+    fn expand(&self, key: &str, text: &str, problems: &mut Problems) -> Option<String> {
+        let template = match Template::parse(text) {
+            Ok(template) => template,
+            Err(problem) => {
+                problems.add(key, problem);
+                return None;
+            }
+        };
+        let declared = &self.manifest.variables;
+        for name in template.variables().filter(|name| !declared.contains_key(*name)) {
+            let there = listed(declared.keys());
+            let problem = format!(
+                "there is no variable `{name}`; add [variables.{name}], the manifest has {there}"
+            );
+            problems.add(key, problem);
+        }
+        template.resolve(self.values)
+    }
+}
+
+fn labels(key: &str, of: &str, labels: &[String], problems: &mut Problems) -> Vec<String> {
+    for label in labels {
+        if let Err(problem) = names::check_label(label) {
+            problems.add(format!("{key}.{of}"), problem);
+        }
+    }
+    labels.to_vec()
+}
+
+/// What a component inherits from the application.
+#[derive(Clone, Default)]
+pub(super) struct Settings {
+    limits: Limits,
+    reuse: Reuse,
+}
+
+impl Settings {
+    /// These with what stands under `key` put over them.
+    pub(super) fn with(
+        &self,
+        limits: &LimitsConfig,
+        reuse: &ReuseConfig,
+        key: &str,
+        problems: &mut Problems,
+    ) -> Self {
+        let limits = self.limits.with(limits).unwrap_or_else(|e| {
+            problems.add(key, e);
+            self.limits.clone()
+        });
+        let reuse = self.reuse.with(reuse).unwrap_or_else(|e| {
+            problems.add(key, e);
+            self.reuse.clone()
+        });
+        Self { limits, reuse }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the command line says beside the manifest.
+
+use super::{Problems, listed};
+use crate::limits::LimitsConfig;
+use crate::manifest::{Manifest, TextOr};
+use crate::reuse::ReuseConfig;
+use crate::variables::Provider;
+
+/// Options of `spinfer up` and `spinfer check` that change what is served. By default none.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Serve only these; empty: all.
+    pub components: Vec<String>,
+    /// Put over each component's.
+    pub environment: Vec<(String, String)>,
+    /// Where values of variables come from, the first before the next. What the first gives has to
+    /// be among the manifest's.
+    pub variables: Vec<Provider>,
+    /// Put over each component's.
+    pub limits: LimitsConfig,
+    pub reuse: ReuseConfig,
+}
+
+impl Options {
+    /// The ids of the components that are served: those that a trigger names, and the options do
+    /// not leave out.
+    pub(super) fn choose<'m>(
+        &self,
+        manifest: &'m Manifest,
+        problems: &mut Problems,
+    ) -> Vec<&'m str> {
+        for id in &self.components {
+            if !manifest.component.contains_key(id) {
+                let there = listed(manifest.component.keys());
+                let problem = format!("there is no [component.{id}]; the manifest has {there}");
+                problems.add("--component-id", problem);
+            }
+        }
+        let named = manifest.trigger.http.iter().filter_map(|trigger| match &trigger.component {
+            Some(TextOr::Text(id)) => Some(id),
+            _ => None,
+        });
+        let wanted = |id: &&String| self.components.is_empty() || self.components.contains(id);
+        named.filter(wanted).map(String::as_str).collect()
+    }
+}
