@@ -17,7 +17,7 @@ use spinfer::service::Service;
 use spinfer::spin_headers::Origin;
 use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, root};
 
-fn probe(settings: &str) -> (Host, Arc<Service>) {
+fn probe(settings: &str) -> (Arc<Host>, Arc<Service>) {
     let manifest = Manifest::default().with("/...", "probe", "probe", settings);
     let manifest = manifest::parse(manifest.text()).unwrap();
     let app = App::resolve(&manifest, Path::new(".")).unwrap();

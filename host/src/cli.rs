@@ -174,7 +174,7 @@ fn up(options: &Up) -> Result<()> {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
     let app = from.resolve(&manifest, &base)?;
-    let host = Arc::new(Host::new(&app, &state.open(&base, PRIVATE)?)?);
+    let host = Host::new(&app, &state.open(&base, PRIVATE)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .on_thread_start(be_prompt)
         .enable_all()

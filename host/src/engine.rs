@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::app::App;
-use crate::capabilities::nn;
+use crate::capabilities::{nn, variables};
 use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 
 /// How often a running guest looks whether it should yield or has to end.
@@ -43,6 +43,7 @@ impl Engine {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         nn::add_to_linker(&mut linker)?;
+        variables::add_to_linker(&mut linker)?;
         let alive = Arc::new(());
         tick(wasmtime.clone(), Arc::downgrade(&alive))?;
         Ok(Self { wasmtime, linker, _alive: alive })

@@ -32,6 +32,10 @@ pub enum Failure {
          try again"
     )]
     QueueFull { component: String, queue: usize, instances: usize },
+    #[error("the request has come through {hops} components, and they seem to go in a circle")]
+    Loop { hops: usize },
+    #[error("there is no component `{component}`")]
+    NoComponent { component: String },
     #[error("the host has no room for another instance; try again")]
     NoRoom,
     #[error("the host has as many request bodies in memory as it can; try again")]
@@ -54,7 +58,8 @@ impl Failure {
                 StatusCode::BAD_REQUEST
             }
             Self::OnlyGet { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::NoRoute { .. } | Self::NoComponent { .. } => StatusCode::NOT_FOUND,
+            Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. }

@@ -17,13 +17,14 @@ use crate::app::{App, StaticAnswer, Target};
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::body::Holding;
+use crate::capabilities::outbound_http::Outside;
 use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
-use crate::route::{Pattern, Router};
+use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
 
 /// Where compiled components are, in the state directory.
@@ -40,6 +41,8 @@ const LOADING_MOST: Duration = Duration::from_secs(600);
 pub struct Host {
     router: Router<Served>,
     services: IndexMap<String, Arc<Service>>,
+    /// The same for requests of one to another.
+    components: HashMap<String, (Pattern, Served)>,
     /// The application's name and version, as JSON.
     info: String,
     /// What keeps the host from being ready.
@@ -65,7 +68,7 @@ impl Host {
     }
 
     /// Compiles and links every component of `app`; compiled code is kept under `state_dir`.
-    pub fn new(app: &App, state_dir: &Path) -> Result<Self> {
+    pub fn new(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
         let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE)?;
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
@@ -75,6 +78,7 @@ impl Host {
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
+        let outside = Arc::new(Outside::default());
         let mut services = IndexMap::new();
         let (mounts, copies) =
             Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
@@ -83,7 +87,8 @@ impl Host {
             spec.files.folders = mounts.clone();
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
-            let stores = Stores::new(engine.wasmtime().clone(), spec, Arc::new(models));
+            let (models, outside) = (Arc::new(models), Arc::clone(&outside));
+            let stores = Stores::new(engine.wasmtime().clone(), spec, models, outside);
             let (code, linked) = &codes[&source];
             let lane = background.lane();
             let (code, linked, doors) =
@@ -101,15 +106,21 @@ impl Host {
         });
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
-        Ok(Self {
+        let by_name = |(id, service): (&String, &Arc<Service>)| {
+            (id.clone(), (ANY.clone(), Served::Component(Arc::clone(service))))
+        };
+        let host = Arc::new(Self {
             router,
+            components: services.iter().map(by_name).collect(),
             services,
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
             _background: background,
             _copies: copies,
-        })
+        });
+        outside.connect(&host);
+        Ok(host)
     }
 
     /// What serves `path`, and the route it matched.
@@ -128,6 +139,12 @@ impl Host {
     #[must_use]
     pub fn info(&self) -> &str {
         &self.info
+    }
+
+    /// The component `id`, for another component: it has every path.
+    #[must_use]
+    pub fn component(&self, id: &str) -> Option<&(Pattern, Served)> {
+        self.components.get(id)
     }
 
     /// The component `id`.

@@ -14,7 +14,9 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::app::ComponentSpec;
 use crate::capabilities::nn::{NnCtx, NnView};
-use crate::capabilities::{outbound_http::Refuse, stdio::LogStream};
+use crate::capabilities::outbound_http::{Outbound, Outside};
+use crate::capabilities::stdio::LogStream;
+use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
@@ -26,7 +28,7 @@ pub const TABLE_ELEMENTS_MOST: usize = 20_000;
 pub struct InstanceState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outbound: Refuse,
+    pub outbound: Outbound,
     nn: NnCtx,
     table: ResourceTable,
     memory: MemoryLimit,
@@ -44,14 +46,20 @@ impl std::fmt::Debug for InstanceState {
 #[derive(Debug)]
 pub struct Stores {
     engine: Wasmtime,
-    spec: ComponentSpec,
+    spec: Arc<ComponentSpec>,
     models: Arc<Models>,
+    outside: Arc<Outside>,
 }
 
 impl Stores {
     #[must_use]
-    pub fn new(engine: Wasmtime, spec: ComponentSpec, models: Arc<Models>) -> Self {
-        Self { engine, spec, models }
+    pub fn new(
+        engine: Wasmtime,
+        spec: ComponentSpec,
+        models: Arc<Models>,
+        outside: Arc<Outside>,
+    ) -> Self {
+        Self { engine, spec: Arc::new(spec), models, outside }
     }
 
     #[must_use]
@@ -66,7 +74,7 @@ impl Stores {
 
     /// An empty store with the component's grants and limits; guest code in it ends at `deadline`.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
-        let ComponentSpec { id, files, environment, limits, load_graphs, .. } = &self.spec;
+        let ComponentSpec { id, files, environment, limits, load_graphs, .. } = &*self.spec;
         let mut wasi = WasiCtx::builder();
         wasi.envs(environment);
         // A guest's files are its mounts: small, local, read once. A thread to wait for each read
@@ -84,7 +92,11 @@ impl Stores {
         let state = InstanceState {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            outbound: Refuse,
+            outbound: Outbound {
+                outside: Arc::clone(&self.outside),
+                spec: Arc::clone(&self.spec),
+                hops: 0,
+            },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
@@ -136,6 +148,10 @@ impl WasiHttpView for InstanceState {
 impl InstanceState {
     pub(crate) fn nn(&mut self) -> NnView<'_> {
         NnView { ctx: &mut self.nn, table: &mut self.table, deadline: self.deadline }
+    }
+
+    pub(crate) fn variables(&mut self) -> VariablesView<'_> {
+        VariablesView(&self.outbound.spec.variables)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The life of a request, a step a line.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,10 +10,12 @@ use http::{Method, Request, Response, Version};
 use http_body::Body as HttpBody;
 use tokio::time::timeout_at;
 use tracing::debug;
+use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
 use crate::host::{Host, Served};
+use crate::route::Pattern;
 use crate::spin_headers::{Client, Origin};
 
 /// The host's own paths.
@@ -22,7 +25,19 @@ pub const READY: &str = "/v2/health/ready";
 pub const WELL_KNOWN: &str = "/.well-known/spin/";
 
 /// How a host ends that only components may ask for, in lower case.
-const INTERNAL: &str = ".spin.internal";
+pub const INTERNAL: &str = ".spin.internal";
+
+/// Components a request may come through, one calling the next.
+const HOPS_MOST: usize = 16;
+
+/// How what serves a request is found.
+#[derive(Debug)]
+pub enum Via {
+    /// By its path.
+    Route,
+    /// By the id of a component.
+    Component(String),
+}
 
 /// Answers one request of `client`. Never fails: a failure is an answer too.
 pub async fn handle<B>(host: &Host, client: Client, request: Request<B>) -> Response<Body>
@@ -36,7 +51,7 @@ where
     let mut unread = !request.body().is_end_stream();
     let response = match own(host, &request) {
         Some(response) => response,
-        None => serve(host, client, request, start, &mut unread).await,
+        None => serve(host, client, Via::Route, request, start, &mut unread).await,
     };
     let response = response.unwrap_or_else(|failure| {
         let mut response = failure.into_response();
@@ -52,23 +67,40 @@ where
     response
 }
 
+/// Answers one request of a component, which has come through `hops` of them.
+pub async fn chain(
+    host: &Host,
+    via: Via,
+    hops: usize,
+    request: Request<WasiBody>,
+) -> Response<Body> {
+    let client = Client { hops, ..Origin::inside().client };
+    // There is no connection to be closed.
+    let mut unread = false;
+    let response = serve(host, client, via, request, Instant::now(), &mut unread).await;
+    response.unwrap_or_else(Failure::into_response)
+}
+
 /// The steps of a request that a component serves. What of its body is left `unread` is said even
 /// if it fails.
 async fn serve<B>(
     host: &Host,
     client: Client,
+    via: Via,
     request: Request<B>,
     start: Instant,
     unread: &mut bool,
 ) -> Result<Response<Body>, Failure>
 where
-    B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
 {
     let (head, body) = request.into_parts();
-    check_host(&head)?;
-    let path = head.uri.path();
-    let found = host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() })?;
-    let (route, service) = match found {
+    match client.hops {
+        0 => check_host(&head)?,
+        hops if hops > HOPS_MOST => return Err(Failure::Loop { hops }),
+        _ => {}
+    }
+    let (route, service) = match find(host, &via, head.uri.path())? {
         (route, Served::Component(service)) => (route, service),
         (_, Served::Static(answer)) => return Ok(answer.response()),
     };
@@ -82,6 +114,15 @@ where
     let answer = service.invoke(head, body, deadline, Origin { route, client }).await;
     *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
     answer
+}
+
+fn find<'a>(host: &'a Host, via: &Via, path: &str) -> Result<&'a (Pattern, Served), Failure> {
+    match via {
+        Via::Route => host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() }),
+        Via::Component(id) => {
+            host.component(id).ok_or_else(|| Failure::NoComponent { component: id.clone() })
+        }
+    }
 }
 
 /// HTTP/1.1 asks for exactly one `Host` (RFC 9112, 3.2), and `wasi:http` has no request without.

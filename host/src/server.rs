@@ -130,7 +130,7 @@ impl Accepting {
         let stream = Box::pin(stream);
         let (host, tls, watcher) =
             (Arc::clone(&self.host), self.tls.clone(), self.connections.watcher());
-        let client = move |scheme| Client { address, scheme };
+        let client = move |scheme| Client { address, scheme, hops: 0 };
         tokio::spawn(async move {
             match tls {
                 None => converse(stream, client("http"), host, watcher).await,

@@ -137,7 +137,7 @@ impl Service {
             (body, _, Some(standard)) => {
                 let mut head = head;
                 origin.put_into(&mut head);
-                standard.invoke(head, body, deadline, turn).await
+                standard.invoke(head, body, deadline, origin.client.hops + 1, turn).await
             }
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
         }?;

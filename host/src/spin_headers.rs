@@ -23,6 +23,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Components of this application the request has come through; none if it comes from outside.
+    pub hops: usize,
 }
 
 /// One of these headers. The name of each is its key in [`NAMES`].
@@ -66,7 +68,7 @@ impl Origin<'static> {
     #[must_use]
     pub fn inside() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { route: &ANY, client: Client { address, scheme: "http" } }
+        Self { route: &ANY, client: Client { address, scheme: "http", hops: 0 } }
     }
 }
 
@@ -146,7 +148,7 @@ mod tests {
         let mut head = request.body(()).unwrap().into_parts().0;
         let route = Pattern::parse(route).unwrap();
         let address = "127.0.0.1:8777".parse().unwrap();
-        let origin = Origin { route: &route, client: Client { address, scheme: "https" } };
+        let origin = Origin { route: &route, client: Client { address, scheme: "https", hops: 0 } };
         origin.put_into(&mut head);
         let mut seen: Vec<_> =
             head.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();

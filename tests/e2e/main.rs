@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
+mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish

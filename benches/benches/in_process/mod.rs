@@ -1,12 +1,14 @@
 //! The example application in this process, for benches without sockets.
 
+use std::sync::Arc;
+
 use spinfer::app::App;
 use spinfer::host::Host;
 use spinfer::manifest;
 use spinfer_benches::application::{root, state_dir};
 
 /// The example application with each component behind `door`.
-pub(crate) fn host(door: &str) -> Host {
+pub(crate) fn host(door: &str) -> Arc<Host> {
     let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
     let tool = format!("door = '{door}'\nlimits.idle = '1h'");
     for component in manifest.component.values_mut() {

@@ -14,7 +14,7 @@ use crate::template::Template;
 use crate::variables::Variables;
 
 /// One `[component.<id>]`, resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ComponentSpec {
     pub id: String,
     pub source: PathBuf,

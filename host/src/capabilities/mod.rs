@@ -5,3 +5,4 @@
 pub mod nn;
 pub mod outbound_http;
 pub mod stdio;
+pub mod variables;

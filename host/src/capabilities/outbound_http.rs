@@ -1,22 +1,205 @@
-//! Requests a guest sends: none is granted.
+//! Requests a guest sends, where its manifest allows it to: to other components of the application,
+//! without leaving the process, and elsewhere over connections that are kept and shared.
 
-use bytes::Bytes;
+use std::error::Error as _;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use http::uri::{Scheme, Uri};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-/// Refuses every outbound request.
-#[derive(Clone, Copy, Debug)]
-pub struct Refuse;
+use crate::app::ComponentSpec;
+use crate::host::Host;
+use crate::request::{self, INTERNAL, Via};
+
+/// What a guest does not say it waits for a connection, and then for an answer's head.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Connections nobody uses are kept for so long, so many to one host.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_MOST: usize = 32;
+/// The host of a request to the application's own routes, beside one that names none.
+const SELF: &str = "self.alt";
+
+/// What all guests send requests through.
+pub struct Outside {
+    client: Client<HttpsConnector<HttpConnector>, WasiBody>,
+    /// Set once the host is there.
+    host: OnceLock<Weak<Host>>,
+}
+
+impl std::fmt::Debug for Outside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outside").finish_non_exhaustive()
+    }
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_MOST)
+            .build(connector);
+        Self { client, host: OnceLock::new() }
+    }
+}
+
+impl Outside {
+    /// The components a guest can reach by name are those of `host`.
+    pub fn connect(&self, host: &Arc<Host>) {
+        // It is the same one if it was set before.
+        let _ = self.host.set(Arc::downgrade(host));
+    }
+}
+
+/// An instance's way out.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    pub outside: Arc<Outside>,
+    pub spec: Arc<ComponentSpec>,
+    /// Components the requests it serves have come through, itself included.
+    pub hops: usize,
+}
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    /// The component of this id.
+    Component(String),
+    /// A route of the application.
+    Application,
+    Elsewhere,
+}
+
+impl Outbound {
+    /// Where a request to `uri` goes, if the component may send it.
+    fn target(&self, uri: &Uri) -> Result<Target, Error> {
+        let allowed = &self.spec.outbound_hosts;
+        let scheme = uri.scheme_str().unwrap_or(Scheme::HTTP.as_str());
+        let host = uri.host().unwrap_or(SELF).to_ascii_lowercase();
+        let (target, allows) = if host == SELF {
+            (Target::Application, allowed.allows_self(scheme))
+        } else {
+            let target = match host.strip_suffix(INTERNAL) {
+                Some(id) => Target::Component(id.to_owned()),
+                None => Target::Elsewhere,
+            };
+            (target, allowed.allows(scheme, &host, uri.port_u16()))
+        };
+        if allows { Ok(target) } else { Err(Error::HttpRequestDenied) }
+    }
+
+    /// An answer of the application this guest is part of.
+    async fn chain(
+        self,
+        via: Via,
+        request: Request<WasiBody>,
+    ) -> Result<Response<WasiBody>, Error> {
+        let host = self.outside.host.get().and_then(Weak::upgrade);
+        let host = host.ok_or(Error::DestinationUnavailable)?;
+        let answer = request::chain(&host, via, self.hops, request).await;
+        Ok(answer.map(BodyExt::boxed_unsync))
+    }
+
+    /// An answer of somebody else.
+    async fn send(
+        self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> Result<Response<WasiBody>, Error> {
+        let options = options.unwrap_or_default();
+        let patience = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
+            + options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT);
+        let answer = timeout(patience, self.outside.client.request(request)).await;
+        let answer = answer.map_err(|_| Error::HttpResponseTimeout)?;
+        let answer = answer.map_err(|error| cause(&error))?;
+        Ok(answer.map(|body| body.map_err(Error::from).boxed_unsync()))
+    }
+}
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Sent = Result<(http::Response<WasiBody>, Io), Error>;
+type Sent = Result<(Response<WasiBody>, Io), Error>;
 
-impl WasiHttpHooks for Refuse {
+impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
-        _request: http::Request<http_body_util::combinators::UnsyncBoxBody<Bytes, Error>>,
-        _options: Option<RequestOptions>,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
         _io: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+        let (outbound, target) = (self.clone(), self.target(request.uri()));
+        Box::new(async move {
+            let answer = match target? {
+                Target::Component(id) => outbound.chain(Via::Component(id), request).await,
+                Target::Application => outbound.chain(Via::Route, request).await,
+                Target::Elsewhere => outbound.send(request, options).await,
+            };
+            Ok((answer?, Box::new(std::future::ready(Ok(()))) as Io))
+        })
+    }
+}
+
+/// What a guest is told of a request that could not be sent, or was not answered.
+fn cause(error: &ClientError) -> Error {
+    let mut sources = std::iter::successors(error.source(), |&error| error.source());
+    let io = sources.find_map(|source| source.downcast_ref::<io::Error>());
+    match io.map(io::Error::kind) {
+        Some(io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,
+        Some(io::ErrorKind::TimedOut) => Error::ConnectionTimeout,
+        Some(io::ErrorKind::InvalidData) if error.is_connect() => Error::TlsProtocolError,
+        _ if error.is_connect() => Error::DestinationUnavailable,
+        _ => Error::ConnectionTerminated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbound_hosts::OutboundHost;
+
+    fn target(allowed: &[&str], uri: &str) -> Option<Target> {
+        let mut spec = ComponentSpec::default();
+        for host in allowed {
+            spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
+        }
+        let outbound = Outbound { outside: Arc::default(), spec: Arc::new(spec), hops: 1 };
+        outbound.target(&uri.parse().unwrap()).ok()
+    }
+
+    #[test]
+    fn a_request_goes_where_its_host_says_if_it_may() {
+        let component = |id: &str| Some(Target::Component(id.to_owned()));
+        for (allowed, uri, expected) in [
+            (&["http://b.spin.internal"][..], "http://b.spin.internal/x?y", component("b")),
+            (&["http://*.spin.internal"], "http://B.Spin.Internal/", component("b")),
+            (&["http://b.spin.internal"], "http://c.spin.internal/", None),
+            (&["https://*"], "http://b.spin.internal/", None),
+            (&["http://self"], "/path", Some(Target::Application)),
+            (&["http://self"], "http://self.alt/path", Some(Target::Application)),
+            (&["http://b"], "/path", None),
+            (&["http://b"], "http://b/path", Some(Target::Elsewhere)),
+            (&["http://b:81"], "http://b/path", None),
+            (&[], "http://b/path", None),
+        ] {
+            assert_eq!(target(allowed, uri), expected, "{allowed:?}: {uri}");
+        }
     }
 }

@@ -104,7 +104,9 @@ impl Door {
             Some(instance) => instance,
             None => self.instantiate(deadline).await?,
         };
-        instance.store.data_mut().deadline = deadline;
+        let state = instance.store.data_mut();
+        state.deadline = deadline;
+        state.outbound.hops = origin.client.hops + 1;
         instance.store.set_epoch_deadline(1);
         let told = instance.told(origin, &head);
         let call = self.background.run(call(instance, head, body, told));

@@ -106,6 +106,7 @@ impl Door {
         head: Parts,
         body: RequestBody,
         deadline: Instant,
+        hops: usize,
         turn: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, Failure> {
         let arrival = body.arrival();
@@ -115,7 +116,7 @@ impl Door {
         let waiting = Waiting(Some(Arc::clone(&asker)));
         let turn = Arc::new(turn);
         let held = Arc::clone(&turn);
-        let ticket = self.pool.submit(Job { request, deadline, answer, asker, turn });
+        let ticket = self.pool.submit(Job { request, deadline, hops, answer, asker, turn });
         let answer = timeout_at(deadline.into(), answered).await;
         if answer.is_ok() {
             waiting.end();

@@ -31,6 +31,8 @@ use crate::instance::{InstanceState, is_full, is_late};
 pub(super) struct Job {
     pub(super) request: Request,
     pub(super) deadline: Instant,
+    /// Components it has come through, this one included.
+    pub(super) hops: usize,
     pub(super) answer: oneshot::Sender<Result<Response>>,
     pub(super) asker: Arc<Asker>,
     /// Given back when the guest has answered, and the answer is sent.
@@ -142,9 +144,13 @@ async fn serve(
                 let open = enters && calls.may_take();
                 match place.poll_next(cx, open, calls.idle_since) {
                     Next::Serve(job) if job.deadline <= Instant::now() => continue,
-                    Next::Serve(Job { request, deadline, answer, asker, turn }) => {
+                    Next::Serve(Job { request, deadline, hops, answer, asker, turn }) => {
                         calls.begin(deadline, &asker);
+                        let others = !running.is_empty();
                         let prepared = accessor.with(|mut store| {
+                            // Of several, nobody knows which one a guest sends a request for.
+                            let most = &mut store.data_mut().outbound.hops;
+                            *most = if others { hops.max(*most) } else { hops };
                             let store = store.as_context_mut();
                             Prepared::new(store, proxy, request, InstanceState::http, answer)
                         });

@@ -2,6 +2,7 @@
 //! `/nn/...` calls `wasi:nn` as the query says.
 
 mod nn;
+mod variables;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -16,7 +17,12 @@ mod bindings {
     #![expect(clippy::mem_forget, reason = "generated")]
 
     wit_bindgen::generate!({
-        path: ["../../../wit/wasi-nn", "../../../wit/spinfer-serve"],
+        path: [
+            "../../../wit/wasi-nn",
+            "../../../wit/spinfer-serve",
+            "../../../wit/fermyon-spin",
+            "../../../wit/wasi-config",
+        ],
         inline: "
             package spinfer:probe;
             world probe {
@@ -24,6 +30,8 @@ mod bindings {
                 import wasi:nn/graph@0.2.0-rc-2024-10-28;
                 import wasi:nn/inference@0.2.0-rc-2024-10-28;
                 import wasi:nn/errors@0.2.0-rc-2024-10-28;
+                import fermyon:spin/variables@2.0.0;
+                import wasi:config/store@0.2.0-draft-2024-09-27;
                 export spinfer:serve/buffered-handler@0.1.0;
             }
         ",
@@ -127,6 +135,10 @@ fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer 
                 held.push(std::hint::black_box(vec![1_u8; 1 << 20]));
             }
         }
+        _ if path.starts_with("/variable/") => {
+            let (status, body) = variables::answer(path, query);
+            Answer::text(status, body)
+        }
         _ if path.starts_with("/nn/") => nn::answer(path, query, &body),
         _ => Answer::text(404, path),
     }
@@ -162,6 +174,14 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
         return Ok(Response::new(body.boxed_unsync()));
     }
     let body = body.bytes().await?.to_vec();
+    match path {
+        "/fetch" => return Ok(fetch(query, body).await),
+        "/variable/spin" => {
+            let (status, text) = variables::spin(query).await;
+            return Ok(Response::builder().status(status).body(whole(text.into_bytes()))?);
+        }
+        _ => {}
+    }
     let header = |name: &str| name == HEADER || name.starts_with("spin-");
     let headers = head.headers.iter().filter(|(name, _)| header(name.as_str()));
     let headers: Vec<_> =
@@ -172,6 +192,22 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
         response = response.header(name, value);
     }
     Ok(response.body(whole(body))?)
+}
+
+/// The answer of `url` to `body`, or why there is none.
+async fn fetch(url: &str, body: Vec<u8>) -> Response<Body> {
+    let request = Request::post(url).body(Full::new(Bytes::from(body)));
+    let answer = match request {
+        Ok(request) => {
+            spin_sdk::http::send(request).await.map(|answer| answer.map(BodyExt::boxed_unsync))
+        }
+        Err(error) => Err(ErrorCode::InternalError(Some(error.to_string()))),
+    };
+    answer.unwrap_or_else(|error| {
+        let mut response = Response::new(whole(format!("{error:?}").into_bytes()));
+        *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+        response
+    })
 }
 
 type Body = UnsyncBoxBody<Bytes, ErrorCode>;

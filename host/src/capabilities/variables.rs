@@ -1,0 +1,93 @@
+//! Variables of a component, which are resolved before it is served: `spin:variables`,
+//! `fermyon:spin/variables`, and `wasi:config/store`.
+
+use wasmtime::Result;
+use wasmtime::component::{Accessor, HasData, Linker};
+
+use crate::instance::InstanceState;
+use crate::manifest::names::check_variable;
+use crate::variables::Variables;
+
+mod generated {
+    wasmtime::component::bindgen!({
+        path: ["../wit/spin-variables", "../wit/fermyon-spin", "../wit/wasi-config"],
+        inline: "
+            package spinfer:host;
+            world variables {
+                import spin:variables/variables@3.0.0;
+                import fermyon:spin/variables@2.0.0;
+                import wasi:config/store@0.2.0-draft-2024-09-27;
+            }
+        ",
+        world: "spinfer:host/variables",
+        imports: { default: trappable },
+    });
+}
+
+use generated::fermyon::spin::variables as fermyon;
+use generated::spin::variables::variables as spin;
+use generated::wasi::config::store;
+
+/// A component's variables.
+#[derive(Clone, Copy, Debug)]
+pub struct VariablesView<'a>(pub &'a Variables);
+
+/// Why there is no value.
+enum Missing {
+    InvalidName(String),
+    Undefined(String),
+}
+
+impl VariablesView<'_> {
+    fn value(self, name: String) -> Result<String, Missing> {
+        if let Err(problem) = check_variable(&name) {
+            return Err(Missing::InvalidName(problem));
+        }
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.clone()).ok_or(Missing::Undefined(name))
+    }
+}
+
+impl spin::Host for VariablesView<'_> {}
+
+impl<T> spin::HostWithStore<T> for HasVariables {
+    async fn get(store: &Accessor<T, Self>, name: String) -> Result<Result<String, spin::Error>> {
+        let value = store.with(|mut view| view.get().value(name));
+        Ok(value.map_err(|missing| match missing {
+            Missing::InvalidName(problem) => spin::Error::InvalidName(problem),
+            Missing::Undefined(name) => spin::Error::Undefined(name),
+        }))
+    }
+}
+
+impl fermyon::Host for VariablesView<'_> {
+    fn get(&mut self, name: String) -> Result<Result<String, fermyon::Error>> {
+        Ok(self.value(name).map_err(|missing| match missing {
+            Missing::InvalidName(problem) => fermyon::Error::InvalidName(problem),
+            Missing::Undefined(name) => fermyon::Error::Undefined(name),
+        }))
+    }
+}
+
+impl store::Host for VariablesView<'_> {
+    fn get(&mut self, key: String) -> Result<Result<Option<String>, store::Error>> {
+        Ok(Ok(self.value(key).ok()))
+    }
+
+    fn get_all(&mut self) -> Result<Result<Vec<(String, String)>, store::Error>> {
+        Ok(Ok(self.0.to_vec()))
+    }
+}
+
+struct HasVariables;
+
+impl HasData for HasVariables {
+    type Data<'a> = VariablesView<'a>;
+}
+
+/// Lets guests import their variables.
+pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
+    spin::add_to_linker::<_, HasVariables>(linker, InstanceState::variables)?;
+    fermyon::add_to_linker::<_, HasVariables>(linker, InstanceState::variables)?;
+    store::add_to_linker::<_, HasVariables>(linker, InstanceState::variables)
+}

@@ -1,0 +1,115 @@
+//! What a guest may import beside inference: its variables, requests to other components and
+//! elsewhere.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+
+/// Two components with the same entry: `a`, which has every path, and `b`, which only others reach.
+fn two(more: &str) -> Spinfer {
+    let settings = format!("{STANDARD_DOOR}{more}\n");
+    let manifest = Manifest::default()
+        .with("/...", "a", "probe", &settings)
+        .with("/b", "b", "probe", &settings);
+    Spinfer::up(&manifest)
+}
+
+#[test]
+fn variables_reach_their_component_by_every_interface() {
+    let settings = format!(
+        "{STANDARD_DOOR}variables = {{ region = \"eu\", url = \"https://{{{{ domain }}}}/x\" }}\n"
+    );
+    let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
+    let manifest = format!("{}[variables]\ndomain = {{ default = \"b.org\" }}\n", manifest.text());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest).unwrap();
+    let spinfer = Spinfer::up_from(&path, &[], dir);
+    for interface in ["spin", "fermyon", "config"] {
+        let get = |name| {
+            let answer = spinfer.get(&format!("/variable/{interface}?{name}"));
+            (answer.status, answer.text())
+        };
+        assert_eq!(get("region"), (200, "eu".into()), "{interface}");
+        assert_eq!(get("url"), (200, "https://b.org/x".into()), "{interface}");
+        let (status, missing) = get("domain");
+        let undefined = if interface == "config" { "none" } else { "Undefined" };
+        assert!(status == 404 && missing.contains(undefined), "{interface}: {missing}");
+        let (status, invalid) = get("No-Name");
+        let problem = if interface == "config" { "none" } else { "InvalidName" };
+        assert!(status == 404 && invalid.contains(problem), "{interface}: {invalid}");
+    }
+    assert_eq!(spinfer.get("/variable/all").text(), "region=eu\nurl=https://b.org/x\n");
+}
+
+#[test]
+fn a_component_calls_another_without_leaving_the_process() {
+    let spinfer = two("allowed_outbound_hosts = [\"http://*.spin.internal\"]");
+    for body in [vec![b'x'; 10], vec![b'y'; 300_000]] {
+        let answer = spinfer.post("/fetch?http://b.spin.internal/echo", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body == body);
+    }
+    // What goes wrong there is its answer.
+    let trap = spinfer.post("/fetch?http://b.spin.internal/trap", "");
+    assert_eq!((trap.status, trap.error().as_str()), (500, "component `b` failed"));
+    let none = spinfer.post("/fetch?http://c.spin.internal/", "");
+    assert_eq!((none.status, none.error().as_str()), (404, "there is no component `c`"));
+}
+
+#[test]
+fn a_component_calls_its_own_application_by_path() {
+    let spinfer = two("allowed_outbound_hosts = [\"http://self\"]");
+    let answer = spinfer.post("/fetch?http://self.alt/echo", "x");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "x"));
+    let denied = spinfer.post("/fetch?http://b.spin.internal/echo", "x");
+    assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
+}
+
+/// Each calls itself once more: the guard ends it, and its answer comes back all the way.
+#[test]
+fn a_circle_of_components_is_508() {
+    let spinfer = two("allowed_outbound_hosts = [\"http://*.spin.internal\"]\n\
+         tool.spinfer.limits.instances = 20");
+    let url = "http://b.spin.internal/fetch?".repeat(30);
+    let answer = spinfer.post(&format!("/fetch?{url}http://b.spin.internal/echo"), "x");
+    assert_eq!(answer.status, 508, "{}", answer.text());
+    assert!(answer.error().contains("in a circle"));
+    let short = "http://b.spin.internal/fetch?".repeat(10);
+    let answer = spinfer.post(&format!("/fetch?{short}http://b.spin.internal/echo"), "x");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "x"));
+}
+
+#[test]
+fn elsewhere_is_where_the_manifest_allows() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // Two on one connection.
+        for _ in 0..2 {
+            let mut request = Vec::new();
+            let mut part = [0; 1024];
+            // In chunks, as a guest's body has no length.
+            while !request.ends_with(b"\r\n4\r\nbody\r\n0\r\n\r\n") {
+                let length = stream.read(&mut part).unwrap();
+                request.extend_from_slice(&part[..length]);
+            }
+            assert!(request.starts_with(b"POST /path HTTP/1.1\r\n"), "{request:?}");
+            stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 4\r\n\r\nhere").unwrap();
+        }
+    });
+    let spinfer =
+        two(&format!("allowed_outbound_hosts = [\"http://127.0.0.1:{}\"]", address.port()));
+    for _ in 0..2 {
+        let answer = spinfer.post(&format!("/fetch?http://{address}/path"), "body");
+        assert_eq!((answer.status, answer.text().as_str()), (201, "here"));
+    }
+    server.join().unwrap();
+    // Nobody listens there now.
+    let refused = spinfer.post(&format!("/fetch?http://{address}/path"), "body");
+    assert!(refused.status == 502 && refused.text().contains("Connection"), "{refused:?}");
+    let denied = spinfer.post("/fetch?http://127.0.0.1:1/path", "body");
+    assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
+}
