@@ -12,7 +12,7 @@ use std::path::{Component as Part, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use glob::{MatchOptions, Pattern};
 use tempfile::TempDir;
-use tracing::debug;
+use tracing::{debug, warn};
 use walkdir::WalkDir;
 
 use crate::inference::Mounts;
@@ -43,6 +43,7 @@ type Problem = (Option<usize>, String);
 impl Files {
     /// What `component` sees; `base` is the manifest's folder.
     pub fn resolve(component: &Component, base: &Path) -> Result<Self, Vec<Problem>> {
+        let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
         let mut problems = Vec::new();
         let exclude = Exclude::parse(&component.exclude_files)
             .inspect_err(|problem| problems.push((None, problem.clone())))
@@ -127,30 +128,33 @@ enum What {
 
 impl Entry {
     fn pattern(text: &str, base: &Path) -> Result<Self, Vec<String>> {
-        let path = Path::new(text.strip_prefix("./").unwrap_or(text));
-        if !path.components().all(|part| matches!(part, Part::Normal(_))) || text.is_empty() {
+        // Without `.` and slashes that say nothing.
+        let path: PathBuf =
+            Path::new(text.strip_prefix("./").unwrap_or(text)).components().collect();
+        let inside = path.components().all(|part| matches!(part, Part::Normal(_)));
+        if !inside || path.as_os_str().is_empty() {
             return Err(vec![format!(
                 "\"{text}\": a pattern is a path within the manifest's folder, \"assets/**/*\"; \
                  another folder is mounted by {{ source = \"...\", destination = \"/...\" }}"
             )]);
         }
-        let folder = base.join(path).is_dir();
-        let pattern = if folder { path.join("**/*") } else { path.to_owned() };
-        let pattern = match pattern.to_str().map(|text| (text, Pattern::new(text))) {
-            // What exists is taken as it is called, brackets and all.
-            _ if base.join(path).is_file() => {
-                Pattern::new(&Pattern::escape(&path.to_string_lossy()))
-            }
-            Some((_, pattern)) => pattern,
-            None => return Err(vec![format!("\"{text}\" is not UTF-8")]),
-        };
-        let pattern = pattern.map_err(|e| vec![format!("\"{text}\" is no pattern: {e}")])?;
-        if !folder && !is_pattern(text) && !base.join(path).is_file() {
+        let there = base.join(&path);
+        let path = path.to_string_lossy();
+        // What exists is taken as it is called, brackets and all.
+        let pattern = if there.is_dir() {
+            format!("{}/**/*", Pattern::escape(&path))
+        } else if there.exists() {
+            Pattern::escape(&path)
+        } else if is_pattern(&path) {
+            path.into_owned()
+        } else {
             return Err(vec![format!(
                 "no file or folder {}; give one, or a pattern, relative to the manifest",
-                base.join(path).display()
+                there.display()
             )]);
-        }
+        };
+        let pattern =
+            Pattern::new(&pattern).map_err(|e| vec![format!("\"{text}\" is no pattern: {e}")])?;
         Ok(Self { destination: String::new(), what: What::Matching(pattern) })
     }
 
@@ -226,10 +230,9 @@ impl Entry {
                 let before = copies.len();
                 let matches =
                     |path: &Path| pattern.matches_path_with(path, BY_SEGMENT) && !exclude.has(path);
-                let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
                 walk(&from, base, matches, copies)?;
                 if copies.len() == before {
-                    debug!(%pattern, "matches no file");
+                    warn!(%pattern, "`files`: the pattern matches no file");
                 }
                 Ok(())
             }
@@ -379,7 +382,10 @@ mod tests {
         let dir = folder(&TREE);
         for (files, expected) in [
             ("files = ['b.txt']", &["/b.txt=b.txt"][..]),
-            ("files = ['./b.txt', 'b.txt']", &["/b.txt=b.txt"]),
+            (
+                "files = ['./b.txt', 'b.txt', 'a/.//one.txt']",
+                &["/a/one.txt=a/one.txt", "/b.txt=b.txt"],
+            ),
             ("files = ['a/*.txt']", &["/a/one.txt=a/one.txt"]),
             (
                 "files = ['**/*.txt']",

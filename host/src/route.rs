@@ -204,6 +204,8 @@ fn trim(path: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn router(routes: &[&str]) -> Router<()> {
@@ -265,6 +267,59 @@ mod tests {
         }
         assert_eq!(found(&router, "/"), None);
         assert_eq!(found(&router, "//b"), None, "no parameter is empty");
+    }
+
+    /// What a route is, and how specific, told another way.
+    fn naive(route: &str, path: &str) -> Option<Vec<u8>> {
+        let rest = route.strip_suffix("/...");
+        let wanted: Vec<_> = trim(rest.unwrap_or(route)).split('/').skip(1).collect();
+        let given: Vec<_> = trim(path).split('/').skip(1).collect();
+        if given.len() < wanted.len() || rest.is_none() && given.len() > wanted.len() {
+            return None;
+        }
+        let mut key = Vec::new();
+        for (wanted, given) in wanted.iter().zip(&given) {
+            match wanted.starts_with(':') {
+                true if given.is_empty() => return None,
+                true => key.push(1),
+                false if wanted == given => key.push(0),
+                false => return None,
+            }
+        }
+        key.push(if rest.is_some() { 2 } else { 0 });
+        Some(key)
+    }
+
+    proptest! {
+        #[test]
+        fn the_most_specific_of_all_that_match_is_found(
+            routes in proptest::collection::vec("(/(a|b|:p|:q)){0,4}(/\\.\\.\\.)?", 1..8),
+            path in "(/(a|b|c)?){0,6}",
+        ) {
+            let mut seen: Vec<String> = Vec::new();
+            for route in routes {
+                // Two that match the same are a mistake, tested elsewhere.
+                let shape = route.replace(":q", ":p");
+                let twice = shape.matches(":p").count() > 1;
+                if !twice && !seen.contains(&shape) {
+                    seen.push(shape);
+                }
+            }
+            let refs: Vec<_> = seen.iter().map(String::as_str).collect();
+            let router = router(&refs);
+            let best = refs.iter().filter_map(|route| Some((naive(route, &path)?, *route))).min();
+            prop_assert_eq!(found(&router, &path), best.map(|(_, route)| route));
+        }
+
+        #[test]
+        fn any_route_is_taken_or_refused_and_any_path_looked_up(route in ".*", path in ".*") {
+            if let Ok(pattern) = Pattern::parse(&route) {
+                let _ = pattern.rest(&path);
+                pattern.parameters(&path).for_each(drop);
+                let router = Router::new([(pattern, ())]).unwrap();
+                let _ = router.find(&path);
+            }
+        }
     }
 
     #[test]

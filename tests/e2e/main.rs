@@ -12,6 +12,7 @@ mod http; // routes, bodies, health
 mod http2; // one connection for many requests, TLS, streams both ways, trailers
 mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
+mod manifests; // golden files: what is taken, and what is said of the rest
 mod nn; // wasi:nn: every type, every error, every grant
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod soak; // nothing grows: memory, descriptors, threads

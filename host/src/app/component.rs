@@ -139,7 +139,7 @@ impl Context<'_> {
         for (name, text) in &component.variables {
             let key = format!("{key}.variables.{name}");
             if let Err(problem) = names::check_variable(name) {
-                problems.add(format!("{key}.variables"), problem);
+                problems.add(&key, problem);
             }
             if let Some(value) = self.expand(&key, text, problems) {
                 variables.push((name.clone(), value));

@@ -1,0 +1,91 @@
+//! Manifests that are taken, and what they come to; manifests that are not, and what is said. What
+//! is expected stands beside each. With `UPDATE_GOLDEN=1` it is written anew, to be looked at.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use spinfer::app::{App, ComponentSpec};
+use spinfer::manifest;
+use spinfer_tests::root;
+
+fn manifests(folder: &str) -> Vec<PathBuf> {
+    let files = root().join("tests/manifests").join(folder).read_dir().unwrap();
+    let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths
+}
+
+fn resolve(path: &Path) -> Result<App, String> {
+    let base = path.parent().unwrap();
+    let app = manifest::read(path).and_then(|manifest| App::resolve(&manifest, base));
+    app.map_err(|error| format!("{error:#}\n").replace(&format!("{}/", base.display()), ""))
+}
+
+/// Compares what is `said` of `path` with what stands beside it; what differs.
+fn compare(path: &Path, extension: &str, said: &str) -> Option<String> {
+    let beside = path.with_extension(extension);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&beside, said).unwrap();
+    }
+    let expected = std::fs::read_to_string(&beside).unwrap_or_default();
+    (said != expected)
+        .then(|| format!("{}\n--- expected\n{expected}--- said\n{said}", path.display()))
+}
+
+#[test]
+fn a_manifest_that_is_wrong_is_refused_with_every_reason() {
+    let differ: Vec<_> = manifests("invalid")
+        .iter()
+        .filter_map(|path| match resolve(path) {
+            Ok(_) => Some(format!("{} was taken", path.display())),
+            Err(said) => compare(path, "err", &said),
+        })
+        .collect();
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+}
+
+#[test]
+fn a_manifest_that_is_right_comes_to_what_it_says() {
+    for path in manifests("valid") {
+        let app = resolve(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let differs = compare(&path, "app", &summary(&app, path.parent().unwrap()));
+        assert!(differs.is_none(), "{}", differs.unwrap());
+    }
+}
+
+fn summary(app: &App, base: &Path) -> String {
+    let mut out = format!("{} {:?} instances={}\n", app.name, app.version, app.instances);
+    for route in &app.routes {
+        let _ = writeln!(out, "{} -> {}", route.pattern, route.target);
+    }
+    for (id, spec) in &app.components {
+        let ComponentSpec { environment, variables, limits, reuse, door, .. } = spec;
+        let _ = writeln!(out, "component {id}");
+        let _ = writeln!(out, "  environment {environment:?}");
+        for (name, value) in variables.iter() {
+            let _ = writeln!(out, "  variable {name}={value}");
+        }
+        let _ = writeln!(out, "  stores {:?} {:?}", spec.key_value_stores, spec.sqlite_databases);
+        let _ = writeln!(out, "  models {:?}", spec.ai_models);
+        for (scheme, host, port) in [
+            ("https", "example.com", None),
+            ("http", "example.com", None),
+            ("http", "www.example.com", Some(8999)),
+            ("redis", "10.1.2.3", None),
+        ] {
+            let allowed = spec.outbound_hosts.allows(scheme, host, port);
+            let _ = writeln!(out, "  {scheme}://{host} {port:?}: {allowed}");
+        }
+        let _ = writeln!(out, "  itself: {}", spec.outbound_hosts.allows_self("http"));
+        let files = format!("{:?}", spec.files).replace(&format!("{}/", base.display()), "");
+        let _ = writeln!(out, "  {files}");
+        let _ = writeln!(
+            out,
+            "  door {door:?} deadline {:?} instances {} requests {}",
+            limits.deadline, limits.instances, reuse.requests
+        );
+    }
+    out
+}

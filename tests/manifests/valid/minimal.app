@@ -1,0 +1,13 @@
+minimal None instances=2000
+/... -> a
+component a
+  environment []
+  stores [] []
+  models []
+  https://example.com None: false
+  http://example.com None: false
+  http://www.example.com Some(8999): false
+  redis://10.1.2.3 None: false
+  itself: false
+  Files { folders: Mounts([]), copies: {} }
+  door None deadline 30s instances 16 requests 100000
