@@ -1,4 +1,4 @@
-//! The command line: `spinfer up`, `spinfer build`.
+//! The command line: `spinfer up`, `spinfer check`, `spinfer build`.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
-use crate::app::{App, Target};
+use crate::app::{App, Options, Target};
 use crate::artifact::{PRIVATE, READABLE};
+use crate::flags::Flags;
 use crate::host::Host;
 use crate::manifest::{self, Manifest};
 use crate::priority::be_prompt;
@@ -34,6 +35,8 @@ const EXAMPLES: &str = "\
 Examples:
   spinfer up                          serve the spin.toml of this folder on 127.0.0.1:3000
   spinfer up --build                  build its components first
+  spinfer up --variable token=@file   give a variable of the manifest its value
+  spinfer check                       find all that is wrong, serve nothing
   spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
   curl localhost:3000/v2/models/iris-classifier/predict -d '{\"features\": [5.1, 3.5, 1.4, 0.2]}'";
@@ -42,6 +45,8 @@ Examples:
 enum Command {
     /// Serve an application
     Up(Up),
+    /// Check an application without serving it: manifest, files, components, models
+    Check(Check),
     /// Build an application's components
     Build(Build),
 }
@@ -51,6 +56,10 @@ struct From {
     /// The manifest, or the folder that holds a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
+
+    /// Use this profile of components that have it: [component.<id>.profile.<PROFILE>]
+    #[arg(long)]
+    profile: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +84,18 @@ struct Build {
 }
 
 #[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    from: From,
+
+    #[command(flatten)]
+    flags: Flags,
+
+    #[command(flatten)]
+    state: StateDir,
+}
+
+#[derive(Debug, Args)]
 struct Up {
     #[command(flatten)]
     from: From,
@@ -83,6 +104,10 @@ struct Up {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
 
+    /// If another process listens there, take the next port that is free, of ten
+    #[arg(long)]
+    find_free_port: bool,
+
     /// Serve https: the certificate chain, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -90,6 +115,9 @@ struct Up {
     /// The private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    flags: Flags,
 
     #[command(flatten)]
     state: StateDir,
@@ -112,6 +140,7 @@ struct Up {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(options) => up(&options),
+        Command::Check(options) => check(&options),
         Command::Build(options) => build(&options),
     };
     match result {
@@ -127,19 +156,27 @@ pub fn main() -> ExitCode {
 impl From {
     fn load(&self) -> Result<(Manifest, PathBuf)> {
         let path = if self.from.is_dir() { self.from.join("spin.toml") } else { self.from.clone() };
-        let manifest = manifest::read(&path)?;
+        let mut manifest = manifest::read(&path)?;
+        if let Some(profile) = &self.profile {
+            manifest.apply_profile(profile).with_context(|| path.display().to_string())?;
+        }
         let base = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
         let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
         Ok((manifest, base))
     }
 
-    fn resolve(&self, manifest: &Manifest, base: &Path) -> Result<App> {
-        App::resolve(manifest, base)
+    fn resolve(&self, manifest: &Manifest, base: &Path, options: &Options) -> Result<App> {
+        App::resolve_with(manifest, base, options)
             .with_context(|| format!("{} cannot be served", self.from.display()))
     }
 }
 
 impl StateDir {
+    /// This one, or else what the runtime config says.
+    fn or(&self, configured: Option<PathBuf>) -> Self {
+        Self { state_dir: self.state_dir.clone().or(configured) }
+    }
+
     /// The folder, made if there is none, with the permissions `mode`. What is compiled is native
     /// code: nobody else may write there.
     fn open(&self, base: &Path, mode: u32) -> Result<PathBuf> {
@@ -158,14 +195,47 @@ fn build(options: &Build) -> Result<()> {
     build::run(&manifest, &base, &mut io::stderr())?;
     if *aot {
         let folder = state.open(&base, READABLE)?;
-        let count = Host::compile(&from.resolve(&manifest, &base)?, &folder)?;
+        let options = Options { without_values: true, ..Options::default() };
+        let count = Host::compile(&from.resolve(&manifest, &base, &options)?, &folder)?;
         writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
     }
     Ok(())
 }
 
+/// All that `up` does before it serves, models loaded included.
+fn check(options: &Check) -> Result<()> {
+    let Check { from, flags, state } = options;
+    telemetry::init(LogFormat::Human, true);
+    let (manifest, base) = from.load()?;
+    let (options, state_dir) = flags.read(&base)?;
+    let app = from.resolve(&manifest, &base, &options)?;
+    let host = Host::new(&app, &state.or(state_dir).open(&base, PRIVATE)?)
+        .with_context(|| format!("{} cannot be served", from.from.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(host.load_models());
+    host.ready().with_context(|| format!("{} cannot be served", from.from.display()))?;
+    let (routes, components) = (app.routes.len(), app.components.len());
+    writeln!(
+        io::stdout(),
+        "{}: nothing is wrong ({routes} routes, {components} components)",
+        from.from.display()
+    )?;
+    Ok(())
+}
+
 fn up(options: &Up) -> Result<()> {
-    let Up { from, listen, tls_cert, tls_key, state, build, quiet, log_format } = options;
+    let Up {
+        from,
+        listen,
+        find_free_port,
+        tls_cert,
+        tls_key,
+        flags,
+        state,
+        build,
+        quiet,
+        log_format,
+    } = options;
     telemetry::init(*log_format, *quiet);
     let tls = tls_cert.as_ref().zip(tls_key.as_ref());
     let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
@@ -173,13 +243,15 @@ fn up(options: &Up) -> Result<()> {
     if *build {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
-    let app = from.resolve(&manifest, &base)?;
-    let host = Host::new(&app, &state.open(&base, PRIVATE)?)?;
+    let (options, state_dir) = flags.read(&base)?;
+    let app = from.resolve(&manifest, &base, &options)?;
+    let host = Host::new(&app, &state.or(state_dir).open(&base, PRIVATE)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .on_thread_start(be_prompt)
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(&app, host, *listen, tls, *quiet));
+    let ports = if *find_free_port { PORTS_TRIED } else { 1 };
+    let served = runtime.block_on(serve(&app, host, *listen, ports, tls, *quiet));
     // A guest may be computing still: one that nobody waits for must not hold us up.
     runtime.shutdown_background();
     served
@@ -193,18 +265,42 @@ fn user_cache() -> Option<PathBuf> {
     Some(cache?.join("spinfer"))
 }
 
+/// Ports that `--find-free-port` tries.
+const PORTS_TRIED: u16 = 10;
+
+/// Listens on `listen`, or on the first of the next ports that is free, `ports` in all.
+async fn bind(listen: SocketAddr, ports: u16) -> Result<TcpListener> {
+    let mut address = listen;
+    for left in (0..ports).rev() {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && left > 0 => {
+                let Some(next) = address.port().checked_add(1) else { break };
+                address.set_port(next);
+            }
+            bound => {
+                return bound.with_context(|| {
+                    format!(
+                        "cannot listen on {address}; another address is given by --listen, port 0 \
+                         is any, --find-free-port takes the next"
+                    )
+                });
+            }
+        }
+    }
+    anyhow::bail!("no port is free from {listen} on; --listen with port 0 takes any")
+}
+
 async fn serve(
     app: &App,
     host: Arc<Host>,
     listen: SocketAddr,
+    ports: u16,
     tls: Option<TlsAcceptor>,
     quiet: bool,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}; another address is given by --listen, port 0 is any")
-    })?;
+    let listener = bind(listen, ports).await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     announce(app, &host, &format!("{scheme}://{}", listener.local_addr()?), quiet)?;
     let mut asked_to_end = async || {

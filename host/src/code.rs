@@ -10,6 +10,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 use crate::artifact::{Artifact, Artifacts};
 use crate::door::{fast, standard};
 use crate::engine::Engine;
+use crate::imports;
 use crate::instance::InstanceState;
 
 /// A component file, ready to be loaded.
@@ -68,11 +69,13 @@ impl Code {
 
 fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
     let component = artifact.load(engine.wasmtime())?;
-    let pre = engine
-        .linker()
-        .instantiate_pre(&component)
-        .map_err(anyhow::Error::from)
-        .context("it imports something this host does not offer")?;
+    let pre = engine.linker().instantiate_pre(&component).map_err(|error| {
+        match imports::missing(engine.linker(), &component).as_slice() {
+            [] => anyhow::Error::from(error),
+            missing => anyhow::anyhow!("{}", missing.join("\n")),
+        }
+        .context("it imports something this host does not offer")
+    })?;
     let exports_fast = component.get_export_index(None, fast::EXPORT).is_some();
     let fast = exports_fast.then(|| fast::Pre::new(pre.clone())).transpose();
     let fast = fast.map_err(anyhow::Error::from).context("it has no usable fast door")?;

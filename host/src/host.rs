@@ -18,6 +18,7 @@ use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::body::Holding;
 use crate::capabilities::outbound_http::Outside;
+use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
@@ -88,7 +89,8 @@ impl Host {
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
-            let stores = Stores::new(engine.wasmtime().clone(), spec, models, outside);
+            let output = Output::open(id, app.log_dir.as_deref())?;
+            let stores = Stores::new(engine.wasmtime().clone(), spec, models, outside, output);
             let (code, linked) = &codes[&source];
             let lane = background.lane();
             let (code, linked, doors) =
@@ -234,7 +236,16 @@ fn prepare(app: &App, engine: &Arc<Engine>, artifacts: &Artifacts) -> Result<Cod
         let results = workers.into_iter().map(|worker| {
             worker.join().unwrap_or_else(|_| vec![Err(anyhow::anyhow!("the compiler panicked"))])
         });
-        results.flatten().collect()
+        let mut codes = Codes::new();
+        let mut problems = Vec::new();
+        for result in results.flatten() {
+            match result {
+                Ok((source, code)) => drop(codes.insert(source, code)),
+                Err(error) => problems.push(format!("{error:#}")),
+            }
+        }
+        problems.sort_unstable();
+        if problems.is_empty() { Ok(codes) } else { Err(anyhow::anyhow!(problems.join("\n"))) }
     })
 }
 

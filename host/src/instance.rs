@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::app::ComponentSpec;
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
-use crate::capabilities::stdio::LogStream;
+use crate::capabilities::stdio::Output;
 use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
 
@@ -49,6 +49,7 @@ pub struct Stores {
     spec: Arc<ComponentSpec>,
     models: Arc<Models>,
     outside: Arc<Outside>,
+    output: Output,
 }
 
 impl Stores {
@@ -58,8 +59,9 @@ impl Stores {
         spec: ComponentSpec,
         models: Arc<Models>,
         outside: Arc<Outside>,
+        output: Output,
     ) -> Self {
-        Self { engine, spec: Arc::new(spec), models, outside }
+        Self { engine, spec: Arc::new(spec), models, outside, output }
     }
 
     #[must_use]
@@ -80,8 +82,9 @@ impl Stores {
         // A guest's files are its mounts: small, local, read once. A thread to wait for each read
         // costs more than the read.
         wasi.allow_blocking_current_thread(true);
-        wasi.stdout(LogStream::new(id, "stdout"));
-        wasi.stderr(LogStream::new(id, "stderr"));
+        let (stdout, stderr) = self.output.streams(id);
+        wasi.stdout(stdout);
+        wasi.stderr(stderr);
         for (destination, source) in files.folders.iter() {
             let destination = if destination.is_empty() { "/" } else { destination };
             wasi.preopened_dir(source, destination, FsPerms::ReadOnly)

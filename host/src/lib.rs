@@ -11,11 +11,13 @@
 //!
 //! # Before the first request
 //!
-//! [`cli`] reads the command line; [`manifest`] reads `spin.toml`; [`app`] resolves it, with every
-//! mistake found and every limit ([`limits`], [`reuse`]) settled; [`code`] has the components
-//! compiled by the [`engine`] into [`artifact`]s; [`host`] puts it all together. Only then the socket is bound.
+//! [`cli`] and [`flags`] read the command line, [`runtime_config`] the operator's file, [`manifest`]
+//! `spin.toml`; [`app`] resolves it all, with every mistake found and every limit ([`limits`],
+//! [`reuse`]) settled; [`code`] has the components compiled by the [`engine`] into [`artifact`]s;
+//! [`host`] puts it all together. Only then the socket is bound.
 
 pub mod cli;
+pub mod flags;
 
 pub mod manifest;
 
@@ -52,6 +54,7 @@ pub mod priority;
 pub mod artifact;
 pub mod code;
 pub mod engine;
+pub mod imports;
 pub mod instance;
 
 pub mod capabilities;

@@ -46,15 +46,15 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
-    request_body: Option<ByteSize>,
-    fast_body: Option<ByteSize>,
+    pub(crate) request_body: Option<ByteSize>,
+    pub(crate) fast_body: Option<ByteSize>,
     #[serde(default, with = "some_duration")]
-    deadline: Option<Duration>,
-    instance_memory: Option<ByteSize>,
-    instances: Option<usize>,
-    queue: Option<usize>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) instance_memory: Option<ByteSize>,
+    pub(crate) instances: Option<usize>,
+    pub(crate) queue: Option<usize>,
     #[serde(default, with = "some_duration")]
-    idle: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
 }
 
 /// A value out of its range, with the key it stands under.

@@ -43,11 +43,11 @@ impl Default for Reuse {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReuseConfig {
-    requests: Option<usize>,
+    pub(crate) requests: Option<usize>,
     #[serde(default, with = "some_duration")]
-    age: Option<Duration>,
-    concurrency: Option<usize>,
-    spare: Option<usize>,
+    pub(crate) age: Option<Duration>,
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) spare: Option<usize>,
 }
 
 /// Instances kept ready: each takes a place in the pool.

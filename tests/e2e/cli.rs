@@ -5,8 +5,28 @@ use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run, state_dir};
 #[test]
 fn help_teaches() {
     for (arguments, parts) in [
-        (&["--help"][..], &["spinfer up", "curl", "build"][..]),
-        (&["up", "--help"], &["--from", "--listen", "--state-dir", "--quiet", "--build"]),
+        (&["--help"][..], &["spinfer up", "curl", "build", "spinfer check"][..]),
+        (
+            &["up", "--help"],
+            &[
+                "--from",
+                "--listen",
+                "--state-dir",
+                "--quiet",
+                "--build",
+                "--env",
+                "--variable",
+                "--runtime-config-file",
+                "--log-dir",
+                "--component-id",
+                "--max-instance-reuse-count",
+                "--max-instance-concurrent-reuse-count",
+                "--idle-instance-timeout",
+                "--request-timeout",
+                "--find-free-port",
+                "--profile",
+            ],
+        ),
     ] {
         let (status, text) = run(arguments);
         assert!(status.success());

@@ -7,6 +7,7 @@ mod cli; // what the command line says, and what it refuses
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod edge; // what stands between a client and a component, as Spin has it
+mod flags; // flags of Spin, and `spinfer check`
 mod golden; // predictions are ONNX Runtime's, through both doors
 mod http; // routes, bodies, health
 mod http2; // one connection for many requests, TLS, streams both ways, trailers

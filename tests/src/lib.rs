@@ -141,8 +141,14 @@ impl Spinfer {
     /// `spinfer up` on a manifest that stands at `path`.
     #[must_use]
     pub fn up_from(path: &Path, arguments: &[&str], dir: tempfile::TempDir) -> Self {
+        Self::up_at(path, "127.0.0.1:0", arguments, dir)
+    }
+
+    /// The same on an address.
+    #[must_use]
+    pub fn up_at(path: &Path, listen: &str, arguments: &[&str], dir: tempfile::TempDir) -> Self {
         let mut command = command();
-        command.args(["up", "--listen", "127.0.0.1:0", "--from"]).arg(path).args(arguments);
+        command.args(["up", "--listen", listen, "--from"]).arg(path).args(arguments);
         if !arguments.contains(&"--state-dir") {
             command.arg("--state-dir").arg(state_dir());
         }

@@ -9,7 +9,7 @@ mod routes;
 mod values;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
@@ -36,6 +36,8 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Instances of all components together.
     pub instances: usize,
+    /// Where what components print goes, beside the log.
+    pub log_dir: Option<PathBuf>,
     /// Those that a trigger names.
     pub components: IndexMap<String, ComponentSpec>,
 }
@@ -95,7 +97,8 @@ impl App {
             [] => {
                 let application = &manifest.application;
                 let (name, version) = (application.name.clone(), application.version.clone());
-                Ok(Self { name, version, routes, instances, components })
+                let log_dir = options.log_dir.clone();
+                Ok(Self { name, version, routes, instances, log_dir, components })
             }
             problems => Err(anyhow!(problems.join("\n"))),
         }

@@ -1,5 +1,7 @@
 //! What the command line says beside the manifest.
 
+use std::path::PathBuf;
+
 use super::{Problems, listed};
 use crate::limits::LimitsConfig;
 use crate::manifest::{Manifest, TextOr};
@@ -19,6 +21,10 @@ pub struct Options {
     /// Put over each component's.
     pub limits: LimitsConfig,
     pub reuse: ReuseConfig,
+    /// Where what components print goes, beside the log.
+    pub log_dir: Option<PathBuf>,
+    /// Nothing will be served: variables need no values.
+    pub without_values: bool,
 }
 
 impl Options {

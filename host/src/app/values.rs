@@ -28,6 +28,9 @@ pub(super) fn resolve<'m>(
             Some(value) => {
                 values.insert(name.as_str(), value.clone());
             }
+            None if options.without_values => {
+                values.insert(name.as_str(), String::new());
+            }
             None => problems.add(
                 key,
                 format!(

@@ -1,17 +1,76 @@
-//! A guest's standard output and error: lines in the log, under the component's id.
+//! A guest's standard output and error: lines in the log, under the component's id, and as they are
+//! in files, if the operator wants them.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
-use tracing::info;
+use tracing::{info, warn};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// Bytes of a line; a longer one is logged in parts.
 const LINE_MOST: usize = 4096;
+
+/// What the instances of a component print into.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    stdout: Option<Arc<LogFile>>,
+    stderr: Option<Arc<LogFile>>,
+}
+
+impl Output {
+    /// Into the log, and into `<component>_stdout.txt` and `<component>_stderr.txt` in `folder`, as
+    /// Spin calls them.
+    pub fn open(component: &str, folder: Option<&Path>) -> Result<Self> {
+        let Some(folder) = folder else { return Ok(Self::default()) };
+        let open = |stream| -> Result<Option<Arc<LogFile>>> {
+            let path = folder.join(format!("{component}_{stream}.txt"));
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            let file = file.with_context(|| format!("--log-dir: {}", path.display()))?;
+            Ok(Some(Arc::new(LogFile { file, failed: AtomicBool::new(false) })))
+        };
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("--log-dir: {}", folder.display()))?;
+        Ok(Self { stdout: open("stdout")?, stderr: open("stderr")? })
+    }
+
+    /// An instance's standard output and standard error.
+    #[must_use]
+    pub fn streams(&self, component: &str) -> (LogStream, LogStream) {
+        let stream = |name, file: &Option<Arc<LogFile>>| LogStream {
+            component: component.into(),
+            stream: name,
+            line: Arc::default(),
+            file: file.clone(),
+        };
+        (stream("stdout", &self.stdout), stream("stderr", &self.stderr))
+    }
+}
+
+#[derive(Debug)]
+struct LogFile {
+    file: File,
+    /// Whether it was said that it cannot be written.
+    failed: AtomicBool,
+}
+
+impl LogFile {
+    fn write(&self, bytes: &[u8]) {
+        if let Err(error) = (&self.file).write_all(bytes)
+            && !self.failed.swap(true, Ordering::Relaxed)
+        {
+            warn!(%error, "cannot write into --log-dir");
+        }
+    }
+}
 
 /// One stream of one instance. Clones write to the same line.
 #[derive(Clone, Debug)]
@@ -19,15 +78,14 @@ pub struct LogStream {
     component: Arc<str>,
     stream: &'static str,
     line: Arc<Mutex<Vec<u8>>>,
+    file: Option<Arc<LogFile>>,
 }
 
 impl LogStream {
-    #[must_use]
-    pub fn new(component: &str, stream: &'static str) -> Self {
-        Self { component: component.into(), stream, line: Arc::default() }
-    }
-
     fn push(&self, bytes: &[u8]) {
+        if let Some(file) = &self.file {
+            file.write(bytes);
+        }
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             for part in part.chunks(LINE_MOST) {
@@ -148,7 +206,7 @@ mod tests {
         let subscriber =
             tracing_subscriber::fmt().with_writer(captured.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, || {
-            let stream = LogStream::new("iris", "stderr");
+            let (_, stream) = Output::default().streams("iris");
             let clone = stream.clone();
             stream.push(b"one\ntw");
             clone.push(b"o\n");

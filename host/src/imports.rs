@@ -1,0 +1,118 @@
+//! What a component imports that this host does not offer, and what to do about it.
+
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Component, Linker};
+
+/// Patch versions looked for: a host with any of a minor version has them all.
+const PATCHES: u64 = 100;
+
+/// Interfaces of Spin and of WASI that this host has not, by how their names begin, and the word for
+/// what they are.
+const KNOWN: [(&str, &str); 21] = [
+    ("fermyon:spin/config", "variables are"),
+    ("fermyon:spin/http", "outbound requests of Spin 1 (build with a newer SDK: wasi:http) are"),
+    ("fermyon:spin/key-value", "key-value stores are"),
+    ("fermyon:spin/llm", "large language models are"),
+    ("fermyon:spin/mqtt", "MQTT is"),
+    ("fermyon:spin/mysql", "MySQL is"),
+    ("fermyon:spin/postgres", "PostgreSQL is"),
+    ("fermyon:spin/redis", "outbound Redis is"),
+    ("fermyon:spin/sqlite", "SQLite databases are"),
+    ("fermyon:spin/variables", "variables are"),
+    ("spin:key-value/", "key-value stores are"),
+    ("spin:mqtt/", "MQTT is"),
+    ("spin:mysql/", "MySQL is"),
+    ("spin:postgres/", "PostgreSQL is"),
+    ("spin:redis/", "outbound Redis is"),
+    ("spin:sqlite/", "SQLite databases are"),
+    ("spin:variables/", "variables are"),
+    ("wasi:blobstore/", "blob stores are"),
+    ("wasi:config/", "variables are"),
+    ("wasi:keyvalue/", "key-value stores are"),
+    ("wasi:messaging/", "messaging is"),
+];
+
+/// A line for each import of `component` that `linker` has not.
+pub fn missing<T: 'static>(linker: &Linker<T>, component: &Component) -> Vec<String> {
+    let mut probe = linker.clone();
+    let mut offers = |name: &str| {
+        // What is there already cannot be defined again.
+        let free = probe.root().func_wrap(name, |_: StoreContextMut<'_, T>, (): ()| Ok(()));
+        free.is_err()
+    };
+    let types = component.component_type();
+    let names = types.imports(linker.engine()).map(|(name, _)| name.to_owned());
+    let missing = names.filter(|name| !compatible(name).any(|name| offers(&name)));
+    missing.map(|name| explain(&name)).collect()
+}
+
+/// `name`, and what else it is with another patch version.
+fn compatible(name: &str) -> impl Iterator<Item = String> {
+    let version = name.split_once('@').and_then(|(path, version)| {
+        let version = semver::Version::parse(version).ok()?;
+        version.pre.is_empty().then_some((path.to_owned(), version))
+    });
+    let patches = version.into_iter().flat_map(|(path, version)| {
+        let (major, minor) = (version.major, version.minor);
+        (0..PATCHES).map(move |patch| format!("{path}@{major}.{minor}.{patch}"))
+    });
+    std::iter::once(name.to_owned()).chain(patches.filter({
+        let name = name.to_owned();
+        move |other| *other != name
+    }))
+}
+
+fn explain(name: &str) -> String {
+    let known = KNOWN.iter().find(|(start, _)| name.starts_with(start));
+    match known {
+        Some((_, what)) => format!("{name}: {what} not supported yet"),
+        None if name.starts_with("wasi:nn/") => {
+            format!("{name}: this host has wasi:nn@0.2.0-rc-2024-10-28; build with that")
+        }
+        None if name.starts_with("wasi:") => {
+            format!("{name}: this host has WASI 0.2 and 0.3; build with a newer toolchain")
+        }
+        None => format!(
+            "{name}: compose the component with one that exports it, for example with `wac plug`"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::Engine;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_what_to_do() {
+        let mut config = wasmtime::Config::new();
+        config.wasm_component_model(true);
+        let engine = Engine::new(&config).unwrap();
+        let mut linker = Linker::<()>::new(&engine);
+        linker.instance("wasi:io/streams@0.2.6").unwrap();
+        linker.instance("wasi:nn/graph@0.2.0-rc-2024-10-28").unwrap();
+        let interface = |name: &str| format!("(import \"{name}\" (instance))");
+        let names = [
+            "wasi:io/streams@0.2.3",
+            "wasi:nn/graph@0.2.0-rc-2024-10-28",
+            "wasi:nn/graph@0.2.0-rc-2024-08-19",
+            "wasi:io/streams@0.3.0",
+            "spin:key-value/key-value@3.0.0",
+            "own:thing/it@1.0.0",
+        ];
+        let text = format!("(component {})", names.map(interface).concat());
+        let component = Component::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let missing = missing(&linker, &component);
+        let expected = [
+            "wasi:nn/graph@0.2.0-rc-2024-08-19: this host has wasi:nn@0.2.0-rc-2024-10-28",
+            "wasi:io/streams@0.3.0: this host has WASI 0.2 and 0.3",
+            "spin:key-value/key-value@3.0.0: key-value stores are not supported yet",
+            "own:thing/it@1.0.0: compose the component",
+        ];
+        assert_eq!(missing.len(), expected.len(), "{missing:#?}");
+        for (line, start) in missing.iter().zip(expected) {
+            assert!(line.starts_with(start), "{line}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The flags of `spinfer up` that people know from Spin, and `spinfer check`.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run, state_dir, wait_until};
+use tempfile::TempDir;
+
+fn probe(settings: &str) -> Manifest {
+    Manifest::default().with("/...", "probe", "probe", settings)
+}
+
+/// A folder with `manifest` and more files in it.
+fn folder(manifest: &str, files: &[(&str, &str)]) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files.iter().chain(&[("spin.toml", manifest)]) {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let path = dir.path().join("spin.toml");
+    (dir, path)
+}
+
+/// `spinfer check` of a manifest at `path`: whether it is right, and what is said.
+fn check(path: &Path, arguments: &[&str]) -> (bool, String) {
+    let state_dir = state_dir();
+    let mut all = vec!["check", "--from", path.to_str().unwrap()];
+    all.extend(["--state-dir", state_dir.to_str().unwrap()]);
+    all.extend(arguments);
+    let (status, text) = run(&all);
+    assert!(status.success() || status.code() == Some(1), "{status}: {text}");
+    (status.success(), text)
+}
+
+#[test]
+fn env_is_put_over_the_manifests() {
+    let manifest = probe("environment = { A = \"1\", B = \"1\" }");
+    let spinfer = Spinfer::up_with(&manifest, &["-e", "B=2", "--env", "C=a=b"]);
+    for (name, value) in [("A", "1"), ("B", "2"), ("C", "a=b")] {
+        assert_eq!(spinfer.get(&format!("/environment?{name}")).text(), value);
+    }
+}
+
+#[test]
+fn only_the_components_asked_for_are_served() {
+    let manifest = Manifest::default()
+        .with("/one", "one", "probe", "")
+        .with("/two", "two", "nowhere", "")
+        .with("/three/...", "three", "probe", "");
+    let (dir, path) = folder(&manifest.text().replace("nowhere.wasm", "probe.wasm"), &[]);
+    let spinfer = Spinfer::up_from(&path, &["-c", "one", "--component-id", "three"], dir);
+    let status = |path| spinfer.get(&format!("{path}?spin-headers")).status;
+    assert_eq!([status("/one"), status("/two"), status("/three/x")], [200, 404, 200]);
+}
+
+#[test]
+fn instances_and_time_are_limited_by_flags() {
+    let manifest = probe("tool.spinfer.reuse.requests = 5");
+    let flags = ["--max-instance-reuse-count", "1", "--request-timeout", "300ms"];
+    let more = ["--max-instance-concurrent-reuse-count", "1", "--idle-instance-timeout", "100ms"];
+    let spinfer = Spinfer::up_with(&manifest, &[flags, more].concat());
+    for _ in 0..3 {
+        assert_eq!(spinfer.get("/count").text(), "1", "each request has a new instance");
+    }
+    assert_eq!(spinfer.get("/loop").status, 504);
+}
+
+#[test]
+fn the_next_free_port_is_taken_if_asked_for() {
+    // Ports above the range that is given out by itself.
+    let (taken, port) = (61_000..65_000)
+        .find_map(|port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, port)))
+        .unwrap();
+    let listen = format!("127.0.0.1:{port}");
+    let (dir, path) = folder(probe("").text(), &[]);
+    let spinfer = Spinfer::up_at(&path, &listen, &["--find-free-port"], dir);
+    let given = spinfer.address().port();
+    assert!((port + 1..port + 10).contains(&given), "{given} after {port}");
+    drop(taken);
+}
+
+#[test]
+fn what_components_print_goes_into_files_too() {
+    let logs = tempfile::tempdir().unwrap();
+    let flags = ["-L", logs.path().to_str().unwrap()];
+    let spinfer = Spinfer::up_with(&probe(""), &flags);
+    assert_eq!(spinfer.get("/log?to-be-kept").status, 200);
+    let file = logs.path().join("probe_stderr.txt");
+    wait_until("it is written", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text == "to-be-kept\n")
+    });
+    assert_eq!(std::fs::read_to_string(logs.path().join("probe_stdout.txt")).unwrap(), "");
+    spinfer.wait_for_log("to-be-kept");
+}
+
+#[test]
+fn a_profile_is_another_build_of_the_same() {
+    let settings = "environment = { WHICH = \"release\" }\n\
+                    [component.probe.profile.debug]\nenvironment = { WHICH = \"debug\" }";
+    let which = |arguments: &[&str]| {
+        let spinfer = Spinfer::up_with(&probe(settings), arguments);
+        spinfer.get("/environment?WHICH").text()
+    };
+    assert_eq!((which(&[]), which(&["--profile", "debug"])), ("release".into(), "debug".into()));
+    let (_dir, path) = folder(probe(settings).text(), &[]);
+    let (right, said) = check(&path, &["--profile", "other"]);
+    assert!(!right && said.contains("no component has a profile `other`"), "{said}");
+}
+
+/// What a variable's value is, is seen where it makes a grant wrong: its own text is not shown.
+#[test]
+fn values_come_from_flags_then_environment_then_files() {
+    let settings =
+        "[variables]\none = { required = true }\ntwo = { required = true, secret = true }\n";
+    let (dir, path) = folder(&format!("{}{settings}", probe("").text()), &[]);
+    let (right, said) = check(&path, &[]);
+    assert!(!right);
+    for part in [
+        "variables.one: is required and has no value",
+        "--variable two=...",
+        "SPIN_VARIABLE_TWO",
+        ".env beside the manifest",
+        "[[variables_provider]]",
+    ] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (right, said) = check(&path, &["--variable", "one=1", "--variable", "two=hush"]);
+    assert!(right, "{said}");
+    let table = format!("@{}", write("values.json", r#"{"one": "1", "two": "hush"}"#));
+    assert!(check(&path, &["--variable", &table]).0);
+    let config = write(
+        "runtime-config.toml",
+        "[[variables_provider]]\ntype = 'static'\nvalues = { one = '1', two = 'hush' }\n",
+    );
+    assert!(check(&path, &["--runtime-config-file", &config]).0);
+    write(".env", "SPIN_VARIABLE_ONE=1\nSPIN_VARIABLE_TWO=hush\n");
+    assert!(check(&path, &[]).0);
+    for (flag, part) in [
+        ("three=hush", "--variable three: there is no [variables.three]"),
+        ("hush", "write `name=value`"),
+    ] {
+        let (right, said) = check(&path, &["--variable", flag]);
+        assert!(!right && said.contains(part), "{said}");
+        assert!(flag == "hush" || !said.contains("hush"), "{said}");
+    }
+}
+
+#[test]
+fn a_runtime_config_is_checked_before_anything_is_served() {
+    let (dir, path) = folder(probe("").text(), &[]);
+    for (text, part) in [
+        ("state_dri = 'x'", "state_dri: there is no such key"),
+        ("[key_value_store.default]\ntype = 'redis'", "key-value stores are not supported yet"),
+        ("[[variables_provider]]\ntype = 'vault'\nurl = 'x'", "\"vault\" is not supported yet"),
+    ] {
+        let file = dir.path().join("runtime-config.toml");
+        std::fs::write(&file, text).unwrap();
+        let (right, said) = check(&path, &["--runtime-config-file", file.to_str().unwrap()]);
+        assert!(!right && said.contains(part) && said.contains("runtime-config.toml"), "{said}");
+    }
+    let (right, said) = check(&path, &["--runtime-config-file", "/nowhere.toml"]);
+    assert!(!right && said.contains("/nowhere.toml"), "{said}");
+}
+
+#[test]
+fn check_finds_nothing_wrong_with_what_can_be_served() {
+    let (right, said) = check(&root().join("spin.toml"), &[]);
+    assert!(right && said.contains("nothing is wrong (3 routes, 2 components)"), "{said}");
+}
+
+/// What every component lacks is said at once, with what to do.
+#[test]
+fn check_says_what_components_and_models_lack() {
+    let component = |text: &str| wat::parse_str(text).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let interface = "(instance (export \"open\" (func)))";
+    let wants = format!(
+        "(component (import \"fermyon:spin/key-value@2.0.0\" {interface}) \
+                    (import \"own:thing/it@1.0.0\" {interface}))"
+    );
+    write("wants.wasm", &component(&wants));
+    write("silent.wasm", &component("(component)"));
+    write("text.wasm", b"not WebAssembly");
+    let mut manifest = "spin_manifest_version = 2\n[application]\nname = 'a'\n".to_owned();
+    for id in ["wants", "silent", "text"] {
+        manifest += &format!(
+            "[[trigger.http]]\nroute = '/{id}'\ncomponent = '{id}'\n[component.{id}]\nsource = '{id}.wasm'\n"
+        );
+    }
+    let path = write("spin.toml", manifest.as_bytes());
+    let (right, said) = check(Path::new(&path), &[]);
+    assert!(!right);
+    for part in [
+        "component `wants`",
+        "fermyon:spin/key-value@2.0.0: key-value stores are not supported yet",
+        "own:thing/it@1.0.0: compose the component with one that exports it",
+        "component `silent`",
+        "it exports no HTTP handler",
+        "component `text`",
+        "is not a WebAssembly component",
+    ] {
+        assert!(said.contains(part), "{part:?} is not in\n{said}");
+    }
+
+    let graph = root().join("tests/models/unsupported-op.onnx");
+    std::fs::create_dir(dir.path().join("model")).unwrap();
+    std::fs::copy(graph, dir.path().join("model/model.onnx")).unwrap();
+    let manifest = format!(
+        "spin_manifest_version = 2\n[application]\nname = 'a'\n[[trigger.http]]\nroute = '/'\n\
+         component = {{ source = '{GUESTS}/probe.wasm', files = [{{ source = 'model', destination = '/models/odd' }}] }}\n"
+    );
+    let path = write("spin.toml", manifest.as_bytes());
+    let (right, said) = check(Path::new(&path), &[]);
+    assert!(!right && said.contains("model `odd`") && said.contains("SVM"), "{said}");
+}
