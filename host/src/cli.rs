@@ -251,9 +251,10 @@ fn up(options: &Up) -> Result<()> {
         .enable_all()
         .build()?;
     let ports = if *find_free_port { PORTS_TRIED } else { 1 };
-    let served = runtime.block_on(serve(&app, host, *listen, ports, tls, *quiet));
+    let served = runtime.block_on(serve(&app, Arc::clone(&host), *listen, ports, tls, *quiet));
     // A guest may be computing still: one that nobody waits for must not hold us up.
     runtime.shutdown_background();
+    host.remove_copies();
     served
 }
 

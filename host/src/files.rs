@@ -20,6 +20,8 @@ use crate::manifest::{Component, Placement, TextOr};
 
 /// Files copied for one component.
 const FILES_MOST: usize = 100_000;
+/// How often a folder is made anew that another process removes at the same moment.
+const ATTEMPTS: usize = 10;
 /// Where copies are, in the state directory.
 const COPIES: &str = "files";
 /// As in a shell: `*` stays within a folder.
@@ -174,28 +176,18 @@ impl Entry {
         if destination.split('/').any(|segment| segment == "..") {
             problems.push("destination: must not hold `..`".into());
         }
-        let destination = destination.trim_end_matches('/').to_owned();
-        let what = if source.is_file() {
-            match destination.rsplit_once('/') {
-                Some((folder, name)) if !name.is_empty() && name != "." => {
-                    return problems
-                        .is_empty()
-                        .then(|| Self {
-                            destination: folder.to_owned(),
-                            what: What::File(source, name.into()),
-                        })
-                        .ok_or(problems);
-                }
-                _ => {
-                    problems
-                        .push("destination: the source is a file, so name one: \"/a.txt\"".into());
-                    What::Folder(source)
-                }
+        let destination = destination.trim_end_matches('/');
+        let (destination, what) = if source.is_file() {
+            let (folder, name) = destination.rsplit_once('/').unwrap_or_default();
+            if ["", "."].contains(&name) {
+                problems.push("destination: the source is a file, so name one: \"/a.txt\"".into());
             }
+            (folder, What::File(source, name.into()))
         } else {
-            What::Folder(source)
+            (destination, What::Folder(source))
         };
-        if problems.is_empty() { Ok(Self { destination, what }) } else { Err(problems) }
+        let entry = Self { destination: destination.to_owned(), what };
+        if problems.is_empty() { Ok(entry) } else { Err(problems) }
     }
 
     /// Adds the files it stands for to `copies`, by their paths in the destination.
@@ -327,10 +319,17 @@ impl Copies {
                 let _ = std::fs::remove_dir_all(old.path());
             }
         }
-        let folder = TempDir::new_in(root)?;
-        let lock = File::open(folder.path())?;
-        lock.try_lock().context("another process is removing it; try again")?;
-        Ok(Self { folder, _lock: lock })
+        for _ in 0..ATTEMPTS {
+            let folder = TempDir::new_in(root)?;
+            // Until it is locked, another process may take it for one that stayed behind.
+            let lock = File::open(folder.path()).ok().filter(|lock| lock.try_lock().is_ok());
+            if let Some(lock) = lock
+                && folder.path().exists()
+            {
+                return Ok(Self { folder, _lock: lock });
+            }
+        }
+        bail!("other processes remove what is made; try again")
     }
 }
 

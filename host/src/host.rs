@@ -50,7 +50,7 @@ pub struct Host {
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
     _background: Background,
-    _copies: Option<Copies>,
+    copies: Mutex<Option<Copies>>,
 }
 
 /// What answers on a route.
@@ -119,7 +119,7 @@ impl Host {
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
             _background: background,
-            _copies: copies,
+            copies: Mutex::new(copies),
         });
         outside.connect(&host);
         Ok(host)
@@ -167,6 +167,11 @@ impl Host {
             }
         }
         self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
+    }
+
+    /// Removes the files that were copied for components: nobody is served any more.
+    pub fn remove_copies(&self) {
+        drop(self.copies.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// From now on the host is live but not ready: no new work should be sent to it.

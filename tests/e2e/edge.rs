@@ -17,7 +17,7 @@ fn spin_headers(spinfer: &Spinfer, path: &str, sent: &[(&str, &str)]) -> Vec<Str
     answer.text().lines().map(str::to_owned).collect()
 }
 
-/// Both doors, and a door of WASI 0.2 has the same headers from the same place.
+/// Behind both doors the same.
 #[test]
 fn a_component_is_told_how_its_request_came() {
     for door in ["", STANDARD_DOOR] {
@@ -139,7 +139,9 @@ fn files_by_pattern_are_seen_and_no_others() {
     let manifest = Manifest::default().with("/...", "probe", "probe", files);
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
-    let spinfer = Spinfer::up_from(&path, &[], dir);
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = ["--state-dir", state.path().to_str().unwrap()];
+    let mut spinfer = Spinfer::up_from(&path, &state_dir, dir);
     for (path, content) in [("/assets/a.txt", "assets/a.txt"), ("/etc/two.txt", "one.txt")] {
         let answer = spinfer.get(&format!("/read?{path}"));
         assert_eq!((answer.status, answer.text().as_str()), (200, content));
@@ -149,4 +151,9 @@ fn files_by_pattern_are_seen_and_no_others() {
     {
         assert_eq!(spinfer.get(&format!("/read?{path}")).status, 403, "{path}");
     }
+    let copies = || state.path().join("files").read_dir().unwrap().count();
+    assert_eq!(copies(), 1);
+    spinfer.terminate();
+    assert!(spinfer.wait().success());
+    assert_eq!(copies(), 0, "they go when the process goes");
 }
