@@ -84,8 +84,7 @@ impl Flags {
                     .with_context(|| path.display().to_string())?,
             };
         let dotenv = base.join(DOTENV);
-        let mut providers =
-            vec![Provider::flags(&self.variables)?, Provider::environment(PREFIX, process)];
+        let mut providers = vec![Provider::environment(PREFIX, process)];
         if dotenv.is_file() {
             providers.push(Provider::dotenv(PREFIX, &dotenv)?);
         }
@@ -93,7 +92,8 @@ impl Flags {
         let options = Options {
             components: self.components.clone(),
             environment: self.environment.clone(),
-            variables: providers,
+            variables: Provider::flags(&self.variables)?,
+            providers,
             limits: LimitsConfig {
                 deadline: self.request_timeout,
                 idle: self.idle_instance_timeout,

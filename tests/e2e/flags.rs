@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run, state_dir, wait_until};
+use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run_in, state_dir, wait_until};
 use tempfile::TempDir;
 
 fn probe(settings: &str) -> Manifest {
@@ -22,11 +22,15 @@ fn folder(manifest: &str, files: &[(&str, &str)]) -> (TempDir, PathBuf) {
 
 /// `spinfer check` of a manifest at `path`: whether it is right, and what is said.
 fn check(path: &Path, arguments: &[&str]) -> (bool, String) {
+    check_in(&[], path, arguments)
+}
+
+fn check_in(environment: &[(&str, &str)], path: &Path, arguments: &[&str]) -> (bool, String) {
     let state_dir = state_dir();
     let mut all = vec!["check", "--from", path.to_str().unwrap()];
     all.extend(["--state-dir", state_dir.to_str().unwrap()]);
     all.extend(arguments);
-    let (status, text) = run(&all);
+    let (status, text) = run_in(environment, &all);
     assert!(status.success() || status.code() == Some(1), "{status}: {text}");
     (status.success(), text)
 }
@@ -106,9 +110,37 @@ fn a_profile_is_another_build_of_the_same() {
     assert!(!right && said.contains("no component has a profile `other`"), "{said}");
 }
 
-/// What a variable's value is, is seen where it makes a grant wrong: its own text is not shown.
+/// What a variable's value is, is seen where it makes a grant wrong; it is not shown.
 #[test]
-fn values_come_from_flags_then_environment_then_files() {
+fn flags_come_before_the_environment_and_that_before_files() {
+    let settings = "allowed_outbound_hosts = [\"http://x:{{ port }}\"]\n";
+    let variables = "[variables]\nport = { default = \"hush\" }\n";
+    let (dir, path) = folder(&format!("{}{variables}", probe(settings).text()), &[]);
+    let (config, dotenv) = (dir.path().join("runtime-config.toml"), dir.path().join(".env"));
+    let configure = |value: &str| {
+        let provider = "[[variables_provider]]\ntype = 'static'\n";
+        std::fs::write(&config, format!("{provider}values = {{ port = '{value}' }}\n")).unwrap();
+    };
+    let flags = ["--runtime-config-file", config.to_str().unwrap()];
+    let wrong = |(right, said): (bool, String)| {
+        let part = "allowed_outbound_hosts[0]: \"http://x:{{ port }}\" its port is not a number";
+        assert!(!right && said.contains(part) && !said.contains("hush"), "{said}");
+    };
+    let right = |(right, said): (bool, String)| assert!(right, "{said}");
+
+    wrong(check(&path, &[]));
+    configure("80");
+    right(check(&path, &flags));
+    std::fs::write(&dotenv, "SPIN_VARIABLE_PORT=hush").unwrap();
+    wrong(check(&path, &flags));
+    right(check_in(&[("SPIN_VARIABLE_PORT", "80")], &path, &flags));
+    let flagged = |value| [&flags[..], &["--variable", value]].concat();
+    wrong(check_in(&[("SPIN_VARIABLE_PORT", "80")], &path, &flagged("port=hush")));
+    right(check_in(&[("SPIN_VARIABLE_PORT", "hush")], &path, &flagged("port=80")));
+}
+
+#[test]
+fn a_required_variable_is_given_a_value_in_any_way() {
     let settings =
         "[variables]\none = { required = true }\ntwo = { required = true, secret = true }\n";
     let (dir, path) = folder(&format!("{}{settings}", probe("").text()), &[]);

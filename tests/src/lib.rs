@@ -350,7 +350,15 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Runs the binary with `arguments` to its end.
 #[must_use]
 pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
-    let output = command().args(arguments).output().expect("the binary starts");
+    run_in(&[], arguments)
+}
+
+/// The same with more in its environment.
+#[must_use]
+pub fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (ExitStatus, String) {
+    let mut command = command();
+    command.args(arguments).envs(environment.iter().copied());
+    let output = command.output().expect("the binary starts");
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&text).into_owned())
 }

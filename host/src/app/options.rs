@@ -15,9 +15,10 @@ pub struct Options {
     pub components: Vec<String>,
     /// Put over each component's.
     pub environment: Vec<(String, String)>,
-    /// Where values of variables come from, the first before the next. What the first gives has to
-    /// be among the manifest's.
-    pub variables: Vec<Provider>,
+    /// Values of variables. Each variable has to be in the manifest.
+    pub variables: Provider,
+    /// Where values come from that are not among those, the first before the next.
+    pub providers: Vec<Provider>,
     /// Put over each component's.
     pub limits: LimitsConfig,
     pub reuse: ReuseConfig,

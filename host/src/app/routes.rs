@@ -78,7 +78,7 @@ impl StaticAnswer {
     }
 }
 
-/// The routes whose component is among the `chosen`, and static ones if all are.
+/// The routes whose component is among the `chosen`, and the static ones.
 pub(super) fn resolve(manifest: &Manifest, chosen: &[&str], problems: &mut Problems) -> Vec<Route> {
     let mut routes = Vec::new();
     for (index, trigger) in manifest.trigger.http.iter().enumerate() {

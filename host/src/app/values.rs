@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Options, Problems, listed};
 use crate::manifest::{Manifest, names};
-use crate::variables::{PREFIX, Provider};
+use crate::variables::PREFIX;
 
 /// The value of each variable that has one; what is wrong with them otherwise.
 pub(super) fn resolve<'m>(
@@ -23,7 +23,8 @@ pub(super) fn resolve<'m>(
             problems.add(key, "give it either `required = true` or a `default`");
             continue;
         }
-        let given = options.variables.iter().find_map(|provider| provider.get(name));
+        let mut providers = std::iter::once(&options.variables).chain(&options.providers);
+        let given = providers.find_map(|provider| provider.get(name));
         match given.or(variable.default.as_ref()) {
             Some(value) => {
                 values.insert(name.as_str(), value.clone());
@@ -42,9 +43,9 @@ pub(super) fn resolve<'m>(
             ),
         }
     }
-    let flags = options.variables.first().into_iter().flat_map(Provider::names);
+    let given = options.variables.names();
     let mut unknown: Vec<_> =
-        flags.filter(|name| !manifest.variables.contains_key(*name)).collect();
+        given.filter(|name| !manifest.variables.contains_key(*name)).collect();
     unknown.sort_unstable();
     for name in unknown {
         let there = listed(manifest.variables.keys());

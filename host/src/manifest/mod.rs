@@ -6,6 +6,7 @@ pub mod names;
 mod text_or;
 mod trigger;
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -78,7 +79,7 @@ pub struct ApplicationTool {
 }
 
 /// A value the operator may set; components see it through templates.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
     pub default: Option<String>,
@@ -87,6 +88,19 @@ pub struct Variable {
     #[serde(default)]
     pub secret: bool,
     pub description: Option<String>,
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { default, required, secret, description } = self;
+        let shown = default.as_ref().filter(|_| !secret);
+        f.debug_struct("Variable")
+            .field("default", &shown)
+            .field("required", required)
+            .field("secret", secret)
+            .field("description", description)
+            .finish()
+    }
 }
 
 /// Reads and parses `path`. An error names the file, the line and the key.
@@ -175,6 +189,14 @@ mod tests {
             let error = super::parse(&format!("{HEAD}{rest}")).unwrap_err().to_string();
             assert!(error.contains(part), "{rest}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_secret_is_not_shown() {
+        let manifest =
+            parse("[variables]\na = { default = 'hush', secret = true }\nb = { default = 'seen' }");
+        let shown = format!("{manifest:?}");
+        assert!(shown.contains("seen") && !shown.contains("hush"), "{shown}");
     }
 
     #[test]
