@@ -33,10 +33,6 @@ impl<'a> Attributes<'a> {
         self.0.attribute.iter().find(|attribute| attribute.name == name)
     }
 
-    pub(crate) fn has(self, name: &str) -> bool {
-        self.get(name).is_some()
-    }
-
     pub(crate) fn int(self, name: &str, default: i64) -> i64 {
         self.get(name).map_or(default, |attribute| attribute.i)
     }

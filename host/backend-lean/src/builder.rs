@@ -1,6 +1,6 @@
 //! What the graph's names stand for while its nodes become steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use spinfer_backend::{Error, TensorType};
 
@@ -49,6 +49,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) plan: Plan,
     /// The size of the first axis of the input, where it is fixed.
     pub(crate) batch: Option<u32>,
+    /// Values that the file declares as something else than tensors.
+    pub(crate) untyped: HashSet<&'a str>,
     values: HashMap<&'a str, Value>,
     constants: HashMap<&'a str, &'a Tensor>,
     /// How often each name is read.
@@ -67,6 +69,7 @@ impl<'a> Builder<'a> {
         Self {
             plan: Plan::default(),
             batch,
+            untyped: HashSet::new(),
             values: HashMap::new(),
             constants: graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect(),
             uses,

@@ -70,7 +70,8 @@ fn results(graph: &GraphProto, builder: &Builder<'_>) -> Result<Vec<Value>, Erro
             let value = builder.value(name).ok_or_else(|| {
                 Error::Unsupported(format!("lean does not compute output `{name}`"))
             })?;
-            let declared = signature::ty(output);
+            let untyped = builder.untyped.contains(name.as_str());
+            let declared = signature::ty(output).or(untyped.then_some(value.ty));
             if value.transposed || value.ty == TensorType::Fp64 || declared != Some(value.ty) {
                 return Err(Error::Unsupported(format!(
                     "lean computes output `{name}` in another shape or type ({})",

@@ -9,10 +9,12 @@
 //!
 //! | domain | operators |
 //! | --- | --- |
-//! | `ai.onnx.ml` 1 to 5 | LinearClassifier, LinearRegressor, Normalizer, Scaler, TreeEnsembleClassifier, TreeEnsembleRegressor, ArrayFeatureExtractor of a constant list |
+//! | `ai.onnx.ml` 1 to 5 | LinearClassifier, LinearRegressor, Normalizer, Scaler, TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor, ArrayFeatureExtractor of a constant list, ZipMap (its scores, as a tensor) |
 //! | `ai.onnx` from 7 | Gemm, MatMul, Add, Sub, Mul, Div with constants; Relu, LeakyRelu, Tanh, Sigmoid, Softmax, ArgMax; Identity, Cast, Flatten, Reshape, Concat along the rows; Constant |
 //!
 //! Not covered: labels that are strings, several inputs, arithmetic between two computed values.
+//!
+//! Other backends take the operators of `ai.onnx.ml` one by one from [`ml`].
 //!
 //! # Results
 //! Those of ONNX Runtime 1.32 on one thread. Tree ensembles: equal bits in every case there is,
@@ -32,6 +34,7 @@ mod attributes;
 mod builder;
 mod dense;
 mod graph;
+pub mod ml;
 mod onnx;
 mod operators;
 mod plan;

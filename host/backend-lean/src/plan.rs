@@ -276,7 +276,8 @@ fn convert<A: Copy, B>(from: &[A], to: &mut [B], convert: impl Fn(A) -> B) {
     from.iter().zip(to).for_each(|(x, y)| *y = convert(*x));
 }
 
-fn index_of_max(row: &[f32], last: bool) -> usize {
+/// The index of the greatest, of equals the first or the last.
+pub(crate) fn index_of_max(row: &[f32], last: bool) -> usize {
     let mut best = 0;
     for (index, x) in row.iter().enumerate() {
         if *x > row[best] || (last && *x == row[best]) {

@@ -1,6 +1,10 @@
 //! What works on rows of FP32 in place: activations, arithmetic with a constant, `Scaler`,
 //! `Normalizer`, `Softmax`.
 
+use spinfer_backend::Error;
+
+use crate::attributes::{Attributes, invalid};
+use crate::onnx::Node;
 use crate::post_transform::{PostTransform, logistic, softmax};
 
 /// An operator from a row to a row of the same width.
@@ -101,7 +105,20 @@ fn each(x: &mut [f32], constant: &[f32], op: impl Fn(f32, f32) -> f32) {
 }
 
 impl Norm {
-    fn run(self, row: &mut [f32]) {
+    /// The attribute of `Normalizer`.
+    pub(crate) fn read(node: &Node) -> Result<Self, Error> {
+        match Attributes(node).string("norm", "MAX") {
+            b"MAX" => Ok(Self::Max),
+            b"L1" => Ok(Self::L1),
+            b"L2" => Ok(Self::L2),
+            other => {
+                let other = String::from_utf8_lossy(other);
+                Err(invalid(node, format_args!("its norm is `{other}`; there are MAX, L1, L2")))
+            }
+        }
+    }
+
+    pub(crate) fn run(self, row: &mut [f32]) {
         match self {
             Self::Max => {
                 let max = row.iter().fold(f32::MIN, |max, &x| if max < x { x } else { max });

@@ -125,7 +125,7 @@ fn a_tensor_that_does_not_fit_is_refused() {
 fn a_graph_it_does_not_cover_is_refused_with_the_reason() {
     let refused = |path: &str| load(&format!("tests/models/{path}.onnx")).unwrap_err();
     assert!(matches!(refused("truncated"), Error::InvalidEncoding(_)));
-    for (path, named) in [("unsupported-op", "SVMClassifier"), ("add-two-inputs", "one input")] {
+    for (path, named) in [("unsupported-op", "Det"), ("add-two-inputs", "one input")] {
         let error = refused(path);
         assert!(matches!(&error, Error::Unsupported(why) if why.contains(named)), "{error}");
     }

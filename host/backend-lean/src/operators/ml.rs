@@ -32,14 +32,14 @@ fn name_optional<'a>(
 }
 
 /// `coefficients` as a matrix: one row of `inputs` after another for each output.
-fn dense(
+pub(crate) fn dense(
     node: &Node,
     inputs: usize,
     outputs: usize,
     intercepts: Option<&[f32]>,
 ) -> Result<Dense, Error> {
     let weights = Attributes(node).floats("coefficients");
-    if outputs == 0 || inputs.checked_mul(outputs) != Some(weights.len()) {
+    if inputs == 0 || outputs == 0 || inputs.checked_mul(outputs) != Some(weights.len()) {
         let count = weights.len();
         return Err(invalid(
             node,
@@ -113,15 +113,7 @@ pub(super) fn linear_classifier<'a>(
 }
 
 pub(super) fn normalizer<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
-    let norm = match Attributes(node).string("norm", "MAX") {
-        b"MAX" => Norm::Max,
-        b"L1" => Norm::L1,
-        b"L2" => Norm::L2,
-        other => {
-            let other = String::from_utf8_lossy(other);
-            return Err(invalid(node, format_args!("its norm is `{other}`")));
-        }
-    };
+    let norm = Norm::read(node)?;
     let input = builder.rounded(node, 0)?;
     builder.rows(node, input, RowOp::Normalize(norm))
 }
@@ -164,7 +156,19 @@ pub(super) fn tree_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> R
     builder.name(output_name(node, 0)?, output)
 }
 
+/// `TreeEnsemble` of FP32; of FP64 its outputs are too.
+pub(super) fn tree_ensemble<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+    let from = builder.floats(node, 0)?.columns;
+    let trees = tree::ensemble::<f32>(node, from.width)?;
+    let output = builder.new_value(node, TensorType::Fp32, &[trees.targets])?;
+    builder.plan.steps.push(Step::Regress { from, to: output.columns, trees });
+    builder.name(output_name(node, 0)?, output)
+}
+
 pub(super) fn tree_classifier<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+    if !Attributes(node).strings("classlabels_strings").is_empty() {
+        return Err(unsupported(node, "its class labels are strings"));
+    }
     let input = builder.matrix(node, 0)?;
     let width = input.columns.width;
     let label = builder.new_value(node, TensorType::I64, &[])?;
@@ -204,4 +208,19 @@ pub(super) fn array_feature_extractor<'a>(
     let (from, to) = (index.columns, output.columns);
     builder.plan.steps.push(Step::Lookup { from, to, table: table.to_vec() });
     builder.name(output_name(node, 0)?, output)
+}
+
+/// `wasi:nn` has no maps: what would be the values of them is the tensor they come from.
+pub(super) fn zip_map<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+    let value = builder.floats(node, 0)?;
+    let attributes = Attributes(node);
+    let labels = attributes.ints("classlabels_int64s").len();
+    let labels = labels + attributes.strings("classlabels_strings").len();
+    let width = value.columns.width;
+    if labels != width {
+        return Err(invalid(node, format_args!("{labels} class labels for {width} scores")));
+    }
+    let name = output_name(node, 0)?;
+    builder.untyped.insert(name);
+    builder.name(name, value)
 }

@@ -1,6 +1,6 @@
 //! From nodes to steps: one function for each operator, by domain.
 
-mod ml;
+pub(crate) mod ml;
 mod shape;
 mod standard;
 
@@ -50,9 +50,11 @@ pub(crate) fn compile<'a>(
         ("ai.onnx.ml", "LinearRegressor") => ml::linear_regressor(builder, node),
         ("ai.onnx.ml", "Normalizer") => ml::normalizer(builder, node),
         ("ai.onnx.ml", "Scaler") => ml::scaler(builder, node),
+        ("ai.onnx.ml", "TreeEnsemble") => ml::tree_ensemble(builder, node),
         ("ai.onnx.ml", "TreeEnsembleClassifier") => ml::tree_classifier(builder, node),
         ("ai.onnx.ml", "TreeEnsembleRegressor") => ml::tree_regressor(builder, node),
         ("ai.onnx.ml", "ArrayFeatureExtractor") => ml::array_feature_extractor(builder, node),
+        ("ai.onnx.ml", "ZipMap") => ml::zip_map(builder, node),
         ("" | "ai.onnx", _) if opsets.standard < FIRST_OPSET => {
             Err(unsupported(node, format_args!("the opset is {}", opsets.standard)))
         }

@@ -82,11 +82,30 @@ pub(crate) struct Regressor<T> {
 impl<T: Real> Regressor<T> {
     /// `rows` holds rows of `width` features, `out` rows of `targets`.
     pub(crate) fn run(&self, rows: &[T], width: usize, out: &mut [f32]) {
+        self.each(rows, width, out, |scores, out| self.finish(scores, out));
+    }
+
+    /// As [`Regressor::run`], in the type of the input and without the post-transform.
+    pub(crate) fn run_exact(&self, rows: &[T], width: usize, out: &mut [T]) {
+        self.each(rows, width, out, |scores, out| {
+            for (j, (score, out)) in scores.iter().zip(out).enumerate() {
+                *out = self.value(j, *score);
+            }
+        });
+    }
+
+    fn each<O>(
+        &self,
+        rows: &[T],
+        width: usize,
+        out: &mut [O],
+        finish: impl Fn(&[Score<T>], &mut [O]),
+    ) {
         with_scores(self.targets, |scores| {
             for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(self.targets)) {
                 scores.fill(Score::default());
                 self.vote(row, scores);
-                self.finish(scores, out);
+                finish(scores, out);
             }
         });
     }
@@ -109,14 +128,19 @@ impl<T: Real> Regressor<T> {
         }
     }
 
+    /// The score of target `j` before the post-transform.
+    fn value(&self, j: usize, score: Score<T>) -> T {
+        let value = match self.aggregate {
+            Aggregate::Average => score.value / T::from_count(self.forest.trees()),
+            Aggregate::Sum | Aggregate::Min | Aggregate::Max => score.value,
+        };
+        let base = self.base.get(j).copied().unwrap_or_default();
+        if score.voted || self.targets == 1 { value + base } else { T::default() }
+    }
+
     fn finish(&self, scores: &[Score<T>], out: &mut [f32]) {
-        let trees = T::from_count(self.forest.trees());
         for (j, (score, out)) in scores.iter().zip(out.iter_mut()).enumerate() {
-            let average = self.aggregate == Aggregate::Average;
-            let value = if average { score.value / trees } else { score.value };
-            let base = self.base.get(j).copied().unwrap_or_default();
-            let counts = score.voted || self.targets == 1;
-            *out = if counts { (value + base).to_f32() } else { 0.0 };
+            *out = self.value(j, *score).to_f32();
         }
         if let [single] = out {
             *single = self.post.single(*single);

@@ -21,6 +21,8 @@ pub(crate) struct Forest<T> {
     /// Every branch is BRANCH_LEQ and sends NaN to its false child: `x <= high` says it all, which
     /// saves a third of the time of a batch.
     plain: bool,
+    /// The sets of BRANCH_MEMBER by position; empty if there are none.
+    sets: Vec<Box<[T]>>,
 }
 
 /// What a leaf adds to the score of one target or class.
@@ -46,7 +48,23 @@ impl<T: Real> Forest<T> {
             let leaf = node.high.partial_cmp(&node.high).is_none();
             (leaf || node.low == -T::INFINITY) && node.feature & NAN_IS_TRUE == 0
         });
-        Self { nodes: flat.nodes, roots: flat.roots, first, votes, plain }
+        Self { nodes: flat.nodes, roots: flat.roots, first, votes, plain, sets: Vec::new() }
+    }
+
+    /// Gives nodes their sets, by position; a set is sorted and has no NaN.
+    pub(crate) fn with_sets(mut self, sets: impl IntoIterator<Item = (u32, Box<[T]>)>) -> Self {
+        for (position, set) in sets {
+            self.plain = false;
+            self.sets.resize_with(self.nodes.len(), Box::default);
+            self.sets[position as usize] = set;
+        }
+        self
+    }
+
+    /// How many features a row needs.
+    pub(crate) fn features(&self) -> usize {
+        let features = self.nodes.iter().map(|node| (node.feature & !NAN_IS_TRUE) as usize + 1);
+        features.max().unwrap_or(1)
     }
 
     pub(crate) fn trees(&self) -> usize {
@@ -57,27 +75,33 @@ impl<T: Real> Forest<T> {
     /// the trees: sums are then those of the reference to the last bit.
     pub(crate) fn vote(&self, row: &[T], each: impl FnMut(&[Vote<T>])) {
         if self.plain {
-            self.vote_by::<true>(row, each);
+            self.vote_by::<true, false>(row, each);
+        } else if self.sets.is_empty() {
+            self.vote_by::<false, false>(row, each);
         } else {
-            self.vote_by::<false>(row, each);
+            self.vote_by::<false, true>(row, each);
         }
     }
 
-    fn vote_by<const PLAIN: bool>(&self, row: &[T], mut each: impl FnMut(&[Vote<T>])) {
+    fn vote_by<const PLAIN: bool, const SETS: bool>(
+        &self,
+        row: &[T],
+        mut each: impl FnMut(&[Vote<T>]),
+    ) {
         let (groups, rest) = self.roots.as_chunks::<LANES>();
         for group in groups {
-            for leaf in self.walk::<LANES, PLAIN>(*group, row) {
+            for leaf in self.walk::<LANES, PLAIN, SETS>(*group, row) {
                 each(self.votes_at(leaf));
             }
         }
         let (groups, rest) = rest.as_chunks::<FEW_LANES>();
         for group in groups {
-            for leaf in self.walk::<FEW_LANES, PLAIN>(*group, row) {
+            for leaf in self.walk::<FEW_LANES, PLAIN, SETS>(*group, row) {
                 each(self.votes_at(leaf));
             }
         }
         for &root in rest {
-            let [leaf] = self.walk::<1, PLAIN>([root], row);
+            let [leaf] = self.walk::<1, PLAIN, SETS>([root], row);
             each(self.votes_at(leaf));
         }
     }
@@ -89,7 +113,11 @@ impl<T: Real> Forest<T> {
 
     /// From each position to its leaf. Ends because trees have no cycles, and a leaf stays.
     #[inline]
-    fn walk<const N: usize, const PLAIN: bool>(&self, mut at: [u32; N], row: &[T]) -> [u32; N] {
+    fn walk<const N: usize, const PLAIN: bool, const SETS: bool>(
+        &self,
+        mut at: [u32; N],
+        row: &[T],
+    ) -> [u32; N] {
         loop {
             let mut moved = 0;
             for position in &mut at {
@@ -100,7 +128,8 @@ impl<T: Real> Forest<T> {
                 } else {
                     #[expect(clippy::eq_op, reason = "NaN is what differs from itself")]
                     let nan = x != x && node.feature & NAN_IS_TRUE != 0;
-                    (x >= node.low && x <= node.high) | nan
+                    let member = SETS && contains(&self.sets[*position as usize], x);
+                    (x >= node.low && x <= node.high) | nan | member
                 };
                 let next = node.child + u32::from(inside);
                 moved |= next ^ *position;
@@ -111,4 +140,8 @@ impl<T: Real> Forest<T> {
             }
         }
     }
+}
+
+fn contains<T: Real>(set: &[T], x: T) -> bool {
+    set.binary_search_by(|value| value.partial_cmp(&x).unwrap_or(std::cmp::Ordering::Less)).is_ok()
 }

@@ -1,7 +1,7 @@
 //! Trees as one array of nodes in which every comparison is an interval and every step is an add.
 //!
 //! A node sends `x` to its true child if `low <= x <= high`, or if `x` is NaN and the node says
-//! so; else to its false child. Each mode of the standard is such an interval:
+//! so, or if `x` is of its set; else to its false child. Each mode of the standard is such an interval:
 //!
 //! | mode | true for | low, high | children |
 //! | --- | --- | --- | --- |
@@ -11,6 +11,7 @@
 //! | BRANCH_GT | `x > t` | `next(t), inf` | false, true |
 //! | BRANCH_EQ | `x == t` | `t, t` | false, true |
 //! | BRANCH_NEQ | `x != t` | `t, t` | exchanged |
+//! | BRANCH_MEMBER | `x` of a set | empty | false, true |
 //!
 //! where `prev` and `next` are the neighbouring floats. The false child stands at `child`, the
 //! true one right after it. A leaf is the empty interval with itself as its child, so that a walk
@@ -28,6 +29,8 @@ pub(crate) enum Mode {
     Gt,
     Eq,
     Neq,
+    /// One of a set, which the forest keeps; the interval is empty.
+    Member,
     Leaf,
 }
 
@@ -130,7 +133,7 @@ fn interval<T: Real>(mode: Mode, t: T) -> (T, T) {
         Mode::Gte => (t, T::INFINITY),
         Mode::Gt => (t.next_up(), T::INFINITY),
         Mode::Eq | Mode::Neq => (t, t),
-        Mode::Leaf => (T::NAN, T::NAN),
+        Mode::Member | Mode::Leaf => (T::NAN, T::NAN),
     }
 }
 

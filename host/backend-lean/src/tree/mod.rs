@@ -1,15 +1,18 @@
-//! Tree ensembles: `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4.
+//! Tree ensembles: `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4, and
+//! `TreeEnsemble` of 5.
 //!
-//! `read` checks the attributes, `flatten` lays the trees out, `evaluate` walks them, `aggregate`
+//! `read` and `read5` check the attributes, `flatten` lays the trees out, `evaluate` walks them, `aggregate`
 //! turns the votes of the leaves into outputs.
 
 mod aggregate;
 mod evaluate;
 mod flatten;
 mod read;
+mod read5;
 
 pub(crate) use aggregate::{Classifier, Regressor};
-pub(crate) use read::{classifier, regressor};
+pub(crate) use read::{Thresholds, classifier, regressor};
+pub(crate) use read5::ensemble;
 
 /// The two types of a threshold: FP64 for FP64 inputs, FP32 for all others, as in ONNX Runtime.
 pub(crate) trait Real:

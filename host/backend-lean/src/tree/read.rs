@@ -9,7 +9,7 @@ use spinfer_backend::Error;
 use super::Real;
 use super::aggregate::{Aggregate, Classifier, Regressor};
 use super::evaluate::{Forest, Vote};
-use super::flatten::{Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
+use super::flatten::{Flat, Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
 use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
 use crate::onnx::Node;
 use crate::post_transform::PostTransform;
@@ -17,15 +17,16 @@ use crate::post_transform::PostTransform;
 /// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
 const MAX_TARGETS: usize = 1 << 16;
 
-/// Reads a `TreeEnsembleClassifier` for rows of `width` features.
+/// Reads a `TreeEnsembleClassifier` for rows of `width` features. Where its class labels are strings,
+/// a label is the index of one.
 pub(crate) fn classifier<T: Thresholds>(node: &Node, width: usize) -> Result<Classifier<T>, Error> {
     let attributes = Attributes(node);
-    if attributes.has("classlabels_strings")
-        && !attributes.strings("classlabels_strings").is_empty()
-    {
-        return Err(unsupported(node, "its class labels are strings"));
-    }
-    let labels = attributes.ints("classlabels_int64s").to_vec();
+    let strings = attributes.strings("classlabels_strings");
+    let labels = if strings.is_empty() {
+        attributes.ints("classlabels_int64s").to_vec()
+    } else {
+        (0..).take(strings.len()).collect()
+    };
     let classes = targets(node, labels.len() as u64)?;
     let votes = Votes::<T>::read(node, "class", classes)?;
     let post = PostTransform::read(attributes)?;
@@ -74,7 +75,7 @@ pub(crate) fn regressor<T: Thresholds>(node: &Node, width: usize) -> Result<Regr
     Ok(Regressor { forest, targets, aggregate, base, post })
 }
 
-fn targets(node: &Node, count: u64) -> Result<usize, Error> {
+pub(super) fn targets(node: &Node, count: u64) -> Result<usize, Error> {
     match usize::try_from(count) {
         Ok(0) | Err(_) => Err(invalid(node, "it has no classes, or no targets")),
         Ok(count) if count > MAX_TARGETS => {
@@ -87,16 +88,22 @@ fn targets(node: &Node, count: u64) -> Result<usize, Error> {
 /// FP32 or FP64 numbers of an attribute: either may be in the list of floats; FP64 may be in the
 /// tensor attribute instead (`ai.onnx.ml` 3).
 pub(crate) trait Thresholds: Real {
+    const NAME: &'static str;
+
     fn from_tensor(elements: Elements) -> Option<Vec<Self>>;
 }
 
 impl Thresholds for f32 {
+    const NAME: &'static str = "FP32";
+
     fn from_tensor(elements: Elements) -> Option<Vec<Self>> {
         if let Elements::Float(values) = elements { Some(values) } else { None }
     }
 }
 
 impl Thresholds for f64 {
+    const NAME: &'static str = "FP64";
+
     fn from_tensor(elements: Elements) -> Option<Vec<Self>> {
         if let Elements::Double(values) = elements { Some(values) } else { None }
     }
@@ -114,7 +121,7 @@ fn reals<T: Thresholds>(node: &Node, name: &str) -> Result<Vec<T>, Error> {
     }
     let constant = Constant::read(values).map_err(|why| invalid(node, why))?;
     T::from_tensor(constant.elements)
-        .ok_or_else(|| unsupported(node, format_args!("{tensor} is not of the input's type")))
+        .ok_or_else(|| unsupported(node, format_args!("{tensor} is not {}", T::NAME)))
 }
 
 /// The votes of the leaves, as parallel lists of one length.
@@ -159,16 +166,7 @@ fn forest<T: Thresholds>(
         .filter(|&(i, id)| i == 0 || tree_ids[i as usize - 1] != *id)
         .map(|(i, _)| i)
         .collect();
-    let flat = flatten(&raw, &roots).map_err(|shared| {
-        if has_cycle(&raw) {
-            invalid(node, "its trees have a cycle")
-        } else {
-            unsupported(node, format_args!("two ways lead to its tree node at index {shared}"))
-        }
-    })?;
-    if let Some(lost) = flat.position.iter().position(|&position| position == u32::MAX) {
-        return Err(invalid(node, format_args!("no way leads to the tree node at index {lost}")));
-    }
+    let flat = lay_out(node, &raw, &roots)?;
     let mut placed = Vec::with_capacity(votes.targets.len());
     for (i, (&target, &weight)) in votes.targets.iter().zip(&votes.weights).enumerate() {
         let (tree, id) = (votes.tree_ids[i], votes.node_ids[i]);
@@ -193,6 +191,25 @@ fn forest<T: Thresholds>(
         placed.dedup_by_key(|(position, _)| *position);
     }
     Ok(Forest::new(flat, &placed))
+}
+
+/// Flattens trees that are trees: every node reached, and by one way.
+pub(super) fn lay_out<T: Real>(
+    node: &Node,
+    raw: &[RawNode<T>],
+    roots: &[u32],
+) -> Result<Flat<T>, Error> {
+    let flat = flatten(raw, roots).map_err(|shared| {
+        if has_cycle(raw) {
+            invalid(node, "its trees have a cycle")
+        } else {
+            unsupported(node, format_args!("two ways lead to its tree node at index {shared}"))
+        }
+    })?;
+    if let Some(lost) = flat.position.iter().position(|&position| position == u32::MAX) {
+        return Err(invalid(node, format_args!("no way leads to the tree node at index {lost}")));
+    }
+    Ok(flat)
 }
 
 fn raw_nodes<T: Thresholds>(
@@ -222,13 +239,7 @@ fn raw_nodes<T: Thresholds>(
                 let (feature, on_true, on_false) = (0, 0, 0);
                 return Ok(RawNode { mode, feature, threshold, nan_is_true, on_true, on_false });
             }
-            let feature = u32::try_from(features[i])
-                .ok()
-                .filter(|&feature| (feature as usize) < width && feature < NAN_IS_TRUE)
-                .ok_or_else(|| {
-                    let feature = features[i];
-                    invalid(node, format_args!("it compares feature {feature} of {width}"))
-                })?;
+            let feature = feature(node, features[i], width)?;
             let child = |id| {
                 index.find(tree_ids[i], id).ok_or_else(|| {
                     let tree = tree_ids[i];
@@ -239,6 +250,15 @@ fn raw_nodes<T: Thresholds>(
             Ok(RawNode { mode, feature, threshold, nan_is_true, on_true, on_false })
         })
         .collect()
+}
+
+/// A feature that a node may compare.
+pub(super) fn feature(node: &Node, feature: i64, width: usize) -> Result<u32, Error> {
+    let fits = |&feature: &u32| (feature as usize) < width && feature < NAN_IS_TRUE;
+    u32::try_from(feature)
+        .ok()
+        .filter(fits)
+        .ok_or_else(|| invalid(node, format_args!("it compares feature {feature} of {width}")))
 }
 
 fn mode(node: &Node, name: &[u8]) -> Result<Mode, Error> {

@@ -52,7 +52,7 @@ fn naive(nodes: &[RawNode<f32>], at: usize, x: &[f32]) -> usize {
     let node = nodes[at];
     let (x_i, t) = (x[node.feature as usize], node.threshold);
     let holds = match node.mode {
-        Mode::Leaf => return at,
+        Mode::Leaf | Mode::Member => return at,
         Mode::Leq => x_i <= t,
         Mode::Lt => x_i < t,
         Mode::Gte => x_i >= t,
