@@ -107,7 +107,7 @@ fn ready_is_who_has_loaded_every_model() {
             break ready.error();
         }
     };
-    assert!(error.contains("component `probe`: model `odd`") && error.contains("SVM"), "{error}");
+    assert!(error.contains("component `probe`: model `odd`") && error.contains("Det"), "{error}");
     assert_eq!(spinfer.get("/v2/health/live").status, 200);
 }
 

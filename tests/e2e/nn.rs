@@ -161,7 +161,7 @@ fn a_graph_that_cannot_be_run_is_refused_with_the_reason() {
         fails(&spinfer.post("/nn/load", graph), "InvalidEncoding", part);
     }
     let answer = spinfer.post("/nn/load", bytes("unsupported-op"));
-    fails(&answer, "UnsupportedOperation", "lacks these operators: SVMClassifier");
+    fails(&answer, "UnsupportedOperation", "lacks these operators: Det");
     // A good graph with a byte changed anywhere is loaded or refused: never a trap, never a panic.
     for index in 0..good.len() {
         let mut graph = good.clone();

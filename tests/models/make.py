@@ -71,30 +71,12 @@ def add_two_inputs():
 
 
 def unsupported_op():
-    """A valid graph that ONNX Runtime runs and tract cannot.
-
-    A row's scores are x[0], x[1] and -x[0] - x[1]; its label is the index of the highest.
-    """
-    classifier = make_node(
-        "SVMClassifier",
-        ["x"],
-        ["label", "scores"],
-        domain="ai.onnx.ml",
-        classlabels_ints=[0, 1, 2],
-        coefficients=[1.0, 0.0, 0.0, 1.0, -1.0, -1.0],
-        kernel_type="LINEAR",
-        kernel_params=[0.0, 0.0, 0.0],
-        post_transform="NONE",
-        rho=[0.0],
-    )
+    """A valid graph that ONNX Runtime runs and tract cannot: the determinant of each matrix."""
     save(
         "unsupported-op",
-        [classifier],
-        [make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
-        [
-            make_tensor_value_info("label", TensorProto.INT64, ["n"]),
-            make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3]),
-        ],
+        [make_node("Det", ["x"], ["determinant"])],
+        [make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 2])],
+        [make_tensor_value_info("determinant", TensorProto.FLOAT, ["n"])],
     )
 
 

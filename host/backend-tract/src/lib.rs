@@ -1,18 +1,23 @@
-//! The embedded inference backend: ONNX graphs through tract, in pure Rust.
+//! The embedded inference backend: ONNX graphs through tract, in pure Rust. Operators of `ai.onnx.ml`
+//! are those of [`spinfer_backend_lean::ml`].
 //!
 //! A crate of its own because tract's generics are compiled into the crate that calls them, which
 //! takes minutes: the host must not pay that on every change.
 
+mod ml;
 mod signature;
+mod zip_map;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use signature::FirstAxis;
 use spinfer_backend::{
     Backend, Encoding, Error, ExecutionTarget, Graph, Tensor, TensorInfo, TensorType,
 };
+use spinfer_backend_lean::ml::{DOMAIN, names};
 use tract_onnx::Onnx;
-use tract_onnx::pb::{GraphProto, ModelProto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use tract_onnx::prelude::{
     Datum, DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
     Tensor as TractTensor, TractResult, TypedSimplePlan,
@@ -33,7 +38,8 @@ impl Backend for Tract {
     }
 
     fn load(&self, mut bytes: &[u8], Encoding::Onnx: Encoding) -> Result<Arc<dyn Graph>, Error> {
-        let onnx = tract_onnx::onnx();
+        let mut onnx = tract_onnx::onnx();
+        ml::register(&mut onnx);
         let mut proto = onnx
             .proto_model_for_read(&mut bytes)
             .map_err(|e| Error::InvalidEncoding(format!("not an ONNX model: {e:#}")))?;
@@ -41,7 +47,9 @@ impl Backend for Tract {
             .graph
             .as_mut()
             .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it holds no graph".into()))?;
+        zip_map::remove(graph)?;
         let (inputs, outputs) = signature::read(graph)?;
+        check_outputs(graph)?;
         check_operators(graph, |operator| onnx.op_register.0.contains_key(operator))?;
         // First as the file says: free axes have nothing to do with each other. Some graphs can be
         // planned only if their first axes are one batch.
@@ -59,16 +67,43 @@ fn plan(onnx: &Onnx, proto: &ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
     onnx.model_for_proto_model(proto)?.into_optimized()?.into_runnable()
 }
 
+/// tract itself panics where nothing makes an output.
+fn check_outputs(graph: &GraphProto) -> Result<(), Error> {
+    let made = graph.node.iter().flat_map(|node| &node.output);
+    let made = made.chain(graph.input.iter().map(|input| &input.name));
+    let made: HashSet<&String> = made.chain(graph.initializer.iter().map(|t| &t.name)).collect();
+    match graph.output.iter().find(|output| !made.contains(&output.name)) {
+        Some(output) => Err(Error::InvalidEncoding(format!(
+            "not a valid ONNX model: nothing in it makes its output `{}`",
+            output.name
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// tract itself reports an operator it lacks as a wrong number of outputs, or not at all.
 fn check_operators(graph: &GraphProto, known: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let mut missing: Vec<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
-    missing.retain(|operator| !known(operator));
+    let unknown = graph.node.iter().filter(|node| !known(&node.op_type));
+    let mut missing: Vec<String> = unknown.map(qualified).collect();
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Unsupported(format!("tract lacks these operators: {}", missing.join(", "))))
+    let mut message = format!("tract lacks these operators: {}", missing.join(", "));
+    if missing.iter().any(|name| name.starts_with(DOMAIN)) {
+        let there: Vec<&str> = names().collect();
+        message += &format!(" (of {DOMAIN} there are {}, ZipMap)", there.join(", "));
+    }
+    Err(Error::Unsupported(message))
+}
+
+/// An operator and, unless it is a standard one, its domain.
+fn qualified(node: &NodeProto) -> String {
+    match node.domain.as_str() {
+        "" | "ai.onnx" => node.op_type.clone(),
+        domain => format!("{domain}.{}", node.op_type),
+    }
 }
 
 #[derive(Debug)]

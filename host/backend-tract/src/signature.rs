@@ -5,6 +5,7 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as Dimension;
 use tract_onnx::pb::type_proto::Value as Type;
 use tract_onnx::pb::{
     GraphProto, ModelProto, TensorShapeProto, ValueInfoProto, tensor_proto::DataType,
+    tensor_shape_proto,
 };
 use tract_onnx::prelude::DatumType;
 
@@ -29,7 +30,9 @@ fn tensor_info(kind: &str, value: &ValueInfoProto) -> Result<TensorInfo, Error> 
     let name = &value.name;
     let Some(Type::TensorType(tensor)) = value.r#type.as_ref().and_then(|ty| ty.value.as_ref())
     else {
-        return Err(Error::Unsupported(format!("{kind} `{name}` is not a tensor")));
+        return Err(Error::Unsupported(format!(
+            "{kind} `{name}` is not a tensor, and wasi:nn has no sequences and maps"
+        )));
     };
     let ty = match DataType::try_from(tensor.elem_type) {
         Ok(DataType::Float16) => TensorType::Fp16,
@@ -39,26 +42,45 @@ fn tensor_info(kind: &str, value: &ValueInfoProto) -> Result<TensorInfo, Error> 
         Ok(DataType::Uint8) => TensorType::U8,
         Ok(DataType::Int32) => TensorType::I32,
         Ok(DataType::Int64) => TensorType::I64,
-        other => {
+        Ok(DataType::String) => {
             return Err(Error::Unsupported(format!(
-                "{kind} `{name}` has element type {other:?}, which wasi:nn does not carry (it has \
-                 FP16, FP32, FP64, BF16, U8, I32, I64)"
+                "{kind} `{name}` holds strings, which wasi:nn does not carry; use integers, as the \
+                 indices of labels"
+            )));
+        }
+        other => {
+            let other =
+                other.map_or_else(|_| tensor.elem_type.to_string(), |known| format!("{known:?}"));
+            return Err(Error::Unsupported(format!(
+                "{kind} `{name}` has element type {other}, which wasi:nn does not carry (it has FP16, \
+                 FP32, FP64, BF16, U8, I32, I64)"
             )));
         }
     };
     datum_type(ty)?;
-    Ok(TensorInfo { name: name.clone(), ty, shape: tensor.shape.as_ref().map(shape) })
+    let shape = tensor.shape.as_ref().map(shape).transpose().map_err(|axes| {
+        Error::Unsupported(format!("{kind} `{name}` has more elements than memory, with {axes:?}"))
+    })?;
+    Ok(TensorInfo { name: name.clone(), ty, shape })
 }
 
-fn shape(shape: &TensorShapeProto) -> Vec<Option<u32>> {
-    shape
-        .dim
-        .iter()
-        .map(|axis| match axis.value {
-            Some(Dimension::DimValue(size)) => u32::try_from(size).ok(),
-            Some(Dimension::DimParam(_)) | None => None,
-        })
-        .collect()
+/// The axes, of which those that are free or negative are `None`. Fails with the fixed ones if no tensor
+/// can have them.
+fn shape(shape: &TensorShapeProto) -> Result<Vec<Option<u32>>, Vec<i64>> {
+    /// Elements of one tensor.
+    const MAX_ELEMENTS: i64 = 1 << 40;
+    let size = |axis: &tensor_shape_proto::Dimension| match axis.value {
+        Some(Dimension::DimValue(size)) if size >= 0 => Some(size),
+        Some(Dimension::DimValue(_) | Dimension::DimParam(_)) | None => None,
+    };
+    let axes: Vec<Option<i64>> = shape.dim.iter().map(size).collect();
+    let fixed = || axes.iter().copied().flatten();
+    let elements = fixed().try_fold(1i64, |product, size| product.checked_mul(size.max(1)));
+    if elements.is_none_or(|elements| elements > MAX_ELEMENTS) {
+        return Err(fixed().collect());
+    }
+    let narrow = |size: Option<i64>| size.map(u32::try_from).transpose();
+    axes.iter().map(|&axis| narrow(axis)).collect::<Result<_, _>>().map_err(|_| fixed().collect())
 }
 
 /// What the unnamed first axes of a graph's inputs are taken for.
