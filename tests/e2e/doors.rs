@@ -9,6 +9,8 @@ const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/predict", r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#),
     ("POST", "/predict", r#"{"id": "x", "features": [5.1, 3.5, 1.4, 0.2]}"#),
     ("POST", "/predict", r#"{"features": [5.1, 3.5, 1.4]}"#),
+    ("POST", "/predict", r#"{"instances": [[5.1, 3.5, 1.4, 0.2], [6, 3, 5, 2]]}"#),
+    ("POST", "/predict", r#"{"instances": [[5.1, 3.5, 1.4, 0.2], [6, 3]]}"#),
     ("POST", "/predict", "not JSON"),
     ("POST", "/predict", ""),
     ("GET", "/predict", ""),

@@ -29,6 +29,29 @@ fn the_short_form() {
     assert_eq!(answer.json()["id"], "x7");
 }
 
+/// Each item of `predictions` is what `features` alone gets.
+#[test]
+fn the_short_form_of_many_rows() {
+    for version in [1, 2] {
+        let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", version, "/...", ""));
+        let rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]];
+        let body = json!({"id": "x7", "instances": rows}).to_string();
+        let answer = spinfer.post(&format!("{MODEL}/predict"), body).json();
+        assert_eq!((&answer["id"], &answer["model"]), (&json!("x7"), &json!("iris-classifier")));
+        let predictions = answer["predictions"].as_array().unwrap();
+        assert_eq!(predictions.len(), rows.len());
+        let species: Vec<_> = predictions.iter().map(|one| &one["prediction"]).collect();
+        assert_eq!(species, ["setosa", "virginica", "versicolor"]);
+        for (row, prediction) in rows.iter().zip(predictions) {
+            let body = json!({"features": row}).to_string();
+            let mut alone = spinfer.post(&format!("{MODEL}/predict"), body).json();
+            let fields = alone.as_object_mut().unwrap();
+            assert!(fields.remove("model").is_some() && fields.remove("version").is_some());
+            assert_eq!(*prediction, alone);
+        }
+    }
+}
+
 #[test]
 fn open_inference_protocol_infer() {
     let spinfer = iris();
@@ -93,7 +116,10 @@ fn a_wrong_request_is_told_what_was_expected() {
         ("predict", "".into(), 400, vec!["body"]),
         ("predict", "{".into(), 400, vec!["body", "column"]),
         ("predict", "[]".into(), 400, vec!["object"]),
-        ("predict", "{}".into(), 400, vec!["features"]),
+        ("predict", "{}".into(), 400, vec!["features", "instances"]),
+        ("predict", r#"{"instances": []}"#.into(), 400, vec!["at least one row"]),
+        ("predict", r#"{"instances": [[1,2,3,4],[1,2,3]]}"#.into(), 400, vec!["instances[1]: expected 4", fields]),
+        ("predict", r#"{"instances": [[1,2,3,4],[1,"2",3,4]]}"#.into(), 400, vec!["instances[1][1]"]),
         ("predict", r#"{"features": [1,2,3]}"#.into(), 400, vec!["expected 4 numbers", fields, "got 3"]),
         ("predict", r#"{"features": [1,2,3,4,5]}"#.into(), 400, vec!["got 5"]),
         ("predict", r#"{"features": [1,"2",3,4]}"#.into(), 400, vec!["features[1]", "expected a number"]),

@@ -48,6 +48,7 @@ mod tests {
     use crate::graph::tests::graph;
     use crate::predict::Prediction;
     use crate::request::Method;
+    use crate::rows::Rows;
     use crate::signature::tests::iris;
     use crate::tensor::Tensor;
 
@@ -56,8 +57,9 @@ mod tests {
     impl Model for Iris {
         const NAME: &'static str = "iris-classifier";
 
-        fn predict(_: &Graph, features: &[f32]) -> Result<Prediction, Error> {
-            Ok(Prediction::Number(features[0]))
+        fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+            let first: Vec<f32> = rows.each().map(|row| row.features[0]).collect();
+            Ok(Prediction::Numbers(Tensor::f32("first", &[rows.count], &first)))
         }
     }
 

@@ -1,20 +1,17 @@
 //! The guest library: with it, a model component is one `impl`.
 //!
 //! ```
-//! use model_sdk::{Error, Graph, Model, Prediction, Tensor};
+//! use model_sdk::{Error, Graph, Model, Prediction, Rows};
 //!
 //! struct Iris;
 //!
 //! impl Model for Iris {
 //!     const NAME: &'static str = "iris-classifier";
 //!
-//!     fn predict(graph: &Graph, features: &[f32]) -> Result<Prediction, Error> {
-//!         let input = Tensor::f32("features", &[1, 4], features);
-//!         let [label, probabilities] = graph.compute([input], ["label", "probabilities"])?;
-//!         Ok(Prediction::Class {
-//!             index: label.first_i64()?,
-//!             probabilities: probabilities.f32s()?,
-//!         })
+//!     fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+//!         let features = rows.tensor("features", &[4]);
+//!         let [indices, probabilities] = graph.compute([features], ["label", "probabilities"])?;
+//!         Ok(Prediction::Classes { indices, probabilities })
 //!     }
 //! }
 //!
@@ -31,7 +28,8 @@
 //!           answer                  the list of steps
 //!             operation             path -> operation, model, version     404, 405
 //!             graph                 first request only: model.toml, load-by-name    503
-//!             predict               {"features": [...]} -> Model::predict -> {"prediction", ...}
+//!             predict               {"features": [...]} or {"instances": [[...], ...]}: rows
+//!                                     -> Model::predict -> {"prediction", ...}
 //!             infer                 Open Inference Protocol: tensors -> graph -> tensors
 //!             metadata              what the model is, and whether it is ready
 //!           error                   what went wrong -> status and {"error": "..."}
@@ -55,6 +53,7 @@ mod predict;
 
 mod json;
 mod numbers;
+mod rows;
 
 mod graph;
 mod nn;
@@ -71,6 +70,7 @@ use std::marker::PhantomData;
 pub use error::Error;
 pub use graph::Graph;
 pub use predict::Prediction;
+pub use rows::Rows;
 pub use signature::{Shape, Signature, TensorSignature};
 #[doc(hidden)]
 pub use spin_sdk::wasip3;
@@ -81,8 +81,8 @@ pub trait Model {
     /// Of the model: it is mounted at `/models/<NAME>`.
     const NAME: &'static str;
 
-    /// Answers the short form. `features` are as many as the signature says, and finite.
-    fn predict(graph: &Graph, features: &[f32]) -> Result<Prediction, Error>;
+    /// Predicts from rows of features: one, or where the graph takes several, all of a request.
+    fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error>;
 }
 
 /// Exports the component's two doors, for the host to choose from: `spinfer:serve/buffered-handler`

@@ -41,18 +41,18 @@ pub enum Datatype {
 impl Tensor {
     /// An FP32 tensor. Elements that do not fill the dimensions are refused when it is computed.
     pub fn f32(name: &str, dimensions: &[u32], elements: &[f32]) -> Self {
-        Self::new(name, Datatype::F32, dimensions, elements, f32::to_le_bytes)
+        Self::new(name, Datatype::F32, dimensions.to_vec(), elements, f32::to_le_bytes)
     }
 
     /// An INT64 tensor. Elements that do not fill the dimensions are refused when it is computed.
     pub fn i64(name: &str, dimensions: &[u32], elements: &[i64]) -> Self {
-        Self::new(name, Datatype::I64, dimensions, elements, i64::to_le_bytes)
+        Self::new(name, Datatype::I64, dimensions.to_vec(), elements, i64::to_le_bytes)
     }
 
-    fn new<T: Copy, const SIZE: usize>(
+    pub(crate) fn new<T: Copy, const SIZE: usize>(
         name: &str,
         datatype: Datatype,
-        dimensions: &[u32],
+        dimensions: Vec<u32>,
         elements: &[T],
         to_bytes: fn(T) -> [u8; SIZE],
     ) -> Self {
@@ -60,7 +60,7 @@ impl Tensor {
         for &element in elements {
             data.extend_from_slice(&to_bytes(element));
         }
-        Self { name: name.to_owned(), datatype, dimensions: dimensions.to_vec(), data }
+        Self { name: name.to_owned(), datatype, dimensions, data }
     }
 
     /// The elements of an FP32 tensor.
@@ -73,17 +73,17 @@ impl Tensor {
         Ok(self.elements(Datatype::I64, i64::from_le_bytes)?.collect())
     }
 
-    /// The first element of an INT64 tensor: the answer for the only row.
-    pub fn first_i64(&self) -> Result<i64, Error> {
-        let first = self.elements(Datatype::I64, i64::from_le_bytes)?.next();
-        first.ok_or_else(|| Error::internal(format!("the tensor {:?} is empty", self.name)))
-    }
-
     fn elements<T, const SIZE: usize>(
         &self,
         datatype: Datatype,
         from_bytes: fn([u8; SIZE]) -> T,
     ) -> Result<impl Iterator<Item = T>, Error> {
+        self.check_datatype(datatype)?;
+        let (elements, _) = self.data.as_chunks();
+        Ok(elements.iter().map(move |&bytes| from_bytes(bytes)))
+    }
+
+    pub(crate) fn check_datatype(&self, datatype: Datatype) -> Result<(), Error> {
         if self.datatype != datatype {
             return Err(Error::internal(format!(
                 "the tensor {:?} is {}, not {}",
@@ -92,8 +92,7 @@ impl Tensor {
                 datatype.name()
             )));
         }
-        let (elements, _) = self.data.as_chunks();
-        Ok(elements.iter().map(move |&bytes| from_bytes(bytes)))
+        Ok(())
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Signature {
     pub inputs: Vec<TensorSignature>,
     /// What the graph gives.
     pub outputs: Vec<TensorSignature>,
+    /// The shape of one row of the only input; empty where there are more, or a free axis in it.
+    pub(crate) row: Vec<u32>,
 }
 
 /// One input or output of the graph.
@@ -47,8 +49,12 @@ pub struct Shape(Vec<i64>);
 impl Signature {
     /// Reads the content of `model.toml`.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
-        let signature = read::read(text)?;
+        let mut signature = read::read(text)?;
         signature.check(name)?;
+        if let [input] = signature.inputs.as_slice() {
+            let axes = input.shape.row_axes().iter().map(|&axis| u32::try_from(axis).ok());
+            signature.row = axes.collect::<Option<_>>().unwrap_or_default();
+        }
         Ok(signature)
     }
 
@@ -79,6 +85,12 @@ impl Signature {
     /// leaves it open.
     pub(crate) fn features(&self) -> Option<usize> {
         self.inputs.iter().map(|input| input.shape.row()).sum()
+    }
+
+    /// Whether one inference may be of several rows: the first axis of every tensor is free.
+    pub(crate) fn takes_rows(&self) -> bool {
+        let mut tensors = self.inputs.iter().chain(&self.outputs);
+        tensors.all(|tensor| tensor.shape.0.first() == Some(&-1))
     }
 
     /// The names of the features, in order; empty unless all have one.
@@ -146,13 +158,15 @@ impl Shape {
         Some(dimensions)
     }
 
-    /// The elements of one row: the first axis, if free, counts rows.
+    /// The axes of one row: the first axis, if free, counts rows.
+    fn row_axes(&self) -> &[i64] {
+        self.0.strip_prefix(&[-1]).unwrap_or(&self.0)
+    }
+
+    /// The elements of one row, unless another axis is free.
     fn row(&self) -> Option<usize> {
-        let axes = match self.0.as_slice() {
-            [-1, axes @ ..] => axes,
-            axes => axes,
-        };
-        axes.iter().try_fold(1_usize, |row, &axis| row.checked_mul(usize::try_from(axis).ok()?))
+        let mut axes = self.row_axes().iter();
+        axes.try_fold(1_usize, |row, &axis| row.checked_mul(usize::try_from(axis).ok()?))
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn read(text: &str) -> Result<Signature, String> {
         labels: root.strings("labels")?,
         inputs: root.tensors("inputs")?,
         outputs: root.tensors("outputs")?,
+        row: Vec::new(),
     })
 }
 
