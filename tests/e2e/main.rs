@@ -16,4 +16,5 @@ mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
 mod nn; // wasi:nn: every type, every error, every grant
 mod protocol; // predict, infer, metadata, ready: good and bad requests
+mod protocol_binary; // tensors as bytes behind the JSON
 mod soak; // nothing grows: memory, descriptors, threads

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 use spinfer_tests::{Manifest, Spinfer};
 
-const MODEL: &str = "/v2/models/iris-classifier";
+pub(crate) const MODEL: &str = "/v2/models/iris-classifier";
 
-fn iris() -> Spinfer {
+pub(crate) fn iris() -> Spinfer {
     Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""))
 }
 
@@ -91,6 +91,12 @@ fn open_inference_protocol_infer() {
 #[test]
 fn metadata_and_ready() {
     let spinfer = iris();
+    // The server's is the host's, whatever the routes.
+    let server = spinfer.get("/v2").json();
+    assert_eq!(server["name"], "spinfer");
+    assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
+    assert!(server["version"].is_string());
+    assert_eq!(spinfer.post("/v2", "").status, 405);
     for model in [MODEL.to_owned(), format!("{MODEL}/versions/1")] {
         let metadata = spinfer.get(&model).json();
         assert_eq!(metadata["name"], "iris-classifier");

@@ -33,13 +33,12 @@ fn respond<M: Model>(
     target.check_version(M::NAME, &signature.version)?;
 
     // 3 decode, compute, encode
-    let body = match target.operation {
-        Operation::Metadata => metadata::metadata(signature)?,
-        Operation::Ready => metadata::ready(M::NAME)?,
-        Operation::Infer => infer::infer(&graph, &request.body)?,
-        Operation::Predict => predict::predict(&graph, &request.body, M::predict)?,
-    };
-    Ok(Response::json(200, body))
+    match target.operation {
+        Operation::Metadata => metadata::metadata(signature),
+        Operation::Ready => metadata::ready(M::NAME),
+        Operation::Infer => infer::infer(&graph, request),
+        Operation::Predict => predict::predict(&graph, &request.body, M::predict),
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +75,7 @@ mod tests {
             body: body.into(),
         };
         let response = respond::<Iris>(&request, load).unwrap_or_else(Error::into_response);
-        assert_eq!(response.headers[0], ("content-type", "application/json"));
+        assert_eq!(response.headers[0], ("content-type", "application/json".into()));
         (response.status, String::from_utf8(response.body).unwrap())
     }
 

@@ -133,8 +133,8 @@ mod tests {
     fn a_response_is_json_and_names_the_allowed_methods() {
         let response = Error::method_not_allowed("GET, HEAD").into_response();
         assert_eq!(response.status, 405);
-        assert!(response.headers.contains(&("allow", "GET, HEAD")));
-        assert!(response.headers.contains(&("content-type", "application/json")));
+        assert!(response.headers.contains(&("allow", "GET, HEAD".into())));
+        assert!(response.headers.contains(&("content-type", "application/json".into())));
         assert_eq!(
             response.body,
             br#"{"error":"method not allowed; this path answers GET, HEAD"}"#

@@ -30,7 +30,7 @@ impl<M: Model> wit::Guest for Doors<M> {
                 .into_iter()
                 .map(|(name, value)| wit::ResponseHeader {
                     name: name.to_owned(),
-                    value: value.into(),
+                    value: value.into_owned().into_bytes(),
                 })
                 .collect(),
             body: response.body,

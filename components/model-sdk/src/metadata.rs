@@ -27,18 +27,19 @@ struct Readiness<'a> {
 /// The protocol's name for ONNX.
 const PLATFORM: &str = "onnx_onnxv1";
 
-pub(crate) fn metadata(signature: &Signature) -> Result<Vec<u8>, Error> {
-    json::encode(&Metadata {
+pub(crate) fn metadata(signature: &Signature) -> Result<Response, Error> {
+    let body = json::encode(&Metadata {
         name: &signature.name,
         versions: [&signature.version],
         platform: PLATFORM,
         inputs: &signature.inputs,
         outputs: &signature.outputs,
-    })
+    })?;
+    Ok(Response::json(200, body))
 }
 
-pub(crate) fn ready(name: &str) -> Result<Vec<u8>, Error> {
-    json::encode(&Readiness { name, ready: true, error: None })
+pub(crate) fn ready(name: &str) -> Result<Response, Error> {
+    Ok(Response::json(200, json::encode(&Readiness { name, ready: true, error: None })?))
 }
 
 /// The answer to a readiness probe when `error` keeps the model from loading.

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::json;
+use crate::request::Response;
 use crate::rows::{Reader, Rows};
 use crate::signature::Signature;
 use crate::tensor::{Datatype, Tensor};
@@ -44,26 +45,27 @@ struct Request<'a> {
     instances: Option<Vec<&'a RawValue>>,
 }
 
-pub(crate) fn predict(graph: &Graph, body: &[u8], predict: Predict) -> Result<Vec<u8>, Error> {
+pub(crate) fn predict(graph: &Graph, body: &[u8], predict: Predict) -> Result<Response, Error> {
     let signature = graph.signature();
     let request: Request<'_> = json::decode(body)?;
     let id = request.id.as_deref();
-    match (request.features, request.instances) {
+    let body = match (request.features, request.instances) {
         (Some(features), None) => {
             let mut reader = Reader::new(signature, features.get().len());
             reader.array(&"features", features)?;
             let prediction = predict_rows(graph, reader.rows(), predict)?;
-            json::encode(&Response { signature, id, answers: Answers::One(&prediction) })
+            json::encode(&Body { signature, id, answers: Answers::One(&prediction) })
         }
         (None, Some(instances)) => {
             let reader = Reader::new(signature, body.len()).arrays("instances", &instances)?;
             let predictions = predict_all(graph, reader.rows(), predict)?;
-            json::encode(&Response { signature, id, answers: Answers::Many(&predictions) })
+            json::encode(&Body { signature, id, answers: Answers::Many(&predictions) })
         }
         _ => Err(Error::invalid(
             "the body: expected either \"features\", one row of numbers, or \"instances\", an array of rows",
         )),
-    }
+    }?;
+    Ok(Response::json(200, body))
 }
 
 /// Predicts from all of `rows` in order: with one inference, if the graph takes so many.
@@ -167,7 +169,7 @@ impl Answer<'_> {
     }
 }
 
-struct Response<'a> {
+struct Body<'a> {
     signature: &'a Signature,
     id: Option<&'a str>,
     answers: Answers<'a>,
@@ -180,7 +182,7 @@ enum Answers<'a> {
     Many(&'a [Prediction]),
 }
 
-impl Serialize for Response<'_> {
+impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Signature { name, version, labels, .. } = self.signature;
         let mut object = serializer.serialize_map(None)?;
@@ -314,7 +316,7 @@ mod tests {
             ])
         });
         let answer = predict(&graph, body.as_bytes(), M::predict)
-            .map(|body| String::from_utf8(body).unwrap())
+            .map(|response| String::from_utf8(response.body).unwrap())
             .map_err(|error| (error.status(), error.to_string()));
         let inferences = inferences.borrow().clone();
         (answer, inferences)

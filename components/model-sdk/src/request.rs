@@ -1,8 +1,12 @@
 //! A request and its response between the doors and the protocols: complete, and the same through
 //! either door.
 
-/// The request headers a protocol reads; the doors bring these and no others. None does so far.
-pub(crate) const NEEDED_HEADERS: &[&str] = &[];
+use std::borrow::Cow;
+
+use crate::infer;
+
+/// The request headers a protocol reads, in lower case; the doors bring these and no others.
+pub(crate) const NEEDED_HEADERS: &[&str] = &[infer::HEADER];
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -10,7 +14,6 @@ pub(crate) struct Request {
     /// Percent-encoded, as in the request line.
     pub(crate) path_with_query: String,
     /// Those of `NEEDED_HEADERS` that were sent, in the order received.
-    #[expect(dead_code, reason = "no protocol reads a header so far")]
     pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
 }
@@ -28,7 +31,7 @@ pub(crate) enum Method {
 pub(crate) struct Response {
     pub(crate) status: u16,
     /// Without `content-length`, which the host or the standard door derives from the body.
-    pub(crate) headers: Vec<(&'static str, &'static str)>,
+    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -37,15 +40,41 @@ impl Request {
         let path = self.path_with_query.as_str();
         path.split_once('?').map_or(path, |(path, _query)| path)
     }
+
+    /// The first value of a needed header.
+    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
+        let (_, value) = self.headers.iter().find(|(of, _)| *of == name)?;
+        Some(value)
+    }
 }
 
 impl Response {
     pub(crate) fn json(status: u16, body: Vec<u8>) -> Self {
-        Self { status, headers: vec![("content-type", "application/json")], body }
+        Self::new(status, "application/json", body)
     }
 
-    pub(crate) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.headers.push((name, value));
+    pub(crate) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, headers: vec![("content-type", content_type.into())], body }
+    }
+
+    pub(crate) fn with_header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.headers.push((name, value.into()));
         self
+    }
+}
+
+#[cfg(test)]
+impl Request {
+    pub(crate) fn post(path: &str, body: &[u8]) -> Self {
+        Self {
+            method: Method::Post,
+            path_with_query: path.to_owned(),
+            headers: Vec::new(),
+            body: body.to_owned(),
+        }
     }
 }

@@ -49,8 +49,7 @@ async fn read(mut stream: StreamReader<u8>) -> Vec<u8> {
 
 fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
     let headers = types::Headers::new();
-    let length = response.body.len().to_string();
-    let length = ("content-length", &*length);
+    let length = ("content-length", response.body.len().to_string().into());
     for (name, value) in response.headers.into_iter().chain([length]) {
         headers.append(name, value.as_bytes()).map_err(|error| {
             types::ErrorCode::InternalError(Some(format!("header {name}: {error:?}")))

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::binary::{Parameters, Tensors};
 use crate::error::Error;
 use crate::json::{self, Object};
 use crate::numbers;
 use crate::signature::{Signature, TensorSignature};
-use crate::tensor::Tensor;
+use crate::tensor::{Datatype, Tensor};
 
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -18,9 +19,10 @@ pub(crate) struct Request<'a> {
     pub(crate) inputs: Vec<Tensor>,
     /// The outputs to return: those asked for, or all.
     pub(crate) outputs: Vec<&'a TensorSignature>,
+    /// Which of the outputs go behind the JSON, by position; beyond its end, none.
+    pub(crate) binary: Vec<bool>,
 }
 
-/// `parameters`, here and below, are for extensions of the protocol, of which there are none here.
 #[derive(Deserialize)]
 struct Body<'a> {
     #[serde(borrow, default)]
@@ -29,6 +31,8 @@ struct Body<'a> {
     inputs: Vec<Object<Input<'a>>>,
     #[serde(borrow, default)]
     outputs: Option<Vec<Object<Output<'a>>>>,
+    #[serde(default)]
+    parameters: Option<Object<Parameters>>,
 }
 
 #[derive(Deserialize)]
@@ -38,29 +42,39 @@ struct Input<'a> {
     shape: Vec<u32>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
-    #[serde(borrow)]
-    data: &'a RawValue,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    parameters: Option<Object<Parameters>>,
 }
 
 #[derive(Deserialize)]
 struct Output<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
+    #[serde(default)]
+    parameters: Option<Object<Parameters>>,
 }
 
-pub(crate) fn decode<'a>(signature: &'a Signature, body: &'a [u8]) -> Result<Request<'a>, Error> {
-    let Body { id, inputs, outputs } = json::decode(body)?;
-    Ok(Request {
-        id,
-        inputs: check_inputs(&signature.inputs, inputs).map_err(Error::invalid)?,
-        outputs: check_outputs(&signature.outputs, &outputs.unwrap_or_default())
-            .map_err(Error::invalid)?,
-    })
+/// `tensors`: what stands behind the JSON.
+pub(super) fn decode<'a>(
+    signature: &'a Signature,
+    json: &'a [u8],
+    tensors: Tensors<'_>,
+) -> Result<Request<'a>, Error> {
+    let Body { id, inputs, outputs, parameters } = json::decode(json)?;
+    let all_binary = parameters.is_some_and(|Object(all)| all.binary_data_output == Some(true));
+    let inputs = check_inputs(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
+    let (outputs, binary) =
+        check_outputs(&signature.outputs, &outputs.unwrap_or_default(), all_binary)
+            .map_err(Error::invalid)?;
+    Ok(Request { id, inputs, outputs, binary })
 }
 
 fn check_inputs(
     expected: &[TensorSignature],
     inputs: Vec<Object<Input<'_>>>,
+    mut binary: Tensors<'_>,
 ) -> Result<Vec<Tensor>, String> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(expected.len());
     for Object(input) in inputs {
@@ -69,8 +83,9 @@ fn check_inputs(
         if tensors.iter().any(|other| other.name == expected.name) {
             return Err(format!("input {:?}: given twice", expected.name));
         }
-        tensors.push(decode_input(expected, input)?);
+        tensors.push(decode_input(expected, input, &mut binary)?);
     }
+    binary.finish()?;
     match expected.iter().find(|input| !tensors.iter().any(|tensor| tensor.name == input.name)) {
         Some(missing) => Err(format!(
             "input {:?}: missing; expected datatype {} and shape {}",
@@ -82,7 +97,11 @@ fn check_inputs(
     }
 }
 
-fn decode_input(expected: &TensorSignature, input: Input<'_>) -> Result<Tensor, String> {
+fn decode_input(
+    expected: &TensorSignature,
+    input: Input<'_>,
+    binary: &mut Tensors<'_>,
+) -> Result<Tensor, String> {
     let TensorSignature { name, datatype, shape, .. } = expected;
     if input.datatype != datatype.name() {
         return Err(format!(
@@ -96,39 +115,84 @@ fn decode_input(expected: &TensorSignature, input: Input<'_>) -> Result<Tensor, 
     }
     let axes = input.shape.iter().map(|&axis| u64::from(axis));
     let elements = axes.fold(1, u64::saturating_mul);
-    // Whatever the shape claims: every element but the last takes at least a digit and a comma.
-    let most = input.data.get().len() / 2 + 1;
-    let capacity = usize::try_from(elements).unwrap_or(most).min(most);
-    let mut data = Vec::with_capacity(capacity * datatype.size());
-    let what = format_args!("input {name:?}: data");
-    let count =
-        numbers::read(&what, input.data, &input.shape, |number| datatype.push(number, &mut data))?;
-    if count as u64 != elements {
-        return Err(format!(
-            "{what}: expected {elements} elements for the shape {:?}, got {count}",
-            input.shape
-        ));
-    }
+    let binary_size = match input.parameters {
+        None => None,
+        Some(Object(parameters)) => {
+            parameters.check().map_err(|problem| format!("input {name:?}: {problem}"))?;
+            parameters.binary_data_size
+        }
+    };
+    let data = match (input.data, binary_size) {
+        (Some(json), None) => read_json(name, *datatype, &input.shape, elements, json)?,
+        (None, Some(size)) => {
+            let expected = elements.saturating_mul(datatype.size() as u64);
+            let data = binary.take(size, expected);
+            data.map_err(|problem| format!("input {name:?}: {problem}"))?.to_vec()
+        }
+        (data, _) => {
+            let got = if data.is_some() { "both" } else { "neither" };
+            return Err(format!(
+                "input {name:?}: expected either \"data\", an array of numbers, \
+                 or the parameter \"binary_data_size\", got {got}"
+            ));
+        }
+    };
     Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions: input.shape, data })
 }
 
+fn read_json(
+    name: &str,
+    datatype: Datatype,
+    shape: &[u32],
+    elements: u64,
+    json: &RawValue,
+) -> Result<Vec<u8>, String> {
+    // Whatever the shape claims: every element but the last takes at least a digit and a comma.
+    let most = json.get().len() / 2 + 1;
+    let capacity = usize::try_from(elements).unwrap_or(most).min(most);
+    let mut data = Vec::with_capacity(capacity * datatype.size());
+    let what = format_args!("input {name:?}: data");
+    let count = numbers::read(&what, json, shape, |number| datatype.push(number, &mut data))?;
+    if count as u64 != elements {
+        return Err(format!(
+            "{what}: expected {elements} elements for the shape {shape:?}, got {count}"
+        ));
+    }
+    Ok(data)
+}
+
+/// The outputs to return, and which of them go behind the JSON.
 fn check_outputs<'a>(
     expected: &'a [TensorSignature],
     outputs: &[Object<Output<'_>>],
-) -> Result<Vec<&'a TensorSignature>, String> {
+    all_binary: bool,
+) -> Result<(Vec<&'a TensorSignature>, Vec<bool>), String> {
     let mut checked: Vec<&TensorSignature> = Vec::with_capacity(expected.len());
-    for Object(output) in outputs {
-        let output = find(expected, &output.name)
-            .ok_or_else(|| unknown("output", &output.name, expected))?;
-        if checked.iter().any(|other| other.name == output.name) {
-            return Err(format!("output {:?}: asked for twice", output.name));
+    let mut binary = Vec::new();
+    for (index, Object(output)) in outputs.iter().enumerate() {
+        let name = &output.name;
+        let expected = find(expected, name).ok_or_else(|| unknown("output", name, expected))?;
+        if checked.iter().any(|other| other.name == expected.name) {
+            return Err(format!("output {name:?}: asked for twice"));
         }
-        checked.push(output);
+        checked.push(expected);
+        let mut goes_binary = all_binary;
+        if let Some(Object(parameters)) = &output.parameters {
+            parameters.check().map_err(|problem| format!("output {name:?}: {problem}"))?;
+            goes_binary = parameters.binary_data.unwrap_or(all_binary);
+        }
+        if goes_binary {
+            binary.resize(index, false);
+            binary.push(true);
+        }
     }
     if checked.is_empty() {
         checked.extend(expected);
+        if all_binary {
+            binary.resize(expected.len(), true);
+        }
     }
-    Ok(checked)
+    Ok((checked, binary))
 }
 
 fn find<'a>(tensors: &'a [TensorSignature], name: &str) -> Option<&'a TensorSignature> {
@@ -150,7 +214,8 @@ mod tests {
 
     fn decoded(body: &str) -> Result<Decoded, String> {
         let signature = iris();
-        let request = decode(&signature, body.as_bytes()).map_err(|error| error.to_string())?;
+        let request = decode(&signature, body.as_bytes(), Tensors::none())
+            .map_err(|error| error.to_string())?;
         let outputs = request.outputs.iter().map(|output| output.name.clone());
         Ok((request.id.map(Cow::into_owned), request.inputs, outputs.collect()))
     }
@@ -191,6 +256,10 @@ mod tests {
         assert_eq!(
             outputs(r#"[{"name":"score"}]"#).unwrap_err(),
             r#"output "score": not of this model, which has ["label", "probabilities"]"#
+        );
+        assert_eq!(
+            outputs(r#"[{"name":"label","parameters":{"classification":2}}]"#).unwrap_err(),
+            r#"output "label": `classification` is not supported: POST .../predict gives class names"#
         );
         assert_eq!(
             outputs(r#"[{"name":"label"},{"name":"label"}]"#).unwrap_err(),
@@ -235,7 +304,23 @@ mod tests {
             ),
             (
                 r#""name":"features","shape":[1,4],"datatype":"FP32""#,
-                "the body: missing field `data` at line 1 column 62",
+                r#"input "features": expected either "data", an array of numbers, or the parameter "binary_data_size", got neither"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4],"parameters":{"binary_data_size":16}"#,
+                r#"input "features": expected either "data", an array of numbers, or the parameter "binary_data_size", got both"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}"#,
+                r#"input "features": binary_data_size needs the header Inference-Header-Content-Length, which says where the JSON ends"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"FP32","parameters":{"shared_memory_region":"a"}"#,
+                r#"input "features": shared memory is not supported: send the tensor in the body"#,
+            ),
+            (
+                r#""name":"features","shape":[1,4],"datatype":"BYTES","data":["a"]"#,
+                r#"input "features": expected datatype FP32, got "BYTES""#,
             ),
             (
                 r#""name":"features","shape":[-1,4],"datatype":"FP32","data":[1]"#,
@@ -280,7 +365,7 @@ mod tests {
             input in r#"("name":"features"|"shape":\[[0-9]{1,12},4\]|"datatype":"FP32"|"data":\[([-0-9.e]{1,9}|\[|\]|,|null){0,9}\]|,){0,9}"#,
         ) {
             let signature = iris();
-            let _ = decode(&signature, &bytes);
+            let _ = decode(&signature, &bytes, Tensors::none());
             let _ = decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#));
         }
     }

@@ -1,29 +1,44 @@
 //! An inference response, written straight from the bytes of the tensors.
 
+use std::iter;
+
 use half::{bf16, f16};
 use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 
+use super::binary::HEADER;
 use crate::error::Error;
 use crate::json;
+use crate::request::Response;
 use crate::signature::Signature;
 use crate::tensor::{Datatype, Tensor};
 
-pub(crate) fn encode(
+/// `binary`: which outputs go behind the JSON, by position; beyond its end, none.
+pub(super) fn encode(
     signature: &Signature,
     id: Option<&str>,
     outputs: &[Tensor],
-) -> Result<Vec<u8>, Error> {
-    json::encode(&Response {
+    binary: &[bool],
+) -> Result<Response, Error> {
+    let mut body = json::encode(&Body {
         model_name: &signature.name,
         model_version: &signature.version,
         id,
-        outputs: Outputs(outputs),
-    })
+        outputs: Outputs { outputs, binary },
+    })?;
+    if !binary.contains(&true) {
+        return Ok(Response::json(200, body));
+    }
+    let json = body.len();
+    for (output, _) in iter::zip(outputs, binary).filter(|&(_, &binary)| binary) {
+        body.extend_from_slice(&output.data);
+    }
+    let response = Response::new(200, "application/octet-stream", body);
+    Ok(response.with_header(HEADER, json.to_string()))
 }
 
 #[derive(Serialize)]
-struct Response<'a> {
+struct Body<'a> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,14 +46,25 @@ struct Response<'a> {
     outputs: Outputs<'a>,
 }
 
-struct Outputs<'a>(&'a [Tensor]);
+struct Outputs<'a> {
+    outputs: &'a [Tensor],
+    binary: &'a [bool],
+}
 
 #[derive(Serialize)]
 struct Output<'a> {
     name: &'a str,
     datatype: Datatype,
     shape: &'a [u32],
-    data: Data<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Parameters>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Serialize)]
+struct Parameters {
+    binary_data_size: usize,
 }
 
 /// The elements of a tensor, flat.
@@ -46,11 +72,13 @@ struct Data<'a>(&'a Tensor);
 
 impl Serialize for Outputs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|tensor| Output {
+        let binary = self.binary.iter().copied().chain(iter::repeat(false));
+        serializer.collect_seq(iter::zip(self.outputs, binary).map(|(tensor, binary)| Output {
             name: &tensor.name,
             datatype: tensor.datatype,
             shape: &tensor.dimensions,
-            data: Data(tensor),
+            parameters: binary.then(|| Parameters { binary_data_size: tensor.data.len() }),
+            data: (!binary).then_some(Data(tensor)),
         }))
     }
 }

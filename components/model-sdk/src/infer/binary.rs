@@ -1,0 +1,211 @@
+//! The binary tensor data extension: tensors as bytes behind the JSON of a request or a response,
+//! where no number has to be written out.
+//! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::error::Error;
+use crate::request::Request;
+
+/// The header that tells the bytes of the JSON, in requests and responses.
+pub(crate) const HEADER: &str = "inference-header-content-length";
+
+/// What `parameters` of a request, an input or an output say of how tensors are sent. Others are for
+/// extensions that are not here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Parameters {
+    /// Of an input: its bytes behind the JSON.
+    pub(super) binary_data_size: Option<u64>,
+    /// Of an output: whether it goes behind the JSON.
+    pub(super) binary_data: Option<bool>,
+    /// Of a request: `binary_data` of the outputs that do not say.
+    pub(super) binary_data_output: Option<bool>,
+    shared_memory_region: Option<IgnoredAny>,
+    classification: Option<IgnoredAny>,
+}
+
+impl Parameters {
+    /// Refuses what would change the answer.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        match self {
+            Self { shared_memory_region: Some(_), .. } => {
+                Err("shared memory is not supported: send the tensor in the body")
+            }
+            Self { classification: Some(_), .. } => {
+                Err("`classification` is not supported: POST .../predict gives class names")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The tensors behind the JSON that are not yet taken; `None`: the request has no such header.
+pub(super) struct Tensors<'a>(Option<&'a [u8]>);
+
+/// The JSON of the body, and the tensors behind it.
+pub(super) fn split(request: &Request) -> Result<(&[u8], Tensors<'_>), Error> {
+    let body = request.body.as_slice();
+    let Some(value) = request.header(HEADER) else {
+        return Ok((body, Tensors(None)));
+    };
+    let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+    let (json, tensors) = length.and_then(|length| body.split_at_checked(length)).ok_or_else(|| {
+        Error::invalid(format!(
+            "Inference-Header-Content-Length: expected the bytes of the JSON, at most the {} of the body, got {:?}",
+            body.len(),
+            String::from_utf8_lossy(value)
+        ))
+    })?;
+    Ok((json, Tensors(Some(tensors))))
+}
+
+impl<'a> Tensors<'a> {
+    /// The next tensor, of which the request says that it has `size` bytes, and which takes
+    /// `expected` bytes.
+    pub(super) fn take(&mut self, size: u64, expected: u64) -> Result<&'a [u8], String> {
+        let Some(rest) = self.0 else {
+            return Err("binary_data_size needs the header Inference-Header-Content-Length, which says where the JSON ends".to_owned());
+        };
+        if size != expected {
+            return Err(format!(
+                "binary_data_size is {size}, but its shape and datatype take {expected} bytes"
+            ));
+        }
+        let taken = usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size));
+        let Some((tensor, rest)) = taken else {
+            return Err(format!(
+                "binary_data_size is {size}, but only {} bytes are left behind the JSON",
+                rest.len()
+            ));
+        };
+        self.0 = Some(rest);
+        Ok(tensor)
+    }
+
+    /// Refuses bytes that no input claims.
+    pub(super) fn finish(&self) -> Result<(), String> {
+        match self.0 {
+            None | Some([]) => Ok(()),
+            Some(rest) => Err(format!(
+                "the body has {} bytes behind the JSON that no input's binary_data_size claims",
+                rest.len()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::request::decode;
+    use super::*;
+    use crate::signature::Signature;
+    use crate::signature::tests::IRIS;
+
+    impl Tensors<'_> {
+        pub(in crate::infer) fn none() -> Self {
+            Self(None)
+        }
+    }
+
+    /// Decodes a request for the inputs `a` and `b`, both FP32 of shape [2]; their data.
+    fn decoded(json: &str, header: &str, behind: &[u8]) -> Result<[Vec<u8>; 2], String> {
+        let inputs = ["a", "b"]
+            .map(|name| format!("{{ name = '{name}', datatype = 'FP32', shape = [2] }}"))
+            .join(",");
+        let (start, rest) = IRIS.split_at(IRIS.find("[[inputs]]").unwrap());
+        let outputs = &rest[rest.find("[[outputs]]").unwrap()..];
+        let text = format!("{start}\ninputs = [{inputs}]\n{outputs}");
+        let signature = Signature::parse(&text, "iris-classifier").unwrap();
+        let mut request = Request::post("/infer", json.as_bytes());
+        request.body.extend_from_slice(behind);
+        let header = header.replace("LENGTH", &json.len().to_string());
+        request.headers.push((HEADER, header.into_bytes()));
+        let inputs = split(&request)
+            .and_then(|(json, tensors)| decode(&signature, json, tensors))
+            .map_err(|error| error.to_string())?
+            .inputs;
+        let data: Vec<_> = inputs.into_iter().map(|tensor| tensor.data).collect();
+        Ok(data.try_into().unwrap())
+    }
+
+    fn inputs(a: &str, b: &str) -> String {
+        let input = |name: &str, more: &str| {
+            format!(r#"{{"name":"{name}","shape":[2],"datatype":"FP32",{more}}}"#)
+        };
+        format!(r#"{{"inputs":[{},{}]}}"#, input("a", a), input("b", b))
+    }
+
+    const BEHIND: &str = r#""parameters":{"binary_data_size":8}"#;
+
+    #[test]
+    fn tensors_behind_the_json_come_in_the_order_of_the_inputs() {
+        let bytes: Vec<u8> = (0..16).collect();
+        let both = decoded(&inputs(BEHIND, BEHIND), "LENGTH", &bytes).unwrap();
+        assert_eq!(both.concat(), bytes);
+        let one = decoded(&inputs(r#""data":[0,1]"#, BEHIND), "LENGTH", &bytes[..8]).unwrap();
+        assert_eq!(one, [vec![0, 0, 0, 0, 0, 0, 0x80, 0x3f], bytes[..8].to_vec()]);
+        let none = decoded(&inputs(r#""data":[0,1]"#, r#""data":[0,1]"#), "LENGTH", &[]);
+        assert!(none.is_ok());
+    }
+
+    #[test]
+    fn sizes_that_lie_are_refused() {
+        let both = inputs(BEHIND, BEHIND);
+        let lie = |size: &str| inputs(BEHIND, &BEHIND.replace('8', size));
+        for (json, header, behind, message) in [
+            (
+                &both,
+                "LENGTH",
+                15,
+                r#"input "b": binary_data_size is 8, but only 7 bytes are left behind the JSON"#,
+            ),
+            (
+                &both,
+                "LENGTH",
+                17,
+                "the body has 1 bytes behind the JSON that no input's binary_data_size claims",
+            ),
+            (
+                &lie("12"),
+                "LENGTH",
+                20,
+                r#"input "b": binary_data_size is 12, but its shape and datatype take 8 bytes"#,
+            ),
+            (
+                &lie("18446744073709551615"),
+                "LENGTH",
+                16,
+                r#"input "b": binary_data_size is 18446744073709551615, but its shape and datatype take 8 bytes"#,
+            ),
+            (
+                &both,
+                "1000",
+                16,
+                r#"Inference-Header-Content-Length: expected the bytes of the JSON, at most the 186 of the body, got "1000""#,
+            ),
+            (
+                &both,
+                "-1",
+                16,
+                r#"Inference-Header-Content-Length: expected the bytes of the JSON, at most the 186 of the body, got "-1""#,
+            ),
+            (&both, "0", 16, "the body: EOF while parsing a value at line 1 column 0"),
+        ] {
+            assert_eq!(decoded(json, header, &vec![0; behind]).unwrap_err(), message);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_behind_the_json_panics(
+            a: u64,
+            header in "[0-9]{0,20}|LENGTH|.*",
+            behind in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+        ) {
+            let size = BEHIND.replace('8', &a.to_string());
+            let _ = decoded(&inputs(BEHIND, &size), &header, &behind);
+        }
+    }
+}
