@@ -19,6 +19,7 @@ use crate::route::Pattern;
 use crate::spin_headers::{Client, Origin};
 
 /// The host's own paths.
+pub const SERVER: &str = "/v2";
 pub const LIVE: &str = "/v2/health/live";
 pub const READY: &str = "/v2/health/ready";
 /// The beginning of those that are Spin's.
@@ -38,6 +39,14 @@ pub enum Via {
     /// By the id of a component.
     Component(String),
 }
+
+/// What the server is, as the Open Inference Protocol asks at `/v2`. The extensions are those of
+/// `model-sdk`'s components.
+const METADATA: &str = concat!(
+    r#"{"name":"spinfer","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","extensions":["binary_tensor_data"]}"#
+);
 
 /// Answers one request of `client`. Never fails: a failure is an answer too.
 pub async fn handle<B>(host: &Host, client: Client, request: Request<B>) -> Response<Body>
@@ -151,14 +160,15 @@ fn is_internal(host: &str) -> bool {
     name[start..].eq_ignore_ascii_case(INTERNAL.as_bytes())
 }
 
-/// The host's own paths, before any route: `/v2/health/live` and `/v2/health/ready`, as the Open
-/// Inference Protocol has them, and `/.well-known/spin/health` and `/.well-known/spin/info`, as Spin
-/// has them.
+/// The host's own paths, before any route: `/v2`, `/v2/health/live` and `/v2/health/ready`, as the
+/// Open Inference Protocol has them, and `/.well-known/spin/health` and `/.well-known/spin/info`, as
+/// Spin has them.
 fn own<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Failure>> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
     let path = request.uri().path();
     let answer = match path {
+        SERVER => Ok((JSON, METADATA.to_owned())),
         LIVE => Ok((JSON, "{\"live\":true}".to_owned())),
         READY => host.ready().map(|()| (JSON, "{\"ready\":true}".to_owned())),
         _ => match path.strip_prefix(WELL_KNOWN)? {

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::{Problems, listed};
 use crate::body::Body;
 use crate::manifest::{HttpTrigger, Manifest, Private, StaticResponse, TextOr};
-use crate::request::{LIVE, READY, WELL_KNOWN};
+use crate::request::{LIVE, READY, SERVER, WELL_KNOWN};
 use crate::route::{Pattern, Router};
 
 /// A path that clients may ask for.
@@ -161,7 +161,7 @@ fn pattern(key: &str, trigger: &HttpTrigger, problems: &mut Problems) -> Option<
     match &trigger.route {
         Some(TextOr::Text(route)) => match Pattern::parse(route) {
             Ok(pattern)
-                if [LIVE, READY].contains(&pattern.to_string().as_str())
+                if [SERVER, LIVE, READY].contains(&pattern.to_string().as_str())
                     || pattern.is_under(WELL_KNOWN) =>
             {
                 problems.add(key, "this path is the host's own; choose another");
