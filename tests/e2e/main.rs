@@ -17,4 +17,5 @@ mod manifests; // golden files: what is taken, and what is said of the rest
 mod nn; // wasi:nn: every type, every error, every grant
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod protocol_binary; // tensors as bytes behind the JSON
+mod protocol_mlflow; // tables in, classes out
 mod soak; // nothing grows: memory, descriptors, threads

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::operation::{self, Operation, Target};
 use crate::request::{Request, Response};
-use crate::{Model, infer, metadata, predict};
+use crate::{Model, infer, invocations, metadata, predict};
 
 pub(crate) fn answer<M: Model>(request: &Request) -> Response {
     respond::<M>(request, || graph::load(M::NAME)).unwrap_or_else(Error::into_response)
@@ -38,6 +38,9 @@ fn respond<M: Model>(
         Operation::Ready => metadata::ready(M::NAME),
         Operation::Infer => infer::infer(&graph, request),
         Operation::Predict => predict::predict(&graph, &request.body, M::predict),
+        Operation::Invocations => invocations::invoke(&graph, request, M::predict),
+        Operation::Ping => Ok(metadata::ping()),
+        Operation::Version => Ok(metadata::version()),
     }
 }
 
@@ -133,6 +136,26 @@ mod tests {
                 PREDICT,
                 r#"{"model":"iris-classifier","version":"1","prediction":1.0}"#,
             ),
+            (
+                Method::Post,
+                "/v1/models/iris-classifier:predict",
+                r#"{"instances":[[1,2,3,4],[5,6,7,8]]}"#,
+                r#"{"model":"iris-classifier","version":"1","predictions":[{"prediction":1.0},{"prediction":5.0}]}"#,
+            ),
+            (
+                Method::Get,
+                "/v1/models/iris-classifier",
+                "",
+                r#"{"name":"iris-classifier","ready":true}"#,
+            ),
+            (
+                Method::Post,
+                "/invocations",
+                r#"{"inputs":[[1,2,3,4],[5,6,7,8]]}"#,
+                r#"{"predictions":[1.0,5.0]}"#,
+            ),
+            (Method::Get, "/ping", "", "\n"),
+            (Method::Get, "/v2/models/iris-classifier/health", "", "\n"),
         ] {
             let (status, body) = loaded(method, path, body);
             assert_eq!(status, 200, "{path}: {body}");
@@ -147,6 +170,8 @@ mod tests {
             (Method::Get, "/v2/models/iris-classifier/explain", 404),
             (Method::Get, "/v2/models/wine/ready", 404),
             (Method::Get, "/predict", 405),
+            (Method::Get, "/invocations", 405),
+            (Method::Post, "/ping", 405),
             (Method::Head, "/v2/models/iris-classifier/infer", 405),
             (Method::Post, "/v2/models/iris-classifier", 405),
             (Method::Other, "/v2/models/iris-classifier/ready", 405),

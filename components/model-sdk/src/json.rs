@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::error::Error;
 
@@ -22,6 +23,14 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Err
         Error::invalid(format!("the body: {error}{hint}"))
     })?;
     Ok(decoded)
+}
+
+/// Decodes a part of a body that was checked before, `what` in messages.
+pub(crate) fn decode_part<'de, T: Deserialize<'de>>(
+    what: &dyn fmt::Display,
+    json: &'de RawValue,
+) -> Result<T, Error> {
+    serde_json::from_str(json.get()).map_err(|error| Error::invalid(format!("{what}: {error}")))
 }
 
 pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -48,5 +57,32 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
         }
 
         deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+/// The entries of an object, in the order sent.
+pub(crate) struct Entries<'a>(pub(crate) Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(entries)
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor).map(Entries)
     }
 }

@@ -31,6 +31,7 @@
 //!             predict               {"features": [...]} or {"instances": [[...], ...]}: rows
 //!                                     -> Model::predict -> {"prediction", ...}
 //!             infer                 Open Inference Protocol: tensors -> graph -> tensors
+//!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
 //!             metadata              what the model is, and whether it is ready
 //!           error                   what went wrong -> status and {"error": "..."}
 //! ```
@@ -48,6 +49,7 @@ mod request;
 mod operation;
 
 mod infer;
+mod invocations;
 mod metadata;
 mod predict;
 

@@ -1,4 +1,4 @@
-//! What a model is, and whether it can serve, as the Open Inference Protocol asks.
+//! What a model is, and whether it can serve, as the Open Inference Protocol and MLflow ask.
 
 use serde::Serialize;
 
@@ -46,4 +46,14 @@ pub(crate) fn ready(name: &str) -> Result<Response, Error> {
 pub(crate) fn not_ready(name: &str, error: &Error) -> Result<Response, Error> {
     let body = json::encode(&Readiness { name, ready: false, error: Some(error.to_string()) })?;
     Ok(Response::json(error.status(), body))
+}
+
+/// MLflow's `ping`: its whole answer is that there is one.
+pub(crate) fn ping() -> Response {
+    Response::json(200, b"\n".to_vec())
+}
+
+/// Of this library, where MLflow's server gives its own.
+pub(crate) fn version() -> Response {
+    Response::new(200, "text/plain", env!("CARGO_PKG_VERSION").into())
 }

@@ -23,23 +23,42 @@ pub(crate) enum Operation {
     /// `POST /v2/models/<model>[/versions/<version>]/infer`
     Infer,
     /// `POST /v2/models/<model>[/versions/<version>]/predict`, or `POST <any prefix>/predict`, as a
-    /// route may be named otherwise.
+    /// route may be named otherwise; KServe's `POST /v1/models/<model>:predict`.
     Predict,
+    /// MLflow's, with the same prefixes: `POST .../invocations`.
+    Invocations,
+    /// `GET .../ping` or `GET .../health`
+    Ping,
+    /// `GET .../version`
+    Version,
 }
 
 const MODELS: &str = "/v2/models/";
+const MODELS_V1: &str = "/v1/models/";
 
 impl<'a> Target<'a> {
     /// `None`: no operation has this path.
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
-        match path.strip_prefix(MODELS) {
-            Some(rest) => Self::parse_model(rest.split('/')),
-            None => path.ends_with("/predict").then_some(Self {
-                operation: Operation::Predict,
-                model: None,
-                version: None,
-            }),
+        if let Some(rest) = path.strip_prefix(MODELS) {
+            return Self::parse_model(rest.split('/'));
         }
+        if let Some(model) = path.strip_prefix(MODELS_V1)
+            && !model.contains('/')
+        {
+            return Self::parse_v1(model);
+        }
+        let (_, operation) = path.rsplit_once('/')?;
+        let operation = Operation::of_any_prefix(operation)?;
+        Some(Self { operation, model: None, version: None })
+    }
+
+    /// `<model>[:predict]`
+    fn parse_v1(segment: &'a str) -> Option<Self> {
+        let (model, operation) = match segment.strip_suffix(":predict") {
+            Some(model) => (model, Operation::Predict),
+            None => (segment, Operation::Ready),
+        };
+        (!model.is_empty()).then(|| Self { operation, model: Some(decode(model)), version: None })
     }
 
     /// `<model>[/versions/<version>][/<operation>]`
@@ -55,8 +74,7 @@ impl<'a> Target<'a> {
             None => Operation::Metadata,
             Some("ready") => Operation::Ready,
             Some("infer") => Operation::Infer,
-            Some("predict") => Operation::Predict,
-            Some(_) => return None,
+            Some(operation) => Operation::of_any_prefix(operation)?,
         };
         segments.next().is_none().then_some(Self { operation, model: Some(model), version })
     }
@@ -81,12 +99,27 @@ impl<'a> Target<'a> {
 }
 
 impl Operation {
+    /// What is also answered elsewhere than under `/v2/models/`.
+    fn of_any_prefix(segment: &str) -> Option<Self> {
+        match segment {
+            "predict" => Some(Self::Predict),
+            "invocations" => Some(Self::Invocations),
+            "ping" | "health" => Some(Self::Ping),
+            "version" => Some(Self::Version),
+            _ => None,
+        }
+    }
+
     pub(crate) fn check_method(self, method: Method) -> Result<(), Error> {
-        match (self, method) {
-            (Self::Metadata | Self::Ready, Method::Get | Method::Head)
-            | (Self::Infer | Self::Predict, Method::Post) => Ok(()),
-            (Self::Metadata | Self::Ready, _) => Err(Error::method_not_allowed("GET, HEAD")),
-            (Self::Infer | Self::Predict, _) => Err(Error::method_not_allowed("POST")),
+        match self {
+            Self::Infer | Self::Predict | Self::Invocations => match method {
+                Method::Post => Ok(()),
+                _ => Err(Error::method_not_allowed("POST")),
+            },
+            Self::Metadata | Self::Ready | Self::Ping | Self::Version => match method {
+                Method::Get | Method::Head => Ok(()),
+                _ => Err(Error::method_not_allowed("GET, HEAD")),
+            },
         }
     }
 }
@@ -94,7 +127,7 @@ impl Operation {
 pub(crate) fn unknown_path(path: &str, name: &str) -> Error {
     Error::not_found(format!(
         "nothing at {path:?}: this component answers GET {MODELS}{name}, GET {MODELS}{name}/ready, \
-         POST {MODELS}{name}/infer and POST {MODELS}{name}/predict"
+         POST {MODELS}{name}/infer, /predict and /invocations"
     ))
 }
 
@@ -152,6 +185,14 @@ mod tests {
             ("/v2/models/%ff", (Operation::Metadata, some("%ff"), None)),
             ("/iris/predict", (Operation::Predict, None, None)),
             ("/predict", (Operation::Predict, None, None)),
+            ("/v1/models/m", (Operation::Ready, some("m"), None)),
+            ("/v1/models/a%20b:predict", (Operation::Predict, some("a b"), None)),
+            ("/v1/models/m/predict", (Operation::Predict, None, None)),
+            ("/invocations", (Operation::Invocations, None, None)),
+            ("/v2/models/m/versions/2/invocations", (Operation::Invocations, some("m"), some("2"))),
+            ("/iris/ping", (Operation::Ping, None, None)),
+            ("/v2/models/m/health", (Operation::Ping, some("m"), None)),
+            ("/version", (Operation::Version, None, None)),
         ] {
             assert_eq!(parsed(path), Some(expected), "{path}");
         }
@@ -176,6 +217,9 @@ mod tests {
             "/iris/infer",
             "/predictions",
             "predict",
+            "/v1/models/",
+            "/v1/models/:predict",
+            "/iris/invocations/",
         ] {
             assert_eq!(parsed(path), None, "{path}");
         }

@@ -1,6 +1,7 @@
 //! The short form: `{"features": [5.1, 3.5, 1.4, 0.2]}` -> `{"prediction": "setosa", ...}`, and the
 //! same of many rows: `{"instances": [[5.1, 3.5, 1.4, 0.2], ...]}` -> `{"predictions": [...]}`, as
-//! in TensorFlow Serving's row format and KServe's protocol of version 1.
+//! in TensorFlow Serving's row format and KServe's protocol of version 1; there too a row may be an
+//! object with a number for each feature's name.
 
 use std::borrow::Cow;
 
@@ -53,12 +54,13 @@ pub(crate) fn predict(graph: &Graph, body: &[u8], predict: Predict) -> Result<Re
         (Some(features), None) => {
             let mut reader = Reader::new(signature, features.get().len());
             reader.array(&"features", features)?;
-            let prediction = predict_rows(graph, reader.rows(), predict)?;
+            let prediction = predict_rows(graph, reader.rows("features")?, predict)?;
             json::encode(&Body { signature, id, answers: Answers::One(&prediction) })
         }
         (None, Some(instances)) => {
-            let reader = Reader::new(signature, body.len()).arrays("instances", &instances)?;
-            let predictions = predict_all(graph, reader.rows(), predict)?;
+            let mut reader = Reader::new(signature, body.len());
+            reader.each("instances", &instances)?;
+            let predictions = predict_all(graph, reader.rows("instances")?, predict)?;
             json::encode(&Body { signature, id, answers: Answers::Many(&predictions) })
         }
         _ => Err(Error::invalid(
@@ -157,14 +159,22 @@ pub(crate) enum Answer<'a> {
 
 impl Answer<'_> {
     fn write<M: SerializeMap>(self, object: &mut M) -> Result<(), M::Error> {
-        match self {
-            Self::Number(number) => object.serialize_entry("prediction", &finite(number)?),
-            Self::Class { index, labels, probabilities } => {
-                let probability = f32::from_le_bytes(probabilities[index]);
-                object.serialize_entry("prediction", &labels[index])?;
-                object.serialize_entry("probability", &finite(probability)?)?;
-                object.serialize_entry("probabilities", &Probabilities { labels, probabilities })
-            }
+        object.serialize_entry("prediction", &self)?;
+        if let Self::Class { index, labels, probabilities } = self {
+            let probability = f32::from_le_bytes(probabilities[index]);
+            object.serialize_entry("probability", &finite(probability)?)?;
+            object.serialize_entry("probabilities", &Probabilities { labels, probabilities })?;
+        }
+        Ok(())
+    }
+}
+
+/// The class or the number alone.
+impl Serialize for Answer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Class { index, labels, .. } => serializer.serialize_str(&labels[index]),
+            Self::Number(number) => serializer.serialize_f32(finite(number)?),
         }
     }
 }
@@ -491,8 +501,9 @@ mod tests {
             let json: &RawValue = serde_json::from_str(&json).unwrap();
             if features.iter().all(|feature| feature.is_finite()) {
                 let signature = iris();
-                let reader = Reader::new(&signature, 0).arrays("instances", &[json, json]).unwrap();
-                let rows = reader.rows();
+                let mut reader = Reader::new(&signature, 0);
+                reader.each("instances", &[json, json]).unwrap();
+                let rows = reader.rows("instances").unwrap();
                 proptest::prop_assert_eq!(rows.count, 2);
                 proptest::prop_assert_eq!(&rows.features[..4], &features);
                 proptest::prop_assert_eq!(&rows.features[4..], &features);

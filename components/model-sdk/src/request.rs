@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use crate::infer;
 
 /// The request headers a protocol reads, in lower case; the doors bring these and no others.
-pub(crate) const NEEDED_HEADERS: &[&str] = &[infer::HEADER];
+pub(crate) const NEEDED_HEADERS: &[&str] = &[CONTENT_TYPE, infer::HEADER];
+
+pub(crate) const CONTENT_TYPE: &str = "content-type";
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -54,7 +56,7 @@ impl Response {
     }
 
     pub(crate) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, headers: vec![("content-type", content_type.into())], body }
+        Self { status, headers: vec![(CONTENT_TYPE, content_type.into())], body }
     }
 
     pub(crate) fn with_header(

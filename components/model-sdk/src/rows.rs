@@ -1,10 +1,11 @@
-//! Rows of features: what a model predicts from, and how they are read from JSON.
+//! Rows of features: what a model predicts from, and how they are read, by position or by name.
 
 use std::fmt;
 
 use serde_json::value::RawValue;
 
 use crate::error::Error;
+use crate::json::{self, Entries};
 use crate::numbers;
 use crate::signature::Signature;
 use crate::tensor::{Datatype, Tensor, parse_f32};
@@ -35,7 +36,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rows as they are read.
+/// Rows as they are read. `what`, in its methods, is what is read, for messages.
 pub(crate) struct Reader<'a> {
     signature: &'a Signature,
     /// Of one row. Where the signature leaves it open, the first row settles it.
@@ -43,6 +44,9 @@ pub(crate) struct Reader<'a> {
     features: Vec<f32>,
     count: u32,
 }
+
+/// The features that columns stand for, by position; `None` for one that the model does not have.
+pub(crate) type Columns = Vec<Option<usize>>;
 
 impl<'a> Reader<'a> {
     /// `most`: what the rows read will have together at the most.
@@ -52,38 +56,114 @@ impl<'a> Reader<'a> {
         Self { signature, width, features, count: 0 }
     }
 
-    /// Reads a row from an array of numbers; `what` is the array in messages.
+    /// All that was read: at least one row.
+    pub(crate) fn rows(&self, what: &str) -> Result<Rows<'_>, Error> {
+        if self.count == 0 {
+            return Err(Error::invalid(format!("{what}: expected at least one row, got none")));
+        }
+        Ok(Rows { count: self.count, features: &self.features })
+    }
+
+    /// Reads a row from an array of numbers.
     pub(crate) fn array(&mut self, what: &dyn fmt::Display, json: &RawValue) -> Result<(), Error> {
         let count = numbers::read(what, json, &self.signature.row, |number| {
             self.features.push(parse_f32(number).ok_or("is out of range for FP32")?);
             Ok(())
         })
         .map_err(Error::invalid)?;
-        let width = *self.width.get_or_insert(count);
+        self.end(what, count, "numbers")
+    }
+
+    /// Reads rows, each an array of numbers, or an object with a number for each feature's name.
+    pub(crate) fn each(&mut self, what: &str, rows: &[&RawValue]) -> Result<(), Error> {
+        let mut names: Vec<String> = Vec::new();
+        let mut columns = Columns::new();
+        for (index, row) in rows.iter().enumerate() {
+            let what = format_args!("{what}[{index}]");
+            if !row.get().starts_with('{') {
+                self.array(&what, row)?;
+                continue;
+            }
+            let Entries(entries) = json::decode_part(&what, row)?;
+            // Mostly all rows have the same.
+            if index == 0 || !entries.iter().map(|(name, _)| name).eq(&names) {
+                names = entries.iter().map(|(name, _)| name.clone()).collect();
+                columns = self.columns(&what, &names)?;
+            }
+            let cells = entries.iter().map(|(_, value)| value.get());
+            self.cells(&what, &columns, cells)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the feature of each column by its name; or by its position, where the features of the
+    /// model have no names.
+    pub(crate) fn columns(
+        &self,
+        what: &dyn fmt::Display,
+        names: &[String],
+    ) -> Result<Columns, Error> {
+        let fields = self.signature.fields();
+        if fields.is_empty() {
+            return Ok((0..names.len()).map(Some).collect());
+        }
+        let columns: Columns =
+            names.iter().map(|name| fields.iter().position(|field| field == name)).collect();
+        for (position, field) in fields.iter().enumerate() {
+            let times = columns.iter().filter(|column| **column == Some(position)).count();
+            if times != 1 {
+                let problem = if times == 0 { "is missing" } else { "stands twice" };
+                return Err(Error::invalid(format!(
+                    "{what}: {field:?} {problem}; expected {}",
+                    fields.join(", ")
+                )));
+            }
+        }
+        Ok(columns)
+    }
+
+    /// Reads a row of which each cell stands in one of `columns`.
+    pub(crate) fn cells<'c>(
+        &mut self,
+        what: &dyn fmt::Display,
+        columns: &[Option<usize>],
+        cells: impl ExactSizeIterator<Item = &'c str>,
+    ) -> Result<(), Error> {
+        if cells.len() != columns.len() {
+            return Err(Error::invalid(format!(
+                "{what}: expected {} values, one for each column, got {}",
+                columns.len(),
+                cells.len()
+            )));
+        }
+        let start = self.features.len();
+        let width = columns.iter().flatten().count();
+        self.features.resize(start + width, 0.0);
+        for (index, (column, cell)) in columns.iter().zip(cells).enumerate() {
+            let Some(position) = *column else { continue };
+            self.features[start + position] = parse_f32(cell.trim()).ok_or_else(|| {
+                let fields = self.signature.fields();
+                let field = fields.get(position).copied().unwrap_or("column");
+                Error::invalid(format!(
+                    "{what}[{index}] ({field}): expected a finite number of FP32, got {cell}"
+                ))
+            })?;
+        }
+        self.end(what, width, "columns")
+    }
+
+    /// Counts a row that has `count` numbers.
+    fn end(&mut self, what: &dyn fmt::Display, count: usize, of: &str) -> Result<(), Error> {
+        let width = *self.width.get_or_insert(count.max(1));
         if count != width {
             let fields = self.signature.fields();
             let named =
                 if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
             return Err(Error::invalid(format!(
-                "{what}: expected {width} numbers{named}, got {count}"
+                "{what}: expected {width} {of}{named}, got {count}"
             )));
         }
         self.count += 1;
         Ok(())
-    }
-
-    /// Reads `rows`, at least one; `what` is their array in messages.
-    pub(crate) fn arrays(mut self, what: &str, rows: &[&RawValue]) -> Result<Self, Error> {
-        for (index, row) in rows.iter().enumerate() {
-            self.array(&format_args!("{what}[{index}]"), row)?;
-        }
-        if self.count == 0 {
-            return Err(Error::invalid(format!("{what}: expected at least one row, got none")));
-        }
-        Ok(self)
-    }
-
-    pub(crate) fn rows(&self) -> Rows<'_> {
-        Rows { count: self.count, features: &self.features }
     }
 }

@@ -77,7 +77,7 @@ impl Serialize for Outputs<'_> {
             name: &tensor.name,
             datatype: tensor.datatype,
             shape: &tensor.dimensions,
-            parameters: binary.then(|| Parameters { binary_data_size: tensor.data.len() }),
+            parameters: binary.then_some(Parameters { binary_data_size: tensor.data.len() }),
             data: (!binary).then_some(Data(tensor)),
         }))
     }

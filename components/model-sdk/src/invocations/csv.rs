@@ -1,0 +1,63 @@
+//! CSV as pandas writes it: a line of column names, then a line for each row.
+
+use csv_core::ReadFieldResult;
+
+use crate::error::Error;
+use crate::rows::Reader;
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+pub(super) fn read(reader: &mut Reader<'_>, body: &[u8]) -> Result<(), Error> {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let mut lines =
+        Lines { csv: csv_core::Reader::new(), rest: text, buffer: vec![0; text.len() + 1] };
+    let Some(names) = lines.next()? else {
+        return Err(Error::invalid("CSV: expected a line of column names, got nothing"));
+    };
+    let names: Vec<_> = names.iter().map(|name| name.trim().to_owned()).collect();
+    let columns = reader.columns(&"CSV: the first line", &names)?;
+    let mut row = 0;
+    while let Some(cells) = lines.next()? {
+        row += 1;
+        reader.cells(&format_args!("CSV row {row}"), &columns, cells.iter().map(String::as_str))?;
+    }
+    Ok(())
+}
+
+struct Lines<'a> {
+    csv: csv_core::Reader,
+    rest: &'a [u8],
+    /// Longer than the text, and so than any field.
+    buffer: Vec<u8>,
+}
+
+impl Lines<'_> {
+    /// The fields of the next line that is not empty; `None` at the end.
+    fn next(&mut self) -> Result<Option<Vec<String>>, Error> {
+        let mut fields = Vec::new();
+        let mut length = 0;
+        loop {
+            let (result, read, written) =
+                self.csv.read_field(self.rest, &mut self.buffer[length..]);
+            self.rest = &self.rest[read..];
+            length += written;
+            match result {
+                // What comes next is the end: all of the text was given.
+                ReadFieldResult::InputEmpty => {}
+                ReadFieldResult::OutputFull => {
+                    return Err(Error::internal("CSV: a field is longer than the text"));
+                }
+                ReadFieldResult::Field { record_end } => {
+                    let field = str::from_utf8(&self.buffer[..length])
+                        .map_err(|_| Error::invalid("CSV: expected UTF-8"))?;
+                    fields.push(field.to_owned());
+                    length = 0;
+                    if record_end {
+                        return Ok(Some(fields));
+                    }
+                }
+                ReadFieldResult::End => return Ok(None),
+            }
+        }
+    }
+}

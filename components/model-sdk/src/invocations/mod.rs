@@ -1,0 +1,430 @@
+//! MLflow's scoring protocol: a table in, as JSON or CSV, and `{"predictions": [...]}` out, a class or
+//! a number for each row, as `mlflow models serve` answers for a scikit-learn model.
+//! <https://mlflow.org/docs/latest/deployment/deploy-model-locally/#json-input>
+
+mod csv;
+
+use serde::ser::{Error as _, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::Error;
+use crate::graph::Graph;
+use crate::json::{self, Entries, Object};
+use crate::predict::{Predict, Prediction, predict_all};
+use crate::request::{CONTENT_TYPE, Request, Response};
+use crate::rows::Reader;
+
+/// What a table may be called. `params` and other keys are for models that have such.
+#[derive(Deserialize)]
+struct Tables<'a> {
+    #[serde(borrow, default)]
+    dataframe_split: Option<Object<Split<'a>>>,
+    #[serde(borrow, default)]
+    dataframe_records: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    instances: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    inputs: Option<&'a RawValue>,
+}
+
+/// pandas' orientation `split`; its `index` says nothing to a model.
+#[derive(Deserialize)]
+struct Split<'a> {
+    #[serde(borrow, default)]
+    columns: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    data: Vec<&'a RawValue>,
+}
+
+pub(crate) fn invoke(
+    graph: &Graph,
+    request: &Request,
+    predict: Predict,
+) -> Result<Response, Error> {
+    let mut reader = Reader::new(graph.signature(), request.body.len());
+    let table = if is_csv(request)? {
+        csv::read(&mut reader, &request.body)?;
+        "CSV"
+    } else {
+        read_json(&mut reader, graph, &request.body)?
+    };
+    let predictions = predict_all(graph, reader.rows(table)?, predict)?;
+    let labels = &graph.signature().labels;
+    let predictions = Answers { labels, predictions: &predictions };
+    Ok(Response::json(200, json::encode(&Body { predictions })?))
+}
+
+/// By the media type. A body of none, or of what `curl --data` calls it, is taken for JSON.
+fn is_csv(request: &Request) -> Result<bool, Error> {
+    let Some(value) = request.header(CONTENT_TYPE) else {
+        return Ok(false);
+    };
+    let media_type = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
+    if is("text/csv") {
+        Ok(true)
+    } else if is("application/json") || is("application/x-www-form-urlencoded") {
+        Ok(false)
+    } else {
+        Err(Error::unsupported_media_type(format!(
+            "content-type: expected application/json or text/csv, got {:?}",
+            String::from_utf8_lossy(media_type)
+        )))
+    }
+}
+
+/// Reads the table of the body; what it is called.
+fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'static str, Error> {
+    let Tables { dataframe_split, dataframe_records, instances, inputs } = json::decode(body)?;
+    match (dataframe_split, dataframe_records, instances, inputs) {
+        (Some(Object(split)), None, None, None) => {
+            read_split(reader, &split)?;
+            Ok("dataframe_split")
+        }
+        (None, Some(records), None, None) => {
+            reader.each("dataframe_records", &records)?;
+            Ok("dataframe_records")
+        }
+        (None, None, Some(instances), None) => {
+            reader.each("instances", &instances)?;
+            Ok("instances")
+        }
+        (None, None, None, Some(inputs)) => {
+            read_inputs(reader, graph, inputs)?;
+            Ok("inputs")
+        }
+        _ => Err(Error::invalid(
+            "the body: expected exactly one of \"dataframe_split\", \"dataframe_records\", \
+             \"instances\" and \"inputs\"",
+        )),
+    }
+}
+
+fn read_split(reader: &mut Reader<'_>, split: &Split<'_>) -> Result<(), Error> {
+    let Some(columns) = &split.columns else {
+        return reader.each("dataframe_split: data", &split.data);
+    };
+    // A data frame without names has numbers in their place.
+    let name = |json: &&RawValue| {
+        serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().to_owned())
+    };
+    let names: Vec<String> = columns.iter().map(name).collect();
+    let columns = reader.columns(&"dataframe_split: columns", &names)?;
+    for (index, row) in split.data.iter().enumerate() {
+        let what = format_args!("dataframe_split: data[{index}]");
+        let cells: Vec<&RawValue> = json::decode_part(&what, row)?;
+        reader.cells(&what, &columns, cells.iter().map(|cell| cell.get()))?;
+    }
+    Ok(())
+}
+
+/// An array of rows, or an object: of columns by name, or of all rows by the name of the only input.
+fn read_inputs(reader: &mut Reader<'_>, graph: &Graph, inputs: &RawValue) -> Result<(), Error> {
+    if !inputs.get().starts_with('{') {
+        let rows: Vec<&RawValue> = json::decode_part(&"inputs", inputs)?;
+        return reader.each("inputs", &rows);
+    }
+    let Entries(entries) = json::decode_part(&"inputs", inputs)?;
+    let mut names = Vec::with_capacity(entries.len());
+    let mut columns: Vec<Vec<&RawValue>> = Vec::with_capacity(entries.len());
+    for (name, values) in entries {
+        columns.push(json::decode_part(&format_args!("inputs: {name:?}"), values)?);
+        names.push(name);
+    }
+    if let ([name], [rows], [input]) = (&*names, &*columns, &*graph.signature().inputs)
+        && *name == input.name
+    {
+        return reader.each(&format!("inputs: {name}"), rows);
+    }
+    let features = reader.columns(&"inputs", &names)?;
+    let rows = columns.first().map_or(0, Vec::len);
+    if let Some(other) = columns.iter().position(|column| column.len() != rows) {
+        return Err(Error::invalid(format!(
+            "inputs: {:?} has {rows} values, but {:?} has {}",
+            names[0],
+            names[other],
+            columns[other].len()
+        )));
+    }
+    for row in 0..rows {
+        let what = format_args!("inputs: row {row}");
+        reader.cells(&what, &features, columns.iter().map(|column| column[row].get()))?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    predictions: Answers<'a>,
+}
+
+/// `["setosa", ...]`
+struct Answers<'a> {
+    labels: &'a [String],
+    predictions: &'a [Prediction],
+}
+
+impl Serialize for Answers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut answers = serializer.serialize_seq(None)?;
+        for answer in self.predictions.iter().flat_map(|some| some.answers(self.labels)) {
+            answers.serialize_element(&answer.map_err(S::Error::custom)?)?;
+        }
+        answers.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::tests::graph;
+    use crate::rows::Rows;
+    use crate::signature::Signature;
+    use crate::signature::tests::{IRIS, iris};
+    use crate::tensor::Tensor;
+
+    /// The sum of a row, each feature in a decimal place of its own.
+    fn places(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+        let place = |row: Rows<'_>| {
+            row.features.iter().fold(0.0, |number, feature| number * 10.0 + feature)
+        };
+        let numbers: Vec<f32> = rows.each().map(place).collect();
+        Ok(Prediction::Numbers(Tensor::f32("places", &[rows.count], &numbers)))
+    }
+
+    fn invoked(
+        signature: Signature,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<String, (u16, String)> {
+        let graph = graph(signature, |_| Ok(Vec::new()));
+        let mut request = Request::post("/invocations", body);
+        request.headers.push((CONTENT_TYPE, content_type.into()));
+        invoke(&graph, &request, places)
+            .map(|response| String::from_utf8(response.body).unwrap())
+            .map_err(|error| (error.status(), error.to_string()))
+    }
+
+    const JSON: &str = "application/json";
+    const CSV: &str = "text/csv";
+    const ANSWER: &str = r#"{"predictions":[1234.0,5678.0]}"#;
+
+    #[test]
+    fn every_table_is_read_by_name_or_by_position() {
+        for (content_type, body) in [
+            (JSON, r#"{"inputs": [[1, 2, 3, 4], [5, 6, 7, 8]], "params": {"a": null}}"#),
+            (JSON, r#"{"inputs": {"features": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#),
+            (
+                JSON,
+                r#"{"inputs": {"petal_width": [4, 8], "colour": ["a", null],
+                    "sepal_width": [2, 6], "sepal_length": [1, 5], "petal_length": [3, 7]}}"#,
+            ),
+            (JSON, r#"{"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}"#),
+            (
+                JSON,
+                r#"{"instances": [[1, 2, 3, 4],
+                    {"petal_width": 8, "sepal_width": 6, "sepal_length": 5, "petal_length": 7}]}"#,
+            ),
+            (
+                JSON,
+                r#"{"dataframe_records": [
+                    {"petal_width": 4, "sepal_width": 2, "sepal_length": 1, "petal_length": 3},
+                    {"sepal_length": 5, "sepal_width": 6, "petal_length": 7, "petal_width": 8, "colour": []}]}"#,
+            ),
+            (
+                "application/json; charset=utf-8",
+                r#"{"dataframe_split": {"index": [7, "a"],
+                    "columns": ["petal_width", "colour", "sepal_width", "sepal_length", "petal_length"],
+                    "data": [[4, "a", 2, 1, 3], [8, null, 6, 5, 7]]}}"#,
+            ),
+            (JSON, r#"{"dataframe_split": {"data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#),
+            (CSV, "petal_width,sepal_width,sepal_length,petal_length\n4,2,1,3\n8,6,5,7\n"),
+            (
+                "Text/CSV ; charset=utf-8",
+                "\u{feff},\"sepal_length\",sepal_width, petal_length,petal_width,colour\r\n\
+                 0,1,+2,3.0,\"4\",\"a, \"\"b\"\"\"\r\n\r\n1, 5,6e0,7.,8,",
+            ),
+        ] {
+            assert_eq!(
+                invoked(iris(), content_type, body.as_bytes()).as_deref(),
+                Ok(ANSWER),
+                "{body}"
+            );
+        }
+    }
+
+    /// Without names in model.toml, columns are in the model's order.
+    #[test]
+    fn a_model_without_feature_names_takes_columns_in_order() {
+        let (start, rest) = IRIS.split_at(IRIS.find("fields").unwrap());
+        let text = format!("{start}{}", &rest[rest.find('\n').unwrap()..]);
+        let signature = || Signature::parse(&text, "iris-classifier").unwrap();
+        for (content_type, body) in [
+            (
+                JSON,
+                r#"{"dataframe_split": {"columns": [0, 1, 2, 3], "data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
+            ),
+            (CSV, "a,b,c,d\n1,2,3,4\n5,6,7,8"),
+        ] {
+            assert_eq!(invoked(signature(), content_type, body.as_bytes()).as_deref(), Ok(ANSWER));
+        }
+        assert_eq!(
+            invoked(signature(), CSV, b"a,b,c\n1,2,3"),
+            Err((400, "CSV row 1: expected 4 columns, got 3".to_owned()))
+        );
+    }
+
+    #[test]
+    fn every_refusal_says_where_and_what_was_expected() {
+        const NAMES: &str = "sepal_length, sepal_width, petal_length, petal_width";
+        for (content_type, body, message) in [
+            (
+                JSON,
+                "{}",
+                r#"the body: expected exactly one of "dataframe_split", "dataframe_records", "instances" and "inputs""#.to_owned(),
+            ),
+            (
+                JSON,
+                r#"{"inputs": [[1, 2, 3, 4]], "instances": [[1, 2, 3, 4]]}"#,
+                r#"the body: expected exactly one of "dataframe_split", "dataframe_records", "instances" and "inputs""#.to_owned(),
+            ),
+            (
+                JSON,
+                "[[1, 2, 3, 4]]",
+                "the body: invalid type: sequence, expected an object at line 1 column 0".to_owned(),
+            ),
+            (JSON, r#"{"inputs": []}"#, "inputs: expected at least one row, got none".to_owned()),
+            (
+                JSON,
+                r#"{"inputs": 5}"#,
+                "inputs: invalid type: integer `5`, expected a sequence at line 1 column 1".to_owned(),
+            ),
+            (
+                JSON,
+                r#"{"inputs": [[1, 2, 3]]}"#,
+                format!("inputs[0]: expected 4 numbers ({NAMES}), got 3"),
+            ),
+            (
+                JSON,
+                r#"{"inputs": {"sepal_length": [1, 5], "sepal_width": [2], "petal_length": [3], "petal_width": [4]}}"#,
+                r#"inputs: "sepal_length" has 2 values, but "sepal_width" has 1"#.to_owned(),
+            ),
+            (
+                JSON,
+                r#"{"inputs": {"sepal_length": [1]}}"#,
+                format!(r#"inputs: "sepal_width" is missing; expected {NAMES}"#),
+            ),
+            (
+                JSON,
+                r#"{"dataframe_records": [{"sepal_length": 1, "sepal_width": 2, "petal_length": null, "petal_width": 4}]}"#,
+                "dataframe_records[0][2] (petal_length): expected a finite number of FP32, got null".to_owned(),
+            ),
+            (
+                JSON,
+                r#"{"dataframe_records": [{"sepal_length": 1, "sepal_length": 2}]}"#,
+                format!(r#"dataframe_records[0]: "sepal_length" stands twice; expected {NAMES}"#),
+            ),
+            (
+                JSON,
+                r#"{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}"#,
+                format!(r#"dataframe_split: columns: "sepal_length" is missing; expected {NAMES}"#),
+            ),
+            (
+                JSON,
+                r#"{"dataframe_split": {"columns": ["sepal_length", "sepal_width", "petal_length", "petal_width"], "data": [[1, 2, 3, 4], [1, 2, 3]]}}"#,
+                "dataframe_split: data[1]: expected 4 values, one for each column, got 3".to_owned(),
+            ),
+            (
+                JSON,
+                r#"{"dataframe_split": {"columns": []}}"#,
+                "the body: missing field `data` at line 1 column 35".to_owned(),
+            ),
+            (CSV, "", "CSV: expected a line of column names, got nothing".to_owned()),
+            (
+                CSV,
+                "5.1,3.5,1.4,0.2\n",
+                format!(r#"CSV: the first line: "sepal_length" is missing; expected {NAMES}"#),
+            ),
+            (
+                CSV,
+                "sepal_length,sepal_width,petal_length,petal_width\n",
+                "CSV: expected at least one row, got none".to_owned(),
+            ),
+            (
+                CSV,
+                "sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4\n1,2,3,nan\n",
+                "CSV row 2[3] (petal_width): expected a finite number of FP32, got nan".to_owned(),
+            ),
+            (
+                CSV,
+                "sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4,5\n",
+                "CSV row 1: expected 4 values, one for each column, got 5".to_owned(),
+            ),
+        ] {
+            assert_eq!(invoked(iris(), content_type, body.as_bytes()), Err((400, message)), "{body}");
+        }
+        assert_eq!(
+            invoked(iris(), "application/vnd.apache.parquet", b"PAR1"),
+            Err((
+                415,
+                r#"content-type: expected application/json or text/csv, got "application/vnd.apache.parquet""#.to_owned()
+            ))
+        );
+        assert_eq!(invoked(iris(), CSV, b"\xff"), Err((400, "CSV: expected UTF-8".to_owned())));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_panics(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            csv in r#"("|,|\n|\r|[-0-9.e]{1,4}|sepal_length|petal_width|é){0,24}"#,
+            json in r#"(\[|\]|,|1|-2e5|"x"|null|\{|\}|"sepal_length":|"features":| ){0,24}"#,
+            table in "dataframe_split|dataframe_records|instances|inputs",
+        ) {
+            let _ = invoked(iris(), CSV, &bytes);
+            let _ = invoked(iris(), JSON, &bytes);
+            let _ = invoked(iris(), CSV, csv.as_bytes());
+            let header = "sepal_length,sepal_width,petal_length,petal_width\n";
+            let _ = invoked(iris(), CSV, format!("{header}{csv}").as_bytes());
+            let _ = invoked(iris(), JSON, format!(r#"{{"{table}":{json}}}"#).as_bytes());
+            let split = format!(r#"{{"dataframe_split":{{"columns":["sepal_length"{json},"data":{json}}}}}"#);
+            let _ = invoked(iris(), JSON, split.as_bytes());
+        }
+
+        /// However a table is written, its rows are the same.
+        #[test]
+        fn every_format_reads_the_same(rows in proptest::collection::vec(proptest::prelude::any::<[f32; 4]>(), 1..5)) {
+            proptest::prop_assume!(rows.iter().flatten().all(|feature| feature.is_finite()));
+            let fields = ["sepal_length", "sepal_width", "petal_length", "petal_width"];
+            // In the order of these columns.
+            let order = [2, 0, 3, 1];
+            let names = order.map(|column| fields[column]);
+            let records: Vec<_> = rows.iter().map(|row| {
+                let entries = order.map(|column| format!(r#""{}":{:e}"#, fields[column], row[column]));
+                format!("{{{}}}", entries.join(","))
+            }).collect();
+            let lines: Vec<_> = rows.iter().map(|row| order.map(|c| format!("{:e}", row[c])).join(",")).collect();
+            let split = format!(r#"{{"columns":{names:?},"data":[[{}]]}}"#, lines.join("],["));
+            let flat: Vec<_> = rows.iter().map(|row| row.map(|f| format!("{f:e}")).join(",")).collect();
+            let signature = iris();
+            let expected: Vec<f32> = rows.iter().flatten().copied().collect();
+            for (is_csv, body) in [
+                (false, format!(r#"{{"dataframe_records":[{}]}}"#, records.join(","))),
+                (false, format!(r#"{{"dataframe_split":{split}}}"#)),
+                (false, format!(r#"{{"inputs":[[{}]]}}"#, flat.join("],["))),
+                (true, format!("{}\n{}", names.join(","), lines.join("\n"))),
+            ] {
+                let mut reader = Reader::new(&signature, 0);
+                if is_csv {
+                    csv::read(&mut reader, body.as_bytes()).unwrap();
+                } else {
+                    read_json(&mut reader, &graph(iris(), |_| Ok(Vec::new())), body.as_bytes()).unwrap();
+                }
+                let read = reader.rows("").unwrap();
+                proptest::prop_assert_eq!(read.count as usize, rows.len());
+                proptest::prop_assert_eq!(read.features, &expected);
+            }
+        }
+    }
+}
