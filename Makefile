@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test soak lint fmt bench models deny components rust target cc
+.PHONY: help up test soak lint fmt bench models deny components clients rust target cc
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -17,7 +17,7 @@ up: components ## build everything and serve the example application on 127.0.0.
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
-test: target cc ## build what the tests need, then run them all
+test: target cc clients ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -75,6 +75,16 @@ deny: rust ## licences, sources and bans of every dependency
 components: target cc ## build the example components
 	$(call say,"building the components")
 	cargo build --package iris-classifier --target $(GUEST_TARGET) --profile component --target-dir target/components
+
+# Installed again when the requirements change.
+clients: target/python/installed ## install the stock clients the tests run, from PyPI
+
+target/python/installed: tests/python/requirements.txt
+	$(call say,"installing the stock clients (a minute or two; 700 MB)")
+	@command -v python3 >/dev/null || { echo "Python is missing: apt-get install python3 python3-venv"; exit 1; }
+	python3 -m venv --clear target/python
+	target/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 # What has to be there. Each says what it does, or what to do.
 

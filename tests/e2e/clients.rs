@@ -1,0 +1,45 @@
+//! Stock clients from PyPI, unmodified: each a script of `tests/python` against the real binary. It
+//! fails with what the script says.
+
+use std::process::Command;
+
+use spinfer_tests::root;
+
+use super::protocol::iris;
+
+fn passes(script: &str) {
+    let python = root().join("target/python/bin/python");
+    assert!(
+        python.exists(),
+        "the clients are not installed at {}: run `make clients`, which needs the network once",
+        python.display()
+    );
+    let spinfer = iris();
+    let output = Command::new(python)
+        .arg(root().join("tests/python").join(script))
+        .arg(spinfer.address().to_string())
+        .output()
+        .expect("python starts");
+    assert!(
+        output.status.success(),
+        "{script}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn triton() {
+    passes("triton_client.py");
+}
+
+#[test]
+fn kserve() {
+    passes("kserve_client.py");
+}
+
+#[test]
+fn mlflow() {
+    passes("mlflow_client.py");
+}
