@@ -43,7 +43,7 @@ struct Request<'a> {
     #[serde(borrow, default)]
     features: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    instances: Option<Vec<&'a RawValue>>,
+    instances: Option<&'a RawValue>,
 }
 
 pub(crate) fn predict(graph: &Graph, body: &[u8], predict: Predict) -> Result<Response, Error> {
@@ -59,7 +59,7 @@ pub(crate) fn predict(graph: &Graph, body: &[u8], predict: Predict) -> Result<Re
         }
         (None, Some(instances)) => {
             let mut reader = Reader::new(signature, body.len());
-            reader.each("instances", &instances)?;
+            reader.each("instances", instances)?;
             let predictions = predict_all(graph, reader.rows("instances")?, predict)?;
             json::encode(&Body { signature, id, answers: Answers::Many(&predictions) })
         }
@@ -428,7 +428,7 @@ mod tests {
             (r#"{"instances": [1, 2, 3, 4]}"#, "instances[0]: expected an array of numbers, got 1"),
             (
                 r#"{"instances": {"features": [1, 2, 3, 4]}}"#,
-                "the body: invalid type: map, expected a sequence at line 1 column 14",
+                "instances: invalid type: map, expected a sequence at line 1 column 0",
             ),
             (
                 r#"{"instances": [[1, 2, 3, 4], [1, 2, 3]]}"#,
@@ -502,7 +502,8 @@ mod tests {
             if features.iter().all(|feature| feature.is_finite()) {
                 let signature = iris();
                 let mut reader = Reader::new(&signature, 0);
-                reader.each("instances", &[json, json]).unwrap();
+                let twice: Box<RawValue> = RawValue::from_string(format!("[{json},{json}]")).unwrap();
+                reader.each("instances", &twice).unwrap();
                 let rows = reader.rows("instances").unwrap();
                 proptest::prop_assert_eq!(rows.count, 2);
                 proptest::prop_assert_eq!(&rows.features[..4], &features);

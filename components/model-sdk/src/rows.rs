@@ -74,11 +74,13 @@ impl<'a> Reader<'a> {
         self.end(what, count, "numbers")
     }
 
-    /// Reads rows, each an array of numbers, or an object with a number for each feature's name.
-    pub(crate) fn each(&mut self, what: &str, rows: &[&RawValue]) -> Result<(), Error> {
+    /// Reads an array of rows, each an array of numbers, or an object with a number for each feature's
+    /// name.
+    pub(crate) fn each(&mut self, what: &str, rows: &RawValue) -> Result<(), Error> {
+        let rows: Vec<&RawValue> = json::decode_part(&what, rows)?;
         let mut names: Vec<String> = Vec::new();
         let mut columns = Columns::new();
-        for (index, row) in rows.iter().enumerate() {
+        for (index, row) in rows.into_iter().enumerate() {
             let what = format_args!("{what}[{index}]");
             if !row.get().starts_with('{') {
                 self.array(&what, row)?;

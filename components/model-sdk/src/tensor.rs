@@ -128,6 +128,19 @@ impl Datatype {
         }
     }
 
+    /// Reads the element that `bytes` are.
+    pub(crate) fn element(self, bytes: &[u8]) -> Element {
+        match self {
+            Self::F16 => Element::F32(f16::from_le_bytes(whole(bytes)).to_f32()),
+            Self::Bf16 => Element::F32(bf16::from_le_bytes(whole(bytes)).to_f32()),
+            Self::F32 => Element::F32(f32::from_le_bytes(whole(bytes))),
+            Self::F64 => Element::F64(f64::from_le_bytes(whole(bytes))),
+            Self::U8 => Element::I64(u8::from_le_bytes(whole(bytes)).into()),
+            Self::I32 => Element::I64(i32::from_le_bytes(whole(bytes)).into()),
+            Self::I64 => Element::I64(i64::from_le_bytes(whole(bytes))),
+        }
+    }
+
     /// Appends a number, as JSON writes it, as an element; or says why it cannot be one.
     pub(crate) fn push(self, number: &str, data: &mut Vec<u8>) -> Result<(), &'static str> {
         self.try_push(number, data).ok_or(match self {
@@ -153,12 +166,29 @@ impl Datatype {
                 let element = bf16::from_f64(parse_f64(number)?);
                 data.extend(element.is_finite().then(|| element.to_le_bytes())?);
             }
-            Self::U8 => data.push(number.parse().ok()?),
-            Self::I32 => data.extend(number.parse::<i32>().ok()?.to_le_bytes()),
-            Self::I64 => data.extend(number.parse::<i64>().ok()?.to_le_bytes()),
+            Self::U8 => data.push(u8::try_from(parse_i64(number)?).ok()?),
+            Self::I32 => data.extend(i32::try_from(parse_i64(number)?).ok()?.to_le_bytes()),
+            Self::I64 => data.extend(parse_i64(number)?.to_le_bytes()),
         }
         Some(())
     }
+}
+
+/// An element in the type that JSON writes it from.
+#[derive(Clone, Copy)]
+pub(crate) enum Element {
+    F32(f32),
+    F64(f64),
+    I64(i64),
+}
+
+/// All of `bytes`, which are as many.
+fn whole<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
+    bytes.first_chunk().copied().unwrap_or([0; SIZE])
+}
+
+fn parse_i64(number: &str) -> Option<i64> {
+    number.parse().ok()
 }
 
 /// The nearest FP32; `None` beyond its range, as infinity is no measurement.

@@ -2,7 +2,6 @@
 
 use std::iter;
 
-use half::{bf16, f16};
 use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 
@@ -11,7 +10,7 @@ use crate::error::Error;
 use crate::json;
 use crate::request::Response;
 use crate::signature::Signature;
-use crate::tensor::{Datatype, Tensor};
+use crate::tensor::{Datatype, Element, Tensor};
 
 /// `binary`: which outputs go behind the JSON, by position; beyond its end, none.
 pub(super) fn encode(
@@ -84,46 +83,24 @@ impl Serialize for Outputs<'_> {
 }
 
 impl Serialize for Data<'_> {
+    /// One loop for every datatype: seven of them would be 5 kB more, and no faster.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
-        match tensor.datatype {
-            Datatype::F16 => {
-                write(serializer, tensor, |bytes| finite(f16::from_le_bytes(bytes).to_f32()))
+        let size = tensor.datatype.size();
+        let mut list = serializer.serialize_seq(Some(tensor.data.len() / size))?;
+        for (index, element) in tensor.data.chunks_exact(size).enumerate() {
+            match tensor.datatype.element(element) {
+                Element::F32(element) if element.is_finite() => list.serialize_element(&element)?,
+                Element::F64(element) if element.is_finite() => list.serialize_element(&element)?,
+                Element::I64(element) => list.serialize_element(&element)?,
+                Element::F32(_) | Element::F64(_) => {
+                    return Err(S::Error::custom(format_args!(
+                        "output {:?}: element {index} is NaN or infinite, which JSON cannot carry",
+                        tensor.name
+                    )));
+                }
             }
-            Datatype::Bf16 => {
-                write(serializer, tensor, |bytes| finite(bf16::from_le_bytes(bytes).to_f32()))
-            }
-            Datatype::F32 => write(serializer, tensor, |bytes| finite(f32::from_le_bytes(bytes))),
-            Datatype::F64 => write(serializer, tensor, |bytes| {
-                Some(f64::from_le_bytes(bytes)).filter(|element| element.is_finite())
-            }),
-            Datatype::U8 => write(serializer, tensor, |bytes| Some(u8::from_le_bytes(bytes))),
-            Datatype::I32 => write(serializer, tensor, |bytes| Some(i32::from_le_bytes(bytes))),
-            Datatype::I64 => write(serializer, tensor, |bytes| Some(i64::from_le_bytes(bytes))),
         }
+        list.end()
     }
-}
-
-/// Writes the elements, of which `from_bytes` gives none that JSON cannot carry.
-fn write<S: Serializer, T: Serialize, const SIZE: usize>(
-    serializer: S,
-    tensor: &Tensor,
-    from_bytes: impl Fn([u8; SIZE]) -> Option<T>,
-) -> Result<S::Ok, S::Error> {
-    let (elements, _) = tensor.data.as_chunks();
-    let mut list = serializer.serialize_seq(Some(elements.len()))?;
-    for (index, &bytes) in elements.iter().enumerate() {
-        let element = from_bytes(bytes).ok_or_else(|| {
-            S::Error::custom(format_args!(
-                "output {:?}: element {index} is NaN or infinite, which JSON cannot carry",
-                tensor.name
-            ))
-        })?;
-        list.serialize_element(&element)?;
-    }
-    list.end()
-}
-
-fn finite(element: f32) -> Option<f32> {
-    element.is_finite().then_some(element)
 }

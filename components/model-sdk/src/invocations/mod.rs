@@ -19,11 +19,11 @@ use crate::rows::Reader;
 #[derive(Deserialize)]
 struct Tables<'a> {
     #[serde(borrow, default)]
-    dataframe_split: Option<Object<Split<'a>>>,
+    dataframe_split: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    dataframe_records: Option<Vec<&'a RawValue>>,
+    dataframe_records: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    instances: Option<Vec<&'a RawValue>>,
+    instances: Option<&'a RawValue>,
     #[serde(borrow, default)]
     inputs: Option<&'a RawValue>,
 }
@@ -32,9 +32,9 @@ struct Tables<'a> {
 #[derive(Deserialize)]
 struct Split<'a> {
     #[serde(borrow, default)]
-    columns: Option<Vec<&'a RawValue>>,
+    columns: Option<&'a RawValue>,
     #[serde(borrow)]
-    data: Vec<&'a RawValue>,
+    data: &'a RawValue,
 }
 
 pub(crate) fn invoke(
@@ -78,16 +78,16 @@ fn is_csv(request: &Request) -> Result<bool, Error> {
 fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'static str, Error> {
     let Tables { dataframe_split, dataframe_records, instances, inputs } = json::decode(body)?;
     match (dataframe_split, dataframe_records, instances, inputs) {
-        (Some(Object(split)), None, None, None) => {
-            read_split(reader, &split)?;
+        (Some(split), None, None, None) => {
+            read_split(reader, split)?;
             Ok("dataframe_split")
         }
         (None, Some(records), None, None) => {
-            reader.each("dataframe_records", &records)?;
+            reader.each("dataframe_records", records)?;
             Ok("dataframe_records")
         }
         (None, None, Some(instances), None) => {
-            reader.each("instances", &instances)?;
+            reader.each("instances", instances)?;
             Ok("instances")
         }
         (None, None, None, Some(inputs)) => {
@@ -101,17 +101,20 @@ fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'st
     }
 }
 
-fn read_split(reader: &mut Reader<'_>, split: &Split<'_>) -> Result<(), Error> {
-    let Some(columns) = &split.columns else {
-        return reader.each("dataframe_split: data", &split.data);
+fn read_split(reader: &mut Reader<'_>, split: &RawValue) -> Result<(), Error> {
+    let Object(Split { columns, data }) = json::decode_part(&"dataframe_split", split)?;
+    let Some(columns) = columns else {
+        return reader.each("dataframe_split: data", data);
     };
+    let what = "dataframe_split: columns";
+    let columns: Vec<&RawValue> = json::decode_part(&what, columns)?;
     // A data frame without names has numbers in their place.
-    let name = |json: &&RawValue| {
-        serde_json::from_str(json.get()).unwrap_or_else(|_| json.get().to_owned())
-    };
+    let name =
+        |json: &&RawValue| json::decode_part(&what, json).unwrap_or_else(|_| json.get().to_owned());
     let names: Vec<String> = columns.iter().map(name).collect();
-    let columns = reader.columns(&"dataframe_split: columns", &names)?;
-    for (index, row) in split.data.iter().enumerate() {
+    let columns = reader.columns(&what, &names)?;
+    let rows: Vec<&RawValue> = json::decode_part(&"dataframe_split: data", data)?;
+    for (index, row) in rows.into_iter().enumerate() {
         let what = format_args!("dataframe_split: data[{index}]");
         let cells: Vec<&RawValue> = json::decode_part(&what, row)?;
         reader.cells(&what, &columns, cells.iter().map(|cell| cell.get()))?;
@@ -122,20 +125,19 @@ fn read_split(reader: &mut Reader<'_>, split: &Split<'_>) -> Result<(), Error> {
 /// An array of rows, or an object: of columns by name, or of all rows by the name of the only input.
 fn read_inputs(reader: &mut Reader<'_>, graph: &Graph, inputs: &RawValue) -> Result<(), Error> {
     if !inputs.get().starts_with('{') {
-        let rows: Vec<&RawValue> = json::decode_part(&"inputs", inputs)?;
-        return reader.each("inputs", &rows);
+        return reader.each("inputs", inputs);
     }
     let Entries(entries) = json::decode_part(&"inputs", inputs)?;
+    if let ([(name, rows)], [input]) = (&*entries, &*graph.signature().inputs)
+        && *name == input.name
+    {
+        return reader.each(&format!("inputs: {name}"), rows);
+    }
     let mut names = Vec::with_capacity(entries.len());
     let mut columns: Vec<Vec<&RawValue>> = Vec::with_capacity(entries.len());
     for (name, values) in entries {
         columns.push(json::decode_part(&format_args!("inputs: {name:?}"), values)?);
         names.push(name);
-    }
-    if let ([name], [rows], [input]) = (&*names, &*columns, &*graph.signature().inputs)
-        && *name == input.name
-    {
-        return reader.each(&format!("inputs: {name}"), rows);
     }
     let features = reader.columns(&"inputs", &names)?;
     let rows = columns.first().map_or(0, Vec::len);
@@ -338,7 +340,7 @@ mod tests {
             (
                 JSON,
                 r#"{"dataframe_split": {"columns": []}}"#,
-                "the body: missing field `data` at line 1 column 35".to_owned(),
+                "dataframe_split: missing field `data` at line 1 column 15".to_owned(),
             ),
             (CSV, "", "CSV: expected a line of column names, got nothing".to_owned()),
             (

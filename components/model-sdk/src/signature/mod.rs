@@ -1,5 +1,6 @@
 //! `model.toml`: what a model version takes and gives.
 
+mod document;
 mod read;
 
 use std::fmt;

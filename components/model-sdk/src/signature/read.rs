@@ -1,19 +1,16 @@
 //! `model.toml` as text, read key by key. A derived decoder would take what serde and TOML can express
 //! between them into every component: 40 kB, for five keys.
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml_parser::decoder::ScalarKind;
 
+use super::document::{Document, Node, ROOT, Value};
 use super::{Shape, Signature, TensorSignature};
 use crate::tensor::Datatype;
 
 /// A problem is told with the line, and with the key where it has one.
 pub(super) fn read(text: &str) -> Result<Signature, String> {
-    let root = DeTable::parse(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        at(text, start, error.message())
-    })?;
-    let root = Table { text, path: String::new(), start: 0, entries: root.get_ref() };
+    let document = Document::parse(text).map_err(|(start, problem)| at(text, start, &problem))?;
+    let root = Table { document: &document, path: String::new(), position: ROOT };
     Ok(Signature {
         name: root.string("name")?,
         version: root.string("version")?,
@@ -24,39 +21,36 @@ pub(super) fn read(text: &str) -> Result<Signature, String> {
     })
 }
 
-type Value<'a> = Spanned<DeValue<'a>>;
-
 struct Table<'a> {
-    text: &'a str,
+    document: &'a Document<'a>,
     /// Before its keys in messages: `inputs[0].`
     path: String,
-    start: usize,
-    entries: &'a DeTable<'a>,
+    position: usize,
 }
 
 impl<'a> Table<'a> {
     fn string(&self, key: &str) -> Result<String, String> {
-        self.string_in(key, self.required(key)?)
+        self.string_in(key, self.document.node(self.required(key)?))
     }
 
     /// Empty if the key is absent.
     fn strings(&self, key: &str) -> Result<Vec<String>, String> {
-        let Some(value) = self.entries.get(key) else {
+        let Some(array) = self.document.get(self.position, key) else {
             return Ok(Vec::new());
         };
-        self.array(key, value, "an array of strings", Self::string_in)
+        self.array(key, array, "an array of strings", |_, item| self.string_in(key, item))
     }
 
     fn tensors(&self, key: &str) -> Result<Vec<TensorSignature>, String> {
         let expected = "an array of tables";
         let mut index = 0;
-        self.array(key, self.required(key)?, expected, |_, _, value| {
-            let DeValue::Table(entries) = value.get_ref() else {
-                return Err(self.unexpected(key, value, expected));
-            };
+        self.array(key, self.required(key)?, expected, |position, item| {
+            if !matches!(item.value, Value::Table) {
+                return Err(self.unexpected(key, item, expected));
+            }
             let path = format!("{}{key}[{index}].", self.path);
             index += 1;
-            Table { text: self.text, path, start: value.span().start, entries }.tensor()
+            Table { document: self.document, path, position }.tensor()
         })
     }
 
@@ -70,7 +64,7 @@ impl<'a> Table<'a> {
     }
 
     fn datatype(&self, key: &str) -> Result<Datatype, String> {
-        let value = self.required(key)?;
+        let value = self.document.node(self.required(key)?);
         let name = self.string_in(key, value)?;
         Datatype::named(&name).ok_or_else(|| {
             let names = Datatype::ALL.map(Datatype::name).join(", ");
@@ -80,43 +74,53 @@ impl<'a> Table<'a> {
 
     fn integers(&self, key: &str) -> Result<Vec<i64>, String> {
         let expected = "an array of integers of 64 bits";
-        self.array(key, self.required(key)?, expected, |_, _, value| {
-            let integer = value.get_ref().as_integer();
-            let integer = integer.and_then(|i| i64::from_str_radix(i.as_str(), i.radix()).ok());
-            integer.ok_or_else(|| self.unexpected(key, value, expected))
+        self.array(key, self.required(key)?, expected, |_, item| {
+            let integer = match &item.value {
+                Value::Scalar(ScalarKind::Integer(radix), digits) => {
+                    i64::from_str_radix(digits, radix.value()).ok()
+                }
+                _ => None,
+            };
+            integer.ok_or_else(|| self.unexpected(key, item, expected))
         })
     }
 
-    fn string_in(&self, key: &str, value: &Value<'_>) -> Result<String, String> {
-        let string = value.get_ref().as_str().map(str::to_owned);
-        string.ok_or_else(|| self.unexpected(key, value, "a string"))
+    fn string_in(&self, key: &str, node: &Node<'_>) -> Result<String, String> {
+        match &node.value {
+            Value::Scalar(ScalarKind::String, text) => Ok(text.clone().into_owned()),
+            _ => Err(self.unexpected(key, node, "a string")),
+        }
     }
 
+    /// Reads the array at `position` with `read`, which is given the position of each item too.
     fn array<T>(
         &self,
         key: &str,
-        value: &'a Value<'a>,
+        position: usize,
         expected: &str,
-        mut item: impl FnMut(&Self, &str, &'a Value<'a>) -> Result<T, String>,
+        mut read: impl FnMut(usize, &Node<'a>) -> Result<T, String>,
     ) -> Result<Vec<T>, String> {
-        let DeValue::Array(items) = value.get_ref() else {
-            return Err(self.unexpected(key, value, expected));
-        };
-        items.iter().map(|value| item(self, key, value)).collect()
+        let array = self.document.node(position);
+        if !matches!(array.value, Value::Array) {
+            return Err(self.unexpected(key, array, expected));
+        }
+        self.document.within(position).map(|item| read(item, self.document.node(item))).collect()
     }
 
-    fn required(&self, key: &str) -> Result<&'a Value<'a>, String> {
-        let missing = || at(self.text, self.start, &format!("`{}{key}` is missing", self.path));
-        self.entries.get(key).ok_or_else(missing)
+    fn required(&self, key: &str) -> Result<usize, String> {
+        self.document.get(self.position, key).ok_or_else(|| {
+            let start = self.document.node(self.position).start;
+            at(self.document.text, start, &format!("`{}{key}` is missing", self.path))
+        })
     }
 
-    fn unexpected(&self, key: &str, value: &Value<'_>, expected: &str) -> String {
-        let got = value.get_ref().type_str();
-        self.wrong(key, value, &format!("expected {expected}, got {got}"))
+    fn unexpected(&self, key: &str, node: &Node<'_>, expected: &str) -> String {
+        let got = node.value.kind();
+        self.wrong(key, node, &format!("expected {expected}, got {got}"))
     }
 
-    fn wrong(&self, key: &str, value: &Value<'_>, problem: &str) -> String {
-        at(self.text, value.span().start, &format!("`{}{key}`: {problem}", self.path))
+    fn wrong(&self, key: &str, node: &Node<'_>, problem: &str) -> String {
+        at(self.document.text, node.start, &format!("`{}{key}`: {problem}", self.path))
     }
 }
 

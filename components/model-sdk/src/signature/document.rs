@@ -1,0 +1,306 @@
+//! A TOML document as a tree of values with their places. `toml_parser` reads it; the `toml` crate
+//! above it would be 50 kB of every component.
+
+use std::borrow::Cow;
+
+use toml_parser::decoder::{Encoding, ScalarKind};
+use toml_parser::parser::{EventReceiver, RecursionGuard, parse_document};
+use toml_parser::{ErrorSink, Expected, ParseError, Raw, Source, Span};
+
+/// Arrays and inline tables in one another.
+const MAX_DEPTH: u32 = 80;
+
+pub(super) struct Document<'a> {
+    pub(super) text: &'a str,
+    /// In the order of the text, a table or an array before what is in it. The first is the root.
+    nodes: Vec<Node<'a>>,
+}
+
+pub(super) struct Node<'a> {
+    /// The table or array it is in, by its position in the document.
+    parent: usize,
+    /// In a table; empty in an array.
+    key: Cow<'a, str>,
+    /// Where it stands in the text.
+    pub(super) start: usize,
+    pub(super) value: Value<'a>,
+}
+
+pub(super) enum Value<'a> {
+    Table,
+    Array,
+    Scalar(ScalarKind, Cow<'a, str>),
+}
+
+pub(super) const ROOT: usize = 0;
+
+impl<'a> Document<'a> {
+    /// Fails with the place in the text, and what is wrong there.
+    pub(super) fn parse(text: &'a str) -> Result<Self, (usize, String)> {
+        let root = Node { parent: ROOT, key: "".into(), start: 0, value: Value::Table };
+        let mut reader = Reader {
+            document: Self { text, nodes: vec![root] },
+            table: ROOT,
+            open: Vec::new(),
+            key: None,
+        };
+        let mut error: Option<ParseError> = None;
+        let mut receiver = RecursionGuard::new(&mut reader, MAX_DEPTH);
+        parse_document(&Source::new(text).lex().into_vec(), &mut receiver, &mut error);
+        match error {
+            Some(error) => Err(describe(&error)),
+            None => Ok(reader.document),
+        }
+    }
+
+    pub(super) fn node(&self, position: usize) -> &Node<'a> {
+        &self.nodes[position]
+    }
+
+    /// The position of what `table` has under `key`.
+    pub(super) fn get(&self, table: usize, key: &str) -> Option<usize> {
+        self.within(table).find(|&position| self.nodes[position].key == key)
+    }
+
+    /// The positions of what is in a table or an array, in order.
+    pub(super) fn within(&self, parent: usize) -> impl DoubleEndedIterator<Item = usize> {
+        (parent + 1..self.nodes.len()).filter(move |&child| self.nodes[child].parent == parent)
+    }
+
+    fn push(&mut self, parent: usize, key: Cow<'a, str>, start: usize, value: Value<'a>) -> usize {
+        self.nodes.push(Node { parent, key, start, value });
+        self.nodes.len() - 1
+    }
+}
+
+impl Value<'_> {
+    /// As TOML calls it.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Array => "array",
+            Self::Scalar(ScalarKind::Integer(_), _) => "integer",
+            Self::Scalar(kind, _) => kind.description(),
+        }
+    }
+}
+
+fn describe(error: &ParseError) -> (usize, String) {
+    let span = error.unexpected().or(error.context());
+    let mut message = error.description().to_owned();
+    let expected = error.expected().unwrap_or_default();
+    for (index, expected) in expected.iter().enumerate() {
+        message += if index == 0 { ", expected " } else { ", " };
+        match expected {
+            Expected::Literal(text) => message.extend(["`", text, "`"]),
+            Expected::Description(text) => message += text,
+            _ => {}
+        }
+    }
+    (span.map_or(0, |span| span.start()), message)
+}
+
+/// Builds the document from the parser's events. After an error they need not match; nothing is made
+/// of the document then.
+struct Reader<'a> {
+    document: Document<'a>,
+    /// What the last header opened.
+    table: usize,
+    /// The arrays and inline tables around the next value.
+    open: Vec<usize>,
+    /// The key read last, and the table it is in.
+    key: Option<(usize, Cow<'a, str>)>,
+}
+
+impl<'a> Reader<'a> {
+    fn raw(&self, span: Span, encoding: Option<Encoding>) -> Option<Raw<'a>> {
+        let text = self.document.text.get(span.start()..span.end())?;
+        Some(Raw::new_unchecked(text, encoding, span))
+    }
+
+    fn add(&mut self, span: Span, value: Value<'a>, error: &mut dyn ErrorSink) -> usize {
+        let (parent, key) = match self.open.last() {
+            Some(&array) if matches!(self.document.node(array).value, Value::Array) => {
+                (array, "".into())
+            }
+            _ => self.key.take().unwrap_or_default(),
+        };
+        if !key.is_empty() && self.document.get(parent, &key).is_some() {
+            error.report_error(ParseError::new("duplicate key").with_unexpected(span));
+        }
+        self.document.push(parent, key, span.start(), value)
+    }
+
+    /// The table that the key read last names: a new one, or the last of an array of tables.
+    fn descend(&mut self, span: Span, error: &mut dyn ErrorSink) -> usize {
+        let (parent, key) = self.key.take().unwrap_or_default();
+        let document = &mut self.document;
+        let Some(found) = document.get(parent, &key) else {
+            return document.push(parent, key, span.start(), Value::Table);
+        };
+        let last = document.within(found).next_back();
+        match (&document.node(found).value, last) {
+            (Value::Table, _) => found,
+            (Value::Array, Some(last)) if matches!(document.node(last).value, Value::Table) => last,
+            _ => {
+                error.report_error(ParseError::new("not a table").with_unexpected(span));
+                found
+            }
+        }
+    }
+}
+
+impl EventReceiver for Reader<'_> {
+    fn std_table_open(&mut self, _: Span, _: &mut dyn ErrorSink) {
+        self.table = ROOT;
+    }
+
+    fn std_table_close(&mut self, span: Span, error: &mut dyn ErrorSink) {
+        self.table = self.descend(span, error);
+    }
+
+    fn array_table_open(&mut self, _: Span, _: &mut dyn ErrorSink) {
+        self.table = ROOT;
+    }
+
+    fn array_table_close(&mut self, span: Span, error: &mut dyn ErrorSink) {
+        let (parent, key) = self.key.take().unwrap_or_default();
+        let array = self
+            .document
+            .get(parent, &key)
+            .unwrap_or_else(|| self.document.push(parent, key, span.start(), Value::Array));
+        if !matches!(self.document.node(array).value, Value::Array) {
+            error.report_error(ParseError::new("not an array of tables").with_unexpected(span));
+        }
+        self.table = self.document.push(array, "".into(), span.start(), Value::Table);
+    }
+
+    fn inline_table_open(&mut self, span: Span, error: &mut dyn ErrorSink) -> bool {
+        let table = self.add(span, Value::Table, error);
+        self.open.push(table);
+        true
+    }
+
+    fn inline_table_close(&mut self, _: Span, _: &mut dyn ErrorSink) {
+        self.open.pop();
+    }
+
+    fn array_open(&mut self, span: Span, error: &mut dyn ErrorSink) -> bool {
+        let array = self.add(span, Value::Array, error);
+        self.open.push(array);
+        true
+    }
+
+    fn array_close(&mut self, _: Span, _: &mut dyn ErrorSink) {
+        self.open.pop();
+    }
+
+    fn simple_key(&mut self, span: Span, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
+        // The first of a dotted key is in the innermost table, the others where `key_sep` went.
+        let table = match self.key.take() {
+            Some((table, _)) => table,
+            None => self.open.last().copied().unwrap_or(self.table),
+        };
+        let mut key = Cow::Borrowed("");
+        if let Some(raw) = self.raw(span, encoding) {
+            raw.decode_key(&mut key, error);
+        }
+        self.key = Some((table, key));
+    }
+
+    fn key_sep(&mut self, span: Span, error: &mut dyn ErrorSink) {
+        let table = self.descend(span, error);
+        self.key = Some((table, Cow::Borrowed("")));
+    }
+
+    fn scalar(&mut self, span: Span, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
+        let mut text = Cow::Borrowed("");
+        if let Some(raw) = self.raw(span, encoding) {
+            let kind = raw.decode_scalar(&mut text, error);
+            self.add(span, Value::Scalar(kind, text), error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each value as `path = text`, in the order of the text.
+    fn flat(text: &str) -> Result<Vec<String>, (usize, String)> {
+        fn list(document: &Document<'_>, parent: usize, path: &str, into: &mut Vec<String>) {
+            for (index, child) in document.within(parent).enumerate() {
+                let node = document.node(child);
+                let path = match document.node(parent).value {
+                    Value::Array => format!("{path}[{index}]"),
+                    _ => format!("{path}.{}", node.key),
+                };
+                if let Value::Scalar(kind, text) = &node.value {
+                    into.push(format!("{path} = {} {text}", kind.description()));
+                }
+                list(document, child, &path, into);
+            }
+        }
+        let document = Document::parse(text)?;
+        let mut values = Vec::new();
+        list(&document, ROOT, "", &mut values);
+        Ok(values)
+    }
+
+    #[test]
+    fn every_way_to_write_a_table() {
+        for (text, values) in [
+            (
+                "a = 'x'\nb.c = 1\nb.\"d e\" = 0x1f",
+                vec![".a = string x", ".b.c = integer 1", ".b.d e = hexadecimal 1f"],
+            ),
+            ("[a]\nb = true\n[a.c]\nd = 1.5", vec![".a.b = boolean true", ".a.c.d = float 1.5"]),
+            (
+                "[[a]]\nb = 1\n[[a]]\n[a.c]\nb = 2\n[[a.d]]\ne = 3",
+                vec![".a[0].b = integer 1", ".a[1].c.b = integer 2", ".a[1].d[0].e = integer 3"],
+            ),
+            (
+                "a = [{ b = [1, [2]], c.d = '''x''' }, 'y']\ne = 1_000",
+                vec![
+                    ".a[0].b[0] = integer 1",
+                    ".a[0].b[1][0] = integer 2",
+                    ".a[0].c.d = string x",
+                    ".a[1] = string y",
+                    ".e = integer 1000",
+                ],
+            ),
+            ("a = \"\\u00e9\\n\" # b = 1", vec![".a = string é\n"]),
+        ] {
+            assert_eq!(flat(text).unwrap(), values, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_toml_is_refused_with_its_place() {
+        for (text, place) in [
+            ("a = 1\na = 2", 10),
+            ("a = 1\n[a]\nb = 1", 8),
+            ("a = []\n[[a.b]]", 11),
+            ("a = 1\n[[a]]", 9),
+            ("a = {b = 1, b = 2}", 16),
+            ("a = \"\\q\"", 6),
+            ("a = [1", 4),
+            ("a 1", 1),
+        ] {
+            let (start, problem) = flat(text).unwrap_err();
+            assert!(start.abs_diff(place) <= 2 && !problem.is_empty(), "{text}: {start} {problem}");
+        }
+        assert!(flat(&format!("a = {}", "[".repeat(100_000))).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(
+            any in ".{0,40}",
+            toml in r#"(\[\[?|\]\]?|\{|\}|a|b|\.|=|,|\n|1|'x'|"|#| ){0,30}"#,
+        ) {
+            let _ = flat(&any);
+            let _ = flat(&toml);
+        }
+    }
+}
