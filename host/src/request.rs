@@ -174,7 +174,7 @@ fn own<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Fa
         _ => match path.strip_prefix(WELL_KNOWN)? {
             "health" => Ok((TEXT, "OK".to_owned())),
             "info" => Ok((JSON, host.info().to_owned())),
-            _ => Err(Failure::NoRoute { path: path.to_owned() }),
+            _ => return Some(Err(Failure::NoRoute { path: path.to_owned() })),
         },
     };
     let answer = match *request.method() {

@@ -3,11 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
-use indexmap::IndexMap;
-use serde::Deserialize;
-use toml::Table;
+use toml::{Table, Value};
 
 use crate::variables::{PREFIX, Provider};
 
@@ -37,19 +35,6 @@ const NOT_YET: [(&str, &str); 9] = [
 
 /// Keys this host reads.
 const KEYS: [&str; 4] = ["variables_provider", "state_dir", "log_dir", "max_instance_memory"];
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StaticProvider {
-    values: IndexMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnvironmentProvider {
-    prefix: Option<String>,
-    dotenv_path: Option<PathBuf>,
-}
 
 /// Reads `path`. `environment` is that of this process.
 pub fn read(path: &Path, environment: &[(String, String)]) -> Result<RuntimeConfig> {
@@ -88,41 +73,23 @@ fn parse(text: &str, environment: &[(String, String)]) -> Result<RuntimeConfig> 
 }
 
 /// A folder; an empty text is none.
-fn folder(key: &str, value: toml::Value) -> Result<Option<PathBuf>> {
-    let toml::Value::String(path) = value else { bail!("{key}: write the path of a folder") };
+fn folder(key: &str, value: Value) -> Result<Option<PathBuf>> {
+    let Value::String(path) = value else { bail!("{key}: write the path of a folder") };
     Ok((!path.is_empty()).then(|| path.into()))
 }
 
-fn providers(value: toml::Value, environment: &[(String, String)]) -> Result<Vec<Provider>> {
+fn providers(value: Value, environment: &[(String, String)]) -> Result<Vec<Provider>> {
     let tables: Vec<Table> = value.try_into().map_err(|_| anyhow!("is a list of tables"))?;
     tables.into_iter().map(|table| provider(table, environment)).collect()
 }
 
+/// Taken apart by hand: serde's errors would repeat values.
 fn provider(mut table: Table, environment: &[(String, String)]) -> Result<Provider> {
     let kind = table.remove("type");
-    let kind = kind.as_ref().and_then(toml::Value::as_str).unwrap_or_default();
-    match kind {
-        "static" => {
-            ensure!(
-                table
-                    .values()
-                    .flat_map(toml::Value::as_table)
-                    .flat_map(Table::values)
-                    .all(toml::Value::is_str),
-                "values: every value has to be a string"
-            );
-            let StaticProvider { values } = read_provider(table)?;
-            Ok(Provider::fixed(values))
-        }
-        "env" => {
-            let EnvironmentProvider { prefix, dotenv_path } = read_provider(table)?;
-            let prefix = prefix.as_deref().unwrap_or(PREFIX);
-            let found = Provider::environment(prefix, environment.iter().cloned());
-            match dotenv_path {
-                None => Ok(found),
-                Some(path) => Ok(found.over(Provider::dotenv(prefix, &path)?)),
-            }
-        }
+    let kind = kind.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let keys: &[&str] = match kind {
+        "static" => &["values"],
+        "env" => &["prefix", "dotenv_path"],
         "vault" | "open_bao" | "azure_key_vault" => bail!(
             "type = \"{kind}\" is not supported yet; there are \"static\" and \"env\", and \
              `--variable name=@file` takes what an agent has written"
@@ -130,16 +97,53 @@ fn provider(mut table: Table, environment: &[(String, String)]) -> Result<Provid
         _ => bail!(
             "type: write \"static\", with `values`, or \"env\", with `prefix` and `dotenv_path`"
         ),
+    };
+    if let Some(key) = table.keys().find(|key| !keys.contains(&key.as_str())) {
+        bail!("{key}: there is no such key; \"{kind}\" has {}", keys.join(", "));
     }
-}
-
-fn read_provider<T: for<'de> Deserialize<'de>>(table: Table) -> Result<T> {
-    table.try_into().map_err(|e: toml::de::Error| anyhow!("{}", e.message()))
+    if kind == "static" {
+        let Some(Value::Table(values)) = table.remove("values") else {
+            bail!("values: write a table, {{ name = \"value\" }}");
+        };
+        let values =
+            values.into_iter().map(|(name, value)| Some((name, value.as_str()?.to_owned())));
+        let values: Option<Vec<_>> = values.collect();
+        return values.map(Provider::fixed).context("values: every value has to be a string");
+    }
+    let mut text = |key: &str| match table.remove(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(anyhow!("{key}: write a string")),
+    };
+    let prefix = text("prefix")?;
+    let prefix = prefix.as_deref().unwrap_or(PREFIX);
+    let found = Provider::environment(prefix, environment.iter().cloned());
+    match text("dotenv_path")? {
+        None => Ok(found),
+        Some(path) => Ok(found.over(Provider::dotenv(prefix, Path::new(&path))?)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused_and_not_repeated(
+            key in "(variables_provider|config_provider|state_dir|max_instance_memory|own)",
+            secret in "[A-Z]{12}",
+            value in "('S'|S|\\{ a = 'S' \\}|\\[\\{ type = 'S' \\}\\]|\\[\\{ type = 'static', values = 'S' \\}\\])",
+        ) {
+            let text = format!("{key} = {}", value.replace('S', &secret));
+            if let Err(error) = parse(&text, &[]) {
+                let said = format!("{error:#}");
+                prop_assert!(!said.contains(&secret), "{}: {}", text, said);
+            }
+        }
+    }
 
     #[test]
     fn what_an_operator_writes_is_read() {
@@ -179,8 +183,11 @@ mod tests {
                 "[[variables_provider]]\ntype = 'static'\nvalues = { a = 7777 }",
                 "has to be a string",
             ),
-            ("[[variables_provider]]\ntype = 'static'\nvalue = { a = 'hush' }", "`value`"),
-            ("[[variables_provider]]\ntype = 'env'\npath = 'hush'", "unknown field `path`"),
+            (
+                "[[variables_provider]]\ntype = 'static'\nvalue = { a = 'hush' }",
+                "value: there is no such key",
+            ),
+            ("[[variables_provider]]\ntype = 'env'\npath = 'hush'", "path: there is no such key"),
             ("variables_provider = 'hush'", "is a list of tables"),
             ("\na = hush", "line 2"),
         ] {

@@ -76,6 +76,7 @@ fn spins_own_paths_are_the_hosts() {
     let info = spinfer.get("/.well-known/spin/info").json();
     assert_eq!(info, serde_json::json!({ "name": "test", "version": "1.2.3" }));
     assert_eq!(spinfer.get("/.well-known/spin/other").status, 404);
+    assert_eq!(spinfer.post("/.well-known/spin/other", "").status, 404);
     assert_eq!(spinfer.post("/.well-known/spin/health", "").status, 405);
     assert_eq!(spinfer.get("/.well-known/spinach?spin-headers").status, 200);
 }

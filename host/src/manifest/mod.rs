@@ -171,7 +171,25 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Every key there is.
+    const WHOLE: &str = include_str!("../../../tests/manifests/valid/maximal.toml");
+
+    proptest! {
+        #[test]
+        fn a_damaged_manifest_is_taken_or_refused(
+            at in 0..WHOLE.len(),
+            length in 0_usize..60,
+            with in "[ -~]{0,10}",
+        ) {
+            let end = WHOLE.len().min(at + length);
+            let damaged = format!("{}{with}{}", &WHOLE[..at], &WHOLE[end..]);
+            let _ = super::parse(&damaged);
+        }
+    }
 
     const HEAD: &str = "spin_manifest_version = 2\n[application]\nname = 'a'\n";
 

@@ -5,25 +5,23 @@
 //! directory, and that is mounted. A copy is of what the manifest's folder holds then, and of
 //! nothing a symbolic link leads to outside of it.
 
+mod copies;
+
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Component as Part, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use glob::{MatchOptions, Pattern};
-use tempfile::TempDir;
-use tracing::{debug, warn};
+use tracing::warn;
 use walkdir::WalkDir;
+
+pub use copies::Copies;
 
 use crate::inference::Mounts;
 use crate::manifest::{Component, Placement, TextOr};
 
 /// Files copied for one component.
 const FILES_MOST: usize = 100_000;
-/// How often a folder is made anew that another process removes at the same moment.
-const ATTEMPTS: usize = 10;
-/// Where copies are, in the state directory.
-const COPIES: &str = "files";
 /// As in a shell: `*` stays within a folder.
 const BY_SEGMENT: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -74,25 +72,6 @@ impl Files {
             }
         }
         if problems.is_empty() { Ok(files) } else { Err(problems) }
-    }
-
-    /// The mounts, once the copies are made in `folder`.
-    fn mount(&self, folder: &Path) -> Result<Mounts> {
-        let mut mounts = self.folders.clone();
-        for (index, (destination, copies)) in self.copies.iter().enumerate() {
-            let root = folder.join(index.to_string());
-            std::fs::create_dir_all(&root)?;
-            for (path, source) in copies {
-                let target = root.join(path);
-                if let Some(parent) = target.parent() {
-                    std::fs::create_dir_all(parent)?;
-                }
-                std::fs::copy(source, &target)
-                    .with_context(|| format!("cannot copy {}", source.display()))?;
-            }
-            mounts.add(destination.clone(), root);
-        }
-        Ok(mounts)
     }
 }
 
@@ -198,7 +177,7 @@ impl Entry {
         copies: &mut BTreeMap<PathBuf, PathBuf>,
     ) -> Result<()> {
         match &self.what {
-            What::File(source, name) => add(copies, name.clone(), within(source, source)?),
+            What::File(source, name) => add(copies, name.clone(), source.canonicalize()?),
             What::Folder(folder) => {
                 let prefix = match (folder.strip_prefix(base), exclude.0.is_empty()) {
                     (Ok(prefix), _) => prefix,
@@ -281,60 +260,10 @@ fn within(path: &Path, root: &Path) -> Result<PathBuf> {
     Ok(real)
 }
 
-/// A folder for the copies of this process. It goes when this does; one that stayed behind when a
-/// process ended abruptly goes when the next is made.
-#[derive(Debug)]
-pub struct Copies {
-    folder: TempDir,
-    /// Locked for as long as the process lives.
-    _lock: File,
-}
-
-impl Copies {
-    /// In `state_dir`. Nothing is made if none of `files` needs a copy.
-    pub fn make<'f>(
-        state_dir: &Path,
-        files: impl IntoIterator<Item = &'f Files>,
-    ) -> Result<(Vec<Mounts>, Option<Self>)> {
-        let files: Vec<_> = files.into_iter().collect();
-        if files.iter().all(|files| files.copies.is_empty()) {
-            return Ok((files.into_iter().map(|files| files.folders.clone()).collect(), None));
-        }
-        let root = state_dir.join(COPIES);
-        let copies = Self::open(&root)
-            .with_context(|| format!("{}: cannot copy files here (--state-dir)", root.display()))?;
-        let mounts = files
-            .iter()
-            .enumerate()
-            .map(|(index, files)| files.mount(&copies.folder.path().join(index.to_string())));
-        Ok((mounts.collect::<Result<_>>()?, Some(copies)))
-    }
-
-    fn open(root: &Path) -> Result<Self> {
-        std::fs::create_dir_all(root)?;
-        for old in root.read_dir()?.flatten() {
-            // Whoever is alive holds the lock.
-            if File::open(old.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
-                debug!(folder = %old.path().display(), "copies that stayed behind are removed");
-                let _ = std::fs::remove_dir_all(old.path());
-            }
-        }
-        for _ in 0..ATTEMPTS {
-            let folder = TempDir::new_in(root)?;
-            // Until it is locked, another process may take it for one that stayed behind.
-            let lock = File::open(folder.path()).ok().filter(|lock| lock.try_lock().is_ok());
-            if let Some(lock) = lock
-                && folder.path().exists()
-            {
-                return Ok(Self { folder, _lock: lock });
-            }
-        }
-        bail!("other processes remove what is made; try again")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     /// A folder with `names` in it, each file holding its own name.
@@ -468,23 +397,5 @@ mod tests {
         symlink(dir.path().join("b.txt"), dir.path().join("a/inner")).unwrap();
         let seen_ = seen("files = ['a/inn*']", dir.path()).unwrap();
         assert_eq!(seen_, ["/a/inner=b.txt"]);
-    }
-
-    #[test]
-    fn copies_that_stayed_behind_go_and_those_in_use_stay() {
-        let dir = folder(&TREE);
-        let state = tempfile::tempdir().unwrap();
-        let files = Files::resolve(&component("files = ['b.txt']"), dir.path()).unwrap();
-        let left = state.path().join(COPIES).join("left");
-        std::fs::create_dir_all(&left).unwrap();
-        let (mounts, first) = Copies::make(state.path(), [&files]).unwrap();
-        let (_, second) = Copies::make(state.path(), [&files]).unwrap();
-        assert!(!left.exists());
-        let copy = mounts[0].iter().next().unwrap().1.join("b.txt");
-        assert!(copy.is_file());
-        drop(first);
-        assert!(!copy.exists());
-        drop(second);
-        assert_eq!(state.path().join(COPIES).read_dir().unwrap().count(), 0);
     }
 }
