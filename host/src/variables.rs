@@ -49,14 +49,18 @@ impl Provider {
         Ok(Self(values))
     }
 
-    /// The variables of `environment` that begin with `prefix` and an underscore.
+    /// The variables of `environment` that begin with `prefix` and an underscore; all, if it is
+    /// empty.
     pub fn environment(
         prefix: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let values = environment.into_iter().filter_map(|(name, value)| {
-            let name = name.strip_prefix(prefix)?.strip_prefix('_')?.to_ascii_lowercase();
-            Some((name, value))
+            let name = match prefix {
+                "" => name.as_str(),
+                _ => name.strip_prefix(prefix)?.strip_prefix('_')?,
+            };
+            Some((name.to_ascii_lowercase(), value))
         });
         Self(values.collect())
     }
@@ -226,8 +230,10 @@ mod tests {
         let values = Provider::dotenv(PREFIX, &path).unwrap();
         assert_eq!(values.names().collect::<Vec<_>>(), ["api_token"]);
         assert_eq!(values.get("api_token").unwrap(), "a b");
-        let values =
-            Provider::environment("P", [("P_A".into(), "1".into()), ("PB".into(), "2".into())]);
+        let environment = [("P_A".to_owned(), "1".to_owned()), ("PB".into(), "2".into())];
+        let values = Provider::environment("", environment.clone());
+        assert_eq!((values.get("p_a").unwrap().as_str(), values.names().count()), ("1", 2));
+        let values = Provider::environment("P", environment);
         assert_eq!(values.names().collect::<Vec<_>>(), ["a"]);
     }
 

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run_in, state_dir, wait_until};
+use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run, run_in, state_dir, wait_until};
 use tempfile::TempDir;
 
 fn probe(settings: &str) -> Manifest {
@@ -54,6 +54,8 @@ fn only_the_components_asked_for_are_served() {
     let spinfer = Spinfer::up_from(&path, &["-c", "one", "--component-id", "three"], dir);
     let status = |path| spinfer.get(&format!("{path}?spin-headers")).status;
     assert_eq!([status("/one"), status("/two"), status("/three/x")], [200, 404, 200]);
+    let (right, said) = check(&path, &["-c", "four"]);
+    assert!(!right && said.contains("--component-id: there is no [component.four]"), "{said}");
 }
 
 #[test]
@@ -179,6 +181,19 @@ fn a_required_variable_is_given_a_value_in_any_way() {
         assert!(!right && said.contains(part), "{said}");
         assert!(flag == "hush" || !said.contains("hush"), "{said}");
     }
+}
+
+/// What is built has no values yet, nor what they are part of.
+#[test]
+fn building_needs_no_values() {
+    let settings =
+        "allowed_outbound_hosts = [\"https://{{ host }}\"]\nvariables = { h = \"{{ host }}\" }\n";
+    let variables = "[variables]\nhost = { required = true }\n";
+    let (_dir, path) = folder(&format!("{}{variables}", probe(settings).text()), &[]);
+    let (path, state) = (path.to_str().unwrap(), tempfile::tempdir().unwrap());
+    let state_dir = state.path().to_str().unwrap();
+    let (status, said) = run(&["build", "--aot", "--from", path, "--state-dir", state_dir]);
+    assert!(status.success() && said.contains("1 components compiled"), "{said}");
 }
 
 #[test]

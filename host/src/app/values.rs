@@ -29,9 +29,7 @@ pub(super) fn resolve<'m>(
             Some(value) => {
                 values.insert(name.as_str(), value.clone());
             }
-            None if options.without_values => {
-                values.insert(name.as_str(), String::new());
-            }
+            None if options.without_values => {}
             None => problems.add(
                 key,
                 format!(
