@@ -50,6 +50,13 @@ fn a_component_is_told_how_its_request_came() {
 }
 
 #[test]
+fn a_component_of_wasi_0_2_is_told_too() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "hello", "hello_p2", ""));
+    let answer = spinfer.send("GET", "/a/b/told", &[("spin-path-info", "forged")], b"");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "/b/told"));
+}
+
+#[test]
 fn the_most_specific_route_answers() {
     let more = ["/:x", "/a", "/a/:x/c", "/a/b/..."]
         .map(|route| format!("[[trigger.http]]\nroute = \"{route}\"\ncomponent = \"probe\"\n"));

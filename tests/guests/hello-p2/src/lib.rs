@@ -1,4 +1,5 @@
-//! A WASI 0.2 `incoming-handler`, as components built before WASI 0.3 have it.
+//! A WASI 0.2 `incoming-handler`, as components built before WASI 0.3 have it. `.../told` answers
+//! what it is told of the path.
 
 use wasip2::http::types::{
     Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
@@ -18,13 +19,16 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
             },
             _ => {}
         }
+        let text = if path.ends_with("/told") {
+            request.headers().get("spin-path-info").concat()
+        } else {
+            format!("hello from 0.2 at {path}").into_bytes()
+        };
         let response = OutgoingResponse::new(Fields::new());
         let body = response.body().expect("taken once");
         ResponseOutparam::set(out, Ok(response));
         let stream = body.write().expect("taken once");
-        stream
-            .blocking_write_and_flush(format!("hello from 0.2 at {path}").as_bytes())
-            .expect("the client is there");
+        stream.blocking_write_and_flush(&text).expect("the client is there");
         drop(stream);
         OutgoingBody::finish(body, None).expect("finished once");
     }
