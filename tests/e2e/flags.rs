@@ -267,5 +267,5 @@ fn check_says_what_components_and_models_lack() {
     );
     let path = write("spin.toml", manifest.as_bytes());
     let (right, said) = check(Path::new(&path), &[]);
-    assert!(!right && said.contains("model `odd`") && said.contains("SVM"), "{said}");
+    assert!(!right && said.contains("model `odd`") && said.contains("Det"), "{said}");
 }
