@@ -2,7 +2,8 @@
 //! Runtime (`host/backend-lean/tests/make_ml_cases.py`), as whole graphs.
 
 use serde_json::Value;
-use spinfer_backend::{Backend, Encoding, Error, Tensor};
+use spinfer_backend::{Backend, Encoding, Error, Tensor, TensorType};
+use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
 
 use crate::cases;
@@ -43,4 +44,22 @@ fn check(case: &Value) -> Option<Result<(), String>> {
             same.then_some(()).ok_or_else(|| format!("{name}: {difference} apart: {got:?}"))
         }),
     })
+}
+
+/// `wasi:nn` has no maps: an output of `ZipMap` is the probabilities it was to be made of.
+#[test]
+fn a_zip_map_is_its_scores_under_its_name() {
+    let entries = cases::read("tests/estimators.json.gz");
+    let forest = entries.iter().find(|entry| entry["name"] == "RandomForestClassifier").unwrap();
+    let model = cases::bytes(&forest["model"]);
+    let backends: [&dyn Backend; 2] = [&Lean, &Tract];
+    for backend in backends {
+        let graph = backend.load(&model, Encoding::Onnx).unwrap();
+        let scores = &graph.outputs()[1];
+        assert_eq!((&*scores.name, scores.ty), ("output_probability", TensorType::Fp32));
+        assert_eq!(scores.shape, Some(vec![None, Some(3)]), "{}", backend.name());
+        let outputs = graph.compute(vec![cases::tensor(&forest["inputs"][0]).unwrap()]).unwrap();
+        let expected = cases::tensor(&forest["outputs"][1]).unwrap();
+        assert!(cases::difference(&outputs[1], &expected) <= 1e-6, "{}", backend.name());
+    }
 }
