@@ -79,8 +79,15 @@ impl<T: Real> Forest<T> {
         } else if self.sets.is_empty() {
             self.vote_by::<false, false>(row, each);
         } else {
-            self.vote_by::<false, true>(row, each);
+            self.vote_with_sets(row, each);
         }
+    }
+
+    /// Apart, so that what is rare does not weigh on what is not.
+    #[cold]
+    #[inline(never)]
+    fn vote_with_sets(&self, row: &[T], each: impl FnMut(&[Vote<T>])) {
+        self.vote_by::<false, true>(row, each);
     }
 
     fn vote_by<const PLAIN: bool, const SETS: bool>(

@@ -1,8 +1,8 @@
 //! Tree ensembles: `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4, and
 //! `TreeEnsemble` of 5.
 //!
-//! `read` and `read5` check the attributes, `flatten` lays the trees out, `evaluate` walks them, `aggregate`
-//! turns the votes of the leaves into outputs.
+//! `read` and `read5` check the attributes, `flatten` lays the trees out, `evaluate` walks them,
+//! `aggregate` turns the votes of the leaves into outputs.
 
 mod aggregate;
 mod evaluate;
