@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test soak lint fmt bench models deny components clients rust target cc
+.PHONY: help up test soak lint fmt bench models operators deny components clients rust target cc
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -67,6 +67,12 @@ models: ## train the example models again and compare them with what is committe
 	@test -x .venv/bin/python || python3 -m venv .venv
 	.venv/bin/pip install --quiet --requirement models/requirements.txt
 	.venv/bin/python models/train.py --check
+
+operators: ## convert scikit-learn's estimators again and write what runs: host/backend-tract/OPERATORS.md
+	@test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/pip install --quiet --requirement models/requirements.txt
+	.venv/bin/python host/backend-tract/tests/make_estimators.py
+	SPINFER_WRITE=1 cargo test --locked --workspace --test ml estimators
 
 deny: rust ## licences, sources and bans of every dependency
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -1,9 +1,5 @@
 //! What skl2onnx makes of scikit-learn's estimators (`make_estimators.py`): which graphs run, in which
-//! backend, and how far from ONNX Runtime. `OPERATORS.md` is this as a table:
-//!
-//! ```sh
-//! SPINFER_WRITE=1 cargo nextest run --workspace -E 'test(skl2onnx)'
-//! ```
+//! backend, and how far from ONNX Runtime. `OPERATORS.md` is this as a table; `make operators` writes both.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -54,7 +50,7 @@ fn of_what_skl2onnx_converts_nine_in_ten_run() {
     assert_eq!(
         without_figures(&written),
         without_figures(&table),
-        "OPERATORS.md is not what runs: write it again, as said above"
+        "OPERATORS.md is not what runs: run `make operators`"
     );
 }
 
@@ -97,9 +93,9 @@ fn table(outcomes: &[(&Value, Outcome)], runs: usize, converted: usize) -> Strin
          and converted with skl2onnx's defaults (versions: `models/requirements.txt`; what each is fitted on: \
          `tests/make_estimators.py`). Of {converted} that convert and that ONNX Runtime runs, {runs} run here. \
          The difference is the greatest to ONNX Runtime's outputs, absolute for numbers up to 1 and relative \
-         above, rounded up to a power of ten.\n\n\
-         Written by `tests/ml/estimators.rs`, which fails where this file is not what it finds; its first lines \
-         say how to write it again.\n"
+         above.\n\n\
+         Written by `tests/ml/estimators.rs`, which fails where this file is not what it finds. `make operators` \
+         writes it again.\n"
     );
     for (kind, title) in [("estimator", "Estimators"), ("pipeline", "Pipelines")] {
         write!(
@@ -111,7 +107,8 @@ fn table(outcomes: &[(&Value, Outcome)], runs: usize, converted: usize) -> Strin
             let name = entry["name"].as_str().unwrap();
             match outcome {
                 Outcome::Runs(backend, most) => {
-                    writeln!(text, "| {name} | {backend} | {} |", power_of_ten(*most)).unwrap();
+                    let most = if *most == 0.0 { "0".into() } else { format!("{most:.0e}") };
+                    writeln!(text, "| {name} | {backend} | up to {most} |").unwrap();
                 }
                 Outcome::Fails(why) => {
                     writeln!(text, "| {name} | none | {} |", cell(why)).unwrap();
@@ -124,15 +121,6 @@ fn table(outcomes: &[(&Value, Outcome)], runs: usize, converted: usize) -> Strin
         }
     }
     text
-}
-
-/// Rounded up; nothing below what the order of a sum decides.
-fn power_of_ten(x: f64) -> String {
-    match x {
-        0.0..=1e-6 => "up to 1e-6".into(),
-        _ if x <= 1e-5 => "up to 1e-5".into(),
-        _ => "up to 1e-4".into(),
-    }
 }
 
 fn cell(text: &str) -> String {
