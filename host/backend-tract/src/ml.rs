@@ -1,7 +1,7 @@
 //! The operators of `ai.onnx.ml` in tract's register: those of [`spinfer_backend_lean::ml`], wrapped.
 //!
-//! tract's own are replaced. Its tree ensembles are slow and know two branch modes and FP32 only, its
-//! `Normalizer` takes MAX of magnitudes, its linear models lack post-transforms and take no strings.
+//! tract's own are replaced: its tree ensembles are slow and FP32 only, its `Normalizer` takes MAX of
+//! magnitudes, and all of its classifiers lack two of the post-transforms.
 
 use std::sync::Arc;
 

@@ -5,19 +5,16 @@ use std::sync::Arc;
 use spinfer_backend::Error;
 
 use super::output::{Output, OutputShape};
-use super::tree_regressor::{ANY_WIDTH, Floats, doubles, rows};
+use super::tree_regressor::{ANY_WIDTH, Floats, doubles, rows, targets};
 use super::values::{Array, ElementType, Values, View, elements};
 use super::{Kernel, Operator, Source, one_input};
-use crate::attributes::{Attributes, invalid, unsupported};
+use crate::attributes::unsupported;
 use crate::onnx::Node;
 use crate::post_transform::PostTransform;
 use crate::tree::{self, Regressor};
 
 pub(super) fn read(node: &Node, _: i64) -> Result<Operator, Error> {
-    let targets = Attributes(node).int("n_targets", 0);
-    let targets = usize::try_from(targets).ok().filter(|&targets| targets > 0);
-    let targets =
-        targets.ok_or_else(|| invalid(node, "its attribute n_targets is not positive"))?;
+    let targets = targets(node)?;
     Ok(Operator {
         inputs: 1,
         accepts: &[ElementType::F32, ElementType::F64],

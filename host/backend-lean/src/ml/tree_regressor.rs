@@ -9,19 +9,28 @@ use super::values::{Array, ElementType, Slice, View, elements};
 use super::{Kernel, NUMBERS, Operator, Source, one_input};
 use crate::attributes::{Attributes, invalid};
 use crate::onnx::Node;
-use crate::tree::{self, Regressor};
+use crate::tree::{self, MAX_TARGETS, Regressor};
 
 /// What a tree may compare: how many features there are is known when a row is.
 pub(super) const ANY_WIDTH: usize = usize::MAX;
 
 pub(super) fn read(node: &Node, _: i64) -> Result<Operator, Error> {
-    let targets = Attributes(node).int("n_targets", 0);
-    let targets = usize::try_from(targets).ok().filter(|&targets| targets > 0);
-    let targets =
-        targets.ok_or_else(|| invalid(node, "its attribute n_targets is not positive"))?;
+    let targets = targets(node)?;
     let output = Output::new(ElementType::F32, OutputShape::RowsBy(targets));
     let kernel = Source::ByType(kernel, Arc::new(node.clone()));
     Ok(Operator { inputs: 1, accepts: NUMBERS, outputs: vec![output], kernel })
+}
+
+/// The attribute `n_targets`.
+pub(super) fn targets(node: &Node) -> Result<usize, Error> {
+    let count = Attributes(node).int("n_targets", 0);
+    let targets = usize::try_from(count).ok().filter(|count| (1..=MAX_TARGETS).contains(count));
+    targets.ok_or_else(|| {
+        invalid(
+            node,
+            format_args!("its attribute n_targets is {count}; it takes 1 to {MAX_TARGETS}"),
+        )
+    })
 }
 
 fn kernel(node: &Node, ty: ElementType) -> Result<Arc<dyn Kernel>, Error> {

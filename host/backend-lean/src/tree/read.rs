@@ -15,7 +15,7 @@ use crate::onnx::Node;
 use crate::post_transform::PostTransform;
 
 /// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
-const MAX_TARGETS: usize = 1 << 16;
+pub(crate) const MAX_TARGETS: usize = 1 << 16;
 
 /// Reads a `TreeEnsembleClassifier` for rows of `width` features. Where its class labels are strings,
 /// a label is the index of one.

@@ -80,6 +80,22 @@ proptest! {
     }
 
     #[test]
+    fn a_number_in_an_attribute_never_panics(
+        model in prop::sample::select(&MODELS[..]),
+        which in any::<prop::sample::Index>(),
+        number in prop::sample::select(vec![i64::MIN, -1, 0, 1, 5, 1 << 20, 1 << 40, i64::MAX]),
+    ) {
+        let mut proto = ModelProto::decode(&model[..]).unwrap();
+        let node = &mut proto.graph.as_mut().unwrap().node[0];
+        if !node.attribute.is_empty() {
+            let attribute = which.index(node.attribute.len());
+            node.attribute[attribute].i = number;
+            node.attribute[attribute].ints.iter_mut().take(1).for_each(|first| *first = number);
+        }
+        load_and_run(&proto.encode_to_vec());
+    }
+
+    #[test]
     fn a_damaged_graph_never_panics(
         model in prop::sample::select(&MODELS[..]),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3u8), 1..6),
