@@ -4,10 +4,10 @@
 
 Each estimator of `skl2onnx.supported_converters()` is fitted on a few rows of iris or diabetes with
 its default arguments, or those it needs (`SPECIAL`), and converted with skl2onnx's default options
-(`ZipMap` included). A line of the file is a JSON object: `name`, `kind`, `model` (base64) if it converts,
-`error` if it does not or ONNX Runtime cannot run it, else `inputs` and `outputs` ({`name`,
-`ty`, `shape`, `data`}), the probabilities of a `ZipMap` as a tensor, lists of tensors without data. Versions are those of
-models/requirements.txt. `tests/ml/estimators.rs` makes OPERATORS.md of it.
+(`ZipMap` included). A line of the file is a JSON object: `name`, `kind`, `model` (base64) if it
+converts, `error` if it does not or ONNX Runtime cannot run it, else `inputs` and `outputs` ({`name`,
+`ty`, `shape`, `data`}), the probabilities of a `ZipMap` as a tensor, lists of tensors without data.
+Versions are those of models/requirements.txt. `tests/ml/estimators.rs` makes OPERATORS.md of it.
 """
 
 import base64

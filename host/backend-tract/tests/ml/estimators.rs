@@ -94,6 +94,9 @@ fn table(outcomes: &[(&Value, Outcome)], runs: usize, converted: usize) -> Strin
          `tests/make_estimators.py`). Of {converted} that convert and that ONNX Runtime runs, {runs} run here. \
          The difference is the greatest to ONNX Runtime's outputs, absolute for numbers up to 1 and relative \
          above.\n\n\
+         `wasi:nn` has tensors of numbers only. A `ZipMap` is left out: its output is the tensor of \
+         probabilities, under its name. Inputs and outputs that are strings are refused: train a \
+         classifier on the indices of its labels.\n\n\
          Written by `tests/ml/estimators.rs`, which fails where this file is not what it finds. `make operators` \
          writes it again.\n"
     );
