@@ -77,8 +77,8 @@ fn a_wrong_table_is_told_what_was_expected() {
         ),
         ("text/csv", "5.1,3.5,1.4,0.2\n", 400, vec!["the first line", "sepal_length"]),
         ("text/csv", &CSV.replace("5.2", "x"), 400, vec!["CSV row 2", "petal_length", "got x"]),
-        ("text/csv", "", 400, vec!["a line of column names"]),
-        ("application/vnd.apache.parquet", "PAR1", 415, vec!["application/json or text/csv"]),
+        ("text/csv", "", 400, vec!["the body"]),
+        ("application/vnd.apache.parquet", "PAR1", 400, vec!["the body as CSV"]),
     ] {
         let headers = [("content-type", content_type)];
         let answer =

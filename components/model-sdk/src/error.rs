@@ -19,7 +19,6 @@ enum Kind {
     NotFound,
     MethodNotAllowed { allow: &'static str },
     TooLarge,
-    UnsupportedMediaType,
     Internal,
     Unavailable,
     DeadlineExceeded,
@@ -54,10 +53,6 @@ impl Error {
         Self::new(Kind::TooLarge, message)
     }
 
-    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
-        Self::new(Kind::UnsupportedMediaType, message)
-    }
-
     /// The model cannot be loaded, for now: 503.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Kind::Unavailable, message)
@@ -82,7 +77,6 @@ impl Error {
             Kind::NotFound => 404,
             Kind::MethodNotAllowed { .. } => 405,
             Kind::TooLarge => 413,
-            Kind::UnsupportedMediaType => 415,
             Kind::Internal => 500,
             Kind::Unavailable => 503,
             Kind::DeadlineExceeded => 504,
@@ -101,7 +95,6 @@ impl Error {
             Kind::Invalid
             | Kind::NotFound
             | Kind::TooLarge
-            | Kind::UnsupportedMediaType
             | Kind::Internal
             | Kind::Unavailable
             | Kind::DeadlineExceeded => response,
@@ -128,7 +121,6 @@ mod tests {
             (Error::not_found(""), 404),
             (Error::method_not_allowed("POST"), 405),
             (Error::too_large(""), 413),
-            (Error::unsupported_media_type(""), 415),
             (Error::internal(""), 500),
             (Error::unavailable(""), 503),
             (Error::deadline_exceeded(""), 504),

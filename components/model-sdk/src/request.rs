@@ -6,17 +6,15 @@ use std::borrow::Cow;
 use crate::infer;
 
 /// The request headers a protocol reads, in lower case; the doors bring these and no others.
-pub(crate) const NEEDED_HEADERS: &[&str] = &[CONTENT_TYPE, infer::HEADER];
-
-pub(crate) const CONTENT_TYPE: &str = "content-type";
+pub(crate) const NEEDED_HEADERS: &[&str] = &[infer::HEADER];
 
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     /// Percent-encoded, as in the request line.
     pub(crate) path_with_query: String,
-    /// Those of `NEEDED_HEADERS` that were sent, in the order received.
-    pub(crate) headers: Vec<(&'static str, Vec<u8>)>,
+    /// The needed headers that were sent: the position of each in `NEEDED_HEADERS`, and its value.
+    pub(crate) headers: Vec<(u32, Vec<u8>)>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -45,7 +43,8 @@ impl Request {
 
     /// The first value of a needed header.
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
-        let (_, value) = self.headers.iter().find(|(of, _)| *of == name)?;
+        let is = |index: u32| NEEDED_HEADERS.get(index as usize) == Some(&name);
+        let (_, value) = self.headers.iter().find(|(index, _)| is(*index))?;
         Some(value)
     }
 }
@@ -56,7 +55,7 @@ impl Response {
     }
 
     pub(crate) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, headers: vec![(CONTENT_TYPE, content_type.into())], body }
+        Self { status, headers: vec![("content-type", content_type.into())], body }
     }
 
     pub(crate) fn with_header(
@@ -78,5 +77,11 @@ impl Request {
             headers: Vec::new(),
             body: body.to_owned(),
         }
+    }
+
+    pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
+        let index = (0..).zip(NEEDED_HEADERS).find(|(_, needed)| **needed == name).unwrap().0;
+        self.headers.push((index, value.into()));
+        self
     }
 }

@@ -24,8 +24,8 @@ async fn receive(request: types::Request) -> Result<Request, types::ErrorCode> {
     let path_with_query = request.get_path_with_query().unwrap_or_default();
     let sent = request.get_headers();
     let mut headers = Vec::new();
-    for &name in NEEDED_HEADERS {
-        headers.extend(sent.get(name).into_iter().map(|value| (name, value)));
+    for (index, name) in (0..).zip(NEEDED_HEADERS) {
+        headers.extend(sent.get(name).into_iter().map(|value| (index, value)));
     }
     let (_handled, handled) = wit_future::new(|| Ok(()));
     let (body, trailers) = types::Request::consume_body(request, handled);

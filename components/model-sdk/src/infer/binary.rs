@@ -121,7 +121,7 @@ mod tests {
         let mut request = Request::post("/infer", json.as_bytes());
         request.body.extend_from_slice(behind);
         let header = header.replace("LENGTH", &json.len().to_string());
-        request.headers.push((HEADER, header.into_bytes()));
+        let request = request.with_header(HEADER, &header);
         let inputs = split(&request)
             .and_then(|(json, tensors)| decode(&signature, json, tensors))
             .map_err(|error| error.to_string())?

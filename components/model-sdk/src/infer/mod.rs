@@ -40,11 +40,11 @@ mod tests {
 
     fn post(json: &str, binary: Option<&[u8]>) -> Request {
         let mut request = Request::post("/v2/models/m/infer", json.as_bytes());
-        if let Some(binary) = binary {
-            request.headers.push((HEADER, json.len().to_string().into_bytes()));
-            request.body.extend_from_slice(binary);
-        }
-        request
+        let Some(binary) = binary else {
+            return request;
+        };
+        request.body.extend_from_slice(binary);
+        request.with_header(HEADER, &json.len().to_string())
     }
 
     /// The JSON of a response, and what stands behind it.

@@ -12,10 +12,12 @@ pub(super) fn read(reader: &mut Reader<'_>, body: &[u8]) -> Result<(), Error> {
     let mut lines =
         Lines { csv: csv_core::Reader::new(), rest: text, buffer: vec![0; text.len() + 1] };
     let Some(names) = lines.next()? else {
-        return Err(Error::invalid("CSV: expected a line of column names, got nothing"));
+        return Err(Error::invalid(
+            "the body as CSV: expected a line of column names, got nothing",
+        ));
     };
     let names: Vec<_> = names.iter().map(|name| name.trim().to_owned()).collect();
-    let columns = reader.columns(&"CSV: the first line", &names)?;
+    let columns = reader.columns(&"the body as CSV: the first line", &names)?;
     let mut row = 0;
     while let Some(cells) = lines.next()? {
         row += 1;
@@ -45,11 +47,11 @@ impl Lines<'_> {
                 // What comes next is the end: all of the text was given.
                 ReadFieldResult::InputEmpty => {}
                 ReadFieldResult::OutputFull => {
-                    return Err(Error::internal("CSV: a field is longer than the text"));
+                    return Err(Error::internal("a field of CSV is longer than the text"));
                 }
                 ReadFieldResult::Field { record_end } => {
                     let field = str::from_utf8(&self.buffer[..length])
-                        .map_err(|_| Error::invalid("CSV: expected UTF-8"))?;
+                        .map_err(|_| Error::invalid("the body as CSV: expected UTF-8"))?;
                     fields.push(field.to_owned());
                     length = 0;
                     if record_end {

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::graph::Graph;
 use crate::json::{self, Entries, Object};
 use crate::predict::{Predict, Prediction, predict_all};
-use crate::request::{CONTENT_TYPE, Request, Response};
+use crate::request::{Request, Response};
 use crate::rows::Reader;
 
 /// What a table may be called. `params` and other keys are for models that have such.
@@ -43,7 +43,7 @@ pub(crate) fn invoke(
     predict: Predict,
 ) -> Result<Response, Error> {
     let mut reader = Reader::new(graph.signature(), request.body.len());
-    let table = if is_csv(request)? {
+    let table = if is_csv(&request.body) {
         csv::read(&mut reader, &request.body)?;
         "CSV"
     } else {
@@ -55,23 +55,10 @@ pub(crate) fn invoke(
     Ok(Response::json(200, json::encode(&Body { predictions })?))
 }
 
-/// By the media type. A body of none, or of what `curl --data` calls it, is taken for JSON.
-fn is_csv(request: &Request) -> Result<bool, Error> {
-    let Some(value) = request.header(CONTENT_TYPE) else {
-        return Ok(false);
-    };
-    let media_type = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
-    if is("text/csv") {
-        Ok(true)
-    } else if is("application/json") || is("application/x-www-form-urlencoded") {
-        Ok(false)
-    } else {
-        Err(Error::unsupported_media_type(format!(
-            "content-type: expected application/json or text/csv, got {:?}",
-            String::from_utf8_lossy(media_type)
-        )))
-    }
+/// A body that does not begin as JSON is CSV, whatever its `content-type`: a header that is read here
+/// would be brought into the component with every request for any path.
+fn is_csv(body: &[u8]) -> bool {
+    !matches!(body.trim_ascii_start(), [] | [b'{' | b'[', ..])
 }
 
 /// Reads the table of the body; what it is called.
@@ -195,64 +182,37 @@ mod tests {
         Ok(Prediction::Numbers(Tensor::f32("places", &[rows.count], &numbers)))
     }
 
-    fn invoked(
-        signature: Signature,
-        content_type: &str,
-        body: &[u8],
-    ) -> Result<String, (u16, String)> {
+    fn invoked(signature: Signature, body: &[u8]) -> Result<String, (u16, String)> {
         let graph = graph(signature, |_| Ok(Vec::new()));
-        let mut request = Request::post("/invocations", body);
-        request.headers.push((CONTENT_TYPE, content_type.into()));
-        invoke(&graph, &request, places)
+        invoke(&graph, &Request::post("/invocations", body), places)
             .map(|response| String::from_utf8(response.body).unwrap())
             .map_err(|error| (error.status(), error.to_string()))
     }
 
-    const JSON: &str = "application/json";
-    const CSV: &str = "text/csv";
     const ANSWER: &str = r#"{"predictions":[1234.0,5678.0]}"#;
 
     #[test]
     fn every_table_is_read_by_name_or_by_position() {
-        for (content_type, body) in [
-            (JSON, r#"{"inputs": [[1, 2, 3, 4], [5, 6, 7, 8]], "params": {"a": null}}"#),
-            (JSON, r#"{"inputs": {"features": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#),
-            (
-                JSON,
-                r#"{"inputs": {"petal_width": [4, 8], "colour": ["a", null],
+        for body in [
+            r#"{"inputs": [[1, 2, 3, 4], [5, 6, 7, 8]], "params": {"a": null}}"#,
+            r#"{"inputs": {"features": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
+            r#"{"inputs": {"petal_width": [4, 8], "colour": ["a", null],
                     "sepal_width": [2, 6], "sepal_length": [1, 5], "petal_length": [3, 7]}}"#,
-            ),
-            (JSON, r#"{"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}"#),
-            (
-                JSON,
-                r#"{"instances": [[1, 2, 3, 4],
+            r#"{"instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}"#,
+            r#"{"instances": [[1, 2, 3, 4],
                     {"petal_width": 8, "sepal_width": 6, "sepal_length": 5, "petal_length": 7}]}"#,
-            ),
-            (
-                JSON,
-                r#"{"dataframe_records": [
+            r#"{"dataframe_records": [
                     {"petal_width": 4, "sepal_width": 2, "sepal_length": 1, "petal_length": 3},
                     {"sepal_length": 5, "sepal_width": 6, "petal_length": 7, "petal_width": 8, "colour": []}]}"#,
-            ),
-            (
-                "application/json; charset=utf-8",
-                r#"{"dataframe_split": {"index": [7, "a"],
+            r#"{"dataframe_split": {"index": [7, "a"],
                     "columns": ["petal_width", "colour", "sepal_width", "sepal_length", "petal_length"],
                     "data": [[4, "a", 2, 1, 3], [8, null, 6, 5, 7]]}}"#,
-            ),
-            (JSON, r#"{"dataframe_split": {"data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#),
-            (CSV, "petal_width,sepal_width,sepal_length,petal_length\n4,2,1,3\n8,6,5,7\n"),
-            (
-                "Text/CSV ; charset=utf-8",
-                "\u{feff},\"sepal_length\",sepal_width, petal_length,petal_width,colour\r\n\
+            r#"{"dataframe_split": {"data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
+            "petal_width,sepal_width,sepal_length,petal_length\n4,2,1,3\n8,6,5,7\n",
+            "\u{feff},\"sepal_length\",sepal_width, petal_length,petal_width,colour\r\n\
                  0,1,+2,3.0,\"4\",\"a, \"\"b\"\"\"\r\n\r\n1, 5,6e0,7.,8,",
-            ),
         ] {
-            assert_eq!(
-                invoked(iris(), content_type, body.as_bytes()).as_deref(),
-                Ok(ANSWER),
-                "{body}"
-            );
+            assert_eq!(invoked(iris(), body.as_bytes()).as_deref(), Ok(ANSWER), "{body}");
         }
     }
 
@@ -262,17 +222,14 @@ mod tests {
         let (start, rest) = IRIS.split_at(IRIS.find("fields").unwrap());
         let text = format!("{start}{}", &rest[rest.find('\n').unwrap()..]);
         let signature = || Signature::parse(&text, "iris-classifier").unwrap();
-        for (content_type, body) in [
-            (
-                JSON,
-                r#"{"dataframe_split": {"columns": [0, 1, 2, 3], "data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
-            ),
-            (CSV, "a,b,c,d\n1,2,3,4\n5,6,7,8"),
+        for body in [
+            r#"{"dataframe_split": {"columns": [0, 1, 2, 3], "data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
+            "a,b,c,d\n1,2,3,4\n5,6,7,8",
         ] {
-            assert_eq!(invoked(signature(), content_type, body.as_bytes()).as_deref(), Ok(ANSWER));
+            assert_eq!(invoked(signature(), body.as_bytes()).as_deref(), Ok(ANSWER));
         }
         assert_eq!(
-            invoked(signature(), CSV, b"a,b,c\n1,2,3"),
+            invoked(signature(), b"a,b,c\n1,2,3"),
             Err((400, "CSV row 1: expected 4 columns, got 3".to_owned()))
         );
     }
@@ -280,100 +237,65 @@ mod tests {
     #[test]
     fn every_refusal_says_where_and_what_was_expected() {
         const NAMES: &str = "sepal_length, sepal_width, petal_length, petal_width";
-        for (content_type, body, message) in [
-            (
-                JSON,
-                "{}",
+        for (body, message) in [
+            ("{}",
                 r#"the body: expected exactly one of "dataframe_split", "dataframe_records", "instances" and "inputs""#.to_owned(),
             ),
-            (
-                JSON,
-                r#"{"inputs": [[1, 2, 3, 4]], "instances": [[1, 2, 3, 4]]}"#,
+            (r#"{"inputs": [[1, 2, 3, 4]], "instances": [[1, 2, 3, 4]]}"#,
                 r#"the body: expected exactly one of "dataframe_split", "dataframe_records", "instances" and "inputs""#.to_owned(),
             ),
-            (
-                JSON,
-                "[[1, 2, 3, 4]]",
+            ("[[1, 2, 3, 4]]",
                 "the body: invalid type: sequence, expected an object at line 1 column 0".to_owned(),
             ),
-            (JSON, r#"{"inputs": []}"#, "inputs: expected at least one row, got none".to_owned()),
-            (
-                JSON,
-                r#"{"inputs": 5}"#,
+            (r#"{"inputs": []}"#, "inputs: expected at least one row, got none".to_owned()),
+            (r#"{"inputs": 5}"#,
                 "inputs: invalid type: integer `5`, expected a sequence at line 1 column 1".to_owned(),
             ),
-            (
-                JSON,
-                r#"{"inputs": [[1, 2, 3]]}"#,
+            (r#"{"inputs": [[1, 2, 3]]}"#,
                 format!("inputs[0]: expected 4 numbers ({NAMES}), got 3"),
             ),
-            (
-                JSON,
-                r#"{"inputs": {"sepal_length": [1, 5], "sepal_width": [2], "petal_length": [3], "petal_width": [4]}}"#,
+            (r#"{"inputs": {"sepal_length": [1, 5], "sepal_width": [2], "petal_length": [3], "petal_width": [4]}}"#,
                 r#"inputs: "sepal_length" has 2 values, but "sepal_width" has 1"#.to_owned(),
             ),
-            (
-                JSON,
-                r#"{"inputs": {"sepal_length": [1]}}"#,
+            (r#"{"inputs": {"sepal_length": [1]}}"#,
                 format!(r#"inputs: "sepal_width" is missing; expected {NAMES}"#),
             ),
-            (
-                JSON,
-                r#"{"dataframe_records": [{"sepal_length": 1, "sepal_width": 2, "petal_length": null, "petal_width": 4}]}"#,
+            (r#"{"dataframe_records": [{"sepal_length": 1, "sepal_width": 2, "petal_length": null, "petal_width": 4}]}"#,
                 "dataframe_records[0][2] (petal_length): expected a finite number of FP32, got null".to_owned(),
             ),
-            (
-                JSON,
-                r#"{"dataframe_records": [{"sepal_length": 1, "sepal_length": 2}]}"#,
+            (r#"{"dataframe_records": [{"sepal_length": 1, "sepal_length": 2}]}"#,
                 format!(r#"dataframe_records[0]: "sepal_length" stands twice; expected {NAMES}"#),
             ),
-            (
-                JSON,
-                r#"{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}"#,
+            (r#"{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}"#,
                 format!(r#"dataframe_split: columns: "sepal_length" is missing; expected {NAMES}"#),
             ),
-            (
-                JSON,
-                r#"{"dataframe_split": {"columns": ["sepal_length", "sepal_width", "petal_length", "petal_width"], "data": [[1, 2, 3, 4], [1, 2, 3]]}}"#,
+            (r#"{"dataframe_split": {"columns": ["sepal_length", "sepal_width", "petal_length", "petal_width"], "data": [[1, 2, 3, 4], [1, 2, 3]]}}"#,
                 "dataframe_split: data[1]: expected 4 values, one for each column, got 3".to_owned(),
             ),
-            (
-                JSON,
-                r#"{"dataframe_split": {"columns": []}}"#,
+            (r#"{"dataframe_split": {"columns": []}}"#,
                 "dataframe_split: missing field `data` at line 1 column 15".to_owned(),
             ),
-            (CSV, "", "CSV: expected a line of column names, got nothing".to_owned()),
-            (
-                CSV,
-                "5.1,3.5,1.4,0.2\n",
-                format!(r#"CSV: the first line: "sepal_length" is missing; expected {NAMES}"#),
+            ("", "the body: EOF while parsing a value at line 1 column 0".to_owned()),
+            ("\u{feff}", "the body as CSV: expected a line of column names, got nothing".to_owned()),
+            ("5.1,3.5,1.4,0.2\n",
+                format!(r#"the body as CSV: the first line: "sepal_length" is missing; expected {NAMES}"#),
             ),
-            (
-                CSV,
-                "sepal_length,sepal_width,petal_length,petal_width\n",
+            ("sepal_length,sepal_width,petal_length,petal_width\n",
                 "CSV: expected at least one row, got none".to_owned(),
             ),
-            (
-                CSV,
-                "sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4\n1,2,3,nan\n",
+            ("sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4\n1,2,3,nan\n",
                 "CSV row 2[3] (petal_width): expected a finite number of FP32, got nan".to_owned(),
             ),
-            (
-                CSV,
-                "sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4,5\n",
+            ("sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4,5\n",
                 "CSV row 1: expected 4 values, one for each column, got 5".to_owned(),
             ),
         ] {
-            assert_eq!(invoked(iris(), content_type, body.as_bytes()), Err((400, message)), "{body}");
+            assert_eq!(invoked(iris(), body.as_bytes()), Err((400, message)), "{body}");
         }
         assert_eq!(
-            invoked(iris(), "application/vnd.apache.parquet", b"PAR1"),
-            Err((
-                415,
-                r#"content-type: expected application/json or text/csv, got "application/vnd.apache.parquet""#.to_owned()
-            ))
+            invoked(iris(), b"\xff"),
+            Err((400, "the body as CSV: expected UTF-8".to_owned()))
         );
-        assert_eq!(invoked(iris(), CSV, b"\xff"), Err((400, "CSV: expected UTF-8".to_owned())));
     }
 
     proptest::proptest! {
@@ -384,14 +306,13 @@ mod tests {
             json in r#"(\[|\]|,|1|-2e5|"x"|null|\{|\}|"sepal_length":|"features":| ){0,24}"#,
             table in "dataframe_split|dataframe_records|instances|inputs",
         ) {
-            let _ = invoked(iris(), CSV, &bytes);
-            let _ = invoked(iris(), JSON, &bytes);
-            let _ = invoked(iris(), CSV, csv.as_bytes());
+            let _ = invoked(iris(), &bytes);
+            let _ = invoked(iris(), csv.as_bytes());
             let header = "sepal_length,sepal_width,petal_length,petal_width\n";
-            let _ = invoked(iris(), CSV, format!("{header}{csv}").as_bytes());
-            let _ = invoked(iris(), JSON, format!(r#"{{"{table}":{json}}}"#).as_bytes());
+            let _ = invoked(iris(), format!("{header}{csv}").as_bytes());
+            let _ = invoked(iris(), format!(r#"{{"{table}":{json}}}"#).as_bytes());
             let split = format!(r#"{{"dataframe_split":{{"columns":["sepal_length"{json},"data":{json}}}}}"#);
-            let _ = invoked(iris(), JSON, split.as_bytes());
+            let _ = invoked(iris(), split.as_bytes());
         }
 
         /// However a table is written, its rows are the same.
