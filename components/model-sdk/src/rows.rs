@@ -98,8 +98,20 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Finds the feature of each column by its name; or by its position, where the features of the
-    /// model have no names.
+    /// Finds the feature of each of `names`, which have an order: where the features of the model have no
+    /// names, by position.
+    pub(crate) fn columns_in_order(
+        &self,
+        what: &dyn fmt::Display,
+        names: &[String],
+    ) -> Result<Columns, Error> {
+        if self.signature.fields().is_empty() {
+            return Ok((0..names.len()).map(Some).collect());
+        }
+        self.columns(what, names)
+    }
+
+    /// Finds the feature of each of `names`, the keys of an object.
     pub(crate) fn columns(
         &self,
         what: &dyn fmt::Display,
@@ -107,7 +119,9 @@ impl<'a> Reader<'a> {
     ) -> Result<Columns, Error> {
         let fields = self.signature.fields();
         if fields.is_empty() {
-            return Ok((0..names.len()).map(Some).collect());
+            return Err(Error::invalid(format!(
+                "{what}: expected an array, as model.toml has no names (`fields`) of features"
+            )));
         }
         let columns: Columns =
             names.iter().map(|name| fields.iter().position(|field| field == name)).collect();

@@ -17,7 +17,7 @@ pub(super) fn read(reader: &mut Reader<'_>, body: &[u8]) -> Result<(), Error> {
         ));
     };
     let names: Vec<_> = names.iter().map(|name| name.trim().to_owned()).collect();
-    let columns = reader.columns(&"the body as CSV: the first line", &names)?;
+    let columns = reader.columns_in_order(&"the body as CSV: the first line", &names)?;
     let mut row = 0;
     while let Some(cells) = lines.next()? {
         row += 1;

@@ -99,7 +99,7 @@ fn read_split(reader: &mut Reader<'_>, split: &RawValue) -> Result<(), Error> {
     let name =
         |json: &&RawValue| json::decode_part(&what, json).unwrap_or_else(|_| json.get().to_owned());
     let names: Vec<String> = columns.iter().map(name).collect();
-    let columns = reader.columns(&what, &names)?;
+    let columns = reader.columns_in_order(&what, &names)?;
     let rows: Vec<&RawValue> = json::decode_part(&"dataframe_split: data", data)?;
     for (index, row) in rows.into_iter().enumerate() {
         let what = format_args!("dataframe_split: data[{index}]");
@@ -232,6 +232,15 @@ mod tests {
             invoked(signature(), b"a,b,c\n1,2,3"),
             Err((400, "CSV row 1: expected 4 columns, got 3".to_owned()))
         );
+        // The keys of an object have no order.
+        for (body, what) in [
+            (r#"{"instances": [{"a": 1, "b": 2, "c": 3, "d": 4}]}"#, "instances[0]"),
+            (r#"{"inputs": {"a": [1], "b": [2], "c": [3], "d": [4]}}"#, "inputs"),
+        ] {
+            let problem = "expected an array, as model.toml has no names (`fields`) of features";
+            let refused = Err((400, format!("{what}: {problem}")));
+            assert_eq!(invoked(signature(), body.as_bytes()), refused);
+        }
     }
 
     #[test]
