@@ -28,8 +28,9 @@ use crate::priority::yield_to_others;
 const SLICE: Duration = Duration::from_millis(1);
 /// So many short steps one after another, some for each request, say that the next will be short.
 const SHORT_STEPS: usize = 100;
-/// Steps for which one that took long makes us look at the processor's clock.
-const SUSPICIOUS_STEPS: usize = 100;
+/// Steps for which one that took long makes us look at the processor's clock: more than a request
+/// has.
+const SUSPICIOUS_STEPS: usize = 10;
 
 /// The threads. They end with this.
 pub struct Background {
@@ -200,14 +201,19 @@ impl Lane {
 
     /// The result, unless the call computes for too long.
     async fn begin<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        // Of this call, whatever others there are of its component.
+        let mut own = 0_usize;
         poll_fn(|cx| {
             let suspicion = self.suspicion.load(Ordering::Relaxed);
-            let before = (suspicion > 0).then(processor_time);
+            let before = (suspicion > 0 || own > 0).then(processor_time);
             let start = Instant::now();
             let polled = call.as_mut().poll(cx);
             let slow = start.elapsed() > SLICE;
             match before {
-                None if slow => self.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed),
+                None if slow => {
+                    own = SUSPICIOUS_STEPS;
+                    self.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
+                }
                 None => {}
                 Some(before) if slow && processor_time().saturating_sub(before) > SLICE => {
                     self.long.store(true, Ordering::Relaxed);
@@ -216,8 +222,14 @@ impl Lane {
                     }
                 }
                 // It was the thread that was slow.
-                Some(_) if slow => self.suspicion.store(0, Ordering::Relaxed),
-                Some(_) => self.suspicion.store(suspicion - 1, Ordering::Relaxed),
+                Some(_) if slow => {
+                    own = 0;
+                    self.suspicion.store(0, Ordering::Relaxed);
+                }
+                Some(_) => {
+                    own = own.saturating_sub(1);
+                    self.suspicion.store(suspicion.saturating_sub(1), Ordering::Relaxed);
+                }
             }
             polled.map(Some)
         })
