@@ -10,12 +10,11 @@ order.
 """
 
 import base64
-import gzip
 import itertools
-import json
 import warnings
 from pathlib import Path
 
+import case_file
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -345,9 +344,4 @@ if __name__ == "__main__":
     linear_cases()
     network_cases()
     sklearn_cases()
-    names = [entry["name"] for entry in cases]
-    assert len(set(names)) == len(names), "names repeat"
-    lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in cases)
-    with OUT.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as stream:
-        stream.write(lines.encode())
-    print(f"{len(cases)} cases, {OUT.stat().st_size} bytes")
+    case_file.write(cases, OUT)

@@ -9,11 +9,10 @@ little-endian; of strings a list)}), in the node's order.
 """
 
 import base64
-import gzip
 import itertools
-import json
 from pathlib import Path
 
+import case_file
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -363,9 +362,4 @@ if __name__ == "__main__":
     svm_cases()
     ensemble_cases()
     old_tree_cases()
-    names = [entry["name"] for entry in cases]
-    assert len(set(names)) == len(names), "names repeat"
-    lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in cases)
-    with OUT.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as stream:
-        stream.write(lines.encode())
-    print(f"{len(cases)} cases, {OUT.stat().st_size} bytes")
+    case_file.write(cases, OUT)

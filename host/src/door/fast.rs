@@ -122,15 +122,7 @@ impl Door {
     }
 
     async fn instantiate(&self, deadline: Instant) -> Result<Instance, Failure> {
-        let making = async {
-            match self.make(deadline).await {
-                Err(error) if is_full(&error) => {
-                    self.doors.make_room().await;
-                    self.make(deadline).await
-                }
-                made => made,
-            }
-        };
+        let making = self.doors.with_room(|| self.make(deadline));
         match timeout_at(deadline.into(), making).await {
             Ok(Ok(instance)) => Ok(instance),
             Ok(Err(error)) if is_late(&error) => Err(late(self.stores.spec())),

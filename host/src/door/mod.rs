@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::app::ComponentSpec;
 use crate::error::Failure;
+use crate::instance::is_full;
 
 /// Headers that belong to a connection or that the host derives: a guest's are dropped.
 pub const HOST_HEADERS: [HeaderName; 7] = [
@@ -87,6 +88,20 @@ impl Doors {
         doors.retain(|door| door.strong_count() > 0);
         let door: Weak<D> = Arc::downgrade(door);
         doors.push(door);
+    }
+
+    /// What `make` makes; once more, after idle instances have given way, if there was no room.
+    async fn with_room<T, Made>(&self, make: impl Fn() -> Made) -> wasmtime::Result<T>
+    where
+        Made: Future<Output = wasmtime::Result<T>>,
+    {
+        match make().await {
+            Err(error) if is_full(&error) => {
+                self.make_room().await;
+                make().await
+            }
+            made => made,
+        }
     }
 
     /// Drops every instance that is idle, and waits until they are gone.

@@ -95,15 +95,7 @@ pub(super) async fn work(component: &Component, place: Place<Job>) {
 
 async fn instantiate(component: &Component) -> Result<(Store<InstanceState>, Proxy)> {
     let deadline = Instant::now() + component.stores.spec().limits.deadline;
-    let making = async {
-        match make(component, deadline).await {
-            Err(error) if is_full(&error) => {
-                component.doors.make_room().await;
-                make(component, deadline).await
-            }
-            made => made,
-        }
-    };
+    let making = component.doors.with_room(|| make(component, deadline));
     timeout_at(deadline.into(), making).await?
 }
 
