@@ -25,6 +25,7 @@ use crate::error::Failure;
 use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
+use crate::memory::give_back;
 use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
 
@@ -202,7 +203,10 @@ impl Host {
         loop {
             ticks.tick().await;
             let now = Instant::now();
-            self.services.values().for_each(|service| service.drop_idle(now));
+            let dropped = self.services.values().filter(|service| service.drop_idle(now)).count();
+            if dropped > 0 {
+                give_back();
+            }
         }
     }
 }

@@ -56,6 +56,7 @@ pub mod code;
 pub mod engine;
 pub mod imports;
 pub mod instance;
+pub mod memory;
 
 pub mod capabilities;
 pub mod inference;

@@ -204,14 +204,15 @@ impl Service {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops what had nothing to do for long enough.
-    pub fn drop_idle(&self, now: Instant) {
+    /// Drops what had nothing to do for long enough; whether there was anything.
+    pub fn drop_idle(&self, now: Instant) -> bool {
         let ComponentSpec { id, limits: Limits { idle, .. }, .. } = self.spec();
         let instances = self.drop_idle_instances(now);
         if instances > 0 {
             info!(component = id, instances, "idle instances dropped");
         }
-        let Some(unused) = self.usage.unused(now) else { return };
+        let mut dropped = instances > 0;
+        let Some(unused) = self.usage.unused(now) else { return dropped };
         if unused >= *idle {
             self.usage.cold.store(true, Ordering::Relaxed);
         }
@@ -219,11 +220,14 @@ impl Service {
             let models = self.stores.models().forget();
             if models > 0 {
                 info!(component = id, models, "idle models dropped");
+                dropped = true;
             }
         }
         if unused >= *idle * 3 && self.open_doors().take().is_some() {
             info!(component = id, "idle code dropped");
+            dropped = true;
         }
+        dropped
     }
 
     fn drop_idle_instances(&self, now: Instant) -> usize {
