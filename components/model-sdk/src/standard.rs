@@ -48,19 +48,19 @@ async fn read(mut stream: StreamReader<u8>) -> Vec<u8> {
 }
 
 fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
-    let headers = types::Headers::new();
     let length = ("content-length", response.body.len().to_string().into());
-    for (name, value) in response.headers.into_iter().chain([length]) {
-        headers.append(name, value.as_bytes()).map_err(|error| {
-            types::ErrorCode::InternalError(Some(format!("header {name}: {error:?}")))
-        })?;
-    }
+    let headers = response.headers.into_iter().chain([length]);
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.into_owned().into_bytes()));
+    let headers = types::Headers::from_list(&headers.collect::<Vec<_>>())
+        .map_err(|error| internal(format!("the answer's headers: {error:?}")))?;
     let (mut body, reader) = wit_stream::new();
     let (trailers, no_trailers) = wit_future::new(|| Ok(None));
     let (sent, _transmitted) = types::Response::new(headers, Some(reader), no_trailers);
-    sent.set_status_code(response.status).map_err(|()| {
-        types::ErrorCode::InternalError(Some(format!("status {}", response.status)))
-    })?;
+    // That is what it is at first.
+    if response.status != 200 {
+        sent.set_status_code(response.status)
+            .map_err(|()| internal(format!("{} is not a status", response.status)))?;
+    }
     spawn(async move {
         // What is left over, or not taken, is of a client that went away.
         body.write_all(response.body).await;
@@ -68,6 +68,10 @@ fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
         drop(trailers.write(Ok(None)).await);
     });
     Ok(sent)
+}
+
+fn internal(problem: String) -> types::ErrorCode {
+    types::ErrorCode::InternalError(Some(problem))
 }
 
 impl From<types::Method> for Method {
