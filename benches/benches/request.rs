@@ -51,7 +51,7 @@ fn requests(c: &mut Criterion) {
             let service = host.service("iris-classifier-1").expect("in the app");
             c.bench_function("instantiate+predict", |b| {
                 b.to_async(&runtime).iter_batched(
-                    || service.drop_idle(Instant::now() + Duration::from_secs(24 * 3600)),
+                    || _ = service.drop_idle(Instant::now() + Duration::from_secs(24 * 3600)),
                     |()| predict(service),
                     BatchSize::PerIteration,
                 );

@@ -134,6 +134,12 @@ impl Artifacts {
 }
 
 impl Artifact {
+    /// The SHA-256 of the component it was compiled from.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
     /// The component, its code mapped. An artefact that is gone or has changed since it was
     /// prepared is checked, and made again if need be.
     pub fn load(&self, engine: &Wasmtime) -> Result<Component> {

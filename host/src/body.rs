@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
@@ -26,6 +27,20 @@ enum Kind {
         body: WasiBody,
         _turn: Arc<OwnedSemaphorePermit>,
     },
+    /// The same, copied on its way.
+    Copied {
+        body: WasiBody,
+        _turn: Arc<OwnedSemaphorePermit>,
+        copy: Copy,
+    },
+}
+
+/// What came of a body so far.
+struct Copy {
+    bytes: BytesMut,
+    most: usize,
+    /// Given all of it; `None` once there is too much, or it broke off.
+    take: Option<Box<dyn FnOnce(Bytes) + Send>>,
 }
 
 impl std::fmt::Debug for Body {
@@ -33,6 +48,7 @@ impl std::fmt::Debug for Body {
         f.write_str(match self.0 {
             Kind::Whole(_) => "Body::Whole",
             Kind::Streamed { .. } => "Body::Streamed",
+            Kind::Copied { .. } => "Body::Copied",
         })
     }
 }
@@ -45,6 +61,50 @@ impl Body {
     /// A guest's body. The guest has its turn until the body's end.
     pub fn streamed(body: WasiBody, turn: Arc<OwnedSemaphorePermit>) -> Self {
         Self(Kind::Streamed { body, _turn: turn })
+    }
+
+    /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
+    /// longer than `most` bytes, breaks off or has trailers, `take` is dropped.
+    #[must_use]
+    pub fn copied(self, most: usize, take: impl FnOnce(Bytes) + Send + 'static) -> Self {
+        match self.0 {
+            Kind::Whole(body) => {
+                let whole = body.clone().collect().now_or_never();
+                let whole = whole.and_then(Result::ok).map(Collected::to_bytes);
+                if let Some(whole) = whole.filter(|whole| whole.len() <= most) {
+                    take(whole);
+                }
+                Self(Kind::Whole(body))
+            }
+            Kind::Streamed { body, _turn } => {
+                let copy = Copy { bytes: BytesMut::new(), most, take: Some(Box::new(take)) };
+                Self(Kind::Copied { body, _turn, copy })
+            }
+            Kind::Copied { .. } => self,
+        }
+    }
+}
+
+impl Copy {
+    fn see(&mut self, frame: Option<&Result<Frame<Bytes>, WasiHttpError>>) {
+        match frame {
+            Some(Ok(frame)) => match frame.data_ref() {
+                Some(data) if self.bytes.len() + data.len() <= self.most => {
+                    if self.take.is_some() {
+                        self.bytes.extend_from_slice(data);
+                    }
+                    return;
+                }
+                _ => self.take = None,
+            },
+            Some(Err(_)) => self.take = None,
+            None => {
+                if let Some(take) = self.take.take() {
+                    take(self.bytes.split().freeze());
+                }
+            }
+        }
+        self.bytes = BytesMut::new();
     }
 }
 
@@ -59,20 +119,29 @@ impl HttpBody for Body {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Streamed { body, .. } => Pin::new(body).poll_frame(cx),
+            Kind::Copied { body, copy, .. } => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                copy.see(frame.as_ref());
+                // Whoever sends it may not ask for an end it knows of.
+                if body.is_end_stream() {
+                    copy.see(None);
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
-            Kind::Streamed { body, .. } => body.is_end_stream(),
+            Kind::Streamed { body, .. } | Kind::Copied { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
-            Kind::Streamed { body, .. } => body.size_hint(),
+            Kind::Streamed { body, .. } | Kind::Copied { body, .. } => body.size_hint(),
         }
     }
 }
@@ -210,6 +279,15 @@ impl RequestBody {
         let body = Limited::new(first, rest, limit);
         let arrival = Arc::clone(&body.arrival);
         Self::Streamed(body.boxed_unsync(), arrival)
+    }
+
+    /// All of it, if that is here.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Streamed(..) => None,
+        }
     }
 
     /// How it arrives, if it still does.

@@ -48,6 +48,12 @@ impl Code {
         Ok((Self { engine: Arc::clone(engine), artifact, linked: weak }, linked))
     }
 
+    /// The SHA-256 of the component.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        self.artifact.digest()
+    }
+
     /// The loaded code, or loads it again. A load that has begun is finished, even if who asked
     /// for it cannot wait.
     pub async fn linked(self: &Arc<Self>) -> Result<Arc<Linked>> {

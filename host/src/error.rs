@@ -40,6 +40,8 @@ pub enum Failure {
     NoRoom,
     #[error("the host has as many request bodies in memory as it can; try again")]
     Crowded,
+    #[error("no answer to this request is kept that is fresh enough, and it asks for no new one")]
+    NotCached,
     #[error("component `{component}` cannot be instantiated")]
     Instantiation { component: String },
     #[error("component `{component}` failed")]
@@ -70,7 +72,8 @@ impl Failure {
             Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            // RFC 9111, 5.2.1.7.
+            Self::Deadline { .. } | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 

@@ -77,7 +77,7 @@ impl Flags {
         let process: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let RuntimeConfig { variables, state_dir, log_dir, max_instance_memory } =
+        let RuntimeConfig { variables, state_dir, log_dir, max_instance_memory, cache } =
             match &self.runtime_config_file {
                 None => RuntimeConfig::default(),
                 Some(path) => runtime_config::read(path, &process)
@@ -106,6 +106,7 @@ impl Flags {
                 ..ReuseConfig::default()
             },
             log_dir: self.log_dir.clone().or(log_dir),
+            cache,
             ..Options::default()
         };
         Ok((options, state_dir))

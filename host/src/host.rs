@@ -17,6 +17,7 @@ use crate::app::{App, StaticAnswer, Target};
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::body::Holding;
+use crate::cache::Cache;
 use crate::capabilities::outbound_http::Outside;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
@@ -50,6 +51,7 @@ pub struct Host {
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
+    cache: Arc<Cache>,
     _background: Background,
     copies: Mutex<Option<Copies>>,
 }
@@ -119,6 +121,7 @@ impl Host {
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
+            cache: Arc::new(Cache::new(app.cache)),
             _background: background,
             copies: Mutex::new(copies),
         });
@@ -136,6 +139,12 @@ impl Host {
     #[must_use]
     pub fn bodies(&self) -> &Holding {
         &self.bodies
+    }
+
+    /// Where answers are kept.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
     }
 
     /// The application's name and version, as JSON.

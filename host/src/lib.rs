@@ -41,6 +41,7 @@ pub mod tls;
 pub mod request;
 
 pub mod body;
+pub mod cache;
 pub mod error;
 pub mod route;
 pub mod spin_headers;

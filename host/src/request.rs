@@ -1,6 +1,7 @@
 //! The life of a request, a step a line.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,14 +9,17 @@ use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, Version};
 use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
 use tokio::time::timeout_at;
 use tracing::debug;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::body::{Body, RequestBody};
+use crate::cache::{Found, Ticket};
 use crate::error::Failure;
 use crate::host::{Host, Served};
 use crate::route::Pattern;
+use crate::service::Service;
 use crate::spin_headers::{Client, Origin};
 
 /// The host's own paths.
@@ -116,13 +120,52 @@ where
     let limits = service.limits();
     let deadline = start + limits.deadline;
     let waits = head.headers.contains_key(EXPECT);
-    let _held = host.bodies().hold(&body.size_hint(), service.whole_body())?;
-    let admitting = RequestBody::admit(body, service.whole_body(), limits.request_body, waits);
+    let whole = service.whole_body(&body.size_hint());
+    let _held = host.bodies().hold(&body.size_hint(), whole)?;
+    let admitting = RequestBody::admit(body, whole, limits.request_body, waits);
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
     let arrival = body.arrival();
+    *unread = arrival.is_some();
+    let ticket = match host.cache().look_up(service.source(), &head, body.whole(), deadline).await?
+    {
+        Found::Answer(answer) => return Ok(answer),
+        Found::Ageing(answer, ticket) => {
+            refresh(host, service, route, client, &head, body, ticket);
+            return Ok(answer);
+        }
+        Found::Nothing(ticket) => ticket,
+    };
     let answer = service.invoke(head, body, deadline, Origin { route, client }).await;
     *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
-    answer
+    host.cache().keep(service.source(), ticket, answer)
+}
+
+/// Has an answer made again, for those who come later.
+fn refresh(
+    host: &Host,
+    service: &Arc<Service>,
+    route: &Pattern,
+    client: Client,
+    head: &Parts,
+    body: RequestBody,
+    ticket: Ticket,
+) {
+    let mut again = Request::new(()).into_parts().0;
+    again.method = head.method.clone();
+    again.uri = head.uri.clone();
+    again.version = head.version;
+    again.headers = head.headers.clone();
+    let (cache, service, route) = (Arc::clone(host.cache()), Arc::clone(service), route.clone());
+    let deadline = Instant::now() + service.limits().deadline;
+    tokio::spawn(async move {
+        let origin = Origin { route: &route, client };
+        let answer = service.invoke(again, body, deadline, origin).await;
+        match cache.keep(service.source(), ticket, answer) {
+            // It is kept once all of it was read.
+            Ok(answer) => drop(answer.into_body().collect().await),
+            Err(failure) => debug!(%failure, "an answer could not be made again"),
+        }
+    });
 }
 
 fn find<'a>(host: &'a Host, via: &Via, path: &str) -> Result<&'a (Pattern, Served), Failure> {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
 use toml::{Table, Value};
 
+use crate::cache;
 use crate::variables::{PREFIX, Provider};
 
 /// A runtime config, read.
@@ -18,6 +19,8 @@ pub struct RuntimeConfig {
     pub log_dir: Option<PathBuf>,
     /// Of an instance of any component.
     pub max_instance_memory: Option<ByteSize>,
+    /// What is kept of answers: a key of ours, which Spin does not know.
+    pub cache: cache::Limits,
 }
 
 /// Keys Spin knows and this host does not, and what they are about.
@@ -34,7 +37,8 @@ const NOT_YET: [(&str, &str); 9] = [
 ];
 
 /// Keys this host reads.
-const KEYS: [&str; 4] = ["variables_provider", "state_dir", "log_dir", "max_instance_memory"];
+const KEYS: [&str; 5] =
+    ["variables_provider", "state_dir", "log_dir", "max_instance_memory", "cache"];
 
 /// Reads `path`. `environment` is that of this process.
 pub fn read(path: &Path, environment: &[(String, String)]) -> Result<RuntimeConfig> {
@@ -63,6 +67,7 @@ fn parse(text: &str, environment: &[(String, String)]) -> Result<RuntimeConfig> 
                 let size = size.map_err(|_| anyhow!("{key}: write bytes, or \"128MiB\""))?;
                 config.max_instance_memory = Some(size);
             }
+            "cache" => config.cache = cache_limits(value).context("[cache]")?,
             _ => match NOT_YET.iter().find(|(known, _)| *known == key) {
                 Some((_, what)) => bail!("{key}: {what} not supported yet; remove it"),
                 None => bail!("{key}: there is no such key; there are {}", KEYS.join(", ")),
@@ -70,6 +75,21 @@ fn parse(text: &str, environment: &[(String, String)]) -> Result<RuntimeConfig> 
         }
     }
     Ok(config)
+}
+
+fn cache_limits(value: Value) -> Result<cache::Limits> {
+    let Value::Table(table) = value else { bail!("is a table") };
+    let mut limits = cache::Limits::default();
+    for (key, value) in table {
+        let size = value.try_into::<ByteSize>();
+        let size = || size.map(|size| size.0).map_err(|_| anyhow!("{key}: write \"64MiB\""));
+        match key.as_str() {
+            "memory" => limits.memory = size()?,
+            "answer" => limits.answer = usize::try_from(size()?)?,
+            _ => bail!("{key}: there is no such key; there are memory, answer"),
+        }
+    }
+    Ok(limits)
 }
 
 /// A folder; an empty text is none.

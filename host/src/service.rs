@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use http::Response;
 use http::request::Parts;
+use http_body::SizeHint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
@@ -17,6 +18,7 @@ use tracing::{info, warn};
 use crate::app::ComponentSpec;
 use crate::background::Lane;
 use crate::body::{Body, RequestBody};
+use crate::cache::{self, Source};
 use crate::code::{Code, Linked};
 use crate::door::{Doors as AllDoors, GivesWay, busy, fast, invalid_answer, late, standard};
 use crate::error::Failure;
@@ -34,6 +36,7 @@ pub struct Service {
     background: Lane,
     all_doors: Arc<AllDoors>,
     exports_fast: bool,
+    source: Source,
     /// `None` while its code is not loaded.
     doors: Mutex<Option<Arc<Doors>>>,
     /// As many as may serve at the same time.
@@ -70,6 +73,7 @@ impl Service {
         if !exports_fast && linked.standard.is_none() {
             bail!("it does not export the standard door (wasi:http)");
         }
+        let source = Source::new(origin(stores.spec(), &code));
         let service = Self {
             turns: Arc::new(Semaphore::new(stores.spec().limits.instances)),
             stores: Arc::new(stores),
@@ -77,6 +81,7 @@ impl Service {
             background,
             all_doors,
             exports_fast,
+            source,
             doors: Mutex::default(),
             waiting: AtomicUsize::new(0),
             usage: Usage::new(),
@@ -94,10 +99,18 @@ impl Service {
         self.stores.spec()
     }
 
-    /// How long a body may be to be taken whole.
+    /// How long a body of `size` may be to be taken whole. Behind the standard door a component may
+    /// begin before all of it is there; once it has given answers to be kept, it is waited for.
     #[must_use]
-    pub fn whole_body(&self) -> usize {
-        if self.exports_fast { self.limits().fast_body.min(self.limits().request_body) } else { 0 }
+    pub fn whole_body(&self, size: &SizeHint) -> usize {
+        let whole = self.exports_fast || size.exact().is_some() && self.source.keeps();
+        if whole { self.limits().fast_body.min(self.limits().request_body) } else { 0 }
+    }
+
+    /// As the response cache knows it.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// For people: the door a small request goes through.
@@ -139,7 +152,7 @@ impl Service {
                 origin.put_into(&mut head);
                 standard.invoke(head, body, deadline, origin.client.hops + 1, turn).await
             }
-            (_, _, None) => Err(Failure::BodyTooLarge { limit: self.whole_body() }),
+            (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().fast_body }),
         }?;
         if let Some(took) = visit.cold_start() {
             info!(component = self.spec().id, ?took, "cold start");
@@ -237,6 +250,16 @@ impl Service {
         let standard = doors.standard.iter().map(|door| door.drop_idle(since).instances);
         fast.chain(standard).sum()
     }
+}
+
+/// What a component's answers depend on beside the request.
+fn origin(spec: &ComponentSpec, code: &Code) -> cache::Origin {
+    let ComponentSpec { id, models, environment, variables, .. } = spec;
+    let models = models.iter().flat_map(|(name, digest)| [name.as_bytes(), digest.as_slice()]);
+    let given = environment.iter().chain(&**variables);
+    let given = given.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    let parts = [id.as_bytes(), code.digest(), b"models"].into_iter().chain(models);
+    cache::Origin::new(parts.chain([b"given".as_slice()]).chain(given))
 }
 
 /// Who is inside, and since when nobody is.

@@ -19,6 +19,8 @@ pub struct ComponentSpec {
     pub id: String,
     pub source: PathBuf,
     pub files: Files,
+    /// What tells the versions of its models from others, by name.
+    pub models: Vec<(String, [u8; 32])>,
     pub environment: Vec<(String, String)>,
     pub variables: Variables,
     pub outbound_hosts: OutboundHosts,
@@ -53,7 +55,7 @@ impl Context<'_> {
     ) -> ComponentSpec {
         let key = format!("component.{id}");
         let source = self.source(&key, component, problems);
-        let files = self.files(&key, component, problems);
+        let (files, models) = self.files(&key, component, problems);
         dependencies::check(&key, component, self.manifest, self.base, problems);
         let (door, load_graphs, settings) = match &component.tool.spinfer {
             None => (None, false, defaults.clone()),
@@ -72,6 +74,7 @@ impl Context<'_> {
             id: id.to_owned(),
             source,
             files,
+            models,
             environment: environment.into_iter().collect(),
             variables: self.variables(&key, component, problems),
             outbound_hosts: self.outbound_hosts(&key, component, problems),
@@ -116,7 +119,12 @@ impl Context<'_> {
         }
     }
 
-    fn files(&self, key: &str, component: &Component, problems: &mut Problems) -> Files {
+    fn files(
+        &self,
+        key: &str,
+        component: &Component,
+        problems: &mut Problems,
+    ) -> (Files, Vec<(String, [u8; 32])>) {
         let files = Files::resolve(component, self.base).unwrap_or_else(|found| {
             for (index, problem) in found {
                 match index {
@@ -126,12 +134,14 @@ impl Context<'_> {
             }
             Files::default()
         });
-        for (_, folder) in files.folders.models().filter(|(_, folder)| folder.is_dir()) {
-            if let Err(problem) = check_model_folder(folder) {
-                problems.add(format!("{key}.files"), format!("{problem:#}"));
+        let mut models = Vec::new();
+        for (name, folder) in files.folders.models().filter(|(_, folder)| folder.is_dir()) {
+            match check_model_folder(folder) {
+                Ok(digest) => models.push((name.to_owned(), digest)),
+                Err(problem) => problems.add(format!("{key}.files"), format!("{problem:#}")),
             }
         }
-        files
+        (files, models)
     }
 
     fn variables(&self, key: &str, component: &Component, problems: &mut Problems) -> Variables {

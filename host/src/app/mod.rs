@@ -15,6 +15,7 @@ use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
 use tracing::warn;
 
+use crate::cache;
 use crate::manifest::{Build, Manifest, names};
 
 pub use component::ComponentSpec;
@@ -36,6 +37,8 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Instances of all components together.
     pub instances: usize,
+    /// What is kept of answers.
+    pub cache: cache::Limits,
     /// Where what components print goes, beside the log.
     pub log_dir: Option<PathBuf>,
     /// Those that a trigger names.
@@ -98,7 +101,8 @@ impl App {
                 let application = &manifest.application;
                 let (name, version) = (application.name.clone(), application.version.clone());
                 let log_dir = options.log_dir.clone();
-                Ok(Self { name, version, routes, instances, log_dir, components })
+                let cache = options.cache;
+                Ok(Self { name, version, routes, instances, cache, log_dir, components })
             }
             problems => Err(anyhow!(problems.join("\n"))),
         }

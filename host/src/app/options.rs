@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Problems, listed};
+use crate::cache;
 use crate::limits::LimitsConfig;
 use crate::manifest::{Manifest, TextOr};
 use crate::reuse::ReuseConfig;
@@ -24,6 +25,8 @@ pub struct Options {
     pub reuse: ReuseConfig,
     /// Where what components print goes, beside the log.
     pub log_dir: Option<PathBuf>,
+    /// What is kept of answers.
+    pub cache: cache::Limits,
     /// Nothing will be served: variables need no values.
     pub without_values: bool,
 }

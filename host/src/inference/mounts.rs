@@ -109,9 +109,13 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
     }
 }
 
-/// Whether a model folder can be served.
-pub fn check_model_folder(folder: &Path) -> Result<()> {
-    read_graph(folder).map(drop)
+/// Whether a model folder can be served. Gives what tells it from any other version of a model: the
+/// SHA-256 of its graph's and its signature's.
+pub fn check_model_folder(folder: &Path) -> Result<[u8; 32]> {
+    let (_, graph, _) = read_graph(folder)?;
+    // Without one, all that matters is the graph.
+    let signature = std::fs::read(folder.join(SIGNATURE)).unwrap_or_default();
+    Ok(Sha256::new().chain_update(graph).chain_update(signature).finalize().into())
 }
 
 pub(super) fn hex(digest: &[u8]) -> String {

@@ -1,6 +1,7 @@
 //! Does what the path says, good or bad, behind both doors: `/echo`, `/trap`, `/loop` ...
 //! `/nn/...` calls `wasi:nn` as the query says.
 
+mod cache;
 mod nn;
 mod variables;
 
@@ -139,6 +140,7 @@ fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer 
             let (status, body) = variables::answer(path, query);
             Answer::text(status, body)
         }
+        _ if path.starts_with("/cache/") => cache::answer(path, query),
         _ if path.starts_with("/nn/") => nn::answer(path, query, &body),
         _ => Answer::text(404, path),
     }

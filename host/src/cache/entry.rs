@@ -1,0 +1,187 @@
+//! An answer that is kept: what it is, since when, and for how long it is good.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{AGE, CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::control::{Allowed, Asked};
+use crate::body::Body;
+
+/// Of its time an answer loses up to this part, by chance: what was made together does not have to
+/// be made again together.
+const JITTER: f64 = 0.05;
+
+/// What a kept answer takes beside its headers' names and values and its body, about.
+const OVERHEAD: usize = 256;
+
+/// A 200, complete.
+#[derive(Debug)]
+pub struct Entry {
+    headers: HeaderMap,
+    body: Bytes,
+    made: SystemTime,
+    fresh: Duration,
+    stale: Duration,
+    /// What it took to make it.
+    cost: Duration,
+}
+
+/// How good an answer is for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Fresh,
+    /// It may be given, and a new one is to be made: it is stale and may be, or soon will be.
+    Ageing,
+    /// It is too old for this request, or for any.
+    Stale,
+}
+
+impl Entry {
+    /// An answer that was just made, in `cost`. Its own `Age` counts: it may come from elsewhere.
+    #[must_use]
+    pub fn new(headers: &HeaderMap, body: Bytes, allowed: Allowed, cost: Duration) -> Self {
+        let mut headers = headers.clone();
+        headers.remove(CONNECTION);
+        let age = headers.remove(AGE);
+        let age = age.and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let now = SystemTime::now();
+        Self {
+            headers,
+            body,
+            made: now.checked_sub(Duration::from_secs(age)).unwrap_or(now),
+            fresh: allowed.fresh.mul_f64(1.0 - JITTER * fastrand::f64()),
+            stale: allowed.stale,
+            cost,
+        }
+    }
+
+    /// What it takes of memory, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        OVERHEAD + headers.sum::<usize>() + self.body.len()
+    }
+
+    /// How good it is at `now`. An answer that is asked for often is made again shortly before its
+    /// time, by whoever draws a number that says so: the more it costs, the earlier (XFetch, Vattani
+    /// et al. 2015, "Optimal Probabilistic Cache Stampede Prevention", with beta = 1). `drawn` is
+    /// uniform in (0, 1].
+    #[must_use]
+    pub fn state(&self, asked: &Asked, now: SystemTime, drawn: f64) -> State {
+        let age = self.age(now);
+        let soon = self.cost.mul_f64(-drawn.max(f64::MIN_POSITIVE).ln());
+        let too_old = asked.max_age.is_some_and(|most| age > most);
+        let too_short = asked.min_fresh.is_some_and(|least| age + least >= self.fresh);
+        if asked.renewed || too_old || too_short || age >= self.fresh + self.stale {
+            State::Stale
+        } else if age + soon >= self.fresh {
+            State::Ageing
+        } else {
+            State::Fresh
+        }
+    }
+
+    /// For how many seconds it is fresh still; negative once it is not.
+    #[must_use]
+    pub fn ttl(&self, now: SystemTime) -> i64 {
+        let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        seconds(self.fresh) - seconds(self.age(now))
+    }
+
+    /// The answer, once more.
+    #[must_use]
+    pub fn response(&self, now: SystemTime) -> Response<Body> {
+        let mut response = Response::new(Body::whole(self.body.clone()));
+        *response.status_mut() = StatusCode::OK;
+        *response.headers_mut() = self.headers.clone();
+        response.headers_mut().insert(AGE, HeaderValue::from(self.age(now).as_secs()));
+        response
+    }
+
+    fn age(&self, now: SystemTime) -> Duration {
+        // A clock that was set back makes it new, not older.
+        now.duration_since(self.made).unwrap_or_default()
+    }
+}
+
+/// What is kept under a key.
+#[derive(Debug)]
+pub enum Kept {
+    Answer(Entry),
+    /// There are several answers, by these headers of the request.
+    Varies(Vec<HeaderName>),
+}
+
+impl Kept {
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Answer(entry) => entry.size(),
+            Self::Varies(names) => OVERHEAD + size_of_val(names.as_slice()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::cache) fn entry(fresh: u64, stale: u64, cost: Duration) -> Entry {
+        let secs = Duration::from_secs;
+        let allowed = Allowed { fresh: secs(fresh), stale: secs(stale) };
+        Entry::new(&HeaderMap::new(), Bytes::from_static(b"body"), allowed, cost)
+    }
+
+    #[test]
+    fn an_answer_ages() {
+        let entry = entry(100, 50, Duration::from_secs(1));
+        let after = |secs| entry.made + Duration::from_secs(secs);
+        let state = |asked, secs, drawn| entry.state(&asked, after(secs), drawn);
+        let any = Asked::default();
+        assert_eq!(state(any, 0, 1.0), State::Fresh);
+        assert_eq!(state(any, 90, 1.0), State::Fresh);
+        assert_eq!(state(any, 101, 1.0), State::Ageing);
+        assert_eq!(state(any, 151, 1.0), State::Stale);
+        // Before its time, by who draws e^-20 of something that takes a second.
+        assert_eq!(state(any, 90, (-20.0_f64).exp()), State::Ageing);
+        assert_eq!(state(any, 50, (-20.0_f64).exp()), State::Fresh);
+        // A clock that was set back.
+        assert_eq!(entry.state(&any, entry.made - Duration::from_secs(9), 1.0), State::Fresh);
+
+        assert_eq!(state(Asked { renewed: true, ..any }, 0, 1.0), State::Stale);
+        let at_most = Asked { max_age: Some(Duration::from_secs(10)), ..any };
+        assert_eq!(
+            (state(at_most, 10, 1.0), state(at_most, 11, 1.0)),
+            (State::Fresh, State::Stale)
+        );
+        let for_long = Asked { min_fresh: Some(Duration::from_secs(60)), ..any };
+        assert_eq!(
+            (state(for_long, 30, 1.0), state(for_long, 41, 1.0)),
+            (State::Fresh, State::Stale)
+        );
+    }
+
+    #[test]
+    fn it_loses_a_little_of_its_time() {
+        for _ in 0..1000 {
+            let fresh = entry(1000, 0, Duration::ZERO).fresh.as_secs_f64();
+            assert!((950.0..=1000.0).contains(&fresh), "{fresh}");
+        }
+    }
+
+    #[test]
+    fn age_goes_on_from_where_it_was() {
+        let allowed = Allowed { fresh: Duration::from_secs(100), stale: Duration::ZERO };
+        let headers = HeaderMap::from_iter([
+            (AGE, HeaderValue::from_static("40")),
+            (CONNECTION, HeaderValue::from_static("close")),
+        ]);
+        let entry = Entry::new(&headers, Bytes::new(), allowed, Duration::ZERO);
+        let answer = entry.response(SystemTime::now());
+        assert_eq!(answer.headers()["age"], "40");
+        assert!(!answer.headers().contains_key("connection"));
+        assert!((50..=60).contains(&entry.ttl(SystemTime::now())));
+    }
+}

@@ -1,0 +1,133 @@
+//! Requests for the same answer at the same time: one of them, the leader, has it made, the others
+//! wait for it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::hash::BuildHasherDefault;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderName;
+use tokio::sync::watch;
+
+use super::entry::Kept;
+use super::key::Key;
+use super::memory::FirstBits;
+
+/// What became of a leader's request.
+#[derive(Clone, Debug)]
+pub(super) enum Landed {
+    /// An answer for all who have this key once those headers are counted in.
+    Answer { kept: Arc<Kept>, key: Key, varies: Arc<[HeaderName]> },
+    /// It failed, or its answer is for itself alone: each has to ask.
+    Alone,
+}
+
+/// `None` while it is under way.
+type News = Option<Landed>;
+
+/// The requests under way.
+#[derive(Debug, Default)]
+pub(super) struct Flights(
+    Mutex<HashMap<Key, watch::Receiver<News>, BuildHasherDefault<FirstBits>>>,
+);
+
+/// Who comes to a key.
+#[derive(Debug)]
+pub(super) enum Boarding {
+    First(Lead),
+    Later(Follow),
+}
+
+/// Has the answer made. Whoever waits is told when this is given up, too.
+#[derive(Debug)]
+pub(super) struct Lead {
+    key: Key,
+    flights: Arc<Flights>,
+    news: watch::Sender<News>,
+}
+
+/// Waits for it.
+#[derive(Debug)]
+pub(super) struct Follow(watch::Receiver<News>);
+
+impl Flights {
+    pub(super) fn board(self: &Arc<Self>, key: Key) -> Boarding {
+        match self.lock().entry(key) {
+            Slot::Occupied(flight) => Boarding::Later(Follow(flight.get().clone())),
+            Slot::Vacant(slot) => {
+                let (news, receiver) = watch::channel(None);
+                slot.insert(receiver);
+                Boarding::First(Lead { key, flights: Arc::clone(self), news })
+            }
+        }
+    }
+
+    fn lock(
+        &self,
+    ) -> MutexGuard<'_, HashMap<Key, watch::Receiver<News>, BuildHasherDefault<FirstBits>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lead {
+    /// Tells everybody.
+    pub(super) fn land(self, landed: Landed) {
+        self.news.send_replace(Some(landed));
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.flights.lock().remove(&self.key);
+    }
+}
+
+impl Follow {
+    /// What became of it; `None` if its leader was given up, for one that waits to be the next.
+    pub(super) async fn landed(mut self) -> Option<Landed> {
+        let news = self.0.wait_for(Option::is_some).await.ok()?;
+        news.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::cache::key::Origin;
+
+    fn key(path: &str) -> Key {
+        let request = Request::get(path).body(()).unwrap();
+        Origin::new([]).key(&request.into_parts().0, b"")
+    }
+
+    #[tokio::test]
+    async fn one_leads_and_the_others_hear_of_it() {
+        let flights = Arc::new(Flights::default());
+        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("nobody leads") };
+        let followers: Vec<_> = (0..3)
+            .map(|_| match flights.board(key("/a")) {
+                Boarding::Later(follow) => tokio::spawn(follow.landed()),
+                Boarding::First(_) => panic!("two lead"),
+            })
+            .collect();
+        assert!(matches!(flights.board(key("/b")), Boarding::First(_)), "of another key");
+        lead.land(Landed::Alone);
+        for follower in followers {
+            assert!(matches!(follower.await.unwrap(), Some(Landed::Alone)));
+        }
+        assert!(matches!(flights.board(key("/a")), Boarding::First(_)), "it has landed");
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_is_gone_makes_room_for_the_next() {
+        let flights = Arc::new(Flights::default());
+        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("nobody leads") };
+        let Boarding::Later(follow) = flights.board(key("/a")) else { panic!("two lead") };
+        drop(lead);
+        assert!(follow.landed().await.is_none());
+        let Boarding::First(next) = flights.board(key("/a")) else { panic!("nobody leads") };
+        drop(next);
+    }
+}

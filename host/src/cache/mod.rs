@@ -1,0 +1,348 @@
+//! The response cache: an answer that its component allows to be given again is made once
+//! (RFC 9111, for requests with a body too: the body is part of the key).
+//!
+//! It lies above the instances and below the routes: what a component answers depends on its code,
+//! its models, what it was given to read, and the request. All of that is in the key ([`key`]), so
+//! that a new version never gives an old answer. Nothing is kept that its component does not allow
+//! by `Cache-Control` ([`control`]).
+//!
+//! ```text
+//! look_up -> kept in memory?              fresh: the answer
+//!                                         stale, or soon: the answer, and a new one is made
+//!         -> in the making?               wait for it (flight)
+//!         -> none: a Ticket               the component is asked, and Ticket::keep has the answer
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::Body as _;
+use tokio::time::timeout_at;
+
+use crate::body::Body;
+use crate::error::Failure;
+
+pub mod control;
+pub mod entry;
+mod flight;
+pub mod key;
+pub mod memory;
+mod status;
+
+use control::{Allowed, Asked, allowed, asked};
+use entry::{Entry, Kept, State};
+use flight::{Boarding, Flights, Landed, Lead};
+use key::Key;
+pub use key::Origin;
+use memory::Memory;
+use status::Forwarded;
+
+/// A component whose last answers were all not to be kept, so many of them, is no longer looked up
+/// until it gives one that is.
+const ANSWERS_IN_VAIN: u32 = 64;
+
+/// How much is kept, and of what.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of all answers. Without any there is no cache.
+    pub memory: u64,
+    /// Of one.
+    pub answer: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 64 << 20, answer: 1 << 20 }
+    }
+}
+
+/// The answers of all components.
+#[derive(Debug)]
+pub struct Cache {
+    limits: Limits,
+    memory: Memory,
+    flights: Arc<Flights>,
+}
+
+/// A component, as the cache knows it.
+#[derive(Debug)]
+pub struct Source {
+    origin: Origin,
+    /// Its last answers that were not to be kept.
+    in_vain: AtomicU32,
+    /// Whether there ever was one that was.
+    keeps: AtomicBool,
+}
+
+/// What there is for a request.
+#[derive(Debug)]
+pub enum Found {
+    /// Its answer.
+    Answer(Response<Body>),
+    /// An answer that may be given, and is to be made again.
+    Ageing(Response<Body>, Ticket),
+    /// Nothing: the component is to be asked.
+    Nothing(Ticket),
+}
+
+/// A request whose component is asked, and what its answer is for.
+#[derive(Debug)]
+pub enum Ticket {
+    /// There is no cache.
+    NoCache,
+    /// For itself.
+    Alone(Forwarded),
+    /// To be kept, if it may be.
+    ToKeep(Box<Place>),
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub struct Place {
+    why: Forwarded,
+    asked: Instant,
+    key: Key,
+    /// Of the request: it may turn out that the answer depends on them.
+    headers: HeaderMap,
+    authorized: bool,
+    /// `None` if nobody is to wait for it.
+    lead: Option<Lead>,
+}
+
+impl Source {
+    #[must_use]
+    pub fn new(origin: Origin) -> Self {
+        Self { origin, in_vain: AtomicU32::new(0), keeps: AtomicBool::new(false) }
+    }
+
+    /// Whether it pays to look: it may give answers that are kept.
+    #[must_use]
+    pub fn may_keep(&self) -> bool {
+        self.in_vain.load(Ordering::Relaxed) < ANSWERS_IN_VAIN
+    }
+
+    /// Whether it has given answers that are kept, and may again.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.may_keep() && self.keeps.load(Ordering::Relaxed)
+    }
+
+    fn learn(&self, kept: bool) {
+        if kept && !self.keeps.load(Ordering::Relaxed) {
+            self.keeps.store(true, Ordering::Relaxed);
+        }
+        if !kept {
+            let more = |count: u32| (count < ANSWERS_IN_VAIN).then_some(count + 1);
+            let _ = self.in_vain.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        } else if self.in_vain.load(Ordering::Relaxed) > 0 {
+            self.in_vain.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Ticket {
+    fn to_keep(why: Forwarded, key: Key, head: &Parts, asked: &Asked, lead: Option<Lead>) -> Self {
+        let (headers, authorized) = (head.headers.clone(), asked.authorized);
+        Self::ToKeep(Box::new(Place { why, asked: Instant::now(), key, headers, authorized, lead }))
+    }
+}
+
+impl Cache {
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, memory: Memory::new(limits.memory), flights: Arc::default() }
+    }
+
+    /// What there is for a request to `source`, or will be before the deadline. `body` is `None` if
+    /// it is not whole.
+    pub async fn look_up(
+        &self,
+        source: &Source,
+        head: &Parts,
+        body: Option<&Bytes>,
+        deadline: Instant,
+    ) -> Result<Found, Failure> {
+        if self.limits.memory == 0 {
+            return Ok(Found::Nothing(Ticket::NoCache));
+        }
+        let asked = asked(&head.headers);
+        let for_all = [Method::GET, Method::POST].contains(&head.method) && !asked.bypass;
+        let body = match body {
+            Some(body) if for_all && source.may_keep() => body,
+            _ if asked.only_if_cached => return Err(Failure::NotCached),
+            _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
+        };
+        let first = source.origin.key(head, body);
+        let to_keep = |why, lead| Ticket::to_keep(why, first, head, &asked, lead);
+        loop {
+            let (key, kept) = self.get(first, &head.headers);
+            let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
+            let why = match entry.map(|entry| (entry, entry.state(&asked, now, drawn()))) {
+                Some((entry, State::Fresh)) => return Ok(Found::Answer(hit(entry, now))),
+                Some((entry, State::Ageing)) => {
+                    let answer = hit(entry, now);
+                    // Who asks for no new answer has none made.
+                    let boarding = (!asked.only_if_cached).then(|| self.flights.board(key));
+                    return Ok(match boarding {
+                        Some(Boarding::First(lead)) => {
+                            Found::Ageing(answer, to_keep(Forwarded::Stale, Some(lead)))
+                        }
+                        Some(Boarding::Later(_)) | None => Found::Answer(answer),
+                    });
+                }
+                _ if asked.only_if_cached => return Err(Failure::NotCached),
+                Some((_, State::Stale)) => Forwarded::Stale,
+                None => Forwarded::Miss,
+            };
+            // What is in the making was asked for before.
+            if asked.renewed {
+                return Ok(Found::Nothing(to_keep(Forwarded::Request, None)));
+            }
+            let follow = match self.flights.board(key) {
+                Boarding::First(lead) => return Ok(Found::Nothing(to_keep(why, Some(lead)))),
+                Boarding::Later(follow) => follow,
+            };
+            let Ok(landed) = timeout_at(deadline.into(), follow.landed()).await else {
+                // It has no time to be made again; the component's own limits say what is wrong.
+                return Ok(Found::Nothing(Ticket::Alone(why)));
+            };
+            match landed {
+                Some(Landed::Answer { kept, key, varies }) => {
+                    let of_this = if varies.is_empty() {
+                        key == first
+                    } else {
+                        key == first.varied(&varies, &head.headers)
+                    };
+                    if let (true, Some(entry)) = (of_this, answer(&kept)) {
+                        let mut answer = entry.response(SystemTime::now());
+                        status::collapsed(answer.headers_mut());
+                        return Ok(Found::Answer(answer));
+                    }
+                }
+                Some(Landed::Alone) => return Ok(Found::Nothing(Ticket::Alone(why))),
+                None => {}
+            }
+        }
+    }
+
+    /// What is kept for a request, and its key: the first one, or where that says so the key of one
+    /// of several answers.
+    fn get(&self, first: Key, headers: &HeaderMap) -> (Key, Option<Arc<Kept>>) {
+        match self.memory.get(&first) {
+            Some(kept) => match &*kept {
+                Kept::Varies(names) => {
+                    let key = first.varied(names, headers);
+                    (key, self.memory.get(&key))
+                }
+                Kept::Answer(_) => (first, Some(kept)),
+            },
+            None => (first, None),
+        }
+    }
+
+    /// Keeps the answer a component gave, if that is allowed, and tells whoever waits for it: at
+    /// once, or when all of it was sent.
+    pub fn keep(
+        self: &Arc<Self>,
+        source: &Source,
+        ticket: Ticket,
+        answer: Result<Response<Body>, Failure>,
+    ) -> Result<Response<Body>, Failure> {
+        let place = match ticket {
+            Ticket::NoCache => return answer,
+            Ticket::Alone(why) => {
+                let mut answer = answer?;
+                source.learn(allowed(answer.headers(), false).is_some());
+                status::forwarded(answer.headers_mut(), why, false);
+                return Ok(answer);
+            }
+            Ticket::ToKeep(place) => place,
+        };
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                place.land(Landed::Alone);
+                return Err(failure);
+            }
+        };
+        let allowed = allowed(answer.headers(), place.authorized)
+            .filter(|_| answer.status() == StatusCode::OK && self.may_fit(&answer));
+        source.learn(allowed.is_some());
+        let why = place.why;
+        let Some(allowed) = allowed else {
+            place.land(Landed::Alone);
+            status::forwarded(answer.headers_mut(), why, false);
+            return Ok(answer);
+        };
+        let mut headers = answer.headers().clone();
+        // Whole, it has its own.
+        headers.remove(CONTENT_LENGTH);
+        let cache = Arc::clone(self);
+        let take = move |body| cache.put(*place, &headers, body, allowed);
+        let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
+        // Of a stream nobody knows yet whether it will be.
+        let stored = answer.body().size_hint().exact().is_some();
+        status::forwarded(answer.headers_mut(), why, stored);
+        Ok(answer)
+    }
+
+    fn put(&self, place: Place, headers: &HeaderMap, body: Bytes, allowed: Allowed) {
+        let varies: Arc<[HeaderName]> = varies(headers).into();
+        let entry = Entry::new(headers, body, allowed, place.asked.elapsed());
+        let kept = Arc::new(Kept::Answer(entry));
+        let key = if varies.is_empty() {
+            place.key
+        } else {
+            self.memory.put(place.key, Arc::new(Kept::Varies(varies.to_vec())));
+            place.key.varied(&varies, &place.headers)
+        };
+        self.memory.put(key, Arc::clone(&kept));
+        place.land(Landed::Answer { kept, key, varies });
+    }
+
+    /// Whether an answer is not known to be too long.
+    fn may_fit(&self, answer: &Response<Body>) -> bool {
+        answer.body().size_hint().lower() <= self.limits.answer as u64
+    }
+}
+
+impl Place {
+    fn land(self, landed: Landed) {
+        if let Some(lead) = self.lead {
+            lead.land(landed);
+        }
+    }
+}
+
+fn answer(kept: &Kept) -> Option<&Entry> {
+    match kept {
+        Kept::Answer(entry) => Some(entry),
+        Kept::Varies(_) => None,
+    }
+}
+
+fn hit(entry: &Entry, now: SystemTime) -> Response<Body> {
+    let mut answer = entry.response(now);
+    status::hit(answer.headers_mut(), entry.ttl(now));
+    answer
+}
+
+/// Uniform in (0, 1].
+fn drawn() -> f64 {
+    1.0 - fastrand::f64()
+}
+
+/// The headers of the request that an answer depends on, in an order that is always the same.
+fn varies(answer: &HeaderMap) -> Vec<HeaderName> {
+    let values = answer.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(','));
+    let mut names: Vec<HeaderName> = names.filter_map(|name| name.trim().parse().ok()).collect();
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    names
+}

@@ -1,0 +1,72 @@
+//! `Cache-Status`: what the cache had to do with an answer (RFC 9211).
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Why a request went on to its component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// There was no answer.
+    Miss,
+    /// It was too old.
+    Stale,
+    /// The request asked for a new one.
+    Request,
+    /// The request is none that answers are kept for.
+    Bypass,
+}
+
+impl Forwarded {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// A kept answer, fresh for `ttl` seconds more, or stale since as many.
+pub(super) fn hit(headers: &mut HeaderMap, ttl: i64) {
+    put(headers, &format!("spinfer; hit; ttl={ttl}; detail=memory"));
+}
+
+/// An answer that another request was waiting for already.
+pub(super) fn collapsed(headers: &mut HeaderMap) {
+    put(headers, "spinfer; fwd=miss; collapsed");
+}
+
+/// A new answer, and whether it is kept.
+pub(super) fn forwarded(headers: &mut HeaderMap, why: Forwarded, stored: bool) {
+    let stored = if stored { "; stored" } else { "" };
+    put(headers, &format!("spinfer; fwd={}{stored}", why.name()));
+}
+
+/// Appended: a component may say what its own caches did.
+fn put(headers: &mut HeaderMap, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.append(CACHE_STATUS, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_the_standard_writes_it() {
+        let status = |put: fn(&mut HeaderMap)| {
+            let mut headers = HeaderMap::new();
+            put(&mut headers);
+            headers[CACHE_STATUS].to_str().unwrap().to_owned()
+        };
+        assert_eq!(status(|h| hit(h, 30)), "spinfer; hit; ttl=30; detail=memory");
+        assert_eq!(status(|h| hit(h, -3)), "spinfer; hit; ttl=-3; detail=memory");
+        assert_eq!(status(collapsed), "spinfer; fwd=miss; collapsed");
+        assert_eq!(status(|h| forwarded(h, Forwarded::Stale, true)), "spinfer; fwd=stale; stored");
+        assert_eq!(status(|h| forwarded(h, Forwarded::Bypass, false)), "spinfer; fwd=bypass");
+    }
+}

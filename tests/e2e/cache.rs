@@ -1,0 +1,275 @@
+//! The response cache: what is kept and what is not, for how long, and who waits for whom.
+
+use std::io::{Read, Write};
+
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, run, wait_until};
+
+const STATUS: &str = "cache-status";
+
+fn probe(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+}
+
+/// How often the guest has made an answer on `path`.
+fn made(spinfer: &Spinfer, path: &str) -> usize {
+    spinfer.log().lines().filter(|line| line.contains(&format!("made {path}"))).count()
+}
+
+fn status(answer: &Answer) -> &str {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.header(STATUS).unwrap_or_else(|| panic!("no {STATUS} in {answer:?}"))
+}
+
+fn is_hit(answer: &Answer) -> bool {
+    status(answer).starts_with("spinfer; hit; ttl=")
+}
+
+/// Whether it was made for this request. Of a stream its head cannot say whether it is kept.
+fn is_made(answer: &Answer) -> bool {
+    ["spinfer; fwd=miss; stored", "spinfer; fwd=miss"].contains(&status(answer))
+}
+
+#[test]
+fn what_was_asked_before_is_not_made_again() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        // Bodies are streams to the standard door, until it has given an answer to be kept.
+        assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+        let path = "/cache/a?max-age=60";
+        let first = spinfer.post(path, "one");
+        assert!(is_made(&first) && first.header("age").is_none(), "{first:?}");
+        let second = spinfer.post(path, "one");
+        assert!(is_hit(&second) && status(&second).ends_with("; detail=memory"), "{second:?}");
+        assert_eq!(second.body, first.body);
+        assert_eq!(second.header("cache-control"), Some("max-age=60"));
+        assert!(second.header("age").is_some_and(|age| age.parse::<u32>().is_ok()));
+        spinfer.wait_for_log("made /cache/a");
+        assert_eq!(made(&spinfer, "/cache/a"), 1);
+
+        // Another body, path or method is another answer.
+        for other in [
+            spinfer.post(path, "two"),
+            spinfer.post(&format!("{path},public"), "one"),
+            spinfer.post("/cache/a/b?max-age=60", "one"),
+            spinfer.get(path),
+        ] {
+            assert!(is_made(&other), "{other:?}");
+            assert_ne!(other.body, first.body);
+        }
+        assert!(is_hit(&spinfer.get(path)));
+    }
+}
+
+#[test]
+fn nothing_is_kept_that_is_not_allowed() {
+    let spinfer = probe("");
+    for path in [
+        "/cache/a",
+        "/cache/a?no-store",
+        "/cache/a?private,max-age=60",
+        "/cache/a?no-cache,max-age=60",
+        "/cache/a?max-age=0",
+        "/cache/cookie?max-age=60",
+    ] {
+        let answers = [spinfer.post(path, ""), spinfer.post(path, "")];
+        assert_ne!(answers[0].body, answers[1].body, "{path}");
+        answers.iter().for_each(|answer| assert_eq!(status(answer), "spinfer; fwd=miss", "{path}"));
+    }
+    for _ in 0..2 {
+        let missing = spinfer.get("/cache/missing?max-age=60");
+        assert_eq!((missing.status, missing.header(STATUS)), (404, Some("spinfer; fwd=miss")));
+        let put = spinfer.send("PUT", "/cache/a?max-age=60", &[], b"");
+        assert_eq!(status(&put), "spinfer; fwd=bypass");
+    }
+    // A component that allows nothing is not looked up any more, until it does.
+    let path = "/cache/other";
+    wait_until("it is no longer looked up", || status(&spinfer.get(path)) == "spinfer; fwd=bypass");
+    let path = "/cache/other?max-age=60";
+    assert_eq!(status(&spinfer.get(path)), "spinfer; fwd=bypass");
+    assert_eq!(status(&spinfer.get(path)), "spinfer; fwd=miss; stored");
+    assert!(is_hit(&spinfer.get(path)));
+}
+
+#[test]
+fn a_client_has_its_say() {
+    let spinfer = probe("");
+    let path = "/cache/a?max-age=60";
+    let ask = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
+    assert_eq!(ask("only-if-cached").status, 504);
+    assert!(ask("only-if-cached").error().contains("no answer"));
+    assert_eq!(status(&ask("no-store")), "spinfer; fwd=bypass");
+    assert_eq!(status(&ask("no-cache")), "spinfer; fwd=request; stored");
+    let first = ask("only-if-cached");
+    assert!(is_hit(&first));
+    let renewed = ask("no-cache");
+    assert_eq!(status(&renewed), "spinfer; fwd=request; stored");
+    assert_ne!(renewed.body, first.body);
+    assert_eq!(ask("max-age=60").body, renewed.body);
+    assert_eq!(status(&ask("min-fresh=90")), "spinfer; fwd=stale; stored");
+    let bypassed = ask("no-store");
+    assert_eq!(status(&bypassed), "spinfer; fwd=bypass");
+    assert_ne!(ask("max-age=60").body, bypassed.body);
+    let part = spinfer.send("GET", path, &[("range", "bytes=0-1")], b"");
+    assert_eq!(status(&part), "spinfer; fwd=bypass");
+}
+
+#[test]
+fn answers_that_depend_on_a_header_are_kept_by_it() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        let ask = |value| spinfer.send("GET", "/cache/vary?max-age=60", &[("x-probe", value)], b"");
+        let answers: Vec<_> = ["a", "b"].map(ask).into();
+        assert!(answers.iter().all(is_made), "{answers:?}");
+        for (value, first) in ["a", "b"].iter().zip(&answers) {
+            let again = ask(value);
+            assert!(is_hit(&again));
+            assert_eq!(again.body, first.body);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_old_is_made_again() {
+    let spinfer = probe("");
+    let ask = || spinfer.get("/cache/a?max-age=1");
+    let first = ask();
+    let mut last = ask();
+    wait_until("it is too old", || {
+        last = ask();
+        last.body != first.body
+    });
+    assert_eq!(status(&last), "spinfer; fwd=stale; stored");
+    assert!(is_hit(&ask()));
+}
+
+#[test]
+fn a_stale_answer_is_given_while_a_new_one_is_made() {
+    let spinfer = probe("");
+    let ask = || spinfer.get("/cache/slow/a?max-age=1,stale-while-revalidate=600");
+    let first = ask();
+    let mut answer = ask();
+    wait_until("it is stale", || {
+        answer = ask();
+        assert!(is_hit(&answer), "{answer:?}");
+        answer.body != first.body
+    });
+    // Whoever asked was given the old one meanwhile, and it was made again once.
+    spinfer.wait_for_log_times("made /cache/slow/a", 2);
+    assert_eq!(made(&spinfer, "/cache/slow/a"), 2);
+}
+
+#[test]
+fn many_who_ask_at_once_share_one_answer() {
+    for (door, before) in [("", false), ("", true), (STANDARD_DOOR, false)] {
+        let spinfer = probe(&format!("{door}tool.spinfer.limits.queue = 1000\n"));
+        let path = "/cache/slow/a?max-age=1";
+        let ask = || spinfer.get(path);
+        if before {
+            let first = ask();
+            // One that has gone by: nobody is to be given it.
+            wait_until("it is too old", || {
+                let only = [("cache-control", "only-if-cached")];
+                spinfer.send("GET", path, &only, b"").status == 504
+            });
+            assert_eq!(first.status, 200);
+        }
+        let made_before = made(&spinfer, "/cache/slow/a");
+        let answers: Vec<Answer> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+        });
+        spinfer.wait_for_log_times("made /cache/slow/a", made_before + 1);
+        assert_eq!(made(&spinfer, "/cache/slow/a"), made_before + 1);
+        assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+        let collapsed = |answer: &&Answer| status(answer) == "spinfer; fwd=miss; collapsed";
+        assert!(answers.iter().filter(collapsed).count() > 0);
+    }
+}
+
+#[test]
+fn who_waits_for_one_that_hangs_up_asks_itself() {
+    let spinfer = probe("");
+    let path = "/cache/slow/a?max-age=60";
+    let mut leader = spinfer.connect();
+    leader.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+    spinfer.wait_for_log("made /cache/slow/a");
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get(path))).collect();
+        drop(leader);
+        asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+    });
+    assert!(answers.iter().all(|answer| answer.body == answers[0].body), "{answers:?}");
+}
+
+#[test]
+fn who_asks_with_someone_whose_answer_is_not_kept_asks_itself() {
+    let spinfer = probe("");
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let ask = || spinfer.get("/cache/slow/a?no-store");
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+    });
+    let mut bodies: Vec<_> = answers.iter().map(|answer| &answer.body).collect();
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 8, "each has its own");
+}
+
+#[test]
+fn a_long_answer_is_not_kept_and_arrives() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("runtime-config.toml");
+    std::fs::write(&config, "[cache]\nanswer = \"5B\"\n").unwrap();
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let arguments = ["--runtime-config-file", config.to_str().unwrap()];
+    let spinfer = Spinfer::up_with(&manifest, &arguments);
+    for _ in 0..2 {
+        assert_eq!(status(&spinfer.get("/cache/a?max-age=60")), "spinfer; fwd=miss");
+    }
+
+    std::fs::write(&config, "[cache]\nmemory = 0\n").unwrap();
+    let spinfer = Spinfer::up_with(&manifest, &arguments);
+    for _ in 0..2 {
+        let answer = spinfer.get("/cache/a?max-age=60");
+        assert_eq!(answer.header(STATUS), None, "there is no cache: {answer:?}");
+    }
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("spin.toml");
+    std::fs::write(&manifest, Manifest::default().with("/...", "probe", "probe", "").text())
+        .unwrap();
+    let config = dir.path().join("runtime-config.toml");
+    for (text, problem) in [
+        (
+            "[cache]\nmemroy = \"1MiB\"",
+            "[cache]: memroy: there is no such key; there are memory, answer",
+        ),
+        ("[cache]\nmemory = \"much\"", "[cache]: memory: write \"64MiB\""),
+        ("cache = true", "[cache]: is a table"),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let (manifest, config) = (manifest.to_str().unwrap(), config.to_str().unwrap());
+        let arguments = ["check", "-f", manifest, "--runtime-config-file", config];
+        let (status, output) = run(&arguments);
+        assert!(!status.success() && output.contains(problem), "{output}");
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_not_kept() {
+    let spinfer = probe(STANDARD_DOOR);
+    let path = "/cache/a?max-age=60";
+    assert_eq!(status(&spinfer.post(path, "first")), "spinfer; fwd=bypass", "it was a stream");
+    let mut stream = spinfer.connect();
+    let head = "POST /cache/a?max-age=60 HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(!answer.contains("stored"), "{answer}");
+    assert!(is_made(&spinfer.post(path, "abc")));
+    assert!(is_hit(&spinfer.post(path, "abc")));
+}
