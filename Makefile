@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
+EXAMPLES := $(addprefix --package ,iris-classifier diabetes-regressor digits-classifier language-identifier)
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
 help: ## this list
@@ -42,7 +43,7 @@ lint: target cc ## formatting and clippy, warnings denied
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")
 	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
-	  --package model-sdk --package iris-classifier --package probe --package hello-p2 -- --deny warnings
+	  --package model-sdk $(EXAMPLES) --package probe --package hello-p2 -- --deny warnings
 
 fmt: ## format the code
 	cargo fmt --all
@@ -80,7 +81,7 @@ deny: rust ## licences, sources and bans of every dependency
 
 components: target cc ## build the example components
 	$(call say,"building the components")
-	cargo build --package iris-classifier --target $(GUEST_TARGET) --profile component --target-dir target/components
+	cargo build $(EXAMPLES) --target $(GUEST_TARGET) --profile component --target-dir target/components
 
 # Installed again when the requirements change.
 clients: target/python/installed ## install the stock clients the tests run, from PyPI

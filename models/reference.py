@@ -4,28 +4,27 @@ README.md describes both formats.
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-TOLERANCE = 1e-5
-# Iris is measured to 0.1 cm, so each split threshold of a tree lies on a 0.05 cm grid. Golden rows
-# are moved off that grid: on a threshold, the last bit of a float would decide the branch.
-GOLDEN_SHIFT_CM = 0.02
-THRESHOLD_CLEARANCE_CM = 0.01
-EDGE_CASES = [
-    [0.0, 0.0, 0.0, 0.0],
-    [-5.12, -3.52, -1.42, -0.22],
-    [1e6, 1e6, 1e6, 1e6],
-    [-1e6, -1e6, -1e6, -1e6],
-    [1e6, -1e6, 1e6, -1e6],
-]
+
+@dataclass(frozen=True)
+class Case:
+    """A golden case: what the graph is given, and where a component maps, what clients see."""
+
+    rows: np.ndarray  # float32: the graph's input
+    inputs: dict | None = None  # name -> tensor, in place of the graph's
+    more_outputs: Callable | None = None  # of the graph's outputs: name -> tensor, those a mapping adds
 
 
 def infer(session, rows):
     """Output name -> array, for rows of float32 features."""
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"features": rows}), strict=True))
+    (given,) = session.get_inputs()
+    return dict(zip(names, session.run(names, {given.name: rows}), strict=True))
 
 
 def shortest(value):
@@ -66,26 +65,38 @@ def summarize_categories(values, categories):
     }
 
 
-def make_baseline(session, rows, fields, classes):
+def make_baseline(session, rows, fields, labels):
     """The distribution of each feature and output over `rows`."""
-    answers = infer(session, rows)
-    probabilities = enumerate(answers["probabilities"].T)
-    outputs = {f"probabilities[{i}]": summarize_numbers(values) for i, values in probabilities}
-    outputs["label"] = summarize_categories(answers["label"], list(range(classes)))
+    outputs = {}
+    for name, values in infer(session, rows).items():
+        if name == "label":
+            outputs[name] = summarize_categories(values, list(range(len(labels))))
+        elif values.shape[1:] == (1,):
+            outputs[name] = summarize_numbers(values[:, 0])
+        else:
+            elements = enumerate(values.T)
+            outputs |= {f"{name}[{i}]": summarize_numbers(column) for i, column in elements}
     features = {field: summarize_numbers(rows[:, i]) for i, field in enumerate(fields)}
     return {"rows": len(rows), "features": features, "outputs": outputs}
 
 
-def check_off_thresholds(graph, rows):
+def off_thresholds(graph, rows, clearance):
+    """Which rows lie on no split of a tree: there, the last bit of a float would decide."""
+    off = np.ones(len(rows), bool)
     for node in graph.graph.node:
-        if node.op_type != "TreeEnsembleClassifier":
+        if not node.op_type.startswith("TreeEnsemble"):
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         names = ("nodes_featureids", "nodes_values", "nodes_modes")
         for feature, threshold, mode in zip(*(attributes[name] for name in names), strict=True):
-            gap = np.abs(rows[:, feature] - threshold).min()
-            if mode != b"LEAF" and gap < THRESHOLD_CLEARANCE_CM:
-                sys.exit(f"golden.json: a row's feature {feature} is on the split at {threshold}")
+            if mode != b"LEAF":
+                off &= np.abs(rows[:, feature] - threshold) >= clearance
+    return off
+
+
+def check_off_thresholds(graph, rows, clearance):
+    if not off_thresholds(graph, rows, clearance).all():
+        sys.exit("golden.json: a row is on a split of a tree")
 
 
 def to_tensor(array):
@@ -95,13 +106,16 @@ def to_tensor(array):
     return {"shape": list(array.shape), "data": data}
 
 
-def make_golden(session, graph, test_rows):
-    """ONNX Runtime's answers to each row alone, to the edge cases, and to all rows as one batch."""
-    test_rows = (test_rows + GOLDEN_SHIFT_CM).astype(np.float32)
-    single_rows = np.concatenate([test_rows, np.array(EDGE_CASES, np.float32)])
-    check_off_thresholds(graph, single_rows)
-    cases = []
-    for batch in [*single_rows.reshape(len(single_rows), 1, -1), test_rows]:
-        outputs = {name: to_tensor(array) for name, array in infer(session, batch).items()}
-        cases.append({"inputs": {"features": to_tensor(batch)}, "outputs": outputs})
-    return {"tolerance": TOLERANCE, "cases": cases}
+def make_golden(session, cases, tolerance):
+    """ONNX Runtime's answer to each case."""
+    (given,) = session.get_inputs()
+    made = []
+    for case in cases:
+        answers = infer(session, case.rows)
+        outputs = {name: to_tensor(array) for name, array in answers.items()}
+        if case.more_outputs:
+            outputs |= case.more_outputs(answers)
+        made.append(
+            {"inputs": case.inputs or {given.name: to_tensor(case.rows)}, "outputs": outputs}
+        )
+    return {"tolerance": tolerance, "cases": made}

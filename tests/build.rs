@@ -4,7 +4,14 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 3] = ["hello-p2", "iris-classifier", "probe"];
+const GUESTS: [&str; 6] = [
+    "diabetes-regressor",
+    "digits-classifier",
+    "hello-p2",
+    "iris-classifier",
+    "language-identifier",
+    "probe",
+];
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace");

@@ -3,18 +3,17 @@
 
 use std::process::Command;
 
-use spinfer_tests::root;
+use spinfer_tests::{Manifest, Spinfer, root};
 
 use super::protocol::iris;
 
-fn passes(script: &str) {
+fn passes(script: &str, spinfer: &Spinfer) {
     let python = root().join("target/python/bin/python");
     assert!(
         python.exists(),
         "the clients are not installed at {}: run `make clients`, which needs the network once",
         python.display()
     );
-    let spinfer = iris();
     let output = Command::new(python)
         .arg(root().join("tests/python").join(script))
         .arg(spinfer.address().to_string())
@@ -31,15 +30,22 @@ fn passes(script: &str) {
 
 #[test]
 fn triton() {
-    passes("triton_client.py");
+    passes("triton_client.py", &iris());
+}
+
+#[test]
+fn triton_with_strings() {
+    let manifest = Manifest::default();
+    let manifest = manifest.with_model("language-identifier", "language", 1, "/...", "");
+    passes("triton_text_client.py", &Spinfer::up(&manifest));
 }
 
 #[test]
 fn kserve() {
-    passes("kserve_client.py");
+    passes("kserve_client.py", &iris());
 }
 
 #[test]
 fn mlflow() {
-    passes("mlflow_client.py");
+    passes("mlflow_client.py", &iris());
 }

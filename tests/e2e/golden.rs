@@ -4,84 +4,165 @@ use serde_json::{Value, json};
 use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root};
 
 struct Golden {
+    model: &'static str,
     version: u32,
+    /// Of the only input: the name and the datatype.
+    input: (String, String),
+    labels: Vec<String>,
     tolerance: f64,
     cases: Vec<Value>,
 }
 
-fn golden(version: u32) -> Golden {
-    let path = root().join(format!("models/iris-classifier/{version}/golden.json"));
-    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let cases = golden["cases"].as_array().unwrap().clone();
-    assert!(cases.len() > 30, "the golden file is whole");
-    Golden { version, tolerance: golden["tolerance"].as_f64().unwrap(), cases }
-}
+impl Golden {
+    fn of(model: &'static str, version: u32) -> Self {
+        let folder = root().join(format!("models/{model}/{version}"));
+        let golden = std::fs::read(folder.join("golden.json")).unwrap();
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        let cases = golden["cases"].as_array().unwrap().clone();
+        assert!(cases.len() > 20, "the golden file is whole");
+        let toml = std::fs::read_to_string(folder.join("model.toml")).unwrap();
+        let input = toml.split_once("[[inputs]]").unwrap().1;
+        let labels = value(&toml, "labels").map(|labels| serde_json::from_str(labels).unwrap());
+        let string = |key| serde_json::from_str(value(input, key).unwrap()).unwrap();
+        Self {
+            model,
+            version,
+            input: (string("name"), string("datatype")),
+            labels: labels.unwrap_or_default(),
+            tolerance: golden["tolerance"].as_f64().unwrap(),
+            cases,
+        }
+    }
 
-fn iris(version: u32, settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with_iris("iris", version, "/...", settings))
-}
+    fn check_through(&self, settings: &str) {
+        let manifest = Manifest::default();
+        let spinfer =
+            Spinfer::up(&manifest.with_model(self.model, "m", self.version, "/...", settings));
+        let path = format!("/v2/models/{}/versions/{}", self.model, self.version);
+        for case in &self.cases {
+            let (name, datatype) = &self.input;
+            let given = &case["inputs"][name];
+            self.check_infer(&spinfer, &path, datatype, given, &case["outputs"]);
+            if given["shape"][0] == 1 {
+                let data = &given["data"];
+                let body = match datatype.as_str() {
+                    "BYTES" => json!({name: data[0]}),
+                    _ => json!({"features": data}),
+                };
+                let answer = spinfer.post(&format!("{path}/predict"), body.to_string());
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                self.check_predict(&answer.json(), &case["outputs"]);
+            }
+        }
+    }
 
-fn check(spinfer: &Spinfer, golden: &Golden) {
-    let model = format!("/v2/models/iris-classifier/versions/{}", golden.version);
-    for case in &golden.cases {
-        let (shape, data) =
-            (&case["inputs"]["features"]["shape"], &case["inputs"]["features"]["data"]);
-        let expected = &case["outputs"];
-        let input = json!({"name": "features", "shape": shape, "datatype": "FP32", "data": data});
-        let answer =
-            spinfer.post(&format!("{model}/infer"), json!({"inputs": [input]}).to_string());
+    fn check_infer(
+        &self,
+        spinfer: &Spinfer,
+        path: &str,
+        datatype: &str,
+        given: &Value,
+        expected: &Value,
+    ) {
+        let input = json!({
+            "name": self.input.0, "shape": given["shape"], "datatype": datatype, "data": given["data"]
+        });
+        let body = json!({"inputs": [input]}).to_string();
+        let answer = spinfer.post(&format!("{path}/infer"), body);
         assert_eq!(answer.status, 200, "{}", answer.text());
         let answer = answer.json();
-        for output in answer["outputs"].as_array().unwrap() {
+        let outputs = answer["outputs"].as_array().unwrap();
+        assert_eq!(outputs.len(), expected.as_object().unwrap().len());
+        for output in outputs {
             let expected = &expected[output["name"].as_str().unwrap()];
             assert_eq!(output["shape"], expected["shape"]);
-            assert_close(&output["data"], &expected["data"], golden.tolerance);
+            if output["datatype"] == "FP32" {
+                self.assert_close(&output["data"], &expected["data"]);
+            } else {
+                assert_eq!(output["data"], expected["data"]);
+            }
         }
-        assert_eq!(answer["outputs"].as_array().unwrap().len(), 2);
-        if shape[0] == 1 {
-            let body = json!({"features": data}).to_string();
-            let answer = spinfer.post(&format!("{model}/predict"), body).json();
-            let label = expected["label"]["data"][0].as_u64().unwrap() as usize;
-            let species = ["setosa", "versicolor", "virginica"];
-            assert_eq!(answer["prediction"], species[label]);
-            let of_each: Vec<_> =
-                species.iter().map(|name| answer["probabilities"][name].clone()).collect();
-            let expected = &expected["probabilities"]["data"];
-            assert_close(&of_each.into(), expected, golden.tolerance);
-            assert_close(
-                &json!([answer["probability"]]),
-                &json!([expected[label]]),
-                golden.tolerance,
+    }
+
+    fn check_predict(&self, answer: &Value, expected: &Value) {
+        if self.labels.is_empty() {
+            let (_, expected) = expected.as_object().unwrap().iter().next().unwrap();
+            self.assert_close(&json!([answer["prediction"]]), &expected["data"]);
+            return;
+        }
+        let label = expected["label"]["data"][0].as_u64().unwrap() as usize;
+        assert_eq!(answer["prediction"], json!(self.labels[label]));
+        let of_each = self.labels.iter().map(|name| answer["probabilities"][name].clone());
+        let expected = &expected["probabilities"]["data"];
+        self.assert_close(&of_each.collect(), expected);
+        self.assert_close(&json!([answer["probability"]]), &json!([expected[label]]));
+    }
+
+    fn assert_close(&self, got: &Value, expected: &Value) {
+        let (got, expected) = (got.as_array().unwrap(), expected.as_array().unwrap());
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(expected) {
+            let difference = got.as_f64().unwrap() - expected.as_f64().unwrap();
+            assert!(
+                difference.abs() <= self.tolerance,
+                "{got} is not {expected} within {}",
+                self.tolerance
             );
         }
     }
 }
 
-fn assert_close(got: &Value, expected: &Value, tolerance: f64) {
-    let (got, expected) = (got.as_array().unwrap(), expected.as_array().unwrap());
-    assert_eq!(got.len(), expected.len());
-    for (got, expected) in got.iter().zip(expected) {
-        let difference = got.as_f64().unwrap() - expected.as_f64().unwrap();
-        assert!(difference.abs() <= tolerance, "{got} is not {expected} within {tolerance}");
-    }
+/// What stands after the first `key =` of a model.toml: those of the examples are one line, in JSON.
+fn value<'a>(toml: &'a str, key: &str) -> Option<&'a str> {
+    toml.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))
 }
 
 #[test]
 fn logistic_regression_through_the_fast_door() {
-    check(&iris(1, ""), &golden(1));
+    Golden::of("iris-classifier", 1).check_through("");
 }
 
 #[test]
 fn logistic_regression_through_the_standard_door() {
-    check(&iris(1, STANDARD_DOOR), &golden(1));
+    Golden::of("iris-classifier", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
 fn random_forest_through_the_fast_door() {
-    check(&iris(2, ""), &golden(2));
+    Golden::of("iris-classifier", 2).check_through("");
 }
 
 #[test]
 fn random_forest_through_the_standard_door() {
-    check(&iris(2, STANDARD_DOOR), &golden(2));
+    Golden::of("iris-classifier", 2).check_through(STANDARD_DOOR);
+}
+
+#[test]
+fn gradient_boosting_through_the_fast_door() {
+    Golden::of("diabetes-regressor", 1).check_through("");
+}
+
+#[test]
+fn gradient_boosting_through_the_standard_door() {
+    Golden::of("diabetes-regressor", 1).check_through(STANDARD_DOOR);
+}
+
+#[test]
+fn convolutional_network_through_the_fast_door() {
+    Golden::of("digits-classifier", 1).check_through("");
+}
+
+#[test]
+fn convolutional_network_through_the_standard_door() {
+    Golden::of("digits-classifier", 1).check_through(STANDARD_DOOR);
+}
+
+#[test]
+fn naive_bayes_of_texts_through_the_fast_door() {
+    Golden::of("language-identifier", 1).check_through("");
+}
+
+#[test]
+fn naive_bayes_of_texts_through_the_standard_door() {
+    Golden::of("language-identifier", 1).check_through(STANDARD_DOOR);
 }

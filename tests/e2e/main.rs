@@ -17,7 +17,9 @@ mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
 mod nn; // wasi:nn: every type, every error, every grant
+mod pictures; // PNG files of every kind, broken ones, bombs
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod protocol_binary; // tensors as bytes behind the JSON
 mod protocol_mlflow; // tables in, classes out
 mod soak; // nothing grows: memory, descriptors, threads
+mod text; // languages; strings in every protocol

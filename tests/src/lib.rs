@@ -50,15 +50,28 @@ impl Manifest {
         Self(self.0.replacen("name = \"test\"\n", &format!("name = \"test\"\n{settings}\n"), 1))
     }
 
-    /// The iris classifier in `version`, at its own routes, under `more` settings.
+    /// The iris classifier in `version`, under `more` settings.
     #[must_use]
     pub fn with_iris(self, component: &str, version: u32, route: &str, more: &str) -> Self {
-        let models = root().join("models/iris-classifier");
+        self.with_model("iris-classifier", component, version, route, more)
+    }
+
+    /// An example model in `version`, under `more` settings.
+    #[must_use]
+    pub fn with_model(
+        self,
+        model: &str,
+        component: &str,
+        version: u32,
+        route: &str,
+        more: &str,
+    ) -> Self {
+        let folder = root().join(format!("models/{model}/{version}"));
         let files = format!(
-            "files = [{{ source = \"{}/{version}\", destination = \"/models/iris-classifier\" }}]\n{more}",
-            models.display()
+            "files = [{{ source = \"{}\", destination = \"/models/{model}\" }}]\n{more}",
+            folder.display()
         );
-        self.with(route, component, "iris_classifier", &files)
+        self.with(route, component, &model.replace('-', "_"), &files)
     }
 
     /// What else a manifest may say.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::author::{Author, takes_other};
 use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::operation::{self, Operation, Target};
@@ -21,9 +22,14 @@ fn respond<M: Model>(
     let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, M::NAME))?;
     target.operation.check_method(request.method)?;
     target.check_model(M::NAME)?;
+    let author = Author::of::<M>();
 
     // 2 the model: loaded by the first request
-    let graph = match load() {
+    let checked = load().and_then(|graph| {
+        author.check(graph.signature())?;
+        Ok(graph)
+    });
+    let graph = match checked {
         Err(error) if target.operation == Operation::Ready => {
             return metadata::not_ready(M::NAME, &error);
         }
@@ -36,9 +42,18 @@ fn respond<M: Model>(
     match target.operation {
         Operation::Metadata => metadata::metadata(signature),
         Operation::Ready => metadata::ready(M::NAME),
-        Operation::Infer => infer::infer(&graph, request),
-        Operation::Predict => predict::predict(&graph, &request.body, M::predict),
-        Operation::Invocations => invocations::invoke(&graph, request, M::predict),
+        Operation::Infer => match M::MAPPING {
+            None => infer::infer(&graph, request),
+            Some(mapping) => infer::infer_other(&graph, request, mapping),
+        },
+        Operation::Predict if const { takes_other::<M>() } => {
+            predict::predict_other(&graph, request, &author)
+        }
+        Operation::Predict => predict::predict(&graph, request, &author),
+        Operation::Invocations if const { takes_other::<M>() } => {
+            invocations::invoke_other(&graph, request, author.predict)
+        }
+        Operation::Invocations => invocations::invoke(&graph, request, author.predict),
         Operation::Ping => Ok(metadata::ping()),
         Operation::Version => Ok(metadata::version()),
     }
@@ -48,10 +63,11 @@ fn respond<M: Model>(
 mod tests {
     use super::*;
     use crate::graph::tests::graph;
-    use crate::predict::Prediction;
+    use crate::prediction::Prediction;
     use crate::request::Method;
     use crate::rows::Rows;
-    use crate::signature::tests::iris;
+    use crate::signature::Signature;
+    use crate::signature::tests::{IRIS, iris};
     use crate::tensor::Tensor;
 
     struct Iris;
@@ -182,6 +198,22 @@ mod tests {
         }
         assert_eq!(loaded(Method::Get, "/v2/models/iris-classifier/versions/2/ready", "").0, 404);
         assert_eq!(loaded(Method::Post, "/predict", "").0, 400);
+    }
+
+    #[test]
+    fn bytes_that_no_one_maps_are_refused_by_name() {
+        let text = IRIS.replacen("FP32", "BYTES", 1);
+        let load =
+            || Ok(graph(Signature::parse(&text, "iris-classifier").unwrap(), |_| Ok(Vec::new())));
+        for (method, path) in
+            [(Method::Get, "/v2/models/iris-classifier/ready"), (Method::Post, "/predict")]
+        {
+            let (status, body) = respond_to(method, path, "", load);
+            assert_eq!(status, 503);
+            for part in ["model.toml", r#"\"features\" is BYTES"#, "`const MAPPING`"] {
+                assert!(body.contains(part), "{body}");
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ enum Kind {
     NotFound,
     MethodNotAllowed { allow: &'static str },
     TooLarge,
+    UnsupportedMediaType,
     Internal,
     Unavailable,
     DeadlineExceeded,
@@ -49,8 +50,13 @@ impl Error {
         )
     }
 
-    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+    /// More than the component takes: 413.
+    pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(Kind::TooLarge, message)
+    }
+
+    pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(Kind::UnsupportedMediaType, message)
     }
 
     /// The model cannot be loaded, for now: 503.
@@ -77,6 +83,7 @@ impl Error {
             Kind::NotFound => 404,
             Kind::MethodNotAllowed { .. } => 405,
             Kind::TooLarge => 413,
+            Kind::UnsupportedMediaType => 415,
             Kind::Internal => 500,
             Kind::Unavailable => 503,
             Kind::DeadlineExceeded => 504,
@@ -95,6 +102,7 @@ impl Error {
             Kind::Invalid
             | Kind::NotFound
             | Kind::TooLarge
+            | Kind::UnsupportedMediaType
             | Kind::Internal
             | Kind::Unavailable
             | Kind::DeadlineExceeded => response,
@@ -121,6 +129,7 @@ mod tests {
             (Error::not_found(""), 404),
             (Error::method_not_allowed("POST"), 405),
             (Error::too_large(""), 413),
+            (Error::unsupported_media_type(""), 415),
             (Error::internal(""), 500),
             (Error::unavailable(""), 503),
             (Error::deadline_exceeded(""), 504),

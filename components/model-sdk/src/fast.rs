@@ -2,12 +2,12 @@
 
 use crate::answer::answer;
 use crate::bindings::exports::spinfer::serve::buffered_handler as wit;
-use crate::request::{Method, NEEDED_HEADERS, Request};
+use crate::request::{Method, Request, needed_headers};
 use crate::{Doors, Model};
 
 impl<M: Model> wit::Guest for Doors<M> {
     fn needed_headers() -> Vec<String> {
-        NEEDED_HEADERS.iter().map(|&name| name.to_owned()).collect()
+        needed_headers::<M>().iter().map(|&name| name.to_owned()).collect()
     }
 
     fn handle(request: wit::Request) -> wit::Response {

@@ -30,7 +30,8 @@
 //!             graph                 first request only: model.toml, load-by-name    503
 //!             predict               {"features": [...]} or {"instances": [[...], ...]}: rows
 //!                                     -> Model::predict -> {"prediction", ...}
-//!             infer                 Open Inference Protocol: tensors -> graph -> tensors
+//!             infer                 Open Inference Protocol: tensors -> graph, or Model::MAPPING
+//!                                     -> tensors
 //!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
 //!             metadata              what the model is, and whether it is ready
 //!           error                   what went wrong -> status and {"error": "..."}
@@ -53,9 +54,13 @@ mod invocations;
 mod metadata;
 mod predict;
 
+mod author;
+mod file;
+mod prediction;
+mod rows;
+
 mod json;
 mod numbers;
-mod rows;
 
 mod graph;
 mod nn;
@@ -69,9 +74,11 @@ pub mod bindings;
 
 use std::marker::PhantomData;
 
+pub use author::Mapping;
 pub use error::Error;
+pub use file::File;
 pub use graph::Graph;
-pub use predict::Prediction;
+pub use prediction::Prediction;
 pub use rows::Rows;
 pub use signature::{Shape, Signature, TensorSignature};
 #[doc(hidden)]
@@ -83,7 +90,15 @@ pub trait Model {
     /// Of the model: it is mounted at `/models/<NAME>`.
     const NAME: &'static str;
 
-    /// Predicts from rows of features: one, or where the graph takes several, all of a request.
+    /// For a model that takes or gives what no graph does: how the inputs and outputs of `model.toml`,
+    /// of which some are BOOL or BYTES, become the graph's. If all inputs are BYTES, rows are of strings,
+    /// and [`Rows::bytes`] holds them.
+    const MAPPING: Option<Mapping> = None;
+
+    /// For a model that takes files in place of features: [`Rows::bytes`] then holds one.
+    const FILE: Option<File> = None;
+
+    /// Predicts from rows: one, or where the model takes several, all of a request.
     fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error>;
 }
 

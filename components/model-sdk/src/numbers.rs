@@ -1,5 +1,5 @@
-//! JSON arrays of numbers, flat or nested, read one number at a time into whatever takes them: no
-//! tree in between, and no recursion.
+//! JSON arrays of numbers (or of strings, or of truth values), flat or nested, read one at a time into
+//! whatever takes them: no tree in between, and no recursion.
 
 use std::fmt;
 
@@ -8,33 +8,72 @@ use serde_json::value::RawValue;
 /// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
 pub(crate) const MAX_RANK: usize = 16;
 
+/// What an array is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Numbers,
+    Strings,
+    Bools,
+}
+
+impl Kind {
+    /// For messages.
+    fn one(self) -> &'static str {
+        match self {
+            Self::Numbers => "a number",
+            Self::Strings => "a string",
+            Self::Bools => "true or false",
+        }
+    }
+
+    /// For messages.
+    pub(crate) fn many(self) -> &'static str {
+        match self {
+            Self::Numbers => "numbers",
+            Self::Strings => "strings",
+            Self::Bools => "true and false",
+        }
+    }
+
+    /// Whether JSON that starts so is one.
+    fn starts(self, byte: u8) -> bool {
+        match self {
+            Self::Numbers => matches!(byte, b'-' | b'0'..=b'9'),
+            Self::Strings => byte == b'"',
+            Self::Bools => matches!(byte, b't' | b'f'),
+        }
+    }
+}
+
 /// Gives each number of the array `json` to `take`, as it is written, and returns how many there
-/// are. Arrays may nest as `shape` says; flat data is taken for any shape, its length left to the
-/// caller to check. `take` says what is wrong with a number; `what` is the array in messages.
+/// are; the same for the other kinds. Arrays may nest as `shape` says; flat data is taken for any
+/// shape, its length left to the caller to check. `take` says what is wrong with a number; `what` is
+/// the array in messages.
 pub(crate) fn read(
     what: &dyn fmt::Display,
+    kind: Kind,
     json: &RawValue,
     shape: &[u32],
     mut take: impl FnMut(&str) -> Result<(), &'static str>,
 ) -> Result<usize, String> {
-    let mut reader = Reader::new(shape);
+    let mut reader = Reader::new(kind, shape);
     // The JSON decoder has checked the syntax: commas and brackets are where they should be.
     let mut rest = json.get();
     loop {
         let (token, tail) = next_token(rest);
         rest = tail;
         let taken = match token.as_bytes() {
-            [] => return Ok(reader.count),
+            [] => return Ok(reader.items),
             [b'['] => reader.open(),
             [b']'] => reader.close(),
-            [b'-' | b'0'..=b'9', ..] => reader.number(token, &mut take),
+            [first, ..] if kind.starts(*first) => reader.item(token, &mut take),
             _ => Err(reader.unexpected(token)),
         };
         taken.map_err(|problem| format!("{what}{problem}"))?;
     }
 }
 
-/// A bracket, or everything up to the next bracket or comma; and the rest.
+/// A bracket, a string, or everything up to the next bracket or comma; and the rest.
 fn next_token(json: &str) -> (&str, &str) {
     let between = |byte: &u8| matches!(byte, b',' | b' ' | b'\n' | b'\r' | b'\t');
     let bytes = json.as_bytes();
@@ -42,6 +81,7 @@ fn next_token(json: &str) -> (&str, &str) {
     let json = &json[start..];
     let length = match json.as_bytes() {
         [b'[' | b']', ..] => 1,
+        [b'"', string @ ..] => 1 + string_length(string),
         bytes => {
             let ends = |byte: &u8| between(byte) || matches!(byte, b'[' | b']');
             bytes.iter().position(ends).unwrap_or(bytes.len())
@@ -50,8 +90,20 @@ fn next_token(json: &str) -> (&str, &str) {
     json.split_at(length)
 }
 
+/// Up to and with the quote that ends the string.
+fn string_length(string: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = string.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(string.len(), |end| end + 1)
+}
+
 /// How far the array is read.
 struct Reader<'a> {
+    kind: Kind,
     shape: &'a [u32],
     /// Settled by the first item of the outermost array.
     layout: Option<Layout>,
@@ -59,8 +111,8 @@ struct Reader<'a> {
     depth: usize,
     /// Their items so far, outermost first.
     lengths: [u32; MAX_RANK],
-    /// The numbers so far.
-    count: usize,
+    /// What was taken so far.
+    items: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,8 +122,8 @@ enum Layout {
 }
 
 impl<'a> Reader<'a> {
-    fn new(shape: &'a [u32]) -> Self {
-        Self { shape, layout: None, depth: 0, lengths: [0; MAX_RANK], count: 0 }
+    fn new(kind: Kind, shape: &'a [u32]) -> Self {
+        Self { kind, shape, layout: None, depth: 0, lengths: [0; MAX_RANK], items: 0 }
     }
 
     fn open(&mut self) -> Result<(), String> {
@@ -79,7 +131,7 @@ impl<'a> Reader<'a> {
             if self.depth >= self.shape.len().min(MAX_RANK) {
                 return Err(self.unexpected("an array"));
             }
-            self.item(Layout::Nested, "an array")?;
+            self.count(Layout::Nested, "an array")?;
         }
         self.lengths[self.depth] = 0;
         self.depth += 1;
@@ -95,7 +147,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn number(
+    fn item(
         &mut self,
         token: &str,
         take: &mut impl FnMut(&str) -> Result<(), &'static str>,
@@ -105,14 +157,14 @@ impl<'a> Reader<'a> {
             depth if depth > 1 && depth == self.shape.len() => Layout::Nested,
             _ => return Err(self.unexpected(token)),
         };
-        self.item(layout, token)?;
-        take(token).map_err(|reason| format!("[{}]: {token} {reason}", self.count))?;
-        self.count += 1;
+        self.count(layout, token)?;
+        take(token).map_err(|reason| format!("[{}]: {token} {reason}", self.items))?;
+        self.items += 1;
         Ok(())
     }
 
     /// Counts an item of the innermost array, which must agree with the first in its layout.
-    fn item(&mut self, layout: Layout, token: &str) -> Result<(), String> {
+    fn count(&mut self, layout: Layout, token: &str) -> Result<(), String> {
         if *self.layout.get_or_insert(layout) != layout {
             return Err(self.unexpected(token));
         }
@@ -122,15 +174,15 @@ impl<'a> Reader<'a> {
     }
 
     fn unexpected(&self, token: &str) -> String {
-        let Self { shape, count, .. } = self;
+        let Self { kind, shape, items: count, .. } = self;
         match (self.depth, self.layout) {
-            (0, None) => format!(": expected an array of numbers, got {token}"),
+            (0, None) => format!(": expected an array of {}, got {token}", kind.many()),
             (_, Some(Layout::Nested)) => {
                 format!(
                     "[{count}]: expected arrays nested as the shape {shape:?} says, got {token}"
                 )
             }
-            _ => format!("[{count}]: expected a number, got {token}"),
+            _ => format!("[{count}]: expected {}, got {token}", kind.one()),
         }
     }
 }
@@ -144,7 +196,7 @@ mod tests {
     fn numbers(json: &str, shape: &[u32]) -> Result<Vec<String>, String> {
         let json: &RawValue = serde_json::from_str(json).unwrap();
         let mut numbers = Vec::new();
-        let count = read(&"data", json, shape, |number| {
+        let count = read(&"data", Kind::Numbers, json, shape, |number| {
             numbers.push(number.to_owned());
             Ok(())
         })?;
@@ -174,7 +226,7 @@ mod tests {
             (r#""a""#, &[1], r#"data: expected an array of numbers, got "a""#),
             (r#"{"a":[1]}"#, &[1], r#"data: expected an array of numbers, got {"a":"#),
             ("[1,null]", &[2], "data[1]: expected a number, got null"),
-            (r#"[1,"2, 3"]"#, &[2], r#"data[1]: expected a number, got "2"#),
+            (r#"[1,"2, [3\""]"#, &[2], r#"data[1]: expected a number, got "2, [3\"""#),
             ("[true]", &[1], "data[0]: expected a number, got true"),
             ("[1,[2]]", &[2], "data[1]: expected a number, got an array"),
             ("[[1]]", &[], "data[0]: expected a number, got an array"),
@@ -214,7 +266,39 @@ mod tests {
         }
         let json: &RawValue = serde_json::from_str("[1,1e999]").unwrap();
         let refuse = |number: &str| if number == "1" { Ok(()) } else { Err("is too large") };
-        assert_eq!(read(&"data", json, &[2], refuse).unwrap_err(), "data[1]: 1e999 is too large");
+        assert_eq!(
+            read(&"data", Kind::Numbers, json, &[2], refuse).unwrap_err(),
+            "data[1]: 1e999 is too large"
+        );
+    }
+
+    #[test]
+    fn strings_and_truth_values() {
+        let items = |kind: Kind, json: &str| {
+            let mut items = Vec::new();
+            let json: &RawValue = serde_json::from_str(json).unwrap();
+            read(&"data", kind, json, &[2, 2], |item| {
+                items.push(item.to_owned());
+                Ok(())
+            })
+            .map(|_| items)
+        };
+        let strings = [r#""a, \"]\\""#, r#""""#, r#""[[""#, r#""é""#];
+        for json in [
+            strings.join(" ,"),
+            format!("[{0},{1}],[{2},{3}]", strings[0], strings[1], strings[2], strings[3]),
+        ] {
+            assert_eq!(items(Kind::Strings, &format!("[{json}]")).unwrap(), strings);
+        }
+        let refused = items(Kind::Strings, r#"["a", 1]"#).unwrap_err();
+        assert_eq!(refused, "data[1]: expected a string, got 1");
+        assert_eq!(items(Kind::Bools, "[true, false]").unwrap(), ["true", "false"]);
+        let refused = items(Kind::Bools, r#"["true"]"#).unwrap_err();
+        assert_eq!(refused, r#"data[0]: expected true or false, got "true""#);
+        assert_eq!(
+            items(Kind::Bools, "1").unwrap_err(),
+            "data: expected an array of true and false, got 1"
+        );
     }
 
     #[test]
@@ -228,11 +312,13 @@ mod tests {
     proptest! {
         #[test]
         fn no_json_panics(
-            json in r#"(\[|\]|,|1|-2e5|"x"|null|\{|\}| ){0,24}"#,
+            json in r#"(\[|\]|,|1|-2e5|"x"|"\\""|true|null|\{|\}| ){0,24}"#,
             shape in prop::collection::vec(0_u32..4, 0..20),
         ) {
             if let Ok(json) = serde_json::from_str::<&RawValue>(&json) {
-                let _ = read(&"data", json, &shape, |_| Ok(()));
+                for kind in [Kind::Numbers, Kind::Strings, Kind::Bools] {
+                    let _ = read(&"data", kind, json, &shape, |_| Ok(()));
+                }
             }
         }
 

@@ -3,10 +3,17 @@
 
 use std::borrow::Cow;
 
-use crate::infer;
+use crate::{Model, infer};
 
-/// The request headers a protocol reads, in lower case; the doors bring these and no others.
-pub(crate) const NEEDED_HEADERS: &[&str] = &[infer::HEADER];
+/// The request headers a protocol reads, in lower case; the doors bring these and no others, and the
+/// last of them only to a model that takes files.
+const NEEDED_HEADERS: [&str; 2] = [infer::HEADER, CONTENT_TYPE];
+
+pub(crate) const CONTENT_TYPE: &str = "content-type";
+
+pub(crate) fn needed_headers<M: Model>() -> &'static [&'static str] {
+    &NEEDED_HEADERS[..if M::FILE.is_some() { 2 } else { 1 }]
+}
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -80,7 +87,7 @@ impl Request {
     }
 
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
-        let index = (0..).zip(NEEDED_HEADERS).find(|(_, needed)| **needed == name).unwrap().0;
+        let index = (0..).zip(NEEDED_HEADERS).find(|(_, needed)| *needed == name).unwrap().0;
         self.headers.push((index, value.into()));
         self
     }

@@ -1,30 +1,38 @@
-//! Rows of features: what a model predicts from, and how they are read, by position or by name.
+//! Rows: what a model predicts from, and how they are read, by position or by name.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::json::{self, Entries};
-use crate::numbers;
+use crate::numbers::{self, Kind};
 use crate::signature::Signature;
 use crate::tensor::{Datatype, Tensor, parse_f32};
 
-/// One row of features, or several for one inference.
+/// One row, or several for one inference: of features, or of what the model makes features of.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// How many: one, unless the first axis of every input and output of the graph is free.
+    /// How many: one, unless the first axis of every input and output of the model is free.
     pub count: u32,
-    /// Row after row, each as long as the signature says, and finite.
+    /// Row after row, each as long as the signature says, and finite. Of a BOOL, 1 or 0.
     pub features: &'a [f32],
+    /// Row after row, where the model takes BYTES ([`crate::Mapping`]) or files ([`crate::File`]):
+    /// strings in UTF-8, or a file. Then there are no features.
+    pub bytes: &'a [Vec<u8>],
 }
 
 impl<'a> Rows<'a> {
     /// Each by itself.
     pub(crate) fn each(self) -> impl Iterator<Item = Rows<'a>> {
-        let width = self.features.len() / self.count as usize;
-        let rows = (0..self.count as usize).map(move |row| row * width);
-        rows.map(move |start| Rows { count: 1, features: &self.features[start..start + width] })
+        let count = self.count as usize;
+        let (features, bytes) = (self.features.len() / count, self.bytes.len() / count);
+        (0..count).map(move |row| Rows {
+            count: 1,
+            features: &self.features[row * features..][..features],
+            bytes: &self.bytes[row * bytes..][..bytes],
+        })
     }
 
     /// All of them as the FP32 input `name`; `row` is the shape of one.
@@ -36,24 +44,54 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Rows as they are read. `what`, in its methods, is what is read, for messages.
-pub(crate) struct Reader<'a> {
+/// Rows as they are read. `what`, in its methods, is what is read, for messages. `OTHER`: whether they
+/// may hold something other than numbers; what reads that is compiled only then.
+pub(crate) struct Reader<'a, const OTHER: bool> {
     signature: &'a Signature,
+    kind: Kind,
     /// Of one row. Where the signature leaves it open, the first row settles it.
     width: Option<usize>,
     features: Vec<f32>,
+    bytes: Vec<Vec<u8>>,
     count: u32,
+}
+
+/// A value of a table.
+#[derive(Clone, Copy)]
+pub(crate) enum Cell<'a> {
+    Json(&'a str),
+    Csv(&'a str),
 }
 
 /// The features that columns stand for, by position; `None` for one that the model does not have.
 pub(crate) type Columns = Vec<Option<usize>>;
 
-impl<'a> Reader<'a> {
+impl<'a, const OTHER: bool> Reader<'a, OTHER> {
     /// `most`: what the rows read will have together at the most.
-    pub(crate) fn new(signature: &'a Signature, most: usize) -> Self {
+    pub(crate) fn new(signature: &'a Signature, most: usize) -> Result<Self, Error> {
+        let Some(kind) = signature.kind_of_rows() else {
+            return Err(Error::invalid(
+                "this model takes BYTES beside other inputs, which rows cannot hold: POST .../infer does",
+            ));
+        };
         let width = signature.features();
         let features = Vec::with_capacity(width.unwrap_or_default().min(most));
-        Self { signature, width, features, count: 0 }
+        Ok(Self { signature, kind, width, features, bytes: Vec::new(), count: 0 })
+    }
+
+    /// The name of the string that a row is, if it is one string.
+    pub(crate) fn name_of_string(&self) -> Option<&'a str> {
+        match &*self.signature.inputs {
+            [input] if self.takes_strings() => match &*input.fields {
+                [name] => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    pub(crate) fn takes_strings(&self) -> bool {
+        OTHER && self.kind == Kind::Strings
     }
 
     /// All that was read: at least one row.
@@ -61,24 +99,39 @@ impl<'a> Reader<'a> {
         if self.count == 0 {
             return Err(Error::invalid(format!("{what}: expected at least one row, got none")));
         }
-        Ok(Rows { count: self.count, features: &self.features })
+        Ok(Rows { count: self.count, features: &self.features, bytes: &self.bytes })
     }
 
-    /// Reads a row from an array of numbers.
+    /// Takes a file as a row.
+    pub(crate) fn file(&mut self, file: Vec<u8>) {
+        self.bytes.push(file);
+        self.count += 1;
+    }
+
+    /// Reads a row from an array of numbers; of strings, if the model takes those, or from one string.
     pub(crate) fn array(&mut self, what: &dyn fmt::Display, json: &RawValue) -> Result<(), Error> {
-        let count = numbers::read(what, json, &self.signature.row, |number| {
-            self.features.push(parse_f32(number).ok_or("is out of range for FP32")?);
+        let strings = self.takes_strings();
+        if strings && json.get().starts_with('"') {
+            return self.cells(what, &[Some(0)], &mut [Cell::Json(json.get())].into_iter());
+        }
+        let count = numbers::read(what, self.kind, json, &self.signature.row, |token| {
+            if strings {
+                let string = json::string(token).ok_or("is not of Unicode")?;
+                self.bytes.push(string.into_owned().into());
+            } else {
+                self.features.push(parse_f32(token).ok_or("is out of range for FP32")?);
+            }
             Ok(())
         })
         .map_err(Error::invalid)?;
-        self.end(what, count, "numbers")
+        self.end(what, count, self.kind.many())
     }
 
     /// Reads an array of rows, each an array of numbers, or an object with a number for each feature's
-    /// name.
+    /// name; or with strings.
     pub(crate) fn each(&mut self, what: &str, rows: &RawValue) -> Result<(), Error> {
-        let rows: Vec<&RawValue> = json::decode_part(&what, rows)?;
-        let mut names: Vec<String> = Vec::new();
+        let rows = json::items(&what, rows)?;
+        let mut names: Vec<Cow<'_, str>> = Vec::new();
         let mut columns = Columns::new();
         for (index, row) in rows.into_iter().enumerate() {
             let what = format_args!("{what}[{index}]");
@@ -86,14 +139,14 @@ impl<'a> Reader<'a> {
                 self.array(&what, row)?;
                 continue;
             }
-            let Entries(entries) = json::decode_part(&what, row)?;
+            let Entries(entries) = Entries::of_part(&what, row)?;
             // Mostly all rows have the same.
             if index == 0 || !entries.iter().map(|(name, _)| name).eq(&names) {
                 names = entries.iter().map(|(name, _)| name.clone()).collect();
                 columns = self.columns(&what, &names)?;
             }
-            let cells = entries.iter().map(|(_, value)| value.get());
-            self.cells(&what, &columns, cells)?;
+            let mut cells = entries.iter().map(|(_, value)| Cell::Json(value.get()));
+            self.cells(&what, &columns, &mut cells)?;
         }
         Ok(())
     }
@@ -103,7 +156,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn columns_in_order(
         &self,
         what: &dyn fmt::Display,
-        names: &[String],
+        names: &[Cow<'_, str>],
     ) -> Result<Columns, Error> {
         if self.signature.fields().is_empty() {
             return Ok((0..names.len()).map(Some).collect());
@@ -115,7 +168,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn columns(
         &self,
         what: &dyn fmt::Display,
-        names: &[String],
+        names: &[Cow<'_, str>],
     ) -> Result<Columns, Error> {
         let fields = self.signature.fields();
         if fields.is_empty() {
@@ -138,12 +191,13 @@ impl<'a> Reader<'a> {
         Ok(columns)
     }
 
-    /// Reads a row of which each cell stands in one of `columns`.
+    /// Reads a row of which each cell stands in one of `columns`. `cells` is no type parameter: there
+    /// would be 3 kB for each kind of table.
     pub(crate) fn cells<'c>(
         &mut self,
         what: &dyn fmt::Display,
         columns: &[Option<usize>],
-        cells: impl ExactSizeIterator<Item = &'c str>,
+        cells: &mut dyn ExactSizeIterator<Item = Cell<'c>>,
     ) -> Result<(), Error> {
         if cells.len() != columns.len() {
             return Err(Error::invalid(format!(
@@ -152,20 +206,43 @@ impl<'a> Reader<'a> {
                 cells.len()
             )));
         }
-        let start = self.features.len();
         let width = columns.iter().flatten().count();
-        self.features.resize(start + width, 0.0);
+        let start = self.features.len() + self.bytes.len();
+        if self.takes_strings() {
+            self.bytes.resize(start + width, Vec::new());
+        } else {
+            self.features.resize(start + width, 0.0);
+        }
         for (index, (column, cell)) in columns.iter().zip(cells).enumerate() {
             let Some(position) = *column else { continue };
-            self.features[start + position] = parse_f32(cell.trim()).ok_or_else(|| {
+            if self.cell(start + position, cell).is_none() {
                 let fields = self.signature.fields();
                 let field = fields.get(position).copied().unwrap_or("column");
-                Error::invalid(format!(
-                    "{what}[{index}] ({field}): expected a finite number of FP32, got {cell}"
-                ))
-            })?;
+                let expected = if self.takes_strings() {
+                    "a string of Unicode"
+                } else {
+                    "a finite number of FP32"
+                };
+                let (Cell::Json(cell) | Cell::Csv(cell)) = cell;
+                return Err(Error::invalid(format!(
+                    "{what}[{index}] ({field}): expected {expected}, got {cell}"
+                )));
+            }
         }
         self.end(what, width, "columns")
+    }
+
+    fn cell(&mut self, at: usize, cell: Cell<'_>) -> Option<()> {
+        match cell {
+            Cell::Json(json) if self.takes_strings() => {
+                self.bytes[at] = json::string(json)?.into_owned().into();
+            }
+            Cell::Csv(text) if self.takes_strings() => self.bytes[at] = text.into(),
+            Cell::Json(number) | Cell::Csv(number) => {
+                self.features[at] = parse_f32(number.trim())?;
+            }
+        }
+        Some(())
     }
 
     /// Counts a row that has `count` numbers.

@@ -7,7 +7,7 @@ use spin_sdk::wasip3::wit_bindgen::{StreamReader, StreamResult};
 use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 
 use crate::answer::answer;
-use crate::request::{Method, NEEDED_HEADERS, Request, Response};
+use crate::request::{Method, Request, Response, needed_headers};
 use crate::{Doors, Model};
 
 /// Room for the body at first: that of a prediction comes in one read.
@@ -15,16 +15,19 @@ const FIRST_READ_BYTES: usize = 4096;
 
 impl<M: Model> Guest for Doors<M> {
     async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
-        send(answer::<M>(&receive(request).await?))
+        send(answer::<M>(&receive(request, needed_headers::<M>()).await?))
     }
 }
 
-async fn receive(request: types::Request) -> Result<Request, types::ErrorCode> {
+async fn receive(
+    request: types::Request,
+    needed_headers: &[&str],
+) -> Result<Request, types::ErrorCode> {
     let method = request.get_method().into();
     let path_with_query = request.get_path_with_query().unwrap_or_default();
     let sent = request.get_headers();
     let mut headers = Vec::new();
-    for (index, name) in (0..).zip(NEEDED_HEADERS) {
+    for (index, name) in (0..).zip(needed_headers) {
         headers.extend(sent.get(name).into_iter().map(|value| (index, value)));
     }
     let (_handled, handled) = wit_future::new(|| Ok(()));

@@ -1,9 +1,11 @@
-//! Tensors as `wasi:nn` carries them: little-endian bytes, in row-major order.
+//! Tensors: little-endian bytes, in row-major order, as `wasi:nn` and Triton's clients carry them.
 
 use half::{bf16, f16};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::json;
+use crate::numbers::Kind;
 
 /// A value for an input of the graph, or of one of its outputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,12 +16,13 @@ pub struct Tensor {
     pub datatype: Datatype,
     /// The size of each axis, outermost first.
     pub dimensions: Vec<u32>,
-    /// The elements, little-endian, in row-major order.
+    /// The elements, little-endian, in row-major order: of BOOL a byte each, 0 or 1; of BYTES the
+    /// length of each, 4 bytes, and then its bytes.
     pub data: Vec<u8>,
 }
 
-/// The type of a tensor's elements, named as in the Open Inference Protocol. These are the ones that
-/// `wasi:nn` carries.
+/// The type of a tensor's elements, named as in the Open Inference Protocol: those that `wasi:nn`
+/// carries, and two that a component has to map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Datatype {
     #[serde(rename = "FP16")]
@@ -36,6 +39,12 @@ pub enum Datatype {
     I32,
     #[serde(rename = "INT64")]
     I64,
+    /// In no tensor of `wasi:nn`.
+    #[serde(rename = "BOOL")]
+    Bool,
+    /// Bytes, any number of them in each element; in JSON a string. In no tensor of `wasi:nn`.
+    #[serde(rename = "BYTES")]
+    Bytes,
 }
 
 impl Tensor {
@@ -47,6 +56,22 @@ impl Tensor {
     /// An INT64 tensor. Elements that do not fill the dimensions are refused when it is computed.
     pub fn i64(name: &str, dimensions: &[u32], elements: &[i64]) -> Self {
         Self::new(name, Datatype::I64, dimensions.to_vec(), elements, i64::to_le_bytes)
+    }
+
+    /// A BYTES tensor. Elements that do not fill the dimensions are refused when it is sent.
+    pub fn bytes(name: &str, dimensions: &[u32], elements: &[impl AsRef<[u8]>]) -> Self {
+        let mut data = Vec::new();
+        for element in elements {
+            push_bytes(element.as_ref(), &mut data);
+        }
+        let (name, dimensions) = (name.to_owned(), dimensions.to_vec());
+        Self { name, datatype: Datatype::Bytes, dimensions, data }
+    }
+
+    /// A BOOL tensor. Elements that do not fill the dimensions are refused when it is sent.
+    pub fn bool(name: &str, dimensions: &[u32], elements: &[bool]) -> Self {
+        let to_bytes = |element| [u8::from(element)];
+        Self::new(name, Datatype::Bool, dimensions.to_vec(), elements, to_bytes)
     }
 
     pub(crate) fn new<T: Copy, const SIZE: usize>(
@@ -73,6 +98,18 @@ impl Tensor {
         Ok(self.elements(Datatype::I64, i64::from_le_bytes)?.collect())
     }
 
+    /// The elements of a BYTES tensor.
+    pub fn byte_strings(&self) -> Result<Vec<&[u8]>, Error> {
+        self.check_datatype(Datatype::Bytes)?;
+        let ends = || Error::internal(format!("the tensor {:?} ends within an element", self.name));
+        split_bytes(&self.data).map(|element| element.ok_or_else(ends)).collect()
+    }
+
+    /// The elements of a BOOL tensor.
+    pub fn bools(&self) -> Result<Vec<bool>, Error> {
+        Ok(self.elements(Datatype::Bool, |[byte]| byte != 0)?.collect())
+    }
+
     fn elements<T, const SIZE: usize>(
         &self,
         datatype: Datatype,
@@ -97,8 +134,17 @@ impl Tensor {
 }
 
 impl Datatype {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::F16, Self::F32, Self::F64, Self::Bf16, Self::U8, Self::I32, Self::I64];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::F16,
+        Self::F32,
+        Self::F64,
+        Self::Bf16,
+        Self::U8,
+        Self::I32,
+        Self::I64,
+        Self::Bool,
+        Self::Bytes,
+    ];
 
     /// The datatype that [`Self::name`] gives `name` for.
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -115,35 +161,57 @@ impl Datatype {
             Self::U8 => "UINT8",
             Self::I32 => "INT32",
             Self::I64 => "INT64",
+            Self::Bool => "BOOL",
+            Self::Bytes => "BYTES",
         }
     }
 
-    /// Bytes of an element.
+    /// Whether a graph can have it: `wasi:nn` carries it.
+    pub(crate) fn is_of_graphs(self) -> bool {
+        !matches!(self, Self::Bool | Self::Bytes)
+    }
+
+    /// What JSON writes the elements as.
+    pub(crate) fn kind<const OTHER: bool>(self) -> Kind {
+        match self {
+            Self::Bool if OTHER => Kind::Bools,
+            Self::Bytes if OTHER => Kind::Strings,
+            _ => Kind::Numbers,
+        }
+    }
+
+    /// Bytes of an element; of BYTES the least it has, its length.
     pub(crate) fn size(self) -> usize {
         match self {
-            Self::U8 => 1,
+            Self::U8 | Self::Bool => 1,
             Self::F16 | Self::Bf16 => 2,
-            Self::F32 | Self::I32 => 4,
+            Self::F32 | Self::I32 | Self::Bytes => 4,
             Self::F64 | Self::I64 => 8,
         }
     }
 
-    /// Reads the element that `bytes` are.
+    /// Reads the element that `bytes` are; of BYTES its length.
     pub(crate) fn element(self, bytes: &[u8]) -> Element {
         match self {
             Self::F16 => Element::F32(f16::from_le_bytes(whole(bytes)).to_f32()),
             Self::Bf16 => Element::F32(bf16::from_le_bytes(whole(bytes)).to_f32()),
             Self::F32 => Element::F32(f32::from_le_bytes(whole(bytes))),
             Self::F64 => Element::F64(f64::from_le_bytes(whole(bytes))),
-            Self::U8 => Element::I64(u8::from_le_bytes(whole(bytes)).into()),
-            Self::I32 => Element::I64(i32::from_le_bytes(whole(bytes)).into()),
+            Self::U8 | Self::Bool => Element::I64(u8::from_le_bytes(whole(bytes)).into()),
+            Self::I32 | Self::Bytes => Element::I64(i32::from_le_bytes(whole(bytes)).into()),
             Self::I64 => Element::I64(i64::from_le_bytes(whole(bytes))),
         }
     }
 
-    /// Appends a number, as JSON writes it, as an element; or says why it cannot be one.
-    pub(crate) fn push(self, number: &str, data: &mut Vec<u8>) -> Result<(), &'static str> {
-        self.try_push(number, data).ok_or(match self {
+    /// Appends a number (a string, a truth value), as JSON writes it, as an element; or says why it
+    /// cannot be one. `OTHER`, here and below: whether it may be BOOL or BYTES; what reads those is
+    /// compiled only then.
+    pub(crate) fn push<const OTHER: bool>(
+        self,
+        number: &str,
+        data: &mut Vec<u8>,
+    ) -> Result<(), &'static str> {
+        self.try_push::<OTHER>(number, data).ok_or(match self {
             Self::F16 => "is out of range for FP16",
             Self::F32 => "is out of range for FP32",
             Self::F64 => "is out of range for FP64",
@@ -151,10 +219,12 @@ impl Datatype {
             Self::U8 => "is not an integer from 0 to 255 (UINT8)",
             Self::I32 => "is not an integer of 32 bits (INT32)",
             Self::I64 => "is not an integer of 64 bits (INT64)",
+            Self::Bool => "is not true or false (BOOL)",
+            Self::Bytes => "is not a string of Unicode (BYTES)",
         })
     }
 
-    fn try_push(self, number: &str, data: &mut Vec<u8>) -> Option<()> {
+    fn try_push<const OTHER: bool>(self, number: &str, data: &mut Vec<u8>) -> Option<()> {
         match self {
             Self::F16 => {
                 let element = f16::from_f64(parse_f64(number)?);
@@ -169,6 +239,9 @@ impl Datatype {
             Self::U8 => data.push(u8::try_from(parse_i64(number)?).ok()?),
             Self::I32 => data.extend(i32::try_from(parse_i64(number)?).ok()?.to_le_bytes()),
             Self::I64 => data.extend(parse_i64(number)?.to_le_bytes()),
+            Self::Bool if OTHER => data.push(u8::from(number.parse::<bool>().ok()?)),
+            Self::Bytes if OTHER => push_bytes(json::string(number)?.as_bytes(), data),
+            Self::Bool | Self::Bytes => return None,
         }
         Some(())
     }
@@ -180,6 +253,39 @@ pub(crate) enum Element {
     F32(f32),
     F64(f64),
     I64(i64),
+}
+
+/// [`split_bytes`].
+#[derive(Clone, Debug)]
+pub(crate) struct SplitBytes<'a>(&'a [u8]);
+
+/// Each element of the data of a BYTES tensor, without its length; `None` where it ends too early.
+pub(crate) fn split_bytes(data: &[u8]) -> SplitBytes<'_> {
+    SplitBytes(data)
+}
+
+impl<'a> Iterator for SplitBytes<'a> {
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Self(rest) = self;
+        if rest.is_empty() {
+            return None;
+        }
+        let element = rest.split_first_chunk().and_then(|(&length, rest)| {
+            rest.split_at_checked(usize::try_from(u32::from_le_bytes(length)).ok()?)
+        });
+        let (element, left) = element.unzip();
+        *rest = left.unwrap_or_default();
+        Some(element)
+    }
+}
+
+/// Appends an element of BYTES.
+fn push_bytes(element: &[u8], data: &mut Vec<u8>) {
+    let length = u32::try_from(element.len()).expect("addresses of WebAssembly have 32 bits");
+    data.extend(length.to_le_bytes());
+    data.extend_from_slice(element);
 }
 
 /// All of `bytes`, which are as many.
@@ -206,7 +312,7 @@ mod tests {
 
     fn pushed(datatype: Datatype, number: &str) -> Result<Vec<u8>, &'static str> {
         let mut data = Vec::new();
-        datatype.push(number, &mut data).map(|()| data)
+        datatype.push::<true>(number, &mut data).map(|()| data)
     }
 
     #[test]
@@ -218,6 +324,15 @@ mod tests {
         assert_eq!(tensor.data, [0xfe, 255, 255, 255, 255, 255, 255, 255]);
         assert_eq!(tensor.i64s().unwrap(), [-2]);
         assert_eq!(tensor.f32s().unwrap_err().to_string(), "the tensor \"x\" is INT64, not FP32");
+        let tensor = Tensor::bool("x", &[2], &[true, false]);
+        assert_eq!(tensor.data, [1, 0]);
+        assert_eq!(tensor.bools().unwrap(), [true, false]);
+        let mut tensor = Tensor::bytes("x", &[2], &["é", ""]);
+        assert_eq!(tensor.data, [2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0]);
+        assert_eq!(tensor.byte_strings().unwrap(), ["é".as_bytes(), b""]);
+        tensor.data.pop();
+        let error = tensor.byte_strings().unwrap_err().to_string();
+        assert_eq!(error, "the tensor \"x\" ends within an element");
     }
 
     #[test]
@@ -231,6 +346,8 @@ mod tests {
             (Datatype::U8, "255", &[255]),
             (Datatype::I32, "-1", &[255; 4]),
             (Datatype::I64, "-9223372036854775808", &i64::MIN.to_le_bytes()),
+            (Datatype::Bool, "true", &[1]),
+            (Datatype::Bytes, r#""a\n\u00e9""#, &[4, 0, 0, 0, b'a', b'\n', 0xc3, 0xa9]),
         ] {
             assert_eq!(
                 pushed(datatype, number).as_deref(),
@@ -251,6 +368,8 @@ mod tests {
             (Datatype::I32, "2147483648"),
             (Datatype::I64, "9223372036854775808"),
             (Datatype::I64, "0.5"),
+            (Datatype::Bool, "t"),
+            (Datatype::Bytes, r#""\ud800""#),
         ] {
             assert!(pushed(datatype, number).is_err(), "{number} as {}", datatype.name());
         }

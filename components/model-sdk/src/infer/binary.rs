@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 
 use crate::error::Error;
 use crate::request::Request;
+use crate::tensor::{Datatype, split_bytes};
 
 /// The header that tells the bytes of the JSON, in requests and responses.
 pub(crate) const HEADER: &str = "inference-header-content-length";
@@ -62,13 +63,18 @@ pub(super) fn split(request: &Request) -> Result<(&[u8], Tensors<'_>), Error> {
 }
 
 impl<'a> Tensors<'a> {
-    /// The next tensor, of which the request says that it has `size` bytes, and which takes
-    /// `expected` bytes.
-    pub(super) fn take(&mut self, size: u64, expected: u64) -> Result<&'a [u8], String> {
+    /// The next tensor, of which the request says that it has `size` bytes, and so many elements.
+    pub(super) fn take<const OTHER: bool>(
+        &mut self,
+        size: u64,
+        datatype: Datatype,
+        elements: u64,
+    ) -> Result<&'a [u8], String> {
         let Some(rest) = self.0 else {
             return Err("binary_data_size needs the header Inference-Header-Content-Length, which says where the JSON ends".to_owned());
         };
-        if size != expected {
+        let expected = elements.saturating_mul(datatype.size() as u64);
+        if size != expected && !(OTHER && datatype == Datatype::Bytes) {
             return Err(format!(
                 "binary_data_size is {size}, but its shape and datatype take {expected} bytes"
             ));
@@ -81,6 +87,9 @@ impl<'a> Tensors<'a> {
             ));
         };
         self.0 = Some(rest);
+        if OTHER {
+            check(datatype, tensor, elements)?;
+        }
         Ok(tensor)
     }
 
@@ -94,6 +103,35 @@ impl<'a> Tensors<'a> {
             )),
         }
     }
+}
+
+/// Refuses bytes that are no elements of the datatype, or not so many.
+fn check(datatype: Datatype, tensor: &[u8], elements: u64) -> Result<(), String> {
+    match datatype {
+        Datatype::Bytes => {
+            let mut count = 0;
+            for element in split_bytes(tensor) {
+                if element.is_none() {
+                    return Err(format!(
+                        "element {count} of the BYTES is longer than what is left"
+                    ));
+                }
+                count += 1;
+            }
+            if count != elements {
+                return Err(format!(
+                    "its shape takes {elements} elements, but the BYTES are {count}"
+                ));
+            }
+        }
+        Datatype::Bool => {
+            if let Some(byte) = tensor.iter().find(|&&byte| byte > 1) {
+                return Err(format!("expected BOOL, bytes of 0 or 1, got {byte}"));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -123,7 +161,7 @@ mod tests {
         let header = header.replace("LENGTH", &json.len().to_string());
         let request = request.with_header(HEADER, &header);
         let inputs = split(&request)
-            .and_then(|(json, tensors)| decode(&signature, json, tensors))
+            .and_then(|(json, tensors)| decode::<false>(&signature, json, tensors))
             .map_err(|error| error.to_string())?
             .inputs;
         let data: Vec<_> = inputs.into_iter().map(|tensor| tensor.data).collect();

@@ -7,15 +7,56 @@ mod response;
 
 pub(crate) use binary::HEADER;
 
+use crate::author::Mapping;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::request::{Request, Response};
+use crate::signature::TensorSignature;
+use crate::tensor::Tensor;
 
 pub(crate) fn infer(graph: &Graph, request: &Request) -> Result<Response, Error> {
+    answer::<false>(graph, request, |inputs, outputs| graph.compute_all(inputs, outputs))
+}
+
+/// The same with a mapping between the request and the graph.
+pub(crate) fn infer_other(
+    graph: &Graph,
+    request: &Request,
+    mapping: Mapping,
+) -> Result<Response, Error> {
+    let inputs_of_model = &graph.signature().inputs;
+    answer::<true>(graph, request, |mut inputs, outputs| {
+        inputs
+            .sort_by_key(|given| inputs_of_model.iter().position(|input| input.name == given.name));
+        pick(&mapping(graph, &inputs)?, outputs)
+    })
+}
+
+/// `OTHER`: whether inputs and outputs may be BOOL or BYTES.
+fn answer<const OTHER: bool>(
+    graph: &Graph,
+    request: &Request,
+    compute: impl FnOnce(Vec<Tensor>, &[&TensorSignature]) -> Result<Vec<Tensor>, Error>,
+) -> Result<Response, Error> {
     let (json, tensors) = binary::split(request)?;
-    let request = request::decode(graph.signature(), json, tensors)?;
-    let outputs = graph.compute_all(request.inputs, &request.outputs)?;
-    response::encode(graph.signature(), request.id.as_deref(), &outputs, &request.binary)
+    let request = request::decode::<OTHER>(graph.signature(), json, tensors)?;
+    let outputs = compute(request.inputs, &request.outputs)?;
+    let id = request.id.as_deref();
+    response::encode::<OTHER>(graph.signature(), id, &outputs, &request.binary)
+}
+
+/// Those of a mapping's outputs that were asked for.
+fn pick(outputs: &[Tensor], wanted: &[&TensorSignature]) -> Result<Vec<Tensor>, Error> {
+    let mut picked = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        let Some(output) = outputs.iter().find(|output| output.name == wanted.name) else {
+            let problem = format!("the component's mapping gave no output {:?}", wanted.name);
+            return Err(Error::internal(problem));
+        };
+        wanted.check_output("the component's mapping", output.datatype, &output.dimensions)?;
+        picked.push(output.clone());
+    }
+    Ok(picked)
 }
 
 #[cfg(test)]
@@ -26,7 +67,7 @@ mod tests {
     use crate::graph::tests::graph;
     use crate::signature::Signature;
     use crate::signature::tests::iris;
-    use crate::tensor::{Datatype, Tensor};
+    use crate::tensor::Datatype;
 
     /// A graph that gives back what it takes.
     fn echo(datatype: Datatype) -> Signature {
@@ -142,7 +183,198 @@ mod tests {
         assert_eq!(split(&response).1, Tensor::f32("", &[2], &[0.0, f32::NAN]).data);
     }
 
+    /// Flags and words in, words and a flag out.
+    const MAPPED: &str = r#"
+        name = "mapped"
+        version = "1"
+        [[inputs]]
+        name = "flags"
+        datatype = "BOOL"
+        shape = [-1, 2]
+        [[inputs]]
+        name = "words"
+        datatype = "BYTES"
+        shape = [-1]
+        [[outputs]]
+        name = "any"
+        datatype = "BOOL"
+        shape = [-1]
+        [[outputs]]
+        name = "upper"
+        datatype = "BYTES"
+        shape = [-1]
+        "#;
+
+    /// Whether any of a row's flags is set; its word in upper case.
+    fn map(_: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+        let [flags, words] = inputs else { return Err(Error::internal("not two")) };
+        assert_eq!((&*flags.name, &*words.name), ("flags", "words"));
+        let any: Vec<_> = flags.bools()?.chunks(2).map(|row| row[0] || row[1]).collect();
+        let words = words.byte_strings()?;
+        let upper: Vec<_> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
+        let rows = [u32::try_from(any.len()).unwrap()];
+        Ok(vec![Tensor::bytes("upper", &rows, &upper), Tensor::bool("any", &rows, &any)])
+    }
+
+    fn mapped(mapping: Mapping, request: &Request) -> Result<(String, Vec<u8>), (u16, String)> {
+        let signature = Signature::parse(MAPPED, "mapped").unwrap();
+        let graph = graph(signature, |_| unreachable!("the mapping computes"));
+        infer_other(&graph, request, mapping)
+            .map(|response| {
+                let (json, behind) = split(&response);
+                (json.to_owned(), behind.to_owned())
+            })
+            .map_err(|error| (error.status(), error.to_string()))
+    }
+
+    fn body(words: &str, flags: &str, more: &str) -> String {
+        format!(
+            r#"{{"inputs":[{{"name":"words","shape":[2],"datatype":"BYTES",{words}}},{{"name":"flags","shape":[2,2],"datatype":"BOOL",{flags}}}]{more}}}"#
+        )
+    }
+
+    const WORDS: &str = r#""data":["a\u00e9, [\"]",""]"#;
+    const FLAGS: &str = r#""data":[[false,false],[false,true]]"#;
+    const BEHIND_WORDS: &str = r#""parameters":{"binary_data_size":13}"#;
+    const BEHIND_FLAGS: &str = r#""parameters":{"binary_data_size":4}"#;
+
+    #[test]
+    fn a_component_maps_what_graphs_cannot_have() {
+        let words = [&[5, 0, 0, 0][..], "a\u{e9}-z".as_bytes(), &[0; 4]].concat();
+        let start = r#"{"model_name":"mapped","model_version":"1","outputs":["#;
+        let any = r#"{"name":"any","datatype":"BOOL","shape":[2],"data":[false,true]}"#;
+        let upper = |word| {
+            format!(r#"{{"name":"upper","datatype":"BYTES","shape":[2],"data":["{word}",""]}}"#)
+        };
+        let (json, _) = mapped(map, &post(&body(WORDS, FLAGS, ""), None)).unwrap();
+        assert_eq!(json, format!(r#"{start}{any},{}]}}"#, upper(r#"Aé, [\"]"#)));
+
+        let behind = [&words[..], &[0, 0, 1, 0]].concat();
+        let request = body(BEHIND_WORDS, BEHIND_FLAGS, r#","outputs":[{"name":"upper"}]"#);
+        let (json, _) = mapped(map, &post(&request, Some(&behind))).unwrap();
+        assert_eq!(json, format!("{start}{}]}}", upper("Aé-Z")));
+
+        let request = body(BEHIND_WORDS, FLAGS, r#","parameters":{"binary_data_output":true}"#);
+        let (json, behind) = mapped(map, &post(&request, Some(&words))).unwrap();
+        assert!(json.contains(r#""shape":[2],"parameters":{"binary_data_size":13}"#), "{json}");
+        let upper = [&[5, 0, 0, 0][..], "A\u{e9}-Z".as_bytes(), &[0; 4]].concat();
+        assert_eq!(behind, [&[0, 1], &upper[..]].concat());
+    }
+
+    #[test]
+    fn what_is_no_bool_or_bytes_is_refused() {
+        for (words, flags, message) in [
+            (r#""data":["a",1]"#, FLAGS, r#"input "words": data[1]: expected a string, got 1"#),
+            (
+                r#""data":["a"]"#,
+                FLAGS,
+                r#"input "words": data: expected 2 elements for the shape [2], got 1"#,
+            ),
+            (
+                r#""data":["a","\ud800"]"#,
+                FLAGS,
+                r#"input "words": data[1]: "\ud800" is not a string of Unicode (BYTES)"#,
+            ),
+            (
+                r#""data":"a""#,
+                FLAGS,
+                r#"input "words": data: expected an array of strings, got "a""#,
+            ),
+            (
+                r#""x":0"#,
+                FLAGS,
+                r#"input "words": expected either "data", an array of strings, or the parameter "binary_data_size", got neither"#,
+            ),
+            (
+                WORDS,
+                r#""data":[0,1,0,1]"#,
+                r#"input "flags": data[0]: expected true or false, got 0"#,
+            ),
+            (
+                WORDS,
+                r#""data":[true,false,true,null]"#,
+                r#"input "flags": data[3]: expected true or false, got null"#,
+            ),
+        ] {
+            let refused = Err((400, message.to_owned()));
+            assert_eq!(mapped(map, &post(&body(words, flags, ""), None)), refused);
+        }
+        for (words, flags, behind, message) in [
+            (
+                BEHIND_WORDS,
+                FLAGS,
+                &[0; 13][..],
+                r#"input "words": element 3 of the BYTES is longer than what is left"#,
+            ),
+            (
+                BEHIND_WORDS,
+                FLAGS,
+                &[9, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1],
+                r#"input "words": its shape takes 2 elements, but the BYTES are 1"#,
+            ),
+            (
+                BEHIND_WORDS,
+                FLAGS,
+                &[255; 13],
+                r#"input "words": element 0 of the BYTES is longer than what is left"#,
+            ),
+            (
+                WORDS,
+                BEHIND_FLAGS,
+                &[0, 1, 2, 0],
+                r#"input "flags": expected BOOL, bytes of 0 or 1, got 2"#,
+            ),
+            (
+                WORDS,
+                BEHIND_FLAGS,
+                &[0, 1, 1],
+                r#"input "flags": binary_data_size is 4, but only 3 bytes are left behind the JSON"#,
+            ),
+        ] {
+            let refused = Err((400, message.to_owned()));
+            assert_eq!(mapped(map, &post(&body(words, flags, ""), Some(behind))), refused);
+        }
+    }
+
+    #[test]
+    fn what_a_mapping_gets_wrong_is_not_the_clients_fault() {
+        let wrong: [(Mapping, &str); 3] = [
+            (|_, _| Ok(vec![]), r#"the component's mapping gave no output "any""#),
+            (
+                |_, _| Ok(vec![Tensor::f32("any", &[1], &[1.0])]),
+                r#"model.toml says that the output "any" is BOOL of shape [-1], but the component's mapping gave FP32 of shape [1]"#,
+            ),
+            (
+                |_, _| {
+                    Ok(vec![
+                        Tensor::bool("any", &[1], &[true]),
+                        Tensor::bytes("upper", &[1], &[[255]]),
+                    ])
+                },
+                r#"output "upper": element 0 is no UTF-8, which JSON cannot carry"#,
+            ),
+        ];
+        for (mapping, message) in wrong {
+            let refused = Err((500, message.to_owned()));
+            assert_eq!(mapped(mapping, &post(&body(WORDS, FLAGS, ""), None)), refused);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_bytes_panic(
+            json in r#"(\[|\]|,|true|false|1|"x"|"\\"|null| ){0,12}"#,
+            behind in prop::collection::vec(any::<u8>(), 0..24),
+            shape in 0_u32..4,
+        ) {
+            let flags = format!(r#""data":[{json}]"#);
+            let behind_words = format!(r#""parameters":{{"binary_data_size":{}}}"#, behind.len());
+            for words in [&flags, &behind_words] {
+                let body = body(words, &flags, "").replace("[2]", &format!("[{shape}]"));
+                let _ = mapped(map, &post(&body, Some(&behind)));
+            }
+        }
+
         /// What a response says is what a request with the same data means, bit for bit; as JSON, as
         /// bytes behind it, and as one of each.
         #[test]
@@ -153,22 +385,34 @@ mod tests {
         ) {
             let rows = bytes.len() / (2 * datatype.size());
             prop_assume!(rows > 0);
-            let tensor = |name: &str| Tensor {
-                name: name.to_owned(),
-                datatype,
-                dimensions: vec![u32::try_from(rows).unwrap(), 2],
-                data: bytes[..rows * 2 * datatype.size()].to_vec(),
+            let elements = &bytes[..rows * 2 * datatype.size()];
+            let dimensions = [u32::try_from(rows).unwrap(), 2];
+            let tensor = |name: &str| match datatype {
+                Datatype::Bool => {
+                    let elements: Vec<_> = elements.iter().map(|byte| byte % 2 == 1).collect();
+                    Tensor::bool(name, &dimensions, &elements)
+                }
+                Datatype::Bytes => {
+                    let elements: Vec<_> = elements.chunks(datatype.size()).collect();
+                    Tensor::bytes(name, &dimensions, &elements)
+                }
+                _ => Tensor {
+                    name: name.to_owned(),
+                    datatype,
+                    dimensions: dimensions.to_vec(),
+                    data: elements.to_vec(),
+                },
             };
             let tensors = [tensor("x"), tensor("y")];
             let signature = echo(datatype);
-            // NaN and infinities are refused in JSON.
-            match response::encode(&signature, None, &tensors, &binary) {
+            // NaN, infinities and what is no UTF-8 are refused in JSON.
+            match response::encode::<true>(&signature, None, &tensors, &binary) {
                 Ok(response) => {
                     let (json, behind) = split(&response);
                     let json = json.replace(r#""outputs""#, r#""inputs""#);
                     let request = post(&json, Some(behind));
                     let (json, behind) = binary::split(&request).unwrap();
-                    let decoded = request::decode(&signature, json, behind).unwrap();
+                    let decoded = request::decode::<true>(&signature, json, behind).unwrap();
                     prop_assert_eq!(decoded.inputs, tensors);
                 }
                 Err(_) => prop_assert!(binary != [true; 2]),

@@ -56,22 +56,23 @@ struct Output<'a> {
     parameters: Option<Object<Parameters>>,
 }
 
-/// `tensors`: what stands behind the JSON.
-pub(super) fn decode<'a>(
+/// `tensors`: what stands behind the JSON. `OTHER`: whether inputs may be BOOL or BYTES.
+pub(super) fn decode<'a, const OTHER: bool>(
     signature: &'a Signature,
     json: &'a [u8],
     tensors: Tensors<'_>,
 ) -> Result<Request<'a>, Error> {
     let Body { id, inputs, outputs, parameters } = json::decode(json)?;
     let all_binary = parameters.is_some_and(|Object(all)| all.binary_data_output == Some(true));
-    let inputs = check_inputs(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
+    let inputs =
+        check_inputs::<OTHER>(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
     let (outputs, binary) =
         check_outputs(&signature.outputs, &outputs.unwrap_or_default(), all_binary)
             .map_err(Error::invalid)?;
     Ok(Request { id, inputs, outputs, binary })
 }
 
-fn check_inputs(
+fn check_inputs<const OTHER: bool>(
     expected: &[TensorSignature],
     inputs: Vec<Object<Input<'_>>>,
     mut binary: Tensors<'_>,
@@ -83,7 +84,7 @@ fn check_inputs(
         if tensors.iter().any(|other| other.name == expected.name) {
             return Err(format!("input {:?}: given twice", expected.name));
         }
-        tensors.push(decode_input(expected, input, &mut binary)?);
+        tensors.push(decode_input::<OTHER>(expected, input, &mut binary)?);
     }
     binary.finish()?;
     match expected.iter().find(|input| !tensors.iter().any(|tensor| tensor.name == input.name)) {
@@ -97,7 +98,7 @@ fn check_inputs(
     }
 }
 
-fn decode_input(
+fn decode_input<const OTHER: bool>(
     expected: &TensorSignature,
     input: Input<'_>,
     binary: &mut Tensors<'_>,
@@ -123,24 +124,24 @@ fn decode_input(
         }
     };
     let data = match (input.data, binary_size) {
-        (Some(json), None) => read_json(name, *datatype, &input.shape, elements, json)?,
+        (Some(json), None) => read_json::<OTHER>(name, *datatype, &input.shape, elements, json)?,
         (None, Some(size)) => {
-            let expected = elements.saturating_mul(datatype.size() as u64);
-            let data = binary.take(size, expected);
+            let data = binary.take::<OTHER>(size, *datatype, elements);
             data.map_err(|problem| format!("input {name:?}: {problem}"))?.to_vec()
         }
         (data, _) => {
             let got = if data.is_some() { "both" } else { "neither" };
             return Err(format!(
-                "input {name:?}: expected either \"data\", an array of numbers, \
-                 or the parameter \"binary_data_size\", got {got}"
+                "input {name:?}: expected either \"data\", an array of {}, \
+                 or the parameter \"binary_data_size\", got {got}",
+                datatype.kind::<OTHER>().many()
             ));
         }
     };
     Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions: input.shape, data })
 }
 
-fn read_json(
+fn read_json<const OTHER: bool>(
     name: &str,
     datatype: Datatype,
     shape: &[u32],
@@ -152,7 +153,9 @@ fn read_json(
     let capacity = usize::try_from(elements).unwrap_or(most).min(most);
     let mut data = Vec::with_capacity(capacity * datatype.size());
     let what = format_args!("input {name:?}: data");
-    let count = numbers::read(&what, json, shape, |number| datatype.push(number, &mut data))?;
+    let count = numbers::read(&what, datatype.kind::<OTHER>(), json, shape, |number| {
+        datatype.push::<OTHER>(number, &mut data)
+    })?;
     if count as u64 != elements {
         return Err(format!(
             "{what}: expected {elements} elements for the shape {shape:?}, got {count}"
@@ -214,7 +217,7 @@ mod tests {
 
     fn decoded(body: &str) -> Result<Decoded, String> {
         let signature = iris();
-        let request = decode(&signature, body.as_bytes(), Tensors::none())
+        let request = decode::<false>(&signature, body.as_bytes(), Tensors::none())
             .map_err(|error| error.to_string())?;
         let outputs = request.outputs.iter().map(|output| output.name.clone());
         Ok((request.id.map(Cow::into_owned), request.inputs, outputs.collect()))
@@ -365,7 +368,7 @@ mod tests {
             input in r#"("name":"features"|"shape":\[[0-9]{1,12},4\]|"datatype":"FP32"|"data":\[([-0-9.e]{1,9}|\[|\]|,|null){0,9}\]|,){0,9}"#,
         ) {
             let signature = iris();
-            let _ = decode(&signature, &bytes, Tensors::none());
+            let _ = decode::<false>(&signature, &bytes, Tensors::none());
             let _ = decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use serde::ser::{Error as _, SerializeSeq};
+use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 
 use super::binary::HEADER;
@@ -10,10 +10,11 @@ use crate::error::Error;
 use crate::json;
 use crate::request::Response;
 use crate::signature::Signature;
-use crate::tensor::{Datatype, Element, Tensor};
+use crate::tensor::{Datatype, Element, Tensor, split_bytes};
 
-/// `binary`: which outputs go behind the JSON, by position; beyond its end, none.
-pub(super) fn encode(
+/// `binary`: which outputs go behind the JSON, by position; beyond its end, none. `OTHER`: whether they
+/// may be BOOL or BYTES.
+pub(super) fn encode<const OTHER: bool>(
     signature: &Signature,
     id: Option<&str>,
     outputs: &[Tensor],
@@ -23,7 +24,7 @@ pub(super) fn encode(
         model_name: &signature.name,
         model_version: &signature.version,
         id,
-        outputs: Outputs { outputs, binary },
+        outputs: Outputs::<OTHER> { outputs, binary },
     })?;
     if !binary.contains(&true) {
         return Ok(Response::json(200, body));
@@ -37,28 +38,28 @@ pub(super) fn encode(
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct Body<'a, const OTHER: bool> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    outputs: Outputs<'a>,
+    outputs: Outputs<'a, OTHER>,
 }
 
-struct Outputs<'a> {
+struct Outputs<'a, const OTHER: bool> {
     outputs: &'a [Tensor],
     binary: &'a [bool],
 }
 
 #[derive(Serialize)]
-struct Output<'a> {
+struct Output<'a, const OTHER: bool> {
     name: &'a str,
     datatype: Datatype,
     shape: &'a [u32],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Parameters>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Data<'a>>,
+    data: Option<Data<'a, OTHER>>,
 }
 
 #[derive(Serialize)]
@@ -67,9 +68,9 @@ struct Parameters {
 }
 
 /// The elements of a tensor, flat.
-struct Data<'a>(&'a Tensor);
+struct Data<'a, const OTHER: bool>(&'a Tensor);
 
-impl Serialize for Outputs<'_> {
+impl<const OTHER: bool> Serialize for Outputs<'_, OTHER> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let binary = self.binary.iter().copied().chain(iter::repeat(false));
         serializer.collect_seq(iter::zip(self.outputs, binary).map(|(tensor, binary)| Output {
@@ -77,30 +78,55 @@ impl Serialize for Outputs<'_> {
             datatype: tensor.datatype,
             shape: &tensor.dimensions,
             parameters: binary.then_some(Parameters { binary_data_size: tensor.data.len() }),
-            data: (!binary).then_some(Data(tensor)),
+            data: (!binary).then_some(Data::<OTHER>(tensor)),
         }))
     }
 }
 
-impl Serialize for Data<'_> {
-    /// One loop for every datatype: seven of them would be 5 kB more, and no faster.
+impl<const OTHER: bool> Serialize for Data<'_, OTHER> {
+    /// One loop for every datatype: one for each would be 5 kB more, and no faster.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
+        if OTHER && tensor.datatype == Datatype::Bytes {
+            return self.serialize_bytes(serializer);
+        }
         let size = tensor.datatype.size();
         let mut list = serializer.serialize_seq(Some(tensor.data.len() / size))?;
         for (index, element) in tensor.data.chunks_exact(size).enumerate() {
             match tensor.datatype.element(element) {
                 Element::F32(element) if element.is_finite() => list.serialize_element(&element)?,
                 Element::F64(element) if element.is_finite() => list.serialize_element(&element)?,
+                Element::I64(element) if OTHER && tensor.datatype == Datatype::Bool => {
+                    list.serialize_element(&(element != 0))?;
+                }
                 Element::I64(element) => list.serialize_element(&element)?,
                 Element::F32(_) | Element::F64(_) => {
-                    return Err(S::Error::custom(format_args!(
-                        "output {:?}: element {index} is NaN or infinite, which JSON cannot carry",
-                        tensor.name
-                    )));
+                    return Err(self.refuse(index, "NaN or infinite"));
                 }
             }
         }
         list.end()
+    }
+}
+
+impl<const OTHER: bool> Data<'_, OTHER> {
+    fn serialize_bytes<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(tensor) = self;
+        let mut list = serializer.serialize_seq(None)?;
+        for (index, element) in split_bytes(&tensor.data).enumerate() {
+            match element.and_then(|element| str::from_utf8(element).ok()) {
+                Some(text) => list.serialize_element(text)?,
+                None => return Err(self.refuse(index, "no UTF-8")),
+            }
+        }
+        list.end()
+    }
+
+    fn refuse<E: serde::ser::Error>(&self, index: usize, problem: &str) -> E {
+        let Self(tensor) = self;
+        E::custom(format_args!(
+            "output {:?}: element {index} is {problem}, which JSON cannot carry",
+            tensor.name
+        ))
     }
 }

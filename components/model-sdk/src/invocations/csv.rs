@@ -3,11 +3,14 @@
 use csv_core::ReadFieldResult;
 
 use crate::error::Error;
-use crate::rows::Reader;
+use crate::rows::{Cell, Reader};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-pub(super) fn read(reader: &mut Reader<'_>, body: &[u8]) -> Result<(), Error> {
+pub(super) fn read<const OTHER: bool>(
+    reader: &mut Reader<'_, OTHER>,
+    body: &[u8],
+) -> Result<(), Error> {
     let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut lines =
         Lines { csv: csv_core::Reader::new(), rest: text, buffer: vec![0; text.len() + 1] };
@@ -16,12 +19,13 @@ pub(super) fn read(reader: &mut Reader<'_>, body: &[u8]) -> Result<(), Error> {
             "the body as CSV: expected a line of column names, got nothing",
         ));
     };
-    let names: Vec<_> = names.iter().map(|name| name.trim().to_owned()).collect();
+    let names: Vec<_> = names.iter().map(|name| name.trim().into()).collect();
     let columns = reader.columns_in_order(&"the body as CSV: the first line", &names)?;
     let mut row = 0;
     while let Some(cells) = lines.next()? {
         row += 1;
-        reader.cells(&format_args!("CSV row {row}"), &columns, cells.iter().map(String::as_str))?;
+        let mut cells = cells.iter().map(|cell| Cell::Csv(cell));
+        reader.cells(&format_args!("CSV row {row}"), &columns, &mut cells)?;
     }
     Ok(())
 }

@@ -4,45 +4,42 @@
 
 mod csv;
 
+use std::borrow::Cow;
+
 use serde::ser::{Error as _, SerializeSeq};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::graph::Graph;
-use crate::json::{self, Entries, Object};
-use crate::predict::{Predict, Prediction, predict_all};
+use crate::json::{self, Entries};
+use crate::prediction::{Predict, Prediction, predict_all};
 use crate::request::{Request, Response};
-use crate::rows::Reader;
-
-/// What a table may be called. `params` and other keys are for models that have such.
-#[derive(Deserialize)]
-struct Tables<'a> {
-    #[serde(borrow, default)]
-    dataframe_split: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    dataframe_records: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    instances: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    inputs: Option<&'a RawValue>,
-}
-
-/// pandas' orientation `split`; its `index` says nothing to a model.
-#[derive(Deserialize)]
-struct Split<'a> {
-    #[serde(borrow, default)]
-    columns: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
+use crate::rows::{Cell, Reader};
 
 pub(crate) fn invoke(
     graph: &Graph,
     request: &Request,
     predict: Predict,
 ) -> Result<Response, Error> {
-    let mut reader = Reader::new(graph.signature(), request.body.len());
+    answer::<false>(graph, request, predict)
+}
+
+/// The same for a model that takes something other than numbers.
+pub(crate) fn invoke_other(
+    graph: &Graph,
+    request: &Request,
+    predict: Predict,
+) -> Result<Response, Error> {
+    answer::<true>(graph, request, predict)
+}
+
+fn answer<const OTHER: bool>(
+    graph: &Graph,
+    request: &Request,
+    predict: Predict,
+) -> Result<Response, Error> {
+    let mut reader = Reader::<OTHER>::new(graph.signature(), request.body.len())?;
     let table = if is_csv(&request.body) {
         csv::read(&mut reader, &request.body)?;
         "CSV"
@@ -55,6 +52,9 @@ pub(crate) fn invoke(
     Ok(Response::json(200, json::encode(&Body { predictions })?))
 }
 
+/// What a table may be called. `params` and other keys are for models that have such.
+const TABLES: [&str; 4] = ["dataframe_split", "dataframe_records", "instances", "inputs"];
+
 /// A body that does not begin as JSON is CSV, whatever its `content-type`: a header that is read here
 /// would be brought into the component with every request for any path.
 fn is_csv(body: &[u8]) -> bool {
@@ -62,22 +62,26 @@ fn is_csv(body: &[u8]) -> bool {
 }
 
 /// Reads the table of the body; what it is called.
-fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'static str, Error> {
-    let Tables { dataframe_split, dataframe_records, instances, inputs } = json::decode(body)?;
-    match (dataframe_split, dataframe_records, instances, inputs) {
-        (Some(split), None, None, None) => {
+fn read_json<const OTHER: bool>(
+    reader: &mut Reader<'_, OTHER>,
+    graph: &Graph,
+    body: &[u8],
+) -> Result<&'static str, Error> {
+    let entries = Entries::of_body(body)?;
+    match entries.pick(&"the body", TABLES)? {
+        [Some(split), None, None, None] => {
             read_split(reader, split)?;
             Ok("dataframe_split")
         }
-        (None, Some(records), None, None) => {
+        [None, Some(records), None, None] => {
             reader.each("dataframe_records", records)?;
             Ok("dataframe_records")
         }
-        (None, None, Some(instances), None) => {
+        [None, None, Some(instances), None] => {
             reader.each("instances", instances)?;
             Ok("instances")
         }
-        (None, None, None, Some(inputs)) => {
+        [None, None, None, Some(inputs)] => {
             read_inputs(reader, graph, inputs)?;
             Ok("inputs")
         }
@@ -88,33 +92,45 @@ fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'st
     }
 }
 
-fn read_split(reader: &mut Reader<'_>, split: &RawValue) -> Result<(), Error> {
-    let Object(Split { columns, data }) = json::decode_part(&"dataframe_split", split)?;
+/// pandas' orientation `split`; its `index` says nothing to a model.
+fn read_split<const OTHER: bool>(
+    reader: &mut Reader<'_, OTHER>,
+    split: &RawValue,
+) -> Result<(), Error> {
+    let what = "dataframe_split";
+    let entries = Entries::of_part(&what, split)?;
+    let [columns, data] = entries.pick(&what, ["columns", "data"])?;
+    let data = data.ok_or_else(|| Error::invalid("dataframe_split: expected \"data\", rows"))?;
     let Some(columns) = columns else {
         return reader.each("dataframe_split: data", data);
     };
     let what = "dataframe_split: columns";
-    let columns: Vec<&RawValue> = json::decode_part(&what, columns)?;
+    let columns = json::items(&what, columns)?;
     // A data frame without names has numbers in their place.
-    let name =
-        |json: &&RawValue| json::decode_part(&what, json).unwrap_or_else(|_| json.get().to_owned());
-    let names: Vec<String> = columns.iter().map(name).collect();
+    let columns = columns.into_iter().map(RawValue::get);
+    let names = columns.map(|json| json::string(json).unwrap_or_else(|| json.into()));
+    let names: Vec<Cow<'_, str>> = names.collect();
     let columns = reader.columns_in_order(&what, &names)?;
-    let rows: Vec<&RawValue> = json::decode_part(&"dataframe_split: data", data)?;
+    let rows = json::items(&"dataframe_split: data", data)?;
     for (index, row) in rows.into_iter().enumerate() {
         let what = format_args!("dataframe_split: data[{index}]");
-        let cells: Vec<&RawValue> = json::decode_part(&what, row)?;
-        reader.cells(&what, &columns, cells.iter().map(|cell| cell.get()))?;
+        let cells = json::items(&what, row)?;
+        let mut cells = cells.iter().map(|cell| Cell::Json(cell.get()));
+        reader.cells(&what, &columns, &mut cells)?;
     }
     Ok(())
 }
 
 /// An array of rows, or an object: of columns by name, or of all rows by the name of the only input.
-fn read_inputs(reader: &mut Reader<'_>, graph: &Graph, inputs: &RawValue) -> Result<(), Error> {
+fn read_inputs<const OTHER: bool>(
+    reader: &mut Reader<'_, OTHER>,
+    graph: &Graph,
+    inputs: &RawValue,
+) -> Result<(), Error> {
     if !inputs.get().starts_with('{') {
         return reader.each("inputs", inputs);
     }
-    let Entries(entries) = json::decode_part(&"inputs", inputs)?;
+    let Entries(entries) = Entries::of_part(&"inputs", inputs)?;
     if let ([(name, rows)], [input]) = (&*entries, &*graph.signature().inputs)
         && *name == input.name
     {
@@ -123,7 +139,7 @@ fn read_inputs(reader: &mut Reader<'_>, graph: &Graph, inputs: &RawValue) -> Res
     let mut names = Vec::with_capacity(entries.len());
     let mut columns: Vec<Vec<&RawValue>> = Vec::with_capacity(entries.len());
     for (name, values) in entries {
-        columns.push(json::decode_part(&format_args!("inputs: {name:?}"), values)?);
+        columns.push(json::items(&format_args!("inputs: {name:?}"), values)?);
         names.push(name);
     }
     let features = reader.columns(&"inputs", &names)?;
@@ -138,7 +154,8 @@ fn read_inputs(reader: &mut Reader<'_>, graph: &Graph, inputs: &RawValue) -> Res
     }
     for row in 0..rows {
         let what = format_args!("inputs: row {row}");
-        reader.cells(&what, &features, columns.iter().map(|column| column[row].get()))?;
+        let mut cells = columns.iter().map(|column| Cell::Json(column[row].get()));
+        reader.cells(&what, &features, &mut cells)?;
     }
     Ok(())
 }
@@ -184,7 +201,7 @@ mod tests {
 
     fn invoked(signature: Signature, body: &[u8]) -> Result<String, (u16, String)> {
         let graph = graph(signature, |_| Ok(Vec::new()));
-        invoke(&graph, &Request::post("/invocations", body), places)
+        invoke_other(&graph, &Request::post("/invocations", body), places)
             .map(|response| String::from_utf8(response.body).unwrap())
             .map_err(|error| (error.status(), error.to_string()))
     }
@@ -244,6 +261,29 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_strings() {
+        let text = "name = 'm'\nversion = '1'\n\
+            inputs = [{ name = 'text', datatype = 'BYTES', shape = [-1] }]\n\
+            outputs = [{ name = 'y', datatype = 'FP32', shape = [-1] }]";
+        let firsts: Predict = |_, rows| {
+            let firsts: Vec<_> = rows.bytes.iter().map(|text| text[0].into()).collect();
+            Ok(Prediction::Numbers(Tensor::f32("y", &[rows.count], &firsts)))
+        };
+        for body in [
+            r#"{"inputs": ["a", "\"b"]}"#,
+            r#"{"inputs": {"text": ["a", "\"b"]}}"#,
+            r#"{"dataframe_records": [{"text": "a"}, {"x": 1, "text": "\"b"}]}"#,
+            r#"{"dataframe_split": {"columns": ["x", "text"], "data": [[1, "a"], [2, "\"b"]]}}"#,
+            "x,text\n1,a\n2,\"\"\"b\"\n",
+        ] {
+            let graph = graph(Signature::parse(text, "m").unwrap(), |_| Ok(Vec::new()));
+            let answer =
+                invoke_other(&graph, &Request::post("/invocations", body.as_bytes()), firsts);
+            assert_eq!(answer.unwrap().body, br#"{"predictions":[97.0,34.0]}"#, "{body}");
+        }
+    }
+
+    #[test]
     fn every_refusal_says_where_and_what_was_expected() {
         const NAMES: &str = "sepal_length, sepal_width, petal_length, petal_width";
         for (body, message) in [
@@ -282,7 +322,7 @@ mod tests {
                 "dataframe_split: data[1]: expected 4 values, one for each column, got 3".to_owned(),
             ),
             (r#"{"dataframe_split": {"columns": []}}"#,
-                "dataframe_split: missing field `data` at line 1 column 15".to_owned(),
+                "dataframe_split: expected \"data\", rows".to_owned(),
             ),
             ("", "the body: EOF while parsing a value at line 1 column 0".to_owned()),
             ("\u{feff}", "the body as CSV: expected a line of column names, got nothing".to_owned()),
@@ -347,7 +387,7 @@ mod tests {
                 (false, format!(r#"{{"inputs":[[{}]]}}"#, flat.join("],["))),
                 (true, format!("{}\n{}", names.join(","), lines.join("\n"))),
             ] {
-                let mut reader = Reader::new(&signature, 0);
+                let mut reader = Reader::<false>::new(&signature, 0).unwrap();
                 if is_csv {
                     csv::read(&mut reader, body.as_bytes()).unwrap();
                 } else {

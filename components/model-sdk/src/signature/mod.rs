@@ -7,7 +7,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::numbers::MAX_RANK;
+use crate::error::Error;
+use crate::numbers::{Kind, MAX_RANK};
 use crate::tensor::Datatype;
 
 /// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
@@ -52,6 +53,9 @@ impl Signature {
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut signature = read::read(text)?;
         signature.check(name)?;
+        for input in &mut signature.inputs {
+            input.name_field();
+        }
         if let [input] = signature.inputs.as_slice() {
             let axes = input.shape.row_axes().iter().map(|&axis| u32::try_from(axis).ok());
             signature.row = axes.collect::<Option<_>>().unwrap_or_default();
@@ -88,6 +92,15 @@ impl Signature {
         self.inputs.iter().map(|input| input.shape.row()).sum()
     }
 
+    /// What rows of the short form and of tables are of, where they are of one kind.
+    pub(crate) fn kind_of_rows(&self) -> Option<Kind> {
+        let strings = |input: &TensorSignature| input.datatype == Datatype::Bytes;
+        if self.inputs.iter().all(strings) {
+            return Some(Kind::Strings);
+        }
+        (!self.inputs.iter().any(strings)).then_some(Kind::Numbers)
+    }
+
     /// Whether one inference may be of several rows: the first axis of every tensor is free.
     pub(crate) fn takes_rows(&self) -> bool {
         let mut tensors = self.inputs.iter().chain(&self.outputs);
@@ -104,6 +117,33 @@ impl Signature {
 }
 
 impl TensorSignature {
+    /// Refuses an output that is not as `model.toml` says; `who` gave it.
+    pub(crate) fn check_output(
+        &self,
+        who: &str,
+        datatype: Datatype,
+        dimensions: &[u32],
+    ) -> Result<(), Error> {
+        if datatype == self.datatype && self.shape.admits(dimensions) {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "model.toml says that the output {:?} is {} of shape {}, but {who} gave {} of shape {dimensions:?}",
+            self.name,
+            self.datatype.name(),
+            self.shape,
+            datatype.name()
+        )))
+    }
+
+    /// One string of a row has the name of its input, unless it has another.
+    fn name_field(&mut self) {
+        if self.datatype == Datatype::Bytes && self.fields.is_empty() && self.shape.row() == Some(1)
+        {
+            self.fields.push(self.name.clone());
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         let Self { name, shape, fields, .. } = self;
         if shape.0.len() > MAX_RANK || shape.0.iter().any(|&axis| axis < -1 || axis == 0) {
@@ -234,7 +274,7 @@ pub(crate) mod tests {
             (
                 "FP32",
                 "FLOAT",
-                r#"line 9: `inputs[0].datatype`: expected one of FP16, FP32, FP64, BF16, UINT8, INT32, INT64, got "FLOAT""#,
+                r#"line 9: `inputs[0].datatype`: expected one of FP16, FP32, FP64, BF16, UINT8, INT32, INT64, BOOL, BYTES, got "FLOAT""#,
             ),
             ("version = \"1\"", "", "line 1: `version` is missing"),
             ("\"1\"", "1", "line 3: `version`: expected a string, got integer"),

@@ -1,0 +1,26 @@
+//! Handwritten digits, from 8x8 pixels or from a picture of any size.
+
+mod picture;
+mod png;
+
+use model_sdk::{Error, File, Graph, Model, Prediction, Rows, Tensor};
+
+use crate::picture::{PIXELS, pixels};
+
+struct Digits;
+
+impl Model for Digits {
+    const NAME: &'static str = "digits-classifier";
+    const FILE: Option<File> = Some(File::new("image", "image/png"));
+
+    fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+        let pixels = match rows.bytes {
+            [png] => Tensor::f32("pixels", &[1, PIXELS], &pixels(png)?),
+            _ => rows.tensor("pixels", &[PIXELS]),
+        };
+        let [indices, probabilities] = graph.compute([pixels], ["label", "probabilities"])?;
+        Ok(Prediction::Classes { indices, probabilities })
+    }
+}
+
+model_sdk::export!(Digits);

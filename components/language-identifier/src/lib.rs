@@ -1,0 +1,60 @@
+//! Which language a text is in.
+
+mod ngrams;
+
+use model_sdk::{Error, Graph, Mapping, Model, Prediction, Rows, Tensor};
+
+use crate::ngrams::BUCKETS;
+
+/// Of a request: each takes 16 kB on its way to the graph.
+const MAX_TEXTS: usize = 1024;
+
+struct Language;
+
+impl Model for Language {
+    const NAME: &'static str = "language-identifier";
+    const MAPPING: Option<Mapping> = Some(infer);
+
+    fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+        let [indices, probabilities] = identify(graph, rows.bytes)?;
+        Ok(Prediction::Classes { indices, probabilities })
+    }
+}
+
+/// `text` -> `label`, `probabilities`, and the names of the labels, `language`.
+fn infer(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
+    let [text] = inputs else {
+        return Err(Error::internal("model.toml has more inputs than `text`"));
+    };
+    let [label, probabilities] = identify(graph, &text.byte_strings()?)?;
+    let labels = &graph.signature().labels;
+    let name = |index| usize::try_from(index).ok().and_then(|index| labels.get(index));
+    let names: Option<Vec<_>> = label.i64s()?.into_iter().map(name).collect();
+    let names = names.ok_or_else(|| Error::internal("the graph gave a class without a label"))?;
+    let language = Tensor::bytes("language", &label.dimensions, &names);
+    Ok(vec![label, probabilities, language])
+}
+
+fn identify(graph: &Graph, texts: &[impl AsRef<[u8]>]) -> Result<[Tensor; 2], Error> {
+    if texts.len() > MAX_TEXTS {
+        return Err(Error::too_large(format!(
+            "expected at most {MAX_TEXTS} texts in a request, got {}",
+            texts.len()
+        )));
+    }
+    let width = BUCKETS as usize;
+    let mut counts = vec![0.0; texts.len() * width];
+    for (index, (text, counts)) in texts.iter().zip(counts.chunks_exact_mut(width)).enumerate() {
+        let text = str::from_utf8(text.as_ref())
+            .map_err(|_| Error::invalid(format!("text {index}: expected UTF-8")))?;
+        ngrams::count(text, counts);
+        if counts.iter().all(|&count| count == 0.0) {
+            return Err(Error::invalid(format!("text {index}: expected letters, got {text:?}")));
+        }
+    }
+    let rows = u32::try_from(texts.len()).map_err(|_| Error::internal("bounded above"))?;
+    let counts = Tensor::f32("counts", &[rows, BUCKETS], &counts);
+    graph.compute([counts], ["label", "probabilities"])
+}
+
+model_sdk::export!(Language);

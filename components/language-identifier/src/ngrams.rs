@@ -1,0 +1,142 @@
+//! What of a text the model sees: how often each group of letters occurs, groups in buckets.
+//! `models/ngrams.py` counts the same.
+
+pub(crate) const BUCKETS: u32 = 4096;
+/// Letters of a group at the most.
+const LONGEST: usize = 3;
+
+/// Adds one to the bucket of each group of one to three letters of a word; a space stands before and
+/// behind the word. `counts` are as many as buckets.
+pub(crate) fn count(text: &str, counts: &mut [f32]) {
+    let mut word = vec![' '];
+    let lower = text.chars().flat_map(char::to_lowercase);
+    for letter in lower.chain([' ']) {
+        if !is_between_words(letter) {
+            word.push(letter);
+        } else if word.len() > 1 {
+            word.push(' ');
+            count_word(&word, counts);
+            word.truncate(1);
+        }
+    }
+}
+
+fn count_word(word: &[char], counts: &mut [f32]) {
+    for start in 0..word.len() {
+        let mut hash = Fnv1a::new();
+        for (index, &letter) in word[start..].iter().take(LONGEST).enumerate() {
+            hash.add(letter);
+            if index > 0 || letter != ' ' {
+                counts[hash.bucket()] += 1.0;
+            }
+        }
+    }
+}
+
+/// All below U+00C0 but a to z, signs of multiplication and division, and the blocks of general, Chinese
+/// and full-width punctuation. By numbers, as tables of letters change.
+fn is_between_words(letter: char) -> bool {
+    match letter {
+        'a'..='z' => false,
+        '\0'..='\u{bf}' | '\u{d7}' | '\u{f7}' => true,
+        '\u{2000}'..='\u{206f}' | '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ff0f}' => true,
+        _ => false,
+    }
+}
+
+/// Fowler, Noll and Vo's hash 1a, of 32 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>
+struct Fnv1a(u32);
+
+impl Fnv1a {
+    fn new() -> Self {
+        Self(0x811c_9dc5)
+    }
+
+    /// Adds the letter's UTF-8.
+    fn add(&mut self, letter: char) {
+        for &byte in letter.encode_utf8(&mut [0; 4]).as_bytes() {
+            self.0 = (self.0 ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+    }
+
+    fn bucket(&self) -> usize {
+        (self.0 % BUCKETS) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn counted(text: &str) -> BTreeMap<usize, f32> {
+        let mut counts = vec![0.0; BUCKETS as usize];
+        count(text, &mut counts);
+        counts.into_iter().enumerate().filter(|(_, count)| *count > 0.0).collect()
+    }
+
+    fn bucket(group: &str) -> usize {
+        let mut hash = Fnv1a::new();
+        group.chars().for_each(|letter| hash.add(letter));
+        hash.bucket()
+    }
+
+    /// The hash is the published one: <http://www.isthe.com/chongo/src/fnv/test_fnv.c>
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        for (text, hash) in [("", 0x811c_9dc5_u32), ("a", 0xe40c_292c), ("foobar", 0xbf9c_f968)] {
+            let mut fnv = Fnv1a::new();
+            text.chars().for_each(|letter| fnv.add(letter));
+            assert_eq!(fnv.0, hash, "{text}");
+        }
+    }
+
+    #[test]
+    fn groups_of_a_word() {
+        let mut expected = BTreeMap::new();
+        for group in ["a", "b", " a", "ab", "b ", " ab", "ab "] {
+            *expected.entry(bucket(group)).or_default() += 1.0;
+        }
+        for text in ["ab", "AB", " 1ab! ", "×ab÷"] {
+            assert_eq!(counted(text), expected, "{text}");
+        }
+        for text in ["", "12 + 3 = 15?", "。、"] {
+            assert!(counted(text).is_empty(), "{text}");
+        }
+    }
+
+    /// As the script counted when it made the model.
+    #[test]
+    fn counts_are_those_of_the_training() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/language-identifier");
+        let golden = std::fs::read(root.join("1/ngrams.json")).unwrap();
+        let golden: Vec<Value> = serde_json::from_slice(&golden).unwrap();
+        assert!(golden.len() >= 20, "the golden file is whole");
+        for case in golden {
+            let expected: BTreeMap<usize, f32> =
+                serde_json::from_value::<Vec<_>>(case["buckets"].clone())
+                    .unwrap()
+                    .into_iter()
+                    .collect();
+            assert_eq!(counted(case["text"].as_str().unwrap()), expected, "{}", case["text"]);
+        }
+    }
+
+    proptest! {
+        /// Of a word of `n` letters: `n` alone, `n + 1` pairs and `n` triples.
+        #[test]
+        fn every_text_is_counted(words in prop::collection::vec("[a-zé-öα-ωक-ह一-鿿]{1,12}", 0..8), any: String) {
+            let groups: usize = words.iter().map(|word| 3 * word.chars().count() + 1).sum();
+            let counted: f32 = counted(&words.join(" ")).values().sum();
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+            let groups = groups as f32;
+            prop_assert!((counted - groups).abs() < 0.5);
+            count(&any, &mut [0.0; BUCKETS as usize]);
+        }
+    }
+}

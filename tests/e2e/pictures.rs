@@ -1,0 +1,125 @@
+//! The digits classifier with PNG files (`tests/images`, written by other encoders): of every colour
+//! type and size, broken ones, and such as would be far larger decoded.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root};
+
+const PREDICT: &str = "/v2/models/digits-classifier/predict";
+/// As in the model's golden file.
+const TOLERANCE: f64 = 1e-5;
+
+fn digits(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with_model("digits-classifier", "digits", 1, "/...", settings))
+}
+
+fn image(name: &str) -> Vec<u8> {
+    std::fs::read(root().join(format!("tests/images/{name}.png"))).unwrap()
+}
+
+fn send(spinfer: &Spinfer, content_type: &str, body: &[u8]) -> Answer {
+    spinfer.send("POST", PREDICT, &[("content-type", content_type)], body)
+}
+
+/// What ONNX Runtime makes of the pixels as `tests/images/make.py` computes them.
+fn expected() -> serde_json::Map<String, Value> {
+    let text = std::fs::read(root().join("tests/images/expected.json")).unwrap();
+    let expected: serde_json::Map<String, Value> = serde_json::from_slice(&text).unwrap();
+    assert!(expected.len() >= 10, "the expected answers are whole");
+    expected
+}
+
+fn check(name: &str, answer: &Answer, expected: &Value) {
+    assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+    let answer = answer.json();
+    assert_eq!(answer["prediction"], expected["prediction"], "{name}");
+    for digit in 0..10 {
+        let probability = answer["probabilities"][digit.to_string()].as_f64().unwrap();
+        let expected = expected["probabilities"][digit].as_f64().unwrap();
+        assert!((probability - expected).abs() <= TOLERANCE, "{name}: {digit}: {answer}");
+    }
+}
+
+#[test]
+fn every_kind_of_png_as_body_and_as_base64() {
+    for settings in ["", STANDARD_DOOR] {
+        let spinfer = digits(settings);
+        for (name, expected) in &expected() {
+            let png = image(name);
+            check(name, &send(&spinfer, "image/png", &png), expected);
+            let body = json!({"image": STANDARD.encode(&png)}).to_string();
+            check(name, &spinfer.post(PREDICT, body), expected);
+            let body = json!({"features": expected["pixels"]}).to_string();
+            check(name, &send(&spinfer, "application/json", body.as_bytes()), expected);
+        }
+    }
+}
+
+/// A picture of 28x28 still has its digit when it is whole, and is refused cut anywhere before.
+#[test]
+fn a_truncated_png_is_refused() {
+    let spinfer = digits("");
+    let png = image("grey-28x28");
+    for length in [0, 7, 20, 33, 60, png.len() / 2, png.len() - 20] {
+        let answer = send(&spinfer, "image/png", &png[..length]);
+        assert_eq!(answer.status, 400, "{length}: {}", answer.text());
+        let part = if length < 8 { "does not start as one" } else { "ends too early" };
+        assert!(answer.error().contains(part), "{length}: {}", answer.error());
+    }
+}
+
+#[test]
+fn what_is_no_png_is_refused() {
+    let spinfer = digits("");
+    let mut damaged = image("grey-8x8");
+    let middle = damaged.len() - 30;
+    damaged[middle] ^= 1;
+    let json = json!({"features": [0]}).to_string();
+    let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0".as_slice();
+    for (content_type, body, status, part) in [
+        ("image/png", jpeg, 400, "the image: expected a PNG"),
+        ("image/png", json.as_bytes(), 400, "the image: expected a PNG"),
+        ("image/png", &damaged[..], 400, "the image: expected a PNG"),
+        ("image/png", &image("interlaced-37x29"), 400, "an interlaced PNG is not supported"),
+        ("image/jpeg", jpeg, 415, "content-type \"image/jpeg\": expected image/png"),
+        ("application/json", jpeg, 415, "expected image/png, or an object of JSON"),
+        ("application/json", json.as_bytes(), 400, "features: expected 64 numbers"),
+        ("application/json", b"{}", 400, "\"image\", image/png in base64"),
+        (
+            "application/json",
+            br#"{"image": "?"}"#,
+            400,
+            "image: expected a string, image/png in base64",
+        ),
+        ("application/json", br#"{"image": "AAAA"}"#, 400, "the image: "),
+    ] {
+        let answer = send(&spinfer, content_type, body);
+        assert_eq!(answer.status, status, "{content_type}: {}", answer.text());
+        assert!(answer.error().contains(part), "{part:?} is not in {:?}", answer.error());
+    }
+    let log = spinfer.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+/// Each is a few kilobytes. The instance has half of the memory it usually may have, and the next
+/// request is served as if nothing was.
+#[test]
+fn a_bomb_is_contained() {
+    let spinfer = digits("tool.spinfer.limits.instance_memory = \"64MiB\"\n");
+    let expected = expected();
+    for (bomb, status, part) in [
+        ("bomb-picture", 413, "the image: expected at most 4194304 pixels, got 60000x60000"),
+        ("bomb-scanlines", 400, "it has more rows than its header says"),
+        // Texts and colour profiles are left alone.
+        ("bomb-chunks", 200, "prediction"),
+    ] {
+        let answer = send(&spinfer, "image/png", &image(bomb));
+        assert_eq!(answer.status, status, "{bomb}: {}", answer.text());
+        assert!(answer.text().contains(part), "{bomb}: {}", answer.text());
+    }
+    let name = "grey-28x28";
+    check(name, &send(&spinfer, "image/png", &image(name)), &expected[name]);
+    let log = spinfer.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
