@@ -20,11 +20,15 @@ use tracing::{debug, info, warn};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
+use crate::files::read_file;
+
 /// Bytes at the end of an artefact: the SHA-256 of those before.
 const SEAL: usize = 32;
 /// Part of every name: changes with what an artefact file is.
 const FORMAT: &[u8] = b"spinfer artefact 1";
 const EXTENSION: &str = "cwasm";
+/// Bytes of a component: an interpreter and its libraries are some tens of megabytes.
+const COMPONENT_MOST: u64 = 256 << 20;
 /// An artefact nobody has used for so long is removed.
 const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What other users have no business with: write permission of the group and of the rest.
@@ -173,7 +177,7 @@ fn age(path: &Path) -> io::Result<Duration> {
 }
 
 fn read(source: &Path) -> Result<Vec<u8>> {
-    std::fs::read(source).with_context(|| source.display().to_string())
+    read_file(source, COMPONENT_MOST).with_context(|| source.display().to_string())
 }
 
 /// Every one of these changes the code, or whether it can run.

@@ -26,7 +26,12 @@ pub struct Code {
 pub struct Linked {
     pub fast: Option<fast::Pre>,
     pub standard: Option<ProxyPre<InstanceState>>,
+    /// Bytes its largest memory begins with.
+    pub memory: u64,
 }
+
+/// Of WebAssembly's memories.
+const PAGE: u64 = 64 << 10;
 
 impl std::fmt::Debug for Linked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,7 +79,7 @@ impl Code {
 }
 
 fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
-    let component = artifact.load(engine.wasmtime())?;
+    let component = artifact.load(engine.wasmtime()).context("it cannot be loaded")?;
     let pre = engine.linker().instantiate_pre(&component).map_err(|error| {
         match imports::missing(engine.linker(), &component).as_slice() {
             [] => anyhow::Error::from(error),
@@ -92,5 +97,7 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
              spinfer:serve/buffered-handler)"
         );
     }
-    Ok(Linked { fast, standard })
+    let required = component.resources_required();
+    let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+    Ok(Linked { fast, standard, memory: pages.saturating_mul(PAGE) })
 }

@@ -15,8 +15,15 @@ use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 
 /// How often a running guest looks whether it should yield or has to end.
 const EPOCH: Duration = Duration::from_millis(10);
-/// Core modules of a component: its own, and a few adapters the toolchain links in.
-const CORE_INSTANCES_PER_COMPONENT: usize = 8;
+/// Core modules of a component at most: its own, adapters the toolchain links in, libraries of an
+/// interpreter, other components it is composed of.
+const CORE_INSTANCES_MOST: u32 = 100;
+/// Memories and tables of a component at most, and of all together for each instance there may be:
+/// a memory reserves gigabytes of addresses, and few components have more than one.
+const MEMORIES_MOST: u32 = 6;
+const MEMORIES_EACH: u32 = 3;
+const TABLES_MOST: u32 = 16;
+const TABLES_EACH: u32 = 8;
 
 /// The engine, and a linker with every interface the host offers.
 pub struct Engine {
@@ -79,12 +86,15 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     let instances = limits().map(|l| l.instances * 3).sum::<usize>() + spare;
     let instances = instances.clamp(1, app.instances);
     let count = u32::try_from(instances).unwrap_or(u32::MAX);
-    let core = u32::try_from(instances * CORE_INSTANCES_PER_COMPONENT).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(count);
-    pool.total_core_instances(core);
-    pool.total_memories(count.saturating_mul(2));
-    pool.total_tables(core);
+    pool.max_core_instances_per_component(CORE_INSTANCES_MOST);
+    pool.total_core_instances(count.saturating_mul(CORE_INSTANCES_MOST));
+    // No component takes those of another, as there are three places for each instance it may have.
+    pool.max_memories_per_component(MEMORIES_MOST);
+    pool.total_memories(count.saturating_mul(MEMORIES_EACH));
+    pool.max_tables_per_component(TABLES_MOST);
+    pool.total_tables(count.saturating_mul(TABLES_EACH));
     // One for each request an instance serves, and a stack is two of a process's memory maps, of
     // which there are 65,530. Most serve one.
     pool.total_stacks(count.saturating_mul(2));

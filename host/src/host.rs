@@ -33,7 +33,7 @@ use crate::service::Service;
 /// Where compiled components are, in the state directory.
 const ARTIFACTS: &str = "compiled";
 
-/// How often idle instances are looked for.
+/// How often what is idle is looked for, and what was not printed is said.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How long the models of an application may take to load.
@@ -206,14 +206,18 @@ impl Host {
         deadlines.max().unwrap_or_default()
     }
 
-    /// Drops idle instances, forever.
+    /// Sees to what is idle, forever.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
             ticks.tick().await;
             let now = Instant::now();
-            let dropped = self.services.values().filter(|service| service.drop_idle(now)).count();
-            if dropped > 0 {
+            let mut dropped = false;
+            for service in self.services.values() {
+                dropped |= service.drop_idle(now);
+                service.output().say_what_was_dropped();
+            }
+            if dropped {
                 give_back();
             }
         }

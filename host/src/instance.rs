@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime::error::Context;
 use wasmtime::{
@@ -21,6 +22,10 @@ use crate::inference::Models;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
 const HANDLES_MOST: usize = 1000;
+/// The same with those to resources that components of one file give each other.
+const ALL_HANDLES_MOST: usize = 10 * HANDLES_MOST;
+/// Requests of one component to elsewhere at a time: each is a descriptor of the process.
+const REQUESTS_MOST: usize = 256;
 /// Table elements (function references) of one table of an instance.
 pub const TABLE_ELEMENTS_MOST: usize = 20_000;
 
@@ -49,6 +54,8 @@ pub struct Stores {
     spec: Arc<ComponentSpec>,
     models: Arc<Models>,
     outside: Arc<Outside>,
+    /// Places for requests to elsewhere.
+    places: Arc<Semaphore>,
     output: Output,
 }
 
@@ -61,7 +68,8 @@ impl Stores {
         outside: Arc<Outside>,
         output: Output,
     ) -> Self {
-        Self { engine, spec: Arc::new(spec), models, outside, output }
+        let places = Arc::new(Semaphore::new(REQUESTS_MOST));
+        Self { engine, spec: Arc::new(spec), models, outside, places, output }
     }
 
     #[must_use]
@@ -74,15 +82,20 @@ impl Stores {
         &self.models
     }
 
+    #[must_use]
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
     /// An empty store with the component's grants and limits; guest code in it ends at `deadline`.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
-        let ComponentSpec { id, files, environment, limits, load_graphs, .. } = &*self.spec;
+        let ComponentSpec { files, environment, limits, load_graphs, .. } = &*self.spec;
         let mut wasi = WasiCtx::builder();
         wasi.envs(environment);
         // A guest's files are its mounts: small, local, read once. A thread to wait for each read
         // costs more than the read.
         wasi.allow_blocking_current_thread(true);
-        let (stdout, stderr) = self.output.streams(id);
+        let (stdout, stderr) = self.output.streams();
         wasi.stdout(stdout);
         wasi.stderr(stderr);
         for (destination, source) in files.folders.iter() {
@@ -97,6 +110,7 @@ impl Stores {
             http: WasiHttpCtx::new(),
             outbound: Outbound {
                 outside: Arc::clone(&self.outside),
+                places: Arc::clone(&self.places),
                 spec: Arc::clone(&self.spec),
                 hops: 0,
             },
@@ -107,6 +121,7 @@ impl Stores {
         };
         let mut store = Store::new(&self.engine, state);
         store.set_hostcall_fuel(limits.instance_memory);
+        store.set_max_component_handles(ALL_HANDLES_MOST);
         if let Some(table) = store.concurrent_resource_table() {
             table.set_max_capacity(HANDLES_MOST);
         }

@@ -19,6 +19,7 @@ use crate::app::ComponentSpec;
 use crate::background::Lane;
 use crate::body::{Body, RequestBody};
 use crate::cache::{self, Source};
+use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::door::{Doors as AllDoors, GivesWay, busy, fast, invalid_answer, late, standard};
 use crate::error::Failure;
@@ -72,6 +73,13 @@ impl Service {
         };
         if !exports_fast && linked.standard.is_none() {
             bail!("it does not export the standard door (wasi:http)");
+        }
+        let most = stores.spec().limits.instance_memory;
+        if linked.memory > most as u64 {
+            bail!(
+                "its memory begins with {} bytes, and limits.instance_memory is {most}: raise it",
+                linked.memory
+            );
         }
         let source = Source::new(origin(stores.spec(), &code));
         let service = Self {
@@ -215,6 +223,12 @@ impl Service {
 
     fn open_doors(&self) -> MutexGuard<'_, Option<Arc<Doors>>> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its instances print into.
+    #[must_use]
+    pub fn output(&self) -> &Output {
+        self.stores.output()
     }
 
     /// Drops what had nothing to do for long enough; whether there was anything.

@@ -13,10 +13,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::app::ComponentSpec;
+use crate::body::Body;
 use crate::host::Host;
 use crate::request::{self, INTERNAL, Via};
 
@@ -74,6 +76,8 @@ impl Outside {
 #[derive(Clone, Debug)]
 pub struct Outbound {
     pub outside: Arc<Outside>,
+    /// One for each request of the component to elsewhere.
+    pub places: Arc<Semaphore>,
     pub spec: Arc<ComponentSpec>,
     /// Components the requests it serves have come through, itself included.
     pub hops: usize,
@@ -126,12 +130,18 @@ impl Outbound {
         options: Option<RequestOptions>,
     ) -> Result<Response<WasiBody>, Error> {
         let options = options.unwrap_or_default();
-        let patience = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
-            + options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT);
+        let connecting = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let place = timeout(connecting, self.places.acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(Error::ConnectionLimitReached) };
+        let patience =
+            connecting.saturating_add(options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT));
         let answer = timeout(patience, self.outside.client.request(request)).await;
         let answer = answer.map_err(|_| Error::HttpResponseTimeout)?;
         let answer = answer.map_err(|error| cause(&error))?;
-        Ok(answer.map(|body| body.map_err(Error::from).boxed_unsync()))
+        // Until its body has come, it has its connection.
+        let held = Arc::new(place);
+        let answer = answer.map(|body| body.map_err(Error::from).boxed_unsync());
+        Ok(answer.map(|body| Body::streamed(body, held).boxed_unsync()))
     }
 }
 
@@ -180,7 +190,8 @@ mod tests {
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
         }
-        let outbound = Outbound { outside: Arc::default(), spec: Arc::new(spec), hops: 1 };
+        let (outside, places) = (Arc::default(), Arc::new(Semaphore::new(1)));
+        let outbound = Outbound { outside, places, spec: Arc::new(spec), hops: 1 };
         outbound.target(&uri.parse().unwrap()).ok()
     }
 

@@ -1,5 +1,6 @@
 //! A guest's standard output and error: lines in the log, under the component's id, and as they are
-//! in files, if the operator wants them.
+//! in files, if the operator wants them. A component prints so much in a second; the rest is dropped
+//! and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,6 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
@@ -18,10 +20,18 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// Bytes of a line; a longer one is logged in parts.
 const LINE_MOST: usize = 4096;
+/// What a line counts at least: the log puts its time and its component before it.
+const LINE_LEAST: usize = 128;
+/// Bytes of lines of one component in a [`WINDOW`]: more than anybody reads, and less than what
+/// would keep the log from others.
+const BYTES_MOST: usize = 1 << 20;
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// What the instances of a component print into.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Output {
+    component: Arc<str>,
+    meter: Arc<Meter>,
     stdout: Option<Arc<LogFile>>,
     stderr: Option<Arc<LogFile>>,
 }
@@ -30,7 +40,9 @@ impl Output {
     /// Into the log, and into `<component>_stdout.txt` and `<component>_stderr.txt` in `folder`, as
     /// Spin calls them.
     pub fn open(component: &str, folder: Option<&Path>) -> Result<Self> {
-        let Some(folder) = folder else { return Ok(Self::default()) };
+        let log =
+            Self { component: component.into(), meter: Arc::default(), stdout: None, stderr: None };
+        let Some(folder) = folder else { return Ok(log) };
         let open = |stream| -> Result<Option<Arc<LogFile>>> {
             let path = folder.join(format!("{component}_{stream}.txt"));
             let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -39,19 +51,65 @@ impl Output {
         };
         std::fs::create_dir_all(folder)
             .with_context(|| format!("--log-dir: {}", folder.display()))?;
-        Ok(Self { stdout: open("stdout")?, stderr: open("stderr")? })
+        Ok(Self { stdout: open("stdout")?, stderr: open("stderr")?, ..log })
     }
 
     /// An instance's standard output and standard error.
     #[must_use]
-    pub fn streams(&self, component: &str) -> (LogStream, LogStream) {
+    pub fn streams(&self) -> (LogStream, LogStream) {
         let stream = |name, file: &Option<Arc<LogFile>>| LogStream {
-            component: component.into(),
+            component: Arc::clone(&self.component),
+            meter: Arc::clone(&self.meter),
             stream: name,
             line: Arc::default(),
             file: file.clone(),
         };
         (stream("stdout", &self.stdout), stream("stderr", &self.stderr))
+    }
+
+    /// Says in the log how many lines were dropped since it was asked last, if any were.
+    pub fn say_what_was_dropped(&self) {
+        let lines = self.meter.dropped();
+        if lines > 0 {
+            warn!(
+                component = &*self.component,
+                "{lines} lines dropped: it printed more than {BYTES_MOST} bytes in a second"
+            );
+        }
+    }
+}
+
+/// How much a component prints, its instances and both streams together.
+#[derive(Debug, Default)]
+struct Meter(Mutex<Printed>);
+
+#[derive(Debug, Default)]
+struct Printed {
+    /// When this window began.
+    since: Option<Instant>,
+    bytes: usize,
+    /// Lines since they were last told.
+    dropped: u64,
+}
+
+impl Meter {
+    /// Whether a line of so many bytes may be printed `now`; one that may not is counted.
+    fn admits(&self, bytes: usize, now: Instant) -> bool {
+        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if printed.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
+            printed.since = Some(now);
+            printed.bytes = 0;
+        }
+        printed.bytes = printed.bytes.saturating_add(bytes.max(LINE_LEAST));
+        let admitted = printed.bytes <= BYTES_MOST;
+        printed.dropped += u64::from(!admitted);
+        admitted
+    }
+
+    /// Lines that were not admitted since this was asked last.
+    fn dropped(&self) -> u64 {
+        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut printed.dropped)
     }
 }
 
@@ -76,6 +134,7 @@ impl LogFile {
 #[derive(Clone, Debug)]
 pub struct LogStream {
     component: Arc<str>,
+    meter: Arc<Meter>,
     stream: &'static str,
     line: Arc<Mutex<Vec<u8>>>,
     file: Option<Arc<LogFile>>,
@@ -83,22 +142,25 @@ pub struct LogStream {
 
 impl LogStream {
     fn push(&self, bytes: &[u8]) {
-        if let Some(file) = &self.file {
-            file.write(bytes);
-        }
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             for part in part.chunks(LINE_MOST) {
                 line.extend_from_slice(part);
                 if line.len() >= LINE_MOST || line.ends_with(b"\n") {
-                    self.log(&line);
+                    self.print(&line);
                     line.clear();
                 }
             }
         }
     }
 
-    fn log(&self, line: &[u8]) {
+    fn print(&self, line: &[u8]) {
+        if !self.meter.admits(line.len(), Instant::now()) {
+            return;
+        }
+        if let Some(file) = &self.file {
+            file.write(line);
+        }
         let line = String::from_utf8_lossy(line);
         info!(target: "guest", component = &*self.component, stream = self.stream, "{}", line.trim_end());
     }
@@ -109,7 +171,7 @@ impl Drop for LogStream {
         if let Some(line) = Arc::get_mut(&mut self.line) {
             let line = std::mem::take(line.get_mut().unwrap_or_else(PoisonError::into_inner));
             if !line.is_empty() {
-                self.log(&line);
+                self.print(&line);
             }
         }
     }
@@ -206,7 +268,7 @@ mod tests {
         let subscriber =
             tracing_subscriber::fmt().with_writer(captured.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, || {
-            let (_, stream) = Output::default().streams("iris");
+            let (_, stream) = Output::open("iris", None).unwrap().streams();
             let clone = stream.clone();
             stream.push(b"one\ntw");
             clone.push(b"o\n");
@@ -217,5 +279,19 @@ mod tests {
         assert_eq!(lines.len(), 5, "one, two, two full parts and the rest: {log}");
         assert!(lines[0].ends_with("guest: one component=\"iris\" stream=\"stderr\""), "{log}");
         assert!(lines[1].contains("guest: two "), "{log}");
+    }
+
+    #[test]
+    fn what_is_printed_in_a_second_is_bounded_and_the_rest_counted() {
+        let meter = Meter::default();
+        let now = Instant::now();
+        let print = |bytes, now| (0..20_000).filter(|_| meter.admits(bytes, now)).count();
+        assert_eq!(print(1024, now), BYTES_MOST / 1024);
+        assert_eq!(meter.dropped(), 20_000 - 1024);
+        assert_eq!(meter.dropped(), 0, "told already");
+        assert!(!meter.admits(1, now + WINDOW / 2));
+        // Lines of nothing are lines all the same.
+        assert_eq!(print(0, now + WINDOW), BYTES_MOST / LINE_LEAST);
+        assert_eq!(meter.dropped(), 1 + 20_000 - 8192);
     }
 }

@@ -11,11 +11,16 @@ use sha2::{Digest, Sha256};
 
 use super::batch::Batching;
 use super::graph::Placement;
+use crate::files::read_file;
 
 /// Where models are in a component's file system.
 const MODELS: &str = "/models";
 const GRAPH: &str = "model.onnx";
 const SIGNATURE: &str = "model.toml";
+/// Bytes of a graph: what protobuf, which ONNX is written in, can hold.
+const GRAPH_MOST: u64 = 2 << 30;
+/// Bytes of a `model.toml`: it has a line for each feature.
+const SIGNATURE_MOST: u64 = 1 << 20;
 
 /// Destination in the guest -> folder of the host, read-only.
 #[derive(Clone, Debug, Default)]
@@ -83,18 +88,17 @@ impl Settings {
 /// is one.
 pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)> {
     let path = folder.join(GRAPH);
-    let bytes = std::fs::read(&path).with_context(|| {
+    let bytes = read_file(&path, GRAPH_MOST).with_context(|| {
         format!("{}: cannot be read; a model folder holds {GRAPH}", path.display())
     })?;
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
     let signature = folder.join(SIGNATURE);
-    let text = match std::fs::read_to_string(&signature) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Ok((bytes, digest, Settings::default()));
-        }
-        Err(e) => return Err(e).with_context(|| signature.display().to_string()),
-    };
+    if !signature.exists() {
+        return Ok((bytes, digest, Settings::default()));
+    }
+    let text = read_file(&signature, SIGNATURE_MOST)
+        .and_then(|bytes| Ok(String::from_utf8(bytes)?))
+        .with_context(|| signature.display().to_string())?;
     let settings: Settings =
         toml::from_str(&text).with_context(|| signature.display().to_string())?;
     settings.check().with_context(|| signature.display().to_string())?;
