@@ -157,6 +157,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 pub struct Arrival {
     over: AtomicBool,
     broken: AtomicBool,
+    /// Whether the guest has asked for more than has come.
+    awaited: AtomicBool,
     complete: AtomicBool,
 }
 
@@ -169,6 +171,12 @@ impl Arrival {
         }
         let broken = self.broken.load(Ordering::Relaxed);
         broken.then(|| Failure::BodyBroken("while it was streamed".into()))
+    }
+
+    /// Whether the guest waits for more of it.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
     }
 
     /// Whether it has come to its end, and was read.
@@ -339,7 +347,9 @@ where
         let too_large = || Poll::Ready(Some(Err(WasiHttpError::HttpRequestBodySize(None))));
         loop {
             let frame = if self.first.is_empty() {
-                match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+                let polled = Pin::new(&mut self.rest).poll_frame(cx);
+                self.arrival.awaited.store(polled.is_pending(), Ordering::Relaxed);
+                match ready!(polled) {
                     Some(Ok(frame)) => frame,
                     _ if self.arrival.over.load(Ordering::Relaxed) => return too_large(),
                     Some(Err(error)) => {

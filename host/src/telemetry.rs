@@ -18,13 +18,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// What warns of every body that a client breaks off.
+const TOO_LOUD: &str = "wasmtime_wasi_http=error";
+
 /// Starts logging; `quiet` keeps only warnings, unless the environment says otherwise.
 pub fn init(format: LogFormat, quiet: bool) {
     let level = if quiet { LevelFilter::WARN } else { LevelFilter::INFO };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .with_env_var(FILTER_VARIABLE)
-        .from_env_lossy();
+    let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let wanted = if wanted.is_empty() { format!("{level},{TOO_LOUD}") } else { wanted };
+    let filter = EnvFilter::builder().parse_lossy(wanted);
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Human => subscriber.with_ansi(io::stderr().is_terminal()).init(),

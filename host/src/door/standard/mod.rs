@@ -122,7 +122,7 @@ impl Door {
             waiting.end();
         }
         let limit = self.stores.spec().limits.request_body;
-        if let Some(failure) = arrival.and_then(|arrival| arrival.failure(limit)) {
+        if let Some(failure) = arrival.as_ref().and_then(|arrival| arrival.failure(limit)) {
             return Err(failure);
         }
         // A guest that is ended because it is late cannot always say why.
@@ -132,7 +132,12 @@ impl Door {
             Ok(Ok(Err(error))) if in_time && !is_late(&error) => Err(self.failure(&error)),
             // Its worker ended, and said why.
             Ok(Err(_)) if in_time => Err(self.trap()),
-            Err(_) if ticket.withdraw().is_some() => Err(busy(self.stores.spec())),
+            // One that is still starting up is no busy one.
+            Err(_) if ticket.withdraw().is_some() && !self.pool.is_starting() => {
+                Err(busy(self.stores.spec()))
+            }
+            // It is the client who is late.
+            _ if arrival.is_some_and(|arrival| arrival.is_awaited()) => Err(Failure::BodyTimeout),
             _ => Err(late(self.stores.spec())),
         }
     }

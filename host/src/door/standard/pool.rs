@@ -31,6 +31,8 @@ struct State<J> {
     /// The last used on top, so that the rest grow old and are dropped.
     open: Vec<Open>,
     taken: usize,
+    /// Workers that have no instance yet.
+    starting: usize,
     closed: bool,
 }
 
@@ -68,6 +70,7 @@ impl<J> Pool<J> {
             next_id: 0,
             open: Vec::new(),
             taken: 0,
+            starting: 0,
             closed: false,
         };
         Arc::new(Self { places, start: Box::new(start), state: Mutex::new(state) })
@@ -98,14 +101,21 @@ impl<J> Pool<J> {
             seat.waker.wake();
         } else if state.taken < self.places {
             state.taken += 1;
+            state.starting += 1;
             drop(state);
             (self.start)(Place {
                 pool: Arc::clone(self),
                 seat: Arc::default(),
+                starting: AtomicBool::new(true),
                 begun: AtomicBool::new(false),
                 retired: AtomicBool::new(false),
             });
         }
+    }
+
+    /// Whether a worker is about to be there.
+    pub(super) fn is_starting(&self) -> bool {
+        self.state().starting > 0
     }
 
     /// Sends away the workers that have been idle since `since` or longer.
@@ -166,6 +176,7 @@ pub(super) enum Next<J> {
 pub(super) struct Place<J> {
     pool: Arc<Pool<J>>,
     seat: Arc<Seat>,
+    starting: AtomicBool,
     begun: AtomicBool,
     retired: AtomicBool,
 }
@@ -174,6 +185,15 @@ impl<J> Place<J> {
     /// The worker has begun. One that could not, as everything ends, is not followed by another.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// The worker has its instance, or cannot have one.
+    pub(super) fn has_started(&self) {
+        self.started(&mut self.pool.state());
+    }
+
+    fn started(&self, state: &mut State<J>) {
+        state.starting -= usize::from(self.starting.swap(false, Ordering::Relaxed));
     }
 
     /// Gives the place back if there are other workers, and leaves to them what waits.
@@ -241,10 +261,11 @@ impl<J> Place<J> {
 
 impl<J> Drop for Place<J> {
     fn drop(&mut self) {
+        let mut state = self.pool.state();
+        self.started(&mut state);
         if self.retired.load(Ordering::Relaxed) {
             return;
         }
-        let mut state = self.pool.state();
         self.stand_up(&mut state);
         state.taken -= 1;
         self.pass_on(self.begun.load(Ordering::Relaxed), state);
@@ -404,6 +425,20 @@ mod tests {
         assert_eq!(place.ask(), Some(3));
         assert_eq!(third.withdraw(), None, "it is being served");
         assert_eq!(place.ask(), None);
+    }
+
+    #[test]
+    fn it_is_known_whether_a_worker_is_about_to_be_there() {
+        let (pool, started) = pool(2);
+        assert!(!pool.is_starting());
+        let tickets = [1, 2].map(|job| pool.submit(job));
+        let [a, b] = take(&started);
+        a.has_started();
+        a.has_started();
+        assert!(pool.is_starting(), "the other");
+        drop(tickets);
+        drop(b);
+        assert!(!pool.is_starting(), "it could not");
     }
 
     #[test]

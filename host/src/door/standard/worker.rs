@@ -76,6 +76,7 @@ pub(super) async fn work(component: &Component, place: Place<Job>) {
     place.begin();
     match instantiate(component).await {
         Ok((mut store, proxy)) => {
+            place.has_started();
             let ended = serve(component, &mut store, &proxy, &place).await;
             match ended {
                 Ok(()) => {}
