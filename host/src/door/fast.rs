@@ -121,14 +121,18 @@ impl Door {
         self.response(answer)
     }
 
-    async fn instantiate(&self, deadline: Instant) -> Result<Instance, Failure> {
-        let making = self.doors.with_room(|| self.make(deadline));
+    async fn instantiate(self: &Arc<Self>, deadline: Instant) -> Result<Instance, Failure> {
+        let door = Arc::clone(self);
+        // What a guest does at its start may take as long as a call.
+        let making =
+            self.background.run(async move { door.doors.with_room(|| door.make(deadline)).await });
         match timeout_at(deadline.into(), making).await {
-            Ok(Ok(instance)) => Ok(instance),
-            Ok(Err(error)) if is_late(&error) => Err(late(self.stores.spec())),
+            Ok(Ok(Ok(instance))) => Ok(instance),
+            Ok(Ok(Err(error))) if is_late(&error) => Err(late(self.stores.spec())),
             Err(_) => Err(late(self.stores.spec())),
-            Ok(Err(error)) if is_full(&error) => Err(Failure::NoRoom),
-            Ok(Err(error)) => {
+            Ok(Ok(Err(error))) if is_full(&error) => Err(Failure::NoRoom),
+            Ok(Err(lost)) => Err(self.failed(format_args!("{lost}"))),
+            Ok(Ok(Err(error))) => {
                 let component = self.stores.spec().id.clone();
                 warn!(component, error = format!("{error:#}"), "cannot instantiate");
                 Err(Failure::Instantiation { component })
