@@ -43,7 +43,7 @@ lint: target cc ## formatting and clippy, warnings denied
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")
 	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
-	  --package model-sdk $(EXAMPLES) --package probe --package hello-p2 -- --deny warnings
+	  --package model-sdk $(EXAMPLES) --package probe --package hello-p2 --package hostile -- --deny warnings
 
 fmt: ## format the code
 	cargo fmt --all

@@ -4,10 +4,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 6] = [
+const GUESTS: [&str; 7] = [
     "diabetes-regressor",
     "digits-classifier",
     "hello-p2",
+    "hostile",
     "iris-classifier",
     "language-identifier",
     "probe",

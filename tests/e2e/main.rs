@@ -11,6 +11,7 @@ mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod edge; // what stands between a client and a component, as Spin has it
 mod flags; // flags of Spin, and `spinfer check`
 mod golden; // predictions are ONNX Runtime's, through both doors
+mod hostile; // what clients, guests and files do to hurt the host
 mod http; // routes, bodies, health
 mod http2; // one connection for many requests, TLS, streams both ways, trailers
 mod lifecycle;

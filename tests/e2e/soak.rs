@@ -163,7 +163,7 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
 /// Open descriptors: of connections, of the folders an instance has mounted and of what else the
 /// process has open; and of the memory images wasmtime keeps of components, from their first
 /// instance on.
-fn descriptors(process: Process) -> (usize, usize) {
+pub(crate) fn descriptors(process: Process) -> (usize, usize) {
     let all = process.descriptors().unwrap();
     let (images, others): (Vec<_>, Vec<_>) =
         all.iter().partition(|to| to.starts_with("/memfd:wasm-memory-image (deleted)"));

@@ -1,0 +1,349 @@
+//! Graphs and components that are truncated, enormous, cyclic or lie: `spinfer check` refuses each
+//! with the reason, and nothing is served of them.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use spinfer_tests::{GUESTS, root, run, state_dir};
+
+use super::harms;
+
+/// A file, and what has to be said of it.
+struct Lie {
+    name: &'static str,
+    bytes: Vec<u8>,
+    says: &'static str,
+}
+
+fn lie(name: &'static str, bytes: Vec<u8>, says: &'static str) -> Lie {
+    Lie { name, bytes, says }
+}
+
+fn check(manifest: &Path) -> (ExitStatus, String) {
+    let state = state_dir();
+    let (manifest, state) = (manifest.to_str().unwrap(), state.to_str().unwrap());
+    run(&["check", "--from", manifest, "--state-dir", state])
+}
+
+const HEAD: &str = "spin_manifest_version = 2\n[application]\nname = 'lies'\n";
+
+/// Components.
+mod wasm {
+    use super::*;
+
+    fn text(text: &str) -> Vec<u8> {
+        wat::parse_str(text).unwrap()
+    }
+
+    /// Unsigned LEB128 (WebAssembly, 5.2.2).
+    fn number(mut value: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value > 0x7f {
+            bytes.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    fn section(id: u8, content: &[u8]) -> Vec<u8> {
+        [&[id], number(content.len()).as_slice(), content].concat()
+    }
+
+    /// A component around a core module of these sections.
+    fn around(sections: &[Vec<u8>]) -> Vec<u8> {
+        let module = [b"\0asm\x01\0\0\0", sections.concat().as_slice()].concat();
+        [b"\0asm\x0d\0\x01\0", section(1, &module).as_slice()].concat()
+    }
+
+    /// Functions of no parameters and these bodies.
+    fn functions(bodies: &[Vec<u8>]) -> Vec<u8> {
+        let bodies: Vec<_> = bodies.iter().map(|b| [number(b.len()), b.clone()].concat()).collect();
+        let types = section(1, &[1, 0x60, 0, 0]);
+        let declared = [number(bodies.len()), vec![0; bodies.len()]].concat();
+        let code = [number(bodies.len()), bodies.concat()].concat();
+        around(&[types, section(3, &declared), section(10, &code)])
+    }
+
+    fn lies() -> Vec<Lie> {
+        let real = std::fs::read(format!("{GUESTS}/hello_p2.wasm")).unwrap();
+        let mut damaged = real.clone();
+        damaged[20] = 0xff;
+        let not = "is not a WebAssembly component";
+        let module = |items: &str| text(&harms::component(items, "", ""));
+        let instances =
+            "(core module $m) ".to_owned() + &"(core instance (instantiate $m)) ".repeat(101);
+        let memories = "(core module $m (memory 1)) ".to_owned()
+            + &"(core instance (instantiate $m)) ".repeat(50);
+        let nested = (0..2000).fold(Vec::new(), |inner: Vec<u8>, _| {
+            let inner = if inner.is_empty() { inner } else { section(4, &inner) };
+            [b"\0asm\x0d\0\x01\0", inner.as_slice()].concat()
+        });
+        let blocks = |count| {
+            [vec![0], vec![0x02, 0x40].repeat(count), vec![0x0b].repeat(count + 1)].concat()
+        };
+        vec![
+            lie("empty", Vec::new(), not),
+            lie("truncated", real[..real.len() / 2].to_vec(), not),
+            lie("damaged", damaged, not),
+            lie("module", text("(module)"), not),
+            lie("section", [&real[..8], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat(), not),
+            lie("memory", module("(memory 65536)"), "memory index 0 is unsupported"),
+            lie(
+                "memory-64",
+                module("(memory i64 0x1000000000000)"),
+                "memory index 0 is unsupported",
+            ),
+            lie("table", module("(table 100000000 funcref)"), "table index 0"),
+            lie("instances", text(&format!("(component {instances})")), "core module instances"),
+            lie("memories", text(&format!("(component {memories})")), "memories"),
+            // Deep, and right: as below.
+            lie("nested", nested, "it exports no HTTP handler"),
+            lie("functions", functions(&vec![vec![0, 0x0b]; 1_000_001]), not),
+            // Four billion locals of one type, in a few bytes.
+            lie(
+                "locals",
+                functions(&[[vec![1], number(0xffff_ffff), vec![0x7f, 0x0b]].concat()]),
+                not,
+            ),
+            lie(
+                "long-function",
+                functions(&[[vec![0], vec![0x01; 8 << 20], vec![0x0b]].concat()]),
+                not,
+            ),
+            // Deep, and right: compiled, and found to be no handler.
+            lie("blocks", functions(&[blocks(50_000)]), "it exports no HTTP handler"),
+        ]
+    }
+
+    #[test]
+    fn components_that_lie_are_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = HEAD.to_owned();
+        let mut add = |id: &str, source: &str| {
+            manifest += &format!(
+                "[[trigger.http]]\nroute = '/{id}'\ncomponent = '{id}'\n[component.{id}]\n\
+                 source = '{source}'\ntool.spinfer.limits.instance_memory = '16MiB'\n"
+            );
+        };
+        let mut lies = lies();
+        for Lie { name, bytes, .. } in &lies {
+            std::fs::write(dir.path().join(format!("{name}.wasm")), bytes).unwrap();
+            add(name, &format!("{name}.wasm"));
+        }
+        // A terabyte of nothing.
+        File::create(dir.path().join("enormous.wasm")).unwrap().set_len(1 << 40).unwrap();
+        add("enormous", "enormous.wasm");
+        lies.push(lie("enormous", Vec::new(), "is longer than 268435456 bytes"));
+        let path = dir.path().join("spin.toml");
+        std::fs::write(&path, &manifest).unwrap();
+        let (status, said) = check(&path);
+        assert_eq!(status.code(), Some(1), "{said}");
+        for Lie { name, says, .. } in lies {
+            let about =
+                said.split("component `").find(|part| part.starts_with(&format!("{name}`")));
+            let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{said}"));
+            assert!(about.contains(says), "{name}: {says:?} is not in {about}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+
+        // What is within the limits of another component, and not of its own.
+        let text = text(&harms::component("(memory 300)", "", ""));
+        std::fs::write(dir.path().join("memory.wasm"), text).unwrap();
+        let mut manifest = HEAD.to_owned();
+        for (id, memory) in [("small", "16MiB"), ("large", "32MiB")] {
+            manifest += &format!(
+                "[[trigger.http]]\nroute = '/{id}'\ncomponent = '{id}'\n[component.{id}]\n\
+                 source = 'memory.wasm'\ntool.spinfer.limits.instance_memory = '{memory}'\n"
+            );
+        }
+        std::fs::write(&path, manifest).unwrap();
+        let (status, said) = check(&path);
+        let says = "component `small`: its memory begins with 19660800 bytes";
+        assert!(status.code() == Some(1) && said.contains(says), "{said}");
+    }
+}
+
+/// Graphs. Written out field by field, as what writes ONNX would not write these.
+mod onnx {
+    use super::*;
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value > 0x7f {
+            bytes.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    /// A field of a protobuf message that is an integer.
+    fn int(field: u64, value: i64) -> Vec<u8> {
+        [varint(field << 3), varint(value.cast_unsigned())].concat()
+    }
+
+    /// One that is FP32.
+    fn float(field: u64, value: f32) -> Vec<u8> {
+        [varint(field << 3 | 5), value.to_le_bytes().to_vec()].concat()
+    }
+
+    /// One that is bytes, text or a message.
+    fn bytes(field: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
+        let value = value.as_ref();
+        [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
+    }
+
+    fn all<T: AsRef<str>>(field: u64, values: &[T]) -> Vec<u8> {
+        values.iter().flat_map(|value| bytes(field, value.as_ref())).collect()
+    }
+
+    fn node(operator: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
+        let attributes = attributes.iter().flat_map(|attribute| bytes(5, attribute)).collect();
+        let node = [all(1, inputs), all(2, outputs), bytes(4, operator), attributes].concat();
+        bytes(1, node)
+    }
+
+    /// FP32, `[1, 4]`.
+    fn value(name: &str) -> Vec<u8> {
+        let shape = [bytes(1, int(1, 1)), bytes(1, int(1, 4))].concat();
+        let tensor = [int(1, 1), bytes(2, shape)].concat();
+        [bytes(1, name), bytes(2, bytes(1, tensor))].concat()
+    }
+
+    fn initializer(name: &str, ty: i64, dims: &[i64], rest: &[Vec<u8>]) -> Vec<u8> {
+        let dims: Vec<u8> = dims.iter().flat_map(|dim| int(1, *dim)).collect();
+        bytes(5, [dims, int(2, ty), bytes(8, name), rest.concat()].concat())
+    }
+
+    /// From `x` to `y`, through these parts.
+    fn graph(parts: &[Vec<u8>]) -> Vec<u8> {
+        [parts.concat(), bytes(2, "g"), bytes(11, value("x")), bytes(12, value("y"))].concat()
+    }
+
+    fn model(parts: &[Vec<u8>]) -> Vec<u8> {
+        let opset = |domain: &str, version| bytes(8, [bytes(1, domain), int(2, version)].concat());
+        [int(1, 8), bytes(7, graph(parts)), opset("", 17), opset("ai.onnx.ml", 3)].concat()
+    }
+
+    /// `y = x + w`, of a `w` that lies.
+    fn weight(ty: i64, dims: &[i64], rest: &[Vec<u8>]) -> Vec<u8> {
+        model(&[initializer("w", ty, dims, rest), node("Add", &["x", "w"], &["y"], &[])])
+    }
+
+    fn ints(name: &str, values: &[i64]) -> Vec<u8> {
+        let values: Vec<u8> = values.iter().flat_map(|value| int(8, *value)).collect();
+        [bytes(1, name), values, int(20, 7)].concat()
+    }
+
+    fn lies() -> Vec<Lie> {
+        let real = std::fs::read(root().join("models/iris-classifier/2/model.onnx")).unwrap();
+        let data = |count| bytes(9, vec![0; count]);
+        let external = |location: &str| {
+            let location = [bytes(1, "location"), bytes(2, location)].concat();
+            [bytes(13, location), int(14, 1)].concat()
+        };
+        // `If` in `If`, each with a graph in its attribute.
+        let nested = (0..100_000).fold(Vec::new(), |inner: Vec<u8>, depth| {
+            // A message can hold two gigabytes, and this grows by its own length.
+            if depth > 500 {
+                return inner;
+            }
+            let branch = [bytes(1, "then_branch"), bytes(6, graph(&[inner])), int(20, 5)].concat();
+            node("If", &["x"], &["y"], &[branch])
+        });
+        let tree = |name: &str, values: &[i64]| {
+            let modes = [bytes(1, "nodes_modes"), all(9, &["BRANCH_LEQ", "LEAF", "LEAF"])].concat();
+            let thresholds = [bytes(1, "nodes_values"), float(7, 0.5).repeat(3)].concat();
+            let mut attributes = vec![modes, thresholds, ints("classlabels_int64s", &[0, 1])];
+            for (list, right) in [
+                ("nodes_treeids", [0, 0, 0]),
+                ("nodes_nodeids", [0, 1, 2]),
+                ("nodes_featureids", [0, 0, 0]),
+                ("nodes_truenodeids", [1, 0, 0]),
+                ("nodes_falsenodeids", [2, 0, 0]),
+            ] {
+                attributes.push(ints(list, if list == name { values } else { &right }));
+            }
+            let attributes: Vec<u8> = attributes.iter().flat_map(|a| bytes(5, a)).collect();
+            let names = [bytes(1, "x"), all(2, &["l", "y"]), bytes(4, "TreeEnsembleClassifier")];
+            model(&[bytes(1, [names.concat(), attributes, bytes(7, "ai.onnx.ml")].concat())])
+        };
+        vec![
+            lie("empty", Vec::new(), "it holds no graph"),
+            lie("truncated", real[..real.len() / 2].to_vec(), "not an ONNX model"),
+            lie("text", b"not a graph".to_vec(), "not an ONNX model"),
+            lie("length", [real[..4].to_vec(), vec![0xff; 12]].concat(), "not an ONNX model"),
+            lie(
+                "cycle",
+                model(&[
+                    node("Relu", &["b"], &["a"], &[]),
+                    node("Relu", &["a"], &["b"], &[]),
+                    node("Add", &["x", "a"], &["y"], &[]),
+                ]),
+                "nothing before it makes its input `b`",
+            ),
+            lie("own-cycle", model(&[node("Add", &["x", "y"], &["y"], &[])]), "Loop detected"),
+            lie(
+                "twice",
+                model(&[node("Relu", &["x"], &["y"], &[]), node("Relu", &["x"], &["y"], &[])]),
+                "two values are named `y`",
+            ),
+            lie("no-output", model(&[node("Relu", &["x"], &["z"], &[])]), "nothing in it makes"),
+            lie("outside", weight(1, &[4], &[external("/etc/passwd")]), "another file"),
+            lie("above", weight(1, &[4], &[external("../../../etc/passwd")]), "another file"),
+            lie("huge", weight(1, &[1 << 40], &[data(16)]), "is [1099511627776], but it holds 4"),
+            lie("overflow", weight(1, &[1 << 62, 1 << 62], &[data(16)]), "but it holds 4"),
+            lie("no-data", weight(1, &[1 << 40], &[]), "but it holds 0"),
+            lie("negative", weight(1, &[-4], &[data(16)]), "its shape is [-4]"),
+            lie("short-data", weight(1, &[4], &[data(15)]), "15 bytes are no whole number"),
+            lie("type", weight(99, &[4], &[data(16)]), "its element type is 99"),
+            lie("nested", model(&[nested]), "not an ONNX model"),
+            lie("tree-cycle", tree("nodes_truenodeids", &[0, 0, 0]), "its trees have a cycle"),
+            lie("tree-outside", tree("nodes_falsenodeids", &[1 << 40, 0, 0]), "has no node"),
+        ]
+    }
+
+    #[test]
+    fn graphs_that_lie_are_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        let mut add = |name: &str| {
+            let folder = dir.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            files.push(format!("{{ source = '{name}', destination = '/models/{name}' }}"));
+            folder.join("model.onnx")
+        };
+        let lies = lies();
+        for Lie { name, bytes, .. } in &lies {
+            std::fs::write(add(name), bytes).unwrap();
+        }
+        let route = "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\n";
+        let manifest = |files: &[String]| {
+            format!("{HEAD}{route}source = '{GUESTS}/probe.wasm'\nfiles = [{}]\n", files.join(", "))
+        };
+        let path = dir.path().join("spin.toml");
+        std::fs::write(&path, manifest(&files)).unwrap();
+        let (status, said) = check(&path);
+        assert_eq!(status.code(), Some(1), "{said}");
+        for Lie { name, says, .. } in lies {
+            let about = said.split("model `").find(|part| part.starts_with(&format!("{name}`: ")));
+            let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{said}"));
+            assert!(about.contains(says), "{name}: {says:?} is not in {about}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+
+        // What cannot be read at all is said before anything is loaded.
+        let enormous = dir.path().join("enormous");
+        std::fs::create_dir(&enormous).unwrap();
+        File::create(enormous.join("model.onnx")).unwrap().set_len(1 << 40).unwrap();
+        let files = ["{ source = 'enormous', destination = '/models/enormous' }".to_owned()];
+        std::fs::write(&path, manifest(&files)).unwrap();
+        let (status, said) = check(&path);
+        assert!(
+            status.code() == Some(1) && said.contains("is longer than 2147483648 bytes"),
+            "{said}"
+        );
+    }
+}

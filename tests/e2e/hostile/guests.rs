@@ -1,0 +1,159 @@
+//! One harm at a time: it is contained, with its status, and the next request on the same route and
+//! on another is served.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+
+use super::harms::{self, Harm};
+use super::raw;
+
+/// The answer to a request that does harm; whether it was cut off is for who asks.
+pub(super) fn harm(spinfer: &Spinfer, Harm { statuses, .. }: &Harm, target: &str) {
+    let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let answer = raw(spinfer, request.as_bytes(), false);
+    let answer = answer.unwrap_or_else(|| panic!("no answer to {target}"));
+    let body: String = answer.body.chars().take(300).collect();
+    assert!(statuses.contains(&answer.status), "{target}: {} {body}", answer.status);
+}
+
+/// The next request on the same route.
+pub(super) fn serves(spinfer: &Spinfer, harm: &Harm) {
+    if harm.serves {
+        let answer = spinfer.get(&format!("/{}/echo?well", harm.id));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "well"), "{}", harm.id);
+    }
+}
+
+#[test]
+fn each_harm_is_contained_and_its_route_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let harms = harms::all();
+    let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", "");
+    let spinfer = Spinfer::up(&manifest);
+    std::thread::scope(|scope| {
+        for one in &harms {
+            let spinfer = &spinfer;
+            scope.spawn(move || {
+                for _ in 0..2 {
+                    harm(spinfer, one, &one.target());
+                    serves(spinfer, one);
+                }
+                let answer = spinfer.post("/iris/predict", r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+                assert_eq!(answer.json()["prediction"], "setosa", "after {}", one.id);
+            });
+        }
+    });
+    assert!(!spinfer.log().contains("panicked at host"), "{}", spinfer.log());
+}
+
+fn hostile(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/a/...", "a", "hostile", settings))
+}
+
+#[test]
+fn what_a_guest_prints_is_bounded_and_what_is_dropped_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
+    let spinfer = Spinfer::up_with(&manifest, &["--log-dir", folder]);
+    const LINES: usize = 30_000;
+    let answer = spinfer.get(&format!("/a/print?{LINES}"));
+    assert_eq!(answer.text(), "printed");
+    // What is in the log and what it says was dropped are all there was.
+    let printed = || spinfer.log().matches(&format!("of {LINES}")).count();
+    let dropped = || {
+        let log = spinfer.log();
+        let said = log.lines().filter_map(|line| line.split_once(" lines dropped"));
+        said.map(|(before, _)| before.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
+            .sum::<usize>()
+    };
+    spinfer_tests::wait_until("every line is printed or counted", || {
+        printed() + dropped() == LINES
+    });
+    assert!(dropped() > 0);
+    // The same lines are in the file.
+    let file = std::fs::read_to_string(dir.path().join("a_stdout.txt")).unwrap();
+    assert_eq!(file.lines().count(), printed());
+    // Another second, another line.
+    spinfer_tests::wait_until("it may print again", || {
+        assert_eq!(spinfer.get("/a/print?1").status, 200);
+        spinfer.log().contains("line 0 of 1 ")
+    });
+}
+
+/// Any calls of `wasi:nn` in any order: each has an answer, and the host goes on.
+#[test]
+fn calls_of_wasi_nn_in_any_order_have_their_answers() {
+    let harms = harms::all();
+    let calls: Vec<&Harm> = harms.iter().filter(|harm| harm.id.starts_with("calls")).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let spinfer = Spinfer::up(&harms::application(dir.path(), &harms));
+    let new = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as usize;
+    for seed in (0..40).chain([new]) {
+        let harm = calls[seed % calls.len()];
+        let answer = spinfer.get(&format!("/{}/nn/sequence?{seed}", harm.id));
+        let text = answer.text();
+        assert_eq!(answer.status, 200, "seed {seed}: {text}");
+        assert!(text.starts_with("200 calls, "), "seed {seed}: {text}");
+        assert!(!text.ends_with(" 0 failed") && !text.ends_with(" 200 failed"), "{seed}: {text}");
+    }
+    let log = spinfer.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+/// A server that answers nobody until `most` are connected, and says how many that were at a time.
+struct Slow {
+    listener: TcpListener,
+    most: usize,
+    open: AtomicUsize,
+    seen: AtomicUsize,
+}
+
+impl Slow {
+    fn answer(&self, mut stream: TcpStream) {
+        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.seen.fetch_max(open, Ordering::SeqCst);
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request);
+        spinfer_tests::wait_until("all places are taken", || {
+            self.seen.load(Ordering::SeqCst) >= self.most
+        });
+        self.open.fetch_sub(1, Ordering::SeqCst);
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
+}
+
+#[test]
+fn requests_of_a_guest_to_elsewhere_are_bounded() {
+    const MOST: usize = 256;
+    let slow = Slow {
+        listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+        most: MOST,
+        open: AtomicUsize::new(0),
+        seen: AtomicUsize::new(0),
+    };
+    let address = slow.listener.local_addr().unwrap();
+    let settings = format!("{STANDARD_DOOR}allowed_outbound_hosts = [\"http://{address}\"]\n");
+    let spinfer = hostile(&settings);
+    let (guests, each) = (8, 40);
+    std::thread::scope(|scope| {
+        let slow = &slow;
+        scope.spawn(move || {
+            for _ in 0..guests * each {
+                let (stream, _) = slow.listener.accept().unwrap();
+                scope.spawn(move || slow.answer(stream));
+            }
+        });
+        for _ in 0..guests {
+            scope.spawn(|| {
+                let answer = spinfer.get(&format!("/a/requests?{each}&{address}"));
+                assert_eq!(answer.text(), each.to_string());
+            });
+        }
+    });
+    assert_eq!(slow.seen.load(Ordering::SeqCst), MOST, "at a time, though {} came", guests * each);
+}

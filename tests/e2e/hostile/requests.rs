@@ -1,0 +1,227 @@
+//! What a client does wrong is its own fault: 4xx with what was expected, nothing above `info` in the
+//! log, and the next request served. Behind both doors, and over both versions of HTTP.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use tokio::net::TcpStream;
+
+use super::{is_quiet, raw};
+
+const MODEL: &str = "/v2/models/iris-classifier";
+const PREDICT: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+
+/// Bytes to send, the only status for them, and what its answer has to say. Where the bytes are not
+/// HTTP the answer is the server's own, and the status says all.
+struct Case {
+    request: Vec<u8>,
+    status: u16,
+    says: &'static str,
+    /// Whether the client says that this is all: of what is announced the rest does not come.
+    ends: bool,
+}
+
+fn post(operation: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {MODEL}/{operation} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn sized(operation: &str, body: &[u8]) -> Vec<u8> {
+    post(operation, &format!("content-length: {}\r\n", body.len()), body)
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut case = |request, status, says: &'static str| {
+        cases.push(Case { request, status, says, ends: says == "broke off" });
+    };
+    let deep = |depth| "[".repeat(depth).into_bytes();
+    let tensor = |name: &str, shape: &str, datatype: &str, data: &str| {
+        let input = format!(
+            r#"{{"name": "{name}", "shape": {shape}, "datatype": "{datatype}", "data": {data}}}"#
+        );
+        sized("infer", format!(r#"{{"inputs": [{input}]}}"#).as_bytes())
+    };
+    let ones = "[1, 1, 1, 1]";
+
+    // Bodies.
+    case(sized("predict", b""), 400, "the body");
+    case(sized("predict", b"{\"features\": [1, 2"), 400, "the body");
+    for operation in ["predict", "infer", "invocations"] {
+        case(sized(operation, &deep(100_000)), 400, "the body");
+        let nested = [b"{\"inputs\": ".to_vec(), deep(100_000)].concat();
+        case(sized(operation, &nested), 400, "the body");
+        case(sized(operation, b"{\"inputs\": \"\xff\xfe\"}"), 400, "the body");
+        case(sized(operation, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), 400, "the body");
+    }
+    case(sized("predict", br#"{"features": [1, NaN, 3, 4]}"#), 400, "no NaN");
+    case(sized("predict", br#"{"features": [1, 1e999, 3, 4]}"#), 400, "out of range");
+    case(sized("predict", br#"{"features": {"a": 1}}"#), 400, "an array of numbers");
+    case(tensor("label", "[1, 4]", "FP32", ones), 400, "features");
+    case(tensor("features", "[1, 4]", "INT8", ones), 400, "FP32");
+    case(tensor("features", "[1, 4]", "BYTES", ones), 400, "FP32");
+    case(tensor("features", "[2, 2]", "FP32", ones), 400, "[-1, 4]");
+    case(tensor("features", "[4294967295, 4]", "FP32", ones), 400, "features");
+    case(tensor("features", "[18446744073709551616, 4]", "FP32", ones), 400, "expected u32");
+    case(tensor("features", "[4611686018427387904, 4]", "FP32", ones), 400, "expected u32");
+    case(tensor("features", "[0.5, 4]", "FP32", ones), 400, "expected u32");
+    case(tensor("features", "[1, 4]", "FP32", "[[[[1]]]]"), 400, "nested");
+
+    // Lengths that lie.
+    let length = |length: &str| format!("content-length: {length}\r\n");
+    case(post("predict", &length("1000"), PREDICT.as_bytes()), 400, "broke off");
+    case(post("predict", &length("3000000"), PREDICT.as_bytes()), 400, "broke off");
+    case(post("predict", &length("10"), PREDICT.as_bytes()), 400, "the body");
+    case(post("predict", &length("17000000"), PREDICT.as_bytes()), 413, "limit of 16777216 bytes");
+    for lie in ["-1", "+34", "34, 35", "0x22", "18446744073709551616", "", "many"] {
+        case(post("predict", &length(lie), PREDICT.as_bytes()), 400, "");
+    }
+    case(post("predict", "content-length: 1\r\ncontent-length: 34\r\n", b""), 400, "");
+    let chunked = "transfer-encoding: chunked\r\n";
+    case(post("predict", chunked, b"xyz\r\n"), 400, "broke off");
+    case(post("predict", chunked, b"ffffffffffffffffff\r\n{"), 400, "broke off");
+    case(post("predict", chunked, b"5\r\n{\"fea"), 400, "broke off");
+    case(post("predict", chunked, b"2\r\n{}oops\r\n0\r\n\r\n"), 400, "broke off");
+    case(post("predict", "transfer-encoding: gzip\r\n", PREDICT.as_bytes()), 400, "");
+    let binary = |value: &str| {
+        let header = format!("inference-header-content-length: {value}\r\ncontent-length: 34\r\n");
+        post("infer", &header, PREDICT.as_bytes())
+    };
+    for lie in ["35", "-1", "x", "18446744073709551616"] {
+        case(binary(lie), 400, "nference");
+    }
+
+    // Heads.
+    let many: String = (0..100_000).map(|n| format!("x-{n}: 1\r\n")).collect();
+    case(post("predict", &many, b""), 431, "");
+    case(post("predict", &format!("x: {}\r\n", "x".repeat(1 << 20)), b""), 431, "");
+    case(post("predict", "no colon\r\n", b""), 400, "");
+    case(post(&"x".repeat(1 << 20), "", b""), 431, "");
+    let invalid = b"inference-header-content-length: \xff\xfe\r\ncontent-length: 2\r\n\r\n{}";
+    let head = format!("POST {MODEL}/infer HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    case([head.as_bytes(), invalid].concat(), 400, "nference");
+    let get = |target: &[u8]| {
+        [b"GET ", target, b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"].concat()
+    };
+    case(get(b"/v2/models/\xff\xfe"), 400, "");
+    case(get(b"/v2/models/\0"), 400, "");
+    case(get(b"/v2/models/%ff%fe"), 404, "no model");
+    case(get(b"/v2/models/../../etc/passwd"), 404, "nothing at");
+    case(get(b"*"), 404, "no route matches *");
+    case(get(b"http://[::1/"), 400, "");
+    case(get(format!("{MODEL}/predict").as_bytes()), 405, "POST");
+    case(get(format!("{MODEL}/infer").as_bytes()), 405, "POST");
+    for method in ["DELETE", "BREW", "CONNECT-ME"] {
+        let request = format!("{method} {MODEL} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        case(request.into_bytes(), 405, "GET, HEAD");
+    }
+    case(
+        b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\nconnection: close\r\n\r\n".into(),
+        404,
+        "route",
+    );
+    case(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\0".into(), 400, "");
+    case(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".into(), 400, "");
+    cases
+}
+
+#[test]
+fn each_is_a_4xx_that_says_what_was_expected() {
+    for door in ["", STANDARD_DOOR] {
+        let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
+        let spinfer = Spinfer::up(&manifest);
+        let answers = |spinfer: &Spinfer| spinfer.post(&format!("{MODEL}/predict"), PREDICT).status;
+        assert_eq!(answers(&spinfer), 200);
+        let cases = cases();
+        std::thread::scope(|scope| {
+            for part in cases.chunks(cases.len().div_ceil(8)) {
+                scope.spawn(|| part.iter().for_each(|case| check(&spinfer, case)));
+            }
+        });
+        assert_eq!(answers(&spinfer), 200);
+        assert!(is_quiet(&spinfer), "{}", spinfer.log());
+    }
+}
+
+fn check(spinfer: &Spinfer, Case { request, status, says, ends }: &Case) {
+    let shown = request[..request.len().min(300)].escape_ascii();
+    let answer = raw(spinfer, request, *ends).unwrap_or_else(|| panic!("no answer to {shown}"));
+    assert_eq!(answer.status, *status, "{shown}: {}", answer.body);
+    assert!(answer.body.contains(says), "{says:?} is not in {:?}, to {shown}", answer.body);
+    let error = answer.body.starts_with("{\"error\":\"");
+    assert!(error || says.is_empty(), "{} to {shown}", answer.body);
+}
+
+async fn connect(spinfer: &Spinfer) -> http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(spinfer.address()).await.unwrap();
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// A length that lies makes a message of HTTP/2 malformed, which is the stream's end (RFC 9113,
+/// 8.1.1); a head that is too long is 431, or the connection's end.
+#[tokio::test]
+async fn over_http2_too() {
+    for door in ["", STANDARD_DOOR] {
+        let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
+        let spinfer = Spinfer::up(&manifest);
+        let request = || Request::post(format!("http://x{MODEL}/predict"));
+        let body = || Full::new(Bytes::from(PREDICT));
+        let mut sender = connect(&spinfer).await;
+        for length in [1, 10, 1000, 3_000_000] {
+            let request = request().header("content-length", length).body(body()).unwrap();
+            match sender.send_request(request).await {
+                // It was answered before the end had come.
+                Ok(answer) => assert_eq!(answer.status(), 400, "{length}"),
+                Err(error) => assert!(format!("{error:?}").contains("PROTOCOL_ERROR"), "{error:?}"),
+            }
+        }
+        for (header, status) in [("17000000", 413), ("x", 400)] {
+            let request = request().header("content-length", header).body(body()).unwrap();
+            match sender.send_request(request).await {
+                Ok(answer) => assert_eq!(answer.status(), status, "{header}"),
+                Err(error) => assert!(format!("{error:?}").contains("PROTOCOL_ERROR"), "{error:?}"),
+            }
+        }
+        let mut many = request().body(body()).unwrap();
+        // As many as the client's own library holds.
+        for n in 0..20_000 {
+            let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+            many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
+        }
+        match connect(&spinfer).await.send_request(many).await {
+            Ok(answer) => assert_eq!(answer.status(), 431),
+            Err(error) => assert!(!error.is_user(), "{error:?}"),
+        }
+        let mut sender = connect(&spinfer).await;
+        let answer = sender.send_request(request().body(body()).unwrap()).await.unwrap();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(text.starts_with(b"{\"model\""), "{text:?}");
+        assert!(is_quiet(&spinfer), "{}", spinfer.log());
+    }
+}
+
+/// Who announces a body, and sends it too slowly, is late, and not the component that waits for it.
+#[test]
+fn a_body_that_does_not_come_in_time_is_408_behind_both_doors() {
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!("{door}tool.spinfer.limits.deadline = \"300ms\"\n");
+        let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
+        let spinfer = Spinfer::up(&manifest);
+        for length in ["1000", "3000000"] {
+            let length = format!("content-length: {length}\r\n");
+            let request = post("predict", &length, PREDICT.as_bytes());
+            let answer = raw(&spinfer, &request, false).unwrap();
+            assert_eq!(answer.status, 408, "{}", answer.body);
+            assert!(answer.body.contains("did not arrive in time"), "{}", answer.body);
+        }
+        assert!(is_quiet(&spinfer), "{}", spinfer.log());
+    }
+}

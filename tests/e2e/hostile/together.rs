@@ -1,0 +1,97 @@
+//! Every harm at once, again and again, beside a route that behaves: all its answers are right and
+//! none is late, and in the end the host has what it had.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use spinfer_benches::process::Process;
+use spinfer_tests::{Spinfer, wait_until};
+
+use super::super::soak::descriptors;
+use super::{guests, harms};
+
+/// The 99th percentile of the route that behaves: a sixth of its deadline, and on two idle cores a
+/// hundred times what it takes.
+const LATENCY_MOST: Duration = Duration::from_secs(5);
+/// Clients of the route that behaves.
+const CLIENTS: usize = 2;
+/// Resident memory after the second round over that after the first.
+const GROWTH_MOST: f64 = 1.25;
+
+#[test]
+fn all_at_once_hurt_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let harms = harms::all();
+    let idle = "tool.spinfer.limits.idle = \"100ms\"\n";
+    let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", idle);
+    let spinfer = Spinfer::up(&manifest);
+    wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
+    let process = Process(spinfer.id());
+    let (before, threads) = (descriptors(process).0, process.threads().unwrap());
+    let mut latencies = Vec::new();
+    let mut resident = Vec::new();
+    for _ in 0..2 {
+        latencies.extend(round(&spinfer, &harms));
+        wait_until("connections and instances are gone", || descriptors(process).0 <= before);
+        resident.push(process.resident().unwrap().total());
+    }
+    wait_until("threads have ended", || process.threads().unwrap() <= threads);
+    latencies.sort_unstable();
+    let count = latencies.len();
+    let p99 = latencies[count * 99 / 100];
+    let most = resident[0] * GROWTH_MOST;
+    wait_until("memory is given back", || process.resident().unwrap().total() <= most);
+    let _ = writeln!(
+        std::io::stderr(),
+        "{count} predictions beside {} harms: p50 {:?}, p99 {p99:?}; {resident:.1?} MiB resident",
+        harms.len(),
+        latencies[count / 2],
+    );
+    assert!(count > harms.len(), "{count} predictions");
+    assert!(p99 <= LATENCY_MOST, "p99 {p99:?}");
+}
+
+/// Every harm, each by a client of its own; how long each prediction took meanwhile.
+fn round(spinfer: &Spinfer, harms: &[harms::Harm]) -> Vec<Duration> {
+    let doing_harm = AtomicUsize::new(harms.len());
+    std::thread::scope(|scope| {
+        for harm in harms {
+            let doing_harm = &doing_harm;
+            scope.spawn(move || {
+                // Counted down though it fails, as the others wait for it.
+                let _done = Done(doing_harm);
+                guests::harm(spinfer, harm, &harm.target());
+                guests::serves(spinfer, harm);
+            });
+        }
+        let clients: Vec<_> =
+            (0..CLIENTS).map(|_| scope.spawn(|| predict_while(spinfer, &doing_harm))).collect();
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    })
+}
+
+struct Done<'a>(&'a AtomicUsize);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn predict_while(spinfer: &Spinfer, doing_harm: &AtomicUsize) -> Vec<Duration> {
+    let client = spinfer.client();
+    let flowers = [("[5.1, 3.5, 1.4, 0.2]", "setosa"), ("[6.7, 3.0, 5.2, 2.3]", "virginica")];
+    let mut latencies = Vec::new();
+    while doing_harm.load(Ordering::Relaxed) > 0 {
+        for (features, species) in flowers {
+            let body = format!("{{\"features\": {features}}}");
+            let start = Instant::now();
+            let answer = client.send("POST", "/iris/predict", &[], body.as_bytes());
+            latencies.push(start.elapsed());
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["prediction"], species);
+        }
+    }
+    latencies
+}
