@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test soak lint fmt bench models operators deny components clients rust target cc
+.PHONY: help up test soak fuzz lint fmt bench models operators deny components clients rust target cc
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -36,9 +36,24 @@ soak: target cc ## everything a client or a guest can do, for SECONDS_OF_SOAK (6
 	$(call say,"soaking")
 	cargo test --release --locked --workspace --test e2e -- --ignored --nocapture nothing_grows_for_minutes
 
+# Needs no nightly toolchain: coverage comes from stable flags, and no sanitizer is used.
+SECONDS_OF_FUZZ ?= 600
+fuzz: cc ## every parser of foreign input, each for SECONDS_OF_FUZZ (600) on inputs that reach new code
+	@command -v c++ >/dev/null || { echo "A C++ compiler is missing (libFuzzer is built with it): apt-get install g++"; exit 1; }
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	$(call say,"building the fuzz targets (half an hour the first time)")
+	cargo fuzz build --sanitizer none
+	@for target in $$(cargo fuzz list); do \
+	  printf '\033[1m==> fuzzing %s\033[0m\n' $$target; \
+	  mkdir -p fuzz/corpus/$$target; \
+	  cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -max_total_time=$(SECONDS_OF_FUZZ) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1; \
+	done
+
 lint: target cc ## formatting and clippy, warnings denied
 	$(call say,"formatting")
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	$(call say,"clippy: the workspace")
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")

@@ -64,3 +64,7 @@ pub mod inference;
 
 pub mod build;
 pub mod telemetry;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;

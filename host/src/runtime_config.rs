@@ -47,7 +47,7 @@ pub fn read(path: &Path, environment: &[(String, String)]) -> Result<RuntimeConf
 }
 
 /// An error does not repeat what is in the file, which may be secret.
-fn parse(text: &str, environment: &[(String, String)]) -> Result<RuntimeConfig> {
+pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<RuntimeConfig> {
     let table: Table = toml::from_str(text).map_err(|e| {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         anyhow!("line {}: {}", before.matches('\n').count() + 1, e.message())

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -67,14 +69,16 @@ impl Provider {
 
     /// The same of a file in the form of `.env`: lines of `NAME=value`.
     pub fn dotenv(prefix: &str, path: &Path) -> Result<Self> {
-        let lines = dotenvy::from_path_iter(path)
-            .map_err(|_| anyhow!("{}: cannot be read", path.display()))?;
+        let file = File::open(path).map_err(|_| anyhow!("{}: cannot be read", path.display()))?;
+        Self::lines(prefix, file).with_context(|| path.display().to_string())
+    }
+
+    pub(crate) fn lines(prefix: &str, text: impl Read) -> Result<Self> {
+        let lines = dotenvy::from_read_iter(text);
         // The library's error would repeat the line, which may hold a secret.
         let values = lines.collect::<Result<Vec<_>, _>>().map_err(|_| {
             anyhow!(
-                "{}: a line is not `NAME=value`; a value with blanks or quotes in it stands in \
-                 quotes",
-                path.display()
+                "a line is not `NAME=value`; a value with blanks or quotes in it stands in quotes"
             )
         })?;
         Ok(Self::environment(prefix, values))

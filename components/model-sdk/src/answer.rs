@@ -13,7 +13,7 @@ pub(crate) fn answer<M: Model>(request: &Request) -> Response {
     respond::<M>(request, || graph::load(M::NAME)).unwrap_or_else(Error::into_response)
 }
 
-fn respond<M: Model>(
+pub(crate) fn respond<M: Model>(
     request: &Request,
     load: impl FnOnce() -> Result<Rc<Graph>, Error>,
 ) -> Result<Response, Error> {

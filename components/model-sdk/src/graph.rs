@@ -108,7 +108,7 @@ pub(crate) fn unloadable(name: &str, file: &str, problem: &dyn fmt::Display) -> 
     ))
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod tests {
     use super::*;
 

@@ -72,6 +72,10 @@ mod error;
 #[doc(hidden)]
 pub mod bindings;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 use std::marker::PhantomData;
 
 pub use author::Mapping;

@@ -43,6 +43,10 @@ mod rows;
 mod signature;
 mod tree;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(test)]
 mod hostile;
 

@@ -17,6 +17,8 @@ pub use bind::bind;
 pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
 pub use model::Model;
+#[cfg(any(test, fuzzing))]
+pub(crate) use mounts::check_settings;
 pub use mounts::{Mounts, check_model_folder};
 pub use registry::{Models, Registry};
 

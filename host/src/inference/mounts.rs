@@ -74,6 +74,12 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    fn parse(text: &str) -> Result<Self> {
+        let settings: Self = toml::from_str(text)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
     fn check(&self) -> Result<()> {
         let Some(batching) = &self.batching else { return Ok(()) };
         ensure!(
@@ -99,9 +105,7 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
     let text = read_file(&signature, SIGNATURE_MOST)
         .and_then(|bytes| Ok(String::from_utf8(bytes)?))
         .with_context(|| signature.display().to_string())?;
-    let settings: Settings =
-        toml::from_str(&text).with_context(|| signature.display().to_string())?;
-    settings.check().with_context(|| signature.display().to_string())?;
+    let settings = Settings::parse(&text).with_context(|| signature.display().to_string())?;
     let actual = hex(&digest);
     match &settings.sha256 {
         Some(declared) if !declared.eq_ignore_ascii_case(&actual) => bail!(
@@ -111,6 +115,12 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
         ),
         Some(_) | None => Ok((bytes, digest, settings)),
     }
+}
+
+/// Whether a `model.toml` says what the host can do.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_settings(text: &str) -> Result<()> {
+    Settings::parse(text).map(drop)
 }
 
 /// Whether a model folder can be served. Gives what tells it from any other version of a model: the

@@ -80,9 +80,8 @@ mod wasm {
             let inner = if inner.is_empty() { inner } else { section(4, &inner) };
             [b"\0asm\x0d\0\x01\0", inner.as_slice()].concat()
         });
-        let blocks = |count| {
-            [vec![0], vec![0x02, 0x40].repeat(count), vec![0x0b].repeat(count + 1)].concat()
-        };
+        let blocks =
+            |count| [vec![0], [0x02, 0x40].repeat(count), [0x0b].repeat(count + 1)].concat();
         vec![
             lie("empty", Vec::new(), not),
             lie("truncated", real[..real.len() / 2].to_vec(), not),

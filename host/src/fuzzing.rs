@@ -1,0 +1,197 @@
+//! The fuzz targets of this crate: everything foreign it parses itself. `make fuzz` runs them for
+//! long, the tests below for a moment.
+
+#![expect(clippy::missing_panics_doc, reason = "that is what they are for")]
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::{Pin, pin};
+use std::str::from_utf8;
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use spinfer_backend::{Tensor, TensorInfo, TensorType};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::runtime::Runtime;
+
+use crate::inference::{bind as bind_tensors, check_settings};
+use crate::manifest;
+use crate::opening::Opening;
+use crate::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::route::{Pattern, Router};
+use crate::runtime_config;
+use crate::template::Template;
+use crate::variables::Provider;
+
+/// A `spin.toml`, with each of its profiles.
+pub fn spin_toml(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    if let Ok(mut manifest) = manifest::parse(text) {
+        let profiles: Vec<_> = manifest.component.values().flat_map(|c| c.profile.keys()).collect();
+        for profile in profiles.into_iter().cloned().collect::<Vec<_>>() {
+            // One component's may not fit.
+            let _ = manifest.apply_profile(&profile);
+        }
+    }
+}
+
+/// A value of a manifest with variables in it; written out, it says the same.
+pub fn template(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    let Ok(template) = Template::parse(text) else { return };
+    assert_eq!(Template::parse(&template.to_string()).as_ref(), Ok(&template));
+    let values: HashMap<&str, String> =
+        template.variables().map(|name| (name, format!("<{name}>"))).collect();
+    assert!(template.resolve(&values).is_some());
+}
+
+/// An entry of `allowed_outbound_hosts`, and on the next line a host that may be allowed.
+pub fn outbound_host(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    let (entry, host) = text.split_once('\n').unwrap_or((text, "example.com"));
+    let Ok(entry) = OutboundHost::parse(entry) else { return };
+    let mut allowed = OutboundHosts::default();
+    allowed.add(entry);
+    for scheme in ["http", "https", "redis"] {
+        let any = allowed.allows(scheme, host, None);
+        assert!(!any || scheme != "redis" || !host.is_empty());
+        let _ = (allowed.allows(scheme, host, Some(8080)), allowed.allows_self(scheme));
+    }
+}
+
+/// A path, and on the lines behind it the routes of an application.
+pub fn route(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    let mut lines = text.lines();
+    let path = format!("/{}", lines.next().unwrap_or_default());
+    let patterns: Vec<Pattern> = lines.flat_map(Pattern::parse).collect();
+    for pattern in &patterns {
+        let again = Pattern::parse(pattern.raw());
+        assert_eq!(again.as_ref(), Ok(pattern));
+    }
+    let Ok(router) = Router::new(patterns.into_iter().map(|pattern| (pattern, ()))) else { return };
+    if let Some((pattern, ())) = router.find(&path) {
+        assert!(path.ends_with(pattern.rest(&path)), "{pattern:?} {path}");
+        assert!(pattern.parameters(&path).all(|(_, value)| path.contains(value)));
+    }
+}
+
+/// A runtime config.
+pub fn runtime_config(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    // What it names is read: an environment of none, and no file there is.
+    if !text.contains("dotenv_path") {
+        let _ = runtime_config::parse(text, &[("SPIN_VARIABLE_A".into(), "1".into())]);
+    }
+}
+
+/// A `.env` file. An error does not repeat it, as there may be a secret in it.
+pub fn dotenv(data: &[u8]) {
+    let _ = Provider::lines("SPIN_VARIABLE", data);
+}
+
+/// What the host reads of a `model.toml`.
+pub fn model_settings(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    let _ = check_settings(text);
+}
+
+/// What a graph takes, and what it is given: what is bound fits.
+pub fn bind(data: &[u8]) {
+    const SIZES: [u32; 8] = [0, 1, 2, 3, 4, 1000, 1 << 31, u32::MAX];
+    let mut bytes = data.iter().copied();
+    let mut below = |end: usize| usize::from(bytes.next().unwrap_or_default()) % end;
+    let types = [TensorType::Fp32, TensorType::Fp16, TensorType::U8, TensorType::I64];
+    let mut infos = Vec::new();
+    for index in 0..below(4) {
+        let ty = types[below(types.len())];
+        let axes = below(4);
+        let size = |below: &mut dyn FnMut(usize) -> usize| SIZES[below(SIZES.len())];
+        let shape = (0..axes).map(|_| (below(2) > 0).then(|| size(&mut below))).collect();
+        let shape = (below(4) > 0).then_some(shape);
+        infos.push(TensorInfo { name: index.to_string(), ty, shape });
+    }
+    let mut named = Vec::new();
+    for _ in 0..below(5) {
+        let ty = types[below(types.len())];
+        let dimensions: Vec<u32> = (0..below(6)).map(|_| SIZES[below(SIZES.len())]).collect();
+        let full = dimensions.iter().try_fold(ty.size(), |n, &axis| n.checked_mul(axis as usize));
+        let length = full.filter(|&length| length <= 4096 && below(4) > 0).unwrap_or(below(256));
+        let tensor = Tensor { dimensions, ty, data: vec![0; length] };
+        named.push((below(4).to_string(), tensor));
+    }
+    let Ok(bound) = bind_tensors(&infos, named) else { return };
+    assert_eq!(bound.len(), infos.len());
+    for (tensor, info) in bound.iter().zip(&infos) {
+        assert_eq!(tensor.ty, info.ty);
+        let elements: usize = tensor.dimensions.iter().map(|&axis| axis as usize).product();
+        assert_eq!(tensor.data.len(), elements * tensor.ty.size());
+        let Some(shape) = &info.shape else { continue };
+        assert_eq!(shape.len(), tensor.dimensions.len());
+        let mut axes = shape.iter().zip(&tensor.dimensions);
+        assert!(axes.all(|(axis, size)| axis.is_none_or(|axis| axis == *size)));
+    }
+}
+
+/// The first bytes of a connection, which come in pieces as long as the first of them says.
+pub fn opening(data: &[u8]) {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
+    });
+    let _entered = RUNTIME.enter();
+    let Some((&piece, bytes)) = data.split_first() else { return };
+    let pieces = Pieces { rest: bytes, piece: usize::from(piece).max(1) };
+    let mut opening = pin!(Opening::new(pieces, Duration::from_secs(3600)));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut seen = Vec::new();
+    loop {
+        let mut room = [0; 300];
+        let mut buffer = ReadBuf::new(&mut room);
+        assert!(matches!(opening.as_mut().poll_read(&mut cx, &mut buffer), Poll::Ready(Ok(()))));
+        if buffer.filled().is_empty() {
+            break;
+        }
+        seen.extend_from_slice(buffer.filled());
+    }
+    assert_eq!(seen, bytes);
+}
+
+/// Bytes that come in pieces.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    piece: usize,
+}
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let length = self.piece.min(self.rest.len()).min(buffer.remaining());
+        let (piece, rest) = self.rest.split_at(length);
+        buffer.put_slice(piece);
+        self.rest = rest;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spinfer_mutations::run_briefly;
+
+    /// A test for each target.
+    macro_rules! briefly {
+        ($($target:ident)*) => {
+            $(#[test]
+            fn $target() {
+                run_briefly(stringify!($target), super::$target);
+            })*
+        };
+    }
+
+    briefly! {
+        spin_toml template outbound_host route runtime_config dotenv model_settings bind opening
+    }
+}
