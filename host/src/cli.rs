@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use spinfer_backend_tract::Tract;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +19,7 @@ use crate::app::{App, Options, Target};
 use crate::artifact::{PRIVATE, READABLE};
 use crate::flags::Flags;
 use crate::host::Host;
+use crate::inference::trial;
 use crate::manifest::{self, Manifest};
 use crate::priority::be_prompt;
 use crate::telemetry::{self, LogFormat};
@@ -49,6 +51,9 @@ enum Command {
     Check(Check),
     /// Build an application's components
     Build(Build),
+    /// Try the graph on standard input
+    #[command(name = trial::COMMAND, hide = true)]
+    TryGraph { memory: u64, seconds: u64 },
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Up(options) => up(&options),
         Command::Check(options) => check(&options),
         Command::Build(options) => build(&options),
+        Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

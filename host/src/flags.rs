@@ -107,6 +107,7 @@ impl Flags {
             },
             log_dir: self.log_dir.clone().or(log_dir),
             cache,
+            program: Some(std::env::current_exe().context("cannot find this program")?),
             ..Options::default()
         };
         Ok((options, state_dir))

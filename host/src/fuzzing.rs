@@ -1,8 +1,6 @@
 //! The fuzz targets of this crate: everything foreign it parses itself. `make fuzz` runs them for
 //! long, the tests below for a moment.
 
-#![expect(clippy::missing_panics_doc, reason = "that is what they are for")]
-
 use std::collections::HashMap;
 use std::io;
 use std::pin::{Pin, pin};

@@ -24,6 +24,7 @@ use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::files::Copies;
+use crate::inference::trial::Tried;
 use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
 use crate::memory::give_back;
@@ -77,8 +78,13 @@ impl Host {
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         artifacts.remove_old();
-        // What is served most is lean; tract has the rest.
-        let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
+        // What is served most is lean, and takes as long as it is; tract has the rest.
+        let tract: Arc<dyn Backend> = Arc::new(Tract);
+        let tract = match &app.program {
+            Some(program) => Arc::new(Tried::new(tract, program.clone())),
+            None => tract,
+        };
+        let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), tract];
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();

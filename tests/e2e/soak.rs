@@ -153,8 +153,9 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
         scope.spawn(|| {
             for length in [0, STREAMED] {
                 let answer = spinfer.client().send("POST", "/loop", &[], &vec![b'x'; length]);
-                // Its own deadline, or that of those before it, which have all the instances.
-                assert!(matches!(answer.status, 503 | 504), "{answer:?}");
+                // Its own deadline, or that of those before it, which have all the instances; or the
+                // body has not come by then, on a busy machine.
+                assert!(matches!(answer.status, 408 | 503 | 504), "{answer:?}");
             }
         });
     });

@@ -29,7 +29,6 @@ impl Model for Iris {
 
 /// A request: method and path, the length that a client says its JSON has, and the body, each on a
 /// line of its own. It is answered, or refused as the client's mistake.
-#[expect(clippy::missing_panics_doc, reason = "that is what it is for")]
 pub fn request(data: &[u8]) {
     let mut parts = data.splitn(3, |&byte| byte == b'\n');
     let mut line = || parts.next().unwrap_or_default();

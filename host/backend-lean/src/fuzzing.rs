@@ -12,7 +12,6 @@ use crate::onnx::Model;
 const INPUT_MOST: usize = 1 << 20;
 
 /// A graph: loaded, and run on two rows and on none. What it gives is as it promised.
-#[expect(clippy::missing_panics_doc, reason = "that is what it is for")]
 pub fn onnx(data: &[u8]) {
     let Ok(graph) = Lean.load(data, Encoding::Onnx) else { return };
     for rows in [2, 0] {

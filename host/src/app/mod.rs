@@ -41,6 +41,8 @@ pub struct App {
     pub cache: cache::Limits,
     /// Where what components print goes, beside the log.
     pub log_dir: Option<PathBuf>,
+    /// This program, to try graphs with; none: they are not tried.
+    pub program: Option<PathBuf>,
     /// Those that a trigger names.
     pub components: IndexMap<String, ComponentSpec>,
 }
@@ -101,8 +103,8 @@ impl App {
                 let application = &manifest.application;
                 let (name, version) = (application.name.clone(), application.version.clone());
                 let log_dir = options.log_dir.clone();
-                let cache = options.cache;
-                Ok(Self { name, version, routes, instances, cache, log_dir, components })
+                let (cache, program) = (options.cache, options.program.clone());
+                Ok(Self { name, version, routes, instances, cache, log_dir, program, components })
             }
             problems => Err(anyhow!(problems.join("\n"))),
         }

@@ -27,6 +27,8 @@ pub struct Options {
     pub log_dir: Option<PathBuf>,
     /// What is kept of answers.
     pub cache: cache::Limits,
+    /// This program, to try graphs with; none: they are not tried.
+    pub program: Option<PathBuf>,
     /// Nothing will be served: variables need no values.
     pub without_values: bool,
 }

@@ -1,6 +1,7 @@
 //! Graphs: where a component's models are ([`mounts`]), what is loaded ([`registry`]), whether
 //! tensors fit ([`bind`]), how long an inference takes ([`graph`]), on which thread it runs
-//! ([`model`], [`compute`]) and with which others ([`batch`]).
+//! ([`model`], [`compute`]) and with which others ([`batch`]). What a backend might take any time or
+//! memory to load is loaded elsewhere first ([`trial`]).
 //!
 //! A graph is compiled once for each SHA-256 of its bytes and shared by every instance of every
 //! component that may use it. No lock is held while it computes.
@@ -12,6 +13,7 @@ mod graph;
 mod model;
 mod mounts;
 mod registry;
+pub mod trial;
 
 pub use bind::bind;
 pub use compute::ComputeThreads;

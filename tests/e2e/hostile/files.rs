@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::ExitStatus;
 
-use spinfer_tests::{GUESTS, root, run, state_dir};
+use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run, state_dir};
 
 use super::harms;
 
@@ -236,6 +236,19 @@ mod onnx {
         [bytes(1, name), values, int(20, 7)].concat()
     }
 
+    /// `y = x + max(t)`, of a `t` that is so many times `x`, which is known when it runs, or `w`, which
+    /// is known when it is loaded.
+    fn tiled(of: &str, times: i64) -> Vec<u8> {
+        let repeats = [times.to_le_bytes(), 1_i64.to_le_bytes()].concat();
+        model(&[
+            initializer("r", 7, &[2], &[bytes(9, repeats)]),
+            initializer("w", 1, &[1, 4], &[bytes(9, [0; 16])]),
+            node("Tile", &[of, "r"], &["t"], &[]),
+            node("ReduceMax", &["t"], &["m"], &[]),
+            node("Add", &["x", "m"], &["y"], &[]),
+        ])
+    }
+
     fn lies() -> Vec<Lie> {
         let real = std::fs::read(root().join("models/iris-classifier/2/model.onnx")).unwrap();
         let data = |count| bytes(9, vec![0; count]);
@@ -299,6 +312,8 @@ mod onnx {
             lie("short-data", weight(1, &[4], &[data(15)]), "15 bytes are no whole number"),
             lie("type", weight(99, &[4], &[data(16)]), "its element type is 99"),
             lie("nested", model(&[nested]), "not an ONNX model"),
+            lie("tiled", tiled("x", 1 << 28), "MiB of memory"),
+            lie("tiled-constant", tiled("w", 1 << 28), "MiB of memory"),
             lie("tree-cycle", tree("nodes_truenodeids", &[0, 0, 0]), "its trees have a cycle"),
             lie("tree-outside", tree("nodes_falsenodeids", &[1 << 40, 0, 0]), "has no node"),
         ]
@@ -332,6 +347,16 @@ mod onnx {
             assert!(about.contains(says), "{name}: {says:?} is not in {about}");
         }
         assert!(!said.contains("panicked"), "{said}");
+
+        // A guest's own graph neither.
+        let grant = "tool.spinfer.load_graphs = true";
+        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant));
+        for of in ["x", "w"] {
+            let answer = spinfer.post("/nn/load", tiled(of, 1 << 28));
+            assert_eq!(answer.status, 422, "{}", answer.text());
+            assert!(answer.text().contains("MiB of memory"), "{}", answer.text());
+        }
+        assert_eq!(spinfer.post("/nn/load", tiled("x", 1 << 10)).text(), "loaded");
 
         // What cannot be read at all is said before anything is loaded.
         let enormous = dir.path().join("enormous");
