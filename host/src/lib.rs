@@ -61,6 +61,7 @@ pub mod memory;
 
 pub mod capabilities;
 pub mod inference;
+pub mod redis_connections;
 
 pub mod build;
 pub mod telemetry;
