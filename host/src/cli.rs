@@ -69,7 +69,8 @@ struct From {
 
 #[derive(Debug, Args)]
 struct StateDir {
-    /// Where to keep compiled components [default: spinfer in the user's cache folder]
+    /// Where to keep compiled components [default: spinfer in the user's cache folder], and the
+    /// default key-value store [default: .spin beside the manifest]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -213,9 +214,11 @@ fn check(options: &Check) -> Result<()> {
     let Check { from, flags, state } = options;
     telemetry::init(LogFormat::Human, true);
     let (manifest, base) = from.load()?;
-    let (options, state_dir) = flags.read(&base)?;
+    let (mut options, state_dir) = flags.read(&base)?;
+    let state = state.or(state_dir);
+    options.state_dir.clone_from(&state.state_dir);
     let app = from.resolve(&manifest, &base, &options)?;
-    let host = Host::new(&app, &state.or(state_dir).open(&base, PRIVATE)?)
+    let host = Host::new(&app, &state.open(&base, PRIVATE)?)
         .with_context(|| format!("{} cannot be served", from.from.display()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(host.load_models());
@@ -249,9 +252,11 @@ fn up(options: &Up) -> Result<()> {
     if *build {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
-    let (options, state_dir) = flags.read(&base)?;
+    let (mut options, state_dir) = flags.read(&base)?;
+    let state = state.or(state_dir);
+    options.state_dir.clone_from(&state.state_dir);
     let app = from.resolve(&manifest, &base, &options)?;
-    let host = Host::new(&app, &state.or(state_dir).open(&base, PRIVATE)?)?;
+    let host = Host::new(&app, &state.open(&base, PRIVATE)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .on_thread_start(be_prompt)
         .enable_all()

@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::app::App;
-use crate::capabilities::{nn, variables};
+use crate::capabilities::{key_value, nn, redis, variables, wasi_keyvalue};
 use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 
 /// How often a running guest looks whether it should yield or has to end.
@@ -51,6 +51,9 @@ impl Engine {
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
         nn::add_to_linker(&mut linker)?;
         variables::add_to_linker(&mut linker)?;
+        key_value::add_to_linker(&mut linker)?;
+        wasi_keyvalue::add_to_linker(&mut linker)?;
+        redis::add_to_linker(&mut linker)?;
         let alive = Arc::new(());
         tick(wasmtime.clone(), Arc::downgrade(&alive))?;
         Ok(Self { wasmtime, linker, _alive: alive })

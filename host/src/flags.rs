@@ -26,7 +26,7 @@ pub struct Flags {
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     environment: Vec<(String, String)>,
 
-    /// What the operator binds the application to: variables, folders
+    /// What the operator binds the application to: variables, stores, folders
     #[arg(long, value_name = "FILE")]
     runtime_config_file: Option<PathBuf>,
 
@@ -77,12 +77,20 @@ impl Flags {
         let process: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let RuntimeConfig { variables, state_dir, log_dir, max_instance_memory, cache } =
-            match &self.runtime_config_file {
-                None => RuntimeConfig::default(),
-                Some(path) => runtime_config::read(path, &process)
-                    .with_context(|| path.display().to_string())?,
-            };
+        let RuntimeConfig {
+            variables,
+            state_dir,
+            log_dir,
+            max_instance_memory,
+            key_value,
+            redis_connections,
+            cache,
+        } = match &self.runtime_config_file {
+            None => RuntimeConfig::default(),
+            Some(path) => {
+                runtime_config::read(path, &process).with_context(|| path.display().to_string())?
+            }
+        };
         let dotenv = base.join(DOTENV);
         let mut providers = vec![Provider::environment(PREFIX, process)];
         if dotenv.is_file() {
@@ -108,6 +116,8 @@ impl Flags {
             log_dir: self.log_dir.clone().or(log_dir),
             cache,
             program: Some(std::env::current_exe().context("cannot find this program")?),
+            key_value,
+            redis_connections,
             ..Options::default()
         };
         Ok((options, state_dir))

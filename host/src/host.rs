@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use spinfer_backend::Backend;
 use spinfer_backend_lean::Lean;
 use spinfer_backend_tract::Tract;
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::app::{App, StaticAnswer, Target};
@@ -28,6 +29,7 @@ use crate::inference::trial::Tried;
 use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
 use crate::memory::give_back;
+use crate::redis_connections::{Connections, TRUSTED};
 use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
 
@@ -53,6 +55,7 @@ pub struct Host {
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
     cache: Arc<Cache>,
+    redis: Arc<Connections>,
     _background: Background,
     copies: Mutex<Option<Copies>>,
 }
@@ -89,6 +92,12 @@ impl Host {
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
         let outside = Arc::new(Outside::default());
+        let trusted = std::env::var_os(TRUSTED).map(PathBuf::from);
+        let redis = Arc::new(Connections::new(app.redis_connections, trusted.as_deref())?);
+        // A connection for each store, which guests do not use up.
+        let for_stores = Connections::new(Semaphore::MAX_PERMITS, trusted.as_deref())?;
+        let granted = app.components.values().flat_map(|spec| &spec.key_value_stores);
+        let key_value = app.key_value.open(granted, &for_stores)?;
         let mut services = IndexMap::new();
         let (mounts, copies) =
             Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
@@ -98,8 +107,12 @@ impl Host {
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
+            let granted = spec.key_value_stores.iter();
+            let granted =
+                granted.map(|label| (label.clone(), Arc::clone(&key_value[label]))).collect();
+            let (engine, redis) = (engine.wasmtime().clone(), Arc::clone(&redis));
             let output = Output::open(id, app.log_dir.as_deref())?;
-            let stores = Stores::new(engine.wasmtime().clone(), spec, models, outside, output);
+            let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
             let (code, linked) = &codes[&source];
             let lane = background.lane();
             let (code, linked, doors) =
@@ -128,6 +141,7 @@ impl Host {
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
             cache: Arc::new(Cache::new(app.cache)),
+            redis,
             _background: background,
             copies: Mutex::new(copies),
         });
@@ -212,7 +226,7 @@ impl Host {
         deadlines.max().unwrap_or_default()
     }
 
-    /// Sees to what is idle, forever.
+    /// Sees to what is idle, instances and connections, forever.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
@@ -226,6 +240,7 @@ impl Host {
             if dropped {
                 give_back();
             }
+            self.redis.drop_idle(now);
         }
     }
 }

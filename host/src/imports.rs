@@ -6,29 +6,29 @@ use wasmtime::component::{Component, Linker};
 /// Patch versions looked for: a host with any of a minor version has them all.
 const PATCHES: u64 = 100;
 
-/// Interfaces of Spin and of WASI that this host has not, by how their names begin, and the word for
-/// what they are.
+/// Interfaces of Spin and of WASI that this host has not, or not in each version, by how their names
+/// begin, and the word for what they are.
 const KNOWN: [(&str, &str); 21] = [
-    ("fermyon:spin/config", "variables are"),
+    ("fermyon:spin/config", "variables of Spin 1 (build with a newer SDK) are"),
     ("fermyon:spin/http", "outbound requests of Spin 1 (build with a newer SDK: wasi:http) are"),
-    ("fermyon:spin/key-value", "key-value stores are"),
+    ("fermyon:spin/key-value", "key-value stores of Spin 1 (build with a newer SDK) are"),
     ("fermyon:spin/llm", "large language models are"),
     ("fermyon:spin/mqtt", "MQTT is"),
     ("fermyon:spin/mysql", "MySQL is"),
     ("fermyon:spin/postgres", "PostgreSQL is"),
-    ("fermyon:spin/redis", "outbound Redis is"),
+    ("fermyon:spin/redis", "outbound Redis of Spin 1 (build with a newer SDK) is"),
     ("fermyon:spin/sqlite", "SQLite databases are"),
-    ("fermyon:spin/variables", "variables are"),
-    ("spin:key-value/", "key-value stores are"),
+    ("fermyon:spin/variables", "variables in another version than 2.0.0 are"),
+    ("spin:key-value/", "key-value stores in another version than 3.0.0 are"),
     ("spin:mqtt/", "MQTT is"),
     ("spin:mysql/", "MySQL is"),
     ("spin:postgres/", "PostgreSQL is"),
-    ("spin:redis/", "outbound Redis is"),
+    ("spin:redis/", "outbound Redis in another version than 3.0.0 is"),
     ("spin:sqlite/", "SQLite databases are"),
-    ("spin:variables/", "variables are"),
+    ("spin:variables/", "variables in another version than 3.0.0 are"),
     ("wasi:blobstore/", "blob stores are"),
-    ("wasi:config/", "variables are"),
-    ("wasi:keyvalue/", "key-value stores are"),
+    ("wasi:config/", "variables in another version than 0.2.0-draft-2024-09-27 are"),
+    ("wasi:keyvalue/", "key-value stores in another version than 0.2.0-draft2 are"),
     ("wasi:messaging/", "messaging is"),
 ];
 
@@ -98,7 +98,7 @@ mod tests {
             "wasi:nn/graph@0.2.0-rc-2024-10-28",
             "wasi:nn/graph@0.2.0-rc-2024-08-19",
             "wasi:io/streams@0.3.0",
-            "spin:key-value/key-value@3.0.0",
+            "spin:key-value/key-value@4.0.0",
             "own:thing/it@1.0.0",
         ];
         let text = format!("(component {})", names.map(interface).concat());
@@ -107,7 +107,7 @@ mod tests {
         let expected = [
             "wasi:nn/graph@0.2.0-rc-2024-08-19: this host has wasi:nn@0.2.0-rc-2024-10-28",
             "wasi:io/streams@0.3.0: this host has WASI 0.2 and 0.3",
-            "spin:key-value/key-value@3.0.0: key-value stores are not supported yet",
+            "spin:key-value/key-value@4.0.0: key-value stores in another version than 3.0.0 are not",
             "own:thing/it@1.0.0: compose the component",
         ];
         assert_eq!(missing.len(), expected.len(), "{missing:#?}");

@@ -1,5 +1,6 @@
 //! One live instance of a component: its store, what it may use, and until when.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,11 +15,15 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::app::ComponentSpec;
+use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
+use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::stdio::Output;
 use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
+use crate::key_value::Store as KeyValueStore;
+use crate::redis_connections::Connections;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
 const HANDLES_MOST: usize = 1000;
@@ -35,6 +40,8 @@ pub struct InstanceState {
     http: WasiHttpCtx,
     pub outbound: Outbound,
     nn: NnCtx,
+    key_value: KeyValueCtx,
+    redis: RedisCtx,
     table: ResourceTable,
     memory: MemoryLimit,
     /// When the request (or the instantiation) has to be done.
@@ -53,23 +60,29 @@ pub struct Stores {
     engine: Wasmtime,
     spec: Arc<ComponentSpec>,
     models: Arc<Models>,
+    key_value: Arc<HashMap<String, Arc<KeyValueStore>>>,
     outside: Arc<Outside>,
     /// Places for requests to elsewhere.
     places: Arc<Semaphore>,
+    redis: Arc<Connections>,
     output: Output,
 }
 
 impl Stores {
+    /// Of the component `spec`, with its models and its key-value stores by label.
     #[must_use]
     pub fn new(
         engine: Wasmtime,
         spec: ComponentSpec,
         models: Arc<Models>,
+        key_value: HashMap<String, Arc<KeyValueStore>>,
         outside: Arc<Outside>,
+        redis: Arc<Connections>,
         output: Output,
     ) -> Self {
+        let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
         let places = Arc::new(Semaphore::new(REQUESTS_MOST));
-        Self { engine, spec: Arc::new(spec), models, outside, places, output }
+        Self { engine, spec, models, key_value, outside, places, redis, output }
     }
 
     #[must_use]
@@ -115,6 +128,8 @@ impl Stores {
                 hops: 0,
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
+            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), limits.instance_memory),
+            redis: RedisCtx::new(Arc::clone(&self.redis)),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             deadline,
@@ -166,6 +181,15 @@ impl WasiHttpView for InstanceState {
 impl InstanceState {
     pub(crate) fn nn(&mut self) -> NnView<'_> {
         NnView { ctx: &mut self.nn, table: &mut self.table, deadline: self.deadline }
+    }
+
+    pub(crate) fn key_value(&mut self) -> KeyValueView<'_> {
+        KeyValueView { ctx: &mut self.key_value, table: &mut self.table }
+    }
+
+    pub(crate) fn redis(&mut self) -> RedisView<'_> {
+        let allowed = &self.outbound.spec.outbound_hosts;
+        RedisView { ctx: &mut self.redis, allowed, table: &mut self.table }
     }
 
     pub(crate) fn variables(&mut self) -> VariablesView<'_> {

@@ -5,7 +5,7 @@
 //! [`server`] accepts the connection and reads the head. [`request`] does the rest, a step a line:
 //! [`route`] finds the component, [`body`] takes the body in, [`service`] lets the request in when
 //! it is its turn, [`door`] gives it to an [`instance`], which imports its [`capabilities`]
-//! (`wasi:nn` is served by [`inference`]), and the answer goes back. What takes long goes on in the
+//! (`wasi:nn` is served by [`inference`], stores by [`key_value`]), and the answer goes back. What takes long goes on in the
 //! [`background`]. A step that fails returns an [`error::Failure`], the one place that knows
 //! statuses.
 //!
@@ -61,6 +61,7 @@ pub mod memory;
 
 pub mod capabilities;
 pub mod inference;
+pub mod key_value;
 pub mod redis_connections;
 
 pub mod build;

@@ -1,6 +1,7 @@
 //! `--runtime-config-file`: what the operator binds an application to, as Spin writes it. Keys of
 //! features this host has not are errors, as are keys Spin does not know.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -8,6 +9,8 @@ use bytesize::ByteSize;
 use toml::{Table, Value};
 
 use crate::cache;
+use crate::key_value::{self, StoreConfig};
+use crate::manifest::names;
 use crate::variables::{PREFIX, Provider};
 
 /// A runtime config, read.
@@ -21,24 +24,36 @@ pub struct RuntimeConfig {
     pub max_instance_memory: Option<ByteSize>,
     /// What is kept of answers: a key of ours, which Spin does not know.
     pub cache: cache::Limits,
+    /// What labels of key-value stores are bound to.
+    pub key_value: BTreeMap<String, StoreConfig>,
+    /// Connections to Redis of all components together.
+    pub redis_connections: Option<usize>,
 }
 
 /// Keys Spin knows and this host does not, and what they are about.
-const NOT_YET: [(&str, &str); 9] = [
+const NOT_YET: [(&str, &str); 7] = [
     ("blob_store", "blob stores are"),
     ("client_tls", "certificates for outbound requests are"),
-    ("key_value_store", "key-value stores are"),
     ("llm_compute", "large language models are"),
     ("outbound_http", "settings of outbound HTTP are"),
     ("outbound_mysql", "MySQL is"),
     ("outbound_pg", "PostgreSQL is"),
-    ("outbound_redis", "outbound Redis is"),
     ("sqlite_database", "SQLite databases are"),
 ];
 
 /// Keys this host reads.
-const KEYS: [&str; 5] =
-    ["variables_provider", "state_dir", "log_dir", "max_instance_memory", "cache"];
+const KEYS: [&str; 7] = [
+    "variables_provider",
+    "key_value_store",
+    "outbound_redis",
+    "state_dir",
+    "log_dir",
+    "max_instance_memory",
+    "cache",
+];
+
+/// Connections to Redis an operator may ask for: each is an open file.
+const CONNECTIONS_MOST: usize = 10_000;
 
 /// Reads `path`. `environment` is that of this process.
 pub fn read(path: &Path, environment: &[(String, String)]) -> Result<RuntimeConfig> {
@@ -60,6 +75,8 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
                 config.variables =
                     providers(value, environment).with_context(|| format!("[[{key}]]"))?;
             }
+            "key_value_store" => config.key_value = stores(value)?,
+            "outbound_redis" => config.redis_connections = redis(value)?,
             "state_dir" => config.state_dir = folder(&key, value)?,
             "log_dir" => config.log_dir = folder(&key, value)?,
             "max_instance_memory" => {
@@ -96,6 +113,33 @@ fn cache_limits(value: Value) -> Result<cache::Limits> {
 fn folder(key: &str, value: Value) -> Result<Option<PathBuf>> {
     let Value::String(path) = value else { bail!("{key}: write the path of a folder") };
     Ok((!path.is_empty()).then(|| path.into()))
+}
+
+fn stores(value: Value) -> Result<BTreeMap<String, StoreConfig>> {
+    let tables: BTreeMap<String, Table> = value.try_into().map_err(|_| {
+        anyhow!("key_value_store: write a table for each label, [key_value_store.default]")
+    })?;
+    let store = |(label, table): (String, Table)| {
+        names::check_label(&label)
+            .map_err(anyhow::Error::msg)
+            .and_then(|()| key_value::parse(table))
+            .with_context(|| format!("[key_value_store.{label}]"))
+            .map(|store| (label, store))
+    };
+    tables.into_iter().map(store).collect()
+}
+
+fn redis(value: Value) -> Result<Option<usize>> {
+    let form = "[outbound_redis]: write `max_connections`, how many of all components together";
+    let Value::Table(mut table) = value else { bail!(form) };
+    let most = table.remove("max_connections");
+    let most = most.map(|most| most.as_integer().and_then(|most| usize::try_from(most).ok()));
+    match most {
+        _ if !table.is_empty() => bail!(form),
+        None => Ok(None),
+        Some(Some(most)) if (1..=CONNECTIONS_MOST).contains(&most) => Ok(Some(most)),
+        Some(_) => bail!("[outbound_redis]: max_connections: write 1 to {CONNECTIONS_MOST}"),
+    }
 }
 
 fn providers(value: Value, environment: &[(String, String)]) -> Result<Vec<Provider>> {
@@ -153,7 +197,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_taken_or_refused_and_not_repeated(
-            key in "(variables_provider|config_provider|state_dir|max_instance_memory|own)",
+            key in "(variables_provider|config_provider|state_dir|max_instance_memory|\
+                    key_value_store|key_value_store\\.a|outbound_redis|own)",
             secret in "[A-Z]{12}",
             value in "('S'|S|\\{ a = 'S' \\}|\\[\\{ type = 'S' \\}\\]|\\[\\{ type = 'static', values = 'S' \\}\\])",
         ) {
@@ -172,6 +217,7 @@ mod tests {
         std::fs::write(&dotenv, "APP_THREE=3\nAPP_TWO=unseen\n").unwrap();
         let text = format!(
             "state_dir = '/state'\nlog_dir = ''\nmax_instance_memory = '1MiB'\n\
+             outbound_redis.max_connections = 7\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
             dotenv.display()
@@ -181,6 +227,8 @@ mod tests {
         assert_eq!(config.state_dir.as_deref(), Some(Path::new("/state")));
         assert_eq!(config.log_dir, None);
         assert_eq!(config.max_instance_memory, Some(ByteSize::mib(1)));
+        assert_eq!(config.redis_connections, Some(7));
+        assert_eq!(config.key_value.keys().collect::<Vec<_>>(), ["fast"]);
         let value = |at: usize, name: &str| config.variables[at].get(name).map(String::as_str);
         assert_eq!(value(0, "one"), Some("1"));
         assert_eq!((value(1, "two"), value(1, "three")), (Some("2"), Some("3")));
@@ -192,7 +240,18 @@ mod tests {
             ("state_dri = 'x'", "state_dri: there is no such key; there are variables_provider"),
             ("state_dir = 7777", "state_dir: write the path of a folder"),
             ("max_instance_memory = 'hush'", "max_instance_memory: write bytes"),
-            ("[key_value_store.default]\ntype = 'redis'", "key-value stores are not supported yet"),
+            ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
+            (
+                "[key_value_store.'a b']\ntype = 'memory'",
+                "[key_value_store.a b]: \"a b\" holds ' '",
+            ),
+            ("key_value_store = 'hush'", "key_value_store: write a table for each label"),
+            ("[outbound_redis]\nmax_connections = 0", "max_connections: write 1 to 10000"),
+            (
+                "[outbound_redis]\nmax_connection = 7777",
+                "[outbound_redis]: write `max_connections`",
+            ),
+            ("outbound_redis = 'hush'", "[outbound_redis]: write `max_connections`"),
             ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
             (
                 "[[variables_provider]]\ntype = 'vault'\ntoken = 'hush'",

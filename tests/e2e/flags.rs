@@ -201,7 +201,8 @@ fn a_runtime_config_is_checked_before_anything_is_served() {
     let (dir, path) = folder(probe("").text(), &[]);
     for (text, part) in [
         ("state_dri = 'x'", "state_dri: there is no such key"),
-        ("[key_value_store.default]\ntype = 'redis'", "key-value stores are not supported yet"),
+        ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
+        ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
         ("[[variables_provider]]\ntype = 'vault'\nurl = 'x'", "\"vault\" is not supported yet"),
     ] {
         let file = dir.path().join("runtime-config.toml");
@@ -231,7 +232,7 @@ fn check_says_what_components_and_models_lack() {
     };
     let interface = "(instance (export \"open\" (func)))";
     let wants = format!(
-        "(component (import \"fermyon:spin/key-value@2.0.0\" {interface}) \
+        "(component (import \"fermyon:spin/sqlite@2.0.0\" {interface}) \
                     (import \"own:thing/it@1.0.0\" {interface}))"
     );
     write("wants.wasm", &component(&wants));
@@ -248,7 +249,7 @@ fn check_says_what_components_and_models_lack() {
     assert!(!right);
     for part in [
         "component `wants`",
-        "fermyon:spin/key-value@2.0.0: key-value stores are not supported yet",
+        "fermyon:spin/sqlite@2.0.0: SQLite databases are not supported yet",
         "own:thing/it@1.0.0: compose the component with one that exports it",
         "component `silent`",
         "it exports no HTTP handler",

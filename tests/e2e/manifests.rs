@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use spinfer::app::{App, ComponentSpec};
+use spinfer::app::{App, ComponentSpec, Options};
+use spinfer::key_value::StoreConfig;
 use spinfer::manifest;
 use spinfer_tests::root;
 
@@ -19,7 +20,11 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
 
 fn resolve(path: &Path) -> Result<App, String> {
     let base = path.parent().unwrap();
-    let app = manifest::read(path).and_then(|manifest| App::resolve(&manifest, base));
+    // A runtime config binds this label, and no other.
+    let bound = ("my_store".to_owned(), StoreConfig::default());
+    let options = Options { key_value: [bound].into(), ..Options::default() };
+    let app =
+        manifest::read(path).and_then(|manifest| App::resolve_with(&manifest, base, &options));
     app.map_err(|error| format!("{error:#}\n").replace(&format!("{}/", base.display()), ""))
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Options, Problems, dependencies, listed};
 use crate::files::Files;
 use crate::inference::check_model_folder;
+use crate::key_value;
 use crate::limits::{Limits, LimitsConfig};
 use crate::manifest::{Component, DoorChoice, Manifest, TextOr, names};
 use crate::outbound_hosts::{OutboundHost, OutboundHosts};
@@ -78,12 +79,7 @@ impl Context<'_> {
             environment: environment.into_iter().collect(),
             variables: self.variables(&key, component, problems),
             outbound_hosts: self.outbound_hosts(&key, component, problems),
-            key_value_stores: labels(
-                &key,
-                "key_value_stores",
-                &component.key_value_stores,
-                problems,
-            ),
+            key_value_stores: self.key_value_stores(&key, component, problems),
             sqlite_databases: labels(
                 &key,
                 "sqlite_databases",
@@ -156,6 +152,22 @@ impl Context<'_> {
             }
         }
         variables.into_iter().collect()
+    }
+
+    fn key_value_stores(
+        &self,
+        key: &str,
+        component: &Component,
+        problems: &mut Problems,
+    ) -> Vec<String> {
+        let labels = labels(key, "key_value_stores", &component.key_value_stores, problems);
+        let Options { key_value: bound, without_values, .. } = self.options;
+        for label in labels.iter().filter(|label| names::check_label(label).is_ok()) {
+            if !(*without_values || label == key_value::DEFAULT || bound.contains_key(label)) {
+                problems.add(format!("{key}.key_value_stores"), key_value::unbound(label));
+            }
+        }
+        labels
     }
 
     fn outbound_hosts(

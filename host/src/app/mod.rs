@@ -16,7 +16,9 @@ use indexmap::IndexMap;
 use tracing::warn;
 
 use crate::cache;
+use crate::key_value::Bindings;
 use crate::manifest::{Build, Manifest, names};
+use crate::redis_connections::CONNECTIONS;
 
 pub use component::ComponentSpec;
 use component::Settings;
@@ -29,6 +31,9 @@ const INSTANCES: usize = 2000;
 /// Each is 4 GiB of addresses and some guard, of the 128 TiB a process has, and some of the memory
 /// maps.
 const INSTANCES_MOST: usize = 4000;
+
+/// Where Spin keeps an application's state, beside its manifest.
+const STATE: &str = ".spin";
 
 #[derive(Debug)]
 pub struct App {
@@ -43,6 +48,10 @@ pub struct App {
     pub log_dir: Option<PathBuf>,
     /// This program, to try graphs with; none: they are not tried.
     pub program: Option<PathBuf>,
+    /// What labels of key-value stores are bound to.
+    pub key_value: Bindings,
+    /// Connections to Redis of all components together.
+    pub redis_connections: usize,
     /// Those that a trigger names.
     pub components: IndexMap<String, ComponentSpec>,
 }
@@ -103,8 +112,22 @@ impl App {
                 let application = &manifest.application;
                 let (name, version) = (application.name.clone(), application.version.clone());
                 let log_dir = options.log_dir.clone();
+                let folder = options.state_dir.clone().unwrap_or_else(|| base.join(STATE));
+                let key_value = Bindings { folder, stores: options.key_value.clone() };
+                let redis_connections = options.redis_connections.unwrap_or(CONNECTIONS);
                 let (cache, program) = (options.cache, options.program.clone());
-                Ok(Self { name, version, routes, instances, cache, log_dir, program, components })
+                Ok(Self {
+                    name,
+                    version,
+                    routes,
+                    instances,
+                    cache,
+                    log_dir,
+                    key_value,
+                    redis_connections,
+                    program,
+                    components,
+                })
             }
             problems => Err(anyhow!(problems.join("\n"))),
         }

@@ -1,9 +1,11 @@
 //! What the command line says beside the manifest.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Problems, listed};
 use crate::cache;
+use crate::key_value::StoreConfig;
 use crate::limits::LimitsConfig;
 use crate::manifest::{Manifest, TextOr};
 use crate::reuse::ReuseConfig;
@@ -29,7 +31,13 @@ pub struct Options {
     pub cache: cache::Limits,
     /// This program, to try graphs with; none: they are not tried.
     pub program: Option<PathBuf>,
-    /// Nothing will be served: variables need no values.
+    /// What labels of key-value stores are bound to.
+    pub key_value: BTreeMap<String, StoreConfig>,
+    /// Connections to Redis of all components together, if it is said.
+    pub redis_connections: Option<usize>,
+    /// Where stores are that are files, if it is said.
+    pub state_dir: Option<PathBuf>,
+    /// Nothing will be served: variables need no values, and stores need not be bound.
     pub without_values: bool,
 }
 

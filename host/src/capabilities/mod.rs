@@ -2,7 +2,10 @@
 //! bindings, state in the store, a borrowed view of it, the interface's traits on the view, and
 //! `add_to_linker` last.
 
+pub mod key_value;
 pub mod nn;
 pub mod outbound_http;
+pub mod redis;
 pub mod stdio;
 pub mod variables;
+pub mod wasi_keyvalue;

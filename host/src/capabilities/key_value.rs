@@ -1,0 +1,347 @@
+//! Spin's key-value stores: `spin:key-value` and `fermyon:spin/key-value`. The stores themselves are
+//! [`crate::key_value`]'s.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+use wasmtime::component::{
+    Accessor, Destination, FutureReader, HasData, Linker, Resource, ResourceTable, StreamProducer,
+    StreamReader, StreamResult, VecBuffer,
+};
+use wasmtime::{Result, StoreContextMut};
+
+use crate::instance::InstanceState;
+use crate::key_value::{Answer, Page, Store};
+
+mod generated {
+    wasmtime::component::bindgen!({
+        path: ["../wit/spin-key-value", "../wit/fermyon-spin"],
+        inline: "
+            package spinfer:host;
+            world key-value {
+                import spin:key-value/key-value@3.0.0;
+                import fermyon:spin/key-value@2.0.0;
+            }
+        ",
+        world: "spinfer:host/key-value",
+        imports: {
+            "fermyon:spin/key-value.[static]store.open": trappable,
+            "fermyon:spin/key-value.[drop]store": trappable,
+            "fermyon:spin/key-value": async | trappable,
+            default: trappable,
+        },
+        with: {
+            "spin:key-value/key-value.store": super::OpenStore,
+            "fermyon:spin/key-value.store": super::OpenStore,
+        },
+    });
+}
+
+use generated::fermyon::spin::key_value as fermyon;
+use generated::spin::key_value::key_value as spin;
+
+/// Stores an instance may have open at a time, as in Spin.
+const OPEN_MOST: usize = 256;
+
+/// A guest's handle to a store.
+#[derive(Debug)]
+pub struct OpenStore {
+    store: Arc<Store>,
+    _counted: Arc<()>,
+}
+
+/// An instance's use of key-value stores.
+#[derive(Debug)]
+pub struct KeyValueCtx {
+    /// Those its component is granted, by label.
+    stores: Arc<HashMap<String, Arc<Store>>>,
+    /// Cloned for each that is open.
+    open: Arc<()>,
+    /// Bytes the host holds for it between calls, and how many it may.
+    held: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl KeyValueCtx {
+    #[must_use]
+    pub fn new(stores: Arc<HashMap<String, Arc<Store>>>, limit: usize) -> Self {
+        Self { stores, open: Arc::default(), held: Arc::default(), limit }
+    }
+}
+
+/// An instance's use of key-value stores, borrowed for one call.
+#[derive(Debug)]
+pub struct KeyValueView<'a> {
+    pub ctx: &'a mut KeyValueCtx,
+    pub table: &'a mut ResourceTable,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug)]
+pub(super) enum Refused {
+    AccessDenied,
+    TableFull,
+}
+
+impl KeyValueView<'_> {
+    pub(super) fn open_store(&mut self, label: &str) -> Result<Resource<OpenStore>, Refused> {
+        let store = self.ctx.stores.get(label).ok_or(Refused::AccessDenied)?;
+        if Arc::strong_count(&self.ctx.open) > OPEN_MOST {
+            return Err(Refused::TableFull);
+        }
+        let open = OpenStore { store: Arc::clone(store), _counted: Arc::clone(&self.ctx.open) };
+        self.table.push(open).map_err(|_| Refused::TableFull)
+    }
+
+    pub(super) fn store(&self, open: &Resource<OpenStore>) -> Result<Arc<Store>> {
+        Ok(Arc::clone(&self.table.get(open)?.store))
+    }
+
+    /// Charges the instance for `bytes` the host keeps for it; none if that is over its limit.
+    pub(super) fn hold(&self, bytes: usize) -> Option<Hold> {
+        let held = self.ctx.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let hold = Hold { held: Arc::clone(&self.ctx.held), bytes };
+        (held <= self.ctx.limit).then_some(hold)
+    }
+}
+
+/// Bytes an instance is charged for, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Hold {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl spin::Host for KeyValueView<'_> {}
+
+impl spin::HostStore for KeyValueView<'_> {
+    fn drop(&mut self, store: Resource<OpenStore>) -> Result<()> {
+        self.table.delete(store)?;
+        Ok(())
+    }
+}
+
+fn spin_error(error: crate::key_value::Error) -> spin::Error {
+    spin::Error::Other(error.0)
+}
+
+impl HasKeyValue {
+    fn store<T>(accessor: &Accessor<T, Self>, open: &Resource<OpenStore>) -> Result<Arc<Store>> {
+        accessor.with(|mut access| access.get().store(open))
+    }
+}
+
+impl<T> spin::HostStoreWithStore<T> for HasKeyValue {
+    async fn open(
+        accessor: &Accessor<T, Self>,
+        label: String,
+    ) -> Result<Result<Resource<OpenStore>, spin::Error>> {
+        let opened = accessor.with(|mut access| access.get().open_store(&label));
+        Ok(opened.map_err(|refused| match refused {
+            Refused::AccessDenied => spin::Error::AccessDenied,
+            Refused::TableFull => spin::Error::StoreTableFull,
+        }))
+    }
+
+    async fn get(
+        accessor: &Accessor<T, Self>,
+        open: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Result<Option<Vec<u8>>, spin::Error>> {
+        Ok(Self::store(accessor, &open)?.get(key).await.map_err(spin_error))
+    }
+
+    async fn set(
+        accessor: &Accessor<T, Self>,
+        open: Resource<OpenStore>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<Result<(), spin::Error>> {
+        Ok(Self::store(accessor, &open)?.set(key, value).await.map_err(spin_error))
+    }
+
+    async fn delete(
+        accessor: &Accessor<T, Self>,
+        open: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Result<(), spin::Error>> {
+        Ok(Self::store(accessor, &open)?.delete_many(vec![key]).await.map_err(spin_error))
+    }
+
+    async fn exists(
+        accessor: &Accessor<T, Self>,
+        open: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Result<bool, spin::Error>> {
+        Ok(Self::store(accessor, &open)?.exists(key).await.map_err(spin_error))
+    }
+
+    async fn get_keys(
+        accessor: &Accessor<T, Self>,
+        open: Resource<OpenStore>,
+    ) -> Result<(StreamReader<String>, FutureReader<Result<(), spin::Error>>)> {
+        let store = Self::store(accessor, &open)?;
+        let (end, ended) = oneshot::channel();
+        let keys = Keys { page: Some(Keys::after(&store, None)), store, end: Some(end) };
+        accessor.with(|mut access| {
+            let keys = StreamReader::new(&mut access, keys)?;
+            Ok((keys, FutureReader::new(&mut access, ended)?))
+        })
+    }
+}
+
+/// Every key of a store, page after page as the guest reads.
+struct Keys {
+    store: Arc<Store>,
+    /// The page that comes next, if one does.
+    page: Option<BoxFuture<'static, Answer<Page>>>,
+    /// Whether those were all.
+    end: Option<oneshot::Sender<Result<(), spin::Error>>>,
+}
+
+impl Keys {
+    fn after(store: &Arc<Store>, after: Option<String>) -> BoxFuture<'static, Answer<Page>> {
+        let store = Arc::clone(store);
+        async move { store.keys(after).await }.boxed()
+    }
+
+    fn end(&mut self, result: Result<(), spin::Error>) {
+        if let Some(end) = self.end.take() {
+            // The guest may not care.
+            let _ = end.send(result);
+        }
+    }
+}
+
+impl<D> StreamProducer<D> for Keys {
+    type Item = String;
+    type Buffer = VecBuffer<String>;
+
+    fn poll_produce<'a>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut store: StoreContextMut<'a, D>,
+        mut destination: Destination<'a, String, VecBuffer<String>>,
+        finish: bool,
+    ) -> Poll<Result<StreamResult>> {
+        if destination.remaining(&mut store) == Some(0) {
+            return Poll::Ready(Ok(StreamResult::Completed));
+        }
+        let Some(page) = &mut self.page else {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let page = match page.as_mut().poll(cx) {
+            Poll::Ready(page) => page,
+            Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
+            Poll::Pending => return Poll::Pending,
+        };
+        self.page = None;
+        let (keys, more) = match page {
+            Ok(Page { keys, next: Some(next) }) => {
+                self.page = Some(Self::after(&self.store, Some(next)));
+                (keys, StreamResult::Completed)
+            }
+            Ok(Page { keys, next: None }) => {
+                self.end(Ok(()));
+                (keys, StreamResult::Dropped)
+            }
+            Err(error) => {
+                self.end(Err(spin_error(error)));
+                (Vec::new(), StreamResult::Dropped)
+            }
+        };
+        destination.set_buffer(keys.into());
+        Poll::Ready(Ok(more))
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        // The guest has stopped reading: what it has read was right.
+        self.end(Ok(()));
+    }
+}
+
+impl fermyon::Host for KeyValueView<'_> {}
+
+fn fermyon_error(error: crate::key_value::Error) -> fermyon::Error {
+    fermyon::Error::Other(error.0)
+}
+
+impl fermyon::HostStore for KeyValueView<'_> {
+    fn open(&mut self, label: String) -> Result<Result<Resource<OpenStore>, fermyon::Error>> {
+        Ok(self.open_store(&label).map_err(|refused| match refused {
+            Refused::AccessDenied => fermyon::Error::AccessDenied,
+            Refused::TableFull => fermyon::Error::StoreTableFull,
+        }))
+    }
+
+    async fn get(
+        &mut self,
+        open: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Result<Option<Vec<u8>>, fermyon::Error>> {
+        Ok(self.store(&open)?.get(key).await.map_err(fermyon_error))
+    }
+
+    async fn set(
+        &mut self,
+        open: Resource<OpenStore>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<Result<(), fermyon::Error>> {
+        Ok(self.store(&open)?.set(key, value).await.map_err(fermyon_error))
+    }
+
+    async fn delete(
+        &mut self,
+        open: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Result<(), fermyon::Error>> {
+        Ok(self.store(&open)?.delete_many(vec![key]).await.map_err(fermyon_error))
+    }
+
+    async fn exists(
+        &mut self,
+        open: Resource<OpenStore>,
+        key: String,
+    ) -> Result<Result<bool, fermyon::Error>> {
+        Ok(self.store(&open)?.exists(key).await.map_err(fermyon_error))
+    }
+
+    async fn get_keys(
+        &mut self,
+        open: Resource<OpenStore>,
+    ) -> Result<Result<Vec<String>, fermyon::Error>> {
+        Ok(self.store(&open)?.all_keys().await.map_err(fermyon_error))
+    }
+
+    fn drop(&mut self, store: Resource<OpenStore>) -> Result<()> {
+        self.table.delete(store)?;
+        Ok(())
+    }
+}
+
+pub(super) struct HasKeyValue;
+
+impl HasData for HasKeyValue {
+    type Data<'a> = KeyValueView<'a>;
+}
+
+/// Lets guests import key-value stores.
+pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
+    spin::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)?;
+    fermyon::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)
+}
