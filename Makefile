@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up test soak fuzz lint fmt bench models operators deny components clients rust target cc
+.PHONY: help up test soak fuzz lint fmt bench models operators deny components clients rust target cc redis
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -18,7 +18,7 @@ up: components ## build everything and serve the example application on 127.0.0.
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
-test: target cc clients ## build what the tests need, then run them all
+test: target cc clients redis ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -58,7 +58,8 @@ lint: target cc ## formatting and clippy, warnings denied
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")
 	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
-	  --package model-sdk $(EXAMPLES) --package probe --package hello-p2 --package hostile -- --deny warnings
+	  --package model-sdk $(EXAMPLES) --package probe --package hello-p2 --package hostile --package stores \
+	  --package stores-older -- --deny warnings
 
 fmt: ## format the code
 	cargo fmt --all
@@ -123,3 +124,11 @@ target: rust
 
 cc:
 	@command -v cc >/dev/null || { echo "A C compiler is missing (Rust links with it): apt-get install gcc"; exit 1; }
+
+sudo := $(shell test "$$(id -u)" = 0 || echo sudo --non-interactive)
+redis:
+	@command -v redis-server >/dev/null || { \
+	  echo "==> installing redis-server: the tests start some of their own"; \
+	  { $(sudo) apt-get update && $(sudo) apt-get install --yes --no-install-recommends redis-server; } >/dev/null || { \
+	    echo "cannot install it: install Redis 6 or later, \"sudo apt-get install redis-server\" or your system's package of it"; exit 1; }; \
+	}

@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 7] = [
+const GUESTS: [&str; 9] = [
     "diabetes-regressor",
     "digits-classifier",
     "hello-p2",
@@ -12,6 +12,8 @@ const GUESTS: [&str; 7] = [
     "iris-classifier",
     "language-identifier",
     "probe",
+    "stores",
+    "stores-older",
 ];
 
 fn main() {

@@ -18,9 +18,11 @@ mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
 mod nn; // wasi:nn: every type, every error, every grant
+mod outbound_redis; // every command, where the manifest allows
 mod pictures; // PNG files of every kind, broken ones, bombs
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod protocol_binary; // tensors as bytes behind the JSON
 mod protocol_mlflow; // tables in, classes out
 mod soak; // nothing grows: memory, descriptors, threads
+mod stores; // key-value stores: every interface over every kind
 mod text; // languages; strings in every protocol

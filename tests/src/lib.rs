@@ -1,6 +1,8 @@
 //! The harness: starts the real binary on a free port, speaks HTTP to it, shows its log when a
 //! test fails. Everything waits for what it needs, up to [`PATIENCE`], and for no time.
 
+mod redis;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+pub use redis::Redis;
 
 /// How long anything may take before the test fails: far more than it should on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -160,7 +164,20 @@ impl Spinfer {
     /// The same on an address.
     #[must_use]
     pub fn up_at(path: &Path, listen: &str, arguments: &[&str], dir: tempfile::TempDir) -> Self {
+        Self::up_in(&[], path, listen, arguments, dir)
+    }
+
+    /// The same with more in its environment.
+    #[must_use]
+    pub fn up_in(
+        environment: &[(&str, &str)],
+        path: &Path,
+        listen: &str,
+        arguments: &[&str],
+        dir: tempfile::TempDir,
+    ) -> Self {
         let mut command = command();
+        command.envs(environment.iter().copied());
         command.args(["up", "--listen", listen, "--from"]).arg(path).args(arguments);
         if !arguments.contains(&"--state-dir") {
             command.arg("--state-dir").arg(state_dir());

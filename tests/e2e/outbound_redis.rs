@@ -1,0 +1,275 @@
+//! Outbound Redis: every command of both interfaces, where the manifest allows, over connections that
+//! are shared and never in anybody's way.
+
+use rcgen::{CertificateParams, KeyPair};
+use spinfer_tests::{Manifest, PATIENCE, Redis, Spinfer};
+
+/// The paths of the interfaces: as spin-sdk has it, and as the SDKs before.
+const INTERFACES: [&str; 2] = ["/new/redis", "/older/redis"];
+
+fn manifest(allowed: &str) -> Manifest {
+    let settings = format!("allowed_outbound_hosts = [\"{allowed}\"]");
+    Manifest::default().with("/new/...", "new", "stores", &settings).with(
+        "/older/...",
+        "older",
+        "stores_older",
+        &settings,
+    )
+}
+
+/// Both guests, which may connect to `redis`.
+fn up(redis: &Redis) -> Spinfer {
+    Spinfer::up(&manifest(&redis.url()))
+}
+
+/// What each line of a script is answered, after `open` at the address.
+fn said(spinfer: &Spinfer, path: &str, address: &str, script: &[&str]) -> Vec<String> {
+    let body = [&[&*format!("open {address}")], script].concat().join("\n");
+    let answer = spinfer.post(path, body);
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    answer.text().lines().map(str::to_owned).collect()
+}
+
+/// Runs lines of a script, each with what it is answered.
+fn check(spinfer: &Spinfer, path: &str, address: &str, script: &[(&str, &str)]) {
+    let lines: Vec<_> = script.iter().map(|(line, _)| *line).collect();
+    let answers = said(spinfer, path, address, &lines);
+    assert_eq!(answers[0], "ok", "{path}");
+    let expected: Vec<_> = script.iter().map(|(_, answer)| *answer).collect();
+    assert_eq!(answers[1..], expected, "{path}: {lines:?}");
+}
+
+#[test]
+fn every_command_of_every_interface() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    for path in INTERFACES {
+        let script = [
+            ("get k", "none"),
+            ("set k v", "ok"),
+            ("get k", "v"),
+            ("incr n", "1"),
+            ("incr n", "2"),
+            ("sadd s a b c", "3"),
+            ("sadd s c d", "1"),
+            ("smembers s", "a,b,c,d"),
+            ("srem s a none", "1"),
+            ("smembers s", "b,c,d"),
+            ("del k n none", "2"),
+            ("get k", "none"),
+            ("execute PING", "+PONG"),
+            ("execute set k #7", "+OK"),
+            ("execute GET k", "7"),
+            ("execute GET none", "nil"),
+            ("execute INCRBY k #35", "#42"),
+            ("execute RPUSH l a b", "#2"),
+            ("execute LRANGE l #0 #-1", "a,b"),
+            ("execute EVAL return{1,{2,'a'},false} #0", "#1,#2,a,nil"),
+            ("del k l s", "3"),
+        ];
+        check(&spinfer, path, &redis.url(), &script);
+    }
+}
+
+#[test]
+fn a_message_is_published_to_who_is_subscribed() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    let mut connection = redis.connect();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut subscription = connection.as_pubsub();
+    subscription.subscribe("news").unwrap();
+    for path in INTERFACES {
+        check(&spinfer, path, &redis.url(), &[(&format!("publish news from{path}"), "ok")]);
+        let message = subscription.get_message().unwrap();
+        assert_eq!(message.get_payload::<String>().unwrap(), format!("from{path}"));
+    }
+}
+
+#[test]
+fn errors_are_of_their_kind() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    let (url, port) = (redis.url(), redis.port());
+    for path in INTERFACES {
+        for address in [
+            "nothing".to_owned(),
+            format!("http://127.0.0.1:{port}"),
+            "unix:///tmp/redis.sock".into(),
+            // Not what the manifest allows, in one part each.
+            format!("rediss://127.0.0.1:{port}"),
+            format!("redis://localhost:{port}"),
+            "redis://127.0.0.1".into(),
+        ] {
+            let answers = said(&spinfer, path, &address, &["get k"]);
+            assert_eq!(answers, ["Error::InvalidAddress", "nothing is open"], "{path}: {address}");
+        }
+        let script = [
+            ("set k v", "ok"),
+            ("incr k", "Error::TypeError"),
+            ("sadd k v", "Error::TypeError"),
+            ("execute RPUSH l a", "#1"),
+            ("get l", "Error::TypeError"),
+            ("incr l", "Error::TypeError"),
+            ("del k l", "2"),
+        ];
+        check(&spinfer, path, &url, &script);
+        let script = ["execute NONSENSE", "execute GET", "execute SUBSCRIBE c", "execute monitor"];
+        let script = [&script[..], &["execute CLIENT reply OFF", "get k"]].concat();
+        let answers = said(&spinfer, path, &url, &script);
+        for (answer, part) in answers[1..].iter().zip([
+            "unknown command",
+            "wrong number of arguments",
+            "SUBSCRIBE is not for this interface",
+            "MONITOR is not for this interface",
+            "CLIENT is not for this interface",
+        ]) {
+            assert!(answer.starts_with("Error::Other(") && answer.contains(part), "{answer}");
+        }
+        assert_eq!(answers[6], "none");
+    }
+}
+
+/// What a component does to its connection is nobody else's.
+#[test]
+fn what_is_left_on_a_connection_stays_with_its_handle() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    let url = redis.url();
+    let open = format!("open {url}");
+    for path in INTERFACES {
+        assert_eq!(redis.ask::<String>(&["FLUSHALL"]), "OK");
+        let script = [
+            ("set k 0", "ok"),
+            ("execute SELECT #1", "+OK"),
+            ("get k", "none"),
+            ("set k 1", "ok"),
+            // A new handle is in the first database again.
+            (&*open, "ok"),
+            ("get k", "0"),
+            ("execute MULTI", "+OK"),
+            ("set k 2", "ok"),
+            // So it is while another waits for its `EXEC`.
+            (&*open, "ok"),
+            ("get k", "0"),
+            ("execute TYPE k", "+string"),
+        ];
+        check(&spinfer, path, &url, &script);
+        let script = [
+            ("execute MULTI", "+OK"),
+            ("set k 3", "ok"),
+            ("execute INCR k", "+QUEUED"),
+            ("execute EXEC", "+OK,#4"),
+            ("get k", "4"),
+            // It may wait, and nobody with it.
+            ("execute BLPOP none 0.2", "nil"),
+        ];
+        check(&spinfer, path, &url, &script);
+    }
+}
+
+#[test]
+fn connections_are_shared_and_kept() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    let url = redis.url();
+    std::thread::scope(|scope| {
+        for path in INTERFACES.iter().cycle().take(8) {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let script =
+                        [("execute exists k", "#0"), ("execute TTL k", "#-2"), ("get k", "none")];
+                    check(&spinfer, path, &url, &script);
+                }
+            });
+        }
+    });
+    let clients: String = redis.ask(&["CLIENT", "LIST"]);
+    let ours = clients.lines().filter(|line| !line.contains("cmd=client|list")).count();
+    assert_eq!(ours, 1, "{clients}");
+}
+
+/// One instance cannot take them all.
+#[test]
+fn an_instance_has_few_connections_of_its_own() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    let (url, open) = (redis.url(), format!("open {}", redis.url()));
+    for path in INTERFACES {
+        let script = [&*open, "execute MULTI"].repeat(5);
+        let mut answers = said(&spinfer, path, &url, &script);
+        assert_eq!(answers.pop().unwrap(), "Error::TooManyConnections", "{path}");
+        assert_eq!(answers.iter().filter(|answer| *answer == "+OK").count(), 4, "{path}");
+    }
+}
+
+#[test]
+fn there_are_as_many_connections_as_the_operator_allows() {
+    let (redis, other) = (Redis::start(), Redis::start());
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("runtime-config.toml");
+    std::fs::write(&config, "[outbound_redis]\nmax_connections = 1\n").unwrap();
+    let flags = ["--runtime-config-file", config.to_str().unwrap()];
+    let spinfer = Spinfer::up_with(&manifest("redis://127.0.0.1:*"), &flags);
+    for path in INTERFACES {
+        check(&spinfer, path, &redis.url(), &[("get k", "none")]);
+        let answers = said(&spinfer, path, &other.url(), &[]);
+        assert_eq!(answers, ["Error::TooManyConnections"], "{path}");
+        // One of its own is one more.
+        let answers = said(&spinfer, path, &redis.url(), &["execute MULTI", "get k"]);
+        assert_eq!(answers, ["ok", "Error::TooManyConnections", "none"], "{path}");
+    }
+}
+
+#[test]
+fn a_redis_that_is_gone_or_silent_is_an_error_until_it_is_back() {
+    let mut redis = Redis::start();
+    let spinfer = up(&redis);
+    let url = redis.url();
+    for path in INTERFACES {
+        check(&spinfer, path, &url, &[("set k v", "ok")]);
+        redis.kill();
+        let answers = said(&spinfer, path, &url, &[]);
+        assert!(answers[0].starts_with("Error::Other(\"cannot connect"), "{answers:?}");
+        redis.restart();
+        check(&spinfer, path, &url, &[("set k v", "ok")]);
+        redis.pause();
+        let answers = said(&spinfer, path, &url, &["get k"]);
+        let late = answers.last().unwrap();
+        assert!(late.starts_with("Error::Other(") && late.contains("within 2s"), "{answers:?}");
+        redis.resume();
+        check(&spinfer, path, &url, &[("get k", "v")]);
+    }
+}
+
+#[test]
+fn tls_is_spoken_and_certificates_are_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let certificate = file("certificate.pem", &certificate.pem());
+    let key = file("key.pem", &key.serialize_pem());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = port.to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let _redis = Redis::start_with(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
+    let url = format!("rediss://localhost:{port}");
+    let manifest_path = file("spin.toml", manifest("rediss://localhost:*").text());
+    let up = |trusted: &[(&str, &str)]| {
+        let own = tempfile::tempdir().unwrap();
+        Spinfer::up_in(trusted, manifest_path.as_ref(), "127.0.0.1:0", &[], own)
+    };
+    let strict = up(&[]);
+    let trusting = up(&[("SSL_CERT_FILE", &certificate)]);
+    for path in INTERFACES {
+        let answers = said(&strict, path, &url, &[]);
+        assert!(answers[0].contains("invalid peer certificate"), "{answers:?}");
+        check(&trusting, path, &url, &[("set k v", "ok"), ("get k", "v")]);
+    }
+}

@@ -1,0 +1,390 @@
+//! Key-value stores: every interface over every kind of store, what is refused, and what becomes of
+//! a Redis that is gone, slow or full.
+
+use spinfer_tests::{GUESTS, Manifest, Redis, Spinfer, refused, root, run, run_in, wait_until};
+
+/// The paths of the interfaces: as spin-sdk has it, as the SDKs before, and WASI's.
+const INTERFACES: [&str; 3] = ["/new/key-value", "/older/key-value", "/older/wasi"];
+
+/// Both guests with these stores granted, bound as `config` says.
+fn up(labels: &str, config: &str) -> Spinfer {
+    up_with(&format!("key_value_stores = [{labels}]"), config)
+}
+
+fn up_with(settings: &str, config: &str) -> Spinfer {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let config = config.replace("DIR", dir.path().to_str().unwrap());
+    let config = file("runtime-config.toml", &config);
+    let manifest = file("spin.toml", both(settings).text());
+    Spinfer::up_from(&manifest, &["--runtime-config-file", config.to_str().unwrap()], dir)
+}
+
+fn both(settings: &str) -> Manifest {
+    Manifest::default().with("/new/...", "new", "stores", settings).with(
+        "/older/...",
+        "older",
+        "stores_older",
+        settings,
+    )
+}
+
+/// What each line of a script is answered.
+fn said(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
+    let answer = spinfer.post(path, script.join("\n"));
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    let lines: Vec<_> = answer.text().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), script.len(), "{path}: {lines:?}");
+    lines
+}
+
+/// Runs lines of a script, each with what it is answered.
+fn check(spinfer: &Spinfer, path: &str, script: &[(&str, &str)]) {
+    let lines: Vec<_> = script.iter().map(|(line, _)| *line).collect();
+    let expected: Vec<_> = script.iter().map(|(_, answer)| *answer).collect();
+    assert_eq!(said(spinfer, path, &lines), expected, "{path}: {lines:?}");
+}
+
+/// All kinds there are, by label.
+fn every_kind(redis: &Redis) -> (String, String) {
+    let config = format!(
+        "[key_value_store.file]\ntype = \"spin\"\npath = \"DIR/some/where.db\"\n\
+         [key_value_store.redis]\ntype = \"redis\"\nurl = \"{}\"\n\
+         [key_value_store.memory]\ntype = \"memory\"\n",
+        redis.url()
+    );
+    ("\"file\", \"redis\", \"memory\"".into(), config)
+}
+
+const KINDS: [&str; 3] = ["file", "redis", "memory"];
+
+#[test]
+fn every_interface_does_the_same_to_every_kind_of_store() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for path in INTERFACES {
+        for kind in KINDS {
+            let script = [
+                (&*format!("open {kind}"), "ok"),
+                ("get a", "none"),
+                ("exists a", "false"),
+                ("set a 1", "ok"),
+                ("set a 2", "ok"),
+                ("set ä ö", "ok"),
+                ("fill long 16777216", "ok"),
+                ("get a", "2"),
+                ("get ä", "ö"),
+                ("get long", "16777216 bytes"),
+                ("exists a", "true"),
+                ("keys", "a,long,ä"),
+                ("delete a", "ok"),
+                ("delete a", "ok"),
+                ("get a", "none"),
+                ("delete long", "ok"),
+                ("keys", "ä"),
+                ("delete ä", "ok"),
+                ("keys", ""),
+            ];
+            check(&spinfer, path, &script);
+        }
+    }
+}
+
+#[test]
+fn what_one_interface_writes_the_others_read() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for kind in KINDS {
+        let open = format!("open {kind}");
+        for (index, writer) in INTERFACES.iter().enumerate() {
+            check(&spinfer, writer, &[(&open, "ok"), (&format!("set k {index}"), "ok")]);
+            for reader in INTERFACES {
+                check(&spinfer, reader, &[(&open, "ok"), ("get k", &index.to_string())]);
+            }
+        }
+    }
+    assert_eq!(redis.ask::<String>(&["GET", "k"]), "2", "its key is the key");
+}
+
+#[test]
+fn batches_and_atomics_of_wasi() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for kind in KINDS {
+        let open = format!("open {kind}");
+        let script = [
+            (&*open, "ok"),
+            ("set-many a=1 b=2 c=3", "ok"),
+            ("get-many c none a c", "c=3,none=none,a=1,c=3"),
+            ("delete-many a none b", "ok"),
+            ("keys", "c"),
+            ("set-many", "ok"),
+            ("get-many", ""),
+            ("delete-many", "ok"),
+            ("increment n 5", "5"),
+            ("increment n -7", "-2"),
+            // It has seen that there is none.
+            ("cas s", "ok"),
+            ("swap 1", "ok"),
+            ("get s", "1"),
+            // Another comes in between; the new handle has seen it.
+            ("cas s", "ok"),
+            ("set s 2", "ok"),
+            ("swap 3", "another value"),
+            ("get s", "2"),
+            ("current", "2"),
+            ("swap 3", "ok"),
+            ("get s", "3"),
+            // Or is looked at.
+            ("cas s", "ok"),
+            ("set s 4", "ok"),
+            ("current", "4"),
+            ("swap 5", "ok"),
+            ("get s", "5"),
+            // What is gone is another value too.
+            ("cas s", "ok"),
+            ("delete s", "ok"),
+            ("swap 6", "another value"),
+            ("current", "none"),
+            ("swap 7", "ok"),
+            ("get s", "7"),
+        ];
+        check(&spinfer, "/older/wasi", &script);
+    }
+    // Numbers are where Spin's own are.
+    assert_eq!(redis.ask::<i64>(&["GET", "n"]), -2);
+}
+
+#[test]
+fn what_may_not_be_done_is_an_error_of_its_kind() {
+    let config = "[key_value_store.memory]\ntype = \"memory\"\nmax_size = \"1MiB\"\n";
+    let spinfer = up("\"memory\"", config);
+    for path in INTERFACES {
+        let many = ["open memory"; 257];
+        let mut answers = said(&spinfer, path, &[&many[..], &["close", "open memory"]].concat());
+        let after = answers.split_off(257);
+        let full = answers.pop().unwrap();
+        assert!(answers.iter().all(|answer| answer == "ok"), "{path}");
+        assert_eq!(after, ["ok", "ok"], "{path}");
+
+        let refused = said(&spinfer, path, &["open default", "open memory", "fill k 16778241"]);
+        assert_eq!(refused[0], "Error::AccessDenied", "{path}");
+        let other = |answer: &str, part: &str| {
+            assert!(answer.starts_with("Error::Other(") && answer.contains(part), "{answer}");
+        };
+        other(&refused[2], "more than 16777216 bytes");
+        if path == "/older/wasi" {
+            other(&full, "too many stores are open");
+        } else {
+            assert_eq!(full, "Error::StoreTableFull", "{path}");
+        }
+        let long = format!("set {} v", "k".repeat(1025));
+        let refused = said(&spinfer, path, &["open memory", &long, "fill k 2000000", "keys"]);
+        other(&refused[1], "a key of 1025 bytes");
+        other(&refused[2], "the store is full");
+        assert_eq!(refused[3], "", "nothing was kept");
+    }
+    let long = format!("get {}", "k".repeat(1025));
+    let text = ["open memory", "set n many", "increment n 1", &long];
+    let answers = said(&spinfer, "/older/wasi", &text);
+    assert!(answers[2].contains("4 bytes is not a number"), "{answers:?}");
+}
+
+/// What the host keeps for a guest is charged to it.
+#[test]
+fn handles_hold_no_more_than_the_instance_may() {
+    let config = "[key_value_store.memory]\ntype = \"memory\"\n";
+    let settings =
+        "key_value_stores = [\"memory\"]\ntool.spinfer.limits.instance_memory = \"32MiB\"";
+    let spinfer = up_with(settings, config);
+    let script = ["open memory", "fill k 5000000", "hold k 6", "hold k 7", "hold k 6"];
+    let answers = said(&spinfer, "/older/wasi", &script);
+    assert_eq!(answers[2], "6");
+    assert!(answers[3].contains("limits.instance_memory"), "{answers:?}");
+    assert_eq!(answers[4], "6", "what was dropped is free again");
+}
+
+#[test]
+fn many_keys_come_in_parts() {
+    let redis = Redis::start();
+    let mut connection = redis.connect();
+    let mut fill = redis::pipe();
+    for index in 0..3000 {
+        fill.set(format!("{index:0>1000}"), "").ignore();
+    }
+    // No component could say this one.
+    fill.set(b"\xff".to_vec(), "").ignore();
+    fill.exec(&mut connection).unwrap();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    assert_eq!(said(&spinfer, "/new/key-value", &["open redis", "count"])[1], "3000");
+    assert_eq!(said(&spinfer, "/older/key-value", &["open redis", "count"])[1], "3000");
+    let pages = said(&spinfer, "/older/wasi", &["open redis", "count"]).remove(1);
+    assert!(pages.starts_with("3000 keys, ") && !pages.ends_with(" 1 pages"), "{pages}");
+}
+
+/// Where Spin has it: an application that comes from there finds its entries.
+#[test]
+fn the_default_store_is_beside_the_manifest_and_outlives_the_host() {
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().to_str().unwrap();
+    let manifest = both("key_value_stores = [\"default\"]");
+    let first = Spinfer::up_with(&manifest, &["--state-dir", state]);
+    check(&first, "/new/key-value", &[("open default", "ok"), ("set k kept", "ok")]);
+    drop(first);
+    let second = Spinfer::up_with(&manifest, &["--state-dir", state]);
+    check(&second, "/older/wasi", &[("open default", "ok"), ("get k", "kept")]);
+    // Another host has the same file open.
+    let third = Spinfer::up_with(&manifest, &["--state-dir", state]);
+    check(&third, "/older/key-value", &[("open default", "ok"), ("set k both", "ok")]);
+    check(&second, "/new/key-value", &[("open default", "ok"), ("get k", "both")]);
+    assert!(std::path::Path::new(state).join("sqlite_key_value.db").is_file());
+
+    // Without a state directory.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let cache = [("XDG_CACHE_HOME", dir.path().to_str().unwrap())];
+    let (status, text) = run_in(&cache, &["check", "--from", path.to_str().unwrap()]);
+    assert!(status.success(), "{text}");
+    assert!(dir.path().join(".spin/sqlite_key_value.db").is_file());
+}
+
+#[test]
+fn hosts_share_what_is_in_a_redis() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let (one, other) = (up(&labels, &config), up(&labels, &config));
+    check(&one, "/new/key-value", &[("open redis", "ok"), ("set k 1", "ok")]);
+    check(&other, "/older/wasi", &[("open redis", "ok"), ("get k", "1"), ("increment k 1", "2")]);
+    check(&one, "/older/key-value", &[("open redis", "ok"), ("get k", "2")]);
+    // What is in memory is not shared.
+    check(&one, "/new/key-value", &[("open memory", "ok"), ("set k 1", "ok")]);
+    check(&other, "/new/key-value", &[("open memory", "ok"), ("get k", "none")]);
+}
+
+/// A counter that all add to at the same time, through both doors, on two hosts.
+#[test]
+fn nothing_is_lost_between_many() {
+    const EACH: usize = 25;
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let hosts = [up(&labels, &config), up(&labels, &config)];
+    std::thread::scope(|scope| {
+        for host in hosts.iter().cycle().take(8) {
+            scope.spawn(|| {
+                for kind in KINDS {
+                    let open = format!("open {kind}");
+                    let script = [&[&*open][..], &["increment n 1"; EACH]].concat();
+                    said(host, "/older/wasi", &script);
+                }
+            });
+        }
+    });
+    for kind in KINDS {
+        let get = [&*format!("open {kind}"), "increment n 0"];
+        let counts = hosts.each_ref().map(|host| said(host, "/older/wasi", &get).remove(1));
+        let all = if kind == "redis" { 8 * EACH } else { 4 * EACH };
+        assert_eq!(counts, [all.to_string(), all.to_string()], "{kind}");
+    }
+}
+
+#[test]
+fn a_redis_that_is_gone_is_an_error_until_it_is_back() {
+    let mut redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    let set = [("open redis", "ok"), ("set k v", "ok")];
+    for path in INTERFACES {
+        check(&spinfer, path, &set);
+        redis.kill();
+        let answers = said(&spinfer, path, &["open redis", "get k", "open memory", "set k v"]);
+        assert!(answers[1].starts_with("Error::Other(\"cannot connect"), "{answers:?}");
+        assert_eq!((&*answers[0], &*answers[3]), ("ok", "ok"), "what is not there is not asked");
+        redis.restart();
+        check(&spinfer, path, &set);
+        // What was connected is not any more. Who asks before the host sees that is told.
+        redis.restart();
+        wait_until("it is connected again", || {
+            let answer = said(&spinfer, path, &["open redis", "get k"]).remove(1);
+            assert!(answer == "none" || answer.starts_with("Error::Other("), "{answer}");
+            answer == "none"
+        });
+    }
+}
+
+#[test]
+fn a_redis_that_does_not_answer_costs_a_call_its_time_and_others_nothing() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for path in INTERFACES {
+        check(&spinfer, path, &[("open redis", "ok"), ("set k v", "ok")]);
+        redis.pause();
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| said(&spinfer, path, &["open redis", "get k"]));
+            let mut others = 0;
+            while !slow.is_finished() {
+                check(&spinfer, path, &[("open memory", "ok"), ("set k v", "ok")]);
+                others += 1;
+            }
+            let answers = slow.join().unwrap();
+            assert!(answers[1].starts_with("Error::Other("), "{answers:?}");
+            assert!(answers[1].contains("not answer within 2s"), "{answers:?}");
+            assert!(others > 10, "{others} others were served meanwhile");
+        });
+        redis.resume();
+        check(&spinfer, path, &[("open redis", "ok"), ("get k", "v")]);
+    }
+}
+
+#[test]
+fn a_redis_that_is_full_says_so() {
+    let redis = Redis::start_with(&["--maxmemory", "2mb", "--maxmemory-policy", "noeviction"]);
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for path in INTERFACES {
+        let script = ["open redis", "fill a 2000000", "fill b 2000000", "get c"];
+        let answers = said(&spinfer, path, &script);
+        assert!(
+            answers[2].starts_with("Error::Other(") && answers[2].contains("OOM"),
+            "{answers:?}"
+        );
+        assert_eq!(answers[3], "none");
+        check(&spinfer, path, &[("open redis", "ok"), ("delete a", "ok")]);
+    }
+}
+
+#[test]
+fn a_label_that_is_bound_to_nothing_is_refused_before_anything_is_served() {
+    let settings = "key_value_stores = [\"default\", \"cache\"]";
+    let manifest = Manifest::default().with("/...", "a", "stores", settings);
+    let text = refused(manifest.text());
+    let part = "component.a.key_value_stores: no store is bound to \"cache\"; write \
+                [key_value_store.cache] into a --runtime-config-file";
+    assert!(text.contains(part), "{text}");
+
+    // A file where none can be made.
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let config = "[key_value_store.cache]\ntype = \"spin\"\npath = \"/dev/null/kv.db\"\n";
+    let (config, path) = (write("config", config), write("spin.toml", manifest.text()));
+    let state = root().join("target/test-state");
+    let arguments = ["--state-dir", state.to_str().unwrap(), "--runtime-config-file", &config];
+    let (status, text) = run(&[&["check", "--from", &path], &arguments[..]].concat());
+    assert!(!status.success());
+    let part = "key-value store `cache`: /dev/null/kv.db: cannot be used; [key_value_store.cache]";
+    assert!(text.contains(part), "{text}");
+    assert!(!text.contains(GUESTS), "it is not the guest's fault: {text}");
+}

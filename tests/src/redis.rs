@@ -1,0 +1,132 @@
+//! A `redis-server` of a test's own, on a free port of this machine.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use redis::{Client, Connection, FromRedisValue};
+
+use crate::PATIENCE;
+
+/// A server, and what it keeps; gone when it is dropped.
+#[derive(Debug)]
+pub struct Redis {
+    child: Child,
+    port: u16,
+    arguments: Vec<String>,
+    dir: tempfile::TempDir,
+}
+
+impl Redis {
+    /// One that answers, and keeps nothing on disk.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more on its command line.
+    #[must_use]
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
+        // Another process may take the port meanwhile.
+        for _ in 0..10 {
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+            let port = free.expect("a free port").port();
+            if let Some(child) = spawn(port, &arguments, &dir) {
+                return Self { child, port, arguments, dir };
+            }
+        }
+        panic!("redis-server does not start: redis-server --port 7777 says why");
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The answer to a command; panics if it is an error.
+    #[must_use]
+    pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        let answer = redis::cmd(command[0]).arg(&command[1..]).query(&mut self.connect());
+        answer.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// A connection of the test's own.
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        let client = Client::open(self.url()).expect("it is an address");
+        client.get_connection_with_timeout(PATIENCE).expect("the server is there")
+    }
+
+    /// Stops the process where it is: it accepts connections still, and answers nothing.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Ends the process at once. What it kept is gone.
+    pub fn kill(&mut self) {
+        // It may be ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Ends it and starts it again, on the same port.
+    pub fn restart(&mut self) {
+        self.kill();
+        let child = spawn(self.port, &self.arguments, &self.dir);
+        self.child = child.expect("its port is free still");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill works");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A server that answers; none if it ended, as another has its port.
+fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Child> {
+    let mut child = Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+        .arg(port.to_string())
+        .arg("--dir")
+        .arg(dir.path())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server starts; if it is missing: apt-get install redis-server");
+    let client = Client::open(format!("redis://127.0.0.1:{port}")).expect("it is an address");
+    let itself = format!("process_id:{}\r\n", child.id());
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let info = client.get_connection().and_then(|mut connection| {
+            redis::cmd("INFO").arg("server").query::<String>(&mut connection)
+        });
+        if info.is_ok_and(|info| info.contains(&itself)) {
+            return Some(child);
+        }
+        if child.try_wait().expect("it is our child").is_some() {
+            return None;
+        }
+        assert!(Instant::now() < end, "redis-server does not answer on port {port}");
+        std::thread::yield_now();
+    }
+}
