@@ -5,8 +5,8 @@ use crate::answer::respond;
 use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::infer::HEADER;
-use crate::predict::Prediction;
-use crate::request::{Method, NEEDED_HEADERS, Request};
+use crate::prediction::Prediction;
+use crate::request::{Method, Request, needed_headers};
 use crate::rows::Rows;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
@@ -41,7 +41,7 @@ pub fn request(data: &[u8]) {
         "POST" => Method::Post,
         _ => Method::Other,
     };
-    let index = (0..).zip(NEEDED_HEADERS).find(|(_, name)| **name == HEADER);
+    let index = (0..).zip(needed_headers::<Iris>()).find(|(_, name)| **name == HEADER);
     let header = index.filter(|_| !length.is_empty()).map(|(index, _)| (index, length.to_vec()));
     let request = Request {
         method,
