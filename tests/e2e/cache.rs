@@ -173,6 +173,8 @@ fn many_who_ask_at_once_share_one_answer() {
             });
             assert_eq!(first.status, 200);
         }
+        // It is known by now to give answers that are kept: nobody waits for those of others.
+        assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
         let made_before = made(&spinfer, "/cache/slow/a");
         let answers: Vec<Answer> = std::thread::scope(|scope| {
             let asking: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
@@ -189,6 +191,7 @@ fn many_who_ask_at_once_share_one_answer() {
 #[test]
 fn who_waits_for_one_that_hangs_up_asks_itself() {
     let spinfer = probe("");
+    assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
     let path = "/cache/slow/a?max-age=60";
     let mut leader = spinfer.connect();
     leader.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
@@ -204,6 +207,7 @@ fn who_waits_for_one_that_hangs_up_asks_itself() {
 #[test]
 fn who_asks_with_someone_whose_answer_is_not_kept_asks_itself() {
     let spinfer = probe("");
+    assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
     let answers: Vec<Answer> = std::thread::scope(|scope| {
         let ask = || spinfer.get("/cache/slow/a?no-store");
         let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();

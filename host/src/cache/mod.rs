@@ -75,7 +75,7 @@ pub struct Source {
     origin: Origin,
     /// Its last answers that were not to be kept.
     in_vain: AtomicU32,
-    /// Whether there ever was one that was.
+    /// Whether there ever was one that was, or is likely to be.
     keeps: AtomicBool,
 }
 
@@ -110,14 +110,15 @@ pub struct Place {
     /// Of the request: it may turn out that the answer depends on them.
     headers: HeaderMap,
     authorized: bool,
-    /// `None` if nobody is to wait for it.
+    /// `None` if nobody waits for it.
     lead: Option<Lead>,
 }
 
 impl Source {
+    /// It is `likely` to give answers that are kept, or it is not known before it does.
     #[must_use]
-    pub fn new(origin: Origin) -> Self {
-        Self { origin, in_vain: AtomicU32::new(0), keeps: AtomicBool::new(false) }
+    pub fn new(origin: Origin, likely: bool) -> Self {
+        Self { origin, in_vain: AtomicU32::new(0), keeps: AtomicBool::new(likely) }
     }
 
     /// Whether it pays to look: it may give answers that are kept.
@@ -126,7 +127,7 @@ impl Source {
         self.in_vain.load(Ordering::Relaxed) < ANSWERS_IN_VAIN
     }
 
-    /// Whether it has given answers that are kept, and may again.
+    /// Whether it gives answers that are kept, so that it pays to wait for one.
     #[must_use]
     pub fn keeps(&self) -> bool {
         self.may_keep() && self.keeps.load(Ordering::Relaxed)
@@ -202,6 +203,10 @@ impl Cache {
             // What is in the making was asked for before.
             if asked.renewed {
                 return Ok(Found::Nothing(to_keep(Forwarded::Request, None)));
+            }
+            // Nobody is to wait for an answer that is not for others.
+            if !source.keeps() {
+                return Ok(Found::Nothing(to_keep(why, None)));
             }
             let follow = match self.flights.board(key) {
                 Boarding::First(lead) => return Ok(Found::Nothing(to_keep(why, Some(lead)))),
