@@ -54,6 +54,7 @@ lint: target cc ## formatting and clippy, warnings denied
 	$(call say,"formatting")
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path benches/caches/Cargo.toml --check
 	$(call say,"clippy: the workspace")
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")
@@ -79,6 +80,8 @@ bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	./target/release/batching
 	$(call say,"without sockets")
 	cargo bench --locked --workspace --bench allocations --bench request
+	$(call say,"which cache keeps answers best")
+	cargo run --release --locked --manifest-path benches/caches/Cargo.toml --target-dir target/caches
 
 models: ## train the example models again and compare them with what is committed
 	@test -x .venv/bin/python || python3 -m venv .venv
