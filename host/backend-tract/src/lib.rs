@@ -4,6 +4,7 @@
 //! A crate of its own because tract's generics are compiled into the crate that calls them, which
 //! takes minutes: the host must not pay that on every change.
 
+mod max_pool;
 mod ml;
 mod signature;
 mod zip_map;
@@ -64,7 +65,9 @@ impl Backend for Tract {
 }
 
 fn plan(onnx: &Onnx, proto: &ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
-    onnx.model_for_proto_model(proto)?.into_optimized()?.into_runnable()
+    let mut model = onnx.model_for_proto_model(proto)?.into_typed()?.into_decluttered()?;
+    max_pool::replace(&mut model)?;
+    model.into_optimized()?.into_runnable()
 }
 
 /// tract itself panics where nothing makes an output.
