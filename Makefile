@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
-EXAMPLES := $(addprefix --package ,iris-classifier diabetes-regressor digits-classifier language-identifier)
+EXAMPLES := $(addprefix --package ,generic-model iris-classifier diabetes-regressor digits-classifier language-identifier)
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
 help: ## this list

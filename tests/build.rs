@@ -4,9 +4,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 9] = [
+const GUESTS: [&str; 10] = [
     "diabetes-regressor",
     "digits-classifier",
+    "generic-model",
     "hello-p2",
     "hostile",
     "iris-classifier",

@@ -7,21 +7,24 @@ use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::operation::{self, Operation, Target};
 use crate::request::{Request, Response};
-use crate::{Model, infer, invocations, metadata, predict};
+use crate::{Model, infer, invocations, metadata, mounted, predict};
 
 pub(crate) fn answer<M: Model>(request: &Request) -> Response {
-    respond::<M>(request, || graph::load(M::NAME)).unwrap_or_else(Error::into_response)
+    mounted::name(M::NAME)
+        .and_then(|name| respond::<M>(request, name, || graph::load(name)))
+        .unwrap_or_else(Error::into_response)
 }
 
 pub(crate) fn respond<M: Model>(
     request: &Request,
+    name: &str,
     load: impl FnOnce() -> Result<Rc<Graph>, Error>,
 ) -> Result<Response, Error> {
     // 1 what is asked, and of which model
     let path = request.path();
-    let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, M::NAME))?;
+    let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, name))?;
     target.operation.check_method(request.method)?;
-    target.check_model(M::NAME)?;
+    target.check_model(name)?;
     let author = Author::of::<M>();
 
     // 2 the model: loaded by the first request
@@ -31,17 +34,17 @@ pub(crate) fn respond<M: Model>(
     });
     let graph = match checked {
         Err(error) if target.operation == Operation::Ready => {
-            return metadata::not_ready(M::NAME, &error);
+            return metadata::not_ready(name, &error);
         }
         loaded => loaded?,
     };
     let signature = graph.signature();
-    target.check_version(M::NAME, &signature.version)?;
+    target.check_version(name, &signature.version)?;
 
     // 3 decode, compute, encode
     match target.operation {
         Operation::Metadata => metadata::metadata(signature),
-        Operation::Ready => metadata::ready(M::NAME),
+        Operation::Ready => metadata::ready(name),
         Operation::Infer => match M::MAPPING {
             None => infer::infer(&graph, request),
             Some(mapping) => infer::infer_other(&graph, request, mapping),
@@ -62,6 +65,7 @@ pub(crate) fn respond<M: Model>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::author::Mapping;
     use crate::graph::tests::graph;
     use crate::prediction::Prediction;
     use crate::request::Method;
@@ -93,7 +97,8 @@ mod tests {
             headers: Vec::new(),
             body: body.into(),
         };
-        let response = respond::<Iris>(&request, load).unwrap_or_else(Error::into_response);
+        let response =
+            respond::<Iris>(&request, Iris::NAME, load).unwrap_or_else(Error::into_response);
         assert_eq!(response.headers[0], ("content-type", "application/json".into()));
         (response.status, String::from_utf8(response.body).unwrap())
     }
@@ -198,6 +203,35 @@ mod tests {
         }
         assert_eq!(loaded(Method::Get, "/v2/models/iris-classifier/versions/2/ready", "").0, 404);
         assert_eq!(loaded(Method::Post, "/predict", "").0, 400);
+    }
+
+    /// Whichever model is mounted, in upper case.
+    struct Upper;
+
+    impl Model for Upper {
+        const NAME: &'static str = mounted::MOUNTED;
+        const MAPPING: Option<Mapping> = Some(|graph, inputs| {
+            let name = graph.signature().name.to_ascii_uppercase();
+            Ok(vec![Tensor::bytes("upper", &inputs[0].dimensions, &[name])])
+        });
+    }
+
+    #[test]
+    fn a_mounted_model_may_be_mapped() {
+        let text = "name = 'wine'\nversion = '2'\n\
+            inputs = [{ name = 'x', datatype = 'BOOL', shape = [1] }]\n\
+            outputs = [{ name = 'upper', datatype = 'BYTES', shape = [1] }]";
+        let respond = |path: &str| {
+            let body = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"BOOL","data":[true]}]}"#;
+            let load = || Ok(graph(Signature::parse(text, "wine").unwrap(), |_| Ok(Vec::new())));
+            let request = Request::post(path, body.as_bytes());
+            respond::<Upper>(&request, "wine", load)
+                .map(|response| String::from_utf8(response.body).unwrap())
+                .map_err(|error| error.status())
+        };
+        let answer = r#"{"model_name":"wine","model_version":"2","outputs":[{"name":"upper","datatype":"BYTES","shape":[1],"data":["WINE"]}]}"#;
+        assert_eq!(respond("/v2/models/wine/infer").as_deref(), Ok(answer));
+        assert_eq!(respond("/v2/models/upper/infer"), Err(404));
     }
 
     #[test]

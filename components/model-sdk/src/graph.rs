@@ -47,10 +47,7 @@ impl Graph {
                 output.ok_or_else(|| Error::internal(format!("model.toml has no output {name:?}")))
             })
             .collect::<Result<_, _>>()?;
-        let tensors = self.compute_all(inputs.into(), &outputs)?;
-        tensors.try_into().map_err(|tensors: Vec<_>| {
-            Error::internal(format!("asked for {N} outputs, got {}", tensors.len()))
-        })
+        all(self.compute_all(inputs.into(), &outputs)?)
     }
 
     pub(crate) fn compute_all(
@@ -66,6 +63,13 @@ impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Graph").field("signature", &self.signature).finish_non_exhaustive()
     }
+}
+
+/// The outputs that were asked for.
+pub(crate) fn all<const N: usize>(outputs: Vec<Tensor>) -> Result<[Tensor; N], Error> {
+    outputs.try_into().map_err(|outputs: Vec<_>| {
+        Error::internal(format!("asked for {N} outputs, got {}", outputs.len()))
+    })
 }
 
 /// The model `name`, mounted at `/models/<name>`. A failure is not remembered: the next request
@@ -86,6 +90,7 @@ pub(crate) fn load(name: &str) -> Result<Rc<Graph>, Error> {
     })
 }
 
+#[cold]
 fn read_signature(name: &str) -> Result<Signature, Error> {
     let text = std::fs::read_to_string(format!("/models/{name}/model.toml"))
         .map_err(|error| not_mounted(name, "model.toml", &error))?;
@@ -93,6 +98,7 @@ fn read_signature(name: &str) -> Result<Signature, Error> {
 }
 
 /// A file of the model that is missing, and what to write to have it.
+#[cold]
 pub(crate) fn not_mounted(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
     let problem = format!(
         "{problem}; mount a version of the model in the component's manifest entry: \
@@ -102,6 +108,7 @@ pub(crate) fn not_mounted(name: &str, file: &str, problem: &dyn fmt::Display) ->
 }
 
 /// A file of the model that is wrong.
+#[cold]
 pub(crate) fn unloadable(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
     Error::unavailable(format!(
         "the model {name:?} cannot be loaded: /models/{name}/{file}: {problem}"

@@ -29,7 +29,7 @@
 //!             operation             path -> operation, model, version     404, 405
 //!             graph                 first request only: model.toml, load-by-name    503
 //!             predict               {"features": [...]} or {"instances": [[...], ...]}: rows
-//!                                     -> Model::predict -> {"prediction", ...}
+//!                                     -> Model::predict, or by_signature -> {"prediction", ...}
 //!             infer                 Open Inference Protocol: tensors -> graph, or Model::MAPPING
 //!                                     -> tensors
 //!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
@@ -49,6 +49,7 @@ mod request;
 
 mod operation;
 
+mod by_signature;
 mod infer;
 mod invocations;
 mod metadata;
@@ -63,6 +64,7 @@ mod json;
 mod numbers;
 
 mod graph;
+mod mounted;
 mod nn;
 mod signature;
 mod tensor;
@@ -82,6 +84,7 @@ pub use author::Mapping;
 pub use error::Error;
 pub use file::File;
 pub use graph::Graph;
+pub use mounted::MOUNTED;
 pub use prediction::Prediction;
 pub use rows::Rows;
 pub use signature::{Shape, Signature, TensorSignature};
@@ -91,7 +94,7 @@ pub use tensor::{Datatype, Tensor};
 
 /// A model: what a component author writes.
 pub trait Model {
-    /// Of the model: it is mounted at `/models/<NAME>`.
+    /// Of the model: it is mounted at `/models/<NAME>`. [`MOUNTED`] stands for the one that is.
     const NAME: &'static str;
 
     /// For a model that takes or gives what no graph does: how the inputs and outputs of `model.toml`,
@@ -103,7 +106,14 @@ pub trait Model {
     const FILE: Option<File> = None;
 
     /// Predicts from rows: one, or where the model takes several, all of a request.
-    fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error>;
+    ///
+    /// Unless a component says otherwise, features (or strings) become the model's inputs in their order,
+    /// and the signature tells what its outputs are: a class for each row, with the probability of each
+    /// where there are such; or numbers. They come from [`Self::MAPPING`], if there is one. A model of
+    /// other outputs has no short form: 400. What a file means only a component can say.
+    fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+        by_signature::predict(graph, rows, Self::MAPPING)
+    }
 }
 
 /// Exports the component's two doors, for the host to choose from: `spinfer:serve/buffered-handler`

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::rows::Rows;
+use crate::signature::Signature;
 use crate::tensor::{Datatype, Tensor};
 
 /// What a model says of rows.
@@ -19,7 +20,10 @@ pub enum Prediction {
         /// FP32: for each row as many as there are labels, in their order.
         probabilities: Tensor,
     },
-    /// The answers of a regression. FP32: one number for each row.
+    /// The same of one that has no probabilities. Without labels in `model.toml` the INT64 numbers
+    /// themselves are the classes.
+    Labels(Tensor),
+    /// The answers of a regression. FP32: one number for each row, or as many for each.
     Numbers(Tensor),
 }
 
@@ -44,14 +48,14 @@ pub(crate) fn predict_rows(
     rows: Rows<'_>,
     predict: Predict,
 ) -> Result<Prediction, Error> {
-    let prediction = predict(graph, rows)?;
+    let mut prediction = predict(graph, rows)?;
     prediction.check(&graph.signature().labels, rows.count as usize)?;
     Ok(prediction)
 }
 
 impl Prediction {
-    /// Refuses what is not of so many rows.
-    fn check(&self, labels: &[String], rows: usize) -> Result<(), Error> {
+    /// Refuses what is not of so many rows. Numbers then have an axis of rows and one of each row's.
+    fn check(&mut self, labels: &[String], rows: usize) -> Result<(), Error> {
         match self {
             Self::Classes { indices, probabilities } => {
                 indices.check_datatype(Datatype::I64)?;
@@ -65,14 +69,25 @@ impl Prediction {
                     )));
                 }
             }
+            Self::Labels(indices) => {
+                indices.check_datatype(Datatype::I64)?;
+                let classes = indices.data.len() / 8;
+                if classes != rows {
+                    return Err(Error::internal(format!(
+                        "the graph gave {classes} classes for {rows} rows"
+                    )));
+                }
+            }
             Self::Numbers(numbers) => {
                 numbers.check_datatype(Datatype::F32)?;
                 let count = numbers.data.len() / 4;
-                if count != rows {
+                if count == 0 || count % rows != 0 {
                     return Err(Error::internal(format!(
                         "the graph gave {count} numbers for {rows} rows"
                     )));
                 }
+                let axes = [rows, count / rows].map(|axis| u32::try_from(axis).unwrap_or(u32::MAX));
+                numbers.dimensions = axes.to_vec();
             }
         }
         Ok(())
@@ -81,31 +96,30 @@ impl Prediction {
     /// What it says of each row.
     pub(crate) fn answers<'a>(
         &'a self,
-        labels: &'a [String],
+        signature: &'a Signature,
     ) -> impl Iterator<Item = Result<Answer<'a>, String>> {
         let rows = match self {
-            Self::Classes { indices, .. } => indices.data.len() / 8,
-            Self::Numbers(numbers) => numbers.data.len() / 4,
+            Self::Classes { indices, .. } | Self::Labels(indices) => indices.data.len() / 8,
+            Self::Numbers(numbers) => numbers.dimensions.first().map_or(0, |&rows| rows as usize),
         };
-        (0..rows).map(move |row| self.answer(labels, row))
+        (0..rows).map(move |row| self.answer(signature, row))
     }
 
-    fn answer<'a>(&'a self, labels: &'a [String], row: usize) -> Result<Answer<'a>, String> {
+    fn answer<'a>(&'a self, signature: &'a Signature, row: usize) -> Result<Answer<'a>, String> {
         match self {
             Self::Classes { indices, probabilities } => {
-                let index = i64::from_le_bytes(indices.data.as_chunks().0[row]);
-                let probabilities = &probabilities.data.as_chunks().0[row * labels.len()..];
-                let probabilities = &probabilities[..labels.len()];
-                match usize::try_from(index).ok().filter(|&index| index < labels.len()) {
-                    Some(index) => Ok(Answer::Class { index, labels, probabilities }),
-                    None => Err(format!(
-                        "the graph gave class {index}, but model.toml has {} labels",
-                        labels.len()
-                    )),
-                }
+                let labels = signature.labels.len();
+                let probabilities = &probabilities.data.as_chunks().0[row * labels..][..labels];
+                let class = Class::of(indices, signature, row)?;
+                Ok(Answer::Class { class, probabilities })
+            }
+            Self::Labels(indices) => {
+                let class = Class::of(indices, signature, row)?;
+                Ok(Answer::Class { class, probabilities: &[] })
             }
             Self::Numbers(numbers) => {
-                Ok(Answer::Number(f32::from_le_bytes(numbers.data.as_chunks().0[row])))
+                let width = numbers.dimensions.get(1).map_or(0, |&width| width as usize);
+                Ok(Answer::Numbers(&numbers.data.as_chunks().0[row * width..][..width]))
             }
         }
     }
@@ -114,30 +128,73 @@ impl Prediction {
 /// What a model says of one row.
 #[derive(Clone, Copy)]
 pub(crate) enum Answer<'a> {
-    Class { index: usize, labels: &'a [String], probabilities: &'a [[u8; 4]] },
-    Number(f32),
+    /// `probabilities`: FP32, one for each label, or none.
+    Class { class: Class<'a>, probabilities: &'a [[u8; 4]] },
+    /// FP32.
+    Numbers(&'a [[u8; 4]]),
+}
+
+/// One of a model's classes.
+#[derive(Clone, Copy)]
+pub(crate) struct Class<'a> {
+    signature: &'a Signature,
+    /// Its position in the labels.
+    index: usize,
+    /// What the graph gave.
+    number: i64,
+}
+
+impl<'a> Class<'a> {
+    fn of(indices: &Tensor, signature: &'a Signature, row: usize) -> Result<Self, String> {
+        let number = i64::from_le_bytes(indices.data.as_chunks().0[row]);
+        let labels = signature.labels.len();
+        match usize::try_from(number) {
+            Ok(index) if index < labels => Ok(Self { signature, index, number }),
+            _ if labels == 0 => Ok(Self { signature, index: 0, number }),
+            _ => Err(format!("the graph gave class {number}, but model.toml has {labels} labels")),
+        }
+    }
 }
 
 impl Answer<'_> {
     /// As entries of an object.
     pub(crate) fn write<M: SerializeMap>(self, object: &mut M) -> Result<(), M::Error> {
         object.serialize_entry("prediction", &self)?;
-        if let Self::Class { index, labels, probabilities } = self {
-            let probability = f32::from_le_bytes(probabilities[index]);
-            object.serialize_entry("probability", &finite(probability)?)?;
+        if let Self::Class { class: Class { signature, index, .. }, probabilities } = self
+            && let Some(&probability) = probabilities.get(index)
+        {
+            let labels = &signature.labels;
+            object.serialize_entry("probability", &finite(f32::from_le_bytes(probability))?)?;
             object.serialize_entry("probabilities", &Probabilities { labels, probabilities })?;
         }
         Ok(())
     }
 }
 
-/// The class or the number alone.
+/// The class or the numbers alone.
 impl Serialize for Answer<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
-            Self::Class { index, labels, .. } => serializer.serialize_str(&labels[index]),
-            Self::Number(number) => serializer.serialize_f32(finite(number)?),
+            Self::Class { class: Class { signature, index, number }, .. } => {
+                match (signature.classes.get(index), signature.labels.get(index)) {
+                    (None, Some(label)) => serializer.serialize_str(label),
+                    (class, _) => serializer.serialize_i64(class.copied().unwrap_or(number)),
+                }
+            }
+            Self::Numbers([number]) => Number(*number).serialize(serializer),
+            Self::Numbers(numbers) => {
+                serializer.collect_seq(numbers.iter().map(|&number| Number(number)))
+            }
         }
+    }
+}
+
+/// FP32.
+struct Number([u8; 4]);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f32(finite(f32::from_le_bytes(self.0))?)
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::json::{self, Entries};
 use crate::numbers::{self, Kind};
-use crate::signature::Signature;
-use crate::tensor::{Datatype, Tensor, parse_f32};
+use crate::signature::{Signature, TensorSignature};
+use crate::tensor::{Datatype, Tensor, parse_f32, parse_f64, push_bytes};
 
 /// One row, or several for one inference: of features, or of what the model makes features of.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub struct Rows<'a> {
     pub count: u32,
     /// Row after row, each as long as the signature says, and finite. Of a BOOL, 1 or 0.
     pub features: &'a [f32],
+    /// The same as FP64; empty if every input of the model is FP32.
+    wide: &'a [f64],
     /// Row after row, where the model takes BYTES ([`crate::Mapping`]) or files ([`crate::File`]):
     /// strings in UTF-8, or a file. Then there are no features.
     pub bytes: &'a [Vec<u8>],
@@ -31,6 +34,7 @@ impl<'a> Rows<'a> {
         (0..count).map(move |row| Rows {
             count: 1,
             features: &self.features[row * features..][..features],
+            wide: self.wide.get(row * features..(row + 1) * features).unwrap_or_default(),
             bytes: &self.bytes[row * bytes..][..bytes],
         })
     }
@@ -42,6 +46,64 @@ impl<'a> Rows<'a> {
         dimensions.extend_from_slice(row);
         Tensor::new(name, Datatype::F32, dimensions, self.features, f32::to_le_bytes)
     }
+
+    /// All of them as the inputs of the model, of their datatypes: the first features of a row are the
+    /// first input's. Files are not of such.
+    pub(crate) fn inputs(&self, signature: &Signature) -> Result<Vec<Tensor>, Error> {
+        let strings = signature.kind_of_rows() == Some(Kind::Strings);
+        if !strings && !self.bytes.is_empty() {
+            return Err(Error::internal(
+                "the component takes files, but does not say what they are to the model: `fn predict` of \
+                 its `impl Model`",
+            ));
+        }
+        let elements = if strings { self.bytes.len() } else { self.features.len() };
+        let width = elements / self.count as usize;
+        let mut start = 0;
+        let mut inputs = Vec::with_capacity(signature.inputs.len());
+        for input in &signature.inputs {
+            let TensorSignature { name, datatype, shape, .. } = input;
+            let open = || {
+                Error::invalid(format!(
+                    "features: the input {name:?} has the shape {shape}, which features alone do not \
+                     settle; POST /v2/models/{}/infer takes the shape with them",
+                    signature.name
+                ))
+            };
+            let alone = signature.inputs.len() == 1;
+            let own = if alone { width } else { shape.row().ok_or_else(open)? };
+            let dimensions = shape.of_rows(self.count, own).ok_or_else(open)?;
+            let mut data = Vec::with_capacity(self.count as usize * own * datatype.size());
+            for row in 0..self.count as usize {
+                let from = row * width + start;
+                self.push(*datatype, from..from + own, &mut data).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "features: {name:?} takes {}, and not all numbers of row {row} are such",
+                        datatype.name()
+                    ))
+                })?;
+            }
+            inputs.push(Tensor { name: name.clone(), datatype: *datatype, dimensions, data });
+            start += own;
+        }
+        Ok(inputs)
+    }
+
+    /// Appends features (or strings) as elements; `None` if one is no such element.
+    fn push(&self, datatype: Datatype, of: Range<usize>, data: &mut Vec<u8>) -> Option<()> {
+        match datatype {
+            Datatype::F32 => {
+                let features = self.features.get(of)?.iter();
+                data.extend(features.flat_map(|feature| feature.to_le_bytes()));
+                Some(())
+            }
+            Datatype::Bytes => {
+                self.bytes.get(of)?.iter().for_each(|string| push_bytes(string, data));
+                Some(())
+            }
+            _ => self.wide.get(of)?.iter().try_for_each(|&number| datatype.push_f64(number, data)),
+        }
+    }
 }
 
 /// Rows as they are read. `what`, in its methods, is what is read, for messages. `OTHER`: whether they
@@ -52,6 +114,8 @@ pub(crate) struct Reader<'a, const OTHER: bool> {
     /// Of one row. Where the signature leaves it open, the first row settles it.
     width: Option<usize>,
     features: Vec<f32>,
+    /// The same as FP64, where an input needs it.
+    wide: Option<Vec<f64>>,
     bytes: Vec<Vec<u8>>,
     count: u32,
 }
@@ -76,7 +140,8 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
         };
         let width = signature.features();
         let features = Vec::with_capacity(width.unwrap_or_default().min(most));
-        Ok(Self { signature, kind, width, features, bytes: Vec::new(), count: 0 })
+        let wide = signature.is_wide().then(Vec::new);
+        Ok(Self { signature, kind, width, features, wide, bytes: Vec::new(), count: 0 })
     }
 
     /// The name of the string that a row is, if it is one string.
@@ -99,7 +164,8 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
         if self.count == 0 {
             return Err(Error::invalid(format!("{what}: expected at least one row, got none")));
         }
-        Ok(Rows { count: self.count, features: &self.features, bytes: &self.bytes })
+        let wide = self.wide.as_deref().unwrap_or_default();
+        Ok(Rows { count: self.count, features: &self.features, wide, bytes: &self.bytes })
     }
 
     /// Takes a file as a row.
@@ -120,6 +186,9 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
                 self.bytes.push(string.into_owned().into());
             } else {
                 self.features.push(parse_f32(token).ok_or("is out of range for FP32")?);
+                if let Some(wide) = &mut self.wide {
+                    set_wide(wide, self.features.len() - 1, token);
+                }
             }
             Ok(())
         })
@@ -239,7 +308,11 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
             }
             Cell::Csv(text) if self.takes_strings() => self.bytes[at] = text.into(),
             Cell::Json(number) | Cell::Csv(number) => {
-                self.features[at] = parse_f32(number.trim())?;
+                let number = number.trim();
+                self.features[at] = parse_f32(number)?;
+                if let Some(wide) = &mut self.wide {
+                    set_wide(wide, at, number);
+                }
             }
         }
         Some(())
@@ -259,4 +332,11 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
         self.count += 1;
         Ok(())
     }
+}
+
+/// Keeps a number that is finite as FP32 as FP64 too.
+#[inline(never)]
+fn set_wide(wide: &mut Vec<f64>, position: usize, number: &str) {
+    wide.resize(wide.len().max(position + 1), 0.0);
+    wide[position] = parse_f64(number).unwrap_or_default();
 }

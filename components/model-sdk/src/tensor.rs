@@ -224,21 +224,57 @@ impl Datatype {
         })
     }
 
+    /// Appends a number as an element; `None` if it cannot be one.
+    pub(crate) fn push_f64(self, number: f64, data: &mut Vec<u8>) -> Option<()> {
+        /// Above, FP64 has not every integer: a number may have been rounded to one.
+        const INTEGERS: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+        match self {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the nearest; its range is checked"
+            )]
+            Self::F32 => {
+                let element = number as f32;
+                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
+            }
+            Self::F64 => data.extend(number.to_le_bytes()),
+            Self::F16 => {
+                let element = f16::from_f64(number);
+                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
+            }
+            Self::Bf16 => {
+                let element = bf16::from_f64(number);
+                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
+            }
+            Self::Bool | Self::U8 | Self::I32 | Self::I64 => {
+                let whole = number.fract() == 0.0 && number.abs() < INTEGERS;
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
+                let integer = whole.then_some(number as i64)?;
+                self.push_integer(integer, data)?;
+            }
+            Self::Bytes => return None,
+        }
+        Some(())
+    }
+
+    /// The same of an integer, and of BOOL 0 or 1.
+    fn push_integer(self, integer: i64, data: &mut Vec<u8>) -> Option<()> {
+        match self {
+            Self::Bool => data.push(u8::try_from(integer).ok().filter(|&bit| bit <= 1)?),
+            Self::U8 => data.push(u8::try_from(integer).ok()?),
+            Self::I32 => data.extend(i32::try_from(integer).ok()?.to_le_bytes()),
+            _ => data.extend(integer.to_le_bytes()),
+        }
+        Some(())
+    }
+
     fn try_push<const OTHER: bool>(self, number: &str, data: &mut Vec<u8>) -> Option<()> {
         match self {
-            Self::F16 => {
-                let element = f16::from_f64(parse_f64(number)?);
-                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
-            }
             Self::F32 => data.extend(parse_f32(number)?.to_le_bytes()),
-            Self::F64 => data.extend(parse_f64(number)?.to_le_bytes()),
-            Self::Bf16 => {
-                let element = bf16::from_f64(parse_f64(number)?);
-                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
+            Self::F16 | Self::F64 | Self::Bf16 => self.push_f64(parse_f64(number)?, data)?,
+            Self::U8 | Self::I32 | Self::I64 => {
+                self.push_integer(number.parse().ok()?, data)?;
             }
-            Self::U8 => data.push(u8::try_from(parse_i64(number)?).ok()?),
-            Self::I32 => data.extend(i32::try_from(parse_i64(number)?).ok()?.to_le_bytes()),
-            Self::I64 => data.extend(parse_i64(number)?.to_le_bytes()),
             Self::Bool if OTHER => data.push(u8::from(number.parse::<bool>().ok()?)),
             Self::Bytes if OTHER => push_bytes(json::string(number)?.as_bytes(), data),
             Self::Bool | Self::Bytes => return None,
@@ -282,7 +318,7 @@ impl<'a> Iterator for SplitBytes<'a> {
 }
 
 /// Appends an element of BYTES.
-fn push_bytes(element: &[u8], data: &mut Vec<u8>) {
+pub(crate) fn push_bytes(element: &[u8], data: &mut Vec<u8>) {
     let length = u32::try_from(element.len()).expect("addresses of WebAssembly have 32 bits");
     data.extend(length.to_le_bytes());
     data.extend_from_slice(element);
@@ -293,16 +329,12 @@ fn whole<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
     bytes.first_chunk().copied().unwrap_or([0; SIZE])
 }
 
-fn parse_i64(number: &str) -> Option<i64> {
-    number.parse().ok()
-}
-
 /// The nearest FP32; `None` beyond its range, as infinity is no measurement.
 pub(crate) fn parse_f32(number: &str) -> Option<f32> {
     number.parse().ok().filter(|number: &f32| number.is_finite())
 }
 
-fn parse_f64(number: &str) -> Option<f64> {
+pub(crate) fn parse_f64(number: &str) -> Option<f64> {
     number.parse().ok().filter(|number: &f64| number.is_finite())
 }
 

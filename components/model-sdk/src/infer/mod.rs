@@ -28,8 +28,18 @@ pub(crate) fn infer_other(
     answer::<true>(graph, request, |mut inputs, outputs| {
         inputs
             .sort_by_key(|given| inputs_of_model.iter().position(|input| input.name == given.name));
-        pick(&mapping(graph, &inputs)?, outputs)
+        map(graph, mapping, &inputs, outputs)
     })
+}
+
+/// Those of a mapping's outputs that are wanted; `inputs` are in the order of `model.toml`.
+pub(crate) fn map(
+    graph: &Graph,
+    mapping: Mapping,
+    inputs: &[Tensor],
+    wanted: &[&TensorSignature],
+) -> Result<Vec<Tensor>, Error> {
+    pick(&mapping(graph, inputs)?, wanted)
 }
 
 /// `OTHER`: whether inputs and outputs may be BOOL or BYTES.

@@ -16,6 +16,7 @@ use crate::json::{self, Entries};
 use crate::prediction::{Predict, Prediction, predict_all};
 use crate::request::{Request, Response};
 use crate::rows::{Cell, Reader};
+use crate::signature::Signature;
 
 pub(crate) fn invoke(
     graph: &Graph,
@@ -47,8 +48,7 @@ fn answer<const OTHER: bool>(
         read_json(&mut reader, graph, &request.body)?
     };
     let predictions = predict_all(graph, reader.rows(table)?, predict)?;
-    let labels = &graph.signature().labels;
-    let predictions = Answers { labels, predictions: &predictions };
+    let predictions = Answers { signature: graph.signature(), predictions: &predictions };
     Ok(Response::json(200, json::encode(&Body { predictions })?))
 }
 
@@ -167,14 +167,14 @@ struct Body<'a> {
 
 /// `["setosa", ...]`
 struct Answers<'a> {
-    labels: &'a [String],
+    signature: &'a Signature,
     predictions: &'a [Prediction],
 }
 
 impl Serialize for Answers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut answers = serializer.serialize_seq(None)?;
-        for answer in self.predictions.iter().flat_map(|some| some.answers(self.labels)) {
+        for answer in self.predictions.iter().flat_map(|some| some.answers(self.signature)) {
             answers.serialize_element(&answer.map_err(S::Error::custom)?)?;
         }
         answers.end()
@@ -186,7 +186,6 @@ mod tests {
     use super::*;
     use crate::graph::tests::graph;
     use crate::rows::Rows;
-    use crate::signature::Signature;
     use crate::signature::tests::{IRIS, iris};
     use crate::tensor::Tensor;
 

@@ -21,7 +21,8 @@ pub(super) enum Answers<'a> {
 
 impl Serialize for Body<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Signature { name, version, labels, .. } = self.signature;
+        let Self { signature, .. } = *self;
+        let Signature { name, version, .. } = signature;
         let mut object = serializer.serialize_map(None)?;
         object.serialize_entry("model", name)?;
         object.serialize_entry("version", version)?;
@@ -30,12 +31,12 @@ impl Serialize for Body<'_> {
         }
         match self.answers {
             Answers::One(prediction) => {
-                for answer in prediction.answers(labels) {
+                for answer in prediction.answers(signature) {
                     answer.map_err(S::Error::custom)?.write(&mut object)?;
                 }
             }
             Answers::Many(predictions) => {
-                object.serialize_entry("predictions", &Items { labels, predictions })?;
+                object.serialize_entry("predictions", &Items { signature, predictions })?;
             }
         }
         object.end()
@@ -44,14 +45,14 @@ impl Serialize for Body<'_> {
 
 /// `[{"prediction": "setosa", ...}, ...]`
 struct Items<'a> {
-    labels: &'a [String],
+    signature: &'a Signature,
     predictions: &'a [Prediction],
 }
 
 impl Serialize for Items<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut items = serializer.serialize_seq(None)?;
-        for answer in self.predictions.iter().flat_map(|some| some.answers(self.labels)) {
+        for answer in self.predictions.iter().flat_map(|some| some.answers(self.signature)) {
             items.serialize_element(&Item(answer.map_err(S::Error::custom)?))?;
         }
         items.end()

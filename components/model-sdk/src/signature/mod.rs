@@ -20,6 +20,8 @@ pub struct Signature {
     pub version: String,
     /// Of the classes, in the order of the graph's class indices; empty for a regression.
     pub labels: Vec<String>,
+    /// The labels, where they are numbers: the graph then gives these, and not their positions.
+    pub classes: Vec<i64>,
     /// What the graph takes.
     pub inputs: Vec<TensorSignature>,
     /// What the graph gives.
@@ -84,6 +86,11 @@ impl Signature {
             }
         }
         Ok(())
+    }
+
+    /// Whether features have to be kept as FP64: an input is not FP32.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.inputs.iter().any(|input| input.datatype != Datatype::F32)
     }
 
     /// How many features the short form takes: one row of every input. `None` where a free axis
@@ -199,13 +206,23 @@ impl Shape {
         Some(dimensions)
     }
 
+    /// The dimensions of so many rows of `row` elements each, where that settles them.
+    pub(crate) fn of_rows(&self, rows: u32, row: usize) -> Option<Vec<u32>> {
+        if self.0.first() != Some(&-1) {
+            return self.dimensions(row).filter(|_| rows == 1);
+        }
+        let mut dimensions = vec![rows];
+        dimensions.extend(Self(self.row_axes().to_vec()).dimensions(row)?);
+        Some(dimensions)
+    }
+
     /// The axes of one row: the first axis, if free, counts rows.
     fn row_axes(&self) -> &[i64] {
         self.0.strip_prefix(&[-1]).unwrap_or(&self.0)
     }
 
     /// The elements of one row, unless another axis is free.
-    fn row(&self) -> Option<usize> {
+    pub(crate) fn row(&self) -> Option<usize> {
         let mut axes = self.row_axes().iter();
         axes.try_fold(1_usize, |row, &axis| row.checked_mul(usize::try_from(axis).ok()?))
     }
@@ -248,6 +265,27 @@ pub(crate) mod tests {
         Signature::parse(IRIS, "iris-classifier").unwrap()
     }
 
+    /// The model `m`, from lines as `in x FP32 [-1, 2]`, `out y FP32 [-1]` and those of `model.toml`.
+    pub(crate) fn signature(model: &str) -> Signature {
+        let mut text = "name = 'm'\nversion = '1'\n".to_owned();
+        for line in model.lines() {
+            let mut words = line.splitn(4, ' ');
+            let tensors = match words.next() {
+                Some("in") => "inputs",
+                Some("out") => "outputs",
+                _ => {
+                    text += &format!("{line}\n");
+                    continue;
+                }
+            };
+            let [name, datatype, shape] = [(); 3].map(|()| words.next().unwrap());
+            text += &format!(
+                "[[{tensors}]]\nname = '{name}'\ndatatype = '{datatype}'\nshape = {shape}\n"
+            );
+        }
+        Signature::parse(&text, "m").unwrap()
+    }
+
     fn error(from: &str, to: &str) -> String {
         assert!(IRIS.contains(from), "{from}");
         Signature::parse(&IRIS.replacen(from, to, 1), "iris-classifier").unwrap_err()
@@ -278,7 +316,12 @@ pub(crate) mod tests {
             ),
             ("version = \"1\"", "", "line 1: `version` is missing"),
             ("\"1\"", "1", "line 3: `version`: expected a string, got integer"),
-            ("\"setosa\"", "1", "line 6: `labels`: expected a string, got integer"),
+            ("\"setosa\"", "true", "line 6: `labels`: expected a string, got boolean"),
+            (
+                "\"setosa\"",
+                "1",
+                "line 6: `labels`: expected an array of integers of 64 bits, got string",
+            ),
             (
                 "[\"setosa\", \"versicolor\", \"virginica\"]",
                 "\"setosa\"",

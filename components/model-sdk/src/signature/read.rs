@@ -11,10 +11,12 @@ use crate::tensor::Datatype;
 pub(super) fn read(text: &str) -> Result<Signature, String> {
     let document = Document::parse(text).map_err(|(start, problem)| at(text, start, &problem))?;
     let root = Table { document: &document, path: String::new(), position: ROOT };
+    let (labels, classes) = root.labels("labels")?;
     Ok(Signature {
         name: root.string("name")?,
         version: root.string("version")?,
-        labels: root.strings("labels")?,
+        labels,
+        classes,
         inputs: root.tensors("inputs")?,
         outputs: root.tensors("outputs")?,
         row: Vec::new(),
@@ -33,25 +35,42 @@ impl<'a> Table<'a> {
         self.string_in(key, self.document.node(self.required(key)?))
     }
 
+    /// Names, or numbers, which then are both.
+    fn labels(&self, key: &str) -> Result<(Vec<String>, Vec<i64>), String> {
+        let array = self.document.get(self.position, key);
+        let first = array.and_then(|array| self.document.within(array).next());
+        let first = first.map(|item| &self.document.node(item).value);
+        if !matches!(first, Some(Value::Scalar(ScalarKind::Integer(_), _))) {
+            return Ok((self.strings(key)?, Vec::new()));
+        }
+        let classes = self.integers(key)?;
+        Ok((classes.iter().map(i64::to_string).collect(), classes))
+    }
+
     /// Empty if the key is absent.
     fn strings(&self, key: &str) -> Result<Vec<String>, String> {
         let Some(array) = self.document.get(self.position, key) else {
             return Ok(Vec::new());
         };
-        self.array(key, array, "an array of strings", |_, item| self.string_in(key, item))
+        let mut strings = Vec::new();
+        for item in self.items(key, array, "an array of strings")? {
+            strings.push(self.string_in(key, self.document.node(item))?);
+        }
+        Ok(strings)
     }
 
     fn tensors(&self, key: &str) -> Result<Vec<TensorSignature>, String> {
         let expected = "an array of tables";
-        let mut index = 0;
-        self.array(key, self.required(key)?, expected, |position, item| {
+        let mut tensors = Vec::new();
+        for position in self.items(key, self.required(key)?, expected)? {
+            let item = self.document.node(position);
             if !matches!(item.value, Value::Table) {
                 return Err(self.unexpected(key, item, expected));
             }
-            let path = format!("{}{key}[{index}].", self.path);
-            index += 1;
-            Table { document: self.document, path, position }.tensor()
-        })
+            let path = format!("{}{key}[{}].", self.path, tensors.len());
+            tensors.push(Table { document: self.document, path, position }.tensor()?);
+        }
+        Ok(tensors)
     }
 
     fn tensor(&self) -> Result<TensorSignature, String> {
@@ -74,15 +93,18 @@ impl<'a> Table<'a> {
 
     fn integers(&self, key: &str) -> Result<Vec<i64>, String> {
         let expected = "an array of integers of 64 bits";
-        self.array(key, self.required(key)?, expected, |_, item| {
+        let mut integers = Vec::new();
+        for item in self.items(key, self.required(key)?, expected)? {
+            let item = self.document.node(item);
             let integer = match &item.value {
                 Value::Scalar(ScalarKind::Integer(radix), digits) => {
                     i64::from_str_radix(digits, radix.value()).ok()
                 }
                 _ => None,
             };
-            integer.ok_or_else(|| self.unexpected(key, item, expected))
-        })
+            integers.push(integer.ok_or_else(|| self.unexpected(key, item, expected))?);
+        }
+        Ok(integers)
     }
 
     fn string_in(&self, key: &str, node: &Node<'_>) -> Result<String, String> {
@@ -92,19 +114,13 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Reads the array at `position` with `read`, which is given the position of each item too.
-    fn array<T>(
-        &self,
-        key: &str,
-        position: usize,
-        expected: &str,
-        mut read: impl FnMut(usize, &Node<'a>) -> Result<T, String>,
-    ) -> Result<Vec<T>, String> {
+    /// The positions of the items of the array at `position`.
+    fn items(&self, key: &str, position: usize, expected: &str) -> Result<Vec<usize>, String> {
         let array = self.document.node(position);
         if !matches!(array.value, Value::Array) {
             return Err(self.unexpected(key, array, expected));
         }
-        self.document.within(position).map(|item| read(item, self.document.node(item))).collect()
+        Ok(self.document.within(position).collect())
     }
 
     fn required(&self, key: &str) -> Result<usize, String> {
