@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
-use spinfer_backend::Backend;
-use spinfer_backend_lean::Lean;
-use spinfer_backend_tract::Tract;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -25,8 +22,7 @@ use crate::code::{Code, Linked};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::files::Copies;
-use crate::inference::trial::Tried;
-use crate::inference::{ComputeThreads, Models, Registry};
+use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
 use crate::memory::give_back;
 use crate::redis_connections::{Connections, TRUSTED};
@@ -81,13 +77,7 @@ impl Host {
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         artifacts.remove_old();
-        // What is served most is lean, and takes as long as it is; tract has the rest.
-        let tract: Arc<dyn Backend> = Arc::new(Tract);
-        let tract = match &app.program {
-            Some(program) => Arc::new(Tried::new(tract, program.clone())),
-            None => tract,
-        };
-        let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), tract];
+        let backends = backends(app.program.as_deref());
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();

@@ -15,14 +15,34 @@ mod mounts;
 mod registry;
 pub mod trial;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use spinfer_backend::Backend;
+use spinfer_backend_lean::Lean;
+use spinfer_backend_tract::Tract;
+use trial::Tried;
+
 pub use bind::bind;
 pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
 pub use model::Model;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mounts::check_settings;
-pub use mounts::{Mounts, check_model_folder};
-pub use registry::{Models, Registry};
+pub use mounts::{GRAPH, MODELS, Mounts, SIGNATURE, check_model_folder, hex};
+pub use registry::{Models, Registry, load_with_first};
+
+/// Those there are, in the order they are asked: what is served most is lean, and takes as long as it
+/// is; tract has the rest. Its graphs are tried first, in a process of `program`, if that is given.
+#[must_use]
+pub fn backends(program: Option<&Path>) -> Vec<Arc<dyn Backend>> {
+    let tract: Arc<dyn Backend> = Arc::new(Tract);
+    let tract = match program {
+        Some(program) => Arc::new(Tried::new(tract, program.to_owned())),
+        None => tract,
+    };
+    vec![Arc::new(Lean), tract]
+}
 
 /// Why an inference, or loading its graph, failed. Each variant is an error code of `wasi:nn`.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -14,9 +14,11 @@ use super::graph::Placement;
 use crate::files::read_file;
 
 /// Where models are in a component's file system.
-const MODELS: &str = "/models";
-const GRAPH: &str = "model.onnx";
-const SIGNATURE: &str = "model.toml";
+pub const MODELS: &str = "/models";
+/// The graph of a model folder.
+pub const GRAPH: &str = "model.onnx";
+/// Beside the graph: what it takes and gives, and more.
+pub const SIGNATURE: &str = "model.toml";
 /// Bytes of a graph: what protobuf, which ONNX is written in, can hold.
 const GRAPH_MOST: u64 = 2 << 30;
 /// Bytes of a `model.toml`: it has a line for each feature.
@@ -132,7 +134,9 @@ pub fn check_model_folder(folder: &Path) -> Result<[u8; 32]> {
     Ok(Sha256::new().chain_update(graph).chain_update(signature).finalize().into())
 }
 
-pub(super) fn hex(digest: &[u8]) -> String {
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -77,7 +77,7 @@ impl Registry {
 }
 
 /// The graph, warmed up, and the name of the first backend that has all it needs.
-fn load_with_first(
+pub fn load_with_first(
     backends: &[Arc<dyn Backend>],
     bytes: &[u8],
     encoding: Encoding,
