@@ -1,4 +1,4 @@
-//! The command line: `spinfer up`, `spinfer check`, `spinfer build`.
+//! The command line: `spinfer up`, `spinfer check`, `spinfer build`, and the [`commands`].
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -17,6 +17,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Options, Target};
 use crate::artifact::{PRIVATE, READABLE};
+use crate::commands::add::{self, Add};
+use crate::commands::models::{self, Models};
+use crate::commands::new::{self, New};
 use crate::flags::Flags;
 use crate::host::Host;
 use crate::inference::trial;
@@ -35,6 +38,8 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  spinfer add wine.onnx               make an ONNX file a model here, with a route
+  spinfer models                      list its models
   spinfer up                          serve the spin.toml of this folder on 127.0.0.1:3000
   spinfer up --build                  build its components first
   spinfer up --variable token=@file   give a variable of the manifest its value
@@ -51,6 +56,12 @@ enum Command {
     Check(Check),
     /// Build an application's components
     Build(Build),
+    /// Add a model to an application: an ONNX file becomes a route
+    Add(Add),
+    /// List an application's models
+    Models(Models),
+    /// Make a model component of your own
+    New(New),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -148,6 +159,9 @@ pub fn main() -> ExitCode {
         Command::Up(options) => up(&options),
         Command::Check(options) => check(&options),
         Command::Build(options) => build(&options),
+        Command::Add(options) => add::run(&options, &mut io::stdout()),
+        Command::Models(options) => models::run(&options, &mut io::stdout()),
+        Command::New(options) => new::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {

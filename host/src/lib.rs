@@ -65,6 +65,7 @@ pub mod key_value;
 pub mod redis_connections;
 
 pub mod build;
+pub mod commands;
 pub mod telemetry;
 
 #[cfg(any(test, fuzzing))]

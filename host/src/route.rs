@@ -68,6 +68,12 @@ impl Pattern {
         &self.raw
     }
 
+    /// Whether it matches the same paths as `other`: an application has only one of them.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Router::new([self, other].map(|pattern| (pattern.clone(), ()))).is_err()
+    }
+
     /// Whether all it matches begins with `prefix`, such as `/a/`.
     #[must_use]
     pub fn is_under(&self, prefix: &str) -> bool {

@@ -5,7 +5,18 @@ use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run, state_dir};
 #[test]
 fn help_teaches() {
     for (arguments, parts) in [
-        (&["--help"][..], &["spinfer up", "curl", "build", "spinfer check"][..]),
+        (
+            &["--help"][..],
+            &[
+                "spinfer up",
+                "curl",
+                "build",
+                "spinfer check",
+                "spinfer add",
+                "spinfer models",
+                "new",
+            ][..],
+        ),
         (
             &["up", "--help"],
             &[

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
+mod add; // ONNX files become URLs, and components begin
 mod cache; // answers that are given again, and to whom
 mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses

@@ -1,0 +1,288 @@
+//! `spinfer add`: an ONNX file becomes a version of a model, and a route.
+//!
+//! What is wrong with the file, the names or the manifest is found before anything is written; what is
+//! written is all there, or nothing of it.
+
+mod component;
+mod curl;
+mod examine;
+mod labels;
+mod model_toml;
+mod onnx;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use sha2::{Digest, Sha256};
+
+use self::examine::{Examined, examine};
+use self::labels::Labels;
+use self::model_toml::{About, width};
+use super::edit::{Edit, NewComponent};
+use super::files::Made;
+use super::signature::list;
+use crate::inference::{GRAPH, SIGNATURE, hex};
+use crate::route::Pattern;
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The ONNX file
+    file: PathBuf,
+
+    /// The model's name [default: the file's]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// The version's number; a version is never overwritten [default: the next]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    version: Option<u32>,
+
+    /// Answer on this route too, such as /wine/...; may be repeated
+    #[arg(long = "route", value_name = "ROUTE")]
+    routes: Vec<String>,
+
+    /// The classes' names, in the graph's order, if it does not have them: no,yes
+    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
+    labels: Vec<String>,
+
+    /// The features' names, in the graph's order: tables are then read by column name
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    fields: Vec<String>,
+
+    /// Put it in production: it takes over the model's plain route, and these --route, from the version
+    /// that has them
+    #[arg(long)]
+    promote: bool,
+
+    /// The component that serves it [default: the generic one that comes with spinfer]
+    #[arg(long, value_name = "FILE")]
+    component: Option<PathBuf>,
+
+    /// The manifest, or the folder that holds a spin.toml; made if there is none
+    #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
+    from: PathBuf,
+}
+
+/// The manifest, unless another is given.
+const MANIFEST: &str = "spin.toml";
+
+/// Adds a model, telling `out` what was done and how to ask it.
+pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
+    let file = add.file.display();
+
+    // 1 the file: what it takes and gives, and its labels
+    let given = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
+    let given_sha256 = hex(&Sha256::digest(&given));
+    let (found, bytes) =
+        labels::find(given).with_context(|| format!("{file}: cannot be served"))?;
+    let examined = examine(&bytes).with_context(|| format!("{file}: cannot be served"))?;
+    let labels = choose_labels(found, &add.labels, &examined)?;
+
+    // 2 its place: name, version, component, routes
+    let mut edit = Edit::open(&add.from)?;
+    let name = add.name()?;
+    let version = add.version(&edit.base, &name)?;
+    let id = format!("{name}-{version}");
+    let component = component::find(add.component.as_deref(), &edit.base)?;
+    let folder = format!("models/{name}/{version}");
+    let routes = add.route(&mut edit, &name, version, &id)?;
+    edit.add_component(&NewComponent {
+        id: &id,
+        source: &component.source,
+        model: (&name, &folder),
+        build: None,
+    })?;
+
+    // 3 the files
+    let sha256 = hex(&Sha256::digest(&bytes));
+    let about = About {
+        name: &name,
+        version,
+        sha256: &sha256,
+        file: add.file.file_name().and_then(|name| name.to_str()).unwrap_or(GRAPH),
+        file_sha256: (given_sha256 != sha256).then_some(&given_sha256),
+        labels: labels.as_ref(),
+        fields: &add.fields,
+    };
+    let signature = about.text(&examined)?;
+    let text = edit.text()?;
+    let mut made = Made::default();
+    let contents = [(GRAPH, &*bytes), (SIGNATURE, signature.as_bytes())];
+    made.folder_with(&edit.base.join(&folder), &contents)?;
+    if let Some(bytes) = &component.copy {
+        made.file(&edit.base.join(&component.source), bytes)?;
+    }
+    made.replace(&edit.path, edit.before.as_deref(), &text)?;
+    made.keep();
+
+    // 4 what was done, and how to go on
+    let Examined { backend, inputs, outputs, not_run, .. } = &examined;
+    let (inputs, outputs) = (list(inputs), list(outputs));
+    writeln!(out, "Added {name}, version {version} ({backend}): {inputs} -> {outputs}")?;
+    if let Some(labels) = &labels {
+        writeln!(out, "  labels  {}", labels.shown())?;
+    }
+    if given_sha256 != sha256 {
+        writeln!(out, "          were strings in {file}; the graph gives their positions now")?;
+    }
+    if let Some(why) = not_run {
+        writeln!(out, "  shapes  as the graph declares them, as it could not be run: {why}")?;
+    }
+    writeln!(out, "  model   {folder}/{GRAPH}, {folder}/{SIGNATURE}")?;
+    writeln!(out, "  routes  {} -> {id}, in {}", routes.taken.join(", "), edit.path.display())?;
+    if let Some(other) = &routes.production {
+        writeln!(
+            out,
+            "          {} stays with {other}; --promote would have moved it, or write \
+             component = \"{id}\" there",
+            plain(&name)
+        )?;
+    }
+    let from = if add.from == Path::new(MANIFEST) {
+        String::new()
+    } else {
+        format!(" -f {}", add.from.display())
+    };
+    let production = routes.production.is_none();
+    let path = if production { String::new() } else { format!("/versions/{version}") };
+    let curl = curl::line(&format!("/v2/models/{name}{path}"), &examined);
+    writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {curl}")?;
+    Ok(())
+}
+
+/// Routes of an added version.
+struct Routes {
+    /// Its own now.
+    taken: Vec<String>,
+    /// Who has the plain route, if another has.
+    production: Option<String>,
+}
+
+fn plain(name: &str) -> String {
+    format!("/v2/models/{name}/...")
+}
+
+impl Add {
+    fn name(&self) -> Result<String> {
+        let stem = || self.file.file_stem().and_then(|stem| stem.to_str()).map(to_name);
+        let name = self.name.clone().or_else(stem).unwrap_or_default();
+        // It is a folder, a part of a path and of a component's id.
+        crate::manifest::names::check_component_id(&name).map_err(|problem| {
+            let proposed = to_name(&name);
+            let proposed = if proposed.is_empty() { "wine".to_owned() } else { proposed };
+            anyhow::anyhow!("the model's name {problem}; try --name {proposed}")
+        })?;
+        Ok(name)
+    }
+
+    /// A number that no version has.
+    fn version(&self, base: &Path, name: &str) -> Result<u32> {
+        let folder = base.join("models").join(name);
+        let there = match fs::read_dir(&folder) {
+            Ok(there) => there.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(self.version.unwrap_or(1));
+            }
+            Err(error) => return Err(error).with_context(|| folder.display().to_string()),
+        };
+        let last: u32 = there.max().unwrap_or(0);
+        let next = last.checked_add(1).context("no number is left for a version")?;
+        let version = self.version.unwrap_or(next);
+        ensure!(
+            !folder.join(version.to_string()).exists(),
+            "version {version} of {name} is there already, and a version is never overwritten: leave \
+             out --version, and it is {next}"
+        );
+        Ok(version)
+    }
+
+    /// The version answers its own route and those that nobody has. Those of another version it takes
+    /// over if it is told to: clients would get other answers otherwise, and nobody has asked for that.
+    fn route(&self, edit: &mut Edit, name: &str, version: u32, id: &str) -> Result<Routes> {
+        let mut routes = Routes { taken: Vec::new(), production: None };
+        let (plain, own) = (plain(name), format!("/v2/models/{name}/versions/{version}/..."));
+        let mut seen: Vec<Pattern> = Vec::new();
+        for route in [&plain, &own].into_iter().chain(&self.routes) {
+            let pattern = Pattern::parse(route)
+                .map_err(|problem| anyhow::anyhow!("--route \"{route}\": {problem}"))?;
+            if seen.iter().any(|other| other.is_same(&pattern)) {
+                continue;
+            }
+            seen.push(pattern);
+            match edit.on_route(route) {
+                None => edit.add_route(route, id)?,
+                Some(Some(_)) if self.promote && *route != own => edit.move_route(route, id)?,
+                Some(Some(other)) if *route == plain => {
+                    routes.production = Some(other.to_owned());
+                    continue;
+                }
+                Some(other) => bail!(
+                    "{} answers on {route} already; remove it from the manifest, or choose another \
+                     route, name or version{}",
+                    other.unwrap_or("the host"),
+                    if other.is_some() { " (--promote takes it over)" } else { "" }
+                ),
+            }
+            routes.taken.push(route.clone());
+        }
+        Ok(routes)
+    }
+}
+
+/// In lower case, with a hyphen for whatever is no letter or digit.
+fn to_name(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
+}
+
+/// The labels of the graph, or those given; numbers for a classifier that has none.
+fn choose_labels(
+    found: Option<Labels>,
+    given: &[String],
+    examined: &Examined,
+) -> Result<Option<Labels>> {
+    let (classes, scores) = classifier(examined);
+    let scores = scores.filter(|&width| width > 1);
+    if given.is_empty() {
+        let numbers = || Some(Labels::Numbers((0..i64::try_from(scores?).ok()?).collect()));
+        let labels = found.or_else(|| if classes { numbers() } else { None });
+        return Ok(labels);
+    }
+    match &found {
+        Some(Labels::Names(names)) if names != given => bail!(
+            "--labels: the graph has labels itself, {}; leave it out",
+            Labels::Names(names.clone()).shown()
+        ),
+        Some(Labels::Numbers(numbers)) if !numbers.iter().copied().eq(0..numbers.len() as i64) => {
+            bail!(
+                "--labels: the graph's classes are {}, and labels name the classes 0, 1, 2, ...; leave \
+                 it out, and the answers have those numbers",
+                Labels::Numbers(numbers.clone()).shown()
+            )
+        }
+        _ => {}
+    }
+    let expected = found.as_ref().map(Labels::len).or(scores);
+    ensure!(
+        expected.is_none_or(|expected| expected == given.len()),
+        "--labels: {} labels for {} classes",
+        given.len(),
+        expected.unwrap_or_default()
+    );
+    Ok(Some(Labels::Names(given.to_vec())))
+}
+
+/// Whether an output is a class for each row, and how many numbers for each row are in the other, or in
+/// the only one.
+fn classifier(examined: &Examined) -> (bool, Option<usize>) {
+    let is_integer = |datatype| matches!(datatype, "UINT8" | "INT32" | "INT64");
+    let (classes, others): (Vec<_>, Vec<_>) = examined
+        .outputs
+        .iter()
+        .partition(|output| is_integer(output.datatype) && width(output) == Some(1));
+    let scores = if let [only] = others[..] { width(only) } else { None };
+    (classes.len() == 1, scores)
+}

@@ -1,0 +1,177 @@
+//! The part of ONNX's protobuf schema that tells of labels and of where a file comes from, and how a
+//! field of a message is replaced while every other byte stays.
+//!
+//! Field numbers and meanings: `onnx/onnx.proto` of the ONNX project, IR version 10.
+
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
+use prost::{DecodeError, Message};
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Model {
+    #[prost(string, tag = "2")]
+    pub(super) producer_name: String,
+    #[prost(string, tag = "3")]
+    pub(super) producer_version: String,
+    #[prost(message, optional, tag = "7")]
+    pub(super) graph: Option<Graph>,
+}
+
+impl Model {
+    /// The field that holds the graph.
+    pub(super) const GRAPH: u32 = 7;
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) node: Vec<Node>,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) initializer: Vec<Tensor>,
+    #[prost(message, repeated, tag = "12")]
+    pub(super) output: Vec<ValueInfo>,
+    /// Of values between the nodes, where the file tells their types.
+    #[prost(message, repeated, tag = "13")]
+    pub(super) value_info: Vec<ValueInfo>,
+}
+
+impl Graph {
+    pub(super) const NODE: u32 = 1;
+    pub(super) const INITIALIZER: u32 = 5;
+    pub(super) const OUTPUT: u32 = 12;
+    pub(super) const VALUE_INFO: u32 = 13;
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Node {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) output: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(super) op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) attribute: Vec<Attribute>,
+}
+
+impl Node {
+    pub(super) const ATTRIBUTE: u32 = 5;
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Attribute {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(int64, tag = "3")]
+    pub(super) i: i64,
+    #[prost(message, optional, tag = "5")]
+    pub(super) t: Option<Tensor>,
+    #[prost(int64, repeated, tag = "8")]
+    pub(super) ints: Vec<i64>,
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub(super) strings: Vec<Vec<u8>>,
+    /// `AttributeProto.AttributeType`.
+    #[prost(int32, tag = "20")]
+    pub(super) r#type: i32,
+}
+
+/// `AttributeProto.AttributeType`
+pub(super) mod attribute_type {
+    pub(in super::super) const INT: i32 = 2;
+    pub(in super::super) const TENSOR: i32 = 4;
+    pub(in super::super) const INTS: i32 = 7;
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Tensor {
+    #[prost(int64, repeated, tag = "1")]
+    pub(super) dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    pub(super) data_type: i32,
+    #[prost(int32, repeated, tag = "5")]
+    pub(super) int32_data: Vec<i32>,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub(super) string_data: Vec<Vec<u8>>,
+    #[prost(int64, repeated, tag = "7")]
+    pub(super) int64_data: Vec<i64>,
+    #[prost(string, tag = "8")]
+    pub(super) name: String,
+    #[prost(bytes = "vec", tag = "9")]
+    pub(super) raw_data: Vec<u8>,
+    /// 1: the data is in another file.
+    #[prost(int32, tag = "14")]
+    pub(super) data_location: i32,
+}
+
+/// `TensorProto.DataType`
+pub(super) mod data_type {
+    pub(in super::super) const INT32: i32 = 6;
+    pub(in super::super) const INT64: i32 = 7;
+    pub(in super::super) const STRING: i32 = 8;
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ValueInfo {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) r#type: Option<Type>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Type {
+    #[prost(message, optional, tag = "1")]
+    pub(super) tensor: Option<TensorType>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TensorType {
+    #[prost(int32, tag = "1")]
+    pub(super) elem_type: i32,
+    /// A message that is only passed on.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub(super) shape: Option<Vec<u8>>,
+}
+
+impl ValueInfo {
+    pub(super) fn elem_type(&self) -> Option<i32> {
+        Some(self.r#type.as_ref()?.tensor.as_ref()?.elem_type)
+    }
+}
+
+/// `message` with fields of the number `tag` replaced: `with` is given the position of each among them
+/// and its content, and gives the new one.
+pub(super) fn replace(
+    message: &[u8],
+    tag: u32,
+    mut with: impl FnMut(usize, &[u8]) -> Result<Option<Vec<u8>>, DecodeError>,
+) -> Result<Vec<u8>, DecodeError> {
+    let mut replaced = Vec::with_capacity(message.len());
+    let mut rest = message;
+    let mut position = 0;
+    while !rest.is_empty() {
+        let field = rest;
+        let (found, wire) = decode_key(&mut rest)?;
+        if found != tag || wire != WireType::LengthDelimited {
+            skip_field(wire, found, &mut rest, prost::encoding::DecodeContext::default())?;
+            replaced.extend_from_slice(&field[..field.len() - rest.len()]);
+            continue;
+        }
+        let length = usize::try_from(decode_varint(&mut rest)?).unwrap_or(usize::MAX);
+        let Some((content, tail)) = rest.split_at_checked(length) else {
+            // The decoder says what is wrong with a message that ends within a field.
+            Model::decode(message)?;
+            return Ok(message.to_vec());
+        };
+        rest = tail;
+        match with(position, content)? {
+            Some(content) => {
+                encode_key(tag, wire, &mut replaced);
+                encode_varint(content.len() as u64, &mut replaced);
+                replaced.extend_from_slice(&content);
+            }
+            None => replaced.extend_from_slice(&field[..field.len() - rest.len()]),
+        }
+        position += 1;
+    }
+    Ok(replaced)
+}

@@ -1,0 +1,576 @@
+//! `spinfer add`: ONNX files as people have them become URLs; what cannot be served is refused, and
+//! leaves nothing behind.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, run};
+use tempfile::TempDir;
+
+/// The files to add, and what ONNX Runtime says of some rows.
+fn files() -> PathBuf {
+    root().join("tests/models/add")
+}
+
+fn expected() -> Value {
+    let text = fs::read_to_string(files().join("expected.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// A folder with an application in the making.
+struct Application(TempDir);
+
+impl Application {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    /// `spinfer add` of a file of the test's; whether it was added, and what was said.
+    fn add(&self, file: &Path, arguments: &[&str]) -> (bool, String) {
+        let from = self.path("spin.toml");
+        let start = ["add", file.to_str().unwrap(), "--from", from.to_str().unwrap()];
+        let (status, text) = run(&[&start, arguments].concat());
+        (status.success(), text)
+    }
+
+    fn added(&self, name: &str, arguments: &[&str]) -> String {
+        let (added, text) = self.add(&files().join(format!("{name}.onnx")), arguments);
+        assert!(added, "{name}: {text}");
+        text
+    }
+
+    fn up(self) -> Spinfer {
+        Spinfer::up_from(&self.path("spin.toml"), &[], self.0)
+    }
+
+    fn manifest(&self) -> String {
+        fs::read_to_string(self.path("spin.toml")).unwrap()
+    }
+
+    /// Every file, and what it holds.
+    fn tree(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    found.insert(path.clone(), Vec::new());
+                    walk(&path, found);
+                } else {
+                    let bytes = fs::read(&path).unwrap();
+                    found.insert(path, bytes);
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(self.0.path(), &mut found);
+        found
+    }
+}
+
+/// Equal, but for the last digits of numbers.
+fn assert_near(got: &Value, expected: &Value, what: &str) {
+    match (got, expected) {
+        (Value::Number(got), Value::Number(expected)) => {
+            let (got, expected) = (got.as_f64().unwrap(), expected.as_f64().unwrap());
+            let tolerance = 1e-5 * expected.abs().max(1.0);
+            assert!((got - expected).abs() <= tolerance, "{what}: {got} is not {expected}");
+        }
+        (Value::Array(got), Value::Array(expected)) => {
+            assert_eq!(got.len(), expected.len(), "{what}: {got:?}");
+            for (got, expected) in got.iter().zip(expected) {
+                assert_near(got, expected, what);
+            }
+        }
+        _ => assert_eq!(got, expected, "{what}"),
+    }
+}
+
+/// The short form's answers to the rows of `expected.json`.
+fn predictions(spinfer: &Spinfer, name: &str, rows: &Value) -> Vec<Value> {
+    let body = json!({ "instances": rows }).to_string();
+    let answer = spinfer.post(&format!("/v2/models/{name}/predict"), body);
+    assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+    answer.json()["predictions"].as_array().unwrap().clone()
+}
+
+/// What a shell would ask with a printed `curl`: the path and the body.
+fn asked(line: &str) -> (String, String) {
+    let script = format!("curl() {{ printf '%s\\n%s' \"$1\" \"$3\"; }}; {line}");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (url, body) = text.split_once('\n').unwrap();
+    (url.strip_prefix("localhost:3000").unwrap().to_owned(), body.to_owned())
+}
+
+#[test]
+fn onnx_files_are_urls_at_once() {
+    let application = Application::new();
+    let mut lines = Vec::new();
+    let classifiers =
+        ["strings-linear", "strings-forest", "strings-bayes", "numbers-double", "columns"];
+    let without_probabilities = ["margins", "distances"];
+    let regressors = ["regressor", "two-targets", "picture"];
+    let others = ["two-outputs"];
+    for name in [&classifiers[..], &without_probabilities, &regressors, &others].concat() {
+        lines.push(application.added(name, &[]).lines().last().unwrap().to_owned());
+    }
+    let softmax = application.added("softmax", &["--labels", "no,yes", "--fields", "a,b,c"]);
+    lines.push(softmax.lines().last().unwrap().to_owned());
+    let spinfer = application.up();
+
+    for line in &lines {
+        let (path, body) = asked(line.trim());
+        let answer = spinfer.post(&path, &body);
+        assert_eq!(answer.status, 200, "{line}: {}", answer.text());
+    }
+
+    let expected = expected();
+    for name in classifiers.iter().chain(&without_probabilities) {
+        let of = &expected[*name];
+        let inputs = of["inputs"].as_object().unwrap();
+        let rows: Vec<Vec<Value>> = (0..3)
+            .map(|row| {
+                inputs
+                    .values()
+                    .rev()
+                    .flat_map(|rows| rows[row].as_array().unwrap().clone())
+                    .collect()
+            })
+            .collect();
+        let outputs: Vec<&Value> = of["outputs"].as_object().unwrap().values().collect();
+        let [classes, scores] = outputs[..] else { panic!("{name}: {outputs:?}") };
+        for (row, prediction) in predictions(&spinfer, name, &json!(rows)).iter().enumerate() {
+            assert_eq!(prediction["prediction"], classes[row], "{name}");
+            if without_probabilities.contains(name) {
+                assert_eq!(prediction.as_object().unwrap().len(), 1, "{name}: {prediction}");
+                continue;
+            }
+            let probabilities = prediction["probabilities"].as_object().unwrap();
+            let values: Vec<Value> = probabilities.values().cloned().collect();
+            assert_near(&json!(values), &scores[row], name);
+            let class = classes[row].as_str().map_or(classes[row].to_string(), str::to_owned);
+            assert_eq!(prediction["probability"], probabilities[&class], "{name}");
+        }
+    }
+    for name in regressors {
+        let of = &expected[name];
+        let rows = of["inputs"].as_object().unwrap().values().next().unwrap();
+        let outputs = of["outputs"].as_object().unwrap().values().next().unwrap();
+        for (row, prediction) in predictions(&spinfer, name, rows).iter().enumerate() {
+            let [only] = outputs[row].as_array().unwrap().as_slice() else {
+                assert_near(&prediction["prediction"], &outputs[row], name);
+                continue;
+            };
+            assert_near(&prediction["prediction"], only, name);
+        }
+    }
+
+    // Labels that were given name the greatest of the only output's numbers.
+    let of = &expected["softmax"];
+    for (row, prediction) in predictions(&spinfer, "softmax", &of["inputs"]["x"]).iter().enumerate()
+    {
+        let scores = &of["outputs"]["y"][row];
+        let label = if scores[0].as_f64() >= scores[1].as_f64() { "no" } else { "yes" };
+        assert_eq!(prediction["prediction"], label);
+        assert_near(&prediction["probabilities"]["yes"], &scores[1], "softmax");
+    }
+    let by_name = r#"{"instances": [{"c": 3, "a": 1, "b": 2}]}"#;
+    let answer = spinfer.post("/v2/models/softmax/predict", by_name).json();
+    let probability = &answer["predictions"][0]["probabilities"]["yes"];
+    assert_near(probability, &of["outputs"]["y"][0][1], "softmax");
+
+    // Inputs of one column each are read from a table by their names.
+    let of = &expected["columns"];
+    let (length, count) = (&of["inputs"]["length"][1][0], &of["inputs"]["count"][1][0]);
+    let body =
+        json!({ "dataframe_split": { "columns": ["count", "length"], "data": [[count, length]] } });
+    let answer = spinfer.post("/v2/models/columns/invocations", body.to_string());
+    assert_eq!(answer.json()["predictions"], json!([of["outputs"]["output_label"][1]]));
+    let half = json!({ "features": [length, 30.5] }).to_string();
+    let answer = spinfer.post("/v2/models/columns/predict", half);
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (400, "features: \"count\" takes INT64, and not all numbers of row 0 are such")
+    );
+
+    // Two outputs are no one prediction: the answer says what is.
+    let of = &expected["two-outputs"];
+    let answer = spinfer.post("/v2/models/two-outputs/predict", r#"{"features": [1, 2, 3]}"#);
+    assert_eq!(answer.status, 400);
+    assert!(answer.error().contains("POST /v2/models/two-outputs/infer"), "{}", answer.error());
+    let body = json!({ "inputs": [{ "name": "x", "shape": [2, 3], "datatype": "FP32", "data": of["inputs"]["x"] }] });
+    let outputs = spinfer.post("/v2/models/two-outputs/infer", body.to_string()).json();
+    for (output, name) in outputs["outputs"].as_array().unwrap().iter().zip(["a", "b"]) {
+        let rows = of["outputs"][name].as_array().unwrap();
+        let flat: Vec<Value> =
+            rows.iter().flat_map(|row| row.as_array().unwrap().clone()).collect();
+        assert_eq!(output["name"], name);
+        assert_near(&output["data"], &json!(flat), name);
+    }
+    let metadata = spinfer.get("/v2/models/two-outputs").json();
+    assert_eq!(
+        metadata["outputs"][0],
+        json!({ "name": "a", "datatype": "FP32", "shape": [-1, 2] })
+    );
+    assert_eq!(spinfer.get("/v2/models/two-outputs/versions/1/ready").status, 200);
+    assert_eq!(spinfer.get("/v2/models/two-outputs/versions/2/ready").status, 404);
+}
+
+#[test]
+fn the_generic_component_serves_one_model() {
+    let model = |name: &str| {
+        let folder = root().join("models/iris-classifier/1");
+        format!("{{ source = \"{}\", destination = \"/models/{name}\" }}", folder.display())
+    };
+    let one = format!("files = [{}]\n", model("iris-classifier"));
+    let two = format!("files = [{}, {}]\n", model("iris-classifier"), model("other"));
+    let manifest = Manifest::default()
+        .with("/one/...", "one", "generic_model", &one)
+        .with("/standard/...", "standard", "generic_model", &(one.clone() + STANDARD_DOOR))
+        .with("/none/...", "none", "generic_model", "")
+        .with("/two/...", "two", "generic_model", &two)
+        .with_iris("iris", 1, "/iris/...", "");
+    let spinfer = Spinfer::up(&manifest);
+    let ask = |path: &str| spinfer.post(path, r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+    let own = ask("/iris/predict");
+    assert_eq!(own.status, 200);
+    for path in ["/one/predict", "/standard/predict"] {
+        assert_eq!(ask(path).body, own.body, "as a component of its own would");
+    }
+    for (path, part) in
+        [("/none/predict", "no model is mounted"), ("/two/predict", "2 are mounted")]
+    {
+        let answer = ask(path);
+        assert_eq!(answer.status, 503);
+        assert!(answer.error().contains(part), "{}", answer.error());
+    }
+}
+
+/// Of a manifest written by hand.
+const BEFORE: &str = r#"# Ours.
+spin_manifest_version = 2
+
+[application]   # what it is
+name = "shop"
+
+# The shop itself.
+[[trigger.http]]
+route = "/..."
+component = "shop"
+
+[[trigger.http]]
+route = "/v2/models/wine/..." # in production
+component = "wine-1"   # until June
+
+# Its code.
+[component.shop]
+source = 'shop.wasm'
+environment = { B = "1", A = "2" }
+
+[component.wine-1]
+source = "wine.wasm"
+files = [ { source = "models/wine/1", destination = "/models/wine" }, ]
+
+# The end.
+"#;
+
+const AFTER: &str = r#"# Ours.
+spin_manifest_version = 2
+
+[application]   # what it is
+name = "shop"
+
+# The shop itself.
+[[trigger.http]]
+route = "/..."
+component = "shop"
+
+[[trigger.http]]
+route = "/v2/models/wine/..." # in production
+component = "wine-7"   # until June
+
+[[trigger.http]]
+route = "/v2/models/wine/versions/7/..."
+component = "wine-7"
+
+[[trigger.http]]
+route = "/taste/..."
+component = "wine-7"
+
+# Its code.
+[component.shop]
+source = 'shop.wasm'
+environment = { B = "1", A = "2" }
+
+[component.wine-1]
+source = "wine.wasm"
+files = [ { source = "models/wine/1", destination = "/models/wine" }, ]
+
+[component.wine-7]
+source = "components/generic-model.wasm"
+files = [{ source = "models/wine/7", destination = "/models/wine" }]
+
+# The end.
+"#;
+
+#[test]
+fn a_manifest_keeps_its_comments_and_its_order() {
+    let application = Application::new();
+    fs::write(application.path("spin.toml"), BEFORE).unwrap();
+    let wine = ["--name", "wine", "--version", "7", "--route", "/taste/..."];
+    application.added("regressor", &[&wine[..], &["--promote"]].concat());
+    assert_eq!(application.manifest(), AFTER);
+    // Written inline, it stays so.
+    let inline = "spin_manifest_version = 2\napplication.name = 'a'\n\
+                  trigger.http = [{ route = '/', component = 'b' }]\ncomponent = { b = { source = 'c' } }\n";
+    fs::write(application.path("spin.toml"), inline).unwrap();
+    application.added("two-targets", &[]);
+    let manifest = application.manifest();
+    assert!(
+        manifest.starts_with("spin_manifest_version = 2\napplication.name = 'a'\n"),
+        "{manifest}"
+    );
+    assert_eq!(manifest.lines().count(), 4, "{manifest}");
+}
+
+#[test]
+fn a_version_is_never_overwritten_and_production_changes_only_when_told() {
+    let application = Application::new();
+    // A route that is asked for twice is there once.
+    let twice = ["--name", "m", "--route", "/r/...", "--route", "r/*", "--route", "/v2/models/m/*"];
+    application.added("regressor", &twice);
+    let first = application.tree();
+    let said = application.added("two-targets", &["--name", "m"]);
+    assert!(said.contains("/v2/models/m/... stays with m-1"), "{said}");
+    let again = application.add(&files().join("softmax.onnx"), &["--name", "m", "--version", "2"]);
+    assert!(!again.0 && again.1.contains("leave out --version, and it is 3"), "{}", again.1);
+    let promoted = application.added("softmax", &["--name", "m", "--promote", "--route", "/m/..."]);
+    assert!(
+        promoted.contains("/v2/models/m/..., /v2/models/m/versions/3/..., /m/... -> m-3"),
+        "{promoted}"
+    );
+    for (path, bytes) in first.iter().filter(|(path, _)| !path.ends_with("spin.toml")) {
+        assert_eq!(&application.tree()[path], bytes, "{}", path.display());
+    }
+    let spinfer = application.up();
+    for (path, outputs) in [
+        ("/v2/models/m", "y"),
+        ("/v2/models/m/versions/1", "variable"),
+        ("/v2/models/m/versions/2", "variable"),
+        ("/v2/models/m/versions/3", "y"),
+    ] {
+        assert_eq!(spinfer.get(path).json()["outputs"][0]["name"], outputs, "{path}");
+    }
+    let answer = spinfer.post("/m/predict", r#"{"features": [1, 2, 3]}"#).json();
+    assert_eq!((&answer["model"], &answer["version"]), (&json!("m"), &json!("3")));
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_and_leaves_nothing() {
+    let application = Application::new();
+    application.added("regressor", &["--name", "there"]);
+    let manifest = application.manifest();
+    let names = ["empty", "text", "half"];
+    let garbage = [
+        &b""[..],
+        b"weights of a model",
+        &fs::read(files().join("picture.onnx")).unwrap()[..15000],
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in names.iter().zip(garbage) {
+        fs::write(folder.path().join(format!("{name}.onnx")), bytes).unwrap();
+    }
+    let (added, models) = (files(), root().join("tests/models"));
+    for (folder, name, arguments, parts) in [
+        (&added, "no-such", &[][..], &["no-such.onnx: cannot be read", "No such file"][..]),
+        (&folder.path().to_owned(), "empty", &[], &["cannot be served", "it is empty"]),
+        (&folder.path().to_owned(), "text", &[], &["cannot be served", "not an ONNX model"]),
+        (&folder.path().to_owned(), "half", &[], &["cannot be served", "not an ONNX model"]),
+        (&models, "truncated", &[], &["cannot be served", "not an ONNX model"]),
+        (&models, "unsupported-op", &[], &["tract lacks these operators: Det"]),
+        (&models, "identity-bf16", &[], &["tract has no BF16; convert the model"]),
+        (
+            &added,
+            "external",
+            &[],
+            &["the weights `wide` are in another file", "save_as_external_data=False"],
+        ),
+        (&added, "double-sigmoid", &[], &["it does not run", "Sigmoid", "inputs of FP32"]),
+        (&added, "strings-input", &[], &["input `X` holds strings, which wasi:nn does not carry"]),
+        (
+            &added,
+            "regressor",
+            &["--name", "Two words"],
+            &["\"Two words\" holds", "--name two-words"],
+        ),
+        (&added, "regressor", &["--name", "../up"], &["--name up"]),
+        (
+            &added,
+            "regressor",
+            &["--name", "there", "--version", "1"],
+            &["version 1 of there is there already", "it is 2"],
+        ),
+        (&added, "regressor", &["--version", "0"], &["--version"]),
+        (
+            &added,
+            "regressor",
+            &["--route", "/v2/models/there/..."],
+            &["there-1 answers on /v2/models/there/... already", "--promote"],
+        ),
+        (&added, "regressor", &["--route", "/a?b"], &["--route \"/a?b\"", "cannot hold '?'"]),
+        (&added, "softmax", &["--labels", "a,b,c"], &["--labels: 3 labels for 2 classes"]),
+        (
+            &added,
+            "strings-bayes",
+            &["--labels", "a,b,c"],
+            &["the graph has labels itself, setosa, versicolor, virginica"],
+        ),
+        (&added, "numbers-double", &["--labels", "a,b"], &["the graph's classes are 3, 7"]),
+        (&added, "softmax", &["--fields", "a,b"], &["--fields: 2 names for 3 features"]),
+        (
+            &added,
+            "regressor",
+            &["--component", "nowhere.wasm"],
+            &["--component nowhere.wasm: cannot be read"],
+        ),
+    ] {
+        let before = application.tree();
+        let (added, text) = application.add(&folder.join(format!("{name}.onnx")), arguments);
+        assert!(!added, "{name} {arguments:?}: {text}");
+        for part in parts {
+            assert!(text.contains(part), "{name} {arguments:?}: {part:?} is not in\n{text}");
+        }
+        assert!(before == application.tree(), "{name} {arguments:?} left something");
+    }
+
+    // The manifest's fault.
+    let taken = manifest.replace("there-1", "regressor-1");
+    for (text, part) in [
+        ("spin_manifest_version = 2\n[aplication]\n", "unknown field `aplication`"),
+        (taken.as_str(), "has a component `regressor-1` already"),
+    ] {
+        fs::write(application.path("spin.toml"), text).unwrap();
+        let before = application.tree();
+        let (added, said) = application.add(&files().join("regressor.onnx"), &[]);
+        assert!(!added && said.contains(part), "{said}");
+        assert!(before == application.tree(), "{part}");
+    }
+
+    // What was written before something failed is removed again.
+    let application = Application::new();
+    fs::write(application.path("components"), "a file where a folder has to be").unwrap();
+    let before = application.tree();
+    let (added, said) = application.add(&files().join("regressor.onnx"), &[]);
+    assert!(!added && said.contains("components"), "{said}");
+    assert!(before == application.tree(), "{said}");
+}
+
+#[test]
+fn models_are_listed() {
+    let application = Application::new();
+    let from = application.path("spin.toml");
+    let from = from.to_str().unwrap();
+    let (status, said) = run(&["models", "--from", from]);
+    assert!(!status.success() && said.contains("there is no manifest"), "{said}");
+    application.added("strings-bayes", &["--name", "iris"]);
+    application.added("strings-forest", &["--name", "iris", "--route", "/iris/..."]);
+    let (status, table) = run(&["models", "--from", from]);
+    assert!(status.success(), "{table}");
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let signature = "X FP32 [-1, 4] -> output_label INT64 [-1], output_probability FP32 [-1, 3]";
+    assert_eq!(
+        lines[0],
+        ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"]
+    );
+    assert_eq!(lines[1][..4], ["iris", "1", "iris-1", "tract"]);
+    assert_eq!(lines[2][..4], ["iris", "2", "iris-2", "lean"]);
+    assert_eq!(lines[1][5], "/v2/models/iris/..., /v2/models/iris/versions/1/...");
+    assert_eq!(lines[2][5], "/v2/models/iris/versions/2/..., /iris/...");
+    assert_eq!(lines[2][6], signature);
+    // A graph that is gone is told of, and the others are listed.
+    fs::remove_file(application.path("models/iris/1/model.onnx")).unwrap();
+    let (status, json) = run(&["models", "--json", "--from", from]);
+    assert!(status.success(), "{json}");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json[0]["error"].as_str().unwrap().contains("model.onnx"), "{json}");
+    assert_eq!(json[1]["model"], "iris");
+    assert_eq!(json[1]["routes"], json!(["/v2/models/iris/versions/2/...", "/iris/..."]));
+    assert_eq!(json[1]["inputs"], json!([{ "name": "X", "datatype": "FP32", "shape": [-1, 4] }]));
+    let bytes = fs::metadata(application.path("models/iris/2/model.onnx")).unwrap().len();
+    assert_eq!(json[1]["bytes"], bytes);
+    assert_eq!(json[1]["error"], Value::Null);
+}
+
+/// Offline, with the workspace's versions of what it depends on.
+#[test]
+fn a_new_component_builds_and_serves() {
+    let application = Application::new();
+    let from = application.path("spin.toml");
+    let from = from.to_str().unwrap();
+    let sdk = root().join("components/model-sdk");
+    let new = ["new", "iris-classifier", "--from", from, "--sdk", sdk.to_str().unwrap()];
+    let (status, said) = run(&new);
+    assert!(status.success(), "{said}");
+    let made = application.tree();
+    let (status, said) = run(&new);
+    assert!(!status.success() && said.contains("is there already; choose another name"), "{said}");
+    assert!(made == application.tree());
+
+    // What it says is a classifier of four features and two classes.
+    let model = application.path("models/iris-classifier/1");
+    let folder = application.path("components/iris-classifier");
+    fs::copy(root().join("models/iris-classifier/1/model.onnx"), model.join("model.onnx")).unwrap();
+    let text = fs::read_to_string(model.join("model.toml")).unwrap();
+    let text = text.replace(r#"["no", "yes"]"#, r#"["a", "b", "c"]"#).replace("[-1, 2]", "[-1, 3]");
+    fs::write(model.join("model.toml"), text).unwrap();
+    fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+
+    // The command of its manifest, with a target folder that is kept from one run to the next.
+    let manifest = fs::read_to_string(from).unwrap();
+    let target = root().join("target/new-component");
+    let build = "cargo build --target wasm32-wasip2 --release";
+    assert!(manifest.contains(&format!("command = \"{build}\"")), "{manifest}");
+    let offline = format!("{build} --offline --target-dir {}", target.display());
+    let built = target.join("wasm32-wasip2/release/iris_classifier.wasm");
+    let source = "components/iris-classifier/target/wasm32-wasip2/release/iris_classifier.wasm";
+    assert!(manifest.contains(source), "{manifest}");
+    let manifest = manifest.replace(build, &offline).replace(source, built.to_str().unwrap());
+    fs::write(from, manifest).unwrap();
+    let spinfer = Spinfer::up_from(&application.path("spin.toml"), &["--build"], application.0);
+    let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+    let answer = spinfer.post("/v2/models/iris-classifier/predict", features).json();
+    assert_eq!(answer["prediction"], "a");
+}
+
+/// Without a folder of spinfer's sources beside the manifest, it depends on its repository.
+#[test]
+fn a_new_component_depends_on_the_repository_or_on_the_sources_beside_it() {
+    let application = Application::new();
+    let from = application.path("spin.toml");
+    let from = from.to_str().unwrap();
+    assert!(run(&["new", "a", "--from", from]).0.success());
+    let dependency = |name: &str| {
+        let path = application.path(&format!("components/{name}/Cargo.toml"));
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("model-sdk = "));
+        line.unwrap().to_owned()
+    };
+    assert!(dependency("a").starts_with("model-sdk = { git = \"https://"), "{}", dependency("a"));
+    let sdk = application.path("components/model-sdk");
+    fs::create_dir(&sdk).unwrap();
+    fs::write(sdk.join("Cargo.toml"), "").unwrap();
+    assert!(run(&["new", "b", "--from", from]).0.success());
+    assert!(dependency("b").contains("components/model-sdk"), "{}", dependency("b"));
+    let (status, said) = run(&["new", "no_name", "--from", from]);
+    assert!(!status.success() && said.contains("iris-classifier-1"), "{said}");
+}
