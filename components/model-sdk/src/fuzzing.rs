@@ -67,7 +67,7 @@ fn answer(request: &Request) -> Result<request::Response, Error> {
             Tensor::f32("probabilities", &[rows, 3], &vec![0.25; many(3)]),
         ])
     };
-    respond::<Iris>(request, || Ok(graph::tests::graph(signature, compute)))
+    respond::<Iris>(request, NAME, || Ok(graph::tests::graph(signature, compute)))
 }
 
 /// A `model.toml`.
