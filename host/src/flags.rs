@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::app::Options;
+use crate::inference::trial::this_program;
 use crate::limits::LimitsConfig;
 use crate::reuse::ReuseConfig;
 use crate::runtime_config::{self, RuntimeConfig};
@@ -115,7 +116,7 @@ impl Flags {
             },
             log_dir: self.log_dir.clone().or(log_dir),
             cache,
-            program: Some(std::env::current_exe().context("cannot find this program")?),
+            program: Some(this_program()?),
             key_value,
             redis_connections,
             ..Options::default()

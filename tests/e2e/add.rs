@@ -511,24 +511,26 @@ fn models_are_listed() {
     assert_eq!(json[1]["error"], Value::Null);
 }
 
-/// Offline, with the workspace's versions of what it depends on.
+/// Offline, with the workspace's versions of what it depends on; its name is one of model-sdk's too.
 #[test]
 fn a_new_component_builds_and_serves() {
     let application = Application::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
     let sdk = root().join("components/model-sdk");
-    let new = ["new", "iris-classifier", "--from", from, "--sdk", sdk.to_str().unwrap()];
+    let new = ["new", "model", "--from", from, "--sdk", sdk.to_str().unwrap()];
     let (status, said) = run(&new);
     assert!(status.success(), "{said}");
     let made = application.tree();
+    let (status, said) = run(&["new", "model-sdk", "--from", from]);
+    assert!(!status.success() && said.contains("choose another name"), "{said}");
     let (status, said) = run(&new);
     assert!(!status.success() && said.contains("is there already; choose another name"), "{said}");
     assert!(made == application.tree());
 
     // What it says is a classifier of four features and two classes.
-    let model = application.path("models/iris-classifier/1");
-    let folder = application.path("components/iris-classifier");
+    let model = application.path("models/model/1");
+    let folder = application.path("components/model");
     fs::copy(root().join("models/iris-classifier/1/model.onnx"), model.join("model.onnx")).unwrap();
     let text = fs::read_to_string(model.join("model.toml")).unwrap();
     let text = text.replace(r#"["no", "yes"]"#, r#"["a", "b", "c"]"#).replace("[-1, 2]", "[-1, 3]");
@@ -541,14 +543,14 @@ fn a_new_component_builds_and_serves() {
     let build = "cargo build --target wasm32-wasip2 --release";
     assert!(manifest.contains(&format!("command = \"{build}\"")), "{manifest}");
     let offline = format!("{build} --offline --target-dir {}", target.display());
-    let built = target.join("wasm32-wasip2/release/iris_classifier.wasm");
-    let source = "components/iris-classifier/target/wasm32-wasip2/release/iris_classifier.wasm";
+    let built = target.join("wasm32-wasip2/release/model.wasm");
+    let source = "components/model/target/wasm32-wasip2/release/model.wasm";
     assert!(manifest.contains(source), "{manifest}");
     let manifest = manifest.replace(build, &offline).replace(source, built.to_str().unwrap());
     fs::write(from, manifest).unwrap();
     let spinfer = Spinfer::up_from(&application.path("spin.toml"), &["--build"], application.0);
     let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
-    let answer = spinfer.post("/v2/models/iris-classifier/predict", features).json();
+    let answer = spinfer.post("/v2/models/model/predict", features).json();
     assert_eq!(answer["prediction"], "a");
 }
 

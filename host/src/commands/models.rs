@@ -12,6 +12,7 @@ use spinfer_backend::{Encoding, ExecutionTarget};
 use super::edit::Edit;
 use super::signature::{Tensor, list};
 use crate::files::Files;
+use crate::inference::trial::this_program;
 use crate::inference::{GRAPH, SIGNATURE, backends, load_with_first};
 use crate::manifest::{Manifest, TextOr};
 
@@ -130,7 +131,8 @@ impl Row {
             }
         };
         row.bytes = bytes.len() as u64;
-        match load_with_first(&backends(), &bytes, Encoding::Onnx, ExecutionTarget::Cpu) {
+        let backends = backends(Some(&this_program()?));
+        match load_with_first(&backends, &bytes, Encoding::Onnx, ExecutionTarget::Cpu) {
             Ok((backend, graph)) => {
                 row.backend = Some(backend);
                 row.inputs = graph.inputs().iter().map(Tensor::from).collect();

@@ -28,6 +28,9 @@ pub struct New {
 /// The guest library, in spinfer's repository.
 const SDK: &str = "components/model-sdk";
 
+/// Crates a component is built with.
+const TAKEN: [&str; 7] = ["alloc", "core", "model-sdk", "proc-macro", "spin-sdk", "std", "test"];
+
 /// What the component is built with, in its folder.
 const BUILD: &str = "cargo build --target wasm32-wasip2 --release";
 
@@ -35,6 +38,10 @@ const BUILD: &str = "cargo build --target wasm32-wasip2 --release";
 pub fn run(new: &New, out: &mut impl Write) -> Result<()> {
     let New { name, sdk, from } = new;
     names::check_component_id(name).map_err(anyhow::Error::msg)?;
+    ensure!(
+        !TAKEN.contains(&name.to_ascii_lowercase().as_str()),
+        "a crate called {name} cannot be built with model-sdk; choose another name"
+    );
     let mut edit = Edit::open(from)?;
     let folder = format!("components/{name}");
     let model = format!("models/{name}/1");
@@ -63,10 +70,7 @@ pub fn run(new: &New, out: &mut impl Write) -> Result<()> {
     let text = edit.text()?;
 
     let fill = |template: &str| {
-        template
-            .replace("{name}", name)
-            .replace("{type}", &type_name(name))
-            .replace("{sdk}", &dependency(sdk.as_deref(), &edit.base))
+        template.replace("{name}", name).replace("{sdk}", &dependency(sdk.as_deref(), &edit.base))
     };
     let mut made = Made::default();
     let at = edit.base.join(&folder);
@@ -86,15 +90,6 @@ pub fn run(new: &New, out: &mut impl Write) -> Result<()> {
         routes[0],
     )?;
     Ok(())
-}
-
-/// `wine-quality` -> `WineQuality`
-fn type_name(name: &str) -> String {
-    let word = |word: &str| {
-        let (first, rest) = word.split_at(1);
-        first.to_ascii_uppercase() + &rest.to_ascii_lowercase()
-    };
-    name.split('-').map(word).collect()
 }
 
 /// The dependency on model-sdk: a folder, or spinfer's repository.

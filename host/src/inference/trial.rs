@@ -21,6 +21,15 @@ use super::graph::LoadedGraph;
 
 /// The command of this program that is a trial.
 pub const COMMAND: &str = "try-graph";
+
+/// This program, to try graphs with: itself, even if there is another in its file by now.
+pub fn this_program() -> anyhow::Result<PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Ok("/proc/self/exe".into());
+    }
+    std::env::current_exe().context("cannot find this program")
+}
+
 /// Graphs that are known to load: 32 bytes each.
 const REMEMBERED: usize = 10_000;
 

@@ -8,6 +8,7 @@ use spinfer_backend::{Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType}
 
 use super::onnx::{self, Model};
 use crate::commands::signature;
+use crate::inference::trial::this_program;
 use crate::inference::{LoadedGraph, backends, load_with_first};
 
 /// A graph that can be served.
@@ -30,8 +31,8 @@ const BYTES_MOST: usize = 256 << 20;
 
 pub(super) fn examine(bytes: &[u8]) -> Result<Examined> {
     check_whole(bytes)?;
-    let (backend, graph) =
-        load_with_first(&backends(), bytes, Encoding::Onnx, ExecutionTarget::Cpu)?;
+    let backends = backends(Some(&this_program()?));
+    let (backend, graph) = load_with_first(&backends, bytes, Encoding::Onnx, ExecutionTarget::Cpu)?;
     let shapes = Shapes::find(&graph)?;
     let tensors = |infos: &[TensorInfo], shapes: Vec<Vec<i64>>| {
         let with = |(info, shape)| signature::Tensor { shape: Some(shape), ..info };
