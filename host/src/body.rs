@@ -16,22 +16,21 @@ use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::error::Failure;
+use crate::streams::Streaming;
 
 /// A response body.
 pub struct Body(Kind);
 
 enum Kind {
     Whole(Full<Bytes>),
-    /// From a guest, and its turn.
-    Streamed {
-        body: WasiBody,
-        _turn: Arc<OwnedSemaphorePermit>,
-    },
+    /// From a guest.
+    Streamed(Streaming),
     /// The same, copied on its way.
-    Copied {
+    Copied(Streaming, Copy),
+    /// From elsewhere, and its place among those.
+    Fetched {
         body: WasiBody,
-        _turn: Arc<OwnedSemaphorePermit>,
-        copy: Copy,
+        _place: OwnedSemaphorePermit,
     },
 }
 
@@ -47,8 +46,9 @@ impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
             Kind::Whole(_) => "Body::Whole",
-            Kind::Streamed { .. } => "Body::Streamed",
-            Kind::Copied { .. } => "Body::Copied",
+            Kind::Streamed(_) => "Body::Streamed",
+            Kind::Copied(..) => "Body::Copied",
+            Kind::Fetched { .. } => "Body::Fetched",
         })
     }
 }
@@ -59,8 +59,15 @@ impl Body {
     }
 
     /// A guest's body. The guest has its turn until the body's end.
-    pub fn streamed(body: WasiBody, turn: Arc<OwnedSemaphorePermit>) -> Self {
-        Self(Kind::Streamed { body, _turn: turn })
+    #[must_use]
+    pub fn streamed(body: Streaming) -> Self {
+        Self(Kind::Streamed(body))
+    }
+
+    /// A body from elsewhere, which keeps its place until its end.
+    #[must_use]
+    pub fn fetched(body: WasiBody, place: OwnedSemaphorePermit) -> Self {
+        Self(Kind::Fetched { body, _place: place })
     }
 
     /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
@@ -76,11 +83,11 @@ impl Body {
                 }
                 Self(Kind::Whole(body))
             }
-            Kind::Streamed { body, _turn } => {
+            Kind::Streamed(body) => {
                 let copy = Copy { bytes: BytesMut::new(), most, take: Some(Box::new(take)) };
-                Self(Kind::Copied { body, _turn, copy })
+                Self(Kind::Copied(body, copy))
             }
-            Kind::Copied { .. } => self,
+            Kind::Copied(..) | Kind::Fetched { .. } => self,
         }
     }
 }
@@ -118,12 +125,13 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Streamed { body, .. } => Pin::new(body).poll_frame(cx),
-            Kind::Copied { body, copy, .. } => {
+            Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Kind::Fetched { body, .. } => Pin::new(body).poll_frame(cx),
+            Kind::Copied(body, copy) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 copy.see(frame.as_ref());
-                // Whoever sends it may not ask for an end it knows of.
-                if body.is_end_stream() {
+                // Whoever sends it does not ask for an end it knows of.
+                if body.is_end_stream() || body.size_hint().exact() == Some(0) {
                     copy.see(None);
                 }
                 Poll::Ready(frame)
@@ -134,14 +142,16 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
-            Kind::Streamed { body, .. } | Kind::Copied { body, .. } => body.is_end_stream(),
+            Kind::Streamed(body) | Kind::Copied(body, _) => body.is_end_stream(),
+            Kind::Fetched { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
-            Kind::Streamed { body, .. } | Kind::Copied { body, .. } => body.size_hint(),
+            Kind::Streamed(body) | Kind::Copied(body, _) => body.size_hint(),
+            Kind::Fetched { body, .. } => body.size_hint(),
         }
     }
 }

@@ -45,6 +45,7 @@ pub mod cache;
 pub mod error;
 pub mod route;
 pub mod spin_headers;
+pub mod streams;
 
 pub mod service;
 

@@ -28,6 +28,7 @@ use crate::instance::Stores;
 use crate::limits::Limits;
 use crate::manifest::DoorChoice;
 use crate::spin_headers::Origin;
+use crate::streams::Streams;
 
 /// A component, ready to serve.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Service {
     /// As many as may serve at the same time.
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Answers that are being sent.
+    streams: Arc<Streams>,
     usage: Usage,
 }
 
@@ -94,6 +97,7 @@ impl Service {
             source,
             doors: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            streams: Arc::default(),
             usage: Usage::new(),
         };
         service.open(linked);
@@ -160,7 +164,8 @@ impl Service {
             (body, _, Some(standard)) => {
                 let mut head = head;
                 origin.put_into(&mut head);
-                standard.invoke(head, body, deadline, origin.client.hops + 1, turn).await
+                let hops = origin.client.hops + 1;
+                standard.invoke(head, body, deadline, hops, turn, &self.streams).await
             }
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().fast_body }),
         }?;
@@ -236,6 +241,10 @@ impl Service {
     /// Drops what had nothing to do for long enough; whether there was anything.
     pub fn drop_idle(&self, now: Instant) -> bool {
         let ComponentSpec { id, limits: Limits { idle, .. }, .. } = self.spec();
+        let unread = self.streams.cut_off(now);
+        if unread > 0 {
+            info!(component = id, unread, "answers cut off that nobody reads");
+        }
         let instances = self.drop_idle_instances(now);
         if instances > 0 {
             info!(component = id, instances, "idle instances dropped");

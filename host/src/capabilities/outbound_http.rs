@@ -139,9 +139,8 @@ impl Outbound {
         let answer = answer.map_err(|_| Error::HttpResponseTimeout)?;
         let answer = answer.map_err(|error| cause(&error))?;
         // Until its body has come, it has its connection.
-        let held = Arc::new(place);
         let answer = answer.map(|body| body.map_err(Error::from).boxed_unsync());
-        Ok(answer.map(|body| Body::streamed(body, held).boxed_unsync()))
+        Ok(answer.map(|body| Body::fetched(body, place).boxed_unsync()))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::background::Lane;
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
+use crate::streams::Streams;
 
 mod pool;
 mod worker;
@@ -108,6 +109,7 @@ impl Door {
         deadline: Instant,
         hops: usize,
         turn: OwnedSemaphorePermit,
+        streams: &Arc<Streams>,
     ) -> Result<Response<Body>, Failure> {
         let arrival = body.arrival();
         let request = Request::from_parts(head, body.into_wasi());
@@ -128,7 +130,9 @@ impl Door {
         // A guest that is ended because it is late cannot always say why.
         let in_time = Instant::now() < deadline;
         match answer {
-            Ok(Ok(Ok(response))) => Ok(response.map(|body| Body::streamed(body, held))),
+            Ok(Ok(Ok(response))) => {
+                Ok(response.map(|body| Body::streamed(streams.send(body, held))))
+            }
             Ok(Ok(Err(error))) if in_time && !is_late(&error) => Err(self.failure(&error)),
             // Its worker ended, and said why.
             Ok(Err(_)) if in_time => Err(self.trap()),
