@@ -22,7 +22,7 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
-use tokio::time::timeout_at;
+use tokio::time::timeout;
 
 use crate::body::Body;
 use crate::error::Failure;
@@ -212,8 +212,9 @@ impl Cache {
                 Boarding::First(lead) => return Ok(Found::Nothing(to_keep(why, Some(lead)))),
                 Boarding::Later(follow) => follow,
             };
-            let Ok(landed) = timeout_at(deadline.into(), follow.landed()).await else {
-                // It has no time to be made again; the component's own limits say what is wrong.
+            // The rest of the time is for its own.
+            let patience = deadline.saturating_duration_since(Instant::now()) / 2;
+            let Ok(landed) = timeout(patience, follow.landed()).await else {
                 return Ok(Found::Nothing(Ticket::Alone(why)));
             };
             match landed {
