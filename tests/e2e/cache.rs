@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, run, wait_until};
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
 const STATUS: &str = "cache-status";
 
@@ -277,4 +277,46 @@ fn a_body_that_breaks_off_is_not_kept() {
     assert!(!answer.contains("stored"), "{answer}");
     assert!(is_made(&spinfer.post(path, "abc")));
     assert!(is_hit(&spinfer.post(path, "abc")));
+}
+
+#[test]
+fn predictions_are_kept_for_as_long_as_their_model_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = root().join("models/iris-classifier/1");
+    std::fs::copy(from.join("model.onnx"), dir.path().join("model.onnx")).unwrap();
+    let text = std::fs::read_to_string(from.join("model.toml")).unwrap();
+    std::fs::write(dir.path().join("model.toml"), format!("cache_seconds = 60\n{text}")).unwrap();
+    let source = dir.path().display();
+    for door in ["", STANDARD_DOOR] {
+        let files = format!(
+            "files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n{door}"
+        );
+        let manifest =
+            Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &files);
+        let spinfer = Spinfer::up(&manifest);
+        let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+        let predict = "/v2/models/iris-classifier/predict";
+        let first = spinfer.post(predict, features);
+        assert!(is_made(&first), "{first:?}");
+        assert_eq!(first.header("cache-control"), Some("max-age=60"));
+        let again = spinfer.post(predict, features);
+        assert!(is_hit(&again) && again.body == first.body, "{again:?}");
+        assert_eq!(again.header("content-type"), Some("application/json"));
+
+        let infer = "/v2/models/iris-classifier/infer";
+        let tensor = r#"{"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32",
+            "data": [5.1, 3.5, 1.4, 0.2]}]}"#;
+        assert!(is_made(&spinfer.post(infer, tensor)) && is_hit(&spinfer.post(infer, tensor)));
+        // What the component reads of a request's headers is of the question.
+        let length = tensor.len().to_string();
+        let headers = [("inference-header-content-length", length.as_str())];
+        assert!(is_made(&spinfer.send("POST", infer, &headers, tensor.as_bytes())));
+
+        // Not what is wrong, nor what is no prediction.
+        for _ in 0..2 {
+            assert_eq!(spinfer.post(predict, "{}").header(STATUS), Some("spinfer; fwd=miss"));
+            let metadata = spinfer.get("/v2/models/iris-classifier");
+            assert_eq!(status(&metadata), "spinfer; fwd=miss");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use crate::author::{Author, takes_other};
 use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::operation::{self, Operation, Target};
-use crate::request::{Request, Response};
+use crate::request::{Request, Response, needed_headers};
 use crate::{Model, infer, invocations, metadata, mounted, predict};
 
 pub(crate) fn answer<M: Model>(request: &Request) -> Response {
@@ -42,7 +42,7 @@ pub(crate) fn respond<M: Model>(
     target.check_version(name, &signature.version)?;
 
     // 3 decode, compute, encode
-    match target.operation {
+    let response = match target.operation {
         Operation::Metadata => metadata::metadata(signature),
         Operation::Ready => metadata::ready(name),
         Operation::Infer => match M::MAPPING {
@@ -59,7 +59,15 @@ pub(crate) fn respond<M: Model>(
         Operation::Invocations => invocations::invoke(&graph, request, author.predict),
         Operation::Ping => Ok(metadata::ping()),
         Operation::Version => Ok(metadata::version()),
-    }
+    }?;
+
+    // 4 for how long it may be given again
+    Ok(match target.operation {
+        Operation::Infer | Operation::Predict | Operation::Invocations => {
+            response.for_seconds(signature.cache_seconds, needed_headers::<M>())
+        }
+        _ => response,
+    })
 }
 
 #[cfg(test)]

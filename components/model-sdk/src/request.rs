@@ -65,6 +65,15 @@ impl Response {
         Self { status, headers: vec![("content-type", content_type.into())], body }
     }
 
+    /// It may be given again for so long, to requests whose headers of these `names` are the same.
+    pub(crate) fn for_seconds(self, seconds: u32, names: &[&str]) -> Self {
+        if seconds == 0 {
+            return self;
+        }
+        let response = self.with_header("cache-control", format!("max-age={seconds}"));
+        response.with_header("vary", names.join(", "))
+    }
+
     pub(crate) fn with_header(
         mut self,
         name: &'static str,

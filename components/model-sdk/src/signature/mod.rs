@@ -26,6 +26,8 @@ pub struct Signature {
     pub inputs: Vec<TensorSignature>,
     /// What the graph gives.
     pub outputs: Vec<TensorSignature>,
+    /// For how long a prediction may be given again; 0: not at all.
+    pub cache_seconds: u32,
     /// The shape of one row of the only input; empty where there are more, or a free axis in it.
     pub(crate) row: Vec<u32>,
 }
@@ -316,6 +318,11 @@ pub(crate) mod tests {
             ),
             ("version = \"1\"", "", "line 1: `version` is missing"),
             ("\"1\"", "1", "line 3: `version`: expected a string, got integer"),
+            (
+                "version = \"1\"",
+                "version = \"1\"\ncache_seconds = -1",
+                "line 4: `cache_seconds`: expected a number of seconds, 0 or more, got integer",
+            ),
             ("\"setosa\"", "true", "line 6: `labels`: expected a string, got boolean"),
             (
                 "\"setosa\"",

@@ -19,6 +19,7 @@ pub(super) fn read(text: &str) -> Result<Signature, String> {
         classes,
         inputs: root.tensors("inputs")?,
         outputs: root.tensors("outputs")?,
+        cache_seconds: root.seconds("cache_seconds")?,
         row: Vec::new(),
     })
 }
@@ -96,15 +97,20 @@ impl<'a> Table<'a> {
         let mut integers = Vec::new();
         for item in self.items(key, self.required(key)?, expected)? {
             let item = self.document.node(item);
-            let integer = match &item.value {
-                Value::Scalar(ScalarKind::Integer(radix), digits) => {
-                    i64::from_str_radix(digits, radix.value()).ok()
-                }
-                _ => None,
-            };
-            integers.push(integer.ok_or_else(|| self.unexpected(key, item, expected))?);
+            integers
+                .push(integer(&item.value).ok_or_else(|| self.unexpected(key, item, expected))?);
         }
         Ok(integers)
+    }
+
+    /// 0 if the key is absent.
+    fn seconds(&self, key: &str) -> Result<u32, String> {
+        let Some(position) = self.document.get(self.position, key) else {
+            return Ok(0);
+        };
+        let node = self.document.node(position);
+        let seconds = integer(&node.value).and_then(|seconds| u32::try_from(seconds).ok());
+        seconds.ok_or_else(|| self.unexpected(key, node, "a number of seconds, 0 or more"))
     }
 
     fn string_in(&self, key: &str, node: &Node<'_>) -> Result<String, String> {
@@ -137,6 +143,15 @@ impl<'a> Table<'a> {
 
     fn wrong(&self, key: &str, node: &Node<'_>, problem: &str) -> String {
         at(self.document.text, node.start, &format!("`{}{key}`: {problem}", self.path))
+    }
+}
+
+fn integer(value: &Value<'_>) -> Option<i64> {
+    match value {
+        Value::Scalar(ScalarKind::Integer(radix), digits) => {
+            i64::from_str_radix(digits, radix.value()).ok()
+        }
+        _ => None,
     }
 }
 
