@@ -187,6 +187,8 @@ impl Host {
             }
         }
         self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
+        // Compiling and loading take many times what is left of them.
+        give_back();
     }
 
     /// Removes the files that were copied for components: nobody is served any more.
