@@ -129,3 +129,16 @@ fn a_wrong_text_is_told_what_was_expected() {
     let log = spinfer.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
+
+/// As long as a body may be, in one word or without any.
+#[test]
+fn the_longest_text_is_read() {
+    let spinfer = identifier("");
+    let predict = format!("{MODEL}/predict");
+    let text = |letter: &str| format!(r#"{{"text": "{}"}}"#, letter.repeat((16 << 20) - 100));
+    let word = spinfer.post(&predict, text("a"));
+    assert_eq!(word.status, 200, "{}", word.text());
+    let none = spinfer.post(&predict, text("\u{7f}"));
+    assert_eq!(none.status, 400, "{}", none.text());
+    assert!(none.error().contains("expected letters, got"), "{}", none.error());
+}

@@ -8,6 +8,8 @@ use crate::ngrams::BUCKETS;
 
 /// Of a request: each takes 16 kB on its way to the graph.
 const MAX_TEXTS: usize = 1024;
+/// Letters of a text that are told back.
+const SHOWN: usize = 40;
 
 struct Language;
 
@@ -49,7 +51,8 @@ fn identify(graph: &Graph, texts: &[impl AsRef<[u8]>]) -> Result<[Tensor; 2], Er
             .map_err(|_| Error::invalid(format!("text {index}: expected UTF-8")))?;
         ngrams::count(text, counts);
         if counts.iter().all(|&count| count == 0.0) {
-            return Err(Error::invalid(format!("text {index}: expected letters, got {text:?}")));
+            let start: String = text.chars().take(SHOWN).collect();
+            return Err(Error::invalid(format!("text {index}: expected letters, got {start:?}")));
         }
     }
     let rows = u32::try_from(texts.len()).map_err(|_| Error::internal("bounded above"))?;

@@ -8,28 +8,33 @@ const LONGEST: usize = 3;
 /// Adds one to the bucket of each group of one to three letters of a word; a space stands before and
 /// behind the word. `counts` are as many as buckets.
 pub(crate) fn count(text: &str, counts: &mut [f32]) {
-    let mut word = vec![' '];
+    // What the next letter makes groups with: the end of its word so far.
+    let mut end = Vec::with_capacity(LONGEST);
     let lower = text.chars().flat_map(char::to_lowercase);
     for letter in lower.chain([' ']) {
-        if !is_between_words(letter) {
-            word.push(letter);
-        } else if word.len() > 1 {
-            word.push(' ');
-            count_word(&word, counts);
-            word.truncate(1);
+        let between = is_between_words(letter);
+        if end.is_empty() {
+            if between {
+                continue;
+            }
+            end.push(' ');
+        }
+        end.push(if between { ' ' } else { letter });
+        count_groups(&end, counts);
+        if between {
+            end.clear();
+        } else if end.len() == LONGEST {
+            end.remove(0);
         }
     }
 }
 
-fn count_word(word: &[char], counts: &mut [f32]) {
-    for start in 0..word.len() {
+/// The groups that `end` ends with.
+fn count_groups(end: &[char], counts: &mut [f32]) {
+    for group in (0..end.len()).map(|start| &end[start..]).filter(|group| *group != [' ']) {
         let mut hash = Fnv1a::new();
-        for (index, &letter) in word[start..].iter().take(LONGEST).enumerate() {
-            hash.add(letter);
-            if index > 0 || letter != ' ' {
-                counts[hash.bucket()] += 1.0;
-            }
-        }
+        group.iter().for_each(|&letter| hash.add(letter));
+        counts[hash.bucket()] += 1.0;
     }
 }
 
