@@ -31,11 +31,12 @@ pub struct RuntimeConfig {
 }
 
 /// Keys Spin knows and this host does not, and what they are about.
-const NOT_YET: [(&str, &str); 7] = [
+const NOT_YET: [(&str, &str); 8] = [
     ("blob_store", "blob stores are"),
     ("client_tls", "certificates for outbound requests are"),
     ("llm_compute", "large language models are"),
     ("outbound_http", "settings of outbound HTTP are"),
+    ("outbound_networking", "networks that are blocked are"),
     ("outbound_mysql", "MySQL is"),
     ("outbound_pg", "PostgreSQL is"),
     ("sqlite_database", "SQLite databases are"),

@@ -263,7 +263,9 @@ impl Cache {
             Ticket::NoCache => return answer,
             Ticket::Alone(why) => {
                 let mut answer = answer?;
-                source.learn(allowed(answer.headers(), false).is_some());
+                if answer.status() == StatusCode::OK {
+                    source.learn(allowed(answer.headers(), false).is_some());
+                }
                 status::forwarded(answer.headers_mut(), why, false);
                 return Ok(answer);
             }
@@ -278,7 +280,10 @@ impl Cache {
         };
         let allowed = allowed(answer.headers(), place.authorized)
             .filter(|_| answer.status() == StatusCode::OK && self.may_fit(&answer));
-        source.learn(allowed.is_some());
+        // What is wrong with a request says nothing of its component.
+        if answer.status() == StatusCode::OK {
+            source.learn(allowed.is_some());
+        }
         let why = place.why;
         let Some(allowed) = allowed else {
             place.land(Landed::Alone);
