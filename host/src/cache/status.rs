@@ -18,38 +18,32 @@ pub enum Forwarded {
     Bypass,
 }
 
-impl Forwarded {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-            Self::Request => "request",
-            Self::Bypass => "bypass",
-        }
-    }
-}
-
 /// A kept answer, fresh for `ttl` seconds more, or stale since as many.
 pub(super) fn hit(headers: &mut HeaderMap, ttl: i64) {
-    put(headers, &format!("spinfer; hit; ttl={ttl}; detail=memory"));
+    if let Ok(value) = format!("spinfer; hit; ttl={ttl}; detail=memory").try_into() {
+        headers.append(CACHE_STATUS, value);
+    }
 }
 
 /// An answer that another request was waiting for already.
 pub(super) fn collapsed(headers: &mut HeaderMap) {
-    put(headers, "spinfer; fwd=miss; collapsed");
+    headers.append(CACHE_STATUS, HeaderValue::from_static("spinfer; fwd=miss; collapsed"));
 }
 
-/// A new answer, and whether it is kept.
+/// A new answer, and whether it is kept. Every request that is not a hit comes here: nothing is made.
+/// Appended, as the others: a component may say what its own caches did.
 pub(super) fn forwarded(headers: &mut HeaderMap, why: Forwarded, stored: bool) {
-    let stored = if stored { "; stored" } else { "" };
-    put(headers, &format!("spinfer; fwd={}{stored}", why.name()));
-}
-
-/// Appended: a component may say what its own caches did.
-fn put(headers: &mut HeaderMap, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.append(CACHE_STATUS, value);
-    }
+    let value = match (why, stored) {
+        (Forwarded::Miss, true) => "spinfer; fwd=miss; stored",
+        (Forwarded::Miss, false) => "spinfer; fwd=miss",
+        (Forwarded::Stale, true) => "spinfer; fwd=stale; stored",
+        (Forwarded::Stale, false) => "spinfer; fwd=stale",
+        (Forwarded::Request, true) => "spinfer; fwd=request; stored",
+        (Forwarded::Request, false) => "spinfer; fwd=request",
+        // What is not looked up is not kept.
+        (Forwarded::Bypass, _) => "spinfer; fwd=bypass",
+    };
+    headers.append(CACHE_STATUS, HeaderValue::from_static(value));
 }
 
 #[cfg(test)]
