@@ -36,15 +36,8 @@ mod wasm {
         wat::parse_str(text).unwrap()
     }
 
-    /// Unsigned LEB128 (WebAssembly, 5.2.2).
-    fn number(mut value: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value > 0x7f {
-            bytes.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
+    fn number(value: usize) -> Vec<u8> {
+        leb128(value as u64)
     }
 
     fn section(id: u8, content: &[u8]) -> Vec<u8> {
@@ -164,34 +157,35 @@ mod wasm {
     }
 }
 
+/// An unsigned number, seven bits a byte: as WebAssembly (5.2.2) and protobuf have them.
+fn leb128(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 0x7f {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
 /// Graphs. Written out field by field, as what writes ONNX would not write these.
 mod onnx {
     use super::*;
 
-    fn varint(mut value: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while value > 0x7f {
-            bytes.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        bytes.push(value as u8);
-        bytes
-    }
-
     /// A field of a protobuf message that is an integer.
     fn int(field: u64, value: i64) -> Vec<u8> {
-        [varint(field << 3), varint(value.cast_unsigned())].concat()
+        [leb128(field << 3), leb128(value.cast_unsigned())].concat()
     }
 
     /// One that is FP32.
     fn float(field: u64, value: f32) -> Vec<u8> {
-        [varint(field << 3 | 5), value.to_le_bytes().to_vec()].concat()
+        [leb128(field << 3 | 5), value.to_le_bytes().to_vec()].concat()
     }
 
     /// One that is bytes, text or a message.
     fn bytes(field: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
         let value = value.as_ref();
-        [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
+        [leb128(field << 3 | 2), leb128(value.len() as u64), value.to_vec()].concat()
     }
 
     fn all<T: AsRef<str>>(field: u64, values: &[T]) -> Vec<u8> {
