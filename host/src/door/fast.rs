@@ -49,7 +49,11 @@ pub struct Door {
     /// Where calls that take long go on.
     background: Lane,
     /// The last used on top, so that the rest grow old and are dropped.
-    idle: Mutex<Vec<Instance>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance moves from future to future with each request"
+    )]
+    idle: Mutex<Vec<Box<Instance>>>,
     /// Calls under way.
     calls: AtomicUsize,
     /// Spare instances in the making.
@@ -121,7 +125,7 @@ impl Door {
         self.response(answer)
     }
 
-    async fn instantiate(self: &Arc<Self>, deadline: Instant) -> Result<Instance, Failure> {
+    async fn instantiate(self: &Arc<Self>, deadline: Instant) -> Result<Box<Instance>, Failure> {
         let door = Arc::clone(self);
         // What a guest does at its start may take as long as a call.
         let making =
@@ -140,7 +144,7 @@ impl Door {
         }
     }
 
-    async fn make(&self, deadline: Instant) -> wasmtime::Result<Instance> {
+    async fn make(&self, deadline: Instant) -> wasmtime::Result<Box<Instance>> {
         let mut store = self.stores.create(deadline)?;
         let service = self.pre.instantiate_async(&mut store).await?;
         let handler = service.spinfer_serve_buffered_handler();
@@ -155,7 +159,7 @@ impl Door {
             }
         }
         let made = Instant::now();
-        Ok(Instance {
+        Ok(Box::new(Instance {
             store,
             service,
             needed_headers,
@@ -163,7 +167,7 @@ impl Door {
             served: 0,
             made,
             idle_since: made,
-        })
+        }))
     }
 
     fn response(&self, answer: wit::Response) -> Result<Response<Body>, Failure> {
@@ -186,12 +190,12 @@ impl Door {
         Ok(response)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Instance>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Box<Instance>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An instance, and a spare one for the next if this was the last and others are calling.
-    fn take_idle(self: &Arc<Self>) -> Option<Instance> {
+    fn take_idle(self: &Arc<Self>) -> Option<Box<Instance>> {
         let age = self.stores.spec().reuse.age;
         let mut old = Vec::new();
         let mut idle = self.idle();
@@ -213,7 +217,7 @@ impl Door {
         instance
     }
 
-    fn keep(self: &Arc<Self>, mut instance: Instance) {
+    fn keep(self: &Arc<Self>, mut instance: Box<Instance>) {
         let now = Instant::now();
         let reuse = &self.stores.spec().reuse;
         instance.served += 1;
@@ -259,7 +263,7 @@ impl GivesWay for Door {
     fn drop_idle(&self, since: Instant) -> Leaving {
         let mut idle = self.idle();
         let old = idle.partition_point(|instance| instance.idle_since <= since);
-        let dropped: Vec<Instance> = idle.drain(..old).collect();
+        let dropped: Vec<_> = idle.drain(..old).collect();
         drop(idle);
         Leaving::gone(dropped.len())
     }
@@ -294,11 +298,11 @@ impl Instance {
 
 /// One call. Owns all it needs, as it may move to another thread.
 async fn call(
-    mut instance: Instance,
+    mut instance: Box<Instance>,
     head: Parts,
     body: Bytes,
     told: Vec<(u32, HeaderValue)>,
-) -> (Instance, wasmtime::Result<wit::Response>) {
+) -> (Box<Instance>, wasmtime::Result<wit::Response>) {
     let headers = needed_headers(&head.headers, &instance.needed_headers, &told);
     let request = wit::Request {
         method: method(&head.method),
