@@ -11,11 +11,12 @@ use indexmap::IndexMap;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::app::{App, StaticAnswer, Target};
+use crate::app::{App, ComponentSpec, StaticAnswer, Target};
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::body::Holding;
 use crate::cache::Cache;
+use crate::cache::generation::{Scope, Scopes};
 use crate::capabilities::outbound_http::Outside;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
@@ -59,7 +60,8 @@ pub struct Host {
 /// What answers on a route.
 #[derive(Debug)]
 pub enum Served {
-    Component(Arc<Service>),
+    /// And what its answers belong to that are kept.
+    Component(Arc<Service>, Scopes),
     Static(StaticAnswer),
 }
 
@@ -111,9 +113,14 @@ impl Host {
                 .with_context(|| format!("component `{id}`"))?;
             services.insert(id.clone(), Arc::new(service));
         }
+        let cache = Arc::new(Cache::new(app.cache));
+        let scopes = |id: &String, route| cache.scopes(scopes(&app.components[id]).chain(route));
         let routes = app.routes.iter().map(|route| {
+            let of_route = Scope::Route(route.pattern.to_string());
             let served = match &route.target {
-                Target::Component(id) => Served::Component(Arc::clone(&services[id])),
+                Target::Component(id) => {
+                    Served::Component(Arc::clone(&services[id]), scopes(id, Some(of_route)))
+                }
                 Target::Static(answer) => Served::Static(answer.clone()),
             };
             (route.pattern.clone(), served)
@@ -121,7 +128,8 @@ impl Host {
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
         let by_name = |(id, service): (&String, &Arc<Service>)| {
-            (id.clone(), (ANY.clone(), Served::Component(Arc::clone(service))))
+            let served = Served::Component(Arc::clone(service), scopes(id, None));
+            (id.clone(), (ANY.clone(), served))
         };
         let host = Arc::new(Self {
             router,
@@ -130,7 +138,7 @@ impl Host {
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
-            cache: Arc::new(Cache::new(app.cache)),
+            cache,
             redis,
             _background: background,
             copies: Mutex::new(copies),
@@ -242,6 +250,16 @@ fn info(app: &App) -> String {
     let mut info = serde_json::Map::from_iter([("name".to_owned(), app.name.clone().into())]);
     info.extend(app.version.clone().map(|version| ("version".to_owned(), version.into())));
     serde_json::Value::Object(info).to_string()
+}
+
+/// What the answers of a component belong to, under whichever route.
+fn scopes(spec: &ComponentSpec) -> impl Iterator<Item = Scope> + use<> {
+    let models = spec.models.iter().flat_map(|model| {
+        let version = model.version.as_ref().map(|version| format!("{}/{version}", model.name));
+        [model.name.clone()].into_iter().chain(version).map(Scope::Model)
+    });
+    let scopes: Vec<_> = [Scope::Component(spec.id.clone())].into_iter().chain(models).collect();
+    scopes.into_iter()
 }
 
 /// The code of each component file, compiled on as many threads as there are.

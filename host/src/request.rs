@@ -113,8 +113,8 @@ where
         hops if hops > HOPS_MOST => return Err(Failure::Loop { hops }),
         _ => {}
     }
-    let (route, service) = match find(host, &via, head.uri.path())? {
-        (route, Served::Component(service)) => (route, service),
+    let (route, service, scopes) = match find(host, &via, head.uri.path())? {
+        (route, Served::Component(service, scopes)) => (route, service, scopes),
         (_, Served::Static(answer)) => return Ok(answer.response()),
     };
     let limits = service.limits();
@@ -126,8 +126,9 @@ where
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
     let arrival = body.arrival();
     *unread = arrival.is_some();
-    let ticket = match host.cache().look_up(service.source(), &head, body.whole(), deadline).await?
-    {
+    let cache = host.cache();
+    let kept = cache.look_up(service.source(), scopes, &head, body.whole(), deadline);
+    let ticket = match kept.await? {
         Found::Answer(answer) => return Ok(answer),
         Found::Ageing(answer, ticket) => {
             refresh(host, service, route, client, &head, body, ticket);
@@ -137,7 +138,7 @@ where
     };
     let answer = service.invoke(head, body, deadline, Origin { route, client }).await;
     *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
-    host.cache().keep(service.source(), ticket, answer)
+    cache.keep(service.source(), ticket, answer)
 }
 
 /// Has an answer made again, for those who come later.

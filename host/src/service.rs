@@ -280,7 +280,7 @@ impl Service {
 /// What a component's answers depend on beside the request.
 fn origin(spec: &ComponentSpec, code: &Code) -> cache::Origin {
     let ComponentSpec { id, models, environment, variables, .. } = spec;
-    let models = models.iter().flat_map(|(name, digest)| [name.as_bytes(), digest.as_slice()]);
+    let models = models.iter().flat_map(|model| [model.name.as_bytes(), &model.digest]);
     let given = environment.iter().chain(&**variables);
     let given = given.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     let parts = [id.as_bytes(), code.digest(), b"models"].into_iter().chain(models);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Options, Problems, dependencies, listed};
 use crate::files::Files;
-use crate::inference::check_model_folder;
+use crate::inference::{MountedModel, check_model_folder};
 use crate::key_value;
 use crate::limits::{Limits, LimitsConfig};
 use crate::manifest::{Component, DoorChoice, Manifest, TextOr, names};
@@ -20,8 +20,7 @@ pub struct ComponentSpec {
     pub id: String,
     pub source: PathBuf,
     pub files: Files,
-    /// What tells the versions of its models from others, by name.
-    pub models: Vec<(String, [u8; 32])>,
+    pub models: Vec<MountedModel>,
     pub environment: Vec<(String, String)>,
     pub variables: Variables,
     pub outbound_hosts: OutboundHosts,
@@ -120,7 +119,7 @@ impl Context<'_> {
         key: &str,
         component: &Component,
         problems: &mut Problems,
-    ) -> (Files, Vec<(String, [u8; 32])>) {
+    ) -> (Files, Vec<MountedModel>) {
         let files = Files::resolve(component, self.base).unwrap_or_else(|found| {
             for (index, problem) in found {
                 match index {
@@ -132,8 +131,8 @@ impl Context<'_> {
         });
         let mut models = Vec::new();
         for (name, folder) in files.folders.models().filter(|(_, folder)| folder.is_dir()) {
-            match check_model_folder(folder) {
-                Ok(digest) => models.push((name.to_owned(), digest)),
+            match check_model_folder(name, folder) {
+                Ok(model) => models.push(model),
                 Err(problem) => problems.add(format!("{key}.files"), format!("{problem:#}")),
             }
         }

@@ -36,10 +36,11 @@ impl Origin {
         Self(hash)
     }
 
-    /// The key of a request.
+    /// The key of a request; of every generation another.
     #[must_use]
-    pub fn key(&self, head: &Parts, body: &[u8]) -> Key {
+    pub fn key(&self, generation: u64, head: &Parts, body: &[u8]) -> Key {
         let mut hash = self.0.clone();
+        put(&mut hash, &generation.to_le_bytes());
         put(&mut hash, head.method.as_str().as_bytes());
         put(&mut hash, head.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes());
         put(&mut hash, body);
@@ -82,7 +83,7 @@ mod tests {
 
     fn key(parts: &[&[u8]], method: &str, path: &str, body: &[u8]) -> Key {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        Origin::new(parts.iter().copied()).key(&request.into_parts().0, body)
+        Origin::new(parts.iter().copied()).key(0, &request.into_parts().0, body)
     }
 
     #[test]
@@ -101,6 +102,9 @@ mod tests {
             assert!(!keys[..index].contains(key), "{index}");
         }
         assert_eq!(keys[0], key(&[b"ab", b"c"], "POST", "http://host/a?b", b"body"));
+        let head = Request::new(()).into_parts().0;
+        let of = |generation| Origin::new([]).key(generation, &head, b"");
+        assert_ne!(of(0), of(1));
     }
 
     #[test]

@@ -41,6 +41,10 @@ impl Memory {
         self.kept.remove(key);
     }
 
+    pub fn clear(&self) {
+        self.kept.clear();
+    }
+
     /// Answers, and what they take.
     #[must_use]
     pub fn filled(&self) -> (usize, u64) {

@@ -30,6 +30,7 @@ use crate::error::Failure;
 pub mod control;
 pub mod entry;
 mod flight;
+pub mod generation;
 pub mod key;
 pub mod memory;
 mod status;
@@ -37,6 +38,7 @@ mod status;
 use control::{Allowed, Asked, allowed, asked};
 use entry::{Entry, Kept, State};
 use flight::{Boarding, Flights, Landed, Lead};
+use generation::{Generations, Scope, Scopes};
 use key::Key;
 pub use key::Origin;
 use memory::Memory;
@@ -67,6 +69,7 @@ pub struct Cache {
     limits: Limits,
     memory: Memory,
     flights: Arc<Flights>,
+    generations: Generations,
 }
 
 /// A component, as the cache knows it.
@@ -156,14 +159,32 @@ impl Ticket {
 impl Cache {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, memory: Memory::new(limits.memory), flights: Arc::default() }
+        let generations = Generations::default();
+        Self { limits, memory: Memory::new(limits.memory), flights: Arc::default(), generations }
     }
 
-    /// What there is for a request to `source`, or will be before the deadline. `body` is `None` if
-    /// it is not whole.
+    /// What the answers under a route belong to, or of whoever has all `scopes` in common.
+    pub fn scopes(&self, scopes: impl IntoIterator<Item = Scope>) -> Scopes {
+        self.generations.scopes([Scope::Everything].into_iter().chain(scopes))
+    }
+
+    /// Forgets the answers of `scope`, those that are being made too. Fails with all there is if it
+    /// is not among it.
+    pub fn purge(&self, scope: &Scope) -> Result<(), Vec<Scope>> {
+        self.generations.raise(scope).ok_or_else(|| self.generations.known())?;
+        if *scope == Scope::Everything {
+            // The others' room is needed before it is free; this one's can be given back.
+            self.memory.clear();
+        }
+        Ok(())
+    }
+
+    /// What there is for a request to `source` under the route of `scopes`, or will be before the
+    /// deadline. `body` is `None` if it is not whole.
     pub async fn look_up(
         &self,
         source: &Source,
+        scopes: &Scopes,
         head: &Parts,
         body: Option<&Bytes>,
         deadline: Instant,
@@ -178,7 +199,7 @@ impl Cache {
             _ if asked.only_if_cached => return Err(Failure::NotCached),
             _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
         };
-        let first = source.origin.key(head, body);
+        let first = source.origin.key(scopes.generation(), head, body);
         let to_keep = |why, lead| Ticket::to_keep(why, first, head, &asked, lead);
         loop {
             let (key, kept) = self.get(first, &head.headers);

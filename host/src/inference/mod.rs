@@ -29,7 +29,7 @@ pub use graph::LoadedGraph;
 pub use model::Model;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mounts::check_settings;
-pub use mounts::{GRAPH, MODELS, Mounts, SIGNATURE, check_model_folder, hex};
+pub use mounts::{GRAPH, MODELS, MountedModel, Mounts, SIGNATURE, check_model_folder, hex};
 pub use registry::{Models, Registry, load_with_first};
 
 /// Those there are, in the order they are asked: what is served most is lean, and takes as long as it

@@ -69,6 +69,7 @@ impl Mounts {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Settings {
     sha256: Option<String>,
+    version: Option<String>,
     /// Where inferences run.
     #[serde(default)]
     pub(super) placement: Placement,
@@ -125,13 +126,24 @@ pub(crate) fn check_settings(text: &str) -> Result<()> {
     Settings::parse(text).map(drop)
 }
 
-/// Whether a model folder can be served. Gives what tells it from any other version of a model: the
-/// SHA-256 of its graph's and its signature's.
-pub fn check_model_folder(folder: &Path) -> Result<[u8; 32]> {
-    let (_, graph, _) = read_graph(folder)?;
+/// A version of a model, as a component has it.
+#[derive(Clone, Debug)]
+pub struct MountedModel {
+    /// By which the component loads it.
+    pub name: String,
+    /// As its signature says.
+    pub version: Option<String>,
+    /// What tells it from any other: the SHA-256 of its graph's and its signature.
+    pub digest: [u8; 32],
+}
+
+/// Whether the folder of the model `name` can be served.
+pub fn check_model_folder(name: &str, folder: &Path) -> Result<MountedModel> {
+    let (_, graph, settings) = read_graph(folder)?;
     // Without one, all that matters is the graph.
     let signature = std::fs::read(folder.join(SIGNATURE)).unwrap_or_default();
-    Ok(Sha256::new().chain_update(graph).chain_update(signature).finalize().into())
+    let digest = Sha256::new().chain_update(graph).chain_update(signature).finalize().into();
+    Ok(MountedModel { name: name.to_owned(), version: settings.version, digest })
 }
 
 /// Lower-case hexadecimal.
@@ -186,12 +198,12 @@ mod tests {
     fn a_graph_that_is_not_the_declared_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let folder = graph(dir.path(), "one");
-        assert!(check_model_folder(&folder).is_ok(), "without model.toml");
+        assert!(check_model_folder("m", &folder).is_ok(), "without model.toml");
         let digest = hex(&Sha256::digest(b"graph"));
         std::fs::write(folder.join(SIGNATURE), format!("sha256 = '{digest}'\nother = 1")).unwrap();
-        assert!(check_model_folder(&folder).is_ok());
+        assert!(check_model_folder("m", &folder).is_ok());
         std::fs::write(folder.join(GRAPH), b"another").unwrap();
-        let error = check_model_folder(&folder).unwrap_err().to_string();
+        let error = check_model_folder("m", &folder).unwrap_err().to_string();
         assert!(error.contains("a version is immutable"), "{error}");
     }
 
