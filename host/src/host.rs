@@ -17,6 +17,7 @@ use crate::background::Background;
 use crate::body::Holding;
 use crate::cache::Cache;
 use crate::cache::generation::{Scope, Scopes};
+use crate::cache::shared::Shared;
 use crate::capabilities::outbound_http::Outside;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
@@ -26,7 +27,7 @@ use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
 use crate::memory::give_back;
-use crate::redis_connections::{Connections, TRUSTED};
+use crate::redis_connections::{Connections, TRUSTED, tls};
 use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
 
@@ -113,7 +114,10 @@ impl Host {
                 .with_context(|| format!("component `{id}`"))?;
             services.insert(id.clone(), Arc::new(service));
         }
-        let cache = Arc::new(Cache::new(app.cache));
+        let shared = app.cache.shared.clone();
+        let shared =
+            shared.map(|settings| anyhow::Ok(Shared::new(settings, tls(trusted.as_deref())?)));
+        let cache = Arc::new(Cache::new(app.cache.limits, shared.transpose()?));
         let scopes = |id: &String, route| cache.scopes(scopes(&app.components[id]).chain(route));
         let routes = app.routes.iter().map(|route| {
             let of_route = Scope::Route(route.pattern.to_string());

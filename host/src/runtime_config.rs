@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
 use toml::{Table, Value};
 
-use crate::cache;
+use crate::cache::{self, shared};
 use crate::key_value::{self, StoreConfig};
 use crate::manifest::names;
 use crate::variables::{PREFIX, Provider};
@@ -23,7 +23,7 @@ pub struct RuntimeConfig {
     /// Of an instance of any component.
     pub max_instance_memory: Option<ByteSize>,
     /// What is kept of answers: a key of ours, which Spin does not know.
-    pub cache: cache::Limits,
+    pub cache: cache::Settings,
     /// What labels of key-value stores are bound to.
     pub key_value: BTreeMap<String, StoreConfig>,
     /// Connections to Redis of all components together.
@@ -85,7 +85,7 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
                 let size = size.map_err(|_| anyhow!("{key}: write bytes, or \"128MiB\""))?;
                 config.max_instance_memory = Some(size);
             }
-            "cache" => config.cache = cache_limits(value).context("[cache]")?,
+            "cache" => config.cache = cache_settings(value).context("[cache]")?,
             _ => match NOT_YET.iter().find(|(known, _)| *known == key) {
                 Some((_, what)) => bail!("{key}: {what} not supported yet; remove it"),
                 None => bail!("{key}: there is no such key; there are {}", KEYS.join(", ")),
@@ -95,19 +95,30 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
     Ok(config)
 }
 
-fn cache_limits(value: Value) -> Result<cache::Limits> {
+fn cache_settings(value: Value) -> Result<cache::Settings> {
     let Value::Table(table) = value else { bail!("is a table") };
     let mut limits = cache::Limits::default();
+    let mut shared = shared::Given::default();
     for (key, value) in table {
-        let size = value.try_into::<ByteSize>();
-        let size = || size.map(|size| size.0).map_err(|_| anyhow!("{key}: write \"64MiB\""));
+        let size = |value: Value| {
+            let size = value.try_into::<ByteSize>().map(|size| size.0);
+            size.map_err(|_| anyhow!("{key}: write \"64MiB\""))
+        };
         match key.as_str() {
-            "memory" => limits.memory = size()?,
-            "answer" => limits.answer = usize::try_from(size()?)?,
-            _ => bail!("{key}: there is no such key; there are memory, answer"),
+            "memory" => limits.memory = size(value)?,
+            "answer" => limits.answer = usize::try_from(size(value)?)?,
+            _ if shared::KEYS.contains(&key.as_str()) => shared.take(&key, value)?,
+            _ => {
+                let keys = shared::KEYS.join(", ");
+                bail!("{key}: there is no such key; there are memory, answer, {keys}");
+            }
         }
     }
-    Ok(limits)
+    let shared = shared.settle()?;
+    if shared.is_some() && limits.memory == 0 {
+        bail!("redis: answers come through memory: leave `memory` out, or give it some");
+    }
+    Ok(cache::Settings { limits, shared })
 }
 
 /// A folder; an empty text is none.

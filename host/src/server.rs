@@ -53,7 +53,7 @@ pub async fn serve(
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
-            tokio::join!(host.load_models(), host.sweep());
+            tokio::join!(host.load_models(), host.sweep(), host.cache().attend());
         }
     });
     let accepting = Accepting {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use redis::Redis;
+pub use redis::{Redis, RedisCluster};
 
 /// How long anything may take before the test fails: far more than it should on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

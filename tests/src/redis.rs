@@ -40,6 +40,15 @@ impl Redis {
         panic!("redis-server does not start: redis-server --port 7777 says why");
     }
 
+    /// A sentinel that knows this one as the master `name`.
+    #[must_use]
+    pub fn sentinel(&self, name: &str) -> Self {
+        let settings = self.dir.path().join("sentinel.conf");
+        let monitor = format!("sentinel monitor {name} 127.0.0.1 {} 1\n", self.port);
+        std::fs::write(&settings, monitor).expect("a temporary file");
+        Self::start_with(&[settings.to_str().expect("its name is text"), "--sentinel"])
+    }
+
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -103,11 +112,12 @@ impl Drop for Redis {
 /// A server that answers; none if it ended, as another has its port.
 fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Child> {
     let mut child = Command::new("redis-server")
+        // The name of a file, if there is one, comes first.
+        .args(arguments)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
         .arg(port.to_string())
         .arg("--dir")
         .arg(dir.path())
-        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -128,5 +138,51 @@ fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Chi
         }
         assert!(Instant::now() < end, "redis-server does not answer on port {port}");
         std::thread::yield_now();
+    }
+}
+
+/// A Redis Cluster of three nodes, each with a third of the keys.
+#[derive(Debug)]
+pub struct RedisCluster(Vec<Redis>);
+
+impl RedisCluster {
+    /// One that has all of its keys.
+    #[must_use]
+    pub fn start() -> Self {
+        // Beside its port each node listens on another, for the others: any that is free.
+        let nodes: Vec<Redis> = (0..3).map(|_| Redis::start_node()).collect();
+        for (index, node) in nodes.iter().enumerate() {
+            const SLOTS: usize = 16384;
+            let (first, last) = (SLOTS * index / 3, SLOTS * (index + 1) / 3 - 1);
+            let slots = ["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()];
+            assert_eq!(node.ask::<String>(&slots), "OK");
+            let bus = nodes[0].bus_port().to_string();
+            let meet = ["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string(), &bus];
+            assert_eq!(node.ask::<String>(&meet), "OK");
+        }
+        let whole = |node: &Redis| {
+            let info: String = node.ask(&["CLUSTER", "INFO"]);
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+        };
+        crate::wait_until("the Cluster is whole", || nodes.iter().all(whole));
+        Self(nodes)
+    }
+
+    #[must_use]
+    pub fn nodes(&self) -> &[Redis] {
+        &self.0
+    }
+}
+
+impl Redis {
+    fn start_node() -> Self {
+        let bus = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let bus = bus.expect("a free port").port().to_string();
+        Self::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus])
+    }
+
+    fn bus_port(&self) -> u16 {
+        let [_, port] = self.ask::<[String; 2]>(&["CONFIG", "GET", "cluster-port"]);
+        port.parse().expect("it is a port")
     }
 }

@@ -43,7 +43,7 @@ pub struct App {
     /// Instances of all components together.
     pub instances: usize,
     /// What is kept of answers.
-    pub cache: cache::Limits,
+    pub cache: cache::Settings,
     /// Where what components print goes, beside the log.
     pub log_dir: Option<PathBuf>,
     /// This program, to try graphs with; none: they are not tried.
@@ -115,7 +115,7 @@ impl App {
                 let folder = options.state_dir.clone().unwrap_or_else(|| base.join(STATE));
                 let key_value = Bindings { folder, stores: options.key_value.clone() };
                 let redis_connections = options.redis_connections.unwrap_or(CONNECTIONS);
-                let (cache, program) = (options.cache, options.program.clone());
+                let (cache, program) = (options.cache.clone(), options.program.clone());
                 Ok(Self {
                     name,
                     version,

@@ -28,7 +28,7 @@ pub struct Options {
     /// Where what components print goes, beside the log.
     pub log_dir: Option<PathBuf>,
     /// What is kept of answers.
-    pub cache: cache::Limits,
+    pub cache: cache::Settings,
     /// This program, to try graphs with; none: they are not tried.
     pub program: Option<PathBuf>,
     /// What labels of key-value stores are bound to.

@@ -19,13 +19,13 @@ const OVERHEAD: usize = 256;
 /// A 200, complete.
 #[derive(Debug)]
 pub struct Entry {
-    headers: HeaderMap,
-    body: Bytes,
-    made: SystemTime,
-    fresh: Duration,
-    stale: Duration,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) made: SystemTime,
+    pub(super) fresh: Duration,
+    pub(super) stale: Duration,
     /// What it took to make it.
-    cost: Duration,
+    pub(super) cost: Duration,
 }
 
 /// How good an answer is for a request.
@@ -88,6 +88,12 @@ impl Entry {
     pub fn ttl(&self, now: SystemTime) -> i64 {
         let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
         seconds(self.fresh) - seconds(self.age(now))
+    }
+
+    /// For how long it may be given still.
+    #[must_use]
+    pub fn lasts(&self, now: SystemTime) -> Duration {
+        (self.fresh + self.stale).saturating_sub(self.age(now))
     }
 
     /// The answer, once more.

@@ -5,6 +5,7 @@
 //! 128 are kept: among n answers two are confused with a probability of at most n^2 / 2^129, which
 //! is 10^-15 for 10^12 answers.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use http::request::Parts;
@@ -48,7 +49,18 @@ impl Origin {
     }
 }
 
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 impl Key {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// The key of one of several answers, which depends on these headers of the request too.
     #[must_use]
     pub fn varied(&self, names: &[HeaderName], request: &HeaderMap) -> Self {

@@ -10,12 +10,13 @@
 //! look_up -> kept in memory?              fresh: the answer
 //!                                         stale, or soon: the answer, and a new one is made
 //!         -> in the making?               wait for it (flight)
-//!         -> none: a Ticket               the component is asked, and Ticket::keep has the answer
+//!         -> kept by another node?        into memory, and the same again (shared)
+//!         -> none: a Ticket               the component is asked, and keep has the answer
 //! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
@@ -33,6 +34,7 @@ mod flight;
 pub mod generation;
 pub mod key;
 pub mod memory;
+pub mod shared;
 mod status;
 
 use control::{Allowed, Asked, allowed, asked};
@@ -42,7 +44,8 @@ use generation::{Generations, Scope, Scopes};
 use key::Key;
 pub use key::Origin;
 use memory::Memory;
-use status::Forwarded;
+use shared::{Shared, UNWATCHED};
+use status::{Forwarded, Level};
 
 /// A component whose last answers were all not to be kept, so many of them, is no longer looked up
 /// until it gives one that is.
@@ -63,11 +66,23 @@ impl Default for Limits {
     }
 }
 
+/// `[cache]` in the runtime config.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub limits: Limits,
+    pub shared: Option<shared::Settings>,
+}
+
+/// How often a request may ask the shared level: for its own answer, and if that is one of several,
+/// for which.
+const ASKED_MOST: usize = 2;
+
 /// The answers of all components.
 #[derive(Debug)]
 pub struct Cache {
     limits: Limits,
-    memory: Memory,
+    memory: Arc<Memory>,
+    shared: Option<Shared>,
     flights: Arc<Flights>,
     generations: Generations,
 }
@@ -91,6 +106,16 @@ pub enum Found {
     Ageing(Response<Body>, Ticket),
     /// Nothing: the component is to be asked.
     Nothing(Ticket),
+}
+
+/// Which other nodes have heard that something is to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing is shared: this node is for itself.
+    Nobody,
+    All,
+    /// As soon as the Redis answers again.
+    Later,
 }
 
 /// A request whose component is asked, and what its answer is for.
@@ -158,9 +183,27 @@ impl Ticket {
 
 impl Cache {
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        let generations = Generations::default();
-        Self { limits, memory: Memory::new(limits.memory), flights: Arc::default(), generations }
+    pub fn new(limits: Limits, shared: Option<Shared>) -> Self {
+        let memory = Arc::new(Memory::new(limits.memory));
+        Self {
+            limits,
+            memory,
+            shared,
+            flights: Arc::default(),
+            generations: Generations::default(),
+        }
+    }
+
+    /// Sees to what is shared, forever.
+    pub async fn attend(&self) {
+        if let Some(shared) = &self.shared {
+            shared.attend(&self.generations, &self.memory).await;
+        }
+    }
+
+    #[must_use]
+    pub fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
     }
 
     /// What the answers under a route belong to, or of whoever has all `scopes` in common.
@@ -168,15 +211,19 @@ impl Cache {
         self.generations.scopes([Scope::Everything].into_iter().chain(scopes))
     }
 
-    /// Forgets the answers of `scope`, those that are being made too. Fails with all there is if it
-    /// is not among it.
-    pub fn purge(&self, scope: &Scope) -> Result<(), Vec<Scope>> {
+    /// Forgets the answers of `scope`, those that are being made too, and tells other nodes. Fails
+    /// with all there is if it is not among it.
+    pub async fn purge(&self, scope: &Scope) -> Result<Told, Vec<Scope>> {
         self.generations.raise(scope).ok_or_else(|| self.generations.known())?;
         if *scope == Scope::Everything {
-            // The others' room is needed before it is free; this one's can be given back.
+            // Of another scope it is not known what its answers are.
             self.memory.clear();
         }
-        Ok(())
+        Ok(match &self.shared {
+            None => Told::Nobody,
+            Some(shared) if shared.tell(&self.generations).await => Told::All,
+            Some(_) => Told::Later,
+        })
     }
 
     /// What there is for a request to `source` under the route of `scopes`, or will be before the
@@ -192,7 +239,10 @@ impl Cache {
         if self.limits.memory == 0 {
             return Ok(Found::Nothing(Ticket::NoCache));
         }
-        let asked = asked(&head.headers);
+        let mut asked = asked(&head.headers);
+        if self.shared.as_ref().is_some_and(|shared| !shared.is_watched()) {
+            asked.max_age = Some(asked.max_age.map_or(UNWATCHED, |age| age.min(UNWATCHED)));
+        }
         let for_all = [Method::GET, Method::POST].contains(&head.method) && !asked.bypass;
         let body = match body {
             Some(body) if for_all && source.may_keep() => body,
@@ -201,13 +251,14 @@ impl Cache {
         };
         let first = source.origin.key(scopes.generation(), head, body);
         let to_keep = |why, lead| Ticket::to_keep(why, first, head, &asked, lead);
+        let (mut level, mut asked_others) = (Level::Memory, 0);
         loop {
             let (key, kept) = self.get(first, &head.headers);
             let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
             let why = match entry.map(|entry| (entry, entry.state(&asked, now, drawn()))) {
-                Some((entry, State::Fresh)) => return Ok(Found::Answer(hit(entry, now))),
+                Some((entry, State::Fresh)) => return Ok(Found::Answer(hit(entry, now, level))),
                 Some((entry, State::Ageing)) => {
-                    let answer = hit(entry, now);
+                    let answer = hit(entry, now, level);
                     // Who asks for no new answer has none made.
                     let boarding = (!asked.only_if_cached).then(|| self.flights.board(key));
                     return Ok(match boarding {
@@ -217,10 +268,17 @@ impl Cache {
                         Some(Boarding::Later(_)) | None => Found::Answer(answer),
                     });
                 }
-                _ if asked.only_if_cached => return Err(Failure::NotCached),
                 Some((_, State::Stale)) => Forwarded::Stale,
                 None => Forwarded::Miss,
             };
+            let ask_others = asked_others < ASKED_MOST && source.keeps();
+            if asked.only_if_cached {
+                if ask_others && self.fetch(key).await {
+                    (level, asked_others) = (Level::Redis, asked_others + 1);
+                    continue;
+                }
+                return Err(Failure::NotCached);
+            }
             // What is in the making was asked for before.
             if asked.renewed {
                 return Ok(Found::Nothing(to_keep(Forwarded::Request, None)));
@@ -230,6 +288,11 @@ impl Cache {
                 return Ok(Found::Nothing(to_keep(why, None)));
             }
             let follow = match self.flights.board(key) {
+                // Who follows finds it in memory.
+                Boarding::First(_lead) if ask_others && self.fetch(key).await => {
+                    (level, asked_others) = (Level::Redis, asked_others + 1);
+                    continue;
+                }
                 Boarding::First(lead) => return Ok(Found::Nothing(to_keep(why, Some(lead)))),
                 Boarding::Later(follow) => follow,
             };
@@ -255,6 +318,14 @@ impl Cache {
                 None => {}
             }
         }
+    }
+
+    /// Whether another node has kept something under this key; it is in memory then.
+    async fn fetch(&self, key: Key) -> bool {
+        let Some(shared) = &self.shared else { return false };
+        let Some(kept) = shared.get(&key).await else { return false };
+        self.memory.put(key, Arc::new(kept));
+        true
     }
 
     /// What is kept for a request, and its key: the first one, or where that says so the key of one
@@ -326,15 +397,23 @@ impl Cache {
     fn put(&self, place: Place, headers: &HeaderMap, body: Bytes, allowed: Allowed) {
         let varies: Arc<[HeaderName]> = varies(headers).into();
         let entry = Entry::new(headers, body, allowed, place.asked.elapsed());
+        let lasts = entry.lasts(SystemTime::now());
         let kept = Arc::new(Kept::Answer(entry));
         let key = if varies.is_empty() {
             place.key
         } else {
-            self.memory.put(place.key, Arc::new(Kept::Varies(varies.to_vec())));
+            self.put_everywhere(place.key, &Arc::new(Kept::Varies(varies.to_vec())), lasts);
             place.key.varied(&varies, &place.headers)
         };
-        self.memory.put(key, Arc::clone(&kept));
+        self.put_everywhere(key, &kept, lasts);
         place.land(Landed::Answer { kept, key, varies });
+    }
+
+    fn put_everywhere(&self, key: Key, kept: &Arc<Kept>, lasts: Duration) {
+        self.memory.put(key, Arc::clone(kept));
+        if let Some(shared) = &self.shared {
+            shared.put(key, kept, lasts);
+        }
     }
 
     /// Whether an answer is not known to be too long.
@@ -358,9 +437,9 @@ fn answer(kept: &Kept) -> Option<&Entry> {
     }
 }
 
-fn hit(entry: &Entry, now: SystemTime) -> Response<Body> {
+fn hit(entry: &Entry, now: SystemTime, level: Level) -> Response<Body> {
     let mut answer = entry.response(now);
-    status::hit(answer.headers_mut(), entry.ttl(now));
+    status::hit(answer.headers_mut(), entry.ttl(now), level);
     answer
 }
 

@@ -18,9 +18,21 @@ pub enum Forwarded {
     Bypass,
 }
 
+/// Where an answer was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    Memory,
+    /// What nodes share.
+    Redis,
+}
+
 /// A kept answer, fresh for `ttl` seconds more, or stale since as many.
-pub(super) fn hit(headers: &mut HeaderMap, ttl: i64) {
-    if let Ok(value) = format!("spinfer; hit; ttl={ttl}; detail=memory").try_into() {
+pub(super) fn hit(headers: &mut HeaderMap, ttl: i64, level: Level) {
+    let level = match level {
+        Level::Memory => "memory",
+        Level::Redis => "redis",
+    };
+    if let Ok(value) = format!("spinfer; hit; ttl={ttl}; detail={level}").try_into() {
         headers.append(CACHE_STATUS, value);
     }
 }
@@ -57,8 +69,9 @@ mod tests {
             put(&mut headers);
             headers[CACHE_STATUS].to_str().unwrap().to_owned()
         };
-        assert_eq!(status(|h| hit(h, 30)), "spinfer; hit; ttl=30; detail=memory");
-        assert_eq!(status(|h| hit(h, -3)), "spinfer; hit; ttl=-3; detail=memory");
+        let memory = status(|h| hit(h, 30, Level::Memory));
+        assert_eq!(memory, "spinfer; hit; ttl=30; detail=memory");
+        assert_eq!(status(|h| hit(h, -3, Level::Redis)), "spinfer; hit; ttl=-3; detail=redis");
         assert_eq!(status(collapsed), "spinfer; fwd=miss; collapsed");
         assert_eq!(status(|h| forwarded(h, Forwarded::Stale, true)), "spinfer; fwd=stale; stored");
         assert_eq!(status(|h| forwarded(h, Forwarded::Bypass, false)), "spinfer; fwd=bypass");

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+};
 
 /// `redis://[user][:password@]host[:port][/database]`, or `rediss` for TLS; `valkey` and `valkeys`
 /// are the same.
@@ -44,6 +46,24 @@ impl Address {
         let settings = settings.set_lib_name("spinfer", env!("CARGO_PKG_VERSION"));
         let (host, port) = (host.clone(), *port);
         Ok(Self { text: text.to_owned(), scheme, host, port, tls, settings })
+    }
+
+    /// As the library has it.
+    pub(crate) fn info(&self, protocol: ProtocolVersion) -> ConnectionInfo {
+        let Self { host, port, tls, settings, .. } = self;
+        let (host, port) = (host.clone(), *port);
+        let addr = if *tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let info = addr.into_connection_info().expect("an address is one already");
+        info.set_redis_settings(settings.clone().set_protocol(protocol))
+    }
+
+    /// The same elsewhere.
+    pub(crate) fn at(&self, host: String, port: u16) -> Self {
+        Self { host, port, ..self.clone() }
     }
 }
 

@@ -7,6 +7,7 @@ mod stream;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 pub use address::Address;
-use stream::{Measured, Stream, Wire};
+pub(crate) use stream::Wire;
+use stream::{Measured, Stream};
 
 /// To connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,16 +85,7 @@ impl Connections {
     /// None yet, `most` at a time. Certificates are trusted that are well known, and those in the
     /// file `trusted`.
     pub fn new(most: usize, trusted: Option<&Path>) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        if let Some(path) = trusted {
-            let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-            let certificates: Vec<_> = certificates.with_context(|| {
-                format!("{TRUSTED}: {}: not a PEM file of certificates", path.display())
-            })?;
-            roots.add_parsable_certificates(certificates);
-        }
-        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let (permits, tls) = (Arc::new(Semaphore::new(most)), TlsConnector::from(Arc::new(tls)));
+        let (permits, tls) = (Arc::new(Semaphore::new(most)), tls(trusted)?);
         Ok(Self { connector: Arc::new(Connector { most, permits, tls }), links: Mutex::default() })
     }
 
@@ -129,6 +122,39 @@ impl Connections {
     }
 }
 
+/// TLS to a Redis. Certificates are trusted that are well known, and those in the file `trusted`.
+pub fn tls(trusted: Option<&Path>) -> anyhow::Result<TlsConnector> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = trusted {
+        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+        let certificates: Vec<_> = certificates.with_context(|| {
+            format!("{TRUSTED}: {}: not a PEM file of certificates", path.display())
+        })?;
+        roots.add_parsable_certificates(certificates);
+    }
+    let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(tls)))
+}
+
+/// A stream to a Redis, over TLS with `tls`, that breaks off when an answer gets too long.
+pub(crate) async fn dial(
+    host: &str,
+    port: u16,
+    tls: Option<&TlsConnector>,
+) -> io::Result<(Measured, Arc<Wire>)> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let stream: Box<dyn Stream> = match tls {
+        Some(tls) => {
+            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+            Box::new(tls.connect(name, stream).await?)
+        }
+        None => Box::new(stream),
+    };
+    let wire = Arc::new(Wire::default());
+    Ok((Measured { stream, wire: Arc::clone(&wire) }, wire))
+}
+
 /// What makes connections.
 struct Connector {
     most: usize,
@@ -151,16 +177,8 @@ impl Connector {
     ) -> Result<Connection, Error> {
         let failed = |error: &dyn fmt::Display| Error::Connect(error.to_string());
         let Address { host, port, .. } = address;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| failed(&e))?;
-        stream.set_nodelay(true).map_err(|e| failed(&e))?;
-        let stream: Box<dyn Stream> = if address.tls {
-            let name = ServerName::try_from(host.clone()).map_err(|e| failed(&e))?;
-            Box::new(self.tls.connect(name, stream).await.map_err(|e| failed(&e))?)
-        } else {
-            Box::new(stream)
-        };
-        let wire = Arc::new(Wire::default());
-        let stream = Measured { stream, wire: Arc::clone(&wire) };
+        let tls = address.tls.then_some(&self.tls);
+        let (stream, wire) = dial(host, *port, tls).await.map_err(|e| failed(&e))?;
         // Time is ours to measure: a command waits for its connection too.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let made = MultiplexedConnection::new_with_config(&address.settings, stream, config).await;

@@ -13,7 +13,7 @@ pub(super) const ANSWER_MOST: u64 = 64 << 20;
 
 /// What has come over a connection, in bytes.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     heard: AtomicU64,
     /// How much of that before the last answer that was complete.
     answered: AtomicU64,
@@ -24,7 +24,7 @@ impl Wire {
         self.heard.load(Ordering::Relaxed)
     }
 
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.answered.store(self.heard(), Ordering::Relaxed);
     }
 
@@ -47,7 +47,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A stream that breaks off when an answer gets too long.
-pub(super) struct Measured {
+pub(crate) struct Measured {
     pub(super) stream: Box<dyn Stream>,
     pub(super) wire: Arc<Wire>,
 }

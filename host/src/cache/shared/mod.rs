@@ -1,0 +1,353 @@
+//! The level of the cache that nodes share: a Redis.
+//!
+//! It is asked on behalf of whoever leads a flight, and told by a task of its own, so that nobody
+//! waits for what is stored. A request waits for it for [`Settings::timeout`] at most. Whatever
+//! fails, the connection is given up at once and nobody waits again, until another was made and has
+//! answered within that time: [`stay_connected`](Shared::attend).
+
+mod link;
+mod settings;
+mod value;
+mod watch;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use redis::{RedisError, Value, cmd};
+use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tracing::{debug, info, warn};
+
+use super::entry::Kept;
+use super::generation::Generations;
+use super::key::Key;
+use super::memory::Memory;
+use link::{Commands, Dialer};
+pub use settings::{Given, KEYS, Place, Settings};
+
+/// While it is not known what others have forgotten, no answer is given that is older.
+pub const UNWATCHED: Duration = Duration::from_secs(5);
+
+/// Between two tries to connect: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A connection that lasted so long was a good one: the next pause is a short one.
+const LASTED: Duration = Duration::from_secs(10);
+/// Answers on their way, and the bytes of them. Beyond it an answer is not stored.
+const QUEUE: usize = 4096;
+const QUEUE_BYTES: usize = 32 << 20;
+/// Answers stored at a time, and how long they may take.
+const AT_A_TIME: usize = 64;
+const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A Redis that is full is not told of more for so long.
+const FULL: Duration = Duration::from_secs(1);
+
+/// What came of it, since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    /// No answer in time, or an error.
+    pub failures: AtomicU64,
+    /// Not asked, as it did not answer before.
+    pub skipped: AtomicU64,
+    /// Values that are not what was stored.
+    pub foreign: AtomicU64,
+    pub stored: AtomicU64,
+    /// It is full, slow or away.
+    pub not_stored: AtomicU64,
+}
+
+/// An answer to be stored.
+#[derive(Debug)]
+struct Letter {
+    key: Key,
+    kept: Arc<Kept>,
+    lasts: Duration,
+}
+
+/// A Redis that several nodes share.
+pub struct Shared {
+    settings: Settings,
+    dialer: Dialer,
+    /// `None` while nobody is to ask it, and the number of the connection.
+    commands: RwLock<(Option<Commands>, u64)>,
+    broken: Notify,
+    watched: AtomicBool,
+    letters: mpsc::Sender<Letter>,
+    letterbox: Mutex<mpsc::Receiver<Letter>>,
+    waiting_bytes: AtomicUsize,
+    counts: Counts,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Not connected yet: see [`Shared::attend`].
+    #[must_use]
+    pub fn new(settings: Settings, tls: TlsConnector) -> Self {
+        let (letters, letterbox) = mpsc::channel(QUEUE);
+        Self {
+            dialer: Dialer::new(settings.place.clone(), tls),
+            settings,
+            commands: RwLock::new((None, 0)),
+            broken: Notify::new(),
+            watched: AtomicBool::new(false),
+            letters,
+            letterbox: Mutex::new(letterbox),
+            waiting_bytes: AtomicUsize::new(0),
+            counts: Counts::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Whether it is asked at present.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.commands.read().unwrap_or_else(PoisonError::into_inner).0.is_some()
+    }
+
+    /// Whether all is known that others have forgotten.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// What it has for a key. Takes [`Settings::timeout`] at most.
+    pub async fn get(&self, key: &Key) -> Option<Kept> {
+        let Counts { hits, misses, failures, skipped, foreign, .. } = &self.counts;
+        let (mut commands, number) = {
+            let current = self.commands.read().unwrap_or_else(PoisonError::into_inner);
+            (current.0.clone(), current.1)
+        };
+        let Some(commands) = &mut commands else {
+            count(skipped);
+            return None;
+        };
+        let question = cmd("GET").arg(self.name(key)).take();
+        match timeout(self.settings.timeout, commands.ask(&question)).await {
+            Ok(Ok(Value::Nil)) => count(misses),
+            Ok(Ok(Value::BulkString(value))) => match value::decode(key, value) {
+                Ok(kept) => {
+                    count(hits);
+                    return Some(kept);
+                }
+                Err(error) => {
+                    count(foreign);
+                    debug!(%error, "a value in the Redis is not used");
+                }
+            },
+            Ok(Ok(_)) => count(foreign),
+            Ok(Err(error)) if error.code() == Some("WRONGTYPE") => count(foreign),
+            Ok(Err(error)) => {
+                count(failures);
+                self.give_up(number, &error);
+            }
+            Err(_) => {
+                count(failures);
+                self.give_up(number, &format_args!("no answer in {:?}", self.settings.timeout));
+            }
+        }
+        None
+    }
+
+    /// Stores an answer that is good for `lasts`, soon, if it is there.
+    pub fn put(&self, key: Key, kept: &Arc<Kept>, lasts: Duration) {
+        let bytes = kept.size();
+        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let letter = Letter { key, kept: Arc::clone(kept), lasts };
+        let fits = before + bytes <= QUEUE_BYTES && self.is_connected();
+        if !fits || self.letters.try_send(letter).is_err() {
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            count(&self.counts.not_stored);
+        }
+    }
+
+    /// Tells other nodes what is forgotten; whether they will hear of it now.
+    pub async fn tell(&self, generations: &Generations) -> bool {
+        let raised = generations.raised();
+        let commands = self.commands.read().unwrap_or_else(PoisonError::into_inner).0.clone();
+        let Some(mut commands) = commands.filter(|_| !raised.is_empty()) else { return false };
+        let told = cmd("HSET").arg(self.hash()).arg(&raised).take();
+        matches!(timeout(STORE_TIMEOUT, commands.ask(&told)).await, Ok(Ok(_)))
+    }
+
+    /// Sees to its connections and to what is to be stored, forever.
+    pub async fn attend(&self, generations: &Generations, memory: &Arc<Memory>) {
+        tokio::join!(self.stay_connected(), self.watch(generations, memory), self.store());
+    }
+
+    async fn stay_connected(&self) {
+        let mut pauses = Pauses::default();
+        let mut known = false;
+        loop {
+            match self.connect().await {
+                Ok(commands) => {
+                    self.set_commands(Some(commands));
+                    info!("answers are shared: the Redis answers");
+                    known = false;
+                    let since = Instant::now();
+                    self.broken.notified().await;
+                    pauses.lasted(since.elapsed());
+                }
+                Err(error) if !known => {
+                    known = true;
+                    warn!(error = format!("{error:#}"), "answers are not shared, but in memory");
+                }
+                Err(error) => debug!(error = format!("{error:#}"), "the Redis does not answer"),
+            }
+            sleep(pauses.next()).await;
+        }
+    }
+
+    /// A connection that answers in time.
+    async fn connect(&self) -> anyhow::Result<Commands> {
+        let mut commands = self.dialer.commands(self.settings.timeout).await?;
+        let probe = cmd("EXISTS").arg(self.hash()).take();
+        let limit = self.settings.timeout;
+        let answer = timeout(limit, commands.ask(&probe)).await;
+        answer.map_err(|_| anyhow::anyhow!("no answer in {limit:?}"))??;
+        Ok(commands)
+    }
+
+    fn set_commands(&self, commands: Option<Commands>) {
+        let mut current = self.commands.write().unwrap_or_else(PoisonError::into_inner);
+        *current = (commands, current.1 + 1);
+    }
+
+    /// Nobody asks the connection of this number any more.
+    fn give_up(&self, number: u64, why: &dyn fmt::Display) {
+        let mut current = self.commands.write().unwrap_or_else(PoisonError::into_inner);
+        if current.1 == number && current.0.take().is_some() {
+            drop(current);
+            warn!(%why, "the Redis is not asked for a while: answers are not shared, but in memory");
+            self.broken.notify_one();
+        }
+    }
+
+    async fn watch(&self, generations: &Generations, memory: &Arc<Memory>) {
+        let mut pauses = Pauses::default();
+        loop {
+            let since = Instant::now();
+            let watched = || self.watched.store(true, Ordering::Relaxed);
+            let hash = self.hash();
+            let end = watch::watch(&self.dialer, &hash, generations, memory, watched).await;
+            if let (true, Err(error)) = (self.watched.swap(false, Ordering::Relaxed), end) {
+                let error = format!("{error:#}");
+                warn!(error, "it is not known what other nodes forget; answers last {UNWATCHED:?}");
+            }
+            pauses.lasted(since.elapsed());
+            sleep(pauses.next()).await;
+        }
+    }
+
+    async fn store(&self) {
+        let mut letterbox = self.letterbox.lock().await;
+        let mut letters = Vec::with_capacity(AT_A_TIME);
+        let mut full_since: Option<Instant> = None;
+        while letterbox.recv_many(&mut letters, AT_A_TIME).await > 0 {
+            let bytes: usize = letters.iter().map(|letter| letter.kept.size()).sum();
+            let is_full = full_since.is_some_and(|since| since.elapsed() < FULL);
+            let (commands, number) = {
+                let current = self.commands.read().unwrap_or_else(PoisonError::into_inner);
+                (current.0.clone().filter(|_| !is_full), current.1)
+            };
+            let total = letters.len() as u64;
+            let mut stored = 0;
+            if let Some(commands) = commands {
+                let storing = join_all(letters.drain(..).map(|l| self.store_one(&commands, l)));
+                match timeout(STORE_TIMEOUT, storing).await {
+                    Ok(outcomes) => {
+                        stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
+                        full_since = None;
+                        for error in outcomes.into_iter().filter_map(Result::err) {
+                            // It answers still, and only that it is full.
+                            if error.code() == Some("OOM") {
+                                full_since = Some(Instant::now());
+                            } else {
+                                self.give_up(number, &error);
+                            }
+                        }
+                    }
+                    Err(_) => self.give_up(number, &format_args!("no answer in {STORE_TIMEOUT:?}")),
+                }
+            }
+            letters.clear();
+            self.counts.stored.fetch_add(stored, Ordering::Relaxed);
+            self.counts.not_stored.fetch_add(total - stored, Ordering::Relaxed);
+            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    async fn store_one(&self, commands: &Commands, letter: Letter) -> Result<(), RedisError> {
+        let Letter { key, kept, lasts } = letter;
+        let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut set = cmd("SET");
+        set.arg(self.name(&key)).arg(value::encode(&key, &kept)).arg("PX").arg(lasts);
+        commands.clone().ask(&set).await.map(drop)
+    }
+
+    fn name(&self, key: &Key) -> String {
+        format!("{}{key}", self.settings.prefix)
+    }
+
+    /// The name of the hash of generations.
+    fn hash(&self) -> String {
+        format!("{}generations", self.settings.prefix)
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// From one try to the next: longer and longer.
+#[derive(Debug)]
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(PAUSES.0)
+    }
+}
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSES.1);
+        pause
+    }
+
+    fn lasted(&mut self, lasted: Duration) {
+        if lasted >= LASTED {
+            self.0 = PAUSES.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_begin_again_after_a_good_connection() {
+        let mut pauses = Pauses::default();
+        let millis: Vec<_> = (0..8).map(|_| pauses.next().as_millis()).collect();
+        assert_eq!(millis, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        pauses.lasted(LASTED / 2);
+        assert_eq!(pauses.next(), PAUSES.1);
+        pauses.lasted(LASTED);
+        assert_eq!(pauses.next(), PAUSES.0);
+    }
+}

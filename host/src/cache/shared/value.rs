@@ -1,0 +1,245 @@
+//! What is kept, as a value in Redis.
+//!
+//! ```text
+//! 1 byte    the version of this encoding
+//! 16 bytes  SHA-256 of the key and of what follows, the first half
+//! Head      postcard (https://postcard.jamesmunns.com/wire-format)
+//! the rest  the body
+//! ```
+//!
+//! The digest tells what is cut off, damaged, or was stored under another key. It is no protection
+//! from who writes into the Redis on purpose: whoever may write there decides what is answered.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cache::entry::{Entry, Kept};
+use crate::cache::key::Key;
+
+const VERSION: u8 = 1;
+const DIGEST: usize = 16;
+/// Headers of an answer: no host passes on more.
+const HEADERS_MOST: usize = 1024;
+/// No answer is good for longer: numbers from elsewhere must not overflow.
+const LONGEST: u64 = 1 << 31;
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Head<'a> {
+    #[serde(borrow)]
+    Answer(Answer<'a>),
+    /// By these headers of the request.
+    Varies(Vec<&'a str>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer<'a> {
+    /// Microseconds after 1970.
+    made: u64,
+    /// Milliseconds.
+    fresh: u64,
+    /// Milliseconds.
+    stale: u64,
+    /// Microseconds.
+    cost: u64,
+    #[serde(borrow)]
+    headers: Vec<(&'a str, &'a [u8])>,
+}
+
+/// Why a value is not what this host stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Foreign {
+    #[error("it is of another version, or not of this host")]
+    Version,
+    #[error("it is not what was stored under this key")]
+    Digest,
+    #[error("it does not say what it is")]
+    Head,
+}
+
+/// `kept`, for the key.
+#[must_use]
+pub(super) fn encode(key: &Key, kept: &Kept) -> Vec<u8> {
+    let (head, body) = match kept {
+        Kept::Answer(entry) => {
+            let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let headers = entry.headers.iter();
+            let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let answer = Answer {
+                made: number(made.as_micros()),
+                fresh: number(entry.fresh.as_millis()),
+                stale: number(entry.stale.as_millis()),
+                cost: number(entry.cost.as_micros()),
+                headers: headers.collect(),
+            };
+            (Head::Answer(answer), &entry.body[..])
+        }
+        Kept::Varies(names) => {
+            (Head::Varies(names.iter().map(HeaderName::as_str).collect()), &[][..])
+        }
+    };
+    let mut value = vec![VERSION];
+    value.extend([0; DIGEST]);
+    let mut value = postcard::to_extend(&head, value).expect("it has no part that can fail");
+    value.extend_from_slice(body);
+    let digest = digest(key, &value[1 + DIGEST..]);
+    value[1..=DIGEST].copy_from_slice(&digest);
+    value
+}
+
+/// What was stored under the key.
+pub(super) fn decode(key: &Key, value: Vec<u8>) -> Result<Kept, Foreign> {
+    let value = Bytes::from(value);
+    let (version, rest) = value.split_first().ok_or(Foreign::Version)?;
+    let (stored, rest) = rest.split_first_chunk::<DIGEST>().ok_or(Foreign::Version)?;
+    if *version != VERSION {
+        return Err(Foreign::Version);
+    }
+    if *stored != digest(key, rest) {
+        return Err(Foreign::Digest);
+    }
+    let (head, body) = postcard::take_from_bytes(rest).map_err(|_| Foreign::Head)?;
+    let kept = match head {
+        Head::Answer(answer) => Kept::Answer(entry(&answer, value.slice_ref(body))?),
+        Head::Varies(names) => {
+            let names = names.into_iter().map(str::parse).collect::<Result<_, _>>();
+            Kept::Varies(names.map_err(|_| Foreign::Head)?)
+        }
+    };
+    Ok(kept)
+}
+
+fn entry(answer: &Answer<'_>, body: Bytes) -> Result<Entry, Foreign> {
+    if answer.headers.len() > HEADERS_MOST {
+        return Err(Foreign::Head);
+    }
+    let mut headers = HeaderMap::with_capacity(answer.headers.len());
+    for (name, value) in &answer.headers {
+        let name: HeaderName = name.parse().map_err(|_| Foreign::Head)?;
+        headers.append(name, HeaderValue::from_bytes(value).map_err(|_| Foreign::Head)?);
+    }
+    let lasts = |millis: u64| Duration::from_millis(millis.min(LONGEST * 1000));
+    // Another node's clock may be ahead.
+    let made = UNIX_EPOCH.checked_add(Duration::from_micros(answer.made)).ok_or(Foreign::Head)?;
+    Ok(Entry {
+        headers,
+        body,
+        made: made.min(SystemTime::now()),
+        fresh: lasts(answer.fresh),
+        stale: lasts(answer.stale),
+        cost: Duration::from_micros(answer.cost).min(Duration::from_secs(LONGEST)),
+    })
+}
+
+fn digest(key: &Key, rest: &[u8]) -> [u8; DIGEST] {
+    let digest = Sha256::new().chain_update(key.bytes()).chain_update(rest).finalize();
+    let mut half = [0; DIGEST];
+    half.copy_from_slice(&digest[..DIGEST]);
+    half
+}
+
+fn number(n: u128) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::control::Allowed;
+    use crate::cache::key::Origin;
+
+    fn key(path: &str) -> Key {
+        let request = Request::get(path).body(()).unwrap();
+        Origin::new([]).key(0, &request.into_parts().0, b"")
+    }
+
+    fn answer(body: &[u8]) -> Kept {
+        let headers = [("content-type", &b"text/plain"[..]), ("x-a", b"\xff 1"), ("x-a", b"")];
+        let headers =
+            headers.map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_bytes(v).unwrap()));
+        let mut map = HeaderMap::new();
+        headers.into_iter().for_each(|(name, value): (HeaderName, _)| _ = map.append(name, value));
+        let allowed = Allowed { fresh: Duration::from_secs(60), stale: Duration::from_secs(7) };
+        let body = Bytes::copy_from_slice(body);
+        Kept::Answer(Entry::new(&map, body, allowed, Duration::from_micros(1234)))
+    }
+
+    #[test]
+    fn what_is_stored_comes_back() {
+        let key = key("/a");
+        for body in [&b""[..], b"body", &[7; 100_000]] {
+            let kept = answer(body);
+            let back = decode(&key, encode(&key, &kept)).unwrap();
+            let (Kept::Answer(kept), Kept::Answer(back)) = (kept, back) else { panic!("answers") };
+            assert_eq!((&back.headers, &back.body), (&kept.headers, &kept.body));
+            let times = |e: &Entry| (e.fresh.as_millis(), e.stale, e.cost);
+            assert_eq!(times(&back), times(&kept));
+            assert!(kept.made.duration_since(back.made).unwrap() < Duration::from_micros(1));
+        }
+        let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-a")];
+        let back = decode(&key, encode(&key, &Kept::Varies(names.clone()))).unwrap();
+        assert!(matches!(back, Kept::Varies(back) if back == names));
+    }
+
+    #[test]
+    fn what_is_foreign_is_told() {
+        let (here, there) = (key("/a"), key("/b"));
+        let value = encode(&here, &answer(b"body"));
+        let foreign = |value: &[u8]| decode(&here, value.to_vec()).unwrap_err();
+        assert_eq!(decode(&there, value.clone()).unwrap_err(), Foreign::Digest);
+        for cut in 0..value.len() {
+            let expected = if cut <= DIGEST { Foreign::Version } else { Foreign::Digest };
+            assert_eq!(foreign(&value[..cut]), expected, "{cut}");
+        }
+        for index in 0..value.len() {
+            let mut value = value.clone();
+            value[index] ^= 1;
+            let expected = if index == 0 { Foreign::Version } else { Foreign::Digest };
+            assert_eq!(foreign(&value), expected, "{index}");
+        }
+        assert_eq!(foreign(b"somebody else's"), Foreign::Version);
+    }
+
+    /// `rest`, as one who knows the encoding would forge it.
+    fn forged(key: &Key, rest: &[u8]) -> Vec<u8> {
+        [&[VERSION][..], &digest(key, rest), rest].concat()
+    }
+
+    #[test]
+    fn numbers_of_another_host_are_bounded() {
+        let key = key("/a");
+        let most = u64::MAX;
+        let head = |made| Answer { made, fresh: most, stale: most, cost: most, headers: vec![] };
+        let far = postcard::to_allocvec(&Head::Answer(head(most))).unwrap();
+        if let Ok(Kept::Answer(entry)) = decode(&key, forged(&key, &far)) {
+            assert!(entry.made <= SystemTime::now());
+            assert!((entry.fresh + entry.stale + entry.cost).as_secs() <= 3 * LONGEST);
+            let _ = entry.response(SystemTime::now());
+        }
+        let now = postcard::to_allocvec(&Head::Answer(head(0))).unwrap();
+        assert!(decode(&key, forged(&key, &now)).is_ok());
+        let header = |name, value| {
+            let head = Answer { headers: vec![(name, value)], ..head(0) };
+            let head = postcard::to_allocvec(&Head::Answer(head)).unwrap();
+            decode(&key, forged(&key, &head)).map(drop)
+        };
+        assert_eq!(header("x-a", b"a"), Ok(()));
+        assert_eq!(header("x a", b"a"), Err(Foreign::Head));
+        assert_eq!(header("x-a", b"a\r\nx-b: b"), Err(Foreign::Head));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(rest in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let key = key("/a");
+            let _ = decode(&key, rest.clone());
+            let _ = decode(&key, forged(&key, &rest));
+        }
+    }
+}

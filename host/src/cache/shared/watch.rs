@@ -1,0 +1,82 @@
+//! What other nodes have forgotten, as they say it.
+//!
+//! The generations of all nodes are a hash in Redis. The server says when it changes (`CLIENT
+//! TRACKING` in broadcast mode with the hash's name as prefix, Redis 6), and it is read then, and
+//! every [`BEAT`] in case that a word was lost: who does not answer is not there. A number that is
+//! greater here is written there, so that what was forgotten while nobody answered is told later.
+//!
+//! Only this one key is watched. Answers are not: one that is made again elsewhere does not make
+//! the older one wrong, which its component allows for as long as it says; and a word to each node
+//! for each answer that is stored would cost more than all else.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use redis::aio::ConnectionLike;
+use redis::{Cmd, PushInfo, PushKind, Value, cmd, from_redis_value};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::link::{Bounded, Dialer};
+use crate::cache::generation::Generations;
+use crate::cache::memory::Memory;
+
+/// How often it is asked whether all is as it was, and how long an answer may take.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// Watches over one connection until that breaks. `watched` is told that all is known that others
+/// have forgotten.
+pub(super) async fn watch(
+    dialer: &Dialer,
+    hash: &str,
+    generations: &Generations,
+    memory: &Arc<Memory>,
+    watched: impl Fn(),
+) -> Result<()> {
+    let changed = Arc::new(Notify::new());
+    let (hears, holds) = (Arc::clone(&changed), Arc::clone(memory));
+    let news = move |news: PushInfo| {
+        if news.kind == PushKind::Invalidate {
+            // All is gone, answers too: whoever did that wants them gone here.
+            if news.data.iter().all(|keys| *keys == Value::Nil) {
+                holds.clear();
+            }
+            hears.notify_one();
+        }
+        Ok::<_, Infallible>(())
+    };
+    let mut connection = dialer.node_of(hash, Arc::new(news)).await?;
+    let tracking = ["TRACKING", "ON", "BCAST", "PREFIX", hash];
+    ask(&mut connection, cmd("CLIENT").arg(&tracking)).await?;
+    loop {
+        agree(&mut connection, hash, generations).await?;
+        watched();
+        // A word, or its time: both are the same to do.
+        let _ = timeout(BEAT, changed.notified()).await;
+    }
+}
+
+/// Takes the greater number of each, here and there.
+async fn agree(connection: &mut Bounded, hash: &str, generations: &Generations) -> Result<()> {
+    let theirs = ask(connection, cmd("HGETALL").arg(hash)).await?;
+    let theirs: HashMap<String, u64> =
+        from_redis_value(theirs).with_context(|| format!("{hash} is not a hash of numbers"))?;
+    for (name, number) in &theirs {
+        generations.join(name, *number);
+    }
+    let ours = generations.raised().into_iter();
+    let newer: Vec<_> =
+        ours.filter(|(name, number)| theirs.get(name).is_none_or(|n| n < number)).collect();
+    if !newer.is_empty() {
+        ask(connection, cmd("HSET").arg(hash).arg(&newer)).await?;
+    }
+    Ok(())
+}
+
+async fn ask(connection: &mut Bounded, command: &Cmd) -> Result<Value> {
+    let answer = timeout(BEAT, connection.req_packed_command(command)).await;
+    Ok(answer.context("it does not answer")??)
+}

@@ -1,0 +1,357 @@
+//! The level of the response cache that nodes share, over every kind of Redis, in every state of
+//! one.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rcgen::{CertificateParams, KeyPair};
+use spinfer_tests::{Answer, Manifest, Redis, RedisCluster, Spinfer, wait_until};
+
+/// More than a busy machine takes.
+const PATIENT: &str = "timeout = '1s'";
+
+/// A node with these settings of its cache.
+fn node(settings: &str) -> Spinfer {
+    node_in(&[], settings)
+}
+
+fn node_in(environment: &[(&str, &str)], settings: &str) -> Spinfer {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name)
+    };
+    let manifest = file("spin.toml", Manifest::default().with("/...", "probe", "probe", "").text());
+    let config = file("runtime.toml", &format!("[cache]\n{settings}\n"));
+    let config = ["--runtime-config-file", config.to_str().unwrap()];
+    let node = Spinfer::up_in(environment, &manifest, "127.0.0.1:0", &config, dir);
+    // From its first answer that is to be kept it is known that there are some.
+    assert!(!is_hit(&node.post("/cache/first?max-age=60", "")));
+    node
+}
+
+fn status(answer: &Answer) -> &str {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.header("cache-status").unwrap_or_else(|| panic!("no cache-status in {answer:?}"))
+}
+
+fn is_hit(answer: &Answer) -> bool {
+    status(answer).starts_with("spinfer; hit")
+}
+
+fn is_shared(answer: &Answer) -> bool {
+    is_hit(answer) && status(answer).ends_with("detail=redis")
+}
+
+/// A path nobody has asked for.
+fn another(counter: &AtomicUsize) -> String {
+    format!("/cache/{}?max-age=60", counter.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What `a` has made, `b` gives: the path it was.
+fn shares(a: &Spinfer, b: &Spinfer) -> String {
+    static PATHS: AtomicUsize = AtomicUsize::new(0);
+    let mut shared = None;
+    wait_until("one node gives what the other has made", || {
+        let path = another(&PATHS);
+        let made = a.post(&path, "body");
+        // It is stored after it was answered.
+        shared = (0..10).find_map(|_| {
+            let given = b.post(&path, "body");
+            is_shared(&given).then(|| {
+                assert_eq!(given.body, made.body);
+                assert!(given.header("age").is_some());
+                path.clone()
+            })
+        });
+        shared.is_some()
+    });
+    shared.unwrap()
+}
+
+#[test]
+fn what_one_node_has_made_others_give() {
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    let path = shares(&a, &b);
+    // From then on it is in memory.
+    assert!(status(&b.post(&path, "body")).ends_with("detail=memory"));
+    // Another body is another answer.
+    assert!(!is_hit(&b.post(&path, "another")));
+    // What only the request allows to be given is looked for there too.
+    let path = shares(&a, &b);
+    let only = [("cache-control", "only-if-cached")];
+    let c = node(&settings);
+    wait_until("it is connected", || c.send("POST", &path, &only, b"body").status == 200);
+    assert_eq!(c.send("POST", &path, &only, b"never asked").status, 504);
+}
+
+#[test]
+fn of_several_answers_others_give_the_right_one() {
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    shares(&a, &b);
+    let path = "/cache/vary?max-age=60";
+    let ask = |node: &Spinfer, value| node.send("POST", path, &[("x-probe", value)], b"");
+    let made = [ask(&a, "1"), ask(&a, "2")];
+    assert_ne!(made[0].body, made[1].body);
+    wait_until("they are stored", || redis.ask::<Vec<String>>(&["KEYS", "*"]).len() >= 5);
+    for (value, made) in ["1", "2"].iter().zip(&made) {
+        let given = ask(&b, value);
+        assert!(is_shared(&given), "{given:?}");
+        assert_eq!(given.body, made.body);
+    }
+    assert!(!is_hit(&ask(&b, "3")));
+}
+
+#[test]
+fn a_cluster_shares() {
+    let cluster = RedisCluster::start();
+    let one = cluster.nodes()[1].url();
+    let settings = format!("redis = ['{one}']\ncluster = true\n{PATIENT}");
+    let (a, b) = (node(&settings), node(&settings));
+    // Of ten keys no third has all.
+    let paths: Vec<_> = (0..10).map(|_| shares(&a, &b)).collect();
+    let keys = cluster.nodes().iter().map(|node| node.ask::<usize>(&["DBSIZE"]));
+    assert!(
+        keys.clone().all(|keys| keys < keys_of_all(&cluster)),
+        "{:?}",
+        keys.collect::<Vec<_>>()
+    );
+    let owner = cluster.nodes().iter().find(|node| {
+        let slot: usize = node.ask(&["CLUSTER", "KEYSLOT", "spinfer:generations"]);
+        let index = cluster.nodes().iter().position(|n| n.port() == node.port());
+        index == Some((slot * 3 + 2) / 16384)
+    });
+    forget(owner.unwrap(), "everything", 1);
+    wait_until("it is forgotten", || !is_hit(&b.post(&paths[0], "body")));
+}
+
+fn keys_of_all(cluster: &RedisCluster) -> usize {
+    cluster.nodes().iter().map(|node| node.ask::<usize>(&["DBSIZE"])).sum()
+}
+
+#[test]
+fn sentinels_say_where_the_master_is() {
+    let redis = Redis::start();
+    let sentinel = redis.sentinel("answers");
+    let settings =
+        format!("redis = 'redis://answers'\nsentinels = '{}'\n{PATIENT}", sentinel.url());
+    shares(&node(&settings), &node(&settings));
+}
+
+#[test]
+fn over_tls_with_a_user_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let certificate = file("certificate.pem", &certificate.pem());
+    let key = file("key.pem", &key.serialize_pem());
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    // No more than the README says it needs.
+    let user = "user cache on >hush ~spinfer:* +get +set +exists +hgetall +hset +hello +client";
+    let user: Vec<_> = user.split(' ').collect();
+    let with = [&tls[..], &["--tls-auth-clients", "no"], &["--user"], &user[1..]].concat();
+    let redis = Redis::start_with(&with);
+    let settings = format!("redis = 'rediss://cache:hush@localhost:{port}'\n{PATIENT}");
+    let trusted = [("SSL_CERT_FILE", certificate.as_str())];
+    let nodes = [node_in(&trusted, &settings), node_in(&trusted, &settings)];
+    shares(&nodes[0], &nodes[1]);
+    assert!(nodes.iter().all(|node| !node.log().contains("hush")));
+    let strict = node(&settings);
+    strict.wait_for_log("answers are not shared");
+    assert!(!is_hit(&strict.post("/cache/a?max-age=60", "")));
+    drop(redis);
+}
+
+/// As another node says it.
+fn forget(redis: &Redis, scope: &str, number: u64) {
+    let _: usize = redis.ask(&["HSET", "spinfer:generations", scope, &number.to_string()]);
+}
+
+#[test]
+fn what_one_node_forgets_is_forgotten_by_all() {
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    let path = shares(&a, &b);
+    let both = |hit| [&a, &b].iter().all(|node| is_hit(&node.post(&path, "body")) == hit);
+    assert!(both(true));
+    for (number, scope) in
+        [(1, "everything"), (1, "component probe"), (1, "route /..."), (2, "everything")]
+    {
+        let before = a.post(&path, "body").body;
+        forget(&redis, scope, number);
+        for node in [&a, &b] {
+            wait_until("it is forgotten", || node.post(&path, "body").body != before);
+        }
+    }
+    // Of others it is not: the answer stays.
+    let before = b.post(&path, "body").body;
+    forget(&redis, "component another", 1);
+    forget(&redis, "everything", 1);
+    let path_of_another = shares(&a, &b);
+    assert_eq!(b.post(&path, "body").body, before);
+    // Whoever empties the Redis wants the answers gone that are in memory.
+    let _: String = redis.ask(&["FLUSHALL"]);
+    wait_until("it is gone", || !is_hit(&b.post(&path_of_another, "body")));
+    // And what was forgotten before is not found again.
+    let generations = || redis.ask::<Vec<String>>(&["HGETALL", "spinfer:generations"]);
+    wait_until("it is known again", || generations().windows(2).any(|w| w == ["everything", "2"]));
+}
+
+#[test]
+fn values_of_others_are_no_answers() {
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    let paths = [shares(&a, &b), shares(&a, &b), shares(&a, &b)];
+    // Each in its way: as text, cut off, as a list, under another's key.
+    let keys: Vec<String> = redis.ask(&["KEYS", "spinfer:*"]);
+    assert!(keys.len() >= 4, "{keys:?}");
+    for (index, key) in keys.iter().enumerate() {
+        match index % 4 {
+            0 => drop(redis.ask::<String>(&["SET", key, "somebody else's"])),
+            1 => drop(redis.ask::<usize>(&["SETRANGE", key, "40", "?"])),
+            2 => {
+                let _: usize = redis.ask(&["DEL", key]);
+                let _: usize = redis.ask(&["LPUSH", key, "1"]);
+            }
+            _ => {
+                let of_another = &keys[(index + 1) % keys.len()];
+                assert_eq!(redis.ask::<usize>(&["COPY", of_another, key, "REPLACE"]), 1);
+            }
+        }
+    }
+    let c = node(&settings);
+    c.wait_for_log("the Redis answers");
+    for path in &paths {
+        assert!(!is_hit(&c.post(path, "body")), "{path}");
+    }
+    shares(&a, &c);
+    assert!(!c.log().contains("not asked"), "{}", c.log());
+}
+
+#[test]
+fn whatever_happens_to_the_redis_nobody_notices() {
+    let mut redis = Redis::start();
+    let settings = format!("redis = '{}'", redis.url());
+    let (node, other) = (node(&settings), node(&format!("{settings}\n{PATIENT}")));
+    let stop = AtomicBool::new(false);
+    let (asked, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let more = |count: &AtomicUsize| {
+        let before = count.load(Ordering::Relaxed);
+        wait_until("the load goes on", || count.load(Ordering::Relaxed) > before + 50);
+    };
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (node, stop, asked, hits) = (&node, &stop, &asked, &hits);
+            scope.spawn(move || {
+                let connection = node.client();
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Every second is new.
+                    let path = match number % 2 {
+                        0 => format!("/cache/{client}/{number}?max-age=60"),
+                        _ => format!("/cache/{client}/{}?max-age=60", number % 16),
+                    };
+                    let answer = connection.send("POST", &path, &[], b"");
+                    hits.fetch_add(is_hit(&answer).into(), Ordering::Relaxed);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let (mut broke, mut came_back) = (0, 0);
+        let mut breaks = || {
+            broke += 1;
+            node.wait_for_log_times("the Redis is not asked for a while", broke);
+            more(&asked);
+            more(&hits);
+        };
+        let mut back = |redis: &Redis| {
+            came_back += 1;
+            node.wait_for_log_times("the Redis answers", came_back);
+            let stored = || redis.ask::<usize>(&["DBSIZE"]);
+            let before = stored();
+            wait_until("answers are stored again", || stored() > before + 10);
+        };
+        back(&redis);
+        redis.pause();
+        breaks();
+        redis.resume();
+        shares(&other, &other_of(&settings));
+        redis.kill();
+        breaks();
+        redis.restart();
+        shares(&other, &other_of(&settings));
+        // Full: what it has it gives still.
+        let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        let refused = || redis.ask::<String>(&["INFO", "errorstats"]).contains("errorstat_OOM");
+        wait_until("it is told that it is full", refused);
+        more(&asked);
+        let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        shares(&other, &other_of(&settings));
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// One more node: nothing is in its memory.
+fn other_of(settings: &str) -> Spinfer {
+    node(&format!("{settings}\n{PATIENT}"))
+}
+
+#[test]
+fn without_a_redis_answers_are_kept_in_memory_for_a_short_time() {
+    let mut redis = Redis::start();
+    let node = node(&format!("redis = '{}'\n{PATIENT}", redis.url()));
+    node.wait_for_log("the Redis answers");
+    let path = "/cache/a?max-age=600";
+    let first = node.post(path, "").body;
+    assert!(is_hit(&node.post(path, "")));
+    redis.kill();
+    node.wait_for_log("it is not known what other nodes forget");
+    // Nobody can say that it was not forgotten elsewhere.
+    wait_until("it was made again", || node.post(path, "").body != first);
+    assert!(is_hit(&node.post(path, "")));
+}
+
+#[test]
+fn a_redis_that_lies_costs_an_answer_its_time_and_no_more() {
+    for lie in
+        [&b"+OK\r\n"[..], b"$-7\r\n", b"*2147483647\r\n", b"\xff\xfe\r\n", b"HTTP/1.1 400\r\n\r\n"]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let lying = std::thread::spawn(move || {
+            // Until the test ends.
+            while let Ok((mut stream, _)) = listener.accept() {
+                std::thread::spawn(move || {
+                    let mut asked = [0; 4096];
+                    while stream.read(&mut asked).is_ok_and(|n| n > 0) {
+                        if stream.write_all(lie).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        let node = node(&format!("redis = '{url}'"));
+        node.wait_for_log("answers are not shared, but in memory");
+        for _ in 0..3 {
+            let path = "/cache/a?max-age=60";
+            assert_eq!(node.post(path, "").body, node.post(path, "").body);
+        }
+        drop(lying);
+    }
+}
