@@ -4,7 +4,7 @@
 //! It lies above the instances and below the routes: what a component answers depends on its code,
 //! its models, what it was given to read, and the request. All of that is in the key ([`key`]), so
 //! that a new version never gives an old answer. Nothing is kept that its component does not allow
-//! by `Cache-Control` ([`control`]).
+//! by `Cache-Control` ([`control`]). Where it says so, bodies count by what they mean ([`body_key`]).
 //!
 //! ```text
 //! look_up -> kept in memory?              fresh: the answer
@@ -20,13 +20,15 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::timeout;
 
 use crate::body::Body;
 use crate::error::Failure;
 
+mod body_key;
+pub mod canonical;
 pub mod control;
 pub mod entry;
 mod flight;
@@ -34,7 +36,9 @@ pub mod key;
 pub mod memory;
 mod status;
 
-use control::{Allowed, Asked, allowed, asked};
+pub use body_key::BodyKey;
+use body_key::BodyKeys;
+use control::{Allowed, allowed, asked};
 use entry::{Entry, Kept, State};
 use flight::{Boarding, Flights, Landed, Lead};
 use key::Key;
@@ -77,6 +81,7 @@ pub struct Source {
     in_vain: AtomicU32,
     /// Whether there ever was one that was, or is likely to be.
     keeps: AtomicBool,
+    body_keys: BodyKeys,
 }
 
 /// What there is for a request.
@@ -101,14 +106,27 @@ pub enum Ticket {
     ToKeep(Box<Place>),
 }
 
+/// A request that is looked up.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    key: Key,
+    by: Option<BodyKey>,
+    head: &'a Parts,
+    body: &'a Bytes,
+    authorized: bool,
+}
+
 /// Where an answer goes.
 #[derive(Debug)]
 pub struct Place {
     why: Forwarded,
     asked: Instant,
     key: Key,
-    /// Of the request: it may turn out that the answer depends on them.
-    headers: HeaderMap,
+    /// What the key was made by.
+    by: Option<BodyKey>,
+    /// The request: it may turn out that the answer depends on its headers, or on less than its body.
+    head: Parts,
+    body: Bytes,
     authorized: bool,
     /// `None` if nobody waits for it.
     lead: Option<Lead>,
@@ -118,7 +136,8 @@ impl Source {
     /// It is `likely` to give answers that are kept, or it is not known before it does.
     #[must_use]
     pub fn new(origin: Origin, likely: bool) -> Self {
-        Self { origin, in_vain: AtomicU32::new(0), keeps: AtomicBool::new(likely) }
+        let (in_vain, keeps) = (AtomicU32::new(0), AtomicBool::new(likely));
+        Self { origin, in_vain, keeps, body_keys: BodyKeys::default() }
     }
 
     /// Whether it pays to look: it may give answers that are kept.
@@ -147,9 +166,10 @@ impl Source {
 }
 
 impl Ticket {
-    fn to_keep(why: Forwarded, key: Key, head: &Parts, asked: &Asked, lead: Option<Lead>) -> Self {
-        let (headers, authorized) = (head.headers.clone(), asked.authorized);
-        Self::ToKeep(Box::new(Place { why, asked: Instant::now(), key, headers, authorized, lead }))
+    fn to_keep(why: Forwarded, question: Question<'_>, lead: Option<Lead>) -> Self {
+        let Question { key, by, head, body, authorized } = question;
+        let (head, body, asked) = (copied(head), body.clone(), Instant::now());
+        Self::ToKeep(Box::new(Place { why, asked, key, by, head, body, authorized, lead }))
     }
 }
 
@@ -178,9 +198,11 @@ impl Cache {
             _ if asked.only_if_cached => return Err(Failure::NotCached),
             _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
         };
-        let first = source.origin.key(head, body);
-        let to_keep = |why, lead| Ticket::to_keep(why, first, head, &asked, lead);
         loop {
+            let by = source.body_keys.of(head.uri.path());
+            let first = body_key::key(&source.origin, head, body, by);
+            let question = Question { key: first, by, head, body, authorized: asked.authorized };
+            let to_keep = |why, lead| Ticket::to_keep(why, question, lead);
             let (key, kept) = self.get(first, &head.headers);
             let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
             let why = match entry.map(|entry| (entry, entry.state(&asked, now, drawn()))) {
@@ -257,9 +279,10 @@ impl Cache {
         self: &Arc<Self>,
         source: &Source,
         ticket: Ticket,
-        answer: Result<Response<Body>, Failure>,
+        mut answer: Result<Response<Body>, Failure>,
     ) -> Result<Response<Body>, Failure> {
-        let place = match ticket {
+        let by = answer.as_mut().ok().and_then(|answer| BodyKey::take(answer.headers_mut()));
+        let mut place = match ticket {
             Ticket::NoCache => return answer,
             Ticket::Alone(why) => {
                 let mut answer = answer?;
@@ -283,6 +306,10 @@ impl Cache {
         // What is wrong with a request says nothing of its component.
         if answer.status() == StatusCode::OK {
             source.learn(allowed.is_some());
+            if by != place.by {
+                source.body_keys.learn(place.head.uri.path(), by);
+                place.key = body_key::key(&source.origin, &place.head, &place.body, by);
+            }
         }
         let why = place.why;
         let Some(allowed) = allowed else {
@@ -310,7 +337,7 @@ impl Cache {
             place.key
         } else {
             self.memory.put(place.key, Arc::new(Kept::Varies(varies.to_vec())));
-            place.key.varied(&varies, &place.headers)
+            place.key.varied(&varies, &place.head.headers)
         };
         self.memory.put(key, Arc::clone(&kept));
         place.land(Landed::Answer { kept, key, varies });
@@ -328,6 +355,17 @@ impl Place {
             lead.land(landed);
         }
     }
+}
+
+/// A head without its extensions, which are of its connection.
+#[must_use]
+pub fn copied(head: &Parts) -> Parts {
+    let mut copied = Request::new(()).into_parts().0;
+    copied.method = head.method.clone();
+    copied.uri = head.uri.clone();
+    copied.version = head.version;
+    copied.headers = head.headers.clone();
+    copied
 }
 
 fn answer(kept: &Kept) -> Option<&Entry> {
