@@ -348,6 +348,31 @@ fn iris(dir: &Path, cache_seconds: &str) {
 }
 
 #[test]
+fn predictions_are_kept_unless_their_model_says_otherwise() {
+    for (cache_seconds, allowed) in [("", Some("max-age=300")), ("cache_seconds = 0", None)] {
+        let dir = tempfile::tempdir().unwrap();
+        iris(dir.path(), cache_seconds);
+        let source = dir.path().display();
+        for (component, door) in [("iris_classifier", ""), ("generic_model", STANDARD_DOOR)] {
+            let files = format!(
+                "files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n{door}"
+            );
+            let manifest = Manifest::default().with("/v2/models/...", "iris", component, &files);
+            let spinfer = Spinfer::up(&manifest);
+            for body in
+                [r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#, r#"{"features": [5, 3.5, 1.4, 0.2]}"#]
+            {
+                let predict = || spinfer.post("/v2/models/iris-classifier/predict", body);
+                let answers = [predict(), predict()];
+                assert!(is_made(&answers[0]), "{answers:?}");
+                assert_eq!(is_hit(&answers[1]), allowed.is_some(), "{answers:?}");
+                assert_eq!(answers[1].header("cache-control"), allowed);
+            }
+        }
+    }
+}
+
+#[test]
 fn predictions_are_kept_for_as_long_as_their_model_says() {
     let dir = tempfile::tempdir().unwrap();
     iris(dir.path(), "cache_seconds = 60");
