@@ -68,7 +68,7 @@ fmt: ## format the code
 bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
-	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings
 	$(call say,"the load comparison")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
@@ -78,6 +78,8 @@ bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	./target/release/fair
 	$(call say,"dynamic batching")
 	./target/release/batching
+	$(call say,"one question in the spellings of several clients")
+	./target/release/spellings
 	$(call say,"without sockets")
 	cargo bench --locked --workspace --bench allocations --bench request
 	$(call say,"which cache keeps answers best")

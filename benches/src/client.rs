@@ -35,6 +35,8 @@ pub fn get(path: &str) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Answer<'a> {
     pub status: u16,
+    /// Whether the response cache had it.
+    pub hit: bool,
     pub body: Cow<'a, [u8]>,
 }
 
@@ -48,13 +50,14 @@ impl<'a> Answer<'a> {
         let header = |name: &str| {
             head.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
         };
+        let hit = header("cache-status").is_some_and(|status| status.starts_with(b"spinfer; hit"));
         let Some(length) = header("content-length") else {
             ensure!(header("transfer-encoding") == Some(b"chunked"), "an answer of no length");
-            return Ok(chunks(rest)?.map(|body| Self { status, body: Cow::Owned(body) }));
+            return Ok(chunks(rest)?.map(|body| Self { status, hit, body: Cow::Owned(body) }));
         };
         let length: usize = std::str::from_utf8(length)?.parse()?;
         ensure!(rest.len() <= length, "more than the answer");
-        Ok((rest.len() == length).then_some(Self { status, body: Cow::Borrowed(rest) }))
+        Ok((rest.len() == length).then_some(Self { status, hit, body: Cow::Borrowed(rest) }))
     }
 }
 
@@ -88,6 +91,7 @@ pub struct Connection {
 pub struct Timed {
     pub first_byte: Duration,
     pub status: u16,
+    pub hit: bool,
     pub body: String,
 }
 
@@ -113,9 +117,9 @@ impl Connection {
                 first_byte = start.elapsed();
             }
             filled += read;
-            if let Some(Answer { status, body }) = Answer::parse(&self.buffer[..filled])? {
+            if let Some(Answer { status, hit, body }) = Answer::parse(&self.buffer[..filled])? {
                 let body = String::from_utf8_lossy(&body).into_owned();
-                return Ok(Timed { first_byte, status, body });
+                return Ok(Timed { first_byte, status, hit, body });
             }
         }
     }

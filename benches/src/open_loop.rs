@@ -183,7 +183,7 @@ impl Connection {
             Err(error) => return Err(error.into()),
         }
         let Some(answer) = Answer::parse(&self.buffer[..self.filled])? else { return Ok(false) };
-        let Answer { status, body } = answer;
+        let Answer { status, body, .. } = answer;
         ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(&body));
         self.filled = 0;
         Ok(true)

@@ -105,8 +105,19 @@ impl Log {
     }
 }
 
-/// `spinfer up` on a manifest, with the state of the runs before.
+/// `spinfer up` on a manifest, with the state of the runs before and no cache: what is measured is how
+/// answers are made, not that they are kept.
 pub fn spinfer(manifest: &Path) -> Result<Command> {
+    let mut command = spinfer_with_cache(manifest)?;
+    let config = state_dir()?.join("no-cache.toml");
+    std::fs::write(&config, "[cache]\nmemory = 0\n")
+        .with_context(|| config.display().to_string())?;
+    command.arg("--runtime-config-file").arg(config);
+    Ok(command)
+}
+
+/// The same with the cache as it is by default.
+pub fn spinfer_with_cache(manifest: &Path) -> Result<Command> {
     let mut command = Command::new(beside("spinfer"));
     command.args(["up", "--quiet", "--listen", "127.0.0.1:0", "--from"]).arg(manifest);
     command.arg("--state-dir").arg(state_dir()?);

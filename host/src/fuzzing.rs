@@ -9,10 +9,12 @@ use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
 
+use crate::cache::{BodyKey, canonical};
 use crate::inference::{bind as bind_tensors, check_settings};
 use crate::manifest;
 use crate::opening::Opening;
@@ -87,6 +89,19 @@ pub fn runtime_config(data: &[u8]) {
 /// A `.env` file. An error does not repeat it, as there may be a secret in it.
 pub fn dotenv(data: &[u8]) {
     let _ = Provider::lines("SPIN_VARIABLE", data);
+}
+
+/// The body of a request: its form is its own, and whatever was added that says nothing changes none.
+pub fn body(data: &[u8]) {
+    for by in [BodyKey::Json, BodyKey::Tensors] {
+        let Some(form) = canonical::form(data, by) else { continue };
+        if let Some(again) = canonical::form(&form, by) {
+            assert_eq!(again, form);
+        }
+        assert!(serde_json::from_slice::<IgnoredAny>(&form).is_ok());
+        let spaced = [b" ", data, b"\n"].concat();
+        assert!(canonical::form(&spaced, by).is_none_or(|other| other == form));
+    }
 }
 
 /// What the host reads of a `model.toml`.
@@ -191,5 +206,6 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host route runtime_config dotenv model_settings bind opening
+        body
     }
 }

@@ -15,7 +15,7 @@ use tracing::debug;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::body::{Body, RequestBody};
-use crate::cache::{Found, Ticket};
+use crate::cache::{Found, Ticket, copied};
 use crate::error::Failure;
 use crate::host::{Host, Served};
 use crate::route::Pattern;
@@ -151,11 +151,7 @@ fn refresh(
     body: RequestBody,
     ticket: Ticket,
 ) {
-    let mut again = Request::new(()).into_parts().0;
-    again.method = head.method.clone();
-    again.uri = head.uri.clone();
-    again.version = head.version;
-    again.headers = head.headers.clone();
+    let again = copied(head);
     let (cache, service, route) = (Arc::clone(host.cache()), Arc::clone(service), route.clone());
     let deadline = Instant::now() + service.limits().deadline;
     tokio::spawn(async move {

@@ -1,6 +1,7 @@
 //! The response cache: what is kept and what is not, for how long, and who waits for whom.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
@@ -129,6 +130,64 @@ fn answers_that_depend_on_a_header_are_kept_by_it() {
 }
 
 #[test]
+fn bodies_that_mean_the_same_share_an_answer_if_the_component_says_so() {
+    let ours = "spinfer-body-key";
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        // Bodies are streams to the standard door, until it has given an answer to be kept.
+        assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+        let body = r#"{"a": [5.10, 2], "b": "\u00e9"}"#;
+        let path = "/cache/json/a?max-age=60";
+        let first = spinfer.post(path, body);
+        assert!(is_made(&first) && first.header(ours).is_none(), "{first:?}");
+        for same in
+            [body, "{\"b\":\"é\",\"a\":[5.1,2]}\n", "{\"a\" : [51e-1, 2.0], \"b\":\"\\u00E9\"}"]
+        {
+            let again = spinfer.post(path, same);
+            assert!(is_hit(&again) && again.body == first.body, "{same}: {again:?}");
+            assert_eq!(again.header(ours), None);
+        }
+        spinfer.wait_for_log("made /cache/json/a");
+        assert_eq!(made(&spinfer, "/cache/json/a"), 1);
+        for other in [
+            r#"{"a": [2, 5.1], "b": "é"}"#,
+            r#"{"a": [5.1, 2], "b": "e"}"#,
+            r#"{"a": [5.1, 2], "b": "é", "a": [5.1, 2]}"#,
+            r#"{"a": [5.1, 2], "b": "é"},"#,
+        ] {
+            let answer = spinfer.post(path, other);
+            assert!(is_made(&answer) && answer.body != first.body, "{other}");
+        }
+        // With a header that it depends on as well.
+        let ask = |value, body: &str| {
+            let headers = [("x-probe", value)];
+            spinfer.send("POST", "/cache/json/vary?max-age=60", &headers, body.as_bytes())
+        };
+        assert!(is_made(&ask("a", "[1]")) && is_made(&ask("b", "[1.0]")));
+        assert!(is_hit(&ask("a", " [1.0]")) && is_hit(&ask("b", "[1]")));
+        assert_ne!(ask("a", "[1]").body, ask("b", "[1]").body);
+        // Where the component says nothing, bytes are bytes.
+        let path = "/cache/a?max-age=60";
+        assert!(is_made(&spinfer.post(path, "[1]")) && is_made(&spinfer.post(path, "[1 ]")));
+    }
+}
+
+#[test]
+fn who_waits_for_the_first_answer_of_a_path_shares_it_too() {
+    let spinfer = probe("tool.spinfer.limits.queue = 1000\n");
+    assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+    let path = "/cache/json/slow/a?max-age=60";
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let ask = || spinfer.post(path, "{ }");
+        let asking: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+    });
+    assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+    spinfer.wait_for_log("made /cache/json/slow/a");
+    assert_eq!(made(&spinfer, "/cache/json/slow/a"), 1);
+}
+
+#[test]
 fn an_answer_that_is_too_old_is_made_again() {
     let spinfer = probe("");
     let ask = || spinfer.get("/cache/a?max-age=1");
@@ -235,8 +294,9 @@ fn a_long_answer_is_not_kept_and_arrives() {
     std::fs::write(&config, "[cache]\nmemory = 0\n").unwrap();
     let spinfer = Spinfer::up_with(&manifest, &arguments);
     for _ in 0..2 {
-        let answer = spinfer.get("/cache/a?max-age=60");
+        let answer = spinfer.get("/cache/json/a?max-age=60");
         assert_eq!(answer.header(STATUS), None, "there is no cache: {answer:?}");
+        assert_eq!(answer.header("spinfer-body-key"), None, "it is not for clients");
     }
 }
 
@@ -279,13 +339,43 @@ fn a_body_that_breaks_off_is_not_kept() {
     assert!(is_hit(&spinfer.post(path, "abc")));
 }
 
+/// The iris classifier with `cache_seconds`, in `dir`.
+fn iris(dir: &Path, cache_seconds: &str) {
+    let from = root().join("models/iris-classifier/1");
+    std::fs::copy(from.join("model.onnx"), dir.join("model.onnx")).unwrap();
+    let text = std::fs::read_to_string(from.join("model.toml")).unwrap();
+    std::fs::write(dir.join("model.toml"), format!("{cache_seconds}\n{text}")).unwrap();
+}
+
+#[test]
+fn predictions_are_kept_unless_their_model_says_otherwise() {
+    for (cache_seconds, allowed) in [("", Some("max-age=300")), ("cache_seconds = 0", None)] {
+        let dir = tempfile::tempdir().unwrap();
+        iris(dir.path(), cache_seconds);
+        let source = dir.path().display();
+        for (component, door) in [("iris_classifier", ""), ("generic_model", STANDARD_DOOR)] {
+            let files = format!(
+                "files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n{door}"
+            );
+            let manifest = Manifest::default().with("/v2/models/...", "iris", component, &files);
+            let spinfer = Spinfer::up(&manifest);
+            for body in
+                [r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#, r#"{"features": [5, 3.5, 1.4, 0.2]}"#]
+            {
+                let predict = || spinfer.post("/v2/models/iris-classifier/predict", body);
+                let answers = [predict(), predict()];
+                assert!(is_made(&answers[0]), "{answers:?}");
+                assert_eq!(is_hit(&answers[1]), allowed.is_some(), "{answers:?}");
+                assert_eq!(answers[1].header("cache-control"), allowed);
+            }
+        }
+    }
+}
+
 #[test]
 fn predictions_are_kept_for_as_long_as_their_model_says() {
     let dir = tempfile::tempdir().unwrap();
-    let from = root().join("models/iris-classifier/1");
-    std::fs::copy(from.join("model.onnx"), dir.path().join("model.onnx")).unwrap();
-    let text = std::fs::read_to_string(from.join("model.toml")).unwrap();
-    std::fs::write(dir.path().join("model.toml"), format!("cache_seconds = 60\n{text}")).unwrap();
+    iris(dir.path(), "cache_seconds = 60");
     let source = dir.path().display();
     for door in ["", STANDARD_DOOR] {
         let files = format!(
@@ -307,6 +397,24 @@ fn predictions_are_kept_for_as_long_as_their_model_says() {
         let tensor = r#"{"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32",
             "data": [5.1, 3.5, 1.4, 0.2]}]}"#;
         assert!(is_made(&spinfer.post(infer, tensor)) && is_hit(&spinfer.post(infer, tensor)));
+        for same in [
+            r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#,
+            r#"{"inputs":[{"datatype":"FP32","data":[[5.10,3.50,1.40,0.20]],"shape":[1,4],"name":"features"}]}"#,
+            r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[51e-1,35E-1,0.14e1,2e-1]}]}"#,
+            "{ \"inputs\": [\n { \"name\": \"f\\u0065atures\", \"shape\": [1, 4], \"datatype\": \"FP32\",\n \"data\": [ [5.1, 3.5, 1.4, 0.2] ] } ] }\n",
+            r#"{"inputs":[{"data":[5.1,3.5,1.4,0.20],"name":"features","datatype":"FP32","shape":[1,4]}]}"#,
+        ] {
+            let answer = spinfer.post(infer, same);
+            assert!(is_hit(&answer), "{same}: {answer:?}");
+        }
+        for other in [
+            tensor.replace("5.1", "5.2"),
+            tensor.replace("5.1", "5.1000001"),
+            tensor.replace("[1, 4]", "[1, 4], \"parameters\": {}"),
+            tensor.replace("{\"inputs\"", "{\"id\": \"a\", \"inputs\""),
+        ] {
+            assert!(is_made(&spinfer.post(infer, &other)), "{other}");
+        }
         // What the component reads of a request's headers is of the question.
         let length = tensor.len().to_string();
         let headers = [("inference-header-content-length", length.as_str())];

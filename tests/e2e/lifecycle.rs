@@ -19,7 +19,7 @@ fn what_is_idle_goes_in_stages_and_all_comes_back() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.idle = \"50ms\"\n");
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Spinfer::up_uncached(&manifest);
         for start in 1..=3 {
             predicts(&spinfer);
             spinfer.wait_for_log_times("cold start", start);
@@ -34,7 +34,7 @@ fn what_is_idle_goes_in_stages_and_all_comes_back() {
 fn many_first_requests_at_once_share_one_load() {
     let settings = "tool.spinfer.limits.idle = \"50ms\"";
     let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", settings);
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Spinfer::up_uncached(&manifest);
     spinfer.wait_for_log_times("graph loaded", 1);
     spinfer.wait_for_log("idle code dropped");
     std::thread::scope(|scope| {
@@ -202,7 +202,7 @@ fn a_batched_model_gives_each_request_its_own_answer() {
         dir.path().display()
     );
     let manifest = Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &settings);
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Spinfer::up_uncached(&manifest);
     let flowers = [
         ("[5.1, 3.5, 1.4, 0.2]", "setosa"),
         ("[6.0, 2.9, 4.5, 1.5]", "versicolor"),

@@ -173,7 +173,7 @@ pub(crate) fn descriptors(process: Process) -> (usize, usize) {
 
 /// Rounds until `more`, which is told how many there were after the warm-up, has enough.
 fn soak(mut more: impl FnMut(usize) -> bool) {
-    let spinfer = Spinfer::up(&application());
+    let spinfer = Spinfer::up_uncached(&application());
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
     let (before, threads) = (descriptors(process), process.threads().unwrap());

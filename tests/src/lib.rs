@@ -155,6 +155,17 @@ impl Spinfer {
         Self::up_from(&path, arguments, dir)
     }
 
+    /// The same without the response cache: what is asked again is made again.
+    #[must_use]
+    pub fn up_uncached(manifest: &Manifest) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (path, config) = (dir.path().join("spin.toml"), dir.path().join("runtime-config.toml"));
+        std::fs::write(&path, manifest.text()).expect("a temporary file");
+        std::fs::write(&config, "[cache]\nmemory = 0\n").expect("a temporary file");
+        let config = config.to_str().expect("a temporary path is UTF-8").to_owned();
+        Self::up_from(&path, &["--runtime-config-file", &config], dir)
+    }
+
     /// `spinfer up` on a manifest that stands at `path`.
     #[must_use]
     pub fn up_from(path: &Path, arguments: &[&str], dir: tempfile::TempDir) -> Self {

@@ -61,13 +61,15 @@ pub(crate) fn respond<M: Model>(
         Operation::Version => Ok(metadata::version()),
     }?;
 
-    // 4 for how long it may be given again
-    Ok(match target.operation {
-        Operation::Infer | Operation::Predict | Operation::Invocations => {
-            response.for_seconds(signature.cache_seconds, needed_headers::<M>())
+    // 4 for how long it may be given again, and to whom
+    let body_key = match target.operation {
+        Operation::Infer => "tensors",
+        Operation::Predict | Operation::Invocations => "json",
+        Operation::Metadata | Operation::Ready | Operation::Ping | Operation::Version => {
+            return Ok(response);
         }
-        _ => response,
-    })
+    };
+    Ok(response.for_seconds(signature.cache_seconds, needed_headers::<M>(), body_key))
 }
 
 #[cfg(test)]

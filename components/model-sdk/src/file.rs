@@ -17,7 +17,8 @@ pub struct File {
 }
 
 impl File {
-    /// One in the body of a request with this content type, or as base64 under `key` of a JSON body.
+    /// One in the body of a request with this content type, which is not that of JSON, or as base64 under
+    /// `key` of a JSON body.
     /// What is in it is for [`crate::Model::predict`] to check.
     #[must_use]
     pub const fn new(key: &'static str, content_type: &'static str) -> Self {

@@ -65,13 +65,15 @@ impl Response {
         Self { status, headers: vec![("content-type", content_type.into())], body }
     }
 
-    /// It may be given again for so long, to requests whose headers of these `names` are the same.
-    pub(crate) fn for_seconds(self, seconds: u32, names: &[&str]) -> Self {
+    /// It may be given again for so long, to requests whose headers of these `names` are the same, and
+    /// whose bodies are, compared by what the host knows as `body_key`: as JSON, or as tensors.
+    pub(crate) fn for_seconds(self, seconds: u32, names: &[&str], body_key: &'static str) -> Self {
         if seconds == 0 {
             return self;
         }
         let response = self.with_header("cache-control", format!("max-age={seconds}"));
-        response.with_header("vary", names.join(", "))
+        let response = response.with_header("vary", names.join(", "));
+        response.with_header("spinfer-body-key", body_key)
     }
 
     pub(crate) fn with_header(

@@ -272,9 +272,11 @@ impl Datatype {
         match self {
             Self::F32 => data.extend(parse_f32(number)?.to_le_bytes()),
             Self::F16 | Self::F64 | Self::Bf16 => self.push_f64(parse_f64(number)?, data)?,
-            Self::U8 | Self::I32 | Self::I64 => {
-                self.push_integer(number.parse().ok()?, data)?;
-            }
+            Self::U8 | Self::I32 | Self::I64 => match number.parse() {
+                Ok(integer) => self.push_integer(integer, data)?,
+                // JSON tells 5.0 from 5 no more than JavaScript does.
+                Err(_) => self.push_f64(parse_f64(number)?, data)?,
+            },
             Self::Bool if OTHER => data.push(u8::from(number.parse::<bool>().ok()?)),
             Self::Bytes if OTHER => push_bytes(json::string(number)?.as_bytes(), data),
             Self::Bool | Self::Bytes => return None,
@@ -376,6 +378,8 @@ mod tests {
             (Datatype::F32, "-0", &[0, 0, 0, 0x80]),
             (Datatype::F64, "-1", &(-1.0_f64).to_le_bytes()),
             (Datatype::U8, "255", &[255]),
+            (Datatype::U8, "5.0", &[5]),
+            (Datatype::I64, "-1e1", &(-10_i64).to_le_bytes()),
             (Datatype::I32, "-1", &[255; 4]),
             (Datatype::I64, "-9223372036854775808", &i64::MIN.to_le_bytes()),
             (Datatype::Bool, "true", &[1]),
@@ -396,7 +400,10 @@ mod tests {
             (Datatype::F64, "1e309"),
             (Datatype::U8, "256"),
             (Datatype::U8, "-1"),
-            (Datatype::U8, "1.0"),
+            (Datatype::U8, "1.5"),
+            (Datatype::U8, "256.0"),
+            // As FP64 it would be 2^53.
+            (Datatype::I64, "9007199254740993.0"),
             (Datatype::I32, "2147483648"),
             (Datatype::I64, "9223372036854775808"),
             (Datatype::I64, "0.5"),

@@ -4,7 +4,7 @@
 //! It lies above the instances and below the routes: what a component answers depends on its code,
 //! its models, what it was given to read, and the request. All of that is in the key ([`key`]), so
 //! that a new version never gives an old answer. Nothing is kept that its component does not allow
-//! by `Cache-Control` ([`control`]).
+//! by `Cache-Control` ([`control`]). Where it says so, bodies count by what they mean ([`body_key`]).
 //!
 //! ```text
 //! look_up -> kept in memory?              fresh: the answer
@@ -21,13 +21,15 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::timeout;
 
 use crate::body::Body;
 use crate::error::Failure;
 
+mod body_key;
+pub mod canonical;
 pub mod control;
 pub mod entry;
 mod flight;
@@ -37,7 +39,9 @@ pub mod memory;
 pub mod shared;
 mod status;
 
-use control::{Allowed, Asked, allowed, asked};
+pub use body_key::BodyKey;
+use body_key::BodyKeys;
+use control::{Allowed, allowed, asked};
 use entry::{Entry, Kept, State};
 use flight::{Boarding, Flights, Landed, Lead};
 use generation::{Generations, Scope, Scopes};
@@ -95,6 +99,7 @@ pub struct Source {
     in_vain: AtomicU32,
     /// Whether there ever was one that was, or is likely to be.
     keeps: AtomicBool,
+    body_keys: BodyKeys,
 }
 
 /// What there is for a request.
@@ -129,14 +134,29 @@ pub enum Ticket {
     ToKeep(Box<Place>),
 }
 
+/// A request that is looked up.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    key: Key,
+    generation: u64,
+    by: Option<BodyKey>,
+    head: &'a Parts,
+    body: &'a Bytes,
+    authorized: bool,
+}
+
 /// Where an answer goes.
 #[derive(Debug)]
 pub struct Place {
     why: Forwarded,
     asked: Instant,
     key: Key,
-    /// Of the request: it may turn out that the answer depends on them.
-    headers: HeaderMap,
+    /// What the key was made by.
+    generation: u64,
+    by: Option<BodyKey>,
+    /// The request: it may turn out that the answer depends on its headers, or on less than its body.
+    head: Parts,
+    body: Bytes,
     authorized: bool,
     /// `None` if nobody waits for it.
     lead: Option<Lead>,
@@ -146,7 +166,8 @@ impl Source {
     /// It is `likely` to give answers that are kept, or it is not known before it does.
     #[must_use]
     pub fn new(origin: Origin, likely: bool) -> Self {
-        Self { origin, in_vain: AtomicU32::new(0), keeps: AtomicBool::new(likely) }
+        let (in_vain, keeps) = (AtomicU32::new(0), AtomicBool::new(likely));
+        Self { origin, in_vain, keeps, body_keys: BodyKeys::default() }
     }
 
     /// Whether it pays to look: it may give answers that are kept.
@@ -175,9 +196,11 @@ impl Source {
 }
 
 impl Ticket {
-    fn to_keep(why: Forwarded, key: Key, head: &Parts, asked: &Asked, lead: Option<Lead>) -> Self {
-        let (headers, authorized) = (head.headers.clone(), asked.authorized);
-        Self::ToKeep(Box::new(Place { why, asked: Instant::now(), key, headers, authorized, lead }))
+    fn to_keep(why: Forwarded, question: Question<'_>, lead: Option<Lead>) -> Self {
+        let Question { key, generation, by, head, body, authorized } = question;
+        let (head, body, asked) = (copied(head), body.clone(), Instant::now());
+        let place = Place { why, asked, key, generation, by, head, body, authorized, lead };
+        Self::ToKeep(Box::new(place))
     }
 }
 
@@ -249,10 +272,14 @@ impl Cache {
             _ if asked.only_if_cached => return Err(Failure::NotCached),
             _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
         };
-        let first = source.origin.key(scopes.generation(), head, body);
-        let to_keep = |why, lead| Ticket::to_keep(why, first, head, &asked, lead);
+        let generation = scopes.generation();
         let (mut level, mut asked_others) = (Level::Memory, 0);
         loop {
+            let by = source.body_keys.of(head.uri.path());
+            let first = body_key::key(&source.origin, generation, head, body, by);
+            let authorized = asked.authorized;
+            let question = Question { key: first, generation, by, head, body, authorized };
+            let to_keep = |why, lead| Ticket::to_keep(why, question, lead);
             let (key, kept) = self.get(first, &head.headers);
             let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
             let why = match entry.map(|entry| (entry, entry.state(&asked, now, drawn()))) {
@@ -349,9 +376,10 @@ impl Cache {
         self: &Arc<Self>,
         source: &Source,
         ticket: Ticket,
-        answer: Result<Response<Body>, Failure>,
+        mut answer: Result<Response<Body>, Failure>,
     ) -> Result<Response<Body>, Failure> {
-        let place = match ticket {
+        let by = answer.as_mut().ok().and_then(|answer| BodyKey::take(answer.headers_mut()));
+        let mut place = match ticket {
             Ticket::NoCache => return answer,
             Ticket::Alone(why) => {
                 let mut answer = answer?;
@@ -375,6 +403,11 @@ impl Cache {
         // What is wrong with a request says nothing of its component.
         if answer.status() == StatusCode::OK {
             source.learn(allowed.is_some());
+            if by != place.by {
+                source.body_keys.learn(place.head.uri.path(), by);
+                let Place { generation, head, body, .. } = &*place;
+                place.key = body_key::key(&source.origin, *generation, head, body, by);
+            }
         }
         let why = place.why;
         let Some(allowed) = allowed else {
@@ -403,7 +436,7 @@ impl Cache {
             place.key
         } else {
             self.put_everywhere(place.key, &Arc::new(Kept::Varies(varies.to_vec())), lasts);
-            place.key.varied(&varies, &place.headers)
+            place.key.varied(&varies, &place.head.headers)
         };
         self.put_everywhere(key, &kept, lasts);
         place.land(Landed::Answer { kept, key, varies });
@@ -428,6 +461,17 @@ impl Place {
             lead.land(landed);
         }
     }
+}
+
+/// A head without its extensions, which are of its connection.
+#[must_use]
+pub fn copied(head: &Parts) -> Parts {
+    let mut copied = Request::new(()).into_parts().0;
+    copied.method = head.method.clone();
+    copied.uri = head.uri.clone();
+    copied.version = head.version;
+    copied.headers = head.headers.clone();
+    copied
 }
 
 fn answer(kept: &Kept) -> Option<&Entry> {

@@ -32,7 +32,7 @@ fn each_harm_is_contained_and_its_route_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let harms = harms::all();
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Spinfer::up_uncached(&manifest);
     std::thread::scope(|scope| {
         for one in &harms {
             let spinfer = &spinfer;

@@ -134,7 +134,7 @@ fn cases() -> Vec<Case> {
 fn each_is_a_4xx_that_says_what_was_expected() {
     for door in ["", STANDARD_DOOR] {
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Spinfer::up_uncached(&manifest);
         let answers = |spinfer: &Spinfer| spinfer.post(&format!("{MODEL}/predict"), PREDICT).status;
         assert_eq!(answers(&spinfer), 200);
         let cases = cases();

@@ -25,7 +25,7 @@ fn all_at_once_hurt_nobody_else() {
     let harms = harms::all();
     let idle = "tool.spinfer.limits.idle = \"100ms\"\n";
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", idle);
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Spinfer::up_uncached(&manifest);
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
     let (before, threads) = (descriptors(process).0, process.threads().unwrap());

@@ -7,6 +7,11 @@ use super::document::{Document, Node, ROOT, Value};
 use super::{Shape, Signature, TensorSignature};
 use crate::tensor::Datatype;
 
+/// For how long a prediction may be given again unless the model says otherwise. The host never gives
+/// that of another version, however long it may. But caches on the way to a client know of no versions,
+/// and for so long they may go on with the answers of one that no longer has its route.
+const CACHE_SECONDS: u32 = 300;
+
 /// A problem is told with the line, and with the key where it has one.
 pub(super) fn read(text: &str) -> Result<Signature, String> {
     let document = Document::parse(text).map_err(|(start, problem)| at(text, start, &problem))?;
@@ -19,7 +24,7 @@ pub(super) fn read(text: &str) -> Result<Signature, String> {
         classes,
         inputs: root.tensors("inputs")?,
         outputs: root.tensors("outputs")?,
-        cache_seconds: root.seconds("cache_seconds")?,
+        cache_seconds: root.seconds("cache_seconds", CACHE_SECONDS)?,
         row: Vec::new(),
     })
 }
@@ -104,9 +109,9 @@ impl<'a> Table<'a> {
     }
 
     /// 0 if the key is absent.
-    fn seconds(&self, key: &str) -> Result<u32, String> {
+    fn seconds(&self, key: &str, default: u32) -> Result<u32, String> {
         let Some(position) = self.document.get(self.position, key) else {
-            return Ok(0);
+            return Ok(default);
         };
         let node = self.document.node(position);
         let seconds = integer(&node.value).and_then(|seconds| u32::try_from(seconds).ok());

@@ -100,7 +100,8 @@ mod tests {
     }
 
     fn of(inputs: Vec<Tensor>, outputs: Vec<Tensor>) -> Examined {
-        Examined { backend: "lean", inputs, outputs, producer: String::new(), not_run: None }
+        let producer = String::new();
+        Examined { backend: "lean", inputs, outputs, producer, random: false, not_run: None }
     }
 
     /// What a shell makes of it: the arguments of `curl`.

@@ -20,6 +20,8 @@ pub(super) struct Examined {
     pub(super) outputs: Vec<signature::Tensor>,
     /// What wrote the file, with its version; empty if it does not say.
     pub(super) producer: String,
+    /// Whether it may give something else for the same.
+    pub(super) random: bool,
     /// Why it could not be run here, where that need not mean that it cannot be.
     pub(super) not_run: Option<String>,
 }
@@ -49,8 +51,10 @@ pub(super) fn examine(bytes: &[u8]) -> Result<Examined> {
             tensor.name
         );
     }
-    let producer = Model::decode(bytes).map(producer).unwrap_or_default();
-    Ok(Examined { backend, inputs, outputs, producer, not_run: shapes.not_run })
+    let model = Model::decode(bytes).unwrap_or_default();
+    let random = model.graph.as_ref().is_some_and(onnx::Graph::is_random);
+    let (producer, not_run) = (producer(model), shapes.not_run);
+    Ok(Examined { backend, inputs, outputs, producer, random, not_run })
 }
 
 fn producer(model: Model) -> String {

@@ -33,6 +33,10 @@ impl About<'_> {
             Some(Labels::Numbers(numbers)) => document["labels"] = list(numbers),
             None => {}
         }
+        // What it gives is to be drawn each time.
+        if examined.random {
+            document["cache_seconds"] = value(0);
+        }
         let fields = Fields::split(fields, &examined.inputs)?;
         document["inputs"] = tensors(&examined.inputs, &fields);
         document["outputs"] = tensors(&examined.outputs, &Fields(Vec::new()));

@@ -34,7 +34,25 @@ pub(super) struct Graph {
     pub(super) value_info: Vec<ValueInfo>,
 }
 
+/// Operators that draw numbers.
+const RANDOM: [&str; 6] = [
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+];
+
 impl Graph {
+    /// Whether it may give something else for the same.
+    pub(super) fn is_random(&self) -> bool {
+        let within = |attribute: &Attribute| attribute.g.as_ref().is_some_and(|g| g.is_random());
+        self.node
+            .iter()
+            .any(|node| RANDOM.contains(&&*node.op_type) || node.attribute.iter().any(within))
+    }
+
     pub(super) const NODE: u32 = 1;
     pub(super) const INITIALIZER: u32 = 5;
     pub(super) const OUTPUT: u32 = 12;
@@ -65,6 +83,9 @@ pub(super) struct Attribute {
     pub(super) i: i64,
     #[prost(message, optional, tag = "5")]
     pub(super) t: Option<Tensor>,
+    /// A graph within this one: of a loop, of a condition.
+    #[prost(message, optional, boxed, tag = "6")]
+    pub(super) g: Option<Box<Graph>>,
     #[prost(int64, repeated, tag = "8")]
     pub(super) ints: Vec<i64>,
     #[prost(bytes = "vec", repeated, tag = "9")]
@@ -174,4 +195,27 @@ pub(super) fn replace(
         position += 1;
     }
     Ok(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_that_draws_numbers_is_known() {
+        let of = |op_type: &str, g: Option<Graph>| {
+            let attribute = vec![Attribute { g: g.map(Box::new), ..Attribute::default() }];
+            let node = vec![Node { op_type: op_type.into(), attribute, ..Node::default() }];
+            Graph { node, ..Graph::default() }
+        };
+        for (graph, random) in [
+            (of("MatMul", None), false),
+            (of("RandomNormalLike", None), true),
+            (of("If", Some(of("Add", None))), false),
+            (of("If", Some(of("Loop", Some(of("Bernoulli", None))))), true),
+        ] {
+            assert_eq!(graph.is_random(), random, "{graph:?}");
+            assert_eq!(Graph::decode(&*graph.encode_to_vec()).unwrap(), graph);
+        }
+    }
 }

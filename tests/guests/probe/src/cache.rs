@@ -1,5 +1,6 @@
 //! `/cache/...?<Cache-Control>`: an answer like no other, with that header, and a line in the log
-//! for each time it is made. The path says more: `slow`, `vary`, `missing`, `cookie`.
+//! for each time it is made. The path says more: `slow`, `vary`, `missing`, `cookie`, `json`,
+//! `tensors`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -19,6 +20,7 @@ pub(crate) fn answer(path: &str, allowed: &str) -> Answer {
         match word {
             "slow" => std::thread::sleep(Duration::from_millis(300)),
             "vary" => header("vary", super::HEADER),
+            "json" | "tensors" => header("spinfer-body-key", word),
             "missing" => status = 404,
             "cookie" => header("set-cookie", "a=b"),
             _ => {}
