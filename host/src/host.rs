@@ -19,6 +19,7 @@ use crate::cache::Cache;
 use crate::capabilities::outbound_http::Outside;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
+use crate::connections::ConnectionLimits;
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::files::Copies;
@@ -50,6 +51,7 @@ pub struct Host {
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
+    connection_limits: ConnectionLimits,
     cache: Arc<Cache>,
     redis: Arc<Connections>,
     _background: Background,
@@ -130,6 +132,7 @@ impl Host {
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
+            connection_limits: app.connections,
             cache: Arc::new(Cache::new(app.cache)),
             redis,
             _background: background,
@@ -149,6 +152,12 @@ impl Host {
     #[must_use]
     pub fn bodies(&self) -> &Holding {
         &self.bodies
+    }
+
+    /// How many connections there may be, and for how long.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        self.connection_limits
     }
 
     /// Where answers are kept.

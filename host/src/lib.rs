@@ -35,6 +35,7 @@ pub mod host;
 
 pub mod server;
 
+pub mod connections;
 pub mod opening;
 pub mod tls;
 

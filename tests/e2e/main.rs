@@ -7,6 +7,7 @@ mod cache; // answers that are given again, and to whom
 mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses
 mod clients; // stock clients from PyPI, unmodified
+mod connections; // who has no request does not keep one
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod edge; // what stands between a client and a component, as Spin has it

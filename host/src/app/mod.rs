@@ -16,6 +16,7 @@ use indexmap::IndexMap;
 use tracing::warn;
 
 use crate::cache;
+use crate::connections::ConnectionLimits;
 use crate::key_value::Bindings;
 use crate::manifest::{Build, Manifest, names};
 use crate::redis_connections::CONNECTIONS;
@@ -42,6 +43,7 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Instances of all components together.
     pub instances: usize,
+    pub connections: ConnectionLimits,
     /// What is kept of answers.
     pub cache: cache::Limits,
     /// Where what components print goes, beside the log.
@@ -85,6 +87,7 @@ impl App {
         let routes = routes::resolve(manifest, &chosen, &mut problems);
         let mut defaults = Settings::default();
         let mut instances = INSTANCES;
+        let mut connections = ConnectionLimits::default();
         if let Some(tool) = &manifest.application.tool.spinfer {
             let key = "application.tool.spinfer";
             defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
@@ -94,6 +97,9 @@ impl App {
                     problems.add(format!("{key}.instances"), problem);
                 }
                 instances = count;
+            }
+            if let Err((setting, problem)) = connections.set(tool.connections, tool.keep_alive) {
+                problems.add(format!("{key}.{setting}"), problem);
             }
         }
         let values = values::resolve(manifest, options, &mut problems);
@@ -121,6 +127,7 @@ impl App {
                     version,
                     routes,
                     instances,
+                    connections,
                     cache,
                     log_dir,
                     key_value,
