@@ -3,6 +3,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use http::uri::{Scheme, Uri};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
@@ -22,7 +23,8 @@ use crate::body::Body;
 use crate::host::Host;
 use crate::request::{self, INTERNAL, Via};
 
-/// What a guest does not say it waits for a connection, and then for an answer's head.
+/// What a guest does not say it waits for a connection, and then for an answer's head and each
+/// next part of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Connections nobody uses are kept for so long, so many to one host.
@@ -126,21 +128,30 @@ impl Outbound {
     /// An answer of somebody else.
     async fn send(
         self,
-        request: Request<WasiBody>,
+        mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Result<Response<WasiBody>, Error> {
         let options = options.unwrap_or_default();
         let connecting = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let place = timeout(connecting, self.places.acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(Error::ConnectionLimitReached) };
-        let patience =
-            connecting.saturating_add(options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT));
-        let answer = timeout(patience, self.outside.client.request(request)).await;
-        let answer = answer.map_err(|_| Error::HttpResponseTimeout)?;
+        let mut connected = capture_connection(&mut request);
+        let mut answer = pin!(self.outside.client.request(request));
+        let connected = async { drop(connected.wait_for_connection_metadata().await) };
+        let answer = tokio::select! {
+            biased;
+            answer = answer.as_mut() => answer,
+            connected = timeout(connecting, connected) => {
+                connected.map_err(|_| Error::ConnectionTimeout)?;
+                let patience = options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT);
+                timeout(patience, answer).await.map_err(|_| Error::HttpResponseTimeout)?
+            }
+        };
         let answer = answer.map_err(|error| cause(&error))?;
         // Until its body has come, it has its connection.
+        let silence = options.between_bytes_timeout.unwrap_or(ANSWER_TIMEOUT);
         let answer = answer.map(|body| body.map_err(Error::from).boxed_unsync());
-        Ok(answer.map(|body| Body::fetched(body, place).boxed_unsync()))
+        Ok(answer.map(|body| Body::fetched(body, silence, place).boxed_unsync()))
     }
 }
 
