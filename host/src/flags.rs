@@ -87,6 +87,7 @@ impl Flags {
             max_instance_memory,
             key_value,
             redis_connections,
+            blocked_networks,
             cache,
         } = match &self.runtime_config_file {
             None => RuntimeConfig::default(),
@@ -121,6 +122,7 @@ impl Flags {
             program: Some(this_program()?),
             key_value,
             redis_connections,
+            blocked_networks,
             ..Options::default()
         };
         Ok((options, state_dir))

@@ -83,10 +83,12 @@ impl Host {
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
-        let outside = Arc::new(Outside::default());
+        let outside = Arc::new(Outside::new(app.blocked_networks.clone()));
         let trusted = std::env::var_os(TRUSTED).map(PathBuf::from);
-        let redis = Arc::new(Connections::new(app.redis_connections, trusted.as_deref())?);
-        // A connection for each store, which guests do not use up.
+        let blocked = app.blocked_networks.clone();
+        let redis = Connections::new(app.redis_connections, trusted.as_deref())?.blocking(blocked);
+        let redis = Arc::new(redis);
+        // A connection for each store, which guests do not use up; the operator says where to.
         let for_stores = Connections::new(Semaphore::MAX_PERMITS, trusted.as_deref())?;
         let granted = app.components.values().flat_map(|spec| &spec.key_value_stores);
         let key_value = app.key_value.open(granted, &for_stores)?;

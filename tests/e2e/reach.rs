@@ -4,9 +4,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use spinfer_tests::{Manifest, Spinfer};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
 
 /// All that a manifest can allow.
 const EVERYWHERE: &str = "allowed_outbound_hosts = [\"*://*:*\"]\n";
@@ -106,4 +106,46 @@ fn http_is_reached_for_as_long_as_a_guest_will_wait() {
     let denied = Manifest::default().with("/...", "hello", "hello_p2", "");
     let denied = text(&Spinfer::up(&denied), &format!("/fetch?,,http://{whole}/"));
     assert!(denied.contains("HttpRequestDenied"), "{denied}");
+}
+
+/// However an address is written, or found.
+#[test]
+fn networks_the_operator_blocks_are_not_connected_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("runtime-config.toml");
+    let up = |networks: &str| {
+        let text = format!("[outbound_networking]\nblock_networks = [{networks}]\n");
+        std::fs::write(&config, text).unwrap();
+        let settings = format!("{EVERYWHERE}{STANDARD_DOOR}");
+        let manifest = Manifest::default()
+            .with("/hello/...", "hello", "hello_p2", EVERYWHERE)
+            .with("/...", "probe", "probe", &settings)
+            .with("/stores/...", "stores", "stores", EVERYWHERE);
+        Spinfer::up_with(&manifest, &["--runtime-config-file", config.to_str().unwrap()])
+    };
+    let (whole, clients) = server(WHOLE);
+    let port = whole.port();
+    let spinfer = up("\"private\", \"1.1.1.1/32\"");
+    for host in ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]", "[::1]", "1.1.1.1"] {
+        for path in ["/hello/fetch?,,", "/fetch?"] {
+            let path = format!("{path}http://{host}:{port}/");
+            let said = spinfer.get(&path).text();
+            assert!(said.contains("DestinationIpProhibited"), "{path}: {said}");
+        }
+    }
+    for host in ["127.0.0.1", "localhost"] {
+        let said = spinfer.post("/stores/redis", format!("open redis://{host}:{port}")).text();
+        assert!(said.contains("block_networks"), "{host}: {said}");
+    }
+    assert!(clients.try_recv().is_err(), "nobody came");
+    // The application's own components are not elsewhere.
+    let chained = spinfer.post("/fetch?http://probe.spin.internal/echo", "x");
+    assert_eq!(chained.text(), "x");
+
+    let spinfer = up("\"10.0.0.0/8\"");
+    for host in ["127.0.0.1", "localhost"] {
+        let said = text(&spinfer, &format!("/hello/fetch?,,http://{host}:{port}/"));
+        assert_eq!(said, "200 here", "{host}");
+    }
+    assert!(clients.recv_timeout(Duration::from_secs(60)).is_ok());
 }

@@ -15,6 +15,7 @@ use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
 use tracing::warn;
 
+use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
 use crate::connections::ConnectionLimits;
 use crate::key_value::Bindings;
@@ -54,6 +55,8 @@ pub struct App {
     pub key_value: Bindings,
     /// Connections to Redis of all components together.
     pub redis_connections: usize,
+    /// Where no component may connect to.
+    pub blocked_networks: BlockedNetworks,
     /// Those that a trigger names.
     pub components: IndexMap<String, ComponentSpec>,
 }
@@ -132,6 +135,7 @@ impl App {
                     log_dir,
                     key_value,
                     redis_connections,
+                    blocked_networks: options.blocked_networks.clone(),
                     program,
                     components,
                 })

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
@@ -23,6 +23,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::blocked_networks::BlockedNetworks;
 
 pub use address::Address;
 use stream::{Measured, Stream, Wire};
@@ -93,7 +95,16 @@ impl Connections {
         }
         let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let (permits, tls) = (Arc::new(Semaphore::new(most)), TlsConnector::from(Arc::new(tls)));
-        Ok(Self { connector: Arc::new(Connector { most, permits, tls }), links: Mutex::default() })
+        let connector = Connector { most, permits, tls, blocked: BlockedNetworks::default() };
+        Ok(Self { connector: Arc::new(connector), links: Mutex::default() })
+    }
+
+    /// The same, none of which are to networks that are blocked.
+    #[must_use]
+    pub fn blocking(self, blocked: BlockedNetworks) -> Self {
+        let Connector { most, permits, tls, .. } = &*self.connector;
+        let (permits, tls) = (Arc::clone(permits), tls.clone());
+        Self { connector: Arc::new(Connector { most: *most, permits, tls, blocked }), ..self }
     }
 
     /// The way to an address; it is connected when it is used.
@@ -134,6 +145,7 @@ struct Connector {
     most: usize,
     permits: Arc<Semaphore>,
     tls: TlsConnector,
+    blocked: BlockedNetworks,
 }
 
 impl Connector {
@@ -151,7 +163,9 @@ impl Connector {
     ) -> Result<Connection, Error> {
         let failed = |error: &dyn fmt::Display| Error::Connect(error.to_string());
         let Address { host, port, .. } = address;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| failed(&e))?;
+        let addresses = lookup_host((host.as_str(), *port)).await.map_err(|e| failed(&e))?;
+        let addresses = self.blocked.filter(addresses).map_err(|e| failed(&e))?;
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(|e| failed(&e))?;
         stream.set_nodelay(true).map_err(|e| failed(&e))?;
         let stream: Box<dyn Stream> = if address.tls {
             let name = ServerName::try_from(host.clone()).map_err(|e| failed(&e))?;
