@@ -12,7 +12,7 @@ use futures::FutureExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Collected, Full};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::error::Failure;
@@ -27,11 +27,32 @@ enum Kind {
     Streamed(Streaming),
     /// The same, copied on its way.
     Copied(Streaming, Copy),
-    /// From elsewhere, and its place among those.
-    Fetched {
-        body: WasiBody,
-        _place: OwnedSemaphorePermit,
-    },
+    Fetched(Fetched),
+}
+
+/// A body from elsewhere, and its place among those.
+struct Fetched {
+    body: WasiBody,
+    silence: Duration,
+    /// While the next part is waited for.
+    late: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Fetched {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.late = None;
+            return Poll::Ready(frame);
+        }
+        let silence = self.silence;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(silence)));
+        ready!(late.as_mut().poll(cx));
+        Poll::Ready(Some(Err(WasiHttpError::ConnectionReadTimeout)))
+    }
 }
 
 /// What came of a body so far.
@@ -48,7 +69,7 @@ impl std::fmt::Debug for Body {
             Kind::Whole(_) => "Body::Whole",
             Kind::Streamed(_) => "Body::Streamed",
             Kind::Copied(..) => "Body::Copied",
-            Kind::Fetched { .. } => "Body::Fetched",
+            Kind::Fetched(_) => "Body::Fetched",
         })
     }
 }
@@ -64,10 +85,11 @@ impl Body {
         Self(Kind::Streamed(body))
     }
 
-    /// A body from elsewhere, which keeps its place until its end.
+    /// A body from elsewhere, which keeps its place until its end. It breaks off if nothing of it
+    /// comes for as long as `silence`.
     #[must_use]
-    pub fn fetched(body: WasiBody, place: OwnedSemaphorePermit) -> Self {
-        Self(Kind::Fetched { body, _place: place })
+    pub fn fetched(body: WasiBody, silence: Duration, place: OwnedSemaphorePermit) -> Self {
+        Self(Kind::Fetched(Fetched { body, silence, late: None, _place: place }))
     }
 
     /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
@@ -87,7 +109,7 @@ impl Body {
                 let copy = Copy { bytes: BytesMut::new(), most, take: Some(Box::new(take)) };
                 Self(Kind::Copied(body, copy))
             }
-            Kind::Copied(..) | Kind::Fetched { .. } => self,
+            Kind::Copied(..) | Kind::Fetched(_) => self,
         }
     }
 }
@@ -126,7 +148,7 @@ impl HttpBody for Body {
         match &mut self.0 {
             Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
-            Kind::Fetched { body, .. } => Pin::new(body).poll_frame(cx),
+            Kind::Fetched(body) => body.poll_frame(cx),
             Kind::Copied(body, copy) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
                 copy.see(frame.as_ref());
@@ -143,7 +165,7 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
             Kind::Streamed(body) | Kind::Copied(body, _) => body.is_end_stream(),
-            Kind::Fetched { body, .. } => body.is_end_stream(),
+            Kind::Fetched(Fetched { body, .. }) => body.is_end_stream(),
         }
     }
 
@@ -151,7 +173,7 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
             Kind::Streamed(body) | Kind::Copied(body, _) => body.size_hint(),
-            Kind::Fetched { body, .. } => body.size_hint(),
+            Kind::Fetched(Fetched { body, .. }) => body.size_hint(),
         }
     }
 }

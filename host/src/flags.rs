@@ -10,7 +10,7 @@ use clap::Args;
 use crate::app::Options;
 use crate::inference::trial::this_program;
 use crate::limits::LimitsConfig;
-use crate::reuse::ReuseConfig;
+use crate::reuse::{Count, ReuseConfig, drawn_time};
 use crate::runtime_config::{self, RuntimeConfig};
 use crate::variables::{PREFIX, Provider};
 
@@ -39,20 +39,22 @@ pub struct Flags {
     #[arg(short = 'L', long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
 
-    /// Requests an instance serves in its life, over the manifest's `reuse.requests`
+    /// Requests an instance serves in its life, over the manifest's `reuse.requests`: 128, or a
+    /// range, 100..200, of which each instance has one
     #[arg(long, value_name = "COUNT")]
-    max_instance_reuse_count: Option<usize>,
+    max_instance_reuse_count: Option<Count>,
 
-    /// Requests an instance serves at a time, over `reuse.concurrency`
+    /// Requests an instance serves at a time, over `reuse.concurrency`; may be a range
     #[arg(long, value_name = "COUNT")]
-    max_instance_concurrent_reuse_count: Option<usize>,
+    max_instance_concurrent_reuse_count: Option<Count>,
 
-    /// How long an instance waits for a request, over `limits.idle`: 10s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// How long an instance waits for a request, over `limits.idle`: 10s, or a range, 10..20s, of
+    /// which this start has one
+    #[arg(long, value_name = "DURATION", value_parser = drawn_time)]
     idle_instance_timeout: Option<Duration>,
 
-    /// How long a request may take, over `limits.deadline`: 30s
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// How long a request may take, over `limits.deadline`: 30s; may be a range
+    #[arg(long, value_name = "DURATION", value_parser = drawn_time)]
     request_timeout: Option<Duration>,
 }
 
@@ -85,6 +87,7 @@ impl Flags {
             max_instance_memory,
             key_value,
             redis_connections,
+            blocked_networks,
             cache,
         } = match &self.runtime_config_file {
             None => RuntimeConfig::default(),
@@ -119,6 +122,7 @@ impl Flags {
             program: Some(this_program()?),
             key_value,
             redis_connections,
+            blocked_networks,
             ..Options::default()
         };
         Ok((options, state_dir))

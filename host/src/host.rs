@@ -21,6 +21,7 @@ use crate::cache::shared::Shared;
 use crate::capabilities::outbound_http::Outside;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
+use crate::connections::ConnectionLimits;
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::files::Copies;
@@ -52,6 +53,7 @@ pub struct Host {
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
+    connection_limits: ConnectionLimits,
     cache: Arc<Cache>,
     redis: Arc<Connections>,
     _background: Background,
@@ -84,10 +86,12 @@ impl Host {
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
-        let outside = Arc::new(Outside::default());
+        let outside = Arc::new(Outside::new(app.blocked_networks.clone()));
         let trusted = std::env::var_os(TRUSTED).map(PathBuf::from);
-        let redis = Arc::new(Connections::new(app.redis_connections, trusted.as_deref())?);
-        // A connection for each store, which guests do not use up.
+        let blocked = app.blocked_networks.clone();
+        let redis = Connections::new(app.redis_connections, trusted.as_deref())?.blocking(blocked);
+        let redis = Arc::new(redis);
+        // A connection for each store, which guests do not use up; the operator says where to.
         let for_stores = Connections::new(Semaphore::MAX_PERMITS, trusted.as_deref())?;
         let granted = app.components.values().flat_map(|spec| &spec.key_value_stores);
         let key_value = app.key_value.open(granted, &for_stores)?;
@@ -142,6 +146,7 @@ impl Host {
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
+            connection_limits: app.connections,
             cache,
             redis,
             _background: background,
@@ -161,6 +166,12 @@ impl Host {
     #[must_use]
     pub fn bodies(&self) -> &Holding {
         &self.bodies
+    }
+
+    /// How many connections there may be, and for how long.
+    #[must_use]
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        self.connection_limits
     }
 
     /// Where answers are kept.

@@ -26,6 +26,7 @@ pub mod template;
 pub mod variables;
 
 pub mod app;
+pub mod blocked_networks;
 pub mod files;
 pub mod limits;
 pub mod outbound_hosts;
@@ -35,6 +36,7 @@ pub mod host;
 
 pub mod server;
 
+pub mod connections;
 pub mod opening;
 pub mod tls;
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use bytesize::ByteSize;
 use toml::{Table, Value};
 
+use crate::blocked_networks::BlockedNetworks;
 use crate::cache::{self, shared};
 use crate::key_value::{self, StoreConfig};
 use crate::manifest::names;
@@ -28,24 +29,26 @@ pub struct RuntimeConfig {
     pub key_value: BTreeMap<String, StoreConfig>,
     /// Connections to Redis of all components together.
     pub redis_connections: Option<usize>,
+    /// Where no component may connect to.
+    pub blocked_networks: BlockedNetworks,
 }
 
 /// Keys Spin knows and this host does not, and what they are about.
-const NOT_YET: [(&str, &str); 8] = [
+const NOT_YET: [(&str, &str); 7] = [
     ("blob_store", "blob stores are"),
     ("client_tls", "certificates for outbound requests are"),
     ("llm_compute", "large language models are"),
     ("outbound_http", "settings of outbound HTTP are"),
-    ("outbound_networking", "networks that are blocked are"),
     ("outbound_mysql", "MySQL is"),
     ("outbound_pg", "PostgreSQL is"),
     ("sqlite_database", "SQLite databases are"),
 ];
 
 /// Keys this host reads.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "variables_provider",
     "key_value_store",
+    "outbound_networking",
     "outbound_redis",
     "state_dir",
     "log_dir",
@@ -77,6 +80,7 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
                     providers(value, environment).with_context(|| format!("[[{key}]]"))?;
             }
             "key_value_store" => config.key_value = stores(value)?,
+            "outbound_networking" => config.blocked_networks = networks(value).context(key)?,
             "outbound_redis" => config.redis_connections = redis(value)?,
             "state_dir" => config.state_dir = folder(&key, value)?,
             "log_dir" => config.log_dir = folder(&key, value)?,
@@ -139,6 +143,24 @@ fn stores(value: Value) -> Result<BTreeMap<String, StoreConfig>> {
             .map(|store| (label, store))
     };
     tables.into_iter().map(store).collect()
+}
+
+fn networks(value: Value) -> Result<BlockedNetworks> {
+    let form = "write `block_networks`, a list of networks (\"10.0.0.0/8\") or \"private\"";
+    let Value::Table(mut table) = value else { bail!(form) };
+    let blocked = table.remove("block_networks").unwrap_or_else(|| Value::Array(Vec::new()));
+    if let Some(key) = table.keys().next() {
+        match key.as_str() {
+            "max_socket_connections" | "max_total_connections" => {
+                bail!("{key}: is not supported yet; each component has 256 requests to elsewhere")
+            }
+            _ => bail!("{key}: there is no such key; {form}"),
+        }
+    }
+    let Value::Array(entries) = blocked else { bail!(form) };
+    let entries: Option<Vec<_>> = entries.iter().map(Value::as_str).collect();
+    let networks = BlockedNetworks::parse(entries.context(form)?);
+    networks.map_err(|problem| anyhow!("block_networks: {problem}"))
 }
 
 fn redis(value: Value) -> Result<Option<usize>> {
@@ -229,6 +251,7 @@ mod tests {
         std::fs::write(&dotenv, "APP_THREE=3\nAPP_TWO=unseen\n").unwrap();
         let text = format!(
             "state_dir = '/state'\nlog_dir = ''\nmax_instance_memory = '1MiB'\n\
+             outbound_networking.block_networks = ['private', '1.1.1.1/32']\n\
              outbound_redis.max_connections = 7\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
@@ -240,6 +263,8 @@ mod tests {
         assert_eq!(config.log_dir, None);
         assert_eq!(config.max_instance_memory, Some(ByteSize::mib(1)));
         assert_eq!(config.redis_connections, Some(7));
+        let blocks = |address: &str| config.blocked_networks.blocks_host(address);
+        assert!(blocks("10.0.0.1") && blocks("1.1.1.1") && !blocks("1.1.1.2"));
         assert_eq!(config.key_value.keys().collect::<Vec<_>>(), ["fast"]);
         let value = |at: usize, name: &str| config.variables[at].get(name).map(String::as_str);
         assert_eq!(value(0, "one"), Some("1"));
@@ -262,6 +287,19 @@ mod tests {
             (
                 "[outbound_redis]\nmax_connection = 7777",
                 "[outbound_redis]: write `max_connections`",
+            ),
+            (
+                "[outbound_networking]\nblock_networks = 7777",
+                "outbound_networking: write `block_networks`, a list",
+            ),
+            (
+                "[outbound_networking]\nblock_networks = ['localhost']",
+                "outbound_networking: block_networks: \"localhost\" is no network",
+            ),
+            ("[outbound_networking]\nblock = []", "block: there is no such key; write `block_"),
+            (
+                "[outbound_networking]\nmax_total_connections = 1",
+                "max_total_connections: is not supported yet",
             ),
             ("outbound_redis = 'hush'", "[outbound_redis]: write `max_connections`"),
             ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),

@@ -4,29 +4,27 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use crate::connections::{Answer, Connection, Connections, HEAD_TIMEOUT, Place};
 use crate::host::Host;
 use crate::opening::Opening;
 use crate::request;
 use crate::spin_headers::Client;
 
-/// A client has this long to begin, and to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that reads nothing of an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
@@ -35,8 +33,6 @@ const HEAD_MOST: u32 = 64 << 10;
 const STREAMS_MOST: u32 = 256;
 /// A client of an HTTP/2 connection is asked so often whether it is there, and has as long to answer.
 const PING: Duration = Duration::from_secs(30);
-/// Connections at a time; more wait to be accepted.
-const CONNECTIONS_MOST: usize = 4096;
 /// After a shutdown begins, requests under way have this long to finish, or the longest deadline.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// After accepting failed (too many open files ...), wait before the next attempt.
@@ -49,7 +45,7 @@ pub async fn serve(
     host: Arc<Host>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let connections = Arc::new(GracefulShutdown::new());
+    let connections = Arc::new(Connections::new(host.connection_limits()));
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
@@ -60,7 +56,6 @@ pub async fn serve(
         listener: Arc::new(listener),
         tls,
         host: Arc::clone(&host),
-        places: Arc::new(Semaphore::new(CONNECTIONS_MOST)),
         connections: Arc::clone(&connections),
     };
     let mut acceptors = JoinSet::new();
@@ -76,14 +71,7 @@ pub async fn serve(
     host.drain();
     info!("draining");
     let limit = DRAIN_TIMEOUT.max(host.longest_deadline());
-    // Nobody accepts any more, so nobody else has it.
-    let ending = Arc::into_inner(connections).map(GracefulShutdown::shutdown);
-    let ended = async {
-        if let Some(ending) = ending {
-            ending.await;
-        }
-    };
-    match tokio::time::timeout(limit, ended).await {
+    match timeout(limit, connections.close()).await {
         Ok(()) => info!("drained"),
         Err(_) => warn!(after = ?limit, "requests were still under way; ending them"),
     }
@@ -97,8 +85,7 @@ struct Accepting {
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
     host: Arc<Host>,
-    places: Arc<Semaphore>,
-    connections: Arc<GracefulShutdown>,
+    connections: Arc<Connections>,
 }
 
 impl Accepting {
@@ -108,19 +95,21 @@ impl Accepting {
                 Ok((stream, address, place)) => self.serve(stream, address, place),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
+                    self.connections.shrink();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    async fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+    async fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr, Place)> {
+        let place = self.connections.place().await;
         let (stream, address) = self.listener.accept().await?;
         Ok((stream, address, place))
     }
 
-    fn serve(&self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+    fn serve(&self, stream: TcpStream, address: SocketAddr, place: Place) {
+        let connection = self.connections.enter(place);
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -128,37 +117,43 @@ impl Accepting {
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
-        let (host, tls, watcher) =
-            (Arc::clone(&self.host), self.tls.clone(), self.connections.watcher());
+        let (host, tls) = (Arc::clone(&self.host), self.tls.clone());
         let client = move |scheme| Client { address, scheme, hops: 0 };
         tokio::spawn(async move {
-            match tls {
-                None => converse(stream, client("http"), host, watcher).await,
-                Some(tls) => match timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, client("https"), host, watcher).await,
-                    Ok(Err(error)) => debug!(%error, "no TLS connection"),
-                    Err(_) => debug!("no TLS connection in time"),
-                },
+            let Some(tls) = tls else {
+                return converse(stream, client("http"), host, connection).await;
+            };
+            let accepted = tokio::select! {
+                accepted = timeout(HEAD_TIMEOUT, tls.accept(stream)) => accepted,
+                () = connection.asked_to_go() => return,
+            };
+            match accepted {
+                Ok(Ok(stream)) => converse(stream, client("https"), host, connection).await,
+                Ok(Err(error)) => debug!(%error, "no TLS connection"),
+                Err(_) => debug!("no TLS connection in time"),
             }
-            drop(place);
         });
     }
 }
 
-/// Answers the requests of one connection.
-async fn converse<S>(stream: S, client: Client, host: Arc<Host>, watcher: Watcher)
+/// Answers the requests of one connection, until it has to go.
+async fn converse<S>(stream: S, client: Client, host: Arc<Host>, connection: Connection)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request| {
-        let host = Arc::clone(&host);
-        async move { Ok::<_, Infallible>(request::handle(&host, client, request).await) }
+    let service = service_fn(|request| {
+        let (host, under_way) = (Arc::clone(&host), connection.begin());
+        async move {
+            let answer = request::handle(&host, client, request).await;
+            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, under_way)))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        // How long a connection may be without a request is the same whatever it speaks.
+        .header_read_timeout(None)
         .max_buf_size(HEAD_MOST as usize)
         .writev(false);
     builder
@@ -169,8 +164,21 @@ where
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
     let stream = TokioIo::new(Opening::new(stream, HEAD_TIMEOUT));
-    let connection = builder.serve_connection(stream, service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let mut serving = pin!(builder.serve_connection(stream, service));
+    let ended = tokio::select! {
+        biased;
+        ended = serving.as_mut() => ended,
+        () = connection.asked_to_go() => {
+            // Says so (`GOAWAY`), and answers what was asked before that was heard.
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                ended = serving.as_mut() => ended,
+                () = connection.out_of_time() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
         debug!(error, "connection ended");
     }
 }

@@ -3,7 +3,9 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run, run_in, state_dir, wait_until};
+use spinfer_tests::{
+    GUESTS, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in, state_dir, wait_until,
+};
 use tempfile::TempDir;
 
 fn probe(settings: &str) -> Manifest {
@@ -68,6 +70,32 @@ fn instances_and_time_are_limited_by_flags() {
         assert_eq!(spinfer.get("/count").text(), "1", "each request has a new instance");
     }
     assert_eq!(spinfer.get("/loop").status, 504);
+}
+
+/// Each instance has a number of its own, from the range.
+#[test]
+fn instances_serve_as_many_requests_as_the_range_says() {
+    for door in ["", STANDARD_DOOR] {
+        let manifest = probe(&format!("{door}tool.spinfer.reuse.spare = 0\n"));
+        let spinfer = Spinfer::up_with(&manifest, &["--max-instance-reuse-count", "2..4"]);
+        let counts = (0..60).map(|_| spinfer.get("/count").text().parse().unwrap());
+        let counts: Vec<usize> = counts.collect();
+        // One before a new instance's first.
+        let lives: Vec<_> =
+            counts.windows(2).filter(|pair| pair[1] == 1).map(|pair| pair[0]).collect();
+        assert!(lives.iter().all(|served| [2, 3].contains(served)), "{door}{counts:?}");
+        assert!(lives.contains(&2) && lives.contains(&3), "{door}{counts:?}");
+    }
+    let (_dir, path) = folder(probe("").text(), &[]);
+    let path = path.to_str().unwrap();
+    for (flag, value, part) in [
+        ("--max-instance-reuse-count", "4..4", "is an empty range"),
+        ("--max-instance-concurrent-reuse-count", "few", "write 8, or 1..8"),
+        ("--request-timeout", "1..x", "\"x\" is no time"),
+    ] {
+        let (status, said) = run(&["check", "--from", path, flag, value]);
+        assert!(!status.success() && said.contains(part), "{said}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod cache; // answers that are given again, and to whom
 mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses
 mod clients; // stock clients from PyPI, unmodified
+mod connections; // who has no request does not keep one
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod edge; // what stands between a client and a component, as Spin has it
@@ -24,6 +25,7 @@ mod pictures; // PNG files of every kind, broken ones, bombs
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod protocol_binary; // tensors as bytes behind the JSON
 mod protocol_mlflow; // tables in, classes out
+mod reach; // what WASI 0.2 reaches: no sockets, clocks, HTTP, no blocked network
 mod shared_cache; // what one node has made, others have; what one forgets, too
 mod soak; // nothing grows: memory, descriptors, threads
 mod stores; // key-value stores: every interface over every kind

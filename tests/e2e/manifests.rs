@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use spinfer::app::{App, ComponentSpec, Options};
+use spinfer::connections::ConnectionLimits;
 use spinfer::key_value::StoreConfig;
 use spinfer::manifest;
 use spinfer_tests::root;
@@ -61,7 +62,11 @@ fn a_manifest_that_is_right_comes_to_what_it_says() {
 }
 
 fn summary(app: &App, base: &Path) -> String {
-    let mut out = format!("{} {:?} instances={}\n", app.name, app.version, app.instances);
+    let App { name, version, instances, connections, .. } = app;
+    let ConnectionLimits { most, keep_alive } = connections;
+    let mut out = format!(
+        "{name} {version:?} instances={instances} connections={most} keep_alive={keep_alive:?}\n"
+    );
     for route in &app.routes {
         let _ = writeln!(out, "{} -> {}", route.pattern, route.target);
     }

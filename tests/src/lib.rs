@@ -426,7 +426,8 @@ fn command() -> Command {
 }
 
 /// The binary of the profile the tests were built in.
-fn binary() -> PathBuf {
+#[must_use]
+pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its path");
     let profile = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     profile.join("spinfer")

@@ -15,7 +15,9 @@ use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
 use tracing::warn;
 
+use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
+use crate::connections::ConnectionLimits;
 use crate::key_value::Bindings;
 use crate::manifest::{Build, Manifest, names};
 use crate::redis_connections::CONNECTIONS;
@@ -42,6 +44,7 @@ pub struct App {
     pub routes: Vec<Route>,
     /// Instances of all components together.
     pub instances: usize,
+    pub connections: ConnectionLimits,
     /// What is kept of answers.
     pub cache: cache::Settings,
     /// Where what components print goes, beside the log.
@@ -52,6 +55,8 @@ pub struct App {
     pub key_value: Bindings,
     /// Connections to Redis of all components together.
     pub redis_connections: usize,
+    /// Where no component may connect to.
+    pub blocked_networks: BlockedNetworks,
     /// Those that a trigger names.
     pub components: IndexMap<String, ComponentSpec>,
 }
@@ -85,6 +90,7 @@ impl App {
         let routes = routes::resolve(manifest, &chosen, &mut problems);
         let mut defaults = Settings::default();
         let mut instances = INSTANCES;
+        let mut connections = ConnectionLimits::default();
         if let Some(tool) = &manifest.application.tool.spinfer {
             let key = "application.tool.spinfer";
             defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
@@ -94,6 +100,9 @@ impl App {
                     problems.add(format!("{key}.instances"), problem);
                 }
                 instances = count;
+            }
+            if let Err((setting, problem)) = connections.set(tool.connections, tool.keep_alive) {
+                problems.add(format!("{key}.{setting}"), problem);
             }
         }
         let values = values::resolve(manifest, options, &mut problems);
@@ -121,10 +130,12 @@ impl App {
                     version,
                     routes,
                     instances,
+                    connections,
                     cache,
                     log_dir,
                     key_value,
                     redis_connections,
+                    blocked_networks: options.blocked_networks.clone(),
                     program,
                     components,
                 })

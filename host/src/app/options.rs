@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Problems, listed};
+use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
 use crate::key_value::StoreConfig;
 use crate::limits::LimitsConfig;
@@ -35,6 +36,8 @@ pub struct Options {
     pub key_value: BTreeMap<String, StoreConfig>,
     /// Connections to Redis of all components together, if it is said.
     pub redis_connections: Option<usize>,
+    /// Where no component may connect to.
+    pub blocked_networks: BlockedNetworks,
     /// Where stores are that are files, if it is said.
     pub state_dir: Option<PathBuf>,
     /// Nothing will be served: variables need no values, and stores need not be bound.

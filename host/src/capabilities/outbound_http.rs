@@ -3,26 +3,33 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Scheme, Uri};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tower_service::Service;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::app::ComponentSpec;
+use crate::blocked_networks::BlockedNetworks;
 use crate::body::Body;
 use crate::host::Host;
 use crate::request::{self, INTERNAL, Via};
 
-/// What a guest does not say it waits for a connection, and then for an answer's head.
+/// What a guest does not say it waits for a connection, and then for an answer's head and each
+/// next part of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Connections nobody uses are kept for so long, so many to one host.
@@ -33,7 +40,8 @@ const SELF: &str = "self.alt";
 
 /// What all guests send requests through.
 pub struct Outside {
-    client: Client<HttpsConnector<HttpConnector>, WasiBody>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, WasiBody>,
+    blocked: BlockedNetworks,
     /// Set once the host is there.
     host: OnceLock<Weak<Host>>,
 }
@@ -44,9 +52,12 @@ impl std::fmt::Debug for Outside {
     }
 }
 
-impl Default for Outside {
-    fn default() -> Self {
-        let mut connector = HttpConnector::new();
+impl Outside {
+    /// To everywhere but the networks that are `blocked`.
+    #[must_use]
+    pub fn new(blocked: BlockedNetworks) -> Self {
+        let resolver = Resolver { resolver: GaiResolver::new(), blocked: blocked.clone() };
+        let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -60,15 +71,35 @@ impl Default for Outside {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_MOST)
             .build(connector);
-        Self { client, host: OnceLock::new() }
+        Self { client, blocked, host: OnceLock::new() }
     }
-}
 
-impl Outside {
     /// The components a guest can reach by name are those of `host`.
     pub fn connect(&self, host: &Arc<Host>) {
         // It is the same one if it was set before.
         let _ = self.host.set(Arc::downgrade(host));
+    }
+}
+
+/// Names become addresses that may be connected to, and no others.
+#[derive(Clone, Debug)]
+struct Resolver {
+    resolver: GaiResolver,
+    blocked: BlockedNetworks,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.resolver.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (addresses, blocked) = (self.resolver.call(name), self.blocked.clone());
+        Box::pin(async move { Ok(blocked.filter(addresses.await?)?.into_iter()) })
     }
 }
 
@@ -126,21 +157,34 @@ impl Outbound {
     /// An answer of somebody else.
     async fn send(
         self,
-        request: Request<WasiBody>,
+        mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Result<Response<WasiBody>, Error> {
+        // What is an address already does not come to the resolver.
+        if request.uri().host().is_some_and(|host| self.outside.blocked.blocks_host(host)) {
+            return Err(Error::DestinationIpProhibited);
+        }
         let options = options.unwrap_or_default();
         let connecting = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let place = timeout(connecting, self.places.acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(Error::ConnectionLimitReached) };
-        let patience =
-            connecting.saturating_add(options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT));
-        let answer = timeout(patience, self.outside.client.request(request)).await;
-        let answer = answer.map_err(|_| Error::HttpResponseTimeout)?;
+        let mut connected = capture_connection(&mut request);
+        let mut answer = pin!(self.outside.client.request(request));
+        let connected = async { drop(connected.wait_for_connection_metadata().await) };
+        let answer = tokio::select! {
+            biased;
+            answer = answer.as_mut() => answer,
+            connected = timeout(connecting, connected) => {
+                connected.map_err(|_| Error::ConnectionTimeout)?;
+                let patience = options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT);
+                timeout(patience, answer).await.map_err(|_| Error::HttpResponseTimeout)?
+            }
+        };
         let answer = answer.map_err(|error| cause(&error))?;
         // Until its body has come, it has its connection.
+        let silence = options.between_bytes_timeout.unwrap_or(ANSWER_TIMEOUT);
         let answer = answer.map(|body| body.map_err(Error::from).boxed_unsync());
-        Ok(answer.map(|body| Body::fetched(body, place).boxed_unsync()))
+        Ok(answer.map(|body| Body::fetched(body, silence, place).boxed_unsync()))
     }
 }
 
@@ -173,6 +217,7 @@ fn cause(error: &ClientError) -> Error {
     match io.map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,
         Some(io::ErrorKind::TimedOut) => Error::ConnectionTimeout,
+        Some(io::ErrorKind::PermissionDenied) => Error::DestinationIpProhibited,
         Some(io::ErrorKind::InvalidData) if error.is_connect() => Error::TlsProtocolError,
         _ if error.is_connect() => Error::DestinationUnavailable,
         _ => Error::ConnectionTerminated,
@@ -189,7 +234,8 @@ mod tests {
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
         }
-        let (outside, places) = (Arc::default(), Arc::new(Semaphore::new(1)));
+        let outside = Arc::new(Outside::new(BlockedNetworks::default()));
+        let places = Arc::new(Semaphore::new(1));
         let outbound = Outbound { outside, places, spec: Arc::new(spec), hops: 1 };
         outbound.target(&uri.parse().unwrap()).ok()
     }

@@ -68,6 +68,8 @@ struct Instance {
     /// What it asks for that the host says.
     spin_headers: Vec<(u32, SpinHeader)>,
     served: usize,
+    /// Requests it may serve.
+    most: usize,
     made: Instant,
     idle_since: Instant,
 }
@@ -165,6 +167,7 @@ impl Door {
             needed_headers,
             spin_headers,
             served: 0,
+            most: self.stores.spec().reuse.requests.draw(),
             made,
             idle_since: made,
         }))
@@ -219,9 +222,9 @@ impl Door {
 
     fn keep(self: &Arc<Self>, mut instance: Box<Instance>) {
         let now = Instant::now();
-        let reuse = &self.stores.spec().reuse;
+        let age = self.stores.spec().reuse.age;
         instance.served += 1;
-        if instance.served < reuse.requests && now - instance.made < reuse.age {
+        if instance.served < instance.most && now - instance.made < age {
             instance.idle_since = now;
             self.idle().push(instance);
         } else {

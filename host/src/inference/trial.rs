@@ -4,16 +4,18 @@
 //! of that, or for days; a thread cannot be ended, and memory that is not there ends the process. In
 //! one that may have so much memory and processor time, it ends the trial.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph};
 
@@ -30,8 +32,15 @@ pub fn this_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find this program")
 }
 
-/// Graphs that are known to load: 32 bytes each.
+/// Graphs of which it is known whether they load: 32 bytes each, and an error.
 const REMEMBERED: usize = 10_000;
+/// A refusal stands for so long: it may have been the machine that was short of something.
+const REFUSED: Duration = Duration::from_secs(600);
+/// How many times its processor time a trial may take in all, as it may have to wait for a
+/// processor.
+const BUSY: u64 = 10;
+/// Bytes of what a trial says that are repeated.
+const SAID_MOST: u64 = 1000;
 
 /// What a trial may take.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +49,29 @@ pub struct Allowance {
     memory: u64,
     /// Of processor time.
     seconds: u64,
+    /// In all, whatever it waits for.
+    time: Duration,
 }
 
 impl Allowance {
     /// Of a graph of so many bytes: it is in memory several times while it is loaded.
     fn of(bytes: usize) -> Self {
         let bytes = bytes as u64;
-        Self { memory: (2 << 30) + 8 * bytes, seconds: 30 + (bytes >> 20) }
+        let allowance = Self::new((2 << 30) + 8 * bytes, 30 + (bytes >> 20));
+        let most = |resource| getrlimit(resource).maximum;
+        allowance.within(most(Resource::As), most(Resource::Cpu))
+    }
+
+    fn new(memory: u64, seconds: u64) -> Self {
+        Self { memory, seconds, time: Duration::from_secs(seconds.saturating_mul(BUSY)) }
+    }
+
+    /// No more than this process may give away, if that is limited.
+    fn within(self, memory: Option<u64>, seconds: Option<u64>) -> Self {
+        // Its own hard limit is a second more.
+        let seconds = seconds.map(|seconds| seconds.saturating_sub(1).max(1));
+        let least = |own: u64, most: Option<u64>| most.map_or(own, |most| own.min(most));
+        Self::new(least(self.memory, memory), least(self.seconds, seconds))
     }
 }
 
@@ -55,9 +80,11 @@ pub struct Tried {
     backend: Arc<dyn Backend>,
     program: PathBuf,
     allowance: fn(usize) -> Allowance,
-    /// By SHA-256.
-    well: Mutex<HashSet<[u8; 32]>>,
+    known: Mutex<Known>,
 }
+
+/// What came of trials, and when, by SHA-256.
+type Known = HashMap<[u8; 32], (Result<(), Error>, Instant)>;
 
 impl fmt::Debug for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,50 +96,87 @@ impl Tried {
     /// `program` is this program, whose command [`COMMAND`] is a trial of `backend`.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, program: PathBuf) -> Self {
-        Self { backend, program, allowance: Allowance::of, well: Mutex::default() }
+        Self { backend, program, allowance: Allowance::of, known: Mutex::default() }
     }
 
     fn try_first(&self, bytes: &[u8]) -> Result<(), Error> {
         let digest = Sha256::digest(bytes).into();
-        if self.well().contains(&digest) {
-            return Ok(());
+        if let Some(verdict) = self.verdict(&digest) {
+            return verdict;
         }
         let allowance = (self.allowance)(bytes.len());
-        let status = self.trial(bytes, allowance).map_err(|e| {
+        let end = self.trial(bytes, allowance).map_err(|e| {
             let program = self.program.display();
             Error::Runtime(format!("cannot try the graph in a process of its own, {program}: {e}"))
         })?;
-        check(status, allowance)?;
-        let mut well = self.well();
-        if well.len() >= REMEMBERED {
-            well.clear();
+        let verdict = end.check(allowance);
+        // What is not the graph's fault may be otherwise at once.
+        if !matches!(verdict, Err(Error::Runtime(_))) {
+            let mut known = self.known();
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+            known.insert(digest, (verdict.clone(), Instant::now()));
         }
-        well.insert(digest);
-        Ok(())
+        verdict
     }
 
-    fn trial(
-        &self,
-        bytes: &[u8],
-        Allowance { memory, seconds }: Allowance,
-    ) -> io::Result<ExitStatus> {
-        let mut child = Command::new(&self.program)
+    /// What came of the trial before, if that still counts.
+    fn verdict(&self, digest: &[u8; 32]) -> Option<Result<(), Error>> {
+        let known = self.known();
+        let (verdict, at) = known.get(digest)?;
+        (verdict.is_ok() || at.elapsed() < REFUSED).then(|| verdict.clone())
+    }
+
+    fn trial(&self, bytes: &[u8], allowance: Allowance) -> io::Result<End> {
+        let Allowance { memory, seconds, time } = allowance;
+        let child = Command::new(&self.program)
             .args([COMMAND, &memory.to_string(), &seconds.to_string()])
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
+        let mut child = Trial(child);
+        let (Some(mut stdin), Some(stderr)) = (child.0.stdin.take(), child.0.stderr.take()) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        // What it says ends when it does.
+        let (saying, said) = mpsc::channel();
+        thread::Builder::new().spawn(move || saying.send(all_said(stderr)))?;
+        thread::scope(|scope| {
             // It may have ended, which its status says.
-            let _ = stdin.write_all(bytes);
-        }
-        child.wait()
+            let write = move || drop(stdin.write_all(bytes));
+            thread::Builder::new().spawn_scoped(scope, write)?;
+            let said = said.recv_timeout(time).ok();
+            if said.is_none() {
+                child.0.kill()?;
+            }
+            Ok(End { status: child.0.wait()?, said })
+        })
     }
 
-    fn well(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
-        self.well.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The process of a trial, which does not outlive it.
+struct Trial(Child);
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The beginning of what a trial says, in one line, once it has said all.
+fn all_said(mut from: impl Read) -> String {
+    let mut said = Vec::new();
+    let _ = from.by_ref().take(SAID_MOST).read_to_end(&mut said);
+    let _ = io::copy(&mut from, &mut io::sink());
+    String::from_utf8_lossy(&said).trim().replace('\n', " ")
 }
 
 impl Backend for Tried {
@@ -130,18 +194,32 @@ impl Backend for Tried {
     }
 }
 
-/// Whether a trial came to its end.
-fn check(status: ExitStatus, Allowance { memory, seconds }: Allowance) -> Result<(), Error> {
-    let ended = |what: String| Err(Error::Unsupported(format!("{what} to load and run it once")));
-    match status.signal() {
-        None if status.success() => Ok(()),
-        None => Err(Error::Runtime(format!("the trial of the graph failed: {status}"))),
-        Some(signal) if signal == Signal::XCPU.as_raw() => {
-            ended(format!("it takes more than {seconds} s of processor time"))
-        }
-        Some(_) => {
-            let mebibytes = memory >> 20;
-            ended(format!("it takes more than {mebibytes} MiB of memory, or panics ({status}),"))
+/// How a trial ended.
+struct End {
+    status: ExitStatus,
+    /// What it said; `None` if it did not end in time.
+    said: Option<String>,
+}
+
+impl End {
+    /// Whether that was its own end.
+    fn check(&self, Allowance { memory, seconds, time }: Allowance) -> Result<(), Error> {
+        let ended = |what| Err(Error::Unsupported(format!("{what} to load and run it once")));
+        let Self { status, said } = self;
+        let Some(said) = said else {
+            return ended(format!("it takes more than {time:?}"));
+        };
+        let why = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
+        match status.signal() {
+            None if status.success() => Ok(()),
+            None => Err(Error::Runtime(format!("the trial of the graph failed: {why}"))),
+            Some(signal) if signal == Signal::XCPU.as_raw() => {
+                ended(format!("it takes more than {seconds} s of processor time"))
+            }
+            Some(_) => {
+                let mebibytes = memory >> 20;
+                ended(format!("it takes more than {mebibytes} MiB of memory, or panics ({why}),"))
+            }
         }
     }
 }
@@ -150,6 +228,11 @@ fn check(status: ExitStatus, Allowance { memory, seconds }: Allowance) -> Result
 /// not matter, as whoever asked does it again; that it comes to an end does. Fails if this process
 /// cannot be limited.
 pub fn run(backend: Arc<dyn Backend>, memory: u64, seconds: u64) -> Result<()> {
+    // It is of no use without the host, which has no time to say so if it is killed. One that is gone
+    // already does not end this: the limits do.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot end with the host")?;
     let limit = |resource, most: u64, hard: u64| {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(hard) })
             .context("cannot limit this process")
@@ -168,12 +251,17 @@ pub fn run(backend: Arc<dyn Backend>, memory: u64, seconds: u64) -> Result<()> {
         }
     };
     // Memory that is not there is a panic in places, and where there is more memory it would not be.
-    std::panic::set_hook(Box::new(|_| std::process::abort()));
-    std::thread::spawn(load).join().map_err(|_| anyhow!("the trial panicked"))
+    std::panic::set_hook(Box::new(|panic| {
+        let _ = writeln!(io::stderr(), "{}", panic.payload_as_str().unwrap_or_default());
+        std::process::abort();
+    }));
+    thread::spawn(load).join().map_err(|_| anyhow!("the trial panicked"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[derive(Debug)]
@@ -193,39 +281,87 @@ mod tests {
         }
     }
 
-    /// What is said of a graph whose trial is this shell script.
-    fn said(script: &str) -> String {
+    /// A backend whose trial is this shell script in `dir`.
+    fn tried(dir: &Path, script: &str) -> Tried {
         use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("program");
+        let program = dir.join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let tried = Tried::new(Arc::new(Refuses), program);
-        let again = tried.load(b"graph", Encoding::Onnx).unwrap_err().to_string();
-        assert_eq!(tried.load(b"graph", Encoding::Onnx).unwrap_err().to_string(), again);
-        again
+        Tried::new(Arc::new(Refuses), program)
+    }
+
+    /// What is said of a graph.
+    fn said(tried: &Tried) -> String {
+        tried.load(b"graph", Encoding::Onnx).unwrap_err().to_string()
     }
 
     #[test]
     fn a_graph_is_loaded_here_only_if_its_trial_came_to_an_end() {
+        let dir = tempfile::tempdir().unwrap();
         for (script, part) in [
             ("cat > /dev/null", "loaded here"),
             // It need not read all of it.
             ("exit 0", "loaded here"),
             ("exit 1", "the trial of the graph failed: exit status: 1"),
+            ("echo no >&2; echo room >&2; exit 1", "failed: exit status: 1: no room"),
             ("kill -XCPU $$", "it takes more than 30 s of processor time"),
             ("kill -ABRT $$", "it takes more than 2048 MiB of memory"),
+            ("echo 'index out' >&2; kill -ABRT $$", "or panics (signal: 6 (SIGABRT): index out)"),
             ("test \"$*\" = 'try-graph 2147483688 30' || kill -ABRT $$", "loaded here"),
         ] {
-            let said = said(script);
+            let said = said(&tried(dir.path(), script));
             assert!(said.contains(part), "{script}: {said}");
         }
     }
 
+    /// As a request would do it, again and again.
+    #[test]
+    fn a_graph_is_tried_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = dir.path().join("count");
+        let script = |end| format!("echo >> {}; {end}", count.display());
+        for (end, trials) in [("exit 0", 1), ("kill -XCPU $$", 1), ("exit 1", 3)] {
+            let tried = tried(dir.path(), &script(end));
+            let first = said(&tried);
+            assert_eq!([said(&tried), said(&tried)], [first.clone(), first], "{end}");
+            assert_eq!(std::fs::read(&count).unwrap().len(), trials, "{end}");
+            std::fs::remove_file(&count).unwrap();
+            // A refusal is not for ever.
+            let digest: [u8; 32] = Sha256::digest(b"graph").into();
+            if let Some((_, at)) = tried.known().get_mut(&digest) {
+                *at -= REFUSED;
+            }
+            said(&tried);
+            assert_eq!(count.exists(), end != "exit 0", "{end}");
+            let _ = std::fs::remove_file(&count);
+        }
+    }
+
+    #[test]
+    fn a_trial_that_waits_for_ever_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tried = tried(dir.path(), "exec sleep 1000");
+        tried.allowance = |_| Allowance { time: Duration::from_millis(50), ..Allowance::new(1, 1) };
+        // More than a pipe holds, of which it reads nothing.
+        let error = tried.load(&[0; 1 << 20], Encoding::Onnx).unwrap_err().to_string();
+        assert!(error.contains("it takes more than 50ms to load"), "{error}");
+    }
+
+    #[test]
+    fn a_trial_is_allowed_what_this_process_may_give_away() {
+        let within = |memory, seconds| {
+            let Allowance { memory, seconds, time } =
+                Allowance::new(2000, 30).within(memory, seconds);
+            (memory, seconds, time.as_secs())
+        };
+        assert_eq!(within(None, None), (2000, 30, 300));
+        assert_eq!(within(Some(3000), Some(31)), (2000, 30, 300));
+        assert_eq!(within(Some(1000), Some(30)), (1000, 29, 290));
+    }
+
     #[test]
     fn a_trial_that_cannot_begin_is_an_error() {
-        let tried = Tried::new(Arc::new(Refuses), "/nowhere".into());
-        let error = tried.load(b"graph", Encoding::Onnx).unwrap_err().to_string();
+        let error = said(&Tried::new(Arc::new(Refuses), "/nowhere".into()));
         assert!(error.contains("in a process of its own, /nowhere"), "{error}");
     }
 }

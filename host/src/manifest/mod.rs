@@ -8,6 +8,7 @@ mod trigger;
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indexmap::IndexMap;
@@ -20,7 +21,7 @@ pub use component::{
 pub use text_or::TextOr;
 pub use trigger::{Executor, HttpTrigger, Private, StaticResponse, Triggers};
 
-use crate::limits::LimitsConfig;
+use crate::limits::{LimitsConfig, some_duration};
 use crate::reuse::ReuseConfig;
 
 /// The manifest's only version.
@@ -72,6 +73,11 @@ pub struct Tools<T> {
 pub struct ApplicationTool {
     /// Instances of all components together.
     pub instances: Option<usize>,
+    /// Connections at a time.
+    pub connections: Option<usize>,
+    /// How long a connection may be without a request.
+    #[serde(default, with = "some_duration")]
+    pub keep_alive: Option<Duration>,
     #[serde(default)]
     pub limits: LimitsConfig,
     #[serde(default)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
@@ -24,6 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::blocked_networks::BlockedNetworks;
 
 pub use address::Address;
 pub(crate) use stream::Wire;
@@ -86,7 +88,16 @@ impl Connections {
     /// file `trusted`.
     pub fn new(most: usize, trusted: Option<&Path>) -> anyhow::Result<Self> {
         let (permits, tls) = (Arc::new(Semaphore::new(most)), tls(trusted)?);
-        Ok(Self { connector: Arc::new(Connector { most, permits, tls }), links: Mutex::default() })
+        let connector = Connector { most, permits, tls, blocked: BlockedNetworks::default() };
+        Ok(Self { connector: Arc::new(connector), links: Mutex::default() })
+    }
+
+    /// The same, none of which are to networks that are blocked.
+    #[must_use]
+    pub fn blocking(self, blocked: BlockedNetworks) -> Self {
+        let Connector { most, permits, tls, .. } = &*self.connector;
+        let (permits, tls) = (Arc::clone(permits), tls.clone());
+        Self { connector: Arc::new(Connector { most: *most, permits, tls, blocked }), ..self }
     }
 
     /// The way to an address; it is connected when it is used.
@@ -136,13 +147,16 @@ pub fn tls(trusted: Option<&Path>) -> anyhow::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(tls)))
 }
 
-/// A stream to a Redis, over TLS with `tls`, that breaks off when an answer gets too long.
+/// A stream to a Redis in no network that is `blocked`, over TLS with `tls`. It breaks off when an
+/// answer gets too long.
 pub(crate) async fn dial(
     host: &str,
     port: u16,
     tls: Option<&TlsConnector>,
+    blocked: &BlockedNetworks,
 ) -> io::Result<(Measured, Arc<Wire>)> {
-    let stream = TcpStream::connect((host, port)).await?;
+    let addresses = blocked.filter(lookup_host((host, port)).await?).map_err(io::Error::other)?;
+    let stream = TcpStream::connect(&addresses[..]).await?;
     stream.set_nodelay(true)?;
     let stream: Box<dyn Stream> = match tls {
         Some(tls) => {
@@ -160,6 +174,7 @@ struct Connector {
     most: usize,
     permits: Arc<Semaphore>,
     tls: TlsConnector,
+    blocked: BlockedNetworks,
 }
 
 impl Connector {
@@ -178,7 +193,8 @@ impl Connector {
         let failed = |error: &dyn fmt::Display| Error::Connect(error.to_string());
         let Address { host, port, .. } = address;
         let tls = address.tls.then_some(&self.tls);
-        let (stream, wire) = dial(host, *port, tls).await.map_err(|e| failed(&e))?;
+        let dialled = dial(host, *port, tls, &self.blocked).await;
+        let (stream, wire) = dialled.map_err(|e| failed(&e))?;
         // Time is ours to measure: a command waits for its connection too.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let made = MultiplexedConnection::new_with_config(&address.settings, stream, config).await;

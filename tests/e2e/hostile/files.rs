@@ -2,10 +2,11 @@
 //! with the reason, and nothing is served of them.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, root, run, state_dir};
+use spinfer_tests::{GUESTS, Manifest, Spinfer, binary, root, run, state_dir, wait_until};
 
 use super::harms;
 
@@ -311,6 +312,85 @@ mod onnx {
             lie("tree-cycle", tree("nodes_truenodeids", &[0, 0, 0]), "its trees have a cycle"),
             lie("tree-outside", tree("nodes_falsenodeids", &[1 << 40, 0, 0]), "has no node"),
         ]
+    }
+
+    /// A graph of which most is known when it is loaded: a product of so many square matrices.
+    fn product(times: usize, size: i64) -> Vec<u8> {
+        let shape = [size.to_le_bytes(), size.to_le_bytes()].concat();
+        let mut parts = vec![
+            initializer("s", 7, &[2], &[bytes(9, shape)]),
+            node("ConstantOfShape", &["s"], &["p0"], &[]),
+        ];
+        for n in 0..times {
+            let (factor, product) = (format!("p{n}"), format!("p{}", n + 1));
+            parts.push(node("MatMul", &[&factor, &factor], &[&product], &[]));
+        }
+        parts.push(node("ReduceMax", &[&format!("p{times}")], &["m"], &[]));
+        parts.push(node("Add", &["x", "m"], &["y"], &[]));
+        model(&parts)
+    }
+
+    /// The process that tries a graph for the process `host`, once that is under way.
+    fn trial_of(host: u32) -> Option<String> {
+        /// Of processor time, a hundredth of a second each.
+        const TICKS: u64 = 20;
+        let processes = std::fs::read_dir("/proc").unwrap();
+        let mut ids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        ids.find(|id| {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            // After its name: state, parent, and as the twelfth its time (proc(5)).
+            let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+            let field = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+            field(1) == Some(host.into()) && field(11) >= Some(TICKS)
+        })
+    }
+
+    /// Whether a process has: nobody may be there to ask how.
+    fn has_ended(id: &str) -> bool {
+        std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default().is_empty()
+    }
+
+    #[test]
+    fn a_trial_ends_with_its_host() {
+        let grant = "tool.spinfer.load_graphs = true\ntool.spinfer.limits.deadline = \"60s\"";
+        let mut spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant));
+        let (graph, mut stream) = (product(1000, 2000), spinfer.connect());
+        let head =
+            format!("POST /nn/load HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", graph.len());
+        stream.write_all(&[head.as_bytes(), &graph].concat()).unwrap();
+        let mut trial = None;
+        wait_until("it is tried", || {
+            trial = trial_of(spinfer.id());
+            trial.is_some()
+        });
+        let host = spinfer.id().to_string();
+        assert!(Command::new("kill").args(["-KILL", &host]).status().unwrap().success());
+        assert!(!spinfer.wait().success());
+        let trial = trial.unwrap();
+        wait_until("it has ended", || has_ended(&trial));
+    }
+
+    /// What may be no more than so much for this process may be less for a trial.
+    #[test]
+    fn a_graph_is_tried_by_a_host_that_is_limited_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("odd")).unwrap();
+        std::fs::write(dir.path().join("odd/model.onnx"), tiled("x", 1 << 10)).unwrap();
+        let path = dir.path().join("spin.toml");
+        let text = format!(
+            "{HEAD}[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\n\
+             source = '{GUESTS}/probe.wasm'\n\
+             files = [{{ source = 'odd', destination = '/models/odd' }}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let limited = "ulimit -t 25 && exec \"$0\" check --from \"$1\" --state-dir \"$2\"";
+        let output = Command::new("sh")
+            .args(["-c", limited])
+            .args([binary(), path, state_dir()])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-maximal Some("9999.9.9") instances=10
+maximal Some("9999.9.9") instances=10 connections=1000 keep_alive=90s
 /users/:user_id/... -> maximal-1
 /users -> maximal-1
 /plain -> maximal-1

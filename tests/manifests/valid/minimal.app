@@ -1,4 +1,4 @@
-minimal None instances=2000
+minimal None instances=2000 connections=4096 keep_alive=75s
 /... -> a
 component a
   environment []

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::settings::Place;
+use crate::blocked_networks::BlockedNetworks;
 use crate::redis_connections::{Address, Wire, dial};
 
 /// To connect, TLS and login included.
@@ -179,7 +180,7 @@ async fn open(
         ConnectionAddr::TcpTls { host, port, .. } => (host, *port, Some(tls)),
         _ => return Err(std::io::Error::other("an address of another kind").into()),
     };
-    let (stream, wire) = dial(host, port, tls).await?;
+    let (stream, wire) = dial(host, port, tls, &BlockedNetworks::default()).await?;
     let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await;
     let (commands, driver) = made?;
     wire.answered();

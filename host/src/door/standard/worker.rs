@@ -244,6 +244,9 @@ struct Calls<'a> {
     course: &'a Course,
     made: Instant,
     served: usize,
+    /// Requests it may serve, and at a time.
+    most: usize,
+    at_a_time: usize,
     idle_since: Option<Instant>,
     /// When what goes on after an answer, such as its stream, has to be done.
     lingering: Option<Instant>,
@@ -263,6 +266,8 @@ impl<'a> Calls<'a> {
             course,
             made: Instant::now(),
             served: 0,
+            most: spec.reuse.requests.draw(),
+            at_a_time: spec.reuse.concurrency.draw(),
             idle_since: None,
             lingering: None,
             over: false,
@@ -270,15 +275,14 @@ impl<'a> Calls<'a> {
     }
 
     fn may_take(&mut self) -> bool {
-        let reuse = &self.spec.reuse;
         let now = Instant::now();
         // Even one that is born old serves once.
-        let old = self.served > 0 && now - self.made >= reuse.age;
+        let old = self.served > 0 && now - self.made >= self.spec.reuse.age;
         let lingers = self.lingering.is_some_and(|end| now >= end);
-        self.over |= old || lingers || self.served >= reuse.requests;
+        self.over |= old || lingers || self.served >= self.most;
         let calls = &self.course.plan().calls;
         let free = calls.is_empty()
-            || calls.len() < reuse.concurrency
+            || calls.len() < self.at_a_time
                 && self.course.paused.load(Ordering::Relaxed)
                 // What is late would hold up another.
                 && calls.iter().all(|(deadline, _)| now < *deadline);

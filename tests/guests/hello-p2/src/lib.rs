@@ -1,5 +1,7 @@
 //! A WASI 0.2 `incoming-handler`, as components built before WASI 0.3 have it. `.../told` answers
-//! what it is told of the path.
+//! what it is told of the path; [`reach`] does what a request cannot.
+
+mod reach;
 
 use wasip2::http::types::{
     Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
@@ -19,8 +21,11 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
             },
             _ => {}
         }
+        let (plain, query) = path.split_once('?').unwrap_or((&path, ""));
         let text = if path.ends_with("/told") {
             request.headers().get("spin-path-info").concat()
+        } else if let Some(reached) = reach::answer(plain, query) {
+            reached.into_bytes()
         } else {
             format!("hello from 0.2 at {path}").into_bytes()
         };

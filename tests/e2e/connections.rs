@@ -1,0 +1,141 @@
+//! Connections: who has no request does not keep one for ever, nor from somebody else.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::channel::mpsc;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use tokio::task::JoinHandle;
+
+use super::http2::{Body, post, text, whole};
+
+/// Less than any other time after which the host would close a connection.
+const SOON: Duration = Duration::from_secs(20);
+
+fn probe(settings: &str, more: &str) -> Spinfer {
+    let manifest = Manifest::default().with("/...", "probe", "probe", more);
+    Spinfer::up(&manifest.with_settings(settings))
+}
+
+/// A client that answers the host's PINGs, as any does, and its connection until that has ended.
+async fn client(spinfer: &Spinfer) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+    let stream = tokio::net::TcpStream::connect(spinfer.address()).await.unwrap();
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (sender, connection) = handshake.await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+async fn echo(sender: &mut SendRequest<Body>) {
+    let answer = sender.send_request(post("http://x/echo", whole("x"))).await.unwrap();
+    assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, "x"));
+}
+
+/// One request over HTTP/1.1, on a connection that is kept.
+fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\none") {
+        let mut part = [0; 1024];
+        let length = stream.read(&mut part).unwrap();
+        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&part[..length]);
+    }
+}
+
+#[test]
+fn who_asks_nothing_more_is_let_go() {
+    let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
+    let mut stream = spinfer.connect();
+    ask(&mut stream);
+    ask(&mut stream);
+    let idle = Instant::now();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing more is said");
+    assert!(idle.elapsed() < SOON, "{:?}", idle.elapsed());
+}
+
+#[tokio::test]
+async fn who_asks_nothing_more_of_http2_is_told_to_go() {
+    let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
+    let (mut sender, ended) = client(&spinfer).await;
+    echo(&mut sender).await;
+    let idle = Instant::now();
+    // Told (`GOAWAY`), and not cut off, which would be an error.
+    ended.await.unwrap().unwrap();
+    assert!(idle.elapsed() < SOON, "{:?}", idle.elapsed());
+}
+
+/// A request may take longer than a connection is kept without one.
+#[tokio::test]
+async fn a_request_under_way_keeps_its_connection() {
+    let limits = "tool.spinfer.limits.deadline = \"2s\"\n";
+    let spinfer = probe("tool.spinfer.keep_alive = \"100ms\"", limits);
+    let (mut sender, ended) = client(&spinfer).await;
+    echo(&mut sender).await;
+    let late = sender.send_request(post("http://x/loop", whole(""))).await.unwrap();
+    assert_eq!(late.status(), 504);
+    drop(late);
+    ended.await.unwrap().unwrap();
+
+    let mut stream = spinfer.connect();
+    ask(&mut stream);
+    stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+}
+
+/// Connections that are well-behaved but for having no request; that say nothing; and that do not
+/// hear that they should go.
+#[tokio::test]
+async fn a_full_house_serves_whoever_comes() {
+    let spinfer = probe("tool.spinfer.connections = 8", STANDARD_DOOR);
+    // The first of all has a request under way: it stays.
+    let (mut busy, busy_ended) = client(&spinfer).await;
+    let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, std::convert::Infallible>>();
+    pieces.unbounded_send(Ok(Frame::data("begun".into()))).unwrap();
+    let body = StreamBody::new(body).boxed_unsync();
+    let answer = busy.send_request(post("http://x/stream", body)).await.unwrap();
+    let mut back = answer.into_body();
+    assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
+
+    let mut kept = Vec::new();
+    for _ in 0..12 {
+        let (mut sender, ended) = client(&spinfer).await;
+        echo(&mut sender).await;
+        kept.push((sender, ended));
+    }
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(spinfer.connect());
+    }
+    let mut deaf = Vec::new();
+    for _ in 0..12 {
+        let mut stream = spinfer.connect();
+        // The preface and empty settings; no PING is answered, and nothing read.
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        deaf.push(stream);
+    }
+    let older: Vec<_> = std::iter::repeat_with(|| spinfer.client()).take(12).collect();
+    for client in &older {
+        assert_eq!(client.send("POST", "/echo", &[], b"one").text(), "one");
+    }
+    let (mut sender, _ended) = client(&spinfer).await;
+    echo(&mut sender).await;
+
+    pieces.unbounded_send(Ok(Frame::data("ended".into()))).unwrap();
+    drop(pieces);
+    assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "ended");
+    assert!(!busy_ended.is_finished());
+    // They were told, each of them.
+    for (sender, ended) in kept {
+        ended.await.unwrap().unwrap();
+        drop(sender);
+    }
+}

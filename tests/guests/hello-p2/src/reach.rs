@@ -1,0 +1,85 @@
+//! What a component of WASI 0.2 may reach beside its request, by the end of the path: `/tcp?<address>`, `/listen?<address>`,
+//! `/udp?<address>` and `/resolve?<name>:<port>` by sockets; `/clocks`; `/random`;
+//! `/fetch?<first>,<between>,<url>` over HTTP, with milliseconds to wait for the first byte and
+//! between bytes.
+
+use std::io;
+use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::time::{Duration, Instant, SystemTime};
+
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{
+    ErrorCode, Fields, IncomingBody, Method, OutgoingRequest, RequestOptions, Scheme,
+    http_error_code,
+};
+use wasip2::io::streams::StreamError;
+
+pub(crate) fn answer(path: &str, query: &str) -> Option<String> {
+    Some(match path.rsplit('/').next().unwrap_or_default() {
+        "tcp" => said(TcpStream::connect(query).map(drop)),
+        "listen" => said(TcpListener::bind(query).map(drop)),
+        "udp" => {
+            let socket = UdpSocket::bind("127.0.0.1:0");
+            said(socket.and_then(|socket| socket.send_to(b"x", query)).map(drop))
+        }
+        "resolve" => said(query.to_socket_addrs().map(drop)),
+        "clocks" => {
+            let (instant, time) = (Instant::now(), SystemTime::now());
+            std::thread::sleep(Duration::from_millis(20));
+            let (elapsed, later) = (instant.elapsed(), SystemTime::now());
+            let since = |time: SystemTime| {
+                time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
+            };
+            format!("{} {} {}", elapsed.as_millis(), since(time), since(later))
+        }
+        "random" => format!("{:?}", wasip2::random::random::get_random_bytes(32)),
+        "fetch" => fetch(query).unwrap_or_else(|error| format!("{error:?}")),
+        _ => return None,
+    })
+}
+
+fn said(result: io::Result<()>) -> String {
+    match result {
+        Ok(()) => "done".into(),
+        Err(error) => format!("refused: {error}"),
+    }
+}
+
+/// The status and the body of what is asked for.
+fn fetch(query: &str) -> Result<String, ErrorCode> {
+    let mut parts = query.splitn(3, ',');
+    let mut next = || parts.next().unwrap_or_default();
+    let nanoseconds = |text: &str| text.parse::<u64>().ok().map(|millis| millis * 1_000_000);
+    let (first, between, url) = (nanoseconds(next()), nanoseconds(next()), next());
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let options = RequestOptions::new();
+    let request = OutgoingRequest::new(Fields::new());
+    options
+        .set_first_byte_timeout(first)
+        .and_then(|()| options.set_between_bytes_timeout(between))
+        .and_then(|()| request.set_method(&Method::Get))
+        .and_then(|()| request.set_scheme(Some(&Scheme::Http)))
+        .and_then(|()| request.set_authority(Some(authority)))
+        .and_then(|()| request.set_path_with_query(Some(path)))
+        .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    let answer = outgoing_handler::handle(request, Some(options))?;
+    answer.subscribe().block();
+    let answer = answer.get().expect("it is there").expect("asked for once")?;
+    let body = answer.consume().expect("taken once");
+    let stream = body.stream().expect("taken once");
+    let mut text = format!("{} ", answer.status());
+    loop {
+        match stream.blocking_read(1 << 16) {
+            Ok(part) => text += &String::from_utf8_lossy(&part),
+            Err(StreamError::Closed) => break,
+            Err(StreamError::LastOperationFailed(error)) => {
+                let unknown = || ErrorCode::InternalError(Some(error.to_debug_string()));
+                return Err(http_error_code(&error).unwrap_or_else(unknown));
+            }
+        }
+    }
+    drop(stream);
+    drop(IncomingBody::finish(body));
+    Ok(text)
+}
