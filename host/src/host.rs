@@ -86,20 +86,17 @@ impl Host {
         let redis = Arc::new(Connections::new(app.redis_connections, trusted.as_deref())?);
         // A connection for each store, which guests do not use up.
         let for_stores = Connections::new(Semaphore::MAX_PERMITS, trusted.as_deref())?;
-        let granted = app.components.values().flat_map(|spec| &spec.key_value_stores);
+        let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
         let key_value = app.key_value.open(granted, &for_stores)?;
         let mut services = IndexMap::new();
         let (mounts, copies) =
             Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
-        for ((id, spec), mounts) in app.components.iter().zip(mounts) {
+        for (((id, spec), mounts), granted) in app.components.iter().zip(mounts).zip(key_value) {
             let mut spec = spec.clone();
             spec.files.folders = mounts.clone();
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
-            let granted = spec.key_value_stores.iter();
-            let granted =
-                granted.map(|label| (label.clone(), Arc::clone(&key_value[label]))).collect();
             let (engine, redis) = (engine.wasmtime().clone(), Arc::clone(&redis));
             let output = Output::open(id, app.log_dir.as_deref())?;
             let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
