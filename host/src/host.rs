@@ -25,9 +25,10 @@ use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
 use crate::memory::give_back;
-use crate::redis_connections::{Connections, TRUSTED};
+use crate::redis_connections::Connections;
 use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
+use crate::trust;
 
 /// Where compiled components are, in the state directory.
 const ARTIFACTS: &str = "compiled";
@@ -81,11 +82,11 @@ impl Host {
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
-        let outside = Arc::new(Outside::default());
-        let trusted = std::env::var_os(TRUSTED).map(PathBuf::from);
-        let redis = Arc::new(Connections::new(app.redis_connections, trusted.as_deref())?);
+        let tls = trust::client()?;
+        let outside = Arc::new(Outside::new(&tls));
+        let redis = Arc::new(Connections::new(app.redis_connections, Arc::clone(&tls)));
         // A connection for each store, which guests do not use up.
-        let for_stores = Connections::new(Semaphore::MAX_PERMITS, trusted.as_deref())?;
+        let for_stores = Connections::new(Semaphore::MAX_PERMITS, tls);
         let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
         let key_value = app.key_value.open(granted, &for_stores)?;
         let mut services = IndexMap::new();

@@ -15,6 +15,7 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::app::ComponentSpec;
@@ -44,14 +45,16 @@ impl std::fmt::Debug for Outside {
     }
 }
 
-impl Default for Outside {
-    fn default() -> Self {
+impl Outside {
+    /// Nothing is connected yet; certificates are checked as `tls` says.
+    #[must_use]
+    pub fn new(tls: &ClientConfig) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(connector);
@@ -62,9 +65,7 @@ impl Default for Outside {
             .build(connector);
         Self { client, host: OnceLock::new() }
     }
-}
 
-impl Outside {
     /// The components a guest can reach by name are those of `host`.
     pub fn connect(&self, host: &Arc<Host>) {
         // It is the same one if it was set before.
@@ -169,8 +170,14 @@ impl WasiHttpHooks for Outbound {
 /// What a guest is told of a request that could not be sent, or was not answered.
 fn cause(error: &ClientError) -> Error {
     let mut sources = std::iter::successors(error.source(), |&error| error.source());
-    let io = sources.find_map(|source| source.downcast_ref::<io::Error>());
+    let mut io = sources.find_map(|source| source.downcast_ref::<io::Error>());
+    // TLS packs one into another, and what was wrong with it into that.
+    while let Some(inner) = io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref()) {
+        io = Some(inner);
+    }
+    let tls = io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref::<TlsError>());
     match io.map(io::Error::kind) {
+        _ if matches!(tls, Some(TlsError::InvalidCertificate(_))) => Error::TlsCertificateError,
         Some(io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,
         Some(io::ErrorKind::TimedOut) => Error::ConnectionTimeout,
         Some(io::ErrorKind::InvalidData) if error.is_connect() => Error::TlsProtocolError,
@@ -189,7 +196,8 @@ mod tests {
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
         }
-        let (outside, places) = (Arc::default(), Arc::new(Semaphore::new(1)));
+        let tls = crate::trust::client().unwrap();
+        let (outside, places) = (Arc::new(Outside::new(&tls)), Arc::new(Semaphore::new(1)));
         let outbound = Outbound { outside, places, spec: Arc::new(spec), hops: 1 };
         outbound.target(&uri.parse().unwrap()).ok()
     }
