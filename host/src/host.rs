@@ -28,9 +28,10 @@ use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
 use crate::memory::give_back;
-use crate::redis_connections::{Connections, TRUSTED, tls};
+use crate::redis_connections::Connections;
 use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
+use crate::trust;
 
 /// Where compiled components are, in the state directory.
 const ARTIFACTS: &str = "compiled";
@@ -86,27 +87,23 @@ impl Host {
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();
-        let outside = Arc::new(Outside::new(app.blocked_networks.clone()));
-        let trusted = std::env::var_os(TRUSTED).map(PathBuf::from);
-        let blocked = app.blocked_networks.clone();
-        let redis = Connections::new(app.redis_connections, trusted.as_deref())?.blocking(blocked);
-        let redis = Arc::new(redis);
+        let tls = trust::client()?;
+        let outside = Arc::new(Outside::new(app.blocked_networks.clone(), &tls));
+        let redis = Connections::new(app.redis_connections, Arc::clone(&tls));
+        let redis = Arc::new(redis.blocking(app.blocked_networks.clone()));
         // A connection for each store, which guests do not use up; the operator says where to.
-        let for_stores = Connections::new(Semaphore::MAX_PERMITS, trusted.as_deref())?;
-        let granted = app.components.values().flat_map(|spec| &spec.key_value_stores);
+        let for_stores = Connections::new(Semaphore::MAX_PERMITS, Arc::clone(&tls));
+        let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
         let key_value = app.key_value.open(granted, &for_stores)?;
         let mut services = IndexMap::new();
         let (mounts, copies) =
             Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
-        for ((id, spec), mounts) in app.components.iter().zip(mounts) {
+        for (((id, spec), mounts), granted) in app.components.iter().zip(mounts).zip(key_value) {
             let mut spec = spec.clone();
             spec.files.folders = mounts.clone();
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
-            let granted = spec.key_value_stores.iter();
-            let granted =
-                granted.map(|label| (label.clone(), Arc::clone(&key_value[label]))).collect();
             let (engine, redis) = (engine.wasmtime().clone(), Arc::clone(&redis));
             let output = Output::open(id, app.log_dir.as_deref())?;
             let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
@@ -119,9 +116,8 @@ impl Host {
             services.insert(id.clone(), Arc::new(service));
         }
         let shared = app.cache.shared.clone();
-        let shared =
-            shared.map(|settings| anyhow::Ok(Shared::new(settings, tls(trusted.as_deref())?)));
-        let cache = Arc::new(Cache::new(app.cache.limits, shared.transpose()?));
+        let shared = shared.map(|settings| Shared::new(settings, tls.into()));
+        let cache = Arc::new(Cache::new(app.cache.limits, shared));
         let scopes = |id: &String, route| cache.scopes(scopes(&app.components[id]).chain(route));
         let routes = app.routes.iter().map(|route| {
             let of_route = Scope::Route(route.pattern.to_string());

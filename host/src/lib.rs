@@ -66,6 +66,7 @@ pub mod capabilities;
 pub mod inference;
 pub mod key_value;
 pub mod redis_connections;
+pub mod trust;
 
 pub mod build;
 pub mod commands;

@@ -2,9 +2,15 @@
 //! elsewhere.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, run_in};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// Two components with the same entry: `a`, which has every path, and `b`, which only others reach.
 fn two(more: &str) -> Spinfer {
@@ -112,4 +118,69 @@ fn elsewhere_is_where_the_manifest_allows() {
     assert!(refused.status == 502 && refused.text().contains("Connection"), "{refused:?}");
     let denied = spinfer.post("/fetch?http://127.0.0.1:1/path", "body");
     assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
+}
+
+/// A server of `localhost` that answers "here" over TLS, and the PEM of the authority that has signed
+/// its certificate.
+fn serve_tls() -> (SocketAddr, String) {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust it goes.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nhere";
+            let _ = stream.write_all(answer).await;
+            let _ = stream.shutdown().await;
+        }
+    };
+    std::thread::spawn(|| tokio::runtime::Runtime::new().unwrap().block_on(serve));
+    (address, authority.pem())
+}
+
+#[test]
+fn certificates_of_elsewhere_are_checked_and_an_authority_can_be_named() {
+    let (address, authority) = serve_tls();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let port = address.port();
+    let settings = format!("{STANDARD_DOOR}allowed_outbound_hosts = [\"https://localhost:*\"]\n");
+    let manifest = Manifest::default().with("/...", "a", "probe", &settings);
+    let manifest = file("spin.toml", manifest.text());
+    let trusted = file("authority.pem", &authority);
+    let fetch = |environment: &[(&str, &str)]| {
+        let own = tempfile::tempdir().unwrap();
+        let spinfer = Spinfer::up_in(environment, manifest.as_ref(), "127.0.0.1:0", &[], own);
+        let answer = spinfer.post(&format!("/fetch?https://localhost:{port}/"), "");
+        (answer.status, answer.text())
+    };
+    let (status, text) = fetch(&[]);
+    assert!(status == 502 && text.contains("TlsCertificateError"), "{status} {text}");
+    assert_eq!(fetch(&[("SSL_CERT_FILE", &trusted)]), (200, "here".into()));
+    for nothing in [file("empty.pem", ""), dir.path().join("none").display().to_string()] {
+        let environment = [("SSL_CERT_FILE", nothing.as_str())];
+        let arguments = ["up", "--listen", "127.0.0.1:0", "--from", &manifest];
+        let (status, text) = run_in(&environment, &arguments);
+        assert!(!status.success() && text.contains("SSL_CERT_FILE: "), "{text}");
+    }
 }

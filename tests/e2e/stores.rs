@@ -197,6 +197,26 @@ fn what_may_not_be_done_is_an_error_of_its_kind() {
     assert!(answers[2].contains("4 bytes is not a number"), "{answers:?}");
 }
 
+/// A batch that would hold a store up for long is refused.
+#[test]
+fn a_batch_has_so_many_keys() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for kind in KINDS {
+        let script = ["many set 10000", "many get 10000", "many delete 10000", "count"];
+        let open = format!("open {kind}");
+        let answers = said(&spinfer, "/older/wasi", &[&[&*open], &script[..]].concat());
+        assert_eq!(answers[1..4], ["ok", "10000", "ok"], "{kind}");
+        for operation in ["get", "set", "delete"] {
+            let many = format!("many {operation} 1000000");
+            let problem = said(&spinfer, "/older/wasi", &[&open, &many]).remove(1);
+            let part = "1000000 keys at a time, and there may be 10000: ask for them in parts";
+            assert!(problem.starts_with("Error::Other(") && problem.contains(part), "{problem}");
+        }
+    }
+}
+
 /// What the host keeps for a guest is charged to it.
 #[test]
 fn handles_hold_no_more_than_the_instance_may() {

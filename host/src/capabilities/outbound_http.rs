@@ -19,6 +19,7 @@ use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use tower_service::Service;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -53,16 +54,16 @@ impl std::fmt::Debug for Outside {
 }
 
 impl Outside {
-    /// To everywhere but the networks that are `blocked`.
+    /// To everywhere but the networks that are `blocked`; certificates are checked as `tls` says.
     #[must_use]
-    pub fn new(blocked: BlockedNetworks) -> Self {
+    pub fn new(blocked: BlockedNetworks, tls: &ClientConfig) -> Self {
         let resolver = Resolver { resolver: GaiResolver::new(), blocked: blocked.clone() };
         let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+            .with_tls_config(tls.clone())
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(connector);
@@ -213,8 +214,14 @@ impl WasiHttpHooks for Outbound {
 /// What a guest is told of a request that could not be sent, or was not answered.
 fn cause(error: &ClientError) -> Error {
     let mut sources = std::iter::successors(error.source(), |&error| error.source());
-    let io = sources.find_map(|source| source.downcast_ref::<io::Error>());
+    let mut io = sources.find_map(|source| source.downcast_ref::<io::Error>());
+    // TLS packs one into another, and what was wrong with it into that.
+    while let Some(inner) = io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref()) {
+        io = Some(inner);
+    }
+    let tls = io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref::<TlsError>());
     match io.map(io::Error::kind) {
+        _ if matches!(tls, Some(TlsError::InvalidCertificate(_))) => Error::TlsCertificateError,
         Some(io::ErrorKind::ConnectionRefused) => Error::ConnectionRefused,
         Some(io::ErrorKind::TimedOut) => Error::ConnectionTimeout,
         Some(io::ErrorKind::PermissionDenied) => Error::DestinationIpProhibited,
@@ -234,7 +241,8 @@ mod tests {
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
         }
-        let outside = Arc::new(Outside::new(BlockedNetworks::default()));
+        let tls = crate::trust::client().unwrap();
+        let outside = Arc::new(Outside::new(BlockedNetworks::default(), &tls));
         let places = Arc::new(Semaphore::new(1));
         let outbound = Outbound { outside, places, spec: Arc::new(spec), hops: 1 };
         outbound.target(&uri.parse().unwrap()).ok()

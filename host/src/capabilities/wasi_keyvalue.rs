@@ -131,8 +131,7 @@ impl batch::Host for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         keys: Vec<String>,
     ) -> Result<Result<Vec<(String, Option<Vec<u8>>)>, Error>> {
-        let values = told(self.store(&bucket)?.get_many(keys.clone()).await);
-        Ok(values.map(|values| keys.into_iter().zip(values).collect()))
+        Ok(told(self.store(&bucket)?.get_many(keys).await))
     }
 
     async fn set_many(

@@ -8,10 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Answer, Error, PAGE, Page, Room, Storage, number, sum};
-
-/// What an entry takes beside its key and value.
-const ENTRY: usize = 64;
+use super::{Answer, ENTRY, Error, Found, PAGE, Page, Room, Storage, number, sum};
 
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -71,16 +68,16 @@ fn now<'a, T: Send + 'a>(answer: T) -> BoxFuture<'a, T> {
 }
 
 impl Storage for Memory {
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Option<Vec<u8>>>>> {
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
         let held = self.held();
         let values: Vec<_> = keys.iter().map(|key| held.entries.get(key).cloned()).collect();
         drop(held);
         let mut room = Room::default();
-        let copied = |value: Option<Bytes>| {
-            room.take(value.as_ref().map_or(0, Bytes::len))?;
-            Ok(value.map(|value| value.to_vec()))
+        let copied = |(key, value): (String, Option<Bytes>)| {
+            room.take_entry(&key, value.as_deref())?;
+            Ok((key, value.map(|value| value.to_vec())))
         };
-        now(values.into_iter().map(copied).collect())
+        now(keys.into_iter().zip(values).map(copied).collect())
     }
 
     fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>> {
@@ -108,7 +105,7 @@ impl Storage for Memory {
                 page.next = page.keys.last().cloned();
                 break;
             }
-            bytes += key.len();
+            bytes += key.len() + ENTRY;
             page.keys.push(key.clone());
         }
         now(Ok(page))

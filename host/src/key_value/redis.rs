@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use redis::{Cmd, cmd};
 
-use super::{Answer, Error, PAGE, Page, Storage};
+use super::{Answer, ENTRY, Error, Found, PAGE, Page, Storage};
 use crate::redis_connections::{self, Link};
 
 /// Sets `KEYS[1]` to `ARGV[1]` if it is still `ARGV[2]`, or still absent without one.
@@ -35,13 +35,18 @@ impl Redis {
 }
 
 impl Storage for Redis {
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Option<Vec<u8>>>>> {
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
         async move {
             // Of one it says whether the value is no string; of many, that there is none.
-            if let [key] = keys.as_slice() {
-                return Ok(vec![self.0.answer(cmd("GET").arg(key)).await?]);
+            let values: Vec<_> = match keys.as_slice() {
+                [key] => vec![self.0.answer(cmd("GET").arg(key)).await?],
+                keys => self.0.answer(cmd("MGET").arg(keys)).await?,
+            };
+            if values.len() != keys.len() {
+                let (values, keys) = (values.len(), keys.len());
+                return Err(Error(format!("the Redis has {values} values for {keys} keys")));
             }
-            Ok(self.0.answer(cmd("MGET").arg(keys)).await?)
+            Ok(keys.into_iter().zip(values).collect())
         }
         .boxed()
     }
@@ -73,7 +78,7 @@ impl Storage for Redis {
                 let (next, keys): (String, Vec<Vec<u8>>) = self.0.answer(&scan).await?;
                 // What is no text is not a key of ours: no component could say it.
                 let keys = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());
-                page.keys.extend(keys.inspect(|key| bytes += key.len()));
+                page.keys.extend(keys.inspect(|key| bytes += key.len() + ENTRY));
                 cursor = next;
                 if cursor == "0" || bytes > PAGE {
                     break;

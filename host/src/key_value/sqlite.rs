@@ -1,5 +1,5 @@
 //! Stores in a SQLite file, in the form of Spin's own: one table for all labels. A thread for each
-//! file does what it is asked for, one after the other.
+//! file does what it is asked for, one after the other, while whoever asked waits for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use anyhow::Context;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
-};
-use tokio::sync::{mpsc, oneshot};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Answer, Error, PAGE, Page, Room, Storage, number, sum};
+use super::{Answer, ENTRY, Error, Found, PAGE, Page, Room, Storage, number, sum};
 
 /// Operations that wait for the thread; who comes then waits too.
 const QUEUE: usize = 64;
+/// Operations of one component among those: the others come next.
+pub(super) const TURNS: usize = 4;
 /// How long another process may keep the file to itself.
 const BUSY: Duration = Duration::from_secs(2);
 /// Statements that are kept prepared: there are fewer.
@@ -37,6 +37,16 @@ const KEYS: &str = "SELECT key FROM spin_key_value WHERE store = ?1 AND key > ?2
 
 /// What the thread is asked for: done with its connection, answered by itself.
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Whoever asked: it may have stopped to wait.
+pub(super) struct Asker<'a>(&'a dyn Fn() -> bool);
+
+impl Asker<'_> {
+    /// An error if nobody waits any more.
+    pub(super) fn waits(&self) -> Answer<()> {
+        if (self.0)() { Ok(()) } else { Err(Error("nobody waits for it any more".into())) }
+    }
+}
 
 /// An open file.
 #[derive(Debug)]
@@ -73,14 +83,14 @@ impl Database {
     /// What `job` comes to.
     async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection) -> Answer<T> + Send + 'static,
+        job: impl FnOnce(&mut Connection, &Asker<'_>) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
         let (send, done) = oneshot::channel();
         let job = move |connection: &mut Connection| {
-            // Whoever asked may have stopped to wait.
-            if !send.is_closed() {
-                let _ = send.send(job(connection));
-            }
+            let waits = || !send.is_closed();
+            let asker = Asker(&waits);
+            let answer = asker.waits().and_then(|()| job(connection, &asker));
+            let _ = send.send(answer);
         };
         let gone = || Error("the store's thread has ended".into());
         self.jobs.send(Box::new(job)).await.map_err(|_| gone())?;
@@ -106,29 +116,49 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// What a file has under one label.
+/// What a file has under one label, for one component.
 #[derive(Debug)]
 pub(super) struct Sqlite {
     pub(super) database: Arc<Database>,
     pub(super) label: String,
+    /// The component's turns at the thread.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 impl Sqlite {
-    /// What `job` comes to in a transaction, which is kept if it is no error.
-    fn change<'a, T: Send + 'static>(
+    /// What `job` comes to, with the label, in a turn of the component.
+    fn run<'a, T: Send + 'static>(
         &'a self,
-        job: impl FnOnce(&Transaction<'_>, &str) -> Answer<T> + Send + 'static,
+        job: impl FnOnce(&mut Connection, &str, &Asker<'_>) -> Answer<T> + Send + 'static,
     ) -> BoxFuture<'a, Answer<T>> {
         let label = self.label.clone();
-        let change = move |connection: &mut Connection| {
+        async move {
+            let turn = Arc::clone(&self.turns).acquire_owned().await;
+            // Until the thread is done with it, and who asked has the answer.
+            let turn = Arc::new(turn.map_err(|e| Error(e.to_string()))?);
+            let held = Arc::clone(&turn);
+            let job = move |connection: &mut Connection, asker: &Asker<'_>| {
+                let _held = held;
+                job(connection, &label, asker)
+            };
+            self.database.run(job).await
+        }
+        .boxed()
+    }
+
+    /// What `job` comes to in a transaction, which is kept if it is no error.
+    pub(super) fn change<'a, T: Send + 'static>(
+        &'a self,
+        job: impl FnOnce(&Transaction<'_>, &str, &Asker<'_>) -> Answer<T> + Send + 'static,
+    ) -> BoxFuture<'a, Answer<T>> {
+        self.run(move |connection, label, asker| {
             // One that reads first and writes then could come too late to write.
             let behaviour = TransactionBehavior::Immediate;
             let transaction = connection.transaction_with_behavior(behaviour)?;
-            let done = job(&transaction, &label)?;
+            let done = job(&transaction, label, asker)?;
             transaction.commit()?;
             Ok(done)
-        };
-        self.database.run(change).boxed()
+        })
     }
 }
 
@@ -147,31 +177,39 @@ fn get(
     Ok(Some(value.to_vec()))
 }
 
-fn set(connection: &Connection, label: &str, key: &str, value: &[u8]) -> Answer<()> {
+pub(super) fn set(connection: &Connection, label: &str, key: &str, value: &[u8]) -> Answer<()> {
     connection.prepare_cached(SET)?.execute(params![label, key, value])?;
     Ok(())
 }
 
 impl Storage for Sqlite {
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Option<Vec<u8>>>>> {
-        let label = self.label.clone();
-        let get = move |connection: &mut Connection| {
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
+        self.run(move |connection, label, asker| {
             let mut room = Room::default();
-            keys.iter().map(|key| get(connection, &label, key, &mut room)).collect()
-        };
-        self.database.run(get).boxed()
+            let found = |key: String| {
+                asker.waits()?;
+                room.take_entry(&key, None)?;
+                let value = get(connection, label, &key, &mut room)?;
+                Ok((key, value))
+            };
+            keys.into_iter().map(found).collect()
+        })
     }
 
     fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>> {
-        self.change(move |transaction, label| {
-            entries.iter().try_for_each(|(key, value)| set(transaction, label, key, value))
+        self.change(move |transaction, label, asker| {
+            entries.iter().try_for_each(|(key, value)| {
+                asker.waits()?;
+                set(transaction, label, key, value)
+            })
         })
     }
 
     fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<()>> {
-        self.change(move |transaction, label| {
+        self.change(move |transaction, label, asker| {
             let mut statement = transaction.prepare_cached(DELETE)?;
             for key in &keys {
+                asker.waits()?;
                 statement.execute([label, key])?;
             }
             Ok(())
@@ -179,27 +217,23 @@ impl Storage for Sqlite {
     }
 
     fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, Answer<bool>> {
-        let label = self.label.clone();
-        let exists = move |connection: &mut Connection| {
-            let found = connection.prepare_cached(EXISTS)?.query_row([&label, &key], |_| Ok(()));
-            Ok(found.optional()?.is_some())
-        };
-        self.database.run(exists).boxed()
+        self.run(move |connection, label, _| {
+            Ok(connection.prepare_cached(EXISTS)?.exists([label, &key])?)
+        })
     }
 
     fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, Answer<Page>> {
-        let label = self.label.clone();
-        let keys = move |connection: &mut Connection| {
+        self.run(move |connection, label, _| {
             let mut statement = connection.prepare_cached(KEYS)?;
             // No key is before the empty one, which is one too.
             let empty = match &after {
                 Some(_) => false,
-                None => connection.prepare_cached(EXISTS)?.exists([&label, ""])?,
+                None => connection.prepare_cached(EXISTS)?.exists([label, ""])?,
             };
             let mut page = Page::default();
             page.keys.extend(empty.then(String::new));
             let mut bytes = 0;
-            let mut rows = statement.query([&label, after.as_deref().unwrap_or_default()])?;
+            let mut rows = statement.query([label, after.as_deref().unwrap_or_default()])?;
             let mut next = || -> rusqlite::Result<_> {
                 let row = rows.next()?;
                 row.map(|row| row.get::<_, String>(0)).transpose()
@@ -209,16 +243,15 @@ impl Storage for Sqlite {
                     page.next = page.keys.last().cloned();
                     break;
                 }
-                bytes += key.len();
+                bytes += key.len() + ENTRY;
                 page.keys.push(key);
             }
             Ok(page)
-        };
-        self.database.run(keys).boxed()
+        })
     }
 
     fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, Answer<i64>> {
-        self.change(move |transaction, label| {
+        self.change(move |transaction, label, _| {
             let value = get(transaction, label, &key, &mut Room::default())?;
             let sum = sum(number(value.as_deref())?, delta)?;
             set(transaction, label, &key, &sum.to_le_bytes())?;
@@ -232,7 +265,7 @@ impl Storage for Sqlite {
         seen: Option<Vec<u8>>,
         value: Vec<u8>,
     ) -> BoxFuture<'a, Answer<bool>> {
-        self.change(move |transaction, label| {
+        self.change(move |transaction, label, _| {
             let same = get(transaction, label, &key, &mut Room::default())? == seen;
             if same {
                 set(transaction, label, &key, &value)?;

@@ -8,12 +8,10 @@ mod stream;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
 use tokio::net::{TcpStream, lookup_host};
@@ -21,9 +19,8 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::blocked_networks::BlockedNetworks;
 
@@ -39,8 +36,6 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 pub const CONNECTIONS: usize = 256;
 /// A connection nobody uses is kept for so long.
 const IDLE: Duration = Duration::from_secs(60);
-/// A file of certificates to trust beside the well-known ones, by OpenSSL's name for it.
-pub const TRUSTED: &str = "SSL_CERT_FILE";
 
 /// Why a command has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,12 +79,12 @@ impl fmt::Debug for Connections {
 }
 
 impl Connections {
-    /// None yet, `most` at a time. Certificates are trusted that are well known, and those in the
-    /// file `trusted`.
-    pub fn new(most: usize, trusted: Option<&Path>) -> anyhow::Result<Self> {
-        let (permits, tls) = (Arc::new(Semaphore::new(most)), tls(trusted)?);
+    /// None yet, `most` at a time; certificates are checked as `tls` says.
+    #[must_use]
+    pub fn new(most: usize, tls: Arc<ClientConfig>) -> Self {
+        let (permits, tls) = (Arc::new(Semaphore::new(most)), TlsConnector::from(tls));
         let connector = Connector { most, permits, tls, blocked: BlockedNetworks::default() };
-        Ok(Self { connector: Arc::new(connector), links: Mutex::default() })
+        Self { connector: Arc::new(connector), links: Mutex::default() }
     }
 
     /// The same, none of which are to networks that are blocked.
@@ -131,20 +126,6 @@ impl Connections {
     fn links(&self) -> MutexGuard<'_, HashMap<String, Arc<Link>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// TLS to a Redis. Certificates are trusted that are well known, and those in the file `trusted`.
-pub fn tls(trusted: Option<&Path>) -> anyhow::Result<TlsConnector> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = trusted {
-        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-        let certificates: Vec<_> = certificates.with_context(|| {
-            format!("{TRUSTED}: {}: not a PEM file of certificates", path.display())
-        })?;
-        roots.add_parsable_certificates(certificates);
-    }
-    let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(tls)))
 }
 
 /// A stream to a Redis in no network that is `blocked`, over TLS with `tls`. It breaks off when an
@@ -324,7 +305,7 @@ mod tests {
     use super::*;
 
     fn connections(most: usize) -> Connections {
-        Connections::new(most, None).unwrap()
+        Connections::new(most, crate::trust::client().unwrap())
     }
 
     /// A server that answers each connection's handshake and then `answer`, over and over.

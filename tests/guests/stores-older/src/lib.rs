@@ -170,6 +170,19 @@ impl Wasi {
             ["delete-many", keys @ ..] => {
                 batch::delete_many(bucket, &owned(keys)).map(|()| ok())?
             }
+            // A batch of so many.
+            ["many", operation, count] => {
+                let keys: Vec<_> =
+                    (0..count.parse().unwrap_or(0)).map(|key: u32| key.to_string()).collect();
+                match *operation {
+                    "get" => batch::get_many(bucket, &keys)?.len().to_string(),
+                    "delete" => batch::delete_many(bucket, &keys).map(|()| ok())?,
+                    _ => {
+                        let entries: Vec<_> = keys.into_iter().map(|key| (key, vec![])).collect();
+                        batch::set_many(bucket, &entries).map(|()| ok())?
+                    }
+                }
+            }
             ["increment", key, delta] => {
                 atomics::increment(bucket, key, delta.parse().unwrap_or(0))?.to_string()
             }
