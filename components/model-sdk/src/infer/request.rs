@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::binary::{Parameters, Tensors};
-use crate::error::Error;
+use crate::error::{Error, quoted};
 use crate::json::{self, Object};
 use crate::numbers;
 use crate::signature::{Signature, TensorSignature};
@@ -108,7 +108,7 @@ fn decode_input<const OTHER: bool>(
         return Err(format!(
             "input {name:?}: expected datatype {}, got {:?}",
             datatype.name(),
-            input.datatype
+            quoted(&input.datatype)
         ));
     }
     if !shape.admits(&input.shape) || input.shape.contains(&0) {
@@ -204,7 +204,7 @@ fn find<'a>(tensors: &'a [TensorSignature], name: &str) -> Option<&'a TensorSign
 
 fn unknown(kind: &str, name: &str, expected: &[TensorSignature]) -> String {
     let names: Vec<_> = expected.iter().map(|tensor| &tensor.name).collect();
-    format!("{kind} {name:?}: not of this model, which has {names:?}")
+    format!("{kind} {:?}: not of this model, which has {names:?}", quoted(name))
 }
 
 #[cfg(test)]
