@@ -23,6 +23,7 @@ const PREDICTION_BYTES: usize = 256;
 const ALLOCATION_BYTES: usize = 16;
 
 /// Room for predictions from `rows`.
+#[inline(never)]
 pub(crate) fn for_rows(signature: &Signature, rows: &Rows<'_>) -> Result<Vec<u8>, Error> {
     let count = rows.count as usize;
     let labels = signature.labels.iter().map(|label| label.len() + NUMBER_BYTES + 3);

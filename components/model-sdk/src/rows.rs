@@ -175,6 +175,7 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
     }
 
     /// Makes room for so many rows, which `json` has.
+    #[inline(never)]
     pub(crate) fn expect(&mut self, rows: usize, json: &RawValue) -> Result<(), Error> {
         // A number and what is between it and the next take two bytes at least.
         let most = json.get().len() / 2 + 1;
