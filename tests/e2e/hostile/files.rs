@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use spinfer_tests::{GUESTS, Manifest, Spinfer, binary, root, run, state_dir, wait_until};
 
@@ -352,6 +353,8 @@ mod onnx {
 
     #[test]
     fn a_trial_ends_with_its_host() {
+        /// Half of the processor time after which it would be ended anyway.
+        const SOON: Duration = Duration::from_secs(15);
         let grant = "tool.spinfer.load_graphs = true\ntool.spinfer.limits.deadline = \"60s\"";
         let mut spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant));
         let (graph, mut stream) = (product(1000, 2000), spinfer.connect());
@@ -366,8 +369,9 @@ mod onnx {
         let host = spinfer.id().to_string();
         assert!(Command::new("kill").args(["-KILL", &host]).status().unwrap().success());
         assert!(!spinfer.wait().success());
-        let trial = trial.unwrap();
+        let (trial, alone) = (trial.unwrap(), Instant::now());
         wait_until("it has ended", || has_ended(&trial));
+        assert!(alone.elapsed() < SOON, "it came to its own end: {:?}", alone.elapsed());
     }
 
     /// What may be no more than so much for this process may be less for a trial.
