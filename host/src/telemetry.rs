@@ -18,8 +18,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// What warns of every body that a client breaks off.
-const TOO_LOUD: &str = "wasmtime_wasi_http=error";
+/// What warns of what a client does: of each body that it breaks off, each rule of HTTP/2 that it
+/// breaks, as often as it does.
+const TOO_LOUD: &str = "wasmtime_wasi_http=error,h2=error";
 
 /// Starts logging; `quiet` keeps only warnings, unless the environment says otherwise.
 pub fn init(format: LogFormat, quiet: bool) {

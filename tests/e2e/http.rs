@@ -215,6 +215,20 @@ fn an_answer_that_is_not_http_is_500() {
     assert_eq!(answer.header("x-probe"), Some("seen"));
 }
 
+/// A client that takes them, and an answer that announces them (RFC 9110, 6.5).
+#[test]
+fn trailers_pass_both_ways() {
+    let settings = "tool.spinfer.limits.fast_body = \"1\"\n";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let request = "POST /stream HTTP/1.1\r\nhost: x\r\nte: trailers\r\ntrailer: x-sum\r\n\
+                   transfer-encoding: chunked\r\nconnection: close, te\r\n\r\n\
+                   5\r\npiece\r\n0\r\nx-sum: 21\r\nx-other: 1\r\n\r\n";
+    let answer = raw(&spinfer, request, false);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("trailer: x-sum\r\n"), "{answer}");
+    assert!(answer.ends_with("5\r\npiece\r\n0\r\nx-sum: 21\r\n\r\n"), "{answer}");
+}
+
 #[test]
 fn requests_on_one_connection_are_answered_in_order() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));

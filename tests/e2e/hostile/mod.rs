@@ -1,6 +1,7 @@
 //! What clients, guests and files do to hurt the host: each alone, and all at once.
 
 mod files; // graphs and components that lie
+mod floods; // what HTTP/2 lets a client ask for without end
 mod guests; // one harm at a time
 mod harms; // what a guest can do, and what becomes of it
 mod requests; // a client's mistakes are a client's: 4xx, and nothing in the log

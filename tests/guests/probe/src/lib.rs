@@ -173,7 +173,11 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
     let (path, query) = split(head.uri.path_and_query().map_or("/", |path| path.as_str()));
     // Each piece goes back as it comes, and trailers at the end: the fast door has no streams.
     if path == "/stream" {
-        return Ok(Response::new(body.boxed_unsync()));
+        let mut response = Response::new(body.boxed_unsync());
+        if let Some(names) = head.headers.get("trailer") {
+            response.headers_mut().insert("trailer", names.clone());
+        }
+        return Ok(response);
     }
     let body = body.bytes().await?.to_vec();
     match path {
