@@ -3,10 +3,21 @@
 use std::path::Path;
 
 use super::{Problems, listed};
-use crate::manifest::{Component, Dependency, Manifest, RemoteSource, TextOr, names};
+use crate::manifest::{Component, Dependency, Inherit, Manifest, RemoteSource, TextOr, names};
 
 /// The package this host supplies itself, whoever else could.
 const OURS: &str = "wasi:nn";
+
+/// The keys of a component whose grants a dependency may have too.
+const INHERITED: [&str; 7] = [
+    "ai_models",
+    "allowed_outbound_hosts",
+    "environment",
+    "files",
+    "key_value_stores",
+    "sqlite_databases",
+    "variables",
+];
 
 /// Checks the dependencies of a component, whose key is `key`. None is composed yet: what the host
 /// supplies itself needs none, and another is an error.
@@ -28,7 +39,9 @@ pub(super) fn check(
         };
         let checked = match dependency {
             TextOr::Text(version) => requirement(version),
-            TextOr::Table(dependency) => place(dependency, manifest, base),
+            TextOr::Table(dependency) => {
+                place(dependency, manifest, base).and_then(|()| inherited(dependency))
+            }
         };
         if let Err(problem) = checked {
             problems.add(key, problem);
@@ -97,6 +110,18 @@ fn place(dependency: &Dependency, manifest: &Manifest, base: &Path) -> Result<()
             } else {
                 ""
             }
+        )),
+    }
+}
+
+/// Checks what a dependency is to have of the grants of the component it is of.
+fn inherited(dependency: &Dependency) -> Result<(), String> {
+    let Some(Inherit::Some(keys)) = &dependency.inherit_configuration else { return Ok(()) };
+    match keys.iter().find(|key| !INHERITED.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(format!(
+            "inherit_configuration: nothing is inherited by \"{key}\"; there are {}",
+            INHERITED.join(", ")
         )),
     }
 }

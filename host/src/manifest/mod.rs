@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 pub use component::{
-    Build, Command, Component, ComponentTool, Dependency, DoorChoice, Placement, Profile,
+    Build, Command, Component, ComponentTool, Dependency, DoorChoice, Inherit, Placement, Profile,
     RemoteSource,
 };
 pub use text_or::TextOr;
