@@ -9,12 +9,14 @@ use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use serde::de::IgnoredAny;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
 
-use crate::cache::{BodyKey, canonical};
+use crate::cache::{BodyKey, canonical, control};
+use crate::commands::add::labels;
 use crate::inference::{bind as bind_tensors, check_settings};
 use crate::manifest;
 use crate::opening::Opening;
@@ -108,6 +110,26 @@ pub fn body(data: &[u8]) {
 pub fn model_settings(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
     let _ = check_settings(text);
+}
+
+/// Values of `Cache-Control`, a line each, of an answer and of a request.
+pub fn cache_control(data: &[u8]) {
+    let values = data.split(|&byte| byte == b'\n').filter_map(|v| HeaderValue::from_bytes(v).ok());
+    let headers: HeaderMap = values.map(|value| (CACHE_CONTROL, value)).collect();
+    let for_all = control::allowed(&headers, false);
+    if let Some(allowed) = for_all {
+        let most = Duration::from_secs(1 << 31);
+        assert!(!allowed.fresh.is_zero() && allowed.fresh <= most && allowed.stale <= most);
+    }
+    // Whoever may have it with credentials may have it without.
+    let for_one = control::allowed(&headers, true);
+    assert!(for_one.is_none() || for_one == for_all, "{for_one:?} {for_all:?}");
+    let _ = control::asked(&headers);
+}
+
+/// A graph of which `spinfer add` reads the labels, and changes them.
+pub fn labels(data: &[u8]) {
+    labels::fuzz(data);
 }
 
 /// What a graph takes, and what it is given: what is bound fits.
@@ -205,7 +227,7 @@ mod tests {
     }
 
     briefly! {
-        spin_toml template outbound_host route runtime_config dotenv model_settings bind opening
-        body
+        spin_toml template outbound_host route runtime_config dotenv model_settings cache_control
+        labels bind opening body
     }
 }

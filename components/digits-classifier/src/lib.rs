@@ -1,5 +1,7 @@
 //! Handwritten digits, from 8x8 pixels or from a picture of any size.
 
+#[cfg(test)]
+mod fuzzing;
 mod picture;
 mod png;
 

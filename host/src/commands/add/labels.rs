@@ -101,6 +101,15 @@ pub(super) fn find(bytes: Vec<u8>) -> Result<(Option<Labels>, Vec<u8>)> {
     Ok((Some(source.labels), changed))
 }
 
+/// The fuzz target of this module. What was made positions is found as such.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok((Some(Labels::Names(names)), changed)) = find(data.to_vec()) else { return };
+    let positions = (0..).take(names.len()).collect();
+    let again = find(changed).unwrap_or_else(|e| panic!("{names:?}: {e:#}"));
+    assert_eq!(again.0, Some(Labels::Numbers(positions)), "{names:?}");
+}
+
 /// Follows the output `name` through what only moves its values.
 fn trace(graph: &Graph, name: &str) -> Option<Source> {
     let makers: HashMap<&str, usize> = (0..)

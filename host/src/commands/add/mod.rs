@@ -6,7 +6,7 @@
 mod component;
 mod curl;
 mod examine;
-mod labels;
+pub(crate) mod labels;
 mod model_toml;
 mod onnx;
 
