@@ -36,6 +36,8 @@ pub mod host;
 
 pub mod server;
 
+pub mod metrics;
+
 pub mod connections;
 pub mod opening;
 pub mod tls;
