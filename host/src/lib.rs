@@ -36,6 +36,7 @@ pub mod host;
 
 pub mod server;
 
+pub mod admin;
 pub mod metrics;
 
 pub mod connections;

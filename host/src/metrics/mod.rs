@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use http::Response;
 
 pub use collect::expose;
+pub(crate) use collect::told;
 use histogram::Histogram;
 
 use crate::body::Body;
