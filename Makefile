@@ -65,10 +65,10 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components ## every figure of benches/RESULTS.md; the loads need wrk
+bench: components redis ## every figure of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
-	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached
 	$(call say,"the load comparison")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
@@ -80,6 +80,8 @@ bench: components ## every figure of benches/RESULTS.md; the loads need wrk
 	./target/release/batching
 	$(call say,"one question in the spellings of several clients")
 	./target/release/spellings
+	$(call say,"the response cache, in memory and in a Redis")
+	./target/release/cached
 	$(call say,"without sockets")
 	cargo bench --locked --workspace --bench allocations --bench request
 	$(call say,"which cache keeps answers best")
@@ -135,5 +137,5 @@ redis:
 	@command -v redis-server >/dev/null || { \
 	  echo "==> installing redis-server: the tests start some of their own"; \
 	  { $(sudo) apt-get update && $(sudo) apt-get install --yes --no-install-recommends redis-server; } >/dev/null || { \
-	    echo "cannot install it: install Redis 6 or later, \"sudo apt-get install redis-server\" or your system's package of it"; exit 1; }; \
+	    echo "cannot install it: install Redis 7 or later, \"sudo apt-get install redis-server\" or your system's package of it"; exit 1; }; \
 	}

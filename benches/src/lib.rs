@@ -6,6 +6,7 @@ pub mod client;
 pub mod network;
 pub mod open_loop;
 pub mod process;
+pub mod redis_server;
 pub mod server;
 pub mod wrk;
 

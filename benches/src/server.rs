@@ -126,6 +126,15 @@ pub fn spinfer_with_cache(manifest: &Path) -> Result<Command> {
     Ok(command)
 }
 
+/// The same with `[cache]` as `settings` say.
+pub fn spinfer_caching(manifest: &Path, settings: &str, dir: &Path) -> Result<Command> {
+    let mut command = spinfer_with_cache(manifest)?;
+    let (_, config) = tempfile::NamedTempFile::new_in(dir)?.keep()?;
+    std::fs::write(&config, format!("[cache]\n{settings}\n"))?;
+    command.arg("--runtime-config-file").arg(config);
+    Ok(command)
+}
+
 /// The native reference, on the graph of a model folder.
 #[must_use]
 pub fn reference(model: &Path) -> Command {

@@ -33,22 +33,23 @@ pub fn run(
     load: Load,
     dir: &Path,
 ) -> Result<Figures> {
-    let script = dir.join("post.lua");
-    std::fs::write(
-        &script,
-        format!(
-            "wrk.method = 'POST'\nwrk.body = '{}'\n\
-             wrk.headers['content-type'] = 'application/json'\n",
-            operation.body
-        ),
-    )?;
+    let script = format!("wrk.body = '{}'\n", operation.body);
+    let url = format!("http://{}{route}/{}", server.address, operation.name);
+    run_script(&url, &script, load, dir)
+}
+
+/// The same of requests that a script in Lua makes. It is put into `dir`.
+pub fn run_script(url: &str, script: &str, load: Load, dir: &Path) -> Result<Figures> {
+    let path = dir.join("post.lua");
+    let post = "wrk.method = 'POST'\nwrk.headers['content-type'] = 'application/json'\n";
+    std::fs::write(&path, format!("{post}{script}"))?;
     let output = Command::new("wrk")
         .args(["--threads", "1", "--latency", "--connections"])
         .arg(load.connections.to_string())
         .arg(format!("--duration={}s", load.seconds))
         .arg("--script")
-        .arg(&script)
-        .arg(format!("http://{}{route}/{}", server.address, operation.name))
+        .arg(&path)
+        .arg(url)
         .output()
         .context("wrk is missing: apt-get install wrk")?;
     let text = String::from_utf8_lossy(&output.stdout);

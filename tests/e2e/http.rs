@@ -227,3 +227,31 @@ fn requests_on_one_connection_are_answered_in_order() {
     let (one, two) = (answers.find("\r\n\r\none").unwrap(), answers.find("\r\n\r\ntwo").unwrap());
     assert!(one < two, "{answers}");
 }
+
+/// It takes as long as the host waits for such a client: half a minute.
+#[test]
+fn a_client_that_reads_nothing_of_its_answer_is_cut_off() {
+    // More than the sockets of both sides hold.
+    const LENGTH: usize = 16 << 20;
+    let settings = "tool.spinfer.limits.fast_body = \"16MiB\"";
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let sockets = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", spinfer.id())).unwrap();
+        let links = open.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    };
+    let before = sockets();
+    let mut stream = spinfer.connect();
+    let head = format!("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {LENGTH}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b'a'; LENGTH]).unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    assert!(sockets() > before);
+    wait_until("it is cut off", || sockets() == before);
+    let mut rest = Vec::new();
+    // The end, or a reset.
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.len() < LENGTH, "{}", rest.len());
+}

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run};
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
@@ -62,6 +63,27 @@ fn an_instance_serves_as_many_requests_as_reuse_says() {
                 Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
             let served = counts.map(|_| spinfer.get("/count").text().parse::<u32>().unwrap());
             assert_eq!(served, counts, "{door}{reuse}");
+        }
+    }
+}
+
+/// Its age counts when it would be given a request, not only when it has served one.
+#[test]
+fn an_instance_that_grew_too_old_while_idle_is_not_used_again() {
+    const AGE: Duration = Duration::from_millis(500);
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!(
+            "{door}tool.spinfer.reuse = {{ age = \"500ms\", spare = 0 }}\n\
+             tool.spinfer.limits.idle = \"1h\"\n"
+        );
+        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        let count = || spinfer.get("/count").text();
+        for _ in 0..2 {
+            // On a slow machine one may be too old at once.
+            wait_until("an instance is used again", || count() != "1");
+            let used = Instant::now();
+            wait_until("it is too old", || used.elapsed() > AGE);
+            assert_eq!(count(), "1", "{door}");
         }
     }
 }
@@ -188,21 +210,25 @@ fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
 }
 
 #[test]
-fn a_batched_model_gives_each_request_its_own_answer() {
+fn calls_of_a_batched_model_are_computed_together_and_each_has_its_own_answer() {
     let dir = tempfile::tempdir().unwrap();
     let from = root().join("models/iris-classifier/2");
     for file in ["model.onnx", "model.toml"] {
         std::fs::copy(from.join(file), dir.path().join(file)).unwrap();
     }
     let text = std::fs::read_to_string(from.join("model.toml")).unwrap();
-    let text = format!("{text}\n[batching]\nmax_batch_size = 8\nmax_queue_delay = \"2ms\"\n");
+    let batching = "[batching]\nmax_batch_size = 8\nmax_queue_delay = \"20ms\"\n";
+    let text = format!("cache_seconds = 0\n{text}\n{batching}");
     std::fs::write(dir.path().join("model.toml"), text).unwrap();
     let settings = format!(
         "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]",
         dir.path().display()
     );
     let manifest = Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &settings);
-    let spinfer = Spinfer::up_uncached(&manifest);
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let log = [("SPINFER_LOG", "spinfer=debug")];
+    let spinfer = Spinfer::up_in(&log, &path, "127.0.0.1:0", &[], dir);
     let flowers = [
         ("[5.1, 3.5, 1.4, 0.2]", "setosa"),
         ("[6.0, 2.9, 4.5, 1.5]", "versicolor"),
@@ -220,4 +246,10 @@ fn a_batched_model_gives_each_request_its_own_answer() {
             });
         }
     });
+    // The rest were computed alone: runs of the graph are fewer than requests.
+    let log = spinfer.log();
+    let batches = log.lines().filter_map(|line| line.split_once("batch computed calls="));
+    let calls: Vec<u32> = batches.map(|(_, calls)| calls.trim().parse().unwrap()).collect();
+    assert!(!calls.is_empty() && calls.iter().all(|calls| (2..=8).contains(calls)), "{calls:?}");
+    assert!(calls.iter().sum::<u32>() <= 24 * 10, "{calls:?}");
 }

@@ -17,6 +17,7 @@ mod golden; // predictions are ONNX Runtime's, through both doors
 mod hostile; // what clients, guests and files do to hurt the host
 mod http; // routes, bodies, health
 mod http2; // one connection for many requests, TLS, streams both ways, trailers
+mod large; // more than an instance has memory for
 mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest

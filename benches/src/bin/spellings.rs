@@ -108,7 +108,7 @@ fn main() -> Result<()> {
     let distinct = trace.iter().map(|(question, _)| question).collect::<HashSet<_>>().len();
     let best = 1.0 - distinct as f64 / requests as f64;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "| requests | by bytes | by what they mean | one client alone |")?;
+    writeln!(out, "| requests | by bytes | by what they mean | if all were one client's |")?;
     writeln!(out, "| --- | --- | --- | --- |")?;
     for (operation, spellings) in [("predict", PREDICT), ("infer", INFER)] {
         let rate = |content_type: &str| -> Result<f64> {

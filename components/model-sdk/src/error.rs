@@ -28,6 +28,12 @@ enum Kind {
 /// Of a message: it quotes what the client sent, which may be the whole body.
 const MAX_MESSAGE_BYTES: usize = 500;
 
+/// As much of `text` as a message takes: what is longer is told to be.
+pub(crate) fn quoted(text: &str) -> &str {
+    // The longest character has four bytes.
+    &text[..text.floor_char_boundary(MAX_MESSAGE_BYTES + 4)]
+}
+
 impl Error {
     /// The request is wrong, and the message says where and what was expected: 400.
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -148,6 +154,14 @@ mod tests {
             response.body,
             br#"{"error":"method not allowed; this path answers GET, HEAD"}"#
         );
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut_before_it_is_in_a_message() {
+        assert_eq!(quoted("short"), "short");
+        let long = "é".repeat(1000);
+        assert!(quoted(&long).len() <= MAX_MESSAGE_BYTES + 4);
+        assert!(Error::invalid(quoted(&long)).to_string().ends_with("..."));
     }
 
     #[test]

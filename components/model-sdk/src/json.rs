@@ -6,14 +6,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-
-/// Room for an answer at first: that of one row fits.
-const FIRST_BYTES: usize = 512;
+use crate::room::too_much;
 
 /// A `T` written as an object. Derived decoders would also take its fields from an array.
 pub(crate) struct Object<T>(pub(crate) T);
@@ -42,15 +40,46 @@ pub(crate) fn items<'a>(
     json: &'a RawValue,
 ) -> Result<Vec<&'a RawValue>, Error> {
     // As bytes again: the decoder of a string would be compiled beside that of bytes.
-    serde_json::from_slice(json.get().as_bytes())
-        .map_err(|error| Error::invalid(format!("{what}: {error}")))
+    let Items(items) = serde_json::from_slice(json.get().as_bytes())
+        .map_err(|error| Error::invalid(format!("{what}: {error}")))?;
+    items.ok_or_else(too_much)
 }
 
-pub(crate) fn encode(body: &impl Serialize) -> Result<Vec<u8>, Error> {
-    let mut encoded = Vec::with_capacity(FIRST_BYTES);
-    serde_json::to_writer(&mut encoded, body)
-        .map_err(|error| Error::internal(error.to_string()))?;
-    Ok(encoded)
+/// `None` if there are more than there is memory for.
+struct Items<'a>(Option<Vec<&'a RawValue>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemsVisitor;
+
+        impl<'de> Visitor<'de> for ItemsVisitor {
+            type Value = Items<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut items = Some(Vec::new());
+                while let Some(item) = seq.next_element()? {
+                    items = items.and_then(|mut items| {
+                        items.try_reserve(1).ok()?;
+                        items.push(item);
+                        Some(items)
+                    });
+                }
+                Ok(Items(items))
+            }
+        }
+
+        deserializer.deserialize_seq(ItemsVisitor)
+    }
+}
+
+/// Into `room`, which grows if it is too small.
+pub(crate) fn encode(mut room: Vec<u8>, body: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_writer(&mut room, body).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(room)
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

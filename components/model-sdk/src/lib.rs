@@ -34,6 +34,7 @@
 //!                                     -> tensors
 //!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
 //!             metadata              what the model is, and whether it is ready
+//!           room                    memory for the answer, before it is computed         413
 //!           error                   what went wrong -> status and {"error": "..."}
 //! ```
 //!
@@ -62,6 +63,7 @@ mod rows;
 
 mod json;
 mod numbers;
+mod room;
 
 mod graph;
 mod mounted;

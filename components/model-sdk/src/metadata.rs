@@ -28,24 +28,28 @@ struct Readiness<'a> {
 const PLATFORM: &str = "onnx_onnxv1";
 
 pub(crate) fn metadata(signature: &Signature) -> Result<Response, Error> {
-    let body = json::encode(&Metadata {
-        name: &signature.name,
-        versions: [&signature.version],
-        platform: PLATFORM,
-        inputs: &signature.inputs,
-        outputs: &signature.outputs,
-    })?;
+    let body = json::encode(
+        Vec::new(),
+        &Metadata {
+            name: &signature.name,
+            versions: [&signature.version],
+            platform: PLATFORM,
+            inputs: &signature.inputs,
+            outputs: &signature.outputs,
+        },
+    )?;
     Ok(Response::json(200, body))
 }
 
 pub(crate) fn ready(name: &str) -> Result<Response, Error> {
-    Ok(Response::json(200, json::encode(&Readiness { name, ready: true, error: None })?))
+    let readiness = Readiness { name, ready: true, error: None };
+    Ok(Response::json(200, json::encode(Vec::new(), &readiness)?))
 }
 
 /// The answer to a readiness probe when `error` keeps the model from loading.
 pub(crate) fn not_ready(name: &str, error: &Error) -> Result<Response, Error> {
-    let body = json::encode(&Readiness { name, ready: false, error: Some(error.to_string()) })?;
-    Ok(Response::json(error.status(), body))
+    let readiness = Readiness { name, ready: false, error: Some(error.to_string()) };
+    Ok(Response::json(error.status(), json::encode(Vec::new(), &readiness)?))
 }
 
 /// MLflow's `ping`: its whole answer is that there is one.

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
+use crate::error::quoted;
+
 /// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
 pub(crate) const MAX_RANK: usize = 16;
 
@@ -158,7 +160,7 @@ impl<'a> Reader<'a> {
             _ => return Err(self.unexpected(token)),
         };
         self.count(layout, token)?;
-        take(token).map_err(|reason| format!("[{}]: {token} {reason}", self.items))?;
+        take(token).map_err(|reason| format!("[{}]: {} {reason}", self.items, quoted(token)))?;
         self.items += 1;
         Ok(())
     }
@@ -175,6 +177,7 @@ impl<'a> Reader<'a> {
 
     fn unexpected(&self, token: &str) -> String {
         let Self { kind, shape, items: count, .. } = self;
+        let token = quoted(token);
         match (self.depth, self.layout) {
             (0, None) => format!(": expected an array of {}, got {token}", kind.many()),
             (_, Some(Layout::Nested)) => {

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-use crate::error::Error;
+use crate::error::{Error, quoted};
 use crate::json::{self, Entries};
 use crate::numbers::{self, Kind};
+use crate::room::{check_strings, reserve};
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::{Datatype, Tensor, parse_f32, parse_f64, push_bytes};
 
@@ -27,6 +28,11 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    #[cfg(test)]
+    pub(crate) fn of_features(count: u32, features: &'a [f32]) -> Self {
+        Self { count, features, wide: &[], bytes: &[] }
+    }
+
     /// Each by itself.
     pub(crate) fn each(self) -> impl Iterator<Item = Rows<'a>> {
         let count = self.count as usize;
@@ -168,6 +174,22 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
         Ok(Rows { count: self.count, features: &self.features, wide, bytes: &self.bytes })
     }
 
+    /// Makes room for so many rows, which `json` has.
+    #[inline(never)]
+    pub(crate) fn expect(&mut self, rows: usize, json: &RawValue) -> Result<(), Error> {
+        // A number and what is between it and the next take two bytes at least.
+        let most = json.get().len() / 2 + 1;
+        let elements = rows.saturating_mul(self.width.unwrap_or_default()).min(most);
+        if self.takes_strings() {
+            check_strings(elements, json.get().len())?;
+            return reserve(&mut self.bytes, elements);
+        }
+        if let Some(wide) = &mut self.wide {
+            reserve(wide, elements)?;
+        }
+        reserve(&mut self.features, elements)
+    }
+
     /// Takes a file as a row.
     pub(crate) fn file(&mut self, file: Vec<u8>) {
         self.bytes.push(file);
@@ -199,7 +221,9 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
     /// Reads an array of rows, each an array of numbers, or an object with a number for each feature's
     /// name; or with strings.
     pub(crate) fn each(&mut self, what: &str, rows: &RawValue) -> Result<(), Error> {
-        let rows = json::items(&what, rows)?;
+        let json = rows;
+        let rows = json::items(&what, json)?;
+        self.expect(rows.len(), json)?;
         let mut names: Vec<Cow<'_, str>> = Vec::new();
         let mut columns = Columns::new();
         for (index, row) in rows.into_iter().enumerate() {
@@ -294,7 +318,8 @@ impl<'a, const OTHER: bool> Reader<'a, OTHER> {
                 };
                 let (Cell::Json(cell) | Cell::Csv(cell)) = cell;
                 return Err(Error::invalid(format!(
-                    "{what}[{index}] ({field}): expected {expected}, got {cell}"
+                    "{what}[{index}] ({field}): expected {expected}, got {}",
+                    quoted(cell)
                 )));
             }
         }

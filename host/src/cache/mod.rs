@@ -288,14 +288,16 @@ impl Cache {
             _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
         };
         let generation = scopes.generation();
-        let (mut level, mut asked_others) = (Level::Memory, 0);
+        let (mut level, mut fetched, mut asked_others) = (Level::Memory, None, 0);
         loop {
             let by = source.body_keys.of(head.uri.path());
             let first = body_key::key(&source.origin, generation, head, body, by);
             let authorized = asked.authorized;
             let question = Question { key: first, generation, by, head, body, authorized };
             let to_keep = |why, lead| Ticket::to_keep(why, question, lead);
-            let (key, kept) = self.get(first, &head.headers);
+            // What was fetched counts even if memory has no room for it.
+            let kept = fetched.take().unwrap_or_else(|| (first, self.memory.get(&first)));
+            let (key, kept) = self.resolve(kept, &head.headers);
             let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
             let found = entry.map(|entry| (entry, entry.state(&asked, now, drawn())));
             counts.looked_up(level, found.map(|(_, state)| state));
@@ -317,11 +319,12 @@ impl Cache {
             };
             let ask_others = asked_others < ASKED_MOST && source.keeps();
             if asked.only_if_cached {
-                if ask_others && self.fetch(key, counts).await {
-                    (level, asked_others) = (Level::Redis, asked_others + 1);
-                    continue;
+                fetched = if ask_others { self.fetch(key, counts).await } else { None };
+                if fetched.is_none() {
+                    return Err(Failure::NotCached);
                 }
-                return Err(Failure::NotCached);
+                (level, asked_others) = (Level::Redis, asked_others + 1);
+                continue;
             }
             // What is in the making was asked for before.
             if asked.renewed {
@@ -332,12 +335,15 @@ impl Cache {
                 return Ok(Found::Nothing(to_keep(why, None)));
             }
             let follow = match self.flights.board(key) {
-                // Who follows finds it in memory.
-                Boarding::First(_lead) if ask_others && self.fetch(key, counts).await => {
+                Boarding::First(lead) => {
+                    fetched = if ask_others { self.fetch(key, counts).await } else { None };
+                    if fetched.is_none() {
+                        return Ok(Found::Nothing(to_keep(why, Some(lead))));
+                    }
+                    // Who follows finds it in memory.
                     (level, asked_others) = (Level::Redis, asked_others + 1);
                     continue;
                 }
-                Boarding::First(lead) => return Ok(Found::Nothing(to_keep(why, Some(lead)))),
                 Boarding::Later(follow) => follow,
             };
             // The rest of the time is for its own.
@@ -383,29 +389,30 @@ impl Cache {
         &self.limits
     }
 
-    /// Whether another node has kept something under this key; it is in memory then.
-    async fn fetch(&self, key: Key, counts: &Counts) -> bool {
-        let Some(shared) = &self.shared else { return false };
-        let Some(kept) = shared.get(&key).await else {
+    /// What another node has kept under this key, and the key. It is in memory then.
+    async fn fetch(&self, key: Key, counts: &Counts) -> Option<(Key, Option<Arc<Kept>>)> {
+        let Some(kept) = self.shared.as_ref()?.get(&key).await else {
             counts.looked_up(Level::Redis, None);
-            return false;
+            return None;
         };
-        self.memory.put(key, Arc::new(kept));
-        true
+        let kept = Arc::new(kept);
+        self.memory.put(key, Arc::clone(&kept));
+        Some((key, Some(kept)))
     }
 
-    /// What is kept for a request, and its key: the first one, or where that says so the key of one
-    /// of several answers.
-    fn get(&self, first: Key, headers: &HeaderMap) -> (Key, Option<Arc<Kept>>) {
-        match self.memory.get(&first) {
-            Some(kept) => match &*kept {
-                Kept::Varies(names) => {
-                    let key = first.varied(names, headers);
-                    (key, self.memory.get(&key))
-                }
-                Kept::Answer(_) => (first, Some(kept)),
-            },
-            None => (first, None),
+    /// What is kept for a request, and its key: the first one, or where what stands there says so the
+    /// key of one of several answers.
+    fn resolve(
+        &self,
+        (key, kept): (Key, Option<Arc<Kept>>),
+        headers: &HeaderMap,
+    ) -> (Key, Option<Arc<Kept>>) {
+        match kept.as_deref() {
+            Some(Kept::Varies(names)) => {
+                let key = key.varied(names, headers);
+                (key, self.memory.get(&key))
+            }
+            Some(Kept::Answer(_)) | None => (key, kept),
         }
     }
 

@@ -2,10 +2,12 @@
 //! where no number has to be written out.
 //! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use std::str::FromStr;
 
-use crate::error::Error;
+use serde_json::value::RawValue;
+
+use crate::error::{Error, quoted};
+use crate::json::Entries;
 use crate::request::Request;
 use crate::tensor::{Datatype, split_bytes};
 
@@ -14,8 +16,7 @@ pub(crate) const HEADER: &str = "inference-header-content-length";
 
 /// What `parameters` of a request, an input or an output say of how tensors are sent. Others are for
 /// extensions that are not here.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Parameters {
     /// Of an input: its bytes behind the JSON.
     pub(super) binary_data_size: Option<u64>,
@@ -23,23 +24,52 @@ pub(super) struct Parameters {
     pub(super) binary_data: Option<bool>,
     /// Of a request: `binary_data` of the outputs that do not say.
     pub(super) binary_data_output: Option<bool>,
-    shared_memory_region: Option<IgnoredAny>,
-    classification: Option<IgnoredAny>,
 }
 
 impl Parameters {
-    /// Refuses what would change the answer.
-    pub(super) fn check(&self) -> Result<(), &'static str> {
-        match self {
-            Self { shared_memory_region: Some(_), .. } => {
-                Err("shared memory is not supported: send the tensor in the body")
-            }
-            Self { classification: Some(_), .. } => {
-                Err("`classification` is not supported: POST .../predict gives class names")
-            }
-            _ => Ok(()),
+    /// Reads them, and refuses what would change the answer. A derived decoder would be 3 kB.
+    #[inline(never)]
+    pub(super) fn read(json: Option<&RawValue>) -> Result<Self, Error> {
+        let Some(json) = json else { return Ok(Self::default()) };
+        let what = "parameters";
+        let names = [
+            "binary_data_size",
+            "binary_data",
+            "binary_data_output",
+            "shared_memory_region",
+            "classification",
+        ];
+        let [size, data, output, shared_memory, classification] =
+            Entries::of_part(&what, json)?.pick(&what, names)?;
+        if shared_memory.is_some() {
+            return Err(Error::invalid(
+                "shared memory is not supported: send the tensor in the body",
+            ));
         }
+        if classification.is_some() {
+            return Err(Error::invalid(
+                "`classification` is not supported: POST .../predict gives class names",
+            ));
+        }
+        Ok(Self {
+            binary_data_size: value("binary_data_size", "a number of bytes", size)?,
+            binary_data: value("binary_data", "true or false", data)?,
+            binary_data_output: value("binary_data_output", "true or false", output)?,
+        })
     }
+}
+
+fn value<T: FromStr>(
+    name: &str,
+    expected: &str,
+    json: Option<&RawValue>,
+) -> Result<Option<T>, Error> {
+    let Some(json) = json else { return Ok(None) };
+    let value = json.get().parse().map_err(|_| {
+        let got = quoted(json.get());
+        Error::invalid(format!("parameters: {name}: expected {expected}, got {got}"))
+    });
+    value.map(Some)
 }
 
 /// The tensors behind the JSON that are not yet taken; `None`: the request has no such header.

@@ -11,6 +11,7 @@ use crate::author::Mapping;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::request::{Request, Response};
+use crate::room;
 use crate::signature::TensorSignature;
 use crate::tensor::Tensor;
 
@@ -50,9 +51,11 @@ fn answer<const OTHER: bool>(
 ) -> Result<Response, Error> {
     let (json, tensors) = binary::split(request)?;
     let request = request::decode::<OTHER>(graph.signature(), json, tensors)?;
+    let mut room = room::for_outputs(&request.inputs, &request.outputs, &request.binary)?;
     let outputs = compute(request.inputs, &request.outputs)?;
+    room::grow_for(&mut room, &outputs, &request.binary)?;
     let id = request.id.as_deref();
-    response::encode::<OTHER>(graph.signature(), id, &outputs, &request.binary)
+    response::encode::<OTHER>(room, graph.signature(), id, &outputs, &request.binary)
 }
 
 /// Those of a mapping's outputs that were asked for.
@@ -416,7 +419,7 @@ mod tests {
             let tensors = [tensor("x"), tensor("y")];
             let signature = echo(datatype);
             // NaN, infinities and what is no UTF-8 are refused in JSON.
-            match response::encode::<true>(&signature, None, &tensors, &binary) {
+            match response::encode::<true>(Vec::new(), &signature, None, &tensors, &binary) {
                 Ok(response) => {
                     let (json, behind) = split(&response);
                     let json = json.replace(r#""outputs""#, r#""inputs""#);

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::binary::{Parameters, Tensors};
-use crate::error::Error;
-use crate::json::{self, Object};
+use crate::error::{Error, quoted};
+use crate::json::{self, Entries, Object};
 use crate::numbers;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::{Datatype, Tensor};
@@ -29,10 +29,11 @@ struct Body<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     inputs: Vec<Object<Input<'a>>>,
+    /// Read by hand, as parameters are: the derived decoder of what is mostly absent would be 3 kB.
     #[serde(borrow, default)]
-    outputs: Option<Vec<Object<Output<'a>>>>,
-    #[serde(default)]
-    parameters: Option<Object<Parameters>>,
+    outputs: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    parameters: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -44,16 +45,8 @@ struct Input<'a> {
     datatype: Cow<'a, str>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
-    #[serde(default)]
-    parameters: Option<Object<Parameters>>,
-}
-
-#[derive(Deserialize)]
-struct Output<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Option<Object<Parameters>>,
+    #[serde(borrow, default)]
+    parameters: Option<&'a RawValue>,
 }
 
 /// `tensors`: what stands behind the JSON. `OTHER`: whether inputs may be BOOL or BYTES.
@@ -63,12 +56,10 @@ pub(super) fn decode<'a, const OTHER: bool>(
     tensors: Tensors<'_>,
 ) -> Result<Request<'a>, Error> {
     let Body { id, inputs, outputs, parameters } = json::decode(json)?;
-    let all_binary = parameters.is_some_and(|Object(all)| all.binary_data_output == Some(true));
+    let all_binary = Parameters::read(parameters)?.binary_data_output == Some(true);
     let inputs =
         check_inputs::<OTHER>(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
-    let (outputs, binary) =
-        check_outputs(&signature.outputs, &outputs.unwrap_or_default(), all_binary)
-            .map_err(Error::invalid)?;
+    let (outputs, binary) = check_outputs(&signature.outputs, outputs, all_binary)?;
     Ok(Request { id, inputs, outputs, binary })
 }
 
@@ -108,7 +99,7 @@ fn decode_input<const OTHER: bool>(
         return Err(format!(
             "input {name:?}: expected datatype {}, got {:?}",
             datatype.name(),
-            input.datatype
+            quoted(&input.datatype)
         ));
     }
     if !shape.admits(&input.shape) || input.shape.contains(&0) {
@@ -116,13 +107,9 @@ fn decode_input<const OTHER: bool>(
     }
     let axes = input.shape.iter().map(|&axis| u64::from(axis));
     let elements = axes.fold(1, u64::saturating_mul);
-    let binary_size = match input.parameters {
-        None => None,
-        Some(Object(parameters)) => {
-            parameters.check().map_err(|problem| format!("input {name:?}: {problem}"))?;
-            parameters.binary_data_size
-        }
-    };
+    let parameters = Parameters::read(input.parameters);
+    let binary_size =
+        parameters.map_err(|problem| format!("input {name:?}: {problem}"))?.binary_data_size;
     let data = match (input.data, binary_size) {
         (Some(json), None) => read_json::<OTHER>(name, *datatype, &input.shape, elements, json)?,
         (None, Some(size)) => {
@@ -167,24 +154,28 @@ fn read_json<const OTHER: bool>(
 /// The outputs to return, and which of them go behind the JSON.
 fn check_outputs<'a>(
     expected: &'a [TensorSignature],
-    outputs: &[Object<Output<'_>>],
+    outputs: Option<&RawValue>,
     all_binary: bool,
-) -> Result<(Vec<&'a TensorSignature>, Vec<bool>), String> {
+) -> Result<(Vec<&'a TensorSignature>, Vec<bool>), Error> {
+    let outputs = outputs.map_or(Ok(Vec::new()), |outputs| json::items(&"outputs", outputs))?;
     let mut checked: Vec<&TensorSignature> = Vec::with_capacity(expected.len());
     let mut binary = Vec::new();
-    for (index, Object(output)) in outputs.iter().enumerate() {
-        let name = &output.name;
-        let expected = find(expected, name).ok_or_else(|| unknown("output", name, expected))?;
-        if checked.iter().any(|other| other.name == expected.name) {
-            return Err(format!("output {name:?}: asked for twice"));
+    for (index, output) in outputs.into_iter().enumerate() {
+        let what = format_args!("outputs[{index}]");
+        let [name, parameters] =
+            Entries::of_part(&what, output)?.pick(&what, ["name", "parameters"])?;
+        let name = name.and_then(|name| json::string(name.get()));
+        let name =
+            name.ok_or_else(|| Error::invalid(format!("{what}: expected \"name\", a string")))?;
+        let output = find(expected, &name)
+            .ok_or_else(|| Error::invalid(unknown("output", &name, expected)))?;
+        if checked.iter().any(|other| other.name == output.name) {
+            return Err(Error::invalid(format!("output {:?}: asked for twice", output.name)));
         }
-        checked.push(expected);
-        let mut goes_binary = all_binary;
-        if let Some(Object(parameters)) = &output.parameters {
-            parameters.check().map_err(|problem| format!("output {name:?}: {problem}"))?;
-            goes_binary = parameters.binary_data.unwrap_or(all_binary);
-        }
-        if goes_binary {
+        checked.push(output);
+        let parameters = Parameters::read(parameters)
+            .map_err(|problem| Error::invalid(format!("output {name:?}: {problem}")))?;
+        if parameters.binary_data.unwrap_or(all_binary) {
             binary.resize(index, false);
             binary.push(true);
         }
@@ -204,7 +195,7 @@ fn find<'a>(tensors: &'a [TensorSignature], name: &str) -> Option<&'a TensorSign
 
 fn unknown(kind: &str, name: &str, expected: &[TensorSignature]) -> String {
     let names: Vec<_> = expected.iter().map(|tensor| &tensor.name).collect();
-    format!("{kind} {name:?}: not of this model, which has {names:?}")
+    format!("{kind} {:?}: not of this model, which has {names:?}", quoted(name))
 }
 
 #[cfg(test)]

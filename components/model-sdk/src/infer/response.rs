@@ -9,28 +9,32 @@ use super::binary::HEADER;
 use crate::error::Error;
 use crate::json;
 use crate::request::Response;
+use crate::room::reserve;
 use crate::signature::Signature;
 use crate::tensor::{Datatype, Element, Tensor, split_bytes};
 
 /// `binary`: which outputs go behind the JSON, by position; beyond its end, none. `OTHER`: whether they
 /// may be BOOL or BYTES.
 pub(super) fn encode<const OTHER: bool>(
+    room: Vec<u8>,
     signature: &Signature,
     id: Option<&str>,
     outputs: &[Tensor],
     binary: &[bool],
 ) -> Result<Response, Error> {
-    let mut body = json::encode(&Body {
+    let body = Body {
         model_name: &signature.name,
         model_version: &signature.version,
         id,
         outputs: Outputs::<OTHER> { outputs, binary },
-    })?;
+    };
+    let mut body = json::encode(room, &body)?;
     if !binary.contains(&true) {
         return Ok(Response::json(200, body));
     }
     let json = body.len();
     for (output, _) in iter::zip(outputs, binary).filter(|&(_, &binary)| binary) {
+        reserve(&mut body, output.data.len())?;
         body.extend_from_slice(&output.data);
     }
     let response = Response::new(200, "application/octet-stream", body);

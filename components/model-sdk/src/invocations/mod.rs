@@ -15,6 +15,7 @@ use crate::graph::Graph;
 use crate::json::{self, Entries};
 use crate::prediction::{Predict, Prediction, predict_all};
 use crate::request::{Request, Response};
+use crate::room;
 use crate::rows::{Cell, Reader};
 use crate::signature::Signature;
 
@@ -47,9 +48,11 @@ fn answer<const OTHER: bool>(
     } else {
         read_json(&mut reader, graph, &request.body)?
     };
-    let predictions = predict_all(graph, reader.rows(table)?, predict)?;
+    let rows = reader.rows(table)?;
+    let room = room::for_rows(graph.signature(), &rows)?;
+    let predictions = predict_all(graph, rows, predict)?;
     let predictions = Answers { signature: graph.signature(), predictions: &predictions };
-    Ok(Response::json(200, json::encode(&Body { predictions })?))
+    Ok(Response::json(200, json::encode(room, &Body { predictions })?))
 }
 
 /// What a table may be called. `params` and other keys are for models that have such.
@@ -112,6 +115,7 @@ fn read_split<const OTHER: bool>(
     let names: Vec<Cow<'_, str>> = names.collect();
     let columns = reader.columns_in_order(&what, &names)?;
     let rows = json::items(&"dataframe_split: data", data)?;
+    reader.expect(rows.len(), data)?;
     for (index, row) in rows.into_iter().enumerate() {
         let what = format_args!("dataframe_split: data[{index}]");
         let cells = json::items(&what, row)?;
@@ -125,12 +129,12 @@ fn read_split<const OTHER: bool>(
 fn read_inputs<const OTHER: bool>(
     reader: &mut Reader<'_, OTHER>,
     graph: &Graph,
-    inputs: &RawValue,
+    json: &RawValue,
 ) -> Result<(), Error> {
-    if !inputs.get().starts_with('{') {
-        return reader.each("inputs", inputs);
+    if !json.get().starts_with('{') {
+        return reader.each("inputs", json);
     }
-    let Entries(entries) = Entries::of_part(&"inputs", inputs)?;
+    let Entries(entries) = Entries::of_part(&"inputs", json)?;
     if let ([(name, rows)], [input]) = (&*entries, &*graph.signature().inputs)
         && *name == input.name
     {
@@ -152,6 +156,7 @@ fn read_inputs<const OTHER: bool>(
             columns[other].len()
         )));
     }
+    reader.expect(rows, json)?;
     for row in 0..rows {
         let what = format_args!("inputs: row {row}");
         let mut cells = columns.iter().map(|column| Cell::Json(column[row].get()));

@@ -13,11 +13,12 @@ use std::borrow::Cow;
 
 use self::response::{Answers, Body};
 use crate::author::Author;
-use crate::error::Error;
+use crate::error::{Error, quoted};
 use crate::graph::Graph;
 use crate::json::{self, Entries};
 use crate::prediction::{predict_all, predict_rows};
 use crate::request::{Request, Response};
+use crate::room;
 use crate::rows::Reader;
 
 pub(crate) fn predict(
@@ -52,12 +53,13 @@ fn answer<const OTHER: bool>(
         _ => read(&mut reader, author, &request.body)?,
     };
     let (id, rows) = (id.as_deref(), reader.rows(&rows)?);
+    let room = room::for_rows(signature, &rows)?;
     let body = if many {
         let predictions = predict_all(graph, rows, author.predict)?;
-        json::encode(&Body { signature, id, answers: Answers::Many(&predictions) })
+        json::encode(room, &Body { signature, id, answers: Answers::Many(&predictions) })
     } else {
         let prediction = predict_rows(graph, rows, author.predict)?;
-        json::encode(&Body { signature, id, answers: Answers::One(&prediction) })
+        json::encode(room, &Body { signature, id, answers: Answers::One(&prediction) })
     }?;
     Ok(Response::json(200, body))
 }
@@ -80,13 +82,12 @@ fn read<'a, const OTHER: bool>(
     let names = Names::of(reader, author);
     let Names { one, many, plural, file: key } = &names;
     let [id, row, rows, more, file] = entries.pick(&"the body", ["id", one, many, plural, key])?;
-    let id =
-        match id {
-            Some(id) => Some(json::string(id.get()).ok_or_else(|| {
-                Error::invalid(format!("id: expected a string, got {}", id.get()))
-            })?),
-            None => None,
-        };
+    let id = match id {
+        Some(id) => Some(json::string(id.get()).ok_or_else(|| {
+            Error::invalid(format!("id: expected a string, got {}", quoted(id.get())))
+        })?),
+        None => None,
+    };
     let (rows, many) = match ([row, rows, more, file], author.file) {
         ([Some(row), None, None, None], _) => {
             reader.array(one, row)?;

@@ -262,7 +262,8 @@ impl Pen {
         if digits < 0 {
             self.text.push('-');
         }
-        let zeros = self.choose(3);
+        // An integer has no zeros in front.
+        let zeros = if digits == 0 { 0 } else { self.choose(3) };
         let digits = digits.unsigned_abs().to_string() + &"0".repeat(zeros);
         let point = self.choose(digits.len() + 1);
         let (integer, fraction) = digits.split_at(point);

@@ -1,0 +1,170 @@
+//! What a hit costs, what a miss costs, and how many there are of each.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use spinfer_benches::application::{
+    Application, IRIS, Operation, PREDICT, iris_component, iris_model,
+};
+use spinfer_benches::client::{Connection, post};
+use spinfer_benches::redis_server::RedisServer;
+use spinfer_benches::server::{Server, spinfer, spinfer_caching, spinfer_with_cache};
+use spinfer_benches::{median, wrk};
+
+/// The iris classifier: answers of some hundred bytes.
+pub(super) fn manifest(dir: &Path) -> Result<PathBuf> {
+    let (component, model) = (iris_component(), iris_model("1"));
+    Application::new("").with(IRIS, "iris", &component, &model, "").write(dir, "iris")
+}
+
+/// The request for the `number`-th of many answers.
+pub(super) fn question(number: usize) -> Vec<u8> {
+    let body = format!("{{\"features\": [5.1, 3.5, 1.4, {}.{}]}}", number / 1000, number % 1000);
+    post(IRIS, Operation { name: "predict", body: &body })
+}
+
+pub(super) fn throughput(
+    out: &mut impl Write,
+    rounds: usize,
+    seconds: u32,
+    dir: &Path,
+) -> Result<()> {
+    let manifest = manifest(dir)?;
+    let load = wrk::Load { connections: 64, seconds };
+    let server = Server::start(&mut spinfer_with_cache(&manifest)?)?;
+    let answer = Connection::open(server.address)?.send(&post(IRIS, PREDICT))?.body;
+    drop(server);
+    let mut bare = Command::new(std::env::current_exe()?);
+    bare.args(["bare", &answer]);
+    let same = format!("wrk.body = '{}'\n", PREDICT.body);
+    // Each thread of wrk has its own numbers; there is one.
+    let distinct = "local n = 0\nrequest = function() n = n + 1\n\
+        return wrk.format(nil, nil, nil, '{\"features\": [5.1, 3.5, 1.4, ' .. n .. ']}') end\n";
+    let mut rows = [
+        ("bare hyper, the same bytes", bare, same.as_str(), vec![]),
+        ("hit in memory", spinfer_with_cache(&manifest)?, &same, vec![]),
+        ("no cache", spinfer(&manifest)?, distinct, vec![]),
+        ("miss, and kept", spinfer_with_cache(&manifest)?, distinct, vec![]),
+    ];
+    for _ in 0..rounds {
+        for (_, command, script, figures) in &mut rows {
+            let server = Server::start(command)?;
+            let url = format!("http://{}{IRIS}/predict", server.address);
+            let before = server.process().cpu_seconds()?;
+            let peak = wrk::run_script(&url, script, load, dir)?;
+            let cpu = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;
+            figures.push((peak.requests_per_second, cpu));
+        }
+    }
+    writeln!(
+        out,
+        "\n| requests | requests/s | ratio | CPU us/request |\n| --- | --- | --- | --- |"
+    )?;
+    for (index, (name, _, _, figures)) in rows.iter().enumerate() {
+        let to = &rows[index / 2 * 2].3;
+        let ratio = median(figures.iter().zip(to).map(|(a, b)| a.0 / b.0));
+        let (rate, cpu) =
+            (median(figures.iter().map(|f| f.0)), median(figures.iter().map(|f| f.1)));
+        writeln!(out, "| {name} | {rate:.0} | {ratio:.2} | {cpu:.1} |")?;
+    }
+    Ok(())
+}
+
+/// Of hits that come over from a Redis, one after the other.
+pub(super) fn latency(out: &mut impl Write, dir: &Path) -> Result<()> {
+    const ANSWERS: usize = 3000;
+    let manifest = manifest(dir)?;
+    let redis = RedisServer::start()?;
+    let settings = format!("redis = '{}'\ntimeout = '1s'", redis.url());
+    let mut command = spinfer_caching(&manifest, &settings, dir)?;
+    let first = Server::start(&mut command)?;
+    let mut connection = Connection::open(first.address)?;
+    for number in 0..ANSWERS {
+        connection.send(&question(number))?;
+    }
+    while redis.ask::<usize>(&["DBSIZE"])? < ANSWERS / 2 {
+        std::thread::yield_now();
+    }
+    drop(first);
+    let stored: Vec<String> = redis.ask(&["KEYS", "spinfer:*"])?;
+    let second = Server::start(&mut command)?;
+    let mut connection = Connection::open(second.address)?;
+    // The first ones teach it what of a body counts, and wait until it is connected.
+    let mut round_trips = Vec::new();
+    let mut beside = redis.connect()?;
+    let (mut hits, mut again) = (Vec::new(), Vec::new());
+    for (number, key) in (0..ANSWERS).zip(stored.iter().cycle()) {
+        let request = question(number);
+        let start = Instant::now();
+        let answer = connection.send(&request)?;
+        if answer.hit {
+            hits.push(start.elapsed().as_secs_f64() * 1e6);
+            let start = Instant::now();
+            ensure!(connection.send(&request)?.hit, "it is in memory now");
+            again.push(start.elapsed().as_secs_f64() * 1e6);
+            let start = Instant::now();
+            let _: Vec<u8> = redis::cmd("GET").arg(key).query(&mut beside)?;
+            round_trips.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    ensure!(hits.len() > ANSWERS / 3, "only {} hits", hits.len());
+    let (count, trip) = (hits.len(), median(round_trips));
+    writeln!(out, "\n| one at a time, median of {count} | us | ratio |\n| --- | --- | --- |")?;
+    for (name, us) in [
+        ("a round trip to the Redis", trip),
+        ("a hit that comes from there", median(hits)),
+        ("the same again, from memory", median(again)),
+    ] {
+        writeln!(out, "| {name} | {us:.0} | {:.2} |", us / trip)?;
+    }
+    Ok(())
+}
+
+/// Of questions asked by Zipf's law with exponent 1.
+pub(super) fn rates(out: &mut impl Write, dir: &Path) -> Result<()> {
+    const QUESTIONS: usize = 10_000;
+    const REQUESTS: usize = 100_000;
+    // A tenth of them: an answer takes about this in memory.
+    const MEMORY: usize = QUESTIONS / 10 * 560;
+    let manifest = manifest(dir)?;
+    let redis = RedisServer::start()?;
+    let mut weights = Vec::new();
+    let mut sum = 0.0;
+    for rank in 1..=QUESTIONS {
+        sum += 1.0 / rank as f64;
+        weights.push(sum);
+    }
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut draw = || {
+        let at = random.f64() * sum;
+        weights.partition_point(|&weight| weight < at)
+    };
+    let trace: Vec<usize> = (0..REQUESTS).map(|_| draw()).collect();
+    let distinct = trace.iter().collect::<HashSet<_>>().len();
+    let best = 1.0 - distinct as f64 / REQUESTS as f64;
+    writeln!(
+        out,
+        "\n{REQUESTS} requests, Zipf(1.0) over {QUESTIONS} questions; the best possible is {best:.3}, \
+         as {distinct} are asked for a first time.\n\n\
+         | kept | hit rate | of the best |\n| --- | --- | --- |"
+    )?;
+    for (name, settings) in [
+        ("in memory, a tenth of the answers", format!("memory = {MEMORY}")),
+        ("and in a Redis", format!("memory = {MEMORY}\nredis = '{}'\ntimeout = '1s'", redis.url())),
+        ("in memory, all", String::new()),
+    ] {
+        let server = Server::start(&mut spinfer_caching(&manifest, &settings, dir)?)?;
+        let mut connection = Connection::open(server.address)?;
+        let mut hits = 0;
+        for &number in &trace {
+            hits += usize::from(connection.send(&question(number))?.hit);
+        }
+        let rate = hits as f64 / REQUESTS as f64;
+        writeln!(out, "| {name} | {rate:.3} | {:.3} |", rate / best)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Memory, asked for before it is needed: an instance that runs out of it traps, and the answer would be
+//! a 500 that says nothing of what to send instead.
+
+use std::hint::black_box;
+
+use crate::error::Error;
+use crate::rows::Rows;
+use crate::signature::{Signature, TensorSignature};
+use crate::tensor::{Datatype, Tensor};
+
+/// For an answer at first: that of one row fits.
+pub(crate) const FIRST_BYTES: usize = 512;
+/// So much is there, and not asked for.
+const LITTLE: usize = 64 << 10;
+
+/// Of an answer to a row: its names and brackets.
+const ROW_BYTES: usize = 64;
+/// Of an FP32 in an answer, with its comma.
+const NUMBER_BYTES: usize = 16;
+/// Of a prediction that is kept by itself: its tensors' names and dimensions.
+const PREDICTION_BYTES: usize = 256;
+/// What an allocation takes beside what it holds.
+const ALLOCATION_BYTES: usize = 16;
+
+/// Room for predictions from `rows`.
+#[inline(never)]
+pub(crate) fn for_rows(signature: &Signature, rows: &Rows<'_>) -> Result<Vec<u8>, Error> {
+    let count = rows.count as usize;
+    let labels = signature.labels.iter().map(|label| label.len() + NUMBER_BYTES + 3);
+    let (labels, longest) = labels.fold((0, 0), |(sum, most), n| (sum + n, n.max(most)));
+    let (mut numbers, mut bytes) = (0, 0);
+    for TensorSignature { shape, datatype, .. } in &signature.outputs {
+        let row = shape.row().unwrap_or_default();
+        numbers += row;
+        // As the graph gives it, and as it is answered with.
+        bytes += row * datatype.size() * 2;
+    }
+    if !signature.takes_rows() {
+        bytes += PREDICTION_BYTES;
+    }
+    let texts = if labels > 0 { labels + longest } else { numbers * NUMBER_BYTES };
+    let size = if signature.is_wide() { 8 } else { 4 };
+    let inputs = rows.features.len().saturating_mul(size);
+    let tensors = inputs.saturating_add(count.saturating_mul(bytes));
+    room(count.saturating_mul(ROW_BYTES + texts), tensors)
+}
+
+/// Room for outputs of a graph that takes `inputs`; those that go `binary` are not written out.
+pub(crate) fn for_outputs(
+    inputs: &[Tensor],
+    outputs: &[&TensorSignature],
+    binary: &[bool],
+) -> Result<Vec<u8>, Error> {
+    let rows = inputs.first().and_then(|input| input.dimensions.first());
+    let rows = rows.map_or(1, |&rows| rows as usize);
+    let (mut answer, mut tensors) = (FIRST_BYTES, 0_usize);
+    for (index, output) in outputs.iter().enumerate() {
+        let elements = rows.saturating_mul(output.shape.row().unwrap_or_default());
+        let bytes = elements.saturating_mul(output.datatype.size());
+        answer = answer.saturating_add(written(output.datatype, bytes, binary.get(index)));
+        tensors = tensors.saturating_add(bytes);
+    }
+    room(answer, tensors)
+}
+
+/// The same once they are there: not every shape says how large they will be.
+pub(crate) fn grow_for(
+    room: &mut Vec<u8>,
+    outputs: &[Tensor],
+    binary: &[bool],
+) -> Result<(), Error> {
+    let written = outputs
+        .iter()
+        .enumerate()
+        .map(|(index, output)| written(output.datatype, output.data.len(), binary.get(index)));
+    let answer = written.fold(FIRST_BYTES, usize::saturating_add);
+    if answer > LITTLE { reserve(room, answer) } else { Ok(()) }
+}
+
+/// What `bytes` of a tensor are in an answer, about: an element of one byte is 3 digits and a comma at
+/// most, an FP32 16 in all, an FP64 25.
+fn written(datatype: Datatype, bytes: usize, binary: Option<&bool>) -> usize {
+    if binary == Some(&true) {
+        return bytes;
+    }
+    (bytes / datatype.size()).saturating_mul(4 + datatype.size() * 3)
+}
+
+/// Refuses if there is no memory for so many strings of `bytes` together.
+pub(crate) fn check_strings(count: usize, bytes: usize) -> Result<(), Error> {
+    check(count.saturating_mul(ALLOCATION_BYTES).saturating_add(bytes))
+}
+
+/// Room for an answer, if there are `beside` more bytes for what it is made of.
+#[inline(never)]
+fn room(answer: usize, beside: usize) -> Result<Vec<u8>, Error> {
+    let mut room = Vec::new();
+    if answer.saturating_add(beside) <= LITTLE {
+        room.reserve_exact(answer.max(FIRST_BYTES));
+    } else {
+        reserve(&mut room, answer)?;
+        check(beside)?;
+    }
+    Ok(room)
+}
+
+#[inline(never)]
+fn check(bytes: usize) -> Result<(), Error> {
+    let mut room = Vec::<u8>::new();
+    reserve(&mut room, bytes)?;
+    // What is never looked at would not be allocated either.
+    black_box(&room);
+    Ok(())
+}
+
+/// Makes room for so many more.
+pub(crate) fn reserve<T>(items: &mut Vec<T>, more: usize) -> Result<(), Error> {
+    items.try_reserve_exact(more).map_err(|_| too_much())
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) fn too_much() -> Error {
+    Error::too_large(
+        "this takes more memory than the component has (`limits.instance_memory`): send it in several \
+         requests, with fewer rows in each",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::tests::iris;
+
+    #[test]
+    fn an_answer_fits_its_room() {
+        let signature = iris();
+        let longest = r#"{"prediction":"versicolor","probability":-1.17549435e-38,"probabilities":{"setosa":-1.17549435e-38,"versicolor":-1.17549435e-38,"virginica":-1.17549435e-38}},"#;
+        for count in [1, 1000, 100_000] {
+            let features = vec![1.0; 4 * count];
+            let rows = Rows::of_features(u32::try_from(count).unwrap(), &features);
+            let room = for_rows(&signature, &rows).unwrap().capacity();
+            assert!(room >= count * longest.len(), "{count}");
+            assert!(room <= FIRST_BYTES.max(count * 2 * longest.len()), "{count}");
+        }
+    }
+
+    #[test]
+    fn outputs_fit_their_room() {
+        let signature = iris();
+        let outputs: Vec<&TensorSignature> = signature.outputs.iter().collect();
+        let inputs = [Tensor::f32("features", &[10_000, 4], &[0.0; 40_000])];
+        let longest = "-9223372036854775808,".len() + 3 * "-1.17549435e-38,".len();
+        let room = for_outputs(&inputs, &outputs, &[]).unwrap().capacity();
+        assert!(room >= 10_000 * longest);
+        let room = for_outputs(&inputs, &outputs, &[true, true]).unwrap().capacity();
+        assert!((200_000..10_000 * longest).contains(&room), "{room}");
+        let tensors = [Tensor::bytes("words", &[50_000], &["é"; 50_000])];
+        let mut room = Vec::new();
+        grow_for(&mut room, &tensors, &[]).unwrap();
+        assert!(room.capacity() >= 50_000 * "\"é\",".len());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_413() {
+        let most = usize::MAX / 2;
+        for error in [room(most, 0).map(drop), room(0, most).map(drop), check_strings(most, most)] {
+            let error = error.unwrap_err();
+            assert_eq!(error.status(), 413);
+            assert!(error.to_string().contains("fewer rows"), "{error}");
+        }
+        assert!(room(usize::MAX, usize::MAX).is_err());
+    }
+}

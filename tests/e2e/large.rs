@@ -1,0 +1,125 @@
+//! Requests that are more than an instance has memory for: those that can be answered are, and the others
+//! are told what to send instead.
+
+use spinfer_tests::{Manifest, Spinfer};
+
+const MODEL: &str = "/v2/models/iris-classifier";
+
+/// Each with bodies of any length through one of the doors.
+fn doors() -> [String; 2] {
+    let fast = |size: &str| format!("tool.spinfer.limits.fast_body = \"{size}\"\n");
+    [fast("16MiB"), fast("1KiB")]
+}
+
+fn is_quiet(spinfer: &Spinfer) -> bool {
+    let log = spinfer.log();
+    !log.contains("WARN") && !log.contains("ERROR")
+}
+
+fn instances(count: usize) -> String {
+    format!("{{\"instances\":[{}]}}", vec!["[5,3,1,0]"; count].join(","))
+}
+
+fn tensor(count: usize) -> String {
+    let data = vec!["5,3,1,0"; count].join(",");
+    format!(
+        "{{\"inputs\":[{{\"name\":\"features\",\"shape\":[{count},4],\"datatype\":\"FP32\",\"data\":[{data}]}}]}}"
+    )
+}
+
+#[test]
+fn a_batch_whose_answer_would_not_fit_is_413_before_it_is_computed() {
+    for door in doors() {
+        let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
+        let spinfer = Spinfer::up(&manifest);
+        let csv = "sepal_length,sepal_width,petal_length,petal_width\n".to_owned()
+            + &"5,3,1,0\n".repeat(1_000_000);
+        for (operation, body) in [
+            ("predict", instances(1_000_000)),
+            ("invocations", instances(1_500_000)),
+            ("invocations", csv),
+            ("infer", tensor(2_000_000)),
+        ] {
+            let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+            assert_eq!(answer.status, 413, "{operation}: {}", answer.error());
+            let says = "send it in several requests, with fewer rows in each";
+            assert!(answer.error().contains(says), "{}", answer.error());
+        }
+        assert!(is_quiet(&spinfer), "{}", spinfer.log());
+    }
+}
+
+#[test]
+fn a_batch_that_fits_is_answered_whole() {
+    for door in doors() {
+        let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
+        let spinfer = Spinfer::up(&manifest);
+        let answer = spinfer.post(&format!("{MODEL}/predict"), instances(400_000));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let predictions = answer.text().matches("\"prediction\":\"setosa\"").count();
+        assert_eq!(predictions, 400_000);
+        assert!(is_quiet(&spinfer), "{}", spinfer.log());
+    }
+}
+
+#[test]
+fn very_many_texts_are_413() {
+    for door in doors() {
+        let manifest = Manifest::default();
+        let manifest = manifest.with_model("language-identifier", "language", 1, "/...", &door);
+        let spinfer = Spinfer::up(&manifest);
+        let texts = |text: &str, count: usize| vec![text; count].join(",");
+        let list = |key: &str, text, count| format!("{{\"{key}\":[{}]}}", texts(text, count));
+        let infer = format!(
+            "{{\"inputs\":[{{\"name\":\"text\",\"shape\":[5000000],\"datatype\":\"BYTES\",\"data\":[{}]}}]}}",
+            texts("\"\"", 5_000_000)
+        );
+        for (operation, body) in [
+            ("predict", list("texts", "\"\"", 5_000_000)),
+            ("predict", list("texts", "\"a\"", 4_000_000)),
+            ("predict", list("instances", "[\"\"]", 3_000_000)),
+            ("invocations", list("inputs", "\"\"", 5_000_000)),
+            ("infer", infer),
+        ] {
+            let answer =
+                spinfer.post(&format!("/v2/models/language-identifier/{operation}"), &body);
+            assert_eq!(answer.status, 413, "{operation}: {}", answer.error());
+        }
+        assert!(is_quiet(&spinfer), "{}", spinfer.log());
+    }
+}
+
+/// What is quoted of a request in a message is a part of it.
+#[test]
+fn a_message_quotes_a_part_of_what_is_wrong() {
+    let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
+    let spinfer = Spinfer::up(&manifest);
+    let long = "9".repeat(14 << 20);
+    let name = "\u{80}".repeat(6 << 20);
+    for (operation, body, start) in [
+        (
+            "predict",
+            format!("{{\"features\":[1],\"id\":{long}}}"),
+            "id: expected a string, got 999",
+        ),
+        ("predict", format!("{{\"features\":[{long}]}}"), "features[0]: 999"),
+        (
+            "invocations",
+            format!("sepal_length,sepal_width,petal_length,petal_width\n1,2,3,{long}"),
+            "CSV row 1",
+        ),
+        (
+            "infer",
+            format!(
+                "{{\"inputs\":[{{\"name\":\"{name}\",\"shape\":[1],\"datatype\":\"FP32\",\"data\":[1]}}]}}"
+            ),
+            "input \"\\u{80}",
+        ),
+    ] {
+        let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+        assert_eq!(answer.status, 400, "{operation}: {}", answer.error());
+        let error = answer.error();
+        assert!(error.starts_with(start) && error.ends_with("...") && error.len() < 600, "{error}");
+    }
+    assert!(is_quiet(&spinfer), "{}", spinfer.log());
+}
