@@ -119,7 +119,9 @@ pub fn spinfer(manifest: &Path) -> Result<Command> {
 /// The same with the cache as it is by default.
 pub fn spinfer_with_cache(manifest: &Path) -> Result<Command> {
     let mut command = Command::new(beside("spinfer"));
-    command.args(["up", "--quiet", "--listen", "127.0.0.1:0", "--from"]).arg(manifest);
+    command
+        .args(["up", "--quiet", "--no-admin", "--listen", "127.0.0.1:0", "--from"])
+        .arg(manifest);
     command.arg("--state-dir").arg(state_dir()?);
     Ok(command)
 }

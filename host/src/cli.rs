@@ -15,9 +15,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
+use crate::admin::{Admin, METRICS};
 use crate::app::{App, Options, Target};
 use crate::artifact::{PRIVATE, READABLE};
 use crate::commands::add::{self, Add};
+use crate::commands::cache::{self, Cache};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::flags::Flags;
@@ -44,6 +46,7 @@ Examples:
   spinfer up --build                  build its components first
   spinfer up --variable token=@file   give a variable of the manifest its value
   spinfer check                       find all that is wrong, serve nothing
+  spinfer cache stats                 how often the response cache has an answer
   spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
   curl localhost:3000/v2/models/iris-classifier/predict -d '{\"features\": [5.1, 3.5, 1.4, 0.2]}'";
@@ -62,6 +65,8 @@ enum Command {
     Models(Models),
     /// Make a model component of your own
     New(New),
+    /// See what the response cache of a host does, or have it forget answers
+    Cache(Cache),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -121,6 +126,15 @@ struct Up {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
 
+    /// Address of the admin plane: metrics, cache statistics [default: 127.0.0.1:3001, or any port if
+    /// that is taken]. Beyond loopback SPINFER_ADMIN_TOKEN has to be set
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "no_admin")]
+    admin: Option<SocketAddr>,
+
+    /// Serve no admin plane
+    #[arg(long)]
+    no_admin: bool,
+
     /// If another process listens there, take the next port that is free, of ten
     #[arg(long)]
     find_free_port: bool,
@@ -162,6 +176,7 @@ pub fn main() -> ExitCode {
         Command::Add(options) => add::run(&options, &mut io::stdout()),
         Command::Models(options) => models::run(&options, &mut io::stdout()),
         Command::New(options) => new::run(&options, &mut io::stdout()),
+        Command::Cache(options) => cache::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {
@@ -250,6 +265,8 @@ fn up(options: &Up) -> Result<()> {
     let Up {
         from,
         listen,
+        admin,
+        no_admin,
         find_free_port,
         tls_cert,
         tls_key,
@@ -276,7 +293,12 @@ fn up(options: &Up) -> Result<()> {
         .enable_all()
         .build()?;
     let ports = if *find_free_port { PORTS_TRIED } else { 1 };
-    let served = runtime.block_on(serve(&app, Arc::clone(&host), *listen, ports, tls, *quiet));
+    let serving = async {
+        let listener = bind(*listen, ports).await?;
+        let admin = if *no_admin { None } else { Some(Admin::bind(*admin).await?) };
+        serve(&app, Arc::clone(&host), listener, admin, tls, *quiet).await
+    };
+    let served = runtime.block_on(serving);
     // A guest may be computing still: one that nobody waits for must not hold us up.
     runtime.shutdown_background();
     host.remove_copies();
@@ -319,16 +341,20 @@ async fn bind(listen: SocketAddr, ports: u16) -> Result<TcpListener> {
 async fn serve(
     app: &App,
     host: Arc<Host>,
-    listen: SocketAddr,
-    ports: u16,
+    listener: TcpListener,
+    admin: Option<Admin>,
     tls: Option<TlsAcceptor>,
     quiet: bool,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = bind(listen, ports).await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    announce(app, &host, &format!("{scheme}://{}", listener.local_addr()?), quiet)?;
+    let url = format!("{scheme}://{}", listener.local_addr()?);
+    announce(app, &host, &url, admin.as_ref().map(Admin::address), quiet)?;
+    if let Some(admin) = admin {
+        // Until the process ends: what goes on while it drains can be seen.
+        tokio::spawn(admin.serve(Arc::clone(&host)));
+    }
     let mut asked_to_end = async || {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -348,10 +374,19 @@ async fn serve(
     }
 }
 
-fn announce(app: &App, host: &Host, url: &str, quiet: bool) -> Result<()> {
+fn announce(
+    app: &App,
+    host: &Host,
+    url: &str,
+    admin: Option<SocketAddr>,
+    quiet: bool,
+) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "Serving {url}")?;
     if !quiet {
+        if let Some(admin) = admin {
+            writeln!(out, "Metrics at http://{admin}{METRICS}")?;
+        }
         writeln!(out, "Routes of {}:", app.name)?;
         let width = app.routes.iter().map(|r| r.pattern.to_string().len()).max().unwrap_or(0);
         for route in &app.routes {

@@ -77,14 +77,37 @@ impl Failure {
         }
     }
 
+    /// What kind of failure it is, to count it.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoHost => Reason::NoHost,
+            Self::InternalHost { .. } => Reason::InternalHost,
+            Self::OnlyGet { .. } => Reason::OnlyGet,
+            Self::NotReady { .. } => Reason::NotReady,
+            Self::NoRoute { .. } => Reason::NoRoute,
+            Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
+            Self::BodyTimeout => Reason::BodyTimeout,
+            Self::BodyBroken(_) => Reason::BodyBroken,
+            Self::Busy { .. } => Reason::Busy,
+            Self::QueueFull { .. } => Reason::QueueFull,
+            Self::Loop { .. } => Reason::Loop,
+            Self::NoComponent { .. } => Reason::NoComponent,
+            Self::NoRoom => Reason::NoRoom,
+            Self::Crowded => Reason::Crowded,
+            Self::NotCached => Reason::NotCached,
+            Self::Instantiation { .. } => Reason::Instantiation,
+            Self::Trap { .. } => Reason::Trap,
+            Self::Deadline { .. } => Reason::Deadline,
+            Self::InvalidAnswer { .. } => Reason::InvalidAnswer,
+        }
+    }
+
     /// `{"error": "..."}` with the failure's status.
     #[must_use]
     pub fn into_response(self) -> Response<Body> {
-        let json = serde_json::json!({ "error": self.to_string() }).to_string();
-        let mut response = Response::new(Body::whole(json));
-        *response.status_mut() = self.status();
+        let mut response = said(self.status(), &self.to_string());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::Crowded)
         {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -93,6 +116,106 @@ impl Failure {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
+    }
+}
+
+/// `{"error": "..."}` with `status`.
+#[must_use]
+pub fn said(status: StatusCode, error: &str) -> Response<Body> {
+    let json = serde_json::json!({ "error": error }).to_string();
+    let mut response = Response::new(Body::whole(json));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// A kind of [`Failure`], as it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    // where no route is known yet
+    NoHost,
+    InternalHost,
+    NoRoute,
+    NoComponent,
+    Loop,
+    // on the way to a component, and in it
+    BodyTooLarge,
+    BodyTimeout,
+    BodyBroken,
+    Busy,
+    QueueFull,
+    NoRoom,
+    Crowded,
+    NotCached,
+    Instantiation,
+    Trap,
+    Deadline,
+    InvalidAnswer,
+    // on the host's own paths
+    OnlyGet,
+    NotReady,
+}
+
+impl Reason {
+    /// In the order of their numbers.
+    pub const ALL: [Self; Self::NotReady as usize + 1] = [
+        Self::NoHost,
+        Self::InternalHost,
+        Self::NoRoute,
+        Self::NoComponent,
+        Self::Loop,
+        Self::BodyTooLarge,
+        Self::BodyTimeout,
+        Self::BodyBroken,
+        Self::Busy,
+        Self::QueueFull,
+        Self::NoRoom,
+        Self::Crowded,
+        Self::NotCached,
+        Self::Instantiation,
+        Self::Trap,
+        Self::Deadline,
+        Self::InvalidAnswer,
+        Self::OnlyGet,
+        Self::NotReady,
+    ];
+
+    /// Those of requests that have no route.
+    #[must_use]
+    pub fn without_route() -> &'static [Self] {
+        &Self::ALL[..Self::BodyTooLarge as usize]
+    }
+
+    /// Those of requests that have one.
+    #[must_use]
+    pub fn on_route() -> &'static [Self] {
+        &Self::ALL[Self::BodyTooLarge as usize..Self::OnlyGet as usize]
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoHost => "no_host",
+            Self::InternalHost => "internal_host",
+            Self::NoRoute => "no_route",
+            Self::NoComponent => "no_component",
+            Self::Loop => "loop",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyBroken => "body_broken",
+            Self::Busy => "busy",
+            Self::QueueFull => "queue_full",
+            Self::NoRoom => "no_room",
+            Self::Crowded => "crowded",
+            Self::NotCached => "not_cached",
+            Self::Instantiation => "instantiation",
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::InvalidAnswer => "invalid_answer",
+            Self::OnlyGet => "only_get",
+            Self::NotReady => "not_ready",
+        }
     }
 }
 
@@ -114,5 +237,17 @@ mod tests {
 
         let late = Failure::Deadline { component: "a".into() }.into_response();
         assert_eq!((late.status().as_u16(), late.headers().get("retry-after")), (504, None));
+    }
+
+    #[test]
+    fn every_reason_is_counted_under_its_own_name() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
+            let same = Reason::ALL.iter().filter(|other| other.name() == reason.name());
+            assert_eq!(same.count(), 1, "{reason:?}");
+        }
+        assert_eq!(Reason::without_route().last(), Some(&Reason::Loop));
+        assert_eq!(Reason::on_route().first(), Some(&Reason::BodyTooLarge));
+        assert_eq!(Reason::on_route().last(), Some(&Reason::InvalidAnswer));
     }
 }

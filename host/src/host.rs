@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::app::{App, ComponentSpec, StaticAnswer, Target};
+use crate::app::{App, ComponentSpec, Route, StaticAnswer, Target};
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::body::Holding;
@@ -28,7 +28,9 @@ use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
 use crate::memory::give_back;
+use crate::metrics::{HostMetrics, RouteMetrics};
 use crate::redis_connections::Connections;
+use crate::request::INTERNAL;
 use crate::route::{ANY, Pattern, Router};
 use crate::service::Service;
 use crate::trust;
@@ -45,10 +47,11 @@ const LOADING_MOST: Duration = Duration::from_secs(600);
 /// What the data plane serves.
 #[derive(Debug)]
 pub struct Host {
-    router: Router<Served>,
+    router: Router<Place>,
     services: IndexMap<String, Arc<Service>>,
     /// The same for requests of one to another.
-    components: HashMap<String, (Pattern, Served)>,
+    components: HashMap<String, (Pattern, Place)>,
+    metrics: HostMetrics,
     /// The application's name and version, as JSON.
     info: String,
     /// What keeps the host from being ready.
@@ -59,6 +62,13 @@ pub struct Host {
     redis: Arc<Connections>,
     _background: Background,
     copies: Mutex<Option<Copies>>,
+}
+
+/// A route's end.
+#[derive(Debug)]
+pub struct Place {
+    pub served: Served,
+    pub metrics: Arc<RouteMetrics>,
 }
 
 /// What answers on a route.
@@ -79,6 +89,7 @@ impl Host {
 
     /// Compiles and links every component of `app`; compiled code is kept under `state_dir`.
     pub fn new(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
+        let started = SystemTime::now();
         let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE)?;
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
@@ -118,26 +129,32 @@ impl Host {
         let shared = app.cache.shared.clone();
         let shared = shared.map(|settings| Shared::new(settings, tls.into()));
         let cache = Arc::new(Cache::new(app.cache.limits, shared));
-        let scopes = |id: &String, route| cache.scopes(scopes(&app.components[id]).chain(route));
-        let routes = app.routes.iter().map(|route| {
-            let of_route = Scope::Route(route.pattern.to_string());
-            let served = match &route.target {
+        let scopes = |id: &str, route| cache.scopes(scopes(&app.components[id]).chain(route));
+        let mut metrics = HostMetrics::new(Arc::clone(&registry), started);
+        let mut routes = Vec::new();
+        for Route { pattern, target } in &app.routes {
+            let (id, served) = match target {
                 Target::Component(id) => {
-                    Served::Component(Arc::clone(&services[id]), scopes(id, Some(of_route)))
+                    let scopes = scopes(id, Some(Scope::Route(pattern.to_string())));
+                    (id.as_str(), Served::Component(Arc::clone(&services[id]), scopes))
                 }
-                Target::Static(answer) => Served::Static(answer.clone()),
+                Target::Static(answer) => ("", Served::Static(answer.clone())),
             };
-            (route.pattern.clone(), served)
-        });
+            let metrics = metrics.route(id, &pattern.to_string());
+            routes.push((pattern.clone(), Place { served, metrics }));
+        }
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
-        let by_name = |(id, service): (&String, &Arc<Service>)| {
+        let mut components = HashMap::new();
+        for (id, service) in &services {
+            let metrics = metrics.route(id, &format!("{id}{INTERNAL}"));
             let served = Served::Component(Arc::clone(service), scopes(id, None));
-            (id.clone(), (ANY.clone(), served))
-        };
+            components.insert(id.clone(), (ANY.clone(), Place { served, metrics }));
+        }
         let host = Arc::new(Self {
             router,
-            components: services.iter().map(by_name).collect(),
+            components,
+            metrics,
             services,
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
@@ -154,7 +171,7 @@ impl Host {
 
     /// What serves `path`, and the route it matched.
     #[must_use]
-    pub fn find(&self, path: &str) -> Option<&(Pattern, Served)> {
+    pub fn find(&self, path: &str) -> Option<&(Pattern, Place)> {
         self.router.find(path)
     }
 
@@ -184,8 +201,20 @@ impl Host {
 
     /// The component `id`, for another component: it has every path.
     #[must_use]
-    pub fn component(&self, id: &str) -> Option<&(Pattern, Served)> {
+    pub fn component(&self, id: &str) -> Option<&(Pattern, Place)> {
         self.components.get(id)
+    }
+
+    /// What is counted of requests.
+    #[must_use]
+    pub fn metrics(&self) -> &HostMetrics {
+        &self.metrics
+    }
+
+    /// The components, by id.
+    #[must_use]
+    pub fn services(&self) -> &IndexMap<String, Arc<Service>> {
+        &self.services
     }
 
     /// The component `id`.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
@@ -23,6 +23,7 @@ use crate::capabilities::stdio::Output;
 use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
 use crate::key_value::Store as KeyValueStore;
+use crate::metrics::{Ended, InstanceMetrics};
 use crate::redis_connections::Connections;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
@@ -44,8 +45,20 @@ pub struct InstanceState {
     redis: RedisCtx,
     table: ResourceTable,
     memory: MemoryLimit,
+    metrics: Arc<InstanceMetrics>,
+    course: Course,
     /// When the request (or the instantiation) has to be done.
     pub deadline: Instant,
+}
+
+/// How far an instance has come.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    /// It is being made.
+    Beginning,
+    Live,
+    /// It is dropped next.
+    Over(Ended),
 }
 
 impl std::fmt::Debug for InstanceState {
@@ -66,6 +79,7 @@ pub struct Stores {
     places: Arc<Semaphore>,
     redis: Arc<Connections>,
     output: Output,
+    metrics: Arc<InstanceMetrics>,
 }
 
 impl Stores {
@@ -82,7 +96,8 @@ impl Stores {
     ) -> Self {
         let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
         let places = Arc::new(Semaphore::new(REQUESTS_MOST));
-        Self { engine, spec, models, key_value, outside, places, redis, output }
+        let metrics = Arc::default();
+        Self { engine, spec, models, key_value, outside, places, redis, output, metrics }
     }
 
     #[must_use]
@@ -93,6 +108,11 @@ impl Stores {
     #[must_use]
     pub fn models(&self) -> &Models {
         &self.models
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &InstanceMetrics {
+        &self.metrics
     }
 
     #[must_use]
@@ -132,6 +152,8 @@ impl Stores {
             redis: RedisCtx::new(Arc::clone(&self.redis)),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
+            metrics: Arc::clone(&self.metrics),
+            course: Course::Beginning,
             deadline,
         };
         let mut store = Store::new(&self.engine, state);
@@ -179,6 +201,19 @@ impl WasiHttpView for InstanceState {
 }
 
 impl InstanceState {
+    /// The instance is there; making it took so long.
+    pub fn begins(&mut self, took: Duration) {
+        self.course = Course::Live;
+        self.metrics.started.took(took);
+    }
+
+    /// Why it is going to be dropped; unless this is said, it is late, or nobody waits for it.
+    pub fn ends(&mut self, why: Ended) {
+        if let Course::Live = self.course {
+            self.course = Course::Over(why);
+        }
+    }
+
     pub(crate) fn nn(&mut self) -> NnView<'_> {
         NnView { ctx: &mut self.nn, table: &mut self.table, deadline: self.deadline }
     }
@@ -194,6 +229,18 @@ impl InstanceState {
 
     pub(crate) fn variables(&mut self) -> VariablesView<'_> {
         VariablesView(&self.outbound.spec.variables)
+    }
+}
+
+impl Drop for InstanceState {
+    fn drop(&mut self) {
+        let why = match self.course {
+            Course::Beginning => return,
+            Course::Over(why) => why,
+            Course::Live if Instant::now() >= self.deadline => Ended::Deadline,
+            Course::Live => Ended::Abandoned,
+        };
+        self.metrics.ended[why as usize].count();
     }
 }
 

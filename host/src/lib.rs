@@ -36,6 +36,9 @@ pub mod host;
 
 pub mod server;
 
+pub mod admin;
+pub mod metrics;
+
 pub mod connections;
 pub mod opening;
 pub mod tls;

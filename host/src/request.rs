@@ -17,7 +17,7 @@ use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 use crate::body::{Body, RequestBody};
 use crate::cache::{Found, Ticket, copied};
 use crate::error::Failure;
-use crate::host::{Host, Served};
+use crate::host::{Host, Place, Served};
 use crate::route::Pattern;
 use crate::service::Service;
 use crate::spin_headers::{Client, Origin};
@@ -94,8 +94,8 @@ pub async fn chain(
     response.unwrap_or_else(Failure::into_response)
 }
 
-/// The steps of a request that a component serves. What of its body is left `unread` is said even
-/// if it fails.
+/// Finds what serves a request, has it answered, and counts that. What of its body is left `unread`
+/// is said even if it fails.
 async fn serve<B>(
     host: &Host,
     client: Client,
@@ -107,16 +107,31 @@ async fn serve<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
 {
-    let (head, body) = request.into_parts();
-    match client.hops {
-        0 => check_host(&head)?,
-        hops if hops > HOPS_MOST => return Err(Failure::Loop { hops }),
-        _ => {}
-    }
-    let (route, service, scopes) = match find(host, &via, head.uri.path())? {
-        (route, Served::Component(service, scopes)) => (route, service, scopes),
-        (_, Served::Static(answer)) => return Ok(answer.response()),
+    let (metrics, answer) = match find(host, client, &via, &request) {
+        Ok(found) => (&*found.1.metrics, answer(host, client, found, request, start, unread).await),
+        Err(failure) => (&host.metrics().unrouted, Err(failure)),
     };
+    metrics.answered(start.elapsed(), &answer);
+    answer
+}
+
+/// The steps of a request that has a route.
+async fn answer<B>(
+    host: &Host,
+    client: Client,
+    (route, place): &(Pattern, Place),
+    request: Request<B>,
+    start: Instant,
+    unread: &mut bool,
+) -> Result<Response<Body>, Failure>
+where
+    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+{
+    let (service, scopes) = match &place.served {
+        Served::Component(service, scopes) => (service, scopes),
+        Served::Static(answer) => return Ok(answer.response()),
+    };
+    let (head, body) = request.into_parts();
     let limits = service.limits();
     let deadline = start + limits.deadline;
     let waits = head.headers.contains_key(EXPECT);
@@ -126,8 +141,8 @@ where
     let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
     let arrival = body.arrival();
     *unread = arrival.is_some();
-    let cache = host.cache();
-    let kept = cache.look_up(service.source(), scopes, &head, body.whole(), deadline);
+    let (cache, source, counts) = (host.cache(), service.source(), &place.metrics.cache);
+    let kept = cache.look_up(source, scopes, counts, &head, body.whole(), deadline);
     let ticket = match kept.await? {
         Found::Answer(answer) => return Ok(answer),
         Found::Ageing(answer, ticket) => {
@@ -136,9 +151,10 @@ where
         }
         Found::Nothing(ticket) => ticket,
     };
+    ticket.outcome().into_iter().for_each(|outcome| counts.got(outcome));
     let answer = service.invoke(head, body, deadline, Origin { route, client }).await;
     *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
-    cache.keep(service.source(), ticket, answer)
+    cache.keep(source, ticket, answer)
 }
 
 /// Has an answer made again, for those who come later.
@@ -165,7 +181,18 @@ fn refresh(
     });
 }
 
-fn find<'a>(host: &'a Host, via: &Via, path: &str) -> Result<&'a (Pattern, Served), Failure> {
+fn find<'a, B>(
+    host: &'a Host,
+    client: Client,
+    via: &Via,
+    request: &Request<B>,
+) -> Result<&'a (Pattern, Place), Failure> {
+    match client.hops {
+        0 => check_host(request)?,
+        hops if hops > HOPS_MOST => return Err(Failure::Loop { hops }),
+        _ => {}
+    }
+    let path = request.uri().path();
     match via {
         Via::Route => host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() }),
         Via::Component(id) => {
@@ -176,14 +203,14 @@ fn find<'a>(host: &'a Host, via: &Via, path: &str) -> Result<&'a (Pattern, Serve
 
 /// HTTP/1.1 asks for exactly one `Host` (RFC 9112, 3.2), and `wasi:http` has no request without.
 /// Hosts of components are for components.
-fn check_host(head: &Parts) -> Result<(), Failure> {
-    let mut hosts = head.headers.get_all(HOST).iter();
+fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     let header = hosts.next().map(|host| host.to_str().map_err(|_| Failure::NoHost)).transpose()?;
     if hosts.next().is_some() {
         return Err(Failure::NoHost);
     }
-    let target = head.uri.host();
-    if header.is_none() && target.is_none() && head.version == Version::HTTP_11 {
+    let target = request.uri().host();
+    if header.is_none() && target.is_none() && request.version() == Version::HTTP_11 {
         return Err(Failure::NoHost);
     }
     match header.into_iter().chain(target).find(|host| is_internal(host)) {

@@ -23,10 +23,11 @@ use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::door::{Doors as AllDoors, GivesWay, busy, fast, invalid_answer, late, standard};
 use crate::error::Failure;
-use crate::inference::Error as LoadError;
+use crate::inference::{Error as LoadError, Models};
 use crate::instance::Stores;
 use crate::limits::Limits;
 use crate::manifest::DoorChoice;
+use crate::metrics::{InstanceMetrics, StartMetrics};
 use crate::spin_headers::Origin;
 use crate::streams::Streams;
 
@@ -47,6 +48,7 @@ pub struct Service {
     /// Answers that are being sent.
     streams: Arc<Streams>,
     usage: Usage,
+    starts: StartMetrics,
 }
 
 /// The ways in, and the instances behind them.
@@ -99,6 +101,7 @@ impl Service {
             waiting: AtomicUsize::new(0),
             streams: Arc::default(),
             usage: Usage::new(),
+            starts: StartMetrics::default(),
         };
         service.open(linked);
         Ok(service)
@@ -171,6 +174,7 @@ impl Service {
         }?;
         if let Some(took) = visit.cold_start() {
             info!(component = self.spec().id, ?took, "cold start");
+            self.starts.cold.took(took);
         }
         let status = response.status().as_u16();
         if !(200..600).contains(&status) {
@@ -200,8 +204,12 @@ impl Service {
         if let Some(doors) = &*self.open_doors() {
             return Ok(Arc::clone(doors));
         }
+        let start = Instant::now();
         match timeout_at(deadline.into(), self.code.linked()).await {
-            Ok(Ok(linked)) => Ok(self.open(linked)),
+            Ok(Ok(linked)) => {
+                self.starts.code.took(start.elapsed());
+                Ok(self.open(linked))
+            }
             Ok(Err(error)) => {
                 let component = self.spec().id.clone();
                 warn!(component, error = format!("{error:#}"), "cannot load");
@@ -230,6 +238,36 @@ impl Service {
 
     fn open_doors(&self) -> MutexGuard<'_, Option<Arc<Doors>>> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests that are being served.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.limits().instances.saturating_sub(self.turns.available_permits())
+    }
+
+    /// Requests that wait for their turn.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What it needed before it served.
+    #[must_use]
+    pub fn starts(&self) -> &StartMetrics {
+        &self.starts
+    }
+
+    /// Its instances, counted.
+    #[must_use]
+    pub fn instances(&self) -> &InstanceMetrics {
+        self.stores.metrics()
+    }
+
+    /// Its models.
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        self.stores.models()
     }
 
     /// What its instances print into.

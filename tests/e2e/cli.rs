@@ -14,6 +14,7 @@ fn help_teaches() {
                 "spinfer check",
                 "spinfer add",
                 "spinfer models",
+                "spinfer cache",
                 "new",
             ][..],
         ),
@@ -36,6 +37,8 @@ fn help_teaches() {
                 "--request-timeout",
                 "--find-free-port",
                 "--profile",
+                "--admin",
+                "--no-admin",
             ],
         ),
     ] {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod add; // ONNX files become URLs, and components begin
+mod admin; // metrics, cache statistics and purges; whom they are for
 mod cache; // answers that are given again, and to whom
 mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses

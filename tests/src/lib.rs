@@ -193,6 +193,10 @@ impl Spinfer {
         if !arguments.contains(&"--state-dir") {
             command.arg("--state-dir").arg(state_dir());
         }
+        // Tests run at the same time, and only one of them can have the default address.
+        if !arguments.contains(&"--admin") {
+            command.arg("--no-admin");
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -220,10 +224,32 @@ impl Spinfer {
         self.address
     }
 
+    /// Where its admin plane is, if it was started with `--admin`.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        const LINE: &str = "Metrics at http://";
+        self.out.wait_for("/metrics", 1);
+        let text = self.out.text();
+        let url = text.lines().find_map(|line| line.strip_prefix(LINE)?.strip_suffix("/metrics"));
+        url.and_then(|address| address.parse().ok()).expect("it says where its metrics are")
+    }
+
+    /// A client of its admin plane.
+    #[must_use]
+    pub fn admin(&self) -> Client {
+        Client { address: self.admin_address(), ..self.client() }
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has printed so far after its first line.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.out.text()
     }
 
     /// What it has printed after its first line.
@@ -407,21 +433,31 @@ pub fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (ExitStatus, 
 /// `spinfer up` on a manifest that must be refused: what it says.
 #[must_use]
 pub fn refused(manifest: &str) -> String {
+    refuse(manifest, &["--no-admin"])
+}
+
+/// The same with arguments that must be.
+#[must_use]
+pub fn refused_with(manifest: &Manifest, arguments: &[&str]) -> String {
+    refuse(manifest.text(), arguments)
+}
+
+fn refuse(manifest: &str, arguments: &[&str]) -> String {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest).expect("a temporary file");
     let path = path.to_str().expect("a temporary path is UTF-8");
     let state_dir = state_dir();
     let state_dir = state_dir.to_str().expect("the repository's path is UTF-8");
-    let (status, text) =
-        run(&["up", "--listen", "127.0.0.1:0", "--from", path, "--state-dir", state_dir]);
+    let up = ["up", "--listen", "127.0.0.1:0", "--from", path, "--state-dir", state_dir];
+    let (status, text) = run(&[&up, arguments].concat());
     assert!(!status.success(), "it was served:\n{text}");
     text
 }
 
 fn command() -> Command {
     let mut command = Command::new(binary());
-    command.env_remove("SPINFER_LOG");
+    command.env_remove("SPINFER_LOG").env_remove("SPINFER_ADMIN_TOKEN");
     command
 }
 

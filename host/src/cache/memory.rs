@@ -4,11 +4,12 @@
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{Lifecycle, Weighter};
 
 use super::entry::Kept;
 use super::key::Key;
+use crate::metrics::Counter;
 
 /// How large an answer is on average: how many fit is a guess, and grows if it was wrong.
 const USUAL: usize = 1024;
@@ -16,7 +17,8 @@ const USUAL: usize = 1024;
 /// Bounded in bytes.
 #[derive(Debug)]
 pub struct Memory {
-    kept: Cache<Key, Arc<Kept>, Size, BuildHasherDefault<FirstBits>>,
+    kept: Cache<Key, Arc<Kept>, Size, BuildHasherDefault<FirstBits>, Evictions>,
+    evicted: Arc<Counter>,
 }
 
 impl Memory {
@@ -24,8 +26,11 @@ impl Memory {
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         let count = usize::try_from(bytes).unwrap_or(usize::MAX) / USUAL;
-        let (hasher, lifecycle) = (BuildHasherDefault::default(), DefaultLifecycle::default());
-        Self { kept: Cache::with(count.clamp(16, 1 << 20), bytes, Size, hasher, lifecycle) }
+        let (hasher, evicted) = (BuildHasherDefault::default(), Arc::default());
+        let evictions =
+            Evictions { counted: Arc::clone(&evicted), lifecycle: DefaultLifecycle::default() };
+        let kept = Cache::with(count.clamp(16, 1 << 20), bytes, Size, hasher, evictions);
+        Self { kept, evicted }
     }
 
     #[must_use]
@@ -49,6 +54,33 @@ impl Memory {
     #[must_use]
     pub fn filled(&self) -> (usize, u64) {
         (self.kept.len(), self.kept.weight())
+    }
+
+    /// Answers that made room for others, or were not taken in.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted.get()
+    }
+}
+
+/// Counts them. What replaces an answer, or removes it, is none.
+#[derive(Clone, Debug)]
+struct Evictions {
+    counted: Arc<Counter>,
+    lifecycle: DefaultLifecycle<Key, Arc<Kept>>,
+}
+
+impl Lifecycle<Key, Arc<Kept>> for Evictions {
+    type RequestState =
+        <DefaultLifecycle<Key, Arc<Kept>> as Lifecycle<Key, Arc<Kept>>>::RequestState;
+
+    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, _: &mut Arc<Kept>) {
+        self.counted.count();
+    }
+
+    /// Dropped when no lock is held any more.
+    fn on_evict(&self, state: &mut Self::RequestState, key: Key, kept: Arc<Kept>) {
+        self.lifecycle.on_evict(state, key, kept);
     }
 }
 

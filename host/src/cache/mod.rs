@@ -23,6 +23,7 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::body::Body;
@@ -31,6 +32,7 @@ use crate::error::Failure;
 mod body_key;
 pub mod canonical;
 pub mod control;
+pub mod counts;
 pub mod entry;
 mod flight;
 pub mod generation;
@@ -42,6 +44,7 @@ mod status;
 pub use body_key::BodyKey;
 use body_key::BodyKeys;
 use control::{Allowed, allowed, asked};
+use counts::{Counts, Level, Outcome};
 use entry::{Entry, Kept, State};
 use flight::{Boarding, Flights, Landed, Lead};
 use generation::{Generations, Scope, Scopes};
@@ -49,7 +52,7 @@ use key::Key;
 pub use key::Origin;
 use memory::Memory;
 use shared::{Shared, UNWATCHED};
-use status::{Forwarded, Level};
+use status::Forwarded;
 
 /// A component whose last answers were all not to be kept, so many of them, is no longer looked up
 /// until it gives one that is.
@@ -114,7 +117,8 @@ pub enum Found {
 }
 
 /// Which other nodes have heard that something is to be forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Told {
     /// Nothing is shared: this node is for itself.
     Nobody,
@@ -202,6 +206,16 @@ impl Ticket {
         let place = Place { why, asked, key, generation, by, head, body, authorized, lead };
         Self::ToKeep(Box::new(place))
     }
+
+    /// What that is to the one who asked, if there is a cache.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self {
+            Self::NoCache => None,
+            Self::Alone(Forwarded::Bypass) => Some(Outcome::Bypass),
+            Self::Alone(_) | Self::ToKeep(_) => Some(Outcome::Miss),
+        }
+    }
 }
 
 impl Cache {
@@ -250,11 +264,12 @@ impl Cache {
     }
 
     /// What there is for a request to `source` under the route of `scopes`, or will be before the
-    /// deadline. `body` is `None` if it is not whole.
+    /// deadline; `counts` say which. `body` is `None` if it is not whole.
     pub async fn look_up(
         &self,
         source: &Source,
         scopes: &Scopes,
+        counts: &Counts,
         head: &Parts,
         body: Option<&Bytes>,
         deadline: Instant,
@@ -284,7 +299,9 @@ impl Cache {
             let kept = fetched.take().unwrap_or_else(|| (first, self.memory.get(&first)));
             let (key, kept) = self.resolve(kept, &head.headers);
             let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
-            let why = match entry.map(|entry| (entry, entry.state(&asked, now, drawn()))) {
+            let found = entry.map(|entry| (entry, entry.state(&asked, now, drawn())));
+            counts.looked_up(level, found.map(|(_, state)| state));
+            let why = match found {
                 Some((entry, State::Fresh)) => return Ok(Found::Answer(hit(entry, now, level))),
                 Some((entry, State::Ageing)) => {
                     let answer = hit(entry, now, level);
@@ -302,7 +319,7 @@ impl Cache {
             };
             let ask_others = asked_others < ASKED_MOST && source.keeps();
             if asked.only_if_cached {
-                fetched = if ask_others { self.fetch(key).await } else { None };
+                fetched = if ask_others { self.fetch(key, counts).await } else { None };
                 if fetched.is_none() {
                     return Err(Failure::NotCached);
                 }
@@ -319,7 +336,7 @@ impl Cache {
             }
             let follow = match self.flights.board(key) {
                 Boarding::First(lead) => {
-                    fetched = if ask_others { self.fetch(key).await } else { None };
+                    fetched = if ask_others { self.fetch(key, counts).await } else { None };
                     if fetched.is_none() {
                         return Ok(Found::Nothing(to_keep(why, Some(lead))));
                     }
@@ -344,6 +361,7 @@ impl Cache {
                     if let (true, Some(entry)) = (of_this, answer(&kept)) {
                         let mut answer = entry.response(SystemTime::now());
                         status::collapsed(answer.headers_mut());
+                        counts.got(Outcome::Collapsed);
                         return Ok(Found::Answer(answer));
                     }
                 }
@@ -353,9 +371,31 @@ impl Cache {
         }
     }
 
+    /// Its levels, in the order they are asked.
+    #[must_use]
+    pub fn levels(&self) -> &'static [Level] {
+        if self.shared.is_some() { &Level::ALL } else { &[Level::Memory] }
+    }
+
+    /// What is kept in memory.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// How much may be kept.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// What another node has kept under this key, and the key. It is in memory then.
-    async fn fetch(&self, key: Key) -> Option<(Key, Option<Arc<Kept>>)> {
-        let kept = Arc::new(self.shared.as_ref()?.get(&key).await?);
+    async fn fetch(&self, key: Key, counts: &Counts) -> Option<(Key, Option<Arc<Kept>>)> {
+        let Some(kept) = self.shared.as_ref()?.get(&key).await else {
+            counts.looked_up(Level::Redis, None);
+            return None;
+        };
+        let kept = Arc::new(kept);
         self.memory.put(key, Arc::clone(&kept));
         Some((key, Some(kept)))
     }

@@ -3,6 +3,8 @@
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
+use super::counts::Level;
+
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Why a request went on to its component.
@@ -18,20 +20,9 @@ pub enum Forwarded {
     Bypass,
 }
 
-/// Where an answer was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
-    Memory,
-    /// What nodes share.
-    Redis,
-}
-
 /// A kept answer, fresh for `ttl` seconds more, or stale since as many.
 pub(super) fn hit(headers: &mut HeaderMap, ttl: i64, level: Level) {
-    let level = match level {
-        Level::Memory => "memory",
-        Level::Redis => "redis",
-    };
+    let level = level.name();
     if let Ok(value) = format!("spinfer; hit; ttl={ttl}; detail={level}").try_into() {
         headers.append(CACHE_STATUS, value);
     }

@@ -11,6 +11,7 @@ use spinfer_backend::{Encoding, ExecutionTarget};
 
 use super::edit::Edit;
 use super::signature::{Tensor, list};
+use super::table::write_table;
 use crate::files::Files;
 use crate::inference::trial::this_program;
 use crate::inference::{GRAPH, SIGNATURE, backends, load_with_first};
@@ -63,7 +64,11 @@ pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
             path.display()
         )?;
     } else {
-        write_table(&rows, out)?;
+        let head =
+            ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"];
+        let lines: Vec<_> =
+            [head.map(str::to_owned)].into_iter().chain(rows.iter().map(Row::cells)).collect();
+        write_table(&lines, out)?;
     }
     Ok(())
 }
@@ -157,17 +162,4 @@ impl Row {
             },
         ]
     }
-}
-
-fn write_table(rows: &[Row], out: &mut impl Write) -> Result<()> {
-    let head = ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"];
-    let mut lines = vec![head.map(str::to_owned)];
-    lines.extend(rows.iter().map(Row::cells));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
-    for line in &lines {
-        let cells = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ use crate::background::Lane;
 use crate::body::Body;
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
+use crate::metrics::Ended;
 use crate::service::Counted;
 use crate::spin_headers::{Origin, SpinHeader};
 
@@ -49,16 +50,15 @@ pub struct Door {
     /// Where calls that take long go on.
     background: Lane,
     /// The last used on top, so that the rest grow old and are dropped.
-    #[expect(
-        clippy::vec_box,
-        reason = "an instance moves from future to future with each request"
-    )]
-    idle: Mutex<Vec<Box<Instance>>>,
+    idle: Mutex<Idle>,
     /// Calls under way.
     calls: AtomicUsize,
     /// Spare instances in the making.
     making: AtomicUsize,
 }
+
+/// Boxed, as an instance moves from future to future with each request.
+type Idle = Vec<Box<Instance>>;
 
 struct Instance {
     store: Store<InstanceState>,
@@ -147,6 +147,7 @@ impl Door {
     }
 
     async fn make(&self, deadline: Instant) -> wasmtime::Result<Box<Instance>> {
+        let start = Instant::now();
         let mut store = self.stores.create(deadline)?;
         let service = self.pre.instantiate_async(&mut store).await?;
         let handler = service.spinfer_serve_buffered_handler();
@@ -161,6 +162,7 @@ impl Door {
             }
         }
         let made = Instant::now();
+        store.data_mut().begins(made - start);
         Ok(Box::new(Instance {
             store,
             service,
@@ -193,7 +195,7 @@ impl Door {
         Ok(response)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Box<Instance>>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +207,8 @@ impl Door {
         let instance = loop {
             match idle.pop() {
                 // A spare one may serve once, however long it waited.
-                Some(instance) if instance.served > 0 && instance.made.elapsed() >= age => {
+                Some(mut instance) if instance.served > 0 && instance.made.elapsed() >= age => {
+                    instance.store.data_mut().ends(Ended::Retired);
                     old.push(instance);
                 }
                 instance => break instance,
@@ -228,6 +231,7 @@ impl Door {
             instance.idle_since = now;
             self.idle().push(instance);
         } else {
+            instance.store.data_mut().ends(Ended::Retired);
             // Here and now: dropped in the background, they could come faster than they go.
             drop(instance);
             let left = self.idle().len();
@@ -266,8 +270,9 @@ impl GivesWay for Door {
     fn drop_idle(&self, since: Instant) -> Leaving {
         let mut idle = self.idle();
         let old = idle.partition_point(|instance| instance.idle_since <= since);
-        let dropped: Vec<_> = idle.drain(..old).collect();
+        let mut dropped: Vec<_> = idle.drain(..old).collect();
         drop(idle);
+        dropped.iter_mut().for_each(|instance| instance.store.data_mut().ends(Ended::Idle));
         Leaving::gone(dropped.len())
     }
 }
@@ -315,6 +320,9 @@ async fn call(
     };
     let handler = instance.service.spinfer_serve_buffered_handler();
     let answer = handler.call_handle(&mut instance.store, request).await;
+    if answer.as_ref().is_err_and(|error| !is_late(error)) {
+        instance.store.data_mut().ends(Ended::Failed);
+    }
     (instance, answer)
 }
 

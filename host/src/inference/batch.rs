@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::compute::Lane;
 use super::graph::LoadedGraph;
+use crate::metrics::ModelMetrics;
 
 /// `[batching]` of a `model.toml`. The names are Triton's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -59,6 +60,7 @@ pub(super) struct Batcher {
     graph: Arc<LoadedGraph>,
     lane: Lane,
     settings: Batching,
+    metrics: Arc<ModelMetrics>,
     gathered: Mutex<Gathered>,
 }
 
@@ -92,8 +94,13 @@ impl fmt::Debug for Batcher {
 
 impl Batcher {
     #[must_use]
-    pub(super) fn new(graph: Arc<LoadedGraph>, lane: Lane, settings: Batching) -> Arc<Self> {
-        Arc::new(Self { graph, lane, settings, gathered: Mutex::default() })
+    pub(super) fn new(
+        graph: Arc<LoadedGraph>,
+        lane: Lane,
+        settings: Batching,
+        metrics: Arc<ModelMetrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self { graph, lane, settings, metrics, gathered: Mutex::default() })
     }
 
     /// Computes `inputs`, already bound, with whatever else comes.
@@ -153,10 +160,18 @@ impl Batcher {
                 Err(error) => debug!(%error, "batch failed; each call is computed alone"),
             }
         }
-        for Call { inputs, answer } in calls {
+        for call in calls {
+            let result = self.compute_batch(call.rows(), call.inputs);
             // Its request may have ended.
-            let _ = answer.send(self.graph.run(inputs));
+            let _ = call.answer.send(result);
         }
+    }
+
+    /// Runs the graph on a batch of so many `rows`.
+    fn compute_batch(&self, rows: usize, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+        let outputs = self.graph.run_timed(inputs, &self.metrics.batch)?;
+        self.metrics.batch_rows.observe(rows as u64);
+        Ok(outputs)
     }
 
     fn together(&self, calls: &[Call]) -> Result<Vec<Vec<Tensor>>, BackendError> {
@@ -165,7 +180,7 @@ impl Batcher {
             .map(|input| concatenate(calls.iter().map(|call| &call.inputs[input])))
             .collect::<Option<_>>()
             .ok_or_else(|| BackendError::Runtime("a batch over 2^32 rows".into()))?;
-        let outputs = self.graph.run(inputs)?;
+        let outputs = self.compute_batch(rows.iter().sum(), inputs)?;
         let mut results: Vec<_> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
         for (output, info) in outputs.iter().zip(self.graph.outputs()) {
             let parts = split(output, &rows).ok_or_else(|| {
@@ -358,7 +373,8 @@ mod tests {
         let lane = threads.lane();
         lane.submit(move || released.recv().unwrap());
         let settings = Batching { max_batch_size: 8, max_queue_delay };
-        Setup { batcher: Batcher::new(graph, lane, settings), release, rows, _threads: threads }
+        let batcher = Batcher::new(graph, lane, settings, Arc::default());
+        Setup { batcher, release, rows, _threads: threads }
     }
 
     /// Every call is under way before the compute thread begins.
@@ -389,6 +405,8 @@ mod tests {
         }
         // 1 2 1 2 1 make 7, and 2 more would be too many.
         assert_eq!(setup.rows.try_iter().collect::<Vec<_>>(), [7, 8]);
+        let ModelMetrics { batch, batch_rows, .. } = &*setup.batcher.metrics;
+        assert_eq!((batch.count(), batch_rows.count(), batch_rows.sum()), (2, 2, 15.0));
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Te
 }
 
 /// A guest's own words in a message: it may have given any number of them.
-pub(super) fn shortened(name: &str) -> &str {
+pub(crate) fn shortened(name: &str) -> &str {
     const MOST: usize = 100;
     if name.len() <= MOST { name } else { &name[..name.floor_char_boundary(MOST)] }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use spinfer_backend::{Error as BackendError, Graph, Tensor, TensorInfo};
 
+use crate::metrics::histogram::Histogram;
+
 /// An inference expected to take longer than this leaves the thread that polls connections. A hop
 /// to another thread and back costs 10-20 microseconds, so for shorter ones it would not pay.
 const INLINE_NANOSECONDS: f32 = 200_000.0;
@@ -88,8 +90,19 @@ impl LoadedGraph {
         }
     }
 
-    /// Runs the graph here and now on inputs already bound.
-    pub fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
+    /// Runs the graph here and now on inputs already bound, and tells `times` how long it took.
+    pub fn run_timed(
+        &self,
+        inputs: Vec<Tensor>,
+        times: &Histogram,
+    ) -> Result<Vec<Tensor>, BackendError> {
+        let (outputs, took) = self.run(inputs)?;
+        times.took(took);
+        Ok(outputs)
+    }
+
+    /// Runs the graph here and now on inputs already bound; what it gives, and how long it took.
+    pub fn run(&self, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Duration), BackendError> {
         let size = size(&inputs);
         let start = Instant::now();
         let outputs = without_panic(|| self.graph.compute(inputs))?;
@@ -100,13 +113,15 @@ impl LoadedGraph {
             )));
         }
         // Two threads may overwrite each other's mean: either is good enough.
-        let took = start.elapsed().as_secs_f32() * 1e9;
-        let mean = next_mean(f32::from_bits(self.pace.load(Ordering::Relaxed)), took / size);
+        let took = start.elapsed();
+        let nanoseconds = took.as_secs_f32() * 1e9;
+        let mean = f32::from_bits(self.pace.load(Ordering::Relaxed));
+        let mean = next_mean(mean, nanoseconds / size);
         self.pace.store(mean.to_bits(), Ordering::Relaxed);
-        if took < f32::from_bits(self.least.load(Ordering::Relaxed)) {
-            self.least.store(took.to_bits(), Ordering::Relaxed);
+        if nanoseconds < f32::from_bits(self.least.load(Ordering::Relaxed)) {
+            self.least.store(nanoseconds.to_bits(), Ordering::Relaxed);
         }
-        Ok(outputs)
+        Ok((outputs, took))
     }
 }
 

@@ -24,6 +24,7 @@ use spinfer_backend_tract::Tract;
 use trial::Tried;
 
 pub use bind::bind;
+pub(crate) use bind::shortened;
 pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
 pub use model::Model;

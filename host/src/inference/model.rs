@@ -11,6 +11,7 @@ use super::compute::Lane;
 use super::graph::{LoadedGraph, Placement};
 use super::mounts::Settings;
 use super::{Error, bind};
+use crate::metrics::ModelMetrics;
 
 /// What a guest's handle to a graph stands for.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Model {
     placement: Placement,
     batcher: Option<Arc<Batcher>>,
     lane: Lane,
+    metrics: Arc<ModelMetrics>,
 }
 
 impl Model {
@@ -27,16 +29,18 @@ impl Model {
         graph: Arc<LoadedGraph>,
         settings: &Settings,
         lane: Lane,
+        metrics: Arc<ModelMetrics>,
     ) -> Result<Self, Error> {
         let batcher = match settings.batching {
             None => None,
             Some(batching) => {
                 let checked = Batching::check_graph(graph.inputs(), graph.outputs());
                 checked.map_err(|e| BackendError::InvalidArgument(format!("model.toml: {e}")))?;
-                Some(Batcher::new(Arc::clone(&graph), lane.clone(), batching))
+                let (graph, metrics) = (Arc::clone(&graph), Arc::clone(&metrics));
+                Some(Batcher::new(graph, lane.clone(), batching, metrics))
             }
         };
-        Ok(Self { graph, placement: settings.placement, batcher, lane })
+        Ok(Self { graph, placement: settings.placement, batcher, lane, metrics })
     }
 
     /// Binds the inputs, runs the graph and names the outputs.
@@ -49,10 +53,11 @@ impl Model {
         let outputs = if let Some(batcher) = &self.batcher {
             in_time(deadline, batcher.compute(inputs)).await??
         } else if self.graph.is_inline(&inputs, self.placement) {
-            self.graph.run(inputs)?
+            self.graph.run_timed(inputs, &self.metrics.inline)?
         } else {
-            let graph = Arc::clone(&self.graph);
-            in_time(deadline, self.lane.run(move || graph.run(inputs))).await???
+            let (graph, metrics) = (Arc::clone(&self.graph), Arc::clone(&self.metrics));
+            let work = move || graph.run_timed(inputs, &metrics.compute);
+            in_time(deadline, self.lane.run(work)).await???
         };
         let names = self.graph.outputs().iter().map(|info| info.name.clone());
         Ok(names.zip(outputs).collect())
@@ -97,7 +102,9 @@ mod tests {
         let threads = ComputeThreads::start(1).unwrap();
         let (release, released) = mpsc::channel();
         let graph = Arc::new(LoadedGraph::new(Arc::new(Slow(released.into()))));
-        let model = Model::new(graph, &Settings::default(), threads.lane()).unwrap();
+        let metrics = Arc::<ModelMetrics>::default();
+        let settings = Settings::default();
+        let model = Model::new(graph, &settings, threads.lane(), Arc::clone(&metrics)).unwrap();
         let soon = Instant::now() + Duration::from_millis(20);
         let error = model.compute(Vec::new(), soon).await.unwrap_err();
         assert!(matches!(error, Error::Timeout), "{error}");
@@ -106,5 +113,6 @@ mod tests {
         release.send(()).unwrap();
         let later = Instant::now() + Duration::from_secs(60);
         assert!(model.compute(Vec::new(), later).await.is_ok());
+        assert_eq!((metrics.compute.count(), metrics.inline.count()), (2, 0));
     }
 }

@@ -69,7 +69,7 @@ impl Mounts {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Settings {
     sha256: Option<String>,
-    version: Option<String>,
+    pub(super) version: Option<String>,
     /// Where inferences run.
     #[serde(default)]
     pub(super) placement: Placement,

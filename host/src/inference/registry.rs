@@ -1,7 +1,7 @@
 //! What is loaded. [`Registry`] belongs to the process: one graph for each SHA-256. [`Models`]
 //! belongs to a component: its names, its grants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -17,6 +17,9 @@ use super::compute::{ComputeThreads, Lane};
 use super::graph::{LoadedGraph, without_panic};
 use super::model::Model;
 use super::mounts::{Mounts, Settings, hex, read_graph};
+use crate::metrics::ModelMetrics;
+use crate::metrics::histogram::Histogram;
+use crate::metrics::table::DURATIONS;
 
 /// Loading happens under this lock, so that concurrent first requests share one load.
 type Slot<T> = Arc<tokio::sync::Mutex<T>>;
@@ -27,6 +30,8 @@ pub struct Registry {
     backends: Vec<Arc<dyn Backend>>,
     graphs: Mutex<HashMap<[u8; 32], Slot<Weak<LoadedGraph>>>>,
     compute_threads: ComputeThreads,
+    /// By model and version, of all that were ever loaded.
+    metrics: Mutex<BTreeMap<(String, String), Arc<ModelMetrics>>>,
 }
 
 impl fmt::Debug for Registry {
@@ -39,7 +44,20 @@ impl Registry {
     /// `compute_threads` run what takes long: loading, and long inferences.
     #[must_use]
     pub fn new(backends: Vec<Arc<dyn Backend>>, compute_threads: ComputeThreads) -> Self {
-        Self { backends, graphs: Mutex::default(), compute_threads }
+        let (graphs, metrics) = (Mutex::default(), Mutex::default());
+        Self { backends, graphs, compute_threads, metrics }
+    }
+
+    /// What is counted of each version of a model, in their order.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<((String, String), Arc<ModelMetrics>)> {
+        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        metrics.iter().map(|(of, metrics)| (of.clone(), Arc::clone(metrics))).collect()
+    }
+
+    fn metrics_of(&self, model: &str, version: &str) -> Arc<ModelMetrics> {
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(metrics.entry((model.to_owned(), version.to_owned())).or_default())
     }
 
     async fn load(
@@ -122,12 +140,22 @@ pub struct Models {
     lane: Lane,
     mounts: Mounts,
     loaded: Mutex<HashMap<String, Slot<Option<Arc<Model>>>>>,
+    /// How long loading took.
+    loading: Arc<Histogram>,
 }
 
 impl Models {
     #[must_use]
     pub fn new(registry: Arc<Registry>, mounts: Mounts) -> Self {
-        Self { lane: registry.compute_threads.lane(), registry, mounts, loaded: Mutex::default() }
+        let (lane, loaded) = (registry.compute_threads.lane(), Mutex::default());
+        let loading = Arc::new(Histogram::new(&DURATIONS));
+        Self { registry, lane, mounts, loaded, loading }
+    }
+
+    /// The models that were loaded, and how long that took each time.
+    #[must_use]
+    pub fn loading(&self) -> &Histogram {
+        &self.loading
     }
 
     /// The names of the models that are mounted one by one.
@@ -153,18 +181,23 @@ impl Models {
             return Ok(Arc::clone(model));
         }
         let (registry, lane) = (Arc::clone(&self.registry), self.lane.clone());
+        let (name, loading) = (name.to_owned(), Arc::clone(&self.loading));
         finish(deadline, async move {
             let mut loaded = slot.lock().await;
             if let Some(model) = &*loaded {
                 return Ok(Arc::clone(model));
             }
+            let start = Instant::now();
             let read = lane.run(move || read_graph(&folder)).await?;
             let (bytes, digest, settings) =
                 read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
             let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
             let graph = registry.load(&lane, digest, bytes, encoding, target).await?;
-            let model = Arc::new(Model::new(graph, &settings, lane)?);
+            let version = settings.version.as_deref().unwrap_or_default();
+            let metrics = registry.metrics_of(&name, shortened(version));
+            let model = Arc::new(Model::new(graph, &settings, lane, metrics)?);
             *loaded = Some(Arc::clone(&model));
+            loading.took(start.elapsed());
             Ok(model)
         })
         .await
@@ -184,7 +217,8 @@ impl Models {
             let hash = move || (Sha256::digest(&bytes).into(), bytes);
             let (digest, bytes) = lane.run(hash).await?;
             let graph = registry.load(&lane, digest, bytes, encoding, target).await?;
-            Ok(Arc::new(Model::new(graph, &Settings::default(), lane)?))
+            let metrics = registry.metrics_of("", "");
+            Ok(Arc::new(Model::new(graph, &Settings::default(), lane, metrics)?))
         })
         .await
     }

@@ -9,7 +9,7 @@
 //! the older one wrong, which its component allows for as long as it says; and a word to each node
 //! for each answer that is stored would cost more than all else.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(super) async fn watch(
 /// Takes the greater number of each, here and there.
 async fn agree(connection: &mut Bounded, hash: &str, generations: &Generations) -> Result<()> {
     let theirs = ask(connection, cmd("HGETALL").arg(hash)).await?;
-    let theirs: HashMap<String, u64> =
+    let theirs: BTreeMap<String, u64> =
         from_redis_value(theirs).with_context(|| format!("{hash} is not a hash of numbers"))?;
     for (name, number) in &theirs {
         generations.join(name, *number);

@@ -173,5 +173,5 @@ fn run(graph: &LoadedGraph, inputs: &[Vec<Option<u32>>], rows: u32) -> Result<Ve
         Ok(Tensor { dimensions, ty: info.ty, data: vec![0; elements.unwrap_or_default()] })
     });
     let zeros = zeros.collect::<Result<Vec<_>>>()?;
-    Ok(graph.run(zeros)?)
+    Ok(graph.run(zeros)?.0)
 }

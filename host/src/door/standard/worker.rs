@@ -26,6 +26,7 @@ use super::Component;
 use super::pool::{Next, Place};
 use crate::app::ComponentSpec;
 use crate::instance::{InstanceState, is_full, is_late};
+use crate::metrics::Ended;
 
 /// A request for a worker.
 pub(super) struct Job {
@@ -79,9 +80,12 @@ pub(super) async fn work(component: &Component, place: Place<Job>) {
             place.has_started();
             let ended = serve(component, &mut store, &proxy, &place).await;
             match ended {
-                Ok(()) => {}
+                Ok(why) => store.data_mut().ends(why),
                 Err(error) if is_late(&error) => debug!(component = id, "ended: late, or given up"),
-                Err(error) => warn!(component = id, error = format!("{error:#}"), "failed"),
+                Err(error) => {
+                    store.data_mut().ends(Ended::Failed);
+                    warn!(component = id, error = format!("{error:#}"), "failed");
+                }
             }
         }
         // Who waits is served by the others.
@@ -101,22 +105,25 @@ async fn instantiate(component: &Component) -> Result<(Store<InstanceState>, Pro
 }
 
 async fn make(component: &Component, deadline: Instant) -> Result<(Store<InstanceState>, Proxy)> {
+    let start = Instant::now();
     let mut store = component.stores.create(deadline)?;
     let proxy = component.pre.instantiate_async(&mut store).await?;
+    store.data_mut().begins(start.elapsed());
     Ok((store, proxy))
 }
 
-/// Until the instance ends, by itself or because it failed.
+/// Until the instance ends, by itself, and why, or because it failed.
 async fn serve(
     component: &Component,
     store: &mut Store<InstanceState>,
     proxy: &Proxy,
     place: &Place<Job>,
-) -> Result<()> {
+) -> Result<Ended> {
     let course = Course::new();
     let inside = async |accessor: &Accessor<InstanceState>| {
         let mut calls = Calls::new(component.stores.spec(), accessor, &course);
         let mut running = FuturesUnordered::new();
+        let mut why = Ended::Retired;
         poll_fn(|cx| {
             course.polled.store(true, Ordering::Relaxed);
             loop {
@@ -155,13 +162,16 @@ async fn serve(
                         continue;
                     }
                     Next::Wait => {}
-                    Next::Leave => calls.over = true,
+                    Next::Leave => {
+                        calls.over = true;
+                        why = Ended::Idle;
+                    }
                 }
                 if !running.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
                     return Poll::Pending;
                 }
                 if calls.over || !enters {
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(why));
                 }
                 if calls.idle_since.is_none() {
                     calls.idle();

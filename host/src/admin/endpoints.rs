@@ -1,0 +1,134 @@
+//! What the admin plane answers.
+
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tracing::{error, info};
+
+use super::refusal::Refusal;
+use super::stats::Stats;
+use crate::body::Body;
+use crate::cache::Told;
+use crate::cache::generation::Scope;
+use crate::host::Host;
+use crate::inference::shortened;
+use crate::metrics::expose;
+use crate::metrics::exposition::Format;
+
+pub const METRICS: &str = "/metrics";
+pub const STATS: &str = "/cache/stats";
+pub const CACHE: &str = "/cache";
+
+/// Each, and the methods it answers.
+const ENDPOINTS: [(&str, &str); 3] =
+    [(METRICS, "GET, HEAD"), (STATS, "GET, HEAD"), (CACHE, "DELETE")];
+
+pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
+    let asked = head.uri.path();
+    let Some((path, allow)) = ENDPOINTS.into_iter().find(|(path, _)| *path == asked) else {
+        let there_are = ENDPOINTS.map(|(path, allow)| format!("{path} ({allow})")).join(", ");
+        return Err(Refusal::NoEndpoint { path: asked.to_owned(), there_are });
+    };
+    if !allow.split(", ").any(|method| head.method.as_str() == method) {
+        return Err(Refusal::Method { path, allow });
+    }
+    match (path, &head.method) {
+        (CACHE, &Method::DELETE) => purge(&host, &parameters(&head, &SCOPES)?).await,
+        (STATS, _) => {
+            parameters(&head, &[])?;
+            json(&Stats::of(&host))
+        }
+        _ => {
+            parameters(&head, &[])?;
+            // Those of a thousand routes take milliseconds to write, which nobody is to wait for.
+            spawn_blocking(move || metrics(&host, &head)).await.map_err(|lost| {
+                error!(%lost, "the metrics could not be written");
+                Refusal::Failed
+            })
+        }
+    }
+}
+
+/// The parameters of what may be forgotten.
+const SCOPES: [&str; 3] = [COMPONENT, ROUTE, MODEL];
+pub const COMPONENT: &str = "component";
+pub const ROUTE: &str = "route";
+pub const MODEL: &str = "model";
+
+/// Forgets what the one parameter names, or everything.
+async fn purge(host: &Host, parameters: &[(String, String)]) -> Result<Response<Body>, Refusal> {
+    let scope = match parameters {
+        [] => Scope::Everything,
+        [(name, value)] => match name.as_str() {
+            COMPONENT => Scope::Component(value.clone()),
+            ROUTE => Scope::Route(value.clone()),
+            _ => Scope::Model(value.clone()),
+        },
+        [_, (second, _), ..] => {
+            return Err(Refusal::Parameter(format!(
+                "`{second}`: one at a time can be forgotten, by {}",
+                SCOPES.join(", by ")
+            )));
+        }
+    };
+    let told = host.cache().purge(&scope).await.map_err(|known| {
+        let like_it = |known: &&Scope| discriminant(*known) == discriminant(&scope);
+        let known: Vec<_> = known.iter().filter(like_it).map(ToString::to_string).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Refusal::Unknown(format!("there is no {scope} here; of the kind there are: {known}"))
+    })?;
+    info!(%scope, ?told, "kept answers are forgotten");
+    json(&Purged { purged: scope.to_string(), told })
+}
+
+/// What was forgotten.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Purged {
+    pub purged: String,
+    /// Which other nodes have heard of it.
+    pub told: Told,
+}
+
+/// The request's parameters, which have to be among those `known`.
+fn parameters(head: &Parts, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
+    let query = head.uri.query().unwrap_or_default();
+    let given = form_urlencoded::parse(query.as_bytes()).into_owned();
+    given
+        .map(|(name, value)| {
+            if known.contains(&name.as_str()) {
+                return Ok((name, value));
+            }
+            let (path, name) = (head.uri.path(), shortened(&name));
+            Err(Refusal::Parameter(match known {
+                [] => format!("`{name}`: {path} takes no parameters"),
+                known => format!("`{name}`: {path} takes {}", known.join(", ")),
+            }))
+        })
+        .collect()
+}
+
+fn json(value: &impl Serialize) -> Result<Response<Body>, Refusal> {
+    let text = serde_json::to_string(value).map_err(|_| Refusal::Failed)?;
+    Ok(response(text, "application/json"))
+}
+
+fn response(text: String, content_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // What is told is of now.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn metrics(host: &Host, head: &Parts) -> Response<Body> {
+    let accept = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::asked(&accept.collect::<Vec<_>>().join(","));
+    response(expose(host, format), format.content_type())
+}

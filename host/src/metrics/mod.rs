@@ -1,0 +1,205 @@
+//! What is counted, and how monitoring systems are told.
+//!
+//! Whoever does what is counted has the counters, made once for each route, component and model. On a
+//! request's path each is a relaxed addition or two: nothing is looked up, locked or allocated. All
+//! have their names in [`table`], and are read when somebody asks ([`collect`]), in the format that
+//! is asked for ([`exposition`]).
+
+pub mod table;
+
+mod collect;
+pub mod exposition;
+pub mod histogram;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::Response;
+
+pub use collect::expose;
+pub(crate) use collect::told;
+use histogram::Histogram;
+
+use crate::body::Body;
+use crate::cache::counts::Counts;
+use crate::error::{Failure, Reason};
+use crate::inference::Registry;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a host counts.
+#[derive(Debug)]
+pub struct HostMetrics {
+    /// In the manifest's order, and then those by which components reach each other.
+    pub routes: Vec<Arc<RouteMetrics>>,
+    /// Requests that no route matched.
+    pub unrouted: RouteMetrics,
+    pub models: Arc<Registry>,
+    pub started: SystemTime,
+}
+
+impl HostMetrics {
+    #[must_use]
+    pub fn new(models: Arc<Registry>, started: SystemTime) -> Self {
+        let (routes, unrouted) = (Vec::new(), RouteMetrics::new("", ""));
+        Self { routes, unrouted, models, started }
+    }
+
+    /// One more route.
+    pub fn route(&mut self, component: &str, route: &str) -> Arc<RouteMetrics> {
+        let metrics = Arc::new(RouteMetrics::new(component, route));
+        self.routes.push(Arc::clone(&metrics));
+        metrics
+    }
+}
+
+/// Classes of statuses an answer has in the end.
+pub const STATUSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+/// Requests on one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    /// The component that serves it; empty for a static response, and where no route matched.
+    pub component: String,
+    /// As the manifest writes it; empty where none matched.
+    pub route: String,
+    pub statuses: [Counter; STATUSES.len()],
+    pub duration: Histogram,
+    pub failures: [Counter; Reason::ALL.len()],
+    pub cache: Counts,
+}
+
+impl RouteMetrics {
+    #[must_use]
+    pub fn new(component: &str, route: &str) -> Self {
+        Self {
+            component: component.to_owned(),
+            route: route.to_owned(),
+            statuses: Default::default(),
+            duration: Histogram::new(&table::DURATIONS),
+            failures: Default::default(),
+            cache: Counts::default(),
+        }
+    }
+
+    /// One more request was answered.
+    pub fn answered(&self, took: Duration, answer: &Result<Response<Body>, Failure>) {
+        let status = match answer {
+            Ok(answer) => answer.status(),
+            Err(failure) => {
+                self.failures[failure.reason() as usize].count();
+                failure.status()
+            }
+        };
+        let class = usize::from(status.as_u16() / 100).saturating_sub(2);
+        self.statuses[class.min(STATUSES.len() - 1)].count();
+        self.duration.took(took);
+    }
+}
+
+/// The instances of one component.
+#[derive(Debug)]
+pub struct InstanceMetrics {
+    /// Those that were made, and how long that took.
+    pub started: Histogram,
+    pub ended: [Counter; Ended::ALL.len()],
+}
+
+/// Why an instance is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It had nothing to do, or gave way to one that was needed.
+    Idle,
+    /// It had served for long enough.
+    Retired,
+    /// It trapped.
+    Failed,
+    /// It was late.
+    Deadline,
+    /// Nobody waited for it any more.
+    Abandoned,
+}
+
+impl Ended {
+    pub const ALL: [Self; 5] =
+        [Self::Idle, Self::Retired, Self::Failed, Self::Deadline, Self::Abandoned];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Retired => "retired",
+            Self::Failed => "failed",
+            Self::Deadline => "deadline",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl Default for InstanceMetrics {
+    fn default() -> Self {
+        Self { started: Histogram::new(&table::DURATIONS), ended: Default::default() }
+    }
+}
+
+impl InstanceMetrics {
+    /// Instances there are. Those that end meanwhile are counted first, so that there are never
+    /// fewer than none.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        let ended: u64 = self.ended.iter().map(Counter::get).sum();
+        self.started.count().saturating_sub(ended)
+    }
+}
+
+/// What a component needs before it serves.
+#[derive(Debug)]
+pub struct StartMetrics {
+    /// Requests that came when there was no instance.
+    pub cold: Histogram,
+    /// Code that was loaded.
+    pub code: Histogram,
+}
+
+impl Default for StartMetrics {
+    fn default() -> Self {
+        let took = || Histogram::new(&table::DURATIONS);
+        Self { cold: took(), code: took() }
+    }
+}
+
+/// Inferences of one version of a model, by where they ran.
+#[derive(Debug)]
+pub struct ModelMetrics {
+    pub inline: Histogram,
+    pub compute: Histogram,
+    pub batch: Histogram,
+    pub batch_rows: Histogram,
+}
+
+impl Default for ModelMetrics {
+    fn default() -> Self {
+        let took = || Histogram::new(&table::INFERENCES);
+        Self {
+            inline: took(),
+            compute: took(),
+            batch: took(),
+            batch_rows: Histogram::new(&table::ROWS),
+        }
+    }
+}
