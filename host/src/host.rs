@@ -52,7 +52,7 @@ pub struct Host {
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
     cache: Arc<Cache>,
-    redis: Arc<Connections>,
+    redis: Connections,
     _background: Background,
     copies: Mutex<Option<Copies>>,
 }
@@ -84,8 +84,8 @@ impl Host {
         let all_doors = Arc::default();
         let tls = trust::client()?;
         let outside = Arc::new(Outside::new(&tls));
-        let redis = Arc::new(Connections::new(app.redis_connections, Arc::clone(&tls)));
-        // A connection for each store, which guests do not use up.
+        let redis = Connections::new(app.redis_connections, Arc::clone(&tls));
+        // One for each store of each component, which guests do not use up.
         let for_stores = Connections::new(Semaphore::MAX_PERMITS, tls);
         let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
         let key_value = app.key_value.open(granted, &for_stores)?;
@@ -98,7 +98,7 @@ impl Host {
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
-            let (engine, redis) = (engine.wasmtime().clone(), Arc::clone(&redis));
+            let (engine, redis) = (engine.wasmtime().clone(), redis.share());
             let output = Output::open(id, app.log_dir.as_deref())?;
             let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
             let (code, linked) = &codes[&source];

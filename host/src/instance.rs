@@ -23,7 +23,7 @@ use crate::capabilities::stdio::Output;
 use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
 use crate::key_value::Store as KeyValueStore;
-use crate::redis_connections::Connections;
+use crate::redis_connections::Share;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
 const HANDLES_MOST: usize = 1000;
@@ -64,12 +64,13 @@ pub struct Stores {
     outside: Arc<Outside>,
     /// Places for requests to elsewhere.
     places: Arc<Semaphore>,
-    redis: Arc<Connections>,
+    redis: Arc<Share>,
     output: Output,
 }
 
 impl Stores {
-    /// Of the component `spec`, with its models and its key-value stores by label.
+    /// Of the component `spec`, with its models, its key-value stores by label, and its share of the
+    /// connections to Redis.
     #[must_use]
     pub fn new(
         engine: Wasmtime,
@@ -77,7 +78,7 @@ impl Stores {
         models: Arc<Models>,
         key_value: HashMap<String, Arc<KeyValueStore>>,
         outside: Arc<Outside>,
-        redis: Arc<Connections>,
+        redis: Arc<Share>,
         output: Output,
     ) -> Self {
         let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));

@@ -1,15 +1,16 @@
 //! The address of a Redis.
 
 use std::fmt;
+use std::sync::Arc;
 
-use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
 /// `redis://[user][:password@]host[:port][/database]`, or `rediss` for TLS; `valkey` and `valkeys`
 /// are the same.
 #[derive(Clone)]
 pub struct Address {
     /// As it is written.
-    pub(super) text: String,
+    pub(super) text: Arc<str>,
     pub scheme: String,
     pub host: String,
     pub port: u16,
@@ -39,11 +40,9 @@ impl Address {
         // TLS is ours: the library would need it as a feature to take the scheme.
         let parsed = format!("redis://{rest}").into_connection_info().map_err(|_| form())?;
         let ConnectionAddr::Tcp(host, port) = parsed.addr() else { return Err(form()) };
-        // Older ones know no other, and what one answers has one form in it.
-        let settings = parsed.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        let settings = settings.set_lib_name("spinfer", env!("CARGO_PKG_VERSION"));
+        let settings = parsed.redis_settings().clone();
         let (host, port) = (host.clone(), *port);
-        Ok(Self { text: text.to_owned(), scheme, host, port, tls, settings })
+        Ok(Self { text: text.into(), scheme, host, port, tls, settings })
     }
 }
 

@@ -26,9 +26,13 @@ const REFUSED: &str = "MONITOR PSUBSCRIBE PSYNC SSUBSCRIBE SUBSCRIBE SYNC";
 
 impl Handle {
     pub(super) async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        match self.0.own.get() {
-            Some((own, _)) => own.answer(command).await,
-            None => self.0.link.answer(command).await,
+        let Some(own) = self.0.own().await? else { return self.0.link.answer(command).await };
+        match own.connection.answer(command).await {
+            Err(error) if !own.connection.is_open() => {
+                self.0.forget(&own).await;
+                Err(Error::Lost(error.to_string()))
+            }
+            answer => answer,
         }
     }
 
@@ -71,7 +75,7 @@ impl Handle {
             };
         }
         if !among(SHARED) {
-            self.0.own.get_or_try_init(|| self.0.connect()).await?;
+            self.0.make_own().await?;
         }
         let mut flat = Vec::new();
         flatten(self.answer(&whole).await?, &mut flat)?;
