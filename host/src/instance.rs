@@ -15,6 +15,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::app::ComponentSpec;
+use crate::capabilities::held::Held;
 use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
@@ -119,6 +120,7 @@ impl Stores {
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MOST);
+        let held = Held::new(limits.instance_memory);
         let state = InstanceState {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -129,8 +131,8 @@ impl Stores {
                 hops: 0,
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
-            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), limits.instance_memory),
-            redis: RedisCtx::new(Arc::clone(&self.redis)),
+            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), held.clone()),
+            redis: RedisCtx::new(Arc::clone(&self.redis), held),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             deadline,

@@ -1,6 +1,6 @@
 //! The commands of outbound Redis, and over which connection each goes.
 
-use redis::{Cmd, FromRedisValue, Value, cmd};
+use redis::{Arg, Cmd, FromRedisValue, Value, cmd};
 
 use super::Handle;
 use crate::redis_connections::Error;
@@ -26,6 +26,13 @@ const REFUSED: &str = "MONITOR PSUBSCRIBE PSYNC SSUBSCRIBE SUBSCRIBE SYNC";
 
 impl Handle {
     pub(super) async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        // Others may be under way, each with arguments of its own.
+        let bytes = command.args_iter().map(|argument| match argument {
+            Arg::Simple(bytes) => bytes.len(),
+            _ => 0,
+        });
+        let held = self.0.held.hold(bytes.sum());
+        let _held = held.map_err(|error| Error::Command(error.to_string()))?;
         let Some(own) = self.0.own().await? else { return self.0.link.answer(command).await };
         match own.connection.answer(command).await {
             Err(error) if !own.connection.is_open() => {

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use wasmtime::Result;
 use wasmtime::component::{Accessor, HasData, Linker, Resource, ResourceTable};
 
+use super::held::Held;
 use crate::instance::InstanceState;
 use crate::outbound_hosts::OutboundHosts;
 use crate::redis_connections::{Address, Connection, Error, Link, Share};
@@ -57,6 +58,8 @@ struct Ways {
     own: Mutex<Option<Arc<Own>>>,
     /// How many more of those its instance may have.
     permits: Arc<Semaphore>,
+    /// What its instance is charged for.
+    held: Held,
 }
 
 /// A connection of a handle's own.
@@ -71,12 +74,13 @@ struct Own {
 pub struct RedisCtx {
     share: Arc<Share>,
     own: Arc<Semaphore>,
+    held: Held,
 }
 
 impl RedisCtx {
     #[must_use]
-    pub fn new(share: Arc<Share>) -> Self {
-        Self { share, own: Arc::new(Semaphore::new(OWN_MOST)) }
+    pub fn new(share: Arc<Share>, held: Held) -> Self {
+        Self { share, own: Arc::new(Semaphore::new(OWN_MOST)), held }
     }
 }
 
@@ -107,8 +111,8 @@ impl RedisView<'_> {
     }
 
     fn keep(&mut self, link: Arc<Link>) -> Result<Resource<Handle>, Refused> {
-        let permits = Arc::clone(&self.ctx.own);
-        let handle = Handle(Arc::new(Ways { link, own: Mutex::default(), permits }));
+        let (permits, held) = (Arc::clone(&self.ctx.own), self.ctx.held.clone());
+        let handle = Handle(Arc::new(Ways { link, own: Mutex::default(), permits, held }));
         self.table.push(handle).map_err(|_| Refused::TooMany)
     }
 
