@@ -44,6 +44,12 @@ impl Process {
         Ok(Resident { anon: mib("RssAnon:")?, file: mib("RssFile:")?, shared: mib("RssShmem:")? })
     }
 
+    /// The most resident memory there was, in MiB.
+    pub fn peak(self) -> Result<f64> {
+        let status = self.read("status")?;
+        Ok(field(&status, "VmHWM:")?.trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    }
+
     /// Resident memory once it has stopped falling: allocators give back some time after they
     /// could.
     pub fn settled(self) -> Result<Resident> {

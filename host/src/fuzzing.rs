@@ -21,6 +21,7 @@ use crate::inference::{bind as bind_tensors, check_settings};
 use crate::manifest;
 use crate::opening::Opening;
 use crate::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::redis_connections::answer::{self, Scan};
 use crate::route::{Pattern, Router};
 use crate::runtime_config;
 use crate::template::Template;
@@ -192,6 +193,22 @@ pub fn opening(data: &[u8]) {
     assert_eq!(seen, bytes);
 }
 
+/// What a Redis answers, in pieces: where the answer ends, and its value.
+pub fn redis_answer(data: &[u8]) {
+    const PIECE: usize = 7;
+    let mut scan = Scan::default();
+    for end in (0..data.len()).step_by(PIECE).chain([data.len()]) {
+        match scan.advance(&data[..end]) {
+            Ok(None) => {}
+            Ok(Some(length)) => {
+                let _ = answer::value(&data[..length]);
+                return;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
 /// Bytes that come in pieces.
 struct Pieces<'a> {
     rest: &'a [u8],
@@ -228,6 +245,6 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host route runtime_config dotenv model_settings cache_control
-        labels bind opening body
+        labels bind opening body redis_answer
     }
 }

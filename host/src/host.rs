@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::app::{App, ComponentSpec, Route, StaticAnswer, Target};
 use crate::artifact::{Artifacts, PRIVATE, READABLE};
 use crate::background::Background;
+use crate::blocked_networks::BlockedNetworks;
 use crate::body::Holding;
 use crate::cache::Cache;
 use crate::cache::generation::{Scope, Scopes};
@@ -59,7 +60,7 @@ pub struct Host {
     bodies: Holding,
     connection_limits: ConnectionLimits,
     cache: Arc<Cache>,
-    redis: Arc<Connections>,
+    redis: Connections,
     _background: Background,
     copies: Mutex<Option<Copies>>,
 }
@@ -100,10 +101,11 @@ impl Host {
         let all_doors = Arc::default();
         let tls = trust::client()?;
         let outside = Arc::new(Outside::new(app.blocked_networks.clone(), &tls));
-        let redis = Connections::new(app.redis_connections, Arc::clone(&tls));
-        let redis = Arc::new(redis.blocking(app.blocked_networks.clone()));
-        // A connection for each store, which guests do not use up; the operator says where to.
-        let for_stores = Connections::new(Semaphore::MAX_PERMITS, Arc::clone(&tls));
+        let blocked = app.blocked_networks.clone();
+        let redis = Connections::new(app.redis_connections, Arc::clone(&tls), blocked);
+        // One for each store of each component, which guests do not use up; the operator says where to.
+        let anywhere = BlockedNetworks::default();
+        let for_stores = Connections::new(Semaphore::MAX_PERMITS, Arc::clone(&tls), anywhere);
         let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
         let key_value = app.key_value.open(granted, &for_stores)?;
         let mut services = IndexMap::new();
@@ -115,7 +117,7 @@ impl Host {
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
-            let (engine, redis) = (engine.wasmtime().clone(), Arc::clone(&redis));
+            let (engine, redis) = (engine.wasmtime().clone(), redis.share());
             let output = Output::open(id, app.log_dir.as_deref())?;
             let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
             let (code, linked) = &codes[&source];

@@ -15,6 +15,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::app::ComponentSpec;
+use crate::capabilities::held::Held;
 use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
@@ -24,7 +25,7 @@ use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
 use crate::key_value::Store as KeyValueStore;
 use crate::metrics::{Ended, InstanceMetrics};
-use crate::redis_connections::Connections;
+use crate::redis_connections::Share;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
 const HANDLES_MOST: usize = 1000;
@@ -77,13 +78,14 @@ pub struct Stores {
     outside: Arc<Outside>,
     /// Places for requests to elsewhere.
     places: Arc<Semaphore>,
-    redis: Arc<Connections>,
+    redis: Arc<Share>,
     output: Output,
     metrics: Arc<InstanceMetrics>,
 }
 
 impl Stores {
-    /// Of the component `spec`, with its models and its key-value stores by label.
+    /// Of the component `spec`, with its models, its key-value stores by label, and its share of the
+    /// connections to Redis.
     #[must_use]
     pub fn new(
         engine: Wasmtime,
@@ -91,7 +93,7 @@ impl Stores {
         models: Arc<Models>,
         key_value: HashMap<String, Arc<KeyValueStore>>,
         outside: Arc<Outside>,
-        redis: Arc<Connections>,
+        redis: Arc<Share>,
         output: Output,
     ) -> Self {
         let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
@@ -138,6 +140,7 @@ impl Stores {
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MOST);
+        let held = Held::new(limits.instance_memory);
         let state = InstanceState {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -148,8 +151,8 @@ impl Stores {
                 hops: 0,
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
-            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), limits.instance_memory),
-            redis: RedisCtx::new(Arc::clone(&self.redis)),
+            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), held.clone()),
+            redis: RedisCtx::new(Arc::clone(&self.redis), held),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             metrics: Arc::clone(&self.metrics),

@@ -255,3 +255,27 @@ fn an_import_the_host_does_not_offer_is_refused_by_name() {
     assert!(said.contains("it imports something this host does not offer"), "{said}");
     assert!(said.contains("example:missing/thing"), "{said}");
 }
+
+/// Nothing serves them: it is said, and an application that does without is served.
+#[test]
+fn a_grant_of_what_is_not_there_is_said_to_grant_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    let check = |settings: &str| {
+        let manifest = Manifest::default().with("/...", "a", "probe", settings);
+        std::fs::write(&path, manifest.text()).unwrap();
+        let state = state_dir();
+        let state = ["--state-dir", state.to_str().unwrap()];
+        run(&[&["check", "--from", path.to_str().unwrap()], &state[..]].concat())
+    };
+    let (status, said) = check("sqlite_databases = [\"default\"]\nai_models = [\"llama2-chat\"]");
+    assert!(status.success(), "{said}");
+    for part in [
+        "component.a.sqlite_databases: SQLite databases are not supported yet, and this grants nothing",
+        "component.a.ai_models: large language models are not supported yet, and this grants nothing",
+    ] {
+        assert!(said.contains("WARN") && said.contains(part), "{said}");
+    }
+    let (status, said) = check("sqlite_databases = []");
+    assert!(status.success() && !said.contains("WARN"), "{said}");
+}

@@ -168,6 +168,65 @@ fn what_is_left_on_a_connection_stays_with_its_handle() {
     }
 }
 
+/// It is told, as what was set there is gone, and can go on.
+#[test]
+fn a_handle_that_lost_its_own_connection_has_another() {
+    let redis = Redis::start();
+    let spinfer = up(&redis);
+    for path in INTERFACES {
+        assert_eq!(redis.ask::<String>(&["FLUSHALL"]), "OK");
+        let script = ["set k 0", "execute SELECT #1", "set k 1", "execute QUIT", "get k", "get k"];
+        let script = [&script[..], &["execute SELECT #1", "get k", "set k 2", "get k"]].concat();
+        let mut answers = said(&spinfer, path, &redis.url(), &script);
+        let lost = answers.remove(5);
+        assert!(lost.starts_with("Error::Other(") && lost.contains("is lost"), "{path}: {lost}");
+        let others = ["ok", "ok", "+OK", "ok", "+OK", "0", "+OK", "1", "ok", "2"];
+        assert_eq!(answers, others, "{path}");
+    }
+}
+
+/// An answer that is too much ends the connection, and whatever else is on its way there.
+#[test]
+fn what_one_component_asks_for_breaks_nothing_of_another() {
+    let redis = Redis::start();
+    let mut connection = redis.connect();
+    redis::cmd("SET").arg("big").arg(vec![b'x'; 30_000_000]).exec(&mut connection).unwrap();
+    redis::cmd("SET").arg("k").arg("v").exec(&mut connection).unwrap();
+    let config = format!("[key_value_store.redis]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("runtime-config.toml");
+    std::fs::write(&path, config).unwrap();
+    let settings =
+        format!("allowed_outbound_hosts = [\"{}\"]\nkey_value_stores = [\"redis\"]", redis.url());
+    let manifest = Manifest::default().with("/new/...", "new", "stores", &settings).with(
+        "/older/...",
+        "older",
+        "stores_older",
+        &settings,
+    );
+    let flags = ["--runtime-config-file", path.to_str().unwrap()];
+    let spinfer = Spinfer::up_with(&manifest, &flags);
+    std::thread::scope(|scope| {
+        let greedy = scope.spawn(|| {
+            for _ in 0..5 {
+                let answers =
+                    said(&spinfer, "/new/redis", &redis.url(), &["execute MGET big big big"]);
+                assert!(answers[1].contains("more than 64 MiB of memory"), "{answers:?}");
+                let answers = said(&spinfer, "/new/key-value", "redis", &["get big"]);
+                assert!(answers[1].contains("more than 16777216 bytes"), "{answers:?}");
+            }
+        });
+        let mut others = 0;
+        while !greedy.is_finished() {
+            check(&spinfer, "/older/redis", &redis.url(), &[("get k", "v")]);
+            check(&spinfer, "/older/wasi", "redis", &[("get k", "v")]);
+            others += 1;
+        }
+        greedy.join().unwrap();
+        assert!(others > 5, "{others} others were served meanwhile");
+    });
+}
+
 #[test]
 fn connections_are_shared_and_kept() {
     let redis = Redis::start();
@@ -186,7 +245,7 @@ fn connections_are_shared_and_kept() {
     });
     let clients: String = redis.ask(&["CLIENT", "LIST"]);
     let ours = clients.lines().filter(|line| !line.contains("cmd=client|list")).count();
-    assert_eq!(ours, 1, "{clients}");
+    assert_eq!(ours, 2, "one for each component: {clients}");
 }
 
 /// One instance cannot take them all.
@@ -213,11 +272,13 @@ fn there_are_as_many_connections_as_the_operator_allows() {
     let spinfer = Spinfer::up_with(&manifest("redis://127.0.0.1:*"), &flags);
     for path in INTERFACES {
         check(&spinfer, path, &redis.url(), &[("get k", "none")]);
-        let answers = said(&spinfer, path, &other.url(), &[]);
-        assert_eq!(answers, ["Error::TooManyConnections"], "{path}");
-        // One of its own is one more.
-        let answers = said(&spinfer, path, &redis.url(), &["execute MULTI", "get k"]);
-        assert_eq!(answers, ["ok", "Error::TooManyConnections", "none"], "{path}");
+        // One of its own is one more, and so is one elsewhere.
+        let script = ["execute MULTI", &format!("open {}", other.url()), "get k"];
+        let answers = said(&spinfer, path, &redis.url(), &script);
+        let many = "Error::TooManyConnections";
+        assert_eq!(answers, ["ok", many, many, "none"], "{path}");
+        // What nobody uses any more gives way.
+        check(&spinfer, path, &other.url(), &[("get k", "none")]);
     }
 }
 

@@ -231,6 +231,28 @@ fn handles_hold_no_more_than_the_instance_may() {
     assert_eq!(answers[4], "6", "what was dropped is free again");
 }
 
+/// Calls that wait for a store, or for a Redis, keep what they were given.
+#[test]
+fn calls_hold_no_more_than_the_instance_may() {
+    let redis = Redis::start();
+    let config = "[key_value_store.file]\ntype = \"spin\"\npath = \"DIR/kv.db\"\n";
+    let settings = format!(
+        "key_value_stores = [\"file\"]\nallowed_outbound_hosts = [\"{}\"]\n\
+         tool.spinfer.limits.instance_memory = \"32MiB\"",
+        redis.url()
+    );
+    let spinfer = up_with(&settings, config);
+    for (path, open) in
+        [("/new/key-value", "open file".into()), ("/new/redis", format!("open {}", redis.url()))]
+    {
+        let answers = said(&spinfer, path, &[&open, "crowd 64 1000000", "crowd 16 1000000"]);
+        let (taken, refused) = answers[1].split_once(" taken, ").unwrap();
+        assert!((16..=33).contains(&taken.parse().unwrap()), "{path}: {answers:?}");
+        assert!(refused.contains("limits.instance_memory"), "{path}: {answers:?}");
+        assert_eq!(answers[2], "16 taken, None", "{path}: what was done is free again");
+    }
+}
+
 #[test]
 fn many_keys_come_in_parts() {
     let redis = Redis::start();

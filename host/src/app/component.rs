@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use super::{Options, Problems, dependencies, listed};
 use crate::files::Files;
 use crate::inference::{MountedModel, check_model_folder};
@@ -65,6 +67,16 @@ impl Context<'_> {
                 (tool.door, tool.load_graphs, settings)
             }
         };
+        let grants = [
+            ("sqlite_databases", "SQLite databases", !component.sqlite_databases.is_empty()),
+            ("ai_models", "large language models", !component.ai_models.is_empty()),
+        ];
+        for (grant, what, _) in grants.iter().filter(|(.., granted)| *granted) {
+            warn!(
+                "{key}.{grant}: {what} are not supported yet, and this grants nothing; a component \
+                 that imports them is refused"
+            );
+        }
         let Options { limits, reuse, .. } = self.options;
         let Settings { limits, reuse } =
             settings.with(limits, reuse, "on the command line", problems);

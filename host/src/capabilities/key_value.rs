@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -16,6 +15,7 @@ use wasmtime::component::{
 };
 use wasmtime::{Result, StoreContextMut};
 
+use super::held::{Held, Hold, TooMuch};
 use crate::instance::InstanceState;
 use crate::key_value::{Answer, Page, Store};
 
@@ -63,15 +63,14 @@ pub struct KeyValueCtx {
     stores: Arc<HashMap<String, Arc<Store>>>,
     /// Cloned for each that is open.
     open: Arc<()>,
-    /// Bytes the host holds for it between calls, and how many it may.
-    held: Arc<AtomicUsize>,
-    limit: usize,
+    /// What the host keeps for it.
+    held: Held,
 }
 
 impl KeyValueCtx {
     #[must_use]
-    pub fn new(stores: Arc<HashMap<String, Arc<Store>>>, limit: usize) -> Self {
-        Self { stores, open: Arc::default(), held: Arc::default(), limit }
+    pub fn new(stores: Arc<HashMap<String, Arc<Store>>>, held: Held) -> Self {
+        Self { stores, open: Arc::default(), held }
     }
 }
 
@@ -103,24 +102,9 @@ impl KeyValueView<'_> {
         Ok(Arc::clone(&self.table.get(open)?.store))
     }
 
-    /// Charges the instance for `bytes` the host keeps for it; none if that is over its limit.
-    pub(super) fn hold(&self, bytes: usize) -> Option<Hold> {
-        let held = self.ctx.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let hold = Hold { held: Arc::clone(&self.ctx.held), bytes };
-        (held <= self.ctx.limit).then_some(hold)
-    }
-}
-
-/// Bytes an instance is charged for, for as long as it lives.
-#[derive(Debug)]
-pub(super) struct Hold {
-    held: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    /// Charges the instance for `bytes` the host keeps for it.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Hold, TooMuch> {
+        self.ctx.held.hold(bytes)
     }
 }
 
@@ -169,7 +153,14 @@ impl<T> spin::HostStoreWithStore<T> for HasKeyValue {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), spin::Error>> {
-        Ok(Self::store(accessor, &open)?.set(key, value).await.map_err(spin_error))
+        let store = Self::store(accessor, &open)?;
+        // Others may be under way, each with a value of its own.
+        let held = accessor.with(|mut access| access.get().hold(key.len() + value.len()));
+        let _held = match held {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(spin::Error::Other(error.to_string()))),
+        };
+        Ok(store.set(key, value).await.map_err(spin_error))
     }
 
     async fn delete(

@@ -2,6 +2,7 @@
 //! bindings, state in the store, a borrowed view of it, the interface's traits on the view, and
 //! `add_to_linker` last.
 
+pub mod held;
 pub mod key_value;
 pub mod nn;
 pub mod outbound_http;

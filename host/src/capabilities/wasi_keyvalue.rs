@@ -6,7 +6,8 @@ use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::{Linker, Resource};
 
-use super::key_value::{HasKeyValue, Hold, KeyValueView, OpenStore, Refused};
+use super::held::Hold;
+use super::key_value::{HasKeyValue, KeyValueView, OpenStore, Refused};
 use crate::instance::InstanceState;
 use crate::key_value::{Answer, Page, Store};
 
@@ -58,11 +59,7 @@ impl KeyValueView<'_> {
     async fn look(&mut self, store: Arc<Store>, key: String) -> Result<Cas, Error> {
         let seen = told(store.get(key.clone()).await)?;
         let bytes = key.len() + seen.as_ref().map_or(0, Vec::len);
-        let hold = self.hold(bytes).ok_or_else(|| {
-            Error::Other(
-                "handles of this instance hold as much as it may (limits.instance_memory)".into(),
-            )
-        })?;
+        let hold = self.hold(bytes).map_err(|error| Error::Other(error.to_string()))?;
         Ok(Cas { store, key, seen, _hold: hold })
     }
 }

@@ -258,7 +258,8 @@ impl Bindings {
     }
 
     /// Opens the stores of components, of each those of its labels, which are bound. A file or a
-    /// memory is opened once, and made if it is not there; a Redis is connected when it is used.
+    /// memory is opened once, and made if it is not there; a Redis is connected when it is used,
+    /// for each component by itself.
     pub fn open<'a>(
         &self,
         components: impl Iterator<Item = &'a [String]>,
@@ -266,21 +267,19 @@ impl Bindings {
     ) -> Result<Vec<HashMap<String, Arc<Store>>>> {
         let mut opened = Opened::default();
         let stores = components.map(|labels| {
-            let turns = Arc::new(Semaphore::new(TURNS));
+            let (share, turns) = (connections.share(), Arc::new(Semaphore::new(TURNS)));
             let store = |label: &String| {
-                let storage: Arc<dyn Storage> = match self
-                    .get(label)
-                    .with_context(|| unbound(label))?
-                {
-                    StoreConfig::Memory { max_size } => opened.memory(label, max_size),
-                    StoreConfig::Redis { address } => Arc::new(Redis(connections.link(&address)?)),
-                    StoreConfig::Sqlite { path, max_size } => {
-                        let path = path.as_deref().unwrap_or(Path::new(SQLITE_FILE));
-                        let database = opened.file(label, &self.folder.join(path), max_size)?;
-                        let (label, turns) = (label.clone(), Arc::clone(&turns));
-                        Arc::new(Sqlite { database, label, turns })
-                    }
-                };
+                let storage: Arc<dyn Storage> =
+                    match self.get(label).with_context(|| unbound(label))? {
+                        StoreConfig::Memory { max_size } => opened.memory(label, max_size),
+                        StoreConfig::Redis { address } => Arc::new(Redis(share.link(&address)?)),
+                        StoreConfig::Sqlite { path, max_size } => {
+                            let path = path.as_deref().unwrap_or(Path::new(SQLITE_FILE));
+                            let database = opened.file(label, &self.folder.join(path), max_size)?;
+                            let (label, turns) = (label.clone(), Arc::clone(&turns));
+                            Arc::new(Sqlite { database, label, turns })
+                        }
+                    };
                 Ok((label.clone(), Arc::new(Store { label: label.clone(), storage })))
             };
             labels.iter().map(store).collect()

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::blocked_networks::BlockedNetworks;
 
 const MIB: u64 = 1 << 20;
 
@@ -273,7 +274,8 @@ async fn a_file_is_there_for_the_next_and_each_label_has_its_own() {
 #[tokio::test]
 async fn a_store_is_opened_by_what_its_label_is_bound_to() {
     let dir = tempfile::tempdir().unwrap();
-    let connections = Connections::new(1, crate::trust::client().unwrap());
+    let connections =
+        Connections::new(1, crate::trust::client().unwrap(), BlockedNetworks::default());
     let mut bindings = Bindings { folder: dir.path().join("state"), ..Bindings::default() };
     let memory = StoreConfig::Memory { max_size: MIB };
     bindings.stores.insert("fast".into(), memory);
@@ -299,7 +301,8 @@ async fn a_store_is_opened_by_what_its_label_is_bound_to() {
 #[tokio::test]
 async fn labels_of_one_file_share_it_and_have_entries_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
-    let connections = Connections::new(1, crate::trust::client().unwrap());
+    let connections =
+        Connections::new(1, crate::trust::client().unwrap(), BlockedNetworks::default());
     let folder = dir.path().to_owned();
     std::os::unix::fs::symlink(&folder, dir.path().join("link")).unwrap();
     let file = |path: &str, max_size| StoreConfig::Sqlite { path: Some(path.into()), max_size };

@@ -1,6 +1,7 @@
 //! The address of a Redis.
 
 use std::fmt;
+use std::sync::Arc;
 
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
@@ -11,7 +12,7 @@ use redis::{
 #[derive(Clone)]
 pub struct Address {
     /// As it is written.
-    pub(super) text: String,
+    pub(super) text: Arc<str>,
     pub scheme: String,
     pub host: String,
     pub port: u16,
@@ -41,14 +42,12 @@ impl Address {
         // TLS is ours: the library would need it as a feature to take the scheme.
         let parsed = format!("redis://{rest}").into_connection_info().map_err(|_| form())?;
         let ConnectionAddr::Tcp(host, port) = parsed.addr() else { return Err(form()) };
-        // Older ones know no other, and what one answers has one form in it.
-        let settings = parsed.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        let settings = settings.set_lib_name("spinfer", env!("CARGO_PKG_VERSION"));
+        let settings = parsed.redis_settings().clone();
         let (host, port) = (host.clone(), *port);
-        Ok(Self { text: text.to_owned(), scheme, host, port, tls, settings })
+        Ok(Self { text: text.into(), scheme, host, port, tls, settings })
     }
 
-    /// As the library has it.
+    /// As the library has it, which then says who it is.
     pub(crate) fn info(&self, protocol: ProtocolVersion) -> ConnectionInfo {
         let Self { host, port, tls, settings, .. } = self;
         let (host, port) = (host.clone(), *port);
@@ -57,8 +56,10 @@ impl Address {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
+        let settings = settings.clone().set_protocol(protocol);
+        let settings = settings.set_lib_name("spinfer", env!("CARGO_PKG_VERSION"));
         let info = addr.into_connection_info().expect("an address is one already");
-        info.set_redis_settings(settings.clone().set_protocol(protocol))
+        info.set_redis_settings(settings)
     }
 
     /// The same elsewhere.

@@ -1,22 +1,21 @@
-//! Connections to Redis, for guests and for stores: shared by all who have the same address, made
-//! when they are needed, and again when they have broken. A Redis that is slow, gone, or answers
-//! without end costs a command [`COMMAND_TIMEOUT`] at most, and is an error of it.
+//! Connections to Redis, for guests and for stores: each component has its own, shared by its
+//! instances, made when they are needed, and again when they have broken. A Redis that is slow, gone,
+//! or answers without end costs a command [`COMMAND_TIMEOUT`] at most, is an error of it, and takes
+//! only so much memory.
 
 mod address;
-mod stream;
+pub(crate) mod answer;
+mod connection;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
+use redis::{Cmd, FromRedisValue, RedisError};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -25,8 +24,9 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::blocked_networks::BlockedNetworks;
 
 pub use address::Address;
-pub(crate) use stream::Wire;
-use stream::{Measured, Stream};
+pub use connection::Connection;
+use connection::Places;
+pub(crate) use connection::Stream;
 
 /// To connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -34,21 +34,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections of all guests, unless the runtime config says otherwise.
 pub const CONNECTIONS: usize = 256;
+/// Connections of one component among those, so that it cannot take all.
+const OF_ONE: usize = 64;
+/// Answers in memory that are not small, of all and of one component: each is of 64 MiB at most.
+const LARGE_ANSWERS: usize = 4;
+const LARGE_OF_ONE: usize = 1;
 /// A connection nobody uses is kept for so long.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Why a command has no answer.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error(
-        "this host has {most} connections to Redis, as many as it may; outbound_redis.max_connections \
-         in the runtime config allows more"
+        "there are {most} connections to Redis, as many as there may be; \
+         outbound_redis.max_connections in the runtime config says how many of all components"
     )]
     TooMany { most: usize },
     #[error("the answer is of another type: {0}")]
     Type(String),
     #[error("the Redis did not answer within {COMMAND_TIMEOUT:?}")]
     Late,
+    #[error(
+        "{0}; the connection this handle had for itself is lost, and what was set on it (SELECT, \
+         MULTI, ...): the next command has another"
+    )]
+    Lost(String),
     #[error("cannot connect to the Redis: {0}")]
     Connect(String),
     #[error("{0}")]
@@ -65,131 +75,177 @@ impl Error {
     }
 }
 
-/// So many connections, and the ways to where they go.
-pub struct Connections {
-    connector: Arc<Connector>,
-    /// By address as it is written, password included.
-    links: Mutex<HashMap<String, Arc<Link>>>,
+/// So many connections.
+#[derive(Clone, Debug)]
+pub struct Connections(Arc<All>);
+
+/// What all components have in common.
+struct All {
+    most: usize,
+    permits: Arc<Semaphore>,
+    large_answers: Arc<Semaphore>,
+    tls: TlsConnector,
+    blocked: BlockedNetworks,
+    shares: Mutex<Vec<Weak<Share>>>,
 }
 
-impl fmt::Debug for Connections {
+impl fmt::Debug for All {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connections").field("most", &self.connector.most).finish_non_exhaustive()
+        f.debug_struct("All").field("most", &self.most).finish_non_exhaustive()
     }
 }
 
 impl Connections {
-    /// None yet, `most` at a time; certificates are checked as `tls` says.
+    /// None yet, `most` at a time, none of them to a network that is `blocked`; certificates are
+    /// checked as `tls` says.
     #[must_use]
-    pub fn new(most: usize, tls: Arc<ClientConfig>) -> Self {
-        let (permits, tls) = (Arc::new(Semaphore::new(most)), TlsConnector::from(tls));
-        let connector = Connector { most, permits, tls, blocked: BlockedNetworks::default() };
-        Self { connector: Arc::new(connector), links: Mutex::default() }
+    pub fn new(most: usize, tls: Arc<ClientConfig>, blocked: BlockedNetworks) -> Self {
+        Self(Arc::new(All {
+            most,
+            permits: Arc::new(Semaphore::new(most)),
+            large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS)),
+            tls: TlsConnector::from(tls),
+            blocked,
+            shares: Mutex::default(),
+        }))
     }
 
-    /// The same, none of which are to networks that are blocked.
+    /// What one more component connects by.
     #[must_use]
-    pub fn blocking(self, blocked: BlockedNetworks) -> Self {
-        let Connector { most, permits, tls, .. } = &*self.connector;
-        let (permits, tls) = (Arc::clone(permits), tls.clone());
-        Self { connector: Arc::new(Connector { most: *most, permits, tls, blocked }), ..self }
-    }
-
-    /// The way to an address; it is connected when it is used.
-    pub fn link(&self, address: &Address) -> Result<Arc<Link>, Error> {
-        let most = self.connector.most;
-        let mut links = self.links();
-        if let Some(link) = links.get(&address.text) {
-            link.touch();
-            return Ok(Arc::clone(link));
-        }
-        if links.len() >= most {
-            return Err(Error::TooMany { most });
-        }
-        let link = Arc::new(Link {
-            address: address.clone(),
-            connector: Arc::clone(&self.connector),
-            shared: AsyncMutex::default(),
-            used: Mutex::new(Instant::now()),
-        });
-        links.insert(address.text.clone(), Arc::clone(&link));
-        Ok(link)
+    pub fn share(&self) -> Arc<Share> {
+        let means = Means {
+            all: Arc::clone(&self.0),
+            permits: Arc::new(Semaphore::new(OF_ONE)),
+            large_answers: Arc::new(Semaphore::new(LARGE_OF_ONE)),
+        };
+        let share = Arc::new(Share { means, links: Mutex::default() });
+        lock(&self.0.shares).push(Arc::downgrade(&share));
+        share
     }
 
     /// Drops the ways nobody has used for long.
     pub fn drop_idle(&self, now: Instant) {
-        self.links().retain(|_, link| {
-            Arc::strong_count(link) > 1 || now.saturating_duration_since(link.used()) < IDLE
-        });
-    }
-
-    fn links(&self) -> MutexGuard<'_, HashMap<String, Arc<Link>>> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.drop_unused(|link| now.saturating_duration_since(link.used()) >= IDLE);
     }
 }
 
-/// A stream to a Redis in no network that is `blocked`, over TLS with `tls`. It breaks off when an
-/// answer gets too long.
-pub(crate) async fn dial(
-    host: &str,
-    port: u16,
-    tls: Option<&TlsConnector>,
-    blocked: &BlockedNetworks,
-) -> io::Result<(Measured, Arc<Wire>)> {
-    let addresses = blocked.filter(lookup_host((host, port)).await?).map_err(io::Error::other)?;
-    let stream = TcpStream::connect(&addresses[..]).await?;
-    stream.set_nodelay(true)?;
-    let stream: Box<dyn Stream> = match tls {
-        Some(tls) => {
-            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-            Box::new(tls.connect(name, stream).await?)
+impl All {
+    /// Drops the ways nobody has that are not `needed` any more, and their connections.
+    fn drop_unused(&self, unneeded: impl Fn(&Link) -> bool) {
+        for share in lock(&self.shares).iter().filter_map(Weak::upgrade) {
+            share.drop_unused(&unneeded);
         }
-        None => Box::new(stream),
-    };
-    let wire = Arc::new(Wire::default());
-    Ok((Measured { stream, wire: Arc::clone(&wire) }, wire))
+    }
 }
 
-/// What makes connections.
-struct Connector {
-    most: usize,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One component's part of the connections: what it does to one, or what a Redis does, is nothing to
+/// the others.
+#[derive(Debug)]
+pub struct Share {
+    means: Means,
+    /// By address as it is written, password included.
+    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+}
+
+impl Share {
+    /// The way to an address; it is connected when it is used.
+    pub fn link(&self, address: &Address) -> Result<Arc<Link>, Error> {
+        if let Some(link) = lock(&self.links).get(&address.text) {
+            link.touch();
+            return Ok(Arc::clone(link));
+        }
+        if lock(&self.links).len() >= OF_ONE {
+            self.drop_unused(|_| true);
+        }
+        let mut links = lock(&self.links);
+        if links.len() >= OF_ONE {
+            return Err(Error::TooMany { most: OF_ONE });
+        }
+        let link = links.entry(Arc::clone(&address.text)).or_insert_with(|| {
+            Arc::new(Link {
+                address: address.clone(),
+                means: self.means.clone(),
+                shared: AsyncMutex::default(),
+                used: Mutex::new(Instant::now()),
+            })
+        });
+        Ok(Arc::clone(link))
+    }
+
+    fn drop_unused(&self, unneeded: impl Fn(&Link) -> bool) {
+        lock(&self.links).retain(|_, link| Arc::strong_count(link) > 1 || !unneeded(link));
+    }
+}
+
+/// What a component's connections are made with.
+#[derive(Clone, Debug)]
+struct Means {
+    all: Arc<All>,
     permits: Arc<Semaphore>,
-    tls: TlsConnector,
-    blocked: BlockedNetworks,
+    large_answers: Arc<Semaphore>,
 }
 
-impl Connector {
+impl Means {
     async fn connect(&self, address: &Address) -> Result<Connection, Error> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        let permit = permit.map_err(|_| Error::TooMany { most: self.most })?;
-        let connected = timeout(CONNECT_TIMEOUT, self.connect_late(address, permit)).await;
+        let permits = self.permits().or_else(|_| {
+            // What nobody uses gives way to what is needed.
+            self.all.drop_unused(|_| true);
+            self.permits()
+        })?;
+        let connected = timeout(CONNECT_TIMEOUT, self.connect_late(address, permits)).await;
         connected.unwrap_or_else(|_| Err(Error::Connect(format!("not in {CONNECT_TIMEOUT:?}"))))
+    }
+
+    fn permits(&self) -> Result<[OwnedSemaphorePermit; 2], Error> {
+        let take = |permits: &Arc<Semaphore>, most| {
+            let permit = Arc::clone(permits).try_acquire_owned();
+            permit.map_err(|_| Error::TooMany { most })
+        };
+        Ok([take(&self.permits, OF_ONE)?, take(&self.all.permits, self.all.most)?])
     }
 
     async fn connect_late(
         &self,
         address: &Address,
-        permit: OwnedSemaphorePermit,
+        permits: [OwnedSemaphorePermit; 2],
     ) -> Result<Connection, Error> {
         let failed = |error: &dyn fmt::Display| Error::Connect(error.to_string());
         let Address { host, port, .. } = address;
-        let tls = address.tls.then_some(&self.tls);
-        let dialled = dial(host, *port, tls, &self.blocked).await;
-        let (stream, wire) = dialled.map_err(|e| failed(&e))?;
-        // Time is ours to measure: a command waits for its connection too.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let made = MultiplexedConnection::new_with_config(&address.settings, stream, config).await;
-        let (commands, driver) = made.map_err(|e| failed(&e))?;
-        wire.answered();
-        let driver = tokio::spawn(driver);
-        Ok(Connection { commands, driver, wire, silent: AtomicBool::new(false), _permit: permit })
+        let tls = address.tls.then_some(&self.all.tls);
+        let stream = dial(host, *port, tls, &self.all.blocked).await.map_err(|e| failed(&e))?;
+        let (all, own) = (Arc::clone(&self.all.large_answers), Arc::clone(&self.large_answers));
+        let opened = Connection::open(stream, &address.settings, Places { all, own }, permits);
+        opened.await.map_err(|error| failed(&error))
     }
 }
 
-/// The way to one address.
+/// A stream to a Redis in no network that is `blocked`, over TLS with `tls`.
+pub(crate) async fn dial(
+    host: &str,
+    port: u16,
+    tls: Option<&TlsConnector>,
+    blocked: &BlockedNetworks,
+) -> io::Result<Box<dyn Stream>> {
+    let addresses = blocked.filter(lookup_host((host, port)).await?)?;
+    let stream = TcpStream::connect(&addresses[..]).await?;
+    stream.set_nodelay(true)?;
+    Ok(match tls {
+        Some(tls) => {
+            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+            Box::new(tls.connect(name, stream).await?)
+        }
+        None => Box::new(stream),
+    })
+}
+
+/// The way of one component to one address.
 pub struct Link {
     address: Address,
-    connector: Arc<Connector>,
+    means: Means,
     /// Held while it is connected: who comes meanwhile waits for the same.
     shared: AsyncMutex<Option<Arc<Connection>>>,
     used: Mutex<Instant>,
@@ -202,7 +258,7 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    /// The connection all share, made if there is none that works.
+    /// The connection its instances share, made if there is none that works.
     pub async fn connection(&self) -> Result<Arc<Connection>, Error> {
         self.touch();
         let mut shared = self.shared.lock().await;
@@ -211,7 +267,7 @@ impl Link {
         }
         // Its permit is free before another is asked for, if nobody uses it.
         *shared = None;
-        let connection = Arc::new(self.connector.connect(&self.address).await?);
+        let connection = Arc::new(self.means.connect(&self.address).await?);
         *shared = Some(Arc::clone(&connection));
         Ok(connection)
     }
@@ -224,10 +280,10 @@ impl Link {
 
     /// A connection that nobody else has.
     pub async fn own_connection(&self) -> Result<Connection, Error> {
-        self.connector.connect(&self.address).await
+        self.means.connect(&self.address).await
     }
 
-    /// The answer to a command, over the connection all share.
+    /// The answer to a command, over the connection its instances share.
     pub async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let connection = timeout_at(deadline.into(), self.connection()).await;
@@ -235,94 +291,57 @@ impl Link {
     }
 
     fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.used) = Instant::now();
     }
 
     fn used(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One connection, with the answers of many on their way. It ends when it is dropped.
-pub struct Connection {
-    commands: MultiplexedConnection,
-    driver: JoinHandle<()>,
-    wire: Arc<Wire>,
-    /// Nothing at all came for as long as a command may take.
-    silent: AtomicBool,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("open", &self.is_open()).finish_non_exhaustive()
-    }
-}
-
-impl Connection {
-    /// The answer to a command.
-    pub async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        self.answer_by(command, Instant::now() + COMMAND_TIMEOUT).await
-    }
-
-    async fn answer_by<T: FromRedisValue>(
-        &self,
-        command: &Cmd,
-        deadline: Instant,
-    ) -> Result<T, Error> {
-        let heard = self.wire.heard();
-        let mut commands = self.commands.clone();
-        let answer = timeout_at(deadline.into(), commands.send_packed_command(command)).await;
-        let Ok(answer) = answer else {
-            // Another may be what is slow. If nothing came at all, this one is lost.
-            if self.wire.heard() == heard {
-                self.silent.store(true, Ordering::Relaxed);
-            }
-            return Err(Error::Late);
-        };
-        self.wire.answered();
-        let value = answer.and_then(Value::extract_error).map_err(|e| Error::of(&e))?;
-        from_redis_value(value).map_err(|e| Error::Type(e.to_string()))
-    }
-
-    fn is_open(&self) -> bool {
-        !self.driver.is_finished() && !self.silent.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+        *lock(&self.used)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use redis::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::stream::ANSWER_MOST;
+    use super::answer::MEMORY_MOST;
     use super::*;
 
     fn connections(most: usize) -> Connections {
-        Connections::new(most, crate::trust::client().unwrap())
+        Connections::new(most, crate::trust::client().unwrap(), BlockedNetworks::default())
     }
 
-    /// A server that answers each connection's handshake and then `answer`, over and over.
-    async fn serving(answer: &'static [u8]) -> Address {
+    /// A server that answers each connection's handshake, and then the first command with `answer`,
+    /// which is sent `times` times; it closes no connection.
+    async fn serving(answer: impl Into<Vec<u8>>, times: usize) -> Address {
+        let answer = Arc::new(answer.into());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("redis://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = Arc::clone(&answer);
                 tokio::spawn(async move {
-                    // The client's name and version are set in one write; each is answered.
-                    let mut part = [0; 4096];
-                    let _ = stream.read(&mut part).await;
+                    let (mut said, mut part) = (Vec::new(), [0; 4096]);
+                    // The client's name and version; each is answered.
+                    while said.iter().filter(|byte| **byte == b'*').count() < 2
+                        || !said.ends_with(b"\r\n")
+                    {
+                        let read = stream.read(&mut part).await.unwrap_or(0);
+                        said.extend(&part[..read]);
+                        if read == 0 {
+                            return;
+                        }
+                    }
                     let _ = stream.write_all(b"+OK\r\n+OK\r\n").await;
                     let _ = stream.read(&mut part).await;
-                    while !answer.is_empty() && stream.write_all(answer).await.is_ok() {}
-                    // Silent: until the client goes.
-                    let _ = stream.read(&mut part).await;
+                    for _ in 0..times {
+                        if stream.write_all(&answer).await.is_err() {
+                            return;
+                        }
+                    }
+                    // Until the client goes.
+                    while stream.read(&mut part).await.is_ok_and(|read| read > 0) {}
                 });
             }
         });
@@ -334,71 +353,135 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("redis://{}", listener.local_addr().unwrap());
         drop(listener);
-        let link = connections(1).link(&Address::parse(&address).unwrap()).unwrap();
+        let link = connections(1).share().link(&Address::parse(&address).unwrap()).unwrap();
         let answer = link.answer::<Value>(&redis::cmd("PING")).await;
         assert!(matches!(answer, Err(Error::Connect(_))), "{answer:?}");
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_ends_the_connection() {
-        // The beginning of a string of 2 GB, then zeros for ever.
-        let mut endless = b"$2000000000\r\n".to_vec();
-        endless.resize(1 << 16, b'0');
-        let address = serving(endless.leak()).await;
-        let link = connections(1).link(&address).unwrap();
-        let connection = link.connection().await.unwrap();
-        let answer = link.answer::<Value>(&redis::cmd("GET")).await;
-        assert!(matches!(answer, Err(Error::Command(_) | Error::Late)), "{answer:?}");
-        while connection.is_open() {
-            tokio::task::yield_now().await;
+    async fn an_answer_that_takes_too_much_memory_ends_the_connection_before_it_has_come() {
+        let mut endless = b"+".to_vec();
+        endless.resize(1 << 20, b'a');
+        let lists = [b"*1000000\r\n".to_vec(), b":1\r\n".repeat(1000)].concat();
+        for (answer, times) in [(endless, 1000), (b"$2000000000\r\n0".to_vec(), 1), (lists, 1000)] {
+            let address = serving(answer, times).await;
+            let link = connections(1).share().link(&address).unwrap();
+            let connection = link.connection().await.unwrap();
+            let answer = link.answer::<Value>(&redis::cmd("GET")).await;
+            let Err(Error::Command(problem)) = answer else { panic!("{answer:?}") };
+            assert!(problem.contains("more than 64 MiB of memory"), "{problem}");
+            assert!(!connection.is_open());
+            assert!(connection.heard() <= (MEMORY_MOST / 2 + (2 << 20)) as u64);
         }
-        let held = connection.wire.unanswered();
-        assert!(held <= ANSWER_MOST + (1 << 20), "{held}");
     }
 
     #[tokio::test]
     async fn garbage_is_an_error_and_the_next_has_another_connection() {
-        for garbage in
-            [&b"\0\x01\xff garbage\r\n"[..], b"*2147483647\r\n:1\r\n$-9\r\n?", b"%-5\r\n|9\r\n"]
-        {
-            let address = serving(garbage).await;
-            let link = connections(1).link(&address).unwrap();
+        for garbage in [
+            &b"\0\x01\xff garbage\r\n"[..],
+            b"*2147483647\r\n:1\r\n$-9\r\n?",
+            b"%-5\r\n|9\r\n",
+            b"$1\r\nabc",
+            // One more than asked for.
+            b"+a\r\n+b\r\n",
+        ] {
+            let address = serving(garbage, 1).await;
+            let link = connections(1).share().link(&address).unwrap();
             for _ in 0..2 {
+                let connection = link.connection().await.unwrap();
                 let answer = link.answer::<String>(&redis::cmd("GET")).await;
-                assert!(answer.is_err(), "{answer:?}");
+                assert!(answer.is_err() || answer == Ok("a".into()), "{answer:?}");
+                while connection.is_open() {
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
 
     #[tokio::test]
     async fn silence_costs_a_command_its_time_and_the_next_another_connection() {
-        let address = serving(b"").await;
-        let link = connections(2).link(&address).unwrap();
-        let first = link.connection().await.unwrap();
-        let began = Instant::now();
-        let answer = link.answer::<Value>(&redis::cmd("PING")).await;
-        assert!(matches!(answer, Err(Error::Late)), "{answer:?}");
-        assert!(began.elapsed() >= COMMAND_TIMEOUT);
-        assert!(!first.is_open());
-        assert!(!Arc::ptr_eq(&first, &link.connection().await.unwrap()));
+        // Silent from the start, or in the middle of an answer.
+        for beginning in ["", "*3\r\n$5\r\nab"] {
+            let address = serving(beginning, 1).await;
+            let link = connections(2).share().link(&address).unwrap();
+            let first = link.connection().await.unwrap();
+            let began = Instant::now();
+            let answer = link.answer::<Value>(&redis::cmd("PING")).await;
+            assert!(answer.is_err(), "{answer:?}");
+            assert!(began.elapsed() >= COMMAND_TIMEOUT);
+            while first.is_open() {
+                tokio::task::yield_now().await;
+            }
+            assert!(!Arc::ptr_eq(&first, &link.connection().await.unwrap()));
+        }
+    }
+
+    /// Answers that are not small wait for each other, of one component and of all.
+    #[tokio::test]
+    async fn memory_for_answers_is_bounded_all_together() {
+        let large = [b"$1000000\r\n".to_vec(), vec![b'a'; 1_000_000], b"\r\n".to_vec()].concat();
+        let address = serving(large, 1).await;
+        let all = connections(10);
+        let taken = Arc::clone(&all.0.large_answers)
+            .acquire_many_owned(u32::try_from(LARGE_ANSWERS).unwrap())
+            .await;
+        let link = all.share().link(&address).unwrap();
+        let get = redis::cmd("GET");
+        let mut answer = Box::pin(link.answer::<Vec<u8>>(&get));
+        let connection = link.connection().await.unwrap();
+        // It has begun to come, and stays where it is.
+        let waits = async {
+            while connection.heard() < 20 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = waits => {}
+            answer = &mut answer => panic!("{answer:?}"),
+        }
+        drop(taken);
+        assert_eq!(answer.await.map(|answer| answer.len()), Ok(1_000_000));
+        assert_eq!(all.0.large_answers.available_permits(), LARGE_ANSWERS);
+    }
+
+    #[tokio::test]
+    async fn a_component_has_its_own_connections_and_not_all() {
+        let address = serving("+OK\r\n", 1).await;
+        let all = connections(10 * OF_ONE);
+        let (one, other) = (all.share(), all.share());
+        let (mine, theirs) = (one.link(&address).unwrap(), other.link(&address).unwrap());
+        let (mine, theirs) = (mine.connection().await.unwrap(), theirs.connection().await.unwrap());
+        assert!(!Arc::ptr_eq(&mine, &theirs));
+        let link = one.link(&address).unwrap();
+        assert!(Arc::ptr_eq(&mine, &link.connection().await.unwrap()));
+        let mut taken = Vec::new();
+        for _ in 1..OF_ONE {
+            taken.push(link.own_connection().await.unwrap());
+        }
+        let refused = link.own_connection().await.map(drop);
+        assert_eq!(refused, Err(Error::TooMany { most: OF_ONE }));
+        assert!(other.link(&address).unwrap().own_connection().await.is_ok());
     }
 
     #[tokio::test]
     async fn there_are_so_many_connections_and_idle_ones_go() {
-        let address = serving(b"+OK\r\n").await;
+        let address = serving("+OK\r\n", 1).await;
         let all = connections(1);
-        let link = all.link(&address).unwrap();
+        let (one, other) = (all.share(), all.share());
+        let link = one.link(&address).unwrap();
         let shared = link.connection().await.unwrap();
-        assert!(Arc::ptr_eq(&shared, &all.link(&address).unwrap().connection().await.unwrap()));
-        let another = link.own_connection().await;
-        assert!(matches!(another, Err(Error::TooMany { most: 1 })), "{another:?}");
-        let elsewhere = all.link(&Address::parse("redis://elsewhere").unwrap());
-        assert!(matches!(elsewhere, Err(Error::TooMany { most: 1 })), "{elsewhere:?}");
+        let too_many = |answer: Result<(), Error>| {
+            assert_eq!(answer, Err(Error::TooMany { most: 1 }));
+        };
+        too_many(link.own_connection().await.map(drop));
+        too_many(other.link(&address).unwrap().connection().await.map(drop));
         drop((shared, link));
         all.drop_idle(Instant::now());
-        assert_eq!(all.links().len(), 1);
+        assert_eq!(lock(&one.links).len(), 1);
+        // What nobody uses gives way at once, and goes by itself later.
+        assert!(other.link(&address).unwrap().connection().await.is_ok());
+        assert_eq!(lock(&one.links).len(), 0);
         all.drop_idle(Instant::now() + IDLE);
-        assert_eq!(all.links().len(), 0);
-        assert!(all.link(&address).unwrap().own_connection().await.is_ok());
+        assert_eq!(lock(&other.links).len(), 0);
     }
 }

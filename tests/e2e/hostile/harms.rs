@@ -123,8 +123,8 @@ pub(super) fn all() -> Vec<Harm> {
         format!("{SETTINGS}files = [{}]\ntool.spinfer.load_graphs = true\n", models.join(", "));
     let harm = |id: &str, path, statuses: &'static [u16], settings: &str| {
         // What does not end by itself ends soon; the rest may take as long as a busy machine needs.
-        let endless = statuses.contains(&504);
-        let deadline = if endless { "tool.spinfer.limits.deadline = \"1s\"\n" } else { "" };
+        let endless = statuses.contains(&504) || ["unfinished", "endless"].contains(&id);
+        let deadline = if endless { "tool.spinfer.limits.deadline = \"3s\"\n" } else { "" };
         let settings = format!("{settings}{deadline}");
         Harm { id: id.to_owned(), path, statuses, serves: true, settings, text: None }
     };

@@ -4,6 +4,7 @@ mod files; // graphs and components that lie
 mod floods; // what HTTP/2 lets a client ask for without end
 mod guests; // one harm at a time
 mod harms; // what a guest can do, and what becomes of it
+mod redis; // a Redis that lies, and guests that flood stores
 mod requests; // a client's mistakes are a client's: 4xx, and nothing in the log
 mod together; // all of them beside a well-behaved route
 

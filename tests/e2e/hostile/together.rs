@@ -9,7 +9,7 @@ use spinfer_benches::process::Process;
 use spinfer_tests::{Client, Spinfer, wait_until};
 
 use super::super::soak::descriptors;
-use super::{guests, harms};
+use super::{guests, harms, redis};
 
 /// The 99th percentile of the route that behaves, over that of the same route alone, just before: a
 /// busy machine slows both. On two cores that also build something it is 2 to 5 times as long; a
@@ -31,7 +31,8 @@ fn all_at_once_hurt_nobody_else() {
     let harms = harms::all();
     let idle = "tool.spinfer.limits.idle = \"100ms\"\n";
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", idle);
-    let spinfer = Spinfer::up_uncached(&manifest);
+    let mut stores = redis::Application::beside(manifest);
+    let spinfer = redis::up(&stores, dir.path());
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
     let alone = p99(&mut alone(&spinfer));
@@ -39,7 +40,7 @@ fn all_at_once_hurt_nobody_else() {
     let mut latencies = Vec::new();
     let mut resident = Vec::new();
     for _ in 0..2 {
-        latencies.extend(round(&spinfer, &harms));
+        latencies.extend(round(&spinfer, &harms, &mut stores));
         wait_until("connections and instances are gone", || descriptors(process).0 <= before);
         resident.push(process.resident().unwrap().total());
     }
@@ -50,8 +51,8 @@ fn all_at_once_hurt_nobody_else() {
     wait_until("memory is given back", || process.resident().unwrap().total() <= most);
     let _ = writeln!(
         std::io::stderr(),
-        "{count} predictions beside {} harms: p50 {:?}, p99 {p99:?}, alone {alone:?}; \
-         {resident:.1?} MiB resident",
+        "{count} predictions beside {} harms and those of stores: p50 {:?}, p99 {p99:?}, alone \
+         {alone:?}; {resident:.1?} MiB resident",
         harms.len(),
         latencies[count / 2],
     );
@@ -78,11 +79,27 @@ fn p99(latencies: &mut [Duration]) -> Duration {
 }
 
 /// Every harm, each by a client of its own; how long each prediction took meanwhile.
-fn round(spinfer: &Spinfer, harms: &[harms::Harm]) -> Vec<Duration> {
-    let doing_harm = AtomicUsize::new(harms.len());
-    std::thread::scope(|scope| {
+fn round(
+    spinfer: &Spinfer,
+    harms: &[harms::Harm],
+    stores: &mut redis::Application,
+) -> Vec<Duration> {
+    let with_stores = stores.harms();
+    // And one that disturbs a Redis.
+    let doing_harm = AtomicUsize::new(harms.len() + with_stores.len() + 1);
+    let latencies = std::thread::scope(|scope| {
+        let (doing_harm, stores) = (&doing_harm, &mut *stores);
+        scope.spawn(move || {
+            let _done = Done(doing_harm);
+            stores.disturb();
+        });
+        for harm in with_stores {
+            scope.spawn(move || {
+                let _done = Done(doing_harm);
+                harm(spinfer);
+            });
+        }
         for harm in harms {
-            let doing_harm = &doing_harm;
             scope.spawn(move || {
                 // Counted down though it fails, as the others wait for it.
                 let _done = Done(doing_harm);
@@ -91,9 +108,11 @@ fn round(spinfer: &Spinfer, harms: &[harms::Harm]) -> Vec<Duration> {
             });
         }
         let clients: Vec<_> =
-            (0..CLIENTS).map(|_| scope.spawn(|| predict_while(spinfer, &doing_harm))).collect();
+            (0..CLIENTS).map(|_| scope.spawn(|| predict_while(spinfer, doing_harm))).collect();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    })
+    });
+    stores.restart();
+    latencies
 }
 
 struct Done<'a>(&'a AtomicUsize);

@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::measured::{Measured, Wire};
 use super::settings::Place;
 use crate::blocked_networks::BlockedNetworks;
-use crate::redis_connections::{Address, Wire, dial};
+use crate::redis_connections::{Address, dial};
 
 /// To connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -180,7 +181,9 @@ async fn open(
         ConnectionAddr::TcpTls { host, port, .. } => (host, *port, Some(tls)),
         _ => return Err(std::io::Error::other("an address of another kind").into()),
     };
-    let (stream, wire) = dial(host, port, tls, &BlockedNetworks::default()).await?;
+    // Where it is the operator says.
+    let stream = dial(host, port, tls, &BlockedNetworks::default()).await?;
+    let (stream, wire) = Measured::new(stream);
     let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await;
     let (commands, driver) = made?;
     wire.answered();

@@ -6,6 +6,7 @@
 //! answered within that time: [`stay_connected`](Shared::attend).
 
 mod link;
+mod measured;
 mod settings;
 mod value;
 mod watch;

@@ -1,6 +1,6 @@
 //! The commands of outbound Redis, and over which connection each goes.
 
-use redis::{Cmd, FromRedisValue, Value, cmd};
+use redis::{Arg, Cmd, FromRedisValue, Value, cmd};
 
 use super::Handle;
 use crate::redis_connections::Error;
@@ -26,9 +26,20 @@ const REFUSED: &str = "MONITOR PSUBSCRIBE PSYNC SSUBSCRIBE SUBSCRIBE SYNC";
 
 impl Handle {
     pub(super) async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        match self.0.own.get() {
-            Some((own, _)) => own.answer(command).await,
-            None => self.0.link.answer(command).await,
+        // Others may be under way, each with arguments of its own.
+        let bytes = command.args_iter().map(|argument| match argument {
+            Arg::Simple(bytes) => bytes.len(),
+            _ => 0,
+        });
+        let held = self.0.held.hold(bytes.sum());
+        let _held = held.map_err(|error| Error::Command(error.to_string()))?;
+        let Some(own) = self.0.own().await? else { return self.0.link.answer(command).await };
+        match own.connection.answer(command).await {
+            Err(error) if !own.connection.is_open() => {
+                self.0.forget(&own).await;
+                Err(Error::Lost(error.to_string()))
+            }
+            answer => answer,
         }
     }
 
@@ -71,7 +82,7 @@ impl Handle {
             };
         }
         if !among(SHARED) {
-            self.0.own.get_or_try_init(|| self.0.connect()).await?;
+            self.0.make_own().await?;
         }
         let mut flat = Vec::new();
         flatten(self.answer(&whole).await?, &mut flat)?;

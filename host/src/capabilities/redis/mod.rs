@@ -6,13 +6,14 @@ mod commands;
 use std::sync::Arc;
 
 use redis::cmd;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use wasmtime::Result;
 use wasmtime::component::{Accessor, HasData, Linker, Resource, ResourceTable};
 
+use super::held::Held;
 use crate::instance::InstanceState;
 use crate::outbound_hosts::OutboundHosts;
-use crate::redis_connections::{Address, Connection, Connections, Error, Link};
+use crate::redis_connections::{Address, Connection, Error, Link, Share};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -52,23 +53,34 @@ pub struct Handle(Arc<Ways>);
 #[derive(Debug)]
 struct Ways {
     link: Arc<Link>,
-    /// Once something was executed that may concern the connection itself: one nobody else has.
-    own: OnceCell<(Connection, OwnedSemaphorePermit)>,
+    /// Once something was executed that may concern the connection itself: one nobody else has,
+    /// until it is lost.
+    own: Mutex<Option<Arc<Own>>>,
     /// How many more of those its instance may have.
     permits: Arc<Semaphore>,
+    /// What its instance is charged for.
+    held: Held,
+}
+
+/// A connection of a handle's own.
+#[derive(Debug)]
+struct Own {
+    connection: Connection,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// An instance's use of outbound Redis.
 #[derive(Debug)]
 pub struct RedisCtx {
-    connections: Arc<Connections>,
+    share: Arc<Share>,
     own: Arc<Semaphore>,
+    held: Held,
 }
 
 impl RedisCtx {
     #[must_use]
-    pub fn new(connections: Arc<Connections>) -> Self {
-        Self { connections, own: Arc::new(Semaphore::new(OWN_MOST)) }
+    pub fn new(share: Arc<Share>, held: Held) -> Self {
+        Self { share, own: Arc::new(Semaphore::new(OWN_MOST)), held }
     }
 }
 
@@ -95,12 +107,12 @@ impl RedisView<'_> {
         if !self.allowed.allows(scheme, host, Some(*port)) {
             return Err(Refused::InvalidAddress);
         }
-        self.ctx.connections.link(&address).map_err(Refused::from)
+        self.ctx.share.link(&address).map_err(Refused::from)
     }
 
     fn keep(&mut self, link: Arc<Link>) -> Result<Resource<Handle>, Refused> {
-        let permits = Arc::clone(&self.ctx.own);
-        let handle = Handle(Arc::new(Ways { link, own: OnceCell::new(), permits }));
+        let (permits, held) = (Arc::clone(&self.ctx.own), self.ctx.held.clone());
+        let handle = Handle(Arc::new(Ways { link, own: Mutex::default(), permits, held }));
         self.table.push(handle).map_err(|_| Refused::TooMany)
     }
 
@@ -119,10 +131,31 @@ impl From<Error> for Refused {
 }
 
 impl Ways {
-    async fn connect(&self) -> Result<(Connection, OwnedSemaphorePermit), Error> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        let permit = permit.map_err(|_| Error::TooMany { most: OWN_MOST })?;
-        Ok((self.link.own_connection().await?, permit))
+    /// The connection of the handle's own, if it has one. One that was lost is not made again in
+    /// silence: what was set on it is gone, and whoever has set it has to know.
+    async fn own(&self) -> Result<Option<Arc<Own>>, Error> {
+        let mut own = self.own.lock().await;
+        if own.take_if(|own| !own.connection.is_open()).is_some() {
+            return Err(Error::Lost("the Redis has closed it".into()));
+        }
+        Ok(own.clone())
+    }
+
+    /// Makes one if there is none.
+    async fn make_own(&self) -> Result<(), Error> {
+        let mut own = self.own.lock().await;
+        if own.is_none() {
+            let permit = Arc::clone(&self.permits).try_acquire_owned();
+            let _permit = permit.map_err(|_| Error::TooMany { most: OWN_MOST })?;
+            let connection = self.link.own_connection().await?;
+            *own = Some(Arc::new(Own { connection, _permit }));
+        }
+        Ok(())
+    }
+
+    /// Forgets the one that was lost.
+    async fn forget(&self, lost: &Arc<Own>) {
+        self.own.lock().await.take_if(|own| Arc::ptr_eq(own, lost));
     }
 }
 
@@ -366,7 +399,7 @@ macro_rules! types_of {
                 match error {
                     Error::TooMany { .. } => Self::TooManyConnections,
                     Error::Type(_) => Self::TypeError,
-                    Error::Late | Error::Connect(_) | Error::Command(_) => {
+                    Error::Late | Error::Lost(_) | Error::Connect(_) | Error::Command(_) => {
                         Self::Other(error.to_string())
                     }
                 }

@@ -2,6 +2,7 @@
 //! each. Every script begins with `open`; a later `open` takes the place of the first.
 
 use bytes::Bytes;
+use futures::future::join_all;
 use http_body_util::Full;
 use spin_sdk::http::body::IncomingBodyExt;
 use spin_sdk::http::{Request, Response};
@@ -39,6 +40,13 @@ fn value(value: Option<Vec<u8>>) -> String {
     value.map_or_else(|| "none".into(), |value| text(&value))
 }
 
+/// How many were, and why another was not.
+fn taken<E: std::fmt::Debug>(results: &[Result<(), E>]) -> String {
+    let taken = results.iter().filter(|result| result.is_ok()).count();
+    let refused = results.iter().find_map(|result| result.as_ref().err());
+    format!("{taken} taken, {refused:?}")
+}
+
 async fn run_key_value(stores: &mut Vec<Store>, words: &[&str]) -> Result<String, KeyValueError> {
     let ok = || "ok".to_owned();
     if let ["open", label] = words {
@@ -56,6 +64,12 @@ async fn run_key_value(stores: &mut Vec<Store>, words: &[&str]) -> Result<String
         ["fill", key, bytes] => {
             let bytes = vec![b'x'; bytes.parse().unwrap_or(0)];
             store.set(key, bytes).await.map(|()| ok())?
+        }
+        // So many values of so many bytes, all at a time.
+        ["crowd", count, bytes] => {
+            let value = vec![b'x'; bytes.parse().unwrap_or(0)];
+            let keys = 0..count.parse().unwrap_or(0);
+            taken(&join_all(keys.map(|key: u32| store.set(key.to_string(), &value))).await)
         }
         ["get", key] => value(store.get(key).await?),
         ["delete", key] => store.delete(key).await.map(|()| ok())?,
@@ -81,6 +95,11 @@ async fn run_redis(
     }
     let Some(redis) = connections.first() else { return Ok("nothing is open".into()) };
     Ok(match words {
+        ["crowd", count, bytes] => {
+            let value = vec![b'x'; bytes.parse().unwrap_or(0)];
+            let keys = 0..count.parse().unwrap_or(0);
+            taken(&join_all(keys.map(|key: u32| redis.set(key.to_string(), &value))).await)
+        }
         ["publish", channel, payload] => redis.publish(channel, payload).await.map(|()| ok())?,
         ["get", key] => value(redis.get(key).await?),
         ["set", key, value] => redis.set(key, value).await.map(|()| ok())?,

@@ -8,28 +8,30 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::redis_connections::Stream;
+
 /// Bytes of one answer. A longer one ends its connection: nothing else would stop it.
-pub(super) const ANSWER_MOST: u64 = 64 << 20;
+const ANSWER_MOST: u64 = 64 << 20;
 
 /// What has come over a connection, in bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Wire {
+pub(super) struct Wire {
     heard: AtomicU64,
     /// How much of that before the last answer that was complete.
     answered: AtomicU64,
 }
 
 impl Wire {
-    pub(super) fn heard(&self) -> u64 {
+    fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn answered(&self) {
+    pub(super) fn answered(&self) {
         self.answered.store(self.heard(), Ordering::Relaxed);
     }
 
     /// Bytes that are part of no complete answer yet.
-    pub(super) fn unanswered(&self) -> u64 {
+    fn unanswered(&self) -> u64 {
         self.heard().saturating_sub(self.answered.load(Ordering::Relaxed))
     }
 
@@ -42,14 +44,17 @@ impl Wire {
     }
 }
 
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
 /// A stream that breaks off when an answer gets too long.
-pub(crate) struct Measured {
-    pub(super) stream: Box<dyn Stream>,
-    pub(super) wire: Arc<Wire>,
+pub(super) struct Measured {
+    stream: Box<dyn Stream>,
+    wire: Arc<Wire>,
+}
+
+impl Measured {
+    pub(super) fn new(stream: Box<dyn Stream>) -> (Self, Arc<Wire>) {
+        let wire = Arc::new(Wire::default());
+        (Self { stream, wire: Arc::clone(&wire) }, wire)
+    }
 }
 
 impl AsyncRead for Measured {
@@ -79,5 +84,31 @@ impl AsyncWrite for Measured {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_end_ends_the_stream() {
+        let (mut measured, wire) = Measured::new(Box::new(zeros()));
+        let mut part = vec![0; 1 << 20];
+        let most = usize::try_from(ANSWER_MOST).unwrap();
+        for _ in 0..most / part.len() {
+            assert!(measured.read_exact(&mut part).await.is_ok());
+        }
+        assert!(measured.read_exact(&mut part).await.is_err());
+        // What was answered does not count.
+        wire.answered();
+        assert!(measured.read_exact(&mut part).await.is_ok());
+    }
+
+    /// Zeros for ever; what is written is gone.
+    fn zeros() -> impl Stream {
+        tokio::io::join(tokio::io::repeat(0), tokio::io::sink())
     }
 }

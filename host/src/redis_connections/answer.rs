@@ -1,0 +1,399 @@
+//! Answers of a Redis as bytes: where one ends and what it will take in memory, known before it is
+//! read; and its values.
+
+use std::mem::size_of;
+use std::str::from_utf8;
+
+use redis::{Value, VerbatimFormat};
+
+/// Bytes of memory one answer may take: twice what comes over the connection, as it is there and as
+/// values, and [`VALUE`] for each value.
+pub(crate) const MEMORY_MOST: usize = 64 << 20;
+/// Bytes a value takes beside its own: here, flattened for the guest, and in lists that grow. At the
+/// least a value is four bytes of an answer.
+const VALUE: usize = 2 * size_of::<Value>() + 80;
+/// Lists within lists.
+const DEPTH_MOST: usize = 100;
+
+/// Why an answer is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("an answer takes more than {} MiB of memory: ask for less at a time", MEMORY_MOST >> 20)]
+    TooLarge,
+    #[error("what it answers has lists within lists, more than {DEPTH_MOST}")]
+    TooDeep,
+    #[error("what it answers is not of Redis's protocol")]
+    Garbage,
+}
+
+/// What a line of an answer says of what follows it.
+enum Head {
+    /// Nothing does: the line is the value.
+    Line,
+    Nil,
+    /// So many bytes, and the end of a line.
+    Text(usize),
+    /// So many values.
+    List(usize),
+}
+
+fn head(line: &[u8]) -> Result<Head, Malformed> {
+    let (kind, rest) = line.split_first().ok_or(Malformed::Garbage)?;
+    let count = || {
+        let number = from_utf8(rest).ok().and_then(|text| text.parse::<i64>().ok());
+        number.ok_or(Malformed::Garbage)
+    };
+    let many = |each: usize, more: usize| {
+        let count = usize::try_from(count()?).map_err(|_| Malformed::Garbage)?;
+        let count = count.checked_mul(each).and_then(|count| count.checked_add(more));
+        count.filter(|count| *count <= MEMORY_MOST).ok_or(Malformed::TooLarge)
+    };
+    Ok(match kind {
+        b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Head::Line,
+        b'$' | b'*' if count()? == -1 => Head::Nil,
+        b'$' | b'!' | b'=' => Head::Text(many(1, 0)?),
+        b'*' | b'~' | b'>' => Head::List(many(1, 0)?),
+        b'%' => Head::List(many(2, 0)?),
+        // What is said of a value, and the value.
+        b'|' => Head::List(many(2, 1)?),
+        _ => return Err(Malformed::Garbage),
+    })
+}
+
+const LINE_END: &[u8] = b"\r\n";
+
+/// The line `bytes` begin with, of which the first `seen` are known to hold no end of it.
+fn line(bytes: &[u8], seen: usize) -> Option<&[u8]> {
+    let end = bytes[seen..].windows(2).position(|pair| pair == LINE_END)?;
+    Some(&bytes[..seen + end])
+}
+
+/// Finds the end of an answer while it comes.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// Where the next line begins; further than what has come, if it is within a text.
+    at: usize,
+    /// How much of that line is known not to hold its end.
+    seen: usize,
+    /// Values whose line has not come.
+    left: usize,
+    /// Values there are, as far as is known.
+    values: usize,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { at: 0, seen: 0, left: 1, values: 1 }
+    }
+}
+
+impl Scan {
+    /// Looks at what has come of the answer, its beginning each time; its length once it is whole.
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        while self.left > 0 {
+            let Some(rest) = bytes.get(self.at..) else { return Ok(None) };
+            let Some(line) = line(rest, self.seen) else {
+                self.seen = rest.len().saturating_sub(1);
+                self.check(bytes.len())?;
+                return Ok(None);
+            };
+            self.left -= 1;
+            self.at += line.len() + LINE_END.len();
+            self.seen = 0;
+            match head(line)? {
+                Head::Line | Head::Nil => {}
+                Head::Text(bytes) => self.at += bytes + LINE_END.len(),
+                Head::List(values) => {
+                    self.left += values;
+                    self.values += values;
+                }
+            }
+            self.check(self.at)?;
+        }
+        Ok((self.at <= bytes.len()).then_some(self.at))
+    }
+
+    /// Bytes of memory the answer takes, as far as is known.
+    pub(crate) fn memory(&self) -> usize {
+        2 * self.at + self.values * VALUE
+    }
+
+    /// Bytes that are still to come at the least, after so many.
+    pub(crate) fn missing(&self, come: usize) -> usize {
+        self.at.saturating_sub(come)
+    }
+
+    fn check(&self, bytes: usize) -> Result<(), Malformed> {
+        let memory = 2 * bytes + self.values * VALUE;
+        if memory > MEMORY_MOST { Err(Malformed::TooLarge) } else { Ok(()) }
+    }
+}
+
+/// Whether this is no answer, but news of the server's own.
+pub(crate) fn is_push(answer: &[u8]) -> bool {
+    answer.first() == Some(&b'>')
+}
+
+/// The value of a whole answer.
+pub(crate) fn value(answer: &[u8]) -> Result<Value, Malformed> {
+    let mut rest = answer;
+    let value = read(&mut rest, DEPTH_MOST)?;
+    if rest.is_empty() { Ok(value) } else { Err(Malformed::Garbage) }
+}
+
+/// Takes a value off the beginning of `rest`.
+fn read(rest: &mut &[u8], depth: usize) -> Result<Value, Malformed> {
+    let line = line(rest, 0).ok_or(Malformed::Garbage)?;
+    take(rest, line.len() + LINE_END.len())?;
+    match head(line)? {
+        Head::Line => simple(line),
+        Head::Nil => Ok(Value::Nil),
+        Head::Text(bytes) => {
+            let text = take(rest, bytes)?;
+            if take(rest, LINE_END.len())? != LINE_END {
+                return Err(Malformed::Garbage);
+            }
+            long(line[0], text)
+        }
+        Head::List(count) => {
+            let depth = depth.checked_sub(1).ok_or(Malformed::TooDeep)?;
+            let mut values = (0..count).map(|_| read(rest, depth));
+            list(line[0], &mut values)
+        }
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], Malformed> {
+    let (taken, behind) = rest.split_at_checked(bytes).ok_or(Malformed::Garbage)?;
+    *rest = behind;
+    Ok(taken)
+}
+
+/// A value that is a line.
+fn simple(line: &[u8]) -> Result<Value, Malformed> {
+    let text = from_utf8(&line[1..]).map_err(|_| Malformed::Garbage)?;
+    Ok(match line[0] {
+        b':' => Value::Int(text.parse().map_err(|_| Malformed::Garbage)?),
+        b',' => Value::Double(text.parse().map_err(|_| Malformed::Garbage)?),
+        b'#' if text == "t" => Value::Boolean(true),
+        b'#' if text == "f" => Value::Boolean(false),
+        b'#' => return Err(Malformed::Garbage),
+        b'_' => Value::Nil,
+        b'-' => return error(text),
+        b'+' if text == "OK" => Value::Okay,
+        _ => Value::SimpleString(text.to_owned()),
+    })
+}
+
+/// A value that is a text.
+fn long(kind: u8, text: &[u8]) -> Result<Value, Malformed> {
+    let utf8 = || from_utf8(text).map_err(|_| Malformed::Garbage);
+    Ok(match kind {
+        b'!' => return error(utf8()?),
+        b'=' => {
+            let (_format, text) = utf8()?.split_once(':').ok_or(Malformed::Garbage)?;
+            Value::VerbatimString { format: VerbatimFormat::Text, text: text.to_owned() }
+        }
+        _ => Value::BulkString(text.to_vec()),
+    })
+}
+
+/// The library alone makes errors, of a line of an answer.
+fn error(text: &str) -> Result<Value, Malformed> {
+    let line = text.lines().next().unwrap_or_default();
+    redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).map_err(|_| Malformed::Garbage)
+}
+
+/// A value that is made of values.
+fn list(
+    kind: u8,
+    values: &mut dyn ExactSizeIterator<Item = Result<Value, Malformed>>,
+) -> Result<Value, Malformed> {
+    let pairs = |values: &mut dyn ExactSizeIterator<Item = _>| {
+        let mut pairs = Vec::with_capacity(values.len() / 2);
+        for _ in 0..values.len() / 2 {
+            let mut next = || values.next().unwrap_or(Err(Malformed::Garbage));
+            pairs.push((next()?, next()?));
+        }
+        Ok(pairs)
+    };
+    match kind {
+        b'%' => Ok(Value::Map(pairs(values)?)),
+        b'|' => {
+            pairs(values)?;
+            values.next().unwrap_or(Err(Malformed::Garbage))
+        }
+        _ => {
+            let mut list = Vec::with_capacity(values.len());
+            for value in values {
+                list.push(value?);
+            }
+            Ok(if kind == b'~' { Value::Set(list) } else { Value::Array(list) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The length and value of the answer at the beginning of `bytes`, which come one by one.
+    fn scanned(bytes: &[u8]) -> Result<Option<(usize, Value)>, Malformed> {
+        let mut scan = Scan::default();
+        for come in 0..=bytes.len() {
+            if let Some(length) = scan.advance(&bytes[..come])? {
+                return Ok(Some((length, value(&bytes[..length])?)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn encode(value: &Value, out: &mut Vec<u8>) {
+        let list = |kind: char, values: &[&Value], count: usize, out: &mut Vec<u8>| {
+            out.extend(format!("{kind}{count}\r\n").bytes());
+            values.iter().for_each(|value| encode(value, out));
+        };
+        match value {
+            Value::Nil => out.extend(b"$-1\r\n"),
+            Value::Int(number) => out.extend(format!(":{number}\r\n").bytes()),
+            Value::Double(number) => out.extend(format!(",{number}\r\n").bytes()),
+            Value::Boolean(yes) => out.extend(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
+            Value::Okay => out.extend(b"+OK\r\n"),
+            Value::SimpleString(text) => out.extend(format!("+{text}\r\n").bytes()),
+            Value::BulkString(bytes) => {
+                out.extend(format!("${}\r\n", bytes.len()).bytes());
+                out.extend(bytes);
+                out.extend(b"\r\n");
+            }
+            Value::Array(values) => {
+                list('*', &values.iter().collect::<Vec<_>>(), values.len(), out);
+            }
+            Value::Set(values) => list('~', &values.iter().collect::<Vec<_>>(), values.len(), out),
+            Value::Map(pairs) => {
+                let values: Vec<_> = pairs.iter().flat_map(|(key, value)| [key, value]).collect();
+                list('%', &values, pairs.len(), out);
+            }
+            _ => unreachable!("no strategy makes it"),
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            Just(Value::Okay),
+            any::<i64>().prop_map(Value::Int),
+            any::<bool>().prop_map(Value::Boolean),
+            (-1e9..1e9).prop_map(Value::Double),
+            "[a-zA-Z ]{3,9}".prop_map(Value::SimpleString),
+            proptest::collection::vec(any::<u8>(), 0..30).prop_map(Value::BulkString),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            let list = || proptest::collection::vec(inner.clone(), 0..6);
+            prop_oneof![
+                list().prop_map(Value::Array),
+                list().prop_map(Value::Set),
+                proptest::collection::vec((inner.clone(), inner.clone()), 0..4)
+                    .prop_map(Value::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        /// The length is that of the answer, whatever comes behind it, and the library agrees on its
+        /// value.
+        #[test]
+        fn an_answer_is_found_and_read(value in values(), behind in "[$*:+\r\n0-9]{0,9}") {
+            let mut bytes = Vec::new();
+            encode(&value, &mut bytes);
+            let length = bytes.len();
+            prop_assert_eq!(redis::parse_redis_value(&bytes), Ok(value.clone()));
+            for end in 0..length {
+                prop_assert_eq!(scanned(&bytes[..end]), Ok(None));
+            }
+            bytes.extend(behind.bytes());
+            prop_assert_eq!(scanned(&bytes), Ok(Some((length, value))));
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer_or_refused(
+            bytes in "([-+:$*~%|>!=_,#(][-0-9a-z]{0,3}(\r\n)?){0,20}",
+        ) {
+            let _ = scanned(bytes.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_is_of_the_newer_protocol_is_read_too() {
+        let said = |text: &str| scanned(text.as_bytes()).unwrap().unwrap().1;
+        assert_eq!(said("_\r\n"), Value::Nil);
+        assert_eq!(said("*-1\r\n"), Value::Nil);
+        assert_eq!(said("|1\r\n+ttl\r\n:3\r\n:7\r\n"), Value::Int(7));
+        assert_eq!(
+            said("(123456789012345678901\r\n"),
+            Value::SimpleString("123456789012345678901".into())
+        );
+        let text = Value::VerbatimString { format: VerbatimFormat::Text, text: "a".into() };
+        assert_eq!(said("=5\r\ntxt:a\r\n"), text);
+        for error in ["-WRONGTYPE not a list\r\n", "!20\r\nWRONGTYPE not a list\r\n"] {
+            let error = said(error).extract_error().unwrap_err();
+            assert_eq!(error.code(), Some("WRONGTYPE"));
+        }
+        assert!(is_push(b">1\r\n+invalidate\r\n") && !is_push(b"*0\r\n"));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        for garbage in [
+            "\r\n",
+            "x\r\n",
+            "$\r\n",
+            "$-2\r\n",
+            "*-2\r\n",
+            "%-5\r\n",
+            "!-1\r\n",
+            ":1x\r\n",
+            "#x\r\n",
+            "$1\r\nab\r\n",
+            ",x\r\n",
+            "=1\r\na\r\n",
+        ] {
+            assert_eq!(scanned(garbage.as_bytes()), Err(Malformed::Garbage), "{garbage:?}");
+        }
+        let deep = "*1\r\n".repeat(DEPTH_MOST + 1) + ":1\r\n";
+        assert_eq!(scanned(deep.as_bytes()), Err(Malformed::TooDeep));
+        assert!(scanned(&deep.as_bytes()[4..]).is_ok());
+    }
+
+    /// It is known before it has come.
+    #[test]
+    fn what_takes_too_much_is_refused_at_once() {
+        let values = MEMORY_MOST / VALUE;
+        for lie in [
+            format!("${MEMORY_MOST}\r\n"),
+            format!("${}\r\n", MEMORY_MOST / 2),
+            "$9223372036854775807\r\n".into(),
+            format!("*{values}\r\n"),
+            format!("%{}\r\n", values / 2 + 1),
+            format!("*2\r\n*{}\r\n*{}\r\n", values / 2, values / 2),
+            "*9223372036854775807\r\n".into(),
+            "%9223372036854775807\r\n".into(),
+        ] {
+            assert_eq!(scanned(lie.as_bytes()), Err(Malformed::TooLarge), "{lie:?}");
+        }
+        let most = format!("${}\r\n", MEMORY_MOST / 2 - 1000);
+        assert_eq!(scanned(most.as_bytes()), Ok(None));
+        // A line without end.
+        let mut scan = Scan::default();
+        let mut bytes = vec![b'+'];
+        let refused = loop {
+            bytes.resize(bytes.len() + (1 << 20), b'a');
+            if let Err(refused) = scan.advance(&bytes) {
+                break refused;
+            }
+        };
+        assert_eq!(refused, Malformed::TooLarge);
+        assert!(bytes.len() <= MEMORY_MOST / 2 + (1 << 20));
+    }
+}

@@ -1,0 +1,303 @@
+//! What a Redis does to who asks it, and what guests do with stores and with Redis.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use spinfer_benches::process::Process;
+use spinfer_tests::{Manifest, Redis, Spinfer};
+
+/// What is answered to a command, by a server that knows how to greet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// Nothing.
+    Silence,
+    /// A byte now and then.
+    Trickle,
+    /// The end of the connection.
+    Goodbye,
+    Garbage,
+    /// Two answers to one command, without end.
+    Flood,
+    /// A list of very many small values, said before or not.
+    Values,
+    ManyLists,
+    /// A text of 2 GB, said before or not.
+    Text,
+    Line,
+    /// As much as may be.
+    Large,
+}
+
+pub(super) const LIES: [Lie; 10] = [
+    Lie::Silence,
+    Lie::Trickle,
+    Lie::Goodbye,
+    Lie::Garbage,
+    Lie::Flood,
+    Lie::Values,
+    Lie::ManyLists,
+    Lie::Text,
+    Lie::Line,
+    Lie::Large,
+];
+
+/// The most there is in an answer of one text that is taken.
+const LARGE: usize = 33_000_000;
+/// Between two bytes of one that trickles: less than a command may take.
+const DRIP: Duration = Duration::from_millis(100);
+
+/// A server of one lie, for as long as the test runs.
+pub(super) fn lying(lie: Lie) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            // An error is the client's end.
+            thread::spawn(move || serve(stream, lie));
+        }
+    });
+    address
+}
+
+fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
+    let (mut said, mut part) = (Vec::new(), [0; 65536]);
+    loop {
+        let read = stream.read(&mut part)?;
+        if read == 0 {
+            return Ok(());
+        }
+        said.extend(&part[..read]);
+        // The two commands of a greeting; whatever comes later is what it lies to.
+        let greetings = said.windows(7).filter(|word| word == b"SETINFO").count();
+        if greetings == 2 && said.ends_with(b"\r\n") {
+            break;
+        }
+    }
+    stream.write_all(b"+OK\r\n+OK\r\n")?;
+    while stream.read(&mut part)? > 0 {
+        tell(&mut stream, lie)?;
+        // One that was true is kept no longer than the others.
+        if matches!(lie, Lie::Goodbye | Lie::Large) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn tell(stream: &mut TcpStream, lie: Lie) -> std::io::Result<()> {
+    let mut endless = |beginning: &str, part: &[u8]| -> std::io::Result<()> {
+        stream.write_all(beginning.as_bytes())?;
+        let part = part.repeat(65536 / part.len());
+        loop {
+            stream.write_all(&part)?;
+        }
+    };
+    match lie {
+        Lie::Silence | Lie::Goodbye => Ok(()),
+        Lie::Trickle => {
+            stream.write_all(b"$100000\r\n")?;
+            loop {
+                thread::sleep(DRIP);
+                stream.write_all(b"a")?;
+            }
+        }
+        Lie::Garbage => stream.write_all(b"\0\xff HTTP/1.1 400 Bad Request\r\n\r\n"),
+        Lie::Flood => endless("", b"+a\r\n"),
+        Lie::Values => endless("*100000000\r\n", b":1\r\n"),
+        Lie::ManyLists => endless("*300000\r\n", b"*100\r\n"),
+        Lie::Text => endless("$2000000000\r\n", b"a"),
+        Lie::Line => endless("+", b"a"),
+        Lie::Large => {
+            stream.write_all(format!("${LARGE}\r\n").as_bytes())?;
+            stream.write_all(&vec![b'a'; LARGE])?;
+            stream.write_all(b"\r\n")
+        }
+    }
+}
+
+/// Guests that use what lies, through every interface; and what they say to it.
+pub(super) struct Application {
+    manifest: Manifest,
+    config: String,
+    lies: Vec<(Lie, SocketAddr)>,
+    redis: Redis,
+}
+
+/// Something that hurts, if it can.
+pub(super) type Harm = Box<dyn Fn(&Spinfer) + Send + Sync>;
+
+/// By path: what is said by outbound Redis, and by stores.
+const INTERFACES: [(&str, bool); 5] = [
+    ("/new/redis", true),
+    ("/older/redis", true),
+    ("/new/key-value", false),
+    ("/older/key-value", false),
+    ("/older/wasi", false),
+];
+
+impl Application {
+    /// Beside what is in `manifest`.
+    pub(super) fn beside(manifest: Manifest) -> Self {
+        let redis = Redis::start();
+        let lies: Vec<_> = LIES.iter().map(|lie| (*lie, lying(*lie))).collect();
+        let mut config = format!(
+            "[key_value_store.default]\ntype = \"spin\"\npath = \"DIR/kv.db\"\n\
+             [key_value_store.memory]\ntype = \"memory\"\n\
+             [key_value_store.redis]\ntype = \"redis\"\nurl = \"{}\"\n",
+            redis.url()
+        );
+        let mut labels = "\"default\", \"memory\", \"redis\"".to_owned();
+        for (lie, address) in &lies {
+            let label = label(*lie);
+            labels += &format!(", \"{label}\"");
+            config += &format!(
+                "[key_value_store.{label}]\ntype = \"redis\"\nurl = \"redis://{address}\"\n"
+            );
+        }
+        let settings = format!(
+            "key_value_stores = [{labels}]\nallowed_outbound_hosts = [\"redis://127.0.0.1:*\"]\n\
+             tool.spinfer.limits.idle = \"100ms\"\n"
+        );
+        let manifest = manifest.with("/new/...", "new", "stores", &settings);
+        let manifest = manifest.with("/older/...", "older", "stores_older", &settings);
+        Self { manifest, config, lies, redis }
+    }
+
+    /// What a Redis does by lies: each, asked by every interface.
+    pub(super) fn lies(&self) -> Vec<Harm> {
+        let asked = |(lie, address): &(Lie, SocketAddr)| {
+            let (lie, address) = (*lie, *address);
+            INTERFACES.map(|(path, outbound)| -> Harm {
+                let place = if outbound { format!("redis://{address}") } else { label(lie) };
+                Box::new(move |spinfer| ask(spinfer, lie, path, &place))
+            })
+        };
+        self.lies.iter().flat_map(asked).collect()
+    }
+
+    /// Each lie once, by one interface after the other, and what guests do to stores.
+    pub(super) fn harms(&self) -> Vec<Harm> {
+        let turns = (0..LIES.len()).map(|lie| lie * INTERFACES.len() + lie % INTERFACES.len());
+        let turns: Vec<_> = turns.collect();
+        let lies = self.lies().into_iter().enumerate();
+        let lies = lies.filter(|(index, _)| turns.contains(index)).map(|(_, lie)| lie);
+        let stores = ["memory", "default", "redis"];
+        let paths = ["/new/key-value", "/older/key-value", "/older/wasi"];
+        let fills = paths
+            .into_iter()
+            .zip(stores)
+            .map(|(path, store)| -> Harm { Box::new(move |spinfer| fill(spinfer, path, store)) });
+        let batches =
+            stores.map(|store| -> Harm { Box::new(move |spinfer| batches(spinfer, store)) });
+        lies.chain(fills).chain(batches).collect()
+    }
+
+    /// The Redis that does not lie ends in the middle of it all, is back, and answers nothing for a
+    /// while.
+    pub(super) fn disturb(&mut self) {
+        self.redis.restart();
+        self.redis.pause();
+        let own = self.redis.url();
+        drop(TcpStream::connect(own.trim_start_matches("redis://")));
+        self.redis.resume();
+        self.restart();
+    }
+
+    /// What was connected to it is not any more.
+    pub(super) fn restart(&mut self) {
+        self.redis.restart();
+    }
+}
+
+fn label(lie: Lie) -> String {
+    format!("{lie:?}").to_lowercase()
+}
+
+fn said(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
+    let answer = spinfer.post(path, script.join("\n"));
+    let start: String = answer.text().chars().take(300).collect();
+    assert_eq!(answer.status, 200, "{path} {script:?}: {start}");
+    answer.text().lines().map(str::to_owned).collect()
+}
+
+/// It is an error, or what was answered.
+fn ask(spinfer: &Spinfer, lie: Lie, path: &str, place: &str) {
+    let answers = said(spinfer, path, &[&format!("open {place}"), "get k", "get k"]);
+    // All at once, it may be too late to connect.
+    let connected = answers[0] == "ok";
+    assert!(connected || answers[0].starts_with("Error::Other("), "{path} {lie:?}: {answers:?}");
+    for answer in answers[1..].iter().filter(|_| connected) {
+        match lie {
+            // A store takes none that is as long.
+            Lie::Large if answer == &format!("{LARGE} bytes") => {}
+            // It is no text as Redis has them.
+            Lie::Flood if answer == "Error::TypeError" => {}
+            _ => assert!(answer.starts_with("Error::Other("), "{path} {lie:?}: {answer}"),
+        }
+    }
+}
+
+/// Values of the greatest length, again and again.
+fn fill(spinfer: &Spinfer, path: &str, store: &str) {
+    let open = format!("open {store}");
+    let script = ["fill k 16777216", "get k", "fill k 17000000", "count"].repeat(3);
+    let answers = said(spinfer, path, &[&[&*open], &script[..]].concat());
+    for answer in &answers[2..] {
+        let fine = ["ok", "none", "16777216 bytes"].contains(&&**answer)
+            || answer.starts_with("Error::Other(")
+            || answer.chars().next().is_some_and(|first| first.is_ascii_digit());
+        assert!(fine, "{path} {store}: {answer}");
+    }
+    said(spinfer, path, &[&open, "delete k"]);
+}
+
+/// As many entries as may be in a batch, and more.
+fn batches(spinfer: &Spinfer, store: &str) {
+    let open = format!("open {store}");
+    let script = ["many set 10000", "many get 10000", "many get 1000000", "many delete 10000"];
+    let answers = said(spinfer, "/older/wasi", &[&[&*open], &script[..]].concat());
+    assert!(answers[3].contains("1000000 keys at a time"), "{store}: {answers:?}");
+    for answer in &answers[1..] {
+        let fine = ["ok", "10000"].contains(&&**answer) || answer.starts_with("Error::Other(");
+        assert!(fine, "{store}: {answer}");
+    }
+}
+
+/// Its files are in `dir`.
+pub(super) fn up(application: &Application, dir: &Path) -> Spinfer {
+    let config = dir.join("runtime-config.toml");
+    let text = application.config.replace("DIR", dir.to_str().unwrap());
+    // A prediction that is kept is no test of who computes.
+    let text = format!("{text}\n[cache]\nmemory = 0\n");
+    std::fs::write(&config, text).unwrap();
+    let flags = ["--runtime-config-file", config.to_str().unwrap()];
+    Spinfer::up_with(&application.manifest, &flags)
+}
+
+/// Many times at once, through every interface: a lie takes no more memory than an answer may, and
+/// those all together.
+#[test]
+fn a_redis_that_lies_exhausts_nobody() {
+    /// MiB over what it took before: four answers of 64 MiB in lists and buffers that grow, and the
+    /// guests.
+    const MEMORY_MOST: f64 = 500.0;
+    let dir = tempfile::tempdir().unwrap();
+    let application = Application::beside(Manifest::default());
+    let spinfer = up(&application, dir.path());
+    let process = Process(spinfer.id());
+    let before = process.resident().unwrap().total();
+    let lies = application.lies();
+    thread::scope(|scope| {
+        for lie in lies.iter().cycle().take(4 * lies.len()) {
+            scope.spawn(|| lie(&spinfer));
+        }
+    });
+    let peak = process.peak().unwrap();
+    let _ = writeln!(std::io::stderr(), "{before:.1} MiB before, {peak:.1} at the most");
+    assert!(peak - before <= MEMORY_MOST, "{before} MiB before, then {peak}");
+    let lines = ["open memory", "set k v", "get k"];
+    assert_eq!(said(&spinfer, "/new/key-value", &lines), ["ok", "ok", "v"]);
+}
