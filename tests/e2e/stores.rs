@@ -247,7 +247,8 @@ fn calls_hold_no_more_than_the_instance_may() {
     {
         let answers = said(&spinfer, path, &[&open, "crowd 64 1000000", "crowd 16 1000000"]);
         let (taken, refused) = answers[1].split_once(" taken, ").unwrap();
-        assert!((16..=33).contains(&taken.parse().unwrap()), "{path}: {answers:?}");
+        // Some are done before others come.
+        assert!((16..64).contains(&taken.parse().unwrap()), "{path}: {answers:?}");
         assert!(refused.contains("limits.instance_memory"), "{path}: {answers:?}");
         assert_eq!(answers[2], "16 taken, None", "{path}: what was done is free again");
     }
