@@ -23,7 +23,7 @@ pub(super) fn manifest(dir: &Path) -> Result<PathBuf> {
 
 /// The request for the `number`-th of many answers.
 pub(super) fn question(number: usize) -> Vec<u8> {
-    let body = format!("{{\"features\": [5.1, 3.5, 1.4, {}.{}]}}", number / 1000, number % 1000);
+    let body = format!("{{\"features\": [5.1, 3.5, 1.4, {}.{:03}]}}", number / 1000, number % 1000);
     post(IRIS, Operation { name: "predict", body: &body })
 }
 
