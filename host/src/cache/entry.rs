@@ -3,23 +3,32 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{AGE, CONNECTION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::control::{Allowed, Asked};
+use super::headers::Headers;
 use crate::body::Body;
 
 /// Of its time an answer loses up to this part, by chance: what was made together does not have to
 /// be made again together.
 const JITTER: f64 = 0.05;
 
-/// What a kept answer takes beside its headers' names and values and its body, about.
-const OVERHEAD: usize = 256;
+/// What a kept answer takes beside its headers and its body, about: counts and lengths, its place in
+/// the cache, and what the allocator rounds up.
+const OVERHEAD: usize = 384;
+
+/// Headers that are of one answer, not of the next: the connection's, and what an answer that is
+/// whole says anew.
+const NOT_KEPT: [HeaderName; 3] = [CONNECTION, AGE, CONTENT_LENGTH];
+
+/// Headers an answer gets when it is given again: `Age`, `Cache-Status`, and what the server adds.
+const ADDED: usize = 4;
 
 /// A 200, complete.
 #[derive(Debug)]
 pub struct Entry {
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Headers,
     pub(super) body: Bytes,
     pub(super) made: SystemTime,
     pub(super) fresh: Duration,
@@ -40,15 +49,13 @@ pub enum State {
 
 impl Entry {
     /// An answer that was just made, in `cost`. Its own `Age` counts: it may come from elsewhere.
+    /// What is known only when all of it was sent comes [later](Self::complete).
     #[must_use]
     pub fn new(headers: &HeaderMap, body: Bytes, allowed: Allowed, cost: Duration) -> Self {
-        let mut headers = headers.clone();
-        headers.remove(CONNECTION);
-        let age = headers.remove(AGE);
-        let age = age.and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
         let now = SystemTime::now();
         Self {
-            headers,
+            headers: Headers::of(headers, &NOT_KEPT),
             body,
             made: now.checked_sub(Duration::from_secs(age)).unwrap_or(now),
             fresh: allowed.fresh.mul_f64(1.0 - JITTER * fastrand::f64()),
@@ -57,11 +64,16 @@ impl Entry {
         }
     }
 
+    /// All of it was sent, and took so long.
+    #[must_use]
+    pub fn complete(self, body: Bytes, cost: Duration) -> Self {
+        Self { body, cost, ..self }
+    }
+
     /// What it takes of memory, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-        OVERHEAD + headers.sum::<usize>() + self.body.len()
+        OVERHEAD + self.headers.size() + self.body.len()
     }
 
     /// How good it is at `now`. An answer that is asked for often is made again shortly before its
@@ -101,7 +113,7 @@ impl Entry {
     pub fn response(&self, now: SystemTime) -> Response<Body> {
         let mut response = Response::new(Body::whole(self.body.clone()));
         *response.status_mut() = StatusCode::OK;
-        *response.headers_mut() = self.headers.clone();
+        *response.headers_mut() = self.headers.to_map(ADDED);
         response.headers_mut().insert(AGE, HeaderValue::from(self.age(now).as_secs()));
         response
     }

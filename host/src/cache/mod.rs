@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, VARY};
+use http::header::{HeaderMap, HeaderName, VARY};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -36,6 +36,7 @@ pub mod counts;
 pub mod entry;
 mod flight;
 pub mod generation;
+mod headers;
 pub mod key;
 pub mod memory;
 pub mod shared;
@@ -43,7 +44,7 @@ mod status;
 
 pub use body_key::BodyKey;
 use body_key::BodyKeys;
-use control::{Allowed, allowed, asked};
+use control::{allowed, asked};
 use counts::{Counts, Level, Outcome};
 use entry::{Entry, Kept, State};
 use flight::{Boarding, Flights, Landed, Lead};
@@ -461,11 +462,10 @@ impl Cache {
             status::forwarded(answer.headers_mut(), why, false);
             return Ok(answer);
         };
-        let mut headers = answer.headers().clone();
-        // Whole, it has its own.
-        headers.remove(CONTENT_LENGTH);
+        let entry = Entry::new(answer.headers(), Bytes::new(), allowed, Duration::ZERO);
+        let varies = varies(answer.headers());
         let cache = Arc::clone(self);
-        let take = move |body| cache.put(*place, &headers, body, allowed);
+        let take = move |body| cache.put(*place, entry, varies.into(), body);
         let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
         // Of a stream nobody knows yet whether it will be.
         let stored = answer.body().size_hint().exact().is_some();
@@ -473,9 +473,8 @@ impl Cache {
         Ok(answer)
     }
 
-    fn put(&self, place: Place, headers: &HeaderMap, body: Bytes, allowed: Allowed) {
-        let varies: Arc<[HeaderName]> = varies(headers).into();
-        let entry = Entry::new(headers, body, allowed, place.asked.elapsed());
+    fn put(&self, place: Place, entry: Entry, varies: Arc<[HeaderName]>, body: Bytes) {
+        let entry = entry.complete(body, place.asked.elapsed());
         let lasts = entry.lasts(SystemTime::now());
         let kept = Arc::new(Kept::Answer(entry));
         let key = if varies.is_empty() {

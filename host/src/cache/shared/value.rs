@@ -13,11 +13,12 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cache::entry::{Entry, Kept};
+use crate::cache::headers::Headers;
 use crate::cache::key::Key;
 
 const VERSION: u8 = 1;
@@ -67,7 +68,7 @@ pub(super) fn encode(key: &Key, kept: &Kept) -> Vec<u8> {
         Kept::Answer(entry) => {
             let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
             let headers = entry.headers.iter();
-            let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+            let headers = headers.map(|(name, value)| (name.as_str(), value));
             let answer = Answer {
                 made: number(made.as_micros()),
                 fresh: number(entry.fresh.as_millis()),
@@ -116,11 +117,11 @@ fn entry(answer: &Answer<'_>, body: Bytes) -> Result<Entry, Foreign> {
     if answer.headers.len() > HEADERS_MOST {
         return Err(Foreign::Head);
     }
-    let mut headers = HeaderMap::with_capacity(answer.headers.len());
-    for (name, value) in &answer.headers {
-        let name: HeaderName = name.parse().map_err(|_| Foreign::Head)?;
-        headers.append(name, HeaderValue::from_bytes(value).map_err(|_| Foreign::Head)?);
-    }
+    let header = |(name, value): &(&str, &[u8])| {
+        Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_bytes(value).ok()?))
+    };
+    let headers: Option<Vec<_>> = answer.headers.iter().map(header).collect();
+    let headers = Headers::from_pairs(headers.ok_or(Foreign::Head)?);
     let lasts = |millis: u64| Duration::from_millis(millis.min(LONGEST * 1000));
     // Another node's clock may be ahead.
     let made = UNIX_EPOCH.checked_add(Duration::from_micros(answer.made)).ok_or(Foreign::Head)?;
@@ -147,7 +148,7 @@ fn number(n: u128) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{HeaderMap, Request};
     use proptest::prelude::*;
 
     use super::*;
