@@ -34,7 +34,7 @@ use crate::host::Host;
 pub const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
 /// A client has this long for a request's head, and to begin with the next.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that reads nothing of an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.

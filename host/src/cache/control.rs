@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, PRAGMA, RANGE, SET_COOKIE, VARY};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, PRAGMA, RANGE, SET_COOKIE, VARY};
 
 /// Longer is this long: what RFC 9111 (1.2.2) gives for a number that overflows.
 const LONGEST: u64 = 1 << 31;
@@ -21,17 +21,22 @@ pub struct Allowed {
 /// that is `authorized` needs an explicit word that it is for others too (RFC 9111, 3.5).
 #[must_use]
 pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
-    if answer.contains_key(SET_COOKIE) || answer.get_all(VARY).iter().any(|name| name == "*") {
+    // What cannot be read may forbid it.
+    let readable = answer.get_all(CACHE_CONTROL).iter().all(|value| value.to_str().is_ok());
+    if answer.contains_key(SET_COOKIE) || !readable || varies(answer).is_none() {
         return None;
     }
-    let (mut max_age, mut shared_age, mut stale, mut public) = (None, None, None, false);
+    let (mut max_age, mut shared_age, mut stale) = (None, None, None);
+    let (mut public, mut revalidate) = (false, false);
     for (name, value) in directives(answer) {
         match &*name.to_ascii_lowercase() {
             "no-store" | "no-cache" | "private" => return None,
             "max-age" => least(&mut max_age, value),
             "s-maxage" => least(&mut shared_age, value),
             "stale-while-revalidate" => least(&mut stale, value),
-            "public" | "must-revalidate" => public = true,
+            "public" => public = true,
+            "must-revalidate" => (public, revalidate) = (true, true),
+            "proxy-revalidate" => revalidate = true,
             _ => {}
         }
     }
@@ -39,7 +44,24 @@ pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
         return None;
     }
     let fresh = shared_age.or(max_age).filter(|fresh| !fresh.is_zero())?;
-    Some(Allowed { fresh, stale: stale.unwrap_or_default() })
+    // Stale it may not be given then, whatever else is said (RFC 9111, 4.2.4).
+    let stale = stale.filter(|_| !revalidate).unwrap_or_default();
+    Some(Allowed { fresh, stale })
+}
+
+/// The headers of the request that an answer depends on, in an order that is always the same; `None`
+/// if it is not said of all which.
+#[must_use]
+pub fn varies(answer: &HeaderMap) -> Option<Vec<HeaderName>> {
+    let mut names = Vec::new();
+    for value in answer.get_all(VARY) {
+        for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            names.push(name.parse::<HeaderName>().ok().filter(|name| name != "*")?);
+        }
+    }
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Some(names)
 }
 
 /// What a request asks of caches.

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::HeaderName;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use super::entry::Kept;
 use super::key::Key;
@@ -20,7 +22,12 @@ pub(super) enum Landed {
     Answer { kept: Arc<Kept>, key: Key, varies: Arc<[HeaderName]> },
     /// It failed, or its answer is for itself alone: each has to ask.
     Alone,
+    /// There is an answer, and its end comes as its leader's client reads it: of this moment.
+    Coming(Instant),
 }
+
+/// Who reads slowly keeps those who wait for the same answer no longer than this.
+const COMING: Duration = Duration::from_millis(100);
 
 /// `None` while it is under way.
 type News = Option<Landed>;
@@ -74,6 +81,11 @@ impl Lead {
     pub(super) fn land(self, landed: Landed) {
         self.news.send_replace(Some(landed));
     }
+
+    /// Tells them that it begins.
+    pub(super) fn comes(&self) {
+        self.news.send_replace(Some(Landed::Coming(Instant::now())));
+    }
 }
 
 impl Drop for Lead {
@@ -85,8 +97,13 @@ impl Drop for Lead {
 impl Follow {
     /// What became of it; `None` if its leader was given up, for one that waits to be the next.
     pub(super) async fn landed(mut self) -> Option<Landed> {
-        let news = self.0.wait_for(Option::is_some).await.ok()?;
-        news.clone()
+        let news = self.0.wait_for(Option::is_some).await.ok()?.clone();
+        let Some(Landed::Coming(since)) = news else { return news };
+        let ends = |news: &News| !matches!(news, Some(Landed::Coming(_)));
+        match timeout_at((since + COMING).into(), self.0.wait_for(ends)).await {
+            Ok(news) => news.ok()?.clone(),
+            Err(_) => Some(Landed::Alone),
+        }
     }
 }
 
@@ -118,6 +135,21 @@ mod tests {
             assert!(matches!(follower.await.unwrap(), Some(Landed::Alone)));
         }
         assert!(matches!(flights.board(key("/a")), Boarding::First(_)), "it has landed");
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_keeps_nobody_for_long() {
+        let flights = Arc::new(Flights::default());
+        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("nobody leads") };
+        let follow = || match flights.board(key("/a")) {
+            Boarding::Later(follow) => follow.landed(),
+            Boarding::First(_) => panic!("two lead"),
+        };
+        let begun = follow();
+        lead.comes();
+        for follower in [begun, follow()] {
+            assert!(matches!(follower.await, Some(Landed::Alone)));
+        }
     }
 
     #[tokio::test]

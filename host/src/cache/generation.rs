@@ -49,6 +49,15 @@ impl Scopes {
     }
 }
 
+/// By how much another node's clock may be ahead, in microseconds: a day.
+const AHEAD: u64 = 24 * 60 * 60 * 1_000_000;
+
+/// Microseconds after 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(0)
+}
+
 /// The generations of all there is.
 #[derive(Debug, Default)]
 pub struct Generations(Mutex<BTreeMap<Scope, Arc<AtomicU64>>>);
@@ -63,27 +72,27 @@ impl Generations {
     /// Makes another generation of `scope`: its number, or `None` if it is not known.
     pub fn raise(&self, scope: &Scope) -> Option<u64> {
         let number = Arc::clone(self.lock().get(scope)?);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let now = u64::try_from(now).unwrap_or(0);
+        let now = now();
         // A clock may have been set back, or be behind that of another node.
         let raised = |before: u64| Some(now.max(before.saturating_add(1)));
         let before = number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raised);
         raised(before.unwrap_or_else(|before| before))
     }
 
-    /// Hears of a number, by the name of its scope; what is not known here is nothing to us.
-    pub fn join(&self, name: &str, number: u64) {
-        if let Some((_, known)) = self.lock().iter().find(|(scope, _)| scope.to_string() == name) {
+    /// Hears of a number; whether it can be one. After one that no clock gives nothing could be
+    /// forgotten any more.
+    pub fn join(&self, scope: &Scope, number: u64) -> bool {
+        let can_be = number <= now().saturating_add(AHEAD);
+        if let Some(known) = self.lock().get(scope).filter(|_| can_be) {
             known.fetch_max(number, Ordering::Relaxed);
         }
+        can_be
     }
 
-    /// Those that were raised, by the names of their scopes.
+    /// All of them, in the order of [`known`](Self::known).
     #[must_use]
-    pub fn raised(&self) -> Vec<(String, u64)> {
-        let all = self.lock();
-        let all = all.iter().map(|(scope, n)| (scope.to_string(), n.load(Ordering::Relaxed)));
-        all.filter(|(_, number)| *number > 0).collect()
+    pub fn numbers(&self) -> Vec<u64> {
+        self.lock().values().map(|number| number.load(Ordering::Relaxed)).collect()
     }
 
     /// Everything that can be forgotten.
@@ -134,16 +143,31 @@ mod tests {
         nodes[0].raise(&model("a"));
         nodes[1].raise(&Scope::Everything);
         nodes[1].raise(&model("a"));
-        let news = nodes.each_ref().map(Generations::raised);
-        assert_eq!(news.each_ref().map(Vec::len), [1, 2]);
+        let news = nodes.each_ref().map(Generations::numbers);
         for (node, order) in nodes.iter().zip([[0, 1], [1, 0]]) {
-            for (name, number) in order.iter().flat_map(|&from| &news[from]) {
-                node.join(name, *number);
+            for (scope, number) in
+                order.iter().flat_map(|&from| node.known().into_iter().zip(&news[from]))
+            {
+                assert!(node.join(&scope, *number));
             }
-            node.join("model that only others have", 7);
+            assert!(node.join(&model("that only others have"), 7));
         }
         assert_eq!(of[0].generation(), of[1].generation());
-        assert_eq!(nodes[0].raised(), nodes[1].raised());
+        assert_eq!(nodes[0].numbers(), nodes[1].numbers());
         assert_eq!(nodes[0].known(), [Scope::Everything, model("a")]);
+    }
+
+    #[test]
+    fn a_number_no_clock_gives_is_none() {
+        let all = Generations::default();
+        let scopes = all.scopes([Scope::Everything]);
+        for number in [u64::MAX, now() + 2 * AHEAD] {
+            assert!(!all.join(&Scope::Everything, number));
+        }
+        assert_eq!(scopes.generation(), 0);
+        // A day ahead, and it can be raised still.
+        assert!(all.join(&Scope::Everything, now() + AHEAD / 2));
+        let before = scopes.generation();
+        assert_eq!(all.raise(&Scope::Everything), Some(before + 1));
     }
 }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{Lifecycle, Weighter};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Kept;
 use super::key::Key;
@@ -13,6 +13,9 @@ use crate::metrics::Counter;
 
 /// How large an answer is on average: how many fit is a guess, and grows if it was wrong.
 const USUAL: usize = 1024;
+
+/// Answers as long as they may be that each part of the memory has room for.
+const LONGEST_IN_A_PART: u64 = 4;
 
 /// Bounded in bytes.
 #[derive(Debug)]
@@ -22,15 +25,25 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// For at most about `bytes`.
+    /// For at most about `bytes`, in parts that each have room for some of the longest answers, of
+    /// `longest` bytes. At least one part, so that of little memory an answer may get none.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
+    pub fn new(bytes: u64, longest: usize) -> Self {
         let count = usize::try_from(bytes).unwrap_or(usize::MAX) / USUAL;
         let (hasher, evicted) = (BuildHasherDefault::default(), Arc::default());
         let evictions =
             Evictions { counted: Arc::clone(&evicted), lifecycle: DefaultLifecycle::default() };
-        let kept = Cache::with(count.clamp(16, 1 << 20), bytes, Size, hasher, evictions);
-        Self { kept, evicted }
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let parts = bytes / (longest as u64).saturating_mul(LONGEST_IN_A_PART).max(1);
+        // A power of two, or it is made the next one.
+        let parts = usize::try_from(parts).unwrap_or(usize::MAX).clamp(1, 4 * threads);
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(count.clamp(16, 1 << 20))
+            .weight_capacity(bytes)
+            .shards(1 << parts.ilog2())
+            .build()
+            .expect("all that is needed is given");
+        Self { kept: Cache::with_options(options, Size, hasher, evictions), evicted }
     }
 
     #[must_use]
@@ -40,10 +53,6 @@ impl Memory {
 
     pub fn put(&self, key: Key, kept: Arc<Kept>) {
         self.kept.insert(key, kept);
-    }
-
-    pub fn remove(&self, key: &Key) {
-        self.kept.remove(key);
     }
 
     pub fn clear(&self) {

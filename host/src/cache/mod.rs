@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, VARY};
+use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -44,7 +44,7 @@ mod status;
 
 pub use body_key::BodyKey;
 use body_key::BodyKeys;
-use control::{allowed, asked};
+use control::{allowed, asked, varies};
 use counts::{Counts, Level, Outcome};
 use entry::{Entry, Kept, State};
 use flight::{Boarding, Flights, Landed, Lead};
@@ -124,7 +124,7 @@ pub enum Told {
     /// Nothing is shared: this node is for itself.
     Nobody,
     All,
-    /// As soon as the Redis answers again.
+    /// As soon as the Redis takes it: it does not answer, or is full.
     Later,
 }
 
@@ -222,7 +222,7 @@ impl Ticket {
 impl Cache {
     #[must_use]
     pub fn new(limits: Limits, shared: Option<Shared>) -> Self {
-        let memory = Arc::new(Memory::new(limits.memory));
+        let memory = Arc::new(Memory::new(limits.memory, limits.answer));
         Self {
             limits,
             memory,
@@ -252,14 +252,14 @@ impl Cache {
     /// Forgets the answers of `scope`, those that are being made too, and tells other nodes. Fails
     /// with all there is if it is not among it.
     pub async fn purge(&self, scope: &Scope) -> Result<Told, Vec<Scope>> {
-        self.generations.raise(scope).ok_or_else(|| self.generations.known())?;
+        let number = self.generations.raise(scope).ok_or_else(|| self.generations.known())?;
         if *scope == Scope::Everything {
             // Of another scope it is not known what its answers are.
             self.memory.clear();
         }
         Ok(match &self.shared {
             None => Told::Nobody,
-            Some(shared) if shared.tell(&self.generations).await => Told::All,
+            Some(shared) if shared.tell(scope, number).await => Told::All,
             Some(_) => Told::Later,
         })
     }
@@ -366,7 +366,9 @@ impl Cache {
                         return Ok(Found::Answer(answer));
                     }
                 }
-                Some(Landed::Alone) => return Ok(Found::Nothing(Ticket::Alone(why))),
+                Some(Landed::Alone | Landed::Coming(_)) => {
+                    return Ok(Found::Nothing(Ticket::Alone(why)));
+                }
                 None => {}
             }
         }
@@ -449,7 +451,8 @@ impl Cache {
             .filter(|_| answer.status() == StatusCode::OK && self.may_fit(&answer));
         // What is wrong with a request says nothing of its component.
         if answer.status() == StatusCode::OK {
-            source.learn(allowed.is_some());
+            // Whether its answers are kept is not for who has credentials to say.
+            source.learn(control::allowed(answer.headers(), false).is_some());
             if by != place.by {
                 source.body_keys.learn(place.head.uri.path(), by);
                 let Place { generation, head, body, .. } = &*place;
@@ -463,12 +466,15 @@ impl Cache {
             return Ok(answer);
         };
         let entry = Entry::new(answer.headers(), Bytes::new(), allowed, Duration::ZERO);
-        let varies = varies(answer.headers());
+        let varies = varies(answer.headers()).unwrap_or_default();
         let cache = Arc::clone(self);
+        if let Some(lead) = place.lead.as_ref().filter(|_| !is_whole(&answer)) {
+            lead.comes();
+        }
         let take = move |body| cache.put(*place, entry, varies.into(), body);
         let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
         // Of a stream nobody knows yet whether it will be.
-        let stored = answer.body().size_hint().exact().is_some();
+        let stored = is_whole(&answer);
         status::forwarded(answer.headers_mut(), why, stored);
         Ok(answer)
     }
@@ -519,6 +525,11 @@ pub fn copied(head: &Parts) -> Parts {
     copied
 }
 
+/// Whether all of it is there, or known to come at once.
+fn is_whole(answer: &Response<Body>) -> bool {
+    answer.body().size_hint().exact().is_some()
+}
+
 fn answer(kept: &Kept) -> Option<&Entry> {
     match kept {
         Kept::Answer(entry) => Some(entry),
@@ -535,14 +546,4 @@ fn hit(entry: &Entry, now: SystemTime, level: Level) -> Response<Body> {
 /// Uniform in (0, 1].
 fn drawn() -> f64 {
     1.0 - fastrand::f64()
-}
-
-/// The headers of the request that an answer depends on, in an order that is always the same.
-fn varies(answer: &HeaderMap) -> Vec<HeaderName> {
-    let values = answer.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(','));
-    let mut names: Vec<HeaderName> = names.filter_map(|name| name.trim().parse().ok()).collect();
-    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    names.dedup();
-    names
 }

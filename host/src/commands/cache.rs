@@ -105,7 +105,9 @@ pub fn run(cache: &Cache, out: &mut impl Write) -> Result<()> {
             let others = match told {
                 Told::Nobody => "",
                 Told::All => ", on all nodes that share the Redis",
-                Told::Later => "; other nodes hear of it when the Redis answers again",
+                Told::Later => {
+                    "; other nodes hear of it as soon as the Redis takes it: it does not answer, or is full"
+                }
             };
             writeln!(out, "Forgotten: {purged}{others}")?;
         }

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use redis::{RedisError, Value, cmd};
 use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{debug, info, warn};
 
 use super::entry::Kept;
-use super::generation::Generations;
+use super::generation::{Generations, Scope};
 use super::key::Key;
 use super::memory::Memory;
 use link::{Commands, Dialer};
@@ -43,7 +44,9 @@ const QUEUE_BYTES: usize = 32 << 20;
 /// Answers stored at a time, and how long they may take.
 const AT_A_TIME: usize = 64;
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A Redis that is full is not told of more for so long.
+/// An answer of so many bytes is encoded elsewhere.
+const LONG: usize = 64 << 10;
+/// A Redis that takes no more, as it is full, is not told of more for so long.
 const FULL: Duration = Duration::from_secs(1);
 
 /// What came of it, since the start.
@@ -176,11 +179,10 @@ impl Shared {
     }
 
     /// Tells other nodes what is forgotten; whether they will hear of it now.
-    pub async fn tell(&self, generations: &Generations) -> bool {
-        let raised = generations.raised();
+    pub async fn tell(&self, scope: &Scope, number: u64) -> bool {
         let commands = self.commands.read().unwrap_or_else(PoisonError::into_inner).0.clone();
-        let Some(mut commands) = commands.filter(|_| !raised.is_empty()) else { return false };
-        let told = cmd("HSET").arg(self.hash()).arg(&raised).take();
+        let Some(mut commands) = commands else { return false };
+        let told = cmd("HSET").arg(self.hash()).arg(scope.to_string()).arg(number).take();
         matches!(timeout(STORE_TIMEOUT, commands.ask(&told)).await, Ok(Ok(_)))
     }
 
@@ -273,8 +275,9 @@ impl Shared {
                         stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
                         full_since = None;
                         for error in outcomes.into_iter().filter_map(Result::err) {
-                            // It answers still, and only that it is full.
-                            if error.code() == Some("OOM") {
+                            // It answers still, and only that it does not take any: it is full.
+                            // A replica that was the master says where it is not to be told.
+                            if error.code().is_some_and(|code| code != "READONLY") {
                                 full_since = Some(Instant::now());
                             } else {
                                 self.give_up(number, &error);
@@ -295,7 +298,14 @@ impl Shared {
         let Letter { key, kept, lasts } = letter;
         let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut set = cmd("SET");
-        set.arg(self.name(&key)).arg(value::encode(&key, &kept)).arg("PX").arg(lasts);
+        let value = if kept.size() > LONG {
+            // It takes long enough to be noticed by those who wait for this thread.
+            let encoding = spawn_blocking(move || value::encode(&key, &kept)).await;
+            encoding.map_err(|_| std::io::Error::other("the host ends"))?
+        } else {
+            value::encode(&key, &kept)
+        };
+        set.arg(self.name(&key)).arg(value).arg("PX").arg(lasts);
         commands.clone().ask(&set).await.map(drop)
     }
 

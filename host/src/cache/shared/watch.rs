@@ -9,16 +9,16 @@
 //! the older one wrong, which its component allows for as long as it says; and a word to each node
 //! for each answer that is stored would cost more than all else.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use redis::aio::ConnectionLike;
 use redis::{Cmd, PushInfo, PushKind, Value, cmd, from_redis_value};
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::link::{Bounded, Dialer};
 use crate::cache::generation::Generations;
@@ -51,27 +51,55 @@ pub(super) async fn watch(
     let mut connection = dialer.node_of(hash, Arc::new(news)).await?;
     let tracking = ["TRACKING", "ON", "BCAST", "PREFIX", hash];
     ask(&mut connection, cmd("CLIENT").arg(&tracking)).await?;
+    let mut refused = false;
     loop {
-        agree(&mut connection, hash, generations).await?;
+        agree(&mut connection, hash, generations, &mut refused).await?;
         watched();
         // A word, or its time: both are the same to do.
         let _ = timeout(BEAT, changed.notified()).await;
     }
 }
 
-/// Takes the greater number of each, here and there.
-async fn agree(connection: &mut Bounded, hash: &str, generations: &Generations) -> Result<()> {
-    let theirs = ask(connection, cmd("HGETALL").arg(hash)).await?;
-    let theirs: BTreeMap<String, u64> =
-        from_redis_value(theirs).with_context(|| format!("{hash} is not a hash of numbers"))?;
-    for (name, number) in &theirs {
-        generations.join(name, *number);
+/// Takes the greater number of each, here and there. What is no number is none, and is written over
+/// when there is one. That the server takes none, as it is full, is said once.
+async fn agree(
+    connection: &mut Bounded,
+    hash: &str,
+    generations: &Generations,
+    refused: &mut bool,
+) -> Result<()> {
+    let scopes = generations.known();
+    let names: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+    let theirs = ask(connection, cmd("HMGET").arg(hash).arg(&names)).await?;
+    let theirs: Vec<Option<Vec<u8>>> =
+        from_redis_value(theirs).with_context(|| format!("{hash} is not a hash"))?;
+    ensure!(theirs.len() == scopes.len(), "{hash}: other numbers than were asked for");
+    let theirs = theirs.iter().map(|number| str::from_utf8(number.as_ref()?).ok()?.parse().ok());
+    let theirs: Vec<u64> = theirs.map(Option::unwrap_or_default).collect();
+    let mut newer = Vec::new();
+    for (((scope, name), theirs), ours) in
+        scopes.iter().zip(&names).zip(theirs).zip(generations.numbers())
+    {
+        if !generations.join(scope, theirs) {
+            debug!(%scope, theirs, "a number that no clock gives is not used");
+        } else if theirs < ours {
+            newer.push((name, ours));
+        }
     }
-    let ours = generations.raised().into_iter();
-    let newer: Vec<_> =
-        ours.filter(|(name, number)| theirs.get(name).is_none_or(|n| n < number)).collect();
     if !newer.is_empty() {
-        ask(connection, cmd("HSET").arg(hash).arg(&newer)).await?;
+        let told = cmd("HSET").arg(hash).arg(&newer).take();
+        let answer = connection.req_packed_command(&told);
+        match timeout(BEAT, answer).await.context("it does not answer")? {
+            Err(error) if error.code().is_some() => {
+                if !std::mem::replace(refused, true) {
+                    warn!(%error, "other nodes do not hear what is forgotten here: the Redis does not take it");
+                }
+            }
+            answer => {
+                answer?;
+                *refused = false;
+            }
+        }
     }
     Ok(())
 }
