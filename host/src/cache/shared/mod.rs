@@ -36,8 +36,9 @@ pub const UNWATCHED: Duration = Duration::from_secs(5);
 
 /// Between two tries to connect: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// A connection that lasted so long was a good one: the next pause is a short one.
-const LASTED: Duration = Duration::from_secs(10);
+/// A connection that lasted so long was a good one: the next pause is a short one. A busy machine
+/// alone makes an answer late now and then.
+const LASTED: Duration = Duration::from_secs(1);
 /// Answers on their way, and the bytes of them. Beyond it an answer is not stored.
 const QUEUE: usize = 4096;
 const QUEUE_BYTES: usize = 32 << 20;
