@@ -447,12 +447,12 @@ impl Cache {
                 return Err(failure);
             }
         };
-        let allowed = allowed(answer.headers(), place.authorized)
-            .filter(|_| answer.status() == StatusCode::OK && self.may_fit(&answer));
+        let given = allowed(answer.headers(), place.authorized);
         // What is wrong with a request says nothing of its component.
         if answer.status() == StatusCode::OK {
             // Whether its answers are kept is not for who has credentials to say.
-            source.learn(control::allowed(answer.headers(), false).is_some());
+            let others = place.authorized && allowed(answer.headers(), false).is_some();
+            source.learn(given.is_some() || others);
             if by != place.by {
                 source.body_keys.learn(place.head.uri.path(), by);
                 let Place { generation, head, body, .. } = &*place;
@@ -460,7 +460,8 @@ impl Cache {
             }
         }
         let why = place.why;
-        let Some(allowed) = allowed else {
+        let fits = answer.status() == StatusCode::OK && self.may_fit(&answer);
+        let Some(allowed) = given.filter(|_| fits) else {
             place.land(Landed::Alone);
             status::forwarded(answer.headers_mut(), why, false);
             return Ok(answer);
