@@ -23,7 +23,9 @@ pub struct Allowed {
 pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
     // What cannot be read may forbid it.
     let readable = answer.get_all(CACHE_CONTROL).iter().all(|value| value.to_str().is_ok());
-    if answer.contains_key(SET_COOKIE) || !readable || varies(answer).is_none() {
+    // It may depend on more than is in the request.
+    let on_anything = vary_names(answer).any(|name| name == "*" || !is_token(name));
+    if answer.contains_key(SET_COOKIE) || !readable || on_anything {
         return None;
     }
     let (mut max_age, mut shared_age, mut stale) = (None, None, None);
@@ -49,19 +51,24 @@ pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
     Some(Allowed { fresh, stale })
 }
 
-/// The headers of the request that an answer depends on, in an order that is always the same; `None`
-/// if it is not said of all which.
+/// The headers of the request that an answer depends on, in an order that is always the same.
 #[must_use]
-pub fn varies(answer: &HeaderMap) -> Option<Vec<HeaderName>> {
-    let mut names = Vec::new();
-    for value in answer.get_all(VARY) {
-        for name in value.to_str().ok()?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            names.push(name.parse::<HeaderName>().ok().filter(|name| name != "*")?);
-        }
-    }
+pub fn varies(answer: &HeaderMap) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = vary_names(answer).filter_map(|n| n.parse().ok()).collect();
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
-    Some(names)
+    names
+}
+
+/// The same, as they are written. What cannot be read stands for anything.
+pub fn vary_names(answer: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = answer.get_all(VARY).iter().map(|value| value.to_str().unwrap_or("*"));
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// What the name of a header is made of (RFC 9110, 5.6.2).
+fn is_token(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// What a request asks of caches.
@@ -196,9 +203,11 @@ mod tests {
         }
         let two = headers(&[("cache-control", "max-age=60"), ("cache-control", "no-store")]);
         assert_eq!(allowed(&two, false), None);
-        for other in [("set-cookie", "a=b"), ("vary", "*")] {
+        for other in [("set-cookie", "a=b"), ("vary", "*"), ("vary", "a, *"), ("vary", "a b")] {
             assert_eq!(allowed(&headers(&[("cache-control", "max-age=60"), other]), false), None);
         }
+        let varied = headers(&[("cache-control", "max-age=60"), ("vary", "Accept,, x-a")]);
+        assert_eq!(allowed(&varied, false), secs(60, 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub enum Outcome {
     Hit,
     /// One that was in the making for another.
     Collapsed,
-    /// Its component was asked.
+    /// Its component was asked, or would have been if the request had allowed it.
     Miss,
     /// The same, and nothing was looked up.
     Bypass,
@@ -92,7 +92,7 @@ impl Counts {
         let found = match found {
             Some(State::Fresh) => Lookup::Hit,
             Some(State::Ageing) => Lookup::Stale,
-            Some(State::Stale) | None => Lookup::Miss,
+            Some(State::Stale | State::Refused) | None => Lookup::Miss,
         };
         self.lookups[level as usize][found as usize].count();
     }

@@ -43,8 +43,10 @@ pub enum State {
     Fresh,
     /// It may be given, and a new one is to be made: it is stale and may be, or soon will be.
     Ageing,
-    /// It is too old for this request, or for any.
+    /// It is too old for any.
     Stale,
+    /// It is not what this request asks for: too old, or not good for long enough.
+    Refused,
 }
 
 impl Entry {
@@ -79,15 +81,17 @@ impl Entry {
     /// How good it is at `now`. An answer that is asked for often is made again shortly before its
     /// time, by whoever draws a number that says so: the more it costs, the earlier (XFetch, Vattani
     /// et al. 2015, "Optimal Probabilistic Cache Stampede Prevention", with beta = 1). `drawn` is
-    /// uniform in (0, 1].
+    /// uniform in (0, 1]. Nothing is good for longer than `longest`.
     #[must_use]
-    pub fn state(&self, asked: &Asked, now: SystemTime, drawn: f64) -> State {
+    pub fn state(&self, asked: &Asked, longest: Duration, now: SystemTime, drawn: f64) -> State {
         let age = self.age(now);
         let soon = self.cost.mul_f64(-drawn.max(f64::MIN_POSITIVE).ln());
         let too_old = asked.max_age.is_some_and(|most| age > most);
         let too_short = asked.min_fresh.is_some_and(|least| age + least >= self.fresh);
-        if asked.renewed || too_old || too_short || age >= self.fresh + self.stale {
+        if age >= (self.fresh + self.stale).min(longest) {
             State::Stale
+        } else if asked.renewed || too_old || too_short {
+            State::Refused
         } else if age + soon >= self.fresh {
             State::Ageing
         } else {
@@ -124,24 +128,6 @@ impl Entry {
     }
 }
 
-/// What is kept under a key.
-#[derive(Debug)]
-pub enum Kept {
-    Answer(Entry),
-    /// There are several answers, by these headers of the request.
-    Varies(Vec<HeaderName>),
-}
-
-impl Kept {
-    #[must_use]
-    pub fn size(&self) -> usize {
-        match self {
-            Self::Answer(entry) => entry.size(),
-            Self::Varies(names) => OVERHEAD + size_of_val(names.as_slice()),
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -156,7 +142,8 @@ pub(super) mod tests {
     fn an_answer_ages() {
         let entry = entry(100, 50, Duration::from_secs(1));
         let after = |secs| entry.made + Duration::from_secs(secs);
-        let state = |asked, secs, drawn| entry.state(&asked, after(secs), drawn);
+        let for_long = Duration::MAX;
+        let state = |asked, secs, drawn| entry.state(&asked, for_long, after(secs), drawn);
         let any = Asked::default();
         assert_eq!(state(any, 0, 1.0), State::Fresh);
         assert_eq!(state(any, 90, 1.0), State::Fresh);
@@ -166,18 +153,25 @@ pub(super) mod tests {
         assert_eq!(state(any, 90, (-20.0_f64).exp()), State::Ageing);
         assert_eq!(state(any, 50, (-20.0_f64).exp()), State::Fresh);
         // A clock that was set back.
-        assert_eq!(entry.state(&any, entry.made - Duration::from_secs(9), 1.0), State::Fresh);
+        assert_eq!(
+            entry.state(&any, for_long, entry.made - Duration::from_secs(9), 1.0),
+            State::Fresh
+        );
 
-        assert_eq!(state(Asked { renewed: true, ..any }, 0, 1.0), State::Stale);
+        let of_ten = |secs| entry.state(&any, Duration::from_secs(10), after(secs), 1.0);
+        assert_eq!((of_ten(9), of_ten(10)), (State::Fresh, State::Stale));
+
+        assert_eq!(state(Asked { renewed: true, ..any }, 0, 1.0), State::Refused);
+        assert_eq!(state(Asked { renewed: true, ..any }, 151, 1.0), State::Stale);
         let at_most = Asked { max_age: Some(Duration::from_secs(10)), ..any };
         assert_eq!(
             (state(at_most, 10, 1.0), state(at_most, 11, 1.0)),
-            (State::Fresh, State::Stale)
+            (State::Fresh, State::Refused)
         );
-        let for_long = Asked { min_fresh: Some(Duration::from_secs(60)), ..any };
+        let at_least = Asked { min_fresh: Some(Duration::from_secs(60)), ..any };
         assert_eq!(
-            (state(for_long, 30, 1.0), state(for_long, 41, 1.0)),
-            (State::Fresh, State::Stale)
+            (state(at_least, 30, 1.0), state(at_least, 41, 1.0)),
+            (State::Fresh, State::Refused)
         );
     }
 

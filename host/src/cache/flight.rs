@@ -7,19 +7,18 @@ use std::hash::BuildHasherDefault;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::HeaderName;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use super::entry::Kept;
+use super::entry::Entry;
 use super::key::Key;
 use super::memory::FirstBits;
 
 /// What became of a leader's request.
 #[derive(Clone, Debug)]
 pub(super) enum Landed {
-    /// An answer for all who have this key once those headers are counted in.
-    Answer { kept: Arc<Kept>, key: Key, varies: Arc<[HeaderName]> },
+    /// An answer, for all who have this key.
+    Answer(Key, Arc<Entry>),
     /// It failed, or its answer is for itself alone: each has to ask.
     Alone,
     /// There is an answer, and its end comes as its leader's client reads it: of this moment.
@@ -34,9 +33,17 @@ type News = Option<Landed>;
 
 /// The requests under way.
 #[derive(Debug, Default)]
-pub(super) struct Flights(
-    Mutex<HashMap<Key, watch::Receiver<News>, BuildHasherDefault<FirstBits>>>,
-);
+pub(super) struct Flights(Mutex<UnderWay>);
+
+type UnderWay = HashMap<Key, Flight, BuildHasherDefault<FirstBits>>;
+
+#[derive(Debug, Default)]
+struct Flight {
+    /// Since when its answer comes.
+    coming: Option<Instant>,
+    /// Made for the first who waits: most have nobody.
+    news: Option<watch::Sender<News>>,
+}
 
 /// Who comes to a key.
 #[derive(Debug)]
@@ -50,7 +57,7 @@ pub(super) enum Boarding {
 pub(super) struct Lead {
     key: Key,
     flights: Arc<Flights>,
-    news: watch::Sender<News>,
+    landed: News,
 }
 
 /// Waits for it.
@@ -60,37 +67,50 @@ pub(super) struct Follow(watch::Receiver<News>);
 impl Flights {
     pub(super) fn board(self: &Arc<Self>, key: Key) -> Boarding {
         match self.lock().entry(key) {
-            Slot::Occupied(flight) => Boarding::Later(Follow(flight.get().clone())),
+            Slot::Occupied(mut flight) => Boarding::Later(flight.get_mut().follow()),
             Slot::Vacant(slot) => {
-                let (news, receiver) = watch::channel(None);
-                slot.insert(receiver);
-                Boarding::First(Lead { key, flights: Arc::clone(self), news })
+                slot.insert(Flight::default());
+                Boarding::First(Lead { key, flights: Arc::clone(self), landed: None })
             }
         }
     }
 
-    fn lock(
-        &self,
-    ) -> MutexGuard<'_, HashMap<Key, watch::Receiver<News>, BuildHasherDefault<FirstBits>>> {
+    fn lock(&self) -> MutexGuard<'_, UnderWay> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    fn follow(&mut self) -> Follow {
+        let coming = self.coming.map(Landed::Coming);
+        Follow(self.news.get_or_insert_with(|| watch::Sender::new(coming)).subscribe())
     }
 }
 
 impl Lead {
     /// Tells everybody.
-    pub(super) fn land(self, landed: Landed) {
-        self.news.send_replace(Some(landed));
+    pub(super) fn land(mut self, landed: Landed) {
+        self.landed = Some(landed);
     }
 
     /// Tells them that it begins.
     pub(super) fn comes(&self) {
-        self.news.send_replace(Some(Landed::Coming(Instant::now())));
+        let now = Instant::now();
+        if let Some(flight) = self.flights.lock().get_mut(&self.key) {
+            flight.coming = Some(now);
+            if let Some(news) = &flight.news {
+                news.send_replace(Some(Landed::Coming(now)));
+            }
+        }
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.flights.lock().remove(&self.key);
+        let flight = self.flights.lock().remove(&self.key);
+        if let (Some(news), Some(landed)) = (flight.and_then(|f| f.news), self.landed.take()) {
+            news.send_replace(Some(landed));
+        }
     }
 }
 
@@ -116,7 +136,7 @@ mod tests {
 
     fn key(path: &str) -> Key {
         let request = Request::get(path).body(()).unwrap();
-        Origin::new([]).key(0, &request.into_parts().0, b"")
+        Origin::new([]).key(0, &request.into_parts().0, b"", &[])
     }
 
     #[tokio::test]

@@ -8,8 +8,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use http::HeaderName;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 
 /// A request to a component, as far as its answer depends on it.
@@ -37,15 +37,24 @@ impl Origin {
         Self(hash)
     }
 
-    /// The key of a request; of every generation another.
+    /// The key of a request whose answer depends on its headers of these `names`; of every generation
+    /// another.
     #[must_use]
-    pub fn key(&self, generation: u64, head: &Parts, body: &[u8]) -> Key {
+    pub fn key(&self, generation: u64, head: &Parts, body: &[u8], names: &[HeaderName]) -> Key {
         let mut hash = self.0.clone();
         put(&mut hash, &generation.to_le_bytes());
         put(&mut hash, head.method.as_str().as_bytes());
         put(&mut hash, head.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes());
         put(&mut hash, body);
-        finish(hash)
+        for name in names {
+            put(&mut hash, name.as_str().as_bytes());
+            let values = head.headers.get_all(name);
+            put(&mut hash, &values.iter().count().to_le_bytes());
+            values.iter().for_each(|value| put(&mut hash, value.as_bytes()));
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.finalize()[..16]);
+        Key(key)
     }
 }
 
@@ -60,31 +69,11 @@ impl Key {
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
-
-    /// The key of one of several answers, which depends on these headers of the request too.
-    #[must_use]
-    pub fn varied(&self, names: &[HeaderName], request: &HeaderMap) -> Self {
-        let mut hash = Sha256::new();
-        put(&mut hash, &self.0);
-        for name in names {
-            put(&mut hash, name.as_str().as_bytes());
-            let values = request.get_all(name);
-            put(&mut hash, &values.iter().count().to_le_bytes());
-            values.iter().for_each(|value| put(&mut hash, value.as_bytes()));
-        }
-        finish(hash)
-    }
 }
 
 fn put(hash: &mut Sha256, part: &[u8]) {
     hash.update(part.len().to_le_bytes());
     hash.update(part);
-}
-
-fn finish(hash: Sha256) -> Key {
-    let mut key = [0; 16];
-    key.copy_from_slice(&hash.finalize()[..16]);
-    Key(key)
 }
 
 #[cfg(test)]
@@ -95,7 +84,7 @@ mod tests {
 
     fn key(parts: &[&[u8]], method: &str, path: &str, body: &[u8]) -> Key {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        Origin::new(parts.iter().copied()).key(0, &request.into_parts().0, body)
+        Origin::new(parts.iter().copied()).key(0, &request.into_parts().0, body, &[])
     }
 
     #[test]
@@ -115,20 +104,25 @@ mod tests {
         }
         assert_eq!(keys[0], key(&[b"ab", b"c"], "POST", "http://host/a?b", b"body"));
         let head = Request::new(()).into_parts().0;
-        let of = |generation| Origin::new([]).key(generation, &head, b"");
+        let of = |generation| Origin::new([]).key(generation, &head, b"", &[]);
         assert_ne!(of(0), of(1));
     }
 
     #[test]
     fn headers_that_are_named_count() {
-        let accept = [HeaderName::from_static("accept"), HeaderName::from_static("x-a")];
-        let of = |headers: &[(&'static str, &'static str)]| {
-            let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
-            let mut map = HeaderMap::new();
-            headers.for_each(|(name, value): (HeaderName, _)| _ = map.append(name, value));
-            key(&[], "GET", "/", b"").varied(&accept, &map)
+        let [accept, own] = ["accept", "x-a"].map(HeaderName::from_static);
+        let by = |names: &[HeaderName], headers: &[(&str, &str)]| {
+            let mut request = Request::get("/");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            Origin::new([]).key(0, &request.body(()).unwrap().into_parts().0, b"", names)
         };
+        let names = [accept.clone(), own];
+        let of = |headers| by(&names, headers);
         let keys = [
+            by(&[], &[]),
+            by(&[accept], &[]),
             of(&[]),
             of(&[("accept", "")]),
             of(&[("accept", "a")]),
@@ -138,6 +132,6 @@ mod tests {
         for (index, key) in keys.iter().enumerate() {
             assert!(!keys[..index].contains(key), "{index}");
         }
-        assert_eq!(keys[2], of(&[("accept", "a"), ("other", "c")]));
+        assert_eq!(keys[4], of(&[("accept", "a"), ("other", "c")]));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use super::entry::Kept;
+use super::entry::Entry;
 use super::key::Key;
 use crate::metrics::Counter;
 
@@ -20,7 +20,7 @@ const LONGEST_IN_A_PART: u64 = 4;
 /// Bounded in bytes.
 #[derive(Debug)]
 pub struct Memory {
-    kept: Cache<Key, Arc<Kept>, Size, BuildHasherDefault<FirstBits>, Evictions>,
+    kept: Cache<Key, Arc<Entry>, Size, BuildHasherDefault<FirstBits>, Evictions>,
     evicted: Arc<Counter>,
 }
 
@@ -47,12 +47,12 @@ impl Memory {
     }
 
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Arc<Kept>> {
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         self.kept.get(key)
     }
 
-    pub fn put(&self, key: Key, kept: Arc<Kept>) {
-        self.kept.insert(key, kept);
+    pub fn put(&self, key: Key, entry: Arc<Entry>) {
+        self.kept.insert(key, entry);
     }
 
     pub fn clear(&self) {
@@ -76,20 +76,20 @@ impl Memory {
 #[derive(Clone, Debug)]
 struct Evictions {
     counted: Arc<Counter>,
-    lifecycle: DefaultLifecycle<Key, Arc<Kept>>,
+    lifecycle: DefaultLifecycle<Key, Arc<Entry>>,
 }
 
-impl Lifecycle<Key, Arc<Kept>> for Evictions {
+impl Lifecycle<Key, Arc<Entry>> for Evictions {
     type RequestState =
-        <DefaultLifecycle<Key, Arc<Kept>> as Lifecycle<Key, Arc<Kept>>>::RequestState;
+        <DefaultLifecycle<Key, Arc<Entry>> as Lifecycle<Key, Arc<Entry>>>::RequestState;
 
-    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, _: &mut Arc<Kept>) {
+    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, _: &mut Arc<Entry>) {
         self.counted.count();
     }
 
     /// Dropped when no lock is held any more.
-    fn on_evict(&self, state: &mut Self::RequestState, key: Key, kept: Arc<Kept>) {
-        self.lifecycle.on_evict(state, key, kept);
+    fn on_evict(&self, state: &mut Self::RequestState, key: Key, entry: Arc<Entry>) {
+        self.lifecycle.on_evict(state, key, entry);
     }
 }
 
@@ -97,9 +97,9 @@ impl Lifecycle<Key, Arc<Kept>> for Evictions {
 #[derive(Clone, Debug)]
 struct Size;
 
-impl Weighter<Key, Arc<Kept>> for Size {
-    fn weight(&self, _: &Key, kept: &Arc<Kept>) -> u64 {
-        kept.size() as u64
+impl Weighter<Key, Arc<Entry>> for Size {
+    fn weight(&self, _: &Key, entry: &Arc<Entry>) -> u64 {
+        entry.size() as u64
     }
 }
 

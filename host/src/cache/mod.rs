@@ -4,7 +4,8 @@
 //! It lies above the instances and below the routes: what a component answers depends on its code,
 //! its models, what it was given to read, and the request. All of that is in the key ([`key`]), so
 //! that a new version never gives an old answer. Nothing is kept that its component does not allow
-//! by `Cache-Control` ([`control`]). Where it says so, bodies count by what they mean ([`body_key`]).
+//! by `Cache-Control` ([`control`]). It says, too, which headers of a request count, and how its body
+//! does ([`terms`]).
 //!
 //! ```text
 //! look_up -> kept in memory?              fresh: the answer
@@ -15,13 +16,11 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -40,24 +39,25 @@ mod headers;
 pub mod key;
 pub mod memory;
 pub mod shared;
+mod source;
 mod status;
+mod terms;
+mod ticket;
 
 pub use body_key::BodyKey;
-use body_key::BodyKeys;
-use control::{allowed, asked, varies};
+use control::{allowed, asked};
 use counts::{Counts, Level, Outcome};
-use entry::{Entry, Kept, State};
-use flight::{Boarding, Flights, Landed, Lead};
+use entry::{Entry, State};
+use flight::{Boarding, Flights, Landed};
 use generation::{Generations, Scope, Scopes};
-use key::Key;
 pub use key::Origin;
 use memory::Memory;
 use shared::{Shared, UNWATCHED};
+pub use source::Source;
 use status::Forwarded;
-
-/// A component whose last answers were all not to be kept, so many of them, is no longer looked up
-/// until it gives one that is.
-const ANSWERS_IN_VAIN: u32 = 64;
+use terms::{Guess, Terms};
+pub use ticket::{Found, Ticket, copied};
+use ticket::{Place, Question};
 
 /// How much is kept, and of what.
 #[derive(Clone, Copy, Debug)]
@@ -81,10 +81,6 @@ pub struct Settings {
     pub shared: Option<shared::Settings>,
 }
 
-/// How often a request may ask the shared level: for its own answer, and if that is one of several,
-/// for which.
-const ASKED_MOST: usize = 2;
-
 /// The answers of all components.
 #[derive(Debug)]
 pub struct Cache {
@@ -93,28 +89,6 @@ pub struct Cache {
     shared: Option<Shared>,
     flights: Arc<Flights>,
     generations: Generations,
-}
-
-/// A component, as the cache knows it.
-#[derive(Debug)]
-pub struct Source {
-    origin: Origin,
-    /// Its last answers that were not to be kept.
-    in_vain: AtomicU32,
-    /// Whether there ever was one that was, or is likely to be.
-    keeps: AtomicBool,
-    body_keys: BodyKeys,
-}
-
-/// What there is for a request.
-#[derive(Debug)]
-pub enum Found {
-    /// Its answer.
-    Answer(Response<Body>),
-    /// An answer that may be given, and is to be made again.
-    Ageing(Response<Body>, Ticket),
-    /// Nothing: the component is to be asked.
-    Nothing(Ticket),
 }
 
 /// Which other nodes have heard that something is to be forgotten.
@@ -126,97 +100,6 @@ pub enum Told {
     All,
     /// As soon as the Redis takes it: it does not answer, or is full.
     Later,
-}
-
-/// A request whose component is asked, and what its answer is for.
-#[derive(Debug)]
-pub enum Ticket {
-    /// There is no cache.
-    NoCache,
-    /// For itself.
-    Alone(Forwarded),
-    /// To be kept, if it may be.
-    ToKeep(Box<Place>),
-}
-
-/// A request that is looked up.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    key: Key,
-    generation: u64,
-    by: Option<BodyKey>,
-    head: &'a Parts,
-    body: &'a Bytes,
-    authorized: bool,
-}
-
-/// Where an answer goes.
-#[derive(Debug)]
-pub struct Place {
-    why: Forwarded,
-    asked: Instant,
-    key: Key,
-    /// What the key was made by.
-    generation: u64,
-    by: Option<BodyKey>,
-    /// The request: it may turn out that the answer depends on its headers, or on less than its body.
-    head: Parts,
-    body: Bytes,
-    authorized: bool,
-    /// `None` if nobody waits for it.
-    lead: Option<Lead>,
-}
-
-impl Source {
-    /// It is `likely` to give answers that are kept, or it is not known before it does.
-    #[must_use]
-    pub fn new(origin: Origin, likely: bool) -> Self {
-        let (in_vain, keeps) = (AtomicU32::new(0), AtomicBool::new(likely));
-        Self { origin, in_vain, keeps, body_keys: BodyKeys::default() }
-    }
-
-    /// Whether it pays to look: it may give answers that are kept.
-    #[must_use]
-    pub fn may_keep(&self) -> bool {
-        self.in_vain.load(Ordering::Relaxed) < ANSWERS_IN_VAIN
-    }
-
-    /// Whether it gives answers that are kept, so that it pays to wait for one.
-    #[must_use]
-    pub fn keeps(&self) -> bool {
-        self.may_keep() && self.keeps.load(Ordering::Relaxed)
-    }
-
-    fn learn(&self, kept: bool) {
-        if kept && !self.keeps.load(Ordering::Relaxed) {
-            self.keeps.store(true, Ordering::Relaxed);
-        }
-        if !kept {
-            let more = |count: u32| (count < ANSWERS_IN_VAIN).then_some(count + 1);
-            let _ = self.in_vain.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        } else if self.in_vain.load(Ordering::Relaxed) > 0 {
-            self.in_vain.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Ticket {
-    fn to_keep(why: Forwarded, question: Question<'_>, lead: Option<Lead>) -> Self {
-        let Question { key, generation, by, head, body, authorized } = question;
-        let (head, body, asked) = (copied(head), body.clone(), Instant::now());
-        let place = Place { why, asked, key, generation, by, head, body, authorized, lead };
-        Self::ToKeep(Box::new(place))
-    }
-
-    /// What that is to the one who asked, if there is a cache.
-    #[must_use]
-    pub fn outcome(&self) -> Option<Outcome> {
-        match self {
-            Self::NoCache => None,
-            Self::Alone(Forwarded::Bypass) => Some(Outcome::Bypass),
-            Self::Alone(_) | Self::ToKeep(_) => Some(Outcome::Miss),
-        }
-    }
 }
 
 impl Cache {
@@ -278,100 +161,97 @@ impl Cache {
         if self.limits.memory == 0 {
             return Ok(Found::Nothing(Ticket::NoCache));
         }
-        let mut asked = asked(&head.headers);
-        if self.shared.as_ref().is_some_and(|shared| !shared.is_watched()) {
-            asked.max_age = Some(asked.max_age.map_or(UNWATCHED, |age| age.min(UNWATCHED)));
-        }
+        let asked = asked(&head.headers);
         let for_all = [Method::GET, Method::POST].contains(&head.method) && !asked.bypass;
         let body = match body {
             Some(body) if for_all && source.may_keep() => body,
-            _ if asked.only_if_cached => return Err(Failure::NotCached),
+            _ if asked.only_if_cached => return Err(not_cached(counts, Outcome::Bypass)),
             _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
         };
+        let watched = self.shared.as_ref().is_none_or(Shared::is_watched);
+        let longest = if watched { Duration::MAX } else { UNWATCHED };
         let generation = scopes.generation();
-        let (mut level, mut fetched, mut asked_others) = (Level::Memory, None, 0);
         loop {
-            let by = source.body_keys.of(head.uri.path());
-            let first = body_key::key(&source.origin, generation, head, body, by);
-            let authorized = asked.authorized;
-            let question = Question { key: first, generation, by, head, body, authorized };
-            let to_keep = |why, lead| Ticket::to_keep(why, question, lead);
-            // What was fetched counts even if memory has no room for it.
-            let kept = fetched.take().unwrap_or_else(|| (first, self.memory.get(&first)));
-            let (key, kept) = self.resolve(kept, &head.headers);
-            let (entry, now) = (kept.as_deref().and_then(answer), SystemTime::now());
-            let found = entry.map(|entry| (entry, entry.state(&asked, now, drawn())));
-            counts.looked_up(level, found.map(|(_, state)| state));
-            let why = match found {
-                Some((entry, State::Fresh)) => return Ok(Found::Answer(hit(entry, now, level))),
-                Some((entry, State::Ageing)) => {
-                    let answer = hit(entry, now, level);
-                    // Who asks for no new answer has none made.
-                    let boarding = (!asked.only_if_cached).then(|| self.flights.board(key));
-                    return Ok(match boarding {
-                        Some(Boarding::First(lead)) => {
-                            Found::Ageing(answer, to_keep(Forwarded::Stale, Some(lead)))
-                        }
-                        Some(Boarding::Later(_)) | None => Found::Answer(answer),
-                    });
-                }
-                Some((_, State::Stale)) => Forwarded::Stale,
-                None => Forwarded::Miss,
+            let guess = &source.learned.guess(&head.method, &head.uri);
+            let key = guess.terms.key(&source.origin, generation, head, body);
+            let question = Question { key, guess, generation, head, body, asked: &asked, longest };
+            let entry = self.memory.get(&key);
+            let why = match given(question, Level::Memory, entry.as_deref(), counts) {
+                Given::Fresh(answer) => return Ok(Found::Answer(answer)),
+                Given::Ageing(answer) => return Ok(self.ageing(question, answer)),
+                Given::Nothing(why) => why,
             };
-            let ask_others = asked_others < ASKED_MOST && source.keeps();
+            // What is in the making was asked for before; and nobody is to wait for an answer that
+            // is not for others.
+            let alone = asked.renewed || !source.keeps();
             if asked.only_if_cached {
-                fetched = if ask_others { self.fetch(key, counts).await } else { None };
-                if fetched.is_none() {
-                    return Err(Failure::NotCached);
-                }
-                (level, asked_others) = (Level::Redis, asked_others + 1);
-                continue;
+                let fetched = if alone { None } else { self.fetch(question, counts).await };
+                return match fetched {
+                    Some(Given::Fresh(answer) | Given::Ageing(answer)) => Ok(Found::Answer(answer)),
+                    Some(Given::Nothing(_)) | None => Err(not_cached(counts, Outcome::Miss)),
+                };
             }
-            // What is in the making was asked for before.
-            if asked.renewed {
-                return Ok(Found::Nothing(to_keep(Forwarded::Request, None)));
-            }
-            // Nobody is to wait for an answer that is not for others.
-            if !source.keeps() {
-                return Ok(Found::Nothing(to_keep(why, None)));
+            if alone {
+                let why = if asked.renewed { Forwarded::Request } else { why };
+                return Ok(Found::Nothing(question.to_keep(why, None)));
             }
             let follow = match self.flights.board(key) {
                 Boarding::First(lead) => {
-                    fetched = if ask_others { self.fetch(key, counts).await } else { None };
-                    if fetched.is_none() {
-                        return Ok(Found::Nothing(to_keep(why, Some(lead))));
-                    }
-                    // Who follows finds it in memory.
-                    (level, asked_others) = (Level::Redis, asked_others + 1);
-                    continue;
+                    return Ok(match self.fetch(question, counts).await {
+                        // Who follows finds it in memory.
+                        Some(Given::Fresh(answer)) => Found::Answer(answer),
+                        Some(Given::Ageing(answer)) => question.again(answer, lead),
+                        Some(Given::Nothing(why)) => {
+                            Found::Nothing(question.to_keep(why, Some(lead)))
+                        }
+                        None => Found::Nothing(question.to_keep(why, Some(lead))),
+                    });
                 }
                 Boarding::Later(follow) => follow,
             };
             // The rest of the time is for its own.
             let patience = deadline.saturating_duration_since(Instant::now()) / 2;
-            let Ok(landed) = timeout(patience, follow.landed()).await else {
-                return Ok(Found::Nothing(Ticket::Alone(why)));
-            };
-            match landed {
-                Some(Landed::Answer { kept, key, varies }) => {
-                    let of_this = if varies.is_empty() {
-                        key == first
-                    } else {
-                        key == first.varied(&varies, &head.headers)
-                    };
-                    if let (true, Some(entry)) = (of_this, answer(&kept)) {
+            match timeout(patience, follow.landed()).await {
+                Ok(Some(Landed::Answer(of, entry))) => {
+                    let Guess { terms, .. } = source.learned.guess(&head.method, &head.uri);
+                    // It may turn out to depend on what differs between the two.
+                    if of == terms.key(&source.origin, generation, head, body) {
                         let mut answer = entry.response(SystemTime::now());
-                        status::collapsed(answer.headers_mut());
+                        status::collapsed(answer.headers_mut(), why);
                         counts.got(Outcome::Collapsed);
                         return Ok(Found::Answer(answer));
                     }
                 }
-                Some(Landed::Alone | Landed::Coming(_)) => {
+                Ok(Some(Landed::Alone | Landed::Coming(_))) | Err(_) => {
                     return Ok(Found::Nothing(Ticket::Alone(why)));
                 }
-                None => {}
+                // Its leader was given up, or what has landed is in memory.
+                Ok(None) => {}
             }
         }
+    }
+
+    /// An answer that is to be made again, by the first who is given it.
+    fn ageing(&self, question: Question<'_>, answer: Response<Body>) -> Found {
+        // Who asks for no new answer has none made.
+        if question.asked.only_if_cached {
+            return Found::Answer(answer);
+        }
+        match self.flights.board(question.key) {
+            Boarding::First(lead) => question.again(answer, lead),
+            Boarding::Later(_) => Found::Answer(answer),
+        }
+    }
+
+    /// What another node has kept, which is in memory then. `None` if there is nothing.
+    async fn fetch(&self, question: Question<'_>, counts: &Counts) -> Option<Given> {
+        let entry = self.shared.as_ref()?.get(&question.key).await.map(Arc::new);
+        if let Some(entry) = &entry {
+            self.memory.put(question.key, Arc::clone(entry));
+        }
+        // It counts even if memory has no room for it.
+        let given = given(question, Level::Redis, entry.as_deref(), counts);
+        entry.map(|_| given)
     }
 
     /// Its levels, in the order they are asked.
@@ -392,33 +272,6 @@ impl Cache {
         &self.limits
     }
 
-    /// What another node has kept under this key, and the key. It is in memory then.
-    async fn fetch(&self, key: Key, counts: &Counts) -> Option<(Key, Option<Arc<Kept>>)> {
-        let Some(kept) = self.shared.as_ref()?.get(&key).await else {
-            counts.looked_up(Level::Redis, None);
-            return None;
-        };
-        let kept = Arc::new(kept);
-        self.memory.put(key, Arc::clone(&kept));
-        Some((key, Some(kept)))
-    }
-
-    /// What is kept for a request, and its key: the first one, or where what stands there says so the
-    /// key of one of several answers.
-    fn resolve(
-        &self,
-        (key, kept): (Key, Option<Arc<Kept>>),
-        headers: &HeaderMap,
-    ) -> (Key, Option<Arc<Kept>>) {
-        match kept.as_deref() {
-            Some(Kept::Varies(names)) => {
-                let key = key.varied(names, headers);
-                (key, self.memory.get(&key))
-            }
-            Some(Kept::Answer(_)) | None => (key, kept),
-        }
-    }
-
     /// Keeps the answer a component gave, if that is allowed, and tells whoever waits for it: at
     /// once, or when all of it was sent.
     pub fn keep(
@@ -427,8 +280,8 @@ impl Cache {
         ticket: Ticket,
         mut answer: Result<Response<Body>, Failure>,
     ) -> Result<Response<Body>, Failure> {
-        let by = answer.as_mut().ok().and_then(|answer| BodyKey::take(answer.headers_mut()));
-        let mut place = match ticket {
+        let body_key = answer.as_mut().ok().and_then(|answer| BodyKey::take(answer.headers_mut()));
+        let place = match ticket {
             Ticket::NoCache => return answer,
             Ticket::Alone(why) => {
                 let mut answer = answer?;
@@ -447,58 +300,48 @@ impl Cache {
                 return Err(failure);
             }
         };
+        let why = place.why;
+        let is_ok = answer.status() == StatusCode::OK;
         let given = allowed(answer.headers(), place.authorized);
-        // What is wrong with a request says nothing of its component.
-        if answer.status() == StatusCode::OK {
-            // Whether its answers are kept is not for who has credentials to say.
+        // What is wrong with a request says nothing of its component, and whether its answers are kept
+        // is not for who has credentials to say.
+        if is_ok {
             let others = place.authorized && allowed(answer.headers(), false).is_some();
             source.learn(given.is_some() || others);
-            if by != place.by {
-                source.body_keys.learn(place.head.uri.path(), by);
-                let Place { generation, head, body, .. } = &*place;
-                place.key = body_key::key(&source.origin, *generation, head, body, by);
-            }
         }
-        let why = place.why;
-        let fits = answer.status() == StatusCode::OK && self.may_fit(&answer);
-        let Some(allowed) = given.filter(|_| fits) else {
+        let Some(allowed) = given.filter(|_| is_ok && self.may_fit(&answer)) else {
             place.land(Landed::Alone);
             status::forwarded(answer.headers_mut(), why, false);
             return Ok(answer);
         };
-        let entry = Entry::new(answer.headers(), Bytes::new(), allowed, Duration::ZERO);
-        let varies = varies(answer.headers()).unwrap_or_default();
-        let cache = Arc::clone(self);
-        if let Some(lead) = place.lead.as_ref().filter(|_| !is_whole(&answer)) {
-            lead.comes();
+        let terms = Terms::of(answer.headers(), body_key, &place.terms);
+        if terms != place.terms || !place.is_sure() {
+            source.learned.learn(&place.method, &place.uri, &terms);
         }
-        let take = move |body| cache.put(*place, entry, varies.into(), body);
+        let Some(place) = place.by(terms, &source.origin) else {
+            status::forwarded(answer.headers_mut(), why, false);
+            return Ok(answer);
+        };
+        let entry = Entry::new(answer.headers(), Bytes::new(), allowed, Duration::ZERO);
+        // Of a stream nobody knows yet whether it will be kept.
+        let is_whole = answer.body().size_hint().exact().is_some();
+        if !is_whole {
+            place.comes();
+        }
+        let cache = Arc::clone(self);
+        let take = move |body| cache.put(*place, entry, body);
         let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
-        // Of a stream nobody knows yet whether it will be.
-        let stored = is_whole(&answer);
-        status::forwarded(answer.headers_mut(), why, stored);
+        status::forwarded(answer.headers_mut(), why, is_whole);
         Ok(answer)
     }
 
-    fn put(&self, place: Place, entry: Entry, varies: Arc<[HeaderName]>, body: Bytes) {
-        let entry = entry.complete(body, place.asked.elapsed());
-        let lasts = entry.lasts(SystemTime::now());
-        let kept = Arc::new(Kept::Answer(entry));
-        let key = if varies.is_empty() {
-            place.key
-        } else {
-            self.put_everywhere(place.key, &Arc::new(Kept::Varies(varies.to_vec())), lasts);
-            place.key.varied(&varies, &place.head.headers)
-        };
-        self.put_everywhere(key, &kept, lasts);
-        place.land(Landed::Answer { kept, key, varies });
-    }
-
-    fn put_everywhere(&self, key: Key, kept: &Arc<Kept>, lasts: Duration) {
-        self.memory.put(key, Arc::clone(kept));
+    fn put(&self, place: Place, entry: Entry, body: Bytes) {
+        let (key, entry) = (place.key, Arc::new(entry.complete(body, place.since.elapsed())));
+        self.memory.put(key, Arc::clone(&entry));
         if let Some(shared) = &self.shared {
-            shared.put(key, kept, lasts);
+            shared.put(key, &entry, entry.lasts(SystemTime::now()));
         }
+        place.land(Landed::Answer(key, entry));
     }
 
     /// Whether an answer is not known to be too long.
@@ -507,34 +350,26 @@ impl Cache {
     }
 }
 
-impl Place {
-    fn land(self, landed: Landed) {
-        if let Some(lead) = self.lead {
-            lead.land(landed);
-        }
-    }
+/// What of an entry a request may be given.
+enum Given {
+    Fresh(Response<Body>),
+    /// It is to be made again.
+    Ageing(Response<Body>),
+    /// Why not.
+    Nothing(Forwarded),
 }
 
-/// A head without its extensions, which are of its connection.
-#[must_use]
-pub fn copied(head: &Parts) -> Parts {
-    let mut copied = Request::new(()).into_parts().0;
-    copied.method = head.method.clone();
-    copied.uri = head.uri.clone();
-    copied.version = head.version;
-    copied.headers = head.headers.clone();
-    copied
-}
-
-/// Whether all of it is there, or known to come at once.
-fn is_whole(answer: &Response<Body>) -> bool {
-    answer.body().size_hint().exact().is_some()
-}
-
-fn answer(kept: &Kept) -> Option<&Entry> {
-    match kept {
-        Kept::Answer(entry) => Some(entry),
-        Kept::Varies(_) => None,
+fn given(question: Question<'_>, level: Level, entry: Option<&Entry>, counts: &Counts) -> Given {
+    let now = SystemTime::now();
+    let state = |entry: &Entry| entry.state(question.asked, question.longest, now, drawn());
+    let found = entry.map(|entry| (entry, state(entry)));
+    counts.looked_up(level, found.map(|(_, state)| state));
+    match found {
+        Some((entry, State::Fresh)) => Given::Fresh(hit(entry, now, level)),
+        Some((entry, State::Ageing)) => Given::Ageing(hit(entry, now, level)),
+        Some((_, State::Refused)) => Given::Nothing(Forwarded::Request),
+        Some((_, State::Stale)) => Given::Nothing(Forwarded::Stale),
+        None => Given::Nothing(Forwarded::Miss),
     }
 }
 
@@ -542,6 +377,11 @@ fn hit(entry: &Entry, now: SystemTime, level: Level) -> Response<Body> {
     let mut answer = entry.response(now);
     status::hit(answer.headers_mut(), entry.ttl(now), level);
     answer
+}
+
+fn not_cached(counts: &Counts, outcome: Outcome) -> Failure {
+    counts.got(outcome);
+    Failure::NotCached
 }
 
 /// Uniform in (0, 1].

@@ -14,7 +14,7 @@ pub enum Forwarded {
     Miss,
     /// It was too old.
     Stale,
-    /// The request asked for a new one.
+    /// The request asked for a new one, or for one that is newer.
     Request,
     /// The request is none that answers are kept for.
     Bypass,
@@ -29,8 +29,14 @@ pub(super) fn hit(headers: &mut HeaderMap, ttl: i64, level: Level) {
 }
 
 /// An answer that another request was waiting for already.
-pub(super) fn collapsed(headers: &mut HeaderMap) {
-    headers.append(CACHE_STATUS, HeaderValue::from_static("spinfer; fwd=miss; collapsed"));
+pub(super) fn collapsed(headers: &mut HeaderMap, why: Forwarded) {
+    let value = match why {
+        Forwarded::Miss => "spinfer; fwd=miss; collapsed",
+        Forwarded::Stale => "spinfer; fwd=stale; collapsed",
+        Forwarded::Request => "spinfer; fwd=request; collapsed",
+        Forwarded::Bypass => "spinfer; fwd=bypass; collapsed",
+    };
+    headers.append(CACHE_STATUS, HeaderValue::from_static(value));
 }
 
 /// A new answer, and whether it is kept. Every request that is not a hit comes here: nothing is made.
@@ -63,7 +69,8 @@ mod tests {
         let memory = status(|h| hit(h, 30, Level::Memory));
         assert_eq!(memory, "spinfer; hit; ttl=30; detail=memory");
         assert_eq!(status(|h| hit(h, -3, Level::Redis)), "spinfer; hit; ttl=-3; detail=redis");
-        assert_eq!(status(collapsed), "spinfer; fwd=miss; collapsed");
+        let of_two = status(|h| collapsed(h, Forwarded::Stale));
+        assert_eq!(of_two, "spinfer; fwd=stale; collapsed");
         assert_eq!(status(|h| forwarded(h, Forwarded::Stale, true)), "spinfer; fwd=stale; stored");
         assert_eq!(status(|h| forwarded(h, Forwarded::Bypass, false)), "spinfer; fwd=bypass");
     }

@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{debug, info, warn};
 
-use super::entry::Kept;
+use super::entry::Entry;
 use super::generation::{Generations, Scope};
 use super::key::Key;
 use super::memory::Memory;
@@ -70,16 +70,23 @@ pub struct Counts {
 #[derive(Debug)]
 struct Letter {
     key: Key,
-    kept: Arc<Kept>,
+    entry: Arc<Entry>,
     lasts: Duration,
+}
+
+/// Who asks does not wait behind long answers that are stored.
+#[derive(Clone)]
+struct Links {
+    asking: Commands,
+    storing: Commands,
 }
 
 /// A Redis that several nodes share.
 pub struct Shared {
     settings: Settings,
     dialer: Dialer,
-    /// `None` while nobody is to ask it, and the number of the connection.
-    commands: RwLock<(Option<Commands>, u64)>,
+    /// `None` while nobody is to ask it, and how many there were.
+    links: RwLock<(Option<Links>, u64)>,
     broken: Notify,
     watched: AtomicBool,
     letters: mpsc::Sender<Letter>,
@@ -102,7 +109,7 @@ impl Shared {
         Self {
             dialer: Dialer::new(settings.place.clone(), tls),
             settings,
-            commands: RwLock::new((None, 0)),
+            links: RwLock::new((None, 0)),
             broken: Notify::new(),
             watched: AtomicBool::new(false),
             letters,
@@ -120,7 +127,7 @@ impl Shared {
     /// Whether it is asked at present.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.commands.read().unwrap_or_else(PoisonError::into_inner).0.is_some()
+        self.links.read().unwrap_or_else(PoisonError::into_inner).0.is_some()
     }
 
     /// Whether all is known that others have forgotten.
@@ -130,23 +137,23 @@ impl Shared {
     }
 
     /// What it has for a key. Takes [`Settings::timeout`] at most.
-    pub async fn get(&self, key: &Key) -> Option<Kept> {
+    pub async fn get(&self, key: &Key) -> Option<Entry> {
         let Counts { hits, misses, failures, skipped, foreign, .. } = &self.counts;
-        let (mut commands, number) = {
-            let current = self.commands.read().unwrap_or_else(PoisonError::into_inner);
-            (current.0.clone(), current.1)
+        let (asking, number) = {
+            let current = self.links.read().unwrap_or_else(PoisonError::into_inner);
+            (current.0.as_ref().map(|links| links.asking.clone()), current.1)
         };
-        let Some(commands) = &mut commands else {
+        let Some(mut asking) = asking else {
             count(skipped);
             return None;
         };
         let question = cmd("GET").arg(self.name(key)).take();
-        match timeout(self.settings.timeout, commands.ask(&question)).await {
+        match timeout(self.settings.timeout, asking.ask(&question)).await {
             Ok(Ok(Value::Nil)) => count(misses),
             Ok(Ok(Value::BulkString(value))) => match value::decode(key, value) {
-                Ok(kept) => {
+                Ok(entry) => {
                     count(hits);
-                    return Some(kept);
+                    return Some(entry);
                 }
                 Err(error) => {
                     count(foreign);
@@ -168,10 +175,10 @@ impl Shared {
     }
 
     /// Stores an answer that is good for `lasts`, soon, if it is there.
-    pub fn put(&self, key: Key, kept: &Arc<Kept>, lasts: Duration) {
-        let bytes = kept.size();
+    pub fn put(&self, key: Key, entry: &Arc<Entry>, lasts: Duration) {
+        let bytes = entry.size();
         let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let letter = Letter { key, kept: Arc::clone(kept), lasts };
+        let letter = Letter { key, entry: Arc::clone(entry), lasts };
         let fits = before + bytes <= QUEUE_BYTES && self.is_connected();
         if !fits || self.letters.try_send(letter).is_err() {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -181,10 +188,10 @@ impl Shared {
 
     /// Tells other nodes what is forgotten; whether they will hear of it now.
     pub async fn tell(&self, scope: &Scope, number: u64) -> bool {
-        let commands = self.commands.read().unwrap_or_else(PoisonError::into_inner).0.clone();
-        let Some(mut commands) = commands else { return false };
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner).0.clone();
+        let Some(Links { mut asking, .. }) = links else { return false };
         let told = cmd("HSET").arg(self.hash()).arg(scope.to_string()).arg(number).take();
-        matches!(timeout(STORE_TIMEOUT, commands.ask(&told)).await, Ok(Ok(_)))
+        matches!(timeout(STORE_TIMEOUT, asking.ask(&told)).await, Ok(Ok(_)))
     }
 
     /// Sees to its connections and to what is to be stored, forever.
@@ -197,8 +204,8 @@ impl Shared {
         let mut known = false;
         loop {
             match self.connect().await {
-                Ok(commands) => {
-                    self.set_commands(Some(commands));
+                Ok(links) => {
+                    self.set_links(links);
                     info!("answers are shared: the Redis answers");
                     known = false;
                     let since = Instant::now();
@@ -215,24 +222,25 @@ impl Shared {
         }
     }
 
-    /// A connection that answers in time.
-    async fn connect(&self) -> anyhow::Result<Commands> {
-        let mut commands = self.dialer.commands(self.settings.timeout).await?;
-        let probe = cmd("EXISTS").arg(self.hash()).take();
+    /// Connections that answer in time.
+    async fn connect(&self) -> anyhow::Result<Links> {
         let limit = self.settings.timeout;
-        let answer = timeout(limit, commands.ask(&probe)).await;
+        let dial = || self.dialer.commands(limit);
+        let (mut asking, storing) = tokio::try_join!(dial(), dial())?;
+        let probe = cmd("EXISTS").arg(self.hash()).take();
+        let answer = timeout(limit, asking.ask(&probe)).await;
         answer.map_err(|_| anyhow::anyhow!("no answer in {limit:?}"))??;
-        Ok(commands)
+        Ok(Links { asking, storing })
     }
 
-    fn set_commands(&self, commands: Option<Commands>) {
-        let mut current = self.commands.write().unwrap_or_else(PoisonError::into_inner);
-        *current = (commands, current.1 + 1);
+    fn set_links(&self, links: Links) {
+        let mut current = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        *current = (Some(links), current.1 + 1);
     }
 
-    /// Nobody asks the connection of this number any more.
+    /// Nobody asks the connections of this number any more.
     fn give_up(&self, number: u64, why: &dyn fmt::Display) {
-        let mut current = self.commands.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.links.write().unwrap_or_else(PoisonError::into_inner);
         if current.1 == number && current.0.take().is_some() {
             drop(current);
             warn!(%why, "the Redis is not asked for a while: answers are not shared, but in memory");
@@ -261,17 +269,18 @@ impl Shared {
         let mut letters = Vec::with_capacity(AT_A_TIME);
         let mut full_since: Option<Instant> = None;
         while letterbox.recv_many(&mut letters, AT_A_TIME).await > 0 {
-            let bytes: usize = letters.iter().map(|letter| letter.kept.size()).sum();
+            let bytes: usize = letters.iter().map(|letter| letter.entry.size()).sum();
             let is_full = full_since.is_some_and(|since| since.elapsed() < FULL);
-            let (commands, number) = {
-                let current = self.commands.read().unwrap_or_else(PoisonError::into_inner);
-                (current.0.clone().filter(|_| !is_full), current.1)
+            let (storing, number) = {
+                let current = self.links.read().unwrap_or_else(PoisonError::into_inner);
+                let links = current.0.as_ref().filter(|_| !is_full);
+                (links.map(|links| links.storing.clone()), current.1)
             };
             let total = letters.len() as u64;
             let mut stored = 0;
-            if let Some(commands) = commands {
-                let storing = join_all(letters.drain(..).map(|l| self.store_one(&commands, l)));
-                match timeout(STORE_TIMEOUT, storing).await {
+            if let Some(storing) = storing {
+                let all = join_all(letters.drain(..).map(|l| self.store_one(&storing, l)));
+                match timeout(STORE_TIMEOUT, all).await {
                     Ok(outcomes) => {
                         stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
                         full_since = None;
@@ -295,19 +304,19 @@ impl Shared {
         }
     }
 
-    async fn store_one(&self, commands: &Commands, letter: Letter) -> Result<(), RedisError> {
-        let Letter { key, kept, lasts } = letter;
+    async fn store_one(&self, storing: &Commands, letter: Letter) -> Result<(), RedisError> {
+        let Letter { key, entry, lasts } = letter;
         let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut set = cmd("SET");
-        let value = if kept.size() > LONG {
+        let value = if entry.size() > LONG {
             // It takes long enough to be noticed by those who wait for this thread.
-            let encoding = spawn_blocking(move || value::encode(&key, &kept)).await;
+            let encoding = spawn_blocking(move || value::encode(&key, &entry)).await;
             encoding.map_err(|_| std::io::Error::other("the host ends"))?
         } else {
-            value::encode(&key, &kept)
+            value::encode(&key, &entry)
         };
         set.arg(self.name(&key)).arg(value).arg("PX").arg(lasts);
-        commands.clone().ask(&set).await.map(drop)
+        storing.clone().ask(&set).await.map(drop)
     }
 
     fn name(&self, key: &Key) -> String {

@@ -17,11 +17,11 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::cache::entry::{Entry, Kept};
+use crate::cache::entry::Entry;
 use crate::cache::headers::Headers;
 use crate::cache::key::Key;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const DIGEST: usize = 16;
 /// Headers of an answer: no host passes on more.
 const HEADERS_MOST: usize = 1024;
@@ -29,15 +29,7 @@ const HEADERS_MOST: usize = 1024;
 const LONGEST: u64 = 1 << 31;
 
 #[derive(Debug, Serialize, Deserialize)]
-enum Head<'a> {
-    #[serde(borrow)]
-    Answer(Answer<'a>),
-    /// By these headers of the request.
-    Varies(Vec<&'a str>),
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Answer<'a> {
+struct Head<'a> {
     /// Microseconds after 1970.
     made: u64,
     /// Milliseconds.
@@ -61,38 +53,29 @@ pub(super) enum Foreign {
     Head,
 }
 
-/// `kept`, for the key.
+/// `entry`, for the key.
 #[must_use]
-pub(super) fn encode(key: &Key, kept: &Kept) -> Vec<u8> {
-    let (head, body) = match kept {
-        Kept::Answer(entry) => {
-            let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let headers = entry.headers.iter();
-            let headers = headers.map(|(name, value)| (name.as_str(), value));
-            let answer = Answer {
-                made: number(made.as_micros()),
-                fresh: number(entry.fresh.as_millis()),
-                stale: number(entry.stale.as_millis()),
-                cost: number(entry.cost.as_micros()),
-                headers: headers.collect(),
-            };
-            (Head::Answer(answer), &entry.body[..])
-        }
-        Kept::Varies(names) => {
-            (Head::Varies(names.iter().map(HeaderName::as_str).collect()), &[][..])
-        }
+pub(super) fn encode(key: &Key, entry: &Entry) -> Vec<u8> {
+    let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let headers = entry.headers.iter();
+    let head = Head {
+        made: number(made.as_micros()),
+        fresh: number(entry.fresh.as_millis()),
+        stale: number(entry.stale.as_millis()),
+        cost: number(entry.cost.as_micros()),
+        headers: headers.map(|(name, value)| (name.as_str(), value)).collect(),
     };
     let mut value = vec![VERSION];
     value.extend([0; DIGEST]);
     let mut value = postcard::to_extend(&head, value).expect("it has no part that can fail");
-    value.extend_from_slice(body);
+    value.extend_from_slice(&entry.body);
     let digest = digest(key, &value[1 + DIGEST..]);
     value[1..=DIGEST].copy_from_slice(&digest);
     value
 }
 
 /// What was stored under the key.
-pub(super) fn decode(key: &Key, value: Vec<u8>) -> Result<Kept, Foreign> {
+pub(super) fn decode(key: &Key, value: Vec<u8>) -> Result<Entry, Foreign> {
     let value = Bytes::from(value);
     let (version, rest) = value.split_first().ok_or(Foreign::Version)?;
     let (stored, rest) = rest.split_first_chunk::<DIGEST>().ok_or(Foreign::Version)?;
@@ -103,35 +86,28 @@ pub(super) fn decode(key: &Key, value: Vec<u8>) -> Result<Kept, Foreign> {
         return Err(Foreign::Digest);
     }
     let (head, body) = postcard::take_from_bytes(rest).map_err(|_| Foreign::Head)?;
-    let kept = match head {
-        Head::Answer(answer) => Kept::Answer(entry(&answer, value.slice_ref(body))?),
-        Head::Varies(names) => {
-            let names = names.into_iter().map(str::parse).collect::<Result<_, _>>();
-            Kept::Varies(names.map_err(|_| Foreign::Head)?)
-        }
-    };
-    Ok(kept)
+    entry(&head, value.slice_ref(body))
 }
 
-fn entry(answer: &Answer<'_>, body: Bytes) -> Result<Entry, Foreign> {
-    if answer.headers.len() > HEADERS_MOST {
+fn entry(head: &Head<'_>, body: Bytes) -> Result<Entry, Foreign> {
+    if head.headers.len() > HEADERS_MOST {
         return Err(Foreign::Head);
     }
     let header = |(name, value): &(&str, &[u8])| {
         Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_bytes(value).ok()?))
     };
-    let headers: Option<Vec<_>> = answer.headers.iter().map(header).collect();
+    let headers: Option<Vec<_>> = head.headers.iter().map(header).collect();
     let headers = Headers::from_pairs(headers.ok_or(Foreign::Head)?);
     let lasts = |millis: u64| Duration::from_millis(millis.min(LONGEST * 1000));
     // Another node's clock may be ahead.
-    let made = UNIX_EPOCH.checked_add(Duration::from_micros(answer.made)).ok_or(Foreign::Head)?;
+    let made = UNIX_EPOCH.checked_add(Duration::from_micros(head.made)).ok_or(Foreign::Head)?;
     Ok(Entry {
         headers,
         body,
         made: made.min(SystemTime::now()),
-        fresh: lasts(answer.fresh),
-        stale: lasts(answer.stale),
-        cost: Duration::from_micros(answer.cost).min(Duration::from_secs(LONGEST)),
+        fresh: lasts(head.fresh),
+        stale: lasts(head.stale),
+        cost: Duration::from_micros(head.cost).min(Duration::from_secs(LONGEST)),
     })
 }
 
@@ -157,10 +133,10 @@ mod tests {
 
     fn key(path: &str) -> Key {
         let request = Request::get(path).body(()).unwrap();
-        Origin::new([]).key(0, &request.into_parts().0, b"")
+        Origin::new([]).key(0, &request.into_parts().0, b"", &[])
     }
 
-    fn answer(body: &[u8]) -> Kept {
+    fn answer(body: &[u8]) -> Entry {
         let headers = [("content-type", &b"text/plain"[..]), ("x-a", b"\xff 1"), ("x-a", b"")];
         let headers =
             headers.map(|(n, v)| (n.parse().unwrap(), HeaderValue::from_bytes(v).unwrap()));
@@ -168,7 +144,7 @@ mod tests {
         headers.into_iter().for_each(|(name, value): (HeaderName, _)| _ = map.append(name, value));
         let allowed = Allowed { fresh: Duration::from_secs(60), stale: Duration::from_secs(7) };
         let body = Bytes::copy_from_slice(body);
-        Kept::Answer(Entry::new(&map, body, allowed, Duration::from_micros(1234)))
+        Entry::new(&map, body, allowed, Duration::from_micros(1234))
     }
 
     #[test]
@@ -177,15 +153,11 @@ mod tests {
         for body in [&b""[..], b"body", &[7; 100_000]] {
             let kept = answer(body);
             let back = decode(&key, encode(&key, &kept)).unwrap();
-            let (Kept::Answer(kept), Kept::Answer(back)) = (kept, back) else { panic!("answers") };
             assert_eq!((&back.headers, &back.body), (&kept.headers, &kept.body));
             let times = |e: &Entry| (e.fresh.as_millis(), e.stale, e.cost);
             assert_eq!(times(&back), times(&kept));
             assert!(kept.made.duration_since(back.made).unwrap() < Duration::from_micros(1));
         }
-        let names = vec![HeaderName::from_static("accept"), HeaderName::from_static("x-a")];
-        let back = decode(&key, encode(&key, &Kept::Varies(names.clone()))).unwrap();
-        assert!(matches!(back, Kept::Varies(back) if back == names));
     }
 
     #[test]
@@ -216,18 +188,18 @@ mod tests {
     fn numbers_of_another_host_are_bounded() {
         let key = key("/a");
         let most = u64::MAX;
-        let head = |made| Answer { made, fresh: most, stale: most, cost: most, headers: vec![] };
-        let far = postcard::to_allocvec(&Head::Answer(head(most))).unwrap();
-        if let Ok(Kept::Answer(entry)) = decode(&key, forged(&key, &far)) {
+        let head = |made| Head { made, fresh: most, stale: most, cost: most, headers: vec![] };
+        let far = postcard::to_allocvec(&head(most)).unwrap();
+        if let Ok(entry) = decode(&key, forged(&key, &far)) {
             assert!(entry.made <= SystemTime::now());
             assert!((entry.fresh + entry.stale + entry.cost).as_secs() <= 3 * LONGEST);
             let _ = entry.response(SystemTime::now());
         }
-        let now = postcard::to_allocvec(&Head::Answer(head(0))).unwrap();
+        let now = postcard::to_allocvec(&head(0)).unwrap();
         assert!(decode(&key, forged(&key, &now)).is_ok());
         let header = |name, value| {
-            let head = Answer { headers: vec![(name, value)], ..head(0) };
-            let head = postcard::to_allocvec(&Head::Answer(head)).unwrap();
+            let head = Head { headers: vec![(name, value)], ..head(0) };
+            let head = postcard::to_allocvec(&head).unwrap();
             decode(&key, forged(&key, &head)).map(drop)
         };
         assert_eq!(header("x-a", b"a"), Ok(()));
