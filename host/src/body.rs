@@ -8,9 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt, Collected, Full};
+use http_body_util::{BodyExt, Full};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
@@ -60,7 +59,7 @@ struct Copy {
     bytes: BytesMut,
     most: usize,
     /// Given all of it; `None` once there is too much, or it broke off.
-    take: Option<Box<dyn FnOnce(Bytes) + Send>>,
+    take: Option<Box<dyn FnOnce(&[u8]) + Send>>,
 }
 
 impl std::fmt::Debug for Body {
@@ -95,15 +94,14 @@ impl Body {
     /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
     /// longer than `most` bytes, breaks off or has trailers, `take` is dropped.
     #[must_use]
-    pub fn copied(self, most: usize, take: impl FnOnce(Bytes) + Send + 'static) -> Self {
+    pub fn copied(self, most: usize, take: impl FnOnce(&[u8]) + Send + 'static) -> Self {
         match self.0 {
             Kind::Whole(body) => {
-                let whole = body.clone().collect().now_or_never();
-                let whole = whole.and_then(Result::ok).map(Collected::to_bytes);
-                if let Some(whole) = whole.filter(|whole| whole.len() <= most) {
-                    take(whole);
+                let bytes = body.into_inner().unwrap_or_default();
+                if bytes.len() <= most {
+                    take(&bytes);
                 }
-                Self(Kind::Whole(body))
+                Self::whole(bytes)
             }
             Kind::Streamed(body) => {
                 let copy = Copy { bytes: BytesMut::new(), most, take: Some(Box::new(take)) };
@@ -129,7 +127,7 @@ impl Copy {
             Some(Err(_)) => self.take = None,
             None => {
                 if let Some(take) = self.take.take() {
-                    take(self.bytes.split().freeze());
+                    take(&self.bytes);
                 }
             }
         }

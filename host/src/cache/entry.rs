@@ -2,20 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::header::{AGE, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::control::{Allowed, Asked};
-use super::headers::Headers;
+use super::stored::Stored;
 use crate::body::Body;
 
 /// Of its time an answer loses up to this part, by chance: what was made together does not have to
 /// be made again together.
 const JITTER: f64 = 0.05;
 
-/// What a kept answer takes beside its headers and its body, about: counts and lengths, its place in
-/// the cache, and what the allocator rounds up.
+/// What a kept answer takes beside its body and the values of its headers, about: names, counts and
+/// lengths, its place in the cache, and what the allocator rounds up.
 const OVERHEAD: usize = 384;
 
 /// Headers that are of one answer, not of the next: the connection's, and what an answer that is
@@ -28,8 +27,7 @@ const ADDED: usize = 4;
 /// A 200, complete.
 #[derive(Debug)]
 pub struct Entry {
-    pub(super) headers: Headers,
-    pub(super) body: Bytes,
+    pub(super) stored: Stored,
     pub(super) made: SystemTime,
     pub(super) fresh: Duration,
     pub(super) stale: Duration,
@@ -53,12 +51,11 @@ impl Entry {
     /// An answer that was just made, in `cost`. Its own `Age` counts: it may come from elsewhere.
     /// What is known only when all of it was sent comes [later](Self::complete).
     #[must_use]
-    pub fn new(headers: &HeaderMap, body: Bytes, allowed: Allowed, cost: Duration) -> Self {
+    pub fn new(headers: &HeaderMap, body: &[u8], allowed: Allowed, cost: Duration) -> Self {
         let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
         let now = SystemTime::now();
         Self {
-            headers: Headers::of(headers, &NOT_KEPT),
-            body,
+            stored: Stored::of(headers, &NOT_KEPT, body),
             made: now.checked_sub(Duration::from_secs(age)).unwrap_or(now),
             fresh: allowed.fresh.mul_f64(1.0 - JITTER * fastrand::f64()),
             stale: allowed.stale,
@@ -68,14 +65,14 @@ impl Entry {
 
     /// All of it was sent, and took so long.
     #[must_use]
-    pub fn complete(self, body: Bytes, cost: Duration) -> Self {
-        Self { body, cost, ..self }
+    pub fn complete(self, body: &[u8], cost: Duration) -> Self {
+        Self { stored: self.stored.with_body(body), cost, ..self }
     }
 
     /// What it takes of memory, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        OVERHEAD + self.headers.size() + self.body.len()
+        OVERHEAD + self.stored.size()
     }
 
     /// How good it is at `now`. An answer that is asked for often is made again shortly before its
@@ -115,9 +112,9 @@ impl Entry {
     /// The answer, once more.
     #[must_use]
     pub fn response(&self, now: SystemTime) -> Response<Body> {
-        let mut response = Response::new(Body::whole(self.body.clone()));
+        let mut response = Response::new(Body::whole(self.stored.body()));
         *response.status_mut() = StatusCode::OK;
-        *response.headers_mut() = self.headers.to_map(ADDED);
+        *response.headers_mut() = self.stored.to_map(ADDED);
         response.headers_mut().insert(AGE, HeaderValue::from(self.age(now).as_secs()));
         response
     }
@@ -135,7 +132,7 @@ pub(super) mod tests {
     pub(in crate::cache) fn entry(fresh: u64, stale: u64, cost: Duration) -> Entry {
         let secs = Duration::from_secs;
         let allowed = Allowed { fresh: secs(fresh), stale: secs(stale) };
-        Entry::new(&HeaderMap::new(), Bytes::from_static(b"body"), allowed, cost)
+        Entry::new(&HeaderMap::new(), b"body", allowed, cost)
     }
 
     #[test]
@@ -190,7 +187,7 @@ pub(super) mod tests {
             (AGE, HeaderValue::from_static("40")),
             (CONNECTION, HeaderValue::from_static("close")),
         ]);
-        let entry = Entry::new(&headers, Bytes::new(), allowed, Duration::ZERO);
+        let entry = Entry::new(&headers, b"", allowed, Duration::ZERO);
         let answer = entry.response(SystemTime::now());
         assert_eq!(answer.headers()["age"], "40");
         assert!(!answer.headers().contains_key("connection"));

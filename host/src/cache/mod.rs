@@ -35,12 +35,12 @@ pub mod counts;
 pub mod entry;
 mod flight;
 pub mod generation;
-mod headers;
 pub mod key;
 pub mod memory;
 pub mod shared;
 mod source;
 mod status;
+mod stored;
 mod terms;
 mod ticket;
 
@@ -322,20 +322,20 @@ impl Cache {
             status::forwarded(answer.headers_mut(), why, false);
             return Ok(answer);
         };
-        let entry = Entry::new(answer.headers(), Bytes::new(), allowed, Duration::ZERO);
+        let entry = Entry::new(answer.headers(), b"", allowed, Duration::ZERO);
         // Of a stream nobody knows yet whether it will be kept.
         let is_whole = answer.body().size_hint().exact().is_some();
         if !is_whole {
             place.comes();
         }
         let cache = Arc::clone(self);
-        let take = move |body| cache.put(*place, entry, body);
+        let take = move |body: &[u8]| cache.put(*place, entry, body);
         let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
         status::forwarded(answer.headers_mut(), why, is_whole);
         Ok(answer)
     }
 
-    fn put(&self, place: Place, entry: Entry, body: Bytes) {
+    fn put(&self, place: Place, entry: Entry, body: &[u8]) {
         let (key, entry) = (place.key, Arc::new(entry.complete(body, place.since.elapsed())));
         self.memory.put(key, Arc::clone(&entry));
         if let Some(shared) = &self.shared {

@@ -150,7 +150,7 @@ impl Shared {
         let question = cmd("GET").arg(self.name(key)).take();
         match timeout(self.settings.timeout, asking.ask(&question)).await {
             Ok(Ok(Value::Nil)) => count(misses),
-            Ok(Ok(Value::BulkString(value))) => match value::decode(key, value) {
+            Ok(Ok(Value::BulkString(value))) => match value::decode(key, &value) {
                 Ok(entry) => {
                     count(hits);
                     return Some(entry);

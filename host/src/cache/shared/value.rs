@@ -12,14 +12,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cache::entry::Entry;
-use crate::cache::headers::Headers;
 use crate::cache::key::Key;
+use crate::cache::stored::Stored;
 
 const VERSION: u8 = 2;
 const DIGEST: usize = 16;
@@ -57,26 +56,24 @@ pub(super) enum Foreign {
 #[must_use]
 pub(super) fn encode(key: &Key, entry: &Entry) -> Vec<u8> {
     let made = entry.made.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let headers = entry.headers.iter();
     let head = Head {
         made: number(made.as_micros()),
         fresh: number(entry.fresh.as_millis()),
         stale: number(entry.stale.as_millis()),
         cost: number(entry.cost.as_micros()),
-        headers: headers.map(|(name, value)| (name.as_str(), value)).collect(),
+        headers: entry.stored.headers().map(|(name, value)| (name.as_str(), value)).collect(),
     };
     let mut value = vec![VERSION];
     value.extend([0; DIGEST]);
     let mut value = postcard::to_extend(&head, value).expect("it has no part that can fail");
-    value.extend_from_slice(&entry.body);
+    value.extend_from_slice(&entry.stored.body());
     let digest = digest(key, &value[1 + DIGEST..]);
     value[1..=DIGEST].copy_from_slice(&digest);
     value
 }
 
 /// What was stored under the key.
-pub(super) fn decode(key: &Key, value: Vec<u8>) -> Result<Entry, Foreign> {
-    let value = Bytes::from(value);
+pub(super) fn decode(key: &Key, value: &[u8]) -> Result<Entry, Foreign> {
     let (version, rest) = value.split_first().ok_or(Foreign::Version)?;
     let (stored, rest) = rest.split_first_chunk::<DIGEST>().ok_or(Foreign::Version)?;
     if *version != VERSION {
@@ -86,10 +83,10 @@ pub(super) fn decode(key: &Key, value: Vec<u8>) -> Result<Entry, Foreign> {
         return Err(Foreign::Digest);
     }
     let (head, body) = postcard::take_from_bytes(rest).map_err(|_| Foreign::Head)?;
-    entry(&head, value.slice_ref(body))
+    entry(&head, body)
 }
 
-fn entry(head: &Head<'_>, body: Bytes) -> Result<Entry, Foreign> {
+fn entry(head: &Head<'_>, body: &[u8]) -> Result<Entry, Foreign> {
     if head.headers.len() > HEADERS_MOST {
         return Err(Foreign::Head);
     }
@@ -97,13 +94,13 @@ fn entry(head: &Head<'_>, body: Bytes) -> Result<Entry, Foreign> {
         Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_bytes(value).ok()?))
     };
     let headers: Option<Vec<_>> = head.headers.iter().map(header).collect();
-    let headers = Headers::from_pairs(headers.ok_or(Foreign::Head)?);
+    let length = head.headers.iter().map(|(_, value)| value.len()).sum();
+    let stored = Stored::from_pairs(headers.ok_or(Foreign::Head)?, length, body);
     let lasts = |millis: u64| Duration::from_millis(millis.min(LONGEST * 1000));
     // Another node's clock may be ahead.
     let made = UNIX_EPOCH.checked_add(Duration::from_micros(head.made)).ok_or(Foreign::Head)?;
     Ok(Entry {
-        headers,
-        body,
+        stored,
         made: made.min(SystemTime::now()),
         fresh: lasts(head.fresh),
         stale: lasts(head.stale),
@@ -143,7 +140,6 @@ mod tests {
         let mut map = HeaderMap::new();
         headers.into_iter().for_each(|(name, value): (HeaderName, _)| _ = map.append(name, value));
         let allowed = Allowed { fresh: Duration::from_secs(60), stale: Duration::from_secs(7) };
-        let body = Bytes::copy_from_slice(body);
         Entry::new(&map, body, allowed, Duration::from_micros(1234))
     }
 
@@ -152,8 +148,8 @@ mod tests {
         let key = key("/a");
         for body in [&b""[..], b"body", &[7; 100_000]] {
             let kept = answer(body);
-            let back = decode(&key, encode(&key, &kept)).unwrap();
-            assert_eq!((&back.headers, &back.body), (&kept.headers, &kept.body));
+            let back = decode(&key, &encode(&key, &kept)).unwrap();
+            assert_eq!(back.stored, kept.stored);
             let times = |e: &Entry| (e.fresh.as_millis(), e.stale, e.cost);
             assert_eq!(times(&back), times(&kept));
             assert!(kept.made.duration_since(back.made).unwrap() < Duration::from_micros(1));
@@ -164,8 +160,8 @@ mod tests {
     fn what_is_foreign_is_told() {
         let (here, there) = (key("/a"), key("/b"));
         let value = encode(&here, &answer(b"body"));
-        let foreign = |value: &[u8]| decode(&here, value.to_vec()).unwrap_err();
-        assert_eq!(decode(&there, value.clone()).unwrap_err(), Foreign::Digest);
+        let foreign = |value: &[u8]| decode(&here, value).unwrap_err();
+        assert_eq!(decode(&there, &value).unwrap_err(), Foreign::Digest);
         for cut in 0..value.len() {
             let expected = if cut <= DIGEST { Foreign::Version } else { Foreign::Digest };
             assert_eq!(foreign(&value[..cut]), expected, "{cut}");
@@ -190,17 +186,17 @@ mod tests {
         let most = u64::MAX;
         let head = |made| Head { made, fresh: most, stale: most, cost: most, headers: vec![] };
         let far = postcard::to_allocvec(&head(most)).unwrap();
-        if let Ok(entry) = decode(&key, forged(&key, &far)) {
+        if let Ok(entry) = decode(&key, &forged(&key, &far)) {
             assert!(entry.made <= SystemTime::now());
             assert!((entry.fresh + entry.stale + entry.cost).as_secs() <= 3 * LONGEST);
             let _ = entry.response(SystemTime::now());
         }
         let now = postcard::to_allocvec(&head(0)).unwrap();
-        assert!(decode(&key, forged(&key, &now)).is_ok());
+        assert!(decode(&key, &forged(&key, &now)).is_ok());
         let header = |name, value| {
             let head = Head { headers: vec![(name, value)], ..head(0) };
             let head = postcard::to_allocvec(&head).unwrap();
-            decode(&key, forged(&key, &head)).map(drop)
+            decode(&key, &forged(&key, &head)).map(drop)
         };
         assert_eq!(header("x-a", b"a"), Ok(()));
         assert_eq!(header("x a", b"a"), Err(Foreign::Head));
@@ -211,8 +207,8 @@ mod tests {
         #[test]
         fn any_bytes_are_decoded_or_refused(rest in proptest::collection::vec(any::<u8>(), 0..200)) {
             let key = key("/a");
-            let _ = decode(&key, rest.clone());
-            let _ = decode(&key, forged(&key, &rest));
+            let _ = decode(&key, &rest);
+            let _ = decode(&key, &forged(&key, &rest));
         }
     }
 }
