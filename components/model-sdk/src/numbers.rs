@@ -6,6 +6,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use crate::error::quoted;
+use crate::signature::Shape;
 
 /// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
 pub(crate) const MAX_RANK: usize = 16;
@@ -181,9 +182,8 @@ impl<'a> Reader<'a> {
         match (self.depth, self.layout) {
             (0, None) => format!(": expected an array of {}, got {token}", kind.many()),
             (_, Some(Layout::Nested)) => {
-                format!(
-                    "[{count}]: expected arrays nested as the shape {shape:?} says, got {token}"
-                )
+                let shape = Shape::of(shape);
+                format!("[{count}]: expected arrays nested as the shape {shape} says, got {token}")
             }
             _ => format!("[{count}]: expected {}, got {token}", kind.one()),
         }

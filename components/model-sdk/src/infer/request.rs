@@ -9,7 +9,7 @@ use super::binary::{Parameters, Tensors};
 use crate::error::{Error, quoted};
 use crate::json::{self, Entries, Object};
 use crate::numbers;
-use crate::signature::{Signature, TensorSignature};
+use crate::signature::{Shape, Signature, TensorSignature};
 use crate::tensor::{Datatype, Tensor};
 
 #[derive(Debug)]
@@ -103,7 +103,8 @@ fn decode_input<const OTHER: bool>(
         ));
     }
     if !shape.admits(&input.shape) || input.shape.contains(&0) {
-        return Err(format!("input {name:?}: expected shape {shape}, got {:?}", input.shape));
+        let got = Shape::of(&input.shape);
+        return Err(format!("input {name:?}: expected shape {shape}, got {got}"));
     }
     let axes = input.shape.iter().map(|&axis| u64::from(axis));
     let elements = axes.fold(1, u64::saturating_mul);
@@ -144,8 +145,9 @@ fn read_json<const OTHER: bool>(
         datatype.push::<OTHER>(number, &mut data)
     })?;
     if count as u64 != elements {
+        let shape = Shape::of(shape);
         return Err(format!(
-            "{what}: expected {elements} elements for the shape {shape:?}, got {count}"
+            "{what}: expected {elements} elements for the shape {shape}, got {count}"
         ));
     }
     Ok(data)

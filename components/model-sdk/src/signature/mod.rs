@@ -137,11 +137,12 @@ impl TensorSignature {
             return Ok(());
         }
         Err(Error::internal(format!(
-            "model.toml says that the output {:?} is {} of shape {}, but {who} gave {} of shape {dimensions:?}",
+            "model.toml says that the output {:?} is {} of shape {}, but {who} gave {} of shape {}",
             self.name,
             self.datatype.name(),
             self.shape,
-            datatype.name()
+            datatype.name(),
+            Shape::of(dimensions)
         )))
     }
 
@@ -171,6 +172,12 @@ impl TensorSignature {
 }
 
 impl Shape {
+    /// Of `dimensions`, for messages: formatting them as they are would be compiled beside this.
+    #[cold]
+    pub(crate) fn of(dimensions: &[u32]) -> Self {
+        Self(dimensions.iter().map(|&dimension| dimension.into()).collect())
+    }
+
     pub(crate) fn admits(&self, dimensions: &[u32]) -> bool {
         self.0.len() == dimensions.len()
             && self
