@@ -4,6 +4,7 @@
 //! A crate of its own because tract's generics are compiled into the crate that calls them, which
 //! takes minutes: the host must not pay that on every change.
 
+mod image;
 mod max_pool;
 mod ml;
 mod signature;
