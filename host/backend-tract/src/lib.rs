@@ -4,6 +4,8 @@
 //! A crate of its own because tract's generics are compiled into the crate that calls them, which
 //! takes minutes: the host must not pay that on every change.
 
+mod convolution;
+mod image;
 mod max_pool;
 mod ml;
 mod signature;
@@ -66,6 +68,7 @@ impl Backend for Tract {
 
 fn plan(onnx: &Onnx, proto: &ModelProto) -> TractResult<Arc<TypedSimplePlan>> {
     let mut model = onnx.model_for_proto_model(proto)?.into_typed()?.into_decluttered()?;
+    convolution::replace(&mut model)?;
     max_pool::replace(&mut model)?;
     model.into_optimized()?.into_runnable()
 }

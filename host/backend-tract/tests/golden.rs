@@ -30,17 +30,22 @@ fn floats(tensor: &Value) -> Vec<f32> {
 
 #[test]
 fn the_example_models_give_onnx_runtimes_answers() {
-    for version in [1, 2] {
-        let folder = format!("models/iris-classifier/{version}");
+    for (model, name, width, classes) in [
+        ("iris-classifier/1", "features", 4, 3),
+        ("iris-classifier/2", "features", 4, 3),
+        ("digits-classifier/1", "pixels", 64, 10),
+    ] {
+        let folder = format!("models/{model}");
         let graph = load(&format!("{folder}/model.onnx")).unwrap();
-        assert_eq!(graph.inputs(), [info("features", TensorType::Fp32, &[None, Some(4)])]);
+        assert_eq!(graph.inputs(), [info(name, TensorType::Fp32, &[None, Some(width)])]);
         assert_eq!(graph.outputs()[0], info("label", TensorType::I64, &[None]));
-        assert_eq!(graph.outputs()[1], info("probabilities", TensorType::Fp32, &[None, Some(3)]));
+        let probabilities = info("probabilities", TensorType::Fp32, &[None, Some(classes)]);
+        assert_eq!(graph.outputs()[1], probabilities);
         let golden = std::fs::read(root().join(folder).join("golden.json")).unwrap();
         let golden: Value = serde_json::from_slice(&golden).unwrap();
         let tolerance = golden["tolerance"].as_f64().unwrap() as f32;
         for case in golden["cases"].as_array().unwrap() {
-            let features = &case["inputs"]["features"];
+            let features = &case["inputs"][name];
             let input = Tensor {
                 dimensions: dimensions(features),
                 ty: TensorType::Fp32,
