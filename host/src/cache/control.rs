@@ -31,15 +31,21 @@ pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
     let (mut max_age, mut shared_age, mut stale) = (None, None, None);
     let (mut public, mut revalidate) = (false, false);
     for (name, value) in directives(answer) {
-        match &*name.to_ascii_lowercase() {
-            "no-store" | "no-cache" | "private" => return None,
-            "max-age" => least(&mut max_age, value),
-            "s-maxage" => least(&mut shared_age, value),
-            "stale-while-revalidate" => least(&mut stale, value),
-            "public" => public = true,
-            "must-revalidate" => (public, revalidate) = (true, true),
-            "proxy-revalidate" => revalidate = true,
-            _ => {}
+        let is = |word: &str| name.eq_ignore_ascii_case(word);
+        if is("no-store") || is("no-cache") || is("private") {
+            return None;
+        } else if is("max-age") {
+            least(&mut max_age, value);
+        } else if is("s-maxage") {
+            least(&mut shared_age, value);
+        } else if is("stale-while-revalidate") {
+            least(&mut stale, value);
+        } else if is("must-revalidate") {
+            (public, revalidate) = (true, true);
+        } else if is("proxy-revalidate") {
+            revalidate = true;
+        } else if is("public") {
+            public = true;
         }
     }
     if authorized && !public && shared_age.is_none() {
