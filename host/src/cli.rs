@@ -4,9 +4,12 @@ use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -26,9 +29,14 @@ use crate::flags::Flags;
 use crate::host::Host;
 use crate::inference::trial;
 use crate::manifest::{self, Manifest};
+use crate::memory;
 use crate::priority::be_prompt;
 use crate::telemetry::{self, LogFormat};
 use crate::{build, server, tls};
+
+/// How long a thread for what blocks waits for more of it: less than what it loaded stays in memory, as
+/// a thread that waits keeps what others free of it.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Machine-learning models as serverless WebAssembly functions.
 #[derive(Debug, Parser)]
@@ -287,9 +295,14 @@ fn up(options: &Up) -> Result<()> {
     let state = state.or(state_dir);
     options.state_dir.clone_from(&state.state_dir);
     let app = from.resolve(&manifest, &base, &options)?;
-    let host = Host::new(&app, &state.open(&base, PRIVATE)?)?;
+    let state = state.open(&base, PRIVATE)?;
+    // On a thread that ends: what the others free of what it made goes back at once.
+    let making = || thread::scope(|scope| scope.spawn(|| Host::new(&app, &state)).join());
+    let host = making().unwrap_or_else(|panic| resume_unwind(panic))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .on_thread_start(be_prompt)
+        .on_thread_park(memory::rest)
+        .thread_keep_alive(KEEP_ALIVE)
         .enable_all()
         .build()?;
     let ports = if *find_free_port { PORTS_TRIED } else { 1 };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -41,6 +42,10 @@ const ARTIFACTS: &str = "compiled";
 
 /// How often what is idle is looked for, and what was not printed is said.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// For so many sweeps after the last thing that was dropped memory is given back: what a thread held
+/// that ended meanwhile, and those that had no time to rest.
+const SETTLING: usize = 3;
 
 /// How long the models of an application may take to load.
 const LOADING_MOST: Duration = Duration::from_secs(600);
@@ -237,8 +242,18 @@ impl Host {
             }
         }
         self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
-        // Compiling and loading take many times what is left of them.
+        // Loading takes many times what is left of it.
+        self.give_back();
+    }
+
+    /// Gives back memory that is free, on all threads that may hold some.
+    fn give_back(&self) {
         give_back();
+        self.metrics.models.rest();
+        // They do when they are parked again, so those that are parked are woken.
+        for _ in 0..Handle::current().metrics().num_workers() {
+            tokio::spawn(std::future::ready(()));
+        }
     }
 
     /// Removes the files that were copied for components: nobody is served any more.
@@ -271,6 +286,7 @@ impl Host {
     /// Sees to what is idle, instances and connections, forever.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);
+        let mut settling = 0;
         loop {
             ticks.tick().await;
             let now = Instant::now();
@@ -279,8 +295,9 @@ impl Host {
                 dropped |= service.drop_idle(now);
                 service.output().say_what_was_dropped();
             }
-            if dropped {
-                give_back();
+            settling = if dropped { SETTLING } else { settling.saturating_sub(1) };
+            if settling > 0 {
+                self.give_back();
             }
             self.redis.drop_idle(now);
         }
@@ -312,16 +329,18 @@ fn prepare(app: &App, engine: &Arc<Engine>, artifacts: &Artifacts) -> Result<Cod
     sources.sort_unstable();
     sources.dedup();
     let next = AtomicUsize::new(0);
+    // The compiler's threads end with this: what they hold of free memory would stay with them.
+    let compiling = rayon::ThreadPoolBuilder::new().num_threads(threads()?).build()?;
     let worker = || {
         let sources = std::iter::from_fn(|| sources.get(next.fetch_add(1, Ordering::Relaxed)));
         sources
             .map(|source| {
-                let (code, linked) =
-                    Code::prepare(engine, artifacts, source).with_context(|| {
-                        let user = app.components.values().find(|spec| spec.source == **source);
-                        let id = user.map_or("", |spec| &spec.id);
-                        format!("component `{id}`, {}", source.display())
-                    })?;
+                let prepared = compiling.install(|| Code::prepare(engine, artifacts, source));
+                let (code, linked) = prepared.with_context(|| {
+                    let user = app.components.values().find(|spec| spec.source == **source);
+                    let id = user.map_or("", |spec| &spec.id);
+                    format!("component `{id}`, {}", source.display())
+                })?;
                 Ok(((*source).clone(), (Arc::new(code), linked)))
             })
             .collect::<Vec<Result<_>>>()

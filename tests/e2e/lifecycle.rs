@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use spinfer_benches::application::distinct_model;
+use spinfer_benches::process::Process;
 use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
@@ -28,6 +30,46 @@ fn what_is_idle_goes_in_stages_and_all_comes_back() {
             spinfer.wait_for_log_times("idle models dropped", start);
             spinfer.wait_for_log_times("idle code dropped", start);
         }
+    }
+}
+
+/// Of the process's own memory: what it has mapped of files the system takes back when it likes.
+#[test]
+fn memory_comes_back_after_the_idle_time() {
+    const ROUTES: usize = 100;
+    /// More than before, of what the routes took when they were first used.
+    const SHARE: f64 = 1.1;
+    /// In MiB: what the first request of a process leaves, however many routes there are. Stacks,
+    /// buffers of threads, and pages of which a part is in use.
+    const FIRST_USE: f64 = 1.0;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = "tool.spinfer.limits.idle = \"200ms\"";
+    let model = root().join("models/iris-classifier/1");
+    let manifest = (0..ROUTES).fold(Manifest::default(), |manifest, n| {
+        let id = format!("iris-{n}");
+        let folder = distinct_model(&model, dir.path(), &id).unwrap();
+        let files = format!(
+            "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]",
+            folder.display()
+        );
+        manifest.with(&format!("/{id}/..."), &id, "iris_classifier", &files)
+    });
+    let spinfer = Spinfer::up_uncached(&manifest.with_settings(settings));
+    let own = || Process(spinfer.id()).resident().unwrap().anon;
+    spinfer.wait_for_log_times("idle code dropped", ROUTES);
+    let before = own();
+    for round in 2..=3 {
+        for n in 0..ROUTES {
+            let answer = spinfer.post(&format!("/iris-{n}/predict"), FEATURES);
+            assert_eq!(answer.json()["prediction"], "setosa", "{}", answer.text());
+        }
+        spinfer.wait_for_log_times("idle code dropped", round * ROUTES);
+        let mut after = 0.0;
+        wait_until("its memory is what it was", || {
+            after = own();
+            after < before * SHARE + FIRST_USE
+        });
+        eprintln!("before {before:.1} MiB, after {after:.1} MiB");
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::Error;
+use crate::memory;
 use crate::priority::yield_to_others;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -46,6 +47,13 @@ impl ComputeThreads {
             })?;
         }
         Ok(threads)
+    }
+
+    /// Has those that wait give back what memory they hold.
+    pub fn rest(&self) {
+        // Under the lock nobody is between looking and waiting.
+        drop(self.queue.lock());
+        self.queue.changed.notify_all();
     }
 
     /// A lane of its own: lanes take turns.
@@ -127,9 +135,17 @@ impl Queue {
 
     /// Waits for a job; `None` if there will be none.
     fn next(&self) -> Option<impl FnOnce() + use<>> {
-        let idle = |turns: &mut Turns| !turns.closed && turns.order.is_empty();
-        let turns = self.changed.wait_while(self.lock(), idle);
-        let job = turns.unwrap_or_else(PoisonError::into_inner).next()?;
+        let mut turns = self.lock();
+        while !turns.closed && turns.order.is_empty() {
+            if memory::is_to_rest() {
+                drop(turns);
+                memory::rest();
+                turns = self.lock();
+            } else {
+                turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        let job = turns.next()?;
         Some(move || {
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 warn!("a job of a compute thread panicked");

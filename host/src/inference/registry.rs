@@ -48,6 +48,11 @@ impl Registry {
         Self { backends, graphs, compute_threads, metrics }
     }
 
+    /// Has the compute threads give back what memory they hold.
+    pub fn rest(&self) {
+        self.compute_threads.rest();
+    }
+
     /// What is counted of each version of a model, in their order.
     #[must_use]
     pub fn metrics(&self) -> Vec<((String, String), Arc<ModelMetrics>)> {
