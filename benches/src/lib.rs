@@ -12,14 +12,15 @@ pub mod wrk;
 
 use anyhow::{Context, Result};
 
-/// The median; of an even number of values the higher of the two in the middle.
+/// The median; of an even number of values the mean of the two in the middle.
 ///
 /// # Panics
 /// Of no values there is none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let (lower, higher) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+    f64::midpoint(lower, higher)
 }
 
 /// The kind of machine, for the record.

@@ -54,12 +54,15 @@ impl Fetched {
     }
 }
 
+/// Whoever is given a whole body, or is told that there is none.
+type Take = dyn FnOnce(Option<&[u8]>) + Send;
+
 /// What came of a body so far.
 struct Copy {
     bytes: BytesMut,
     most: usize,
-    /// Given all of it; `None` once there is too much, or it broke off.
-    take: Option<Box<dyn FnOnce(&[u8]) + Send>>,
+    /// `None` once it has been told.
+    take: Option<Box<Take>>,
 }
 
 impl std::fmt::Debug for Body {
@@ -91,16 +94,21 @@ impl Body {
         Self(Kind::Fetched(Fetched { body, silence, late: None, _place: place }))
     }
 
-    /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
-    /// longer than `most` bytes, breaks off or has trailers, `take` is dropped.
+    /// Whether all of it is there.
     #[must_use]
-    pub fn copied(self, most: usize, take: impl FnOnce(&[u8]) + Send + 'static) -> Self {
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0, Kind::Whole(_))
+    }
+
+    /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
+    /// longer than `most` bytes, breaks off or has trailers, `take` is given `None`, and if nobody reads
+    /// it to its end nothing.
+    #[must_use]
+    pub fn copied(self, most: usize, take: impl FnOnce(Option<&[u8]>) + Send + 'static) -> Self {
         match self.0 {
             Kind::Whole(body) => {
                 let bytes = body.into_inner().unwrap_or_default();
-                if bytes.len() <= most {
-                    take(&bytes);
-                }
+                take(Some(&*bytes).filter(|bytes| bytes.len() <= most));
                 Self::whole(bytes)
             }
             Kind::Streamed(body) => {
@@ -122,16 +130,19 @@ impl Copy {
                     }
                     return;
                 }
-                _ => self.take = None,
+                _ => self.end(false),
             },
-            Some(Err(_)) => self.take = None,
-            None => {
-                if let Some(take) = self.take.take() {
-                    take(&self.bytes);
-                }
-            }
+            Some(Err(_)) => self.end(false),
+            None => self.end(true),
         }
         self.bytes = BytesMut::new();
+    }
+
+    /// All of it has come, or never will.
+    fn end(&mut self, whole: bool) {
+        if let Some(take) = self.take.take() {
+            take(Some(&*self.bytes).filter(|_| whole));
+        }
     }
 }
 

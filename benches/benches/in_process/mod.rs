@@ -7,13 +7,15 @@ use spinfer::host::Host;
 use spinfer::manifest;
 use spinfer_benches::application::{root, state_dir};
 
-/// The example application with each component behind `door`.
+/// The example application with each component behind `door`, and without a response cache: each request
+/// is a prediction.
 pub(crate) fn host(door: &str) -> Arc<Host> {
     let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
     let tool = format!("door = '{door}'\nlimits.idle = '1h'");
     for component in manifest.component.values_mut() {
         component.tool.spinfer = Some(toml::from_str(&tool).expect("settings"));
     }
-    let app = App::resolve(&manifest, root()).expect("`make bench` builds the components");
+    let mut app = App::resolve(&manifest, root()).expect("`make bench` builds the components");
+    app.cache.limits.memory = 0;
     Host::new(&app, &state_dir().expect("a folder")).expect("a host")
 }

@@ -26,6 +26,14 @@ pub enum BodyKey {
 }
 
 impl BodyKey {
+    /// As the header has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Tensors => "tensors",
+        }
+    }
+
     /// What an answer says, which is taken from it.
     pub(super) fn take(answer: &mut HeaderMap) -> Option<Self> {
         match answer.remove(HEADER)?.as_bytes() {

@@ -5,6 +5,9 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, PRAGMA, RANGE, SET_COOKIE, VARY};
 
+/// How the names of Spin's headers begin.
+const SPIN: &str = "spin-";
+
 /// Longer is this long: what RFC 9111 (1.2.2) gives for a number that overflows.
 const LONGEST: u64 = 1 << 31;
 
@@ -23,8 +26,9 @@ pub struct Allowed {
 pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
     // What cannot be read may forbid it.
     let readable = answer.get_all(CACHE_CONTROL).iter().all(|value| value.to_str().is_ok());
-    // It may depend on more than is in the request.
-    let on_anything = vary_names(answer).any(|name| name == "*" || !is_token(name));
+    // It may depend on more than is in the request: on anything, or on what the host says of it.
+    let on_anything =
+        vary_names(answer).any(|name| name == "*" || !is_token(name) || is_of_spin(name));
     if answer.contains_key(SET_COOKIE) || !readable || on_anything {
         return None;
     }
@@ -70,6 +74,11 @@ pub fn varies(answer: &HeaderMap) -> Vec<HeaderName> {
 pub fn vary_names(answer: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = answer.get_all(VARY).iter().map(|value| value.to_str().unwrap_or("*"));
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// Whether it is a header that the host adds for the component, if it asks for it.
+fn is_of_spin(name: &str) -> bool {
+    name.get(..SPIN.len()).is_some_and(|start| start.eq_ignore_ascii_case(SPIN))
 }
 
 /// What the name of a header is made of (RFC 9110, 5.6.2).
@@ -209,7 +218,13 @@ mod tests {
         }
         let two = headers(&[("cache-control", "max-age=60"), ("cache-control", "no-store")]);
         assert_eq!(allowed(&two, false), None);
-        for other in [("set-cookie", "a=b"), ("vary", "*"), ("vary", "a, *"), ("vary", "a b")] {
+        for other in [
+            ("set-cookie", "a=b"),
+            ("vary", "*"),
+            ("vary", "a, *"),
+            ("vary", "a b"),
+            ("vary", "a, Spin-Client-Addr"),
+        ] {
             assert_eq!(allowed(&headers(&[("cache-control", "max-age=60"), other]), false), None);
         }
         let varied = headers(&[("cache-control", "max-age=60"), ("vary", "Accept,, x-a")]);

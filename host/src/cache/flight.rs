@@ -136,7 +136,7 @@ mod tests {
 
     fn key(path: &str) -> Key {
         let request = Request::get(path).body(()).unwrap();
-        Origin::new([]).key(0, &request.into_parts().0, b"", &[])
+        Origin::new([]).key(0, &request.into_parts().0, ("", b""), &[])
     }
 
     #[tokio::test]

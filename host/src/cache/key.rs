@@ -9,6 +9,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use http::HeaderName;
+use http::header::HOST;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
@@ -37,17 +38,28 @@ impl Origin {
         Self(hash)
     }
 
-    /// The key of a request whose answer depends on its headers of these `names`; of every generation
-    /// another.
+    /// The key of a request whose answer depends on its headers of these `names`, and of which `body`
+    /// counts, as what `form` says; of every generation another.
     #[must_use]
-    pub fn key(&self, generation: u64, head: &Parts, body: &[u8], names: &[HeaderName]) -> Key {
+    pub fn key<'a>(
+        &self,
+        generation: u64,
+        head: &Parts,
+        (form, body): (&str, &[u8]),
+        names: impl IntoIterator<Item = &'a HeaderName>,
+    ) -> Key {
         let mut hash = self.0.clone();
         put(&mut hash, &generation.to_le_bytes());
         put(&mut hash, head.method.as_str().as_bytes());
         put(&mut hash, head.uri.path_and_query().map_or("/", |p| p.as_str()).as_bytes());
+        put(&mut hash, form.as_bytes());
         put(&mut hash, body);
         for name in names {
             put(&mut hash, name.as_str().as_bytes());
+            // HTTP/2 has it elsewhere.
+            if let Some(host) = head.uri.authority().filter(|_| *name == HOST) {
+                put(&mut hash, host.as_str().as_bytes());
+            }
             let values = head.headers.get_all(name);
             put(&mut hash, &values.iter().count().to_le_bytes());
             values.iter().for_each(|value| put(&mut hash, value.as_bytes()));
@@ -84,7 +96,7 @@ mod tests {
 
     fn key(parts: &[&[u8]], method: &str, path: &str, body: &[u8]) -> Key {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        Origin::new(parts.iter().copied()).key(0, &request.into_parts().0, body, &[])
+        Origin::new(parts.iter().copied()).key(0, &request.into_parts().0, ("", body), &[])
     }
 
     #[test]
@@ -104,7 +116,7 @@ mod tests {
         }
         assert_eq!(keys[0], key(&[b"ab", b"c"], "POST", "http://host/a?b", b"body"));
         let head = Request::new(()).into_parts().0;
-        let of = |generation| Origin::new([]).key(generation, &head, b"", &[]);
+        let of = |generation| Origin::new([]).key(generation, &head, ("", b""), &[]);
         assert_ne!(of(0), of(1));
     }
 
@@ -116,7 +128,7 @@ mod tests {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            Origin::new([]).key(0, &request.body(()).unwrap().into_parts().0, b"", names)
+            Origin::new([]).key(0, &request.body(()).unwrap().into_parts().0, ("", b""), names)
         };
         let names = [accept.clone(), own];
         let of = |headers| by(&names, headers);
@@ -133,5 +145,14 @@ mod tests {
             assert!(!keys[..index].contains(key), "{index}");
         }
         assert_eq!(keys[4], of(&[("accept", "a"), ("other", "c")]));
+    }
+
+    #[test]
+    fn the_host_counts_wherever_it_stands() {
+        let of = |uri| {
+            let head = Request::get(uri).body(()).unwrap().into_parts().0;
+            Origin::new([]).key(0, &head, ("", b""), &[HOST])
+        };
+        assert_ne!(of("http://a.example/x"), of("http://b.example/x"));
     }
 }

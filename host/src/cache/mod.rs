@@ -23,7 +23,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::body::Body;
 use crate::error::Failure;
@@ -171,6 +171,8 @@ impl Cache {
         let watched = self.shared.as_ref().is_none_or(Shared::is_watched);
         let longest = if watched { Duration::MAX } else { UNWATCHED };
         let generation = scopes.generation();
+        // The rest of the time is for its own.
+        let patience = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
         loop {
             let guess = &source.learned.guess(&head.method, &head.uri);
             let key = guess.terms.key(&source.origin, generation, head, body);
@@ -185,7 +187,8 @@ impl Cache {
             // is not for others.
             let alone = asked.renewed || !source.keeps();
             if asked.only_if_cached {
-                let fetched = if alone { None } else { self.fetch(question, counts).await };
+                let fetched =
+                    if alone { None } else { self.fetch(question, entry.as_deref(), counts).await };
                 return match fetched {
                     Some(Given::Fresh(answer) | Given::Ageing(answer)) => Ok(Found::Answer(answer)),
                     Some(Given::Nothing(_)) | None => Err(not_cached(counts, Outcome::Miss)),
@@ -197,7 +200,7 @@ impl Cache {
             }
             let follow = match self.flights.board(key) {
                 Boarding::First(lead) => {
-                    return Ok(match self.fetch(question, counts).await {
+                    return Ok(match self.fetch(question, entry.as_deref(), counts).await {
                         // Who follows finds it in memory.
                         Some(Given::Fresh(answer)) => Found::Answer(answer),
                         Some(Given::Ageing(answer)) => question.again(answer, lead),
@@ -209,9 +212,7 @@ impl Cache {
                 }
                 Boarding::Later(follow) => follow,
             };
-            // The rest of the time is for its own.
-            let patience = deadline.saturating_duration_since(Instant::now()) / 2;
-            match timeout(patience, follow.landed()).await {
+            match timeout_at(patience.into(), follow.landed()).await {
                 Ok(Some(Landed::Answer(of, entry))) => {
                     let Guess { terms, .. } = source.learned.guess(&head.method, &head.uri);
                     // It may turn out to depend on what differs between the two.
@@ -243,9 +244,16 @@ impl Cache {
         }
     }
 
-    /// What another node has kept, which is in memory then. `None` if there is nothing.
-    async fn fetch(&self, question: Question<'_>, counts: &Counts) -> Option<Given> {
-        let entry = self.shared.as_ref()?.get(&question.key).await.map(Arc::new);
+    /// What another node has kept, if it is newer than what there is, and is in memory then. `None` if
+    /// there is nothing.
+    async fn fetch(
+        &self,
+        question: Question<'_>,
+        there: Option<&Entry>,
+        counts: &Counts,
+    ) -> Option<Given> {
+        let entry = self.shared.as_ref()?.get(&question.key).await;
+        let entry = entry.filter(|e| there.is_none_or(|there| e.made > there.made)).map(Arc::new);
         if let Some(entry) = &entry {
             self.memory.put(question.key, Arc::clone(entry));
         }
@@ -314,7 +322,8 @@ impl Cache {
             status::forwarded(answer.headers_mut(), why, false);
             return Ok(answer);
         };
-        let terms = Terms::of(answer.headers(), body_key, &place.terms);
+        let before = place.is_sure().then_some(&place.terms);
+        let terms = Terms::of(answer.headers(), body_key, before);
         if terms != place.terms || !place.is_sure() {
             source.learned.learn(&place.method, &place.uri, &terms);
         }
@@ -324,12 +333,15 @@ impl Cache {
         };
         let entry = Entry::new(answer.headers(), b"", allowed, Duration::ZERO);
         // Of a stream nobody knows yet whether it will be kept.
-        let is_whole = answer.body().size_hint().exact().is_some();
+        let is_whole = answer.body().is_whole();
         if !is_whole {
             place.comes();
         }
         let cache = Arc::clone(self);
-        let take = move |body: &[u8]| cache.put(*place, entry, body);
+        let take = move |body: Option<&[u8]>| match body {
+            Some(body) => cache.put(*place, entry, body),
+            None => place.land(Landed::Alone),
+        };
         let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
         status::forwarded(answer.headers_mut(), why, is_whole);
         Ok(answer)

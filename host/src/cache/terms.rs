@@ -9,7 +9,7 @@
 use std::array;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Uri};
 use quick_cache::sync::Cache;
@@ -23,6 +23,8 @@ use super::key::{Key, Origin};
 const PATHS_MOST: usize = 256;
 /// Longer ones are not.
 const PATH_BYTES_MOST: usize = 256;
+/// Headers that answers to a path depend on, one or the other.
+const HEADERS_MOST: usize = 16;
 
 /// What an answer depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,21 +51,37 @@ pub(super) struct Learned {
 }
 
 impl Terms {
-    /// What an answer says by its `Vary`, and said of the body. Nothing is made if that is `likely`.
-    pub(super) fn of(answer: &HeaderMap, body: Option<BodyKey>, likely: &Self) -> Self {
-        let mut said = control::vary_names(answer);
-        let as_likely = likely.headers.iter().all(|name| said.next().is_some_and(|n| name == n));
-        if as_likely && said.next().is_none() {
-            return Self { body, headers: Arc::clone(&likely.headers) };
+    /// What an answer says by its `Vary`, and said of the body. Of a path where answers were known to
+    /// depend on `more`, this one may be kept by that too: some answers say `Vary: Origin`, as an
+    /// example, only to requests that have one.
+    pub(super) fn of(answer: &HeaderMap, body: Option<BodyKey>, more: Option<&Self>) -> Self {
+        let before = more.map_or(&[][..], |more| &more.headers);
+        let is_there =
+            |name: &str| before.iter().any(|before| name.eq_ignore_ascii_case(before.as_str()));
+        if let Some(more) = more.filter(|_| control::vary_names(answer).all(is_there)) {
+            return Self { body, headers: Arc::clone(&more.headers) };
         }
-        Self { body, headers: control::varies(answer).into() }
+        let mut headers = control::varies(answer);
+        if headers.len() + before.len() <= HEADERS_MOST {
+            headers.extend(before.iter().cloned());
+            headers.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+            headers.dedup();
+        }
+        Self { body, headers: headers.into() }
     }
 
-    /// The key of a request; of every generation another.
+    /// The key of a request; of every generation another. A body that is not compared by what it means
+    /// is what its type says.
     pub(super) fn key(&self, origin: &Origin, generation: u64, head: &Parts, body: &[u8]) -> Key {
+        const KIND: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
         let by = self.body.filter(|_| body_key::may_be_json(&head.headers));
-        let form = by.and_then(|by| super::canonical::form(body, by));
-        origin.key(generation, head, form.as_deref().unwrap_or(body), &self.headers)
+        match by.and_then(|by| Some((by.name(), super::canonical::form(body, by)?))) {
+            Some((by, form)) => origin.key(generation, head, (by, &form), &*self.headers),
+            None => {
+                let kind = if body.is_empty() { &[][..] } else { &KIND };
+                origin.key(generation, head, ("", body), self.headers.iter().chain(kind))
+            }
+        }
     }
 }
 
@@ -109,7 +127,12 @@ mod tests {
 
     fn terms(body: Option<BodyKey>, vary: &'static str) -> Terms {
         let answer = HeaderMap::from_iter([(VARY, HeaderValue::from_static(vary))]);
-        Terms::of(&answer, body, &Terms::default())
+        Terms::of(&answer, body, None)
+    }
+
+    fn key(terms: &Terms, kind: &str, body: &[u8]) -> Key {
+        let request = Request::post("/").header("content-type", kind).body(()).unwrap();
+        terms.key(&Origin::new([]), 0, &request.into_parts().0, body)
     }
 
     #[test]
@@ -118,18 +141,27 @@ mod tests {
         assert_eq!(accept, terms(None, "x-a,ACCEPT, accept,"));
         assert_ne!(accept, terms(None, "accept"));
         assert_ne!(accept, terms(JSON, "accept, x-a"));
-        for vary in ["accept, x-a", "x-a, accept", "accept", "accept, x-a, x-b", ""] {
+    }
+
+    #[test]
+    fn an_answer_may_depend_on_less_than_those_before() {
+        let before = terms(JSON, "accept, x-a");
+        let then = |vary, by| {
             let answer = HeaderMap::from_iter([(VARY, HeaderValue::from_static(vary))]);
-            assert_eq!(Terms::of(&answer, JSON, &accept), terms(JSON, vary), "{vary}");
+            Terms::of(&answer, by, Some(&before))
+        };
+        for vary in ["accept, x-a", "X-A, accept", "accept", ""] {
+            assert_eq!(then(vary, JSON), before, "{vary}");
+            assert_eq!(then(vary, None), terms(None, "accept, x-a"), "{vary}");
         }
+        assert_eq!(then("accept, x-b", JSON), terms(JSON, "accept, x-a, x-b"));
+        // Not without end.
+        let many = "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o";
+        assert_eq!(then(many, JSON), terms(JSON, many));
     }
 
     #[test]
     fn bodies_that_are_json_are_compared_by_what_they_mean() {
-        let key = |terms: &Terms, kind: &str, body: &[u8]| {
-            let request = Request::post("/").header("content-type", kind).body(()).unwrap();
-            terms.key(&Origin::new([]), 0, &request.into_parts().0, body)
-        };
         let (one, same) = (&b"{\"a\": 1.0}"[..], b"{\"a\":1}\n");
         for (by, kind, equal) in [
             (JSON, "application/json", true),
@@ -141,8 +173,16 @@ mod tests {
         }
         let json = |body: &[u8]| key(&terms(JSON, ""), "application/json", body);
         assert_ne!(json(b"{\"a\":1}"), json(b"{\"a\":2}"));
-        // What is no JSON is compared by its bytes.
+        // What is no JSON is compared by its bytes, and they by what they are said to be.
         assert_ne!(json(b"{\"a\":1}"), json(b"{\"a\":1"));
+        let text = |kind| key(&terms(JSON, ""), kind, b"1,2");
+        assert_ne!(text("text/csv"), text("text/plain"));
+        // Their own form is not taken for the bytes.
+        let form = crate::cache::canonical::form(b"{\"a\":1}", BodyKey::Json).unwrap();
+        let all = [None, JSON, Some(BodyKey::Tensors)];
+        let [bytes, by_json, by_tensors] =
+            all.map(|by| key(&terms(by, ""), "application/json", &form));
+        assert!(bytes != by_json && by_json != by_tensors && by_tensors != bytes);
     }
 
     #[test]

@@ -130,7 +130,7 @@ mod tests {
 
     fn key(path: &str) -> Key {
         let request = Request::get(path).body(()).unwrap();
-        Origin::new([]).key(0, &request.into_parts().0, b"", &[])
+        Origin::new([]).key(0, &request.into_parts().0, ("", b""), &[])
     }
 
     fn answer(body: &[u8]) -> Entry {
