@@ -1,6 +1,7 @@
 //! Both doors of every example component give the same answer to the same request.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 
 use spinfer_tests::{Answer, GUESTS, Manifest, STANDARD_DOOR, Spinfer};
 
@@ -107,6 +108,38 @@ fn a_body_too_long_for_the_fast_door_is_streamed() {
     assert!(over.error().contains("limit of 1048576 bytes"), "{}", over.error());
     let over = super::http::chunked(&spinfer, "/echo", &vec![0; 3 << 20]);
     assert!(over.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&over[..100]));
+}
+
+/// A component reads no further than the announced end; where none is announced, or it does not come,
+/// it reads to the end.
+#[test]
+fn behind_the_standard_door_a_body_is_read_whole() {
+    let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.fast_body = \"1KiB\"\n");
+    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", &settings));
+    let predict = "/v2/models/iris-classifier/predict";
+    let rows = |count: usize| {
+        format!("{{\"instances\": [{}]}}", vec!["[5.1, 3.5, 1.4, 0.2]"; count].join(", "))
+    };
+    // One connection: what is left over of a body would be taken for a request.
+    let client = spinfer.client();
+    for count in [1, 2000, 3, 2000] {
+        let body = rows(count);
+        let announced = client.send("POST", predict, &[], body.as_bytes());
+        assert_eq!(announced.json()["predictions"].as_array().unwrap().len(), count);
+        let chunked = super::http::chunked(&spinfer, predict, body.as_bytes());
+        assert!(chunked.starts_with(b"HTTP/1.1 200"));
+        assert!(super::http::ends_with(&chunked, &announced.body), "{count}");
+    }
+    assert_eq!(client.send("POST", predict, &[], b"").status, 400);
+    let mut broken = spinfer.connect();
+    let body = rows(2000);
+    let head =
+        format!("POST {predict} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    broken.write_all(&[head.as_bytes(), &body.as_bytes()[..body.len() - 1]].concat()).unwrap();
+    broken.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    broken.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("broke off"), "{answer}");
 }
 
 /// While one request waits for its body, its instance serves another, if it may.

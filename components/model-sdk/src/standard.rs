@@ -30,24 +30,31 @@ async fn receive(
     for (index, name) in (0..).zip(needed_headers) {
         headers.extend(sent.get(name).into_iter().map(|value| (index, value)));
     }
+    let length = sent.get("content-length");
+    let length = length.first().and_then(|value| str::from_utf8(value).ok()?.parse().ok());
     let (_handled, handled) = wit_future::new(|| Ok(()));
     let (body, trailers) = types::Request::consume_body(request, handled);
-    let body = read(body).await;
-    // Tells whether that was all of the body.
-    trailers.await?;
+    let body = read(body, length).await;
+    if length != Some(body.len()) {
+        // Tells whether that was all of the body.
+        trailers.await?;
+    }
     Ok(Request { method, path_with_query, headers, body })
 }
 
-async fn read(mut stream: StreamReader<u8>) -> Vec<u8> {
+/// Reads until the end, or until there are `length` bytes: to ask for the end takes as long as to
+/// read.
+async fn read(mut stream: StreamReader<u8>, length: Option<usize>) -> Vec<u8> {
     let mut body = Vec::with_capacity(FIRST_READ_BYTES);
-    loop {
+    while length != Some(body.len()) {
         let (result, read) = stream.read(body).await;
         body = read;
         match result {
             StreamResult::Complete(_) => body.reserve(1),
-            StreamResult::Dropped | StreamResult::Cancelled => return body,
+            StreamResult::Dropped | StreamResult::Cancelled => break,
         }
     }
+    body
 }
 
 fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
