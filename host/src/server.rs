@@ -119,20 +119,22 @@ impl Accepting {
         let stream = Box::pin(stream);
         let (host, tls) = (Arc::clone(&self.host), self.tls.clone());
         let client = move |scheme| Client { address, scheme, hops: 0 };
-        tokio::spawn(async move {
-            let Some(tls) = tls else {
-                return converse(stream, client("http"), host, connection).await;
-            };
-            let accepted = tokio::select! {
-                accepted = timeout(HEAD_TIMEOUT, tls.accept(stream)) => accepted,
-                () = connection.asked_to_go() => return,
-            };
-            match accepted {
-                Ok(Ok(stream)) => converse(stream, client("https"), host, connection).await,
-                Ok(Err(error)) => debug!(%error, "no TLS connection"),
-                Err(_) => debug!("no TLS connection in time"),
-            }
-        });
+        // A task is as large as the largest of what it may become: one that is in the clear is not to
+        // be as large as one over TLS.
+        match tls {
+            None => tokio::spawn(converse(stream, client("http"), host, connection)),
+            Some(tls) => tokio::spawn(async move {
+                let accepted = tokio::select! {
+                    accepted = timeout(HEAD_TIMEOUT, tls.accept(stream)) => accepted,
+                    () = connection.asked_to_go() => return,
+                };
+                match accepted {
+                    Ok(Ok(stream)) => converse(stream, client("https"), host, connection).await,
+                    Ok(Err(error)) => debug!(%error, "no TLS connection"),
+                    Err(_) => debug!("no TLS connection in time"),
+                }
+            }),
+        };
     }
 }
 
