@@ -28,7 +28,7 @@ use crate::metrics::{Ended, InstanceMetrics};
 use crate::redis_connections::Share;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
-const HANDLES_MOST: usize = 1000;
+pub const HANDLES_MOST: usize = 1000;
 /// The same with those to resources that components of one file give each other.
 const ALL_HANDLES_MOST: usize = 10 * HANDLES_MOST;
 /// Requests of one component to elsewhere at a time: each is a descriptor of the process.
@@ -204,6 +204,11 @@ impl WasiHttpView for InstanceState {
 }
 
 impl InstanceState {
+    /// Handles that are held of the host's resources.
+    pub fn handles(&mut self) -> usize {
+        self.table.iter_mut().count()
+    }
+
     /// The instance is there; making it took so long.
     pub fn begins(&mut self, took: Duration) {
         self.course = Course::Live;

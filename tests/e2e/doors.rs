@@ -142,6 +142,27 @@ fn behind_the_standard_door_a_body_is_read_whole() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("broke off"), "{answer}");
 }
 
+/// What an instance does after an answer is done before it has too many answers behind it.
+#[test]
+fn many_requests_at_a_time_leave_no_instance_without_handles() {
+    let manifest = Manifest::default().with_iris("iris", 1, "/...", STANDARD_DOOR);
+    let spinfer = Spinfer::up_uncached(&manifest);
+    let infer =
+        r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5,3,1,0]}]}"#;
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                let client = spinfer.client();
+                for _ in 0..100 {
+                    let path = "/v2/models/iris-classifier/infer";
+                    let answer = client.send("POST", path, &[], infer.as_bytes());
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                }
+            });
+        }
+    });
+}
+
 /// While one request waits for its body, its instance serves another, if it may.
 #[test]
 fn an_instance_serves_as_many_at_a_time_as_reuse_says() {

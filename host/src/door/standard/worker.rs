@@ -25,8 +25,13 @@ use wasmtime_wasi_http::handler::{Prepared, Proxy, Request, Response};
 use super::Component;
 use super::pool::{Next, Place};
 use crate::app::ComponentSpec;
-use crate::instance::{InstanceState, is_full, is_late};
+use crate::instance::{HANDLES_MOST, InstanceState, is_full, is_late};
 use crate::metrics::Ended;
+
+/// The handles an instance holds are counted after so many requests.
+const COUNTED: usize = 16;
+/// With so many it takes no further request, until it has given some back.
+const HANDLES: usize = HANDLES_MOST / 2;
 
 /// A request for a worker.
 pub(super) struct Job {
@@ -258,6 +263,8 @@ struct Calls<'a> {
     most: usize,
     at_a_time: usize,
     idle_since: Option<Instant>,
+    /// Since its handles were counted.
+    uncounted: usize,
     /// When what goes on after an answer, such as its stream, has to be done.
     lingering: Option<Instant>,
     /// Whether it takes no more.
@@ -279,6 +286,7 @@ impl<'a> Calls<'a> {
             most: spec.reuse.requests.draw(),
             at_a_time: spec.reuse.concurrency.draw(),
             idle_since: None,
+            uncounted: 0,
             lingering: None,
             over: false,
         }
@@ -296,11 +304,30 @@ impl<'a> Calls<'a> {
                 && self.course.paused.load(Ordering::Relaxed)
                 // What is late would hold up another.
                 && calls.iter().all(|(deadline, _)| now < *deadline);
-        free && !self.over
+        free && !self.over && self.has_room()
+    }
+
+    /// Whether there are handles for another request. What goes on after an answer holds some: a guest
+    /// that always gets the next request first would not come to give them back.
+    fn has_room(&mut self) -> bool {
+        if self.uncounted < COUNTED {
+            return true;
+        }
+        let handles = self.accessor.with(|mut store| {
+            let mut store = store.as_context_mut();
+            let tasks = store.concurrent_resource_table().map_or(0, |all| all.iter_mut().count());
+            tasks.max(store.data_mut().handles())
+        });
+        let has_room = handles < HANDLES;
+        if has_room {
+            self.uncounted = 0;
+        }
+        has_room
     }
 
     fn begin(&mut self, deadline: Instant, asker: &Arc<Asker>) {
         self.served += 1;
+        self.uncounted += 1;
         self.idle_since = None;
         // It may compute; only when it pauses can it be given another.
         self.course.paused.store(false, Ordering::Relaxed);
