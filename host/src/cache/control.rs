@@ -166,7 +166,7 @@ fn least(into: &mut Option<Duration>, value: &str) {
 }
 
 /// What is no number of seconds is none: an answer with it is not fresh (RFC 9111, 4.2.1).
-fn seconds(value: &str) -> Duration {
+pub(super) fn seconds(value: &str) -> Duration {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = value.parse().unwrap_or(if digits { LONGEST } else { 0 });
     Duration::from_secs(if digits { seconds.min(LONGEST) } else { 0 })

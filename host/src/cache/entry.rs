@@ -1,11 +1,11 @@
 //! An answer that is kept: what it is, since when, and for how long it is good.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AGE, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::control::{Allowed, Asked};
+use super::control::{Allowed, Asked, seconds};
 use super::stored::Stored;
 use crate::body::Body;
 
@@ -52,11 +52,11 @@ impl Entry {
     /// What is known only when all of it was sent comes [later](Self::complete).
     #[must_use]
     pub fn new(headers: &HeaderMap, body: &[u8], allowed: Allowed, cost: Duration) -> Self {
-        let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
+        let age = headers.get(AGE).and_then(|age| age.to_str().ok()).map(seconds);
         let now = SystemTime::now();
         Self {
             stored: Stored::of(headers, &NOT_KEPT, body),
-            made: now.checked_sub(Duration::from_secs(age)).unwrap_or(now),
+            made: now.checked_sub(age.unwrap_or_default()).unwrap_or(UNIX_EPOCH),
             fresh: allowed.fresh.mul_f64(1.0 - JITTER * fastrand::f64()),
             stale: allowed.stale,
             cost,
@@ -192,5 +192,10 @@ pub(super) mod tests {
         assert_eq!(answer.headers()["age"], "40");
         assert!(!answer.headers().contains_key("connection"));
         assert!((50..=60).contains(&entry.ttl(SystemTime::now())));
+        // As long as can be said, not none at all.
+        let headers =
+            HeaderMap::from_iter([(AGE, HeaderValue::from_static("99999999999999999999"))]);
+        let entry = Entry::new(&headers, b"", allowed, Duration::ZERO);
+        assert!(entry.ttl(SystemTime::now()) < 0);
     }
 }
