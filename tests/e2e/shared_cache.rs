@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
 use spinfer_tests::{Answer, Manifest, Redis, RedisCluster, Spinfer, wait_until};
@@ -228,6 +229,30 @@ fn what_one_node_forgets_is_forgotten_by_all() {
     // And what was forgotten before is not found again.
     let generations = || redis.ask::<Vec<String>>(&["HGETALL", "spinfer:generations"]);
     wait_until("it is known again", || generations().windows(2).any(|w| w == ["everything", "3"]));
+}
+
+/// However the word of it is lost or late, nobody gives longer what another has forgotten than the
+/// README says.
+#[test]
+fn what_is_forgotten_is_given_no_longer_than_is_said() {
+    const MOST: Duration = Duration::from_secs(5);
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    for number in 1..=20 {
+        let path = shares(&a, &b);
+        assert!(is_hit(&b.post(&path, "body")));
+        forget(&redis, "everything", number);
+        let since = Instant::now();
+        let mut last = since;
+        wait_until("it is forgotten", || {
+            let asked = Instant::now();
+            let hit = is_hit(&b.post(&path, "body"));
+            last = if hit { asked } else { last };
+            !hit
+        });
+        assert!(last - since < MOST, "{:?}", last - since);
+    }
 }
 
 #[test]
