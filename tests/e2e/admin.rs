@@ -12,7 +12,7 @@ use spinfer_tests::{
     wait_until,
 };
 
-const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+pub(crate) const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
 fn probe(settings: &str) -> Spinfer {
@@ -31,7 +31,7 @@ fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
 }
 
 /// The value of a metric, written as it is told: `name{label="value"}`.
-fn metric(spinfer: &Spinfer, name: &str) -> f64 {
+pub(crate) fn metric(spinfer: &Spinfer, name: &str) -> f64 {
     let answer = spinfer.admin().send("GET", "/metrics", &[], b"");
     let text = answer.text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
