@@ -20,6 +20,7 @@ use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
 use crate::capabilities::redis::{RedisCtx, RedisView};
+use crate::capabilities::sockets;
 use crate::capabilities::stdio::Output;
 use crate::capabilities::variables::VariablesView;
 use crate::inference::Models;
@@ -138,6 +139,7 @@ impl Stores {
             wasi.preopened_dir(source, destination, FsPerms::ReadOnly)
                 .with_context(|| format!("cannot mount {}", source.display()))?;
         }
+        sockets::grant(&mut wasi, &self.spec, self.outside.blocked());
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MOST);
         let held = Held::new(limits.instance_memory);

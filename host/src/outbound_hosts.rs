@@ -38,6 +38,12 @@ impl OutboundHosts {
         })
     }
 
+    /// Whether the component may connect anywhere by `scheme`, which is in lower case.
+    #[must_use]
+    pub fn allows_scheme(&self, scheme: &str) -> bool {
+        self.0.iter().any(|allowed| allowed.scheme.allows(scheme))
+    }
+
     /// Whether the component may send requests to the application it is part of, by a path alone.
     #[must_use]
     pub fn allows_self(&self, scheme: &str) -> bool {
@@ -328,6 +334,16 @@ mod tests {
             assert_eq!(hosts(entry).allows_self("http"), yes, "{entry}");
         }
         assert!(!hosts("http://localhost").allows_self("http"));
+    }
+
+    #[test]
+    fn a_scheme_is_allowed_by_its_name_or_with_all() {
+        for (entry, yes) in
+            [("tcp://localhost:1", true), ("*://10.0.0.0/8:*", true), ("udp://*:1", false)]
+        {
+            assert_eq!(hosts(entry).allows_scheme("tcp"), yes, "{entry}");
+        }
+        assert!(!OutboundHosts::default().allows_scheme("tcp"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Connections: who has no request does not keep one for ever, nor from somebody else.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use spinfer::connections::HEAD_TIMEOUT;
+use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, Spinfer};
 use tokio::task::JoinHandle;
 
 use super::http2::{Body, post, text, whole};
@@ -46,6 +47,74 @@ fn ask(stream: &mut TcpStream) {
         let length = stream.read(&mut part).unwrap();
         assert_ne!(length, 0, "{}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&part[..length]);
+    }
+}
+
+/// Sends `trickle` whenever nothing has come for `pause`, until the connection is closed; what came.
+fn until_closed(stream: &mut TcpStream, trickle: &str, pause: Duration) -> Vec<u8> {
+    let begun = Instant::now();
+    stream.set_read_timeout(Some(pause)).unwrap();
+    let mut answer = Vec::new();
+    loop {
+        let mut part = [0; 1024];
+        match stream.read(&mut part) {
+            Ok(0) => return answer,
+            Ok(length) => answer.extend_from_slice(&part[..length]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(begun.elapsed() < PATIENCE, "it is still open");
+                if stream.write_all(trickle.as_bytes()).is_err() {
+                    return answer;
+                }
+            }
+            // It was closed while a byte was on its way.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return answer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// It takes as long as the host waits for a head, half a minute: time for slow clients, which nobody
+/// has asked to set.
+#[test]
+fn a_head_that_does_not_end_is_not_waited_for() {
+    let spinfer = probe("", "");
+    std::thread::scope(|scope| {
+        for (start, trickle) in [
+            ("", ""),
+            ("GE", ""),
+            ("GET /echo HT", ""),
+            ("GET /echo HTTP/1.1\r\nhost: x\r\nx-slow: ", "a"),
+            ("PRI * HTTP/2.0\r\n\r\n", ""),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ""),
+        ] {
+            let spinfer = &spinfer;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let mut stream = spinfer.connect();
+                stream.write_all(start.as_bytes()).unwrap();
+                let answer = until_closed(&mut stream, trickle, Duration::from_secs(1));
+                let took = begun.elapsed();
+                assert!(took >= HEAD_TIMEOUT, "{start:?}: closed after {took:?}");
+                // HTTP/2 says its settings; there is no answer to half a question.
+                assert!(!answer.starts_with(b"HTTP/1.1 2"), "{start:?}: {answer:?}");
+            });
+        }
+    });
+    // Whoever is quicker is served as ever.
+    ask(&mut spinfer.connect());
+}
+
+/// The next one on a connection has the time that may be without a request.
+#[test]
+fn the_next_head_is_not_waited_for_either() {
+    let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
+    for (next, trickle) in [("POST /echo HT", ""), ("POST /echo HTTP/1.1\r\nx-slow: ", "a")] {
+        let mut stream = spinfer.connect();
+        ask(&mut stream);
+        stream.write_all(next.as_bytes()).unwrap();
+        let begun = Instant::now();
+        until_closed(&mut stream, trickle, Duration::from_millis(20));
+        assert!(begun.elapsed() < SOON, "{next:?}: {:?}", begun.elapsed());
     }
 }
 

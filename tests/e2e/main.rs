@@ -27,7 +27,7 @@ mod pictures; // PNG files of every kind, broken ones, bombs
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod protocol_binary; // tensors as bytes behind the JSON
 mod protocol_mlflow; // tables in, classes out
-mod reach; // what WASI 0.2 reaches: no sockets, clocks, HTTP, no blocked network
+mod reach; // what components reach: sockets and HTTP by grant, clocks, no blocked network
 mod shared_cache; // what one node has made, others have; what one forgets, too
 mod soak; // nothing grows: memory, descriptors, threads
 mod stores; // key-value stores: every interface over every kind

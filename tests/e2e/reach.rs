@@ -1,8 +1,8 @@
-//! What a component of WASI 0.2 reaches beside its request: no sockets; clocks and randomness; over
-//! HTTP where its manifest and the operator allow, for as long as it will wait.
+//! What a component reaches beside its request: by sockets, and over HTTP for as long as it will
+//! wait, where its manifest and the operator allow; clocks and randomness.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
@@ -21,24 +21,102 @@ fn text(spinfer: &Spinfer, path: &str) -> String {
     answer.text()
 }
 
-/// Hosts that are allowed are so for HTTP and for what the host has a client of.
+/// Servers on one port of the loopback that answer "ping" with "pong", by TCP and by UDP. Whoever
+/// asked is counted.
+fn ping_pong() -> (SocketAddr, mpsc::Receiver<&'static str>) {
+    // What is free for one is not always for the other.
+    let bound = std::iter::repeat_with(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        UdpSocket::bind(address).ok().map(|socket| (address, listener, socket))
+    });
+    let (address, listener, socket) = bound.flatten().next().unwrap();
+    let (came, clients) = mpsc::channel();
+    let also = came.clone();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = also.send("tcp");
+            let mut ping = [0; 4];
+            stream.read_exact(&mut ping).unwrap();
+            assert_eq!(&ping, b"ping");
+            stream.write_all(b"pong").unwrap();
+        }
+    });
+    std::thread::spawn(move || {
+        let mut ping = [0; 16];
+        while let Ok((length, client)) = socket.recv_from(&mut ping) {
+            let _ = came.send("udp");
+            assert_eq!(&ping[..length], b"ping");
+            socket.send_to(b"pong", client).unwrap();
+        }
+    });
+    (address, clients)
+}
+
+/// Components of WASI 0.2 and 0.3 with `grants`; what the operator blocks is in `config`.
+fn both(grants: &str, config: &[&str]) -> Spinfer {
+    let settings = format!("{grants}{STANDARD_DOOR}");
+    let manifest = Manifest::default()
+        .with("/hello/...", "hello", "hello_p2", grants)
+        .with("/...", "probe", "probe", &settings);
+    Spinfer::up_with(&manifest, config)
+}
+
+const BOTH: [&str; 2] = ["/hello", "/sockets"];
+
 #[test]
-fn sockets_are_refused() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.set_nonblocking(true).unwrap();
-    let spinfer = hello();
-    for request in [
-        format!("/tcp?{}", listener.local_addr().unwrap()),
-        "/listen?127.0.0.1:0".into(),
-        format!("/udp?{}", udp.local_addr().unwrap()),
-        "/resolve?localhost:80".into(),
+fn sockets_reach_what_is_granted_and_nothing_else() {
+    let (address, clients) = ping_pong();
+    let port = address.port();
+    for (entry, tcp, udp) in [
+        (format!("*://127.0.0.1:{port}"), true, true),
+        (format!("tcp://127.0.0.0/8:{port}"), true, false),
+        (format!("udp://*:{port}"), false, true),
+        (format!("*://127.0.0.2:{port}"), false, false),
+        ("*://127.0.0.1:1..2".into(), false, false),
+        // A name is not an address, though it stands for one; requests are not sockets.
+        (format!("*://localhost:{port}"), false, false),
+        (format!("http://127.0.0.1:{port}"), false, false),
     ] {
-        let said = text(&spinfer, &request);
-        assert!(said.starts_with("refused: "), "{request}: {said}");
+        let spinfer = both(&format!("allowed_outbound_hosts = [\"{entry}\"]\n"), &[]);
+        for (way, granted) in [("tcp", tcp), ("udp", udp)] {
+            for path in BOTH {
+                let said = text(&spinfer, &format!("{path}/{way}?{address}"));
+                if granted {
+                    assert_eq!(said, "done: pong", "{entry}: {path}");
+                    assert_eq!(clients.try_recv(), Ok(way), "{entry}: {path}");
+                } else {
+                    assert!(said.starts_with("refused: "), "{entry}: {path}/{way}: {said}");
+                }
+            }
+        }
     }
-    assert!(listener.accept().is_err() && udp.recv(&mut [0]).is_err(), "nobody came");
+    assert!(clients.try_recv().is_err(), "nobody else came");
+}
+
+/// Whoever may connect everywhere connects to nobody whom the operator blocks, and is no server.
+#[test]
+fn sockets_do_not_listen_look_up_names_or_reach_what_is_blocked() {
+    let (address, clients) = ping_pong();
+    let spinfer = both(EVERYWHERE, &[]);
+    for path in ["listen?127.0.0.1:0", "listen?0.0.0.0:0", "resolve?localhost:80"] {
+        for way in BOTH {
+            let said = text(&spinfer, &format!("{way}/{path}"));
+            assert!(said.starts_with("refused: "), "{way}/{path}: {said}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("runtime-config.toml");
+    let blocking = "[outbound_networking]\nblock_networks = [\"private\"]\n";
+    std::fs::write(&config, blocking).unwrap();
+    let spinfer = both(EVERYWHERE, &["--runtime-config-file", config.to_str().unwrap()]);
+    for way in ["tcp", "udp"] {
+        for path in BOTH {
+            let said = text(&spinfer, &format!("{path}/{way}?{address}"));
+            assert!(said.starts_with("refused: "), "{path}/{way}: {said}");
+        }
+    }
+    assert!(clients.try_recv().is_err(), "nobody came");
 }
 
 #[test]

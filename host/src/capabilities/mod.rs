@@ -7,6 +7,7 @@ pub mod key_value;
 pub mod nn;
 pub mod outbound_http;
 pub mod redis;
+pub mod sockets;
 pub mod stdio;
 pub mod variables;
 pub mod wasi_keyvalue;

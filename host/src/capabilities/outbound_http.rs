@@ -75,6 +75,12 @@ impl Outside {
         Self { client, blocked, host: OnceLock::new() }
     }
 
+    /// The networks nobody connects to.
+    #[must_use]
+    pub fn blocked(&self) -> &BlockedNetworks {
+        &self.blocked
+    }
+
     /// The components a guest can reach by name are those of `host`.
     pub fn connect(&self, host: &Arc<Host>) {
         // It is the same one if it was set before.

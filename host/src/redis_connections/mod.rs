@@ -366,9 +366,16 @@ mod tests {
         for (answer, times) in [(endless, 1000), (b"$2000000000\r\n0".to_vec(), 1), (lists, 1000)] {
             let address = serving(answer, times).await;
             let link = connections(1).share().link(&address).unwrap();
-            let connection = link.connection().await.unwrap();
-            let answer = link.answer::<Value>(&redis::cmd("GET")).await;
-            let Err(Error::Command(problem)) = answer else { panic!("{answer:?}") };
+            // A busy machine may not read so much in the time a command has: it is asked again.
+            let (connection, problem) = loop {
+                let connection = link.connection().await.unwrap();
+                match link.answer::<Value>(&redis::cmd("GET")).await {
+                    Err(Error::Late) => {}
+                    Err(Error::Command(problem)) if problem.contains("was not whole") => {}
+                    Err(Error::Command(problem)) => break (connection, problem),
+                    answer => panic!("{answer:?}"),
+                }
+            };
             assert!(problem.contains("more than 64 MiB of memory"), "{problem}");
             assert!(!connection.is_open());
             assert!(connection.heard() <= (MEMORY_MOST / 2 + (2 << 20)) as u64);

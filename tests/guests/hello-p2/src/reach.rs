@@ -1,9 +1,10 @@
-//! What a component of WASI 0.2 may reach beside its request, by the end of the path: `/tcp?<address>`, `/listen?<address>`,
-//! `/udp?<address>` and `/resolve?<name>:<port>` by sockets; `/clocks`; `/random`;
+//! What a component of WASI 0.2 may reach beside its request, by the end of the path:
+//! `/tcp?<address>`, `/listen?<address>`, `/udp?<address>` and `/resolve?<name>:<port>` by sockets,
+//! of which the first and the third say "ping" and tell what comes back; `/clocks`; `/random`;
 //! `/fetch?<first>,<between>,<url>` over HTTP, with milliseconds to wait for the first byte and
 //! between bytes.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,13 +17,10 @@ use wasip2::io::streams::StreamError;
 
 pub(crate) fn answer(path: &str, query: &str) -> Option<String> {
     Some(match path.rsplit('/').next().unwrap_or_default() {
-        "tcp" => said(TcpStream::connect(query).map(drop)),
-        "listen" => said(TcpListener::bind(query).map(drop)),
-        "udp" => {
-            let socket = UdpSocket::bind("127.0.0.1:0");
-            said(socket.and_then(|socket| socket.send_to(b"x", query)).map(drop))
-        }
-        "resolve" => said(query.to_socket_addrs().map(drop)),
+        "tcp" => said(tcp(query)),
+        "listen" => said(TcpListener::bind(query).map(|_| String::new())),
+        "udp" => said(udp(query)),
+        "resolve" => said(query.to_socket_addrs().map(|_| String::new())),
         "clocks" => {
             let (instant, time) = (Instant::now(), SystemTime::now());
             std::thread::sleep(Duration::from_millis(20));
@@ -38,9 +36,25 @@ pub(crate) fn answer(path: &str, query: &str) -> Option<String> {
     })
 }
 
-fn said(result: io::Result<()>) -> String {
+fn tcp(address: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"ping")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn udp(address: &str) -> io::Result<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.send_to(b"ping", address)?;
+    let mut text = [0; 16];
+    let (length, _) = socket.recv_from(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
+fn said(result: io::Result<String>) -> String {
     match result {
-        Ok(()) => "done".into(),
+        Ok(text) => format!("done: {text}"),
         Err(error) => format!("refused: {error}"),
     }
 }

@@ -3,6 +3,7 @@
 
 mod cache;
 mod nn;
+mod sockets;
 mod variables;
 
 use bytes::Bytes;
@@ -182,6 +183,9 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
     let body = body.bytes().await?.to_vec();
     match path {
         "/fetch" => return Ok(fetch(query, body).await),
+        _ if path.starts_with("/sockets/") => {
+            return Ok(Response::new(whole(sockets::answer(path, query).await.into_bytes())));
+        }
         "/variable/spin" => {
             let (status, text) = variables::spin(query).await;
             return Ok(Response::builder().status(status).body(whole(text.into_bytes()))?);
