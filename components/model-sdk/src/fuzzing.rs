@@ -56,7 +56,8 @@ impl Model for Words {
 
     fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
         let lengths: Vec<_> = rows.bytes.iter().map(|word| word.len() as f32).collect();
-        Ok(Prediction::Numbers(Tensor::f32("length", &[lengths.len() as u32], &lengths)))
+        let count = u32::try_from(lengths.len()).unwrap_or(u32::MAX);
+        Ok(Prediction::Numbers(Tensor::f32("length", &[count], &lengths)))
     }
 }
 
@@ -84,7 +85,8 @@ impl Model for Flags {
             [file] => vec![file.len() as f32],
             _ => rows.features.chunks(2).map(|pair| pair.iter().sum()).collect(),
         };
-        Ok(Prediction::Numbers(Tensor::f32("sum", &[sums.len() as u32], &sums)))
+        let count = u32::try_from(sums.len()).unwrap_or(u32::MAX);
+        Ok(Prediction::Numbers(Tensor::f32("sum", &[count], &sums)))
     }
 }
 
