@@ -6,11 +6,11 @@ use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::infer::HEADER;
 use crate::prediction::Prediction;
-use crate::request::{Method, Request, needed_headers};
+use crate::request::{CONTENT_TYPE, Method, Request, needed_headers};
 use crate::rows::Rows;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
-use crate::{Model, request};
+use crate::{File, Mapping, Model, request};
 
 const NAME: &str = "iris-classifier";
 const IRIS: &str = include_str!("../../../models/iris-classifier/1/model.toml");
@@ -27,13 +27,84 @@ impl Model for Iris {
     }
 }
 
-/// A request: method and path, the length that a client says its JSON has, and the body, each on a
-/// line of its own. It is answered, or refused as the client's mistake.
+const WORDS: &str = r#"
+    name = "iris-classifier"
+    version = "1"
+    inputs = [{ name = "word", datatype = "BYTES", shape = [-1] }]
+    outputs = [
+        { name = "length", datatype = "INT64", shape = [-1] },
+        { name = "long", datatype = "BOOL", shape = [-1] },
+        { name = "again", datatype = "BYTES", shape = [-1] },
+    ]
+"#;
+
+/// Takes strings, and gives them back with whether they are long.
+struct Words;
+
+impl Model for Words {
+    const NAME: &'static str = NAME;
+    const MAPPING: Option<Mapping> = Some(|_, inputs| {
+        let (dimensions, words) = (&inputs[0].dimensions, inputs[0].byte_strings()?);
+        let lengths: Vec<_> = words.iter().map(|word| word.len() as i64).collect();
+        let long: Vec<_> = words.iter().map(|word| word.len() > 4).collect();
+        Ok(vec![
+            Tensor::i64("length", dimensions, &lengths),
+            Tensor::bool("long", dimensions, &long),
+            Tensor::bytes("again", dimensions, &words),
+        ])
+    });
+
+    fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+        let lengths: Vec<_> = rows.bytes.iter().map(|word| word.len() as f32).collect();
+        Ok(Prediction::Numbers(Tensor::f32("length", &[rows.count], &lengths)))
+    }
+}
+
+const FLAGS: &str = r#"
+    name = "iris-classifier"
+    version = "1"
+    inputs = [{ name = "flags", datatype = "BOOL", shape = [-1, 2] }]
+    outputs = [{ name = "both", datatype = "BOOL", shape = [-1] }]
+"#;
+
+/// Takes two flags a row, or a file in place of them.
+struct Flags;
+
+impl Model for Flags {
+    const NAME: &'static str = NAME;
+    const FILE: Option<File> = Some(File::new("picture", "image/x"));
+    const MAPPING: Option<Mapping> = Some(|_, inputs| {
+        let flags = inputs[0].bools()?;
+        let both: Vec<_> = flags.chunks(2).map(|pair| pair.iter().all(|flag| *flag)).collect();
+        Ok(vec![Tensor::bool("both", &inputs[0].dimensions[..1], &both)])
+    });
+
+    fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
+        let sums: Vec<_> = match rows.bytes {
+            [file] => vec![file.len() as f32],
+            _ => rows.features.chunks(2).map(|pair| pair.iter().sum()).collect(),
+        };
+        Ok(Prediction::Numbers(Tensor::f32("sum", &[rows.count], &sums)))
+    }
+}
+
+/// A request: method and path, the length that a client says its JSON has and after a space its content
+/// type, and the body, each on a line of its own. It is answered, or refused as the client's mistake, by
+/// models of numbers, of strings, and of flags and files.
 pub fn request(data: &[u8]) {
+    statuses(data);
+}
+
+/// Of each model's answer; none to what has no method and path.
+fn statuses(data: &[u8]) -> [Option<u16>; 3] {
+    [status::<Iris>(data, IRIS), status::<Words>(data, WORDS), status::<Flags>(data, FLAGS)]
+}
+
+fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
     let mut parts = data.splitn(3, |&byte| byte == b'\n');
     let mut line = || parts.next().unwrap_or_default();
     let (first, length, body) = (line(), line(), line());
-    let Ok(first) = std::str::from_utf8(first) else { return };
+    let first = std::str::from_utf8(first).ok()?;
     let (method, path) = first.split_once(' ').unwrap_or(("", first));
     let method = match method {
         "GET" => Method::Get,
@@ -41,24 +112,29 @@ pub fn request(data: &[u8]) {
         "POST" => Method::Post,
         _ => Method::Other,
     };
-    let index = (0..).zip(needed_headers::<Iris>()).find(|(_, name)| **name == HEADER);
-    let header = index.filter(|_| !length.is_empty()).map(|(index, _)| (index, length.to_vec()));
+    let mut said = length.splitn(2, |&byte| byte == b' ');
+    let mut header = || said.next().filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
+    let given = [(HEADER, header()), (CONTENT_TYPE, header())];
+    let value = |name: &str| given.iter().find(|(given, _)| *given == name)?.1.clone();
+    let headers = (0..).zip(needed_headers::<M>());
+    let headers = headers.filter_map(|(index, name)| Some((index, value(name)?)));
     let request = Request {
         method,
         path_with_query: path.to_owned(),
-        headers: header.into_iter().collect(),
+        headers: headers.collect(),
         body: body.to_vec(),
     };
-    let response = answer(&request).unwrap_or_else(Error::into_response);
+    let response = answer::<M>(&request, signature).unwrap_or_else(Error::into_response);
     let body = String::from_utf8_lossy(&response.body);
     assert!((200..500).contains(&response.status), "{}: {body}", response.status);
     if response.status >= 400 {
         assert!(body.starts_with("{\"error\":\""), "{body}");
     }
+    Some(response.status)
 }
 
-fn answer(request: &Request) -> Result<request::Response, Error> {
-    let signature = Signature::parse(IRIS, NAME).map_err(Error::internal)?;
+fn answer<M: Model>(request: &Request, signature: &str) -> Result<request::Response, Error> {
+    let signature = Signature::parse(signature, NAME).map_err(Error::internal)?;
     let compute = |inputs: Vec<Tensor>| {
         let rows = inputs[0].dimensions[0];
         let many = |each: usize| each * rows as usize;
@@ -67,7 +143,7 @@ fn answer(request: &Request) -> Result<request::Response, Error> {
             Tensor::f32("probabilities", &[rows, 3], &vec![0.25; many(3)]),
         ])
     };
-    respond::<Iris>(request, NAME, || Ok(graph::tests::graph(signature, compute)))
+    respond::<M>(request, NAME, || Ok(graph::tests::graph(signature, compute)))
 }
 
 /// A `model.toml`.
@@ -84,6 +160,22 @@ mod tests {
     #[test]
     fn requests() {
         run_briefly("request", super::request);
+    }
+
+    /// What begins with a mistake reaches little.
+    #[test]
+    fn each_seed_of_a_request_has_an_answer_from_some_model() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/request");
+        let mut answered = [0; 3];
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            let path = seed.unwrap().path();
+            let statuses = super::statuses(&std::fs::read(&path).unwrap());
+            assert!(statuses.contains(&Some(200)), "{}: {statuses:?}", path.display());
+            for (count, status) in answered.iter_mut().zip(statuses) {
+                *count += usize::from(status == Some(200));
+            }
+        }
+        assert!(answered.iter().all(|count| *count >= 5), "{answered:?}");
     }
 
     #[test]
