@@ -22,7 +22,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::admin::{ADMIN, metric};
+use super::admin::ADMIN;
+use super::metrics::metric;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 

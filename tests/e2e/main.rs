@@ -2,12 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
-mod add; // ONNX files become URLs, and components begin
-mod admin; // metrics, cache statistics and purges; whom they are for
+mod add; // ONNX files become URLs
+mod admin; // whom the admin plane answers, and what it has the cache forget
 mod cache; // answers that are given again, and to whom
 mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses
 mod clients; // stock clients from PyPI, unmodified
+mod commands; // what they add to an application, or leave as it was
 mod connections; // who has no request does not keep one
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
@@ -21,6 +22,7 @@ mod large; // more than an instance has memory for
 mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
+mod metrics; // everything that is counted, and how it is told
 mod nn; // wasi:nn: every type, every error, every grant
 mod outbound_redis; // every command, where the manifest allows
 mod pictures; // PNG files of every kind, broken ones, bombs

@@ -56,8 +56,7 @@ impl Model for Words {
 
     fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
         let lengths: Vec<_> = rows.bytes.iter().map(|word| word.len() as f32).collect();
-        let count = u32::try_from(lengths.len()).unwrap_or(u32::MAX);
-        Ok(Prediction::Numbers(Tensor::f32("length", &[count], &lengths)))
+        Ok(Prediction::Numbers(Tensor::f32("length", &[rows.count], &lengths)))
     }
 }
 
@@ -85,8 +84,7 @@ impl Model for Flags {
             [file] => vec![file.len() as f32],
             _ => rows.features.chunks(2).map(|pair| pair.iter().sum()).collect(),
         };
-        let count = u32::try_from(sums.len()).unwrap_or(u32::MAX);
-        Ok(Prediction::Numbers(Tensor::f32("sum", &[count], &sums)))
+        Ok(Prediction::Numbers(Tensor::f32("sum", &[rows.count], &sums)))
     }
 }
 

@@ -1,0 +1,333 @@
+//! What `spinfer add`, `models` and `new` do to an application: a manifest keeps what it has, what cannot
+//! be served is refused and leaves nothing behind, and a new component builds.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use spinfer_tests::{Spinfer, root, run};
+
+use super::add::{Application, files};
+
+/// Of a manifest written by hand.
+const BEFORE: &str = r#"# Ours.
+spin_manifest_version = 2
+
+[application]   # what it is
+name = "shop"
+
+# The shop itself.
+[[trigger.http]]
+route = "/..."
+component = "shop"
+
+[[trigger.http]]
+route = "/v2/models/wine/..." # in production
+component = "wine-1"   # until June
+
+# Its code.
+[component.shop]
+source = 'shop.wasm'
+environment = { B = "1", A = "2" }
+
+[component.wine-1]
+source = "wine.wasm"
+files = [ { source = "models/wine/1", destination = "/models/wine" }, ]
+
+# The end.
+"#;
+
+const AFTER: &str = r#"# Ours.
+spin_manifest_version = 2
+
+[application]   # what it is
+name = "shop"
+
+# The shop itself.
+[[trigger.http]]
+route = "/..."
+component = "shop"
+
+[[trigger.http]]
+route = "/v2/models/wine/..." # in production
+component = "wine-7"   # until June
+
+[[trigger.http]]
+route = "/v2/models/wine/versions/7/..."
+component = "wine-7"
+
+[[trigger.http]]
+route = "/taste/..."
+component = "wine-7"
+
+# Its code.
+[component.shop]
+source = 'shop.wasm'
+environment = { B = "1", A = "2" }
+
+[component.wine-1]
+source = "wine.wasm"
+files = [ { source = "models/wine/1", destination = "/models/wine" }, ]
+
+[component.wine-7]
+source = "components/generic-model.wasm"
+files = [{ source = "models/wine/7", destination = "/models/wine" }]
+
+# The end.
+"#;
+
+#[test]
+fn a_manifest_keeps_its_comments_and_its_order() {
+    let application = Application::new();
+    fs::write(application.path("spin.toml"), BEFORE).unwrap();
+    let wine = ["--name", "wine", "--version", "7", "--route", "/taste/..."];
+    application.added("regressor", &[&wine[..], &["--promote"]].concat());
+    assert_eq!(application.manifest(), AFTER);
+    // Written inline, it stays so.
+    let inline = "spin_manifest_version = 2\napplication.name = 'a'\n\
+                  trigger.http = [{ route = '/', component = 'b' }]\ncomponent = { b = { source = 'c' } }\n";
+    fs::write(application.path("spin.toml"), inline).unwrap();
+    application.added("two-targets", &[]);
+    let manifest = application.manifest();
+    assert!(
+        manifest.starts_with("spin_manifest_version = 2\napplication.name = 'a'\n"),
+        "{manifest}"
+    );
+    assert_eq!(manifest.lines().count(), 4, "{manifest}");
+}
+
+#[test]
+fn a_version_is_never_overwritten_and_production_changes_only_when_told() {
+    let application = Application::new();
+    // A route that is asked for twice is there once.
+    let twice = ["--name", "m", "--route", "/r/...", "--route", "r/*", "--route", "/v2/models/m/*"];
+    application.added("regressor", &twice);
+    let first = application.tree();
+    let said = application.added("two-targets", &["--name", "m"]);
+    assert!(said.contains("/v2/models/m/... stays with m-1"), "{said}");
+    let again = application.add(&files().join("softmax.onnx"), &["--name", "m", "--version", "2"]);
+    assert!(!again.0 && again.1.contains("leave out --version, and it is 3"), "{}", again.1);
+    let promoted = application.added("softmax", &["--name", "m", "--promote", "--route", "/m/..."]);
+    assert!(
+        promoted.contains("/v2/models/m/..., /v2/models/m/versions/3/..., /m/... -> m-3"),
+        "{promoted}"
+    );
+    for (path, bytes) in first.iter().filter(|(path, _)| !path.ends_with("spin.toml")) {
+        assert_eq!(&application.tree()[path], bytes, "{}", path.display());
+    }
+    let spinfer = application.up();
+    for (path, outputs) in [
+        ("/v2/models/m", "y"),
+        ("/v2/models/m/versions/1", "variable"),
+        ("/v2/models/m/versions/2", "variable"),
+        ("/v2/models/m/versions/3", "y"),
+    ] {
+        assert_eq!(spinfer.get(path).json()["outputs"][0]["name"], outputs, "{path}");
+    }
+    let answer = spinfer.post("/m/predict", r#"{"features": [1, 2, 3]}"#).json();
+    assert_eq!((&answer["model"], &answer["version"]), (&json!("m"), &json!("3")));
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_and_leaves_nothing() {
+    let application = Application::new();
+    application.added("regressor", &["--name", "there"]);
+    let manifest = application.manifest();
+    let names = ["empty", "text", "half"];
+    let garbage = [
+        &b""[..],
+        b"weights of a model",
+        &fs::read(files().join("picture.onnx")).unwrap()[..15000],
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in names.iter().zip(garbage) {
+        fs::write(folder.path().join(format!("{name}.onnx")), bytes).unwrap();
+    }
+    let (added, models) = (files(), root().join("tests/models"));
+    for (folder, name, arguments, parts) in [
+        (&added, "no-such", &[][..], &["no-such.onnx: cannot be read", "No such file"][..]),
+        (&folder.path().to_owned(), "empty", &[], &["cannot be served", "it is empty"]),
+        (&folder.path().to_owned(), "text", &[], &["cannot be served", "not an ONNX model"]),
+        (&folder.path().to_owned(), "half", &[], &["cannot be served", "not an ONNX model"]),
+        (&models, "truncated", &[], &["cannot be served", "not an ONNX model"]),
+        (&models, "unsupported-op", &[], &["tract lacks these operators: Det"]),
+        (&models, "identity-bf16", &[], &["tract has no BF16; convert the model"]),
+        (
+            &added,
+            "external",
+            &[],
+            &["the weights `wide` are in another file", "save_as_external_data=False"],
+        ),
+        (&added, "double-sigmoid", &[], &["it does not run", "Sigmoid", "inputs of FP32"]),
+        (&added, "strings-input", &[], &["input `X` holds strings, which wasi:nn does not carry"]),
+        (
+            &added,
+            "regressor",
+            &["--name", "Two words"],
+            &["\"Two words\" holds", "--name two-words"],
+        ),
+        (&added, "regressor", &["--name", "../up"], &["--name up"]),
+        (
+            &added,
+            "regressor",
+            &["--name", "there", "--version", "1"],
+            &["version 1 of there is there already", "it is 2"],
+        ),
+        (&added, "regressor", &["--version", "0"], &["--version"]),
+        (
+            &added,
+            "regressor",
+            &["--route", "/v2/models/there/..."],
+            &["there-1 answers on /v2/models/there/... already", "--promote"],
+        ),
+        (&added, "regressor", &["--route", "/a?b"], &["--route \"/a?b\"", "cannot hold '?'"]),
+        (&added, "softmax", &["--labels", "a,b,c"], &["--labels: 3 labels for 2 classes"]),
+        (
+            &added,
+            "strings-bayes",
+            &["--labels", "a,b,c"],
+            &["the graph has labels itself, setosa, versicolor, virginica"],
+        ),
+        (&added, "numbers-double", &["--labels", "a,b"], &["the graph's classes are 3, 7"]),
+        (&added, "softmax", &["--fields", "a,b"], &["--fields: 2 names for 3 features"]),
+        (
+            &added,
+            "regressor",
+            &["--component", "nowhere.wasm"],
+            &["--component nowhere.wasm: cannot be read"],
+        ),
+    ] {
+        let before = application.tree();
+        let (added, text) = application.add(&folder.join(format!("{name}.onnx")), arguments);
+        assert!(!added, "{name} {arguments:?}: {text}");
+        for part in parts {
+            assert!(text.contains(part), "{name} {arguments:?}: {part:?} is not in\n{text}");
+        }
+        assert!(before == application.tree(), "{name} {arguments:?} left something");
+    }
+
+    // The manifest's fault.
+    let taken = manifest.replace("there-1", "regressor-1");
+    for (text, part) in [
+        ("spin_manifest_version = 2\n[aplication]\n", "unknown field `aplication`"),
+        (taken.as_str(), "has a component `regressor-1` already"),
+    ] {
+        fs::write(application.path("spin.toml"), text).unwrap();
+        let before = application.tree();
+        let (added, said) = application.add(&files().join("regressor.onnx"), &[]);
+        assert!(!added && said.contains(part), "{said}");
+        assert!(before == application.tree(), "{part}");
+    }
+
+    // What was written before something failed is removed again.
+    let application = Application::new();
+    fs::write(application.path("components"), "a file where a folder has to be").unwrap();
+    let before = application.tree();
+    let (added, said) = application.add(&files().join("regressor.onnx"), &[]);
+    assert!(!added && said.contains("components"), "{said}");
+    assert!(before == application.tree(), "{said}");
+}
+
+#[test]
+fn models_are_listed() {
+    let application = Application::new();
+    let from = application.path("spin.toml");
+    let from = from.to_str().unwrap();
+    let (status, said) = run(&["models", "--from", from]);
+    assert!(!status.success() && said.contains("there is no manifest"), "{said}");
+    application.added("strings-bayes", &["--name", "iris"]);
+    application.added("strings-forest", &["--name", "iris", "--route", "/iris/..."]);
+    let (status, table) = run(&["models", "--from", from]);
+    assert!(status.success(), "{table}");
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    let signature = "X FP32 [-1, 4] -> output_label INT64 [-1], output_probability FP32 [-1, 3]";
+    assert_eq!(
+        lines[0],
+        ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"]
+    );
+    assert_eq!(lines[1][..4], ["iris", "1", "iris-1", "tract"]);
+    assert_eq!(lines[2][..4], ["iris", "2", "iris-2", "lean"]);
+    assert_eq!(lines[1][5], "/v2/models/iris/..., /v2/models/iris/versions/1/...");
+    assert_eq!(lines[2][5], "/v2/models/iris/versions/2/..., /iris/...");
+    assert_eq!(lines[2][6], signature);
+    // A graph that is gone is told of, and the others are listed.
+    fs::remove_file(application.path("models/iris/1/model.onnx")).unwrap();
+    let (status, json) = run(&["models", "--json", "--from", from]);
+    assert!(status.success(), "{json}");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json[0]["error"].as_str().unwrap().contains("model.onnx"), "{json}");
+    assert_eq!(json[1]["model"], "iris");
+    assert_eq!(json[1]["routes"], json!(["/v2/models/iris/versions/2/...", "/iris/..."]));
+    assert_eq!(json[1]["inputs"], json!([{ "name": "X", "datatype": "FP32", "shape": [-1, 4] }]));
+    let bytes = fs::metadata(application.path("models/iris/2/model.onnx")).unwrap().len();
+    assert_eq!(json[1]["bytes"], bytes);
+    assert_eq!(json[1]["error"], Value::Null);
+}
+
+/// Offline, with the workspace's versions of what it depends on; its name is one of model-sdk's too.
+#[test]
+fn a_new_component_builds_and_serves() {
+    let application = Application::new();
+    let from = application.path("spin.toml");
+    let from = from.to_str().unwrap();
+    let sdk = root().join("components/model-sdk");
+    let new = ["new", "model", "--from", from, "--sdk", sdk.to_str().unwrap()];
+    let (status, said) = run(&new);
+    assert!(status.success(), "{said}");
+    let made = application.tree();
+    let (status, said) = run(&["new", "model-sdk", "--from", from]);
+    assert!(!status.success() && said.contains("choose another name"), "{said}");
+    let (status, said) = run(&new);
+    assert!(!status.success() && said.contains("is there already; choose another name"), "{said}");
+    assert!(made == application.tree());
+
+    // What it says is a classifier of four features and two classes.
+    let model = application.path("models/model/1");
+    let folder = application.path("components/model");
+    fs::copy(root().join("models/iris-classifier/1/model.onnx"), model.join("model.onnx")).unwrap();
+    let text = fs::read_to_string(model.join("model.toml")).unwrap();
+    let text = text.replace(r#"["no", "yes"]"#, r#"["a", "b", "c"]"#).replace("[-1, 2]", "[-1, 3]");
+    fs::write(model.join("model.toml"), text).unwrap();
+    fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+
+    // The command of its manifest, with a target folder that is kept from one run to the next.
+    let manifest = fs::read_to_string(from).unwrap();
+    let target = root().join("target/new-component");
+    let build = "cargo build --target wasm32-wasip2 --release";
+    assert!(manifest.contains(&format!("command = \"{build}\"")), "{manifest}");
+    let offline = format!("{build} --offline --target-dir {}", target.display());
+    let built = target.join("wasm32-wasip2/release/model.wasm");
+    let source = "components/model/target/wasm32-wasip2/release/model.wasm";
+    assert!(manifest.contains(source), "{manifest}");
+    let manifest = manifest.replace(build, &offline).replace(source, built.to_str().unwrap());
+    fs::write(from, manifest).unwrap();
+    let spinfer = Spinfer::up_from(&application.path("spin.toml"), &["--build"], application.0);
+    let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+    let answer = spinfer.post("/v2/models/model/predict", features).json();
+    assert_eq!(answer["prediction"], "a");
+}
+
+/// Without a folder of spinfer's sources beside the manifest, it depends on its repository.
+#[test]
+fn a_new_component_depends_on_the_repository_or_on_the_sources_beside_it() {
+    let application = Application::new();
+    let from = application.path("spin.toml");
+    let from = from.to_str().unwrap();
+    assert!(run(&["new", "a", "--from", from]).0.success());
+    let dependency = |name: &str| {
+        let path = application.path(&format!("components/{name}/Cargo.toml"));
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("model-sdk = "));
+        line.unwrap().to_owned()
+    };
+    assert!(dependency("a").starts_with("model-sdk = { git = \"https://"), "{}", dependency("a"));
+    let sdk = application.path("components/model-sdk");
+    fs::create_dir(&sdk).unwrap();
+    fs::write(sdk.join("Cargo.toml"), "").unwrap();
+    assert!(run(&["new", "b", "--from", from]).0.success());
+    assert!(dependency("b").contains("components/model-sdk"), "{}", dependency("b"));
+    let (status, said) = run(&["new", "no_name", "--from", from]);
+    assert!(!status.success() && said.contains("iris-classifier-1"), "{said}");
+}

@@ -1,0 +1,361 @@
+//! What the admin plane tells of requests, instances, inferences and the response cache.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::Command;
+
+use serde_json::Value;
+use spinfer::metrics::table::{FAMILIES, Family, Kind};
+use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
+
+use super::admin::{ADMIN, FEATURES, probe};
+
+/// What Prometheus' parsers read of the metrics: in its own format, and in OpenMetrics.
+fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
+    let output = Command::new(root().join("target/python/bin/python"))
+        .arg(root().join("tests/python/metrics.py"))
+        .arg(spinfer.admin_address().to_string())
+        .output()
+        .expect("python starts: `make clients` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The value of a metric, written as it is told: `name{label="value"}`.
+pub(crate) fn metric(spinfer: &Spinfer, name: &str) -> f64 {
+    let answer = spinfer.admin().send("GET", "/metrics", &[], b"");
+    let text = answer.text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
+}
+
+/// A copy of a version of the iris classifier, with more in its `model.toml`.
+pub(crate) fn iris_with(more: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let from = root().join("models/iris-classifier/2");
+    std::fs::copy(from.join("model.onnx"), dir.path().join("model.onnx")).unwrap();
+    let text = std::fs::read_to_string(from.join("model.toml")).unwrap();
+    std::fs::write(dir.path().join("model.toml"), format!("{more}\n{text}")).unwrap();
+    dir
+}
+
+fn mounted(dir: &tempfile::TempDir) -> String {
+    let source = dir.path().display();
+    format!("files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n")
+}
+
+/// What is told only of models that are batched, and where nodes share a Redis.
+pub(crate) const BATCH: &str = "spinfer_inference_batch_rows";
+const REDIS: [&str; 4] = [
+    "spinfer_cache_redis_connected",
+    "spinfer_cache_redis_watched",
+    "spinfer_cache_redis_lookups_total",
+    "spinfer_cache_redis_stores_total",
+];
+
+/// Everything that is told has to be in the table, and the other way round; but for those in
+/// `without`, each family has samples.
+pub(crate) fn is_the_table(spinfer: &Spinfer, without: &[&str]) {
+    for (told, open) in read(spinfer).into_iter().zip([false, true]) {
+        let names: BTreeSet<_> = told.iter().map(|family| text(&family["name"])).collect();
+        assert_eq!(names.len(), told.len(), "a family is told once");
+        let documented: BTreeSet<_> = FAMILIES.iter().map(|family| stem(family)).collect();
+        assert_eq!(names, documented);
+        for Family { name, kind, unit, labels, help } in FAMILIES {
+            let stem = name.strip_suffix("_total").unwrap_or(name);
+            let family = told.iter().find(|told| told["name"] == *stem).unwrap();
+            let kind = match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            assert_eq!((text(&family["type"]), text(&family["help"])), (kind, *help), "{name}");
+            // Prometheus' own format has no units.
+            assert_eq!(text(&family["unit"]), if open { unit } else { "" }, "{name}");
+            let samples = family["samples"].as_array().unwrap();
+            assert_eq!(samples.is_empty(), without.contains(name), "{name}");
+            for sample in samples {
+                let given: BTreeSet<_> = sample[1].as_object().unwrap().keys().collect();
+                let bucket = text(&sample[0]).ends_with("_bucket").then_some("le");
+                let expected = labels.iter().copied().chain(bucket);
+                assert!(given.iter().copied().eq(&expected.collect::<BTreeSet<_>>()), "{sample}");
+                let value = sample[2].as_f64().unwrap();
+                assert!(value.is_finite() && value >= 0.0, "{sample}");
+            }
+        }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn stem(family: &Family) -> &'static str {
+    family.name.strip_suffix("_total").unwrap_or(family.name)
+}
+
+#[test]
+fn the_metrics_of_the_example_application_are_those_of_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let spinfer = Spinfer::up_from(&root().join("spin.toml"), &ADMIN, dir);
+    let ready = || spinfer.get("/v2/health/ready").status == 200;
+    wait_until("its models are loaded", ready);
+    for model in ["iris-classifier", "iris-classifier/versions/2"] {
+        assert_eq!(spinfer.post(&format!("/v2/models/{model}/predict"), FEATURES).status, 200);
+    }
+    assert_eq!(spinfer.get("/nowhere").status, 404);
+    // No model of it is batched.
+    is_the_table(&spinfer, &[&[BATCH], &REDIS[..]].concat());
+    let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
+    for (name, expected) in [
+        ("spinfer_ready", 1.0),
+        (&format!("spinfer_requests_total{{{iris},status=\"2xx\"}}"), 1.0),
+        (&format!("spinfer_request_duration_seconds_count{{{iris}}}"), 1.0),
+        (r#"spinfer_requests_total{component="",route="",status="4xx"}"#, 1.0),
+        (r#"spinfer_request_failures_total{component="",route="",reason="no_route"}"#, 1.0),
+        (r#"spinfer_instances{component="iris-classifier-1"}"#, 1.0),
+        (r#"spinfer_cold_start_duration_seconds_count{component="iris-classifier-1"}"#, 1.0),
+        (
+            r#"spinfer_start_duration_seconds_count{component="iris-classifier-1",stage="graph"}"#,
+            1.0,
+        ),
+        (r#"spinfer_cache_capacity_bytes{level="memory"}"#, 67_108_864.0),
+    ] {
+        // A client has its answer before the request is counted.
+        wait_until(&format!("{name} is {expected}"), || metric(&spinfer, name) == expected);
+    }
+    // Where it ran depends on how long it took before.
+    let inferences = ["inline", "compute", "batch"].map(|placement| {
+        let of = r#"model="iris-classifier",version="2""#;
+        let of = format!("{{{of},placement=\"{placement}\"}}");
+        metric(&spinfer, &format!("spinfer_inference_duration_seconds_count{of}"))
+    });
+    assert_eq!(inferences.iter().sum::<f64>(), 1.0, "{inferences:?}");
+    let memory = metric(&spinfer, "process_resident_memory_bytes");
+    assert!((1e6..1e10).contains(&memory), "{memory}");
+}
+
+#[test]
+fn names_of_routes_and_models_are_whatever_they_are() {
+    let dir = iris_with("");
+    let toml = dir.path().join("model.toml");
+    let with_version = std::fs::read_to_string(&toml).unwrap();
+    let with_version = with_version.replace("version = \"2\"", "version = 'a \"b\" \\ é'");
+    std::fs::write(&toml, with_version).unwrap();
+    let manifest = Manifest::default()
+        .with("/v2/models/...", "iris", "iris_classifier", &mounted(&dir))
+        .with("/say-\\\"\\\\/:name", "probe", "probe", "");
+    let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+    assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", FEATURES).status, 200);
+    for told in read(&spinfer) {
+        let of = |name: &str| told.iter().find(|family| family["name"] == name).unwrap();
+        let has = |name: &str, label: &str, value: &str| {
+            let samples = of(name)["samples"].as_array().unwrap();
+            assert!(samples.iter().any(|sample| sample[1][label] == value), "{samples:?}");
+        };
+        has("spinfer_requests", "route", "/say-\"\\/:name");
+        has("spinfer_inference_duration_seconds", "version", "a \"b\" \\ é");
+    }
+}
+
+#[test]
+fn requests_are_counted_by_what_became_of_them() {
+    for door in ["", STANDARD_DOOR] {
+        let limits = "tool.spinfer.limits.deadline = \"1s\"\ntool.spinfer.reuse.spare = 0\n\
+                      tool.spinfer.limits.request_body = \"2KiB\"\n";
+        let spinfer = probe(&format!("{door}{limits}"));
+        for path in ["/answer?200", "/answer?204", "/answer?304", "/answer?418", "/answer?503"] {
+            assert_eq!(spinfer.get(path).status, path[8..].parse::<u16>().unwrap());
+        }
+        assert_eq!(spinfer.get("/trap").status, 500);
+        assert_eq!(spinfer.get("/loop").status, 504);
+        assert_eq!(spinfer.post("/echo", [0; 3000]).status, 413);
+        let route = |name: &str, label: &str| {
+            let of = format!("component=\"probe\",route=\"/...\",{label}");
+            metric(&spinfer, &format!("{name}{{{of}}}"))
+        };
+        let statuses = ["2xx", "3xx", "4xx", "5xx"];
+        let statuses =
+            statuses.map(|class| route("spinfer_requests_total", &format!("status=\"{class}\"")));
+        assert_eq!(statuses, [2.0, 1.0, 2.0, 3.0]);
+        for (reason, times) in [("trap", 1.0), ("deadline", 1.0), ("body_too_large", 1.0)] {
+            let reason = format!("reason=\"{reason}\"");
+            assert_eq!(route("spinfer_request_failures_total", &reason), times, "{reason}");
+        }
+        let ended = |reason: &str| {
+            let of = format!("component=\"probe\",reason=\"{reason}\"");
+            metric(&spinfer, &format!("spinfer_instances_ended_total{{{of}}}"))
+        };
+        wait_until("what trapped is gone", || ended("failed") == 1.0);
+        wait_until("what was late is gone", || ended("deadline") == 1.0);
+        let live = || metric(&spinfer, "spinfer_instances{component=\"probe\"}");
+        let started = metric(&spinfer, "spinfer_instances_started_total{component=\"probe\"}");
+        assert_eq!(live(), started - ended("failed") - ended("deadline"), "{door}");
+    }
+}
+
+#[test]
+fn requests_between_components_are_counted_apart() {
+    let hosts = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+    let spinfer = probe(&format!("{STANDARD_DOOR}{hosts}"));
+    for _ in 0..2 {
+        assert_eq!(spinfer.post("/fetch?http://probe.spin.internal/echo", "x").status, 200);
+    }
+    for (route, times) in [("/...", 2.0), ("probe.spin.internal", 2.0)] {
+        let of = format!("component=\"probe\",route=\"{route}\",status=\"2xx\"");
+        assert_eq!(metric(&spinfer, &format!("spinfer_requests_total{{{of}}}")), times);
+    }
+}
+
+#[test]
+fn instances_are_counted_from_their_start_to_their_end() {
+    for door in ["", STANDARD_DOOR] {
+        let settings = format!(
+            "{door}tool.spinfer.limits.idle = \"50ms\"\ntool.spinfer.reuse = {{ requests = 2, spare = 0 }}\n"
+        );
+        let spinfer = probe(&settings);
+        let of = |name: &str| metric(&spinfer, &format!("{name}{{component=\"probe\"}}"));
+        let ended = |reason: &str| {
+            let of = format!("component=\"probe\",reason=\"{reason}\"");
+            metric(&spinfer, &format!("spinfer_instances_ended_total{{{of}}}"))
+        };
+        let client = spinfer.client();
+        for _ in 0..3 {
+            assert_eq!(client.send("GET", "/count", &[], b"").status, 200);
+        }
+        wait_until("it has served for long enough", || ended("retired") >= 1.0);
+        wait_until("nobody is there any more", || of("spinfer_instances") == 0.0);
+        let all = ["idle", "retired", "failed", "deadline", "abandoned"].map(ended);
+        assert_eq!(all.iter().sum::<f64>(), of("spinfer_instances_started_total"), "{all:?}");
+        assert!(all[0] >= 1.0 && all[2..] == [0.0; 3], "{all:?}");
+        // Whose client goes away, too.
+        let mut client = spinfer.connect();
+        client.write_all(b"GET /loop HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        wait_until("it computes", || of("spinfer_instances") == 1.0);
+        assert_eq!(of("spinfer_requests_in_flight"), 1.0);
+        drop(client);
+        wait_until("it is given up", || ended("abandoned") == 1.0);
+        // Its code goes too, and comes back.
+        let before = spinfer.log().matches("idle code dropped").count();
+        spinfer.wait_for_log_times("idle code dropped", before + 1);
+        assert_eq!(spinfer.get("/count").status, 200);
+        let code = r#"spinfer_start_duration_seconds_count{component="probe",stage="code"}"#;
+        assert!(metric(&spinfer, code) >= 1.0);
+        assert!(of("spinfer_cold_start_duration_seconds_count") >= 2.0);
+    }
+}
+
+#[test]
+fn inferences_are_counted_where_they_ran() {
+    let plain = iris_with("");
+    let (inline, compute) =
+        (iris_with("placement = \"inline\"\n"), iris_with("placement = \"compute-thread\"\n"));
+    let batched = iris_with("");
+    let toml = batched.path().join("model.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, format!("{text}\n[batching]\nmax_batch_size = 8\n")).unwrap();
+    for (dir, placement) in
+        [(inline, "inline"), (compute, "compute"), (batched, "batch"), (plain, "")]
+    {
+        let manifest =
+            Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &mounted(&dir));
+        let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+        for row in 1..=3 {
+            // What was asked before is not computed again.
+            let features = format!("{{\"features\": [{row}, 3.5, 1.4, 0.2]}}");
+            assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", features).status, 200);
+        }
+        let model = r#"model="iris-classifier",version="2""#;
+        let counts = ["inline", "compute", "batch"].map(|placement| {
+            let of = format!("{{{model},placement=\"{placement}\"}}");
+            let sum = metric(&spinfer, &format!("spinfer_inference_duration_seconds_sum{of}"));
+            let count = metric(&spinfer, &format!("spinfer_inference_duration_seconds_count{of}"));
+            assert_eq!(sum > 0.0, count > 0.0);
+            (placement, count)
+        });
+        assert_eq!(counts.iter().map(|(_, count)| count).sum::<f64>(), 3.0, "{counts:?}");
+        if !placement.is_empty() {
+            assert!(counts.contains(&(placement, 3.0)), "{counts:?}");
+        }
+        if placement == "batch" {
+            let rows = metric(&spinfer, &format!("spinfer_inference_batch_rows_sum{{{model}}}"));
+            assert_eq!(rows, 3.0);
+            is_the_table(&spinfer, &REDIS);
+        }
+    }
+}
+
+#[test]
+fn the_cache_says_how_often_it_has_an_answer() {
+    let spinfer = probe("");
+    let path = "/cache/a?max-age=60";
+    for control in ["max-age=60", "max-age=60", "max-age=60", "no-store", "no-cache"] {
+        let answer = spinfer.send("GET", path, &[("cache-control", control)], b"");
+        assert_eq!(answer.status, 200);
+    }
+    let answer = spinfer.admin().send("GET", "/cache/stats", &[], b"");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let stats = answer.json();
+    let route = &stats["routes"][0];
+    let expected = serde_json::json!({
+        "route": "/...", "component": "probe", "requests": 5, "hits": 2, "collapsed": 0,
+        "misses": 2, "bypassed": 1, "hit_rate": 0.5,
+        "levels": {"memory": {"hits": 2, "stale": 0, "misses": 2, "hit_rate": 0.5}},
+    });
+    assert_eq!(*route, expected);
+    assert_eq!((&stats["total"]["hits"], &stats["redis"]), (&2.into(), &Value::Null));
+    let memory = &stats["memory"];
+    assert_eq!((&memory["entries"], &memory["evictions"]), (&1.into(), &0.into()));
+    assert!(memory["bytes"].as_u64().is_some_and(|bytes| (100..10_000).contains(&bytes)));
+    for (label, expected) in [("hit", 2.0), ("collapsed", 0.0), ("miss", 2.0), ("bypass", 1.0)] {
+        let of = format!("component=\"probe\",route=\"/...\",outcome=\"{label}\"");
+        assert_eq!(metric(&spinfer, &format!("spinfer_cache_requests_total{{{of}}}")), expected);
+    }
+
+    let address = spinfer.admin_address().to_string();
+    let (status, text) = run(&["cache", "stats", "--admin", &address]);
+    assert!(status.success(), "{text}");
+    let line = text.lines().find(|line| line.starts_with("/...")).unwrap();
+    let cells: Vec<_> = line.split_whitespace().collect();
+    assert_eq!(cells, ["/...", "probe", "5", "2", "50.0", "%", "0", "2", "1"], "{text}");
+    assert!(text.contains("memory: 1 answers, ") && text.contains("of 64.0 MiB"), "{text}");
+    let (status, text) = run(&["cache", "stats", "--json", "--admin", &address]);
+    assert!(status.success(), "{text}");
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["routes"][0], *route);
+}
+
+#[test]
+fn who_waits_for_anothers_answer_is_counted_apart() {
+    let spinfer = probe("");
+    assert_eq!(spinfer.get("/cache/first?max-age=60").status, 200);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(spinfer.get("/cache/slow?max-age=60").status, 200));
+        }
+    });
+    let stats = spinfer.admin().send("GET", "/cache/stats", &[], b"").json();
+    let [hits, collapsed, misses] =
+        ["hits", "collapsed", "misses"].map(|name| stats["total"][name].as_u64().unwrap());
+    assert_eq!((misses, hits + collapsed), (2, 3), "{stats}");
+}
+
+#[test]
+fn what_makes_room_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("runtime-config.toml");
+    std::fs::write(&config, "[cache]\nmemory = \"16KiB\"\n").unwrap();
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let config = config.to_str().unwrap();
+    let arguments = [ADMIN[0], ADMIN[1], "--runtime-config-file", config];
+    let spinfer = Spinfer::up_with(&manifest, &arguments);
+    let client = spinfer.client();
+    for n in 0..200 {
+        let path = format!("/cache/{n}?max-age=60");
+        assert_eq!(client.send("GET", &path, &[], b"").status, 200);
+    }
+    let of = |name: &str| metric(&spinfer, &format!("{name}{{level=\"memory\"}}"));
+    let (entries, evicted) = (of("spinfer_cache_entries"), of("spinfer_cache_evictions_total"));
+    assert!(entries > 0.0 && evicted > 0.0);
+    assert_eq!(entries + evicted, 200.0);
+    assert!(of("spinfer_cache_bytes") <= of("spinfer_cache_capacity_bytes"));
+}
