@@ -99,7 +99,8 @@ impl Host {
         let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE)?;
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
-        artifacts.remove_old();
+        // A thousand components have thousands of files; who starts does not wait for that.
+        std::thread::spawn(move || artifacts.remove_old());
         let backends = backends(app.program.as_deref());
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
