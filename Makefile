@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients rust target cc redis
+.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -18,11 +18,13 @@ up: components ## build everything and serve the example application on 127.0.0.
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
-dist: cc ## the host to hand out, target/dist/spinfer: a tenth quicker, and twice as long to build
+dist: target cc binaryen ## what to hand out: target/dist/spinfer, a tenth quicker and twice as long to build, and smaller components
 	$(call say,"building the host (twenty minutes or more)")
 	cargo build --profile dist --locked --workspace --bin spinfer
+	$(call say,"building the components")
+	./target/dist/spinfer build --optimize
 
-test: target cc clients redis ## build what the tests need, then run them all
+test: target cc clients redis binaryen ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -138,8 +140,16 @@ cc:
 
 sudo := $(shell test "$$(id -u)" = 0 || echo sudo --non-interactive)
 redis:
-	@command -v redis-server >/dev/null || { \
-	  echo "==> installing redis-server: the tests start some of their own"; \
-	  { $(sudo) apt-get update && $(sudo) apt-get install --yes --no-install-recommends redis-server; } >/dev/null || { \
-	    echo "cannot install it: install Redis 7 or later, \"sudo apt-get install redis-server\" or your system's package of it"; exit 1; }; \
-	}
+	$(call install,redis-server,redis-server,the tests start some of their own (7 or later))
+
+binaryen:
+	$(call install,wasm-opt,binaryen,it makes components smaller)
+
+# A program, the package it is in, what it is for.
+define install
+@command -v $(1) >/dev/null || { \
+  echo "==> installing $(2): $(3)"; \
+  { $(sudo) apt-get update && $(sudo) apt-get install --yes --no-install-recommends $(2); } >/dev/null || { \
+    echo "cannot install it: \"sudo apt-get install $(2)\", or your system's package of it"; exit 1; }; \
+}
+endef

@@ -32,7 +32,7 @@ use crate::manifest::{self, Manifest};
 use crate::memory;
 use crate::priority::be_prompt;
 use crate::telemetry::{self, LogFormat};
-use crate::{build, server, tls};
+use crate::{build, optimize, server, tls};
 
 /// How long a thread for what blocks waits for more of it: less than what it loaded stays in memory, as
 /// a thread that waits keeps what others free of it.
@@ -55,6 +55,7 @@ Examples:
   spinfer up --variable token=@file   give a variable of the manifest its value
   spinfer check                       find all that is wrong, serve nothing
   spinfer cache stats                 how often the response cache has an answer
+  spinfer build --optimize            build its components and make them smaller, to hand them out
   spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
   curl localhost:3000/v2/models/iris-classifier/predict -d '{\"features\": [5.1, 3.5, 1.4, 0.2]}'";
@@ -108,6 +109,11 @@ struct Build {
     /// Good for processors with the features of this one
     #[arg(long)]
     aot: bool,
+
+    /// Make them smaller with `wasm-opt`, a part of Binaryen that has to be installed: a seventh
+    /// of what Rust builds
+    #[arg(long)]
+    optimize: bool,
 
     #[command(flatten)]
     state: StateDir,
@@ -233,13 +239,17 @@ impl StateDir {
 }
 
 fn build(options: &Build) -> Result<()> {
-    let Build { from, aot, state } = options;
+    let Build { from, optimize, aot, state } = options;
     telemetry::init(LogFormat::Human, false);
     let (manifest, base) = from.load()?;
     build::run(&manifest, &base, &mut io::stderr())?;
+    let options = Options { without_values: true, ..Options::default() };
+    if *optimize {
+        let app = from.resolve(&manifest, &base, &options)?;
+        optimize::run(&app, &mut io::stderr())?;
+    }
     if *aot {
         let folder = state.open(&base, READABLE)?;
-        let options = Options { without_values: true, ..Options::default() };
         let count = Host::compile(&from.resolve(&manifest, &base, &options)?, &folder)?;
         writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
     }

@@ -73,6 +73,7 @@ pub mod trust;
 
 pub mod build;
 pub mod commands;
+pub mod optimize;
 pub mod telemetry;
 
 #[cfg(any(test, fuzzing))]

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use spinfer_tests::{Answer, GUESTS, Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer};
 
 /// Requests to a model component: good ones, bad ones, odd ones.
 const REQUESTS: &[(&str, &str, &str)] = &[
@@ -200,21 +200,5 @@ fn a_wasi_0_2_handler_is_served() {
     for n in 0..5 {
         let answer = spinfer.get(&format!("/x?{n}"));
         assert_eq!((answer.status, answer.text()), (200, format!("hello from 0.2 at /x?{n}")));
-    }
-}
-
-/// What a component weighs is sent to every node, and compiled there; benches/RESULTS.md says what it
-/// weighed. It holds paths of whoever built it, for which half a per cent is left.
-#[test]
-fn components_stay_small() {
-    for (guest, most) in [
-        ("iris_classifier", 400_000),
-        ("diabetes_regressor", 400_000),
-        ("generic_model", 414_000),
-        ("language_identifier", 428_000),
-        ("digits_classifier", 434_000),
-    ] {
-        let length = std::fs::metadata(format!("{GUESTS}/{guest}.wasm")).unwrap().len();
-        assert!(length <= most, "{guest}: {length} bytes");
     }
 }

@@ -24,6 +24,7 @@ mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
 mod metrics; // everything that is counted, and how it is told
 mod nn; // wasi:nn: every type, every error, every grant
+mod optimize; // `spinfer build --optimize`: smaller components that do what they did
 mod outbound_redis; // every command, where the manifest allows
 mod pictures; // PNG files of every kind, broken ones, bombs
 mod protocol; // predict, infer, metadata, ready: good and bad requests

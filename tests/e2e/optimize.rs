@@ -1,0 +1,93 @@
+//! `spinfer build --optimize`: components get smaller, and do what they did.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use spinfer_tests::{GUESTS, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in};
+
+/// What a component weighs is sent to every node, and compiled there.
+const MOST_BYTES: usize = 400_000;
+
+const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+
+/// A folder with a `spin.toml` of these components, and copies of them.
+fn application(guests: &[&str], more: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manifest = "spin_manifest_version = 2\n[application]\nname = \"a\"\n".to_owned();
+    for guest in guests {
+        let file = format!("{guest}.wasm");
+        fs::copy(format!("{GUESTS}/{file}"), dir.path().join(&file)).unwrap();
+        let id = guest.replace('_', "-");
+        manifest += &format!(
+            "[[trigger.http]]\nroute = \"/{id}/...\"\ncomponent = \"{id}\"\n\
+             [component.{id}]\nsource = \"{file}\"\n{more}"
+        );
+    }
+    fs::write(dir.path().join("spin.toml"), manifest).unwrap();
+    dir
+}
+
+fn length(dir: &tempfile::TempDir, guest: &str) -> usize {
+    fs::read(dir.path().join(format!("{guest}.wasm"))).unwrap().len()
+}
+
+fn prediction(spinfer: &Spinfer) -> Value {
+    let answer = spinfer.post("/iris-classifier/predict", FEATURES);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+#[test]
+fn components_are_small_and_do_what_they_did() {
+    let guests = [
+        "iris_classifier",
+        "diabetes_regressor",
+        "generic_model",
+        "language_identifier",
+        "digits_classifier",
+    ];
+    let dir = application(&guests, "");
+    let from = dir.path().to_str().unwrap();
+    let before = guests.map(|guest| length(&dir, guest));
+    let (status, said) = run(&["build", "--optimize", "--from", from]);
+    assert!(status.success(), "{said}");
+    for (guest, before) in guests.iter().zip(before) {
+        let after = length(&dir, guest);
+        assert!(after < before && after <= MOST_BYTES, "{guest}: {before} -> {after}");
+        assert!(said.contains(&format!("{guest}.wasm: {before} -> {after} bytes")), "{said}");
+    }
+    let optimized = dir.path().join("iris_classifier.wasm");
+    let mount = root().join("models/iris-classifier/1");
+    for door in ["", STANDARD_DOOR] {
+        let manifest = |source: &str| {
+            Manifest::default().and(&format!(
+                "[[trigger.http]]\nroute = \"/iris-classifier/...\"\ncomponent = \"iris\"\n\
+                 [component.iris]\nsource = {source:?}\n\
+                 files = [{{ source = {mount:?}, destination = \"/models/iris-classifier\" }}]\n{door}"
+            ))
+        };
+        let plain = Spinfer::up(&manifest(&format!("{GUESTS}/iris_classifier.wasm")));
+        let smaller = Spinfer::up(&manifest(optimized.to_str().unwrap()));
+        assert_eq!(prediction(&smaller), prediction(&plain));
+        assert_eq!(prediction(&smaller)["prediction"], json!("setosa"));
+    }
+    // Nothing is left to do, and that is no mistake.
+    let once = guests.map(|guest| length(&dir, guest));
+    let (status, said) = run(&["build", "--optimize", "--from", from]);
+    assert!(status.success(), "{said}");
+    assert!(guests.iter().zip(once).all(|(guest, once)| length(&dir, guest) <= once));
+}
+
+#[test]
+fn what_cannot_be_optimized_is_said_and_stays() {
+    let dir = application(&["iris_classifier"], "");
+    let path = dir.path().join("iris_classifier.wasm");
+    let from = dir.path().to_str().unwrap();
+    let before = fs::read(&path).unwrap();
+    let (status, said) = run_in(&[("PATH", "/nowhere")], &["build", "--optimize", "--from", from]);
+    assert!(!status.success() && said.contains("apt-get install binaryen"), "{said}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::write(&path, b"\0asm\x01\0\0\0").unwrap();
+    let (status, said) = run(&["build", "--optimize", "--from", from]);
+    assert!(!status.success() && said.contains("a module, no component"), "{said}");
+}
