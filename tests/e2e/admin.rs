@@ -134,6 +134,8 @@ fn nodes_that_share_a_redis_say_so_and_forget_together() {
     assert_eq!(text.trim(), "Forgotten: route /..., on all nodes that share the Redis");
     assert!(!is_hit(&b.get(path)), "here");
     let made = b.get(path);
+    // Before it is there for both, the other would make its own.
+    wait_until("what was made anew is shared", || metric(&b, stored) == 2.0);
     wait_until("the other has heard of it", || a.get(path).body == made.body);
 
     drop(redis);
