@@ -30,6 +30,10 @@ impl OutboundHosts {
         let scheme = scheme.to_ascii_lowercase();
         let host = host.to_ascii_lowercase();
         let Some(port) = port.or_else(|| default_port(&scheme)) else { return false };
+        // No host is none of any.
+        if host.is_empty() {
+            return false;
+        }
         let address = address(&host);
         self.0.iter().any(|allowed| {
             allowed.scheme.allows(&scheme)
@@ -324,6 +328,9 @@ mod tests {
             }
         }
         assert!(!OutboundHosts::default().allows("http", "example.com", None), "none by default");
+        let mut any = OutboundHosts::default();
+        any.add(OutboundHost::parse("*://*:*").unwrap());
+        assert!(!any.allows("redis", "", None), "no host at all");
     }
 
     #[test]
