@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use serde::ser::SerializeSeq;
+use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::binary::HEADER;
@@ -28,6 +28,12 @@ pub(super) fn encode<const OTHER: bool>(
         id,
         outputs: Outputs::<OTHER> { outputs, binary },
     };
+    if OTHER {
+        let carried = binary.iter().copied().chain(iter::repeat(false));
+        iter::zip(outputs, carried)
+            .filter(|&(output, binary)| !binary && output.datatype == Datatype::Bytes)
+            .try_for_each(|(output, _)| check_text(output))?;
+    }
     let mut body = json::encode(room, &body)?;
     if !binary.contains(&true) {
         return Ok(Response::json(200, body));
@@ -39,6 +45,20 @@ pub(super) fn encode<const OTHER: bool>(
     }
     let response = Response::new(200, "application/octet-stream", body);
     Ok(response.with_header(HEADER, json.to_string()))
+}
+
+/// Bytes that are no text are no mistake, but of whoever asked for them as JSON.
+fn check_text(output: &Tensor) -> Result<(), Error> {
+    let is_text =
+        |element: Option<&[u8]>| element.is_some_and(|bytes| str::from_utf8(bytes).is_ok());
+    let Some(index) = split_bytes(&output.data).position(|element| !is_text(element)) else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!(
+        "output {:?}: element {index} is no UTF-8, which JSON cannot carry; ask for the output as binary \
+         data: \"parameters\": {{\"binary_data\": true}}",
+        output.name
+    )))
 }
 
 #[derive(Serialize)]
@@ -105,7 +125,10 @@ impl<const OTHER: bool> Serialize for Data<'_, OTHER> {
                 }
                 Element::I64(element) => list.serialize_element(&element)?,
                 Element::F32(_) | Element::F64(_) => {
-                    return Err(self.refuse(index, "NaN or infinite"));
+                    return Err(S::Error::custom(format_args!(
+                        "output {:?}: element {index} is NaN or infinite, which JSON cannot carry",
+                        tensor.name
+                    )));
                 }
             }
         }
@@ -117,20 +140,10 @@ impl<const OTHER: bool> Data<'_, OTHER> {
     fn serialize_bytes<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
         let mut list = serializer.serialize_seq(None)?;
-        for (index, element) in split_bytes(&tensor.data).enumerate() {
-            match element.and_then(|element| str::from_utf8(element).ok()) {
-                Some(text) => list.serialize_element(text)?,
-                None => return Err(self.refuse(index, "no UTF-8")),
-            }
+        // Checked before (`check_text`).
+        for element in split_bytes(&tensor.data).flatten() {
+            list.serialize_element(str::from_utf8(element).map_err(S::Error::custom)?)?;
         }
         list.end()
-    }
-
-    fn refuse<E: serde::ser::Error>(&self, index: usize, problem: &str) -> E {
-        let Self(tensor) = self;
-        E::custom(format_args!(
-            "output {:?}: element {index} is {problem}, which JSON cannot carry",
-            tensor.name
-        ))
     }
 }
