@@ -114,6 +114,29 @@ fn a_client_has_its_say() {
     assert_eq!(status(&part), "spinfer; fwd=bypass");
 }
 
+/// Probes above all: they are no reason to forget what is kept.
+#[test]
+fn answers_that_are_not_kept_say_nothing_of_others() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        let asked = |method| {
+            for _ in 0..100 {
+                assert_eq!(spinfer.send(method, "/count", &[], b"").status, 200);
+            }
+        };
+        assert!(is_made(&spinfer.post("/cache/a?max-age=60", "")));
+        asked("GET");
+        assert!(is_hit(&spinfer.post("/cache/a?max-age=60", "")), "{door}");
+        assert!(is_made(&spinfer.post("/cache/b?max-age=60", "")), "{door}");
+        assert!(is_hit(&spinfer.post("/cache/b?max-age=60", "")), "{door}");
+        // Nor do those of its own method, where it is known.
+        asked("POST");
+        assert!(is_hit(&spinfer.post("/cache/a?max-age=60", "")), "{door}");
+        assert!(is_made(&spinfer.post("/cache/a?max-age=60", "another")), "{door}");
+        assert!(is_hit(&spinfer.post("/cache/a?max-age=60", "another")), "{door}");
+    }
+}
+
 #[test]
 fn answers_that_depend_on_a_header_are_kept_by_it() {
     for door in ["", STANDARD_DOOR] {

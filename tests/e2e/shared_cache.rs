@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rcgen::{CertificateParams, KeyPair};
 use spinfer_tests::{Answer, Manifest, Redis, RedisCluster, Spinfer, wait_until};
 
+use super::admin::ADMIN;
+
 /// More than a busy machine takes.
 const PATIENT: &str = "timeout = '1s'";
 
@@ -25,7 +27,7 @@ fn node_in(environment: &[(&str, &str)], settings: &str) -> Spinfer {
     };
     let manifest = file("spin.toml", Manifest::default().with("/...", "probe", "probe", "").text());
     let config = file("runtime.toml", &format!("[cache]\n{settings}\n"));
-    let config = ["--runtime-config-file", config.to_str().unwrap()];
+    let config = [&ADMIN[..], &["--runtime-config-file", config.to_str().unwrap()]].concat();
     let node = Spinfer::up_in(environment, &manifest, "127.0.0.1:0", &config, dir);
     // From its first answer that is to be kept it is known that there are some.
     assert!(!is_hit(&node.post("/cache/first?max-age=60", "")));
@@ -253,6 +255,43 @@ fn what_is_forgotten_is_given_no_longer_than_is_said() {
         });
         assert!(last - since < MOST, "{:?}", last - since);
     }
+}
+
+/// The Redis was away and is back, and who has to tell of it what was forgotten meanwhile is late.
+#[test]
+fn who_is_back_first_waits_for_what_others_have_forgotten() {
+    let mut redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    let path = shares(&a, &b).replace("=60", "=600");
+    let (made, only) = (b.post(&path, "body").body, [("cache-control", "only-if-cached")]);
+    let given = || {
+        let answer = b.send("POST", &path, &only, b"body");
+        (answer.status == 200).then_some(answer.body)
+    };
+    assert_eq!(given(), Some(made));
+    redis.kill();
+    wait_until("it is too old for who is told nothing", || given().is_none());
+    assert!(a.admin().send("DELETE", "/cache", &[], b"").text().contains("later"));
+    signal(&a, "-STOP");
+    redis.restart();
+    // Once for what it knows itself, and once more.
+    let agreed = || {
+        let stats: String = redis.ask(&["INFO", "commandstats"]);
+        let calls = stats.split("cmdstat_hmget:calls=").nth(1)?.split(',').next()?;
+        Some(calls.parse::<usize>().unwrap() >= 2)
+    };
+    wait_until("the other is back", || agreed() == Some(true));
+    assert_eq!(given(), None, "nobody knows whether it was forgotten");
+    signal(&a, "-CONT");
+    let told = || redis.ask::<Option<String>>(&["HGET", "spinfer:generations", "everything"]);
+    wait_until("it is told", || told().is_some_and(|number| number != "0"));
+    assert_eq!(given(), None, "it was forgotten");
+}
+
+fn signal(spinfer: &Spinfer, signal: &str) {
+    let id = spinfer.id().to_string();
+    assert!(std::process::Command::new("kill").args([signal, &id]).status().unwrap().success());
 }
 
 #[test]

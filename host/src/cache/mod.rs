@@ -163,10 +163,13 @@ impl Cache {
         }
         let asked = asked(&head.headers);
         let for_all = [Method::GET, Method::POST].contains(&head.method) && !asked.bypass;
+        let alone = |why| Found::Nothing(Ticket::Alone(why, head.method.clone()));
+        let pays =
+            || source.may_keep(&head.method) || source.learned.guess(&head.method, &head.uri).known;
         let body = match body {
-            Some(body) if for_all && source.may_keep() => body,
+            Some(body) if for_all && pays() => body,
             _ if asked.only_if_cached => return Err(not_cached(counts, Outcome::Bypass)),
-            _ => return Ok(Found::Nothing(Ticket::Alone(Forwarded::Bypass))),
+            _ => return Ok(alone(Forwarded::Bypass)),
         };
         let watched = self.shared.as_ref().is_none_or(Shared::is_watched);
         let longest = if watched { Duration::MAX } else { UNWATCHED };
@@ -185,16 +188,17 @@ impl Cache {
             };
             // What is in the making was asked for before; and nobody is to wait for an answer that
             // is not for others.
-            let alone = asked.renewed || !source.keeps();
+            let waits = guess.known || source.keeps() && source.may_keep(&head.method);
+            let leads = !asked.renewed && waits;
             if asked.only_if_cached {
                 let fetched =
-                    if alone { None } else { self.fetch(question, entry.as_deref(), counts).await };
+                    if leads { self.fetch(question, entry.as_deref(), counts).await } else { None };
                 return match fetched {
                     Some(Given::Fresh(answer) | Given::Ageing(answer)) => Ok(Found::Answer(answer)),
                     Some(Given::Nothing(_)) | None => Err(not_cached(counts, Outcome::Miss)),
                 };
             }
-            if alone {
+            if !leads {
                 let why = if asked.renewed { Forwarded::Request } else { why };
                 return Ok(Found::Nothing(question.to_keep(why, None)));
             }
@@ -224,7 +228,7 @@ impl Cache {
                     }
                 }
                 Ok(Some(Landed::Alone | Landed::Coming(_))) | Err(_) => {
-                    return Ok(Found::Nothing(Ticket::Alone(why)));
+                    return Ok(alone(why));
                 }
                 // Its leader was given up, or what has landed is in memory.
                 Ok(None) => {}
@@ -291,10 +295,10 @@ impl Cache {
         let body_key = answer.as_mut().ok().and_then(|answer| BodyKey::take(answer.headers_mut()));
         let place = match ticket {
             Ticket::NoCache => return answer,
-            Ticket::Alone(why) => {
+            Ticket::Alone(why, method) => {
                 let mut answer = answer?;
                 if answer.status() == StatusCode::OK {
-                    source.learn(allowed(answer.headers(), false).is_some());
+                    source.learn(&method, allowed(answer.headers(), false).is_some());
                 }
                 status::forwarded(answer.headers_mut(), why, false);
                 return Ok(answer);
@@ -315,7 +319,7 @@ impl Cache {
         // is not for who has credentials to say.
         if is_ok {
             let others = place.authorized && allowed(answer.headers(), false).is_some();
-            source.learn(given.is_some() || others);
+            source.learn(&place.method, given.is_some() || others);
         }
         let Some(allowed) = given.filter(|_| is_ok && self.may_fit(&answer)) else {
             place.land(Landed::Alone);

@@ -31,7 +31,7 @@ pub enum Ticket {
     /// There is no cache.
     NoCache,
     /// For itself.
-    Alone(Forwarded),
+    Alone(Forwarded, Method),
     /// To be kept, if it may be.
     ToKeep(Box<Place>),
 }
@@ -105,8 +105,8 @@ impl Ticket {
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::NoCache => None,
-            Self::Alone(Forwarded::Bypass) => Some(Outcome::Bypass),
-            Self::Alone(_) | Self::ToKeep(_) => Some(Outcome::Miss),
+            Self::Alone(Forwarded::Bypass, _) => Some(Outcome::Bypass),
+            Self::Alone(..) | Self::ToKeep(_) => Some(Outcome::Miss),
         }
     }
 }

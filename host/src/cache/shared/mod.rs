@@ -36,6 +36,9 @@ pub const UNWATCHED: Duration = Duration::from_secs(5);
 
 /// Between two tries to connect: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// A node that was told nothing for a while may not be the last that hears: so long it waits for what
+/// others have to tell, who try again and connect as it did.
+const SETTLED: Duration = Duration::from_secs(5);
 /// A connection that lasted so long was a good one: the next pause is a short one. A busy machine
 /// alone makes an answer late now and then.
 const LASTED: Duration = Duration::from_secs(1);
@@ -225,8 +228,8 @@ impl Shared {
     /// Connections that answer in time.
     async fn connect(&self) -> anyhow::Result<Links> {
         let limit = self.settings.timeout;
-        let dial = || self.dialer.commands(limit);
-        let (mut asking, storing) = tokio::try_join!(dial(), dial())?;
+        let dial = |response| self.dialer.commands(response);
+        let (mut asking, storing) = tokio::try_join!(dial(limit), dial(STORE_TIMEOUT))?;
         let probe = cmd("EXISTS").arg(self.hash()).take();
         let answer = timeout(limit, asking.ask(&probe)).await;
         answer.map_err(|_| anyhow::anyhow!("no answer in {limit:?}"))??;
@@ -250,13 +253,16 @@ impl Shared {
 
     async fn watch(&self, generations: &Generations, memory: &Arc<Memory>) {
         let mut pauses = Pauses::default();
+        // What others forgot before this node was there they have told, but for a Redis that was away.
+        let mut settled = Duration::ZERO;
         loop {
             let since = Instant::now();
-            let watched = || self.watched.store(true, Ordering::Relaxed);
+            let watched = || self.watched.fetch_or(since.elapsed() >= settled, Ordering::Relaxed);
             let hash = self.hash();
             let end = watch::watch(&self.dialer, &hash, generations, memory, watched).await;
             if let (true, Err(error)) = (self.watched.swap(false, Ordering::Relaxed), end) {
                 let error = format!("{error:#}");
+                settled = SETTLED;
                 warn!(error, "it is not known what other nodes forget; answers last {UNWATCHED:?}");
             }
             pauses.lasted(since.elapsed());

@@ -27,14 +27,14 @@ use crate::cache::memory::Memory;
 /// How often it is asked whether all is as it was, and how long an answer may take.
 const BEAT: Duration = Duration::from_millis(500);
 
-/// Watches over one connection until that breaks. `watched` is told that all is known that others
-/// have forgotten.
+/// Watches over one connection until that breaks. `watched` is told, again and again, that all is
+/// known that others have told of what they forgot.
 pub(super) async fn watch(
     dialer: &Dialer,
     hash: &str,
     generations: &Generations,
     memory: &Arc<Memory>,
-    watched: impl Fn(),
+    watched: impl Fn() -> bool,
 ) -> Result<()> {
     let changed = Arc::new(Notify::new());
     let (hears, holds) = (Arc::clone(&changed), Arc::clone(memory));
@@ -90,7 +90,8 @@ async fn agree(
         let told = cmd("HSET").arg(hash).arg(&newer).take();
         let answer = connection.req_packed_command(&told);
         match timeout(BEAT, answer).await.context("it does not answer")? {
-            Err(error) if error.code().is_some() => {
+            // A replica that was the master says where it is not to be told.
+            Err(error) if error.code().is_some_and(|code| code != "READONLY") => {
                 if !std::mem::replace(refused, true) {
                     warn!(%error, "other nodes do not hear what is forgotten here: the Redis does not take it");
                 }
