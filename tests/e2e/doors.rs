@@ -176,7 +176,7 @@ fn an_instance_serves_as_many_at_a_time_as_reuse_says() {
 }
 
 /// Whether the first two requests, at a time, meet in one instance.
-fn meet(spinfer: &Spinfer) -> bool {
+pub(crate) fn meet(spinfer: &Spinfer) -> bool {
     let mut waiting = spinfer.connect();
     let head = b"POST /count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
                  expect: 100-continue\r\ncontent-length: 1\r\n\r\n";

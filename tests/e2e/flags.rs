@@ -8,6 +8,9 @@ use spinfer_tests::{
 };
 use tempfile::TempDir;
 
+use super::admin::ADMIN;
+use super::doors;
+
 fn probe(settings: &str) -> Manifest {
     Manifest::default().with("/...", "probe", "probe", settings)
 }
@@ -62,14 +65,34 @@ fn only_the_components_asked_for_are_served() {
 
 #[test]
 fn instances_and_time_are_limited_by_flags() {
-    let manifest = probe("tool.spinfer.reuse.requests = 5");
+    let manifest = probe("tool.spinfer.reuse.requests = 5\ntool.spinfer.limits.idle = \"1h\"");
     let flags = ["--max-instance-reuse-count", "1", "--request-timeout", "300ms"];
-    let more = ["--max-instance-concurrent-reuse-count", "1", "--idle-instance-timeout", "100ms"];
-    let spinfer = Spinfer::up_with(&manifest, &[flags, more].concat());
+    let spinfer = Spinfer::up_with(&manifest, &flags);
     for _ in 0..3 {
         assert_eq!(spinfer.get("/count").text(), "1", "each request has a new instance");
     }
     assert_eq!(spinfer.get("/loop").status, 504);
+
+    let flags = [&ADMIN[..], &["--idle-instance-timeout", "100ms"]].concat();
+    let spinfer = Spinfer::up_with(&manifest, &flags);
+    assert_eq!(spinfer.get("/count").text(), "1");
+    let ended = "spinfer_instances_ended_total{component=\"probe\",reason=\"idle\"} ";
+    wait_until("the idle instance has ended", || {
+        let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
+        metrics.lines().any(|line| line.strip_prefix(ended).is_some_and(|count| count != "0"))
+    });
+    assert_eq!(spinfer.get("/count").text(), "1", "the next has a new one");
+}
+
+#[test]
+fn an_instance_serves_as_many_at_a_time_as_the_flag_says() {
+    for (manifest, flag) in [(1, "2"), (2, "1")] {
+        let manifest = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {manifest}\n");
+        let flags = ["--max-instance-concurrent-reuse-count", flag];
+        // The guest may ask for the body just before it waits for it: then they do not.
+        let met = (0..10).any(|_| doors::meet(&Spinfer::up_with(&probe(&manifest), &flags)));
+        assert_eq!(met, flag == "2", "{flag} at a time");
+    }
 }
 
 /// Each instance has a number of its own, from the range.

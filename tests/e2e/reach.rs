@@ -121,17 +121,20 @@ fn sockets_do_not_listen_look_up_names_or_reach_what_is_blocked() {
 
 #[test]
 fn clocks_and_randomness_are_there() {
-    let before = SystemTime::now();
-    let spinfer = hello();
+    let spinfer = both("", &[]);
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
-    let said = text(&spinfer, "/clocks");
-    let times: Vec<u128> = said.split(' ').map(|time| time.parse().unwrap()).collect();
-    let [elapsed, time, later] = times[..] else { panic!("{said}") };
-    assert!(elapsed >= 20, "{said}");
-    assert!(since(before) <= time && time < later && later <= since(SystemTime::now()), "{said}");
-    let random: Vec<_> = (0..3).map(|_| text(&spinfer, "/random")).collect();
-    assert!(random[0] != random[1] && random[1] != random[2], "{random:?}");
-    assert_eq!(random[0].split(',').count(), 32);
+    for way in ["/hello", ""] {
+        let before = SystemTime::now();
+        let said = text(&spinfer, &format!("{way}/clocks"));
+        let times: Vec<u128> = said.split(' ').map(|time| time.parse().unwrap()).collect();
+        let [elapsed, time, later] = times[..] else { panic!("{said}") };
+        assert!(elapsed >= 20, "{said}");
+        let now = since(SystemTime::now());
+        assert!(since(before) <= time && time < later && later <= now, "{way}: {said}");
+        let random: Vec<_> = (0..3).map(|_| text(&spinfer, &format!("{way}/random"))).collect();
+        assert!(random[0] != random[1] && random[1] != random[2], "{way}: {random:?}");
+        assert_eq!(random[0].split(',').count(), 32, "{way}");
+    }
 }
 
 /// A server that answers each connection with `parts`, and then nothing until the client goes.

@@ -30,7 +30,7 @@ const SETTINGS: &str = "tool.spinfer.limits.instance_memory = \"16MiB\"\n\
                         tool.spinfer.limits.idle = \"100ms\"\n";
 
 /// Behind both doors.
-const PLAIN: [(&str, &str, &[u16]); 13] = [
+const PLAIN: [(&str, &str, &[u16]); 16] = [
     ("stack", "/stack", &[500]),
     ("print", "/print", &[504]),
     ("print-line", "/print-line", &[504]),
@@ -42,6 +42,9 @@ const PLAIN: [(&str, &str, &[u16]); 13] = [
     ("read", "/read", &[200]),
     ("large-answer", "/answer?100000000", &[500]),
     ("forged-tensor", "/nn/forged?tensor", &[500]),
+    ("forged-graph", "/nn/forged?graph", &[500]),
+    ("forged-context", "/nn/forged?context", &[500]),
+    ("forged-error", "/nn/forged?error", &[500]),
     ("forged-kind", "/nn/forged?kind", &[500]),
     ("forged-dropped", "/nn/forged?dropped", &[500]),
     ("calls", "/nn/sequence?1", &[200]),
@@ -64,7 +67,7 @@ const CONCURRENT: [(&str, &str, &[u16]); 9] = [
 ];
 
 /// Core modules, by what they do in `start` and in `handle`: components of WASI 0.2.
-const MODULES: [(&str, &str, &str, &[u16]); 9] = [
+const MODULES: [(&str, &str, &str, &[u16]); 11] = [
     ("start-loop", "", "(loop br 0)", &[504]),
     ("start-trap", "", "unreachable", &[500]),
     ("start-memory", "(memory 1)", GROW_MEMORY, &[500]),
@@ -75,6 +78,8 @@ const MODULES: [(&str, &str, &str, &[u16]); 9] = [
     // It returns, and has said nothing.
     ("handle-nothing", "", "", &[500]),
     ("handle-divide", "", "", &[500]),
+    ("handle-memory", "(memory 1)", "", &[500]),
+    ("handle-table", "(table 1 funcref)", "", &[500]),
 ];
 
 const GROW_MEMORY: &str = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) \
@@ -87,6 +92,8 @@ fn handle(id: &str) -> &'static str {
     match id {
         "handle-loop" => "(loop br 0)",
         "handle-trap" => "unreachable",
+        "handle-memory" => GROW_MEMORY,
+        "handle-table" => GROW_TABLE,
         "handle-divide" => "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
         _ => "",
     }

@@ -4,6 +4,7 @@
 mod cache;
 mod nn;
 mod sockets;
+mod time;
 mod variables;
 
 use bytes::Bytes;
@@ -186,6 +187,8 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
         _ if path.starts_with("/sockets/") => {
             return Ok(Response::new(whole(sockets::answer(path, query).await.into_bytes())));
         }
+        "/clocks" => return Ok(Response::new(whole(time::clocks().await.into_bytes()))),
+        "/random" => return Ok(Response::new(whole(time::random().into_bytes()))),
         "/variable/spin" => {
             let (status, text) = variables::spin(query).await;
             return Ok(Response::builder().status(status).body(whole(text.into_bytes()))?);
