@@ -445,6 +445,35 @@ mod tests {
         StreamBody::new(futures::stream::iter(frames))
     }
 
+    /// What is told of a body of these frames that nothing comes after, unless it has ended.
+    fn told(frames: &[Option<Result<Frame<Bytes>, WasiHttpError>>]) -> Option<Option<Vec<u8>>> {
+        let (tells, told) = std::sync::mpsc::channel();
+        let take = move |body: Option<&[u8]>| tells.send(body.map(<[u8]>::to_vec)).unwrap();
+        let mut copy = Copy { bytes: BytesMut::new(), most: 4, take: Some(Box::new(take)) };
+        frames.iter().for_each(|frame| copy.see(frame.as_ref()));
+        drop(copy);
+        let told: Vec<_> = told.iter().collect();
+        assert!(told.len() <= 1, "told twice");
+        told.into_iter().next()
+    }
+
+    #[test]
+    fn what_is_copied_is_whole_or_nothing() {
+        let data = |text: &'static str| Some(Ok(Frame::data(Bytes::from(text))));
+        let broken = || Some(Err(WasiHttpError::ConnectionTerminated));
+        let trailers = || Some(Ok(Frame::trailers(http::HeaderMap::new())));
+        assert_eq!(told(&[data("ab"), data(""), data("cd"), None]), Some(Some(b"abcd".into())));
+        assert_eq!(told(&[None]), Some(Some(vec![])));
+        for frames in [
+            vec![data("ab"), broken(), None],
+            vec![data("ab"), trailers(), None],
+            vec![data("ab"), data("cde"), data(""), None],
+        ] {
+            assert_eq!(told(&frames), Some(None));
+        }
+        assert_eq!(told(&[data("ab")]), None, "nobody reads it to its end");
+    }
+
     async fn admit(count: u8, size: usize, whole: usize, limit: usize) -> RequestBody {
         RequestBody::admit(pieces(count, size), whole, limit, false).await.unwrap()
     }

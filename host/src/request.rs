@@ -157,7 +157,7 @@ where
     cache.keep(source, ticket, answer)
 }
 
-/// Has an answer made again, for those who come later.
+/// Has an answer made again, for those who come later, unless another node has done it.
 fn refresh(
     host: &Host,
     service: &Arc<Service>,
@@ -171,6 +171,7 @@ fn refresh(
     let (cache, service, route) = (Arc::clone(host.cache()), Arc::clone(service), route.clone());
     let deadline = Instant::now() + service.limits().deadline;
     tokio::spawn(async move {
+        let Some(ticket) = cache.renewed(ticket).await else { return };
         let origin = Origin { route: &route, client };
         let answer = service.invoke(again, body, deadline, origin).await;
         match cache.keep(service.source(), ticket, answer) {

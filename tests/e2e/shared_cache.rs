@@ -257,6 +257,35 @@ fn what_is_forgotten_is_given_no_longer_than_is_said() {
     }
 }
 
+/// What is asked for everywhere is made again on one node, and the others take it from there.
+#[test]
+fn what_one_node_has_made_again_others_need_not() {
+    let redis = Redis::start();
+    let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
+    let (a, b) = (node(&settings), node(&settings));
+    shares(&a, &b);
+    let ask = |node: &Spinfer| node.post("/cache/again?max-age=3,stale-while-revalidate=600", "");
+    let first = ask(&a).body;
+    wait_until("it is shared", || redis_has(&redis, &first));
+    // From its own first answer it knows what counts.
+    assert!(is_hit(&ask(&b)) || ask(&b).body != first);
+    wait_until("it is made again", || ask(&a).body != first);
+    let second = ask(&a).body;
+    wait_until("it is shared", || redis_has(&redis, &second));
+    let before = ask(&b);
+    assert!(is_hit(&before) && before.body != second, "{before:?}");
+    wait_until("it is taken over", || ask(&b).body != before.body);
+    assert_eq!(ask(&b).body, second);
+}
+
+/// Whether it has a value with this body.
+fn redis_has(redis: &Redis, body: &[u8]) -> bool {
+    let keys: Vec<String> = redis.ask(&["KEYS", "spinfer:*"]);
+    let keys = keys.iter().filter(|key| !key.ends_with("generations"));
+    keys.map(|key| redis.ask::<Option<Vec<u8>>>(&["GET", key]).unwrap_or_default())
+        .any(|value| value.ends_with(body))
+}
+
 /// The Redis was away and is back, and who has to tell of it what was forgotten meanwhile is late.
 #[test]
 fn who_is_back_first_waits_for_what_others_have_forgotten() {

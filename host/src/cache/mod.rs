@@ -248,6 +248,28 @@ impl Cache {
         }
     }
 
+    /// What another node has made again meanwhile: whoever waits has it, and the ticket is used. It
+    /// comes back if there is nothing.
+    pub async fn renewed(&self, ticket: Ticket) -> Option<Ticket> {
+        let (Ticket::ToKeep(place), Some(shared)) = (&ticket, &self.shared) else {
+            return Some(ticket);
+        };
+        let key = place.key;
+        let there = self.memory.get(&key);
+        let newer = |entry: &Entry| {
+            there.as_ref().is_none_or(|there| entry.made > there.made)
+                && entry.ttl(SystemTime::now()) > 0
+        };
+        let Some(entry) = shared.get(&key).await.ok().flatten().filter(newer).map(Arc::new) else {
+            return Some(ticket);
+        };
+        self.memory.put(key, Arc::clone(&entry));
+        if let Ticket::ToKeep(place) = ticket {
+            place.land(Landed::Answer(key, entry));
+        }
+        None
+    }
+
     /// What another node has kept, if it is newer than what there is, and is in memory then. `None` if
     /// there is nothing.
     async fn fetch(
@@ -256,7 +278,7 @@ impl Cache {
         there: Option<&Entry>,
         counts: &Counts,
     ) -> Option<Given> {
-        let entry = self.shared.as_ref()?.get(&question.key).await;
+        let entry = self.shared.as_ref()?.get(&question.key).await.ok()?;
         let entry = entry.filter(|e| there.is_none_or(|there| e.made > there.made)).map(Arc::new);
         if let Some(entry) = &entry {
             self.memory.put(question.key, Arc::clone(entry));

@@ -6,6 +6,7 @@ mod guests; // one harm at a time
 mod harms; // what a guest can do, and what becomes of it
 mod redis; // a Redis that lies, and guests that flood stores
 mod requests; // a client's mistakes are a client's: 4xx, and nothing in the log
+mod shared_cache; // a Redis behind the response cache that lies
 mod together; // all of them beside a well-behaved route
 
 use std::io::{Read, Write};

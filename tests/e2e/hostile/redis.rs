@@ -87,7 +87,7 @@ fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
     Ok(())
 }
 
-fn tell(stream: &mut TcpStream, lie: Lie) -> std::io::Result<()> {
+pub(super) fn tell(stream: &mut TcpStream, lie: Lie) -> std::io::Result<()> {
     let mut endless = |beginning: &str, part: &[u8]| -> std::io::Result<()> {
         stream.write_all(beginning.as_bytes())?;
         let part = part.repeat(65536 / part.len());

@@ -27,6 +27,9 @@ pub(super) fn question(number: usize) -> Vec<u8> {
     post(IRIS, Operation { name: "predict", body: &body })
 }
 
+/// Seconds after which the memory for answers is full: 100,000 of them.
+const FILLING: u32 = 6;
+
 pub(super) fn throughput(
     out: &mut impl Write,
     rounds: usize,
@@ -42,18 +45,29 @@ pub(super) fn throughput(
     bare.args(["bare", &answer]);
     let same = format!("wrk.body = '{}'\n", PREDICT.body);
     // Each thread of wrk has its own numbers; there is one.
-    let distinct = "local n = 0\nrequest = function() n = n + 1\n\
-        return wrk.format(nil, nil, nil, '{\"features\": [5.1, 3.5, 1.4, ' .. n .. ']}') end\n";
+    let distinct = |first: u32| {
+        format!(
+            "local n = {first}\nrequest = function() n = n + 1\n\
+             return wrk.format(nil, nil, nil, '{{\"features\": [5.1, 3.5, 1.4, ' .. n .. ']}}') end\n"
+        )
+    };
+    let (filling, full) = (distinct(0), distinct(10_000_000));
     let mut rows = [
         ("bare hyper, the same bytes", bare, same.as_str(), vec![]),
         ("hit in memory", spinfer_with_cache(&manifest)?, &same, vec![]),
-        ("no cache", spinfer(&manifest)?, distinct, vec![]),
-        ("miss, and kept", spinfer_with_cache(&manifest)?, distinct, vec![]),
+        ("no cache", spinfer(&manifest)?, &filling, vec![]),
+        ("miss, and kept, at first", spinfer_with_cache(&manifest)?, &filling, vec![]),
+        ("no cache", spinfer(&manifest)?, &full, vec![]),
+        ("miss, and kept in place of another", spinfer_with_cache(&manifest)?, &full, vec![]),
     ];
     for _ in 0..rounds {
         for (_, command, script, figures) in &mut rows {
             let server = Server::start(command)?;
             let url = format!("http://{}{IRIS}/predict", server.address);
+            // As long as there is room for more, the memory of each answer is touched for the first time.
+            if *script == full {
+                wrk::run_script(&url, &filling, wrk::Load { seconds: FILLING, ..load }, dir)?;
+            }
             let before = server.process().cpu_seconds()?;
             let peak = wrk::run_script(&url, script, load, dir)?;
             let cpu = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;

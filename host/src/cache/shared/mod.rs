@@ -84,6 +84,10 @@ struct Links {
     storing: Commands,
 }
 
+/// It was not asked, or did not say what it has.
+#[derive(Clone, Copy, Debug)]
+pub struct NoAnswer;
+
 /// A Redis that several nodes share.
 pub struct Shared {
     settings: Settings,
@@ -140,7 +144,7 @@ impl Shared {
     }
 
     /// What it has for a key. Takes [`Settings::timeout`] at most.
-    pub async fn get(&self, key: &Key) -> Option<Entry> {
+    pub async fn get(&self, key: &Key) -> Result<Option<Entry>, NoAnswer> {
         let Counts { hits, misses, failures, skipped, foreign, .. } = &self.counts;
         let (asking, number) = {
             let current = self.links.read().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +152,7 @@ impl Shared {
         };
         let Some(mut asking) = asking else {
             count(skipped);
-            return None;
+            return Err(NoAnswer);
         };
         let question = cmd("GET").arg(self.name(key)).take();
         match timeout(self.settings.timeout, asking.ask(&question)).await {
@@ -156,7 +160,7 @@ impl Shared {
             Ok(Ok(Value::BulkString(value))) => match value::decode(key, &value) {
                 Ok(entry) => {
                     count(hits);
-                    return Some(entry);
+                    return Ok(Some(entry));
                 }
                 Err(error) => {
                     count(foreign);
@@ -168,13 +172,15 @@ impl Shared {
             Ok(Err(error)) => {
                 count(failures);
                 self.give_up(number, &error);
+                return Err(NoAnswer);
             }
             Err(_) => {
                 count(failures);
                 self.give_up(number, &format_args!("no answer in {:?}", self.settings.timeout));
+                return Err(NoAnswer);
             }
         }
-        None
+        Ok(None)
     }
 
     /// Stores an answer that is good for `lasts`, soon, if it is there.
