@@ -1,4 +1,5 @@
-//! A `redis-server` of a test's own, on a free port of this machine.
+//! A `redis-server` of a test's own, on a free port of this machine; another one, such as an older or a
+//! Valkey, if `SPINFER_TEST_REDIS` says where it is.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -111,7 +112,8 @@ impl Drop for Redis {
 
 /// A server that answers; none if it ended, as another has its port.
 fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Child> {
-    let mut child = Command::new("redis-server")
+    let server = std::env::var_os("SPINFER_TEST_REDIS").unwrap_or_else(|| "redis-server".into());
+    let mut child = Command::new(server)
         // The name of a file, if there is one, comes first.
         .args(arguments)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])

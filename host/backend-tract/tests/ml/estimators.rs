@@ -96,7 +96,8 @@ fn table(outcomes: &[(&Value, Outcome)], runs: usize, converted: usize) -> Strin
          above.\n\n\
          `wasi:nn` has tensors of numbers only. A `ZipMap` is left out: its output is the tensor of \
          probabilities, under its name. Inputs and outputs that are strings are refused: train a \
-         classifier on the indices of its labels.\n\n\
+         classifier on the indices of its labels; so are inputs of BF16. A `TreeEnsemble` of FP64 may have no \
+         post-transform, and 1 and 2 are what the standard says, which ONNX Runtime swaps.\n\n\
          Written by `tests/ml/estimators.rs`, which fails where this file is not what it finds. `make operators` \
          writes it again.\n"
     );
