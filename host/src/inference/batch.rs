@@ -201,6 +201,7 @@ impl Batcher {
 
 impl Gathered {
     fn add(&mut self, call: Call, full: usize) -> Added {
+        self.calls.retain(|call| !call.answer.is_closed());
         let before: usize = self.calls.iter().map(Call::rows).sum();
         let after = before + call.rows();
         self.calls.push_back(call);
@@ -447,6 +448,17 @@ mod tests {
         drop(gone);
         assert_eq!(together(&setup, &[tensor(2, 1, 1)]).await, [Ok(doubled(tensor(2, 1, 1)))]);
         assert_eq!(setup.rows.try_iter().collect::<Vec<_>>(), [2]);
+    }
+
+    #[tokio::test]
+    async fn nor_is_what_it_was_given_kept() {
+        let setup = setup();
+        for _ in 0..10 {
+            let mut gone = Box::pin(setup.batcher.compute(vec![tensor(1, 1, 255)]));
+            assert!(futures::poll!(&mut gone).is_pending());
+            assert_eq!(setup.batcher.gathered().calls.len(), 1);
+        }
+        assert_eq!(together(&setup, &[tensor(2, 1, 1)]).await, [Ok(doubled(tensor(2, 1, 1)))]);
     }
 
     #[test]

@@ -19,7 +19,44 @@ use super::Error;
 use crate::memory;
 use crate::priority::yield_to_others;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What waits for its turn.
+trait Job: Send {
+    /// Whether nobody waits for it any more.
+    fn is_gone(&self) -> bool;
+    fn run(self: Box<Self>);
+}
+
+/// Work, and where its result goes.
+struct Asked<T, W> {
+    work: W,
+    result: oneshot::Sender<T>,
+}
+
+impl<T: Send, W: FnOnce() -> T + Send> Job for Asked<T, W> {
+    fn is_gone(&self) -> bool {
+        self.result.is_closed()
+    }
+
+    fn run(self: Box<Self>) {
+        if !self.is_gone() {
+            // Its caller may just have gone.
+            let _ = self.result.send((self.work)());
+        }
+    }
+}
+
+/// Work that tells its result by itself.
+struct Told<W>(W);
+
+impl<W: FnOnce() + Send> Job for Told<W> {
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    fn run(self: Box<Self>) {
+        (self.0)();
+    }
+}
 
 /// The threads. They end with this, each once its job is done.
 pub struct ComputeThreads {
@@ -85,28 +122,30 @@ impl fmt::Debug for Lane {
 
 impl Lane {
     /// Runs `work` on a compute thread, when it is this lane's turn. If nobody waits any more by
-    /// then, not at all; work that has begun runs to its end.
+    /// then, not at all, and it is dropped when more comes; work that has begun runs to its end.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, result) = oneshot::channel();
-        self.submit(move || {
-            if !sender.is_closed() {
-                // Its caller may just have gone.
-                let _ = sender.send(work());
-            }
-        });
+        let (result, done) = oneshot::channel();
+        self.add(Box::new(Asked { work, result }));
         let failed = || BackendError::Runtime("a compute thread failed".into());
-        Ok(result.await.map_err(|_| failed())?)
+        Ok(done.await.map_err(|_| failed())?)
     }
 
     /// The same for work that tells its result by itself.
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
+        self.add(Box::new(Told(work)));
+    }
+
+    fn add(&self, job: Box<dyn Job>) {
         let mut turns = self.queue.lock();
         let jobs = turns.waiting.entry(self.id).or_default();
-        jobs.push_back(Box::new(work));
-        if jobs.len() == 1 {
+        let is_new = jobs.is_empty();
+        // Inputs of requests that have ended: more could come, and end, than there are turns for.
+        jobs.retain(|job| !job.is_gone());
+        jobs.push_back(job);
+        if is_new {
             turns.order.push_back(self.id);
         }
         drop(turns);
@@ -124,7 +163,7 @@ struct Queue {
 struct Turns {
     /// Lanes with jobs, the next one first.
     order: VecDeque<u64>,
-    waiting: HashMap<u64, VecDeque<Job>>,
+    waiting: HashMap<u64, VecDeque<Box<dyn Job>>>,
     closed: bool,
 }
 
@@ -147,7 +186,7 @@ impl Queue {
         }
         let job = turns.next()?;
         Some(move || {
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
                 warn!("a job of a compute thread panicked");
             }
         })
@@ -156,7 +195,7 @@ impl Queue {
 
 impl Turns {
     /// The oldest job of the lane whose turn it is.
-    fn next(&mut self) -> Option<Job> {
+    fn next(&mut self) -> Option<Box<dyn Job>> {
         let lane = self.order.pop_front()?;
         let jobs = self.waiting.get_mut(&lane)?;
         let job = jobs.pop_front();
@@ -229,6 +268,27 @@ mod tests {
         release.send(()).unwrap();
         assert!(lane.run(|| ()).await.is_ok(), "it would have run before");
         assert!(begins.recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn nor_does_it_keep_what_it_was_given() {
+        let (threads, release) = occupied();
+        let lane = threads.lane();
+        let inputs = Arc::new(());
+        let mut last = None;
+        for _ in 0..10 {
+            drop(last.take());
+            let given = Arc::clone(&inputs);
+            let mut work = Box::pin(lane.run(move || drop(given)));
+            assert!(futures::poll!(&mut work).is_pending());
+            last = Some(work);
+            assert_eq!(Arc::strong_count(&inputs), 2, "the last one, and this");
+        }
+        release.send(()).unwrap();
+        last.unwrap().await.unwrap();
+        // The lane has its turns still.
+        assert_eq!((lane.run(|| 1).await.unwrap(), Arc::strong_count(&inputs)), (1, 1));
+        assert_eq!(threads.lane().run(|| 2).await.unwrap(), 2);
     }
 
     #[tokio::test]
