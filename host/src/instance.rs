@@ -214,7 +214,7 @@ impl InstanceState {
     /// The instance is there; making it took so long.
     pub fn begins(&mut self, took: Duration) {
         self.course = Course::Live;
-        self.metrics.started.took(took);
+        self.metrics.begun(took);
     }
 
     /// Why it is going to be dropped; unless this is said, it is late, or nobody waits for it.
@@ -250,7 +250,7 @@ impl Drop for InstanceState {
             Course::Live if Instant::now() >= self.deadline => Ended::Deadline,
             Course::Live => Ended::Abandoned,
         };
-        self.metrics.ended[why as usize].count();
+        self.metrics.ended(why);
     }
 }
 

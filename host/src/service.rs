@@ -3,7 +3,7 @@
 //! What a component has in memory goes in three stages, each after another `idle` without a
 //! request: its instances, its models, its code. The next request brings back what it needs.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -158,7 +158,7 @@ impl Service {
         origin: Origin<'_>,
     ) -> Result<Response<Body>, Failure> {
         let turn = self.admit(deadline).await?;
-        let mut visit = self.usage.enter();
+        let mut visit = self.usage.enter(self.instances());
         let doors = self.doors(deadline).await?;
         let response = match (body, &doors.fast, &doors.standard) {
             (RequestBody::Whole(body), Some(fast), _) => {
@@ -289,9 +289,6 @@ impl Service {
         }
         let mut dropped = instances > 0;
         let Some(unused) = self.usage.unused(now) else { return dropped };
-        if unused >= *idle {
-            self.usage.cold.store(true, Ordering::Relaxed);
-        }
         if unused >= *idle * 2 {
             let models = self.stores.models().forget();
             if models > 0 {
@@ -332,24 +329,17 @@ struct Usage {
     in_flight: AtomicUsize,
     /// When the last one left, in milliseconds after `created`.
     left_at: AtomicU64,
-    /// Whether there has been no instance since.
-    cold: AtomicBool,
 }
 
 impl Usage {
     fn new() -> Self {
-        Self {
-            created: Instant::now(),
-            in_flight: AtomicUsize::new(0),
-            left_at: AtomicU64::new(0),
-            cold: AtomicBool::new(true),
-        }
+        Self { created: Instant::now(), in_flight: AtomicUsize::new(0), left_at: AtomicU64::new(0) }
     }
 
-    fn enter(&self) -> Visit<'_> {
-        let cold = self.cold.load(Ordering::Relaxed) && self.cold.swap(false, Ordering::Relaxed);
+    fn enter<'a>(&'a self, instances: &'a InstanceMetrics) -> Visit<'a> {
+        let cold_since = instances.take_none().then(Instant::now);
         let _inside = Counted::new(&self.in_flight);
-        Visit { usage: self, _inside, cold_since: cold.then(Instant::now) }
+        Visit { usage: self, instances, cold_since, _inside }
     }
 
     fn touch(&self) {
@@ -368,6 +358,7 @@ impl Usage {
 /// A request inside.
 struct Visit<'a> {
     usage: &'a Usage,
+    instances: &'a InstanceMetrics,
     cold_since: Option<Instant>,
     _inside: Counted<'a>,
 }
@@ -382,8 +373,8 @@ impl Visit<'_> {
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
         if self.cold_since.is_some() {
-            // It failed; the next one starts cold.
-            self.usage.cold.store(true, Ordering::Relaxed);
+            // It failed; the next one starts cold, unless there is an instance now.
+            self.instances.look();
         }
         self.usage.touch();
     }

@@ -33,6 +33,20 @@ fn what_is_idle_goes_in_stages_and_all_comes_back() {
     }
 }
 
+/// There was an instance, and there is none, whatever the reason.
+#[test]
+fn whoever_comes_after_the_last_instance_failed_starts_cold() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let spinfer = Spinfer::up_uncached(&manifest);
+    for start in 1..=3 {
+        assert_eq!(spinfer.get("/count").text(), "1");
+        assert_eq!(spinfer.get("/count").text(), "2");
+        spinfer.wait_for_log_times("cold start", start);
+        assert_eq!(spinfer.get("/trap").status, 500);
+    }
+    assert_eq!(spinfer.log().matches("cold start").count(), 3);
+}
+
 /// Of the process's own memory: what it has mapped of files the system takes back when it likes.
 #[test]
 fn memory_comes_back_after_the_idle_time() {

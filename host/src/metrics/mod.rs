@@ -12,7 +12,7 @@ pub mod exposition;
 pub mod histogram;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::Response;
@@ -118,6 +118,8 @@ pub struct InstanceMetrics {
     /// Those that were made, and how long that took.
     pub started: Histogram,
     pub ended: [Counter; Ended::ALL.len()],
+    /// Whether there has been none since the last ended, or since the start.
+    none: AtomicBool,
 }
 
 /// Why an instance is gone.
@@ -153,11 +155,39 @@ impl Ended {
 
 impl Default for InstanceMetrics {
     fn default() -> Self {
-        Self { started: Histogram::new(&table::DURATIONS), ended: Default::default() }
+        let started = Histogram::new(&table::DURATIONS);
+        Self { started, ended: Default::default(), none: AtomicBool::new(true) }
     }
 }
 
 impl InstanceMetrics {
+    /// One was made, which took so long.
+    pub fn begun(&self, took: Duration) {
+        self.started.took(took);
+        self.none.store(false, Ordering::Relaxed);
+    }
+
+    /// One is gone. One that has served for long enough is followed by another, as its author asks for.
+    pub fn ended(&self, why: Ended) {
+        self.ended[why as usize].count();
+        if why != Ended::Retired {
+            self.look();
+        }
+    }
+
+    /// Sees whether there is none.
+    pub fn look(&self) {
+        if self.live() == 0 {
+            self.none.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is none. Who asks sees to it: the next is told that there is one.
+    #[must_use]
+    pub fn take_none(&self) -> bool {
+        self.none.load(Ordering::Relaxed) && self.none.swap(false, Ordering::Relaxed)
+    }
+
     /// Instances there are. Those that end meanwhile are counted first, so that there are never
     /// fewer than none.
     #[must_use]
@@ -170,7 +200,8 @@ impl InstanceMetrics {
 /// What a component needs before it serves.
 #[derive(Debug)]
 pub struct StartMetrics {
-    /// Requests that came when there was no instance.
+    /// Requests that came when there was no instance: none yet, or the last was idle for long, gave way
+    /// or failed.
     pub cold: Histogram,
     /// Code that was loaded.
     pub code: Histogram,
