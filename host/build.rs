@@ -1,5 +1,5 @@
 //! Tells [`artifact`](src/artifact.rs) which wasmtime compiles: artefacts of another one are not
-//! used, even where its patch number is all that differs.
+//! used, even where its patch number is all that differs. And [`engine`](src/engine.rs) what for.
 
 use std::path::Path;
 
@@ -13,4 +13,6 @@ fn main() {
         .find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))
         .expect("Cargo.lock names a version of wasmtime");
     println!("cargo:rustc-env=WASMTIME_VERSION={version}");
+    let target = std::env::var("TARGET").expect("Cargo says it");
+    println!("cargo:rustc-env=TARGET={target}");
 }

@@ -4,7 +4,8 @@
 //! folder and the file have to belong to this user or to root, nobody else may write them, and the
 //! file ends in a SHA-256 of the rest. One that is truncated, damaged or of others is compiled
 //! again. Its name is a hash of all it depends on: the component, the version and settings of
-//! wasmtime, the processor's features. Where the folder cannot be written, code stays in memory.
+//! wasmtime, the processor's features; or that it is for any processor of this kind, which serves
+//! where there is none for this one. Where the folder cannot be written, code stays in memory.
 
 use std::fs::{DirBuilder, File, Metadata, Permissions};
 use std::hash::{Hash, Hasher};
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
+use crate::engine::portable;
 use crate::files::read_file;
 
 /// Bytes at the end of an artefact: the SHA-256 of those before.
@@ -29,6 +31,9 @@ const FORMAT: &[u8] = b"spinfer artefact 1";
 const EXTENSION: &str = "cwasm";
 /// Bytes of a component: an interpreter and its libraries are some tens of megabytes.
 const COMPONENT_MOST: u64 = 256 << 20;
+/// That an artefact is in use is written down so often: who notices that it was written to since
+/// checks it again.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// An artefact nobody has used for so long is removed.
 const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What other users have no business with: write permission of the group and of the rest.
@@ -43,12 +48,24 @@ pub const READABLE: u32 = 0o755;
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     folder: PathBuf,
+    makes: Makes,
+}
+
+/// For which processors code is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Makes {
+    /// For those with the features of this one.
+    Native,
+    /// For any of this kind.
+    Portable,
 }
 
 /// A component file, compiled.
 pub struct Artifact {
     source: PathBuf,
     digest: [u8; 32],
+    /// What it is made with.
+    compiler: Wasmtime,
     kept: Kept,
 }
 
@@ -80,7 +97,7 @@ impl std::fmt::Debug for Artifact {
 impl Artifacts {
     /// Opens `folder`; makes it if there is none, with the permissions `mode`. Fails if others may
     /// write there.
-    pub fn open(folder: &Path, mode: u32) -> Result<Self> {
+    pub fn open(folder: &Path, mode: u32, makes: Makes) -> Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(mode).create(folder);
         made.and_then(|()| folder.canonicalize())
             .and_then(|folder| Ok((folder.metadata()?, folder)))
@@ -88,7 +105,7 @@ impl Artifacts {
             .and_then(|(metadata, folder)| {
                 ensure!(metadata.is_dir(), "is not a folder");
                 check_owner(&metadata)?;
-                Ok(Self { folder })
+                Ok(Self { folder, makes })
             })
             .with_context(|| {
                 format!("{}: cannot keep compiled components here (--state-dir)", folder.display())
@@ -101,18 +118,31 @@ impl Artifacts {
         let start = Instant::now();
         let wasm = read(source)?;
         let digest = Sha256::digest(&wasm).into();
-        let path = self.folder.join(name(engine, &digest));
         let source = source.to_owned();
-        match check(&path) {
-            Ok(identity) => {
-                debug!(file = %source.display(), took = ?start.elapsed(), "was compiled before");
-                let checked = Mutex::new(Some(identity));
-                return Ok(Artifact { source, digest, kept: Kept::File { path, checked } });
-            }
-            Err(why) => why_not(&path, &why),
+        let place = |compiler: &Wasmtime| self.folder.join(name(compiler, &digest));
+        let made_before = |compiler: &Wasmtime| {
+            let path = place(compiler);
+            let identity = check(&path).inspect_err(|why| why_not(&path, why)).ok()?;
+            debug!(file = %source.display(), took = ?start.elapsed(), "was compiled before");
+            let kept = Kept::File { path, checked: Mutex::new(Some(identity)) };
+            Some(Artifact { source: source.clone(), digest, compiler: compiler.clone(), kept })
+        };
+        if self.makes == Makes::Native
+            && let Some(artifact) = made_before(engine)
+        {
+            return Ok(artifact);
         }
+        let portable = portable()?;
+        if let Some(artifact) = made_before(&portable) {
+            return Ok(artifact);
+        }
+        let compiler = match self.makes {
+            Makes::Native => engine.clone(),
+            Makes::Portable => portable,
+        };
+        let path = place(&compiler);
         info!(file = %source.display(), "compiling");
-        let code = compile(engine, &wasm, &source)?;
+        let code = compile(&compiler, &wasm, &source)?;
         let kept = match write(&path, &code) {
             Ok(()) => Kept::File { path, checked: Mutex::default() },
             Err(error) => {
@@ -122,7 +152,7 @@ impl Artifacts {
             }
         };
         info!(file = %source.display(), took = ?start.elapsed(), "compiled");
-        Ok(Artifact { source, digest, kept })
+        Ok(Artifact { source, digest, compiler, kept })
     }
 
     /// Removes what has not been used for a month: of components since changed, or other settings.
@@ -159,7 +189,7 @@ impl Artifact {
         if self.digest != <[u8; 32]>::from(Sha256::digest(&wasm)) {
             bail!("{} is not the file it was at the start; start again", self.source.display());
         }
-        let code = compile(engine, &wasm, &self.source)?;
+        let code = compile(&self.compiler, &wasm, &self.source)?;
         match write(path, &code).and_then(|()| unchanged(path, checked)) {
             Ok(()) => map(engine, path),
             Err(error) => {
@@ -234,14 +264,20 @@ fn check(path: &Path) -> Result<Identity> {
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "is not a file");
     check_owner(&metadata)?;
-    // It is in use: not to be removed. In a folder of root's that is nobody's business.
-    let _ = file.set_modified(SystemTime::now());
+    // In a folder of root's that is nobody's business.
+    let _ = say_it_is_used(&file);
     let identity = Identity::of(&file.metadata()?);
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len())?);
     file.read_to_end(&mut bytes)?;
     let (code, seal) = bytes.split_last_chunk::<SEAL>().context("is truncated")?;
     ensure!(*seal == <[u8; SEAL]>::from(Sha256::digest(code)), "is damaged");
     Ok(identity)
+}
+
+/// Keeps it from being removed. Written down once a day: it changes the file's identity.
+fn say_it_is_used(file: &File) -> io::Result<()> {
+    let used = SystemTime::now().duration_since(file.metadata()?.modified()?);
+    if used.is_ok_and(|used| used > DAY) { file.set_modified(SystemTime::now()) } else { Ok(()) }
 }
 
 fn check_owner(metadata: &Metadata) -> Result<()> {
@@ -267,6 +303,8 @@ impl Identity {
 /// Checks the file, unless it is the one that was checked before.
 fn unchanged(path: &Path, checked: &Mutex<Option<Identity>>) -> Result<()> {
     let mut checked = checked.lock().unwrap_or_else(PoisonError::into_inner);
+    // The same process may run for months. What that changes, or cannot, is seen below.
+    let _ = File::open(path).and_then(|file| say_it_is_used(&file));
     if checked.is_none_or(|checked| path.metadata().ok().map(|m| Identity::of(&m)) != Some(checked))
     {
         *checked = Some(check(path)?);
@@ -305,6 +343,8 @@ mod tests {
     /// The smallest component there is.
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
+    use crate::engine;
+
     struct Setup {
         dir: tempfile::TempDir,
         engine: Wasmtime,
@@ -316,8 +356,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("empty.wasm");
         std::fs::write(&source, EMPTY).unwrap();
-        let artifacts = Artifacts::open(&dir.path().join("state/compiled"), PRIVATE).unwrap();
-        Setup { dir, engine: Wasmtime::default(), artifacts, source }
+        let artifacts =
+            Artifacts::open(&dir.path().join("state/compiled"), PRIVATE, Makes::Native).unwrap();
+        let engine = Wasmtime::new(&engine::code()).unwrap();
+        Setup { dir, engine, artifacts, source }
     }
 
     impl Setup {
@@ -369,6 +411,57 @@ mod tests {
         }
     }
 
+    fn age_of(path: &Path, age: Duration) {
+        File::open(path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    }
+
+    #[test]
+    fn one_that_is_used_is_not_removed_and_several_may_use_it() {
+        let setup = setup();
+        let (one, other) = (setup.prepare(), setup.prepare());
+        let path = setup.files()[0].clone();
+        let identity = || Identity::of(&path.metadata().unwrap());
+        // Neither has to check it again.
+        let before = identity();
+        for artifact in [&one, &other] {
+            assert!(artifact.load(&setup.engine).is_ok());
+            let Kept::File { checked, .. } = &artifact.kept else { panic!("it is in a file") };
+            assert_eq!((*checked.lock().unwrap(), identity()), (Some(before), before));
+        }
+        // By a process that has run for long, and by one that starts.
+        let uses: [&dyn Fn(); 2] =
+            [&|| drop(one.load(&setup.engine).unwrap()), &|| drop(setup.prepare())];
+        for used in uses {
+            age_of(&path, KEEP + DAY);
+            used();
+            setup.artifacts.remove_old();
+            assert!(path.exists());
+        }
+        age_of(&path, KEEP + DAY);
+        setup.artifacts.remove_old();
+        assert!(!path.exists(), "nobody uses it");
+    }
+
+    #[test]
+    fn what_was_made_for_every_processor_is_used_where_there_is_nothing_better() {
+        let setup = setup();
+        let portable = Artifacts { makes: Makes::Portable, ..setup.artifacts.clone() };
+        assert!(
+            portable.prepare(&setup.engine, &setup.source).unwrap().load(&setup.engine).is_ok()
+        );
+        let [path] = <[PathBuf; 1]>::try_from(setup.files()).unwrap();
+        let artifact = setup.prepare();
+        assert!(artifact.load(&setup.engine).is_ok());
+        assert_eq!(setup.files(), [&*path], "nothing else was made");
+        // If it is lost, the same is made again.
+        std::fs::remove_file(&path).unwrap();
+        assert!(artifact.load(&setup.engine).is_ok());
+        assert_eq!(setup.files(), [&*path]);
+        std::fs::remove_file(&path).unwrap();
+        setup.prepare();
+        assert_ne!(setup.files(), [path], "for this processor, if nobody asks for more");
+    }
+
     #[test]
     fn an_artefact_that_is_gone_is_made_again() {
         let setup = setup();
@@ -401,7 +494,7 @@ mod tests {
         let folder = &setup.artifacts.folder;
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o770)).unwrap();
-        let error = format!("{:#}", Artifacts::open(folder, PRIVATE).unwrap_err());
+        let error = format!("{:#}", Artifacts::open(folder, PRIVATE, Makes::Native).unwrap_err());
         assert!(error.contains("others may write it (mode 770): chmod go-w"), "{error}");
     }
 
@@ -409,8 +502,8 @@ mod tests {
     fn other_settings_have_their_own_artefact() {
         let setup = setup();
         setup.prepare();
-        let mut config = wasmtime::Config::new();
-        config.epoch_interruption(true);
+        let mut config = engine::code();
+        config.epoch_interruption(false);
         let other = Wasmtime::new(&config).unwrap();
         assert!(setup.artifacts.prepare(&other, &setup.source).unwrap().load(&other).is_ok());
         assert_eq!(setup.files().len(), 2);
@@ -420,7 +513,7 @@ mod tests {
     fn without_a_folder_to_write_the_code_stays_in_memory() {
         let setup = setup();
         let folder = setup.dir.path().join("gone");
-        let artifacts = Artifacts::open(&folder, PRIVATE).unwrap();
+        let artifacts = Artifacts::open(&folder, PRIVATE, Makes::Native).unwrap();
         std::fs::remove_dir(&folder).unwrap();
         let artifact = artifacts.prepare(&setup.engine, &setup.source).unwrap();
         assert!(artifact.load(&setup.engine).is_ok());

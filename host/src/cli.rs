@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admin::{Admin, METRICS};
 use crate::app::{App, Options, Target};
-use crate::artifact::{PRIVATE, READABLE};
+use crate::artifact::{Makes, PRIVATE, READABLE};
 use crate::commands::add::{self, Add};
 use crate::commands::cache::{self, Cache};
 use crate::commands::models::{self, Models};
@@ -56,7 +56,7 @@ Examples:
   spinfer check                       find all that is wrong, serve nothing
   spinfer cache stats                 how often the response cache has an answer
   spinfer build --optimize            build its components and make them smaller, to hand them out
-  spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
+  spinfer build --aot --portable --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
   curl localhost:3000/v2/models/iris-classifier/predict -d '{\"features\": [5.1, 3.5, 1.4, 0.2]}'";
 
@@ -109,6 +109,10 @@ struct Build {
     /// Good for processors with the features of this one
     #[arg(long)]
     aot: bool,
+
+    /// With --aot: code for any processor of this kind (x86-64, aarch64), wherever the image is started
+    #[arg(long, requires = "aot")]
+    portable: bool,
 
     /// Make them smaller with `wasm-opt`, a part of Binaryen that has to be installed: a seventh
     /// of what Rust builds
@@ -239,7 +243,7 @@ impl StateDir {
 }
 
 fn build(options: &Build) -> Result<()> {
-    let Build { from, optimize, aot, state } = options;
+    let Build { from, optimize, aot, portable, state } = options;
     telemetry::init(LogFormat::Human, false);
     let (manifest, base) = from.load()?;
     build::run(&manifest, &base, &mut io::stderr())?;
@@ -250,7 +254,8 @@ fn build(options: &Build) -> Result<()> {
     }
     if *aot {
         let folder = state.open(&base, READABLE)?;
-        let count = Host::compile(&from.resolve(&manifest, &base, &options)?, &folder)?;
+        let makes = if *portable { Makes::Portable } else { Makes::Native };
+        let count = Host::compile(&from.resolve(&manifest, &base, &options)?, &folder, makes)?;
         writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
     }
     Ok(())

@@ -70,11 +70,24 @@ impl Engine {
     }
 }
 
-/// What code depends on is the same for every application: an artefact serves them all.
-fn config(app: &App) -> Config {
+/// What code depends on: the same for every application, so that an artefact serves them all.
+pub fn code() -> Config {
     let mut config = Config::new();
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
+    config
+}
+
+/// A compiler for any processor of this kind, whatever its features.
+pub fn portable() -> Result<Wasmtime> {
+    let mut config = code();
+    // Named, it has the features that all of them have.
+    config.target(env!("TARGET"))?;
+    Wasmtime::new(&config)
+}
+
+fn config(app: &App) -> Config {
+    let mut config = code();
     // A stack nobody uses goes back to the system; an instance keeps its own from call to call.
     config.async_stack_zeroing(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(app)));

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::app::{App, ComponentSpec, Route, StaticAnswer, Target};
-use crate::artifact::{Artifacts, PRIVATE, READABLE};
+use crate::artifact::{Artifacts, Makes, PRIVATE, READABLE};
 use crate::background::Background;
 use crate::blocked_networks::BlockedNetworks;
 use crate::body::Holding;
@@ -88,15 +88,15 @@ pub enum Served {
 impl Host {
     /// Compiles every component of `app` that is not yet, into `state_dir`, for whoever may read
     /// there; how many there are.
-    pub fn compile(app: &App, state_dir: &Path) -> Result<usize> {
-        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), READABLE)?;
+    pub fn compile(app: &App, state_dir: &Path, makes: Makes) -> Result<usize> {
+        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), READABLE, makes)?;
         Ok(prepare(app, &Arc::new(Engine::new(app)?), &artifacts)?.len())
     }
 
     /// Compiles and links every component of `app`; compiled code is kept under `state_dir`.
     pub fn new(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
         let started = SystemTime::now();
-        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE)?;
+        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE, Makes::Native)?;
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         // A thousand components have thousands of files; who starts does not wait for that.

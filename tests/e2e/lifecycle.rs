@@ -265,6 +265,27 @@ fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
     assert!(!up().contains("compiling"), "it was made again");
 }
 
+/// As an image is made on one machine and run on others.
+#[test]
+fn what_was_compiled_for_every_processor_is_used_where_there_is_nothing_for_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let state_text = state.to_str().unwrap().to_owned();
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let from = path.to_str().unwrap();
+    let (status, said) = run(&["build", "--portable", "--from", from]);
+    assert!(!status.success() && said.contains("--aot"), "{said}");
+    let build = run(&["build", "--aot", "--portable", "--from", from, "--state-dir", &state_text]);
+    assert!(build.0.success(), "{}", build.1);
+    let made = artifacts(&state);
+    let spinfer = Spinfer::up_with(&manifest, &["--state-dir", &state_text]);
+    assert_eq!(spinfer.get("/count").text(), "1");
+    assert!(!spinfer.log().contains("compiling"), "{}", spinfer.log());
+    assert_eq!(artifacts(&state), made);
+}
+
 #[test]
 fn calls_of_a_batched_model_are_computed_together_and_each_has_its_own_answer() {
     let dir = tempfile::tempdir().unwrap();
