@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use futures::stream::{self, StreamExt};
 use indexmap::IndexMap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -236,8 +238,18 @@ impl Host {
     pub async fn load_models(&self) {
         let deadline = Instant::now() + LOADING_MOST;
         let mut problems = Vec::new();
-        for (id, service) in &self.services {
-            for (model, error) in service.load_models(deadline).await {
+        // As many as there are threads to load them on.
+        let at_once = threads().unwrap_or(1);
+        let services: Vec<_> = self.services.values().cloned().collect();
+        let loading = stream::iter(services).map(|service: Arc<Service>| async move {
+            let failed = service.load_models(deadline).await;
+            let failed = failed.into_iter().map(|(model, error)| (model.to_owned(), error));
+            failed.collect::<Vec<_>>()
+        });
+        let loaded = pin!(loading.buffered(at_once));
+        let mut loaded = stream::iter(self.services.keys()).zip(loaded);
+        while let Some((id, failed)) = loaded.next().await {
+            for (model, error) in failed {
                 warn!(component = id, model, %error, "cannot load");
                 problems.push(format!("component `{id}`: model `{model}`: {error}"));
             }
