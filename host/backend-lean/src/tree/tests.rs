@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::aggregate::{Aggregate, Regressor};
 use super::evaluate::{Forest, Vote};
 use super::flatten::{Mode, RawNode, flatten};
+use crate::post_transform::PostTransform;
 
 const FEATURES: u32 = 3;
 
@@ -93,6 +95,84 @@ proptest! {
             let expected: Vec<usize> =
                 roots.iter().map(|&root| naive(&raw, root as usize, row)).collect();
             prop_assert_eq!(got, expected);
+        }
+    }
+
+    /// Small integers, whose sums are exact: every aggregate, of whatever votes, under every
+    /// post-transform.
+    #[test]
+    fn every_aggregate_is_what_its_definition_says(
+        trees in prop::collection::vec(tree(), 1..12),
+        weights in prop::collection::vec((0u32..4, -8i8..=8), 1..40),
+        (targets, with_base) in (1usize..=4, any::<bool>()),
+        rows in prop::collection::vec([value(), value(), value()], 1..4),
+    ) {
+        let (mut raw, mut roots) = (Vec::new(), Vec::new());
+        for tree in &trees {
+            let base = u32::try_from(raw.len()).expect("few nodes");
+            roots.push(base);
+            raw.extend(tree.iter().map(|node| RawNode {
+                on_true: node.on_true + base, on_false: node.on_false + base, ..*node
+            }));
+        }
+        // One vote a leaf; those for targets there are not make leaves without any.
+        let vote = |node: usize| {
+            let (target, weight) = weights[node % weights.len()];
+            ((target as usize) < targets).then_some(Vote { target, weight: f32::from(weight) })
+        };
+        let base: Vec<f32> = [0.5, -1.0, 2.0, 4.0].into_iter().take(targets).collect();
+        let base = if with_base { base } else { Vec::new() };
+        for aggregate in [Aggregate::Sum, Aggregate::Average, Aggregate::Min, Aggregate::Max] {
+            for post in [
+                PostTransform::None,
+                PostTransform::Logistic,
+                PostTransform::Softmax,
+                PostTransform::SoftmaxZero,
+                PostTransform::Probit,
+            ] {
+                let flat = flatten(&raw, &roots).expect("trees");
+                let leaves = (0..raw.len()).filter(|&node| raw[node].mode == Mode::Leaf);
+                let mut votes: Vec<_> =
+                    leaves.filter_map(|node| Some((flat.position[node], vote(node)?))).collect();
+                votes.sort_by_key(|(position, _)| *position);
+                let forest = Forest::new(flat, &votes);
+                let regressor = Regressor { forest, targets, aggregate, base: base.clone(), post };
+                for row in &rows {
+                    let reached: Vec<Vote<f32>> = roots
+                        .iter()
+                        .filter_map(|&root| vote(naive(&raw, root as usize, row)))
+                        .collect();
+                    let mut expected: Vec<f32> = (0..targets)
+                        .map(|target| {
+                            let votes = reached.iter().filter(|vote| vote.target as usize == target);
+                            let votes: Vec<f32> = votes.map(|vote| vote.weight).collect();
+                            let base = base.get(target).copied().unwrap_or(0.0);
+                            let sum: f32 = votes.iter().sum();
+                            if votes.is_empty() {
+                                return if targets == 1 { base } else { 0.0 };
+                            }
+                            base + match aggregate {
+                                Aggregate::Sum => sum,
+                                Aggregate::Average => sum / roots.len() as f32,
+                                Aggregate::Min => votes.iter().copied().fold(f32::INFINITY, f32::min),
+                                Aggregate::Max => {
+                                    votes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+                                }
+                            }
+                        })
+                        .collect();
+                    match expected.as_mut_slice() {
+                        [single] => *single = post.single(*single),
+                        several => post.row(several),
+                    }
+                    let mut got = vec![0.0; targets];
+                    regressor.run(row, 3, &mut got);
+                    let same = got.iter().zip(&expected).all(|(a, b)| {
+                        a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-6 * b.abs()
+                    });
+                    prop_assert!(same, "{:?} {:?}: {:?}, not {:?}", aggregate, post, got, expected);
+                }
+            }
         }
     }
 
