@@ -1,6 +1,7 @@
 //! Bodies: whole where they are small, streamed where they are not.
 
 use std::fmt::Display;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -98,6 +99,17 @@ impl Body {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         matches!(self.0, Kind::Whole(_))
+    }
+
+    /// The same body, counted among `answers` until all of it is sent if it is there already.
+    pub fn counted(self, answers: &Arc<Holding>) -> Result<Self, Failure> {
+        match self.0 {
+            Kind::Whole(body) => {
+                let bytes = body.into_inner().unwrap_or_default();
+                Ok(Self::whole(answers.count(bytes).ok_or(Failure::Crowded)?))
+            }
+            kind => Ok(Self(kind)),
+        }
     }
 
     /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
@@ -227,11 +239,13 @@ impl Arrival {
     }
 }
 
-/// Bytes of request bodies that are taken whole, of all requests together. More are refused: each
-/// waits for its turn with its body in memory.
+/// Bytes of request bodies that are taken whole, of all requests together, as each waits for its turn
+/// with its body in memory; and of answers that clients have not taken yet. More are refused.
 const HELD_MOST: usize = 256 << 20;
+/// An answer that is shorter is not counted: what knows of its request takes more.
+const COUNTED_LEAST: usize = 1 << 10;
 
-/// What request bodies take of the host's memory.
+/// What bodies take of the host's memory.
 #[derive(Debug)]
 pub struct Holding {
     held: AtomicUsize,
@@ -247,27 +261,56 @@ impl Default for Holding {
 impl Holding {
     /// Makes room for a body of `size`, if it may be taken whole, for as long as the result lives.
     /// One of unknown size may be as long as `whole`.
-    pub fn hold(&self, size: &SizeHint, whole: usize) -> Result<Held<'_>, Failure> {
+    pub fn hold(&self, size: &SizeHint, whole: usize) -> Result<Held<&Self>, Failure> {
         let bytes = match size.upper().map(usize::try_from) {
             Some(Ok(bytes)) if bytes <= whole => bytes,
             // It will be a stream.
             Some(_) => 0,
             None => whole,
         };
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held { holding: self, bytes };
-        if bytes > 0 && before + bytes > self.most { Err(Failure::Crowded) } else { Ok(held) }
+        Held::take(self, bytes).ok_or(Failure::Crowded)
+    }
+
+    /// The same bytes, counted until the last part of them is dropped; `None` if there is no room.
+    #[must_use]
+    pub fn count(self: &Arc<Self>, bytes: Bytes) -> Option<Bytes> {
+        if bytes.len() < COUNTED_LEAST {
+            return Some(bytes);
+        }
+        let _held = Held::take(Arc::clone(self), bytes.len())?;
+        Some(Bytes::from_owner(Counted { bytes, _held }))
+    }
+}
+
+/// Bytes, and the room they have.
+struct Counted {
+    bytes: Bytes,
+    _held: Held<Arc<Holding>>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
 /// Room for a body.
 #[derive(Debug)]
-pub struct Held<'a> {
-    holding: &'a Holding,
+pub struct Held<H: Deref<Target = Holding>> {
+    holding: H,
     bytes: usize,
 }
 
-impl Drop for Held<'_> {
+impl<H: Deref<Target = Holding>> Held<H> {
+    fn take(holding: H, bytes: usize) -> Option<Self> {
+        let before = holding.held.fetch_add(bytes, Ordering::Relaxed);
+        let most = holding.most;
+        let held = Self { holding, bytes };
+        (bytes == 0 || before.saturating_add(bytes) <= most).then_some(held)
+    }
+}
+
+impl<H: Deref<Target = Holding>> Drop for Held<H> {
     fn drop(&mut self) {
         self.holding.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -492,6 +535,25 @@ mod tests {
         assert!(holding.hold(&exactly(1), 60).is_err());
         drop(sixty);
         assert!(holding.hold(&SizeHint::new(), 60).is_ok(), "what was refused holds nothing");
+    }
+
+    #[test]
+    fn answers_are_counted_until_the_last_of_them_is_gone() {
+        let holding = Arc::new(Holding { held: AtomicUsize::new(0), most: 3 * COUNTED_LEAST });
+        let held = || holding.held.load(Ordering::Relaxed);
+        let bytes = |length: usize| Bytes::from(vec![7; length]);
+        let mut whole = holding.count(bytes(2 * COUNTED_LEAST)).unwrap();
+        let end = whole.split_off(2 * COUNTED_LEAST - 1);
+        drop(whole);
+        assert_eq!((held(), &*end), (2 * COUNTED_LEAST, &[7][..]), "a part keeps all of it");
+        assert!(holding.count(bytes(COUNTED_LEAST + 1)).is_none());
+        assert_eq!(held(), 2 * COUNTED_LEAST, "what was refused holds nothing");
+        assert_eq!(holding.count(bytes(COUNTED_LEAST - 1)).unwrap(), bytes(COUNTED_LEAST - 1));
+        let refused = Body::whole(bytes(2 * COUNTED_LEAST)).counted(&holding);
+        assert!(matches!(refused, Err(Failure::Crowded)));
+        drop(end);
+        assert!(Body::whole(bytes(2 * COUNTED_LEAST)).counted(&holding).is_ok());
+        assert_eq!(held(), 0);
     }
 
     #[tokio::test]

@@ -7,19 +7,14 @@
 //! of, and none for who has many addresses.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
-use wasmtime_wasi_http::Error as WasiHttpError;
 
-use crate::body::Body;
+use crate::body::Holding;
 use crate::limits::DURATION_MOST;
 
 /// A client has this long to begin, and to send its first request's head.
@@ -31,8 +26,6 @@ const LEAVE: Duration = Duration::from_secs(1);
 const RESERVE: usize = 16;
 /// Where there is no place, whether a connection has become idle is looked for so often.
 const LOOK: Duration = Duration::from_millis(100);
-/// Bytes of an answer that are handed over at a time: what is not sent yet is under way.
-const PIECE: usize = 64 << 10;
 
 /// How many connections there may be, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +69,7 @@ impl ConnectionLimits {
 #[derive(Debug)]
 pub struct Connections {
     limits: ConnectionLimits,
+    answers: Arc<Holding>,
     places: Arc<Semaphore>,
     open: Mutex<Open>,
 }
@@ -91,11 +85,11 @@ struct Open {
 pub struct Place(OwnedSemaphorePermit);
 
 impl Connections {
-    /// None yet.
+    /// None yet. What is on its way to clients is counted among `answers`.
     #[must_use]
-    pub fn new(limits: ConnectionLimits) -> Self {
+    pub fn new(limits: ConnectionLimits, answers: Arc<Holding>) -> Self {
         let places = Arc::new(Semaphore::new(limits.most));
-        Self { limits, places, open: Mutex::default() }
+        Self { limits, answers, places, open: Mutex::default() }
     }
 
     /// Waits for a place.
@@ -111,7 +105,7 @@ impl Connections {
     /// A connection was accepted.
     pub fn enter(self: &Arc<Self>, Place(place): Place) -> Connection {
         self.make_room();
-        let state = Arc::new(State::new(self.limits.keep_alive));
+        let state = Arc::new(State::new(self.limits.keep_alive, Arc::clone(&self.answers)));
         let mut open = self.open();
         open.accepted += 1;
         let number = open.accepted;
@@ -177,6 +171,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct State {
     keep_alive: Duration,
+    answers: Arc<Holding>,
     accepted: Instant,
     /// Requests under way.
     requests: AtomicUsize,
@@ -187,9 +182,10 @@ struct State {
 }
 
 impl State {
-    fn new(keep_alive: Duration) -> Self {
+    fn new(keep_alive: Duration, answers: Arc<Holding>) -> Self {
         Self {
             keep_alive,
+            answers,
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
             since: AtomicU64::new(0),
@@ -247,6 +243,12 @@ impl Connection {
         UnderWay(Arc::clone(&self.state))
     }
 
+    /// Whether it has no request.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.state.is_idle()
+    }
+
     /// Waits until it has to go: it was asked to, or has had no request for too long.
     pub async fn asked_to_go(&self) {
         let State { accepted, asked, leaving, .. } = &*self.state;
@@ -274,6 +276,14 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub struct UnderWay(Arc<State>);
 
+impl UnderWay {
+    /// Where answers are counted.
+    #[must_use]
+    pub fn answers(&self) -> &Arc<Holding> {
+        &self.0.answers
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let since = u64::try_from(self.0.accepted.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -282,66 +292,14 @@ impl Drop for UnderWay {
     }
 }
 
-/// An answer's body, whose request is under way until it is sent.
-#[derive(Debug)]
-pub struct Answer {
-    body: Body,
-    /// What was not handed over of its last frame.
-    rest: Bytes,
-    _under_way: UnderWay,
-}
-
-impl Answer {
-    #[must_use]
-    pub fn new(body: Body, under_way: UnderWay) -> Self {
-        Self { body, rest: Bytes::new(), _under_way: under_way }
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = WasiHttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
-        if self.rest.is_empty() {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) if frame.data_ref().is_some_and(|data| data.len() > PIECE) => {
-                    self.rest = frame.into_data().unwrap_or_default();
-                }
-                frame => return Poll::Ready(frame),
-            }
-        }
-        let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut hint = SizeHint::new();
-        hint.set_lower(body.lower() + rest);
-        if let Some(upper) = body.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use http_body_util::BodyExt;
 
     use super::*;
 
     fn connections(most: usize, keep_alive: Duration) -> Arc<Connections> {
-        Arc::new(Connections::new(ConnectionLimits { most, keep_alive }))
+        Arc::new(Connections::new(ConnectionLimits { most, keep_alive }, Arc::default()))
     }
 
     async fn entered(all: &Arc<Connections>) -> Connection {
@@ -424,25 +382,5 @@ mod tests {
         assert!(closing.as_mut().now_or_never().is_none());
         drop(two);
         closing.await;
-    }
-
-    #[tokio::test]
-    async fn an_answer_is_handed_over_in_pieces_and_is_under_way_until_the_last() {
-        let all = connections(1, Duration::from_secs(60));
-        let one = entered(&all).await;
-        for length in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
-            let bytes: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
-            let mut answer = Answer::new(Body::whole(bytes.clone()), one.begin());
-            let mut came = Vec::new();
-            while !answer.is_end_stream() {
-                assert_eq!(answer.size_hint().exact(), Some((length - came.len()) as u64));
-                let frame = answer.frame().await.unwrap().unwrap().into_data().unwrap();
-                assert!(frame.len() <= PIECE && !one.state.is_idle());
-                came.extend_from_slice(&frame);
-            }
-            assert!(came == bytes, "{length}");
-            drop(answer);
-            assert!(one.state.is_idle());
-        }
     }
 }

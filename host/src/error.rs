@@ -38,7 +38,9 @@ pub enum Failure {
     NoComponent { component: String },
     #[error("the host has no room for another instance; try again")]
     NoRoom,
-    #[error("the host has as many request bodies in memory as it can; try again")]
+    #[error(
+        "the host has as many bodies of requests, or of answers that clients have not taken, in memory as it can; try again"
+    )]
     Crowded,
     #[error("no answer to this request is kept that is fresh enough, and it asks for no new one")]
     NotCached,

@@ -65,6 +65,7 @@ pub struct Host {
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
     bodies: Holding,
+    answers: Arc<Holding>,
     connection_limits: ConnectionLimits,
     cache: Arc<Cache>,
     redis: Connections,
@@ -169,6 +170,7 @@ impl Host {
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             bodies: Holding::default(),
+            answers: Arc::default(),
             connection_limits: app.connections,
             cache,
             redis,
@@ -189,6 +191,12 @@ impl Host {
     #[must_use]
     pub fn bodies(&self) -> &Holding {
         &self.bodies
+    }
+
+    /// Where answers are counted that clients have not taken yet.
+    #[must_use]
+    pub fn answers(&self) -> &Arc<Holding> {
+        &self.answers
     }
 
     /// How many connections there may be, and for how long.

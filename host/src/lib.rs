@@ -58,6 +58,7 @@ pub mod background;
 pub mod door;
 pub mod priority;
 
+pub mod answers;
 pub mod artifact;
 pub mod code;
 pub mod engine;

@@ -111,6 +111,10 @@ where
         Ok(found) => (&*found.1.metrics, answer(host, client, found, request, start, unread).await),
         Err(failure) => (&host.metrics().unrouted, Err(failure)),
     };
+    let answer = answer.and_then(|answer| {
+        let (head, body) = answer.into_parts();
+        Ok(Response::from_parts(head, body.counted(host.answers())?))
+    });
     metrics.answered(start.elapsed(), &answer);
     answer
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::connections::{Answer, Connection, Connections, HEAD_TIMEOUT, Place};
+use crate::answers::{Answer, Streams};
+use crate::connections::{Connection, Connections, HEAD_TIMEOUT, Place};
 use crate::host::Host;
 use crate::opening::Opening;
 use crate::request;
@@ -45,7 +46,8 @@ pub async fn serve(
     host: Arc<Host>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let connections = Arc::new(Connections::new(host.connection_limits()));
+    let connections =
+        Arc::new(Connections::new(host.connection_limits(), Arc::clone(host.answers())));
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
@@ -150,7 +152,7 @@ where
             Ok::<_, Infallible>(answer.map(|body| Answer::new(body, under_way)))
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(Streams);
     builder
         .http1()
         .timer(TokioTimer::new())

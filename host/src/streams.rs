@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client that takes nothing of an answer for so long is gone.
-const UNREAD_MOST: Duration = Duration::from_secs(30);
+pub const UNREAD_MOST: Duration = Duration::from_secs(30);
 
 /// Those of one component.
 #[derive(Debug, Default)]

@@ -134,6 +134,45 @@ async fn bodies_stream_both_ways_and_end_in_trailers() {
     assert_eq!(seen, Some(trailers));
 }
 
+/// A client says how much of each answer may be sent, and may leave that at nothing. It takes as long
+/// as a host waits for one, half a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_are_counted_and_given_up() {
+    const LENGTH: usize = 8 << 20;
+    let settings = "tool.spinfer.limits = { fast_body = \"8MiB\", request_body = \"8MiB\" }\n";
+    let spinfer = probe(settings);
+    let stream = TokioIo::new(TcpStream::connect(spinfer.address()).await.unwrap());
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let (mut sender, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let (mut left, mut refused) = (Vec::new(), 0);
+    for _ in 0..40 {
+        let body = whole(vec![7; LENGTH]);
+        let answer = sender.send_request(post("http://x/echo", body)).await.unwrap();
+        match answer.status().as_u16() {
+            200 => left.push(answer),
+            503 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!((left.len(), refused), (32, 8), "256 MiB");
+    // Who has less to say is served.
+    let mut other = in_the_clear(&spinfer).await;
+    let answer = other.send_request(post("http://x/echo", whole("x"))).await.unwrap();
+    assert_eq!(text(answer).await, "x");
+    for answer in left {
+        let error = answer.into_body().collect().await.unwrap_err();
+        assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+    }
+    // The memory is free again, and so is the connection, which has lost nothing else.
+    let large = other.send_request(post("http://x/echo", whole(vec![7; LENGTH]))).await.unwrap();
+    assert_eq!(large.status(), 200);
+    assert_eq!(large.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
+    let answer = sender.send_request(post("http://x/echo", whole(""))).await.unwrap();
+    assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, ""));
+}
+
 /// Of requests that may take an hour: those that a client cancels have ended long before that, be it
 /// that their guest computes or that it waits for the rest of a body.
 #[tokio::test(flavor = "multi_thread")]
