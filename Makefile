@@ -71,7 +71,7 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components redis ## every figure of benches/RESULTS.md; the loads need wrk
+bench: components redis ## the figures of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
 	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached
@@ -82,6 +82,7 @@ bench: components redis ## every figure of benches/RESULTS.md; the loads need wr
 	./target/release/cold
 	$(call say,"one route saturated and another not")
 	./target/release/fair
+	./target/release/fair --rows 1
 	$(call say,"dynamic batching")
 	./target/release/batching
 	$(call say,"one question in the spellings of several clients")

@@ -1,6 +1,6 @@
 //! Whether one route's overload starves another: latencies of a small prediction alone, and while
-//! another route is saturated with large batches, which keep guests and inferences busy. Prints
-//! Markdown.
+//! another route is saturated: with large batches, which keep guests and inferences busy, or with as
+//! many small predictions as it gets. Prints Markdown.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -28,7 +28,7 @@ struct Options {
     /// Connections that saturate the other route
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Rows of each of its batches
+    /// Rows of each of its batches; 1 is a small prediction like that beside it
     #[arg(long, default_value_t = 5000)]
     rows: usize,
     /// Fails if the small prediction's p99 beside the load is over so many times that alone
