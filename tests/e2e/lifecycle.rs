@@ -8,6 +8,9 @@ use spinfer_benches::application::distinct_model;
 use spinfer_benches::process::Process;
 use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
+use super::admin::ADMIN;
+use super::metrics::metric;
+
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
@@ -191,6 +194,42 @@ fn idle_instances_give_way_to_one_that_is_needed() {
         }
     }
     spinfer.wait_for_log("idle instances gave way");
+}
+
+/// As many as the load asks for, up to the limit; then requests wait, up to theirs.
+#[test]
+fn instances_follow_the_load_up_to_the_limit() {
+    for door in ["", STANDARD_DOOR] {
+        let limits = "{ instances = 4, queue = 1, deadline = \"6s\", idle = \"100ms\" }";
+        let settings = format!("{door}tool.spinfer.limits = {limits}\n");
+        let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
+        let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+        let now = || {
+            let of = |name| metric(&spinfer, &format!("spinfer_{name}{{component=\"probe\"}}"));
+            (of("instances"), of("requests_in_flight"), of("requests_queued"))
+        };
+        std::thread::scope(|scope| {
+            let mut requests = Vec::new();
+            for load in 1..=4_u32 {
+                requests.push(scope.spawn(|| spinfer.get("/loop").status));
+                wait_until("it has an instance", || {
+                    let (instances, in_flight, _) = now();
+                    // And a spare one, where there is room for it.
+                    in_flight == f64::from(load)
+                        && (load..=4).any(|count| instances == f64::from(count))
+                });
+            }
+            let fifth = scope.spawn(|| spinfer.get("/count").status);
+            wait_until("the next one waits", || now() == (4.0, 4.0, 1.0));
+            let sixth = spinfer.get("/count");
+            assert_eq!((sixth.status, sixth.header("retry-after").as_deref()), (503, Some("1")));
+            for request in requests {
+                assert_eq!(request.join().unwrap(), 504);
+            }
+            assert_eq!(fifth.join().unwrap(), 200);
+        });
+        wait_until("they are gone", || now() == (0.0, 0.0, 0.0));
+    }
 }
 
 #[test]
