@@ -26,7 +26,7 @@ pub struct Reuse {
     /// Requests a `wasi:http` 0.3 instance serves at a time, where they wait for something. The
     /// other doors have one.
     pub concurrency: Count,
-    /// Instances kept ready for a busy component, behind the fast door.
+    /// Instances kept ready for a component that several requests are busy with, behind each door.
     pub spare: usize,
 }
 

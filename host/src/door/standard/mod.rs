@@ -81,7 +81,8 @@ impl Door {
             background,
             home: OnceLock::new(),
         });
-        let pool = Pool::new(stores.spec().limits.instances, move |place| {
+        let (most, spare) = (stores.spec().limits.instances, stores.spec().reuse.spare);
+        let pool = Pool::new(most, spare, move |place| {
             let component = Arc::clone(&component);
             let home = component.home.get_or_init(Handle::current).clone();
             home.spawn(async move {

@@ -21,6 +21,8 @@ use crate::door::Leaving;
 /// A component's requests, of type `J`, and workers.
 pub(super) struct Pool<J> {
     places: usize,
+    /// Idle workers to be kept while several are busy.
+    spare: usize,
     start: Box<dyn Fn(Place<J>) + Send + Sync>,
     state: Mutex<State<J>>,
 }
@@ -60,9 +62,11 @@ impl<J> fmt::Debug for Pool<J> {
 }
 
 impl<J> Pool<J> {
-    /// For up to `places` workers, each begun by `start`.
+    /// For up to `places` workers, each begun by `start`; while several are busy, `spare` are started
+    /// before they are needed.
     pub(super) fn new(
         places: usize,
+        spare: usize,
         start: impl Fn(Place<J>) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let state = State {
@@ -73,7 +77,7 @@ impl<J> Pool<J> {
             starting: 0,
             closed: false,
         };
-        Arc::new(Self { places, start: Box::new(start), state: Mutex::new(state) })
+        Arc::new(Self { places, spare, start: Box::new(start), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State<J>> {
@@ -95,22 +99,38 @@ impl<J> Pool<J> {
     fn call(self: &Arc<Self>, mut state: MutexGuard<'_, State<J>>) {
         let idle = state.open.iter().rposition(|open| open.idle_since.is_some());
         let open = idle.map(|at| state.open.remove(at)).or_else(|| state.open.pop());
-        if let Some(Open { seat, .. }) = open {
-            seat.called.store(true, Ordering::Relaxed);
-            drop(state);
-            seat.waker.wake();
-        } else if state.taken < self.places {
+        let starts =
+            if open.is_some() { self.lacks_spare(&state) } else { state.taken < self.places };
+        if starts {
             state.taken += 1;
             state.starting += 1;
-            drop(state);
+        }
+        if let Some(Open { seat, .. }) = &open {
+            seat.called.store(true, Ordering::Relaxed);
+        }
+        drop(state);
+        if starts {
             (self.start)(Place {
                 pool: Arc::clone(self),
                 seat: Arc::default(),
+                is_spare: open.is_some(),
                 starting: AtomicBool::new(true),
                 begun: AtomicBool::new(false),
                 retired: AtomicBool::new(false),
             });
         }
+        if let Some(Open { seat, .. }) = open {
+            seat.waker.wake();
+        }
+    }
+
+    /// Whether several are busy, and too few idle for whoever comes next.
+    fn lacks_spare(&self, state: &State<J>) -> bool {
+        if state.taken >= self.places || state.starting >= self.spare {
+            return false;
+        }
+        let idle = state.open.iter().filter(|open| open.idle_since.is_some()).count();
+        state.taken - idle > 1 && idle + state.starting < self.spare
     }
 
     /// Whether a worker is about to be there.
@@ -176,12 +196,18 @@ pub(super) enum Next<J> {
 pub(super) struct Place<J> {
     pool: Arc<Pool<J>>,
     seat: Arc<Seat>,
+    is_spare: bool,
     starting: AtomicBool,
     begun: AtomicBool,
     retired: AtomicBool,
 }
 
 impl<J> Place<J> {
+    /// Whether nobody needs the worker yet.
+    pub(super) fn is_spare(&self) -> bool {
+        self.is_spare
+    }
+
     /// The worker has begun. One that could not, as everything ends, is not followed by another.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
@@ -283,8 +309,12 @@ mod tests {
     type Places = Arc<Mutex<Vec<Place<u32>>>>;
 
     fn pool(places: usize) -> (Arc<Pool<u32>>, Places) {
+        pool_with(places, 0)
+    }
+
+    fn pool_with(places: usize, spare: usize) -> (Arc<Pool<u32>>, Places) {
         let started = Places::default();
-        let pool = Pool::new(places, {
+        let pool = Pool::new(places, spare, {
             let started = Arc::clone(&started);
             move |place: Place<u32>| {
                 place.begin();
@@ -387,6 +417,37 @@ mod tests {
     }
 
     #[test]
+    fn while_several_are_busy_a_spare_one_is_started_before_it_is_needed() {
+        let (pool, started) = pool_with(4, 1);
+        let mut tickets: Vec<_> = [1, 2].map(|job| pool.submit(job)).into();
+        let [a, b] = take(&started);
+        for worker in [&a, &b] {
+            assert!(!worker.is_spare());
+            worker.has_started();
+        }
+        assert_eq!((a.ask(), b.ask(), a.ask(), b.ask()), (Some(1), Some(2), None, None));
+        tickets.push(pool.submit(3));
+        assert_eq!(b.ask(), Some(3));
+        assert_eq!(started.lock().unwrap().len(), 0, "one is busy, another idle");
+        tickets.push(pool.submit(4));
+        assert_eq!(a.ask(), Some(4));
+        let [spare] = take(&started);
+        assert!(spare.is_spare());
+        assert_eq!(started.lock().unwrap().len(), 0, "one is enough");
+        spare.has_started();
+        assert_eq!(spare.ask(), None);
+        tickets.push(pool.submit(5));
+        assert!(spare.is_called());
+        assert_eq!(spare.ask(), Some(5));
+        let [last] = take(&started);
+        last.has_started();
+        assert_eq!(last.ask(), None);
+        tickets.push(pool.submit(6));
+        assert_eq!(last.ask(), Some(6));
+        assert_eq!(started.lock().unwrap().len(), 0, "there are no more places");
+    }
+
+    #[test]
     fn a_worker_that_cannot_be_leaves_what_waits_to_the_others() {
         let (pool, started) = pool(2);
         let _tickets = [1, 2].map(|job| pool.submit(job));
@@ -404,7 +465,7 @@ mod tests {
     #[test]
     fn a_worker_that_cannot_begin_is_not_followed_by_another() {
         let count = Arc::new(AtomicBool::new(false));
-        let pool = Pool::new(1, {
+        let pool = Pool::new(1, 0, {
             let started = Arc::clone(&count);
             // Dropped at once, as by a runtime that ends.
             move |_: Place<u32>| assert!(!started.swap(true, Ordering::Relaxed), "started again")

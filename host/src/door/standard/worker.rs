@@ -80,7 +80,7 @@ pub(super) struct NotInstantiated(pub(super) wasmtime::Error);
 pub(super) async fn work(component: &Component, place: Place<Job>) {
     let id = &component.stores.spec().id;
     place.begin();
-    match instantiate(component).await {
+    match instantiate(component, place.is_spare()).await {
         Ok((mut store, proxy)) => {
             place.has_started();
             let ended = serve(component, &mut store, &proxy, &place).await;
@@ -103,8 +103,15 @@ pub(super) async fn work(component: &Component, place: Place<Job>) {
     }
 }
 
-async fn instantiate(component: &Component) -> Result<(Store<InstanceState>, Proxy)> {
+async fn instantiate(
+    component: &Component,
+    is_spare: bool,
+) -> Result<(Store<InstanceState>, Proxy)> {
     let deadline = Instant::now() + component.stores.spec().limits.deadline;
+    // For one that nobody needs yet no other gives way.
+    if is_spare {
+        return timeout_at(deadline.into(), make(component, deadline)).await?;
+    }
     let making = component.doors.with_room(|| make(component, deadline));
     timeout_at(deadline.into(), making).await?
 }
