@@ -1,7 +1,8 @@
 //! For how long an instance is used, which is also what one request may leave for the next.
 //!
-//! What may pass between two requests that the same instance serves: all its memory, globals and
-//! resource handles, as the component left them. What never passes, whatever the settings: anything
+//! What may pass between two requests that the same instance serves, one after the other or, in
+//! `wasi:http` 0.3, at the same time: all its memory, globals and resource handles, as the component
+//! left them. What never passes, whatever the settings: anything
 //! to another instance, to another component, or past a trap or a missed deadline, both of which
 //! end the instance; anything through the file system, as mounts are read-only. With
 //! `requests = 1` nothing passes at all: every request has an instance of its own, from the same
