@@ -30,6 +30,25 @@ fn the_short_form() {
 }
 
 /// Each item of `predictions` is what `features` alone gets.
+/// As `curl -d` sends it, or a client that says nothing, or something else.
+#[test]
+fn the_short_form_is_json_whatever_its_type_is_said_to_be() {
+    let spinfer = iris();
+    let path = format!("{MODEL}/predict");
+    for said in ["application/json", "application/x-www-form-urlencoded", "text/csv", "\u{fc}"] {
+        let types = [("content-type", said)];
+        let answer = spinfer.send("POST", &path, &types, br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+        assert_eq!(
+            (answer.status, &answer.json()["prediction"]),
+            (200, &"setosa".into()),
+            "{said}"
+        );
+        let answer = spinfer.send("POST", &path, &types, b"5.1,3.5,1.4,0.2");
+        assert_eq!(answer.status, 400, "{said}: {}", answer.text());
+        assert!(answer.error().contains("the body: "), "{said}: {}", answer.error());
+    }
+}
+
 #[test]
 fn the_short_form_of_many_rows() {
     for version in [1, 2] {
