@@ -113,8 +113,8 @@ impl Artifacts {
     }
 
     /// The artefact of the component in `source`, from the folder or compiled now, which takes up
-    /// to a second.
-    pub fn prepare(&self, engine: &Wasmtime, source: &Path) -> Result<Artifact> {
+    /// to a second. `progress` is for people: `3 of 5`.
+    pub fn prepare(&self, engine: &Wasmtime, source: &Path, progress: &str) -> Result<Artifact> {
         let start = Instant::now();
         let wasm = read(source)?;
         let digest = Sha256::digest(&wasm).into();
@@ -141,7 +141,7 @@ impl Artifacts {
             Makes::Portable => portable,
         };
         let path = place(&compiler);
-        info!(file = %source.display(), "compiling");
+        info!(file = %source.display(), number = progress, "compiling");
         let code = compile(&compiler, &wasm, &source)?;
         let kept = match write(&path, &code) {
             Ok(()) => Kept::File { path, checked: Mutex::default() },
@@ -364,7 +364,7 @@ mod tests {
 
     impl Setup {
         fn prepare(&self) -> Artifact {
-            self.artifacts.prepare(&self.engine, &self.source).unwrap()
+            self.artifacts.prepare(&self.engine, &self.source, "1 of 1").unwrap()
         }
 
         fn files(&self) -> Vec<PathBuf> {
@@ -447,7 +447,11 @@ mod tests {
         let setup = setup();
         let portable = Artifacts { makes: Makes::Portable, ..setup.artifacts.clone() };
         assert!(
-            portable.prepare(&setup.engine, &setup.source).unwrap().load(&setup.engine).is_ok()
+            portable
+                .prepare(&setup.engine, &setup.source, "1 of 1")
+                .unwrap()
+                .load(&setup.engine)
+                .is_ok()
         );
         let [path] = <[PathBuf; 1]>::try_from(setup.files()).unwrap();
         let artifact = setup.prepare();
@@ -505,7 +509,9 @@ mod tests {
         let mut config = engine::code();
         config.epoch_interruption(false);
         let other = Wasmtime::new(&config).unwrap();
-        assert!(setup.artifacts.prepare(&other, &setup.source).unwrap().load(&other).is_ok());
+        assert!(
+            setup.artifacts.prepare(&other, &setup.source, "1 of 1").unwrap().load(&other).is_ok()
+        );
         assert_eq!(setup.files().len(), 2);
     }
 
@@ -515,7 +521,7 @@ mod tests {
         let folder = setup.dir.path().join("gone");
         let artifacts = Artifacts::open(&folder, PRIVATE, Makes::Native).unwrap();
         std::fs::remove_dir(&folder).unwrap();
-        let artifact = artifacts.prepare(&setup.engine, &setup.source).unwrap();
+        let artifact = artifacts.prepare(&setup.engine, &setup.source, "1 of 1").unwrap();
         assert!(artifact.load(&setup.engine).is_ok());
     }
 
@@ -535,7 +541,11 @@ mod tests {
     fn what_is_not_a_component_is_refused_with_what_to_do() {
         let setup = setup();
         std::fs::write(&setup.source, b"\0asm\x01\0\0\0").unwrap();
-        let error = setup.artifacts.prepare(&setup.engine, &setup.source).unwrap_err().to_string();
+        let error = setup
+            .artifacts
+            .prepare(&setup.engine, &setup.source, "1 of 1")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("build it for wasm32-wasip2"), "{error}");
     }
 }

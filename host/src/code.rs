@@ -46,8 +46,9 @@ impl Code {
         engine: &Arc<Engine>,
         artifacts: &Artifacts,
         source: &Path,
+        progress: &str,
     ) -> Result<(Self, Arc<Linked>)> {
-        let artifact = artifacts.prepare(engine.wasmtime(), source)?;
+        let artifact = artifacts.prepare(engine.wasmtime(), source, progress)?;
         let linked = Arc::new(link(engine, &artifact)?);
         let weak = Mutex::new(Arc::downgrade(&linked));
         Ok((Self { engine: Arc::clone(engine), artifact, linked: weak }, linked))

@@ -353,10 +353,15 @@ fn prepare(app: &App, engine: &Arc<Engine>, artifacts: &Artifacts) -> Result<Cod
     // The compiler's threads end with this: what they hold of free memory would stay with them.
     let compiling = rayon::ThreadPoolBuilder::new().num_threads(threads()?).build()?;
     let worker = || {
-        let sources = std::iter::from_fn(|| sources.get(next.fetch_add(1, Ordering::Relaxed)));
-        sources
-            .map(|source| {
-                let prepared = compiling.install(|| Code::prepare(engine, artifacts, source));
+        let numbered = || {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            Some((index + 1, sources.get(index)?))
+        };
+        std::iter::from_fn(numbered)
+            .map(|(number, source)| {
+                let progress = format!("{number} of {}", sources.len());
+                let prepare = || Code::prepare(engine, artifacts, source, &progress);
+                let prepared = compiling.install(prepare);
                 let (code, linked) = prepared.with_context(|| {
                     let user = app.components.values().find(|spec| spec.source == **source);
                     let id = user.map_or("", |spec| &spec.id);
