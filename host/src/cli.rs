@@ -56,7 +56,7 @@ Examples:
   spinfer check                       find all that is wrong, serve nothing
   spinfer cache stats                 how often the response cache has an answer
   spinfer build --optimize            build its components and make them smaller, to hand them out
-  spinfer build --aot --portable --state-dir .spinfer   compile them to native code too, for an image
+  spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
   curl localhost:3000/v2/models/iris-classifier/predict -d '{\"features\": [5.1, 3.5, 1.4, 0.2]}'";
 
@@ -105,14 +105,15 @@ struct Build {
     #[command(flatten)]
     from: From,
 
-    /// Compile them to native code too, as `spinfer up` would: for images that start at once.
-    /// Good for processors with the features of this one
+    /// Compile them to native code too, for images that start at once, on any processor of this kind
+    /// (x86-64, aarch64)
     #[arg(long)]
     aot: bool,
 
-    /// With --aot: code for any processor of this kind (x86-64, aarch64), wherever the image is started
+    /// With --aot: only for processors with the features of this one, as `spinfer up` would. For
+    /// components that compute much by themselves
     #[arg(long, requires = "aot")]
-    portable: bool,
+    native: bool,
 
     /// Make them smaller with `wasm-opt`, a part of Binaryen that has to be installed: a seventh
     /// of what Rust builds
@@ -243,7 +244,7 @@ impl StateDir {
 }
 
 fn build(options: &Build) -> Result<()> {
-    let Build { from, optimize, aot, portable, state } = options;
+    let Build { from, optimize, aot, native, state } = options;
     telemetry::init(LogFormat::Human, false);
     let (manifest, base) = from.load()?;
     build::run(&manifest, &base, &mut io::stderr())?;
@@ -254,7 +255,7 @@ fn build(options: &Build) -> Result<()> {
     }
     if *aot {
         let folder = state.open(&base, READABLE)?;
-        let makes = if *portable { Makes::Portable } else { Makes::Native };
+        let makes = if *native { Makes::Native } else { Makes::Portable };
         let count = Host::compile(&from.resolve(&manifest, &base, &options)?, &folder, makes)?;
         writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
     }

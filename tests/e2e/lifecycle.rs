@@ -282,7 +282,8 @@ fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let from = path.to_str().unwrap();
-    let (status, said) = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
+    let native = ["build", "--aot", "--native", "--from", from, "--state-dir", &state_text];
+    let (status, said) = run(&native);
     assert!(status.success() && said.contains("1 components compiled"), "{said}");
     let [artifact] = <[PathBuf; 1]>::try_from(artifacts(&state)).unwrap();
     // Another user may run it, and only this one write it.
@@ -314,9 +315,9 @@ fn what_was_compiled_for_every_processor_is_used_where_there_is_nothing_for_this
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let from = path.to_str().unwrap();
-    let (status, said) = run(&["build", "--portable", "--from", from]);
+    let (status, said) = run(&["build", "--native", "--from", from]);
     assert!(!status.success() && said.contains("--aot"), "{said}");
-    let build = run(&["build", "--aot", "--portable", "--from", from, "--state-dir", &state_text]);
+    let build = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
     assert!(build.0.success(), "{}", build.1);
     let made = artifacts(&state);
     let spinfer = Spinfer::up_with(&manifest, &["--state-dir", &state_text]);
