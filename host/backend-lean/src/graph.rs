@@ -177,7 +177,8 @@ const MAX_OUTPUT: usize = 1 << 30;
 fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Tensor, Error> {
     let too_big =
         || Error::Runtime("an output takes more than 1 GiB, or does not fit in memory".into());
-    let mut dimensions = vec![batch];
+    let mut dimensions = Vec::with_capacity(1 + value.tail.len());
+    dimensions.push(batch);
     for &axis in &value.tail {
         dimensions.push(u32::try_from(axis).map_err(|_| too_big())?);
     }
