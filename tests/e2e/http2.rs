@@ -53,7 +53,7 @@ async fn http2(
 }
 
 /// Knows that the server speaks HTTP/2.
-async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<Body> {
+pub(crate) async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<Body> {
     http2(TcpStream::connect(spinfer.address()).await.unwrap()).await
 }
 

@@ -5,10 +5,14 @@
 //! test has a few; `make soak` goes on for minutes.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures::future::{join, join_all};
 use spinfer_benches::process::Process;
-use spinfer_tests::{Client, Manifest, STANDARD_DOOR, Spinfer, wait_until};
+use spinfer_tests::{Client, Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
+
+use super::http2::{in_the_clear, post, text, whole};
 
 /// Clients at a time: more than a component has instances, so that some wait.
 const CLIENTS: usize = 8;
@@ -33,7 +37,17 @@ const REFUSED: usize = 300 << 10;
 const PREDICT: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 const INFER: &str = r#"{"inputs":[{"name":"features","shape":[2,4],"datatype":"FP32","data":[[5.1,3.5,1.4,0.2],[6,3,5,2]]}]}"#;
 
-fn application() -> Manifest {
+/// In `dir` is a model whose calls are computed together.
+fn application(dir: &Path) -> Manifest {
+    let model = root().join("models/iris-classifier/2");
+    std::fs::copy(model.join("model.onnx"), dir.join("model.onnx")).unwrap();
+    let text = std::fs::read_to_string(model.join("model.toml")).unwrap();
+    let batching = "[batching]\nmax_batch_size = 8\nmax_queue_delay = \"2ms\"\n";
+    std::fs::write(dir.join("model.toml"), format!("{text}\n{batching}")).unwrap();
+    let batched = format!(
+        "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]\n{FEW}",
+        dir.display()
+    );
     let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n\
                  tool.spinfer.limits.request_body = \"256KiB\"\n\
                  tool.spinfer.limits.instance_memory = \"16MiB\"\n";
@@ -47,6 +61,7 @@ fn application() -> Manifest {
             "/v2/models/iris-classifier/versions/1/...",
             &format!("{FEW}{STANDARD_DOOR}"),
         )
+        .with("/batched/...", "batched", "iris_classifier", &batched)
         // A guest that ends takes along whatever else its instance serves, and behind the standard
         // door that is more than one: who misbehaves has instances of its own.
         .with("/...", "probe", "probe", &format!("{FEW}{sizes}"))
@@ -80,6 +95,7 @@ fn exchanges() -> Vec<Exchange> {
         "/v2/models/iris-classifier/predict",
         "/v2/models/iris-classifier/versions/1/predict",
         "/v2/models/iris-classifier/versions/2/predict",
+        "/batched/predict",
     ] {
         all.push(exchange(path, PREDICT, 200, "\"prediction\":\"setosa\""));
         all.push(exchange(path, "not JSON", 400, "error"));
@@ -106,14 +122,43 @@ fn exchanges() -> Vec<Exchange> {
     all
 }
 
-/// One client's part of a round.
-fn talk(client: &Client, exchanges: &[Exchange]) {
+/// One client's part of a round, from the cache where that has the answer, or not from there.
+fn talk(client: &Client, exchanges: &[Exchange], cached: bool) {
+    let headers: &[_] = if cached { &[] } else { &[("cache-control", "no-store")] };
     for Exchange { path, body, status, part } in exchanges {
-        let answer = client.send("POST", path, &[], body);
+        let answer = client.send("POST", path, headers, body);
         assert_eq!(answer.status, *status, "{path}: {}", answer.text());
         assert!(answer.text().contains(part), "{path}: {part:?} is not in {}", answer.text());
         assert!(*path != "/echo" || *status != 200 || answer.body == *body, "another echo");
     }
+}
+
+/// Requests of one HTTP/2 connection at a time, as many of which are given up.
+async fn talk_http2(spinfer: &Spinfer) {
+    let sender = in_the_clear(spinfer).await;
+    let requests = (0..CLIENTS).map(|number| {
+        let (mut sender, mut given_up) = (sender.clone(), sender.clone());
+        async move {
+            let path = ["/v2/models/iris-classifier/predict", "/batched/predict"][number % 2];
+            let mut request = post(&format!("http://x{path}"), whole(PREDICT));
+            request.headers_mut().insert("cache-control", "no-store".parse().unwrap());
+            let answer = sender.send_request(request).await.unwrap();
+            assert!(text(answer).await.contains("\"prediction\":\"setosa\""));
+            let long = post("http://x/echo", whole(vec![b'x'; STREAMED]));
+            let late = given_up.send_request(post("http://x/loop", whole("")));
+            let (long, late) = join(sender.send_request(long), async {
+                tokio::select! {
+                    biased;
+                    late = late => Some(late),
+                    () = tokio::task::yield_now() => None,
+                }
+            })
+            .await;
+            assert_eq!(text(long.unwrap()).await.len(), STREAMED);
+            drop(late);
+        }
+    });
+    join_all(requests).await;
 }
 
 /// A client that goes away: in the head, in the body, before the answer, during it.
@@ -142,14 +187,18 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
                 for turn in 0..TURNS {
                     // Each begins elsewhere, so that different requests meet.
                     let (end, start) = exchanges.split_at(number * exchanges.len() / CLIENTS);
-                    talk(&client, start);
+                    talk(&client, start, turn == 1);
                     if turn == 0 {
                         hang_up(spinfer);
                     }
-                    talk(&client, end);
+                    talk(&client, end, turn == 1);
                 }
             });
         }
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(talk_http2(spinfer));
+        });
         scope.spawn(|| {
             for length in [0, STREAMED] {
                 let answer = spinfer.client().send("POST", "/loop", &[], &vec![b'x'; length]);
@@ -173,7 +222,8 @@ pub(crate) fn descriptors(process: Process) -> (usize, usize) {
 
 /// Rounds until `more`, which is told how many there were after the warm-up, has enough.
 fn soak(mut more: impl FnMut(usize) -> bool) {
-    let spinfer = Spinfer::up_uncached(&application());
+    let dir = tempfile::tempdir().unwrap();
+    let spinfer = Spinfer::up(&application(dir.path()));
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
     let (before, threads) = (descriptors(process), process.threads().unwrap());
