@@ -69,6 +69,7 @@ pub mod memory;
 pub mod capabilities;
 pub mod inference;
 pub mod key_value;
+pub mod prediction_log;
 pub mod redis_connections;
 pub mod trust;
 

@@ -1,0 +1,1 @@
+//! The A/B router: assigns each request to a variant of an experiment.

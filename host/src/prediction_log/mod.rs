@@ -1,0 +1,3 @@
+//! The prediction log: one record for each prediction that was served.
+
+pub mod record;

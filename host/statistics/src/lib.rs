@@ -1,0 +1,1 @@
+//! Statistics of predictions: drift and prediction quality. No I/O, no clock.
