@@ -1,0 +1,534 @@
+"""The two clients. Their methods make calls; what a call is stands in the modules they come from."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time as clock
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+
+from spinfer._feedback import FeedbackSummary, feedback_call, feedback_item, item_of
+from spinfer._metadata import ModelMetadata, metadata_call, ready_conversation, server_call
+from spinfer._predict import Prediction, predict_batch_call, predict_call
+from spinfer._tensors import Inference, infer_call
+from spinfer._transport import (
+    DEFAULT_CONNECTIONS,
+    DEFAULT_TIMEOUT,
+    DEFAULT_URL,
+    ClientSettings,
+    received,
+)
+from spinfer._wire import Call, Conversation, ModelNames, Outcome, RetryPolicy, Wait, converse
+
+T = TypeVar("T")
+
+
+class _Calls:
+    """The calls of both clients, as conversations that one of them holds."""
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        *,
+        timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
+        retries: int = 3,
+        max_retry_wait: float = 10.0,
+        headers: Mapping[str, str] | None = None,
+        unit_header: str = "x-user-id",
+        http2: bool = False,
+        verify: ssl.SSLContext | bool = True,
+        max_connections: int = DEFAULT_CONNECTIONS,
+    ) -> None:
+        self._settings = ClientSettings(
+            base_url, timeout, headers, unit_header, http2, verify, max_connections
+        )
+        if retries < 0:
+            raise ValueError(f"retries: expected 0 or more, got {retries}")
+        self._policy = RetryPolicy(retries=retries, max_wait=max_retry_wait)
+        self._names = ModelNames()
+        self._open()
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def base_url(self) -> str:
+        """The server's URL."""
+        return self._settings.base_url
+
+    def _predict(
+        self,
+        model_name: str,
+        features: Any,
+        version: str | int | None,
+        headers: Mapping[str, str] | None,
+        unit: str | int | None,
+        extra: Mapping[str, Any] | None,
+        content_type: str | None,
+    ) -> Conversation[Prediction]:
+        sent = self._settings.with_headers(headers, unit)
+
+        def make(name: str) -> Call[Prediction]:
+            return predict_call(
+                name,
+                features,
+                version=version,
+                headers=sent,
+                extra=extra,
+                content_type=content_type,
+            )
+
+        return self._names.converse(make, model_name, self._policy)
+
+    def _predict_batch(
+        self,
+        model_name: str,
+        instances: Any,
+        version: str | int | None,
+        headers: Mapping[str, str] | None,
+        unit: str | int | None,
+        extra: Mapping[str, Any] | None,
+    ) -> Conversation[list[Prediction]]:
+        sent = self._settings.with_headers(headers, unit)
+
+        def make(name: str) -> Call[list[Prediction]]:
+            return predict_batch_call(name, instances, version=version, headers=sent, extra=extra)
+
+        return self._names.converse(make, model_name, self._policy)
+
+    def _infer(
+        self,
+        model_name: str,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[str] | None,
+        datatypes: Mapping[str, str] | None,
+        binary: bool,
+        id: str | None,
+        parameters: Mapping[str, Any] | None,
+        version: str | int | None,
+        headers: Mapping[str, str] | None,
+        unit: str | int | None,
+    ) -> Conversation[Inference]:
+        sent = self._settings.with_headers(headers, unit)
+        # Made for each spelling of the name: an iterator would be at its end by then.
+        wanted = outputs if outputs is None or isinstance(outputs, str) else list(outputs)
+
+        def make(name: str) -> Call[Inference]:
+            return infer_call(
+                name,
+                inputs,
+                outputs=wanted,
+                datatypes=datatypes,
+                binary=binary,
+                id=id,
+                parameters=parameters,
+                version=version,
+                headers=sent,
+            )
+
+        return self._names.converse(make, model_name, self._policy)
+
+    def _feedback(
+        self, items: Iterable[Mapping[str, Any]], headers: Mapping[str, str] | None
+    ) -> Conversation[FeedbackSummary]:
+        return converse(feedback_call(items, self._settings.with_headers(headers)), self._policy)
+
+    def _metadata(self, model_name: str, version: str | int | None) -> Conversation[ModelMetadata]:
+        def make(name: str) -> Call[ModelMetadata]:
+            return metadata_call(name, version, self._settings.headers)
+
+        return self._names.converse(make, model_name, self._policy)
+
+    def _server_metadata(self) -> Conversation[dict[str, Any]]:
+        return converse(server_call(self._settings.headers), self._policy)
+
+    def _ready(self, model_name: str | None, version: str | int | None) -> Conversation[bool]:
+        return ready_conversation(
+            self._names, model_name, version, self._settings.headers, self._policy
+        )
+
+
+class MLClient(_Calls):
+    """A client of a spinfer server. Threads may share one; it keeps connections open.
+
+    Args:
+        base_url: the server's URL.
+        timeout: seconds to wait for a connection and for a response; ``None``: for ever.
+        retries: how often a request is sent again after 503 with ``Retry-After`` (and 429), or
+            after a failed connection. Predictions and feedback are safe to repeat. 0: never.
+        max_retry_wait: a server that asks for a longer pause, in seconds, is an error at once.
+        headers: header fields of every request.
+        unit_header: the header field that ``unit=`` of a call goes into: the one that the
+            experiment assigns by.
+        http2: HTTP/2, also without TLS. Needs ``pip install 'spinfer[http2]'``.
+        verify: how the server's certificate is verified.
+        max_connections: connections at a time; more calls wait for one.
+
+    A model's name may be written with underscores where the server has hyphens: a name with
+    underscores is tried as given, on 404 once with hyphens, and the client remembers which it was.
+
+    Example:
+        >>> with MLClient("http://127.0.0.1:3000") as client:  # doctest: +SKIP
+        ...     client.predict(model_name="iris_classifier", features=[5.1, 3.5, 1.4, 0.2])
+        {'model': 'iris-classifier', 'version': '1', 'prediction': 'setosa', ...}
+    """
+
+    def _open(self) -> None:
+        self._http = httpx.Client(**self._settings.for_httpx)
+
+    def _hold(self, conversation: Conversation[T]) -> T:
+        """Holds a conversation: sends what it sends, waits where it waits."""
+        outcome: Outcome = None
+        try:
+            while True:
+                step = conversation.send(outcome)
+                outcome = None
+                if isinstance(step, Wait):
+                    clock.sleep(step.seconds)
+                    continue
+                try:
+                    response = self._http.request(**self._settings.for_request(step))
+                    outcome = received(response)
+                except httpx.RequestError as error:
+                    outcome = self._settings.failure(step, error)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    def predict(
+        self,
+        model_name: str,
+        features: Any,
+        *,
+        version: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        unit: str | int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        content_type: str | None = None,
+    ) -> Prediction:
+        """Predicts from one row.
+
+        Args:
+            model_name: the model, or the public name of an experiment.
+            features: the row: a list, NumPy array, pandas or Polars Series, in the model's order;
+                a dict by the features' names; a string, for a model of texts; or the bytes of a
+                file, for a model of files.
+            version: a version of the model, in place of the one in production.
+            headers: header fields of this request.
+            unit: whom an experiment assigns, such as a user's id; goes into the client's
+                ``unit_header``.
+            extra: keys of the request's JSON beside the row: ``{"id": "request 7"}``.
+            content_type: media type of a file.
+
+        Returns:
+            A dict with ``prediction``; ``probability`` and ``probabilities`` of a classifier;
+            ``model`` and ``version``; ``prediction_id`` where the server logs predictions, and
+            ``experiment`` and ``variant`` where one served it.
+
+        Raises:
+            SpinferError: of the class that ``spinfer.errors`` describes.
+            ValueError: a feature is NaN or infinite, which JSON cannot carry.
+            TypeError: ``features`` are no row.
+        """
+        return self._hold(
+            self._predict(model_name, features, version, headers, unit, extra, content_type)
+        )
+
+    def predict_batch(
+        self,
+        model_name: str,
+        instances: Any,
+        *,
+        version: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        unit: str | int | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> list[Prediction]:
+        """Predicts from many rows by one request and one inference.
+
+        Args:
+            model_name: as of :meth:`predict`.
+            instances: a list of rows, a NumPy array of two axes, or a DataFrame, whose columns
+                are matched by name.
+            version: as of :meth:`predict`.
+            headers: as of :meth:`predict`.
+            unit: as of :meth:`predict`.
+            extra: as of :meth:`predict`.
+
+        Returns:
+            A dict for each row, as of :meth:`predict`, and its position as ``row``. All have the
+            same ``prediction_id``: with ``row`` it names a prediction.
+        """
+        return self._hold(
+            self._predict_batch(model_name, instances, version, headers, unit, extra)
+        )
+
+    def infer(
+        self,
+        model_name: str,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[str] | None = None,
+        binary: bool = True,
+        *,
+        datatypes: Mapping[str, str] | None = None,
+        id: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        version: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        unit: str | int | None = None,
+    ) -> Inference:
+        """Runs the graph: tensors in, tensors out (Open Inference Protocol, version 2).
+
+        Args:
+            model_name: as of :meth:`predict`.
+            inputs: NumPy arrays by the inputs' names. Strings and bytes are sent as BYTES.
+            outputs: names of the outputs wanted; all, if ``None``.
+            binary: whether tensors are sent and received as bytes behind the JSON, bit for bit and
+                several times as fast, or as JSON.
+            datatypes: the datatype an input is sent as, where it is not the array's own:
+                ``{"features": "FP32"}`` for an array of float64. BF16 is possible only so, or with
+                the package ``ml_dtypes``.
+            id: id of the request; comes back as ``.id``.
+            parameters: ``parameters`` of the request.
+            version: as of :meth:`predict`.
+            headers: as of :meth:`predict`.
+            unit: as of :meth:`predict`.
+
+        Returns:
+            A dict of NumPy arrays by the outputs' names. BYTES are arrays of ``bytes``, BF16 is
+            float32. ``.prediction_id``, ``.experiment``, ``.variant``, ``.version`` are attributes.
+        """
+        return self._hold(
+            self._infer(
+                model_name,
+                inputs,
+                outputs,
+                datatypes,
+                binary,
+                id,
+                parameters,
+                version,
+                headers,
+                unit,
+            )
+        )
+
+    def feedback(
+        self,
+        prediction: str | Mapping[str, Any],
+        *,
+        label: Any = None,
+        value: float | None = None,
+        reward: float | None = None,
+        row: int | None = None,
+        time: datetime | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> FeedbackSummary:
+        """Tells what a prediction turned out to be. One of ``label``, ``value``, ``reward``.
+
+        Args:
+            prediction: its ``prediction_id``, or the dict of :meth:`predict`.
+            label: the true class.
+            value: the true number.
+            reward: what came of it, such as 1 for a click.
+            row: position in the batch; otherwise the dict's ``row``, or 0.
+            time: since when this is known; a later one wins.
+            headers: header fields of this request.
+
+        Returns:
+            A dict: ``accepted``, ``unknown`` and ``rejected``.
+        """
+        item = feedback_item(
+            prediction, label=label, value=value, reward=reward, row=row, time=time
+        )
+        return self._hold(self._feedback([item], headers))
+
+    def feedback_many(
+        self, items: Iterable[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None
+    ) -> FeedbackSummary:
+        """Feedback to many predictions by one request.
+
+        Args:
+            items: dicts with ``prediction_id`` (or ``prediction``, the dict of :meth:`predict`)
+                and the arguments of :meth:`feedback`.
+            headers: header fields of this request.
+        """
+        return self._hold(self._feedback([item_of(item) for item in items], headers))
+
+    def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
+        """Inputs and outputs of a model, as its server describes them."""
+        return self._hold(self._metadata(model_name, version))
+
+    def server_metadata(self) -> dict[str, Any]:
+        """Name, version and protocol extensions of the server."""
+        return self._hold(self._server_metadata())
+
+    def ready(self, model_name: str | None = None, version: str | int | None = None) -> bool:
+        """Whether a model, or without a name the server with all of its models, is ready.
+
+        A model that the server does not have is not.
+        """
+        return self._hold(self._ready(model_name, version))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def __enter__(self) -> MLClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncMLClient(_Calls):
+    """The same client for asyncio: each method of :class:`MLClient` is a coroutine.
+
+    Example:
+        >>> async with AsyncMLClient() as client:  # doctest: +SKIP
+        ...     calls = [client.predict("iris_classifier", row) for row in rows]
+        ...     predictions = await asyncio.gather(*calls)
+    """
+
+    def _open(self) -> None:
+        self._http = httpx.AsyncClient(**self._settings.for_httpx)
+
+    async def _hold(self, conversation: Conversation[T]) -> T:
+        """Holds a conversation: sends what it sends, waits where it waits."""
+        outcome: Outcome = None
+        try:
+            while True:
+                step = conversation.send(outcome)
+                outcome = None
+                if isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                    continue
+                try:
+                    response = await self._http.request(**self._settings.for_request(step))
+                    outcome = received(response)
+                except httpx.RequestError as error:
+                    outcome = self._settings.failure(step, error)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    async def predict(
+        self,
+        model_name: str,
+        features: Any,
+        *,
+        version: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        unit: str | int | None = None,
+        extra: Mapping[str, Any] | None = None,
+        content_type: str | None = None,
+    ) -> Prediction:
+        """:meth:`MLClient.predict`."""
+        return await self._hold(
+            self._predict(model_name, features, version, headers, unit, extra, content_type)
+        )
+
+    async def predict_batch(
+        self,
+        model_name: str,
+        instances: Any,
+        *,
+        version: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        unit: str | int | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> list[Prediction]:
+        """:meth:`MLClient.predict_batch`."""
+        return await self._hold(
+            self._predict_batch(model_name, instances, version, headers, unit, extra)
+        )
+
+    async def infer(
+        self,
+        model_name: str,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[str] | None = None,
+        binary: bool = True,
+        *,
+        datatypes: Mapping[str, str] | None = None,
+        id: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        version: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+        unit: str | int | None = None,
+    ) -> Inference:
+        """:meth:`MLClient.infer`."""
+        return await self._hold(
+            self._infer(
+                model_name,
+                inputs,
+                outputs,
+                datatypes,
+                binary,
+                id,
+                parameters,
+                version,
+                headers,
+                unit,
+            )
+        )
+
+    async def feedback(
+        self,
+        prediction: str | Mapping[str, Any],
+        *,
+        label: Any = None,
+        value: float | None = None,
+        reward: float | None = None,
+        row: int | None = None,
+        time: datetime | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> FeedbackSummary:
+        """:meth:`MLClient.feedback`."""
+        item = feedback_item(
+            prediction, label=label, value=value, reward=reward, row=row, time=time
+        )
+        return await self._hold(self._feedback([item], headers))
+
+    async def feedback_many(
+        self, items: Iterable[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None
+    ) -> FeedbackSummary:
+        """:meth:`MLClient.feedback_many`."""
+        return await self._hold(self._feedback([item_of(item) for item in items], headers))
+
+    async def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
+        """:meth:`MLClient.metadata`."""
+        return await self._hold(self._metadata(model_name, version))
+
+    async def server_metadata(self) -> dict[str, Any]:
+        """:meth:`MLClient.server_metadata`."""
+        return await self._hold(self._server_metadata())
+
+    async def ready(self, model_name: str | None = None, version: str | int | None = None) -> bool:
+        """:meth:`MLClient.ready`."""
+        return await self._hold(self._ready(model_name, version))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncMLClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

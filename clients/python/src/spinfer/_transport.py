@@ -1,0 +1,88 @@
+"""httpx: its settings, and what its requests, responses and errors are to this package."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from spinfer import errors
+from spinfer._wire import Failure, Request, Response, check_headers
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+# The host's own deadline of a request is 30 seconds; its message says more than a timeout here.
+DEFAULT_TIMEOUT = 35.0
+DEFAULT_CONNECTIONS = 64
+
+
+class ClientSettings:
+    """What both clients are made of."""
+
+    def __init__(
+        self,
+        base_url: str,
+        timeout: float | httpx.Timeout | None,
+        headers: Mapping[str, str] | None,
+        unit_header: str,
+        http2: bool,
+        verify: ssl.SSLContext | bool,
+        max_connections: int,
+    ) -> None:
+        url = httpx.URL(base_url)
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError(f"base_url: expected http://host:port, got {base_url!r}")
+        self.base_url = str(url).rstrip("/")
+        self.headers = check_headers(headers or {})
+        self.unit_header = unit_header.lower()
+        self.for_httpx: dict[str, Any] = {
+            "timeout": timeout,
+            "verify": verify,
+            # Without TLS there is nothing to agree on HTTP/2 by: then it is HTTP/2 from the start.
+            "http2": http2,
+            "http1": not (http2 and url.scheme == "http"),
+            "limits": httpx.Limits(
+                max_connections=max_connections, max_keepalive_connections=max_connections
+            ),
+        }
+
+    def with_headers(
+        self, headers: Mapping[str, str] | None, unit: str | int | None = None
+    ) -> dict[str, str]:
+        """The header fields of a request: the client's, over those its own."""
+        merged = {**self.headers, **check_headers(headers or {})}
+        if unit is not None:
+            merged |= check_headers({self.unit_header: str(unit)})
+        return merged
+
+    def for_request(self, request: Request) -> dict[str, Any]:
+        """Arguments of httpx's `request`."""
+        return {
+            "method": request.method,
+            "url": self.base_url + request.path,
+            # As UTF-8: httpx would take ASCII only.
+            "headers": [(name.encode(), value.encode()) for name, value in request.headers.items()],
+            "content": request.body if request.method == "POST" else None,
+        }
+
+    def failure(self, request: Request, error: httpx.RequestError) -> Failure:
+        """No response, as an error of this package."""
+        url = self.base_url + request.path
+        # Some have no text.
+        reason = str(error) or type(error).__name__
+        connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
+        if isinstance(error, httpx.TimeoutException) and not connecting:
+            text = f"no response in time: {reason} ({request.method} {url})"
+            return Failure(errors.DeadlineExceeded(text, method=request.method, url=url))
+        text = f"{reason} ({request.method} {url})"
+        if isinstance(error, httpx.ConnectError):
+            text = f"cannot connect: {text}"
+        return Failure(errors.ConnectionFailed(text, method=request.method, url=url))
+
+
+def received(response: httpx.Response) -> Response:
+    """A response of httpx."""
+    return Response(
+        response.status_code, response.headers, response.content, str(response.request.url)
+    )

@@ -1,0 +1,123 @@
+"""baseline.json: the distribution of each feature and output over the reference data.
+
+The format and the choice of bins are those of models/README.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Of these, elements of an output are not summarised: the prediction log does not record more.
+MAX_ELEMENTS = 256
+
+
+def shortest(value: Any) -> float:
+    """The shortest decimal that reads back as the same float32.
+
+    >>> shortest(np.float32(0.1)), float(np.float32(0.1))
+    (0.1, 0.10000000149011612)
+    """
+    return float(str(np.float32(value)))
+
+
+def summarize_numbers(values: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Counts between decile edges, and moments; NaN is missing.
+
+    >>> summary = summarize_numbers(np.array([1, 2, 2, np.nan], np.float32))
+    >>> summary["edges"], summary["counts"], summary["missing"]
+    ([1.5], [1, 2], 1)
+    """
+    present = values[~np.isnan(values)]
+    distinct, times = np.unique(present, return_counts=True)
+    numbers = np.array([shortest(value) for value in distinct])
+    edges = decile_edges(numbers, times)
+    bins = np.searchsorted(edges, numbers, side="right")
+    counts = np.bincount(bins, weights=times, minlength=len(edges) + 1).astype(int)
+    summary = {
+        "kind": "number",
+        "edges": edges,
+        "counts": counts.tolist(),
+        "count": len(present),
+        "missing": len(values) - len(present),
+    }
+    if len(present):
+        every = np.repeat(numbers, times)
+        moments = {"mean": every.mean(), "std": every.std()}
+        summary |= {name: shortest(moment) for name, moment in moments.items()}
+        summary |= {"min": float(numbers[0]), "max": float(numbers[-1])}
+    return summary
+
+
+def decile_edges(numbers: npt.NDArray[np.float64], times: npt.NDArray[np.int64]) -> list[float]:
+    """Halfway between each decile and the next greater number, so that no number is on an edge.
+
+    Args:
+        numbers: distinct, ascending.
+        times: how often each occurs.
+    """
+    if len(numbers) == 0:
+        return []
+    every = np.repeat(numbers, times)
+    deciles = np.unique(np.quantile(every, np.arange(1, 10) / 10, method="lower"))
+    next_greater = np.searchsorted(numbers, deciles, side="right")
+    pairs = [
+        (decile, numbers[greater])
+        for decile, greater in zip(deciles, next_greater)
+        if greater < len(numbers)
+    ]
+    return sorted({shortest((decile + greater) / 2) for decile, greater in pairs})
+
+
+def summarize_categories(values: npt.NDArray[Any], categories: list[int]) -> dict[str, Any]:
+    """How often each category occurs."""
+    return {
+        "kind": "category",
+        "values": categories,
+        "counts": [int((values == category).sum()) for category in categories],
+        "count": len(values),
+        "missing": 0,
+    }
+
+
+def names_of_elements(name: str, elements: int) -> list[str]:
+    """The names under which the elements of a row are recorded.
+
+    >>> names_of_elements("label", 1), names_of_elements("p", 2)
+    (['label'], ['p[0]', 'p[1]'])
+    """
+    return [name] if elements == 1 else [f"{name}[{index}]" for index in range(elements)]
+
+
+def make_baseline(
+    rows: npt.NDArray[np.float32],
+    features: list[str],
+    outputs: dict[str, npt.NDArray[Any]],
+    classes: list[int] | None,
+) -> dict[str, Any]:
+    """The summaries of features by their names, and of outputs.
+
+    Args:
+        rows: the reference data.
+        features: a name for each column.
+        outputs: of the graph, for these rows.
+        classes: what an output of integers holds; ``None``: there is no such output.
+    """
+    summaries: dict[str, Any] = {}
+    for name, values in outputs.items():
+        of_rows = values.reshape(len(rows), -1)
+        if values.dtype.kind in "iu" and classes is not None:
+            summaries[name] = summarize_categories(of_rows[:, 0], classes)
+        elif of_rows.shape[1] <= MAX_ELEMENTS:
+            of_elements = names_of_elements(name, of_rows.shape[1])
+            columns = zip(of_elements, of_rows.astype(np.float32).T)
+            summaries |= {element: summarize_numbers(column) for element, column in columns}
+    return {
+        "rows": len(rows),
+        "features": {
+            name: summarize_numbers(column) for name, column in zip(features, rows.T, strict=True)
+        },
+        "outputs": summaries,
+    }

@@ -1,0 +1,145 @@
+"""Graphs in ONNX Runtime: what they give, and whether it is what the estimator gives."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from spinfer.model_trainer._convert import Converted, describe
+from spinfer.model_trainer._errors import DisagreementWarning, ExportError
+from spinfer.model_trainer._table import Table
+
+# Rows of one inference: some graphs take memory for each row times each tree.
+ROWS_AT_A_TIME = 10_000
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a graph gives for the reference data.
+
+    Attributes:
+        outputs: by their names.
+        agree: the rows for which it gives what the estimator gives.
+    """
+
+    outputs: dict[str, npt.NDArray[Any]]
+    agree: npt.NDArray[np.bool_]
+
+
+def open_session(graph: bytes) -> Any:
+    """A session whose sums have the same order on every machine."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # errors: it warns of graphs that are as they should be
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def infer(session: Any, rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    """Output name -> array, for any number of rows."""
+    names = [output.name for output in session.get_outputs()]
+    (given,) = session.get_inputs()
+    parts = [
+        session.run(names, {given.name: rows[start : start + ROWS_AT_A_TIME]})
+        for start in range(0, len(rows), ROWS_AT_A_TIME)
+    ]
+    outputs = {name: np.concatenate(of) for name, of in zip(names, zip(*parts))}
+    for name, output in outputs.items():
+        if len(output) != len(rows):
+            raise ValueError(f"output {name!r} has the shape {list(output.shape)} for {len(rows)} rows")
+    return outputs
+
+
+def compute(
+    session: Any,
+    converted: Converted,
+    estimator: Any,
+    table: Table,
+    tolerance: float,
+    max_disagreement: float,
+) -> Computed:
+    """Runs the graph and the estimator on the reference data, and compares.
+
+    Args:
+        session: the graph's.
+        converted: what its outputs mean.
+        estimator: what it was converted from.
+        table: the reference data.
+        tolerance: greatest difference of a probability; of a regression relative to the greatest
+            magnitude of a prediction.
+        max_disagreement: greatest share of rows that may differ more.
+    """
+    try:
+        outputs = infer(session, table.rows)
+    except Exception as error:  # ONNX Runtime's classes of errors are not exported
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{describe(estimator)}: its graph does not run: {reason}") from None
+    with warnings.catch_warnings():
+        # Of names: the estimator may have been fitted with, or without, them.
+        warnings.simplefilter("ignore")
+        differences = list(compare(converted, outputs, estimator, table, tolerance))
+    agree = np.ones(len(table.rows), bool)
+    said = []
+    for what, rows, example in differences:
+        agree &= ~rows
+        if rows.any():
+            row = int(np.argmax(rows))
+            said.append(f"{what} of row {row}: {example(row)}")
+    share = 1 - agree.mean()
+    if share > 0:
+        problem = (
+            f"{describe(estimator)}: its graph gives something else for {(~agree).sum()} of "
+            f"{len(agree)} rows; {'; '.join(said)}"
+        )
+        if share > max_disagreement or not agree.any():
+            raise ExportError(
+                f"{problem}. A graph computes in float32: scaled features, or a fit on "
+                "X.astype('float32'), may help. If most rows differ, the converter has the "
+                "estimator wrong. tolerance= and max_disagreement= say how much is right"
+            )
+        warnings.warn(problem, DisagreementWarning, stacklevel=3)
+    return Computed(outputs, agree)
+
+
+def compare(
+    converted: Converted,
+    outputs: dict[str, npt.NDArray[Any]],
+    estimator: Any,
+    table: Table,
+    tolerance: float,
+) -> Any:
+    """What is compared, the rows in which it differs, and what an example of it is."""
+    expected = np.asarray(estimator.predict(table.own))
+    if converted.classes is None:
+        (given,) = outputs.values()
+        given = given.reshape(expected.shape)
+        limit = tolerance * max(1.0, float(np.nanmax(np.abs(expected))))
+        yield numbers("the prediction", given, expected, limit)
+        return
+    assert converted.label is not None
+    given = outputs[converted.label]
+    if converted.positions:
+        given = converted.classes[given]
+    labels = expected, given
+    yield (
+        "the class",
+        given != expected,
+        lambda row: f"{labels[1][row]!s}, not {labels[0][row]!s}",
+    )
+    if converted.probabilities is not None:
+        probabilities = estimator.predict_proba(table.own)
+        given = outputs[converted.probabilities].reshape(probabilities.shape)
+        yield numbers("the probabilities", given, probabilities, tolerance)
+
+
+def numbers(
+    what: str, given: npt.NDArray[Any], expected: npt.NDArray[Any], limit: float
+) -> tuple[str, npt.NDArray[np.bool_], Any]:
+    """Compares numbers; NaN equals nothing."""
+    differ = ~(np.abs(given - expected) <= limit)
+    rows = differ.reshape(len(differ), -1).any(axis=1)
+    return what, rows, lambda row: f"{given[row]!s}, not {expected[row]!s}"
