@@ -30,6 +30,7 @@ mod pictures; // PNG files of every kind, broken ones, bombs
 mod protocol; // predict, infer, metadata, ready: good and bad requests
 mod protocol_binary; // tensors as bytes behind the JSON
 mod protocol_mlflow; // tables in, classes out
+mod python_client; // the Python package: its own tests, against the real host
 mod reach; // what components reach: sockets and HTTP by grant, clocks, no blocked network
 mod shared_cache; // what one node has made, others have; what one forgets, too
 mod soak; // nothing grows: memory, descriptors, threads

@@ -23,7 +23,7 @@ from spinfer._transport import (
     ClientSettings,
     received,
 )
-from spinfer._wire import Call, Conversation, ModelNames, Outcome, RetryPolicy, Wait, converse
+from spinfer._wire import Conversation, ModelNames, Outcome, RetryPolicy, Wait, converse
 
 T = TypeVar("T")
 
@@ -71,19 +71,14 @@ class _Calls:
         extra: Mapping[str, Any] | None,
         content_type: str | None,
     ) -> Conversation[Prediction]:
-        sent = self._settings.with_headers(headers, unit)
-
-        def make(name: str) -> Call[Prediction]:
-            return predict_call(
-                name,
-                features,
-                version=version,
-                headers=sent,
-                extra=extra,
-                content_type=content_type,
-            )
-
-        return self._names.converse(make, model_name, self._policy)
+        call = predict_call(
+            features,
+            version=version,
+            headers=self._settings.with_headers(headers, unit),
+            extra=extra,
+            content_type=content_type,
+        )
+        return self._names.converse(call, model_name, self._policy)
 
     def _predict_batch(
         self,
@@ -95,11 +90,8 @@ class _Calls:
         extra: Mapping[str, Any] | None,
     ) -> Conversation[list[Prediction]]:
         sent = self._settings.with_headers(headers, unit)
-
-        def make(name: str) -> Call[list[Prediction]]:
-            return predict_batch_call(name, instances, version=version, headers=sent, extra=extra)
-
-        return self._names.converse(make, model_name, self._policy)
+        call = predict_batch_call(instances, version=version, headers=sent, extra=extra)
+        return self._names.converse(call, model_name, self._policy)
 
     def _infer(
         self,
@@ -114,24 +106,17 @@ class _Calls:
         headers: Mapping[str, str] | None,
         unit: str | int | None,
     ) -> Conversation[Inference]:
-        sent = self._settings.with_headers(headers, unit)
-        # Made for each spelling of the name: an iterator would be at its end by then.
-        wanted = outputs if outputs is None or isinstance(outputs, str) else list(outputs)
-
-        def make(name: str) -> Call[Inference]:
-            return infer_call(
-                name,
-                inputs,
-                outputs=wanted,
-                datatypes=datatypes,
-                binary=binary,
-                id=id,
-                parameters=parameters,
-                version=version,
-                headers=sent,
-            )
-
-        return self._names.converse(make, model_name, self._policy)
+        call = infer_call(
+            inputs,
+            outputs=outputs,
+            datatypes=datatypes,
+            binary=binary,
+            id=id,
+            parameters=parameters,
+            version=version,
+            headers=self._settings.with_headers(headers, unit),
+        )
+        return self._names.converse(call, model_name, self._policy)
 
     def _feedback(
         self, items: Iterable[Mapping[str, Any]], headers: Mapping[str, str] | None
@@ -139,10 +124,8 @@ class _Calls:
         return converse(feedback_call(items, self._settings.with_headers(headers)), self._policy)
 
     def _metadata(self, model_name: str, version: str | int | None) -> Conversation[ModelMetadata]:
-        def make(name: str) -> Call[ModelMetadata]:
-            return metadata_call(name, version, self._settings.headers)
-
-        return self._names.converse(make, model_name, self._policy)
+        call = metadata_call(version, self._settings.headers)
+        return self._names.converse(call, model_name, self._policy)
 
     def _server_metadata(self) -> Conversation[dict[str, Any]]:
         return converse(server_call(self._settings.headers), self._policy)
@@ -215,7 +198,7 @@ class MLClient(_Calls):
 
         Args:
             model_name: the model, or the public name of an experiment.
-            features: the row: a list, NumPy array, pandas or Polars Series, in the model's order;
+            features: the row: a list, NumPy array or pandas Series, in the model's order;
                 a dict by the features' names; a string, for a model of texts; or the bytes of a
                 file, for a model of files.
             version: a version of the model, in place of the one in production.

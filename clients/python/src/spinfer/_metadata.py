@@ -9,6 +9,7 @@ from spinfer import errors
 from spinfer._wire import (
     Call,
     Conversation,
+    ModelCall,
     ModelNames,
     Request,
     Response,
@@ -16,7 +17,6 @@ from spinfer._wire import (
     converse,
     invalid,
     json_object,
-    model_path,
 )
 
 
@@ -39,8 +39,8 @@ class ModelMetadata(TypedDict):
 
 
 def metadata_call(
-    model: str, version: str | int | None, headers: Mapping[str, str]
-) -> Call[ModelMetadata]:
+    version: str | int | None, headers: Mapping[str, str]
+) -> ModelCall[ModelMetadata]:
     """What a model is."""
 
     def parse(response: Response) -> ModelMetadata:
@@ -49,12 +49,17 @@ def metadata_call(
             invalid(response, 'expected "inputs" and "outputs"')
         return cast(ModelMetadata, {"versions": [], "platform": "", **body})
 
-    return Call(Request("GET", model_path(model, version), headers), parse)
+    return ModelCall("", version, headers, parse, method="GET")
 
 
 def server_call(headers: Mapping[str, str]) -> Call[dict[str, Any]]:
     """What the server is."""
     return Call(Request("GET", "/v2", headers), json_object)
+
+
+def is_ready(_: Response) -> bool:
+    """What is not ready has another status."""
+    return True
 
 
 def ready_conversation(
@@ -66,15 +71,11 @@ def ready_conversation(
 ) -> Conversation[bool]:
     """Whether a model, or the server with all of its models, is ready."""
 
-    def at(path: str) -> Call[bool]:
-        return Call(Request("GET", path, headers), lambda _: True)
-
-    def of_model(name: str) -> Call[bool]:
-        return at(model_path(name, version, "ready"))
-
     try:
         if model is None:
-            return (yield from converse(at("/v2/health/ready"), policy))
+            call = Call(Request("GET", "/v2/health/ready", headers), is_ready)
+            return (yield from converse(call, policy))
+        of_model = ModelCall("ready", version, headers, is_ready, method="GET")
         return (yield from names.converse(of_model, model, policy))
     except errors.SpinferError as error:
         if error.status in (404, 503):

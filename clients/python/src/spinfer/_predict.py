@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
 from spinfer._rows import plain, to_json
-from spinfer._wire import JSON, Call, Request, Response, invalid, json_object, model_path
+from spinfer._wire import JSON, ModelCall, Response, invalid, json_object
 
 PREDICTION_ID = "spinfer-prediction-id"
 EXPERIMENT = "spinfer-experiment"
@@ -44,38 +44,36 @@ class Prediction(TypedDict, total=False):
 
 
 def predict_call(
-    model: str,
     features: Any,
     *,
     version: str | int | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     content_type: str | None = None,
-) -> Call[Prediction]:
+) -> ModelCall[Prediction]:
     """A prediction for one row.
 
-    >>> predict_call("iris", [5.1, 3.5, 1.4, 0.2]).request.body
+    >>> predict_call([5.1, 3.5, 1.4, 0.2]).body
     b'{"features":[5.1,3.5,1.4,0.2]}'
-    >>> predict_call("iris", {"sepal_length": 5.1}).request.body
+    >>> predict_call({"sepal_length": 5.1}).body
     b'{"instances":[{"sepal_length":5.1}]}'
     """
-    path = model_path(model, version, "predict")
     sent = dict(headers or {})
     if isinstance(features, (bytes, bytearray, memoryview)):
         if content_type is None:
             raise TypeError('a file needs content_type=, such as "image/png"')
         if extra:
             raise TypeError("extra= goes into a JSON body, and this body is a file")
-        request = Request("POST", path, {**sent, "content-type": content_type}, bytes(features))
-        return Call(request, one)
+        sent["content-type"] = content_type
+        return ModelCall("predict", version, sent, one, bytes(features))
     if content_type is not None:
         raise TypeError("content_type= is for a file: features of type bytes")
     row = one_row(plain(features))
     # The protocol has named features and strings in the form of many rows only.
     rows = {"features": row} if isinstance(row, list) else {"instances": [row]}
     body = to_json({**plain(extra or {}), **rows})
-    request = Request("POST", path, {**sent, "content-type": JSON}, body)
-    return Call(request, one if isinstance(row, list) else one_of_many)
+    parse = one if isinstance(row, list) else one_of_many
+    return ModelCall("predict", version, {**sent, "content-type": JSON}, parse, body)
 
 
 def one_row(features: Any) -> Any:
@@ -91,13 +89,12 @@ def one_row(features: Any) -> Any:
 
 
 def predict_batch_call(
-    model: str,
     instances: Any,
     *,
     version: str | int | None = None,
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
-) -> Call[list[Prediction]]:
+) -> ModelCall[list[Prediction]]:
     """Predictions for many rows, by one inference."""
     rows = plain(instances)
     if not isinstance(rows, list):
@@ -106,14 +103,14 @@ def predict_batch_call(
         )
     if rows and not isinstance(rows[0], (list, dict, str)):
         raise TypeError("instances: expected rows, got one; predict() takes one row")
-    request = Request(
-        "POST",
-        model_path(model, version, "predict"),
+    body = to_json({**plain(extra or {}), "instances": rows})
+    return ModelCall(
+        "predict",
+        version,
         {**(headers or {}), "content-type": JSON},
-        to_json({**plain(extra or {}), "instances": rows}),
+        lambda response: many(response, len(rows)),
+        body,
     )
-    # Without a row there is nothing to ask, but the server says it best.
-    return Call(request, lambda response: many(response, len(rows)))
 
 
 def one(response: Response) -> Prediction:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Lists, dicts, strings and numbers in place of what NumPy, pandas and Polars have.
+    """Lists, dicts, strings and numbers in place of what NumPy and pandas have.
 
     >>> plain((1, 2.5))
     [1, 2.5]
@@ -29,8 +29,6 @@ def plain(value: Any) -> Any:
         return plain(value.to_dict() if named else value.tolist())
     if hasattr(value, "tolist"):
         return plain_array(value)
-    if hasattr(value, "to_list"):
-        return plain(value.to_list())
     if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray, memoryview)):
         return [plain(item) for item in value]
     if hasattr(value, "__float__"):
@@ -39,9 +37,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_table(table: Any) -> list[Any]:
-    """A table of pandas or Polars as one dict for each row."""
-    if hasattr(table, "to_dicts"):
-        return [plain(row) for row in table.to_dicts()]
+    """A DataFrame of pandas: a dict for each row; where columns have no names, a list."""
     if not all(isinstance(column, str) for column in table.columns):
         return list(plain(table.to_numpy()))
     return [plain(row) for row in table.to_dict(orient="records")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spinfer._predict import of_headers
 from spinfer._rows import plain, to_json
-from spinfer._wire import JSON, Call, Request, Response, invalid, json_object, model_path
+from spinfer._wire import JSON, ModelCall, Response, invalid, json_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,6 @@ def check_numpy() -> None:
 
 
 def infer_call(
-    model: str,
     inputs: Mapping[str, Any],
     *,
     outputs: Iterable[str] | None = None,
@@ -80,7 +79,7 @@ def infer_call(
     parameters: Mapping[str, Any] | None = None,
     version: str | int | None = None,
     headers: Mapping[str, str] | None = None,
-) -> Call[Inference]:
+) -> ModelCall[Inference]:
     """An inference."""
     check_numpy()
     datatypes = datatypes or {}
@@ -121,8 +120,7 @@ def infer_call(
     sent = {**(headers or {}), "content-type": JSON}
     if binary:
         sent |= {"content-type": "application/octet-stream", JSON_LENGTH: str(len(body))}
-    request = Request("POST", model_path(model, version, "infer"), sent, b"".join([body, *tensors]))
-    return Call(request, inference)
+    return ModelCall("infer", version, sent, inference, b"".join([body, *tensors]))
 
 
 def typed(values: Any, datatype: str | None) -> tuple[Array, str]:

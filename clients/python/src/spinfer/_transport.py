@@ -38,7 +38,8 @@ class ClientSettings:
         self.unit_header = unit_header.lower()
         self.for_httpx: dict[str, Any] = {
             "timeout": timeout,
-            "verify": verify,
+            # To read the certificates that are trusted takes a third of a second.
+            "verify": verify if url.scheme == "https" else False,
             # Without TLS there is nothing to agree on HTTP/2 by: then it is HTTP/2 from the start.
             "http2": http2,
             "http1": not (http2 and url.scheme == "http"),

@@ -63,6 +63,32 @@ class Call(Generic[T]):
     parse: Callable[[Response], T]
 
 
+@dataclass(frozen=True)
+class ModelCall(Generic[T]):
+    """A call of an operation of a model, whose name is not yet settled.
+
+    Attributes:
+        operation: the end of its path; empty: of the model itself.
+        version: of the model; ``None``: the one in production.
+        headers: header fields of the request.
+        parse: reads the response.
+        body: of the request.
+        method: HTTP method.
+    """
+
+    operation: str
+    version: str | int | None
+    headers: Mapping[str, str]
+    parse: Callable[[Response], T]
+    body: bytes = b""
+    method: str = "POST"
+
+    def of(self, model: str) -> Call[T]:
+        """The call for a model."""
+        path = model_path(model, self.version, self.operation)
+        return Call(Request(self.method, path, self.headers, self.body), self.parse)
+
+
 # What a client does: it sends requests and waits, and gets an outcome for each request.
 Step: TypeAlias = Request | Wait
 Outcome: TypeAlias = Response | Failure | None
@@ -159,19 +185,18 @@ class ModelNames:
         self._known: dict[str, str] = {}
 
     def converse(
-        self, make: Callable[[str], Call[T]], name: str, policy: RetryPolicy
+        self, call: ModelCall[T], name: str, policy: RetryPolicy
     ) -> Conversation[T]:
-        """The call that ``make`` makes for the model ``name``."""
+        """The call for the model ``name``."""
         known = self._known.get(name)
-        call = make(known or name)
         try:
-            return (yield from converse(call, policy))
+            return (yield from converse(call.of(known or name), policy))
         except errors.ModelNotFound as not_found:
             other = name.replace("_", "-")
             if known is not None or other == name:
                 raise
             try:
-                value = yield from converse(make(other), policy)
+                value = yield from converse(call.of(other), policy)
             except errors.ModelNotFound as second:
                 raise second.after(not_found, other) from None
             self._known[name] = other
@@ -217,7 +242,7 @@ def json_body(response: Response) -> Any:
     """The JSON of a response."""
     try:
         return json.loads(response.body)
-    except ValueError as problem:
+    except (RecursionError, ValueError) as problem:
         invalid(response, f"the body is not JSON: {problem}")
 
 

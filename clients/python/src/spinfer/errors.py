@@ -133,7 +133,7 @@ def message_of(body: bytes) -> str:
     """
     try:
         said = json.loads(body)
-    except ValueError:
+    except (RecursionError, ValueError):
         said = None
     # MLflow's paths answer with "message"; readiness probes have "error" beside others.
     if isinstance(said, dict):

@@ -42,7 +42,8 @@ def log_onnx(
     """Logs an estimator to the active run of MLflow with the ONNX flavor.
 
     The graph is compared with the estimator on ``X`` before it is logged. The names of the columns
-    go into the model's signature.
+    go into the model's signature. MLflow's own scoring of a table takes graphs of one number for
+    each row only, so of a classifier with probabilities it fails; spinfer's does not.
 
         with mlflow.start_run():
             spinfer.mlflow.log_onnx("models:/iris/3", X, registered_model_name="iris")

@@ -146,8 +146,11 @@ def export(
         **(provenance or {}),
     }
     measured = {**measure(converted, computed, y), **(metrics or {})}
-    inputs = [tensor_entries(tensor, table.fields) for tensor in session.get_inputs()]
-    outputs = [tensor_entries(tensor, []) for tensor in session.get_outputs()]
+    inputs = [tensor_entries(tensor, table.rows, table.fields) for tensor in session.get_inputs()]
+    outputs = [
+        tensor_entries(tensor, computed.outputs[tensor.name], [])
+        for tensor in session.get_outputs()
+    ]
     tables = [
         toml_table("", head),
         *(toml_table("[[inputs]]", entries) for entries in inputs),
@@ -273,12 +276,12 @@ def summary_of(estimator: Any, converted: Converted) -> str:
     return f"{kind} of {len(converted.classes)} classes."
 
 
-def tensor_entries(tensor: Any, fields: list[str]) -> dict[str, Any]:
-    """An input or output of model.toml."""
+def tensor_entries(tensor: Any, values: Any, fields: list[str]) -> dict[str, Any]:
+    """An input or output of model.toml. What graphs declare as a shape is not always what it is."""
     entries: dict[str, Any] = {
         "name": tensor.name,
         "datatype": DATATYPES[tensor.type],
-        "shape": [axis if isinstance(axis, int) else -1 for axis in tensor.shape],
+        "shape": [-1, *values.shape[1:]],
     }
     return {**entries, "fields": fields} if fields else entries
 
@@ -294,13 +297,13 @@ def measure(converted: Converted, computed: Computed, y: Any) -> dict[str, float
     if len(right) != len(first):
         raise ExportError(f"y: {len(right)} values for {len(first)} rows of X")
     if converted.classes is not None and converted.label is not None:
-        given = computed.outputs[converted.label]
+        given = computed.outputs[converted.label].ravel()
         given = converted.classes[given] if converted.positions else given
         return {"reference_accuracy": round(float((given == right.ravel()).mean()), 4)}
-    given = first.reshape(right.shape)
+    predicted = first.reshape(right.shape)
     return {
-        "reference_r2": round(float(r2_score(right, given)), 4),
-        "reference_mean_absolute_error": float(f"{mean_absolute_error(right, given):.4g}"),
+        "reference_r2": round(float(r2_score(right, predicted)), 4),
+        "reference_mean_absolute_error": float(f"{mean_absolute_error(right, predicted):.4g}"),
     }
 
 

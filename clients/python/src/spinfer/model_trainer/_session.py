@@ -121,7 +121,7 @@ def compare(
         yield numbers("the prediction", given, expected, limit)
         return
     assert converted.label is not None
-    given = outputs[converted.label]
+    given = outputs[converted.label].ravel()
     if converted.positions:
         given = converted.classes[given]
     labels = expected, given

@@ -28,7 +28,7 @@ class Table:
 
 
 def read(x: Any, fields: Sequence[str] | None, fitted_on: Sequence[str] | None) -> Table:
-    """Reads a DataFrame of pandas or Polars, an array, or rows.
+    """Reads a DataFrame of pandas, an array, or rows.
 
     Args:
         x: the data.
@@ -66,9 +66,6 @@ def read(x: Any, fields: Sequence[str] | None, fitted_on: Sequence[str] | None) 
 def number_column(name: str, column: Any) -> npt.NDArray[np.float64]:
     """A column of a DataFrame. A missing value is NaN."""
     try:
-        if hasattr(column, "to_list") and not hasattr(column, "index"):
-            # Of Polars.
-            return np.asarray(column.cast(float).to_numpy(), np.float64)
         if column.dtype.kind not in "biuf":
             raise TypeError
         return np.asarray(column.to_numpy(np.float64, na_value=np.nan))

@@ -1,0 +1,114 @@
+"""Feedback: what is sent, and what the host does with it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from peer import serving
+
+from conftest import Make
+from spinfer import BadRequest, InvalidResponse, ModelNotFound
+
+NOON = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
+SUMMARY = {"accepted": 1, "unknown": 0, "rejected": []}
+
+
+def test_what_is_sent(make: Make) -> None:
+    with serving((200, {}, SUMMARY), (200, {}, {**SUMMARY, "accepted": 4})) as peer:
+        client = make(peer.url)
+        assert client.feedback("id", label="setosa") == SUMMARY
+        prediction = {"prediction_id": "id", "row": 2, "prediction": "setosa"}
+        items = [
+            {"prediction": prediction, "value": 1.5},
+            {"prediction": prediction, "label": 3, "row": 1},
+            {"prediction_id": "id", "reward": 0, "time": NOON},
+            {"prediction_id": "id", "label": False, "time": "2026-11-30T12:00:00Z"},
+        ]
+        assert client.feedback_many(items)["accepted"] == 4
+    (_, path, headers, body), (*_, many) = peer.requests
+    assert path == "/v2/feedback" and headers["content-type"] == "application/json"
+    assert json.loads(body) == {
+        "feedback": [{"prediction_id": "id", "row": 0, "label": "setosa"}]
+    }
+    assert json.loads(many)["feedback"] == [
+        {"prediction_id": "id", "row": 2, "value": 1.5},
+        {"prediction_id": "id", "row": 1, "label": 3},
+        {"prediction_id": "id", "row": 0, "reward": 0, "time": "2026-11-30T12:00:00+00:00"},
+        {"prediction_id": "id", "row": 0, "label": False, "time": "2026-11-30T12:00:00Z"},
+    ]
+
+
+def test_what_cannot_be_sent(make: Make) -> None:
+    client = make()
+    for arguments, error, message in [
+        ({}, TypeError, "one of label=, value= and reward=, got none"),
+        ({"label": "a", "reward": 1.0}, TypeError, "got label= and reward="),
+        ({"label": "a", "time": NOON.replace(tzinfo=None)}, ValueError, "no time zone"),
+    ]:
+        with pytest.raises(error, match=message):
+            client.feedback("id", **arguments)
+    with pytest.raises(ValueError, match="has no prediction_id"):
+        client.feedback({"prediction": "setosa"}, label="setosa")
+    with pytest.raises(TypeError, match="unknown key 'lable'"):
+        client.feedback_many([{"prediction_id": "id", "lable": "a"}])
+    with pytest.raises(TypeError, match="prediction_id is missing"):
+        client.feedback_many([{"label": "a"}])
+
+
+def test_a_response_of_another_protocol(make: Make) -> None:
+    with serving((200, {}, {"ok": True})) as peer:
+        with pytest.raises(InvalidResponse, match="accepted"):
+            make(peer.url).feedback("id", label="a")
+
+
+def logged(client: Any) -> dict[str, Any]:
+    """A prediction that the host has logged."""
+    prediction: dict[str, Any] = client.predict("iris_classifier", [5.1, 3.5, 1.4, 0.2])
+    try:
+        client.feedback_many([])
+    except ModelNotFound:
+        pytest.skip("this host takes no feedback")
+    except BadRequest:
+        pass
+    assert "prediction_id" in prediction, prediction
+    return prediction
+
+
+def test_feedback_to_the_host(client: Any) -> None:
+    prediction = logged(client)
+    once = client.feedback(prediction, label="setosa")
+    assert once == {"accepted": 1, "unknown": 0, "rejected": []}
+    assert client.feedback(prediction["prediction_id"], label="setosa", time=NOON) == once
+
+
+def test_feedback_to_a_batch(client: Any) -> None:
+    logged(client)
+    rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
+    predictions = client.predict_batch("iris_classifier", rows)
+    assert len({one["prediction_id"] for one in predictions}) == 1
+    items = [{"prediction": one, "label": one["prediction"]} for one in predictions]
+    assert client.feedback_many(items)["accepted"] == 2
+    assert client.infer("iris_classifier", {"features": rows}, datatypes={"features": "FP32"}).prediction_id
+
+
+def test_feedback_to_an_unknown_prediction(client: Any) -> None:
+    logged(client)
+    unknown = "01936d00-0000-7000-8000-000000000000"
+    assert client.feedback(unknown, reward=0.5)["unknown"] == 1
+    with pytest.raises(BadRequest):
+        client.feedback("no uuid", reward=0.5)
+
+
+def test_variants_of_the_example_experiment(client: Any) -> None:
+    if not client.ready("iris"):
+        pytest.skip("this host has no experiment")
+    seen = {}
+    for unit in range(40):
+        first = client.predict("iris", [5.1, 3.5, 1.4, 0.2], unit=unit)
+        again = client.predict("iris", [6.7, 3.0, 5.2, 2.3], unit=unit)
+        assert first["experiment"] == "iris" and first["variant"] == again["variant"]
+        seen[first["variant"]] = first["version"]
+    assert seen == {"control": "1", "treatment": "2"}

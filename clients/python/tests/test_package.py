@@ -1,0 +1,92 @@
+"""The package as such: types, examples in docstrings, what is in the wheel, what it imports."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY, run_python
+
+PACKAGE = REPOSITORY / "clients/python"
+
+
+def test_types() -> None:
+    checked = run_python("-m", "mypy", "--strict", "--no-incremental")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_examples_in_docstrings() -> None:
+    ran = run_python("-m", "pytest", "-q", "--doctest-modules", "src/spinfer", "-p", "no:cacheprovider")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_a_user_gets_types(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from spinfer import MLClient\n"
+        "client = MLClient(timeout=1.5, retries=0)\n"
+        "reveal_type(client.predict('iris', [1.0])['probability'])\n"
+        "reveal_type(client.infer('iris', {}))\n"
+        "client.predict('iris')\n"
+        "MLClient(timeuot=1)\n"
+    )
+    checked = run_python("-m", "mypy", "--strict", "--no-incremental", str(script))
+    for said in (
+        '3: note: Revealed type is "float"',
+        '4: note: Revealed type is "spinfer._tensors.Inference"',
+        '5: error: Missing positional argument "features"',
+        '6: error: Unexpected keyword argument "timeuot"',
+    ):
+        assert said in checked.stdout, checked.stdout
+
+
+def test_the_wheel_has_all_and_needs_httpx_alone(tmp_path: Path) -> None:
+    # A copy: setuptools builds in the source's folder.
+    source = tmp_path / "source"
+    for path in PACKAGE.rglob("*"):
+        if path.is_file() and not {"__pycache__", "build", "tests"} & set(path.parts):
+            copy = source / path.relative_to(PACKAGE)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    built = run_python(
+        *("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"),
+        *("--wheel-dir", str(tmp_path), str(source)),
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("spinfer-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith("METADATA"))
+        lines = archive.read(metadata).decode().splitlines()
+    modules = {f"spinfer/{path.relative_to(PACKAGE / 'src/spinfer')}" for path in
+               (PACKAGE / "src/spinfer").rglob("*.py")}
+    assert modules | {"spinfer/py.typed"} <= set(names)
+    needed = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    assert needed == ["Requires-Dist: httpx>=0.27"]
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("import spinfer; spinfer.MLClient().infer('m', {'x': [1]})", "pip install 'spinfer[numpy]'"),
+        ("import spinfer.model_trainer", "pip install 'spinfer[train]'"),
+        ("import spinfer.mlflow", "pip install 'spinfer[mlflow]'"),
+        ("import spinfer; spinfer.MLClient(http2=True)", "pip install httpx[http2]"),
+    ],
+)
+def test_without_an_extra_it_says_which(code: str, message: str) -> None:
+    # None in sys.modules is a module that cannot be imported.
+    without = "import sys; sys.modules.update(dict.fromkeys(['numpy', 'mlflow', 'h2']))"
+    ran = run_python("-c", f"{without}\n{code}")
+    assert ran.returncode == 1 and message in ran.stderr, ran.stderr
+
+
+def test_predictions_need_no_numpy() -> None:
+    code = (
+        "import sys; sys.modules['numpy'] = None; import spinfer; "
+        "from spinfer._predict import predict_call; print(predict_call([1.5, 2]).body)"
+    )
+    ran = run_python("-c", code)
+    assert ran.stdout.strip() == """b'{"features":[1.5,2]}'""", ran.stderr

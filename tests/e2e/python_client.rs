@@ -1,0 +1,57 @@
+//! The Python package, `clients/python`: its own tests, which start the real binary themselves. A
+//! failure shows what pytest printed.
+
+use std::process::Command;
+
+use spinfer_tests::root;
+
+/// Runs pytest on some of the files in `clients/python/tests`.
+fn passes(files: &[&str]) {
+    let python = root().join("target/python/bin/python");
+    assert!(
+        python.exists(),
+        "the packages are not installed at {}: run `make clients`, which needs the network once",
+        python.display()
+    );
+    let output = Command::new(python)
+        .current_dir(root().join("clients/python"))
+        .args(["-m", "pytest", "--quiet", "-rs"])
+        .args(files.iter().map(|file| format!("tests/{file}")))
+        .env("SPINFER_BIN", spinfer_tests::binary())
+        // Tests of other files run at the same time.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python starts");
+    assert!(
+        output.status.success(),
+        "{files:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn both_clients_against_the_host() {
+    passes(&["test_host.py", "test_feedback.py"]);
+}
+
+#[test]
+fn retries_and_tensors() {
+    passes(&["test_retries.py", "test_tensors.py"]);
+}
+
+#[test]
+fn types_examples_and_the_wheel() {
+    passes(&["test_package.py"]);
+}
+
+#[test]
+fn model_trainer_makes_folders_the_host_serves() {
+    passes(&["test_trainer.py"]);
+}
+
+#[test]
+fn mlflow_gets_models_of_the_onnx_flavor() {
+    passes(&["test_mlflow.py"]);
+}
