@@ -33,7 +33,7 @@ fn passes(files: &[&str]) {
 
 #[test]
 fn both_clients_against_the_host() {
-    passes(&["test_host.py", "test_feedback.py"]);
+    passes(&["test_host.py", "test_feedback.py", "test_docs.py"]);
 }
 
 #[test]

@@ -47,7 +47,7 @@ def metadata_call(
         body = json_object(response)
         if not all(isinstance(body.get(key), list) for key in ("inputs", "outputs")):
             invalid(response, 'expected "inputs" and "outputs"')
-        return cast(ModelMetadata, {"versions": [], "platform": "", **body})
+        return cast(ModelMetadata, {"name": "", "versions": [], "platform": "", **body})
 
     return ModelCall("", version, headers, parse, method="GET")
 
