@@ -39,7 +39,9 @@ def outputs(uri: str, rows: pd.DataFrame) -> dict[str, Any]:
 def test_an_estimator_is_logged_with_names_and_classes() -> None:
     model = LogisticRegression(max_iter=500).fit(IRIS.data, SPECIES)
     with mlflow.start_run():
-        info = spinfer.mlflow.log_onnx(model, IRIS.data, name="iris", registered_model_name="iris")
+        info = spinfer.mlflow.log_onnx(
+            model, IRIS.data, name="iris", registered_model_name="iris", pip_requirements=["onnx"]
+        )
     assert "onnx" in info.flavors
     assert info.signature.inputs.input_names() == list(IRIS.data.columns)
     assert info.signature.outputs.input_names() == ["label", "probabilities"]
@@ -54,9 +56,11 @@ def test_a_model_of_the_sklearn_flavor_is_logged_again() -> None:
     model = LinearRegression().fit(data.data, data.target)
     with mlflow.start_run():
         logged = mlflow.sklearn.log_model(
-            model, name="line", serialization_format="cloudpickle"
+            model, name="line", serialization_format="cloudpickle", pip_requirements=[]
         )
-        info = spinfer.mlflow.log_onnx(logged.model_uri, data.data, data.target)
+        info = spinfer.mlflow.log_onnx(
+            logged.model_uri, data.data, data.target, pip_requirements=["onnx"]
+        )
     # A table in, as MLflow's own server takes it.
     scorer = mlflow.pyfunc.load_model(info.model_uri)
     given = scorer.predict(data.data.astype(np.float32))["target"]

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from conftest import REPOSITORY, run_python
+from spinfer import AsyncMLClient, MLClient
 
 PACKAGE = REPOSITORY / "clients/python"
+MYPY = ("--strict", "--cache-dir", str(REPOSITORY / "target/mypy"))
+
+
+def surface(client: type) -> dict[str, str]:
+    """Public methods, and what they take and give."""
+    methods = inspect.getmembers(client, inspect.isfunction)
+    return {name: str(inspect.signature(of)) for name, of in methods if not name.startswith("_")}
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    assert surface(MLClient) == surface(AsyncMLClient)
+    for name in surface(AsyncMLClient):
+        assert inspect.iscoroutinefunction(getattr(AsyncMLClient, name)), name
+    assert str(inspect.signature(MLClient)) == str(inspect.signature(AsyncMLClient))
 
 
 def test_types() -> None:
-    checked = run_python("-m", "mypy", "--strict", "--no-incremental")
+    checked = run_python("-m", "mypy", *MYPY)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -32,7 +49,7 @@ def test_a_user_gets_types(tmp_path: Path) -> None:
         "client.predict('iris')\n"
         "MLClient(timeuot=1)\n"
     )
-    checked = run_python("-m", "mypy", "--strict", "--no-incremental", str(script))
+    checked = run_python("-m", "mypy", *MYPY, str(script))
     for said in (
         '3: note: Revealed type is "float"',
         '4: note: Revealed type is "spinfer._tensors.Inference"',
@@ -45,11 +62,8 @@ def test_a_user_gets_types(tmp_path: Path) -> None:
 def test_the_wheel_has_all_and_needs_httpx_alone(tmp_path: Path) -> None:
     # A copy: setuptools builds in the source's folder.
     source = tmp_path / "source"
-    for path in PACKAGE.rglob("*"):
-        if path.is_file() and not {"__pycache__", "build", "tests"} & set(path.parts):
-            copy = source / path.relative_to(PACKAGE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+    ignored = shutil.ignore_patterns("__pycache__", "build", "tests", "*.egg-info", ".*")
+    shutil.copytree(PACKAGE, source, ignore=ignored)
     built = run_python(
         *("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"),
         *("--wheel-dir", str(tmp_path), str(source)),
