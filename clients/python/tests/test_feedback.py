@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from conftest import Make
 from peer import serving
 
-from conftest import Make
 from spinfer import BadRequest, InvalidResponse, ModelNotFound
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
@@ -30,19 +30,37 @@ def test_what_is_sent(make: Make) -> None:
         assert client.feedback_many(items)["accepted"] == 4
     (_, path, headers, body), (*_, many) = peer.requests
     assert path == "/v2/feedback" and headers["content-type"] == "application/json"
-    assert json.loads(body) == {
-        "feedback": [{"prediction_id": "id", "row": 0, "label": "setosa"}]
-    }
+    assert json.loads(body) == {"feedback": [{"prediction_id": "id", "row": 0, "label": "setosa"}]}
     assert json.loads(many)["feedback"] == [
         {"prediction_id": "id", "row": 2, "value": 1.5},
         {"prediction_id": "id", "row": 1, "label": 3},
         {"prediction_id": "id", "row": 0, "reward": 0, "time": "2026-11-30T12:00:00+00:00"},
-        {"prediction_id": "id", "row": 0, "label": False, "time": "2026-11-30T12:00:00Z"},
+        {"prediction_id": "id", "row": 0, "label": "False", "time": "2026-11-30T12:00:00Z"},
     ]
 
 
+def test_many_items_are_several_requests(make: Make) -> None:
+    counts = [10_000, 5_000, 3_000]
+    responses: list[Any] = [
+        (200, {}, {"accepted": count - 1, "unknown": 1, "rejected": [{"index": 7, "error": "no"}]})
+        for count in counts
+    ]
+    with serving(*responses) as peer:
+        items = ({"prediction_id": "id", "reward": 1} for _ in range(15_000))
+        total = make(peer.url).feedback_many(items)
+        assert total["accepted"] == 14_998 and total["unknown"] == 2
+        assert [one["index"] for one in total["rejected"]] == [7, 10_007]
+    sent = [json.loads(body)["feedback"] for *_, body in peer.requests]
+    assert [len(one) for one in sent] == counts[:2]
+    long = [{"prediction_id": "id", "label": "é" * 500}] * 2_000
+    with serving(*responses) as peer:
+        make(peer.url).feedback_many(long)
+    assert [len(body) < 1 << 20 for *_, body in peer.requests] == [True, True, True]
+    assert sum(len(json.loads(body)["feedback"]) for *_, body in peer.requests) == 2_000
+
+
 def test_what_cannot_be_sent(make: Make) -> None:
-    client = make()
+    client = make("http://127.0.0.1:1")
     for arguments, error, message in [
         ({}, TypeError, "one of label=, value= and reward=, got none"),
         ({"label": "a", "reward": 1.0}, TypeError, "got label= and reward="),
@@ -91,7 +109,9 @@ def test_feedback_to_a_batch(client: Any) -> None:
     assert len({one["prediction_id"] for one in predictions}) == 1
     items = [{"prediction": one, "label": one["prediction"]} for one in predictions]
     assert client.feedback_many(items)["accepted"] == 2
-    assert client.infer("iris_classifier", {"features": rows}, datatypes={"features": "FP32"}).prediction_id
+    assert client.infer(
+        "iris_classifier", {"features": rows}, datatypes={"features": "FP32"}
+    ).prediction_id
 
 
 def test_feedback_to_an_unknown_prediction(client: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
 from conftest import REPOSITORY, Make
+
 from spinfer import AsyncMLClient, BadRequest, MLClient, ModelNotFound
 
 FIELDS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from conftest import REPOSITORY, run_python
+
 from spinfer import AsyncMLClient, MLClient
 
 PACKAGE = REPOSITORY / "clients/python"
@@ -35,7 +35,9 @@ def test_types() -> None:
 
 
 def test_examples_in_docstrings() -> None:
-    ran = run_python("-m", "pytest", "-q", "--doctest-modules", "src/spinfer", "-p", "no:cacheprovider")
+    ran = run_python(
+        "-m", "pytest", "-q", "--doctest-modules", "src/spinfer", "-p", "no:cacheprovider"
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -74,17 +76,24 @@ def test_the_wheel_has_all_and_needs_httpx_alone(tmp_path: Path) -> None:
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith("METADATA"))
         lines = archive.read(metadata).decode().splitlines()
-    modules = {f"spinfer/{path.relative_to(PACKAGE / 'src/spinfer')}" for path in
-               (PACKAGE / "src/spinfer").rglob("*.py")}
+    modules = {
+        f"spinfer/{path.relative_to(PACKAGE / 'src/spinfer')}"
+        for path in (PACKAGE / "src/spinfer").rglob("*.py")
+    }
     assert modules | {"spinfer/py.typed"} <= set(names)
-    needed = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    needed = [
+        line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ]
     assert needed == ["Requires-Dist: httpx>=0.27"]
 
 
 @pytest.mark.parametrize(
     "code, message",
     [
-        ("import spinfer; spinfer.MLClient().infer('m', {'x': [1]})", "pip install 'spinfer[numpy]'"),
+        (
+            "import spinfer; spinfer.MLClient().infer('m', {'x': [1]})",
+            "pip install 'spinfer[numpy]'",
+        ),
         ("import spinfer.model_trainer", "pip install 'spinfer[train]'"),
         ("import spinfer.mlflow", "pip install 'spinfer[mlflow]'"),
         ("import spinfer; spinfer.MLClient(http2=True)", "pip install httpx[http2]"),

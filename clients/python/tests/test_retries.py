@@ -6,9 +6,9 @@ import socket
 import time
 
 import pytest
+from conftest import Make
 from peer import OK, serving
 
-from conftest import Make
 from spinfer import ConnectionFailed, DeadlineExceeded, InvalidResponse, Overloaded, ServerError
 
 BUSY = (503, {"retry-after": "0"}, {"error": "all 16 instances are busy; try again"})
@@ -51,9 +51,7 @@ def test_a_longer_pause_than_allowed_is_an_error_at_once(make: Make) -> None:
 @pytest.mark.parametrize(
     "status, error", [(500, ServerError), (503, ServerError), (504, DeadlineExceeded)]
 )
-def test_other_failures_are_not_sent_again(
-    make: Make, status: int, error: type[Exception]
-) -> None:
+def test_other_failures_are_not_sent_again(make: Make, status: int, error: type[Exception]) -> None:
     with serving((status, {}, {"error": "no"})) as peer:
         with pytest.raises(error) as caught:
             make(peer.url).predict("iris", [1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
+import tomllib
+from conftest import COMPONENTS, REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
@@ -39,7 +40,6 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from conftest import COMPONENTS, REPOSITORY
 from spinfer import MLClient, model_trainer
 from spinfer.model_trainer import DisagreementWarning, ExportError
 from spinfer.model_trainer._baseline import summarize_numbers
@@ -62,13 +62,13 @@ def check_golden(folder: Path, golden: dict[str, Any]) -> None:
     """The cases are what ONNX Runtime gives."""
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     names = [output.name for output in session.get_outputs()]
-    array = lambda t: np.array(t["data"]).reshape(t["shape"])  # noqa: E731
+    array = lambda t: np.array(t["data"]).reshape(t["shape"])
     for case in golden["cases"]:
         rows = array(case["inputs"]["features"]).astype(np.float32)
-        for name, given in zip(names, session.run(names, {"features": rows})):
+        for name, of_graph in zip(names, session.run(names, {"features": rows})):
             expected = array(case["outputs"][name])
-            assert given.shape == expected.shape
-            assert np.abs(given - expected).max() <= golden["tolerance"]
+            assert of_graph.shape == expected.shape
+            assert np.abs(of_graph - expected).max() <= golden["tolerance"]
 
 
 def test_a_classifier_of_named_classes(tmp_path: Path) -> None:
@@ -91,13 +91,19 @@ def test_a_classifier_of_named_classes(tmp_path: Path) -> None:
         {"name": "label", "datatype": "INT64", "shape": [-1]},
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
     ]
-    assert model["provenance"]["estimator"] == "RandomForestClassifier(n_estimators=30, random_state=1)"
+    assert (
+        model["provenance"]["estimator"]
+        == "RandomForestClassifier(n_estimators=30, random_state=1)"
+    )
     assert model["provenance"]["metrics"] == {"reference_accuracy": 1.0, "test_accuracy": 0.97}
     assert baseline["rows"] == 150 and list(baseline["features"]) == sorted(X.columns)
     label = baseline["outputs"]["label"]
     assert label["values"] == [0, 1, 2] and label["counts"] == [50, 50, 50]
     assert set(baseline["outputs"]) == {"label", *(f"probabilities[{i}]" for i in range(3))}
-    assert len(golden["cases"]) == 31 and golden["cases"][-1]["inputs"]["features"]["shape"] == [30, 4]
+    assert len(golden["cases"]) == 31 and golden["cases"][-1]["inputs"]["features"]["shape"] == [
+        30,
+        4,
+    ]
     check_golden(folder, golden)
 
 
@@ -126,9 +132,7 @@ def test_the_same_estimator_is_the_same_folder(tmp_path: Path) -> None:
 
 def test_versions_count_and_are_never_overwritten(tmp_path: Path) -> None:
     model = LogisticRegression(max_iter=500).fit(X, IRIS.target)
-    export = lambda **more: model_trainer.export(  # noqa: E731
-        model, X, name="iris", directory=tmp_path, **more
-    )
+    export = lambda **more: model_trainer.export(model, X, name="iris", directory=tmp_path, **more)
     assert [export().name, export(version=7).name, export().name] == ["1", "7", "8"]
     before = (tmp_path / "iris/7/model.toml").read_bytes()
     with pytest.raises(ExportError, match="exists, and a version is never overwritten.*it is 9"):
@@ -221,7 +225,9 @@ def test_few_rows_that_differ_are_told_and_left_out(tmp_path: Path) -> None:
     rows = np.arange(100.0)[:, None]
     rows[50:52, 0] = [50.0, 50.0 + 1e-9]
     nearest = KNeighborsClassifier(1).fit(rows, np.arange(100) > 50)
-    with pytest.warns(DisagreementWarning, match="1 of 100 rows; the class of row 51: False, not True"):
+    with pytest.warns(
+        DisagreementWarning, match="1 of 100 rows; the class of row 51: False, not True"
+    ):
         folder = model_trainer.export(nearest, rows, name="near", directory=tmp_path)
     _, _, golden = files(folder)
     check_golden(folder, golden)
@@ -255,9 +261,7 @@ def test_a_column_without_values_has_a_summary() -> None:
     of_numpy.arrays(
         np.float32,
         st.integers(1, 60),
-        elements=st.one_of(
-            st.floats(-1e6, 1e6, width=32), st.sampled_from([0.0, 1.0, 1.5, 2.0])
-        ),
+        elements=st.one_of(st.floats(-1e6, 1e6, width=32), st.sampled_from([0.0, 1.0, 1.5, 2.0])),
     )
 )
 def test_summaries_are_those_of_the_examples(values: Any) -> None:
@@ -276,7 +280,12 @@ def test_summaries_are_those_of_the_examples(values: Any) -> None:
 
 
 PIPELINES: list[tuple[str, Any, Any, Any]] = [
-    ("forest-of-names", RandomForestClassifier(10, random_state=1), WINE.data, WINE.target_names[WINE.target]),
+    (
+        "forest-of-names",
+        RandomForestClassifier(10, random_state=1),
+        WINE.data,
+        WINE.target_names[WINE.target],
+    ),
     ("logistic-of-integers", LogisticRegression(max_iter=5000), X, IRIS.target * 2 + 3),
     ("two-classes", make_pipeline(StandardScaler(), LogisticRegression()), X, IRIS.target == 1),
     (
@@ -298,24 +307,40 @@ PIPELINES: list[tuple[str, Any, Any, Any]] = [
     (
         "voting",
         VotingClassifier(
-            [("a", LogisticRegression(max_iter=500)), ("b", DecisionTreeClassifier(random_state=1))],
+            [
+                ("a", LogisticRegression(max_iter=500)),
+                ("b", DecisionTreeClassifier(random_state=1)),
+            ],
             voting="soft",
         ),
         X,
         SPECIES,
     ),
-    ("grid", GridSearchCV(DecisionTreeClassifier(random_state=1), {"max_depth": [2, 3]}), X, SPECIES),
-    ("network", make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=500, random_state=1)), X, SPECIES),
+    (
+        "grid",
+        GridSearchCV(DecisionTreeClassifier(random_state=1), {"max_depth": [2, 3]}),
+        X,
+        SPECIES,
+    ),
+    (
+        "network",
+        make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=500, random_state=1)),
+        X,
+        SPECIES,
+    ),
     ("line", LinearRegression(), DIABETES.data, DIABETES.target),
     ("two-targets", LinearRegression(), DIABETES.data, np.stack([DIABETES.target] * 2, 1)),
-    ("boosting", GradientBoostingRegressor(n_estimators=10, random_state=1), DIABETES.data, DIABETES.target),
+    (
+        "boosting",
+        GradientBoostingRegressor(n_estimators=10, random_state=1),
+        DIABETES.data,
+        DIABETES.target,
+    ),
 ]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_host_serves_what_was_exported(
-    tmp_path: Path, serve: Callable[[str], str]
-) -> None:
+def test_the_host_serves_what_was_exported(tmp_path: Path, serve: Callable[[str], str]) -> None:
     manifest = ['spin_manifest_version = 2\n[application]\nname = "exported"\n']
     for name, estimator, data, target in PIPELINES:
         estimator.fit(data, target)
@@ -323,13 +348,11 @@ def test_the_host_serves_what_was_exported(
             estimator, data, target, name=name, directory=tmp_path / "models"
         )
         manifest.append(
-            model_trainer.manifest_entry(
-                folder, component=GENERIC, manifest=tmp_path / "spin.toml"
-            )
+            model_trainer.manifest_entry(folder, component=GENERIC, manifest=tmp_path / "spin.toml")
         )
-    assert f'files = [{{ source = "models/line/1", destination = "/models/line" }}]' in manifest[11]
+    assert 'files = [{ source = "models/line/1", destination = "/models/line" }]' in manifest[11]
     with MLClient(serve("\n".join(manifest))) as client:
-        for name, estimator, data, target in PIPELINES:
+        for name, estimator, data, _ in PIPELINES:
             predictions = client.predict_batch(name, data)
             given = [one["prediction"] for one in predictions]
             expected = estimator.predict(data)
@@ -348,9 +371,9 @@ def test_the_host_serves_what_was_exported(
 
 def test_names_for_classes_of_integers(tmp_path: Path, serve: Callable[[str], str]) -> None:
     forest = RandomForestClassifier(5, random_state=1).fit(X, IRIS.target * 10)
-    names = ["une", "deux \"é\" \\", "trois\n😀\x7f"]
+    names = ["une", 'deux "é" \\', "trois\n😀\x7f"]
     folder = model_trainer.export(
-        forest, X, name="iris", directory=tmp_path, labels=names, description="naïve \"forêt\""
+        forest, X, name="iris", directory=tmp_path, labels=names, description='naïve "forêt"'
     )
     assert files(folder)[0]["labels"] == names
     entry = model_trainer.manifest_entry(folder, component=GENERIC, manifest=tmp_path / "spin.toml")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from spinfer._feedback import FeedbackSummary, feedback_call, feedback_item, item_of
+from spinfer._feedback import FeedbackSummary, feedback_conversation, feedback_item, item_of
 from spinfer._metadata import ModelMetadata, metadata_call, ready_conversation, server_call
 from spinfer._predict import Prediction, predict_batch_call, predict_call
 from spinfer._tensors import Inference, infer_call
@@ -121,7 +121,8 @@ class _Calls:
     def _feedback(
         self, items: Iterable[Mapping[str, Any]], headers: Mapping[str, str] | None
     ) -> Conversation[FeedbackSummary]:
-        return converse(feedback_call(items, self._settings.with_headers(headers)), self._policy)
+        sent = self._settings.with_headers(headers)
+        return feedback_conversation(items, sent, self._policy)
 
     def _metadata(self, model_name: str, version: str | int | None) -> Conversation[ModelMetadata]:
         call = metadata_call(version, self._settings.headers)
@@ -247,9 +248,7 @@ class MLClient(_Calls):
             A dict for each row, as of :meth:`predict`, and its position as ``row``. All have the
             same ``prediction_id``: with ``row`` it names a prediction.
         """
-        return self._hold(
-            self._predict_batch(model_name, instances, version, headers, unit, extra)
-        )
+        return self._hold(self._predict_batch(model_name, instances, version, headers, unit, extra))
 
     def infer(
         self,
@@ -334,14 +333,16 @@ class MLClient(_Calls):
     def feedback_many(
         self, items: Iterable[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None
     ) -> FeedbackSummary:
-        """Feedback to many predictions by one request.
+        """Feedback to many predictions, by as few requests as the server allows.
+
+        If one of several requests fails, those before it are stored. All may be sent again.
 
         Args:
             items: dicts with ``prediction_id`` (or ``prediction``, the dict of :meth:`predict`)
                 and the arguments of :meth:`feedback`.
             headers: header fields of this request.
         """
-        return self._hold(self._feedback([item_of(item) for item in items], headers))
+        return self._hold(self._feedback((item_of(item) for item in items), headers))
 
     def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
         """Inputs and outputs of a model, as its server describes them."""
@@ -487,7 +488,7 @@ class AsyncMLClient(_Calls):
         self, items: Iterable[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None
     ) -> FeedbackSummary:
         """:meth:`MLClient.feedback_many`."""
-        return await self._hold(self._feedback([item_of(item) for item in items], headers))
+        return await self._hold(self._feedback((item_of(item) for item in items), headers))
 
     async def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
         """:meth:`MLClient.metadata`."""

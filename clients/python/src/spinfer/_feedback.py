@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypedDict
 
 from spinfer._rows import plain, to_json
-from spinfer._wire import JSON, Call, Request, Response, invalid, json_object
+from spinfer._wire import (
+    JSON,
+    Call,
+    Conversation,
+    Request,
+    Response,
+    RetryPolicy,
+    converse,
+    invalid,
+    json_object,
+)
+
+# Of one request: the server takes 10,000 items, and 1 MiB.
+MAX_ITEMS = 10_000
+MAX_BYTES = 1_000_000
 
 PATH = "/v2/feedback"
 KINDS = ("label", "value", "reward")
@@ -50,6 +64,8 @@ def feedback_item(
     """
     given = {"label": label, "value": value, "reward": reward}
     said = {kind: plain(of) for kind, of in given.items() if of is not None}
+    if "label" in said:
+        said["label"] = class_of(said["label"])
     if len(said) != 1:
         got = "none" if not said else " and ".join(f"{kind}=" for kind in said)
         raise TypeError(f"feedback: expected one of label=, value= and reward=, got {got}")
@@ -66,6 +82,17 @@ def feedback_item(
     if time is not None:
         item["time"] = rfc_3339(time)
     return item
+
+
+def class_of(label: Any) -> Any:
+    """A class as predictions name it: a string or an integer.
+
+    >>> class_of("setosa"), class_of(True), class_of(1.0)
+    ('setosa', 'True', 1)
+    """
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
+    return str(label) if isinstance(label, bool) else label
 
 
 def rfc_3339(time: datetime | str) -> str:
@@ -93,13 +120,42 @@ def item_of(item: Mapping[str, Any]) -> dict[str, Any]:
     return feedback_item(prediction, **rest)
 
 
-def feedback_call(
-    items: Iterable[Mapping[str, Any]], headers: Mapping[str, str]
-) -> Call[FeedbackSummary]:
-    """Many items of feedback."""
-    body = to_json({"feedback": list(items)})
-    request = Request("POST", PATH, {**headers, "content-type": JSON}, body)
-    return Call(request, summary)
+def bodies(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes]]:
+    """Bodies that the server takes, each with how many items are in it; at least one body."""
+    batch: list[bytes] = []
+    size = 0
+    sent = False
+    for item in items:
+        encoded = to_json(item)
+        if batch and (len(batch) == MAX_ITEMS or size + len(encoded) > MAX_BYTES):
+            yield len(batch), body_of(batch)
+            batch, size, sent = [], 0, True
+        batch.append(encoded)
+        size += len(encoded) + 1
+    if batch or not sent:
+        yield len(batch), body_of(batch)
+
+
+def body_of(batch: list[bytes]) -> bytes:
+    """A body of items."""
+    return b'{"feedback":[' + b",".join(batch) + b"]}"
+
+
+def feedback_conversation(
+    items: Iterable[Mapping[str, Any]], headers: Mapping[str, str], policy: RetryPolicy
+) -> Conversation[FeedbackSummary]:
+    """Any number of items, by as many requests as they need."""
+    total: FeedbackSummary = {"accepted": 0, "unknown": 0, "rejected": []}
+    before = 0
+    for count, body in bodies(items):
+        request = Request("POST", PATH, {**headers, "content-type": JSON}, body)
+        of_batch = yield from converse(Call(request, summary), policy)
+        total["accepted"] += of_batch["accepted"]
+        total["unknown"] += of_batch["unknown"]
+        for rejected in of_batch["rejected"]:
+            total["rejected"].append({**rejected, "index": before + rejected["index"]})
+        before += count
+    return total
 
 
 def summary(response: Response) -> FeedbackSummary:
@@ -107,6 +163,9 @@ def summary(response: Response) -> FeedbackSummary:
     body = json_object(response)
     counts = [body.get("accepted"), body.get("unknown", 0)]
     rejected = body.get("rejected", [])
-    if not all(isinstance(count, int) for count in counts) or not isinstance(rejected, list):
+    numbered = isinstance(rejected, list) and all(
+        isinstance(item, dict) and isinstance(item.get("index"), int) for item in rejected
+    )
+    if not numbered or not all(isinstance(count, int) for count in counts):
         invalid(response, 'expected "accepted", "unknown" and "rejected"')
     return {"accepted": counts[0], "unknown": counts[1], "rejected": rejected}

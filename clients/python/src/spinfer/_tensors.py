@@ -12,7 +12,6 @@ from spinfer._rows import plain, to_json
 from spinfer._wire import JSON, ModelCall, Response, invalid, json_object
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     Array: TypeAlias = npt.NDArray[Any]
@@ -138,7 +137,9 @@ def typed(values: Any, datatype: str | None) -> tuple[Array, str]:
     if datatype == "BYTES":
         return array.astype(object) if array.dtype.kind in "SU" else array, datatype
     if datatype not in DTYPES:
-        raise ValueError(f"there is no datatype {datatype!r}; {', '.join([*DTYPES, 'BF16, BYTES'])}")
+        raise ValueError(
+            f"there is no datatype {datatype!r}; {', '.join([*DTYPES, 'BF16, BYTES'])}"
+        )
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{array.dtype} cannot be sent as {datatype}")
     return array.astype(DTYPES[datatype], copy=False), datatype
@@ -206,7 +207,9 @@ def inference(response: Response) -> Inference:
     tensors = memoryview(b"")
     if length is not None:
         if not (length.isascii() and length.isdigit()) or int(length) > len(response.body):
-            invalid(response, f"{JSON_LENGTH} is {length}, and the body has {len(response.body)} bytes")
+            invalid(
+                response, f"{JSON_LENGTH} is {length}, and the body has {len(response.body)} bytes"
+            )
         tensors = memoryview(response.body)[int(length) :]
         response = Response(
             response.status, response.headers, response.body[: int(length)], response.url

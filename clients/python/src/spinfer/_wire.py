@@ -184,9 +184,7 @@ class ModelNames:
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
-    def converse(
-        self, call: ModelCall[T], name: str, policy: RetryPolicy
-    ) -> Conversation[T]:
+    def converse(self, call: ModelCall[T], name: str, policy: RetryPolicy) -> Conversation[T]:
         """The call for the model ``name``."""
         known = self._known.get(name)
         try:

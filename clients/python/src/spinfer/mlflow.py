@@ -12,7 +12,9 @@ try:
     import mlflow.onnx
     from mlflow.models import ModelSignature, infer_signature
 except ImportError as missing:
-    raise ImportError(f"spinfer.mlflow needs {missing.name}: pip install 'spinfer[mlflow]'") from None
+    raise ImportError(
+        f"spinfer.mlflow needs {missing.name}: pip install 'spinfer[mlflow]'"
+    ) from None
 
 import onnx
 
@@ -107,4 +109,6 @@ def signature_of(table: Table, converted: Converted, outputs: dict[str, Any]) ->
         import pandas as pd
 
         example = pd.DataFrame(example, columns=table.fields)
-    return infer_signature(example, {name: output[:EXAMPLE_ROWS] for name, output in outputs.items()})
+    return infer_signature(
+        example, {name: output[:EXAMPLE_ROWS] for name, output in outputs.items()}
+    )

@@ -87,7 +87,9 @@ def to_json(value: Any, expand: int, indent: str = "") -> str:
         return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
     inner = indent + "  "
     if isinstance(value, dict):
-        items = [f"{quoted(key)}: {to_json(value[key], expand - 1, inner)}" for key in sorted(value)]
+        items = [
+            f"{quoted(key)}: {to_json(value[key], expand - 1, inner)}" for key in sorted(value)
+        ]
     else:
         items = [to_json(item, expand - 1, inner) for item in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"

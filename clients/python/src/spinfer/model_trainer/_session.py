@@ -50,7 +50,9 @@ def infer(session: Any, rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[
     outputs = {name: np.concatenate(of) for name, of in zip(names, zip(*parts))}
     for name, output in outputs.items():
         if len(output) != len(rows):
-            raise ValueError(f"output {name!r} has the shape {list(output.shape)} for {len(rows)} rows")
+            raise ValueError(
+                f"output {name!r} has the shape {list(output.shape)} for {len(rows)} rows"
+            )
     return outputs
 
 
