@@ -47,7 +47,7 @@ class Host:
     """`spinfer up` on a manifest, until it is closed."""
 
     def __init__(self, manifest: Path, state: Path) -> None:
-        self._log = (state / "log.txt").open("w+")  # noqa: SIM115
+        self._log = (state / "log.txt").open("w+")
         command = [binary(), "up", "--from", manifest, "--listen", "127.0.0.1:0", "--no-admin"]
         self._process = subprocess.Popen(
             [*command, "--state-dir", state],

@@ -20,6 +20,8 @@ else:
 
 # Bytes of the JSON in front of tensors.
 JSON_LENGTH = "inference-header-content-length"
+# Of that number.
+MAX_DIGITS = 18
 # NumPy's names, little-endian, by the protocol's. BF16 is no type of NumPy, BYTES of no size.
 DTYPES = {
     "BOOL": "|b1",
@@ -138,7 +140,7 @@ def typed(values: Any, datatype: str | None) -> tuple[Array, str]:
         return array.astype(object) if array.dtype.kind in "SU" else array, datatype
     if datatype not in DTYPES:
         raise ValueError(
-            f"there is no datatype {datatype!r}; {', '.join([*DTYPES, 'BF16, BYTES'])}"
+            f"there is no datatype {datatype!r}; there are {', '.join([*DTYPES, 'BF16', 'BYTES'])}"
         )
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{array.dtype} cannot be sent as {datatype}")
@@ -206,7 +208,8 @@ def inference(response: Response) -> Inference:
     length = response.headers.get(JSON_LENGTH)
     tensors = memoryview(b"")
     if length is not None:
-        if not (length.isascii() and length.isdigit()) or int(length) > len(response.body):
+        digits = length.isascii() and length.isdigit() and len(length) <= MAX_DIGITS
+        if not digits or int(length) > len(response.body):
             invalid(
                 response, f"{JSON_LENGTH} is {length}, and the body has {len(response.body)} bytes"
             )

@@ -63,12 +63,14 @@ def decile_edges(numbers: npt.NDArray[np.float64], times: npt.NDArray[np.int64])
     every = np.repeat(numbers, times)
     deciles = np.unique(np.quantile(every, np.arange(1, 10) / 10, method="lower"))
     next_greater = np.searchsorted(numbers, deciles, side="right")
-    pairs = [
-        (decile, numbers[greater])
-        for decile, greater in zip(deciles, next_greater)
-        if greater < len(numbers)
-    ]
-    return sorted({shortest((decile + greater) / 2) for decile, greater in pairs})
+    edges = []
+    for low, greater in zip(deciles, next_greater):
+        if greater < len(numbers):
+            high = numbers[greater]
+            middle = shortest((low + high) / 2)
+            # Neighbours have nothing between them; then the edge is the greater one.
+            edges.append(middle if low < middle <= high else float(high))
+    return edges
 
 
 def summarize_categories(values: npt.NDArray[Any], categories: list[int]) -> dict[str, Any]:
