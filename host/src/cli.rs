@@ -23,6 +23,7 @@ use crate::app::{App, Options, Target};
 use crate::artifact::{Makes, PRIVATE, READABLE};
 use crate::commands::add::{self, Add};
 use crate::commands::cache::{self, Cache};
+use crate::commands::health::{self, Health};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::flags::Flags;
@@ -76,6 +77,8 @@ enum Command {
     New(New),
     /// See what the response cache of a host does, or have it forget answers
     Cache(Cache),
+    /// Check whether a host is ready: for the health check of a container
+    Health(Health),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -119,6 +122,11 @@ struct Build {
     /// of what Rust builds
     #[arg(long)]
     optimize: bool,
+
+    /// Do not run the build commands of the manifest: the components are built, for example where an
+    /// image has no toolchain
+    #[arg(long)]
+    no_commands: bool,
 
     #[command(flatten)]
     state: StateDir,
@@ -196,6 +204,7 @@ pub fn main() -> ExitCode {
         Command::Models(options) => models::run(&options, &mut io::stdout()),
         Command::New(options) => new::run(&options, &mut io::stdout()),
         Command::Cache(options) => cache::run(&options, &mut io::stdout()),
+        Command::Health(options) => health::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {
@@ -244,10 +253,12 @@ impl StateDir {
 }
 
 fn build(options: &Build) -> Result<()> {
-    let Build { from, optimize, aot, native, state } = options;
+    let Build { from, optimize, aot, native, no_commands, state } = options;
     telemetry::init(LogFormat::Human, false);
     let (manifest, base) = from.load()?;
-    build::run(&manifest, &base, &mut io::stderr())?;
+    if !*no_commands {
+        build::run(&manifest, &base, &mut io::stderr())?;
+    }
     let options = Options { without_values: true, ..Options::default() };
     if *optimize {
         let app = from.resolve(&manifest, &base, &options)?;

@@ -3,6 +3,7 @@
 
 pub mod add;
 pub mod cache;
+pub mod health;
 pub mod models;
 pub mod new;
 
