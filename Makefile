@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen
+.PHONY: help up dist image test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -23,6 +23,20 @@ dist: target cc binaryen ## what to hand out: target/dist/spinfer, a tenth quick
 	cargo build --profile dist --locked --workspace --bin spinfer
 	$(call say,"building the components")
 	./target/dist/spinfer build --optimize
+
+# One that works: docker's client may be there without its daemon.
+IMAGE_TOOLS ?= docker podman buildah
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+image: ## container images: spinfer (the host) and spinfer-example, by docker, podman or buildah
+	@tool=; for each in $(IMAGE_TOOLS); do $$each version >/dev/null 2>&1 && { tool=$$each; break; }; done; \
+	test -n "$$tool" || { echo "No image builder works here (tried: $(IMAGE_TOOLS)): apt-get install buildah"; exit 1; }; \
+	test $$tool = docker || format="--format docker"; \
+	for target in host example; do \
+	  name=spinfer$$(test $$target = host || echo -$$target):$(VERSION); \
+	  printf '\033[1m==> building %s with %s (half an hour or more the first time)\033[0m\n' $$name $$tool; \
+	  $$tool build $${format:-} --file deploy/Containerfile --target $$target \
+	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
+	done
 
 test: target cc clients redis binaryen ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")

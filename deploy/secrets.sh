@@ -39,7 +39,7 @@ END
   # Each user may do what its part of the host does, and no more. Passwords as their SHA-256.
   cat > "$folder/users.acl" <<END
 user default off
-user spinfer-cache on #$(sha256 "$cache") ~spinfer:* &* +get +set +exists +hmget +hset +hello +client
+user spinfer-cache on #$(sha256 "$cache") ~spinfer:* +get +set +exists +hmget +hset +hello +client
 user spinfer-store on #$(sha256 "$store") ~* +get +mget +set +mset +del +exists +scan +incrby +eval +select +hello +client
 user health on nopass +ping
 END

@@ -10,6 +10,7 @@ mod cli; // what the command line says, and what it refuses
 mod clients; // stock clients from PyPI, unmodified
 mod commands; // what they add to an application, or leave as it was
 mod connections; // who has no request does not keep one
+mod deploy; // manifests, the image's root file system, Redis users with few rights
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod edge; // what stands between a client and a component, as Spin has it

@@ -1,0 +1,134 @@
+//! `deploy/`: manifests against the real schemas and the real host; the image's root file system, run as
+//! a container engine would; Redis users with no more rights than they have to have.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use spinfer_tests::{GUESTS, Manifest, Redis, Spinfer, binary, root, wait_until};
+
+/// Exit status of a script that cannot run here, and says why.
+const SKIPPED: i32 = 77;
+
+fn text(output: &Output) -> String {
+    let (out, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{}\n{out}{error}", output.status)
+}
+
+#[test]
+fn manifests_are_valid_and_agree() {
+    let python = root().join("target/python/bin/python");
+    assert!(python.exists(), "kubernetes-validate is not installed: run `make clients`");
+    let output = Command::new(python)
+        .arg(root().join("tests/python/deploy_manifests.py"))
+        .arg(binary())
+        .arg(root().join("../shared/data/schemas"))
+        .output()
+        .expect("python starts");
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+#[test]
+fn image_serves_without_privileges_on_a_read_only_root() {
+    let output = Command::new(root().join("deploy/test-image.sh"))
+        .env("SPINFER", binary())
+        .env("COMPONENTS", GUESTS)
+        .output()
+        .expect("bash starts");
+    let said = text(&output);
+    if output.status.code() == Some(SKIPPED) {
+        println!("{said}");
+        return;
+    }
+    assert!(output.status.success() && said.contains("==> passed"), "{said}");
+}
+
+/// Writes secrets for a Redis on `port` into `folder`.
+fn secrets(folder: &Path, port: u16) {
+    let made = Command::new(root().join("deploy/secrets.sh"))
+        .arg(folder)
+        .env("REDIS", format!("127.0.0.1:{port}"))
+        .output()
+        .expect("bash starts");
+    assert!(made.status.success(), "{}", text(&made));
+}
+
+/// Two nodes share responses, purges and a key-value store through a Redis that has the users of
+/// `secrets.sh` and the settings of `compose.yaml`; the server denies none of their commands.
+#[test]
+fn redis_users_have_the_rights_they_need_and_no_more() {
+    let redis = Redis::start_with(&["--maxmemory", "256mb", "--maxmemory-policy", "volatile-lru"]);
+    let dir = tempfile::tempdir().unwrap();
+    secrets(dir.path(), redis.port());
+    let users = std::fs::read_to_string(dir.path().join("users.acl")).unwrap();
+    for user in users.lines() {
+        let rule: Vec<_> = user.split(' ').skip(1).collect();
+        // The test itself is the default user.
+        if rule[0] != "default" {
+            let ok: String = redis.ask(&[&["ACL", "SETUSER"], &rule[..]].concat());
+            assert_eq!(ok, "OK");
+        }
+    }
+    let config = dir.path().join("runtime-config.toml");
+    let settings = std::fs::read_to_string(&config).unwrap();
+    // More than a busy machine takes.
+    std::fs::write(&config, settings.replace("[cache]\n", "[cache]\ntimeout = '1s'\n")).unwrap();
+    let arguments = ["--runtime-config-file", config.to_str().unwrap(), "--admin", "127.0.0.1:0"];
+    let manifest = Manifest::default().with_iris("iris", 1, "/iris/...", "").with(
+        "/store/...",
+        "store",
+        "stores_older",
+        "key_value_stores = [\"default\"]",
+    );
+    let nodes = [0, 1].map(|_| Spinfer::up_with(&manifest, &arguments));
+
+    // Each node learns from its own first response that there is something to look up.
+    let predict = |node: &Spinfer, width: u32| {
+        let body = format!("{{\"features\": [5.1, 3.5, 1.4, {width}]}}");
+        let answer = node.post("/iris/v2/models/iris-classifier/predict", body);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("cache-status").unwrap_or_default().to_owned()
+    };
+    let mut width = 0;
+    let mut shared = || {
+        wait_until("one node serves what the other has computed", || {
+            width += 1;
+            predict(&nodes[0], width);
+            predict(&nodes[1], width).ends_with("detail=redis")
+        });
+        width
+    };
+    let width = shared();
+    let purged = nodes[0].admin().send("DELETE", "/cache", &[], b"");
+    assert_eq!(purged.status, 200, "{purged:?}");
+    wait_until("a purge on one node reaches the other", || {
+        predict(&nodes[1], width).contains("fwd=miss")
+    });
+    shared();
+
+    for (node, path) in nodes.iter().zip(["/store/key-value", "/store/wasi"]) {
+        let script = "open default\nset a 1\nget a\nexists a\nkeys\ndelete a";
+        let answer = node.post(path, script);
+        assert_eq!(answer.text(), "ok\nok\n1\ntrue\na\nok", "{path}");
+    }
+    let atomics = "open default\nset-many a=1 b=2\nget-many a b\nincrement n 5\ncas a\nswap 3";
+    let answer = nodes[0].post("/store/wasi", atomics);
+    assert_eq!(answer.text(), "ok\nok\na=1,b=2\n5\nok\nok");
+    let entries: (String, u64) = (redis.ask(&["INFO", "keyspace"]), redis.ask(&["DBSIZE"]));
+    assert!(entries.0.contains("db1:keys=3") && entries.1 > 0, "{entries:?}");
+
+    let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]);
+    assert!(denied.is_empty(), "{denied:?}");
+    for (user, command) in [
+        ("spinfer-cache", &["GET", "a"][..]),
+        ("spinfer-cache", &["FLUSHALL"]),
+        ("spinfer-store", &["FLUSHALL"]),
+        ("spinfer-store", &["CONFIG", "GET", "*"]),
+        ("health", &["GET", "a"]),
+    ] {
+        let verdict: String = redis.ask(&[&["ACL", "DRYRUN", user], command].concat());
+        assert_ne!(verdict, "OK", "{user}: {command:?}");
+    }
+    let verdict: String = redis.ask(&["ACL", "DRYRUN", "health", "PING"]);
+    assert_eq!(verdict, "OK");
+}
