@@ -131,15 +131,16 @@ try() {
   say "$image: serving after $((($(date +%s%N) - begin) / 1000000)) ms, as user $(stat -c %u "/proc/$server")"
   curl -sf --retry 100 --retry-delay 0 --retry-max-time 30 --retry-all-errors \
     "http://$address/v2/health/ready" >/dev/null || fail "it is not ready"
-  (contained "$root" "$volume" /usr/bin/spinfer health --address "$address") | grep -q "is ready" \
-    || fail "spinfer health does not say that it is ready"
+  body=$(contained "$root" "$volume" /usr/bin/spinfer health --address "$address") \
+    || fail "spinfer health says that it is not ready"
+  [[ $body == *"is ready" ]] || fail "spinfer health says: $body"
   body=$(curl -sf "http://$address/v2/models/iris-classifier/predict" -d '{"features": [5.1, 3.5, 1.4, 0.2]}') \
     || fail "no prediction"
   [[ $body == *'"prediction":"setosa"'* ]] || fail "another prediction: $body"
   status=$(curl -s -o /dev/null -w '%{http_code}' "$admin/metrics")
   [ "$status" = 401 ] || fail "the admin plane answers $status without its token"
-  curl -sf -H "Authorization: Bearer $TOKEN" "$admin/metrics" | grep -q '^spinfer_ready 1' \
-    || fail "the metrics do not say that it is ready"
+  body=$(curl -sf -H "Authorization: Bearer $TOKEN" "$admin/metrics") || fail "no metrics with the token"
+  [[ $body == *$'\nspinfer_ready 1'* ]] || fail "the metrics do not say that it is ready"
   # Compiled ahead of time: nothing is compiled, nothing could be kept.
   ! grep -qiE 'compiling|cannot keep|artefact not used' "$log" || fail "it compiles at its start"
   grep -q '^CapEff:.*0000000000000000$' "/proc/$server/status" || fail "it has capabilities"
