@@ -131,7 +131,7 @@ components: target cc ## build the example components
 clients: target/python/installed ## install the stock clients the tests run, and what clients/python needs, from PyPI
 
 target/python/installed: tests/python/requirements.txt
-	$(call say,"installing the stock clients, scikit-learn and ONNX Runtime (two or three minutes; 1 GB)")
+	$(call say,"installing what the tests run on Python (two or three minutes; 1 GB)")
 	@command -v python3 >/dev/null || { echo "Python is missing: apt-get install python3 python3-venv"; exit 1; }
 	python3 -m venv --clear target/python
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
