@@ -1,0 +1,119 @@
+//! Pearson's chi-squared tests on counts (Pearson 1900), without a correction for continuity.
+//!
+//! The statistic is `sum (observed - expected)^2 / expected`. Its distribution is that of chi-squared
+//! only where counts are not tiny: as a rule, [`MIN_EXPECTED`] are expected in each bin.
+
+use statrs::function::gamma::checked_gamma_ur;
+
+use crate::{float, total};
+
+/// With fewer expected in a bin, the chi-squared distribution is a poor guide (Cochran 1954, "Some
+/// methods for strengthening the common chi-squared tests", Biometrics 10).
+pub const MIN_EXPECTED: f64 = 5.0;
+
+/// A statistic, and how likely one as large is if nothing differs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChiSquared {
+    pub statistic: f64,
+    pub degrees: usize,
+    pub p_value: f64,
+}
+
+impl ChiSquared {
+    fn new(statistic: f64, degrees: usize) -> Self {
+        Self { statistic, degrees, p_value: upper_tail(statistic, degrees) }
+    }
+}
+
+/// Whether two histograms with the same bins are of one distribution. Bins that are empty in both are
+/// left out.
+#[must_use]
+pub fn homogeneity(a: &[u64], b: &[u64]) -> Option<ChiSquared> {
+    if a.len() != b.len() {
+        return None;
+    }
+    let (n, m) = (float(total(a)?), float(total(b)?));
+    let bins = || a.iter().zip(b).filter(|&(&a, &b)| a > 0 || b > 0);
+    let statistic = bins().map(|(&a, &b)| {
+        let both = float(a) + float(b);
+        let part = |count: u64, of: f64| {
+            let expected = both * of / (n + m);
+            (float(count) - expected).powi(2) / expected
+        };
+        part(a, n) + part(b, m)
+    });
+    Some(ChiSquared::new(statistic.sum(), bins().count().saturating_sub(1)))
+}
+
+/// Whether `observed` counts fall as the shares `expected` say, which add up to one. Nothing may be
+/// observed where nothing is expected.
+#[must_use]
+pub fn goodness_of_fit(observed: &[u64], expected: &[f64]) -> Option<ChiSquared> {
+    let n = float(total(observed)?);
+    let whole: f64 = expected.iter().sum();
+    let valid = expected.iter().all(|&share| share > 0.0) && (whole - 1.0).abs() < 1e-9;
+    if observed.len() != expected.len() || !valid {
+        return None;
+    }
+    let parts = observed.iter().zip(expected).map(|(&observed, &share)| {
+        let expected = n * share;
+        (float(observed) - expected).powi(2) / expected
+    });
+    Some(ChiSquared::new(parts.sum(), observed.len() - 1))
+}
+
+/// The probability of more than `statistic`; 1 where there is no degree of freedom.
+pub(crate) fn upper_tail(statistic: f64, degrees: usize) -> f64 {
+    if degrees == 0 || statistic <= 0.0 {
+        return 1.0;
+    }
+    if statistic.is_infinite() {
+        return 0.0;
+    }
+    let tail = checked_gamma_ur(float(degrees as u64) / 2.0, statistic / 2.0);
+    tail.map_or(1.0, |tail| tail.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn as_computed_by_hand() {
+        // Ten of 30 expected in each, 5 off in two: 25/10 + 25/10.
+        let shares = [1.0 / 3.0; 3];
+        let ChiSquared { statistic, degrees, p_value } =
+            goodness_of_fit(&[15, 5, 10], &shares).unwrap();
+        assert!((statistic - 5.0).abs() < 1e-12 && degrees == 2, "{statistic} {degrees}");
+        // With two degrees of freedom the tail is exp(-x / 2).
+        assert!((p_value - (-2.5_f64).exp()).abs() < 1e-12, "{p_value}");
+        let same = homogeneity(&[10, 20, 0], &[1, 2, 0]).unwrap();
+        assert_eq!((same.statistic, same.degrees, same.p_value), (0.0, 1, 1.0));
+    }
+
+    #[test]
+    fn what_cannot_be_compared_has_no_statistic() {
+        assert_eq!(homogeneity(&[1], &[1, 2]), None);
+        assert_eq!(homogeneity(&[0, 0], &[1, 2]), None);
+        assert_eq!(goodness_of_fit(&[1, 2], &[1.0]), None);
+        assert_eq!(goodness_of_fit(&[1, 2], &[0.5, 0.6]), None);
+        assert_eq!(goodness_of_fit(&[1, 2], &[1.0, 0.0]), None);
+        assert_eq!(goodness_of_fit(&[1, 2], &[f64::NAN, 0.5]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn symmetric_and_bounded(
+            bins in prop::collection::vec((0_u64..5_000, 0_u64..5_000), 1..40),
+        ) {
+            let (a, b): (Vec<_>, Vec<_>) = bins.into_iter().unzip();
+            if let Some(test) = homogeneity(&a, &b) {
+                prop_assert!(test.statistic >= 0.0 && (0.0..=1.0).contains(&test.p_value));
+                let other = homogeneity(&b, &a).unwrap();
+                prop_assert!((test.statistic - other.statistic).abs() <= 1e-9 * test.statistic.max(1.0));
+            }
+        }
+    }
+}

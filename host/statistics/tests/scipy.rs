@@ -1,0 +1,124 @@
+//! The statistics against SciPy's, on fixed vectors that `vectors/make.py` wrote.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use serde::Deserialize;
+use spinfer_statistics::kolmogorov_smirnov::{binned, two_sample};
+use spinfer_statistics::multiple_testing::holm;
+use spinfer_statistics::population_stability::psi;
+use spinfer_statistics::share::{Share, fisher, p_value};
+use spinfer_statistics::{chi_squared, jensen_shannon};
+
+/// How far a result may be from SciPy's, absolutely; relatively where it is above one.
+const TOLERANCE: f64 = 1e-9;
+
+#[derive(Deserialize)]
+struct Vectors {
+    binned: Vec<Binned>,
+    fits: Vec<Fit>,
+    samples: Vec<Samples>,
+    shares: Vec<Shares>,
+    families: Vec<Family>,
+}
+
+#[derive(Deserialize)]
+struct Binned {
+    reference: Vec<u64>,
+    current: Vec<u64>,
+    psi: [f64; 2],
+    jensen_shannon: f64,
+    ks: f64,
+    homogeneity: [f64; 2],
+}
+
+#[derive(Deserialize)]
+struct Fit {
+    observed: Vec<u64>,
+    expected: Vec<f64>,
+    fit: [f64; 2],
+}
+
+#[derive(Deserialize)]
+struct Samples {
+    a: Vec<f64>,
+    b: Vec<f64>,
+    ks: [f64; 2],
+}
+
+#[derive(Deserialize)]
+struct Shares {
+    shares: [[u64; 2]; 2],
+    exact: bool,
+    p_value: f64,
+}
+
+#[derive(Deserialize)]
+struct Family {
+    p_values: Vec<f64>,
+    holm: Vec<f64>,
+}
+
+fn vectors() -> Vectors {
+    serde_json::from_str(include_str!("vectors/vectors.json")).unwrap()
+}
+
+#[track_caller]
+fn same(what: &str, found: f64, expected: f64) {
+    let difference = (found - expected).abs();
+    assert!(difference <= TOLERANCE * expected.abs().max(1.0), "{what}: {found}, not {expected}");
+}
+
+#[test]
+fn histograms() {
+    for case in vectors().binned {
+        let Binned { reference, current, .. } = &case;
+        let found = psi(reference, current).unwrap();
+        same("psi", found.index, case.psi[0]);
+        same("psi p", found.p_value, case.psi[1]);
+        let found = jensen_shannon::distance(reference, current).unwrap();
+        same("jensen-shannon", found, case.jensen_shannon);
+        same("ks", binned(reference, current).unwrap(), case.ks);
+        let found = chi_squared::homogeneity(reference, current).unwrap();
+        same("chi-squared", found.statistic, case.homogeneity[0]);
+        same("chi-squared p", found.p_value, case.homogeneity[1]);
+    }
+}
+
+#[test]
+fn goodness_of_fit() {
+    for Fit { observed, expected, fit } in vectors().fits {
+        let found = chi_squared::goodness_of_fit(&observed, &expected).unwrap();
+        same("statistic", found.statistic, fit[0]);
+        same("p", found.p_value, fit[1]);
+    }
+}
+
+#[test]
+fn samples() {
+    for Samples { a, b, ks } in vectors().samples {
+        let found = two_sample(&a, &b).unwrap();
+        let what = format!("{} and {}", a.len(), b.len());
+        same(&what, found.statistic, ks[0]);
+        same(&format!("{what}: p of {}", ks[0]), found.p_value, ks[1]);
+    }
+}
+
+#[test]
+fn shares() {
+    for Shares { shares, exact, p_value: expected } in vectors().shares {
+        let [a, b] = shares.map(|[count, of]| Share { count, of });
+        same(&format!("{a:?} {b:?}"), p_value(a, b).unwrap(), expected);
+        if exact {
+            same(&format!("exact {a:?} {b:?}"), fisher(a, b).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn families() {
+    for Family { p_values, holm: expected } in vectors().families {
+        for (found, expected) in holm(&p_values).into_iter().zip(expected) {
+            same("holm", found, expected);
+        }
+    }
+}

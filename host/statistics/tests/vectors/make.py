@@ -1,0 +1,131 @@
+"""Writes vectors.json: statistics as SciPy computes them, for tests/scipy.rs.
+
+    python3 -m venv .venv && .venv/bin/pip install numpy==2.4.6 scipy==1.17.1
+    .venv/bin/python host/statistics/tests/vectors/make.py
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import scipy
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
+
+SEED = 20
+PSEUDOCOUNT = 0.5
+
+
+def histograms(rng):
+    """Pairs of counts: even and uneven bins, drift and none, empty bins, few and many values."""
+    for bins in [2, 3, 10, 33]:
+        for n, m in [(20, 30), (120, 200), (1000, 10_000), (1_000_000, 5_000)]:
+            reference = rng.dirichlet(np.full(bins, 2.0))
+            current = 0.7 * reference + 0.3 * rng.dirichlet(np.full(bins, 2.0))
+            yield rng.multinomial(n, reference), rng.multinomial(m, reference)
+            yield rng.multinomial(n, reference), rng.multinomial(m, current)
+    yield np.array([0, 5, 10, 0]), np.array([3, 9, 1, 0])
+    yield np.array([10, 0]), np.array([0, 7])
+    yield np.array([7, 3, 90]), np.array([70, 30, 900])
+
+
+def psi(a, b):
+    """By hand: SciPy has none. Its null distribution is Yurdakul and Naranjo's."""
+    keep = (a > 0) | (b > 0)
+    a, b = a[keep], b[keep]
+    n, m = a.sum(), b.sum()
+    q = (a + PSEUDOCOUNT) / (a + PSEUDOCOUNT).sum()
+    p = (b + PSEUDOCOUNT) / (b + PSEUDOCOUNT).sum()
+    index = ((p - q) * np.log(p / q)).sum()
+    return index, stats.chi2.sf(index / (1 / n + 1 / m), len(a) - 1)
+
+
+def binned_case(a, b):
+    keep = (a > 0) | (b > 0)
+    table = stats.chi2_contingency(np.array([a[keep], b[keep]]), correction=False)
+    index, p_value = psi(a, b)
+    return {
+        "reference": a.tolist(),
+        "current": b.tolist(),
+        "psi": [index, p_value],
+        "jensen_shannon": jensenshannon(a, b, base=2),
+        "ks": np.abs(a.cumsum() / a.sum() - b.cumsum() / b.sum()).max(),
+        "homogeneity": [table.statistic, table.pvalue],
+    }
+
+
+def fit_case(rng):
+    bins = int(rng.integers(2, 8))
+    expected = rng.dirichlet(np.full(bins, 5.0))
+    observed = rng.multinomial(int(rng.integers(50, 5000)), rng.dirichlet(np.full(bins, 50.0)))
+    found = stats.chisquare(observed, expected * observed.sum())
+    shares = expected.tolist()
+    return {"observed": observed.tolist(), "expected": shares, "fit": [found.statistic, found.pvalue]}
+
+
+def sample_cases(rng):
+    """Samples that reach each formula of the distribution: exact, one-sided, expansion."""
+    sizes = [(2, 3), (3, 5), (10, 12), (40, 60), (150, 200), (300, 500), (20, 600)]
+    for n, m in sizes:
+        for shift in [0.0, 0.2, 1.0]:
+            a = np.round(rng.normal(size=n), 3)
+            b = np.round(rng.normal(shift, size=m), 3)
+            found = stats.ks_2samp(a, b, method="asymp")
+            result = [found.statistic, found.pvalue]
+            yield {"a": a.tolist(), "b": b.tolist(), "ks": result}
+
+
+def tail_cases(rng):
+    """The distribution itself, where samples would be too long to write down."""
+    for n in [1, 2, 5, 20, 140, 141, 1000, 20_000, 100_000, 250_000]:
+        for z in [0.3, 0.5, 0.8, 1.0, 1.2, 1.4, 1.49, 1.8, 2.5, 4.0]:
+            d = z / np.sqrt(n)
+            if d < 1:
+                yield {"n": n, "d": d, "tail": stats.kstwo.sf(d, n)}
+
+
+def share_case(a, n, b, m):
+    table = np.array([[a, n - a], [b, m - b]])
+    least = min(n, m) * min(a + b, n + m - a - b) / (n + m)
+    exact = least < 5
+    test = stats.fisher_exact(table) if exact else stats.chi2_contingency(table, correction=False)
+    return {"shares": [[a, n], [b, m]], "exact": exact, "p_value": test.pvalue}
+
+
+def holm(p_values):
+    """As statsmodels.stats.multitest.multipletests(method="holm"), by hand."""
+    p_values = np.array(p_values)
+    order = np.argsort(p_values)
+    k = len(p_values)
+    corrected = np.empty(k)
+    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(k, 0, -1)), 1)
+    return corrected.tolist()
+
+
+def main():
+    rng = np.random.default_rng(SEED)
+    shares = [(0, 120, 1, 1000), (0, 1_000_000, 1, 200), (3, 50, 30, 200), (60, 100, 40, 100)]
+    shares += [(1, 10, 9, 10), (500, 10_000, 700, 10_000), (10, 10, 3, 9), (2, 400, 40, 500)]
+    shares += [(119, 120, 1000, 1000), (5, 1_000_000, 12, 10_000)]
+    families = [rng.uniform(size=k) ** 3 for k in [1, 2, 7, 30]]
+    vectors = {
+        "scipy": scipy.__version__,
+        "binned": [binned_case(a, b) for a, b in histograms(rng)],
+        "fits": [fit_case(rng) for _ in range(10)],
+        "samples": list(sample_cases(rng)),
+        "tails": list(tail_cases(rng)),
+        "shares": [share_case(*case) for case in shares],
+        "families": [{"p_values": p.tolist(), "holm": holm(p)} for p in families],
+    }
+    groups = []
+    for name, value in vectors.items():
+        if isinstance(value, list):
+            lines = ",\n".join("    " + json.dumps(case) for case in value)
+            groups.append(f'  "{name}": [\n{lines}\n  ]')
+        else:
+            groups.append(f'  "{name}": {json.dumps(value)}')
+    text = "{\n" + ",\n".join(groups) + "\n}\n"
+    (Path(__file__).parent / "vectors.json").write_text(text)
+
+
+main()
