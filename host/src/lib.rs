@@ -67,6 +67,7 @@ pub mod instance;
 pub mod memory;
 
 pub mod capabilities;
+pub mod drift;
 pub mod inference;
 pub mod key_value;
 pub mod prediction_log;

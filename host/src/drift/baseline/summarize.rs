@@ -1,0 +1,177 @@
+//! The distribution of a column of reference data, as `models/README.md` describes it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::file::Summary;
+
+/// Bins of numbers: deciles, so that each has as many values.
+const BINS: usize = 10;
+
+/// The values of a column that are present, as wide as the tensor has them.
+#[derive(Clone, Debug)]
+pub enum Values {
+    Single(Vec<f32>),
+    Double(Vec<f64>),
+}
+
+/// Of numbers: counts between decile edges, and moments. A decile is the lower of two values it may
+/// lie between. NaN may not be among the values.
+#[must_use]
+pub fn summarize_numbers(values: Values, missing: u64) -> Summary {
+    match values {
+        Values::Single(mut values) => {
+            values.sort_unstable_by(f32::total_cmp);
+            // Decimals as people write them, not the nearest binary fraction of 64 bits.
+            summarize(&values, missing, |&x| shortest(x), |x| shortest(narrow(x)))
+        }
+        Values::Double(mut values) => {
+            values.sort_unstable_by(f64::total_cmp);
+            summarize(&values, missing, |&x| x, |x| x)
+        }
+    }
+}
+
+/// The shortest decimal that reads back as the same float of 32 bits.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the nearest float of 32 bits is what is wanted")]
+fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
+/// Of `sorted` values: `wide` is a value's number, `round` a computed number as it is written.
+fn summarize<T: PartialOrd>(
+    sorted: &[T],
+    missing: u64,
+    wide: impl Fn(&T) -> f64,
+    round: impl Fn(f64) -> f64,
+) -> Summary {
+    let mut edges: Vec<f64> = Vec::new();
+    let mut counts = Vec::new();
+    let mut below = 0;
+    let last = sorted.len().saturating_sub(1);
+    for decile in (1..BINS).filter_map(|i| sorted.get(last / BINS * i + last % BINS * i / BINS)) {
+        let end = sorted.partition_point(|value| value <= decile);
+        let Some(next) = sorted.get(end) else { break };
+        if end == below {
+            continue;
+        }
+        let (low, high) = (wide(decile), wide(next));
+        let middle = round(f64::midpoint(low, high));
+        // Neighbours have nothing between them; then the edge is the greater one.
+        let edge = if middle > low && middle <= high { middle } else { high };
+        if !edge.is_finite() {
+            break;
+        }
+        edges.push(edge);
+        counts.push((end - below) as u64);
+        below = end;
+    }
+    counts.push((sorted.len() - below) as u64);
+    let count = sorted.len() as u64;
+    let moment = |of: &dyn Fn(f64) -> f64| {
+        sorted.iter().map(|value| of(wide(value))).sum::<f64>() / float(count)
+    };
+    let mean = moment(&|x| x);
+    let std = moment(&|x| (x - mean).powi(2)).sqrt();
+    let finite = |x: f64| Some(x).filter(|x| x.is_finite());
+    Summary::Number {
+        edges,
+        counts,
+        count,
+        missing,
+        mean: finite(round(mean)),
+        std: finite(round(std)),
+        min: sorted.first().and_then(|value| finite(wide(value))),
+        max: sorted.last().and_then(|value| finite(wide(value))),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rows are far below 2^53")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Of classes: how often each of `classes` occurs; fails with a value that is none of them.
+pub fn summarize_categories(values: &[i64], missing: u64, classes: &[i64]) -> Result<Summary, i64> {
+    let mut counts: BTreeMap<i64, u64> = classes.iter().map(|&class| (class, 0)).collect();
+    for value in values {
+        *counts.get_mut(value).ok_or(*value)? += 1;
+    }
+    Ok(Summary::Category {
+        values: classes.iter().map(|&class| Value::from(class)).collect(),
+        counts: classes.iter().map(|class| counts[class]).collect(),
+        count: values.len() as u64,
+        missing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parts(summary: &Summary) -> (&[f64], &[u64]) {
+        match summary {
+            Summary::Number { edges, counts, .. } => (edges, counts),
+            Summary::Category { .. } => panic!("{summary:?}"),
+        }
+    }
+
+    #[test]
+    fn as_computed_by_hand() {
+        // Of 11 values the deciles are the values of index 1 to 9.
+        let values = (0..11).map(|x| x as f32 / 10.0).collect();
+        let summary = summarize_numbers(Values::Single(values), 2);
+        let (edges, counts) = parts(&summary);
+        assert_eq!(edges, [0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]);
+        assert_eq!(counts, [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+        let Summary::Number { count, missing, mean, std, min, max, .. } = summary else { panic!() };
+        assert_eq!((count, missing, mean, min, max), (11, 2, Some(0.5), Some(0.0), Some(1.0)));
+        assert!((std.unwrap() - 0.1_f64.sqrt()).abs() < 1e-7, "population: {std:?}");
+    }
+
+    #[test]
+    fn equal_deciles_make_one_edge_and_neighbours_the_greater() {
+        let summary = summarize_numbers(Values::Double([vec![0.0; 80], vec![1.0; 20]].concat()), 0);
+        assert_eq!(parts(&summary), (&[0.5][..], &[80, 20][..]));
+        let (zero, next) = (0.0, f32::from_bits(1));
+        let summary = summarize_numbers(Values::Single(vec![zero, zero, next, next]), 0);
+        assert_eq!(parts(&summary), (&[shortest(next)][..], &[2, 2][..]));
+        let summary = summarize_numbers(Values::Single(Vec::new()), 3);
+        assert_eq!(parts(&summary), (&[][..], &[0][..]));
+    }
+
+    #[test]
+    fn a_class_that_is_none_is_named() {
+        assert_eq!(summarize_categories(&[1, 7], 0, &[0, 1]), Err(7));
+        let summary = summarize_categories(&[1, 1, 3], 1, &[3, 1, 0]).unwrap();
+        let Summary::Category { counts, count, missing, .. } = summary else { panic!() };
+        assert_eq!((counts, count, missing), (vec![1, 2, 0], 3, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn each_bin_has_the_values_between_its_edges(
+            values in prop::collection::vec(-1e3_f32..1e3, 0..300),
+            grain in 1_u32..200,
+        ) {
+            let values: Vec<f32> =
+                values.iter().map(|x| (x / grain as f32).round() * grain as f32).collect();
+            let summary = summarize_numbers(Values::Single(values.clone()), 0);
+            let (edges, counts) = parts(&summary);
+            prop_assert!(edges.is_sorted_by(|a, b| a < b) && edges.len() < BINS);
+            let mut found = vec![0; edges.len() + 1];
+            for &x in &values {
+                prop_assert!(!edges.contains(&f64::from(x)));
+                found[edges.partition_point(|&edge| edge <= f64::from(x))] += 1;
+            }
+            prop_assert_eq!(&found, counts);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Counts each record in the window of its model version. Runs on the log's writer thread, once for
+//! every record: it takes a fraction of a microsecond.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use anyhow::Result;
+
+use super::baseline::Baseline;
+use super::layout::{Layout, Slot, slots};
+use super::report::{Report, Unwatched, VersionReport, WhyNot, by_version};
+use super::settings::DriftSettings;
+use super::window::Window;
+use crate::prediction_log::Observer;
+use crate::prediction_log::record::{Entry, Predictions};
+
+/// Orders of columns remembered for each version: the short form, tables, tensors with all outputs,
+/// and one to spare.
+const MAX_LAYOUTS: usize = 4;
+
+/// A model version that a component mounts, and what it is watched with.
+#[derive(Clone, Debug)]
+pub struct WatchedModel {
+    /// By which the component loads it.
+    pub name: String,
+    /// As its signature says.
+    pub version: Option<String>,
+    pub settings: DriftSettings,
+    /// None: it has none, or is not to be watched.
+    pub baseline: Option<Arc<Baseline>>,
+}
+
+impl WatchedModel {
+    /// The version in `folder`. Fails if its baseline cannot be read, or is not of it.
+    pub fn read(
+        name: &str,
+        version: Option<&str>,
+        folder: &Path,
+        settings: &DriftSettings,
+    ) -> Result<Self> {
+        let baseline = if settings.enabled { Baseline::read(folder)? } else { None };
+        Ok(Self {
+            name: name.to_owned(),
+            version: version.map(str::to_owned),
+            settings: settings.clone(),
+            baseline: baseline.map(Arc::new),
+        })
+    }
+}
+
+/// The windows of an application's model versions.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    versions: Vec<Watched>,
+    /// Model -> version -> index into `versions`.
+    index: HashMap<String, HashMap<String, usize>>,
+    unwatched: Vec<Unwatched>,
+}
+
+/// A version with a baseline.
+#[derive(Debug)]
+struct Watched {
+    baseline: Arc<Baseline>,
+    settings: DriftSettings,
+    slots: Vec<Slot>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    window: Window,
+    /// The latest last.
+    layouts: Vec<Layout>,
+}
+
+impl Monitor {
+    /// Of the `models` that components mount. The same version in several components is watched
+    /// once; two of one name with other baselines or settings cannot be told apart in the log.
+    pub fn new<'a>(models: impl IntoIterator<Item = &'a WatchedModel>) -> Result<Self> {
+        let mut monitor = Self::default();
+        for model in models {
+            let WatchedModel { name, version, settings, baseline } = model;
+            let Some(baseline) = baseline else {
+                let why = if settings.enabled { WhyNot::NoBaseline } else { WhyNot::Disabled };
+                let unwatched =
+                    Unwatched { model: name.clone(), version: version.clone(), reason: why };
+                if !monitor.unwatched.contains(&unwatched) {
+                    monitor.unwatched.push(unwatched);
+                }
+                continue;
+            };
+            if let Some(other) = monitor.find(name, &baseline.version) {
+                anyhow::ensure!(
+                    other.baseline == *baseline && other.settings == *settings,
+                    "two components mount version {} of the model `{name}`, with other \
+                     baseline.json or other settings of drift: their records cannot be told apart. \
+                     Mount one folder in both, give one another version, or write \
+                     [component.<id>.tool.spinfer.drift] enabled = false",
+                    baseline.version
+                );
+                continue;
+            }
+            let versions = monitor.index.entry(name.clone()).or_default();
+            versions.insert(baseline.version.clone(), monitor.versions.len());
+            monitor.versions.push(Watched::new(Arc::clone(baseline), settings));
+        }
+        Ok(monitor)
+    }
+
+    /// Counts entries that were written before, the oldest first.
+    pub fn replay(&self, entries: impl Iterator<Item = Entry>) {
+        entries.for_each(|entry| self.observe(&entry));
+    }
+
+    /// How many records of its last fill a window at most: as many are worth replaying.
+    #[must_use]
+    pub fn longest_window(&self) -> u32 {
+        self.versions.iter().map(|watched| watched.settings.window).max().unwrap_or(0)
+    }
+
+    /// What is to be said of each version at the time `now`, or of those of one model.
+    #[must_use]
+    pub fn report(&self, now: SystemTime, model: Option<&str>) -> Report {
+        let wanted = |name: &str| model.is_none_or(|model| model == name);
+        let mut versions: Vec<_> = self
+            .index
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .flat_map(|(name, versions)| versions.values().map(move |&index| (name, index)))
+            .map(|(name, index)| self.versions[index].report(name, now))
+            .collect();
+        versions.sort_by(|a, b| by_version((&a.model, &a.version), (&b.model, &b.version)));
+        let unwatched = self.unwatched.iter().filter(|of| wanted(&of.model)).cloned();
+        Report { versions, unwatched: unwatched.collect() }
+    }
+
+    /// Whether a model of this name is mounted.
+    #[must_use]
+    pub fn knows(&self, model: &str) -> bool {
+        self.index.contains_key(model) || self.unwatched.iter().any(|other| other.model == model)
+    }
+
+    /// The names of all models, once each.
+    #[must_use]
+    pub fn models(&self) -> Vec<&str> {
+        let unwatched = self.unwatched.iter().map(|other| other.model.as_str());
+        let mut models: Vec<_> = self.index.keys().map(String::as_str).chain(unwatched).collect();
+        models.sort_unstable();
+        models.dedup();
+        models
+    }
+
+    fn find(&self, model: &str, version: &str) -> Option<&Watched> {
+        self.versions.get(*self.index.get(model)?.get(version)?)
+    }
+}
+
+impl Observer for Monitor {
+    fn observe(&self, entry: &Entry) {
+        let Predictions { model, version, .. } = &*entry.predictions;
+        if let Some(watched) = self.find(model, version) {
+            watched.count(entry.context.time, &entry.predictions);
+        }
+    }
+}
+
+impl Watched {
+    fn new(baseline: Arc<Baseline>, settings: &DriftSettings) -> Self {
+        let (slots, counters) = slots(&baseline);
+        let window = Window::new(settings.window, settings.window_age, counters);
+        let current = Mutex::new(Current { window, layouts: Vec::new() });
+        Self { baseline, settings: settings.clone(), slots, current }
+    }
+
+    fn count(&self, time: SystemTime, predictions: &Predictions) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let Current { window, layouts } = &mut *current;
+        let index = match layouts.iter().rposition(|layout| layout.fits(predictions)) {
+            Some(index) => index,
+            None => {
+                if layouts.len() == MAX_LAYOUTS {
+                    layouts.remove(0);
+                }
+                layouts.push(Layout::new(&self.baseline, predictions));
+                layouts.len() - 1
+            }
+        };
+        let mut next = 0;
+        while next < predictions.rows {
+            let (admitted, counters) = window.admit(time, predictions.rows - next);
+            let rows = rows(next..next + admitted);
+            layouts[index].count(&self.baseline, &self.slots, predictions, &rows, counters);
+            next += admitted;
+        }
+    }
+
+    fn report(&self, model: &str, now: SystemTime) -> VersionReport {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = current.window.snapshot(now);
+        // The statistics take longer than the writer should wait.
+        drop(current);
+        VersionReport::new(model, &self.baseline, &self.settings, &self.slots, &snapshot)
+    }
+}
+
+/// An address is wider than 32 bits, or as wide.
+fn rows(rows: Range<u32>) -> Range<usize> {
+    rows.start as usize..rows.end as usize
+}

@@ -1,0 +1,132 @@
+//! What `model.toml` says of a version's inputs and outputs, and the names their elements have in
+//! records and in `baseline.json`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::files::read_file;
+use crate::inference::SIGNATURE;
+
+/// Maximum size of a `model.toml`, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+/// A tensor with more elements in a row is not logged (docs/prediction-log.md).
+pub const MAX_ELEMENTS: usize = 256;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Signature {
+    pub name: Option<String>,
+    pub version: Option<String>,
+    #[serde(default)]
+    pub labels: Vec<Label>,
+    #[serde(default)]
+    pub inputs: Vec<SignatureTensor>,
+    #[serde(default)]
+    pub outputs: Vec<SignatureTensor>,
+}
+
+/// A class: its name, or the number that the graph's output of classes holds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a string or an integer")]
+pub enum Label {
+    Number(i64),
+    Name(String),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct SignatureTensor {
+    pub name: String,
+    pub datatype: String,
+    #[serde(default)]
+    pub shape: Vec<i64>,
+    #[serde(default)]
+    pub fields: Vec<String>,
+}
+
+impl Signature {
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// Of the version in `folder`.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(SIGNATURE);
+        let text = read_file(&path, MAX_BYTES).and_then(|bytes| Ok(String::from_utf8(bytes)?));
+        text.and_then(|text| Self::parse(&text)).with_context(|| path.display().to_string())
+    }
+
+    /// What the output of classes holds, one value for each label.
+    #[must_use]
+    pub fn classes(&self) -> Vec<i64> {
+        let class = |(index, label): (usize, &Label)| match label {
+            Label::Number(number) => *number,
+            Label::Name(_) => i64::try_from(index).unwrap_or(i64::MAX),
+        };
+        self.labels.iter().enumerate().map(class).collect()
+    }
+}
+
+impl SignatureTensor {
+    /// Elements of one row, where the shape settles them.
+    #[must_use]
+    pub fn width(&self) -> Option<usize> {
+        let row = self.shape.get(1..).unwrap_or_default();
+        row.iter().try_fold(1_usize, |width, &axis| width.checked_mul(usize::try_from(axis).ok()?))
+    }
+
+    /// The names of its elements, one for each in a row: of its fields, or its own; `None` where the
+    /// shape leaves open how many there are.
+    #[must_use]
+    pub fn element_names(&self) -> Option<Vec<String>> {
+        if !self.fields.is_empty() {
+            return Some(self.fields.clone());
+        }
+        let width = self.width()?;
+        (width <= MAX_ELEMENTS).then(|| element_names(&self.name, width))
+    }
+}
+
+/// The names of a tensor's elements that has `width` of them in a row.
+#[must_use]
+pub fn element_names(tensor: &str, width: usize) -> Vec<String> {
+    if width == 1 {
+        vec![tensor.to_owned()]
+    } else {
+        (0..width).map(|index| format!("{tensor}[{index}]")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(shape: &[i64], fields: &[&str]) -> SignatureTensor {
+        SignatureTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: shape.to_vec(),
+            fields: fields.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn elements_are_named_by_field_or_by_place() {
+        assert_eq!(tensor(&[-1, 2], &["a", "b"]).element_names().unwrap(), ["a", "b"]);
+        assert_eq!(tensor(&[-1, 2], &[]).element_names().unwrap(), ["x[0]", "x[1]"]);
+        assert_eq!(tensor(&[-1, 1], &[]).element_names().unwrap(), ["x"]);
+        assert_eq!(tensor(&[-1], &[]).element_names().unwrap(), ["x"]);
+        assert_eq!(tensor(&[-1, 2, 2], &[]).element_names().unwrap().len(), 4);
+        assert_eq!(tensor(&[-1, -1], &[]).element_names(), None);
+        assert_eq!(tensor(&[-1, 257], &[]).element_names(), None);
+        assert_eq!(tensor(&[-1, i64::MAX, i64::MAX], &[]).element_names(), None);
+    }
+
+    #[test]
+    fn classes_are_numbers_or_places() {
+        let classes = |labels| Signature::parse(labels).unwrap().classes();
+        assert_eq!(classes("labels = ['a', 'b']"), [0, 1]);
+        assert_eq!(classes("labels = [3, 5]"), [3, 5]);
+        assert!(Signature::parse("labels = [1.5]").is_err());
+    }
+}
