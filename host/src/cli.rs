@@ -22,8 +22,10 @@ use crate::admin::{Admin, METRICS};
 use crate::app::{App, Options, Target};
 use crate::artifact::{Makes, PRIVATE, READABLE};
 use crate::commands::add::{self, Add};
+use crate::commands::baseline::{self, BaselineCommand};
 use crate::commands::cache::{self, Cache};
 use crate::commands::health::{self, Health};
+use crate::commands::drift::{self, Drift};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::flags::Flags;
@@ -56,6 +58,7 @@ Examples:
   spinfer up --variable token=@file   give a variable of the manifest its value
   spinfer check                       find all that is wrong, serve nothing
   spinfer cache stats                 how often the response cache has an answer
+  spinfer drift                       which features and outputs have moved, by how much
   spinfer build --optimize            build its components and make them smaller, to hand them out
   spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
@@ -79,6 +82,10 @@ enum Command {
     Cache(Cache),
     /// Check whether a host is ready: for the health check of a container
     Health(Health),
+    /// Compare what models are asked and predict with their reference data
+    Drift(Drift),
+    /// Make a model's baseline.json, which drift is told from, from reference data
+    Baseline(BaselineCommand),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -205,6 +212,8 @@ pub fn main() -> ExitCode {
         Command::New(options) => new::run(&options, &mut io::stdout()),
         Command::Cache(options) => cache::run(&options, &mut io::stdout()),
         Command::Health(options) => health::run(&options, &mut io::stdout()),
+        Command::Drift(options) => drift::run(&options, &mut io::stdout()),
+        Command::Baseline(options) => baseline::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {

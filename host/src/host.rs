@@ -26,6 +26,7 @@ use crate::capabilities::outbound_http::Outside;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::connections::ConnectionLimits;
+use crate::drift::Monitor;
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::files::Copies;
@@ -68,6 +69,7 @@ pub struct Host {
     answers: Arc<Holding>,
     connection_limits: ConnectionLimits,
     cache: Arc<Cache>,
+    drift: Arc<Monitor>,
     redis: Connections,
     _background: Background,
     copies: Mutex<Option<Copies>>,
@@ -100,6 +102,7 @@ impl Host {
     pub fn new(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
         let started = SystemTime::now();
         let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE, Makes::Native)?;
+        let drift = Monitor::new(app.components.values().flat_map(|spec| &spec.drift))?;
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         // A thousand components have thousands of files; who starts does not wait for that.
@@ -173,6 +176,7 @@ impl Host {
             answers: Arc::default(),
             connection_limits: app.connections,
             cache,
+            drift: Arc::new(drift),
             redis,
             _background: background,
             copies: Mutex::new(copies),
@@ -209,6 +213,12 @@ impl Host {
     #[must_use]
     pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
+    }
+
+    /// What has become of the distributions of each model version.
+    #[must_use]
+    pub fn drift(&self) -> &Arc<Monitor> {
+        &self.drift
     }
 
     /// The application's name and version, as JSON.

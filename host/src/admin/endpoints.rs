@@ -2,6 +2,7 @@
 
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
@@ -24,10 +25,11 @@ use crate::metrics::exposition::Format;
 pub const METRICS: &str = "/metrics";
 pub const STATS: &str = "/cache/stats";
 pub const CACHE: &str = "/cache";
+pub const DRIFT: &str = "/drift";
 
 /// Each, and the methods it answers.
-const ENDPOINTS: [(&str, &str); 3] =
-    [(METRICS, "GET, HEAD"), (STATS, "GET, HEAD"), (CACHE, "DELETE")];
+const ENDPOINTS: [(&str, &str); 4] =
+    [(METRICS, "GET, HEAD"), (STATS, "GET, HEAD"), (CACHE, "DELETE"), (DRIFT, "GET, HEAD")];
 
 pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
     let asked = head.uri.path();
@@ -44,6 +46,7 @@ pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body
             parameters(&head, &[])?;
             json(&Stats::of(&host))
         }
+        (DRIFT, _) => drift(host, parameters(&head, &[MODEL])?).await,
         _ => {
             parameters(&head, &[])?;
             // Those of a thousand routes take milliseconds to write, which nobody is to wait for.
@@ -85,6 +88,33 @@ async fn purge(host: &Host, parameters: &[(String, String)]) -> Result<Response<
     })?;
     info!(%scope, ?told, "kept answers are forgotten");
     json(&Purged { purged: scope.to_string(), told })
+}
+
+/// The drift of every model version, or of those of one model.
+async fn drift(
+    host: Arc<Host>,
+    parameters: Vec<(String, String)>,
+) -> Result<Response<Body>, Refusal> {
+    let model = match parameters.as_slice() {
+        [] => None,
+        [(_, model)] => Some(model.clone()),
+        [_, ..] => return Err(Refusal::Parameter(format!("`{MODEL}`: one at a time"))),
+    };
+    if let Some(model) = model.as_deref().filter(|model| !host.drift().knows(model)) {
+        let known = host.drift().models().join(", ");
+        let known = if known.is_empty() { "none".to_owned() } else { known };
+        let model = shortened(model);
+        return Err(Refusal::Unknown(format!(
+            "no component mounts a model `{model}`; of the kind \
+             there are: {known}"
+        )));
+    }
+    // Of thousands of fields it takes milliseconds.
+    let report = spawn_blocking(move || host.drift().report(SystemTime::now(), model.as_deref()));
+    json(&report.await.map_err(|lost| {
+        error!(%lost, "drift could not be computed");
+        Refusal::Failed
+    })?)
 }
 
 /// What was forgotten.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::{Options, Problems, dependencies, listed};
+use crate::drift::{DriftSettings, WatchedModel};
 use crate::files::Files;
 use crate::inference::{MountedModel, check_model_folder};
 use crate::key_value;
@@ -23,6 +24,8 @@ pub struct ComponentSpec {
     pub source: PathBuf,
     pub files: Files,
     pub models: Vec<MountedModel>,
+    /// The same, and what their drift is told from.
+    pub drift: Vec<WatchedModel>,
     pub environment: Vec<(String, String)>,
     pub variables: Variables,
     pub outbound_hosts: OutboundHosts,
@@ -45,6 +48,8 @@ pub(super) struct Context<'a> {
     pub(super) options: &'a Options,
     /// Of the application's variables.
     pub(super) values: &'a HashMap<&'a str, String>,
+    /// Of the application.
+    pub(super) drift: &'a DriftSettings,
 }
 
 impl Context<'_> {
@@ -58,6 +63,7 @@ impl Context<'_> {
         let key = format!("component.{id}");
         let source = self.source(&key, component, problems);
         let (files, models) = self.files(&key, component, problems);
+        let drift = self.drift(&key, component, &files, &models, problems);
         dependencies::check(&key, component, self.manifest, self.base, problems);
         let (door, load_graphs, settings) = match &component.tool.spinfer {
             None => (None, false, defaults.clone()),
@@ -87,6 +93,7 @@ impl Context<'_> {
             source,
             files,
             models,
+            drift,
             environment: environment.into_iter().collect(),
             variables: self.variables(&key, component, problems),
             outbound_hosts: self.outbound_hosts(&key, component, problems),
@@ -149,6 +156,35 @@ impl Context<'_> {
             }
         }
         (files, models)
+    }
+
+    /// What the drift of each of the `models` in `files` is told from.
+    fn drift(
+        &self,
+        key: &str,
+        component: &Component,
+        files: &Files,
+        models: &[MountedModel],
+        problems: &mut Problems,
+    ) -> Vec<WatchedModel> {
+        let config = component.tool.spinfer.as_ref().map(|tool| &tool.drift);
+        let settings = match config.map_or_else(|| Ok(self.drift.clone()), |c| self.drift.with(c)) {
+            Ok(settings) => settings,
+            Err(problem) => {
+                problems.add(format!("{key}.tool.spinfer"), problem);
+                return Vec::new();
+            }
+        };
+        let mut watched = Vec::new();
+        for MountedModel { name, version, .. } in models {
+            let mut folders = files.folders.models();
+            let Some((_, folder)) = folders.find(|(other, _)| other == name) else { continue };
+            match WatchedModel::read(name, version.as_deref(), folder, &settings) {
+                Ok(model) => watched.push(model),
+                Err(problem) => problems.add(format!("{key}.files"), format!("{problem:#}")),
+            }
+        }
+        watched
     }
 
     fn variables(&self, key: &str, component: &Component, problems: &mut Problems) -> Variables {

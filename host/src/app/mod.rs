@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
 use crate::connections::ConnectionLimits;
+use crate::drift::DriftSettings;
 use crate::key_value::Bindings;
 use crate::manifest::{Build, Manifest, names};
 use crate::redis_connections::CONNECTIONS;
@@ -91,6 +92,7 @@ impl App {
         let mut defaults = Settings::default();
         let mut instances = INSTANCES;
         let mut connections = ConnectionLimits::default();
+        let mut drift = DriftSettings::default();
         if let Some(tool) = &manifest.application.tool.spinfer {
             let key = "application.tool.spinfer";
             defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
@@ -101,6 +103,10 @@ impl App {
                 }
                 instances = count;
             }
+            match drift.with(&tool.drift) {
+                Ok(settings) => drift = settings,
+                Err(problem) => problems.add(key, problem),
+            }
             if let Err((setting, problem)) = connections.set(tool.connections, tool.keep_alive) {
                 problems.add(format!("{key}.{setting}"), problem);
             }
@@ -108,7 +114,8 @@ impl App {
         let values = values::resolve(manifest, options, &mut problems);
         let mut components = IndexMap::new();
         for (id, component) in &manifest.component {
-            let context = component::Context { base, manifest, options, values: &values };
+            let context =
+                component::Context { base, manifest, options, values: &values, drift: &drift };
             let spec = context.resolve(id, component, &defaults, &mut problems);
             if chosen.contains(&id.as_str()) {
                 components.insert(id.clone(), spec);

@@ -2,8 +2,10 @@
 //! that serves asked for something.
 
 pub mod add;
+pub mod baseline;
 pub mod cache;
 pub mod health;
+pub mod drift;
 pub mod models;
 pub mod new;
 
@@ -11,4 +13,5 @@ mod ask;
 mod edit;
 mod files;
 mod signature;
+mod sparkline;
 mod table;

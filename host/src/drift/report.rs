@@ -233,10 +233,8 @@ impl Compared {
         let counts = snapshot.counts.get(slot.bins.clone()).unwrap_or_default();
         let missing = snapshot.counts.get(slot.missing()).copied().unwrap_or_default();
         let n: u64 = counts.iter().sum();
-        let of_baseline = Share {
-            count: field.missing,
-            of: field.counts.iter().sum::<u64>() + field.missing,
-        };
+        let of_baseline =
+            Share { count: field.missing, of: field.counts.iter().sum::<u64>() + field.missing };
         let of_window = Share { count: missing, of: n + missing };
         let minimum = u64::from(settings.minimum);
         let psi = if enough && n >= minimum { psi(&field.counts, counts) } else { None };
@@ -247,8 +245,7 @@ impl Compared {
         // (Tarone 1990).
         let any = of_baseline.count + of_window.count > 0;
         let tested = enough && any && of_window.of >= minimum;
-        let missing_p_value =
-            if tested { share::p_value(of_baseline, of_window) } else { None };
+        let missing_p_value = if tested { share::p_value(of_baseline, of_window) } else { None };
         let status = match of_window.of {
             0 if enough => Status::NotLogged,
             _ if psi.is_none() => Status::NotEnoughData,

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Tools;
 use super::text_or::TextOr;
+use crate::drift::DriftConfig;
 use crate::limits::LimitsConfig;
 use crate::reuse::ReuseConfig;
 
@@ -170,6 +171,8 @@ pub struct ComponentTool {
     pub limits: LimitsConfig,
     #[serde(default)]
     pub reuse: ReuseConfig,
+    #[serde(default)]
+    pub drift: DriftConfig,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

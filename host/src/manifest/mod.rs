@@ -21,6 +21,7 @@ pub use component::{
 pub use text_or::TextOr;
 pub use trigger::{Executor, HttpTrigger, Private, StaticResponse, Triggers};
 
+use crate::drift::DriftConfig;
 use crate::limits::{LimitsConfig, some_duration};
 use crate::reuse::ReuseConfig;
 
@@ -82,6 +83,8 @@ pub struct ApplicationTool {
     pub limits: LimitsConfig,
     #[serde(default)]
     pub reuse: ReuseConfig,
+    #[serde(default)]
+    pub drift: DriftConfig,
 }
 
 /// A value the operator may set; components see it through templates.

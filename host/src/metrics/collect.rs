@@ -1,12 +1,15 @@
 //! What a host has counted, read and written down.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use super::exposition::{Exposition, Format};
 use super::table;
 use super::{Ended, RouteMetrics, STATUSES};
 use crate::cache::counts::{Level, Lookup, Outcome};
 use crate::cache::shared::Shared;
+use crate::drift::report::FieldReport;
 use crate::error::Reason;
 use crate::host::Host;
 
@@ -19,6 +22,7 @@ pub fn expose(host: &Host, format: Format) -> String {
     instances(host, &mut text);
     inferences(host, &mut text);
     cache(host, &mut text);
+    drift(host, &mut text);
     process(host, &mut text);
     text.finish()
 }
@@ -163,6 +167,46 @@ fn redis(shared: Option<&Shared>, text: &mut Exposition) {
     if let Some(counts) = shared.map(Shared::counts) {
         for (result, count) in [("stored", &counts.stored), ("dropped", &counts.not_stored)] {
             stores.value(&[result], count.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// Maximum number of fields of a model version whose scores are exposed, features before outputs:
+/// each is three time series.
+const MAX_DRIFT_FIELDS: usize = 100;
+
+fn drift(host: &Host, text: &mut Exposition) {
+    let report = host.drift().report(SystemTime::now(), None);
+    let mut scores = text.family(&table::DRIFT_SCORE);
+    for version in &report.versions {
+        let features: HashSet<&str> =
+            version.features.iter().map(|field| field.name.as_str()).collect();
+        let labelled = version.outputs.iter().map(|field| {
+            // An output may have a feature's name.
+            let twice = features.contains(field.name.as_str());
+            let label = if twice { format!("outputs.{}", field.name) } else { field.name.clone() };
+            (label, field)
+        });
+        let fields = version.features.iter().map(|field| (field.name.clone(), field));
+        for (label, field) in fields.chain(labelled).take(MAX_DRIFT_FIELDS) {
+            let FieldReport { psi, ks, js, .. } = field;
+            for (statistic, score) in [("psi", psi), ("ks", ks), ("js", js)] {
+                if let Some(score) = score {
+                    scores.value(&[&version.model, &version.version, &label, statistic], score);
+                }
+            }
+        }
+    }
+    let mut windows = text.family(&table::DRIFT_WINDOW);
+    for version in &report.versions {
+        windows.value(&[&version.model, &version.version], version.window.records);
+    }
+    let mut alerts = text.family(&table::DRIFT_ALERT);
+    for version in &report.versions {
+        let kinds = [("feature", version.feature_drift), ("prediction", version.prediction_drift)];
+        for (kind, drift) in kinds {
+            let labels = [&version.model, &version.version, kind];
+            alerts.value(&labels, u8::from(drift == Some(true)));
         }
     }
 }

@@ -173,6 +173,16 @@ families! {
     REDIS_STORES: Counter "spinfer_cache_redis_stores_total", "", ["result"],
         "Answers for the Redis: it has them (stored), or is full, slow or away (dropped).";
 
+    DRIFT_SCORE: Gauge "spinfer_drift_score", "", ["model", "version", "field", "statistic"],
+        "How far a feature or an output is from the model version's baseline: psi (population \
+         stability index), ks (Kolmogorov-Smirnov, of numbers), js (Jensen-Shannon distance). \
+         Absent while there is not enough data; of at most 100 fields of a version.";
+    DRIFT_WINDOW: Gauge "spinfer_drift_window_records", "", ["model", "version"],
+        "Records in the window that is compared with the baseline.";
+    DRIFT_ALERT: Gauge "spinfer_drift_alert", "", ["model", "version", "kind"],
+        "1 if a feature (kind feature) or an output (kind prediction) drifted significantly, else \
+         0, also while there is not enough data.";
+
     RESIDENT_MEMORY: Gauge "process_resident_memory_bytes", "bytes", [],
         "Memory of this process, resident; on Linux only.";
     START_TIME: Gauge "process_start_time_seconds", "seconds", [],

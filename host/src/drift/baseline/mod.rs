@@ -64,7 +64,9 @@ pub enum Role {
 #[derive(Debug, PartialEq)]
 pub enum Bins {
     /// Between ascending edges: bin `i` is `edges[i-1] <= x < edges[i]`.
-    Number { edges: Vec<f64> },
+    Number {
+        edges: Vec<f64>,
+    },
     Category(Categories),
 }
 
@@ -164,12 +166,9 @@ fn names(
         match tensor.element_names() {
             Some(names) => order.extend(names),
             // As many as there are.
-            None => order.extend(
-                given
-                    .keys()
-                    .filter(|name| is_element(name, &tensor.name))
-                    .cloned(),
-            ),
+            None => {
+                order.extend(given.keys().filter(|name| is_element(name, &tensor.name)).cloned())
+            }
         }
         for field in &tensor.fields {
             ensure!(

@@ -38,7 +38,10 @@ fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the nearest float of 32 bits is what is wanted")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the nearest float of 32 bits is what is wanted"
+)]
 fn narrow(value: f64) -> f32 {
     value as f32
 }

@@ -37,8 +37,14 @@ fn fields_have_the_order_of_the_signature_and_outputs_their_labels() {
     let baseline = Baseline::parse(IRIS, &iris()).unwrap();
     let names: Vec<_> = baseline.fields.iter().map(|field| field.name.as_str()).collect();
     let expected = [
-        "sepal_length", "sepal_width", "petal_length", "petal_width", "label",
-        "probabilities[0]", "probabilities[1]", "probabilities[2]",
+        "sepal_length",
+        "sepal_width",
+        "petal_length",
+        "petal_width",
+        "label",
+        "probabilities[0]",
+        "probabilities[1]",
+        "probabilities[2]",
     ];
     assert_eq!(names, expected);
     let label = &baseline.fields[4];

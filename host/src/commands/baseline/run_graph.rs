@@ -1,0 +1,130 @@
+//! Outputs of a graph for reference data: loaded and run as the host does, in this process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use spinfer_backend::{Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
+
+use crate::drift::signature::{MAX_ELEMENTS, element_names};
+use crate::inference::trial::this_program;
+use crate::inference::{GRAPH, LoadedGraph, backends, bind, check_model_folder, load_with_first};
+
+/// Rows of one run, where the graph takes any number: enough that its overhead does not count, few
+/// enough that its intermediate tensors stay small.
+pub(super) const BATCH: usize = 512;
+
+/// A graph that is run over rows.
+#[derive(Debug)]
+pub(super) struct Runner {
+    graph: Arc<LoadedGraph>,
+}
+
+/// Numbers of one column, as the graph has them.
+#[derive(Clone, Debug)]
+pub(super) enum Numbers {
+    Single(Vec<f32>),
+    Double(Vec<f64>),
+    Integer(Vec<i64>),
+}
+
+/// A column of an output: its name in records, and a value for each row of the run.
+pub(super) struct OutputColumn {
+    pub(super) name: String,
+    pub(super) values: Numbers,
+}
+
+impl Runner {
+    /// The graph of the `model` in `folder`.
+    pub(super) fn load(model: &str, folder: &Path) -> Result<Self> {
+        check_model_folder(model, folder)?;
+        let path = folder.join(GRAPH);
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let backends = backends(Some(&this_program()?));
+        let (_, graph) = load_with_first(&backends, &bytes, Encoding::Onnx, ExecutionTarget::Cpu)
+            .with_context(|| path.display().to_string())?;
+        Ok(Self { graph })
+    }
+
+    /// The input `name`, if the graph has it.
+    pub(super) fn input(&self, name: &str) -> Option<&TensorInfo> {
+        self.graph.inputs().iter().find(|info| info.name == name)
+    }
+
+    pub(super) fn inputs(&self) -> &[TensorInfo] {
+        self.graph.inputs()
+    }
+
+    /// Rows of one run: as many as the graph takes.
+    pub(super) fn batch(&self) -> usize {
+        let free = |info: &TensorInfo| {
+            info.shape.as_ref().is_none_or(|shape| shape.first() == Some(&None))
+        };
+        if self.graph.inputs().iter().all(free) { BATCH } else { 1 }
+    }
+
+    /// Runs the graph on `rows` rows of its inputs.
+    pub(super) fn run(
+        &self,
+        inputs: Vec<(String, Tensor)>,
+        rows: usize,
+    ) -> Result<Vec<OutputColumn>> {
+        let (outputs, _) = self.graph.run(bind(self.graph.inputs(), inputs)?)?;
+        let mut columns = Vec::new();
+        for (info, tensor) in self.graph.outputs().iter().zip(&outputs) {
+            let elements = tensor.data.len() / tensor.ty.size();
+            ensure!(
+                elements.is_multiple_of(rows),
+                "the output `{}` has {elements} elements for {rows} rows: not as many for each",
+                info.name
+            );
+            let width = elements / rows;
+            // Records do not have what is wider.
+            if width > MAX_ELEMENTS {
+                continue;
+            }
+            for (column, name) in element_names(&info.name, width).into_iter().enumerate() {
+                if let Some(values) = Numbers::read(tensor, column, width) {
+                    columns.push(OutputColumn { name, values });
+                }
+            }
+        }
+        Ok(columns)
+    }
+}
+
+impl Numbers {
+    /// One column of a tensor of `width` columns; `None` for types that records do not have.
+    fn read(tensor: &Tensor, column: usize, width: usize) -> Option<Self> {
+        let size = tensor.ty.size();
+        let cells = tensor.data.chunks_exact(size).skip(column).step_by(width.max(1));
+        Some(match tensor.ty {
+            TensorType::Fp32 => Self::Single(numbers(cells, f32::from_le_bytes)),
+            TensorType::Fp64 => Self::Double(numbers(cells, f64::from_le_bytes)),
+            TensorType::I64 => Self::Integer(numbers(cells, i64::from_le_bytes)),
+            TensorType::I32 => {
+                Self::Integer(numbers(cells, |bytes| i64::from(i32::from_le_bytes(bytes))))
+            }
+            TensorType::U8 => Self::Integer(numbers(cells, |[byte]: [u8; 1]| i64::from(byte))),
+            TensorType::Fp16 | TensorType::Bf16 => return None,
+        })
+    }
+
+    /// Appends `more`; false if they are of another type.
+    pub(super) fn append(&mut self, more: Self) -> bool {
+        match (self, more) {
+            (Self::Single(values), Self::Single(more)) => values.extend(more),
+            (Self::Double(values), Self::Double(more)) => values.extend(more),
+            (Self::Integer(values), Self::Integer(more)) => values.extend(more),
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn numbers<'a, T, const N: usize>(
+    cells: impl Iterator<Item = &'a [u8]>,
+    number: impl Fn([u8; N]) -> T,
+) -> Vec<T> {
+    cells.filter_map(|cell| cell.try_into().ok()).map(number).collect()
+}

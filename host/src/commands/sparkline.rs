@@ -1,0 +1,43 @@
+//! Histograms as a line of blocks.
+
+/// From the lowest to the highest; nothing at all is the lowest.
+const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// The same bins in several histograms, on one scale: the highest bar of all is a full block.
+/// Neighbouring bins are put together where there are more than `bars`.
+pub(super) fn sparklines<const N: usize>(histograms: [&[f64]; N], bars: usize) -> [String; N] {
+    let merged = histograms.map(|shares| merge(shares, bars));
+    let highest = merged.iter().flatten().copied().fold(0.0, f64::max);
+    merged.map(|shares| shares.into_iter().map(|share| block(share, highest)).collect())
+}
+
+fn merge(shares: &[f64], bars: usize) -> Vec<f64> {
+    let per_bar = shares.len().div_ceil(bars.max(1)).max(1);
+    shares.chunks(per_bar).map(|chunk| chunk.iter().sum()).collect()
+}
+
+fn block(share: f64, highest: f64) -> char {
+    let steps = BLOCKS.len() - 1;
+    let height = if highest > 0.0 { share / highest } else { 0.0 };
+    let step = (1..=steps).rev().find(|&step| height >= (step as f64 - 0.5) / steps as f64);
+    BLOCKS[step.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_scale_for_both() {
+        assert_eq!(sparklines([&[0.5, 0.5], &[0.0, 1.0]], 10), ["▅▅", "▁█"]);
+        assert_eq!(sparklines([&[], &[0.0]], 10), ["", "▁"]);
+        assert_eq!(sparklines([&[f64::NAN, 1.0]], 10), ["▁█"]);
+    }
+
+    #[test]
+    fn many_bins_are_put_together() {
+        let [line] = sparklines([&[0.03; 33]], 10);
+        assert_eq!(line, "█████████".to_owned(), "nine bars of four bins and less");
+        assert_eq!(sparklines([&[1.0; 5]], 0)[0].chars().count(), 1);
+    }
+}
