@@ -13,6 +13,7 @@ mod connections; // who has no request does not keep one
 mod deploy; // manifests, the image's root file system, Redis users with few rights
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
+mod drift; // rows that moved, and what is said of them
 mod edge; // what stands between a client and a component, as Spin has it
 mod flags; // flags of Spin, and `spinfer check`
 mod golden; // predictions are ONNX Runtime's, through both doors

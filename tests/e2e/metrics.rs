@@ -46,6 +46,9 @@ fn mounted(dir: &tempfile::TempDir) -> String {
 
 /// What is told only of models that are batched, and where nodes share a Redis.
 pub(crate) const BATCH: &str = "spinfer_inference_batch_rows";
+/// What is told only where there is a baseline; the first only once there is enough data.
+pub(crate) const DRIFT: [&str; 3] =
+    ["spinfer_drift_score", "spinfer_drift_window_records", "spinfer_drift_alert"];
 const REDIS: [&str; 4] = [
     "spinfer_cache_redis_connected",
     "spinfer_cache_redis_watched",
@@ -105,7 +108,7 @@ fn the_metrics_of_the_example_application_are_those_of_the_table() {
     }
     assert_eq!(spinfer.get("/nowhere").status, 404);
     // No model of it is batched.
-    is_the_table(&spinfer, &[&[BATCH], &REDIS[..]].concat());
+    is_the_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..]].concat());
     let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
     for (name, expected) in [
         ("spinfer_ready", 1.0),
@@ -280,7 +283,7 @@ fn inferences_are_counted_where_they_ran() {
         if placement == "batch" {
             let rows = metric(&spinfer, &format!("spinfer_inference_batch_rows_sum{{{model}}}"));
             assert_eq!(rows, 3.0);
-            is_the_table(&spinfer, &REDIS);
+            is_the_table(&spinfer, &[&DRIFT[..], &REDIS].concat());
         }
     }
 }
