@@ -109,7 +109,8 @@ fn write_version(version: &VersionReport, out: &mut impl Write) -> Result<()> {
         if records < minimum { format!(" (at least {minimum} needed)") } else { String::new() };
     writeln!(out, "{records} records{short}{span}")?;
     writeln!(out, "against {baseline_rows} reference rows, alpha {alpha}")?;
-    let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "p", "status"];
+    // With a word above the statuses it would not fit.
+    let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "p", ""];
     let mut lines = vec![head.map(str::to_owned)];
     for (title, fields) in [("features", &version.features), ("outputs", &version.outputs)] {
         if !fields.is_empty() {
@@ -241,15 +242,12 @@ mod tests {
         write_version(&version(), &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        let expected = "\
+        let head = "\
 wine version 1: drift
 10000 records, 2026-11-29T10:00:00Z to 2026-11-29T11:00:00Z
 against 120 reference rows, alpha 0.01
-                   baseline    current     miss  PSI    KS    JS    p      status
-features
- …is_far_too_long?[2  ";
-        let start: Vec<_> = expected.lines().take(3).collect();
-        assert_eq!(text.lines().take(3).collect::<Vec<_>>(), start, "{text}");
+";
+        assert!(text.starts_with(head), "{text}");
         assert!(text.contains("▂▂▂▂▂▂▂▂▂▂") && text.contains("▁▁▁▁▁▁▁▁▃█"), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }

@@ -11,7 +11,7 @@
 //! bins, PSI is distributed as `(1/n + 1/m)` times chi-squared with `B - 1` degrees of freedom
 //! (Yurdakul and Naranjo 2020, "Statistical properties of the population stability index", Journal of
 //! Risk Model Validation 14(4)). The conventional thresholds know nothing of `n` and `m`: with 120 and
-//! 200 values, ten bins and no drift at all, one PSI in five is above 0.1.
+//! 200 values, ten bins and no drift at all, more than half of all PSIs are above 0.1.
 //!
 //! With half a count in every bin the tail holds for small samples too. Simulated 200,000 times with
 //! ten bins and 60 to 100,000 reference values against 100 to 10,000, a p-value below 0.01 came up

@@ -205,7 +205,11 @@ fn columns(
             TensorType::I32 | TensorType::I64 | TensorType::U8 => Numbers::Integer(Vec::new()),
             TensorType::Fp16 | TensorType::Bf16 => bail!("the input `{name}` is {}", info.ty),
         };
-        let axes = tensor.shape.get(1..).unwrap_or_default();
+        // A free axis has as many as there are fields.
+        let axes = match tensor.shape.get(1..) {
+            Some(axes) if tensor.width() == Some(names.len()) => axes.to_vec(),
+            _ => vec![i64::try_from(names.len())?],
+        };
         inputs.push(Input {
             name: name.clone(),
             ty: info.ty,
