@@ -105,8 +105,11 @@ fn write_version(version: &VersionReport, out: &mut impl Write) -> Result<()> {
         Some((from, to)) => format!(", {from} to {to}"),
         None => String::new(),
     };
-    let short =
-        if records < minimum { format!(" (at least {minimum} needed)") } else { String::new() };
+    let short = if *records < u64::from(*minimum) {
+        format!(" (at least {minimum} needed)")
+    } else {
+        String::new()
+    };
     writeln!(out, "{records} records{short}{span}")?;
     writeln!(out, "against {baseline_rows} reference rows, alpha {alpha}")?;
     // With a word above the statuses it would not fit.
