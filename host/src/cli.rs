@@ -28,6 +28,7 @@ use crate::commands::health::{self, Health};
 use crate::commands::drift::{self, Drift};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
+use crate::commands::pull::{self, Pull};
 use crate::flags::Flags;
 use crate::host::Host;
 use crate::inference::trial;
@@ -52,6 +53,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   spinfer add wine.onnx               make an ONNX file a model here, with a route
+  spinfer pull mlflow models:/iris/3  the same with a model of MLflow
   spinfer models                      list its models
   spinfer up                          serve the spin.toml of this folder on 127.0.0.1:3000
   spinfer up --build                  build its components first
@@ -74,6 +76,8 @@ enum Command {
     Build(Build),
     /// Add a model to an application: an ONNX file becomes a route
     Add(Add),
+    /// Add a model from elsewhere to an application: from MLflow
+    Pull(Pull),
     /// List an application's models
     Models(Models),
     /// Make a model component of your own
@@ -208,6 +212,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check(&options),
         Command::Build(options) => build(&options),
         Command::Add(options) => add::run(&options, &mut io::stdout()),
+        Command::Pull(options) => pull::run(&options, &mut io::stdout()),
         Command::Models(options) => models::run(&options, &mut io::stdout()),
         Command::New(options) => new::run(&options, &mut io::stdout()),
         Command::Cache(options) => cache::run(&options, &mut io::stdout()),

@@ -77,6 +77,7 @@ pub mod trust;
 pub mod build;
 pub mod commands;
 pub mod optimize;
+pub mod registry;
 pub mod telemetry;
 
 #[cfg(any(test, fuzzing))]

@@ -8,6 +8,7 @@ pub mod health;
 pub mod drift;
 pub mod models;
 pub mod new;
+pub mod pull;
 
 mod ask;
 mod edit;

@@ -6,6 +6,7 @@
 mod component;
 mod curl;
 mod examine;
+pub(crate) mod external;
 pub(crate) mod labels;
 mod model_toml;
 mod onnx;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use sha2::{Digest, Sha256};
+use toml_edit::Table;
 
 use self::examine::{Examined, examine};
 use self::labels::Labels;
@@ -32,11 +34,19 @@ pub struct Add {
     /// The ONNX file
     file: PathBuf,
 
-    /// The model's name [default: the file's]
+    #[command(flatten)]
+    target: Target,
+}
+
+/// What a model that is added is called, and who serves it.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The model's name [default: the file's; of MLflow, the registered one]
     #[arg(long)]
     name: Option<String>,
 
-    /// The version's number; a version is never overwritten [default: the next]
+    /// The version's number; a version is never overwritten [default: the next; of MLflow, the
+    /// registered one]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     version: Option<u32>,
 
@@ -69,26 +79,60 @@ pub struct Add {
 /// The manifest, unless another is given.
 const MANIFEST: &str = "spin.toml";
 
+/// A graph that is to be added, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) bytes: Vec<u8>,
+    /// Where it is from, for messages.
+    pub(crate) shown: String,
+    /// The name of its file, for its provenance.
+    pub(crate) file: String,
+    /// What it is called, unless the command line says otherwise.
+    pub(crate) name: Option<String>,
+    /// Its number, unless the command line says otherwise.
+    pub(crate) version: Option<u32>,
+    /// Names of columns, which are the fields if there are as many features.
+    pub(crate) columns: Vec<String>,
+    /// More of its `[provenance]`.
+    pub(crate) provenance: Table,
+}
+
 /// Adds a model, telling `out` what was done and how to ask it.
 pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
     let file = add.file.display();
+    let bytes = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
+    let text = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
+    let graph = Graph {
+        bytes,
+        shown: file.to_string(),
+        file: text(add.file.file_name()).unwrap_or_else(|| GRAPH.to_owned()),
+        name: text(add.file.file_stem()),
+        version: None,
+        columns: Vec::new(),
+        provenance: Table::new(),
+    };
+    add_graph(graph, &add.target, out)
+}
+
+/// Adds a graph, telling `out` what was done and how to ask it.
+pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> Result<()> {
+    let Graph { bytes: given, shown: file, file: file_name, name, version, columns, provenance } = graph;
 
     // 1 the file: what it takes and gives, and its labels
-    let given = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
     let given_sha256 = hex(&Sha256::digest(&given));
     let (found, bytes) =
         labels::find(given).with_context(|| format!("{file}: cannot be served"))?;
     let examined = examine(&bytes).with_context(|| format!("{file}: cannot be served"))?;
-    let labels = choose_labels(found, &add.labels, &examined)?;
+    let labels = choose_labels(found, &target.labels, &examined)?;
 
     // 2 its place: name, version, component, routes
-    let mut edit = Edit::open(&add.from)?;
-    let name = add.name()?;
-    let version = add.version(&edit.base, &name)?;
+    let mut edit = Edit::open(&target.from)?;
+    let name = target.name(name.as_deref())?;
+    let version = target.version(&edit.base, &name, version)?;
     let id = format!("{name}-{version}");
-    let component = component::find(add.component.as_deref(), &edit.base)?;
+    let component = component::find(target.component.as_deref(), &edit.base)?;
     let folder = format!("models/{name}/{version}");
-    let routes = add.route(&mut edit, &name, version, &id)?;
+    let routes = target.route(&mut edit, &name, version, &id)?;
     edit.add_component(&NewComponent {
         id: &id,
         source: &component.source,
@@ -102,10 +146,12 @@ pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
         name: &name,
         version,
         sha256: &sha256,
-        file: add.file.file_name().and_then(|name| name.to_str()).unwrap_or(GRAPH),
+        file: &file_name,
         file_sha256: (given_sha256 != sha256).then_some(&given_sha256),
         labels: labels.as_ref(),
-        fields: &add.fields,
+        fields: &target.fields,
+        columns: &columns,
+        provenance: &provenance,
     };
     let signature = about.text(&examined)?;
     let text = edit.text()?;
@@ -141,10 +187,10 @@ pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
             plain(&name)
         )?;
     }
-    let from = if add.from == Path::new(MANIFEST) {
+    let from = if target.from == Path::new(MANIFEST) {
         String::new()
     } else {
-        format!(" -f {}", add.from.display())
+        format!(" -f {}", target.from.display())
     };
     let production = routes.production.is_none();
     let path = if production { String::new() } else { format!("/versions/{version}") };
@@ -165,10 +211,21 @@ fn plain(name: &str) -> String {
     format!("/v2/models/{name}/...")
 }
 
-impl Add {
-    fn name(&self) -> Result<String> {
-        let stem = || self.file.file_stem().and_then(|stem| stem.to_str()).map(to_name);
-        let name = self.name.clone().or_else(stem).unwrap_or_default();
+impl Target {
+    /// The folder of the manifest, and whether a model of this name and version could be added: what
+    /// is found out before it is fetched.
+    pub(crate) fn check(&self, name: Option<&str>, version: Option<u32>) -> Result<PathBuf> {
+        let edit = Edit::open(&self.from)?;
+        if self.name.is_some() || name.is_some() {
+            self.version(&edit.base, &self.name(name)?, version)?;
+        }
+        component::find(self.component.as_deref(), &edit.base)?;
+        Ok(edit.base)
+    }
+
+    /// The one given, or what becomes of `of_source` in a path.
+    fn name(&self, of_source: Option<&str>) -> Result<String> {
+        let name = self.name.clone().or_else(|| of_source.map(to_name)).unwrap_or_default();
         // It is a folder, a part of a path and of a component's id.
         crate::manifest::names::check_component_id(&name).map_err(|problem| {
             let proposed = to_name(&name);
@@ -178,23 +235,28 @@ impl Add {
         Ok(name)
     }
 
-    /// A number that no version has.
-    fn version(&self, base: &Path, name: &str) -> Result<u32> {
+    /// A number that no version has: the one given, or that of the source, or the next.
+    fn version(&self, base: &Path, name: &str, of_source: Option<u32>) -> Result<u32> {
+        let wanted = self.version.or(of_source.filter(|&version| version > 0));
         let folder = base.join("models").join(name);
         let there = match fs::read_dir(&folder) {
             Ok(there) => there.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(self.version.unwrap_or(1));
+                return Ok(wanted.unwrap_or(1));
             }
             Err(error) => return Err(error).with_context(|| folder.display().to_string()),
         };
         let last: u32 = there.max().unwrap_or(0);
         let next = last.checked_add(1).context("no number is left for a version")?;
-        let version = self.version.unwrap_or(next);
+        let version = wanted.unwrap_or(next);
         ensure!(
             !folder.join(version.to_string()).exists(),
-            "version {version} of {name} is there already, and a version is never overwritten: leave \
-             out --version, and it is {next}"
+            "version {version} of {name} is there already, and a version is never overwritten: {}",
+            if self.version.is_some() && of_source.is_none() {
+                format!("leave out --version, and it is {next}")
+            } else {
+                format!("give it another number, --version {next}")
+            }
         );
         Ok(version)
     }

@@ -19,11 +19,16 @@ pub(super) struct About<'a> {
     pub(super) labels: Option<&'a Labels>,
     /// Names of the features; empty if they have none.
     pub(super) fields: &'a [String],
+    /// Names that are those of the features if there are no others, and as many.
+    pub(super) columns: &'a [String],
+    /// More of `[provenance]`.
+    pub(super) provenance: &'a Table,
 }
 
 impl About<'_> {
     pub(super) fn text(&self, examined: &Examined) -> Result<String> {
-        let Self { name, version, sha256, file, file_sha256, labels, fields } = self;
+        let Self { name, version, sha256, file, file_sha256, labels, fields, columns, provenance: more } =
+            self;
         let mut document = DocumentMut::new();
         document["name"] = value(*name);
         document["version"] = value(version.to_string());
@@ -37,7 +42,11 @@ impl About<'_> {
         if examined.random {
             document["cache_seconds"] = value(0);
         }
-        let fields = Fields::split(fields, &examined.inputs)?;
+        let fields = if fields.is_empty() && fits(columns, &examined.inputs) {
+            Fields(vec![columns.to_vec()])
+        } else {
+            Fields::split(fields, &examined.inputs)?
+        };
         document["inputs"] = tensors(&examined.inputs, &fields);
         document["outputs"] = tensors(&examined.outputs, &Fields(Vec::new()));
         let mut provenance = Table::new();
@@ -48,9 +57,17 @@ impl About<'_> {
         if !examined.producer.is_empty() {
             provenance["converter"] = value(&examined.producer);
         }
+        for (key, item) in more.iter() {
+            provenance.insert(key, item.clone());
+        }
         document["provenance"] = Item::Table(provenance);
         Ok(document.to_string())
     }
+}
+
+/// Whether `columns` are the features of the only input.
+fn fits(columns: &[String], inputs: &[Tensor]) -> bool {
+    matches!(inputs, [input] if !columns.is_empty() && width(input) == Some(columns.len()))
 }
 
 /// Names of the features of each input.

@@ -1,0 +1,3 @@
+//! Where models and components come from, other than this machine.
+
+pub mod mlflow;
