@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help up dist image test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen
+.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients mlflow rust target cc redis binaryen
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -39,6 +40,7 @@ image: ## container images: spinfer (the host) and spinfer-example, by docker, p
 	done
 
 test: target cc clients redis binaryen ## build what the tests need, then run them all
+test: target cc clients mlflow redis binaryen ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -135,6 +137,17 @@ target/python/installed: tests/python/requirements.txt
 	@command -v python3 >/dev/null || { echo "Python is missing: apt-get install python3 python3-venv"; exit 1; }
 	python3 -m venv --clear target/python
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Beside the clients, as much of what it needs is there: pip adds to it what is not.
+mlflow: target/python-mlflow/installed ## install the MLflow server the tests pull models from, from PyPI
+
+target/python-mlflow/installed: tests/python/requirements-mlflow.txt target/python/installed
+	$(call say,"installing MLflow (a minute; 310 MB)")
+	python3 -m venv --clear target/python-mlflow
+	target/python-mlflow/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	target/python/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(target/python-mlflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clients.pth"
 	touch $@
 
 # What has to be there. Each says what it does, or what to do.

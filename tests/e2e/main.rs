@@ -25,6 +25,7 @@ mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
 mod metrics; // everything that is counted, and how it is told
+mod mlflow; // models of a real MLflow tracking server become URLs
 mod nn; // wasi:nn: every type, every error, every grant
 mod optimize; // `spinfer build --optimize`: smaller components that do what they did
 mod outbound_redis; // every command, where the manifest allows

@@ -83,7 +83,7 @@ def log_models(address):
         graph = convert(model.fit(features, species))
         with mlflow.start_run() as run:
             mlflow.log_metrics({"val/accuracy": model.score(features, species), "loss": float("nan")})
-            mlflow.set_tags({"team": "botany", "a \"key\"": "x\ny"})
+            mlflow.set_tags({"team": "botany", "release/notes": "one\n\"two\""})
             signature = infer_signature(frame, model.predict(features))
             info = mlflow.onnx.log_model(
                 graph, name="model", registered_model_name="iris", signature=signature
@@ -107,7 +107,7 @@ def log_models(address):
         copy = onnx.ModelProto.FromString(graph.SerializeToString())
         info = mlflow.onnx.log_model(copy, name="net", registered_model_name="net")
     files = [file.path for file in client.list_logged_model_artifacts(info.model_id)]
-    assert len(files) > 6, files
+    assert any(file.endswith(".data") for file in files), files
     case(graph, "models:/net/1", "net", 1, inlined=True)
     uri = client.get_model_version_download_uri("net", "1")
     assert uri.startswith("mlflow-artifacts:/"), uri

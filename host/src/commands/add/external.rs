@@ -289,7 +289,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use proptest::prelude::*;
@@ -302,7 +302,7 @@ mod tests {
         field
     }
 
-    fn tensor(name: &str, dims: &[i64], entries: &[(&str, &str)]) -> Vec<u8> {
+    pub(crate) fn tensor(name: &str, dims: &[i64], entries: &[(&str, &str)]) -> Vec<u8> {
         let entry = |&(key, value): &(&str, &str)| Entry { key: key.into(), value: value.into() };
         let tensor = Tensor {
             dims: dims.to_vec(),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     /// A model with `tensors` as initializers, and one of `inner` in a graph of a node's attribute.
-    fn model(tensors: &[Vec<u8>], inner: &[u8]) -> Vec<u8> {
+    pub(crate) fn model(tensors: &[Vec<u8>], inner: &[u8]) -> Vec<u8> {
         let branch = field(6, &field(5, inner));
         let node = [field(4, b"If"), field(5, &branch)].concat();
         let mut graph = field(1, &node);

@@ -136,7 +136,7 @@ impl Store<'_> {
 
     /// `file` as one that can be read anywhere: a download is in a file without a name in `scratch`,
     /// which is gone when this program is.
-    pub async fn side_file(&self, file: &str, limit: u64, scratch: &Path) -> Result<SideFile> {
+    pub(crate) async fn side_file(&self, file: &str, limit: u64, scratch: &Path) -> Result<SideFile> {
         match self {
             Self::Folder(folder) => {
                 let (file, size) = open(folder, file, limit)?;
