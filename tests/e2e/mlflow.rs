@@ -115,11 +115,12 @@ fn every_source_is_served(mlflow: &Mlflow) {
         let (source, name) = (case["source"].as_str().unwrap(), format!("case-{index}"));
         let text = application.pulled(mlflow, source, &["--name", &name, "--version", "1"]);
         let inlined = case["inlined"] == true;
-        assert_eq!(text.contains("weights that were in files of their own"), inlined, "{text}");
+        assert_eq!(text.contains("weights were in files of their own"), inlined, "{text}");
 
         let signature = application.signature(&name, 1);
         assert_eq!(signature["inputs"][0]["fields"], case["fields"], "{source}");
         let provenance = &signature["provenance"];
+        assert_eq!(provenance["file_sha256"].is_string(), inlined, "{source}");
         assert_eq!(provenance["mlflow"]["source"], source);
         assert_eq!(provenance["mlflow"]["mlflow_version"], "3.17.2", "{source}");
         if !case["run"].is_null() {
@@ -162,7 +163,10 @@ fn names_versions_and_routes_are_as_registered(mlflow: &Mlflow) {
         "models:/iris/2",
         &["--version", "7", "--promote", "--route", "/iris/..."],
     );
-    assert!(text.contains("/v2/models/iris/..., /v2/models/iris/versions/7/..., /iris/..."), "{text}");
+    assert!(
+        text.contains("/v2/models/iris/..., /v2/models/iris/versions/7/..., /iris/..."),
+        "{text}"
+    );
 
     let named = mlflow.cases().iter().filter(|case| case["name"] != "iris");
     for case in named.filter(|case| !case["name"].is_null()) {
@@ -184,7 +188,10 @@ fn what_cannot_be_pulled_leaves_no_trace(mlflow: &Mlflow) {
     let before = application.tree();
     let run = mlflow.said["run"].as_str().unwrap();
     for (source, problems) in [
-        ("models:/plain/1", vec!["python_function, sklearn, and not onnx", "spinfer.mlflow.log_onnx"]),
+        (
+            "models:/plain/1",
+            vec!["python_function, sklearn, and not onnx", "spinfer.mlflow.log_onnx"],
+        ),
         ("models:/iris/9", vec!["versions there are: 2, 1"]),
         ("models:/iris@best", vec!["champion (version 1)", "challenger (version 2)"]),
         ("models:/rose/1", vec!["models that are registered: direct, iris, net, plain"]),
@@ -210,8 +217,10 @@ fn what_cannot_be_pulled_leaves_no_trace(mlflow: &Mlflow) {
 fn the_server_may_be_named_by_the_environment(mlflow: &Mlflow) {
     let folder = tempfile::tempdir().unwrap();
     let pull = |environment: &[(&str, &str)], from: &Path| {
-        let (status, text) =
-            run_in(environment, &["pull", "mlflow", "models:/iris/1", "-f", from.to_str().unwrap()]);
+        let (status, text) = run_in(
+            environment,
+            &["pull", "mlflow", "models:/iris/1", "-f", from.to_str().unwrap()],
+        );
         (status.success(), text)
     };
     let (pulled, text) = pull(&[], folder.path());

@@ -66,17 +66,17 @@ pub fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
         )?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (graph, inlined) = runtime.block_on(fetch(&Locator { client }, source, target))?;
-    let shown = graph.shown.clone();
+    let graph = runtime.block_on(fetch(&Locator { client }, source, target))?;
+    let inlined = graph.file_sha256.is_some();
     add_graph(graph, target, out)?;
     if inlined {
-        writeln!(out, "The weights that were in files of their own are in the graph now ({shown})")?;
+        writeln!(out, "Its weights were in files of their own; they are in the graph now")?;
     }
     Ok(())
 }
 
 /// Whatever can be wrong with the name, the version or the manifest is, before anything is downloaded.
-async fn fetch(locator: &Locator, source: &Source, target: &Target) -> Result<(Graph, bool)> {
+async fn fetch(locator: &Locator, source: &Source, target: &Target) -> Result<Graph> {
     let located = locator.locate(source).await?;
     let (name, version) = (located.name.clone(), located.version);
     let base = target.check(name.as_deref(), version)?;
@@ -85,8 +85,16 @@ async fn fetch(locator: &Locator, source: &Source, target: &Target) -> Result<(G
     let scratch: &Path = if base.is_dir() { &base } else { &system };
     let fetched = located.fetch(scratch).await.with_context(|| source.to_string())?;
     let Fetched { graph: bytes, file, inlined, columns, provenance } = fetched;
-    let graph = Graph { bytes, shown: source.to_string(), file, name, version, columns, provenance };
-    Ok((graph, inlined))
+    Ok(Graph {
+        bytes,
+        shown: source.to_string(),
+        file,
+        file_sha256: inlined,
+        name,
+        version,
+        columns,
+        provenance,
+    })
 }
 
 /// As MLflow reads its variables.

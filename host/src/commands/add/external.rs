@@ -94,9 +94,9 @@ impl Tensor {
             15 => 16,
             _ => return None,
         };
-        self.dims.iter().try_fold(element, |size: u64, &axis| {
-            size.checked_mul(u64::try_from(axis).ok()?)
-        })
+        self.dims
+            .iter()
+            .try_fold(element, |size: u64, &axis| size.checked_mul(u64::try_from(axis).ok()?))
     }
 }
 
@@ -133,7 +133,8 @@ pub(crate) fn inline(graph: &[u8], files: &BTreeMap<String, SideFile>) -> Result
 fn data(tensor: &Tensor, files: &BTreeMap<String, SideFile>, total: &mut u64) -> Result<Vec<u8>> {
     let (name, location) = (&tensor.name, tensor.location()?);
     let side = files.get(location);
-    let side = side.with_context(|| format!("the weights {name:?} are in {location:?}, which is missing"))?;
+    let side = side
+        .with_context(|| format!("the weights {name:?} are in {location:?}, which is missing"))?;
     let offset = tensor.number("offset")?.unwrap_or(0);
     let rest = side.size.checked_sub(offset);
     let length = tensor.number("length")?.or(rest).unwrap_or(0);
@@ -198,7 +199,9 @@ impl Kind {
             (Self::Graph, 1) | (Self::Function, 7) => Self::Node,
             (Self::Node, 5) | (Self::Function, 11) => Self::Attribute,
             (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Self::SparseTensor,
-            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::SparseTensor, 1 | 2) => Self::Tensor,
+            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::SparseTensor, 1 | 2) => {
+                Self::Tensor
+            }
             _ => return None,
         })
     }
@@ -364,7 +367,10 @@ pub(crate) mod tests {
             (of(&[2], &[("location", "a"), ("offset", "-1")]), "expected a number"),
             (of(&[2], &[("location", "a"), ("offset", "9")]), "which has 8 bytes"),
             (of(&[2], &[("location", "a"), ("length", "9")]), "which has 8 bytes"),
-            (of(&[2], &[("location", "a"), ("offset", &u64::MAX.to_string())]), "which has 8 bytes"),
+            (
+                of(&[2], &[("location", "a"), ("offset", &u64::MAX.to_string())]),
+                "which has 8 bytes",
+            ),
             (of(&[3], &[("location", "a")]), "which is 12 bytes, and 8 bytes"),
             (of(&[1], &[("location", "a"), ("length", "8")]), "which is 4 bytes"),
         ] {

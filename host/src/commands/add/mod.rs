@@ -87,6 +87,8 @@ pub(crate) struct Graph {
     pub(crate) shown: String,
     /// The name of its file, for its provenance.
     pub(crate) file: String,
+    /// The SHA-256 of that file, if these are not its bytes.
+    pub(crate) file_sha256: Option<String>,
     /// What it is called, unless the command line says otherwise.
     pub(crate) name: Option<String>,
     /// Its number, unless the command line says otherwise.
@@ -101,11 +103,13 @@ pub(crate) struct Graph {
 pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
     let file = add.file.display();
     let bytes = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
-    let text = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
     let graph = Graph {
         bytes,
         shown: file.to_string(),
         file: text(add.file.file_name()).unwrap_or_else(|| GRAPH.to_owned()),
+        file_sha256: None,
         name: text(add.file.file_stem()),
         version: None,
         columns: Vec::new(),
@@ -116,7 +120,7 @@ pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
 
 /// Adds a graph, telling `out` what was done and how to ask it.
 pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> Result<()> {
-    let Graph { bytes: given, shown: file, file: file_name, name, version, columns, provenance } = graph;
+    let Graph { bytes: given, shown: file, name, version, columns, provenance, .. } = graph;
 
     // 1 the file: what it takes and gives, and its labels
     let given_sha256 = hex(&Sha256::digest(&given));
@@ -142,12 +146,14 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
 
     // 3 the files
     let sha256 = hex(&Sha256::digest(&bytes));
+    let file_sha256 = graph.file_sha256.as_deref();
     let about = About {
         name: &name,
         version,
         sha256: &sha256,
-        file: &file_name,
-        file_sha256: (given_sha256 != sha256).then_some(&given_sha256),
+        file: &graph.file,
+        file_sha256: file_sha256
+            .or_else(|| (given_sha256 != sha256).then_some(given_sha256.as_str())),
         labels: labels.as_ref(),
         fields: &target.fields,
         columns: &columns,

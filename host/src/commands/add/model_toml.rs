@@ -27,8 +27,17 @@ pub(super) struct About<'a> {
 
 impl About<'_> {
     pub(super) fn text(&self, examined: &Examined) -> Result<String> {
-        let Self { name, version, sha256, file, file_sha256, labels, fields, columns, provenance: more } =
-            self;
+        let Self {
+            name,
+            version,
+            sha256,
+            file,
+            file_sha256,
+            labels,
+            fields,
+            columns,
+            provenance: more,
+        } = self;
         let mut document = DocumentMut::new();
         document["name"] = value(*name);
         document["version"] = value(version.to_string());

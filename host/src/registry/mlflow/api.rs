@@ -255,7 +255,8 @@ impl Client {
         let aliases = found.registered_model.aliases.iter().take(MAX_LISTED);
         let aliases: Vec<_> = aliases
             .map(|of| {
-                let version = of.version.as_str().map_or_else(|| of.version.to_string(), str::to_owned);
+                let version =
+                    of.version.as_str().map_or_else(|| of.version.to_string(), str::to_owned);
                 format!("{} (version {version})", of.alias)
             })
             .collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use sha2::{Digest, Sha256};
 use toml_edit::{Item, Table, Value, value};
 
 use super::api::{LoggedModel, Metric, ModelVersion, Run, Tag, is_missing};
@@ -14,6 +15,7 @@ use super::paths;
 use super::source::Source;
 use super::store::{Artifacts, Store};
 use crate::commands::add::external::{self, MAX_GRAPH, SideFile};
+use crate::inference::hex;
 
 /// Metrics and tags that go into `model.toml`, of each.
 const MAX_ENTRIES: usize = 100;
@@ -55,8 +57,8 @@ pub struct Fetched {
     pub graph: Vec<u8>,
     /// The graph's file as MLflow calls it.
     pub file: String,
-    /// Whether data of side files was put into it.
-    pub inlined: bool,
+    /// The SHA-256 of that file, if data of side files was put into the graph.
+    pub inlined: Option<String>,
     /// The columns of its signature, if it has names.
     pub columns: Vec<String>,
     /// `[provenance]` of `model.toml`: the tables `mlflow`, `metrics` and `tags`.
@@ -172,7 +174,10 @@ async fn of_run<'a>(
     }
     if path.is_empty() {
         names.extend(client.artifacts(id).await);
-        bail!("{source}: no model of the run is named; write runs:/{id}/<name>, of {}", list(&names));
+        bail!(
+            "{source}: no model of the run is named; write runs:/{id}/<name>, of {}",
+            list(&names)
+        );
     }
     let owner = Artifacts::Run { id: id.to_owned(), path: path.to_owned() };
     let place = Artifacts::at(&run.info.artifact_uri, client.base(), owner)?;
@@ -210,9 +215,9 @@ impl<'a> Located<'a> {
         let mlmodel = MlModel::parse(&mlmodel).with_context(|| shown.clone())?;
         let bytes = self.store.read(&mlmodel.graph, MAX_GRAPH).await?;
         let shown = self.store.shown(&mlmodel.graph);
-        let graph = self.complete(bytes, &mlmodel.graph, scratch).await.context(shown)?;
+        let (graph, inlined) =
+            self.complete(bytes, &mlmodel.graph, scratch).await.context(shown)?;
         self.find_run(&mlmodel).await?;
-        let (graph, inlined) = graph;
         Ok(Fetched {
             graph,
             inlined,
@@ -222,11 +227,17 @@ impl<'a> Located<'a> {
         })
     }
 
-    /// `graph` with the data of its side files, which are beside it, and whether it has any.
-    async fn complete(&self, graph: Vec<u8>, file: &str, scratch: &Path) -> Result<(Vec<u8>, bool)> {
+    /// `graph` with the data of its side files, which are beside it, and its SHA-256 without, if it has
+    /// any.
+    async fn complete(
+        &self,
+        graph: Vec<u8>,
+        file: &str,
+        scratch: &Path,
+    ) -> Result<(Vec<u8>, Option<String>)> {
         let names = external::files(&graph)?;
         if names.is_empty() {
-            return Ok((graph, false));
+            return Ok((graph, None));
         }
         let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
         let mut files: BTreeMap<String, SideFile> = BTreeMap::new();
@@ -238,7 +249,8 @@ impl<'a> Located<'a> {
             left = left.saturating_sub(side.size);
             files.insert(name, side);
         }
-        Ok((external::inline(&graph, &files)?, true))
+        let sha256 = hex(&Sha256::digest(&graph));
+        Ok((external::inline(&graph, &files)?, Some(sha256)))
     }
 
     /// An error of what is not the folder of a model, with what a run has instead.

@@ -58,8 +58,9 @@ struct Signature {
 impl MlModel {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes).context("not text in UTF-8")?;
-        let written: Written = serde_saphyr::from_str(text)
-            .map_err(|problem| anyhow::anyhow!("not an {MLMODEL} file of MLflow: {}", first_line(&problem.to_string())))?;
+        let written: Written = serde_saphyr::from_str(text).map_err(|problem| {
+            anyhow::anyhow!("not an {MLMODEL} file of MLflow: {}", first_line(&problem.to_string()))
+        })?;
         let Written { flavors, mlflow_version, run_id, model_id, signature } = written;
         let Some(onnx) = flavors.get(ONNX) else { bail!(without_onnx(&flavors)) };
         let graph = onnx["data"].as_str();

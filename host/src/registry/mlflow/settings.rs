@@ -68,9 +68,12 @@ impl Settings {
         cleared.map_err(|()| anyhow::anyhow!("{from}: a user has no place in this URL"))?;
         let timeout = match variable(TIMEOUT) {
             Some(seconds) => {
-                let seconds: u64 = seconds.trim().parse().ok().filter(|&s| s > 0).with_context(
-                    || format!("{TIMEOUT}: expected a number of seconds, 1 or more, got {seconds:?}"),
-                )?;
+                let seconds: u64 =
+                    seconds.trim().parse().ok().filter(|&s| s > 0).with_context(|| {
+                        format!(
+                            "{TIMEOUT}: expected a number of seconds, 1 or more, got {seconds:?}"
+                        )
+                    })?;
                 Duration::from_secs(seconds)
             }
             None => DEFAULT_TIMEOUT,

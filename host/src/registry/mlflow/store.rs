@@ -32,9 +32,17 @@ pub enum Artifacts {
     Proxied(Vec<String>),
     /// By what they belong to, from a store that the server itself reads. These are the routes of its
     /// web pages.
-    Version { name: String, version: String },
-    Run { id: String, path: String },
-    LoggedModel { id: String },
+    Version {
+        name: String,
+        version: String,
+    },
+    Run {
+        id: String,
+        path: String,
+    },
+    LoggedModel {
+        id: String,
+    },
 }
 
 impl Artifacts {
@@ -56,17 +64,16 @@ impl Artifacts {
         match self {
             Self::Proxied(folder) => {
                 let folder = folder.iter().map(String::as_str);
-                let path: Vec<&str> = PROXY.into_iter().chain(folder).chain(file.split('/')).collect();
+                let path: Vec<&str> =
+                    PROXY.into_iter().chain(folder).chain(file.split('/')).collect();
                 client.url(&path, &[])
             }
             Self::Version { name, version } => client.url(
                 &["model-versions", "get-artifact"],
                 &[("name", name), ("version", version), ("path", &file)],
             ),
-            Self::Run { id, path } => client.url(
-                &["get-artifact"],
-                &[("run_id", id), ("path", &format!("{path}/{file}"))],
-            ),
+            Self::Run { id, path } => client
+                .url(&["get-artifact"], &[("run_id", id), ("path", &format!("{path}/{file}"))]),
             Self::LoggedModel { id } => client.url(
                 &["ajax-api", "2.0", "mlflow", "logged-models", id, "artifacts", "files"],
                 &[("artifact_file_path", &file)],
@@ -136,7 +143,12 @@ impl Store<'_> {
 
     /// `file` as one that can be read anywhere: a download is in a file without a name in `scratch`,
     /// which is gone when this program is.
-    pub(crate) async fn side_file(&self, file: &str, limit: u64, scratch: &Path) -> Result<SideFile> {
+    pub(crate) async fn side_file(
+        &self,
+        file: &str,
+        limit: u64,
+        scratch: &Path,
+    ) -> Result<SideFile> {
         match self {
             Self::Folder(folder) => {
                 let (file, size) = open(folder, file, limit)?;
@@ -180,7 +192,8 @@ async fn download(
 ) -> Result<(), Error> {
     // On standard error, and nothing where that is no terminal.
     let bar = ProgressBar::no_length();
-    if let Ok(style) = ProgressStyle::with_template("{msg} {bytes}/{total_bytes} {bytes_per_sec} {bar:30}")
+    if let Ok(style) =
+        ProgressStyle::with_template("{msg} {bytes}/{total_bytes} {bytes_per_sec} {bar:30}")
     {
         bar.set_style(style);
     }

@@ -114,7 +114,8 @@ fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
 }
 
 fn status(status: u16, kind: &str, body: &str) -> Reply {
-    let head = format!("HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n{body}");
+    let head =
+        format!("HTTP/1.1 {status} x\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n{body}");
     Reply::Raw(head.into_bytes())
 }
 
@@ -156,7 +157,10 @@ fn mlflow(path: &str) -> Reply {
         }
         "registered-models/get" => {
             let aliases = json!([{ "alias": "champion", "version": "3" }]);
-            return Reply::Json(200, json!({ "registered_model": { "name": "iris", "aliases": aliases } }));
+            return Reply::Json(
+                200,
+                json!({ "registered_model": { "name": "iris", "aliases": aliases } }),
+            );
         }
         "registered-models/search" => {
             return Reply::Json(200, json!({ "registered_models": [{ "name": "iris" }] }));
@@ -166,7 +170,10 @@ fn mlflow(path: &str) -> Reply {
         }
         "model-versions/search" => return Reply::Json(200, json!({})),
         "model-versions/get-download-uri" => {
-            return Reply::Json(200, json!({ "artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts" }));
+            return Reply::Json(
+                200,
+                json!({ "artifact_uri": "mlflow-artifacts:/1/models/m-1/artifacts" }),
+            );
         }
         "runs/get" if query == "run_id=r1" => return Reply::Json(200, run),
         "runs/get" => return missing("Run not found"),
@@ -231,10 +238,10 @@ fn a_model_comes_with_its_weights_and_its_origin() {
         "mlflow-artifacts:/1/models/m-1/artifacts",
     ] {
         let fetched = fetch(&server, source).unwrap();
-        assert!(fetched.inlined, "{source}");
+        assert!(fetched.inlined.is_some(), "{source}");
         assert_eq!(fetched.columns, ["x"], "{source}");
         assert_eq!(fetched.file, "model.onnx", "{source}");
-        let text = fetched.provenance.to_string();
+        let text = toml_edit::DocumentMut::from(fetched.provenance).to_string();
         let provenance: Value = toml::from_str(&text).unwrap();
         assert_eq!(provenance["metrics"], json!({ "accuracy": 0.5 }), "{source}");
         let mlflow = &provenance["mlflow"];
@@ -261,8 +268,8 @@ fn a_folder_needs_no_server() {
     write("model.onnx", &graph("w.bin"));
     assert!(fetch_with(&locator, path).unwrap_err().contains("w.bin"));
     write("w.bin", &[1; 8]);
-    assert!(fetch_with(&locator, path).unwrap().inlined);
-    assert!(fetch_with(&locator, &format!("{path}/MLmodel")).unwrap().inlined);
+    assert!(fetch_with(&locator, path).unwrap().inlined.is_some());
+    assert!(fetch_with(&locator, &format!("{path}/MLmodel")).unwrap().inlined.is_some());
     assert!(fetch_with(&locator, "models:/iris/3").unwrap_err().contains("no tracking server"));
 }
 
@@ -272,7 +279,9 @@ fn credentials_go_to_the_tracking_server_alone() {
     let address = other.address;
     let server = Server::start(move |path| {
         if path.contains("model.onnx") {
-            let to = format!("HTTP/1.1 302 x\r\nlocation: http://{address}{path}\r\ncontent-length: 0\r\n\r\n");
+            let to = format!(
+                "HTTP/1.1 302 x\r\nlocation: http://{address}{path}\r\ncontent-length: 0\r\n\r\n"
+            );
             return Reply::Raw(to.into_bytes());
         }
         mlflow(path)
@@ -329,10 +338,18 @@ fn garbage_is_not_mlflows() {
         ("model-versions/get?", html as fn() -> Reply, "text/html, not the JSON of MLflow"),
         ("model-versions/get?", || Reply::Json(200, json!([])), "not the JSON of MLflow"),
         ("model-versions/get?", || Reply::Bytes(Vec::new()), "nothing"),
-        ("model-versions/get?", || status(404, "text/html", ""), "may not be an MLflow tracking server"),
+        (
+            "model-versions/get?",
+            || status(404, "text/html", ""),
+            "may not be an MLflow tracking server",
+        ),
         ("model-versions/get?", || Reply::Raw(b"SSH-2.0-x\r\n".to_vec()), "cannot be reached"),
         ("model-versions/get?", || Reply::Raw(Vec::new()), "cannot be reached"),
-        ("model-versions/get?", || status(500, "text/plain", "out\n of\x1b order"), "500 (out of order)"),
+        (
+            "model-versions/get?",
+            || status(500, "text/plain", "out\n of\x1b order"),
+            "500 (out of order)",
+        ),
         ("MLmodel", html, "a page to sign in, perhaps"),
         ("MLmodel", || Reply::Bytes(vec![0xff; 9]), "not text in UTF-8"),
         ("MLmodel", || Reply::Bytes(b"<xml/>".to_vec()), "not an MLmodel file"),
@@ -417,7 +434,8 @@ fn redirects_have_an_end() {
 #[test]
 fn a_server_that_is_down_cannot_be_reached() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = fetch_with(&locator(&format!("http://{address}"), Credentials::None), "models:/iris/3");
+    let error =
+        fetch_with(&locator(&format!("http://{address}"), Credentials::None), "models:/iris/3");
     let error = error.unwrap_err();
     assert!(error.contains(&format!("http://{address}/api/2.0/mlflow")), "{error}");
     assert!(error.contains("cannot be reached") && error.contains("--tracking-uri"), "{error}");
