@@ -30,7 +30,7 @@ const SEAL: usize = 32;
 const FORMAT: &[u8] = b"spinfer artefact 1";
 const EXTENSION: &str = "cwasm";
 /// Bytes of a component: an interpreter and its libraries are some tens of megabytes.
-const COMPONENT_MOST: u64 = 256 << 20;
+pub(crate) const MAX_COMPONENT: u64 = 256 << 20;
 /// That an artefact is in use is written down so often: who notices that it was written to since
 /// checks it again.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -207,7 +207,7 @@ fn age(path: &Path) -> io::Result<Duration> {
 }
 
 fn read(source: &Path) -> Result<Vec<u8>> {
-    read_file(source, COMPONENT_MOST).with_context(|| source.display().to_string())
+    read_file(source, MAX_COMPONENT).with_context(|| source.display().to_string())
 }
 
 /// Every one of these changes the code, or whether it can run.
@@ -280,7 +280,8 @@ fn say_it_is_used(file: &File) -> io::Result<()> {
     if used.is_ok_and(|used| used > DAY) { file.set_modified(SystemTime::now()) } else { Ok(()) }
 }
 
-fn check_owner(metadata: &Metadata) -> Result<()> {
+/// Whether what belongs to this `metadata` is this user's or root's, and nobody else's to write.
+pub(crate) fn check_owner(metadata: &Metadata) -> Result<()> {
     let user = rustix::process::geteuid().as_raw();
     let owner = metadata.uid();
     ensure!(owner == user || owner == 0, "belongs to user {owner}, not to {user}; use another");

@@ -1,9 +1,7 @@
 //! The command line: `spinfer up`, `spinfer check`, `spinfer build`, and the [`commands`].
 
-use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,12 +27,18 @@ use crate::commands::drift::{self, Drift};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::commands::pull::{self, Pull};
+use crate::commands::registry::{self, RegistryCommand};
 use crate::flags::Flags;
 use crate::host::Host;
 use crate::inference::trial;
 use crate::manifest::{self, Manifest};
 use crate::memory;
 use crate::priority::be_prompt;
+use crate::registry::oci::progress::Progress;
+use crate::registry::oci::reference::Host as RegistryHost;
+use crate::registry::oci::sources::{self, Fetching, Pinning};
+use crate::registry::oci::store;
+use crate::state_dir::StateDir;
 use crate::telemetry::{self, LogFormat};
 use crate::{build, optimize, server, tls};
 
@@ -59,6 +63,7 @@ Examples:
   spinfer up --build                  build its components first
   spinfer up --variable token=@file   give a variable of the manifest its value
   spinfer check                       find all that is wrong, serve nothing
+  spinfer registry pull ghcr.io/acme/wine:1  have a model of a registry here, with a route
   spinfer cache stats                 how often the response cache has an answer
   spinfer drift                       which features and outputs have moved, by how much
   spinfer build --optimize            build its components and make them smaller, to hand them out
@@ -90,6 +95,9 @@ enum Command {
     Drift(Drift),
     /// Make a model's baseline.json, which drift is told from, from reference data
     Baseline(BaselineCommand),
+    /// Push components and models to OCI registries, and pull them
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -104,14 +112,21 @@ struct From {
     /// Use this profile of components that have it: [component.<id>.profile.<PROFILE>]
     #[arg(long)]
     profile: Option<String>,
+
+    #[command(flatten)]
+    remote: Remote,
 }
 
+/// Components that the manifest has elsewhere.
 #[derive(Debug, Args)]
-struct StateDir {
-    /// Where to keep compiled components [default: spinfer in the user's cache folder], and the
-    /// default key-value store [default: .spin beside the manifest]
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+struct Remote {
+    /// Fetch packages only if spinfer.lock has what they are: nothing new is pinned
+    #[arg(long)]
+    locked: bool,
+
+    /// Ask this host over plain HTTP for components; this machine is always. May be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
+    insecure_http: Vec<RegistryHost>,
 }
 
 #[derive(Debug, Args)]
@@ -219,6 +234,7 @@ pub fn main() -> ExitCode {
         Command::Health(options) => health::run(&options, &mut io::stdout()),
         Command::Drift(options) => drift::run(&options, &mut io::stdout()),
         Command::Baseline(options) => baseline::run(&options, &mut io::stdout()),
+        Command::Registry(command) => registry::run(&command, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {
@@ -243,27 +259,38 @@ impl From {
         Ok((manifest, base))
     }
 
+    /// Has the components here that the manifest has elsewhere.
+    fn fetch(&self, manifest: &mut Manifest, base: &Path, state: &State<'_>) -> Result<()> {
+        if !sources::has_remote(manifest) {
+            return Ok(());
+        }
+        let State { dir, mode, progress } = *state;
+        let Remote { locked, insecure_http } = &self.remote;
+        let fetching = Fetching {
+            base,
+            state: &dir.open(base, mode)?,
+            mode,
+            plain_http: insecure_http,
+            pinning: if *locked { Pinning::Locked } else { Pinning::New },
+            progress,
+        };
+        sources::fetch(manifest, &fetching)
+            .map(drop)
+            .with_context(|| format!("{} cannot be served", self.from.display()))
+    }
+
     fn resolve(&self, manifest: &Manifest, base: &Path, options: &Options) -> Result<App> {
         App::resolve_with(manifest, base, options)
             .with_context(|| format!("{} cannot be served", self.from.display()))
     }
 }
 
-impl StateDir {
-    /// This one, or else what the runtime config says.
-    fn or(&self, configured: Option<PathBuf>) -> Self {
-        Self { state_dir: self.state_dir.clone().or(configured) }
-    }
-
-    /// The folder, made if there is none, with the permissions `mode`. What is compiled is native
-    /// code: nobody else may write there.
-    fn open(&self, base: &Path, mode: u32) -> Result<PathBuf> {
-        let folder =
-            self.state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
-        let made = DirBuilder::new().recursive(true).mode(mode).create(&folder);
-        made.and_then(|()| folder.canonicalize())
-            .with_context(|| format!("{}: cannot keep state here (--state-dir)", folder.display()))
-    }
+/// Where components are kept that are fetched.
+struct State<'a> {
+    dir: &'a StateDir,
+    /// Permissions of what is created.
+    mode: u32,
+    progress: Progress,
 }
 
 fn build(options: &Build) -> Result<()> {
@@ -273,10 +300,19 @@ fn build(options: &Build) -> Result<()> {
     if !*no_commands {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
+    let (mut manifest, base) = from.load()?;
+    build::run(&manifest, &base, &mut io::stderr())?;
     let options = Options { without_values: true, ..Options::default() };
+    if *optimize || *aot {
+        let mode = if *aot { READABLE } else { PRIVATE };
+        let state = State { dir: state, mode, progress: Progress::new(false) };
+        from.fetch(&mut manifest, &base, &state)?;
+    }
     if *optimize {
         let app = from.resolve(&manifest, &base, &options)?;
-        optimize::run(&app, &mut io::stderr())?;
+        // What was fetched is named by its digest, and other applications have it too.
+        let is_own = |source: &Path| !source.parent().is_some_and(|p| p.ends_with(store::FOLDER));
+        optimize::run(&app, is_own, &mut io::stderr())?;
     }
     if *aot {
         let folder = state.open(&base, READABLE)?;
@@ -291,10 +327,12 @@ fn build(options: &Build) -> Result<()> {
 fn check(options: &Check) -> Result<()> {
     let Check { from, flags, state } = options;
     telemetry::init(LogFormat::Human, true);
-    let (manifest, base) = from.load()?;
+    let (mut manifest, base) = from.load()?;
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);
     options.state_dir.clone_from(&state.state_dir);
+    let fetched = State { dir: &state, mode: PRIVATE, progress: Progress::new(false) };
+    from.fetch(&mut manifest, &base, &fetched)?;
     let app = from.resolve(&manifest, &base, &options)?;
     let host = Host::new(&app, &state.open(&base, PRIVATE)?)
         .with_context(|| format!("{} cannot be served", from.from.display()))?;
@@ -328,13 +366,15 @@ fn up(options: &Up) -> Result<()> {
     telemetry::init(*log_format, *quiet);
     let tls = tls_cert.as_ref().zip(tls_key.as_ref());
     let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
-    let (manifest, base) = from.load()?;
+    let (mut manifest, base) = from.load()?;
     if *build {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);
     options.state_dir.clone_from(&state.state_dir);
+    let fetched = State { dir: &state, mode: PRIVATE, progress: Progress::new(*quiet) };
+    from.fetch(&mut manifest, &base, &fetched)?;
     let app = from.resolve(&manifest, &base, &options)?;
     let state = state.open(&base, PRIVATE)?;
     // On a thread that ends: what the others free of what it made goes back at once.
@@ -357,14 +397,6 @@ fn up(options: &Up) -> Result<()> {
     runtime.shutdown_background();
     host.remove_copies();
     served
-}
-
-/// `spinfer` in the user's cache folder, by the XDG base directory specification. Not beside the
-/// manifest: an application from elsewhere could bring compiled code along.
-fn user_cache() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    Some(cache?.join("spinfer"))
 }
 
 /// Ports that `--find-free-port` tries.

@@ -72,12 +72,14 @@ pub mod inference;
 pub mod key_value;
 pub mod prediction_log;
 pub mod redis_connections;
+pub mod registry;
 pub mod trust;
 
 pub mod build;
 pub mod commands;
 pub mod optimize;
 pub mod registry;
+pub mod state_dir;
 pub mod telemetry;
 
 #[cfg(any(test, fuzzing))]

@@ -35,12 +35,17 @@ const OPTIONS: [&str; 8] = [
 /// Of the custom section with a component's names.
 const NAMES: &str = "component-name";
 
-/// Replaces each component file of `app` by a smaller one, telling `progress` how it goes.
+/// Replaces each component file of `app` that `is_own` by a smaller one, telling `progress` how it goes.
 ///
 /// # Errors
 /// If `wasm-opt` is missing or fails, or a file is no component; the file at hand is then as it was.
-pub fn run(app: &App, progress: &mut impl Write) -> Result<()> {
-    let sources: BTreeSet<_> = app.components.values().map(|spec| &spec.source).collect();
+pub fn run(
+    app: &App,
+    is_own: impl Fn(&Path) -> bool,
+    progress: &mut impl Write,
+) -> Result<()> {
+    let sources = app.components.values().map(|spec| &spec.source);
+    let sources: BTreeSet<_> = sources.filter(|source| is_own(source)).collect();
     for (index, source) in sources.iter().enumerate() {
         let before = fs::read(source).with_context(|| source.display().to_string())?;
         let after = component(&before).with_context(|| source.display().to_string())?;

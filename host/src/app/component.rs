@@ -13,6 +13,7 @@ use crate::key_value;
 use crate::limits::{Limits, LimitsConfig};
 use crate::manifest::{Component, DoorChoice, Manifest, TextOr, names};
 use crate::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::registry::oci::remote::Remote;
 use crate::reuse::{Reuse, ReuseConfig};
 use crate::template::Template;
 use crate::variables::Variables;
@@ -126,8 +127,13 @@ impl Context<'_> {
                 }
                 source
             }
-            TextOr::Table(remote) => {
-                problems.add(key, dependencies::check_remote(remote));
+            TextOr::Table(source) => {
+                // One that is valid was fetched before, and is a file here.
+                let problem = Remote::parse(source).map_or_else(
+                    |problem| problem,
+                    |remote| format!("{remote} is not fetched; `spinfer up` and `spinfer check` do"),
+                );
+                problems.add(key, problem);
                 PathBuf::new()
             }
         }

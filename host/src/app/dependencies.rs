@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Problems, listed};
-use crate::manifest::{Component, Dependency, Inherit, Manifest, RemoteSource, TextOr, names};
+use crate::manifest::{Component, Dependency, Inherit, Manifest, TextOr, names};
 
 /// The package this host supplies itself, whoever else could.
 const OURS: &str = "wasi:nn";
@@ -144,31 +144,6 @@ fn check_url(url: &str, digest: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks a `source` that is no file, and says what to do instead.
-pub(super) fn check_remote(source: &RemoteSource) -> String {
-    let RemoteSource { url, digest, registry, package, version } = source;
-    match (url, package) {
-        (Some(url), None) if registry.is_none() && version.is_none() => {
-            match check_url(url, digest.as_deref()) {
-                Err(problem) => problem,
-                Ok(()) => format!(
-                    "components are not fetched from URLs yet; fetch {url} and give the path of the \
-                     file"
-                ),
-            }
-        }
-        (None, Some(package)) if digest.is_none() => match version {
-            Some(version) if semver::Version::parse(version).is_ok() => format!(
-                "components are not pulled from registries yet; pull {package}@{version}, for \
-                 example with `wkg get`, and give the path of the file"
-            ),
-            _ => "version: write the one to take, \"1.0.0\"".into(),
-        },
-        _ => "give the path of a .wasm file, { url, digest } or { registry, package, version }"
-            .into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,25 +162,6 @@ mod tests {
         }
         for name in ["", "a:", "a:b:c", "a/b", "a:b/", "a:b@one", "a b", "a@1.0.0"] {
             assert!(package(name).unwrap_err().contains("is not the name of an import"), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_source_elsewhere_is_checked_then_refused_with_what_to_do() {
-        let digest = format!("sha256:{}", "0a".repeat(32));
-        for (source, part) in [
-            (
-                format!("url = 'https://x.org/a.wasm'\ndigest = '{digest}'"),
-                "fetch https://x.org/a.wasm",
-            ),
-            ("url = 'https://x.org/a.wasm'".into(), "digest: write \"sha256:\""),
-            (format!("url = 'nowhere'\ndigest = '{digest}'"), "is not a URL"),
-            ("package = 'a:b'\nversion = '1.0.0'\nregistry = 'r.org'".into(), "pull a:b@1.0.0"),
-            ("package = 'a:b'".into(), "version: write the one"),
-            ("url = 'https://x.org'\npackage = 'a:b'".into(), "give the path of a .wasm file"),
-        ] {
-            let said = check_remote(&toml::from_str(&source).unwrap());
-            assert!(said.contains(part), "{source}: {said}");
         }
     }
 }

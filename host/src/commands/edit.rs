@@ -66,6 +66,15 @@ impl Edit {
         }
     }
 
+    /// Whether the component `id` mounts `folder`, as [`Edit::add_component`] writes it.
+    pub(super) fn mounts(&self, id: &str, folder: &str) -> bool {
+        let files = self.manifest.component.get(id).map(|component| component.files.as_slice());
+        files.unwrap_or_default().iter().any(|entry| match entry {
+            TextOr::Table(placement) => placement.source == Path::new(folder),
+            TextOr::Text(_) => false,
+        })
+    }
+
     /// Adds a component.
     pub(super) fn add_component(&mut self, new: &NewComponent<'_>) -> Result<()> {
         let NewComponent { id, source, model: (name, folder), build } = new;

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
+use walkdir::WalkDir;
 
 /// What was made so far, in order. Unless it is kept, it is removed again.
 #[derive(Debug, Default)]
@@ -29,20 +30,31 @@ impl Made {
 
     /// Makes `folder` with `contents`: all of it, or nothing. Fails if it is there.
     pub(super) fn folder_with(&mut self, folder: &Path, contents: &[(&str, &[u8])]) -> Result<()> {
-        let above = folder.parent().unwrap_or(Path::new("."));
-        self.folder(above)?;
-        let staged = tempfile::Builder::new().prefix(".add-").tempdir_in(above)?;
+        let staged = self.stage(folder)?;
         for (name, bytes) in contents {
             let path = staged.path().join(name);
             write_new(&path, bytes).with_context(|| path.display().to_string())?;
         }
+        self.adopt(staged, folder)
+    }
+
+    /// Makes a folder beside `folder`, for what it is to hold: [`Made::adopt`] gives it the name.
+    pub(super) fn stage(&mut self, folder: &Path) -> Result<TempDir> {
+        let above = folder.parent().unwrap_or(Path::new("."));
+        self.folder(above)?;
+        let staged = tempfile::Builder::new().prefix(".add-").tempdir_in(above);
+        staged.with_context(|| above.display().to_string())
+    }
+
+    /// Gives what is `staged` the name `folder`. Fails if it is there.
+    pub(super) fn adopt(&mut self, staged: TempDir, folder: &Path) -> Result<()> {
         readable(staged.path())?;
         // Fails if the folder is there and not empty.
         fs::rename(staged.path(), folder).with_context(|| folder.display().to_string())?;
         // It has another name now.
         drop(staged.keep());
-        self.paths.push(folder.to_owned());
-        self.paths.extend(contents.iter().map(|(name, _)| folder.join(name)));
+        let contents = WalkDir::new(folder).into_iter().map(|entry| Ok(entry?.into_path()));
+        self.paths.extend(contents.collect::<Result<Vec<_>>>()?);
         Ok(())
     }
 
@@ -97,6 +109,12 @@ fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 fn readable(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}
+
+/// Temporary files are private, too.
+pub(super) fn readable_file(file: &fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 #[cfg(test)]

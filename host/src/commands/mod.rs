@@ -9,6 +9,7 @@ pub mod drift;
 pub mod models;
 pub mod new;
 pub mod pull;
+pub mod registry;
 
 mod ask;
 mod edit;

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 
 /// A component as the manifest names it.
 #[derive(Debug)]
-pub(super) struct Component {
-    pub(super) source: String,
+pub(in crate::commands) struct Component {
+    pub(in crate::commands) source: String,
     /// What is to be written there, unless it is there.
-    pub(super) copy: Option<Vec<u8>>,
+    pub(in crate::commands) copy: Option<Vec<u8>>,
 }
 
 /// The generic component in an application's folder.
@@ -27,7 +27,7 @@ const BESIDE: [&str; 3] = [
 
 /// The component `given`, or a copy of the generic one in the application's folder `base`: what is in
 /// that folder is then all that it needs, here and on other hosts.
-pub(super) fn find(given: Option<&Path>, base: &Path) -> Result<Component> {
+pub(in crate::commands) fn find(given: Option<&Path>, base: &Path) -> Result<Component> {
     if let Some(given) = given {
         let path = given
             .canonicalize()

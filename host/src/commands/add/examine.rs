@@ -13,17 +13,17 @@ use crate::inference::{LoadedGraph, backends, load_with_first};
 
 /// A graph that can be served.
 #[derive(Debug)]
-pub(super) struct Examined {
+pub(in crate::commands) struct Examined {
     /// The backend that runs it.
-    pub(super) backend: &'static str,
-    pub(super) inputs: Vec<signature::Tensor>,
-    pub(super) outputs: Vec<signature::Tensor>,
+    pub(in crate::commands) backend: &'static str,
+    pub(in crate::commands) inputs: Vec<signature::Tensor>,
+    pub(in crate::commands) outputs: Vec<signature::Tensor>,
     /// What wrote the file, with its version; empty if it does not say.
-    pub(super) producer: String,
+    pub(in crate::commands) producer: String,
     /// Whether it may give something else for the same.
-    pub(super) random: bool,
+    pub(in crate::commands) random: bool,
     /// Why it could not be run here, where that need not mean that it cannot be.
-    pub(super) not_run: Option<String>,
+    pub(in crate::commands) not_run: Option<String>,
 }
 
 /// Of a tensor: the request protocols take no more.
@@ -31,7 +31,7 @@ const AXES_MOST: usize = 16;
 /// Of the inputs that are made up to run the graph.
 const BYTES_MOST: usize = 256 << 20;
 
-pub(super) fn examine(bytes: &[u8]) -> Result<Examined> {
+pub(in crate::commands) fn examine(bytes: &[u8]) -> Result<Examined> {
     check_whole(bytes)?;
     let backends = backends(Some(&this_program()?));
     let (backend, graph) = load_with_first(&backends, bytes, Encoding::Onnx, ExecutionTarget::Cpu)?;

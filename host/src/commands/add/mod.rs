@@ -3,13 +3,15 @@
 //! What is wrong with the file, the names or the manifest is found before anything is written; what is
 //! written is all there, or nothing of it.
 
-mod component;
+pub(super) mod component;
 mod curl;
 mod examine;
 pub(crate) mod external;
+pub(super) mod examine;
 pub(crate) mod labels;
 mod model_toml;
 mod onnx;
+pub(super) mod routing;
 
 use std::fs;
 use std::io::Write;
@@ -23,11 +25,11 @@ use toml_edit::Table;
 use self::examine::{Examined, examine};
 use self::labels::Labels;
 use self::model_toml::{About, width};
+use self::routing::Routing;
 use super::edit::{Edit, NewComponent};
 use super::files::Made;
 use super::signature::list;
 use crate::inference::{GRAPH, SIGNATURE, hex};
-use crate::route::Pattern;
 
 #[derive(Debug, Args)]
 pub struct Add {
@@ -77,7 +79,7 @@ pub(crate) struct Target {
 }
 
 /// The manifest, unless another is given.
-const MANIFEST: &str = "spin.toml";
+pub(super) const MANIFEST: &str = "spin.toml";
 
 /// A graph that is to be added, and what is known of it.
 #[derive(Debug)]
@@ -137,6 +139,8 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
     let component = component::find(target.component.as_deref(), &edit.base)?;
     let folder = format!("models/{name}/{version}");
     let routes = target.route(&mut edit, &name, version, &id)?;
+    let routing = Routing { routes: &add.routes, promote: add.promote };
+    let routes = routing.route(&mut edit, &name, &version.to_string(), &id)?;
     edit.add_component(&NewComponent {
         id: &id,
         source: &component.source,
@@ -197,24 +201,25 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         String::new()
     } else {
         format!(" -f {}", target.from.display())
+    routes.tell(out, &name, &id, &edit.path)?;
+    let version = version.to_string();
+    Ok(usage(out, &add.from, &routes.path(&name, &version), &examined)?)
+}
+
+/// How to serve what was added, and what to ask it at `path`.
+pub(super) fn usage(
+    out: &mut impl Write,
+    from: &Path,
+    path: &str,
+    examined: &Examined,
+) -> std::io::Result<()> {
+    let from = if from == Path::new(MANIFEST) {
+        String::new()
+    } else {
+        format!(" -f {}", from.display())
     };
-    let production = routes.production.is_none();
-    let path = if production { String::new() } else { format!("/versions/{version}") };
-    let curl = curl::line(&format!("/v2/models/{name}{path}"), &examined);
-    writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {curl}")?;
-    Ok(())
-}
-
-/// Routes of an added version.
-struct Routes {
-    /// Its own now.
-    taken: Vec<String>,
-    /// Who has the plain route, if another has.
-    production: Option<String>,
-}
-
-fn plain(name: &str) -> String {
-    format!("/v2/models/{name}/...")
+    let curl = curl::line(path, examined);
+    writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {curl}")
 }
 
 impl Target {
@@ -265,38 +270,6 @@ impl Target {
             }
         );
         Ok(version)
-    }
-
-    /// The version answers its own route and those that nobody has. Those of another version it takes
-    /// over if it is told to: clients would get other answers otherwise, and nobody has asked for that.
-    fn route(&self, edit: &mut Edit, name: &str, version: u32, id: &str) -> Result<Routes> {
-        let mut routes = Routes { taken: Vec::new(), production: None };
-        let (plain, own) = (plain(name), format!("/v2/models/{name}/versions/{version}/..."));
-        let mut seen: Vec<Pattern> = Vec::new();
-        for route in [&plain, &own].into_iter().chain(&self.routes) {
-            let pattern = Pattern::parse(route)
-                .map_err(|problem| anyhow::anyhow!("--route \"{route}\": {problem}"))?;
-            if seen.iter().any(|other| other.is_same(&pattern)) {
-                continue;
-            }
-            seen.push(pattern);
-            match edit.on_route(route) {
-                None => edit.add_route(route, id)?,
-                Some(Some(_)) if self.promote && *route != own => edit.move_route(route, id)?,
-                Some(Some(other)) if *route == plain => {
-                    routes.production = Some(other.to_owned());
-                    continue;
-                }
-                Some(other) => bail!(
-                    "{} answers on {route} already; remove it from the manifest, or choose another \
-                     route, name or version{}",
-                    other.unwrap_or("the host"),
-                    if other.is_some() { " (--promote takes it over)" } else { "" }
-                ),
-            }
-            routes.taken.push(route.clone());
-        }
-        Ok(routes)
     }
 }
 

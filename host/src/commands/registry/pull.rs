@@ -1,0 +1,220 @@
+//! `spinfer registry pull`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use tempfile::NamedTempFile;
+
+use super::{Access, block_on, repository};
+use crate::commands::add::component::{self as serving, Component};
+use crate::commands::add::examine::{Examined, examine};
+use crate::commands::add::routing::{Routes, Routing};
+use crate::commands::add::{MANIFEST, usage};
+use crate::commands::edit::{Edit, NewComponent};
+use crate::commands::files::{Made, readable_file};
+use crate::commands::signature::list;
+use crate::files::read_file;
+use crate::inference::GRAPH;
+use crate::registry::oci::auth::Scope;
+use crate::registry::oci::client::Repository;
+use crate::registry::oci::component;
+use crate::registry::oci::digest::Digest;
+use crate::registry::oci::manifest::Descriptor;
+use crate::registry::oci::model::{MAX_FILE, RemoteVersion, is_model};
+use crate::registry::oci::progress::Progress;
+use crate::registry::oci::reference::Reference;
+
+#[derive(Debug, Args)]
+pub(super) struct Pull {
+    /// What: ghcr.io/acme/wine:1, or by its digest, ghcr.io/acme/wine@sha256:...
+    reference: Reference,
+
+    /// Of a component: the file to write [default: components/<name>.wasm beside the manifest]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Of a model: put its files into models/ and leave the manifest as it is
+    #[arg(long)]
+    no_add: bool,
+
+    /// Answer on this route too, such as /wine/...; may be repeated
+    #[arg(long = "route", value_name = "ROUTE", conflicts_with = "no_add")]
+    routes: Vec<String>,
+
+    /// Put it in production: it takes over the model's plain route, and these --route, from the version
+    /// that has them
+    #[arg(long, conflicts_with = "no_add")]
+    promote: bool,
+
+    /// The component that serves it [default: the generic one that comes with spinfer]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_add")]
+    component: Option<PathBuf>,
+
+    /// The manifest, or the folder that holds a spin.toml; made if there is none
+    #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
+    from: PathBuf,
+
+    #[command(flatten)]
+    access: Access,
+}
+
+pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
+    let reference = &pull.reference;
+    let selector = reference
+        .selector()
+        .with_context(|| format!("{reference}: give a tag or a digest, {reference}:1.0.0"))?;
+    let transport = pull.access.transport()?;
+    let repository = repository(&transport, reference, Scope::Pull)?;
+    let pulling = async {
+        let fetched = repository.manifest(&selector).await?;
+        if is_model(&fetched.manifest) {
+            let remote = RemoteVersion::fetch(&repository, &fetched.manifest).await?;
+            return Model { pull, remote, digest: fetched.digest }.pull(&repository, out).await;
+        }
+        let layer = component::layer(&fetched.manifest)?.with_context(|| {
+            format!("it is neither a component nor a model, but {}", fetched.manifest.kind())
+        })?;
+        pull.component(&repository, layer, out).await
+    };
+    block_on(pulling).with_context(|| format!("{reference}: cannot be pulled"))
+}
+
+impl Pull {
+    async fn component(
+        &self,
+        from: &Repository<'_>,
+        layer: &Descriptor,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let path = match &self.output {
+            Some(path) => path.clone(),
+            None => {
+                let base = Edit::open(&self.from)?.base;
+                base.join("components").join(self.reference.name()).with_extension("wasm")
+            }
+        };
+        let (shown, reference) = (path.display(), &self.reference);
+        if path.exists() {
+            let size = path.metadata()?.len();
+            let same = size == layer.size && Digest::of(&read_file(&path, size)?) == layer.digest;
+            ensure!(same, "{shown} is there already, and is another; --output names another file");
+            writeln!(out, "Nothing to pull: {shown} is {reference} already")?;
+            return Ok(());
+        }
+        let mut made = Made::default();
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        made.folder(above)?;
+        let mut staged = NamedTempFile::new_in(above).with_context(|| shown.to_string())?;
+        component::pull(from, layer, staged.as_file_mut(), Progress::new(false)).await?;
+        readable_file(staged.as_file())?;
+        staged.as_file().sync_all()?;
+        // Fails if it is there by now.
+        staged.persist_noclobber(&path).with_context(|| shown.to_string())?;
+        made.keep();
+        writeln!(out, "Pulled {reference} into {shown}\n  digest  {}", layer.digest)?;
+        Ok(())
+    }
+}
+
+/// A version that is pulled.
+struct Model<'a> {
+    pull: &'a Pull,
+    remote: RemoteVersion,
+    /// Of the artifact.
+    digest: Digest,
+}
+
+/// What becomes of the manifest.
+struct Addition {
+    id: String,
+    routes: Routes,
+    component: Component,
+    text: String,
+}
+
+impl Model<'_> {
+    async fn pull(&self, from: &Repository<'_>, out: &mut impl Write) -> Result<()> {
+        let Self { pull, remote, digest } = self;
+        let version = &remote.version;
+        let mut edit = Edit::open(&pull.from)?;
+        let folder = edit.base.join(version.folder());
+        let is_there = folder.exists();
+        if is_there && let Some(difference) = remote.difference(&folder)? {
+            bail!(
+                "{} is there already, and is another: {difference}. A version is never overwritten",
+                folder.display()
+            );
+        }
+        // Before anything is fetched: the manifest may not take it.
+        let addition = if pull.no_add { None } else { self.add(&mut edit)? };
+
+        let mut made = Made::default();
+        if !is_there {
+            let staged = made.stage(&folder)?;
+            remote.pull(from, staged.path(), Progress::new(false)).await?;
+            made.adopt(staged, &folder)?;
+        }
+        let examined = addition.as_ref().map(|_| examine_graph(&folder)).transpose()?;
+        if let Some(addition) = &addition {
+            if let Some(bytes) = &addition.component.copy {
+                made.file(&edit.base.join(&addition.component.source), bytes)?;
+            }
+            made.replace(&edit.path, edit.before.as_deref(), &addition.text)?;
+        }
+        made.keep();
+
+        let (name, number) = (&version.name, &version.version);
+        let (verb, place) = if is_there { ("Is there", "as") } else { ("Pulled", "into") };
+        writeln!(out, "{verb}: {name}, version {number}, {place} {}", version.folder())?;
+        writeln!(out, "  digest  {digest}")?;
+        match (addition, examined) {
+            (Some(addition), Some(examined)) => {
+                let Examined { backend, inputs, outputs, .. } = &examined;
+                let (inputs, outputs) = (list(inputs), list(outputs));
+                writeln!(out, "  graph   {inputs} -> {outputs} ({backend})")?;
+                addition.routes.tell(out, name, &addition.id, &edit.path)?;
+                usage(out, &pull.from, &addition.routes.path(name, number), &examined)?;
+            }
+            _ if pull.no_add => writeln!(out, "  routes  none: {} is as it was", edit.path.display())?,
+            _ => writeln!(out, "  routes  as they were, in {}", edit.path.display())?,
+        }
+        Ok(())
+    }
+
+    /// The manifest with the version; `None`: it has it already.
+    fn add(&self, edit: &mut Edit) -> Result<Option<Addition>> {
+        let Self { pull, remote, .. } = self;
+        let (name, version) = (&remote.version.name, &remote.version.version);
+        let id = format!("{name}-{}", version.replace(['.', '_'], "-"));
+        let folder = remote.version.folder();
+        if edit.manifest.component.contains_key(&id) && edit.mounts(&id, &folder) {
+            ensure!(
+                pull.routes.is_empty() && !pull.promote && pull.component.is_none(),
+                "{} has the component `{id}` of this version already; change its routes there",
+                edit.path.display()
+            );
+            return Ok(None);
+        }
+        let component = serving::find(pull.component.as_deref(), &edit.base)?;
+        let routing = Routing { routes: &pull.routes, promote: pull.promote };
+        let routes = routing.route(edit, name, version, &id)?;
+        edit.add_component(&NewComponent {
+            id: &id,
+            source: &component.source,
+            model: (name, &folder),
+            build: None,
+        })?;
+        Ok(Some(Addition { id, routes, component, text: edit.text()? }))
+    }
+}
+
+/// What the graph takes and gives; whether it can be served here.
+fn examine_graph(folder: &Path) -> Result<Examined> {
+    let path = folder.join(GRAPH);
+    read_file(&path, MAX_FILE)
+        .and_then(|bytes| examine(&bytes))
+        .with_context(|| format!("{}: cannot be served", path.display()))
+}

@@ -1,0 +1,206 @@
+//! `spinfer.lock`, beside the manifest: what each package was when it was fetched first. A registry that
+//! gives something else under the same version afterwards is noticed.
+
+use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::digest::Digest;
+use crate::files::read_file;
+
+/// Its name.
+pub const NAME: &str = "spinfer.lock";
+/// Of its format.
+const VERSION: u32 = 1;
+/// Bytes of a file: thousands of packages.
+const MAX_LOCK: u64 = 4 << 20;
+const HEAD: &str = "\
+# What the packages of the manifest stand for. Written by spinfer: keep it under version control.
+# `spinfer registry update` takes what the registries have now.
+";
+
+/// The file, and what it holds.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    packages: Vec<Pinned>,
+    changed: bool,
+}
+
+/// What a package was.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pinned {
+    pub registry: String,
+    /// With its version: `acme:iris@1.0.0`.
+    pub package: String,
+    /// Of the artifact.
+    pub manifest: Digest,
+    /// Of the component in it.
+    pub component: Digest,
+}
+
+impl Lock {
+    /// That of the manifest in the folder `base`; an empty one if there is none.
+    pub fn read(base: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Text {
+            version: u32,
+            #[serde(default)]
+            package: Vec<Pinned>,
+        }
+        let path = base.join(NAME);
+        let bytes = match read_file(&path, MAX_LOCK) {
+            Ok(bytes) => bytes,
+            Err(error) if is_absent(&error) => {
+                return Ok(Self { path, packages: Vec::new(), changed: false });
+            }
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let read = || {
+            let Text { version, package } = toml::from_str(&String::from_utf8(bytes)?)?;
+            if version != VERSION {
+                bail!("version {version} is another spinfer's; this one reads {VERSION}");
+            }
+            Ok(package)
+        };
+        let packages = read().with_context(|| {
+            format!("{}: restore it, or delete it to pin the packages anew", path.display())
+        })?;
+        Ok(Self { path, packages, changed: false })
+    }
+
+    #[must_use]
+    pub fn find(&self, registry: &str, package: &str) -> Option<&Pinned> {
+        self.packages.iter().find(|known| known.registry == registry && known.package == package)
+    }
+
+    /// Pins a package, in the place of what it was pinned to.
+    pub fn pin(&mut self, pinned: Pinned) {
+        if self.find(&pinned.registry, &pinned.package) == Some(&pinned) {
+            return;
+        }
+        self.packages.retain(|known| {
+            (&known.registry, &known.package) != (&pinned.registry, &pinned.package)
+        });
+        self.packages.push(pinned);
+        self.packages.sort();
+        self.changed = true;
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes it, if it has changed: all of it, or nothing.
+    pub fn write(&self) -> Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        let write = || -> Result<()> {
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let readable = Permissions::from_mode(0o644);
+            let mut file = tempfile::Builder::new()
+                .permissions(readable)
+                .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+            file.write_all(self.text().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            Ok(())
+        };
+        write().with_context(|| self.path.display().to_string())
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{HEAD}version = {VERSION}\n");
+        for Pinned { registry, package, manifest, component } in &self.packages {
+            let [registry, package] = [registry, package].map(|text| toml_edit::value(text));
+            let _ = write!(
+                text,
+                "\n[[package]]\nregistry = {registry}\npackage = {package}\nmanifest = \
+                 \"{manifest}\"\ncomponent = \"{component}\"\n"
+            );
+        }
+        text
+    }
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pinned(package: &str, content: &[u8]) -> Pinned {
+        Pinned {
+            registry: "localhost:5000".into(),
+            package: package.into(),
+            manifest: Digest::of(content),
+            component: Digest::of(b"component"),
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = Lock::read(dir.path()).unwrap();
+        lock.write().unwrap();
+        assert!(!lock.path().exists(), "nothing is pinned");
+        lock.pin(pinned("b:b@1.0.0", b"1"));
+        lock.pin(pinned("a:a@1.0.0", b"2"));
+        lock.write().unwrap();
+        let text = std::fs::read_to_string(lock.path()).unwrap();
+        assert!(text.find("a:a@").unwrap() < text.find("b:b@").unwrap(), "{text}");
+
+        let mut lock = Lock::read(dir.path()).unwrap();
+        let find = |lock: &Lock, name| lock.find("localhost:5000", name).cloned();
+        assert_eq!(find(&lock, "b:b@1.0.0"), Some(pinned("b:b@1.0.0", b"1")));
+        assert_eq!(find(&lock, "b:b@1.0.1"), None);
+        lock.pin(pinned("b:b@1.0.0", b"1"));
+        assert!(!lock.changed);
+        lock.pin(pinned("b:b@1.0.0", b"3"));
+        lock.write().unwrap();
+        let lock = Lock::read(dir.path()).unwrap();
+        assert_eq!(find(&lock, "b:b@1.0.0"), Some(pinned("b:b@1.0.0", b"3")));
+        assert_eq!(lock.packages.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_is_not_replaced_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = "version = 1\n[[package]]\nregistry = 'r'\npackage = 'p'\n";
+        for (text, part) in [
+            ("version = 2", "version 2 is another"),
+            ("", "missing field `version`"),
+            (good, "missing field `manifest`"),
+            ("version = 1\nother = 1", "unknown field `other`"),
+            ("<<<<<<< HEAD", "restore it, or delete it"),
+        ] {
+            std::fs::write(dir.path().join(NAME), text).unwrap();
+            let problem = format!("{:#}", Lock::read(dir.path()).unwrap_err());
+            assert!(problem.contains(part) && problem.contains(NAME), "{text}: {problem}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_package_is_written_so_that_it_is_read(registry in "\\PC{1,20}", package in "\\PC{1,20}") {
+            let dir = tempfile::tempdir().unwrap();
+            let mut lock = Lock::read(dir.path()).unwrap();
+            lock.pin(Pinned { registry: registry.clone(), ..pinned(&package, b"1") });
+            lock.write().unwrap();
+            prop_assert!(Lock::read(dir.path()).unwrap().find(&registry, &package).is_some());
+        }
+    }
+}
