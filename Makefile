@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help up dist image test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen
 .PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients mlflow rust target cc redis binaryen
+.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen oci-registry
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -41,6 +42,7 @@ image: ## container images: spinfer (the host) and spinfer-example, by docker, p
 
 test: target cc clients redis binaryen ## build what the tests need, then run them all
 test: target cc clients mlflow redis binaryen ## build what the tests need, then run them all
+test: target cc clients redis binaryen oci-registry ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -169,6 +171,9 @@ cc:
 sudo := $(shell test "$$(id -u)" = 0 || echo sudo --non-interactive)
 redis:
 	$(call install,redis-server,redis-server,the tests start some of their own (7 or later))
+
+oci-registry:
+	$(call install,docker-registry,docker-registry,the tests start some of their own)
 
 binaryen:
 	$(call install,wasm-opt,binaryen,it makes components smaller)

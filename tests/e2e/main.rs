@@ -35,6 +35,7 @@ mod protocol_binary; // tensors as bytes behind the JSON
 mod protocol_mlflow; // tables in, classes out
 mod python_client; // the Python package: its own tests, against the real host
 mod reach; // what components reach: sockets and HTTP by grant, clocks, no blocked network
+mod registry; // components and models to and from OCI registries, and what these do wrong
 mod shared_cache; // what one node has made, others have; what one forgets, too
 mod soak; // nothing grows: memory, descriptors, threads
 mod stores; // key-value stores: every interface over every kind

@@ -1,6 +1,7 @@
 //! The harness: starts the real binary on a free port, speaks HTTP to it, shows its log when a
 //! test fails. Everything waits for what it needs, up to [`PATIENCE`], and for no time.
 
+mod oci_registry;
 mod redis;
 
 use std::fmt::Write as _;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use oci_registry::{OciRegistry, PASSWORD as OCI_PASSWORD, USER as OCI_USER};
 pub use redis::{Redis, RedisCluster};
 
 /// How long anything may take before the test fails: far more than it should on a slow machine.

@@ -377,4 +377,63 @@ mod tests {
         assert_eq!(error_message(br#"{"errors":[]}"#), r#"{"errors":[]}"#);
         assert_eq!(error_message(b""), "");
     }
+
+    fn impatient() -> Transport {
+        let soon = Duration::from_millis(100);
+        let timeouts = Timeouts {
+            connect: soon,
+            idle: soon,
+            short: soon * 3,
+            backoff: Duration::from_millis(1),
+            attempts: 3,
+        };
+        Transport::new(&[], timeouts).unwrap()
+    }
+
+    /// A server that sends `head`, and a byte whenever it is `ticking`, until nobody reads.
+    fn slow(head: &'static str, ticking: bool) -> Url {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+            while ticking && std::io::Write::write_all(&mut stream, b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // Until the client gives up.
+            let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+        });
+        url(&format!("http://{address}/"))
+    }
+
+    async fn fetch(transport: &Transport, url: Url) -> Result<Bytes, Error> {
+        let get = Get { method: Method::GET, url, accept: "*/*", authorization: None };
+        let response = transport.success(transport.get(&get).await?).await?;
+        transport.body(response, "a manifest", 1 << 20).await
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_or_slow_is_given_up() {
+        let transport = impatient();
+        for (head, ticking, part) in [
+            ("", false, "sent nothing for 100ms"),
+            ("HTTP/1.1 200 OK\r\n\r\n", false, "sent nothing for 100ms"),
+            ("HTTP/1.1 200 OK\r\n\r\n", true, "has not finished within 300ms"),
+        ] {
+            let problem = fetch(&transport, slow(head, ticking)).await.unwrap_err().to_string();
+            assert!(problem.contains(part), "{head:?}: {problem}");
+        }
+    }
+
+    #[tokio::test]
+    async fn attempts_are_limited() {
+        let transport = impatient();
+        let mut attempts = 0;
+        let failing = transport.retry(async || {
+            attempts += 1;
+            Err::<(), _>(Error::Broken { host: "r.org".into(), cause: "again".into() })
+        });
+        assert!(failing.await.is_err());
+        assert_eq!(attempts, 3);
+    }
 }

@@ -1,0 +1,89 @@
+//! OCI registries: a real one, and ones that lie.
+
+mod ecosystem; // what other tools of the ecosystem push and pull
+mod lying; // servers that send anything but what they should
+mod login; // users, passwords, tokens
+mod packages; // sources of a manifest that are elsewhere
+mod transfers; // push and pull
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use spinfer_tests::{GUESTS, run_in};
+use tempfile::TempDir;
+
+/// A folder of a user, with an application in the making and Docker's configuration.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn text(&self, path: &str) -> String {
+        self.path(path).to_str().unwrap().to_owned()
+    }
+
+    fn docker(&self) -> String {
+        self.text("docker")
+    }
+
+    /// `spinfer` with `arguments`, and the application's manifest where it takes one.
+    fn run(&self, arguments: &[&str]) -> (bool, String) {
+        let (status, text) = run_in(&[("DOCKER_CONFIG", &self.docker())], arguments);
+        (status.success(), text)
+    }
+
+    /// The same, which has to succeed.
+    fn done(&self, arguments: &[&str]) -> String {
+        let (done, text) = self.run(arguments);
+        assert!(done, "{arguments:?}: {text}");
+        text
+    }
+
+    /// The same, which has to fail.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let (done, text) = self.run(arguments);
+        assert!(!done, "{arguments:?}: {text}");
+        text
+    }
+
+    /// `spinfer registry pull` into this application.
+    fn pull<'a>(&self, reference: &'a str, more: &[&'a str]) -> (bool, String) {
+        let manifest = self.text("spin.toml");
+        self.run(&[&["registry", "pull", reference, "-f", &manifest], more].concat())
+    }
+
+    /// Every file, hidden ones too, but for Docker's configuration.
+    fn files(&self) -> Vec<String> {
+        fn walk(folder: &Path, base: &Path, found: &mut Vec<String>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(path.strip_prefix(base).unwrap().display().to_string());
+                if path.is_dir() {
+                    walk(&path, base, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.0.path(), self.0.path(), &mut found);
+        found.retain(|path| !path.starts_with("docker"));
+        found.sort();
+        found
+    }
+}
+
+/// The file of a guest.
+fn guest(name: &str) -> String {
+    format!("{GUESTS}/{name}.wasm")
+}
+
+/// The first digest that `text` has.
+fn digest(text: &str) -> String {
+    let start = text.find("sha256:").unwrap_or_else(|| panic!("no digest in {text}"));
+    text[start..start + 71].to_owned()
+}

@@ -1,0 +1,137 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use spinfer_tests::{OciRegistry, Spinfer, root};
+
+use super::{Home, digest, guest};
+
+#[test]
+fn a_component_comes_back_as_it_was_pushed() {
+    let (registry, home) = (OciRegistry::start(), Home::new());
+    let reference = format!("{}/guests/hello:1.0.0", registry.address());
+    let (hello, probe) = (guest("hello_p2"), guest("probe"));
+    let pushed = home.done(&["registry", "push", &reference, &hello]);
+    assert!(pushed.contains("Pushed the component to"), "{pushed}");
+
+    // The same again is the same artifact; another one is not put in its place unasked.
+    let again = home.done(&["registry", "push", &reference, &hello]);
+    assert!(again.contains("Nothing to push"), "{again}");
+    assert_eq!(digest(&again), digest(&pushed));
+    let refused = home.refused(&["registry", "push", &reference, &probe]);
+    assert!(refused.contains(&digest(&pushed)) && refused.contains("--force"), "{refused}");
+    let forced = home.done(&["registry", "push", &reference, &probe, "--force"]);
+
+    let (pulled, text) = home.pull(&reference, &[]);
+    assert!(pulled, "{text}");
+    let written = home.path("components/hello.wasm");
+    assert_eq!(fs::read(&written).unwrap(), fs::read(&probe).unwrap());
+    assert_eq!(written.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+    let (pulled, text) = home.pull(&reference, &[]);
+    assert!(pulled && text.contains("Nothing to pull"), "{text}");
+
+    // What was there before is there still, by its digest.
+    let (name, _) = reference.rsplit_once(':').unwrap();
+    let first = format!("{name}@{}", digest(&pushed));
+    let (pulled, text) = home.pull(&first, &[]);
+    assert!(!pulled && text.contains("is there already, and is another"), "{text}");
+    let other = home.text("other.wasm");
+    let (pulled, text) = home.pull(&first, &["--output", &other]);
+    assert!(pulled, "{text}");
+    assert_eq!(fs::read(&other).unwrap(), fs::read(&hello).unwrap());
+    assert_ne!(digest(&forced), digest(&pushed));
+    assert_eq!(home.files(), ["components", "components/hello.wasm", "other.wasm"]);
+}
+
+#[test]
+fn a_model_is_pulled_and_answers() {
+    let (registry, home) = (OciRegistry::start(), Home::new());
+    let from = root().join("spin.toml").display().to_string();
+    // Without a tag, the version is the tag.
+    let name = format!("{}/models/iris", registry.address());
+    let model = ["--model", "iris-classifier/1", "-f", &from];
+    let pushed = home.done(&[&["registry", "push", &name], &model[..]].concat());
+    assert!(pushed.contains("Pushed iris-classifier, version 1, to"), "{pushed}");
+    assert!(pushed.contains("pushed model.onnx, "), "{pushed}");
+
+    let reference = format!("{name}:1");
+    let (pulled, text) = home.pull(&reference, &["--route", "/iris/..."]);
+    assert!(pulled, "{text}");
+    for part in [
+        "Pulled: iris-classifier, version 1, into models/iris-classifier/1",
+        &digest(&pushed),
+        "features FP32 [-1, 4]",
+        "/iris/... -> iris-classifier-1",
+        "spinfer up -f",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    for file in ["baseline.json", "golden.json", "model.onnx", "model.toml"] {
+        let pulled = fs::read(home.path(&format!("models/iris-classifier/1/{file}"))).unwrap();
+        let pushed = fs::read(root().join("models/iris-classifier/1").join(file)).unwrap();
+        assert_eq!(pulled, pushed, "{file}");
+    }
+    let files = home.files();
+    assert!(!files.iter().any(|file| file.contains("/.")), "nothing staged is left: {files:?}");
+
+    // Again: it is there.
+    let (pulled, text) = home.pull(&reference, &[]);
+    assert!(pulled && text.contains("Is there: iris-classifier, version 1"), "{text}");
+    assert_eq!(home.files(), files);
+
+    let manifest = home.path("spin.toml");
+    let spinfer = Spinfer::up_from(&manifest, &[], home.0);
+    for path in ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1", "/iris"] {
+        let answer = spinfer.post(&format!("{path}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+        assert_eq!(answer.json()["prediction"], "setosa", "{path}");
+    }
+}
+
+#[test]
+fn a_version_is_never_overwritten() {
+    let (registry, home) = (OciRegistry::start(), Home::new());
+    let reference = format!("{}/models/iris:1", registry.address());
+    let folder = root().join("models/iris-classifier/1").display().to_string();
+    let _ = home.done(&["registry", "push", &reference, &folder]);
+    let (pulled, text) = home.pull(&reference, &["--no-add"]);
+    assert!(pulled && text.contains("routes  none"), "{text}");
+    assert!(!home.path("spin.toml").exists());
+
+    let golden = home.path("models/iris-classifier/1/golden.json");
+    fs::write(&golden, "{}").unwrap();
+    let before = home.files();
+    let (pulled, text) = home.pull(&reference, &[]);
+    assert!(!pulled && text.contains("is there already, and is another: golden.json has"), "{text}");
+    assert_eq!(home.files(), before);
+    assert_eq!(fs::read_to_string(&golden).unwrap(), "{}");
+}
+
+#[test]
+fn what_is_wrong_with_a_command_is_said() {
+    let (registry, home) = (OciRegistry::start(), Home::new());
+    let here = registry.address();
+    let folder = root().join("models/iris-classifier").display().to_string();
+    let manifest = root().join("spin.toml").display().to_string();
+    let hello = guest("hello_p2");
+    let text = home.text("text.wasm");
+    fs::write(&text, "<html>").unwrap();
+    let tagged = format!("{here}/a:1");
+    for (arguments, part) in [
+        (vec!["push", &tagged], "required"),
+        (vec!["push", "a:1", &hello], "name the registry first"),
+        (vec!["push", &format!("{here}/a"), &hello], "give a tag, such as"),
+        (vec!["push", &tagged, &text], "it is no WebAssembly"),
+        (vec!["push", &tagged, "nowhere.wasm"], "there is no such file"),
+        (vec!["push", &tagged, &folder], "has a model.toml"),
+        (vec!["push", &tagged, "--model", "iris"], "write <name>/<version>"),
+        (vec!["push", &tagged, "--model", "iris/9", "-f", &manifest], "there is no folder"),
+        (vec!["push", &tagged, "--component", "iris", "-f", &manifest], "the manifest has"),
+        (vec!["pull", &format!("{here}/a")], "give a tag or a digest"),
+        (vec!["pull", &tagged], "404 Not Found: there is no such repository, tag or digest"),
+        (vec!["pull", "example.invalid/a:1"], "example.invalid cannot be reached"),
+        (vec!["pull", "localhost:1/a:1"], "localhost:1 cannot be reached"),
+    ] {
+        let said = home.refused(&[&["registry"], &arguments[..]].concat());
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    assert_eq!(home.files(), ["text.wasm"]);
+}
