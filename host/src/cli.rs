@@ -28,6 +28,7 @@ use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::commands::pull::{self, Pull};
 use crate::commands::registry::{self, RegistryCommand};
+use crate::commands::registry::{self, Registry};
 use crate::flags::Flags;
 use crate::host::Host;
 use crate::inference::trial;
@@ -96,8 +97,7 @@ enum Command {
     /// Make a model's baseline.json, which drift is told from, from reference data
     Baseline(BaselineCommand),
     /// Push components and models to OCI registries, and pull them
-    #[command(subcommand)]
-    Registry(RegistryCommand),
+    Registry(Registry),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -235,6 +235,7 @@ pub fn main() -> ExitCode {
         Command::Drift(options) => drift::run(&options, &mut io::stdout()),
         Command::Baseline(options) => baseline::run(&options, &mut io::stdout()),
         Command::Registry(command) => registry::run(&command, &mut io::stdout()),
+        Command::Registry(options) => registry::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {

@@ -39,11 +39,7 @@ const NAMES: &str = "component-name";
 ///
 /// # Errors
 /// If `wasm-opt` is missing or fails, or a file is no component; the file at hand is then as it was.
-pub fn run(
-    app: &App,
-    is_own: impl Fn(&Path) -> bool,
-    progress: &mut impl Write,
-) -> Result<()> {
+pub fn run(app: &App, is_own: impl Fn(&Path) -> bool, progress: &mut impl Write) -> Result<()> {
     let sources = app.components.values().map(|spec| &spec.source);
     let sources: BTreeSet<_> = sources.filter(|source| is_own(source)).collect();
     for (index, source) in sources.iter().enumerate() {

@@ -131,7 +131,9 @@ impl Context<'_> {
                 // One that is valid was fetched before, and is a file here.
                 let problem = Remote::parse(source).map_or_else(
                     |problem| problem,
-                    |remote| format!("{remote} is not fetched; `spinfer up` and `spinfer check` do"),
+                    |remote| {
+                        format!("{remote} is not fetched; `spinfer up` and `spinfer check` do")
+                    },
                 );
                 problems.add(key, problem);
                 PathBuf::new()

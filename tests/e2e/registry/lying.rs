@@ -182,7 +182,12 @@ fn what_a_server_does_wrong_is_said_and_nothing_is_written() {
     let json = |text: &str| Reply::ok(MANIFEST, text.as_bytes());
     let html = Reply::ok("text/html; charset=utf-8", b"<html>\n<title>Sign in</title>");
     let cases = [
-        ("digest of the content", manifest.clone(), Reply::ok(OCTETS, &other), "should have the digest"),
+        (
+            "digest of the content",
+            manifest.clone(),
+            Reply::ok(OCTETS, &other),
+            "should have the digest",
+        ),
         (
             "breaks off",
             manifest.clone(),
@@ -191,13 +196,33 @@ fn what_a_server_does_wrong_is_said_and_nothing_is_written() {
         ),
         ("longer", manifest.clone(), Reply::ok(OCTETS, &longer), "bytes by the manifest"),
         ("shorter", manifest.clone(), Reply::ok(OCTETS, &hello[1..]), "bytes by the manifest"),
-        ("never ends", manifest.clone(), Reply::ok(OCTETS, &zeros).long(Length::Endless), "sent more"),
+        (
+            "never ends",
+            manifest.clone(),
+            Reply::ok(OCTETS, &zeros).long(Length::Endless),
+            "sent more",
+        ),
         ("page as content", manifest.clone(), html.clone(), "bytes by the manifest"),
         ("no content", manifest.clone(), Reply::status(404, b""), "404 Not Found"),
-        ("content in a circle", manifest.clone(), Reply::redirect("/v2/a/blobs/b"), "redirects more than 5"),
-        ("content by force", manifest.clone(), Reply::redirect("http://192.0.2.1/"), "--insecure-http"),
+        (
+            "content in a circle",
+            manifest.clone(),
+            Reply::redirect("/v2/a/blobs/b"),
+            "redirects more than 5",
+        ),
+        (
+            "content by force",
+            manifest.clone(),
+            Reply::redirect("http://192.0.2.1/"),
+            "--insecure-http",
+        ),
         ("content nowhere", manifest.clone(), Reply::status(302, b""), "which is nowhere"),
-        ("page", html, blob.clone(), "text/html that begins with \"<html> <title>Sign in</title>\""),
+        (
+            "page",
+            html,
+            blob.clone(),
+            "text/html that begins with \"<html> <title>Sign in</title>\"",
+        ),
         ("empty", json(""), blob.clone(), "expected an OCI manifest"),
         ("JSON", json("{}"), blob.clone(), "schemaVersion"),
         ("index", json(&index), blob.clone(), "index of several"),
@@ -209,14 +234,44 @@ fn what_a_server_does_wrong_is_said_and_nothing_is_written() {
             blob.clone(),
             "the manifest should have the digest sha256:000",
         ),
-        ("manifest never ends", json(" ").long(Length::Endless), blob.clone(), "may have 4194304 bytes"),
-        ("manifest breaks off", manifest.clone().long(Length::Claimed(1 << 20)), blob.clone(), "broke off"),
-        ("circle", Reply::redirect("/v2/a/manifests/1"), blob.clone(), "redirects more than 5 times"),
+        (
+            "manifest never ends",
+            json(" ").long(Length::Endless),
+            blob.clone(),
+            "may have 4194304 bytes",
+        ),
+        (
+            "manifest breaks off",
+            manifest.clone().long(Length::Claimed(1 << 20)),
+            blob.clone(),
+            "broke off",
+        ),
+        (
+            "circle",
+            Reply::redirect("/v2/a/manifests/1"),
+            blob.clone(),
+            "redirects more than 5 times",
+        ),
         ("401", Reply::status(401, b""), blob.clone(), "spinfer registry login 127.0.0.1:"),
-        ("403", Reply::status(403, denied), blob.clone(), "403 Forbidden: these credentials do not allow it (DENIED: not you)"),
+        (
+            "403",
+            Reply::status(403, denied),
+            blob.clone(),
+            "403 Forbidden: these credentials do not allow it (DENIED: not you)",
+        ),
         ("404", Reply::status(404, b"\x1b[2J<html>"), blob.clone(), "404 Not Found"),
-        ("429", Reply::status(429, b"").with("retry-after", "0"), blob.clone(), "too many requests"),
-        ("500", Reply::status(500, b"oops"), blob.clone(), "the registry failed; try again later (oops)"),
+        (
+            "429",
+            Reply::status(429, b"").with("retry-after", "0"),
+            blob.clone(),
+            "too many requests",
+        ),
+        (
+            "500",
+            Reply::status(500, b"oops"),
+            blob.clone(),
+            "the registry failed; try again later (oops)",
+        ),
         ("302 without place", Reply::status(302, b""), blob, "redirects to \"\", which is nowhere"),
     ];
     for (name, manifest, blob, part) in cases {
@@ -271,17 +326,48 @@ fn a_model_that_is_not_what_it_says_leaves_nothing_behind() {
         layer["annotations"] = json!({ "org.opencontainers.image.title": name });
         layer
     };
-    let other = String::from_utf8(signature.clone()).unwrap().replace("sha256 = \"", "sha256 = \"ff");
+    let other =
+        String::from_utf8(signature.clone()).unwrap().replace("sha256 = \"", "sha256 = \"ff");
     let other = other.into_bytes();
     let good = config("iris-classifier");
     for (name, config, layers, part) in [
-        ("path", good.clone(), vec![("../../evil", &graph), ("model.toml", &signature)], "is not the name of a file"),
-        ("absolute", good.clone(), vec![("/tmp/evil", &graph), ("model.toml", &signature)], "is not the name of a file"),
+        (
+            "path",
+            good.clone(),
+            vec![("../../evil", &graph), ("model.toml", &signature)],
+            "is not the name of a file",
+        ),
+        (
+            "absolute",
+            good.clone(),
+            vec![("/tmp/evil", &graph), ("model.toml", &signature)],
+            "is not the name of a file",
+        ),
         ("no signature", good.clone(), vec![("model.onnx", &graph)], "it has no model.toml"),
-        ("another name", config("wine"), vec![("model.onnx", &graph), ("model.toml", &signature)], "model.toml is of iris-classifier"),
-        ("bad name", config("../wine"), vec![("model.onnx", &graph), ("model.toml", &signature)], "the model's name"),
-        ("sha256", good.clone(), vec![("model.onnx", &graph), ("model.toml", &other)], "a version is immutable"),
-        ("graph", good, vec![("model.onnx", &other), ("model.toml", &signature)], "a version is immutable"),
+        (
+            "another name",
+            config("wine"),
+            vec![("model.onnx", &graph), ("model.toml", &signature)],
+            "model.toml is of iris-classifier",
+        ),
+        (
+            "bad name",
+            config("../wine"),
+            vec![("model.onnx", &graph), ("model.toml", &signature)],
+            "the model's name",
+        ),
+        (
+            "sha256",
+            good.clone(),
+            vec![("model.onnx", &graph), ("model.toml", &other)],
+            "a version is immutable",
+        ),
+        (
+            "graph",
+            good,
+            vec![("model.onnx", &other), ("model.toml", &signature)],
+            "a version is immutable",
+        ),
     ] {
         let manifest = json!({
             "schemaVersion": 2,
@@ -295,9 +381,8 @@ fn a_model_that_is_not_what_it_says_leaves_nothing_behind() {
             if request.path.contains("/manifests/") {
                 return Reply::ok(MANIFEST, manifest.to_string().as_bytes());
             }
-            let is_asked = |content: &&Vec<u8>| {
-                request.path.ends_with(&Digest::of(content).to_string())
-            };
+            let is_asked =
+                |content: &&Vec<u8>| request.path.ends_with(&Digest::of(content).to_string());
             contents.iter().find(is_asked).map_or(Reply::status(404, b""), |c| Reply::ok(OCTETS, c))
         });
         let home = Home::new();

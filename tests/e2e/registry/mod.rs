@@ -1,8 +1,8 @@
 //! OCI registries: a real one, and ones that lie.
 
 mod ecosystem; // what other tools of the ecosystem push and pull
-mod lying; // servers that send anything but what they should
 mod login; // users, passwords, tokens
+mod lying; // servers that send anything but what they should
 mod packages; // sources of a manifest that are elsewhere
 mod transfers; // push and pull
 

@@ -142,7 +142,8 @@ fn sha256(path: &str) -> String {
 #[test]
 fn plain_http_is_only_for_this_machine_unless_it_is_allowed() {
     let home = Home::new();
-    let package = "{ registry = \"192.0.2.1:5000\", package = \"acme:hello\", version = \"1.0.0\" }";
+    let package =
+        "{ registry = \"192.0.2.1:5000\", package = \"acme:hello\", version = \"1.0.0\" }";
     let digest = format!("sha256:{}", "0".repeat(64));
     let url = format!("{{ url = \"http://192.0.2.1/a.wasm\", digest = \"{digest}\" }}");
     let _ = write_manifest(&home, &url);

@@ -81,7 +81,8 @@ fn a_model_is_pulled_and_answers() {
     let manifest = home.path("spin.toml");
     let spinfer = Spinfer::up_from(&manifest, &[], home.0);
     for path in ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1", "/iris"] {
-        let answer = spinfer.post(&format!("{path}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+        let answer =
+            spinfer.post(&format!("{path}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
         assert_eq!(answer.json()["prediction"], "setosa", "{path}");
     }
 }
@@ -100,7 +101,10 @@ fn a_version_is_never_overwritten() {
     fs::write(&golden, "{}").unwrap();
     let before = home.files();
     let (pulled, text) = home.pull(&reference, &[]);
-    assert!(!pulled && text.contains("is there already, and is another: golden.json has"), "{text}");
+    assert!(
+        !pulled && text.contains("is there already, and is another: golden.json has"),
+        "{text}"
+    );
     assert_eq!(home.files(), before);
     assert_eq!(fs::read_to_string(&golden).unwrap(), "{}");
 }

@@ -213,11 +213,8 @@ pub(super) fn usage(
     path: &str,
     examined: &Examined,
 ) -> std::io::Result<()> {
-    let from = if from == Path::new(MANIFEST) {
-        String::new()
-    } else {
-        format!(" -f {}", from.display())
-    };
+    let from =
+        if from == Path::new(MANIFEST) { String::new() } else { format!(" -f {}", from.display()) };
     let curl = curl::line(path, examined);
     writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {curl}")
 }

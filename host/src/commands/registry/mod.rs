@@ -17,8 +17,14 @@ use crate::registry::oci::credentials::Credentials;
 use crate::registry::oci::reference::{Host, Reference};
 use crate::registry::oci::transport::{Timeouts, Transport};
 
+#[derive(Debug, Args)]
+pub struct Registry {
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum RegistryCommand {
+enum Command {
     /// Push a component, or a version of a model
     Push(push::Push),
     /// Pull what was pushed: a model is added as `spinfer add` does, a component is written to a file
@@ -61,12 +67,12 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// Tells `out` what was done.
-pub fn run(command: &RegistryCommand, out: &mut impl Write) -> Result<()> {
-    match command {
-        RegistryCommand::Push(push) => push::run(push, out),
-        RegistryCommand::Pull(pull) => pull::run(pull, out),
-        RegistryCommand::Update(update) => update::run(update, out),
-        RegistryCommand::Login(login) => login::login(login, out),
-        RegistryCommand::Logout(logout) => login::logout(logout, out),
+pub fn run(registry: &Registry, out: &mut impl Write) -> Result<()> {
+    match &registry.command {
+        Command::Push(push) => push::run(push, out),
+        Command::Pull(pull) => pull::run(pull, out),
+        Command::Update(update) => update::run(update, out),
+        Command::Login(login) => login::login(login, out),
+        Command::Logout(logout) => login::logout(logout, out),
     }
 }

@@ -178,7 +178,9 @@ impl Model<'_> {
                 addition.routes.tell(out, name, &addition.id, &edit.path)?;
                 usage(out, &pull.from, &addition.routes.path(name, number), &examined)?;
             }
-            _ if pull.no_add => writeln!(out, "  routes  none: {} is as it was", edit.path.display())?,
+            _ if pull.no_add => {
+                writeln!(out, "  routes  none: {} is as it was", edit.path.display())?
+            }
             _ => writeln!(out, "  routes  as they were, in {}", edit.path.display())?,
         }
         Ok(())

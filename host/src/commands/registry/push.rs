@@ -97,7 +97,9 @@ pub(super) fn run(push: &Push, out: &mut impl Write) -> Result<()> {
         block_on(pushing).with_context(|| format!("{reference}: cannot be pushed"))?;
     let what = match &artifact {
         Artifact::Component(_) => "the component".to_owned(),
-        Artifact::Model(model) => format!("{}, version {},", model.version.name, model.version.version),
+        Artifact::Model(model) => {
+            format!("{}, version {},", model.version.name, model.version.version)
+        }
     };
     if is_new {
         writeln!(out, "Pushed {what} to {reference}\n  digest  {digest}")?;

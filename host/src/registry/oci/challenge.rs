@@ -42,8 +42,9 @@ fn parse(value: &str) -> Vec<Challenge> {
             }
             // A parameter of nothing.
             (Some(_), None) => {}
-            (None, _) => schemes
-                .push(Scheme { name: token.to_ascii_lowercase(), parameters: Vec::new() }),
+            (None, _) => {
+                schemes.push(Scheme { name: token.to_ascii_lowercase(), parameters: Vec::new() })
+            }
         }
     }
     let known = |mut scheme: Scheme| match scheme.name.as_str() {
@@ -140,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_token_is_preferred_to_a_password() {
-        let chosen = Challenge::choose(["Basic realm=x", "Bearer realm=\"https://a/\""].into_iter());
+        let chosen =
+            Challenge::choose(["Basic realm=x", "Bearer realm=\"https://a/\""].into_iter());
         assert_eq!(chosen, Some(bearer("https://a/", None, None)));
         assert_eq!(Challenge::choose(["Digest a=b"].into_iter()), None);
     }

@@ -257,12 +257,8 @@ impl<'a> Repository<'a> {
     }
 
     async fn get(&self, method: Method, url: &Url, accept: &str) -> Result<Response, Error> {
-        let request = |authorization| Get {
-            method: method.clone(),
-            url: url.clone(),
-            accept,
-            authorization,
-        };
+        let request =
+            |authorization| Get { method: method.clone(), url: url.clone(), accept, authorization };
         let response = self.transport.get(&request(self.authorization())).await?;
         if !self.authorize(&response).await? {
             return Ok(response);
@@ -321,8 +317,7 @@ impl<'a> Repository<'a> {
         let new = timeout(short, asking).await.unwrap_or_else(|_| {
             Err(Error::TooSlow { host: self.host.to_string(), timeout: short })
         })?;
-        let mut authorization =
-            self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = new.is_some() && *authorization != new;
         if changed {
             *authorization = new;

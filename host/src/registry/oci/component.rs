@@ -222,7 +222,10 @@ mod tests {
         assert_eq!(layer(&only).unwrap(), Some(&one));
         assert!(layer(&manifest(CONFIG, vec![one.clone(), one])).is_err());
         assert!(layer(&manifest(CONFIG, vec![])).is_err());
-        assert_eq!(layer(&manifest("application/vnd.oci.image.config.v1+json", vec![])).unwrap(), None);
+        assert_eq!(
+            layer(&manifest("application/vnd.oci.image.config.v1+json", vec![])).unwrap(),
+            None
+        );
     }
 
     proptest! {

@@ -33,7 +33,10 @@ const NOT_FOUND: &str = "credentials not found";
 /// What shows a registry who asks.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    Password { user: String, password: String },
+    Password {
+        user: String,
+        password: String,
+    },
     /// It is exchanged for a token.
     IdentityToken(String),
 }
@@ -42,7 +45,9 @@ pub enum Credentials {
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
+            Self::Password { user, .. } => {
+                f.debug_struct("Password").field("user", user).finish_non_exhaustive()
+            }
             Self::IdentityToken(_) => f.debug_struct("IdentityToken").finish_non_exhaustive(),
         }
     }

@@ -139,10 +139,13 @@ mod tests {
 
     #[test]
     fn what_is_no_manifest_is_refused() {
-        let layers = whole().replace("\"layers\":[", &format!("\"layers\":[{}", {
-            let layer = serde_json::to_string(&Descriptor::of("a", b"")).unwrap();
-            format!("{layer},").repeat(MAX_LAYERS)
-        }));
+        let layers = whole().replace(
+            "\"layers\":[",
+            &format!("\"layers\":[{}", {
+                let layer = serde_json::to_string(&Descriptor::of("a", b"")).unwrap();
+                format!("{layer},").repeat(MAX_LAYERS)
+            }),
+        );
         for (body, part) in [
             ("<html>", "expected value"),
             ("{}", "schemaVersion"),

@@ -91,8 +91,9 @@ struct Signature {
 impl Signature {
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(SIGNATURE);
-        let read =
-            || -> Result<Self> { Ok(toml::from_str(&String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?)?) };
+        let read = || -> Result<Self> {
+            Ok(toml::from_str(&String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?)?)
+        };
         read().with_context(|| path.display().to_string())
     }
 }
@@ -525,8 +526,23 @@ mod tests {
         let long = "a".repeat(256);
         let deep = "a/".repeat(8) + "b";
         for title in [
-            "", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "..", ".", ".hidden",
-            "a/.b", "a\\b", "C:x", "a\0", "a\nb", &long, &deep,
+            "",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a//b",
+            "a/",
+            "./a",
+            "..",
+            ".",
+            ".hidden",
+            "a/.b",
+            "a\\b",
+            "C:x",
+            "a\0",
+            "a\nb",
+            &long,
+            &deep,
         ] {
             assert!(check_title(title).is_err(), "{title:?}");
         }

@@ -164,9 +164,9 @@ pub fn check_repository(name: &str) -> Result<(), String> {
     let is_part = |part: &str| {
         let words = part.split(['.', '_', '-']);
         let ends = [part.bytes().next(), part.bytes().next_back()];
-        let whole = ends.iter().all(|end| {
-            end.is_some_and(|end| end.is_ascii_lowercase() || end.is_ascii_digit())
-        });
+        let whole = ends
+            .iter()
+            .all(|end| end.is_some_and(|end| end.is_ascii_lowercase() || end.is_ascii_digit()));
         let plain = |word: &str| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         // A dot stands alone, an underscore alone or doubled, hyphens in any number.
         let separated = !part.contains("..")
@@ -202,7 +202,9 @@ pub struct Package {
 impl Package {
     pub fn parse(package: &str, version: &str) -> Result<Self, String> {
         let parts = package.split_once(':').filter(|(namespace, name)| {
-            [namespace, name].iter().all(|part| !part.contains('/') && check_repository(part).is_ok())
+            [namespace, name]
+                .iter()
+                .all(|part| !part.contains('/') && check_repository(part).is_ok())
         });
         let Some((namespace, name)) = parts else {
             return Err(format!("package: {package:?} is not a package; write \"acme:iris\""));

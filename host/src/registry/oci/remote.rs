@@ -39,7 +39,8 @@ impl Remote {
                 let registry = registry.as_deref().ok_or(
                     "registry: name it, \"registry.example.com\"; none is the default for a namespace",
                 )?;
-                let registry = registry.parse().map_err(|problem| format!("registry: {problem}"))?;
+                let registry =
+                    registry.parse().map_err(|problem| format!("registry: {problem}"))?;
                 Ok(Self::Package { registry, package })
             }
             _ => Err(

@@ -250,7 +250,9 @@ async fn locate(transport: &Transport, registry: &Host, package: &Package) -> Re
         }
         Ok(_) => bytes::Bytes::new(),
         // Then it serves no packages either.
-        Err(error @ (Error::Unreachable { .. } | Error::Silent { .. } | Error::PlainHttp { .. })) => {
+        Err(
+            error @ (Error::Unreachable { .. } | Error::Silent { .. } | Error::PlainHttp { .. }),
+        ) => {
             return Err(error.into());
         }
         Err(_) => bytes::Bytes::new(),

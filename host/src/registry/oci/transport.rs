@@ -172,12 +172,7 @@ impl Transport {
     }
 
     /// The whole body, of `limit` bytes at the most. `what` it is, for people.
-    pub async fn body(
-        &self,
-        response: Response,
-        what: &str,
-        limit: u64,
-    ) -> Result<Bytes, Error> {
+    pub async fn body(&self, response: Response, what: &str, limit: u64) -> Result<Bytes, Error> {
         let host = host_of(response.url());
         let reading = self.read(response, what, limit);
         timeout(self.timeouts.short, reading)
@@ -187,8 +182,11 @@ impl Transport {
 
     async fn read(&self, mut response: Response, what: &str, limit: u64) -> Result<Bytes, Error> {
         let host = host_of(response.url());
-        let too_large = |came: String| {
-            Error::TooLarge { what: what.to_owned(), host: host.clone(), limit, came }
+        let too_large = |came: String| Error::TooLarge {
+            what: what.to_owned(),
+            host: host.clone(),
+            limit,
+            came,
         };
         if let Some(length) = response.content_length().filter(|&length| length > limit) {
             return Err(too_large(format!("{length}")));
@@ -363,10 +361,12 @@ mod tests {
             let problem = transport.check(&url(refused)).unwrap_err().to_string();
             assert!(problem.contains("--insecure-http"), "{refused}: {problem}");
         }
-        let scheme = |host: &str| {
-            transport.url(&host.parse().unwrap(), "/v2/").unwrap().scheme().to_owned()
-        };
-        assert_eq!([scheme("r.org"), scheme("lan:5000"), scheme("[::1]:1")], ["https", "http", "http"]);
+        let scheme =
+            |host: &str| transport.url(&host.parse().unwrap(), "/v2/").unwrap().scheme().to_owned();
+        assert_eq!(
+            [scheme("r.org"), scheme("lan:5000"), scheme("[::1]:1")],
+            ["https", "http", "http"]
+        );
     }
 
     #[test]
