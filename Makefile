@@ -2,9 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen
-.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients mlflow rust target cc redis binaryen
-.PHONY: help up dist test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen oci-registry
+.PHONY: help up dist image test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen mlflow oci-registry
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -40,9 +38,7 @@ image: ## container images: spinfer (the host) and spinfer-example, by docker, p
 	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
 	done
 
-test: target cc clients redis binaryen ## build what the tests need, then run them all
-test: target cc clients mlflow redis binaryen ## build what the tests need, then run them all
-test: target cc clients redis binaryen oci-registry ## build what the tests need, then run them all
+test: target cc clients redis binaryen mlflow oci-registry ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")

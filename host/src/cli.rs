@@ -27,7 +27,6 @@ use crate::commands::drift::{self, Drift};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::commands::pull::{self, Pull};
-use crate::commands::registry::{self, RegistryCommand};
 use crate::commands::registry::{self, Registry};
 use crate::flags::Flags;
 use crate::host::Host;
@@ -234,7 +233,6 @@ pub fn main() -> ExitCode {
         Command::Health(options) => health::run(&options, &mut io::stdout()),
         Command::Drift(options) => drift::run(&options, &mut io::stdout()),
         Command::Baseline(options) => baseline::run(&options, &mut io::stdout()),
-        Command::Registry(command) => registry::run(&command, &mut io::stdout()),
         Command::Registry(options) => registry::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };

@@ -5,9 +5,8 @@
 
 pub(super) mod component;
 mod curl;
-mod examine;
-pub(crate) mod external;
 pub(super) mod examine;
+pub(crate) mod external;
 pub(crate) mod labels;
 mod model_toml;
 mod onnx;
@@ -138,8 +137,7 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
     let id = format!("{name}-{version}");
     let component = component::find(target.component.as_deref(), &edit.base)?;
     let folder = format!("models/{name}/{version}");
-    let routes = target.route(&mut edit, &name, version, &id)?;
-    let routing = Routing { routes: &add.routes, promote: add.promote };
+    let routing = Routing { routes: &target.routes, promote: target.promote };
     let routes = routing.route(&mut edit, &name, &version.to_string(), &id)?;
     edit.add_component(&NewComponent {
         id: &id,
@@ -188,22 +186,9 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         writeln!(out, "  shapes  as the graph declares them, as it could not be run: {why}")?;
     }
     writeln!(out, "  model   {folder}/{GRAPH}, {folder}/{SIGNATURE}")?;
-    writeln!(out, "  routes  {} -> {id}, in {}", routes.taken.join(", "), edit.path.display())?;
-    if let Some(other) = &routes.production {
-        writeln!(
-            out,
-            "          {} stays with {other}; --promote would have moved it, or write \
-             component = \"{id}\" there",
-            plain(&name)
-        )?;
-    }
-    let from = if target.from == Path::new(MANIFEST) {
-        String::new()
-    } else {
-        format!(" -f {}", target.from.display())
     routes.tell(out, &name, &id, &edit.path)?;
     let version = version.to_string();
-    Ok(usage(out, &add.from, &routes.path(&name, &version), &examined)?)
+    Ok(usage(out, &target.from, &routes.path(&name, &version), &examined)?)
 }
 
 /// How to serve what was added, and what to ask it at `path`.
