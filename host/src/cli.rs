@@ -22,8 +22,9 @@ use crate::artifact::{Makes, PRIVATE, READABLE};
 use crate::commands::add::{self, Add};
 use crate::commands::baseline::{self, BaselineCommand};
 use crate::commands::cache::{self, Cache};
-use crate::commands::health::{self, Health};
 use crate::commands::drift::{self, Drift};
+use crate::commands::health::{self, Health};
+use crate::commands::log::{self, Log};
 use crate::commands::models::{self, Models};
 use crate::commands::new::{self, New};
 use crate::commands::pull::{self, Pull};
@@ -46,6 +47,9 @@ use crate::{build, optimize, server, tls};
 /// a thread that waits keeps what others free of it.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
+/// How long prediction records have to be written after the last request was served.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Machine-learning models as serverless WebAssembly functions.
 #[derive(Debug, Parser)]
 #[command(name = "spinfer", version, after_help = EXAMPLES)]
@@ -66,6 +70,8 @@ Examples:
   spinfer registry pull ghcr.io/acme/wine:1  have a model of a registry here, with a route
   spinfer cache stats                 how often the response cache has an answer
   spinfer drift                       which features and outputs have moved, by how much
+  spinfer log tail --follow           see predictions as they are served
+  spinfer log export -o log.parquet   the prediction log for pandas, DuckDB, ...
   spinfer build --optimize            build its components and make them smaller, to hand them out
   spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
@@ -97,6 +103,8 @@ enum Command {
     Baseline(BaselineCommand),
     /// Push components and models to OCI registries, and pull them
     Registry(Registry),
+    /// See the prediction log: its records, statistics, exports
+    Log(Log),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -234,6 +242,7 @@ pub fn main() -> ExitCode {
         Command::Drift(options) => drift::run(&options, &mut io::stdout()),
         Command::Baseline(options) => baseline::run(&options, &mut io::stdout()),
         Command::Registry(options) => registry::run(&options, &mut io::stdout()),
+        Command::Log(options) => log::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {
@@ -394,6 +403,9 @@ fn up(options: &Up) -> Result<()> {
     let served = runtime.block_on(serving);
     // A guest may be computing still: one that nobody waits for must not hold us up.
     runtime.shutdown_background();
+    if let Some(log) = host.prediction_log() {
+        log.shut_down(LOG_TIMEOUT);
+    }
     host.remove_copies();
     served
 }

@@ -89,6 +89,7 @@ impl Flags {
             redis_connections,
             blocked_networks,
             cache,
+            prediction_log,
         } = match &self.runtime_config_file {
             None => RuntimeConfig::default(),
             Some(path) => {
@@ -119,6 +120,7 @@ impl Flags {
             },
             log_dir: self.log_dir.clone().or(log_dir),
             cache,
+            prediction_log,
             program: Some(this_program()?),
             key_value,
             redis_connections,

@@ -34,6 +34,8 @@ use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
 use crate::memory::give_back;
 use crate::metrics::{HostMetrics, RouteMetrics};
+use crate::prediction_log::models::ModelInfo;
+use crate::prediction_log::{Observer, PredictionLog};
 use crate::redis_connections::Connections;
 use crate::request::INTERNAL;
 use crate::route::{ANY, Pattern, Router};
@@ -73,6 +75,7 @@ pub struct Host {
     redis: Connections,
     _background: Background,
     copies: Mutex<Option<Copies>>,
+    prediction_log: Option<Arc<PredictionLog>>,
 }
 
 /// A route's end.
@@ -103,6 +106,7 @@ impl Host {
         let started = SystemTime::now();
         let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE, Makes::Native)?;
         let drift = Monitor::new(app.components.values().flat_map(|spec| &spec.drift))?;
+        let drift = Arc::new(drift);
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         // A thousand components have thousands of files; who starts does not wait for that.
@@ -165,6 +169,7 @@ impl Host {
             let served = Served::Component(Arc::clone(service), scopes(id, None));
             components.insert(id.clone(), (ANY.clone(), Place { served, metrics }));
         }
+        let prediction_log = prediction_log(app, &drift)?;
         let host = Arc::new(Self {
             router,
             components,
@@ -176,10 +181,11 @@ impl Host {
             answers: Arc::default(),
             connection_limits: app.connections,
             cache,
-            drift: Arc::new(drift),
+            drift,
             redis,
             _background: background,
             copies: Mutex::new(copies),
+            prediction_log,
         });
         outside.connect(&host);
         Ok(host)
@@ -219,6 +225,13 @@ impl Host {
     #[must_use]
     pub fn drift(&self) -> &Arc<Monitor> {
         &self.drift
+    }
+
+    /// Where predictions are logged; none if nothing is served that could log any, or the operator
+    /// does not want it.
+    #[must_use]
+    pub fn prediction_log(&self) -> Option<&Arc<PredictionLog>> {
+        self.prediction_log.as_ref()
     }
 
     /// The application's name and version, as JSON.
@@ -307,6 +320,17 @@ impl Host {
         reason.clone().map_or(Ok(()), |reason| Err(Failure::NotReady { reason }))
     }
 
+    /// What a host that is ready says, as JSON: what does not work, though requests are served.
+    #[must_use]
+    pub fn readiness(&self) -> String {
+        let problem = self.prediction_log().and_then(|log| log.problem());
+        match problem.map(|problem| format!("prediction log: {problem}")) {
+            None => serde_json::json!({ "ready": true }),
+            Some(problem) => serde_json::json!({ "ready": true, "degraded": [problem] }),
+        }
+        .to_string()
+    }
+
     /// The longest a request may take.
     #[must_use]
     pub fn longest_deadline(&self) -> Duration {
@@ -333,6 +357,19 @@ impl Host {
             self.redis.drop_idle(now);
         }
     }
+}
+
+/// The prediction log of `app`.
+fn prediction_log(app: &App, drift: &Arc<Monitor>) -> Result<Option<Arc<PredictionLog>>> {
+    if !app.prediction_log.enabled || app.components.is_empty() {
+        return Ok(None);
+    }
+    let mounted = app.components.values().flat_map(|spec| spec.files.folders.models());
+    let models = mounted.filter_map(|(name, folder)| ModelInfo::read(name, folder)).collect();
+    let drift: Arc<dyn Observer> = Arc::clone(drift) as _;
+    let observers = vec![drift];
+    let log = PredictionLog::open(&app.state_folder, app.prediction_log, models, observers)?;
+    Ok(Some(log))
 }
 
 /// As Spin's `/.well-known/spin/info` has it.

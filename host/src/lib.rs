@@ -78,7 +78,6 @@ pub mod trust;
 pub mod build;
 pub mod commands;
 pub mod optimize;
-pub mod registry;
 pub mod state_dir;
 pub mod telemetry;
 

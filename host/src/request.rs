@@ -18,6 +18,7 @@ use crate::body::{Body, RequestBody};
 use crate::cache::{Found, Ticket, copied};
 use crate::error::Failure;
 use crate::host::{Host, Place, Served};
+use crate::prediction_log::endpoint::{self, FEEDBACK};
 use crate::route::Pattern;
 use crate::service::Service;
 use crate::spin_headers::{Client, Origin};
@@ -64,6 +65,10 @@ where
     let mut unread = !request.body().is_end_stream();
     let response = match own(host, &request) {
         Some(response) => response,
+        None if request.uri().path() == FEEDBACK => {
+            // Rare, and it must not make the task of every connection larger.
+            Box::pin(endpoint::respond(host, request, &mut unread)).await
+        }
         None => serve(host, client, Via::Route, request, start, &mut unread).await,
     };
     let response = response.unwrap_or_else(|failure| {
@@ -242,7 +247,7 @@ fn own<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Fa
     let answer = match path {
         SERVER => Ok((JSON, METADATA.to_owned())),
         LIVE => Ok((JSON, "{\"live\":true}".to_owned())),
-        READY => host.ready().map(|()| (JSON, "{\"ready\":true}".to_owned())),
+        READY => host.ready().map(|()| (JSON, host.readiness())),
         _ => match path.strip_prefix(WELL_KNOWN)? {
             "health" => Ok((TEXT, "OK".to_owned())),
             "info" => Ok((JSON, host.info().to_owned())),

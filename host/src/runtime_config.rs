@@ -12,6 +12,7 @@ use crate::blocked_networks::BlockedNetworks;
 use crate::cache::{self, shared};
 use crate::key_value::{self, StoreConfig};
 use crate::manifest::names;
+use crate::prediction_log;
 use crate::variables::{PREFIX, Provider};
 
 /// A runtime config, read.
@@ -31,6 +32,8 @@ pub struct RuntimeConfig {
     pub redis_connections: Option<usize>,
     /// Where no component may connect to.
     pub blocked_networks: BlockedNetworks,
+    /// What is logged of predictions: a key of ours, too.
+    pub prediction_log: prediction_log::Settings,
 }
 
 /// Keys Spin knows and this host does not, and what they are about.
@@ -45,7 +48,7 @@ const NOT_YET: [(&str, &str); 7] = [
 ];
 
 /// Keys this host reads.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "variables_provider",
     "key_value_store",
     "outbound_networking",
@@ -54,6 +57,7 @@ const KEYS: [&str; 8] = [
     "log_dir",
     "max_instance_memory",
     "cache",
+    "prediction_log",
 ];
 
 /// Connections to Redis an operator may ask for: each is an open file.
@@ -89,6 +93,10 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
                 let size = size.map_err(|_| anyhow!("{key}: write bytes, or \"128MiB\""))?;
                 config.max_instance_memory = Some(size);
             }
+            "prediction_log" => {
+                config.prediction_log =
+                    prediction_log_settings(value).context("[prediction_log]")?;
+            }
             "cache" => config.cache = cache_settings(value).context("[cache]")?,
             _ => match NOT_YET.iter().find(|(known, _)| *known == key) {
                 Some((_, what)) => bail!("{key}: {what} not supported yet; remove it"),
@@ -123,6 +131,46 @@ fn cache_settings(value: Value) -> Result<cache::Settings> {
         bail!("redis: answers come through memory: leave `memory` out, or give it some");
     }
     Ok(cache::Settings { limits, shared })
+}
+
+/// The least a log is of use with: some thousand records.
+const MIN_LOG_SIZE: u64 = 1 << 20;
+/// Each takes about a kilobyte of memory.
+const MAX_LOG_QUEUE: i64 = 1 << 24;
+
+fn prediction_log_settings(value: Value) -> Result<prediction_log::Settings> {
+    let Value::Table(table) = value else { bail!("is a table") };
+    let mut settings = prediction_log::Settings::default();
+    for (key, value) in table {
+        match key.as_str() {
+            "enabled" => {
+                let enabled = value.as_bool();
+                settings.enabled =
+                    enabled.with_context(|| format!("{key}: write true or false"))?;
+            }
+            "max_age" => {
+                let age = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+                let age = age.filter(|age| !age.is_zero());
+                settings.retention.max_age =
+                    age.with_context(|| format!("{key}: write \"30d\""))?;
+            }
+            "max_size" => {
+                let size = value.try_into::<ByteSize>().map(|size| size.0).ok();
+                let size = size.filter(|&size| size >= MIN_LOG_SIZE);
+                settings.retention.max_size =
+                    size.with_context(|| format!("{key}: write \"1GiB\", or 1MiB and more"))?;
+            }
+            "queue" => {
+                let queue = value.as_integer().filter(|queue| (1..=MAX_LOG_QUEUE).contains(queue));
+                let queue = queue.and_then(|queue| u64::try_from(queue).ok());
+                settings.queue = queue.with_context(|| {
+                    format!("{key}: write how many records may wait, 1 to {MAX_LOG_QUEUE}")
+                })?;
+            }
+            _ => bail!("{key}: there is no such key; there are enabled, max_age, max_size, queue"),
+        }
+    }
+    Ok(settings)
 }
 
 /// A folder; an empty text is none.
@@ -252,7 +300,8 @@ mod tests {
         let text = format!(
             "state_dir = '/state'\nlog_dir = ''\nmax_instance_memory = '1MiB'\n\
              outbound_networking.block_networks = ['private', '1.1.1.1/32']\n\
-             outbound_redis.max_connections = 7\nkey_value_store.fast.type = 'memory'\n\
+             outbound_redis.max_connections = 7\n\
+             prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9 }}\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
             dotenv.display()
@@ -263,6 +312,9 @@ mod tests {
         assert_eq!(config.log_dir, None);
         assert_eq!(config.max_instance_memory, Some(ByteSize::mib(1)));
         assert_eq!(config.redis_connections, Some(7));
+        let prediction_log::Settings { enabled, retention, queue } = config.prediction_log;
+        assert_eq!((enabled, retention.max_size, queue), (true, 2 << 20, 9));
+        assert_eq!(retention.max_age.as_secs(), 7 * 24 * 60 * 60);
         let blocks = |address: &str| config.blocked_networks.blocks_host(address);
         assert!(blocks("10.0.0.1") && blocks("1.1.1.1") && !blocks("1.1.1.2"));
         assert_eq!(config.key_value.keys().collect::<Vec<_>>(), ["fast"]);
@@ -301,6 +353,14 @@ mod tests {
                 "[outbound_networking]\nmax_total_connections = 1",
                 "max_total_connections: is not supported yet",
             ),
+            ("prediction_log = 'hush'", "[prediction_log]: is a table"),
+            ("[prediction_log]\nmax_age = 'hush'", "max_age: write \"30d\""),
+            ("[prediction_log]\nmax_age = '0s'", "max_age: write \"30d\""),
+            ("[prediction_log]\nmax_size = 'hush'", "max_size: write \"1GiB\""),
+            ("[prediction_log]\nmax_size = '7777'", "or 1MiB and more"),
+            ("[prediction_log]\nqueue = 0", "queue: write how many records"),
+            ("[prediction_log]\nenabled = 'hush'", "enabled: write true or false"),
+            ("[prediction_log]\nage = '1d'", "age: there is no such key; there are enabled"),
             ("outbound_redis = 'hush'", "[outbound_redis]: write `max_connections`"),
             ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
             (

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
@@ -21,15 +22,22 @@ use crate::host::Host;
 use crate::inference::shortened;
 use crate::metrics::expose;
 use crate::metrics::exposition::Format;
+use crate::prediction_log::stats::Stats as LogStats;
 
 pub const METRICS: &str = "/metrics";
 pub const STATS: &str = "/cache/stats";
 pub const CACHE: &str = "/cache";
 pub const DRIFT: &str = "/drift";
+pub const LOG_STATS: &str = "/log/stats";
 
 /// Each, and the methods it answers.
-const ENDPOINTS: [(&str, &str); 4] =
-    [(METRICS, "GET, HEAD"), (STATS, "GET, HEAD"), (CACHE, "DELETE"), (DRIFT, "GET, HEAD")];
+const ENDPOINTS: [(&str, &str); 5] = [
+    (METRICS, "GET, HEAD"),
+    (STATS, "GET, HEAD"),
+    (CACHE, "DELETE"),
+    (DRIFT, "GET, HEAD"),
+    (LOG_STATS, "GET, HEAD"),
+];
 
 pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
     let asked = head.uri.path();
@@ -47,6 +55,10 @@ pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body
             json(&Stats::of(&host))
         }
         (DRIFT, _) => drift(host, parameters(&head, &[MODEL])?).await,
+        (LOG_STATS, _) => {
+            parameters(&head, &[])?;
+            log_stats(host).await
+        }
         _ => {
             parameters(&head, &[])?;
             // Those of a thousand routes take milliseconds to write, which nobody is to wait for.
@@ -141,6 +153,23 @@ fn parameters(head: &Parts, known: &[&str]) -> Result<Vec<(String, String)>, Ref
             }))
         })
         .collect()
+}
+
+/// Statistics of the prediction log, read from its file: one at a time.
+async fn log_stats(host: Arc<Host>) -> Result<Response<Body>, Refusal> {
+    static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+    let Some(log) = host.prediction_log().map(Arc::clone) else {
+        return Err(Refusal::Unknown("predictions are not logged here".into()));
+    };
+    let _permit = ONE_AT_A_TIME.acquire().await.map_err(|_| Refusal::Failed)?;
+    let read = spawn_blocking(move || LogStats::of_host(&log)).await;
+    match read.map_err(anyhow::Error::from).and_then(|stats| Ok(stats?)) {
+        Ok(stats) => json(&stats),
+        Err(error) => {
+            error!(%error, "the prediction log could not be read");
+            Err(Refusal::Failed)
+        }
+    }
 }
 
 fn json(value: &impl Serialize) -> Result<Response<Body>, Refusal> {

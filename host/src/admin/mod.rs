@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
-pub use endpoints::{CACHE, COMPONENT, DRIFT, METRICS, MODEL, Purged, ROUTE, STATS};
+pub use endpoints::{CACHE, COMPONENT, DRIFT, LOG_STATS, METRICS, MODEL, Purged, ROUTE, STATS};
 use guard::{Guard, TOKEN};
 use refusal::Refusal;
 

@@ -21,6 +21,7 @@ use crate::connections::ConnectionLimits;
 use crate::drift::DriftSettings;
 use crate::key_value::Bindings;
 use crate::manifest::{Build, Manifest, names};
+use crate::prediction_log;
 use crate::redis_connections::CONNECTIONS;
 
 pub use component::ComponentSpec;
@@ -38,6 +39,13 @@ const INSTANCES_MOST: usize = 4000;
 /// Where Spin keeps an application's state, beside its manifest.
 const STATE: &str = ".spin";
 
+/// Where the state of an application is whose manifest is in the folder `base`: `state_dir`, if one
+/// is given.
+#[must_use]
+pub fn state_folder(state_dir: Option<&Path>, base: &Path) -> PathBuf {
+    state_dir.map_or_else(|| base.join(STATE), Path::to_owned)
+}
+
 #[derive(Debug)]
 pub struct App {
     pub name: String,
@@ -52,6 +60,10 @@ pub struct App {
     pub log_dir: Option<PathBuf>,
     /// This program, to try graphs with; none: they are not tried.
     pub program: Option<PathBuf>,
+    /// Where the application's state is: the prediction log, stores that are files.
+    pub state_folder: PathBuf,
+    /// What is logged of predictions, and for how long.
+    pub prediction_log: prediction_log::Settings,
     /// What labels of key-value stores are bound to.
     pub key_value: Bindings,
     /// Connections to Redis of all components together.
@@ -128,7 +140,8 @@ impl App {
                 let application = &manifest.application;
                 let (name, version) = (application.name.clone(), application.version.clone());
                 let log_dir = options.log_dir.clone();
-                let folder = options.state_dir.clone().unwrap_or_else(|| base.join(STATE));
+                let state_folder = state_folder(options.state_dir.as_deref(), base);
+                let folder = state_folder.clone();
                 let key_value = Bindings { folder, stores: options.key_value.clone() };
                 let redis_connections = options.redis_connections.unwrap_or(CONNECTIONS);
                 let (cache, program) = (options.cache.clone(), options.program.clone());
@@ -140,6 +153,8 @@ impl App {
                     connections,
                     cache,
                     log_dir,
+                    state_folder,
+                    prediction_log: options.prediction_log,
                     key_value,
                     redis_connections,
                     blocked_networks: options.blocked_networks.clone(),

@@ -9,6 +9,7 @@ use crate::cache;
 use crate::key_value::StoreConfig;
 use crate::limits::LimitsConfig;
 use crate::manifest::{Manifest, TextOr};
+use crate::prediction_log;
 use crate::reuse::ReuseConfig;
 use crate::variables::Provider;
 
@@ -32,6 +33,8 @@ pub struct Options {
     pub cache: cache::Settings,
     /// This program, to try graphs with; none: they are not tried.
     pub program: Option<PathBuf>,
+    /// What is logged of predictions, and for how long.
+    pub prediction_log: prediction_log::Settings,
     /// What labels of key-value stores are bound to.
     pub key_value: BTreeMap<String, StoreConfig>,
     /// Connections to Redis of all components together, if it is said.

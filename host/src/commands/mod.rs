@@ -4,8 +4,9 @@
 pub mod add;
 pub mod baseline;
 pub mod cache;
-pub mod health;
 pub mod drift;
+pub mod health;
+pub mod log;
 pub mod models;
 pub mod new;
 pub mod pull;

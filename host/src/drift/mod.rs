@@ -4,6 +4,7 @@
 //! baseline   baseline.json of a version, held to its model.toml: bins that never move
 //! monitor    each logged prediction is counted, by model and version
 //! layout     columns of a record -> fields of the baseline, found once
+//! resume     what the windows held before a restart, from the log
 //! window     counts of the last records: how many fall in which bin, no values
 //! report     window against baseline: statistics, significance, status
 //! ```
@@ -17,6 +18,7 @@ pub mod settings;
 pub mod signature;
 
 mod layout;
+mod resume;
 mod window;
 
 pub use baseline::{BASELINE, Baseline};

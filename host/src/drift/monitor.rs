@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::Result;
+use tracing::warn;
 
 use super::baseline::Baseline;
 use super::layout::{Layout, Slot, slots};
 use super::report::{Report, Unwatched, VersionReport, WhyNot, by_version};
+use super::resume;
 use super::settings::DriftSettings;
 use super::window::Window;
 use crate::prediction_log::Observer;
@@ -110,15 +112,13 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Counts entries that were written before, the oldest first.
-    pub fn replay(&self, entries: impl Iterator<Item = Entry>) {
-        entries.for_each(|entry| self.observe(&entry));
-    }
-
-    /// How many records of its last fill a window at most: as many are worth replaying.
-    #[must_use]
-    pub fn longest_window(&self) -> u32 {
-        self.versions.iter().map(|watched| watched.settings.window).max().unwrap_or(0)
+    /// Each version with a baseline, and the settings of its window.
+    pub(super) fn watched(&self) -> impl Iterator<Item = (&str, &str, &DriftSettings)> {
+        self.index.iter().flat_map(move |(model, versions)| {
+            versions.iter().map(move |(version, &index)| {
+                (model.as_str(), version.as_str(), &self.versions[index].settings)
+            })
+        })
     }
 
     /// What is to be said of each version at the time `now`, or of those of one model.
@@ -159,6 +159,12 @@ impl Monitor {
 }
 
 impl Observer for Monitor {
+    fn resume(&self, log: &Path) {
+        if let Err(error) = resume::fill(self, log, SystemTime::now()) {
+            warn!(%error, "drift: the windows begin empty, as the prediction log cannot be read");
+        }
+    }
+
     fn observe(&self, entry: &Entry) {
         let Predictions { model, version, .. } = &*entry.predictions;
         if let Some(watched) = self.find(model, version) {

@@ -152,7 +152,7 @@ fn below_the_minimum_nothing_is_said() {
     let report = &monitor.report(now(), None).versions[0];
     assert_eq!((report.status, report.feature_drift), (Status::NotEnoughData, None));
     assert!(report.fields().all(|f| f.status == Status::NotEnoughData && f.psi.is_none()));
-    monitor.replay(std::iter::once(iris(&[[9.0; 4]], "setosa")));
+    monitor.observe(&iris(&[[9.0; 4]], "setosa"));
     let report = &monitor.report(now(), None).versions[0];
     assert_eq!(report.status, Status::Drift);
     assert_eq!((report.feature_drift, report.prediction_drift), (Some(true), Some(true)));

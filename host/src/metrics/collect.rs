@@ -12,6 +12,8 @@ use crate::cache::shared::Shared;
 use crate::drift::report::FieldReport;
 use crate::error::Reason;
 use crate::host::Host;
+use crate::prediction_log::quality::Group;
+use crate::prediction_log::queue::Dropped;
 
 /// All metrics of `host`.
 #[must_use]
@@ -23,6 +25,7 @@ pub fn expose(host: &Host, format: Format) -> String {
     inferences(host, &mut text);
     cache(host, &mut text);
     drift(host, &mut text);
+    prediction_log(host, &mut text);
     process(host, &mut text);
     text.finish()
 }
@@ -207,6 +210,52 @@ fn drift(host: &Host, text: &mut Exposition) {
         for (kind, drift) in kinds {
             let labels = [&version.model, &version.version, kind];
             alerts.value(&labels, u8::from(drift == Some(true)));
+        }
+    }
+}
+
+fn prediction_log(host: &Host, text: &mut Exposition) {
+    let log = host.prediction_log();
+    let accounting = log.map(|log| log.accounting());
+    let mut accepted = text.family(&table::LOG_ACCEPTED);
+    if let Some(accounting) = accounting {
+        accepted.value(&[], accounting.accepted);
+    }
+    let mut records = text.family(&table::LOG_RECORDS);
+    if let Some(accounting) = accounting {
+        records.value(&["written"], accounting.written);
+        for reason in Dropped::ALL {
+            let result = format!("dropped_{}", reason.name());
+            records.value(&[&result], accounting.dropped.get(reason));
+        }
+    }
+    let mut pending = text.family(&table::LOG_PENDING);
+    if let Some(accounting) = accounting {
+        pending.value(&[], accounting.pending);
+    }
+    let mut bytes = text.family(&table::LOG_BYTES);
+    if let Some(log) = log {
+        bytes.value(&[], log.file_size());
+    }
+    let mut degraded = text.family(&table::LOG_DEGRADED);
+    if let Some(log) = log {
+        degraded.value(&[], u8::from(log.problem().is_some()));
+    }
+    let mut feedback = text.family(&table::FEEDBACK);
+    for (result, count) in log.iter().flat_map(|log| log.feedback_counts().get()) {
+        feedback.value(&[result], count);
+    }
+    let quality = log.map(|log| log.quality()).unwrap_or_default();
+    let mut values = text.family(&table::QUALITY);
+    for (Group { model, version, experiment, variant }, results) in &quality {
+        for (metric, value, _) in results.named() {
+            values.value(&[model, version, experiment, variant, metric], value);
+        }
+    }
+    let mut samples = text.family(&table::QUALITY_SAMPLES);
+    for (Group { model, version, experiment, variant }, results) in &quality {
+        for (metric, _, n) in results.named() {
+            samples.value(&[model, version, experiment, variant, metric], n);
         }
     }
 }

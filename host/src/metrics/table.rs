@@ -183,6 +183,29 @@ families! {
         "1 if a feature (kind feature) or an output (kind prediction) drifted significantly, else \
          0, also while there is not enough data.";
 
+    LOG_ACCEPTED: Counter "spinfer_prediction_log_accepted_total", "", [],
+        "Records that components appended to the prediction log, after sampling: the sum of those \
+         written, dropped and pending.";
+    LOG_RECORDS: Counter "spinfer_prediction_log_records_total", "", ["result"],
+        "What became of them: in the file (written), or dropped because the queue was full \
+         (dropped_queue_full), the file could not be written (dropped_storage), a record of the same \
+         request and row was there (dropped_duplicate), the host was shutting down \
+         (dropped_shutdown).";
+    LOG_PENDING: Gauge "spinfer_prediction_log_pending", "", [],
+        "Records in the queue, or being written.";
+    LOG_BYTES: Gauge "spinfer_prediction_log_size_bytes", "bytes", [],
+        "The prediction log's file and its write-ahead log.";
+    LOG_DEGRADED: Gauge "spinfer_prediction_log_degraded", "", [],
+        "1 if the prediction log cannot be written at present, else 0; /v2/health/ready has the reason.";
+    FEEDBACK: Counter "spinfer_feedback_total", "", ["result"],
+        "Feedback items: stored, and their prediction is in the log (matched) or not, or not yet \
+         (unknown); refused (rejected).";
+    QUALITY: Gauge "spinfer_prediction_quality", "", ["model", "version", "experiment", "variant", "metric"],
+        "Quality of the predictions in the log that have feedback: accuracy, macro_precision, \
+         macro_recall, brier_score; mean_absolute_error, root_mean_squared_error; mean_reward.";
+    QUALITY_SAMPLES: Gauge "spinfer_prediction_quality_samples", "", ["model", "version", "experiment", "variant", "metric"],
+        "Predictions that each of them is computed from.";
+
     RESIDENT_MEMORY: Gauge "process_resident_memory_bytes", "bytes", [],
         "Memory of this process, resident; on Linux only.";
     START_TIME: Gauge "process_start_time_seconds", "seconds", [],

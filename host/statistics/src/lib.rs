@@ -9,6 +9,7 @@ pub mod jensen_shannon;
 pub mod kolmogorov_smirnov;
 pub mod multiple_testing;
 pub mod population_stability;
+pub mod quality;
 pub mod share;
 
 mod kolmogorov;

@@ -1,0 +1,102 @@
+//! What the windows held before a restart, from the prediction log.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+
+use super::Monitor;
+use crate::prediction_log::Observer;
+use crate::prediction_log::reader::{Filter, Reader, StoredRecord};
+use crate::prediction_log::record::{
+    CacheOutcome, Columns, Entry, Predictions, RequestContext, Values,
+};
+use crate::prediction_log::schema::Error;
+
+/// Maximum number of records that are read for one version. They are in memory while they are
+/// counted, about a kilobyte each.
+const MAX_RECORDS: u32 = 10_000;
+
+/// Counts the last records of each version that its window still holds at the time `now`.
+pub(super) fn fill(monitor: &Monitor, log: &Path, now: SystemTime) -> Result<(), Error> {
+    let Some(mut reader) = Reader::open(log)? else { return Ok(()) };
+    let snapshot = reader.snapshot()?;
+    for (model, version, settings) in monitor.watched() {
+        let since = now.checked_sub(settings.window_age).unwrap_or(UNIX_EPOCH);
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let filter = Filter {
+            model: Some(model.to_owned()),
+            version: Some(version.to_owned()),
+            since: i64::try_from(since).ok(),
+            ..Filter::default()
+        };
+        for record in snapshot.last(&filter, settings.window.min(MAX_RECORDS))? {
+            monitor.observe(&entry(record));
+        }
+    }
+    Ok(())
+}
+
+/// A stored record as an entry of one row. Of its context only the time counts here.
+fn entry(record: StoredRecord) -> Entry {
+    let StoredRecord { id, time, model, version, component, inputs, outputs, .. } = record;
+    let time = UNIX_EPOCH + Duration::from_micros(u64::try_from(time).unwrap_or_default());
+    let context = RequestContext {
+        id,
+        time,
+        route: Arc::from(""),
+        component: Arc::from(component),
+        exposure: None,
+        cache: CacheOutcome::Bypass,
+        status: 200,
+        latency: Duration::ZERO,
+        trace_id: None,
+    };
+    let predictions = Predictions {
+        model,
+        version,
+        rows: 1,
+        inputs: columns(&inputs),
+        outputs: columns(&outputs),
+        omitted: Vec::new(),
+        attributes: Vec::new(),
+    };
+    Entry { context: Arc::new(context), first_row: 0, predictions: Arc::new(predictions) }
+}
+
+/// The members of a JSON object as columns of one value.
+fn columns(object: &str) -> Vec<Columns> {
+    let members: Map<String, Value> = serde_json::from_str(object).unwrap_or_default();
+    let column = |(name, value): (String, Value)| {
+        let values = match value {
+            Value::Null => Values::Fp64(vec![f64::NAN]),
+            Value::Bool(value) => Values::Boolean(vec![value]),
+            Value::Number(number) => match number.as_i64() {
+                Some(integer) => Values::Int64(vec![integer]),
+                None => Values::Fp64(vec![number.as_f64().unwrap_or(f64::NAN)]),
+            },
+            Value::String(text) => Values::Text(vec![text]),
+            // The log holds none.
+            Value::Array(_) | Value::Object(_) => return None,
+        };
+        Some(Columns { names: vec![name], values })
+    };
+    members.into_iter().filter_map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_with_their_types() {
+        let columns = columns(r#"{"a": 1, "b": 1.5, "c": null, "d": "x", "e": true}"#);
+        let values: Vec<_> = columns.iter().map(|column| &column.values).collect();
+        assert_eq!(values[0], &Values::Int64(vec![1]));
+        assert_eq!(values[1], &Values::Fp64(vec![1.5]));
+        assert!(matches!(values[2], Values::Fp64(v) if v[0].is_nan()));
+        assert_eq!(values[3], &Values::Text(vec!["x".into()]));
+        assert_eq!(values[4], &Values::Boolean(vec![true]));
+    }
+}

@@ -1,0 +1,210 @@
+//! The log's records in a file for other programs: JSON lines, CSV or Parquet. Memory does not grow
+//! with the number of records.
+
+mod layout;
+mod parquet;
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use super::json;
+use super::reader::{Filter, Snapshot, StoredRecord};
+use super::scalar::Scalar;
+use super::times::format;
+use layout::{Fields, Layout};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object a line
+    Jsonl,
+    /// With a header line
+    Csv,
+    /// Apache Parquet, compressed with Snappy
+    Parquet,
+}
+
+/// What is written, and how far that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many records were looked at, to find the columns.
+    Looked(u64),
+    /// So many records were written.
+    Written(u64),
+}
+
+/// Records between two reports of progress.
+const REPORT: u64 = 4096;
+
+/// Columns that are the same in all exports, before the inputs and outputs and after them.
+const BEFORE: [&str; 13] = [
+    "id",
+    "row",
+    "time",
+    "model",
+    "version",
+    "route",
+    "component",
+    "experiment",
+    "variant",
+    "cache",
+    "status",
+    "latency_us",
+    "trace_id",
+];
+const AFTER: [&str; 5] =
+    ["attributes", "omitted", "feedback.label", "feedback.value", "feedback.reward"];
+
+/// Writes the records that fit to `out`; how many there are.
+pub fn export<W: Write + Send>(
+    snapshot: &Snapshot<'_>,
+    filter: &Filter,
+    as_format: Format,
+    out: W,
+    report: &mut dyn FnMut(Progress),
+) -> Result<u64> {
+    match as_format {
+        Format::Jsonl => jsonl(snapshot, filter, out, report),
+        Format::Csv => csv(snapshot, filter, out, report),
+        Format::Parquet => {
+            let layout = Layout::find(snapshot, filter, report)?;
+            let mut file = parquet::File::new(&layout, out)?;
+            let count = each(snapshot, filter, report, |record| file.write(record))?;
+            file.finish()?;
+            Ok(count)
+        }
+    }
+}
+
+/// Gives `take` every record; how many there were.
+fn each(
+    snapshot: &Snapshot<'_>,
+    filter: &Filter,
+    report: &mut dyn FnMut(Progress),
+    mut take: impl FnMut(&StoredRecord) -> Result<()>,
+) -> Result<u64> {
+    let mut count = 0;
+    snapshot.each(filter, |record| {
+        take(&record)?;
+        count += 1;
+        if count % REPORT == 0 {
+            report(Progress::Written(count));
+        }
+        anyhow::Ok(())
+    })?;
+    report(Progress::Written(count));
+    Ok(count)
+}
+
+fn jsonl(
+    snapshot: &Snapshot<'_>,
+    filter: &Filter,
+    mut out: impl Write,
+    report: &mut dyn FnMut(Progress),
+) -> Result<u64> {
+    let mut line = Vec::new();
+    let count = each(snapshot, filter, report, |record| {
+        line.clear();
+        record.write_json(&mut line);
+        line.push(b'\n');
+        Ok(out.write_all(&line)?)
+    })?;
+    out.flush()?;
+    Ok(count)
+}
+
+fn csv(
+    snapshot: &Snapshot<'_>,
+    filter: &Filter,
+    out: impl Write,
+    report: &mut dyn FnMut(Progress),
+) -> Result<u64> {
+    let layout = Layout::find(snapshot, filter, report)?;
+    let mut file = ::csv::Writer::from_writer(out);
+    file.write_record(layout.names())?;
+    let mut row = Row::default();
+    let count = each(snapshot, filter, report, |record| {
+        row.of(record, &layout);
+        file.write_record(row.fields())?;
+        Ok(())
+    })?;
+    file.flush().context("cannot be written")?;
+    Ok(count)
+}
+
+/// The fields of one CSV row, one after the other.
+#[derive(Default)]
+struct Row {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Row {
+    fn of(&mut self, record: &StoredRecord, layout: &Layout) {
+        self.text.clear();
+        self.ends.clear();
+        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+        self.add(record.id.to_string());
+        self.add(record.row.to_string());
+        self.add(format(record.time));
+        for text in [&record.model, &record.version, &record.route, &record.component] {
+            self.add(text);
+        }
+        self.add(optional(&record.experiment));
+        self.add(optional(&record.variant));
+        self.add(&record.cache);
+        self.add(record.status.to_string());
+        self.add(record.latency_us.to_string());
+        self.add(optional(&record.trace_id));
+        self.add_fields(&record.inputs, &layout.inputs);
+        self.add_fields(&record.outputs, &layout.outputs);
+        self.add(&record.attributes);
+        self.add(optional(&record.omitted));
+        self.add(optional(&record.feedback.label));
+        for number in [record.feedback.value, record.feedback.reward] {
+            if let Some(number) = number {
+                json::write(&number, &mut self.text);
+            }
+            self.end();
+        }
+    }
+
+    fn add(&mut self, text: impl AsRef<str>) {
+        self.text.extend_from_slice(text.as_ref().as_bytes());
+        self.end();
+    }
+
+    fn add_fields(&mut self, json: &str, fields: &Fields) {
+        let Fields::Columns(columns) = fields else { return self.add(json) };
+        fields.cells(json, |cells| {
+            for index in 0..columns.len() {
+                self.add_value(cells.get(index).and_then(Option::as_ref));
+            }
+        });
+    }
+
+    fn add_value(&mut self, value: Option<&Scalar<'_>>) {
+        match value {
+            None | Some(Scalar::Null | Scalar::Nested) => {}
+            Some(Scalar::Boolean(value)) => json::write(value, &mut self.text),
+            Some(Scalar::Integer(value)) => json::write(value, &mut self.text),
+            Some(Scalar::Number(value)) => json::write(value, &mut self.text),
+            Some(Scalar::Text(text)) => self.text.extend_from_slice(text.as_bytes()),
+        }
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.ends.push(self.text.len());
+    }
+
+    fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let field = &self.text[start..end];
+            start = end;
+            field
+        })
+    }
+}

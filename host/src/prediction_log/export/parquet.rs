@@ -1,0 +1,241 @@
+//! Parquet, through arrow: rows are gathered into batches, batches into row groups of bounded size.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Result;
+use arrow_array::builder::{
+    BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+
+use super::super::json;
+use super::super::reader::StoredRecord;
+use super::super::scalar::Scalar;
+use super::layout::{Fields, Kind, Layout};
+
+/// Rows that are handed to the writer at a time.
+const BATCH: usize = 4096;
+/// Rows and bytes of a row group: what is in memory until it is written.
+const GROUP_ROWS: usize = 1 << 17;
+const GROUP_BYTES: usize = 32 << 20;
+
+/// A Parquet file in the making.
+pub(super) struct File<'a, W: Write + Send> {
+    layout: &'a Layout,
+    schema: SchemaRef,
+    columns: Vec<Builder>,
+    rows: usize,
+    writer: ArrowWriter<W>,
+    text: Vec<u8>,
+}
+
+enum Builder {
+    Boolean(BooleanBuilder),
+    Integer(Int64Builder),
+    Number(Float64Builder),
+    Text(StringBuilder),
+    Time(TimestampMicrosecondBuilder),
+}
+
+/// Columns of numbers among those that all exports have.
+const INTEGERS: [&str; 3] = ["row", "status", "latency_us"];
+const NUMBERS: [&str; 2] = ["feedback.value", "feedback.reward"];
+/// Those without missing values.
+const ALWAYS: [&str; 11] = [
+    "id",
+    "row",
+    "time",
+    "model",
+    "version",
+    "route",
+    "component",
+    "cache",
+    "status",
+    "latency_us",
+    "attributes",
+];
+
+impl Builder {
+    /// Of the column `name`, which is of `kind` if it is one of the record's values.
+    fn new(name: &str, kind: Option<Kind>) -> Self {
+        match kind {
+            Some(Kind::Boolean) => Self::Boolean(BooleanBuilder::new()),
+            Some(Kind::Integer) => Self::Integer(Int64Builder::new()),
+            Some(Kind::Number) => Self::Number(Float64Builder::new()),
+            Some(Kind::Missing | Kind::Text) => Self::Text(StringBuilder::new()),
+            None if INTEGERS.contains(&name) => Self::Integer(Int64Builder::new()),
+            None if NUMBERS.contains(&name) => Self::Number(Float64Builder::new()),
+            None if name == "time" => {
+                Self::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
+            }
+            None => Self::Text(StringBuilder::new()),
+        }
+    }
+
+    fn data_type(&self) -> DataType {
+        match self {
+            Self::Boolean(_) => DataType::Boolean,
+            Self::Integer(_) => DataType::Int64,
+            Self::Number(_) => DataType::Float64,
+            Self::Text(_) => DataType::Utf8,
+            Self::Time(_) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Boolean(builder) => Arc::new(builder.finish()),
+            Self::Integer(builder) => Arc::new(builder.finish()),
+            Self::Number(builder) => Arc::new(builder.finish()),
+            Self::Text(builder) => Arc::new(builder.finish()),
+            Self::Time(builder) => Arc::new(builder.finish()),
+        }
+    }
+
+    fn integer(&mut self, value: i64) {
+        match self {
+            Self::Integer(builder) => builder.append_value(value),
+            Self::Time(builder) => builder.append_value(value),
+            Self::Boolean(_) | Self::Number(_) | Self::Text(_) => self.missing(),
+        }
+    }
+
+    fn number(&mut self, value: Option<f64>) {
+        match self {
+            Self::Number(builder) => builder.append_option(value),
+            Self::Boolean(_) | Self::Integer(_) | Self::Text(_) | Self::Time(_) => self.missing(),
+        }
+    }
+
+    fn text(&mut self, value: Option<&str>) {
+        match self {
+            Self::Text(builder) => builder.append_option(value),
+            Self::Boolean(_) | Self::Integer(_) | Self::Number(_) | Self::Time(_) => self.missing(),
+        }
+    }
+
+    fn missing(&mut self) {
+        match self {
+            Self::Boolean(builder) => builder.append_null(),
+            Self::Integer(builder) => builder.append_null(),
+            Self::Number(builder) => builder.append_null(),
+            Self::Text(builder) => builder.append_null(),
+            Self::Time(builder) => builder.append_null(),
+        }
+    }
+
+    /// A value of the record: a text column holds every kind of them.
+    #[expect(clippy::cast_precision_loss, reason = "a column with fractions and integers")]
+    fn value(&mut self, value: Option<&Scalar<'_>>, text: &mut Vec<u8>) {
+        match (&mut *self, value) {
+            (Self::Boolean(builder), Some(Scalar::Boolean(value))) => builder.append_value(*value),
+            (Self::Integer(builder), Some(Scalar::Integer(value))) => builder.append_value(*value),
+            (Self::Number(builder), Some(Scalar::Number(value))) => builder.append_value(*value),
+            (Self::Number(builder), Some(Scalar::Integer(value))) => {
+                builder.append_value(*value as f64);
+            }
+            (Self::Text(builder), Some(Scalar::Text(value))) => builder.append_value(value),
+            (Self::Text(builder), Some(value)) => {
+                text.clear();
+                match value {
+                    Scalar::Boolean(value) => json::write(value, text),
+                    Scalar::Integer(value) => json::write(value, text),
+                    Scalar::Number(value) => json::write(value, text),
+                    Scalar::Null | Scalar::Nested | Scalar::Text(_) => {}
+                }
+                let text = std::str::from_utf8(text).ok().filter(|text| !text.is_empty());
+                builder.append_option(text);
+            }
+            _ => self.missing(),
+        }
+    }
+}
+
+impl<'a, W: Write + Send> File<'a, W> {
+    pub(super) fn new(layout: &'a Layout, out: W) -> Result<Self> {
+        let fields = [&layout.inputs, &layout.outputs];
+        let kinds: Vec<_> = fields
+            .into_iter()
+            .flat_map(|fields| match fields {
+                Fields::Json(_) => vec![None],
+                Fields::Columns(columns) => {
+                    columns.values().map(|column| Some(column.kind)).collect()
+                }
+            })
+            .collect();
+        let names = layout.names();
+        let first = super::BEFORE.len();
+        let kind = |index: usize| index.checked_sub(first).and_then(|index| *kinds.get(index)?);
+        let columns: Vec<_> =
+            names.iter().enumerate().map(|(index, name)| Builder::new(name, kind(index))).collect();
+        let fields = names
+            .iter()
+            .zip(&columns)
+            .map(|(name, column)| Field::new(*name, column.data_type(), !ALWAYS.contains(name)));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_created_by(concat!("spinfer ", env!("CARGO_PKG_VERSION")).into())
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_max_row_group_bytes(Some(GROUP_BYTES))
+            .build();
+        let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
+        Ok(Self { layout, schema, columns, rows: 0, writer, text: Vec::new() })
+    }
+
+    pub(super) fn write(&mut self, record: &StoredRecord) -> Result<()> {
+        let Self { layout, columns, text, .. } = self;
+        let mut columns = columns.iter_mut();
+        let mut each = |put: &mut dyn FnMut(&mut Builder)| columns.next().map(put);
+        let id = record.id.to_string();
+        each(&mut |column| column.text(Some(&id)));
+        each(&mut |column| column.integer(record.row));
+        each(&mut |column| column.integer(record.time));
+        for value in [&record.model, &record.version, &record.route, &record.component] {
+            each(&mut |column| column.text(Some(value)));
+        }
+        each(&mut |column| column.text(record.experiment.as_deref()));
+        each(&mut |column| column.text(record.variant.as_deref()));
+        each(&mut |column| column.text(Some(&record.cache)));
+        each(&mut |column| column.integer(record.status));
+        each(&mut |column| column.integer(record.latency_us));
+        each(&mut |column| column.text(record.trace_id.as_deref()));
+        for (json, fields) in [(&record.inputs, &layout.inputs), (&record.outputs, &layout.outputs)]
+        {
+            match fields {
+                Fields::Json(_) => drop(each(&mut |column| column.text(Some(json)))),
+                Fields::Columns(_) => fields.cells(json, |cells| {
+                    for cell in cells {
+                        each(&mut |column| column.value(cell.as_ref(), text));
+                    }
+                }),
+            }
+        }
+        each(&mut |column| column.text(Some(&record.attributes)));
+        each(&mut |column| column.text(record.omitted.as_deref()));
+        each(&mut |column| column.text(record.feedback.label.as_deref()));
+        each(&mut |column| column.number(record.feedback.value));
+        each(&mut |column| column.number(record.feedback.reward));
+        self.rows += 1;
+        if self.rows == BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let arrays = self.columns.iter_mut().map(Builder::finish).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        self.rows = 0;
+        Ok(self.writer.write(&batch)?)
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        if self.rows > 0 {
+            self.flush()?;
+        }
+        Ok(self.writer.into_inner()?.flush()?)
+    }
+}

@@ -1,0 +1,172 @@
+//! The JSON text of a record: written once, on the writer's thread.
+//!
+//! Numbers have the shortest form that reads back as the same value, integers are exact, and what
+//! JSON does not have, NaN and the infinities, is `null`.
+
+use serde::Serialize;
+
+use super::record::{Columns, Values};
+
+/// The names of one block of columns, as JSON keys: `"a":`, `"b":` ...
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    blocks: Vec<(Vec<Vec<u8>>, &'a Values)>,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn new(blocks: &'a [Columns]) -> Self {
+        let block = |columns: &'a Columns| {
+            let key = |name: &String| {
+                let mut key = Vec::with_capacity(name.len() + 3);
+                write(name, &mut key);
+                key.push(b':');
+                key
+            };
+            (columns.names.iter().map(key).collect(), &columns.values)
+        };
+        Self { blocks: blocks.iter().map(block).collect() }
+    }
+
+    /// Writes row `index` as a JSON object over what `into` holds. A value that is missing, as the
+    /// block is too short, is `null`.
+    pub(super) fn write(&self, index: usize, into: &mut Vec<u8>) {
+        into.clear();
+        into.push(b'{');
+        for (keys, values) in &self.blocks {
+            let first = index * keys.len();
+            for (column, key) in keys.iter().enumerate() {
+                if into.len() > 1 {
+                    into.push(b',');
+                }
+                into.extend_from_slice(key);
+                value(values, first + column, into);
+            }
+        }
+        into.push(b'}');
+    }
+}
+
+fn value(values: &Values, at: usize, into: &mut Vec<u8>) {
+    match values {
+        Values::Fp32(values) => write(&values.get(at), into),
+        Values::Fp64(values) => write(&values.get(at), into),
+        Values::Int64(values) => write(&values.get(at), into),
+        Values::Boolean(values) => write(&values.get(at), into),
+        Values::Text(values) => write(&values.get(at), into),
+    }
+}
+
+/// `pairs` as a JSON object, later ones over earlier ones of the same name.
+pub(super) fn object(pairs: &[(String, String)], into: &mut Vec<u8>) {
+    into.clear();
+    into.push(b'{');
+    for (index, (key, value)) in pairs.iter().enumerate() {
+        if pairs[index + 1..].iter().any(|(later, _)| later == key) {
+            continue;
+        }
+        if into.len() > 1 {
+            into.push(b',');
+        }
+        write(key, into);
+        into.push(b':');
+        write(value, into);
+    }
+    into.push(b'}');
+}
+
+/// `texts` as a JSON array.
+pub(super) fn array(texts: &[String], into: &mut Vec<u8>) {
+    into.clear();
+    write(&texts, into);
+}
+
+/// Appends `value` as JSON.
+pub(super) fn write(value: &(impl Serialize + ?Sized), into: &mut Vec<u8>) {
+    let length = into.len();
+    // Of numbers, texts and lists of them; writing to memory does not fail.
+    if serde_json::to_writer(&mut *into, value).is_err() {
+        into.truncate(length);
+        into.extend_from_slice(b"null");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::scalar::{Members, Scalar};
+    use super::*;
+
+    fn columns(names: &[&str], values: Values) -> Columns {
+        Columns { names: names.iter().map(|&name| name.to_owned()).collect(), values }
+    }
+
+    fn row(blocks: &[Columns], index: usize) -> String {
+        let mut text = Vec::new();
+        Row::new(blocks).write(index, &mut text);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_row_is_an_object_with_the_shortest_numbers() {
+        let blocks = [
+            columns(&["a", "b"], Values::Fp32(vec![5.1, f32::NAN, 0.1, 1e-30])),
+            columns(&["c"], Values::Fp64(vec![0.1, f64::INFINITY])),
+            columns(&["d"], Values::Int64(vec![i64::MIN, 9_007_199_254_740_993])),
+            columns(&["e"], Values::Boolean(vec![true, false])),
+            columns(&["\"f\"\n"], Values::Text(vec!["é\"".into(), String::new()])),
+        ];
+        let expected = concat!(
+            r#"{"a":5.1,"b":null,"c":0.1,"d":-9223372036854775808,"#,
+            r#""e":true,"\"f\"\n":"é\""}"#
+        );
+        assert_eq!(row(&blocks, 0), expected);
+        let expected = concat!(
+            r#"{"a":0.1,"b":1e-30,"c":null,"d":9007199254740993,"#,
+            r#""e":false,"\"f\"\n":""}"#
+        );
+        assert_eq!(row(&blocks, 1), expected);
+        assert_eq!(row(&blocks[..1], 2), r#"{"a":null,"b":null}"#, "beyond the block");
+        assert_eq!(row(&[], 0), "{}");
+    }
+
+    #[test]
+    fn of_attributes_with_one_name_the_last_is_kept() {
+        let pairs = [("a", "1"), ("b", "2"), ("a", "3")];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let mut text = Vec::new();
+        object(&pairs, &mut text);
+        assert_eq!(text, br#"{"b":"2","a":"3"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_read_back_as_they_were(
+            single in any::<f32>(), double in any::<f64>(), int in any::<i64>(), text in ".{0,20}",
+        ) {
+            let blocks = [
+                columns(&["s"], Values::Fp32(vec![single])),
+                columns(&["d"], Values::Fp64(vec![double])),
+                columns(&["i"], Values::Int64(vec![int])),
+                columns(&["t"], Values::Text(vec![text.clone()])),
+            ];
+            let written = row(&blocks, 0);
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok());
+            let read = Members::of(&written);
+            let number = |value: f64, is_finite| {
+                Some(if is_finite { Scalar::Number(value) } else { Scalar::Null })
+            };
+            if let Some(Scalar::Number(back)) = read.get("s") {
+                #[expect(clippy::cast_possible_truncation, reason = "it is single precision")]
+                let back = *back as f32;
+                prop_assert_eq!(back, single);
+            } else {
+                prop_assert_eq!(read.get("s").cloned(), number(0.0, false));
+                prop_assert!(!single.is_finite());
+            }
+            prop_assert_eq!(read.get("d").cloned(), number(double, double.is_finite()));
+            prop_assert_eq!(read.get("i"), Some(&Scalar::Integer(int)));
+            prop_assert_eq!(read.get("t"), Some(&Scalar::Text(text.into())));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What the log knows of the models whose predictions it holds: their classes, and which output has
+//! the probabilities. From `model.toml` when a version is mounted, from the log's file afterwards.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+use serde::Deserialize;
+
+/// A version of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelInfo {
+    pub model: String,
+    pub version: String,
+    /// Class names, in the order of the probabilities; empty: a regression.
+    pub labels: Vec<String>,
+    /// The output with a probability for each class.
+    pub probabilities: Option<String>,
+}
+
+/// The part of `model.toml` that matters here.
+#[derive(Deserialize)]
+struct Signature {
+    version: Option<String>,
+    #[serde(default)]
+    labels: Vec<Label>,
+    #[serde(default)]
+    outputs: Vec<Output>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Label {
+    Text(String),
+    Integer(i64),
+}
+
+#[derive(Deserialize)]
+struct Output {
+    name: String,
+    datatype: String,
+    #[serde(default)]
+    shape: Vec<i64>,
+}
+
+impl ModelInfo {
+    /// That of the version folder `folder`, mounted as the model `name`; none without a signature
+    /// that can be read, which was said when the application was resolved.
+    #[must_use]
+    pub fn read(name: &str, folder: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(folder.join("model.toml")).ok()?;
+        Self::parse(name, &text)
+    }
+
+    fn parse(name: &str, text: &str) -> Option<Self> {
+        let signature: Signature = toml::from_str(text).ok()?;
+        let labels = signature.labels.into_iter().map(|label| match label {
+            Label::Text(text) => text,
+            Label::Integer(number) => number.to_string(),
+        });
+        let labels: Vec<String> = labels.collect();
+        let has_all = |output: &Output| {
+            let width = output.shape.last().and_then(|width| usize::try_from(*width).ok());
+            output.datatype.starts_with("FP") && labels.len() > 1 && width == Some(labels.len())
+        };
+        let probabilities = signature.outputs.iter().find(|output| has_all(output));
+        Some(Self {
+            model: name.to_owned(),
+            version: signature.version.unwrap_or_default(),
+            probabilities: probabilities.map(|output| output.name.clone()),
+            labels,
+        })
+    }
+
+    /// The index of the class `label`.
+    #[must_use]
+    pub fn class(&self, label: &str) -> Option<usize> {
+        self.labels.iter().position(|class| class == label)
+    }
+}
+
+/// By name and version.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Models(HashMap<String, HashMap<String, ModelInfo>>);
+
+impl Models {
+    /// Those of the file.
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let mut models = Self::default();
+        let query = "SELECT model, version, labels, probabilities FROM models";
+        let mut statement = connection.prepare(query)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let labels: String = row.get(2)?;
+            models.add(ModelInfo {
+                model: row.get(0)?,
+                version: row.get(1)?,
+                labels: serde_json::from_str(&labels).unwrap_or_default(),
+                probabilities: row.get(3)?,
+            });
+        }
+        Ok(models)
+    }
+
+    pub(super) fn add(&mut self, info: ModelInfo) {
+        let versions = self.0.entry(info.model.clone()).or_default();
+        versions.insert(info.version.clone(), info);
+    }
+
+    pub(super) fn get(&self, model: &str, version: &str) -> Option<&ModelInfo> {
+        self.0.get(model)?.get(version)
+    }
+}
+
+/// Writes `info` into the file.
+pub(super) fn save(connection: &Connection, info: &ModelInfo) -> rusqlite::Result<()> {
+    let ModelInfo { model, version, labels, probabilities } = info;
+    let mut text = Vec::new();
+    super::json::array(labels, &mut text);
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO models (model, version, labels, probabilities) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET labels = ?3, probabilities = ?4
+         WHERE labels IS NOT ?3 OR probabilities IS NOT ?4",
+    )?;
+    statement.execute(params![model, version, String::from_utf8_lossy(&text), probabilities])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_with_a_number_for_each_class_has_the_probabilities() {
+        let text = "version = '1'\nlabels = ['a', 'b', 'c']\n\
+                    [[outputs]]\nname = 'label'\ndatatype = 'INT64'\nshape = [-1]\n\
+                    [[outputs]]\nname = 'probabilities'\ndatatype = 'FP32'\nshape = [-1, 3]\n";
+        let info = ModelInfo::parse("m", text).unwrap();
+        assert_eq!((info.version.as_str(), info.class("b"), info.class("d")), ("1", Some(1), None));
+        assert_eq!(info.probabilities.as_deref(), Some("probabilities"));
+        let info = ModelInfo::parse("m", "labels = [3, 4]").unwrap();
+        assert_eq!((info.class("4"), info.probabilities), (Some(1), None));
+        assert_eq!(ModelInfo::parse("m", "labels = 3"), None);
+    }
+}

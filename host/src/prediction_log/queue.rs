@@ -1,0 +1,308 @@
+//! The queue between requests and the writer: bounded by records and by bytes, and it never blocks
+//! who appends. It keeps the log's accounts too: every change of them is one step under its lock, so
+//! that accepted = written + dropped + pending in every snapshot.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::feedback::{Item, Receipt};
+use super::record::{Columns, Entry, Predictions, Values};
+
+/// Records that the writer puts into one transaction, unless one entry has more.
+pub const MAX_BATCH: u64 = 8192;
+/// How long the writer waits for more records before it writes those that are there.
+pub const BATCH_DELAY: Duration = Duration::from_millis(200);
+/// Feedback items that wait to be stored. A request has at most 10,000 of them.
+pub const MAX_FEEDBACK: usize = 50_000;
+
+/// Why a record was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The queue was full: the disk is slower than the predictions.
+    QueueFull,
+    /// The file could not be written: the disk is full, read-only, gone.
+    Storage,
+    /// A record of the same request and row is there already.
+    Duplicate,
+    /// The host was shutting down.
+    Shutdown,
+}
+
+impl Dropped {
+    pub const ALL: [Self; 4] = [Self::QueueFull, Self::Storage, Self::Duplicate, Self::Shutdown];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Storage => "storage",
+            Self::Duplicate => "duplicate",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What became of the records that were appended: accepted = written + dropped + pending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounting {
+    /// Records that components appended, after sampling.
+    pub accepted: u64,
+    pub written: u64,
+    pub dropped: DroppedCounts,
+    /// In the queue, or being written.
+    pub pending: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedCounts {
+    pub queue_full: u64,
+    pub storage: u64,
+    pub duplicate: u64,
+    pub shutdown: u64,
+}
+
+impl DroppedCounts {
+    fn add(&mut self, reason: Dropped, records: u64) {
+        *match reason {
+            Dropped::QueueFull => &mut self.queue_full,
+            Dropped::Storage => &mut self.storage,
+            Dropped::Duplicate => &mut self.duplicate,
+            Dropped::Shutdown => &mut self.shutdown,
+        } += records;
+    }
+
+    #[must_use]
+    pub fn get(&self, reason: Dropped) -> u64 {
+        match reason {
+            Dropped::QueueFull => self.queue_full,
+            Dropped::Storage => self.storage,
+            Dropped::Duplicate => self.duplicate,
+            Dropped::Shutdown => self.shutdown,
+        }
+    }
+
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        Dropped::ALL.iter().map(|&reason| self.get(reason)).sum()
+    }
+}
+
+/// What waits for the writer, in the order it came.
+#[derive(Debug)]
+pub(super) enum Message {
+    Entry(Entry),
+    Feedback(Vec<Item>, oneshot::Sender<Result<Receipt, String>>),
+}
+
+/// What the writer takes at a time.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<Message>,
+    pub(super) records: u64,
+    bytes: usize,
+}
+
+/// What became of a batch's records.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settlement {
+    pub(super) written: u64,
+    pub(super) duplicate: u64,
+    pub(super) storage: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    max_records: u64,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: VecDeque<Message>,
+    /// Records among the messages: those being written are not.
+    queued: u64,
+    /// Charge of the pending records, in bytes.
+    bytes: usize,
+    feedback: usize,
+    accounting: Accounting,
+    closed: bool,
+    /// The writer waits for the first message.
+    idle: bool,
+}
+
+impl Queue {
+    pub(super) fn new(max_records: u64, max_bytes: usize) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), max_records, max_bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the entry was queued; otherwise its records are dropped, and counted.
+    pub(super) fn append(&self, entry: Entry) -> bool {
+        let (records, bytes) = (u64::from(entry.predictions.rows), charge(&entry));
+        let mut state = self.lock();
+        let State { accounting, .. } = &mut *state;
+        accounting.accepted += records;
+        let full =
+            accounting.pending + records > self.max_records || state.bytes + bytes > self.max_bytes;
+        if state.closed || full {
+            let reason = if state.closed { Dropped::Shutdown } else { Dropped::QueueFull };
+            state.accounting.dropped.add(reason, records);
+            return false;
+        }
+        state.accounting.pending += records;
+        state.bytes += bytes;
+        let before = state.queued;
+        state.queued += records;
+        state.messages.push_back(Message::Entry(entry));
+        // A wake-up costs more than all of this: only when there is a batch, or the first record.
+        let wake = state.idle || (before < MAX_BATCH && state.queued >= MAX_BATCH);
+        drop(state);
+        if wake {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Queues feedback; gives it back if too much waits, or the log is closed.
+    pub(super) fn feedback(
+        &self,
+        items: Vec<Item>,
+        reply: oneshot::Sender<Result<Receipt, String>>,
+    ) -> Result<(), Vec<Item>> {
+        let mut state = self.lock();
+        if state.closed || state.feedback + items.len() > MAX_FEEDBACK {
+            return Err(items);
+        }
+        state.feedback += items.len();
+        state.messages.push_back(Message::Feedback(items, reply));
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// What is to be written next: waits up to `patience` for the first message, and then
+    /// [`BATCH_DELAY`] for more of them, unless somebody waits for feedback to be stored. Empty if
+    /// nothing came; none once the queue is closed and empty.
+    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
+        let mut state = self.lock();
+        if state.messages.is_empty() && !state.closed {
+            state.idle = true;
+            let waited = self.changed.wait_timeout_while(state, patience, |state| {
+                state.messages.is_empty() && !state.closed
+            });
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.idle = false;
+        }
+        if state.messages.is_empty() {
+            return (!state.closed).then(Batch::default);
+        }
+        let end = Instant::now() + BATCH_DELAY;
+        while !state.closed && state.feedback == 0 && state.queued < MAX_BATCH {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(state.take())
+    }
+
+    /// Closes the accounts of a batch.
+    pub(super) fn settle(&self, batch: &Batch, settlement: Settlement) {
+        let Settlement { written, duplicate, storage } = settlement;
+        debug_assert_eq!(written + duplicate + storage, batch.records, "every record is accounted");
+        let mut state = self.lock();
+        state.bytes -= batch.bytes;
+        let accounting = &mut state.accounting;
+        accounting.pending -= batch.records;
+        accounting.written += written;
+        accounting.dropped.add(Dropped::Duplicate, duplicate);
+        accounting.dropped.add(Dropped::Storage, batch.records - written - duplicate);
+    }
+
+    /// From now on everything is refused; what waits is still written.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    pub(super) fn accounting(&self) -> Accounting {
+        self.lock().accounting
+    }
+}
+
+impl State {
+    /// A batch from the front.
+    fn take(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        if self.queued <= MAX_BATCH {
+            batch.records = mem::take(&mut self.queued);
+            batch.messages = mem::take(&mut self.messages).into();
+            self.feedback = 0;
+        } else {
+            while batch.records < MAX_BATCH {
+                let Some(message) = self.messages.pop_front() else { break };
+                match &message {
+                    Message::Entry(entry) => {
+                        batch.records += u64::from(entry.predictions.rows);
+                    }
+                    Message::Feedback(items, _) => self.feedback -= items.len(),
+                }
+                batch.messages.push(message);
+            }
+            self.queued -= batch.records;
+        }
+        let entries = batch.messages.iter().map(|message| match message {
+            Message::Entry(entry) => charge(entry),
+            Message::Feedback(..) => 0,
+        });
+        batch.bytes = entries.sum();
+        batch
+    }
+}
+
+/// Bytes an entry is charged with: about what it holds on the heap.
+fn charge(entry: &Entry) -> usize {
+    const CONTEXT: usize = 256;
+    let Predictions { model, version, rows: _, inputs, outputs, omitted, attributes } =
+        &*entry.predictions;
+    let texts = |texts: &[String]| -> usize {
+        texts.iter().map(|text| text.len() + size_of::<String>()).sum()
+    };
+    let columns = |all: &[Columns]| -> usize {
+        let columns = all.iter().map(|columns| {
+            let values = match &columns.values {
+                Values::Fp32(values) => values.len() * 4,
+                Values::Fp64(values) => values.len() * 8,
+                Values::Int64(values) => values.len() * 8,
+                Values::Boolean(values) => values.len(),
+                Values::Text(values) => texts(values),
+            };
+            size_of::<Columns>() + texts(&columns.names) + values
+        });
+        columns.sum()
+    };
+    let attributes = attributes.iter().map(|(key, value)| key.len() + value.len() + 48);
+    CONTEXT
+        + model.len()
+        + version.len()
+        + columns(inputs)
+        + columns(outputs)
+        + texts(omitted)
+        + attributes.sum::<usize>()
+}

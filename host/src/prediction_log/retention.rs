@@ -1,0 +1,205 @@
+//! What is too old, or too much, is deleted: oldest first, in steps that the writer takes between
+//! batches.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::models::Models;
+use super::quality::Change;
+use super::schema::Error;
+use super::store::{MATCHED, change};
+use super::times::first_id;
+
+/// Records that are deleted in one step, or fewer if there are fewer: a step has to keep up with a
+/// batch.
+const STEPS: [i64; 4] = [16_384, 1_024, 32, 1];
+/// Unmatched feedback that is deleted in one step.
+const FEEDBACK_STEP: i64 = 16_384;
+/// Deleting for size goes on until there are so many per cent of the maximum.
+const LOW_WATER: u64 = 95;
+/// Pages that are given back to the file system in one step.
+const VACUUM_PAGES: u32 = 256;
+/// Free pages are given back if they are more than one in so many: a log at its maximum size uses
+/// them again.
+const FREE_PAGES: u64 = 8;
+
+/// How long records are kept, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub max_age: Duration,
+    /// Bytes of the file.
+    pub max_size: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(30 * 24 * 60 * 60), max_size: 1 << 30 }
+    }
+}
+
+/// What a step has done.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    pub(super) changes: Vec<Change>,
+    /// There is more to be deleted.
+    pub(super) more: bool,
+}
+
+/// Whether the file is over its maximum size, or goes on to be made smaller.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    shrinking: bool,
+}
+
+impl State {
+    /// Takes a step, by age only if `by_age`. `now` is in microseconds of Unix time.
+    pub(super) fn step(
+        &mut self,
+        connection: &mut Connection,
+        models: &Models,
+        retention: Retention,
+        now: i64,
+        by_age: bool,
+    ) -> Result<Step, Error> {
+        let pages = Pages::of(connection)?;
+        let low = retention.max_size / 100 * LOW_WATER;
+        self.shrinking = pages.used() > if self.shrinking { low } else { retention.max_size };
+        let max_age = i64::try_from(retention.max_age.as_micros()).unwrap_or(i64::MAX);
+        let oldest = now.saturating_sub(max_age);
+        let mut step = Step::default();
+        if self.shrinking || by_age {
+            let behavior = TransactionBehavior::Immediate;
+            let transaction = connection.transaction_with_behavior(behavior)?;
+            if by_age {
+                expire(&transaction, models, oldest, &mut step)?;
+            }
+            if self.shrinking && !step.more {
+                shrink(&transaction, models, &mut step)?;
+            }
+            transaction.commit()?;
+        }
+        if !step.more && pages.free > pages.all / FREE_PAGES {
+            give_back(connection)?;
+            step.more = true;
+        }
+        Ok(step)
+    }
+}
+
+/// Gives free pages back to the file system.
+fn give_back(connection: &Connection) -> rusqlite::Result<()> {
+    // Each step of the statement gives back one page.
+    let mut statement =
+        connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    // The file becomes shorter when the write-ahead log is carried over.
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+}
+
+struct Pages {
+    size: u64,
+    all: u64,
+    free: u64,
+}
+
+impl Pages {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let number = |name: &str| {
+            let number: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+            Ok::<_, rusqlite::Error>(u64::try_from(number).unwrap_or(0))
+        };
+        Ok(Self {
+            size: number("page_size")?,
+            all: number("page_count")?,
+            free: number("freelist_count")?,
+        })
+    }
+
+    /// Bytes that hold something.
+    fn used(&self) -> u64 {
+        self.all.saturating_sub(self.free) * self.size
+    }
+}
+
+/// The end of a step: the first record that stays.
+type End = (Vec<u8>, i64);
+
+fn expire(
+    transaction: &Transaction<'_>,
+    models: &Models,
+    oldest: i64,
+    step: &mut Step,
+) -> Result<(), Error> {
+    let age = first_id(oldest);
+    let count: i64 = transaction.query_row(
+        "SELECT count(*) FROM (SELECT 1 FROM predictions WHERE id < ?1 LIMIT ?2)",
+        params![age.as_bytes(), STEPS[0] + 1],
+        |row| row.get(0),
+    )?;
+    if count > STEPS[0] {
+        if let Some(end) = nth(transaction, STEPS[0])? {
+            delete(transaction, models, &end, step)?;
+        }
+        step.more = true;
+    } else if count > 0 {
+        delete(transaction, models, &(age.as_bytes().to_vec(), 0), step)?;
+    }
+    let deleted = transaction.execute(
+        "DELETE FROM feedback WHERE (prediction_id, row, kind) IN
+            (SELECT prediction_id, row, kind FROM feedback f WHERE received < ?1 AND NOT EXISTS
+                (SELECT 1 FROM predictions p WHERE p.id = f.prediction_id AND p.row = f.row)
+             LIMIT ?2)",
+        params![oldest, FEEDBACK_STEP],
+    )?;
+    step.more |= i64::try_from(deleted).unwrap_or(0) == FEEDBACK_STEP;
+    Ok(())
+}
+
+fn shrink(transaction: &Transaction<'_>, models: &Models, step: &mut Step) -> Result<(), Error> {
+    step.more = true;
+    for size in STEPS {
+        if let Some(end) = nth(transaction, size)? {
+            return delete(transaction, models, &end, step);
+        }
+    }
+    // At most one record: what takes the room is feedback.
+    let deleted = transaction.execute(
+        "DELETE FROM feedback WHERE (prediction_id, row, kind) IN
+            (SELECT prediction_id, row, kind FROM feedback ORDER BY received LIMIT ?1)",
+        [FEEDBACK_STEP],
+    )?;
+    step.more = deleted > 0;
+    Ok(())
+}
+
+/// The record after the `count` oldest.
+fn nth(transaction: &Transaction<'_>, count: i64) -> rusqlite::Result<Option<End>> {
+    let query = "SELECT id, row FROM predictions ORDER BY id, row LIMIT 1 OFFSET ?1";
+    let mut statement = transaction.prepare_cached(query)?;
+    statement.query_row([count], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+}
+
+/// Deletes all records before `end`, and their feedback.
+fn delete(
+    transaction: &Transaction<'_>,
+    models: &Models,
+    end: &End,
+    step: &mut Step,
+) -> Result<(), Error> {
+    let query = format!("{MATCHED} WHERE (f.prediction_id, f.row) < (?1, ?2)");
+    let mut statement = transaction.prepare_cached(&query)?;
+    let mut rows = statement.query(params![end.0, end.1])?;
+    while let Some(row) = rows.next()? {
+        step.changes.extend(change(row, models, false)?);
+    }
+    for statement in [
+        "DELETE FROM feedback WHERE (prediction_id, row) < (?1, ?2) AND EXISTS
+            (SELECT 1 FROM predictions p WHERE p.id = prediction_id AND p.row = feedback.row)",
+        "DELETE FROM predictions WHERE (id, row) < (?1, ?2)",
+    ] {
+        transaction.prepare_cached(statement)?.execute(params![end.0, end.1])?;
+    }
+    Ok(())
+}

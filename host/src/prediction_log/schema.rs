@@ -1,0 +1,233 @@
+//! The file: its tables, its version, and how it is opened. docs/prediction-log.md documents it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+/// The log's file in the application's state folder.
+pub const FILE: &str = "predictions.db";
+
+/// `PRAGMA user_version` of the tables here.
+pub const VERSION: i64 = 1;
+/// `PRAGMA application_id`: "SPFL".
+pub const APPLICATION: i64 = 0x5350_464C;
+
+/// How long another process may keep the file to itself.
+const BUSY: Duration = Duration::from_secs(5);
+/// Bytes of a page. Records are keyed rows without a row id: with 4 KiB, those of wide models would
+/// spill over into pages of their own.
+const PAGE_SIZE: u32 = 16 << 10;
+/// The write-ahead log is cut to this size, in bytes, when all of it is in the file.
+const WAL_SIZE: u32 = 64 << 20;
+/// Prepared statements that are kept: there are fewer.
+const STATEMENTS: usize = 32;
+
+const CREATE: &str = "
+CREATE TABLE sources (
+    id         INTEGER PRIMARY KEY,
+    model      TEXT NOT NULL,
+    version    TEXT NOT NULL,
+    route      TEXT NOT NULL,
+    component  TEXT NOT NULL,
+    experiment TEXT NOT NULL,
+    variant    TEXT NOT NULL,
+    UNIQUE (model, version, route, component, experiment, variant)
+) STRICT;
+CREATE TABLE predictions (
+    id         BLOB NOT NULL,
+    row        INTEGER NOT NULL,
+    time       INTEGER NOT NULL,
+    source     INTEGER NOT NULL REFERENCES sources (id),
+    cache      TEXT NOT NULL,
+    status     INTEGER NOT NULL,
+    latency_us INTEGER NOT NULL,
+    trace_id   TEXT,
+    inputs     TEXT NOT NULL,
+    outputs    TEXT NOT NULL,
+    attributes TEXT NOT NULL,
+    omitted    TEXT,
+    PRIMARY KEY (id, row)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE feedback (
+    prediction_id BLOB NOT NULL,
+    row           INTEGER NOT NULL,
+    kind          TEXT NOT NULL CHECK (kind IN ('label', 'value', 'reward')),
+    label         TEXT,
+    number        REAL,
+    time          INTEGER NOT NULL,
+    received      INTEGER NOT NULL,
+    PRIMARY KEY (prediction_id, row, kind)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX feedback_received ON feedback (received);
+CREATE TABLE models (
+    model         TEXT NOT NULL,
+    version       TEXT NOT NULL,
+    labels        TEXT NOT NULL,
+    probabilities TEXT,
+    PRIMARY KEY (model, version)
+) WITHOUT ROWID, STRICT;
+CREATE VIEW prediction_log AS
+    SELECT lower(hex(p.id)) AS id, p.row, p.time,
+        strftime('%Y-%m-%dT%H:%M:%fZ', p.time / 1000000.0, 'unixepoch') AS time_text,
+        s.model, s.version, s.route, s.component,
+        nullif(s.experiment, '') AS experiment, nullif(s.variant, '') AS variant,
+        p.cache, p.status, p.latency_us, p.trace_id,
+        p.inputs, p.outputs, p.attributes, p.omitted,
+        (SELECT label FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'label') AS label,
+        (SELECT number FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'value') AS value,
+        (SELECT number FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'reward') AS reward
+    FROM predictions p JOIN sources s ON s.id = p.source;
+";
+
+/// Why the file cannot be used.
+#[derive(Debug)]
+pub enum Error {
+    Sqlite(rusqlite::Error),
+    /// It is of another program, or of a later version of this one.
+    Foreign(String),
+    Io(std::io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => f.write_str("the disk is full"),
+                Some(ErrorCode::ReadOnly) => f.write_str("the file is read-only"),
+                Some(ErrorCode::CannotOpen) => f.write_str("the file cannot be opened"),
+                Some(ErrorCode::DatabaseBusy) => {
+                    f.write_str("another process keeps the file to itself")
+                }
+                _ => error.fmt(f),
+            },
+            Self::Foreign(problem) => f.write_str(problem),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Error {
+    /// Whether the file is damaged, so that a new one has to be begun.
+    pub(super) fn is_corruption(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ))
+    }
+}
+
+/// Opens the file at `path` to be written to, or makes it.
+pub(super) fn open(path: &Path) -> Result<Connection, Error> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Both count only for a file that is made here.
+    connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+    connection.pragma_update(None, "auto_vacuum", "incremental")?;
+    // Others read while this writes. What is committed outlives this process at once, and the
+    // machine at the next checkpoint.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", WAL_SIZE, |_| Ok(()))?;
+    // Of two processes, one makes the tables.
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    if version(&transaction)? == 0 {
+        let tables: i64 =
+            transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 {
+            return Err(Error::Foreign(FOREIGN.into()));
+        }
+        transaction.execute_batch(CREATE)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()?;
+    Ok(connection)
+}
+
+const FOREIGN: &str = "the file is a database of another program: move it, or serve with another \
+                       --state-dir";
+
+/// Opens the file at `path` to be read; none if there is none.
+pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    // Readers of a write-ahead log write to its index, unless the folder is read-only.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).or_else(|_| {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(path, flags)
+    })?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    // Made, and nothing in it yet.
+    Ok((version(&connection)? > 0).then_some(connection))
+}
+
+/// The version of the tables; 0: there are none. Fails for what this program cannot read.
+fn version(connection: &Connection) -> Result<i64, Error> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i64 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if version > VERSION && application == APPLICATION {
+        return Err(Error::Foreign(format!(
+            "the file has version {version} of the schema, of a later spinfer, and this one knows \
+             up to {VERSION}: use that spinfer, or move the file"
+        )));
+    }
+    if (version, application) == (0, 0) || (version, application) == (VERSION, APPLICATION) {
+        return Ok(version);
+    }
+    Err(Error::Foreign(FOREIGN.into()))
+}
+
+/// Moves a damaged file and what belongs to it aside, with `time` in seconds of Unix time in its
+/// name: where it is now.
+pub(super) fn move_aside(path: &Path, time: u64) -> std::io::Result<PathBuf> {
+    let with = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let mut aside = with(&format!(".corrupt-{time}"));
+    for more in 1.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = with(&format!(".corrupt-{time}-{more}"));
+    }
+    std::fs::rename(path, &aside)?;
+    for suffix in ["-wal", "-shm"] {
+        let mut name = aside.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::rename(with(suffix), name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}

@@ -1,0 +1,232 @@
+//! Feedback and the prediction log, from outside: what is stored, refused, counted and shown.
+
+use serde_json::{Value, json};
+use spinfer_tests::{Answer, Manifest, Spinfer, run, wait_until};
+
+use super::admin::{ADMIN, FEATURES, probe};
+use super::metrics::metric;
+
+const FEEDBACK: &str = "/v2/feedback";
+const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+/// An application with a state folder of its own.
+struct Logged {
+    spinfer: Spinfer,
+    state: tempfile::TempDir,
+}
+
+impl Logged {
+    fn up(manifest: &Manifest, runtime_config: &str) -> Self {
+        let (state, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        Self::up_in(manifest, runtime_config, state, dir)
+    }
+
+    fn up_in(
+        manifest: &Manifest,
+        runtime_config: &str,
+        state: tempfile::TempDir,
+        dir: tempfile::TempDir,
+    ) -> Self {
+        let (path, config) = (dir.path().join("spin.toml"), dir.path().join("runtime.toml"));
+        std::fs::write(&path, manifest.text()).unwrap();
+        std::fs::write(&config, runtime_config).unwrap();
+        let arguments = [
+            &ADMIN[..],
+            &["--state-dir", state.path().to_str().unwrap()],
+            &["--runtime-config-file", config.to_str().unwrap()],
+        ];
+        let spinfer = Spinfer::up_from(&path, &arguments.concat(), dir);
+        Self { spinfer, state }
+    }
+
+    /// `spinfer log` on its state folder: what it prints, if it succeeds.
+    fn log(&self, arguments: &[&str]) -> Result<String, String> {
+        let state = self.state.path().to_str().unwrap();
+        let (status, text) = run(&[&["log"], arguments, &["--state-dir", state]].concat());
+        if status.success() { Ok(text) } else { Err(text) }
+    }
+
+    fn feed(&self, body: &Value) -> Answer {
+        self.spinfer.post(FEEDBACK, body.to_string())
+    }
+
+    fn feedback_total(&self, result: &str) -> f64 {
+        metric(&self.spinfer, &format!("spinfer_feedback_total{{result=\"{result}\"}}"))
+    }
+}
+
+fn iris() -> Logged {
+    Logged::up(&Manifest::default().with_iris("iris", 1, "/...", ""), "")
+}
+
+#[test]
+fn feedback_for_a_prediction_that_is_not_in_the_log_is_kept_and_reported() {
+    let app = iris();
+    let item = json!({ "prediction_id": UNKNOWN, "label": "setosa" });
+    for body in [item.clone(), json!([item]), json!({ "feedback": [item] })] {
+        let answer = app.feed(&body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json(), json!({ "accepted": 1, "unknown": 1, "rejected": [] }));
+    }
+    let mixed = json!([item, { "prediction_id": "x", "label": "setosa" }, 7]);
+    let receipt = app.feed(&mixed).json();
+    assert_eq!((&receipt["accepted"], &receipt["unknown"]), (&json!(1), &json!(1)));
+    assert_eq!(receipt["rejected"][0]["index"], 1);
+    assert!(receipt["rejected"][0]["error"].as_str().unwrap().contains("\"x\" is no UUID"));
+    assert_eq!(receipt["rejected"][1], json!({ "index": 2, "error": "is no object" }));
+    assert_eq!((app.feedback_total("unknown"), app.feedback_total("rejected")), (4.0, 2.0));
+    let shown = app.log(&["show", UNKNOWN]).unwrap_err();
+    assert!(shown.contains("\"label\": \"setosa\""), "{shown}");
+    assert!(shown.contains("but no prediction"), "{shown}");
+    let stats = app.log(&["stats"]).unwrap();
+    assert!(stats.contains("feedback: 0 for records here, 1 for predictions"), "{stats}");
+    let stats = app.spinfer.admin().send("GET", "/log/stats", &[], b"").json();
+    assert_eq!(stats["feedback"], json!({ "matched": 0, "unknown": 1 }));
+    assert_eq!(stats["host"]["feedback"]["unknown"], 4);
+}
+
+#[test]
+fn bad_feedback_is_refused_with_the_status_and_what_to_write() {
+    let app = iris();
+    let item =
+        |index: usize| format!(r#"{{"prediction_id": "{UNKNOWN}", "row": {index}, "value": 1}}"#);
+    let many = |count: usize| format!("[{}]", (0..count).map(item).collect::<Vec<_>>().join(","));
+    for (body, status, said) in [
+        (String::new(), 400, "the body is not as expected"),
+        ("{".to_owned(), 400, "EOF"),
+        ("[]".to_owned(), 400, "there are no items"),
+        (r#"{"label": "a"}"#.to_owned(), 400, "item 0: `prediction_id` is missing"),
+        ("[1, 2]".to_owned(), 400, "all 2 items are rejected"),
+        (format!("[{}0]", "0,".repeat(10_000)), 413, "more than 10000 items"),
+        (" ".repeat((1 << 20) + 1), 413, "1048576 bytes"),
+    ] {
+        let answer = app.spinfer.post(FEEDBACK, &body);
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.error().contains(said), "{}", answer.error());
+    }
+    let most = app.spinfer.post(FEEDBACK, many(10_000)).json();
+    assert_eq!(most["accepted"], 10_000);
+    for method in ["GET", "PUT", "DELETE"] {
+        let answer = app.spinfer.send(method, FEEDBACK, &[], b"");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}");
+        assert!(answer.error().contains("takes POST"));
+    }
+}
+
+#[test]
+fn without_a_log_there_is_no_feedback() {
+    let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
+    let app = Logged::up(&manifest, "[prediction_log]\nenabled = false\n");
+    let answer = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
+    assert_eq!(answer.status, 503);
+    assert!(answer.error().contains("enabled = false"), "{}", answer.error());
+    assert!(app.log(&["tail"]).unwrap_err().contains("there is no prediction log"));
+    let answer = app.spinfer.admin().send("GET", "/log/stats", &[], b"");
+    assert_eq!(answer.status, 404, "{}", answer.text());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_said_and_requests_go_on() {
+    let state = tempfile::tempdir().unwrap();
+    // A folder where the file would be.
+    let blocked = state.path().join("predictions.db");
+    std::fs::create_dir(&blocked).unwrap();
+    let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
+    let app = Logged::up_in(&manifest, "", state, tempfile::tempdir().unwrap());
+    wait_until("it is ready", || app.spinfer.get("/v2/health/ready").status == 200);
+    let answer = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    assert!(answer.error().contains("predictions.db"), "{}", answer.error());
+    let predicted = app.spinfer.post("/v2/models/iris-classifier/predict", FEATURES);
+    assert_eq!(predicted.status, 200, "{}", predicted.text());
+    let ready = app.spinfer.get("/v2/health/ready");
+    assert_eq!((ready.status, &ready.json()["ready"]), (200, &json!(true)));
+    let degraded = ready.json()["degraded"][0].as_str().unwrap().to_owned();
+    assert!(degraded.starts_with("prediction log: ") && degraded.contains("predictions.db"));
+    assert_eq!(metric(&app.spinfer, "spinfer_prediction_log_degraded"), 1.0);
+    let stats = app.spinfer.admin().send("GET", "/log/stats", &[], b"").json();
+    assert!(stats["host"]["problem"].as_str().unwrap().contains("predictions.db"), "{stats}");
+    std::fs::remove_dir(&blocked).unwrap();
+    wait_until("it recovers", || {
+        app.spinfer.get("/v2/health/ready").json() == json!({ "ready": true })
+    });
+    assert_eq!(app.feed(&json!({ "prediction_id": UNKNOWN, "reward": 1 })).status, 200);
+}
+
+/// The id of a prediction.
+fn predict(app: &Logged, body: &str) -> String {
+    let answer = app.spinfer.post("/v2/models/iris-classifier/predict", body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.header("spinfer-prediction-id").expect("it is logged").to_owned()
+}
+
+#[test]
+fn feedback_becomes_quality_in_statistics_and_metrics() {
+    let app = iris();
+    let (one, two) =
+        (predict(&app, FEATURES), predict(&app, r#"{"features": [6.7, 3.1, 4.7, 1.5]}"#));
+    let rejected = app.feed(&json!({ "prediction_id": one, "label": "rose" }));
+    assert_eq!(rejected.status, 400, "{}", rejected.text());
+    assert!(rejected.error().contains("setosa, versicolor, virginica"), "{}", rejected.error());
+    let rejected = app.feed(&json!({ "prediction_id": one, "value": 1 }));
+    assert!(rejected.error().contains("write `label`"), "{}", rejected.error());
+    let truth = json!([
+        { "prediction_id": one, "label": "setosa" },
+        { "prediction_id": two, "label": "virginica" },
+        { "prediction_id": one, "reward": 0.25 },
+    ]);
+    for _ in 0..2 {
+        let receipt = app.feed(&truth).json();
+        assert_eq!(receipt, json!({ "accepted": 3, "unknown": 0, "rejected": [] }));
+    }
+    let quality = |metric_name: &str| {
+        let labels = "model=\"iris-classifier\",version=\"1\",experiment=\"\",variant=\"\"";
+        let name = format!("spinfer_prediction_quality{{{labels},metric=\"{metric_name}\"}}");
+        metric(&app.spinfer, &name)
+    };
+    assert_eq!((quality("accuracy"), quality("mean_reward")), (0.5, 0.25));
+    assert!(quality("brier_score") > 0.0);
+    let stats: Value = serde_json::from_str(&app.log(&["stats", "--json"]).unwrap()).unwrap();
+    assert_eq!(stats["groups"][0]["quality"]["classification"]["accuracy"], 0.5);
+    assert_eq!(stats["groups"][0]["quality"]["classification"]["brier_n"], 2);
+    let admin = app.spinfer.admin().send("GET", "/log/stats", &[], b"").json();
+    assert_eq!(admin["groups"], stats["groups"]);
+    let accounting = &admin["host"]["accounting"];
+    assert_eq!((&accounting["accepted"], &accounting["written"]), (&json!(2), &json!(2)));
+    let text = app.log(&["stats"]).unwrap();
+    assert!(text.contains("accuracy") && text.contains("recall of virginica"), "{text}");
+    let shown: Value = serde_json::from_str(&app.log(&["show", &one]).unwrap()).unwrap();
+    assert_eq!(shown["outputs"]["prediction"], "setosa");
+    assert_eq!(shown["feedback"][0]["label"], "setosa");
+}
+
+#[test]
+fn the_log_is_exported_whole_or_not_at_all() {
+    let app = iris();
+    let one = predict(&app, FEATURES);
+    app.feed(&json!({ "prediction_id": one, "label": "setosa" }));
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let said = app.log(&["export", "-o", &file("log.csv")]).unwrap();
+    assert!(said.starts_with("1 records in "), "{said}");
+    let csv = std::fs::read_to_string(file("log.csv")).unwrap();
+    assert!(csv.contains("input.sepal_length") && csv.contains(",5.1,3.5,1.4,0.2,"), "{csv}");
+    app.log(&["export", "-o", &file("log.parquet")]).unwrap();
+    assert!(std::fs::read(file("log.parquet")).unwrap().starts_with(b"PAR1"));
+    app.log(&["export", "--format", "jsonl", "-o", &file("log"), "--model", "other"]).unwrap();
+    assert_eq!(std::fs::read(file("log")).unwrap(), b"");
+    let lines = app.log(&["tail", "-n", "1"]).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&lines).unwrap()["id"], one);
+    assert!(app.log(&["export", "-o", &file("no/such/folder.csv")]).is_err());
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["log", "log.csv", "log.parquet"], "nothing is left over");
+}
+
+#[test]
+fn the_log_of_an_application_that_predicts_nothing_makes_no_file() {
+    let spinfer = probe("");
+    assert_eq!(spinfer.get("/cache/a").status, 200);
+    assert_eq!(metric(&spinfer, "spinfer_prediction_log_accepted_total"), 0.0);
+}
