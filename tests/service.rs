@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use http::Request;
 use spinfer::app::App;
 use spinfer::body::RequestBody;
 use spinfer::error::Failure;
 use spinfer::host::Host;
 use spinfer::manifest;
+use spinfer::prediction_log::record::{Predictions, Values};
+use spinfer::prediction_log::{Appended, RequestPredictions};
 use spinfer::service::Service;
 use spinfer::spin_headers::Origin;
 use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, root};
+use uuid::Uuid;
 
 fn probe(settings: &str) -> (Arc<Host>, Arc<Service>) {
     let manifest = Manifest::default().with("/...", "probe", "probe", settings);
@@ -93,4 +97,41 @@ async fn a_short_deadline_after_a_long_one_is_kept() {
     let late = call(&service, "/loop", Duration::from_millis(50)).await;
     assert!(matches!(late, Err(Failure::Deadline { .. })), "{late:?}");
     assert!(start.elapsed() < PATIENCE / 2);
+}
+
+/// What one request for a prediction from a flower of this length appends.
+async fn appended(service: &Service, length: u16) -> Vec<Arc<Predictions>> {
+    let head = Request::post("/predict").body(()).unwrap().into_parts().0;
+    let body = format!(r#"{{"features": [{length}, 3.5, 1.4, 0.2]}}"#);
+    let body = RequestBody::Whole(Bytes::from(body));
+    let predictions = Arc::new(RequestPredictions::new(Uuid::from_u128(length.into())));
+    let origin = Origin { predictions: Some(&predictions), ..Origin::inside() };
+    let answer = service.invoke(head, body, Instant::now() + PATIENCE, origin).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let appended = answer.extensions().get::<Appended>();
+    appended.into_iter().flat_map(Appended::iter).cloned().collect()
+}
+
+/// An instance behind the standard door may serve many requests at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_has_the_predictions_it_appended() {
+    for settings in ["", STANDARD_DOOR, "tool.spinfer.reuse.concurrency = 16\n"] {
+        let door = if settings.contains("reuse") { STANDARD_DOOR } else { "" };
+        let manifest =
+            Manifest::default().with_iris("iris", 1, "/...", &format!("{settings}{door}"));
+        let manifest = manifest::parse(manifest.text()).unwrap();
+        let app = App::resolve(&manifest, Path::new(".")).unwrap();
+        let host = Host::new(&app, &root().join("target/test-state")).unwrap();
+        let service = host.service("iris").unwrap();
+        assert!(service.logs());
+        for round in 0..10 {
+            let lengths = round * 50..(round + 1) * 50;
+            let all = join_all(lengths.clone().map(|length| appended(service, length))).await;
+            for (length, appended) in lengths.zip(all) {
+                let [predictions] = &*appended else { panic!("{} blocks", appended.len()) };
+                let Values::Fp32(values) = &predictions.inputs[0].values else { panic!("no FP32") };
+                assert_eq!(*values, [f32::from(length), 3.5, 1.4, 0.2]);
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use wasmtime_wasi_http::handler::ProxyPre;
 
 use crate::artifact::{Artifact, Artifacts};
+use crate::capabilities::prediction_log;
 use crate::door::{fast, standard};
 use crate::engine::Engine;
 use crate::imports;
@@ -28,6 +29,8 @@ pub struct Linked {
     pub standard: Option<ProxyPre<InstanceState>>,
     /// Bytes its largest memory begins with.
     pub memory: u64,
+    /// Whether it imports the prediction log.
+    pub logs: bool,
 }
 
 /// Of WebAssembly's memories.
@@ -100,5 +103,8 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
     }
     let required = component.resources_required();
     let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
-    Ok(Linked { fast, standard, memory: pages.saturating_mul(PAGE) })
+    let types = component.component_type();
+    let mut imports = types.imports(engine.wasmtime());
+    let logs = imports.any(|(name, _)| name.starts_with(prediction_log::INTERFACE));
+    Ok(Linked { fast, standard, memory: pages.saturating_mul(PAGE), logs })
 }

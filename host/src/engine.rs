@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::app::App;
-use crate::capabilities::{key_value, nn, redis, variables, wasi_keyvalue};
+use crate::capabilities::{key_value, nn, prediction_log, redis, variables, wasi_keyvalue};
 use crate::instance::{InstanceState, TABLE_ELEMENTS_MOST};
 
 /// How often a running guest looks whether it should yield or has to end.
@@ -54,6 +54,7 @@ impl Engine {
         key_value::add_to_linker(&mut linker)?;
         wasi_keyvalue::add_to_linker(&mut linker)?;
         redis::add_to_linker(&mut linker)?;
+        prediction_log::add_to_linker(&mut linker)?;
         let alive = Arc::new(());
         tick(wasmtime.clone(), Arc::downgrade(&alive))?;
         Ok(Self { wasmtime, linker, _alive: alive })

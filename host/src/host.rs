@@ -23,6 +23,7 @@ use crate::cache::Cache;
 use crate::cache::generation::{Scope, Scopes};
 use crate::cache::shared::Shared;
 use crate::capabilities::outbound_http::Outside;
+use crate::capabilities::prediction_log::LogPolicy;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::connections::ConnectionLimits;
@@ -35,7 +36,7 @@ use crate::instance::Stores;
 use crate::memory::give_back;
 use crate::metrics::{HostMetrics, RouteMetrics};
 use crate::prediction_log::models::ModelInfo;
-use crate::prediction_log::{Observer, PredictionLog};
+use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
 use crate::redis_connections::Connections;
 use crate::request::INTERNAL;
 use crate::route::{ANY, Pattern, Router};
@@ -83,6 +84,8 @@ pub struct Host {
 pub struct Place {
     pub served: Served,
     pub metrics: Arc<RouteMetrics>,
+    /// If the predictions of its component are logged.
+    pub recorder: Option<Recorder>,
 }
 
 /// What answers on a route.
@@ -135,8 +138,13 @@ impl Host {
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
             let (engine, redis) = (engine.wasmtime().clone(), redis.share());
             let output = Output::open(id, app.log_dir.as_deref())?;
-            let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
             let (code, linked) = &codes[&source];
+            let policy = log_policy(app, &spec, linked)?;
+            let stores = Stores::new(engine, spec, models, granted, outside, redis, output);
+            let stores = match policy {
+                Some(policy) => stores.logging(policy),
+                None => stores,
+            };
             let lane = background.lane();
             let (code, linked, doors) =
                 (Arc::clone(code), Arc::clone(linked), Arc::clone(&all_doors));
@@ -148,28 +156,36 @@ impl Host {
         let shared = shared.map(|settings| Shared::new(settings, tls.into()));
         let cache = Arc::new(Cache::new(app.cache.limits, shared));
         let scopes = |id: &str, route| cache.scopes(scopes(&app.components[id]).chain(route));
+        let logs = services.values().any(|service: &Arc<Service>| service.logs());
+        let recorder = |id: &str, route: &str| {
+            let sample = app.components[id].prediction_log.sample;
+            services[id].logs().then(|| Recorder::new(route, id, sample))
+        };
         let mut metrics = HostMetrics::new(Arc::clone(&registry), started);
         let mut routes = Vec::new();
         for Route { pattern, target } in &app.routes {
+            let shown = pattern.to_string();
             let (id, served) = match target {
                 Target::Component(id) => {
-                    let scopes = scopes(id, Some(Scope::Route(pattern.to_string())));
+                    let scopes = scopes(id, Some(Scope::Route(shown.clone())));
                     (id.as_str(), Served::Component(Arc::clone(&services[id]), scopes))
                 }
                 Target::Static(answer) => ("", Served::Static(answer.clone())),
             };
-            let metrics = metrics.route(id, &pattern.to_string());
-            routes.push((pattern.clone(), Place { served, metrics }));
+            let recorder = if id.is_empty() { None } else { recorder(id, &shown) };
+            let metrics = metrics.route(id, &shown);
+            routes.push((pattern.clone(), Place { served, metrics, recorder }));
         }
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
         let mut components = HashMap::new();
         for (id, service) in &services {
-            let metrics = metrics.route(id, &format!("{id}{INTERNAL}"));
+            let shown = format!("{id}{INTERNAL}");
+            let (metrics, recorder) = (metrics.route(id, &shown), recorder(id, &shown));
             let served = Served::Component(Arc::clone(service), scopes(id, None));
-            components.insert(id.clone(), (ANY.clone(), Place { served, metrics }));
+            components.insert(id.clone(), (ANY.clone(), Place { served, metrics, recorder }));
         }
-        let prediction_log = prediction_log(app, &drift)?;
+        let prediction_log = if logs { prediction_log(app, &drift)? } else { None };
         let host = Arc::new(Self {
             router,
             components,
@@ -361,7 +377,7 @@ impl Host {
 
 /// The prediction log of `app`.
 fn prediction_log(app: &App, drift: &Arc<Monitor>) -> Result<Option<Arc<PredictionLog>>> {
-    if !app.prediction_log.enabled || app.components.is_empty() {
+    if !app.prediction_log.enabled {
         return Ok(None);
     }
     let mounted = app.components.values().flat_map(|spec| spec.files.folders.models());
@@ -377,6 +393,20 @@ fn info(app: &App) -> String {
     let mut info = serde_json::Map::from_iter([("name".to_owned(), app.name.clone().into())]);
     info.extend(app.version.clone().map(|version| ("version".to_owned(), version.into())));
     serde_json::Value::Object(info).to_string()
+}
+
+/// What is done with the predictions of a component; `None` if it has none logged.
+fn log_policy(app: &App, spec: &ComponentSpec, linked: &Linked) -> Result<Option<LogPolicy>> {
+    let settings = &spec.prediction_log;
+    if !linked.logs || !settings.enabled {
+        return Ok(None);
+    }
+    let hash = match &*settings.hash {
+        [] => None,
+        names => Some((names.to_vec(), HashKey::open(&app.state_folder)?)),
+    };
+    let redaction = Redaction::new(settings.drop.clone(), hash);
+    Ok(Some(LogPolicy::new(&spec.id, redaction)))
 }
 
 /// What the answers of a component belong to, under whichever route.

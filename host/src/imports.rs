@@ -8,7 +8,7 @@ const PATCHES: u64 = 100;
 
 /// Interfaces of Spin and of WASI that this host has not, or not in each version, by how their names
 /// begin, and the word for what they are.
-const KNOWN: [(&str, &str); 21] = [
+const KNOWN: [(&str, &str); 22] = [
     ("fermyon:spin/config", "variables of Spin 1 (build with a newer SDK) are"),
     ("fermyon:spin/http", "outbound requests of Spin 1 (build with a newer SDK: wasi:http) are"),
     ("fermyon:spin/key-value", "key-value stores of Spin 1 (build with a newer SDK) are"),
@@ -26,6 +26,7 @@ const KNOWN: [(&str, &str); 21] = [
     ("spin:redis/", "outbound Redis in another version than 3.0.0 is"),
     ("spin:sqlite/", "SQLite databases are"),
     ("spin:variables/", "variables in another version than 3.0.0 are"),
+    ("spinfer:prediction-log/", "the prediction log in another version than 0.1.0 is"),
     ("wasi:blobstore/", "blob stores are"),
     ("wasi:config/", "variables in another version than 0.2.0-draft-2024-09-27 are"),
     ("wasi:keyvalue/", "key-value stores in another version than 0.2.0-draft2 are"),

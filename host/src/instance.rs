@@ -19,6 +19,7 @@ use crate::capabilities::held::Held;
 use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
+use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
 use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::sockets;
 use crate::capabilities::stdio::Output;
@@ -45,6 +46,7 @@ pub struct InstanceState {
     nn: NnCtx,
     key_value: KeyValueCtx,
     redis: RedisCtx,
+    pub predictions: PredictionLogCtx,
     table: ResourceTable,
     memory: MemoryLimit,
     metrics: Arc<InstanceMetrics>,
@@ -81,6 +83,7 @@ pub struct Stores {
     places: Arc<Semaphore>,
     redis: Arc<Share>,
     output: Output,
+    log_policy: Option<Arc<LogPolicy>>,
     metrics: Arc<InstanceMetrics>,
 }
 
@@ -99,8 +102,25 @@ impl Stores {
     ) -> Self {
         let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
         let places = Arc::new(Semaphore::new(REQUESTS_MOST));
-        let metrics = Arc::default();
-        Self { engine, spec, models, key_value, outside, places, redis, output, metrics }
+        let (metrics, log_policy) = (Arc::default(), None);
+        Self {
+            engine,
+            spec,
+            models,
+            key_value,
+            outside,
+            places,
+            redis,
+            output,
+            log_policy,
+            metrics,
+        }
+    }
+
+    /// The same whose predictions are logged, under `policy`.
+    #[must_use]
+    pub fn logging(self, policy: LogPolicy) -> Self {
+        Self { log_policy: Some(Arc::new(policy)), ..self }
     }
 
     #[must_use]
@@ -154,7 +174,8 @@ impl Stores {
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
             key_value: KeyValueCtx::new(Arc::clone(&self.key_value), held.clone()),
-            redis: RedisCtx::new(Arc::clone(&self.redis), held),
+            redis: RedisCtx::new(Arc::clone(&self.redis), held.clone()),
+            predictions: PredictionLogCtx::new(self.log_policy.clone(), held),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             metrics: Arc::clone(&self.metrics),
@@ -235,6 +256,10 @@ impl InstanceState {
     pub(crate) fn redis(&mut self) -> RedisView<'_> {
         let allowed = &self.outbound.spec.outbound_hosts;
         RedisView { ctx: &mut self.redis, allowed, table: &mut self.table }
+    }
+
+    pub(crate) fn prediction_log(&mut self) -> PredictionLogView<'_> {
+        PredictionLogView(&mut self.predictions)
     }
 
     pub(crate) fn variables(&mut self) -> VariablesView<'_> {

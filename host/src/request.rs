@@ -15,10 +15,13 @@ use tracing::debug;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::body::{Body, RequestBody};
+use crate::cache::counts::Outcome;
 use crate::cache::{Found, Ticket, copied};
 use crate::error::Failure;
 use crate::host::{Host, Place, Served};
 use crate::prediction_log::endpoint::{self, FEEDBACK};
+use crate::prediction_log::record::CacheOutcome;
+use crate::prediction_log::{Recorder, RequestPredictions};
 use crate::route::Pattern;
 use crate::service::Service;
 use crate::spin_headers::{Client, Origin};
@@ -128,7 +131,7 @@ where
 async fn answer<B>(
     host: &Host,
     client: Client,
-    (route, place): &(Pattern, Place),
+    found: &(Pattern, Place),
     request: Request<B>,
     start: Instant,
     unread: &mut bool,
@@ -136,6 +139,7 @@ async fn answer<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
 {
+    let (route, place) = found;
     let (service, scopes) = match &place.served {
         Served::Component(service, scopes) => (service, scopes),
         Served::Static(answer) => return Ok(answer.response()),
@@ -151,26 +155,42 @@ where
     let arrival = body.arrival();
     *unread = arrival.is_some();
     let (cache, source, counts) = (host.cache(), service.source(), &place.metrics.cache);
+    let logged = place.recorder.as_ref().map(|recorder| recorder.begin(&head, start));
     let kept = cache.look_up(source, scopes, counts, &head, body.whole(), deadline);
-    let ticket = match kept.await? {
-        Found::Answer(answer) => return Ok(answer),
+    let (mut answer, outcome) = match kept.await? {
+        Found::Answer(answer) => (answer, CacheOutcome::Hit),
+        Found::Collapsed(answer) => (answer, CacheOutcome::Collapsed),
         Found::Ageing(answer, ticket) => {
-            refresh(host, service, route, client, &head, body, ticket);
-            return Ok(answer);
+            refresh(host, service, found, client, &head, body, ticket);
+            (answer, CacheOutcome::Hit)
         }
-        Found::Nothing(ticket) => ticket,
+        Found::Nothing(ticket) => {
+            let outcome = ticket.outcome();
+            outcome.into_iter().for_each(|outcome| counts.got(outcome));
+            let predictions =
+                logged.as_ref().map(|logged| Arc::new(RequestPredictions::new(logged.id())));
+            let origin = Origin { route, client, predictions: predictions.as_ref() };
+            let answer = service.invoke(head, body, deadline, origin).await;
+            *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
+            let outcome = match outcome {
+                Some(Outcome::Miss) => CacheOutcome::Miss,
+                _ => CacheOutcome::Bypass,
+            };
+            (cache.keep(source, ticket, answer)?, outcome)
+        }
     };
-    ticket.outcome().into_iter().for_each(|outcome| counts.got(outcome));
-    let answer = service.invoke(head, body, deadline, Origin { route, client }).await;
-    *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
-    cache.keep(source, ticket, answer)
+    if let (Some(logged), Some(log)) = (logged, host.prediction_log()) {
+        logged.record(&mut answer, outcome, |entry| log.append(entry));
+    }
+    Ok(answer)
 }
 
-/// Has an answer made again, for those who come later, unless another node has done it.
+/// Has an answer made again, for those who come later, unless another node has done it. Nobody was
+/// served by that: its predictions are not logged, but go into the cache with it.
 fn refresh(
     host: &Host,
     service: &Arc<Service>,
-    route: &Pattern,
+    (route, place): &(Pattern, Place),
     client: Client,
     head: &Parts,
     body: RequestBody,
@@ -179,9 +199,10 @@ fn refresh(
     let again = copied(head);
     let (cache, service, route) = (Arc::clone(host.cache()), Arc::clone(service), route.clone());
     let deadline = Instant::now() + service.limits().deadline;
+    let predictions = place.recorder.as_ref().map(Recorder::unrecorded);
     tokio::spawn(async move {
         let Some(ticket) = cache.renewed(ticket).await else { return };
-        let origin = Origin { route: &route, client };
+        let origin = Origin { route: &route, client, predictions: predictions.as_ref() };
         let answer = service.invoke(again, body, deadline, origin).await;
         match cache.keep(service.source(), ticket, answer) {
             // It is kept once all of it was read.

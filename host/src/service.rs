@@ -39,6 +39,8 @@ pub struct Service {
     background: Lane,
     all_doors: Arc<AllDoors>,
     exports_fast: bool,
+    /// Whether its predictions are logged.
+    logs: bool,
     source: Source,
     /// `None` while its code is not loaded.
     doors: Mutex<Option<Arc<Doors>>>,
@@ -88,7 +90,8 @@ impl Service {
         }
         // What a model says of the same is the same.
         let predicts = !stores.spec().models.is_empty();
-        let source = Source::new(origin(stores.spec(), &code), predicts);
+        let logs = linked.logs && stores.spec().prediction_log.enabled;
+        let source = Source::new(origin(stores.spec(), &code, logs), predicts);
         let service = Self {
             turns: Arc::new(Semaphore::new(stores.spec().limits.instances)),
             stores: Arc::new(stores),
@@ -96,6 +99,7 @@ impl Service {
             background,
             all_doors,
             exports_fast,
+            logs,
             source,
             doors: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -130,6 +134,12 @@ impl Service {
         &self.source
     }
 
+    /// Whether it appends predictions, and they are logged.
+    #[must_use]
+    pub fn logs(&self) -> bool {
+        self.logs
+    }
+
     /// For people: the door a small request goes through.
     #[must_use]
     pub fn door(&self) -> &'static str {
@@ -160,15 +170,12 @@ impl Service {
         let turn = self.admit(deadline).await?;
         let mut visit = self.usage.enter(self.instances());
         let doors = self.doors(deadline).await?;
-        let response = match (body, &doors.fast, &doors.standard) {
+        let mut response = match (body, &doors.fast, &doors.standard) {
             (RequestBody::Whole(body), Some(fast), _) => {
                 fast.invoke(head, body, deadline, &origin).await
             }
             (body, _, Some(standard)) => {
-                let mut head = head;
-                origin.put_into(&mut head);
-                let hops = origin.client.hops + 1;
-                standard.invoke(head, body, deadline, hops, turn, &self.streams).await
+                standard.invoke(head, body, deadline, &origin, turn, &self.streams).await
             }
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().fast_body }),
         }?;
@@ -180,6 +187,10 @@ impl Service {
         if !(200..600).contains(&status) {
             let problem = format!("{status} is not a final status");
             return Err(invalid_answer(self.spec(), problem));
+        }
+        let appended = origin.predictions.map(|predictions| predictions.take());
+        if let Some(appended) = appended.filter(|appended| !appended.is_empty()) {
+            response.extensions_mut().insert(appended);
         }
         Ok(response)
     }
@@ -313,13 +324,19 @@ impl Service {
 }
 
 /// What a component's answers depend on beside the request.
-fn origin(spec: &ComponentSpec, code: &Code) -> cache::Origin {
-    let ComponentSpec { id, models, environment, variables, .. } = spec;
+fn origin(spec: &ComponentSpec, code: &Code, logs: bool) -> cache::Origin {
+    let ComponentSpec { id, models, environment, variables, prediction_log, .. } = spec;
     let models = models.iter().flat_map(|model| [model.name.as_bytes(), &model.digest]);
     let given = environment.iter().chain(&**variables);
     let given = given.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     let parts = [id.as_bytes(), code.digest(), b"models"].into_iter().chain(models);
-    cache::Origin::new(parts.chain([b"given".as_slice()]).chain(given))
+    // A response is cached with its predictions, without what is not logged of them.
+    let dropped = prediction_log.drop.iter().map(String::as_bytes);
+    let hashed = prediction_log.hash.iter().map(String::as_bytes);
+    let redacted = [b"dropped".as_slice()].into_iter().chain(dropped).chain([b"hashed".as_slice()]);
+    let logged = logs.then(|| redacted.chain(hashed));
+    let given = [b"given".as_slice()].into_iter().chain(given);
+    cache::Origin::new(parts.chain(given).chain(logged.into_iter().flatten()))
 }
 
 /// Who is inside, and since when nobody is.

@@ -1,12 +1,14 @@
-//! What Spin tells a component about a request, in headers of its own: a client's headers of these
-//! names never reach one. Behind the fast door a value is made only for a component that asks.
+//! What Spin tells a component about a request, in headers of its own, and what this host does beside
+//! them: a client's headers of these names never reach one. Behind the fast door a value is made only for a component that asks.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
+use crate::prediction_log::{PREDICTION_ID, RequestPredictions, header_value};
 use crate::route::{ANY, PATH_MATCH, Pattern};
 
 /// How a request came to a component.
@@ -15,6 +17,8 @@ pub struct Origin<'a> {
     /// What its path matched.
     pub route: &'a Pattern,
     pub client: Client,
+    /// Where its component's predictions go, if they are logged.
+    pub predictions: Option<&'a Arc<RequestPredictions>>,
 }
 
 /// Who sent a request.
@@ -39,9 +43,11 @@ pub enum SpinHeader {
     ClientAddr,
     /// The value of a route's parameter.
     PathMatch(HeaderName),
+    /// The id of the request in the prediction log, if it is logged.
+    PredictionId,
 }
 
-const NAMES: [(HeaderName, SpinHeader); 7] = [
+const NAMES: [(HeaderName, SpinHeader); 8] = [
     (HeaderName::from_static("spin-path-info"), SpinHeader::PathInfo),
     (HeaderName::from_static("spin-full-url"), SpinHeader::FullUrl),
     (HeaderName::from_static("spin-matched-route"), SpinHeader::MatchedRoute),
@@ -49,6 +55,7 @@ const NAMES: [(HeaderName, SpinHeader); 7] = [
     (HeaderName::from_static("spin-raw-component-route"), SpinHeader::RawComponentRoute),
     (HeaderName::from_static("spin-base-path"), SpinHeader::BasePath),
     (HeaderName::from_static("spin-client-addr"), SpinHeader::ClientAddr),
+    (PREDICTION_ID, SpinHeader::PredictionId),
 ];
 
 impl SpinHeader {
@@ -68,7 +75,7 @@ impl Origin<'static> {
     #[must_use]
     pub fn inside() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { route: &ANY, client: Client { address, scheme: "http", hops: 0 } }
+        Self { route: &ANY, client: Client { address, scheme: "http", hops: 0 }, predictions: None }
     }
 }
 
@@ -95,6 +102,7 @@ impl Origin<'_> {
             SpinHeader::RawComponentRoute => route.raw().into(),
             SpinHeader::BasePath => "/".into(),
             SpinHeader::ClientAddr => self.client.address.to_string().into(),
+            SpinHeader::PredictionId => return self.predictions.map(|of| header_value(of.id())),
             SpinHeader::PathMatch(name) => {
                 route.parameters(path).find(|(parameter, _)| *parameter == name)?.1.into()
             }
@@ -119,9 +127,8 @@ impl Origin<'_> {
 }
 
 fn remove(headers: &mut HeaderMap) {
-    let ours = |name: &&HeaderName| {
-        name.as_str().starts_with("spin-") && SpinHeader::named(name).is_some()
-    };
+    let ours =
+        |name: &&HeaderName| name.as_str().starts_with("spin") && SpinHeader::named(name).is_some();
     let sent: Vec<_> = headers.keys().filter(ours).cloned().collect();
     for name in sent {
         headers.remove(name);
@@ -148,7 +155,8 @@ mod tests {
         let mut head = request.body(()).unwrap().into_parts().0;
         let route = Pattern::parse(route).unwrap();
         let address = "127.0.0.1:8777".parse().unwrap();
-        let origin = Origin { route: &route, client: Client { address, scheme: "https", hops: 0 } };
+        let client = Client { address, scheme: "https", hops: 0 };
+        let origin = Origin { route: &route, client, predictions: None };
         origin.put_into(&mut head);
         let mut seen: Vec<_> =
             head.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
@@ -195,6 +203,7 @@ mod tests {
             ("spin-client-addr", "twice"),
             ("spin-path-match-other", "forged"),
             ("spin-other", "kept"),
+            ("spinfer-prediction-id", "forged"),
         ];
         let seen = seen("/a/...", "/a/b", &sent);
         assert!(!seen.iter().any(|line| line.contains("forged") || line.contains("twice")));

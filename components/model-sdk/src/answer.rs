@@ -105,6 +105,7 @@ mod tests {
             method,
             path_with_query: path.to_owned(),
             headers: Vec::new(),
+            prediction_id: None,
             body: body.into(),
         };
         let response =

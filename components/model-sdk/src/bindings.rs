@@ -1,4 +1,5 @@
-//! Generated from `wit/`: the `wasi:nn` imports and the fast door's export.
+//! Generated from `wit/`: the `wasi:nn` imports and the fast door's export; in [`log`] the prediction
+//! log's import, which takes what is borrowed.
 #![expect(clippy::mem_forget, reason = "generated")]
 
 wit_bindgen::generate!({
@@ -19,3 +20,19 @@ wit_bindgen::generate!({
     pub_export_macro: true,
     generate_all,
 });
+
+pub(crate) mod log {
+    wit_bindgen::generate!({
+        inline: "
+            package spinfer:model-sdk-log;
+
+            world logging {
+                import spinfer:prediction-log/log@0.1.0;
+            }
+        ",
+        path: ["../../wit/spinfer-prediction-log"],
+        world: "spinfer:model-sdk-log/logging",
+        ownership: Borrowing { duplicate_if_necessary: false },
+        generate_all,
+    });
+}

@@ -31,43 +31,71 @@ pub(crate) fn predict(
     let signature = graph.signature();
     let outputs = Outputs::of(signature).ok_or_else(|| no_short_form(signature))?;
     let inputs = rows.inputs(signature)?;
-    match outputs {
-        Outputs::Numbers(numbers) => {
-            let [numbers] = compute(graph, mapping, inputs, [numbers])?;
-            Ok(Prediction::Numbers(as_f32(numbers)))
-        }
-        Outputs::Scores(scores) => {
-            let [scores] = compute(graph, mapping, inputs, [scores])?;
-            let scores = as_f32(scores);
-            let indices = greatest(&scores.f32s()?, signature.labels.len())?;
-            let indices = Tensor::i64("class", &[rows.count], &indices);
-            Ok(classes(signature, indices, Some(scores)))
-        }
-        Outputs::Classes(class, None) => {
-            let [numbers] = compute(graph, mapping, inputs, [class])?;
-            Ok(classes(signature, positions(signature, &numbers)?, None))
-        }
-        Outputs::Classes(class, Some(scores)) => {
-            let [numbers, scores] = compute(graph, mapping, inputs, [class, scores])?;
-            Ok(classes(signature, positions(signature, &numbers)?, Some(as_f32(scores))))
-        }
-    }
+    let (wanted, count) = outputs.wanted();
+    let wanted = &wanted[..count];
+    let tensors = match mapping {
+        Some(mapping) => infer::map(graph, mapping, &inputs, wanted)?,
+        None => graph.compute_all(inputs, wanted)?,
+    };
+    outputs.prediction(signature, tensors, rows.count)
 }
 
-/// Some outputs of the graph, or of the mapping in front of it.
-fn compute<const N: usize>(
-    graph: &Graph,
-    mapping: Option<Mapping>,
-    inputs: Vec<Tensor>,
-    outputs: [&TensorSignature; N],
-) -> Result<[Tensor; N], Error> {
-    graph::all(match mapping {
-        Some(mapping) => infer::map(graph, mapping, &inputs, &outputs)?,
-        None => graph.compute_all(inputs, &outputs)?,
-    })
+/// What a model says of `rows` rows by its outputs, which are there, if it has a short form.
+pub(crate) fn from_outputs(
+    signature: &Signature,
+    tensors: &[Tensor],
+    rows: u32,
+) -> Option<Prediction> {
+    let outputs = Outputs::of(signature)?;
+    let (wanted, count) = outputs.wanted();
+    let find = |output: &&TensorSignature| tensors.iter().find(|tensor| tensor.name == output.name);
+    let tensors = wanted[..count].iter().map(|output| find(output).cloned());
+    let prediction = outputs.prediction(signature, tensors.collect::<Option<_>>()?, rows).ok()?;
+    prediction.checked(&signature.labels, rows as usize).ok()
 }
 
 impl<'a> Outputs<'a> {
+    /// Which they are, and how many.
+    fn wanted(&self) -> ([&'a TensorSignature; 2], usize) {
+        match *self {
+            Self::Numbers(only) | Self::Scores(only) | Self::Classes(only, None) => {
+                ([only, only], 1)
+            }
+            Self::Classes(class, Some(scores)) => ([class, scores], 2),
+        }
+    }
+
+    /// What the model says by them, in the order they are wanted in.
+    fn prediction(
+        &self,
+        signature: &Signature,
+        tensors: Vec<Tensor>,
+        rows: u32,
+    ) -> Result<Prediction, Error> {
+        match self {
+            Self::Numbers(_) => {
+                let [numbers] = graph::all(tensors)?;
+                Ok(Prediction::Numbers(as_f32(numbers)))
+            }
+            Self::Scores(_) => {
+                let [scores] = graph::all(tensors)?;
+                let scores = as_f32(scores);
+                let indices = greatest(&scores.f32s()?, signature.labels.len())?;
+                // It is no output of the model.
+                let indices = Tensor::i64("", &[rows], &indices);
+                Ok(classes(signature, indices, Some(scores)))
+            }
+            Self::Classes(_, None) => {
+                let [numbers] = graph::all(tensors)?;
+                Ok(classes(signature, positions(signature, &numbers)?, None))
+            }
+            Self::Classes(_, Some(_)) => {
+                let [numbers, scores] = graph::all(tensors)?;
+                Ok(classes(signature, positions(signature, &numbers)?, Some(as_f32(scores))))
+            }
+        }
+    }
+
     /// `None`: there is not one answer for each row.
     fn of(signature: &'a Signature) -> Option<Self> {
         let is_class =
@@ -144,7 +172,7 @@ fn greatest(scores: &[f32], labels: usize) -> Result<Vec<i64>, Error> {
 
 /// The position in the labels of each class, as INT64. Classes are positions already, unless
 /// `model.toml` says which numbers they are.
-fn positions(signature: &Signature, classes: &Tensor) -> Result<Tensor, Error> {
+fn positions(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
     let position = |class: i64| {
         if signature.classes.is_empty() {
             return Ok(class);
@@ -156,15 +184,15 @@ fn positions(signature: &Signature, classes: &Tensor) -> Result<Tensor, Error> {
             ))
         })
     };
-    let numbers = classes.data.chunks_exact(classes.datatype.size());
+    let numbers = tensor.data.chunks_exact(tensor.datatype.size());
     let classes: Vec<i64> = numbers
-        .filter_map(|number| match classes.datatype.element(number) {
+        .filter_map(|number| match tensor.datatype.element(number) {
             Element::I64(class) => Some(position(class)),
             Element::F32(_) | Element::F64(_) => None,
         })
         .collect::<Result<_, _>>()?;
     let rows = u32::try_from(classes.len()).unwrap_or(u32::MAX);
-    Ok(Tensor::i64("class", &[rows], &classes))
+    Ok(Tensor::i64(&tensor.name, &[rows], &classes))
 }
 
 /// The same as FP32, where it is of another floating-point type.

@@ -19,6 +19,7 @@ impl<M: Model> wit::Guest for Doors<M> {
                 .into_iter()
                 .map(|header| (header.index, header.value))
                 .collect(),
+            prediction_id: None,
             body: request.body,
         });
         wit::Response {

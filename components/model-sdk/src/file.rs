@@ -12,7 +12,7 @@ use crate::request::{CONTENT_TYPE, Request};
 #[derive(Clone, Copy, Debug)]
 pub struct File {
     pub(crate) key: &'static str,
-    content_type: &'static str,
+    pub(crate) content_type: &'static str,
     decode: fn(&str) -> Option<Vec<u8>>,
 }
 

@@ -122,6 +122,7 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
         method,
         path_with_query: path.to_owned(),
         headers: headers.collect(),
+        prediction_id: None,
         body: body.to_vec(),
     };
     let response = answer::<M>(&request, signature).unwrap_or_else(Error::into_response);

@@ -35,12 +35,16 @@
 //!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
 //!             metadata              what the model is, and whether it is ready
 //!           room                    memory for the answer, before it is computed         413
+//!           prediction_log          the rows, and what the model said of them, to the host
 //!           error                   what went wrong -> status and {"error": "..."}
 //! ```
 //!
 //! The model is the folder mounted at `/models/<NAME>`: `model.toml` is read here, and the graph
 //! beside it stays with whoever implements `wasi:nn`. Both are loaded by the first request and kept
-//! for the life of the instance. A component imports nothing but WASI, so that it runs on any host.
+//! for the life of the instance.
+//!
+//! Beside WASI and `wasi:nn` a component imports `spinfer:prediction-log/log`. On a host without it, it is
+//! composed with a component that exports one, as with one for `wasi:nn`.
 
 mod answer;
 mod fast;
@@ -59,6 +63,7 @@ mod predict;
 mod author;
 mod file;
 mod prediction;
+mod prediction_log;
 mod rows;
 
 mod json;

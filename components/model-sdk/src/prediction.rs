@@ -93,6 +93,20 @@ impl Prediction {
         Ok(())
     }
 
+    /// Refuses what is not of so many rows, and is from outputs rather than from [`crate::Model`].
+    pub(crate) fn checked(mut self, labels: &[String], rows: usize) -> Result<Self, Error> {
+        self.check(labels, rows)?;
+        Ok(self)
+    }
+
+    /// What it is made of.
+    pub(crate) fn tensors(&self) -> [Option<&Tensor>; 2] {
+        match self {
+            Self::Classes { indices, probabilities } => [Some(indices), Some(probabilities)],
+            Self::Labels(tensor) | Self::Numbers(tensor) => [Some(tensor), None],
+        }
+    }
+
     /// What it says of each row.
     pub(crate) fn answers<'a>(
         &'a self,
@@ -125,6 +139,12 @@ impl Prediction {
     }
 }
 
+/// What a class is called.
+pub(crate) enum ClassValue<'a> {
+    Label(&'a str),
+    Number(i64),
+}
+
 /// What a model says of one row.
 #[derive(Clone, Copy)]
 pub(crate) enum Answer<'a> {
@@ -154,6 +174,20 @@ impl<'a> Class<'a> {
             _ => Err(format!("the graph gave class {number}, but model.toml has {labels} labels")),
         }
     }
+
+    /// Its position in the labels.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its label, unless labels are numbers or there are none.
+    pub(crate) fn value(&self) -> ClassValue<'a> {
+        let Self { signature, index, number } = *self;
+        match (signature.classes.get(index), signature.labels.get(index)) {
+            (None, Some(label)) => ClassValue::Label(label),
+            (class, _) => ClassValue::Number(class.copied().unwrap_or(number)),
+        }
+    }
 }
 
 impl Answer<'_> {
@@ -175,12 +209,10 @@ impl Answer<'_> {
 impl Serialize for Answer<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
-            Self::Class { class: Class { signature, index, number }, .. } => {
-                match (signature.classes.get(index), signature.labels.get(index)) {
-                    (None, Some(label)) => serializer.serialize_str(label),
-                    (class, _) => serializer.serialize_i64(class.copied().unwrap_or(number)),
-                }
-            }
+            Self::Class { class, .. } => match class.value() {
+                ClassValue::Label(label) => serializer.serialize_str(label),
+                ClassValue::Number(number) => serializer.serialize_i64(number),
+            },
             Self::Numbers([number]) => Number(*number).serialize(serializer),
             Self::Numbers(numbers) => {
                 serializer.collect_seq(numbers.iter().map(|&number| Number(number)))

@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) path_with_query: String,
     /// The needed headers that were sent: the position of each in `NEEDED_HEADERS`, and its value.
     pub(crate) headers: Vec<(u32, Vec<u8>)>,
+    /// What its predictions are appended to the prediction log with; none through the fast door.
+    pub(crate) prediction_id: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -93,6 +95,7 @@ impl Request {
             method: Method::Post,
             path_with_query: path.to_owned(),
             headers: Vec::new(),
+            prediction_id: None,
             body: body.to_owned(),
         }
     }

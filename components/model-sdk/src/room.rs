@@ -104,6 +104,11 @@ fn room(answer: usize, beside: usize) -> Result<Vec<u8>, Error> {
     Ok(room)
 }
 
+/// Refuses if there is no memory for so many bytes more than the little that is there.
+pub(crate) fn check_more(bytes: usize) -> Result<(), Error> {
+    if bytes <= LITTLE { Ok(()) } else { check(bytes) }
+}
+
 #[inline(never)]
 fn check(bytes: usize) -> Result<(), Error> {
     let mut room = Vec::<u8>::new();

@@ -33,6 +33,11 @@ impl<'a> Rows<'a> {
         Self { count, features, wide: &[], bytes: &[] }
     }
 
+    /// The features as FP64; `None` if every input is FP32.
+    pub(crate) fn wide(&self) -> Option<&'a [f64]> {
+        (!self.wide.is_empty()).then_some(self.wide)
+    }
+
     /// Each by itself.
     pub(crate) fn each(self) -> impl Iterator<Item = Rows<'a>> {
         let count = self.count as usize;

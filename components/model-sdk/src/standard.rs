@@ -12,6 +12,8 @@ use crate::{Doors, Model};
 
 /// Room for the body at first: that of a prediction comes in one read.
 const FIRST_READ_BYTES: usize = 4096;
+/// The host says with it which of several requests predictions are of.
+const PREDICTION_ID: &str = "spinfer-prediction-id";
 
 impl<M: Model> Guest for Doors<M> {
     async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
@@ -30,6 +32,7 @@ async fn receive(
     for (index, name) in (0..).zip(needed_headers) {
         headers.extend(sent.get(name).into_iter().map(|value| (index, value)));
     }
+    let prediction_id = sent.get(PREDICTION_ID).pop().and_then(|id| String::from_utf8(id).ok());
     let length = sent.get("content-length");
     let length = length.first().and_then(|value| str::from_utf8(value).ok()?.parse().ok());
     let (_handled, handled) = wit_future::new(|| Ok(()));
@@ -39,7 +42,7 @@ async fn receive(
         // Tells whether that was all of the body.
         trailers.await?;
     }
-    Ok(Request { method, path_with_query, headers, body })
+    Ok(Request { method, path_with_query, headers, prediction_id, body })
 }
 
 /// Reads until the end, or until there are `length` bytes: to ask for the end takes as long as to

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{Options, Problems, dependencies, listed};
+use super::{Options, Problems, dependencies, listed, logged_fields};
 use crate::drift::{DriftSettings, WatchedModel};
 use crate::files::Files;
 use crate::inference::{MountedModel, check_model_folder};
@@ -13,6 +13,7 @@ use crate::key_value;
 use crate::limits::{Limits, LimitsConfig};
 use crate::manifest::{Component, DoorChoice, Manifest, TextOr, names};
 use crate::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::prediction_log::settings::{LogConfig, LogSettings};
 use crate::registry::oci::remote::Remote;
 use crate::reuse::{Reuse, ReuseConfig};
 use crate::template::Template;
@@ -40,6 +41,7 @@ pub struct ComponentSpec {
     pub load_graphs: bool,
     pub limits: Limits,
     pub reuse: Reuse,
+    pub prediction_log: LogSettings,
 }
 
 /// What a component is resolved in.
@@ -70,7 +72,8 @@ impl Context<'_> {
             None => (None, false, defaults.clone()),
             Some(tool) => {
                 let key = format!("{key}.tool.spinfer");
-                let settings = defaults.with(&tool.limits, &tool.reuse, &key, problems);
+                let mut settings = defaults.with(&tool.limits, &tool.reuse, &key, problems);
+                settings.log(&tool.prediction_log, &key, problems);
                 (tool.door, tool.load_graphs, settings)
             }
         };
@@ -85,8 +88,10 @@ impl Context<'_> {
             );
         }
         let Options { limits, reuse, .. } = self.options;
-        let Settings { limits, reuse } =
+        let Settings { limits, reuse, prediction_log } =
             settings.with(limits, reuse, "on the command line", problems);
+        let folders = files.folders.models().map(|(_, folder)| folder);
+        logged_fields::check(id, &prediction_log, folders);
         let mut environment = component.environment.clone();
         environment.extend(self.options.environment.iter().cloned());
         ComponentSpec {
@@ -110,6 +115,7 @@ impl Context<'_> {
             load_graphs,
             limits,
             reuse,
+            prediction_log,
         }
     }
 
@@ -286,6 +292,7 @@ fn labels(key: &str, of: &str, labels: &[String], problems: &mut Problems) -> Ve
 pub(super) struct Settings {
     limits: Limits,
     reuse: Reuse,
+    prediction_log: LogSettings,
 }
 
 impl Settings {
@@ -305,6 +312,14 @@ impl Settings {
             problems.add(key, e);
             self.reuse.clone()
         });
-        Self { limits, reuse }
+        Self { limits, reuse, prediction_log: self.prediction_log.clone() }
+    }
+
+    /// Puts what stands under `key` for the prediction log over what was there.
+    pub(super) fn log(&mut self, config: &LogConfig, key: &str, problems: &mut Problems) {
+        match self.prediction_log.with(config) {
+            Ok(settings) => self.prediction_log = settings,
+            Err(error) => problems.add(key, error),
+        }
     }
 }

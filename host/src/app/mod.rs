@@ -4,6 +4,7 @@
 
 mod component;
 mod dependencies;
+mod logged_fields;
 mod options;
 mod routes;
 mod values;
@@ -108,6 +109,7 @@ impl App {
         if let Some(tool) = &manifest.application.tool.spinfer {
             let key = "application.tool.spinfer";
             defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
+            defaults.log(&tool.prediction_log, key, &mut problems);
             if let Some(count) = tool.instances {
                 if !(1..=INSTANCES_MOST).contains(&count) {
                     let problem = format!("must be between 1 and {INSTANCES_MOST}");

@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, PRAGMA, RANGE, SET_COOKIE, VARY};
 
+use crate::prediction_log::PREDICTION_ID;
+
 /// How the names of Spin's headers begin.
 const SPIN: &str = "spin-";
 
@@ -78,7 +80,8 @@ pub fn vary_names(answer: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Whether it is a header that the host adds for the component, if it asks for it.
 fn is_of_spin(name: &str) -> bool {
-    name.get(..SPIN.len()).is_some_and(|start| start.eq_ignore_ascii_case(SPIN))
+    name.eq_ignore_ascii_case(PREDICTION_ID.as_str())
+        || name.get(..SPIN.len()).is_some_and(|start| start.eq_ignore_ascii_case(SPIN))
 }
 
 /// What the name of a header is made of (RFC 9110, 5.6.2).

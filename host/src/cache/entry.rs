@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use super::control::{Allowed, Asked, seconds};
 use super::stored::Stored;
 use crate::body::Body;
+use crate::prediction_log::{Appended, PREDICTION_ID};
 
 /// Of its time an answer loses up to this part, by chance: what was made together does not have to
 /// be made again together.
@@ -17,12 +18,13 @@ const JITTER: f64 = 0.05;
 /// lengths, its place in the cache, and what the allocator rounds up.
 const OVERHEAD: usize = 384;
 
-/// Headers that are of one answer, not of the next: the connection's, and what an answer that is
-/// whole says anew.
-const NOT_KEPT: [HeaderName; 3] = [CONNECTION, AGE, CONTENT_LENGTH];
+/// Headers that are of one answer, not of the next: the connection's, what an answer that is whole
+/// says anew, and the id of its request.
+const NOT_KEPT: [HeaderName; 4] = [CONNECTION, AGE, CONTENT_LENGTH, PREDICTION_ID];
 
-/// Headers an answer gets when it is given again: `Age`, `Cache-Status`, and what the server adds.
-const ADDED: usize = 4;
+/// Headers an answer gets when it is given again: `Age`, `Cache-Status`, an id, and what the server
+/// adds.
+const ADDED: usize = 5;
 
 /// A 200, complete.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Entry {
     pub(super) stale: Duration,
     /// What it took to make it.
     pub(super) cost: Duration,
+    /// The predictions it was made from, where they are logged: each time it is served.
+    pub(super) predictions: Appended,
 }
 
 /// How good an answer is for a request.
@@ -60,7 +64,14 @@ impl Entry {
             fresh: allowed.fresh.mul_f64(1.0 - JITTER * fastrand::f64()),
             stale: allowed.stale,
             cost,
+            predictions: Appended::default(),
         }
+    }
+
+    /// With the predictions it was made from.
+    #[must_use]
+    pub fn with_predictions(self, predictions: Appended) -> Self {
+        Self { predictions, ..self }
     }
 
     /// All of it was sent, and took so long.
@@ -72,7 +83,7 @@ impl Entry {
     /// What it takes of memory, about.
     #[must_use]
     pub fn size(&self) -> usize {
-        OVERHEAD + self.stored.size()
+        OVERHEAD + self.stored.size() + self.predictions.size()
     }
 
     /// How good it is at `now`. An answer that is asked for often is made again shortly before its
@@ -116,6 +127,9 @@ impl Entry {
         *response.status_mut() = StatusCode::OK;
         *response.headers_mut() = self.stored.to_map(ADDED);
         response.headers_mut().insert(AGE, HeaderValue::from(self.age(now).as_secs()));
+        if !self.predictions.is_empty() {
+            response.extensions_mut().insert(self.predictions.clone());
+        }
         response
     }
 

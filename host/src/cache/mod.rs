@@ -27,6 +27,7 @@ use tokio::time::timeout_at;
 
 use crate::body::Body;
 use crate::error::Failure;
+use crate::prediction_log::Appended;
 
 mod body_key;
 pub mod canonical;
@@ -224,7 +225,7 @@ impl Cache {
                         let mut answer = entry.response(SystemTime::now());
                         status::collapsed(answer.headers_mut(), why);
                         counts.got(Outcome::Collapsed);
-                        return Ok(Found::Answer(answer));
+                        return Ok(Found::Collapsed(answer));
                     }
                 }
                 Ok(Some(Landed::Alone | Landed::Coming(_))) | Err(_) => {
@@ -343,7 +344,9 @@ impl Cache {
             let others = place.authorized && allowed(answer.headers(), false).is_some();
             source.learn(&place.method, given.is_some() || others);
         }
-        let Some(allowed) = given.filter(|_| is_ok && self.may_fit(&answer)) else {
+        let predictions = answer.extensions().get::<Appended>().cloned().unwrap_or_default();
+        let fits = self.may_fit(&answer) && predictions.size() <= self.limits.answer;
+        let Some(allowed) = given.filter(|_| is_ok && fits) else {
             place.land(Landed::Alone);
             status::forwarded(answer.headers_mut(), why, false);
             return Ok(answer);
@@ -358,6 +361,7 @@ impl Cache {
             return Ok(answer);
         };
         let entry = Entry::new(answer.headers(), b"", allowed, Duration::ZERO);
+        let entry = entry.with_predictions(predictions);
         // Of a stream nobody knows yet whether it will be kept.
         let is_whole = answer.body().is_whole();
         if !is_whole {

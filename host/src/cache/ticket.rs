@@ -19,6 +19,8 @@ use crate::body::Body;
 pub enum Found {
     /// Its answer.
     Answer(Response<Body>),
+    /// The answer to another request that was in flight.
+    Collapsed(Response<Body>),
     /// An answer that may be given, and is to be made again.
     Ageing(Response<Body>, Ticket),
     /// Nothing: the component is to be asked.

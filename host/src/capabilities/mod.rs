@@ -6,6 +6,7 @@ pub mod held;
 pub mod key_value;
 pub mod nn;
 pub mod outbound_http;
+pub mod prediction_log;
 pub mod redis;
 pub mod sockets;
 pub mod stdio;

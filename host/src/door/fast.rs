@@ -113,16 +113,22 @@ impl Door {
         let state = instance.store.data_mut();
         state.deadline = deadline;
         state.outbound.hops = origin.client.hops + 1;
+        if let Some(predictions) = origin.predictions {
+            state.predictions.begin(Arc::clone(predictions));
+        }
         instance.store.set_epoch_deadline(1);
         let told = instance.told(origin, &head);
         let call = self.background.run(call(instance, head, body, told));
-        let (instance, answer) = match timeout_at(deadline.into(), call).await {
+        let (mut instance, answer) = match timeout_at(deadline.into(), call).await {
             Ok(Ok((instance, Ok(answer)))) => (instance, answer),
             Ok(Ok((_, Err(error)))) if is_late(&error) => return Err(late(self.stores.spec())),
             Ok(Ok((_, Err(error)))) => return Err(self.failed(format_args!("{error:#}"))),
             Ok(Err(lost)) => return Err(self.failed(format_args!("{lost}"))),
             Err(_) => return Err(late(self.stores.spec())),
         };
+        if let Some(predictions) = origin.predictions {
+            instance.store.data_mut().predictions.end(predictions.id());
+        }
         self.keep(instance);
         self.response(answer)
     }

@@ -9,6 +9,7 @@ use super::Tools;
 use super::text_or::TextOr;
 use crate::drift::DriftConfig;
 use crate::limits::LimitsConfig;
+use crate::prediction_log::settings::LogConfig;
 use crate::reuse::ReuseConfig;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -173,6 +174,8 @@ pub struct ComponentTool {
     pub reuse: ReuseConfig,
     #[serde(default)]
     pub drift: DriftConfig,
+    #[serde(default)]
+    pub prediction_log: LogConfig,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -23,6 +23,7 @@ pub use trigger::{Executor, HttpTrigger, Private, StaticResponse, Triggers};
 
 use crate::drift::DriftConfig;
 use crate::limits::{LimitsConfig, some_duration};
+use crate::prediction_log::settings::LogConfig;
 use crate::reuse::ReuseConfig;
 
 /// The manifest's only version.
@@ -85,6 +86,8 @@ pub struct ApplicationTool {
     pub reuse: ReuseConfig,
     #[serde(default)]
     pub drift: DriftConfig,
+    #[serde(default)]
+    pub prediction_log: LogConfig,
 }
 
 /// A value the operator may set; components see it through templates.

@@ -7,7 +7,24 @@
 //! counted, and accepted = written + dropped + pending at every instant. [`reader`], [`stats`] and
 //! [`export`] read the file, in this process or another.
 
+//!
+//! ```text
+//! guest   append(predictions)      checked (validate), without what the operator drops, with hashes
+//!                                  for what the operator hashes (redaction)
+//! door    RequestPredictions       what one request has appended, until its response is there
+//! cache   Appended                 stays with the response it was appended for
+//! record  Recorder                 sampled; the host's part is added (RequestContext)
+//!         PredictionLog::append    never blocks; dropped and counted if the queue is full
+//! ```
+
 pub mod record;
+pub mod settings;
+
+mod appended;
+mod hash_key;
+mod recorder;
+mod redaction;
+pub(crate) mod validate;
 
 pub mod queue;
 
@@ -38,6 +55,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
+
+pub use appended::{Appended, RequestPredictions};
+pub use hash_key::HashKey;
+pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value};
+pub use redaction::Redaction;
+pub(crate) use validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size, validate};
 
 use feedback::{Item, Receipt};
 use models::ModelInfo;

@@ -30,7 +30,7 @@ const SETTINGS: &str = "tool.spinfer.limits.instance_memory = \"16MiB\"\n\
                         tool.spinfer.limits.idle = \"100ms\"\n";
 
 /// Behind both doors.
-const PLAIN: [(&str, &str, &[u16]); 16] = [
+const PLAIN: [(&str, &str, &[u16]); 19] = [
     ("stack", "/stack", &[500]),
     ("print", "/print", &[504]),
     ("print-line", "/print-line", &[504]),
@@ -48,6 +48,9 @@ const PLAIN: [(&str, &str, &[u16]); 16] = [
     ("forged-kind", "/nn/forged?kind", &[500]),
     ("forged-dropped", "/nn/forged?dropped", &[500]),
     ("calls", "/nn/sequence?1", &[200]),
+    ("log-nonsense", "/log/nonsense", &[200]),
+    ("log-flood", "/log/flood?1000", &[200]),
+    ("log-aliased", "/log/aliased", &[500]),
 ];
 
 /// Behind the standard door: streams and tasks.

@@ -8,11 +8,13 @@ mod response;
 pub(crate) use binary::HEADER;
 
 use crate::author::Mapping;
+use crate::by_signature;
 use crate::error::Error;
 use crate::graph::Graph;
+use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
 use crate::room;
-use crate::signature::TensorSignature;
+use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
 pub(crate) fn infer(graph: &Graph, request: &Request) -> Result<Response, Error> {
@@ -60,12 +62,31 @@ fn answer<const OTHER: bool>(
     compute: impl FnOnce(Vec<Tensor>, &[&TensorSignature]) -> Result<Vec<Tensor>, Error>,
 ) -> Result<Response, Error> {
     let (json, tensors) = binary::split(request)?;
-    let request = request::decode::<OTHER>(graph.signature(), json, tensors)?;
-    let mut room = room::for_outputs(&request.inputs, &request.outputs, &request.binary)?;
-    let outputs = compute(request.inputs, &request.outputs)?;
-    room::grow_for(&mut room, &outputs, &request.binary)?;
-    let id = request.id.as_deref();
-    response::encode::<OTHER>(room, graph.signature(), id, &outputs, &request.binary)
+    let signature = graph.signature();
+    let asked = request::decode::<OTHER>(signature, json, tensors)?;
+    let mut room = room::for_outputs(&asked.inputs, &asked.outputs, &asked.binary)?;
+    let rows = rows(signature, &asked.inputs);
+    let mut draft = Draft::new(signature, "infer", rows as usize);
+    draft.inputs(&asked.inputs);
+    let outputs = compute(asked.inputs, &asked.outputs)?;
+    room::grow_for(&mut room, &outputs, &asked.binary)?;
+    let id = asked.id.as_deref();
+    let response = response::encode::<OTHER>(room, signature, id, &outputs, &asked.binary)?;
+    draft.id(id);
+    let prediction = by_signature::from_outputs(signature, &outputs, rows);
+    if let Some(prediction) = &prediction {
+        draft.short_form(std::slice::from_ref(prediction));
+    }
+    draft.outputs(&outputs);
+    draft.append(request);
+    Ok(response)
+}
+
+/// How many rows the inputs are of: one, unless the first axis of all tensors counts them.
+fn rows(signature: &Signature, inputs: &[Tensor]) -> u32 {
+    let rows = |input: &Tensor| input.dimensions.first().copied();
+    let first = inputs.first().and_then(rows).filter(|_| signature.takes_rows());
+    first.filter(|_| inputs.iter().all(|input| rows(input) == first)).unwrap_or(1)
 }
 
 /// Those of a mapping's outputs that were asked for.

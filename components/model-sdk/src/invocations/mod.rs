@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::graph::Graph;
 use crate::json::{self, Entries};
 use crate::prediction::{Predict, Prediction, predict_all};
+use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
 use crate::room;
 use crate::rows::{Cell, Reader};
@@ -51,8 +52,13 @@ fn answer<const OTHER: bool>(
     let rows = reader.rows(table)?;
     let room = room::for_rows(graph.signature(), &rows)?;
     let predictions = predict_all(graph, rows, predict)?;
-    let predictions = Answers { signature: graph.signature(), predictions: &predictions };
-    Ok(Response::json(200, json::encode(room, &Body { predictions })?))
+    let answers = Answers { signature: graph.signature(), predictions: &predictions };
+    let body = json::encode(room, &Body { predictions: answers })?;
+    let mut draft = Draft::new(graph.signature(), "invocations", rows.count as usize);
+    draft.rows(&rows);
+    draft.predictions(&predictions);
+    draft.append(request);
+    Ok(Response::json(200, body))
 }
 
 /// What a table may be called. `params` and other keys are for models that have such.

@@ -17,6 +17,7 @@ use crate::error::{Error, quoted};
 use crate::graph::Graph;
 use crate::json::{self, Entries};
 use crate::prediction::{predict_all, predict_rows};
+use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
 use crate::room;
 use crate::rows::Reader;
@@ -54,13 +55,25 @@ fn answer<const OTHER: bool>(
     };
     let (id, rows) = (id.as_deref(), reader.rows(&rows)?);
     let room = room::for_rows(signature, &rows)?;
-    let body = if many {
-        let predictions = predict_all(graph, rows, author.predict)?;
-        json::encode(room, &Body { signature, id, answers: Answers::Many(&predictions) })
+    let (predictions, one);
+    let (answers, predictions) = if many {
+        predictions = predict_all(graph, rows, author.predict)?;
+        (Answers::Many(&predictions), &*predictions)
     } else {
-        let prediction = predict_rows(graph, rows, author.predict)?;
-        json::encode(room, &Body { signature, id, answers: Answers::One(&prediction) })
-    }?;
+        one = predict_rows(graph, rows, author.predict)?;
+        (Answers::One(&one), std::slice::from_ref(&one))
+    };
+    let body = json::encode(room, &Body { signature, id, answers })?;
+    let mut draft = Draft::new(signature, "predict", rows.count as usize);
+    draft.id(id);
+    match (author.file, rows.bytes) {
+        (Some(file), [bytes]) if OTHER && !reader.takes_strings() => {
+            draft.file(file.content_type, bytes.len());
+        }
+        _ => draft.rows(&rows),
+    }
+    draft.predictions(predictions);
+    draft.append(request);
     Ok(Response::json(200, body))
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::numbers::{Kind, MAX_RANK};
+use crate::prediction_log::column_names;
 use crate::tensor::Datatype;
 
 /// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
@@ -45,6 +46,9 @@ pub struct TensorSignature {
     /// place for them.
     #[serde(skip_serializing)]
     pub fields: Vec<String>,
+    /// What the elements of one row are called in the prediction log, where that is known.
+    #[serde(skip_serializing)]
+    pub(crate) columns: Vec<String>,
 }
 
 /// The size of each axis, outermost first; -1 is a free axis, of any size.
@@ -59,6 +63,9 @@ impl Signature {
         signature.check(name)?;
         for input in &mut signature.inputs {
             input.name_field();
+        }
+        for tensor in signature.inputs.iter_mut().chain(&mut signature.outputs) {
+            tensor.columns = column_names(tensor);
         }
         if let [input] = signature.inputs.as_slice() {
             let axes = input.shape.row_axes().iter().map(|&axis| u32::try_from(axis).ok());

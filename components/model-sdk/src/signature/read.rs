@@ -81,6 +81,7 @@ impl<'a> Table<'a> {
 
     fn tensor(&self) -> Result<TensorSignature, String> {
         Ok(TensorSignature {
+            columns: Vec::new(),
             name: self.string("name")?,
             datatype: self.datatype("datatype")?,
             shape: Shape(self.integers("shape")?),

@@ -19,8 +19,10 @@ use sha2::{Digest, Sha256};
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::stored::Stored;
+use crate::prediction_log::record::Predictions;
+use crate::prediction_log::{Appended, MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, validate};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const DIGEST: usize = 16;
 /// Headers of an answer: no host passes on more.
 const HEADERS_MOST: usize = 1024;
@@ -28,7 +30,7 @@ const HEADERS_MOST: usize = 1024;
 const LONGEST: u64 = 1 << 31;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Head<'a> {
+struct Head<'a, P> {
     /// Microseconds after 1970.
     made: u64,
     /// Milliseconds.
@@ -39,6 +41,8 @@ struct Head<'a> {
     cost: u64,
     #[serde(borrow)]
     headers: Vec<(&'a str, &'a [u8])>,
+    /// What was appended to the prediction log.
+    predictions: Vec<P>,
 }
 
 /// Why a value is not what this host stores.
@@ -62,6 +66,7 @@ pub(super) fn encode(key: &Key, entry: &Entry) -> Vec<u8> {
         stale: number(entry.stale.as_millis()),
         cost: number(entry.cost.as_micros()),
         headers: entry.stored.headers().map(|(name, value)| (name.as_str(), value)).collect(),
+        predictions: entry.predictions.iter().map(|predictions| &**predictions).collect(),
     };
     let mut value = vec![VERSION];
     value.extend([0; DIGEST]);
@@ -83,10 +88,10 @@ pub(super) fn decode(key: &Key, value: &[u8]) -> Result<Entry, Foreign> {
         return Err(Foreign::Digest);
     }
     let (head, body) = postcard::take_from_bytes(rest).map_err(|_| Foreign::Head)?;
-    entry(&head, body)
+    entry(head, body)
 }
 
-fn entry(head: &Head<'_>, body: &[u8]) -> Result<Entry, Foreign> {
+fn entry(head: Head<'_, Predictions>, body: &[u8]) -> Result<Entry, Foreign> {
     if head.headers.len() > HEADERS_MOST {
         return Err(Foreign::Head);
     }
@@ -105,7 +110,18 @@ fn entry(head: &Head<'_>, body: &[u8]) -> Result<Entry, Foreign> {
         fresh: lasts(head.fresh),
         stale: lasts(head.stale),
         cost: Duration::from_micros(head.cost).min(Duration::from_secs(LONGEST)),
+        predictions: predictions(head.predictions)?,
     })
+}
+
+/// What a request may have appended.
+fn predictions(predictions: Vec<Predictions>) -> Result<Appended, Foreign> {
+    let rows = predictions.iter().fold(0_u32, |rows, some| rows.saturating_add(some.rows));
+    if rows > MAX_REQUEST_ROWS || predictions.iter().any(|some| validate(some).is_err()) {
+        return Err(Foreign::Head);
+    }
+    let appended: Appended = predictions.into_iter().collect();
+    if appended.size() > MAX_REQUEST_BYTES { Err(Foreign::Head) } else { Ok(appended) }
 }
 
 fn digest(key: &Key, rest: &[u8]) -> [u8; DIGEST] {
@@ -127,6 +143,7 @@ mod tests {
     use super::*;
     use crate::cache::control::Allowed;
     use crate::cache::key::Origin;
+    use crate::prediction_log::validate::tests::iris;
 
     fn key(path: &str) -> Key {
         let request = Request::get(path).body(()).unwrap();
@@ -140,7 +157,9 @@ mod tests {
         let mut map = HeaderMap::new();
         headers.into_iter().for_each(|(name, value): (HeaderName, _)| _ = map.append(name, value));
         let allowed = Allowed { fresh: Duration::from_secs(60), stale: Duration::from_secs(7) };
-        Entry::new(&map, body, allowed, Duration::from_micros(1234))
+        let predictions = [iris(1), iris(2)].into_iter().collect();
+        let entry = Entry::new(&map, body, allowed, Duration::from_micros(1234));
+        entry.with_predictions(predictions)
     }
 
     #[test]
@@ -149,7 +168,7 @@ mod tests {
         for body in [&b""[..], b"body", &[7; 100_000]] {
             let kept = answer(body);
             let back = decode(&key, &encode(&key, &kept)).unwrap();
-            assert_eq!(back.stored, kept.stored);
+            assert_eq!((&back.stored, &back.predictions), (&kept.stored, &kept.predictions));
             let times = |e: &Entry| (e.fresh.as_millis(), e.stale, e.cost);
             assert_eq!(times(&back), times(&kept));
             assert!(kept.made.duration_since(back.made).unwrap() < Duration::from_micros(1));
@@ -184,7 +203,14 @@ mod tests {
     fn numbers_of_another_host_are_bounded() {
         let key = key("/a");
         let most = u64::MAX;
-        let head = |made| Head { made, fresh: most, stale: most, cost: most, headers: vec![] };
+        let head = |made| Head {
+            made,
+            fresh: most,
+            stale: most,
+            cost: most,
+            headers: vec![],
+            predictions: Vec::<Predictions>::new(),
+        };
         let far = postcard::to_allocvec(&head(most)).unwrap();
         if let Ok(entry) = decode(&key, &forged(&key, &far)) {
             assert!(entry.made <= SystemTime::now());
@@ -201,6 +227,20 @@ mod tests {
         assert_eq!(header("x-a", b"a"), Ok(()));
         assert_eq!(header("x a", b"a"), Err(Foreign::Head));
         assert_eq!(header("x-a", b"a\r\nx-b: b"), Err(Foreign::Head));
+        let with = |predictions| {
+            let head = postcard::to_allocvec(&Head { predictions, ..head(0) }).unwrap();
+            decode(&key, &forged(&key, &head)).map(drop)
+        };
+        assert_eq!(with(vec![iris(1), iris(3)]), Ok(()));
+        assert_eq!(with(vec![Predictions { rows: 2, ..iris(1) }]), Err(Foreign::Head));
+    }
+
+    #[test]
+    fn what_an_older_host_stored_is_of_another_version() {
+        let key = key("/a");
+        let mut value = encode(&key, &answer(b"body"));
+        value[0] = VERSION - 1;
+        assert_eq!(decode(&key, &value).unwrap_err(), Foreign::Version);
     }
 
     proptest! {

@@ -22,6 +22,7 @@ use crate::background::Lane;
 use crate::body::{Body, RequestBody};
 use crate::error::Failure;
 use crate::instance::{InstanceState, Stores, is_full, is_late};
+use crate::spin_headers::Origin;
 use crate::streams::Streams;
 
 mod pool;
@@ -105,21 +106,25 @@ impl Door {
     /// Waits for a worker, and for the head of its answer.
     pub async fn invoke(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: RequestBody,
         deadline: Instant,
-        hops: usize,
+        origin: &Origin<'_>,
         turn: OwnedSemaphorePermit,
         streams: &Arc<Streams>,
     ) -> Result<Response<Body>, Failure> {
         let arrival = body.arrival();
+        origin.put_into(&mut head);
         let request = Request::from_parts(head, body.into_wasi());
         let (answer, answered) = oneshot::channel();
         let asker = Arc::default();
         let waiting = Waiting(Some(Arc::clone(&asker)));
         let turn = Arc::new(turn);
         let held = Arc::clone(&turn);
-        let ticket = self.pool.submit(Job { request, deadline, hops, answer, asker, turn });
+        let hops = origin.client.hops + 1;
+        let predictions = origin.predictions.cloned();
+        let job = Job { request, deadline, hops, predictions, answer, asker, turn };
+        let ticket = self.pool.submit(job);
         let answer = timeout_at(deadline.into(), answered).await;
         if answer.is_ok() {
             waiting.end();

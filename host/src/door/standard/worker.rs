@@ -27,6 +27,7 @@ use super::pool::{Next, Place};
 use crate::app::ComponentSpec;
 use crate::instance::{HANDLES_MOST, InstanceState, is_full, is_late};
 use crate::metrics::Ended;
+use crate::prediction_log::RequestPredictions;
 
 /// The handles an instance holds are counted after so many requests.
 const COUNTED: usize = 16;
@@ -39,6 +40,8 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
     /// Components it has come through, this one included.
     pub(super) hops: usize,
+    /// Where its predictions go, if they are logged.
+    pub(super) predictions: Option<Arc<RequestPredictions>>,
     pub(super) answer: oneshot::Sender<Result<Response>>,
     pub(super) asker: Arc<Asker>,
     /// Given back when the guest has answered, and the answer is sent.
@@ -156,19 +159,27 @@ async fn serve(
                 let open = enters && calls.may_take();
                 match place.poll_next(cx, open, calls.idle_since) {
                     Next::Serve(job) if job.deadline <= Instant::now() => continue,
-                    Next::Serve(Job { request, deadline, hops, answer, asker, turn }) => {
+                    Next::Serve(job) => {
+                        let Job { request, deadline, hops, predictions, answer, asker, turn } = job;
                         calls.begin(deadline, &asker);
                         let others = !running.is_empty();
                         let prepared = accessor.with(|mut store| {
                             // Of several, nobody knows which one a guest sends a request for.
                             let most = &mut store.data_mut().outbound.hops;
                             *most = if others { hops.max(*most) } else { hops };
+                            if let Some(predictions) = &predictions {
+                                store.data_mut().predictions.begin(Arc::clone(predictions));
+                            }
                             let store = store.as_context_mut();
                             Prepared::new(store, proxy, request, InstanceState::http, answer)
                         });
                         running.push(async move {
                             let _turn = turn;
                             prepared?.run(accessor, pending()).await?;
+                            if let Some(predictions) = predictions {
+                                let id = predictions.id();
+                                accessor.with(|mut store| store.data_mut().predictions.end(id));
+                            }
                             Ok(asker)
                         });
                         continue;

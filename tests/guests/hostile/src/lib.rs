@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a flood of it")]
 
 mod concurrent;
+mod log;
 mod nn;
 
 use std::hint::black_box;
@@ -20,7 +21,11 @@ mod bindings {
     #![expect(clippy::mem_forget, reason = "generated")]
 
     wit_bindgen::generate!({
-        path: ["../../../wit/wasi-nn", "../../../wit/spinfer-serve"],
+        path: [
+            "../../../wit/wasi-nn",
+            "../../../wit/spinfer-prediction-log",
+            "../../../wit/spinfer-serve",
+        ],
         inline: "
             package spinfer:hostile;
             world hostile {
@@ -28,6 +33,7 @@ mod bindings {
                 import wasi:nn/graph@0.2.0-rc-2024-10-28;
                 import wasi:nn/inference@0.2.0-rc-2024-10-28;
                 import wasi:nn/errors@0.2.0-rc-2024-10-28;
+                import spinfer:prediction-log/log@0.1.0;
                 export spinfer:serve/buffered-handler@0.1.0;
             }
         ",
@@ -80,6 +86,14 @@ fn harm(path: &str, query: &str) -> String {
         "/answer" => "x".repeat(number().try_into().unwrap_or_default()),
         "/nn/forged" => nn::forged(query),
         "/nn/sequence" => nn::sequence(number()),
+        "/log/one" => log::one(query),
+        "/log/one-and-trap" => {
+            black_box(log::one(query));
+            std::process::abort()
+        }
+        "/log/nonsense" => log::nonsense(),
+        "/log/flood" => log::flood(number()),
+        "/log/aliased" => log::aliased(),
         _ => "no such harm".into(),
     }
 }

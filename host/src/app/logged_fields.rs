@@ -1,0 +1,93 @@
+//! Whether the fields that `prediction_log` drops or hashes exist: a misspelt name keeps nothing out
+//! of the log.
+
+use std::path::Path;
+
+use tracing::warn;
+
+use crate::inference::SIGNATURE;
+use crate::prediction_log::settings::{LogSettings, base_name};
+
+/// What `model-sdk` appends beside a model's inputs and outputs.
+const APPENDED: [&str; 6] =
+    ["prediction", "probability", "operation", "id", "content_type", "content_length"];
+
+/// Warns of names that no model in `folders` has. Only where every model says what it has.
+pub(super) fn check<'a>(
+    component: &str,
+    settings: &LogSettings,
+    folders: impl Iterator<Item = &'a Path>,
+) {
+    if settings.drop.is_empty() && settings.hash.is_empty() {
+        return;
+    }
+    let mut known = Vec::new();
+    for folder in folders {
+        let Some(names) = names(folder) else { return };
+        known.extend(names);
+    }
+    if known.is_empty() {
+        return;
+    }
+    for (key, fields) in [("drop", &settings.drop), ("hash", &settings.hash)] {
+        for field in unknown(fields, &known) {
+            let fields = known.join(", ");
+            warn!(
+                component,
+                "prediction_log.{key}: no mounted model has {field:?}; there are {fields}"
+            );
+        }
+    }
+}
+
+fn unknown<'a>(fields: &'a [String], known: &[String]) -> impl Iterator<Item = &'a String> {
+    fields.iter().filter(|field| {
+        let is = |known: &str| known == field.as_str() || known == base_name(field);
+        !known.iter().any(|known| is(known)) && !APPENDED.iter().any(|known| is(known))
+    })
+}
+
+/// The names of the inputs, their features and the outputs in the signature of `folder`.
+fn names(folder: &Path) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(folder.join(SIGNATURE)).ok()?;
+    let signature: toml::Table = toml::from_str(&text).ok()?;
+    let tensors = |key: &str| -> Option<Vec<&toml::Table>> {
+        signature.get(key)?.as_array()?.iter().map(toml::Value::as_table).collect()
+    };
+    let (inputs, outputs) = (tensors("inputs")?, tensors("outputs")?);
+    let text = |value: &toml::Value| value.as_str().map(str::to_owned);
+    let mut names = Vec::new();
+    for input in inputs {
+        match input.get("fields").and_then(toml::Value::as_array) {
+            Some(fields) if !fields.is_empty() => names.extend(fields.iter().filter_map(text)),
+            _ => names.extend(input.get("name").and_then(text)),
+        }
+    }
+    names.extend(outputs.iter().filter_map(|output| text(output.get("name")?)));
+    Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_of_the_signature() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier/1");
+        let known = names(&folder).unwrap();
+        let expected = [
+            "sepal_length",
+            "sepal_width",
+            "petal_length",
+            "petal_width",
+            "label",
+            "probabilities",
+        ];
+        assert_eq!(known, expected);
+        let fields = ["petal_width", "probabilities[1]", "label", "id", "petal", "x[1]"];
+        let fields = fields.map(str::to_owned);
+        let unknown: Vec<_> = unknown(&fields, &known).collect();
+        assert_eq!(unknown, ["petal", "x[1]"]);
+        assert_eq!(names(Path::new("nowhere")), None);
+    }
+}

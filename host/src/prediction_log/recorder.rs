@@ -1,0 +1,313 @@
+//! From a response to the records of its predictions: what the host adds, and which are sampled.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::Response;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use uuid::{Builder, Uuid};
+
+use super::record::{CacheOutcome, Entry, Exposure, RequestContext};
+use super::{Appended, RequestPredictions};
+
+/// Of a response: the id its predictions have in the log. Of a request through the standard door:
+/// what the component appends them with.
+pub const PREDICTION_ID: HeaderName = HeaderName::from_static("spinfer-prediction-id");
+
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What the records of a route have in common.
+#[derive(Debug)]
+pub struct Recorder {
+    route: Arc<str>,
+    component: Arc<str>,
+    sample: Sample,
+}
+
+/// A request whose predictions are logged.
+#[derive(Debug)]
+pub struct Logged<'a> {
+    recorder: &'a Recorder,
+    id: Uuid,
+    time: SystemTime,
+    start: Instant,
+    exposure: Option<Exposure>,
+    trace_id: Option<String>,
+}
+
+impl Recorder {
+    /// Of `component` under the pattern `route`; `sample` of the requests are logged.
+    #[must_use]
+    pub fn new(route: &str, component: &str, sample: f64) -> Self {
+        Self { route: route.into(), component: component.into(), sample: Sample::new(sample) }
+    }
+
+    /// What a request appends that no client waits for: it is cached with its response.
+    #[must_use]
+    pub fn unrecorded(&self) -> Arc<RequestPredictions> {
+        Arc::new(RequestPredictions::new(prediction_id(SystemTime::now())))
+    }
+
+    /// A request that came at `start`. A router's choice is in the head's extensions, as an
+    /// [`Exposure`].
+    #[must_use]
+    pub fn begin(&self, head: &Parts, start: Instant) -> Logged<'_> {
+        let now = SystemTime::now();
+        let time = now.checked_sub(start.elapsed()).unwrap_or(now);
+        Logged {
+            recorder: self,
+            id: prediction_id(time),
+            time,
+            start,
+            exposure: head.extensions.get::<Exposure>().cloned(),
+            trace_id: trace_id(&head.headers).map(str::to_owned),
+        }
+    }
+}
+
+impl Logged<'_> {
+    /// The id of the request.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Logs the predictions that `response` carries, if it carries some and the request is sampled,
+    /// and says in its head under which id. `append` says whether the log accepted an entry.
+    pub fn record<B>(
+        self,
+        response: &mut Response<B>,
+        cache: CacheOutcome,
+        append: impl Fn(Entry) -> bool,
+    ) {
+        let Some(appended) = response.extensions_mut().remove::<Appended>() else { return };
+        let Self { recorder, id, time, start, exposure, trace_id } = self;
+        if !recorder.sample.takes(id) {
+            return;
+        }
+        let context = Arc::new(RequestContext {
+            id,
+            time,
+            route: Arc::clone(&recorder.route),
+            component: Arc::clone(&recorder.component),
+            exposure,
+            cache,
+            status: response.status().as_u16(),
+            latency: start.elapsed(),
+            trace_id,
+        });
+        let mut first_row = 0;
+        let mut accepted = false;
+        for predictions in appended {
+            let context = Arc::clone(&context);
+            let rows = predictions.rows;
+            accepted |= append(Entry { context, first_row, predictions });
+            first_row += rows;
+        }
+        if accepted {
+            response.headers_mut().insert(PREDICTION_ID, header_value(id));
+        }
+    }
+}
+
+/// A UUIDv7 of `time`.
+fn prediction_id(time: SystemTime) -> Uuid {
+    let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+    Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+/// An id as a header has it.
+#[must_use]
+pub fn header_value(id: Uuid) -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut text);
+    // Hexadecimal digits and hyphens are what a header may have.
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// The trace id of a W3C `traceparent`: 32 hexadecimal digits in lower case, not all of them 0.
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
+    // A later version may have more parts.
+    let ends = version != "00" || parts.next().is_none();
+    let valid = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && !is_zero(trace)
+        && is_hex(parent, 16)
+        && !is_zero(parent)
+        && is_hex(flags, 2)
+        && ends;
+    valid.then_some(trace)
+}
+
+/// Which requests are logged, by their ids: all records of a request, or none.
+#[derive(Clone, Copy, Debug)]
+enum Sample {
+    All,
+    /// Those whose hash is less.
+    Below(u64),
+}
+
+impl Sample {
+    /// `share`: 0 to 1.
+    fn new(share: f64) -> Self {
+        /// 2^64.
+        const HASHES: f64 = 18_446_744_073_709_551_616.0;
+        if share >= 1.0 {
+            return Self::All;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it saturates at both ends"
+        )]
+        Self::Below((share * HASHES) as u64)
+    }
+
+    fn takes(self, id: Uuid) -> bool {
+        match self {
+            Self::All => true,
+            Self::Below(limit) => hash(id) < limit,
+        }
+    }
+}
+
+/// The finalizer of SplitMix64 over both halves.
+fn hash(id: Uuid) -> u64 {
+    let (high, low) = id.as_u64_pair();
+    let mut hash = high.rotate_left(32) ^ low;
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use http::Request;
+
+    use super::*;
+    use crate::prediction_log::validate::tests::iris;
+
+    #[test]
+    fn ids_are_of_their_time_and_differ() {
+        let time = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        let id = prediction_id(time);
+        assert_eq!(id.get_version_num(), 7);
+        assert_eq!(id.as_u64_pair().0 >> 16, 1_700_000_000_123);
+        assert_ne!(prediction_id(time), id);
+        let text = header_value(id).to_str().unwrap().to_owned();
+        assert_eq!(Uuid::parse_str(&text).unwrap(), id);
+        assert_eq!(text.len(), 36);
+    }
+
+    #[test]
+    fn a_share_of_the_requests_is_sampled_and_always_the_same() {
+        let ids: Vec<_> = (0..20_000).map(|_| prediction_id(SystemTime::now())).collect();
+        for share in [0.0, 0.01, 0.5, 0.99, 1.0] {
+            let sample = Sample::new(share);
+            let taken = ids.iter().filter(|id| sample.takes(**id)).count() as f64;
+            let expected = share * ids.len() as f64;
+            // Five standard deviations.
+            let tolerance = 5.0 * (expected * (1.0 - share)).sqrt();
+            assert!((taken - expected).abs() <= tolerance, "{share}: {taken}");
+            assert!(ids.iter().all(|id| sample.takes(*id) == sample.takes(*id)));
+        }
+    }
+
+    #[test]
+    fn a_trace_id_is_taken_from_a_valid_traceparent_only() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let trace_id = |value: &str| {
+            let headers = HeaderMap::from_iter([(TRACEPARENT, value.parse().unwrap())]);
+            super::trace_id(&headers).map(str::to_owned)
+        };
+        let valid = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        assert_eq!(trace_id(&valid).as_deref(), Some(TRACE));
+        assert_eq!(trace_id(&valid.replacen("00", "cc", 1)).as_deref(), Some(TRACE));
+        assert_eq!(trace_id(&format!("cc{}-more", &valid[2..])).as_deref(), Some(TRACE));
+        for invalid in [
+            "",
+            "00",
+            TRACE,
+            &format!("{valid}-more"),
+            &valid.replacen("00", "ff", 1),
+            &valid.to_uppercase(),
+            &valid.replace(TRACE, &"0".repeat(32)),
+            &valid.replace("00f067aa0ba902b7", &"0".repeat(16)),
+            &valid.replace("4bf", "4b"),
+        ] {
+            assert_eq!(trace_id(invalid), None, "{invalid}");
+        }
+    }
+
+    /// What is logged of `response`, by a log that accepts up to `most` entries.
+    fn recorded(sample: f64, most: usize, response: &mut Response<()>) -> Vec<Entry> {
+        let log = RefCell::new(Vec::new());
+        let append = |entry| {
+            let accepted = log.borrow().len() < most;
+            if accepted {
+                log.borrow_mut().push(entry);
+            }
+            accepted
+        };
+        let recorder = Recorder::new("/iris/...", "iris", sample);
+        let exposure = Exposure { experiment: "e".into(), variant: "b".into() };
+        let mut request = Request::new(());
+        request.extensions_mut().insert(exposure);
+        let head = request.into_parts().0;
+        recorder.begin(&head, Instant::now()).record(response, CacheOutcome::Miss, append);
+        log.into_inner()
+    }
+
+    #[test]
+    fn a_response_is_recorded_under_one_id() {
+        let mut response = Response::new(());
+        response.extensions_mut().insert([iris(2), iris(3)].into_iter().collect::<Appended>());
+        let entries = recorded(1.0, 9, &mut response);
+        let rows: Vec<_> = entries.iter().map(|e| (e.first_row, e.predictions.rows)).collect();
+        assert_eq!(rows, [(0, 2), (2, 3)]);
+        let context = &entries[0].context;
+        assert!(Arc::ptr_eq(context, &entries[1].context));
+        assert_eq!(response.headers()[PREDICTION_ID], context.id.to_string());
+        assert_eq!((&*context.route, &*context.component), ("/iris/...", "iris"));
+        assert_eq!(&*context.exposure.as_ref().unwrap().variant, "b");
+        assert_eq!((context.cache, context.status), (CacheOutcome::Miss, 200));
+        assert!(response.extensions().get::<Appended>().is_none());
+    }
+
+    #[test]
+    fn without_predictions_or_outside_the_sample_there_is_no_record() {
+        let mut response = Response::new(());
+        assert!(recorded(1.0, 9, &mut response).is_empty());
+        response.extensions_mut().insert([iris(2)].into_iter().collect::<Appended>());
+        assert!(recorded(0.0, 9, &mut response).is_empty());
+        assert!(response.headers().is_empty());
+    }
+
+    #[test]
+    fn what_the_queue_does_not_take_has_no_id() {
+        let mut response = Response::new(());
+        response.extensions_mut().insert([iris(1), iris(2)].into_iter().collect::<Appended>());
+        assert!(recorded(1.0, 0, &mut response).is_empty());
+        assert!(response.headers().is_empty());
+        response.extensions_mut().insert([iris(1), iris(2)].into_iter().collect::<Appended>());
+        assert_eq!(recorded(1.0, 1, &mut response).len(), 1);
+        assert!(response.headers().contains_key(PREDICTION_ID));
+    }
+}

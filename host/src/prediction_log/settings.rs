@@ -1,0 +1,128 @@
+//! What a manifest says of the prediction log: whether, how many, and without which fields.
+
+use serde::Deserialize;
+
+/// How the predictions of one component are logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    pub enabled: bool,
+    /// Share of the requests whose predictions are logged, 0 to 1.
+    pub sample: f64,
+    /// Names of inputs, outputs and attributes that are left out.
+    pub drop: Vec<String>,
+    /// Names of inputs, outputs and attributes whose values are replaced by a keyed hash.
+    pub hash: Vec<String>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { enabled: true, sample: 1.0, drop: Vec::new(), hash: Vec::new() }
+    }
+}
+
+/// The same in a manifest, `[application.tool.spinfer.prediction_log]` or
+/// `[component.<id>.tool.spinfer.prediction_log]`: what is absent is inherited.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    enabled: Option<bool>,
+    sample: Option<f64>,
+    drop: Option<Vec<String>>,
+    hash: Option<Vec<String>>,
+}
+
+/// An invalid value, with the key it stands under.
+#[derive(Debug, thiserror::Error)]
+#[error("prediction_log.{key}: {problem}")]
+pub struct LogSettingsError {
+    key: &'static str,
+    problem: String,
+}
+
+impl LogSettings {
+    /// These settings with what `config` sets put over them.
+    pub fn with(&self, config: &LogConfig) -> Result<Self, LogSettingsError> {
+        let LogConfig { enabled, sample, drop, hash } = config;
+        let inherited = |own: &Option<Vec<String>>, from: &[String]| {
+            own.clone().unwrap_or_else(|| from.to_vec())
+        };
+        let settings = Self {
+            enabled: enabled.unwrap_or(self.enabled),
+            sample: sample.unwrap_or(self.sample),
+            drop: inherited(drop, &self.drop),
+            hash: inherited(hash, &self.hash),
+        };
+        let fail = |key, problem| Err(LogSettingsError { key, problem });
+        if !(0.0..=1.0).contains(&settings.sample) {
+            let problem = "must be between 0.0 and 1.0; 0.1 logs one request in ten";
+            return fail("sample", problem.into());
+        }
+        for (key, names) in [("drop", &settings.drop), ("hash", &settings.hash)] {
+            if let Some(name) = names.iter().find(|name| name.is_empty()) {
+                return fail(key, format!("{name:?} is no name of a field"));
+            }
+        }
+        if let Some(name) = settings.hash.iter().find(|name| settings.drop.contains(name)) {
+            return fail("hash", format!("{name:?} is in `drop` too; write it in one of them"));
+        }
+        Ok(settings)
+    }
+}
+
+/// The part of a column's name that settings can name it by, too: `pixels` of `pixels[7]`.
+#[must_use]
+pub fn base_name(column: &str) -> &str {
+    match column.strip_suffix(']').and_then(|start| start.rsplit_once('[')) {
+        Some((base, index)) if index.bytes().all(|digit| digit.is_ascii_digit()) => base,
+        _ => column,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str) -> Result<LogSettings, String> {
+        let inherited = LogSettings { drop: vec!["email".into()], ..LogSettings::default() };
+        let config: LogConfig = toml::from_str(text).map_err(|error| error.to_string())?;
+        inherited.with(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_absent_is_inherited() {
+        let settings = with("sample = 0.5\nhash = ['user']").unwrap();
+        assert!(settings.enabled);
+        assert_eq!((settings.sample, &*settings.drop), (0.5, &["email".to_owned()][..]));
+        assert_eq!(settings.hash, ["user"]);
+        assert_eq!(with("drop = []\nenabled = false").unwrap().drop, [""; 0]);
+        assert_eq!(with("sample = 0").unwrap().sample, 0.0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, part) in [
+            ("sample = 1.5", "prediction_log.sample: must be between 0.0 and 1.0"),
+            ("sample = -0.1", "prediction_log.sample"),
+            ("sample = nan", "prediction_log.sample"),
+            ("hash = ['email']", "prediction_log.hash: \"email\" is in `drop` too"),
+            ("drop = ['']", "prediction_log.drop: \"\" is no name"),
+            ("dorp = ['a']", "unknown field `dorp`"),
+        ] {
+            let error = with(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_element_goes_by_the_name_of_all() {
+        for (column, base) in [
+            ("pixels[7]", "pixels"),
+            ("pixels", "pixels"),
+            ("a[b]", "a[b]"),
+            ("a[1][2]", "a[1]"),
+            ("a]", "a]"),
+        ] {
+            assert_eq!(base_name(column), base);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The prediction log: which responses have records, and what is in them.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run};
+
+const ID: &str = "spinfer-prediction-id";
+const PREDICT: &str = "/v2/models/iris-classifier/predict";
+const INFER: &str = "/v2/models/iris-classifier/infer";
+const INVOCATIONS: &str = "/v2/models/iris-classifier/invocations";
+const SETOSA: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+const TENSOR: &str =
+    r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#;
+const TABLE: &str = r#"{"inputs": [[5.1, 3.5, 1.4, 0.2]]}"#;
+
+fn iris(settings: &str) -> Manifest {
+    Manifest::default().with_iris("iris", 1, "/...", settings)
+}
+
+/// The id of a response: a UUID of version 7.
+fn id(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = answer.header(ID).unwrap_or_else(|| panic!("no {ID} in {answer:?}")).to_owned();
+    assert_eq!((id.len(), &id[14..15]), (36, "7"), "{id}");
+    id
+}
+
+#[test]
+fn a_response_with_predictions_has_an_id_of_its_own() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = Spinfer::up(&iris(door));
+        let mut ids = HashSet::new();
+        for (path, body) in [(PREDICT, SETOSA), (INFER, TENSOR), (INVOCATIONS, TABLE)] {
+            // A client's own is not the response's, and a cached response has another.
+            let forged = "00000000-0000-7000-8000-000000000000";
+            for (headers, cached) in [(&[][..], false), (&[(ID, forged)], true)] {
+                let answer = spinfer.send("POST", path, headers, body.as_bytes());
+                let hit =
+                    answer.header("cache-status").is_some_and(|status| status.contains("hit"));
+                assert_eq!(hit, cached, "{path} {answer:?}");
+                assert!(ids.insert(id(&answer)), "an id is used twice");
+            }
+        }
+        for answer in [
+            spinfer.get("/v2/models/iris-classifier"),
+            spinfer.get("/v2/models/iris-classifier/ready"),
+            spinfer.post(PREDICT, "{}"),
+            spinfer.get("/v2"),
+        ] {
+            assert_eq!(answer.header(ID), None, "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_record_there_is_no_id() {
+    for settings in ["enabled = false", "sample = 0.0"] {
+        let settings = format!("tool.spinfer.prediction_log.{settings}\n");
+        let spinfer = Spinfer::up(&iris(&settings));
+        assert_eq!(spinfer.post(PREDICT, SETOSA).header(ID), None);
+    }
+    // What the application says, a component may say otherwise.
+    let off = "tool.spinfer.prediction_log.enabled = false\n";
+    let manifest = Manifest::default()
+        .with_settings(off)
+        .with_iris("on", 1, "/on/...", "tool.spinfer.prediction_log.enabled = true\n")
+        .with_iris("off", 1, "/off/...", "");
+    let spinfer = Spinfer::up(&manifest);
+    id(&spinfer.post("/on/predict", SETOSA));
+    assert_eq!(spinfer.post("/off/predict", SETOSA).header(ID), None);
+}
+
+#[test]
+fn a_share_of_the_requests_is_sampled() {
+    let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.sample = 0.5\n"));
+    let client = spinfer.client();
+    let answers = (0..200).map(|_| client.send("POST", PREDICT, &[], SETOSA.as_bytes()));
+    let sampled = answers.filter(|answer| answer.header(ID).is_some()).count();
+    // Six standard deviations: a run in a billion is further off.
+    assert!((58..=142).contains(&sampled), "{sampled}");
+}
+
+#[test]
+fn a_field_that_no_model_has_is_named_at_start() {
+    let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.drop = [\"sepal\"]\n"));
+    spinfer.wait_for_log(
+        "prediction_log.drop: no mounted model has \"sepal\"; there are sepal_length",
+    );
+}
+
+#[test]
+fn what_a_guest_should_not_append_is_refused_and_reported_once() {
+    let spinfer = Spinfer::up_uncached(&Manifest::default().with("/a/...", "a", "hostile", ""));
+    id(&spinfer.get("/a/log/one?x"));
+    for _ in 0..2 {
+        let answer = spinfer.get("/a/log/nonsense");
+        assert_eq!((answer.text().as_str(), answer.header(ID)), ("14 of 14 refused", None));
+        let answer = spinfer.get("/a/log/flood?1000");
+        assert!(answer.text().contains("the limit is 16777216"), "{}", answer.text());
+    }
+    let refused = "predictions are refused";
+    spinfer.wait_for_log(refused);
+    assert_eq!(spinfer.log().matches(refused).count(), 1);
+}
+
+/// The records of an application that has ended, in the order they were written.
+fn records(folder: &Path) -> Vec<Value> {
+    let (manifest, state) = (folder.join("spin.toml"), folder.join("state"));
+    let paths = [manifest.to_str().unwrap(), state.to_str().unwrap()];
+    let [manifest, state] = paths;
+    let arguments =
+        ["log", "export", "--from", manifest, "--state-dir", state, "--format", "jsonl"];
+    let (status, text) = run(&arguments);
+    assert!(status.success(), "{text}");
+    text.lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// What `ask` gets, and the records of that.
+fn recorded<T>(manifest: &Manifest, ask: impl FnOnce(&Spinfer) -> T) -> (T, Vec<Value>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let state = dir.path().join("state");
+    let arguments = ["--state-dir", state.to_str().unwrap()];
+    let mut spinfer = Spinfer::up_from(&path, &arguments, tempfile::tempdir().unwrap());
+    let got = ask(&spinfer);
+    spinfer.terminate();
+    assert!(spinfer.wait().success());
+    (got, records(dir.path()))
+}
+
+fn by_id(records: &[Value]) -> HashMap<String, Vec<&Value>> {
+    let mut by_id: HashMap<_, Vec<_>> = HashMap::new();
+    for record in records {
+        by_id.entry(record["id"].as_str().unwrap().to_owned()).or_default().push(record);
+    }
+    by_id
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn a_record_is_the_same_whichever_protocol_and_door() {
+    for door in ["", STANDARD_DOOR] {
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let (ids, records) = recorded(&iris(door), |spinfer| {
+            [(PREDICT, SETOSA), (INFER, TENSOR), (INVOCATIONS, TABLE)].map(|(path, body)| {
+                let headers = [("traceparent", traceparent)];
+                id(&spinfer.send("POST", path, &headers, body.as_bytes()))
+            })
+        });
+        assert_eq!(records.len(), 3, "{records:?}");
+        let by_id = by_id(&records);
+        for (id, operation) in ids.iter().zip(["predict", "infer", "invocations"]) {
+            let [record] = *by_id[id] else { panic!("not one record of {id}") };
+            for (key, value) in [
+                ("row", json!(0)),
+                ("model", json!("iris-classifier")),
+                ("version", json!("1")),
+                ("route", json!("/...")),
+                ("component", json!("iris")),
+                ("experiment", Value::Null),
+                ("variant", Value::Null),
+                ("cache", json!("miss")),
+                ("status", json!(200)),
+                ("trace_id", json!("4bf92f3577b34da6a3ce929d0e0e4736")),
+                ("attributes", json!({ "operation": operation })),
+            ] {
+                assert_eq!(record[key], value, "{operation} {key}: {record}");
+            }
+            assert!(record["latency_us"].as_u64().unwrap() > 0);
+            let inputs = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+                .map(|name| record["inputs"][name].as_f64().unwrap());
+            assert_eq!(inputs.map(|value| (value * 10.0).round()), [51.0, 35.0, 14.0, 2.0]);
+            let outputs = record["outputs"].as_object().unwrap();
+            let names: HashSet<_> = outputs.keys().map(String::as_str).collect();
+            let expected = [
+                "prediction",
+                "probability",
+                "label",
+                "probabilities[0]",
+                "probabilities[1]",
+                "probabilities[2]",
+            ];
+            assert_eq!(names, expected.into(), "{operation}");
+            assert_eq!(outputs["prediction"], "setosa");
+            assert_eq!(outputs["label"], 0);
+            assert_eq!(outputs["probability"], outputs["probabilities[0]"]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn a_batch_is_a_record_for_each_row() {
+    let body = r#"{"id": "mine", "instances": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]}"#;
+    let (id, records) = recorded(&iris(""), |spinfer| id(&spinfer.post(PREDICT, body)));
+    assert_eq!(records.len(), 2);
+    for (row, (record, species)) in records.iter().zip(["setosa", "virginica"]).enumerate() {
+        assert_eq!((&record["id"], &record["row"]), (&json!(id), &json!(row)));
+        assert_eq!(record["outputs"]["prediction"], species);
+        assert_eq!(record["attributes"], json!({"operation": "predict", "id": "mine"}));
+    }
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn a_cached_response_makes_a_record_of_its_own() {
+    let (ids, records) =
+        recorded(&iris(""), |spinfer| [(); 3].map(|()| id(&spinfer.post(PREDICT, SETOSA))));
+    assert_eq!(records.len(), 3);
+    let by_id = by_id(&records);
+    let outcomes = ids.each_ref().map(|id| by_id[id][0]["cache"].as_str().unwrap());
+    assert_eq!(outcomes, ["miss", "hit", "hit"]);
+    let outputs = ids.each_ref().map(|id| (&by_id[id][0]["inputs"], &by_id[id][0]["outputs"]));
+    assert!(outputs.iter().all(|of| *of == outputs[0]));
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn requests_at_the_same_time_keep_their_own_records() {
+    const CLIENTS: usize = 32;
+    const EACH: usize = 20;
+    let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = 16\n");
+    let (asked, records) = recorded(&iris(&settings), |spinfer| {
+        std::thread::scope(|scope| {
+            let client = |client: usize| {
+                scope.spawn(move || {
+                    let connection = spinfer.client();
+                    let ask = |n: usize| {
+                        let length = client * EACH + n;
+                        let body = format!(r#"{{"features": [{length}, 3.5, 1.4, 0.2]}}"#);
+                        let answer = connection.send("POST", PREDICT, &[], body.as_bytes());
+                        (id(&answer), length as f64)
+                    };
+                    (0..EACH).map(ask).collect::<Vec<_>>()
+                })
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(client).collect();
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        })
+    });
+    assert_eq!(records.len(), CLIENTS * EACH);
+    let by_id = by_id(&records);
+    for (id, length) in asked {
+        let [record] = *by_id[&id] else { panic!("not one record of {id}") };
+        assert_eq!(record["inputs"]["sepal_length"].as_f64(), Some(length), "{record}");
+    }
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn fields_are_dropped_and_hashed() {
+    let settings = "tool.spinfer.prediction_log.drop = [\"probabilities\", \"petal_width\"]\n\
+                    tool.spinfer.prediction_log.hash = [\"sepal_length\", \"id\"]\n";
+    let (_, records) = recorded(&iris(settings), |spinfer| {
+        let body = r#"{"id": "ada", "features": [5.1, 3.5, 1.4, 0.2]}"#;
+        [(); 2].map(|()| id(&spinfer.post(PREDICT, body)))
+    });
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        let names = |key: &str| {
+            let names = record[key].as_object().unwrap().keys();
+            names.map(String::as_str).collect::<HashSet<_>>()
+        };
+        assert_eq!(names("inputs"), ["sepal_length", "sepal_width", "petal_length"].into());
+        assert_eq!(names("outputs"), ["prediction", "probability", "label"].into());
+        for hashed in [&record["inputs"]["sepal_length"], &record["attributes"]["id"]] {
+            let token = hashed.as_str().unwrap();
+            assert!(token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        }
+        assert_eq!(record["inputs"], records[0]["inputs"]);
+    }
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn a_file_is_logged_by_what_it_is() {
+    let manifest = Manifest::default().with_model("digits-classifier", "digits", 1, "/...", "");
+    let png = std::fs::read(root().join("tests/images/grey-8x8.png")).unwrap();
+    let (_, records) = recorded(&manifest, |spinfer| {
+        let headers = [("content-type", "image/png")];
+        id(&spinfer.send("POST", "/predict", &headers, &png))
+    });
+    let [record] = &*records else { panic!("{records:?}") };
+    assert_eq!(record["inputs"], json!({}));
+    assert_eq!(record["omitted"], json!(["pixels[64]"]));
+    let attributes = json!({
+        "operation": "predict",
+        "content_type": "image/png",
+        "content_length": png.len().to_string(),
+    });
+    assert_eq!(record["attributes"], attributes);
+    assert!(record["outputs"]["prediction"].is_string());
+}
+
+#[test]
+#[ignore = "needs `spinfer log export`"]
+fn a_request_that_fails_makes_no_record() {
+    let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
+    let (_, records) = recorded(&manifest, |spinfer| {
+        assert_eq!(spinfer.get("/a/log/aliased").status, 500);
+        assert_eq!(spinfer.get("/a/log/one-and-trap?x").status, 500);
+        id(&spinfer.get("/a/log/one?x"))
+    });
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["inputs"], json!({"x": "x"}));
+}
