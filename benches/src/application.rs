@@ -85,6 +85,13 @@ impl Application {
         self
     }
 
+    /// What else a manifest may say.
+    #[must_use]
+    pub fn and(mut self, more: &str) -> Self {
+        self.0.push_str(more);
+        self
+    }
+
     /// Writes the manifest into `dir` as `<name>.toml`.
     pub fn write(&self, dir: &Path, name: &str) -> Result<PathBuf> {
         let path = dir.join(format!("{name}.toml"));

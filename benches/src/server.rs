@@ -109,21 +109,32 @@ impl Log {
 /// answers are made, not that they are kept.
 pub fn spinfer(manifest: &Path) -> Result<Command> {
     let mut command = spinfer_with_cache(manifest)?;
-    let config = state_dir()?.join("no-cache.toml");
+    command.arg("--runtime-config-file").arg(without_cache(&state_dir()?)?);
+    Ok(command)
+}
+
+/// A runtime config, in `dir`, without a response cache.
+pub fn without_cache(dir: &Path) -> Result<PathBuf> {
+    let config = dir.join("no-cache.toml");
     std::fs::write(&config, "[cache]\nmemory = 0\n")
         .with_context(|| config.display().to_string())?;
-    command.arg("--runtime-config-file").arg(config);
-    Ok(command)
+    Ok(config)
 }
 
 /// The same with the cache as it is by default.
 pub fn spinfer_with_cache(manifest: &Path) -> Result<Command> {
+    Ok(spinfer_in(manifest, &state_dir()?))
+}
+
+/// The same with its state in `state_dir`.
+#[must_use]
+pub fn spinfer_in(manifest: &Path, state_dir: &Path) -> Command {
     let mut command = Command::new(beside("spinfer"));
     command
         .args(["up", "--quiet", "--no-admin", "--listen", "127.0.0.1:0", "--from"])
         .arg(manifest);
-    command.arg("--state-dir").arg(state_dir()?);
-    Ok(command)
+    command.arg("--state-dir").arg(state_dir);
+    command
 }
 
 /// The same with `[cache]` as `settings` say.
