@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
-EXAMPLES := $(addprefix --package ,generic-model iris-classifier diabetes-regressor digits-classifier language-identifier)
+EXAMPLES := $(addprefix --package ,generic-model ab-router iris-classifier diabetes-regressor digits-classifier language-identifier)
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
 help: ## this list
@@ -88,7 +88,7 @@ fmt: ## format the code
 bench: components redis ## the figures of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
-	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed
 	$(call say,"the load comparison")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
@@ -103,6 +103,8 @@ bench: components redis ## the figures of benches/RESULTS.md; the loads need wrk
 	./target/release/spellings
 	$(call say,"the response cache, in memory and in a Redis")
 	./target/release/cached
+	$(call say,"predictions through the A/B router")
+	./target/release/routed
 	$(call say,"without sockets")
 	cargo bench --locked --workspace --bench allocations --bench request
 	$(call say,"which cache keeps answers best")

@@ -4,7 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 10] = [
+const GUESTS: [&str; 11] = [
+    "ab-router",
     "diabetes-regressor",
     "digits-classifier",
     "generic-model",
@@ -19,7 +20,9 @@ const GUESTS: [&str; 10] = [
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace");
-    for watched in ["components", "tests/guests", "wit", "Cargo.toml", "Cargo.lock"] {
+    for watched in
+        ["components", "host/experiment", "tests/guests", "wit", "Cargo.toml", "Cargo.lock"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let target: PathBuf = root.join("target/components");

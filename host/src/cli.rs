@@ -23,6 +23,7 @@ use crate::commands::add::{self, Add};
 use crate::commands::baseline::{self, BaselineCommand};
 use crate::commands::cache::{self, Cache};
 use crate::commands::drift::{self, Drift};
+use crate::commands::experiment::{self, Experiment};
 use crate::commands::health::{self, Health};
 use crate::commands::log::{self, Log};
 use crate::commands::models::{self, Models};
@@ -72,6 +73,7 @@ Examples:
   spinfer drift                       which features and outputs have moved, by how much
   spinfer log tail --follow           see predictions as they are served
   spinfer log export -o log.parquet   the prediction log for pandas, DuckDB, ...
+  spinfer experiment ramp iris treatment=0.2   send a fifth of the users to another version
   spinfer build --optimize            build its components and make them smaller, to hand them out
   spinfer build --aot --state-dir .spinfer   compile them to native code too, for an image
   spinfer up -f app/ --listen 0.0.0.0:80
@@ -105,6 +107,8 @@ enum Command {
     Registry(Registry),
     /// See the prediction log: its records, statistics, exports
     Log(Log),
+    /// See the experiments of a host, change the shares of their variants, or end one
+    Experiment(Experiment),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64 },
@@ -243,6 +247,7 @@ pub fn main() -> ExitCode {
         Command::Baseline(options) => baseline::run(&options, &mut io::stdout()),
         Command::Registry(options) => registry::run(&options, &mut io::stdout()),
         Command::Log(options) => log::run(&options, &mut io::stdout()),
+        Command::Experiment(options) => experiment::run(&options, &mut io::stdout()),
         Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
     };
     match result {

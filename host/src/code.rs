@@ -9,7 +9,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 
 use crate::artifact::{Artifact, Artifacts};
 use crate::capabilities::prediction_log;
-use crate::door::{fast, standard};
+use crate::door::{assign, fast, standard};
 use crate::engine::Engine;
 use crate::imports;
 use crate::instance::InstanceState;
@@ -26,6 +26,7 @@ pub struct Code {
 /// Loaded code: what instances are made from, for each door the component exports.
 pub struct Linked {
     pub fast: Option<fast::Pre>,
+    pub assign: Option<assign::Pre>,
     pub standard: Option<ProxyPre<InstanceState>>,
     /// Bytes its largest memory begins with.
     pub memory: u64,
@@ -94,8 +95,11 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
     let exports_fast = component.get_export_index(None, fast::EXPORT).is_some();
     let fast = exports_fast.then(|| fast::Pre::new(pre.clone())).transpose();
     let fast = fast.map_err(anyhow::Error::from).context("it has no usable fast door")?;
+    let exports_assign = component.get_export_index(None, assign::EXPORT).is_some();
+    let assign = exports_assign.then(|| assign::Pre::new(pre.clone())).transpose();
+    let assign = assign.map_err(anyhow::Error::from).context("it has no usable assignment door")?;
     let standard = standard::pre(&pre);
-    if fast.is_none() && standard.is_none() {
+    if fast.is_none() && standard.is_none() && assign.is_none() {
         bail!(
             "it exports no HTTP handler (wasi:http/handler, wasi:http/incoming-handler or \
              spinfer:serve/buffered-handler)"
@@ -106,5 +110,5 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
     let types = component.component_type();
     let mut imports = types.imports(engine.wasmtime());
     let logs = imports.any(|(name, _)| name.starts_with(prediction_log::INTERFACE));
-    Ok(Linked { fast, standard, memory: pages.saturating_mul(PAGE), logs })
+    Ok(Linked { fast, assign, standard, memory: pages.saturating_mul(PAGE), logs })
 }

@@ -1,10 +1,10 @@
 //! An application, compiled, linked and ready to serve.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -30,6 +30,7 @@ use crate::connections::ConnectionLimits;
 use crate::drift::Monitor;
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::experiment::{ExperimentRouter, STORE, check};
 use crate::files::Copies;
 use crate::inference::{ComputeThreads, Models, Registry, backends};
 use crate::instance::Stores;
@@ -77,6 +78,10 @@ pub struct Host {
     _background: Background,
     copies: Mutex<Option<Copies>>,
     prediction_log: Option<Arc<PredictionLog>>,
+    /// By the id of their component.
+    routers: BTreeMap<String, Arc<ExperimentRouter>>,
+    /// For what goes on without a request.
+    this: Weak<Self>,
 }
 
 /// A route's end.
@@ -93,6 +98,8 @@ pub struct Place {
 pub enum Served {
     /// And what its answers belong to that are kept.
     Component(Arc<Service>, Scopes),
+    /// The component that a router assigns the request to.
+    Assigned(Arc<ExperimentRouter>),
     Static(StaticAnswer),
 }
 
@@ -128,11 +135,14 @@ impl Host {
         let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
         let key_value = app.key_value.open(granted, &for_stores)?;
         let mut services = IndexMap::new();
+        let (mut all_mounts, mut changes) = (HashMap::new(), HashMap::new());
         let (mounts, copies) =
             Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
         for (((id, spec), mounts), granted) in app.components.iter().zip(mounts).zip(key_value) {
             let mut spec = spec.clone();
             spec.files.folders = mounts.clone();
+            all_mounts.insert(id.clone(), mounts.clone());
+            changes.extend(granted.get(STORE).map(|store| (id.clone(), Arc::clone(store))));
             let source = spec.source.clone();
             let models = Models::new(Arc::clone(&registry), mounts);
             let (models, outside) = (Arc::new(models), Arc::clone(&outside));
@@ -155,6 +165,19 @@ impl Host {
         let shared = app.cache.shared.clone();
         let shared = shared.map(|settings| Shared::new(settings, tls.into()));
         let cache = Arc::new(Cache::new(app.cache.limits, shared));
+        let assigns = |id: &&String| codes[&app.components[*id].source].1.assign.is_some();
+        let assigning: Vec<_> = services.keys().filter(assigns).map(String::as_str).collect();
+        let checked = check::Application { components: &app.components, mounts: &all_mounts };
+        let mut routers = BTreeMap::new();
+        for (id, experiments) in checked.experiments(&assigning)? {
+            let store = changes.remove(&id);
+            let router = ExperimentRouter::new(Arc::clone(&services[&id]), experiments, store)?;
+            routers.insert(id, Arc::new(router));
+        }
+        let served = |id: &str, scopes| match routers.get(id).filter(|_| services[id].assigns()) {
+            Some(router) => Served::Assigned(Arc::clone(router)),
+            None => Served::Component(Arc::clone(&services[id]), scopes),
+        };
         let scopes = |id: &str, route| cache.scopes(scopes(&app.components[id]).chain(route));
         let logs = services.values().any(|service: &Arc<Service>| service.logs());
         let recorder = |id: &str, route: &str| {
@@ -168,7 +191,7 @@ impl Host {
             let (id, served) = match target {
                 Target::Component(id) => {
                     let scopes = scopes(id, Some(Scope::Route(shown.clone())));
-                    (id.as_str(), Served::Component(Arc::clone(&services[id]), scopes))
+                    (id.as_str(), served(id, scopes))
                 }
                 Target::Static(answer) => ("", Served::Static(answer.clone())),
             };
@@ -179,14 +202,14 @@ impl Host {
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
         let mut components = HashMap::new();
-        for (id, service) in &services {
+        for id in services.keys() {
             let shown = format!("{id}{INTERNAL}");
             let (metrics, recorder) = (metrics.route(id, &shown), recorder(id, &shown));
-            let served = Served::Component(Arc::clone(service), scopes(id, None));
+            let served = served(id, scopes(id, None));
             components.insert(id.clone(), (ANY.clone(), Place { served, metrics, recorder }));
         }
         let prediction_log = if logs { prediction_log(app, &drift)? } else { None };
-        let host = Arc::new(Self {
+        let host = Arc::new_cyclic(|this| Self {
             router,
             components,
             metrics,
@@ -202,6 +225,8 @@ impl Host {
             _background: background,
             copies: Mutex::new(copies),
             prediction_log,
+            routers,
+            this: this.clone(),
         });
         outside.connect(&host);
         Ok(host)
@@ -260,6 +285,17 @@ impl Host {
     #[must_use]
     pub fn component(&self, id: &str) -> Option<&(Pattern, Place)> {
         self.components.get(id)
+    }
+
+    /// The routers, by the id of their component.
+    pub fn experiments(&self) -> impl Iterator<Item = &ExperimentRouter> {
+        self.routers.values().map(|router| &**router)
+    }
+
+    /// Itself, for work that no request waits for; `None` while it ends.
+    #[must_use]
+    pub fn share(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
     }
 
     /// What is counted of requests.

@@ -48,6 +48,7 @@ pub mod request;
 pub mod body;
 pub mod cache;
 pub mod error;
+pub mod experiment;
 pub mod route;
 pub mod spin_headers;
 pub mod streams;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::time::timeout_at;
@@ -16,9 +17,15 @@ use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 use crate::body::{Body, RequestBody};
 use crate::cache::counts::Outcome;
+use crate::cache::generation::Scopes;
 use crate::cache::{Found, Ticket, copied};
-use crate::error::Failure;
+use crate::door::assign::Assigned;
+use crate::door::invalid_answer;
+use crate::error::{Failure, said};
+use crate::experiment::shadow::{self, ShadowCopy};
+use crate::experiment::{Arm, ExperimentRouter};
 use crate::host::{Host, Place, Served};
+use crate::metrics::RouteMetrics;
 use crate::prediction_log::endpoint::{self, FEEDBACK};
 use crate::prediction_log::record::CacheOutcome;
 use crate::prediction_log::{Recorder, RequestPredictions};
@@ -65,23 +72,24 @@ where
     let target = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().clone()));
     let version = request.version();
-    let mut unread = !request.body().is_end_stream();
+    let mut exchange = Exchange { unread: !request.body().is_end_stream(), arm: None };
     let response = match own(host, &request) {
         Some(response) => response,
         None if request.uri().path() == FEEDBACK => {
             // Rare, and it must not make the task of every connection larger.
-            Box::pin(endpoint::respond(host, request, &mut unread)).await
+            Box::pin(endpoint::respond(host, request, &mut exchange.unread)).await
         }
-        None => serve(host, client, Via::Route, request, start, &mut unread).await,
+        None => serve(host, client, Via::Route, request, start, &mut exchange).await,
     };
-    let response = response.unwrap_or_else(|failure| {
+    let mut response = response.unwrap_or_else(|failure| {
         let mut response = failure.into_response();
         // Nobody reads the rest of the body, so that the connection cannot go on: it says so.
-        if unread && version <= Version::HTTP_11 {
+        if exchange.unread && version <= Version::HTTP_11 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     });
+    exchange.mark(&mut response);
     if let Some((method, uri)) = target {
         debug!(%method, %uri, status = response.status().as_u16(), took = ?start.elapsed(), "served");
     }
@@ -96,27 +104,110 @@ pub async fn chain(
     request: Request<WasiBody>,
 ) -> Response<Body> {
     let client = Client { hops, ..Origin::inside().client };
-    // There is no connection to be closed.
-    let mut unread = false;
-    let response = serve(host, client, via, request, Instant::now(), &mut unread).await;
-    response.unwrap_or_else(Failure::into_response)
+    let mut exchange = Exchange::default();
+    let response = serve(host, client, via, request, Instant::now(), &mut exchange).await;
+    let mut response = response.unwrap_or_else(Failure::into_response);
+    exchange.mark(&mut response);
+    response
 }
 
-/// Finds what serves a request, has it answered, and counts that. What of its body is left `unread`
-/// is said even if it fails.
+/// Has a shadow serve a copy of a request, and discards its response; the status of that.
+pub async fn shadow(
+    host: &Host,
+    client: Client,
+    arm: &Arm,
+    head: Parts,
+    body: Bytes,
+) -> Option<StatusCode> {
+    let target = Target::of(host.component(&arm.component)?)?;
+    let (start, mut exchange) = (Instant::now(), Exchange::default());
+    let arriving = Arriving::<WasiBody>::Admitted(RequestBody::Whole(body));
+    let assigned = AssignedRequest { client, arm: Some(arm), copies: Vec::new() };
+    let answer = answer(host, target, assigned, head, arriving, start, &mut exchange).await;
+    target.metrics.answered(start.elapsed(), &answer);
+    let (head, body) = answer.ok()?.into_parts();
+    body.collect().await.ok().map(|_| head.status)
+}
+
+/// What becomes known of a request while it is served.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// Whether some of its body was left unread, which is known even if it fails.
+    unread: bool,
+    /// The variant it was assigned to.
+    arm: Option<Arc<Arm>>,
+}
+
+impl Exchange {
+    /// Says on the response whose it is, if a router assigned the request. The cache never sees that.
+    fn mark(&self, response: &mut Response<Body>) {
+        if let Some(arm) = &self.arm {
+            arm.mark(response.headers_mut());
+        }
+    }
+}
+
+/// A request's body on its way in.
+enum Arriving<B> {
+    Raw(B),
+    /// It had to be read to assign the request.
+    Admitted(RequestBody),
+}
+
+/// Whose a request is.
+struct AssignedRequest<'a> {
+    client: Client,
+    /// The variant, if a router assigned it.
+    arm: Option<&'a Arm>,
+    /// For shadows.
+    copies: Vec<ShadowCopy>,
+}
+
+/// The component that serves a request, and under which route.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    route: &'a Pattern,
+    service: &'a Arc<Service>,
+    scopes: &'a Scopes,
+    metrics: &'a RouteMetrics,
+    recorder: Option<&'a Recorder>,
+}
+
+impl<'a> Target<'a> {
+    /// `None` if something else is there than a component that serves.
+    fn of((route, place): &'a (Pattern, Place)) -> Option<Self> {
+        let Served::Component(service, scopes) = &place.served else { return None };
+        let (metrics, recorder) = (&*place.metrics, place.recorder.as_ref());
+        Some(Self { route, service, scopes, metrics, recorder })
+    }
+}
+
+/// Finds what serves a request, has it answered, and counts that.
 async fn serve<B>(
     host: &Host,
     client: Client,
     via: Via,
     request: Request<B>,
     start: Instant,
-    unread: &mut bool,
+    exchange: &mut Exchange,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
 {
     let (metrics, answer) = match find(host, client, &via, &request) {
-        Ok(found) => (&*found.1.metrics, answer(host, client, found, request, start, unread).await),
+        Ok(found) => {
+            let (head, body) = request.into_parts();
+            let answer = match (&found.1.served, Target::of(found)) {
+                (Served::Static(answer), _) => Ok(answer.response()),
+                (_, Some(target)) => {
+                    let request = AssignedRequest { client, arm: None, copies: Vec::new() };
+                    let body = Arriving::Raw(body);
+                    answer(host, target, request, head, body, start, exchange).await
+                }
+                (_, None) => assign(host, client, found, head, body, start, exchange).await,
+            };
+            (&*found.1.metrics, answer)
+        }
         Err(failure) => (&host.metrics().unrouted, Err(failure)),
     };
     let answer = answer.and_then(|answer| {
@@ -127,41 +218,159 @@ where
     answer
 }
 
-/// The steps of a request that has a route.
-async fn answer<B>(
+/// The steps of a request that a router assigns: to a component, which may be another router.
+async fn assign<B>(
     host: &Host,
-    client: Client,
-    found: &(Pattern, Place),
-    request: Request<B>,
+    mut client: Client,
+    mut found: &(Pattern, Place),
+    mut head: Parts,
+    body: B,
     start: Instant,
-    unread: &mut bool,
+    exchange: &mut Exchange,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
 {
-    let (route, place) = found;
-    let (service, scopes) = match &place.served {
-        Served::Component(service, scopes) => (service, scopes),
-        Served::Static(answer) => return Ok(answer.response()),
+    let mut body = Arriving::Raw(body);
+    let mut _held = None;
+    let mut copies = Vec::new();
+    while let Served::Assigned(router) = &found.1.served {
+        let service = router.service();
+        let limits = service.limits();
+        let deadline = start + limits.deadline;
+        client.hops += 1;
+        if client.hops > HOPS_MOST {
+            return Err(Failure::Loop { hops: client.hops });
+        }
+        let mut decides = Bytes::new();
+        if service.needs_body(deadline).await? {
+            if let Arriving::Raw(raw) = body {
+                let waits = head.headers.contains_key(EXPECT);
+                let (size, whole) = (raw.size_hint(), limits.fast_body.min(limits.request_body));
+                _held = Some(host.bodies().hold(&size, whole)?);
+                let admitting = RequestBody::admit(raw, whole, limits.request_body, waits);
+                let admitted = timeout_at(deadline.into(), admitting).await;
+                let admitted = admitted.map_err(|_| Failure::BodyTimeout)??;
+                exchange.unread = admitted.arrival().is_some();
+                body = Arriving::Admitted(admitted);
+            }
+            if let Arriving::Admitted(admitted) = &body {
+                decides = admitted.whole().cloned().unwrap_or_default();
+            }
+        }
+        let (given_back, decided) = service.assign(head, decides, deadline, client.hops).await?;
+        head = given_back;
+        let assigned = match decided {
+            Ok(assigned) => assigned,
+            Err(refusal) => {
+                let status = StatusCode::from_u16(refusal.status).ok();
+                let status = status.filter(|s| s.is_client_error() || s.is_server_error());
+                return match status {
+                    Some(status) => Ok(said(status, &refusal.message)),
+                    None => {
+                        let problem = format!("{} is not the status of an error", refusal.status);
+                        Err(invalid_answer(service.spec(), problem))
+                    }
+                };
+            }
+        };
+        let invalid = |problem| invalid_answer(service.spec(), problem);
+        let arm = follow(router, &assigned, &mut head, &mut copies).map_err(invalid)?;
+        found = host.component(&arm.component).ok_or_else(|| {
+            invalid(format!("it assigns to `{}`, and there is no such component", arm.component))
+        })?;
+        arm.assignments.count();
+        exchange.arm = Some(arm);
+    }
+    let target = Target::of(found);
+    let target = target.ok_or_else(|| Failure::NoRoute { path: head.uri.path().to_owned() })?;
+    let arm = exchange.arm.clone();
+    let assigned = AssignedRequest { client, arm: arm.as_deref(), copies };
+    let answer = answer(host, target, assigned, head, body, start, exchange).await;
+    target.metrics.answered(start.elapsed(), &answer);
+    answer
+}
+
+/// Puts what a router decided into effect: the path its component is called with, and the `copies`
+/// there are to be. Fails with what the router may not decide.
+fn follow(
+    router: &ExperimentRouter,
+    assigned: &Assigned,
+    head: &mut Parts,
+    copies: &mut Vec<ShadowCopy>,
+) -> Result<Arc<Arm>, String> {
+    let Assigned { experiment, variant, component, path_with_query, shadows } = assigned;
+    let find = |variant: &str, component: &str| {
+        router.arm(experiment, variant, component).ok_or_else(|| {
+            format!(
+                "it assigns to `{component}`, which its allowed_outbound_hosts do not have, or its \
+                 names of experiment and variant are no values of headers"
+            )
+        })
     };
-    let (head, body) = request.into_parts();
+    let with_path = |uri: &Uri, path: Option<&String>| {
+        let Some(path) = path else { return Ok(uri.clone()) };
+        let mut parts = uri.clone().into_parts();
+        let path = PathAndQuery::try_from(path.as_str());
+        parts.path_and_query = Some(path.map_err(|error| error.to_string())?);
+        Uri::from_parts(parts).map_err(|error| error.to_string())
+    };
+    for shadow in shadows {
+        let arm = find(&shadow.variant, &shadow.component)?;
+        let uri = with_path(&head.uri, shadow.path_with_query.as_ref())?;
+        copies.push(ShadowCopy { arm, uri });
+    }
+    if path_with_query.is_some() {
+        head.uri = with_path(&head.uri, path_with_query.as_ref())?;
+    }
+    find(variant, component)
+}
+
+/// The steps of a request whose component is known.
+async fn answer<B>(
+    host: &Host,
+    target: Target<'_>,
+    AssignedRequest { client, arm, copies }: AssignedRequest<'_>,
+    head: Parts,
+    body: Arriving<B>,
+    start: Instant,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Failure>
+where
+    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+{
+    let Target { route, service, scopes, metrics, recorder } = target;
     let limits = service.limits();
     let deadline = start + limits.deadline;
-    let waits = head.headers.contains_key(EXPECT);
-    let whole = service.whole_body(&body.size_hint());
-    let _held = host.bodies().hold(&body.size_hint(), whole)?;
-    let admitting = RequestBody::admit(body, whole, limits.request_body, waits);
-    let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
+    let mut _held = None;
+    let body = match body {
+        Arriving::Admitted(body) => body,
+        Arriving::Raw(body) => {
+            let waits = head.headers.contains_key(EXPECT);
+            let mut whole = service.whole_body(&body.size_hint());
+            if !copies.is_empty() {
+                whole = limits.fast_body.min(limits.request_body);
+            }
+            _held = Some(host.bodies().hold(&body.size_hint(), whole)?);
+            let admitting = RequestBody::admit(body, whole, limits.request_body, waits);
+            let admitted = timeout_at(deadline.into(), admitting).await;
+            admitted.map_err(|_| Failure::BodyTimeout)??
+        }
+    };
     let arrival = body.arrival();
-    *unread = arrival.is_some();
-    let (cache, source, counts) = (host.cache(), service.source(), &place.metrics.cache);
-    let logged = place.recorder.as_ref().map(|recorder| recorder.begin(&head, start));
+    exchange.unread = arrival.is_some();
+    for copy in copies {
+        shadow::send(host, copy, client, &head, body.whole());
+    }
+    let (cache, source, counts) = (host.cache(), service.source(), &metrics.cache);
+    let exposure = arm.map(|arm| &arm.exposure);
+    let logged = recorder.map(|recorder| recorder.begin(&head, start, exposure));
     let kept = cache.look_up(source, scopes, counts, &head, body.whole(), deadline);
     let (mut answer, outcome) = match kept.await? {
         Found::Answer(answer) => (answer, CacheOutcome::Hit),
         Found::Collapsed(answer) => (answer, CacheOutcome::Collapsed),
         Found::Ageing(answer, ticket) => {
-            refresh(host, service, found, client, &head, body, ticket);
+            refresh(host, target, client, &head, body, ticket);
             (answer, CacheOutcome::Hit)
         }
         Found::Nothing(ticket) => {
@@ -171,7 +380,7 @@ where
                 logged.as_ref().map(|logged| Arc::new(RequestPredictions::new(logged.id())));
             let origin = Origin { route, client, predictions: predictions.as_ref() };
             let answer = service.invoke(head, body, deadline, origin).await;
-            *unread = arrival.is_some_and(|arrival| !arrival.is_complete());
+            exchange.unread = arrival.is_some_and(|arrival| !arrival.is_complete());
             let outcome = match outcome {
                 Some(Outcome::Miss) => CacheOutcome::Miss,
                 _ => CacheOutcome::Bypass,
@@ -189,8 +398,7 @@ where
 /// served by that: its predictions are not logged, but go into the cache with it.
 fn refresh(
     host: &Host,
-    service: &Arc<Service>,
-    (route, place): &(Pattern, Place),
+    Target { route, service, recorder, .. }: Target<'_>,
     client: Client,
     head: &Parts,
     body: RequestBody,
@@ -199,7 +407,7 @@ fn refresh(
     let again = copied(head);
     let (cache, service, route) = (Arc::clone(host.cache()), Arc::clone(service), route.clone());
     let deadline = Instant::now() + service.limits().deadline;
-    let predictions = place.recorder.as_ref().map(Recorder::unrecorded);
+    let predictions = recorder.map(Recorder::unrecorded);
     tokio::spawn(async move {
         let Some(ticket) = cache.renewed(ticket).await else { return };
         let origin = Origin { route: &route, client, predictions: predictions.as_ref() };

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body::SizeHint;
@@ -21,7 +22,9 @@ use crate::body::{Body, RequestBody};
 use crate::cache::{self, Source};
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
-use crate::door::{Doors as AllDoors, GivesWay, busy, fast, invalid_answer, late, standard};
+use crate::door::{
+    Doors as AllDoors, GivesWay, assign, busy, fast, invalid_answer, late, standard,
+};
 use crate::error::Failure;
 use crate::inference::{Error as LoadError, Models};
 use crate::instance::Stores;
@@ -41,6 +44,8 @@ pub struct Service {
     exports_fast: bool,
     /// Whether its predictions are logged.
     logs: bool,
+    /// Whether it says which other component serves a request, and serves none by itself.
+    assigns: bool,
     source: Source,
     /// `None` while its code is not loaded.
     doors: Mutex<Option<Arc<Doors>>>,
@@ -57,6 +62,7 @@ pub struct Service {
 #[derive(Debug)]
 struct Doors {
     fast: Option<Arc<fast::Door>>,
+    assign: Option<Arc<assign::Door>>,
     standard: Option<Arc<standard::Door>>,
     /// Shared by all who serve the same component file.
     _linked: Arc<Linked>,
@@ -78,7 +84,8 @@ impl Service {
             Some(DoorChoice::Fast) if fast => true,
             Some(DoorChoice::Fast) => bail!("it does not export the fast door ({})", fast::EXPORT),
         };
-        if !exports_fast && linked.standard.is_none() {
+        let assigns = linked.assign.is_some() && stores.spec().door.is_none();
+        if !exports_fast && !assigns && linked.standard.is_none() {
             bail!("it does not export the standard door (wasi:http)");
         }
         let most = stores.spec().limits.instance_memory;
@@ -100,6 +107,7 @@ impl Service {
             all_doors,
             exports_fast,
             logs,
+            assigns,
             source,
             doors: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -116,7 +124,9 @@ impl Service {
         &self.spec().limits
     }
 
-    fn spec(&self) -> &ComponentSpec {
+    /// As the manifest has it.
+    #[must_use]
+    pub fn spec(&self) -> &ComponentSpec {
         self.stores.spec()
     }
 
@@ -143,7 +153,17 @@ impl Service {
     /// For people: the door a small request goes through.
     #[must_use]
     pub fn door(&self) -> &'static str {
-        if self.exports_fast { "fast" } else { "standard" }
+        match self {
+            Self { assigns: true, .. } => "assignment",
+            Self { exports_fast: true, .. } => "fast",
+            Self { .. } => "standard",
+        }
+    }
+
+    /// Whether a request is assigned by it, and not served.
+    #[must_use]
+    pub fn assigns(&self) -> bool {
+        self.assigns
     }
 
     /// Loads the models that are mounted one by one; those that cannot be, and why.
@@ -195,6 +215,35 @@ impl Service {
         Ok(response)
     }
 
+    /// Whether the bodies of requests decide who serves them.
+    pub async fn needs_body(&self, deadline: Instant) -> Result<bool, Failure> {
+        self.assignment_door(deadline).await?.needs_body(deadline).await
+    }
+
+    /// Asks it who serves the request. The permit is free again when that is known.
+    pub async fn assign(
+        &self,
+        head: Parts,
+        body: Bytes,
+        deadline: Instant,
+        hops: usize,
+    ) -> Result<assign::Decided, Failure> {
+        let _turn = self.admit(deadline).await?;
+        let mut visit = self.usage.enter(self.instances());
+        let door = self.assignment_door(deadline).await?;
+        let decided = door.assign(head, body, deadline, hops).await?;
+        if let Some(took) = visit.cold_start() {
+            info!(component = self.spec().id, ?took, "cold start");
+            self.starts.cold.took(took);
+        }
+        Ok(decided)
+    }
+
+    async fn assignment_door(&self, deadline: Instant) -> Result<Arc<assign::Door>, Failure> {
+        let door = self.doors(deadline).await?.assign.clone();
+        door.ok_or_else(|| Failure::Instantiation { component: self.spec().id.clone() })
+    }
+
     /// Waits for a turn, if not too many wait already.
     async fn admit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
         if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
@@ -235,11 +284,13 @@ impl Service {
         let mut doors = self.open_doors();
         let open = doors.get_or_insert_with(|| {
             let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
+            let assign = linked.assign.as_ref().filter(|_| self.assigns);
             let standard = linked.standard.as_ref();
             let (stores, all) = (&self.stores, &self.all_doors);
             let lane = || self.background.clone();
             Arc::new(Doors {
                 fast: fast.map(|pre| fast::Door::new(pre, stores, lane(), all)),
+                assign: assign.map(|pre| assign::Door::new(pre, stores, lane(), all)),
                 standard: standard.map(|pre| standard::Door::new(pre, stores, lane(), all)),
                 _linked: linked,
             })
@@ -319,7 +370,8 @@ impl Service {
         let Some(doors) = self.open_doors().clone() else { return 0 };
         let fast = doors.fast.iter().map(|door| door.drop_idle(since).instances);
         let standard = doors.standard.iter().map(|door| door.drop_idle(since).instances);
-        fast.chain(standard).sum()
+        let assign = doors.assign.iter().map(|door| door.drop_idle(since).instances);
+        fast.chain(assign).chain(standard).sum()
     }
 }
 

@@ -15,6 +15,7 @@ mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod drift; // rows that moved, and what is said of them
 mod edge; // what stands between a client and a component, as Spin has it
+mod experiments; // who is served by which variant, ramps, shadows
 mod feedback; // feedback, and the prediction log it is joined with
 mod flags; // flags of Spin, and `spinfer check`
 mod golden; // predictions are ONNX Runtime's, through both doors

@@ -1,2 +1,18 @@
-//! Experiments: the format of `experiments.toml`, and the assignment of units to variants. No I/O,
-//! no clock.
+//! Experiments: the format of `experiments.toml` ([`format`]), what an operator changes without a
+//! restart ([`change`]), and the assignment of units to variants ([`split`], [`router`]).
+//!
+//! Pure: no I/O, no clock. The router component decides with it, and the host checks with it, so that
+//! both read a file alike and every node assigns a unit alike.
+
+pub mod change;
+pub mod format;
+pub mod hash;
+pub mod router;
+pub mod split;
+pub mod unit;
+
+pub use change::{Change, key};
+pub use format::{CONTROL, Experiment, Experiments, Invalid, Variant};
+pub use router::{Assignment, Refusal, Router};
+pub use split::Split;
+pub use unit::Unit;

@@ -42,7 +42,9 @@ const ENDPOINTS: [(&str, &str); 5] = [
 pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
     let asked = head.uri.path();
     let Some((path, allow)) = ENDPOINTS.into_iter().find(|(path, _)| *path == asked) else {
-        let there_are = ENDPOINTS.map(|(path, allow)| format!("{path} ({allow})")).join(", ");
+        let all = ENDPOINTS.into_iter().chain(super::experiments::ENDPOINTS);
+        let all: Vec<_> = all.map(|(path, allow)| format!("{path} ({allow})")).collect();
+        let there_are = all.join(", ");
         return Err(Refusal::NoEndpoint { path: asked.to_owned(), there_are });
     };
     if !allow.split(", ").any(|method| head.method.as_str() == method) {
@@ -138,7 +140,7 @@ pub struct Purged {
 }
 
 /// The request's parameters, which have to be among those `known`.
-fn parameters(head: &Parts, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
+pub(super) fn parameters(head: &Parts, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
     let query = head.uri.query().unwrap_or_default();
     let given = form_urlencoded::parse(query.as_bytes()).into_owned();
     given
@@ -172,7 +174,7 @@ async fn log_stats(host: Arc<Host>) -> Result<Response<Body>, Refusal> {
     }
 }
 
-fn json(value: &impl Serialize) -> Result<Response<Body>, Refusal> {
+pub(super) fn json(value: &impl Serialize) -> Result<Response<Body>, Refusal> {
     let text = serde_json::to_string(value).map_err(|_| Refusal::Failed)?;
     Ok(response(text, "application/json"))
 }

@@ -3,6 +3,7 @@
 //! reaches it as it reaches any address, if its `allowed_outbound_hosts` say so.
 
 mod endpoints;
+mod experiments;
 pub mod guard;
 mod refusal;
 pub mod stats;
@@ -14,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Body as HttpBody;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +27,7 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 pub use endpoints::{CACHE, COMPONENT, DRIFT, LOG_STATS, METRICS, MODEL, Purged, ROUTE, STATS};
+pub use experiments::EXPERIMENTS;
 use guard::{Guard, TOKEN};
 use refusal::Refusal;
 
@@ -129,9 +133,15 @@ async fn converse(stream: TcpStream, guard: Arc<Guard>, host: Arc<Host>) {
     }
 }
 
-async fn answer<B>(guard: &Guard, host: Arc<Host>, request: Request<B>) -> Response<Body> {
-    let (head, _) = request.into_parts();
+async fn answer<B>(guard: &Guard, host: Arc<Host>, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    let (head, body) = request.into_parts();
     let answer = match guard.check(&head.headers) {
+        Ok(()) if experiments::is_under(head.uri.path()) => {
+            experiments::answer(&host, &head, body).await
+        }
         Ok(()) => endpoints::answer(host, head).await,
         Err(refusal) => Err(refusal),
     };

@@ -16,6 +16,10 @@ pub(super) enum Refusal {
     Parameter(String),
     #[error("{0}")]
     Unknown(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Unavailable(String),
     #[error("the admin plane asks for `Authorization: Bearer <token>`, and this is not its token")]
     Token,
     #[error(
@@ -33,6 +37,8 @@ impl Refusal {
             Self::NoEndpoint { .. } | Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Parameter(_) => StatusCode::BAD_REQUEST,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token => StatusCode::UNAUTHORIZED,
             Self::Host { .. } => StatusCode::FORBIDDEN,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -53,6 +59,8 @@ impl Refusal {
             Self::NoEndpoint { .. }
             | Self::Parameter(_)
             | Self::Unknown(_)
+            | Self::Conflict(_)
+            | Self::Unavailable(_)
             | Self::Host { .. }
             | Self::Failed => {}
         }

@@ -42,10 +42,10 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct At {
+pub(super) struct At {
     /// Where the host's admin plane is; its token, if it has one, is in SPINFER_ADMIN_TOKEN
     #[arg(long, value_name = "HOST:PORT", default_value_t = Authority::from_static(ADDRESS))]
-    admin: Authority,
+    pub(super) admin: Authority,
 }
 
 /// [`admin::DEFAULT`], written out.
@@ -115,7 +115,7 @@ pub fn run(cache: &Cache, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-const OTHER: &str = "it is another version of spinfer, or another server";
+pub(super) const OTHER: &str = "it is another version of spinfer, or another server";
 
 fn tell(stats: &Stats, out: &mut impl Write) -> Result<()> {
     let Stats { total, memory, redis, routes } = stats;

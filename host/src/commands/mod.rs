@@ -5,6 +5,7 @@ pub mod add;
 pub mod baseline;
 pub mod cache;
 pub mod drift;
+pub mod experiment;
 pub mod health;
 pub mod log;
 pub mod models;

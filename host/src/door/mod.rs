@@ -1,9 +1,12 @@
 //! The ways into a component. [`fast`]: one typed call with the whole request, for components
 //! that export `spinfer:serve/buffered-handler`. [`standard`]: `wasi:http`, for every component
-//! and every body.
+//! and every body. [`assign`]: one typed call that says which other component serves a request.
 
+pub mod assign;
 pub mod fast;
 pub mod standard;
+
+mod instances;
 
 use std::convert::Infallible;
 use std::fmt;

@@ -26,6 +26,7 @@ pub fn expose(host: &Host, format: Format) -> String {
     cache(host, &mut text);
     drift(host, &mut text);
     prediction_log(host, &mut text);
+    experiments(host, &mut text);
     process(host, &mut text);
     text.finish()
 }
@@ -256,6 +257,35 @@ fn prediction_log(host: &Host, text: &mut Exposition) {
     for (Group { model, version, experiment, variant }, results) in &quality {
         for (metric, _, n) in results.named() {
             samples.value(&[model, version, experiment, variant, metric], n);
+        }
+    }
+}
+
+fn experiments(host: &Host, text: &mut Exposition) {
+    let experiments = || {
+        host.experiments().flat_map(|router| {
+            let experiments = router.experiments().iter();
+            experiments.map(|experiment| (experiment, router.arms(&experiment.name)))
+        })
+    };
+    let arms = |shadow: bool| {
+        experiments().flat_map(move |(experiment, arms)| {
+            let arms = experiment.variants.iter().zip(arms);
+            arms.filter(move |(variant, _)| variant.shadow == shadow)
+                .map(|(variant, arm)| (experiment.name.as_str(), variant.name.as_str(), arm))
+        })
+    };
+    let mut assignments = text.family(&table::EXPERIMENT_ASSIGNMENTS);
+    for (experiment, variant, arm) in arms(false) {
+        assignments.value(&[experiment, variant], arm.assignments.get());
+    }
+    let mut shadows = text.family(&table::EXPERIMENT_SHADOWS);
+    for (experiment, variant, arm) in arms(true) {
+        let copies = &arm.copies;
+        for (outcome, count) in
+            [("served", &copies.served), ("failed", &copies.failed), ("skipped", &copies.skipped)]
+        {
+            shadows.value(&[experiment, variant, outcome], count.get());
         }
     }
 }

@@ -206,6 +206,12 @@ families! {
     QUALITY_SAMPLES: Gauge "spinfer_prediction_quality_samples", "", ["model", "version", "experiment", "variant", "metric"],
         "Predictions that each of them is computed from.";
 
+    EXPERIMENT_ASSIGNMENTS: Counter "spinfer_experiment_assignments_total", "", ["experiment", "variant"],
+        "Requests assigned to each variant, forced ones and those without a unit included.";
+    EXPERIMENT_SHADOWS: Counter "spinfer_experiment_shadow_requests_total", "", ["experiment", "variant", "outcome"],
+        "Copies of requests for each shadow: served, failed (no response, or 5xx), skipped (too \
+         many under way, or a body that is streamed).";
+
     RESIDENT_MEMORY: Gauge "process_resident_memory_bytes", "bytes", [],
         "Memory of this process, resident; on Linux only.";
     START_TIME: Gauge "process_start_time_seconds", "seconds", [],

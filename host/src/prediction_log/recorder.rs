@@ -50,10 +50,9 @@ impl Recorder {
         Arc::new(RequestPredictions::new(prediction_id(SystemTime::now())))
     }
 
-    /// A request that came at `start`. A router's choice is in the head's extensions, as an
-    /// [`Exposure`].
+    /// A request that came at `start`, and the variant that a router assigned it to.
     #[must_use]
-    pub fn begin(&self, head: &Parts, start: Instant) -> Logged<'_> {
+    pub fn begin(&self, head: &Parts, start: Instant, exposure: Option<&Exposure>) -> Logged<'_> {
         let now = SystemTime::now();
         let time = now.checked_sub(start.elapsed()).unwrap_or(now);
         Logged {
@@ -61,7 +60,7 @@ impl Recorder {
             id: prediction_id(time),
             time,
             start,
-            exposure: head.extensions.get::<Exposure>().cloned(),
+            exposure: exposure.cloned(),
             trace_id: trace_id(&head.headers).map(str::to_owned),
         }
     }
@@ -268,10 +267,9 @@ mod tests {
         };
         let recorder = Recorder::new("/iris/...", "iris", sample);
         let exposure = Exposure { experiment: "e".into(), variant: "b".into() };
-        let mut request = Request::new(());
-        request.extensions_mut().insert(exposure);
-        let head = request.into_parts().0;
-        recorder.begin(&head, Instant::now()).record(response, CacheOutcome::Miss, append);
+        let head = Request::new(()).into_parts().0;
+        let logged = recorder.begin(&head, Instant::now(), Some(&exposure));
+        logged.record(response, CacheOutcome::Miss, append);
         log.into_inner()
     }
 

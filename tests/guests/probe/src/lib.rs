@@ -129,6 +129,14 @@ fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer 
             Answer::text(200, (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string())
         }
         "/trap" => panic!("asked to"),
+        // As its component is set up.
+        "/sick" => match std::env::var("SICK").as_deref() {
+            Ok("trap") => panic!("set up to"),
+            Ok("loop") => loop {
+                std::hint::black_box(0);
+            },
+            _ => Answer::text(200, "well"),
+        },
         "/loop" => loop {
             std::hint::black_box(0);
         },
@@ -143,6 +151,11 @@ fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer 
             Answer::text(status, body)
         }
         _ if path.starts_with("/cache/") => cache::answer(path, query),
+        // An operation on a model is what stands behind its name.
+        _ if path.starts_with("/v2/models/") => {
+            let operation = path.match_indices('/').nth(3).map_or("", |(at, _)| &path[at..]);
+            answer(operation, query, headers, body)
+        }
         _ if path.starts_with("/nn/") => nn::answer(path, query, &body),
         _ => Answer::text(404, path),
     }

@@ -1,0 +1,290 @@
+//! The standard door, for hosts that do not know the assignment door: the request is forwarded to
+//! `http://<component>.spin.internal`, and the response gets the headers that the host would add.
+
+use std::cell::Cell;
+
+use spin_sdk::wasip3::exports::http::handler::Guest;
+use spin_sdk::wasip3::http::client;
+use spin_sdk::wasip3::http::types::{
+    ErrorCode, Fields, Method, Request, Response, Scheme, Trailers,
+};
+use spin_sdk::wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
+use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
+use spinfer_experiment::Refusal;
+
+use crate::AbRouter;
+use crate::experiments::{self, with};
+
+/// Bytes of a body that are read to decide by, and to be copied; what is longer is a stream. As much as
+/// spinfer takes whole, unless its manifest says otherwise.
+const MAX_BODY: usize = 1 << 20;
+/// Bytes of one read.
+const READ: usize = 16 << 10;
+/// Copies under way at a time; more are not sent.
+const MAX_COPIES: usize = 16;
+
+/// Headers that belong to a connection, or that are derived: they are not forwarded.
+const NOT_FORWARDED: [&str; 8] = [
+    "connection",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// What of an assigned response may not be kept by caches on its way: another unit may get another.
+const CACHE_CONTROL: (&str, &[u8]) = ("cache-control", b"private, no-cache");
+
+thread_local! {
+    static COPIES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The end of a body.
+type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
+type Headers = Vec<(String, Vec<u8>)>;
+
+/// Where a request goes.
+struct Target {
+    variant: String,
+    component: String,
+    path: String,
+}
+
+/// What of a request is forwarded beside its body.
+#[derive(Clone)]
+struct Head {
+    method: Method,
+    headers: Headers,
+}
+
+/// A request body.
+enum Body {
+    Whole(Vec<u8>),
+    /// What was read of it, and the rest.
+    Stream(Vec<u8>, StreamReader<u8>, End),
+}
+
+impl Guest for AbRouter {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let path = request.get_path_with_query().unwrap_or_else(|| "/".to_owned());
+        let mut headers = request.get_headers().copy_all();
+        let method = request.get_method();
+        let (_handled, handled) = wit_future::new(|| Ok(()));
+        let (stream, end) = Request::consume_body(request, handled);
+        let wants_body = match with(|experiments| experiments.uses_body(&path)) {
+            Ok(wants_body) => wants_body,
+            Err(refusal) => return refuse(&refusal),
+        };
+        let body = if wants_body {
+            read(stream, end).await
+        } else {
+            Body::Stream(Vec::new(), stream, end)
+        };
+        let (experiment, target, shadows) = match decide(&path, &headers, &body) {
+            Ok(decided) => decided,
+            Err(refusal) => return refuse(&refusal),
+        };
+        headers.retain(|(name, _)| {
+            !NOT_FORWARDED.contains(&name.as_str()) && !name.starts_with("spin-")
+        });
+        let head = Head { method, headers };
+        let copy = match &body {
+            Body::Whole(bytes) if !shadows.is_empty() => Some((head.clone(), bytes.clone())),
+            Body::Whole(_) | Body::Stream(..) => None,
+        };
+        let response = forward(head, &target, body).await;
+        if let Some((head, body)) = copy {
+            shadows.into_iter().for_each(|shadow| send_copy(head.clone(), shadow, body.clone()));
+        }
+        match response {
+            Ok(response) => assigned(response, experiment, target.variant),
+            Err(error) => refuse(&unreachable(&target, &error)),
+        }
+    }
+}
+
+/// The experiment, who serves the request, and who gets copies.
+fn decide(
+    path: &str,
+    headers: &Headers,
+    body: &Body,
+) -> Result<(String, Target, Vec<Target>), Refusal> {
+    let body = match body {
+        Body::Whole(body) => body.as_slice(),
+        Body::Stream(..) => &[],
+    };
+    with(|experiments| {
+        let needed = experiments.needed_headers();
+        let headers: Vec<_> = headers
+            .iter()
+            .filter_map(|(name, value)| {
+                let index = needed.iter().position(|needed| needed == name)?;
+                Some((u32::try_from(index).ok()?, value.clone()))
+            })
+            .collect();
+        let request = experiments::Request { path, headers: &headers, body };
+        let assignment = experiments.assign(request)?;
+        let experiment = assignment.experiment;
+        let target = |variant: &spinfer_experiment::Variant| Target {
+            variant: variant.name.clone(),
+            component: variant.component.clone(),
+            path: experiment.path_of(variant, path).unwrap_or_else(|| path.to_owned()),
+        };
+        let shadows = assignment.shadows().map(target).collect();
+        Ok((experiment.name.clone(), target(assignment.variant), shadows))
+    })
+    .and_then(|decided| decided)
+}
+
+/// Takes a body whole, unless it is too long for that.
+async fn read(mut stream: StreamReader<u8>, end: End) -> Body {
+    let mut body = Vec::new();
+    while body.len() <= MAX_BODY {
+        let (result, part) = stream.read(Vec::with_capacity(READ)).await;
+        body.extend(part);
+        if let StreamResult::Dropped | StreamResult::Cancelled = result {
+            return match end.await {
+                Ok(_) => Body::Whole(body),
+                // It broke off: so does what is forwarded.
+                Err(_) => {
+                    let (_, failed) = wit_future::new(|| Err(ErrorCode::ConnectionTerminated));
+                    Body::Stream(body, stream, failed)
+                }
+            };
+        }
+    }
+    Body::Stream(body, stream, end)
+}
+
+async fn forward(head: Head, target: &Target, body: Body) -> Result<Response, ErrorCode> {
+    let headers = Fields::from_list(&head.headers).map_err(|error| {
+        ErrorCode::InternalError(Some(format!("the request's headers: {error:?}")))
+    })?;
+    let (stream, end) = match body {
+        Body::Stream(first, rest, end) if first.is_empty() => (rest, end),
+        Body::Stream(first, rest, end) => (joined(first, rest), end),
+        Body::Whole(bytes) => {
+            let (_, end) = wit_future::new(|| Ok(None));
+            (whole(bytes), end)
+        }
+    };
+    let (request, _sent) = Request::new(headers, Some(stream), end, None);
+    let set = request
+        .set_method(&head.method)
+        .and_then(|()| request.set_scheme(Some(&Scheme::Http)))
+        .and_then(|()| request.set_authority(Some(&format!("{}.spin.internal", target.component))))
+        .and_then(|()| request.set_path_with_query(Some(&target.path)));
+    set.map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
+    client::send(request).await
+}
+
+fn whole(bytes: Vec<u8>) -> StreamReader<u8> {
+    let (mut writer, reader) = wit_stream::new();
+    spawn(async move {
+        // What is not taken is of a component that does not read it.
+        writer.write_all(bytes).await;
+    });
+    reader
+}
+
+/// What was read of a stream, and the rest of it.
+fn joined(first: Vec<u8>, mut rest: StreamReader<u8>) -> StreamReader<u8> {
+    let (mut writer, reader) = wit_stream::new();
+    spawn(async move {
+        let mut part = first;
+        loop {
+            if !writer.write_all(part).await.is_empty() {
+                return;
+            }
+            let (result, read) = rest.read(Vec::with_capacity(READ)).await;
+            part = read;
+            if let StreamResult::Dropped | StreamResult::Cancelled = result {
+                writer.write_all(part).await;
+                return;
+            }
+        }
+    });
+    reader
+}
+
+/// Sends a copy, whose response is discarded, unless too many are under way.
+fn send_copy(head: Head, shadow: Target, body: Vec<u8>) {
+    if COPIES.get() >= MAX_COPIES {
+        return;
+    }
+    COPIES.set(COPIES.get() + 1);
+    spawn(async move {
+        if let Ok(response) = forward(head, &shadow, Body::Whole(body)).await {
+            let (_done, done) = wit_future::new(|| Ok(()));
+            let (mut stream, _end) = Response::consume_body(response, done);
+            loop {
+                let (result, _) = stream.read(Vec::with_capacity(READ)).await;
+                if let StreamResult::Dropped | StreamResult::Cancelled = result {
+                    break;
+                }
+            }
+        }
+        COPIES.set(COPIES.get().saturating_sub(1));
+    });
+}
+
+/// The variant's response, with what says whose it is.
+fn assigned(
+    response: Response,
+    experiment: String,
+    variant: String,
+) -> Result<Response, ErrorCode> {
+    let status = response.get_status_code();
+    let mut headers = response.get_headers().copy_all();
+    let before = headers.len();
+    headers.retain(|(name, _)| name != CACHE_CONTROL.0);
+    if headers.len() < before {
+        headers.push((CACHE_CONTROL.0.to_owned(), CACHE_CONTROL.1.to_vec()));
+    }
+    headers.push(("spinfer-experiment".to_owned(), experiment.into_bytes()));
+    headers.push(("spinfer-variant".to_owned(), variant.into_bytes()));
+    let (_done, done) = wit_future::new(|| Ok(()));
+    let (stream, end) = Response::consume_body(response, done);
+    respond(status, &headers, stream, end)
+}
+
+fn unreachable(target: &Target, error: &ErrorCode) -> Refusal {
+    let Target { variant, component, .. } = target;
+    let message = match error {
+        ErrorCode::HttpRequestDenied => format!(
+            "variant `{variant}`: component `{component}` may not be called; write \
+             allowed_outbound_hosts = [\"http://{component}.spin.internal\"]"
+        ),
+        error => format!("variant `{variant}`: component `{component}` did not respond: {error:?}"),
+    };
+    Refusal { status: 502, message }
+}
+
+fn refuse(refusal: &Refusal) -> Result<Response, ErrorCode> {
+    let body = serde_json::json!({ "error": refusal.message }).to_string().into_bytes();
+    let headers = [
+        ("content-type".to_owned(), b"application/json".to_vec()),
+        ("content-length".to_owned(), body.len().to_string().into_bytes()),
+    ];
+    let (_, end) = wit_future::new(|| Ok(None));
+    respond(refusal.status, &headers, whole(body), end)
+}
+
+fn respond(
+    status: u16,
+    headers: &[(String, Vec<u8>)],
+    stream: StreamReader<u8>,
+    end: End,
+) -> Result<Response, ErrorCode> {
+    let headers = Fields::from_list(headers).map_err(|error| {
+        ErrorCode::InternalError(Some(format!("the response's headers: {error:?}")))
+    })?;
+    let (response, _sent) = Response::new(headers, Some(stream), end);
+    response
+        .set_status_code(status)
+        .map_err(|()| ErrorCode::InternalError(Some(format!("{status} is not a status"))))?;
+    Ok(response)
+}

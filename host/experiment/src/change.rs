@@ -1,0 +1,174 @@
+//! What an operator changes while the application serves: other allocations, or the end of an
+//! experiment. It is kept as JSON in the key-value store of the router, under [`key`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::{CONTROL, Experiment, check_allocation, check_sum};
+
+/// The key of an experiment's change.
+#[must_use]
+pub fn key(experiment: &str) -> String {
+    format!("spinfer/experiments/{experiment}")
+}
+
+/// A change of an experiment. By default none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The share of each variant. Empty: those of the file.
+    #[serde(default)]
+    pub allocations: BTreeMap<String, f64>,
+    /// Whether the experiment is over: every unit is served by the winner, or else by control.
+    #[serde(default)]
+    pub stopped: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<String>,
+}
+
+impl Change {
+    /// The share of each variant of `experiment`, in its order; fails if this is not a change of it.
+    pub fn allocations(&self, experiment: &Experiment) -> Result<Vec<f64>, String> {
+        let shares = |name: &str| self.allocations.get(name).copied();
+        for name in self.allocations.keys().chain(&self.winner) {
+            find(experiment, name)?;
+        }
+        for (name, share) in &self.allocations {
+            check_allocation(*share).map_err(|problem| format!("variant `{name}`: {problem}"))?;
+        }
+        if self.allocations.is_empty() {
+            return Ok(experiment.variants.iter().map(|variant| variant.allocation).collect());
+        }
+        let all = experiment.variants.iter().map(|variant| shares(&variant.name).unwrap_or(0.0));
+        let all: Vec<_> = all.collect();
+        check_sum(experiment.assignable().map(|(index, _)| all[index]))?;
+        Ok(all)
+    }
+
+    /// Puts `shares` over these. What is not named keeps its share, and control, unless it is named,
+    /// has the rest. Fails if they are not shares of `experiment`.
+    pub fn ramp(
+        &self,
+        experiment: &Experiment,
+        shares: &BTreeMap<String, f64>,
+    ) -> Result<Self, String> {
+        let before = self.allocations(experiment)?;
+        let before = experiment.assignable().map(|(i, variant)| (variant.name.clone(), before[i]));
+        let mut all: BTreeMap<_, _> = before.collect();
+        for (name, share) in shares {
+            let name = find(experiment, name)?;
+            let share = check_allocation(*share);
+            all.insert(name.into(), share.map_err(|p| format!("variant `{name}`: {p}"))?);
+        }
+        if !shares.contains_key(CONTROL) {
+            let others: f64 = all.iter().filter(|(name, _)| *name != CONTROL).map(|(_, s)| s).sum();
+            if others > 1.0 + crate::format::SUM_TOLERANCE {
+                return Err(format!(
+                    "the allocations of the treatments sum to {others}; nothing would be left for \
+                     `{CONTROL}`"
+                ));
+            }
+            // Tenths are not exact: 1 - 0.1 - 0.2 is 0.7000000000000001.
+            let rest = ((1.0 - others).max(0.0) * 1e12).round() / 1e12;
+            all.insert(CONTROL.to_owned(), rest);
+        }
+        let ramped = Self { allocations: all, ..self.clone() };
+        ramped.allocations(experiment)?;
+        Ok(ramped)
+    }
+}
+
+/// The name of a variant that units are assigned to.
+fn find<'n>(experiment: &Experiment, name: &'n str) -> Result<&'n str, String> {
+    if experiment.assignable().any(|(_, variant)| variant.name == *name) {
+        return Ok(name);
+    }
+    Err(format!(
+        "experiment `{}` assigns to no variant `{}`; it has {}",
+        experiment.name,
+        name.escape_debug(),
+        experiment.names()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Experiments;
+
+    fn experiment() -> Experiment {
+        let text = r#"
+            [experiments.iris]
+            model = "iris"
+            unit = { header = "x-user-id" }
+            [[experiments.iris.variants]]
+            name = "control"
+            component = "a"
+            allocation = 0.7
+            [[experiments.iris.variants]]
+            name = "treatment"
+            component = "b"
+            allocation = 0.2
+            [[experiments.iris.variants]]
+            name = "other"
+            component = "c"
+            allocation = 0.1
+            [[experiments.iris.variants]]
+            name = "candidate"
+            component = "d"
+            shadow = true
+        "#;
+        Experiments::parse(text).unwrap().get("iris").unwrap().clone()
+    }
+
+    fn shares(shares: &[(&str, f64)]) -> BTreeMap<String, f64> {
+        shares.iter().map(|(name, share)| ((*name).to_owned(), *share)).collect()
+    }
+
+    #[test]
+    fn control_gives_what_a_treatment_receives() {
+        let experiment = experiment();
+        let ramped = Change::default().ramp(&experiment, &shares(&[("treatment", 0.3)])).unwrap();
+        let expected = shares(&[("control", 0.6), ("treatment", 0.3), ("other", 0.1)]);
+        assert_eq!(ramped.allocations, expected);
+        let all = shares(&[("control", 0.0), ("treatment", 1.0), ("other", 0.0)]);
+        assert_eq!(ramped.ramp(&experiment, &all).unwrap().allocations, all);
+    }
+
+    #[test]
+    fn shares_that_do_not_fit_are_refused() {
+        let experiment = experiment();
+        for (given, part) in [
+            (&[("treatment", 0.95)][..], "nothing would be left for `control`"),
+            (&[("control", 0.5)], "sum to 0.8"),
+            (&[("treatment", -0.1)], "variant `treatment`: -0.1 is not a share"),
+            (&[("treatment", f64::NAN)], "NaN is not a share"),
+            (&[("candidate", 0.1)], "no variant `candidate`; it has control, treatment, other"),
+            (&[("none", 0.1)], "no variant `none`"),
+        ] {
+            let error = Change::default().ramp(&experiment, &shares(given)).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_another_experiment_is_refused() {
+        let experiment = experiment();
+        let change = |json: &str| {
+            let change: Result<Change, _> = serde_json::from_str(json);
+            change.map_err(|e| e.to_string())?.allocations(&experiment)
+        };
+        assert_eq!(change("{}").unwrap(), [0.7, 0.2, 0.1, 0.0]);
+        let half = r#"{"allocations": {"control": 0.5, "other": 0.5}, "stopped": false}"#;
+        assert_eq!(change(half).unwrap(), [0.5, 0.0, 0.5, 0.0]);
+        for (json, part) in [
+            (r#"{"allocations": {"control": 0.5}}"#, "sum to 0.5"),
+            (r#"{"winner": "candidate"}"#, "no variant `candidate`"),
+            (r#"{"share": 1}"#, "unknown field"),
+        ] {
+            let error = change(json).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

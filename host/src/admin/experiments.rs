@@ -1,0 +1,66 @@
+//! The experiments of a host: `GET /experiments`, `PUT /experiments/<name>`.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Limited};
+
+use super::endpoints::{json, parameters};
+use super::refusal::Refusal;
+use crate::body::Body;
+use crate::experiment::status::{self, Unchanged, Update};
+use crate::host::Host;
+
+pub const EXPERIMENTS: &str = "/experiments";
+const ONE: &str = "/experiments/<name>";
+
+/// Each, and the methods it answers.
+pub(super) const ENDPOINTS: [(&str, &str); 2] = [(EXPERIMENTS, "GET, HEAD"), (ONE, "PUT")];
+
+/// Bytes of an update.
+const MAX_UPDATE: usize = 64 << 10;
+
+/// The name of an experiment in a path; none in [`EXPERIMENTS`] itself.
+fn name(path: &str) -> Option<Option<&str>> {
+    let rest = path.strip_prefix(EXPERIMENTS)?;
+    if rest.is_empty() { Some(None) } else { rest.strip_prefix('/').map(Some) }
+}
+
+/// Whether `path` is one of these.
+pub(super) fn is_under(path: &str) -> bool {
+    name(path).is_some()
+}
+
+pub(super) async fn answer<B>(host: &Host, head: &Parts, body: B) -> Result<Response<Body>, Refusal>
+where
+    B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+{
+    parameters(head, &[])?;
+    match (name(head.uri.path()).flatten(), &head.method) {
+        (None, &Method::GET | &Method::HEAD) => json(&status::all(host).await),
+        (Some(name), &Method::PUT) => {
+            let body = Limited::new(body, MAX_UPDATE).collect().await;
+            let body = body.map_err(|error| Refusal::Parameter(format!("the body: {error}")))?;
+            let update: Update = serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+                Refusal::Parameter(format!(
+                    "the body: {error}; write {{\"allocations\": {{\"treatment\": 0.2}}}}, or \
+                     {{\"stopped\": true, \"winner\": \"treatment\"}}"
+                ))
+            })?;
+            json(&status::change(host, name, &update).await.map_err(refusal)?)
+        }
+        (None, _) => Err(Refusal::Method { path: EXPERIMENTS, allow: "GET, HEAD" }),
+        (Some(_), _) => Err(Refusal::Method { path: ONE, allow: "PUT" }),
+    }
+}
+
+fn refusal(unchanged: Unchanged) -> Refusal {
+    let said = unchanged.to_string();
+    match unchanged {
+        Unchanged::Unknown { .. } => Refusal::Unknown(said),
+        Unchanged::Invalid(_) => Refusal::Parameter(said),
+        Unchanged::Conflict(_) => Refusal::Conflict(said),
+        Unchanged::Store(_) => Refusal::Unavailable(said),
+    }
+}

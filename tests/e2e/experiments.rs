@@ -1,0 +1,533 @@
+//! Experiments: the router assigns each user to a variant, for good; ramps move users from control to
+//! a treatment and no others; shadows receive copies and harm nobody.
+
+use std::collections::BTreeSet;
+
+use spinfer_tests::{
+    Answer, Client, Manifest, Redis, STANDARD_DOOR, Spinfer, root, run, wait_until,
+};
+
+/// What a router needs beside its file.
+const GRANTS: &str = "key_value_stores = [\"default\"]\n\
+    allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+
+/// An experiment on the model `name`, by `unit`.
+fn experiment(name: &str, unit: &str, control: f64) -> String {
+    format!(
+        "[experiments.{name}]\nmodel = \"{name}\"\nunit = {unit}\nforce = \"x-variant\"\n\
+         [[experiments.{name}.variants]]\nname = \"control\"\ncomponent = \"one\"\n\
+         model = \"first\"\nallocation = {control}\n\
+         [[experiments.{name}.variants]]\nname = \"treatment\"\ncomponent = \"two\"\n\
+         allocation = {}\n",
+        1.0 - control
+    )
+}
+
+const BY_HEADER: &str = "{ header = \"x-user-id\" }";
+
+/// A shadow of the experiment before.
+fn shadow(name: &str, component: &str) -> String {
+    format!(
+        "[[experiments.{name}.variants]]\nname = \"candidate\"\ncomponent = \"{component}\"\n\
+         shadow = true\n"
+    )
+}
+
+/// A host with a router under `settings`, and two components that it assigns to.
+struct Application {
+    dir: tempfile::TempDir,
+    manifest: Manifest,
+    config: String,
+}
+
+impl Application {
+    fn new(experiments: &str, settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("experiments.toml");
+        std::fs::write(&file, experiments).unwrap();
+        let settings = format!(
+            "files = [{{ source = \"{}\", destination = \"/experiments.toml\" }}]\n{settings}",
+            file.display()
+        );
+        let manifest = Manifest::default()
+            .with("/v2/models/...", "ab-router", "ab_router", &settings)
+            .with("/one/...", "one", "probe", "environment = { NAME = \"one\" }")
+            .with("/two/...", "two", "probe", "environment = { NAME = \"two\" }");
+        // Of its own: tests share the folder of state.
+        let config = "[key_value_store.default]\ntype = \"memory\"\n".to_owned();
+        Self { dir, manifest, config }
+    }
+
+    fn with(mut self, id: &str, settings: &str) -> Self {
+        self.manifest = self.manifest.with(&format!("/{id}/..."), id, "probe", settings);
+        self
+    }
+
+    fn up(self) -> Spinfer {
+        let Self { dir, manifest, config } = self;
+        let [path, runtime] =
+            ["spin.toml", "runtime-config.toml"].map(|name| dir.path().join(name));
+        std::fs::write(&path, manifest.text()).unwrap();
+        std::fs::write(&runtime, config).unwrap();
+        let runtime = runtime.to_str().unwrap().to_owned();
+        let arguments = ["--admin", "127.0.0.1:0", "--runtime-config-file", &runtime];
+        Spinfer::up_from(&path, &arguments, dir)
+    }
+
+    /// What `spinfer check` says of what has to be refused.
+    fn refused(self) -> String {
+        let Self { dir, manifest, .. } = self;
+        let path = dir.path().join("spin.toml");
+        std::fs::write(&path, manifest.text()).unwrap();
+        let state = spinfer_tests::state_dir();
+        let arguments =
+            ["check", "--from", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+        let (status, text) = run(&arguments);
+        assert!(!status.success(), "nothing was wrong:\n{text}");
+        text
+    }
+}
+
+fn up(experiments: &str) -> Spinfer {
+    Application::new(experiments, GRANTS).up()
+}
+
+fn variant(answer: &Answer) -> &str {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.header("spinfer-variant").unwrap_or_else(|| panic!("no variant in {answer:?}"))
+}
+
+/// Which of `users` the treatment serves.
+fn treated(client: &Client, model: &str, users: usize) -> BTreeSet<usize> {
+    let path = format!("/v2/models/{model}/environment?NAME");
+    let treated = |user: &usize| {
+        let user = format!("user-{user}");
+        let answer = client.send("GET", &path, &[("x-user-id", &user)], b"");
+        let treated = variant(&answer) == "treatment";
+        assert_eq!(answer.text(), if treated { "two" } else { "one" }, "its component serves it");
+        assert_eq!(answer.header("spinfer-experiment"), Some(model));
+        treated
+    };
+    (0..users).filter(treated).collect()
+}
+
+#[test]
+fn a_user_keeps_a_variant_by_header_cookie_and_field() {
+    let experiments = [
+        experiment("a", BY_HEADER, 0.5),
+        experiment("b", "{ cookie = \"uid\" }", 0.5),
+        experiment("c", "{ json = \"user.id\" }", 0.5),
+    ];
+    let spinfer = up(&experiments.concat());
+    let client = spinfer.client();
+    let mut seen = BTreeSet::new();
+    for user in 0..20 {
+        let (header, cookie) = (format!("user-{user}"), format!("a=b; uid=user-{user}"));
+        let body = format!("{{\"user\": {{\"id\": \"user-{user}\"}}, \"features\": [1]}}");
+        for (model, headers) in [
+            ("a", &[("x-user-id", header.as_str())][..]),
+            ("b", &[("cookie", cookie.as_str())]),
+            ("c", &[]),
+        ] {
+            let ask = || {
+                let path = format!("/v2/models/{model}/echo");
+                client.send("POST", &path, headers, body.as_bytes())
+            };
+            let first = ask();
+            assert_eq!(first.text(), body, "the body that decides arrives, too");
+            assert_eq!(variant(&first), variant(&ask()), "{model} {user}");
+            seen.insert((model, variant(&first).to_owned()));
+        }
+    }
+    assert_eq!(seen.len(), 6, "both variants of each serve somebody: {seen:?}");
+}
+
+#[test]
+fn shares_are_those_of_the_allocations() {
+    const USERS: usize = 2000;
+    let spinfer = up(&experiment("x", BY_HEADER, 0.7));
+    let count = treated(&spinfer.client(), "x", USERS).len();
+    // Five standard deviations of a binomial: 2000 * 0.3, and the root of 2000 * 0.3 * 0.7.
+    assert!((498..=702).contains(&count), "{count}");
+    let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
+    for (variant, count) in [("control", USERS - count), ("treatment", count)] {
+        let line = format!(
+            "spinfer_experiment_assignments_total{{experiment=\"x\",variant=\"{variant}\"}} {count}"
+        );
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
+}
+
+/// Through `door`, what every client sees.
+fn check_clients(settings: &str) {
+    let experiments = experiment("x", BY_HEADER, 0.5);
+    let spinfer = Application::new(&experiments, &format!("{GRANTS}{settings}")).up();
+    let ask = |path: &str, headers: &[(&str, &str)]| spinfer.send("GET", path, headers, b"");
+    let path = "/v2/models/x/environment?NAME";
+    assert_eq!(variant(&ask(path, &[])), "control", "who has no unit");
+    for (forced, name) in [("control", "one"), ("treatment", "two")] {
+        let answer = ask(path, &[("x-variant", forced)]);
+        assert_eq!((variant(&answer), answer.text().as_str()), (forced, name));
+    }
+    let unknown = ask(path, &[("x-variant", "other")]);
+    assert_eq!(unknown.status, 400);
+    let said = "x-variant: experiment `x` has no variant `other`; it has control, treatment";
+    assert_eq!(unknown.error(), said);
+    assert_eq!(unknown.header("spinfer-variant"), None);
+    let unknown = ask("/v2/models/y/predict?a", &[]);
+    assert_eq!(unknown.status, 404);
+    let said = "no experiment takes /v2/models/y/predict; there are `x` (/v2/models/x)";
+    assert_eq!(unknown.error(), said);
+    // The path its component is called with, and an error of that component.
+    let failed = ask("/v2/models/x/nothing", &[("x-variant", "control")]);
+    assert_eq!((failed.status, failed.text().as_str()), (404, "/nothing"));
+    assert_eq!(failed.header("spinfer-variant"), Some("control"), "errors are a variant's, too");
+    // A long body is a stream.
+    let body = vec![b'x'; 3 << 20];
+    let answer = spinfer.send("POST", "/v2/models/x/echo", &[("x-variant", "treatment")], &body);
+    assert_eq!((variant(&answer), answer.body.len()), ("treatment", body.len()));
+}
+
+#[test]
+fn clients_see_who_served_them() {
+    check_clients("");
+}
+
+#[test]
+fn the_standard_door_is_no_different() {
+    check_clients(STANDARD_DOOR);
+}
+
+#[test]
+fn both_doors_assign_alike() {
+    let experiments = experiment("x", BY_HEADER, 0.4);
+    let fast = up(&experiments);
+    let standard = Application::new(&experiments, &format!("{GRANTS}{STANDARD_DOOR}")).up();
+    fast.wait_for_output("(assignment door)");
+    standard.wait_for_output("/v2/models/...  ab-router (standard door)");
+    let [fast, standard] = [fast, standard].map(|host| treated(&host.client(), "x", 100));
+    assert_eq!(fast, standard);
+    assert!((30..90).contains(&fast.len()), "{}", fast.len());
+}
+
+fn admin(spinfer: &Spinfer) -> String {
+    spinfer.admin_address().to_string()
+}
+
+/// What `spinfer experiment` says, if it does what it is asked for.
+fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
+    let admin = admin(spinfer);
+    let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
+    assert!(status.success(), "{arguments:?}: {text}");
+    text
+}
+
+/// What it says if it does not.
+fn command_refused(spinfer: &Spinfer, arguments: &[&str]) -> String {
+    let admin = admin(spinfer);
+    let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
+    assert!(!status.success(), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn a_ramp_takes_effect_without_a_restart_and_takes_only_from_control() {
+    const USERS: usize = 200;
+    let spinfer = up(&experiment("x", BY_HEADER, 0.9));
+    let client = spinfer.client();
+    let mut before = treated(&client, "x", USERS);
+    for share in ["0.3", "0.5", "80%", "1"] {
+        let said = command(&spinfer, &["ramp", "x", &format!("treatment={share}")]);
+        assert!(said.contains("█") && said.contains("treatment"), "{said}");
+        let mut after = before.clone();
+        wait_until("the ramp is followed", || {
+            after = treated(&client, "x", USERS);
+            after.len() > before.len()
+        });
+        assert!(after.is_superset(&before), "at {share} some went back to control");
+        before = after;
+    }
+    assert_eq!(before.len(), USERS);
+
+    let said = command(&spinfer, &["stop", "x"]);
+    assert!(said.contains("stopped: control serves everybody"), "{said}");
+    wait_until("it is over", || treated(&client, "x", USERS).is_empty());
+    let said = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
+    assert!(said.contains("is stopped; `spinfer experiment ramp --resume`"), "{said}");
+    command(&spinfer, &["stop", "x", "--winner", "treatment"]);
+    wait_until("the winner has all", || treated(&client, "x", USERS).len() == USERS);
+    command(&spinfer, &["ramp", "x", "treatment=0", "--resume"]);
+    wait_until("it goes on", || treated(&client, "x", USERS).is_empty());
+}
+
+#[test]
+fn the_command_tells_what_is_there_and_what_cannot_be() {
+    let spinfer = up(&experiment("x", BY_HEADER, 0.75));
+    let list = command(&spinfer, &["list"]);
+    let expected =
+        "x           x      header x-user-id  control    ███████████████░░░░░   75.0 %  0";
+    assert!(list.lines().any(|line| line == expected), "{list}");
+    let json: serde_json::Value =
+        serde_json::from_str(&command(&spinfer, &["show", "x", "--json"])).unwrap();
+    assert_eq!(json["variants"][1]["allocation"], 0.25);
+    assert_eq!(json["router"], "ab-router");
+    for (arguments, part) in [
+        (&["show", "y"][..], "there is no experiment `y`; there are: x"),
+        (&["ramp", "y", "treatment=1"], "there is no experiment `y`; there are: x"),
+        (&["ramp", "x", "other=0.1"], "assigns to no variant `other`; it has control, treatment"),
+        (&["ramp", "x", "treatment=0.5", "control=0.6"], "sum to 1.1; they have to sum to 1"),
+        (&["ramp", "x", "treatment=2"], "\"2\" is not a share"),
+        (&["ramp", "x", "treatment=0.1", "treatment=0.2"], "`treatment` has two shares"),
+        (&["ramp", "x"], "VARIANT=SHARE"),
+        (&["stop", "x", "--winner", "other"], "no variant `other`"),
+    ] {
+        let said = command_refused(&spinfer, arguments);
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+    let admin = spinfer.admin();
+    for (method, path, body, status) in [
+        ("PUT", "/experiments/x", "{", 400),
+        ("PUT", "/experiments/x", "{}", 400),
+        ("PUT", "/experiments/x", "{\"share\": 1}", 400),
+        ("PUT", "/experiments/x?a=b", "{\"stopped\": true}", 400),
+        ("PUT", "/experiments/y", "{\"stopped\": true}", 404),
+        ("PUT", "/experiments", "{}", 405),
+        ("DELETE", "/experiments/x", "", 405),
+        ("GET", "/experiments", "", 200),
+    ] {
+        let answer = admin.send(method, path, &[], body.as_bytes());
+        assert_eq!(answer.status, status, "{method} {path} {body}: {answer:?}");
+    }
+    let listed = admin.send("GET", "/experiments", &[], b"").json();
+    assert_eq!(listed[0]["variants"][0]["allocation"], 0.75, "nothing of that changed it");
+}
+
+#[test]
+fn without_a_store_nothing_is_changed() {
+    let grants = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+    let spinfer = Application::new(&experiment("x", BY_HEADER, 1.0), grants).up();
+    assert!(spinfer.log().contains("granted no key-value store `default`"), "{}", spinfer.log());
+    assert!(treated(&spinfer.client(), "x", 5).is_empty(), "it assigns as the file says");
+    let said = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
+    assert!(said.contains("key_value_stores = [\"default\"]"), "{said}");
+}
+
+#[test]
+fn hosts_that_share_a_redis_follow_one_ramp() {
+    const USERS: usize = 100;
+    let redis = Redis::start();
+    let node = || {
+        let mut application = Application::new(&experiment("x", BY_HEADER, 1.0), GRANTS);
+        application.config =
+            format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
+        application.up()
+    };
+    let (a, b) = (node(), node());
+    let [on_a, on_b] = [a.client(), b.client()];
+    assert!(treated(&on_a, "x", USERS).is_empty() && treated(&on_b, "x", USERS).is_empty());
+    command(&a, &["ramp", "x", "treatment=0.4"]);
+    wait_until("both follow", || {
+        let treated = [&on_a, &on_b].map(|client| treated(client, "x", USERS));
+        treated[0] == treated[1] && treated[0].len() > 20
+    });
+    assert_eq!(command(&b, &["show", "x"]).matches("60.0 %").count(), 1);
+    // Without the Redis they go on as they are, and say so.
+    let before = treated(&on_b, "x", 10);
+    redis.pause();
+    wait_until("the store is missed", || {
+        assert_eq!(treated(&on_b, "x", 10), before);
+        b.log().contains("the allocations known last stay in effect")
+    });
+    redis.resume();
+}
+
+/// The value of a shadow's counter.
+fn copies(spinfer: &Spinfer, outcome: &str) -> u64 {
+    let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
+    let start = format!(
+        "spinfer_experiment_shadow_requests_total{{experiment=\"x\",variant=\"candidate\",\
+         outcome=\"{outcome}\"}} "
+    );
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&start));
+    line.unwrap_or_else(|| panic!("no {start}in {metrics}")).parse().unwrap()
+}
+
+#[test]
+fn a_shadow_receives_copies() {
+    let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
+    let spinfer = Application::new(&experiments, GRANTS).with("three", "").up();
+    for door in 0..2 {
+        let path = format!("/v2/models/x/log?copy-{door}");
+        assert!(spinfer.post(&path, "body").header("spinfer-variant").is_some());
+        // Of the variant, and of the shadow.
+        spinfer.wait_for_log_times(&format!("copy-{door}"), 2);
+    }
+    wait_until("both are counted", || copies(&spinfer, "served") == 2);
+    // What is a stream is not copied.
+    assert_eq!(spinfer.post("/v2/models/x/echo", vec![b'x'; 3 << 20]).status, 200);
+    assert_eq!((copies(&spinfer, "skipped"), copies(&spinfer, "failed")), (1, 0));
+    // Nobody is assigned to it.
+    let forced = spinfer.send("GET", "/v2/models/x/log", &[("x-variant", "candidate")], b"");
+    assert_eq!(forced.status, 400);
+}
+
+#[test]
+fn the_standard_door_sends_copies_too() {
+    let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
+    let settings = format!("{GRANTS}{STANDARD_DOOR}");
+    let spinfer = Application::new(&experiments, &settings).with("three", "").up();
+    let answer = spinfer.post("/v2/models/x/log?copy", "body");
+    assert_eq!(variant(&answer), "control");
+    spinfer.wait_for_log_times("copy", 2);
+}
+
+#[test]
+fn a_shadow_that_traps_or_hangs_harms_nobody() {
+    for sick in ["trap", "loop"] {
+        let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
+        let settings = format!(
+            "environment = {{ SICK = \"{sick}\" }}\n\
+             tool.spinfer.limits = {{ deadline = \"2s\", instances = 2, queue = 100 }}"
+        );
+        let spinfer = Application::new(&experiments, GRANTS).with("three", &settings).up();
+        let client = spinfer.client();
+        let requests = 60;
+        for _ in 0..requests {
+            let answer = client.send("POST", "/v2/models/x/sick", &[], b"body");
+            assert_eq!((variant(&answer), answer.text().as_str()), ("control", "well"));
+        }
+        wait_until("the copies have failed, or were not sent", || {
+            copies(&spinfer, "failed") + copies(&spinfer, "skipped") == requests
+        });
+        assert!(copies(&spinfer, "failed") > 0);
+    }
+}
+
+#[test]
+fn the_cache_lies_below_the_assignment() {
+    for door in ["", STANDARD_DOOR] {
+        let experiments = experiment("x", BY_HEADER, 0.5);
+        let spinfer = Application::new(&experiments, &format!("{GRANTS}{door}")).up();
+        let path = "/v2/models/x/cache/a?max-age=60";
+        let mut bodies = Vec::new();
+        for forced in ["control", "treatment"] {
+            let ask = || spinfer.send("GET", path, &[("x-variant", forced)], b"");
+            let first = ask();
+            let status = |answer: &Answer| answer.header("cache-status").unwrap().to_owned();
+            assert!(status(&first).contains("fwd=miss"), "{first:?}");
+            let second = ask();
+            assert!(status(&second).contains("hit; ttl="), "{second:?}");
+            assert_eq!((variant(&second), &second.body), (forced, &first.body));
+            assert_eq!(second.header("cache-control"), Some("private, no-cache"));
+            bodies.push(first.body);
+        }
+        // Who asks a component itself finds what is cached of it, and nothing of the experiment.
+        let direct = spinfer.send("GET", path, &[("x-user-id", "any")], b"");
+        assert!(direct.header("spinfer-variant").is_some());
+    }
+}
+
+#[test]
+fn the_two_versions_of_iris_are_one_url() {
+    let experiments = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"x-user-id\" }\n\
+        force = \"x-variant\"\n\
+        [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"iris-1\"\n\
+        model = \"iris-classifier\"\nallocation = 0.5\n\
+        [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"iris-2\"\n\
+        model = \"iris-classifier\"\nallocation = 0.5\n";
+    let mut application = Application::new(experiments, GRANTS);
+    application.manifest = application
+        .manifest
+        .with_iris("iris-1", 1, "/v2/models/iris-classifier/versions/1/...", "")
+        .with_iris("iris-2", 2, "/v2/models/iris-classifier/versions/2/...", "");
+    let spinfer = application.up();
+    for (forced, version) in [("control", "1"), ("treatment", "2")] {
+        let body = br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+        let headers = [("x-variant", forced)];
+        let answer = spinfer.send("POST", "/v2/models/iris/predict", &headers, body);
+        assert_eq!(variant(&answer), forced);
+        let answer = answer.json();
+        assert_eq!(
+            (&answer["prediction"], &answer["model_version"]),
+            (&"setosa".into(), &version.into())
+        );
+        let metadata = spinfer.send("GET", "/v2/models/iris", &headers, b"").json();
+        assert_eq!(metadata["versions"][0], version);
+    }
+}
+
+/// A check of a file in which `find` is replaced.
+fn check(find: &str, replace: &str, expected: &str) {
+    let iris = root().join("models/iris-classifier");
+    let text = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"x-user-id\" }\n\
+        [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"iris-1\"\n\
+        model = \"iris-classifier\"\nallocation = 0.5\n\
+        [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"iris-2\"\n\
+        model = \"iris-classifier\"\nallocation = 0.5\n";
+    assert!(text.contains(find) && iris.is_dir());
+    let mut application = Application::new(&text.replacen(find, replace, 1), GRANTS);
+    application.manifest = application
+        .manifest
+        .with_iris("iris-1", 1, "/iris/1/...", "")
+        .with_iris("iris-2", 2, "/iris/2/...", "")
+        .with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "");
+    let said = application.refused();
+    assert!(said.contains("component.ab-router: /experiments.toml: "), "{said}");
+    assert!(said.contains(expected), "{replace}: expected {expected}\n{said}");
+}
+
+#[test]
+fn what_is_wrong_with_experiments_is_found_before_serving() {
+    check(
+        "allocation = 0.5",
+        "allocation = 0.6",
+        "experiments.iris.variants: the allocations 0.6 + 0.5 sum to 1.1; they have to sum to 1",
+    );
+    check(
+        "component = \"iris-2\"",
+        "component = \"iris-3\"",
+        "experiments.iris.variants[1] (treatment).component: there is no [component.iris-3]",
+    );
+    check(
+        "component = \"iris-2\"\nmodel = \"iris-classifier\"",
+        "component = \"diabetes\"\nmodel = \"diabetes-regressor\"",
+        "model diabetes-regressor/1 has another signature than iris-classifier/1 of variant \
+         `control`: inputs[0].",
+    );
+    check(
+        "component = \"iris-2\"\nmodel = \"iris-classifier\"",
+        "component = \"iris-2\"",
+        "experiments.iris.variants[1] (treatment).model: component `iris-2` mounts no model `iris`; \
+         it mounts `iris-classifier`",
+    );
+    check(
+        "component = \"iris-2\"",
+        "component = \"ab-router\"",
+        "routers assign requests to each other in a circle: ab-router -> ab-router",
+    );
+    check("unit", "units", "experiments.iris.units: unknown key");
+}
+
+#[test]
+fn a_component_that_the_router_may_not_call_is_refused() {
+    let grants = "key_value_stores = [\"default\"]\n\
+        allowed_outbound_hosts = [\"http://one.spin.internal\"]\n";
+    let said = Application::new(&experiment("x", BY_HEADER, 0.5), grants).refused();
+    assert!(
+        said.contains("variants[1] (treatment).component: `ab-router` may not call it"),
+        "{said}"
+    );
+    assert!(!said.contains("(control)"), "{said}");
+}
+
+#[test]
+fn the_example_application_has_an_experiment() {
+    let state = spinfer_tests::state_dir();
+    let path = root().join("spin.toml");
+    let built = std::fs::read_to_string(&path).unwrap();
+    assert!(built.contains("/v2/models/iris/..."));
+    let arguments =
+        ["check", "--from", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    let (status, text) = run(&arguments);
+    assert!(status.success(), "{text}");
+}
