@@ -190,7 +190,7 @@ impl Client {
         let url = url.to_string();
         let is_html = kind.starts_with("text/html");
         let message = match &said {
-            Some(said) => shorten(&said.message),
+            Some(said) => shorten(said.message.trim_end_matches('.')),
             None if is_html => String::new(),
             None => excerpt(&body),
         };

@@ -175,7 +175,7 @@ async fn of_run<'a>(
     if path.is_empty() {
         names.extend(client.artifacts(id).await);
         bail!(
-            "{source}: no model of the run is named; write runs:/{id}/<name>, of {}",
+            "{source}: which model of the run is not said; write runs:/{id}/<name>; in the run are: {}",
             list(&names)
         );
     }
@@ -187,7 +187,7 @@ async fn of_run<'a>(
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "which it has none".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 impl<'a> Located<'a> {
@@ -256,7 +256,7 @@ impl<'a> Located<'a> {
     /// An error of what is not the folder of a model, with what a run has instead.
     async fn without_mlmodel(&self, error: anyhow::Error) -> anyhow::Error {
         let (Source::Run { id, .. }, Some(client)) = (&self.source, self.client) else {
-            return error.context(format!("{}: no {MLMODEL}", self.source));
+            return error.context(format!("no {MLMODEL} there"));
         };
         if !is_missing(&error) {
             return error;
@@ -269,7 +269,7 @@ impl<'a> Located<'a> {
             }
         }
         names.extend(client.artifacts(id).await);
-        error.context(format!("{}: the run has no such model, but {}", self.source, list(&names)))
+        error.context(format!("no such model in the run; in it are: {}", list(&names)))
     }
 
     /// The run that made it, for its metrics and tags. One that was deleted is missing, no more.

@@ -58,6 +58,7 @@ impl fmt::Display for Source {
             Self::Alias { name, alias } => write!(f, "models:/{name}@{alias}"),
             Self::Latest { name } => write!(f, "models:/{name}/latest"),
             Self::LoggedModel { id } => write!(f, "models:/{id}"),
+            Self::Run { id, path } if path.is_empty() => write!(f, "runs:/{id}"),
             Self::Run { id, path } => write!(f, "runs:/{id}/{path}"),
             Self::Artifacts { uri } => f.write_str(uri),
             Self::Folder(path) => path.display().fmt(f),

@@ -320,11 +320,11 @@ fn what_is_not_there_is_named_with_what_is() {
         ("models:/iris/9", "versions there are: 3"),
         ("models:/rose/1", "models that are registered: iris"),
         ("models:/rose/latest", "models that are registered: iris"),
-        ("models:/iris@best", "aliases there are: champion (version 3)"),
+        ("models:/iris@best", "alias not found; aliases there are: champion (version 3)"),
         ("models:/m-2", "No such artifact"),
         ("runs:/r2/net", "Run not found"),
-        ("runs:/r1", "write runs:/r1/<name>, of net, notes"),
-        ("runs:/r1/rose", "the run has no such model, but net, notes"),
+        ("runs:/r1", "write runs:/r1/<name>; in the run are: net, notes"),
+        ("runs:/r1/rose", "no such model in the run; in it are: net, notes"),
     ] {
         let error = fetch(&server, source).unwrap_err();
         assert!(error.contains(problem), "{source}: {error}");
