@@ -76,23 +76,23 @@ pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
         let layer = component::layer(&fetched.manifest)?.with_context(|| {
             format!("it is neither a component nor a model, but {}", fetched.manifest.kind())
         })?;
-        pull.component(&repository, layer, out).await
+        writeln!(out, "{}", pull.component(&repository, layer).await?)?;
+        writeln!(out, "  digest  {}", fetched.digest)?;
+        Ok(())
     };
     block_on(pulling).with_context(|| format!("{reference}: cannot be pulled"))
 }
 
 impl Pull {
-    async fn component(
-        &self,
-        from: &Repository<'_>,
-        layer: &Descriptor,
-        out: &mut impl Write,
-    ) -> Result<()> {
+    /// Pulls a component; what was done.
+    async fn component(&self, from: &Repository<'_>, layer: &Descriptor) -> Result<String> {
         let path = match &self.output {
             Some(path) => path.clone(),
             None => {
                 let base = Edit::open(&self.from)?.base;
-                base.join("components").join(self.reference.name()).with_extension("wasm")
+                let name = format!("{}.wasm", self.reference.name());
+                let path = base.join("components").join(name);
+                path.strip_prefix(".").map(Path::to_owned).unwrap_or(path)
             }
         };
         let (shown, reference) = (path.display(), &self.reference);
@@ -100,8 +100,7 @@ impl Pull {
             let size = path.metadata()?.len();
             let same = size == layer.size && Digest::of(&read_file(&path, size)?) == layer.digest;
             ensure!(same, "{shown} is there already, and is another; --output names another file");
-            writeln!(out, "Nothing to pull: {shown} is {reference} already")?;
-            return Ok(());
+            return Ok(format!("Nothing to pull: {shown} is {reference} already"));
         }
         let mut made = Made::default();
         let above = path.parent().filter(|above| !above.as_os_str().is_empty());
@@ -114,8 +113,7 @@ impl Pull {
         // Fails if it is there by now.
         staged.persist_noclobber(&path).with_context(|| shown.to_string())?;
         made.keep();
-        writeln!(out, "Pulled {reference} into {shown}\n  digest  {}", layer.digest)?;
-        Ok(())
+        Ok(format!("Pulled {reference} into {shown}"))
     }
 }
 

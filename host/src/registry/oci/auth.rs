@@ -126,7 +126,9 @@ impl Realm<'_> {
         let mut headers = HeaderMap::new();
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
         headers.insert(header::CONTENT_TYPE, kind);
-        self.transport.send(Method::POST, &url, headers, form.finish()).await
+        let form = form.finish();
+        let size = form.len() as u64;
+        self.transport.send(Method::POST, &url, headers, form, size).await
     }
 }
 

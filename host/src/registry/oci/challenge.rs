@@ -43,7 +43,8 @@ fn parse(value: &str) -> Vec<Challenge> {
             // A parameter of nothing.
             (Some(_), None) => {}
             (None, _) => {
-                schemes.push(Scheme { name: token.to_ascii_lowercase(), parameters: Vec::new() })
+                let name = token.to_ascii_lowercase();
+                schemes.push(Scheme { name, parameters: Vec::new() });
             }
         }
     }

@@ -18,14 +18,12 @@ use super::error::Error;
 use super::manifest::{Descriptor, INDEX, MANIFEST, MAX_MANIFEST, Manifest};
 use super::progress::{Progress, Transfer};
 use super::reference::Host;
-use super::transport::{Get, Transport, content_type, host_of, unexpected};
+use super::transport::{Get, MIN_SPEED, Transport, content_type, host_of, unexpected};
 
 /// What a registry says the digest of a response is.
 const DIGEST_HEADER: &str = "docker-content-digest";
 /// Of content that has no type here.
 const OCTETS: &str = "application/octet-stream";
-/// Bytes a second below which a transfer is given up.
-const MIN_SPEED: u64 = 16 << 10;
 /// Bytes that are read of a file to be sent at a time.
 const PART: usize = 64 << 10;
 
@@ -214,7 +212,7 @@ impl<'a> Repository<'a> {
                 Error::Local(format!("{}: cannot be read: {cause}", path.display()))
             })?,
         };
-        let response = self.authorized_once(Method::PUT, &url, headers, body).await?;
+        let response = self.authorized_once(Method::PUT, &url, headers, body, size).await?;
         self.transport.success(response).await?;
         Ok(())
     }
@@ -274,12 +272,13 @@ impl<'a> Repository<'a> {
         body: impl Into<Bytes>,
     ) -> Result<Response, Error> {
         let body = body.into();
-        let first =
-            self.authorized_once(method.clone(), url, headers.clone(), body.clone()).await?;
+        let size = body.len() as u64;
+        let first = self.authorized_once(method.clone(), url, headers.clone(), body.clone(), size);
+        let first = first.await?;
         if !self.authorize(&first).await? {
             return Ok(first);
         }
-        self.authorized_once(method, url, headers, body).await
+        self.authorized_once(method, url, headers, body, size).await
     }
 
     async fn authorized_once(
@@ -288,13 +287,14 @@ impl<'a> Repository<'a> {
         url: &Url,
         mut headers: HeaderMap,
         body: impl Into<Body>,
+        size: u64,
     ) -> Result<Response, Error> {
         // The upload may go to another host, which has no business with it.
         let own = self.transport.url(&self.host, "/")?.origin() == url.origin();
         if let Some(authorization) = self.authorization().filter(|_| own) {
             headers.insert(header::AUTHORIZATION, authorization);
         }
-        self.transport.send(method, url, headers, body).await
+        self.transport.send(method, url, headers, body, size).await
     }
 
     fn authorization(&self) -> Option<HeaderValue> {

@@ -121,7 +121,7 @@ impl Lock {
     fn text(&self) -> String {
         let mut text = format!("{HEAD}version = {VERSION}\n");
         for Pinned { registry, package, manifest, component } in &self.packages {
-            let [registry, package] = [registry, package].map(|text| toml_edit::value(text));
+            let [registry, package] = [registry, package].map(toml_edit::value);
             let _ = write!(
                 text,
                 "\n[[package]]\nregistry = {registry}\npackage = {package}\nmanifest = \

@@ -78,7 +78,7 @@ pub fn fetch(manifest: &mut Manifest, fetching: &Fetching<'_>) -> Result<Vec<Upd
     for (id, component) in &mut manifest.component {
         let TextOr::Table(source) = &component.source else { continue };
         let Ok(remote) = Remote::parse(source) else { continue };
-        match fetcher.source(&remote, &mut updates).with_context(|| remote.to_string()) {
+        match fetcher.source(&remote, &mut updates) {
             Ok(path) => {
                 let path = path.to_str().context("--state-dir: its path is not UTF-8")?;
                 component.source = TextOr::Text(path.to_owned());
@@ -131,7 +131,7 @@ impl<'a> Fetcher<'a> {
         match remote {
             Remote::Url { url, digest } => match self.store.get(*digest) {
                 Some(path) => Ok(path),
-                None => self.file(url, *digest),
+                None => self.file(url, *digest).with_context(|| url.to_string()),
             },
             Remote::Package { registry, package } => self.package(registry, package, updates),
         }
@@ -172,12 +172,13 @@ impl<'a> Fetcher<'a> {
         }
         ensure!(
             pinned.is_some() || pinning != Pinning::Locked,
-            "it is not in {}, and --locked allows no new pin; leave --locked out once",
+            "{name} is not in {}, and --locked allows no new pin; leave --locked out once",
             self.lock.path().display()
         );
         let (runtime, transport) = self.network.get(plain_http)?;
         let fetching = async {
-            let reference = locate(transport, registry, package).await?;
+            let reference = locate(transport, registry, package).await;
+            let reference = reference.with_context(|| format!("{name} of {registry}"))?;
             let pull = Pull { transport, reference: &reference, store: &self.store, progress };
             pull.component(pinned).await.with_context(|| reference.to_string())
         };

@@ -17,6 +17,8 @@ use super::error::{Error, excerpt};
 use super::reference::Host;
 use crate::trust;
 
+/// Bytes a second below which a transfer is given up.
+pub const MIN_SPEED: u64 = 16 << 10;
 /// Redirects followed for one request: a registry sends to its storage, and that to its mirror.
 const MAX_REDIRECTS: usize = 5;
 /// Bytes read of a response that says why it is an error.
@@ -83,7 +85,6 @@ impl Transport {
                 .redirect(Policy::none())
                 .referer(false)
                 .connect_timeout(timeouts.connect)
-                .read_timeout(timeouts.idle)
         };
         Ok(Self {
             client: builder().build().context("cannot make requests")?,
@@ -122,17 +123,35 @@ impl Transport {
         if loopback { &self.direct } else { &self.client }
     }
 
-    /// Sends a request with a body, which is not sent anywhere else.
+    /// Sends a request with a body of `size` bytes, which is not sent anywhere else.
     pub async fn send(
         &self,
         method: Method,
         url: &Url,
         headers: HeaderMap,
         body: impl Into<Body>,
+        size: u64,
     ) -> Result<Response, Error> {
         self.check(url)?;
         let request = self.client(url).request(method, url.clone()).headers(headers).body(body);
-        request.send().await.map_err(|error| self.failed(url, &error))
+        // The response comes when all of it is sent.
+        let limit = self.timeouts.idle + Duration::from_secs(size / MIN_SPEED);
+        match timeout(limit, request.send()).await {
+            Ok(sent) => sent.map_err(|error| self.failed(url, &error)),
+            Err(_) => Err(Error::TooSlow { host: host_of(url), timeout: limit }),
+        }
+    }
+
+    /// What `waiting` comes to, unless nothing comes for too long.
+    async fn soon<T>(
+        &self,
+        url: &Url,
+        waiting: impl Future<Output = reqwest::Result<T>>,
+    ) -> Result<T, Error> {
+        match timeout(self.timeouts.idle, waiting).await {
+            Ok(done) => done.map_err(|error| self.failed(url, &error)),
+            Err(_) => Err(Error::Silent { host: host_of(url), timeout: self.timeouts.idle }),
+        }
     }
 
     /// Sends a request, and follows redirects.
@@ -148,7 +167,7 @@ impl Transport {
             if let Some(authorization) = get.authorization.as_ref().filter(|_| own) {
                 request = request.header(header::AUTHORIZATION, authorization.clone());
             }
-            let response = request.send().await.map_err(|error| self.failed(&url, &error))?;
+            let response = self.soon(&url, request.send()).await?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -203,10 +222,8 @@ impl Transport {
 
     /// The next part of a body.
     pub async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Error> {
-        match response.chunk().await {
-            Ok(chunk) => Ok(chunk),
-            Err(error) => Err(self.failed(response.url(), &error)),
-        }
+        let url = response.url().clone();
+        self.soon(&url, response.chunk()).await
     }
 
     /// Tries again what may succeed the next time.
@@ -233,14 +250,12 @@ impl Transport {
 
     fn failed(&self, url: &Url, error: &reqwest::Error) -> Error {
         let host = host_of(url);
-        if error.is_connect() {
-            let cause = root_cause(error);
-            return Error::Unreachable { host, cause };
+        let cause = root_cause(error);
+        match (error.is_connect(), error.is_timeout()) {
+            (true, true) => Error::Silent { host, timeout: self.timeouts.connect },
+            (true, false) => Error::Unreachable { host, cause },
+            (false, _) => Error::Broken { host, cause },
         }
-        if error.is_timeout() {
-            return Error::Silent { host, timeout: self.timeouts.idle };
-        }
-        Error::Broken { host, cause: root_cause(error) }
     }
 }
 
@@ -320,6 +335,8 @@ pub fn content_type(response: &Response) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     fn url(text: &str) -> Url {
@@ -396,12 +413,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
-            while ticking && std::io::Write::write_all(&mut stream, b" ").is_ok() {
+            // The request.
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            while ticking && stream.write_all(b" ").is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
             }
             // Until the client gives up.
-            let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+            let _ = stream.read_to_end(&mut Vec::new());
         });
         url(&format!("http://{address}/"))
     }
@@ -423,6 +442,28 @@ mod tests {
             let problem = fetch(&transport, slow(head, ticking)).await.unwrap_err().to_string();
             assert!(problem.contains(part), "{head:?}: {problem}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_large_body_may_take_longer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let body = vec![b'x'; 8 << 20];
+        let size = body.len();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Longer than it may be silent, with pauses.
+            let (mut came, mut part) = (0, vec![0; size / 8]);
+            while came < size {
+                came += stream.read(&mut part).unwrap();
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            stream.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        let at = url(&format!("http://{address}/"));
+        let transport = impatient();
+        let sending = transport.send(Method::PUT, &at, HeaderMap::new(), body, size as u64);
+        assert_eq!(sending.await.unwrap().status(), http::StatusCode::CREATED);
     }
 
     #[tokio::test]
