@@ -5,7 +5,7 @@ mod show;
 mod stats;
 mod tail;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -171,8 +171,9 @@ pub fn run(log: &Log, out: &mut impl Write) -> Result<()> {
     };
     // `spinfer log tail | head` is no failure.
     done.or_else(|error| {
-        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if io == Some(std::io::ErrorKind::BrokenPipe) { Ok(()) } else { Err(error) }
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+        let is_closed = causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
+        if is_closed { Ok(()) } else { Err(error) }
     })
 }
 

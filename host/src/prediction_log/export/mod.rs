@@ -122,15 +122,24 @@ fn csv(
 ) -> Result<u64> {
     let layout = Layout::find(snapshot, filter, report)?;
     let mut file = ::csv::Writer::from_writer(out);
-    file.write_record(layout.names())?;
+    file.write_record(layout.names()).map_err(failed)?;
     let mut row = Row::default();
     let count = each(snapshot, filter, report, |record| {
         row.of(record, &layout);
-        file.write_record(row.fields())?;
+        file.write_record(row.fields()).map_err(failed)?;
         Ok(())
     })?;
     file.flush().context("cannot be written")?;
     Ok(count)
+}
+
+/// An error of the file is told as itself.
+fn failed(error: ::csv::Error) -> anyhow::Error {
+    let text = error.to_string();
+    match error.into_kind() {
+        ::csv::ErrorKind::Io(error) => error.into(),
+        _ => anyhow::Error::msg(text),
+    }
 }
 
 /// The fields of one CSV row, one after the other.
