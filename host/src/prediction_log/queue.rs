@@ -95,7 +95,8 @@ impl DroppedCounts {
 /// What waits for the writer, in the order it came.
 #[derive(Debug)]
 pub(super) enum Message {
-    Entry(Entry),
+    /// Predictions, and their charge in bytes.
+    Entry(Entry, usize),
     Feedback(Vec<Item>, oneshot::Sender<Result<Receipt, String>>),
 }
 
@@ -163,7 +164,7 @@ impl Queue {
         state.bytes += bytes;
         let before = state.queued;
         state.queued += records;
-        state.messages.push_back(Message::Entry(entry));
+        state.messages.push_back(Message::Entry(entry, bytes));
         // A wake-up costs more than all of this: only when there is a batch, or the first record.
         let wake = state.idle || (before < MAX_BATCH && state.queued >= MAX_BATCH);
         drop(state);
@@ -258,7 +259,7 @@ impl State {
             while batch.records < MAX_BATCH {
                 let Some(message) = self.messages.pop_front() else { break };
                 match &message {
-                    Message::Entry(entry) => {
+                    Message::Entry(entry, _) => {
                         batch.records += u64::from(entry.predictions.rows);
                     }
                     Message::Feedback(items, _) => self.feedback -= items.len(),
@@ -268,7 +269,7 @@ impl State {
             self.queued -= batch.records;
         }
         let entries = batch.messages.iter().map(|message| match message {
-            Message::Entry(entry) => charge(entry),
+            Message::Entry(_, bytes) => *bytes,
             Message::Feedback(..) => 0,
         });
         batch.bytes = entries.sum();

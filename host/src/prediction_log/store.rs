@@ -6,7 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 use rusqlite::{
-    Connection, OptionalExtension, Row as SqlRow, Transaction, TransactionBehavior, params,
+    CachedStatement, Connection, OptionalExtension, Row as SqlRow, Transaction,
+    TransactionBehavior, params,
 };
 use uuid::Uuid;
 
@@ -103,11 +104,12 @@ impl Store {
         // One that reads first and writes then could come too late to write.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut written = Written::default();
+        let mut statement = transaction.prepare_cached(INSERT)?;
         for message in messages {
             match message {
-                Message::Entry(entry) => {
+                Message::Entry(entry, _) => {
                     let source = sources.number(&transaction, entry)?;
-                    insert(&transaction, entry, source, buffers, unmatched, &mut written)?;
+                    insert(&mut statement, entry, source, buffers, unmatched, &mut written)?;
                 }
                 Message::Feedback(items, _) => {
                     let receipt = store(&transaction, items, models, now, &mut written)?;
@@ -115,6 +117,7 @@ impl Store {
                 }
             }
         }
+        drop(statement);
         // Those that came before their records.
         for &(id, row) in &written.matched {
             let Some((group, outputs)) = find(&transaction, id, row)? else { continue };
@@ -136,7 +139,7 @@ impl Store {
 
 /// Inserts the records of `entry`.
 fn insert(
-    transaction: &Transaction<'_>,
+    statement: &mut CachedStatement<'_>,
     entry: &Entry,
     source: i64,
     buffers: &mut Buffers,
@@ -149,7 +152,6 @@ fn insert(
     json::array(&predictions.omitted, &mut buffers.omitted);
     let omitted = (!predictions.omitted.is_empty()).then_some(&*buffers.omitted);
     let latency = i64::try_from(context.latency.as_micros()).unwrap_or(i64::MAX);
-    let mut statement = transaction.prepare_cached(INSERT)?;
     for index in 0..predictions.rows {
         inputs.write(index as usize, &mut buffers.inputs);
         outputs.write(index as usize, &mut buffers.outputs);

@@ -281,6 +281,30 @@ fn a_damaged_file_is_moved_aside() {
 }
 
 #[test]
+fn a_file_that_is_damaged_inside_is_moved_aside_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(schema::FILE);
+    let log = open(folder.path());
+    (0..2000).for_each(|number| assert!(log.append(entry(id(number), 0))));
+    assert_eq!(close(&log).written, 2000);
+    // All but the first page, which has the tables.
+    let mut file = std::fs::read(&path).unwrap();
+    let page = 16 << 10;
+    assert!(file.len() > 10 * page);
+    file[page..].fill(0xff);
+    std::fs::write(&path, file).unwrap();
+    let log = open(folder.path());
+    let mut number = 2000;
+    until("a new one is written", || {
+        number += 1;
+        log.append(entry(id(number), 0));
+        log.accounting().written > 0
+    });
+    let accounting = close(&log);
+    assert_eq!(records(folder.path()).len() as u64, accounting.written);
+}
+
+#[test]
 fn what_is_of_a_later_version_or_another_program_is_left_alone() {
     for (change, part) in [
         ("PRAGMA user_version = 2", "version 2 of the schema"),

@@ -32,6 +32,19 @@ pub(super) struct Writer {
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
 
+impl Writer {
+    /// Moves the file aside, which is damaged as `error` says.
+    fn move_aside(&self, error: &Error) -> std::io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let aside = schema::move_aside(&self.path, now.as_secs())?;
+        warn!(
+            %error, path = %self.path.display(), moved_to = %aside.display(),
+            "the prediction log is damaged: it is moved aside, and a new one is begun"
+        );
+        Ok(())
+    }
+}
+
 /// What the writer knows of the file.
 struct Work {
     writer: Writer,
@@ -80,12 +93,7 @@ impl Work {
                 if !error.is_corruption() {
                     return Err(error);
                 }
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let aside = schema::move_aside(path, now.as_secs())?;
-                warn!(
-                    %error, path = %path.display(), moved_to = %aside.display(),
-                    "the prediction log is damaged: it is moved aside, and a new one is begun"
-                );
+                self.writer.move_aside(&error)?;
                 Store::open(path, models)
             });
             let (store, quality) = opened?;
@@ -119,8 +127,12 @@ impl Work {
                 let next = (pause * 2).min(MAX_BACKOFF);
                 self.backoff = Some((Instant::now() + pause, next));
                 self.writer.shared.set_problem(Some(format!("{path}: {error}")));
-                // It is opened again: it may be another file by then, or has to be moved aside.
-                self.store = None;
+                // It is opened again: it may be another file by then.
+                let was_open = self.store.take().is_some();
+                if was_open && error.is_corruption() {
+                    let moved = self.writer.move_aside(&error);
+                    moved.unwrap_or_else(|error| warn!(%path, %error, "it cannot be moved aside"));
+                }
                 None
             }
         }
@@ -130,7 +142,7 @@ impl Work {
     fn take(&mut self, batch: Batch) {
         let shared = Arc::clone(&self.writer.shared);
         for message in &batch.messages {
-            if let Message::Entry(entry) = message {
+            if let Message::Entry(entry, _) = message {
                 self.writer.observers.iter().for_each(|observer| observer.observe(entry));
             }
         }

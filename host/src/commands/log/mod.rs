@@ -209,9 +209,9 @@ mod tests {
     fn a_moment_is_a_time_or_how_long_ago() {
         assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1_000_000));
         let now = times::micros(SystemTime::now());
-        let hour = 3_600_000_000;
+        let (minute, hour) = (60_000_000, 3_600_000_000);
         let ago = moment("1h").unwrap();
-        assert!((now - hour - 1_000_000..=now).contains(&(ago + hour)), "{ago}");
+        assert!((now..now + minute).contains(&(ago + hour)), "{ago}");
         assert!(moment("yesterday").is_err());
         assert_eq!(moment("10000y"), Ok(0));
     }
