@@ -253,7 +253,7 @@ fn processor_time() -> Duration {
 }
 
 /// A task that ends when nobody waits for it any more.
-struct Aborting<T>(JoinHandle<T>);
+pub(crate) struct Aborting<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Future for Aborting<T> {
     type Output = Result<T, JoinError>;

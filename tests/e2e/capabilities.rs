@@ -65,6 +65,19 @@ fn a_component_calls_another_without_leaving_the_process() {
 }
 
 #[test]
+fn a_component_calls_another_behind_its_fast_door() {
+    let grant = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+    let manifest = Manifest::default()
+        .with("/...", "a", "probe", &format!("{STANDARD_DOOR}{grant}"))
+        .with("/b", "b", "probe", "");
+    let spinfer = Spinfer::up(&manifest);
+    for _ in 0..3 {
+        let answer = spinfer.post("/fetch?http://b.spin.internal/echo", "body");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+    }
+}
+
+#[test]
 fn a_component_calls_its_own_application_by_path() {
     let spinfer = two("allowed_outbound_hosts = [\"http://self\"]");
     let answer = spinfer.post("/fetch?http://self.alt/echo", "x");

@@ -24,6 +24,7 @@ use tower_service::Service;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::app::ComponentSpec;
+use crate::background::Aborting;
 use crate::blocked_networks::BlockedNetworks;
 use crate::body::Body;
 use crate::host::Host;
@@ -157,7 +158,11 @@ impl Outbound {
     ) -> Result<Response<WasiBody>, Error> {
         let host = self.outside.host.get().and_then(Weak::upgrade);
         let host = host.ok_or(Error::DestinationUnavailable)?;
-        let answer = request::chain(&host, via, self.hops, request).await;
+        let hops = self.hops;
+        // In a task of its own: within the event loop of this guest's store no other may run.
+        let answering =
+            tokio::spawn(async move { request::chain(&host, via, hops, request).await });
+        let answer = Aborting(answering).await.map_err(|_| Error::DestinationUnavailable)?;
         Ok(answer.map(BodyExt::boxed_unsync))
     }
 
