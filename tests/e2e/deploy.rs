@@ -1,10 +1,12 @@
 //! `deploy/`: manifests against the real schemas and the real host; the image's root file system, run as
 //! a container engine would; Redis users with no more rights than they have to have.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use spinfer_tests::{GUESTS, Manifest, Redis, Spinfer, binary, root, wait_until};
+use spinfer_tests::{GUESTS, Manifest, Redis, Spinfer, binary, root, run, wait_until};
 
 /// Exit status of a script that cannot run here, and says why.
 const SKIPPED: i32 = 77;
@@ -131,4 +133,54 @@ fn redis_users_have_the_rights_they_need_and_no_more() {
     }
     let verdict: String = redis.ask(&["ACL", "DRYRUN", "health", "PING"]);
     assert_eq!(verdict, "OK");
+}
+
+#[test]
+fn health_exits_with_the_state_of_the_host() {
+    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let address = spinfer.address().to_string();
+    wait_until("it is ready", || run(&["health", "--address", &address]).0.success());
+    let (status, said) = run(&["health", "--live", "--address", &address]);
+    assert!(status.success() && said == format!("{address} is live\n"), "{said}");
+    drop(spinfer);
+    let (status, said) = run(&["health", "--address", &address]);
+    assert!(!status.success() && said.contains("is not ready: cannot connect"), "{said}");
+}
+
+#[test]
+fn health_repeats_the_reason() {
+    let responses = [
+        ("{\"error\": \"iris: damaged\"}", "is not ready: iris: damaged"),
+        ("", "is not ready: status 503 Service Unavailable: this may be another server"),
+    ];
+    for (body, says) in responses {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap();
+            let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length";
+            write!(stream, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
+            length
+        });
+        let (status, said) = run(&["health", "--address", &address]);
+        assert!(!status.success() && said.contains(says), "{said}");
+        assert!(server.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn build_without_commands_compiles_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    let build = "[component.hello.build]\ncommand = \"exit 7\"\n";
+    let manifest = Manifest::default().with("/...", "hello", "hello_p2", build);
+    std::fs::write(&path, manifest.text()).unwrap();
+    let state = dir.path().join("state");
+    let arguments = ["--from", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
+    let (status, said) = run(&[&["build", "--aot"], &arguments[..]].concat());
+    assert!(!status.success() && said.contains("exit 7"), "{said}");
+    let (status, said) = run(&[&["build", "--aot", "--no-commands"], &arguments[..]].concat());
+    assert!(status.success() && said.contains("1 components compiled"), "{said}");
 }
