@@ -8,7 +8,7 @@ use spinfer_tests::{
     wait_until,
 };
 
-use super::metrics::{BATCH, DRIFT, iris_with, is_the_table, metric};
+use super::metrics::{BATCH, DRIFT, EXPERIMENTS, iris_with, is_the_table, metric};
 
 pub(crate) const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 pub(crate) const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
@@ -124,7 +124,7 @@ fn nodes_that_share_a_redis_say_so_and_forget_together() {
     assert_eq!((&shared["stored"], &shared["failed"]), (&1.into(), &0.into()), "{shared}");
     let hits = r#"spinfer_cache_redis_lookups_total{result="hit"}"#;
     assert_eq!(metric(&b, hits), 1.0);
-    is_the_table(&b, &[BATCH, DRIFT[0]]);
+    is_the_table(&b, &[&[BATCH, DRIFT[0]], &EXPERIMENTS[..]].concat());
 
     let address = b.admin_address().to_string();
     let (status, text) = run(&["cache", "stats", "--admin", &address]);

@@ -268,7 +268,7 @@ fn a_runtime_config_is_checked_before_anything_is_served() {
 #[test]
 fn check_finds_nothing_wrong_with_what_can_be_served() {
     let (right, said) = check(&root().join("spin.toml"), &[]);
-    assert!(right && said.contains("nothing is wrong (6 routes, 5 components)"), "{said}");
+    assert!(right && said.contains("nothing is wrong (7 routes, 6 components)"), "{said}");
 }
 
 /// What every component lacks is said at once, with what to do.

@@ -58,6 +58,9 @@ const REDIS: [&str; 4] = [
 
 /// What is told only of predictions that have feedback (feedback.rs).
 const FEEDBACK: [&str; 2] = ["spinfer_prediction_quality", "spinfer_prediction_quality_samples"];
+/// What is told only where there are experiments; the last one only of shadows.
+pub(crate) const EXPERIMENTS: [&str; 2] =
+    ["spinfer_experiment_assignments_total", "spinfer_experiment_shadow_requests_total"];
 
 /// Everything that is told has to be in the table, and the other way round; but for those in
 /// `without`, each family has samples.
@@ -111,8 +114,8 @@ fn the_metrics_of_the_example_application_are_those_of_the_table() {
         assert_eq!(spinfer.post(&format!("/v2/models/{model}/predict"), FEATURES).status, 200);
     }
     assert_eq!(spinfer.get("/nowhere").status, 404);
-    // No model of it is batched.
-    is_the_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..]].concat());
+    // No model of it is batched, and its experiment has no shadow.
+    is_the_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..], &EXPERIMENTS[1..]].concat());
     let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
     for (name, expected) in [
         ("spinfer_ready", 1.0),
@@ -287,7 +290,7 @@ fn inferences_are_counted_where_they_ran() {
         if placement == "batch" {
             let rows = metric(&spinfer, &format!("spinfer_inference_batch_rows_sum{{{model}}}"));
             assert_eq!(rows, 3.0);
-            is_the_table(&spinfer, &[&DRIFT[..], &REDIS].concat());
+            is_the_table(&spinfer, &[&DRIFT[..], &REDIS, &EXPERIMENTS].concat());
         }
     }
 }

@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(followed.serves(0, Ok(Some(ALL))), "treatment");
         for (index, stored) in [
             "{",
-            "[]",
+            "7",
             r#"{"allocations": {"control": 0.5}}"#,
             r#"{"allocations": {"other": 1}}"#,
             r#"{"share": 1}"#,
