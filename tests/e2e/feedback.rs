@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use spinfer_tests::{Answer, Manifest, Spinfer, run, wait_until};
 
-use super::admin::{ADMIN, FEATURES, probe};
+use super::admin::{ADMIN, FEATURES};
 use super::metrics::metric;
 
 const FEEDBACK: &str = "/v2/feedback";
@@ -226,7 +226,8 @@ fn the_log_is_exported_whole_or_not_at_all() {
 
 #[test]
 fn the_log_of_an_application_that_predicts_nothing_makes_no_file() {
-    let spinfer = probe("");
-    assert_eq!(spinfer.get("/cache/a").status, 200);
-    assert_eq!(metric(&spinfer, "spinfer_prediction_log_accepted_total"), 0.0);
+    let app = iris();
+    assert_eq!(app.spinfer.get("/v2/models/iris-classifier").status, 200);
+    assert_eq!(metric(&app.spinfer, "spinfer_prediction_log_accepted_total"), 0.0);
+    assert!(!app.state.path().join("predictions.db").exists());
 }
