@@ -309,12 +309,10 @@ struct State<'a> {
 fn build(options: &Build) -> Result<()> {
     let Build { from, optimize, aot, native, no_commands, state } = options;
     telemetry::init(LogFormat::Human, false);
-    let (manifest, base) = from.load()?;
+    let (mut manifest, base) = from.load()?;
     if !*no_commands {
         build::run(&manifest, &base, &mut io::stderr())?;
     }
-    let (mut manifest, base) = from.load()?;
-    build::run(&manifest, &base, &mut io::stderr())?;
     let options = Options { without_values: true, ..Options::default() };
     if *optimize || *aot {
         let mode = if *aot { READABLE } else { PRIVATE };

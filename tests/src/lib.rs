@@ -5,8 +5,10 @@ mod oci_registry;
 mod redis;
 
 use std::fmt::Write as _;
+use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -193,7 +195,7 @@ impl Spinfer {
         command.envs(environment.iter().copied());
         command.args(["up", "--listen", listen, "--from"]).arg(path).args(arguments);
         if !arguments.contains(&"--state-dir") {
-            command.arg("--state-dir").arg(state_dir());
+            command.arg("--state-dir").arg(own_state_dir(dir.path()));
         }
         // Tests run at the same time, and only one of them can have the default address.
         if !arguments.contains(&"--admin") {
@@ -475,4 +477,18 @@ pub fn binary() -> PathBuf {
 #[must_use]
 pub fn state_dir() -> PathBuf {
     root().join("target/test-state")
+}
+
+/// A state directory in `dir`, with a prediction log and stores of its own, and the compiled components
+/// of all tests.
+fn own_state_dir(dir: &Path) -> PathBuf {
+    let (own, compiled) = (dir.join("state"), state_dir().join("compiled"));
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&compiled);
+    made.and_then(|()| std::fs::create_dir_all(&own)).expect("a folder");
+    match symlink(&compiled, own.join("compiled")) {
+        // The second start on one folder.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        linked => linked.expect("a link"),
+    }
+    own
 }

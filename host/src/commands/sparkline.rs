@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn many_bins_are_put_together() {
         let [line] = sparklines([&[0.03; 33]], 10);
-        assert_eq!(line, "█████████".to_owned(), "nine bars of four bins and less");
+        assert_eq!(line, "████████▃", "eight bars of four bins, and one of the last bin");
         assert_eq!(sparklines([&[1.0; 5]], 0)[0].chars().count(), 1);
     }
 }
