@@ -102,7 +102,7 @@ fn a_version_without_a_baseline_is_told_how_to_get_one() {
     assert!(text.contains("no baseline.json") && text.contains(hint), "{text}");
     assert!(text.contains("iris-classifier version 1: disabled"), "{text}");
     for (query, status, said) in [
-        ("?model=wine", 404, "no component mounts a model `wine`; of the kind there are: iris-cla"),
+        ("?model=wine", 404, "no model `wine` is mounted; mounted models: iris-classifier"),
         ("?version=1", 400, "`version`: /drift takes model"),
         ("?model=a&model=b", 400, "one at a time"),
     ] {

@@ -119,8 +119,7 @@ async fn drift(
         let known = if known.is_empty() { "none".to_owned() } else { known };
         let model = shortened(model);
         return Err(Refusal::Unknown(format!(
-            "no component mounts a model `{model}`; of the kind \
-             there are: {known}"
+            "no model `{model}` is mounted; mounted models: {known}"
         )));
     }
     // Of thousands of fields it takes milliseconds.
