@@ -307,7 +307,7 @@ fn the_command_tells_what_is_there_and_what_cannot_be() {
 fn without_a_store_nothing_is_changed() {
     let grants = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
     let spinfer = Application::new(&experiment("x", BY_HEADER, 1.0), grants).up();
-    assert!(spinfer.log().contains("granted no key-value store `default`"), "{}", spinfer.log());
+    spinfer.wait_for_log("granted no key-value store `default`");
     assert!(treated(&spinfer.client(), "x", 5).is_empty(), "it assigns as the file says");
     let said = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
     assert!(said.contains("key_value_stores = [\"default\"]"), "{said}");
