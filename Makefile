@@ -143,7 +143,7 @@ target/python/installed: tests/python/requirements.txt
 mlflow: target/python-mlflow/installed ## install the MLflow server the tests pull models from, from PyPI
 
 target/python-mlflow/installed: tests/python/requirements-mlflow.txt target/python/installed
-	$(call say,"installing MLflow (a minute; 310 MB)")
+	$(call say,"installing MLflow (half a minute; 140 MB)")
 	python3 -m venv --clear target/python-mlflow
 	target/python-mlflow/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	target/python/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
