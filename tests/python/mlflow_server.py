@@ -16,9 +16,17 @@ from pathlib import Path
 
 folder = Path(sys.argv[1])
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# Half a dozen processes for jobs that no test has.
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING")]:
     del os.environ[name]
+
+
+def stop(server):
+    # Its workers are in its group. None of them has anything to keep.
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 def start():
@@ -33,12 +41,16 @@ def start():
         log = open(folder / "server.log", "ab")
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         address = f"http://127.0.0.1:{port}"
-        while server.poll() is None:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1)
-                return server, address
-            except OSError:
-                time.sleep(0.1)
+        try:
+            while server.poll() is None:
+                try:
+                    urllib.request.urlopen(f"{address}/health", timeout=1)
+                    return server, address
+                except OSError:
+                    time.sleep(0.1)
+        except BaseException:
+            stop(server)
+            raise
     raise SystemExit((folder / "server.log").read_text())
 
 
@@ -141,6 +153,8 @@ def log_models(address):
     return {"uri": address, "rows": rows.tolist(), "cases": cases, "run": run_of_iris}
 
 
+# A test that is ended takes the server along.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 server, address = start()
 try:
     # What MLflow prints is not for standard output.
@@ -149,5 +163,4 @@ try:
     print(json.dumps(said), file=out, flush=True)
     sys.stdin.read()
 finally:
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait()
+    stop(server)
