@@ -143,7 +143,6 @@ fn by_id(records: &[Value]) -> HashMap<String, Vec<&Value>> {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn a_record_is_the_same_whichever_protocol_and_door() {
     for door in ["", STANDARD_DOOR] {
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -195,7 +194,6 @@ fn a_record_is_the_same_whichever_protocol_and_door() {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn a_batch_is_a_record_for_each_row() {
     let body = r#"{"id": "mine", "instances": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]}"#;
     let (id, records) = recorded(&iris(""), |spinfer| id(&spinfer.post(PREDICT, body)));
@@ -208,7 +206,6 @@ fn a_batch_is_a_record_for_each_row() {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn a_cached_response_makes_a_record_of_its_own() {
     let (ids, records) =
         recorded(&iris(""), |spinfer| [(); 3].map(|()| id(&spinfer.post(PREDICT, SETOSA))));
@@ -221,7 +218,6 @@ fn a_cached_response_makes_a_record_of_its_own() {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn requests_at_the_same_time_keep_their_own_records() {
     const CLIENTS: usize = 32;
     const EACH: usize = 20;
@@ -253,7 +249,6 @@ fn requests_at_the_same_time_keep_their_own_records() {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn fields_are_dropped_and_hashed() {
     let settings = "tool.spinfer.prediction_log.drop = [\"probabilities\", \"petal_width\"]\n\
                     tool.spinfer.prediction_log.hash = [\"sepal_length\", \"id\"]\n";
@@ -278,7 +273,6 @@ fn fields_are_dropped_and_hashed() {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn a_file_is_logged_by_what_it_is() {
     let manifest = Manifest::default().with_model("digits-classifier", "digits", 1, "/...", "");
     let png = std::fs::read(root().join("tests/images/grey-8x8.png")).unwrap();
@@ -299,7 +293,6 @@ fn a_file_is_logged_by_what_it_is() {
 }
 
 #[test]
-#[ignore = "needs `spinfer log export`"]
 fn a_request_that_fails_makes_no_record() {
     let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
     let (_, records) = recorded(&manifest, |spinfer| {
