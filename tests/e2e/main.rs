@@ -43,3 +43,4 @@ mod shared_cache; // what one node has made, others have; what one forgets, too
 mod soak; // nothing grows: memory, descriptors, threads
 mod stores; // key-value stores: every interface over every kind
 mod text; // languages; strings in every protocol
+mod tour; // docs/tour.md, command by command

@@ -56,9 +56,10 @@ fn main() -> Result<()> {
 
 /// The iris classifier with `settings`, and a router to it, with a state directory of its own.
 fn serve(name: &str, settings: &str, dir: &Path) -> Result<Server> {
-    let experiments = dir.join("experiments.toml");
+    let experiments = dir.join("experiments");
+    std::fs::create_dir_all(&experiments)?;
     std::fs::write(
-        &experiments,
+        experiments.join("experiments.toml"),
         "[experiments.iris]\nmodel = 'iris'\nunit = { header = 'x-user-id' }\n\
          [[experiments.iris.variants]]\nname = 'control'\ncomponent = 'iris'\n\
          model = 'iris-classifier'\nallocation = 0.5\n\
@@ -71,6 +72,7 @@ fn serve(name: &str, settings: &str, dir: &Path) -> Result<Server> {
         .and(&format!(
             "[[trigger.http]]\nroute = '{ROUTED}/...'\ncomponent = 'router'\n[component.router]\n\
              source = '{}'\nkey_value_stores = ['default']\n\
+             allowed_outbound_hosts = ['http://*.spin.internal']\n\
              files = [{{ source = '{}', destination = '/' }}]\n",
             router.display(),
             experiments.display(),

@@ -81,7 +81,7 @@ fn a_credential_helper_has_the_password_if_there_is_one() {
     let kept = home.text("kept");
     let script = format!(
         "#!/bin/sh\ncase $1 in store) cat > {kept};; erase) rm {kept};;\n\
-         get) test -e {kept} && cat {kept} || {{ echo credentials not found; exit 1; }};; esac\n"
+         get) cat > /dev/null; test -e {kept} && cat {kept} || {{ echo credentials not found; exit 1; }};; esac\n"
     );
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
