@@ -424,6 +424,7 @@ fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
 }
 
 #[cfg(any(test, fuzzing))]
+#[expect(clippy::needless_pass_by_value, reason = "as the bindings take them")]
 fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
     captured::SENT.with_borrow_mut(|sent| sent.push(captured::shown(request, &predictions)));
 }

@@ -48,14 +48,14 @@ where
                      {{\"stopped\": true, \"winner\": \"treatment\"}}"
                 ))
             })?;
-            json(&status::change(host, name, &update).await.map_err(refusal)?)
+            json(&status::change(host, name, &update).await.map_err(|error| refusal(&error))?)
         }
         (None, _) => Err(Refusal::Method { path: EXPERIMENTS, allow: "GET, HEAD" }),
         (Some(_), _) => Err(Refusal::Method { path: ONE, allow: "PUT" }),
     }
 }
 
-fn refusal(unchanged: Unchanged) -> Refusal {
+fn refusal(unchanged: &Unchanged) -> Refusal {
     let said = unchanged.to_string();
     match unchanged {
         Unchanged::Unknown { .. } => Refusal::Unknown(said),

@@ -1,4 +1,5 @@
 //! Records in, a report out.
+#![expect(clippy::cast_possible_truncation, reason = "features are FP32")]
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

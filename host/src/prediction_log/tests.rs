@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A UUIDv7 of `time`, with `number` in its random part.
 fn id_at(time: SystemTime, number: u64) -> Uuid {
-    let millis = time.duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let millis = time.duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let millis = u64::try_from(millis).unwrap();
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()

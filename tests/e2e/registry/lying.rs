@@ -82,8 +82,10 @@ impl Reply {
         }
         to.write_all(format!("{head}\r\n").as_bytes())?;
         to.write_all(body)?;
-        while matches!(length, Length::Endless) {
-            to.write_all(body)?;
+        if matches!(length, Length::Endless) {
+            loop {
+                to.write_all(body)?;
+            }
         }
         Ok(())
     }
@@ -240,12 +242,7 @@ fn what_a_server_does_wrong_is_said_and_nothing_is_written() {
             blob.clone(),
             "may have 4194304 bytes",
         ),
-        (
-            "manifest breaks off",
-            manifest.clone().long(Length::Claimed(1 << 20)),
-            blob.clone(),
-            "broke off",
-        ),
+        ("manifest breaks off", manifest.long(Length::Claimed(1 << 20)), blob.clone(), "broke off"),
         (
             "circle",
             Reply::redirect("/v2/a/manifests/1"),

@@ -207,12 +207,15 @@ impl Kind {
     }
 }
 
+/// Gives the new bytes of a tensor, if it is another one then.
+type Change<'a> = dyn FnMut(&[u8]) -> Result<Option<Vec<u8>>> + 'a;
+
 /// `message` with each tensor in it as `change` gives it; `None` from either: as it was.
 fn rewrite(
     message: &[u8],
     kind: Kind,
     depth: usize,
-    change: &mut dyn FnMut(&[u8]) -> Result<Option<Vec<u8>>>,
+    change: &mut Change<'_>,
 ) -> Result<Option<Vec<u8>>> {
     if depth > MAX_DEPTH {
         bail!("more than {MAX_DEPTH} graphs within each other");

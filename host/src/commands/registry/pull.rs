@@ -177,7 +177,7 @@ impl Model<'_> {
                 usage(out, &pull.from, &addition.routes.path(name, number), &examined)?;
             }
             _ if pull.no_add => {
-                writeln!(out, "  routes  none: {} is as it was", edit.path.display())?
+                writeln!(out, "  routes  none: {} is as it was", edit.path.display())?;
             }
             _ => writeln!(out, "  routes  as they were, in {}", edit.path.display())?,
         }

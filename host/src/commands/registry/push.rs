@@ -50,7 +50,7 @@ pub(super) struct Push {
 
 /// What is pushed.
 enum Artifact {
-    Component(ComponentArtifact),
+    Component(Box<ComponentArtifact>),
     Model(Box<ModelArtifact>),
 }
 
@@ -59,7 +59,7 @@ impl Artifact {
         if path.is_dir() {
             return Ok(Self::Model(Box::new(ModelArtifact::read(path)?)));
         }
-        Ok(Self::Component(ComponentArtifact::read(path)?))
+        Ok(Self::Component(Box::new(ComponentArtifact::read(path)?)))
     }
 
     fn manifest(&self) -> &Manifest {

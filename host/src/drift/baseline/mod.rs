@@ -167,7 +167,7 @@ fn names(
             Some(names) => order.extend(names),
             // As many as there are.
             None => {
-                order.extend(given.keys().filter(|name| is_element(name, &tensor.name)).cloned())
+                order.extend(given.keys().filter(|name| is_element(name, &tensor.name)).cloned());
             }
         }
         for field in &tensor.fields {

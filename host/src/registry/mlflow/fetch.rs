@@ -69,7 +69,7 @@ impl Locator {
     /// Finds what `source` means.
     pub async fn locate(&self, source: &Source) -> Result<Located<'_>> {
         if let Source::Folder(folder) = source {
-            return self.folder(source, folder);
+            return in_folder(source, folder);
         }
         let client = self.client.as_ref().context("no tracking server is named")?;
         match source {
@@ -101,25 +101,26 @@ impl Locator {
             Source::Folder(_) => bail!("{source}: a folder is not on a server"),
         }
     }
+}
 
-    fn folder(&self, source: &Source, folder: &Path) -> Result<Located<'_>> {
-        ensure!(folder.exists(), "{}: there is no such folder", folder.display());
-        // The file itself may be named, too.
-        let is_file = folder.is_file() && folder.file_name().is_some_and(|name| name == MLMODEL);
-        let folder: PathBuf = match folder.parent() {
-            Some(above) if is_file && above.as_os_str().is_empty() => PathBuf::from("."),
-            Some(above) if is_file => above.to_owned(),
-            _ => folder.to_owned(),
-        };
-        ensure!(
-            folder.join(MLMODEL).is_file(),
-            "{}: no {MLMODEL} in it: this is not the folder of an MLflow model",
-            folder.display()
-        );
-        let absolute = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        let name = absolute.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        Ok(Located { name, ..Located::new(Store::Folder(folder), None, source) })
-    }
+/// A model in a folder of this machine.
+fn in_folder(source: &Source, folder: &Path) -> Result<Located<'static>> {
+    ensure!(folder.exists(), "{}: there is no such folder", folder.display());
+    // The file itself may be named, too.
+    let is_file = folder.is_file() && folder.file_name().is_some_and(|name| name == MLMODEL);
+    let folder: PathBuf = match folder.parent() {
+        Some(above) if is_file && above.as_os_str().is_empty() => PathBuf::from("."),
+        Some(above) if is_file => above.to_owned(),
+        _ => folder.to_owned(),
+    };
+    ensure!(
+        folder.join(MLMODEL).is_file(),
+        "{}: no {MLMODEL} in it: this is not the folder of an MLflow model",
+        folder.display()
+    );
+    let absolute = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+    let name = absolute.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    Ok(Located { name, ..Located::new(Store::Folder(folder), None, source) })
 }
 
 async fn registered<'a>(
