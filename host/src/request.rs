@@ -122,7 +122,7 @@ pub async fn shadow(
     let target = Target::of(host.component(&arm.component)?)?;
     let (start, mut exchange) = (Instant::now(), Exchange::default());
     let arriving = Arriving::<WasiBody>::Admitted(RequestBody::Whole(body));
-    let assigned = AssignedRequest { client, arm: Some(arm), copies: Vec::new() };
+    let assigned = AssignedRequest { client, arm: Some(arm), copies: Vec::new(), route: None };
     let answer = answer(host, target, assigned, head, arriving, start, &mut exchange).await;
     target.metrics.answered(start.elapsed(), &answer);
     let (head, body) = answer.ok()?.into_parts();
@@ -161,6 +161,8 @@ struct AssignedRequest<'a> {
     arm: Option<&'a Arm>,
     /// For shadows.
     copies: Vec<ShadowCopy>,
+    /// The router's route, if a router assigned it: its predictions are logged under that.
+    route: Option<Arc<str>>,
 }
 
 /// The component that serves a request, and under which route.
@@ -200,7 +202,8 @@ where
             let answer = match (&found.1.served, Target::of(found)) {
                 (Served::Static(answer), _) => Ok(answer.response()),
                 (_, Some(target)) => {
-                    let request = AssignedRequest { client, arm: None, copies: Vec::new() };
+                    let request =
+                        AssignedRequest { client, arm: None, copies: Vec::new(), route: None };
                     let body = Arriving::Raw(body);
                     answer(host, target, request, head, body, start, exchange).await
                 }
@@ -231,6 +234,7 @@ async fn assign<B>(
 where
     B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
 {
+    let route = Some(Arc::from(found.1.metrics.route.as_str()));
     let mut body = Arriving::Raw(body);
     let mut _held = None;
     let mut copies = Vec::new();
@@ -285,7 +289,7 @@ where
     let target = Target::of(found);
     let target = target.ok_or_else(|| Failure::NoRoute { path: head.uri.path().to_owned() })?;
     let arm = exchange.arm.clone();
-    let assigned = AssignedRequest { client, arm: arm.as_deref(), copies };
+    let assigned = AssignedRequest { client, arm: arm.as_deref(), copies, route };
     let answer = answer(host, target, assigned, head, body, start, exchange).await;
     target.metrics.answered(start.elapsed(), &answer);
     answer
@@ -330,7 +334,7 @@ fn follow(
 async fn answer<B>(
     host: &Host,
     target: Target<'_>,
-    AssignedRequest { client, arm, copies }: AssignedRequest<'_>,
+    AssignedRequest { client, arm, copies, route: routed }: AssignedRequest<'_>,
     head: Parts,
     body: Arriving<B>,
     start: Instant,
@@ -364,7 +368,7 @@ where
     }
     let (cache, source, counts) = (host.cache(), service.source(), &metrics.cache);
     let exposure = arm.map(|arm| &arm.exposure);
-    let logged = recorder.map(|recorder| recorder.begin(&head, start, exposure));
+    let logged = recorder.map(|recorder| recorder.begin(&head, start, exposure, routed));
     let kept = cache.look_up(source, scopes, counts, &head, body.whole(), deadline);
     let (mut answer, outcome) = match kept.await? {
         Found::Answer(answer) => (answer, CacheOutcome::Hit),

@@ -34,6 +34,8 @@ pub struct Logged<'a> {
     time: SystemTime,
     start: Instant,
     exposure: Option<Exposure>,
+    /// The router's route, in place of the recorder's.
+    route: Option<Arc<str>>,
     trace_id: Option<String>,
 }
 
@@ -50,9 +52,16 @@ impl Recorder {
         Arc::new(RequestPredictions::new(prediction_id(SystemTime::now())))
     }
 
-    /// A request that came at `start`, and the variant that a router assigned it to.
+    /// A request that came at `start`; if a router assigned it, with the variant and under that
+    /// router's `route`.
     #[must_use]
-    pub fn begin(&self, head: &Parts, start: Instant, exposure: Option<&Exposure>) -> Logged<'_> {
+    pub fn begin(
+        &self,
+        head: &Parts,
+        start: Instant,
+        exposure: Option<&Exposure>,
+        route: Option<Arc<str>>,
+    ) -> Logged<'_> {
         let now = SystemTime::now();
         let time = now.checked_sub(start.elapsed()).unwrap_or(now);
         Logged {
@@ -61,6 +70,7 @@ impl Recorder {
             time,
             start,
             exposure: exposure.cloned(),
+            route,
             trace_id: trace_id(&head.headers).map(str::to_owned),
         }
     }
@@ -82,14 +92,14 @@ impl Logged<'_> {
         append: impl Fn(Entry) -> bool,
     ) {
         let Some(appended) = response.extensions_mut().remove::<Appended>() else { return };
-        let Self { recorder, id, time, start, exposure, trace_id } = self;
+        let Self { recorder, id, time, start, exposure, route, trace_id } = self;
         if !recorder.sample.takes(id) {
             return;
         }
         let context = Arc::new(RequestContext {
             id,
             time,
-            route: Arc::clone(&recorder.route),
+            route: route.unwrap_or_else(|| Arc::clone(&recorder.route)),
             component: Arc::clone(&recorder.component),
             exposure,
             cache,
@@ -268,7 +278,7 @@ mod tests {
         let recorder = Recorder::new("/iris/...", "iris", sample);
         let exposure = Exposure { experiment: "e".into(), variant: "b".into() };
         let head = Request::new(()).into_parts().0;
-        let logged = recorder.begin(&head, Instant::now(), Some(&exposure));
+        let logged = recorder.begin(&head, Instant::now(), Some(&exposure), None);
         logged.record(response, CacheOutcome::Miss, append);
         log.into_inner()
     }
