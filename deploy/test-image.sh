@@ -106,7 +106,7 @@ export TOKEN=0123456789abcdef0123456789abcdef
 
 wait_for() {
   local text=$1 end=$((SECONDS + 60))
-  until grep -q -- "$text" "$log"; do
+  until grep -sq -- "$text" "$log"; do
     kill -0 "$server" 2>/dev/null || fail "it ended before it said \"$text\""
     [ $SECONDS -lt $end ] || fail "it did not say \"$text\""
     sleep 0.05
