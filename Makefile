@@ -88,7 +88,7 @@ fmt: ## format the code
 bench: components redis ## the figures of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
-	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed --bin recording
 	$(call say,"the load comparison")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
@@ -105,6 +105,8 @@ bench: components redis ## the figures of benches/RESULTS.md; the loads need wrk
 	./target/release/cached
 	$(call say,"predictions through the A/B router")
 	./target/release/routed
+	$(call say,"what the prediction log and drift cost; exports")
+	./target/release/recording
 	$(call say,"without sockets")
 	cargo bench --locked --workspace --bench allocations --bench request
 	$(call say,"which cache keeps answers best")

@@ -129,12 +129,18 @@ pub fn spinfer_with_cache(manifest: &Path) -> Result<Command> {
 /// The same with its state in `state_dir`.
 #[must_use]
 pub fn spinfer_in(manifest: &Path, state_dir: &Path) -> Command {
-    let mut command = Command::new(beside("spinfer"));
+    let mut command = spinfer_command();
     command
         .args(["up", "--quiet", "--no-admin", "--listen", "127.0.0.1:0", "--from"])
         .arg(manifest);
     command.arg("--state-dir").arg(state_dir);
     command
+}
+
+/// The program itself, for another of its commands.
+#[must_use]
+pub fn spinfer_command() -> Command {
+    Command::new(beside("spinfer"))
 }
 
 /// The same with `[cache]` as `settings` say.

@@ -1,17 +1,21 @@
-//! What the prediction log, drift and the A/B router cost: servers that differ in one of them under
-//! the same load, in alternating slices, as machines are noisy. Prints Markdown.
+//! What the prediction log and drift cost: servers that differ in one of them under the same load, in
+//! alternating slices, as machines are noisy; the memory of the example application with all of it; and
+//! how fast, and in how much memory, the log is exported. Prints Markdown.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use spinfer_benches::application::{
-    Application, INFER, IRIS, PREDICT, iris_component, iris_model, root,
+    Application, INFER, IRIS, Operation, PREDICT, iris_component, iris_model, root,
 };
-use spinfer_benches::server::{Server, spinfer_in, without_cache};
+use spinfer_benches::client::{self, Connection};
+use spinfer_benches::process::Process;
+use spinfer_benches::server::{Server, spinfer_command, spinfer_in, without_cache};
 use spinfer_benches::{machine, median, wrk};
 
 #[derive(Parser)]
@@ -25,6 +29,9 @@ struct Options {
     /// Keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: u32,
+    /// Records in the logs that are exported
+    #[arg(long, value_delimiter = ',', default_value = "1000000,5000000")]
+    records: Vec<usize>,
 }
 
 /// The public name of the example experiment.
@@ -43,71 +50,53 @@ fn main() -> Result<()> {
     let log = serve("log", LOG, dir.path())?;
     let drift = serve("drift", DRIFT, dir.path())?;
     let text = format!(
-        "| figure | ratio | requests/s of each | CPU us of each |\n| --- | --- | --- | --- |\n{}{}{}",
-        compare("log on / off", (&log, IRIS), (&off, IRIS), &options, dir.path())?,
-        compare("with drift / without", (&drift, IRIS), (&log, IRIS), &options, dir.path())?,
-        compare("routed / direct", (&off, ROUTED), (&off, IRIS), &options, dir.path())?,
+        "| figure | ratio | requests/s of each | CPU us of each |\n| --- | --- | --- | --- |\n{}{}",
+        compare("log on / off", &log, &off, &options, dir.path())?,
+        compare("with drift / without", &drift, &log, &options, dir.path())?,
     );
     writeln!(out, "`predict`, version 1, the fast door, nothing cached:\n\n{text}")?;
     drop((off, log, drift));
-    write!(out, "{}", memory(&options, dir.path())?)?;
+    writeln!(out, "{}", memory(&options, dir.path())?)?;
+    write!(out, "{}", exports(&options.records, dir.path())?)?;
     Ok(())
 }
 
-/// The iris classifier with `settings`, and a router to it, with a state directory of its own.
+/// The iris classifier with `settings`, with a state directory of its own.
 fn serve(name: &str, settings: &str, dir: &Path) -> Result<Server> {
-    let experiments = dir.join("experiments");
-    std::fs::create_dir_all(&experiments)?;
-    std::fs::write(
-        experiments.join("experiments.toml"),
-        "[experiments.iris]\nmodel = 'iris'\nunit = { header = 'x-user-id' }\n\
-         [[experiments.iris.variants]]\nname = 'control'\ncomponent = 'iris'\n\
-         model = 'iris-classifier'\nallocation = 0.5\n\
-         [[experiments.iris.variants]]\nname = 'treatment'\ncomponent = 'iris'\n\
-         model = 'iris-classifier'\nallocation = 0.5\n",
-    )?;
-    let router = root().join("target/components/wasm32-wasip2/component/ab_router.wasm");
-    let manifest = Application::new("")
-        .with(IRIS, "iris", &iris_component(), &iris_model("1"), settings)
-        .and(&format!(
-            "[[trigger.http]]\nroute = '{ROUTED}/...'\ncomponent = 'router'\n[component.router]\n\
-             source = '{}'\nkey_value_stores = ['default']\n\
-             allowed_outbound_hosts = ['http://*.spin.internal']\n\
-             files = [{{ source = '{}', destination = '/' }}]\n",
-            router.display(),
-            experiments.display(),
-        ))
-        .write(dir, name)?;
-    Server::start(&mut command(&manifest, name, dir)?)
+    let application =
+        Application::new("").with(IRIS, "iris", &iris_component(), &iris_model("1"), settings);
+    Server::start(&mut command(&application.write(dir, name)?, &state(name, dir)?, dir)?)
+}
+
+/// The state directory of the server `name`.
+fn state(name: &str, dir: &Path) -> Result<PathBuf> {
+    let state = dir.join(format!("state-{name}"));
+    std::fs::create_dir_all(&state)?;
+    Ok(state)
 }
 
 /// `spinfer up` without a cache, with a log of its own.
-fn command(manifest: &Path, name: &str, dir: &Path) -> Result<Command> {
-    let state: PathBuf = dir.join(format!("state-{name}"));
-    std::fs::create_dir_all(&state)?;
-    let mut command = spinfer_in(manifest, &state);
+fn command(manifest: &Path, state: &Path, dir: &Path) -> Result<Command> {
+    let mut command = spinfer_in(manifest, state);
     command.arg("--runtime-config-file").arg(without_cache(dir)?);
     Ok(command)
 }
 
-/// A server and a route of it.
-type Subject<'a> = (&'a Server, &'a str);
-
 /// A row: `subject` against `base`.
 fn compare(
     name: &str,
-    subject: Subject<'_>,
-    base: Subject<'_>,
+    subject: &Server,
+    base: &Server,
     options: &Options,
     dir: &Path,
 ) -> Result<String> {
     let mut figures: [Vec<(f64, f64)>; 2] = Default::default();
     // The first slice of each warms it up.
     for round in 0..=options.rounds {
-        for ((server, route), figures) in [subject, base].into_iter().zip(&mut figures) {
+        for (server, figures) in [subject, base].into_iter().zip(&mut figures) {
             let before = server.process().cpu_seconds()?;
             let load = wrk::Load { connections: options.connections, seconds: options.seconds };
-            let slice = wrk::run(server, route, PREDICT, load, dir)?;
+            let slice = wrk::run(server, IRIS, PREDICT, load, dir)?;
             let cpu = (server.process().cpu_seconds()? - before) * 1e6 / slice.requests;
             if round > 0 {
                 figures.push((slice.requests_per_second, cpu));
@@ -132,7 +121,8 @@ fn compare(
 
 /// Resident memory of the example application with everything on, under load.
 fn memory(options: &Options, dir: &Path) -> Result<String> {
-    let server = Server::start(&mut command(&root().join("spin.toml"), "example", dir)?)?;
+    let state = state("example", dir)?;
+    let server = Server::start(&mut command(&root().join("spin.toml"), &state, dir)?)?;
     let load = wrk::Load { connections: options.connections, seconds: options.seconds };
     let mut most: f64 = 0.0;
     for route in [ROUTED, &format!("{IRIS}/versions/1"), &format!("{IRIS}/versions/2")] {
@@ -141,7 +131,7 @@ fn memory(options: &Options, dir: &Path) -> Result<String> {
             most = most.max(server.process().resident()?.total());
         }
     }
-    let log = dir.join("state-example/predictions.db");
+    let log = state.join("predictions.db");
     let size = std::fs::metadata(&log).with_context(|| log.display().to_string())?.len();
     ensure!(size > 0, "nothing was recorded");
     Ok(format!(
@@ -149,4 +139,74 @@ fn memory(options: &Options, dir: &Path) -> Result<String> {
          {most:.0} MiB, {:.0} MB.\n",
         most * 1.048_576
     ))
+}
+
+/// Rows of a request that fills a log.
+const BATCH: usize = 1000;
+/// Requests between two waits for the log's writer, whose queue holds 65,536 records.
+const BATCHES: usize = 30;
+/// Feedback for a prediction that is not there: its response comes once all before it is written.
+const BARRIER: &str = r#"{"prediction_id": "00000000-0000-7000-8000-000000000000", "reward": 0}"#;
+
+/// Exports of logs with so many records of iris.
+fn exports(records: &[usize], dir: &Path) -> Result<String> {
+    let mut text =
+        "| records | format | records/s | peak MB |\n| --- | --- | --- | --- |\n".to_owned();
+    for &records in records {
+        let name = format!("export-{records}");
+        let state = filled(&name, records, dir)?;
+        for format in ["parquet", "csv", "jsonl"] {
+            let file = dir.join(format!("log.{format}"));
+            let mut command = spinfer_command();
+            command.args(["log", "export", "--model", "iris-classifier", "--version", "1", "-o"]);
+            command.arg(&file).arg("--state-dir").arg(&state).stderr(Stdio::null());
+            let (took, peak) = run_to_its_end(&mut command)?;
+            std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
+            let rate = records as f64 / took.as_secs_f64();
+            let _ =
+                writeln!(text, "| {records} | {format} | {rate:.0} | {:.1} |", peak * 1.048_576);
+        }
+    }
+    Ok(text)
+}
+
+/// A state directory with a log of `records` records.
+fn filled(name: &str, records: usize, dir: &Path) -> Result<PathBuf> {
+    let server = serve(name, "", dir)?;
+    let row = "[5.1, 3.5, 1.4, 0.2]";
+    let body = format!("{{\"instances\": [{}]}}", vec![row; BATCH].join(", "));
+    let batch = client::post(IRIS, Operation { name: "predict", body: &body });
+    let barrier = client::post("/v2", Operation { name: "feedback", body: BARRIER });
+    let mut connection = Connection::open(server.address)?;
+    let mut send = |request: &[u8]| -> Result<()> {
+        let answer = connection.send(request)?;
+        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        Ok(())
+    };
+    for number in 0..records / BATCH {
+        send(&batch)?;
+        if number % BATCHES == BATCHES - 1 {
+            send(&barrier)?;
+        }
+    }
+    send(&barrier)?;
+    state(name, dir)
+}
+
+/// How long a command takes, and its peak of resident memory in MiB.
+fn run_to_its_end(command: &mut Command) -> Result<(Duration, f64)> {
+    let start = Instant::now();
+    let mut child = command.spawn()?;
+    let mut peak: f64 = 0.0;
+    loop {
+        // It is gone from proc(5) once it has ended.
+        if let Ok(so_far) = Process(child.id()).peak() {
+            peak = peak.max(so_far);
+        }
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "{command:?}: {status}");
+            return Ok((start.elapsed(), peak));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
