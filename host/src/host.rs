@@ -27,7 +27,7 @@ use crate::capabilities::prediction_log::LogPolicy;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::connections::ConnectionLimits;
-use crate::drift::Monitor;
+use crate::drift::{Monitor, WatchedModel};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::experiment::{ExperimentRouter, STORE, check};
@@ -115,8 +115,15 @@ impl Host {
     pub fn new(app: &App, state_dir: &Path) -> Result<Arc<Self>> {
         let started = SystemTime::now();
         let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), PRIVATE, Makes::Native)?;
-        let drift = Monitor::new(app.components.values().flat_map(|spec| &spec.drift))?;
-        let drift = Arc::new(drift);
+        let watched: Vec<_> = app
+            .components
+            .values()
+            .flat_map(|spec| {
+                let logged = app.prediction_log.enabled && spec.prediction_log.enabled;
+                spec.drift.iter().map(move |model| WatchedModel { logged, ..model.clone() })
+            })
+            .collect();
+        let drift = Arc::new(Monitor::new(&watched)?);
         let engine = Arc::new(Engine::new(app)?);
         let codes = prepare(app, &engine, &artifacts)?;
         // A thousand components have thousands of files; who starts does not wait for that.
@@ -201,6 +208,16 @@ impl Host {
         }
         let router = Router::new(routes)
             .map_err(|twice| anyhow::anyhow!("the route \"{twice}\" stands twice"))?;
+        for (id, experiments) in &routers {
+            let public = app
+                .routes
+                .iter()
+                .any(|route| matches!(&route.target, Target::Component(other) if other == id));
+            let takes = |path: &str| {
+                router.find(path).is_some_and(|(_, place)| place.metrics.component == *id)
+            };
+            check::routes(id, public, experiments.experiments(), takes)?;
+        }
         let mut components = HashMap::new();
         for id in services.keys() {
             let shown = format!("{id}{INTERNAL}");

@@ -213,11 +213,32 @@ fn the_log_is_exported_whole_or_not_at_all() {
     assert!(csv.contains("input.sepal_length") && csv.contains(",5.1,3.5,1.4,0.2,"), "{csv}");
     app.log(&["export", "-o", &file("log.parquet")]).unwrap();
     assert!(std::fs::read(file("log.parquet")).unwrap().starts_with(b"PAR1"));
-    app.log(&["export", "--format", "jsonl", "-o", &file("log"), "--model", "other"]).unwrap();
+    let none = "no record matches; models in the log: iris-classifier/1";
+    let other = ["--model", "other"];
+    let log = file("log");
+    let export = ["export", "--format", "jsonl", "-o", &log];
+    let said = app.log(&[&export[..], &other].concat()).unwrap();
+    assert!(said.starts_with("0 records in ") && said.contains(none), "{said}");
+    for command in ["tail", "stats"] {
+        let said = app.log(&[&[command], &other[..]].concat()).unwrap();
+        assert!(said.contains(none), "{command}: {said}");
+    }
+    let said = app.log(&["tail", "--since", "1h", "--until", "2h"]).unwrap_err();
+    assert!(said.contains("--since is later than --until"), "{said}");
     assert_eq!(std::fs::read(file("log")).unwrap(), b"");
     let lines = app.log(&["tail", "-n", "1"]).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&lines).unwrap()["id"], one);
-    assert!(app.log(&["export", "-o", &file("no/such/folder.csv")]).is_err());
+    for (name, part) in [
+        ("no/such/folder.csv", "/no/such: No such file or directory"),
+        ("log.csv/log.csv", "/log.csv: Not a directory"),
+        ("", ": is a folder; name a file"),
+        ("x.xlsx", "/x.xlsx: the name does not say the format"),
+    ] {
+        let said = app.log(&["export", "-o", &file(name)]).unwrap_err();
+        assert!(said.contains(part) && !said.contains(".spinfer-export"), "{name}: {said}");
+    }
+    let said = app.log(&["show", "nonsense"]).unwrap_err();
+    assert!(said.contains("\"nonsense\" is no UUID; write the value of"), "{said}");
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();

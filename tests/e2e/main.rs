@@ -29,6 +29,7 @@ mod manifests; // golden files: what is taken, and what is said of the rest
 mod metrics; // everything that is counted, and how it is told
 mod mlflow; // models of a real MLflow tracking server become URLs
 mod nn; // wasi:nn: every type, every error, every grant
+mod observed; // records, feedback and quality of each variant, restarts
 mod optimize; // `spinfer build --optimize`: smaller components that do what they did
 mod outbound_redis; // every command, where the manifest allows
 mod pictures; // PNG files of every kind, broken ones, bombs

@@ -208,7 +208,7 @@ fn follow(page: &str, shell: &mut Shell) {
             }
             Kind::Background => {
                 let text = text.trim_end();
-                let (_, status) = shell.run(&format!("{{ {text}\n}} >>background.log 2>&1 &"));
+                let (_, status) = shell.run(&format!("( exec {text}\n) >>background.log 2>&1 &"));
                 assert_eq!(status, "0", "docs/tour.md:{line}");
             }
             Kind::Shown if *follows => {

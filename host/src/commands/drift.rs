@@ -50,7 +50,7 @@ pub fn run(drift: &Drift, out: &mut impl Write) -> Result<()> {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
     } else {
-        write_report(&report, out)?;
+        write_report(&report, model.is_some(), out)?;
     }
     let drifted: Vec<_> = report.versions.iter().filter(|v| v.status == Status::Drift).collect();
     if *fail_on_drift && !drifted.is_empty() {
@@ -60,7 +60,8 @@ pub fn run(drift: &Drift, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-fn write_report(report: &Report, out: &mut impl Write) -> Result<()> {
+/// All of every version if they are of one model; otherwise of one without enough data its state alone.
+fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Result<()> {
     let Report { versions, unwatched } = report;
     if versions.is_empty() && unwatched.is_empty() {
         writeln!(out, "No component of the application mounts a model.")?;
@@ -69,7 +70,8 @@ fn write_report(report: &Report, out: &mut impl Write) -> Result<()> {
         if index > 0 {
             writeln!(out)?;
         }
-        write_version(version, out)?;
+        let whole = of_one_model || version.status != Status::NotEnoughData;
+        write_version(version, whole, out)?;
     }
     if !versions.is_empty() && !unwatched.is_empty() {
         writeln!(out)?;
@@ -89,13 +91,18 @@ fn write_report(report: &Report, out: &mut impl Write) -> Result<()> {
                 )?;
             }
             WhyNot::Disabled => writeln!(out, "{model}{which}: disabled (drift.enabled = false)")?,
+            WhyNot::NotLogged => writeln!(
+                out,
+                "{model}{which}: the prediction log is off (prediction_log.enabled = false), and \
+                 drift is counted from it"
+            )?,
         }
     }
     Ok(())
 }
 
-/// A table that fits a terminal of 80 columns.
-fn write_version(version: &VersionReport, out: &mut impl Write) -> Result<()> {
+/// The state of a version, and if the `whole` is wanted a table that fits a terminal of 80 columns.
+fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> Result<()> {
     let VersionReport { model, version: number, status, window, baseline_rows, alpha, .. } =
         version;
     let WindowReport { records, minimum, from, to, .. } = window;
@@ -111,6 +118,9 @@ fn write_version(version: &VersionReport, out: &mut impl Write) -> Result<()> {
         String::new()
     };
     writeln!(out, "{records} records{short}{span}")?;
+    if !whole {
+        return Ok(());
+    }
     writeln!(out, "against {baseline_rows} reference rows, alpha {alpha}")?;
     // With a word above the statuses it would not fit.
     let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "p", ""];
@@ -242,7 +252,7 @@ mod tests {
     #[test]
     fn a_table_fits_80_columns() {
         let mut out = Vec::new();
-        write_version(&version(), &mut out).unwrap();
+        write_version(&version(), true, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let head = "\
@@ -270,7 +280,7 @@ against 120 reference rows, alpha 0.01
             ],
         };
         let mut out = Vec::new();
-        write_report(&report, &mut out).unwrap();
+        write_report(&report, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("spinfer baseline data.csv --model wine --version 2"), "{text}");
         assert!(text.contains("wine: disabled"), "{text}");

@@ -34,6 +34,7 @@ enum Command {
     },
     /// Show one experiment
     Show {
+        /// The experiment, as `list` has it
         name: String,
 
         #[command(flatten)]
@@ -46,6 +47,7 @@ enum Command {
     /// Change the shares of variants, on all nodes that share the router's key-value store. A
     /// variant that is not named keeps its share, and control has the rest unless it is named
     Ramp {
+        /// The experiment, as `list` has it
         name: String,
 
         /// A share from 0 to 1, or in per cent
@@ -59,8 +61,9 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
-    /// End an experiment: control, or the winner, serves everybody
+    /// End an experiment: control, or the winner, serves everybody; `ramp --resume` has it go on
     Stop {
+        /// The experiment, as `list` has it
         name: String,
 
         /// The variant that serves everybody from now on [default: control]
@@ -97,7 +100,7 @@ pub fn run(experiment: &Experiment, out: &mut impl Write) -> Result<()> {
                 return write_json(&all, out);
             }
             if all.is_empty() {
-                writeln!(out, "No experiments: no component that assigns requests mounts some.")?;
+                writeln!(out, "No experiments: no component mounts an /experiments.toml.")?;
                 return Ok(());
             }
             list(&all, out)

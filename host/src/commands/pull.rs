@@ -20,7 +20,7 @@ pub struct Pull {
 
 #[derive(Debug, Subcommand)]
 enum From {
-    /// A model of MLflow that has the ONNX flavour
+    /// Add a model of MLflow that has the ONNX flavor
     Mlflow(Mlflow),
 }
 

@@ -33,6 +33,8 @@ pub struct WatchedModel {
     pub settings: DriftSettings,
     /// None: it has none, or is not to be watched.
     pub baseline: Option<Arc<Baseline>>,
+    /// Whether its predictions are logged: drift is counted from what the log takes in.
+    pub logged: bool,
 }
 
 impl WatchedModel {
@@ -49,6 +51,7 @@ impl WatchedModel {
             version: version.map(str::to_owned),
             settings: settings.clone(),
             baseline: baseline.map(Arc::new),
+            logged: true,
         })
     }
 }
@@ -84,9 +87,13 @@ impl Monitor {
     pub fn new<'a>(models: impl IntoIterator<Item = &'a WatchedModel>) -> Result<Self> {
         let mut monitor = Self::default();
         for model in models {
-            let WatchedModel { name, version, settings, baseline } = model;
-            let Some(baseline) = baseline else {
-                let why = if settings.enabled { WhyNot::NoBaseline } else { WhyNot::Disabled };
+            let WatchedModel { name, version, settings, baseline, logged } = model;
+            let Some(baseline) = baseline.as_ref().filter(|_| *logged) else {
+                let why = match (settings.enabled, logged) {
+                    (false, _) => WhyNot::Disabled,
+                    (true, false) => WhyNot::NotLogged,
+                    (true, true) => WhyNot::NoBaseline,
+                };
                 let unwatched =
                     Unwatched { model: name.clone(), version: version.clone(), reason: why };
                 if !monitor.unwatched.contains(&unwatched) {

@@ -36,6 +36,8 @@ pub enum WhyNot {
     NoBaseline,
     #[serde(rename = "disabled")]
     Disabled,
+    #[serde(rename = "the prediction log is off")]
+    NotLogged,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,6 +76,7 @@ fn watched(baseline: &str, signature: &str, settings: &DriftSettings) -> Monitor
         version: Some("1".into()),
         settings: settings.clone(),
         baseline: Some(Arc::new(baseline)),
+        logged: true,
     }])
     .unwrap()
 }
@@ -214,20 +215,22 @@ fn versions_that_are_not_watched_are_named_and_two_of_one_name_are_refused() {
         version: version.map(Into::into),
         settings: DriftSettings { enabled, ..DriftSettings::default() },
         baseline,
+        logged: true,
     };
     let monitor = Monitor::new(&[
         model("wine", None, true, None),
         model("rose", Some("2"), false, None),
         model("iris-classifier", Some("1"), true, baseline(IRIS)),
         model("iris-classifier", Some("1"), true, baseline(IRIS)),
+        WatchedModel { logged: false, ..model("tulip", None, true, baseline(IRIS)) },
     ])
     .unwrap();
     let report = monitor.report(now(), None);
     assert_eq!(report.versions.len(), 1);
     let unwatched: Vec<_> = report.unwatched.iter().map(|other| other.reason).collect();
-    assert_eq!(unwatched, [WhyNot::NoBaseline, WhyNot::Disabled]);
-    assert_eq!(monitor.models(), ["iris-classifier", "rose", "wine"]);
-    assert!(monitor.knows("wine") && !monitor.knows("tulip"));
+    assert_eq!(unwatched, [WhyNot::NoBaseline, WhyNot::Disabled, WhyNot::NotLogged]);
+    assert_eq!(monitor.models(), ["iris-classifier", "rose", "tulip", "wine"]);
+    assert!(monitor.knows("wine") && !monitor.knows("lily"));
 
     let other = IRIS.replacen("[19, 11,", "[18, 12,", 1);
     let error = Monitor::new(&[

@@ -18,6 +18,28 @@ use crate::request::INTERNAL;
 /// Bytes of a file of experiments.
 const MAX_FILE: u64 = 1 << 20;
 
+/// Fails if a router that has `public` routes has none that `takes` the path of one of its
+/// experiments: no client would ever reach that.
+pub fn routes(
+    router: &str,
+    public: bool,
+    experiments: &Experiments,
+    takes: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let unreachable = |experiment: &&Experiment| {
+        public && !takes(&format!("/v2/models/{}/predict", experiment.model))
+    };
+    let problems = experiments.iter().filter(unreachable).map(|Experiment { name, model, .. }| {
+        let problem = format!(
+            "experiments.{name}.model: no route of `{router}` takes /v2/models/{model}; write route \
+             = \"/v2/models/{model}/...\" in a [[trigger.http]] of it, or the model of its route here"
+        );
+        located(router, &problem)
+    });
+    let problems: Vec<_> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(anyhow!(problems.join("\n"))) }
+}
+
 /// What an application's components are, as experiments name them.
 #[derive(Debug)]
 pub struct Application<'a> {

@@ -29,6 +29,10 @@ fn a_component_comes_back_as_it_was_pushed() {
     let (pulled, text) = home.pull(&reference, &[]);
     assert!(pulled && text.contains("Nothing to pull"), "{text}");
 
+    let (pulled, text) = home.pull(&reference, &["--route", "/hello/...", "--promote"]);
+    let part = format!("--route, --promote: {reference} is a component, not a model");
+    assert!(!pulled && text.contains(&part), "{text}");
+
     // What was there before is there still, by its digest.
     let (name, _) = reference.rsplit_once(':').unwrap();
     let first = format!("{name}@{}", digest(&pushed));
@@ -93,6 +97,10 @@ fn a_version_is_never_overwritten() {
     let reference = format!("{}/models/iris:1", registry.address());
     let folder = root().join("models/iris-classifier/1").display().to_string();
     let _ = home.done(&["registry", "push", &reference, &folder]);
+    let (pulled, text) = home.pull(&reference, &["--output", &home.text("iris.onnx")]);
+    let part = format!("--output: {reference} is a model; its files go into models/<name>/");
+    assert!(!pulled && text.contains(&part), "{text}");
+    assert!(home.files().is_empty());
     let (pulled, text) = home.pull(&reference, &["--no-add"]);
     assert!(pulled && text.contains("routes  none"), "{text}");
     assert!(!home.path("spin.toml").exists());
@@ -123,7 +131,7 @@ fn what_is_wrong_with_a_command_is_said() {
         (vec!["push", &tagged], "required"),
         (vec!["push", "a:1", &hello], "name the registry first"),
         (vec!["push", &format!("{here}/a"), &hello], "give a tag, such as"),
-        (vec!["push", &tagged, &text], "it is no WebAssembly"),
+        (vec!["push", &tagged, &text], "\"<html>\"; a model is pushed with --model NAME/VERSION"),
         (vec!["push", &tagged, "nowhere.wasm"], "there is no such file"),
         (vec!["push", &tagged, &folder], "has a model.toml"),
         (vec!["push", &tagged, "--model", "iris"], "write <name>/<version>"),

@@ -229,6 +229,17 @@ fn columns(
             }
         }
     }
+    let unnamed: Vec<_> = signature.inputs.iter().filter(|input| input.fields.is_empty()).collect();
+    if let (Some(input), false) = (unnamed.first(), missing.is_empty()) {
+        bail!(
+            "there is no column {}; found {}. The model's features have no names: write fields = \
+             [...] in the [[inputs]] of {} in its model.toml, in the order of the graph, or add the \
+             model with --fields",
+            listed(missing.iter().map(String::as_str)),
+            listed(header.iter()),
+            input.name
+        );
+    }
     ensure!(
         missing.is_empty(),
         "there is no column {}; expected are {}, found {}",

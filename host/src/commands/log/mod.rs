@@ -14,9 +14,9 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use crate::app::state_folder;
-use crate::prediction_log::reader::{Filter, Reader};
+use crate::prediction_log::reader::{Filter, Reader, Snapshot};
 use crate::prediction_log::{schema, times};
-use crate::runtime_config;
+use crate::runtime_config::{self, RuntimeConfig};
 
 #[derive(Debug, Args)]
 pub struct Log {
@@ -31,6 +31,7 @@ enum Command {
     /// Print the records of one request, with their feedback
     Show {
         /// The response header spinfer-prediction-id
+        #[arg(value_parser = prediction_id)]
         id: Uuid,
 
         #[command(flatten)]
@@ -59,22 +60,21 @@ struct Location {
 }
 
 impl Location {
+    /// The runtime config; the default one if none is given.
+    fn config(&self) -> Result<RuntimeConfig> {
+        let Some(path) = &self.runtime_config_file else { return Ok(RuntimeConfig::default()) };
+        let environment: Vec<_> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        runtime_config::read(path, &environment).with_context(|| path.display().to_string())
+    }
+
     /// Where the log's file is.
     fn path(&self) -> Result<PathBuf> {
-        let Self { from, state_dir, runtime_config_file } = self;
-        let configured = || -> Result<Option<PathBuf>> {
-            let Some(path) = runtime_config_file else { return Ok(None) };
-            let environment: Vec<_> = std::env::vars_os()
-                .filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?, value.into_string().ok()?))
-                })
-                .collect();
-            let config = runtime_config::read(path, &environment);
-            Ok(config.with_context(|| path.display().to_string())?.state_dir)
-        };
+        let Self { from, state_dir, .. } = self;
         let state_dir = match state_dir {
             Some(state_dir) => Some(state_dir.clone()),
-            None => configured()?,
+            None => self.config()?.state_dir,
         };
         if state_dir.is_none() {
             ensure!(
@@ -90,9 +90,28 @@ impl Location {
     fn open(&self) -> Result<Reader> {
         let path = self.path()?;
         let reader = Reader::open(&path).with_context(|| path.display().to_string())?;
+        if reader.is_none() {
+            self.check_on()?;
+        }
         reader.with_context(|| {
-            format!("{}: there is no prediction log; no prediction was logged yet", path.display())
+            format!(
+                "{}: there is no prediction log; no prediction was logged yet; --state-dir is \
+                 where `spinfer up` keeps it",
+                path.display()
+            )
         })
+    }
+
+    /// Fails if the runtime config has the log off.
+    fn check_on(&self) -> Result<()> {
+        if let Some(path) = &self.runtime_config_file {
+            ensure!(
+                self.config()?.prediction_log.enabled,
+                "{}: the prediction log is off: [prediction_log] enabled = false",
+                path.display()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -133,9 +152,12 @@ struct Which {
 }
 
 impl Which {
-    fn filter(&self) -> Filter {
+    fn filter(&self) -> Result<Filter> {
         let Self { model, version, component, experiment, variant, status, since, until } = self;
-        Filter {
+        if let (Some(since), Some(until)) = (since, until) {
+            ensure!(since <= until, "--since is later than --until");
+        }
+        Ok(Filter {
             model: model.clone(),
             version: version.clone(),
             component: component.clone(),
@@ -145,8 +167,35 @@ impl Which {
             since: *since,
             until: *until,
             id: None,
-        }
+        })
     }
+}
+
+/// Says on standard error that no record fits `filter`, and what there is.
+fn tell_none(snapshot: &Snapshot<'_>, filter: &Filter) -> Result<()> {
+    if *filter != Filter::default() {
+        let models = snapshot.models(&Filter::default())?;
+        let _ = writeln!(io::stderr(), "{}", none_matches(&models));
+    }
+    Ok(())
+}
+
+fn none_matches(models: &[(String, String)]) -> String {
+    let names: Vec<_> = models
+        .iter()
+        .map(|(name, version)| match version.as_str() {
+            "" => name.clone(),
+            version => format!("{name}/{version}"),
+        })
+        .collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("no record matches; models in the log: {names}")
+}
+
+fn prediction_id(text: &str) -> Result<Uuid, String> {
+    Uuid::parse_str(text).map_err(|_| {
+        format!("{text:?} is no UUID; write the value of the response header spinfer-prediction-id")
+    })
 }
 
 /// A point in time, or how long ago it was.
@@ -203,6 +252,39 @@ mod tests {
         assert!(error.contains("-f takes the manifest"), "{error}");
         let error = location(&manifest, None, None).open().unwrap_err().to_string();
         assert!(error.contains("there is no prediction log"), "{error}");
+        assert!(error.ends_with("; --state-dir is where `spinfer up` keeps it"), "{error}");
+        std::fs::write(&config, "[prediction_log]\nenabled = false").unwrap();
+        let state_dir = dir.path().to_str();
+        for location in [
+            location(&manifest, None, Some(&config)),
+            location(&manifest, state_dir, Some(&config)),
+        ] {
+            let error = location.open().unwrap_err().to_string();
+            let off = "the prediction log is off: [prediction_log] enabled = false";
+            assert_eq!(error, format!("{}: {off}", config.display()));
+        }
+    }
+
+    #[test]
+    fn a_filter_that_can_match_nothing_is_refused_and_one_that_does_not_is_told() {
+        let which = |since, until| Which { since, until, ..Which::default() };
+        let error = which(Some(2), Some(1)).filter().unwrap_err().to_string();
+        assert_eq!(error, "--since is later than --until");
+        for (since, until) in [(Some(1), Some(2)), (Some(1), None), (None, Some(1))] {
+            assert!(which(since, until).filter().is_ok());
+        }
+        let models = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())];
+        assert_eq!(none_matches(&models), "no record matches; models in the log: a/1, b");
+        assert_eq!(none_matches(&[]), "no record matches; models in the log: none");
+    }
+
+    #[test]
+    fn an_id_is_a_uuid() {
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(prediction_id(id).map(|id| id.to_string()).as_deref(), Ok(id));
+        let expected = "\"nonsense\" is no UUID; write the value of the response header \
+                        spinfer-prediction-id";
+        assert_eq!(prediction_id("nonsense").unwrap_err(), expected);
     }
 
     #[test]

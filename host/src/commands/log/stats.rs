@@ -11,7 +11,7 @@ use http::uri::Authority;
 
 use super::super::ask::ask;
 use super::super::table::write_table;
-use super::{Location, Which};
+use super::{Location, Which, tell_none};
 use crate::admin::LOG_STATS;
 use crate::prediction_log::file_size;
 use crate::prediction_log::quality::{Group, Results};
@@ -21,8 +21,8 @@ use crate::prediction_log::stats::{FeedbackTotals, GroupStats, HostStats, Latenc
 
 #[derive(Debug, Args)]
 pub(super) struct StatsOptions {
-    /// Ask a serving host, which adds what it has accepted, written and dropped; its token, if it has
-    /// one, is in SPINFER_ADMIN_TOKEN
+    /// Ask a serving host, which adds what it has accepted, written and dropped; takes no filters. Its
+    /// token, if it has one, is in SPINFER_ADMIN_TOKEN
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["from", "state_dir"])]
     admin: Option<Authority>,
 
@@ -39,7 +39,7 @@ pub(super) struct StatsOptions {
 
 pub(super) fn run(options: &StatsOptions, out: &mut impl Write) -> Result<()> {
     let StatsOptions { admin, json, which, place } = options;
-    let filter = which.filter();
+    let filter = which.filter()?;
     let stats = match admin {
         Some(address) => {
             anyhow::ensure!(
@@ -53,7 +53,11 @@ pub(super) fn run(options: &StatsOptions, out: &mut impl Write) -> Result<()> {
         None => {
             let mut reader = place.open()?;
             let path = reader.path().to_owned();
-            let stats = Stats::of(&reader.snapshot()?, &filter)?;
+            let snapshot = reader.snapshot()?;
+            let stats = Stats::of(&snapshot, &filter)?;
+            if stats.records == 0 {
+                tell_none(&snapshot, &filter)?;
+            }
             Stats { bytes: file_size(&path), path: path.display().to_string(), ..stats }
         }
     };

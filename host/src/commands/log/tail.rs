@@ -10,8 +10,8 @@ use anyhow::Result;
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Location, Which};
-use crate::prediction_log::reader::{Filter, Reader, StoredRecord};
+use super::{Location, Which, tell_none};
+use crate::prediction_log::reader::{Filter, Reader, Snapshot, StoredRecord};
 use crate::prediction_log::times::micros;
 
 /// How often the file is looked into.
@@ -22,7 +22,7 @@ const LATE: i64 = 60 * 1_000_000;
 
 #[derive(Debug, Args)]
 pub(super) struct Tail {
-    /// So many
+    /// How many
     #[arg(short, long, value_name = "COUNT", default_value_t = 10)]
     number: u32,
 
@@ -39,12 +39,15 @@ pub(super) struct Tail {
 
 pub(super) fn run(options: &Tail, out: &mut impl Write) -> Result<()> {
     let Tail { number, follow, which, place } = options;
-    let filter = which.filter();
+    let filter = which.filter()?;
     if !follow {
-        let records = place.open()?.snapshot()?.last(&filter, *number)?;
-        return records.iter().try_for_each(|record| print(record, out));
+        let mut reader = place.open()?;
+        return print_last(&reader.snapshot()?, &filter, *number, out);
     }
     let path = place.path()?;
+    if !path.exists() {
+        place.check_on()?;
+    }
     let mut seen = Seen::default();
     let mut from = None;
     loop {
@@ -75,9 +78,7 @@ fn look(
     seen.0.retain(|(time, ..)| *time >= since);
     let key = |record: &StoredRecord| (record.time, record.id, record.row);
     if before.is_none() {
-        for record in snapshot.last(filter, number)? {
-            print(&record, out)?;
-        }
+        print_last(&snapshot, filter, number, out)?;
     }
     let since = filter.since.map_or(since, |given| given.max(since));
     let recent = Filter { since: Some(since), ..filter.clone() };
@@ -86,6 +87,19 @@ fn look(
         if is_new && before.is_some() { print(&record, out) } else { Ok(()) }
     })?;
     Ok(now)
+}
+
+fn print_last(
+    snapshot: &Snapshot<'_>,
+    filter: &Filter,
+    number: u32,
+    out: &mut impl Write,
+) -> Result<()> {
+    let records = snapshot.last(filter, number)?;
+    if records.is_empty() && number > 0 {
+        tell_none(snapshot, filter)?;
+    }
+    records.iter().try_for_each(|record| print(record, out))
 }
 
 fn print(record: &StoredRecord, out: &mut impl Write) -> Result<()> {

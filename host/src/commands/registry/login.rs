@@ -19,6 +19,7 @@ pub(super) struct Login {
     /// The registry: ghcr.io, localhost:5000
     host: Host,
 
+    /// The user
     #[arg(short, long)]
     user: String,
 

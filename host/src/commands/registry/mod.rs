@@ -33,7 +33,7 @@ enum Command {
     Update(update::Update),
     /// Keep a user and a password for a registry, where Docker's tools keep theirs
     Login(login::Login),
-    /// Remove them again
+    /// Remove the user and password kept for a registry
     Logout(login::Logout),
 }
 

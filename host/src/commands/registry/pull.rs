@@ -70,20 +70,48 @@ pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
     let pulling = async {
         let fetched = repository.manifest(&selector).await?;
         if is_model(&fetched.manifest) {
+            if pull.output.is_some() {
+                return anyhow::Ok(Some(format!(
+                    "--output: {reference} is a model; its files go into models/<name>/<version>"
+                )));
+            }
             let remote = RemoteVersion::fetch(&repository, &fetched.manifest).await?;
-            return Model { pull, remote, digest: fetched.digest }.pull(&repository, out).await;
+            Model { pull, remote, digest: fetched.digest }.pull(&repository, out).await?;
+            return Ok(None);
         }
         let layer = component::layer(&fetched.manifest)?.with_context(|| {
             format!("it is neither a component nor a model, but {}", fetched.manifest.kind())
         })?;
+        let flags = pull.flags_of_models();
+        if !flags.is_empty() {
+            let flags = flags.join(", ");
+            return Ok(Some(format!("{flags}: {reference} is a component, not a model")));
+        }
         writeln!(out, "{}", pull.component(&repository, layer).await?)?;
         writeln!(out, "  digest  {}", fetched.digest)?;
-        Ok(())
+        Ok(None)
     };
-    block_on(pulling).with_context(|| format!("{reference}: cannot be pulled"))
+    // What is wrong with the flags, if anything is.
+    let wrong = block_on(pulling).with_context(|| format!("{reference}: cannot be pulled"))?;
+    match wrong {
+        Some(wrong) => bail!(wrong),
+        None => Ok(()),
+    }
 }
 
 impl Pull {
+    /// The flags that were given and mean nothing for a component.
+    fn flags_of_models(&self) -> Vec<&'static str> {
+        let Self { no_add, routes, promote, component, .. } = self;
+        let flags = [
+            ("--no-add", *no_add),
+            ("--route", !routes.is_empty()),
+            ("--promote", *promote),
+            ("--component", component.is_some()),
+        ];
+        flags.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
+    }
+
     /// Pulls a component; what was done.
     async fn component(&self, from: &Repository<'_>, layer: &Descriptor) -> Result<String> {
         let path = match &self.output {

@@ -23,7 +23,9 @@ const LAYER: &str = "application/wasm";
 /// What tools wrote before there was an agreement.
 const OLD_LAYER: &str = "application/vnd.wasm.content.layer.v1+wasm";
 /// Bytes that tell what a file is, and how one that is none begins.
-const HEADER: u64 = 64;
+const HEADER: usize = 64;
+/// What somebody may have meant who pushes a file that is no component.
+const MODEL_HINT: &str = "; a model is pushed with --model NAME/VERSION, or by its folder";
 /// The same component is the same artifact, whenever it is pushed.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
@@ -117,25 +119,36 @@ pub async fn pull(
 pub fn check_file(file: &mut File) -> Result<()> {
     let mut start = Vec::new();
     file.rewind()?;
-    file.take(HEADER).read_to_end(&mut start)?;
-    check(&start)
+    file.take(HEADER as u64).read_to_end(&mut start)?;
+    check(&start, "")
 }
 
-/// Whether these are the bytes of a component, by their beginning.
-fn check(bytes: &[u8]) -> Result<()> {
+/// Whether these are the bytes of a component, by their beginning. `hint` is said of what is no
+/// WebAssembly.
+fn check(bytes: &[u8], hint: &str) -> Result<()> {
     let first = Parser::new(0).parse_all(bytes).next().transpose().ok().flatten();
     match first {
         Some(Payload::Version { encoding: Encoding::Component, .. }) => Ok(()),
         Some(Payload::Version { .. }) => {
             bail!("it is a core module, no component (build it for wasm32-wasip2)")
         }
-        _ => bail!("it is no WebAssembly; it begins with {:?}", super::error::excerpt(bytes)),
+        _ => bail!("it is no WebAssembly{}{hint}", beginning(bytes)),
     }
 }
 
-/// The names of what the component imports and exports itself.
+/// What a file begins with, if that is text.
+fn beginning(bytes: &[u8]) -> String {
+    let start = bytes.get(..HEADER).unwrap_or(bytes);
+    let is_text = start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    if start.is_empty() || !is_text {
+        return String::new();
+    }
+    format!("; it begins with {:?}", super::error::excerpt(start))
+}
+
+/// The names of what the component imports and exports itself: of one that is to be pushed.
 fn world(bytes: &[u8]) -> Result<World> {
-    check(bytes)?;
+    check(bytes, MODEL_HINT)?;
     let mut world = World::default();
     // How deep in modules and components within.
     let mut depth = 0_usize;
@@ -204,8 +217,9 @@ mod tests {
         let bytes = wat::parse_str(COMPONENT).unwrap();
         for (bytes, part) in [
             (&b"\0asm\x01\0\0\0"[..], "core module"),
-            (b"<html>", "no WebAssembly"),
-            (b"", "no WebAssembly"),
+            (b"<html>", "it is no WebAssembly; it begins with \"<html>\"; a model is pushed"),
+            (b"\x08\x07\x12\x07pytorch", "it is no WebAssembly; a model is pushed with --model"),
+            (b"", "it is no WebAssembly; a model is pushed"),
             (&bytes[..bytes.len() - 1], "damaged"),
         ] {
             let problem = format!("{:#}", world(bytes).unwrap_err());

@@ -1,0 +1,115 @@
+//! Everything that is known of a prediction through the A/B router: its record, that of the hit after
+//! it, its feedback, and what both come to by variant.
+
+use serde_json::{Value, json};
+use spinfer_tests::{Spinfer, root, run};
+
+use super::admin::{ADMIN, FEATURES};
+use super::metrics::metric;
+
+const ID: &str = "spinfer-prediction-id";
+
+/// The example application, with its state in a folder of its own.
+fn example() -> (Spinfer, String, tempfile::TempDir) {
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().to_str().unwrap().to_owned();
+    let arguments = [&ADMIN[..], &["--state-dir", &folder]].concat();
+    let dir = tempfile::tempdir().unwrap();
+    (Spinfer::up_from(&root().join("spin.toml"), &arguments, dir), folder, state)
+}
+
+fn records(state: &str) -> Vec<Value> {
+    let (status, text) = run(&["log", "tail", "-n", "100", "--state-dir", state]);
+    assert!(status.success(), "{text}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn each_variant_has_its_own_records_and_its_own_quality() {
+    let (spinfer, state, _folder) = example();
+    let ask = |variant: &str| {
+        let headers = [("x-spinfer-variant", variant)];
+        let answer = spinfer.send("POST", "/v2/models/iris/predict", &headers, FEATURES.as_bytes());
+        assert_eq!((answer.status, answer.header("spinfer-variant")), (200, Some(variant)));
+        answer.header(ID).expect("it is logged").to_owned()
+    };
+    let mut expected = Vec::new();
+    for (variant, label) in [("control", "setosa"), ("treatment", "virginica")] {
+        let ids = [ask(variant), ask(variant)];
+        assert_ne!(ids[0], ids[1]);
+        let truth: Vec<_> =
+            ids.iter().map(|id| json!({ "prediction_id": id, "label": label })).collect();
+        let receipt = spinfer.post("/v2/feedback", json!(truth).to_string()).json();
+        assert_eq!(receipt["accepted"], 2, "{receipt}");
+        let [made, hit] = ids;
+        expected.extend([(made, variant, "miss", label), (hit, variant, "hit", label)]);
+    }
+    let records = records(&state);
+    assert_eq!(records.len(), expected.len());
+    for (record, (id, variant, cache, label)) in records.iter().zip(&expected) {
+        assert_eq!(record["id"], *id);
+        assert_eq!((&record["experiment"], &record["variant"]), (&json!("iris"), &json!(variant)));
+        assert_eq!(record["route"], "/v2/models/iris/...");
+        assert_eq!(
+            (&record["cache"], &record["model"]),
+            (&json!(cache), &json!("iris-classifier"))
+        );
+        assert_eq!(record["outputs"]["prediction"], "setosa");
+        assert_eq!(record["feedback"]["label"], *label);
+    }
+    let stats = spinfer.admin().send("GET", "/log/stats", &[], b"").json();
+    for (version, variant, accuracy) in [("1", "control", 1.0), ("2", "treatment", 0.0)] {
+        let groups = stats["groups"].as_array().unwrap();
+        let group = groups.iter().find(|group| group["variant"] == variant).unwrap();
+        assert_eq!(group["quality"]["classification"]["accuracy"], accuracy, "{group}");
+        let labels = format!(
+            "model=\"iris-classifier\",version=\"{version}\",experiment=\"iris\",variant=\"{variant}\""
+        );
+        let of =
+            |family: &str| metric(&spinfer, &format!("{family}{{{labels},metric=\"accuracy\"}}"));
+        assert_eq!(of("spinfer_prediction_quality").to_bits(), f64::to_bits(accuracy));
+        assert_eq!(of("spinfer_prediction_quality_samples").to_bits(), f64::to_bits(2.0));
+    }
+}
+
+/// What was answered with an id is in the log, also if the host ends meanwhile.
+#[test]
+fn what_was_answered_before_the_end_is_in_the_log() {
+    let (mut spinfer, state, _folder) = example();
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        let body = format!(r#"{{"features": [5.1, 3.5, 1.4, {}]}}"#, f64::from(number) / 100.0);
+        let answer = spinfer.post("/v2/models/iris-classifier/predict", body);
+        ids.push(answer.header(ID).expect("it is logged").to_owned());
+    }
+    spinfer.terminate();
+    assert!(spinfer.wait().success());
+    let (status, text) = run(&["log", "tail", "-n", "1000", "--state-dir", &state]);
+    assert!(status.success(), "{text}");
+    let logged: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // Of one millisecond they are in no order.
+    let mut logged: Vec<_> = logged.iter().filter_map(|record| record["id"].as_str()).collect();
+    logged.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(logged, ids);
+}
+
+/// A prediction from before a restart still counts in the window of drift.
+#[test]
+fn the_window_of_drift_outlives_a_restart() {
+    let (mut spinfer, state, _folder) = example();
+    for _ in 0..5 {
+        assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", FEATURES).status, 200);
+    }
+    spinfer.terminate();
+    assert!(spinfer.wait().success());
+    let arguments = [&ADMIN[..], &["--state-dir", &state]].concat();
+    let dir = tempfile::tempdir().unwrap();
+    let again = Spinfer::up_from(&root().join("spin.toml"), &arguments, dir);
+    spinfer_tests::wait_until("the window is filled again", || {
+        let drift = again.admin().send("GET", "/drift?model=iris-classifier", &[], b"").json();
+        let versions = drift["versions"].as_array().unwrap();
+        let first = versions.iter().find(|version| version["version"] == "1").unwrap();
+        first["window"]["records"] == 5
+    });
+}
