@@ -1,6 +1,9 @@
 //! Everything that is known of a prediction through the A/B router: its record, that of the hit after
 //! it, its feedback, and what both come to by variant.
 
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, root, run};
 
@@ -112,4 +115,54 @@ fn the_window_of_drift_outlives_a_restart() {
         let first = versions.iter().find(|version| version["version"] == "1").unwrap();
         first["window"]["records"] == 5
     });
+}
+
+/// Names and sizes of everything in a folder, but for what a serving host writes.
+fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).unwrap().map(Result::unwrap) {
+            let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+            if metadata.is_dir() && !path.ends_with(".spin") {
+                folders.push(path);
+            } else if metadata.is_file() {
+                files.push((path, metadata.len()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// A registry or a tracking server that is down, or says something else, leaves an application as it
+/// is, also while it serves.
+#[test]
+fn a_pull_that_fails_leaves_a_serving_application_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("spin.toml");
+    let from = manifest.to_str().unwrap().to_owned();
+    let graph = root().join("models/iris-classifier/1/model.onnx");
+    let (status, text) =
+        run(&["add", graph.to_str().unwrap(), "--name", "iris-classifier", "--from", &from]);
+    assert!(status.success(), "{text}");
+    let folder = dir.path().to_owned();
+    let state = tempfile::tempdir().unwrap();
+    let spinfer =
+        Spinfer::up_from(&manifest, &["--state-dir", state.path().to_str().unwrap()], dir);
+    let before = tree(&folder);
+    // Nobody listens on a port that was free a moment ago; and this host is neither of the two.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for address in [closed, spinfer.address()] {
+        let reference = format!("{address}/models/wine:1");
+        let (status, text) = run(&["registry", "pull", &reference, "--from", &from]);
+        assert!(!status.success() && text.contains(&address.to_string()), "{text}");
+        let uri = format!("http://{address}");
+        let source = ["pull", "mlflow", "models:/wine/1", "--tracking-uri", &uri, "--from", &from];
+        let (status, text) = run(&source);
+        assert!(!status.success() && text.contains(&address.to_string()), "{text}");
+        assert_eq!(tree(&folder), before);
+        let answer = spinfer.post("/v2/models/iris-classifier/predict", FEATURES);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
