@@ -109,16 +109,11 @@ impl Log {
 /// answers are made, not that they are kept.
 pub fn spinfer(manifest: &Path) -> Result<Command> {
     let mut command = spinfer_with_cache(manifest)?;
-    command.arg("--runtime-config-file").arg(without_cache(&state_dir()?)?);
-    Ok(command)
-}
-
-/// A runtime config, in `dir`, without a response cache.
-pub fn without_cache(dir: &Path) -> Result<PathBuf> {
-    let config = dir.join("no-cache.toml");
+    let config = state_dir()?.join("no-cache.toml");
     std::fs::write(&config, "[cache]\nmemory = 0\n")
         .with_context(|| config.display().to_string())?;
-    Ok(config)
+    command.arg("--runtime-config-file").arg(config);
+    Ok(command)
 }
 
 /// The same with the cache as it is by default.

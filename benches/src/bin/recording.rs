@@ -15,7 +15,7 @@ use spinfer_benches::application::{
 };
 use spinfer_benches::client::{self, Connection};
 use spinfer_benches::process::Process;
-use spinfer_benches::server::{Server, spinfer_command, spinfer_in, without_cache};
+use spinfer_benches::server::{Server, spinfer_command, spinfer_in};
 use spinfer_benches::{machine, median, wrk};
 
 #[derive(Parser)]
@@ -78,7 +78,10 @@ fn state(name: &str, dir: &Path) -> Result<PathBuf> {
 /// `spinfer up` without a cache, with a log of its own.
 fn command(manifest: &Path, state: &Path, dir: &Path) -> Result<Command> {
     let mut command = spinfer_in(manifest, state);
-    command.arg("--runtime-config-file").arg(without_cache(dir)?);
+    let config = dir.join("recording.toml");
+    std::fs::write(&config, "[cache]\nmemory = 0\n[prediction_log]\nmax_size = \"16GiB\"\n")
+        .with_context(|| config.display().to_string())?;
+    command.arg("--runtime-config-file").arg(config);
     Ok(command)
 }
 
@@ -159,7 +162,12 @@ fn exports(records: &[usize], dir: &Path) -> Result<String> {
             let file = dir.join(format!("log.{format}"));
             let mut command = spinfer_command();
             command.args(["log", "export", "--model", "iris-classifier", "--version", "1", "-o"]);
-            command.arg(&file).arg("--state-dir").arg(&state).stderr(Stdio::null());
+            command
+                .arg(&file)
+                .arg("--state-dir")
+                .arg(&state)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             let (took, peak) = run_to_its_end(&mut command)?;
             std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
             let rate = records as f64 / took.as_secs_f64();
