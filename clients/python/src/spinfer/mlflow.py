@@ -76,7 +76,7 @@ def log_onnx(
         table.rows.shape[1],
         name=name,
         target=target_of(y),
-        # Whoever loads it from MLflow expects the classes; `spinfer pull` makes positions of strings.
+        # MLflow's users expect class names; `spinfer pull` turns strings into positions.
         positions=False,
     )
     session = open_session(converted.graph.SerializeToString())

@@ -95,7 +95,7 @@ def export(
         tolerance: greatest difference between graph and estimator in a probability; of a
             regression relative to the greatest magnitude of a prediction.
         max_disagreement: greatest share of rows that may differ more, as the graph computes in
-            float32: 0 for none. Rows that do are told by a ``DisagreementWarning`` and are not in
+            float32: 0 for none. Rows that do raise a ``DisagreementWarning`` and are not in
             ``golden.json``.
 
     Returns:

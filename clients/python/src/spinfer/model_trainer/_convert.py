@@ -95,7 +95,7 @@ def convert(
         if hasattr(estimator, "predict_proba") and len(graph.graph.output) > 1:
             probabilities = graph.graph.output[1].name
         else:
-            # Margins and votes: their number and order are the converter's, and nobody's else.
+            # Margins and votes: the converter alone decides their number and order.
             del graph.graph.output[1:]
     return Converted(finish(graph), classes, label, probabilities, bool(positions))
 

@@ -52,7 +52,7 @@ def choose_version(models: Path, version: int | str | None) -> str:
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Makes a folder with files in it: all of them, or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A name that is no number, so that nobody takes it for a version.
+    # Not a number, so that it cannot be mistaken for a version.
     unfinished = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     unfinished.mkdir()
     try:
