@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models operators deny components clients rust target cc redis binaryen mlflow oci-registry
+.PHONY: help up dist image test soak fuzz lint fmt bench models deny components onnxruntime clients rust target cc redis binaryen mlflow oci-registry
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -12,13 +12,13 @@ say = @printf '\033[1m==> %s\033[0m\n' $(1)
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-up: components ## build everything and serve the example application on 127.0.0.1:3000
+up: components onnxruntime ## build everything and serve the example application on 127.0.0.1:3000
 	$(call say,"building the host (about ten minutes the first time)")
 	cargo build --release --locked --workspace --bin spinfer
 	$(call say,"serving spin.toml; Ctrl-C ends it")
 	./target/release/spinfer up
 
-dist: target cc binaryen ## what to hand out: target/dist/spinfer, a tenth quicker and twice as long to build, and smaller components
+dist: target cc binaryen onnxruntime ## what to hand out: target/dist/spinfer, a tenth quicker and twice as long to build, and smaller components
 	$(call say,"building the host (twenty minutes or more)")
 	cargo build --profile dist --locked --workspace --bin spinfer
 	$(call say,"building the components")
@@ -38,7 +38,7 @@ image: ## container images: spinfer (the host) and spinfer-example, by docker, p
 	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
 	done
 
-test: target cc clients redis binaryen mlflow oci-registry ## build what the tests need, then run them all
+test: target cc onnxruntime clients redis binaryen mlflow oci-registry ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -50,7 +50,7 @@ test: target cc clients redis binaryen mlflow oci-registry ## build what the tes
 	fi
 	cargo test --workspace --doc
 
-soak: target cc ## everything a client or a guest can do, for SECONDS_OF_SOAK (600): nothing may grow
+soak: target cc onnxruntime ## everything a client or a guest can do, for SECONDS_OF_SOAK (600): nothing may grow
 	$(call say,"building the host and the soak")
 	cargo build --release --locked --workspace --bin spinfer --test e2e
 	$(call say,"soaking")
@@ -85,7 +85,7 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components redis ## the figures of benches/RESULTS.md; the loads need wrk
+bench: components onnxruntime redis ## the figures of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
 	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed --bin recording
@@ -117,12 +117,6 @@ models: ## train the example models again and compare them with what is committe
 	.venv/bin/pip install --quiet --requirement models/requirements.txt
 	.venv/bin/python models/train.py --check
 
-operators: ## convert scikit-learn's estimators again and write what runs: host/backend-tract/OPERATORS.md
-	@test -x .venv/bin/python || python3 -m venv .venv
-	.venv/bin/pip install --quiet --requirement models/requirements.txt
-	.venv/bin/python host/backend-tract/tests/make_estimators.py
-	SPINFER_WRITE=1 cargo test --locked --workspace --test ml estimators
-
 deny: rust ## licences, sources and bans of every dependency
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
@@ -130,6 +124,35 @@ deny: rust ## licences, sources and bans of every dependency
 components: target cc ## build the example components
 	$(call say,"building the components")
 	cargo build $(EXAMPLES) --target $(GUEST_TARGET) --profile component --target-dir target/components
+
+# Which wheel has the library of this machine, and what it is called there.
+WHEEL_PLATFORM := $(shell uname -sm | sed -n -e 's/^Linux x86_64$$/manylinux_2_28_x86_64/p' \
+  -e 's/^Linux aarch64$$/manylinux_2_28_aarch64/p' -e 's/^Darwin arm64$$/macosx_14_0_arm64/p')
+ONNXRUNTIME := $(if $(findstring macosx,$(WHEEL_PLATFORM)),libonnxruntime.dylib,libonnxruntime.so)
+
+# Beside each binary, where it is found.
+onnxruntime: target/onnxruntime/$(ONNXRUNTIME) ## ONNX Runtime's library, from PyPI (15 to 35 MB), for graphs that lean does not cover
+	@for profile in debug release dist; do \
+	  mkdir -p target/$$profile && ln -sf ../onnxruntime/$(ONNXRUNTIME) target/$$profile/$(ONNXRUNTIME); \
+	done
+
+target/onnxruntime/$(ONNXRUNTIME): host/backend-ort/onnxruntime.txt
+	$(call say,"fetching ONNX Runtime's library from PyPI")
+	@test -n "$(WHEEL_PLATFORM)" || { \
+	  echo "PyPI has no ONNX Runtime for this machine. Build its shared library (https://onnxruntime.ai/docs/build)"; \
+	  echo "and put it here: target/onnxruntime/$(ONNXRUNTIME)"; exit 1; }
+	@python3 -m pip --version >/dev/null 2>&1 || { \
+	  echo "Python with pip is missing, by which ONNX Runtime's library is fetched: apt-get install python3-pip"; \
+	  echo "A library that is there already (1.31 or later): mkdir -p target/onnxruntime && cp <its file> $@"; exit 1; }
+	rm -rf target/onnxruntime && mkdir -p target/onnxruntime
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+	  --implementation cp --python-version 3.11 --abi cp311 --platform $(WHEEL_PLATFORM) \
+	  --dest target/onnxruntime --requirement $<
+	python3 -c 'import glob, shutil, zipfile; \
+	  wheel = zipfile.ZipFile(glob.glob("target/onnxruntime/*.whl")[0]); \
+	  name, = [n for n in wheel.namelist() if "capi/libonnxruntime." in n]; \
+	  shutil.copyfileobj(wheel.open(name), open("$@", "wb"))'
+	rm target/onnxruntime/*.whl
 
 # Installed again when the requirements change.
 clients: target/python/installed ## install the stock clients the tests run, and what clients/python needs, from PyPI

@@ -19,7 +19,6 @@ use spinfer::service::Service;
 use spinfer::spin_headers::Origin;
 use spinfer_backend::{Backend, Tensor, TensorType};
 use spinfer_backend_lean::Lean;
-use spinfer_backend_tract::Tract;
 use spinfer_benches::application::{IRIS, PREDICT, iris_model};
 use tokio::runtime::Runtime;
 
@@ -62,7 +61,7 @@ fn requests(c: &mut Criterion) {
 
 fn compute(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean), Arc::new(Tract)];
+    let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean)];
     let threads = ComputeThreads::start(2).expect("threads");
     let registry = Arc::new(Registry::new(backends, threads));
     for version in [1, 2] {

@@ -8,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tract_onnx::pb::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto, tensor_proto, tensor_shape_proto, type_proto,
+use spinfer_onnx::{
+    Dimension, DimensionValue, Graph, Model, Node, OperatorSetId, Shape, Tensor, TensorType, Type,
+    ValueInfo, data_type,
 };
 
 /// Features, the hidden layers, classes.
@@ -46,7 +46,7 @@ pub fn request() -> String {
     )
 }
 
-fn graph() -> ModelProto {
+fn graph() -> Model {
     let (mut nodes, mut weights, mut from) = (Vec::new(), Vec::new(), "x".to_owned());
     let mut random = Random(1);
     for (layer, size) in LAYERS.windows(2).enumerate() {
@@ -61,47 +61,37 @@ fn graph() -> ModelProto {
         from = to;
     }
     let [features, .., classes] = LAYERS;
-    let graph = GraphProto {
+    let graph = Graph {
         name: "mlp".into(),
         node: nodes,
         initializer: weights,
         input: vec![value("x", features)],
         output: vec![value("y", classes)],
-        ..GraphProto::default()
+        ..Graph::default()
     };
-    let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
-    ModelProto {
-        ir_version: 8,
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..ModelProto::default()
-    }
+    let opset = OperatorSetId { domain: String::new(), version: 17 };
+    Model { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Model::default() }
 }
 
-fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
+fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
+    Node {
         op_type: operator.into(),
         name: output.into(),
         input: inputs.iter().map(|&input| input.into()).collect(),
         output: vec![output.into()],
-        ..NodeProto::default()
+        ..Node::default()
     }
 }
 
 /// A matrix of so many columns.
-fn value(name: &str, columns: usize) -> ValueInfoProto {
-    use tensor_shape_proto::Dimension;
-    use tensor_shape_proto::dimension::Value;
-    let axis = |value| Dimension { value: Some(value), ..Dimension::default() };
+fn value(name: &str, columns: usize) -> ValueInfo {
+    let axis = |value| Dimension { value: Some(value) };
     let columns = i64::try_from(columns).unwrap_or(i64::MAX);
-    let shape = vec![axis(Value::DimParam("rows".into())), axis(Value::DimValue(columns))];
-    let tensor = type_proto::Tensor {
-        elem_type: tensor_proto::DataType::Float.into(),
-        shape: Some(TensorShapeProto { dim: shape }),
-    };
-    let value = Some(type_proto::Value::TensorType(tensor));
-    let r#type = Some(TypeProto { value, ..TypeProto::default() });
-    ValueInfoProto { name: name.into(), r#type, ..ValueInfoProto::default() }
+    let rows = DimensionValue::Name("rows".into());
+    let dim = vec![axis(rows), axis(DimensionValue::Size(columns))];
+    let tensor = TensorType { elem_type: data_type::FLOAT, shape: Some(Shape { dim }) };
+    let r#type = Some(Type { tensor: Some(tensor), ..Type::default() });
+    ValueInfo { name: name.into(), r#type }
 }
 
 /// Knuth's linear congruential generator (MMIX).
@@ -110,18 +100,18 @@ struct Random(u64);
 impl Random {
     /// Uniform in ±√(1/columns), so that sums stay near one.
     #[expect(clippy::cast_precision_loss, reason = "weights are arbitrary")]
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> TensorProto {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Tensor {
         let scale = 2.0 / (shape[shape.len() - 1] as f32).sqrt();
         let mut next = || {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             ((self.0 >> 40) as f32 / (1_u64 << 24) as f32 - 0.5) * scale
         };
-        TensorProto {
+        Tensor {
             name: name.into(),
             dims: shape.iter().map(|&axis| i64::try_from(axis).unwrap_or(i64::MAX)).collect(),
-            data_type: tensor_proto::DataType::Float.into(),
+            data_type: data_type::FLOAT,
             float_data: (0..shape.iter().product()).map(|_| next()).collect(),
-            ..TensorProto::default()
+            ..Tensor::default()
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use spinfer_backend_tract::Tract;
+use spinfer_backend_ort::{Library, OnnxRuntime, Options as OrtOptions};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
@@ -111,7 +111,7 @@ enum Command {
     Experiment(Experiment),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
-    TryGraph { memory: u64, seconds: u64 },
+    TryGraph { memory: u64, seconds: u64, library: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -248,7 +248,11 @@ pub fn main() -> ExitCode {
         Command::Registry(options) => registry::run(&options, &mut io::stdout()),
         Command::Log(options) => log::run(&options, &mut io::stdout()),
         Command::Experiment(options) => experiment::run(&options, &mut io::stdout()),
-        Command::TryGraph { memory, seconds } => trial::run(Arc::new(Tract), memory, seconds),
+        Command::TryGraph { memory, seconds, library } => {
+            let limit = usize::try_from(memory).unwrap_or(usize::MAX);
+            let options = OrtOptions { library: Library::At(library), memory: limit };
+            trial::run(Arc::new(OnnxRuntime::new(options)), memory, seconds)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::app::Options;
-use crate::inference::trial::this_program;
+use crate::inference::InferenceFlags;
 use crate::limits::LimitsConfig;
 use crate::reuse::{Count, ReuseConfig, drawn_time};
 use crate::runtime_config::{self, RuntimeConfig};
@@ -56,6 +56,9 @@ pub struct Flags {
     /// How long a request may take, over `limits.deadline`: 30s; may be a range
     #[arg(long, value_name = "DURATION", value_parser = drawn_time)]
     request_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    inference: InferenceFlags,
 }
 
 /// What it holds may be secret.
@@ -121,7 +124,7 @@ impl Flags {
             log_dir: self.log_dir.clone().or(log_dir),
             cache,
             prediction_log,
-            program: Some(this_program()?),
+            backends: self.inference.backends()?,
             key_value,
             redis_connections,
             blocked_networks,

@@ -138,7 +138,7 @@ pub fn bind(data: &[u8]) {
     const SIZES: [u32; 8] = [0, 1, 2, 3, 4, 1000, 1 << 31, u32::MAX];
     let mut bytes = data.iter().copied();
     let mut below = |end: usize| usize::from(bytes.next().unwrap_or_default()) % end;
-    let types = [TensorType::Fp32, TensorType::Fp16, TensorType::U8, TensorType::I64];
+    let types = [TensorType::Fp32, TensorType::Fp16, TensorType::Bool, TensorType::I64];
     let mut infos = Vec::new();
     for index in 0..below(4) {
         let ty = types[below(types.len())];
@@ -146,13 +146,14 @@ pub fn bind(data: &[u8]) {
         let size = |below: &mut dyn FnMut(usize) -> usize| SIZES[below(SIZES.len())];
         let shape = (0..axes).map(|_| (below(2) > 0).then(|| size(&mut below))).collect();
         let shape = (below(4) > 0).then_some(shape);
-        infos.push(TensorInfo { name: index.to_string(), ty, shape });
+        infos.push(TensorInfo { name: index.to_string(), ty, shape, axis_names: Vec::new() });
     }
     let mut named = Vec::new();
     for _ in 0..below(5) {
         let ty = types[below(types.len())];
         let dimensions: Vec<u32> = (0..below(6)).map(|_| SIZES[below(SIZES.len())]).collect();
-        let full = dimensions.iter().try_fold(ty.size(), |n, &axis| n.checked_mul(axis as usize));
+        let full =
+            dimensions.iter().try_fold(ty.size().unwrap(), |n, &axis| n.checked_mul(axis as usize));
         let length = full.filter(|&length| length <= 4096 && below(4) > 0).unwrap_or(below(256));
         let tensor = Tensor { dimensions, ty, data: vec![0; length] };
         named.push((below(4).to_string(), tensor));
@@ -162,7 +163,7 @@ pub fn bind(data: &[u8]) {
     for (tensor, info) in bound.iter().zip(&infos) {
         assert_eq!(tensor.ty, info.ty);
         let elements: usize = tensor.dimensions.iter().map(|&axis| axis as usize).product();
-        assert_eq!(tensor.data.len(), elements * tensor.ty.size());
+        assert_eq!(tensor.data.len(), elements * tensor.ty.size().unwrap());
         let Some(shape) = &info.shape else { continue };
         assert_eq!(shape.len(), tensor.dimensions.len());
         let mut axes = shape.iter().zip(&tensor.dimensions);

@@ -32,7 +32,7 @@ use crate::engine::Engine;
 use crate::error::Failure;
 use crate::experiment::{ExperimentRouter, STORE, check};
 use crate::files::Copies;
-use crate::inference::{ComputeThreads, Models, Registry, backends};
+use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
 use crate::memory::give_back;
 use crate::metrics::{HostMetrics, RouteMetrics};
@@ -128,7 +128,7 @@ impl Host {
         let codes = prepare(app, &engine, &artifacts)?;
         // A thousand components have thousands of files; who starts does not wait for that.
         std::thread::spawn(move || artifacts.remove_old());
-        let backends = backends(app.program.as_deref());
+        let backends = app.backends.backends();
         let registry = Arc::new(Registry::new(backends, ComputeThreads::start(threads()?)?));
         let background = Background::start(threads()?)?;
         let all_doors = Arc::default();

@@ -1,5 +1,5 @@
 //! The native reference: what an engineer would write without WebAssembly, in an afternoon.
-//! hyper, serde_json and tract; the same answers to the same requests. Every figure of the load
+//! hyper, serde_json and ONNX Runtime; the same answers to the same requests. Every figure of the load
 //! comparison is a ratio to it.
 
 use std::convert::Infallible;
@@ -19,17 +19,19 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use spinfer_backend::{Backend, Encoding, Graph, Tensor, TensorType};
+use spinfer_backend_ort::library::FILE;
+use spinfer_backend_ort::{Library, OnnxRuntime, Options as OrtOptions};
 use tokio::net::TcpListener;
-use tract_onnx::prelude::{
-    Datum, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, Tensor,
-    TypedSimplePlan, tvec,
-};
 
 #[derive(Parser)]
 struct Options {
     /// Address to serve on
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// ONNX Runtime's library [default: the one beside this program]
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
     /// The graph of the iris classifier
     model: PathBuf,
 }
@@ -37,7 +39,7 @@ struct Options {
 const LABELS: [&str; 3] = ["setosa", "versicolor", "virginica"];
 
 struct Model {
-    plan: Arc<TypedSimplePlan>,
+    graph: Arc<dyn Graph>,
     version: String,
 }
 
@@ -96,24 +98,22 @@ struct Failure {
 }
 
 impl Model {
-    fn load(path: &PathBuf) -> Result<Self> {
-        let batch = InferenceFact::dt_shape(f32::datum_type(), tvec![1, 4]);
-        let plan = tract_onnx::onnx()
-            .model_for_path(path)
-            .with_context(|| path.display().to_string())?
-            .with_input_fact(0, batch)?
-            .into_optimized()?
-            .into_runnable()?;
+    fn load(path: &PathBuf, library: PathBuf) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let options = OrtOptions { library: Library::At(library), memory: 1 << 30 };
+        let graph = OnnxRuntime::new(options).load(&bytes, Encoding::Onnx)?;
         let version = path.parent().and_then(|p| p.file_name()).unwrap_or_default();
-        Ok(Self { plan, version: version.to_string_lossy().into_owned() })
+        Ok(Self { graph, version: version.to_string_lossy().into_owned() })
     }
 
     fn run(&self, features: &[f32]) -> Result<(i64, Vec<f32>)> {
-        let input = Tensor::from_shape(&[1, 4], features)?;
-        let outputs = self.plan.run(tvec![input.into_tvalue()])?;
-        let label = outputs[0].cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?[0];
-        let probabilities = outputs[1].try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
-        Ok((label, probabilities))
+        let data = features.iter().flat_map(|feature| feature.to_le_bytes()).collect();
+        let input = Tensor { dimensions: vec![1, 4], ty: TensorType::Fp32, data };
+        let outputs = self.graph.compute(vec![input])?;
+        let [label, probabilities] = outputs.as_slice() else { anyhow::bail!("two outputs") };
+        let label = i64::from_le_bytes(*label.data.first_chunk().context("no label")?);
+        let probabilities = probabilities.data.as_chunks().0.iter();
+        Ok((label, probabilities.map(|bytes| f32::from_le_bytes(*bytes)).collect()))
     }
 
     fn predict(&self, body: &[u8]) -> Result<Vec<u8>> {
@@ -175,7 +175,9 @@ async fn handle(model: Arc<Model>, request: Request<Incoming>) -> Response<Full<
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    let model = Arc::new(Model::load(&options.model)?);
+    let program = std::env::current_exe()?;
+    let library = options.library.unwrap_or_else(|| program.with_file_name(FILE));
+    let model = Arc::new(Model::load(&options.model, library)?);
     let listener = TcpListener::bind(options.listen).await?;
     writeln!(std::io::stdout(), "Serving http://{}", listener.local_addr()?)?;
     loop {

@@ -2,7 +2,7 @@
 
 use spinfer_backend::Error;
 
-use crate::onnx::{Attribute, Node, Tensor, data_type};
+use spinfer_onnx::{Attribute, Node, Tensor, data_type};
 
 /// `Error::Unsupported` naming the node: this backend does not cover it, another may.
 pub(crate) fn unsupported(node: &Node, why: impl std::fmt::Display) -> Error {

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use spinfer_backend::{Error, TensorType};
 
 use crate::attributes::{Constant, invalid, unsupported};
-use crate::onnx::{Graph, Node, Tensor};
 use crate::plan::{Columns, Plan, Step};
 use crate::rows::RowOp;
+use spinfer_onnx::{Graph, Node, Tensor};
 
 /// Columns of an arena; graphs with more are left to other backends. It bounds what a small file
 /// can ask for: 4 MiB of FP32 a thread, kept.
@@ -37,9 +37,7 @@ impl Value {
         match self.ty {
             TensorType::Fp64 => Arena::Doubles,
             TensorType::I32 | TensorType::I64 => Arena::Ints,
-            TensorType::Fp32 | TensorType::Fp16 | TensorType::Bf16 | TensorType::U8 => {
-                Arena::Floats
-            }
+            _ => Arena::Floats,
         }
     }
 }

@@ -5,10 +5,10 @@ use std::cell::Cell;
 use spinfer_backend::{Error, Graph, Tensor, TensorInfo, TensorType};
 
 use crate::builder::{Builder, Value};
-use crate::onnx::{Graph as GraphProto, Model};
 use crate::operators::{self, Opsets};
 use crate::plan::{Area, Plan, Scratch};
-use crate::signature;
+use crate::signature::{self, element_size};
+use spinfer_onnx::{Graph as GraphProto, Model};
 
 thread_local! {
     /// Taken for the length of a call and put back, so that calls allocate only once per thread.
@@ -52,7 +52,12 @@ impl LeanGraph {
             .map(|(value, declared)| {
                 let tail = value.tail.iter().map(|&axis| u32::try_from(axis).ok());
                 let shape = Some(std::iter::once(batch).chain(tail).collect());
-                TensorInfo { name: declared.name.clone(), ty: value.ty, shape }
+                TensorInfo {
+                    name: declared.name.clone(),
+                    ty: value.ty,
+                    shape,
+                    axis_names: Vec::new(),
+                }
             })
             .collect();
         let mut plan = builder.plan;
@@ -120,7 +125,7 @@ impl LeanGraph {
             && tensor.ty == self.input.ty
         {
             let rows = *rows as usize;
-            let bytes = self.input.columns.width * tensor.ty.size();
+            let bytes = self.input.columns.width * element_size(tensor.ty);
             if rows.checked_mul(bytes) == Some(tensor.data.len()) {
                 return Ok(rows);
             }
@@ -136,7 +141,7 @@ impl LeanGraph {
         outputs: &mut [Tensor],
     ) -> Result<(), Error> {
         let block = self.plan.block;
-        let row_bytes = self.input.columns.width * tensor.ty.size();
+        let row_bytes = self.input.columns.width * element_size(tensor.ty);
         for bytes in tensor.data.chunks(block * row_bytes) {
             let area = Area { rows: bytes.len() / row_bytes, block };
             self.fill(bytes, area, scratch);
@@ -163,7 +168,7 @@ impl LeanGraph {
             TensorType::I32 => {
                 decode(bytes, ints(&mut scratch.ints), |x| i32::from_le_bytes(x).into());
             }
-            TensorType::Fp32 | TensorType::Fp16 | TensorType::Bf16 | TensorType::U8 => {
+            _ => {
                 decode(bytes, area.of_mut(&mut scratch.floats, columns), f32::from_le_bytes);
             }
         }
@@ -182,7 +187,7 @@ fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Tensor, Error>
     for &axis in &value.tail {
         dimensions.push(u32::try_from(axis).map_err(|_| too_big())?);
     }
-    let len = rows.checked_mul(value.columns.width * value.ty.size()).ok_or_else(too_big)?;
+    let len = rows.checked_mul(value.columns.width * element_size(value.ty)).ok_or_else(too_big)?;
     if len > MAX_OUTPUT {
         return Err(too_big());
     }
@@ -202,11 +207,7 @@ fn append(data: &mut Vec<u8>, value: &Value, area: Area, scratch: &Scratch) {
             let bytes = |x: &i64| (*x as i32).to_le_bytes();
             data.extend(area.of(&scratch.ints, columns).iter().flat_map(bytes));
         }
-        TensorType::Fp64
-        | TensorType::Fp32
-        | TensorType::Fp16
-        | TensorType::Bf16
-        | TensorType::U8 => {
+        _ => {
             data.extend(area.of(&scratch.floats, columns).iter().flat_map(|x| x.to_le_bytes()));
         }
     }

@@ -5,7 +5,7 @@ use prost::Message;
 use spinfer_backend::{Backend, Encoding, Error, Tensor, TensorType};
 
 use crate::Lean;
-use crate::onnx::{Attribute, Model};
+use spinfer_onnx::{Attribute, Model};
 
 const FOREST: &[u8] = include_bytes!("../../../models/iris-classifier/2/model.onnx");
 const LINEAR: &[u8] = include_bytes!("../../../models/iris-classifier/1/model.onnx");

@@ -14,8 +14,6 @@
 //!
 //! Not covered: labels that are strings, several inputs, arithmetic between two computed values.
 //!
-//! Other backends take the operators of `ai.onnx.ml` one by one from [`ml`].
-//!
 //! # Results
 //! Those of ONNX Runtime 1.32 on one thread. Tree ensembles: equal bits in every case there is,
 //! post-transforms included. Whatever multiplies by a matrix, and `Sigmoid`, `Tanh` and `Softmax`:
@@ -34,8 +32,6 @@ mod attributes;
 mod builder;
 mod dense;
 mod graph;
-pub mod ml;
-mod onnx;
 mod operators;
 mod plan;
 mod post_transform;
@@ -55,7 +51,7 @@ use std::sync::Arc;
 use prost::Message;
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph};
 
-use crate::onnx::Model;
+use spinfer_onnx::Model;
 
 /// The lean evaluators, on the CPU.
 #[derive(Clone, Copy, Debug, Default)]

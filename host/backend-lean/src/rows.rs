@@ -4,8 +4,8 @@
 use spinfer_backend::Error;
 
 use crate::attributes::{Attributes, invalid};
-use crate::onnx::Node;
 use crate::post_transform::{PostTransform, logistic, softmax};
+use spinfer_onnx::Node;
 
 /// An operator from a row to a row of the same width.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use spinfer_backend::{Error, TensorInfo, TensorType};
 
-use crate::onnx::{DimensionValue, Graph, ValueInfo, data_type};
+use spinfer_onnx::{DimensionValue, Graph, ValueInfo, data_type};
 
 /// The input: its name and type, whether the first axis is fixed, and the axes after it.
 #[derive(Debug)]
@@ -34,7 +34,13 @@ pub(crate) fn input(graph: &Graph) -> Result<Input, Error> {
         .ok_or_else(|| {
             unsupported(format!("lean covers free first axes only: `{name}` has another"))
         })?;
-    Ok(Input { info: TensorInfo { name: name.clone(), ty, shape: Some(shape) }, tail })
+    let info = TensorInfo { name: name.clone(), ty, shape: Some(shape), axis_names: Vec::new() };
+    Ok(Input { info, tail })
+}
+
+/// Size of one element of a type this backend computes with, in bytes.
+pub(crate) fn element_size(ty: TensorType) -> usize {
+    ty.size().unwrap_or_default()
 }
 
 /// The element type a value is declared with, of those this backend computes with.

@@ -18,7 +18,7 @@ fn load(path: &str) -> Result<Arc<dyn Graph>, Error> {
 }
 
 fn info(name: &str, ty: TensorType, shape: &[Option<u32>]) -> TensorInfo {
-    TensorInfo { name: name.into(), ty, shape: Some(shape.to_vec()) }
+    TensorInfo { name: name.into(), ty, shape: Some(shape.to_vec()), axis_names: Vec::new() }
 }
 
 fn dimensions(tensor: &Value) -> Vec<u32> {

@@ -49,7 +49,7 @@ fn input(graph: &dyn Graph, rows: u32) -> Option<Tensor> {
         info.shape.as_ref()?.iter().map(|axis| axis.unwrap_or(rows)).collect();
     *dimensions.first_mut()? = rows;
     let count = dimensions.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis as usize))?;
-    let len = count.checked_mul(info.ty.size()).filter(|&len| len <= 16 << 20)?;
+    let len = count.checked_mul(info.ty.size()?).filter(|&len| len <= 16 << 20)?;
     Some(Tensor { dimensions, ty: info.ty, data: vec![0x41; len] })
 }
 

@@ -20,6 +20,7 @@ use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
 use crate::connections::ConnectionLimits;
 use crate::drift::DriftSettings;
+use crate::inference::BackendOptions;
 use crate::key_value::Bindings;
 use crate::manifest::{Build, Manifest, names};
 use crate::prediction_log;
@@ -59,8 +60,8 @@ pub struct App {
     pub cache: cache::Settings,
     /// Where what components print goes, beside the log.
     pub log_dir: Option<PathBuf>,
-    /// This program, to try graphs with; none: they are not tried.
-    pub program: Option<PathBuf>,
+    /// What the backends may use.
+    pub backends: BackendOptions,
     /// Where the application's state is: the prediction log, stores that are files.
     pub state_folder: PathBuf,
     /// What is logged of predictions, and for how long.
@@ -146,7 +147,7 @@ impl App {
                 let folder = state_folder.clone();
                 let key_value = Bindings { folder, stores: options.key_value.clone() };
                 let redis_connections = options.redis_connections.unwrap_or(CONNECTIONS);
-                let (cache, program) = (options.cache.clone(), options.program.clone());
+                let (cache, backends) = (options.cache.clone(), options.backends.clone());
                 Ok(Self {
                     name,
                     version,
@@ -160,7 +161,7 @@ impl App {
                     key_value,
                     redis_connections,
                     blocked_networks: options.blocked_networks.clone(),
-                    program,
+                    backends,
                     components,
                 })
             }

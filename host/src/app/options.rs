@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{Problems, listed};
 use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
+use crate::inference::BackendOptions;
 use crate::key_value::StoreConfig;
 use crate::limits::LimitsConfig;
 use crate::manifest::{Manifest, TextOr};
@@ -31,8 +32,8 @@ pub struct Options {
     pub log_dir: Option<PathBuf>,
     /// What is kept of answers.
     pub cache: cache::Settings,
-    /// This program, to try graphs with; none: they are not tried.
-    pub program: Option<PathBuf>,
+    /// What the backends may use.
+    pub backends: BackendOptions,
     /// What is logged of predictions, and for how long.
     pub prediction_log: prediction_log::Settings,
     /// What labels of key-value stores are bound to.

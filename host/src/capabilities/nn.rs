@@ -7,7 +7,7 @@ use std::time::Instant;
 use spinfer_backend as backend;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
-use crate::inference::{Model, Models};
+use crate::inference::{Model, Models, pack};
 use crate::instance::InstanceState;
 
 mod generated {
@@ -224,6 +224,8 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
             .collect::<wasmtime::Result<Vec<_>>>()?;
         match model.compute(inputs, self.deadline).await {
             Ok(outputs) => {
+                let outputs: Vec<_> =
+                    outputs.into_iter().map(|(name, tensor)| (name, pack(tensor))).collect();
                 let size = outputs.iter().map(|(_, tensor)| size(tensor)).sum();
                 if let Err(error) = self.ctx.hold(size) {
                     return self.answer(Err(error));
@@ -288,7 +290,9 @@ impl errors::HostError for NnView<'_> {
             Error::Backend(backend::Error::Runtime(_)) => errors::ErrorCode::RuntimeError,
             Error::NotFound(_) => errors::ErrorCode::NotFound,
             Error::Security(_) => errors::ErrorCode::Security,
-            Error::TooLarge(_) => errors::ErrorCode::TooLarge,
+            Error::TooLarge(_) | Error::Backend(backend::Error::TooLarge(_)) => {
+                errors::ErrorCode::TooLarge
+            }
             Error::Timeout => errors::ErrorCode::Timeout,
         })
     }
@@ -324,9 +328,10 @@ impl From<backend::TensorType> for TensorType {
             backend::TensorType::Fp32 => Self::Fp32,
             backend::TensorType::Fp64 => Self::Fp64,
             backend::TensorType::Bf16 => Self::Bf16,
-            backend::TensorType::U8 => Self::U8,
             backend::TensorType::I32 => Self::I32,
             backend::TensorType::I64 => Self::I64,
+            // The others travel packed in this.
+            _ => Self::U8,
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytesize::ByteSize;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use spinfer_backend::{Encoding, ExecutionTarget};
+use spinfer_backend::{Backend, Encoding, ExecutionTarget};
 
 use super::edit::Edit;
 use super::signature::{Tensor, list};
 use super::table::write_table;
 use crate::files::Files;
-use crate::inference::trial::this_program;
-use crate::inference::{GRAPH, SIGNATURE, backends, load_with_first};
+use crate::inference::{GRAPH, InferenceFlags, Loaded, SIGNATURE, load_request, load_with_first};
 use crate::manifest::{Manifest, TextOr};
 
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub struct Models {
     /// The manifest, or the folder that holds a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
+
+    #[command(flatten)]
+    inference: InferenceFlags,
 
     /// As JSON
     #[arg(long)]
@@ -42,18 +45,20 @@ struct Row {
     bytes: u64,
     /// Which runs it.
     backend: Option<&'static str>,
+    /// Why that one.
+    reason: Option<String>,
     /// Why none does.
     error: Option<String>,
 }
 
 /// Tells `out` of the models of an application.
 pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
-    let Models { from, json } = models;
+    let Models { from, json, inference } = models;
     let Edit { path, base, before, manifest, .. } = Edit::open(from)?;
     before.with_context(|| {
         format!("{}: there is no manifest; `-f <path>` says where another one is", path.display())
     })?;
-    let rows = find(&manifest, &base)?;
+    let rows = find(&manifest, &base, &inference.backends()?.backends())?;
     if *json {
         serde_json::to_writer_pretty(&mut *out, &rows)?;
         writeln!(out)?;
@@ -73,7 +78,7 @@ pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-fn find(manifest: &Manifest, base: &Path) -> Result<Vec<Row>> {
+fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (id, component) in &manifest.component {
         let files = Files::resolve(component, base).map_err(|problems| {
@@ -82,7 +87,7 @@ fn find(manifest: &Manifest, base: &Path) -> Result<Vec<Row>> {
         })?;
         let routes = routes(manifest, id);
         for (model, folder) in files.folders.models() {
-            rows.push(Row::read(model, folder, id, &routes)?);
+            rows.push(Row::read(model, folder, id, &routes, backends)?);
         }
     }
     Ok(rows)
@@ -106,7 +111,13 @@ struct About {
 }
 
 impl Row {
-    fn read(model: &str, folder: &Path, id: &str, routes: &[String]) -> Result<Self> {
+    fn read(
+        model: &str,
+        folder: &Path,
+        id: &str,
+        routes: &[String],
+        backends: &[Arc<dyn Backend>],
+    ) -> Result<Self> {
         let path = folder.join(SIGNATURE);
         let version = match std::fs::read_to_string(&path) {
             Ok(text) => {
@@ -125,6 +136,7 @@ impl Row {
             outputs: Vec::new(),
             bytes: 0,
             backend: None,
+            reason: None,
             error: None,
         };
         let path = folder.join(GRAPH);
@@ -136,10 +148,22 @@ impl Row {
             }
         };
         row.bytes = bytes.len() as u64;
-        let backends = backends(Some(&this_program()?));
-        match load_with_first(&backends, &bytes, Encoding::Onnx, ExecutionTarget::Cpu) {
-            Ok((backend, graph)) => {
+        let request = match load_request(folder) {
+            Ok(request) => request,
+            Err(error) => {
+                row.error = Some(format!("{error:#}"));
+                return Ok(row);
+            }
+        };
+        let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+        match load_with_first(backends, &bytes, encoding, target, request) {
+            Ok(Loaded { backend, refusals, graph }) => {
                 row.backend = Some(backend);
+                row.reason = Some(match (request.backend, refusals.first()) {
+                    (Some(_), _) => "model.toml asks for it".to_owned(),
+                    (None, Some((name, why))) => format!("{name}: {why}"),
+                    (None, None) => "the fastest for its operators".to_owned(),
+                });
                 row.inputs = graph.inputs().iter().map(Tensor::from).collect();
                 row.outputs = graph.outputs().iter().map(Tensor::from).collect();
             }

@@ -52,5 +52,12 @@ fn datatype(ty: TensorType) -> &'static str {
         TensorType::U8 => "UINT8",
         TensorType::I32 => "INT32",
         TensorType::I64 => "INT64",
+        TensorType::Bool => "BOOL",
+        TensorType::I8 => "INT8",
+        TensorType::I16 => "INT16",
+        TensorType::U16 => "UINT16",
+        TensorType::U32 => "UINT32",
+        TensorType::U64 => "UINT64",
+        TensorType::String => "BYTES",
     }
 }

@@ -169,7 +169,7 @@ impl Batcher {
 
     /// Runs the graph on a batch of so many `rows`.
     fn compute_batch(&self, rows: usize, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, BackendError> {
-        let outputs = self.graph.run_timed(inputs, &self.metrics.batch)?;
+        let outputs = self.graph.run_timed(inputs, None, &self.metrics.batch)?;
         self.metrics.batch_rows.observe(rows as u64);
         Ok(outputs)
     }
@@ -349,7 +349,7 @@ mod tests {
 
     fn infos(first: Option<u32>) -> Vec<TensorInfo> {
         let shape = Some(vec![first, None]);
-        vec![TensorInfo { name: "x".into(), ty: TensorType::U8, shape }]
+        vec![TensorInfo { name: "x".into(), ty: TensorType::U8, shape, axis_names: Vec::new() }]
     }
 
     struct Setup {

@@ -1,6 +1,8 @@
 //! Named tensors against a graph's inputs: everything a backend may take for granted.
 
-use spinfer_backend::{Error, Tensor, TensorInfo};
+use spinfer_backend::{Error, Tensor, TensorInfo, TensorType, strings};
+
+use super::packed;
 
 /// Axes of a tensor in a message.
 const AXES_SHOWN: usize = 16;
@@ -15,7 +17,13 @@ pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Te
             let name = shortened(&name);
             return invalid(format!("no input `{name}`; the graph has {}", names.join(", ")));
         };
-        check(&infos[index], &tensor)?;
+        let info = &infos[index];
+        let tensor = if packed::is_packed(info.ty) && tensor.ty == TensorType::U8 {
+            packed::unpack(&info.name, info.ty, tensor.data)?
+        } else {
+            tensor
+        };
+        check(info, &tensor)?;
         if slots[index].replace(tensor).is_some() {
             return invalid(format!("input `{name}` is given twice"));
         }
@@ -37,7 +45,7 @@ pub(crate) fn shortened(name: &str) -> &str {
 }
 
 fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
-    let TensorInfo { name, ty, shape } = info;
+    let TensorInfo { name, ty, shape, .. } = info;
     if tensor.ty != *ty {
         return invalid(format!("input `{name}` is {ty}, not {}", tensor.ty));
     }
@@ -55,18 +63,42 @@ fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
             ));
         }
     }
-    let bytes = tensor
-        .dimensions
-        .iter()
-        .try_fold(ty.size(), |bytes, &axis| bytes.checked_mul(axis as usize));
-    if bytes != Some(tensor.data.len()) {
+    if !is_full(tensor) {
         return invalid(format!(
             "input `{name}`: {} bytes of data do not fill a {ty} tensor of shape {:?}",
             tensor.data.len(),
             &tensor.dimensions[..tensor.dimensions.len().min(AXES_SHOWN)]
         ));
     }
-    Ok(())
+    match ty {
+        TensorType::Bool if tensor.data.iter().any(|&byte| byte > 1) => {
+            invalid(format!("input `{name}`: a BOOL is 0 or 1"))
+        }
+        TensorType::String
+            if !strings(&tensor.data).flatten().all(|s| str::from_utf8(s).is_ok()) =>
+        {
+            invalid(format!("input `{name}`: a string is not UTF-8"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a tensor's data holds as many elements as its dimensions say, and nothing else.
+fn is_full(tensor: &Tensor) -> bool {
+    let elements =
+        tensor.dimensions.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis as usize));
+    let Some(elements) = elements else { return false };
+    match tensor.ty.size() {
+        Some(size) => elements.checked_mul(size) == Some(tensor.data.len()),
+        // Each string has its length, so this ends however many elements there should be.
+        None => {
+            let mut found = 0;
+            strings(&tensor.data).all(|string| {
+                found += usize::from(string.is_some());
+                string.is_some()
+            }) && found == elements
+        }
+    }
 }
 
 fn invalid<T>(message: String) -> Result<T, Error> {
@@ -75,12 +107,10 @@ fn invalid<T>(message: String) -> Result<T, Error> {
 
 #[cfg(test)]
 mod tests {
-    use spinfer_backend::TensorType;
-
     use super::*;
 
     fn info(name: &str, shape: Option<Vec<Option<u32>>>) -> TensorInfo {
-        TensorInfo { name: name.into(), ty: TensorType::Fp32, shape }
+        TensorInfo { name: name.into(), ty: TensorType::Fp32, shape, axis_names: Vec::new() }
     }
 
     fn tensor(dimensions: &[u32], bytes: usize) -> Tensor {

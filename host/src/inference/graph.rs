@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use spinfer_backend::{Error as BackendError, Graph, Tensor, TensorInfo};
+use spinfer_backend::{Cancellation, Error as BackendError, Graph, Tensor, TensorInfo};
 
 use crate::metrics::histogram::Histogram;
 
@@ -83,6 +83,7 @@ impl LoadedGraph {
         match placement {
             Placement::Inline => true,
             Placement::ComputeThread => false,
+            Placement::Auto if self.graph.time_depends_on_values() => false,
             Placement::Auto => {
                 let of = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
                 (of(&self.pace) * size(inputs)).max(of(&self.least)) <= INLINE_NANOSECONDS
@@ -90,22 +91,35 @@ impl LoadedGraph {
         }
     }
 
-    /// Runs the graph here and now on inputs already bound, and tells `times` how long it took.
+    /// [`Self::run_unless`], which tells `times` how long it took.
     pub fn run_timed(
         &self,
         inputs: Vec<Tensor>,
+        cancellation: Option<&Cancellation>,
         times: &Histogram,
     ) -> Result<Vec<Tensor>, BackendError> {
-        let (outputs, took) = self.run(inputs)?;
+        let (outputs, took) = self.run_unless(inputs, cancellation)?;
         times.took(took);
         Ok(outputs)
     }
 
-    /// Runs the graph here and now on inputs already bound; what it gives, and how long it took.
+    /// Runs the graph here and now on inputs already bound; its outputs, and how long it took.
     pub fn run(&self, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Duration), BackendError> {
+        self.run_unless(inputs, None)
+    }
+
+    /// [`Self::run`], which ends early if `cancellation` is cancelled and the backend can.
+    pub fn run_unless(
+        &self,
+        inputs: Vec<Tensor>,
+        cancellation: Option<&Cancellation>,
+    ) -> Result<(Vec<Tensor>, Duration), BackendError> {
         let size = size(&inputs);
         let start = Instant::now();
-        let outputs = without_panic(|| self.graph.compute(inputs))?;
+        let outputs = without_panic(|| match cancellation {
+            Some(cancellation) => self.graph.compute_unless(inputs, cancellation),
+            None => self.graph.compute(inputs),
+        })?;
         if outputs.len() != self.graph.outputs().len() {
             return Err(BackendError::Runtime(format!(
                 "the backend gave {} outputs",
@@ -128,9 +142,11 @@ impl LoadedGraph {
 /// One row of zeros; `None` where the graph does not say its shape, or it is very large.
 fn zeros(info: &TensorInfo) -> Option<Tensor> {
     let dimensions: Vec<u32> = info.shape.as_ref()?.iter().map(|axis| axis.unwrap_or(1)).collect();
+    // A string of no bytes has its length.
+    let element = info.ty.size().unwrap_or(4);
     let bytes = dimensions
         .iter()
-        .try_fold(info.ty.size(), |bytes, &axis| bytes.checked_mul(axis as usize))
+        .try_fold(element, |bytes, &axis| bytes.checked_mul(axis as usize))
         .filter(|&bytes| bytes <= WARM_UP_BYTES)?;
     Some(Tensor { dimensions, ty: info.ty, data: vec![0; bytes] })
 }
@@ -200,7 +216,12 @@ mod tests {
     }
 
     fn loaded(shape: Option<Vec<Option<u32>>>, takes: Duration) -> LoadedGraph {
-        let infos = vec![TensorInfo { name: "x".into(), ty: TensorType::U8, shape }];
+        let infos = vec![TensorInfo {
+            name: "x".into(),
+            ty: TensorType::U8,
+            shape,
+            axis_names: Vec::new(),
+        }];
         LoadedGraph::new(Arc::new(Fake { infos, takes }))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use spinfer_backend::{Error as BackendError, Tensor};
+use spinfer_backend::{Cancellation, Error as BackendError, Tensor};
 use tokio::time::timeout_at;
 
 use super::batch::{Batcher, Batching};
@@ -53,14 +53,26 @@ impl Model {
         let outputs = if let Some(batcher) = &self.batcher {
             in_time(deadline, batcher.compute(inputs)).await??
         } else if self.graph.is_inline(&inputs, self.placement) {
-            self.graph.run_timed(inputs, &self.metrics.inline)?
+            self.graph.run_timed(inputs, None, &self.metrics.inline)?
         } else {
             let (graph, metrics) = (Arc::clone(&self.graph), Arc::clone(&self.metrics));
-            let work = move || graph.run_timed(inputs, &metrics.compute);
+            // At the deadline, and when the request is over.
+            let ends = EndsWithThis(Arc::default());
+            let cancellation = Arc::clone(&ends.0);
+            let work = move || graph.run_timed(inputs, Some(&cancellation), &metrics.compute);
             in_time(deadline, self.lane.run(work)).await???
         };
         let names = self.graph.outputs().iter().map(|info| info.name.clone());
         Ok(names.zip(outputs).collect())
+    }
+}
+
+/// A computation that is of no use to anyone once this is dropped.
+struct EndsWithThis(Arc<Cancellation>);
+
+impl Drop for EndsWithThis {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use spinfer_backend::LoadOptions;
 
 use super::batch::Batching;
 use super::graph::Placement;
+use super::options::{BackendName, LoadRequest};
 use crate::files::read_file;
 
 /// Where models are in a component's file system.
@@ -23,6 +25,9 @@ pub const SIGNATURE: &str = "model.toml";
 const GRAPH_MOST: u64 = 2 << 30;
 /// Bytes of a `model.toml`: it has a line for each feature.
 const SIGNATURE_MOST: u64 = 1 << 20;
+
+/// Maximum number of threads of one inference.
+const MAX_THREADS: usize = 64;
 
 /// Destination in the guest -> folder of the host, read-only.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +78,10 @@ pub(super) struct Settings {
     /// Where inferences run.
     #[serde(default)]
     pub(super) placement: Placement,
+    /// Which backend has to run it.
+    backend: Option<BackendName>,
+    /// Threads that one inference may use.
+    threads: Option<usize>,
     pub(super) batching: Option<Batching>,
 }
 
@@ -83,7 +92,24 @@ impl Settings {
         Ok(settings)
     }
 
+    /// How the graph is to be loaded.
+    pub(super) fn load_request(&self) -> LoadRequest {
+        let options =
+            self.threads.map_or_else(LoadOptions::default, |threads| LoadOptions { threads });
+        LoadRequest { backend: self.backend, options }
+    }
+
     fn check(&self) -> Result<()> {
+        if let Some(threads) = self.threads {
+            ensure!(
+                (1..=MAX_THREADS).contains(&threads),
+                "threads = {threads}: from 1 to {MAX_THREADS} threads may share one inference"
+            );
+            ensure!(
+                threads == 1 || self.backend != Some(BackendName::Lean),
+                "threads = {threads}: lean uses one; remove `threads` or `backend`"
+            );
+        }
         let Some(batching) = &self.batching else { return Ok(()) };
         ensure!(
             self.placement == Placement::Auto,
@@ -118,6 +144,20 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
         ),
         Some(_) | None => Ok((bytes, digest, settings)),
     }
+}
+
+/// How the settings of a model folder, if it has any, have its graph loaded.
+///
+/// # Errors
+/// If they cannot be read, or make no sense.
+pub fn load_request(folder: &Path) -> Result<LoadRequest> {
+    let path = folder.join(SIGNATURE);
+    if !path.exists() {
+        return Ok(LoadRequest::default());
+    }
+    let text = String::from_utf8(read_file(&path, SIGNATURE_MOST)?)?;
+    let settings = Settings::parse(&text).with_context(|| path.display().to_string())?;
+    Ok(settings.load_request())
 }
 
 /// Whether a `model.toml` says what the host can do.
@@ -217,6 +257,9 @@ mod tests {
         };
         let settings = read("name = 'm'").unwrap();
         assert_eq!((settings.placement, settings.batching), (Placement::Auto, None));
+        assert_eq!(settings.load_request(), LoadRequest::default());
+        let request = read("backend = 'onnxruntime'\nthreads = 2").unwrap().load_request();
+        assert_eq!((request.backend, request.options.threads), (Some(BackendName::OnnxRuntime), 2));
         let settings = read("placement = 'compute-thread'").unwrap();
         assert_eq!(settings.placement, Placement::ComputeThread);
         let settings = read("[batching]\nmax_batch_size = 8\nmax_queue_delay = '2ms'").unwrap();
@@ -224,6 +267,9 @@ mod tests {
         assert_eq!(settings.batching, Some(Batching { max_batch_size: 8, max_queue_delay }));
         for (text, part) in [
             ("placement = 'gpu'", "compute-thread"),
+            ("backend = 'tract'", "expected `lean` or `onnxruntime`"),
+            ("threads = 0", "from 1 to 64"),
+            ("threads = 2\nbackend = 'lean'", "lean uses one"),
             ("[batching]", "max_batch_size"),
             ("[batching]\nmax_batch_size = 8\nmax_queue_delay = 'soon'", "\"30s\""),
             ("[batching]\nsize = 8", "size"),

@@ -17,6 +17,7 @@ use super::compute::{ComputeThreads, Lane};
 use super::graph::{LoadedGraph, without_panic};
 use super::model::Model;
 use super::mounts::{Mounts, Settings, hex, read_graph};
+use super::options::LoadRequest;
 use crate::metrics::ModelMetrics;
 use crate::metrics::histogram::Histogram;
 use crate::metrics::table::DURATIONS;
@@ -24,11 +25,14 @@ use crate::metrics::table::DURATIONS;
 /// Loading happens under this lock, so that concurrent first requests share one load.
 type Slot<T> = Arc<tokio::sync::Mutex<T>>;
 
+/// The SHA-256 of a graph's bytes, and how it is loaded.
+type Key = ([u8; 32], LoadRequest);
+
 /// Every graph in use, by the SHA-256 of its bytes.
 pub struct Registry {
     /// In the order they are asked: the quick and narrow before the general.
     backends: Vec<Arc<dyn Backend>>,
-    graphs: Mutex<HashMap<[u8; 32], Slot<Weak<LoadedGraph>>>>,
+    graphs: Mutex<HashMap<Key, Slot<Weak<LoadedGraph>>>>,
     compute_threads: ComputeThreads,
     /// By model and version, of all that were ever loaded.
     metrics: Mutex<BTreeMap<(String, String), Arc<ModelMetrics>>>,
@@ -48,9 +52,10 @@ impl Registry {
         Self { backends, graphs, compute_threads, metrics }
     }
 
-    /// Has the compute threads give back what memory they hold.
+    /// Has the compute threads and the backends give back what memory they hold.
     pub fn rest(&self) {
         self.compute_threads.rest();
+        self.backends.iter().for_each(|backend| backend.release_memory());
     }
 
     /// What is counted of each version of a model, in their order.
@@ -68,61 +73,79 @@ impl Registry {
     async fn load(
         &self,
         lane: &Lane,
-        digest: [u8; 32],
+        (digest, request): Key,
         bytes: Vec<u8>,
         encoding: Encoding,
         target: ExecutionTarget,
     ) -> Result<Arc<LoadedGraph>, Error> {
         let backends: Vec<_> =
             self.backends.iter().filter(|b| b.supports(encoding, target)).cloned().collect();
-        let slot = self.slot(digest);
+        let slot = self.slot((digest, request));
         let mut loaded = slot.lock().await;
         if let Some(graph) = loaded.upgrade() {
             return Ok(graph);
         }
         let start = Instant::now();
-        let work = move || load_with_first(&backends, &bytes, encoding, target);
-        let (name, graph) = lane.run(work).await??;
+        let work = move || load_with_first(&backends, &bytes, encoding, target, request);
+        let Loaded { backend, graph, .. } = lane.run(work).await??;
         *loaded = Arc::downgrade(&graph);
-        info!(sha256 = hex(&digest[..6]), backend = name, took = ?start.elapsed(), "graph loaded");
+        info!(sha256 = hex(&digest[..6]), backend, took = ?start.elapsed(), "graph loaded");
         Ok(graph)
     }
 
-    fn slot(&self, digest: [u8; 32]) -> Slot<Weak<LoadedGraph>> {
+    fn slot(&self, key: Key) -> Slot<Weak<LoadedGraph>> {
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         // Slots of graphs nobody holds any more, and nobody is loading.
         graphs.retain(|_, slot| {
             Arc::strong_count(slot) > 1
                 || slot.try_lock().is_ok_and(|graph| graph.strong_count() > 0)
         });
-        Arc::clone(graphs.entry(digest).or_default())
+        Arc::clone(graphs.entry(key).or_default())
     }
 }
 
-/// The graph, warmed up, and the name of the first backend that has all it needs.
+/// A graph that is loaded, and by which backend.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub backend: &'static str,
+    /// Why the backends that were asked before could not, with their names.
+    pub refusals: Vec<(&'static str, String)>,
+    /// Warmed up.
+    pub graph: Arc<LoadedGraph>,
+}
+
+/// Loads a graph with the first backend that has all it needs, or with the one that is asked for.
+///
+/// # Errors
+/// If it is not a graph, or no backend can run it.
 pub fn load_with_first(
     backends: &[Arc<dyn Backend>],
     bytes: &[u8],
     encoding: Encoding,
     target: ExecutionTarget,
-) -> Result<(&'static str, Arc<LoadedGraph>), BackendError> {
+    LoadRequest { backend: asked, options }: LoadRequest,
+) -> Result<Loaded, BackendError> {
     let mut refusals = Vec::new();
     for backend in backends {
-        match without_panic(|| backend.load(bytes, encoding)) {
-            Err(BackendError::Unsupported(why)) => {
-                refusals.push(format!("{}: {why}", backend.name()));
-            }
+        if asked.is_some_and(|asked| !asked.is_of(backend.as_ref())) {
+            continue;
+        }
+        match without_panic(|| backend.load_with(bytes, encoding, options)) {
+            Err(BackendError::Unsupported(why)) => refusals.push((backend.name(), why)),
             result => {
                 let graph = Arc::new(LoadedGraph::new(result?));
                 graph.warm_up();
-                return Ok((backend.name(), graph));
+                return Ok(Loaded { backend: backend.name(), refusals, graph });
             }
         }
     }
-    Err(BackendError::Unsupported(if refusals.is_empty() {
-        format!("no backend runs {encoding:?} on {target:?}")
-    } else {
-        refusals.join("; ")
+    Err(BackendError::Unsupported(match (asked, refusals.is_empty()) {
+        (Some(asked), true) => format!("this host has no backend {}", asked.name()),
+        (None, true) => format!("no backend runs {encoding:?} on {target:?}"),
+        (_, false) => {
+            let refusal = |(name, why): &(_, _)| format!("{name}: {why}");
+            refusals.iter().map(refusal).collect::<Vec<_>>().join("; ")
+        }
     }))
 }
 
@@ -197,7 +220,9 @@ impl Models {
             let (bytes, digest, settings) =
                 read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
             let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-            let graph = registry.load(&lane, digest, bytes, encoding, target).await?;
+            let graph = registry
+                .load(&lane, (digest, settings.load_request()), bytes, encoding, target)
+                .await?;
             let version = settings.version.as_deref().unwrap_or_default();
             let metrics = registry.metrics_of(&name, shortened(version));
             let model = Arc::new(Model::new(graph, &settings, lane, metrics)?);
@@ -221,7 +246,9 @@ impl Models {
         finish(deadline, async move {
             let hash = move || (Sha256::digest(&bytes).into(), bytes);
             let (digest, bytes) = lane.run(hash).await?;
-            let graph = registry.load(&lane, digest, bytes, encoding, target).await?;
+            let graph = registry
+                .load(&lane, (digest, LoadRequest::default()), bytes, encoding, target)
+                .await?;
             let metrics = registry.metrics_of("", "");
             Ok(Arc::new(Model::new(graph, &Settings::default(), lane, metrics)?))
         })
@@ -337,7 +364,9 @@ mod tests {
     async fn load(registry: &Arc<Registry>, bytes: &[u8]) -> Result<Arc<LoadedGraph>, Error> {
         let (digest, lane) = (Sha256::digest(bytes).into(), registry.compute_threads.lane());
         let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-        registry.load(&lane, digest, bytes.to_vec(), encoding, target).await
+        registry
+            .load(&lane, (digest, LoadRequest::default()), bytes.to_vec(), encoding, target)
+            .await
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
-use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph};
+use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph, LoadOptions};
 
 use super::graph::LoadedGraph;
 
@@ -79,6 +79,8 @@ impl Allowance {
 pub struct Tried {
     backend: Arc<dyn Backend>,
     program: PathBuf,
+    /// The backend's library, for the trial to load.
+    library: Option<PathBuf>,
     allowance: fn(usize) -> Allowance,
     known: Mutex<Known>,
 }
@@ -93,10 +95,11 @@ impl fmt::Debug for Tried {
 }
 
 impl Tried {
-    /// `program` is this program, whose command [`COMMAND`] is a trial of `backend`.
+    /// `program` is this program, whose command [`COMMAND`] is a trial of `backend`, of which that is
+    /// the `library`.
     #[must_use]
-    pub fn new(backend: Arc<dyn Backend>, program: PathBuf) -> Self {
-        Self { backend, program, allowance: Allowance::of, known: Mutex::default() }
+    pub fn new(backend: Arc<dyn Backend>, program: PathBuf, library: Option<PathBuf>) -> Self {
+        Self { backend, program, library, allowance: Allowance::of, known: Mutex::default() }
     }
 
     fn try_first(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -132,6 +135,7 @@ impl Tried {
         let Allowance { memory, seconds, time } = allowance;
         let child = Command::new(&self.program)
             .args([COMMAND, &memory.to_string(), &seconds.to_string()])
+            .args(&self.library)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -189,8 +193,21 @@ impl Backend for Tried {
     }
 
     fn load(&self, bytes: &[u8], encoding: Encoding) -> Result<Arc<dyn Graph>, Error> {
+        self.load_with(bytes, encoding, LoadOptions::default())
+    }
+
+    fn load_with(
+        &self,
+        bytes: &[u8],
+        encoding: Encoding,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn Graph>, Error> {
         self.try_first(bytes)?;
-        self.backend.load(bytes, encoding)
+        self.backend.load_with(bytes, encoding, options)
+    }
+
+    fn release_memory(&self) {
+        self.backend.release_memory();
     }
 }
 
@@ -287,7 +304,7 @@ mod tests {
         let program = dir.join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Tried::new(Arc::new(Refuses), program)
+        Tried::new(Arc::new(Refuses), program, None)
     }
 
     /// What is said of a graph.
@@ -361,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_trial_that_cannot_begin_is_an_error() {
-        let error = said(&Tried::new(Arc::new(Refuses), "/nowhere".into()));
+        let error = said(&Tried::new(Arc::new(Refuses), "/nowhere".into(), None));
         assert!(error.contains("in a process of its own, /nowhere"), "{error}");
     }
 }

@@ -12,11 +12,11 @@ use spinfer_backend::{Error, TensorType};
 use crate::attributes::{Attributes, invalid, unsupported};
 use crate::builder::{Arena, Builder, Value, output_name};
 use crate::dense::Dense;
-use crate::onnx::Node;
 use crate::plan::{Labels, Step};
 use crate::post_transform::PostTransform;
 use crate::rows::{Norm, RowOp};
 use crate::tree;
+use spinfer_onnx::Node;
 
 /// Names an output of a node, unless the file leaves it out.
 fn name_optional<'a>(

@@ -8,7 +8,7 @@ use spinfer_backend::Error;
 
 use crate::attributes::{Attributes, invalid, unsupported};
 use crate::builder::{Builder, output_name};
-use crate::onnx::{Model, Node};
+use spinfer_onnx::{Model, Node};
 
 /// The first version of the standard operators that broadcasts as today's do.
 const FIRST_OPSET: i64 = 7;

@@ -6,8 +6,8 @@ use spinfer_backend::{Error, TensorType};
 use super::last_axis;
 use crate::attributes::{Attributes, unsupported};
 use crate::builder::{Arena, Builder, output_name};
-use crate::onnx::{Node, data_type};
 use crate::plan::Step;
+use spinfer_onnx::{Node, data_type};
 
 pub(super) fn identity<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
     let value = builder.input(node, 0)?;

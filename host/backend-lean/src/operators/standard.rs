@@ -6,9 +6,9 @@ use super::last_axis;
 use crate::attributes::{Attributes, Constant, invalid, unsupported};
 use crate::builder::{Builder, has_input, output_name};
 use crate::dense::Dense;
-use crate::onnx::Node;
 use crate::plan::Step;
 use crate::rows::{Arithmetic, RowOp};
+use spinfer_onnx::Node;
 
 /// The constant FP32 matrix that is input `index`, as (rows, columns, values).
 fn matrix(node: &Node, constant: Option<&Constant>) -> Result<(usize, usize, Vec<f32>), Error> {

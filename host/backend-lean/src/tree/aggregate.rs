@@ -85,15 +85,6 @@ impl<T: Real> Regressor<T> {
         self.each(rows, width, out, |scores, out| self.finish(scores, out));
     }
 
-    /// As [`Regressor::run`], in the type of the input and without the post-transform.
-    pub(crate) fn run_exact(&self, rows: &[T], width: usize, out: &mut [T]) {
-        self.each(rows, width, out, |scores, out| {
-            for (j, (score, out)) in scores.iter().zip(out).enumerate() {
-                *out = self.value(j, *score);
-            }
-        });
-    }
-
     fn each<O>(
         &self,
         rows: &[T],

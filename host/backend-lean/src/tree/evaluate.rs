@@ -61,12 +61,6 @@ impl<T: Real> Forest<T> {
         self
     }
 
-    /// How many features a row needs.
-    pub(crate) fn features(&self) -> usize {
-        let features = self.nodes.iter().map(|node| (node.feature & !NAN_IS_TRUE) as usize + 1);
-        features.max().unwrap_or(1)
-    }
-
     pub(crate) fn trees(&self) -> usize {
         self.roots.len()
     }

@@ -11,7 +11,7 @@ mod read;
 mod read5;
 
 pub(crate) use aggregate::{Classifier, Regressor};
-pub(crate) use read::{MAX_TARGETS, Thresholds, classifier, regressor};
+pub(crate) use read::{classifier, regressor};
 pub(crate) use read5::ensemble;
 
 /// The two types of a threshold: FP64 for FP64 inputs, FP32 for all others, as in ONNX Runtime.

@@ -11,8 +11,8 @@ use super::aggregate::{Aggregate, Classifier, Regressor};
 use super::evaluate::{Forest, Vote};
 use super::flatten::{Flat, Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
 use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
-use crate::onnx::Node;
 use crate::post_transform::PostTransform;
+use spinfer_onnx::Node;
 
 /// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
 pub(crate) const MAX_TARGETS: usize = 1 << 16;

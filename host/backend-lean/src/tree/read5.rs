@@ -12,8 +12,8 @@ use super::evaluate::{Forest, Vote};
 use super::flatten::{Mode, NAN_IS_TRUE, RawNode};
 use super::read::{Thresholds, feature, lay_out, targets};
 use crate::attributes::{Attributes, Constant, invalid, unsupported};
-use crate::onnx::{Node, data_type};
 use crate::post_transform::PostTransform;
+use spinfer_onnx::{Node, data_type};
 
 /// Reads a `TreeEnsemble` for rows of `width` features.
 pub(crate) fn ensemble<T: Thresholds>(node: &Node, width: usize) -> Result<Regressor<T>, Error> {

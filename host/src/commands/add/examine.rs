@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
-use spinfer_backend::{Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
+use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
 
 use super::onnx::{self, Model};
 use crate::commands::signature;
-use crate::inference::trial::this_program;
-use crate::inference::{LoadedGraph, backends, load_with_first};
+use crate::inference::{LoadRequest, Loaded, LoadedGraph, load_with_first};
 
 /// A graph that can be served.
 #[derive(Debug)]
@@ -31,10 +30,15 @@ const AXES_MOST: usize = 16;
 /// Of the inputs that are made up to run the graph.
 const BYTES_MOST: usize = 256 << 20;
 
-pub(in crate::commands) fn examine(bytes: &[u8]) -> Result<Examined> {
+pub(in crate::commands) fn examine(
+    bytes: &[u8],
+    backends: &[Arc<dyn Backend>],
+) -> Result<Examined> {
     check_whole(bytes)?;
-    let backends = backends(Some(&this_program()?));
-    let (backend, graph) = load_with_first(&backends, bytes, Encoding::Onnx, ExecutionTarget::Cpu)?;
+    let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+    let request = LoadRequest::default();
+    let Loaded { backend, graph, .. } =
+        load_with_first(backends, bytes, encoding, target, request)?;
     let shapes = Shapes::find(&graph)?;
     let tensors = |infos: &[TensorInfo], shapes: Vec<Vec<i64>>| {
         let with = |(info, shape)| signature::Tensor { shape: Some(shape), ..info };
@@ -165,9 +169,10 @@ fn run(graph: &LoadedGraph, inputs: &[Vec<Option<u32>>], rows: u32) -> Result<Ve
         let size =
             |(axis, size): (usize, &Option<u32>)| size.unwrap_or(if axis == 0 { rows } else { 1 });
         let dimensions: Vec<u32> = shape.iter().enumerate().map(size).collect();
-        let elements = dimensions
-            .iter()
-            .try_fold(info.ty.size(), |size, &axis| size.checked_mul(axis as usize));
+        // A string takes the length it has none of.
+        let element = info.ty.size().unwrap_or(4);
+        let elements =
+            dimensions.iter().try_fold(element, |size, &axis| size.checked_mul(axis as usize));
         bytes = bytes.saturating_add(elements.unwrap_or(usize::MAX));
         ensure!(bytes <= BYTES_MOST, "one row of its inputs takes more than 256 MiB");
         Ok(Tensor { dimensions, ty: info.ty, data: vec![0; elements.unwrap_or_default()] })

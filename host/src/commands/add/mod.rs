@@ -28,7 +28,7 @@ use self::routing::Routing;
 use super::edit::{Edit, NewComponent};
 use super::files::Made;
 use super::signature::list;
-use crate::inference::{GRAPH, SIGNATURE, hex};
+use crate::inference::{GRAPH, InferenceFlags, SIGNATURE, hex};
 
 #[derive(Debug, Args)]
 pub struct Add {
@@ -75,6 +75,9 @@ pub(crate) struct Target {
     /// The manifest, or the folder that holds a spin.toml; made if there is none
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
     from: PathBuf,
+
+    #[command(flatten)]
+    inference: InferenceFlags,
 }
 
 /// The manifest, unless another is given.
@@ -127,7 +130,8 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
     let given_sha256 = hex(&Sha256::digest(&given));
     let (found, bytes) =
         labels::find(given).with_context(|| format!("{file}: cannot be served"))?;
-    let examined = examine(&bytes).with_context(|| format!("{file}: cannot be served"))?;
+    let examined = examine(&bytes, &target.inference.backends()?.backends())
+        .with_context(|| format!("{file}: cannot be served"))?;
     let labels = choose_labels(found, &target.labels, &examined)?;
 
     // 2 its place: name, version, component, routes

@@ -1,10 +1,9 @@
-//! The part of ONNX's protobuf schema that tells of labels and of where a file comes from, and how a
-//! field of a message is replaced while every other byte stays.
+//! The part of ONNX's protobuf schema that tells of labels and of where a file comes from.
 //!
 //! Field numbers and meanings: `onnx/onnx.proto` of the ONNX project, IR version 10.
 
-use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
-use prost::{DecodeError, Message};
+use prost::Message;
+pub(super) use spinfer_onnx::wire::replace;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Model {
@@ -157,44 +156,6 @@ impl ValueInfo {
     pub(super) fn elem_type(&self) -> Option<i32> {
         Some(self.r#type.as_ref()?.tensor.as_ref()?.elem_type)
     }
-}
-
-/// `message` with fields of the number `tag` replaced: `with` is given the position of each among them
-/// and its content, and gives the new one.
-pub(super) fn replace(
-    message: &[u8],
-    tag: u32,
-    mut with: impl FnMut(usize, &[u8]) -> Result<Option<Vec<u8>>, DecodeError>,
-) -> Result<Vec<u8>, DecodeError> {
-    let mut replaced = Vec::with_capacity(message.len());
-    let mut rest = message;
-    let mut position = 0;
-    while !rest.is_empty() {
-        let field = rest;
-        let (found, wire) = decode_key(&mut rest)?;
-        if found != tag || wire != WireType::LengthDelimited {
-            skip_field(wire, found, &mut rest, prost::encoding::DecodeContext::default())?;
-            replaced.extend_from_slice(&field[..field.len() - rest.len()]);
-            continue;
-        }
-        let length = usize::try_from(decode_varint(&mut rest)?).unwrap_or(usize::MAX);
-        let Some((content, tail)) = rest.split_at_checked(length) else {
-            // The decoder says what is wrong with a message that ends within a field.
-            Model::decode(message)?;
-            return Ok(message.to_vec());
-        };
-        rest = tail;
-        match with(position, content)? {
-            Some(content) => {
-                encode_key(tag, wire, &mut replaced);
-                encode_varint(content.len() as u64, &mut replaced);
-                replaced.extend_from_slice(&content);
-            }
-            None => replaced.extend_from_slice(&field[..field.len() - rest.len()]),
-        }
-        position += 1;
-    }
-    Ok(replaced)
 }
 
 #[cfg(test)]

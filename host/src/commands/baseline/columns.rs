@@ -203,7 +203,7 @@ fn columns(
             TensorType::Fp32 => Numbers::Single(Vec::new()),
             TensorType::Fp64 => Numbers::Double(Vec::new()),
             TensorType::I32 | TensorType::I64 | TensorType::U8 => Numbers::Integer(Vec::new()),
-            TensorType::Fp16 | TensorType::Bf16 => bail!("the input `{name}` is {}", info.ty),
+            _ => bail!("the input `{name}` is {}", info.ty),
         };
         // A free axis has as many as there are fields.
         let axes = match tensor.shape.get(1..) {

@@ -23,6 +23,7 @@ use self::run_graph::Runner;
 use crate::drift::BASELINE;
 use crate::drift::baseline::{Baseline, BaselineFile, Summary};
 use crate::drift::signature::Signature;
+use crate::inference::InferenceFlags;
 
 #[derive(Debug, Args)]
 pub struct BaselineCommand {
@@ -45,11 +46,14 @@ pub struct BaselineCommand {
     /// The manifest, or the folder that holds a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
+
+    #[command(flatten)]
+    inference: InferenceFlags,
 }
 
 /// Makes a baseline, and tells `out` what is in it.
 pub fn run(command: &BaselineCommand, out: &mut impl Write) -> Result<()> {
-    let BaselineCommand { data, model, version, force, from } = command;
+    let BaselineCommand { data, model, version, force, from, inference } = command;
 
     // 1 the version, and what it takes
     let folder = folder::find(from, model, version.as_deref())?;
@@ -63,7 +67,7 @@ pub fn run(command: &BaselineCommand, out: &mut impl Write) -> Result<()> {
     let missing = |key: &str| format!("{}: model.toml has no `{key}`", folder.display());
     let name = signature.name.clone().with_context(|| missing("name"))?;
     let version = signature.version.clone().with_context(|| missing("version"))?;
-    let runner = Runner::load(model, &folder)?;
+    let runner = Runner::load(model, &folder, &inference.backends()?.backends())?;
 
     // 2 the data, and the graph's outputs for it
     let file = fs::File::open(data).with_context(|| data.display().to_string())?;

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use spinfer_backend::{Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
+use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
 
 use crate::drift::signature::{MAX_ELEMENTS, element_names};
-use crate::inference::trial::this_program;
-use crate::inference::{GRAPH, LoadedGraph, backends, bind, check_model_folder, load_with_first};
+use crate::inference::{
+    GRAPH, Loaded, LoadedGraph, bind, check_model_folder, load_request, load_with_first,
+};
 
 /// Rows of one run, where the graph takes any number: enough that its overhead does not count, few
 /// enough that its intermediate tensors stay small.
@@ -36,12 +37,13 @@ pub(super) struct OutputColumn {
 
 impl Runner {
     /// The graph of the `model` in `folder`.
-    pub(super) fn load(model: &str, folder: &Path) -> Result<Self> {
+    pub(super) fn load(model: &str, folder: &Path, backends: &[Arc<dyn Backend>]) -> Result<Self> {
         check_model_folder(model, folder)?;
         let path = folder.join(GRAPH);
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        let backends = backends(Some(&this_program()?));
-        let (_, graph) = load_with_first(&backends, &bytes, Encoding::Onnx, ExecutionTarget::Cpu)
+        let request = load_request(folder)?;
+        let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+        let Loaded { graph, .. } = load_with_first(backends, &bytes, encoding, target, request)
             .with_context(|| path.display().to_string())?;
         Ok(Self { graph })
     }
@@ -72,7 +74,8 @@ impl Runner {
         let (outputs, _) = self.graph.run(bind(self.graph.inputs(), inputs)?)?;
         let mut columns = Vec::new();
         for (info, tensor) in self.graph.outputs().iter().zip(&outputs) {
-            let elements = tensor.data.len() / tensor.ty.size();
+            let Some(size) = tensor.ty.size() else { continue };
+            let elements = tensor.data.len() / size;
             ensure!(
                 elements.is_multiple_of(rows),
                 "the output `{}` has {elements} elements for {rows} rows: not as many for each",
@@ -96,7 +99,7 @@ impl Runner {
 impl Numbers {
     /// One column of a tensor of `width` columns; `None` for types that records do not have.
     fn read(tensor: &Tensor, column: usize, width: usize) -> Option<Self> {
-        let size = tensor.ty.size();
+        let size = tensor.ty.size()?;
         let cells = tensor.data.chunks_exact(size).skip(column).step_by(width.max(1));
         Some(match tensor.ty {
             TensorType::Fp32 => Self::Single(numbers(cells, f32::from_le_bytes)),
@@ -106,7 +109,7 @@ impl Numbers {
                 Self::Integer(numbers(cells, |bytes| i64::from(i32::from_le_bytes(bytes))))
             }
             TensorType::U8 => Self::Integer(numbers(cells, |[byte]: [u8; 1]| i64::from(byte))),
-            TensorType::Fp16 | TensorType::Bf16 => return None,
+            _ => return None,
         })
     }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::inference::{BackendOptions, InferenceFlags};
 
 /// The rows that models/iris-classifier was trained on (models/iris.py), as scikit-learn has them.
 const TRAINING: &str = include_str!("fixtures/iris-training.csv");
@@ -31,6 +32,7 @@ fn command(dir: &Path, csv: &str) -> BaselineCommand {
         version: None,
         force: false,
         from: dir.join("spin.toml"),
+        inference: InferenceFlags::default(),
     }
 }
 
@@ -163,7 +165,12 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
 fn an_input_that_a_component_makes_is_not_read_from_a_table() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let signature = Signature::read(&models.join("language-identifier/1")).unwrap();
-    let graph = Runner::load("iris-classifier", &models.join("iris-classifier/1")).unwrap();
+    let graph = Runner::load(
+        "iris-classifier",
+        &models.join("iris-classifier/1"),
+        &BackendOptions::default().backends(),
+    )
+    .unwrap();
     let said = Reference::read("text\nhello\n".as_bytes(), &signature, &graph).unwrap_err();
     assert!(said.to_string().contains("runs the graph alone"), "{said}");
 }
@@ -174,7 +181,7 @@ proptest! {
     fn no_table_panics(csv in "(sepal_length,sepal_width,petal_length,petal_width\n)?[ -~\n]{0,80}") {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier/1");
         let signature = Signature::read(&models).unwrap();
-        let graph = Runner::load("iris-classifier", &models).unwrap();
+        let graph = Runner::load("iris-classifier", &models, &BackendOptions::default().backends()).unwrap();
         let _ = Reference::read(csv.as_bytes(), &signature, &graph);
     }
 }

@@ -16,7 +16,7 @@ use crate::commands::edit::{Edit, NewComponent};
 use crate::commands::files::{Made, readable_file};
 use crate::commands::signature::list;
 use crate::files::read_file;
-use crate::inference::GRAPH;
+use crate::inference::{GRAPH, InferenceFlags};
 use crate::registry::oci::auth::Scope;
 use crate::registry::oci::client::Repository;
 use crate::registry::oci::component;
@@ -55,6 +55,9 @@ pub(super) struct Pull {
     /// The manifest, or the folder that holds a spin.toml; made if there is none
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
     from: PathBuf,
+
+    #[command(flatten)]
+    inference: InferenceFlags,
 
     #[command(flatten)]
     access: Access,
@@ -183,7 +186,8 @@ impl Model<'_> {
             remote.pull(from, staged.path(), Progress::new(false)).await?;
             made.adopt(staged, &folder)?;
         }
-        let examined = addition.as_ref().map(|_| examine_graph(&folder)).transpose()?;
+        let examined =
+            addition.as_ref().map(|_| examine_graph(&folder, &pull.inference)).transpose()?;
         if let Some(addition) = &addition {
             if let Some(bytes) = &addition.component.copy {
                 made.file(&edit.base.join(&addition.component.source), bytes)?;
@@ -240,9 +244,10 @@ impl Model<'_> {
 }
 
 /// What the graph takes and gives; whether it can be served here.
-fn examine_graph(folder: &Path) -> Result<Examined> {
+fn examine_graph(folder: &Path, inference: &InferenceFlags) -> Result<Examined> {
     let path = folder.join(GRAPH);
+    let backends = inference.backends()?.backends();
     read_file(&path, MAX_FILE)
-        .and_then(|bytes| examine(&bytes))
+        .and_then(|bytes| examine(&bytes, &backends))
         .with_context(|| format!("{}: cannot be served", path.display()))
 }

@@ -1,0 +1,185 @@
+//! What a graph takes and gives, before it is loaded: types of values that are no tensors are taken
+//! out of it, or refused by name.
+//!
+//! - `ai.onnx.ml.ZipMap` makes dictionaries of a tensor of scores: its output becomes that tensor.
+//! - `SequenceConstruct` makes a list of tensors: an output that is one becomes an output for each of
+//!   them, `<name>_0`, `<name>_1`, ...
+
+use std::borrow::Cow;
+
+use prost::{DecodeError, Message};
+use spinfer_backend::Error;
+use spinfer_onnx::outline::{Graph, Model, Node};
+use spinfer_onnx::wire::{push, splice};
+use spinfer_onnx::{OperatorSetId, TensorType, Type, ValueInfo, data_type};
+
+use crate::small::Small;
+
+/// A graph whose edges are tensors.
+pub(crate) struct Edges<'a> {
+    /// The model, as it was or as it was made.
+    pub(crate) model: Cow<'a, [u8]>,
+    /// As the file declares them.
+    pub(crate) inputs: Vec<ValueInfo>,
+    pub(crate) outputs: Vec<ValueInfo>,
+    /// Whether the values of inputs decide how long a run takes.
+    pub(crate) loops: bool,
+}
+
+/// Operators whose body runs as often as a value says.
+const LOOPS: [&str; 1] = ["Loop"];
+
+pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
+    let invalid = |e: DecodeError| Error::InvalidEncoding(format!("not an ONNX model: {e}"));
+    let model = Model::decode(bytes).map_err(invalid)?;
+    let graph = model
+        .graph
+        .as_ref()
+        .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it holds no graph".into()))?;
+    if let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.data_location == 1) {
+        return Err(Error::Unsupported(format!(
+            "the weights `{}` are in another file; `spinfer add` puts them into the graph",
+            tensor.name
+        )));
+    }
+    let is_constant =
+        |input: &ValueInfo| graph.initializer.iter().any(|tensor| tensor.name == input.name);
+    let inputs: Vec<ValueInfo> =
+        graph.input.iter().filter(|input| !is_constant(input)).cloned().collect();
+    for input in &inputs {
+        check("input", input)?;
+    }
+    let replacements = graph
+        .output
+        .iter()
+        .map(|output| Replacement::of(graph, output))
+        .collect::<Result<Vec<_>, Error>>()?;
+    let loops = model.nodes().any(|node| LOOPS.contains(&node.op_type.as_str()));
+    if replacements.iter().all(Option::is_none) {
+        let outputs = graph.output.clone();
+        return Ok(Edges { model: Cow::Borrowed(bytes), inputs, outputs, loops });
+    }
+    let edited = edit(bytes, &model, &replacements).map_err(invalid)?;
+    let outputs = graph.output.iter().zip(replacements).flat_map(|(output, replacement)| {
+        replacement.map_or_else(|| vec![output.clone()], |replacement| replacement.outputs)
+    });
+    Ok(Edges { model: Cow::Owned(edited), inputs, outputs: outputs.collect(), loops })
+}
+
+/// Refuses a value that no tensor of a known type is.
+fn check(kind: &str, value: &ValueInfo) -> Result<(), Error> {
+    let name = &value.name;
+    let refuse = |what: &str| {
+        Err(Error::Unsupported(format!(
+            "the {kind} `{name}` is {what}; only tensors can be served"
+        )))
+    };
+    let Some(ty) = &value.r#type else {
+        return if kind == "output" { Ok(()) } else { refuse("of no type") };
+    };
+    let Some(tensor) = &ty.tensor else {
+        return match ty {
+            Type { sequence: Some(_), .. } => refuse("a sequence"),
+            Type { map: Some(_), .. } => refuse("a map"),
+            Type { optional: Some(_), .. } => refuse("an optional value"),
+            Type { sparse_tensor: Some(_), .. } => refuse("a sparse tensor"),
+            _ if kind == "output" => Ok(()),
+            _ => refuse("of no type"),
+        };
+    };
+    let ty = tensor.elem_type;
+    let known = matches!(ty, data_type::FLOAT..=data_type::UINT64 | data_type::BFLOAT16)
+        || Small::of(ty).is_some();
+    if known { Ok(()) } else { refuse(&format!("a tensor of {}", data_type::name(ty))) }
+}
+
+/// What takes the place of an output that is no tensor.
+struct Replacement {
+    /// The values that it is made of, and how those are called as outputs.
+    values: Vec<(String, String)>,
+    outputs: Vec<ValueInfo>,
+}
+
+impl Replacement {
+    fn of(graph: &Graph, output: &ValueInfo) -> Result<Option<Self>, Error> {
+        let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
+        let maker = maker.map(|node| (node.operator(), node));
+        match maker {
+            Some((operator, node)) if operator == "ai.onnx.ml.ZipMap" => {
+                let [scores] = node.input.as_slice() else { return Ok(None) };
+                let tensor = TensorType { elem_type: data_type::FLOAT, shape: None };
+                Ok(Some(Self {
+                    values: vec![(scores.clone(), output.name.clone())],
+                    outputs: vec![info(output.name.clone(), tensor)],
+                }))
+            }
+            Some((operator, node)) if operator == "SequenceConstruct" => {
+                let element = output.r#type.as_ref().and_then(|ty| ty.sequence.as_ref());
+                let element = element.and_then(|ty| ty.elem_type.as_ref()?.tensor.clone());
+                let element = element.ok_or_else(|| {
+                    Error::Unsupported(format!(
+                        "the output `{}` is no sequence of tensors",
+                        output.name
+                    ))
+                })?;
+                let names = (0..node.input.len()).map(|n| format!("{}_{n}", output.name));
+                let outputs: Vec<ValueInfo> = names
+                    .map(|name| info(name, TensorType { shape: None, ..element.clone() }))
+                    .collect();
+                outputs.iter().try_for_each(|output| check("output", output))?;
+                let names = outputs.iter().map(|output| output.name.clone());
+                let values = node.input.iter().cloned().zip(names).collect();
+                Ok(Some(Self { values, outputs }))
+            }
+            _ => check("output", output).map(|()| None),
+        }
+    }
+}
+
+fn info(name: String, tensor: TensorType) -> ValueInfo {
+    ValueInfo { name, r#type: Some(Type { tensor: Some(tensor), ..Type::default() }) }
+}
+
+/// The model with the outputs replaced, and an `Identity` for each value that is an output now. What
+/// made the old ones is left out, where it made nothing else.
+fn edit(
+    bytes: &[u8],
+    model: &Model,
+    replacements: &[Option<Replacement>],
+) -> Result<Vec<u8>, DecodeError> {
+    let replaced: Vec<&str> = model
+        .graph
+        .iter()
+        .flat_map(|graph| graph.output.iter().zip(replacements))
+        .filter(|(_, replacement)| replacement.is_some())
+        .map(|(output, _)| output.name.as_str())
+        .collect();
+    let made = replacements.iter().flatten().flat_map(|replacement| &replacement.values);
+    let identities: Vec<Vec<u8>> = made
+        .map(|(from, to)| {
+            let (input, output) = (vec![from.clone()], vec![to.clone()]);
+            Node { input, output, op_type: "Identity".into(), ..Node::default() }.encode_to_vec()
+        })
+        .collect();
+    let mut edited = splice(bytes, Model::GRAPH, |_, graph| {
+        let without = splice(graph, Graph::NODE, |_, node| {
+            let node = Node::decode(node)?;
+            let gone = node.output.iter().any(|output| replaced.contains(&output.as_str()));
+            Ok(gone.then(Vec::new))
+        })?;
+        let mut graph = splice(&without, Graph::OUTPUT, |position, _| {
+            let replacement = replacements.get(position).and_then(Option::as_ref);
+            let outputs = |r: &Replacement| r.outputs.iter().map(Message::encode_to_vec).collect();
+            Ok(replacement.map(outputs))
+        })?;
+        for node in &identities {
+            push(Graph::NODE, node, &mut graph);
+        }
+        Ok(Some(vec![graph]))
+    })?;
+    if !model.opset_import.iter().any(|set| matches!(set.domain.as_str(), "" | "ai.onnx")) {
+        let set = OperatorSetId { domain: String::new(), version: 13 };
+        push(Model::OPSET_IMPORT, &set.encode_to_vec(), &mut edited);
+    }
+    Ok(edited)
+}

@@ -1,0 +1,230 @@
+//! Elements of less than a byte, and floats of a byte: what a graph's edge has, as types that clients
+//! know. Integers become INT8 or UINT8, floats FP32, which holds each of their values.
+//!
+//! Formats: the float types of ONNX (`docs/docsgen/source/technical/float8.md` of the ONNX project),
+//! and its packing, the first element in the low bits.
+
+use spinfer_backend::{Error, TensorType};
+use spinfer_onnx::data_type;
+
+/// An element type that is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Small {
+    code: i32,
+    bits: usize,
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Signed,
+    Unsigned,
+    /// A sign, and so many bits of exponent and mantissa.
+    Float {
+        exponent: u32,
+        mantissa: u32,
+        bias: i32,
+        special: Special,
+    },
+}
+
+/// What a float format does without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Special {
+    /// Infinities and NaN, as in IEEE 754.
+    Ieee,
+    /// No infinity; NaN has all bits of exponent and mantissa set.
+    Finite,
+    /// No infinity, no negative zero; NaN is what would be that.
+    UnsignedZero,
+    /// Numbers only.
+    Numbers,
+}
+
+const ALL: [Small; 9] = [
+    integer(data_type::UINT4, 4, Format::Unsigned),
+    integer(data_type::INT4, 4, Format::Signed),
+    integer(data_type::UINT2, 2, Format::Unsigned),
+    integer(data_type::INT2, 2, Format::Signed),
+    float(data_type::FLOAT8E4M3FN, 4, 3, 7, Special::Finite),
+    float(data_type::FLOAT8E4M3FNUZ, 4, 3, 8, Special::UnsignedZero),
+    float(data_type::FLOAT8E5M2, 5, 2, 15, Special::Ieee),
+    float(data_type::FLOAT8E5M2FNUZ, 5, 2, 16, Special::UnsignedZero),
+    float(data_type::FLOAT4E2M1, 2, 1, 1, Special::Numbers),
+];
+
+const fn integer(code: i32, bits: usize, format: Format) -> Small {
+    Small { code, bits, format }
+}
+
+const fn float(code: i32, exponent: u32, mantissa: u32, bias: i32, special: Special) -> Small {
+    let bits = 1 + exponent as usize + mantissa as usize;
+    Small { code, bits, format: Format::Float { exponent, mantissa, bias, special } }
+}
+
+impl Small {
+    /// The type of this number in `onnx.TensorProto.DataType`, if it is a small one.
+    pub(crate) fn of(code: i32) -> Option<Self> {
+        ALL.into_iter().find(|small| small.code == code)
+    }
+
+    /// What its elements are translated to.
+    pub(crate) fn wide(self) -> TensorType {
+        match self.format {
+            Format::Signed => TensorType::I8,
+            Format::Unsigned => TensorType::U8,
+            Format::Float { .. } => TensorType::Fp32,
+        }
+    }
+
+    /// Size of `elements` elements, packed, in bytes.
+    pub(crate) fn bytes(self, elements: usize) -> usize {
+        elements.div_ceil(8 / self.bits)
+    }
+
+    /// `elements` elements, packed, as those of [`Self::wide`].
+    pub(crate) fn widen(self, packed: &[u8], elements: usize) -> Vec<u8> {
+        let per_byte = 8 / self.bits;
+        let codes = packed.iter().flat_map(|&byte| {
+            (0..per_byte).map(move |n| (byte >> (n * self.bits)) & (0xff >> (8 - self.bits)))
+        });
+        let mut wide = Vec::with_capacity(elements * self.wide().size().unwrap_or(1));
+        for code in codes.take(elements) {
+            match self.format {
+                Format::Unsigned => wide.push(code),
+                Format::Signed => {
+                    let unused = 8 - self.bits;
+                    wide.push(((code << unused).cast_signed() >> unused).cast_unsigned());
+                }
+                Format::Float { .. } => wide.extend(self.value(code).to_le_bytes()),
+            }
+        }
+        wide
+    }
+
+    /// Elements of [`Self::wide`], packed. `name` is the input's.
+    pub(crate) fn narrow(self, name: &str, wide: &[u8]) -> Result<Vec<u8>, Error> {
+        let invalid = |value: &dyn std::fmt::Display| {
+            let ty = data_type::name(self.code);
+            Error::InvalidArgument(format!(
+                "input `{name}` is {ty} in the graph, which has no {value}"
+            ))
+        };
+        let codes: Vec<u8> = match self.format {
+            Format::Signed | Format::Unsigned => {
+                let code = |&byte: &u8| {
+                    let code = byte & (0xff >> (8 - self.bits));
+                    let same = self.widen(&[code], 1) == [byte];
+                    let signed = self.format == Format::Signed;
+                    let value = if signed { byte.cast_signed().into() } else { i16::from(byte) };
+                    same.then_some(code).ok_or_else(|| invalid(&value))
+                };
+                wide.iter().map(code).collect::<Result<_, _>>()?
+            }
+            Format::Float { .. } => {
+                let values: Vec<f32> = (0..1_u16 << self.bits)
+                    .filter_map(|code| u8::try_from(code).ok())
+                    .map(|code| self.value(code))
+                    .collect();
+                let code = |bytes: &[u8; 4]| {
+                    let value = f32::from_le_bytes(*bytes);
+                    let same = |of: &f32| {
+                        of.to_bits() == value.to_bits() || (of.is_nan() && value.is_nan())
+                    };
+                    let code = values.iter().position(same).and_then(|code| code.try_into().ok());
+                    code.ok_or_else(|| invalid(&value))
+                };
+                wide.as_chunks().0.iter().map(code).collect::<Result<_, _>>()?
+            }
+        };
+        let pack = |codes: &[u8]| {
+            codes.iter().enumerate().fold(0, |byte, (n, code)| byte | (code << (n * self.bits)))
+        };
+        Ok(codes.chunks(8 / self.bits).map(pack).collect())
+    }
+
+    /// The number that a float's bits are.
+    fn value(self, code: u8) -> f32 {
+        let Format::Float { exponent, mantissa, bias, special } = self.format else { return 0.0 };
+        let code = u32::from(code);
+        let sign = if code >> (exponent + mantissa) == 1 { -1.0 } else { 1.0 };
+        let exponents = (1 << exponent) - 1;
+        let (e, m) = ((code >> mantissa) & exponents, code & ((1 << mantissa) - 1));
+        let magnitudes = (1 << (exponent + mantissa)) - 1;
+        match special {
+            Special::Ieee if e == exponents => {
+                return if m == 0 { sign * f32::INFINITY } else { f32::NAN };
+            }
+            Special::Finite if code & magnitudes == magnitudes => return f32::NAN,
+            Special::UnsignedZero if code == magnitudes + 1 => return f32::NAN,
+            _ => {}
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a few bits")]
+        let fraction = m as f32 / (1_u32 << mantissa) as f32;
+        #[expect(clippy::cast_possible_wrap, reason = "a few bits")]
+        let (e, one) = if e == 0 { (1, 0.0) } else { (e as i32, 1.0) };
+        sign * (one + fraction) * 2.0_f32.powi(e - bias)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_are_those_of_the_standard() {
+        let value = |code, bits| Small::of(code).unwrap().value(bits);
+        for (code, bits, expected) in [
+            (data_type::FLOAT8E4M3FN, 0x7e, 448.0),
+            (data_type::FLOAT8E4M3FN, 0x01, 2.0_f32.powi(-9)),
+            (data_type::FLOAT8E4M3FN, 0x38, 1.0),
+            (data_type::FLOAT8E4M3FNUZ, 0x7f, 240.0),
+            (data_type::FLOAT8E4M3FNUZ, 0x40, 1.0),
+            (data_type::FLOAT8E5M2, 0x7b, 57344.0),
+            (data_type::FLOAT8E5M2, 0xfc, f32::NEG_INFINITY),
+            (data_type::FLOAT8E5M2FNUZ, 0x7f, 57344.0),
+            (data_type::FLOAT4E2M1, 0x7, 6.0),
+            (data_type::FLOAT4E2M1, 0x9, -0.5),
+        ] {
+            assert_eq!(value(code, bits), expected, "{code} {bits:#x}");
+        }
+        for (code, bits) in [
+            (data_type::FLOAT8E4M3FN, 0xff),
+            (data_type::FLOAT8E4M3FNUZ, 0x80),
+            (data_type::FLOAT8E5M2, 0x7d),
+            (data_type::FLOAT8E5M2FNUZ, 0x80),
+        ] {
+            assert!(value(code, bits).is_nan(), "{code} {bits:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_widened_is_narrowed_again() {
+        for small in ALL {
+            let packed: Vec<u8> = (0..=255).collect();
+            let elements = packed.len() * 8 / small.bits;
+            let wide = small.widen(&packed, elements);
+            assert_eq!(wide.len(), elements * small.wide().size().unwrap());
+            let again = small.widen(&small.narrow("x", &wide).unwrap(), elements);
+            // Every NaN is one NaN.
+            assert_eq!(again, wide, "{small:?}");
+            // An odd number of them.
+            let part = small.widen(&packed, 3);
+            assert_eq!(small.narrow("x", &part).unwrap().len(), small.bytes(3));
+        }
+    }
+
+    #[test]
+    fn a_value_the_type_lacks_is_refused() {
+        let int4 = Small::of(data_type::INT4).unwrap();
+        assert_eq!(int4.narrow("x", &[0xf8, 7]).unwrap(), [0x78]);
+        let error = int4.narrow("x", &[8]).unwrap_err().to_string();
+        assert_eq!(error, "input `x` is INT4 in the graph, which has no 8");
+        let error = int4.narrow("x", &[0xf7]).unwrap_err().to_string();
+        assert!(error.ends_with("no -9"), "{error}");
+        let float8 = Small::of(data_type::FLOAT8E4M3FN).unwrap();
+        let error = float8.narrow("x", &0.3_f32.to_le_bytes()).unwrap_err().to_string();
+        assert!(error.ends_with("no 0.3"), "{error}");
+        assert!(float8.narrow("x", &f32::INFINITY.to_le_bytes()).is_err());
+    }
+}
