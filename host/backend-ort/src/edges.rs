@@ -13,6 +13,7 @@ use spinfer_onnx::outline::{Graph, Model, Node};
 use spinfer_onnx::wire::{push, splice};
 use spinfer_onnx::{OperatorSetId, TensorType, Type, ValueInfo, data_type};
 
+use crate::locale;
 use crate::small::Small;
 
 /// A graph whose edges are tensors.
@@ -55,11 +56,15 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
         .map(|output| Replacement::of(graph, output))
         .collect::<Result<Vec<_>, Error>>()?;
     let loops = model.nodes().any(|node| LOOPS.contains(&node.op_type.as_str()));
-    if replacements.iter().all(Option::is_none) {
+    let locales = locale::has_missing(graph);
+    if replacements.iter().all(Option::is_none) && !locales {
         let outputs = graph.output.clone();
         return Ok(Edges { model: Cow::Borrowed(bytes), inputs, outputs, loops });
     }
-    let edited = edit(bytes, &model, &replacements).map_err(invalid)?;
+    let mut edited = edit(bytes, &model, &replacements).map_err(invalid)?;
+    if locales {
+        edited = locale::replace_missing(&edited).map_err(invalid)?;
+    }
     let outputs = graph.output.iter().zip(replacements).flat_map(|(output, replacement)| {
         replacement.map_or_else(|| vec![output.clone()], |replacement| replacement.outputs)
     });

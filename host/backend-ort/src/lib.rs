@@ -23,6 +23,7 @@ mod division;
 mod edges;
 mod error;
 pub mod library;
+mod locale;
 mod run;
 mod session;
 mod small;

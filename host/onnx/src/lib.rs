@@ -88,6 +88,9 @@ pub struct Attribute {
     pub strings: Vec<Vec<u8>>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<Graph>,
+    /// `AttributeProto.AttributeType`: which of these it is.
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -71,6 +71,9 @@ pub struct Node {
 }
 
 impl Node {
+    /// The number of the field `attribute`.
+    pub const ATTRIBUTE: u32 = 5;
+
     /// The operator with its domain, where that is not the standard one.
     #[must_use]
     pub fn operator(&self) -> String {
@@ -81,13 +84,25 @@ impl Node {
     }
 }
 
-/// As far as it holds graphs: the bodies of loops and conditions.
+/// As far as it is a string, or holds graphs: the bodies of loops and conditions.
 #[derive(Clone, PartialEq, Message)]
 pub struct Attribute {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub s: Vec<u8>,
     #[prost(message, optional, boxed, tag = "6")]
     pub g: Option<Box<Graph>>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<Graph>,
+    /// `AttributeProto.AttributeType`.
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
+}
+
+impl Attribute {
+    /// `AttributeProto.AttributeType` of a string.
+    pub const STRING: i32 = 3;
 }
 
 impl Model {
