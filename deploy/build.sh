@@ -9,6 +9,7 @@
 # PROFILE     Cargo profile of the host (dist)
 # SPINFER     the host's binary (target/PROFILE/spinfer)
 # COMPONENTS  the folder of built components (target/components/wasm32-wasip2/component)
+# LIBRARY     ONNX Runtime's library (target/onnxruntime/libonnxruntime.so)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,7 @@ PROFILE=${PROFILE:-dist}
 SPINFER=${SPINFER:-target/${PROFILE/#dev/debug}/spinfer}
 BUILT=target/components/wasm32-wasip2/component
 COMPONENTS=${COMPONENTS:-$BUILT}
+LIBRARY=${LIBRARY:-target/onnxruntime/libonnxruntime.so}
 # The user of the image: no name of the host's, not root.
 USER_ID=65532
 
@@ -25,15 +27,18 @@ compile() {
   "$SPINFER" build
   cargo build --locked --package generic-model --target wasm32-wasip2 --profile component \
     --target-dir target/components
+  make onnxruntime
 }
 
-# The binary with the shared libraries it is linked to, and what glibc reads.
+# The binary and ONNX Runtime with the shared libraries they are linked to, and what glibc reads.
 host() {
   local root=$1 library
   mkdir -p "$root"/{usr/bin,usr/lib/spinfer,etc/ssl/certs,app,tmp,proc,dev,var/cache/spinfer/files}
   install -m 755 "$SPINFER" "$root/usr/bin/spinfer"
   strip --strip-debug "$root/usr/bin/spinfer"
-  for library in $(ldd "$SPINFER" | grep -o '/[^ )]*'); do
+  # Where the binary looks for it: ../lib/spinfer.
+  install -m 755 "$LIBRARY" "$root/usr/lib/spinfer/libonnxruntime.so"
+  for library in $({ ldd "$SPINFER"; ldd "$LIBRARY"; } | grep -o '[ \t]/[^ )]*' | sort -u); do
     install -D -m 755 "$library" "$root$library"
   done
   install -m 644 "$COMPONENTS/generic_model.wasm" "$root/usr/lib/spinfer/generic-model.wasm"
@@ -77,5 +82,5 @@ assemble() {
 case "${1:-} $#" in
   "compile 1") compile ;;
   "assemble 2") assemble "$2" ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

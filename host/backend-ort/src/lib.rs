@@ -22,6 +22,9 @@
 mod division;
 mod edges;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod library;
 mod locale;
 mod run;
