@@ -30,6 +30,7 @@ mod metrics; // everything that is counted, and how it is told
 mod mlflow; // models of a real MLflow tracking server become URLs
 mod nn; // wasi:nn: every type, every error, every grant
 mod observed; // records, feedback and quality of each variant, restarts
+mod onnxruntime; // where its library is found, and what is done without
 mod optimize; // `spinfer build --optimize`: smaller components that do what they did
 mod outbound_redis; // every command, where the manifest allows
 mod pictures; // PNG files of every kind, broken ones, bombs

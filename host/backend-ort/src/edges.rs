@@ -13,8 +13,8 @@ use spinfer_onnx::outline::{Graph, Model, Node};
 use spinfer_onnx::wire::{push, splice};
 use spinfer_onnx::{OperatorSetId, TensorType, Type, ValueInfo, data_type};
 
-use crate::locale;
 use crate::small::Small;
+use crate::{locale, values};
 
 /// A graph whose edges are tensors.
 pub(crate) struct Edges<'a> {
@@ -24,11 +24,8 @@ pub(crate) struct Edges<'a> {
     pub(crate) inputs: Vec<ValueInfo>,
     pub(crate) outputs: Vec<ValueInfo>,
     /// Whether the values of inputs decide how long a run takes.
-    pub(crate) loops: bool,
+    pub(crate) values_decide_work: bool,
 }
-
-/// Operators whose body runs as often as a value says.
-const LOOPS: [&str; 1] = ["Loop"];
 
 pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
     let invalid = |e: DecodeError| Error::InvalidEncoding(format!("not an ONNX model: {e}"));
@@ -55,11 +52,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
         .iter()
         .map(|output| Replacement::of(graph, output))
         .collect::<Result<Vec<_>, Error>>()?;
-    let loops = model.nodes().any(|node| LOOPS.contains(&node.op_type.as_str()));
+    let values_decide_work = values::decide_work(&model);
     let locales = locale::has_missing(graph);
     if replacements.iter().all(Option::is_none) && !locales {
         let outputs = graph.output.clone();
-        return Ok(Edges { model: Cow::Borrowed(bytes), inputs, outputs, loops });
+        return Ok(Edges { model: Cow::Borrowed(bytes), inputs, outputs, values_decide_work });
     }
     let mut edited = edit(bytes, &model, &replacements).map_err(invalid)?;
     if locales {
@@ -68,7 +65,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
     let outputs = graph.output.iter().zip(replacements).flat_map(|(output, replacement)| {
         replacement.map_or_else(|| vec![output.clone()], |replacement| replacement.outputs)
     });
-    Ok(Edges { model: Cow::Owned(edited), inputs, outputs: outputs.collect(), loops })
+    Ok(Edges { model: Cow::Owned(edited), inputs, outputs: outputs.collect(), values_decide_work })
 }
 
 /// Refuses a value that no tensor of a known type is.

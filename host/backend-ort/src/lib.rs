@@ -30,6 +30,7 @@ mod locale;
 mod run;
 mod session;
 mod small;
+mod values;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -123,6 +124,6 @@ impl Graph for Session {
     }
 
     fn time_depends_on_values(&self) -> bool {
-        self.has_loops()
+        self.values_decide_work()
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Session {
     input_edges: Vec<Edge>,
     output_edges: Vec<Edge>,
     threads: usize,
-    loops: bool,
+    values_decide_work: bool,
 }
 
 impl Session {
@@ -31,7 +31,7 @@ impl Session {
         bytes: &[u8],
         LoadOptions { threads }: LoadOptions,
     ) -> Result<Self, Error> {
-        let Edges { model, inputs, outputs, loops } = edges::read(bytes)?;
+        let Edges { model, inputs, outputs, values_decide_work } = edges::read(bytes)?;
         let free = |value: &ValueInfo| {
             shape(value).is_none_or(|shape| shape.axes.iter().any(Option::is_none))
         };
@@ -58,7 +58,15 @@ impl Session {
             output_edges.push(edge);
         }
         let (inputs, outputs) = (infos, output_infos);
-        Ok(Self { session, inputs, outputs, input_edges, output_edges, threads, loops })
+        Ok(Self {
+            session,
+            inputs,
+            outputs,
+            input_edges,
+            output_edges,
+            threads,
+            values_decide_work,
+        })
     }
 
     pub(crate) fn inputs(&self) -> &[TensorInfo] {
@@ -69,8 +77,8 @@ impl Session {
         &self.outputs
     }
 
-    pub(crate) fn has_loops(&self) -> bool {
-        self.loops
+    pub(crate) fn values_decide_work(&self) -> bool {
+        self.values_decide_work
     }
 
     pub(crate) fn run(

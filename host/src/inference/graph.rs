@@ -81,9 +81,10 @@ impl LoadedGraph {
     #[must_use]
     pub fn is_inline(&self, inputs: &[Tensor], placement: Placement) -> bool {
         match placement {
+            // A client could keep the thread for as long as it likes.
+            _ if self.graph.time_depends_on_values() => false,
             Placement::Inline => true,
             Placement::ComputeThread => false,
-            Placement::Auto if self.graph.time_depends_on_values() => false,
             Placement::Auto => {
                 let of = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
                 (of(&self.pace) * size(inputs)).max(of(&self.least)) <= INLINE_NANOSECONDS

@@ -1,0 +1,148 @@
+//! Where the host finds ONNX Runtime's library, and what it does without.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use spinfer_tests::{binary, root};
+
+const FILE: &str =
+    if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
+
+/// A program in a folder of its own, away from any library, and an application.
+struct Installed {
+    dir: tempfile::TempDir,
+}
+
+impl Installed {
+    fn new() -> Self {
+        // On the file system of the build, for the hard link.
+        let dir = tempfile::tempdir_in(root().join("target/tmp")).unwrap();
+        fs::create_dir_all(dir.path().join("bin")).unwrap();
+        fs::create_dir_all(dir.path().join("app")).unwrap();
+        fs::hard_link(binary(), dir.path().join("bin/spinfer")).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn command(&self, arguments: &[&str], variable: Option<&Path>) -> Output {
+        let mut command = Command::new(self.path("bin/spinfer"));
+        command.args(arguments).current_dir(self.path("app")).env_remove("ORT_DYLIB_PATH");
+        if let Some(path) = variable {
+            command.env("ORT_DYLIB_PATH", path);
+        }
+        command.output().unwrap()
+    }
+
+    /// Adds a model of tests/models, with these arguments more.
+    fn add(&self, model: &str, arguments: &[&str], variable: Option<&Path>) -> (bool, String) {
+        let file = root().join("tests/models").join(model);
+        let component = root().join("target/components/wasm32-wasip2/component/generic_model.wasm");
+        let (file, component) = (file.to_str().unwrap(), component.to_str().unwrap());
+        let add = [&["add", file, "--component", component], arguments].concat();
+        let Output { status, stdout, stderr } = self.command(&add, variable);
+        let said = [stdout, stderr].concat();
+        (status.success(), String::from_utf8(said).unwrap())
+    }
+}
+
+fn library() -> PathBuf {
+    root().join("target/onnxruntime").join(FILE)
+}
+
+#[test]
+fn the_library_is_found_in_each_of_its_places() {
+    let installed = Installed::new();
+    let library = library();
+    let by_flag = ["--onnxruntime", library.to_str().unwrap()];
+    let (added, said) = installed.add("identity-u8.onnx", &by_flag, None);
+    assert!(added && said.contains("(onnxruntime)"), "{said}");
+    let folder = ["--onnxruntime", library.parent().unwrap().to_str().unwrap()];
+    let (added, said) = installed.add("identity-u8.onnx", &folder, None);
+    assert!(added, "{said}");
+    let (added, said) = installed.add("identity-u8.onnx", &[], Some(&library));
+    assert!(added, "{said}");
+    for place in ["bin", "lib/spinfer"] {
+        fs::create_dir_all(installed.path(place)).unwrap();
+        let link = installed.path(place).join(FILE);
+        symlink(&library, &link).unwrap();
+        let (added, said) = installed.add("identity-u8.onnx", &[], None);
+        assert!(added, "{place}: {said}");
+        fs::remove_file(link).unwrap();
+    }
+}
+
+#[test]
+fn without_the_library_a_graph_lean_lacks_is_refused_with_the_ways_to_get_it() {
+    let installed = Installed::new();
+    let (added, said) = installed.add("identity-u8.onnx", &[], None);
+    assert!(!added, "{said}");
+    for part in
+        ["lean:", "pip download", "--onnxruntime <path>", "ORT_DYLIB_PATH", "make onnxruntime"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let lean = root().join("models/iris-classifier/1/model.onnx");
+    let (added, said) = installed.add(lean.to_str().unwrap(), &[], None);
+    assert!(added && said.contains("(lean)"), "{said}");
+}
+
+#[test]
+fn a_library_that_is_named_and_missing_or_no_library_is_an_error() {
+    let installed = Installed::new();
+    let nowhere = installed.path("nowhere.so");
+    let named = ["--onnxruntime", nowhere.to_str().unwrap()];
+    for (arguments, variable, by) in
+        [(&named[..], None, "--onnxruntime"), (&[], Some(nowhere.as_path()), "ORT_DYLIB_PATH")]
+    {
+        let (added, said) = installed.add("identity-u8.onnx", arguments, variable);
+        let expected = format!("{by}: ONNX Runtime's library is not there: {}", nowhere.display());
+        assert!(!added && said.contains(&expected), "{said}");
+    }
+    let other = installed.path("other.so");
+    fs::write(&other, "not a library").unwrap();
+    let (added, said) =
+        installed.add("identity-u8.onnx", &["--onnxruntime", other.to_str().unwrap()], None);
+    assert!(!added && said.contains("cannot be loaded"), "{said}");
+}
+
+#[test]
+fn model_toml_may_ask_for_a_backend_and_models_says_why() {
+    let installed = Installed::new();
+    let (added, said) = installed.add("identity-u8.onnx", &[], Some(&library()));
+    assert!(added, "{said}");
+    let iris = root().join("models/iris-classifier/1/model.onnx");
+    let (added, said) = installed.add(iris.to_str().unwrap(), &["--name", "iris"], None);
+    assert!(added, "{said}");
+    let models = || {
+        let Output { stdout, .. } = installed.command(&["models", "--json"], Some(&library()));
+        let rows: serde_json::Value = serde_json::from_slice(&stdout).unwrap();
+        let of = |model: &str| {
+            let mut rows = rows.as_array().unwrap().iter();
+            rows.find(|row| row["model"] == model).cloned().unwrap()
+        };
+        (of("identity-u8"), of("iris"))
+    };
+    let (identity, iris) = models();
+    assert_eq!(identity["backend"], "onnxruntime");
+    assert!(identity["reason"].as_str().unwrap().starts_with("lean: "), "{identity}");
+    assert_eq!(iris["backend"], "lean");
+    let path = installed.path("app/models/iris/1/model.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("backend = 'onnxruntime'\nthreads = 2\n{text}")).unwrap();
+    let (_, iris) = models();
+    assert_eq!(
+        (&iris["backend"], &iris["reason"]),
+        (&"onnxruntime".into(), &"model.toml asks for it".into())
+    );
+    let path = installed.path("app/models/identity-u8/1/model.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("backend = 'lean'\n{text}")).unwrap();
+    let (identity, _) = models();
+    assert_eq!(identity["backend"], serde_json::Value::Null);
+    assert!(identity["error"].as_str().unwrap().contains("lean"), "{identity}");
+}
