@@ -85,7 +85,7 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components onnxruntime redis ## the figures of benches/RESULTS.md; the loads need wrk
+bench: components onnxruntime clients redis ## the figures of benches/RESULTS.md; the loads need wrk
 	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
 	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed --bin recording
@@ -105,6 +105,8 @@ bench: components onnxruntime redis ## the figures of benches/RESULTS.md; the lo
 	./target/release/cached
 	$(call say,"predictions through the A/B router")
 	./target/release/routed
+	$(call say,"networks through the host against ONNX Runtime")
+	target/python/bin/python benches/networks.py
 	$(call say,"what the prediction log and drift cost; exports")
 	./target/release/recording
 	$(call say,"without sockets")
