@@ -62,12 +62,14 @@ pub(crate) fn of_load(status: &Status) -> Error {
         let operator = between("Fatal error: ", " is not a registered").unwrap_or_default();
         return Error::Unsupported(format!(
             "ONNX Runtime does not have the operator {}",
-            operator.trim_start_matches(':').replace(':', ".")
+            operator.trim_start_matches(':').trim_end_matches("(-1)").replace(':', ".")
         ));
     }
     match code {
         OrtErrorCode::ORT_NOT_IMPLEMENTED => {
-            let operator = between("implementation for ", " node").unwrap_or_else(|| text.clone());
+            let operator = between("implementation for ", " node")
+                .or_else(|| between("find kernel for ", " (node"))
+                .unwrap_or_else(|| text.clone());
             Error::Unsupported(format!(
                 "ONNX Runtime has no implementation on the CPU of {operator} for these types"
             ))
@@ -180,7 +182,7 @@ mod tests {
                 "Load model from memory failed:Fatal error: com.acme:Frobnicate(-1) is not a \
                  registered function/op"
             ),
-            "ONNX Runtime does not have the operator com.acme.Frobnicate(-1)"
+            "ONNX Runtime does not have the operator com.acme.Frobnicate"
         );
         assert_eq!(
             load(
@@ -188,6 +190,14 @@ mod tests {
                 "Could not find an implementation for Det(11) node with name 'x'"
             ),
             "ONNX Runtime has no implementation on the CPU of Det(11) for these types"
+        );
+        assert_eq!(
+            load(
+                OrtErrorCode::ORT_NOT_IMPLEMENTED,
+                "Failed to find kernel for Cast(25) (node:'x' ep:'CPUExecutionProvider'). Op with name \
+                 (x) domain () and type (Cast) kernel is not supported"
+            ),
+            "ONNX Runtime has no implementation on the CPU of Cast(25) for these types"
         );
         let long = load(OrtErrorCode::ORT_INVALID_GRAPH, &"word ".repeat(1000));
         assert!(long.len() < 400, "{long}");
