@@ -3,7 +3,9 @@
 Makes four networks of the usual sizes with arbitrary weights (ResNet-18, MobileNetV3-Small, a transformer of
 MiniLM's size, an LSTM), serves each with the generic component, and times one request after another over one
 connection (Open Inference Protocol, binary tensors) against ONNX Runtime called from Python with bound buffers,
-both on one thread, in turns of the same run. Prints Markdown: milliseconds of each, and their ratio.
+both on one thread, in turns of the same run. Prints Markdown: milliseconds of each, and their ratio. Then, for
+each network and for iris in lean and in ONNX Runtime, a host of its own: from the process's start to the first
+response, and its resident memory after that.
 
     target/python/bin/python benches/networks.py --spinfer target/release/spinfer
 """
@@ -176,6 +178,24 @@ def bound(path, inputs):
     return lambda: session.run_with_iobinding(binding), output
 
 
+def serve(folder, options):
+    """A host on the application in `folder`, and its address."""
+    command = [options.spinfer.resolve(), "up", "--listen", "127.0.0.1:0", "--no-admin", "--quiet"]
+    environment = {**os.environ, "SPINFER_LOG": "warn"}
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
+    return server, server.stdout.readline().split("//")[1].strip()
+
+
+def add(folder, file, options, *more):
+    command = [options.spinfer.resolve(), "add", file, "--component", GENERIC, *more]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def stop(server):
+    server.send_signal(signal.SIGTERM)
+    server.wait()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spinfer", type=Path, default=ROOT / "target/release/spinfer")
@@ -185,19 +205,48 @@ def main():
     folder = Path(tempfile.mkdtemp())
     made = {name: make(folder / f"{name}.onnx") for name, make in NETWORKS.items()}
     for name in made:
-        subprocess.run([options.spinfer.resolve(), "add", f"{name}.onnx", "--component", GENERIC], cwd=folder,
-                       check=True, stdout=subprocess.DEVNULL)
-    server = subprocess.Popen([options.spinfer.resolve(), "up", "--listen", "127.0.0.1:0", "--no-admin"], cwd=folder,
-                              stdout=subprocess.PIPE, text=True, env={**os.environ, "SPINFER_LOG": "warn"})
+        add(folder, f"{name}.onnx", options)
+    server, address = serve(folder, options)
     try:
-        address = server.stdout.readline().split("//")[1].strip()
         print(f"| network | ONNX Runtime {onnxruntime.__version__} from Python, ms | through the host, ms | ratio |")
         print("| --- | --- | --- | --- |")
         for name, inputs in made.items():
             print(measure(name, inputs, folder / f"{name}.onnx", address, options), flush=True)
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
+        stop(server)
+    print("\n| model | file, MB | start to first response, ms | resident, MiB |\n| --- | --- | --- | --- |")
+    iris = ROOT / "models/iris-classifier/1/model.onnx"
+    row = {"features": np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)}
+    for name, file, inputs, backend in [("iris", iris, row, "lean"), ("iris", iris, row, "onnxruntime"),
+                                        *((n, folder / f"{n}.onnx", i, None) for n, i in made.items())]:
+        print(cold(name, file, inputs, backend, options), flush=True)
+
+
+def cold(name, file, inputs, backend, options):
+    folder = Path(tempfile.mkdtemp())
+    add(folder, file, options, "--name", name)
+    if backend:
+        settings = folder / f"models/{name}/1/model.toml"
+        settings.write_text(f'backend = "{backend}"\n{settings.read_text()}')
+    body, headers = request(inputs)
+    times, resident = [], 0
+    # The first start compiles the component.
+    for _ in range(6):
+        start = time.perf_counter()
+        server, address = serve(folder, options)
+        connection = http.client.HTTPConnection(address)
+        connection.request("POST", f"/v2/models/{name}/infer", body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        times.append(time.perf_counter() - start)
+        if response.status != 200:
+            sys.exit(f"{name}: {response.status}: {content[:300]}")
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        stop(server)
+    shown = f"{name} ({backend})" if backend else name
+    megabytes, first = file.stat().st_size / 1e6, sorted(times[1:])[2] * 1000
+    return f"| {shown} | {megabytes:.1f} | {first:.0f} | {resident / 1024:.0f} |"
 
 
 def measure(name, inputs, path, address, options):
