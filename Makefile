@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models deny components onnxruntime clients rust target cc redis binaryen mlflow oci-registry
+.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support deny components onnxruntime clients onnx-cases rust target cc redis binaryen mlflow oci-registry
 
 # Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
 GUEST_TARGET := wasm32-wasip2
@@ -10,7 +10,7 @@ EXAMPLES := $(addprefix --package ,generic-model ab-router iris-classifier diabe
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 up: components onnxruntime ## build everything and serve the example application on 127.0.0.1:3000
 	$(call say,"building the host (about ten minutes the first time)")
@@ -38,7 +38,7 @@ image: ## container images: spinfer (the host) and spinfer-example, by docker, p
 	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
 	done
 
-test: target cc onnxruntime clients redis binaryen mlflow oci-registry ## build what the tests need, then run them all
+test: target cc onnxruntime clients onnx-cases redis binaryen mlflow oci-registry ## build what the tests need, then run them all
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -119,6 +119,9 @@ models: ## train the example models again and compare them with what is committe
 	.venv/bin/pip install --quiet --requirement models/requirements.txt
 	.venv/bin/python models/train.py --check
 
+onnx-support: target cc onnxruntime onnx-cases ## run the proof of the backends and write what runs: docs/onnx-support.md
+	SPINFER_WRITE=1 cargo test --locked --workspace --test onnx-suite
+
 deny: rust ## licences, sources and bans of every dependency
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
@@ -164,6 +167,15 @@ target/python/installed: tests/python/requirements.txt
 	@command -v python3 >/dev/null || { echo "Python is missing: apt-get install python3 python3-venv"; exit 1; }
 	python3 -m venv --clear target/python
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Prepared again when a script, a committed graph or a requirement changes; a set is written with its index last.
+onnx-cases: target/onnx-cases/prepared ## prepare the cases that hold the backends to ONNX Runtime
+
+target/onnx-cases/prepared: target/python/installed $(wildcard tests/onnx/*.py tests/onnx/exports/exports.json tests/onnx/exports/*.onnx)
+	$(call say,"preparing the ONNX cases (half a minute; 60 MB)")
+	rm -rf target/onnx-cases
+	@for script in standard models kinds; do target/python/bin/python tests/onnx/$$script.py target/onnx-cases || exit 1; done
 	touch $@
 
 # Beside the clients, as much of what it needs is there: pip adds to it what is not.

@@ -6,7 +6,7 @@ mod standard;
 
 use spinfer_backend::Error;
 
-use crate::attributes::{Attributes, invalid, unsupported};
+use crate::attributes::{Attributes, unsupported};
 use crate::builder::{Builder, output_name};
 use spinfer_onnx::{Model, Node};
 
@@ -90,6 +90,6 @@ fn last_axis(node: &Node, default: i64) -> Result<(), Error> {
     match Attributes(node).int("axis", default) {
         1 | -1 => Ok(()),
         0 | -2 => Err(unsupported(node, "it works across the batch")),
-        axis => Err(invalid(node, format_args!("its axis is {axis}"))),
+        axis => Err(unsupported(node, format_args!("its axis is {axis}"))),
     }
 }

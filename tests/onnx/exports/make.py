@@ -1,0 +1,568 @@
+"""Exports the graphs of this folder: PyTorch, LightGBM, XGBoost, CatBoost, and float16 conversions of some.
+
+    python -m venv .venv && .venv/bin/pip install --requirement requirements.txt && .venv/bin/python make.py
+
+PyTorch alone is gigabytes, so the graphs are committed, with seven rows of inputs (`*.npz`).
+`exports.json` lists the graphs: which inputs they take, and the batch axis of each. The right outputs are
+ONNX Runtime's; `models.py` has it compute them when it prepares the cases.
+"""
+
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import catboost
+import lightgbm
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import xgboost
+from onnxconverter_common import float16
+from onnxmltools import convert_lightgbm, convert_xgboost
+from onnxmltools.convert.common.data_types import FloatTensorType
+from sklearn.datasets import make_classification, make_regression
+from torch import nn
+from torch.nn import functional as F
+
+ROWS = 7
+LARGEST_FILE = 200_000
+folder = Path(__file__).parent
+index = []
+
+
+def add(name, model, inputs, axes=None, inputs_name=None):
+    """`inputs` hold seven rows; `axes` gives the batch axis of those where it is not the first."""
+    without_traces(model)
+    data = model.SerializeToString()
+    if len(data) > LARGEST_FILE:
+        sys.exit(f"{name}: {len(data)} bytes, at most {LARGEST_FILE}")
+    inputs_name = inputs_name or name
+    (folder / f"{name}.onnx").write_bytes(data)
+    np.savez_compressed(folder / f"{inputs_name}.npz", **inputs)
+    index.append(
+        {
+            "name": name,
+            "inputs": inputs_name,
+            "axes": {key: (axes or {}).get(key, 0) for key in inputs},
+        }
+    )
+    print(f"{name}: {len(data)} bytes")
+
+
+def without_traces(message):
+    """Takes out where in which file each node comes from."""
+    for name in ["doc_string", "metadata_props"]:
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.name not in ("initializer", "t"):
+            for each in value if field.is_repeated else [value]:
+                without_traces(each)
+
+
+# PyTorch
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(20, 32),
+            nn.ELU(alpha=0.7),
+            nn.LayerNorm(32),
+            nn.Linear(32, 32),
+            nn.SELU(),
+            nn.Dropout(0.3),
+            nn.Linear(32, 16),
+            nn.CELU(alpha=1.5),
+            nn.Linear(16, 3),
+            nn.LogSoftmax(dim=1),
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class MobileBlock(nn.Module):
+    """An inverted residual as MobileNet V3 has it: depthwise, squeeze and excite, hard swish."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand = nn.Sequential(
+            nn.Conv2d(8, 24, 1, bias=False), nn.BatchNorm2d(24), nn.Hardswish()
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(24, 24, 5, padding=2, groups=24, bias=False),
+            nn.BatchNorm2d(24),
+            nn.Hardswish(),
+        )
+        self.squeeze = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(24, 8, 1),
+            nn.ReLU(),
+            nn.Conv2d(8, 24, 1),
+            nn.Hardsigmoid(),
+        )
+        self.project = nn.Sequential(nn.Conv2d(24, 8, 1, bias=False), nn.BatchNorm2d(8))
+
+    def forward(self, x):
+        inner = self.depthwise(self.expand(x))
+        return x + self.project(inner * self.squeeze(inner))
+
+
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 12, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(12), nn.ReLU()
+        )
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+        self.one = nn.Sequential(
+            nn.Conv2d(12, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=1),
+            nn.BatchNorm2d(12),
+        )
+        self.down = nn.Conv2d(12, 24, 3, stride=2, padding=2, dilation=2)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x):
+        x = self.pool(self.stem(x))
+        x = F.relu(x + self.one(x))
+        return self.head(self.down(x).mean((2, 3)))
+
+
+class Pools(nn.Module):
+    def forward(self, x):
+        a = F.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)
+        b = F.avg_pool2d(x, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=True)
+        c = F.max_pool2d(x, 3, stride=1, dilation=2)
+        d = F.lp_pool2d(x, 2.0, 2)
+        return a, b, c.flatten(1), d.amax((2, 3))
+
+
+class Sequence(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.embed = nn.Embedding(50, 12)
+        self.recurrent = kind(12, 10, batch_first=True, **options)
+        self.head = nn.Linear(20 if options.get("bidirectional") else 10, 4)
+
+    def forward(self, tokens):
+        outputs, _ = self.recurrent(self.embed(tokens))
+        return self.head(outputs[:, -1]), outputs
+
+
+class TimeFirst(nn.Module):
+    """Steps before rows, as PyTorch's recurrent layers have it by default."""
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.LSTM(6, 9, num_layers=2)
+
+    def forward(self, x):
+        outputs, (h, c) = self.recurrent(x)
+        return outputs, h, c
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(60, 16)
+        self.position = nn.Parameter(torch.randn(32, 16) * 0.1)
+        layer = nn.TransformerEncoderLayer(
+            16, 4, 32, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, tokens, mask):
+        x = self.embed(tokens) + self.position[: tokens.shape[1]]
+        x = self.layers(x, src_key_padding_mask=mask == 0)
+        weights = mask.unsqueeze(-1).to(x.dtype)
+        pooled = (x * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+        return self.head(pooled), F.normalize(pooled, dim=1)
+
+
+class Causal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(40, 16)
+        self.project = nn.Linear(16, 48)
+        self.head = nn.Linear(16, 40)
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        q, k, v = (
+            self.project(x).view(x.shape[0], x.shape[1], 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.head(x.transpose(1, 2).flatten(2))
+
+
+class Bilinear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, x):
+        a = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+        b = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        c = F.interpolate(x, size=(5, 7), mode="bicubic", align_corners=False)
+        return a, b, c, self.up(x)
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.group = nn.GroupNorm(2, 6)
+        self.instance = nn.InstanceNorm1d(6, affine=True)
+        self.rms = nn.RMSNorm(11)
+        self.prelu = nn.PReLU(6, init=0.2)
+
+    def forward(self, x):
+        return self.prelu(self.group(x)), self.instance(x), self.rms(x)
+
+
+class Temporal(nn.Module):
+    """A causal, dilated convolution over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv1d(5, 5, 3, dilation=2**n) for n in range(3))
+
+    def forward(self, x):
+        for n, layer in enumerate(self.layers):
+            x = x + torch.tanh(layer(F.pad(x, (2 * 2**n, 0))))
+        return F.glu(x.repeat(1, 2, 1), dim=1)
+
+
+class Mixture(nn.Module):
+    """The two best of four experts."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(8, 4)
+        self.experts = nn.Parameter(torch.randn(4, 8, 8) * 0.3)
+
+    def forward(self, x):
+        values, chosen = torch.topk(self.gate(x), 2, dim=1)
+        every = torch.einsum("...i,eij->...ej", x, self.experts)
+        taken = torch.gather(every, 1, chosen.unsqueeze(-1).expand(-1, -1, 8))
+        return (taken * F.softmax(values, 1).unsqueeze(-1)).sum(1), chosen
+
+
+class Statistics(nn.Module):
+    def forward(self, x):
+        large = torch.logsumexp(x, 1)
+        return (
+            large,
+            x.std(1),
+            x.cumsum(1),
+            x.argmax(1),
+            x > 10.0,
+            torch.nan_to_num(x / 0.0 * 0.0, nan=-1.0),
+        )
+
+
+class Fields(nn.Module):
+    """A recommender: categories in, a score out, mixed types."""
+
+    def __init__(self):
+        super().__init__()
+        self.user, self.item = nn.Embedding(30, 8), nn.EmbeddingBag(30, 8, mode="mean")
+        self.bias = nn.Linear(4, 1)
+
+    def forward(self, user, items, numbers):
+        score = (self.user(user) * self.item(items)).sum(1, keepdim=True) + self.bias(numbers)
+        return torch.sigmoid(score), torch.round(score * 10).to(torch.int32)
+
+
+class Masked(nn.Module):
+    """A BOOL input, as a mask is exported."""
+
+    def forward(self, x, mask):
+        filled = x.masked_fill(~mask, float("-inf"))
+        return F.softmax(filled, 1), torch.where(mask, x, torch.zeros_like(x)).sum(1), mask.any(1)
+
+
+class Pixels(nn.Module):
+    """UINT8 images, as a camera gives them."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 12, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, image):
+        x = image.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        return F.pixel_shuffle(torch.relu(self.convolution(x)), 2)
+
+
+class Double(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6).double()
+
+    def forward(self, x):
+        return (
+            torch.linalg.vector_norm(self.layer(x), dim=1),
+            torch.tanh(x / 100),
+            torch.log1p(x.abs()),
+        )
+
+
+class Sampled(nn.Module):
+    def forward(self, x, grid):
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+class Windows(nn.Module):
+    def forward(self, x):
+        return (
+            x.unfold(1, 4, 2).mean(-1),
+            torch.roll(x, 2, 1),
+            x.flip(1),
+            torch.tril(x.unsqueeze(1) * x.unsqueeze(2)),
+        )
+
+
+def normal(*shape, scale=1.0):
+    return torch.randn(*shape) * scale
+
+
+def pytorch():
+    tokens = lambda limit, length: torch.randint(0, limit, (ROWS, length))
+    mask = torch.ones(ROWS, 9, dtype=torch.int64)
+    for row in range(ROWS):
+        mask[row, 9 - row :] = 0
+    cases = [
+        ("mlp", Mlp, {"x": normal(ROWS, 20, scale=50)}, {}),
+        ("mobile-block", MobileBlock, {"x": normal(ROWS, 8, 11, 13, scale=5)}, {}),
+        ("resnet", ResNet, {"x": normal(ROWS, 3, 33, 33, scale=3)}, {}),
+        ("pools", Pools, {"x": normal(ROWS, 2, 10, 11, scale=100)}, {}),
+        ("lstm", lambda: Sequence(nn.LSTM), {"tokens": tokens(50, 13)}, {}),
+        (
+            "lstm-both-ways",
+            lambda: Sequence(nn.LSTM, bidirectional=True),
+            {"tokens": tokens(50, 13)},
+            {},
+        ),
+        (
+            "gru-both-ways",
+            lambda: Sequence(nn.GRU, bidirectional=True, num_layers=2),
+            {"tokens": tokens(50, 13)},
+            {},
+        ),
+        ("rnn-relu", lambda: Sequence(nn.RNN, nonlinearity="relu"), {"tokens": tokens(50, 13)}, {}),
+        ("time-first", TimeFirst, {"x": normal(8, ROWS, 6, scale=4)}, {"x": 1}),
+        ("encoder", Encoder, {"tokens": tokens(60, 9), "mask": mask}, {}),
+        ("causal", Causal, {"tokens": tokens(40, 10)}, {}),
+        ("resize", Bilinear, {"x": normal(ROWS, 4, 6, 5, scale=10)}, {}),
+        ("norms", Normed, {"x": normal(ROWS, 6, 11, scale=200)}, {}),
+        ("temporal", Temporal, {"x": normal(ROWS, 5, 17)}, {}),
+        ("mixture", Mixture, {"x": normal(ROWS, 8, scale=6)}, {}),
+        ("statistics", Statistics, {"x": normal(ROWS, 12, scale=400)}, {}),
+        (
+            "fields",
+            Fields,
+            {
+                "user": torch.randint(0, 30, (ROWS,)),
+                "items": tokens(30, 5),
+                "numbers": normal(ROWS, 4, scale=9),
+            },
+            {},
+        ),
+        ("masked", Masked, {"x": normal(ROWS, 9, scale=30), "mask": normal(ROWS, 9) > -0.5}, {}),
+        (
+            "pixels",
+            Pixels,
+            {"image": torch.randint(0, 256, (ROWS, 9, 8, 3), dtype=torch.uint8)},
+            {},
+        ),
+        ("double", Double, {"x": normal(ROWS, 6, scale=1000).double()}, {}),
+        ("grid-sample", Sampled, {"x": normal(ROWS, 2, 7, 6), "grid": normal(ROWS, 5, 5, 2)}, {}),
+        ("windows", Windows, {"x": normal(ROWS, 12)}, {}),
+    ]
+    for name, make, inputs, axes in cases:
+        torch.manual_seed(11)
+        model = make().eval()
+        for exporter in ["script", "dynamo"]:
+            try:
+                exported = export(model, inputs, axes, exporter == "dynamo")
+            except Exception as error:
+                print(f"{name}, {exporter}: {' '.join(str(error).split())[:200]}")
+                continue
+            data = {key: value.numpy() for key, value in inputs.items()}
+            add(f"torch-{name}-{exporter}", exported, data, axes, f"torch-{name}")
+        if name in HALVES:
+            halve(name, data, axes)
+
+
+# Those that ONNX Runtime runs once converted.
+HALVES = ["mobile-block", "resnet", "temporal", "causal", "mixture", "masked", "rnn-relu"]
+
+
+def halve(name, inputs, axes):
+    for kept, kind in [(False, ""), (True, "-kept-edges")]:
+        graph = onnx.load(folder / f"torch-{name}-script.onnx")
+        converted = float16.convert_float_to_float16(graph, keep_io_types=kept)
+        narrowed = {
+            key: v.astype(np.float16) if not kept and v.dtype == np.float32 else v
+            for key, v in inputs.items()
+        }
+        try:
+            session = onnxruntime.InferenceSession(
+                converted.SerializeToString(), providers=["CPUExecutionProvider"]
+            )
+            session.run(None, narrowed)
+        except Exception as error:
+            print(f"{name}{kind}, float16: {' '.join(str(error).split())[:200]}")
+            continue
+        add(f"float16-{name}{kind}", converted, narrowed, axes)
+
+
+def export(model, inputs, axes, dynamo):
+    names = list(inputs)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        if dynamo:
+            batch = torch.export.Dim("batch", min=1, max=4096)
+            shapes = tuple({axes.get(name, 0): batch} for name in names)
+            torch.onnx.export(
+                model,
+                tuple(inputs.values()),
+                path,
+                input_names=names,
+                dynamic_shapes=shapes,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        else:
+            outputs = model(*inputs.values())
+            count = len(outputs) if isinstance(outputs, tuple) else 1
+            output_names = [f"output{n}" for n in range(count)]
+            free = {name: {axes.get(name, 0): "batch"} for name in names}
+            torch.onnx.export(
+                model,
+                tuple(inputs.values()),
+                path,
+                input_names=names,
+                output_names=output_names,
+                dynamic_axes=free,
+                dynamo=False,
+                opset_version=17,
+            )
+        return onnx.load(path)
+
+
+# Gradient boosting
+
+
+def rows(features, missing=False, seed=3):
+    """Seven rows with large and small values."""
+    generator = np.random.default_rng(seed)
+    x = (
+        generator.normal(size=(ROWS, features))
+        * generator.choice([0.1, 1, 100], size=(ROWS, features))
+    ).astype(np.float32)
+    if missing:
+        x[generator.random(x.shape) < 0.25] = np.nan
+    return x
+
+
+def training(classes, missing=False):
+    if classes:
+        x, y = make_classification(600, 10, n_informative=6, n_classes=classes, random_state=5)
+    else:
+        x, y = make_regression(600, 10, noise=5.0, random_state=5)
+    x = x.astype(np.float32)
+    if missing:
+        x[np.random.default_rng(1).random(x.shape) < 0.2] = np.nan
+    return x, y
+
+
+def boosted():
+    shape = [("x", FloatTensorType([None, 10]))]
+    small = {"n_estimators": 12, "max_depth": 4, "random_state": 2}
+    for name, model, classes, missing in [
+        ("classifier", lightgbm.LGBMClassifier(**small, verbose=-1), 2, False),
+        ("classifier-three", lightgbm.LGBMClassifier(**small, verbose=-1), 3, True),
+        ("regressor", lightgbm.LGBMRegressor(**small, verbose=-1), 0, True),
+        ("poisson", lightgbm.LGBMRegressor(**small, verbose=-1, objective="poisson"), 0, False),
+        ("dart", lightgbm.LGBMRegressor(**small, verbose=-1, boosting_type="dart"), 0, False),
+        (
+            "zero-as-missing",
+            lightgbm.LGBMRegressor(**small, verbose=-1, zero_as_missing=True),
+            0,
+            True,
+        ),
+    ]:
+        x, y = training(classes, missing)
+        model.fit(x, np.abs(y) if name == "poisson" else y)
+        add(
+            f"lightgbm-{name}",
+            convert_lightgbm(model, initial_types=shape, target_opset=15),
+            {"x": rows(10, missing)},
+        )
+    for name, model, classes, missing in [
+        ("classifier", xgboost.XGBClassifier(**small), 2, True),
+        ("classifier-three", xgboost.XGBClassifier(**small), 3, False),
+        ("regressor", xgboost.XGBRegressor(**small), 0, True),
+        ("logistic", xgboost.XGBRegressor(**small, objective="reg:logistic"), 0, False),
+        ("forest", xgboost.XGBRFRegressor(**small), 0, False),
+        ("random-forest-classifier", xgboost.XGBRFClassifier(**small), 2, False),
+    ]:
+        x, y = training(classes, missing)
+        model.fit(x, (y > 0).astype(float) if name == "logistic" else y)
+        add(
+            f"xgboost-{name}",
+            convert_xgboost(model, initial_types=shape, target_opset=15),
+            {"x": rows(10, missing)},
+        )
+    for name, model, classes in [
+        (
+            "classifier",
+            catboost.CatBoostClassifier(iterations=12, depth=4, verbose=0, random_seed=2),
+            2,
+        ),
+        (
+            "classifier-four",
+            catboost.CatBoostClassifier(iterations=12, depth=4, verbose=0, random_seed=2),
+            4,
+        ),
+        (
+            "regressor",
+            catboost.CatBoostRegressor(iterations=12, depth=4, verbose=0, random_seed=2),
+            0,
+        ),
+        (
+            "quantile",
+            catboost.CatBoostRegressor(
+                iterations=12, depth=4, verbose=0, random_seed=2, loss_function="Quantile:alpha=0.9"
+            ),
+            0,
+        ),
+    ]:
+        x, y = training(classes)
+        model.fit(x, y)
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "model.onnx"
+            model.save_model(str(path), format="onnx")
+            exported = onnx.load(path)
+        add(f"catboost-{name}", exported, {exported.graph.input[0].name: rows(10)})
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    torch.manual_seed(7)
+    boosted()
+    pytorch()
+    (folder / "exports.json").write_text(json.dumps(index, indent=1) + "\n")
+    print(
+        f"{len(index)} graphs, {sum(path.stat().st_size for path in folder.iterdir() if path.is_file())} bytes"
+    )
