@@ -196,7 +196,7 @@ fn onnx_files_are_urls_at_once() {
     let answer = spinfer.post("/v2/models/columns/predict", half);
     assert_eq!(
         (answer.status, answer.error().as_str()),
-        (400, "features: \"count\" takes INT64, and not all numbers of row 0 are such")
+        (400, "features[1] (count): 30.5 is not an integer of 64 bits (INT64)")
     );
 
     // Two outputs are no one prediction: the answer says what is.

@@ -10,6 +10,7 @@ mod cli; // what the command line says, and what it refuses
 mod clients; // stock clients from PyPI, unmodified
 mod commands; // what they add to an application, or leave as it was
 mod connections; // who has no request does not keep one
+mod datatypes; // every datatype of a graph, any axes, in every protocol
 mod deploy; // manifests, the image's root file system, Redis users with few rights
 mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
@@ -27,6 +28,7 @@ mod lifecycle;
 mod limits; // traps, endless loops, memory, deadlines: contained
 mod manifests; // golden files: what is taken, and what is said of the rest
 mod metrics; // everything that is counted, and how it is told
+mod missing_values; // null, NaN and empty cells, in and out
 mod mlflow; // models of a real MLflow tracking server become URLs
 mod nn; // wasi:nn: every type, every error, every grant
 mod observed; // records, feedback and quality of each variant, restarts

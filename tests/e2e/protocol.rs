@@ -148,8 +148,6 @@ fn a_wrong_request_is_told_what_was_expected() {
         ("predict", r#"{"features": [1,2,3]}"#.into(), 400, vec!["expected 4 numbers", fields, "got 3"]),
         ("predict", r#"{"features": [1,2,3,4,5]}"#.into(), 400, vec!["got 5"]),
         ("predict", r#"{"features": [1,"2",3,4]}"#.into(), 400, vec!["features[1]", "expected a number"]),
-        ("predict", r#"{"features": [1,null,3,4]}"#.into(), 400, vec!["features[1]"]),
-        ("predict", r#"{"features": [1,NaN,3,4]}"#.into(), 400, vec!["no NaN"]),
         ("predict", r#"{"features": [1,1e39,3,4]}"#.into(), 400, vec!["1e39 is out of range for FP32"]),
         ("predict", r#"{"features": 5}"#.into(), 400, vec!["features: expected an array of numbers"]),
         ("predict", "[".repeat(100_000), 400, vec!["body"]),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::author::{Author, takes_other};
+use crate::author::Author;
 use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::operation::{self, Operation, Target};
@@ -25,14 +25,10 @@ pub(crate) fn respond<M: Model>(
     let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, name))?;
     target.operation.check_method(request.method)?;
     target.check_model(name)?;
-    let author = Author::of::<M>();
+    let author = const { &Author::of::<M>() };
 
     // 2 the model: loaded by the first request
-    let checked = load().and_then(|graph| {
-        author.check(graph.signature())?;
-        Ok(graph)
-    });
-    let graph = match checked {
+    let graph = match load() {
         Err(error) if target.operation == Operation::Ready => {
             return metadata::not_ready(name, &error);
         }
@@ -41,24 +37,13 @@ pub(crate) fn respond<M: Model>(
     let signature = graph.signature();
     target.check_version(name, &signature.version)?;
 
-    // 3 decode, compute, encode
-    let response = match target.operation {
-        Operation::Metadata => metadata::metadata(signature),
-        Operation::Ready => metadata::ready(name),
-        Operation::Infer => match M::MAPPING {
-            None => infer::infer(&graph, request),
-            Some(mapping) => infer::infer_other(&graph, request, mapping),
+    // 3 decode, compute, encode; once more if it is only in NaN that the body is no JSON
+    let response = match operate(&graph, target.operation, request, author) {
+        Err(error) if error.is_about_json() => match request.respelled() {
+            Some(request) => operate(&graph, target.operation, &request, author),
+            None => Err(error),
         },
-        Operation::Predict if const { takes_other::<M>() } => {
-            predict::predict_other(&graph, request, &author)
-        }
-        Operation::Predict => predict::predict(&graph, request, &author),
-        Operation::Invocations if const { takes_other::<M>() } => {
-            invocations::invoke_other(&graph, request, author.predict)
-        }
-        Operation::Invocations => invocations::invoke(&graph, request, author.predict),
-        Operation::Ping => Ok(metadata::ping()),
-        Operation::Version => Ok(metadata::version()),
+        operated => operated,
     }?;
 
     // 4 for how long it may be given again, and to whom
@@ -72,6 +57,24 @@ pub(crate) fn respond<M: Model>(
     Ok(response.for_seconds(signature.cache_seconds, needed_headers::<M>(), body_key))
 }
 
+fn operate(
+    graph: &Graph,
+    operation: Operation,
+    request: &Request,
+    author: &Author,
+) -> Result<Response, Error> {
+    let signature = graph.signature();
+    match operation {
+        Operation::Metadata => metadata::metadata(signature),
+        Operation::Ready => metadata::ready(&signature.name),
+        Operation::Infer => infer::infer(graph, request, author.mapping),
+        Operation::Predict => predict::predict(graph, request, author),
+        Operation::Invocations => invocations::invoke(graph, request, author.predict),
+        Operation::Ping => Ok(metadata::ping()),
+        Operation::Version => Ok(metadata::version()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +84,7 @@ mod tests {
     use crate::request::Method;
     use crate::rows::Rows;
     use crate::signature::Signature;
-    use crate::signature::tests::{IRIS, iris};
+    use crate::signature::tests::iris;
     use crate::tensor::Tensor;
 
     struct Iris;
@@ -149,6 +152,12 @@ mod tests {
                 "/v2/models/iris%2Dclassifier/ready",
                 "",
                 r#"{"name":"iris-classifier","ready":true}"#,
+            ),
+            (
+                Method::Post,
+                "/v2/models/%69ris%2dclassifier/versions/%31/infer",
+                INFER,
+                r#"{"model_name":"iris-classifier","model_version":"1","outputs":[{"#,
             ),
             (
                 Method::Post,
@@ -246,19 +255,42 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_no_one_maps_are_refused_by_name() {
-        let text = IRIS.replacen("FP32", "BYTES", 1);
-        let load =
-            || Ok(graph(Signature::parse(&text, "iris-classifier").unwrap(), |_| Ok(Vec::new())));
-        for (method, path) in
-            [(Method::Get, "/v2/models/iris-classifier/ready"), (Method::Post, "/predict")]
-        {
-            let (status, body) = respond_to(method, path, "", load);
-            assert_eq!(status, 503);
-            for part in ["model.toml", r#"\"features\" is BYTES"#, "`const MAPPING`"] {
-                assert!(body.contains(part), "{body}");
-            }
+    fn what_python_writes_for_nan_is_a_missing_value_in_every_protocol() {
+        let missing = || {
+            Ok(graph(iris(), |inputs| {
+                assert!(inputs[0].f32s()?[1].is_nan());
+                assert_eq!(inputs[0].f32s()?[2..], [f32::NEG_INFINITY, f32::INFINITY]);
+                Ok(vec![
+                    Tensor::i64("label", &[1], &[0]),
+                    Tensor::f32("probabilities", &[1, 3], &[1.0, 0.0, 0.0]),
+                ])
+            }))
+        };
+        let infer = INFER.replace("[1,2,3,4]", "[1,NaN,-Infinity,Infinity]");
+        struct Default;
+        impl Model for Default {
+            const NAME: &'static str = "iris-classifier";
         }
+        for (path, body) in [
+            ("/predict", r#"{"features":[1,NaN,-Infinity,Infinity]}"#),
+            ("/invocations", r#"{"inputs":[[1,NaN,-Infinity,Infinity]]}"#),
+            ("/v2/models/iris-classifier/infer", &infer),
+        ] {
+            let request = Request::post(path, body.as_bytes());
+            let response = respond::<Default>(&request, Default::NAME, missing).unwrap();
+            assert_eq!(response.status, 200);
+            // With tensors behind the JSON, whose length is another then.
+            let body = body.replacen('{', r#"{"id":"NaN","#, 1);
+            let request = Request::post(path, body.as_bytes());
+            let request = request.with_header(infer::HEADER, &body.len().to_string());
+            let response = respond::<Default>(&request, Default::NAME, missing).unwrap();
+            assert_eq!(response.status, 200);
+        }
+        let (status, body) = loaded(Method::Post, "/predict", r#"{"features":[NaN,2,3]}"#);
+        assert_eq!(status, 400);
+        assert!(body.contains("features: expected 4 numbers"), "{body}");
+        let (_, body) = loaded(Method::Post, "/predict", r#"{"features":[1,2"#);
+        assert!(!body.contains("NaN"), "{body}");
     }
 
     #[test]

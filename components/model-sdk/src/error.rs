@@ -16,6 +16,7 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Invalid,
+    InvalidJson,
     NotFound,
     MethodNotAllowed { allow: &'static str },
     TooLarge,
@@ -38,6 +39,15 @@ impl Error {
     /// The request is wrong, and the message says where and what was expected: 400.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
+    }
+
+    /// The body is no JSON: 400.
+    pub(crate) fn invalid_json(message: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidJson, message)
+    }
+
+    pub(crate) fn is_about_json(&self) -> bool {
+        self.kind == Kind::InvalidJson
     }
 
     /// The component, its model or the host is wrong: 500.
@@ -85,7 +95,7 @@ impl Error {
 
     pub(crate) fn status(&self) -> u16 {
         match self.kind {
-            Kind::Invalid => 400,
+            Kind::Invalid | Kind::InvalidJson => 400,
             Kind::NotFound => 404,
             Kind::MethodNotAllowed { .. } => 405,
             Kind::TooLarge => 413,
@@ -106,6 +116,7 @@ impl Error {
         match self.kind {
             Kind::MethodNotAllowed { allow } => response.with_header("allow", allow),
             Kind::Invalid
+            | Kind::InvalidJson
             | Kind::NotFound
             | Kind::TooLarge
             | Kind::UnsupportedMediaType
@@ -132,6 +143,7 @@ mod tests {
     fn every_kind_has_its_status() {
         for (error, status) in [
             (Error::invalid(""), 400),
+            (Error::invalid_json(""), 400),
             (Error::not_found(""), 404),
             (Error::method_not_allowed("POST"), 405),
             (Error::too_large(""), 413),

@@ -2,6 +2,7 @@
 //! tests below for a moment.
 
 use crate::answer::respond;
+use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::infer::HEADER;
@@ -10,7 +11,7 @@ use crate::request::{CONTENT_TYPE, Method, Request, needed_headers};
 use crate::rows::Rows;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
-use crate::{File, Mapping, Model, request};
+use crate::{File, Mapping, Model, packed, request};
 
 const NAME: &str = "iris-classifier";
 const IRIS: &str = include_str!("../../../models/iris-classifier/1/model.toml");
@@ -88,16 +89,44 @@ impl Model for Flags {
     }
 }
 
+const MIXED: &str = r#"
+    name = "iris-classifier"
+    version = "1"
+    labels = ["a", "b", "c"]
+    inputs = [
+        { name = "age", datatype = "FP32", shape = [-1, 1] },
+        { name = "city", datatype = "BYTES", shape = [-1] },
+        { name = "count", datatype = "UINT64", shape = [1, -1], batch_axis = 1 },
+        { name = "owner", datatype = "BOOL", shape = [-1, 1] },
+    ]
+    outputs = [
+        { name = "label", datatype = "INT64", shape = [-1] },
+        { name = "probabilities", datatype = "FP32", shape = [-1, 3] },
+    ]
+"#;
+
+/// A graph of an input a column, of whichever datatype: says nothing itself.
+struct Mixed;
+
+impl Model for Mixed {
+    const NAME: &'static str = NAME;
+}
+
 /// A request: method and path, the length that a client says its JSON has and after a space its content
 /// type, and the body, each on a line of its own. It is answered, or refused as the client's mistake, by
-/// models of numbers, of strings, and of flags and files.
+/// models of numbers, of strings, of flags and files, and of several datatypes.
 pub fn request(data: &[u8]) {
     statuses(data);
 }
 
 /// Of each model's answer; none to what has no method and path.
-fn statuses(data: &[u8]) -> [Option<u16>; 3] {
-    [status::<Iris>(data, IRIS), status::<Words>(data, WORDS), status::<Flags>(data, FLAGS)]
+fn statuses(data: &[u8]) -> [Option<u16>; 4] {
+    [
+        status::<Iris>(data, IRIS),
+        status::<Words>(data, WORDS),
+        status::<Flags>(data, FLAGS),
+        status::<Mixed>(data, MIXED),
+    ]
 }
 
 fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
@@ -147,6 +176,23 @@ fn answer<M: Model>(request: &Request, signature: &str) -> Result<request::Respo
     respond::<M>(request, NAME, || Ok(graph::tests::graph(signature, compute)))
 }
 
+/// A tensor in the packed form, of each datatype that is packed. What is read is written the same.
+pub fn packed(data: &[u8]) {
+    for datatype in Datatype::ALL {
+        let Some(ty) = datatype.packed() else { continue };
+        let Ok((dimensions, elements)) = packed::decode(ty, datatype, data.to_vec()) else {
+            continue;
+        };
+        let tensor = Tensor { name: NAME.to_owned(), datatype, dimensions, data: elements };
+        // Bytes that are no text are for no graph.
+        if let Ok(again) = packed::encode(ty, &tensor) {
+            assert_eq!(again, data);
+        } else {
+            assert_eq!(datatype, Datatype::Bytes);
+        }
+    }
+}
+
 /// A `model.toml`.
 pub fn model_toml(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -167,7 +213,7 @@ mod tests {
     #[test]
     fn each_seed_of_a_request_has_an_answer_from_some_model() {
         let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/request");
-        let mut answered = [0; 3];
+        let mut answered = [0; 4];
         for seed in std::fs::read_dir(seeds).unwrap() {
             let path = seed.unwrap().path();
             let statuses = super::statuses(&std::fs::read(&path).unwrap());
@@ -179,6 +225,11 @@ mod tests {
             }
         }
         assert!(answered.iter().all(|count| *count >= 5), "{answered:?}");
+    }
+
+    #[test]
+    fn packed_tensors() {
+        run_briefly("packed", super::packed);
     }
 
     #[test]

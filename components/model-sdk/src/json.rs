@@ -17,13 +17,78 @@ use crate::room::too_much;
 pub(crate) struct Object<T>(pub(crate) T);
 
 pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error> {
-    let Object(decoded) = serde_json::from_slice(body).map_err(|error| of_body(&error))?;
+    let Object(decoded) = serde_json::from_slice(body).map_err(|error| of_body(&error, body))?;
     Ok(decoded)
 }
 
-fn of_body(error: &serde_json::Error) -> Error {
-    let hint = if error.is_syntax() { " (JSON has no NaN or Infinity)" } else { "" };
-    Error::invalid(format!("the body: {error}{hint}"))
+#[cold]
+fn of_body(error: &serde_json::Error, body: &[u8]) -> Error {
+    let hint = if error.is_syntax() && is_at_nan(error, body) {
+        "; write null for a missing value, or NaN, Infinity or -Infinity as Python's json does"
+    } else {
+        ""
+    };
+    Error::invalid_json(format!("the body: {error}{hint}"))
+}
+
+/// Whether what the parser stopped in is another spelling of NaN or infinity.
+fn is_at_nan(error: &serde_json::Error, body: &[u8]) -> bool {
+    let Some(line) = body.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1)) else {
+        return false;
+    };
+    let is_word = |byte: &u8| byte.is_ascii_alphabetic() || matches!(byte, b'+' | b'-');
+    let column = error.column().min(line.len());
+    let start = line[..column].iter().rposition(|byte| !is_word(byte)).map_or(0, |last| last + 1);
+    let word = &line[start..];
+    let word = &word[..word.iter().position(|byte| !is_word(byte)).unwrap_or(word.len())];
+    let word = word.strip_prefix(b"+").or(word.strip_prefix(b"-")).unwrap_or(word);
+    [&b"nan"[..], b"inf", b"infinity"].iter().any(|nan| word.eq_ignore_ascii_case(nan))
+}
+
+/// How [`respelled`] writes infinity. Python's json reads it so as well.
+pub(crate) const INFINITY: &str = "1e+99999";
+/// How [`respelled`] writes negative infinity.
+pub(crate) const NEGATIVE_INFINITY: &str = "-1e+99999";
+
+/// The body with the tokens that Python's json writes, and no JSON has, as JSON: `NaN` as null, and
+/// infinities as [`INFINITY`] and [`NEGATIVE_INFINITY`]. `None` if there are none.
+#[cold]
+pub(crate) fn respelled(body: &[u8]) -> Option<Vec<u8>> {
+    const TOKENS: [(&[u8], &str); 3] =
+        [(b"NaN", "null"), (b"-Infinity", NEGATIVE_INFINITY), (b"Infinity", INFINITY)];
+    let mut respelled = Vec::new();
+    let (mut rest, mut copied) = (body, 0);
+    let mut is_string = false;
+    while let [first, tail @ ..] = rest {
+        let at = body.len() - rest.len();
+        rest = match first {
+            b'"' => {
+                is_string = !is_string;
+                tail
+            }
+            b'\\' if is_string => tail.get(1..).unwrap_or_default(),
+            b'N' | b'I' | b'-' if !is_string => {
+                match TOKENS.iter().find(|(token, _)| rest.starts_with(token)) {
+                    Some((token, json)) => {
+                        let part = &body[copied..at];
+                        respelled.try_reserve(part.len() + json.len()).ok()?;
+                        respelled.extend_from_slice(part);
+                        respelled.extend_from_slice(json.as_bytes());
+                        copied = at + token.len();
+                        &rest[token.len()..]
+                    }
+                    None => tail,
+                }
+            }
+            _ => tail,
+        };
+    }
+    if copied == 0 {
+        return None;
+    }
+    respelled.try_reserve(body.len() - copied).ok()?;
+    respelled.extend_from_slice(&body[copied..]);
+    Some(respelled)
 }
 
 /// What a string of JSON is; `None` for what is none, or half of a character.
@@ -107,7 +172,7 @@ pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Entries<'a> {
     pub(crate) fn of_body(body: &'a [u8]) -> Result<Self, Error> {
-        Self::read(body).map_err(|error| of_body(&error))
+        Self::read(body).map_err(|error| of_body(&error, body))
     }
 
     /// Of a part of a body that was checked before, `what` in messages.
@@ -180,5 +245,52 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
         }
 
         deserializer.deserialize_map(EntriesVisitor).map(Entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_python_writes_becomes_json() {
+        for (body, json) in [
+            (r#"{"a":[NaN,-Infinity,Infinity]}"#, Some(r#"{"a":[null,-1e+99999,1e+99999]}"#)),
+            (r#"["NaN",NaN,"\"NaN",  NaN ]"#, Some(r#"["NaN",null,"\"NaN",  null ]"#)),
+            (r#"["NaN, -Infinity \\", -1]"#, None),
+            ("[nan]", None),
+            (r#"["\"#, None),
+            ("", None),
+        ] {
+            let respelled = respelled(body.as_bytes());
+            assert_eq!(respelled.as_deref(), json.map(str::as_bytes), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_hint_about_nan_stands_behind_errors_about_it() {
+        let error =
+            |body: &str| Entries::of_body(body.as_bytes()).map(drop).unwrap_err().to_string();
+        for body in [r#"{"a":[nan]}"#, r#"{"a":[1, -inf]}"#, "{\"a\":\n[inf]}", r#"{"a":INFINITY}"#]
+        {
+            assert!(error(body).ends_with("Python's json does"), "{body}: {}", error(body));
+        }
+        for body in ["{", "{} {}", r#"{"a":[1,]}"#, r#"{"a":nul}"#, "[1]", "", r#"{"nan" 1}"#] {
+            assert!(!error(body).contains("NaN"), "{body}: {}", error(body));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_panics(body in r#"(NaN|-|Infinity|inf|"|\\|\n|\[|,|1|é){0,12}"#) {
+            let _ = respelled(body.as_bytes());
+            let _ = Entries::of_body(body.as_bytes());
+        }
+
+        /// JSON is left as it is.
+        #[test]
+        fn a_string_keeps_what_it_says(text in "(NaN|Infinity|\"|\\\\|a){0,9}") {
+            proptest::prop_assert_eq!(respelled(&serde_json::to_vec(&text).unwrap()), None);
+        }
     }
 }

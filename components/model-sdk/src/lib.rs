@@ -28,7 +28,8 @@
 //!           answer                  the list of steps
 //!             operation             path -> operation, model, version     404, 405
 //!             graph                 first request only: model.toml, load-by-name    503
-//!             predict               {"features": [...]} or {"instances": [[...], ...]}: rows
+//!             predict               {"features": [...]} or {"instances": [[...], ...]}, a row also as
+//!                                     {"column": value, ...}: rows
 //!                                     -> Model::predict, or by_signature -> {"prediction", ...}
 //!             infer                 Open Inference Protocol: tensors -> graph, or Model::MAPPING
 //!                                     -> tensors
@@ -42,6 +43,21 @@
 //! The model is the folder mounted at `/models/<NAME>`: `model.toml` is read here, and the graph
 //! beside it stays with whoever implements `wasi:nn`. Both are loaded by the first request and kept
 //! for the life of the instance.
+//!
+//! # Datatypes, missing values, axes
+//!
+//! Inputs and outputs are of any [`Datatype`]. `wasi:nn` carries seven of them as they are, and the rest
+//! packed in a tensor of bytes, whose form `wit/wasi-nn` gives; [`Graph::compute`] packs and unpacks, so
+//! that a component never sees it.
+//!
+//! A missing value is `null` in JSON (`NaN` and infinities as Python's json writes them are read as well),
+//! and an empty cell in CSV. It is NaN for an input of a floating-point type; for any other it is refused,
+//! and the message names the column. What an output has of NaN or infinity is `null` in the short form and
+//! for MLflow; tensors with them go as binary data alone.
+//!
+//! `batch_axis` of an input or output in `model.toml` is the axis that counts rows, 0 unless it says
+//! otherwise. Rows are put together along that axis of each input, and taken apart along that of each
+//! output. A model of which one has no free axis there infers row by row.
 //!
 //! Beside WASI and `wasi:nn` a component imports `spinfer:prediction-log/log`. On a host without it, it is
 //! composed with a component that exports one, as with one for `wasi:nn`.
@@ -64,15 +80,18 @@ mod author;
 mod file;
 mod prediction;
 mod prediction_log;
+mod row_reader;
 mod rows;
 
 mod json;
 mod numbers;
 mod room;
 
+mod datatype;
 mod graph;
 mod mounted;
 mod nn;
+mod packed;
 mod signature;
 mod tensor;
 
@@ -88,25 +107,26 @@ pub mod fuzzing;
 use std::marker::PhantomData;
 
 pub use author::Mapping;
+pub use datatype::Datatype;
 pub use error::Error;
 pub use file::File;
 pub use graph::Graph;
 pub use mounted::MOUNTED;
-pub use prediction::Prediction;
+pub use prediction::{NO_CLASS, Prediction};
 pub use rows::Rows;
 pub use signature::{Shape, Signature, TensorSignature};
 #[doc(hidden)]
 pub use spin_sdk::wasip3;
-pub use tensor::{Datatype, Tensor};
+pub use tensor::Tensor;
 
 /// A model: what a component author writes.
 pub trait Model {
     /// Of the model: it is mounted at `/models/<NAME>`. [`MOUNTED`] stands for the one that is.
     const NAME: &'static str;
 
-    /// For a model that takes or gives what no graph does: how the inputs and outputs of `model.toml`,
-    /// of which some are BOOL or BYTES, become the graph's. If all inputs are BYTES, rows are of strings,
-    /// and [`Rows::bytes`] holds them.
+    /// For a model that takes or gives something else than its graph: how the inputs and outputs of
+    /// `model.toml` become the graph's. Without it they are the graph's, of whichever datatype. Strings of
+    /// rows are in [`Rows::bytes`].
     const MAPPING: Option<Mapping> = None;
 
     /// For a model that takes files in place of features: [`Rows::bytes`] then holds one.

@@ -61,3 +61,29 @@ pub(crate) fn ping() -> Response {
 pub(crate) fn version() -> Response {
     Response::new(200, "text/plain", env!("CARGO_PKG_VERSION").into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datatype::Datatype;
+    use crate::signature::tests::signature;
+
+    #[test]
+    fn datatypes_are_the_protocols() {
+        for datatype in Datatype::ALL {
+            let name = datatype.name();
+            let model = format!("in x {name} [2, -1]\nbatch_axis = 1\nout y {name} []");
+            let body = metadata(&signature(&model)).unwrap().body;
+            let tensor = |tensor: &str, shape: &str| {
+                format!(r#"{{"name":"{tensor}","datatype":"{name}","shape":{shape}}}"#)
+            };
+            let (x, y) = (tensor("x", "[2,-1]"), tensor("y", "[]"));
+            assert!(
+                String::from_utf8(body).unwrap().ends_with(&format!(
+                    r#""platform":"onnx_onnxv1","inputs":[{x}],"outputs":[{y}]}}"#
+                )),
+                "{name}"
+            );
+        }
+    }
+}

@@ -6,10 +6,13 @@ use crate::bindings::wasi::nn::errors::ErrorCode;
 use crate::bindings::wasi::nn::graph::{Graph, load_by_name};
 use crate::bindings::wasi::nn::inference::GraphExecutionContext;
 use crate::bindings::wasi::nn::{errors, tensor};
+use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::{self, ExecutionContext};
+use crate::packed;
+use crate::room::too_much;
 use crate::signature::{Signature, TensorSignature};
-use crate::tensor::{Datatype, Tensor};
+use crate::tensor::Tensor;
 
 pub(crate) struct Context {
     context: GraphExecutionContext,
@@ -44,18 +47,12 @@ impl ExecutionContext for Context {
         inputs: Vec<Tensor>,
         outputs: &[&TensorSignature],
     ) -> Result<Vec<Tensor>, Error> {
-        let inputs = inputs
-            .into_iter()
-            .map(|input| {
-                let tensor =
-                    tensor::Tensor::new(&input.dimensions, input.datatype.into(), &input.data);
-                (input.name, tensor)
-            })
-            .collect();
+        let inputs: Vec<_> = inputs.into_iter().map(bind).collect::<Result<_, _>>()?;
         let computed = self.context.compute(inputs).map_err(|error| failure(&error))?;
         if !self.checked.get() {
-            let of_graph = |output: &&TensorSignature| output.datatype.is_of_graphs();
-            for expected in signature.outputs.iter().filter(of_graph) {
+            // One that is packed says so itself, whenever it is read; or it is a mapping's, not the graph's.
+            let is_plain = |output: &&TensorSignature| output.datatype.packed().is_none();
+            for expected in signature.outputs.iter().filter(is_plain) {
                 let output = find(&computed, expected)?;
                 expected.check_output("the graph", output.ty().into(), &output.dimensions())?;
             }
@@ -63,6 +60,20 @@ impl ExecutionContext for Context {
         }
         outputs.iter().map(|expected| read(expected, find(&computed, expected)?)).collect()
     }
+}
+
+/// An input for the host.
+fn bind(input: Tensor) -> Result<(String, tensor::Tensor), Error> {
+    let Tensor { datatype, dimensions, data, .. } = &input;
+    let tensor = match datatype.packed() {
+        None => tensor::Tensor::new(dimensions, (*datatype).into(), data),
+        Some(ty) => {
+            let packed = packed::encode(ty, &input)?;
+            let length = u32::try_from(packed.len()).map_err(|_| too_much())?;
+            tensor::Tensor::new(&[length], tensor::TensorType::U8, &packed)
+        }
+    };
+    Ok((input.name, tensor))
 }
 
 fn find<'a>(
@@ -86,6 +97,14 @@ fn find<'a>(
 fn read(expected: &TensorSignature, output: &tensor::Tensor) -> Result<Tensor, Error> {
     let TensorSignature { name, datatype, shape, .. } = expected;
     let data = output.data();
+    if let Some(ty) = datatype.packed() {
+        let unpacked = packed::decode(ty, *datatype, data);
+        let (dimensions, data) = unpacked.map_err(|problem| {
+            Error::internal(format!("the graph's output {name:?}: {problem}"))
+        })?;
+        expected.check_output("the graph", *datatype, &dimensions)?;
+        return Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions, data });
+    }
     let dimensions = match shape.dimensions(data.len() / datatype.size()) {
         Some(dimensions) => dimensions,
         None => {
@@ -125,10 +144,17 @@ impl From<Datatype> for tensor::TensorType {
             Datatype::F32 => Self::Fp32,
             Datatype::F64 => Self::Fp64,
             Datatype::Bf16 => Self::Bf16,
-            // The bytes they are. BYTES do not fill their dimensions, and are refused for that.
-            Datatype::U8 | Datatype::Bool | Datatype::Bytes => Self::U8,
             Datatype::I32 => Self::I32,
             Datatype::I64 => Self::I64,
+            // The others are packed.
+            Datatype::U8
+            | Datatype::Bool
+            | Datatype::I8
+            | Datatype::I16
+            | Datatype::U16
+            | Datatype::U32
+            | Datatype::U64
+            | Datatype::Bytes => Self::U8,
         }
     }
 }

@@ -1,11 +1,13 @@
-//! JSON arrays of numbers (or of strings, or of truth values), flat or nested, read one at a time into
-//! whatever takes them: no tree in between, and no recursion.
+//! JSON arrays of numbers (or of strings, of truth values, or of a mixture), flat or nested, read one at
+//! a time into whatever takes them: no tree in between, and no recursion. Any item may be `null`, which
+//! is for the taker to refuse.
 
 use std::fmt;
 
 use serde_json::value::RawValue;
 
 use crate::error::quoted;
+use crate::json::{INFINITY, NEGATIVE_INFINITY};
 use crate::signature::Shape;
 
 /// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
@@ -17,6 +19,8 @@ pub(crate) enum Kind {
     Numbers,
     Strings,
     Bools,
+    /// Each of them: the taker knows which.
+    Mixed,
 }
 
 impl Kind {
@@ -26,6 +30,7 @@ impl Kind {
             Self::Numbers => "a number",
             Self::Strings => "a string",
             Self::Bools => "true or false",
+            Self::Mixed => "a number, a string, true or false",
         }
     }
 
@@ -35,16 +40,28 @@ impl Kind {
             Self::Numbers => "numbers",
             Self::Strings => "strings",
             Self::Bools => "true and false",
+            Self::Mixed => "values",
         }
     }
 
-    /// Whether JSON that starts so is one.
+    /// Whether JSON that starts so is one, or `null`.
     fn starts(self, byte: u8) -> bool {
         match self {
-            Self::Numbers => matches!(byte, b'-' | b'0'..=b'9'),
-            Self::Strings => byte == b'"',
-            Self::Bools => matches!(byte, b't' | b'f'),
+            Self::Numbers => matches!(byte, b'-' | b'0'..=b'9' | b'n'),
+            Self::Strings => matches!(byte, b'"' | b'n'),
+            Self::Bools => matches!(byte, b't' | b'f' | b'n'),
+            Self::Mixed => byte != b'{',
         }
+    }
+}
+
+/// An item as a client wrote it, for messages.
+pub(crate) fn shown(item: &str) -> &str {
+    match item {
+        INFINITY => "Infinity",
+        NEGATIVE_INFINITY => "-Infinity",
+        "" => "an empty cell",
+        item => quoted(item),
     }
 }
 
@@ -161,7 +178,7 @@ impl<'a> Reader<'a> {
             _ => return Err(self.unexpected(token)),
         };
         self.count(layout, token)?;
-        take(token).map_err(|reason| format!("[{}]: {} {reason}", self.items, quoted(token)))?;
+        take(token).map_err(|reason| format!("[{}]: {} {reason}", self.items, shown(token)))?;
         self.items += 1;
         Ok(())
     }
@@ -178,7 +195,7 @@ impl<'a> Reader<'a> {
 
     fn unexpected(&self, token: &str) -> String {
         let Self { kind, shape, items: count, .. } = self;
-        let token = quoted(token);
+        let token = shown(token);
         match (self.depth, self.layout) {
             (0, None) => format!(": expected an array of {}, got {token}", kind.many()),
             (_, Some(Layout::Nested)) => {
@@ -228,7 +245,6 @@ mod tests {
             ("null", &[1], "data: expected an array of numbers, got null"),
             (r#""a""#, &[1], r#"data: expected an array of numbers, got "a""#),
             (r#"{"a":[1]}"#, &[1], r#"data: expected an array of numbers, got {"a":"#),
-            ("[1,null]", &[2], "data[1]: expected a number, got null"),
             (r#"[1,"2, [3\""]"#, &[2], r#"data[1]: expected a number, got "2, [3\"""#),
             ("[true]", &[1], "data[0]: expected a number, got true"),
             ("[1,[2]]", &[2], "data[1]: expected a number, got an array"),
@@ -298,6 +314,10 @@ mod tests {
         assert_eq!(items(Kind::Bools, "[true, false]").unwrap(), ["true", "false"]);
         let refused = items(Kind::Bools, r#"["true"]"#).unwrap_err();
         assert_eq!(refused, r#"data[0]: expected true or false, got "true""#);
+        let mixed = [r#""a""#, "1", "true", "null"];
+        assert_eq!(items(Kind::Mixed, &format!("[{}]", mixed.join(", "))).unwrap(), mixed);
+        let refused = items(Kind::Mixed, r#"["a", {"b": 1}]"#).unwrap_err();
+        assert!(refused.contains("expected a number, a string, true or false"), "{refused}");
         assert_eq!(
             items(Kind::Bools, "1").unwrap_err(),
             "data: expected an array of true and false, got 1"
@@ -319,7 +339,7 @@ mod tests {
             shape in prop::collection::vec(0_u32..4, 0..20),
         ) {
             if let Ok(json) = serde_json::from_str::<&RawValue>(&json) {
-                for kind in [Kind::Numbers, Kind::Strings, Kind::Bools] {
+                for kind in [Kind::Numbers, Kind::Strings, Kind::Bools, Kind::Mixed] {
                     let _ = read(&"data", kind, json, &shape, |_| Ok(()));
                 }
             }

@@ -3,11 +3,12 @@
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::rows::Rows;
 use crate::signature::Signature;
-use crate::tensor::{Datatype, Tensor};
+use crate::tensor::{SplitBytes, Tensor, split_bytes};
 
 /// What a model says of rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,17 +16,24 @@ pub enum Prediction {
     /// The answers of a classifier: for each row a class, by its position in the labels of
     /// `model.toml`, and the probability of each.
     Classes {
-        /// INT64: the position in the labels of each row's class.
+        /// INT64: the position in the labels of each row's class; [`NO_CLASS`] for a row that has none.
         indices: Tensor,
-        /// FP32: for each row as many as there are labels, in their order.
+        /// FP32: for each row as many as there are labels, in their order. One that is no number is null in
+        /// a response.
         probabilities: Tensor,
     },
     /// The same of one that has no probabilities. Without labels in `model.toml` the INT64 numbers
     /// themselves are the classes.
     Labels(Tensor),
-    /// The answers of a regression. FP32: one number for each row, or as many for each.
+    /// The answers of a regression. FP32: one number for each row, or as many for each. One that is NaN or
+    /// infinite is null in a response.
     Numbers(Tensor),
+    /// BYTES, in UTF-8, or BOOL: a string or a truth value for each row.
+    Values(Tensor),
 }
+
+/// In place of a class: the model has none for a row, and `null` is answered.
+pub const NO_CLASS: i64 = i64::MIN;
 
 /// [`crate::Model::predict`]. As a type parameter it would have all of the JSON decoder compiled again
 /// with the model.
@@ -81,13 +89,24 @@ impl Prediction {
             Self::Numbers(numbers) => {
                 numbers.check_datatype(Datatype::F32)?;
                 let count = numbers.data.len() / 4;
-                if count == 0 || count % rows != 0 {
+                if count % rows != 0 {
                     return Err(Error::internal(format!(
                         "the graph gave {count} numbers for {rows} rows"
                     )));
                 }
                 let axes = [rows, count / rows].map(|axis| u32::try_from(axis).unwrap_or(u32::MAX));
                 numbers.dimensions = axes.to_vec();
+            }
+            Self::Values(values) => {
+                if values.datatype != Datatype::Bool {
+                    values.check_datatype(Datatype::Bytes)?;
+                }
+                let count = values.count();
+                if count != rows {
+                    return Err(Error::internal(format!(
+                        "the graph gave {count} values for {rows} rows"
+                    )));
+                }
             }
         }
         Ok(())
@@ -103,7 +122,9 @@ impl Prediction {
     pub(crate) fn tensors(&self) -> [Option<&Tensor>; 2] {
         match self {
             Self::Classes { indices, probabilities } => [Some(indices), Some(probabilities)],
-            Self::Labels(tensor) | Self::Numbers(tensor) => [Some(tensor), None],
+            Self::Labels(tensor) | Self::Numbers(tensor) | Self::Values(tensor) => {
+                [Some(tensor), None]
+            }
         }
     }
 
@@ -115,12 +136,31 @@ impl Prediction {
         let rows = match self {
             Self::Classes { indices, .. } | Self::Labels(indices) => indices.data.len() / 8,
             Self::Numbers(numbers) => numbers.dimensions.first().map_or(0, |&rows| rows as usize),
+            Self::Values(values) => values.count(),
         };
-        (0..rows).map(move |row| self.answer(signature, row))
+        let mut texts = split_bytes(match self {
+            Self::Values(values) if values.datatype == Datatype::Bytes => &values.data,
+            _ => &[],
+        });
+        (0..rows).map(move |row| self.answer(signature, row, &mut texts))
     }
 
-    fn answer<'a>(&'a self, signature: &'a Signature, row: usize) -> Result<Answer<'a>, String> {
+    /// `texts`: those of the rows that come.
+    fn answer<'a>(
+        &'a self,
+        signature: &'a Signature,
+        row: usize,
+        texts: &mut SplitBytes<'a>,
+    ) -> Result<Answer<'a>, String> {
         match self {
+            Self::Values(values) if values.datatype == Datatype::Bool => {
+                Ok(Answer::Flag(values.data.get(row).is_some_and(|&byte| byte != 0)))
+            }
+            Self::Values(_) => {
+                let text = texts.next().flatten().and_then(|text| str::from_utf8(text).ok());
+                let text = text.ok_or_else(|| format!("the string of row {row} is no UTF-8"))?;
+                Ok(Answer::Text(text))
+            }
             Self::Classes { indices, probabilities } => {
                 let labels = signature.labels.len();
                 let probabilities = &probabilities.data.as_chunks().0[row * labels..][..labels];
@@ -143,15 +183,22 @@ impl Prediction {
 pub(crate) enum ClassValue<'a> {
     Label(&'a str),
     Number(i64),
+    /// There is none.
+    Missing,
 }
 
 /// What a model says of one row.
 #[derive(Clone, Copy)]
 pub(crate) enum Answer<'a> {
     /// `probabilities`: FP32, one for each label, or none.
-    Class { class: Class<'a>, probabilities: &'a [[u8; 4]] },
+    Class {
+        class: Class<'a>,
+        probabilities: &'a [[u8; 4]],
+    },
     /// FP32.
     Numbers(&'a [[u8; 4]]),
+    Text(&'a str),
+    Flag(bool),
 }
 
 /// One of a model's classes.
@@ -170,7 +217,9 @@ impl<'a> Class<'a> {
         let labels = signature.labels.len();
         match usize::try_from(number) {
             Ok(index) if index < labels => Ok(Self { signature, index, number }),
-            _ if labels == 0 => Ok(Self { signature, index: 0, number }),
+            _ if labels == 0 || number == NO_CLASS => {
+                Ok(Self { signature, index: usize::MAX, number })
+            }
             _ => Err(format!("the graph gave class {number}, but model.toml has {labels} labels")),
         }
     }
@@ -185,6 +234,7 @@ impl<'a> Class<'a> {
         let Self { signature, index, number } = *self;
         match (signature.classes.get(index), signature.labels.get(index)) {
             (None, Some(label)) => ClassValue::Label(label),
+            (None, None) if number == NO_CLASS => ClassValue::Missing,
             (class, _) => ClassValue::Number(class.copied().unwrap_or(number)),
         }
     }
@@ -195,10 +245,12 @@ impl Answer<'_> {
     pub(crate) fn write<M: SerializeMap>(self, object: &mut M) -> Result<(), M::Error> {
         object.serialize_entry("prediction", &self)?;
         if let Self::Class { class: Class { signature, index, .. }, probabilities } = self
-            && let Some(&probability) = probabilities.get(index)
+            && !probabilities.is_empty()
         {
             let labels = &signature.labels;
-            object.serialize_entry("probability", &finite(f32::from_le_bytes(probability))?)?;
+            let nan = f32::NAN.to_le_bytes();
+            let probability = Number(probabilities.get(index).copied().unwrap_or(nan));
+            object.serialize_entry("probability", &probability)?;
             object.serialize_entry("probabilities", &Probabilities { labels, probabilities })?;
         }
         Ok(())
@@ -212,7 +264,10 @@ impl Serialize for Answer<'_> {
             Self::Class { class, .. } => match class.value() {
                 ClassValue::Label(label) => serializer.serialize_str(label),
                 ClassValue::Number(number) => serializer.serialize_i64(number),
+                ClassValue::Missing => serializer.serialize_unit(),
             },
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Flag(flag) => serializer.serialize_bool(flag),
             Self::Numbers([number]) => Number(*number).serialize(serializer),
             Self::Numbers(numbers) => {
                 serializer.collect_seq(numbers.iter().map(|&number| Number(number)))
@@ -221,12 +276,17 @@ impl Serialize for Answer<'_> {
     }
 }
 
-/// FP32.
+/// FP32; JSON has none that is not finite.
 struct Number([u8; 4]);
 
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f32(finite(f32::from_le_bytes(self.0))?)
+        let number = f32::from_le_bytes(self.0);
+        if number.is_finite() {
+            serializer.serialize_f32(number)
+        } else {
+            serializer.serialize_unit()
+        }
     }
 }
 
@@ -241,21 +301,8 @@ impl Serialize for Probabilities<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(Some(self.labels.len()))?;
         for (label, &probability) in self.labels.iter().zip(self.probabilities) {
-            object.serialize_entry(label, &finite(f32::from_le_bytes(probability))?)?;
+            object.serialize_entry(label, &Number(probability))?;
         }
         object.end()
     }
-}
-
-fn finite<E: serde::ser::Error>(number: f32) -> Result<f32, E> {
-    if number.is_finite() {
-        return Ok(number);
-    }
-    // Formatting floats would be 20 kB of every component.
-    let number = match number {
-        f32::INFINITY => "inf",
-        f32::NEG_INFINITY => "-inf",
-        _ => "NaN",
-    };
-    Err(E::custom(format_args!("the graph gave {number}, which JSON cannot carry")))
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Model, infer};
+use crate::{Model, infer, json};
 
 /// The request headers a protocol reads, in lower case; the doors bring these and no others, and the
 /// last of them only to a model that takes files.
@@ -50,12 +50,35 @@ impl Request {
         path.split_once('?').map_or(path, |(path, _query)| path)
     }
 
+    /// The same with JSON in place of what Python's json writes that is none ([`json::respelled`]);
+    /// `None` if there is nothing of it.
+    #[cold]
+    pub(crate) fn respelled(&self) -> Option<Self> {
+        let length = self.header(infer::HEADER).and_then(|value| str::from_utf8(value).ok());
+        let length = length.and_then(|length| length.parse().ok()).unwrap_or(self.body.len());
+        let (json, tensors) = self.body.split_at_checked(length)?;
+        let mut body = json::respelled(json)?;
+        let mut headers = self.headers.clone();
+        if let Some((_, value)) = headers.iter_mut().find(|(index, _)| is(*index, infer::HEADER)) {
+            *value = body.len().to_string().into();
+        }
+        body.try_reserve(tensors.len()).ok()?;
+        body.extend_from_slice(tensors);
+        let path_with_query = self.path_with_query.clone();
+        let prediction_id = self.prediction_id.clone();
+        Some(Self { method: self.method, path_with_query, headers, prediction_id, body })
+    }
+
     /// The first value of a needed header.
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
-        let is = |index: u32| NEEDED_HEADERS.get(index as usize) == Some(&name);
-        let (_, value) = self.headers.iter().find(|(index, _)| is(*index))?;
+        let (_, value) = self.headers.iter().find(|(index, _)| is(*index, name))?;
         Some(value)
     }
+}
+
+/// Whether the needed header at `index` is `name`.
+fn is(index: u32, name: &str) -> bool {
+    NEEDED_HEADERS.get(index as usize) == Some(&name)
 }
 
 impl Response {

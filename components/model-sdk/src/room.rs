@@ -3,10 +3,11 @@
 
 use std::hint::black_box;
 
+use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::rows::Rows;
 use crate::signature::{Signature, TensorSignature};
-use crate::tensor::{Datatype, Tensor};
+use crate::tensor::Tensor;
 
 /// For an answer at first: that of one row fits.
 pub(crate) const FIRST_BYTES: usize = 512;
@@ -28,34 +29,35 @@ pub(crate) fn for_rows(signature: &Signature, rows: &Rows<'_>) -> Result<Vec<u8>
     let count = rows.count as usize;
     let labels = signature.labels.iter().map(|label| label.len() + NUMBER_BYTES + 3);
     let (labels, longest) = labels.fold((0, 0), |(sum, most), n| (sum + n, n.max(most)));
-    let (mut numbers, mut bytes) = (0, 0);
-    for TensorSignature { shape, datatype, .. } in &signature.outputs {
-        let row = shape.row().unwrap_or_default();
-        numbers += row;
+    let (mut numbers, mut bytes) = (0_usize, 0_usize);
+    for output in &signature.outputs {
+        let row = output.row().unwrap_or_default();
+        numbers = row.saturating_add(numbers);
         // As the graph gives it, and as it is answered with.
-        bytes += row * datatype.size() * 2;
+        bytes = row.saturating_mul(output.datatype.size() * 2).saturating_add(bytes);
     }
     if !signature.takes_rows() {
         bytes += PREDICTION_BYTES;
     }
-    let texts = if labels > 0 { labels + longest } else { numbers * NUMBER_BYTES };
+    let texts = if labels > 0 { labels + longest } else { numbers.saturating_mul(NUMBER_BYTES) };
     let size = if signature.is_wide() { 8 } else { 4 };
     let inputs = rows.features.len().saturating_mul(size);
+    // Strings as an input, and packed.
+    let strings = rows.bytes.iter().map(|string| 2 * (string.len() + ALLOCATION_BYTES));
+    let inputs = strings.fold(inputs, usize::saturating_add);
     let tensors = inputs.saturating_add(count.saturating_mul(bytes));
-    room(count.saturating_mul(ROW_BYTES + texts), tensors)
+    room(count.saturating_mul(texts.saturating_add(ROW_BYTES)), tensors)
 }
 
-/// Room for outputs of a graph that takes `inputs`; those that go `binary` are not written out.
+/// Room for outputs of a graph for `rows` rows; those that go `binary` are not written out.
 pub(crate) fn for_outputs(
-    inputs: &[Tensor],
+    rows: u32,
     outputs: &[&TensorSignature],
     binary: &[bool],
 ) -> Result<Vec<u8>, Error> {
-    let rows = inputs.first().and_then(|input| input.dimensions.first());
-    let rows = rows.map_or(1, |&rows| rows as usize);
     let (mut answer, mut tensors) = (FIRST_BYTES, 0_usize);
     for (index, output) in outputs.iter().enumerate() {
-        let elements = rows.saturating_mul(output.shape.row().unwrap_or_default());
+        let elements = (rows as usize).saturating_mul(output.row().unwrap_or_default());
         let bytes = elements.saturating_mul(output.datatype.size());
         answer = answer.saturating_add(written(output.datatype, bytes, binary.get(index)));
         tensors = tensors.saturating_add(bytes);
@@ -135,7 +137,7 @@ pub(crate) fn too_much() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::tests::iris;
+    use crate::signature::tests::{iris, signature};
 
     #[test]
     fn an_answer_fits_its_room() {
@@ -154,16 +156,33 @@ mod tests {
     fn outputs_fit_their_room() {
         let signature = iris();
         let outputs: Vec<&TensorSignature> = signature.outputs.iter().collect();
-        let inputs = [Tensor::f32("features", &[10_000, 4], &[0.0; 40_000])];
         let longest = "-9223372036854775808,".len() + 3 * "-1.17549435e-38,".len();
-        let room = for_outputs(&inputs, &outputs, &[]).unwrap().capacity();
+        let room = for_outputs(10_000, &outputs, &[]).unwrap().capacity();
         assert!(room >= 10_000 * longest);
-        let room = for_outputs(&inputs, &outputs, &[true, true]).unwrap().capacity();
+        let room = for_outputs(10_000, &outputs, &[true, true]).unwrap().capacity();
         assert!((200_000..10_000 * longest).contains(&room), "{room}");
         let tensors = [Tensor::bytes("words", &[50_000], &["é"; 50_000])];
         let mut room = Vec::new();
         grow_for(&mut room, &tensors, &[]).unwrap();
         assert!(room.capacity() >= 50_000 * "\"é\",".len());
+    }
+
+    /// A fixed axis is counted once, whatever it counts.
+    #[test]
+    fn elements_are_counted_once() {
+        let model = "in x FP32 [10000]\nout y FP32 [10000]\nout z INT8 [2, 5000]";
+        let fixed = signature(model);
+        let outputs: Vec<&TensorSignature> = fixed.outputs.iter().collect();
+        let room = for_outputs(1, &outputs, &[]).unwrap().capacity();
+        assert!((10_000 * 16..10_000 * 32).contains(&room), "{room}");
+        let features = vec![1.0; 10_000];
+        let room = for_rows(&fixed, &Rows::of_features(1, &features)).unwrap().capacity();
+        assert!((20_000 * 16..20_000 * 32).contains(&room), "{room}");
+        let second =
+            signature("in x FP32 [5, -1]\nbatch_axis = 1\nout y FP32 [1, -1, 4]\nbatch_axis = 1");
+        let outputs: Vec<&TensorSignature> = second.outputs.iter().collect();
+        let room = for_outputs(10_000, &outputs, &[]).unwrap().capacity();
+        assert!((40_000 * 16..40_000 * 32).contains(&room), "{room}");
     }
 
     #[test]

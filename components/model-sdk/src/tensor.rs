@@ -1,11 +1,10 @@
 //! Tensors: little-endian bytes, in row-major order, as `wasi:nn` and Triton's clients carry them.
+//! Those of types that `wasi:nn` does not have are packed on their way (`packed.rs`), and the same here.
 
-use half::{bf16, f16};
-use serde::Serialize;
+use std::borrow::Cow;
 
+use crate::datatype::Datatype;
 use crate::error::Error;
-use crate::json;
-use crate::numbers::Kind;
 
 /// A value for an input of the graph, or of one of its outputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,34 +16,8 @@ pub struct Tensor {
     /// The size of each axis, outermost first.
     pub dimensions: Vec<u32>,
     /// The elements, little-endian, in row-major order: of BOOL a byte each, 0 or 1; of BYTES the
-    /// length of each, 4 bytes, and then its bytes.
+    /// length of each, 4 bytes, and then its bytes. A NaN of a floating-point type is a missing value.
     pub data: Vec<u8>,
-}
-
-/// The type of a tensor's elements, named as in the Open Inference Protocol: those that `wasi:nn`
-/// carries, and two that a component has to map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Datatype {
-    #[serde(rename = "FP16")]
-    F16,
-    #[serde(rename = "FP32")]
-    F32,
-    #[serde(rename = "FP64")]
-    F64,
-    #[serde(rename = "BF16")]
-    Bf16,
-    #[serde(rename = "UINT8")]
-    U8,
-    #[serde(rename = "INT32")]
-    I32,
-    #[serde(rename = "INT64")]
-    I64,
-    /// In no tensor of `wasi:nn`.
-    #[serde(rename = "BOOL")]
-    Bool,
-    /// Bytes, any number of them in each element; in JSON a string. In no tensor of `wasi:nn`.
-    #[serde(rename = "BYTES")]
-    Bytes,
 }
 
 impl Tensor {
@@ -110,6 +83,60 @@ impl Tensor {
         Ok(self.elements(Datatype::Bool, |[byte]| byte != 0)?.collect())
     }
 
+    /// How many elements there are.
+    pub(crate) fn count(&self) -> usize {
+        match self.datatype {
+            Datatype::Bytes => split_bytes(&self.data).count(),
+            datatype => self.data.len() / datatype.size(),
+        }
+    }
+
+    /// The same with the axis `axis` first: row after row, where that counts rows. As it is if its
+    /// elements do not fill its dimensions.
+    pub(crate) fn with_axis_first(&self, axis: usize) -> Cow<'_, Self> {
+        if axis == 0 {
+            return Cow::Borrowed(self);
+        }
+        self.moved(axis).map_or(Cow::Borrowed(self), Cow::Owned)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn moved(&self, axis: usize) -> Option<Self> {
+        let (before, after) = self.dimensions.split_at_checked(axis)?;
+        let (&rows, after) = after.split_first()?;
+        let product = |axes: &[u32]| {
+            axes.iter().fold(1, |product: usize, &axis| product.saturating_mul(axis as usize))
+        };
+        let (outer, inner) = (product(before), product(after));
+        let elements: Vec<&[u8]> = match self.datatype {
+            Datatype::Bytes => {
+                let mut rest = &*self.data;
+                let lengths = split_bytes(&self.data).map(|element| {
+                    let (element, left) = rest.split_at_checked(element?.len() + 4)?;
+                    rest = left;
+                    Some(element)
+                });
+                lengths.collect::<Option<_>>()?
+            }
+            datatype => self.data.chunks_exact(datatype.size()).collect(),
+        };
+        if elements.len() != outer.saturating_mul(rows as usize).saturating_mul(inner) {
+            return None;
+        }
+        let mut data = Vec::with_capacity(self.data.len());
+        // Where an axis is of size 0, others may be of any.
+        let rows_of_elements = if elements.is_empty() { 0 } else { rows as usize };
+        for row in 0..rows_of_elements {
+            for before in 0..outer {
+                let from = (before * rows as usize + row) * inner;
+                elements[from..from + inner].iter().for_each(|part| data.extend_from_slice(part));
+            }
+        }
+        let dimensions = [&[rows], before, after].concat();
+        Some(Self { name: self.name.clone(), datatype: self.datatype, dimensions, data })
+    }
+
     fn elements<T, const SIZE: usize>(
         &self,
         datatype: Datatype,
@@ -131,166 +158,6 @@ impl Tensor {
         }
         Ok(())
     }
-}
-
-impl Datatype {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::F16,
-        Self::F32,
-        Self::F64,
-        Self::Bf16,
-        Self::U8,
-        Self::I32,
-        Self::I64,
-        Self::Bool,
-        Self::Bytes,
-    ];
-
-    /// The datatype that [`Self::name`] gives `name` for.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|datatype| datatype.name() == name)
-    }
-
-    /// As in the Open Inference Protocol.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "FP16",
-            Self::F32 => "FP32",
-            Self::F64 => "FP64",
-            Self::Bf16 => "BF16",
-            Self::U8 => "UINT8",
-            Self::I32 => "INT32",
-            Self::I64 => "INT64",
-            Self::Bool => "BOOL",
-            Self::Bytes => "BYTES",
-        }
-    }
-
-    /// Whether a graph can have it: `wasi:nn` carries it.
-    pub(crate) fn is_of_graphs(self) -> bool {
-        !matches!(self, Self::Bool | Self::Bytes)
-    }
-
-    /// What JSON writes the elements as.
-    pub(crate) fn kind<const OTHER: bool>(self) -> Kind {
-        match self {
-            Self::Bool if OTHER => Kind::Bools,
-            Self::Bytes if OTHER => Kind::Strings,
-            _ => Kind::Numbers,
-        }
-    }
-
-    /// Bytes of an element; of BYTES the least it has, its length.
-    pub(crate) fn size(self) -> usize {
-        match self {
-            Self::U8 | Self::Bool => 1,
-            Self::F16 | Self::Bf16 => 2,
-            Self::F32 | Self::I32 | Self::Bytes => 4,
-            Self::F64 | Self::I64 => 8,
-        }
-    }
-
-    /// Reads the element that `bytes` are; of BYTES its length.
-    pub(crate) fn element(self, bytes: &[u8]) -> Element {
-        match self {
-            Self::F16 => Element::F32(f16::from_le_bytes(whole(bytes)).to_f32()),
-            Self::Bf16 => Element::F32(bf16::from_le_bytes(whole(bytes)).to_f32()),
-            Self::F32 => Element::F32(f32::from_le_bytes(whole(bytes))),
-            Self::F64 => Element::F64(f64::from_le_bytes(whole(bytes))),
-            Self::U8 | Self::Bool => Element::I64(u8::from_le_bytes(whole(bytes)).into()),
-            Self::I32 | Self::Bytes => Element::I64(i32::from_le_bytes(whole(bytes)).into()),
-            Self::I64 => Element::I64(i64::from_le_bytes(whole(bytes))),
-        }
-    }
-
-    /// Appends a number (a string, a truth value), as JSON writes it, as an element; or says why it
-    /// cannot be one. `OTHER`, here and below: whether it may be BOOL or BYTES; what reads those is
-    /// compiled only then.
-    pub(crate) fn push<const OTHER: bool>(
-        self,
-        number: &str,
-        data: &mut Vec<u8>,
-    ) -> Result<(), &'static str> {
-        self.try_push::<OTHER>(number, data).ok_or(match self {
-            Self::F16 => "is out of range for FP16",
-            Self::F32 => "is out of range for FP32",
-            Self::F64 => "is out of range for FP64",
-            Self::Bf16 => "is out of range for BF16",
-            Self::U8 => "is not an integer from 0 to 255 (UINT8)",
-            Self::I32 => "is not an integer of 32 bits (INT32)",
-            Self::I64 => "is not an integer of 64 bits (INT64)",
-            Self::Bool => "is not true or false (BOOL)",
-            Self::Bytes => "is not a string of Unicode (BYTES)",
-        })
-    }
-
-    /// Appends a number as an element; `None` if it cannot be one.
-    pub(crate) fn push_f64(self, number: f64, data: &mut Vec<u8>) -> Option<()> {
-        /// Above, FP64 has not every integer: a number may have been rounded to one.
-        const INTEGERS: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
-        match self {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the nearest; its range is checked"
-            )]
-            Self::F32 => {
-                let element = number as f32;
-                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
-            }
-            Self::F64 => data.extend(number.to_le_bytes()),
-            Self::F16 => {
-                let element = f16::from_f64(number);
-                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
-            }
-            Self::Bf16 => {
-                let element = bf16::from_f64(number);
-                data.extend(element.is_finite().then(|| element.to_le_bytes())?);
-            }
-            Self::Bool | Self::U8 | Self::I32 | Self::I64 => {
-                let whole = number.fract() == 0.0 && number.abs() < INTEGERS;
-                #[expect(clippy::cast_possible_truncation, reason = "it is whole and in range")]
-                let integer = whole.then_some(number as i64)?;
-                self.push_integer(integer, data)?;
-            }
-            Self::Bytes => return None,
-        }
-        Some(())
-    }
-
-    /// The same of an integer, and of BOOL 0 or 1.
-    fn push_integer(self, integer: i64, data: &mut Vec<u8>) -> Option<()> {
-        match self {
-            Self::Bool => data.push(u8::try_from(integer).ok().filter(|&bit| bit <= 1)?),
-            Self::U8 => data.push(u8::try_from(integer).ok()?),
-            Self::I32 => data.extend(i32::try_from(integer).ok()?.to_le_bytes()),
-            _ => data.extend(integer.to_le_bytes()),
-        }
-        Some(())
-    }
-
-    fn try_push<const OTHER: bool>(self, number: &str, data: &mut Vec<u8>) -> Option<()> {
-        match self {
-            Self::F32 => data.extend(parse_f32(number)?.to_le_bytes()),
-            Self::F16 | Self::F64 | Self::Bf16 => self.push_f64(parse_f64(number)?, data)?,
-            Self::U8 | Self::I32 | Self::I64 => match number.parse() {
-                Ok(integer) => self.push_integer(integer, data)?,
-                // JSON tells 5.0 from 5 no more than JavaScript does.
-                Err(_) => self.push_f64(parse_f64(number)?, data)?,
-            },
-            Self::Bool if OTHER => data.push(u8::from(number.parse::<bool>().ok()?)),
-            Self::Bytes if OTHER => push_bytes(json::string(number)?.as_bytes(), data),
-            Self::Bool | Self::Bytes => return None,
-        }
-        Some(())
-    }
-}
-
-/// An element in the type that JSON writes it from.
-#[derive(Clone, Copy)]
-pub(crate) enum Element {
-    F32(f32),
-    F64(f64),
-    I64(i64),
 }
 
 /// [`split_bytes`].
@@ -326,28 +193,9 @@ pub(crate) fn push_bytes(element: &[u8], data: &mut Vec<u8>) {
     data.extend_from_slice(element);
 }
 
-/// All of `bytes`, which are as many.
-fn whole<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
-    bytes.first_chunk().copied().unwrap_or([0; SIZE])
-}
-
-/// The nearest FP32; `None` beyond its range, as infinity is no measurement.
-pub(crate) fn parse_f32(number: &str) -> Option<f32> {
-    number.parse().ok().filter(|number: &f32| number.is_finite())
-}
-
-pub(crate) fn parse_f64(number: &str) -> Option<f64> {
-    number.parse().ok().filter(|number: &f64| number.is_finite())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pushed(datatype: Datatype, number: &str) -> Result<Vec<u8>, &'static str> {
-        let mut data = Vec::new();
-        datatype.push::<true>(number, &mut data).map(|()| data)
-    }
 
     #[test]
     fn elements_are_little_endian() {
@@ -370,47 +218,19 @@ mod tests {
     }
 
     #[test]
-    fn numbers_become_elements_or_are_refused() {
-        for (datatype, number, element) in [
-            (Datatype::F16, "1", &[0, 0x3c][..]),
-            (Datatype::Bf16, "1e0", &[0x80, 0x3f]),
-            (Datatype::F32, "1.0", &[0, 0, 0x80, 0x3f]),
-            (Datatype::F32, "-0", &[0, 0, 0, 0x80]),
-            (Datatype::F64, "-1", &(-1.0_f64).to_le_bytes()),
-            (Datatype::U8, "255", &[255]),
-            (Datatype::U8, "5.0", &[5]),
-            (Datatype::I64, "-1e1", &(-10_i64).to_le_bytes()),
-            (Datatype::I32, "-1", &[255; 4]),
-            (Datatype::I64, "-9223372036854775808", &i64::MIN.to_le_bytes()),
-            (Datatype::Bool, "true", &[1]),
-            (Datatype::Bytes, r#""a\n\u00e9""#, &[4, 0, 0, 0, b'a', b'\n', 0xc3, 0xa9]),
-        ] {
-            assert_eq!(
-                pushed(datatype, number).as_deref(),
-                Ok(element),
-                "{number} as {}",
-                datatype.name()
-            );
-        }
-        for (datatype, number) in [
-            (Datatype::F16, "70000"),
-            (Datatype::Bf16, "1e39"),
-            (Datatype::F32, "1e39"),
-            (Datatype::F32, "-1e300"),
-            (Datatype::F64, "1e309"),
-            (Datatype::U8, "256"),
-            (Datatype::U8, "-1"),
-            (Datatype::U8, "1.5"),
-            (Datatype::U8, "256.0"),
-            // As FP64 it would be 2^53.
-            (Datatype::I64, "9007199254740993.0"),
-            (Datatype::I32, "2147483648"),
-            (Datatype::I64, "9223372036854775808"),
-            (Datatype::I64, "0.5"),
-            (Datatype::Bool, "t"),
-            (Datatype::Bytes, r#""\ud800""#),
-        ] {
-            assert!(pushed(datatype, number).is_err(), "{number} as {}", datatype.name());
-        }
+    fn an_axis_is_moved_to_the_front() {
+        let tensor = Tensor::i64("x", &[2, 3, 2], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        let moved = tensor.with_axis_first(1);
+        assert_eq!(moved.dimensions, [3, 2, 2]);
+        assert_eq!(moved.i64s().unwrap(), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
+        assert_eq!(*tensor.with_axis_first(0), tensor);
+        assert_eq!(*tensor.with_axis_first(3), tensor, "there is no such axis");
+        let words = Tensor::bytes("x", &[2, 2], &["a", "bc", "", "d"]);
+        let moved = words.with_axis_first(1);
+        assert_eq!(*moved, Tensor::bytes("x", &[2, 2], &["a", "", "bc", "d"]));
+        let empty = Tensor::i64("x", &[0, 3], &[]);
+        assert_eq!(empty.with_axis_first(1).dimensions, [3, 0]);
+        let wrong = Tensor::i64("x", &[2, 2], &[1]);
+        assert_eq!(*wrong.with_axis_first(1), wrong);
     }
 }

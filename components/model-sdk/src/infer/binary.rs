@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use serde_json::value::RawValue;
 
+use crate::datatype::Datatype;
 use crate::error::{Error, quoted};
 use crate::json::Entries;
+use crate::packed::check;
 use crate::request::Request;
-use crate::tensor::{Datatype, split_bytes};
 
 /// The header that tells the bytes of the JSON, in requests and responses.
 pub(crate) const HEADER: &str = "inference-header-content-length";
@@ -94,7 +95,7 @@ pub(super) fn split(request: &Request) -> Result<(&[u8], Tensors<'_>), Error> {
 
 impl<'a> Tensors<'a> {
     /// The next tensor, of which the request says that it has `size` bytes, and so many elements.
-    pub(super) fn take<const OTHER: bool>(
+    pub(super) fn take(
         &mut self,
         size: u64,
         datatype: Datatype,
@@ -104,7 +105,7 @@ impl<'a> Tensors<'a> {
             return Err("binary_data_size needs the header Inference-Header-Content-Length, which says where the JSON ends".to_owned());
         };
         let expected = elements.saturating_mul(datatype.size() as u64);
-        if size != expected && !(OTHER && datatype == Datatype::Bytes) {
+        if size != expected && datatype != Datatype::Bytes {
             return Err(format!(
                 "binary_data_size is {size}, but its shape and datatype take {expected} bytes"
             ));
@@ -117,7 +118,7 @@ impl<'a> Tensors<'a> {
             ));
         };
         self.0 = Some(rest);
-        if OTHER {
+        if matches!(datatype, Datatype::Bytes | Datatype::Bool) {
             check(datatype, tensor, elements)?;
         }
         Ok(tensor)
@@ -133,35 +134,6 @@ impl<'a> Tensors<'a> {
             )),
         }
     }
-}
-
-/// Refuses bytes that are no elements of the datatype, or not so many.
-fn check(datatype: Datatype, tensor: &[u8], elements: u64) -> Result<(), String> {
-    match datatype {
-        Datatype::Bytes => {
-            let mut count = 0;
-            for element in split_bytes(tensor) {
-                if element.is_none() {
-                    return Err(format!(
-                        "element {count} of the BYTES is longer than what is left"
-                    ));
-                }
-                count += 1;
-            }
-            if count != elements {
-                return Err(format!(
-                    "its shape takes {elements} elements, but the BYTES are {count}"
-                ));
-            }
-        }
-        Datatype::Bool => {
-            if let Some(byte) = tensor.iter().find(|&&byte| byte > 1) {
-                return Err(format!("expected BOOL, bytes of 0 or 1, got {byte}"));
-            }
-        }
-        _ => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -191,7 +163,7 @@ mod tests {
         let header = header.replace("LENGTH", &json.len().to_string());
         let request = request.with_header(HEADER, &header);
         let inputs = split(&request)
-            .and_then(|(json, tensors)| decode::<false>(&signature, json, tensors))
+            .and_then(|(json, tensors)| decode(&signature, json, tensors))
             .map_err(|error| error.to_string())?
             .inputs;
         let data: Vec<_> = inputs.into_iter().map(|tensor| tensor.data).collect();

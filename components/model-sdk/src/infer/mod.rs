@@ -17,21 +17,41 @@ use crate::room;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
-pub(crate) fn infer(graph: &Graph, request: &Request) -> Result<Response, Error> {
-    answer::<false>(graph, request, |inputs, outputs| graph.compute_all(inputs, outputs))
-}
-
-/// The same with a mapping between the request and the graph.
-pub(crate) fn infer_other(
+/// With `mapping` between the request and the graph, if there is one.
+pub(crate) fn infer(
     graph: &Graph,
     request: &Request,
-    mapping: Mapping,
+    mapping: Option<Mapping>,
 ) -> Result<Response, Error> {
-    let inputs_of_model = &graph.signature().inputs;
-    answer::<true>(graph, request, |mut inputs, outputs| {
-        order(&mut inputs, inputs_of_model);
-        map(graph, mapping, &inputs, outputs)
-    })
+    let (json, tensors) = binary::split(request)?;
+    let signature = graph.signature();
+    let mut asked = request::decode(signature, json, tensors)?;
+    let rows = rows(signature, &asked.inputs);
+    let mut room = room::for_outputs(rows, &asked.outputs, &asked.binary)?;
+    let mut draft = Draft::new(signature, "infer", rows as usize);
+    draft.inputs(&asked.inputs);
+    let outputs = match mapping {
+        None => graph.compute_all(asked.inputs, &asked.outputs)?,
+        Some(mapping) => {
+            order(&mut asked.inputs, &signature.inputs);
+            map(graph, mapping, &asked.inputs, &asked.outputs)?
+        }
+    };
+    room::grow_for(&mut room, &outputs, &asked.binary)?;
+    let id = asked.id.as_deref();
+    let response = response::encode(room, signature, id, &outputs, &asked.binary)?;
+    // Of no rows there is no prediction.
+    if rows == 0 {
+        return Ok(response);
+    }
+    draft.id(id);
+    let prediction = by_signature::from_outputs(signature, &outputs, rows);
+    if let Some(prediction) = &prediction {
+        draft.short_form(std::slice::from_ref(prediction));
+    }
+    draft.outputs(&outputs);
+    draft.append(request);
+    Ok(response)
 }
 
 /// Puts inputs into the order of `model.toml`; each is there once. They are few: what sorts many well
@@ -55,36 +75,12 @@ pub(crate) fn map(
     pick(&mapping(graph, inputs)?, wanted)
 }
 
-/// `OTHER`: whether inputs and outputs may be BOOL or BYTES.
-fn answer<const OTHER: bool>(
-    graph: &Graph,
-    request: &Request,
-    compute: impl FnOnce(Vec<Tensor>, &[&TensorSignature]) -> Result<Vec<Tensor>, Error>,
-) -> Result<Response, Error> {
-    let (json, tensors) = binary::split(request)?;
-    let signature = graph.signature();
-    let asked = request::decode::<OTHER>(signature, json, tensors)?;
-    let mut room = room::for_outputs(&asked.inputs, &asked.outputs, &asked.binary)?;
-    let rows = rows(signature, &asked.inputs);
-    let mut draft = Draft::new(signature, "infer", rows as usize);
-    draft.inputs(&asked.inputs);
-    let outputs = compute(asked.inputs, &asked.outputs)?;
-    room::grow_for(&mut room, &outputs, &asked.binary)?;
-    let id = asked.id.as_deref();
-    let response = response::encode::<OTHER>(room, signature, id, &outputs, &asked.binary)?;
-    draft.id(id);
-    let prediction = by_signature::from_outputs(signature, &outputs, rows);
-    if let Some(prediction) = &prediction {
-        draft.short_form(std::slice::from_ref(prediction));
-    }
-    draft.outputs(&outputs);
-    draft.append(request);
-    Ok(response)
-}
-
-/// How many rows the inputs are of: one, unless the first axis of all tensors counts them.
+/// How many rows the inputs are of: one, unless the batch axis of all tensors counts them.
 fn rows(signature: &Signature, inputs: &[Tensor]) -> u32 {
-    let rows = |input: &Tensor| input.dimensions.first().copied();
+    let rows = |input: &Tensor| {
+        let of_input = signature.inputs.iter().find(|it| it.name == input.name);
+        input.dimensions.get(of_input.map_or(0, |it| it.batch_axis)).copied()
+    };
     let first = inputs.first().and_then(rows).filter(|_| signature.takes_rows());
     first.filter(|_| inputs.iter().all(|input| rows(input) == first)).unwrap_or(1)
 }
@@ -104,383 +100,4 @@ fn pick(outputs: &[Tensor], wanted: &[&TensorSignature]) -> Result<Vec<Tensor>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::graph::tests::graph;
-    use crate::signature::Signature;
-    use crate::signature::tests::iris;
-    use crate::tensor::Datatype;
-
-    /// A graph that gives back what it takes.
-    fn echo(datatype: Datatype) -> Signature {
-        let tensor = |name| {
-            format!(r#"{{ name = "{name}", datatype = "{}", shape = [-1, 2] }}"#, datatype.name())
-        };
-        let tensors = format!("[{}, {}]", tensor("x"), tensor("y"));
-        let text = format!("name = 'echo'\nversion = '1'\ninputs = {tensors}\noutputs = {tensors}");
-        Signature::parse(&text, "echo").unwrap()
-    }
-
-    fn post(json: &str, binary: Option<&[u8]>) -> Request {
-        let mut request = Request::post("/v2/models/m/infer", json.as_bytes());
-        let Some(binary) = binary else {
-            return request;
-        };
-        request.body.extend_from_slice(binary);
-        request.with_header(HEADER, &json.len().to_string())
-    }
-
-    /// The JSON of a response, and what stands behind it.
-    fn split(response: &Response) -> (&str, &[u8]) {
-        let header = response.headers.iter().find(|(name, _)| *name == HEADER);
-        let json = header.map_or(response.body.len(), |(_, length)| length.parse().unwrap());
-        let (json, binary) = response.body.split_at(json);
-        (std::str::from_utf8(json).unwrap(), binary)
-    }
-
-    #[test]
-    fn a_response_has_the_outputs_asked_for() {
-        let graph = graph(iris(), |inputs| {
-            assert_eq!(inputs, [Tensor::f32("features", &[1, 4], &[1.0, 2.0, 3.0, 4.0])]);
-            Ok(vec![
-                Tensor::i64("label", &[1], &[2]),
-                Tensor::f32("probabilities", &[1, 3], &[0.1, 1.5e-9, 1.0]),
-            ])
-        });
-        let infer = |more: &str| {
-            let body = format!(
-                r#"{{"inputs":[{{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}}]{more}}}"#
-            );
-            let response = infer(&graph, &post(&body, None)).unwrap();
-            let (json, binary) = split(&response);
-            let content_type =
-                if binary.is_empty() { "application/json" } else { "application/octet-stream" };
-            assert_eq!(response.headers[0], ("content-type", content_type.into()));
-            (json.to_owned(), binary.to_owned())
-        };
-        let start = r#"{"model_name":"iris-classifier","model_version":"1","#;
-        let label = r#"{"name":"label","datatype":"INT64","shape":[1],"data":[2]}"#;
-        let probabilities =
-            r#"{"name":"probabilities","datatype":"FP32","shape":[1,3],"data":[0.1,1.5e-9,1.0]}"#;
-        let label_behind = r#"{"name":"label","datatype":"INT64","shape":[1],"parameters":{"binary_data_size":8}}"#;
-        let probabilities_behind = r#"{"name":"probabilities","datatype":"FP32","shape":[1,3],"parameters":{"binary_data_size":12}}"#;
-        let two = 2_i64.to_le_bytes();
-        let floats = Tensor::f32("", &[3], &[0.1, 1.5e-9, 1.0]).data;
-        for (more, outputs, binary) in [
-            (r#","outputs":[{"name":"label"}]"#, label.to_owned(), vec![]),
-            (
-                r#","outputs":[{"name":"probabilities"},{"name":"label"}]"#,
-                format!("{probabilities},{label}"),
-                vec![],
-            ),
-            (
-                r#","parameters":{"binary_data_output":true}"#,
-                format!("{label_behind},{probabilities_behind}"),
-                [&two[..], &floats].concat(),
-            ),
-            (
-                r#","outputs":[{"name":"probabilities","parameters":{"binary_data":true}},{"name":"label"}]"#,
-                format!("{probabilities_behind},{label}"),
-                floats.clone(),
-            ),
-            (
-                r#","outputs":[{"name":"label"},{"name":"probabilities","parameters":{"binary_data":true}}]"#,
-                format!("{label},{probabilities_behind}"),
-                floats.clone(),
-            ),
-            (
-                r#","outputs":[{"name":"label"},{"name":"probabilities","parameters":{"binary_data":false}}],"parameters":{"binary_data_output":true}"#,
-                format!("{label_behind},{probabilities}"),
-                two.to_vec(),
-            ),
-        ] {
-            assert_eq!(
-                infer(more),
-                (format!(r#"{start}"outputs":[{outputs}]}}"#), binary),
-                "{more}"
-            );
-        }
-        let id = r#","id":"a\"b""#;
-        let with_id = format!(r#"{start}"id":"a\"b","outputs":[{label},{probabilities}]}}"#);
-        assert_eq!(infer(id).0, with_id);
-    }
-
-    #[test]
-    fn what_json_cannot_carry_is_the_models_fault() {
-        let graph =
-            graph(echo(Datatype::F32), |_| Ok(vec![Tensor::f32("x", &[1, 2], &[0.0, f32::NAN])]));
-        let input =
-            |name| format!(r#"{{"name":"{name}","shape":[1,2],"datatype":"FP32","data":[1,2]}}"#);
-        let body =
-            format!(r#"{{"inputs":[{},{}],"outputs":[{{"name":"x"}}]}}"#, input("x"), input("y"));
-        let error = infer(&graph, &post(&body, None)).unwrap_err();
-        assert_eq!(error.status(), 500);
-        assert_eq!(
-            error.to_string(),
-            r#"output "x": element 1 is NaN or infinite, which JSON cannot carry"#
-        );
-        // Behind the JSON anything goes.
-        let body = body.replace("}]}", r#","parameters":{"binary_data":true}}]}"#);
-        let response = infer(&graph, &post(&body, None)).unwrap();
-        assert_eq!(split(&response).1, Tensor::f32("", &[2], &[0.0, f32::NAN]).data);
-    }
-
-    /// Flags and words in, words and a flag out.
-    const MAPPED: &str = r#"
-        name = "mapped"
-        version = "1"
-        [[inputs]]
-        name = "flags"
-        datatype = "BOOL"
-        shape = [-1, 2]
-        [[inputs]]
-        name = "words"
-        datatype = "BYTES"
-        shape = [-1]
-        [[outputs]]
-        name = "any"
-        datatype = "BOOL"
-        shape = [-1]
-        [[outputs]]
-        name = "upper"
-        datatype = "BYTES"
-        shape = [-1]
-        "#;
-
-    /// Whether any of a row's flags is set; its word in upper case.
-    fn map(_: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-        let [flags, words] = inputs else { return Err(Error::internal("not two")) };
-        assert_eq!((&*flags.name, &*words.name), ("flags", "words"));
-        let any: Vec<_> = flags.bools()?.chunks(2).map(|row| row[0] || row[1]).collect();
-        let words = words.byte_strings()?;
-        let upper: Vec<_> = words.iter().map(|word| word.to_ascii_uppercase()).collect();
-        let rows = [u32::try_from(any.len()).unwrap()];
-        Ok(vec![Tensor::bytes("upper", &rows, &upper), Tensor::bool("any", &rows, &any)])
-    }
-
-    fn mapped(mapping: Mapping, request: &Request) -> Result<(String, Vec<u8>), (u16, String)> {
-        let signature = Signature::parse(MAPPED, "mapped").unwrap();
-        let graph = graph(signature, |_| unreachable!("the mapping computes"));
-        infer_other(&graph, request, mapping)
-            .map(|response| {
-                let (json, behind) = split(&response);
-                (json.to_owned(), behind.to_owned())
-            })
-            .map_err(|error| (error.status(), error.to_string()))
-    }
-
-    fn body(words: &str, flags: &str, more: &str) -> String {
-        format!(
-            r#"{{"inputs":[{{"name":"words","shape":[2],"datatype":"BYTES",{words}}},{{"name":"flags","shape":[2,2],"datatype":"BOOL",{flags}}}]{more}}}"#
-        )
-    }
-
-    const WORDS: &str = r#""data":["a\u00e9, [\"]",""]"#;
-    const FLAGS: &str = r#""data":[[false,false],[false,true]]"#;
-    const BEHIND_WORDS: &str = r#""parameters":{"binary_data_size":13}"#;
-    const BEHIND_FLAGS: &str = r#""parameters":{"binary_data_size":4}"#;
-
-    #[test]
-    fn a_component_maps_what_graphs_cannot_have() {
-        let words = [&[5, 0, 0, 0][..], "a\u{e9}-z".as_bytes(), &[0; 4]].concat();
-        let start = r#"{"model_name":"mapped","model_version":"1","outputs":["#;
-        let any = r#"{"name":"any","datatype":"BOOL","shape":[2],"data":[false,true]}"#;
-        let upper = |word| {
-            format!(r#"{{"name":"upper","datatype":"BYTES","shape":[2],"data":["{word}",""]}}"#)
-        };
-        let (json, _) = mapped(map, &post(&body(WORDS, FLAGS, ""), None)).unwrap();
-        assert_eq!(json, format!(r#"{start}{any},{}]}}"#, upper(r#"Aé, [\"]"#)));
-
-        let behind = [&words[..], &[0, 0, 1, 0]].concat();
-        let request = body(BEHIND_WORDS, BEHIND_FLAGS, r#","outputs":[{"name":"upper"}]"#);
-        let (json, _) = mapped(map, &post(&request, Some(&behind))).unwrap();
-        assert_eq!(json, format!("{start}{}]}}", upper("Aé-Z")));
-
-        let request = body(BEHIND_WORDS, FLAGS, r#","parameters":{"binary_data_output":true}"#);
-        let (json, behind) = mapped(map, &post(&request, Some(&words))).unwrap();
-        assert!(json.contains(r#""shape":[2],"parameters":{"binary_data_size":13}"#), "{json}");
-        let upper = [&[5, 0, 0, 0][..], "A\u{e9}-Z".as_bytes(), &[0; 4]].concat();
-        assert_eq!(behind, [&[0, 1], &upper[..]].concat());
-    }
-
-    #[test]
-    fn inputs_come_to_a_mapping_in_the_order_of_the_model() {
-        let inputs = ["a", "b", "c"]
-            .map(|name| format!("[[inputs]]\nname = '{name}'\ndatatype = 'FP32'\nshape = [1]\n"));
-        let output = "[[outputs]]\nname = 'y'\ndatatype = 'FP32'\nshape = [1]\n";
-        let text = format!("name = 'm'\nversion = '1'\n{}{output}", inputs.concat());
-        let signature = Signature::parse(&text, "m").unwrap();
-        for sent in ["abc", "acb", "bac", "bca", "cab", "cba"] {
-            let named = |name: char| Tensor::f32(&name.to_string(), &[1], &[0.0]);
-            let mut inputs: Vec<Tensor> = sent.chars().map(named).collect();
-            order(&mut inputs, &signature.inputs);
-            let names: String = inputs.iter().map(|input| &*input.name).collect();
-            assert_eq!(names, "abc", "{sent}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_bool_or_bytes_is_refused() {
-        for (words, flags, message) in [
-            (r#""data":["a",1]"#, FLAGS, r#"input "words": data[1]: expected a string, got 1"#),
-            (
-                r#""data":["a"]"#,
-                FLAGS,
-                r#"input "words": data: expected 2 elements for the shape [2], got 1"#,
-            ),
-            (
-                r#""data":["a","\ud800"]"#,
-                FLAGS,
-                r#"input "words": data[1]: "\ud800" is not a string of Unicode (BYTES)"#,
-            ),
-            (
-                r#""data":"a""#,
-                FLAGS,
-                r#"input "words": data: expected an array of strings, got "a""#,
-            ),
-            (
-                r#""x":0"#,
-                FLAGS,
-                r#"input "words": expected either "data", an array of strings, or the parameter "binary_data_size", got neither"#,
-            ),
-            (
-                WORDS,
-                r#""data":[0,1,0,1]"#,
-                r#"input "flags": data[0]: expected true or false, got 0"#,
-            ),
-            (
-                WORDS,
-                r#""data":[true,false,true,null]"#,
-                r#"input "flags": data[3]: expected true or false, got null"#,
-            ),
-        ] {
-            let refused = Err((400, message.to_owned()));
-            assert_eq!(mapped(map, &post(&body(words, flags, ""), None)), refused);
-        }
-        for (words, flags, behind, message) in [
-            (
-                BEHIND_WORDS,
-                FLAGS,
-                &[0; 13][..],
-                r#"input "words": element 3 of the BYTES is longer than what is left"#,
-            ),
-            (
-                BEHIND_WORDS,
-                FLAGS,
-                &[9, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1],
-                r#"input "words": its shape takes 2 elements, but the BYTES are 1"#,
-            ),
-            (
-                BEHIND_WORDS,
-                FLAGS,
-                &[255; 13],
-                r#"input "words": element 0 of the BYTES is longer than what is left"#,
-            ),
-            (
-                WORDS,
-                BEHIND_FLAGS,
-                &[0, 1, 2, 0],
-                r#"input "flags": expected BOOL, bytes of 0 or 1, got 2"#,
-            ),
-            (
-                WORDS,
-                BEHIND_FLAGS,
-                &[0, 1, 1],
-                r#"input "flags": binary_data_size is 4, but only 3 bytes are left behind the JSON"#,
-            ),
-        ] {
-            let refused = Err((400, message.to_owned()));
-            assert_eq!(mapped(map, &post(&body(words, flags, ""), Some(behind))), refused);
-        }
-    }
-
-    /// Bytes have an answer of bytes; JSON has none.
-    #[test]
-    fn what_is_no_text_is_asked_for_as_binary_data() {
-        let latin_1 = b"\x04\0\0\0caf\xe9\x01\0\0\0x";
-        let asked = |more| mapped(map, &post(&body(BEHIND_WORDS, FLAGS, more), Some(latin_1)));
-        let message = r#"output "upper": element 0 is no UTF-8, which JSON cannot carry; ask for the output as binary data: "parameters": {"binary_data": true}"#;
-        assert_eq!(asked(""), Err((400, message.to_owned())));
-        assert!(asked(r#","outputs":[{"name":"any"}]"#).is_ok());
-        let binary = r#","outputs":[{"name":"upper","parameters":{"binary_data":true}}]"#;
-        let (_, behind) = asked(binary).unwrap();
-        assert_eq!(behind, b"\x04\0\0\0CAF\xe9\x01\0\0\0X");
-    }
-
-    #[test]
-    fn what_a_mapping_gets_wrong_is_not_the_clients_fault() {
-        let wrong: [(Mapping, &str); 2] = [
-            (|_, _| Ok(vec![]), r#"the component's mapping gave no output "any""#),
-            (
-                |_, _| Ok(vec![Tensor::f32("any", &[1], &[1.0])]),
-                r#"model.toml says that the output "any" is BOOL of shape [-1], but the component's mapping gave FP32 of shape [1]"#,
-            ),
-        ];
-        for (mapping, message) in wrong {
-            let refused = Err((500, message.to_owned()));
-            assert_eq!(mapped(mapping, &post(&body(WORDS, FLAGS, ""), None)), refused);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(
-            json in r#"(\[|\]|,|true|false|1|"x"|"\\"|null| ){0,12}"#,
-            behind in prop::collection::vec(any::<u8>(), 0..24),
-            shape in 0_u32..4,
-        ) {
-            let flags = format!(r#""data":[{json}]"#);
-            let behind_words = format!(r#""parameters":{{"binary_data_size":{}}}"#, behind.len());
-            for words in [&flags, &behind_words] {
-                let body = body(words, &flags, "").replace("[2]", &format!("[{shape}]"));
-                let _ = mapped(map, &post(&body, Some(&behind)));
-            }
-        }
-
-        /// What a response says is what a request with the same data means, bit for bit; as JSON, as
-        /// bytes behind it, and as one of each.
-        #[test]
-        fn elements_survive_encoding_and_decoding(
-            datatype in prop::sample::select(Datatype::ALL.to_vec()),
-            bytes in prop::collection::vec(any::<u8>(), 0..128),
-            binary in any::<[bool; 2]>(),
-        ) {
-            let rows = bytes.len() / (2 * datatype.size());
-            prop_assume!(rows > 0);
-            let elements = &bytes[..rows * 2 * datatype.size()];
-            let dimensions = [u32::try_from(rows).unwrap(), 2];
-            let tensor = |name: &str| match datatype {
-                Datatype::Bool => {
-                    let elements: Vec<_> = elements.iter().map(|byte| byte % 2 == 1).collect();
-                    Tensor::bool(name, &dimensions, &elements)
-                }
-                Datatype::Bytes => {
-                    let elements: Vec<_> = elements.chunks(datatype.size()).collect();
-                    Tensor::bytes(name, &dimensions, &elements)
-                }
-                _ => Tensor {
-                    name: name.to_owned(),
-                    datatype,
-                    dimensions: dimensions.to_vec(),
-                    data: elements.to_vec(),
-                },
-            };
-            let tensors = [tensor("x"), tensor("y")];
-            let signature = echo(datatype);
-            // NaN, infinities and what is no UTF-8 are refused in JSON.
-            match response::encode::<true>(Vec::new(), &signature, None, &tensors, &binary) {
-                Ok(response) => {
-                    let (json, behind) = split(&response);
-                    let json = json.replace(r#""outputs""#, r#""inputs""#);
-                    let request = post(&json, Some(behind));
-                    let (json, behind) = binary::split(&request).unwrap();
-                    let decoded = request::decode::<true>(&signature, json, behind).unwrap();
-                    prop_assert_eq!(decoded.inputs, tensors);
-                }
-                Err(_) => prop_assert!(binary != [true; 2]),
-            }
-        }
-    }
-}
+mod tests;

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::binary::{Parameters, Tensors};
+use crate::datatype::Datatype;
 use crate::error::{Error, quoted};
 use crate::json::{self, Entries, Object};
 use crate::numbers;
 use crate::signature::{Shape, Signature, TensorSignature};
-use crate::tensor::{Datatype, Tensor};
+use crate::tensor::Tensor;
 
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -49,21 +50,20 @@ struct Input<'a> {
     parameters: Option<&'a RawValue>,
 }
 
-/// `tensors`: what stands behind the JSON. `OTHER`: whether inputs may be BOOL or BYTES.
-pub(super) fn decode<'a, const OTHER: bool>(
+/// `tensors`: what stands behind the JSON.
+pub(super) fn decode<'a>(
     signature: &'a Signature,
     json: &'a [u8],
     tensors: Tensors<'_>,
 ) -> Result<Request<'a>, Error> {
     let Body { id, inputs, outputs, parameters } = json::decode(json)?;
     let all_binary = Parameters::read(parameters)?.binary_data_output == Some(true);
-    let inputs =
-        check_inputs::<OTHER>(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
+    let inputs = check_inputs(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
     let (outputs, binary) = check_outputs(&signature.outputs, outputs, all_binary)?;
     Ok(Request { id, inputs, outputs, binary })
 }
 
-fn check_inputs<const OTHER: bool>(
+fn check_inputs(
     expected: &[TensorSignature],
     inputs: Vec<Object<Input<'_>>>,
     mut binary: Tensors<'_>,
@@ -75,7 +75,7 @@ fn check_inputs<const OTHER: bool>(
         if tensors.iter().any(|other| other.name == expected.name) {
             return Err(format!("input {:?}: given twice", expected.name));
         }
-        tensors.push(decode_input::<OTHER>(expected, input, &mut binary)?);
+        tensors.push(decode_input(expected, input, &mut binary)?);
     }
     binary.finish()?;
     match expected.iter().find(|input| !tensors.iter().any(|tensor| tensor.name == input.name)) {
@@ -89,7 +89,7 @@ fn check_inputs<const OTHER: bool>(
     }
 }
 
-fn decode_input<const OTHER: bool>(
+fn decode_input(
     expected: &TensorSignature,
     input: Input<'_>,
     binary: &mut Tensors<'_>,
@@ -102,7 +102,7 @@ fn decode_input<const OTHER: bool>(
             quoted(&input.datatype)
         ));
     }
-    if !shape.admits(&input.shape) || input.shape.contains(&0) {
+    if !shape.admits(&input.shape) {
         let got = Shape::of(&input.shape);
         return Err(format!("input {name:?}: expected shape {shape}, got {got}"));
     }
@@ -112,9 +112,9 @@ fn decode_input<const OTHER: bool>(
     let binary_size =
         parameters.map_err(|problem| format!("input {name:?}: {problem}"))?.binary_data_size;
     let data = match (input.data, binary_size) {
-        (Some(json), None) => read_json::<OTHER>(name, *datatype, &input.shape, elements, json)?,
+        (Some(json), None) => read_json(name, *datatype, &input.shape, elements, json)?,
         (None, Some(size)) => {
-            let data = binary.take::<OTHER>(size, *datatype, elements);
+            let data = binary.take(size, *datatype, elements);
             data.map_err(|problem| format!("input {name:?}: {problem}"))?.to_vec()
         }
         (data, _) => {
@@ -122,14 +122,14 @@ fn decode_input<const OTHER: bool>(
             return Err(format!(
                 "input {name:?}: expected either \"data\", an array of {}, \
                  or the parameter \"binary_data_size\", got {got}",
-                datatype.kind::<OTHER>().many()
+                datatype.kind().many()
             ));
         }
     };
     Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions: input.shape, data })
 }
 
-fn read_json<const OTHER: bool>(
+fn read_json(
     name: &str,
     datatype: Datatype,
     shape: &[u32],
@@ -141,8 +141,8 @@ fn read_json<const OTHER: bool>(
     let capacity = usize::try_from(elements).unwrap_or(most).min(most);
     let mut data = Vec::with_capacity(capacity * datatype.size());
     let what = format_args!("input {name:?}: data");
-    let count = numbers::read(&what, datatype.kind::<OTHER>(), json, shape, |number| {
-        datatype.push::<OTHER>(number, &mut data)
+    let count = numbers::read(&what, datatype.kind(), json, shape, |number| {
+        datatype.push(number, &mut data)
     })?;
     if count as u64 != elements {
         let shape = Shape::of(shape);
@@ -210,7 +210,7 @@ mod tests {
 
     fn decoded(body: &str) -> Result<Decoded, String> {
         let signature = iris();
-        let request = decode::<false>(&signature, body.as_bytes(), Tensors::none())
+        let request = decode(&signature, body.as_bytes(), Tensors::none())
             .map_err(|error| error.to_string())?;
         let outputs = request.outputs.iter().map(|output| output.name.clone());
         Ok((request.id.map(Cow::into_owned), request.inputs, outputs.collect()))
@@ -279,8 +279,8 @@ mod tests {
                 r#"input "features": expected shape [-1, 4], got [4]"#,
             ),
             (
-                r#""name":"features","shape":[0,4],"datatype":"FP32","data":[]"#,
-                r#"input "features": expected shape [-1, 4], got [0, 4]"#,
+                r#""name":"features","shape":[0,4],"datatype":"FP32","data":[1]"#,
+                r#"input "features": data: expected 0 elements for the shape [0, 4], got 1"#,
             ),
             (
                 r#""name":"features","shape":[4294967295,4],"datatype":"FP32","data":[1]"#,
@@ -361,7 +361,7 @@ mod tests {
             input in r#"("name":"features"|"shape":\[[0-9]{1,12},4\]|"datatype":"FP32"|"data":\[([-0-9.e]{1,9}|\[|\]|,|null){0,9}\]|,){0,9}"#,
         ) {
             let signature = iris();
-            let _ = decode::<false>(&signature, &bytes, Tensors::none());
+            let _ = decode(&signature, &bytes, Tensors::none());
             let _ = decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#));
         }
     }

@@ -6,16 +6,16 @@ use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::binary::HEADER;
+use crate::datatype::{Datatype, Element};
 use crate::error::Error;
 use crate::json;
 use crate::request::Response;
 use crate::room::reserve;
 use crate::signature::Signature;
-use crate::tensor::{Datatype, Element, Tensor, split_bytes};
+use crate::tensor::{Tensor, split_bytes};
 
-/// `binary`: which outputs go behind the JSON, by position; beyond its end, none. `OTHER`: whether they
-/// may be BOOL or BYTES.
-pub(super) fn encode<const OTHER: bool>(
+/// `binary`: which outputs go behind the JSON, by position; beyond its end, none.
+pub(super) fn encode(
     room: Vec<u8>,
     signature: &Signature,
     id: Option<&str>,
@@ -26,15 +26,10 @@ pub(super) fn encode<const OTHER: bool>(
         model_name: &signature.name,
         model_version: &signature.version,
         id,
-        outputs: Outputs::<OTHER> { outputs, binary },
+        outputs: Outputs { outputs, binary },
     };
-    if OTHER {
-        let carried = binary.iter().copied().chain(iter::repeat(false));
-        iter::zip(outputs, carried)
-            .filter(|&(output, binary)| !binary && output.datatype == Datatype::Bytes)
-            .try_for_each(|(output, _)| check_text(output))?;
-    }
-    let mut body = json::encode(room, &body)?;
+    let mut body = json::encode(room, &body)
+        .map_err(|error| what_json_cannot_carry(outputs, binary).unwrap_or(error))?;
     if !binary.contains(&true) {
         return Ok(Response::json(200, body));
     }
@@ -47,43 +42,64 @@ pub(super) fn encode<const OTHER: bool>(
     Ok(response.with_header(HEADER, json.to_string()))
 }
 
-/// Bytes that are no text are no mistake, but of whoever asked for them as JSON.
-fn check_text(output: &Tensor) -> Result<(), Error> {
-    let is_text =
-        |element: Option<&[u8]>| element.is_some_and(|bytes| str::from_utf8(bytes).is_ok());
-    let Some(index) = split_bytes(&output.data).position(|element| !is_text(element)) else {
-        return Ok(());
+/// The first element that JSON has nothing for. That is no mistake, but of the client that asked for it as
+/// JSON.
+#[cold]
+#[inline(never)]
+fn what_json_cannot_carry(outputs: &[Tensor], binary: &[bool]) -> Option<Error> {
+    let carried = binary.iter().copied().chain(iter::repeat(false));
+    let (output, index) = iter::zip(outputs, carried)
+        .filter(|(_, binary)| !binary)
+        .find_map(|(output, _)| Some((output, elements_beyond_json(output)?)))?;
+    let what = match output.datatype {
+        Datatype::Bytes => "is no UTF-8",
+        _ => "is NaN or infinite",
     };
-    Err(Error::invalid(format!(
-        "output {:?}: element {index} is no UTF-8, which JSON cannot carry; ask for the output as binary \
-         data: \"parameters\": {{\"binary_data\": true}}",
+    Some(Error::invalid(format!(
+        "output {:?}: element {index} {what}, which JSON cannot carry; ask for the output as binary data: \
+         \"parameters\": {{\"binary_data\": true}}",
         output.name
     )))
 }
 
+/// The position of the first of them.
+fn elements_beyond_json(output: &Tensor) -> Option<usize> {
+    if output.datatype == Datatype::Bytes {
+        let is_text =
+            |element: Option<&[u8]>| element.is_some_and(|bytes| str::from_utf8(bytes).is_ok());
+        return split_bytes(&output.data).position(|element| !is_text(element));
+    }
+    let mut elements = output.data.chunks_exact(output.datatype.size());
+    elements.position(|element| match output.datatype.element(element) {
+        Element::F32(element) => !element.is_finite(),
+        Element::F64(element) => !element.is_finite(),
+        Element::I64(_) | Element::U64(_) => false,
+    })
+}
+
 #[derive(Serialize)]
-struct Body<'a, const OTHER: bool> {
+struct Body<'a> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    outputs: Outputs<'a, OTHER>,
+    outputs: Outputs<'a>,
 }
 
-struct Outputs<'a, const OTHER: bool> {
+struct Outputs<'a> {
     outputs: &'a [Tensor],
     binary: &'a [bool],
 }
 
 #[derive(Serialize)]
-struct Output<'a, const OTHER: bool> {
+struct Output<'a> {
     name: &'a str,
     datatype: Datatype,
     shape: &'a [u32],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Parameters>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Data<'a, OTHER>>,
+    data: Option<Data<'a>>,
 }
 
 #[derive(Serialize)]
@@ -92,9 +108,9 @@ struct Parameters {
 }
 
 /// The elements of a tensor, flat.
-struct Data<'a, const OTHER: bool>(&'a Tensor);
+struct Data<'a>(&'a Tensor);
 
-impl<const OTHER: bool> Serialize for Outputs<'_, OTHER> {
+impl Serialize for Outputs<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let binary = self.binary.iter().copied().chain(iter::repeat(false));
         serializer.collect_seq(iter::zip(self.outputs, binary).map(|(tensor, binary)| Output {
@@ -102,16 +118,16 @@ impl<const OTHER: bool> Serialize for Outputs<'_, OTHER> {
             datatype: tensor.datatype,
             shape: &tensor.dimensions,
             parameters: binary.then_some(Parameters { binary_data_size: tensor.data.len() }),
-            data: (!binary).then_some(Data::<OTHER>(tensor)),
+            data: (!binary).then_some(Data(tensor)),
         }))
     }
 }
 
-impl<const OTHER: bool> Serialize for Data<'_, OTHER> {
+impl Serialize for Data<'_> {
     /// One loop for every datatype: one for each would be 5 kB more, and no faster.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
-        if OTHER && tensor.datatype == Datatype::Bytes {
+        if tensor.datatype == Datatype::Bytes {
             return self.serialize_bytes(serializer);
         }
         let size = tensor.datatype.size();
@@ -120,15 +136,14 @@ impl<const OTHER: bool> Serialize for Data<'_, OTHER> {
             match tensor.datatype.element(element) {
                 Element::F32(element) if element.is_finite() => list.serialize_element(&element)?,
                 Element::F64(element) if element.is_finite() => list.serialize_element(&element)?,
-                Element::I64(element) if OTHER && tensor.datatype == Datatype::Bool => {
+                Element::I64(element) if tensor.datatype == Datatype::Bool => {
                     list.serialize_element(&(element != 0))?;
                 }
                 Element::I64(element) => list.serialize_element(&element)?,
+                Element::U64(element) => list.serialize_element(&element)?,
                 Element::F32(_) | Element::F64(_) => {
-                    return Err(S::Error::custom(format_args!(
-                        "output {:?}: element {index} is NaN or infinite, which JSON cannot carry",
-                        tensor.name
-                    )));
+                    // What to do is said by whom that stops (`what_json_cannot_carry`).
+                    return Err(S::Error::custom(index));
                 }
             }
         }
@@ -136,11 +151,10 @@ impl<const OTHER: bool> Serialize for Data<'_, OTHER> {
     }
 }
 
-impl<const OTHER: bool> Data<'_, OTHER> {
+impl Data<'_> {
     fn serialize_bytes<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
         let mut list = serializer.serialize_seq(None)?;
-        // Checked before (`check_text`).
         for element in split_bytes(&tensor.data).flatten() {
             list.serialize_element(str::from_utf8(element).map_err(S::Error::custom)?)?;
         }

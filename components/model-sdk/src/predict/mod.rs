@@ -1,9 +1,12 @@
 //! The short form: `{"features": [5.1, 3.5, 1.4, 0.2]}` -> `{"prediction": "setosa", ...}`, and the
 //! same of many rows: `{"instances": [[5.1, 3.5, 1.4, 0.2], ...]}` -> `{"predictions": [...]}`, as
-//! in TensorFlow Serving's row format and KServe's protocol of version 1; there too a row may be an
-//! object with a number for each feature's name.
+//! in TensorFlow Serving's row format and KServe's protocol of version 1.
 //!
-//! A model of strings takes the name of its input in place of `features`, and the plural: `{"text":
+//! A row is an array, or an object with a value for each column: `{"features": {"age": 3, "city":
+//! "Rome"}}`. A column is called as `fields` of `model.toml` say; an input of one element may also be
+//! called by its own name. `null` is a missing value.
+//!
+//! A model of strings also takes the name of its input in place of `features`, and the plural: `{"text":
 //! "..."}`, `{"texts": ["...", ...]}`. A file is the body itself, by its content type, or stands
 //! under its own name as base64.
 
@@ -20,34 +23,17 @@ use crate::prediction::{predict_all, predict_rows};
 use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
 use crate::room;
-use crate::rows::Reader;
+use crate::row_reader::Reader;
 
 pub(crate) fn predict(
     graph: &Graph,
     request: &Request,
     author: &Author,
 ) -> Result<Response, Error> {
-    answer::<false>(graph, request, author)
-}
-
-/// The same for a model that takes something other than numbers.
-pub(crate) fn predict_other(
-    graph: &Graph,
-    request: &Request,
-    author: &Author,
-) -> Result<Response, Error> {
-    answer::<true>(graph, request, author)
-}
-
-fn answer<const OTHER: bool>(
-    graph: &Graph,
-    request: &Request,
-    author: &Author,
-) -> Result<Response, Error> {
     let signature = graph.signature();
-    let mut reader = Reader::<OTHER>::new(signature, request.body.len())?;
+    let mut reader = Reader::new(signature, request.body.len())?;
     let Asked { id, rows, many } = match author.file {
-        Some(file) if OTHER && file.is_body_of(request)? => {
+        Some(file) if file.is_body_of(request)? => {
             reader.file(request.body.clone());
             Asked { id: None, rows: "the body".into(), many: false }
         }
@@ -67,7 +53,7 @@ fn answer<const OTHER: bool>(
     let mut draft = Draft::new(signature, "predict", rows.count as usize);
     draft.id(id);
     match (author.file, rows.bytes) {
-        (Some(file), [bytes]) if OTHER && !reader.takes_strings() => {
+        (Some(file), [bytes]) if !reader.has_strings() => {
             draft.file(file.content_type, bytes.len());
         }
         _ => draft.rows(&rows),
@@ -86,35 +72,36 @@ struct Asked<'a> {
 }
 
 /// Reads the rows of a JSON body.
-fn read<'a, const OTHER: bool>(
-    reader: &mut Reader<'_, OTHER>,
-    author: &Author,
-    body: &'a [u8],
-) -> Result<Asked<'a>, Error> {
+fn read<'a>(reader: &mut Reader<'_>, author: &Author, body: &'a [u8]) -> Result<Asked<'a>, Error> {
     let entries = Entries::of_body(body)?;
     let names = Names::of(reader, author);
-    let Names { one, many, plural, file: key } = &names;
-    let [id, row, rows, more, file] = entries.pick(&"the body", ["id", one, many, plural, key])?;
+    let Names { one, many, features, plural, file: key } = &names;
+    let [id, row, rows, features_row, more, file] =
+        entries.pick(&"the body", ["id", one, many, features, plural, key])?;
     let id = match id {
         Some(id) => Some(json::string(id.get()).ok_or_else(|| {
             Error::invalid(format!("id: expected a string, got {}", quoted(id.get())))
         })?),
         None => None,
     };
-    let (rows, many) = match ([row, rows, more, file], author.file) {
-        ([Some(row), None, None, None], _) => {
-            reader.array(one, row)?;
+    let (rows, many) = match ([row, features_row, rows, more, file], author.file) {
+        ([Some(row), None, None, None, None], _) => {
+            reader.row(one, row)?;
             (names.one, false)
         }
-        ([None, Some(rows), None, None], _) => {
+        ([None, Some(row), None, None, None], _) => {
+            reader.row(features, row)?;
+            (names.features, false)
+        }
+        ([None, None, Some(rows), None, None], _) => {
             reader.each(many, rows)?;
             (names.many, true)
         }
-        ([None, None, Some(rows), None], _) if OTHER => {
+        ([None, None, None, Some(rows), None], _) => {
             reader.each(plural, rows)?;
             (names.plural, true)
         }
-        ([None, None, None, Some(json)], Some(file)) if OTHER => {
+        ([None, None, None, None, Some(json)], Some(file)) => {
             reader.file(file.read(json)?);
             (names.file, false)
         }
@@ -126,42 +113,52 @@ fn read<'a, const OTHER: bool>(
 /// What rows may be called; where there is no such, again "instances".
 struct Names {
     one: Cow<'static, str>,
+    features: Cow<'static, str>,
     many: Cow<'static, str>,
     plural: Cow<'static, str>,
     file: Cow<'static, str>,
 }
 
 impl Names {
-    fn of<const OTHER: bool>(reader: &Reader<'_, OTHER>, author: &Author) -> Self {
+    fn of(reader: &Reader<'_>, author: &Author) -> Self {
         let many = "instances";
         let mut names = Self {
             one: "features".into(),
+            features: many.into(),
             many: many.into(),
             plural: many.into(),
             file: many.into(),
         };
         if let Some(name) = reader.name_of_string() {
+            // What a component maps is called as it calls it, and as clients of it do.
+            if author.mapping.is_none() {
+                names.features = "features".into();
+            }
             names.plural = format!("{name}s").into();
             names.one = name.to_owned().into();
         }
-        if let Some(file) = author.file.filter(|_| OTHER) {
+        if let Some(file) = author.file {
             names.file = file.key.into();
         }
         names
     }
 
-    fn expected<const OTHER: bool>(&self, reader: &Reader<'_, OTHER>, author: &Author) -> Error {
+    #[cold]
+    fn expected(&self, reader: &Reader<'_>, author: &Author) -> Error {
         let Self { one, many, plural, .. } = self;
-        let mut message = if reader.takes_strings() {
-            format!(
+        let mut message = match (reader.takes_strings(), reader.has_strings()) {
+            (true, _) if one != "features" => format!(
                 "the body: expected either {one:?}, a string, or {plural:?} or {many:?}, an array of them"
-            )
-        } else {
-            format!(
+            ),
+            (_, false) => format!(
                 "the body: expected either {one:?}, one row of numbers, or {many:?}, an array of rows"
-            )
+            ),
+            (_, true) => format!(
+                "the body: expected either {one:?}, one row, or {many:?}, an array of rows; a row is an \
+                 array, or an object with a value for each column"
+            ),
         };
-        if let Some(file) = author.file.filter(|_| OTHER) {
+        if let Some(file) = author.file {
             message += &format!(", or {}", file.describe());
         }
         Error::invalid(message)
@@ -170,366 +167,4 @@ impl Names {
 
 #[cfg(test)]
 #[expect(clippy::cast_precision_loss, reason = "small in these tests")]
-mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
-    use serde_json::value::RawValue;
-
-    use super::*;
-    use crate::graph::tests::graph;
-    use crate::prediction::Prediction;
-    use crate::rows::Rows;
-    use crate::signature::Signature;
-    use crate::signature::tests::{IRIS, iris};
-    use crate::tensor::Tensor;
-    use crate::{File, Model};
-
-    /// Answers with its features: the class, then the probabilities.
-    struct Echo;
-
-    impl Model for Echo {
-        const NAME: &'static str = "iris-classifier";
-
-        fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
-            let features = rows.tensor("features", &[4]);
-            let [indices, probabilities] = graph.compute([features], ["label", "probabilities"])?;
-            Ok(Prediction::Classes { indices, probabilities })
-        }
-    }
-
-    struct Sum;
-
-    impl Model for Sum {
-        const NAME: &'static str = "iris-classifier";
-
-        fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
-            let sums: Vec<f32> = rows.features.chunks(4).map(|row| row.iter().sum()).collect();
-            Ok(Prediction::Numbers(Tensor::f32("sum", &[rows.count], &sums)))
-        }
-    }
-
-    /// The answer, and the rows of each inference.
-    fn answer_of<M: Model>(
-        signature: Signature,
-        body: &str,
-    ) -> (Result<String, (u16, String)>, Vec<u32>) {
-        let inferences = Rc::new(RefCell::new(Vec::new()));
-        let seen = Rc::clone(&inferences);
-        let graph = graph(signature, move |inputs| {
-            let features = inputs[0].f32s()?;
-            let rows = inputs[0].dimensions[0];
-            seen.borrow_mut().push(rows);
-            #[expect(clippy::cast_possible_truncation, reason = "small in these tests")]
-            let labels: Vec<i64> = features.chunks(4).map(|row| row[0] as i64).collect();
-            let probabilities: Vec<f32> =
-                features.chunks(4).flat_map(|row| row[1..].to_vec()).collect();
-            Ok(vec![
-                Tensor::i64("label", &[rows], &labels),
-                Tensor::f32("probabilities", &[rows, 3], &probabilities),
-            ])
-        });
-        let request = Request::post("/predict", body.as_bytes());
-        let answer = predict_other(&graph, &request, &Author::of::<M>())
-            .map(|response| String::from_utf8(response.body).unwrap())
-            .map_err(|error| (error.status(), error.to_string()));
-        let inferences = inferences.borrow().clone();
-        (answer, inferences)
-    }
-
-    fn answer<M: Model>(body: &str) -> Result<String, (u16, String)> {
-        answer_of::<M>(iris(), body).0
-    }
-
-    #[test]
-    fn a_class() {
-        assert_eq!(
-            answer::<Echo>(r#"{"features": [1, 0.021, 0.979, 1.5e-9], "id": "a", "more": [[{}]]}"#)
-                .unwrap(),
-            r#"{"model":"iris-classifier","version":"1","id":"a","prediction":"versicolor","probability":0.979,"probabilities":{"setosa":0.021,"versicolor":0.979,"virginica":1.5e-9}}"#
-        );
-    }
-
-    #[test]
-    fn a_number() {
-        assert_eq!(
-            answer::<Sum>(r#"{"features": [0.1, 0.2, -4e-1, 7]}"#).unwrap(),
-            r#"{"model":"iris-classifier","version":"1","prediction":6.9}"#
-        );
-    }
-
-    const TWO: &str = r#"{"instances": [[1, 0.021, 0.979, 1.5e-9], [0, 1, 0, 0]], "id": "a"}"#;
-    const ITEMS: &str = r#"[{"prediction":"versicolor","probability":0.979,"probabilities":{"setosa":0.021,"versicolor":0.979,"virginica":1.5e-9}},{"prediction":"setosa","probability":1.0,"probabilities":{"setosa":1.0,"versicolor":0.0,"virginica":0.0}}]"#;
-
-    #[test]
-    fn many_rows_are_one_inference() {
-        let (answer, inferences) = answer_of::<Echo>(iris(), TWO);
-        let start = r#"{"model":"iris-classifier","version":"1","id":"a","predictions":"#;
-        assert_eq!(answer.unwrap(), format!("{start}{ITEMS}}}"));
-        assert_eq!(inferences, [2]);
-        let (answer, _) = answer_of::<Sum>(iris(), TWO);
-        assert_eq!(
-            answer.unwrap(),
-            format!(r#"{start}[{{"prediction":2.0}},{{"prediction":1.0}}]}}"#)
-        );
-    }
-
-    /// The first axis of an input, or of an output, is not free.
-    #[test]
-    fn a_graph_of_one_row_infers_each() {
-        for (from, to) in [("[-1, 4]", "[1, 4]"), ("[-1, 3]", "[1, 3]")] {
-            let one = Signature::parse(&IRIS.replace(from, to), "iris-classifier").unwrap();
-            let (answer, inferences) = answer_of::<Echo>(one, TWO);
-            assert!(answer.unwrap().contains(ITEMS), "{to}");
-            assert_eq!(inferences, [1, 1], "{to}");
-        }
-    }
-
-    /// A row may be nested as the input is.
-    #[test]
-    fn rows_of_pictures() {
-        let picture = IRIS.replace("[-1, 4]", "[-1, 2, 2]");
-        let signature = || Signature::parse(&picture, "iris-classifier").unwrap();
-        let body = r#"{"instances": [[[1, 2], [3, 4]], [5, 6, 7, 8]]}"#;
-        let (answer, _) = answer_of::<Sum>(signature(), body);
-        assert!(answer.unwrap().contains(r#"[{"prediction":10.0},{"prediction":26.0}]"#));
-        let (answer, _) = answer_of::<Sum>(signature(), r#"{"features": [[1, 2], [3]]}"#);
-        assert_eq!(
-            answer.unwrap_err().1,
-            "features[3]: expected arrays nested as the shape [2, 2] says, got an array of 1"
-        );
-    }
-
-    #[test]
-    fn every_refusal_says_where_and_what_was_expected() {
-        for (body, message) in [
-            (
-                r#"{"features": [5.1, 3.5, 1.4]}"#,
-                "features: expected 4 numbers (sepal_length, sepal_width, petal_length, petal_width), got 3",
-            ),
-            (
-                r#"{"features": [5.1, "3.5", 1.4, 0.2]}"#,
-                r#"features[1]: expected a number, got "3.5""#,
-            ),
-            (
-                r#"{"features": [[5.1, 3.5, 1.4, 0.2]]}"#,
-                "features[0]: expected a number, got an array",
-            ),
-            (r#"{"features": "5.1"}"#, r#"features: expected an array of numbers, got "5.1""#),
-            (r#"{"features": [1, 2, 1e39, 4]}"#, "features[2]: 1e39 is out of range for FP32"),
-            (
-                r#"{"features": [1, NaN, 3, 4]}"#,
-                "the body: expected value at line 1 column 18 (JSON has no NaN or Infinity)",
-            ),
-            (
-                "{}",
-                r#"the body: expected either "features", one row of numbers, or "instances", an array of rows"#,
-            ),
-            (
-                r#"{"features": [1, 2, 3, 4], "instances": [[1, 2, 3, 4]]}"#,
-                r#"the body: expected either "features", one row of numbers, or "instances", an array of rows"#,
-            ),
-            (r#"{"instances": []}"#, "instances: expected at least one row, got none"),
-            (r#"{"instances": [1, 2, 3, 4]}"#, "instances[0]: expected an array of numbers, got 1"),
-            (
-                r#"{"instances": {"features": [1, 2, 3, 4]}}"#,
-                "instances: invalid type: map, expected a sequence at line 1 column 0",
-            ),
-            (
-                r#"{"instances": [[1, 2, 3, 4], [1, 2, 3]]}"#,
-                "instances[1]: expected 4 numbers (sepal_length, sepal_width, petal_length, petal_width), got 3",
-            ),
-            (
-                r#"{"instances": [[1, 2, 3, 4], [1, 2, null, 4]]}"#,
-                "instances[1][2]: expected a number, got null",
-            ),
-            (
-                r#"{"instances": [[1, 2, 3, 4], [1, 2, 3, 4e39]]}"#,
-                "instances[1][3]: 4e39 is out of range for FP32",
-            ),
-            (
-                r#"{"features": [1, 2, 3, 4], "features": []}"#,
-                r#"the body: "features" stands twice"#,
-            ),
-            (
-                "[1, 2, 3, 4]",
-                "the body: invalid type: sequence, expected an object at line 1 column 0",
-            ),
-            (
-                r#"{"features": [1, 2, 3, 4]} {}"#,
-                "the body: trailing characters at line 1 column 28 (JSON has no NaN or Infinity)",
-            ),
-        ] {
-            assert_eq!(answer::<Sum>(body), Err((400, message.to_owned())), "{body}");
-        }
-    }
-
-    /// The lengths of its texts.
-    struct Lengths;
-
-    impl Model for Lengths {
-        const NAME: &'static str = "lengths";
-        const MAPPING: Option<crate::Mapping> = Some(|_, _| Ok(Vec::new()));
-
-        fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
-            assert!(rows.features.is_empty());
-            let lengths: Vec<_> = rows.each().map(|row| row.bytes[0].len() as f32).collect();
-            Ok(Prediction::Numbers(Tensor::f32("lengths", &[rows.count], &lengths)))
-        }
-    }
-
-    fn lengths(body: &str) -> Result<String, String> {
-        let text = "name = 'lengths'\nversion = '1'\n\
-            inputs = [{ name = 'text', datatype = 'BYTES', shape = [-1] }]\n\
-            outputs = [{ name = 'lengths', datatype = 'FP32', shape = [-1] }]";
-        let graph = graph(Signature::parse(text, "lengths").unwrap(), |_| Ok(Vec::new()));
-        predict_other(&graph, &Request::post("/predict", body.as_bytes()), &Author::of::<Lengths>())
-            .map(|response| String::from_utf8(response.body).unwrap())
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn rows_of_strings() {
-        let start = r#"{"model":"lengths","version":"1","#;
-        for (body, answer) in [
-            (r#"{"text": "a\u00e9", "id": "7"}"#, r#""id":"7","prediction":3.0}"#),
-            (
-                r#"{"texts": ["", "a, ]"]}"#,
-                r#""predictions":[{"prediction":0.0},{"prediction":4.0}]}"#,
-            ),
-            (
-                r#"{"instances": ["a", ["bc"], {"text": "def", "x": 1}]}"#,
-                r#""predictions":[{"prediction":1.0},{"prediction":2.0},{"prediction":3.0}]}"#,
-            ),
-        ] {
-            assert_eq!(lengths(body), Ok(format!("{start}{answer}")), "{body}");
-        }
-        for (body, message) in [
-            (
-                "{}",
-                r#"the body: expected either "text", a string, or "texts" or "instances", an array of them"#,
-            ),
-            (
-                r#"{"features": ["a"]}"#,
-                r#"the body: expected either "text", a string, or "texts" or "instances", an array of them"#,
-            ),
-            (
-                r#"{"text": "a", "texts": ["a"]}"#,
-                r#"the body: expected either "text", a string, or "texts" or "instances", an array of them"#,
-            ),
-            (r#"{"text": 5}"#, "text: expected an array of strings, got 5"),
-            (
-                r#"{"text": "\ud800"}"#,
-                r#"text[0] (text): expected a string of Unicode, got "\ud800""#,
-            ),
-            (
-                r#"{"texts": "a"}"#,
-                r#"texts: invalid type: string "a", expected a sequence at line 1 column 3"#,
-            ),
-            (r#"{"texts": ["a", 5]}"#, "texts[1]: expected an array of strings, got 5"),
-            (r#"{"texts": [["a", "b"]]}"#, "texts[0]: expected 1 strings (text), got 2"),
-            (
-                r#"{"instances": [{"words": "a"}]}"#,
-                r#"instances[0]: "text" is missing; expected text"#,
-            ),
-            (r#"{"texts": []}"#, "texts: expected at least one row, got none"),
-            (r#"{"text": "a", "id": 7}"#, "id: expected a string, got 7"),
-        ] {
-            assert_eq!(lengths(body), Err(message.to_owned()), "{body}");
-        }
-    }
-
-    /// How many bytes its file has, or the sum of its features.
-    struct Size;
-
-    impl Model for Size {
-        const NAME: &'static str = "iris-classifier";
-        const FILE: Option<File> = Some(File::new("picture", "image/x"));
-
-        fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
-            match rows.bytes {
-                [file] => {
-                    assert!(rows.features.is_empty());
-                    Ok(Prediction::Numbers(Tensor::f32("size", &[1], &[file.len() as f32])))
-                }
-                _ => Sum::predict(graph, rows),
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_in_place_of_features() {
-        let sized = |content_type: &str, body: &str| {
-            let request = Request::post("/predict", body.as_bytes());
-            let request = request.with_header("content-type", content_type);
-            predict_other(&graph(iris(), |_| Ok(Vec::new())), &request, &Author::of::<Size>())
-                .map(|response| String::from_utf8(response.body).unwrap())
-                .map_err(|error| error.to_string())
-        };
-        let size = |size: f32| {
-            Ok(format!(r#"{{"model":"iris-classifier","version":"1","prediction":{size:.1}}}"#))
-        };
-        assert_eq!(sized("image/x", "{abc"), size(4.0));
-        assert_eq!(sized("application/json", r#"{"picture": "AP/+"}"#), size(3.0));
-        assert_eq!(sized("", r#"{"features": [1, 2, 3, 4]}"#), size(10.0));
-        let refused = r#"the body: expected either "features", one row of numbers, or "instances", an array of rows, or "picture", image/x in base64"#;
-        for body in ["{}", r#"{"picture": "", "features": []}"#] {
-            assert_eq!(sized("", body), Err(refused.to_owned()));
-        }
-    }
-
-    #[test]
-    fn what_the_graph_got_wrong_is_not_the_clients_fault() {
-        for (features, message) in [
-            ("[3, 0, 0, 0]", "the graph gave class 3, but model.toml has 3 labels"),
-            ("[-1, 0, 0, 0]", "the graph gave class -1, but model.toml has 3 labels"),
-        ] {
-            let body = format!(r#"{{"features": {features}}}"#);
-            assert_eq!(answer::<Echo>(&body), Err((500, message.to_owned())));
-        }
-        let labels = IRIS.replace(r#", "virginica""#, "");
-        let labels = Signature::parse(&labels, "iris-classifier").unwrap();
-        assert_eq!(
-            answer_of::<Echo>(labels, TWO).0,
-            Err((
-                500,
-                "the graph gave 2 classes and 6 probabilities for 2 rows, but model.toml has 2 labels"
-                    .to_owned()
-            ))
-        );
-        assert_eq!(
-            answer::<Sum>(r#"{"features": [3e38, 3e38, 0, 0]}"#),
-            Err((500, "the graph gave inf, which JSON cannot carry".to_owned()))
-        );
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_body_panics(
-            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
-            features in r#"([-0-9.e]{1,9}|\[|\]|,|null|"){0,9}"#,
-        ) {
-            let request = Request::post("/predict", &bytes);
-            let _ = predict_other(&graph(iris(), |_| Ok(Vec::new())), &request, &Author::of::<Sum>());
-            let _ = answer::<Echo>(&format!(r#"{{"features":[{features}]}}"#));
-            let _ = answer::<Echo>(&format!(r#"{{"instances":[{features}]}}"#));
-            let _ = lengths(&format!(r#"{{"texts":[{features}]}}"#));
-        }
-
-        #[test]
-        fn features_decode_to_the_nearest(features: [f32; 4]) {
-            let json = serde_json::to_string(&features).unwrap();
-            let json: &RawValue = serde_json::from_str(&json).unwrap();
-            if features.iter().all(|feature| feature.is_finite()) {
-                let signature = iris();
-                let mut reader = Reader::<false>::new(&signature, 0).unwrap();
-                let twice: Box<RawValue> = RawValue::from_string(format!("[{json},{json}]")).unwrap();
-                reader.each("instances", &twice).unwrap();
-                let rows = reader.rows("instances").unwrap();
-                proptest::prop_assert_eq!(rows.count, 2);
-                proptest::prop_assert_eq!(&rows.features[..4], &features);
-                proptest::prop_assert_eq!(&rows.features[4..], &features);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,9 @@
 //! `model.toml`: what a model version takes and gives.
+//!
+//! Of an input or output it says the `name`, the `datatype` (one of [`Datatype`]), the `shape`, with -1 for
+//! a free axis and `[]` for a scalar, and where they apply `fields`, the names of the elements of one row,
+//! and `batch_axis`, the axis that counts rows where that is not the first. Keys that are not read here are
+//! the host's (`backend`, `threads`) or free-form.
 
 mod document;
 mod read;
@@ -10,7 +15,8 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::numbers::{Kind, MAX_RANK};
 use crate::prediction_log::column_names;
-use crate::tensor::Datatype;
+
+use crate::datatype::Datatype;
 
 /// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
 #[derive(Debug)]
@@ -31,6 +37,18 @@ pub struct Signature {
     pub cache_seconds: u32,
     /// The shape of one row of the only input; empty where there are more, or a free axis in it.
     pub(crate) row: Vec<u32>,
+    /// Of each input; empty where a free axis leaves open how many elements there are in a row.
+    pub(crate) slots: Vec<Slot>,
+}
+
+/// What elements of a row are, from one of them on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// The position of the first in the row.
+    start: usize,
+    pub(crate) datatype: Datatype,
+    /// Its position among the row's strings, if it is one, or else among its numbers.
+    pub(crate) at: usize,
 }
 
 /// One input or output of the graph.
@@ -42,6 +60,9 @@ pub struct TensorSignature {
     pub datatype: Datatype,
     /// The size of each axis, outermost first.
     pub shape: Shape,
+    /// The axis that counts rows, if it is free: 0, unless `model.toml` says otherwise.
+    #[serde(skip_serializing)]
+    pub batch_axis: usize,
     /// The features of one row, in order, where they have names. The protocol's metadata has no
     /// place for them.
     #[serde(skip_serializing)]
@@ -61,16 +82,19 @@ impl Signature {
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut signature = read::read(text)?;
         signature.check(name)?;
+        let alone = signature.inputs.len() == 1;
         for input in &mut signature.inputs {
-            input.name_field();
+            input.name_field(alone);
         }
         for tensor in signature.inputs.iter_mut().chain(&mut signature.outputs) {
             tensor.columns = column_names(tensor);
         }
         if let [input] = signature.inputs.as_slice() {
-            let axes = input.shape.row_axes().iter().map(|&axis| u32::try_from(axis).ok());
+            let axes = input.row_axes();
+            let axes = axes.iter().map(|&axis| u32::try_from(axis).ok());
             signature.row = axes.collect::<Option<_>>().unwrap_or_default();
         }
+        signature.slots = signature.slots_of_row().unwrap_or_default();
         Ok(signature)
     }
 
@@ -97,30 +121,74 @@ impl Signature {
         Ok(())
     }
 
-    /// Whether features have to be kept as FP64: an input is not FP32.
+    fn slots_of_row(&self) -> Option<Vec<Slot>> {
+        let (mut start, mut numbers, mut strings) = (0_usize, 0, 0);
+        let slots = self.inputs.iter().map(|input| {
+            let datatype = input.datatype;
+            let next = if datatype == Datatype::Bytes { &mut strings } else { &mut numbers };
+            let slot = Slot { start, datatype, at: *next };
+            start = start.checked_add(input.row()?)?;
+            *next += input.row()?;
+            Some(slot)
+        });
+        slots.collect()
+    }
+
+    /// What the element at `position` of a row is; `None` where that is open.
+    pub(crate) fn slot(&self, position: usize) -> Option<Slot> {
+        let behind = self.slots.partition_point(|slot| slot.start <= position);
+        let slot = self.slots.get(behind.checked_sub(1)?)?;
+        Some(Slot { start: position, at: slot.at + position - slot.start, ..*slot })
+    }
+
+    /// The datatype of all inputs, if they have the same.
+    pub(crate) fn datatype(&self) -> Option<Datatype> {
+        let [first, rest @ ..] = &*self.inputs else { return None };
+        rest.iter().all(|input| input.datatype == first.datatype).then_some(first.datatype)
+    }
+
+    /// Whether numbers have to be kept in 64 bits: some are not FP32.
     pub(crate) fn is_wide(&self) -> bool {
-        self.inputs.iter().any(|input| input.datatype != Datatype::F32)
+        let narrow = |datatype| matches!(datatype, Datatype::F32 | Datatype::Bytes);
+        !self.inputs.iter().all(|input| narrow(input.datatype))
     }
 
     /// How many features the short form takes: one row of every input. `None` where a free axis
     /// leaves it open.
     pub(crate) fn features(&self) -> Option<usize> {
-        self.inputs.iter().map(|input| input.shape.row()).sum()
+        self.inputs.iter().try_fold(0_usize, |features, input| features.checked_add(input.row()?))
     }
 
-    /// What rows of the short form and of tables are of, where they are of one kind.
-    pub(crate) fn kind_of_rows(&self) -> Option<Kind> {
-        let strings = |input: &TensorSignature| input.datatype == Datatype::Bytes;
-        if self.inputs.iter().all(strings) {
-            return Some(Kind::Strings);
+    /// What rows of the short form and of tables are of.
+    pub(crate) fn kind_of_rows(&self) -> Kind {
+        let all = |is: fn(Datatype) -> bool| self.inputs.iter().all(|input| is(input.datatype));
+        if all(|datatype| datatype == Datatype::Bytes) {
+            return Kind::Strings;
         }
-        (!self.inputs.iter().any(strings)).then_some(Kind::Numbers)
+        let only_numbers = all(|datatype| !matches!(datatype, Datatype::Bytes | Datatype::Bool));
+        if only_numbers { Kind::Numbers } else { Kind::Mixed }
     }
 
-    /// Whether one inference may be of several rows: the first axis of every tensor is free.
+    /// Whether one inference may be of several rows: the batch axis of every tensor is free.
     pub(crate) fn takes_rows(&self) -> bool {
-        let mut tensors = self.inputs.iter().chain(&self.outputs);
-        tensors.all(|tensor| tensor.shape.0.first() == Some(&-1))
+        self.inputs.iter().chain(&self.outputs).all(TensorSignature::counts_rows)
+    }
+
+    /// The position in a row of what `name` is called: a feature, or the only one of an input.
+    pub(crate) fn column(&self, name: &str) -> Option<usize> {
+        let mut start = 0;
+        let mut of_input = None;
+        for input in &self.inputs {
+            if let Some(position) = input.fields.iter().position(|field| field == name) {
+                return Some(start + position);
+            }
+            let width = input.row().unwrap_or(input.fields.len());
+            if width == 1 && input.name == name {
+                of_input = Some(start);
+            }
+            start += width;
+        }
+        of_input
     }
 
     /// The names of the features, in order; empty unless all have one.
@@ -140,7 +208,9 @@ impl TensorSignature {
         datatype: Datatype,
         dimensions: &[u32],
     ) -> Result<(), Error> {
-        if datatype == self.datatype && self.shape.admits(dimensions) {
+        // A scalar is `[1]` to some hosts.
+        let is_scalar = self.shape.0.is_empty() && dimensions == [1];
+        if datatype == self.datatype && (self.shape.admits(dimensions) || is_scalar) {
             return Ok(());
         }
         Err(Error::internal(format!(
@@ -153,22 +223,62 @@ impl TensorSignature {
         )))
     }
 
-    /// One string of a row has the name of its input, unless it has another.
-    fn name_field(&mut self) {
-        if self.datatype == Datatype::Bytes && self.fields.is_empty() && self.shape.row() == Some(1)
-        {
+    /// Whether its batch axis is free, and so counts rows.
+    pub(crate) fn counts_rows(&self) -> bool {
+        self.shape.0.get(self.batch_axis) == Some(&-1)
+    }
+
+    /// The axes of one row.
+    fn row_axes(&self) -> Vec<i64> {
+        let mut axes = self.shape.0.clone();
+        if self.counts_rows() {
+            axes.remove(self.batch_axis);
+        }
+        axes
+    }
+
+    /// The elements of one row, unless another axis is free.
+    pub(crate) fn row(&self) -> Option<usize> {
+        let batch = if self.counts_rows() { self.batch_axis } else { usize::MAX };
+        let axes = self.shape.0.iter().enumerate().filter(|(position, _)| *position != batch);
+        axes.map(|(_, &axis)| axis)
+            .try_fold(1_usize, |row, axis| row.checked_mul(usize::try_from(axis).ok()?))
+    }
+
+    /// The dimensions of so many rows of `row` elements each, where that settles them: the axis of rows
+    /// first, if there is one.
+    pub(crate) fn of_rows(&self, rows: u32, row: usize) -> Option<Vec<u32>> {
+        if !self.counts_rows() {
+            return self.shape.dimensions(row).filter(|_| rows == 1);
+        }
+        let mut dimensions = vec![rows];
+        dimensions.extend(Shape(self.row_axes()).dimensions(row)?);
+        Some(dimensions)
+    }
+
+    /// A column of one element has the name of its input, unless it has another. Numbers that are `alone`
+    /// in a row need no name.
+    fn name_field(&mut self, alone: bool) {
+        let named = self.datatype == Datatype::Bytes || !alone;
+        if named && self.fields.is_empty() && self.row() == Some(1) {
             self.fields.push(self.name.clone());
         }
     }
 
     fn check(&self) -> Result<(), String> {
-        let Self { name, shape, fields, .. } = self;
-        if shape.0.len() > MAX_RANK || shape.0.iter().any(|&axis| axis < -1 || axis == 0) {
+        let Self { name, shape, batch_axis, fields, .. } = self;
+        if shape.0.len() > MAX_RANK || shape.0.iter().any(|&axis| axis < -1) {
             return Err(format!(
-                "{name:?} has the shape {shape}: expected at most {MAX_RANK} axes, each 1 or more, or -1 if free"
+                "{name:?} has the shape {shape}: expected at most {MAX_RANK} axes, each 0 or more, or -1 if free"
             ));
         }
-        if !fields.is_empty() && shape.row().is_some_and(|row| row != fields.len()) {
+        if *batch_axis > 0 && !self.counts_rows() {
+            return Err(format!(
+                "{name:?} has `batch_axis = {batch_axis}` and the shape {shape}: expected the position of a free \
+                 axis, -1 in `shape`, from 0 on; without an axis that counts rows, leave `batch_axis` out"
+            ));
+        }
+        if !fields.is_empty() && self.row().is_some_and(|row| row != fields.len()) {
             return Err(format!(
                 "{name:?} lists {} fields, which its shape {shape} does not fit",
                 fields.len()
@@ -207,8 +317,9 @@ impl Shape {
                 dimensions.push(0);
             } else {
                 let axis = u32::try_from(axis).ok()?;
-                if !rest.is_multiple_of(axis as usize) {
-                    return None;
+                // Where an axis is of size 0, no number of elements settles a free one.
+                if axis == 0 || !rest.is_multiple_of(axis as usize) {
+                    return self.without_elements(elements);
                 }
                 rest /= axis as usize;
                 dimensions.push(axis);
@@ -221,26 +332,16 @@ impl Shape {
         }
         Some(dimensions)
     }
+}
 
-    /// The dimensions of so many rows of `row` elements each, where that settles them.
-    pub(crate) fn of_rows(&self, rows: u32, row: usize) -> Option<Vec<u32>> {
-        if self.0.first() != Some(&-1) {
-            return self.dimensions(row).filter(|_| rows == 1);
+impl Shape {
+    /// The dimensions of a tensor without elements, where no axis is free.
+    #[cold]
+    fn without_elements(&self, elements: usize) -> Option<Vec<u32>> {
+        if elements > 0 || !self.0.contains(&0) {
+            return None;
         }
-        let mut dimensions = vec![rows];
-        dimensions.extend(Self(self.row_axes().to_vec()).dimensions(row)?);
-        Some(dimensions)
-    }
-
-    /// The axes of one row: the first axis, if free, counts rows.
-    fn row_axes(&self) -> &[i64] {
-        self.0.strip_prefix(&[-1]).unwrap_or(&self.0)
-    }
-
-    /// The elements of one row, unless another axis is free.
-    pub(crate) fn row(&self) -> Option<usize> {
-        let mut axes = self.row_axes().iter();
-        axes.try_fold(1_usize, |row, &axis| row.checked_mul(usize::try_from(axis).ok()?))
+        self.0.iter().map(|&axis| u32::try_from(axis).ok()).collect()
     }
 }
 
@@ -251,174 +352,4 @@ impl fmt::Display for Shape {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) const IRIS: &str = r#"
-        name = "iris-classifier"
-        version = "1"
-        description = "Iris species"
-        sha256 = "00"
-        labels = ["setosa", "versicolor", "virginica"]
-        [[inputs]]
-        name = "features"
-        datatype = "FP32"
-        shape = [-1, 4]
-        fields = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
-        [[outputs]]
-        name = "label"
-        datatype = "INT64"
-        shape = [-1]
-        [[outputs]]
-        name = "probabilities"
-        datatype = "FP32"
-        shape = [-1, 3]
-        [provenance]
-        trained_on = 2026-11-01
-        "#;
-
-    pub(crate) fn iris() -> Signature {
-        Signature::parse(IRIS, "iris-classifier").unwrap()
-    }
-
-    /// The model `m`, from lines as `in x FP32 [-1, 2]`, `out y FP32 [-1]` and those of `model.toml`.
-    pub(crate) fn signature(model: &str) -> Signature {
-        let mut text = "name = 'm'\nversion = '1'\n".to_owned();
-        for line in model.lines() {
-            let mut words = line.splitn(4, ' ');
-            let tensors = match words.next() {
-                Some("in") => "inputs",
-                Some("out") => "outputs",
-                _ => {
-                    text += &format!("{line}\n");
-                    continue;
-                }
-            };
-            let [name, datatype, shape] = [(); 3].map(|()| words.next().unwrap());
-            text += &format!(
-                "[[{tensors}]]\nname = '{name}'\ndatatype = '{datatype}'\nshape = {shape}\n"
-            );
-        }
-        Signature::parse(&text, "m").unwrap()
-    }
-
-    fn error(from: &str, to: &str) -> String {
-        assert!(IRIS.contains(from), "{from}");
-        Signature::parse(&IRIS.replacen(from, to, 1), "iris-classifier").unwrap_err()
-    }
-
-    #[test]
-    fn a_signature_is_read() {
-        let iris = iris();
-        assert_eq!(iris.version, "1");
-        assert_eq!(iris.labels, ["setosa", "versicolor", "virginica"]);
-        assert_eq!(iris.outputs[0].datatype, Datatype::I64);
-        assert_eq!(iris.features(), Some(4));
-        assert_eq!(iris.fields().len(), 4);
-    }
-
-    #[test]
-    fn a_wrong_signature_is_refused_with_its_place() {
-        assert!(error(r#"name = "iris-classifier""#, r#"name = "wine""#).contains("mount"));
-        assert!(error("[-1, 4]", "[-2, 4]").contains("[-2, 4]"));
-        assert!(error("[-1, 4]", "[-1, 0]").contains("[-1, 0]"));
-        assert!(error("[-1, 4]", "[-1, 5]").contains("4 fields"));
-        assert!(error(r#""probabilities""#, r#""label""#).contains("two tensors"));
-        for (from, to, problem) in [
-            (
-                "FP32",
-                "FLOAT",
-                r#"line 9: `inputs[0].datatype`: expected one of FP16, FP32, FP64, BF16, UINT8, INT32, INT64, BOOL, BYTES, got "FLOAT""#,
-            ),
-            ("version = \"1\"", "", "line 1: `version` is missing"),
-            ("\"1\"", "1", "line 3: `version`: expected a string, got integer"),
-            (
-                "version = \"1\"",
-                "version = \"1\"\ncache_seconds = -1",
-                "line 4: `cache_seconds`: expected a number of seconds, 0 or more, got integer",
-            ),
-            ("\"setosa\"", "true", "line 6: `labels`: expected a string, got boolean"),
-            (
-                "\"setosa\"",
-                "1",
-                "line 6: `labels`: expected an array of integers of 64 bits, got string",
-            ),
-            (
-                "[\"setosa\", \"versicolor\", \"virginica\"]",
-                "\"setosa\"",
-                "line 6: `labels`: expected an array of strings, got string",
-            ),
-            ("name = \"label\"", "", "line 12: `outputs[0].name` is missing"),
-            (
-                "[-1, 3]",
-                "[-1, 3.0]",
-                "line 19: `outputs[1].shape`: expected an array of integers of 64 bits, got float",
-            ),
-            (
-                "[-1, 3]",
-                "[9223372036854775808]",
-                "line 19: `outputs[1].shape`: expected an array of integers of 64 bits, got integer",
-            ),
-            ("[[inputs]]", "[inputs]", "line 7: `inputs`: expected an array of tables, got table"),
-        ] {
-            assert_eq!(error(from, to), problem);
-        }
-        for syntax in ["labels = ", "version = \"2\"\nlabels = ["] {
-            assert!(error("labels = [", syntax).starts_with("line 6: "), "{syntax}");
-        }
-        let tables = "name = 'x'\nversion = '1'\ninputs = [{}, 5]";
-        assert_eq!(
-            Signature::parse(tables, "x").unwrap_err(),
-            "line 3: `inputs[0].name` is missing"
-        );
-        let tables = "name = 'x'\nversion = '1'\ninputs = [5]";
-        assert_eq!(
-            Signature::parse(tables, "x").unwrap_err(),
-            "line 3: `inputs`: expected an array of tables, got integer"
-        );
-    }
-
-    #[test]
-    fn integers_of_any_radix() {
-        let tensor = |shape| format!(r#"{{ name = "x", datatype = "FP32", shape = {shape} }}"#);
-        let (of, to) = (tensor("[-1, 0x1_0, 0b11, +7]"), tensor("[]"));
-        let text = format!("name = 'x'\nversion = '1'\ninputs = [{of}]\noutputs = [{to}]");
-        let signature = Signature::parse(&text, "x").unwrap();
-        assert_eq!(signature.inputs[0].shape.0, [-1, 16, 3, 7]);
-    }
-
-    #[test]
-    fn rows_and_free_axes() {
-        for (shape, row) in [
-            (vec![-1, 4], Some(4)),
-            (vec![4], Some(4)),
-            (vec![-1], Some(1)),
-            (vec![-1, 3, 28, 28], Some(2352)),
-            (vec![-1, -1], None),
-            (vec![2, -1], None),
-            (vec![], Some(1)),
-            (vec![i64::MAX, i64::MAX], None),
-        ] {
-            assert_eq!(Shape(shape.clone()).row(), row, "{shape:?}");
-        }
-        for (shape, elements, dimensions) in [
-            (vec![-1, 3], 6, Some(vec![2, 3])),
-            (vec![2, -1, 3], 6, Some(vec![2, 1, 3])),
-            (vec![2, 3], 6, Some(vec![2, 3])),
-            (vec![], 1, Some(vec![])),
-            (vec![-1], 0, Some(vec![0])),
-            (vec![2, 3], 12, None),
-            (vec![-1, 4], 6, None),
-            (vec![-1, -1], 6, None),
-        ] {
-            assert_eq!(
-                Shape(shape.clone()).dimensions(elements),
-                dimensions,
-                "{shape:?} {elements}"
-            );
-        }
-        assert!(Shape(vec![-1, 4]).admits(&[7, 4]));
-        assert!(!Shape(vec![-1, 4]).admits(&[7, 3]));
-        assert!(!Shape(vec![-1, 4]).admits(&[4]));
-    }
-}
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use toml_parser::decoder::ScalarKind;
 
 use super::document::{Document, Node, ROOT, Value};
 use super::{Shape, Signature, TensorSignature};
-use crate::tensor::Datatype;
+use crate::datatype::Datatype;
 
 /// For how long a prediction may be given again unless the model says otherwise. The host never gives
 /// that of another version, however long it may. But caches on the way to a client know of no versions,
@@ -24,8 +24,13 @@ pub(super) fn read(text: &str) -> Result<Signature, String> {
         classes,
         inputs: root.tensors("inputs")?,
         outputs: root.tensors("outputs")?,
-        cache_seconds: root.seconds("cache_seconds", CACHE_SECONDS)?,
+        cache_seconds: root.number(
+            "cache_seconds",
+            CACHE_SECONDS,
+            "a number of seconds, 0 or more",
+        )?,
         row: Vec::new(),
+        slots: Vec::new(),
     })
 }
 
@@ -85,6 +90,8 @@ impl<'a> Table<'a> {
             name: self.string("name")?,
             datatype: self.datatype("datatype")?,
             shape: Shape(self.integers("shape")?),
+            batch_axis: self.number("batch_axis", 0, "the position of an axis, from 0 on")?
+                as usize,
             fields: self.strings("fields")?,
         })
     }
@@ -109,14 +116,14 @@ impl<'a> Table<'a> {
         Ok(integers)
     }
 
-    /// 0 if the key is absent.
-    fn seconds(&self, key: &str, default: u32) -> Result<u32, String> {
+    /// `default` if the key is absent.
+    fn number(&self, key: &str, default: u32, expected: &str) -> Result<u32, String> {
         let Some(position) = self.document.get(self.position, key) else {
             return Ok(default);
         };
         let node = self.document.node(position);
-        let seconds = integer(&node.value).and_then(|seconds| u32::try_from(seconds).ok());
-        seconds.ok_or_else(|| self.unexpected(key, node, "a number of seconds, 0 or more"))
+        let number = integer(&node.value).and_then(|number| u32::try_from(number).ok());
+        number.ok_or_else(|| self.unexpected(key, node, expected))
     }
 
     fn string_in(&self, key: &str, node: &Node<'_>) -> Result<String, String> {

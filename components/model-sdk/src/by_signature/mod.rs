@@ -1,0 +1,307 @@
+//! What a model says of rows by its signature alone: for a component that does not say it itself.
+
+use std::fmt;
+
+use crate::author::Mapping;
+use crate::datatype::{Datatype, Element};
+use crate::error::Error;
+use crate::graph::{self, Graph};
+use crate::infer;
+use crate::prediction::{NO_CLASS, Prediction};
+use crate::rows::Rows;
+use crate::signature::{Shape, Signature, TensorSignature};
+use crate::tensor::{Tensor, split_bytes};
+
+/// What of a model's outputs, whatever their names and order, answers for a row.
+enum Outputs<'a> {
+    /// The only one, of numbers: they are the answer.
+    Numbers(&'a TensorSignature),
+    /// The only one, of a number for each label: the class is that of the greatest.
+    Scores(&'a TensorSignature),
+    /// An integer (a truth value, a string) for each row: a class. Beside it there may be numbers for each.
+    Classes(&'a TensorSignature, Option<&'a TensorSignature>),
+}
+
+/// The sum of a row of probabilities may be so far from 1: half-precision sums of some hundred classes
+/// are off by some thousandths.
+const SUM_TOLERANCE: f32 = 0.01;
+
+pub(crate) fn predict(
+    graph: &Graph,
+    rows: Rows<'_>,
+    mapping: Option<Mapping>,
+) -> Result<Prediction, Error> {
+    let signature = graph.signature();
+    let outputs = Outputs::of(signature).ok_or_else(|| no_short_form(signature))?;
+    let inputs = rows.inputs(signature)?;
+    let (wanted, count) = outputs.wanted();
+    let wanted = &wanted[..count];
+    let tensors = match mapping {
+        Some(mapping) => infer::map(graph, mapping, &inputs, wanted)?,
+        None => {
+            let tensors = graph.compute_all(inputs, wanted)?;
+            check_rows(signature, wanted, &tensors, rows.count)?;
+            tensors
+        }
+    };
+    let tensors = of_rows(wanted, tensors);
+    outputs.prediction(signature, tensors, rows.count)
+}
+
+/// Refuses outputs of another number of rows: their free axis counts something else, which is no mistake of
+/// the model.
+fn check_rows(
+    signature: &Signature,
+    wanted: &[&TensorSignature],
+    tensors: &[Tensor],
+    rows: u32,
+) -> Result<(), Error> {
+    for (output, tensor) in wanted.iter().zip(tensors) {
+        let counted = tensor.dimensions.get(output.batch_axis).copied();
+        // All of one that has no classes may be of the only row.
+        let is_whole = rows == 1 && !is_class(output);
+        if output.counts_rows() && counted != Some(rows) && !is_whole {
+            return Err(Error::invalid(format!(
+                "the output {:?} has the shape {} for {rows} rows, so it does not say what it is for each; \
+                 POST /v2/models/{}/infer gives it as it is",
+                output.name,
+                Shape::of(&tensor.dimensions),
+                signature.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The outputs row after row.
+fn of_rows(wanted: &[&TensorSignature], mut tensors: Vec<Tensor>) -> Vec<Tensor> {
+    for (output, tensor) in wanted.iter().zip(&mut tensors) {
+        if output.batch_axis > 0 {
+            *tensor = tensor.with_axis_first(output.batch_axis).into_owned();
+        }
+    }
+    tensors
+}
+
+/// What a model says of `rows` rows by its outputs, which are there, if it has a short form.
+pub(crate) fn from_outputs(
+    signature: &Signature,
+    tensors: &[Tensor],
+    rows: u32,
+) -> Option<Prediction> {
+    let outputs = Outputs::of(signature)?;
+    let (wanted, count) = outputs.wanted();
+    let wanted = &wanted[..count];
+    let find = |output: &&TensorSignature| tensors.iter().find(|tensor| tensor.name == output.name);
+    let tensors: Vec<_> =
+        wanted.iter().map(|output| find(output).cloned()).collect::<Option<_>>()?;
+    check_rows(signature, wanted, &tensors, rows).ok()?;
+    let tensors = of_rows(wanted, tensors);
+    let prediction = outputs.prediction(signature, tensors, rows).ok()?;
+    prediction.checked(&signature.labels, rows as usize).ok()
+}
+
+impl<'a> Outputs<'a> {
+    /// Which they are, and how many.
+    fn wanted(&self) -> ([&'a TensorSignature; 2], usize) {
+        match *self {
+            Self::Numbers(only) | Self::Scores(only) | Self::Classes(only, None) => {
+                ([only, only], 1)
+            }
+            Self::Classes(class, Some(scores)) => ([class, scores], 2),
+        }
+    }
+
+    /// What the model says by them, in the order they are wanted in.
+    fn prediction(
+        &self,
+        signature: &Signature,
+        tensors: Vec<Tensor>,
+        rows: u32,
+    ) -> Result<Prediction, Error> {
+        match self {
+            Self::Numbers(_) => {
+                let [numbers] = graph::all(tensors)?;
+                Ok(Prediction::Numbers(as_f32(numbers)))
+            }
+            Self::Scores(_) => {
+                let [scores] = graph::all(tensors)?;
+                let scores = as_f32(scores);
+                let indices = greatest(&scores.f32s()?, signature.labels.len());
+                // It is no output of the model.
+                let indices = Tensor::i64("", &[rows], &indices);
+                Ok(classes(signature, indices, Some(scores)))
+            }
+            Self::Classes(_, None) => {
+                let [class] = graph::all(tensors)?;
+                of_classes(signature, class, None)
+            }
+            Self::Classes(_, Some(_)) => {
+                let [class, scores] = graph::all(tensors)?;
+                of_classes(signature, class, Some(as_f32(scores)))
+            }
+        }
+    }
+
+    /// `None`: there is not one answer for each row.
+    fn of(signature: &'a Signature) -> Option<Self> {
+        match &*signature.outputs {
+            [class] if is_class(class) => Some(Self::Classes(class, None)),
+            [only] if !only.datatype.is_float() => None,
+            [only] => {
+                let labels = signature.labels.len();
+                let scores = labels > 1 && only.row() == Some(labels);
+                Some(if scores { Self::Scores(only) } else { Self::Numbers(only) })
+            }
+            [class, scores] | [scores, class] if is_class(class) && scores.datatype.is_float() => {
+                Some(Self::Classes(class, Some(scores)))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn no_short_form(signature: &Signature) -> Error {
+    let outputs: Vec<_> = signature
+        .outputs
+        .iter()
+        .map(|output| format!("{:?} ({} {})", output.name, output.datatype.name(), output.shape))
+        .collect();
+    let Signature { name, .. } = signature;
+    Error::invalid(format!(
+        "the model {name:?} has no short form, as its outputs are not one prediction for each row: {}; \
+         POST /v2/models/{name}/infer gives them all",
+        outputs.join(", ")
+    ))
+}
+
+/// Whether an output is an integer (a truth value, a string) for each row.
+fn is_class(output: &TensorSignature) -> bool {
+    !output.datatype.is_float() && output.row() == Some(1)
+}
+
+fn of_classes(
+    signature: &Signature,
+    class: Tensor,
+    scores: Option<Tensor>,
+) -> Result<Prediction, Error> {
+    let positions = match class.datatype {
+        Datatype::Bytes | Datatype::Bool if signature.labels.is_empty() => {
+            return Ok(Prediction::Values(class));
+        }
+        Datatype::Bytes => positions_of_labels(signature, &class)?,
+        _ => positions(signature, &class)?,
+    };
+    Ok(classes(signature, positions, scores))
+}
+
+/// Scores go with the classes where they are probabilities, and there is a name for each.
+fn classes(signature: &Signature, indices: Tensor, scores: Option<Tensor>) -> Prediction {
+    let labels = signature.labels.len();
+    match scores {
+        Some(probabilities) if labels > 0 && are_probabilities(&probabilities, labels) => {
+            Prediction::Classes { indices, probabilities }
+        }
+        _ => Prediction::Labels(indices),
+    }
+}
+
+/// Whether each row of `labels` numbers is a distribution. Distances and margins are not. A row with NaN
+/// or infinity tells neither way: of what a graph could not compute, nothing is left out.
+fn are_probabilities(scores: &Tensor, labels: usize) -> bool {
+    let (numbers, rest) = scores.data.as_chunks();
+    let distribution = |row: &[[u8; 4]]| {
+        let numbers = row.iter().map(|&number| f32::from_le_bytes(number));
+        let sum: f32 = numbers.clone().sum();
+        !sum.is_finite()
+            || (sum - 1.0).abs() <= SUM_TOLERANCE
+                && numbers.into_iter().all(|number| (0.0..=1.0 + SUM_TOLERANCE).contains(&number))
+    };
+    rest.is_empty() && numbers.len() % labels == 0 && numbers.chunks(labels).all(distribution)
+}
+
+/// The position of the greatest number of each row, the first of several; of NaN none is the greatest.
+fn greatest(scores: &[f32], labels: usize) -> Vec<i64> {
+    let position = |row: &[f32]| {
+        let mut best = 0;
+        for (index, score) in row.iter().enumerate() {
+            if score.is_nan() {
+                return NO_CLASS;
+            }
+            if *score > row[best] {
+                best = index;
+            }
+        }
+        best as i64
+    };
+    scores.chunks(labels).map(position).collect()
+}
+
+/// The position in the labels of each class, as INT64. Classes are positions already, unless
+/// `model.toml` says which numbers they are.
+fn positions(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
+    let position = |class: i64| {
+        if signature.classes.is_empty() {
+            return Ok(class);
+        }
+        let found = signature.classes.iter().position(|&known| known == class);
+        found.map(|index| index as i64).ok_or_else(|| unknown_class(&class))
+    };
+    let numbers = tensor.data.chunks_exact(tensor.datatype.size());
+    let classes: Vec<i64> = numbers
+        .filter_map(|number| match tensor.datatype.element(number) {
+            Element::I64(class) => Some(position(class)),
+            Element::U64(class) => Some(Err(Error::invalid(format!(
+                "the output {:?} is {class}, which is no class of the short form; POST /v2/models/{}/infer \
+                 gives it",
+                tensor.name, signature.name
+            )))),
+            Element::F32(_) | Element::F64(_) => None,
+        })
+        .collect::<Result<_, _>>()?;
+    let rows = u32::try_from(classes.len()).unwrap_or(u32::MAX);
+    Ok(Tensor::i64(&tensor.name, &[rows], &classes))
+}
+
+/// The position in the labels of each class that is a string, as INT64.
+#[inline(never)]
+fn positions_of_labels(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
+    let mut classes = Vec::new();
+    for class in split_bytes(&tensor.data) {
+        let class = String::from_utf8_lossy(class.unwrap_or_default());
+        let found = signature.labels.iter().position(|label| *label == class);
+        classes.push(found.ok_or_else(|| unknown_class(&class))? as i64);
+    }
+    let rows = u32::try_from(classes.len()).unwrap_or(u32::MAX);
+    Ok(Tensor::i64(&tensor.name, &[rows], &classes))
+}
+
+#[cold]
+fn unknown_class(class: &dyn fmt::Display) -> Error {
+    Error::internal(format!(
+        "the graph gave class {class}, which is not among the labels of model.toml"
+    ))
+}
+
+/// The same as FP32, where it is of another floating-point type.
+fn as_f32(tensor: Tensor) -> Tensor {
+    if tensor.datatype == Datatype::F32 {
+        return tensor;
+    }
+    let numbers = tensor.data.chunks_exact(tensor.datatype.size());
+    let numbers: Vec<f32> = numbers
+        .map(|number| match tensor.datatype.element(number) {
+            Element::F32(number) => number,
+            #[expect(clippy::cast_possible_truncation, reason = "the nearest")]
+            Element::F64(number) => number as f32,
+            #[expect(clippy::cast_precision_loss, reason = "the nearest")]
+            Element::I64(number) => number as f32,
+            #[expect(clippy::cast_precision_loss, reason = "the nearest")]
+            Element::U64(number) => number as f32,
+        })
+        .collect();
+    Tensor::f32(&tensor.name, &tensor.dimensions, &numbers)
+}
+
+#[cfg(test)]
+mod tests;

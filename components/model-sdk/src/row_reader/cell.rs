@@ -1,0 +1,87 @@
+//! One value of a row, in JSON or CSV.
+
+use crate::datatype::{Datatype, float32, parse_f32, text};
+
+/// A value of a table.
+#[derive(Clone, Copy)]
+pub(crate) enum Cell<'a> {
+    Json(&'a str),
+    Csv(&'a str),
+}
+
+/// An element as rows keep it.
+pub(super) enum Value {
+    /// As FP32, and in 64 bits where that is not enough.
+    Number(f32, u64),
+    Text(Vec<u8>),
+}
+
+impl Cell<'_> {
+    /// What it is as FP32, or why it is none.
+    #[inline]
+    pub(super) fn float32(self) -> Result<f32, &'static str> {
+        match self {
+            Self::Json(json) => float32(json),
+            Self::Csv(cell) => match parse_f32(cell.trim()) {
+                Some(number) => Ok(number),
+                None => match of_csv(Datatype::F32, cell.trim())? {
+                    Value::Number(number, _) => Ok(number),
+                    Value::Text(_) => Err(Datatype::F32.refusal(cell)),
+                },
+            },
+        }
+    }
+
+    /// What it is as an element of `datatype`, or why it is none.
+    pub(super) fn value(self, datatype: Datatype) -> Result<Value, &'static str> {
+        match (self, datatype) {
+            (Self::Json(json), Datatype::Bytes) => Ok(Value::Text(text(json)?.into_owned().into())),
+            (cell, Datatype::F32) => Ok(Value::Number(cell.float32()?, 0)),
+            (Self::Json(json), _) => of_bits(datatype, datatype.bits(json)?),
+            (Self::Csv(""), _) => missing(datatype),
+            (Self::Csv(text), Datatype::Bytes) => Ok(Value::Text(text.into())),
+            (Self::Csv(cell), _) => {
+                let cell = cell.trim();
+                match parse_f32(cell) {
+                    Some(_) => of_bits(datatype, datatype.bits(cell)?),
+                    None => of_csv(datatype, cell),
+                }
+            }
+        }
+    }
+}
+
+fn of_bits(datatype: Datatype, bits: u64) -> Result<Value, &'static str> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the nearest")]
+    let number = match datatype {
+        Datatype::U64 => bits as f32,
+        datatype if datatype.is_float() => f64::from_bits(bits) as f32,
+        _ => bits.cast_signed() as f32,
+    };
+    Ok(Value::Number(number, bits))
+}
+
+/// What CSV has in place of a number: pandas' names of missing values, of infinity and of truth values.
+#[cold]
+#[inline(never)]
+fn of_csv(datatype: Datatype, cell: &str) -> Result<Value, &'static str> {
+    match (datatype, cell) {
+        (_, "" | "NA" | "N/A" | "n/a" | "#N/A" | "<NA>" | "null" | "NULL" | "None") => {
+            missing(datatype)
+        }
+        (Datatype::Bool, "True" | "true" | "TRUE") => of_bits(datatype, 1),
+        (Datatype::Bool, "False" | "false" | "FALSE") => of_bits(datatype, 0),
+        // What has no digit is NaN or infinity.
+        _ if !cell.bytes().any(|byte| byte.is_ascii_digit()) => match cell.parse::<f64>() {
+            Ok(number) if datatype.is_float() => of_bits(datatype, number.to_bits()),
+            Ok(number) if number.is_nan() => missing(datatype),
+            _ => Err(datatype.refusal(cell)),
+        },
+        _ => of_bits(datatype, datatype.bits(cell)?),
+    }
+}
+
+#[cold]
+fn missing(datatype: Datatype) -> Result<Value, &'static str> {
+    of_bits(datatype, datatype.bits("null")?)
+}
