@@ -156,12 +156,13 @@ DATATYPES = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
 
 
 def request(inputs):
-    """An Open Inference Protocol request with binary tensors; its body and headers."""
+    """An Open Inference Protocol request with binary tensors, past the response cache; its body and headers."""
     tensors = [{"name": name, "shape": list(array.shape), "datatype": DATATYPES[array.dtype],
                 "parameters": {"binary_data_size": array.nbytes}} for name, array in inputs.items()]
     head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
     body = head + b"".join(array.tobytes() for array in inputs.values())
-    return body, {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    return body, {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream",
+                  "cache-control": "no-store"}
 
 
 def bound(path, inputs):
