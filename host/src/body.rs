@@ -1,10 +1,9 @@
 //! Bodies: whole where they are small, streamed where they are not.
 
-use std::fmt::Display;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep, timeout};
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
+use crate::body_error::BodyError;
 use crate::error::Failure;
 use crate::streams::Streaming;
 
@@ -99,6 +99,23 @@ impl Body {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         matches!(self.0, Kind::Whole(_))
+    }
+
+    /// How long it is, if all of it is there.
+    #[must_use]
+    pub fn whole_size(&self) -> Option<usize> {
+        match &self.0 {
+            Kind::Whole(body) => usize::try_from(body.size_hint().exact()?).ok(),
+            _ => None,
+        }
+    }
+
+    /// All of it, if it is there; nothing is left then.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Kind::Whole(body) => std::mem::take(body).into_inner(),
+            _ => None,
+        }
     }
 
     /// The same body, counted among `answers` until all of it is sent if it is there already.
@@ -201,7 +218,7 @@ impl HttpBody for Body {
 
 /// How much of a body over its limit is read and thrown away. A client that is still sending when
 /// the connection closes would never see the answer.
-const DISCARD_MOST: usize = 8 << 20;
+pub(crate) const DISCARD_MOST: usize = 8 << 20;
 /// And for how long.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
@@ -210,6 +227,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 pub struct Arrival {
     over: AtomicBool,
     broken: AtomicBool,
+    /// The coding that it is not in, and what is wrong.
+    undecodable: OnceLock<(&'static str, &'static str)>,
     /// Whether the guest has asked for more than has come.
     awaited: AtomicBool,
     complete: AtomicBool,
@@ -222,8 +241,22 @@ impl Arrival {
         if self.over.load(Ordering::Relaxed) {
             return Some(Failure::BodyTooLarge { limit });
         }
+        if let Some(&(coding, problem)) = self.undecodable.get() {
+            return Some(Failure::BodyUndecodable { coding, problem });
+        }
         let broken = self.broken.load(Ordering::Relaxed);
         broken.then(|| Failure::BodyBroken("while it was streamed".into()))
+    }
+
+    fn failed(&self, error: &BodyError) {
+        match *error {
+            BodyError::Broken { .. } => self.broken.store(true, Ordering::Relaxed),
+            BodyError::TooLarge => self.over.store(true, Ordering::Relaxed),
+            BodyError::Undecodable { coding, problem } => {
+                // It fails once.
+                let _ = self.undecodable.set((coding, problem));
+            }
+        }
     }
 
     /// Whether the guest waits for more of it.
@@ -335,21 +368,19 @@ impl RequestBody {
         waits: bool,
     ) -> Result<Self, Failure>
     where
-        B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+        B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
     {
         let announced = body.size_hint().lower();
         if announced > limit as u64 {
             if !waits {
-                let mut refused = Limited::new(Bytes::new(), body, 0);
-                // Ends with the limit's error; a client that goes on for too long is cut off.
-                let _ = timeout(DISCARD_TIME, refused.frame()).await;
+                Self::discard(body).await;
             }
             return Err(Failure::BodyTooLarge { limit });
         }
         let mut first = BytesMut::new();
         if announced <= whole as u64 {
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|e| Failure::BodyBroken(e.to_string()))?;
+                let frame = frame.map_err(|error| error.into().into_failure(limit))?;
                 let Ok(data) = frame.into_data() else { continue };
                 if first.is_empty() && body.is_end_stream() && data.len() <= whole {
                     return Ok(Self::Whole(data));
@@ -364,9 +395,19 @@ impl RequestBody {
         Ok(Self::stream(Bytes::new(), body, limit))
     }
 
+    /// Reads some of a body that is refused: a client that is still sending would not see why.
+    pub async fn discard<B>(body: B)
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin,
+    {
+        let mut refused = Limited::new(Bytes::new(), body, 0);
+        // Ends with the limit's error; a client that goes on for too long is cut off.
+        let _ = timeout(DISCARD_TIME, refused.frame()).await;
+    }
+
     fn stream<B>(first: Bytes, rest: B, limit: usize) -> Self
     where
-        B: HttpBody<Data = Bytes, Error: Into<WasiHttpError>> + Unpin + Send + 'static,
+        B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
     {
         let body = Limited::new(first, rest, limit);
         let arrival = Arc::clone(&body.arrival);
@@ -419,7 +460,7 @@ impl<B> Limited<B> {
 
 impl<B> HttpBody for Limited<B>
 where
-    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError>> + Unpin,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
     type Data = Bytes;
     type Error = WasiHttpError;
@@ -437,7 +478,8 @@ where
                     Some(Ok(frame)) => frame,
                     _ if self.arrival.over.load(Ordering::Relaxed) => return too_large(),
                     Some(Err(error)) => {
-                        self.arrival.broken.store(true, Ordering::Relaxed);
+                        let error = error.into();
+                        self.arrival.failed(&error);
                         return Poll::Ready(Some(Err(error.into())));
                     }
                     None => {

@@ -33,6 +33,7 @@ use crate::commands::registry::{self, Registry};
 use crate::flags::Flags;
 use crate::host::Host;
 use crate::inference::trial;
+use crate::listen_address::{self, ListenAddress};
 use crate::manifest::{self, Manifest};
 use crate::memory;
 use crate::priority::be_prompt;
@@ -186,14 +187,16 @@ struct Up {
     #[command(flatten)]
     from: From,
 
-    /// Address to serve on; port 0 takes a free one
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3000")]
-    listen: SocketAddr,
+    /// Address to serve on, such as localhost:3000 or [::1]:3000; port 0 takes a free one. A name is
+    /// resolved once, at the start; of several addresses the first is served that this machine has,
+    /// IPv4 before IPv6
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+    listen: ListenAddress,
 
     /// Address of the admin plane: metrics, cache statistics [default: 127.0.0.1:3001, or any port if
     /// that is taken]. Beyond loopback SPINFER_ADMIN_TOKEN has to be set
-    #[arg(long, value_name = "IP:PORT", conflicts_with = "no_admin")]
-    admin: Option<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_admin")]
+    admin: Option<ListenAddress>,
 
     /// Serve no admin plane
     #[arg(long)]
@@ -414,8 +417,8 @@ fn up(options: &Up) -> Result<()> {
         .build()?;
     let ports = if *find_free_port { PORTS_TRIED } else { 1 };
     let serving = async {
-        let listener = bind(*listen, ports).await?;
-        let admin = if *no_admin { None } else { Some(Admin::bind(*admin).await?) };
+        let listener = bind(listen, ports).await?;
+        let admin = if *no_admin { None } else { Some(Admin::bind(admin.as_ref()).await?) };
         serve(&app, Arc::clone(&host), listener, admin, tls, *quiet).await
     };
     let served = runtime.block_on(serving);
@@ -432,19 +435,22 @@ fn up(options: &Up) -> Result<()> {
 const PORTS_TRIED: u16 = 10;
 
 /// Listens on `listen`, or on the first of the next ports that is free, `ports` in all.
-async fn bind(listen: SocketAddr, ports: u16) -> Result<TcpListener> {
-    let mut address = listen;
+async fn bind(listen: &ListenAddress, ports: u16) -> Result<TcpListener> {
+    let mut addresses = listen.resolve().await?;
     for left in (0..ports).rev() {
-        match TcpListener::bind(address).await {
+        match listen_address::bind(&addresses).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && left > 0 => {
-                let Some(next) = address.port().checked_add(1) else { break };
-                address.set_port(next);
+                let next = addresses[0].port().checked_add(1);
+                let Some(next) = next else { break };
+                addresses.iter_mut().for_each(|address| address.set_port(next));
             }
             bound => {
                 return bound.with_context(|| {
+                    let tried: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                     format!(
-                        "cannot listen on {address}; another address is given by --listen, port 0 \
-                         is any, --find-free-port takes the next"
+                        "cannot listen on {}; another address is given by --listen, port 0 is any, \
+                         --find-free-port takes the next",
+                        tried.join(" or ")
                     )
                 });
             }

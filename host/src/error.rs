@@ -1,9 +1,10 @@
 //! Why a request failed, and the one map from failure to HTTP status.
 
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::body::Body;
+use crate::content_encoding::SUPPORTED;
 
 /// A failure of the host's side of a request. What a component answers by itself, errors included,
 /// is not one.
@@ -25,6 +26,13 @@ pub enum Failure {
     BodyTimeout,
     #[error("the request body broke off: {0}")]
     BodyBroken(String),
+    #[error("the request body is not {coding}, as its Content-Encoding says: {problem}")]
+    BodyUndecodable { coding: &'static str, problem: &'static str },
+    #[error(
+        "a request body with Content-Encoding: {encoding} is not decoded here; send it as it is, or in \
+         one of: {SUPPORTED}"
+    )]
+    UnsupportedEncoding { encoding: String },
     #[error("all {limit} instances of component `{component}` are busy; try again")]
     Busy { component: String, limit: usize },
     #[error(
@@ -58,9 +66,11 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost | Self::InternalHost { .. } | Self::BodyBroken(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoHost
+            | Self::InternalHost { .. }
+            | Self::BodyBroken(_)
+            | Self::BodyUndecodable { .. } => StatusCode::BAD_REQUEST,
+            Self::UnsupportedEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::OnlyGet { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute { .. } | Self::NoComponent { .. } => StatusCode::NOT_FOUND,
             Self::Loop { .. } => StatusCode::LOOP_DETECTED,
@@ -91,6 +101,8 @@ impl Failure {
             Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
             Self::BodyTimeout => Reason::BodyTimeout,
             Self::BodyBroken(_) => Reason::BodyBroken,
+            Self::BodyUndecodable { .. } => Reason::BodyUndecodable,
+            Self::UnsupportedEncoding { .. } => Reason::UnsupportedEncoding,
             Self::Busy { .. } => Reason::Busy,
             Self::QueueFull { .. } => Reason::QueueFull,
             Self::Loop { .. } => Reason::Loop,
@@ -113,6 +125,9 @@ impl Failure {
         if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::Crowded)
         {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(self, Self::UnsupportedEncoding { .. }) {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(SUPPORTED));
         }
         if matches!(self, Self::OnlyGet { .. }) {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -145,6 +160,8 @@ pub enum Reason {
     BodyTooLarge,
     BodyTimeout,
     BodyBroken,
+    BodyUndecodable,
+    UnsupportedEncoding,
     Busy,
     QueueFull,
     NoRoom,
@@ -170,6 +187,8 @@ impl Reason {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::BodyBroken,
+        Self::BodyUndecodable,
+        Self::UnsupportedEncoding,
         Self::Busy,
         Self::QueueFull,
         Self::NoRoom,
@@ -206,6 +225,8 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyBroken => "body_broken",
+            Self::BodyUndecodable => "body_undecodable",
+            Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Busy => "busy",
             Self::QueueFull => "queue_full",
             Self::NoRoom => "no_room",

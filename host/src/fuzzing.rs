@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue};
 use serde::de::IgnoredAny;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::cache::{BodyKey, canonical, control};
 use crate::commands::add::labels;
+use crate::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::inference::{bind as bind_tensors, check_settings};
 use crate::manifest;
 use crate::opening::Opening;
@@ -210,6 +211,36 @@ pub fn redis_answer(data: &[u8]) {
     }
 }
 
+/// A body in a coding, decoded in pieces as long as the first byte says; and an `Accept-Encoding`.
+pub fn content_encoding(data: &[u8]) {
+    const ROOM: usize = 4096;
+    let Some((&piece, body)) = data.split_first() else { return };
+    for coding in [Coding::Gzip, Coding::Deflate] {
+        let mut decoder = Decoder::new(coding);
+        'body: for mut piece in body.chunks(usize::from(piece).max(1)) {
+            loop {
+                let mut output = Vec::with_capacity(ROOM);
+                let room = output.capacity();
+                let before = piece.len();
+                if decoder.decode(&mut piece, &mut output).is_err() {
+                    break 'body;
+                }
+                assert_eq!(output.capacity(), room);
+                let is_full = output.len() == room;
+                if piece.is_empty() && !is_full {
+                    break;
+                }
+                assert!(is_full || piece.len() < before, "it goes on for ever");
+            }
+        }
+        let _ = decoder.is_at_end();
+    }
+    if let Ok(value) = HeaderValue::from_bytes(body) {
+        let accepted = AcceptEncoding::of(&HeaderMap::from_iter([(ACCEPT_ENCODING, value)]));
+        let _ = (accepted.choose(), accepted.refuses_identity());
+    }
+}
+
 /// Bytes that come in pieces.
 struct Pieces<'a> {
     rest: &'a [u8],
@@ -246,6 +277,6 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host route runtime_config dotenv model_settings cache_control
-        labels bind opening body redis_answer
+        labels bind opening body redis_answer content_encoding
     }
 }

@@ -27,6 +27,8 @@ use crate::capabilities::prediction_log::LogPolicy;
 use crate::capabilities::stdio::Output;
 use crate::code::{Code, Linked};
 use crate::connections::ConnectionLimits;
+use crate::content_encoding::Compression;
+use crate::cors::Cors;
 use crate::drift::{Monitor, WatchedModel};
 use crate::engine::Engine;
 use crate::error::Failure;
@@ -36,6 +38,7 @@ use crate::inference::{ComputeThreads, Models, Registry};
 use crate::instance::Stores;
 use crate::memory::give_back;
 use crate::metrics::{HostMetrics, RouteMetrics};
+use crate::model_index::ModelStates;
 use crate::prediction_log::models::ModelInfo;
 use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
 use crate::redis_connections::Connections;
@@ -69,9 +72,12 @@ pub struct Host {
     info: String,
     /// What keeps the host from being ready.
     not_ready: Mutex<Option<String>>,
+    model_states: ModelStates,
     bodies: Holding,
     answers: Arc<Holding>,
     connection_limits: ConnectionLimits,
+    compression: Compression,
+    cors: Option<Cors>,
     cache: Arc<Cache>,
     drift: Arc<Monitor>,
     redis: Connections,
@@ -233,9 +239,12 @@ impl Host {
             services,
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
+            model_states: ModelStates::default(),
             bodies: Holding::default(),
             answers: Arc::default(),
             connection_limits: app.connections,
+            compression: app.compression,
+            cors: app.cors.clone(),
             cache,
             drift,
             redis,
@@ -271,6 +280,24 @@ impl Host {
     #[must_use]
     pub fn connection_limits(&self) -> ConnectionLimits {
         self.connection_limits
+    }
+
+    /// Whose bodies are decoded and compressed.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Which pages of other sites may call the application, if any may.
+    #[must_use]
+    pub fn cors(&self) -> Option<&Cors> {
+        self.cors.as_ref()
+    }
+
+    /// Which models are loaded.
+    #[must_use]
+    pub fn model_states(&self) -> &ModelStates {
+        &self.model_states
     }
 
     /// Where answers are kept.
@@ -349,6 +376,8 @@ impl Host {
         let loaded = pin!(loading.buffered(at_once));
         let mut loaded = stream::iter(self.services.keys()).zip(loaded);
         while let Some((id, failed)) = loaded.next().await {
+            let reasons = failed.iter().map(|(model, error)| (model.clone(), error.to_string()));
+            self.model_states.loaded(id, reasons);
             for (model, error) in failed {
                 warn!(component = id, model, %error, "cannot load");
                 problems.push(format!("component `{id}`: model `{model}`: {error}"));

@@ -40,18 +40,26 @@ pub mod admin;
 pub mod metrics;
 
 pub mod connections;
+pub mod listen_address;
 pub mod opening;
 pub mod tls;
 
 pub mod request;
 
+pub mod model_index;
+
 pub mod body;
+pub mod body_error;
 pub mod cache;
+pub mod content_encoding;
+pub mod cors;
 pub mod error;
 pub mod experiment;
+pub mod percent;
 pub mod route;
 pub mod spin_headers;
 pub mod streams;
+pub mod vary;
 
 pub mod service;
 

@@ -1,24 +1,24 @@
 //! The life of a request, a step a line.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
-use tokio::time::timeout_at;
 use tracing::debug;
-use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
+use wasmtime_wasi_http::WasiBody;
 
 use crate::body::{Body, RequestBody};
+use crate::body_error::BodyError;
 use crate::cache::counts::Outcome;
 use crate::cache::generation::Scopes;
 use crate::cache::{Found, Ticket, copied};
+use crate::content_encoding::{AcceptEncoding, Admission, admit, compress};
 use crate::door::assign::Assigned;
 use crate::door::invalid_answer;
 use crate::error::{Failure, said};
@@ -26,6 +26,7 @@ use crate::experiment::shadow::{self, ShadowCopy};
 use crate::experiment::{Arm, ExperimentRouter};
 use crate::host::{Host, Place, Served};
 use crate::metrics::RouteMetrics;
+use crate::model_index::{self, MODELS, REPOSITORY_INDEX};
 use crate::prediction_log::endpoint::{self, FEEDBACK};
 use crate::prediction_log::record::CacheOutcome;
 use crate::prediction_log::{Recorder, RequestPredictions};
@@ -71,13 +72,19 @@ where
     let start = Instant::now();
     let target = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().clone()));
-    let version = request.version();
+    let (version, method) = (request.version(), request.method().clone());
+    let accepted = AcceptEncoding::of(request.headers());
+    let cors = host.cors().map(|cors| (cors, request.headers().get(ORIGIN).cloned()));
+    let preflight = cors.as_ref().and_then(|(cors, _)| cors.preflight(&method, request.headers()));
     let mut exchange = Exchange { unread: !request.body().is_end_stream(), arm: None };
-    let response = match own(host, &request) {
+    let response = match preflight.map(Ok).or_else(|| own(host, &request)) {
         Some(response) => response,
+        // Rare, and they must not make the task of every connection larger.
         None if request.uri().path() == FEEDBACK => {
-            // Rare, and it must not make the task of every connection larger.
             Box::pin(endpoint::respond(host, request, &mut exchange.unread)).await
+        }
+        None if request.uri().path() == REPOSITORY_INDEX => {
+            Box::pin(model_index::repository(host, request, &mut exchange.unread)).await
         }
         None => serve(host, client, Via::Route, request, start, &mut exchange).await,
     };
@@ -90,6 +97,12 @@ where
         response
     });
     exchange.mark(&mut response);
+    if let Some((cors, origin)) = cors {
+        cors.mark(origin.as_ref(), response.headers_mut());
+    }
+    if host.compression().responses {
+        response = compress(response, accepted, &method, host.answers()).await;
+    }
     if let Some((method, uri)) = target {
         debug!(%method, %uri, status = response.status().as_u16(), took = ?start.elapsed(), "served");
     }
@@ -194,7 +207,7 @@ async fn serve<B>(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Failure>
 where
-    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let (metrics, answer) = match find(host, client, &via, &request) {
         Ok(found) => {
@@ -232,7 +245,7 @@ async fn assign<B>(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Failure>
 where
-    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let route = Some(Arc::from(found.1.metrics.route.as_str()));
     let mut body = Arriving::Raw(body);
@@ -249,12 +262,10 @@ where
         let mut decides = Bytes::new();
         if service.needs_body(deadline).await? {
             if let Arriving::Raw(raw) = body {
-                let waits = head.headers.contains_key(EXPECT);
-                let (size, whole) = (raw.size_hint(), limits.fast_body.min(limits.request_body));
-                _held = Some(host.bodies().hold(&size, whole)?);
-                let admitting = RequestBody::admit(raw, whole, limits.request_body, waits);
-                let admitted = timeout_at(deadline.into(), admitting).await;
-                let admitted = admitted.map_err(|_| Failure::BodyTimeout)??;
+                let whole = limits.fast_body.min(limits.request_body);
+                let admission = admission(host, service, whole, deadline);
+                let (held, admitted) = admit(&mut head, raw, admission).await?;
+                _held = Some(held);
                 exchange.unread = admitted.arrival().is_some();
                 body = Arriving::Admitted(admitted);
             }
@@ -335,13 +346,13 @@ async fn answer<B>(
     host: &Host,
     target: Target<'_>,
     AssignedRequest { client, arm, copies, route: routed }: AssignedRequest<'_>,
-    head: Parts,
+    mut head: Parts,
     body: Arriving<B>,
     start: Instant,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Failure>
 where
-    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let Target { route, service, scopes, metrics, recorder } = target;
     let limits = service.limits();
@@ -350,15 +361,14 @@ where
     let body = match body {
         Arriving::Admitted(body) => body,
         Arriving::Raw(body) => {
-            let waits = head.headers.contains_key(EXPECT);
             let mut whole = service.whole_body(&body.size_hint());
             if !copies.is_empty() {
                 whole = limits.fast_body.min(limits.request_body);
             }
-            _held = Some(host.bodies().hold(&body.size_hint(), whole)?);
-            let admitting = RequestBody::admit(body, whole, limits.request_body, waits);
-            let admitted = timeout_at(deadline.into(), admitting).await;
-            admitted.map_err(|_| Failure::BodyTimeout)??
+            let admission = admission(host, service, whole, deadline);
+            let (held, admitted) = admit(&mut head, body, admission).await?;
+            _held = Some(held);
+            admitted
         }
     };
     let arrival = body.arrival();
@@ -396,6 +406,22 @@ where
         logged.record(&mut answer, outcome, |entry| log.append(entry));
     }
     Ok(answer)
+}
+
+/// What of a body of up to `whole` bytes may be in memory, for `service`.
+fn admission<'a>(
+    host: &'a Host,
+    service: &Service,
+    whole: usize,
+    deadline: Instant,
+) -> Admission<'a> {
+    Admission {
+        budget: host.bodies(),
+        whole,
+        limit: service.limits().request_body,
+        deadline,
+        decode: host.compression().requests,
+    }
 }
 
 /// Has an answer made again, for those who come later, unless another node has done it. Nobody was
@@ -471,7 +497,7 @@ fn is_internal(host: &str) -> bool {
 }
 
 /// The host's own paths, before any route: `/v2`, `/v2/health/live` and `/v2/health/ready`, as the
-/// Open Inference Protocol has them, and `/.well-known/spin/health` and `/.well-known/spin/info`, as
+/// Open Inference Protocol has them, `/v2/models`, as KServe has it, and `/.well-known/spin/health` and `/.well-known/spin/info`, as
 /// Spin has them.
 fn own<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Failure>> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -480,6 +506,7 @@ fn own<B>(host: &Host, request: &Request<B>) -> Option<Result<Response<Body>, Fa
     let answer = match path {
         SERVER => Ok((JSON, METADATA.to_owned())),
         LIVE => Ok((JSON, "{\"live\":true}".to_owned())),
+        MODELS => Ok((JSON, model_index::names(host))),
         READY => host.ready().map(|()| (JSON, host.readiness())),
         _ => match path.strip_prefix(WELL_KNOWN)? {
             "health" => Ok((TEXT, "OK".to_owned())),

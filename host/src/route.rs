@@ -1,12 +1,14 @@
 //! Path -> component, by Spin's rules. Routes are compared segment by segment: a literal segment
 //! beats a `:parameter`, which beats the rest of the path (`/...`). So an exact route beats all
 //! others, and a longer prefix a shorter one. `/a/...` matches `/a` itself, and one trailing slash
-//! of a path does not matter.
+//! of a path does not matter. Nor does how it is spelt: `/my%5Fmodel` is `/my_model` ([`percent`]).
 
 use std::fmt;
 use std::sync::LazyLock;
 
 use http::HeaderName;
+
+use crate::percent;
 
 /// The rest of a path, at the end of a route. Spin takes `/*` for the same.
 const REST: [&str; 2] = ["/...", "/*"];
@@ -108,7 +110,9 @@ impl Segment {
         if text.contains("...") {
             return Err("`...` stands for the rest of a path and may only end a route".into());
         }
-        let Some(name) = text.strip_prefix(':') else { return Ok(Self::Literal(text.to_owned())) };
+        let Some(name) = text.strip_prefix(':') else {
+            return Ok(Self::Literal(percent::normalize(text).into_owned()));
+        };
         let fits = !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         let header = format!("{PATH_MATCH}{}", name.to_ascii_lowercase().replace('_', "-"));
@@ -129,8 +133,9 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The routes of an application, as a tree of segments. Looking up allocates nothing, and visits
-/// each node of the tree once at the most, however long the path is.
+/// The routes of an application, as a tree of segments. Looking up allocates nothing, unless the path
+/// has percent-encoded characters, and visits each node of the tree once at the most, however long the
+/// path is.
 #[derive(Debug)]
 pub struct Router<T>(Node<T>);
 
@@ -170,7 +175,7 @@ impl<T> Router<T> {
     /// What serves `path` (without its query), and its route.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<&(Pattern, T)> {
-        self.0.find(trim(path))
+        self.0.find(trim(&percent::normalize(path)))
     }
 }
 
@@ -326,6 +331,29 @@ mod tests {
                 let _ = router.find(&path);
             }
         }
+    }
+
+    #[test]
+    fn a_path_matches_however_it_is_spelt() {
+        let router =
+            router(&["/models/my_model/...", "/models/a%2Db", "/:one/x", "/caf\u{e9}/..."]);
+        for (path, route) in [
+            ("/models/my%5Fmodel/predict", Some("/models/my_model/...")),
+            ("/models/my%5fmodel", Some("/models/my_model/...")),
+            ("/%6Dodels/my_model/", Some("/models/my_model/...")),
+            ("/models/a-b", Some("/models/a%2Db")),
+            ("/models/a%2db", Some("/models/a%2Db")),
+            ("/a%2Fb/x", Some("/:one/x")),
+            ("/caf%c3%a9/au/lait", Some("/caf\u{e9}/...")),
+            // What is reserved separates nothing, and means nothing.
+            ("/models%2Fmy_model/predict", None),
+            ("/models/my_model%2Fpredict", None),
+            ("/models/%2E%2E/models/my_model/predict", None),
+        ] {
+            assert_eq!(found(&router, path), route, "{path}");
+        }
+        let routes = ["/my_model", "/my%5Fmodel"].map(|r| (Pattern::parse(r).unwrap(), ()));
+        assert_eq!(Router::new(routes).unwrap_err().raw(), "/my%5Fmodel");
     }
 
     #[test]

@@ -101,6 +101,41 @@ fn a_taken_address_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn a_host_name_is_served_where_it_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let spinfer = Spinfer::up_at(&path, "localhost:0", &["--admin", "localhost:0"], dir);
+    assert!(spinfer.address().ip().is_loopback() && spinfer.address().port() != 0);
+    assert_eq!(spinfer.post("/echo", "here").body, b"here");
+    assert!(spinfer.admin_address().ip().is_loopback());
+    assert_eq!(spinfer.admin().send("GET", "/metrics", &[], b"").status, 200);
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_with_what_to_write() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spin.toml");
+    std::fs::write(&path, manifest.text()).unwrap();
+    let state_dir = state_dir();
+    let up = ["up", "--from", path.to_str().unwrap(), "--state-dir", state_dir.to_str().unwrap()];
+    for (arguments, part) in [
+        (["--listen", "nowhere.invalid:80"], "the host name `nowhere.invalid`"),
+        (["--listen", ":3000"], "write 127.0.0.1:3000"),
+        (["--listen", "localhost"], "the port is missing"),
+        (["--admin", "nowhere.invalid:80"], "the host name `nowhere.invalid`"),
+        (["--admin", "0.0.0.0:0"], "SPINFER_ADMIN_TOKEN"),
+    ] {
+        let listen =
+            if arguments[0] == "--listen" { &[][..] } else { &["--listen", "127.0.0.1:0"] };
+        let (status, text) = run(&[&up, &arguments[..], listen].concat());
+        assert!(!status.success() && text.contains(part), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
 fn a_folder_may_be_given_for_its_manifest() {
     let (status, text) = run(&["build", "--from", root().join("tests").to_str().unwrap()]);
     assert!(!status.success());

@@ -269,3 +269,77 @@ fn a_client_that_reads_nothing_of_its_answer_is_cut_off() {
     let _ = stream.read_to_end(&mut rest);
     assert!(rest.len() < LENGTH, "{}", rest.len());
 }
+
+#[test]
+fn a_path_reaches_its_route_however_it_is_spelt() {
+    let spinfer = Spinfer::up(&Manifest::default().with_iris(
+        "iris",
+        1,
+        "/v2/models/iris-classifier/...",
+        "",
+    ));
+    let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
+    for path in [
+        "/v2/models/iris-classifier/predict",
+        "/v2/models/iris%2Dclassifier/predict",
+        "/v2/models/iris%2dclassifier/versions/1/predict",
+        "/v2/models/%69ris-classifier/predict",
+    ] {
+        let answer = spinfer.post(path, body);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(answer.json()["prediction"], "setosa");
+    }
+    for path in ["/v2/models%2Firis-classifier/predict", "/v2/models/iris-classifier%2Fpredict"] {
+        assert_eq!(spinfer.post(path, body).status, 404, "{path}");
+    }
+}
+
+#[test]
+fn the_models_of_an_application_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
+    while spinfer.get("/v2/health/ready").status != 200 {}
+    let names = spinfer.get("/v2/models").json()["models"].as_array().unwrap().clone();
+    assert!(names.contains(&"iris-classifier".into()), "{names:?}");
+    assert!(names.is_sorted_by_key(|name| name.as_str().unwrap().to_owned()), "{names:?}");
+    let index = spinfer.post("/v2/repository/index", "{}").json();
+    let versions: Vec<_> = index
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|model| model["name"] == "iris-classifier")
+        .map(|model| (model["version"].as_str().unwrap(), model["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(versions, [("1", "READY"), ("2", "READY")]);
+    assert_eq!(spinfer.post("/v2/repository/index", "").json(), index);
+    assert_eq!(spinfer.post("/v2/repository/index", r#"{"ready": true}"#).json(), index);
+    assert_eq!(spinfer.post("/v2/repository/index", "[]").status, 400);
+    assert_eq!(spinfer.get("/v2/repository/index").status, 405);
+    assert_eq!(spinfer.post("/v2/models", "{}").status, 405);
+    // What is under it is its component's.
+    assert_eq!(spinfer.get("/v2/models/iris-classifier").json()["name"], "iris-classifier");
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_is_listed_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(root().join("tests/models/truncated.onnx"), dir.path().join("model.onnx"))
+        .unwrap();
+    let files = format!(
+        "files = [{{ source = \"{}\", destination = \"/models/broken\" }}]",
+        dir.path().display()
+    );
+    let manifest = Manifest::default().with("/...", "broken", "probe", &files);
+    let spinfer = Spinfer::up(&manifest.with_iris("iris", 1, "/iris/...", ""));
+    let index = || spinfer.post("/v2/repository/index", "{}").json();
+    wait_until("both were tried", || !index().to_string().contains("LOADING"));
+    let index = index();
+    assert_eq!((&index[0]["name"], &index[0]["state"]), (&"broken".into(), &"UNAVAILABLE".into()));
+    assert!(!index[0]["reason"].as_str().unwrap().is_empty(), "{index}");
+    assert_eq!(
+        (&index[1]["name"], &index[1]["state"]),
+        (&"iris-classifier".into(), &"READY".into())
+    );
+    let ready = spinfer.post("/v2/repository/index", r#"{"ready": true}"#).json();
+    assert_eq!(ready.as_array().unwrap().len(), 1, "{ready}");
+}

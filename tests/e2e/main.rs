@@ -4,6 +4,7 @@
 
 mod add; // ONNX files become URLs
 mod admin; // whom the admin plane answers, and what it has the cache forget
+mod browsers; // which pages of other sites may call
 mod cache; // answers that are given again, and to whom
 mod capabilities; // variables, requests of a guest
 mod cli; // what the command line says, and what it refuses
@@ -16,7 +17,9 @@ mod doors; // both doors into every component give the same answers
 mod drain; // SIGTERM and Ctrl-C let requests under way finish
 mod drift; // rows that moved, and what is said of them
 mod edge; // what stands between a client and a component, as Spin has it
+mod encodings; // gzip and deflate, both ways
 mod experiments; // who is served by which variant, ramps, shadows
+mod faults; // values that a graph fails on, runs that never end
 mod feedback; // feedback, and the prediction log it is joined with
 mod flags; // flags of Spin, and `spinfer check`
 mod golden; // predictions are ONNX Runtime's, through both doors

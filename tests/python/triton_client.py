@@ -66,6 +66,20 @@ with InferenceServerClient(sys.argv[1]) as client:
     assert [output["name"] for output in response["outputs"]] == outputs[::-1], response
     check(client.async_infer(MODEL, features(ROWS, True)).get_result())
 
+    # Compressed, either way and both; a thousand rows are long enough for a response to be.
+    many = np.tile(ROWS, (1000, 1))
+    for algorithm in ["gzip", "deflate"]:
+        for binary in [True, False]:
+            both = {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
+            for which in [[0], [1], [0, 1]]:
+                more = {key: both[key] for key in np.array(list(both))[which]}
+                assert (check(client.infer(MODEL, features(ROWS, binary), **more)) == answers[0]).all()
+                result = client.infer(MODEL, features(many, binary), **more)
+                assert result.as_numpy("label").tolist() == LABELS * 1000
+
+    index = client.get_model_repository_index()
+    assert index == [{"name": MODEL, "version": "1", "state": "READY", "reason": ""}], index
+
     refused(client, features(ROWS[:, :3].copy(), True), "expected shape [-1, 4], got [3, 3]")
     refused(client, features(ROWS, True), "score", outputs=[InferRequestedOutput("score")])
     text = InferInput("features", [1, 4], "BYTES")

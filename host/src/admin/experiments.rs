@@ -1,14 +1,17 @@
 //! The experiments of a host: `GET /experiments`, `PUT /experiments/<name>`.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response};
 use http_body::Body as HttpBody;
-use http_body_util::{BodyExt, Limited};
 
 use super::endpoints::{json, parameters};
 use super::refusal::Refusal;
 use crate::body::Body;
+use crate::body_error::BodyError;
+use crate::content_encoding::{Admission, admit};
 use crate::experiment::status::{self, Unchanged, Update};
 use crate::host::Host;
 
@@ -20,6 +23,8 @@ pub(super) const ENDPOINTS: [(&str, &str); 2] = [(EXPERIMENTS, "GET, HEAD"), (ON
 
 /// Bytes of an update.
 const MAX_UPDATE: usize = 64 << 10;
+/// How long an update may take to arrive.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The name of an experiment in a path; none in [`EXPERIMENTS`] itself.
 fn name(path: &str) -> Option<Option<&str>> {
@@ -32,17 +37,32 @@ pub(super) fn is_under(path: &str) -> bool {
     name(path).is_some()
 }
 
-pub(super) async fn answer<B>(host: &Host, head: &Parts, body: B) -> Result<Response<Body>, Refusal>
+pub(super) async fn answer<B>(
+    host: &Host,
+    mut head: Parts,
+    body: B,
+) -> Result<Response<Body>, Refusal>
 where
-    B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
-    parameters(head, &[])?;
-    match (name(head.uri.path()).flatten(), &head.method) {
+    parameters(&head, &[])?;
+    let path = head.uri.path().to_owned();
+    match (name(&path).flatten(), &head.method) {
         (None, &Method::GET | &Method::HEAD) => json(&status::all(host).await),
         (Some(name), &Method::PUT) => {
-            let body = Limited::new(body, MAX_UPDATE).collect().await;
-            let body = body.map_err(|error| Refusal::Parameter(format!("the body: {error}")))?;
-            let update: Update = serde_json::from_slice(&body.to_bytes()).map_err(|error| {
+            let admission = Admission {
+                budget: host.bodies(),
+                whole: MAX_UPDATE,
+                limit: MAX_UPDATE,
+                deadline: Instant::now() + TIMEOUT,
+                decode: true,
+            };
+            let admitted = admit(&mut head, body, admission).await;
+            let (_held, body) = admitted.map_err(|e| Refusal::Parameter(e.to_string()))?;
+            let Some(body) = body.whole() else {
+                return Err(Refusal::Parameter(format!("the body: over {MAX_UPDATE} bytes")));
+            };
+            let update: Update = serde_json::from_slice(body).map_err(|error| {
                 Refusal::Parameter(format!(
                     "the body: {error}; write {{\"allocations\": {{\"treatment\": 0.2}}}}, or \
                      {{\"stopped\": true, \"winner\": \"treatment\"}}"

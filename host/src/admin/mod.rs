@@ -32,7 +32,9 @@ use guard::{Guard, TOKEN};
 use refusal::Refusal;
 
 use crate::body::Body;
+use crate::body_error::BodyError;
 use crate::host::Host;
+use crate::listen_address::{self, ListenAddress};
 
 /// Where it is, unless another address is asked for.
 pub const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
@@ -59,24 +61,32 @@ pub struct Admin {
 impl Admin {
     /// At the address that is `asked` for, or fails. Otherwise at the default one; if that is taken,
     /// by another host most likely, at any port: two hosts on a machine need no flags for it.
-    pub async fn bind(asked: Option<SocketAddr>) -> Result<Self> {
-        let wanted = asked.unwrap_or(DEFAULT);
+    pub async fn bind(asked: Option<&ListenAddress>) -> Result<Self> {
+        let wanted = match asked {
+            Some(asked) => asked.resolve().await.context("--admin")?,
+            None => vec![DEFAULT],
+        };
         let token = match std::env::var(TOKEN) {
             Ok(token) => Some(token),
             Err(std::env::VarError::NotPresent) => None,
             Err(error) => return Err(error).context(TOKEN),
         };
-        let guard = Guard::new(token.as_deref(), wanted)?;
-        let listener = match TcpListener::bind(wanted).await {
+        // Whichever of them it will be.
+        let widest =
+            wanted.iter().find(|address| !address.ip().is_loopback()).unwrap_or(&wanted[0]);
+        let guard = Guard::new(token.as_deref(), *widest)?;
+        let listener = match listen_address::bind(&wanted).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && asked.is_none() => {
-                TcpListener::bind(SocketAddr::new(wanted.ip(), 0)).await
+                TcpListener::bind(SocketAddr::new(DEFAULT.ip(), 0)).await
             }
             bound => bound,
         };
         let listener = listener.with_context(|| {
+            let tried: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             format!(
-                "cannot listen on {wanted} for the admin plane; another address is given by \
-                 --admin, port 0 is any, --no-admin does without"
+                "cannot listen on {} for the admin plane; another address is given by --admin, port \
+                 0 is any, --no-admin does without",
+                tried.join(" or ")
             )
         })?;
         let address = listener.local_addr()?;
@@ -135,12 +145,12 @@ async fn converse(stream: TcpStream, guard: Arc<Guard>, host: Arc<Host>) {
 
 async fn answer<B>(guard: &Guard, host: Arc<Host>, request: Request<B>) -> Response<Body>
 where
-    B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let (head, body) = request.into_parts();
     let answer = match guard.check(&head.headers) {
         Ok(()) if experiments::is_under(head.uri.path()) => {
-            experiments::answer(&host, &head, body).await
+            experiments::answer(&host, head, body).await
         }
         Ok(()) => endpoints::answer(host, head).await,
         Err(refusal) => Err(refusal),
@@ -158,7 +168,7 @@ mod tests {
         let _taken = std::net::TcpListener::bind(DEFAULT);
         let admin = Admin::bind(None).await.unwrap();
         assert!(admin.address().ip().is_loopback() && admin.address() != DEFAULT);
-        let said = Admin::bind(Some(DEFAULT)).await.unwrap_err().to_string();
+        let said = Admin::bind(Some(&DEFAULT.into())).await.unwrap_err().to_string();
         assert!(said.contains("--admin") && said.contains("--no-admin"), "{said}");
     }
 }

@@ -19,6 +19,8 @@ use tracing::warn;
 use crate::blocked_networks::BlockedNetworks;
 use crate::cache;
 use crate::connections::ConnectionLimits;
+use crate::content_encoding::Compression;
+use crate::cors::Cors;
 use crate::drift::DriftSettings;
 use crate::inference::BackendOptions;
 use crate::key_value::Bindings;
@@ -56,6 +58,10 @@ pub struct App {
     /// Instances of all components together.
     pub instances: usize,
     pub connections: ConnectionLimits,
+    /// Whose bodies are decoded and compressed.
+    pub compression: Compression,
+    /// Which pages of other sites may call it.
+    pub cors: Option<Cors>,
     /// What is kept of answers.
     pub cache: cache::Settings,
     /// Where what components print goes, beside the log.
@@ -106,6 +112,8 @@ impl App {
         let mut defaults = Settings::default();
         let mut instances = INSTANCES;
         let mut connections = ConnectionLimits::default();
+        let mut compression = Compression::default();
+        let mut cors = None;
         let mut drift = DriftSettings::default();
         if let Some(tool) = &manifest.application.tool.spinfer {
             let key = "application.tool.spinfer";
@@ -117,6 +125,11 @@ impl App {
                     problems.add(format!("{key}.instances"), problem);
                 }
                 instances = count;
+            }
+            compression = tool.compression;
+            match tool.cors.as_ref().map(Cors::new).transpose() {
+                Ok(resolved) => cors = resolved,
+                Err((setting, problem)) => problems.add(format!("{key}.cors.{setting}"), problem),
             }
             match drift.with(&tool.drift) {
                 Ok(settings) => drift = settings,
@@ -154,6 +167,8 @@ impl App {
                     routes,
                     instances,
                     connections,
+                    compression,
+                    cors,
                     cache,
                     log_dir,
                     state_folder,

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::{Problems, listed};
 use crate::body::Body;
 use crate::manifest::{HttpTrigger, Manifest, Private, StaticResponse, TextOr};
+use crate::model_index::{MODELS, REPOSITORY_INDEX};
 use crate::request::{LIVE, READY, SERVER, WELL_KNOWN};
 use crate::route::{Pattern, Router};
 
@@ -161,7 +162,8 @@ fn pattern(key: &str, trigger: &HttpTrigger, problems: &mut Problems) -> Option<
     match &trigger.route {
         Some(TextOr::Text(route)) => match Pattern::parse(route) {
             Ok(pattern)
-                if [SERVER, LIVE, READY].contains(&pattern.to_string().as_str())
+                if [SERVER, LIVE, READY, MODELS, REPOSITORY_INDEX]
+                    .contains(&pattern.to_string().as_str())
                     || pattern.is_under(WELL_KNOWN) =>
             {
                 problems.add(key, "this path is the host's own; choose another");

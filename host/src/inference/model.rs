@@ -6,7 +6,7 @@ use std::time::Instant;
 use spinfer_backend::{Cancellation, Error as BackendError, Tensor};
 use tokio::time::timeout_at;
 
-use super::batch::{Batcher, Batching};
+use super::batch::{BatchAxes, Batcher};
 use super::compute::Lane;
 use super::graph::{LoadedGraph, Placement};
 use super::mounts::Settings;
@@ -34,10 +34,11 @@ impl Model {
         let batcher = match settings.batching {
             None => None,
             Some(batching) => {
-                let checked = Batching::check_graph(graph.inputs(), graph.outputs());
-                checked.map_err(|e| BackendError::InvalidArgument(format!("model.toml: {e}")))?;
+                let axes = BatchAxes::of(graph.inputs(), graph.outputs(), &settings.edges());
+                let axes =
+                    axes.map_err(|e| BackendError::InvalidArgument(format!("model.toml: {e}")))?;
                 let (graph, metrics) = (Arc::clone(&graph), Arc::clone(&metrics));
-                Some(Batcher::new(graph, lane.clone(), batching, metrics))
+                Some(Batcher::new(graph, lane.clone(), batching, axes, metrics))
             }
         };
         Ok(Self { graph, placement: settings.placement, batcher, lane, metrics })

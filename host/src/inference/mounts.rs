@@ -83,6 +83,19 @@ pub(super) struct Settings {
     /// Threads that one inference may use.
     threads: Option<usize>,
     pub(super) batching: Option<Batching>,
+    #[serde(default)]
+    inputs: Vec<EdgeSettings>,
+    #[serde(default)]
+    outputs: Vec<EdgeSettings>,
+}
+
+/// What the host reads of an entry of `[[inputs]]` or `[[outputs]]`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct EdgeSettings {
+    #[serde(default)]
+    pub(super) name: String,
+    /// Which axis is the batch.
+    pub(super) batch_axis: Option<usize>,
 }
 
 impl Settings {
@@ -90,6 +103,11 @@ impl Settings {
         let settings: Self = toml::from_str(text)?;
         settings.check()?;
         Ok(settings)
+    }
+
+    /// What is said of inputs and outputs.
+    pub(super) fn edges(&self) -> Vec<EdgeSettings> {
+        self.inputs.iter().chain(&self.outputs).cloned().collect()
     }
 
     /// How the graph is to be loaded.

@@ -21,6 +21,8 @@ pub use component::{
 pub use text_or::TextOr;
 pub use trigger::{Executor, HttpTrigger, Private, StaticResponse, Triggers};
 
+use crate::content_encoding::Compression;
+use crate::cors::CorsConfig;
 use crate::drift::DriftConfig;
 use crate::limits::{LimitsConfig, some_duration};
 use crate::prediction_log::settings::LogConfig;
@@ -80,6 +82,9 @@ pub struct ApplicationTool {
     /// How long a connection may be without a request.
     #[serde(default, with = "some_duration")]
     pub keep_alive: Option<Duration>,
+    #[serde(default)]
+    pub compression: Compression,
+    pub cors: Option<CorsConfig>,
     #[serde(default)]
     pub limits: LimitsConfig,
     #[serde(default)]

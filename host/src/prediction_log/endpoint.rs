@@ -1,19 +1,19 @@
 //! `POST /v2/feedback`: the host's own path, whatever routes the application has.
 
-use std::fmt::Display;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::time::timeout_at;
-use wasmtime_wasi_http::Error as WasiHttpError;
 
 use super::feedback::{MAX_ITEMS, ParseError, Receipt, parse};
 use super::times::micros;
 use super::{FeedbackError, PredictionLog};
-use crate::body::{Body, RequestBody};
+use crate::body::Body;
+use crate::body_error::BodyError;
+use crate::content_encoding::{Admission, admit};
 use crate::error::{Failure, said};
 use crate::host::Host;
 
@@ -32,7 +32,7 @@ pub async fn respond<B>(
     unread: &mut bool,
 ) -> Result<Response<Body>, Failure>
 where
-    B: HttpBody<Data = Bytes, Error: Into<WasiHttpError> + Display> + Unpin + Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     if request.method() != Method::POST {
         let mut response = said(StatusCode::METHOD_NOT_ALLOWED, "/v2/feedback takes POST");
@@ -45,11 +45,15 @@ where
         return Ok(said(StatusCode::SERVICE_UNAVAILABLE, off));
     };
     let deadline = Instant::now() + TIMEOUT;
-    let (head, body) = request.into_parts();
-    let _held = host.bodies().hold(&body.size_hint(), MAX_BODY)?;
-    let waits = head.headers.contains_key(EXPECT);
-    let admitting = RequestBody::admit(body, MAX_BODY, MAX_BODY, waits);
-    let body = timeout_at(deadline.into(), admitting).await.map_err(|_| Failure::BodyTimeout)??;
+    let (mut head, body) = request.into_parts();
+    let admission = Admission {
+        budget: host.bodies(),
+        whole: MAX_BODY,
+        limit: MAX_BODY,
+        deadline,
+        decode: true,
+    };
+    let (_held, body) = admit(&mut head, body, admission).await?;
     let Some(body) = body.whole() else { return Err(Failure::BodyTooLarge { limit: MAX_BODY }) };
     *unread = false;
     let storing = store(log, body);

@@ -1,0 +1,167 @@
+//! Addresses to listen on, as the command line has them: an IP address or a host name, and a port.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::{TcpListener, lookup_host};
+
+/// `127.0.0.1:3000`, `[::1]:3000` or `localhost:3000`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(address.into());
+        }
+        let Some((name, port)) = text.rsplit_once(':') else {
+            return Err("the port is missing; write IP:PORT or NAME:PORT, localhost:3000".into());
+        };
+        let port = port.parse().map_err(|_| format!("`{port}` is not a port; 0 is any"))?;
+        if name.is_empty() {
+            return Err(format!(
+                "the host is missing; write 127.0.0.1:{port} for this machine alone, or 0.0.0.0:{port} \
+                 or [::]:{port} for all its addresses"
+            ));
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if !name.chars().all(fits) {
+            return Err(format!(
+                "`{name}` is neither an IP address nor the name of a host; an IPv6 address stands in \
+                 brackets, [::1]:3000"
+            ));
+        }
+        Ok(Self { host: Host::Name(name.to_owned()), port })
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: Host::Ip(address.ip()), port: address.port() }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl ListenAddress {
+    /// The addresses it stands for, IPv4 first: clients that are given one know that most often.
+    ///
+    /// # Errors
+    /// If there is no host of this name.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>> {
+        let name = match &self.host {
+            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
+            Host::Name(name) => name,
+        };
+        let found = lookup_host((name.as_str(), self.port)).await;
+        let found = found.with_context(|| {
+            format!(
+                "the host name `{name}` of {self} cannot be resolved; an IP address needs no name"
+            )
+        })?;
+        let mut addresses: Vec<_> = found.collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        addresses.dedup();
+        if addresses.is_empty() {
+            bail!("the host name `{name}` of {self} has no address");
+        }
+        Ok(addresses)
+    }
+}
+
+/// Listens on the first of `addresses` that this machine has. One that is taken is not passed over:
+/// clients of the name would reach whoever has it.
+pub async fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match TcpListener::bind(address).await {
+            Err(error) if is_elsewhere(&error) => failure = error,
+            bound => return bound,
+        }
+    }
+    Err(failure)
+}
+
+/// Whether the address, or its family, is not one of this machine.
+fn is_elsewhere(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_are_taken() {
+        for text in [
+            "127.0.0.1:3000",
+            "[::1]:3000",
+            "0.0.0.0:0",
+            "localhost:3000",
+            "my-host.example:80",
+            "a_b:1",
+        ] {
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_neither_is_refused_with_what_to_write() {
+        for (text, part) in [
+            ("localhost", "the port is missing"),
+            ("localhost:http", "`http` is not a port"),
+            ("localhost:65536", "`65536` is not a port"),
+            (":3000", "write 127.0.0.1:3000"),
+            ("::1:3000", "[::1]:3000"),
+            ("http://localhost:3000", "neither"),
+            ("", "the port is missing"),
+        ] {
+            let error = text.parse::<ListenAddress>().unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_and_one_that_is_none_is_named() {
+        let address: ListenAddress = "localhost:0".parse().unwrap();
+        let addresses = address.resolve().await.unwrap();
+        assert!(addresses.iter().all(|address| address.ip().is_loopback()), "{addresses:?}");
+        assert!(addresses.is_sorted_by_key(SocketAddr::is_ipv6), "{addresses:?}");
+        let unknown: ListenAddress = "nowhere.invalid:80".parse().unwrap();
+        let error = unknown.resolve().await.unwrap_err().to_string();
+        assert!(error.contains("`nowhere.invalid`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_passed_over_and_one_that_is_taken_is_not() {
+        let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
+        let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let listener = bind(&[elsewhere, here]).await.unwrap();
+        let taken = listener.local_addr().unwrap();
+        assert!(taken.ip().is_loopback());
+        let error = bind(&[taken, here]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,76 @@
+//! Percent-encoding of paths, as far as two spellings are one path (RFC 3986, 6.2.2).
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// `path` with each unreserved character as itself, and everything else that is encoded, or has to
+/// be, in upper-case hexadecimal. What is encoded and reserved stays so: `%2F` separates nothing.
+/// Segments stay segments, so that `..` is one however it is spelt.
+#[must_use]
+pub fn normalize(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
+        return Cow::Borrowed(path);
+    }
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let decoded = (byte == b'%').then(|| encoded(after)).flatten();
+        let (byte, is_encoded) = decoded.map_or((byte, false), |byte| (byte, true));
+        if is_encoded {
+            rest = &after[2..];
+        }
+        let is_unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if byte.is_ascii() && (is_unreserved || !is_encoded) {
+            normal.push(char::from(byte));
+        } else {
+            // To a string it cannot fail.
+            let _ = write!(normal, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(normal)
+}
+
+/// The byte that the first two characters are in hexadecimal.
+fn encoded(text: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn two_spellings_of_a_path_are_one() {
+        for (path, normal) in [
+            ("/v2/models/my_model", "/v2/models/my_model"),
+            ("/v2/models/my%5Fmodel", "/v2/models/my_model"),
+            ("/v2/models/iris%2Dclassifier/infer", "/v2/models/iris-classifier/infer"),
+            ("/%7e%7E", "/~~"),
+            ("/a%2Fb%2fc", "/a%2Fb%2Fc"),
+            ("/a%3ab:", "/a%3Ab:"),
+            ("/%2e%2E/", "/../"),
+            ("/%c3%a9\u{e9}", "/%C3%A9%C3%A9"),
+            ("/%", "/%"),
+            ("/%4", "/%4"),
+            ("/%zz%41", "/%zzA"),
+            ("/%25%35%46", "/%255F"),
+            ("/%20", "/%20"),
+        ] {
+            assert_eq!(normalize(path), normal, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_normal_stays_so_with_as_many_segments(path in "(/|%2[fF]|%[0-9a-fA-F]{2}|%|\\PC){0,20}") {
+            let normal = normalize(&path).into_owned();
+            prop_assert_eq!(normalize(&normal), normal.as_str());
+            prop_assert_eq!(normal.matches('/').count(), path.matches('/').count());
+            prop_assert!(normal.is_ascii());
+        }
+    }
+}

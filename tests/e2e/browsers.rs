@@ -1,0 +1,92 @@
+//! Pages of other sites: who may call the application from a browser (CORS).
+
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, refused};
+
+const APP: &str = "https://app.example.com";
+
+fn probe(cors: &str, settings: &str) -> Spinfer {
+    let cors = format!("[application.tool.spinfer.cors]\n{cors}");
+    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings).and(&cors))
+}
+
+fn preflight(spinfer: &Spinfer, path: &str, origin: &str) -> Answer {
+    let headers = [
+        ("origin", origin),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type"),
+    ];
+    spinfer.send("OPTIONS", path, &headers, b"")
+}
+
+const ALLOWED: &str = "access-control-allow-origin";
+
+#[test]
+fn without_the_setting_nothing_is_said() {
+    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let answer = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
+    assert_eq!((answer.status, answer.header(ALLOWED), answer.header("vary")), (200, None, None));
+    // The component is asked, as before.
+    assert_eq!(preflight(&spinfer, "/echo", APP).status, 200);
+}
+
+#[test]
+fn pages_that_are_named_may_call_and_others_may_not() {
+    for door in ["", STANDARD_DOOR] {
+        let cors =
+            format!("allow_origins = [\"{APP}\"]\nmax_age = \"1h\"\nallow_credentials = true");
+        let spinfer = probe(&cors, door);
+        let asked = preflight(&spinfer, "/trap", APP);
+        assert_eq!(asked.status, 204, "the component is not asked");
+        for (name, value) in [
+            (ALLOWED, APP),
+            ("access-control-allow-methods", "GET, HEAD, POST"),
+            ("access-control-allow-headers", "content-type, inference-header-content-length"),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-max-age", "3600"),
+            ("vary", "origin"),
+        ] {
+            assert_eq!(asked.header(name), Some(value), "{name}");
+        }
+        // Errors of component and host too: a page may read why.
+        for (path, status) in
+            [("/echo", 200), ("/elsewhere", 404), ("/trap", 500), ("/v2/health/live", 405)]
+        {
+            let answer = spinfer.send("POST", path, &[("origin", APP)], b"x");
+            assert_eq!((answer.status, answer.header(ALLOWED)), (status, Some(APP)), "{path}");
+            assert_eq!(answer.header("vary"), Some("origin"));
+            assert_eq!(
+                answer.header("access-control-expose-headers"),
+                Some("inference-header-content-length")
+            );
+        }
+        for origin in ["https://evil.example", "null", "http://app.example.com"] {
+            let asked = preflight(&spinfer, "/echo", origin);
+            assert_eq!((asked.status, asked.header(ALLOWED)), (403, None), "{origin}");
+            assert!(asked.error().contains("cors.allow_origins"), "{}", asked.error());
+            let answer = spinfer.send("POST", "/echo", &[("origin", origin)], b"x");
+            assert_eq!((answer.status, answer.header(ALLOWED)), (200, None), "{origin}");
+        }
+        let answer = spinfer.get("/v2/health/live");
+        assert_eq!((answer.header(ALLOWED), answer.header("vary")), (None, Some("origin")));
+    }
+}
+
+#[test]
+fn every_page_may_call_if_the_manifest_says_so() {
+    let spinfer = probe("allow_origins = [\"*\"]\nallow_headers = [\"*\"]", "");
+    assert_eq!(preflight(&spinfer, "/", "null").header(ALLOWED), Some("*"));
+    let answer = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
+    assert_eq!((answer.header(ALLOWED), answer.header("vary")), (Some("*"), None));
+    // An OPTIONS request that is no preflight is the component's.
+    assert_eq!(spinfer.send("OPTIONS", "/echo", &[("origin", APP)], b"x").status, 200);
+}
+
+#[test]
+fn settings_that_contradict_one_another_are_refused_at_the_start() {
+    let manifest = Manifest::default()
+        .with("/...", "probe", "probe", "")
+        .and("[application.tool.spinfer.cors]\nallow_origins = [\"*\"]\nallow_credentials = true");
+    let said = refused(manifest.text());
+    assert!(said.contains("application.tool.spinfer.cors.allow_origins"), "{said}");
+    assert!(said.contains("allow_credentials"), "{said}");
+}

@@ -1,0 +1,241 @@
+//! Content codings: requests are decoded for every component, responses compressed for clients that
+//! ask.
+
+use std::io::{Read, Write};
+
+use flate2::Compression;
+use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, wait_until};
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zlib(data: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn raw_deflate(data: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn probe(settings: &str) -> Spinfer {
+    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+}
+
+fn posted(spinfer: &Spinfer, path: &str, coding: &str, body: &[u8]) -> Answer {
+    spinfer.send("POST", path, &[("content-encoding", coding)], body)
+}
+
+/// A text of so many bytes.
+fn text(length: usize) -> Vec<u8> {
+    (0_u32..).flat_map(|n| format!("{n},").into_bytes()).take(length).collect()
+}
+
+#[test]
+fn a_request_is_decoded_for_either_door() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(&format!(
+            "{door}tool.spinfer.limits = {{ fast_body = \"64KiB\", request_body = \"1MiB\" }}"
+        ));
+        for length in [0, 10, 5000, 500_000] {
+            let body = text(length);
+            for (coding, coded) in [
+                ("gzip", gzip(&body)),
+                ("X-Gzip", gzip(&body)),
+                ("deflate", zlib(&body)),
+                ("deflate", raw_deflate(&body)),
+                ("identity", body.clone()),
+            ] {
+                let answer = posted(&spinfer, "/echo", coding, &coded);
+                assert!(
+                    answer.status == 200 && answer.body == body,
+                    "{length} {coding}: {answer:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_decoded_is_refused_with_what_can() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        let coded = gzip(&text(5000));
+        for (coding, body) in [
+            ("gzip", &coded[..coded.len() - 1]),
+            ("gzip", &[&coded[..], b"garbage"].concat()),
+            ("gzip", &text(5000)),
+            ("deflate", &coded),
+            ("gzip", &zlib(b"text")),
+        ] {
+            let answer = posted(&spinfer, "/echo", coding, body);
+            assert_eq!(answer.status, 400, "{coding}: {}", answer.text());
+            assert!(answer.error().contains("Content-Encoding"), "{}", answer.error());
+        }
+        for coding in ["br", "zstd", "gzip, gzip", "gzip, br", "compress"] {
+            let answer = posted(&spinfer, "/echo", coding, &coded);
+            assert_eq!(answer.status, 415, "{coding}");
+            assert_eq!(answer.header("accept-encoding"), Some("gzip, deflate"));
+            assert!(answer.error().contains(coding), "{}", answer.error());
+        }
+    }
+}
+
+#[test]
+fn a_bomb_is_413_and_takes_no_memory() {
+    const SIZE: usize = 1 << 30;
+    // Zeros, a thousand times smaller.
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let piece = vec![0; 1 << 20];
+    for _ in 0..SIZE / piece.len() {
+        encoder.write_all(&piece).unwrap();
+    }
+    let bomb = encoder.finish().unwrap();
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        assert_eq!(posted(&spinfer, "/echo", "gzip", &gzip(b"warm")).status, 200);
+        let before = resident(&spinfer);
+        for _ in 0..3 {
+            let answer = posted(&spinfer, "/echo", "gzip", &bomb);
+            assert_eq!(answer.status, 413, "{}", answer.text());
+        }
+        let grown = resident(&spinfer).saturating_sub(before);
+        assert!(grown < SIZE / 16, "{grown} bytes");
+        assert_eq!(posted(&spinfer, "/echo", "gzip", &gzip(b"still")).body, b"still");
+    }
+}
+
+/// The most memory the process had, in bytes.
+fn resident(spinfer: &Spinfer) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", spinfer.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn the_cache_knows_a_request_in_any_coding() {
+    for door in ["", STANDARD_DOOR] {
+        let spinfer = probe(door);
+        let path = "/cache/a?max-age=60";
+        // Bodies are streams to the standard door, until it has given an answer to be kept.
+        assert_eq!(spinfer.get("/cache/first?max-age=60").status, 200);
+        let first = posted(&spinfer, path, "gzip", &gzip(b"one"));
+        for again in [
+            spinfer.post(path, "one"),
+            posted(&spinfer, path, "deflate", &zlib(b"one")),
+            posted(&spinfer, path, "gzip", &gzip(b"one")),
+        ] {
+            assert!(again.header("cache-status").unwrap().contains("; hit"), "{again:?}");
+            assert_eq!(again.body, first.body);
+        }
+        let other = posted(&spinfer, path, "gzip", &gzip(b"two"));
+        assert!(!other.header("cache-status").unwrap().contains("; hit"), "{other:?}");
+    }
+}
+
+#[test]
+fn feedback_and_the_index_take_codings_too() {
+    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let feedback = br#"{"prediction_id": "0198c0de-0000-7000-8000-000000000000", "value": 1}"#;
+    let plain = spinfer.post("/v2/feedback", feedback);
+    let coded = posted(&spinfer, "/v2/feedback", "gzip", &gzip(feedback));
+    assert_eq!((coded.status, coded.text()), (plain.status, plain.text()));
+    assert_eq!(posted(&spinfer, "/v2/feedback", "br", feedback).status, 415);
+    assert_eq!(posted(&spinfer, "/v2/feedback", "gzip", feedback).status, 400);
+    let index = posted(&spinfer, "/v2/repository/index", "deflate", &zlib(b"{}"));
+    assert_eq!(index.status, 200, "{}", index.text());
+}
+
+fn decoded(answer: &Answer) -> Vec<u8> {
+    let mut body = Vec::new();
+    match answer.header("content-encoding") {
+        Some("gzip") => drop(GzDecoder::new(&*answer.body).read_to_end(&mut body).unwrap()),
+        Some("deflate") => drop(ZlibDecoder::new(&*answer.body).read_to_end(&mut body).unwrap()),
+        _ => body.clone_from(&answer.body),
+    }
+    body
+}
+
+/// Predictions of so many rows.
+fn predictions(spinfer: &Spinfer, rows: usize, headers: &[(&str, &str)]) -> Answer {
+    let row = "[5.1, 3.5, 1.4, 0.2]";
+    let body = format!("{{\"instances\": [{}]}}", vec![row; rows].join(", "));
+    let answer =
+        spinfer.send("POST", "/v2/models/iris-classifier/predict", headers, body.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer
+}
+
+/// What the component says by itself, and the host then.
+const OWN: Option<&str> = Some("inference-header-content-length");
+const VARY: &str = "inference-header-content-length, accept-encoding";
+
+#[test]
+fn a_response_is_compressed_for_who_asks_and_the_same_for_all() {
+    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let plain = predictions(&spinfer, 1000, &[]);
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some(VARY)));
+    for coding in ["gzip", "deflate"] {
+        // From the response cache, which keeps it as it is.
+        let answer = predictions(&spinfer, 1000, &[("accept-encoding", coding)]);
+        assert_eq!(answer.header("content-encoding"), Some(coding));
+        assert_eq!(answer.header("vary"), Some(VARY));
+        assert!(answer.header("cache-status").unwrap().contains("; hit"), "{answer:?}");
+        assert!(answer.body.len() * 10 < plain.body.len(), "{}", answer.body.len());
+        assert!(decoded(&answer) == plain.body);
+    }
+    for accept in ["identity", "br", "gzip;q=0", "*;q=0"] {
+        let answer = predictions(&spinfer, 1000, &[("accept-encoding", accept)]);
+        assert_eq!(answer.header("content-encoding"), None, "{accept}");
+        assert!(answer.body == plain.body);
+    }
+    // A few hundred bytes are one packet either way.
+    let short = predictions(&spinfer, 1, &[("accept-encoding", "gzip")]);
+    assert_eq!((short.header("content-encoding"), short.header("vary")), (None, OWN));
+    let forced = predictions(&spinfer, 1, &[("accept-encoding", "gzip, identity;q=0")]);
+    assert_eq!(forced.header("content-encoding"), Some("gzip"));
+    assert_eq!(decoded(&forced), short.body);
+}
+
+#[test]
+fn what_is_turned_off_is_left_to_the_component() {
+    let settings = "[application.tool.spinfer.compression]\nrequests = false\nresponses = false";
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let spinfer = Spinfer::up(&manifest.clone().and(settings));
+    let body = text(5000);
+    let echoed = posted(&spinfer, "/echo", "br", &body);
+    assert!(echoed.status == 200 && echoed.body == body);
+    let unknown =
+        spinfer.send("GET", &format!("/{}", "x".repeat(2000)), &[("accept-encoding", "gzip")], b"");
+    assert_eq!((unknown.header("content-encoding"), unknown.header("vary")), (None, None));
+}
+
+#[test]
+fn requests_that_are_decoded_are_served_beside_one_another() {
+    // One of them is long, and arrives at once: the others do not wait for its end.
+    let limits = "tool.spinfer.limits = { fast_body = \"64MiB\", request_body = \"64MiB\" }";
+    let spinfer = probe(limits);
+    let long = gzip(&vec![7; 60 << 20]);
+    std::thread::scope(|scope| {
+        let spinfer = &spinfer;
+        for _ in 0..2 {
+            let long = &long;
+            scope.spawn(move || {
+                let answer = posted(spinfer, "/count", "gzip", long);
+                assert!([200, 503].contains(&answer.status), "{}", answer.text());
+            });
+        }
+        for _ in 0..20 {
+            assert_eq!(posted(spinfer, "/echo", "gzip", &gzip(b"short")).body, b"short");
+        }
+    });
+    wait_until("it serves", || spinfer.get("/v2/health/ready").status == 200);
+}

@@ -1,0 +1,185 @@
+//! Inputs that fit a graph's declaration and that it cannot be run on: a client's mistake, whatever
+//! the backend does with it. Runs that would never end.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::thread;
+
+use serde_json::json;
+use spinfer_tests::{Answer, Manifest, Spinfer, root, wait_until};
+
+/// A folder with the graph `name` and a signature of these inputs and outputs.
+fn model(dir: &Path, name: &str, inputs: &[(&str, &str, &str)], outputs: &[(&str, &str, &str)]) {
+    let folder = dir.join(name);
+    fs::create_dir(&folder).unwrap();
+    let graph = root().join(format!("tests/models/faults/{name}.onnx"));
+    fs::copy(graph, folder.join("model.onnx")).unwrap();
+    let tables = |kind: &str, all: &[(&str, &str, &str)]| {
+        let table = |(name, datatype, shape): &(&str, &str, &str)| {
+            format!("[[{kind}]]\nname = \"{name}\"\ndatatype = \"{datatype}\"\nshape = {shape}\n")
+        };
+        all.iter().map(table).collect::<String>()
+    };
+    let text = format!(
+        "name = \"{name}\"\nversion = \"1\"\n{}{}",
+        tables("inputs", inputs),
+        tables("outputs", outputs)
+    );
+    fs::write(folder.join("model.toml"), text).unwrap();
+}
+
+/// Each under its usual route.
+fn serve(dir: &Path, names: &[&str], settings: &str) -> Spinfer {
+    let manifest = names.iter().fold(Manifest::default(), |manifest, name| {
+        let folder = dir.join(name);
+        let more = format!(
+            "files = [{{ source = \"{}\", destination = \"/models/{name}\" }}]\n{settings}",
+            folder.display()
+        );
+        manifest.with(&format!("/v2/models/{name}/..."), name, "generic_model", &more)
+    });
+    Spinfer::up(&manifest)
+}
+
+fn infer(spinfer: &Spinfer, name: &str, inputs: &[(&str, &str, serde_json::Value)]) -> Answer {
+    let inputs: Vec<_> = inputs
+        .iter()
+        .map(|(name, datatype, data)| {
+            let length = data.as_array().unwrap().len();
+            json!({ "name": name, "datatype": datatype, "shape": [length], "data": data })
+        })
+        .collect();
+    let body = json!({ "inputs": inputs }).to_string();
+    spinfer.post(&format!("/v2/models/{name}/infer"), body)
+}
+
+#[test]
+fn values_that_a_graph_cannot_be_run_on_are_400_and_nothing_of_the_model_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (int, float) = (|name| (name, "INT64", "[-1]"), |name| (name, "FP32", "[-1]"));
+    model(dir.path(), "gather", &[int("index")], &[("y", "FP32", "[-1, 2]")]);
+    model(dir.path(), "divide", &[int("a"), int("b")], &[int("y")]);
+    model(dir.path(), "add", &[float("a"), float("b")], &[float("y")]);
+    let spinfer = serve(dir.path(), &["gather", "divide", "add"], "");
+    let index = |data| vec![("index", "INT64", data)];
+    let pair = |ty, a, b| vec![("a", ty, a), ("b", ty, b)];
+    for (name, inputs, part) in [
+        ("gather", index(json!([0, 4])), "index"),
+        ("gather", index(json!([-5])), "index"),
+        ("gather", index(json!([i64::MIN])), "index"),
+        ("divide", pair("INT64", json!([1, 1]), json!([1, 0])), "divided"),
+        ("divide", pair("INT64", json!([i64::MIN]), json!([-1])), "divided"),
+        ("add", pair("FP32", json!([1.0, 2.0]), json!([1.0, 2.0, 3.0])), "shape"),
+    ] {
+        let answer = infer(&spinfer, name, &inputs);
+        let said = answer.error();
+        assert_eq!(answer.status, 400, "{name}: {said}");
+        assert!(said.contains(part), "{name}: {said}");
+        for internal in ["onnx", "31337", ".cc", ".h:", "/", "Status", "node"] {
+            let said = said.to_lowercase();
+            assert!(!said.contains(&internal.to_lowercase()), "{name}: {said}");
+        }
+    }
+    for (name, inputs, output) in [
+        ("gather", index(json!([3, -1])), json!([6.0, 7.0, 6.0, 7.0])),
+        ("divide", pair("INT64", json!([7, i64::MIN]), json!([-2, 1])), json!([-3, i64::MIN])),
+        ("add", pair("FP32", json!([1.0, 2.0]), json!([1.0])), json!([2.0, 3.0])),
+    ] {
+        let answer = infer(&spinfer, name, &inputs);
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+        assert_eq!(answer.json()["outputs"][0]["data"], output, "{name}");
+    }
+}
+
+/// The loop, whose number of rounds is an input.
+fn loops(deadline: &str) -> (Spinfer, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    model(dir.path(), "loop", &[("trips", "INT64", "[1]")], &[("y", "INT64", "[1]")]);
+    let limits = format!("tool.spinfer.limits.deadline = \"{deadline}\"");
+    (serve(dir.path(), &["loop"], &limits), dir)
+}
+
+fn rounds(spinfer: &Spinfer, trips: i64) -> Answer {
+    infer(spinfer, "loop", &[("trips", "INT64", json!([trips]))])
+}
+
+fn threads() -> usize {
+    thread::available_parallelism().unwrap().get()
+}
+
+#[test]
+fn a_run_that_is_over_its_deadline_is_ended() {
+    let (spinfer, _dir) = loops("3s");
+    assert_eq!(rounds(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
+    // As many as there are threads that compute: if any went on, what comes next would wait for it.
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for _ in 0..threads() {
+                scope.spawn(|| assert_eq!(rounds(&spinfer, i64::MAX).status, 504));
+            }
+        });
+    }
+    wait_until("the threads rest", || computing(&spinfer) == 0);
+    assert_eq!(rounds(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
+}
+
+#[test]
+fn a_run_whose_client_is_gone_is_ended() {
+    let (spinfer, _dir) = loops("10m");
+    assert_eq!(rounds(&spinfer, 10).status, 200);
+    let inputs =
+        json!([{ "name": "trips", "datatype": "INT64", "shape": [1], "data": [i64::MAX] }]);
+    let body = json!({ "inputs": inputs }).to_string();
+    let connections: Vec<TcpStream> = (0..threads())
+        .map(|_| {
+            let mut stream = spinfer.connect();
+            let length = body.len();
+            let head = format!(
+                "POST /v2/models/loop/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {length}"
+            );
+            write!(stream, "{head}\r\n\r\n{body}").unwrap();
+            stream
+        })
+        .collect();
+    wait_until("every thread computes", || computing(&spinfer) == threads());
+    drop(connections);
+    wait_until("the threads rest", || computing(&spinfer) == 0);
+    assert_eq!(rounds(&spinfer, 10).status, 200);
+}
+
+/// Threads that compute inferences at this moment.
+fn computing(spinfer: &Spinfer) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", spinfer.id())).unwrap();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    // `1234 (compute-0) R ...`
+    stats.filter(|stat| stat.contains("(compute-") && stat.contains(") R ")).count()
+}
+
+#[test]
+fn batches_are_along_the_axis_that_the_graph_calls_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (x, y) = (("x", "FP32", "[-1, -1, 2]"), ("y", "FP32", "[-1, 2]"));
+    model(dir.path(), "time-major", &[x], &[y]);
+    let toml = dir.path().join("time-major/model.toml");
+    let text = fs::read_to_string(&toml).unwrap().replace(x.2, &format!("{}\nbatch_axis = 1", x.2));
+    let batching = "[batching]\nmax_batch_size = 8\nmax_queue_delay = \"50ms\"\n";
+    fs::write(&toml, format!("{text}{batching}")).unwrap();
+    let spinfer = serve(dir.path(), &["time-major"], "");
+    thread::scope(|scope| {
+        for n in 0..8_u32 {
+            let spinfer = &spinfer;
+            scope.spawn(move || {
+                let n = f64::from(n);
+                let data = json!([n, 1.0, 10.0, 2.0, 100.0, 3.0]);
+                let input =
+                    json!({ "name": "x", "datatype": "FP32", "shape": [3, 1, 2], "data": data });
+                let body = json!({ "inputs": [input] }).to_string();
+                let answer = spinfer.post("/v2/models/time-major/infer", body);
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                assert_eq!(answer.json()["outputs"][0]["data"], json!([110.0 + n, 6.0]));
+            });
+        }
+    });
+}

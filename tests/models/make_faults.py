@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Writes graphs that fail by the values they are given, and one that never ends, to the folder `faults`
+beside this file.
+
+Runs on models/requirements.txt.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, checker
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from onnx.numpy_helper import from_array
+
+FOLDER = Path(__file__).resolve().parent / "faults"
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+def info(name, element_type, shape):
+    return make_tensor_value_info(name, element_type, shape)
+
+
+def save(name, nodes, inputs, outputs, constants=()):
+    graph = make_graph(nodes, name, inputs, outputs, [from_array(v, n) for n, v in constants])
+    model = make_model(
+        graph,
+        opset_imports=[make_opsetid("", 17)],
+        producer_name="spinfer tests/models/make_faults.py",
+    )
+    model.ir_version = 8
+    checker.check_model(model, full_check=True)
+    data = model.SerializeToString(deterministic=True)
+    (FOLDER / f"{name}.onnx").write_bytes(data)
+    print(f"{name}.onnx: {len(data)} bytes")
+
+
+FOLDER.mkdir(exist_ok=True)
+
+# Rows of a table of four: any other index is out of range.
+save(
+    "gather",
+    [make_node("Gather", ["table", "index"], ["y"])],
+    [info("index", INT64, ["n"])],
+    [info("y", FLOAT, ["n", 2])],
+    [("table", np.array([[31337.25, 1], [2, 3], [4, 5], [6, 7]], np.float32))],
+)
+
+# Zero, and the one quotient that is no INT64.
+save(
+    "divide",
+    [make_node("Div", ["a", "b"], ["y"])],
+    [info("a", INT64, ["n"]), info("b", INT64, ["n"])],
+    [info("y", INT64, ["n"])],
+)
+
+# Two lengths that nothing declares to be one.
+save(
+    "add",
+    [make_node("Add", ["a", "b"], ["y"])],
+    [info("a", FLOAT, ["n"]), info("b", FLOAT, ["m"])],
+    [info("y", FLOAT, ["k"])],
+)
+
+# As many rounds as it is told.
+save(
+    "loop",
+    [
+        make_node("Squeeze", ["trips"], ["count"]),
+        make_node(
+            "Loop",
+            ["count", "true", "start"],
+            ["y"],
+            body=make_graph(
+                [
+                    make_node("Identity", ["goes_on"], ["goes_on_still"]),
+                    make_node("Add", ["sum", "one"], ["next_sum"]),
+                ],
+                "body",
+                [info("round", INT64, []), info("goes_on", BOOL, []), info("sum", INT64, [1])],
+                [info("goes_on_still", BOOL, []), info("next_sum", INT64, [1])],
+            ),
+        ),
+    ],
+    [info("trips", INT64, [1])],
+    [info("y", INT64, [1])],
+    [
+        ("true", np.array(True)),
+        ("start", np.array([0], np.int64)),
+        ("one", np.array([1], np.int64)),
+    ],
+)
+
+# Time comes first, the batch second: the sum over time.
+save(
+    "time-major",
+    [make_node("ReduceSum", ["x", "time"], ["y"], keepdims=0)],
+    [info("x", FLOAT, ["time", "batch", 2])],
+    [info("y", FLOAT, ["batch", 2])],
+    [("time", np.array([0], np.int64))],
+)
