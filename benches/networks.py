@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -253,15 +254,27 @@ def cold(name, file, inputs, backend, options):
 def measure(name, inputs, path, address, options):
     infer, output = bound(path, inputs)
     body, headers = request(inputs)
-    connection = http.client.HTTPConnection(address)
+    host, port = address.split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nhost: {address}\r\ncontent-length: {len(body)}\r\n"
+    head += "".join(f"{key}: {value}\r\n" for key, value in headers.items()) + "\r\n"
+    message = head.encode() + body
 
+    # By hand: http.client would take a quarter of a millisecond of its own.
     def ask():
-        connection.request("POST", f"/v2/models/{name}/infer", body, headers)
-        response = connection.getresponse()
-        content = response.read()
-        if response.status != 200:
-            sys.exit(f"{name}: {response.status}: {content[:300]}")
-        return content[int(response.headers["inference-header-content-length"]):]
+        connection.sendall(message)
+        received = bytearray()
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(1 << 16)
+        head, _, content = bytes(received).partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        content = bytearray(content)
+        while len(content) < int(fields[b"content-length"]):
+            content += connection.recv(1 << 16)
+        if b" 200 " not in head:
+            sys.exit(f"{name}: {head[:100]}: {bytes(content[:300])}")
+        return bytes(content[int(fields[b"inference-header-content-length"]):])
 
     infer()
     served = np.frombuffer(ask(), np.float32)

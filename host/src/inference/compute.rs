@@ -78,7 +78,8 @@ impl ComputeThreads {
             let queue = Arc::clone(&threads.queue);
             thread::Builder::new().name(format!("compute-{n}")).spawn(move || {
                 yield_to_others();
-                while let Some(job) = queue.next() {
+                let woken = Arc::default();
+                while let Some(job) = queue.next(&woken) {
                     job();
                 }
             })?;
@@ -88,9 +89,7 @@ impl ComputeThreads {
 
     /// Has those that wait give back what memory they hold.
     pub fn rest(&self) {
-        // Under the lock nobody is between looking and waiting.
-        drop(self.queue.lock());
-        self.queue.changed.notify_all();
+        self.queue.wake_all();
     }
 
     /// A lane of its own: lanes take turns.
@@ -103,7 +102,7 @@ impl ComputeThreads {
 impl Drop for ComputeThreads {
     fn drop(&mut self) {
         self.queue.lock().closed = true;
-        self.queue.changed.notify_all();
+        self.queue.wake_all();
     }
 }
 
@@ -148,15 +147,17 @@ impl Lane {
         if is_new {
             turns.order.push_back(self.id);
         }
+        let idle = turns.idle.pop();
         drop(turns);
-        self.queue.changed.notify_one();
+        if let Some(woken) = idle {
+            woken.notify_one();
+        }
     }
 }
 
 #[derive(Default)]
 struct Queue {
     turns: Mutex<Turns>,
-    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -164,6 +165,9 @@ struct Turns {
     /// Lanes with jobs, the next one first.
     order: VecDeque<u64>,
     waiting: HashMap<u64, VecDeque<Box<dyn Job>>>,
+    /// How each thread that waits is woken; the last one to wait first, as the weights it used are in
+    /// its caches.
+    idle: Vec<Arc<Condvar>>,
     closed: bool,
 }
 
@@ -172,8 +176,15 @@ impl Queue {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a job; `None` if there will be none.
-    fn next(&self) -> Option<impl FnOnce() + use<>> {
+    /// Wakes every thread that waits, for what is no job.
+    fn wake_all(&self) {
+        for woken in std::mem::take(&mut self.lock().idle) {
+            woken.notify_one();
+        }
+    }
+
+    /// Waits for a job, woken by `woken`; `None` if there will be none.
+    fn next(&self, woken: &Arc<Condvar>) -> Option<impl FnOnce() + use<>> {
         let mut turns = self.lock();
         while !turns.closed && turns.order.is_empty() {
             if memory::is_to_rest() {
@@ -181,7 +192,10 @@ impl Queue {
                 memory::rest();
                 turns = self.lock();
             } else {
-                turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+                turns.idle.push(Arc::clone(woken));
+                turns = woken.wait(turns).unwrap_or_else(PoisonError::into_inner);
+                // Whoever woke it took it from there; nobody did if it woke by itself.
+                turns.idle.retain(|idle| !Arc::ptr_eq(idle, woken));
             }
         }
         let job = turns.next()?;
