@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
 
 use crate::cache::{BodyKey, canonical, control};
-use crate::commands::add::labels;
+use crate::commands::add::{example as add_example, labels};
 use crate::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::inference::{bind as bind_tensors, check_settings};
 use crate::manifest;
@@ -132,6 +132,11 @@ pub fn cache_control(data: &[u8]) {
 /// A graph of which `spinfer add` reads the labels, and changes them.
 pub fn labels(data: &[u8]) {
     labels::fuzz(data);
+}
+
+/// An example of `spinfer add`: JSON, an archive of arrays, or one of those.
+pub fn example(data: &[u8]) {
+    add_example::fuzz(data);
 }
 
 /// What a graph takes, and what it is given: what is bound fits.
@@ -277,6 +282,6 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host route runtime_config dotenv model_settings cache_control
-        labels bind opening body redis_answer content_encoding
+        labels example bind opening body redis_answer content_encoding
     }
 }

@@ -99,13 +99,49 @@ fn predictions(spinfer: &Spinfer, name: &str, rows: &Value) -> Vec<Value> {
     answer.json()["predictions"].as_array().unwrap().clone()
 }
 
-/// What a shell would ask with a printed `curl`: the path and the body.
-fn asked(line: &str) -> (String, String) {
-    let script = format!("curl() {{ printf '%s\\n%s' \"$1\" \"$3\"; }}; {line}");
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let (url, body) = text.split_once('\n').unwrap();
-    (url.strip_prefix("localhost:3000").unwrap().to_owned(), body.to_owned())
+/// The line to ask with, of what `spinfer add` said.
+fn line(said: &str) -> String {
+    said.lines().last().unwrap().trim().to_owned()
+}
+
+/// A request as `curl` would send it.
+struct Asked {
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Asked {
+    /// What a shell makes of a printed line.
+    fn of(line: &str) -> Self {
+        let script = format!("curl() {{ printf '%s\\0' \"$@\"; }}; {line}");
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut arguments = text.split_terminator('\0');
+        let path = arguments.next().unwrap().strip_prefix("localhost:3000").unwrap().to_owned();
+        let mut asked = Self { path, headers: Vec::new(), body: Vec::new() };
+        while let (Some(flag), Some(value)) = (arguments.next(), arguments.next()) {
+            match (flag, value.strip_prefix('@')) {
+                ("-H", _) => {
+                    let (name, value) = value.split_once(": ").unwrap();
+                    asked.headers.push((name.to_owned(), value.to_owned()));
+                }
+                ("-d" | "--data-binary", Some(file)) => asked.body = fs::read(file).unwrap(),
+                ("-d", None) => asked.body = value.as_bytes().to_vec(),
+                _ => panic!("{line}"),
+            }
+        }
+        asked
+    }
+
+    /// The answer of `spinfer`, which is good.
+    fn answer(&self, spinfer: &Spinfer) -> Value {
+        let headers: Vec<(&str, &str)> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let answer = spinfer.send("POST", &self.path, &headers, &self.body);
+        assert_eq!(answer.status, 200, "{}: {}", self.path, answer.text());
+        answer.json()
+    }
 }
 
 #[test]
@@ -118,16 +154,14 @@ fn onnx_files_are_urls_at_once() {
     let regressors = ["regressor", "two-targets", "picture"];
     let others = ["two-outputs"];
     for name in [&classifiers[..], &without_probabilities, &regressors, &others].concat() {
-        lines.push(application.added(name, &[]).lines().last().unwrap().to_owned());
+        lines.push(line(&application.added(name, &[])));
     }
     let softmax = application.added("softmax", &["--labels", "no,yes", "--fields", "a,b,c"]);
-    lines.push(softmax.lines().last().unwrap().to_owned());
+    lines.push(line(&softmax));
     let spinfer = application.up();
 
     for line in &lines {
-        let (path, body) = asked(line.trim());
-        let answer = spinfer.post(&path, &body);
-        assert_eq!(answer.status, 200, "{line}: {}", answer.text());
+        Asked::of(line).answer(&spinfer);
     }
 
     let expected = expected();
@@ -220,6 +254,211 @@ fn onnx_files_are_urls_at_once() {
     );
     assert_eq!(spinfer.get("/v2/models/two-outputs/versions/1/ready").status, 200);
     assert_eq!(spinfer.get("/v2/models/two-outputs/versions/2/ready").status, 404);
+}
+
+/// What `model.toml` of the version 1 says of a tensor: its shape, and its batch axis.
+fn tensor(application: &Application, model: &str, tensors: &str, name: &str) -> (Vec<i64>, i64) {
+    let path = application.path(&format!("models/{model}/1/model.toml"));
+    let text = fs::read_to_string(path).unwrap();
+    let signature: toml::Table = toml::from_str(&text).unwrap();
+    let tensor = signature[tensors].as_array().unwrap().iter();
+    let tensor = tensor.filter_map(|t| t.as_table()).find(|t| t["name"].as_str() == Some(name));
+    let tensor = tensor.unwrap_or_else(|| panic!("no {name} in {text}"));
+    let shape = tensor["shape"].as_array().unwrap().iter();
+    let axis = tensor.get("batch_axis").and_then(toml::Value::as_integer).unwrap_or(0);
+    (shape.map(|axis| axis.as_integer().unwrap()).collect(), axis)
+}
+
+/// The outputs of the Open Inference Protocol, by name, for the inputs in `expected.json`.
+fn infer(spinfer: &Spinfer, model: &str, datatypes: &[(&str, &str)]) -> Vec<Value> {
+    let of = &expected()[model];
+    let shape = |mut value: &Value| {
+        let mut shape = Vec::new();
+        while let Value::Array(items) = value {
+            shape.push(items.len());
+            value = &items[0];
+        }
+        shape
+    };
+    let input = |&(name, datatype): &(&str, &str)| {
+        let data = &of["inputs"][name];
+        json!({ "name": name, "shape": shape(data), "datatype": datatype, "data": data })
+    };
+    let inputs: Vec<Value> = datatypes.iter().map(input).collect();
+    let body = json!({ "inputs": inputs }).to_string();
+    let answer = spinfer.post(&format!("/v2/models/{model}/infer"), body);
+    assert_eq!(answer.status, 200, "{model}: {}", answer.text());
+    let outputs = answer.json()["outputs"].as_array().unwrap().clone();
+    for output in &outputs {
+        let expected = &of["outputs"][output["name"].as_str().unwrap()];
+        assert_eq!(output["shape"], json!(shape(expected)), "{model}");
+        assert_near(&output["data"], &flat(expected), model);
+    }
+    outputs
+}
+
+fn flat(value: &Value) -> Value {
+    fn fill(value: &Value, into: &mut Vec<Value>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| fill(item, into)),
+            element => into.push(element.clone()),
+        }
+    }
+    let mut elements = Vec::new();
+    fill(value, &mut elements);
+    json!(elements)
+}
+
+/// Graphs that do not run on zeros, whose free axes are not the first, whose outputs' shapes are in the
+/// values of their inputs, and whose tensors are of other types than floats.
+#[test]
+fn graphs_are_tried_with_inputs_they_can_take() {
+    let application = Application::new();
+    let models = ["divides", "tokens", "time-first", "detections", "types", "countries", "mixed"];
+    let mut lines = Vec::new();
+    for name in models {
+        let said = application.added(name, &[]);
+        assert!(!said.contains("note"), "nothing was fixed: {said}");
+        lines.push(line(&said));
+    }
+    let tensors = |model, tensors, name| tensor(&application, model, tensors, name);
+    assert_eq!(tensors("divides", "outputs", "y"), (vec![-1], 0));
+    assert_eq!(tensors("tokens", "inputs", "ids"), (vec![-1, -1], 0));
+    assert_eq!(tensors("tokens", "outputs", "y"), (vec![-1, 4], 0));
+    assert_eq!(tensors("time-first", "inputs", "x"), (vec![5, -1, 3], 1));
+    assert_eq!(tensors("time-first", "outputs", "h"), (vec![1, -1, 4], 1));
+    assert_eq!(tensors("detections", "inputs", "boxes"), (vec![1, -1, 4], 0));
+    assert_eq!(tensors("detections", "outputs", "selected"), (vec![-1, 3], 0));
+    assert_eq!(tensors("types", "outputs", "off"), (vec![-1, 2], 0));
+
+    // A table of numbers and text has a baseline of its numbers, for which the graph has run on both.
+    let data = application.path("data.csv");
+    fs::write(&data, "age,city\n51,Rome\n70,Oslo\n,Lima\n").unwrap();
+    let from = application.path("spin.toml");
+    let (data, from) = (data.to_str().unwrap(), from.to_str().unwrap());
+    let (status, said) = run(&["baseline", data, "--model", "mixed", "--from", from]);
+    assert!(status.success() && said.contains("3 rows, 1 features"), "{said}");
+    assert!(said.contains("Not in it, as they are strings: city"), "{said}");
+    let (status, said) = run(&["baseline", data, "--model", "time-first", "--from", from]);
+    assert!(!status.success() && said.contains("along its axis 1"), "{said}");
+
+    let spinfer = application.up();
+    for line in &lines {
+        Asked::of(line).answer(&spinfer);
+    }
+    infer(&spinfer, "divides", &[("x", "INT64"), ("d", "INT64")]);
+    infer(&spinfer, "tokens", &[("ids", "INT64"), ("mask", "INT64")]);
+    infer(&spinfer, "time-first", &[("x", "FP32")]);
+    infer(&spinfer, "detections", &[("boxes", "FP32"), ("scores", "FP32")]);
+    infer(&spinfer, "types", &[("flags", "BOOL"), ("small", "INT8")]);
+    // Strings of no list of labels are served as they are.
+    let outputs = infer(&spinfer, "countries", &[("city", "BYTES")]);
+    assert_eq!(outputs[0]["datatype"], "BYTES");
+    // A row of numbers and text, by column name.
+    let of = &expected()["mixed"];
+    let (age, city) = (&of["inputs"]["age"][1][0], &of["inputs"]["city"][1][0]);
+    let row = json!({ "features": { "city": city, "age": age } }).to_string();
+    let answer = spinfer.post("/v2/models/mixed/predict", row).json();
+    assert_eq!(answer["prediction"], of["outputs"]["output_label"][1], "{answer}");
+}
+
+#[test]
+fn what_was_fixed_and_what_contradicts_itself_is_told() {
+    let application = Application::new();
+    let said = application.added("fixed-batch", &[]);
+    assert!(said.contains("`batch` is free in the file and fixed to 1 here"), "{said}");
+    assert_eq!(tensor(&application, "fixed-batch", "inputs", "x").0, [1, 2, 2]);
+    let said = application.added("declared-otherwise", &[]);
+    let told = "output `y` is declared as [-1, 7] and computed as [-1, 2]";
+    assert_eq!(said.matches(told).count(), 1, "{said}");
+    assert_eq!(tensor(&application, "declared-otherwise", "outputs", "y").0, [-1, 2]);
+}
+
+#[test]
+fn an_example_shows_what_a_graph_takes() {
+    let application = Application::new();
+    let file = files().join("needs-an-example.onnx");
+    let (added, said) = application.add(&file, &[]);
+    assert!(!added && said.contains("--example request.json"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let nested = write("nested.json", br#"{"x": [1003, 1000]}"#);
+    let request = json!({ "name": "x", "shape": [1], "datatype": "INT64", "data": [1004] });
+    let request = write("request.json", json!({ "inputs": [request] }).to_string().as_bytes());
+    let mut lines = Vec::new();
+    for (version, example) in [nested, request].iter().enumerate() {
+        let said = application.added("needs-an-example", &["--example", example, "--promote"]);
+        assert!(said.contains(&format!("version {}", version + 1)), "{said}");
+        lines.push(line(&said));
+    }
+    assert_eq!(tensor(&application, "needs-an-example", "inputs", "x").0, [-1]);
+    for (name, text, part) in [
+        ("range.json", r#"{"x": [7]}"#, "--example: the graph does not run on it"),
+        ("other.json", r#"{"z": [7]}"#, "no input `z`; the graph has `x`"),
+        ("kind.json", r#"{"x": [0.5]}"#, "it is INT64, and the example has floating-point numbers"),
+        ("text.npz", "text", "not a ZIP archive"),
+    ] {
+        let example = write(name, text.as_bytes());
+        let (added, said) = application.add(&file, &["--example", &example]);
+        assert!(!added && said.contains(part), "{said}");
+    }
+    let spinfer = application.up();
+    for line in &lines {
+        Asked::of(line).answer(&spinfer);
+    }
+    infer(&spinfer, "needs-an-example", &[("x", "INT64")]);
+}
+
+#[test]
+fn weights_beside_a_graph_are_bundled() {
+    let application = Application::new();
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("my_model.onnx");
+    fs::copy(files().join("external.onnx"), &graph).unwrap();
+    let (added, said) = application.add(&graph, &[]);
+    assert!(!added && said.contains("its weights are in \"external.bin\""), "{said}");
+    fs::copy(files().join("external.bin"), folder.path().join("external.bin")).unwrap();
+    // An underscore stays in the model's name; a component's id has none.
+    let (added, said) = application.add(&graph, &["--backend", "onnxruntime", "--threads", "2"]);
+    assert!(added && said.contains("weights were in files of their own"), "{said}");
+    let signature = fs::read_to_string(application.path("models/my_model/1/model.toml")).unwrap();
+    assert!(signature.contains("backend = \"onnxruntime\"\nthreads = 2\n"), "{signature}");
+    assert!(signature.contains("file_sha256"), "{signature}");
+    assert!(
+        application.manifest().contains("[component.my-model-1]"),
+        "{}",
+        application.manifest()
+    );
+    let spinfer = application.up();
+    Asked::of(&line(&said)).answer(&spinfer);
+    let rows = &expected()["softmax"];
+    let answer = predictions(&spinfer, "my_model", &rows["inputs"]["x"]);
+    for (row, prediction) in answer.iter().enumerate() {
+        assert_near(&prediction["prediction"], &rows["outputs"]["y"][row], "my_model");
+    }
+}
+
+/// Of a picture: it is in a file, and that of large ones is binary.
+#[test]
+fn requests_of_any_size_can_be_pasted() {
+    let application = Application::new();
+    let said = application.added("picture", &[]);
+    assert!(said.contains("requests/picture-1.json"), "{said}");
+    let example = application.path("rows.json");
+    let rows = vec![vec![vec![vec![0.123_456_789; 28]; 28]]; 40];
+    fs::write(&example, json!({ "image": rows }).to_string()).unwrap();
+    let example = example.to_str().unwrap();
+    let many = application.added("picture", &["--example", example]);
+    assert!(many.contains("requests/picture-2.bin"), "{many}");
+    let spinfer = application.up();
+    let answer = Asked::of(&line(&said)).answer(&spinfer);
+    assert_eq!(answer["prediction"].as_array().unwrap().len(), 10);
+    let answer = Asked::of(&line(&many)).answer(&spinfer);
+    assert_eq!(answer["outputs"][0]["shape"], json!([40, 10]));
 }
 
 #[test]

@@ -149,16 +149,16 @@ fn what_cannot_be_served_is_refused_and_leaves_nothing() {
         (&folder.path().to_owned(), "text", &[], &["cannot be served", "not an ONNX model"]),
         (&folder.path().to_owned(), "half", &[], &["cannot be served", "not an ONNX model"]),
         (&models, "truncated", &[], &["cannot be served", "not an ONNX model"]),
-        (&models, "unsupported-op", &[], &["tract lacks these operators: Det"]),
-        (&models, "identity-bf16", &[], &["tract has no BF16; convert the model"]),
         (
-            &added,
-            "external",
+            &models,
+            "unsupported-op",
             &[],
-            &["the weights `wide` are in another file", "save_as_external_data=False"],
+            &["onnxruntime: ONNX Runtime does not have the operator com.acme.Det"],
         ),
-        (&added, "double-sigmoid", &[], &["it does not run", "Sigmoid", "inputs of FP32"]),
-        (&added, "strings-input", &[], &["input `X` holds strings, which wasi:nn does not carry"]),
+        (&added, "strings-bayes", &["--backend", "lean"], &["cannot be served", "lean: "]),
+        (&added, "softmax", &["--backend", "lean", "--threads", "2"], &["--threads: lean"]),
+        (&added, "softmax", &["--backend", "tract"], &["lean", "onnxruntime"]),
+        (&added, "softmax", &["--threads", "0"], &["--threads"]),
         (
             &added,
             "regressor",
@@ -247,11 +247,14 @@ fn models_are_listed() {
         lines[0],
         ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"]
     );
-    assert_eq!(lines[1][..4], ["iris", "1", "iris-1", "tract"]);
+    assert_eq!(lines[1][..4], ["iris", "1", "iris-1", "onnxruntime"]);
     assert_eq!(lines[2][..4], ["iris", "2", "iris-2", "lean"]);
     assert_eq!(lines[1][5], "/v2/models/iris/..., /v2/models/iris/versions/1/...");
     assert_eq!(lines[2][5], "/v2/models/iris/versions/2/..., /iris/...");
     assert_eq!(lines[2][6], signature);
+    // Which backend, and why.
+    assert!(table.contains("\niris 1 runs on onnxruntime: lean "), "{table}");
+    assert!(table.contains("\niris 2 runs on lean: it has every operator"), "{table}");
     // A graph that is gone is told of, and the others are listed.
     fs::remove_file(application.path("models/iris/1/model.onnx")).unwrap();
     let (status, json) = run(&["models", "--json", "--from", from]);
@@ -264,6 +267,14 @@ fn models_are_listed() {
     let bytes = fs::metadata(application.path("models/iris/2/model.onnx")).unwrap().len();
     assert_eq!(json[1]["bytes"], bytes);
     assert_eq!(json[1]["error"], Value::Null);
+    assert_eq!(json[1]["backend"], "lean");
+    assert!(json[1]["reason"].as_str().unwrap().starts_with("it has every operator"), "{json}");
+    // What model.toml asks for.
+    let signature = application.path("models/iris/2/model.toml");
+    let text = fs::read_to_string(&signature).unwrap();
+    fs::write(&signature, format!("backend = \"onnxruntime\"\n{text}")).unwrap();
+    let (_, table) = run(&["models", "--from", from]);
+    assert!(table.contains("iris 2 runs on onnxruntime: it was asked for"), "{table}");
 }
 
 /// Offline, with the workspace's versions of what it depends on; its name is one of model-sdk's too.

@@ -37,9 +37,9 @@ HEAVY_WIDTH = 512
 HEAVY_STEPS = 2  # each 2 * 512^3 = 0.27 GFLOP
 
 
-def save(name, nodes, inputs, outputs):
+def save(name, nodes, inputs, outputs, opsets=()):
     graph = make_graph(nodes, name, inputs, outputs)
-    model = make_model(graph, opset_imports=OPSETS, producer_name="spinfer tests/models/make.py")
+    model = make_model(graph, opset_imports=[*OPSETS, *opsets], producer_name="spinfer tests/models/make.py")
     model.ir_version = IR_VERSION
     checker.check_model(model, full_check=True)
     write(name, model.SerializeToString(deterministic=True))
@@ -71,12 +71,13 @@ def add_two_inputs():
 
 
 def unsupported_op():
-    """A valid graph that ONNX Runtime runs and tract cannot: the determinant of each matrix."""
+    """A valid graph with an operator that no backend has, as it is of nobody's domain."""
     save(
         "unsupported-op",
-        [make_node("Det", ["x"], ["determinant"])],
+        [make_node("Det", ["x"], ["determinant"], domain="com.acme")],
         [make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 2])],
         [make_tensor_value_info("determinant", TensorProto.FLOAT, ["n"])],
+        [make_opsetid("com.acme", 1)],
     )
 
 

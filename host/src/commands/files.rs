@@ -67,6 +67,19 @@ impl Made {
         Ok(())
     }
 
+    /// Makes the file `path`, in the place of one that may be there.
+    pub(super) fn any_file(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        if !path.exists() {
+            return self.file(path, bytes);
+        }
+        let above = path.parent().unwrap_or(Path::new("."));
+        let mut staged = NamedTempFile::new_in(above)?;
+        staged.write_all(bytes)?;
+        readable_file(staged.as_file())?;
+        staged.persist(path).with_context(|| path.display().to_string())?;
+        Ok(())
+    }
+
     /// Puts `text` in the place of what `path` holds, which has to be `before` still; `None`: no file.
     pub(super) fn replace(&mut self, path: &Path, before: Option<&str>, text: &str) -> Result<()> {
         let Some(before) = before else {

@@ -14,7 +14,9 @@ use super::edit::Edit;
 use super::signature::{Tensor, list};
 use super::table::write_table;
 use crate::files::Files;
-use crate::inference::{GRAPH, InferenceFlags, Loaded, SIGNATURE, load_request, load_with_first};
+use crate::inference::{
+    GRAPH, InferenceFlags, LoadRequest, Loaded, SIGNATURE, load_request, load_with_first,
+};
 use crate::manifest::{Manifest, TextOr};
 
 #[derive(Debug, Args)]
@@ -74,8 +76,26 @@ pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
         let lines: Vec<_> =
             [head.map(str::to_owned)].into_iter().chain(rows.iter().map(Row::cells)).collect();
         write_table(&lines, out)?;
+        for Row { model, version, backend, reason, .. } in &rows {
+            let (Some(backend), Some(reason)) = (backend, reason) else { continue };
+            let version = version.as_deref().map(|version| format!(" {version}"));
+            writeln!(out, "{model}{} runs on {backend}: {reason}", version.unwrap_or_default())?;
+        }
     }
     Ok(())
+}
+
+/// Why the backend that loaded a graph runs it, after the `refusals` of those before it.
+pub(super) fn reason(request: LoadRequest, refusals: &[(&'static str, String)]) -> String {
+    if request.backend.is_some() {
+        return "it was asked for".to_owned();
+    }
+    if refusals.is_empty() {
+        return "it has every operator of the graph, and is the fastest for them".to_owned();
+    }
+    // A backend names itself in what it says.
+    let refusals = refusals.iter().map(|(_, why)| why.as_str());
+    refusals.collect::<Vec<_>>().join("; ")
 }
 
 fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Result<Vec<Row>> {
@@ -159,11 +179,7 @@ impl Row {
         match load_with_first(backends, &bytes, encoding, target, request) {
             Ok(Loaded { backend, refusals, graph }) => {
                 row.backend = Some(backend);
-                row.reason = Some(match (request.backend, refusals.first()) {
-                    (Some(_), _) => "model.toml asks for it".to_owned(),
-                    (None, Some((name, why))) => format!("{name}: {why}"),
-                    (None, None) => "the fastest for its operators".to_owned(),
-                });
+                row.reason = Some(reason(request, &refusals));
                 row.inputs = graph.inputs().iter().map(Tensor::from).collect();
                 row.outputs = graph.outputs().iter().map(Tensor::from).collect();
             }

@@ -67,12 +67,7 @@ pub fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let graph = runtime.block_on(fetch(&Locator { client }, source, target))?;
-    let inlined = graph.file_sha256.is_some();
-    add_graph(graph, target, out)?;
-    if inlined {
-        writeln!(out, "Its weights were in files of their own; they are in the graph now")?;
-    }
-    Ok(())
+    add_graph(graph, target, out)
 }
 
 /// Whatever can be wrong with the name, the version or the manifest is, before anything is downloaded.

@@ -12,6 +12,33 @@ pub(super) struct Tensor {
     pub datatype: &'static str,
     /// -1 is a free axis. The whole is absent where the graph does not say.
     pub shape: Option<Vec<i64>>,
+    /// The axis that counts rows, if that is free.
+    #[serde(skip_serializing_if = "is_first")]
+    pub batch_axis: usize,
+}
+
+fn is_first(axis: &usize) -> bool {
+    *axis == 0
+}
+
+impl Tensor {
+    /// Whether its batch axis is free, and so counts rows.
+    pub(super) fn counts_rows(&self) -> bool {
+        let shape = self.shape.as_deref().unwrap_or_default();
+        shape.get(self.batch_axis) == Some(&-1)
+    }
+
+    /// The elements of one row, where the shape settles them.
+    pub(super) fn row(&self) -> Option<usize> {
+        let batch = self.counts_rows().then_some(self.batch_axis);
+        let axes = self.shape.as_deref()?.iter().enumerate();
+        axes.filter(|(axis, _)| Some(*axis) != batch)
+            .try_fold(1_usize, |row, (_, &size)| row.checked_mul(usize::try_from(size).ok()?))
+    }
+
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self.datatype, "FP16" | "FP32" | "FP64" | "BF16")
+    }
 }
 
 impl From<&TensorInfo> for Tensor {
@@ -21,6 +48,7 @@ impl From<&TensorInfo> for Tensor {
             name: info.name.clone(),
             datatype: datatype(info.ty),
             shape: info.shape.as_ref().map(|shape| shape.iter().map(size).collect()),
+            batch_axis: 0,
         }
     }
 }
@@ -28,7 +56,7 @@ impl From<&TensorInfo> for Tensor {
 /// `features FP32 [-1, 4]`; the name is the file's, and may hold what a terminal obeys.
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, datatype, shape } = self;
+        let Self { name, datatype, shape, .. } = self;
         let name = name.escape_debug();
         match shape {
             Some(shape) => write!(f, "{name} {datatype} {shape:?}"),
@@ -43,7 +71,7 @@ pub(super) fn list(tensors: &[Tensor]) -> String {
 }
 
 /// As the Open Inference Protocol calls it.
-fn datatype(ty: TensorType) -> &'static str {
+pub(super) fn datatype(ty: TensorType) -> &'static str {
     match ty {
         TensorType::Fp16 => "FP16",
         TensorType::Fp32 => "FP32",

@@ -40,6 +40,9 @@ pub struct SignatureTensor {
     pub datatype: String,
     #[serde(default)]
     pub shape: Vec<i64>,
+    /// The axis that counts rows.
+    #[serde(default)]
+    pub batch_axis: usize,
     #[serde(default)]
     pub fields: Vec<String>,
 }
@@ -71,8 +74,9 @@ impl SignatureTensor {
     /// Elements of one row, where the shape settles them.
     #[must_use]
     pub fn width(&self) -> Option<usize> {
-        let row = self.shape.get(1..).unwrap_or_default();
-        row.iter().try_fold(1_usize, |width, &axis| width.checked_mul(usize::try_from(axis).ok()?))
+        let row = self.shape.iter().enumerate().filter(|(axis, _)| *axis != self.batch_axis);
+        row.map(|(_, &size)| size)
+            .try_fold(1_usize, |width, size| width.checked_mul(usize::try_from(size).ok()?))
     }
 
     /// The names of its elements, one for each in a row: of its fields, or its own; `None` where the
@@ -106,6 +110,7 @@ mod tests {
             name: "x".into(),
             datatype: "FP32".into(),
             shape: shape.to_vec(),
+            batch_axis: 0,
             fields: fields.iter().map(ToString::to_string).collect(),
         }
     }
@@ -120,6 +125,8 @@ mod tests {
         assert_eq!(tensor(&[-1, -1], &[]).element_names(), None);
         assert_eq!(tensor(&[-1, 257], &[]).element_names(), None);
         assert_eq!(tensor(&[-1, i64::MAX, i64::MAX], &[]).element_names(), None);
+        let second = SignatureTensor { batch_axis: 1, ..tensor(&[3, -1], &[]) };
+        assert_eq!(second.width(), Some(3));
     }
 
     #[test]

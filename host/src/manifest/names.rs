@@ -1,5 +1,7 @@
 //! The names a manifest may give, by Spin's rules.
 
+use std::fmt::Display;
+
 /// Checks a component's id: words of one case with a hyphen between them, `iris-classifier-1`.
 pub fn check_component_id(id: &str) -> Result<(), String> {
     check_words(id, '-').map_err(|problem| {
@@ -8,6 +10,23 @@ pub fn check_component_id(id: &str) -> Result<(), String> {
              the first beginning with a letter: \"iris-classifier-1\""
         )
     })
+}
+
+/// Checks a model's name: words as of a component's id, with a hyphen or an underscore between them,
+/// `my_model`.
+pub fn check_model_name(name: &str) -> Result<(), String> {
+    check_words(&name.replace('_', "-"), '-').map_err(|problem| {
+        format!(
+            "\"{name}\" {problem}; a model's name has words of letters and digits with a hyphen or an \
+             underscore between them, the first beginning with a letter: \"my_model\""
+        )
+    })
+}
+
+/// The id of the component that serves a version of a model, which has no underscores.
+#[must_use]
+pub fn component_id(model: &str, version: impl Display) -> String {
+    format!("{model}-{version}").replace(['_', '.'], "-")
 }
 
 /// Checks a variable's name: words in lower case with an underscore between them, `api_token`.
@@ -74,6 +93,18 @@ mod tests {
         }
         for label in ["default", "my-store", "my_store", "s3"] {
             assert_eq!(check_label(label), Ok(()), "{label}");
+        }
+    }
+
+    #[test]
+    fn a_models_name_may_have_underscores_and_its_components_id_has_none() {
+        for name in ["my_model", "a-b_c", "resnet_50_v1"] {
+            assert_eq!(check_model_name(name), Ok(()), "{name}");
+            assert_eq!(check_component_id(&component_id(name, 1)), Ok(()), "{name}");
+        }
+        assert_eq!(component_id("my_model", "1.0_2"), "my-model-1-0-2");
+        for name in ["", "a__b", "_a", "1_a", "a b", "a_B_cD"] {
+            assert!(check_model_name(name).unwrap_err().contains("my_model"), "{name}");
         }
     }
 

@@ -1,12 +1,20 @@
 //! What a graph takes and gives, found by loading it as the host would and running it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use prost::Message;
-use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
+use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo};
 
+use super::axes::Axes;
+use super::example::Example;
 use super::onnx::{self, Model};
+use super::shapes::{Declared, Shapes};
+use super::trials::Trials;
+use super::uses::{Uses, Values};
+use crate::commands::models::reason;
 use crate::commands::signature;
 use crate::inference::{LoadRequest, Loaded, LoadedGraph, load_with_first};
 
@@ -15,168 +23,121 @@ use crate::inference::{LoadRequest, Loaded, LoadedGraph, load_with_first};
 pub(in crate::commands) struct Examined {
     /// The backend that runs it.
     pub(in crate::commands) backend: &'static str,
+    /// Why that one.
+    pub(in crate::commands) reason: String,
     pub(in crate::commands) inputs: Vec<signature::Tensor>,
     pub(in crate::commands) outputs: Vec<signature::Tensor>,
     /// What wrote the file, with its version; empty if it does not say.
     pub(in crate::commands) producer: String,
     /// Whether it may give something else for the same.
     pub(in crate::commands) random: bool,
-    /// Why it could not be run here, where that need not mean that it cannot be.
-    pub(in crate::commands) not_run: Option<String>,
+    /// What there is to tell of how it ran.
+    pub(in crate::commands) notes: Vec<String>,
+    /// Inputs on which it ran.
+    pub(in crate::commands) sample: Vec<Tensor>,
 }
 
 /// Of a tensor: the request protocols take no more.
 const AXES_MOST: usize = 16;
-/// Of the inputs that are made up to run the graph.
-const BYTES_MOST: usize = 256 << 20;
 
+/// Examines the graph in `bytes`, which is loaded as `request` says, on an example if there is one.
 pub(in crate::commands) fn examine(
-    bytes: &[u8],
+    bytes: &Bytes,
     backends: &[Arc<dyn Backend>],
+    request: LoadRequest,
+    example: Option<&Example>,
 ) -> Result<Examined> {
-    check_whole(bytes)?;
+    ensure!(!bytes.is_empty(), "it is empty");
     let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-    let request = LoadRequest::default();
-    let Loaded { backend, graph, .. } =
+    let Loaded { backend, refusals, graph } =
         load_with_first(backends, bytes, encoding, target, request)?;
-    let shapes = Shapes::find(&graph)?;
-    let tensors = |infos: &[TensorInfo], shapes: Vec<Vec<i64>>| {
-        let with = |(info, shape)| signature::Tensor { shape: Some(shape), ..info };
-        infos.iter().map(signature::Tensor::from).zip(shapes).map(with).collect::<Vec<_>>()
-    };
-    let inputs = tensors(graph.inputs(), shapes.inputs);
-    let outputs = tensors(graph.outputs(), shapes.outputs);
-    ensure!(!inputs.is_empty(), "it has no input: there is nothing to predict from");
+    ensure!(!graph.inputs().is_empty(), "it has no input: there is nothing to predict from");
+    let model = Model::decode(bytes.clone()).unwrap_or_default();
+    let file = model.graph.unwrap_or_default();
+    let example = example.map(|example| example.tensors(graph.inputs())).transpose()?;
+
+    let shapes = input_shapes(&graph, example.as_deref())?;
+    let values = Values::of(&file);
+    let by_values = values.values_shape_outputs(graph.inputs().iter().map(|i| i.name.as_str()));
+    let uses = uses(&values, graph.inputs(), &shapes);
+    let mut axes = Axes::of(graph.inputs(), &shapes);
+    if example.as_ref().is_some_and(|example| !axes.fit(example)) {
+        axes = Axes::separate(graph.inputs(), &shapes);
+    }
+    let mut trials = Trials::run(&graph, axes, &uses, example.as_deref())?;
+    if by_values {
+        trials.repeat();
+    }
+    let declared = declared(&graph, &file);
+    let Shapes { inputs, outputs, batch_axes, notes } = Shapes::of(&trials, &declared, by_values);
+
+    let inputs = tensors(graph.inputs(), inputs, batch_axes.0);
+    let outputs = tensors(graph.outputs(), outputs, batch_axes.1);
     for tensor in inputs.iter().chain(&outputs) {
-        let shape = tensor.shape.as_deref().unwrap_or_default();
+        let axes = tensor.shape.as_ref().map_or(0, Vec::len);
         ensure!(
-            shape.len() <= AXES_MOST && !shape.contains(&0),
-            "`{}` has the shape {shape:?}; at most {AXES_MOST} axes can be served, and none of size 0",
+            axes <= AXES_MOST,
+            "`{}` has {axes} axes; at most {AXES_MOST} can be served",
             tensor.name
         );
     }
-    let model = Model::decode(bytes).unwrap_or_default();
-    let random = model.graph.as_ref().is_some_and(onnx::Graph::is_random);
-    let (producer, not_run) = (producer(model), shapes.not_run);
-    Ok(Examined { backend, inputs, outputs, producer, random, not_run })
+    Ok(Examined {
+        backend,
+        reason: reason(request, &refusals),
+        inputs,
+        outputs,
+        producer: [model.producer_name, model.producer_version].join(" ").trim().to_owned(),
+        random: file.is_random(),
+        notes,
+        sample: trials.sample,
+    })
 }
 
-fn producer(model: Model) -> String {
-    [model.producer_name, model.producer_version].join(" ").trim().to_owned()
-}
-
-/// Refuses what a backend would take for a broken graph.
-fn check_whole(bytes: &[u8]) -> Result<()> {
-    ensure!(!bytes.is_empty(), "it is empty");
-    let Ok(Model { graph: Some(graph), .. }) = Model::decode(bytes) else {
-        return Ok(());
+/// The shapes of the inputs as the graph declares them, or of the example's number of axes.
+fn input_shapes(graph: &LoadedGraph, example: Option<&[Tensor]>) -> Result<Vec<Vec<Option<u32>>>> {
+    let shape = |(index, info): (usize, &TensorInfo)| {
+        let of_example = || Some(vec![None; example?.get(index)?.dimensions.len()]);
+        info.shape.clone().or_else(of_example).with_context(|| {
+            format!(
+                "the graph does not say how many axes its input `{}` has; show it by --example \
+                 request.json or --example inputs.npz, or convert it again with a shape",
+                info.name
+            )
+        })
     };
-    let elsewhere: Option<&onnx::Tensor> =
-        graph.initializer.iter().find(|tensor| tensor.data_location == 1);
-    match elsewhere {
-        Some(tensor) => bail!(
-            "the weights `{}` are in another file, and a version is one file: load it with the `onnx` \
-             package and save it again with save_as_external_data=False",
-            tensor.name
-        ),
-        None => Ok(()),
-    }
+    graph.inputs().iter().enumerate().map(shape).collect()
 }
 
-/// The shapes as they are found; -1 is a free axis.
-struct Shapes {
-    inputs: Vec<Vec<i64>>,
-    outputs: Vec<Vec<i64>>,
-    not_run: Option<String>,
+fn uses(values: &Values<'_>, infos: &[TensorInfo], shapes: &[Vec<Option<u32>>]) -> Vec<Uses> {
+    let width = |shape: &Vec<Option<u32>>| shape.last().copied().flatten().unwrap_or(1) as usize;
+    let names = infos.iter().map(|info| info.name.as_str());
+    let widths: BTreeMap<&str, usize> = names.zip(shapes.iter().map(width)).collect();
+    infos.iter().map(|info| values.uses(&info.name, widths[info.name.as_str()], &widths)).collect()
 }
 
-impl Shapes {
-    /// Converters often declare shapes that are not what a graph gives: it is asked.
-    fn find(graph: &Arc<LoadedGraph>) -> Result<Self> {
-        let mut inputs = graph
-            .inputs()
+fn declared(graph: &LoadedGraph, file: &onnx::Graph) -> Vec<Declared> {
+    let of = |info: &TensorInfo| Declared {
+        name: info.name.clone(),
+        known: info.shape.clone(),
+        axis_names: info.axis_names.clone(),
+        of_file: file
+            .output
             .iter()
-            .map(|info| {
-                info.shape.clone().with_context(|| {
-                    format!(
-                        "the graph does not say how many axes its input `{}` has; convert it again \
-                         with a shape",
-                        info.name
-                    )
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let is_batch = |shape: &Vec<Option<u32>>| shape.first() == Some(&None);
-        let batch = inputs.iter().any(is_batch);
-        let others = inputs.iter().any(|shape| shape.iter().skip(1).any(Option::is_none));
-        let one = match run(graph, &inputs, 1) {
-            Ok(one) => one,
-            // Of the sizes it takes, 1 is not one.
-            Err(why) if others => return Self::declared(graph, &inputs, why.to_string()),
-            Err(why) if graph.inputs().iter().any(|info| info.ty == TensorType::Fp64) => bail!(
-                "it loads, but it does not run: {why:#}; more operators take FP32 than FP64: convert \
-                 it again with inputs of FP32"
-            ),
-            Err(why) => bail!("it loads, but it does not run: {why:#}"),
-        };
-        let two = if batch { run(graph, &inputs, 2).ok() } else { None };
-        if batch && two.is_none() {
-            // It says that it takes any number of rows, and takes one.
-            inputs.iter_mut().filter(|shape| is_batch(shape)).for_each(|shape| shape[0] = Some(1));
-        }
-        let outputs = graph.outputs().iter().enumerate().map(|(index, info)| {
-            let first = &one[index].dimensions;
-            let second = two.as_ref().map_or(first, |two| &two[index].dimensions);
-            let fixed = |axis: usize| {
-                let declared = info.shape.as_ref().and_then(|shape| shape.get(axis));
-                first.get(axis) == second.get(axis) && (!others || declared != Some(&None))
-            };
-            let size = |(axis, &size): (usize, &u32)| if fixed(axis) { size.into() } else { -1 };
-            first.iter().enumerate().map(size).collect()
-        });
-        Ok(Self { outputs: outputs.collect(), inputs: axes(&inputs), not_run: None })
-    }
-
-    /// As the graph declares them.
-    fn declared(graph: &LoadedGraph, inputs: &[Vec<Option<u32>>], why: String) -> Result<Self> {
-        let outputs = graph
-            .outputs()
-            .iter()
-            .map(|info| {
-                info.shape.clone().with_context(|| {
-                    format!(
-                        "the graph does not say what shape its output `{}` has, and it cannot be run \
-                         to find out: {why}",
-                        info.name
-                    )
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self { inputs: axes(inputs), outputs: axes(&outputs), not_run: Some(why) })
-    }
+            .find(|output| output.name == info.name)
+            .and_then(onnx::ValueInfo::shape),
+    };
+    graph.outputs().iter().map(of).collect()
 }
 
-fn axes(shapes: &[Vec<Option<u32>>]) -> Vec<Vec<i64>> {
-    let axes =
-        |shape: &Vec<Option<u32>>| shape.iter().map(|axis| axis.map_or(-1, i64::from)).collect();
-    shapes.iter().map(axes).collect()
-}
-
-/// Runs the graph on zeros: `rows` of them, other free axes 1.
-fn run(graph: &LoadedGraph, inputs: &[Vec<Option<u32>>], rows: u32) -> Result<Vec<Tensor>> {
-    let mut bytes = 0_usize;
-    let zeros = graph.inputs().iter().zip(inputs).map(|(info, shape)| {
-        let size =
-            |(axis, size): (usize, &Option<u32>)| size.unwrap_or(if axis == 0 { rows } else { 1 });
-        let dimensions: Vec<u32> = shape.iter().enumerate().map(size).collect();
-        // A string takes the length it has none of.
-        let element = info.ty.size().unwrap_or(4);
-        let elements =
-            dimensions.iter().try_fold(element, |size, &axis| size.checked_mul(axis as usize));
-        bytes = bytes.saturating_add(elements.unwrap_or(usize::MAX));
-        ensure!(bytes <= BYTES_MOST, "one row of its inputs takes more than 256 MiB");
-        Ok(Tensor { dimensions, ty: info.ty, data: vec![0; elements.unwrap_or_default()] })
-    });
-    let zeros = zeros.collect::<Result<Vec<_>>>()?;
-    Ok(graph.run(zeros)?.0)
+fn tensors(
+    infos: &[TensorInfo],
+    shapes: Vec<Vec<i64>>,
+    batch_axes: Vec<usize>,
+) -> Vec<signature::Tensor> {
+    let with = |((info, shape), batch_axis): ((&TensorInfo, _), _)| signature::Tensor {
+        shape: Some(shape),
+        batch_axis,
+        ..info.into()
+    };
+    infos.iter().zip(shapes).zip(batch_axes).map(with).collect()
 }

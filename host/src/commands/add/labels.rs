@@ -1,20 +1,21 @@
 //! The class labels of a graph that has them itself, as classifiers of `ai.onnx.ml` do, and converters
 //! of scikit-learn.
 //!
-//! `wasi:nn` carries no strings. An output of labels that are strings is made one of their positions,
-//! by changing those labels in the graph to 0, 1, 2, ...; every other byte stays as it was.
+//! Strings cost more than numbers on their way to a component. An output of labels that are strings is
+//! made one of their positions, by changing those labels in the graph to 0, 1, 2, ...; every other byte
+//! stays as it was. Strings that come from elsewhere stay strings.
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail};
-use prost::Message;
+use bytes::Bytes;
+use prost::{DecodeError, Message};
 
 use super::onnx::{Attribute, Graph, Model, Node, Tensor, attribute_type, data_type, replace};
 
 /// What the output of classes holds, in the order of the probabilities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Labels {
-    /// The output, as it is now, holds their positions.
+    /// The output holds their positions, or the names themselves.
     Names(Vec<String>),
     /// The output holds the numbers themselves.
     Numbers(Vec<i64>),
@@ -61,53 +62,54 @@ enum Place {
 /// The way from an output back to where its values come from.
 struct Source {
     labels: Labels,
-    place: Place,
+    /// `None`: they are not in one place, where they could become positions.
+    place: Option<Place>,
     /// The names of the output, and of the values it comes from.
     values: Vec<String>,
     /// The casts on the way, whose target is strings: the node and the attribute.
     casts: Vec<(usize, usize)>,
 }
 
-/// The labels of the graph in `bytes`, if it has any, and the bytes, with strings among them changed to
-/// positions.
-pub(super) fn find(bytes: Vec<u8>) -> Result<(Option<Labels>, Vec<u8>)> {
-    let Ok(Model { graph: Some(graph), .. }) = Model::decode(&*bytes) else {
+/// The labels of the graph in `bytes`, if it has any, and the bytes with strings among them changed to
+/// positions, if that can be.
+pub(super) fn find(bytes: &Bytes) -> (Option<Labels>, Option<Vec<u8>>) {
+    let Ok(Model { graph: Some(graph), .. }) = Model::decode(bytes.clone()) else {
         // A backend says what is wrong with it.
-        return Ok((None, bytes));
+        return (None, None);
     };
     let integers = [data_type::STRING, data_type::INT64, data_type::INT32];
     let mut sources = Vec::new();
     for output in &graph.output {
         let Some(ty) = output.elem_type().filter(|ty| integers.contains(ty)) else { continue };
-        let source = trace(&graph, &output.name);
-        match source {
+        match trace(&graph, &output.name) {
             Some(Source { labels: Labels::Numbers(numbers), .. }) if ty != data_type::STRING => {
-                return Ok((Some(Labels::Numbers(numbers)), bytes));
+                return (Some(Labels::Numbers(numbers)), None);
             }
             Some(source) if ty == data_type::STRING => sources.push(source),
-            None if ty == data_type::STRING => bail!(
-                "output `{}` holds strings, which wasi:nn does not carry, and they do not come from a \
-                 list of labels; train on the indices of the labels, and give the labels by --labels",
-                output.name
-            ),
             _ => {}
         }
     }
-    let Some(source) = sources.pop() else { return Ok((None, bytes)) };
-    if !sources.is_empty() {
-        bail!("it has two outputs of strings, and wasi:nn carries numbers only");
+    match <[Source; 1]>::try_from(sources) {
+        Ok([source]) => {
+            let changed = source
+                .place
+                .as_ref()
+                .and_then(|place| to_positions(bytes, &graph, &source, place).ok());
+            (Some(source.labels), changed)
+        }
+        // Which of several are the classes is not known.
+        Err(_) => (None, None),
     }
-    let changed = to_positions(&bytes, &graph, &source).context("not an ONNX model")?;
-    Ok((Some(source.labels), changed))
 }
 
 /// The fuzz target of this module. What was made positions is found as such.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
-    let Ok((Some(Labels::Names(names)), changed)) = find(data.to_vec()) else { return };
+    let found = find(&Bytes::copy_from_slice(data));
+    let (Some(Labels::Names(names)), Some(changed)) = found else { return };
     let positions = (0..).take(names.len()).collect();
-    let again = find(changed).unwrap_or_else(|e| panic!("{names:?}: {e:#}"));
-    assert_eq!(again.0, Some(Labels::Numbers(positions)), "{names:?}");
+    let (again, _) = find(&changed.into());
+    assert_eq!(again, Some(Labels::Numbers(positions)), "{names:?}");
 }
 
 /// Follows the output `name` through what only moves its values.
@@ -135,13 +137,17 @@ fn trace(graph: &Graph, name: &str) -> Option<Source> {
                 if node.output.first() == Some(value) =>
             {
                 let (attribute, labels) = of_classifier(node)?;
-                let place = Place::Attribute { node: index, attribute };
+                let place = Some(Place::Attribute { node: index, attribute });
                 return Some(Source { labels, place, values, casts });
             }
             "ArrayFeatureExtractor" => {
                 let (place, tensor) = constant(graph, &makers, node.input.first()?)?;
-                let labels = of_tensor(tensor)?;
+                let (labels, place) = (of_tensor(tensor)?, Some(place));
                 return Some(Source { labels, place, values, casts });
+            }
+            "LabelEncoder" => {
+                let labels = of_encoder(node)?;
+                return Some(Source { labels, place: None, values, casts });
             }
             _ => return None,
         }
@@ -167,6 +173,16 @@ fn of_classifier(node: &Node) -> Option<(usize, Labels)> {
     Some((position, labels))
 }
 
+/// The strings that an encoder gives for integers, in the order of those.
+fn of_encoder(node: &Node) -> Option<Labels> {
+    let keys = &node.attribute("keys_int64s")?.ints;
+    let names = text(&node.attribute("values_strings")?.strings)?;
+    let mut pairs: Vec<(i64, String)> = keys.iter().copied().zip(names).collect();
+    pairs.sort();
+    let in_order = pairs.iter().map(|(key, _)| *key).eq((0..).take(pairs.len()));
+    in_order.then(|| Labels::Names(pairs.into_iter().map(|(_, name)| name).collect()))
+}
+
 fn constant<'a>(
     graph: &'a Graph,
     makers: &HashMap<&str, usize>,
@@ -187,21 +203,7 @@ fn constant<'a>(
 fn of_tensor(tensor: &Tensor) -> Option<Labels> {
     let labels = match tensor.data_type {
         data_type::STRING => Labels::Names(text(&tensor.string_data)?),
-        data_type::INT64 if tensor.raw_data.is_empty() => {
-            Labels::Numbers(tensor.int64_data.clone())
-        }
-        data_type::INT32 if tensor.raw_data.is_empty() => {
-            Labels::Numbers(tensor.int32_data.iter().map(|&number| number.into()).collect())
-        }
-        data_type::INT64 => {
-            let (numbers, _) = tensor.raw_data.as_chunks();
-            Labels::Numbers(numbers.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
-        }
-        data_type::INT32 => {
-            let (numbers, _) = tensor.raw_data.as_chunks();
-            Labels::Numbers(numbers.iter().map(|&bytes| i32::from_le_bytes(bytes).into()).collect())
-        }
-        _ => return None,
+        _ => Labels::Numbers(tensor.integers()?),
     };
     (labels.len() > 0).then_some(labels)
 }
@@ -211,8 +213,13 @@ fn text(strings: &[Vec<u8>]) -> Option<Vec<String>> {
 }
 
 /// `bytes` with the labels of `source`, which are strings, changed to 0, 1, 2, ...
-fn to_positions(bytes: &[u8], graph: &Graph, source: &Source) -> Result<Vec<u8>> {
-    let Source { labels, place, values, casts } = source;
+fn to_positions(
+    bytes: &[u8],
+    graph: &Graph,
+    source: &Source,
+    place: &Place,
+) -> Result<Vec<u8>, DecodeError> {
+    let Source { labels, values, casts, .. } = source;
     let positions = || (0..).take(labels.len());
     let tensor = |of: &Tensor| Tensor {
         dims: of.dims.clone(),
@@ -260,7 +267,7 @@ fn to_positions(bytes: &[u8], graph: &Graph, source: &Source) -> Result<Vec<u8>>
         tensor.elem_type = data_type::INT64;
         Some(info.encode_to_vec())
     };
-    let changed = replace(bytes, Model::GRAPH, |_, content| {
+    replace(bytes, Model::GRAPH, |_, content| {
         let content = replace(content, Graph::NODE, |index, content| {
             let Some((position, new)) = attribute(index) else { return Ok(None) };
             let new = new.encode_to_vec();
@@ -274,8 +281,7 @@ fn to_positions(bytes: &[u8], graph: &Graph, source: &Source) -> Result<Vec<u8>>
         let content = replace(&content, Graph::OUTPUT, |index, _| Ok(typed(&graph.output[index])))?;
         replace(&content, Graph::VALUE_INFO, |index, _| Ok(typed(&graph.value_info[index])))
             .map(Some)
-    })?;
-    Ok(changed)
+    })
 }
 
 #[cfg(test)]
@@ -298,7 +304,7 @@ mod tests {
     }
 
     fn model(node: Vec<Node>, initializer: Vec<Tensor>, elem_type: i32) -> Vec<u8> {
-        let tensor = Some(TensorType { elem_type, shape: Some(Vec::new()) });
+        let tensor = Some(TensorType { elem_type, shape: None });
         let output = vec![ValueInfo { name: "y".into(), r#type: Some(Type { tensor }) }];
         let graph = Graph { node, initializer, output, value_info: Vec::new() };
         Model { graph: Some(graph), ..Model::default() }.encode_to_vec()
@@ -308,8 +314,9 @@ mod tests {
     fn strings_become_positions_and_nothing_else_changes() {
         let expected = names(&["setosa", "versicolor", "virginica"]);
         for bytes in [FOREST, BAYES] {
-            let (labels, changed) = find(bytes.to_vec()).unwrap();
+            let (labels, changed) = find(&Bytes::from_static(bytes));
             assert_eq!(labels.as_ref(), Some(&expected));
+            let changed = changed.unwrap();
             let (before, after) =
                 (Model::decode(bytes).unwrap(), Model::decode(&*changed).unwrap());
             let (before, after) = (before.graph.unwrap(), after.graph.unwrap());
@@ -321,15 +328,17 @@ mod tests {
             let differ = differ + constants.filter(|(a, b)| a != b).count();
             assert!(differ == 1 || differ == 2, "the labels, and a cast: {differ}");
             // Now they are numbers, and stay as they are.
-            let (labels, again) = find(changed.clone()).unwrap();
-            assert_eq!(labels, Some(Labels::Numbers(vec![0, 1, 2])));
-            assert_eq!(again, changed);
+            let found = find(&changed.into());
+            assert_eq!(found, (Some(Labels::Numbers(vec![0, 1, 2])), None));
         }
     }
 
     #[test]
     fn labels_in_raw_bytes_and_in_constants_are_found() {
-        let raw = |data_type, raw_data| Tensor { data_type, raw_data, ..Tensor::default() };
+        let raw = |data_type, data: Vec<u8>| {
+            let raw_data = Bytes::from(data);
+            Tensor { data_type, raw_data, ..Tensor::default() }
+        };
         for tensor in [
             raw(data_type::INT64, [3_i64, -7].map(i64::to_le_bytes).concat()),
             raw(data_type::INT32, [3_i32, -7].map(i32::to_le_bytes).concat()),
@@ -342,23 +351,36 @@ mod tests {
                 model(vec![extract()], vec![initializer], data_type::INT64),
                 model(vec![constant, extract()], Vec::new(), data_type::INT64),
             ] {
-                let (labels, same) = find(bytes.clone()).unwrap();
-                assert_eq!(labels, Some(Labels::Numbers(vec![3, -7])));
-                assert_eq!(same, bytes);
+                let expected = Some(Labels::Numbers(vec![3, -7]));
+                assert_eq!(find(&bytes.into()), (expected, None));
             }
         }
     }
 
     #[test]
-    fn strings_from_elsewhere_are_refused() {
-        for nodes in [
-            vec![node("LabelEncoder", "x", "y")],
+    fn strings_from_elsewhere_stay_strings() {
+        let labels = |name: &str, strings: &[&str], ints: &[i64]| Attribute {
+            name: name.into(),
+            strings: strings.iter().map(|text| text.as_bytes().to_vec()).collect(),
+            ints: ints.to_vec(),
+            ..Attribute::default()
+        };
+        let values = labels("values_strings", &["b", "a"], &[]);
+        let encoder = |keys| Node {
+            attribute: vec![labels("keys_int64s", &[], keys), values.clone()],
+            ..node("LabelEncoder", "x", "y")
+        };
+        for (nodes, expected) in [
+            (vec![node("LabelEncoder", "x", "y")], None),
+            // The names are known, and stay what the output holds.
+            (vec![encoder(&[1, 0])], Some(names(&["a", "b"]))),
+            (vec![encoder(&[3, 7])], None),
             // A cycle, and a graph that makes no such output.
-            vec![node("Identity", "y", "x"), node("Identity", "x", "y")],
-            vec![],
+            (vec![node("Identity", "y", "x"), node("Identity", "x", "y")], None),
+            (vec![], None),
         ] {
-            let error = find(model(nodes, Vec::new(), data_type::STRING)).unwrap_err().to_string();
-            assert!(error.contains("output `y` holds strings"), "{error}");
+            let bytes = model(nodes, Vec::new(), data_type::STRING);
+            assert_eq!(find(&bytes.into()), (expected, None));
         }
     }
 
@@ -378,7 +400,7 @@ mod tests {
             if cut {
                 bytes.truncate(length.index(bytes.len()));
             }
-            let _ = find(bytes);
+            fuzz(&bytes);
         }
 
         #[test]

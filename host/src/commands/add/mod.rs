@@ -4,31 +4,45 @@
 //! written is all there, or nothing of it.
 
 pub(super) mod component;
-mod curl;
 pub(super) mod examine;
+pub(crate) mod example;
 pub(crate) mod external;
 pub(crate) mod labels;
 mod model_toml;
-mod onnx;
+pub(super) mod request;
 pub(super) mod routing;
+mod side_files;
+mod target;
+
+mod axes;
+mod onnx;
+mod shapes;
+mod trials;
+mod uses;
+pub(super) mod values;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use clap::Args;
 use sha2::{Digest, Sha256};
 use toml_edit::Table;
 
-use self::examine::{Examined, examine};
+use self::examine::Examined;
 use self::labels::Labels;
-use self::model_toml::{About, width};
+use self::model_toml::About;
+use self::request::Request;
 use self::routing::Routing;
+use self::target::AskedBackend;
+pub(crate) use self::target::Target;
 use super::edit::{Edit, NewComponent};
 use super::files::Made;
-use super::signature::list;
-use crate::inference::{GRAPH, InferenceFlags, SIGNATURE, hex};
+use super::signature::{Tensor, list};
+use crate::inference::{GRAPH, SIGNATURE, hex};
+use crate::manifest::names;
 
 #[derive(Debug, Args)]
 pub struct Add {
@@ -37,47 +51,6 @@ pub struct Add {
 
     #[command(flatten)]
     target: Target,
-}
-
-/// What a model that is added is called, and who serves it.
-#[derive(Debug, Args)]
-pub(crate) struct Target {
-    /// The model's name [default: the file's; of MLflow, the registered one]
-    #[arg(long)]
-    name: Option<String>,
-
-    /// The version's number; a version is never overwritten [default: the next; of MLflow, the
-    /// registered one]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
-    version: Option<u32>,
-
-    /// Answer on this route too, such as /wine/...; may be repeated
-    #[arg(long = "route", value_name = "ROUTE")]
-    routes: Vec<String>,
-
-    /// The classes' names, in the graph's order, if it does not have them: no,yes
-    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
-    labels: Vec<String>,
-
-    /// The features' names, in the graph's order: tables are then read by column name
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    fields: Vec<String>,
-
-    /// Put it in production: it takes over the model's plain route, and these --route, from the version
-    /// that has them
-    #[arg(long)]
-    promote: bool,
-
-    /// The component that serves it [default: the generic one that comes with spinfer]
-    #[arg(long, value_name = "FILE")]
-    component: Option<PathBuf>,
-
-    /// The manifest, or the folder that holds a spin.toml; made if there is none
-    #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
-    from: PathBuf,
-
-    #[command(flatten)]
-    inference: InferenceFlags,
 }
 
 /// The manifest, unless another is given.
@@ -106,14 +79,20 @@ pub(crate) struct Graph {
 /// Adds a model, telling `out` what was done and how to ask it.
 pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
     let file = add.file.display();
-    let bytes = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
+    let mut bytes = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
+    let bundled = side_files::bundle(&add.file, &bytes)
+        .with_context(|| format!("{file}: cannot be served"))?;
+    let file_sha256 = bundled.as_ref().map(|_| hex(&Sha256::digest(&bytes)));
+    if let Some(bundled) = bundled {
+        bytes = bundled;
+    }
     let text =
         |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
     let graph = Graph {
         bytes,
         shown: file.to_string(),
         file: text(add.file.file_name()).unwrap_or_else(|| GRAPH.to_owned()),
-        file_sha256: None,
+        file_sha256,
         name: text(add.file.file_stem()),
         version: None,
         columns: Vec::new(),
@@ -127,10 +106,11 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
     let Graph { bytes: given, shown: file, name, version, columns, provenance, .. } = graph;
 
     // 1 the file: what it takes and gives, and its labels
+    let given = Bytes::from(given);
     let given_sha256 = hex(&Sha256::digest(&given));
-    let (found, bytes) =
-        labels::find(given).with_context(|| format!("{file}: cannot be served"))?;
-    let examined = examine(&bytes, &target.inference.backends()?.backends())
+    let (found, changed) = labels::find(&given);
+    let (examined, bytes) = target
+        .examine(&given, changed.map(Bytes::from))
         .with_context(|| format!("{file}: cannot be served"))?;
     let labels = choose_labels(found, &target.labels, &examined)?;
 
@@ -138,7 +118,7 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
     let mut edit = Edit::open(&target.from)?;
     let name = target.name(name.as_deref())?;
     let version = target.version(&edit.base, &name, version)?;
-    let id = format!("{name}-{version}");
+    let id = names::component_id(&name, version);
     let component = component::find(target.component.as_deref(), &edit.base)?;
     let folder = format!("models/{name}/{version}");
     let routing = Routing { routes: &target.routes, promote: target.promote };
@@ -163,6 +143,8 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         labels: labels.as_ref(),
         fields: &target.fields,
         columns: &columns,
+        backend: target.backend.map(AskedBackend::name),
+        threads: target.threads,
         provenance: &provenance,
     };
     let signature = about.text(&examined)?;
@@ -173,96 +155,48 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
     if let Some(bytes) = &component.copy {
         made.file(&edit.base.join(&component.source), bytes)?;
     }
+    let path = routes.path(&name, &version.to_string());
+    let request = Request::new(&path, &format!("{name}-{version}"), &edit.base, &examined);
+    if let Some((path, body)) = &request.file {
+        made.any_file(&edit.base.join(path), body)?;
+    }
     made.replace(&edit.path, edit.before.as_deref(), &text)?;
     made.keep();
 
     // 4 what was done, and how to go on
-    let Examined { backend, inputs, outputs, not_run, .. } = &examined;
+    let Examined { backend, reason, inputs, outputs, notes, .. } = &examined;
     let (inputs, outputs) = (list(inputs), list(outputs));
     writeln!(out, "Added {name}, version {version} ({backend}): {inputs} -> {outputs}")?;
+    writeln!(out, "  backend {backend}: {reason}")?;
     if let Some(labels) = &labels {
         writeln!(out, "  labels  {}", labels.shown())?;
     }
     if given_sha256 != sha256 {
         writeln!(out, "          were strings in {file}; the graph gives their positions now")?;
     }
-    if let Some(why) = not_run {
-        writeln!(out, "  shapes  as the graph declares them, as it could not be run: {why}")?;
+    if file_sha256.is_some() {
+        writeln!(out, "  weights were in files of their own, and are in the graph now")?;
+    }
+    for note in notes {
+        writeln!(out, "  note    {note}")?;
     }
     writeln!(out, "  model   {folder}/{GRAPH}, {folder}/{SIGNATURE}")?;
     routes.tell(out, &name, &id, &edit.path)?;
-    let version = version.to_string();
-    Ok(usage(out, &target.from, &routes.path(&name, &version), &examined)?)
+    Ok(usage(out, &target.from, &request)?)
 }
 
-/// How to serve what was added, and what to ask it at `path`.
+/// How to serve what was added, and what to ask it.
 pub(super) fn usage(
     out: &mut impl Write,
     from: &Path,
-    path: &str,
-    examined: &Examined,
+    Request { line, file }: &Request,
 ) -> std::io::Result<()> {
     let from =
         if from == Path::new(MANIFEST) { String::new() } else { format!(" -f {}", from.display()) };
-    let curl = curl::line(path, examined);
-    writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {curl}")
-}
-
-impl Target {
-    /// The folder of the manifest, and whether a model of this name and version could be added: what
-    /// is found out before it is fetched.
-    pub(crate) fn check(&self, name: Option<&str>, version: Option<u32>) -> Result<PathBuf> {
-        let edit = Edit::open(&self.from)?;
-        if self.name.is_some() || name.is_some() {
-            self.version(&edit.base, &self.name(name)?, version)?;
-        }
-        component::find(self.component.as_deref(), &edit.base)?;
-        Ok(edit.base)
+    if let Some((file, _)) = file {
+        writeln!(out, "  request {file}")?;
     }
-
-    /// The one given, or what becomes of `of_source` in a path.
-    fn name(&self, of_source: Option<&str>) -> Result<String> {
-        let name = self.name.clone().or_else(|| of_source.map(to_name)).unwrap_or_default();
-        // It is a folder, a part of a path and of a component's id.
-        crate::manifest::names::check_component_id(&name).map_err(|problem| {
-            let proposed = to_name(&name);
-            let proposed = if proposed.is_empty() { "wine".to_owned() } else { proposed };
-            anyhow::anyhow!("the model's name {problem}; try --name {proposed}")
-        })?;
-        Ok(name)
-    }
-
-    /// A number that no version has: the one given, or that of the source, or the next.
-    fn version(&self, base: &Path, name: &str, of_source: Option<u32>) -> Result<u32> {
-        let wanted = self.version.or(of_source.filter(|&version| version > 0));
-        let folder = base.join("models").join(name);
-        let there = match fs::read_dir(&folder) {
-            Ok(there) => there.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(wanted.unwrap_or(1));
-            }
-            Err(error) => return Err(error).with_context(|| folder.display().to_string()),
-        };
-        let last: u32 = there.max().unwrap_or(0);
-        let next = last.checked_add(1).context("no number is left for a version")?;
-        let version = wanted.unwrap_or(next);
-        ensure!(
-            !folder.join(version.to_string()).exists(),
-            "version {version} of {name} is there already, and a version is never overwritten: {}",
-            if self.version.is_some() && of_source.is_none() {
-                format!("leave out --version, and it is {next}")
-            } else {
-                format!("give it another number, --version {next}")
-            }
-        );
-        Ok(version)
-    }
-}
-
-/// In lower case, with a hyphen for whatever is no letter or digit.
-fn to_name(text: &str) -> String {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
+    writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {line}")
 }
 
 /// The labels of the graph, or those given; numbers for a classifier that has none.
@@ -305,11 +239,12 @@ fn choose_labels(
 /// Whether an output is a class for each row, and how many numbers for each row are in the other, or in
 /// the only one.
 fn classifier(examined: &Examined) -> (bool, Option<usize>) {
-    let is_integer = |datatype| matches!(datatype, "UINT8" | "INT32" | "INT64");
-    let (classes, others): (Vec<_>, Vec<_>) = examined
-        .outputs
-        .iter()
-        .partition(|output| is_integer(output.datatype) && width(output) == Some(1));
-    let scores = if let [only] = others[..] { width(only) } else { None };
-    (classes.len() == 1, scores)
+    let is_class = |output: &&Tensor| {
+        let is_integer = !output.is_float() && !matches!(output.datatype, "BOOL" | "BYTES");
+        is_integer && output.row() == Some(1)
+    };
+    let classes = examined.outputs.iter().filter(is_class).count();
+    let scores: Vec<_> = examined.outputs.iter().filter(|output| output.is_float()).collect();
+    let scores = if let [only] = scores[..] { only.row() } else { None };
+    (classes == 1, scores)
 }

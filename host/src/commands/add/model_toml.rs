@@ -21,6 +21,9 @@ pub(super) struct About<'a> {
     pub(super) fields: &'a [String],
     /// Names that are those of the features if there are no others, and as many.
     pub(super) columns: &'a [String],
+    /// What was asked for: the backend, and the threads of one inference.
+    pub(super) backend: Option<&'a str>,
+    pub(super) threads: Option<u32>,
     /// More of `[provenance]`.
     pub(super) provenance: &'a Table,
 }
@@ -36,6 +39,8 @@ impl About<'_> {
             labels,
             fields,
             columns,
+            backend,
+            threads,
             provenance: more,
         } = self;
         let mut document = DocumentMut::new();
@@ -46,6 +51,12 @@ impl About<'_> {
             Some(Labels::Names(names)) => document["labels"] = list(names),
             Some(Labels::Numbers(numbers)) => document["labels"] = list(numbers),
             None => {}
+        }
+        if let Some(backend) = backend {
+            document["backend"] = value(*backend);
+        }
+        if let Some(threads) = threads {
+            document["threads"] = value(i64::from(*threads));
         }
         // What it gives is to be drawn each time.
         if examined.random {
@@ -76,7 +87,7 @@ impl About<'_> {
 
 /// Whether `columns` are the features of the only input.
 fn fits(columns: &[String], inputs: &[Tensor]) -> bool {
-    matches!(inputs, [input] if !columns.is_empty() && width(input) == Some(columns.len()))
+    matches!(inputs, [input] if !columns.is_empty() && input.row() == Some(columns.len()))
 }
 
 /// Names of the features of each input.
@@ -86,21 +97,21 @@ impl Fields {
     fn split(names: &[String], inputs: &[Tensor]) -> Result<Self> {
         if names.is_empty() {
             // One input for each column is how tables are converted: their names are the columns'.
-            let columns = inputs.len() > 1 && inputs.iter().all(|input| width(input) == Some(1));
+            let columns = inputs.len() > 1 && inputs.iter().all(|input| input.row() == Some(1));
             let own = |input: &Tensor| vec![input.name.clone()];
             return Ok(Self(if columns { inputs.iter().map(own).collect() } else { Vec::new() }));
         }
         let mut rest = names;
         let mut fields = Vec::new();
         for input in inputs {
-            let Some(width) = width(input) else {
+            let Some(width) = input.row() else {
                 bail!("--fields: the shape of `{input}` does not say how many features it has");
             };
             let Some((own, others)) = rest.split_at_checked(width) else { break };
             fields.push(own.to_vec());
             rest = others;
         }
-        let all: Option<usize> = inputs.iter().map(width).sum();
+        let all: Option<usize> = inputs.iter().map(Tensor::row).sum();
         ensure!(
             fields.len() == inputs.len() && rest.is_empty(),
             "--fields: {} names for {} features",
@@ -111,19 +122,15 @@ impl Fields {
     }
 }
 
-/// The elements of one row, where the shape settles them.
-pub(super) fn width(tensor: &Tensor) -> Option<usize> {
-    let shape = tensor.shape.as_deref()?;
-    let row = shape.strip_prefix(&[-1]).unwrap_or(shape);
-    row.iter().try_fold(1_usize, |width, &axis| width.checked_mul(usize::try_from(axis).ok()?))
-}
-
 fn tensors(tensors: &[Tensor], fields: &Fields) -> Item {
     let table = |(index, tensor): (usize, &Tensor)| {
         let mut table = Table::new();
         table["name"] = value(&tensor.name);
         table["datatype"] = value(tensor.datatype);
         table["shape"] = list(tensor.shape.as_deref().unwrap_or_default());
+        if tensor.counts_rows() && tensor.batch_axis > 0 {
+            table["batch_axis"] = value(i64::try_from(tensor.batch_axis).unwrap_or(i64::MAX));
+        }
         if let Some(fields) = fields.0.get(index) {
             table["fields"] = list(fields);
         }

@@ -2,8 +2,10 @@
 //!
 //! Field numbers and meanings: `onnx/onnx.proto` of the ONNX project, IR version 10.
 
+use bytes::Bytes;
 use prost::Message;
 pub(super) use spinfer_onnx::wire::replace;
+pub(super) use spinfer_onnx::{DimensionValue, Shape};
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Model {
@@ -46,10 +48,19 @@ const RANDOM: [&str; 6] = [
 impl Graph {
     /// Whether it may give something else for the same.
     pub(super) fn is_random(&self) -> bool {
-        let within = |attribute: &Attribute| attribute.g.as_ref().is_some_and(|g| g.is_random());
-        self.node
-            .iter()
-            .any(|node| RANDOM.contains(&&*node.op_type) || node.attribute.iter().any(within))
+        self.nodes().iter().any(|node| RANDOM.contains(&&*node.op_type))
+    }
+
+    /// The nodes, with those of the graphs within it.
+    pub(super) fn nodes(&self) -> Vec<&Node> {
+        let mut nodes: Vec<&Node> = Vec::new();
+        let mut graphs = vec![self];
+        while let Some(graph) = graphs.pop() {
+            nodes.extend(&graph.node);
+            let attributes = graph.node.iter().flat_map(|node| &node.attribute);
+            graphs.extend(attributes.flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs)));
+        }
+        nodes
     }
 
     pub(super) const NODE: u32 = 1;
@@ -71,6 +82,10 @@ pub(super) struct Node {
 }
 
 impl Node {
+    pub(super) fn attribute(&self, name: &str) -> Option<&Attribute> {
+        self.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
     pub(super) const ATTRIBUTE: u32 = 5;
 }
 
@@ -85,6 +100,8 @@ pub(super) struct Attribute {
     /// A graph within this one: of a loop, of a condition.
     #[prost(message, optional, boxed, tag = "6")]
     pub(super) g: Option<Box<Graph>>,
+    #[prost(message, repeated, tag = "11")]
+    pub(super) graphs: Vec<Graph>,
     #[prost(int64, repeated, tag = "8")]
     pub(super) ints: Vec<i64>,
     #[prost(bytes = "vec", repeated, tag = "9")]
@@ -115,11 +132,31 @@ pub(super) struct Tensor {
     pub(super) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub(super) name: String,
-    #[prost(bytes = "vec", tag = "9")]
-    pub(super) raw_data: Vec<u8>,
-    /// 1: the data is in another file.
-    #[prost(int32, tag = "14")]
-    pub(super) data_location: i32,
+    /// Shared with the file, if that is in [`Bytes`].
+    #[prost(bytes = "bytes", tag = "9")]
+    pub(super) raw_data: Bytes,
+}
+
+impl Tensor {
+    /// Its elements, if they are integers of 32 or 64 bits.
+    pub(super) fn integers(&self) -> Option<Vec<i64>> {
+        let raw = &self.raw_data;
+        match self.data_type {
+            data_type::INT64 if raw.is_empty() => Some(self.int64_data.clone()),
+            data_type::INT32 if raw.is_empty() => {
+                Some(self.int32_data.iter().map(|&number| number.into()).collect())
+            }
+            data_type::INT64 => {
+                let (numbers, _) = raw.as_chunks();
+                Some(numbers.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect())
+            }
+            data_type::INT32 => {
+                let (numbers, _) = raw.as_chunks();
+                Some(numbers.iter().map(|&bytes| i32::from_le_bytes(bytes).into()).collect())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// `TensorProto.DataType`
@@ -147,14 +184,23 @@ pub(super) struct Type {
 pub(super) struct TensorType {
     #[prost(int32, tag = "1")]
     pub(super) elem_type: i32,
-    /// A message that is only passed on.
-    #[prost(bytes = "vec", optional, tag = "2")]
-    pub(super) shape: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) shape: Option<Shape>,
 }
 
 impl ValueInfo {
     pub(super) fn elem_type(&self) -> Option<i32> {
         Some(self.r#type.as_ref()?.tensor.as_ref()?.elem_type)
+    }
+
+    /// The size of each axis, where the file says it; -1 is a free axis.
+    pub(super) fn shape(&self) -> Option<Vec<i64>> {
+        let shape = self.r#type.as_ref()?.tensor.as_ref()?.shape.as_ref()?;
+        let size = |value: &Option<DimensionValue>| match value {
+            Some(DimensionValue::Size(size)) if *size >= 0 => *size,
+            _ => -1,
+        };
+        Some(shape.dim.iter().map(|axis| size(&axis.value)).collect())
     }
 }
 

@@ -8,6 +8,8 @@ use csv::StringRecord;
 use spinfer_backend::{Tensor, TensorType};
 
 use super::run_graph::{Numbers, OutputColumn, Runner};
+use crate::commands::add::values::{put_float, put_integer, put_string};
+use crate::commands::signature::datatype;
 use crate::drift::baseline::{Summary, Values, summarize_categories, summarize_numbers};
 use crate::drift::signature::{Signature, SignatureTensor};
 use crate::inference::shortened;
@@ -108,11 +110,19 @@ impl Reference {
         Ok(())
     }
 
+    /// Columns of strings, of which a baseline has nothing.
+    pub(super) fn strings(&self) -> Vec<&str> {
+        let strings = self.features.iter().filter(|f| matches!(f.values, Numbers::Text(_)));
+        strings.map(|feature| feature.name.as_str()).collect()
+    }
+
     /// Of the features, and of the outputs.
     pub(super) fn summarize(self, signature: &Signature) -> Result<(Summaries, Summaries)> {
         let classes = signature.classes();
         let rows = self.rows;
-        let features = self.features.into_iter().map(|Feature { name, values, .. }| {
+        let numbers = |feature: &Feature| !matches!(feature.values, Numbers::Text(_));
+        let features = self.features.into_iter().filter(numbers);
+        let features = features.map(|Feature { name, values, .. }| {
             let summary = summarize(values, rows, None)?;
             Ok((name, summary))
         });
@@ -147,6 +157,7 @@ fn summarize(values: Numbers, rows: u64, classes: Option<&[i64]>) -> Result<Summ
             let missing = rows - values.len() as u64;
             summarize_numbers(Values::Double(values), missing)
         }
+        Numbers::Text(_) => bail!("strings have no summary"),
         Numbers::Integer(values) => {
             let missing = rows - values.len() as u64;
             match classes {
@@ -187,10 +198,17 @@ fn columns(
             );
         };
         ensure!(
-            !matches!(tensor.datatype.as_str(), "BYTES" | "BOOL"),
-            "the input `{name}` is {}, which a graph does not have: the model's component makes it \
-             from that, and this command runs the graph alone",
-            tensor.datatype
+            tensor.datatype == datatype(info.ty),
+            "the input `{name}` is {}, and the graph's is {}: the model's component makes the one from \
+             the other, and this command runs the graph alone",
+            tensor.datatype,
+            datatype(info.ty)
+        );
+        ensure!(
+            tensor.batch_axis == 0,
+            "the rows of the input `{name}` are along its axis {}, and rows of a table are whole: there \
+             is no baseline for such a model",
+            tensor.batch_axis
         );
         let Some(names) = tensor.element_names() else {
             bail!(
@@ -200,10 +218,10 @@ fn columns(
             );
         };
         let values = match info.ty {
-            TensorType::Fp32 => Numbers::Single(Vec::new()),
+            TensorType::Fp32 | TensorType::Fp16 | TensorType::Bf16 => Numbers::Single(Vec::new()),
             TensorType::Fp64 => Numbers::Double(Vec::new()),
-            TensorType::I32 | TensorType::I64 | TensorType::U8 => Numbers::Integer(Vec::new()),
-            _ => bail!("the input `{name}` is {}", info.ty),
+            TensorType::String => Numbers::Text(String::new()),
+            _ => Numbers::Integer(Vec::new()),
         };
         // A free axis has as many as there are fields.
         let axes = match tensor.shape.get(1..) {
@@ -278,6 +296,8 @@ fn push(record: &StringRecord, features: &mut [Feature], inputs: &mut [Input]) -
             }
             Numbers::Integer(_) if missing => whole = false,
             Numbers::Integer(values) => values.push(integer(cell).with_context(wrong)?),
+            // An empty string is one.
+            Numbers::Text(text) => cell.clone_into(text),
         }
     }
     if !whole {
@@ -296,29 +316,35 @@ fn is_missing(cell: &str) -> bool {
     ["", "nan", "na", "null", "none"].iter().any(|word| cell.eq_ignore_ascii_case(word))
 }
 
-/// `3`, or `3.0`, as pandas writes integers of a column with missing values.
+/// `3`, or `3.0`, as pandas writes integers of a column with missing values; `True` is 1.
 fn integer(cell: &str) -> Result<i64> {
+    match cell {
+        "true" | "True" | "TRUE" => return Ok(1),
+        "false" | "False" | "FALSE" => return Ok(0),
+        _ => {}
+    }
     Ok(cell.strip_suffix(".0").unwrap_or(cell).parse()?)
 }
 
 impl Input {
     /// Takes the last of `values` in.
     fn push(&mut self, values: &Numbers) -> Result<()> {
-        match (values, self.ty) {
-            (Numbers::Single(values), _) => {
-                self.data.extend(values.last().copied().unwrap_or_default().to_le_bytes());
+        match values {
+            Numbers::Single(values) => {
+                put_float(
+                    self.ty,
+                    values.last().copied().unwrap_or_default().into(),
+                    &mut self.data,
+                );
             }
-            (Numbers::Double(values), _) => {
-                self.data.extend(values.last().copied().unwrap_or_default().to_le_bytes());
+            Numbers::Double(values) => {
+                put_float(self.ty, values.last().copied().unwrap_or_default(), &mut self.data);
             }
-            (Numbers::Integer(values), ty) => {
+            Numbers::Integer(values) => {
                 let value = values.last().copied().unwrap_or_default();
-                match ty {
-                    TensorType::I32 => self.data.extend(i32::try_from(value)?.to_le_bytes()),
-                    TensorType::U8 => self.data.push(u8::try_from(value)?),
-                    _ => self.data.extend(value.to_le_bytes()),
-                }
+                put_integer(self.ty, value.into(), &mut self.data)?;
             }
+            Numbers::Text(text) => put_string(text.as_bytes(), &mut self.data),
         }
         Ok(())
     }

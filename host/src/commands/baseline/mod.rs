@@ -75,6 +75,7 @@ pub fn run(command: &BaselineCommand, out: &mut impl Write) -> Result<()> {
         Reference::read(file, &signature, &runner).with_context(|| data.display().to_string())?;
     let rows = reference.rows();
     ensure!(rows > 0, "{}: it has no rows", data.display());
+    let strings = reference.strings().join(", ");
     let (features, outputs) = reference.summarize(&signature)?;
     let file = BaselineFile { model: name, version, rows, features, outputs };
 
@@ -91,6 +92,9 @@ pub fn run(command: &BaselineCommand, out: &mut impl Write) -> Result<()> {
          the host is started again: spinfer drift",
         path.display()
     )?;
+    if !strings.is_empty() {
+        writeln!(out, "Not in it, as they are strings: {strings}")?;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use half::{bf16, f16};
 use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo, TensorType};
 
 use crate::drift::signature::{MAX_ELEMENTS, element_names};
@@ -27,6 +28,8 @@ pub(super) enum Numbers {
     Single(Vec<f32>),
     Double(Vec<f64>),
     Integer(Vec<i64>),
+    /// No numbers: of strings only the last is kept, for the graph to run on.
+    Text(String),
 }
 
 /// A column of an output: its name in records, and a value for each row of the run.
@@ -108,8 +111,16 @@ impl Numbers {
             TensorType::I32 => {
                 Self::Integer(numbers(cells, |bytes| i64::from(i32::from_le_bytes(bytes))))
             }
-            TensorType::U8 => Self::Integer(numbers(cells, |[byte]: [u8; 1]| i64::from(byte))),
-            _ => return None,
+            TensorType::U8 | TensorType::Bool => {
+                Self::Integer(numbers(cells, |[byte]: [u8; 1]| i64::from(byte)))
+            }
+            TensorType::I8 => Self::Integer(numbers(cells, |b| i64::from(i8::from_le_bytes(b)))),
+            TensorType::I16 => Self::Integer(numbers(cells, |b| i64::from(i16::from_le_bytes(b)))),
+            TensorType::U16 => Self::Integer(numbers(cells, |b| i64::from(u16::from_le_bytes(b)))),
+            TensorType::U32 => Self::Integer(numbers(cells, |b| i64::from(u32::from_le_bytes(b)))),
+            TensorType::Fp16 => Self::Single(numbers(cells, |b| f16::from_le_bytes(b).to_f32())),
+            TensorType::Bf16 => Self::Single(numbers(cells, |b| bf16::from_le_bytes(b).to_f32())),
+            TensorType::U64 | TensorType::String => return None,
         })
     }
 

@@ -10,13 +10,16 @@ use tempfile::NamedTempFile;
 use super::{Access, block_on, repository};
 use crate::commands::add::component::{self as serving, Component};
 use crate::commands::add::examine::{Examined, examine};
+use crate::commands::add::example::Example;
+use crate::commands::add::request::Request;
 use crate::commands::add::routing::{Routes, Routing};
 use crate::commands::add::{MANIFEST, usage};
 use crate::commands::edit::{Edit, NewComponent};
 use crate::commands::files::{Made, readable_file};
 use crate::commands::signature::list;
 use crate::files::read_file;
-use crate::inference::{GRAPH, InferenceFlags};
+use crate::inference::{GRAPH, InferenceFlags, load_request};
+use crate::manifest::names;
 use crate::registry::oci::auth::Scope;
 use crate::registry::oci::client::Repository;
 use crate::registry::oci::component;
@@ -51,6 +54,10 @@ pub(super) struct Pull {
     /// The component that serves it [default: the generic one that comes with spinfer]
     #[arg(long, value_name = "FILE", conflicts_with = "no_add")]
     component: Option<PathBuf>,
+
+    /// Of a model: inputs that it can take, as for `spinfer add`
+    #[arg(long, value_name = "FILE", conflicts_with = "no_add")]
+    example: Option<PathBuf>,
 
     /// The manifest, or the folder that holds a spin.toml; made if there is none
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
@@ -105,14 +112,26 @@ pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
 impl Pull {
     /// The flags that were given and mean nothing for a component.
     fn flags_of_models(&self) -> Vec<&'static str> {
-        let Self { no_add, routes, promote, component, .. } = self;
+        let Self { no_add, routes, promote, component, example, .. } = self;
         let flags = [
             ("--no-add", *no_add),
             ("--route", !routes.is_empty()),
             ("--promote", *promote),
             ("--component", component.is_some()),
+            ("--example", example.is_some()),
         ];
         flags.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
+    }
+
+    /// What the graph takes and gives; whether it can be served here.
+    fn examine_graph(&self, folder: &Path) -> Result<Examined> {
+        let path = folder.join(GRAPH);
+        let backends = self.inference.backends()?.backends();
+        let example = self.example.as_deref().map(Example::read).transpose()?;
+        let request = load_request(folder)?;
+        read_file(&path, MAX_FILE)
+            .and_then(|bytes| examine(&bytes.into(), &backends, request, example.as_ref()))
+            .with_context(|| format!("{}: cannot be served", path.display()))
     }
 
     /// Pulls a component; what was done.
@@ -186,8 +205,15 @@ impl Model<'_> {
             remote.pull(from, staged.path(), Progress::new(false)).await?;
             made.adopt(staged, &folder)?;
         }
-        let examined =
-            addition.as_ref().map(|_| examine_graph(&folder, &pull.inference)).transpose()?;
+        let examined = addition.as_ref().map(|_| pull.examine_graph(&folder)).transpose()?;
+        let request = addition.as_ref().zip(examined.as_ref()).map(|(addition, examined)| {
+            let (name, number) = (&version.name, &version.version);
+            let path = addition.routes.path(name, number);
+            Request::new(&path, &format!("{name}-{number}"), &edit.base, examined)
+        });
+        if let Some(Request { file: Some((path, body)), .. }) = &request {
+            made.any_file(&edit.base.join(path), body)?;
+        }
         if let Some(addition) = &addition {
             if let Some(bytes) = &addition.component.copy {
                 made.file(&edit.base.join(&addition.component.source), bytes)?;
@@ -200,13 +226,14 @@ impl Model<'_> {
         let (verb, place) = if is_there { ("Is there", "as") } else { ("Pulled", "into") };
         writeln!(out, "{verb}: {name}, version {number}, {place} {}", version.folder())?;
         writeln!(out, "  digest  {digest}")?;
-        match (addition, examined) {
-            (Some(addition), Some(examined)) => {
-                let Examined { backend, inputs, outputs, .. } = &examined;
+        match (addition, examined, request) {
+            (Some(addition), Some(examined), Some(request)) => {
+                let Examined { backend, reason, inputs, outputs, .. } = &examined;
                 let (inputs, outputs) = (list(inputs), list(outputs));
                 writeln!(out, "  graph   {inputs} -> {outputs} ({backend})")?;
+                writeln!(out, "  backend {backend}: {reason}")?;
                 addition.routes.tell(out, name, &addition.id, &edit.path)?;
-                usage(out, &pull.from, &addition.routes.path(name, number), &examined)?;
+                usage(out, &pull.from, &request)?;
             }
             _ if pull.no_add => {
                 writeln!(out, "  routes  none: {} is as it was", edit.path.display())?;
@@ -220,7 +247,7 @@ impl Model<'_> {
     fn add(&self, edit: &mut Edit) -> Result<Option<Addition>> {
         let Self { pull, remote, .. } = self;
         let (name, version) = (&remote.version.name, &remote.version.version);
-        let id = format!("{name}-{}", version.replace(['.', '_'], "-"));
+        let id = names::component_id(name, version);
         let folder = remote.version.folder();
         if edit.manifest.component.contains_key(&id) && edit.mounts(&id, &folder) {
             ensure!(
@@ -241,13 +268,4 @@ impl Model<'_> {
         })?;
         Ok(Some(Addition { id, routes, component, text: edit.text()? }))
     }
-}
-
-/// What the graph takes and gives; whether it can be served here.
-fn examine_graph(folder: &Path, inference: &InferenceFlags) -> Result<Examined> {
-    let path = folder.join(GRAPH);
-    let backends = inference.backends()?.backends();
-    read_file(&path, MAX_FILE)
-        .and_then(|bytes| examine(&bytes, &backends))
-        .with_context(|| format!("{}: cannot be served", path.display()))
 }

@@ -108,7 +108,7 @@ pub struct ModelVersion {
 impl ModelVersion {
     /// Checks that they can be names of folders, parts of paths, and an id.
     pub fn new(name: &str, version: &str) -> Result<Self, String> {
-        names::check_component_id(name).map_err(|problem| format!("the model's name {problem}"))?;
+        names::check_model_name(name).map_err(|problem| format!("the model's name {problem}"))?;
         let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         let starts = version.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
         if !starts || version.len() > 64 || !version.bytes().all(is_word) {
