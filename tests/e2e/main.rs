@@ -35,6 +35,7 @@ mod missing_values; // null, NaN and empty cells, in and out
 mod mlflow; // models of a real MLflow tracking server become URLs
 mod nn; // wasi:nn: every type, every error, every grant
 mod observed; // records, feedback and quality of each variant, restarts
+mod onnx_kinds; // graphs of every kind, from the file to the response
 mod onnxruntime; // where its library is found, and what is done without
 mod optimize; // `spinfer build --optimize`: smaller components that do what they did
 mod outbound_redis; // every command, where the manifest allows
