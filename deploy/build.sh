@@ -38,7 +38,7 @@ host() {
   strip --strip-debug "$root/usr/bin/spinfer"
   # Where the binary looks for it: ../lib/spinfer.
   install -m 755 "$LIBRARY" "$root/usr/lib/spinfer/libonnxruntime.so"
-  for library in $({ ldd "$SPINFER"; ldd "$LIBRARY"; } | grep -o '[ \t]/[^ )]*' | sort -u); do
+  for library in $({ ldd "$SPINFER"; ldd "$LIBRARY"; } | grep -oE '[[:space:]]/[^ )]+' | sort -u); do
     install -D -m 755 "$library" "$root$library"
   done
   install -m 644 "$COMPONENTS/generic_model.wasm" "$root/usr/lib/spinfer/generic-model.wasm"

@@ -47,8 +47,9 @@ pub(crate) fn message(text: &str) -> String {
 }
 
 fn is_place(word: &str) -> bool {
+    // Of a signature, what stands before the name of its function.
     let source = ["/onnxruntime_src/", ".cc:", ".h:", "onnxruntime::"];
-    source.iter().any(|part| word.contains(part))
+    matches!(word, "void" | "static") || source.iter().any(|part| word.contains(part))
 }
 
 /// Why a graph could not be loaded.

@@ -1,7 +1,7 @@
 //! The open file, as the writer has it: a batch is one transaction. What a transaction changes of
 //! the aggregates is returned, to be applied once it is committed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
@@ -60,8 +60,10 @@ pub(super) struct Written {
     pub(super) changes: Vec<Change>,
     /// One for each feedback message, in their order.
     pub(super) receipts: Vec<Receipt>,
-    matched: Vec<(Uuid, u32)>,
-    unmatched: Vec<(Uuid, u32)>,
+    /// Records whose feedback came before them: it is counted at the end, whatever it is by then.
+    matched: BTreeSet<(Uuid, u32)>,
+    /// Feedback whose record is not in the file.
+    unmatched: BTreeSet<(Uuid, u32)>,
 }
 
 #[derive(Debug, Default)]
@@ -175,10 +177,9 @@ fn insert(
             continue;
         }
         written.records += 1;
-        if let Ok(row) = u32::try_from(row)
-            && unmatched.may_hold(context.id, row)
-        {
-            written.matched.push((context.id, row));
+        let Ok(row) = u32::try_from(row) else { continue };
+        if written.unmatched.remove(&(context.id, row)) || unmatched.may_hold(context.id, row) {
+            written.matched.insert((context.id, row));
         }
     }
     Ok(())
@@ -234,9 +235,12 @@ fn store(
             now
         ])?;
         let Some((group, outputs)) = known else {
-            written.unmatched.push((*id, *row));
+            written.unmatched.insert((*id, *row));
             continue;
         };
+        if written.matched.contains(&(*id, *row)) {
+            continue;
+        }
         let old = old.map(|(old, _)| old);
         if old.as_ref() == Some(new) {
             continue;
@@ -414,7 +418,7 @@ impl Unmatched {
         while let Some(row) = rows.next()? {
             let id = Uuid::from_slice(row.get_ref(0)?.as_blob()?);
             if let (Ok(id), Ok(row)) = (id, row.get(1)) {
-                unmatched.update(&[], &[(id, row)]);
+                unmatched.update(&BTreeSet::new(), &[(id, row)].into());
             }
         }
         Ok(unmatched)
@@ -425,7 +429,7 @@ impl Unmatched {
         self.more || (!self.keys.is_empty() && self.keys.contains(&(id, row)))
     }
 
-    fn update(&mut self, matched: &[(Uuid, u32)], unmatched: &[(Uuid, u32)]) {
+    fn update(&mut self, matched: &BTreeSet<(Uuid, u32)>, unmatched: &BTreeSet<(Uuid, u32)>) {
         for key in matched {
             self.keys.remove(key);
         }

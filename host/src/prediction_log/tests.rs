@@ -568,6 +568,31 @@ proptest! {
     }
 }
 
+/// A batch is what waited while another was written: a prediction may be between what is said of it.
+#[test]
+fn feedback_in_the_batch_of_its_prediction_counts_once() {
+    use super::queue::Message;
+    use super::store::Store;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, mut quality) = Store::open(&folder.path().join("log.db"), &[info()]).unwrap();
+    let mut write = |messages: Vec<Message>| {
+        let written = store.write(&messages, 7).unwrap();
+        written.changes.iter().for_each(|change| quality.apply(change));
+        let count = |(_, results): &(Group, Results)| results.named()[0].2;
+        quality.results().iter().map(count).sum::<u64>()
+    };
+    let feedback = |id, class: usize, at| {
+        let (reply, _) = tokio::sync::oneshot::channel();
+        Message::Feedback(vec![item(id, label(LABELS[class]), at)], reply)
+    };
+    let (one, two) = (id(1), id(2));
+    assert_eq!(write(vec![feedback(one, 1, 0)]), 0);
+    assert_eq!(write(vec![Message::Entry(entry(one, 0), 0), feedback(one, 0, 1)]), 1);
+    let batch = vec![feedback(two, 1, 0), Message::Entry(entry(two, 0), 0), feedback(two, 0, 1)];
+    assert_eq!(write(batch), 2);
+    assert_eq!(write(vec![feedback(two, 1, 2)]), 2);
+}
+
 #[test]
 fn feedback_may_come_before_its_prediction() {
     let folder = tempfile::tempdir().unwrap();

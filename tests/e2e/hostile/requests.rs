@@ -59,9 +59,9 @@ fn cases() -> Vec<Case> {
         case(sized(operation, b"{\"inputs\": \"\xff\xfe\"}"), 400, "the body");
         case(sized(operation, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"), 400, "the body");
     }
-    case(sized("predict", br#"{"features": [1, NaN, 3, 4]}"#), 400, "no NaN");
+    case(sized("predict", br#"{"features": [1, nan, 3, 4]}"#), 400, "body");
     case(sized("predict", br#"{"features": [1, 1e999, 3, 4]}"#), 400, "out of range");
-    case(sized("predict", br#"{"features": {"a": 1}}"#), 400, "an array of numbers");
+    case(sized("predict", br#"{"features": {"a": 1}}"#), 400, "is not a column of this model");
     case(tensor("label", "[1, 4]", "FP32", ones), 400, "features");
     case(tensor("features", "[1, 4]", "INT8", ones), 400, "FP32");
     case(tensor("features", "[1, 4]", "BYTES", ones), 400, "FP32");
