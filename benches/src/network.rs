@@ -67,7 +67,6 @@ fn graph() -> Model {
         initializer: weights,
         input: vec![value("x", features)],
         output: vec![value("y", classes)],
-        ..Graph::default()
     };
     let opset = OperatorSetId { domain: String::new(), version: 17 };
     Model { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Model::default() }

@@ -122,13 +122,10 @@ where
         b"" => Ok(Map::new()),
         body => serde_json::from_slice::<Map<String, Value>>(body),
     };
-    let only_ready = match asked.map(|asked| asked.get("ready").map_or(Some(false), Value::as_bool))
-    {
-        Ok(Some(only_ready)) => only_ready,
-        Ok(None) | Err(_) => {
-            let problem = "the body is an object, {} or {\"ready\": true}";
-            return Ok(said(StatusCode::BAD_REQUEST, problem));
-        }
+    let only_ready = asked.map(|asked| asked.get("ready").map_or(Some(false), Value::as_bool));
+    let Ok(Some(only_ready)) = only_ready else {
+        let problem = "the body is an object, {} or {\"ready\": true}";
+        return Ok(said(StatusCode::BAD_REQUEST, problem));
     };
     let text = serde_json::to_string(&index(host, only_ready)).unwrap_or_default();
     let mut response = Response::new(Body::whole(text));

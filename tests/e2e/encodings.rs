@@ -209,7 +209,7 @@ fn a_response_is_compressed_for_who_asks_and_the_same_for_all() {
 fn what_is_turned_off_is_left_to_the_component() {
     let settings = "[application.tool.spinfer.compression]\nrequests = false\nresponses = false";
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Spinfer::up(&manifest.clone().and(settings));
+    let spinfer = Spinfer::up(&manifest.and(settings));
     let body = text(5000);
     let echoed = posted(&spinfer, "/echo", "br", &body);
     assert!(echoed.status == 200 && echoed.body == body);

@@ -245,7 +245,7 @@ mod tests {
         loop {
             match futures::poll!(body.frame()) {
                 Poll::Ready(Some(frame)) => {
-                    assert!(frame.unwrap().into_data().unwrap().len() <= PIECE)
+                    assert!(frame.unwrap().into_data().unwrap().len() <= PIECE);
                 }
                 Poll::Ready(None) => break,
                 Poll::Pending => turns += 1,

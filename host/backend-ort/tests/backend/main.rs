@@ -1,6 +1,8 @@
 //! Graphs through the backend, as the host runs them, with ONNX Runtime's library of
 //! `make onnxruntime`.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod edges;
 mod faults;
 mod graphs;

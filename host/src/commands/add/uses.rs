@@ -33,6 +33,17 @@ struct Span {
     columns: usize,
 }
 
+impl Span {
+    /// The columns of this that are at `indices` of a value, each by itself.
+    fn taken(self, indices: &[i64]) -> Vec<Self> {
+        let within = |(at, &index): (usize, &i64)| {
+            let place = usize::try_from(index).ok()?.checked_sub(self.at)?;
+            (place < self.columns).then_some(Self { from: self.from + place, at, columns: 1 })
+        };
+        indices.iter().enumerate().filter_map(within).collect()
+    }
+}
+
 /// Operators whose output holds what their first input does.
 const PASSING: [&str; 17] = [
     "Cast",
@@ -154,7 +165,7 @@ impl<'a> Values<'a> {
                 let Some(indices) = indices.filter(|_| of_columns) else {
                     return outputs(span).collect();
                 };
-                return self.taken(span, &indices).into_iter().flat_map(outputs).collect();
+                return span.taken(&indices).into_iter().flat_map(outputs).collect();
             }
             ("Concat", _) => {
                 let before = &node.input[..argument];
@@ -169,15 +180,6 @@ impl<'a> Values<'a> {
         Vec::new()
     }
 
-    /// The columns of `span` that are at `indices` of a value, each by itself.
-    fn taken(&self, span: Span, indices: &[i64]) -> Vec<Span> {
-        let within = |(at, &index): (usize, &i64)| {
-            let place = usize::try_from(index).ok()?.checked_sub(span.at)?;
-            (place < span.columns).then_some(Span { from: span.from + place, at, columns: 1 })
-        };
-        indices.iter().enumerate().filter_map(within).collect()
-    }
-
     fn split(&self, node: &'a Node, span: Span) -> Vec<(&'a str, Span)> {
         let sizes = node.attribute("split").map(|split| split.ints.clone());
         let sizes = sizes.or_else(|| self.integers(node.input.get(1)?)).unwrap_or_default();
@@ -190,7 +192,7 @@ impl<'a> Values<'a> {
             let indices: Vec<i64> = (start..start.saturating_add(size).min(start + 10_000))
                 .filter_map(|index| i64::try_from(index).ok())
                 .collect();
-            parts.extend(self.taken(span, &indices).into_iter().map(|span| (name.as_str(), span)));
+            parts.extend(span.taken(&indices).into_iter().map(|span| (name.as_str(), span)));
             start = start.saturating_add(size);
         }
         parts

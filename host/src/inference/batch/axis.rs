@@ -11,6 +11,9 @@ pub(in super::super) struct BatchAxes {
     pub(super) outputs: Vec<usize>,
 }
 
+/// The batch axis of an input or output.
+type AxisOf<'a> = dyn Fn(&TensorInfo) -> Option<usize> + 'a;
+
 impl BatchAxes {
     /// Those that `stated` says, an entry of `model.toml` for each; else those whose name all inputs
     /// and outputs share; else the first of each. Fails with what to write where that is not free, or
@@ -27,15 +30,14 @@ impl BatchAxes {
         let stated_of = |info: &TensorInfo| {
             stated.iter().find(|edge| edge.name == info.name).and_then(|edge| edge.batch_axis)
         };
-        let axis_of: Box<dyn Fn(&TensorInfo) -> Option<usize>> =
-            if all().any(|i| stated_of(i).is_some()) {
-                Box::new(|info| Some(stated_of(info).unwrap_or_default()))
-            } else {
-                match shared_name(inputs, outputs)? {
-                    Some(name) => Box::new(move |info| named(info, &name)),
-                    None => Box::new(|_| Some(0)),
-                }
-            };
+        let axis_of: Box<AxisOf<'_>> = if all().any(|i| stated_of(i).is_some()) {
+            Box::new(|info| Some(stated_of(info).unwrap_or_default()))
+        } else {
+            match shared_name(inputs, outputs)? {
+                Some(name) => Box::new(move |info| named(info, &name)),
+                None => Box::new(|_| Some(0)),
+            }
+        };
         let find = |info: &TensorInfo| {
             axis_of(info).filter(|&axis| is_free(info, axis)).ok_or_else(|| {
                 let axis = axis_of(info).unwrap_or_default();
@@ -124,10 +126,14 @@ mod tests {
         Ok((axes.inputs, axes.outputs))
     }
 
+    /// The axes of each input or output: sizes, names, `?` for neither.
+    type Edges = &'static [&'static [&'static str]];
+    type Shared = (Edges, Edges, (Vec<usize>, Vec<usize>));
+    type Refused = (Edges, Edges, &'static [(&'static str, usize)], &'static str);
+
     #[test]
     fn the_batch_is_the_axis_that_all_share() {
-        type Edges<'a> = &'a [&'a [&'a str]];
-        let cases: [(Edges<'_>, Edges<'_>, (Vec<usize>, Vec<usize>)); 8] = [
+        let cases: [Shared; 8] = [
             (&[&["?", "4"]], &[&["?", "3"]], (vec![0], vec![0])),
             (&[&["N", "4"]], &[&["N"], &["N", "3"]], (vec![0], vec![0, 0])),
             // Time first, as recurrent networks have it.
@@ -153,8 +159,7 @@ mod tests {
 
     #[test]
     fn a_graph_without_one_is_refused_with_what_to_write() {
-        type Edges<'a> = &'a [&'a [&'a str]];
-        let cases: [(Edges<'_>, Edges<'_>, &[(&str, usize)], &str); 7] = [
+        let cases: [Refused; 7] = [
             (&[], &[&["?"]], &[], "needs an input"),
             (&[&["1", "?"]], &[&["?"]], &[], "axis 0 of `x0` is fixed"),
             (&[&["?", "4"]], &[&["1", "3"]], &[], "axis 0 of `y0` is fixed"),
