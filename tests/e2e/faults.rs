@@ -129,11 +129,13 @@ fn a_run_that_is_over_its_deadline_is_ended() {
 fn a_run_whose_client_is_gone_is_ended() {
     let (spinfer, _dir) = loops("10m");
     assert_eq!(rounds(&spinfer, 10).status, 200);
-    let inputs =
-        json!([{ "name": "trips", "datatype": "INT64", "shape": [1], "data": [i64::MAX] }]);
-    let body = json!({ "inputs": inputs }).to_string();
     let connections: Vec<TcpStream> = (0..threads())
-        .map(|_| {
+        .map(|n| {
+            // Not the same: one would wait for the other's response.
+            let trips = i64::MAX - n as i64;
+            let inputs =
+                json!([{ "name": "trips", "datatype": "INT64", "shape": [1], "data": [trips] }]);
+            let body = json!({ "inputs": inputs }).to_string();
             let mut stream = spinfer.connect();
             let length = body.len();
             let head = format!(

@@ -25,8 +25,8 @@ pub enum Prediction {
     /// The same of one that has no probabilities. Without labels in `model.toml` the INT64 numbers
     /// themselves are the classes.
     Labels(Tensor),
-    /// The answers of a regression. FP32: one number for each row, or as many for each. One that is NaN or
-    /// infinite is null in a response.
+    /// The answers of a regression. FP32 or FP64: one number for each row, or as many for each. One that is
+    /// NaN or infinite is null in a response.
     Numbers(Tensor),
     /// BYTES, in UTF-8, or BOOL: a string or a truth value for each row.
     Values(Tensor),
@@ -87,8 +87,10 @@ impl Prediction {
                 }
             }
             Self::Numbers(numbers) => {
-                numbers.check_datatype(Datatype::F32)?;
-                let count = numbers.data.len() / 4;
+                if numbers.datatype != Datatype::F64 {
+                    numbers.check_datatype(Datatype::F32)?;
+                }
+                let count = numbers.data.len() / numbers.datatype.size();
                 if count % rows != 0 {
                     return Err(Error::internal(format!(
                         "the graph gave {count} numbers for {rows} rows"
@@ -173,6 +175,11 @@ impl Prediction {
             }
             Self::Numbers(numbers) => {
                 let width = numbers.dimensions.get(1).map_or(0, |&width| width as usize);
+                if numbers.datatype == Datatype::F64 {
+                    return Ok(Answer::Doubles(
+                        &numbers.data.as_chunks().0[row * width..][..width],
+                    ));
+                }
                 Ok(Answer::Numbers(&numbers.data.as_chunks().0[row * width..][..width]))
             }
         }
@@ -197,6 +204,8 @@ pub(crate) enum Answer<'a> {
     },
     /// FP32.
     Numbers(&'a [[u8; 4]]),
+    /// FP64.
+    Doubles(&'a [[u8; 8]]),
     Text(&'a str),
     Flag(bool),
 }
@@ -272,6 +281,10 @@ impl Serialize for Answer<'_> {
             Self::Numbers(numbers) => {
                 serializer.collect_seq(numbers.iter().map(|&number| Number(number)))
             }
+            Self::Doubles([number]) => Double(*number).serialize(serializer),
+            Self::Doubles(numbers) => {
+                serializer.collect_seq(numbers.iter().map(|&number| Double(number)))
+            }
         }
     }
 }
@@ -284,6 +297,20 @@ impl Serialize for Number {
         let number = f32::from_le_bytes(self.0);
         if number.is_finite() {
             serializer.serialize_f32(number)
+        } else {
+            serializer.serialize_unit()
+        }
+    }
+}
+
+/// FP64, as [`Number`].
+struct Double([u8; 8]);
+
+impl Serialize for Double {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = f64::from_le_bytes(self.0);
+        if number.is_finite() {
+            serializer.serialize_f64(number)
         } else {
             serializer.serialize_unit()
         }

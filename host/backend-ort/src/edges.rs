@@ -73,7 +73,8 @@ fn check(kind: &str, value: &ValueInfo) -> Result<(), Error> {
     let name = &value.name;
     let refuse = |what: &str| {
         Err(Error::Unsupported(format!(
-            "the {kind} `{name}` is {what}; only tensors can be served"
+            "the {kind} `{name}` is {what}, which cannot be served; export the graph with a tensor of \
+             numbers, truth values or strings in its place"
         )))
     };
     let Some(ty) = &value.r#type else {

@@ -74,7 +74,8 @@ impl NnCtx {
         let held = self.held.saturating_add(bytes);
         if held > self.limit {
             return Err(Error::TooLarge(format!(
-                "tensors and graphs of this instance would take {held} bytes; its limit is {}",
+                "the tensors of this request would take {held} bytes, and the limit is {}: send fewer or \
+                 smaller rows",
                 self.limit
             )));
         }

@@ -312,8 +312,6 @@ mod onnx {
             lie("short-data", weight(1, &[4], &[data(15)]), "15 bytes are no whole number"),
             lie("type", weight(99, &[4], &[data(16)]), "its element type is 99"),
             lie("nested", model(&[nested]), "not an ONNX model"),
-            lie("tiled", tiled("x", 1 << 28), "MiB of memory"),
-            lie("tiled-constant", tiled("w", 1 << 28), "MiB of memory"),
             lie("tree-cycle", tree("nodes_truenodeids", &[0, 0, 0]), "its trees have a cycle"),
             lie("tree-outside", tree("nodes_falsenodeids", &[1 << 40, 0, 0]), "has no node"),
         ]
@@ -433,10 +431,10 @@ mod onnx {
         // A guest's own graph neither.
         let grant = "tool.spinfer.load_graphs = true";
         let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant));
+        // What is known when it is loaded is not computed then if it is too large: a run that takes too
+        // much is refused.
         for of in ["x", "w"] {
-            let answer = spinfer.post("/nn/load", tiled(of, 1 << 28));
-            assert_eq!(answer.status, 422, "{}", answer.text());
-            assert!(answer.text().contains("MiB of memory"), "{}", answer.text());
+            assert_eq!(spinfer.post("/nn/load", tiled(of, 1 << 28)).text(), "loaded");
         }
         assert_eq!(spinfer.post("/nn/load", tiled("x", 1 << 10)).text(), "loaded");
 

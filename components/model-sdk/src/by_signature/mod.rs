@@ -122,7 +122,8 @@ impl<'a> Outputs<'a> {
         match self {
             Self::Numbers(_) => {
                 let [numbers] = graph::all(tensors)?;
-                Ok(Prediction::Numbers(as_f32(numbers)))
+                let is_double = numbers.datatype == Datatype::F64;
+                Ok(Prediction::Numbers(if is_double { numbers } else { as_f32(numbers) }))
             }
             Self::Scores(_) => {
                 let [scores] = graph::all(tensors)?;

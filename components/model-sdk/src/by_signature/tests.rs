@@ -71,6 +71,18 @@ fn classes_come_from_whichever_outputs_they_stand_in() {
     assert_eq!(answer(&model, vec![margins]).as_deref(), Ok(expected));
 }
 
+/// FP64 has more digits than FP32, and a wider range.
+#[test]
+fn doubles_of_a_regression_are_whole() {
+    let numbers = [123_456_789.123_f64, 1e300];
+    let data = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let tensor = Tensor { datatype: Datatype::F64, data, ..Tensor::f32("y", &[2], &[]) };
+    let model = format!("{X}out y FP64 [-1]");
+    let expected = r#"{"predictions":[{"prediction":123456789.123},{"prediction":1e300}]}"#;
+    let said = answer(&model, vec![tensor]).unwrap();
+    assert_eq!(said.replace("e+300", "e300"), expected);
+}
+
 /// What a graph could not compute is `null`, and nothing else of the response is left out for it.
 #[test]
 fn what_is_no_number_is_null() {

@@ -184,7 +184,7 @@ impl<'a> Draft<'a> {
         let mut texts = Vec::new();
         let mut flags = Vec::new();
         let mut integers = Vec::new();
-        let mut numbers = Vec::new();
+        let (mut numbers, mut doubles) = (Vec::new(), Vec::new());
         let mut probabilities = Vec::new();
         let mut is_missing = false;
         for answer in answers() {
@@ -202,8 +202,9 @@ impl<'a> Draft<'a> {
                 Ok(Answer::Text(text)) => texts.push(text.into()),
                 Ok(Answer::Flag(flag)) => flags.push(flag),
                 Ok(Answer::Numbers([number])) => numbers.push(f32::from_le_bytes(*number)),
+                Ok(Answer::Doubles([number])) => doubles.push(f64::from_le_bytes(*number)),
                 // Several numbers have no name but the output's.
-                Ok(Answer::Numbers(_)) | Err(_) => return,
+                Ok(Answer::Numbers(_) | Answer::Doubles(_)) | Err(_) => return,
             }
         }
         for (name, values) in [
@@ -211,6 +212,7 @@ impl<'a> Draft<'a> {
             ("prediction", Values::Boolean(flags)),
             ("prediction", Values::Int64(integers)),
             ("prediction", Values::Fp32(numbers.into())),
+            ("prediction", Values::Fp64(doubles)),
             ("probability", Values::Fp32(probabilities.into())),
         ] {
             if values.len() == self.rows && self.rows > 0 {

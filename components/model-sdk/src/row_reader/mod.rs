@@ -261,7 +261,8 @@ impl<'a> Reader<'a> {
             let Some(position) = *column else { continue };
             let refused = |reason| {
                 let fields = self.signature.fields();
-                let field = fields.get(position).copied().unwrap_or("column");
+                let nth = format!("column {}", position + 1);
+                let field = fields.get(position).copied().unwrap_or(&nth);
                 let (Cell::Json(cell) | Cell::Csv(cell)) = cell;
                 let cell = shown(cell);
                 Error::invalid(format!("{what}[{index}] ({field}): got {cell}, which {reason}"))
