@@ -173,7 +173,7 @@ fn tensors_are_limited() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
     assert_eq!(spinfer.get("/nn/tensors?count=20&bytes=1000000").status, 500);
-    spinfer.wait_for_log("its limit is 16777216");
+    spinfer.wait_for_log("the limit is 16777216");
     assert_eq!(spinfer.get("/nn/tensors?count=20000&bytes=1").status, 500, "too many handles");
     // What was dropped is not held: again and again.
     for _ in 0..10 {
