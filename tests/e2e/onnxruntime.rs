@@ -18,7 +18,9 @@ struct Installed {
 impl Installed {
     fn new() -> Self {
         // On the file system of the build, for the hard link.
-        let dir = tempfile::tempdir_in(root().join("target/tmp")).unwrap();
+        let place = root().join("target/tmp");
+        fs::create_dir_all(&place).unwrap();
+        let dir = tempfile::tempdir_in(place).unwrap();
         fs::create_dir_all(dir.path().join("bin")).unwrap();
         fs::create_dir_all(dir.path().join("app")).unwrap();
         fs::hard_link(binary(), dir.path().join("bin/spinfer")).unwrap();
