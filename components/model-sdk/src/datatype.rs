@@ -175,7 +175,7 @@ impl Datatype {
     }
 
     fn integer_bits(self, json: &str) -> Option<u64> {
-        /// Above, FP64 has not every integer: a number may have been rounded to one.
+        /// Above this FP64 does not hold every integer: a number may have been rounded to one.
         const INTEGERS: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let integer: i64 = match json.parse() {
             Ok(integer) => integer,

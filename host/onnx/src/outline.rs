@@ -1,5 +1,5 @@
 //! A model without its weights: what it takes and gives, and of which operators it is made. Decoding
-//! one copies no initializer.
+//! one copies no initializer, which is why these types exist beside those of the crate's root.
 
 use prost::Message;
 

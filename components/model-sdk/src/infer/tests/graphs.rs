@@ -3,7 +3,7 @@
 use super::*;
 use crate::signature::tests::signature;
 
-/// The response to a request for a graph that gives back its inputs under the names of its outputs.
+/// The response to a request for a graph that returns its inputs under the names of its outputs.
 fn echoed(
     model: &str,
     json: &str,
