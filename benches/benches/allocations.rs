@@ -15,7 +15,7 @@ use http_body_util::combinators::MapErr;
 use http_body_util::{BodyExt, Full};
 use spinfer::host::Host;
 use spinfer::request;
-use spinfer::spin_headers::Origin;
+use spinfer::http::spin_headers::Origin;
 use spinfer_benches::application::{INFER, IRIS, Operation, PREDICT};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::runtime::Runtime;

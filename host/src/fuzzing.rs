@@ -16,17 +16,17 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
 
 use crate::cache::{BodyKey, canonical, control};
-use crate::commands::add::{example as add_example, labels};
-use crate::content_encoding::{AcceptEncoding, Coding, Decoder};
+use crate::cli::add::{example as add_example, labels};
+use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::inference::{bind as bind_tensors, check_settings};
-use crate::manifest;
-use crate::opening::Opening;
-use crate::outbound_hosts::{OutboundHost, OutboundHosts};
-use crate::redis_connections::answer::{self, Scan};
-use crate::route::{Pattern, Router};
-use crate::runtime_config;
-use crate::template::Template;
-use crate::variables::Provider;
+use crate::config::manifest;
+use crate::server::preface::Opening;
+use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::storage::redis::answer::{self, Scan};
+use crate::http::route::{Pattern, Router};
+use crate::config::runtime_config;
+use crate::config::template::Template;
+use crate::config::variables::Provider;
 
 /// A `spin.toml`, with each of its profiles.
 pub fn spin_toml(data: &[u8]) {

@@ -13,26 +13,26 @@ use http_body_util::BodyExt;
 use tracing::debug;
 use wasmtime_wasi_http::WasiBody;
 
-use crate::body::{Body, RequestBody};
-use crate::body_error::BodyError;
+use crate::http::body::{Body, RequestBody};
+use crate::http::body::error::BodyError;
 use crate::cache::counts::Outcome;
 use crate::cache::generation::Scopes;
 use crate::cache::{Found, Ticket, copied};
-use crate::content_encoding::{AcceptEncoding, Admission, admit, compress};
-use crate::door::assign::Assigned;
-use crate::door::invalid_answer;
-use crate::error::{Failure, said};
+use crate::http::content_encoding::{AcceptEncoding, Admission, admit, compress};
+use crate::guest::door::assign::Assigned;
+use crate::guest::door::invalid_answer;
+use crate::http::error::{Failure, said};
 use crate::experiment::shadow::{self, ShadowCopy};
 use crate::experiment::{Arm, ExperimentRouter};
 use crate::host::{Host, Place, Served};
 use crate::metrics::RouteMetrics;
-use crate::model_index::{self, MODELS, REPOSITORY_INDEX};
+use crate::http::model_index::{self, MODELS, REPOSITORY_INDEX};
 use crate::prediction_log::endpoint::{self, FEEDBACK};
 use crate::prediction_log::record::CacheOutcome;
 use crate::prediction_log::{Recorder, RequestPredictions};
-use crate::route::Pattern;
-use crate::service::Service;
-use crate::spin_headers::{Client, Origin};
+use crate::http::route::Pattern;
+use crate::guest::component::Service;
+use crate::http::spin_headers::{Client, Origin};
 
 /// The host's own paths.
 pub const SERVER: &str = "/v2";

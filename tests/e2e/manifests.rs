@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use spinfer::app::{App, ComponentSpec, Options};
-use spinfer::connections::ConnectionLimits;
-use spinfer::key_value::StoreConfig;
-use spinfer::manifest;
+use spinfer::config::app::{App, ComponentSpec, Options};
+use spinfer::server::connections::ConnectionLimits;
+use spinfer::storage::key_value::StoreConfig;
+use spinfer::config::manifest;
 use spinfer_tests::root;
 
 fn manifests(folder: &str) -> Vec<PathBuf> {

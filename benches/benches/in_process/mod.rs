@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use spinfer::app::App;
+use spinfer::config::app::App;
 use spinfer::host::Host;
-use spinfer::manifest;
+use spinfer::config::manifest;
 use spinfer_benches::application::{root, state_dir};
 
 /// The example application with each component behind `door`, and without a response cache: each request

@@ -15,7 +15,7 @@ use tracing::{error, info};
 
 use super::refusal::Refusal;
 use super::stats::Stats;
-use crate::body::Body;
+use crate::http::body::Body;
 use crate::cache::Told;
 use crate::cache::generation::Scope;
 use crate::host::Host;

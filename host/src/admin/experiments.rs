@@ -9,9 +9,9 @@ use http_body::Body as HttpBody;
 
 use super::endpoints::{json, parameters};
 use super::refusal::Refusal;
-use crate::body::Body;
-use crate::body_error::BodyError;
-use crate::content_encoding::{Admission, admit};
+use crate::http::body::Body;
+use crate::http::body::error::BodyError;
+use crate::http::content_encoding::{Admission, admit};
 use crate::experiment::status::{self, Unchanged, Update};
 use crate::host::Host;
 

@@ -2,6 +2,7 @@
 //! it answers in [`guard`]. Nothing of it can be reached through the data plane's listener; a guest
 //! reaches it as it reaches any address, if its `allowed_outbound_hosts` say so.
 
+mod collect;
 mod endpoints;
 mod experiments;
 pub mod guard;
@@ -31,10 +32,10 @@ pub use experiments::EXPERIMENTS;
 use guard::{Guard, TOKEN};
 use refusal::Refusal;
 
-use crate::body::Body;
-use crate::body_error::BodyError;
+use crate::http::body::Body;
+use crate::http::body::error::BodyError;
 use crate::host::Host;
-use crate::listen_address::{self, ListenAddress};
+use crate::server::listen_address::{self, ListenAddress};
 
 /// Where it is, unless another address is asked for.
 pub const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);

@@ -3,8 +3,8 @@
 use http::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 
-use crate::body::Body;
-use crate::error::said;
+use crate::http::body::Body;
+use crate::http::error::said;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {

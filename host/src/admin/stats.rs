@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::counts::{Counts, Level, Lookup, Outcome};
-use crate::cache::shared::Shared;
+use crate::cache::redis::Shared;
 use crate::host::Host;
 use crate::metrics::{RouteMetrics, told};
 

@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 
 use super::control::{Allowed, Asked, seconds};
 use super::stored::Stored;
-use crate::body::Body;
+use crate::http::body::Body;
 use crate::prediction_log::{Appended, PREDICTION_ID};
 
 /// Of its time an answer loses up to this part, by chance: what was made together does not have to

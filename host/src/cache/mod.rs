@@ -25,8 +25,8 @@ use http_body::Body as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
-use crate::body::Body;
-use crate::error::Failure;
+use crate::http::body::Body;
+use crate::http::error::Failure;
 use crate::prediction_log::Appended;
 
 mod body_key;
@@ -34,16 +34,16 @@ pub mod canonical;
 pub mod control;
 pub mod counts;
 pub mod entry;
+mod component_state;
 mod flight;
 pub mod generation;
 pub mod key;
 pub mod memory;
-pub mod shared;
-mod source;
+mod pending;
+pub mod redis;
 mod status;
 mod stored;
-mod terms;
-mod ticket;
+mod vary;
 
 pub use body_key::BodyKey;
 use control::{allowed, asked};
@@ -53,12 +53,12 @@ use flight::{Boarding, Flights, Landed};
 use generation::{Generations, Scope, Scopes};
 pub use key::Origin;
 use memory::Memory;
-use shared::{Shared, UNWATCHED};
-pub use source::Source;
+use redis::{Shared, UNWATCHED};
+pub use component_state::Source;
 use status::Forwarded;
-use terms::{Guess, Terms};
-pub use ticket::{Found, Ticket, copied};
-use ticket::{Place, Question};
+use vary::{Guess, Terms};
+pub use pending::{Found, Ticket, copied};
+use pending::{Place, Question};
 
 /// How much is kept, and of what.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub limits: Limits,
-    pub shared: Option<shared::Settings>,
+    pub shared: Option<redis::Settings>,
 }
 
 /// The answers of all components.

@@ -1,5 +1,5 @@
 //! Spin's key-value stores: `spin:key-value` and `fermyon:spin/key-value`. The stores themselves are
-//! [`crate::key_value`]'s.
+//! [`crate::storage::key_value`]'s.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use wasmtime::component::{
 use wasmtime::{Result, StoreContextMut};
 
 use super::held::{Held, Hold, TooMuch};
-use crate::instance::InstanceState;
-use crate::key_value::{Answer, Page, Store};
+use crate::guest::instance::InstanceState;
+use crate::storage::key_value::{Answer, Page, Store};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -117,7 +117,7 @@ impl spin::HostStore for KeyValueView<'_> {
     }
 }
 
-fn spin_error(error: crate::key_value::Error) -> spin::Error {
+fn spin_error(error: crate::storage::key_value::Error) -> spin::Error {
     spin::Error::Other(error.0)
 }
 
@@ -267,7 +267,7 @@ impl Drop for Keys {
 
 impl fermyon::Host for KeyValueView<'_> {}
 
-fn fermyon_error(error: crate::key_value::Error) -> fermyon::Error {
+fn fermyon_error(error: crate::storage::key_value::Error) -> fermyon::Error {
     fermyon::Error::Other(error.0)
 }
 

@@ -9,6 +9,5 @@ pub mod outbound_http;
 pub mod prediction_log;
 pub mod redis;
 pub mod sockets;
-pub mod stdio;
 pub mod variables;
 pub mod wasi_keyvalue;

@@ -8,7 +8,7 @@ use spinfer_backend as backend;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use crate::inference::{Model, Models, pack};
-use crate::instance::InstanceState;
+use crate::guest::instance::InstanceState;
 
 mod generated {
     wasmtime::component::bindgen!({

@@ -23,10 +23,10 @@ use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use tower_service::Service;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::app::ComponentSpec;
-use crate::background::Aborting;
-use crate::blocked_networks::BlockedNetworks;
-use crate::body::Body;
+use crate::config::app::ComponentSpec;
+use crate::guest::offload::Aborting;
+use crate::config::blocked_networks::BlockedNetworks;
+use crate::http::body::Body;
 use crate::host::Host;
 use crate::request::{self, INTERNAL, Via};
 
@@ -245,14 +245,14 @@ fn cause(error: &ClientError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbound_hosts::OutboundHost;
+    use crate::config::outbound_hosts::OutboundHost;
 
     fn target(allowed: &[&str], uri: &str) -> Option<Target> {
         let mut spec = ComponentSpec::default();
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
         }
-        let tls = crate::trust::client().unwrap();
+        let tls = crate::http::client_tls::client().unwrap();
         let outside = Arc::new(Outside::new(BlockedNetworks::default(), &tls));
         let places = Arc::new(Semaphore::new(1));
         let outbound = Outbound { outside, places, spec: Arc::new(spec), hops: 1 };

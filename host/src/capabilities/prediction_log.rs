@@ -12,7 +12,7 @@ use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
 use super::held::{Held, Hold};
-use crate::instance::InstanceState;
+use crate::guest::instance::InstanceState;
 use crate::prediction_log::record::{Columns, Predictions, Values};
 use crate::prediction_log::{Redaction, RequestPredictions, size, validate};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
-use crate::app::ComponentSpec;
-use crate::blocked_networks::BlockedNetworks;
-use crate::outbound_hosts::OutboundHosts;
+use crate::config::app::ComponentSpec;
+use crate::config::blocked_networks::BlockedNetworks;
+use crate::config::outbound_hosts::OutboundHosts;
 
 const TCP: &str = "tcp";
 const UDP: &str = "udp";
@@ -62,7 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outbound_hosts::OutboundHost;
+    use crate::config::outbound_hosts::OutboundHost;
 
     fn hosts(entries: &[&str]) -> OutboundHosts {
         let mut hosts = OutboundHosts::default();

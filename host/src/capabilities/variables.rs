@@ -4,9 +4,9 @@
 use wasmtime::Result;
 use wasmtime::component::{Accessor, HasData, Linker};
 
-use crate::instance::InstanceState;
-use crate::manifest::names::check_variable;
-use crate::variables::Variables;
+use crate::guest::instance::InstanceState;
+use crate::config::manifest::names::check_variable;
+use crate::config::variables::Variables;
 
 mod generated {
     wasmtime::component::bindgen!({

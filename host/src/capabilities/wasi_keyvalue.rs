@@ -8,8 +8,8 @@ use wasmtime::component::{Linker, Resource};
 
 use super::held::Hold;
 use super::key_value::{HasKeyValue, KeyValueView, OpenStore, Refused};
-use crate::instance::InstanceState;
-use crate::key_value::{Answer, Page, Store};
+use crate::guest::instance::InstanceState;
+use crate::storage::key_value::{Answer, Page, Store};
 
 mod generated {
     wasmtime::component::bindgen!({

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::window::SUB_WINDOWS;
-use crate::limits::some_duration;
+use crate::config::limits::some_duration;
 
 /// How drift of a component's models is watched.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::files::read_file;
+use crate::guest::files::read_file;
 use crate::inference::SIGNATURE;
 
 /// Maximum size of a `model.toml`, in bytes.

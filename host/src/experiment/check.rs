@@ -10,8 +10,8 @@ use toml::Table;
 use tracing::warn;
 
 use super::{FILE, STORE, signature};
-use crate::app::ComponentSpec;
-use crate::files::read_file;
+use crate::config::app::ComponentSpec;
+use crate::guest::files::read_file;
 use crate::inference::Mounts;
 use crate::request::INTERNAL;
 

@@ -13,4 +13,4 @@ pub use router::{Arm, ExperimentRouter};
 /// Where a router mounts its experiments.
 pub const FILE: &str = "/experiments.toml";
 /// The store in which changes are, by the label that the router is granted.
-pub const STORE: &str = crate::key_value::DEFAULT;
+pub const STORE: &str = crate::storage::key_value::DEFAULT;

@@ -8,11 +8,11 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use spinfer_experiment::{Experiment, Experiments};
 use tokio::sync::Semaphore;
 
-use crate::key_value::Store;
+use crate::storage::key_value::Store;
 use crate::metrics::Counter;
 use crate::prediction_log::record::Exposure;
 use crate::request::INTERNAL;
-use crate::service::Service;
+use crate::guest::component::Service;
 
 const EXPERIMENT: HeaderName = HeaderName::from_static("spinfer-experiment");
 const VARIANT: HeaderName = HeaderName::from_static("spinfer-variant");

@@ -13,7 +13,7 @@ use super::router::Arm;
 use crate::cache::copied;
 use crate::host::Host;
 use crate::request;
-use crate::spin_headers::Client;
+use crate::http::spin_headers::Client;
 
 /// A copy that is to be sent.
 #[derive(Debug)]

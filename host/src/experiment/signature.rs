@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
-use crate::files::read_file;
+use crate::guest::files::read_file;
 use crate::inference::SIGNATURE;
 
 /// Bytes of a `model.toml`.

@@ -105,7 +105,7 @@ pub async fn change(
              key_value_stores = [\"{STORE}\"] under [component.{id}]"
         ))
     })?;
-    let failed = |error: crate::key_value::Error| Unchanged::Store(error.to_string());
+    let failed = |error: crate::storage::key_value::Error| Unchanged::Store(error.to_string());
     let seen = store.get(key(name)).await.map_err(failed)?;
     // What is no change of this experiment is not in effect, and is replaced.
     let before = seen.as_deref().and_then(|json| parse(experiment, json).ok()).unwrap_or_default();

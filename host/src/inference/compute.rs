@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::Error;
-use crate::memory;
-use crate::priority::yield_to_others;
+use crate::process::heap;
+use crate::process::priority::yield_to_others;
 
 /// What waits for its turn.
 trait Job: Send {
@@ -187,9 +187,9 @@ impl Queue {
     fn next(&self, woken: &Arc<Condvar>) -> Option<impl FnOnce() + use<>> {
         let mut turns = self.lock();
         while !turns.closed && turns.order.is_empty() {
-            if memory::is_to_rest() {
+            if heap::is_to_rest() {
                 drop(turns);
-                memory::rest();
+                heap::rest();
                 turns = self.lock();
             } else {
                 turns.idle.push(Arc::clone(woken));
@@ -227,7 +227,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::priority::NICER;
+    use crate::process::priority::NICER;
 
     /// One thread, and a job on it that runs until told.
     fn occupied() -> (ComputeThreads, mpsc::Sender<()>) {

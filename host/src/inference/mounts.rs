@@ -13,7 +13,7 @@ use spinfer_backend::LoadOptions;
 use super::batch::Batching;
 use super::graph::Placement;
 use super::options::{BackendName, LoadRequest};
-use crate::files::read_file;
+use crate::guest::files::read_file;
 
 /// Where models are in a component's file system.
 pub const MODELS: &str = "/models";

@@ -7,7 +7,6 @@
 
 pub mod table;
 
-mod collect;
 pub mod exposition;
 pub mod histogram;
 
@@ -21,9 +20,9 @@ pub use collect::expose;
 pub(crate) use collect::told;
 use histogram::Histogram;
 
-use crate::body::Body;
+use crate::http::body::Body;
 use crate::cache::counts::Counts;
-use crate::error::{Failure, Reason};
+use crate::http::error::{Failure, Reason};
 use crate::inference::Registry;
 
 /// A number that only grows.

@@ -11,10 +11,10 @@ use tokio::time::timeout_at;
 use super::feedback::{MAX_ITEMS, ParseError, Receipt, parse};
 use super::times::micros;
 use super::{FeedbackError, PredictionLog};
-use crate::body::Body;
-use crate::body_error::BodyError;
-use crate::content_encoding::{Admission, admit};
-use crate::error::{Failure, said};
+use crate::http::body::Body;
+use crate::http::body::error::BodyError;
+use crate::http::content_encoding::{Admission, admit};
+use crate::http::error::{Failure, said};
 use crate::host::Host;
 
 pub const FEEDBACK: &str = "/v2/feedback";

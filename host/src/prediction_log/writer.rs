@@ -15,7 +15,7 @@ use super::schema::{self, Error};
 use super::store::{Store, Written};
 use super::times::micros;
 use super::{Observer, Shared};
-use crate::priority::yield_to_others;
+use crate::process::priority::yield_to_others;
 
 /// How often what is too old is looked for.
 const AGE_INTERVAL: Duration = Duration::from_secs(60);

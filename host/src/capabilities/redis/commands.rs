@@ -3,7 +3,7 @@
 use redis::{Arg, Cmd, FromRedisValue, Value, cmd};
 
 use super::Handle;
-use crate::redis_connections::Error;
+use crate::storage::redis::Error;
 
 /// Commands that answer at once and leave nothing behind on their connection, so that others may use
 /// it.

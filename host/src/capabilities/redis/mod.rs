@@ -11,9 +11,9 @@ use wasmtime::Result;
 use wasmtime::component::{Accessor, HasData, Linker, Resource, ResourceTable};
 
 use super::held::Held;
-use crate::instance::InstanceState;
-use crate::outbound_hosts::OutboundHosts;
-use crate::redis_connections::{Address, Connection, Error, Link, Share};
+use crate::guest::instance::InstanceState;
+use crate::config::outbound_hosts::OutboundHosts;
+use crate::storage::redis::{Address, Connection, Error, Link, Share};
 
 mod generated {
     wasmtime::component::bindgen!({

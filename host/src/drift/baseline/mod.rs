@@ -17,7 +17,7 @@ pub use file::{BaselineFile, Summary};
 pub use summarize::{Values, summarize_categories, summarize_numbers};
 
 use super::signature::{Label, Signature, SignatureTensor};
-use crate::files::read_file;
+use crate::guest::files::read_file;
 use crate::inference::{SIGNATURE, shortened};
 
 /// The file, in a version's folder.

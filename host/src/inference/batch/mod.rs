@@ -30,7 +30,7 @@ pub(super) struct Batching {
     pub(super) max_batch_size: usize,
     /// How long the first call waits for others, even if a compute thread is free. In steps of a
     /// millisecond, rounded up.
-    #[serde(default, with = "crate::limits::duration")]
+    #[serde(default, with = "crate::config::limits::duration")]
     pub(super) max_queue_delay: Duration,
 }
 

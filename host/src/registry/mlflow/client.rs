@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::Error;
 use super::settings::{Credentials, Settings};
-use crate::trust;
+use crate::http::client_tls;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ impl fmt::Debug for Client {
 impl Client {
     pub fn new(settings: Settings) -> Result<Self> {
         let Settings { base, credentials, timeout } = settings;
-        let tls = trust::client()?;
+        let tls = client_tls::client()?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured((*tls).clone())
             .user_agent(concat!("spinfer/", env!("CARGO_PKG_VERSION")))

@@ -14,7 +14,7 @@ use super::mlmodel::{MAX_MLMODEL, MLMODEL, MlModel};
 use super::paths;
 use super::source::Source;
 use super::store::{Artifacts, Store};
-use crate::commands::add::external::{self, MAX_GRAPH, SideFile};
+use crate::cli::add::external::{self, MAX_GRAPH, SideFile};
 use crate::inference::hex;
 
 /// Metrics and tags that go into `model.toml`, of each.

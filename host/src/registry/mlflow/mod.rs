@@ -2,7 +2,7 @@
 //! ONNX graph is fetched, with every side file in it, and with what MLflow knows of its origin.
 //!
 //! Nothing is written: a model is complete and checked in memory, its side files in files without a
-//! name, before [`crate::commands::pull`] adds it to an application.
+//! name, before [`crate::cli::pull`] adds it to an application.
 
 pub mod api;
 pub mod client;

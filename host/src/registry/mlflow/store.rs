@@ -11,7 +11,7 @@ use reqwest::Url;
 use super::client::Client;
 use super::error::Error;
 use super::paths;
-use crate::commands::add::external::SideFile;
+use crate::cli::add::external::SideFile;
 
 /// The API of the artifacts that the tracking server passes on from its store.
 const PROXY: [&str; 4] = ["api", "2.0", "mlflow-artifacts", "artifacts"];

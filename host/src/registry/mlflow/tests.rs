@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::settings::{Credentials, Settings};
 use super::{Fetched, Locator};
-use crate::commands::add::external::tests::{model, tensor};
+use crate::cli::add::external::tests::{model, tensor};
 
 /// For how long a server may send nothing here.
 const TIMEOUT: Duration = Duration::from_millis(300);

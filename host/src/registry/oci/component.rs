@@ -13,8 +13,8 @@ use super::client::{Content, Repository};
 use super::digest::Digest;
 use super::manifest::{Descriptor, Manifest, TITLE};
 use super::progress::Progress;
-use crate::artifact::MAX_COMPONENT;
-use crate::files::read_file;
+use crate::guest::artifact::MAX_COMPONENT;
+use crate::guest::files::read_file;
 
 /// The type of a component's configuration.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";

@@ -15,9 +15,9 @@ use super::client::{Content, Repository};
 use super::digest::Digest;
 use super::manifest::{DESCRIPTION, Descriptor, MAX_LAYERS, Manifest, TITLE, VERSION};
 use super::progress::Progress;
-use crate::files::read_file;
+use crate::guest::files::read_file;
 use crate::inference::{GRAPH, SIGNATURE, check_model_folder};
-use crate::manifest::names;
+use crate::config::manifest::names;
 
 /// What kind of artifact it is.
 pub const ARTIFACT: &str = "application/vnd.cncf.model.manifest.v1+json";

@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::digest::Digest;
 use super::reference::{Host, Package};
-use crate::manifest::RemoteSource;
+use crate::config::manifest::RemoteSource;
 
 /// Where a component is that has to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use super::reference::{Host, Package, Reference};
 use super::remote::Remote;
 use super::store::ComponentStore;
 use super::transport::{Get, Timeouts, Transport};
-use crate::artifact::MAX_COMPONENT;
-use crate::manifest::{Manifest, TextOr};
+use crate::guest::artifact::MAX_COMPONENT;
+use crate::config::manifest::{Manifest, TextOr};
 
 /// Where a registry says where its packages are (wasm-pkg-tools).
 const METADATA: &str = "/.well-known/wasm-pkg/registry.json";
@@ -68,7 +68,7 @@ pub fn has_remote(manifest: &Manifest) -> bool {
 }
 
 /// Fetches what `manifest` has elsewhere, and puts the files in its place. What is not valid is left to
-/// [`crate::app`], which finds everything else that is wrong, too.
+/// [`crate::config::app`], which finds everything else that is wrong, too.
 ///
 /// # Errors
 /// Every source that cannot be had, each with its key. What was fetched stays cached; nothing is pinned.

@@ -12,8 +12,8 @@ use tempfile::NamedTempFile;
 use tracing::{debug, warn};
 
 use super::digest::Digest;
-use crate::artifact::{MAX_COMPONENT, check_owner};
-use crate::files::read_file;
+use crate::guest::artifact::{MAX_COMPONENT, check_owner};
+use crate::guest::files::read_file;
 
 /// Its folder in the state directory.
 pub const FOLDER: &str = "fetched";
@@ -119,7 +119,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::artifact::{PRIVATE, READABLE};
+    use crate::guest::artifact::{PRIVATE, READABLE};
 
     fn put(store: &ComponentStore, content: &[u8]) -> (Digest, PathBuf) {
         let mut staged = store.stage().unwrap();

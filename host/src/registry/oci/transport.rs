@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::error::{Error, excerpt};
 use super::reference::Host;
-use crate::trust;
+use crate::http::client_tls;
 
 /// Bytes a second below which a transfer is given up.
 pub const MIN_SPEED: u64 = 16 << 10;
@@ -77,7 +77,7 @@ pub struct Get<'a> {
 impl Transport {
     /// `plain_http` are the hosts that may be asked without TLS.
     pub fn new(plain_http: &[Host], timeouts: Timeouts) -> anyhow::Result<Self> {
-        let tls = Arc::unwrap_or_clone(trust::client()?);
+        let tls = Arc::unwrap_or_clone(client_tls::client()?);
         let builder = || {
             Client::builder()
                 .tls_backend_preconfigured(tls.clone())

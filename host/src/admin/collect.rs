@@ -1,0 +1,308 @@
+//! What a host has counted, read and written down.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use crate::metrics::exposition::{Exposition, Format};
+use crate::metrics::table;
+use crate::metrics::{Ended, RouteMetrics, STATUSES};
+use crate::cache::counts::{Level, Lookup, Outcome};
+use crate::cache::redis::Shared;
+use crate::drift::report::FieldReport;
+use crate::http::error::Reason;
+use crate::host::Host;
+use crate::prediction_log::quality::Group;
+use crate::prediction_log::queue::Dropped;
+
+/// All metrics of `host`.
+#[must_use]
+pub fn expose(host: &Host, format: Format) -> String {
+    let mut text = Exposition::new(format);
+    this_host(host, &mut text);
+    requests(host, &mut text);
+    instances(host, &mut text);
+    inferences(host, &mut text);
+    cache(host, &mut text);
+    drift(host, &mut text);
+    prediction_log(host, &mut text);
+    experiments(host, &mut text);
+    process(host, &mut text);
+    text.finish()
+}
+
+/// The routes of the manifest, and those between components that were ever taken.
+pub(crate) fn told(host: &Host) -> impl Iterator<Item = &RouteMetrics> {
+    let routes = host.metrics().routes.iter().map(|route| &**route);
+    routes.filter(|metrics| metrics.route.starts_with('/') || metrics.duration.count() > 0)
+}
+
+fn this_host(host: &Host, text: &mut Exposition) {
+    text.family(&table::BUILD_INFO).value(&[env!("CARGO_PKG_VERSION")], 1);
+    text.family(&table::READY).value(&[], u8::from(host.ready().is_ok()));
+}
+
+fn requests(host: &Host, text: &mut Exposition) {
+    let unrouted = &host.metrics().unrouted;
+    let all = || told(host).chain([unrouted]);
+    let mut requests = text.family(&table::REQUESTS);
+    for RouteMetrics { component, route, statuses, .. } in all() {
+        for (status, count) in STATUSES.iter().zip(statuses) {
+            requests.value(&[component, route, status], count.get());
+        }
+    }
+    let mut durations = text.family(&table::REQUEST_DURATION);
+    for RouteMetrics { component, route, duration, .. } in all() {
+        durations.histogram(&[component, route], duration);
+    }
+    let mut failures = text.family(&table::REQUEST_FAILURES);
+    let of_routes = told(host).map(|metrics| (metrics, Reason::on_route()));
+    for (metrics, reasons) in of_routes.chain([(unrouted, Reason::without_route())]) {
+        let RouteMetrics { component, route, failures: counts, .. } = metrics;
+        for &reason in reasons {
+            let count = counts[reason as usize].get();
+            failures.value(&[component, route, reason.name()], count);
+        }
+    }
+    let mut in_flight = text.family(&table::IN_FLIGHT);
+    for (id, service) in host.services() {
+        in_flight.value(&[id], service.in_flight());
+    }
+    let mut queued = text.family(&table::QUEUED);
+    for (id, service) in host.services() {
+        queued.value(&[id], service.queued());
+    }
+}
+
+fn instances(host: &Host, text: &mut Exposition) {
+    let mut live = text.family(&table::INSTANCES);
+    for (id, service) in host.services() {
+        live.value(&[id], service.instances().live());
+    }
+    let mut started = text.family(&table::INSTANCES_STARTED);
+    for (id, service) in host.services() {
+        started.value(&[id], service.instances().started.count());
+    }
+    let mut ended = text.family(&table::INSTANCES_ENDED);
+    for (id, service) in host.services() {
+        for why in Ended::ALL {
+            let count = service.instances().ended[why as usize].get();
+            ended.value(&[id, why.name()], count);
+        }
+    }
+    let mut cold = text.family(&table::COLD_STARTS);
+    for (id, service) in host.services() {
+        cold.histogram(&[id], &service.starts().cold);
+    }
+    let mut starts = text.family(&table::STARTS);
+    for (id, service) in host.services() {
+        starts.histogram(&[id, "code"], &service.starts().code);
+        starts.histogram(&[id, "graph"], service.models().loading());
+        starts.histogram(&[id, "instance"], &service.instances().started);
+    }
+}
+
+fn inferences(host: &Host, text: &mut Exposition) {
+    let models = host.metrics().models.metrics();
+    let mut took = text.family(&table::INFERENCES_TOOK);
+    for ((model, version), metrics) in &models {
+        for (placement, times) in
+            [("inline", &metrics.inline), ("compute", &metrics.compute), ("batch", &metrics.batch)]
+        {
+            took.histogram(&[model, version, placement], times);
+        }
+    }
+    let mut rows = text.family(&table::BATCH_ROWS);
+    for ((model, version), metrics) in models.iter().filter(|(_, m)| m.batch_rows.count() > 0) {
+        rows.histogram(&[model, version], &metrics.batch_rows);
+    }
+}
+
+fn cache(host: &Host, text: &mut Exposition) {
+    let of_components = || told(host).filter(|metrics| !metrics.component.is_empty());
+    let mut requests = text.family(&table::CACHE_REQUESTS);
+    for RouteMetrics { component, route, cache, .. } in of_components() {
+        for outcome in Outcome::ALL {
+            requests.value(&[component, route, outcome.name()], cache.outcome(outcome));
+        }
+    }
+    let mut lookups = text.family(&table::CACHE_LOOKUPS);
+    for RouteMetrics { component, route, cache, .. } in of_components() {
+        for &level in host.cache().levels() {
+            for found in Lookup::ALL {
+                let labels = [component, route, level.name(), found.name()];
+                lookups.value(&labels, cache.lookup(level, found));
+            }
+        }
+    }
+    let cache = host.cache();
+    let (entries, bytes) = cache.memory().filled();
+    let memory = [Level::Memory.name()];
+    text.family(&table::CACHE_ENTRIES).value(&memory, entries);
+    text.family(&table::CACHE_BYTES).value(&memory, bytes);
+    text.family(&table::CACHE_CAPACITY).value(&memory, cache.limits().memory);
+    text.family(&table::CACHE_EVICTIONS).value(&memory, cache.memory().evicted());
+    redis(cache.shared(), text);
+}
+
+/// What nodes share, if they do.
+fn redis(shared: Option<&Shared>, text: &mut Exposition) {
+    let mut connected = text.family(&table::REDIS_CONNECTED);
+    if let Some(shared) = shared {
+        connected.value(&[], u8::from(shared.is_connected()));
+    }
+    let mut watched = text.family(&table::REDIS_WATCHED);
+    if let Some(shared) = shared {
+        watched.value(&[], u8::from(shared.is_watched()));
+    }
+    let mut lookups = text.family(&table::REDIS_LOOKUPS);
+    if let Some(counts) = shared.map(Shared::counts) {
+        for (result, count) in [
+            ("hit", &counts.hits),
+            ("miss", &counts.misses),
+            ("failed", &counts.failures),
+            ("skipped", &counts.skipped),
+            ("foreign", &counts.foreign),
+        ] {
+            lookups.value(&[result], count.load(Ordering::Relaxed));
+        }
+    }
+    let mut stores = text.family(&table::REDIS_STORES);
+    if let Some(counts) = shared.map(Shared::counts) {
+        for (result, count) in [("stored", &counts.stored), ("dropped", &counts.not_stored)] {
+            stores.value(&[result], count.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// Maximum number of fields of a model version whose scores are exposed, features before outputs:
+/// each is three time series.
+const MAX_DRIFT_FIELDS: usize = 100;
+
+fn drift(host: &Host, text: &mut Exposition) {
+    let report = host.drift().report(SystemTime::now(), None);
+    let mut scores = text.family(&table::DRIFT_SCORE);
+    for version in &report.versions {
+        let features: HashSet<&str> =
+            version.features.iter().map(|field| field.name.as_str()).collect();
+        let labelled = version.outputs.iter().map(|field| {
+            // An output may have a feature's name.
+            let twice = features.contains(field.name.as_str());
+            let label = if twice { format!("outputs.{}", field.name) } else { field.name.clone() };
+            (label, field)
+        });
+        let fields = version.features.iter().map(|field| (field.name.clone(), field));
+        for (label, field) in fields.chain(labelled).take(MAX_DRIFT_FIELDS) {
+            let FieldReport { psi, ks, js, .. } = field;
+            for (statistic, score) in [("psi", psi), ("ks", ks), ("js", js)] {
+                if let Some(score) = score {
+                    scores.value(&[&version.model, &version.version, &label, statistic], score);
+                }
+            }
+        }
+    }
+    let mut windows = text.family(&table::DRIFT_WINDOW);
+    for version in &report.versions {
+        windows.value(&[&version.model, &version.version], version.window.records);
+    }
+    let mut alerts = text.family(&table::DRIFT_ALERT);
+    for version in &report.versions {
+        let kinds = [("feature", version.feature_drift), ("prediction", version.prediction_drift)];
+        for (kind, drift) in kinds {
+            let labels = [&version.model, &version.version, kind];
+            alerts.value(&labels, u8::from(drift == Some(true)));
+        }
+    }
+}
+
+fn prediction_log(host: &Host, text: &mut Exposition) {
+    let log = host.prediction_log();
+    let accounting = log.map(|log| log.accounting());
+    let mut accepted = text.family(&table::LOG_ACCEPTED);
+    if let Some(accounting) = accounting {
+        accepted.value(&[], accounting.accepted);
+    }
+    let mut records = text.family(&table::LOG_RECORDS);
+    if let Some(accounting) = accounting {
+        records.value(&["written"], accounting.written);
+        for reason in Dropped::ALL {
+            let result = format!("dropped_{}", reason.name());
+            records.value(&[&result], accounting.dropped.get(reason));
+        }
+    }
+    let mut pending = text.family(&table::LOG_PENDING);
+    if let Some(accounting) = accounting {
+        pending.value(&[], accounting.pending);
+    }
+    let mut bytes = text.family(&table::LOG_BYTES);
+    if let Some(log) = log {
+        bytes.value(&[], log.file_size());
+    }
+    let mut degraded = text.family(&table::LOG_DEGRADED);
+    if let Some(log) = log {
+        degraded.value(&[], u8::from(log.problem().is_some()));
+    }
+    let mut feedback = text.family(&table::FEEDBACK);
+    for (result, count) in log.iter().flat_map(|log| log.feedback_counts().get()) {
+        feedback.value(&[result], count);
+    }
+    let quality = log.map(|log| log.quality()).unwrap_or_default();
+    let mut values = text.family(&table::QUALITY);
+    for (Group { model, version, experiment, variant }, results) in &quality {
+        for (metric, value, _) in results.named() {
+            values.value(&[model, version, experiment, variant, metric], value);
+        }
+    }
+    let mut samples = text.family(&table::QUALITY_SAMPLES);
+    for (Group { model, version, experiment, variant }, results) in &quality {
+        for (metric, _, n) in results.named() {
+            samples.value(&[model, version, experiment, variant, metric], n);
+        }
+    }
+}
+
+fn experiments(host: &Host, text: &mut Exposition) {
+    let experiments = || {
+        host.experiments().flat_map(|router| {
+            let experiments = router.experiments().iter();
+            experiments.map(|experiment| (experiment, router.arms(&experiment.name)))
+        })
+    };
+    let arms = |shadow: bool| {
+        experiments().flat_map(move |(experiment, arms)| {
+            let arms = experiment.variants.iter().zip(arms);
+            arms.filter(move |(variant, _)| variant.shadow == shadow)
+                .map(|(variant, arm)| (experiment.name.as_str(), variant.name.as_str(), arm))
+        })
+    };
+    let mut assignments = text.family(&table::EXPERIMENT_ASSIGNMENTS);
+    for (experiment, variant, arm) in arms(false) {
+        assignments.value(&[experiment, variant], arm.assignments.get());
+    }
+    let mut shadows = text.family(&table::EXPERIMENT_SHADOWS);
+    for (experiment, variant, arm) in arms(true) {
+        let copies = &arm.copies;
+        for (outcome, count) in
+            [("served", &copies.served), ("failed", &copies.failed), ("skipped", &copies.skipped)]
+        {
+            shadows.value(&[experiment, variant, outcome], count.get());
+        }
+    }
+}
+
+fn process(host: &Host, text: &mut Exposition) {
+    let mut resident = text.family(&table::RESIDENT_MEMORY);
+    if let Some(bytes) = resident_bytes() {
+        resident.value(&[], bytes);
+    }
+    let started = host.metrics().started.duration_since(std::time::UNIX_EPOCH);
+    text.family(&table::START_TIME).value(&[], started.unwrap_or_default().as_secs_f64());
+}
+
+/// As Linux says it.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}

@@ -1,0 +1,313 @@
+//! `spinfer experiment`: the experiments of a host that serves, and changes of them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::Method;
+use http::uri::Authority;
+
+use super::admin_client::{ask, ask_with};
+use super::cache::{At, OTHER};
+use super::table::write_table;
+use crate::admin::EXPERIMENTS;
+use crate::experiment::status::{ExperimentStatus, Update, VariantStatus};
+
+#[derive(Debug, Args)]
+pub struct Experiment {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the experiments, and the share of each variant
+    List {
+        #[command(flatten)]
+        at: At,
+
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one experiment
+    Show {
+        /// The experiment, as `list` has it
+        name: String,
+
+        #[command(flatten)]
+        at: At,
+
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change the shares of variants, on all nodes that share the router's key-value store. A
+    /// variant that is not named keeps its share, and control has the rest unless it is named
+    Ramp {
+        /// The experiment, as `list` has it
+        name: String,
+
+        /// A share from 0 to 1, or in per cent
+        #[arg(required = true, value_name = "VARIANT=SHARE", value_parser = share)]
+        shares: Vec<(String, f64)>,
+
+        /// Have an experiment that is stopped go on
+        #[arg(long)]
+        resume: bool,
+
+        #[command(flatten)]
+        at: At,
+    },
+    /// End an experiment: control, or the winner, serves everybody; `ramp --resume` has it go on
+    Stop {
+        /// The experiment, as `list` has it
+        name: String,
+
+        /// The variant that serves everybody from now on [default: control]
+        #[arg(long, value_name = "VARIANT")]
+        winner: Option<String>,
+
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+/// `treatment=0.2` or `treatment=20%`
+fn share(text: &str) -> Result<(String, f64), String> {
+    let form = "write <variant>=<share>: treatment=0.2, or treatment=20%";
+    let (name, share) = text.split_once('=').ok_or(form)?;
+    let (number, whole) = match share.strip_suffix('%') {
+        Some(number) => (number.trim_end(), 100.0),
+        None => (share, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("\"{share}\" is not a share; {form}"))?;
+    if (0.0..=whole).contains(&number) {
+        Ok((name.to_owned(), number / whole))
+    } else {
+        Err(format!("\"{share}\" is not a share, which is from 0 to 1; {form}"))
+    }
+}
+
+/// Tells `out` what the host says.
+pub fn run(experiment: &Experiment, out: &mut impl Write) -> Result<()> {
+    match &experiment.command {
+        Command::List { at, json } => {
+            let all = all(&at.admin)?;
+            if *json {
+                return write_json(&all, out);
+            }
+            if all.is_empty() {
+                writeln!(out, "No experiments: no component mounts an /experiments.toml.")?;
+                return Ok(());
+            }
+            list(&all, out)
+        }
+        Command::Show { name, at, json } => {
+            let all = all(&at.admin)?;
+            let Some(found) = all.iter().find(|experiment| experiment.name == *name) else {
+                let names: Vec<_> = all.iter().map(|e| e.name.as_str()).collect();
+                let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+                bail!("there is no experiment `{name}`; there are: {names}");
+            };
+            if *json { write_json(found, out) } else { show(found, out) }
+        }
+        Command::Ramp { name, shares, resume, at } => {
+            let mut allocations = BTreeMap::new();
+            for (variant, share) in shares {
+                if allocations.insert(variant.clone(), *share).is_some() {
+                    bail!("`{variant}` has two shares; give it one");
+                }
+            }
+            let stopped = resume.then_some(false);
+            let update = Update { allocations, stopped, winner: None };
+            show(&change(&at.admin, name, &update)?, out)
+        }
+        Command::Stop { name, winner, at } => {
+            let update =
+                Update { stopped: Some(true), winner: winner.clone(), ..Update::default() };
+            show(&change(&at.admin, name, &update)?, out)
+        }
+    }
+}
+
+fn all(admin: &Authority) -> Result<Vec<ExperimentStatus>> {
+    let answer = ask(admin, &Method::GET, EXPERIMENTS)?;
+    serde_json::from_slice(&answer).context(OTHER)
+}
+
+fn change(admin: &Authority, name: &str, update: &Update) -> Result<ExperimentStatus> {
+    let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    let body = Bytes::from(serde_json::to_vec(update)?);
+    let answer = ask_with(admin, &Method::PUT, &format!("{EXPERIMENTS}/{name}"), body)?;
+    serde_json::from_slice(&answer).context(OTHER)
+}
+
+fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn list(all: &[ExperimentStatus], out: &mut impl Write) -> Result<()> {
+    let head = ["experiment", "model", "unit", "variant", "share", "", "requests"];
+    let mut lines = vec![head.map(str::to_owned)];
+    for experiment in all {
+        let ExperimentStatus { name, model, unit, variants, .. } = experiment;
+        for (index, variant) in variants.iter().enumerate() {
+            let first = |text: &String| if index == 0 { text.clone() } else { String::new() };
+            let (bar, share) = shown(experiment, variant);
+            let requests = variant.requests.to_string();
+            let arm = variant.name.clone();
+            lines.push([first(name), first(model), first(unit), arm, bar, share, requests]);
+        }
+    }
+    write_table(&lines, out)?;
+    for problem in all.iter().filter_map(problem) {
+        writeln!(out, "{problem}")?;
+    }
+    Ok(())
+}
+
+fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
+    let ExperimentStatus { name, model, router, unit, force, stopped, winner, variants, .. } =
+        experiment;
+    let state = match (stopped, winner) {
+        (false, _) => String::new(),
+        (true, None) => ", stopped: control serves everybody".to_owned(),
+        (true, Some(winner)) => format!(", stopped: {winner} serves everybody"),
+    };
+    writeln!(out, "experiment {name}{state}")?;
+    writeln!(out, "  model {model}, assigned by component {router}, by {unit}")?;
+    if let Some(force) = force {
+        writeln!(out, "  testers choose a variant by the header {force}")?;
+    }
+    let head = ["  variant", "component", "model", "share", "", "configured", "requests"];
+    let mut lines = vec![head.map(str::to_owned)];
+    for variant in variants {
+        let (bar, share) = shown(experiment, variant);
+        lines.push([
+            format!("  {}", variant.name),
+            variant.component.clone(),
+            variant.model.clone().unwrap_or_else(|| model.clone()),
+            bar,
+            share,
+            if variant.shadow { String::new() } else { percent(variant.configured) },
+            variant.requests.to_string(),
+        ]);
+    }
+    write_table(&lines, out)?;
+    if let Some(problem) = problem(experiment) {
+        writeln!(out, "{problem}")?;
+    }
+    Ok(())
+}
+
+fn problem(experiment: &ExperimentStatus) -> Option<String> {
+    let problem = experiment.problem.as_ref()?;
+    Some(format!("experiment {}: {problem}", experiment.name))
+}
+
+/// Characters of a bar of everything.
+const BAR: u8 = 20;
+
+/// The share of a variant as a bar, and in per cent.
+fn shown(experiment: &ExperimentStatus, variant: &VariantStatus) -> (String, String) {
+    if variant.shadow {
+        return ("shadow".to_owned(), String::new());
+    }
+    let winner = experiment.winner.as_deref().unwrap_or(spinfer_experiment::CONTROL);
+    let share = match experiment.stopped {
+        true if variant.name == winner => 1.0,
+        true => 0.0,
+        false => variant.allocation,
+    };
+    (bar(share), percent(share))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share is from 0 to 1"
+)]
+fn bar(share: f64) -> String {
+    let full = (share.clamp(0.0, 1.0) * f64::from(BAR)).round() as u8;
+    // What is there can be seen.
+    let full = usize::from(full.max(u8::from(share > 0.0)));
+    format!("{}{}", "█".repeat(full), "░".repeat(usize::from(BAR) - full))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:5.1} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_number_or_in_per_cent() {
+        assert_eq!(share("treatment=0.2"), Ok(("treatment".into(), 0.2)));
+        assert_eq!(share("treatment=20%"), Ok(("treatment".into(), 0.2)));
+        assert_eq!(share("treatment=1"), Ok(("treatment".into(), 1.0)));
+        for text in ["t", "t=", "t=x", "t=20", "t=-1", "t=nan", "t=101%"] {
+            assert!(share(text).unwrap_err().contains("treatment=0.2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bar_shows_the_share() {
+        let full = |share| bar(share).matches('█').count();
+        assert_eq!([0.0, 0.001, 0.5, 1.0].map(full), [0, 1, 10, 20]);
+        assert_eq!(bar(0.3).chars().count(), usize::from(BAR));
+    }
+
+    #[test]
+    fn the_experiments_of_a_host_are_a_table() {
+        let variant = |name: &str, allocation, shadow| VariantStatus {
+            name: name.into(),
+            component: format!("iris-{name}"),
+            model: Some("iris-classifier".into()),
+            shadow,
+            allocation,
+            configured: 0.5,
+            requests: 7,
+        };
+        let mut experiment = ExperimentStatus {
+            name: "iris".into(),
+            model: "iris".into(),
+            router: "ab-router".into(),
+            unit: "header x-user-id".into(),
+            force: Some("x-variant".into()),
+            stopped: false,
+            winner: None,
+            variants: vec![
+                variant("control", 0.75, false),
+                variant("treatment", 0.25, false),
+                variant("candidate", 0.0, true),
+            ],
+            problem: None,
+        };
+        let mut out = Vec::new();
+        list(std::slice::from_ref(&experiment), &mut out).unwrap();
+        let expected = "\
+experiment  model  unit              variant    share                          requests
+iris        iris   header x-user-id  control    ███████████████░░░░░   75.0 %  7
+                                     treatment  █████░░░░░░░░░░░░░░░   25.0 %  7
+                                     candidate  shadow                         7
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        experiment.stopped = true;
+        experiment.winner = Some("treatment".into());
+        let mut out = Vec::new();
+        show(&experiment, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with("experiment iris, stopped: treatment serves everybody\n"),
+            "{text}"
+        );
+        assert!(text.contains("100.0 %"), "{text}");
+    }
+}

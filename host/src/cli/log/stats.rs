@@ -1,0 +1,180 @@
+//! `spinfer log stats`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use bytesize::ByteSize;
+use clap::Args;
+use http::Method;
+use http::uri::Authority;
+
+use super::super::admin_client::ask;
+use super::super::table::write_table;
+use super::{Location, Which, tell_none};
+use crate::admin::LOG_STATS;
+use crate::prediction_log::file_size;
+use crate::prediction_log::quality::{Group, Results};
+use crate::prediction_log::queue::Dropped;
+use crate::prediction_log::reader::Filter;
+use crate::prediction_log::stats::{FeedbackTotals, GroupStats, HostStats, Latency, Stats};
+
+#[derive(Debug, Args)]
+pub(super) struct StatsOptions {
+    /// Ask a serving host, which adds what it has accepted, written and dropped; takes no filters. Its
+    /// token, if it has one, is in SPINFER_ADMIN_TOKEN
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["from", "state_dir"])]
+    admin: Option<Authority>,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    which: Which,
+
+    #[command(flatten)]
+    place: Location,
+}
+
+pub(super) fn run(options: &StatsOptions, out: &mut impl Write) -> Result<()> {
+    let StatsOptions { admin, json, which, place } = options;
+    let filter = which.filter()?;
+    let stats = match admin {
+        Some(address) => {
+            anyhow::ensure!(
+                filter == Filter::default(),
+                "--admin: a host tells of all records: leave out --model, --since, ..."
+            );
+            let body = ask(address, &Method::GET, LOG_STATS)?;
+            let other = "it is another version of spinfer, or another server";
+            serde_json::from_slice(&body).context(other)?
+        }
+        None => {
+            let mut reader = place.open()?;
+            let path = reader.path().to_owned();
+            let snapshot = reader.snapshot()?;
+            let stats = Stats::of(&snapshot, &filter)?;
+            if stats.records == 0 {
+                tell_none(&snapshot, &filter)?;
+            }
+            Stats { bytes: file_size(&path), path: path.display().to_string(), ..stats }
+        }
+    };
+    if *json {
+        serde_json::to_writer_pretty(&mut *out, &stats)?;
+        return Ok(writeln!(out)?);
+    }
+    tell(&stats, out)
+}
+
+fn tell(stats: &Stats, out: &mut impl Write) -> Result<()> {
+    let Stats { path, bytes, records, oldest, newest, feedback, groups, host } = stats;
+    writeln!(out, "{path}: {records} records, {}", ByteSize(*bytes).display().iec())?;
+    if let (Some(oldest), Some(newest)) = (oldest, newest) {
+        writeln!(out, "from {oldest} to {newest}")?;
+    }
+    let FeedbackTotals { matched, unknown } = feedback;
+    writeln!(out, "feedback: {matched} for records here, {unknown} for predictions that are not")?;
+    if let Some(HostStats { accounting, problem, feedback: _ }) = host {
+        let dropped = Dropped::ALL
+            .map(|reason| (reason.name(), accounting.dropped.get(reason)))
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{count} {name}"));
+        let dropped: Vec<_> = dropped.collect();
+        let reasons =
+            if dropped.is_empty() { String::new() } else { format!(" ({})", dropped.join(", ")) };
+        writeln!(
+            out,
+            "since the host started: {} accepted = {} written + {} dropped{reasons} + {} pending",
+            accounting.accepted,
+            accounting.written,
+            accounting.dropped.total(),
+            accounting.pending
+        )?;
+        if let Some(problem) = problem {
+            writeln!(out, "the log cannot be written: {problem}")?;
+        }
+    }
+    if groups.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let head = [
+        "model",
+        "version",
+        "experiment",
+        "variant",
+        "records",
+        "cache",
+        "status",
+        "p50 us",
+        "p90 us",
+        "p99 us",
+    ];
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(groups.iter().map(line));
+    write_table(&lines, out)?;
+    let mut lines = vec![
+        ["model", "version", "experiment", "variant", "metric", "value", "n"].map(str::to_owned),
+    ];
+    for GroupStats { group, quality, .. } in groups {
+        lines.extend(quality_lines(group, quality));
+    }
+    if lines.len() > 1 {
+        writeln!(out)?;
+        write_table(&lines, out)?;
+    }
+    Ok(())
+}
+
+fn line(stats: &GroupStats) -> [String; 10] {
+    let GroupStats { group, records, cache, statuses, latency_us, quality: _ } = stats;
+    let [model, version, experiment, variant] = names(group);
+    let Latency { p50, p90, p99, max: _ } = latency_us.unwrap_or_default();
+    [
+        model,
+        version,
+        experiment,
+        variant,
+        records.to_string(),
+        counts(cache),
+        counts(statuses),
+        p50.to_string(),
+        p90.to_string(),
+        p99.to_string(),
+    ]
+}
+
+fn names(group: &Group) -> [String; 4] {
+    let Group { model, version, experiment, variant } = group;
+    let or_none = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
+    [model.clone(), or_none(version), or_none(experiment), or_none(variant)]
+}
+
+fn counts<K: std::fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
+    let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    counts.join(", ")
+}
+
+fn quality_lines(group: &Group, quality: &Results) -> Vec<[String; 7]> {
+    let [model, version, experiment, variant] = names(group);
+    let line = |metric: &str, value: Option<f64>, n: u64| {
+        let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+        let of = [&model, &version, &experiment, &variant].map(String::clone);
+        let [model, version, experiment, variant] = of;
+        [model, version, experiment, variant, metric.to_owned(), value, n.to_string()]
+    };
+    let mut lines: Vec<_> =
+        quality.named().into_iter().map(|(name, value, n)| line(name, Some(value), n)).collect();
+    for class in quality.classification.iter().flat_map(|results| &results.classes) {
+        lines.push(line(
+            &format!("precision of {}", class.class),
+            class.precision,
+            class.predicted,
+        ));
+        lines.push(line(&format!("recall of {}", class.class), class.recall, class.support));
+    }
+    lines
+}

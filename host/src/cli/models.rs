@@ -1,0 +1,205 @@
+//! `spinfer models`: what models an application has.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use bytesize::ByteSize;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use spinfer_backend::{Backend, Encoding, ExecutionTarget};
+
+use super::edit::Edit;
+use super::signature::{Tensor, list};
+use super::table::write_table;
+use crate::guest::files::Files;
+use crate::inference::{
+    GRAPH, InferenceFlags, LoadRequest, Loaded, SIGNATURE, load_request, load_with_first,
+};
+use crate::config::manifest::{Manifest, TextOr};
+
+#[derive(Debug, Args)]
+pub struct Models {
+    /// The manifest, or the folder that holds a spin.toml
+    #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
+    from: PathBuf,
+
+    #[command(flatten)]
+    inference: InferenceFlags,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A model that a component mounts.
+#[derive(Debug, Serialize)]
+struct Row {
+    model: String,
+    /// Absent where the folder has no `model.toml`.
+    version: Option<String>,
+    routes: Vec<String>,
+    component: String,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+    /// Of the graph.
+    bytes: u64,
+    /// Which runs it.
+    backend: Option<&'static str>,
+    /// Why that one.
+    reason: Option<String>,
+    /// Why none does.
+    error: Option<String>,
+}
+
+/// Tells `out` of the models of an application.
+pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
+    let Models { from, json, inference } = models;
+    let Edit { path, base, before, manifest, .. } = Edit::open(from)?;
+    before.with_context(|| {
+        format!("{}: there is no manifest; `-f <path>` says where another one is", path.display())
+    })?;
+    let rows = find(&manifest, &base, &inference.backends()?.backends())?;
+    if *json {
+        serde_json::to_writer_pretty(&mut *out, &rows)?;
+        writeln!(out)?;
+    } else if rows.is_empty() {
+        writeln!(
+            out,
+            "No component of {} mounts a model; `spinfer add <file.onnx>` adds one.",
+            path.display()
+        )?;
+    } else {
+        let head =
+            ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"];
+        let lines: Vec<_> =
+            [head.map(str::to_owned)].into_iter().chain(rows.iter().map(Row::cells)).collect();
+        write_table(&lines, out)?;
+        for Row { model, version, backend, reason, .. } in &rows {
+            let (Some(backend), Some(reason)) = (backend, reason) else { continue };
+            let version = version.as_deref().map(|version| format!(" {version}"));
+            writeln!(out, "{model}{} runs on {backend}: {reason}", version.unwrap_or_default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Why the backend that loaded a graph runs it, after the `refusals` of those before it.
+pub(super) fn reason(request: LoadRequest, refusals: &[(&'static str, String)]) -> String {
+    if request.backend.is_some() {
+        return "it was asked for".to_owned();
+    }
+    if refusals.is_empty() {
+        return "it has every operator of the graph, and is the fastest for them".to_owned();
+    }
+    // A backend names itself in what it says.
+    let refusals = refusals.iter().map(|(_, why)| why.as_str());
+    refusals.collect::<Vec<_>>().join("; ")
+}
+
+fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (id, component) in &manifest.component {
+        let files = Files::resolve(component, base).map_err(|problems| {
+            let problems: Vec<_> = problems.into_iter().map(|(_, problem)| problem).collect();
+            anyhow::anyhow!("component.{id}.files: {}", problems.join("; "))
+        })?;
+        let routes = routes(manifest, id);
+        for (model, folder) in files.folders.models() {
+            rows.push(Row::read(model, folder, id, &routes, backends)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn routes(manifest: &Manifest, id: &str) -> Vec<String> {
+    let mut routes = Vec::new();
+    for trigger in &manifest.trigger.http {
+        let to = matches!(&trigger.component, Some(TextOr::Text(component)) if component == id);
+        if let (true, Some(TextOr::Text(route))) = (to, &trigger.route) {
+            routes.push(route.clone());
+        }
+    }
+    routes
+}
+
+/// The part of `model.toml` that is told.
+#[derive(Deserialize)]
+struct About {
+    version: Option<String>,
+}
+
+impl Row {
+    fn read(
+        model: &str,
+        folder: &Path,
+        id: &str,
+        routes: &[String],
+        backends: &[Arc<dyn Backend>],
+    ) -> Result<Self> {
+        let path = folder.join(SIGNATURE);
+        let version = match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let about: About =
+                    toml::from_str(&text).with_context(|| path.display().to_string())?;
+                about.version
+            }
+            Err(_) => None,
+        };
+        let mut row = Self {
+            model: model.to_owned(),
+            version,
+            routes: routes.to_vec(),
+            component: id.to_owned(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            bytes: 0,
+            backend: None,
+            reason: None,
+            error: None,
+        };
+        let path = folder.join(GRAPH);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                row.error = Some(format!("{}: {error}", path.display()));
+                return Ok(row);
+            }
+        };
+        row.bytes = bytes.len() as u64;
+        let request = match load_request(folder) {
+            Ok(request) => request,
+            Err(error) => {
+                row.error = Some(format!("{error:#}"));
+                return Ok(row);
+            }
+        };
+        let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+        match load_with_first(backends, &bytes, encoding, target, request) {
+            Ok(Loaded { backend, refusals, graph }) => {
+                row.backend = Some(backend);
+                row.reason = Some(reason(request, &refusals));
+                row.inputs = graph.inputs().iter().map(Tensor::from).collect();
+                row.outputs = graph.outputs().iter().map(Tensor::from).collect();
+            }
+            Err(error) => row.error = Some(error.to_string()),
+        }
+        Ok(row)
+    }
+
+    fn cells(&self) -> [String; 7] {
+        [
+            self.model.clone(),
+            self.version.clone().unwrap_or_else(|| "-".into()),
+            self.component.clone(),
+            self.backend.unwrap_or("-").to_owned(),
+            ByteSize(self.bytes).display().si().to_string(),
+            if self.routes.is_empty() { "-".into() } else { self.routes.join(", ") },
+            match &self.error {
+                Some(error) => format!("cannot be served: {error}"),
+                None => format!("{} -> {}", list(&self.inputs), list(&self.outputs)),
+            },
+        ]
+    }
+}

@@ -1,0 +1,14 @@
+//! What is configured: the manifest ([`manifest`]), the operator's file ([`runtime_config`]), and
+//! the application both resolve to ([`app`]).
+
+pub mod app;
+pub mod manifest;
+pub mod runtime_config;
+
+pub mod template;
+pub mod variables;
+
+pub mod blocked_networks;
+pub mod instance_reuse;
+pub mod limits;
+pub mod outbound_hosts;
