@@ -32,7 +32,7 @@ pub fn expose(host: &Host, format: Format) -> String {
 }
 
 /// The routes of the manifest, and those between components that were ever taken.
-pub(crate) fn told(host: &Host) -> impl Iterator<Item = &RouteMetrics> {
+pub(crate) fn counted_routes(host: &Host) -> impl Iterator<Item = &RouteMetrics> {
     let routes = host.metrics().routes.iter().map(|route| &**route);
     routes.filter(|metrics| metrics.route.starts_with('/') || metrics.duration.count() > 0)
 }
@@ -44,7 +44,7 @@ fn this_host(host: &Host, text: &mut Exposition) {
 
 fn requests(host: &Host, text: &mut Exposition) {
     let unrouted = &host.metrics().unrouted;
-    let all = || told(host).chain([unrouted]);
+    let all = || counted_routes(host).chain([unrouted]);
     let mut requests = text.family(&table::REQUESTS);
     for RouteMetrics { component, route, statuses, .. } in all() {
         for (status, count) in STATUSES.iter().zip(statuses) {
@@ -56,7 +56,7 @@ fn requests(host: &Host, text: &mut Exposition) {
         durations.histogram(&[component, route], duration);
     }
     let mut failures = text.family(&table::REQUEST_FAILURES);
-    let of_routes = told(host).map(|metrics| (metrics, Reason::on_route()));
+    let of_routes = counted_routes(host).map(|metrics| (metrics, Reason::on_route()));
     for (metrics, reasons) in of_routes.chain([(unrouted, Reason::without_route())]) {
         let RouteMetrics { component, route, failures: counts, .. } = metrics;
         for &reason in reasons {
@@ -103,7 +103,7 @@ fn instances(host: &Host, text: &mut Exposition) {
 }
 
 fn inferences(host: &Host, text: &mut Exposition) {
-    let models = host.metrics().models.metrics();
+    let models = host.graphs().metrics();
     let mut took = text.family(&table::INFERENCES_TOOK);
     for ((model, version), metrics) in &models {
         for (placement, times) in
@@ -119,7 +119,7 @@ fn inferences(host: &Host, text: &mut Exposition) {
 }
 
 fn cache(host: &Host, text: &mut Exposition) {
-    let of_components = || told(host).filter(|metrics| !metrics.component.is_empty());
+    let of_components = || counted_routes(host).filter(|metrics| !metrics.component.is_empty());
     let mut requests = text.family(&table::CACHE_REQUESTS);
     for RouteMetrics { component, route, cache, .. } in of_components() {
         for outcome in Outcome::ALL {

@@ -4,7 +4,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::ACCEPT;
 use http::request::Parts;
 use http::{Method, Response};
 
@@ -13,14 +13,16 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
+use super::parameters::parameters;
 use super::refusal::Refusal;
+use super::response::{json, response};
 use super::stats::Stats;
 use crate::http::body::Body;
 use crate::cache::Told;
 use crate::cache::generation::Scope;
 use crate::host::Host;
-use crate::inference::shortened;
-use crate::metrics::expose;
+use crate::process::text::shortened;
+use super::collect::expose;
 use crate::metrics::exposition::Format;
 use crate::prediction_log::stats::Stats as LogStats;
 
@@ -138,24 +140,6 @@ pub struct Purged {
     pub told: Told,
 }
 
-/// The request's parameters, which have to be among those `known`.
-pub(super) fn parameters(head: &Parts, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
-    let query = head.uri.query().unwrap_or_default();
-    let given = form_urlencoded::parse(query.as_bytes()).into_owned();
-    given
-        .map(|(name, value)| {
-            if known.contains(&name.as_str()) {
-                return Ok((name, value));
-            }
-            let (path, name) = (head.uri.path(), shortened(&name));
-            Err(Refusal::Parameter(match known {
-                [] => format!("`{name}`: {path} takes no parameters"),
-                known => format!("`{name}`: {path} takes {}", known.join(", ")),
-            }))
-        })
-        .collect()
-}
-
 /// Statistics of the prediction log, read from its file: one at a time.
 async fn log_stats(host: Arc<Host>) -> Result<Response<Body>, Refusal> {
     static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
@@ -171,20 +155,6 @@ async fn log_stats(host: Arc<Host>) -> Result<Response<Body>, Refusal> {
             Err(Refusal::Failed)
         }
     }
-}
-
-pub(super) fn json(value: &impl Serialize) -> Result<Response<Body>, Refusal> {
-    let text = serde_json::to_string(value).map_err(|_| Refusal::Failed)?;
-    Ok(response(text, "application/json"))
-}
-
-fn response(text: String, content_type: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::whole(text));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // What is told is of now.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 fn metrics(host: &Host, head: &Parts) -> Response<Body> {

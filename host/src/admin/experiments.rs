@@ -7,8 +7,9 @@ use http::request::Parts;
 use http::{Method, Response};
 use http_body::Body as HttpBody;
 
-use super::endpoints::{json, parameters};
+use super::parameters::parameters;
 use super::refusal::Refusal;
+use super::response::json;
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
 use crate::http::content_encoding::{Admission, admit};
@@ -48,7 +49,7 @@ where
     parameters(&head, &[])?;
     let path = head.uri.path().to_owned();
     match (name(&path).flatten(), &head.method) {
-        (None, &Method::GET | &Method::HEAD) => json(&status::all(host).await),
+        (None, &Method::GET | &Method::HEAD) => json(&status::all(host.experiments()).await),
         (Some(name), &Method::PUT) => {
             let admission = Admission {
                 budget: host.bodies(),
@@ -68,7 +69,7 @@ where
                      {{\"stopped\": true, \"winner\": \"treatment\"}}"
                 ))
             })?;
-            json(&status::change(host, name, &update).await.map_err(|error| refusal(&error))?)
+            json(&status::change(host.experiments(), name, &update).await.map_err(|error| refusal(&error))?)
         }
         (None, _) => Err(Refusal::Method { path: EXPERIMENTS, allow: "GET, HEAD" }),
         (Some(_), _) => Err(Refusal::Method { path: ONE, allow: "PUT" }),

@@ -6,7 +6,9 @@ mod collect;
 mod endpoints;
 mod experiments;
 pub mod guard;
+mod parameters;
 mod refusal;
+mod response;
 pub mod stats;
 
 use std::convert::Infallible;
@@ -45,9 +47,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that reads nothing of an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
-const HEAD_MOST: usize = 16 << 10;
+const MAX_HEAD: usize = 16 << 10;
 /// Connections at a time; more wait to be accepted.
-const CONNECTIONS_MOST: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// After accepting failed (too many open files ...), wait before the next attempt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -105,7 +107,7 @@ impl Admin {
     /// Serves for ever.
     pub async fn serve(self, host: Arc<Host>) {
         let guard = Arc::new(self.guard);
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MOST));
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             // Never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -137,7 +139,7 @@ async fn converse(stream: TcpStream, guard: Arc<Guard>, host: Arc<Host>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_MOST)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = connection.await {
         debug!(%error, "connection to the admin plane ended");

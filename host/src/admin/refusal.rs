@@ -4,7 +4,7 @@ use http::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 
 use crate::http::body::Body;
-use crate::http::error::said;
+use crate::http::error_response::error_response;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
@@ -47,7 +47,7 @@ impl Refusal {
 
     /// In the shape of every failure of the host.
     pub(super) fn into_response(self) -> Response<Body> {
-        let mut response = said(self.status(), &self.to_string());
+        let mut response = error_response(self.status(), &self.to_string());
         let headers = response.headers_mut();
         match self {
             Self::Method { allow, .. } => {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::cache::counts::{Counts, Level, Lookup, Outcome};
 use crate::cache::redis::Shared;
 use crate::host::Host;
-use crate::metrics::{RouteMetrics, told};
+use super::collect::counted_routes;
+use crate::metrics::RouteMetrics;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Stats {
@@ -90,7 +91,7 @@ impl Stats {
     #[must_use]
     pub fn of(host: &Host) -> Self {
         let counted: Vec<&RouteMetrics> =
-            told(host).filter(|metrics| !metrics.component.is_empty()).collect();
+            counted_routes(host).filter(|metrics| !metrics.component.is_empty()).collect();
         let all: Vec<&Counts> = counted.iter().map(|metrics| &metrics.cache).collect();
         let cache = host.cache();
         let routes = counted.iter().map(|metrics| {

@@ -1,7 +1,7 @@
 //! How often requests on a route were answered from the cache, and from which level of it.
 
 use super::entry::State;
-use crate::metrics::Counter;
+use crate::metrics::counters::Counter;
 
 /// What a request got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

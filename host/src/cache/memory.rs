@@ -9,7 +9,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::Entry;
 use super::key::Key;
-use crate::metrics::Counter;
+use crate::metrics::counters::Counter;
 
 /// How large an answer is on average: how many fit is a guess, and grows if it was wrong.
 const USUAL: usize = 1024;

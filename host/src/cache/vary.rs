@@ -20,11 +20,11 @@ use super::key::{Key, Origin};
 
 /// Paths of a component that are remembered, of each method. Those asked for often are not pushed out
 /// by others.
-const PATHS_MOST: usize = 256;
+const MAX_PATHS: usize = 256;
 /// Longer ones are not.
-const PATH_BYTES_MOST: usize = 256;
+const MAX_PATH_BYTES: usize = 256;
 /// Headers that answers to a path depend on, one or the other.
-const HEADERS_MOST: usize = 16;
+const MAX_HEADERS: usize = 16;
 
 /// What an answer depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Terms {
             return Self { body, headers: Arc::clone(&more.headers) };
         }
         let mut headers = control::varies(answer);
-        if headers.len() + before.len() <= HEADERS_MOST {
+        if headers.len() + before.len() <= MAX_HEADERS {
             headers.extend(before.iter().cloned());
             headers.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
             headers.dedup();
@@ -97,8 +97,8 @@ impl Learned {
 
     /// What an answer said that was looked up by another guess.
     pub(super) fn learn(&self, method: &Method, uri: &Uri, terms: &Terms) {
-        if uri.path().len() <= PATH_BYTES_MOST {
-            let by_path = || array::from_fn(|_| Cache::new(PATHS_MOST));
+        if uri.path().len() <= MAX_PATH_BYTES {
+            let by_path = || array::from_fn(|_| Cache::new(MAX_PATHS));
             let paths = &self.by_path.get_or_init(by_path)[index(method)];
             paths.insert(uri.path().into(), terms.clone());
         }
@@ -204,12 +204,12 @@ mod tests {
         learned.learn(&Method::POST, &a, &Terms::default());
         assert_eq!(of(Method::POST, &a), (Terms::default(), true));
 
-        let long = "/".repeat(PATH_BYTES_MOST + 1).parse().unwrap();
+        let long = "/".repeat(MAX_PATH_BYTES + 1).parse().unwrap();
         learned.learn(&Method::GET, &long, &terms(JSON, ""));
         assert_eq!(of(Method::GET, &long), (terms(JSON, ""), false));
         for path in 0..10_000 {
             learned.learn(&Method::GET, &format!("/{path}").parse().unwrap(), &Terms::default());
         }
-        assert!(learned.by_path.get().unwrap()[0].len() <= PATHS_MOST);
+        assert!(learned.by_path.get().unwrap()[0].len() <= MAX_PATHS);
     }
 }

@@ -15,7 +15,7 @@ use wasmtime::component::{
 };
 use wasmtime::{Result, StoreContextMut};
 
-use super::held::{Held, Hold, TooMuch};
+use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
 use crate::guest::instance::InstanceState;
 use crate::storage::key_value::{Answer, Page, Store};
 
@@ -47,7 +47,7 @@ use generated::fermyon::spin::key_value as fermyon;
 use generated::spin::key_value::key_value as spin;
 
 /// Stores an instance may have open at a time, as in Spin.
-const OPEN_MOST: usize = 256;
+const MAX_OPEN: usize = 256;
 
 /// A guest's handle to a store.
 #[derive(Debug)]
@@ -64,12 +64,12 @@ pub struct KeyValueCtx {
     /// Cloned for each that is open.
     open: Arc<()>,
     /// What the host keeps for it.
-    held: Held,
+    held: MemoryBudget,
 }
 
 impl KeyValueCtx {
     #[must_use]
-    pub fn new(stores: Arc<HashMap<String, Arc<Store>>>, held: Held) -> Self {
+    pub fn new(stores: Arc<HashMap<String, Arc<Store>>>, held: MemoryBudget) -> Self {
         Self { stores, open: Arc::default(), held }
     }
 }
@@ -91,7 +91,7 @@ pub(super) enum Refused {
 impl KeyValueView<'_> {
     pub(super) fn open_store(&mut self, label: &str) -> Result<Resource<OpenStore>, Refused> {
         let store = self.ctx.stores.get(label).ok_or(Refused::AccessDenied)?;
-        if Arc::strong_count(&self.ctx.open) > OPEN_MOST {
+        if Arc::strong_count(&self.ctx.open) > MAX_OPEN {
             return Err(Refused::TableFull);
         }
         let open = OpenStore { store: Arc::clone(store), _counted: Arc::clone(&self.ctx.open) };
@@ -103,8 +103,8 @@ impl KeyValueView<'_> {
     }
 
     /// Charges the instance for `bytes` the host keeps for it.
-    pub(super) fn hold(&self, bytes: usize) -> Result<Hold, TooMuch> {
-        self.ctx.held.hold(bytes)
+    pub(super) fn charge(&self, bytes: usize) -> Result<Charge, OverBudget> {
+        self.ctx.held.charge(bytes)
     }
 }
 
@@ -155,7 +155,7 @@ impl<T> spin::HostStoreWithStore<T> for HasKeyValue {
     ) -> Result<Result<(), spin::Error>> {
         let store = Self::store(accessor, &open)?;
         // Others may be under way, each with a value of its own.
-        let held = accessor.with(|mut access| access.get().hold(key.len() + value.len()));
+        let held = accessor.with(|mut access| access.get().charge(key.len() + value.len()));
         let _held = match held {
             Ok(held) => held,
             Err(error) => return Ok(Err(spin::Error::Other(error.to_string()))),

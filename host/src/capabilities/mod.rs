@@ -2,7 +2,6 @@
 //! bindings, state in the store, a borrowed view of it, the interface's traits on the view, and
 //! `add_to_linker` last.
 
-pub mod held;
 pub mod key_value;
 pub mod nn;
 pub mod outbound_http;
@@ -11,3 +10,6 @@ pub mod redis;
 pub mod sockets;
 pub mod variables;
 pub mod wasi_keyvalue;
+
+/// The setting that bounds what the host holds in memory for an instance.
+pub const INSTANCE_MEMORY: &str = "limits.instance_memory";

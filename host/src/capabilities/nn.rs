@@ -7,6 +7,8 @@ use std::time::Instant;
 use spinfer_backend as backend;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
+use super::INSTANCE_MEMORY;
+use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
 use crate::inference::{Model, Models, pack};
 use crate::guest::instance::InstanceState;
 
@@ -57,9 +59,8 @@ pub struct ExecutionContext {
 #[derive(Debug)]
 pub struct NnCtx {
     models: Arc<Models>,
-    /// Bytes of tensors and graphs the host holds for the instance, and how many it may.
-    held: usize,
-    limit: usize,
+    /// Tensors and graphs that the host holds for the instance.
+    charge: Charge,
     /// Whether it may load graphs of its own.
     load_graphs: bool,
 }
@@ -67,24 +68,16 @@ pub struct NnCtx {
 impl NnCtx {
     #[must_use]
     pub fn new(models: Arc<Models>, limit: usize, load_graphs: bool) -> Self {
-        Self { models, held: 0, limit, load_graphs }
+        Self { models, charge: MemoryBudget::new(limit, INSTANCE_MEMORY).empty_charge(), load_graphs }
     }
 
-    fn hold(&mut self, bytes: usize) -> Result<(), Error> {
-        let held = self.held.saturating_add(bytes);
-        if held > self.limit {
-            return Err(Error::TooLarge(format!(
-                "the tensors of this request would take {held} bytes, and the limit is {}: send fewer or \
-                 smaller rows",
-                self.limit
-            )));
-        }
-        self.held = held;
-        Ok(())
-    }
-
-    fn release(&mut self, bytes: usize) {
-        self.held -= bytes;
+    fn charge(&mut self, bytes: usize) -> Result<(), Error> {
+        self.charge.grow(bytes).map_err(|OverBudget { needed, limit, .. }| {
+            Error::TooLarge(format!(
+                "the tensors of this request would take {needed} bytes, and the limit is {limit}: send \
+                 fewer or smaller rows"
+            ))
+        })
     }
 }
 
@@ -114,13 +107,13 @@ impl NnView<'_> {
     }
 
     fn push_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Resource<Tensor>> {
-        self.ctx.hold(size(&tensor))?;
+        self.ctx.charge(size(&tensor))?;
         Ok(self.table.push(tensor)?)
     }
 
     fn take_tensor(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Tensor> {
         let tensor = self.table.delete(tensor)?;
-        self.ctx.release(size(&tensor));
+        self.ctx.charge.shrink(size(&tensor));
         Ok(tensor)
     }
 
@@ -158,11 +151,11 @@ impl NnView<'_> {
             ))
         })?;
         let size = bytes.len();
-        self.ctx.hold(size)?;
+        self.ctx.charge(size)?;
         match self.ctx.models.load(bytes, encoding, target, self.deadline).await {
             Ok(model) => Ok(Graph { model, bytes: size }),
             Err(error) => {
-                self.ctx.release(size);
+                self.ctx.charge.shrink(size);
                 Err(error)
             }
         }
@@ -197,7 +190,7 @@ impl graph::HostGraph for NnView<'_> {
     ) -> Answer<Resource<ExecutionContext>> {
         let Graph { model, bytes } = self.table.get(&graph)?;
         let context = ExecutionContext { model: Arc::clone(model), bytes: *bytes };
-        match self.ctx.hold(context.bytes) {
+        match self.ctx.charge(context.bytes) {
             Ok(()) => Ok(Ok(self.table.push(context)?)),
             Err(error) => self.answer(Err(error)),
         }
@@ -205,7 +198,7 @@ impl graph::HostGraph for NnView<'_> {
 
     fn drop(&mut self, graph: Resource<Graph>) -> wasmtime::Result<()> {
         let graph = self.table.delete(graph)?;
-        self.ctx.release(graph.bytes);
+        self.ctx.charge.shrink(graph.bytes);
         Ok(())
     }
 }
@@ -228,7 +221,7 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
                 let outputs: Vec<_> =
                     outputs.into_iter().map(|(name, tensor)| (name, pack(tensor))).collect();
                 let size = outputs.iter().map(|(_, tensor)| size(tensor)).sum();
-                if let Err(error) = self.ctx.hold(size) {
+                if let Err(error) = self.ctx.charge(size) {
                     return self.answer(Err(error));
                 }
                 let push = |(name, tensor)| Ok((name, self.table.push(tensor)?));
@@ -240,7 +233,7 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
 
     fn drop(&mut self, context: Resource<ExecutionContext>) -> wasmtime::Result<()> {
         let context = self.table.delete(context)?;
-        self.ctx.release(context.bytes);
+        self.ctx.charge.shrink(context.bytes);
         Ok(())
     }
 }

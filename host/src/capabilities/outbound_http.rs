@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::uri::{Scheme, Uri};
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -27,8 +28,7 @@ use crate::config::app::ComponentSpec;
 use crate::guest::offload::Aborting;
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::http::body::Body;
-use crate::host::Host;
-use crate::request::{self, INTERNAL, Via};
+use crate::http::reserved::INTERNAL;
 
 /// What a guest does not say it waits for a connection, and then for an answer's head and each
 /// next part of it.
@@ -36,16 +36,36 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Connections nobody uses are kept for so long, so many to one host.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-const IDLE_MOST: usize = 32;
+const MAX_IDLE: usize = 32;
 /// The host of a request to the application's own routes, beside one that names none.
 const SELF: &str = "self.alt";
+
+/// How the component or the route that serves a request is found.
+#[derive(Debug)]
+pub enum Via {
+    /// By the path.
+    Route,
+    /// By the id of a component.
+    Component(String),
+}
+
+/// Service chaining: requests of one component to another, which never leave the process.
+pub trait Chain: Send + Sync {
+    /// Serves a request that has passed through `hops` components.
+    fn chain(
+        self: Arc<Self>,
+        via: Via,
+        hops: usize,
+        request: Request<WasiBody>,
+    ) -> BoxFuture<'static, Response<Body>>;
+}
 
 /// What all guests send requests through.
 pub struct Outside {
     client: Client<HttpsConnector<HttpConnector<Resolver>>, WasiBody>,
     blocked: BlockedNetworks,
-    /// Set once the host is there.
-    host: OnceLock<Weak<Host>>,
+    /// The application, set once it is assembled.
+    application: OnceLock<Weak<dyn Chain>>,
 }
 
 impl std::fmt::Debug for Outside {
@@ -71,9 +91,9 @@ impl Outside {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_MOST)
+            .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
-        Self { client, blocked, host: OnceLock::new() }
+        Self { client, blocked, application: OnceLock::new() }
     }
 
     /// The networks nobody connects to.
@@ -82,10 +102,10 @@ impl Outside {
         &self.blocked
     }
 
-    /// The components a guest can reach by name are those of `host`.
-    pub fn connect(&self, host: &Arc<Host>) {
-        // It is the same one if it was set before.
-        let _ = self.host.set(Arc::downgrade(host));
+    /// Sets the application whose components and routes guests reach by name.
+    pub fn connect(&self, application: Weak<dyn Chain>) {
+        // Set once, when the host is assembled.
+        let _ = self.application.set(application);
     }
 }
 
@@ -156,14 +176,12 @@ impl Outbound {
         via: Via,
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Error> {
-        let host = self.outside.host.get().and_then(Weak::upgrade);
-        let host = host.ok_or(Error::DestinationUnavailable)?;
-        let hops = self.hops;
-        // In a task of its own: within the event loop of this guest's store no other may run.
-        let answering =
-            tokio::spawn(async move { request::chain(&host, via, hops, request).await });
-        let answer = Aborting(answering).await.map_err(|_| Error::DestinationUnavailable)?;
-        Ok(answer.map(BodyExt::boxed_unsync))
+        let application = self.outside.application.get().and_then(Weak::upgrade);
+        let application = application.ok_or(Error::DestinationUnavailable)?;
+        // In a task of its own: no other store may run within the event loop of this guest's.
+        let response = tokio::spawn(application.chain(via, self.hops, request));
+        let response = Aborting(response).await.map_err(|_| Error::DestinationUnavailable)?;
+        Ok(response.map(BodyExt::boxed_unsync))
     }
 
     /// An answer of somebody else.

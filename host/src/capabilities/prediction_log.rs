@@ -11,7 +11,7 @@ use uuid::Uuid;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
-use super::held::{Held, Hold};
+use crate::process::memory_budget::{Charge, MemoryBudget};
 use crate::guest::instance::InstanceState;
 use crate::prediction_log::record::{Columns, Predictions, Values};
 use crate::prediction_log::{Redaction, RequestPredictions, size, validate};
@@ -63,7 +63,7 @@ impl LogPolicy {
 pub struct PredictionLogCtx {
     /// `None`: what is appended is discarded.
     policy: Option<Arc<LogPolicy>>,
-    held: Held,
+    held: MemoryBudget,
     /// The requests the instance is serving.
     open: Vec<OpenRequest>,
 }
@@ -72,12 +72,12 @@ pub struct PredictionLogCtx {
 struct OpenRequest {
     predictions: Arc<RequestPredictions>,
     /// What the instance is charged for them until the request ends.
-    charges: SmallVec<[Hold; 1]>,
+    charges: SmallVec<[Charge; 1]>,
 }
 
 impl PredictionLogCtx {
     #[must_use]
-    pub fn new(policy: Option<Arc<LogPolicy>>, held: Held) -> Self {
+    pub fn new(policy: Option<Arc<LogPolicy>>, held: MemoryBudget) -> Self {
         Self { policy, held, open: Vec::new() }
     }
 
@@ -102,7 +102,7 @@ impl PredictionLogCtx {
         let request = request_of(&mut self.open, request)?;
         policy.redaction.apply(&mut predictions);
         let bytes = size(&predictions);
-        let charge = self.held.hold(bytes).map_err(|error| error.to_string())?;
+        let charge = self.held.charge(bytes).map_err(|error| error.to_string())?;
         request.predictions.push(predictions, bytes)?;
         request.charges.push(charge);
         Ok(())
@@ -195,6 +195,7 @@ pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capabilities::INSTANCE_MEMORY;
 
     const NO_REQUEST: &str = "request: this instance serves no request";
 
@@ -213,12 +214,12 @@ mod tests {
 
     struct Instance {
         ctx: PredictionLogCtx,
-        held: Held,
+        held: MemoryBudget,
     }
 
     impl Instance {
         fn new(memory: usize) -> Self {
-            let held = Held::new(memory);
+            let held = MemoryBudget::new(memory, INSTANCE_MEMORY);
             let policy = Arc::new(LogPolicy::new("a", Redaction::default()));
             Self { ctx: PredictionLogCtx::new(Some(policy), held.clone()), held }
         }
@@ -287,15 +288,15 @@ mod tests {
         instance.append(None, 1000).unwrap();
         let refused = instance.append(None, 2000).unwrap_err();
         assert!(refused.contains("limits.instance_memory"), "{refused}");
-        assert!(instance.held.hold(8000).is_err());
+        assert!(instance.held.charge(8000).is_err());
         assert_eq!(rows(&request), [1000]);
         instance.ctx.end(request.id());
-        assert!(instance.held.hold(10_000).is_ok());
+        assert!(instance.held.charge(10_000).is_ok());
     }
 
     #[test]
     fn what_is_not_logged_is_discarded() {
-        let mut ctx = PredictionLogCtx::new(None, Held::new(0));
+        let mut ctx = PredictionLogCtx::new(None, MemoryBudget::new(0, INSTANCE_MEMORY));
         let mut view = PredictionLogView(&mut ctx);
         assert!(wit::Host::append(&mut view, None, predictions(1)).unwrap().is_ok());
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::{Linker, Resource};
 
-use super::held::Hold;
+use crate::process::memory_budget::Charge;
 use super::key_value::{HasKeyValue, KeyValueView, OpenStore, Refused};
 use crate::guest::instance::InstanceState;
 use crate::storage::key_value::{Answer, Page, Store};
@@ -46,7 +46,7 @@ pub struct Cas {
     key: String,
     seen: Option<Vec<u8>>,
     /// What it is charged for that.
-    _hold: Hold,
+    _hold: Charge,
 }
 
 /// What a store has answered, for the guest.
@@ -59,7 +59,7 @@ impl KeyValueView<'_> {
     async fn look(&mut self, store: Arc<Store>, key: String) -> Result<Cas, Error> {
         let seen = told(store.get(key.clone()).await)?;
         let bytes = key.len() + seen.as_ref().map_or(0, Vec::len);
-        let hold = self.hold(bytes).map_err(|error| Error::Other(error.to_string()))?;
+        let hold = self.charge(bytes).map_err(|error| Error::Other(error.to_string()))?;
         Ok(Cas { store, key, seen, _hold: hold })
     }
 }

@@ -17,7 +17,7 @@ use crate::admin::guard::{BEARER, TOKEN};
 /// How long a host has to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer: statistics of thousands of routes.
-const ANSWER_MOST: usize = 64 << 20;
+const MAX_ANSWER: usize = 64 << 20;
 
 /// What the admin plane at `address` answers to `method` of `path`.
 pub(super) fn ask(address: &Authority, method: &Method, path: &str) -> Result<Bytes> {
@@ -52,7 +52,7 @@ async fn send(address: &Authority, method: &Method, path: &str, body: Bytes) -> 
     let answer = client.request(request).await;
     let answer = answer.context("cannot be reached; `spinfer up` prints where it is: --admin")?;
     let (head, body) = answer.into_parts();
-    let body = Limited::new(body, ANSWER_MOST).collect().await.map_err(|error| anyhow!(error))?;
+    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
     let body = body.to_bytes();
     if head.status.is_success() {
         return Ok(body);

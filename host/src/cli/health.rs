@@ -14,7 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
-use crate::request::{LIVE, READY};
+use crate::http::reserved::{LIVE, READY};
 
 /// Time limit of the whole check: less than the 5 s after which container engines end it themselves.
 const TIMEOUT: Duration = Duration::from_secs(4);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::config::limits::{DURATION_MOST, some_duration};
+use crate::config::limits::{MAX_DURATION, some_duration};
 
 /// `[component.<id>.tool.spinfer.reuse]`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct ReuseConfig {
 }
 
 /// Instances kept ready: each takes a place in the pool.
-const SPARE_MOST: usize = 100;
+const MAX_SPARE: usize = 100;
 
 impl Reuse {
     /// These settings with what `config` sets put over them.
@@ -66,7 +66,7 @@ impl Reuse {
             concurrency: config.concurrency.unwrap_or(self.concurrency),
             spare: config.spare.unwrap_or(self.spare),
         };
-        if reuse.age > DURATION_MOST {
+        if reuse.age > MAX_DURATION {
             return Err("reuse.age: must be at most a day: \"1h\"".into());
         }
         if reuse.requests.least == 0 {
@@ -75,8 +75,8 @@ impl Reuse {
         if reuse.concurrency.least == 0 {
             return Err("reuse.concurrency: must be at least 1".into());
         }
-        if reuse.spare > SPARE_MOST {
-            return Err(format!("reuse.spare: must be at most {SPARE_MOST}"));
+        if reuse.spare > MAX_SPARE {
+            return Err(format!("reuse.spare: must be at most {MAX_SPARE}"));
         }
         Ok(reuse)
     }

@@ -69,9 +69,9 @@ pub struct LimitError {
 const MEMORY_ADDRESSABLE: usize = 4 << 30;
 /// One WebAssembly page: less cannot hold any component.
 const MEMORY_LEAST: usize = 64 << 10;
-pub(crate) const DURATION_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Instances of one component: the pool reserves address space for each.
-const INSTANCES_MOST: usize = 1000;
+const MAX_INSTANCES: usize = 1000;
 
 impl Limits {
     /// These limits with what `config` sets put over them.
@@ -96,10 +96,10 @@ impl Limits {
             idle: idle.unwrap_or(self.idle),
         };
         let fail = |key, problem: String| Err(LimitError { key, problem });
-        if limits.deadline.is_zero() || limits.deadline > DURATION_MOST {
+        if limits.deadline.is_zero() || limits.deadline > MAX_DURATION {
             return fail("deadline", "must be more than zero and at most a day: \"30s\"".into());
         }
-        if limits.idle > DURATION_MOST {
+        if limits.idle > MAX_DURATION {
             return fail("idle", "must be at most a day: \"10s\"".into());
         }
         if !(MEMORY_LEAST..=MEMORY_ADDRESSABLE).contains(&limits.instance_memory) {
@@ -108,8 +108,8 @@ impl Limits {
                 "must be between \"64KiB\" and \"4GiB\", for example \"128MiB\"".into(),
             );
         }
-        if !(1..=INSTANCES_MOST).contains(&limits.instances) {
-            return fail("instances", format!("must be between 1 and {INSTANCES_MOST}"));
+        if !(1..=MAX_INSTANCES).contains(&limits.instances) {
+            return fail("instances", format!("must be between 1 and {MAX_INSTANCES}"));
         }
         Ok(limits)
     }

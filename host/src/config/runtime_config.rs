@@ -61,7 +61,7 @@ const KEYS: [&str; 9] = [
 ];
 
 /// Connections to Redis an operator may ask for: each is an open file.
-const CONNECTIONS_MOST: usize = 10_000;
+const MAX_CONNECTIONS: usize = 10_000;
 
 /// Reads `path`. `environment` is that of this process.
 pub fn read(path: &Path, environment: &[(String, String)]) -> Result<RuntimeConfig> {
@@ -219,8 +219,8 @@ fn redis(value: Value) -> Result<Option<usize>> {
     match most {
         _ if !table.is_empty() => bail!(form),
         None => Ok(None),
-        Some(Some(most)) if (1..=CONNECTIONS_MOST).contains(&most) => Ok(Some(most)),
-        Some(_) => bail!("[outbound_redis]: max_connections: write 1 to {CONNECTIONS_MOST}"),
+        Some(Some(most)) if (1..=MAX_CONNECTIONS).contains(&most) => Ok(Some(most)),
+        Some(_) => bail!("[outbound_redis]: max_connections: write 1 to {MAX_CONNECTIONS}"),
     }
 }
 

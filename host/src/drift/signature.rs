@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 use crate::inference::SIGNATURE;
 
 /// Maximum size of a `model.toml`, in bytes.

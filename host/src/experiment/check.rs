@@ -11,9 +11,9 @@ use tracing::warn;
 
 use super::{FILE, STORE, signature};
 use crate::config::app::ComponentSpec;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 use crate::inference::Mounts;
-use crate::request::INTERNAL;
+use crate::http::reserved::INTERNAL;
 
 /// Bytes of a file of experiments.
 const MAX_FILE: u64 = 1 << 20;

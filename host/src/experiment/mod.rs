@@ -4,7 +4,6 @@
 
 pub mod check;
 pub mod router;
-pub mod shadow;
 mod signature;
 pub mod status;
 

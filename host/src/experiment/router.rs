@@ -9,9 +9,9 @@ use spinfer_experiment::{Experiment, Experiments};
 use tokio::sync::Semaphore;
 
 use crate::storage::key_value::Store;
-use crate::metrics::Counter;
+use crate::metrics::counters::Counter;
 use crate::prediction_log::record::Exposure;
-use crate::request::INTERNAL;
+use crate::http::reserved::INTERNAL;
 use crate::guest::component::Service;
 
 const EXPERIMENT: HeaderName = HeaderName::from_static("spinfer-experiment");

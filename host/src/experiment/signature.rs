@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 use crate::inference::SIGNATURE;
 
 /// Bytes of a `model.toml`.

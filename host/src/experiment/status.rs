@@ -8,7 +8,6 @@ use tracing::info;
 
 use super::router::ExperimentRouter;
 use super::{FILE, STORE};
-use crate::host::Host;
 
 /// An experiment, as it is at present.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,10 +71,10 @@ pub enum Unchanged {
     Store(String),
 }
 
-/// Every experiment of `host`.
-pub async fn all(host: &Host) -> Vec<ExperimentStatus> {
+/// Every experiment of `routers`.
+pub async fn all(routers: impl Iterator<Item = &ExperimentRouter>) -> Vec<ExperimentStatus> {
     let mut all = Vec::new();
-    for router in host.experiments() {
+    for router in routers {
         for experiment in router.experiments() {
             all.push(status(router, experiment).await);
         }
@@ -86,14 +85,13 @@ pub async fn all(host: &Host) -> Vec<ExperimentStatus> {
 /// Changes the experiment `name`: in the store, where every node that shares it finds it. Another change
 /// at the same time is a conflict.
 pub async fn change(
-    host: &Host,
+    routers: impl Iterator<Item = &ExperimentRouter> + Clone,
     name: &str,
     update: &Update,
 ) -> Result<ExperimentStatus, Unchanged> {
-    let mut routers = host.experiments();
-    let found = routers.find_map(|router| Some((router, router.experiments().get(name)?)));
+    let found = routers.clone().find_map(|router| Some((router, router.experiments().get(name)?)));
     let Some((router, experiment)) = found else {
-        let all = host.experiments().flat_map(|router| router.experiments());
+        let all = routers.flat_map(|router| router.experiments());
         let known: Vec<_> = all.map(|experiment| experiment.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return Err(Unchanged::Unknown { name: name.to_owned(), known });

@@ -21,8 +21,7 @@ use tracing::{debug, info, warn};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
-use crate::guest::engine::portable;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 
 /// Bytes at the end of an artefact: the SHA-256 of those before.
 const SEAL: usize = 32;
@@ -49,6 +48,8 @@ pub const READABLE: u32 = 0o755;
 pub struct Artifacts {
     folder: PathBuf,
     makes: Makes,
+    /// Creates the compiler for every processor of this architecture.
+    portable: fn() -> wasmtime::Result<Wasmtime>,
 }
 
 /// For which processors code is made.
@@ -97,7 +98,12 @@ impl std::fmt::Debug for Artifact {
 impl Artifacts {
     /// Opens `folder`; makes it if there is none, with the permissions `mode`. Fails if others may
     /// write there.
-    pub fn open(folder: &Path, mode: u32, makes: Makes) -> Result<Self> {
+    pub fn open(
+        folder: &Path,
+        mode: u32,
+        makes: Makes,
+        portable: fn() -> wasmtime::Result<Wasmtime>,
+    ) -> Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(mode).create(folder);
         made.and_then(|()| folder.canonicalize())
             .and_then(|folder| Ok((folder.metadata()?, folder)))
@@ -105,7 +111,7 @@ impl Artifacts {
             .and_then(|(metadata, folder)| {
                 ensure!(metadata.is_dir(), "is not a folder");
                 check_owner(&metadata)?;
-                Ok(Self { folder, makes })
+                Ok(Self { folder, makes, portable })
             })
             .with_context(|| {
                 format!("{}: cannot keep compiled components here (--state-dir)", folder.display())
@@ -132,7 +138,7 @@ impl Artifacts {
         {
             return Ok(artifact);
         }
-        let portable = portable()?;
+        let portable = (self.portable)()?;
         if let Some(artifact) = made_before(&portable) {
             return Ok(artifact);
         }
@@ -358,7 +364,7 @@ mod tests {
         let source = dir.path().join("empty.wasm");
         std::fs::write(&source, EMPTY).unwrap();
         let artifacts =
-            Artifacts::open(&dir.path().join("state/compiled"), PRIVATE, Makes::Native).unwrap();
+            Artifacts::open(&dir.path().join("state/compiled"), PRIVATE, Makes::Native, engine::portable).unwrap();
         let engine = Wasmtime::new(&engine::code()).unwrap();
         Setup { dir, engine, artifacts, source }
     }
@@ -499,7 +505,7 @@ mod tests {
         let folder = &setup.artifacts.folder;
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o770)).unwrap();
-        let error = format!("{:#}", Artifacts::open(folder, PRIVATE, Makes::Native).unwrap_err());
+        let error = format!("{:#}", Artifacts::open(folder, PRIVATE, Makes::Native, engine::portable).unwrap_err());
         assert!(error.contains("others may write it (mode 770): chmod go-w"), "{error}");
     }
 
@@ -520,7 +526,7 @@ mod tests {
     fn without_a_folder_to_write_the_code_stays_in_memory() {
         let setup = setup();
         let folder = setup.dir.path().join("gone");
-        let artifacts = Artifacts::open(&folder, PRIVATE, Makes::Native).unwrap();
+        let artifacts = Artifacts::open(&folder, PRIVATE, Makes::Native, engine::portable).unwrap();
         std::fs::remove_dir(&folder).unwrap();
         let artifact = artifacts.prepare(&setup.engine, &setup.source, "1 of 1").unwrap();
         assert!(artifact.load(&setup.engine).is_ok());

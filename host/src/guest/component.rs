@@ -30,6 +30,7 @@ use crate::inference::{Error as LoadError, Models};
 use crate::guest::instance::Stores;
 use crate::config::limits::Limits;
 use crate::config::manifest::DoorChoice;
+use crate::metrics::counters::InFlight;
 use crate::metrics::{InstanceMetrics, StartMetrics};
 use crate::http::spin_headers::Origin;
 use crate::http::body::guest_body::Streams;
@@ -250,7 +251,7 @@ impl Service {
             return Ok(turn);
         }
         let Limits { queue, instances, .. } = *self.limits();
-        let waiting = Counted::new(&self.waiting);
+        let waiting = InFlight::new(&self.waiting);
         if waiting.before >= queue {
             let component = self.spec().id.clone();
             return Err(Failure::QueueFull { component, queue, instances });
@@ -407,7 +408,7 @@ impl Usage {
 
     fn enter<'a>(&'a self, instances: &'a InstanceMetrics) -> Visit<'a> {
         let cold_since = instances.take_none().then(Instant::now);
-        let _inside = Counted::new(&self.in_flight);
+        let _inside = InFlight::new(&self.in_flight);
         Visit { usage: self, instances, cold_since, _inside }
     }
 
@@ -429,7 +430,7 @@ struct Visit<'a> {
     usage: &'a Usage,
     instances: &'a InstanceMetrics,
     cold_since: Option<Instant>,
-    _inside: Counted<'a>,
+    _inside: InFlight<'a>,
 }
 
 impl Visit<'_> {
@@ -446,24 +447,5 @@ impl Drop for Visit<'_> {
             self.instances.look();
         }
         self.usage.touch();
-    }
-}
-
-/// One more, for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Counted<'a> {
-    counter: &'a AtomicUsize,
-    before: usize,
-}
-
-impl<'a> Counted<'a> {
-    pub(crate) fn new(counter: &'a AtomicUsize) -> Self {
-        Self { counter, before: counter.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(1, Ordering::Relaxed);
     }
 }

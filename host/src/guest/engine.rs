@@ -11,18 +11,18 @@ use wasmtime::{
 
 use crate::config::app::App;
 use crate::capabilities::{key_value, nn, prediction_log, redis, variables, wasi_keyvalue};
-use crate::guest::instance::{InstanceState, TABLE_ELEMENTS_MOST};
+use crate::guest::instance::{InstanceState, MAX_TABLE_ELEMENTS};
 
 /// How often a running guest looks whether it should yield or has to end.
 const EPOCH: Duration = Duration::from_millis(10);
 /// Core modules of a component at most: its own, adapters the toolchain links in, libraries of an
 /// interpreter, other components it is composed of.
-const CORE_INSTANCES_MOST: u32 = 100;
+const MAX_CORE_INSTANCES: u32 = 100;
 /// Memories and tables of a component at most, and of all together for each instance there may be:
 /// a memory reserves gigabytes of addresses, and few components have more than one.
-const MEMORIES_MOST: u32 = 6;
+const MAX_MEMORIES: u32 = 6;
 const MEMORIES_EACH: u32 = 3;
-const TABLES_MOST: u32 = 16;
+const MAX_TABLES: u32 = 16;
 const TABLES_EACH: u32 = 8;
 
 /// The engine, and a linker with every interface the host offers.
@@ -105,17 +105,17 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     let count = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(count);
-    pool.max_core_instances_per_component(CORE_INSTANCES_MOST);
-    pool.total_core_instances(count.saturating_mul(CORE_INSTANCES_MOST));
+    pool.max_core_instances_per_component(MAX_CORE_INSTANCES);
+    pool.total_core_instances(count.saturating_mul(MAX_CORE_INSTANCES));
     // No component takes those of another, as there are three places for each instance it may have.
-    pool.max_memories_per_component(MEMORIES_MOST);
+    pool.max_memories_per_component(MAX_MEMORIES);
     pool.total_memories(count.saturating_mul(MEMORIES_EACH));
-    pool.max_tables_per_component(TABLES_MOST);
+    pool.max_tables_per_component(MAX_TABLES);
     pool.total_tables(count.saturating_mul(TABLES_EACH));
     // One for each request an instance serves, and a stack is two of a process's memory maps, of
     // which there are 65,530. Most serve one.
     pool.total_stacks(count.saturating_mul(2));
-    pool.table_elements(TABLE_ELEMENTS_MOST);
+    pool.table_elements(MAX_TABLE_ELEMENTS);
     pool.max_memory_size(limits().map(|l| l.instance_memory).max().unwrap_or(0));
     pool
 }

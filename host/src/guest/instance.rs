@@ -15,7 +15,8 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::config::app::ComponentSpec;
-use crate::capabilities::held::Held;
+use crate::capabilities::INSTANCE_MEMORY;
+use crate::process::memory_budget::MemoryBudget;
 use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{Outbound, Outside};
@@ -30,13 +31,13 @@ use crate::metrics::{Ended, InstanceMetrics};
 use crate::storage::redis::Share;
 
 /// Resource handles (tensors, streams, files ...) an instance may hold at a time.
-pub const HANDLES_MOST: usize = 1000;
+pub const MAX_HANDLES: usize = 1000;
 /// The same with those to resources that components of one file give each other.
-const ALL_HANDLES_MOST: usize = 10 * HANDLES_MOST;
+const MAX_ALL_HANDLES: usize = 10 * MAX_HANDLES;
 /// Requests of one component to elsewhere at a time: each is a descriptor of the process.
-const REQUESTS_MOST: usize = 256;
+const MAX_REQUESTS: usize = 256;
 /// Table elements (function references) of one table of an instance.
-pub const TABLE_ELEMENTS_MOST: usize = 20_000;
+pub const MAX_TABLE_ELEMENTS: usize = 20_000;
 
 /// What a store of ours holds.
 pub struct InstanceState {
@@ -101,7 +102,7 @@ impl Stores {
         output: Output,
     ) -> Self {
         let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
-        let places = Arc::new(Semaphore::new(REQUESTS_MOST));
+        let places = Arc::new(Semaphore::new(MAX_REQUESTS));
         let (metrics, log_policy) = (Arc::default(), None);
         Self {
             engine,
@@ -161,8 +162,8 @@ impl Stores {
         }
         sockets::grant(&mut wasi, &self.spec, self.outside.blocked());
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES_MOST);
-        let held = Held::new(limits.instance_memory);
+        table.set_max_capacity(MAX_HANDLES);
+        let held = MemoryBudget::new(limits.instance_memory, INSTANCE_MEMORY);
         let state = InstanceState {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -184,9 +185,9 @@ impl Stores {
         };
         let mut store = Store::new(&self.engine, state);
         store.set_hostcall_fuel(limits.instance_memory);
-        store.set_max_component_handles(ALL_HANDLES_MOST);
+        store.set_max_component_handles(MAX_ALL_HANDLES);
         if let Some(table) = store.concurrent_resource_table() {
-            table.set_max_capacity(HANDLES_MOST);
+            table.set_max_capacity(MAX_HANDLES);
         }
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
@@ -307,6 +308,6 @@ impl ResourceLimiter for MemoryLimit {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MOST)
+        Ok(desired <= MAX_TABLE_ELEMENTS)
     }
 }

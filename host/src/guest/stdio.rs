@@ -19,12 +19,12 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// Bytes of a line; a longer one is logged in parts.
-const LINE_MOST: usize = 4096;
+const MAX_LINE: usize = 4096;
 /// What a line counts at least: the log puts its time and its component before it.
 const LINE_LEAST: usize = 128;
 /// Bytes of lines of one component in a [`WINDOW`]: more than anybody reads, and less than what
 /// would keep the log from others.
-const BYTES_MOST: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// What the instances of a component print into.
@@ -73,7 +73,7 @@ impl Output {
         if lines > 0 {
             warn!(
                 component = &*self.component,
-                "{lines} lines dropped: it printed more than {BYTES_MOST} bytes in a second"
+                "{lines} lines dropped: it printed more than {MAX_BYTES} bytes in a second"
             );
         }
     }
@@ -101,7 +101,7 @@ impl Meter {
             printed.bytes = 0;
         }
         printed.bytes = printed.bytes.saturating_add(bytes.max(LINE_LEAST));
-        let admitted = printed.bytes <= BYTES_MOST;
+        let admitted = printed.bytes <= MAX_BYTES;
         printed.dropped += u64::from(!admitted);
         admitted
     }
@@ -144,9 +144,9 @@ impl LogStream {
     fn push(&self, bytes: &[u8]) {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
-            for part in part.chunks(LINE_MOST) {
+            for part in part.chunks(MAX_LINE) {
                 line.extend_from_slice(part);
-                if line.len() >= LINE_MOST || line.ends_with(b"\n") {
+                if line.len() >= MAX_LINE || line.ends_with(b"\n") {
                     self.print(&line);
                     line.clear();
                 }
@@ -272,7 +272,7 @@ mod tests {
             let clone = stream.clone();
             stream.push(b"one\ntw");
             clone.push(b"o\n");
-            stream.push(&[b'x'; 2 * LINE_MOST + 1]);
+            stream.push(&[b'x'; 2 * MAX_LINE + 1]);
         });
         let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<_> = log.lines().collect();
@@ -286,12 +286,12 @@ mod tests {
         let meter = Meter::default();
         let now = Instant::now();
         let print = |bytes, now| (0..20_000).filter(|_| meter.admits(bytes, now)).count();
-        assert_eq!(print(1024, now), BYTES_MOST / 1024);
+        assert_eq!(print(1024, now), MAX_BYTES / 1024);
         assert_eq!(meter.dropped(), 20_000 - 1024);
         assert_eq!(meter.dropped(), 0, "told already");
         assert!(!meter.admits(1, now + WINDOW / 2));
         // Lines of nothing are lines all the same.
-        assert_eq!(print(0, now + WINDOW), BYTES_MOST / LINE_LEAST);
+        assert_eq!(print(0, now + WINDOW), MAX_BYTES / LINE_LEAST);
         assert_eq!(meter.dropped(), 1 + 20_000 - 8192);
     }
 }

@@ -13,9 +13,9 @@ use http::{Method, Response, StatusCode, Uri};
 use serde::Deserialize;
 
 use crate::http::body::Body;
-use crate::http::error::said;
-use crate::inference::shortened;
-use crate::config::limits::{DURATION_MOST, some_duration};
+use crate::http::error_response::error_response;
+use crate::process::text::shortened;
+use crate::config::limits::{MAX_DURATION, some_duration};
 use crate::http::vary;
 
 /// Everything, in each of the lists.
@@ -82,7 +82,7 @@ impl Cors {
         let headers = list("allow_headers", allow_headers, &HEADERS, is_header)?;
         let exposed = list("expose_headers", expose_headers, &EXPOSED, is_header)?;
         let max_age = max_age.unwrap_or(MAX_AGE);
-        if max_age > DURATION_MOST {
+        if max_age > MAX_DURATION {
             return Err(("max_age", "must be at most a day: \"10m\"".into()));
         }
         Ok(Self {
@@ -108,7 +108,7 @@ impl Cors {
             let origin = shortened(&origin);
             let problem =
                 format!("pages of {origin} may not call this application (cors.allow_origins)");
-            return Some(said(StatusCode::FORBIDDEN, &problem));
+            return Some(error_response(StatusCode::FORBIDDEN, &problem));
         }
         let mut response = Response::new(Body::whole(""));
         *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,9 +1,7 @@
 //! Why a request failed, and the one map from failure to HTTP status.
 
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::StatusCode;
 
-use crate::http::body::Body;
 use crate::http::content_encoding::SUPPORTED;
 
 /// A failure of the host's side of a request. What a component answers by itself, errors included,
@@ -116,35 +114,6 @@ impl Failure {
             Self::InvalidAnswer { .. } => Reason::InvalidAnswer,
         }
     }
-
-    /// `{"error": "..."}` with the failure's status.
-    #[must_use]
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = said(self.status(), &self.to_string());
-        let headers = response.headers_mut();
-        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::Crowded)
-        {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if matches!(self, Self::UnsupportedEncoding { .. }) {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(SUPPORTED));
-        }
-        if matches!(self, Self::OnlyGet { .. }) {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
-        response
-    }
-}
-
-/// `{"error": "..."}` with `status`.
-#[must_use]
-pub fn said(status: StatusCode, error: &str) -> Response<Body> {
-    let json = serde_json::json!({ "error": error }).to_string();
-    let mut response = Response::new(Body::whole(json));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
 }
 
 /// A kind of [`Failure`], as it is counted.

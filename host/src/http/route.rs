@@ -13,7 +13,7 @@ use crate::http::percent;
 /// The rest of a path, at the end of a route. Spin takes `/*` for the same.
 const REST: [&str; 2] = ["/...", "/*"];
 /// Segments of a route.
-const SEGMENTS_MOST: usize = 100;
+const MAX_SEGMENTS: usize = 100;
 
 /// A route as the manifest writes it: `/a/b`, `/a/:name/c` or `/a/...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ impl Pattern {
         }
         let segments =
             path.split('/').skip(1).map(Segment::parse).collect::<Result<Vec<_>, _>>()?;
-        if segments.len() > SEGMENTS_MOST {
-            return Err(format!("a route has at most {SEGMENTS_MOST} segments"));
+        if segments.len() > MAX_SEGMENTS {
+            return Err(format!("a route has at most {MAX_SEGMENTS} segments"));
         }
         for (index, segment) in segments.iter().enumerate() {
             if let Segment::Parameter(name) = segment

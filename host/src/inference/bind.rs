@@ -38,12 +38,6 @@ pub fn bind(infos: &[TensorInfo], named: Vec<(String, Tensor)>) -> Result<Vec<Te
         .collect()
 }
 
-/// A guest's own words in a message: it may have given any number of them.
-pub(crate) fn shortened(name: &str) -> &str {
-    const MOST: usize = 100;
-    if name.len() <= MOST { name } else { &name[..name.floor_char_boundary(MOST)] }
-}
-
 fn check(info: &TensorInfo, tensor: &Tensor) -> Result<(), Error> {
     let TensorInfo { name, ty, shape, .. } = info;
     if tensor.ty != *ty {

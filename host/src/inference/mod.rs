@@ -12,6 +12,7 @@ mod bind;
 mod compute;
 mod graph;
 mod model;
+pub mod model_states;
 mod mounts;
 mod options;
 mod packed;
@@ -19,7 +20,6 @@ mod registry;
 pub mod trial;
 
 pub use bind::bind;
-pub(crate) use bind::shortened;
 pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
 pub use model::Model;

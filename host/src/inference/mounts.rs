@@ -13,7 +13,7 @@ use spinfer_backend::LoadOptions;
 use super::batch::Batching;
 use super::graph::Placement;
 use super::options::{BackendName, LoadRequest};
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 
 /// Where models are in a component's file system.
 pub const MODELS: &str = "/models";
@@ -22,9 +22,9 @@ pub const GRAPH: &str = "model.onnx";
 /// Beside the graph: what it takes and gives, and more.
 pub const SIGNATURE: &str = "model.toml";
 /// Bytes of a graph: what protobuf, which ONNX is written in, can hold.
-const GRAPH_MOST: u64 = 2 << 30;
+const MAX_GRAPH: u64 = 2 << 30;
 /// Bytes of a `model.toml`: it has a line for each feature.
-const SIGNATURE_MOST: u64 = 1 << 20;
+const MAX_SIGNATURE: u64 = 1 << 20;
 
 /// Maximum number of threads of one inference.
 const MAX_THREADS: usize = 64;
@@ -141,7 +141,7 @@ impl Settings {
 /// is one.
 pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)> {
     let path = folder.join(GRAPH);
-    let bytes = read_file(&path, GRAPH_MOST).with_context(|| {
+    let bytes = read_file(&path, MAX_GRAPH).with_context(|| {
         format!("{}: cannot be read; a model folder holds {GRAPH}", path.display())
     })?;
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
@@ -149,7 +149,7 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
     if !signature.exists() {
         return Ok((bytes, digest, Settings::default()));
     }
-    let text = read_file(&signature, SIGNATURE_MOST)
+    let text = read_file(&signature, MAX_SIGNATURE)
         .and_then(|bytes| Ok(String::from_utf8(bytes)?))
         .with_context(|| signature.display().to_string())?;
     let settings = Settings::parse(&text).with_context(|| signature.display().to_string())?;
@@ -173,7 +173,7 @@ pub fn load_request(folder: &Path) -> Result<LoadRequest> {
     if !path.exists() {
         return Ok(LoadRequest::default());
     }
-    let text = String::from_utf8(read_file(&path, SIGNATURE_MOST)?)?;
+    let text = String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?;
     let settings = Settings::parse(&text).with_context(|| path.display().to_string())?;
     Ok(settings.load_request())
 }

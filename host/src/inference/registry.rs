@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 use tracing::info;
 
 use super::Error;
-use super::bind::shortened;
+use crate::process::text::shortened;
 use super::compute::{ComputeThreads, Lane};
 use super::graph::{LoadedGraph, without_panic};
 use super::model::Model;

@@ -40,7 +40,7 @@ const REFUSED: Duration = Duration::from_secs(600);
 /// processor.
 const BUSY: u64 = 10;
 /// Bytes of what a trial says that are repeated.
-const SAID_MOST: u64 = 1000;
+const MAX_SAID: u64 = 1000;
 
 /// What a trial may take.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +178,7 @@ impl Drop for Trial {
 /// The beginning of what a trial says, in one line, once it has said all.
 fn all_said(mut from: impl Read) -> String {
     let mut said = Vec::new();
-    let _ = from.by_ref().take(SAID_MOST).read_to_end(&mut said);
+    let _ = from.by_ref().take(MAX_SAID).read_to_end(&mut said);
     let _ = io::copy(&mut from, &mut io::sink());
     String::from_utf8_lossy(&said).trim().replace('\n', " ")
 }

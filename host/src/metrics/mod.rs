@@ -7,39 +7,21 @@
 
 pub mod table;
 
+pub mod counters;
 pub mod exposition;
 pub mod histogram;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use http::Response;
+use http::StatusCode;
 
-pub use collect::expose;
-pub(crate) use collect::told;
+use counters::Counter;
 use histogram::Histogram;
 
-use crate::http::body::Body;
 use crate::cache::counts::Counts;
-use crate::http::error::{Failure, Reason};
-use crate::inference::Registry;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// One more.
-    pub fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::http::error::Reason;
 
 /// What a host counts.
 #[derive(Debug)]
@@ -48,15 +30,13 @@ pub struct HostMetrics {
     pub routes: Vec<Arc<RouteMetrics>>,
     /// Requests that no route matched.
     pub unrouted: RouteMetrics,
-    pub models: Arc<Registry>,
     pub started: SystemTime,
 }
 
 impl HostMetrics {
     #[must_use]
-    pub fn new(models: Arc<Registry>, started: SystemTime) -> Self {
-        let (routes, unrouted) = (Vec::new(), RouteMetrics::new("", ""));
-        Self { routes, unrouted, models, started }
+    pub fn new(started: SystemTime) -> Self {
+        Self { routes: Vec::new(), unrouted: RouteMetrics::new("", ""), started }
     }
 
     /// One more route.
@@ -96,15 +76,12 @@ impl RouteMetrics {
         }
     }
 
-    /// One more request was answered.
-    pub fn answered(&self, took: Duration, answer: &Result<Response<Body>, Failure>) {
-        let status = match answer {
-            Ok(answer) => answer.status(),
-            Err(failure) => {
-                self.failures[failure.reason() as usize].count();
-                failure.status()
-            }
-        };
+    /// Counts a request that got a response of `status` after `took`; `failure` is why, if the
+    /// response is an error of the host.
+    pub fn responded(&self, took: Duration, status: StatusCode, failure: Option<Reason>) {
+        if let Some(reason) = failure {
+            self.failures[reason as usize].count();
+        }
         let class = usize::from(status.as_u16() / 100).saturating_sub(2);
         self.statuses[class.min(STATUSES.len() - 1)].count();
         self.duration.took(took);

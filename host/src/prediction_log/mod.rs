@@ -40,7 +40,6 @@ pub mod quality;
 mod scalar;
 pub mod times;
 
-pub mod endpoint;
 pub mod export;
 pub mod reader;
 pub mod stats;

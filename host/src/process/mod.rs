@@ -1,4 +1,7 @@
-//! Facilities of the process: thread priorities and the heap.
+//! Facilities of the process: thread priorities, the heap, memory budgets, bounded files and text.
 
 pub mod heap;
+pub mod memory_budget;
 pub mod priority;
+pub mod read_file;
+pub mod text;

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use crate::http::body::Holding;
-use crate::config::limits::DURATION_MOST;
+use crate::process::memory_budget::MemoryBudget;
+use crate::config::limits::MAX_DURATION;
 
 /// A client has this long to begin, and to send its first request's head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,7 +44,7 @@ impl Default for ConnectionLimits {
 }
 
 /// Each is a descriptor, and some memory.
-const CONNECTIONS_MOST: usize = 1_000_000;
+const MAX_CONNECTIONS: usize = 1_000_000;
 
 impl ConnectionLimits {
     /// Sets what is said; fails with the setting, and what is wrong with it.
@@ -55,10 +55,10 @@ impl ConnectionLimits {
     ) -> Result<(), (&'static str, String)> {
         let Self { most: now, keep_alive: kept } = *self;
         *self = Self { most: most.unwrap_or(now), keep_alive: keep_alive.unwrap_or(kept) };
-        if !(1..=CONNECTIONS_MOST).contains(&self.most) {
-            return Err(("connections", format!("must be between 1 and {CONNECTIONS_MOST}")));
+        if !(1..=MAX_CONNECTIONS).contains(&self.most) {
+            return Err(("connections", format!("must be between 1 and {MAX_CONNECTIONS}")));
         }
-        if self.keep_alive.is_zero() || self.keep_alive > DURATION_MOST {
+        if self.keep_alive.is_zero() || self.keep_alive > MAX_DURATION {
             return Err(("keep_alive", "must be more than zero and at most a day: \"75s\"".into()));
         }
         Ok(())
@@ -69,7 +69,7 @@ impl ConnectionLimits {
 #[derive(Debug)]
 pub struct Connections {
     limits: ConnectionLimits,
-    answers: Arc<Holding>,
+    answers: MemoryBudget,
     places: Arc<Semaphore>,
     open: Mutex<Open>,
 }
@@ -87,7 +87,7 @@ pub struct Place(OwnedSemaphorePermit);
 impl Connections {
     /// None yet. What is on its way to clients is counted among `answers`.
     #[must_use]
-    pub fn new(limits: ConnectionLimits, answers: Arc<Holding>) -> Self {
+    pub fn new(limits: ConnectionLimits, answers: MemoryBudget) -> Self {
         let places = Arc::new(Semaphore::new(limits.most));
         Self { limits, answers, places, open: Mutex::default() }
     }
@@ -171,7 +171,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct State {
     keep_alive: Duration,
-    answers: Arc<Holding>,
+    answers: MemoryBudget,
     accepted: Instant,
     /// Requests under way.
     requests: AtomicUsize,
@@ -182,7 +182,7 @@ struct State {
 }
 
 impl State {
-    fn new(keep_alive: Duration, answers: Arc<Holding>) -> Self {
+    fn new(keep_alive: Duration, answers: MemoryBudget) -> Self {
         Self {
             keep_alive,
             answers,
@@ -279,7 +279,7 @@ pub struct UnderWay(Arc<State>);
 impl UnderWay {
     /// Where answers are counted.
     #[must_use]
-    pub fn answers(&self) -> &Arc<Holding> {
+    pub fn answers(&self) -> &MemoryBudget {
         &self.0.answers
     }
 }

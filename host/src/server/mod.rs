@@ -35,9 +35,9 @@ use crate::http::spin_headers::Client;
 /// A client that reads nothing of an answer for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
-const HEAD_MOST: u32 = 64 << 10;
+const MAX_HEAD: u32 = 64 << 10;
 /// Requests of one HTTP/2 connection at a time.
-const STREAMS_MOST: u32 = 256;
+const MAX_STREAMS: u32 = 256;
 /// A client of an HTTP/2 connection is asked so often whether it is there, and has as long to answer.
 const PING: Duration = Duration::from_secs(30);
 /// After a shutdown begins, requests under way have this long to finish, or the longest deadline.
@@ -164,13 +164,13 @@ where
         .timer(TokioTimer::new())
         // How long a connection may be without a request is the same whatever it speaks.
         .header_read_timeout(None)
-        .max_buf_size(HEAD_MOST as usize)
+        .max_buf_size(MAX_HEAD as usize)
         .writev(false);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEAD_MOST)
-        .max_concurrent_streams(STREAMS_MOST)
+        .max_header_list_size(MAX_HEAD)
+        .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
     let stream = TokioIo::new(Opening::new(stream, HEAD_TIMEOUT));

@@ -18,7 +18,7 @@ use wasmtime_wasi_http::Error as WasiHttpError;
 
 use crate::http::body::Body;
 use crate::server::connections::UnderWay;
-use crate::http::body::guest_body::UNREAD_MOST;
+use crate::http::body::guest_body::MAX_UNREAD;
 
 /// Bytes of an answer that are handed over at a time: what is not sent yet is under way.
 const PIECE: usize = 64 << 10;
@@ -114,7 +114,7 @@ impl HttpBody for Answer {
 }
 
 /// Has the streams of an HTTP/2 connection served. One whose client takes nothing of its answer for
-/// [`UNREAD_MOST`] is ended (`RST_STREAM`), and none of the others.
+/// [`MAX_UNREAD`] is ended (`RST_STREAM`), and none of the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Streams;
 
@@ -140,7 +140,7 @@ async fn unless_left(stream: impl Future<Output = ()>) {
         if parts == 0 {
             return Poll::Pending;
         }
-        let (_, clock) = left.get_or_insert_with(|| (parts, Box::pin(sleep(UNREAD_MOST))));
+        let (_, clock) = left.get_or_insert_with(|| (parts, Box::pin(sleep(MAX_UNREAD))));
         ready!(clock.as_mut().poll(cx));
         debug!("an answer was left by its client");
         Poll::Ready(())

@@ -24,22 +24,22 @@ use shape::Shape;
 
 /// Of a body: to bring so much into the form takes a fifth of a millisecond, and it is done by the thread
 /// that polls connections.
-const BYTES_MOST: usize = 32 << 10;
+const MAX_BYTES: usize = 32 << 10;
 /// Of arrays and objects in each other. Requests of the protocols have 20 at most.
-const DEPTH_MOST: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// Of an exponent: those that a number can have are shorter.
-const EXPONENT_DIGITS_MOST: usize = 9;
+const MAX_EXPONENT_DIGITS: usize = 9;
 
 /// The form of `body`; `None` if it has none.
 #[must_use]
 pub fn form(body: &[u8], by: BodyKey) -> Option<Vec<u8>> {
-    if body.len() > BYTES_MOST {
+    if body.len() > MAX_BYTES {
         return None;
     }
     let rest = str::from_utf8(body).ok()?.as_bytes();
     let form = Vec::with_capacity(body.len() + 16);
     let mut writer = Writer { by, rest, form, members: Vec::new(), sorted: Vec::new() };
-    writer.value(DEPTH_MOST)?;
+    writer.value(MAX_DEPTH)?;
     writer.peek().is_none().then_some(writer.form)
 }
 
@@ -303,7 +303,7 @@ fn exponent(rest: &mut &[u8]) -> Option<i64> {
     *rest = tail;
     let digits = digits(rest);
     let zeros = digits.iter().take_while(|&&digit| digit == b'0').count();
-    if digits.is_empty() || digits.len() - zeros > EXPONENT_DIGITS_MOST {
+    if digits.is_empty() || digits.len() - zeros > MAX_EXPONENT_DIGITS {
         return None;
     }
     let value = digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));

@@ -1,12 +1,12 @@
 //! Arrays of a tensor's elements: nested as its shape says, or flat.
 
 /// Of a tensor: the protocols take no more.
-const AXES_MOST: usize = 16;
+const MAX_AXES: usize = 16;
 
 /// The size of each axis of a tensor, outermost first.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
-    axes: [u32; AXES_MOST],
+    axes: [u32; MAX_AXES],
     rank: usize,
 }
 
@@ -14,7 +14,7 @@ impl Shape {
     /// Of an array in the form; `None` if it is of anything but sizes.
     pub(super) fn read(form: &[u8]) -> Option<Self> {
         let sizes = str::from_utf8(form.strip_prefix(b"[")?.strip_suffix(b"]")?).ok()?;
-        let mut shape = Self { axes: [0; AXES_MOST], rank: 0 };
+        let mut shape = Self { axes: [0; MAX_AXES], rank: 0 };
         for size in sizes.split(',') {
             let (digits, zeros) = size.split_once('e').unwrap_or((size, "0"));
             let power = 10_u32.checked_pow(zeros.parse().ok()?)?;
@@ -39,7 +39,7 @@ impl Shape {
     fn flat(self, data: &[u8], into: &mut Vec<u8>) -> Option<()> {
         let axes = self.axes.get(..self.rank)?;
         // The arrays around what is read, and their items so far.
-        let (mut depth, mut lengths) = (0, [0; AXES_MOST]);
+        let (mut depth, mut lengths) = (0, [0; MAX_AXES]);
         let (mut rest, mut before) = (data, b'[');
         while let [first, tail @ ..] = rest {
             let length = match first {

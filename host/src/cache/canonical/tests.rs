@@ -97,11 +97,11 @@ fn what_is_no_json_has_no_form() {
     }
     assert_eq!(form(b"\"\xff\"", BodyKey::Json), None);
     let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
-    assert_eq!(json(&nested(DEPTH_MOST)), Some(nested(DEPTH_MOST)));
-    assert_eq!(json(&nested(DEPTH_MOST + 1)), None);
+    assert_eq!(json(&nested(MAX_DEPTH)), Some(nested(MAX_DEPTH)));
+    assert_eq!(json(&nested(MAX_DEPTH + 1)), None);
     let long = |length| format!("\"{}\"", "a".repeat(length - 2));
-    assert_eq!(json(&long(BYTES_MOST)), Some(long(BYTES_MOST)));
-    assert_eq!(json(&long(BYTES_MOST + 1)), None);
+    assert_eq!(json(&long(MAX_BYTES)), Some(long(MAX_BYTES)));
+    assert_eq!(json(&long(MAX_BYTES + 1)), None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::storage::redis::Stream;
 
 /// Bytes of one answer. A longer one ends its connection: nothing else would stop it.
-const ANSWER_MOST: u64 = 64 << 20;
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// What has come over a connection, in bytes.
 #[derive(Debug, Default)]
@@ -37,8 +37,8 @@ impl Wire {
 
     fn hear(&self, bytes: usize) -> io::Result<()> {
         self.heard.fetch_add(bytes as u64, Ordering::Relaxed);
-        if self.unanswered() > ANSWER_MOST {
-            return Err(io::Error::other(format!("an answer of more than {ANSWER_MOST} bytes")));
+        if self.unanswered() > MAX_ANSWER {
+            return Err(io::Error::other(format!("an answer of more than {MAX_ANSWER} bytes")));
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ mod tests {
     async fn an_answer_without_end_ends_the_stream() {
         let (mut measured, wire) = Measured::new(Box::new(zeros()));
         let mut part = vec![0; 1 << 20];
-        let most = usize::try_from(ANSWER_MOST).unwrap();
+        let most = usize::try_from(MAX_ANSWER).unwrap();
         for _ in 0..most / part.len() {
             assert!(measured.read_exact(&mut part).await.is_ok());
         }

@@ -44,10 +44,10 @@ pub const KEYS: [&str; 5] = ["redis", "cluster", "sentinels", "prefix", "timeout
 
 /// Every node asks the same keys, whatever it is called otherwise.
 const PREFIX: &str = "spinfer:";
-const PREFIX_MOST: usize = 256;
+const MAX_PREFIX: usize = 256;
 const TIMEOUT: Duration = Duration::from_millis(5);
 /// Longer would be longer than most answers take to make.
-const TIMEOUT_MOST: Duration = Duration::from_secs(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Given {
     /// Takes one of [`KEYS`]. An error does not repeat an address: it may hold a password.
@@ -60,14 +60,14 @@ impl Given {
             }
             "prefix" => {
                 let Value::String(prefix) = value else { bail!("prefix: write a text") };
-                let fits = !prefix.is_empty() && prefix.len() <= PREFIX_MOST;
-                ensure!(fits, "prefix: write 1 to {PREFIX_MOST} bytes");
+                let fits = !prefix.is_empty() && prefix.len() <= MAX_PREFIX;
+                ensure!(fits, "prefix: write 1 to {MAX_PREFIX} bytes");
                 self.prefix = Some(prefix);
             }
             "timeout" => {
                 let timeout = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
-                let timeout = timeout.filter(|t| !t.is_zero() && *t <= TIMEOUT_MOST);
-                let form = || anyhow!("timeout: write \"5ms\"; at most {TIMEOUT_MOST:?}");
+                let timeout = timeout.filter(|t| !t.is_zero() && *t <= MAX_TIMEOUT);
+                let form = || anyhow!("timeout: write \"5ms\"; at most {MAX_TIMEOUT:?}");
                 self.timeout = Some(timeout.ok_or_else(form)?);
             }
             _ => unreachable!("one of KEYS"),

@@ -25,7 +25,7 @@ use crate::prediction_log::{Appended, MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, valid
 const VERSION: u8 = 3;
 const DIGEST: usize = 16;
 /// Headers of an answer: no host passes on more.
-const HEADERS_MOST: usize = 1024;
+const MAX_HEADERS: usize = 1024;
 /// No answer is good for longer: numbers from elsewhere must not overflow.
 const LONGEST: u64 = 1 << 31;
 
@@ -92,7 +92,7 @@ pub(super) fn decode(key: &Key, value: &[u8]) -> Result<Entry, Foreign> {
 }
 
 fn entry(head: Head<'_, Predictions>, body: &[u8]) -> Result<Entry, Foreign> {
-    if head.headers.len() > HEADERS_MOST {
+    if head.headers.len() > MAX_HEADERS {
         return Err(Foreign::Head);
     }
     let header = |(name, value): &(&str, &[u8])| {

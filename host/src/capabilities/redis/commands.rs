@@ -31,7 +31,7 @@ impl Handle {
             Arg::Simple(bytes) => bytes.len(),
             _ => 0,
         });
-        let held = self.0.held.hold(bytes.sum());
+        let held = self.0.held.charge(bytes.sum());
         let _held = held.map_err(|error| Error::Command(error.to_string()))?;
         let Some(own) = self.0.own().await? else { return self.0.link.answer(command).await };
         match own.connection.answer(command).await {

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use wasmtime::Result;
 use wasmtime::component::{Accessor, HasData, Linker, Resource, ResourceTable};
 
-use super::held::Held;
+use crate::process::memory_budget::MemoryBudget;
 use crate::guest::instance::InstanceState;
 use crate::config::outbound_hosts::OutboundHosts;
 use crate::storage::redis::{Address, Connection, Error, Link, Share};
@@ -44,7 +44,7 @@ use generated::spin::redis::redis as spin;
 
 /// Connections an instance may have that it does not share: there are as many for all as the
 /// operator allows.
-const OWN_MOST: usize = 4;
+const MAX_OWN: usize = 4;
 
 /// A guest's handle to a Redis.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ struct Ways {
     /// How many more of those its instance may have.
     permits: Arc<Semaphore>,
     /// What its instance is charged for.
-    held: Held,
+    held: MemoryBudget,
 }
 
 /// A connection of a handle's own.
@@ -74,13 +74,13 @@ struct Own {
 pub struct RedisCtx {
     share: Arc<Share>,
     own: Arc<Semaphore>,
-    held: Held,
+    held: MemoryBudget,
 }
 
 impl RedisCtx {
     #[must_use]
-    pub fn new(share: Arc<Share>, held: Held) -> Self {
-        Self { share, own: Arc::new(Semaphore::new(OWN_MOST)), held }
+    pub fn new(share: Arc<Share>, held: MemoryBudget) -> Self {
+        Self { share, own: Arc::new(Semaphore::new(MAX_OWN)), held }
     }
 }
 
@@ -146,7 +146,7 @@ impl Ways {
         let mut own = self.own.lock().await;
         if own.is_none() {
             let permit = Arc::clone(&self.permits).try_acquire_owned();
-            let _permit = permit.map_err(|_| Error::TooMany { most: OWN_MOST })?;
+            let _permit = permit.map_err(|_| Error::TooMany { most: MAX_OWN })?;
             let connection = self.link.own_connection().await?;
             *own = Some(Arc::new(Own { connection, _permit }));
         }

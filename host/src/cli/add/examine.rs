@@ -38,7 +38,7 @@ pub(in crate::cli) struct Examined {
 }
 
 /// Of a tensor: the request protocols take no more.
-const AXES_MOST: usize = 16;
+const MAX_AXES: usize = 16;
 
 /// Examines the graph in `bytes`, which is loaded as `request` says, on an example if there is one.
 pub(in crate::cli) fn examine(
@@ -76,8 +76,8 @@ pub(in crate::cli) fn examine(
     for tensor in inputs.iter().chain(&outputs) {
         let axes = tensor.shape.as_ref().map_or(0, Vec::len);
         ensure!(
-            axes <= AXES_MOST,
-            "`{}` has {axes} axes; at most {AXES_MOST} can be served",
+            axes <= MAX_AXES,
+            "`{}` has {axes} axes; at most {MAX_AXES} can be served",
             tensor.name
         );
     }

@@ -12,7 +12,7 @@ use crate::cli::add::values::{put_float, put_integer, put_string};
 use crate::cli::signature::datatype;
 use crate::drift::baseline::{Summary, Values, summarize_categories, summarize_numbers};
 use crate::drift::signature::{Signature, SignatureTensor};
-use crate::inference::shortened;
+use crate::process::text::shortened;
 
 /// Maximum number of values held, rows times features and outputs: of 4 or 8 bytes each, for the
 /// deciles. A random sample of 100,000 rows gives them to a thousandth.

@@ -17,7 +17,7 @@ use crate::cli::add::{MANIFEST, usage};
 use crate::cli::edit::{Edit, NewComponent};
 use crate::cli::atomic_files::{Made, readable_file};
 use crate::cli::signature::list;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 use crate::inference::{GRAPH, InferenceFlags, load_request};
 use crate::config::manifest::names;
 use crate::registry::oci::auth::Scope;

@@ -38,7 +38,7 @@ pub use routes::{Route, StaticAnswer, Target};
 const INSTANCES: usize = 2000;
 /// Each is 4 GiB of addresses and some guard, of the 128 TiB a process has, and some of the memory
 /// maps.
-const INSTANCES_MOST: usize = 4000;
+const MAX_INSTANCES: usize = 4000;
 
 /// Where Spin keeps an application's state, beside its manifest.
 const STATE: &str = ".spin";
@@ -120,8 +120,8 @@ impl App {
             defaults = defaults.with(&tool.limits, &tool.reuse, key, &mut problems);
             defaults.log(&tool.prediction_log, key, &mut problems);
             if let Some(count) = tool.instances {
-                if !(1..=INSTANCES_MOST).contains(&count) {
-                    let problem = format!("must be between 1 and {INSTANCES_MOST}");
+                if !(1..=MAX_INSTANCES).contains(&count) {
+                    let problem = format!("must be between 1 and {MAX_INSTANCES}");
                     problems.add(format!("{key}.instances"), problem);
                 }
                 instances = count;

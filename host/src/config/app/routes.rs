@@ -8,8 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::{Problems, listed};
 use crate::http::body::Body;
 use crate::config::manifest::{HttpTrigger, Manifest, Private, StaticResponse, TextOr};
-use crate::http::model_index::{MODELS, REPOSITORY_INDEX};
-use crate::request::{LIVE, READY, SERVER, WELL_KNOWN};
+use crate::http::reserved::{HOST_HEADERS, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN};
 use crate::http::route::{Pattern, Router};
 
 /// A path that clients may ask for.
@@ -67,7 +66,7 @@ impl StaticAnswer {
             let bad = |what| format!("headers: \"{name}\" {what}");
             let header =
                 HeaderName::try_from(name).map_err(|_| bad("is not the name of a header"))?;
-            if crate::guest::door::HOST_HEADERS.contains(&header) {
+            if HOST_HEADERS.contains(&header) {
                 return Err(bad("is the host's to set; remove it"));
             }
             let value = HeaderValue::from_str(value)

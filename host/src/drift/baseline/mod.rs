@@ -17,8 +17,9 @@ pub use file::{BaselineFile, Summary};
 pub use summarize::{Values, summarize_categories, summarize_numbers};
 
 use super::signature::{Label, Signature, SignatureTensor};
-use crate::guest::files::read_file;
-use crate::inference::{SIGNATURE, shortened};
+use crate::process::read_file::read_file;
+use crate::process::text::shortened;
+use crate::inference::{SIGNATURE};
 
 /// The file, in a version's folder.
 pub const BASELINE: &str = "baseline.json";

@@ -11,7 +11,8 @@ use http::{Method, Response, StatusCode};
 use wasmtime::Store;
 
 use super::instances::{Guest, Instance, Instances};
-use super::{Doors, GivesWay, HOST_HEADERS, Leaving, invalid_answer};
+use super::{Doors, GivesWay, Leaving, invalid_answer};
+use crate::http::reserved::HOST_HEADERS;
 use crate::guest::offload::Lane;
 use crate::http::body::Body;
 use crate::http::error::Failure;

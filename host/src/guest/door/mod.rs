@@ -13,24 +13,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use http::header::{self, HeaderName};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::app::ComponentSpec;
 use crate::http::error::Failure;
 use crate::guest::instance::is_full;
-
-/// Headers that belong to a connection or that the host derives: a guest's are dropped.
-pub const HOST_HEADERS: [HeaderName; 7] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Every instance is taken, for as long as the request could wait.
 #[must_use]

@@ -23,7 +23,7 @@ use crate::inference::Mounts;
 use crate::config::manifest::{Component, Placement, TextOr};
 
 /// Files copied for one component.
-const FILES_MOST: usize = 100_000;
+const MAX_FILES: usize = 100_000;
 /// As in a shell: `*` stays within a folder.
 const BY_SEGMENT: MatchOptions = MatchOptions {
     case_sensitive: true,
@@ -37,19 +37,6 @@ pub struct Files {
     pub folders: Mounts,
     /// Destination -> path within -> file to copy.
     copies: BTreeMap<String, BTreeMap<PathBuf, PathBuf>>,
-}
-
-/// The bytes of a file, `most` of them. Fails on what is no file: a pipe or a device may never end.
-pub(crate) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let metadata = path.metadata()?;
-    ensure!(metadata.is_file(), "is not a file");
-    let too_long = || format!("is longer than {most} bytes, the most that is read of such a file");
-    ensure!(metadata.len() <= most, too_long());
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len())?);
-    // It may grow meanwhile.
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= most, too_long());
-    Ok(bytes)
 }
 
 /// The index of an entry of `files`, or nothing, and what is wrong with it.
@@ -249,9 +236,9 @@ fn walk(
 }
 
 fn add(copies: &mut BTreeMap<PathBuf, PathBuf>, path: PathBuf, source: PathBuf) -> Result<()> {
-    if copies.len() >= FILES_MOST {
+    if copies.len() >= MAX_FILES {
         bail!(
-            "more than {FILES_MOST} files; mount a folder: {{ source = ..., destination = ... }}"
+            "more than {MAX_FILES} files; mount a folder: {{ source = ..., destination = ... }}"
         );
     }
     match copies.get(&path) {

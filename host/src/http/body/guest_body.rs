@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client that takes nothing of an answer for so long is gone.
-pub const UNREAD_MOST: Duration = Duration::from_secs(30);
+pub const MAX_UNREAD: Duration = Duration::from_secs(30);
 
 /// Those of one component.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Streams {
         let cut_off = streams.iter().filter_map(|stream| {
             let mut stream = lock(stream);
             let unread = now.saturating_duration_since(stream.unread_since?);
-            if unread < UNREAD_MOST { None } else { stream.body.take() }
+            if unread < MAX_UNREAD { None } else { stream.body.take() }
         });
         cut_off.map(drop).count()
     }
@@ -142,9 +142,9 @@ mod tests {
         let (mut unread, mut waiting) = (send(), send());
         assert!(waiting.frame().await.is_some_and(|frame| frame.is_ok()));
         assert!(waiting.frame().now_or_never().is_none(), "it waits for the guest");
-        let soon = Instant::now() + UNREAD_MOST / 2;
+        let soon = Instant::now() + MAX_UNREAD / 2;
         assert_eq!((streams.cut_off(soon), turns.available_permits()), (0, 0));
-        let later = Instant::now() + UNREAD_MOST;
+        let later = Instant::now() + MAX_UNREAD;
         assert_eq!((streams.cut_off(later), turns.available_permits()), (1, 1));
         assert!(matches!(unread.frame().await, Some(Err(Error::ConnectionWriteTimeout))));
         assert_eq!(streams.cut_off(later), 0);

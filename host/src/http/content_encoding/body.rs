@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Coding, Decoder};
-use crate::http::body::DISCARD_MOST;
+use crate::http::body::MAX_DISCARD;
 use crate::http::body::error::BodyError;
 
 /// Bytes decoded at a time.
@@ -148,7 +148,7 @@ where
             match &mut this.state {
                 State::Over(discarded) => {
                     *discarded = discarded.saturating_add(data.len());
-                    if *discarded > DISCARD_MOST {
+                    if *discarded > MAX_DISCARD {
                         this.state = State::End;
                         return Poll::Ready(Some(Err(BodyError::TooLarge)));
                     }

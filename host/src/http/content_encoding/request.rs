@@ -12,7 +12,8 @@ use tokio::time::timeout_at;
 
 use super::Coding;
 use super::body::Decoded;
-use crate::http::body::{Held, Holding, RequestBody};
+use crate::http::body::{RequestBody, charge_request};
+use crate::process::memory_budget::{Charge, MemoryBudget};
 use crate::http::body::error::BodyError;
 use crate::http::error::Failure;
 
@@ -22,7 +23,7 @@ pub const SUPPORTED: &str = "gzip, deflate";
 /// What of a request's body may be in memory, and for how long it may arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission<'a> {
-    pub budget: &'a Holding,
+    pub budget: &'a MemoryBudget,
     /// Bytes of a body that is taken whole.
     pub whole: usize,
     /// Bytes of any body, decoded.
@@ -38,7 +39,7 @@ pub async fn admit<'a, B>(
     head: &mut Parts,
     body: B,
     admission: Admission<'a>,
-) -> Result<(Held<&'a Holding>, RequestBody), Failure>
+) -> Result<(Charge, RequestBody), Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
@@ -59,13 +60,13 @@ where
         if decode {
             head.headers.remove(CONTENT_ENCODING);
         }
-        let held = budget.hold(&body.size_hint(), whole)?;
+        let held = charge_request(budget, &body.size_hint(), whole).map_err(|_| Failure::Crowded)?;
         let admitting = RequestBody::admit(body, whole, limit, waits);
         let admitted = timeout_at(deadline.into(), admitting).await;
         return Ok((held, admitted.map_err(|_| Failure::BodyTimeout)??));
     };
     // It may become as long as it may be.
-    let held = budget.hold(&SizeHint::new(), whole)?;
+    let held = charge_request(budget, &SizeHint::new(), whole).map_err(|_| Failure::Crowded)?;
     // Rare, and it must not make the task of every connection larger.
     let decoded = Decoded::new(body, coding, limit);
     let admitting = Box::pin(RequestBody::admit(decoded, whole, limit, waits));
@@ -86,7 +87,7 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Failure> {
         let refused = || {
             let value = String::from_utf8_lossy(value.as_bytes());
             Failure::UnsupportedEncoding {
-                encoding: crate::inference::shortened(&value).to_owned(),
+                encoding: crate::process::text::shortened(&value).to_owned(),
             }
         };
         for name in value.to_str().map_err(|_| refused())?.split(',').map(str::trim) {

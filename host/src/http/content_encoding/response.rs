@@ -12,7 +12,8 @@ use http::{Method, Response, StatusCode};
 use tokio::task::yield_now;
 
 use super::{AcceptEncoding, Coding};
-use crate::http::body::{Body, Holding};
+use crate::http::body::Body;
+use crate::process::memory_budget::MemoryBudget;
 use crate::http::vary;
 
 /// Bytes of a body that is worth compressing: with its headers a shorter one fits into a packet either
@@ -41,7 +42,7 @@ pub async fn compress(
     mut response: Response<Body>,
     accepted: AcceptEncoding,
     method: &Method,
-    budget: &Arc<Holding>,
+    budget: &MemoryBudget,
 ) -> Response<Body> {
     let Some(length) = response.body().whole_size().filter(|_| may_be_coded(&response)) else {
         return response;
@@ -58,7 +59,7 @@ pub async fn compress(
     let Some(bytes) = response.body_mut().take_whole() else { return response };
     // Rare, and it must not make the task of every connection larger.
     let compressed = Box::pin(compressed(&bytes, coding, forced)).await;
-    let charged = compressed.and_then(|compressed| Body::whole(compressed).counted(budget).ok());
+    let charged = compressed.and_then(|compressed| Body::whole(compressed).charged(budget).ok());
     let Some(body) = charged else {
         *response.body_mut() = Body::whole(bytes);
         return response;

@@ -14,7 +14,7 @@ use super::digest::Digest;
 use super::manifest::{Descriptor, Manifest, TITLE};
 use super::progress::Progress;
 use crate::guest::artifact::MAX_COMPONENT;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 
 /// The type of a component's configuration.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";

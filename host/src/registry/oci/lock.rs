@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::digest::Digest;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 
 /// Its name.
 pub const NAME: &str = "spinfer.lock";

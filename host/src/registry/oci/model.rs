@@ -15,7 +15,7 @@ use super::client::{Content, Repository};
 use super::digest::Digest;
 use super::manifest::{DESCRIPTION, Descriptor, MAX_LAYERS, Manifest, TITLE, VERSION};
 use super::progress::Progress;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 use crate::inference::{GRAPH, SIGNATURE, check_model_folder};
 use crate::config::manifest::names;
 

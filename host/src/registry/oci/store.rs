@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::digest::Digest;
 use crate::guest::artifact::{MAX_COMPONENT, check_owner};
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 
 /// Its folder in the state directory.
 pub const FOLDER: &str = "fetched";

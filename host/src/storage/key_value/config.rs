@@ -20,14 +20,14 @@ pub enum StoreConfig {
 }
 
 /// What a file, or what is in memory, may come to, unless it is said.
-const FILE_MOST: u64 = 1 << 30;
-const MEMORY_MOST: u64 = 64 << 20;
+const MAX_FILE: u64 = 1 << 30;
+const MAX_MEMORY: u64 = 64 << 20;
 /// No less: SQLite needs some pages.
 const SIZE_LEAST: u64 = 64 << 10;
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self::Sqlite { path: None, max_size: FILE_MOST }
+        Self::Sqlite { path: None, max_size: MAX_FILE }
     }
 }
 
@@ -62,7 +62,7 @@ pub fn parse(mut table: Table) -> Result<StoreConfig> {
                 Some(Value::String(path)) if !path.is_empty() => Some(path.into()),
                 Some(_) => bail!("path: write the path of a file"),
             };
-            StoreConfig::Sqlite { path, max_size: max_size(&mut table, FILE_MOST)? }
+            StoreConfig::Sqlite { path, max_size: max_size(&mut table, MAX_FILE)? }
         }
         "redis" => {
             let url = table.remove("url");
@@ -70,7 +70,7 @@ pub fn parse(mut table: Table) -> Result<StoreConfig> {
             let address = Address::parse(url).map_err(|problem| anyhow!("url: {problem}"))?;
             StoreConfig::Redis { address }
         }
-        _ => StoreConfig::Memory { max_size: max_size(&mut table, MEMORY_MOST)? },
+        _ => StoreConfig::Memory { max_size: max_size(&mut table, MAX_MEMORY)? },
     })
 }
 
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_store_is_what_its_type_says() {
-        let Ok(StoreConfig::Sqlite { path: None, max_size: FILE_MOST }) = read("type = 'spin'")
+        let Ok(StoreConfig::Sqlite { path: None, max_size: MAX_FILE }) = read("type = 'spin'")
         else {
             panic!()
         };

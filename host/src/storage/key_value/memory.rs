@@ -8,52 +8,51 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
+
 use super::{Answer, ENTRY, Error, Found, PAGE, Page, Room, Storage, number, sum};
 
 #[derive(Debug)]
-pub(super) struct Memory {
-    max_size: u64,
-    held: Mutex<Held>,
-}
+pub(super) struct Memory(Mutex<Contents>);
 
-#[derive(Debug, Default)]
-struct Held {
+#[derive(Debug)]
+struct Contents {
     entries: BTreeMap<String, Bytes>,
-    bytes: usize,
+    charge: Charge,
 }
 
 impl Memory {
     pub(super) fn new(max_size: u64) -> Self {
-        Self { max_size, held: Mutex::default() }
+        let limit = usize::try_from(max_size).unwrap_or(usize::MAX);
+        let charge = MemoryBudget::new(limit, "max_size").empty_charge();
+        Self(Mutex::new(Contents { entries: BTreeMap::new(), charge }))
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets all, or none if there is no room.
-    fn insert(&self, held: &mut Held, entries: BTreeMap<String, Bytes>) -> Answer<()> {
-        let more: usize = entries.iter().map(|(key, value)| size(key, value)).sum();
-        let known = entries.keys().filter_map(|key| Some(size(key, held.entries.get(key)?)));
-        if (held.bytes - known.sum::<usize>() + more) as u64 > self.max_size {
-            return Err(Error(format!(
-                "the store is full: it may have {} bytes (max_size)",
-                self.max_size
-            )));
-        }
-        for (key, value) in entries {
-            held.remove(&key);
-            held.bytes += size(&key, &value);
-            held.entries.insert(key, value);
-        }
-        Ok(())
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
+impl Contents {
+    /// Sets every entry, or none if they do not fit.
+    fn insert(&mut self, entries: BTreeMap<String, Bytes>) -> Answer<()> {
+        let added: usize = entries.iter().map(|(key, value)| size(key, value)).sum();
+        let replaced = entries.keys().filter_map(|key| Some(size(key, self.entries.get(key)?)));
+        let replaced: usize = replaced.sum();
+        if added > replaced {
+            self.charge.grow(added - replaced).map_err(|OverBudget { limit, .. }| {
+                Error(format!("the store is full: it may have {limit} bytes (max_size)"))
+            })?;
+        } else {
+            self.charge.shrink(replaced - added);
+        }
+        self.entries.extend(entries);
+        Ok(())
+    }
+
     fn remove(&mut self, key: &str) {
         if let Some(value) = self.entries.remove(key) {
-            self.bytes -= size(key, &value);
+            self.charge.shrink(size(key, &value));
         }
     }
 }
@@ -69,9 +68,9 @@ fn now<'a, T: Send + 'a>(answer: T) -> BoxFuture<'a, T> {
 
 impl Storage for Memory {
     fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
-        let held = self.held();
-        let values: Vec<_> = keys.iter().map(|key| held.entries.get(key).cloned()).collect();
-        drop(held);
+        let contents = self.contents();
+        let values: Vec<_> = keys.iter().map(|key| contents.entries.get(key).cloned()).collect();
+        drop(contents);
         let mut room = Room::default();
         let copied = |(key, value): (String, Option<Bytes>)| {
             room.take_entry(&key, value.as_deref())?;
@@ -82,25 +81,25 @@ impl Storage for Memory {
 
     fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>> {
         let entries = entries.into_iter().map(|(key, value)| (key, value.into())).collect();
-        now(self.insert(&mut self.held(), entries))
+        now(self.contents().insert(entries))
     }
 
     fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<()>> {
-        let mut held = self.held();
-        keys.iter().for_each(|key| held.remove(key));
+        let mut contents = self.contents();
+        keys.iter().for_each(|key| contents.remove(key));
         now(Ok(()))
     }
 
     fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, Answer<bool>> {
-        now(Ok(self.held().entries.contains_key(&key)))
+        now(Ok(self.contents().entries.contains_key(&key)))
     }
 
     fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, Answer<Page>> {
-        let held = self.held();
+        let contents = self.contents();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = Page::default();
         let mut bytes = 0;
-        for key in held.entries.range((start, Bound::Unbounded)).map(|(key, _)| key) {
+        for key in contents.entries.range((start, Bound::Unbounded)).map(|(key, _)| key) {
             if bytes > PAGE {
                 page.next = page.keys.last().cloned();
                 break;
@@ -112,11 +111,11 @@ impl Storage for Memory {
     }
 
     fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, Answer<i64>> {
-        let mut held = self.held();
-        let known = number(held.entries.get(&key).map(|value| &value[..]));
+        let mut contents = self.contents();
+        let known = number(contents.entries.get(&key).map(|value| &value[..]));
         let sum = known.and_then(|number| sum(number, delta)).and_then(|sum| {
             let value = Bytes::copy_from_slice(&sum.to_le_bytes());
-            self.insert(&mut held, BTreeMap::from([(key, value)]))?;
+            contents.insert(BTreeMap::from([(key, value)]))?;
             Ok(sum)
         });
         now(sum)
@@ -128,10 +127,10 @@ impl Storage for Memory {
         seen: Option<Vec<u8>>,
         value: Vec<u8>,
     ) -> BoxFuture<'a, Answer<bool>> {
-        let mut held = self.held();
-        if held.entries.get(&key).map(|value| &value[..]) != seen.as_deref() {
+        let mut contents = self.contents();
+        if contents.entries.get(&key).map(|value| &value[..]) != seen.as_deref() {
             return now(Ok(false));
         }
-        now(self.insert(&mut held, BTreeMap::from([(key, value.into())])).map(|()| true))
+        now(contents.insert(BTreeMap::from([(key, value.into())])).map(|()| true))
     }
 }

@@ -26,12 +26,12 @@ use sqlite::{Database, Sqlite, TURNS};
 /// The store that is there without being bound, in a file of its own.
 pub const DEFAULT: &str = "default";
 /// Bytes of a key.
-pub const KEY_MOST: usize = 1 << 10;
+pub const MAX_KEY: usize = 1 << 10;
 /// Bytes of a value, or of the keys and values of one batch.
-pub const VALUE_MOST: usize = 16 << 20;
+pub const MAX_VALUE: usize = 16 << 20;
 /// Keys of one batch: a file's thread is busy with them for about as long as with a value of the
 /// greatest length, some 100 ms.
-pub const KEYS_MOST: usize = 10_000;
+pub const MAX_KEYS: usize = 10_000;
 /// Bytes an entry takes beside its key and value.
 const ENTRY: usize = 64;
 /// For one operation. More than a Redis has, whose error says more.
@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// Every key, those too that another program has put there and that are too long for a
-    /// component. An error if they take more than [`VALUE_MOST`].
+    /// component. An error if they take more than [`MAX_VALUE`].
     pub async fn all_keys(&self) -> Answer<Vec<String>> {
         let (mut all, mut room, mut next) = (Vec::new(), Room::default(), None);
         loop {
@@ -193,17 +193,17 @@ impl Store {
 }
 
 fn check_key(key: &str) -> Answer<()> {
-    if key.len() > KEY_MOST {
-        return Err(Error(format!("a key of {} bytes, and one may have {KEY_MOST}", key.len())));
+    if key.len() > MAX_KEY {
+        return Err(Error(format!("a key of {} bytes, and one may have {MAX_KEY}", key.len())));
     }
     Ok(())
 }
 
 /// Checks how many there are, the length of each, and of all together.
 fn check_keys<'a>(keys: impl ExactSizeIterator<Item = &'a String>, room: &mut Room) -> Answer<()> {
-    if keys.len() > KEYS_MOST {
+    if keys.len() > MAX_KEYS {
         return Err(Error(format!(
-            "{} keys at a time, and there may be {KEYS_MOST}: ask for them in parts",
+            "{} keys at a time, and there may be {MAX_KEYS}: ask for them in parts",
             keys.len()
         )));
     }
@@ -220,7 +220,7 @@ struct Room(usize);
 impl Default for Room {
     /// What is beside a value of the greatest length is not held against it.
     fn default() -> Self {
-        Self(VALUE_MOST + KEY_MOST + ENTRY)
+        Self(MAX_VALUE + MAX_KEY + ENTRY)
     }
 }
 
@@ -229,7 +229,7 @@ impl Room {
         let left = self.0.checked_sub(bytes);
         self.0 = left.ok_or_else(|| {
             Error(format!(
-                "more than {VALUE_MOST} bytes of keys and values at a time, where each entry \
+                "more than {MAX_VALUE} bytes of keys and values at a time, where each entry \
                  counts {ENTRY} more"
             ))
         })?;

@@ -91,7 +91,7 @@ async fn a_value_is_swapped_only_if_it_is_the_one_seen() {
 async fn keys_come_in_pages_and_each_once() {
     let (_dir, stores) = stores(64 * MIB);
     for store in stores {
-        let long = "k".repeat(KEY_MOST - 4);
+        let long = "k".repeat(MAX_KEY - 4);
         let keys: Vec<_> = (0..3000).map(|i| format!("{long}{i:04}")).collect();
         store.set_many(keys.iter().map(|key| entry(key, "")).collect()).await.unwrap();
         let first = store.keys(None).await.unwrap();
@@ -106,7 +106,7 @@ async fn short_keys_come_in_pages_too() {
     let (_dir, stores) = stores(64 * MIB);
     for store in stores {
         let keys: Vec<_> = (0..PAGE / ENTRY + 100).map(|i| format!("{i:05}")).collect();
-        for part in keys.chunks(KEYS_MOST) {
+        for part in keys.chunks(MAX_KEYS) {
             store.set_many(part.iter().map(|key| entry(key, "")).collect()).await.unwrap();
         }
         let first = store.keys(None).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_key_that_is_too_long_is_listed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv.db");
     let store = sqlite(&path, "a", MIB);
-    let long = "k".repeat(KEY_MOST + 1);
+    let long = "k".repeat(MAX_KEY + 1);
     let insert = "INSERT INTO spin_key_value (store, key, value) VALUES ('a', ?1, x'00')";
     rusqlite::Connection::open(&path).unwrap().execute(insert, [&long]).unwrap();
     store.set("k".into(), vec![]).await.unwrap();
@@ -134,9 +134,9 @@ async fn a_batch_has_so_many_keys() {
     for store in stores {
         let keys = |count| (0..count).map(|key: usize| key.to_string()).collect::<Vec<_>>();
         let entries = |count| keys(count).into_iter().map(|key| (key, vec![1])).collect();
-        store.set_many(entries(KEYS_MOST)).await.unwrap();
-        assert_eq!(store.get_many(keys(KEYS_MOST)).await.map(|found| found.len()), Ok(KEYS_MOST));
-        store.delete_many(keys(KEYS_MOST)).await.unwrap();
+        store.set_many(entries(MAX_KEYS)).await.unwrap();
+        assert_eq!(store.get_many(keys(MAX_KEYS)).await.map(|found| found.len()), Ok(MAX_KEYS));
+        store.delete_many(keys(MAX_KEYS)).await.unwrap();
         let many = 1_000_000;
         for answer in [
             store.get_many(keys(many)).await.map(drop),
@@ -220,15 +220,15 @@ async fn what_is_too_long_or_too_much_is_refused() {
             let Error(problem) = answer.unwrap_err();
             assert!(problem.contains(part), "{problem}");
         };
-        let long = "k".repeat(KEY_MOST + 1);
+        let long = "k".repeat(MAX_KEY + 1);
         refused(store.set(long.clone(), vec![]).await, "a key of 1025 bytes");
         refused(store.exists(long.clone()).await.map(drop), "a key of 1025 bytes");
         refused(store.get(long).await.map(drop), "a key of 1025 bytes");
-        let most = vec![7; VALUE_MOST];
-        store.set("k".repeat(KEY_MOST), most.clone()).await.unwrap();
-        assert_eq!(store.get("k".repeat(KEY_MOST)).await, Ok(Some(most)));
-        refused(store.set("k".into(), vec![7; VALUE_MOST + KEY_MOST]).await, "more than 16777216");
-        store.set("k".into(), vec![7; VALUE_MOST / 2]).await.unwrap();
+        let most = vec![7; MAX_VALUE];
+        store.set("k".repeat(MAX_KEY), most.clone()).await.unwrap();
+        assert_eq!(store.get("k".repeat(MAX_KEY)).await, Ok(Some(most)));
+        refused(store.set("k".into(), vec![7; MAX_VALUE + MAX_KEY]).await, "more than 16777216");
+        store.set("k".into(), vec![7; MAX_VALUE / 2]).await.unwrap();
         let thrice = vec!["k".to_owned(); 3];
         refused(store.get_many(thrice).await.map(drop), "more than 16777216");
     }

@@ -179,7 +179,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::reply::MEMORY_MOST;
+    use super::reply::MAX_MEMORY;
     use super::*;
 
     fn connections(most: usize) -> Connections {
@@ -252,7 +252,7 @@ mod tests {
             };
             assert!(problem.contains("more than 64 MiB of memory"), "{problem}");
             assert!(!connection.is_open());
-            assert!(connection.heard() <= (MEMORY_MOST / 2 + (2 << 20)) as u64);
+            assert!(connection.heard() <= (MAX_MEMORY / 2 + (2 << 20)) as u64);
         }
     }
 

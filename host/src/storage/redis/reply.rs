@@ -8,19 +8,19 @@ use redis::{Value, VerbatimFormat};
 
 /// Bytes of memory one answer may take: twice what comes over the connection, as it is there and as
 /// values, and [`VALUE`] for each value.
-pub(crate) const MEMORY_MOST: usize = 64 << 20;
+pub(crate) const MAX_MEMORY: usize = 64 << 20;
 /// Bytes a value takes beside its own: here, flattened for the guest, and in lists that grow. At the
 /// least a value is four bytes of an answer.
 const VALUE: usize = 2 * size_of::<Value>() + 80;
 /// Lists within lists.
-const DEPTH_MOST: usize = 100;
+const MAX_DEPTH: usize = 100;
 
 /// Why an answer is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
-    #[error("an answer takes more than {} MiB of memory: ask for less at a time", MEMORY_MOST >> 20)]
+    #[error("an answer takes more than {} MiB of memory: ask for less at a time", MAX_MEMORY >> 20)]
     TooLarge,
-    #[error("what it answers has lists within lists, more than {DEPTH_MOST}")]
+    #[error("what it answers has lists within lists, more than {MAX_DEPTH}")]
     TooDeep,
     #[error("what it answers is not of Redis's protocol")]
     Garbage,
@@ -46,7 +46,7 @@ fn head(line: &[u8]) -> Result<Head, Malformed> {
     let many = |each: usize, more: usize| {
         let count = usize::try_from(count()?).map_err(|_| Malformed::Garbage)?;
         let count = count.checked_mul(each).and_then(|count| count.checked_add(more));
-        count.filter(|count| *count <= MEMORY_MOST).ok_or(Malformed::TooLarge)
+        count.filter(|count| *count <= MAX_MEMORY).ok_or(Malformed::TooLarge)
     };
     Ok(match kind {
         b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Head::Line,
@@ -125,7 +125,7 @@ impl Scan {
 
     fn check(&self, bytes: usize) -> Result<(), Malformed> {
         let memory = 2 * bytes + self.values * VALUE;
-        if memory > MEMORY_MOST { Err(Malformed::TooLarge) } else { Ok(()) }
+        if memory > MAX_MEMORY { Err(Malformed::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -137,7 +137,7 @@ pub(crate) fn is_push(answer: &[u8]) -> bool {
 /// The value of a whole answer.
 pub(crate) fn value(answer: &[u8]) -> Result<Value, Malformed> {
     let mut rest = answer;
-    let value = read(&mut rest, DEPTH_MOST)?;
+    let value = read(&mut rest, MAX_DEPTH)?;
     if rest.is_empty() { Ok(value) } else { Err(Malformed::Garbage) }
 }
 
@@ -361,7 +361,7 @@ mod tests {
         ] {
             assert_eq!(scanned(garbage.as_bytes()), Err(Malformed::Garbage), "{garbage:?}");
         }
-        let deep = "*1\r\n".repeat(DEPTH_MOST + 1) + ":1\r\n";
+        let deep = "*1\r\n".repeat(MAX_DEPTH + 1) + ":1\r\n";
         assert_eq!(scanned(deep.as_bytes()), Err(Malformed::TooDeep));
         assert!(scanned(&deep.as_bytes()[4..]).is_ok());
     }
@@ -369,10 +369,10 @@ mod tests {
     /// It is known before it has come.
     #[test]
     fn what_takes_too_much_is_refused_at_once() {
-        let values = MEMORY_MOST / VALUE;
+        let values = MAX_MEMORY / VALUE;
         for lie in [
-            format!("${MEMORY_MOST}\r\n"),
-            format!("${}\r\n", MEMORY_MOST / 2),
+            format!("${MAX_MEMORY}\r\n"),
+            format!("${}\r\n", MAX_MEMORY / 2),
             "$9223372036854775807\r\n".into(),
             format!("*{values}\r\n"),
             format!("%{}\r\n", values / 2 + 1),
@@ -382,7 +382,7 @@ mod tests {
         ] {
             assert_eq!(scanned(lie.as_bytes()), Err(Malformed::TooLarge), "{lie:?}");
         }
-        let most = format!("${}\r\n", MEMORY_MOST / 2 - 1000);
+        let most = format!("${}\r\n", MAX_MEMORY / 2 - 1000);
         assert_eq!(scanned(most.as_bytes()), Ok(None));
         // A line without end.
         let mut scan = Scan::default();
@@ -394,6 +394,6 @@ mod tests {
             }
         };
         assert_eq!(refused, Malformed::TooLarge);
-        assert!(bytes.len() <= MEMORY_MOST / 2 + (1 << 20));
+        assert!(bytes.len() <= MAX_MEMORY / 2 + (1 << 20));
     }
 }

@@ -12,7 +12,7 @@ use spinfer_backend::{Tensor, TensorInfo, TensorType};
 
 use super::values::{put_float, put_integer, put_string};
 use crate::cli::signature::datatype;
-use crate::guest::files::read_file;
+use crate::process::read_file::read_file;
 use crate::inference::bind;
 
 /// Maximum size of the file, in bytes.

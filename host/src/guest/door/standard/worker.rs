@@ -25,14 +25,14 @@ use wasmtime_wasi_http::handler::{Prepared, Proxy, Request, Response};
 use super::Component;
 use super::pool::{Next, Place};
 use crate::config::app::ComponentSpec;
-use crate::guest::instance::{HANDLES_MOST, InstanceState, is_full, is_late};
+use crate::guest::instance::{MAX_HANDLES, InstanceState, is_full, is_late};
 use crate::metrics::Ended;
 use crate::prediction_log::RequestPredictions;
 
 /// The handles an instance holds are counted after so many requests.
 const COUNTED: usize = 16;
 /// With so many it takes no further request, until it has given some back.
-const HANDLES: usize = HANDLES_MOST / 2;
+const HANDLES: usize = MAX_HANDLES / 2;
 
 /// A request for a worker.
 pub(super) struct Job {

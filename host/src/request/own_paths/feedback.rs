@@ -1,63 +1,47 @@
-//! `POST /v2/feedback`: the host's own path, whatever routes the application has.
+//! `POST /v2/feedback`: ground truth and rewards for logged predictions.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::time::timeout_at;
 
-use super::feedback::{MAX_ITEMS, ParseError, Receipt, parse};
-use super::times::micros;
-use super::{FeedbackError, PredictionLog};
+use super::{JSON, TIMEOUT, only_post, response};
+use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
-use crate::http::content_encoding::{Admission, admit};
-use crate::http::error::{Failure, said};
-use crate::host::Host;
+use crate::http::error::Failure;
+use crate::http::error_response::error_response;
+use crate::http::reserved::FEEDBACK;
+use crate::prediction_log::feedback::{MAX_ITEMS, ParseError, Receipt, parse};
+use crate::prediction_log::times::micros;
+use crate::prediction_log::{FeedbackError, PredictionLog};
+use crate::request::exchange::Exchange;
 
-pub const FEEDBACK: &str = "/v2/feedback";
-
-/// Bytes of a request's body.
+/// Maximum size of a request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
-/// How long a request may take: the body has to arrive, and the feedback to be committed.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The response to a request whose path is [`FEEDBACK`]. `unread`: whether its body was not read to
-/// the end.
-pub async fn respond<B>(
-    host: &Host,
-    request: Request<B>,
-    unread: &mut bool,
+pub(super) async fn respond<'h, B>(
+    host: &'h Host,
+    exchange: &mut Exchange<'h, B>,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
-    if request.method() != Method::POST {
-        let mut response = said(StatusCode::METHOD_NOT_ALLOWED, "/v2/feedback takes POST");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        return Ok(response);
+    if exchange.head.method != Method::POST {
+        return Ok(only_post(FEEDBACK));
     }
     let Some(log) = host.prediction_log() else {
         let off = "there is no prediction log to join feedback with: [prediction_log] enabled = \
                    false in the runtime config, or no component is served";
-        return Ok(said(StatusCode::SERVICE_UNAVAILABLE, off));
+        return Ok(error_response(StatusCode::SERVICE_UNAVAILABLE, off));
     };
     let deadline = Instant::now() + TIMEOUT;
-    let (mut head, body) = request.into_parts();
-    let admission = Admission {
-        budget: host.bodies(),
-        whole: MAX_BODY,
-        limit: MAX_BODY,
-        deadline,
-        decode: true,
-    };
-    let (_held, body) = admit(&mut head, body, admission).await?;
-    let Some(body) = body.whole() else { return Err(Failure::BodyTooLarge { limit: MAX_BODY }) };
-    *unread = false;
-    let storing = store(log, body);
-    Ok(timeout_at(deadline.into(), storing).await.unwrap_or_else(|_| {
+    let body = exchange.admit_whole(host, MAX_BODY, deadline).await?;
+    let stored = timeout_at(deadline.into(), store(log, &body)).await;
+    Ok(stored.unwrap_or_else(|_| {
         unavailable("the prediction log was not written in time; send the feedback again")
     }))
 }
@@ -72,7 +56,7 @@ async fn store(log: &PredictionLog, body: &[u8]) -> Response<Body> {
                 ParseError::Invalid(_) => StatusCode::BAD_REQUEST,
                 ParseError::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
             };
-            return said(status, &error.to_string());
+            return error_response(status, &error.to_string());
         }
     };
     log.feedback_counts().rejected(parsed.rejected.len());
@@ -101,17 +85,14 @@ fn report(receipt: &Receipt) -> Response<Body> {
                 first.index, first.error
             ),
         };
-        return said(StatusCode::BAD_REQUEST, &error);
+        return error_response(StatusCode::BAD_REQUEST, &error);
     }
     debug_assert!(receipt.accepted + receipt.rejected.len() <= MAX_ITEMS, "as many as were sent");
-    let text = serde_json::to_string(receipt).unwrap_or_default();
-    let mut response = Response::new(Body::whole(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    response(JSON, serde_json::to_string(receipt).unwrap_or_default())
 }
 
 fn unavailable(error: &str) -> Response<Body> {
-    let mut response = said(StatusCode::SERVICE_UNAVAILABLE, error);
+    let mut response = error_response(StatusCode::SERVICE_UNAVAILABLE, error);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

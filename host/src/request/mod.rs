@@ -1,0 +1,365 @@
+//! The path of a request, from its head to its response. The numbers are those of ARCHITECTURE.md.
+
+mod assignment;
+mod exchange;
+mod own_paths;
+mod shadow;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{CONNECTION, HOST, HeaderValue, ORIGIN};
+use http::request::Parts;
+use http::{Method, Request, Response, Version};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use tracing::debug;
+use wasmtime_wasi_http::WasiBody;
+
+use crate::cache::counts::Outcome;
+use crate::cache::generation::Scopes;
+use crate::cache::{Found, Ticket, copied};
+use crate::capabilities::outbound_http::{Chain, Via};
+use crate::experiment::Arm;
+use crate::guest::component::Service;
+use crate::host::{Host, Place, Served};
+use crate::http::body::error::BodyError;
+use crate::http::body::{Body, RequestBody};
+use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
+use crate::http::cors::Cors;
+use crate::http::error::Failure;
+use crate::http::reserved::INTERNAL;
+use crate::http::route::Pattern;
+use crate::http::spin_headers::{Client, Origin};
+use crate::metrics::RouteMetrics;
+use crate::prediction_log::record::CacheOutcome;
+use crate::prediction_log::{Recorder, RequestPredictions};
+use exchange::Exchange;
+use shadow::ShadowCopy;
+
+/// Maximum number of components that a request may pass through, each calling the next.
+const MAX_HOPS: usize = 16;
+
+/// Serves one request of `client`. A failure becomes a response too.
+pub async fn handle<B>(host: &Host, client: Client, request: Request<B>) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
+{
+    let traced = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().clone()));
+    let terms = ResponseTerms::of(host, &request);
+    let mut exchange = Exchange::new(client, request);
+    // 1. The host's own paths.
+    let served = match terms.preflight(&exchange.head).map(Ok) {
+        Some(response) => response,
+        None => match own_paths::respond(host, &mut exchange).await {
+            Some(response) => response,
+            None => serve(host, Via::Route, &mut exchange).await,
+        },
+    };
+    // 8. Respond.
+    let mut response = served.unwrap_or_else(|failure| {
+        let mut response = failure.into_response();
+        if terms.version <= Version::HTTP_11 && !exchange.connection_reusable() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    });
+    mark(exchange.arm.as_deref(), &mut response);
+    let response = terms.apply(host, response).await;
+    if let Some((method, uri)) = traced {
+        let (status, took) = (response.status().as_u16(), exchange.start.elapsed());
+        debug!(%method, %uri, status, ?took, "served");
+    }
+    response
+}
+
+/// What the client's headers ask of any response.
+struct ResponseTerms<'h> {
+    version: Version,
+    method: Method,
+    accepted: AcceptEncoding,
+    /// If the application allows other origins: how, and the origin of the request.
+    cors: Option<(&'h Cors, Option<HeaderValue>)>,
+}
+
+impl<'h> ResponseTerms<'h> {
+    fn of<B>(host: &'h Host, request: &Request<B>) -> Self {
+        Self {
+            version: request.version(),
+            method: request.method().clone(),
+            accepted: AcceptEncoding::of(request.headers()),
+            cors: host.cors().map(|cors| (cors, request.headers().get(ORIGIN).cloned())),
+        }
+    }
+
+    /// The response to a CORS preflight request, if this is one.
+    fn preflight(&self, head: &Parts) -> Option<Response<Body>> {
+        self.cors.as_ref().and_then(|(cors, _)| cors.preflight(&self.method, &head.headers))
+    }
+
+    /// `response` with its CORS headers, compressed if the client accepts that.
+    async fn apply(self, host: &Host, mut response: Response<Body>) -> Response<Body> {
+        if let Some((cors, origin)) = self.cors {
+            cors.mark(origin.as_ref(), response.headers_mut());
+        }
+        if !host.compression().responses {
+            return response;
+        }
+        compress(response, self.accepted, &self.method, host.answers()).await
+    }
+}
+
+/// Names the experiment and the variant in the response to a request that a router assigned. The
+/// response cache never sees these headers.
+fn mark(arm: Option<&Arm>, response: &mut Response<Body>) {
+    if let Some(arm) = arm {
+        arm.mark(response.headers_mut());
+    }
+}
+
+impl Chain for Host {
+    fn chain(
+        self: Arc<Self>,
+        via: Via,
+        hops: usize,
+        request: Request<WasiBody>,
+    ) -> BoxFuture<'static, Response<Body>> {
+        async move {
+            let client = Client { hops, ..Origin::inside().client };
+            let mut exchange = Exchange::new(client, request);
+            let served = serve(&self, via, &mut exchange).await;
+            let mut response = served.unwrap_or_else(Failure::into_response);
+            mark(exchange.arm.as_deref(), &mut response);
+            response
+        }
+        .boxed()
+    }
+}
+
+/// The component that serves a request, and what belongs to the route.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    route: &'a Pattern,
+    component: &'a Arc<Service>,
+    scopes: &'a Scopes,
+    metrics: &'a RouteMetrics,
+    recorder: Option<&'a Recorder>,
+}
+
+impl<'a> Target<'a> {
+    /// `None` for a static response and for a router.
+    fn of((route, place): &'a (Pattern, Place)) -> Option<Self> {
+        let Served::Component(component, scopes) = &place.served else { return None };
+        let (metrics, recorder) = (&*place.metrics, place.recorder.as_ref());
+        Some(Self { route, component, scopes, metrics, recorder })
+    }
+}
+
+/// Steps 2 to 7, counted by route.
+async fn serve<'h, B>(
+    host: &'h Host,
+    via: Via,
+    exchange: &mut Exchange<'h, B>,
+) -> Result<Response<Body>, Failure>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
+{
+    // 2. Route.
+    let (metrics, served) = match find(host, &via, exchange.client, &exchange.head) {
+        Err(failure) => (&host.metrics().unrouted, Err(failure)),
+        Ok(found @ (_, place)) => {
+            let served = match (&place.served, Target::of(found)) {
+                (Served::Static(response), _) => Ok(response.response()),
+                (_, Some(target)) => serve_component(host, target, exchange, Vec::new()).await,
+                (_, None) => assignment::serve(host, found, exchange).await,
+            };
+            (&*place.metrics, served)
+        }
+    };
+    let served = served.and_then(|response| {
+        let (head, body) = response.into_parts();
+        Ok(Response::from_parts(head, body.charged(host.answers()).map_err(|_| Failure::Crowded)?))
+    });
+    count(metrics, exchange.start, &served);
+    served
+}
+
+/// Steps 3 to 7 of a request whose component is known; `copies` are for shadows.
+async fn serve_component<'h, B>(
+    host: &'h Host,
+    target: Target<'_>,
+    exchange: &mut Exchange<'h, B>,
+    copies: Vec<ShadowCopy>,
+) -> Result<Response<Body>, Failure>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
+{
+    let Target { route, component, scopes, metrics, recorder } = target;
+    let limits = component.limits();
+    let deadline = exchange.start + limits.deadline;
+    // 3. Admit the body.
+    let whole = match copies.is_empty() {
+        true => component.whole_body(&exchange.size_hint()),
+        false => limits.fast_body.min(limits.request_body),
+    };
+    exchange.admit(admission(host, component, whole, deadline)).await?;
+    for copy in copies {
+        shadow::send(host, copy, exchange.client, &exchange.head, exchange.whole_body());
+    }
+    // 4. Look up a cached response.
+    let (cache, state, counts) = (host.cache(), component.source(), &metrics.cache);
+    let logged = recorder.map(|recorder| {
+        let exposure = exchange.arm.as_ref().map(|arm| &arm.exposure);
+        recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.take())
+    });
+    let (head, body) = exchange.take();
+    let found = cache.look_up(state, scopes, counts, &head, body.whole(), deadline).await?;
+    let (mut response, outcome) = match found {
+        Found::Answer(response) => (response, CacheOutcome::Hit),
+        Found::Collapsed(response) => (response, CacheOutcome::Collapsed),
+        Found::Ageing(response, ticket) => {
+            refresh(host, target, exchange.client, &head, body, ticket);
+            (response, CacheOutcome::Hit)
+        }
+        Found::Nothing(ticket) => {
+            let outcome = ticket.outcome();
+            outcome.into_iter().for_each(|outcome| counts.got(outcome));
+            // 5. Invoke the component.
+            let predictions =
+                logged.as_ref().map(|logged| Arc::new(RequestPredictions::new(logged.id())));
+            let origin =
+                Origin { route, client: exchange.client, predictions: predictions.as_ref() };
+            let response = component.invoke(head, body, deadline, origin).await;
+            // 6. Cache the response.
+            let response = cache.keep(state, ticket, response)?;
+            match outcome {
+                Some(Outcome::Miss) => (response, CacheOutcome::Miss),
+                _ => (response, CacheOutcome::Bypass),
+            }
+        }
+    };
+    // 7. Record the predictions.
+    if let (Some(logged), Some(log)) = (logged, host.prediction_log()) {
+        logged.record(&mut response, outcome, |entry| log.append(entry));
+    }
+    Ok(response)
+}
+
+/// Counts the response to a request that arrived at `start`.
+fn count(metrics: &RouteMetrics, start: Instant, served: &Result<Response<Body>, Failure>) {
+    let (status, reason) = match served {
+        Ok(response) => (response.status(), None),
+        Err(failure) => (failure.status(), Some(failure.reason())),
+    };
+    metrics.responded(start.elapsed(), status, reason);
+}
+
+/// How a body for `component` is admitted: of at most `whole` bytes as a whole.
+fn admission<'a>(
+    host: &'a Host,
+    component: &Service,
+    whole: usize,
+    deadline: Instant,
+) -> Admission<'a> {
+    Admission {
+        budget: host.bodies(),
+        whole,
+        limit: component.limits().request_body,
+        deadline,
+        decode: host.compression().requests,
+    }
+}
+
+/// Refreshes a cached response in the background, unless another node has done so. Its predictions
+/// are cached with it, and not logged, since no client was served by it.
+fn refresh(
+    host: &Host,
+    Target { route, component, recorder, .. }: Target<'_>,
+    client: Client,
+    head: &Parts,
+    body: RequestBody,
+    ticket: Ticket,
+) {
+    let head = copied(head);
+    let (cache, component, route) = (Arc::clone(host.cache()), Arc::clone(component), route.clone());
+    let deadline = Instant::now() + component.limits().deadline;
+    let predictions = recorder.map(Recorder::unrecorded);
+    tokio::spawn(async move {
+        let Some(ticket) = cache.renewed(ticket).await else { return };
+        let origin = Origin { route: &route, client, predictions: predictions.as_ref() };
+        let response = component.invoke(head, body, deadline, origin).await;
+        match cache.keep(component.source(), ticket, response) {
+            // A response is cached once it was read to its end.
+            Ok(response) => drop(response.into_body().collect().await),
+            Err(failure) => debug!(%failure, "a cached response could not be refreshed"),
+        }
+    });
+}
+
+/// What serves the request.
+fn find<'a>(
+    host: &'a Host,
+    via: &Via,
+    client: Client,
+    head: &Parts,
+) -> Result<&'a (Pattern, Place), Failure> {
+    match client.hops {
+        0 => check_host(head)?,
+        hops if hops > MAX_HOPS => return Err(Failure::Loop { hops }),
+        _ => {}
+    }
+    let path = head.uri.path();
+    match via {
+        Via::Route => host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() }),
+        Via::Component(id) => {
+            host.component(id).ok_or_else(|| Failure::NoComponent { component: id.clone() })
+        }
+    }
+}
+
+/// Checks that an HTTP/1.1 request has exactly one `Host` header (RFC 9112, 3.2), without which
+/// `wasi:http` has no request, and that it does not name a component: those are for components.
+fn check_host(head: &Parts) -> Result<(), Failure> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let header = hosts.next().map(|host| host.to_str().map_err(|_| Failure::NoHost)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Failure::NoHost);
+    }
+    let target = head.uri.host();
+    if header.is_none() && target.is_none() && head.version == Version::HTTP_11 {
+        return Err(Failure::NoHost);
+    }
+    match header.into_iter().chain(target).find(|host| is_internal(host)) {
+        Some(host) => Err(Failure::InternalHost { host: host.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Whether `host`, with or without a port, is the host name of a component.
+fn is_internal(host: &str) -> bool {
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
+    let start = name.len().saturating_sub(INTERNAL.len());
+    name[start..].eq_ignore_ascii_case(INTERNAL.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn component_host_names_are_recognised_in_any_spelling() {
+        for host in
+            ["a.spin.internal", "A.Spin.Internal", "a.spin.internal:80", "x.y.spin.internal."]
+        {
+            assert!(is_internal(host), "{host}");
+        }
+        for host in ["", "spin.internal", "a.spin.internal.org", "internal", "[::1]:80", "é"] {
+            assert!(!is_internal(host), "{host}");
+        }
+    }
+}
