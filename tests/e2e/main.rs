@@ -39,6 +39,7 @@ mod onnx_kinds; // graphs of every kind, from the file to the response
 mod onnxruntime; // where its library is found, and what is done without
 mod optimize; // `spinfer build --optimize`: smaller components that do what they did
 mod outbound_redis; // every command, where the manifest allows
+mod pages; // README.md and docs/: every runnable block
 mod pictures; // PNG files of every kind, broken ones, bombs
 mod prediction_log; // which responses have records, and what is in them
 mod protocol; // predict, infer, metadata, ready: good and bad requests
@@ -51,4 +52,3 @@ mod shared_cache; // what one node has made, others have; what one forgets, too
 mod soak; // nothing grows: memory, descriptors, threads
 mod stores; // key-value stores: every interface over every kind
 mod text; // languages; strings in every protocol
-mod tour; // docs/tour.md, command by command

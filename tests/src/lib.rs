@@ -407,11 +407,16 @@ impl Answer {
     }
 }
 
-/// Waits until `condition`, where nothing says when to look.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    /// Between two looks: often, yet not what keeps a core busy.
+/// Waits until `condition` holds, for conditions that send no event.
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_up_to(PATIENCE, what, condition);
+}
+
+/// [`wait_until`] with another time limit.
+pub fn wait_up_to(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    /// Time between two checks, short enough to notice at once and long enough to leave the core to others.
     const PAUSE: Duration = Duration::from_millis(20);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < end, "waited until {what}");
         std::thread::sleep(PAUSE);
@@ -479,16 +484,22 @@ pub fn state_dir() -> PathBuf {
     root().join("target/test-state")
 }
 
-/// A state directory in `dir`, with a prediction log and stores of its own, and the compiled components
-/// of all tests.
+/// A state directory in `dir` with its own prediction log and stores, and the compiled components of all
+/// tests.
 fn own_state_dir(dir: &Path) -> PathBuf {
-    let (own, compiled) = (dir.join("state"), state_dir().join("compiled"));
+    let own = dir.join("state");
+    create_state_dir(&own);
+    own
+}
+
+/// Creates the state directory `own` with the compiled components of all tests.
+pub fn create_state_dir(own: &Path) {
+    let compiled = state_dir().join("compiled");
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&compiled);
-    made.and_then(|()| std::fs::create_dir_all(&own)).expect("a folder");
+    made.and_then(|()| std::fs::create_dir_all(own)).expect("a folder");
     match symlink(&compiled, own.join("compiled")) {
         // The second start on one folder.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         linked => linked.expect("a link"),
     }
-    own
 }
