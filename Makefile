@@ -54,7 +54,7 @@ soak: target cc onnxruntime ## everything a client or a guest can do, for SECOND
 	$(call say,"building the host and the soak")
 	cargo build --release --locked --workspace --bin spinfer --test e2e
 	$(call say,"soaking")
-	cargo test --release --locked --workspace --test e2e -- --ignored --nocapture nothing_grows_for_minutes
+	cargo test --release --locked --workspace --test e2e -- --ignored --nocapture memory_descriptors_and_threads_do_not_grow_for_minutes
 
 # Needs no nightly toolchain: coverage comes from stable flags, and no sanitizer is used.
 SECONDS_OF_FUZZ ?= 600

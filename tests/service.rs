@@ -38,7 +38,7 @@ async fn call(service: &Service, path: &str, within: Duration) -> Result<u16, Fa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_every_instance_is_busy_the_next_request_waits_until_its_deadline() {
+async fn requests_queue_for_a_busy_instance_until_their_deadline() {
     for settings in ["", STANDARD_DOOR] {
         let (_host, service) = probe(&format!("{settings}tool.spinfer.limits.instances = 1\n"));
         let looping = tokio::spawn({
@@ -64,7 +64,7 @@ async fn when_every_instance_is_busy_the_next_request_waits_until_its_deadline()
 
 /// A guest whose client went away is ended, though it computes, and its turn is the next one's.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_hangs_up_ends_the_guest() {
+async fn dropped_request_terminates_the_guest() {
     for settings in ["", STANDARD_DOOR] {
         let settings = format!("{settings}tool.spinfer.limits = {{ instances = 1, queue = 1 }}\n");
         let (_host, service) = probe(&settings);
@@ -90,7 +90,7 @@ async fn who_hangs_up_ends_the_guest() {
 
 /// Each request has its own deadline, whatever the instance served before.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_deadline_after_a_long_one_is_kept() {
+async fn each_request_has_its_own_deadline() {
     let (_host, service) = probe("");
     assert_eq!(call(&service, "/echo", PATIENCE).await.unwrap(), 200);
     let start = Instant::now();
@@ -114,7 +114,7 @@ async fn appended(service: &Service, length: u16) -> Vec<Arc<Predictions>> {
 
 /// An instance behind the standard door may serve many requests at a time.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_request_has_the_predictions_it_appended() {
+async fn each_request_has_only_its_own_predictions() {
     for settings in ["", STANDARD_DOOR, "tool.spinfer.reuse.concurrency = 16\n"] {
         let door = if settings.contains("reuse") { STANDARD_DOOR } else { "" };
         let manifest =

@@ -145,7 +145,7 @@ impl Asked {
 }
 
 #[test]
-fn onnx_files_are_urls_at_once() {
+fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
     let application = Application::new();
     let mut lines = Vec::new();
     let classifiers =
@@ -312,7 +312,7 @@ fn flat(value: &Value) -> Value {
 /// Graphs that do not run on zeros, whose free axes are not the first, whose outputs' shapes are in the
 /// values of their inputs, and whose tensors are of other types than floats.
 #[test]
-fn graphs_are_tried_with_inputs_they_can_take() {
+fn trial_run_uses_inputs_the_graph_accepts() {
     let application = Application::new();
     let models = ["divides", "tokens", "time-first", "detections", "types", "countries", "mixed"];
     let mut lines = Vec::new();
@@ -363,7 +363,7 @@ fn graphs_are_tried_with_inputs_they_can_take() {
 }
 
 #[test]
-fn what_was_fixed_and_what_contradicts_itself_is_told() {
+fn add_reports_fixed_axes_and_contradicting_shapes() {
     let application = Application::new();
     let said = application.added("fixed-batch", &[]);
     assert!(said.contains("`batch` is free in the file and fixed to 1 here"), "{said}");
@@ -375,7 +375,7 @@ fn what_was_fixed_and_what_contradicts_itself_is_told() {
 }
 
 #[test]
-fn an_example_shows_what_a_graph_takes() {
+fn example_file_provides_the_inputs_of_the_trial_run() {
     let application = Application::new();
     let file = files().join("needs-an-example.onnx");
     let (added, said) = application.add(&file, &[]);
@@ -414,7 +414,7 @@ fn an_example_shows_what_a_graph_takes() {
 }
 
 #[test]
-fn weights_beside_a_graph_are_bundled() {
+fn external_weights_are_bundled_into_the_graph() {
     let application = Application::new();
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("my_model.onnx");
@@ -444,7 +444,7 @@ fn weights_beside_a_graph_are_bundled() {
 
 /// Of a picture: it is in a file, and that of large ones is binary.
 #[test]
-fn requests_of_any_size_can_be_pasted() {
+fn printed_curl_command_reads_large_requests_from_a_file() {
     let application = Application::new();
     let said = application.added("picture", &[]);
     assert!(said.contains("requests/picture-1.json"), "{said}");
@@ -462,7 +462,7 @@ fn requests_of_any_size_can_be_pasted() {
 }
 
 #[test]
-fn the_generic_component_serves_one_model() {
+fn generic_component_serves_exactly_one_model() {
     let model = |name: &str| {
         let folder = root().join("models/iris-classifier/1");
         format!("{{ source = \"{}\", destination = \"/models/{name}\" }}", folder.display())

@@ -27,7 +27,7 @@ fn is_hit(answer: &Answer) -> bool {
 }
 
 #[test]
-fn what_is_purged_is_computed_again_and_nothing_else() {
+fn purge_invalidates_only_the_selected_responses() {
     let manifest = Manifest::default()
         .with_iris("iris-1", 1, "/one/...", "")
         .with("/cache/two/...", "probe", "probe", "")
@@ -87,7 +87,7 @@ fn what_is_purged_is_computed_again_and_nothing_else() {
 }
 
 #[test]
-fn nodes_that_share_a_redis_say_so_and_forget_together() {
+fn nodes_sharing_a_redis_report_it_and_purge_together() {
     let redis = Redis::start();
     let node = || {
         let dir = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn nodes_that_share_a_redis_say_so_and_forget_together() {
 }
 
 #[test]
-fn it_answers_what_there_is_and_says_so_of_the_rest() {
+fn unknown_paths_are_404_and_wrong_methods_405() {
     let manifest = Manifest::default().with("/a/...", "probe", "probe", "");
     let spinfer = Spinfer::up_with(&manifest, &ADMIN);
     let admin = spinfer.admin();
@@ -178,7 +178,7 @@ fn it_answers_what_there_is_and_says_so_of_the_rest() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_and_the_rest_goes_on() {
+fn malformed_requests_are_refused_and_the_admin_plane_keeps_serving() {
     let spinfer = probe("");
     let long =
         format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(20_000));
@@ -203,7 +203,7 @@ fn what_is_no_request_is_refused_and_the_rest_goes_on() {
 }
 
 #[test]
-fn without_a_token_no_page_of_another_site_is_answered() {
+fn without_a_token_foreign_hosts_and_preflights_are_refused() {
     let spinfer = probe("");
     let admin = spinfer.admin();
     for (host, status) in
@@ -219,7 +219,7 @@ fn without_a_token_no_page_of_another_site_is_answered() {
 }
 
 #[test]
-fn a_token_is_asked_for_and_beyond_loopback_there_has_to_be_one() {
+fn token_is_required_beyond_loopback_and_checked() {
     const TOKEN: &str = "correct-horse-battery";
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let said = refused_with(&manifest, &["--admin", "0.0.0.0:0"]);
@@ -257,7 +257,7 @@ fn a_token_is_asked_for_and_beyond_loopback_there_has_to_be_one() {
 }
 
 #[test]
-fn a_guest_reaches_it_only_where_its_manifest_says() {
+fn guest_reaches_the_admin_plane_only_with_a_grant() {
     let other = probe("");
     let address = other.admin_address();
     let url = format!("/fetch?http://{address}/metrics");
@@ -286,7 +286,7 @@ fn a_taken_address_is_refused_before_anything_is_served() {
 }
 
 #[test]
-fn without_it_nothing_is_listened_to() {
+fn no_admin_opens_no_admin_listener() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let spinfer = Spinfer::up(&manifest);
     spinfer.wait_for_output("/...");
@@ -294,7 +294,7 @@ fn without_it_nothing_is_listened_to() {
 }
 
 #[test]
-fn commands_say_where_they_looked() {
+fn admin_commands_name_the_address_they_tried() {
     let nobody = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
@@ -310,7 +310,7 @@ fn commands_say_where_they_looked() {
 }
 
 #[test]
-fn while_the_host_drains_it_can_be_seen() {
+fn metrics_are_served_while_draining() {
     let mut spinfer = probe("");
     wait_until("it is ready", || metric(&spinfer, "spinfer_ready") == 1.0);
     let mut connection = spinfer.connect();

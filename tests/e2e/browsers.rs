@@ -21,7 +21,7 @@ fn preflight(spinfer: &Spinfer, path: &str, origin: &str) -> Answer {
 const ALLOWED: &str = "access-control-allow-origin";
 
 #[test]
-fn without_the_setting_nothing_is_said() {
+fn without_cors_settings_no_cors_headers_are_sent() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     let answer = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
     assert_eq!((answer.status, answer.header(ALLOWED), answer.header("vary")), (200, None, None));
@@ -30,7 +30,7 @@ fn without_the_setting_nothing_is_said() {
 }
 
 #[test]
-fn pages_that_are_named_may_call_and_others_may_not() {
+fn only_listed_origins_are_allowed() {
     for door in ["", STANDARD_DOOR] {
         let cors =
             format!("allow_origins = [\"{APP}\"]\nmax_age = \"1h\"\nallow_credentials = true");
@@ -72,7 +72,7 @@ fn pages_that_are_named_may_call_and_others_may_not() {
 }
 
 #[test]
-fn every_page_may_call_if_the_manifest_says_so() {
+fn wildcard_origin_allows_every_page() {
     let spinfer = probe("allow_origins = [\"*\"]\nallow_headers = [\"*\"]", "");
     assert_eq!(preflight(&spinfer, "/", "null").header(ALLOWED), Some("*"));
     let answer = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
@@ -82,7 +82,7 @@ fn every_page_may_call_if_the_manifest_says_so() {
 }
 
 #[test]
-fn settings_that_contradict_one_another_are_refused_at_the_start() {
+fn wildcard_origin_with_credentials_is_refused_at_startup() {
     let manifest = Manifest::default()
         .with("/...", "probe", "probe", "")
         .and("[application.tool.spinfer.cors]\nallow_origins = [\"*\"]\nallow_credentials = true");

@@ -31,7 +31,7 @@ fn is_made(answer: &Answer) -> bool {
 }
 
 #[test]
-fn what_was_asked_before_is_not_made_again() {
+fn repeated_request_is_served_from_cache() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         // Bodies are streams to the standard door, until it has given an answer to be kept.
@@ -62,7 +62,7 @@ fn what_was_asked_before_is_not_made_again() {
 }
 
 #[test]
-fn nothing_is_kept_that_is_not_allowed() {
+fn uncacheable_responses_are_not_cached() {
     let spinfer = probe("");
     for path in [
         "/cache/a",
@@ -92,7 +92,7 @@ fn nothing_is_kept_that_is_not_allowed() {
 }
 
 #[test]
-fn a_client_has_its_say() {
+fn request_cache_control_is_honoured() {
     let spinfer = probe("");
     let path = "/cache/a?max-age=60";
     let ask = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
@@ -116,7 +116,7 @@ fn a_client_has_its_say() {
 
 /// Probes above all: they are no reason to forget what is kept.
 #[test]
-fn answers_that_are_not_kept_say_nothing_of_others() {
+fn uncacheable_responses_do_not_disable_lookups_of_others() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         let asked = |method| {
@@ -138,7 +138,7 @@ fn answers_that_are_not_kept_say_nothing_of_others() {
 }
 
 #[test]
-fn answers_that_depend_on_a_header_are_kept_by_it() {
+fn responses_are_cached_per_value_of_a_vary_header() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         let ask = |value| spinfer.send("GET", "/cache/vary?max-age=60", &[("x-probe", value)], b"");
@@ -153,7 +153,7 @@ fn answers_that_depend_on_a_header_are_kept_by_it() {
 }
 
 #[test]
-fn bodies_that_mean_the_same_share_an_answer_if_the_component_says_so() {
+fn equivalent_json_bodies_share_a_cached_response_if_the_component_opts_in() {
     let ours = "spinfer-body-key";
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
@@ -196,7 +196,7 @@ fn bodies_that_mean_the_same_share_an_answer_if_the_component_says_so() {
 }
 
 #[test]
-fn who_waits_for_the_first_answer_of_a_path_shares_it_too() {
+fn concurrent_first_requests_with_a_body_key_collapse_into_one() {
     let spinfer = probe("tool.spinfer.limits.queue = 1000\n");
     assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
     let path = "/cache/json/slow/a?max-age=60";
@@ -211,7 +211,7 @@ fn who_waits_for_the_first_answer_of_a_path_shares_it_too() {
 }
 
 #[test]
-fn an_answer_that_is_too_old_is_made_again() {
+fn expired_response_is_refreshed() {
     let spinfer = probe("");
     let ask = || spinfer.get("/cache/a?max-age=1");
     let first = ask();
@@ -225,7 +225,7 @@ fn an_answer_that_is_too_old_is_made_again() {
 }
 
 #[test]
-fn a_stale_answer_is_given_while_a_new_one_is_made() {
+fn stale_response_is_served_while_revalidating() {
     let spinfer = probe("");
     let ask = || spinfer.get("/cache/slow/a?max-age=1,stale-while-revalidate=600");
     let first = ask();
@@ -242,7 +242,7 @@ fn a_stale_answer_is_given_while_a_new_one_is_made() {
 }
 
 #[test]
-fn many_who_ask_at_once_share_one_answer() {
+fn concurrent_identical_requests_collapse_into_one() {
     for (door, before) in [("", false), ("", true), (STANDARD_DOOR, false)] {
         let spinfer = probe(&format!("{door}tool.spinfer.limits.queue = 1000\n"));
         let path = "/cache/slow/a?max-age=1";
@@ -274,7 +274,7 @@ fn many_who_ask_at_once_share_one_answer() {
 }
 
 #[test]
-fn who_waits_for_one_that_hangs_up_asks_itself() {
+fn collapsed_requests_survive_a_leader_that_disconnects() {
     let spinfer = probe("");
     assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
     let path = "/cache/slow/a?max-age=60";
@@ -290,7 +290,7 @@ fn who_waits_for_one_that_hangs_up_asks_itself() {
 }
 
 #[test]
-fn who_asks_with_someone_whose_answer_is_not_kept_asks_itself() {
+fn collapsed_requests_run_separately_if_the_response_is_uncacheable() {
     let spinfer = probe("");
     assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
     let answers: Vec<Answer> = std::thread::scope(|scope| {
@@ -305,7 +305,7 @@ fn who_asks_with_someone_whose_answer_is_not_kept_asks_itself() {
 }
 
 #[test]
-fn a_long_answer_is_not_kept_and_arrives() {
+fn oversized_response_and_disabled_cache_are_served_uncached() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("runtime-config.toml");
     std::fs::write(&config, "[cache]\nanswer = \"5B\"\n").unwrap();
@@ -326,7 +326,7 @@ fn a_long_answer_is_not_kept_and_arrives() {
 }
 
 #[test]
-fn settings_that_are_wrong_are_refused() {
+fn invalid_cache_settings_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = dir.path().join("spin.toml");
     std::fs::write(&manifest, Manifest::default().with("/...", "probe", "probe", "").text())
@@ -349,7 +349,7 @@ fn settings_that_are_wrong_are_refused() {
 }
 
 #[test]
-fn a_body_that_breaks_off_is_not_kept() {
+fn response_to_a_truncated_body_is_not_cached() {
     let spinfer = probe(STANDARD_DOOR);
     let path = "/cache/a?max-age=60";
     assert_eq!(status(&spinfer.post(path, "first")), "spinfer; fwd=bypass", "it was a stream");
@@ -373,7 +373,7 @@ fn iris(dir: &Path, cache_seconds: &str) {
 }
 
 #[test]
-fn predictions_are_kept_unless_their_model_says_otherwise() {
+fn predictions_are_cached_unless_the_model_disables_it() {
     for (cache_seconds, allowed) in [("", Some("max-age=300")), ("cache_seconds = 0", None)] {
         let dir = tempfile::tempdir().unwrap();
         iris(dir.path(), cache_seconds);
@@ -398,7 +398,7 @@ fn predictions_are_kept_unless_their_model_says_otherwise() {
 }
 
 #[test]
-fn predictions_are_kept_for_as_long_as_their_model_says() {
+fn predictions_are_cached_for_the_models_cache_seconds() {
     let dir = tempfile::tempdir().unwrap();
     iris(dir.path(), "cache_seconds = 60");
     let source = dir.path().display();

@@ -22,7 +22,7 @@ fn two(more: &str) -> Spinfer {
 }
 
 #[test]
-fn variables_reach_their_component_by_every_interface() {
+fn variables_are_readable_through_every_interface() {
     let settings = format!(
         "{STANDARD_DOOR}variables = {{ region = \"eu\", url = \"https://{{{{ domain }}}}/x\" }}\n"
     );
@@ -50,7 +50,7 @@ fn variables_reach_their_component_by_every_interface() {
 }
 
 #[test]
-fn a_component_calls_another_without_leaving_the_process() {
+fn service_chaining_stays_in_process() {
     let spinfer = two("allowed_outbound_hosts = [\"http://*.spin.internal\"]");
     for body in [vec![b'x'; 10], vec![b'y'; 300_000]] {
         let answer = spinfer.post("/fetch?http://b.spin.internal/echo", &body);
@@ -65,7 +65,7 @@ fn a_component_calls_another_without_leaving_the_process() {
 }
 
 #[test]
-fn a_component_calls_another_behind_its_fast_door() {
+fn service_chaining_reaches_a_component_behind_the_fast_door() {
     let grant = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
     let manifest = Manifest::default()
         .with("/...", "a", "probe", &format!("{STANDARD_DOOR}{grant}"))
@@ -78,7 +78,7 @@ fn a_component_calls_another_behind_its_fast_door() {
 }
 
 #[test]
-fn a_component_calls_its_own_application_by_path() {
+fn request_to_self_is_routed_by_path() {
     let spinfer = two("allowed_outbound_hosts = [\"http://self\"]");
     let answer = spinfer.post("/fetch?http://self.alt/echo", "x");
     assert_eq!((answer.status, answer.text().as_str()), (200, "x"));
@@ -88,7 +88,7 @@ fn a_component_calls_its_own_application_by_path() {
 
 /// Each calls itself once more: the guard ends it, and its answer comes back all the way.
 #[test]
-fn a_circle_of_components_is_508() {
+fn circular_service_chaining_is_508() {
     for (granted, host) in [("*.spin.internal", "b.spin.internal"), ("self", "self.alt")] {
         let spinfer = two(&format!(
             "allowed_outbound_hosts = [\"http://{granted}\"]\n\
@@ -104,7 +104,7 @@ fn a_circle_of_components_is_508() {
 }
 
 #[test]
-fn elsewhere_is_where_the_manifest_allows() {
+fn outbound_http_reaches_only_allowed_hosts() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {
@@ -171,7 +171,7 @@ fn serve_tls() -> (SocketAddr, String) {
 }
 
 #[test]
-fn certificates_of_elsewhere_are_checked_and_an_authority_can_be_named() {
+fn outbound_tls_verifies_certificates_and_honours_ssl_cert_file() {
     let (address, authority) = serve_tls();
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {

@@ -3,7 +3,7 @@
 use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run, state_dir};
 
 #[test]
-fn help_teaches() {
+fn help_lists_commands_and_flags() {
     for (arguments, parts) in [
         (
             &["--help"][..],
@@ -51,14 +51,14 @@ fn help_teaches() {
 }
 
 #[test]
-fn it_prints_the_address_then_the_routes_and_their_doors() {
+fn startup_prints_the_address_and_the_door_of_each_route() {
     let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "probe", "probe", ""));
     assert_ne!(spinfer.address().port(), 0);
     spinfer.wait_for_output("/a/...  probe (fast door)");
 }
 
 #[test]
-fn the_log_is_json_by_flag() {
+fn log_format_json_writes_one_object_per_line() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let spinfer = Spinfer::up_with(&manifest, &["--log-format", "json"]);
     assert_eq!(spinfer.get("/log?line-one").status, 200);
@@ -70,7 +70,7 @@ fn the_log_is_json_by_flag() {
 }
 
 #[test]
-fn quiet_says_only_where_it_serves() {
+fn quiet_prints_only_the_address() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let mut spinfer = Spinfer::up_with(&manifest, &["--quiet"]);
     assert_eq!(spinfer.get("/log?hidden").status, 200);
@@ -80,7 +80,7 @@ fn quiet_says_only_where_it_serves() {
 }
 
 #[test]
-fn a_taken_address_is_refused_with_the_remedy() {
+fn taken_listen_address_is_refused() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let spinfer = Spinfer::up(&manifest);
     let dir = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn a_taken_address_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_host_name_is_served_where_it_leads() {
+fn host_name_is_accepted_as_listen_address() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
@@ -114,7 +114,7 @@ fn a_host_name_is_served_where_it_leads() {
 }
 
 #[test]
-fn an_address_that_is_none_is_refused_with_what_to_write() {
+fn invalid_listen_address_is_refused_with_the_fix() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
@@ -136,14 +136,14 @@ fn an_address_that_is_none_is_refused_with_what_to_write() {
 }
 
 #[test]
-fn a_folder_may_be_given_for_its_manifest() {
+fn folder_is_accepted_in_place_of_its_manifest() {
     let (status, text) = run(&["build", "--from", root().join("tests").to_str().unwrap()]);
     assert!(!status.success());
     assert!(text.contains("tests/spin.toml: cannot read the manifest"), "{text}");
 }
 
 #[test]
-fn build_runs_the_commands_and_shows_how_it_goes() {
+fn build_runs_the_commands_of_each_component_and_reports_progress() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
     let manifest = "spin_manifest_version = 2\n[application]\nname = \"b\"\n\
@@ -168,7 +168,7 @@ fn manifest(rest: &str) -> String {
 }
 
 #[test]
-fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
+fn manifest_errors_name_file_key_and_fix() {
     let probe = |more: &str| {
         manifest(&format!(
             "[[trigger.http]]\nroute = \"/...\"\ncomponent = \"probe\"\n\
@@ -246,13 +246,13 @@ fn a_mistake_in_the_manifest_is_refused_with_file_key_and_fix() {
 
 /// Settings of other tools are theirs.
 #[test]
-fn the_tables_of_other_tools_are_left_alone() {
+fn tables_of_other_tools_are_ignored() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "tool.other.x = 1");
     assert_eq!(Spinfer::up(&manifest).get("/echo").status, 200);
 }
 
 #[test]
-fn a_model_whose_graph_is_not_the_declared_one_is_refused() {
+fn graph_that_differs_from_its_declared_sha256_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let model = root().join("models/iris-classifier/1");
     for file in ["model.onnx", "model.toml"] {
@@ -276,7 +276,7 @@ fn a_model_whose_graph_is_not_the_declared_one_is_refused() {
 }
 
 #[test]
-fn an_import_the_host_does_not_offer_is_refused_by_name() {
+fn unsupported_import_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wants-more.wasm");
     let component =
@@ -293,7 +293,7 @@ fn an_import_the_host_does_not_offer_is_refused_by_name() {
 
 /// Nothing serves them: it is said, and an application that does without is served.
 #[test]
-fn a_grant_of_what_is_not_there_is_said_to_grant_nothing() {
+fn unsupported_grants_are_warned_about() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
     let check = |settings: &str| {

@@ -34,7 +34,7 @@ fn triton() {
 }
 
 #[test]
-fn triton_with_strings() {
+fn triton_client_sends_and_receives_strings() {
     let manifest = Manifest::default();
     let manifest = manifest.with_model("language-identifier", "language", 1, "/...", "");
     passes("triton_text_client.py", &Spinfer::up(&manifest));

@@ -76,7 +76,7 @@ files = [{ source = "models/wine/7", destination = "/models/wine" }]
 "#;
 
 #[test]
-fn a_manifest_keeps_its_comments_and_its_order() {
+fn add_preserves_comments_and_order_of_the_manifest() {
     let application = Application::new();
     fs::write(application.path("spin.toml"), BEFORE).unwrap();
     let wine = ["--name", "wine", "--version", "7", "--route", "/taste/..."];
@@ -96,7 +96,7 @@ fn a_manifest_keeps_its_comments_and_its_order() {
 }
 
 #[test]
-fn a_version_is_never_overwritten_and_production_changes_only_when_told() {
+fn add_never_overwrites_a_version_and_promotes_only_on_request() {
     let application = Application::new();
     // A route that is asked for twice is there once.
     let twice = ["--name", "m", "--route", "/r/...", "--route", "r/*", "--route", "/v2/models/m/*"];
@@ -128,7 +128,7 @@ fn a_version_is_never_overwritten_and_production_changes_only_when_told() {
 }
 
 #[test]
-fn what_cannot_be_served_is_refused_and_leaves_nothing() {
+fn failed_add_leaves_the_application_unchanged() {
     let application = Application::new();
     application.added("regressor", &["--name", "there"]);
     let manifest = application.manifest();
@@ -228,7 +228,7 @@ fn what_cannot_be_served_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn models_are_listed() {
+fn models_lists_versions_routes_and_backends() {
     let application = Application::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
@@ -279,7 +279,7 @@ fn models_are_listed() {
 
 /// Offline, with the workspace's versions of what it depends on; its name is one of model-sdk's too.
 #[test]
-fn a_new_component_builds_and_serves() {
+fn new_component_builds_and_serves() {
     let application = Application::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
@@ -322,7 +322,7 @@ fn a_new_component_builds_and_serves() {
 
 /// Without a folder of spinfer's sources beside the manifest, it depends on its repository.
 #[test]
-fn a_new_component_depends_on_the_repository_or_on_the_sources_beside_it() {
+fn new_component_depends_on_local_sources_or_the_repository() {
     let application = Application::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();

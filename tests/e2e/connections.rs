@@ -76,7 +76,7 @@ fn until_closed(stream: &mut TcpStream, trickle: &str, pause: Duration) -> Vec<u
 /// It takes as long as the host waits for a head, half a minute: time for slow clients, which nobody
 /// has asked to set.
 #[test]
-fn a_head_that_does_not_end_is_not_waited_for() {
+fn incomplete_first_head_is_closed_after_the_head_timeout() {
     let spinfer = probe("", "");
     std::thread::scope(|scope| {
         for (start, trickle) in [
@@ -106,7 +106,7 @@ fn a_head_that_does_not_end_is_not_waited_for() {
 
 /// The next one on a connection has the time that may be without a request.
 #[test]
-fn the_next_head_is_not_waited_for_either() {
+fn incomplete_next_head_is_closed_after_keep_alive() {
     let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
     for (next, trickle) in [("POST /echo HT", ""), ("POST /echo HTTP/1.1\r\nx-slow: ", "a")] {
         let mut stream = spinfer.connect();
@@ -119,7 +119,7 @@ fn the_next_head_is_not_waited_for_either() {
 }
 
 #[test]
-fn who_asks_nothing_more_is_let_go() {
+fn idle_connection_is_closed_after_keep_alive() {
     let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
     let mut stream = spinfer.connect();
     ask(&mut stream);
@@ -130,7 +130,7 @@ fn who_asks_nothing_more_is_let_go() {
 }
 
 #[tokio::test]
-async fn who_asks_nothing_more_of_http2_is_told_to_go() {
+async fn idle_http2_connection_gets_goaway_after_keep_alive() {
     let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
     let (mut sender, ended) = client(&spinfer).await;
     echo(&mut sender).await;
@@ -142,7 +142,7 @@ async fn who_asks_nothing_more_of_http2_is_told_to_go() {
 
 /// A request may take longer than a connection is kept without one.
 #[tokio::test]
-async fn a_request_under_way_keeps_its_connection() {
+async fn request_longer_than_keep_alive_keeps_its_connection() {
     let limits = "tool.spinfer.limits.deadline = \"2s\"\n";
     let spinfer = probe("tool.spinfer.keep_alive = \"100ms\"", limits);
     let (mut sender, ended) = client(&spinfer).await;
@@ -163,7 +163,7 @@ async fn a_request_under_way_keeps_its_connection() {
 /// Connections that are well-behaved but for having no request; that say nothing; and that do not
 /// hear that they should go.
 #[tokio::test]
-async fn a_full_house_serves_whoever_comes() {
+async fn connections_without_requests_are_evicted_at_the_limit() {
     let spinfer = probe("tool.spinfer.connections = 8", STANDARD_DOOR);
     // The first of all has a request under way: it stays.
     let (mut busy, busy_ended) = client(&spinfer).await;

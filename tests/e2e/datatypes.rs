@@ -23,7 +23,7 @@ fn post(spinfer: &Spinfer, path: &str, body: &str) -> (u16, Value) {
 }
 
 #[test]
-fn every_datatype_goes_through_a_graph_and_back() {
+fn every_datatype_round_trips_through_a_graph() {
     let datatypes = [
         ("BOOL", json!([true, false])),
         ("INT8", json!([-128, 127])),
@@ -57,7 +57,7 @@ fn every_datatype_goes_through_a_graph_and_back() {
 }
 
 #[test]
-fn strings_beside_numbers_are_columns_by_name() {
+fn string_and_number_columns_are_matched_by_name() {
     let spinfer = serving(&["mixed", "words"], "");
     for (path, body, expected) in [
         (
@@ -105,7 +105,7 @@ fn strings_beside_numbers_are_columns_by_name() {
 }
 
 #[test]
-fn axes_are_what_the_graph_has() {
+fn batch_and_free_axes_follow_the_graph() {
     let spinfer = serving(&["columns-of-rows", "fixed", "non-zero", "scalar"], "");
     // Rows are columns of the tensor.
     let (_, response) =
@@ -137,7 +137,7 @@ fn axes_are_what_the_graph_has() {
 }
 
 #[test]
-fn a_mistake_that_the_graph_finds_is_the_clients() {
+fn input_value_the_graph_rejects_is_400() {
     let spinfer = serving(&["gather"], "");
     let input = json!({ "name": "x", "datatype": "INT64", "shape": [1], "data": [9] });
     for (operation, body) in

@@ -18,7 +18,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn manifests_are_valid_and_agree() {
+fn deployment_manifests_are_valid_and_consistent() {
     let python = root().join("target/python/bin/python");
     assert!(python.exists(), "kubernetes-validate is not installed: run `make clients`");
     let output = Command::new(python)
@@ -58,7 +58,7 @@ fn secrets(folder: &Path, port: u16) {
 /// Two nodes share responses, purges and a key-value store through a Redis that has the users of
 /// `secrets.sh` and the settings of `compose.yaml`; the server denies none of their commands.
 #[test]
-fn redis_users_have_the_rights_they_need_and_no_more() {
+fn redis_users_have_exactly_the_permissions_they_need() {
     let redis = Redis::start_with(&["--maxmemory", "256mb", "--maxmemory-policy", "volatile-lru"]);
     let dir = tempfile::tempdir().unwrap();
     secrets(dir.path(), redis.port());
@@ -136,7 +136,7 @@ fn redis_users_have_the_rights_they_need_and_no_more() {
 }
 
 #[test]
-fn health_exits_with_the_state_of_the_host() {
+fn health_exit_status_reflects_readiness() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
     let address = spinfer.address().to_string();
     wait_until("it is ready", || run(&["health", "--address", &address]).0.success());
@@ -148,7 +148,7 @@ fn health_exits_with_the_state_of_the_host() {
 }
 
 #[test]
-fn health_repeats_the_reason() {
+fn health_prints_the_reason_from_the_host() {
     let responses = [
         ("{\"error\": \"iris: damaged\"}", "is not ready: iris: damaged"),
         ("", "is not ready: status 503 Service Unavailable: this may be another server"),
@@ -171,7 +171,7 @@ fn health_repeats_the_reason() {
 }
 
 #[test]
-fn build_without_commands_compiles_what_is_there() {
+fn build_no_commands_compiles_existing_components() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
     let build = "[component.hello.build]\ncommand = \"exit 7\"\n";

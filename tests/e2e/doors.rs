@@ -55,7 +55,7 @@ fn same_at_both_doors(
 }
 
 #[test]
-fn the_iris_classifier() {
+fn iris_classifier_responds_identically_at_both_doors() {
     for version in [1, 2] {
         let manifest =
             |settings: &str| Manifest::default().with_iris("iris", version, "/...", settings);
@@ -73,7 +73,7 @@ fn the_iris_classifier() {
 }
 
 #[test]
-fn the_probe() {
+fn probe_responds_identically_at_both_doors() {
     let manifest = |settings: &str| Manifest::default().with("/...", "probe", "probe", settings);
     let requests = [
         ("POST", "/echo", "bytes"),
@@ -91,7 +91,7 @@ fn the_probe() {
 /// A body too long for the fast door is streamed through the standard one, whether its length is
 /// announced or not, and nothing is lost on the way.
 #[test]
-fn a_body_too_long_for_the_fast_door_is_streamed() {
+fn body_too_long_for_the_fast_door_is_streamed() {
     let settings = "tool.spinfer.limits = { fast_body = \"64KiB\", request_body = \"1MiB\" }";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     for length in [0, 1, 65_536, 65_537, 300_000, 1 << 20] {
@@ -113,7 +113,7 @@ fn a_body_too_long_for_the_fast_door_is_streamed() {
 /// A component reads no further than the announced end; where none is announced, or it does not come,
 /// it reads to the end.
 #[test]
-fn behind_the_standard_door_a_body_is_read_whole() {
+fn standard_door_reads_a_body_to_its_end() {
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.fast_body = \"1KiB\"\n");
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", &settings));
     let predict = "/v2/models/iris-classifier/predict";
@@ -144,7 +144,7 @@ fn behind_the_standard_door_a_body_is_read_whole() {
 
 /// What an instance does after an answer is done before it has too many answers behind it.
 #[test]
-fn many_requests_at_a_time_leave_no_instance_without_handles() {
+fn concurrent_requests_do_not_exhaust_the_handles_of_an_instance() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", STANDARD_DOOR);
     let spinfer = Spinfer::up_uncached(&manifest);
     let infer =
@@ -165,7 +165,7 @@ fn many_requests_at_a_time_leave_no_instance_without_handles() {
 
 /// While one request waits for its body, its instance serves another, if it may.
 #[test]
-fn an_instance_serves_as_many_at_a_time_as_reuse_says() {
+fn reuse_concurrency_limits_concurrent_requests_per_instance() {
     for concurrency in [1, 2] {
         let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {concurrency}\n");
         let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
@@ -194,7 +194,7 @@ pub(crate) fn meet(spinfer: &Spinfer) -> bool {
 }
 
 #[test]
-fn a_wasi_0_2_handler_is_served() {
+fn wasi_0_2_handler_is_served() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
     spinfer.wait_for_output("(standard door)");
     for n in 0..5 {

@@ -11,7 +11,7 @@ fn probe() -> Spinfer {
 }
 
 #[test]
-fn a_request_under_way_is_finished() {
+fn sigterm_finishes_requests_in_flight() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
     // The head is there and half the body: the request is under way.
@@ -36,7 +36,7 @@ fn a_request_under_way_is_finished() {
 }
 
 #[test]
-fn an_idle_connection_does_not_hold_it_up() {
+fn idle_connection_does_not_delay_shutdown() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
     stream.write_all(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -49,7 +49,7 @@ fn an_idle_connection_does_not_hold_it_up() {
 
 /// What cannot be interrupted does not hold it up: a second signal ends it at once.
 #[test]
-fn asked_twice_it_ends_at_once() {
+fn second_sigterm_exits_immediately() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
     stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -63,7 +63,7 @@ fn asked_twice_it_ends_at_once() {
 }
 
 #[test]
-fn ctrl_c_ends_it_like_sigterm() {
+fn ctrl_c_shuts_down_like_sigterm() {
     let mut spinfer = probe();
     let kill = Command::new("kill").args(["-INT", &spinfer.id().to_string()]).status();
     assert!(kill.unwrap().success());

@@ -39,7 +39,7 @@ fn fields(version: &Value, kind: &str, status: &str) -> Vec<String> {
 }
 
 #[test]
-fn shifted_rows_are_drift_of_the_shifted_feature() {
+fn shifted_feature_is_reported_as_drift() {
     let manifest = Manifest::default()
         .with_iris("iris", 1, "/v2/models/...", "tool.spinfer.drift.window = 1000\n")
         .with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "");
@@ -86,7 +86,7 @@ fn shifted_rows_are_drift_of_the_shifted_feature() {
 }
 
 #[test]
-fn a_version_without_a_baseline_is_told_how_to_get_one() {
+fn missing_baseline_is_reported_with_the_command_to_create_it() {
     let dir = super::metrics::iris_with("");
     let files = format!(
         "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]\n",
@@ -113,7 +113,7 @@ fn a_version_without_a_baseline_is_told_how_to_get_one() {
 }
 
 #[test]
-fn a_baseline_of_another_model_is_refused_before_anything_is_served() {
+fn mismatched_baseline_is_refused_at_startup() {
     let dir = super::metrics::iris_with("");
     let manifest = Manifest::default().with(
         "/v2/models/...",

@@ -19,7 +19,7 @@ fn spin_headers(spinfer: &Spinfer, path: &str, sent: &[(&str, &str)]) -> Vec<Str
 
 /// Behind both doors the same.
 #[test]
-fn a_component_is_told_how_its_request_came() {
+fn spin_headers_describe_the_matched_route() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe("/a/:name/...", door, "");
         let forged = [
@@ -50,14 +50,14 @@ fn a_component_is_told_how_its_request_came() {
 }
 
 #[test]
-fn a_component_of_wasi_0_2_is_told_too() {
+fn spin_headers_reach_wasi_0_2_components() {
     let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "hello", "hello_p2", ""));
     let answer = spinfer.send("GET", "/a/b/told", &[("spin-path-info", "forged")], b"");
     assert_eq!((answer.status, answer.text().as_str()), (200, "/b/told"));
 }
 
 #[test]
-fn the_most_specific_route_answers() {
+fn most_specific_route_wins() {
     let more = ["/:x", "/a", "/a/:x/c", "/a/b/..."]
         .map(|route| format!("[[trigger.http]]\nroute = \"{route}\"\ncomponent = \"probe\"\n"));
     let spinfer = probe("/...", "", &more.concat());
@@ -76,7 +76,7 @@ fn the_most_specific_route_answers() {
 }
 
 #[test]
-fn spins_own_paths_are_the_hosts() {
+fn well_known_spin_paths_are_served_by_the_host() {
     let spinfer = probe("/...", "", "");
     let health = spinfer.get("/.well-known/spin/health");
     assert_eq!((health.status, health.text().as_str()), (200, "OK"));
@@ -89,7 +89,7 @@ fn spins_own_paths_are_the_hosts() {
 }
 
 #[test]
-fn an_address_of_components_is_refused_from_outside() {
+fn internal_host_names_are_refused_from_outside() {
     let spinfer = probe("/...", "", "");
     for host in ["probe.spin.internal", "Probe.Spin.Internal:80"] {
         let answer = spinfer.send("GET", "/echo", &[("host", host)], b"");
@@ -106,7 +106,7 @@ fn an_address_of_components_is_refused_from_outside() {
 }
 
 #[test]
-fn a_static_response_needs_no_component() {
+fn static_response_is_served_without_a_component() {
     let trigger = "[[trigger.http]]\nroute = \"/gone/...\"\n[trigger.http.static_response]\n\
                    status_code = 410\nheaders = { x-why = \"moved\" }\nbody = \"it was here\"\n\
                    [[trigger.http]]\nroute = \"/empty\"\nstatic_response = {}\n";
@@ -120,7 +120,7 @@ fn a_static_response_needs_no_component() {
 }
 
 #[test]
-fn a_private_component_has_no_path_and_an_inline_one_has() {
+fn private_component_has_no_route_and_inline_component_has_one() {
     let triggers = format!(
         "[[trigger.http]]\nroute = {{ private = true }}\ncomponent = \"hidden\"\n\
          [[trigger.http]]\nroute = \"/inline/...\"\n\
@@ -135,7 +135,7 @@ fn a_private_component_has_no_path_and_an_inline_one_has() {
 
 /// Single files and patterns are copied; a client of the guest sees them, and nothing beside.
 #[test]
-fn files_by_pattern_are_seen_and_no_others() {
+fn only_files_matching_a_pattern_are_mounted() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["assets/a.txt", "assets/b.md", "assets/secret/key.txt", "one.txt"] {
         let path = dir.path().join(name);

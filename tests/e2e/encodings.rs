@@ -40,7 +40,7 @@ fn text(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_request_is_decoded_for_either_door() {
+fn encoded_request_body_is_decoded_at_both_doors() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(&format!(
             "{door}tool.spinfer.limits = {{ fast_body = \"64KiB\", request_body = \"1MiB\" }}"
@@ -65,7 +65,7 @@ fn a_request_is_decoded_for_either_door() {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_refused_with_what_can() {
+fn undecodable_body_is_refused_with_the_supported_encodings() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         let coded = gzip(&text(5000));
@@ -90,7 +90,7 @@ fn what_cannot_be_decoded_is_refused_with_what_can() {
 }
 
 #[test]
-fn a_bomb_is_413_and_takes_no_memory() {
+fn decompression_bomb_is_413_and_takes_no_memory() {
     const SIZE: usize = 1 << 30;
     // Zeros, a thousand times smaller.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -121,7 +121,7 @@ fn resident(spinfer: &Spinfer) -> usize {
 }
 
 #[test]
-fn the_cache_knows_a_request_in_any_coding() {
+fn cache_lookup_ignores_the_request_encoding() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         let path = "/cache/a?max-age=60";
@@ -142,7 +142,7 @@ fn the_cache_knows_a_request_in_any_coding() {
 }
 
 #[test]
-fn feedback_and_the_index_take_codings_too() {
+fn feedback_and_model_index_accept_encoded_bodies() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
     let feedback = br#"{"prediction_id": "0198c0de-0000-7000-8000-000000000000", "value": 1}"#;
     let plain = spinfer.post("/v2/feedback", feedback);
@@ -179,7 +179,7 @@ const OWN: Option<&str> = Some("inference-header-content-length");
 const VARY: &str = "inference-header-content-length, accept-encoding";
 
 #[test]
-fn a_response_is_compressed_for_who_asks_and_the_same_for_all() {
+fn response_is_compressed_only_if_accepted() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
     let plain = predictions(&spinfer, 1000, &[]);
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some(VARY)));
@@ -206,7 +206,7 @@ fn a_response_is_compressed_for_who_asks_and_the_same_for_all() {
 }
 
 #[test]
-fn what_is_turned_off_is_left_to_the_component() {
+fn disabled_compression_passes_bodies_through() {
     let settings = "[application.tool.spinfer.compression]\nrequests = false\nresponses = false";
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let spinfer = Spinfer::up(&manifest.and(settings));
@@ -219,7 +219,7 @@ fn what_is_turned_off_is_left_to_the_component() {
 }
 
 #[test]
-fn requests_that_are_decoded_are_served_beside_one_another() {
+fn decoding_a_long_body_does_not_block_other_requests() {
     // One of them is long, and arrives at once: the others do not wait for its end.
     let limits = "tool.spinfer.limits = { fast_body = \"64MiB\", request_body = \"64MiB\" }";
     let spinfer = probe(limits);

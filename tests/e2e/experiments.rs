@@ -112,7 +112,7 @@ fn treated(client: &Client, model: &str, users: usize) -> BTreeSet<usize> {
 }
 
 #[test]
-fn a_user_keeps_a_variant_by_header_cookie_and_field() {
+fn assignment_is_stable_by_header_cookie_and_json_field() {
     let experiments = [
         experiment("a", BY_HEADER, 0.5),
         experiment("b", "{ cookie = \"uid\" }", 0.5),
@@ -143,7 +143,7 @@ fn a_user_keeps_a_variant_by_header_cookie_and_field() {
 }
 
 #[test]
-fn shares_are_those_of_the_allocations() {
+fn assignments_match_the_allocations() {
     const USERS: usize = 2000;
     let spinfer = up(&experiment("x", BY_HEADER, 0.7));
     let count = treated(&spinfer.client(), "x", USERS).len();
@@ -189,17 +189,17 @@ fn check_clients(settings: &str) {
 }
 
 #[test]
-fn clients_see_who_served_them() {
+fn response_names_its_variant() {
     check_clients("");
 }
 
 #[test]
-fn the_standard_door_is_no_different() {
+fn response_names_its_variant_behind_the_standard_door() {
     check_clients(STANDARD_DOOR);
 }
 
 #[test]
-fn both_doors_assign_alike() {
+fn both_doors_assign_the_same_variants() {
     let experiments = experiment("x", BY_HEADER, 0.4);
     let fast = up(&experiments);
     let standard = Application::new(&experiments, &format!("{GRANTS}{STANDARD_DOOR}")).up();
@@ -231,7 +231,7 @@ fn command_refused(spinfer: &Spinfer, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_ramp_takes_effect_without_a_restart_and_takes_only_from_control() {
+fn ramp_moves_users_only_from_control_without_a_restart() {
     const USERS: usize = 200;
     let spinfer = up(&experiment("x", BY_HEADER, 0.9));
     let client = spinfer.client();
@@ -262,7 +262,7 @@ fn a_ramp_takes_effect_without_a_restart_and_takes_only_from_control() {
 }
 
 #[test]
-fn the_command_tells_what_is_there_and_what_cannot_be() {
+fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
     let spinfer = up(&experiment("x", BY_HEADER, 0.75));
     let list = command(&spinfer, &["list"]);
     let expected =
@@ -304,7 +304,7 @@ fn the_command_tells_what_is_there_and_what_cannot_be() {
 }
 
 #[test]
-fn without_a_store_nothing_is_changed() {
+fn ramp_without_a_key_value_store_is_refused() {
     let grants = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
     let spinfer = Application::new(&experiment("x", BY_HEADER, 1.0), grants).up();
     spinfer.wait_for_log("granted no key-value store `default`");
@@ -314,7 +314,7 @@ fn without_a_store_nothing_is_changed() {
 }
 
 #[test]
-fn hosts_that_share_a_redis_follow_one_ramp() {
+fn hosts_sharing_a_redis_follow_one_ramp() {
     const USERS: usize = 100;
     let redis = Redis::start();
     let node = || {
@@ -354,7 +354,7 @@ fn copies(spinfer: &Spinfer, outcome: &str) -> u64 {
 }
 
 #[test]
-fn a_shadow_receives_copies() {
+fn shadow_receives_a_copy_of_each_buffered_request() {
     let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
     let spinfer = Application::new(&experiments, GRANTS).with("three", "").up();
     for door in 0..2 {
@@ -373,7 +373,7 @@ fn a_shadow_receives_copies() {
 }
 
 #[test]
-fn the_standard_door_sends_copies_too() {
+fn standard_door_sends_copies_to_the_shadow() {
     let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
     let settings = format!("{GRANTS}{STANDARD_DOOR}");
     let spinfer = Application::new(&experiments, &settings).with("three", "").up();
@@ -383,7 +383,7 @@ fn the_standard_door_sends_copies_too() {
 }
 
 #[test]
-fn a_shadow_that_traps_or_hangs_harms_nobody() {
+fn failing_shadow_does_not_affect_responses() {
     for sick in ["trap", "loop"] {
         let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
         let settings = format!(
@@ -405,7 +405,7 @@ fn a_shadow_that_traps_or_hangs_harms_nobody() {
 }
 
 #[test]
-fn the_cache_lies_below_the_assignment() {
+fn responses_are_cached_per_variant() {
     for door in ["", STANDARD_DOOR] {
         let experiments = experiment("x", BY_HEADER, 0.5);
         let spinfer = Application::new(&experiments, &format!("{GRANTS}{door}")).up();
@@ -429,7 +429,7 @@ fn the_cache_lies_below_the_assignment() {
 }
 
 #[test]
-fn the_two_versions_of_iris_are_one_url() {
+fn two_model_versions_are_served_under_one_url() {
     let experiments = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"x-user-id\" }\n\
         force = \"x-variant\"\n\
         [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"iris-1\"\n\
@@ -478,7 +478,7 @@ fn check(find: &str, replace: &str, expected: &str) {
 }
 
 #[test]
-fn what_is_wrong_with_experiments_is_found_before_serving() {
+fn invalid_experiments_are_refused_at_startup() {
     check(
         "allocation = 0.5",
         "allocation = 0.6",
@@ -510,7 +510,7 @@ fn what_is_wrong_with_experiments_is_found_before_serving() {
 }
 
 #[test]
-fn a_component_that_the_router_may_not_call_is_refused() {
+fn variant_the_router_may_not_call_is_refused() {
     let grants = "key_value_stores = [\"default\"]\n\
         allowed_outbound_hosts = [\"http://one.spin.internal\"]\n";
     let said = Application::new(&experiment("x", BY_HEADER, 0.5), grants).refused();
@@ -522,7 +522,7 @@ fn a_component_that_the_router_may_not_call_is_refused() {
 }
 
 #[test]
-fn the_example_application_has_an_experiment() {
+fn example_application_with_its_experiment_passes_check() {
     let state = spinfer_tests::state_dir();
     let path = root().join("spin.toml");
     let built = std::fs::read_to_string(&path).unwrap();

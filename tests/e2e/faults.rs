@@ -56,7 +56,7 @@ fn infer(spinfer: &Spinfer, name: &str, inputs: &[(&str, &str, serde_json::Value
 }
 
 #[test]
-fn values_that_a_graph_cannot_be_run_on_are_400_and_nothing_of_the_model_is_said() {
+fn input_values_the_graph_rejects_are_400_without_internals() {
     let dir = tempfile::tempdir().unwrap();
     let (int, float) = (|name| (name, "INT64", "[-1]"), |name| (name, "FP32", "[-1]"));
     model(dir.path(), "gather", &[int("index")], &[("y", "FP32", "[-1, 2]")]);
@@ -110,7 +110,7 @@ fn threads() -> usize {
 }
 
 #[test]
-fn a_run_that_is_over_its_deadline_is_ended() {
+fn run_past_its_deadline_is_terminated() {
     let (spinfer, _dir) = loops("3s");
     assert_eq!(rounds(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
     // As many as there are threads that compute: if any went on, what comes next would wait for it.
@@ -126,7 +126,7 @@ fn a_run_that_is_over_its_deadline_is_ended() {
 }
 
 #[test]
-fn a_run_whose_client_is_gone_is_ended() {
+fn run_of_a_disconnected_client_is_terminated() {
     let (spinfer, _dir) = loops("10m");
     assert_eq!(rounds(&spinfer, 10).status, 200);
     let connections: Vec<TcpStream> = (0..threads())
@@ -160,7 +160,7 @@ fn computing(spinfer: &Spinfer) -> usize {
 }
 
 #[test]
-fn batches_are_along_the_axis_that_the_graph_calls_so() {
+fn batches_are_formed_along_the_declared_batch_axis() {
     let dir = tempfile::tempdir().unwrap();
     let (x, y) = (("x", "FP32", "[-1, -1, 2]"), ("y", "FP32", "[-1, 2]"));
     model(dir.path(), "time-major", &[x], &[y]);

@@ -60,7 +60,7 @@ fn iris() -> Logged {
 }
 
 #[test]
-fn feedback_for_a_prediction_that_is_not_in_the_log_is_kept_and_reported() {
+fn feedback_for_an_unknown_prediction_is_stored_and_reported() {
     let app = iris();
     let item = json!({ "prediction_id": UNKNOWN, "label": "setosa" });
     for body in [item.clone(), json!([item]), json!({ "feedback": [item] })] {
@@ -86,7 +86,7 @@ fn feedback_for_a_prediction_that_is_not_in_the_log_is_kept_and_reported() {
 }
 
 #[test]
-fn bad_feedback_is_refused_with_the_status_and_what_to_write() {
+fn invalid_feedback_is_refused_with_the_expected_form() {
     let app = iris();
     let item =
         |index: usize| format!(r#"{{"prediction_id": "{UNKNOWN}", "row": {index}, "value": 1}}"#);
@@ -114,7 +114,7 @@ fn bad_feedback_is_refused_with_the_status_and_what_to_write() {
 }
 
 #[test]
-fn without_a_log_there_is_no_feedback() {
+fn feedback_without_a_prediction_log_is_503() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
     let app = Logged::up(&manifest, "[prediction_log]\nenabled = false\n");
     let answer = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
@@ -126,7 +126,7 @@ fn without_a_log_there_is_no_feedback() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_said_and_requests_go_on() {
+fn unwritable_log_degrades_the_host_and_predictions_continue() {
     let state = tempfile::tempdir().unwrap();
     // A folder where the file would be.
     let blocked = state.path().join("predictions.db");
@@ -161,7 +161,7 @@ fn predict(app: &Logged, body: &str) -> String {
 }
 
 #[test]
-fn feedback_becomes_quality_in_statistics_and_metrics() {
+fn feedback_yields_quality_in_statistics_and_metrics() {
     let app = iris();
     let (one, two) =
         (predict(&app, FEATURES), predict(&app, r#"{"features": [6.7, 3.1, 4.7, 1.5]}"#));
@@ -201,7 +201,7 @@ fn feedback_becomes_quality_in_statistics_and_metrics() {
 }
 
 #[test]
-fn the_log_is_exported_whole_or_not_at_all() {
+fn failed_export_leaves_no_file() {
     let app = iris();
     let one = predict(&app, FEATURES);
     app.feed(&json!({ "prediction_id": one, "label": "setosa" }));
@@ -246,7 +246,7 @@ fn the_log_is_exported_whole_or_not_at_all() {
 }
 
 #[test]
-fn the_log_of_an_application_that_predicts_nothing_makes_no_file() {
+fn application_without_predictions_creates_no_log_file() {
     let app = iris();
     assert_eq!(app.spinfer.get("/v2/models/iris-classifier").status, 200);
     assert_eq!(metric(&app.spinfer, "spinfer_prediction_log_accepted_total"), 0.0);

@@ -41,7 +41,7 @@ fn check_in(environment: &[(&str, &str)], path: &Path, arguments: &[&str]) -> (b
 }
 
 #[test]
-fn env_is_put_over_the_manifests() {
+fn env_flag_overrides_the_environment_of_the_manifest() {
     let manifest = probe("environment = { A = \"1\", B = \"1\" }");
     let spinfer = Spinfer::up_with(&manifest, &["-e", "B=2", "--env", "C=a=b"]);
     for (name, value) in [("A", "1"), ("B", "2"), ("C", "a=b")] {
@@ -50,7 +50,7 @@ fn env_is_put_over_the_manifests() {
 }
 
 #[test]
-fn only_the_components_asked_for_are_served() {
+fn component_id_flag_selects_the_components_to_serve() {
     let manifest = Manifest::default()
         .with("/one", "one", "probe", "")
         .with("/two", "two", "nowhere", "")
@@ -64,7 +64,7 @@ fn only_the_components_asked_for_are_served() {
 }
 
 #[test]
-fn instances_and_time_are_limited_by_flags() {
+fn flags_limit_instance_reuse_idle_time_and_request_time() {
     let manifest = probe("tool.spinfer.reuse.requests = 5\ntool.spinfer.limits.idle = \"1h\"");
     let flags = ["--max-instance-reuse-count", "1", "--request-timeout", "300ms"];
     let spinfer = Spinfer::up_with(&manifest, &flags);
@@ -85,7 +85,7 @@ fn instances_and_time_are_limited_by_flags() {
 }
 
 #[test]
-fn an_instance_serves_as_many_at_a_time_as_the_flag_says() {
+fn concurrent_reuse_flag_limits_concurrent_requests_per_instance() {
     for (manifest, flag) in [(1, "2"), (2, "1")] {
         let manifest = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {manifest}\n");
         let flags = ["--max-instance-concurrent-reuse-count", flag];
@@ -97,7 +97,7 @@ fn an_instance_serves_as_many_at_a_time_as_the_flag_says() {
 
 /// Each instance has a number of its own, from the range.
 #[test]
-fn instances_serve_as_many_requests_as_the_range_says() {
+fn reuse_count_range_limits_requests_per_instance() {
     for door in ["", STANDARD_DOOR] {
         let manifest = probe(&format!("{door}tool.spinfer.reuse.spare = 0\n"));
         let spinfer = Spinfer::up_with(&manifest, &["--max-instance-reuse-count", "2..4"]);
@@ -122,7 +122,7 @@ fn instances_serve_as_many_requests_as_the_range_says() {
 }
 
 #[test]
-fn the_next_free_port_is_taken_if_asked_for() {
+fn find_free_port_takes_the_next_free_port() {
     // Ports above the range that is given out by itself.
     let (taken, port) = (61_000..65_000)
         .find_map(|port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, port)))
@@ -136,7 +136,7 @@ fn the_next_free_port_is_taken_if_asked_for() {
 }
 
 #[test]
-fn what_components_print_goes_into_files_too() {
+fn log_dir_writes_component_output_to_files() {
     let logs = tempfile::tempdir().unwrap();
     let flags = ["-L", logs.path().to_str().unwrap()];
     let spinfer = Spinfer::up_with(&probe(""), &flags);
@@ -150,7 +150,7 @@ fn what_components_print_goes_into_files_too() {
 }
 
 #[test]
-fn a_profile_is_another_build_of_the_same() {
+fn profile_flag_selects_a_profile_of_the_manifest() {
     let settings = "environment = { WHICH = \"release\" }\n\
                     [component.probe.profile.debug]\nenvironment = { WHICH = \"debug\" }";
     let which = |arguments: &[&str]| {
@@ -165,7 +165,7 @@ fn a_profile_is_another_build_of_the_same() {
 
 /// What a variable's value is, is seen where it makes a grant wrong; it is not shown.
 #[test]
-fn flags_come_before_the_environment_and_that_before_files() {
+fn variable_flags_override_the_environment_and_files() {
     let settings = "allowed_outbound_hosts = [\"http://x:{{ port }}\"]\n";
     let variables = "[variables]\nport = { default = \"hush\" }\n";
     let (dir, path) = folder(&format!("{}{variables}", probe(settings).text()), &[]);
@@ -193,7 +193,7 @@ fn flags_come_before_the_environment_and_that_before_files() {
 }
 
 #[test]
-fn a_required_variable_is_given_a_value_in_any_way() {
+fn required_variable_is_accepted_from_every_source() {
     let settings =
         "[variables]\none = { required = true }\ntwo = { required = true, secret = true }\n";
     let (dir, path) = folder(&format!("{}{settings}", probe("").text()), &[]);
@@ -236,7 +236,7 @@ fn a_required_variable_is_given_a_value_in_any_way() {
 
 /// What is built has no values yet, nor what they are part of.
 #[test]
-fn building_needs_no_values() {
+fn build_needs_no_variable_values() {
     let settings =
         "allowed_outbound_hosts = [\"https://{{ host }}\"]\nvariables = { h = \"{{ host }}\" }\n";
     let variables = "[variables]\nhost = { required = true }\n";
@@ -248,7 +248,7 @@ fn building_needs_no_values() {
 }
 
 #[test]
-fn a_runtime_config_is_checked_before_anything_is_served() {
+fn invalid_runtime_config_is_refused_at_startup() {
     let (dir, path) = folder(probe("").text(), &[]);
     for (text, part) in [
         ("state_dri = 'x'", "state_dri: there is no such key"),
@@ -266,14 +266,14 @@ fn a_runtime_config_is_checked_before_anything_is_served() {
 }
 
 #[test]
-fn check_finds_nothing_wrong_with_what_can_be_served() {
+fn check_accepts_the_example_application() {
     let (right, said) = check(&root().join("spin.toml"), &[]);
     assert!(right && said.contains("nothing is wrong (7 routes, 6 components)"), "{said}");
 }
 
 /// What every component lacks is said at once, with what to do.
 #[test]
-fn check_says_what_components_and_models_lack() {
+fn check_reports_missing_imports_exports_and_operators() {
     let component = |text: &str| wat::parse_str(text).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {

@@ -118,51 +118,51 @@ fn value<'a>(toml: &'a str, key: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn logistic_regression_through_the_fast_door() {
+fn logistic_regression_matches_its_golden_file_through_the_fast_door() {
     Golden::of("iris-classifier", 1).check_through("");
 }
 
 #[test]
-fn logistic_regression_through_the_standard_door() {
+fn logistic_regression_matches_its_golden_file_through_the_standard_door() {
     Golden::of("iris-classifier", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
-fn random_forest_through_the_fast_door() {
+fn random_forest_matches_its_golden_file_through_the_fast_door() {
     Golden::of("iris-classifier", 2).check_through("");
 }
 
 #[test]
-fn random_forest_through_the_standard_door() {
+fn random_forest_matches_its_golden_file_through_the_standard_door() {
     Golden::of("iris-classifier", 2).check_through(STANDARD_DOOR);
 }
 
 #[test]
-fn gradient_boosting_through_the_fast_door() {
+fn gradient_boosting_matches_its_golden_file_through_the_fast_door() {
     Golden::of("diabetes-regressor", 1).check_through("");
 }
 
 #[test]
-fn gradient_boosting_through_the_standard_door() {
+fn gradient_boosting_matches_its_golden_file_through_the_standard_door() {
     Golden::of("diabetes-regressor", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
-fn convolutional_network_through_the_fast_door() {
+fn convolutional_network_matches_its_golden_file_through_the_fast_door() {
     Golden::of("digits-classifier", 1).check_through("");
 }
 
 #[test]
-fn convolutional_network_through_the_standard_door() {
+fn convolutional_network_matches_its_golden_file_through_the_standard_door() {
     Golden::of("digits-classifier", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
-fn naive_bayes_of_texts_through_the_fast_door() {
+fn naive_bayes_matches_its_golden_file_through_the_fast_door() {
     Golden::of("language-identifier", 1).check_through("");
 }
 
 #[test]
-fn naive_bayes_of_texts_through_the_standard_door() {
+fn naive_bayes_matches_its_golden_file_through_the_standard_door() {
     Golden::of("language-identifier", 1).check_through(STANDARD_DOOR);
 }

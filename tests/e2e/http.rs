@@ -54,7 +54,7 @@ fn probe(settings: &str) -> Spinfer {
 }
 
 #[test]
-fn the_example_application_answers_as_the_readme_says() {
+fn example_application_serves_both_versions_of_its_model() {
     let dir = tempfile::tempdir().unwrap();
     let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
     let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
@@ -68,13 +68,13 @@ fn the_example_application_answers_as_the_readme_says() {
 }
 
 #[test]
-fn an_unknown_path_is_404() {
+fn unmatched_path_is_404() {
     let answer = probe("").get("/elsewhere?x=1");
     assert_eq!((answer.status, answer.error().as_str()), (404, "no route matches /elsewhere"));
 }
 
 #[test]
-fn health_is_the_hosts() {
+fn health_endpoints_are_served_by_the_host() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     while spinfer.get("/v2/health/ready").status != 200 {}
     for (path, key) in [("/v2/health/live", "live"), ("/v2/health/ready", "ready")] {
@@ -87,7 +87,7 @@ fn health_is_the_hosts() {
 }
 
 #[test]
-fn ready_is_who_has_loaded_every_model() {
+fn readiness_requires_every_model_to_be_loaded() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     spinfer.wait_for_log("graph loaded");
@@ -124,7 +124,7 @@ fn raw(spinfer: &Spinfer, request: &str, close: bool) -> String {
 }
 
 #[test]
-fn a_request_that_is_not_http_is_400() {
+fn malformed_request_is_400() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
     for request in [
         "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
@@ -140,7 +140,7 @@ fn a_request_that_is_not_http_is_400() {
 }
 
 #[test]
-fn a_head_that_is_too_long_is_431() {
+fn oversized_head_is_431() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     let long = "x".repeat(1_000_000);
     let mut stream = spinfer.connect();
@@ -152,7 +152,7 @@ fn a_head_that_is_too_long_is_431() {
 }
 
 #[test]
-fn a_body_that_does_not_come_is_408() {
+fn incomplete_body_is_408_at_the_deadline() {
     let settings = "tool.spinfer.limits.deadline = \"200ms\"";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     let request = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf";
@@ -162,7 +162,7 @@ fn a_body_that_does_not_come_is_408() {
 
 /// Answered before its body has come, a client is told not to go on with the connection.
 #[test]
-fn a_failure_before_the_end_of_the_body_closes_the_connection_and_says_so() {
+fn failure_before_the_end_of_the_body_closes_the_connection() {
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.deadline = \"300ms\"\n");
     let spinfer = probe(&settings);
     for (path, status) in [("/probe/echo", 408), ("/elsewhere", 404)] {
@@ -175,7 +175,7 @@ fn a_failure_before_the_end_of_the_body_closes_the_connection_and_says_so() {
 
 /// A client that goes away frees what its request had, long before the deadline would.
 #[test]
-fn a_client_that_goes_away_frees_the_instance() {
+fn disconnected_client_frees_its_instance() {
     for settings in ["", STANDARD_DOOR] {
         let limits = "tool.spinfer.limits = { instances = 1, deadline = \"1h\" }\n";
         let settings = format!("{settings}{limits}");
@@ -190,7 +190,7 @@ fn a_client_that_goes_away_frees_the_instance() {
 }
 
 #[test]
-fn only_needed_headers_reach_the_guest_all_their_values_in_order() {
+fn only_needed_headers_reach_the_guest() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     let headers = [("x-probe", "one"), ("x-other", "no"), ("X-Probe", "two")];
     assert_eq!(spinfer.send("GET", "/header", &headers, b"").text(), "one, two");
@@ -198,7 +198,7 @@ fn only_needed_headers_reach_the_guest_all_their_values_in_order() {
 }
 
 #[test]
-fn an_answer_that_is_not_http_is_500() {
+fn invalid_response_of_a_guest_is_500() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     for (path, part) in [
         ("/answer?101", "101 is not a final status"),
@@ -217,7 +217,7 @@ fn an_answer_that_is_not_http_is_500() {
 
 /// A client that takes them, and an answer that announces them (RFC 9110, 6.5).
 #[test]
-fn trailers_pass_both_ways() {
+fn trailers_are_forwarded_both_ways() {
     let settings = "tool.spinfer.limits.fast_body = \"1\"\n";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     let request = "POST /stream HTTP/1.1\r\nhost: x\r\nte: trailers\r\ntrailer: x-sum\r\n\
@@ -230,7 +230,7 @@ fn trailers_pass_both_ways() {
 }
 
 #[test]
-fn requests_on_one_connection_are_answered_in_order() {
+fn pipelined_requests_are_answered_in_order() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     let mut stream = spinfer.connect();
     let one = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none";
@@ -244,7 +244,7 @@ fn requests_on_one_connection_are_answered_in_order() {
 
 /// It takes as long as the host waits for such a client: half a minute.
 #[test]
-fn a_client_that_reads_nothing_of_its_answer_is_cut_off() {
+fn client_that_stops_reading_is_disconnected() {
     // More than the sockets of both sides hold.
     const LENGTH: usize = 16 << 20;
     let settings = "tool.spinfer.limits.fast_body = \"16MiB\"";
@@ -271,7 +271,7 @@ fn a_client_that_reads_nothing_of_its_answer_is_cut_off() {
 }
 
 #[test]
-fn a_path_reaches_its_route_however_it_is_spelt() {
+fn percent_encoded_path_matches_its_route() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris(
         "iris",
         1,
@@ -295,7 +295,7 @@ fn a_path_reaches_its_route_however_it_is_spelt() {
 }
 
 #[test]
-fn the_models_of_an_application_are_listed() {
+fn model_index_lists_versions_and_their_states() {
     let dir = tempfile::tempdir().unwrap();
     let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
     while spinfer.get("/v2/health/ready").status != 200 {}
@@ -321,7 +321,7 @@ fn the_models_of_an_application_are_listed() {
 }
 
 #[test]
-fn a_model_that_cannot_be_loaded_is_listed_as_that() {
+fn unloadable_model_is_listed_as_unavailable() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(root().join("tests/models/truncated.onnx"), dir.path().join("model.onnx"))
         .unwrap();

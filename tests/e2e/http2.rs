@@ -62,7 +62,7 @@ fn probe(settings: &str) -> Spinfer {
 }
 
 #[tokio::test]
-async fn one_connection_carries_many_requests_at_a_time() {
+async fn one_connection_multiplexes_concurrent_requests() {
     for door in ["", STANDARD_DOOR] {
         let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n";
         let spinfer = probe(&format!("{door}{sizes}"));
@@ -82,7 +82,7 @@ async fn one_connection_carries_many_requests_at_a_time() {
 }
 
 #[tokio::test]
-async fn failures_and_odd_methods_have_their_answers() {
+async fn head_requests_and_failures_get_their_statuses() {
     let spinfer = probe("tool.spinfer.limits.request_body = \"1KiB\"\n");
     let mut sender = in_the_clear(&spinfer).await;
     let head = Request::builder().method(Method::HEAD).uri("http://x/echo");
@@ -106,7 +106,7 @@ async fn failures_and_odd_methods_have_their_answers() {
 
 /// Each piece is answered before the next is sent: nothing waits for the whole body.
 #[tokio::test]
-async fn bodies_stream_both_ways_and_end_in_trailers() {
+async fn bodies_and_trailers_stream_both_ways() {
     let spinfer = probe("tool.spinfer.limits.fast_body = \"1\"\n");
     let mut sender = in_the_clear(&spinfer).await;
     let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, Infallible>>();
@@ -137,7 +137,7 @@ async fn bodies_stream_both_ways_and_end_in_trailers() {
 /// A client says how much of each answer may be sent, and may leave that at nothing. It takes as long
 /// as a host waits for one, half a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_takes_are_counted_and_given_up() {
+async fn unread_responses_are_limited_and_cancelled() {
     const LENGTH: usize = 8 << 20;
     let settings = "tool.spinfer.limits = { fast_body = \"8MiB\", request_body = \"8MiB\" }\n";
     let spinfer = probe(settings);
@@ -176,7 +176,7 @@ async fn answers_that_nobody_takes_are_counted_and_given_up() {
 /// Of requests that may take an hour: those that a client cancels have ended long before that, be it
 /// that their guest computes or that it waits for the rest of a body.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_cancelled_frees_what_it_had() {
+async fn cancelled_stream_frees_its_instance() {
     let limits = "{ instances = 1, queue = 0, deadline = \"1h\" }";
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits = {limits}\n");
     let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
@@ -224,7 +224,7 @@ fn certificate(dir: &Path) -> (CertificateDer<'static>, [String; 2]) {
 }
 
 #[tokio::test]
-async fn over_tls_a_client_chooses_the_version() {
+async fn alpn_selects_the_http_version() {
     let dir = tempfile::tempdir().unwrap();
     let (trusted, [certificate, key]) = certificate(dir.path());
     let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", "");
@@ -264,7 +264,7 @@ async fn over_tls_a_client_chooses_the_version() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_refused_with_the_reason() {
+fn unusable_certificate_is_refused_with_the_reason() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_, [certificate, key]) = certificate(dir.path());
     let (_, [_, other_key]) = self::certificate(other.path());
@@ -283,7 +283,7 @@ fn a_certificate_that_cannot_be_used_is_refused_with_the_reason() {
 
 /// A client that begins and goes on with nothing holds nothing up: another is served meanwhile.
 #[tokio::test]
-async fn a_connection_may_begin_in_pieces() {
+async fn preface_sent_byte_by_byte_is_accepted() {
     let spinfer = probe("");
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let server = TcpStream::connect(spinfer.address()).await.unwrap();

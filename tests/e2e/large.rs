@@ -28,7 +28,7 @@ fn tensor(count: usize) -> String {
 }
 
 #[test]
-fn a_batch_whose_answer_would_not_fit_is_413_before_it_is_computed() {
+fn batch_whose_response_exceeds_memory_is_413_before_inference() {
     for door in doors() {
         let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
         let spinfer = Spinfer::up(&manifest);
@@ -50,7 +50,7 @@ fn a_batch_whose_answer_would_not_fit_is_413_before_it_is_computed() {
 }
 
 #[test]
-fn a_batch_that_fits_is_answered_whole() {
+fn batch_that_fits_in_memory_is_served() {
     for door in doors() {
         let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
         let spinfer = Spinfer::up(&manifest);
@@ -63,7 +63,7 @@ fn a_batch_that_fits_is_answered_whole() {
 }
 
 #[test]
-fn very_many_texts_are_413() {
+fn millions_of_texts_are_413() {
     for door in doors() {
         let manifest = Manifest::default();
         let manifest = manifest.with_model("language-identifier", "language", 1, "/...", &door);
@@ -91,7 +91,7 @@ fn very_many_texts_are_413() {
 
 /// What is quoted of a request in a message is a part of it.
 #[test]
-fn a_message_quotes_a_part_of_what_is_wrong() {
+fn error_message_truncates_the_quoted_input() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
     let spinfer = Spinfer::up(&manifest);
     let long = "9".repeat(14 << 20);

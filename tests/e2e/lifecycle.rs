@@ -21,7 +21,7 @@ fn predicts(spinfer: &Spinfer) {
 }
 
 #[test]
-fn what_is_idle_goes_in_stages_and_all_comes_back() {
+fn idle_instances_models_and_code_are_unloaded_and_loaded_again() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.idle = \"50ms\"\n");
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
@@ -38,7 +38,7 @@ fn what_is_idle_goes_in_stages_and_all_comes_back() {
 
 /// There was an instance, and there is none, whatever the reason.
 #[test]
-fn whoever_comes_after_the_last_instance_failed_starts_cold() {
+fn request_after_the_last_instance_failed_is_a_cold_start() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let spinfer = Spinfer::up_uncached(&manifest);
     for start in 1..=3 {
@@ -52,7 +52,7 @@ fn whoever_comes_after_the_last_instance_failed_starts_cold() {
 
 /// Of the process's own memory: what it has mapped of files the system takes back when it likes.
 #[test]
-fn memory_comes_back_after_the_idle_time() {
+fn memory_is_released_after_the_idle_timeout() {
     const ROUTES: usize = 100;
     /// More than before, of what the routes took when they were first used.
     const SHARE: f64 = 1.1;
@@ -91,7 +91,7 @@ fn memory_comes_back_after_the_idle_time() {
 }
 
 #[test]
-fn many_first_requests_at_once_share_one_load() {
+fn concurrent_first_requests_share_one_load() {
     let settings = "tool.spinfer.limits.idle = \"50ms\"";
     let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", settings);
     let spinfer = Spinfer::up_uncached(&manifest);
@@ -108,7 +108,7 @@ fn many_first_requests_at_once_share_one_load() {
 
 /// What may pass from one request to the next: the guarantee of `reuse`.
 #[test]
-fn an_instance_serves_as_many_requests_as_reuse_says() {
+fn reuse_limits_requests_and_age_of_an_instance() {
     for door in ["", STANDARD_DOOR] {
         for (reuse, counts) in [
             ("requests = 1", [1, 1, 1, 1, 1, 1]),
@@ -128,7 +128,7 @@ fn an_instance_serves_as_many_requests_as_reuse_says() {
 
 /// Its age counts when it would be given a request, not only when it has served one.
 #[test]
-fn an_instance_that_grew_too_old_while_idle_is_not_used_again() {
+fn idle_instance_past_its_age_is_not_reused() {
     const AGE: Duration = Duration::from_millis(500);
     for door in ["", STANDARD_DOOR] {
         let settings = format!(
@@ -148,7 +148,7 @@ fn an_instance_that_grew_too_old_while_idle_is_not_used_again() {
 }
 
 #[test]
-fn with_a_new_instance_for_each_request_spares_are_made_ahead() {
+fn idle_instances_are_created_ahead_of_requests() {
     let settings = "tool.spinfer.reuse = { requests = 1, spare = 2 }\n\
                     tool.spinfer.limits.idle = \"1s\"";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
@@ -167,7 +167,7 @@ fn with_a_new_instance_for_each_request_spares_are_made_ahead() {
 }
 
 #[test]
-fn a_trap_or_a_missed_deadline_leaves_nothing_behind() {
+fn trap_or_missed_deadline_discards_the_instance() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.deadline = \"500ms\"\n");
         let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
@@ -180,7 +180,7 @@ fn a_trap_or_a_missed_deadline_leaves_nothing_behind() {
 }
 
 #[test]
-fn idle_instances_give_way_to_one_that_is_needed() {
+fn idle_instances_are_evicted_at_the_application_limit() {
     let manifest = (0..5).fold(Manifest::default(), |manifest, n| {
         let door = if n % 2 == 0 { "" } else { STANDARD_DOOR };
         let settings = format!("{door}tool.spinfer.limits.idle = \"1h\"\n");
@@ -198,7 +198,7 @@ fn idle_instances_give_way_to_one_that_is_needed() {
 
 /// As many as the load asks for, up to the limit; then requests wait, up to theirs.
 #[test]
-fn instances_follow_the_load_up_to_the_limit() {
+fn instances_scale_with_the_load_up_to_the_limit() {
     for door in ["", STANDARD_DOOR] {
         let limits = "{ instances = 4, queue = 1, deadline = \"6s\", idle = \"100ms\" }";
         let settings = format!("{door}tool.spinfer.limits = {limits}\n");
@@ -233,7 +233,7 @@ fn instances_follow_the_load_up_to_the_limit() {
 }
 
 #[test]
-fn beyond_the_queue_a_request_is_refused_at_once_and_those_in_it_are_served() {
+fn full_queue_sheds_requests_and_queued_ones_are_served() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!(
             "{door}tool.spinfer.limits = {{ instances = 1, queue = 2, deadline = \"2s\" }}\n"
@@ -274,7 +274,7 @@ fn artifacts(state: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
+fn precompiled_artifact_is_used_unless_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let state_text = state.to_str().unwrap().to_owned();
@@ -307,7 +307,7 @@ fn what_was_compiled_ahead_is_used_and_what_is_damaged_is_not() {
 
 /// As an image is made on one machine and run on others.
 #[test]
-fn what_was_compiled_for_every_processor_is_used_where_there_is_nothing_for_this_one() {
+fn portable_artifact_is_used_if_there_is_no_native_one() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let state_text = state.to_str().unwrap().to_owned();
@@ -327,7 +327,7 @@ fn what_was_compiled_for_every_processor_is_used_where_there_is_nothing_for_this
 }
 
 #[test]
-fn calls_of_a_batched_model_are_computed_together_and_each_has_its_own_answer() {
+fn batched_calls_are_computed_together_and_get_their_own_results() {
     let dir = tempfile::tempdir().unwrap();
     let from = root().join("models/iris-classifier/2");
     for file in ["model.onnx", "model.toml"] {

@@ -12,7 +12,7 @@ fn serves(spinfer: &Spinfer) {
 }
 
 #[test]
-fn a_trap_is_500_and_ends_only_its_instance() {
+fn trap_is_500_and_the_next_request_is_served() {
     for settings in ["", STANDARD_DOOR] {
         let spinfer = probe(settings);
         for _ in 0..20 {
@@ -26,7 +26,7 @@ fn a_trap_is_500_and_ends_only_its_instance() {
 }
 
 #[test]
-fn an_endless_loop_is_504_and_the_next_request_is_served() {
+fn endless_loop_is_504_and_the_next_request_is_served() {
     let deadline = "tool.spinfer.limits.deadline = \"300ms\"\n";
     for settings in ["", STANDARD_DOOR] {
         let spinfer = probe(&format!("{settings}{deadline}"));
@@ -38,7 +38,7 @@ fn an_endless_loop_is_504_and_the_next_request_is_served() {
 }
 
 #[test]
-fn an_endless_loop_in_a_wasi_0_2_handler_is_504_too() {
+fn endless_loop_in_a_wasi_0_2_handler_is_504() {
     let settings = "tool.spinfer.limits.deadline = \"300ms\"";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", settings));
     assert_eq!(spinfer.get("/loop").status, 504);
@@ -48,7 +48,7 @@ fn an_endless_loop_in_a_wasi_0_2_handler_is_504_too() {
 
 /// More loops than threads: every one of them yields, so others are served meanwhile.
 #[test]
-fn endless_loops_do_not_keep_others_from_being_served() {
+fn endless_loops_do_not_block_other_requests() {
     let spinfer = probe("tool.spinfer.limits.deadline = \"5s\"");
     std::thread::scope(|scope| {
         let loops: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get("/loop").status)).collect();
@@ -62,7 +62,7 @@ fn endless_loops_do_not_keep_others_from_being_served() {
 }
 
 #[test]
-fn memory_is_limited() {
+fn memory_beyond_the_limit_is_500() {
     for settings in ["", STANDARD_DOOR] {
         let spinfer =
             probe(&format!("{settings}tool.spinfer.limits.instance_memory = \"16MiB\"\n"));
@@ -72,7 +72,7 @@ fn memory_is_limited() {
 }
 
 #[test]
-fn an_instance_is_used_again() {
+fn instance_is_reused() {
     let spinfer = probe("tool.spinfer.limits.idle = \"1h\"");
     for n in 1..=10 {
         assert_eq!(spinfer.get("/count").text(), n.to_string());
@@ -80,7 +80,7 @@ fn an_instance_is_used_again() {
 }
 
 #[test]
-fn idle_instances_are_dropped() {
+fn idle_instances_are_evicted() {
     let spinfer = probe("tool.spinfer.limits.idle = \"100ms\"");
     assert_eq!(spinfer.get("/count").text(), "1");
     spinfer.wait_for_log("idle instances dropped");
@@ -88,7 +88,7 @@ fn idle_instances_are_dropped() {
 }
 
 #[test]
-fn a_guest_sees_its_mounts_read_only_and_its_environment() {
+fn guest_sees_only_read_only_mounts_and_its_own_environment() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "content").unwrap();
     let settings = format!(
@@ -109,7 +109,7 @@ fn a_guest_sees_its_mounts_read_only_and_its_environment() {
 }
 
 #[test]
-fn what_a_guest_prints_is_in_the_log_under_its_name() {
+fn guest_output_is_logged_with_its_component() {
     let spinfer = probe("");
     assert_eq!(spinfer.get("/log?a-line-of-the-guest").status, 200);
     spinfer.wait_for_log("a-line-of-the-guest");

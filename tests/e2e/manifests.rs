@@ -41,7 +41,7 @@ fn compare(path: &Path, extension: &str, said: &str) -> Option<String> {
 }
 
 #[test]
-fn a_manifest_that_is_wrong_is_refused_with_every_reason() {
+fn invalid_manifest_is_refused_with_every_problem() {
     let differ: Vec<_> = manifests("invalid")
         .iter()
         .filter_map(|path| match resolve(path) {
@@ -53,7 +53,7 @@ fn a_manifest_that_is_wrong_is_refused_with_every_reason() {
 }
 
 #[test]
-fn a_manifest_that_is_right_comes_to_what_it_says() {
+fn valid_manifest_resolves_to_its_golden_summary() {
     for path in manifests("valid") {
         let app = resolve(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let differs = compare(&path, "app", &summary(&app, path.parent().unwrap()));

@@ -105,7 +105,7 @@ fn stem(family: &Family) -> &'static str {
 }
 
 #[test]
-fn the_metrics_of_the_example_application_are_those_of_the_table() {
+fn exposed_metrics_match_the_table() {
     let dir = tempfile::tempdir().unwrap();
     let spinfer = Spinfer::up_from(&root().join("spin.toml"), &ADMIN, dir);
     let ready = || spinfer.get("/v2/health/ready").status == 200;
@@ -146,7 +146,7 @@ fn the_metrics_of_the_example_application_are_those_of_the_table() {
 }
 
 #[test]
-fn names_of_routes_and_models_are_whatever_they_are() {
+fn label_values_are_escaped() {
     let dir = iris_with("");
     let toml = dir.path().join("model.toml");
     let with_version = std::fs::read_to_string(&toml).unwrap();
@@ -169,7 +169,7 @@ fn names_of_routes_and_models_are_whatever_they_are() {
 }
 
 #[test]
-fn requests_are_counted_by_what_became_of_them() {
+fn requests_are_counted_by_status_and_failure_reason() {
     for door in ["", STANDARD_DOOR] {
         let limits = "tool.spinfer.limits.deadline = \"1s\"\ntool.spinfer.reuse.spare = 0\n\
                       tool.spinfer.limits.request_body = \"2KiB\"\n";
@@ -205,7 +205,7 @@ fn requests_are_counted_by_what_became_of_them() {
 }
 
 #[test]
-fn requests_between_components_are_counted_apart() {
+fn chained_requests_are_counted_separately() {
     let hosts = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
     let spinfer = probe(&format!("{STANDARD_DOOR}{hosts}"));
     for _ in 0..2 {
@@ -218,7 +218,7 @@ fn requests_between_components_are_counted_apart() {
 }
 
 #[test]
-fn instances_are_counted_from_their_start_to_their_end() {
+fn instances_are_counted_by_start_and_end_reason() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!(
             "{door}tool.spinfer.limits.idle = \"50ms\"\ntool.spinfer.reuse = {{ requests = 2, spare = 0 }}\n"
@@ -256,7 +256,7 @@ fn instances_are_counted_from_their_start_to_their_end() {
 }
 
 #[test]
-fn inferences_are_counted_where_they_ran() {
+fn inferences_are_counted_by_placement() {
     let plain = iris_with("");
     let (inline, compute) =
         (iris_with("placement = \"inline\"\n"), iris_with("placement = \"compute-thread\"\n"));
@@ -296,7 +296,7 @@ fn inferences_are_counted_where_they_ran() {
 }
 
 #[test]
-fn the_cache_says_how_often_it_has_an_answer() {
+fn cache_hits_and_misses_are_reported() {
     let spinfer = probe("");
     let path = "/cache/a?max-age=60";
     for control in ["max-age=60", "max-age=60", "max-age=60", "no-store", "no-cache"] {
@@ -335,7 +335,7 @@ fn the_cache_says_how_often_it_has_an_answer() {
 }
 
 #[test]
-fn who_waits_for_anothers_answer_is_counted_apart() {
+fn collapsed_requests_are_counted_separately() {
     let spinfer = probe("");
     assert_eq!(spinfer.get("/cache/first?max-age=60").status, 200);
     std::thread::scope(|scope| {
@@ -350,7 +350,7 @@ fn who_waits_for_anothers_answer_is_counted_apart() {
 }
 
 #[test]
-fn what_makes_room_is_counted() {
+fn cache_evictions_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("runtime-config.toml");
     std::fs::write(&config, "[cache]\nmemory = \"16KiB\"\n").unwrap();

@@ -8,7 +8,7 @@ const HEADER: &str = "sepal_length,sepal_width,petal_length,petal_width\n";
 
 /// The graph of a linear model gives NaN for NaN.
 #[test]
-fn a_missing_value_is_nan_and_comes_back_as_null() {
+fn missing_value_is_nan_in_the_graph_and_null_in_the_response() {
     let spinfer = iris();
     let tensor = |value: &str| {
         format!(
@@ -49,7 +49,7 @@ fn a_missing_value_is_nan_and_comes_back_as_null() {
 }
 
 #[test]
-fn the_hint_about_nan_stands_behind_errors_about_it_alone() {
+fn nan_hint_appears_only_in_errors_about_nan() {
     let spinfer = iris();
     for (body, hint) in [
         (r#"{"features": [1, nan, 3, 4]}"#, true),
@@ -63,7 +63,7 @@ fn the_hint_about_nan_stands_behind_errors_about_it_alone() {
 }
 
 #[test]
-fn columns_are_named_in_errors() {
+fn missing_and_unknown_columns_are_named_in_errors() {
     let spinfer = iris();
     let response = spinfer.post(
         &format!("{MODEL}/predict"),
@@ -80,7 +80,7 @@ fn columns_are_named_in_errors() {
 }
 
 #[test]
-fn axes_of_size_0_pass_both_ways() {
+fn empty_batch_is_served() {
     let spinfer = iris();
     let body = json!({"inputs": [
         {"name": "features", "shape": [0, 4], "datatype": "FP32", "data": []},

@@ -101,12 +101,12 @@ fn assert_predicts(spinfer: &Spinfer, name: &str, rows: &Value, case: &Value) {
 
 /// One test for all, as the server takes longer to start than they take.
 #[test]
-fn models_of_a_tracking_server_become_urls() {
+fn models_pulled_from_mlflow_are_served() {
     let mlflow = Mlflow::start();
     every_source_is_served(&mlflow);
-    names_versions_and_routes_are_as_registered(&mlflow);
-    what_cannot_be_pulled_leaves_no_trace(&mlflow);
-    the_server_may_be_named_by_the_environment(&mlflow);
+    names_and_versions_follow_the_registered_model(&mlflow);
+    failed_pull_leaves_no_trace(&mlflow);
+    tracking_uri_is_read_from_the_environment(&mlflow);
 }
 
 fn every_source_is_served(mlflow: &Mlflow) {
@@ -145,7 +145,7 @@ fn every_source_is_served(mlflow: &Mlflow) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-fn names_versions_and_routes_are_as_registered(mlflow: &Mlflow) {
+fn names_and_versions_follow_the_registered_model(mlflow: &Mlflow) {
     let application = Application::new();
     application.pulled(mlflow, "models:/iris@champion", &["--route", "/iris/..."]);
     let registered = &application.signature("iris", 1)["provenance"]["mlflow"];
@@ -183,7 +183,7 @@ fn names_versions_and_routes_are_as_registered(mlflow: &Mlflow) {
     assert_predicts(&spinfer, "iris/versions/1", &mlflow.said["rows"], &mlflow.cases()[0]);
 }
 
-fn what_cannot_be_pulled_leaves_no_trace(mlflow: &Mlflow) {
+fn failed_pull_leaves_no_trace(mlflow: &Mlflow) {
     let application = Application::new();
     application.pulled(mlflow, "models:/iris/1", &[]);
     let before = application.tree();
@@ -215,7 +215,7 @@ fn what_cannot_be_pulled_leaves_no_trace(mlflow: &Mlflow) {
     }
 }
 
-fn the_server_may_be_named_by_the_environment(mlflow: &Mlflow) {
+fn tracking_uri_is_read_from_the_environment(mlflow: &Mlflow) {
     let folder = tempfile::tempdir().unwrap();
     let pull = |environment: &[(&str, &str)], from: &Path| {
         let (status, text) = run_in(

@@ -37,7 +37,7 @@ fn fails(answer: &Answer, code: &str, part: &str) {
 }
 
 #[test]
-fn every_tensor_type_goes_in_and_comes_out() {
+fn every_tensor_type_round_trips() {
     let models =
         ["fp16", "bf16", "fp32", "fp64", "u8", "i32", "i64"].map(|ty| format!("identity-{ty}"));
     let models: Vec<&str> = models.iter().map(String::as_str).collect();
@@ -59,7 +59,7 @@ fn every_tensor_type_goes_in_and_comes_out() {
 }
 
 #[test]
-fn inputs_are_found_by_name_and_outputs_have_the_graphs_names_and_order() {
+fn inputs_are_matched_by_name_and_outputs_keep_the_order_of_the_graph() {
     let (spinfer, _dir) = probe(&["add-two-inputs"]);
     let floats = |values: [f32; 4]| values.map(f32::to_le_bytes).concat();
     let (a, b) = (floats([1.0, 2.0, 3.0, 4.0]), floats([10.0, 20.0, 30.0, 40.0]));
@@ -77,7 +77,7 @@ fn inputs_are_found_by_name_and_outputs_have_the_graphs_names_and_order() {
 }
 
 #[test]
-fn a_tensor_that_does_not_fit_is_an_invalid_argument() {
+fn mismatched_tensor_is_an_invalid_argument() {
     let (spinfer, _dir) = probe(&["add-two-inputs", "identity-fp32"]);
     let huge = u32::MAX;
     for (query, size, part) in [
@@ -119,21 +119,21 @@ fn loader() -> Spinfer {
 }
 
 #[test]
-fn a_component_without_the_grant_may_not_bring_a_graph() {
+fn load_without_the_grant_is_a_security_error() {
     let (spinfer, _dir) = probe(&[]);
     let answer = spinfer.post("/nn/load", bytes("identity-fp32"));
     fails(&answer, "Security", "`tool.spinfer.load_graphs = true`");
 }
 
 #[test]
-fn a_component_may_bring_its_own_graph() {
+fn load_with_the_grant_accepts_a_graph() {
     let spinfer = loader();
     assert_eq!(spinfer.post("/nn/load", bytes("identity-fp32")).text(), "loaded");
     assert_eq!(spinfer.post("/nn/load?encoding=autodetect", bytes("identity-u8")).text(), "loaded");
 }
 
 #[test]
-fn a_graph_that_cannot_be_run_is_refused_with_the_reason() {
+fn unusable_graph_is_refused_with_the_reason() {
     let spinfer = loader();
     let good = bytes("identity-fp32");
     for encoding in ["openvino", "tensorflow", "pytorch", "tensorflowlite", "ggml"] {
@@ -168,7 +168,7 @@ fn a_graph_that_cannot_be_run_is_refused_with_the_reason() {
 
 /// The bytes a guest makes the host hold are limited like its own memory.
 #[test]
-fn tensors_are_limited() {
+fn tensor_memory_and_handles_are_limited() {
     let settings = "tool.spinfer.limits.instance_memory = \"16MiB\"";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
@@ -183,7 +183,7 @@ fn tensors_are_limited() {
 
 /// An inference of several milliseconds runs on a compute thread: connections are polled meanwhile.
 #[test]
-fn a_long_inference_is_right_and_does_not_keep_others_from_being_served() {
+fn long_inference_does_not_block_other_requests() {
     let (spinfer, _dir) = probe(&["heavy-matmul"]);
     let data = [0.5_f32; 512].map(f32::to_le_bytes).concat();
     let compute = || spinfer.post("/nn/compute?graph=heavy-matmul&input=x:FP32:1,512", &data);
@@ -205,7 +205,7 @@ fn a_long_inference_is_right_and_does_not_keep_others_from_being_served() {
 
 /// The guest is told, and may answer by itself; if it is too late for that, the host does.
 #[test]
-fn a_compute_past_the_deadline_is_ended() {
+fn compute_past_the_deadline_times_out() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(file("heavy-matmul"), dir.path().join("model.onnx")).unwrap();
     let settings = format!(
@@ -225,7 +225,7 @@ fn a_compute_past_the_deadline_is_ended() {
 
 /// What the log says of loads is how sharing is seen from outside.
 #[test]
-fn components_with_the_same_graph_share_it() {
+fn components_share_one_loaded_graph() {
     let manifest = Manifest::default()
         .with_iris("one", 1, "/one/...", "")
         .with_iris("two", 1, "/two/...", "")

@@ -28,7 +28,7 @@ fn records(state: &str) -> Vec<Value> {
 }
 
 #[test]
-fn each_variant_has_its_own_records_and_its_own_quality() {
+fn records_and_quality_are_kept_per_variant() {
     let (spinfer, state, _folder) = example();
     let ask = |variant: &str| {
         let headers = [("x-spinfer-variant", variant)];
@@ -77,7 +77,7 @@ fn each_variant_has_its_own_records_and_its_own_quality() {
 
 /// What was answered with an id is in the log, also if the host ends meanwhile.
 #[test]
-fn what_was_answered_before_the_end_is_in_the_log() {
+fn predictions_served_before_shutdown_are_logged() {
     let (mut spinfer, state, _folder) = example();
     let mut ids = Vec::new();
     for number in 0..200 {
@@ -99,7 +99,7 @@ fn what_was_answered_before_the_end_is_in_the_log() {
 
 /// A prediction from before a restart still counts in the window of drift.
 #[test]
-fn the_window_of_drift_outlives_a_restart() {
+fn drift_window_survives_a_restart() {
     let (mut spinfer, state, _folder) = example();
     for _ in 0..5 {
         assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", FEATURES).status, 200);
@@ -138,7 +138,7 @@ fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
 /// A registry or a tracking server that is down, or says something else, leaves an application as it
 /// is, also while it serves.
 #[test]
-fn a_pull_that_fails_leaves_a_serving_application_as_it_is() {
+fn failed_pull_leaves_a_serving_application_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = dir.path().join("spin.toml");
     let from = manifest.to_str().unwrap().to_owned();

@@ -13,7 +13,7 @@ use crate::add::Application;
 const TOLERANCE: f64 = 5e-3;
 
 #[test]
-fn onnx_kinds_are_served_with_the_right_numbers_or_refused_as_the_clients_mistake() {
+fn onnx_kinds_are_served_correctly_or_refused_with_400() {
     let folder = root().join("target/onnx-cases/kinds");
     let text = fs::read_to_string(folder.join("cases.json")).expect("run `make onnx-cases`");
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();

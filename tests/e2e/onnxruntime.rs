@@ -57,7 +57,7 @@ fn library() -> PathBuf {
 }
 
 #[test]
-fn the_library_is_found_in_each_of_its_places() {
+fn library_is_found_in_each_of_its_locations() {
     let installed = Installed::new();
     let library = library();
     let by_flag = ["--onnxruntime", library.to_str().unwrap()];
@@ -79,7 +79,7 @@ fn the_library_is_found_in_each_of_its_places() {
 }
 
 #[test]
-fn without_the_library_a_graph_lean_lacks_is_refused_with_the_ways_to_get_it() {
+fn without_the_library_unsupported_graphs_are_refused_with_how_to_install_it() {
     let installed = Installed::new();
     let (added, said) = installed.add("identity-u8.onnx", &[], None);
     assert!(!added, "{said}");
@@ -94,7 +94,7 @@ fn without_the_library_a_graph_lean_lacks_is_refused_with_the_ways_to_get_it() {
 }
 
 #[test]
-fn a_library_that_is_named_and_missing_or_no_library_is_an_error() {
+fn missing_or_invalid_library_is_an_error() {
     let installed = Installed::new();
     let nowhere = installed.path("nowhere.so");
     let named = ["--onnxruntime", nowhere.to_str().unwrap()];
@@ -113,7 +113,7 @@ fn a_library_that_is_named_and_missing_or_no_library_is_an_error() {
 }
 
 #[test]
-fn model_toml_may_ask_for_a_backend_and_models_says_why() {
+fn model_toml_selects_the_backend_and_models_reports_why() {
     let installed = Installed::new();
     let (added, said) = installed.add("identity-u8.onnx", &[], Some(&library()));
     assert!(added, "{said}");

@@ -38,7 +38,7 @@ fn prediction(spinfer: &Spinfer) -> Value {
 }
 
 #[test]
-fn components_are_small_and_do_what_they_did() {
+fn optimized_components_are_smaller_and_predict_the_same() {
     let guests = [
         "iris_classifier",
         "diabetes_regressor",
@@ -79,7 +79,7 @@ fn components_are_small_and_do_what_they_did() {
 }
 
 #[test]
-fn what_cannot_be_optimized_is_said_and_stays() {
+fn failed_optimization_leaves_the_component_unchanged() {
     let dir = application(&["iris_classifier"], "");
     let path = dir.path().join("iris_classifier.wasm");
     let from = dir.path().to_str().unwrap();

@@ -40,7 +40,7 @@ fn check(spinfer: &Spinfer, path: &str, address: &str, script: &[(&str, &str)]) 
 }
 
 #[test]
-fn every_command_of_every_interface() {
+fn every_command_works_through_every_interface() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     for path in INTERFACES {
@@ -72,7 +72,7 @@ fn every_command_of_every_interface() {
 }
 
 #[test]
-fn a_message_is_published_to_who_is_subscribed() {
+fn published_message_reaches_its_subscribers() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     let mut connection = redis.connect();
@@ -87,7 +87,7 @@ fn a_message_is_published_to_who_is_subscribed() {
 }
 
 #[test]
-fn errors_are_of_their_kind() {
+fn errors_map_to_their_variants() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     let (url, port) = (redis.url(), redis.port());
@@ -132,7 +132,7 @@ fn errors_are_of_their_kind() {
 
 /// What a component does to its connection is nobody else's.
 #[test]
-fn what_is_left_on_a_connection_stays_with_its_handle() {
+fn connection_state_stays_with_its_handle() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     let url = redis.url();
@@ -170,7 +170,7 @@ fn what_is_left_on_a_connection_stays_with_its_handle() {
 
 /// It is told, as what was set there is gone, and can go on.
 #[test]
-fn a_handle_that_lost_its_own_connection_has_another() {
+fn handle_reconnects_after_losing_its_own_connection() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     for path in INTERFACES {
@@ -187,7 +187,7 @@ fn a_handle_that_lost_its_own_connection_has_another() {
 
 /// An answer that is too much ends the connection, and whatever else is on its way there.
 #[test]
-fn what_one_component_asks_for_breaks_nothing_of_another() {
+fn oversized_reply_does_not_affect_other_components() {
     let redis = Redis::start();
     let mut connection = redis.connect();
     redis::cmd("SET").arg("big").arg(vec![b'x'; 30_000_000]).exec(&mut connection).unwrap();
@@ -228,7 +228,7 @@ fn what_one_component_asks_for_breaks_nothing_of_another() {
 }
 
 #[test]
-fn connections_are_shared_and_kept() {
+fn connections_are_shared_and_reused() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     let url = redis.url();
@@ -250,7 +250,7 @@ fn connections_are_shared_and_kept() {
 
 /// One instance cannot take them all.
 #[test]
-fn an_instance_has_few_connections_of_its_own() {
+fn dedicated_connections_per_instance_are_limited() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     let (url, open) = (redis.url(), format!("open {}", redis.url()));
@@ -263,7 +263,7 @@ fn an_instance_has_few_connections_of_its_own() {
 }
 
 #[test]
-fn there_are_as_many_connections_as_the_operator_allows() {
+fn max_connections_is_enforced() {
     let (redis, other) = (Redis::start(), Redis::start());
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("runtime-config.toml");
@@ -283,7 +283,7 @@ fn there_are_as_many_connections_as_the_operator_allows() {
 }
 
 #[test]
-fn a_redis_that_is_gone_or_silent_is_an_error_until_it_is_back() {
+fn unavailable_or_silent_redis_is_an_error_until_it_returns() {
     let mut redis = Redis::start();
     let spinfer = up(&redis);
     let url = redis.url();
@@ -304,7 +304,7 @@ fn a_redis_that_is_gone_or_silent_is_an_error_until_it_is_back() {
 }
 
 #[test]
-fn tls_is_spoken_and_certificates_are_checked() {
+fn tls_certificates_are_verified() {
     let dir = tempfile::tempdir().unwrap();
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(["localhost".to_owned()]).unwrap();

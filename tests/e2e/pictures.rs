@@ -42,7 +42,7 @@ fn check(name: &str, answer: &Answer, expected: &Value) {
 }
 
 #[test]
-fn every_kind_of_png_as_body_and_as_base64() {
+fn every_kind_of_png_is_accepted_as_body_and_as_base64() {
     for settings in ["", STANDARD_DOOR] {
         let spinfer = digits(settings);
         for (name, expected) in &expected() {
@@ -58,7 +58,7 @@ fn every_kind_of_png_as_body_and_as_base64() {
 
 /// A picture of 28x28 still has its digit when it is whole, and is refused cut anywhere before.
 #[test]
-fn a_truncated_png_is_refused() {
+fn truncated_png_is_400() {
     let spinfer = digits("");
     let png = image("grey-28x28");
     for length in [0, 7, 20, 33, 60, png.len() / 2, png.len() - 20] {
@@ -70,7 +70,7 @@ fn a_truncated_png_is_refused() {
 }
 
 #[test]
-fn what_is_no_png_is_refused() {
+fn invalid_image_is_refused_with_the_expected_format() {
     let spinfer = digits("");
     let mut damaged = image("grey-8x8");
     let middle = damaged.len() - 30;
@@ -105,7 +105,7 @@ fn what_is_no_png_is_refused() {
 /// Each is a few kilobytes. The instance has half of the memory it usually may have, and the next
 /// request is served as if nothing was.
 #[test]
-fn a_bomb_is_contained() {
+fn image_bomb_is_contained() {
     let spinfer = digits("tool.spinfer.limits.instance_memory = \"64MiB\"\n");
     let expected = expected();
     for (bomb, status, part) in [

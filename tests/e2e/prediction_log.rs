@@ -28,7 +28,7 @@ fn id(answer: &Answer) -> String {
 }
 
 #[test]
-fn a_response_with_predictions_has_an_id_of_its_own() {
+fn each_prediction_response_has_a_unique_id() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = Spinfer::up(&iris(door));
         let mut ids = HashSet::new();
@@ -55,7 +55,7 @@ fn a_response_with_predictions_has_an_id_of_its_own() {
 }
 
 #[test]
-fn without_a_record_there_is_no_id() {
+fn unlogged_response_has_no_id() {
     for settings in ["enabled = false", "sample = 0.0"] {
         let settings = format!("tool.spinfer.prediction_log.{settings}\n");
         let spinfer = Spinfer::up(&iris(&settings));
@@ -73,7 +73,7 @@ fn without_a_record_there_is_no_id() {
 }
 
 #[test]
-fn a_share_of_the_requests_is_sampled() {
+fn sample_selects_a_share_of_the_requests() {
     let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.sample = 0.5\n"));
     let client = spinfer.client();
     let answers = (0..200).map(|_| client.send("POST", PREDICT, &[], SETOSA.as_bytes()));
@@ -83,7 +83,7 @@ fn a_share_of_the_requests_is_sampled() {
 }
 
 #[test]
-fn a_field_that_no_model_has_is_named_at_start() {
+fn unknown_field_in_drop_is_reported_at_startup() {
     let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.drop = [\"sepal\"]\n"));
     spinfer.wait_for_log(
         "prediction_log.drop: no mounted model has \"sepal\"; there are sepal_length",
@@ -91,7 +91,7 @@ fn a_field_that_no_model_has_is_named_at_start() {
 }
 
 #[test]
-fn what_a_guest_should_not_append_is_refused_and_reported_once() {
+fn invalid_appends_are_refused_and_reported_once() {
     let spinfer = Spinfer::up_uncached(&Manifest::default().with("/a/...", "a", "hostile", ""));
     id(&spinfer.get("/a/log/one?x"));
     for _ in 0..2 {
@@ -143,7 +143,7 @@ fn by_id(records: &[Value]) -> HashMap<String, Vec<&Value>> {
 }
 
 #[test]
-fn a_record_is_the_same_whichever_protocol_and_door() {
+fn record_is_the_same_for_every_protocol_and_door() {
     for door in ["", STANDARD_DOOR] {
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let (ids, records) = recorded(&iris(door), |spinfer| {
@@ -194,7 +194,7 @@ fn a_record_is_the_same_whichever_protocol_and_door() {
 }
 
 #[test]
-fn a_batch_is_a_record_for_each_row() {
+fn batch_is_logged_as_one_record_per_row() {
     let body = r#"{"id": "mine", "instances": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]}"#;
     let (id, records) = recorded(&iris(""), |spinfer| id(&spinfer.post(PREDICT, body)));
     assert_eq!(records.len(), 2);
@@ -206,7 +206,7 @@ fn a_batch_is_a_record_for_each_row() {
 }
 
 #[test]
-fn a_cached_response_makes_a_record_of_its_own() {
+fn cached_response_has_its_own_record() {
     let (ids, records) =
         recorded(&iris(""), |spinfer| [(); 3].map(|()| id(&spinfer.post(PREDICT, SETOSA))));
     assert_eq!(records.len(), 3);
@@ -218,7 +218,7 @@ fn a_cached_response_makes_a_record_of_its_own() {
 }
 
 #[test]
-fn requests_at_the_same_time_keep_their_own_records() {
+fn concurrent_requests_have_separate_records() {
     const CLIENTS: usize = 32;
     const EACH: usize = 20;
     let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = 16\n");
@@ -273,7 +273,7 @@ fn fields_are_dropped_and_hashed() {
 }
 
 #[test]
-fn a_file_is_logged_by_what_it_is() {
+fn image_is_logged_by_type_and_length() {
     let manifest = Manifest::default().with_model("digits-classifier", "digits", 1, "/...", "");
     let png = std::fs::read(root().join("tests/images/grey-8x8.png")).unwrap();
     let (_, records) = recorded(&manifest, |spinfer| {
@@ -293,7 +293,7 @@ fn a_file_is_logged_by_what_it_is() {
 }
 
 #[test]
-fn a_request_that_fails_makes_no_record() {
+fn failed_request_is_not_logged() {
     let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
     let (_, records) = recorded(&manifest, |spinfer| {
         assert_eq!(spinfer.get("/a/log/aliased").status, 500);

@@ -11,7 +11,7 @@ pub(crate) fn iris() -> Spinfer {
 }
 
 #[test]
-fn the_short_form() {
+fn predict_returns_class_and_probabilities() {
     let spinfer = iris();
     let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
     assert_eq!(answer.status, 200);
@@ -32,7 +32,7 @@ fn the_short_form() {
 /// Each item of `predictions` is what `features` alone gets.
 /// As `curl -d` sends it, or a client that says nothing, or something else.
 #[test]
-fn the_short_form_is_json_whatever_its_type_is_said_to_be() {
+fn predict_reads_json_whatever_the_content_type() {
     let spinfer = iris();
     let path = format!("{MODEL}/predict");
     for said in ["application/json", "application/x-www-form-urlencoded", "text/csv", "\u{fc}"] {
@@ -50,7 +50,7 @@ fn the_short_form_is_json_whatever_its_type_is_said_to_be() {
 }
 
 #[test]
-fn the_short_form_of_many_rows() {
+fn predict_of_instances_equals_single_predictions() {
     for version in [1, 2] {
         let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", version, "/...", ""));
         let rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]];
@@ -72,7 +72,7 @@ fn the_short_form_of_many_rows() {
 }
 
 #[test]
-fn open_inference_protocol_infer() {
+fn infer_follows_the_open_inference_protocol() {
     let spinfer = iris();
     let row = [5.1, 3.5, 1.4, 0.2];
     let infer = |data: Value, shape: [u32; 2], more: Value| {
@@ -108,7 +108,7 @@ fn open_inference_protocol_infer() {
 }
 
 #[test]
-fn metadata_and_ready() {
+fn metadata_and_readiness_describe_the_model() {
     let spinfer = iris();
     // The server's is the host's, whatever the routes.
     let server = spinfer.get("/v2").json();
@@ -128,7 +128,7 @@ fn metadata_and_ready() {
 }
 
 #[test]
-fn a_wrong_request_is_told_what_was_expected() {
+fn invalid_request_is_400_with_the_expected_form() {
     let spinfer = iris();
     let infer = |name: &str, shape: &str, datatype: &str, data: &str| {
         format!(
@@ -186,7 +186,7 @@ fn a_wrong_request_is_told_what_was_expected() {
 }
 
 #[test]
-fn a_wrong_path_or_method_is_told_what_there_is() {
+fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
     let spinfer = iris();
     for (method, path, status, part) in [
         ("POST", "/v2/models/wine/predict", 404, "no model \"wine\" here"),
@@ -204,7 +204,7 @@ fn a_wrong_path_or_method_is_told_what_there_is() {
 
 /// A component without its model says so, and is not ready.
 #[test]
-fn a_model_that_is_not_mounted_is_503() {
+fn unmounted_model_is_503() {
     let manifest = Manifest::default().with("/...", "iris", "iris_classifier", "");
     let spinfer = Spinfer::up(&manifest);
     let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [1, 2, 3, 4]}"#);

@@ -41,7 +41,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn tensors_behind_the_json_both_ways() {
+fn binary_tensors_are_accepted_and_returned() {
     let size = json!({"parameters": {"binary_data_size": 32}});
     let all = json!({"id": "b", "parameters": {"binary_data_output": true}});
     for settings in ["", STANDARD_DOOR] {
@@ -89,7 +89,7 @@ fn tensors_behind_the_json_both_ways() {
 }
 
 #[test]
-fn sizes_that_lie_are_refused() {
+fn inconsistent_binary_sizes_are_refused() {
     let spinfer = iris();
     let json = |size: u64| request(&json!({"parameters": {"binary_data_size": size}}), &json!({}));
     let length = json(32).len();

@@ -12,7 +12,7 @@ petal_width,petal_length,sepal_width,sepal_length
 ";
 
 #[test]
-fn every_table_is_answered() {
+fn every_mlflow_input_format_is_accepted() {
     let columns = ["petal_width", "petal_length", "sepal_width", "sepal_length"];
     let rows = [[0.2, 1.4, 3.5, 5.1], [2.3, 5.2, 3.0, 6.7]];
     let in_order = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]];
@@ -62,7 +62,7 @@ fn every_table_is_answered() {
 }
 
 #[test]
-fn a_wrong_table_is_told_what_was_expected() {
+fn invalid_table_is_400_with_the_expected_form() {
     let spinfer = iris();
     let json = "application/json";
     for (content_type, body, status, parts) in [

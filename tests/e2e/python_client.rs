@@ -32,26 +32,26 @@ fn passes(files: &[&str]) {
 }
 
 #[test]
-fn both_clients_against_the_host() {
+fn both_clients_work_against_the_host() {
     passes(&["test_host.py", "test_feedback.py", "test_docs.py"]);
 }
 
 #[test]
-fn retries_and_tensors() {
+fn client_retries_and_tensor_encoding_work() {
     passes(&["test_retries.py", "test_tensors.py"]);
 }
 
 #[test]
-fn types_examples_and_the_wheel() {
+fn package_types_examples_and_wheel_are_valid() {
     passes(&["test_package.py"]);
 }
 
 #[test]
-fn model_trainer_makes_folders_the_host_serves() {
+fn trainer_writes_models_that_the_host_serves() {
     passes(&["test_trainer.py"]);
 }
 
 #[test]
-fn mlflow_gets_models_of_the_onnx_flavor() {
+fn mlflow_helper_logs_models_of_the_onnx_flavor() {
     passes(&["test_mlflow.py"]);
 }

@@ -65,7 +65,7 @@ fn both(grants: &str, config: &[&str]) -> Spinfer {
 const BOTH: [&str; 2] = ["/hello", "/sockets"];
 
 #[test]
-fn sockets_reach_what_is_granted_and_nothing_else() {
+fn sockets_reach_only_granted_addresses() {
     let (address, clients) = ping_pong();
     let port = address.port();
     for (entry, tcp, udp) in [
@@ -96,7 +96,7 @@ fn sockets_reach_what_is_granted_and_nothing_else() {
 
 /// Whoever may connect everywhere connects to nobody whom the operator blocks, and is no server.
 #[test]
-fn sockets_do_not_listen_look_up_names_or_reach_what_is_blocked() {
+fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
     let (address, clients) = ping_pong();
     let spinfer = both(EVERYWHERE, &[]);
     for path in ["listen?127.0.0.1:0", "listen?0.0.0.0:0", "resolve?localhost:80"] {
@@ -120,7 +120,7 @@ fn sockets_do_not_listen_look_up_names_or_reach_what_is_blocked() {
 }
 
 #[test]
-fn clocks_and_randomness_are_there() {
+fn clocks_and_randomness_are_available() {
     let spinfer = both("", &[]);
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     for way in ["/hello", ""] {
@@ -172,7 +172,7 @@ const WHOLE: &[&str] =
 const HALF: &[&str] = &["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", "he"];
 
 #[test]
-fn http_is_reached_for_as_long_as_a_guest_will_wait() {
+fn outbound_http_honours_the_timeouts_of_the_guest() {
     let spinfer = hello();
     let (whole, _clients) = server(WHOLE);
     let (half, _clients) = server(HALF);
@@ -191,7 +191,7 @@ fn http_is_reached_for_as_long_as_a_guest_will_wait() {
 
 /// However an address is written, or found.
 #[test]
-fn networks_the_operator_blocks_are_not_connected_to() {
+fn blocked_networks_are_unreachable_over_http_and_redis() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("runtime-config.toml");
     let up = |networks: &str| {

@@ -75,7 +75,7 @@ fn shares(a: &Spinfer, b: &Spinfer) -> String {
 }
 
 #[test]
-fn what_one_node_has_made_others_give() {
+fn response_cached_on_one_node_is_served_by_others() {
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -97,7 +97,7 @@ fn what_one_node_has_made_others_give() {
 }
 
 #[test]
-fn of_several_answers_others_give_the_right_one() {
+fn variants_by_header_are_shared_separately() {
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -121,7 +121,7 @@ fn of_several_answers_others_give_the_right_one() {
 }
 
 #[test]
-fn a_cluster_shares() {
+fn nodes_share_responses_through_a_redis_cluster() {
     let cluster = RedisCluster::start();
     let one = cluster.nodes()[1].url();
     let settings = format!("redis = ['{one}']\ncluster = true\n{PATIENT}");
@@ -148,7 +148,7 @@ fn keys_of_all(cluster: &RedisCluster) -> usize {
 }
 
 #[test]
-fn sentinels_say_where_the_master_is() {
+fn sentinels_locate_the_master() {
     let redis = Redis::start();
     let sentinel = redis.sentinel("answers");
     let settings =
@@ -157,7 +157,7 @@ fn sentinels_say_where_the_master_is() {
 }
 
 #[test]
-fn over_tls_with_a_user_of_its_own() {
+fn tls_with_a_restricted_redis_user_is_supported() {
     let dir = tempfile::tempdir().unwrap();
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -192,7 +192,7 @@ fn forget(redis: &Redis, scope: &str, number: u64) {
 }
 
 #[test]
-fn what_one_node_forgets_is_forgotten_by_all() {
+fn purge_on_one_node_invalidates_all_nodes() {
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -237,7 +237,7 @@ fn what_one_node_forgets_is_forgotten_by_all() {
 /// However the word of it is lost or late, nobody gives longer what another has forgotten than the
 /// README says.
 #[test]
-fn what_is_forgotten_is_given_no_longer_than_is_said() {
+fn purged_response_is_not_served_after_the_documented_delay() {
     const MOST: Duration = Duration::from_secs(5);
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
@@ -260,7 +260,7 @@ fn what_is_forgotten_is_given_no_longer_than_is_said() {
 
 /// What is asked for everywhere is made again on one node, and the others take it from there.
 #[test]
-fn what_one_node_has_made_again_others_need_not() {
+fn response_refreshed_on_one_node_is_taken_over_by_others() {
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -289,7 +289,7 @@ fn redis_has(redis: &Redis, body: &[u8]) -> bool {
 
 /// The Redis was away and is back, and who has to tell of it what was forgotten meanwhile is late.
 #[test]
-fn who_is_back_first_waits_for_what_others_have_forgotten() {
+fn reconnected_node_serves_nothing_until_purges_of_others_are_known() {
     let mut redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -325,7 +325,7 @@ fn signal(spinfer: &Spinfer, signal: &str) {
 }
 
 #[test]
-fn values_of_others_are_no_answers() {
+fn foreign_redis_values_are_ignored() {
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -357,7 +357,7 @@ fn values_of_others_are_no_answers() {
 }
 
 #[test]
-fn whatever_happens_to_the_redis_nobody_notices() {
+fn redis_outages_do_not_affect_clients() {
     let mut redis = Redis::start();
     let settings = format!("redis = '{}'", redis.url());
     let node = node(&settings);
@@ -424,7 +424,7 @@ fn whatever_happens_to_the_redis_nobody_notices() {
 }
 
 #[test]
-fn without_a_redis_answers_are_kept_in_memory_for_a_short_time() {
+fn without_redis_responses_are_cached_in_memory_briefly() {
     let mut redis = Redis::start();
     let node = node(&format!("redis = '{}'\n{PATIENT}", redis.url()));
     node.wait_for_log("the Redis answers");
@@ -439,7 +439,7 @@ fn without_a_redis_answers_are_kept_in_memory_for_a_short_time() {
 }
 
 #[test]
-fn a_redis_that_lies_costs_an_answer_its_time_and_no_more() {
+fn faulty_redis_greeting_falls_back_to_memory() {
     for lie in
         [&b"+OK\r\n"[..], b"$-7\r\n", b"*2147483647\r\n", b"\xff\xfe\r\n", b"HTTP/1.1 400\r\n\r\n"]
     {

@@ -259,14 +259,14 @@ fn soak(mut more: impl FnMut(usize) -> bool) {
 }
 
 #[test]
-fn nothing_grows() {
+fn memory_descriptors_and_threads_do_not_grow() {
     soak(|rounds| rounds < ROUNDS);
 }
 
 /// `make soak`: for as long as `SECONDS_OF_SOAK` says, ten minutes if it does not.
 #[test]
 #[ignore = "takes minutes"]
-fn nothing_grows_for_minutes() {
+fn memory_descriptors_and_threads_do_not_grow_for_minutes() {
     let seconds = std::env::var("SECONDS_OF_SOAK").map_or(600, |seconds| seconds.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);
     soak(|rounds| rounds < ROUNDS || Instant::now() < end);

@@ -63,7 +63,7 @@ fn every_kind(redis: &Redis) -> (String, String) {
 const KINDS: [&str; 3] = ["file", "redis", "memory"];
 
 #[test]
-fn every_interface_does_the_same_to_every_kind_of_store() {
+fn every_interface_works_with_every_type_of_store() {
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -96,7 +96,7 @@ fn every_interface_does_the_same_to_every_kind_of_store() {
 }
 
 #[test]
-fn what_one_interface_writes_the_others_read() {
+fn entries_are_shared_between_interfaces() {
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -113,7 +113,7 @@ fn what_one_interface_writes_the_others_read() {
 }
 
 #[test]
-fn batches_and_atomics_of_wasi() {
+fn wasi_batch_and_atomic_operations_work() {
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -163,7 +163,7 @@ fn batches_and_atomics_of_wasi() {
 }
 
 #[test]
-fn what_may_not_be_done_is_an_error_of_its_kind() {
+fn denied_and_oversized_operations_map_to_their_errors() {
     let config = "[key_value_store.memory]\ntype = \"memory\"\nmax_size = \"1MiB\"\n";
     let spinfer = up("\"memory\"", config);
     for path in INTERFACES {
@@ -199,7 +199,7 @@ fn what_may_not_be_done_is_an_error_of_its_kind() {
 
 /// A batch that would hold a store up for long is refused.
 #[test]
-fn a_batch_has_so_many_keys() {
+fn keys_per_batch_are_limited() {
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -219,7 +219,7 @@ fn a_batch_has_so_many_keys() {
 
 /// What the host keeps for a guest is charged to it.
 #[test]
-fn handles_hold_no_more_than_the_instance_may() {
+fn values_held_by_handles_are_charged_to_the_instance() {
     let config = "[key_value_store.memory]\ntype = \"memory\"\n";
     let settings =
         "key_value_stores = [\"memory\"]\ntool.spinfer.limits.instance_memory = \"32MiB\"";
@@ -233,7 +233,7 @@ fn handles_hold_no_more_than_the_instance_may() {
 
 /// Calls that wait for a store, or for a Redis, keep what they were given.
 #[test]
-fn calls_hold_no_more_than_the_instance_may() {
+fn values_of_pending_calls_are_charged_to_the_instance() {
     let redis = Redis::start();
     let config = "[key_value_store.file]\ntype = \"spin\"\npath = \"DIR/kv.db\"\n";
     let settings = format!(
@@ -255,7 +255,7 @@ fn calls_hold_no_more_than_the_instance_may() {
 }
 
 #[test]
-fn many_keys_come_in_parts() {
+fn keys_are_listed_in_pages() {
     let redis = Redis::start();
     let mut connection = redis.connect();
     let mut fill = redis::pipe();
@@ -275,7 +275,7 @@ fn many_keys_come_in_parts() {
 
 /// Where Spin has it: an application that comes from there finds its entries.
 #[test]
-fn the_default_store_is_beside_the_manifest_and_outlives_the_host() {
+fn default_store_persists_across_restarts() {
     let state = tempfile::tempdir().unwrap();
     let state = state.path().to_str().unwrap();
     let manifest = both("key_value_stores = [\"default\"]");
@@ -301,7 +301,7 @@ fn the_default_store_is_beside_the_manifest_and_outlives_the_host() {
 }
 
 #[test]
-fn hosts_share_what_is_in_a_redis() {
+fn hosts_share_a_redis_store() {
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let (one, other) = (up(&labels, &config), up(&labels, &config));
@@ -315,7 +315,7 @@ fn hosts_share_what_is_in_a_redis() {
 
 /// A counter that all add to at the same time, through both doors, on two hosts.
 #[test]
-fn nothing_is_lost_between_many() {
+fn concurrent_increments_are_not_lost() {
     const EACH: usize = 25;
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
@@ -340,7 +340,7 @@ fn nothing_is_lost_between_many() {
 }
 
 #[test]
-fn a_redis_that_is_gone_is_an_error_until_it_is_back() {
+fn unavailable_redis_is_an_error_until_it_returns() {
     let mut redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -364,7 +364,7 @@ fn a_redis_that_is_gone_is_an_error_until_it_is_back() {
 }
 
 #[test]
-fn a_redis_that_does_not_answer_costs_a_call_its_time_and_others_nothing() {
+fn silent_redis_times_out_its_call_and_does_not_block_others() {
     let redis = Redis::start();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -389,7 +389,7 @@ fn a_redis_that_does_not_answer_costs_a_call_its_time_and_others_nothing() {
 }
 
 #[test]
-fn a_redis_that_is_full_says_so() {
+fn full_redis_reports_oom() {
     let redis = Redis::start_with(&["--maxmemory", "2mb", "--maxmemory-policy", "noeviction"]);
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
@@ -406,7 +406,7 @@ fn a_redis_that_is_full_says_so() {
 }
 
 #[test]
-fn a_label_that_is_bound_to_nothing_is_refused_before_anything_is_served() {
+fn unbound_store_label_is_refused_at_startup() {
     let settings = "key_value_stores = [\"default\", \"cache\"]";
     let manifest = Manifest::default().with("/...", "a", "stores", settings);
     let text = refused(manifest.text());

@@ -29,7 +29,7 @@ const TEXTS: [(&str, &str); 14] = [
 ];
 
 #[test]
-fn texts_of_many_languages() {
+fn languages_are_identified() {
     for settings in ["", STANDARD_DOOR] {
         let spinfer = identifier(settings);
         for (language, text) in TEXTS {
@@ -60,7 +60,7 @@ fn texts_of_many_languages() {
 }
 
 #[test]
-fn strings_as_tensors() {
+fn strings_are_accepted_and_returned_as_tensors() {
     let spinfer = identifier("");
     let metadata = spinfer.get(MODEL).json();
     let input = json!({"name": "text", "datatype": "BYTES", "shape": [-1]});
@@ -96,7 +96,7 @@ fn strings_as_tensors() {
 }
 
 #[test]
-fn a_wrong_text_is_told_what_was_expected() {
+fn invalid_text_is_400_with_the_expected_form() {
     let spinfer = identifier("");
     let infer = |shape: &str, datatype: &str, data: &str| {
         format!(
@@ -132,7 +132,7 @@ fn a_wrong_text_is_told_what_was_expected() {
 
 /// As long as a body may be, in one word or without any.
 #[test]
-fn the_longest_text_is_read() {
+fn text_of_the_maximum_body_size_is_read() {
     let spinfer = identifier("");
     let predict = format!("{MODEL}/predict");
     let text = |letter: &str| format!(r#"{{"text": "{}"}}"#, letter.repeat((16 << 20) - 100));

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_and_infinity_are_only_equal_to_themselves() {
+    fn nan_and_infinity_equal_only_themselves() {
         let (nan, inf) = (f32::NAN, f32::INFINITY);
         let tolerance = Tolerance::Each { rtol: 1e-3, atol: 1e-7 };
         let is_equal =
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_is_of_the_largest_element() {
+    fn rounding_tolerance_scales_with_the_largest_element() {
         let (got, expected) = (floats(&[1000.0, 0.5]), floats(&[1000.0, 0.0]));
         assert!(difference(&got, &expected, Tolerance::Each { rtol: 1e-3, atol: 1e-7 }).is_some());
         assert_eq!(difference(&got, &expected, Tolerance::OfLargest(1e-3)), None);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn types_and_shapes_count() {
+    fn types_and_shapes_must_match() {
         let tensor = floats(&[1.0]);
         let integer = Tensor { ty: TensorType::I32, ..tensor.clone() };
         let scalar = Tensor { dimensions: vec![], ..tensor.clone() };
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_equal_byte_by_byte() {
+    fn strings_are_compared_byte_by_byte() {
         let text = |text: &str| {
             let length = u32::try_from(text.len()).unwrap().to_le_bytes();
             let data = [&length, text.as_bytes()].concat();

@@ -45,7 +45,7 @@ struct Found {
 }
 
 #[test]
-fn every_case_is_right_or_refused_at_load() {
+fn every_case_is_correct_or_refused_at_load() {
     let folder = root().join("target/onnx-cases");
     let options = BackendOptions::untried(&library());
     let untried = options.backends();

@@ -112,7 +112,7 @@ mod wasm {
     }
 
     #[test]
-    fn components_that_lie_are_refused_with_the_reason() {
+    fn malformed_components_are_refused_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let mut manifest = HEAD.to_owned();
         let mut add = |id: &str, source: &str| {
@@ -354,7 +354,7 @@ mod onnx {
     }
 
     #[test]
-    fn a_trial_ends_with_its_host() {
+    fn trial_process_exits_with_its_host() {
         /// Half of the processor time after which it would be ended anyway.
         const SOON: Duration = Duration::from_secs(15);
         let grant = "tool.spinfer.load_graphs = true\ntool.spinfer.limits.deadline = \"60s\"";
@@ -378,7 +378,7 @@ mod onnx {
 
     /// What may be no more than so much for this process may be less for a trial.
     #[test]
-    fn a_graph_is_tried_by_a_host_that_is_limited_itself() {
+    fn graph_trial_runs_under_the_cpu_limit_of_its_host() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("odd")).unwrap();
         std::fs::write(dir.path().join("odd/model.onnx"), tiled("x", 1 << 10)).unwrap();
@@ -400,7 +400,7 @@ mod onnx {
     }
 
     #[test]
-    fn graphs_that_lie_are_refused_with_the_reason() {
+    fn malformed_graphs_are_refused_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let mut files = Vec::new();
         let mut add = |name: &str| {

@@ -112,7 +112,7 @@ impl Flood {
 }
 
 #[test]
-fn floods_are_borne_or_ended_and_others_served() {
+fn http2_floods_are_bounded_and_other_clients_are_served() {
     let limits = "tool.spinfer.limits.instances = 4\n";
     for flood in floods() {
         let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", limits));
@@ -153,7 +153,7 @@ fn floods_are_borne_or_ended_and_others_served() {
 
 /// The host says why it ends a head without end.
 #[test]
-fn a_head_without_end_is_told_to_calm_down() {
+fn endless_head_gets_goaway_enhance_your_calm() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     let mut stream = spinfer.connect();
     let begun = frame(HEADERS, END_STREAM, 1, &head());

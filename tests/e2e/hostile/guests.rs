@@ -36,7 +36,7 @@ pub(super) fn serves(spinfer: &Spinfer, harm: &Harm) {
 }
 
 #[test]
-fn each_harm_is_contained_and_its_route_goes_on() {
+fn each_harm_is_contained_and_its_route_keeps_serving() {
     let dir = tempfile::tempdir().unwrap();
     let harms = harms::all();
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", "");
@@ -62,7 +62,7 @@ fn hostile(settings: &str) -> Spinfer {
 }
 
 #[test]
-fn what_a_guest_prints_is_bounded_and_what_is_dropped_is_counted() {
+fn guest_output_is_bounded_and_dropped_lines_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
     let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
@@ -92,7 +92,7 @@ fn what_a_guest_prints_is_bounded_and_what_is_dropped_is_counted() {
 
 /// Any calls of `wasi:nn` in any order: each has an answer, and the host goes on.
 #[test]
-fn calls_of_wasi_nn_in_any_order_have_their_answers() {
+fn wasi_nn_calls_in_any_order_return() {
     let harms = harms::all();
     let calls: Vec<&Harm> = harms.iter().filter(|harm| harm.id.starts_with("calls")).collect();
     let dir = tempfile::tempdir().unwrap();
@@ -134,7 +134,7 @@ impl Slow {
 }
 
 #[test]
-fn requests_of_a_guest_to_elsewhere_are_bounded() {
+fn concurrent_outbound_requests_of_guests_are_limited() {
     const MOST: usize = 256;
     let slow = Slow {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),

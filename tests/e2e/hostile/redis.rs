@@ -280,7 +280,7 @@ pub(super) fn up(application: &Application, dir: &Path) -> Spinfer {
 /// Many times at once, through every interface: a lie takes no more memory than an answer may, and
 /// those all together.
 #[test]
-fn a_redis_that_lies_exhausts_nobody() {
+fn faulty_redis_does_not_exhaust_memory() {
     /// MiB over what it took before: four answers of 64 MiB in lists and buffers that grow, and the
     /// guests.
     const MEMORY_MOST: f64 = 500.0;

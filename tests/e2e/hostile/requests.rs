@@ -131,7 +131,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn each_is_a_4xx_that_says_what_was_expected() {
+fn malformed_requests_are_4xx_with_the_expected_form() {
     for door in ["", STANDARD_DOOR] {
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
         let spinfer = Spinfer::up_uncached(&manifest);
@@ -168,7 +168,7 @@ async fn connect(spinfer: &Spinfer) -> http2::SendRequest<Full<Bytes>> {
 /// A length that lies makes a message of HTTP/2 malformed, which is the stream's end (RFC 9113,
 /// 8.1.1); a head that is too long is 431, or the connection's end.
 #[tokio::test]
-async fn over_http2_too() {
+async fn malformed_http2_requests_are_4xx_or_stream_errors() {
     for door in ["", STANDARD_DOOR] {
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
         let spinfer = Spinfer::up(&manifest);
@@ -210,7 +210,7 @@ async fn over_http2_too() {
 
 /// Who announces a body, and sends it too slowly, is late, and not the component that waits for it.
 #[test]
-fn a_body_that_does_not_come_in_time_is_408_behind_both_doors() {
+fn incomplete_body_is_408_at_the_deadline_behind_both_doors() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.deadline = \"300ms\"\n");
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);

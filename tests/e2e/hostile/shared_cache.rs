@@ -82,7 +82,7 @@ fn in_vain(spinfer: &Spinfer) -> u64 {
 }
 
 #[test]
-fn a_redis_that_lies_to_look_ups_costs_an_answer_its_time_and_no_more() {
+fn faulty_redis_lookups_time_out_and_responses_are_computed() {
     for lie in LIES {
         let dir = tempfile::tempdir().unwrap();
         let (manifest, config) = (dir.path().join("spin.toml"), dir.path().join("runtime.toml"));

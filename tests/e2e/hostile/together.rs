@@ -26,7 +26,7 @@ const CLIENTS: usize = 2;
 const GROWTH_MOST: f64 = 1.25;
 
 #[test]
-fn all_at_once_hurt_nobody_else() {
+fn concurrent_harms_do_not_delay_another_route() {
     let dir = tempfile::tempdir().unwrap();
     let harms = harms::all();
     let idle = "tool.spinfer.limits.idle = \"100ms\"\n";

@@ -19,7 +19,7 @@ fn client() -> WasmClient {
 }
 
 #[tokio::test]
-async fn their_client_pulls_what_is_pushed_here() {
+async fn oci_wasm_client_pulls_a_pushed_component() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/acme/iris:1.0.0", registry.address());
     let iris = guest("iris_classifier");
@@ -44,7 +44,7 @@ async fn their_client_pulls_what_is_pushed_here() {
 }
 
 #[tokio::test]
-async fn what_their_client_pushes_is_pulled_here() {
+async fn component_pushed_by_oci_wasm_client_is_pulled() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let hello = guest("hello_p2");

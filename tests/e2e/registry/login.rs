@@ -28,7 +28,7 @@ fn login(home: &Home, host: &str, user: &str, password: &str) -> (bool, String) 
 }
 
 #[test]
-fn who_has_logged_in_may_push_and_pull() {
+fn login_allows_push_and_pull() {
     let (registry, home) = (OciRegistry::start_with_password(), Home::new());
     let host = registry.address();
     let reference = format!("{host}/guests/hello:1.0.0");
@@ -67,7 +67,7 @@ fn who_has_logged_in_may_push_and_pull() {
 }
 
 #[test]
-fn a_credential_helper_has_the_password_if_there_is_one() {
+fn credential_helper_stores_the_password() {
     let (registry, home) = (OciRegistry::start_with_password(), Home::new());
     let host = registry.address();
     for folder in ["docker", "bin"] {
@@ -109,7 +109,7 @@ fn a_credential_helper_has_the_password_if_there_is_one() {
 }
 
 #[test]
-fn a_token_service_has_the_password_and_storage_has_nothing() {
+fn credentials_are_sent_to_the_token_service_and_not_to_storage() {
     let home = Home::new();
     fs::create_dir(home.path("docker")).unwrap();
     let hello = fs::read(guest("hello_p2")).unwrap();

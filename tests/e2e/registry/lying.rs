@@ -166,7 +166,7 @@ fn registry(manifest: Reply, blob: Reply) -> Server {
 }
 
 #[test]
-fn what_a_server_does_wrong_is_said_and_nothing_is_written() {
+fn faulty_registry_is_reported_and_nothing_is_written() {
     let hello = fs::read(guest("hello_p2")).unwrap();
     let text = component_manifest(&hello);
     let manifest = Reply::ok(MANIFEST, text.as_bytes());
@@ -283,7 +283,7 @@ fn what_a_server_does_wrong_is_said_and_nothing_is_written() {
 }
 
 #[test]
-fn what_fails_once_is_tried_again() {
+fn transient_failures_are_retried() {
     let hello = fs::read(guest("hello_p2")).unwrap();
     let manifest = component_manifest(&hello);
     let requests = Arc::new(AtomicUsize::new(0));
@@ -309,7 +309,7 @@ fn what_fails_once_is_tried_again() {
 
 /// A model whose files have other names, sizes or content than they should.
 #[test]
-fn a_model_that_is_not_what_it_says_leaves_nothing_behind() {
+fn inconsistent_model_is_refused_and_nothing_is_written() {
     let read = |name: &str| fs::read(root().join("models/iris-classifier/1").join(name)).unwrap();
     let (graph, signature) = (read("model.onnx"), read("model.toml"));
     let config = |name: &str| {

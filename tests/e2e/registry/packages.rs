@@ -28,7 +28,7 @@ fn package(registry: &OciRegistry) -> String {
 }
 
 #[test]
-fn a_package_is_served_pinned_and_cached() {
+fn package_source_is_pinned_and_cached() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let pushed = home.done(&["registry", "push", &reference, &guest("hello_p2")]);
@@ -53,7 +53,7 @@ fn a_package_is_served_pinned_and_cached() {
 }
 
 #[test]
-fn a_version_that_stands_for_something_else_is_refused_until_it_is_accepted() {
+fn republished_version_is_refused_until_registry_update() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let first = home.done(&["registry", "push", &reference, &guest("hello_p2")]);
@@ -83,7 +83,7 @@ fn a_version_that_stands_for_something_else_is_refused_until_it_is_accepted() {
 }
 
 #[test]
-fn a_cached_component_that_is_damaged_is_fetched_again() {
+fn damaged_cached_component_is_fetched_again() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let _ = home.done(&["registry", "push", &reference, &guest("hello_p2")]);
@@ -98,7 +98,7 @@ fn a_cached_component_that_is_damaged_is_fetched_again() {
 }
 
 #[test]
-fn a_file_behind_a_url_has_to_have_its_digest() {
+fn url_source_must_match_its_digest() {
     let home = Home::new();
     let hello = fs::read(guest("hello_p2")).unwrap();
     let expected = sha256(&guest("hello_p2"));
@@ -140,7 +140,7 @@ fn sha256(path: &str) -> String {
 }
 
 #[test]
-fn plain_http_is_only_for_this_machine_unless_it_is_allowed() {
+fn plain_http_beyond_loopback_requires_insecure_http() {
     let home = Home::new();
     let package =
         "{ registry = \"192.0.2.1:5000\", package = \"acme:hello\", version = \"1.0.0\" }";

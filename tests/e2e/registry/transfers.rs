@@ -6,7 +6,7 @@ use spinfer_tests::{OciRegistry, Spinfer, root};
 use super::{Home, digest, guest};
 
 #[test]
-fn a_component_comes_back_as_it_was_pushed() {
+fn pushed_component_is_pulled_unchanged() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/guests/hello:1.0.0", registry.address());
     let (hello, probe) = (guest("hello_p2"), guest("probe"));
@@ -47,7 +47,7 @@ fn a_component_comes_back_as_it_was_pushed() {
 }
 
 #[test]
-fn a_model_is_pulled_and_answers() {
+fn pulled_model_is_served() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let from = root().join("spin.toml").display().to_string();
     // Without a tag, the version is the tag.
@@ -92,7 +92,7 @@ fn a_model_is_pulled_and_answers() {
 }
 
 #[test]
-fn a_version_is_never_overwritten() {
+fn pull_never_overwrites_a_version() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let reference = format!("{}/models/iris:1", registry.address());
     let folder = root().join("models/iris-classifier/1").display().to_string();
@@ -118,7 +118,7 @@ fn a_version_is_never_overwritten() {
 }
 
 #[test]
-fn what_is_wrong_with_a_command_is_said() {
+fn invalid_registry_commands_are_refused_with_the_fix() {
     let (registry, home) = (OciRegistry::start(), Home::new());
     let here = registry.address();
     let folder = root().join("models/iris-classifier").display().to_string();

@@ -141,7 +141,7 @@ mod tests {
     use super::run_briefly;
 
     #[test]
-    fn every_seed_is_run_and_changed() {
+    fn every_seed_is_run_and_mutated() {
         let runs = std::cell::Cell::new(0);
         run_briefly("template", |_| runs.set(runs.get() + 1));
         assert!(runs.get() > 10, "{}", runs.get());
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "the fuzz target template failed")]
-    fn what_a_target_trips_over_is_found() {
+    fn failing_input_is_found() {
         run_briefly("template", |input| assert!(!input.ends_with(b"{{"), "on purpose"));
     }
 }
