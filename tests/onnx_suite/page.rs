@@ -14,23 +14,22 @@ const COLUMNS: usize = 10;
 pub(crate) fn of(found: &[Found]) -> String {
     let mut page = String::from(
         "# ONNX support\n\n\
-         A graph is served with right numbers, or refused when it is loaded, with the reason. This page is \
-         the proof: every test of the ONNX standard, and models as teams export them, run through the \
-         backends as the host loads them. `tests/onnx_suite` writes it, and fails where it is not what \
-         runs.\n\n\
+         The host serves a graph with correct results, or refuses it at load time with the reason. This page \
+         lists the results of every test of the ONNX standard, and of models as teams export them, run \
+         through the backends as the host loads them. `tests/onnx_suite` generates the page, and fails if \
+         the refusals differ from it.\n\n\
          ```sh\n\
-         make onnx-support   # prepare the cases, run them, write this page again\n\
+         make onnx-support   # prepare the cases, run them, regenerate this page\n\
          ```\n\n\
-         - *Right* means: of the standard's tests the standard's outputs, within its own tolerance; of \
-         models ONNX Runtime's outputs, for one row and for seven, within 1e-4 (of FP16: 5e-3); of a \
-         client's mistake an error that names it.\n\
-         - *ONNX Runtime* is what ONNX Runtime itself does with the file, called from Python.\n\
-         - *lean* and *onnxruntime* are the backends; the first that has all of a graph's operators runs \
-         it.\n\
-         - *Rounded otherwise*, *ONNX Runtime's numbers*, *refused*, *refused when run*: listed \
+         - *Correct*: for the standard's tests, the standard's outputs within its own tolerance; for models, \
+         ONNX Runtime's outputs for one row and for seven, within 1e-4 (FP16: 5e-3); for an invalid request, \
+         an error that names the mistake.\n\
+         - *ONNX Runtime*: the result of ONNX Runtime itself, called from Python.\n\
+         - *lean* and *onnxruntime*: the backends. The first that has all of a graph's operators runs it.\n\
+         - *Rounded differently*, *ONNX Runtime's results*, *refused*, *refused at run time*: listed \
          below.\n\n\
          ## Results\n\n\
-         | set | cases | right in ONNX Runtime | right | by lean | by onnxruntime | rounded otherwise | ONNX Runtime's numbers | refused | refused when run | wrong, or another error |\n\
+         | set | cases | correct in ONNX Runtime | correct | by lean | by onnxruntime | rounded differently | ONNX Runtime's results | refused | refused at run time | wrong, or another error |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let mut sum = [0; COLUMNS];
@@ -44,7 +43,7 @@ pub(crate) fn of(found: &[Found]) -> String {
     let percent = right * 100 / passed.max(1);
     let _ = writeln!(
         page,
-        "\nOf the {passed} tests of the standard that ONNX Runtime passes, {right} are right here ({percent} %)."
+        "\nOf the {passed} tests of the standard that ONNX Runtime passes, {right} are correct here ({percent} %)."
     );
     others(&mut page, found);
     refusals(&mut page, found);
@@ -79,16 +78,16 @@ fn row(page: &mut String, name: &str, counts: [usize; COLUMNS]) {
 /// Where ONNX Runtime's numbers are others than the standard's.
 fn others(page: &mut String, found: &[Found]) {
     page.push_str(
-        "\n## Rounded otherwise\n\n\
-         Within a thousandth of the largest element of the standard's output, but not within its tolerance, \
-         which is 1e-7 where the right number is 0: sums of large numbers that cancel, and FP16.\n\n",
+        "\n## Rounded differently\n\n\
+         Within a thousandth of the largest element of the standard's output, but outside its tolerance, \
+         which is 1e-7 where the expected number is 0: sums of large numbers that cancel, and FP16.\n\n",
     );
     let rounded = listed(found, |outcome| matches!(outcome, Outcome::Rounded));
     let _ = writeln!(page, "{rounded}");
     page.push_str(
-        "\n## ONNX Runtime's numbers\n\n\
-         ONNX Runtime computes something else than the standard's test expects. Served with ONNX Runtime's \
-         numbers, as everywhere else where ONNX Runtime runs the graph.\n\n\
+        "\n## ONNX Runtime's results\n\n\
+         ONNX Runtime computes another result than the standard's test expects. The host serves ONNX \
+         Runtime's result.\n\n\
          | test | operators | difference |\n| --- | --- | --- |\n",
     );
     for (case, outcome) in found.iter().flat_map(|found| &found.cases) {
@@ -108,14 +107,16 @@ fn listed(found: &[Found], is: impl Fn(&Outcome) -> bool) -> String {
 
 /// What is refused, by the reason.
 fn refusals(page: &mut String, found: &[Found]) {
-    page.push_str("\n## Refused\n\nWhen the graph is loaded: by `spinfer add`, and before a host is ready.\n\n");
+    page.push_str(
+        "\n## Refused\n\nAt load time: by `spinfer add`, and before the host is ready.\n\n",
+    );
     by_reason(page, found, |outcome| match outcome {
         Outcome::Refused(why) => Some(reason(why)),
         _ => None,
     });
     page.push_str(
-        "\n## Refused when run\n\nONNX Runtime loads these and cannot compute them on the test's inputs, which \
-         is an error of the client's (400).\n\n",
+        "\n## Refused at run time\n\nONNX Runtime loads these graphs, but cannot compute them on the test's \
+         inputs: a client error (400).\n\n",
     );
     by_reason(page, found, |outcome| match outcome {
         Outcome::RefusedRun(why) => Some(reason(why)),
@@ -135,7 +136,7 @@ fn by_reason(page: &mut String, found: &[Found], of: impl Fn(&Outcome) -> Option
         }
     }
     page.push_str(
-        "| reason | cases | right in ONNX Runtime | such as |\n| --- | --- | --- | --- |\n",
+        "| reason | cases | correct in ONNX Runtime | examples |\n| --- | --- | --- | --- |\n",
     );
     for (reason, entries) in by_reason {
         let right = entries.iter().filter(|(_, is_right)| *is_right).count();
