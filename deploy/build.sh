@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# The steps of deploy/Containerfile's build stage; deploy/test-image.sh runs the same.
+# Steps of the build stage of deploy/Containerfile; deploy/test-image.sh runs them too.
 #
 #   deploy/build.sh compile         build the host and the example's components
 #   deploy/build.sh assemble OUT    OUT/host: the root file system of the image `host`
 #                                   OUT/state: its writable folder, empty
-#                                   OUT/example: what the image `example` adds to it
+#                                   OUT/example: files that the image `example` adds
 #
 # PROFILE     Cargo profile of the host (dist)
-# SPINFER     the host's binary (target/PROFILE/spinfer)
-# COMPONENTS  the folder of built components (target/components/wasm32-wasip2/component)
-# LIBRARY     ONNX Runtime's library (target/onnxruntime/libonnxruntime.so)
+# SPINFER     binary of the host (target/PROFILE/spinfer)
+# COMPONENTS  folder of the built components (target/components/wasm32-wasip2/component)
+# LIBRARY     library of ONNX Runtime (target/onnxruntime/libonnxruntime.so)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PROFILE=${PROFILE:-dist}
-# The folder of the profile `dev` is called debug.
+# Cargo's folder for the profile `dev` is `debug`.
 SPINFER=${SPINFER:-target/${PROFILE/#dev/debug}/spinfer}
 BUILT=target/components/wasm32-wasip2/component
 COMPONENTS=${COMPONENTS:-$BUILT}
 LIBRARY=${LIBRARY:-target/onnxruntime/libonnxruntime.so}
-# The user of the image: no name of the host's, not root.
+# User of the image: not root, and unlikely to exist on the machine.
 USER_ID=65532
 
 compile() {
@@ -30,13 +30,14 @@ compile() {
   make onnxruntime
 }
 
-# The binary and ONNX Runtime with the shared libraries they are linked to, and what glibc reads.
+# The binary and ONNX Runtime, the shared libraries they link to, and the files that glibc reads.
 host() {
   local root=$1 library
-  mkdir -p "$root"/{usr/bin,usr/lib/spinfer,etc/ssl/certs,app,tmp,proc,dev,var/cache/spinfer/files}
+  # Without compiled/, the image's user could not create it, and the host would not start.
+  mkdir -p "$root"/{usr/bin,usr/lib/spinfer,etc/ssl/certs,app,tmp,proc,dev,var/cache/spinfer/{compiled,files}}
   install -m 755 "$SPINFER" "$root/usr/bin/spinfer"
   strip --strip-debug "$root/usr/bin/spinfer"
-  # Where the binary looks for it: ../lib/spinfer.
+  # The binary searches ../lib/spinfer.
   install -m 755 "$LIBRARY" "$root/usr/lib/spinfer/libonnxruntime.so"
   for library in $({ ldd "$SPINFER"; ldd "$LIBRARY"; } | grep -oE '[[:space:]]/[^ )]+' | sort -u); do
     install -D -m 755 "$library" "$root$library"
@@ -46,14 +47,14 @@ host() {
     $USER_ID $USER_ID > "$root/etc/passwd"
   printf 'root:x:0:\nspinfer:x:%d:\n' $USER_ID > "$root/etc/group"
   printf 'hosts: files dns\n' > "$root/etc/nsswitch.conf"
-  # The host has the well-known roots built in; the system's come in addition.
+  # In addition to the well-known roots, which are built into the host.
   if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
     install -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
   fi
   chmod 1777 "$root/tmp" "$root/var/cache/spinfer/files"
 }
 
-# spin.toml with the files it names, and its components as native code.
+# spin.toml, the files it names, and the native code of its components.
 example() {
   local root=$1 path
   mkdir -p "$root/app" "$root/var/cache"

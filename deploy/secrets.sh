@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Writes the secrets of compose.yaml or of kubernetes/base, with new passwords, into a folder:
+# Writes the secrets of compose.yaml or kubernetes/base, with new passwords, to a folder:
 #   deploy/secrets.sh deploy/secrets                   for compose
 #   deploy/secrets.sh deploy/kubernetes/base/secrets   for Kubernetes
-# Files that exist are left as they are: remove them to get new passwords.
+# Existing files are kept: remove them to get new passwords.
 #
 # REDIS  host and port of the Redis (redis:6379)
 set -euo pipefail
@@ -13,17 +13,17 @@ REDIS=${REDIS:-redis:6379}
 random() { od -An -vtx1 -N32 /dev/urandom | tr -d ' \n'; }
 sha256() { printf '%s' "$1" | sha256sum | cut -d' ' -f1; }
 
-# Private by the folder: compose mounts the files as they are, and the image's user has to read them.
+# The folder is private. The files are not: compose mounts them unchanged, and the image's user reads them.
 mkdir -p "$folder"
 chmod 700 "$folder"
 umask 022
 
 if [ -e "$folder/runtime-config.toml" ] || [ -e "$folder/users.acl" ]; then
-  echo "$folder: runtime-config.toml and users.acl belong together; left as they are"
+  echo "$folder: runtime-config.toml and users.acl belong together; kept"
 else
   cache=$(random) store=$(random)
   cat > "$folder/runtime-config.toml" <<END
-# --runtime-config-file of every spinfer that shares this Redis.
+# --runtime-config-file of every spinfer that uses this Redis.
 [cache]
 redis = "redis://spinfer-cache:$cache@$REDIS/0"
 prefix = "spinfer:"
@@ -32,11 +32,11 @@ prefix = "spinfer:"
 type = "redis"
 url = "redis://spinfer-store:$store@$REDIS/1"
 
-# No component connects to an address in a private network, whatever name it has.
+# Components cannot connect to private networks, whatever name resolves there.
 [outbound_networking]
 block_networks = ["private"]
 END
-  # Each user may do what its part of the host does, and no more. Passwords as their SHA-256.
+  # Each user has only the rights that its part of the host needs. Passwords are stored as SHA-256.
   cat > "$folder/users.acl" <<END
 user default off
 user spinfer-cache on #$(sha256 "$cache") ~spinfer:* +get +set +exists +hmget +hset +hello +client
@@ -46,7 +46,7 @@ END
 fi
 
 if [ -e "$folder/admin.env" ]; then
-  echo "$folder: admin.env exists; left as it is"
+  echo "$folder: admin.env exists; kept"
 else
   echo "SPINFER_ADMIN_TOKEN=$(random)" > "$folder/admin.env"
 fi

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Builds the image `example` of deploy/Containerfile without its base image, from a host that is built
-# already, and runs it as a container engine would: as its user, without privileges, on a read-only
-# root. With buildah the stages `host` and `example` are built as the Containerfile says; without it
-# their root file system is put together by hand. Needs root, unshare, chroot, setpriv and curl; ends
-# with 77 and the reason where it cannot run.
+# Builds the image `example` of deploy/Containerfile without its base image, from an existing binary of the
+# host, and runs it as a container engine would: as the image's user, without privileges, on a read-only
+# root. With buildah it builds the stages `host` and `example` of the Containerfile; without, it assembles
+# their root file system itself. Requires root, unshare, chroot, setpriv and curl; exits with 77 and the
+# reason if one is missing.
 #
 #   deploy/test-image.sh
 #
-# SPINFER, COMPONENTS, PROFILE   as in deploy/build.sh; PROFILE is dev here
-# WITHOUT_BUILDAH=1              not with buildah, though it is there
+# SPINFER, COMPONENTS, PROFILE   as in deploy/build.sh; the default of PROFILE is dev
+# WITHOUT_BUILDAH=1              do not use buildah
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PROFILE=${PROFILE:-dev}
@@ -18,11 +18,11 @@ skip() { echo "skipped: $1"; exit 77; }
 fail() { echo "FAILED: $1" >&2; [ -z "${log:-}" ] || sed 's/^/  /' "$log" >&2; exit 1; }
 say() { printf '==> %s\n' "$1"; }
 
-[ "$(id -u)" = 0 ] || skip "not root, which chroot and mounts need"
+[ "$(id -u)" = 0 ] || skip "not root: required for chroot and mounts"
 for tool in unshare chroot setpriv curl ldd strip; do
   command -v $tool >/dev/null || skip "$tool is not installed"
 done
-unshare --mount true 2>/dev/null || skip "no mount namespace may be created here"
+unshare --mount true 2>/dev/null || skip "cannot create a mount namespace"
 
 work=$(mktemp -d)
 cleanup() {
@@ -36,22 +36,22 @@ trap cleanup EXIT
 say "assembling"
 deploy/build.sh assemble "$work/out"
 
-# Values of the image, as the Containerfile has them.
+# As in the Containerfile.
 USER_ID=65532
 COMMAND=(/usr/bin/spinfer up --from /app)
 if command -v buildah >/dev/null && [ -z "${WITHOUT_BUILDAH:-}" ]; then
-  # Nothing of the machine's own storage is touched. vfs works where overlay mounts do not.
+  # In a storage of its own. vfs works where overlay mounts do not.
   buildah=(buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs)
   say "buildah: the stages host and example"
   container=$("${buildah[@]}" from scratch)
   "${buildah[@]}" copy --quiet "$container" "$work/out" /out >/dev/null
   "${buildah[@]}" commit --quiet "$container" "${BASE[0]}" >/dev/null
-  # In place of the stage that compiles, what it would leave behind.
+  # Replaces the stage `build` by its results.
   { echo "FROM ${BASE[0]} AS build"; sed -n '/^FROM scratch AS host/,$p' deploy/Containerfile; } \
     > "$work/Containerfile"
   "${buildah[@]}" build --quiet --isolation chroot --format docker --pull-never \
     --file "$work/Containerfile" --tag localhost/spinfer-example "$work/run" >/dev/null
-  # And an application of its own on the stage `host`, by app.Containerfile.
+  # An application on the stage `host`, by app.Containerfile.
   "${buildah[@]}" build --quiet --isolation chroot --format docker --pull-never --target host \
     --file "$work/Containerfile" --tag localhost/spinfer "$work/run" >/dev/null
   say "buildah: app.Containerfile"
@@ -74,7 +74,7 @@ else
   chown $USER_ID:$USER_ID "$work/example/app/.spin"
 fi
 
-# The root file system of an image.
+# Root file system of an image.
 root_of() {
   if [ -n "${container:-}" ]; then
     "${buildah[@]}" mount "$("${buildah[@]}" from --pull-never "localhost/$1")"
@@ -83,8 +83,8 @@ root_of() {
   fi
 }
 
-# Runs what follows in ROOT as an engine would with --read-only, --user, --cap-drop ALL,
-# no-new-privileges, and a volume at /app/.spin, which takes the owner of the image's folder.
+# Runs a command in ROOT as an engine does with --read-only, --user, --cap-drop ALL, no-new-privileges
+# and a volume at /app/.spin, which gets the owner of the image's folder.
 contained() {
   local root=$1 volume=$2
   shift 2
@@ -107,8 +107,8 @@ export TOKEN=0123456789abcdef0123456789abcdef
 wait_for() {
   local text=$1 end=$((SECONDS + 60))
   until grep -sq -- "$text" "$log"; do
-    kill -0 "$server" 2>/dev/null || fail "it ended before it said \"$text\""
-    [ $SECONDS -lt $end ] || fail "it did not say \"$text\""
+    kill -0 "$server" 2>/dev/null || fail "the host exited before it printed \"$text\""
+    [ $SECONDS -lt $end ] || fail "the host did not print \"$text\""
     sleep 0.05
   done
 }
@@ -119,7 +119,7 @@ try() {
   log=$work/$image.log
   volume=$work/$image.volume
   mkdir "$volume"
-  # As docker and podman do with a new volume.
+  # As docker and podman do for a new volume.
   chown --reference "$root/app/.spin" "$volume"
   begin=$(date +%s%N)
   (contained "$root" "$volume" "${COMMAND[@]}" --listen 127.0.0.1:0 --admin 127.0.0.1:0) > "$log" 2>&1 &
@@ -130,27 +130,27 @@ try() {
   admin=$(sed -n 's,^Metrics at \(.*\)/metrics$,\1,p' "$log")
   say "$image: serving after $((($(date +%s%N) - begin) / 1000000)) ms, as user $(stat -c %u "/proc/$server")"
   curl -sf --retry 100 --retry-delay 0 --retry-max-time 30 --retry-all-errors \
-    "http://$address/v2/health/ready" >/dev/null || fail "it is not ready"
+    "http://$address/v2/health/ready" >/dev/null || fail "not ready"
   body=$(contained "$root" "$volume" /usr/bin/spinfer health --address "$address") \
-    || fail "spinfer health says that it is not ready"
-  [[ $body == *"is ready" ]] || fail "spinfer health says: $body"
+    || fail "spinfer health: not ready"
+  [[ $body == *"is ready" ]] || fail "spinfer health prints: $body"
   body=$(curl -sf "http://$address/v2/models/iris-classifier/predict" -d '{"features": [5.1, 3.5, 1.4, 0.2]}') \
     || fail "no prediction"
-  [[ $body == *'"prediction":"setosa"'* ]] || fail "another prediction: $body"
+  [[ $body == *'"prediction":"setosa"'* ]] || fail "wrong prediction: $body"
   status=$(curl -s -o /dev/null -w '%{http_code}' "$admin/metrics")
-  [ "$status" = 401 ] || fail "the admin plane answers $status without its token"
+  [ "$status" = 401 ] || fail "the admin plane responds with $status without the token"
   body=$(curl -sf -H "Authorization: Bearer $TOKEN" "$admin/metrics") || fail "no metrics with the token"
-  [[ $body == *$'\nspinfer_ready 1'* ]] || fail "the metrics do not say that it is ready"
-  # Compiled ahead of time: nothing is compiled, nothing could be kept.
-  ! grep -qiE 'compiling|cannot keep|artefact not used' "$log" || fail "it compiles at its start"
-  grep -q '^CapEff:.*0000000000000000$' "/proc/$server/status" || fail "it has capabilities"
-  grep -q '^NoNewPrivs:.*1$' "/proc/$server/status" || fail "it may gain privileges"
+  [[ $body == *$'\nspinfer_ready 1'* ]] || fail "spinfer_ready is not 1"
+  # Compiled ahead of time: nothing is compiled or written at startup.
+  ! grep -qiE 'compiling|cannot keep|artefact not used' "$log" || fail "components are compiled at startup"
+  grep -q '^CapEff:.*0000000000000000$' "/proc/$server/status" || fail "the process has capabilities"
+  grep -q '^NoNewPrivs:.*1$' "/proc/$server/status" || fail "the process may gain privileges"
   kill -TERM "$server"
   status=0
   wait "$server" || status=$?
   server=
-  [ $status = 0 ] || fail "after SIGTERM it ends with $status"
-  grep -q drained "$log" || fail "it does not drain"
+  [ $status = 0 ] || fail "exit status $status after SIGTERM"
+  grep -q drained "$log" || fail "no graceful shutdown"
 }
 
 if [ -n "${container:-}" ]; then
