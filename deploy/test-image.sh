@@ -142,7 +142,7 @@ try() {
   body=$(curl -sf -H "Authorization: Bearer $TOKEN" "$admin/metrics") || fail "no metrics with the token"
   [[ $body == *$'\nspinfer_ready 1'* ]] || fail "spinfer_ready is not 1"
   # Compiled ahead of time: nothing is compiled or written at startup.
-  ! grep -qiE 'compiling|cannot keep|artefact not used' "$log" || fail "components are compiled at startup"
+  ! grep -qiE 'compiling|cannot (keep|write|store)|not used' "$log" || fail "components are compiled at startup"
   grep -q '^CapEff:.*0000000000000000$' "/proc/$server/status" || fail "the process has capabilities"
   grep -q '^NoNewPrivs:.*1$' "/proc/$server/status" || fail "the process may gain privileges"
   kill -TERM "$server"
