@@ -40,6 +40,17 @@ macro_rules! pages {
 }
 
 pages! {
+    readme: "README.md", Folder::Application;
+    readme_pt: "README.pt.md", Folder::Application;
+    components: "docs/components.md", Folder::Application;
+    configuration: "docs/configuration.md", Folder::Application;
+    experiments: "docs/experiments.md", Folder::Application;
+    http_api: "docs/http-api.md", Folder::Application;
+    manifest: "docs/manifest.md", Folder::Application;
+    models: "docs/models.md", Folder::Application;
+    operations: "docs/operations.md", Folder::Application;
+    prediction_log: "docs/prediction-log.md", Folder::Application;
+    response_cache: "docs/response-cache.md", Folder::Application;
     tour: "docs/tour.md", Folder::Empty;
 }
 
