@@ -1,4 +1,4 @@
-"""The real host, and both clients behind one face."""
+"""The real host, and both clients behind one interface."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spinfer import AsyncMLClient, MLClient
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 set_hypothesis_home_dir(REPOSITORY / "target/hypothesis")
-# The same examples each time, however slow the machine is.
+# The same examples in every run, without a deadline on slow machines.
 settings.register_profile(
     "tests",
     derandomize=True,
@@ -33,18 +33,18 @@ COMPONENTS = REPOSITORY / "target/components/wasm32-wasip2/component"
 
 
 def binary() -> Path:
-    """The host: SPINFER_BIN, or what the repository has built."""
+    """The host: SPINFER_BIN, or the binary built in the repository."""
     if "SPINFER_BIN" in os.environ:
         return Path(os.environ["SPINFER_BIN"])
     built = [REPOSITORY / "target" / profile / "spinfer" for profile in ("debug", "release")]
     found = next((path for path in built if path.exists()), None)
     if found is None:
-        pytest.fail("there is no host to test with: run `make up` once, or set SPINFER_BIN")
+        pytest.fail("no spinfer binary found: run `make up` once, or set SPINFER_BIN")
     return found
 
 
 class Host:
-    """`spinfer up` on a manifest, until it is closed."""
+    """A running `spinfer up` on a manifest."""
 
     def __init__(self, manifest: Path, state: Path) -> None:
         self._log = (state / "log.txt").open("w+")
@@ -63,7 +63,7 @@ class Host:
             self._log.seek(0)
             pytest.fail(f"spinfer up did not serve; it printed {line!r} and\n{self._log.read()}")
         self.url = line.split()[1].rstrip("/")
-        # What else it prints must not fill the pipe.
+        # Further output must not fill the pipe.
         threading.Thread(target=self._process.stdout.read, daemon=True).start()
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Serves a manifest that stands in `tmp_path`, and gives its URL."""
+    """Serves a manifest in `tmp_path`; returns the URL."""
     running: list[Host] = []
 
     def start(text: str) -> str:
@@ -99,7 +99,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 
 class Blocking:
-    """An `AsyncMLClient` whose methods wait, so that one test is for both clients."""
+    """An `AsyncMLClient` with blocking methods, so that one test covers both clients."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._loop = asyncio.new_event_loop()
@@ -121,7 +121,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture(params=["MLClient", "AsyncMLClient"])
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes a client of one kind and of the other."""
+    """Creates clients, of each kind in turn."""
     made: list[Any] = []
 
     def one(*arguments: Any, **settings: Any) -> Any:
@@ -135,12 +135,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
 @pytest.fixture
 def client(make: Make, host: str) -> Any:
-    """A client of the example application."""
+    """A client for the example application."""
     return make(host)
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """This Python, with the package in its path."""
+    """Runs this Python with the package in its path."""
     source = str(REPOSITORY / "clients/python/src")
     return subprocess.run(
         [sys.executable, *arguments],

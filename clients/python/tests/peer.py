@@ -1,4 +1,4 @@
-"""A small HTTP server whose responses a test sets: how proxies and busy hosts behave."""
+"""A small HTTP server with scripted responses, as proxies and busy hosts send them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Peer:
-    """Its URL, the responses it has left, and the requests it got.
+    """The URL, the remaining responses, and the received requests.
 
     A response is a status, headers and a body; `None` breaks the connection.
     """
@@ -28,7 +28,7 @@ OK = (200, {}, {"prediction": "setosa", "probability": 1.0})
 
 @contextmanager
 def serving(*responses: tuple[int, dict[str, str], Any] | None) -> Iterator[Peer]:
-    """A peer with these responses, one after the other."""
+    """A peer with these responses, in this order."""
     peer = Peer(responses=list(responses))
 
     class Handler(BaseHTTPRequestHandler):
@@ -56,7 +56,7 @@ def serving(*responses: tuple[int, dict[str, str], Any] | None) -> Iterator[Peer
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        # A handler waits on its connection until the client closes it.
+        # A handler blocks on its connection until the client closes it.
         server.daemon_threads = True
         peer.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

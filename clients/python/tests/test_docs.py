@@ -1,4 +1,4 @@
-"""docs/python.md: its examples run, and print what it says they print."""
+"""docs/python.md: the examples run, and print the documented output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLE = re.compile(
 DEFAULT_URL = "http://127.0.0.1:3000"
 
 
-def test_examples_print_what_the_page_says(
+def test_examples_print_the_documented_output(
     host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

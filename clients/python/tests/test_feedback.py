@@ -1,4 +1,4 @@
-"""Feedback: what is sent, and what the host does with it."""
+"""Feedback: requests, and the responses of the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOON = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
 SUMMARY = {"accepted": 1, "unknown": 0, "rejected": []}
 
 
-def test_what_is_sent(make: Make) -> None:
+def test_feedback_request_body(make: Make) -> None:
     with serving((200, {}, SUMMARY), (200, {}, {**SUMMARY, "accepted": 4})) as peer:
         client = make(peer.url)
         assert client.feedback("id", label="setosa") == SUMMARY
@@ -39,7 +39,7 @@ def test_what_is_sent(make: Make) -> None:
     ]
 
 
-def test_many_items_are_several_requests(make: Make) -> None:
+def test_many_items_are_split_into_requests(make: Make) -> None:
     counts = [10_000, 5_000, 3_000]
     responses: list[Any] = [
         (200, {}, {"accepted": count - 1, "unknown": 1, "rejected": [{"index": 7, "error": "no"}]})
@@ -59,7 +59,7 @@ def test_many_items_are_several_requests(make: Make) -> None:
     assert sum(len(json.loads(body)["feedback"]) for *_, body in peer.requests) == 2_000
 
 
-def test_what_cannot_be_sent(make: Make) -> None:
+def test_invalid_feedback_is_an_error(make: Make) -> None:
     client = make("http://127.0.0.1:1")
     for arguments, error, message in [
         ({}, TypeError, "one of label=, value= and reward=, got none"),
@@ -76,33 +76,33 @@ def test_what_cannot_be_sent(make: Make) -> None:
         client.feedback_many([{"label": "a"}])
 
 
-def test_a_response_of_another_protocol(make: Make) -> None:
+def test_invalid_response_is_an_error(make: Make) -> None:
     with serving((200, {}, {"ok": True})) as peer:
         with pytest.raises(InvalidResponse, match="accepted"):
             make(peer.url).feedback("id", label="a")
 
 
 def logged(client: Any) -> dict[str, Any]:
-    """A prediction that the host has logged."""
+    """A logged prediction."""
     prediction: dict[str, Any] = client.predict("iris_classifier", [5.1, 3.5, 1.4, 0.2])
     try:
         client.feedback_many([])
     except ModelNotFound:
-        pytest.skip("this host takes no feedback")
+        pytest.skip("this host does not accept feedback")
     except BadRequest:
         pass
     assert "prediction_id" in prediction, prediction
     return prediction
 
 
-def test_feedback_to_the_host(client: Any) -> None:
+def test_feedback_for_a_prediction(client: Any) -> None:
     prediction = logged(client)
     once = client.feedback(prediction, label="setosa")
     assert once == {"accepted": 1, "unknown": 0, "rejected": []}
     assert client.feedback(prediction["prediction_id"], label="setosa", time=NOON) == once
 
 
-def test_feedback_to_a_batch(client: Any) -> None:
+def test_feedback_for_a_batch(client: Any) -> None:
     logged(client)
     rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
     predictions = client.predict_batch("iris_classifier", rows)
@@ -114,7 +114,7 @@ def test_feedback_to_a_batch(client: Any) -> None:
     ).prediction_id
 
 
-def test_feedback_to_an_unknown_prediction(client: Any) -> None:
+def test_feedback_for_an_unknown_prediction(client: Any) -> None:
     logged(client)
     unknown = "01936d00-0000-7000-8000-000000000000"
     assert client.feedback(unknown, reward=0.5)["unknown"] == 1

@@ -18,7 +18,7 @@ ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5
 SPECIES = ["setosa", "virginica", "versicolor"]
 
 
-def test_the_call_of_the_project(client: Any) -> None:
+def test_predict_returns_class_and_probabilities(client: Any) -> None:
     response = client.predict(model_name="iris_classifier", features=[5.1, 3.5, 1.4, 0.2])
     assert type(response) is dict
     assert response["prediction"] == "setosa" and 0.9 < response["probability"] <= 1
@@ -43,12 +43,12 @@ def test_the_call_of_the_project(client: Any) -> None:
         pd.DataFrame(ROWS[:1], columns=FIELDS[::1]),
     ],
 )
-def test_a_row_in_every_form(client: Any, row: Any) -> None:
+def test_row_types(client: Any, row: Any) -> None:
     assert client.predict("iris-classifier", row)["prediction"] == "setosa"
 
 
-def test_a_row_that_can_be_read_once(client: Any) -> None:
-    # The name has two spellings, and the row goes with both.
+def test_iterator_as_row(client: Any) -> None:
+    # The client sends the row twice, once for each spelling of the name.
     assert client.predict("iris_classifier", iter(ROWS[0]))["prediction"] == "setosa"
 
 
@@ -64,7 +64,7 @@ def test_a_row_that_can_be_read_once(client: Any) -> None:
         [dict(zip(FIELDS, row)) for row in ROWS],
     ],
 )
-def test_many_rows_in_every_form(client: Any, rows: Any) -> None:
+def test_batch_types(client: Any, rows: Any) -> None:
     predictions = client.predict_batch("iris_classifier", rows)
     assert [one["prediction"] for one in predictions] == SPECIES
     assert [one["row"] for one in predictions] == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_versions(client: Any) -> None:
         client.predict("iris-classifier", ROWS[0], version=9)
 
 
-def test_a_regression_texts_and_files(client: Any) -> None:
+def test_regression_text_and_file_models(client: Any) -> None:
     patient = [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.86, 87]
     assert 100 < client.predict("diabetes-regressor", patient)["prediction"] < 300
     texts = ["Where is the station, please?", "Où est la gare, s'il vous plaît ?"]
@@ -91,7 +91,7 @@ def test_a_regression_texts_and_files(client: Any) -> None:
     assert response["prediction"] in "0123456789"
 
 
-def test_infer_gives_the_same_as_bytes_and_as_json(client: Any) -> None:
+def test_infer_returns_the_same_as_binary_data_and_as_json(client: Any) -> None:
     rows = ROWS.astype(np.float32)
     results = [
         client.infer("iris_classifier", {"features": rows}),
@@ -105,10 +105,10 @@ def test_infer_gives_the_same_as_bytes_and_as_json(client: Any) -> None:
         assert result["probabilities"].dtype == np.float32
         assert (result["probabilities"] == results[0]["probabilities"]).all()
         assert result.model == "iris-classifier" and result.version == "1"
-    results[0]["label"][0] = 7  # the caller's own
+    results[0]["label"][0] = 7  # the arrays are writable copies
 
 
-def test_infer_of_chosen_outputs(client: Any) -> None:
+def test_infer_with_requested_outputs(client: Any) -> None:
     features = {"features": ROWS.astype(np.float32)}
     result = client.infer("iris-classifier", features, ["probabilities"], id="request 7", version=2)
     assert list(result) == ["probabilities"] and result["probabilities"].shape == (3, 3)
@@ -127,7 +127,7 @@ def test_infer_of_strings(client: Any, binary: bool) -> None:
         assert result["language"].tolist() == [b"en", b"ru"]
 
 
-def test_errors_say_what_the_server_said(client: Any, host: str) -> None:
+def test_errors_contain_the_server_message(client: Any, host: str) -> None:
     with pytest.raises(BadRequest) as caught:
         client.predict("iris_classifier", [5.1, 3.5, 1.4])
     error = caught.value
@@ -143,14 +143,14 @@ def test_errors_say_what_the_server_said(client: Any, host: str) -> None:
         client.predict("iris-classifier", {"sepal_length": 5.1})
 
 
-def test_what_cannot_be_sent_is_refused_here(client: Any) -> None:
+def test_invalid_arguments_are_client_errors(client: Any) -> None:
     with pytest.raises(ValueError, match=r"features\[1\] is nan"):
         client.predict("iris-classifier", [1, float("nan"), 3, 4])
     with pytest.raises(ValueError, match=r"instances\[0\].sepal_width is nan"):
         client.predict_batch("iris-classifier", pd.DataFrame([[1.0, np.nan]], columns=FIELDS[:2]))
     with pytest.raises(ValueError, match="control character"):
         client.predict("iris-classifier", ROWS[0], unit="a\r\nb")
-    with pytest.raises(TypeError, match="predict_batch|one row|expected rows"):
+    with pytest.raises(TypeError, match="expected a list of rows, got one row"):
         client.predict_batch("iris-classifier", ROWS[0])
     with pytest.raises(TypeError, match="expected a row"):
         client.predict("iris-classifier", 5.1)
@@ -173,7 +173,7 @@ def test_http_2(make: Make, host: str) -> None:
     assert [one["prediction"] for one in predictions] == SPECIES
 
 
-def test_a_base_url_may_have_a_path_and_must_be_one(make: Make, host: str) -> None:
+def test_base_url_is_validated(make: Make, host: str) -> None:
     assert make(host + "/").base_url == host
     for url in ("127.0.0.1:3000", "ftp://h", "http://"):
         with pytest.raises(ValueError, match="base_url"):

@@ -1,4 +1,4 @@
-"""Models of the ONNX flavor in MLflow."""
+"""Models with the ONNX flavour in MLflow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def outputs(uri: str, rows: pd.DataFrame) -> dict[str, Any]:
-    """What the graph of a logged model gives."""
+    """Outputs of the graph of a logged model."""
     graph = mlflow.onnx.load_model(uri)
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     names = [output.name for output in session.get_outputs()]
@@ -36,7 +36,7 @@ def outputs(uri: str, rows: pd.DataFrame) -> dict[str, Any]:
     return dict(zip(names, given))
 
 
-def test_an_estimator_is_logged_with_names_and_classes() -> None:
+def test_logged_estimator_has_column_names_and_classes() -> None:
     model = LogisticRegression(max_iter=500).fit(IRIS.data, SPECIES)
     with mlflow.start_run():
         info = spinfer.mlflow.log_onnx(
@@ -51,7 +51,7 @@ def test_an_estimator_is_logged_with_names_and_classes() -> None:
     np.testing.assert_allclose(given["probabilities"], expected, atol=1e-4)
 
 
-def test_a_model_of_the_sklearn_flavor_is_logged_again() -> None:
+def test_sklearn_flavour_is_converted() -> None:
     data = load_diabetes(as_frame=True)
     model = LinearRegression().fit(data.data, data.target)
     with mlflow.start_run():
@@ -61,13 +61,13 @@ def test_a_model_of_the_sklearn_flavor_is_logged_again() -> None:
         info = spinfer.mlflow.log_onnx(
             logged.model_uri, data.data, data.target, pip_requirements=["onnx"]
         )
-    # A table in, as MLflow's own server takes it.
+    # A table, as MLflow's own server sends it.
     scorer = mlflow.pyfunc.load_model(info.model_uri)
     given = scorer.predict(data.data.astype(np.float32))["target"]
     np.testing.assert_allclose(np.ravel(given), model.predict(data.data), rtol=1e-4)
 
 
-def test_what_cannot_be_logged_is_named() -> None:
+def test_errors_name_the_estimator_or_uri() -> None:
     with mlflow.start_run():
         with pytest.raises(ExportError, match=r"StandardScaler\(\).*has no predict"):
             spinfer.mlflow.log_onnx(StandardScaler().fit(IRIS.data), IRIS.data)

@@ -1,4 +1,4 @@
-"""The package as such: types, examples in docstrings, what is in the wheel, what it imports."""
+"""The package: types, doctests, contents of the wheel, imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MYPY = ("--strict", "--cache-dir", str(REPOSITORY / "target/mypy"))
 
 
 def surface(client: type) -> dict[str, str]:
-    """Public methods, and what they take and give."""
+    """Public methods and their signatures."""
     methods = inspect.getmembers(client, inspect.isfunction)
     return {name: str(inspect.signature(of)) for name, of in methods if not name.startswith("_")}
 
@@ -41,7 +41,7 @@ def test_examples_in_docstrings() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_a_user_gets_types(tmp_path: Path) -> None:
+def test_user_code_is_type_checked(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from spinfer import MLClient\n"
@@ -52,17 +52,17 @@ def test_a_user_gets_types(tmp_path: Path) -> None:
         "MLClient(timeuot=1)\n"
     )
     checked = run_python("-m", "mypy", *MYPY, str(script))
-    for said in (
+    for line in (
         '3: note: Revealed type is "float"',
         '4: note: Revealed type is "spinfer._tensors.Inference"',
         '5: error: Missing positional argument "features"',
         '6: error: Unexpected keyword argument "timeuot"',
     ):
-        assert said in checked.stdout, checked.stdout
+        assert line in checked.stdout, checked.stdout
 
 
-def test_the_wheel_has_all_and_needs_httpx_alone(tmp_path: Path) -> None:
-    # A copy: setuptools builds in the source's folder.
+def test_wheel_has_all_modules_and_depends_on_httpx_only(tmp_path: Path) -> None:
+    # A copy: setuptools builds in the source folder.
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("__pycache__", "build", "tests", "*.egg-info", ".*")
     shutil.copytree(PACKAGE, source, ignore=ignored)
@@ -99,14 +99,14 @@ def test_the_wheel_has_all_and_needs_httpx_alone(tmp_path: Path) -> None:
         ("import spinfer; spinfer.MLClient(http2=True)", "pip install httpx[http2]"),
     ],
 )
-def test_without_an_extra_it_says_which(code: str, message: str) -> None:
-    # None in sys.modules is a module that cannot be imported.
+def test_missing_extra_is_named(code: str, message: str) -> None:
+    # A module that is None in sys.modules cannot be imported.
     without = "import sys; sys.modules.update(dict.fromkeys(['numpy', 'mlflow', 'h2']))"
     ran = run_python("-c", f"{without}\n{code}")
     assert ran.returncode == 1 and message in ran.stderr, ran.stderr
 
 
-def test_predictions_need_no_numpy() -> None:
+def test_predict_works_without_numpy() -> None:
     code = (
         "import sys; sys.modules['numpy'] = None; import spinfer; "
         "from spinfer._predict import predict_call; print(predict_call([1.5, 2]).body)"

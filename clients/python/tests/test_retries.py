@@ -1,4 +1,4 @@
-"""What happens when there is no response, or one that says to come back."""
+"""Retries, timeouts and invalid responses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from spinfer import ConnectionFailed, DeadlineExceeded, InvalidResponse, Overloa
 BUSY = (503, {"retry-after": "0"}, {"error": "all 16 instances are busy; try again"})
 
 
-def test_503_with_retry_after_is_sent_again(make: Make) -> None:
+def test_503_with_retry_after_is_retried(make: Make) -> None:
     with serving(BUSY, BUSY, OK) as peer:
         assert make(peer.url).predict("iris", [1, 2])["prediction"] == "setosa"
     assert len(peer.requests) == 3
     assert {request[3] for request in peer.requests} == {b'{"features":[1,2]}'}
 
 
-def test_retry_after_is_waited_for(make: Make) -> None:
+def test_client_waits_for_retry_after(make: Make) -> None:
     with serving((503, {"retry-after": "1"}, {"error": "busy"}), OK) as peer:
         start = time.monotonic()
         make(peer.url).predict("iris", [1])
@@ -41,7 +41,7 @@ def test_retries_are_bounded(make: Make) -> None:
     assert len(peer.requests) == 3
 
 
-def test_a_longer_pause_than_allowed_is_an_error_at_once(make: Make) -> None:
+def test_retry_after_above_the_limit_is_an_error_at_once(make: Make) -> None:
     with serving((429, {"retry-after": "3600"}, b"slow down")) as peer:
         with pytest.raises(Overloaded, match="slow down") as caught:
             make(peer.url).predict("iris", [1])
@@ -51,20 +51,20 @@ def test_a_longer_pause_than_allowed_is_an_error_at_once(make: Make) -> None:
 @pytest.mark.parametrize(
     "status, error", [(500, ServerError), (503, ServerError), (504, DeadlineExceeded)]
 )
-def test_other_failures_are_not_sent_again(make: Make, status: int, error: type[Exception]) -> None:
+def test_other_failures_are_not_retried(make: Make, status: int, error: type[Exception]) -> None:
     with serving((status, {}, {"error": "no"})) as peer:
         with pytest.raises(error) as caught:
             make(peer.url).predict("iris", [1])
     assert type(caught.value) is error and len(peer.requests) == 1
 
 
-def test_a_broken_connection_is_tried_again(make: Make) -> None:
+def test_broken_connection_is_retried(make: Make) -> None:
     with serving(None, OK) as peer:
         make(peer.url).predict("iris", [1])
     assert len(peer.requests) == 2
 
 
-def test_a_server_that_is_not_there(make: Make) -> None:
+def test_unreachable_server_is_connection_failed(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(ConnectionFailed, match=f"cannot connect.*127.0.0.1:{port}") as caught:
@@ -72,7 +72,7 @@ def test_a_server_that_is_not_there(make: Make) -> None:
     assert caught.value.status is None
 
 
-def test_a_server_that_says_nothing(make: Make) -> None:
+def test_silent_server_is_deadline_exceeded(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(DeadlineExceeded, match="no response in time"):
@@ -82,13 +82,13 @@ def test_a_server_that_says_nothing(make: Make) -> None:
 @pytest.mark.parametrize(
     "body", [b"<html>", b"\xff", [1], {"model": "iris"}, {"predictions": [{}]}, b"[" * 100_000]
 )
-def test_a_response_of_another_protocol(make: Make, body: object) -> None:
+def test_invalid_response_is_an_error(make: Make, body: object) -> None:
     with serving((200, {}, body)) as peer:
         with pytest.raises(InvalidResponse, match="invalid response from http://127"):
             make(peer.url).predict("iris", [1])
 
 
-def test_what_the_headers_say_is_in_the_prediction(make: Make) -> None:
+def test_predictions_have_keys_from_headers(make: Make) -> None:
     headers = {
         "Spinfer-Prediction-Id": "0193",
         "Spinfer-Experiment": "iris",
@@ -109,7 +109,7 @@ def test_what_the_headers_say_is_in_the_prediction(make: Make) -> None:
     assert (sent_many["x-unit"].encode("latin-1").decode(), sent_many["x-team"]) == ("Zoë", "a")
 
 
-def test_the_spelling_the_server_has_is_remembered(make: Make) -> None:
+def test_model_name_that_worked_is_remembered(make: Make) -> None:
     missing = (404, {}, {"error": "no route matches"})
     with serving(missing, OK, OK, missing, (404, {}, {"error": "no version 9"})) as peer:
         client = make(peer.url)

@@ -1,4 +1,4 @@
-"""Tensors over the wire, without a server."""
+"""Encoding of tensors, without a server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FINITE = DTYPE.flatmap(
 
 
 def echoed(request: Any) -> Response:
-    """The response of a model whose outputs are its inputs."""
+    """The response of a model that returns its inputs."""
     length = int(request.headers.get(JSON_LENGTH, len(request.body)))
     document = json.loads(request.body[:length])
     body = json.dumps({"model_name": "m", "outputs": document["inputs"]}).encode()
@@ -47,14 +47,14 @@ def round_trip(array: Any, binary: bool, **more: Any) -> Any:
 
 
 @given(ANY_ARRAY)
-def test_bytes_carry_every_array_bit_for_bit(array: Any) -> None:
+def test_binary_tensors_round_trip_exactly(array: Any) -> None:
     back = round_trip(array, True)
     assert back.dtype == array.dtype and back.shape == array.shape
     assert back.tobytes() == array.tobytes()
 
 
 @given(FINITE)
-def test_json_carries_every_finite_array(array: Any) -> None:
+def test_json_tensors_round_trip(array: Any) -> None:
     back = round_trip(array, False)
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)
@@ -100,14 +100,14 @@ def test_datatypes(binary: bool) -> None:
     assert round_trip([[True, False]], binary).dtype == np.bool_
 
 
-def test_what_cannot_be_sent() -> None:
+def test_invalid_inputs_are_errors() -> None:
     for inputs, more, error, message in [
         ({"x": np.array([1j])}, {}, TypeError, "input 'x': .*complex128"),
         ({"x": [object()]}, {}, TypeError, "expected strings or bytes, got object"),
         ({"x": ["a"]}, {"datatypes": {"x": "FP32"}}, TypeError, "cannot be sent as FP32"),
-        ({"x": [1.0]}, {"datatypes": {"x": "FLOAT"}}, ValueError, "no datatype 'FLOAT'"),
-        ({"x": [1.0]}, {"datatypes": {"z": "FP32"}}, ValueError, "'z' is no input"),
-        ({"x": [1.0]}, {"outputs": "label"}, TypeError, "expected names"),
+        ({"x": [1.0]}, {"datatypes": {"x": "FLOAT"}}, ValueError, "unknown datatype 'FLOAT'"),
+        ({"x": [1.0]}, {"datatypes": {"z": "FP32"}}, ValueError, "'z' is not an input"),
+        ({"x": [1.0]}, {"outputs": "label"}, TypeError, "expected a list of names"),
         ({"x": [math.nan]}, {"binary": False}, ValueError, r"inputs\[0\].data\[0\] is nan"),
     ]:
         with pytest.raises(error, match=message):
@@ -139,13 +139,13 @@ def output(**changes: Any) -> dict[str, Any]:
         {"outputs": [output(datatype="UINT8", data=[1, 256])]},
     ],
 )
-def test_a_response_of_another_protocol(body: Any) -> None:
+def test_invalid_response_is_an_error(body: Any) -> None:
     with pytest.raises(InvalidResponse, match="invalid response"):
         inference(Response(200, {}, json.dumps(body).encode()))
 
 
 @given(st.binary(max_size=40), st.sampled_from([*DTYPES, "BYTES", "BF16"]), st.integers(-1, 40))
-def test_no_bytes_behind_the_json_are_another_error(
+def test_any_binary_data_is_a_tensor_or_invalid_response(
     behind: bytes, datatype: str, size: int
 ) -> None:
     tensor = output(datatype=datatype, parameters={"binary_data_size": size})

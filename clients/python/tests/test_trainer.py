@@ -1,4 +1,4 @@
-"""From an estimator to a folder, and from the folder to predictions of the real host."""
+"""Export of estimators, and predictions of the real host from the exported models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def files(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
 def check_golden(folder: Path, golden: dict[str, Any]) -> None:
-    """The cases are what ONNX Runtime gives."""
+    """Compares the cases with ONNX Runtime."""
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     names = [output.name for output in session.get_outputs()]
     array = lambda t: np.array(t["data"]).reshape(t["shape"])
@@ -71,7 +71,7 @@ def check_golden(folder: Path, golden: dict[str, Any]) -> None:
             assert np.abs(of_graph - expected).max() <= golden["tolerance"]
 
 
-def test_a_classifier_of_named_classes(tmp_path: Path) -> None:
+def test_export_classifier_with_class_names(tmp_path: Path) -> None:
     forest = RandomForestClassifier(30, random_state=1).fit(X, SPECIES)
     folder = model_trainer.export(
         forest, X, SPECIES, name="iris-forest", directory=tmp_path, metrics={"test_accuracy": 0.97}
@@ -107,7 +107,7 @@ def test_a_classifier_of_named_classes(tmp_path: Path) -> None:
     check_golden(folder, golden)
 
 
-def test_a_regression(tmp_path: Path) -> None:
+def test_export_regression(tmp_path: Path) -> None:
     trees = GradientBoostingRegressor(n_estimators=20, random_state=1)
     trees.fit(DIABETES.data, DIABETES.target)
     folder = model_trainer.export(
@@ -121,7 +121,7 @@ def test_a_regression(tmp_path: Path) -> None:
     check_golden(folder, golden)
 
 
-def test_the_same_estimator_is_the_same_folder(tmp_path: Path) -> None:
+def test_export_is_reproducible(tmp_path: Path) -> None:
     tree = DecisionTreeClassifier(random_state=1).fit(X, SPECIES)
     folders = [
         model_trainer.export(tree, X, name="tree", directory=tmp_path / place) for place in "ab"
@@ -130,23 +130,21 @@ def test_the_same_estimator_is_the_same_folder(tmp_path: Path) -> None:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
-def test_versions_count_and_are_never_overwritten(tmp_path: Path) -> None:
+def test_versions_increment_and_are_never_overwritten(tmp_path: Path) -> None:
     model = LogisticRegression(max_iter=500).fit(X, IRIS.target)
     export = lambda **more: model_trainer.export(model, X, name="iris", directory=tmp_path, **more)
     assert [export().name, export(version=7).name, export().name] == ["1", "7", "8"]
     before = (tmp_path / "iris/7/model.toml").read_bytes()
-    with pytest.raises(ExportError, match="exists, and a version is never overwritten.*it is 9"):
+    with pytest.raises(ExportError, match="exists, and a version is never overwritten.*version 9"):
         export(version=7)
     for version in ("v1", 0, "01", "../1"):
-        with pytest.raises(ExportError, match="expected a number from 1"):
+        with pytest.raises(ExportError, match="expected a number of at least 1"):
             export(version=version)
     assert (tmp_path / "iris/7/model.toml").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "iris").iterdir()) == ["1", "7", "8"]
 
 
-def test_nothing_is_left_when_writing_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -180,11 +178,11 @@ def test_nothing_is_left_when_writing_fails(
             LinearDiscriminantAnalysis(),
             X,
             IRIS.target == 1,
-            "gives something else for 150 of 150 rows; the probabilities of row 0",
+            "the graph differs for 150 of 150 rows; the probabilities of row 0",
         ),
     ],
 )
-def test_what_cannot_be_converted_is_named(
+def test_estimator_that_cannot_be_converted_is_named(
     tmp_path: Path, estimator: Any, data: Any, target: Any, message: str
 ) -> None:
     if target is not None:
@@ -201,18 +199,18 @@ def test_what_cannot_be_converted_is_named(
         ({"name": "../iris"}, "try 'iris'"),
         ({"name": "3"}, "try 'iris-classifier'"),
         ({"name": "Iris"}, "try 'iris'"),
-        ({"labels": ["a"]}, "1 names for 3 classes"),
-        ({"labels": ["a", "b", "a"]}, "the same name"),
-        ({"fields": ["a"]}, "1 names for 4 features"),
-        ({"fields": list("aabc")}, "'a' is there twice"),
-        ({"X": X.assign(colour="white")[["colour"]]}, "column 'colour' is not of numbers"),
+        ({"labels": ["a"]}, "expected 3 names, got 1"),
+        ({"labels": ["a", "b", "a"]}, "duplicate names"),
+        ({"fields": ["a"]}, "expected 4 names, got 1"),
+        ({"fields": list("aabc")}, "duplicate name 'a'"),
+        ({"X": X.assign(colour="white")[["colour"]]}, "column 'colour' is not numeric"),
         ({"X": [["a"]]}, "expected numbers"),
         ({"X": [1, 2]}, r"expected rows of features, got the shape \[2\]"),
         ({"X": X * 1e38}, "row 0, column 0 is out of range for float32"),
-        ({"y": [1]}, "1 values for 150 rows"),
+        ({"y": [1]}, "expected 150 values, one per row of X; got 1"),
     ],
 )
-def test_bad_arguments(tmp_path: Path, more: Any, message: str) -> None:
+def test_invalid_arguments_are_errors(tmp_path: Path, more: Any, message: str) -> None:
     model = DecisionTreeClassifier(random_state=1).fit(X.to_numpy(), IRIS.target)
     arguments = {"X": X, "name": "iris", "directory": tmp_path, **more}
     with pytest.raises(ExportError, match=message):
@@ -220,8 +218,8 @@ def test_bad_arguments(tmp_path: Path, more: Any, message: str) -> None:
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_few_rows_that_differ_are_told_and_left_out(tmp_path: Path) -> None:
-    # Of floats that are the same in float32, the estimator knows the difference.
+def test_differing_rows_warn_and_are_excluded(tmp_path: Path) -> None:
+    # Two values that are equal in float32 and differ in float64.
     rows = np.arange(100.0)[:, None]
     rows[50:52, 0] = [50.0, 50.0 + 1e-9]
     nearest = KNeighborsClassifier(1).fit(rows, np.arange(100) > 50)
@@ -251,7 +249,7 @@ def test_missing_values(tmp_path: Path) -> None:
         model_trainer.export(trees, holes, name="holes", directory=tmp_path)
 
 
-def test_a_column_without_values_has_a_summary() -> None:
+def test_column_without_values_has_a_summary() -> None:
     assert summarize_numbers(np.full(3, np.nan, np.float32)) == {
         **{"kind": "number", "edges": [], "counts": [0], "count": 0, "missing": 3}
     }
@@ -264,7 +262,7 @@ def test_a_column_without_values_has_a_summary() -> None:
         elements=st.one_of(st.floats(-1e6, 1e6, width=32), st.sampled_from([0.0, 1.0, 1.5, 2.0])),
     )
 )
-def test_summaries_are_those_of_the_examples(values: Any) -> None:
+def test_summaries_match_those_of_the_example_models(values: Any) -> None:
     sys.path.insert(0, str(REPOSITORY / "models"))
     try:
         from reference import summarize_numbers as of_examples
@@ -342,7 +340,7 @@ PIPELINES: list[tuple[str, Any, Any, Any]] = [
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_host_serves_what_was_exported(tmp_path: Path, serve: Callable[[str], str]) -> None:
+def test_host_serves_exported_models(tmp_path: Path, serve: Callable[[str], str]) -> None:
     manifest = ['spin_manifest_version = 2\n[application]\nname = "exported"\n']
     for name, estimator, data, target in PIPELINES:
         estimator.fit(data, target)
@@ -371,7 +369,7 @@ def test_the_host_serves_what_was_exported(tmp_path: Path, serve: Callable[[str]
             assert client.predict(name, row, version=1)["prediction"] == given[0], name
 
 
-def test_names_for_classes_of_integers(tmp_path: Path, serve: Callable[[str], str]) -> None:
+def test_labels_name_integer_classes(tmp_path: Path, serve: Callable[[str], str]) -> None:
     forest = RandomForestClassifier(5, random_state=1).fit(X, IRIS.target * 10)
     names = ["une", 'deux "é" \\', "trois\n😀\x7f"]
     folder = model_trainer.export(
@@ -385,7 +383,7 @@ def test_names_for_classes_of_integers(tmp_path: Path, serve: Callable[[str], st
     assert given == [names[index // 10] for index in forest.predict(X)]
 
 
-def test_arrays_without_names(tmp_path: Path) -> None:
+def test_arrays_without_feature_names(tmp_path: Path) -> None:
     tree = DecisionTreeClassifier(random_state=1).fit(X.to_numpy(), IRIS.target)
     folder = model_trainer.export(tree, X.to_numpy(), name="tree", directory=tmp_path)
     model, baseline, _ = files(folder)

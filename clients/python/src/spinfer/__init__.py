@@ -1,11 +1,11 @@
-"""Client of spinfer, which serves machine-learning models as WebAssembly functions.
+"""Client for spinfer, the server for machine-learning models as WebAssembly components.
 
 >>> from spinfer import MLClient
 >>> client = MLClient("http://127.0.0.1:3000")
 >>> client.predict(model_name="iris_classifier", features=[5.1, 3.5, 1.4, 0.2])  # doctest: +SKIP
 {'model': 'iris-classifier', 'version': '1', 'prediction': 'setosa', 'probability': 0.98, ...}
 
-`spinfer.model_trainer` makes a model of a scikit-learn estimator, `spinfer.mlflow` logs one.
+`spinfer.model_trainer` exports a scikit-learn estimator as a model, `spinfer.mlflow` logs one.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +28,7 @@ from spinfer.errors import (
 
 try:
     __version__ = version("spinfer")
-except PackageNotFoundError:  # run from its source
+except PackageNotFoundError:  # not installed: run from the source tree
     __version__ = "0"
 
 __all__ = [

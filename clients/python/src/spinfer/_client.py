@@ -1,4 +1,4 @@
-"""The two clients. Their methods make calls; what a call is stands in the modules they come from."""
+"""The two clients. Their methods run the calls that the other modules define."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class _Calls:
-    """The calls of both clients, as conversations that one of them holds."""
+    """The calls of both clients, as conversations that a subclass runs."""
 
     def __init__(
         self,
@@ -138,23 +138,22 @@ class _Calls:
 
 
 class MLClient(_Calls):
-    """A client of a spinfer server. Threads may share one; it keeps connections open.
+    """A client for a spinfer server. It keeps connections open, and threads may share it.
 
     Args:
-        base_url: the server's URL.
-        timeout: seconds to wait for a connection and for a response; ``None``: for ever.
-        retries: how often a request is sent again after 503 with ``Retry-After`` (and 429), or
-            after a failed connection. Predictions and feedback are safe to repeat. 0: never.
-        max_retry_wait: a server that asks for a longer pause, in seconds, is an error at once.
-        headers: header fields of every request.
-        unit_header: the header field that ``unit=`` of a call goes into: the one that the
-            experiment assigns by.
-        http2: HTTP/2, also without TLS. Needs ``pip install 'spinfer[http2]'``.
-        verify: how the server's certificate is verified.
-        max_connections: connections at a time; more calls wait for one.
+        base_url: URL of the server.
+        timeout: timeout for a connection and for a response, in seconds; ``None``: no timeout.
+        retries: maximum number of retries after 429 or 503 with ``Retry-After``, or after a failed
+            connection. Predictions and feedback are safe to repeat. 0: no retries.
+        max_retry_wait: maximum ``Retry-After`` in seconds; a longer one is an error at once.
+        headers: headers of every request.
+        unit_header: the header for ``unit=`` of a call: the unit of the experiment.
+        http2: use HTTP/2, also without TLS. Needs ``pip install 'spinfer[http2]'``.
+        verify: verification of the server's certificate.
+        max_connections: maximum number of connections; further calls wait.
 
-    A model's name may be written with underscores where the server has hyphens: a name with
-    underscores is tried as given, on 404 once with hyphens, and the client remembers which it was.
+    A model name with underscores is sent unchanged. After a 404 it is retried once with hyphens;
+    the client remembers the name that worked.
 
     Example:
         >>> with MLClient("http://127.0.0.1:3000") as client:  # doctest: +SKIP
@@ -165,8 +164,8 @@ class MLClient(_Calls):
     def _open(self) -> None:
         self._http = httpx.Client(**self._settings.for_httpx)
 
-    def _hold(self, conversation: Conversation[T]) -> T:
-        """Holds a conversation: sends what it sends, waits where it waits."""
+    def _run(self, conversation: Conversation[T]) -> T:
+        """Runs a conversation: sends its requests and waits its pauses."""
         outcome: Outcome = None
         try:
             while True:
@@ -195,31 +194,29 @@ class MLClient(_Calls):
         extra: Mapping[str, Any] | None = None,
         content_type: str | None = None,
     ) -> Prediction:
-        """Predicts from one row.
+        """Predicts one row.
 
         Args:
             model_name: the model, or the public name of an experiment.
-            features: the row: a list, NumPy array or pandas Series, in the model's order;
-                a dict by the features' names; a string, for a model of texts; or the bytes of a
-                file, for a model of files.
-            version: a version of the model, in place of the one in production.
-            headers: header fields of this request.
-            unit: whom an experiment assigns, such as a user's id; goes into the client's
-                ``unit_header``.
-            extra: keys of the request's JSON beside the row: ``{"id": "request 7"}``.
+            features: the row: a list, NumPy array or pandas Series in the model's order; a dict by
+                feature name; a string, for text models; or the bytes of a file.
+            version: version of the model, instead of the one in production.
+            headers: headers of this request.
+            unit: unit of an experiment, such as a user id; sent in the client's ``unit_header``.
+            extra: additional keys of the request's JSON: ``{"id": "request 7"}``.
             content_type: media type of a file.
 
         Returns:
-            A dict with ``prediction``; ``probability`` and ``probabilities`` of a classifier;
-            ``model`` and ``version``; ``prediction_id`` where the server logs predictions, and
-            ``experiment`` and ``variant`` where one served it.
+            A dict with ``prediction``, ``model`` and ``version``; ``probability`` and
+            ``probabilities`` of a classifier; ``prediction_id`` if the server logs the prediction;
+            ``experiment`` and ``variant`` if an experiment served it.
 
         Raises:
-            SpinferError: of the class that ``spinfer.errors`` describes.
-            ValueError: a feature is NaN or infinite, which JSON cannot carry.
-            TypeError: ``features`` are no row.
+            SpinferError: the call failed; the subclasses are in ``spinfer.errors``.
+            ValueError: a feature is NaN or infinite, which JSON does not support.
+            TypeError: ``features`` is not a row.
         """
-        return self._hold(
+        return self._run(
             self._predict(model_name, features, version, headers, unit, extra, content_type)
         )
 
@@ -233,22 +230,22 @@ class MLClient(_Calls):
         unit: str | int | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> list[Prediction]:
-        """Predicts from many rows by one request and one inference.
+        """Predicts many rows with one request and one inference.
 
         Args:
-            model_name: as of :meth:`predict`.
-            instances: a list of rows, a NumPy array of two axes, or a DataFrame, whose columns
+            model_name: as in :meth:`predict`.
+            instances: a list of rows, a NumPy array with two axes, or a DataFrame, whose columns
                 are matched by name.
-            version: as of :meth:`predict`.
-            headers: as of :meth:`predict`.
-            unit: as of :meth:`predict`.
-            extra: as of :meth:`predict`.
+            version: as in :meth:`predict`.
+            headers: as in :meth:`predict`.
+            unit: as in :meth:`predict`.
+            extra: as in :meth:`predict`.
 
         Returns:
-            A dict for each row, as of :meth:`predict`, and its position as ``row``. All have the
-            same ``prediction_id``: with ``row`` it names a prediction.
+            A dict per row, as from :meth:`predict`, with its position as ``row``. All rows share
+            one ``prediction_id``; ``row`` identifies a single prediction.
         """
-        return self._hold(self._predict_batch(model_name, instances, version, headers, unit, extra))
+        return self._run(self._predict_batch(model_name, instances, version, headers, unit, extra))
 
     def infer(
         self,
@@ -267,25 +264,24 @@ class MLClient(_Calls):
         """Runs the graph: tensors in, tensors out (Open Inference Protocol, version 2).
 
         Args:
-            model_name: as of :meth:`predict`.
-            inputs: NumPy arrays by the inputs' names. Strings and bytes are sent as BYTES.
-            outputs: names of the outputs wanted; all, if ``None``.
-            binary: whether tensors are sent and received as bytes behind the JSON, bit for bit and
-                several times as fast, or as JSON.
-            datatypes: the datatype an input is sent as, where it is not the array's own:
-                ``{"features": "FP32"}`` for an array of float64. BF16 is possible only so, or with
-                the package ``ml_dtypes``.
-            id: id of the request; comes back as ``.id``.
+            model_name: as in :meth:`predict`.
+            inputs: NumPy arrays by input name. Strings and bytes are sent as BYTES.
+            outputs: names of the requested outputs; ``None``: all.
+            binary: send and receive tensors as binary data after the JSON, which is exact and
+                several times as fast as JSON.
+            datatypes: datatypes to convert inputs to: ``{"features": "FP32"}`` for an array of
+                float64. BF16 needs this, or an array of the package ``ml_dtypes``.
+            id: id of the request; the result has it as ``.id``.
             parameters: ``parameters`` of the request.
-            version: as of :meth:`predict`.
-            headers: as of :meth:`predict`.
-            unit: as of :meth:`predict`.
+            version: as in :meth:`predict`.
+            headers: as in :meth:`predict`.
+            unit: as in :meth:`predict`.
 
         Returns:
-            A dict of NumPy arrays by the outputs' names. BYTES are arrays of ``bytes``, BF16 is
-            float32. ``.prediction_id``, ``.experiment``, ``.variant``, ``.version`` are attributes.
+            A dict of NumPy arrays by output name. BYTES are arrays of ``bytes``, BF16 is float32.
+            ``prediction_id``, ``experiment``, ``variant`` and ``version`` are attributes.
         """
-        return self._hold(
+        return self._run(
             self._infer(
                 model_name,
                 inputs,
@@ -311,16 +307,16 @@ class MLClient(_Calls):
         time: datetime | str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> FeedbackSummary:
-        """Tells what a prediction turned out to be. One of ``label``, ``value``, ``reward``.
+        """Sends the ground truth of a prediction: one of ``label``, ``value`` and ``reward``.
 
         Args:
-            prediction: its ``prediction_id``, or the dict of :meth:`predict`.
+            prediction: the ``prediction_id``, or the dict of :meth:`predict`.
             label: the true class.
             value: the true number.
-            reward: what came of it, such as 1 for a click.
-            row: position in the batch; otherwise the dict's ``row``, or 0.
-            time: since when this is known; a later one wins.
-            headers: header fields of this request.
+            reward: the reward of the outcome, such as 1 for a click.
+            row: position in the batch; default: the dict's ``row``, or 0.
+            time: when the truth was known; the latest feedback wins.
+            headers: headers of this request.
 
         Returns:
             A dict: ``accepted``, ``unknown`` and ``rejected``.
@@ -328,36 +324,37 @@ class MLClient(_Calls):
         item = feedback_item(
             prediction, label=label, value=value, reward=reward, row=row, time=time
         )
-        return self._hold(self._feedback([item], headers))
+        return self._run(self._feedback([item], headers))
 
     def feedback_many(
         self, items: Iterable[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None
     ) -> FeedbackSummary:
-        """Feedback to many predictions, by as few requests as the server allows.
+        """Sends feedback for many predictions, with as few requests as the server's limits allow.
 
-        If one of several requests fails, those before it are stored. All may be sent again.
+        If one of several requests fails, the feedback of earlier requests is stored. It is safe to
+        send all items again.
 
         Args:
             items: dicts with ``prediction_id`` (or ``prediction``, the dict of :meth:`predict`)
                 and the arguments of :meth:`feedback`.
-            headers: header fields of this request.
+            headers: headers of these requests.
         """
-        return self._hold(self._feedback((item_of(item) for item in items), headers))
+        return self._run(self._feedback((item_of(item) for item in items), headers))
 
     def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
-        """Inputs and outputs of a model, as its server describes them."""
-        return self._hold(self._metadata(model_name, version))
+        """Inputs and outputs of a model."""
+        return self._run(self._metadata(model_name, version))
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and protocol extensions of the server."""
-        return self._hold(self._server_metadata())
+        return self._run(self._server_metadata())
 
     def ready(self, model_name: str | None = None, version: str | int | None = None) -> bool:
-        """Whether a model, or without a name the server with all of its models, is ready.
+        """Whether a model is ready; without a name, whether the server and all its models are.
 
-        A model that the server does not have is not.
+        A model that the server does not have is not ready.
         """
-        return self._hold(self._ready(model_name, version))
+        return self._run(self._ready(model_name, version))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -376,7 +373,7 @@ class MLClient(_Calls):
 
 
 class AsyncMLClient(_Calls):
-    """The same client for asyncio: each method of :class:`MLClient` is a coroutine.
+    """The asyncio client: each method of :class:`MLClient` as a coroutine.
 
     Example:
         >>> async with AsyncMLClient() as client:  # doctest: +SKIP
@@ -387,8 +384,8 @@ class AsyncMLClient(_Calls):
     def _open(self) -> None:
         self._http = httpx.AsyncClient(**self._settings.for_httpx)
 
-    async def _hold(self, conversation: Conversation[T]) -> T:
-        """Holds a conversation: sends what it sends, waits where it waits."""
+    async def _run(self, conversation: Conversation[T]) -> T:
+        """Runs a conversation: sends its requests and waits its pauses."""
         outcome: Outcome = None
         try:
             while True:
@@ -418,7 +415,7 @@ class AsyncMLClient(_Calls):
         content_type: str | None = None,
     ) -> Prediction:
         """:meth:`MLClient.predict`."""
-        return await self._hold(
+        return await self._run(
             self._predict(model_name, features, version, headers, unit, extra, content_type)
         )
 
@@ -433,7 +430,7 @@ class AsyncMLClient(_Calls):
         extra: Mapping[str, Any] | None = None,
     ) -> list[Prediction]:
         """:meth:`MLClient.predict_batch`."""
-        return await self._hold(
+        return await self._run(
             self._predict_batch(model_name, instances, version, headers, unit, extra)
         )
 
@@ -452,7 +449,7 @@ class AsyncMLClient(_Calls):
         unit: str | int | None = None,
     ) -> Inference:
         """:meth:`MLClient.infer`."""
-        return await self._hold(
+        return await self._run(
             self._infer(
                 model_name,
                 inputs,
@@ -482,25 +479,25 @@ class AsyncMLClient(_Calls):
         item = feedback_item(
             prediction, label=label, value=value, reward=reward, row=row, time=time
         )
-        return await self._hold(self._feedback([item], headers))
+        return await self._run(self._feedback([item], headers))
 
     async def feedback_many(
         self, items: Iterable[Mapping[str, Any]], *, headers: Mapping[str, str] | None = None
     ) -> FeedbackSummary:
         """:meth:`MLClient.feedback_many`."""
-        return await self._hold(self._feedback((item_of(item) for item in items), headers))
+        return await self._run(self._feedback((item_of(item) for item in items), headers))
 
     async def metadata(self, model_name: str, version: str | int | None = None) -> ModelMetadata:
         """:meth:`MLClient.metadata`."""
-        return await self._hold(self._metadata(model_name, version))
+        return await self._run(self._metadata(model_name, version))
 
     async def server_metadata(self) -> dict[str, Any]:
         """:meth:`MLClient.server_metadata`."""
-        return await self._hold(self._server_metadata())
+        return await self._run(self._server_metadata())
 
     async def ready(self, model_name: str | None = None, version: str | int | None = None) -> bool:
         """:meth:`MLClient.ready`."""
-        return await self._hold(self._ready(model_name, version))
+        return await self._run(self._ready(model_name, version))
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -1,4 +1,4 @@
-"""Feedback: what a prediction turned out to be."""
+"""Feedback: the ground truth of predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spinfer._wire import (
     json_object,
 )
 
-# Of one request: the server takes 10,000 items, and 1 MiB.
+# Maximum items and bytes of one request; the server's limits are 10,000 and 1 MiB.
 MAX_ITEMS = 10_000
 MAX_BYTES = 1_000_000
 
@@ -28,19 +28,19 @@ KINDS = ("label", "value", "reward")
 
 
 class RejectedFeedback(TypedDict):
-    """An item that the server refused: its position, and why."""
+    """An item that the server rejected: its position, and the reason."""
 
     index: int
     error: str
 
 
 class FeedbackSummary(TypedDict):
-    """What became of feedback: a plain dict.
+    """The result of sending feedback: a plain dict.
 
     Attributes:
-        accepted: items stored.
-        unknown: of those, items whose prediction is not in the log (yet).
-        rejected: items refused.
+        accepted: number of stored items.
+        unknown: stored items whose prediction is not in the log, or not yet.
+        rejected: the rejected items.
     """
 
     accepted: int
@@ -57,17 +57,17 @@ def feedback_item(
     row: int | None = None,
     time: datetime | str | None = None,
 ) -> dict[str, Any]:
-    """One item of feedback, to a prediction or its id.
+    """A feedback item for a prediction or its id.
 
     >>> feedback_item("0193...", label="setosa")
     {'prediction_id': '0193...', 'row': 0, 'label': 'setosa'}
     """
     given = {"label": label, "value": value, "reward": reward}
-    said = {kind: plain(of) for kind, of in given.items() if of is not None}
-    if "label" in said:
-        said["label"] = class_of(said["label"])
-    if len(said) != 1:
-        got = "none" if not said else " and ".join(f"{kind}=" for kind in said)
+    truth = {kind: plain(of) for kind, of in given.items() if of is not None}
+    if "label" in truth:
+        truth["label"] = class_of(truth["label"])
+    if len(truth) != 1:
+        got = "none" if not truth else " and ".join(f"{kind}=" for kind in truth)
         raise TypeError(f"feedback: expected one of label=, value= and reward=, got {got}")
     if isinstance(prediction, str):
         prediction_id, of_row = prediction, 0
@@ -75,17 +75,17 @@ def feedback_item(
         prediction_id, of_row = prediction.get("prediction_id", ""), prediction.get("row", 0)
         if not prediction_id:
             raise ValueError(
-                "feedback: the prediction has no prediction_id: the server keeps no prediction log, "
-                "or did not sample this one"
+                "feedback: the prediction has no prediction_id: the server's prediction log is "
+                "off, or did not sample this request"
             )
-    item = {"prediction_id": prediction_id, "row": of_row if row is None else row, **said}
+    item = {"prediction_id": prediction_id, "row": of_row if row is None else row, **truth}
     if time is not None:
         item["time"] = rfc_3339(time)
     return item
 
 
 def class_of(label: Any) -> Any:
-    """A class as predictions name it: a string or an integer.
+    """A class as in predictions: a string or an integer.
 
     >>> class_of("setosa"), class_of(True), class_of(1.0)
     ('setosa', 'True', 1)
@@ -96,19 +96,19 @@ def class_of(label: Any) -> Any:
 
 
 def rfc_3339(time: datetime | str) -> str:
-    """A time as RFC 3339 writes it."""
+    """A time in RFC 3339."""
     if isinstance(time, str):
         return time
     if time.tzinfo is None:
         raise ValueError(
-            "feedback: time= has no time zone; datetime.now(timezone.utc) has one, and "
-            "time.astimezone() takes a time for local"
+            "feedback: time= has no time zone; use datetime.now(timezone.utc), or "
+            "time.astimezone() for local time"
         )
     return time.isoformat()
 
 
 def item_of(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item that is given as a dict; the prediction may stand in it by ``prediction``."""
+    """An item from a dict, which may have ``prediction`` instead of ``prediction_id``."""
     known = {"prediction", "prediction_id", "row", "time", *KINDS}
     unknown = sorted(set(item) - known)
     if unknown:
@@ -121,7 +121,7 @@ def item_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bodies(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes]]:
-    """Bodies that the server takes, each with how many items are in it; at least one body."""
+    """Bodies within the server's limits, each with its number of items; at least one body."""
     batch: list[bytes] = []
     size = 0
     sent = False
@@ -137,14 +137,14 @@ def bodies(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes]]:
 
 
 def body_of(batch: list[bytes]) -> bytes:
-    """A body of items."""
+    """The body with these items."""
     return b'{"feedback":[' + b",".join(batch) + b"]}"
 
 
 def feedback_conversation(
     items: Iterable[Mapping[str, Any]], headers: Mapping[str, str], policy: RetryPolicy
 ) -> Conversation[FeedbackSummary]:
-    """Any number of items, by as many requests as they need."""
+    """Sends any number of items, in several requests if needed."""
     total: FeedbackSummary = {"accepted": 0, "unknown": 0, "rejected": []}
     before = 0
     for count, body in bodies(items):
@@ -159,7 +159,7 @@ def feedback_conversation(
 
 
 def summary(response: Response) -> FeedbackSummary:
-    """The response to feedback."""
+    """Reads the response to feedback."""
     body = json_object(response)
     counts = [body.get("accepted"), body.get("unknown", 0)]
     rejected = body.get("rejected", [])

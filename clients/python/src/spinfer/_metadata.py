@@ -1,4 +1,4 @@
-"""What a server and its models are, and whether they are ready."""
+"""Metadata and readiness of a server and its models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spinfer._wire import (
 
 
 class TensorMetadata(TypedDict):
-    """An input or output: its name, datatype, and shape (-1: a free axis)."""
+    """An input or output: name, datatype, and shape (-1: a free axis)."""
 
     name: str
     datatype: str
@@ -29,7 +29,7 @@ class TensorMetadata(TypedDict):
 
 
 class ModelMetadata(TypedDict):
-    """What a model is: a plain dict."""
+    """Metadata of a model: a plain dict."""
 
     name: str
     versions: list[str]
@@ -41,7 +41,7 @@ class ModelMetadata(TypedDict):
 def metadata_call(
     version: str | int | None, headers: Mapping[str, str]
 ) -> ModelCall[ModelMetadata]:
-    """What a model is."""
+    """The call for the metadata of a model."""
 
     def parse(response: Response) -> ModelMetadata:
         body = json_object(response)
@@ -53,12 +53,12 @@ def metadata_call(
 
 
 def server_call(headers: Mapping[str, str]) -> Call[dict[str, Any]]:
-    """What the server is."""
+    """The call for the metadata of the server."""
     return Call(Request("GET", "/v2", headers), json_object)
 
 
 def is_ready(_: Response) -> bool:
-    """What is not ready has another status."""
+    """Always true: a response with another status is an error."""
     return True
 
 
@@ -69,7 +69,7 @@ def ready_conversation(
     headers: Mapping[str, str],
     policy: RetryPolicy,
 ) -> Conversation[bool]:
-    """Whether a model, or the server with all of its models, is ready."""
+    """Whether a model is ready, or the server with all its models."""
 
     try:
         if model is None:

@@ -11,24 +11,24 @@ from spinfer._wire import JSON, ModelCall, Response, invalid, json_object
 PREDICTION_ID = "spinfer-prediction-id"
 EXPERIMENT = "spinfer-experiment"
 VARIANT = "spinfer-variant"
-# Header -> key of a prediction.
+# Response header -> key of a prediction.
 FROM_HEADERS = {PREDICTION_ID: "prediction_id", EXPERIMENT: "experiment", VARIANT: "variant"}
 
 
 class Prediction(TypedDict, total=False):
-    """A prediction for one row: a plain dict. Which keys there are depends on the model.
+    """The prediction for one row: a plain dict. The keys depend on the model.
 
     Attributes:
-        model: the model's name.
-        version: its version.
-        id: ``id`` of the request, if it had one.
-        prediction: the class, a string or an integer; or a number; or several.
-        probability: of that class, if the model gives probabilities.
-        probabilities: of every class, by its name.
-        row: position in the batch; only of ``predict_batch``.
-        prediction_id: what feedback refers to; with the prediction log on.
-        experiment: the experiment the request took part in.
-        variant: the experiment's variant that served it.
+        model: name of the model.
+        version: version of the model.
+        id: ``id`` of the request, if it has one.
+        prediction: the class (a string or an integer), a number, or several numbers.
+        probability: probability of that class, if the model has probabilities.
+        probabilities: probability of every class, by class name.
+        row: position in the batch; ``predict_batch`` only.
+        prediction_id: id for feedback; only if the prediction is logged.
+        experiment: experiment of the request.
+        variant: variant that served the request.
     """
 
     model: str
@@ -51,7 +51,7 @@ def predict_call(
     extra: Mapping[str, Any] | None = None,
     content_type: str | None = None,
 ) -> ModelCall[Prediction]:
-    """A prediction for one row.
+    """The call that predicts one row.
 
     >>> predict_call([5.1, 3.5, 1.4, 0.2]).body
     b'{"features":[5.1,3.5,1.4,0.2]}'
@@ -61,15 +61,15 @@ def predict_call(
     sent = dict(headers or {})
     if isinstance(features, (bytes, bytearray, memoryview)):
         if content_type is None:
-            raise TypeError('a file needs content_type=, such as "image/png"')
+            raise TypeError('features: a file needs content_type=, such as "image/png"')
         if extra:
-            raise TypeError("extra= goes into a JSON body, and this body is a file")
+            raise TypeError("extra: needs a JSON body, but this body is a file")
         sent["content-type"] = content_type
         return ModelCall("predict", version, sent, one, bytes(features))
     if content_type is not None:
-        raise TypeError("content_type= is for a file: features of type bytes")
+        raise TypeError("content_type: needs a file; pass features as bytes")
     row = one_row(plain(features))
-    # The protocol has named features and strings in the form of many rows only.
+    # An array is sent as `features`; named features and strings as `instances` with one row.
     rows = {"features": row} if isinstance(row, list) else {"instances": [row]}
     body = to_json({**plain(extra or {}), **rows})
     parse = one if isinstance(row, list) else one_of_many
@@ -77,14 +77,14 @@ def predict_call(
 
 
 def one_row(features: Any) -> Any:
-    """A table of one row is that row."""
+    """The row; of a table with one row, that row."""
     if isinstance(features, list) and len(features) == 1 and isinstance(features[0], (list, dict)):
         return features[0]
     if isinstance(features, (list, dict, str)):
         return features
     raise TypeError(
-        f"features: expected a row of features, got {type(features).__name__}; a row is a list, an "
-        "array, a dict by name, or a string"
+        f"features: expected a row, got {type(features).__name__}; pass a list, an array, a dict "
+        "by feature name, or a string"
     )
 
 
@@ -95,14 +95,14 @@ def predict_batch_call(
     headers: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> ModelCall[list[Prediction]]:
-    """Predictions for many rows, by one inference."""
+    """The call that predicts many rows with one inference."""
     rows = plain(instances)
     if not isinstance(rows, list):
         raise TypeError(
-            f"instances: expected rows, got {type(rows).__name__}; predict() takes one row"
+            f"instances: expected a list of rows, got {type(rows).__name__}; use predict() for one"
         )
     if rows and not isinstance(rows[0], (list, dict, str)):
-        raise TypeError("instances: expected rows, got one; predict() takes one row")
+        raise TypeError("instances: expected a list of rows, got one row; use predict()")
     body = to_json({**plain(extra or {}), "instances": rows})
     return ModelCall(
         "predict",
@@ -114,7 +114,7 @@ def predict_batch_call(
 
 
 def one(response: Response) -> Prediction:
-    """The response to one row."""
+    """Reads the response to one row."""
     body = json_object(response)
     if "prediction" not in body:
         invalid(response, 'the body has no "prediction"')
@@ -122,14 +122,14 @@ def one(response: Response) -> Prediction:
 
 
 def one_of_many(response: Response) -> Prediction:
-    """The response to many rows that were one."""
+    """Reads the response to a batch of one row."""
     (prediction,) = many(response, 1)
     del prediction["row"]
     return prediction
 
 
 def many(response: Response, expected: int) -> list[Prediction]:
-    """The response to many rows; each prediction also has what the response says of all."""
+    """Reads the response to a batch. Each prediction also has the keys common to all rows."""
     body = json_object(response)
     predictions = body.pop("predictions", None)
     if not isinstance(predictions, list) or len(predictions) != expected:
@@ -143,6 +143,6 @@ def many(response: Response, expected: int) -> list[Prediction]:
 
 
 def of_headers(response: Response) -> dict[str, str]:
-    """What the headers say of a prediction."""
+    """Keys of a prediction that are in response headers."""
     found = ((key, response.headers.get(name)) for name, key in FROM_HEADERS.items())
     return {key: value for key, value in found if value is not None}

@@ -1,4 +1,4 @@
-"""Rows of features, as Python, NumPy or pandas have them, as JSON."""
+"""Rows of features from Python, NumPy or pandas, as JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Lists, dicts, strings and numbers in place of what NumPy and pandas have.
+    """Converts NumPy and pandas values to lists, dicts, strings and numbers.
 
     >>> plain((1, 2.5))
     [1, 2.5]
     """
     if value is None or isinstance(value, (str, bool, int, float)):
-        # A NumPy float64 is a float, and json would write it as one.
+        # A NumPy float64 is a float; json writes it as one.
         return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -24,7 +24,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "columns"):
         return plain_table(value)
     if hasattr(value, "index") and hasattr(value, "to_dict"):
-        # A pandas Series: a row of a table has the columns' names.
+        # A pandas Series: a row of a table has the column names.
         named = all(isinstance(key, str) for key in value.index)
         return plain(value.to_dict() if named else value.tolist())
     if hasattr(value, "tolist"):
@@ -33,11 +33,11 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if hasattr(value, "__float__"):
         return float(value)
-    raise TypeError(f"{type(value).__name__} is not a feature: expected a number or a string")
+    raise TypeError(f"features: expected numbers or strings, got {type(value).__name__}")
 
 
 def plain_table(table: Any) -> list[Any]:
-    """A DataFrame of pandas: a dict for each row; where columns have no names, a list."""
+    """A pandas DataFrame as a dict per row; without column names, a list per row."""
     if not all(isinstance(column, str) for column in table.columns):
         return list(plain(table.to_numpy()))
     return [plain(row) for row in table.to_dict(orient="records")]
@@ -46,12 +46,12 @@ def plain_table(table: Any) -> list[Any]:
 def plain_array(array: Any) -> Any:
     """A NumPy array or scalar as lists of numbers and strings."""
     listed = array.tolist()
-    # Of these types `tolist` gives what JSON has.
+    # For these types `tolist` returns JSON values.
     return listed if array.dtype.kind in "biufU" else plain(listed)
 
 
 def to_json(value: Any) -> bytes:
-    """JSON in the fewest bytes. A number that JSON does not have is refused by its position."""
+    """Compact JSON. NaN and infinity raise an error with their position."""
     try:
         return json.dumps(
             value, separators=(",", ":"), allow_nan=False, ensure_ascii=False
@@ -61,12 +61,12 @@ def to_json(value: Any) -> bytes:
         if where is None:
             raise
         raise ValueError(
-            f"{where}, which JSON cannot carry; replace it, or send tensors by infer()"
+            f"{where}, which JSON does not support; replace the value, or send tensors with infer()"
         ) from None
 
 
 def find_not_finite(value: Any, where: str) -> str | None:
-    """Where the first NaN or infinity is.
+    """The position of the first NaN or infinity.
 
     >>> find_not_finite({"features": [1.0, float("nan")]}, "")
     'features[1] is nan'

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: tensors in, tensors out, as JSON or as bytes behind it."""
+"""The Open Inference Protocol: tensors as JSON, or as binary data after the JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 else:
     Array = Any
 
-# Bytes of the JSON in front of tensors.
+# Header with the length of the JSON before binary tensors, in bytes.
 JSON_LENGTH = "inference-header-content-length"
-# Of that number.
+# Maximum digits of that length.
 MAX_DIGITS = 18
-# NumPy's names, little-endian, by the protocol's. BF16 is no type of NumPy, BYTES of no size.
+# NumPy dtypes, little-endian, by datatype. NumPy has no BF16; BYTES has no fixed size.
 DTYPES = {
     "BOOL": "|b1",
     "UINT8": "|u1",
@@ -38,20 +38,20 @@ DTYPES = {
     "FP64": "<f8",
 }
 DATATYPES = {dtype[1:]: datatype for datatype, dtype in DTYPES.items()}
-# Half of a step of BF16, less one: what rounds to the nearest, ties to even.
+# Added before truncation to BF16: half a step less one, for rounding to nearest, ties to even.
 BF16_ROUND = 0x7FFF
 
 
 class Inference(dict[str, Array]):
-    """Outputs by name: a dict, with what the response says beside them.
+    """Outputs by name: a dict, with metadata of the response as attributes.
 
     Attributes:
-        model: the model's name.
-        version: its version.
-        id: ``id`` of the request, if it had one.
-        prediction_id: what feedback refers to; with the prediction log on.
-        experiment: the experiment the request took part in.
-        variant: the experiment's variant that served it.
+        model: name of the model.
+        version: version of the model.
+        id: ``id`` of the request, if it has one.
+        prediction_id: id for feedback; only if the prediction is logged.
+        experiment: experiment of the request.
+        variant: variant that served the request.
     """
 
     model: str = ""
@@ -63,7 +63,7 @@ class Inference(dict[str, Array]):
 
 
 def check_numpy() -> None:
-    """NumPy is needed for tensors alone, and may be missing."""
+    """Raises an error if NumPy, an optional dependency, is missing."""
     try:
         import numpy  # noqa: F401
     except ImportError:
@@ -81,14 +81,16 @@ def infer_call(
     version: str | int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ModelCall[Inference]:
-    """An inference."""
+    """The call that runs an inference."""
     check_numpy()
     datatypes = datatypes or {}
     if isinstance(outputs, str):
-        raise TypeError(f"outputs: expected names, got the string {outputs!r}")
+        raise TypeError(f"outputs: expected a list of names, got the string {outputs!r}")
     unknown = sorted(set(datatypes) - set(inputs))
     if unknown:
-        raise ValueError(f"datatypes: {unknown[0]!r} is no input; inputs are {sorted(inputs)}")
+        raise ValueError(
+            f"datatypes: {unknown[0]!r} is not an input; the inputs are {sorted(inputs)}"
+        )
     document: dict[str, Any] = {}
     if id is not None:
         document["id"] = id
@@ -125,9 +127,9 @@ def infer_call(
 
 
 def typed(values: Any, datatype: str | None) -> tuple[Array, str]:
-    """The array of an input, and its datatype: its own, or the one that is wanted.
+    """The array of an input and its datatype, converted to ``datatype`` if given.
 
-    Of BF16 the array has FP32.
+    The array of BF16 is float32.
     """
     import numpy as np
 
@@ -140,7 +142,8 @@ def typed(values: Any, datatype: str | None) -> tuple[Array, str]:
         return array.astype(object) if array.dtype.kind in "SU" else array, datatype
     if datatype not in DTYPES:
         raise ValueError(
-            f"there is no datatype {datatype!r}; there are {', '.join([*DTYPES, 'BF16', 'BYTES'])}"
+            f"unknown datatype {datatype!r}; expected one of "
+            f"{', '.join([*DTYPES, 'BF16', 'BYTES'])}"
         )
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{array.dtype} cannot be sent as {datatype}")
@@ -148,10 +151,10 @@ def typed(values: Any, datatype: str | None) -> tuple[Array, str]:
 
 
 def datatype_of(array: Array) -> str:
-    """The protocol's name for the type of an array's elements."""
+    """The protocol's datatype of an array."""
     if array.dtype.kind in "SUO":
         return "BYTES"
-    # Of the package ml_dtypes.
+    # From the package ml_dtypes.
     if array.dtype.name == "bfloat16":
         return "BF16"
     datatype = DATATYPES.get(array.dtype.newbyteorder("<").str[1:])
@@ -161,7 +164,7 @@ def datatype_of(array: Array) -> str:
 
 
 def to_bytes(array: Array, datatype: str) -> bytes:
-    """Elements as they stand behind the JSON: row-major, little-endian."""
+    """Elements as binary data: row-major, little-endian."""
     if datatype == "BYTES":
         encoded = (encode(element) for element in array.ravel())
         return b"".join(chain.from_iterable((len(e).to_bytes(4, "little"), e) for e in encoded))
@@ -171,7 +174,7 @@ def to_bytes(array: Array, datatype: str) -> bytes:
 
 
 def to_elements(array: Array, datatype: str) -> list[Any]:
-    """Elements as they stand in the JSON: flat."""
+    """Elements as a flat list for the JSON."""
     if datatype == "BYTES":
         return [encode(element).decode() for element in array.ravel()]
     if datatype == "BF16":
@@ -180,7 +183,7 @@ def to_elements(array: Array, datatype: str) -> list[Any]:
 
 
 def encode(element: Any) -> bytes:
-    """An element of BYTES."""
+    """An element of BYTES as bytes."""
     if isinstance(element, str):
         return element.encode()
     if isinstance(element, (bytes, bytearray)):
@@ -189,29 +192,29 @@ def encode(element: Any) -> bytes:
 
 
 def to_bf16(array: Array) -> Array:
-    """FP32 as the bits of BF16, rounded to the nearest, ties to even."""
+    """FP32 as the bits of BF16, rounded to nearest, ties to even."""
     import numpy as np
 
     bits = np.ascontiguousarray(array, "<f4").view("<u4")
     rounded = (bits.astype(np.uint64) + BF16_ROUND + ((bits >> 16) & 1)) >> 16
-    # Rounding must not make an infinity, or a number, of NaN.
+    # Rounding must not turn NaN into infinity or a number.
     return np.where(np.isnan(bits.view("<f4")), (bits >> 16) | 0x40, rounded).astype("<u2")
 
 
 def from_bf16(bits: Array) -> Array:
-    """The bits of BF16 as FP32, which has all of its numbers."""
+    """The bits of BF16 as FP32, which is exact."""
     return (bits.astype("<u4") << 16).view("<f4")
 
 
 def inference(response: Response) -> Inference:
-    """The response to an inference."""
+    """Reads the response to an inference."""
     length = response.headers.get(JSON_LENGTH)
     tensors = memoryview(b"")
     if length is not None:
         digits = length.isascii() and length.isdigit() and len(length) <= MAX_DIGITS
         if not digits or int(length) > len(response.body):
             invalid(
-                response, f"{JSON_LENGTH} is {length}, and the body has {len(response.body)} bytes"
+                response, f"{JSON_LENGTH} is {length}, but the body has {len(response.body)} bytes"
             )
         tensors = memoryview(response.body)[int(length) :]
         response = Response(
@@ -230,7 +233,7 @@ def inference(response: Response) -> Inference:
         result[name] = array
         tensors = tensors[size:]
     if len(tensors) > 0:
-        invalid(response, f"{len(tensors)} bytes are of no output")
+        invalid(response, f"{len(tensors)} bytes of binary data belong to no output")
     result.model = str(body.get("model_name", ""))
     result.version, result.id = body.get("model_version"), body.get("id")
     for key, value in of_headers(response).items():
@@ -239,7 +242,7 @@ def inference(response: Response) -> Inference:
 
 
 def tensor(output: Mapping[str, Any], behind: memoryview) -> tuple[str, Array, int]:
-    """Name and array of an output, and how many of the bytes behind the JSON it takes."""
+    """Name and array of an output, and the length of its binary data in bytes."""
     name, datatype, shape = output["name"], output["datatype"], output["shape"]
     if not all(isinstance(axis, int) and axis >= 0 for axis in shape):
         raise ValueError(f"shape {shape}")
@@ -247,12 +250,12 @@ def tensor(output: Mapping[str, Any], behind: memoryview) -> tuple[str, Array, i
     if size is None:
         return name, from_elements(output["data"], datatype, shape), 0
     if not isinstance(size, int) or not 0 <= size <= len(behind):
-        raise ValueError(f"binary_data_size is {size}, and {len(behind)} bytes are left")
+        raise ValueError(f"binary_data_size is {size}, but {len(behind)} bytes are left")
     return name, from_bytes(behind[:size], datatype, shape), size
 
 
 def from_bytes(data: memoryview, datatype: str, shape: list[int]) -> Array:
-    """The array of an output that stands behind the JSON; the caller's own."""
+    """The array of an output in binary data; a copy that the caller may modify."""
     import numpy as np
 
     if datatype == "BYTES":
@@ -263,7 +266,7 @@ def from_bytes(data: memoryview, datatype: str, shape: list[int]) -> Array:
 
 
 def from_elements(data: list[Any], datatype: str, shape: list[int]) -> Array:
-    """The array of an output that stands in the JSON, flat or nested."""
+    """The array of an output in the JSON, flat or nested."""
     import numpy as np
 
     if datatype == "BYTES":
@@ -276,24 +279,24 @@ def from_elements(data: list[Any], datatype: str, shape: list[int]) -> Array:
 
 
 def objects(elements: list[bytes], shape: list[int]) -> Array:
-    """Elements of BYTES as an array of `bytes` objects."""
+    """Elements of BYTES as an array of `bytes`."""
     import numpy as np
 
     if len(elements) != prod(shape):
-        raise ValueError(f"{len(elements)} elements, and the shape {shape}")
+        raise ValueError(f"{len(elements)} elements do not fit the shape {shape}")
     array = np.empty(len(elements), object)
     array[:] = elements
     return array.reshape(shape)
 
 
 def split_bytes(data: memoryview) -> list[bytes]:
-    """Elements of BYTES: each is its length, four bytes, and then its bytes."""
+    """Elements of BYTES: each has a length of four bytes, then its data."""
     elements: list[bytes] = []
     at = 0
     while at < len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "little")
         if at + 4 > len(data) or end > len(data):
-            raise ValueError(f"element {len(elements)} ends behind the tensor")
+            raise ValueError(f"element {len(elements)} exceeds the tensor")
         elements.append(bytes(data[at + 4 : end]))
         at = end
     return elements

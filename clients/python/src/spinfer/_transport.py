@@ -1,4 +1,4 @@
-"""httpx: its settings, and what its requests, responses and errors are to this package."""
+"""httpx: settings, and the conversion of requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from spinfer import errors
 from spinfer._wire import Failure, Request, Response, check_headers
 
 DEFAULT_URL = "http://127.0.0.1:3000"
-# The host's own deadline of a request is 30 seconds; its message says more than a timeout here.
+# Above the host's default deadline of 30 seconds, so that its error message arrives. In seconds.
 DEFAULT_TIMEOUT = 35.0
 DEFAULT_CONNECTIONS = 64
 
 
 class ClientSettings:
-    """What both clients are made of."""
+    """Settings of both clients."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class ClientSettings:
         self.unit_header = unit_header.lower()
         self.for_httpx: dict[str, Any] = {
             "timeout": timeout,
-            # To read the certificates that are trusted takes a third of a second.
+            # Reading the trusted certificates takes about 0.3 s.
             "verify": verify if url.scheme == "https" else False,
-            # Without TLS there is nothing to agree on HTTP/2 by: then it is HTTP/2 from the start.
+            # Without TLS there is no negotiation of HTTP/2: use it from the start.
             "http2": http2,
             "http1": not (http2 and url.scheme == "http"),
             "limits": httpx.Limits(
@@ -51,26 +51,26 @@ class ClientSettings:
     def with_headers(
         self, headers: Mapping[str, str] | None, unit: str | int | None = None
     ) -> dict[str, str]:
-        """The header fields of a request: the client's, over those its own."""
+        """The headers of a request: those of the client, overridden by its own."""
         merged = {**self.headers, **check_headers(headers or {})}
         if unit is not None:
             merged |= check_headers({self.unit_header: str(unit)})
         return merged
 
     def for_request(self, request: Request) -> dict[str, Any]:
-        """Arguments of httpx's `request`."""
+        """Arguments for httpx's `request`."""
         return {
             "method": request.method,
             "url": self.base_url + request.path,
-            # As UTF-8: httpx would take ASCII only.
+            # As UTF-8: httpx accepts ASCII strings only.
             "headers": [(name.encode(), value.encode()) for name, value in request.headers.items()],
             "content": request.body if request.method == "POST" else None,
         }
 
     def failure(self, request: Request, error: httpx.RequestError) -> Failure:
-        """No response, as an error of this package."""
+        """An httpx error as an error of this package."""
         url = self.base_url + request.path
-        # Some have no text.
+        # Some errors have no text.
         reason = str(error) or type(error).__name__
         connecting = isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
         if isinstance(error, httpx.TimeoutException) and not connecting:
@@ -83,7 +83,7 @@ class ClientSettings:
 
 
 def received(response: httpx.Response) -> Response:
-    """A response of httpx."""
+    """Converts a response of httpx."""
     return Response(
         response.status_code, response.headers, response.content, str(response.request.url)
     )

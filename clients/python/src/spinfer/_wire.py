@@ -1,4 +1,4 @@
-"""What goes over the wire, without any I/O: requests, responses, and conversations of several."""
+"""Requests, responses and sequences of them, without I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request; ``path`` is below the base URL."""
+    """An HTTP request; ``path`` is relative to the base URL."""
 
     method: str
     path: str
@@ -31,19 +31,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP response, all of it."""
+    """A complete HTTP response."""
 
     status: int
-    # Names in lower case.
+    # Names are in lower case.
     headers: Mapping[str, str]
     body: bytes
-    # Of the request.
+    # URL of the request.
     url: str = ""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """No response: the connection failed, or the timeout passed."""
+    """No response: the connection failed, or the request timed out."""
 
     error: errors.SpinferError
 
@@ -57,7 +57,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request, and how to read its response."""
+    """A request, and the parser of its response."""
 
     request: Request
     parse: Callable[[Response], T]
@@ -65,14 +65,14 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True)
 class ModelCall(Generic[T]):
-    """A call of an operation of a model, whose name is not yet settled.
+    """A call of a model's operation, before the model's name is resolved.
 
     Attributes:
-        operation: the end of its path; empty: of the model itself.
-        version: of the model; ``None``: the one in production.
-        headers: header fields of the request.
-        parse: reads the response.
-        body: of the request.
+        operation: last segment of the path; empty: the model itself.
+        version: version of the model; ``None``: the one in production.
+        headers: headers of the request.
+        parse: parser of the response.
+        body: body of the request.
         method: HTTP method.
     """
 
@@ -84,12 +84,12 @@ class ModelCall(Generic[T]):
     method: str = "POST"
 
     def of(self, model: str) -> Call[T]:
-        """The call for a model."""
+        """The call for the model with this name."""
         path = model_path(model, self.version, self.operation)
         return Call(Request(self.method, path, self.headers, self.body), self.parse)
 
 
-# What a client does: it sends requests and waits, and gets an outcome for each request.
+# A client runs a conversation: it sends requests, waits pauses, and passes each outcome back.
 Step: TypeAlias = Request | Wait
 Outcome: TypeAlias = Response | Failure | None
 Conversation: TypeAlias = Generator[Step, Outcome, T]
@@ -97,13 +97,14 @@ Conversation: TypeAlias = Generator[Step, Outcome, T]
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a request is sent again.
+    """When a request is retried.
 
     Attributes:
-        retries: requests after the first.
-        max_wait: a longer ``Retry-After``, in seconds, is an error at once.
-        backoff: seconds before the first retry after a failed connection; doubled each time.
-        draw: a random number from 0 to 1, for jitter.
+        retries: maximum number of retries.
+        max_wait: maximum ``Retry-After``, in seconds; a longer one is an error at once.
+        backoff: delay before the first retry after a failed connection, in seconds; doubles with
+            each retry.
+        draw: random number from 0 to 1, for jitter.
     """
 
     retries: int = 3
@@ -112,7 +113,7 @@ class RetryPolicy:
     draw: Callable[[], float] = random.random
 
     def delay(self, attempt: int, outcome: Outcome) -> float | None:
-        """Seconds to wait after ``attempt`` (from 0); ``None``: the outcome stands.
+        """Delay after ``attempt`` (from 0) in seconds; ``None``: the outcome is final.
 
         >>> policy = RetryPolicy(draw=lambda: 0.5)
         >>> policy.delay(0, Response(503, {"retry-after": "1"}, b""))
@@ -128,7 +129,7 @@ class RetryPolicy:
             asked = errors.retry_after(outcome.headers)
             if outcome.status not in (429, 503) or asked is None or asked > self.max_wait:
                 return None
-            # Those refused together shall not come back together.
+            # Jitter: clients that were refused together do not retry together.
             return asked + self.draw() * max(asked / 4, self.backoff)
         if isinstance(outcome, Failure) and isinstance(outcome.error, errors.ConnectionFailed):
             return min(self.backoff * float(2**attempt), self.max_wait) * (0.5 + self.draw() / 2)
@@ -136,10 +137,10 @@ class RetryPolicy:
 
 
 def exchange(request: Request, policy: RetryPolicy) -> Conversation[Response]:
-    """Sends a request until there is a response that stands.
+    """Sends a request, with retries, until the outcome is final.
 
-    Every request of this package may be sent twice: a prediction changes nothing on the server
-    (it is recorded twice), and feedback is stored under its prediction, row and kind.
+    Every request of this package is safe to repeat: a repeated prediction only adds a record to the
+    log, and feedback is stored under its prediction, row and kind.
     """
     attempt = 0
     while True:
@@ -155,13 +156,13 @@ def exchange(request: Request, policy: RetryPolicy) -> Conversation[Response]:
 
 
 def converse(call: Call[T], policy: RetryPolicy) -> Conversation[T]:
-    """A call of one request."""
+    """Runs a call."""
     response = yield from exchange(call.request, policy)
     return read(call, response)
 
 
 def read(call: Call[T], response: Response) -> T:
-    """The value of a response, or the error that it is."""
+    """The parsed response; raises the error of a status other than 200."""
     if response.status != 200:
         raise errors.from_response(
             call.request.method,
@@ -174,18 +175,18 @@ def read(call: Call[T], response: Response) -> T:
 
 
 class ModelNames:
-    """The names under which the server has the models.
+    """Model names on the server.
 
-    A name of Python has underscores where one of the manifest has hyphens. A name with
-    underscores is tried as it is; if there is no such model, once with hyphens. Which of the two
-    the server has is remembered.
+    Names in Python often have underscores where the manifest has hyphens. A name with underscores
+    is sent unchanged; if there is no such model, it is retried once with hyphens. The name that
+    worked is remembered.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
     def converse(self, call: ModelCall[T], name: str, policy: RetryPolicy) -> Conversation[T]:
-        """The call for the model ``name``."""
+        """Runs the call for the model ``name``."""
         known = self._known.get(name)
         try:
             return (yield from converse(call.of(known or name), policy))
@@ -202,7 +203,7 @@ class ModelNames:
 
 
 def model_path(model: str, version: str | int | None, operation: str = "") -> str:
-    """Path of a model's operation.
+    """The path of a model's operation.
 
     >>> model_path("iris-classifier", None, "predict")
     '/v2/models/iris-classifier/predict'
@@ -210,7 +211,7 @@ def model_path(model: str, version: str | int | None, operation: str = "") -> st
     '/v2/models/a%20b%2Fc/versions/2'
     """
     if not model:
-        raise ValueError("the model's name is empty")
+        raise ValueError("model_name: expected a name, got an empty string")
     path = f"/v2/models/{quote(model, safe='')}"
     if version is not None:
         path += f"/versions/{quote(str(version), safe='')}"
@@ -218,7 +219,7 @@ def model_path(model: str, version: str | int | None, operation: str = "") -> st
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Header fields as they can be sent.
+    """Checks headers, and converts their names to lower case.
 
     >>> check_headers({"X-User-Id": "Zoë"})
     {'x-user-id': 'Zoë'}
@@ -229,7 +230,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     checked = {}
     for name, value in headers.items():
         if not TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a header")
+            raise ValueError(f"header {name!r}: the name is invalid")
         if any(ord(character) < 32 or ord(character) == 127 for character in value):
             raise ValueError(f"header {name}: {value!r} has a control character")
         checked[name.lower()] = value
@@ -237,7 +238,7 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def json_body(response: Response) -> Any:
-    """The JSON of a response."""
+    """The JSON body of a response."""
     try:
         return json.loads(response.body)
     except (RecursionError, ValueError) as problem:
@@ -245,7 +246,7 @@ def json_body(response: Response) -> Any:
 
 
 def json_object(response: Response) -> dict[str, Any]:
-    """The JSON object of a response."""
+    """The JSON object in a response."""
     value = json_body(response)
     if not isinstance(value, dict):
         invalid(response, f"expected a JSON object, got {type(value).__name__}")
@@ -253,7 +254,7 @@ def json_object(response: Response) -> dict[str, Any]:
 
 
 def invalid(response: Response, problem: str) -> NoReturn:
-    """Refuses a response that does not follow the protocol."""
+    """Raises an error for a response that is invalid in the protocol."""
     raise errors.InvalidResponse(
         f"invalid response from {response.url}: {problem}",
         status=response.status,

@@ -1,4 +1,4 @@
-"""What can go wrong with a call, and the one map from an HTTP status to it."""
+"""Errors of calls, and the one map from HTTP status to error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = [
     "SpinferError",
 ]
 
-# Characters of a response that is no JSON error, in a message.
+# Maximum length of a quoted non-JSON response in a message, in characters.
 MAX_QUOTED = 300
 
 
@@ -24,10 +24,10 @@ class SpinferError(Exception):
     """Base of every error of a call.
 
     Attributes:
-        status: HTTP status of the response; ``None`` if there was none.
+        status: HTTP status of the response; ``None`` without a response.
         method: HTTP method of the request.
         url: URL of the request.
-        server_message: what the server said; empty if there was no response.
+        server_message: the server's error message; empty without a response.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class SpinferError(Exception):
 
 
 class BadRequest(SpinferError):
-    """The server refused the request: any status of 400 to 499 that has no class of its own."""
+    """The server refused the request: a status of 400 to 499 without a class of its own."""
 
 
 class ModelNotFound(SpinferError):
     """404: no such model, version or path."""
 
     def after(self, first: ModelNotFound, name: str) -> ModelNotFound:
-        """``first``, with what the server said to another spelling of the name."""
+        """``first``, with the server's message for the other spelling of the name."""
         return ModelNotFound(
             f"{first}; as {name!r}: {self.server_message}",
             status=first.status,
@@ -68,8 +68,7 @@ class Overloaded(SpinferError):
     """503 with ``Retry-After``, or 429, after the last retry.
 
     Attributes:
-        retry_after: seconds after which the server would like to be asked again; ``None`` if it
-            does not say.
+        retry_after: delay that the server asks for, in seconds; ``None`` without one.
     """
 
     retry_after: float | None = None
@@ -80,30 +79,32 @@ class DeadlineExceeded(SpinferError):
 
 
 class ServerError(SpinferError):
-    """500 to 599: the component, its model or the host failed. 503 without ``Retry-After``: the
-    model cannot be loaded."""
+    """500 to 599: the component, its model or the host failed.
+
+    503 without ``Retry-After``: the model cannot be loaded.
+    """
 
 
 class InvalidResponse(ServerError):
-    """A response of status 200 that does not follow the protocol."""
+    """A response with status 200 that is invalid in the protocol."""
 
 
 class ConnectionFailed(SpinferError):
-    """No connection, or it broke before the response was there; after the last retry."""
+    """The connection failed, or broke before the response was complete; after the last retry."""
 
 
 def from_response(
     method: str, url: str, status: int, headers: Mapping[str, str], body: bytes
 ) -> SpinferError:
-    """The error that a response of another status than 200 is.
+    """The error for a response with a status other than 200.
 
     >>> from_response("GET", "http://h/v2", 404, {}, b'{"error": "no route matches /v2"}')
     ModelNotFound('no route matches /v2 (404 from GET http://h/v2)')
     """
-    said = message_of(body)
-    text = f"{said or 'no message'} ({status} from {method} {url})"
+    message = message_of(body)
+    text = f"{message or 'no message'} ({status} from {method} {url})"
     error = class_of(status, headers)(
-        text, status=status, method=method, url=url, server_message=said
+        text, status=status, method=method, url=url, server_message=message
     )
     if isinstance(error, Overloaded):
         error.retry_after = retry_after(headers)
@@ -111,7 +112,7 @@ def from_response(
 
 
 def class_of(status: int, headers: Mapping[str, str]) -> type[SpinferError]:
-    """The class for a status.
+    """The error class for a status.
 
     >>> class_of(503, {"retry-after": "1"}).__name__, class_of(503, {}).__name__
     ('Overloaded', 'ServerError')
@@ -126,26 +127,26 @@ def class_of(status: int, headers: Mapping[str, str]) -> type[SpinferError]:
 
 
 def message_of(body: bytes) -> str:
-    """What an error's body says: ``{"error": "..."}``, or its text.
+    """The message of an error response: ``{"error": "..."}``, or its text.
 
     >>> message_of(b'{"error": "features: expected 4 numbers"}'), message_of(b"Bad Gateway")
     ('features: expected 4 numbers', 'Bad Gateway')
     """
     try:
-        said = json.loads(body)
+        parsed = json.loads(body)
     except (RecursionError, ValueError):
-        said = None
-    # MLflow's paths answer with "message"; readiness probes have "error" beside others.
-    if isinstance(said, dict):
+        parsed = None
+    # MLflow's paths use "message"; readiness probes have "error" and other keys.
+    if isinstance(parsed, dict):
         for key in ("error", "message"):
-            if isinstance(said.get(key), str):
-                return str(said[key])
+            if isinstance(parsed.get(key), str):
+                return str(parsed[key])
     text = body.decode(errors="replace").strip()
     return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of ``Retry-After``; ``None`` without one, or where it is a date.
+    """``Retry-After`` in seconds; ``None`` if it is absent or a date.
 
     >>> retry_after({"retry-after": "1"}), retry_after({}), retry_after({"retry-after": "-1"})
     (1.0, None, None)

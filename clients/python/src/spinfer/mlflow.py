@@ -1,4 +1,4 @@
-"""scikit-learn estimators in MLflow with the ONNX flavor, as `spinfer pull mlflow` takes them.
+"""Logs scikit-learn estimators to MLflow with the ONNX flavour, for `spinfer pull mlflow`.
 
 Needs ``pip install 'spinfer[mlflow]'``.
 """
@@ -26,7 +26,7 @@ from spinfer.model_trainer._table import Table, read
 
 __all__ = ["log_onnx"]
 
-# Rows of the example that is stored with the model.
+# Rows from which the signature is inferred.
 EXAMPLE_ROWS = 5
 
 
@@ -41,31 +41,31 @@ def log_onnx(
     max_disagreement: float = 0.05,
     **log_model: Any,
 ) -> Any:
-    """Logs an estimator to the active run of MLflow with the ONNX flavor.
+    """Logs an estimator to the active MLflow run with the ONNX flavour.
 
-    The graph is compared with the estimator on ``X`` before it is logged. The names of the columns
-    go into the model's signature. MLflow's own scoring of a table takes graphs of one number for
-    each row only, so of a classifier with probabilities it fails; spinfer's does not.
+    The graph is compared with the estimator on ``X`` before it is logged. Column names go into the
+    signature. MLflow's own scoring of tables supports only graphs with one number per row, so it
+    fails for classifiers with probabilities; spinfer supports them.
 
         with mlflow.start_run():
             spinfer.mlflow.log_onnx("models:/iris/3", X, registered_model_name="iris")
 
     Args:
-        estimator: a fitted scikit-learn estimator; or the URI of a model that has the sklearn
-            flavor, such as ``models:/iris/3``, to log it again.
-        X: rows such as it was fitted on, with the columns' names if they have any.
-        y: the target; its name becomes that of a regression's output.
-        name: the model's name in the run.
-        registered_model_name: registers a version under this name too.
-        tolerance: as of :func:`spinfer.model_trainer.export`.
-        max_disagreement: as of :func:`spinfer.model_trainer.export`.
-        **log_model: further arguments of ``mlflow.onnx.log_model``.
+        estimator: a fitted scikit-learn estimator; or the URI of a logged model with the sklearn
+            flavour, such as ``models:/iris/3``.
+        X: reference data, with column names if the estimator was fitted with them.
+        y: the target; its name becomes the name of a regression's output.
+        name: name of the model in the run.
+        registered_model_name: also register a version under this name.
+        tolerance: as in :func:`spinfer.model_trainer.export`.
+        max_disagreement: as in :func:`spinfer.model_trainer.export`.
+        **log_model: additional arguments for ``mlflow.onnx.log_model``.
 
     Returns:
         MLflow's ``ModelInfo``.
 
     Raises:
-        ExportError: the estimator cannot be converted, or the graph is not what it is.
+        ExportError: the estimator cannot be converted, or the graph differs from it.
     """
     if isinstance(estimator, str):
         estimator = load(estimator)
@@ -76,7 +76,7 @@ def log_onnx(
         table.rows.shape[1],
         name=name,
         target=target_of(y),
-        # MLflow's users expect class names; `spinfer pull` turns strings into positions.
+        # MLflow users expect class names; `spinfer pull` converts strings to positions.
         positions=False,
     )
     session = open_session(converted.graph.SerializeToString())
@@ -93,17 +93,17 @@ def log_onnx(
 
 
 def load(uri: str) -> Any:
-    """The estimator of a model with the sklearn flavor."""
+    """Loads the estimator of a model with the sklearn flavour."""
     import mlflow.sklearn
 
     try:
         return mlflow.sklearn.load_model(uri)
     except mlflow.exceptions.MlflowException as problem:
-        raise ExportError(f"{uri}: no estimator can be loaded from it: {problem}") from problem
+        raise ExportError(f"{uri}: cannot load an estimator: {problem}") from problem
 
 
 def signature_of(table: Table, converted: Converted, outputs: dict[str, Any]) -> ModelSignature:
-    """Columns in, tensors out."""
+    """The signature of the model: columns in, tensors out."""
     example: Any = table.rows[:EXAMPLE_ROWS]
     if table.fields:
         import pandas as pd

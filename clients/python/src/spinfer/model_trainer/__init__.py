@@ -1,10 +1,10 @@
-"""From a fitted scikit-learn estimator to a model version that spinfer serves.
+"""Exports a fitted scikit-learn estimator as a model version for spinfer.
 
     from spinfer import model_trainer
 
     folder = model_trainer.export(estimator, X_train, y_train, name="wine")
 
-makes ``models/wine/1`` with ``model.onnx``, ``model.toml``, ``baseline.json`` and ``golden.json``.
+writes ``models/wine/1`` with ``model.onnx``, ``model.toml``, ``baseline.json`` and ``golden.json``.
 Needs ``pip install 'spinfer[train]'``.
 """
 
@@ -37,11 +37,11 @@ from spinfer.model_trainer._table import Table, read
 
 __all__ = ["DisagreementWarning", "ExportError", "export", "manifest_entry"]
 
-# Where golden.json takes its cases from, one row each, and once more all of them as a batch.
+# Number of rows in golden.json: one case per row, and one with all rows as a batch.
 GOLDEN_ROWS = 30
-# Of golden.json, for outputs near 1: why is in models/README.md. Greater outputs have coarser floats.
+# Tolerance in golden.json for outputs up to 1; larger outputs scale it up (see models/README.md).
 GOLDEN_TOLERANCE = 1e-5
-# Open Inference Protocol's names by ONNX Runtime's.
+# Datatypes of the Open Inference Protocol by ONNX Runtime's types.
 DATATYPES = {
     "tensor(float)": "FP32",
     "tensor(float16)": "FP16",
@@ -71,45 +71,44 @@ def export(
     tolerance: float = 1e-4,
     max_disagreement: float = 0.05,
 ) -> Path:
-    """Makes a version folder of a fitted estimator and its reference data.
+    """Writes a version folder from a fitted estimator and its reference data.
 
     The graph is run on ``X`` and compared with the estimator before anything is written. The folder
-    is there with all of its files, or not at all; a version that exists is never overwritten.
+    is written atomically. An existing version is never overwritten.
 
     Args:
-        estimator: a fitted classifier or regressor of scikit-learn, or a pipeline that ends in one.
-        X: the reference data, which drift is measured against: mostly what the estimator was
-            fitted on. A DataFrame, whose columns become the features' names, or an array.
-        y: what is right for ``X``; the accuracy or the errors then go into the provenance.
-        name: the model's name, such as ``wine-classifier``.
+        estimator: a fitted scikit-learn classifier or regressor, or a pipeline that ends in one.
+        X: reference data for drift, usually the training data. A DataFrame, whose columns become
+            the feature names, or an array.
+        y: the true targets of ``X``; the accuracy or the errors go into the provenance.
+        name: name of the model, such as ``wine-classifier``.
         directory: the model repository.
-        version: the version's number; otherwise the next one.
-        description: one line for people.
-        labels: names of the classes, in the order of ``estimator.classes_``; otherwise the classes
-            themselves.
-        fields: names of the features; otherwise the DataFrame's columns.
-        target: name of a regression's output; otherwise that of ``y``, or ``prediction``.
+        version: number of the version; default: the next one.
+        description: a description in one line.
+        labels: class names, in the order of ``estimator.classes_``; default: the classes.
+        fields: feature names; default: the DataFrame's columns.
+        target: name of a regression's output; default: the name of ``y``, or ``prediction``.
         metrics: numbers for the provenance, such as ``{"test_accuracy": 0.97}``.
-        provenance: strings for it, such as ``{"dataset": "wine, 178 rows"}``.
-        cache_seconds: for how long a prediction may be served from cache; otherwise the default.
-        tolerance: greatest difference between graph and estimator in a probability; of a
-            regression relative to the greatest magnitude of a prediction.
-        max_disagreement: greatest share of rows that may differ more, as the graph computes in
-            float32: 0 for none. Rows that do raise a ``DisagreementWarning`` and are not in
-            ``golden.json``.
+        provenance: strings for the provenance, such as ``{"dataset": "wine, 178 rows"}``.
+        cache_seconds: maximum age of a cached prediction, in seconds; default: the server's.
+        tolerance: maximum difference between graph and estimator in a probability; for a
+            regression relative to the largest prediction.
+        max_disagreement: maximum share of rows that may differ more, because the graph computes in
+            float32. Such rows issue a ``DisagreementWarning`` and are excluded from
+            ``golden.json``. 0: none.
 
     Returns:
         The folder, ``<directory>/<name>/<version>``.
 
     Raises:
-        ExportError: the estimator cannot be converted, or the graph is not what it is.
+        ExportError: the estimator cannot be converted, or the graph differs from it.
     """
-    # 1 names, before any work
+    # 1 name and version, before the conversion
     check_name(name)
     models = Path(directory) / name
     number = choose_version(models, version)
 
-    # 2 the graph, and what it gives for the reference data
+    # 2 the graph, and its outputs for the reference data
     named = getattr(estimator, "feature_names_in_", None)
     table = read(X, fields, None if named is None else [str(one) for one in named])
     converted = convert(
@@ -186,13 +185,13 @@ def manifest_entry(
     production: bool = True,
     manifest: str | PathLike[str] = "spin.toml",
 ) -> str:
-    """The lines of ``spin.toml`` that serve a version folder by the generic component.
+    """The lines for ``spin.toml`` that serve a version folder with the generic component.
 
     Args:
-        folder: as :func:`export` returns it.
-        component: the component's file, as the manifest is to name it.
-        production: whether the version also answers at the model's plain route.
-        manifest: where the lines go; the folder is named relative to it.
+        folder: the folder that :func:`export` returned.
+        component: path of the component, as the manifest refers to it.
+        production: add the model's plain route, for the version in production.
+        manifest: the manifest; the path of the folder is relative to it.
 
     >>> print(manifest_entry("models/wine/2", production=False))
     [[trigger.http]]
@@ -230,27 +229,27 @@ def target_of(y: Any) -> str:
 def names_of_classes(
     converted: Converted, labels: Sequence[str] | None
 ) -> list[str] | list[int] | None:
-    """``labels`` of model.toml."""
+    """``labels`` for model.toml."""
     classes = converted.classes
     if classes is None:
         if labels is not None:
-            raise ExportError("labels: a regression has no classes")
+            raise ExportError("labels: a regression has no classes; remove labels=")
         return None
     if labels is not None:
         if len(labels) != len(classes):
-            raise ExportError(f"labels: {len(labels)} names for {len(classes)} classes")
+            raise ExportError(f"labels: expected {len(classes)} names, got {len(labels)}")
         names = [str(label) for label in labels]
     elif classes.dtype.kind in "iu":
         return [int(one) for one in classes]
     else:
         names = [name_of_class(one) for one in classes.tolist()]
     if len(set(names)) != len(names):
-        raise ExportError(f"labels: two classes have the same name: {names}")
+        raise ExportError(f"labels: duplicate names: {names}; pass unique labels=")
     return names
 
 
 def name_of_class(value: Any) -> str:
-    """The name of a class that is no integer.
+    """The name of a class that is not an integer.
 
     >>> name_of_class("setosa"), name_of_class(1.0), name_of_class(True)
     ('setosa', '1', 'True')
@@ -259,7 +258,7 @@ def name_of_class(value: Any) -> str:
 
 
 def classes_in_output(converted: Converted) -> list[int] | None:
-    """What the output of classes holds."""
+    """The values of the class output; ``None`` for a regression."""
     if converted.classes is None:
         return None
     if converted.positions:
@@ -268,7 +267,7 @@ def classes_in_output(converted: Converted) -> list[int] | None:
 
 
 def summary_of(estimator: Any, converted: Converted) -> str:
-    """A description, where none was given."""
+    """The default description."""
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     kind = type(last).__name__
     if converted.classes is None:
@@ -277,7 +276,7 @@ def summary_of(estimator: Any, converted: Converted) -> str:
 
 
 def tensor_entries(tensor: Any, values: Any, fields: list[str]) -> dict[str, Any]:
-    """An input or output of model.toml. What graphs declare as a shape is not always what it is."""
+    """An input or output for model.toml. Graphs may declare another shape than the values have."""
     entries: dict[str, Any] = {
         "name": tensor.name,
         "datatype": DATATYPES[tensor.type],
@@ -287,7 +286,7 @@ def tensor_entries(tensor: Any, values: Any, fields: list[str]) -> dict[str, Any
 
 
 def measure(converted: Converted, computed: Computed, y: Any) -> dict[str, float]:
-    """How right the graph is for the reference data."""
+    """Accuracy or errors of the graph on the reference data."""
     if y is None:
         return {}
     from sklearn.metrics import mean_absolute_error, r2_score
@@ -295,7 +294,7 @@ def measure(converted: Converted, computed: Computed, y: Any) -> dict[str, float
     right = np.asarray(y)
     first = next(iter(computed.outputs.values()))
     if len(right) != len(first):
-        raise ExportError(f"y: {len(right)} values for {len(first)} rows of X")
+        raise ExportError(f"y: expected {len(first)} values, one per row of X; got {len(right)}")
     if converted.classes is not None and converted.label is not None:
         given = computed.outputs[converted.label].ravel()
         given = converted.classes[given] if converted.positions else given
@@ -308,7 +307,7 @@ def measure(converted: Converted, computed: Computed, y: Any) -> dict[str, float
 
 
 def make_golden(session: Any, table: Table, computed: Computed) -> dict[str, Any]:
-    """Cases of inputs with ONNX Runtime's outputs: rows of the reference data, then all as a batch."""
+    """Cases with ONNX Runtime's outputs: single rows of the reference data, then all as a batch."""
     # JSON has no NaN.
     usable = computed.agree & ~np.isnan(table.rows).any(axis=1)
     for output in computed.outputs.values():
@@ -319,7 +318,8 @@ def make_golden(session: Any, table: Table, computed: Computed) -> dict[str, Any
         chosen = chosen[np.linspace(0, len(chosen) - 1, GOLDEN_ROWS).astype(int)]
     if len(chosen) == 0:
         warnings.warn(
-            "golden.json has no cases: every row of X has a missing value, which JSON cannot carry",
+            "golden.json has no cases: every row of X has a missing value, which JSON does not "
+            "support",
             stacklevel=3,
         )
     batches = [*chosen[:, None], chosen] if len(chosen) else []

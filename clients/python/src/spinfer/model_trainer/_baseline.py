@@ -1,6 +1,6 @@
 """baseline.json: the distribution of each feature and output over the reference data.
 
-The format and the choice of bins are those of models/README.md.
+models/README.md documents the format and the bins.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Of these, elements of an output are not summarised: the prediction log does not record more.
+# Maximum elements of an output per row; wider outputs are not in the prediction log.
 MAX_ELEMENTS = 256
 
 
@@ -24,7 +24,7 @@ def shortest(value: Any) -> float:
 
 
 def summarize_numbers(values: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Counts between decile edges, and moments; NaN is missing.
+    """Counts between decile edges, and moments. NaN is a missing value.
 
     >>> summary = summarize_numbers(np.array([1, 2, 2, np.nan], np.float32))
     >>> summary["edges"], summary["counts"], summary["missing"]
@@ -52,11 +52,11 @@ def summarize_numbers(values: npt.NDArray[np.float32]) -> dict[str, Any]:
 
 
 def decile_edges(numbers: npt.NDArray[np.float64], times: npt.NDArray[np.int64]) -> list[float]:
-    """Halfway between each decile and the next greater number, so that no number is on an edge.
+    """Midpoints between each decile and the next greater number, so that no number is on an edge.
 
     Args:
         numbers: distinct, ascending.
-        times: how often each occurs.
+        times: count of each number.
     """
     if len(numbers) == 0:
         return []
@@ -68,13 +68,13 @@ def decile_edges(numbers: npt.NDArray[np.float64], times: npt.NDArray[np.int64])
         if greater < len(numbers):
             high = numbers[greater]
             middle = shortest((low + high) / 2)
-            # Neighbours have nothing between them; then the edge is the greater one.
+            # Adjacent floats have no midpoint: the edge is the greater one.
             edges.append(middle if low < middle <= high else float(high))
     return edges
 
 
 def summarize_categories(values: npt.NDArray[Any], categories: list[int]) -> dict[str, Any]:
-    """How often each category occurs."""
+    """Counts of categories."""
     return {
         "kind": "category",
         "values": categories,
@@ -85,7 +85,7 @@ def summarize_categories(values: npt.NDArray[Any], categories: list[int]) -> dic
 
 
 def names_of_elements(name: str, elements: int) -> list[str]:
-    """The names under which the elements of a row are recorded.
+    """Names of the elements of a row in the prediction log.
 
     >>> names_of_elements("label", 1), names_of_elements("p", 2)
     (['label'], ['p[0]', 'p[1]'])
@@ -99,13 +99,13 @@ def make_baseline(
     outputs: dict[str, npt.NDArray[Any]],
     classes: list[int] | None,
 ) -> dict[str, Any]:
-    """The summaries of features by their names, and of outputs.
+    """Summaries of features and outputs, by name.
 
     Args:
         rows: the reference data.
-        features: a name for each column.
-        outputs: of the graph, for these rows.
-        classes: what an output of integers holds; ``None``: there is no such output.
+        features: names of the columns.
+        outputs: outputs of the graph for these rows.
+        classes: values of the class output; ``None``: there is none.
     """
     summaries: dict[str, Any] = {}
     for name, values in outputs.items():

@@ -1,4 +1,4 @@
-"""A fitted estimator as an ONNX graph with one input, `features`."""
+"""Converts a fitted estimator to an ONNX graph with one input, `features`."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from spinfer.model_trainer._errors import ExportError
 INPUT = "features"
 OPSET = 17
 IR_VERSION = 8  # the one that came with opset 17
-# The first has no strings and doubles in trees; some encoders are only in the second.
+# Versions of ai.onnx.ml. In 1, trees have no strings and doubles; some encoders need 3.
 ML_OPSETS = (1, 3)
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph, and what its outputs mean.
+    """A graph, and the meaning of its outputs.
 
     Attributes:
         graph: the graph.
-        classes: what the estimator calls the classes; ``None``: a regression.
-        label: name of the output of classes.
-        probabilities: name of the output of probabilities.
-        positions: whether the output of classes holds their positions, and not the classes.
+        classes: classes of the estimator; ``None``: a regression.
+        label: name of the class output.
+        probabilities: name of the output with probabilities.
+        positions: whether the class output has positions in ``classes`` instead of classes.
     """
 
     graph: onnx.ModelProto
@@ -49,7 +49,7 @@ class Converted:
 
 
 def describe(estimator: Any) -> str:
-    """An estimator in one line, for messages and provenance."""
+    """The estimator in one line, for messages and provenance."""
     return " ".join(repr(estimator).split())
 
 
@@ -62,16 +62,16 @@ def convert(
     positions: bool | None = None,
     description: str = "",
 ) -> Converted:
-    """Converts an estimator that takes ``width`` features.
+    """Converts an estimator with ``width`` features.
 
     Args:
-        estimator: fitted.
-        width: how many features a row has.
-        name: the graph's.
-        target: name of the output of a regression.
-        positions: whether the output of classes is to hold their positions; ``None``: where classes
-            are no integers, as `wasi:nn` carries no strings.
-        description: the graph's.
+        estimator: a fitted estimator.
+        width: number of features in a row.
+        name: name of the graph.
+        target: name of a regression's output.
+        positions: whether the class output has positions instead of classes; ``None``: if the
+            classes are not integers.
+        description: description of the graph.
     """
     check(estimator)
     classes = classes_of(estimator) if is_classifier(estimator) else None
@@ -95,17 +95,17 @@ def convert(
         if hasattr(estimator, "predict_proba") and len(graph.graph.output) > 1:
             probabilities = graph.graph.output[1].name
         else:
-            # Margins and votes: the converter alone decides their number and order.
+            # Margins and votes: their number and order are the converter's choice.
             del graph.graph.output[1:]
     return Converted(finish(graph), classes, label, probabilities, bool(positions))
 
 
 def check(estimator: Any) -> None:
-    """Refuses what is no fitted classifier or regressor."""
+    """Raises an error for anything but a fitted classifier or regressor."""
     if not hasattr(estimator, "predict"):
         raise ExportError(
-            f"{describe(estimator)}: expected a fitted classifier or regressor, or a pipeline that ends "
-            f"in one; {type(estimator).__name__} has no predict()"
+            f"{describe(estimator)}: expected a fitted classifier or regressor, or a pipeline that "
+            f"ends in one; {type(estimator).__name__} has no predict()"
         )
     try:
         check_is_fitted(estimator)
@@ -115,7 +115,8 @@ def check(estimator: Any) -> None:
         raise ExportError(f"{describe(estimator)}: {problem}") from None
     if not (is_classifier(estimator) or is_regressor(estimator)):
         raise ExportError(
-            f"{describe(estimator)}: {type(estimator).__name__} is neither a classifier nor a regressor"
+            f"{describe(estimator)}: {type(estimator).__name__} is neither a classifier nor a "
+            "regressor"
         )
 
 
@@ -124,25 +125,25 @@ def classes_of(estimator: Any) -> npt.NDArray[Any]:
     classes = estimator.classes_
     if isinstance(classes, list) or np.ndim(classes) != 1:
         raise ExportError(
-            f"{describe(estimator)}: it predicts several targets; export one classifier for each"
+            f"{describe(estimator)}: predicts several targets; export one classifier per target"
         )
     return np.asarray(classes)
 
 
 def targets_of(estimator: Any, width: int) -> int:
-    """How many numbers a regressor predicts for a row."""
+    """Number of predictions of a regressor per row."""
     with warnings.catch_warnings():
-        # Of names that this row does not have.
+        # A warning about feature names, which this row does not have.
         warnings.simplefilter("ignore")
         shape = np.shape(estimator.predict(np.zeros((1, width), np.float32)))
     return int(shape[1]) if len(shape) == 2 else 1
 
 
 def prepare(estimator: Any, classes: npt.NDArray[Any] | None) -> Any:
-    """A copy that converts as it should.
+    """A copy of the estimator, prepared for the converter.
 
-    Columns that a ColumnTransformer knows by name become positions, as the graph has one input.
-    ``classes``, wherever the estimator and those in it have them, become 0, 1, 2, ...
+    Column names in a ColumnTransformer become positions, because the graph has one input.
+    ``classes`` become 0, 1, 2, ... in the estimator and in every estimator inside it.
     """
     prepared = copy.deepcopy(estimator)
     for part in parts(prepared):
@@ -153,7 +154,7 @@ def prepare(estimator: Any, classes: npt.NDArray[Any] | None) -> Any:
                 for name, transformer, columns in part.transformers_
             ]
         if isinstance(part, VotingClassifier):
-            # Of transform(), which no graph has; skl2onnx takes the one value.
+            # Affects transform() only, which graphs do not have; skl2onnx requires this value.
             part.flatten_transform = False
         own = vars(part).get("classes_")
         if classes is not None and isinstance(own, np.ndarray) and np.array_equal(own, classes):
@@ -162,7 +163,7 @@ def prepare(estimator: Any, classes: npt.NDArray[Any] | None) -> Any:
 
 
 def parts(estimator: Any) -> Iterator[Any]:
-    """The estimator, and every object of scikit-learn or the like in it."""
+    """The estimator, and every estimator-like object inside it."""
     seen: set[int] = set()
     left = [estimator]
     while left:
@@ -186,9 +187,9 @@ def parts(estimator: Any) -> Iterator[Any]:
 
 
 def convert_for_first_opset(prepared: Any, *, described: Any, **how: Any) -> onnx.ModelProto:
-    """Converts with the first version of ai.onnx.ml that has what it takes."""
+    """Converts with the first version of ai.onnx.ml that supports the estimator."""
     problem: Exception | None = None
-    # Probabilities are to be a tensor, not maps. What has none takes no such option.
+    # Probabilities as a tensor, not as maps. Classifiers without probabilities reject the option.
     options = [{"zipmap": False}, None] if is_classifier(prepared) else [None]
     for ml, option in itertools.product(ML_OPSETS, options):
         try:
@@ -199,7 +200,7 @@ def convert_for_first_opset(prepared: Any, *, described: Any, **how: Any) -> onn
                     prepared, target_opset=opsets, options=option, **how
                 )
                 return graph
-        except Exception as error:  # what a converter raises is not settled
+        except Exception as error:  # converters raise any exception
             problem = problem or error
     reason = " ".join(str(problem).split())
     raise ExportError(
@@ -208,7 +209,7 @@ def convert_for_first_opset(prepared: Any, *, described: Any, **how: Any) -> onn
 
 
 def finish(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph for the same estimator, with nothing of the day or the machine in it."""
+    """Makes the graph reproducible: without date, machine, or converter version."""
     graph.producer_name = "spinfer"
     graph.producer_version = ""
     graph.domain = ""

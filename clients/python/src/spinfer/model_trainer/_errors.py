@@ -1,9 +1,9 @@
-"""What can go wrong with an export."""
+"""Errors of an export."""
 
 
 class ExportError(Exception):
-    """An estimator or its data cannot become a model version; the message says why."""
+    """An estimator or its data cannot be exported; the message has the reason."""
 
 
 class DisagreementWarning(UserWarning):
-    """The graph gives something else than the estimator for some rows, but for few."""
+    """The graph and the estimator differ for some rows, within ``max_disagreement``."""

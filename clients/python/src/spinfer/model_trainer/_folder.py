@@ -1,4 +1,4 @@
-"""A version folder: its texts, and how it comes to be all there or not at all."""
+"""A version folder: the text of its files, and writing it atomically."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from typing import Any
 
 from spinfer.model_trainer._errors import ExportError
 
-# As of a component's id: a model's name is a part of one.
+# A model's name is a part of a component id, and has its syntax.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(-[A-Za-z0-9]+)*")
-# What JSON leaves as it is, and TOML does not.
+# Characters that TOML strings must escape, and JSON strings need not.
 DELETE = {"\x7f": "\\u007f"}
 
 
 def check_name(name: str) -> None:
-    """Refuses what is no name of a model, and proposes one."""
-    # The manifest's names have words of one case.
+    """Raises an error for an invalid model name, with a proposal."""
+    # Words in names of the manifest have one case.
     words = name.split("-")
     if NAME.fullmatch(name) and all(word in (word.lower(), word.upper()) for word in words):
         return
     proposed = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
     proposed = proposed if NAME.fullmatch(proposed) else "iris-classifier"
     raise ExportError(
-        f"name: {name!r}: a model's name has words of letters and digits with a hyphen between "
-        f"them, the first beginning with a letter; try {proposed!r}"
+        f"name: {name!r} is invalid: a model name has words of letters and digits, separated by "
+        f"hyphens, and starts with a letter; try {proposed!r}"
     )
 
 
 def choose_version(models: Path, version: int | str | None) -> str:
-    """The version that was asked for, which must be new, or the next."""
+    """The requested version, which must not exist, or the next one."""
     numbers = [int(path.name) for path in models.glob("*") if re.fullmatch("[0-9]+", path.name)]
     following = str(max(numbers, default=0) + 1)
     if version is None:
         return following
     if not re.fullmatch("[1-9][0-9]*", str(version)):
-        raise ExportError(f"version: expected a number from 1, got {version!r}")
+        raise ExportError(f"version: expected a number of at least 1, got {version!r}")
     if (models / str(version)).exists():
         raise ExportError(
-            f"{models / str(version)} exists, and a version is never overwritten: leave out version=, "
-            f"and it is {following}"
+            f"{models / str(version)} exists, and a version is never overwritten; remove version= "
+            f"to export version {following}"
         )
     return str(version)
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Makes a folder with files in it: all of them, or nothing."""
+    """Writes a folder with its files, atomically."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Not a number, so that it cannot be mistaken for a version.
+    # Not a number, so that it is never taken for a version.
     unfinished = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     unfinished.mkdir()
     try:
@@ -67,7 +67,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     except OSError as problem:
         if folder.exists():
             raise ExportError(
-                f"{folder} exists by now, and a version is never overwritten"
+                f"{folder} was created meanwhile, and a version is never overwritten"
             ) from None
         raise ExportError(f"{folder}: {problem}") from problem
     finally:
@@ -97,7 +97,7 @@ def to_json(value: Any, expand: int, indent: str = "") -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of JSON."""
+    """A JSON string."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -115,11 +115,11 @@ def toml_table(header: str, entries: Mapping[str, Any]) -> str:
 
 
 def toml_key(key: str) -> str:
-    """A key of TOML, quoted where it has to be."""
+    """A TOML key, quoted if necessary."""
     return key if re.fullmatch("[A-Za-z0-9_-]+", key) else toml_value(key)
 
 
 def toml_value(value: Any) -> str:
-    """A value of TOML."""
+    """A TOML value."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return "".join(DELETE.get(character, character) for character in text)

@@ -1,4 +1,4 @@
-"""Graphs in ONNX Runtime: what they give, and whether it is what the estimator gives."""
+"""Runs graphs in ONNX Runtime, and compares their outputs with the estimator's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from spinfer.model_trainer._convert import Converted, describe
 from spinfer.model_trainer._errors import DisagreementWarning, ExportError
 from spinfer.model_trainer._table import Table
 
-# Rows of one inference: some graphs take memory for each row times each tree.
+# Rows of one inference: the memory of some graphs grows with rows times trees.
 ROWS_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What a graph gives for the reference data.
+    """Outputs of a graph for the reference data.
 
     Attributes:
-        outputs: by their names.
-        agree: the rows for which it gives what the estimator gives.
+        outputs: the outputs by name.
+        agree: rows for which graph and estimator agree.
     """
 
     outputs: dict[str, npt.NDArray[Any]]
@@ -32,15 +32,15 @@ class Computed:
 
 
 def open_session(graph: bytes) -> Any:
-    """A session whose sums have the same order on every machine."""
+    """A session with one thread, so that sums have the same order on every machine."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # errors: it warns of graphs that are as they should be
+    options.log_severity_level = 3  # errors only: it warns about valid graphs
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def infer(session: Any, rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-    """Output name -> array, for any number of rows."""
+    """The outputs by name, for any number of rows."""
     names = [output.name for output in session.get_outputs()]
     (given,) = session.get_inputs()
     parts = [
@@ -51,7 +51,7 @@ def infer(session: Any, rows: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[
     for name, output in outputs.items():
         if len(output) != len(rows):
             raise ValueError(
-                f"output {name!r} has the shape {list(output.shape)} for {len(rows)} rows"
+                f"output {name!r}: expected {len(rows)} rows, got the shape {list(output.shape)}"
             )
     return outputs
 
@@ -64,44 +64,44 @@ def compute(
     tolerance: float,
     max_disagreement: float,
 ) -> Computed:
-    """Runs the graph and the estimator on the reference data, and compares.
+    """Runs the graph and the estimator on the reference data, and compares them.
 
     Args:
-        session: the graph's.
-        converted: what its outputs mean.
-        estimator: what it was converted from.
+        session: session of the graph.
+        converted: the graph, and the meaning of its outputs.
+        estimator: the estimator that it was converted from.
         table: the reference data.
-        tolerance: greatest difference of a probability; of a regression relative to the greatest
-            magnitude of a prediction.
-        max_disagreement: greatest share of rows that may differ more.
+        tolerance: maximum difference of a probability; for a regression relative to the largest
+            prediction.
+        max_disagreement: maximum share of rows that may differ more.
     """
     try:
         outputs = infer(session, table.rows)
-    except Exception as error:  # ONNX Runtime's classes of errors are not exported
+    except Exception as error:  # ONNX Runtime does not export its exception classes
         reason = " ".join(str(error).split())
-        raise ExportError(f"{describe(estimator)}: its graph does not run: {reason}") from None
+        raise ExportError(f"{describe(estimator)}: the graph fails: {reason}") from None
     with warnings.catch_warnings():
-        # Of names: the estimator may have been fitted with, or without, them.
+        # Warnings about feature names: the estimator may have been fitted without them.
         warnings.simplefilter("ignore")
         differences = list(compare(converted, outputs, estimator, table, tolerance))
     agree = np.ones(len(table.rows), bool)
-    said = []
+    examples = []
     for what, rows, example in differences:
         agree &= ~rows
         if rows.any():
             row = int(np.argmax(rows))
-            said.append(f"{what} of row {row}: {example(row)}")
+            examples.append(f"{what} of row {row}: {example(row)}")
     share = 1 - agree.mean()
     if share > 0:
         problem = (
-            f"{describe(estimator)}: its graph gives something else for {(~agree).sum()} of "
-            f"{len(agree)} rows; {'; '.join(said)}"
+            f"{describe(estimator)}: the graph differs for {(~agree).sum()} of {len(agree)} rows; "
+            f"{'; '.join(examples)}"
         )
         if share > max_disagreement or not agree.any():
             raise ExportError(
-                f"{problem}. A graph computes in float32: scaled features, or a fit on "
-                "X.astype('float32'), may help. If most rows differ, the converter has the "
-                "estimator wrong. tolerance= and max_disagreement= say how much is right"
+                f"{problem}. Graphs compute in float32: scale the features, or fit on "
+                "X.astype('float32'). If most rows differ, the conversion is wrong. tolerance= and "
+                "max_disagreement= set the limits"
             )
         warnings.warn(problem, DisagreementWarning, stacklevel=3)
     return Computed(outputs, agree)
@@ -114,7 +114,7 @@ def compare(
     table: Table,
     tolerance: float,
 ) -> Any:
-    """What is compared, the rows in which it differs, and what an example of it is."""
+    """Yields what is compared, the rows that differ, and a function that describes a row."""
     expected = np.asarray(estimator.predict(table.own))
     if converted.classes is None:
         (given,) = outputs.values()
@@ -141,7 +141,7 @@ def compare(
 def numbers(
     what: str, given: npt.NDArray[Any], expected: npt.NDArray[Any], limit: float
 ) -> tuple[str, npt.NDArray[np.bool_], Any]:
-    """Compares numbers; NaN equals nothing."""
+    """Compares numbers. NaN differs from everything."""
     differ = ~(np.abs(given - expected) <= limit)
     rows = differ.reshape(len(differ), -1).any(axis=1)
     return what, rows, lambda row: f"{given[row]!s}, not {expected[row]!s}"

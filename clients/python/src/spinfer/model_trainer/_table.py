@@ -1,4 +1,4 @@
-"""Reference data: what the estimator is given, and the same as float32, as the graph takes it."""
+"""Reference data: for the estimator, and as float32 for the graph."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Table:
     """Rows of features.
 
     Attributes:
-        own: as they were given, for the estimator.
-        rows: the same as float32, an array of two axes; NaN: missing.
-        fields: the features' names; empty, if they have none.
+        own: the original data, for the estimator.
+        rows: the data as a float32 array with two axes; NaN is a missing value.
+        fields: feature names; empty without names.
     """
 
     own: Any
@@ -28,12 +28,12 @@ class Table:
 
 
 def read(x: Any, fields: Sequence[str] | None, fitted_on: Sequence[str] | None) -> Table:
-    """Reads a DataFrame of pandas, an array, or rows.
+    """Reads a pandas DataFrame, an array, or rows.
 
     Args:
         x: the data.
-        fields: names to give the features.
-        fitted_on: the names of the features that the estimator was fitted on, if they had any.
+        fields: feature names that override those of the data.
+        fitted_on: feature names that the estimator was fitted with, if any.
     """
     named = None
     if hasattr(x, "columns"):
@@ -56,21 +56,21 @@ def read(x: Any, fields: Sequence[str] | None, fitted_on: Sequence[str] | None) 
         raise ExportError(f"X: row {row}, column {column} is out of range for float32")
     names = list(fields) if fields is not None else named or list(fitted_on or [])
     if names and len(names) != rows.shape[1]:
-        raise ExportError(f"fields: {len(names)} names for {rows.shape[1]} features")
+        raise ExportError(f"fields: expected {rows.shape[1]} names, got {len(names)}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ExportError(f"fields: {twice!r} is there twice")
+        raise ExportError(f"fields: duplicate name {twice!r}")
     return Table(x, rows, names)
 
 
 def number_column(name: str, column: Any) -> npt.NDArray[np.float64]:
-    """A column of a DataFrame. A missing value is NaN."""
+    """A column of a DataFrame as numbers, with NaN for missing values."""
     try:
         if column.dtype.kind not in "biuf":
             raise TypeError
         return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
     except Exception:
         raise ExportError(
-            f"X: column {name!r} is not of numbers ({column.dtype}), and a model takes float32; encode "
-            "it before the estimator is fitted, and let clients send what it was encoded as"
+            f"X: column {name!r} is not numeric ({column.dtype}); models take float32: encode the "
+            "column before fitting, and send the encoded values in requests"
         ) from None
