@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use spinfer_onnx::{
-    Dimension, DimensionValue, Graph, Model, Node, OperatorSetId, Shape, Tensor, TensorType, Type,
-    ValueInfo, data_type,
+    Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, data_type,
 };
 
 /// Features, the hidden layers, classes.
@@ -46,7 +46,7 @@ pub fn request() -> String {
     )
 }
 
-fn graph() -> Model {
+fn graph() -> ModelProto {
     let (mut nodes, mut weights, mut from) = (Vec::new(), Vec::new(), "x".to_owned());
     let mut random = Random(1);
     for (layer, size) in LAYERS.windows(2).enumerate() {
@@ -61,36 +61,42 @@ fn graph() -> Model {
         from = to;
     }
     let [features, .., classes] = LAYERS;
-    let graph = Graph {
+    let graph = GraphProto {
         name: "mlp".into(),
         node: nodes,
         initializer: weights,
         input: vec![value("x", features)],
         output: vec![value("y", classes)],
     };
-    let opset = OperatorSetId { domain: String::new(), version: 17 };
-    Model { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Model::default() }
+    let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
+    ModelProto {
+        ir_version: 8,
+        opset_import: vec![opset],
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
 }
 
-fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
-    Node {
+fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
         op_type: operator.into(),
         name: output.into(),
         input: inputs.iter().map(|&input| input.into()).collect(),
         output: vec![output.into()],
-        ..Node::default()
+        ..NodeProto::default()
     }
 }
 
 /// A matrix of so many columns.
-fn value(name: &str, columns: usize) -> ValueInfo {
+fn value(name: &str, columns: usize) -> ValueInfoProto {
     let axis = |value| Dimension { value: Some(value) };
     let columns = i64::try_from(columns).unwrap_or(i64::MAX);
     let rows = DimensionValue::Name("rows".into());
     let dim = vec![axis(rows), axis(DimensionValue::Size(columns))];
-    let tensor = TensorType { elem_type: data_type::FLOAT, shape: Some(Shape { dim }) };
-    let r#type = Some(Type { tensor: Some(tensor), ..Type::default() });
-    ValueInfo { name: name.into(), r#type }
+    let tensor =
+        TensorTypeProto { elem_type: data_type::FLOAT, shape: Some(TensorShapeProto { dim }) };
+    let r#type = Some(TypeProto { tensor: Some(tensor), ..TypeProto::default() });
+    ValueInfoProto { name: name.into(), r#type }
 }
 
 /// Knuth's linear congruential generator (MMIX).
@@ -99,18 +105,18 @@ struct Random(u64);
 impl Random {
     /// Uniform in ±√(1/columns), so that sums stay near one.
     #[expect(clippy::cast_precision_loss, reason = "weights are arbitrary")]
-    fn tensor(&mut self, name: &str, shape: &[usize]) -> Tensor {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> TensorProto {
         let scale = 2.0 / (shape[shape.len() - 1] as f32).sqrt();
         let mut next = || {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             ((self.0 >> 40) as f32 / (1_u64 << 24) as f32 - 0.5) * scale
         };
-        Tensor {
+        TensorProto {
             name: name.into(),
             dims: shape.iter().map(|&axis| i64::try_from(axis).unwrap_or(i64::MAX)).collect(),
             data_type: data_type::FLOAT,
             float_data: (0..shape.iter().product()).map(|_| next()).collect(),
-            ..Tensor::default()
+            ..TensorProto::default()
         }
     }
 }

@@ -2,20 +2,20 @@
 
 use spinfer_backend::Error;
 
-use spinfer_onnx::{Attribute, Node, Tensor, data_type};
+use spinfer_onnx::{AttributeProto, NodeProto, TensorProto, data_type};
 
 /// `Error::Unsupported` naming the node: this backend does not cover it, another may.
-pub(crate) fn unsupported(node: &Node, why: impl std::fmt::Display) -> Error {
+pub(crate) fn unsupported(node: &NodeProto, why: impl std::fmt::Display) -> Error {
     Error::Unsupported(format!("lean does not cover {}: {why}", describe(node)))
 }
 
 /// `Error::InvalidEncoding` naming the node: no backend could run it.
-pub(crate) fn invalid(node: &Node, why: impl std::fmt::Display) -> Error {
+pub(crate) fn invalid(node: &NodeProto, why: impl std::fmt::Display) -> Error {
     Error::InvalidEncoding(format!("{} is not valid ONNX: {why}", describe(node)))
 }
 
 /// A node as messages call it: its operator, and its name or else its first output.
-fn describe(node: &Node) -> String {
+fn describe(node: &NodeProto) -> String {
     let name = if node.name.is_empty() {
         node.output.first().map_or("", String::as_str)
     } else {
@@ -26,10 +26,10 @@ fn describe(node: &Node) -> String {
 
 /// The attributes of one node. An absent attribute is the default, or empty.
 #[derive(Clone, Copy)]
-pub(crate) struct Attributes<'a>(pub(crate) &'a Node);
+pub(crate) struct Attributes<'a>(pub(crate) &'a NodeProto);
 
 impl<'a> Attributes<'a> {
-    fn get(self, name: &str) -> Option<&'a Attribute> {
+    fn get(self, name: &str) -> Option<&'a AttributeProto> {
         self.0.attribute.iter().find(|attribute| attribute.name == name)
     }
 
@@ -57,7 +57,7 @@ impl<'a> Attributes<'a> {
         self.get(name).map_or(default.as_bytes(), |attribute| &attribute.s)
     }
 
-    pub(crate) fn tensor(self, name: &str) -> Option<&'a Tensor> {
+    pub(crate) fn tensor(self, name: &str) -> Option<&'a TensorProto> {
         self.get(name).and_then(|attribute| attribute.t.as_deref())
     }
 }
@@ -90,7 +90,7 @@ pub(crate) struct Constant {
 
 impl Constant {
     /// Reads a tensor; `Err` says why it cannot be.
-    pub(crate) fn read(tensor: &Tensor) -> Result<Self, String> {
+    pub(crate) fn read(tensor: &TensorProto) -> Result<Self, String> {
         if tensor.data_location != 0 {
             return Err("its data is in another file".into());
         }

@@ -7,7 +7,7 @@ use spinfer_backend::{Error, TensorType};
 use crate::attributes::{Constant, invalid, unsupported};
 use crate::plan::{Columns, Plan, Step};
 use crate::rows::RowOp;
-use spinfer_onnx::{Graph, Node, Tensor};
+use spinfer_onnx::{GraphProto, NodeProto, TensorProto};
 
 /// Columns of an arena; graphs with more are left to other backends. It bounds what a small file
 /// can ask for: 4 MiB of FP32 a thread, kept.
@@ -50,7 +50,7 @@ pub(crate) struct Builder<'a> {
     /// Values that the file declares as something else than tensors.
     pub(crate) untyped: HashSet<&'a str>,
     values: HashMap<&'a str, Value>,
-    constants: HashMap<&'a str, &'a Tensor>,
+    constants: HashMap<&'a str, &'a TensorProto>,
     /// How often each name is read.
     uses: HashMap<&'a str, usize>,
     /// How often columns will yet be read, by arena and start: once means they may be overwritten.
@@ -58,7 +58,7 @@ pub(crate) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(graph: &'a Graph, batch: Option<u32>) -> Self {
+    pub(crate) fn new(graph: &'a GraphProto, batch: Option<u32>) -> Self {
         let mut uses = HashMap::new();
         let read = graph.node.iter().flat_map(|node| &node.input).map(String::as_str);
         for name in read.chain(graph.output.iter().map(|output| output.name.as_str())) {
@@ -92,7 +92,7 @@ impl<'a> Builder<'a> {
 
     pub(crate) fn new_value(
         &mut self,
-        node: &Node,
+        node: &NodeProto,
         ty: TensorType,
         tail: &[usize],
     ) -> Result<Value, Error> {
@@ -112,7 +112,11 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    pub(crate) fn add_constant(&mut self, name: &'a str, tensor: &'a Tensor) -> Result<(), Error> {
+    pub(crate) fn add_constant(
+        &mut self,
+        name: &'a str,
+        tensor: &'a TensorProto,
+    ) -> Result<(), Error> {
         if self.values.contains_key(name) || self.constants.insert(name, tensor).is_some() {
             return Err(Error::InvalidEncoding(format!("two values are named `{name}`")));
         }
@@ -124,7 +128,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The computed value that is input `index` of a node.
-    pub(crate) fn input(&self, node: &'a Node, index: usize) -> Result<Value, Error> {
+    pub(crate) fn input(&self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let name = input_name(node, index)?;
         if self.constants.contains_key(name) {
             return Err(unsupported(node, format_args!("its input `{name}` is a constant")));
@@ -136,7 +140,7 @@ impl<'a> Builder<'a> {
     }
 
     /// As [`Builder::input`], a matrix with a row for each row of the batch.
-    pub(crate) fn matrix(&self, node: &'a Node, index: usize) -> Result<Value, Error> {
+    pub(crate) fn matrix(&self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let value = self.input(node, index)?;
         if value.transposed || value.tail.len() != 1 {
             return Err(unsupported(node, "its input is not of two axes, the first the batch"));
@@ -145,7 +149,7 @@ impl<'a> Builder<'a> {
     }
 
     /// As [`Builder::matrix`], of FP32.
-    pub(crate) fn floats(&self, node: &'a Node, index: usize) -> Result<Value, Error> {
+    pub(crate) fn floats(&self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let value = self.matrix(node, index)?;
         if value.ty == TensorType::Fp32 {
             Ok(value)
@@ -155,12 +159,12 @@ impl<'a> Builder<'a> {
     }
 
     /// As [`Builder::matrix`]; FP64 and integers are rounded to FP32 first.
-    pub(crate) fn rounded(&mut self, node: &'a Node, index: usize) -> Result<Value, Error> {
+    pub(crate) fn rounded(&mut self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let value = self.matrix(node, index)?;
         self.float_value(node, &value)
     }
 
-    pub(crate) fn float_value(&mut self, node: &Node, value: &Value) -> Result<Value, Error> {
+    pub(crate) fn float_value(&mut self, node: &NodeProto, value: &Value) -> Result<Value, Error> {
         if value.arena() == Arena::Floats {
             return Ok(value.clone());
         }
@@ -177,7 +181,11 @@ impl<'a> Builder<'a> {
     }
 
     /// The constant that is input `index` of a node, or `None` if that input is computed.
-    pub(crate) fn constant(&self, node: &Node, index: usize) -> Result<Option<Constant>, Error> {
+    pub(crate) fn constant(
+        &self,
+        node: &NodeProto,
+        index: usize,
+    ) -> Result<Option<Constant>, Error> {
         let name = input_name(node, index)?;
         let Some(tensor) = self.constants.get(name) else { return Ok(None) };
         let read = Constant::read(tensor);
@@ -185,7 +193,12 @@ impl<'a> Builder<'a> {
     }
 
     /// Applies a row operator to a value: in place if nothing else reads it.
-    pub(crate) fn rows(&mut self, node: &'a Node, value: Value, op: RowOp) -> Result<(), Error> {
+    pub(crate) fn rows(
+        &mut self,
+        node: &'a NodeProto,
+        value: Value,
+        op: RowOp,
+    ) -> Result<(), Error> {
         let from = value.columns;
         let mut to = value;
         if self.readers.get(&from.start).is_some_and(|&readers| readers > 1) {
@@ -197,17 +210,17 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn input_name(node: &Node, index: usize) -> Result<&str, Error> {
+fn input_name(node: &NodeProto, index: usize) -> Result<&str, Error> {
     let name = node.input.get(index).map(String::as_str).filter(|name| !name.is_empty());
     name.ok_or_else(|| invalid(node, format_args!("it lacks input {index}")))
 }
 
-pub(crate) fn has_input(node: &Node, index: usize) -> bool {
+pub(crate) fn has_input(node: &NodeProto, index: usize) -> bool {
     node.input.get(index).is_some_and(|name| !name.is_empty())
 }
 
 /// The name of output `index`; an optional output that is left out has none.
-pub(crate) fn output_name(node: &Node, index: usize) -> Result<&str, Error> {
+pub(crate) fn output_name(node: &NodeProto, index: usize) -> Result<&str, Error> {
     let name = node.output.get(index).map(String::as_str).filter(|name| !name.is_empty());
     name.ok_or_else(|| invalid(node, format_args!("it lacks output {index}")))
 }

@@ -8,7 +8,7 @@ use crate::builder::{Builder, Value};
 use crate::operators::{self, Opsets};
 use crate::plan::{Area, Plan, Scratch};
 use crate::signature::{self, element_size};
-use spinfer_onnx::{Graph as GraphProto, Model};
+use spinfer_onnx::{GraphProto, ModelProto};
 
 thread_local! {
     /// Taken for the length of a call and put back, so that calls allocate only once per thread.
@@ -25,7 +25,7 @@ pub(crate) struct LeanGraph {
 }
 
 impl LeanGraph {
-    pub(crate) fn compile(model: &Model) -> Result<Self, Error> {
+    pub(crate) fn compile(model: &ModelProto) -> Result<Self, Error> {
         let Some(graph) = &model.graph else {
             return Err(Error::InvalidEncoding("not an ONNX model: it holds no graph".into()));
         };

@@ -5,18 +5,18 @@ use prost::Message;
 use spinfer_backend::{Backend, Encoding, Error, Tensor, TensorType};
 
 use crate::Lean;
-use spinfer_onnx::{Attribute, Model};
+use spinfer_onnx::{AttributeProto, ModelProto};
 
 const FOREST: &[u8] = include_bytes!("../../../models/iris-classifier/2/model.onnx");
 const LINEAR: &[u8] = include_bytes!("../../../models/iris-classifier/1/model.onnx");
 
-fn attribute<'a>(model: &'a mut Model, name: &str) -> &'a mut Attribute {
+fn attribute<'a>(model: &'a mut ModelProto, name: &str) -> &'a mut AttributeProto {
     let graph = model.graph.as_mut().expect("a graph");
     let mut attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
     attributes.find(|attribute| attribute.name == name).expect(name)
 }
 
-fn load(model: &Model) -> Result<(), Error> {
+fn load(model: &ModelProto) -> Result<(), Error> {
     let graph = Lean.load(&model.encode_to_vec(), Encoding::Onnx)?;
     let data = [5.1f32, 3.5, f32::NAN, 0.2].into_iter().flat_map(f32::to_le_bytes).collect();
     let input = Tensor { dimensions: vec![1, 4], ty: TensorType::Fp32, data };
@@ -24,8 +24,8 @@ fn load(model: &Model) -> Result<(), Error> {
 }
 
 /// The error of the forest after a change to one attribute.
-fn refused(name: &str, change: impl FnOnce(&mut Attribute)) -> String {
-    let mut model = Model::decode(FOREST).expect("a model");
+fn refused(name: &str, change: impl FnOnce(&mut AttributeProto)) -> String {
+    let mut model = ModelProto::decode(FOREST).expect("a model");
     change(attribute(&mut model, name));
     load(&model).expect_err(name).to_string()
 }
@@ -69,12 +69,13 @@ fn more_classes_than_any_model_has_are_refused() {
 /// A few bytes of file must not become gigabytes of memory.
 #[test]
 fn doubling_a_value_again_and_again_is_refused() {
-    let mut model = Model::decode(LINEAR).expect("a model");
+    let mut model = ModelProto::decode(LINEAR).expect("a model");
     let graph = model.graph.as_mut().expect("a graph");
     let mut node = graph.node[0].clone();
     node.domain.clear();
     node.op_type = "Concat".into();
-    node.attribute = vec![Attribute { name: "axis".into(), i: 1, ..Attribute::default() }];
+    node.attribute =
+        vec![AttributeProto { name: "axis".into(), i: 1, ..AttributeProto::default() }];
     graph.node.clear();
     let mut last = graph.input[0].name.clone();
     for doubling in 0..40 {
@@ -102,7 +103,7 @@ proptest! {
             (any::<prop::sample::Index>(), any::<prop::sample::Index>(), number(), 0..4u8), 1..4,
         ),
     ) {
-        let mut model = Model::decode(model).expect("a model");
+        let mut model = ModelProto::decode(model).expect("a model");
         let node = &mut model.graph.as_mut().expect("a graph").node[0];
         for (which, place, number, kind) in lies {
             let which = which.index(node.attribute.len());

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use prost::Message;
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph};
 
-use spinfer_onnx::Model;
+use spinfer_onnx::ModelProto;
 
 /// The lean evaluators, on the CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,7 +67,7 @@ impl Backend for Lean {
     }
 
     fn load(&self, bytes: &[u8], Encoding::Onnx: Encoding) -> Result<Arc<dyn Graph>, Error> {
-        let model = Model::decode(bytes)
+        let model = ModelProto::decode(bytes)
             .map_err(|e| Error::InvalidEncoding(format!("not an ONNX model: {e}")))?;
         Ok(Arc::new(graph::LeanGraph::compile(&model)?))
     }

@@ -5,7 +5,7 @@ use spinfer_backend::Error;
 
 use crate::attributes::{Attributes, invalid};
 use crate::post_transform::{PostTransform, logistic, softmax};
-use spinfer_onnx::Node;
+use spinfer_onnx::NodeProto;
 
 /// An operator from a row to a row of the same width.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ fn each(x: &mut [f32], constant: &[f32], op: impl Fn(f32, f32) -> f32) {
 
 impl Norm {
     /// The attribute of `Normalizer`.
-    pub(crate) fn read(node: &Node) -> Result<Self, Error> {
+    pub(crate) fn read(node: &NodeProto) -> Result<Self, Error> {
         match Attributes(node).string("norm", "MAX") {
             b"MAX" => Ok(Self::Max),
             b"L1" => Ok(Self::L1),

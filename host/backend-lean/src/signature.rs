@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use spinfer_backend::{Error, TensorInfo, TensorType};
 
-use spinfer_onnx::{DimensionValue, Graph, ValueInfo, data_type};
+use spinfer_onnx::{DimensionValue, GraphProto, ValueInfoProto, data_type};
 
 /// The input: its name and type, whether the first axis is fixed, and the axes after it.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Input {
 }
 
 /// The one input whose first axis is the batch and whose other axes are fixed.
-pub(crate) fn input(graph: &Graph) -> Result<Input, Error> {
+pub(crate) fn input(graph: &GraphProto) -> Result<Input, Error> {
     let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     let mut inputs = graph.input.iter().filter(|input| !constants.contains(input.name.as_str()));
     let (Some(input), None) = (inputs.next(), inputs.next()) else {
@@ -44,7 +44,7 @@ pub(crate) fn element_size(ty: TensorType) -> usize {
 }
 
 /// The element type a value is declared with, of those this backend computes with.
-pub(crate) fn ty(value: &ValueInfo) -> Option<TensorType> {
+pub(crate) fn ty(value: &ValueInfoProto) -> Option<TensorType> {
     match value.r#type.as_ref()?.tensor.as_ref()?.elem_type {
         data_type::FLOAT => Some(TensorType::Fp32),
         data_type::DOUBLE => Some(TensorType::Fp64),
@@ -54,7 +54,7 @@ pub(crate) fn ty(value: &ValueInfo) -> Option<TensorType> {
     }
 }
 
-fn shape(value: &ValueInfo) -> Option<Vec<Option<u32>>> {
+fn shape(value: &ValueInfoProto) -> Option<Vec<Option<u32>>> {
     let shape = value.r#type.as_ref()?.tensor.as_ref()?.shape.as_ref()?;
     let size = |value: &Option<DimensionValue>| match value {
         Some(DimensionValue::Size(size)) => u32::try_from(*size).ok(),

@@ -11,7 +11,7 @@ use prost::{DecodeError, Message};
 use spinfer_backend::Error;
 use spinfer_onnx::outline::{Graph, Model, Node};
 use spinfer_onnx::wire::{push, splice};
-use spinfer_onnx::{OperatorSetId, TensorType, Type, ValueInfo, data_type};
+use spinfer_onnx::{OperatorSetIdProto, TensorTypeProto, TypeProto, ValueInfoProto, data_type};
 
 use crate::small::Small;
 use crate::{locale, values};
@@ -21,8 +21,8 @@ pub(crate) struct Edges<'a> {
     /// The model, as it was or as it was made.
     pub(crate) model: Cow<'a, [u8]>,
     /// As the file declares them.
-    pub(crate) inputs: Vec<ValueInfo>,
-    pub(crate) outputs: Vec<ValueInfo>,
+    pub(crate) inputs: Vec<ValueInfoProto>,
+    pub(crate) outputs: Vec<ValueInfoProto>,
     /// Whether the values of inputs decide how long a run takes.
     pub(crate) values_decide_work: bool,
 }
@@ -41,8 +41,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
         )));
     }
     let is_constant =
-        |input: &ValueInfo| graph.initializer.iter().any(|tensor| tensor.name == input.name);
-    let inputs: Vec<ValueInfo> =
+        |input: &ValueInfoProto| graph.initializer.iter().any(|tensor| tensor.name == input.name);
+    let inputs: Vec<ValueInfoProto> =
         graph.input.iter().filter(|input| !is_constant(input)).cloned().collect();
     for input in &inputs {
         check("input", input)?;
@@ -69,7 +69,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
 }
 
 /// Refuses a value that no tensor of a known type is.
-fn check(kind: &str, value: &ValueInfo) -> Result<(), Error> {
+fn check(kind: &str, value: &ValueInfoProto) -> Result<(), Error> {
     let name = &value.name;
     let refuse = |what: &str| {
         Err(Error::Unsupported(format!(
@@ -82,10 +82,10 @@ fn check(kind: &str, value: &ValueInfo) -> Result<(), Error> {
     };
     let Some(tensor) = &ty.tensor else {
         return match ty {
-            Type { sequence: Some(_), .. } => refuse("a sequence"),
-            Type { map: Some(_), .. } => refuse("a map"),
-            Type { optional: Some(_), .. } => refuse("an optional value"),
-            Type { sparse_tensor: Some(_), .. } => refuse("a sparse tensor"),
+            TypeProto { sequence: Some(_), .. } => refuse("a sequence"),
+            TypeProto { map: Some(_), .. } => refuse("a map"),
+            TypeProto { optional: Some(_), .. } => refuse("an optional value"),
+            TypeProto { sparse_tensor: Some(_), .. } => refuse("a sparse tensor"),
             _ if kind == "output" => Ok(()),
             _ => refuse("of no type"),
         };
@@ -100,17 +100,17 @@ fn check(kind: &str, value: &ValueInfo) -> Result<(), Error> {
 struct Replacement {
     /// The values that it is made of, and how those are called as outputs.
     values: Vec<(String, String)>,
-    outputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfoProto>,
 }
 
 impl Replacement {
-    fn of(graph: &Graph, output: &ValueInfo) -> Result<Option<Self>, Error> {
+    fn of(graph: &Graph, output: &ValueInfoProto) -> Result<Option<Self>, Error> {
         let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
         let maker = maker.map(|node| (node.operator(), node));
         match maker {
             Some((operator, node)) if operator == "ai.onnx.ml.ZipMap" => {
                 let [scores] = node.input.as_slice() else { return Ok(None) };
-                let tensor = TensorType { elem_type: data_type::FLOAT, shape: None };
+                let tensor = TensorTypeProto { elem_type: data_type::FLOAT, shape: None };
                 Ok(Some(Self {
                     values: vec![(scores.clone(), output.name.clone())],
                     outputs: vec![info(output.name.clone(), tensor)],
@@ -126,8 +126,8 @@ impl Replacement {
                     ))
                 })?;
                 let names = (0..node.input.len()).map(|n| format!("{}_{n}", output.name));
-                let outputs: Vec<ValueInfo> = names
-                    .map(|name| info(name, TensorType { shape: None, ..element.clone() }))
+                let outputs: Vec<ValueInfoProto> = names
+                    .map(|name| info(name, TensorTypeProto { shape: None, ..element.clone() }))
                     .collect();
                 outputs.iter().try_for_each(|output| check("output", output))?;
                 let names = outputs.iter().map(|output| output.name.clone());
@@ -139,8 +139,11 @@ impl Replacement {
     }
 }
 
-fn info(name: String, tensor: TensorType) -> ValueInfo {
-    ValueInfo { name, r#type: Some(Type { tensor: Some(tensor), ..Type::default() }) }
+fn info(name: String, tensor: TensorTypeProto) -> ValueInfoProto {
+    ValueInfoProto {
+        name,
+        r#type: Some(TypeProto { tensor: Some(tensor), ..TypeProto::default() }),
+    }
 }
 
 /// The model with the outputs replaced, and an `Identity` for each value that is an output now. What
@@ -181,7 +184,7 @@ fn edit(
         Ok(Some(vec![graph]))
     })?;
     if !model.opset_import.iter().any(|set| matches!(set.domain.as_str(), "" | "ai.onnx")) {
-        let set = OperatorSetId { domain: String::new(), version: 13 };
+        let set = OperatorSetIdProto { domain: String::new(), version: 13 };
         push(Model::OPSET_IMPORT, &set.encode_to_vec(), &mut edited);
     }
     Ok(edited)

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use ort::environment::Environment;
 use ort::value::{Outlet, ValueType};
 use spinfer_backend::{Cancellation, Error, LoadOptions, Tensor, TensorInfo, TensorType};
-use spinfer_onnx::{DimensionValue, Shape, ValueInfo, data_type};
+use spinfer_onnx::{DimensionValue, TensorShapeProto, ValueInfoProto, data_type};
 
 use crate::edges::{self, Edges};
 use crate::error::{Status, of_load};
@@ -32,7 +32,7 @@ impl Session {
         LoadOptions { threads }: LoadOptions,
     ) -> Result<Self, Error> {
         let Edges { model, inputs, outputs, values_decide_work } = edges::read(bytes)?;
-        let free = |value: &ValueInfo| {
+        let free = |value: &ValueInfoProto| {
             shape(value).is_none_or(|shape| shape.axes.iter().any(Option::is_none))
         };
         // A plan of memory is kept for each combination of sizes, which clients choose.
@@ -138,16 +138,16 @@ struct Axes {
     names: Vec<Option<String>>,
 }
 
-fn tensor(value: &ValueInfo) -> Option<&spinfer_onnx::TensorType> {
+fn tensor(value: &ValueInfoProto) -> Option<&spinfer_onnx::TensorTypeProto> {
     value.r#type.as_ref()?.tensor.as_ref()
 }
 
-fn element_type(value: &ValueInfo) -> Option<i32> {
+fn element_type(value: &ValueInfoProto) -> Option<i32> {
     tensor(value).map(|tensor| tensor.elem_type)
 }
 
-fn shape(value: &ValueInfo) -> Option<Axes> {
-    let Shape { dim } = tensor(value)?.shape.as_ref()?;
+fn shape(value: &ValueInfoProto) -> Option<Axes> {
+    let TensorShapeProto { dim } = tensor(value)?.shape.as_ref()?;
     let axes = dim.iter().map(|axis| match &axis.value {
         Some(DimensionValue::Size(size)) => u32::try_from(*size).ok(),
         Some(DimensionValue::Name(_)) | None => None,
@@ -160,7 +160,7 @@ fn shape(value: &ValueInfo) -> Option<Axes> {
 }
 
 /// The element type and the axes of an output: those ONNX Runtime inferred, where it has any.
-fn output_of(outlet: &Outlet, declared: &ValueInfo) -> Result<(i32, Option<Axes>), Error> {
+fn output_of(outlet: &Outlet, declared: &ValueInfoProto) -> Result<(i32, Option<Axes>), Error> {
     let ValueType::Tensor { ty, shape: inferred, dimension_symbols } = outlet.dtype() else {
         return Err(Error::Unsupported(format!(
             "the output `{}` is {}; only tensors can be served",

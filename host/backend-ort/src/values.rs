@@ -54,7 +54,7 @@ fn decide_work_of(graph: &Graph) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use spinfer_onnx::ValueInfo;
+    use spinfer_onnx::ValueInfoProto;
 
     use super::*;
 
@@ -78,7 +78,7 @@ mod tests {
             (vec![node("Expand", &["x", "c"], "y")], false),
             (vec![node("Loop", &["c", "c"], "y")], true),
         ] {
-            let input = vec![ValueInfo { name: "x".into(), r#type: None }];
+            let input = vec![ValueInfoProto { name: "x".into(), r#type: None }];
             let graph = Graph { node: nodes.clone(), input, ..Graph::default() };
             let model = Model { graph: Some(graph), ..Model::default() };
             assert_eq!(decide_work(&model), expected, "{nodes:?}");

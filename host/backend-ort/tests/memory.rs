@@ -8,8 +8,8 @@ use spinfer_backend_ort::library::FILE;
 use spinfer_backend_ort::{Library, OnnxRuntime, Options};
 use spinfer_onnx::data_type::{FLOAT, INT64};
 use spinfer_onnx::{
-    Dimension, DimensionValue, Graph, Model, Node, OperatorSetId, Shape, TensorType as Element,
-    Type, ValueInfo,
+    Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 const MEMORY: usize = 8 << 20;
@@ -18,25 +18,29 @@ const MEMORY: usize = 8 << 20;
 fn zeros() -> Vec<u8> {
     let value = |name: &str, elem_type, axis: &str| {
         let axis = Dimension { value: Some(DimensionValue::Name(axis.into())) };
-        let shape = Some(Shape { dim: vec![axis] });
-        let tensor = Some(Element { elem_type, shape });
-        ValueInfo { name: name.into(), r#type: Some(Type { tensor, ..Type::default() }) }
+        let shape = Some(TensorShapeProto { dim: vec![axis] });
+        let tensor = Some(TensorTypeProto { elem_type, shape });
+        ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { tensor, ..TypeProto::default() }),
+        }
     };
-    let node = |operator: &str, input: &str, output: &str| Node {
+    let node = |operator: &str, input: &str, output: &str| NodeProto {
         op_type: operator.into(),
         input: vec![input.into()],
         output: vec![output.into()],
-        ..Node::default()
+        ..NodeProto::default()
     };
-    let graph = Graph {
+    let graph = GraphProto {
         name: "zeros".into(),
         node: vec![node("ConstantOfShape", "shape", "zeros"), node("Abs", "zeros", "y")],
         input: vec![value("shape", INT64, "rank")],
         output: vec![value("y", FLOAT, "n")],
-        ..Graph::default()
+        ..GraphProto::default()
     };
-    let opset_import = vec![OperatorSetId { domain: String::new(), version: 21 }];
-    Model { ir_version: 10, graph: Some(graph), opset_import, ..Model::default() }.encode_to_vec()
+    let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: 21 }];
+    ModelProto { ir_version: 10, graph: Some(graph), opset_import, ..ModelProto::default() }
+        .encode_to_vec()
 }
 
 #[test]

@@ -3,14 +3,14 @@
 
 use prost::Message;
 
-use crate::{OperatorSetId, ValueInfo};
+use crate::{OperatorSetIdProto, ValueInfoProto};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Model {
     #[prost(message, optional, tag = "7")]
     pub graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
-    pub opset_import: Vec<OperatorSetId>,
+    pub opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<Function>,
 }
@@ -35,9 +35,9 @@ pub struct Graph {
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<Initializer>,
     #[prost(message, repeated, tag = "11")]
-    pub input: Vec<ValueInfo>,
+    pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub output: Vec<ValueInfo>,
+    pub output: Vec<ValueInfoProto>,
 }
 
 impl Graph {

@@ -16,12 +16,12 @@ use crate::plan::{Labels, Step};
 use crate::post_transform::PostTransform;
 use crate::rows::{Norm, RowOp};
 use crate::tree;
-use spinfer_onnx::Node;
+use spinfer_onnx::NodeProto;
 
 /// Names an output of a node, unless the file leaves it out.
 fn name_optional<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
     index: usize,
     value: Value,
 ) -> Result<(), Error> {
@@ -33,7 +33,7 @@ fn name_optional<'a>(
 
 /// `coefficients` as a matrix: one row of `inputs` after another for each output.
 pub(crate) fn dense(
-    node: &Node,
+    node: &NodeProto,
     inputs: usize,
     outputs: usize,
     intercepts: Option<&[f32]>,
@@ -50,7 +50,10 @@ pub(crate) fn dense(
     Ok(Dense::new((inputs, outputs), |k, j| weights[j * inputs + k], bias))
 }
 
-pub(super) fn linear_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn linear_regressor<'a>(
+    builder: &mut Builder<'a>,
+    node: &'a NodeProto,
+) -> Result<(), Error> {
     let attributes = Attributes(node);
     let input = builder.rounded(node, 0)?;
     let targets = usize::try_from(attributes.int("targets", 1)).unwrap_or(0);
@@ -69,7 +72,7 @@ pub(super) fn linear_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) ->
 /// is that of the second: `1 - s, s`, or of LOGISTIC `f(-s), f(s)`.
 pub(super) fn linear_classifier<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
 ) -> Result<(), Error> {
     let attributes = Attributes(node);
     if !attributes.strings("classlabels_strings").is_empty() {
@@ -112,13 +115,13 @@ pub(super) fn linear_classifier<'a>(
     name_optional(builder, node, 1, scores)
 }
 
-pub(super) fn normalizer<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn normalizer<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let norm = Norm::read(node)?;
     let input = builder.rounded(node, 0)?;
     builder.rows(node, input, RowOp::Normalize(norm))
 }
 
-pub(super) fn scaler<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn scaler<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let input = builder.matrix(node, 0)?;
     let width = input.columns.width;
     let widen = |name| match Attributes(node).floats(name) {
@@ -137,7 +140,10 @@ pub(super) fn scaler<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<()
     builder.rows(node, input, RowOp::Scale { offset, scale })
 }
 
-pub(super) fn tree_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn tree_regressor<'a>(
+    builder: &mut Builder<'a>,
+    node: &'a NodeProto,
+) -> Result<(), Error> {
     let input = builder.matrix(node, 0)?;
     let width = input.columns.width;
     let output = if input.arena() == Arena::Doubles {
@@ -157,7 +163,10 @@ pub(super) fn tree_regressor<'a>(builder: &mut Builder<'a>, node: &'a Node) -> R
 }
 
 /// `TreeEnsemble` of FP32; of FP64 its outputs are too.
-pub(super) fn tree_ensemble<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn tree_ensemble<'a>(
+    builder: &mut Builder<'a>,
+    node: &'a NodeProto,
+) -> Result<(), Error> {
     let from = builder.floats(node, 0)?.columns;
     let trees = tree::ensemble::<f32>(node, from.width)?;
     let output = builder.new_value(node, TensorType::Fp32, &[trees.targets])?;
@@ -165,7 +174,10 @@ pub(super) fn tree_ensemble<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Re
     builder.name(output_name(node, 0)?, output)
 }
 
-pub(super) fn tree_classifier<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn tree_classifier<'a>(
+    builder: &mut Builder<'a>,
+    node: &'a NodeProto,
+) -> Result<(), Error> {
     if !Attributes(node).strings("classlabels_strings").is_empty() {
         return Err(unsupported(node, "its class labels are strings"));
     }
@@ -193,7 +205,7 @@ pub(super) fn tree_classifier<'a>(builder: &mut Builder<'a>, node: &'a Node) -> 
 /// Entries of a constant list by computed index, as converters name the class of an `ArgMax`.
 pub(super) fn array_feature_extractor<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
 ) -> Result<(), Error> {
     let table = builder.constant(node, 0)?;
     let table = table.filter(|t| matches!(t.dims[..], [_] | [1, _]));
@@ -211,7 +223,7 @@ pub(super) fn array_feature_extractor<'a>(
 }
 
 /// `wasi:nn` has no maps: what would be the values of them is the tensor they come from.
-pub(super) fn zip_map<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn zip_map<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let value = builder.floats(node, 0)?;
     let attributes = Attributes(node);
     let labels = attributes.ints("classlabels_int64s").len();

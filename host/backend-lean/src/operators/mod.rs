@@ -8,7 +8,7 @@ use spinfer_backend::Error;
 
 use crate::attributes::{Attributes, unsupported};
 use crate::builder::{Builder, output_name};
-use spinfer_onnx::{Model, Node};
+use spinfer_onnx::{ModelProto, NodeProto};
 
 /// The first version of the standard operators that broadcasts as today's do.
 const FIRST_OPSET: i64 = 7;
@@ -23,7 +23,7 @@ pub(crate) struct Opsets {
 }
 
 impl Opsets {
-    pub(crate) fn read(model: &Model) -> Self {
+    pub(crate) fn read(model: &ModelProto) -> Self {
         let mut opsets = Self::default();
         for import in &model.opset_import {
             match import.domain.as_str() {
@@ -39,7 +39,7 @@ impl Opsets {
 /// Adds the steps of one node.
 pub(crate) fn compile<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
     opsets: Opsets,
 ) -> Result<(), Error> {
     match (node.domain.as_str(), node.op_type.as_str()) {
@@ -79,14 +79,14 @@ pub(crate) fn compile<'a>(
     }
 }
 
-fn constant<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+fn constant<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let value = Attributes(node).tensor("value");
     let value = value.ok_or_else(|| unsupported(node, "its value is not a tensor"))?;
     builder.add_constant(output_name(node, 0)?, value)
 }
 
 /// Checks that an axis attribute means the last axis of a matrix.
-fn last_axis(node: &Node, default: i64) -> Result<(), Error> {
+fn last_axis(node: &NodeProto, default: i64) -> Result<(), Error> {
     match Attributes(node).int("axis", default) {
         1 | -1 => Ok(()),
         0 | -2 => Err(unsupported(node, "it works across the batch")),

@@ -7,16 +7,16 @@ use super::last_axis;
 use crate::attributes::{Attributes, unsupported};
 use crate::builder::{Arena, Builder, output_name};
 use crate::plan::Step;
-use spinfer_onnx::{Node, data_type};
+use spinfer_onnx::{NodeProto, data_type};
 
-pub(super) fn identity<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn identity<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let value = builder.input(node, 0)?;
     builder.name(output_name(node, 0)?, value)
 }
 
 /// To FP32, and from FP32 or integers to integers. FP32 out of an integer's range saturates; the
 /// standard leaves it undefined.
-pub(super) fn cast<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn cast<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let value = builder.input(node, 0)?;
     let to = Attributes(node).int("to", 0);
     let output = match (value.arena(), i32::try_from(to).unwrap_or(0)) {
@@ -40,7 +40,7 @@ pub(super) fn cast<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), 
     builder.name(output_name(node, 0)?, output)
 }
 
-pub(super) fn flatten<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn flatten<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let mut value = builder.input(node, 0)?;
     if value.transposed || Attributes(node).int("axis", 1) != 1 {
         return Err(unsupported(node, "it flattens the batch"));
@@ -50,7 +50,7 @@ pub(super) fn flatten<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(
 }
 
 /// A reshape that leaves the batch as the first axis.
-pub(super) fn reshape<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn reshape<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let mut value = builder.input(node, 0)?;
     let shape = builder.constant(node, 1)?;
     let shape = shape.as_ref().and_then(|shape| shape.ints());
@@ -84,7 +84,7 @@ pub(super) fn reshape<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(
     builder.name(output_name(node, 0)?, value)
 }
 
-pub(super) fn concat<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn concat<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     last_axis(node, 0)?;
     let parts = (0..node.input.len())
         .map(|index| builder.floats(node, index))

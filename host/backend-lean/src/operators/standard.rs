@@ -8,10 +8,13 @@ use crate::builder::{Builder, has_input, output_name};
 use crate::dense::Dense;
 use crate::plan::Step;
 use crate::rows::{Arithmetic, RowOp};
-use spinfer_onnx::Node;
+use spinfer_onnx::NodeProto;
 
 /// The constant FP32 matrix that is input `index`, as (rows, columns, values).
-fn matrix(node: &Node, constant: Option<&Constant>) -> Result<(usize, usize, Vec<f32>), Error> {
+fn matrix(
+    node: &NodeProto,
+    constant: Option<&Constant>,
+) -> Result<(usize, usize, Vec<f32>), Error> {
     let Some(constant) = constant else {
         return Err(unsupported(node, "it multiplies two computed values"));
     };
@@ -26,13 +29,13 @@ fn matrix(node: &Node, constant: Option<&Constant>) -> Result<(usize, usize, Vec
 }
 
 /// `A * B`, `B` constant.
-pub(super) fn mat_mul<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn mat_mul<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let (rows, columns, weights) = matrix(node, builder.constant(node, 1)?.as_ref())?;
     push(builder, node, rows, columns, |k, j| weights[k * columns + j], |_| 0.0)
 }
 
 /// `alpha * A * B' + beta * C`, `B'` being `B` or its transpose, `B` and `C` constant.
-pub(super) fn gemm<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn gemm<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let attributes = Attributes(node);
     let (alpha, beta) = (attributes.float("alpha", 1.0), attributes.float("beta", 1.0));
     if attributes.int("transA", 0) != 0 {
@@ -57,7 +60,7 @@ pub(super) fn gemm<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), 
 
 fn push<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
     inputs: usize,
     outputs: usize,
     weight: impl Fn(usize, usize) -> f32,
@@ -75,7 +78,7 @@ fn push<'a>(
 }
 
 /// A constant that broadcasts over every axis but the last: one value, or one for each column.
-fn broadcast(node: &Node, constant: &Constant, tail: &[usize]) -> Result<Vec<f32>, Error> {
+fn broadcast(node: &NodeProto, constant: &Constant, tail: &[usize]) -> Result<Vec<f32>, Error> {
     let last = tail.last().copied().unwrap_or(1);
     let (columns, leading) = constant.dims.split_last().map_or((1, &[][..]), |(c, l)| (*c, l));
     let fits = constant.dims.len() <= tail.len() + 1
@@ -93,7 +96,7 @@ fn broadcast(node: &Node, constant: &Constant, tail: &[usize]) -> Result<Vec<f32
 /// `Add`, `Sub`, `Mul`, `Div` of a computed value and a constant, in either order.
 pub(super) fn arithmetic<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
     operator: &str,
 ) -> Result<(), Error> {
     let (value, constant) = match (builder.constant(node, 0)?, builder.constant(node, 1)?) {
@@ -119,7 +122,7 @@ pub(super) fn arithmetic<'a>(
 
 pub(super) fn activation<'a>(
     builder: &mut Builder<'a>,
-    node: &'a Node,
+    node: &'a NodeProto,
     operator: &str,
 ) -> Result<(), Error> {
     let op = match operator {
@@ -136,13 +139,13 @@ pub(super) fn activation<'a>(
 }
 
 /// Over the last axis of a matrix, where the versions of `Softmax` agree.
-pub(super) fn softmax<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn softmax<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     last_axis(node, -1)?;
     let value = builder.floats(node, 0)?;
     builder.rows(node, value, RowOp::Softmax)
 }
 
-pub(super) fn arg_max<'a>(builder: &mut Builder<'a>, node: &'a Node) -> Result<(), Error> {
+pub(super) fn arg_max<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     last_axis(node, 0)?;
     let attributes = Attributes(node);
     let input = builder.floats(node, 0)?;

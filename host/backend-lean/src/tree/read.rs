@@ -12,14 +12,17 @@ use super::evaluate::{Forest, Vote};
 use super::flatten::{Flat, Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
 use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
 use crate::post_transform::PostTransform;
-use spinfer_onnx::Node;
+use spinfer_onnx::NodeProto;
 
 /// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
 pub(crate) const MAX_TARGETS: usize = 1 << 16;
 
 /// Reads a `TreeEnsembleClassifier` for rows of `width` features. Where its class labels are strings,
 /// a label is the index of one.
-pub(crate) fn classifier<T: Thresholds>(node: &Node, width: usize) -> Result<Classifier<T>, Error> {
+pub(crate) fn classifier<T: Thresholds>(
+    node: &NodeProto,
+    width: usize,
+) -> Result<Classifier<T>, Error> {
     let attributes = Attributes(node);
     let strings = attributes.strings("classlabels_strings");
     let labels = if strings.is_empty() {
@@ -50,7 +53,10 @@ pub(crate) fn classifier<T: Thresholds>(node: &Node, width: usize) -> Result<Cla
 }
 
 /// Reads a `TreeEnsembleRegressor` for rows of `width` features.
-pub(crate) fn regressor<T: Thresholds>(node: &Node, width: usize) -> Result<Regressor<T>, Error> {
+pub(crate) fn regressor<T: Thresholds>(
+    node: &NodeProto,
+    width: usize,
+) -> Result<Regressor<T>, Error> {
     let attributes = Attributes(node);
     let targets = targets(node, attributes.int("n_targets", 0).try_into().unwrap_or(0))?;
     let aggregate = match attributes.string("aggregate_function", "SUM") {
@@ -75,7 +81,7 @@ pub(crate) fn regressor<T: Thresholds>(node: &Node, width: usize) -> Result<Regr
     Ok(Regressor { forest, targets, aggregate, base, post })
 }
 
-pub(super) fn targets(node: &Node, count: u64) -> Result<usize, Error> {
+pub(super) fn targets(node: &NodeProto, count: u64) -> Result<usize, Error> {
     match usize::try_from(count) {
         Ok(0) | Err(_) => Err(invalid(node, "it has no classes, or no targets")),
         Ok(count) if count > MAX_TARGETS => {
@@ -109,7 +115,7 @@ impl Thresholds for f64 {
     }
 }
 
-fn reals<T: Thresholds>(node: &Node, name: &str) -> Result<Vec<T>, Error> {
+fn reals<T: Thresholds>(node: &NodeProto, name: &str) -> Result<Vec<T>, Error> {
     let attributes = Attributes(node);
     let floats = attributes.floats(name);
     let tensor = format!("{name}_as_tensor");
@@ -133,7 +139,7 @@ struct Votes<'a, T> {
 }
 
 impl<'a, T: Thresholds> Votes<'a, T> {
-    fn read(node: &'a Node, prefix: &str, targets: usize) -> Result<Self, Error> {
+    fn read(node: &'a NodeProto, prefix: &str, targets: usize) -> Result<Self, Error> {
         let attributes = Attributes(node);
         let tree_ids = attributes.ints(&format!("{prefix}_treeids"));
         let node_ids = attributes.ints(&format!("{prefix}_nodeids"));
@@ -152,7 +158,7 @@ impl<'a, T: Thresholds> Votes<'a, T> {
 }
 
 fn forest<T: Thresholds>(
-    node: &Node,
+    node: &NodeProto,
     width: usize,
     targets: usize,
     votes: &Votes<'_, T>,
@@ -195,7 +201,7 @@ fn forest<T: Thresholds>(
 
 /// Flattens trees that are trees: every node reached, and by one way.
 pub(super) fn lay_out<T: Real>(
-    node: &Node,
+    node: &NodeProto,
     raw: &[RawNode<T>],
     roots: &[u32],
 ) -> Result<Flat<T>, Error> {
@@ -213,7 +219,7 @@ pub(super) fn lay_out<T: Real>(
 }
 
 fn raw_nodes<T: Thresholds>(
-    node: &Node,
+    node: &NodeProto,
     width: usize,
     tree_ids: &[i64],
     index: &NodeIndex,
@@ -253,7 +259,7 @@ fn raw_nodes<T: Thresholds>(
 }
 
 /// A feature that a node may compare.
-pub(super) fn feature(node: &Node, feature: i64, width: usize) -> Result<u32, Error> {
+pub(super) fn feature(node: &NodeProto, feature: i64, width: usize) -> Result<u32, Error> {
     let fits = |&feature: &u32| (feature as usize) < width && feature < NAN_IS_TRUE;
     u32::try_from(feature)
         .ok()
@@ -261,7 +267,7 @@ pub(super) fn feature(node: &Node, feature: i64, width: usize) -> Result<u32, Er
         .ok_or_else(|| invalid(node, format_args!("it compares feature {feature} of {width}")))
 }
 
-fn mode(node: &Node, name: &[u8]) -> Result<Mode, Error> {
+fn mode(node: &NodeProto, name: &[u8]) -> Result<Mode, Error> {
     match name {
         b"BRANCH_LEQ" => Ok(Mode::Leq),
         b"BRANCH_LT" => Ok(Mode::Lt),
@@ -281,7 +287,7 @@ fn mode(node: &Node, name: &[u8]) -> Result<Mode, Error> {
 struct NodeIndex(Vec<(i64, i64, u32)>);
 
 impl NodeIndex {
-    fn new(node: &Node, tree_ids: &[i64], node_ids: &[i64]) -> Result<Self, Error> {
+    fn new(node: &NodeProto, tree_ids: &[i64], node_ids: &[i64]) -> Result<Self, Error> {
         if tree_ids.len() != node_ids.len() || tree_ids.len() >= NAN_IS_TRUE as usize {
             return Err(invalid(node, "its nodes_* lists differ in length, or are too long"));
         }

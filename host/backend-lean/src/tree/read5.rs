@@ -13,10 +13,13 @@ use super::flatten::{Mode, NAN_IS_TRUE, RawNode};
 use super::read::{Thresholds, feature, lay_out, targets};
 use crate::attributes::{Attributes, Constant, invalid, unsupported};
 use crate::post_transform::PostTransform;
-use spinfer_onnx::{Node, data_type};
+use spinfer_onnx::{NodeProto, data_type};
 
 /// Reads a `TreeEnsemble` for rows of `width` features.
-pub(crate) fn ensemble<T: Thresholds>(node: &Node, width: usize) -> Result<Regressor<T>, Error> {
+pub(crate) fn ensemble<T: Thresholds>(
+    node: &NodeProto,
+    width: usize,
+) -> Result<Regressor<T>, Error> {
     let attributes = Attributes(node);
     let targets = targets(node, attributes.int("n_targets", 0).try_into().unwrap_or(0))?;
     let aggregate = match attributes.int("aggregate_function", 1) {
@@ -72,7 +75,7 @@ struct Leaves<T> {
 }
 
 impl<T: Thresholds> Leaves<T> {
-    fn read(node: &Node, targets: usize) -> Result<Self, Error> {
+    fn read(node: &NodeProto, targets: usize) -> Result<Self, Error> {
         let ids = Attributes(node).ints("leaf_targetids");
         let weights = reals::<T>(node, "leaf_weights")?;
         if ids.len() != weights.len() {
@@ -115,7 +118,7 @@ impl<'a, T: Thresholds> Branches<'a, T> {
         self.modes.len()
     }
 
-    fn read(node: &'a Node, width: usize) -> Result<Self, Error> {
+    fn read(node: &'a NodeProto, width: usize) -> Result<Self, Error> {
         let attributes = Attributes(node);
         let modes = modes(node)?;
         let count = modes.len();
@@ -150,7 +153,7 @@ impl<'a, T: Thresholds> Branches<'a, T> {
         Ok(Self { modes, features, splits, missing, children, sets })
     }
 
-    fn raw(&self, node: &Node, leaves: &Leaves<T>) -> Result<Nodes<T>, Error> {
+    fn raw(&self, node: &NodeProto, leaves: &Leaves<T>) -> Result<Nodes<T>, Error> {
         let mut votes = Vec::new();
         let mut child = |(ids, is_leaf): (&[i64], &[i64]), i: usize| {
             let there = usize::try_from(ids[i]).ok();
@@ -190,7 +193,7 @@ impl<'a, T: Thresholds> Branches<'a, T> {
     }
 }
 
-fn reals<T: Thresholds>(node: &Node, name: &str) -> Result<Vec<T>, Error> {
+fn reals<T: Thresholds>(node: &NodeProto, name: &str) -> Result<Vec<T>, Error> {
     let Some(tensor) = Attributes(node).tensor(name) else { return Ok(Vec::new()) };
     let fault = |why: String| invalid(node, format_args!("its attribute {name}: {why}"));
     let constant = Constant::read(tensor).map_err(fault)?;
@@ -199,7 +202,7 @@ fn reals<T: Thresholds>(node: &Node, name: &str) -> Result<Vec<T>, Error> {
 }
 
 /// `nodes_modes`, a tensor of bytes.
-fn modes(node: &Node) -> Result<Vec<Mode>, Error> {
+fn modes(node: &NodeProto) -> Result<Vec<Mode>, Error> {
     let tensor = Attributes(node).tensor("nodes_modes");
     let tensor = tensor
         .filter(|tensor| tensor.data_type == data_type::UINT8)
@@ -222,7 +225,7 @@ fn modes(node: &Node) -> Result<Vec<Mode>, Error> {
 }
 
 /// `membership_values`: a set for each of these nodes in their order, NaN between them.
-fn sets<T: Thresholds>(node: &Node, members: Vec<usize>) -> Result<Vec<Set<T>>, Error> {
+fn sets<T: Thresholds>(node: &NodeProto, members: Vec<usize>) -> Result<Vec<Set<T>>, Error> {
     let mut values = reals::<T>(node, "membership_values")?;
     let is_nan = |x: &T| x.partial_cmp(x).is_none();
     if values.last().is_some_and(is_nan) {

@@ -2,7 +2,7 @@
 
 use spinfer_backend::{Backend, Encoding, Error, Tensor, TensorType, strings};
 use spinfer_onnx::data_type::{BOOL, FLOAT, FLOAT8E4M3FN, INT4, INT64, STRING, UINT16};
-use spinfer_onnx::{Attribute, MapType, SequenceType, TensorType as ElementType, Type};
+use spinfer_onnx::{AttributeProto, MapTypeProto, SequenceTypeProto, TensorTypeProto, TypeProto};
 
 use crate::graphs::{graph, ints, ml, model, node, shape, typed, value};
 use crate::{backend, f32s, i64s, load};
@@ -19,11 +19,11 @@ fn texts(dimensions: &[u32], strings: &[&str]) -> Tensor {
 #[test]
 fn strings_go_in_and_come_out_whole() {
     let mut upper = node("StringNormalizer", &["x"], &["y"]);
-    upper.attribute.push(Attribute {
+    upper.attribute.push(AttributeProto {
         name: "case_change_action".into(),
         s: b"UPPER".to_vec(),
         r#type: 3,
-        ..Attribute::default()
+        ..AttributeProto::default()
     });
     let identity = model(graph(
         vec![node("Identity", &["x"], &["y"])],
@@ -92,14 +92,14 @@ fn integers_of_four_bits_and_floats_of_eight_are_translated() {
 fn the_scores_of_a_zip_map_are_a_tensor() {
     let mut zip = ml("ZipMap", &["scores"], &["probabilities"]);
     zip.attribute.push(ints("classlabels_int64s", &[0, 1]));
-    let map = MapType {
+    let map = MapTypeProto {
         key_type: INT64,
-        value_type: Some(Box::new(Type {
-            tensor: Some(ElementType { elem_type: FLOAT, shape: Some(shape(&[])) }),
-            ..Type::default()
+        value_type: Some(Box::new(TypeProto {
+            tensor: Some(TensorTypeProto { elem_type: FLOAT, shape: Some(shape(&[])) }),
+            ..TypeProto::default()
         })),
     };
-    let maps = sequence(Type { map: Some(Box::new(map)), ..Type::default() });
+    let maps = sequence(TypeProto { map: Some(Box::new(map)), ..TypeProto::default() });
     let nodes = vec![node("Softmax", &["x"], &["scores"]), zip];
     let x = value("x", FLOAT, &["rows", "2"]);
     let graph = load(&model(graph(nodes, vec![x], vec![typed("probabilities", maps)], vec![])));
@@ -109,14 +109,14 @@ fn the_scores_of_a_zip_map_are_a_tensor() {
     assert_eq!(graph.outputs()[0].shape, Some(vec![None, Some(2)]));
 }
 
-fn sequence(of: Type) -> Type {
-    let sequence = SequenceType { elem_type: Some(Box::new(of)) };
-    Type { sequence: Some(Box::new(sequence)), ..Type::default() }
+fn sequence(of: TypeProto) -> TypeProto {
+    let sequence = SequenceTypeProto { elem_type: Some(Box::new(of)) };
+    TypeProto { sequence: Some(Box::new(sequence)), ..TypeProto::default() }
 }
 
-fn tensors() -> Type {
-    let tensor = ElementType { elem_type: FLOAT, shape: None };
-    sequence(Type { tensor: Some(tensor), ..Type::default() })
+fn tensors() -> TypeProto {
+    let tensor = TensorTypeProto { elem_type: FLOAT, shape: None };
+    sequence(TypeProto { tensor: Some(tensor), ..TypeProto::default() })
 }
 
 #[test]
@@ -139,17 +139,20 @@ fn a_list_of_tensors_is_an_output_for_each() {
 
 #[test]
 fn what_no_tensor_holds_is_refused_by_name() {
-    let identity = |ty: Type| {
+    let identity = |ty: TypeProto| {
         let nodes = vec![node("Identity", &["x"], &["y"])];
         model(graph(nodes, vec![typed("x", ty.clone())], vec![typed("y", ty)], vec![]))
     };
-    let optional = SequenceType { elem_type: Some(Box::new(tensors())) };
-    let complex = ElementType { elem_type: 14, shape: Some(shape(&["n"])) };
+    let optional = SequenceTypeProto { elem_type: Some(Box::new(tensors())) };
+    let complex = TensorTypeProto { elem_type: 14, shape: Some(shape(&["n"])) };
     for (ty, part) in [
         (tensors(), "the input `x` is a sequence"),
-        (Type { optional: Some(Box::new(optional)), ..Type::default() }, "an optional value"),
-        (Type { tensor: Some(complex), ..Type::default() }, "a tensor of COMPLEX64"),
-        (Type::default(), "of no type"),
+        (
+            TypeProto { optional: Some(Box::new(optional)), ..TypeProto::default() },
+            "an optional value",
+        ),
+        (TypeProto { tensor: Some(complex), ..TypeProto::default() }, "a tensor of COMPLEX64"),
+        (TypeProto::default(), "of no type"),
     ] {
         let error = backend().load(&identity(ty), Encoding::Onnx).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
