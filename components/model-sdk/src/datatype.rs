@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use serde::Serialize;
 
 use crate::json::{self, INFINITY, NEGATIVE_INFINITY};
-use crate::numbers::Kind;
+use crate::json_array::ItemKind;
 use crate::tensor::push_bytes;
 
 /// The type of a tensor's elements, named as in the Open Inference Protocol.
@@ -105,11 +105,11 @@ impl Datatype {
     }
 
     /// What JSON writes the elements of a tensor as.
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> ItemKind {
         match self {
-            Self::Bool => Kind::Bools,
-            Self::Bytes => Kind::Strings,
-            _ => Kind::Numbers,
+            Self::Bool => ItemKind::Bools,
+            Self::Bytes => ItemKind::Strings,
+            _ => ItemKind::Numbers,
         }
     }
 

@@ -9,12 +9,12 @@ use crate::request::Response;
 /// Why a request gets no prediction: the status of the answer and its message.
 #[derive(Debug)]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ErrorKind {
     Invalid,
     InvalidJson,
     NotFound,
@@ -38,53 +38,53 @@ pub(crate) fn quoted(text: &str) -> &str {
 impl Error {
     /// The request is wrong, and the message says where and what was expected: 400.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::new(Kind::Invalid, message)
+        Self::new(ErrorKind::Invalid, message)
     }
 
     /// The body is no JSON: 400.
     pub(crate) fn invalid_json(message: impl Into<String>) -> Self {
-        Self::new(Kind::InvalidJson, message)
+        Self::new(ErrorKind::InvalidJson, message)
     }
 
     pub(crate) fn is_about_json(&self) -> bool {
-        self.kind == Kind::InvalidJson
+        self.kind == ErrorKind::InvalidJson
     }
 
     /// The component, its model or the host is wrong: 500.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(Kind::Internal, message)
+        Self::new(ErrorKind::Internal, message)
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self::new(Kind::NotFound, message)
+        Self::new(ErrorKind::NotFound, message)
     }
 
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(
-            Kind::MethodNotAllowed { allow },
+            ErrorKind::MethodNotAllowed { allow },
             format!("method not allowed; this path answers {allow}"),
         )
     }
 
     /// More than the component takes: 413.
     pub fn too_large(message: impl Into<String>) -> Self {
-        Self::new(Kind::TooLarge, message)
+        Self::new(ErrorKind::TooLarge, message)
     }
 
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
-        Self::new(Kind::UnsupportedMediaType, message)
+        Self::new(ErrorKind::UnsupportedMediaType, message)
     }
 
     /// The model cannot be loaded, for now: 503.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(Kind::Unavailable, message)
+        Self::new(ErrorKind::Unavailable, message)
     }
 
     pub(crate) fn deadline_exceeded(message: impl Into<String>) -> Self {
-        Self::new(Kind::DeadlineExceeded, message)
+        Self::new(ErrorKind::DeadlineExceeded, message)
     }
 
-    fn new(kind: Kind, message: impl Into<String>) -> Self {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MAX_MESSAGE_BYTES {
             message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
@@ -95,34 +95,34 @@ impl Error {
 
     pub(crate) fn status(&self) -> u16 {
         match self.kind {
-            Kind::Invalid | Kind::InvalidJson => 400,
-            Kind::NotFound => 404,
-            Kind::MethodNotAllowed { .. } => 405,
-            Kind::TooLarge => 413,
-            Kind::UnsupportedMediaType => 415,
-            Kind::Internal => 500,
-            Kind::Unavailable => 503,
-            Kind::DeadlineExceeded => 504,
+            ErrorKind::Invalid | ErrorKind::InvalidJson => 400,
+            ErrorKind::NotFound => 404,
+            ErrorKind::MethodNotAllowed { .. } => 405,
+            ErrorKind::TooLarge => 413,
+            ErrorKind::UnsupportedMediaType => 415,
+            ErrorKind::Internal => 500,
+            ErrorKind::Unavailable => 503,
+            ErrorKind::DeadlineExceeded => 504,
         }
     }
 
     pub(crate) fn into_response(self) -> Response {
         #[derive(Serialize)]
-        struct Body<'a> {
+        struct ErrorBody<'a> {
             error: &'a str,
         }
-        let body = serde_json::to_vec(&Body { error: &self.message }).unwrap_or_default();
+        let body = serde_json::to_vec(&ErrorBody { error: &self.message }).unwrap_or_default();
         let response = Response::json(self.status(), body);
         match self.kind {
-            Kind::MethodNotAllowed { allow } => response.with_header("allow", allow),
-            Kind::Invalid
-            | Kind::InvalidJson
-            | Kind::NotFound
-            | Kind::TooLarge
-            | Kind::UnsupportedMediaType
-            | Kind::Internal
-            | Kind::Unavailable
-            | Kind::DeadlineExceeded => response,
+            ErrorKind::MethodNotAllowed { allow } => response.with_header("allow", allow),
+            ErrorKind::Invalid
+            | ErrorKind::InvalidJson
+            | ErrorKind::NotFound
+            | ErrorKind::TooLarge
+            | ErrorKind::UnsupportedMediaType
+            | ErrorKind::Internal
+            | ErrorKind::Unavailable
+            | ErrorKind::DeadlineExceeded => response,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The fuzz targets of this crate: everything foreign it reads. `make fuzz` runs them for long, the
 //! tests below for a moment.
 
-use crate::answer::respond;
 use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::{self, Graph};
+use crate::handler::respond;
 use crate::infer::HEADER;
 use crate::prediction::Prediction;
 use crate::request::{CONTENT_TYPE, Method, Request, needed_headers};
@@ -16,9 +16,9 @@ use crate::{File, Mapping, Model, packed, request};
 const NAME: &str = "iris-classifier";
 const IRIS: &str = include_str!("../../../models/iris-classifier/1/model.toml");
 
-struct Iris;
+struct FuzzIris;
 
-impl Model for Iris {
+impl Model for FuzzIris {
     const NAME: &'static str = NAME;
 
     fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
@@ -40,9 +40,9 @@ const WORDS: &str = r#"
 "#;
 
 /// Takes strings, and gives them back with whether they are long.
-struct Words;
+struct FuzzWords;
 
-impl Model for Words {
+impl Model for FuzzWords {
     const NAME: &'static str = NAME;
     const MAPPING: Option<Mapping> = Some(|_, inputs| {
         let (dimensions, words) = (&inputs[0].dimensions, inputs[0].byte_strings()?);
@@ -69,9 +69,9 @@ const FLAGS: &str = r#"
 "#;
 
 /// Takes two flags a row, or a file in place of them.
-struct Flags;
+struct FuzzFlags;
 
-impl Model for Flags {
+impl Model for FuzzFlags {
     const NAME: &'static str = NAME;
     const FILE: Option<File> = Some(File::new("picture", "image/x"));
     const MAPPING: Option<Mapping> = Some(|_, inputs| {
@@ -106,9 +106,9 @@ const MIXED: &str = r#"
 "#;
 
 /// A graph of an input a column, of whichever datatype: says nothing itself.
-struct Mixed;
+struct FuzzMixed;
 
-impl Model for Mixed {
+impl Model for FuzzMixed {
     const NAME: &'static str = NAME;
 }
 
@@ -122,10 +122,10 @@ pub fn request(data: &[u8]) {
 /// Of each model's answer; none to what has no method and path.
 fn statuses(data: &[u8]) -> [Option<u16>; 4] {
     [
-        status::<Iris>(data, IRIS),
-        status::<Words>(data, WORDS),
-        status::<Flags>(data, FLAGS),
-        status::<Mixed>(data, MIXED),
+        status::<FuzzIris>(data, IRIS),
+        status::<FuzzWords>(data, WORDS),
+        status::<FuzzFlags>(data, FLAGS),
+        status::<FuzzMixed>(data, MIXED),
     ]
 }
 

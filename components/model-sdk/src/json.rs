@@ -1,5 +1,5 @@
 //! What the protocols decode and encode bodies with. Numbers stay text until it is known what they
-//! must become (`numbers`); nothing is parsed into a tree.
+//! must become (`json_array`); nothing is parsed into a tree.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::room::too_much;
+use crate::reserve::too_much;
 
 /// A `T` written as an object. Derived decoders would also take its fields from an array.
 pub(crate) struct Object<T>(pub(crate) T);
@@ -105,20 +105,20 @@ pub(crate) fn items<'a>(
     json: &'a RawValue,
 ) -> Result<Vec<&'a RawValue>, Error> {
     // As bytes again: the decoder of a string would be compiled beside that of bytes.
-    let Items(items) = serde_json::from_slice(json.get().as_bytes())
+    let JsonItems(items) = serde_json::from_slice(json.get().as_bytes())
         .map_err(|error| Error::invalid(format!("{what}: {error}")))?;
     items.ok_or_else(too_much)
 }
 
 /// `None` if there are more than there is memory for.
-struct Items<'a>(Option<Vec<&'a RawValue>>);
+struct JsonItems<'a>(Option<Vec<&'a RawValue>>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonItems<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ItemsVisitor;
 
         impl<'de> Visitor<'de> for ItemsVisitor {
-            type Value = Items<'de>;
+            type Value = JsonItems<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a sequence")
@@ -133,7 +133,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
                         Some(items)
                     });
                 }
-                Ok(Items(items))
+                Ok(JsonItems(items))
             }
         }
 

@@ -22,20 +22,20 @@
 //! # Life of a request in a component
 //!
 //! ```text
-//! host -> fast door (fast)          one call with the whole request
-//!      -> standard door (standard)  wasi:http/handler: reads the body, then as above
+//! host -> fast door (doors/fast)          one call with the whole request
+//!      -> standard door (doors/standard)  wasi:http/handler: reads the body, then as above
 //!           request                 the same type from either door
-//!           answer                  the list of steps
+//!           handler                 the list of steps
 //!             operation             path -> operation, model, version     404, 405
 //!             graph                 first request only: model.toml, load-by-name    503
 //!             predict               {"features": [...]} or {"instances": [[...], ...]}, a row also as
 //!                                     {"column": value, ...}: rows
-//!                                     -> Model::predict, or by_signature -> {"prediction", ...}
+//!                                     -> Model::predict, or default_predict -> {"prediction", ...}
 //!             infer                 Open Inference Protocol: tensors -> graph, or Model::MAPPING
 //!                                     -> tensors
 //!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
 //!             metadata              what the model is, and whether it is ready
-//!           room                    memory for the answer, before it is computed         413
+//!           reserve                 memory for the answer, before it is computed         413
 //!           prediction_log          the rows, and what the model said of them, to the host
 //!           error                   what went wrong -> status and {"error": "..."}
 //! ```
@@ -62,34 +62,33 @@
 //! Beside WASI and `wasi:nn` a component imports `spinfer:prediction-log/log`. On a host without it, it is
 //! composed with a component that exports one, as with one for `wasi:nn`.
 
-mod answer;
-mod fast;
-mod standard;
+mod doors;
+mod handler;
 
 mod request;
 
 mod operation;
 
-mod by_signature;
+mod default_predict;
 mod infer;
 mod invocations;
 mod metadata;
 mod predict;
 
-mod author;
 mod file;
+mod hooks;
 mod prediction;
 mod prediction_log;
 mod row_reader;
 mod rows;
 
 mod json;
-mod numbers;
-mod room;
+mod json_array;
+mod reserve;
 
 mod datatype;
 mod graph;
-mod mounted;
+mod model_name;
 mod nn;
 mod packed;
 mod signature;
@@ -104,14 +103,14 @@ pub mod bindings;
 #[doc(hidden)]
 pub mod fuzzing;
 
-use std::marker::PhantomData;
-
-pub use author::Mapping;
 pub use datatype::Datatype;
+#[doc(hidden)]
+pub use doors::Doors;
 pub use error::Error;
 pub use file::File;
 pub use graph::Graph;
-pub use mounted::MOUNTED;
+pub use hooks::Mapping;
+pub use model_name::MOUNTED;
 pub use prediction::{NO_CLASS, Prediction};
 pub use rows::Rows;
 pub use signature::{Shape, Signature, TensorSignature};
@@ -139,7 +138,7 @@ pub trait Model {
     /// where there are such; or numbers. They come from [`Self::MAPPING`], if there is one. A model of
     /// other outputs has no short form: 400. What a file means only a component can say.
     fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
-        by_signature::predict(graph, rows, Self::MAPPING)
+        default_predict::predict(graph, rows, Self::MAPPING)
     }
 }
 
@@ -149,14 +148,9 @@ pub trait Model {
 macro_rules! export {
     ($model:ty) => {
         const _: () = {
-            type Doors = $crate::Doors<$model>;
-            $crate::bindings::export! { Doors with_types_in $crate::bindings }
-            $crate::wasip3::http::service::export!(Doors);
+            type ComponentDoors = $crate::Doors<$model>;
+            $crate::bindings::export! { ComponentDoors with_types_in $crate::bindings }
+            $crate::wasip3::http::service::export!(ComponentDoors);
         };
     };
 }
-
-/// What [`export!`] exports.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct Doors<M>(PhantomData<M>);

@@ -10,7 +10,7 @@ use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::{self, ExecutionContext};
 use crate::packed;
-use crate::room::too_much;
+use crate::reserve::too_much;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 

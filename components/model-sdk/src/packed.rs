@@ -12,8 +12,8 @@
 
 use crate::datatype::Datatype;
 use crate::error::Error;
-use crate::numbers::MAX_RANK;
-use crate::room::reserve;
+use crate::json_array::MAX_RANK;
+use crate::reserve::reserve;
 use crate::tensor::{Tensor, split_bytes};
 
 impl Datatype {

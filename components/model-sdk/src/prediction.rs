@@ -134,7 +134,7 @@ impl Prediction {
     pub(crate) fn answers<'a>(
         &'a self,
         signature: &'a Signature,
-    ) -> impl Iterator<Item = Result<Answer<'a>, String>> {
+    ) -> impl Iterator<Item = Result<RowPrediction<'a>, String>> {
         let rows = match self {
             Self::Classes { indices, .. } | Self::Labels(indices) => indices.data.len() / 8,
             Self::Numbers(numbers) => numbers.dimensions.first().map_or(0, |&rows| rows as usize),
@@ -153,34 +153,34 @@ impl Prediction {
         signature: &'a Signature,
         row: usize,
         texts: &mut SplitBytes<'a>,
-    ) -> Result<Answer<'a>, String> {
+    ) -> Result<RowPrediction<'a>, String> {
         match self {
             Self::Values(values) if values.datatype == Datatype::Bool => {
-                Ok(Answer::Flag(values.data.get(row).is_some_and(|&byte| byte != 0)))
+                Ok(RowPrediction::Flag(values.data.get(row).is_some_and(|&byte| byte != 0)))
             }
             Self::Values(_) => {
                 let text = texts.next().flatten().and_then(|text| str::from_utf8(text).ok());
                 let text = text.ok_or_else(|| format!("the string of row {row} is no UTF-8"))?;
-                Ok(Answer::Text(text))
+                Ok(RowPrediction::Text(text))
             }
             Self::Classes { indices, probabilities } => {
                 let labels = signature.labels.len();
                 let probabilities = &probabilities.data.as_chunks().0[row * labels..][..labels];
                 let class = Class::of(indices, signature, row)?;
-                Ok(Answer::Class { class, probabilities })
+                Ok(RowPrediction::Class { class, probabilities })
             }
             Self::Labels(indices) => {
                 let class = Class::of(indices, signature, row)?;
-                Ok(Answer::Class { class, probabilities: &[] })
+                Ok(RowPrediction::Class { class, probabilities: &[] })
             }
             Self::Numbers(numbers) => {
                 let width = numbers.dimensions.get(1).map_or(0, |&width| width as usize);
                 if numbers.datatype == Datatype::F64 {
-                    return Ok(Answer::Doubles(
+                    return Ok(RowPrediction::Doubles(
                         &numbers.data.as_chunks().0[row * width..][..width],
                     ));
                 }
-                Ok(Answer::Numbers(&numbers.data.as_chunks().0[row * width..][..width]))
+                Ok(RowPrediction::Numbers(&numbers.data.as_chunks().0[row * width..][..width]))
             }
         }
     }
@@ -196,7 +196,7 @@ pub(crate) enum ClassValue<'a> {
 
 /// What a model says of one row.
 #[derive(Clone, Copy)]
-pub(crate) enum Answer<'a> {
+pub(crate) enum RowPrediction<'a> {
     /// `probabilities`: FP32, one for each label, or none.
     Class {
         class: Class<'a>,
@@ -249,7 +249,7 @@ impl<'a> Class<'a> {
     }
 }
 
-impl Answer<'_> {
+impl RowPrediction<'_> {
     /// As entries of an object.
     pub(crate) fn write<M: SerializeMap>(self, object: &mut M) -> Result<(), M::Error> {
         object.serialize_entry("prediction", &self)?;
@@ -267,7 +267,7 @@ impl Answer<'_> {
 }
 
 /// The class or the numbers alone.
-impl Serialize for Answer<'_> {
+impl Serialize for RowPrediction<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
             Self::Class { class, .. } => match class.value() {

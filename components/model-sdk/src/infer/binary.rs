@@ -18,7 +18,7 @@ pub(crate) const HEADER: &str = "inference-header-content-length";
 /// What `parameters` of a request, an input or an output say of how tensors are sent. Others are for
 /// extensions that are not here.
 #[derive(Default)]
-pub(super) struct Parameters {
+pub(super) struct TensorParameters {
     /// Of an input: its bytes behind the JSON.
     pub(super) binary_data_size: Option<u64>,
     /// Of an output: whether it goes behind the JSON.
@@ -27,7 +27,7 @@ pub(super) struct Parameters {
     pub(super) binary_data_output: Option<bool>,
 }
 
-impl Parameters {
+impl TensorParameters {
     /// Reads them, and refuses what would change the answer. A derived decoder would be 3 kB.
     #[inline(never)]
     pub(super) fn read(json: Option<&RawValue>) -> Result<Self, Error> {
@@ -74,13 +74,13 @@ fn value<T: FromStr>(
 }
 
 /// The tensors behind the JSON that are not yet taken; `None`: the request has no such header.
-pub(super) struct Tensors<'a>(Option<&'a [u8]>);
+pub(super) struct BinaryTensors<'a>(Option<&'a [u8]>);
 
 /// The JSON of the body, and the tensors behind it.
-pub(super) fn split(request: &Request) -> Result<(&[u8], Tensors<'_>), Error> {
+pub(super) fn split(request: &Request) -> Result<(&[u8], BinaryTensors<'_>), Error> {
     let body = request.body.as_slice();
     let Some(value) = request.header(HEADER) else {
-        return Ok((body, Tensors(None)));
+        return Ok((body, BinaryTensors(None)));
     };
     let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
     let (json, tensors) = length.and_then(|length| body.split_at_checked(length)).ok_or_else(|| {
@@ -90,10 +90,10 @@ pub(super) fn split(request: &Request) -> Result<(&[u8], Tensors<'_>), Error> {
             String::from_utf8_lossy(value)
         ))
     })?;
-    Ok((json, Tensors(Some(tensors))))
+    Ok((json, BinaryTensors(Some(tensors))))
 }
 
-impl<'a> Tensors<'a> {
+impl<'a> BinaryTensors<'a> {
     /// The next tensor, of which the request says that it has `size` bytes, and so many elements.
     pub(super) fn take(
         &mut self,
@@ -143,7 +143,7 @@ mod tests {
     use crate::signature::Signature;
     use crate::signature::tests::IRIS;
 
-    impl Tensors<'_> {
+    impl BinaryTensors<'_> {
         pub(in crate::infer) fn none() -> Self {
             Self(None)
         }

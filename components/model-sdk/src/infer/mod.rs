@@ -7,13 +7,13 @@ mod response;
 
 pub(crate) use binary::HEADER;
 
-use crate::author::Mapping;
-use crate::by_signature;
+use crate::default_predict;
 use crate::error::Error;
 use crate::graph::Graph;
+use crate::hooks::Mapping;
 use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
-use crate::room;
+use crate::reserve;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
@@ -27,7 +27,7 @@ pub(crate) fn infer(
     let signature = graph.signature();
     let mut asked = request::decode(signature, json, tensors)?;
     let rows = rows(signature, &asked.inputs);
-    let mut room = room::for_outputs(rows, &asked.outputs, &asked.binary)?;
+    let mut room = reserve::for_outputs(rows, &asked.outputs, &asked.binary)?;
     let mut draft = Draft::new(signature, "infer", rows as usize);
     draft.inputs(&asked.inputs);
     let outputs = match mapping {
@@ -37,7 +37,7 @@ pub(crate) fn infer(
             map(graph, mapping, &asked.inputs, &asked.outputs)?
         }
     };
-    room::grow_for(&mut room, &outputs, &asked.binary)?;
+    reserve::grow_for(&mut room, &outputs, &asked.binary)?;
     let id = asked.id.as_deref();
     let response = response::encode(room, signature, id, &outputs, &asked.binary)?;
     // Of no rows there is no prediction.
@@ -45,7 +45,7 @@ pub(crate) fn infer(
         return Ok(response);
     }
     draft.id(id);
-    let prediction = by_signature::from_outputs(signature, &outputs, rows);
+    let prediction = default_predict::from_outputs(signature, &outputs, rows);
     if let Some(prediction) = &prediction {
         draft.short_form(std::slice::from_ref(prediction));
     }

@@ -5,16 +5,16 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::binary::{Parameters, Tensors};
+use super::binary::{BinaryTensors, TensorParameters};
 use crate::datatype::Datatype;
 use crate::error::{Error, quoted};
 use crate::json::{self, Entries, Object};
-use crate::numbers;
+use crate::json_array;
 use crate::signature::{Shape, Signature, TensorSignature};
 use crate::tensor::Tensor;
 
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct InferRequest<'a> {
     pub(crate) id: Option<Cow<'a, str>>,
     /// Every input of the signature, once.
     pub(crate) inputs: Vec<Tensor>,
@@ -25,7 +25,7 @@ pub(crate) struct Request<'a> {
 }
 
 #[derive(Deserialize)]
-struct Body<'a> {
+struct InferRequestBody<'a> {
     #[serde(borrow, default)]
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -54,19 +54,19 @@ struct Input<'a> {
 pub(super) fn decode<'a>(
     signature: &'a Signature,
     json: &'a [u8],
-    tensors: Tensors<'_>,
-) -> Result<Request<'a>, Error> {
-    let Body { id, inputs, outputs, parameters } = json::decode(json)?;
-    let all_binary = Parameters::read(parameters)?.binary_data_output == Some(true);
+    tensors: BinaryTensors<'_>,
+) -> Result<InferRequest<'a>, Error> {
+    let InferRequestBody { id, inputs, outputs, parameters } = json::decode(json)?;
+    let all_binary = TensorParameters::read(parameters)?.binary_data_output == Some(true);
     let inputs = check_inputs(&signature.inputs, inputs, tensors).map_err(Error::invalid)?;
     let (outputs, binary) = check_outputs(&signature.outputs, outputs, all_binary)?;
-    Ok(Request { id, inputs, outputs, binary })
+    Ok(InferRequest { id, inputs, outputs, binary })
 }
 
 fn check_inputs(
     expected: &[TensorSignature],
     inputs: Vec<Object<Input<'_>>>,
-    mut binary: Tensors<'_>,
+    mut binary: BinaryTensors<'_>,
 ) -> Result<Vec<Tensor>, String> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(expected.len());
     for Object(input) in inputs {
@@ -92,7 +92,7 @@ fn check_inputs(
 fn decode_input(
     expected: &TensorSignature,
     input: Input<'_>,
-    binary: &mut Tensors<'_>,
+    binary: &mut BinaryTensors<'_>,
 ) -> Result<Tensor, String> {
     let TensorSignature { name, datatype, shape, .. } = expected;
     if input.datatype != datatype.name() {
@@ -108,7 +108,7 @@ fn decode_input(
     }
     let axes = input.shape.iter().map(|&axis| u64::from(axis));
     let elements = axes.fold(1, u64::saturating_mul);
-    let parameters = Parameters::read(input.parameters);
+    let parameters = TensorParameters::read(input.parameters);
     let binary_size =
         parameters.map_err(|problem| format!("input {name:?}: {problem}"))?.binary_data_size;
     let data = match (input.data, binary_size) {
@@ -141,7 +141,7 @@ fn read_json(
     let capacity = usize::try_from(elements).unwrap_or(most).min(most);
     let mut data = Vec::with_capacity(capacity * datatype.size());
     let what = format_args!("input {name:?}: data");
-    let count = numbers::read(&what, datatype.kind(), json, shape, |number| {
+    let count = json_array::read(&what, datatype.kind(), json, shape, |number| {
         datatype.push(number, &mut data)
     })?;
     if count as u64 != elements {
@@ -175,7 +175,7 @@ fn check_outputs<'a>(
             return Err(Error::invalid(format!("output {:?}: asked for twice", output.name)));
         }
         checked.push(output);
-        let parameters = Parameters::read(parameters)
+        let parameters = TensorParameters::read(parameters)
             .map_err(|problem| Error::invalid(format!("output {name:?}: {problem}")))?;
         if parameters.binary_data.unwrap_or(all_binary) {
             binary.resize(index, false);
@@ -210,7 +210,7 @@ mod tests {
 
     fn decoded(body: &str) -> Result<Decoded, String> {
         let signature = iris();
-        let request = decode(&signature, body.as_bytes(), Tensors::none())
+        let request = decode(&signature, body.as_bytes(), BinaryTensors::none())
             .map_err(|error| error.to_string())?;
         let outputs = request.outputs.iter().map(|output| output.name.clone());
         Ok((request.id.map(Cow::into_owned), request.inputs, outputs.collect()))
@@ -361,7 +361,7 @@ mod tests {
             input in r#"("name":"features"|"shape":\[[0-9]{1,12},4\]|"datatype":"FP32"|"data":\[([-0-9.e]{1,9}|\[|\]|,|null){0,9}\]|,){0,9}"#,
         ) {
             let signature = iris();
-            let _ = decode(&signature, &bytes, Tensors::none());
+            let _ = decode(&signature, &bytes, BinaryTensors::none());
             let _ = decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#));
         }
     }

@@ -10,7 +10,7 @@ use crate::datatype::{Datatype, Element};
 use crate::error::Error;
 use crate::json;
 use crate::request::Response;
-use crate::room::reserve;
+use crate::reserve::reserve;
 use crate::signature::Signature;
 use crate::tensor::{Tensor, split_bytes};
 
@@ -22,11 +22,11 @@ pub(super) fn encode(
     outputs: &[Tensor],
     binary: &[bool],
 ) -> Result<Response, Error> {
-    let body = Body {
+    let body = InferResponseBody {
         model_name: &signature.name,
         model_version: &signature.version,
         id,
-        outputs: Outputs { outputs, binary },
+        outputs: OutputList { outputs, binary },
     };
     let mut body = json::encode(room, &body)
         .map_err(|error| what_json_cannot_carry(outputs, binary).unwrap_or(error))?;
@@ -78,15 +78,15 @@ fn elements_beyond_json(output: &Tensor) -> Option<usize> {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct InferResponseBody<'a> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
-    outputs: Outputs<'a>,
+    outputs: OutputList<'a>,
 }
 
-struct Outputs<'a> {
+struct OutputList<'a> {
     outputs: &'a [Tensor],
     binary: &'a [bool],
 }
@@ -97,33 +97,33 @@ struct Output<'a> {
     datatype: Datatype,
     shape: &'a [u32],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Parameters>,
+    parameters: Option<OutputParameters>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Data<'a>>,
+    data: Option<TensorData<'a>>,
 }
 
 #[derive(Serialize)]
-struct Parameters {
+struct OutputParameters {
     binary_data_size: usize,
 }
 
 /// The elements of a tensor, flat.
-struct Data<'a>(&'a Tensor);
+struct TensorData<'a>(&'a Tensor);
 
-impl Serialize for Outputs<'_> {
+impl Serialize for OutputList<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let binary = self.binary.iter().copied().chain(iter::repeat(false));
         serializer.collect_seq(iter::zip(self.outputs, binary).map(|(tensor, binary)| Output {
             name: &tensor.name,
             datatype: tensor.datatype,
             shape: &tensor.dimensions,
-            parameters: binary.then_some(Parameters { binary_data_size: tensor.data.len() }),
-            data: (!binary).then_some(Data(tensor)),
+            parameters: binary.then_some(OutputParameters { binary_data_size: tensor.data.len() }),
+            data: (!binary).then_some(TensorData(tensor)),
         }))
     }
 }
 
-impl Serialize for Data<'_> {
+impl Serialize for TensorData<'_> {
     /// One loop for every datatype: one for each would be 5 kB more, and no faster.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
@@ -151,7 +151,7 @@ impl Serialize for Data<'_> {
     }
 }
 
-impl Data<'_> {
+impl TensorData<'_> {
     fn serialize_bytes<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
         let mut list = serializer.serialize_seq(None)?;

@@ -3,11 +3,11 @@
 use csv_core::ReadFieldResult;
 
 use crate::error::Error;
-use crate::row_reader::{Cell, Reader};
+use crate::row_reader::{Cell, RowReader};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-pub(super) fn read(reader: &mut Reader<'_>, body: &[u8]) -> Result<(), Error> {
+pub(super) fn read(reader: &mut RowReader<'_>, body: &[u8]) -> Result<(), Error> {
     let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut lines =
         Lines { csv: csv_core::Reader::new(), rest: text, buffer: vec![0; text.len() + 1] };

@@ -16,8 +16,8 @@ use crate::json::{self, Entries};
 use crate::prediction::{Predict, Prediction, predict_all};
 use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
-use crate::room;
-use crate::row_reader::{Cell, Reader};
+use crate::reserve;
+use crate::row_reader::{Cell, RowReader};
 use crate::signature::Signature;
 
 pub(crate) fn invoke(
@@ -26,7 +26,7 @@ pub(crate) fn invoke(
     predict: Predict,
 ) -> Result<Response, Error> {
     // As MLflow does: what else a data frame has is not for the model.
-    let mut reader = Reader::new(graph.signature(), request.body.len())?.ignoring_others();
+    let mut reader = RowReader::new(graph.signature(), request.body.len())?.ignoring_others();
     let table = if is_csv(&request.body) {
         csv::read(&mut reader, &request.body)?;
         "CSV"
@@ -34,10 +34,10 @@ pub(crate) fn invoke(
         read_json(&mut reader, graph, &request.body)?
     };
     let rows = reader.rows(table)?;
-    let room = room::for_rows(graph.signature(), &rows)?;
+    let room = reserve::for_rows(graph.signature(), &rows)?;
     let predictions = predict_all(graph, rows, predict)?;
-    let answers = Answers { signature: graph.signature(), predictions: &predictions };
-    let body = json::encode(room, &Body { predictions: answers })?;
+    let answers = PredictionValues { signature: graph.signature(), predictions: &predictions };
+    let body = json::encode(room, &InvocationsBody { predictions: answers })?;
     let mut draft = Draft::new(graph.signature(), "invocations", rows.count as usize);
     draft.rows(&rows);
     draft.predictions(&predictions);
@@ -55,7 +55,11 @@ fn is_csv(body: &[u8]) -> bool {
 }
 
 /// Reads the table of the body; what it is called.
-fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'static str, Error> {
+fn read_json(
+    reader: &mut RowReader<'_>,
+    graph: &Graph,
+    body: &[u8],
+) -> Result<&'static str, Error> {
     let entries = Entries::of_body(body)?;
     match entries.pick(&"the body", TABLES)? {
         [Some(split), None, None, None] => {
@@ -82,7 +86,7 @@ fn read_json(reader: &mut Reader<'_>, graph: &Graph, body: &[u8]) -> Result<&'st
 }
 
 /// pandas' orientation `split`; its `index` says nothing to a model.
-fn read_split(reader: &mut Reader<'_>, split: &RawValue) -> Result<(), Error> {
+fn read_split(reader: &mut RowReader<'_>, split: &RawValue) -> Result<(), Error> {
     let what = "dataframe_split";
     let entries = Entries::of_part(&what, split)?;
     let [columns, data] = entries.pick(&what, ["columns", "data"])?;
@@ -109,7 +113,7 @@ fn read_split(reader: &mut Reader<'_>, split: &RawValue) -> Result<(), Error> {
 }
 
 /// An array of rows, or an object: of columns by name, or of all rows by the name of the only input.
-fn read_inputs(reader: &mut Reader<'_>, graph: &Graph, json: &RawValue) -> Result<(), Error> {
+fn read_inputs(reader: &mut RowReader<'_>, graph: &Graph, json: &RawValue) -> Result<(), Error> {
     if !json.get().starts_with('{') {
         return reader.each("inputs", json);
     }
@@ -155,17 +159,17 @@ fn unnested(value: &RawValue) -> &str {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
-    predictions: Answers<'a>,
+struct InvocationsBody<'a> {
+    predictions: PredictionValues<'a>,
 }
 
 /// `["setosa", ...]`
-struct Answers<'a> {
+struct PredictionValues<'a> {
     signature: &'a Signature,
     predictions: &'a [Prediction],
 }
 
-impl Serialize for Answers<'_> {
+impl Serialize for PredictionValues<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut answers = serializer.serialize_seq(None)?;
         for answer in self.predictions.iter().flat_map(|some| some.answers(self.signature)) {

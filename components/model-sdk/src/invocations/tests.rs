@@ -211,7 +211,7 @@ proptest::proptest! {
             (false, format!(r#"{{"inputs":[[{}]]}}"#, flat.join("],["))),
             (true, format!("{}\n{}", names.join(","), lines.join("\n"))),
         ] {
-            let mut reader = Reader::new(&signature, 0).unwrap();
+            let mut reader = RowReader::new(&signature, 0).unwrap();
             if is_csv {
                 csv::read(&mut reader, body.as_bytes()).unwrap();
             } else {

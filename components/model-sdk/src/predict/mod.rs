@@ -14,45 +14,45 @@ mod response;
 
 use std::borrow::Cow;
 
-use self::response::{Answers, Body};
-use crate::author::Author;
+use self::response::{PredictResponseBody, RowPredictions};
 use crate::error::{Error, quoted};
 use crate::graph::Graph;
+use crate::hooks::ModelHooks;
 use crate::json::{self, Entries};
 use crate::prediction::{predict_all, predict_rows};
 use crate::prediction_log::Draft;
 use crate::request::{Request, Response};
-use crate::room;
-use crate::row_reader::Reader;
+use crate::reserve;
+use crate::row_reader::RowReader;
 
 pub(crate) fn predict(
     graph: &Graph,
     request: &Request,
-    author: &Author,
+    hooks: &ModelHooks,
 ) -> Result<Response, Error> {
     let signature = graph.signature();
-    let mut reader = Reader::new(signature, request.body.len())?;
-    let Asked { id, rows, many } = match author.file {
+    let mut reader = RowReader::new(signature, request.body.len())?;
+    let PredictRequest { id, rows, many } = match hooks.file {
         Some(file) if file.is_body_of(request)? => {
             reader.file(request.body.clone());
-            Asked { id: None, rows: "the body".into(), many: false }
+            PredictRequest { id: None, rows: "the body".into(), many: false }
         }
-        _ => read(&mut reader, author, &request.body)?,
+        _ => read(&mut reader, hooks, &request.body)?,
     };
     let (id, rows) = (id.as_deref(), reader.rows(&rows)?);
-    let room = room::for_rows(signature, &rows)?;
+    let room = reserve::for_rows(signature, &rows)?;
     let (predictions, one);
     let (answers, predictions) = if many {
-        predictions = predict_all(graph, rows, author.predict)?;
-        (Answers::Many(&predictions), &*predictions)
+        predictions = predict_all(graph, rows, hooks.predict)?;
+        (RowPredictions::Many(&predictions), &*predictions)
     } else {
-        one = predict_rows(graph, rows, author.predict)?;
-        (Answers::One(&one), std::slice::from_ref(&one))
+        one = predict_rows(graph, rows, hooks.predict)?;
+        (RowPredictions::One(&one), std::slice::from_ref(&one))
     };
-    let body = json::encode(room, &Body { signature, id, answers })?;
+    let body = json::encode(room, &PredictResponseBody { signature, id, answers })?;
     let mut draft = Draft::new(signature, "predict", rows.count as usize);
     draft.id(id);
-    match (author.file, rows.bytes) {
+    match (hooks.file, rows.bytes) {
         (Some(file), [bytes]) if !reader.has_strings() => {
             draft.file(file.content_type, bytes.len());
         }
@@ -64,7 +64,7 @@ pub(crate) fn predict(
 }
 
 /// What a request says beside its rows.
-struct Asked<'a> {
+struct PredictRequest<'a> {
     id: Option<Cow<'a, str>>,
     /// What the rows are called, for messages.
     rows: Cow<'static, str>,
@@ -72,10 +72,14 @@ struct Asked<'a> {
 }
 
 /// Reads the rows of a JSON body.
-fn read<'a>(reader: &mut Reader<'_>, author: &Author, body: &'a [u8]) -> Result<Asked<'a>, Error> {
+fn read<'a>(
+    reader: &mut RowReader<'_>,
+    hooks: &ModelHooks,
+    body: &'a [u8],
+) -> Result<PredictRequest<'a>, Error> {
     let entries = Entries::of_body(body)?;
-    let names = Names::of(reader, author);
-    let Names { one, many, features, plural, file: key } = &names;
+    let names = RowKeys::of(reader, hooks);
+    let RowKeys { one, many, features, plural, file: key } = &names;
     let [id, row, rows, features_row, more, file] =
         entries.pick(&"the body", ["id", one, many, features, plural, key])?;
     let id = match id {
@@ -84,7 +88,7 @@ fn read<'a>(reader: &mut Reader<'_>, author: &Author, body: &'a [u8]) -> Result<
         })?),
         None => None,
     };
-    let (rows, many) = match ([row, features_row, rows, more, file], author.file) {
+    let (rows, many) = match ([row, features_row, rows, more, file], hooks.file) {
         ([Some(row), None, None, None, None], _) => {
             reader.row(one, row)?;
             (names.one, false)
@@ -105,13 +109,13 @@ fn read<'a>(reader: &mut Reader<'_>, author: &Author, body: &'a [u8]) -> Result<
             reader.file(file.read(json)?);
             (names.file, false)
         }
-        _ => return Err(names.expected(reader, author)),
+        _ => return Err(names.expected(reader, hooks)),
     };
-    Ok(Asked { id, rows, many })
+    Ok(PredictRequest { id, rows, many })
 }
 
 /// What rows may be called; where there is no such, again "instances".
-struct Names {
+struct RowKeys {
     one: Cow<'static, str>,
     features: Cow<'static, str>,
     many: Cow<'static, str>,
@@ -119,8 +123,8 @@ struct Names {
     file: Cow<'static, str>,
 }
 
-impl Names {
-    fn of(reader: &Reader<'_>, author: &Author) -> Self {
+impl RowKeys {
+    fn of(reader: &RowReader<'_>, hooks: &ModelHooks) -> Self {
         let many = "instances";
         let mut names = Self {
             one: "features".into(),
@@ -131,20 +135,20 @@ impl Names {
         };
         if let Some(name) = reader.name_of_string() {
             // What a component maps is called as it calls it, and as clients of it do.
-            if author.mapping.is_none() {
+            if hooks.mapping.is_none() {
                 names.features = "features".into();
             }
             names.plural = format!("{name}s").into();
             names.one = name.to_owned().into();
         }
-        if let Some(file) = author.file {
+        if let Some(file) = hooks.file {
             names.file = file.key.into();
         }
         names
     }
 
     #[cold]
-    fn expected(&self, reader: &Reader<'_>, author: &Author) -> Error {
+    fn expected(&self, reader: &RowReader<'_>, hooks: &ModelHooks) -> Error {
         let Self { one, many, plural, .. } = self;
         let mut message = match (reader.takes_strings(), reader.has_strings()) {
             (true, _) if one != "features" => format!(
@@ -158,7 +162,7 @@ impl Names {
                  array, or an object with a value for each column"
             ),
         };
-        if let Some(file) = author.file {
+        if let Some(file) = hooks.file {
             message += &format!(", or {}", file.describe());
         }
         Error::invalid(message)

@@ -3,23 +3,23 @@
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
-use crate::prediction::{Answer, Prediction};
+use crate::prediction::{Prediction, RowPrediction};
 use crate::signature::Signature;
 
-pub(super) struct Body<'a> {
+pub(super) struct PredictResponseBody<'a> {
     pub(super) signature: &'a Signature,
     pub(super) id: Option<&'a str>,
-    pub(super) answers: Answers<'a>,
+    pub(super) answers: RowPredictions<'a>,
 }
 
-pub(super) enum Answers<'a> {
+pub(super) enum RowPredictions<'a> {
     /// To one row: written as fields of the response.
     One(&'a Prediction),
     /// To several.
     Many(&'a [Prediction]),
 }
 
-impl Serialize for Body<'_> {
+impl Serialize for PredictResponseBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { signature, .. } = *self;
         let Signature { name, version, .. } = signature;
@@ -30,13 +30,14 @@ impl Serialize for Body<'_> {
             object.serialize_entry("id", id)?;
         }
         match self.answers {
-            Answers::One(prediction) => {
+            RowPredictions::One(prediction) => {
                 for answer in prediction.answers(signature) {
                     answer.map_err(S::Error::custom)?.write(&mut object)?;
                 }
             }
-            Answers::Many(predictions) => {
-                object.serialize_entry("predictions", &Items { signature, predictions })?;
+            RowPredictions::Many(predictions) => {
+                object
+                    .serialize_entry("predictions", &PredictionArray { signature, predictions })?;
             }
         }
         object.end()
@@ -44,24 +45,24 @@ impl Serialize for Body<'_> {
 }
 
 /// `[{"prediction": "setosa", ...}, ...]`
-struct Items<'a> {
+struct PredictionArray<'a> {
     signature: &'a Signature,
     predictions: &'a [Prediction],
 }
 
-impl Serialize for Items<'_> {
+impl Serialize for PredictionArray<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut items = serializer.serialize_seq(None)?;
         for answer in self.predictions.iter().flat_map(|some| some.answers(self.signature)) {
-            items.serialize_element(&Item(answer.map_err(S::Error::custom)?))?;
+            items.serialize_element(&PredictionObject(answer.map_err(S::Error::custom)?))?;
         }
         items.end()
     }
 }
 
-struct Item<'a>(Answer<'a>);
+struct PredictionObject<'a>(RowPrediction<'a>);
 
-impl Serialize for Item<'_> {
+impl Serialize for PredictionObject<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
         self.0.write(&mut object)?;

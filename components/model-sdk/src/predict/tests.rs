@@ -57,7 +57,7 @@ fn answer_of<M: Model>(
         ])
     });
     let request = Request::post("/predict", body.as_bytes());
-    let answer = predict(&graph, &request, &Author::of::<M>())
+    let answer = predict(&graph, &request, &ModelHooks::of::<M>())
         .map(|response| String::from_utf8(response.body).unwrap())
         .map_err(|error| (error.status(), error.to_string()));
     let inferences = inferences.borrow().clone();
@@ -208,9 +208,9 @@ fn every_refusal_says_where_and_what_was_expected() {
 }
 
 /// The lengths of its texts.
-struct Lengths;
+struct TextLengths;
 
-impl Model for Lengths {
+impl Model for TextLengths {
     const NAME: &'static str = "lengths";
     const MAPPING: Option<crate::Mapping> = Some(|_, _| Ok(Vec::new()));
 
@@ -226,7 +226,7 @@ fn lengths(body: &str) -> Result<String, String> {
         inputs = [{ name = 'text', datatype = 'BYTES', shape = [-1] }]\n\
         outputs = [{ name = 'lengths', datatype = 'FP32', shape = [-1] }]";
     let graph = graph(Signature::parse(text, "lengths").unwrap(), |_| Ok(Vec::new()));
-    predict(&graph, &Request::post("/predict", body.as_bytes()), &Author::of::<Lengths>())
+    predict(&graph, &Request::post("/predict", body.as_bytes()), &ModelHooks::of::<TextLengths>())
         .map(|response| String::from_utf8(response.body).unwrap())
         .map_err(|error| error.to_string())
 }
@@ -306,7 +306,7 @@ fn a_file_in_place_of_features() {
     let sized = |content_type: &str, body: &str| {
         let request = Request::post("/predict", body.as_bytes());
         let request = request.with_header("content-type", content_type);
-        predict(&graph(iris(), |_| Ok(Vec::new())), &request, &Author::of::<Size>())
+        predict(&graph(iris(), |_| Ok(Vec::new())), &request, &ModelHooks::of::<Size>())
             .map(|response| String::from_utf8(response.body).unwrap())
             .map_err(|error| error.to_string())
     };
@@ -354,7 +354,7 @@ proptest::proptest! {
         features in r#"([-0-9.e]{1,9}|\[|\]|,|null|"){0,9}"#,
     ) {
         let request = Request::post("/predict", &bytes);
-        let _ = predict(&graph(iris(), |_| Ok(Vec::new())), &request, &Author::of::<Sum>());
+        let _ = predict(&graph(iris(), |_| Ok(Vec::new())), &request, &ModelHooks::of::<Sum>());
         let _ = answer::<Echo>(&format!(r#"{{"features":[{features}]}}"#));
         let _ = answer::<Echo>(&format!(r#"{{"instances":[{features}]}}"#));
         let _ = lengths(&format!(r#"{{"texts":[{features}]}}"#));
@@ -366,7 +366,7 @@ proptest::proptest! {
         let json: &RawValue = serde_json::from_str(&json).unwrap();
         if features.iter().all(|feature| feature.is_finite()) {
             let signature = iris();
-            let mut reader = Reader::new(&signature, 0).unwrap();
+            let mut reader = RowReader::new(&signature, 0).unwrap();
             let twice: Box<RawValue> = RawValue::from_string(format!("[{json},{json}]")).unwrap();
             reader.each("instances", &twice).unwrap();
             let rows = reader.rows("instances").unwrap();

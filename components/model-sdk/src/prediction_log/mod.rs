@@ -8,13 +8,13 @@ mod values;
 
 use std::borrow::Cow;
 
-use self::values::{Values, values};
+use self::values::{ColumnValues, values};
 
 use crate::bindings::log::spinfer::prediction_log::log as wit;
 use crate::datatype::Datatype;
-use crate::prediction::{Answer, ClassValue, Prediction};
+use crate::prediction::{ClassValue, Prediction, RowPrediction};
 use crate::request::Request;
-use crate::room;
+use crate::reserve;
 use crate::rows::Rows;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
@@ -38,11 +38,11 @@ pub(crate) struct Draft<'a> {
 
 /// Columns of one datatype.
 struct Column<'a> {
-    names: Names<'a>,
-    values: Values<'a>,
+    names: ColumnNames<'a>,
+    values: ColumnValues<'a>,
 }
 
-enum Names<'a> {
+enum ColumnNames<'a> {
     One(&'a str),
     Many(Cow<'a, [String]>),
 }
@@ -126,7 +126,7 @@ impl<'a> Draft<'a> {
             {
                 let tensor = tensor.with_axis_first(input.batch_axis);
                 // They go to the graph: nothing of them can be borrowed.
-                let values = values(tensor.datatype, &tensor.data).map(Values::into_owned);
+                let values = values(tensor.datatype, &tensor.data).map(ColumnValues::into_owned);
                 let column = self.column(input, names, values);
                 self.inputs.extend(column);
             }
@@ -141,7 +141,9 @@ impl<'a> Draft<'a> {
             let axis = outputs.find(|output| output.name == tensor.name);
             let values = match tensor.with_axis_first(axis.map_or(0, |output| output.batch_axis)) {
                 Cow::Borrowed(tensor) => values(tensor.datatype, &tensor.data),
-                Cow::Owned(tensor) => values(tensor.datatype, &tensor.data).map(Values::into_owned),
+                Cow::Owned(tensor) => {
+                    values(tensor.datatype, &tensor.data).map(ColumnValues::into_owned)
+                }
             };
             self.output(&tensor.name, width, values);
         }
@@ -158,10 +160,12 @@ impl<'a> Draft<'a> {
             for other in rest.iter().filter_map(|other| other.tensors()[part]) {
                 data.to_mut().extend_from_slice(&other.data);
             }
-            let values = values(tensor.datatype, &data).map(Values::into_owned);
-            let width = values.as_ref().map_or(0, Values::len) / self.rows;
+            let values = values(tensor.datatype, &data).map(ColumnValues::into_owned);
+            let width = values.as_ref().map_or(0, ColumnValues::len) / self.rows;
             let values = match values {
-                Some(Values::Int64(positions)) => Some(Values::Int64(self.classes(positions))),
+                Some(ColumnValues::Int64(positions)) => {
+                    Some(ColumnValues::Int64(self.classes(positions)))
+                }
                 other => other,
             };
             self.output(&tensor.name, width, values);
@@ -189,7 +193,7 @@ impl<'a> Draft<'a> {
         let mut is_missing = false;
         for answer in answers() {
             match answer {
-                Ok(Answer::Class { class, probabilities: of_each }) => {
+                Ok(RowPrediction::Class { class, probabilities: of_each }) => {
                     match class.value() {
                         ClassValue::Label(label) => texts.push(label.into()),
                         ClassValue::Number(number) => integers.push(number),
@@ -199,24 +203,24 @@ impl<'a> Draft<'a> {
                     let none = (!of_each.is_empty()).then_some(f32::NAN);
                     probabilities.extend(probability.or(none));
                 }
-                Ok(Answer::Text(text)) => texts.push(text.into()),
-                Ok(Answer::Flag(flag)) => flags.push(flag),
-                Ok(Answer::Numbers([number])) => numbers.push(f32::from_le_bytes(*number)),
-                Ok(Answer::Doubles([number])) => doubles.push(f64::from_le_bytes(*number)),
+                Ok(RowPrediction::Text(text)) => texts.push(text.into()),
+                Ok(RowPrediction::Flag(flag)) => flags.push(flag),
+                Ok(RowPrediction::Numbers([number])) => numbers.push(f32::from_le_bytes(*number)),
+                Ok(RowPrediction::Doubles([number])) => doubles.push(f64::from_le_bytes(*number)),
                 // Several numbers have no name but the output's.
-                Ok(Answer::Numbers(_) | Answer::Doubles(_)) | Err(_) => return,
+                Ok(RowPrediction::Numbers(_) | RowPrediction::Doubles(_)) | Err(_) => return,
             }
         }
         for (name, values) in [
-            ("prediction", Values::Text(texts)),
-            ("prediction", Values::Boolean(flags)),
-            ("prediction", Values::Int64(integers)),
-            ("prediction", Values::Fp32(numbers.into())),
-            ("prediction", Values::Fp64(doubles)),
-            ("probability", Values::Fp32(probabilities.into())),
+            ("prediction", ColumnValues::Text(texts)),
+            ("prediction", ColumnValues::Boolean(flags)),
+            ("prediction", ColumnValues::Int64(integers)),
+            ("prediction", ColumnValues::Fp32(numbers.into())),
+            ("prediction", ColumnValues::Fp64(doubles)),
+            ("probability", ColumnValues::Fp32(probabilities.into())),
         ] {
             if values.len() == self.rows && self.rows > 0 {
-                self.outputs.push(Column { names: Names::One(name), values });
+                self.outputs.push(Column { names: ColumnNames::One(name), values });
             }
         }
         // Texts and integers of the log have no missing values.
@@ -225,11 +229,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn output(&mut self, name: &str, width: usize, values: Option<Values<'a>>) {
+    fn output(&mut self, name: &str, width: usize, values: Option<ColumnValues<'a>>) {
         let mut outputs = self.signature.outputs.iter();
         let Some(output) = outputs.find(|output| output.name == name) else { return };
         // One that is called as the short form is that.
-        let is_there = |column: &Column<'_>| matches!(column.names, Names::One(one) if one == name);
+        let is_there =
+            |column: &Column<'_>| matches!(column.names, ColumnNames::One(one) if one == name);
         if self.outputs.iter().any(is_there) {
             return;
         }
@@ -244,12 +249,12 @@ impl<'a> Draft<'a> {
     fn column(
         &mut self,
         tensor: &'a TensorSignature,
-        names: Names<'a>,
-        values: Option<Values<'a>>,
+        names: ColumnNames<'a>,
+        values: Option<ColumnValues<'a>>,
     ) -> Option<Column<'a>> {
         let width = match &names {
-            Names::One(_) => 1,
-            Names::Many(names) => names.len(),
+            ColumnNames::One(_) => 1,
+            ColumnNames::Many(names) => names.len(),
         };
         let Some(values) = values else {
             self.omitted.push(match width {
@@ -263,16 +268,16 @@ impl<'a> Draft<'a> {
 
     /// The names of the columns of a tensor with so many elements in a row; `None` if they are not
     /// logged.
-    fn names(&mut self, tensor: &'a TensorSignature, width: usize) -> Option<Names<'a>> {
+    fn names(&mut self, tensor: &'a TensorSignature, width: usize) -> Option<ColumnNames<'a>> {
         if width > MAX_WIDTH {
             self.omitted.push(wide(&tensor.name, width));
             return None;
         }
         match &*tensor.columns {
             _ if width == 0 => None,
-            [name] if width == 1 => Some(Names::One(name)),
-            names if names.len() == width => Some(Names::Many(names.into())),
-            _ => Some(Names::Many(element_names(&tensor.name, width).into())),
+            [name] if width == 1 => Some(ColumnNames::One(name)),
+            names if names.len() == width => Some(ColumnNames::Many(names.into())),
+            _ => Some(ColumnNames::Many(element_names(&tensor.name, width).into())),
         }
     }
 
@@ -281,7 +286,7 @@ impl<'a> Draft<'a> {
         let Self { signature, rows, inputs, outputs, omitted, attributes } = self;
         let elements: usize = inputs.iter().chain(&outputs).map(|some| some.values.len()).sum();
         let bytes = elements.saturating_mul(ELEMENT_BYTES);
-        if room::check_more(rows.saturating_mul(ROW_BYTES).saturating_add(bytes)).is_err() {
+        if reserve::check_more(rows.saturating_mul(ROW_BYTES).saturating_add(bytes)).is_err() {
             return;
         }
         let Ok(rows) = u32::try_from(rows) else { return };
@@ -310,18 +315,18 @@ fn wide(name: &str, width: usize) -> Cow<'static, str> {
 /// Columns with their texts as the call to the host takes them.
 struct Lowered<'a> {
     names: Vec<&'a str>,
-    values: &'a Values<'a>,
+    values: &'a ColumnValues<'a>,
     texts: Vec<&'a str>,
 }
 
 fn lowered<'a>(columns: &'a [Column<'a>]) -> Vec<Lowered<'a>> {
     let lower = |Column { names, values }: &'a Column<'a>| {
         let names = match names {
-            Names::One(name) => vec![*name],
-            Names::Many(names) => names.iter().map(String::as_str).collect(),
+            ColumnNames::One(name) => vec![*name],
+            ColumnNames::Many(names) => names.iter().map(String::as_str).collect(),
         };
         let texts = match values {
-            Values::Text(texts) => texts.iter().map(|text| &**text).collect(),
+            ColumnValues::Text(texts) => texts.iter().map(|text| &**text).collect(),
             _ => Vec::new(),
         };
         Lowered { names, values, texts }
@@ -332,11 +337,11 @@ fn lowered<'a>(columns: &'a [Column<'a>]) -> Vec<Lowered<'a>> {
 fn columns<'a>(lowered: &'a [Lowered<'a>]) -> Vec<wit::Columns<'a>> {
     let column = |Lowered { names, values, texts }: &'a Lowered<'a>| {
         let values = match values {
-            Values::Fp32(values) => wit::Values::Fp32(values),
-            Values::Fp64(values) => wit::Values::Fp64(values),
-            Values::Int64(values) => wit::Values::Int64(values),
-            Values::Boolean(values) => wit::Values::Boolean(values),
-            Values::Text(_) => wit::Values::Text(texts),
+            ColumnValues::Fp32(values) => wit::Values::Fp32(values),
+            ColumnValues::Fp64(values) => wit::Values::Fp64(values),
+            ColumnValues::Int64(values) => wit::Values::Int64(values),
+            ColumnValues::Boolean(values) => wit::Values::Boolean(values),
+            ColumnValues::Text(_) => wit::Values::Text(texts),
         };
         wit::Columns { names, values }
     };

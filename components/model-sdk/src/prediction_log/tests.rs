@@ -1,6 +1,6 @@
 use super::*;
-use crate::author::Author;
 use crate::graph::tests::graph;
+use crate::hooks::ModelHooks;
 use crate::infer::infer;
 use crate::invocations::invoke;
 use crate::predict::predict;
@@ -8,9 +8,9 @@ use crate::rows::Rows;
 use crate::signature::tests::{iris, signature};
 use crate::{File, Graph, Mapping, Model};
 
-struct Any;
+struct LoggedModel;
 
-impl Model for Any {
+impl Model for LoggedModel {
     const NAME: &'static str = "m";
 }
 
@@ -22,13 +22,13 @@ fn sent<M: Model>(
     body: &str,
 ) -> Vec<String> {
     let graph = graph(signature, move |_| Ok(outputs.clone()));
-    let author = Author::of::<M>();
+    let hooks = ModelHooks::of::<M>();
     let request = Request::post("/", body.as_bytes());
     captured::SENT.take();
     match operation {
-        "predict" => predict(&graph, &request, &author),
-        "invocations" => invoke(&graph, &request, author.predict),
-        _ => infer(&graph, &request, author.mapping),
+        "predict" => predict(&graph, &request, &hooks),
+        "invocations" => invoke(&graph, &request, hooks.predict),
+        _ => infer(&graph, &request, hooks.mapping),
     }
     .unwrap();
     captured::SENT.take()
@@ -86,7 +86,7 @@ fn every_protocol_appends_the_same() {
         ("invocations", 2, table("inputs", 2), ""),
     ] {
         let rows_u32 = u32::try_from(rows).unwrap();
-        let lines = lines::<Any>(iris(), of_iris(rows_u32), operation, &body);
+        let lines = lines::<LoggedModel>(iris(), of_iris(rows_u32), operation, &body);
         assert_eq!(lines, format!("{}\noperation={operation}{more}", row(rows)), "{body}");
     }
 }
@@ -94,7 +94,7 @@ fn every_protocol_appends_the_same() {
 #[test]
 fn outputs_that_were_not_asked_for_are_not_there() {
     let body = r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"label"}]}"#;
-    let lines = lines::<Any>(iris(), of_iris(1), "infer", body);
+    let lines = lines::<LoggedModel>(iris(), of_iris(1), "infer", body);
     assert_eq!(
         lines,
         format!(
@@ -141,10 +141,11 @@ fn classes_that_are_numbers_are_numbers() {
     let outputs = || vec![Tensor::i64("c", &[1], &[7]), Tensor::f32("p", &[1, 2], &[0.25, 0.75])];
     let expected = "m 1 1\nin x fp32 [1.0]\nout prediction int64 [7]\nout probability fp32 [0.75]\n\
                     out c int64 [7]\nout p[0],p[1] fp32 [0.25, 0.75]";
-    let by_rows = lines::<Any>(signature(model), outputs(), "predict", r#"{"features":[1]}"#);
+    let by_rows =
+        lines::<LoggedModel>(signature(model), outputs(), "predict", r#"{"features":[1]}"#);
     assert_eq!(by_rows, format!("{expected}\noperation=predict"));
     let body = r#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":[1]}]}"#;
-    let by_tensors = lines::<Any>(signature(model), outputs(), "infer", body);
+    let by_tensors = lines::<LoggedModel>(signature(model), outputs(), "infer", body);
     assert_eq!(by_tensors, format!("{expected}\noperation=infer"));
 }
 
@@ -152,7 +153,7 @@ fn classes_that_are_numbers_are_numbers() {
 fn an_output_called_as_the_short_form_is_there_once() {
     let model = "in x FP32 [-1, 1]\nout prediction FP32 [-1]";
     let output = vec![Tensor::f32("prediction", &[1], &[0.5])];
-    let lines = lines::<Any>(signature(model), output, "predict", r#"{"features":[1]}"#);
+    let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
     let expected = "m 1 1\nin x fp32 [1.0]\nout prediction fp32 [0.5]\noperation=predict";
     assert_eq!(lines, expected);
 }
@@ -161,7 +162,7 @@ fn an_output_called_as_the_short_form_is_there_once() {
 fn several_numbers_for_a_row_have_the_names_of_their_output() {
     let model = "in x FP32 [-1, 1]\nout y FP32 [-1, 2]";
     let output = vec![Tensor::f32("y", &[1, 2], &[0.5, 1.5])];
-    let lines = lines::<Any>(signature(model), output, "predict", r#"{"features":[1]}"#);
+    let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
     let expected = "m 1 1\nin x fp32 [1.0]\nout y[0],y[1] fp32 [0.5, 1.5]\noperation=predict";
     assert_eq!(lines, expected);
 }
@@ -171,7 +172,7 @@ fn a_row_may_be_an_inference_of_its_own() {
     let model = "labels = ['a', 'b']\nin x FP32 [1, 2]\nout p FP32 [1, 2]";
     let output = vec![Tensor::f32("p", &[1, 2], &[0.25, 0.75])];
     let body = r#"{"instances":[[1,2],[3,4]]}"#;
-    let lines = lines::<Any>(signature(model), output, "predict", body);
+    let lines = lines::<LoggedModel>(signature(model), output, "predict", body);
     let expected = "m 1 2\nin x[0],x[1] fp32 [1.0, 2.0, 3.0, 4.0]\n\
                     out prediction text [\"b\", \"b\"]\nout probability fp32 [0.75, 0.75]\n\
                     out p[0],p[1] fp32 [0.25, 0.75, 0.25, 0.75]\noperation=predict";
@@ -183,7 +184,7 @@ fn what_is_too_wide_is_named() {
     let model = "in x FP32 [-1, 257]\nout y FP32 [-1, 256]";
     let output = vec![Tensor::f32("y", &[1, 256], &[0.0; 256])];
     let body = format!(r#"{{"features":[{}]}}"#, ["1"; 257].join(","));
-    let lines = lines::<Any>(signature(model), output, "predict", &body);
+    let lines = lines::<LoggedModel>(signature(model), output, "predict", &body);
     assert!(lines.starts_with("m 1 1\nout y[0],y[1],"), "{lines}");
     assert!(lines.ends_with("\nomitted x[257]\noperation=predict"), "{lines}");
 }
@@ -237,7 +238,7 @@ fn the_request_is_named_where_it_has_an_id() {
     let mut request = Request::post("/", br#"{"features":[1,2,3,4]}"#);
     request.prediction_id = Some("an id".into());
     captured::SENT.take();
-    predict(&graph, &request, &Author::of::<Any>()).unwrap();
+    predict(&graph, &request, &ModelHooks::of::<LoggedModel>()).unwrap();
     assert!(captured::SENT.take()[0].starts_with("iris-classifier 1 1 of an id\n"));
 }
 
@@ -245,9 +246,9 @@ fn the_request_is_named_where_it_has_an_id() {
 fn what_fails_appends_nothing() {
     let graph = graph(iris(), |_| Ok(of_iris(1)));
     captured::SENT.take();
-    let author = Author::of::<Any>();
+    let hooks = ModelHooks::of::<LoggedModel>();
     for body in ["{}", r#"{"features":[1]}"#, r#"{"instances":[[1,2,3,4],[5,6,7,8]]}"#] {
-        predict(&graph, &Request::post("/", body.as_bytes()), &author).unwrap_err();
+        predict(&graph, &Request::post("/", body.as_bytes()), &hooks).unwrap_err();
     }
     assert!(captured::SENT.take().is_empty());
 }
@@ -261,7 +262,7 @@ fn every_datatype_is_logged_as_one_of_the_logs() {
                     in u int64 [1, 9007199254740993]\nin x fp32 [NaN, 0.5]\n\
                     out prediction fp32 [NaN, NaN]\nout y fp32 [NaN, NaN]";
     let body = r#"{"instances":[[true,-1,"a",1,null],[0,2,"é",9007199254740993,0.5]]}"#;
-    let by_rows = lines::<Any>(signature(model), y(2), "predict", body);
+    let by_rows = lines::<LoggedModel>(signature(model), y(2), "predict", body);
     assert_eq!(by_rows, format!("{expected}\noperation=predict"));
     let input = |name: &str, datatype: &str, data: &str| {
         format!(r#"{{"name":"{name}","shape":[2],"datatype":"{datatype}","data":{data}}}"#)
@@ -277,11 +278,11 @@ fn every_datatype_is_logged_as_one_of_the_logs() {
         r#"{{"inputs":[{}],"parameters":{{"binary_data_output":true}}}}"#,
         inputs.join(",")
     );
-    let by_tensors = lines::<Any>(signature(model), y(2), "infer", &body);
+    let by_tensors = lines::<LoggedModel>(signature(model), y(2), "infer", &body);
     assert_eq!(by_tensors, format!("{expected}\noperation=infer"));
     // Above the integers of the log.
     let body = r#"{"features":[true,-1,"a",18446744073709551615,0.5]}"#;
-    let lines = lines::<Any>(signature(model), y(1), "predict", body);
+    let lines = lines::<LoggedModel>(signature(model), y(1), "predict", body);
     assert!(!lines.contains("in u") && lines.contains("\nomitted u\n"), "{lines}");
 }
 
@@ -292,10 +293,10 @@ fn rows_along_another_axis_are_rows() {
     let expected = "m 1 3\nin x[0],x[1] fp32 [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]\n\
                     out y[0],y[1] fp32 [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]";
     let body = r#"{"instances":[[1,4],[2,5],[3,6]]}"#;
-    let by_rows = lines::<Any>(signature(model), y(), "predict", body);
+    let by_rows = lines::<LoggedModel>(signature(model), y(), "predict", body);
     assert_eq!(by_rows, format!("{expected}\noperation=predict"));
     let body = r#"{"inputs":[{"name":"x","shape":[2,3],"datatype":"FP32","data":[1,2,3,4,5,6]}]}"#;
-    let by_tensors = lines::<Any>(signature(model), y(), "infer", body);
+    let by_tensors = lines::<LoggedModel>(signature(model), y(), "infer", body);
     assert_eq!(by_tensors, format!("{expected}\noperation=infer"));
 }
 
@@ -303,7 +304,7 @@ fn rows_along_another_axis_are_rows() {
 fn strings_that_are_classes_are_texts() {
     let model = "in x FP32 [-1]\nout c BYTES [-1]";
     let output = vec![Tensor::bytes("c", &[1], &["é"])];
-    let lines = lines::<Any>(signature(model), output, "predict", r#"{"features":[1]}"#);
+    let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
     let expected = "m 1 1\nin x fp32 [1.0]\nout prediction text [\"é\"]\nout c text [\"é\"]\n\
                     operation=predict";
     assert_eq!(lines, expected);
@@ -313,7 +314,7 @@ fn strings_that_are_classes_are_texts() {
 fn a_class_that_is_missing_is_omitted_by_name() {
     let model = "labels = ['a', 'b']\nin x FP32 [-1]\nout p FP32 [-1, 2]";
     let output = vec![Tensor::f32("p", &[1, 2], &[f32::NAN, 1.0])];
-    let lines = lines::<Any>(signature(model), output, "predict", r#"{"features":[1]}"#);
+    let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
     let expected = "m 1 1\nin x fp32 [1.0]\nout probability fp32 [NaN]\nout p[0],p[1] fp32 [NaN, 1.0]\n\
                     omitted prediction\noperation=predict";
     assert_eq!(lines, expected);
@@ -324,7 +325,7 @@ fn an_output_without_elements_has_no_columns() {
     let model = "in x FP32 [-1, 2]\nout y INT64 [2, -1]\nout z INT64 [0]";
     let output = vec![Tensor::i64("y", &[2, 0], &[]), Tensor::i64("z", &[0], &[])];
     let body = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[0,0]}]}"#;
-    let lines = lines::<Any>(signature(model), output, "infer", body);
+    let lines = lines::<LoggedModel>(signature(model), output, "infer", body);
     assert_eq!(lines, "m 1 1\nin x[0],x[1] fp32 [0.0, 0.0]\noperation=infer");
 }
 
@@ -333,5 +334,5 @@ fn of_no_rows_nothing_is_appended() {
     let model = "in x FP32 [-1, 4]\nout y FP32 [-1]";
     let output = vec![Tensor::f32("y", &[0], &[])];
     let body = r#"{"inputs":[{"name":"x","shape":[0,4],"datatype":"FP32","data":[]}]}"#;
-    assert!(sent::<Any>(signature(model), output, "infer", body).is_empty());
+    assert!(sent::<LoggedModel>(signature(model), output, "infer", body).is_empty());
 }

@@ -7,7 +7,7 @@ use crate::rows::Rows;
 use crate::tensor::split_bytes;
 
 /// Row after row.
-pub(super) enum Values<'a> {
+pub(super) enum ColumnValues<'a> {
     Fp32(Cow<'a, [f32]>),
     Fp64(Vec<f64>),
     Int64(Vec<i64>),
@@ -17,24 +17,28 @@ pub(super) enum Values<'a> {
 
 /// The elements of a tensor; `None` if the log has no value for some: bytes that are no text, and integers
 /// above those of 64 bits with a sign.
-pub(super) fn values(datatype: Datatype, data: &[u8]) -> Option<Values<'_>> {
+pub(super) fn values(datatype: Datatype, data: &[u8]) -> Option<ColumnValues<'_>> {
     let elements = || data.chunks_exact(datatype.size());
     Some(match datatype {
         Datatype::F32 => {
             let (elements, _) = data.as_chunks();
-            Values::Fp32(elements.iter().map(|&element| f32::from_le_bytes(element)).collect())
+            ColumnValues::Fp32(
+                elements.iter().map(|&element| f32::from_le_bytes(element)).collect(),
+            )
         }
-        Datatype::Bool => Values::Boolean(data.iter().map(|&byte| byte != 0).collect()),
-        Datatype::Bytes => Values::Text(
+        Datatype::Bool => ColumnValues::Boolean(data.iter().map(|&byte| byte != 0).collect()),
+        Datatype::Bytes => ColumnValues::Text(
             split_bytes(data)
                 .map(|element| Some(str::from_utf8(element?).ok()?.into()))
                 .collect::<Option<_>>()?,
         ),
         Datatype::F64 => {
             let (elements, _) = data.as_chunks();
-            Values::Fp64(elements.iter().map(|&element| f64::from_le_bytes(element)).collect())
+            ColumnValues::Fp64(
+                elements.iter().map(|&element| f64::from_le_bytes(element)).collect(),
+            )
         }
-        Datatype::F16 | Datatype::Bf16 => Values::Fp32(
+        Datatype::F16 | Datatype::Bf16 => ColumnValues::Fp32(
             elements()
                 .map(|element| match datatype.element(element) {
                     Element::F32(number) => number,
@@ -49,7 +53,7 @@ pub(super) fn values(datatype: Datatype, data: &[u8]) -> Option<Values<'_>> {
         | Datatype::U8
         | Datatype::U16
         | Datatype::U32
-        | Datatype::U64 => Values::Int64(
+        | Datatype::U64 => ColumnValues::Int64(
             elements()
                 .map(|element| match datatype.element(element) {
                     Element::I64(number) => Some(number),
@@ -69,29 +73,29 @@ impl<'a> Rows<'a> {
         width: usize,
         start: usize,
         own: usize,
-    ) -> Option<Values<'a>> {
-        let part = Part { width, start, own };
+    ) -> Option<ColumnValues<'a>> {
+        let part = ColumnRange { width, start, own };
         Some(match datatype {
             Datatype::F32 | Datatype::F16 | Datatype::Bf16 if own == width => {
-                Values::Fp32(self.features.into())
+                ColumnValues::Fp32(self.features.into())
             }
             Datatype::F32 | Datatype::F16 | Datatype::Bf16 => {
-                Values::Fp32(part.of(self.features).copied().collect())
+                ColumnValues::Fp32(part.of(self.features).copied().collect())
             }
-            Datatype::F64 => {
-                Values::Fp64(part.of(self.wide()?).map(|&bits| f64::from_bits(bits)).collect())
-            }
+            Datatype::F64 => ColumnValues::Fp64(
+                part.of(self.wide()?).map(|&bits| f64::from_bits(bits)).collect(),
+            ),
             Datatype::Bool => {
-                Values::Boolean(part.of(self.features).map(|&flag| flag != 0.0).collect())
+                ColumnValues::Boolean(part.of(self.features).map(|&flag| flag != 0.0).collect())
             }
-            Datatype::Bytes => Values::Text(
+            Datatype::Bytes => ColumnValues::Text(
                 part.of(self.bytes)
                     .map(|string| Some(str::from_utf8(string).ok()?.into()))
                     .collect::<Option<_>>()?,
             ),
             Datatype::U64 => {
                 let numbers = part.of(self.wide()?).map(|&number| i64::try_from(number).ok());
-                Values::Int64(numbers.collect::<Option<_>>()?)
+                ColumnValues::Int64(numbers.collect::<Option<_>>()?)
             }
             Datatype::I8
             | Datatype::I16
@@ -99,9 +103,9 @@ impl<'a> Rows<'a> {
             | Datatype::I64
             | Datatype::U8
             | Datatype::U16
-            | Datatype::U32 => {
-                Values::Int64(part.of(self.wide()?).map(|number| number.cast_signed()).collect())
-            }
+            | Datatype::U32 => ColumnValues::Int64(
+                part.of(self.wide()?).map(|number| number.cast_signed()).collect(),
+            ),
         })
     }
 
@@ -113,20 +117,20 @@ impl<'a> Rows<'a> {
 
 /// Elements of each row.
 #[derive(Clone, Copy)]
-struct Part {
+struct ColumnRange {
     width: usize,
     start: usize,
     own: usize,
 }
 
-impl Part {
+impl ColumnRange {
     fn of<T>(self, values: &[T]) -> impl Iterator<Item = &T> {
         let Self { width, start, own } = self;
         values.chunks_exact(width.max(1)).flat_map(move |row| &row[start..start + own])
     }
 }
 
-impl<'a> Values<'a> {
+impl<'a> ColumnValues<'a> {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Fp32(values) => values.len(),
@@ -137,15 +141,15 @@ impl<'a> Values<'a> {
         }
     }
 
-    pub(super) fn into_owned(self) -> Values<'static> {
+    pub(super) fn into_owned(self) -> ColumnValues<'static> {
         match self {
-            Self::Fp32(values) => Values::Fp32(values.into_owned().into()),
-            Self::Fp64(values) => Values::Fp64(values),
-            Self::Int64(values) => Values::Int64(values),
-            Self::Boolean(values) => Values::Boolean(values),
-            Self::Text(values) => {
-                Values::Text(values.into_iter().map(|text| text.into_owned().into()).collect())
-            }
+            Self::Fp32(values) => ColumnValues::Fp32(values.into_owned().into()),
+            Self::Fp64(values) => ColumnValues::Fp64(values),
+            Self::Int64(values) => ColumnValues::Int64(values),
+            Self::Boolean(values) => ColumnValues::Boolean(values),
+            Self::Text(values) => ColumnValues::Text(
+                values.into_iter().map(|text| text.into_owned().into()).collect(),
+            ),
         }
     }
 }

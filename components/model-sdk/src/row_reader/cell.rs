@@ -10,7 +10,7 @@ pub(crate) enum Cell<'a> {
 }
 
 /// An element as rows keep it.
-pub(super) enum Value {
+pub(super) enum CellValue {
     /// As FP32, and in 64 bits where that is not enough.
     Number(f32, u64),
     Text(Vec<u8>),
@@ -25,21 +25,23 @@ impl Cell<'_> {
             Self::Csv(cell) => match parse_f32(cell.trim()) {
                 Some(number) => Ok(number),
                 None => match of_csv(Datatype::F32, cell.trim())? {
-                    Value::Number(number, _) => Ok(number),
-                    Value::Text(_) => Err(Datatype::F32.refusal(cell)),
+                    CellValue::Number(number, _) => Ok(number),
+                    CellValue::Text(_) => Err(Datatype::F32.refusal(cell)),
                 },
             },
         }
     }
 
     /// What it is as an element of `datatype`, or why it is none.
-    pub(super) fn value(self, datatype: Datatype) -> Result<Value, &'static str> {
+    pub(super) fn value(self, datatype: Datatype) -> Result<CellValue, &'static str> {
         match (self, datatype) {
-            (Self::Json(json), Datatype::Bytes) => Ok(Value::Text(text(json)?.into_owned().into())),
-            (cell, Datatype::F32) => Ok(Value::Number(cell.float32()?, 0)),
+            (Self::Json(json), Datatype::Bytes) => {
+                Ok(CellValue::Text(text(json)?.into_owned().into()))
+            }
+            (cell, Datatype::F32) => Ok(CellValue::Number(cell.float32()?, 0)),
             (Self::Json(json), _) => of_bits(datatype, datatype.bits(json)?),
             (Self::Csv(""), _) => missing(datatype),
-            (Self::Csv(text), Datatype::Bytes) => Ok(Value::Text(text.into())),
+            (Self::Csv(text), Datatype::Bytes) => Ok(CellValue::Text(text.into())),
             (Self::Csv(cell), _) => {
                 let cell = cell.trim();
                 match parse_f32(cell) {
@@ -51,20 +53,20 @@ impl Cell<'_> {
     }
 }
 
-fn of_bits(datatype: Datatype, bits: u64) -> Result<Value, &'static str> {
+fn of_bits(datatype: Datatype, bits: u64) -> Result<CellValue, &'static str> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the nearest")]
     let number = match datatype {
         Datatype::U64 => bits as f32,
         datatype if datatype.is_float() => f64::from_bits(bits) as f32,
         _ => bits.cast_signed() as f32,
     };
-    Ok(Value::Number(number, bits))
+    Ok(CellValue::Number(number, bits))
 }
 
 /// What CSV has in place of a number: pandas' names of missing values, of infinity and of truth values.
 #[cold]
 #[inline(never)]
-fn of_csv(datatype: Datatype, cell: &str) -> Result<Value, &'static str> {
+fn of_csv(datatype: Datatype, cell: &str) -> Result<CellValue, &'static str> {
     match (datatype, cell) {
         (_, "" | "NA" | "N/A" | "n/a" | "#N/A" | "<NA>" | "null" | "NULL" | "None") => {
             missing(datatype)
@@ -82,6 +84,6 @@ fn of_csv(datatype: Datatype, cell: &str) -> Result<Value, &'static str> {
 }
 
 #[cold]
-fn missing(datatype: Datatype) -> Result<Value, &'static str> {
+fn missing(datatype: Datatype) -> Result<CellValue, &'static str> {
     of_bits(datatype, datatype.bits("null")?)
 }

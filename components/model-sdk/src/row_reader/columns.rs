@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{Columns, Reader};
+use super::{Columns, RowReader};
 use crate::error::Error;
 
-impl Reader<'_> {
+impl RowReader<'_> {
     /// Finds the feature of each of `names`, which have an order: where the features of the model have no
     /// names, by position.
     pub(crate) fn columns_in_order(

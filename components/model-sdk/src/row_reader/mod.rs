@@ -7,23 +7,23 @@ use std::borrow::Cow;
 use std::fmt;
 
 pub(crate) use self::cell::Cell;
-use self::cell::Value;
+use self::cell::CellValue;
 
 use serde_json::value::RawValue;
 
 use crate::datatype::{Datatype, float32};
 use crate::error::Error;
 use crate::json::{self, Entries};
-use crate::numbers::{self, Kind, shown};
-use crate::room::{check_strings, reserve};
+use crate::json_array::{self, ItemKind, shown};
+use crate::reserve::{check_strings, reserve};
 use crate::rows::Rows;
 use crate::signature::Signature;
 
 /// Rows as they are read. `what`, in its methods, is what is read, for messages.
-pub(crate) struct Reader<'a> {
+pub(crate) struct RowReader<'a> {
     signature: &'a Signature,
     /// What arrays of a row are of.
-    kind: Kind,
+    kind: ItemKind,
     /// The datatype of all elements; `None` if a row has several.
     datatype: Option<Datatype>,
     /// Of the strings and the numbers of one row together. Where the signature leaves it open, the first
@@ -42,7 +42,7 @@ pub(crate) struct Reader<'a> {
 /// The features that columns stand for, by position; `None` for one that the model does not have.
 pub(crate) type Columns = Vec<Option<usize>>;
 
-impl<'a> Reader<'a> {
+impl<'a> RowReader<'a> {
     /// `most`: what the rows read will have together at the most.
     pub(crate) fn new(signature: &'a Signature, most: usize) -> Result<Self, Error> {
         let width = signature.features();
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
 
     /// Whether rows are of strings alone.
     pub(crate) fn takes_strings(&self) -> bool {
-        self.kind == Kind::Strings
+        self.kind == ItemKind::Strings
     }
 
     /// Whether rows are of strings, alone or beside others.
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
             return self.array_of_others(what, json);
         }
         let shape = &self.signature.row;
-        let count = numbers::read(what, self.kind, json, shape, |token| {
+        let count = json_array::read(what, self.kind, json, shape, |token| {
             self.features.push(float32(token)?);
             Ok(())
         })
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         };
         // The same function for each that is not for speed.
         let take: &mut dyn FnMut(&str) -> Result<(), &'static str> = &mut take;
-        let count = numbers::read(what, kind, json, &signature.row, take);
+        let count = json_array::read(what, kind, json, &signature.row, take);
         let count = count.map_err(|problem| {
             Error::invalid(match (refused, signature.fields().get(position)) {
                 (Some((item, reason)), Some(field)) => {
@@ -273,13 +273,13 @@ impl<'a> Reader<'a> {
             }
             let (datatype, at) = self.datatype_at(position);
             match cell.value(datatype).map_err(refused)? {
-                Value::Number(number, bits) => {
+                CellValue::Number(number, bits) => {
                     self.features[numbers + at] = number;
                     if let Some(wide) = &mut self.wide {
                         wide[numbers + at] = bits;
                     }
                 }
-                Value::Text(text) => self.bytes[strings + at] = text,
+                CellValue::Text(text) => self.bytes[strings + at] = text,
             }
         }
         self.count += 1;
@@ -297,15 +297,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: CellValue) {
         match value {
-            Value::Number(number, bits) => {
+            CellValue::Number(number, bits) => {
                 self.features.push(number);
                 if let Some(wide) = &mut self.wide {
                     wide.push(bits);
                 }
             }
-            Value::Text(text) => self.bytes.push(text),
+            CellValue::Text(text) => self.bytes.push(text),
         }
     }
 

@@ -1,5 +1,5 @@
-use crate::author::Author;
 use crate::graph::tests::graph;
+use crate::hooks::ModelHooks;
 use crate::invocations::invoke;
 use crate::predict::predict;
 use crate::request::Request;
@@ -8,9 +8,9 @@ use crate::tensor::Tensor;
 use crate::{Error as Problem, Model};
 
 /// Says nothing itself.
-struct Any;
+struct RowModel;
 
-impl Model for Any {
+impl Model for RowModel {
     const NAME: &'static str = "m";
 }
 
@@ -28,10 +28,10 @@ fn given(model: &str, operation: &str, body: &str) -> Result<Vec<Tensor>, (u16, 
         Ok(vec![Tensor::f32("y", &[rows], &vec![0.0; rows as usize])])
     });
     let request = Request::post("/", body.as_bytes());
-    let author = Author::of::<Any>();
+    let hooks = ModelHooks::of::<RowModel>();
     let answered = match operation {
-        "predict" => predict(&graph, &request, &author),
-        _ => invoke(&graph, &request, author.predict),
+        "predict" => predict(&graph, &request, &hooks),
+        _ => invoke(&graph, &request, hooks.predict),
     };
     answered.map_err(|error: Problem| (error.status(), error.to_string()))?;
     Ok(given.take())

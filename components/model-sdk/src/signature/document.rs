@@ -23,10 +23,10 @@ pub(super) struct Node<'a> {
     key: Cow<'a, str>,
     /// Where it stands in the text.
     pub(super) start: usize,
-    pub(super) value: Value<'a>,
+    pub(super) value: TomlValue<'a>,
 }
 
-pub(super) enum Value<'a> {
+pub(super) enum TomlValue<'a> {
     Table,
     Array,
     Scalar(ScalarKind, Cow<'a, str>),
@@ -37,8 +37,8 @@ pub(super) const ROOT: usize = 0;
 impl<'a> Document<'a> {
     /// Fails with the place in the text, and what is wrong there.
     pub(super) fn parse(text: &'a str) -> Result<Self, (usize, String)> {
-        let root = Node { parent: ROOT, key: "".into(), start: 0, value: Value::Table };
-        let mut reader = Reader {
+        let root = Node { parent: ROOT, key: "".into(), start: 0, value: TomlValue::Table };
+        let mut reader = DocumentBuilder {
             document: Self { text, nodes: vec![root] },
             table: ROOT,
             open: Vec::new(),
@@ -67,13 +67,19 @@ impl<'a> Document<'a> {
         (parent + 1..self.nodes.len()).filter(move |&child| self.nodes[child].parent == parent)
     }
 
-    fn push(&mut self, parent: usize, key: Cow<'a, str>, start: usize, value: Value<'a>) -> usize {
+    fn push(
+        &mut self,
+        parent: usize,
+        key: Cow<'a, str>,
+        start: usize,
+        value: TomlValue<'a>,
+    ) -> usize {
         self.nodes.push(Node { parent, key, start, value });
         self.nodes.len() - 1
     }
 }
 
-impl Value<'_> {
+impl TomlValue<'_> {
     /// As TOML calls it.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -102,7 +108,7 @@ fn describe(error: &ParseError) -> (usize, String) {
 
 /// Builds the document from the parser's events. After an error they need not match; nothing is made
 /// of the document then.
-struct Reader<'a> {
+struct DocumentBuilder<'a> {
     document: Document<'a>,
     /// What the last header opened.
     table: usize,
@@ -112,15 +118,15 @@ struct Reader<'a> {
     key: Option<(usize, Cow<'a, str>)>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> DocumentBuilder<'a> {
     fn raw(&self, span: Span, encoding: Option<Encoding>) -> Option<Raw<'a>> {
         let text = self.document.text.get(span.start()..span.end())?;
         Some(Raw::new_unchecked(text, encoding, span))
     }
 
-    fn add(&mut self, span: Span, value: Value<'a>, error: &mut dyn ErrorSink) -> usize {
+    fn add(&mut self, span: Span, value: TomlValue<'a>, error: &mut dyn ErrorSink) -> usize {
         let (parent, key) = match self.open.last() {
-            Some(&array) if matches!(self.document.node(array).value, Value::Array) => {
+            Some(&array) if matches!(self.document.node(array).value, TomlValue::Array) => {
                 (array, "".into())
             }
             _ => self.key.take().unwrap_or_default(),
@@ -136,12 +142,16 @@ impl<'a> Reader<'a> {
         let (parent, key) = self.key.take().unwrap_or_default();
         let document = &mut self.document;
         let Some(found) = document.get(parent, &key) else {
-            return document.push(parent, key, span.start(), Value::Table);
+            return document.push(parent, key, span.start(), TomlValue::Table);
         };
         let last = document.within(found).next_back();
         match (&document.node(found).value, last) {
-            (Value::Table, _) => found,
-            (Value::Array, Some(last)) if matches!(document.node(last).value, Value::Table) => last,
+            (TomlValue::Table, _) => found,
+            (TomlValue::Array, Some(last))
+                if matches!(document.node(last).value, TomlValue::Table) =>
+            {
+                last
+            }
             _ => {
                 error.report_error(ParseError::new("not a table").with_unexpected(span));
                 found
@@ -150,7 +160,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl EventReceiver for Reader<'_> {
+impl EventReceiver for DocumentBuilder<'_> {
     fn std_table_open(&mut self, _: Span, _: &mut dyn ErrorSink) {
         self.table = ROOT;
     }
@@ -168,15 +178,15 @@ impl EventReceiver for Reader<'_> {
         let array = self
             .document
             .get(parent, &key)
-            .unwrap_or_else(|| self.document.push(parent, key, span.start(), Value::Array));
-        if !matches!(self.document.node(array).value, Value::Array) {
+            .unwrap_or_else(|| self.document.push(parent, key, span.start(), TomlValue::Array));
+        if !matches!(self.document.node(array).value, TomlValue::Array) {
             error.report_error(ParseError::new("not an array of tables").with_unexpected(span));
         }
-        self.table = self.document.push(array, "".into(), span.start(), Value::Table);
+        self.table = self.document.push(array, "".into(), span.start(), TomlValue::Table);
     }
 
     fn inline_table_open(&mut self, span: Span, error: &mut dyn ErrorSink) -> bool {
-        let table = self.add(span, Value::Table, error);
+        let table = self.add(span, TomlValue::Table, error);
         self.open.push(table);
         true
     }
@@ -186,7 +196,7 @@ impl EventReceiver for Reader<'_> {
     }
 
     fn array_open(&mut self, span: Span, error: &mut dyn ErrorSink) -> bool {
-        let array = self.add(span, Value::Array, error);
+        let array = self.add(span, TomlValue::Array, error);
         self.open.push(array);
         true
     }
@@ -217,7 +227,7 @@ impl EventReceiver for Reader<'_> {
         let mut text = Cow::Borrowed("");
         if let Some(raw) = self.raw(span, encoding) {
             let kind = raw.decode_scalar(&mut text, error);
-            self.add(span, Value::Scalar(kind, text), error);
+            self.add(span, TomlValue::Scalar(kind, text), error);
         }
     }
 }
@@ -232,10 +242,10 @@ mod tests {
             for (index, child) in document.within(parent).enumerate() {
                 let node = document.node(child);
                 let path = match document.node(parent).value {
-                    Value::Array => format!("{path}[{index}]"),
+                    TomlValue::Array => format!("{path}[{index}]"),
                     _ => format!("{path}.{}", node.key),
                 };
-                if let Value::Scalar(kind, text) = &node.value {
+                if let TomlValue::Scalar(kind, text) = &node.value {
                     into.push(format!("{path} = {} {text}", kind.description()));
                 }
                 list(document, child, &path, into);

@@ -13,7 +13,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::numbers::{Kind, MAX_RANK};
+use crate::json_array::{ItemKind, MAX_RANK};
 use crate::prediction_log::column_names;
 
 use crate::datatype::Datatype;
@@ -160,13 +160,13 @@ impl Signature {
     }
 
     /// What rows of the short form and of tables are of.
-    pub(crate) fn kind_of_rows(&self) -> Kind {
+    pub(crate) fn kind_of_rows(&self) -> ItemKind {
         let all = |is: fn(Datatype) -> bool| self.inputs.iter().all(|input| is(input.datatype));
         if all(|datatype| datatype == Datatype::Bytes) {
-            return Kind::Strings;
+            return ItemKind::Strings;
         }
         let only_numbers = all(|datatype| !matches!(datatype, Datatype::Bytes | Datatype::Bool));
-        if only_numbers { Kind::Numbers } else { Kind::Mixed }
+        if only_numbers { ItemKind::Numbers } else { ItemKind::Mixed }
     }
 
     /// Whether one inference may be of several rows: the batch axis of every tensor is free.

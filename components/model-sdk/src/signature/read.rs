@@ -3,7 +3,7 @@
 
 use toml_parser::decoder::ScalarKind;
 
-use super::document::{Document, Node, ROOT, Value};
+use super::document::{Document, Node, ROOT, TomlValue};
 use super::{Shape, Signature, TensorSignature};
 use crate::datatype::Datatype;
 
@@ -51,7 +51,7 @@ impl<'a> Table<'a> {
         let array = self.document.get(self.position, key);
         let first = array.and_then(|array| self.document.within(array).next());
         let first = first.map(|item| &self.document.node(item).value);
-        if !matches!(first, Some(Value::Scalar(ScalarKind::Integer(_), _))) {
+        if !matches!(first, Some(TomlValue::Scalar(ScalarKind::Integer(_), _))) {
             return Ok((self.strings(key)?, Vec::new()));
         }
         let classes = self.integers(key)?;
@@ -75,7 +75,7 @@ impl<'a> Table<'a> {
         let mut tensors = Vec::new();
         for position in self.items(key, self.required(key)?, expected)? {
             let item = self.document.node(position);
-            if !matches!(item.value, Value::Table) {
+            if !matches!(item.value, TomlValue::Table) {
                 return Err(self.unexpected(key, item, expected));
             }
             let path = format!("{}{key}[{}].", self.path, tensors.len());
@@ -128,7 +128,7 @@ impl<'a> Table<'a> {
 
     fn string_in(&self, key: &str, node: &Node<'_>) -> Result<String, String> {
         match &node.value {
-            Value::Scalar(ScalarKind::String, text) => Ok(text.clone().into_owned()),
+            TomlValue::Scalar(ScalarKind::String, text) => Ok(text.clone().into_owned()),
             _ => Err(self.unexpected(key, node, "a string")),
         }
     }
@@ -136,7 +136,7 @@ impl<'a> Table<'a> {
     /// The positions of the items of the array at `position`.
     fn items(&self, key: &str, position: usize, expected: &str) -> Result<Vec<usize>, String> {
         let array = self.document.node(position);
-        if !matches!(array.value, Value::Array) {
+        if !matches!(array.value, TomlValue::Array) {
             return Err(self.unexpected(key, array, expected));
         }
         Ok(self.document.within(position).collect())
@@ -159,9 +159,9 @@ impl<'a> Table<'a> {
     }
 }
 
-fn integer(value: &Value<'_>) -> Option<i64> {
+fn integer(value: &TomlValue<'_>) -> Option<i64> {
     match value {
-        Value::Scalar(ScalarKind::Integer(radix), digits) => {
+        TomlValue::Scalar(ScalarKind::Integer(radix), digits) => {
             i64::from_str_radix(digits, radix.value()).ok()
         }
         _ => None,

@@ -223,7 +223,7 @@ fn columns_are_inputs_by_their_names() {
     {
         assert_eq!(signature.column(name), position, "{name}");
     }
-    assert_eq!(signature.kind_of_rows(), Kind::Mixed);
+    assert_eq!(signature.kind_of_rows(), ItemKind::Mixed);
     let slot = |position| signature.slot(position).map(|slot| (slot.datatype, slot.at));
     let slots = [0, 1, 2].map(|position| slot(position).unwrap());
     assert_eq!(slots, [(Datatype::F32, 0), (Datatype::Bytes, 0), (Datatype::I64, 1)]);

@@ -1,7 +1,7 @@
 //! The fast door: `spinfer:serve/buffered-handler`, a whole request in one call.
 
-use crate::answer::answer;
 use crate::bindings::exports::spinfer::serve::buffered_handler as wit;
+use crate::handler::answer;
 use crate::request::{Method, Request, needed_headers};
 use crate::{Doors, Model};
 

@@ -13,13 +13,13 @@ use crate::tensor::Tensor;
 pub type Mapping = fn(&Graph, &[Tensor]) -> Result<Vec<Tensor>, Error>;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Author {
+pub(crate) struct ModelHooks {
     pub(crate) predict: Predict,
     pub(crate) mapping: Option<Mapping>,
     pub(crate) file: Option<File>,
 }
 
-impl Author {
+impl ModelHooks {
     pub(crate) const fn of<M: Model>() -> Self {
         Self { predict: M::predict, mapping: M::MAPPING, file: M::FILE }
     }

@@ -6,7 +6,7 @@ use spin_sdk::wasip3::http::types;
 use spin_sdk::wasip3::wit_bindgen::{StreamReader, StreamResult};
 use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 
-use crate::answer::answer;
+use crate::handler::answer;
 use crate::request::{Method, Request, Response, needed_headers};
 use crate::{Doors, Model};
 

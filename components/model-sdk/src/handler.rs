@@ -2,15 +2,15 @@
 
 use std::rc::Rc;
 
-use crate::author::Author;
 use crate::error::Error;
 use crate::graph::{self, Graph};
+use crate::hooks::ModelHooks;
 use crate::operation::{self, Operation, Target};
 use crate::request::{Request, Response, needed_headers};
-use crate::{Model, infer, invocations, metadata, mounted, predict};
+use crate::{Model, infer, invocations, metadata, model_name, predict};
 
 pub(crate) fn answer<M: Model>(request: &Request) -> Response {
-    mounted::name(M::NAME)
+    model_name::name(M::NAME)
         .and_then(|name| respond::<M>(request, name, || graph::load(name)))
         .unwrap_or_else(Error::into_response)
 }
@@ -25,7 +25,7 @@ pub(crate) fn respond<M: Model>(
     let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, name))?;
     target.operation.check_method(request.method)?;
     target.check_model(name)?;
-    let author = const { &Author::of::<M>() };
+    let hooks = const { &ModelHooks::of::<M>() };
 
     // 2 the model: loaded by the first request
     let graph = match load() {
@@ -38,9 +38,9 @@ pub(crate) fn respond<M: Model>(
     target.check_version(name, &signature.version)?;
 
     // 3 decode, compute, encode; once more if it is only in NaN that the body is no JSON
-    let response = match operate(&graph, target.operation, request, author) {
+    let response = match operate(&graph, target.operation, request, hooks) {
         Err(error) if error.is_about_json() => match request.respelled() {
-            Some(request) => operate(&graph, target.operation, &request, author),
+            Some(request) => operate(&graph, target.operation, &request, hooks),
             None => Err(error),
         },
         operated => operated,
@@ -61,15 +61,15 @@ fn operate(
     graph: &Graph,
     operation: Operation,
     request: &Request,
-    author: &Author,
+    hooks: &ModelHooks,
 ) -> Result<Response, Error> {
     let signature = graph.signature();
     match operation {
         Operation::Metadata => metadata::metadata(signature),
         Operation::Ready => metadata::ready(&signature.name),
-        Operation::Infer => infer::infer(graph, request, author.mapping),
-        Operation::Predict => predict::predict(graph, request, author),
-        Operation::Invocations => invocations::invoke(graph, request, author.predict),
+        Operation::Infer => infer::infer(graph, request, hooks.mapping),
+        Operation::Predict => predict::predict(graph, request, hooks),
+        Operation::Invocations => invocations::invoke(graph, request, hooks.predict),
         Operation::Ping => Ok(metadata::ping()),
         Operation::Version => Ok(metadata::version()),
     }
@@ -78,8 +78,8 @@ fn operate(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::author::Mapping;
     use crate::graph::tests::graph;
+    use crate::hooks::Mapping;
     use crate::prediction::Prediction;
     use crate::request::Method;
     use crate::rows::Rows;
@@ -87,9 +87,9 @@ mod tests {
     use crate::signature::tests::iris;
     use crate::tensor::Tensor;
 
-    struct Iris;
+    struct FirstFeature;
 
-    impl Model for Iris {
+    impl Model for FirstFeature {
         const NAME: &'static str = "iris-classifier";
 
         fn predict(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
@@ -111,8 +111,8 @@ mod tests {
             prediction_id: None,
             body: body.into(),
         };
-        let response =
-            respond::<Iris>(&request, Iris::NAME, load).unwrap_or_else(Error::into_response);
+        let response = respond::<FirstFeature>(&request, FirstFeature::NAME, load)
+            .unwrap_or_else(Error::into_response);
         assert_eq!(response.headers[0], ("content-type", "application/json".into()));
         (response.status, String::from_utf8(response.body).unwrap())
     }
@@ -229,7 +229,7 @@ mod tests {
     struct Upper;
 
     impl Model for Upper {
-        const NAME: &'static str = mounted::MOUNTED;
+        const NAME: &'static str = model_name::MOUNTED;
         const MAPPING: Option<Mapping> = Some(|graph, inputs| {
             let name = graph.signature().name.to_ascii_uppercase();
             Ok(vec![Tensor::bytes("upper", &inputs[0].dimensions, &[name])])

@@ -15,7 +15,7 @@ pub(crate) const MAX_RANK: usize = 16;
 
 /// What an array is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ItemKind {
     Numbers,
     Strings,
     Bools,
@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Mixed,
 }
 
-impl Kind {
+impl ItemKind {
     /// For messages.
     fn one(self) -> &'static str {
         match self {
@@ -71,12 +71,12 @@ pub(crate) fn shown(item: &str) -> &str {
 /// the array in messages.
 pub(crate) fn read(
     what: &dyn fmt::Display,
-    kind: Kind,
+    kind: ItemKind,
     json: &RawValue,
     shape: &[u32],
     mut take: impl FnMut(&str) -> Result<(), &'static str>,
 ) -> Result<usize, String> {
-    let mut reader = Reader::new(kind, shape);
+    let mut reader = ArrayReader::new(kind, shape);
     // The JSON decoder has checked the syntax: commas and brackets are where they should be.
     let mut rest = json.get();
     loop {
@@ -122,8 +122,8 @@ fn string_length(string: &[u8]) -> usize {
 }
 
 /// How far the array is read.
-struct Reader<'a> {
-    kind: Kind,
+struct ArrayReader<'a> {
+    kind: ItemKind,
     shape: &'a [u32],
     /// Settled by the first item of the outermost array.
     layout: Option<Layout>,
@@ -141,8 +141,8 @@ enum Layout {
     Nested,
 }
 
-impl<'a> Reader<'a> {
-    fn new(kind: Kind, shape: &'a [u32]) -> Self {
+impl<'a> ArrayReader<'a> {
+    fn new(kind: ItemKind, shape: &'a [u32]) -> Self {
         Self { kind, shape, layout: None, depth: 0, lengths: [0; MAX_RANK], items: 0 }
     }
 
@@ -216,7 +216,7 @@ mod tests {
     fn numbers(json: &str, shape: &[u32]) -> Result<Vec<String>, String> {
         let json: &RawValue = serde_json::from_str(json).unwrap();
         let mut numbers = Vec::new();
-        let count = read(&"data", Kind::Numbers, json, shape, |number| {
+        let count = read(&"data", ItemKind::Numbers, json, shape, |number| {
             numbers.push(number.to_owned());
             Ok(())
         })?;
@@ -286,14 +286,14 @@ mod tests {
         let json: &RawValue = serde_json::from_str("[1,1e999]").unwrap();
         let refuse = |number: &str| if number == "1" { Ok(()) } else { Err("is too large") };
         assert_eq!(
-            read(&"data", Kind::Numbers, json, &[2], refuse).unwrap_err(),
+            read(&"data", ItemKind::Numbers, json, &[2], refuse).unwrap_err(),
             "data[1]: 1e999 is too large"
         );
     }
 
     #[test]
     fn strings_and_truth_values() {
-        let items = |kind: Kind, json: &str| {
+        let items = |kind: ItemKind, json: &str| {
             let mut items = Vec::new();
             let json: &RawValue = serde_json::from_str(json).unwrap();
             read(&"data", kind, json, &[2, 2], |item| {
@@ -307,19 +307,19 @@ mod tests {
             strings.join(" ,"),
             format!("[{0},{1}],[{2},{3}]", strings[0], strings[1], strings[2], strings[3]),
         ] {
-            assert_eq!(items(Kind::Strings, &format!("[{json}]")).unwrap(), strings);
+            assert_eq!(items(ItemKind::Strings, &format!("[{json}]")).unwrap(), strings);
         }
-        let refused = items(Kind::Strings, r#"["a", 1]"#).unwrap_err();
+        let refused = items(ItemKind::Strings, r#"["a", 1]"#).unwrap_err();
         assert_eq!(refused, "data[1]: expected a string, got 1");
-        assert_eq!(items(Kind::Bools, "[true, false]").unwrap(), ["true", "false"]);
-        let refused = items(Kind::Bools, r#"["true"]"#).unwrap_err();
+        assert_eq!(items(ItemKind::Bools, "[true, false]").unwrap(), ["true", "false"]);
+        let refused = items(ItemKind::Bools, r#"["true"]"#).unwrap_err();
         assert_eq!(refused, r#"data[0]: expected true or false, got "true""#);
         let mixed = [r#""a""#, "1", "true", "null"];
-        assert_eq!(items(Kind::Mixed, &format!("[{}]", mixed.join(", "))).unwrap(), mixed);
-        let refused = items(Kind::Mixed, r#"["a", {"b": 1}]"#).unwrap_err();
+        assert_eq!(items(ItemKind::Mixed, &format!("[{}]", mixed.join(", "))).unwrap(), mixed);
+        let refused = items(ItemKind::Mixed, r#"["a", {"b": 1}]"#).unwrap_err();
         assert!(refused.contains("expected a number, a string, true or false"), "{refused}");
         assert_eq!(
-            items(Kind::Bools, "1").unwrap_err(),
+            items(ItemKind::Bools, "1").unwrap_err(),
             "data: expected an array of true and false, got 1"
         );
     }
@@ -339,7 +339,7 @@ mod tests {
             shape in prop::collection::vec(0_u32..4, 0..20),
         ) {
             if let Ok(json) = serde_json::from_str::<&RawValue>(&json) {
-                for kind in [Kind::Numbers, Kind::Strings, Kind::Bools, Kind::Mixed] {
+                for kind in [ItemKind::Numbers, ItemKind::Strings, ItemKind::Bools, ItemKind::Mixed] {
                     let _ = read(&"data", kind, json, &shape, |_| Ok(()));
                 }
             }

@@ -4,17 +4,17 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::author::Author;
 use crate::graph::tests::graph;
+use crate::hooks::ModelHooks;
 use crate::predict::predict;
 use crate::request::Request;
 use crate::signature::tests::signature;
 use crate::{File, Model};
 
 /// Says nothing itself.
-struct Any;
+struct DefaultModel;
 
-impl Model for Any {
+impl Model for DefaultModel {
     const NAME: &'static str = "m";
 }
 
@@ -34,7 +34,7 @@ fn asked<M: Model>(
     });
     let start = r#"{"model":"m","version":"1","#;
     let request = Request::post("/predict", body.as_bytes());
-    let answer = predict(&graph, &request, &Author::of::<M>())
+    let answer = predict(&graph, &request, &ModelHooks::of::<M>())
         .map(|response| String::from_utf8(response.body).unwrap().replacen(start, "{", 1))
         .map_err(|error| (error.status(), error.to_string()));
     let given = given.borrow().clone();
@@ -42,7 +42,7 @@ fn asked<M: Model>(
 }
 
 fn answer(model: &str, outputs: Vec<Tensor>) -> Result<String, (u16, String)> {
-    asked::<Any>(model, outputs, r#"{"instances": [[1, 2], [3, 4]]}"#).0
+    asked::<DefaultModel>(model, outputs, r#"{"instances": [[1, 2], [3, 4]]}"#).0
 }
 
 const X: &str = "in x FP32 [-1, 2]\n";
@@ -157,7 +157,7 @@ fn rows_may_be_along_any_axis() {
     let model = "in x FP32 [2, -1, 3]\nbatch_axis = 1\nin n INT64 [1, -1]\nbatch_axis = 1\nout y FP32 [2, -1]\nbatch_axis = 1";
     let output = Tensor::f32("y", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let body = r#"{"instances": [[1,2,3,4,5,6,0], [11,12,13,14,15,16,1], [21,22,23,24,25,26,2]]}"#;
-    let (answer, inputs) = asked::<Any>(model, vec![output], body);
+    let (answer, inputs) = asked::<DefaultModel>(model, vec![output], body);
     let expected = r#"{"predictions":[{"prediction":[1.0,4.0]},{"prediction":[2.0,5.0]},{"prediction":[3.0,6.0]}]}"#;
     assert_eq!(answer.as_deref(), Ok(expected));
     let x = [1, 2, 3, 11, 12, 13, 21, 22, 23, 4, 5, 6, 14, 15, 16, 24, 25, 26].map(|n| n as f32);
@@ -171,7 +171,7 @@ fn rows_may_be_along_any_axis() {
     let scores = Tensor::f32("p", &[2, 2], &[0.25, 1.0, 0.75, 0.0]);
     let expected = r#"{"predictions":[{"prediction":"b","probability":0.75,"probabilities":{"a":0.25,"b":0.75}},{"prediction":"a","probability":1.0,"probabilities":{"a":1.0,"b":0.0}}]}"#;
     let (answer, _) =
-        asked::<Any>(&model, vec![class, scores], r#"{"instances": [[1, 2], [3, 4]]}"#);
+        asked::<DefaultModel>(&model, vec![class, scores], r#"{"instances": [[1, 2], [3, 4]]}"#);
     assert_eq!(answer.as_deref(), Ok(expected));
 }
 
@@ -190,7 +190,7 @@ fn an_output_of_another_number_of_rows_is_given_by_infer_alone() {
         assert!(message.contains(infer) && message.contains("for 2 rows"), "{message}");
     }
     let of_one = |model: &str, outputs| {
-        asked::<Any>(&format!("{X}{model}"), outputs, r#"{"features": [1, 2]}"#).0
+        asked::<DefaultModel>(&format!("{X}{model}"), outputs, r#"{"features": [1, 2]}"#).0
     };
     // All of it is of the only row.
     let three = Tensor::f32("y", &[3], &[1.0, 2.0, 3.0]);
@@ -274,7 +274,7 @@ fn features_are_the_inputs_in_their_order_and_datatypes() {
     let model = "in a FP32 [-1, 2]\nin b INT64 [-1]\nin c FP64 [-1, 1]\nout y FP32 [-1]";
     let outputs = || vec![Tensor::f32("y", &[2], &[0.0, 0.0])];
     let body = r#"{"instances": [[1, 2, 3, 0.1], [4, 5, -9007199254740991, 1e-30]]}"#;
-    let (answer, inputs) = asked::<Any>(model, outputs(), body);
+    let (answer, inputs) = asked::<DefaultModel>(model, outputs(), body);
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(inputs[0], Tensor::f32("a", &[2, 2], &[1.0, 2.0, 4.0, 5.0]));
     assert_eq!(inputs[1], Tensor::i64("b", &[2], &[3, -9_007_199_254_740_991]));
@@ -282,7 +282,7 @@ fn features_are_the_inputs_in_their_order_and_datatypes() {
     assert_eq!(inputs[2].data, doubles, "as FP64, not as FP32");
     for (feature, ok) in [("0.5", false), ("9007199254740993", true), ("-3e0", true)] {
         let body = format!(r#"{{"features": [1, 2, {feature}, 4]}}"#);
-        let answer = asked::<Any>(model, vec![Tensor::f32("y", &[1], &[0.0])], &body).0;
+        let answer = asked::<DefaultModel>(model, vec![Tensor::f32("y", &[1], &[0.0])], &body).0;
         assert_eq!(answer.is_ok(), ok, "{feature}: {answer:?}");
     }
 }
@@ -300,7 +300,8 @@ fn a_shape_that_features_do_not_settle_is_refused() {
         ("in n INT64 [-1]\nin x FP32 [-1, -1]", None),
         ("in n BOOL [-1]\nin x INT64 [-1, -1]", None),
     ] {
-        let (answer, given) = asked::<Any>(&format!("{inputs}\nout y FP32 [-1]"), y(), body);
+        let (answer, given) =
+            asked::<DefaultModel>(&format!("{inputs}\nout y FP32 [-1]"), y(), body);
         match settled {
             Some(dimensions) => {
                 assert_eq!(given[0].dimensions, dimensions, "{inputs}: {answer:?}");
@@ -315,9 +316,9 @@ fn a_shape_that_features_do_not_settle_is_refused() {
 }
 
 /// The graph takes the flags as integers.
-struct Flags;
+struct FlagMapping;
 
-impl Model for Flags {
+impl Model for FlagMapping {
     const NAME: &'static str = "m";
     const MAPPING: Option<Mapping> = Some(|graph, inputs| {
         let flags = inputs[0].bools()?.into_iter().map(i64::from).collect::<Vec<_>>();
@@ -328,9 +329,9 @@ impl Model for Flags {
 }
 
 /// The lengths of two words, in a decimal place each.
-struct Lengths;
+struct WordLengths;
 
-impl Model for Lengths {
+impl Model for WordLengths {
     const NAME: &'static str = "m";
     const MAPPING: Option<Mapping> = Some(|_, inputs| {
         let words = inputs[0].byte_strings()?.into_iter().zip(inputs[1].byte_strings()?);
@@ -344,20 +345,20 @@ fn the_mapping_of_a_component_is_asked_in_place_of_the_graph() {
     let scores = || vec![Tensor::f32("p", &[2, 2], &[0.25, 0.75, 1.0, 0.0])];
     let model = format!("{LABELS}in flag BOOL [-1]\nout c INT64 [-1]\nout p FP32 [-1, 2]");
     let body = r#"{"instances": [[1], [0]]}"#;
-    let (answer, given) = asked::<Flags>(&model, scores(), body);
+    let (answer, given) = asked::<FlagMapping>(&model, scores(), body);
     assert!(answer.unwrap().contains(r#"[{"prediction":"b","probability":0.75,"#));
     assert_eq!(given, [Tensor::i64("flag", &[2], &[1, 0])]);
-    let (answer, _) = asked::<Flags>(&model, scores(), r#"{"instances": [[1], [2]]}"#);
+    let (answer, _) = asked::<FlagMapping>(&model, scores(), r#"{"instances": [[1], [2]]}"#);
     let message = "instances[1][0]: 2 is not true or false (BOOL)";
     assert_eq!(answer, Err((400, message.to_owned())));
     // What the mapping gives is checked as what a graph gives.
-    let (answer, _) = asked::<Flags>(&model, scores(), r#"{"features": [1]}"#);
+    let (answer, _) = asked::<FlagMapping>(&model, scores(), r#"{"features": [1]}"#);
     assert_eq!(answer.unwrap_err().0, 500);
 
     let model = "in a BYTES [-1]\nin b BYTES [-1, 1]\nout length INT64 [-1]";
     let body = r#"{"instances": [["abc", "\u00e9"], {"b": "", "a": "x"}]}"#;
     assert_eq!(
-        asked::<Lengths>(model, Vec::new(), body).0.as_deref(),
+        asked::<WordLengths>(model, Vec::new(), body).0.as_deref(),
         Ok(r#"{"predictions":[{"prediction":32},{"prediction":10}]}"#)
     );
 }

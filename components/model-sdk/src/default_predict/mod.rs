@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::author::Mapping;
 use crate::datatype::{Datatype, Element};
 use crate::error::Error;
 use crate::graph::{self, Graph};
+use crate::hooks::Mapping;
 use crate::infer;
 use crate::prediction::{NO_CLASS, Prediction};
 use crate::rows::Rows;
@@ -13,7 +13,7 @@ use crate::signature::{Shape, Signature, TensorSignature};
 use crate::tensor::{Tensor, split_bytes};
 
 /// What of a model's outputs, whatever their names and order, answers for a row.
-enum Outputs<'a> {
+enum OutputRoles<'a> {
     /// The only one, of numbers: they are the answer.
     Numbers(&'a TensorSignature),
     /// The only one, of a number for each label: the class is that of the greatest.
@@ -32,7 +32,7 @@ pub(crate) fn predict(
     mapping: Option<Mapping>,
 ) -> Result<Prediction, Error> {
     let signature = graph.signature();
-    let outputs = Outputs::of(signature).ok_or_else(|| no_short_form(signature))?;
+    let outputs = OutputRoles::of(signature).ok_or_else(|| no_short_form(signature))?;
     let inputs = rows.inputs(signature)?;
     let (wanted, count) = outputs.wanted();
     let wanted = &wanted[..count];
@@ -89,7 +89,7 @@ pub(crate) fn from_outputs(
     tensors: &[Tensor],
     rows: u32,
 ) -> Option<Prediction> {
-    let outputs = Outputs::of(signature)?;
+    let outputs = OutputRoles::of(signature)?;
     let (wanted, count) = outputs.wanted();
     let wanted = &wanted[..count];
     let find = |output: &&TensorSignature| tensors.iter().find(|tensor| tensor.name == output.name);
@@ -101,7 +101,7 @@ pub(crate) fn from_outputs(
     prediction.checked(&signature.labels, rows as usize).ok()
 }
 
-impl<'a> Outputs<'a> {
+impl<'a> OutputRoles<'a> {
     /// Which they are, and how many.
     fn wanted(&self) -> ([&'a TensorSignature; 2], usize) {
         match *self {

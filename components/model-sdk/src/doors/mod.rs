@@ -1,0 +1,11 @@
+//! The doors: the interfaces through which a host calls the component.
+
+mod fast;
+mod standard;
+
+use std::marker::PhantomData;
+
+/// What [`export!`](crate::export) exports.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Doors<M>(PhantomData<M>);
