@@ -67,6 +67,7 @@ fn graph() -> ModelProto {
         initializer: weights,
         input: vec![value("x", features)],
         output: vec![value("y", classes)],
+        ..GraphProto::default()
     };
     let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
     ModelProto {

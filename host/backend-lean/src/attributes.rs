@@ -30,7 +30,7 @@ pub(crate) struct Attributes<'a>(pub(crate) &'a NodeProto);
 
 impl<'a> Attributes<'a> {
     fn get(self, name: &str) -> Option<&'a AttributeProto> {
-        self.0.attribute.iter().find(|attribute| attribute.name == name)
+        self.0.attribute(name)
     }
 
     pub(crate) fn int(self, name: &str, default: i64) -> i64 {

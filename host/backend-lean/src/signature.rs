@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use spinfer_backend::{Error, TensorInfo, TensorType};
 
-use spinfer_onnx::{DimensionValue, GraphProto, ValueInfoProto, data_type};
+use spinfer_onnx::{Dimension, GraphProto, ValueInfoProto, data_type};
 
 /// The input: its name and type, whether the first axis is fixed, and the axes after it.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) fn element_size(ty: TensorType) -> usize {
 
 /// The element type a value is declared with, of those this backend computes with.
 pub(crate) fn ty(value: &ValueInfoProto) -> Option<TensorType> {
-    match value.r#type.as_ref()?.tensor.as_ref()?.elem_type {
+    match value.tensor_type()?.elem_type {
         data_type::FLOAT => Some(TensorType::Fp32),
         data_type::DOUBLE => Some(TensorType::Fp64),
         data_type::INT32 => Some(TensorType::I32),
@@ -55,12 +55,9 @@ pub(crate) fn ty(value: &ValueInfoProto) -> Option<TensorType> {
 }
 
 fn shape(value: &ValueInfoProto) -> Option<Vec<Option<u32>>> {
-    let shape = value.r#type.as_ref()?.tensor.as_ref()?.shape.as_ref()?;
-    let size = |value: &Option<DimensionValue>| match value {
-        Some(DimensionValue::Size(size)) => u32::try_from(*size).ok(),
-        Some(DimensionValue::Name(_)) | None => None,
-    };
-    Some(shape.dim.iter().map(|axis| size(&axis.value)).collect())
+    let shape = value.tensor_type()?.shape.as_ref()?;
+    let size = |axis: &Dimension| axis.size().and_then(|size| u32::try_from(size).ok());
+    Some(shape.dim.iter().map(size).collect())
 }
 
 fn unsupported(why: impl Into<String>) -> Error {

@@ -9,9 +9,11 @@ use std::borrow::Cow;
 
 use prost::{DecodeError, Message};
 use spinfer_backend::Error;
-use spinfer_onnx::outline::{Graph, Model, Node};
 use spinfer_onnx::wire::{push, splice};
-use spinfer_onnx::{OperatorSetIdProto, TensorTypeProto, TypeProto, ValueInfoProto, data_type};
+use spinfer_onnx::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorTypeProto, TypeProto,
+    ValueInfoProto, data_type,
+};
 
 use crate::small::Small;
 use crate::{locale, values};
@@ -29,12 +31,12 @@ pub(crate) struct Edges<'a> {
 
 pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
     let invalid = |e: DecodeError| Error::InvalidEncoding(format!("not an ONNX model: {e}"));
-    let model = Model::decode(bytes).map_err(invalid)?;
+    let model = ModelProto::decode_outline(bytes).map_err(invalid)?;
     let graph = model
         .graph
         .as_ref()
         .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it holds no graph".into()))?;
-    if let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.data_location == 1) {
+    if let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.is_external()) {
         return Err(Error::Unsupported(format!(
             "the weights `{}` are in another file; `spinfer add` puts them into the graph",
             tensor.name
@@ -104,7 +106,7 @@ struct Replacement {
 }
 
 impl Replacement {
-    fn of(graph: &Graph, output: &ValueInfoProto) -> Result<Option<Self>, Error> {
+    fn of(graph: &GraphProto, output: &ValueInfoProto) -> Result<Option<Self>, Error> {
         let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
         let maker = maker.map(|node| (node.operator(), node));
         match maker {
@@ -150,7 +152,7 @@ fn info(name: String, tensor: TensorTypeProto) -> ValueInfoProto {
 /// made the old ones is left out, where it made nothing else.
 fn edit(
     bytes: &[u8],
-    model: &Model,
+    model: &ModelProto,
     replacements: &[Option<Replacement>],
 ) -> Result<Vec<u8>, DecodeError> {
     let replaced: Vec<&str> = model
@@ -164,28 +166,29 @@ fn edit(
     let identities: Vec<Vec<u8>> = made
         .map(|(from, to)| {
             let (input, output) = (vec![from.clone()], vec![to.clone()]);
-            Node { input, output, op_type: "Identity".into(), ..Node::default() }.encode_to_vec()
+            NodeProto { input, output, op_type: "Identity".into(), ..NodeProto::default() }
+                .encode_to_vec()
         })
         .collect();
-    let mut edited = splice(bytes, Model::GRAPH, |_, graph| {
-        let without = splice(graph, Graph::NODE, |_, node| {
-            let node = Node::decode(node)?;
+    let mut edited = splice(bytes, ModelProto::GRAPH, |_, graph| {
+        let without = splice(graph, GraphProto::NODE, |_, node| {
+            let node = NodeProto::decode_outline(node)?;
             let gone = node.output.iter().any(|output| replaced.contains(&output.as_str()));
             Ok(gone.then(Vec::new))
         })?;
-        let mut graph = splice(&without, Graph::OUTPUT, |position, _| {
+        let mut graph = splice(&without, GraphProto::OUTPUT, |position, _| {
             let replacement = replacements.get(position).and_then(Option::as_ref);
             let outputs = |r: &Replacement| r.outputs.iter().map(Message::encode_to_vec).collect();
             Ok(replacement.map(outputs))
         })?;
         for node in &identities {
-            push(Graph::NODE, node, &mut graph);
+            push(GraphProto::NODE, node, &mut graph);
         }
         Ok(Some(vec![graph]))
     })?;
     if !model.opset_import.iter().any(|set| matches!(set.domain.as_str(), "" | "ai.onnx")) {
         let set = OperatorSetIdProto { domain: String::new(), version: 13 };
-        push(Model::OPSET_IMPORT, &set.encode_to_vec(), &mut edited);
+        push(ModelProto::OPSET_IMPORT, &set.encode_to_vec(), &mut edited);
     }
     Ok(edited)
 }

@@ -1,15 +1,14 @@
 //! The fuzz target of this crate: what of a foreign file it reads and edits itself. `make fuzz` runs it
 //! for long, the test below for a moment.
 
-use prost::Message;
-use spinfer_onnx::outline::Model;
+use spinfer_onnx::ModelProto;
 
 use crate::edges;
 
 /// A model's edges: refused, or a model that can be decoded, with as many outputs as promised.
 pub fn edges(data: &[u8]) {
     let Ok(edges) = edges::read(data) else { return };
-    let model = Model::decode(&*edges.model).expect("what is edited is a model");
+    let model = ModelProto::decode_outline(&edges.model).expect("what is edited is a model");
     let graph = model.graph.expect("a graph");
     assert_eq!(graph.output.len(), edges.outputs.len());
     for (output, promised) in graph.output.iter().zip(&edges.outputs) {

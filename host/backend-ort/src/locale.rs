@@ -10,8 +10,8 @@ use std::ffi::CString;
 use std::ptr;
 
 use prost::{DecodeError, Message};
-use spinfer_onnx::outline::{Attribute, Graph, Model, Node};
 use spinfer_onnx::wire::{push, splice};
+use spinfer_onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_type};
 
 const ATTRIBUTE: &str = "locale";
 /// What an operator without the attribute has.
@@ -21,39 +21,39 @@ const EVERYWHERE: &str = "C.UTF-8";
 const OTHERS: [&str; 3] = ["tr", "az", "lt"];
 
 /// Whether the graph has an operator whose locale the system lacks, and can do without.
-pub(crate) fn has_missing(graph: &Graph) -> bool {
+pub(crate) fn has_missing(graph: &GraphProto) -> bool {
     graph.node.iter().any(is_missing)
 }
 
 /// The model with another locale in those operators.
 pub(crate) fn replace_missing(model: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    let locale = Attribute {
+    let locale = AttributeProto {
         name: ATTRIBUTE.into(),
         s: EVERYWHERE.into(),
-        r#type: Attribute::STRING,
-        ..Attribute::default()
+        r#type: attribute_type::STRING,
+        ..AttributeProto::default()
     };
-    splice(model, Model::GRAPH, |_, graph| {
-        let graph = splice(graph, Graph::NODE, |_, node| {
-            if !is_missing(&Node::decode(node)?) {
+    splice(model, ModelProto::GRAPH, |_, graph| {
+        let graph = splice(graph, GraphProto::NODE, |_, node| {
+            if !is_missing(&NodeProto::decode_outline(node)?) {
                 return Ok(None);
             }
-            let mut node = splice(node, Node::ATTRIBUTE, |_, attribute| {
-                let is_locale = Attribute::decode(attribute)?.name == ATTRIBUTE;
+            let mut node = splice(node, NodeProto::ATTRIBUTE, |_, attribute| {
+                let is_locale = AttributeProto::decode(attribute)?.name == ATTRIBUTE;
                 Ok(is_locale.then(Vec::new))
             })?;
-            push(Node::ATTRIBUTE, &locale.encode_to_vec(), &mut node);
+            push(NodeProto::ATTRIBUTE, &locale.encode_to_vec(), &mut node);
             Ok(Some(vec![node]))
         })?;
         Ok(Some(vec![graph]))
     })
 }
 
-fn is_missing(node: &Node) -> bool {
+fn is_missing(node: &NodeProto) -> bool {
     if node.op_type != "StringNormalizer" {
         return false;
     }
-    let attribute = node.attribute.iter().find(|attribute| attribute.name == ATTRIBUTE);
+    let attribute = node.attribute(ATTRIBUTE);
     let name = attribute.map_or(DEFAULT.into(), |attribute| String::from_utf8_lossy(&attribute.s));
     let replaceable = name.to_ascii_lowercase().replace('-', "").ends_with(".utf8")
         && !OTHERS.iter().any(|other| name.starts_with(other));

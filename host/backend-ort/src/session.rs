@@ -5,7 +5,7 @@ use std::ffi::CString;
 use ort::environment::Environment;
 use ort::value::{Outlet, ValueType};
 use spinfer_backend::{Cancellation, Error, LoadOptions, Tensor, TensorInfo, TensorType};
-use spinfer_onnx::{DimensionValue, TensorShapeProto, ValueInfoProto, data_type};
+use spinfer_onnx::{TensorShapeProto, ValueInfoProto, data_type};
 
 use crate::edges::{self, Edges};
 use crate::error::{Status, of_load};
@@ -138,24 +138,14 @@ struct Axes {
     names: Vec<Option<String>>,
 }
 
-fn tensor(value: &ValueInfoProto) -> Option<&spinfer_onnx::TensorTypeProto> {
-    value.r#type.as_ref()?.tensor.as_ref()
-}
-
 fn element_type(value: &ValueInfoProto) -> Option<i32> {
-    tensor(value).map(|tensor| tensor.elem_type)
+    value.tensor_type().map(|tensor| tensor.elem_type)
 }
 
 fn shape(value: &ValueInfoProto) -> Option<Axes> {
-    let TensorShapeProto { dim } = tensor(value)?.shape.as_ref()?;
-    let axes = dim.iter().map(|axis| match &axis.value {
-        Some(DimensionValue::Size(size)) => u32::try_from(*size).ok(),
-        Some(DimensionValue::Name(_)) | None => None,
-    });
-    let names = dim.iter().map(|axis| match &axis.value {
-        Some(DimensionValue::Name(name)) if !name.is_empty() => Some(name.clone()),
-        _ => None,
-    });
+    let TensorShapeProto { dim } = value.tensor_type()?.shape.as_ref()?;
+    let axes = dim.iter().map(|axis| axis.size().and_then(|size| u32::try_from(size).ok()));
+    let names = dim.iter().map(|axis| axis.name().map(str::to_owned));
     Some(Axes { axes: axes.collect(), names: names.collect() })
 }
 

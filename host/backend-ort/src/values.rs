@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use spinfer_onnx::outline::{Graph, Model, Node};
+use spinfer_onnx::{GraphProto, ModelProto, NodeProto};
 
 /// Operators that make as much as the values of these inputs say.
 const SIZED_BY: [(&str, &[usize]); 8] = [
@@ -17,20 +17,20 @@ const SIZED_BY: [(&str, &[usize]); 8] = [
     ("Upsample", &[1]),
 ];
 
-pub(crate) fn decide_work(model: &Model) -> bool {
+pub(crate) fn decide_work(model: &ModelProto) -> bool {
     let Some(graph) = &model.graph else { return false };
     // What graphs within this one compute is not followed.
     let within: HashSet<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
-    let within = |node: &Node| !within.contains(node.op_type.as_str());
+    let within = |node: &NodeProto| !within.contains(node.op_type.as_str());
     model.nodes().any(|node| node.op_type == "Loop" || (within(node) && sized_by(node).is_some()))
         || decide_work_of(graph)
 }
 
-fn sized_by(node: &Node) -> Option<&'static [usize]> {
+fn sized_by(node: &NodeProto) -> Option<&'static [usize]> {
     SIZED_BY.iter().find(|(operator, _)| *operator == node.op_type).map(|(_, inputs)| *inputs)
 }
 
-fn decide_work_of(graph: &Graph) -> bool {
+fn decide_work_of(graph: &GraphProto) -> bool {
     let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     // Names of values that depend on those of inputs. Nodes come in the order of their edges.
     let mut depending: HashSet<&str> =
@@ -58,12 +58,12 @@ mod tests {
 
     use super::*;
 
-    fn node(operator: &str, inputs: &[&str], output: &str) -> Node {
-        Node {
+    fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
             op_type: operator.into(),
             input: inputs.iter().map(|&input| input.into()).collect(),
             output: vec![output.into()],
-            ..Node::default()
+            ..NodeProto::default()
         }
     }
 
@@ -79,8 +79,8 @@ mod tests {
             (vec![node("Loop", &["c", "c"], "y")], true),
         ] {
             let input = vec![ValueInfoProto { name: "x".into(), r#type: None }];
-            let graph = Graph { node: nodes.clone(), input, ..Graph::default() };
-            let model = Model { graph: Some(graph), ..Model::default() };
+            let graph = GraphProto { node: nodes.clone(), input, ..GraphProto::default() };
+            let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
             assert_eq!(decide_work(&model), expected, "{nodes:?}");
         }
     }

@@ -1,71 +1,100 @@
-//! Editing a message of protobuf while every other byte of it stays.
+//! Edits of an encoded protobuf message. Every byte outside of the edited fields stays.
 
 use prost::DecodeError;
 use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
 };
 
-/// `message` with its fields of the number `tag` (strings, bytes, messages) replaced: `with` gets the
-/// position of each among them and its content, and returns the contents that take its place, or
-/// `None` to leave it.
+/// One field of a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    pub number: u32,
+    /// The whole field: its key and its value.
+    pub bytes: &'a [u8],
+    /// The content of a string, bytes, a message or packed numbers; `None` for a single number.
+    pub content: Option<&'a [u8]>,
+}
+
+/// The fields of `message`, in the order of its bytes. It ends after the first error.
+pub fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, DecodeError>> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let field = take_field(&mut rest);
+        if field.is_err() {
+            rest = &[];
+        }
+        Some(field)
+    })
+}
+
+fn take_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, DecodeError> {
+    let start = *rest;
+    let (number, wire_type) = decode_key(rest)?;
+    let value = *rest;
+    skip_field(wire_type, number, rest, DecodeContext::default())?;
+    let content = match wire_type {
+        WireType::LengthDelimited => {
+            let mut content = &value[..value.len() - rest.len()];
+            decode_varint(&mut content)?;
+            Some(content)
+        }
+        _ => None,
+    };
+    Ok(Field { number, bytes: &start[..start.len() - rest.len()], content })
+}
+
+/// `message` with its fields `number` (strings, bytes, messages) replaced. `with` receives the
+/// position of each among them and its content, and returns the contents of the fields in its place, or
+/// `None` to leave it as it is.
 ///
 /// # Errors
 /// If the message is not valid protobuf, or `with` fails.
 pub fn splice(
     message: &[u8],
-    tag: u32,
+    number: u32,
     mut with: impl FnMut(usize, &[u8]) -> Result<Option<Vec<Vec<u8>>>, DecodeError>,
 ) -> Result<Vec<u8>, DecodeError> {
     let mut edited = Vec::with_capacity(message.len());
-    let mut rest = message;
     let mut position = 0;
-    while !rest.is_empty() {
-        let field = rest;
-        let (found, wire) = decode_key(&mut rest)?;
-        if found != tag || wire != WireType::LengthDelimited {
-            skip_field(wire, found, &mut rest, DecodeContext::default())?;
-            edited.extend_from_slice(&field[..field.len() - rest.len()]);
-            continue;
-        }
-        let before = rest;
-        let length = usize::try_from(decode_varint(&mut rest)?).unwrap_or(usize::MAX);
-        let Some((content, tail)) = rest.split_at_checked(length) else {
-            // The decoder says what is wrong with a message that ends within a field.
-            let mut rest = before;
-            skip_field(wire, found, &mut rest, DecodeContext::default())?;
-            return Ok(message.to_vec());
-        };
-        rest = tail;
-        match with(position, content)? {
-            Some(contents) => {
-                for content in contents {
-                    push(tag, &content, &mut edited);
-                }
+    for field in fields(message) {
+        let field = field?;
+        let contents = match field.content {
+            Some(content) if field.number == number => {
+                position += 1;
+                with(position - 1, content)?
             }
-            None => edited.extend_from_slice(&field[..field.len() - rest.len()]),
+            _ => None,
+        };
+        match contents {
+            Some(contents) => {
+                contents.iter().for_each(|content| push(number, content, &mut edited));
+            }
+            None => edited.extend_from_slice(field.bytes),
         }
-        position += 1;
     }
     Ok(edited)
 }
 
-/// [`splice`] where one content takes the place of one.
+/// [`splice`] with one field in the place of one.
 ///
 /// # Errors
 /// As for [`splice`].
 pub fn replace(
     message: &[u8],
-    tag: u32,
+    number: u32,
     mut with: impl FnMut(usize, &[u8]) -> Result<Option<Vec<u8>>, DecodeError>,
 ) -> Result<Vec<u8>, DecodeError> {
-    splice(message, tag, |position, content| {
+    splice(message, number, |position, content| {
         Ok(with(position, content)?.map(|content| vec![content]))
     })
 }
 
-/// Appends a field (a string, bytes, a message) to a message.
-pub fn push(tag: u32, content: &[u8], message: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, message);
+/// Appends a field (a string, bytes or a message) to a message.
+pub fn push(number: u32, content: &[u8], message: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, message);
     encode_varint(content.len() as u64, message);
     message.extend_from_slice(content);
 }
@@ -75,11 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_fields_in_question_change() {
+    fn only_the_fields_of_that_number_change() {
         // 1: "a", 2: 7, 1: "b"
         let message = [0x0a, 1, b'a', 0x10, 7, 0x0a, 1, b'b'];
-        let none = splice(&message, 1, |_, _| Ok(None)).unwrap();
-        assert_eq!(none, message);
+        let unchanged = splice(&message, 1, |_, _| Ok(None)).unwrap();
+        assert_eq!(unchanged, message);
         let edited = splice(&message, 1, |position, content| {
             Ok(match position {
                 0 => Some(vec![]),
@@ -90,5 +119,14 @@ mod tests {
         let replaced = replace(&message, 1, |_, _| Ok(Some(vec![])));
         assert_eq!(replaced.unwrap(), [0x0a, 0, 0x10, 7, 0x0a, 0]);
         assert!(splice(&message[..7], 1, |_, _| Ok(None)).is_err(), "it ends within a field");
+    }
+
+    #[test]
+    fn a_field_has_its_number_and_its_content() {
+        let message = [0x0a, 1, b'a', 0x10, 7, 0x0a];
+        let found: Vec<_> = fields(&message).collect();
+        let [Ok(text), Ok(number), Err(_)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((text.number, text.bytes, text.content), (1, &message[..3], Some(&b"a"[..])));
+        assert_eq!((number.number, number.bytes, number.content), (2, &message[3..5], None));
     }
 }

@@ -1,8 +1,10 @@
 //! Types that a graph has at its edges, and `wasi:nn` has not.
 
 use spinfer_backend::{Backend, Encoding, Error, Tensor, TensorType, strings};
-use spinfer_onnx::data_type::{BOOL, FLOAT, FLOAT8E4M3FN, INT4, INT64, STRING, UINT16};
-use spinfer_onnx::{AttributeProto, MapTypeProto, SequenceTypeProto, TensorTypeProto, TypeProto};
+use spinfer_onnx::data_type::{BOOL, COMPLEX64, FLOAT, FLOAT8E4M3FN, INT4, INT64, STRING, UINT16};
+use spinfer_onnx::{
+    AttributeProto, MapTypeProto, SequenceTypeProto, TensorTypeProto, TypeProto, attribute_type,
+};
 
 use crate::graphs::{graph, ints, ml, model, node, shape, typed, value};
 use crate::{backend, f32s, i64s, load};
@@ -22,7 +24,7 @@ fn strings_go_in_and_come_out_whole() {
     upper.attribute.push(AttributeProto {
         name: "case_change_action".into(),
         s: b"UPPER".to_vec(),
-        r#type: 3,
+        r#type: attribute_type::STRING,
         ..AttributeProto::default()
     });
     let identity = model(graph(
@@ -144,7 +146,7 @@ fn what_no_tensor_holds_is_refused_by_name() {
         model(graph(nodes, vec![typed("x", ty.clone())], vec![typed("y", ty)], vec![]))
     };
     let optional = SequenceTypeProto { elem_type: Some(Box::new(tensors())) };
-    let complex = TensorTypeProto { elem_type: 14, shape: Some(shape(&["n"])) };
+    let complex = TensorTypeProto { elem_type: COMPLEX64, shape: Some(shape(&["n"])) };
     for (ty, part) in [
         (tensors(), "the input `x` is a sequence"),
         (

@@ -4,6 +4,7 @@ use prost::Message;
 use spinfer_onnx::{
     AttributeProto, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto,
     OperatorSetIdProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    attribute_type, data_type,
 };
 
 /// A node of the standard operators.
@@ -24,14 +25,19 @@ pub(crate) fn ml(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto
 }
 
 pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), i, r#type: 2, ..AttributeProto::default() }
+    AttributeProto {
+        name: name.into(),
+        i,
+        r#type: attribute_type::INT,
+        ..AttributeProto::default()
+    }
 }
 
 pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         ints: ints.to_vec(),
-        r#type: 7,
+        r#type: attribute_type::INTS,
         ..AttributeProto::default()
     }
 }
@@ -40,7 +46,7 @@ pub(crate) fn graph_attribute(name: &str, g: GraphProto) -> AttributeProto {
     AttributeProto {
         name: name.into(),
         g: Some(Box::new(g)),
-        r#type: 5,
+        r#type: attribute_type::GRAPH,
         ..AttributeProto::default()
     }
 }
@@ -67,12 +73,24 @@ pub(crate) fn typed(name: &str, ty: TypeProto) -> ValueInfoProto {
 
 pub(crate) fn int64s(name: &str, dims: &[i64], int64_data: &[i64]) -> TensorProto {
     let (dims, int64_data) = (dims.to_vec(), int64_data.to_vec());
-    TensorProto { name: name.into(), dims, data_type: 7, int64_data, ..TensorProto::default() }
+    TensorProto {
+        name: name.into(),
+        dims,
+        data_type: data_type::INT64,
+        int64_data,
+        ..TensorProto::default()
+    }
 }
 
 pub(crate) fn floats(name: &str, dims: &[i64], float_data: &[f32]) -> TensorProto {
     let (dims, float_data) = (dims.to_vec(), float_data.to_vec());
-    TensorProto { name: name.into(), dims, data_type: 1, float_data, ..TensorProto::default() }
+    TensorProto {
+        name: name.into(),
+        dims,
+        data_type: data_type::FLOAT,
+        float_data,
+        ..TensorProto::default()
+    }
 }
 
 pub(crate) fn graph(
@@ -81,7 +99,7 @@ pub(crate) fn graph(
     output: Vec<ValueInfoProto>,
     initializer: Vec<TensorProto>,
 ) -> GraphProto {
-    GraphProto { node, name: "graph".into(), initializer, input, output }
+    GraphProto { node, name: "graph".into(), initializer, input, output, ..GraphProto::default() }
 }
 
 /// The bytes of a model of this graph.
