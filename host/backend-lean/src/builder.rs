@@ -4,9 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use spinfer_backend::{Error, TensorType};
 
-use crate::attributes::{Constant, invalid, unsupported};
-use crate::plan::{Columns, Plan, Step};
+use crate::constant::Constant;
+use crate::plan::Plan;
+use crate::refusal::{invalid, unsupported};
 use crate::rows::RowOp;
+use crate::scratch::Columns;
+use crate::step::Step;
 use spinfer_onnx::{GraphProto, NodeProto, TensorProto};
 
 /// Columns of an arena; graphs with more are left to other backends. It bounds what a small file

@@ -30,13 +30,18 @@
 
 mod attributes;
 mod builder;
+mod constant;
 mod dense;
 mod graph;
+mod marshal;
 mod operators;
 mod plan;
 mod post_transform;
+mod refusal;
 mod rows;
+mod scratch;
 mod signature;
+mod step;
 mod tree;
 
 #[cfg(any(test, fuzzing))]

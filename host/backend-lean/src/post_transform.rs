@@ -14,7 +14,8 @@
 
 use spinfer_backend::Error;
 
-use crate::attributes::{Attributes, invalid};
+use crate::attributes::Attributes;
+use crate::refusal::invalid;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PostTransform {

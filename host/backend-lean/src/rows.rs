@@ -3,8 +3,9 @@
 
 use spinfer_backend::Error;
 
-use crate::attributes::{Attributes, invalid};
+use crate::attributes::Attributes;
 use crate::post_transform::{PostTransform, logistic, softmax};
+use crate::refusal::invalid;
 use spinfer_onnx::NodeProto;
 
 /// An operator from a row to a row of the same width.

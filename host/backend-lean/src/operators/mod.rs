@@ -1,13 +1,14 @@
 //! From nodes to steps: one function for each operator, by domain.
 
-pub(crate) mod ml;
+mod ml;
 mod shape;
 mod standard;
 
 use spinfer_backend::Error;
 
-use crate::attributes::{Attributes, unsupported};
+use crate::attributes::Attributes;
 use crate::builder::{Builder, output_name};
+use crate::refusal::unsupported;
 use spinfer_onnx::{ModelProto, NodeProto};
 
 /// The first version of the standard operators that broadcasts as today's do.

@@ -4,9 +4,10 @@
 use spinfer_backend::{Error, TensorType};
 
 use super::last_axis;
-use crate::attributes::{Attributes, unsupported};
+use crate::attributes::Attributes;
 use crate::builder::{Arena, Builder, output_name};
-use crate::plan::Step;
+use crate::refusal::unsupported;
+use crate::step::Step;
 use spinfer_onnx::{NodeProto, data_type};
 
 pub(super) fn identity<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {

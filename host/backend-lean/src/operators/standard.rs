@@ -3,11 +3,13 @@
 use spinfer_backend::{Error, TensorType};
 
 use super::last_axis;
-use crate::attributes::{Attributes, Constant, invalid, unsupported};
+use crate::attributes::Attributes;
 use crate::builder::{Builder, has_input, output_name};
+use crate::constant::Constant;
 use crate::dense::Dense;
-use crate::plan::Step;
+use crate::refusal::{invalid, unsupported};
 use crate::rows::{Arithmetic, RowOp};
+use crate::step::Step;
 use spinfer_onnx::NodeProto;
 
 /// The constant FP32 matrix that is input `index`, as (rows, columns, values).

@@ -1,18 +1,19 @@
 //! Tree ensembles: `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4, and
 //! `TreeEnsemble` of 5.
 //!
-//! `read` and `read5` check the attributes, `flatten` lays the trees out, `evaluate` walks them,
-//! `aggregate` turns the votes of the leaves into outputs.
+//! `read` checks the attributes, `flatten` lays the trees out, `evaluate` walks them, `score`,
+//! `regressor` and `classifier` turn the votes of the leaves into outputs.
 
-mod aggregate;
+mod classifier;
 mod evaluate;
 mod flatten;
 mod read;
-mod read5;
+mod regressor;
+mod score;
 
-pub(crate) use aggregate::{Classifier, Regressor};
-pub(crate) use read::{classifier, regressor};
-pub(crate) use read5::ensemble;
+pub(crate) use classifier::Classifier;
+pub(crate) use read::{classifier, ensemble, regressor};
+pub(crate) use regressor::{Aggregate, Regressor};
 
 /// The two types of a threshold: FP64 for FP64 inputs, FP32 for all others, as in ONNX Runtime.
 pub(crate) trait Real:

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::aggregate::{Aggregate, Regressor};
 use super::evaluate::{Forest, Vote};
 use super::flatten::{Mode, RawNode, flatten};
+use super::{Aggregate, Regressor};
 use crate::post_transform::PostTransform;
 
 const FEATURES: u32 = 3;

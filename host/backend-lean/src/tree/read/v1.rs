@@ -5,17 +5,17 @@
 //! A tree is a run of nodes with one tree id, and the first of the run is its root.
 
 use spinfer_backend::Error;
-
-use super::Real;
-use super::aggregate::{Aggregate, Classifier, Regressor};
-use super::evaluate::{Forest, Vote};
-use super::flatten::{Flat, Mode, NAN_IS_TRUE, RawNode, flatten, has_cycle};
-use crate::attributes::{Attributes, Constant, Elements, invalid, unsupported};
-use crate::post_transform::PostTransform;
 use spinfer_onnx::NodeProto;
 
-/// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
-pub(crate) const MAX_TARGETS: usize = 1 << 16;
+use super::node_index::NodeIndex;
+use super::{Thresholds, feature, lay_out, targets};
+use crate::attributes::Attributes;
+use crate::constant::Constant;
+use crate::post_transform::PostTransform;
+use crate::refusal::{invalid, unsupported};
+use crate::tree::evaluate::{Forest, Vote};
+use crate::tree::flatten::{Mode, RawNode};
+use crate::tree::{Aggregate, Classifier, Regressor};
 
 /// Reads a `TreeEnsembleClassifier` for rows of `width` features. Where its class labels are strings,
 /// a label is the index of one.
@@ -79,40 +79,6 @@ pub(crate) fn regressor<T: Thresholds>(
     let post = PostTransform::read(attributes)?;
     let forest = forest(node, width, targets, &Votes::read(node, "target", targets)?)?;
     Ok(Regressor { forest, targets, aggregate, base, post })
-}
-
-pub(super) fn targets(node: &NodeProto, count: u64) -> Result<usize, Error> {
-    match usize::try_from(count) {
-        Ok(0) | Err(_) => Err(invalid(node, "it has no classes, or no targets")),
-        Ok(count) if count > MAX_TARGETS => {
-            Err(unsupported(node, format_args!("{count} classes or targets")))
-        }
-        Ok(count) => Ok(count),
-    }
-}
-
-/// FP32 or FP64 numbers of an attribute: either may be in the list of floats; FP64 may be in the
-/// tensor attribute instead (`ai.onnx.ml` 3).
-pub(crate) trait Thresholds: Real {
-    const NAME: &'static str;
-
-    fn from_tensor(elements: Elements) -> Option<Vec<Self>>;
-}
-
-impl Thresholds for f32 {
-    const NAME: &'static str = "FP32";
-
-    fn from_tensor(elements: Elements) -> Option<Vec<Self>> {
-        if let Elements::Float(values) = elements { Some(values) } else { None }
-    }
-}
-
-impl Thresholds for f64 {
-    const NAME: &'static str = "FP64";
-
-    fn from_tensor(elements: Elements) -> Option<Vec<Self>> {
-        if let Elements::Double(values) = elements { Some(values) } else { None }
-    }
 }
 
 fn reals<T: Thresholds>(node: &NodeProto, name: &str) -> Result<Vec<T>, Error> {
@@ -199,25 +165,6 @@ fn forest<T: Thresholds>(
     Ok(Forest::new(flat, &placed))
 }
 
-/// Flattens trees that are trees: every node reached, and by one way.
-pub(super) fn lay_out<T: Real>(
-    node: &NodeProto,
-    raw: &[RawNode<T>],
-    roots: &[u32],
-) -> Result<Flat<T>, Error> {
-    let flat = flatten(raw, roots).map_err(|shared| {
-        if has_cycle(raw) {
-            invalid(node, "its trees have a cycle")
-        } else {
-            unsupported(node, format_args!("two ways lead to its tree node at index {shared}"))
-        }
-    })?;
-    if let Some(lost) = flat.position.iter().position(|&position| position == u32::MAX) {
-        return Err(invalid(node, format_args!("no way leads to the tree node at index {lost}")));
-    }
-    Ok(flat)
-}
-
 fn raw_nodes<T: Thresholds>(
     node: &NodeProto,
     width: usize,
@@ -258,15 +205,6 @@ fn raw_nodes<T: Thresholds>(
         .collect()
 }
 
-/// A feature that a node may compare.
-pub(super) fn feature(node: &NodeProto, feature: i64, width: usize) -> Result<u32, Error> {
-    let fits = |&feature: &u32| (feature as usize) < width && feature < NAN_IS_TRUE;
-    u32::try_from(feature)
-        .ok()
-        .filter(fits)
-        .ok_or_else(|| invalid(node, format_args!("it compares feature {feature} of {width}")))
-}
-
 fn mode(node: &NodeProto, name: &[u8]) -> Result<Mode, Error> {
     match name {
         b"BRANCH_LEQ" => Ok(Mode::Leq),
@@ -280,29 +218,5 @@ fn mode(node: &NodeProto, name: &[u8]) -> Result<Mode, Error> {
             let other = String::from_utf8_lossy(other);
             Err(invalid(node, format_args!("a node's mode is `{other}`")))
         }
-    }
-}
-
-/// Where a node of a tree stands in the lists: sorted, so that no choice of ids makes it slow.
-struct NodeIndex(Vec<(i64, i64, u32)>);
-
-impl NodeIndex {
-    fn new(node: &NodeProto, tree_ids: &[i64], node_ids: &[i64]) -> Result<Self, Error> {
-        if tree_ids.len() != node_ids.len() || tree_ids.len() >= NAN_IS_TRUE as usize {
-            return Err(invalid(node, "its nodes_* lists differ in length, or are too long"));
-        }
-        let mut entries: Vec<(i64, i64, u32)> =
-            tree_ids.iter().zip(node_ids).zip(0u32..).map(|((&t, &n), i)| (t, n, i)).collect();
-        entries.sort_unstable();
-        if let Some(twice) = entries.windows(2).find(|w| (w[0].0, w[0].1) == (w[1].0, w[1].1)) {
-            let (tree, id, _) = twice[0];
-            return Err(invalid(node, format_args!("node {id} of tree {tree} is there twice")));
-        }
-        Ok(Self(entries))
-    }
-
-    fn find(&self, tree: i64, id: i64) -> Option<u32> {
-        let place = self.0.binary_search_by_key(&(tree, id), |&(tree, id, _)| (tree, id)).ok()?;
-        Some(self.0[place].2)
     }
 }

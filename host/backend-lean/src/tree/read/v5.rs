@@ -6,14 +6,16 @@
 //! `nodes_falsenodeids` gives. A leaf may have many parents: each gets one of its own here.
 
 use spinfer_backend::Error;
-
-use super::aggregate::{Aggregate, Regressor};
-use super::evaluate::{Forest, Vote};
-use super::flatten::{Mode, NAN_IS_TRUE, RawNode};
-use super::read::{Thresholds, feature, lay_out, targets};
-use crate::attributes::{Attributes, Constant, invalid, unsupported};
-use crate::post_transform::PostTransform;
 use spinfer_onnx::{NodeProto, data_type};
+
+use super::{Thresholds, feature, lay_out, targets};
+use crate::attributes::Attributes;
+use crate::constant::Constant;
+use crate::post_transform::PostTransform;
+use crate::refusal::{invalid, unsupported};
+use crate::tree::evaluate::{Forest, Vote};
+use crate::tree::flatten::{Mode, NAN_IS_TRUE, RawNode};
+use crate::tree::{Aggregate, Regressor};
 
 /// Reads a `TreeEnsemble` for rows of `width` features.
 pub(crate) fn ensemble<T: Thresholds>(
