@@ -3,9 +3,9 @@
 use half::{bf16, f16};
 use serde::Serialize;
 
+use crate::byte_strings::push_bytes;
 use crate::json::{self, INFINITY, NEGATIVE_INFINITY};
 use crate::json_array::ItemKind;
-use crate::tensor::push_bytes;
 
 /// The type of a tensor's elements, named as in the Open Inference Protocol.
 ///
@@ -163,7 +163,9 @@ impl Datatype {
     }
 
     fn float_bits(self, json: &str) -> Option<u64> {
-        let Some(number) = parse_f64(json) else { return Some(special(json)?.to_bits()) };
+        let Some(number) = parse_f64(json) else {
+            return Some(special(json)?.to_bits());
+        };
         #[expect(clippy::cast_possible_truncation, reason = "only its range is checked")]
         let in_range = match self {
             Self::F32 => (number as f32).is_finite(),

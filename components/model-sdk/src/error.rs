@@ -2,10 +2,6 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
-use crate::request::Response;
-
 /// Why a request gets no prediction: the status of the answer and its message.
 #[derive(Debug)]
 pub struct Error {
@@ -106,23 +102,11 @@ impl Error {
         }
     }
 
-    pub(crate) fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct ErrorBody<'a> {
-            error: &'a str,
-        }
-        let body = serde_json::to_vec(&ErrorBody { error: &self.message }).unwrap_or_default();
-        let response = Response::json(self.status(), body);
+    /// The methods that the path answers, where another was sent.
+    pub(crate) fn allowed_methods(&self) -> Option<&'static str> {
         match self.kind {
-            ErrorKind::MethodNotAllowed { allow } => response.with_header("allow", allow),
-            ErrorKind::Invalid
-            | ErrorKind::InvalidJson
-            | ErrorKind::NotFound
-            | ErrorKind::TooLarge
-            | ErrorKind::UnsupportedMediaType
-            | ErrorKind::Internal
-            | ErrorKind::Unavailable
-            | ErrorKind::DeadlineExceeded => response,
+            ErrorKind::MethodNotAllowed { allow } => Some(allow),
+            _ => None,
         }
     }
 }
@@ -154,18 +138,6 @@ mod tests {
         ] {
             assert_eq!(error.status(), status);
         }
-    }
-
-    #[test]
-    fn a_response_is_json_and_names_the_allowed_methods() {
-        let response = Error::method_not_allowed("GET, HEAD").into_response();
-        assert_eq!(response.status, 405);
-        assert!(response.headers.contains(&("allow", "GET, HEAD".into())));
-        assert!(response.headers.contains(&("content-type", "application/json".into())));
-        assert_eq!(
-            response.body,
-            br#"{"error":"method not allowed; this path answers GET, HEAD"}"#
-        );
     }
 
     #[test]

@@ -6,7 +6,6 @@ use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::json;
-use crate::request::{CONTENT_TYPE, Request};
 
 /// The files a model takes. A component whose model takes none is compiled without what reads them.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +25,14 @@ impl File {
     }
 
     /// Whether the body of the request is one. If not, it should be JSON.
-    pub(crate) fn is_body_of(&self, request: &Request) -> Result<bool, Error> {
-        let value = String::from_utf8_lossy(request.header(CONTENT_TYPE).unwrap_or_default());
+    pub(crate) fn is_body(&self, content_type: Option<&[u8]>, body: &[u8]) -> Result<bool, Error> {
+        let value = String::from_utf8_lossy(content_type.unwrap_or_default());
         let sent = value.split(';').next().unwrap_or_default().trim();
         if sent.eq_ignore_ascii_case(self.content_type) {
             return Ok(true);
         }
         // Many clients send JSON as something else.
-        match request.body.trim_ascii_start() {
+        match body.trim_ascii_start() {
             [] | [b'{', ..] => Ok(false),
             _ => Err(Error::unsupported_media_type(format!(
                 "content-type {sent:?}: expected {}, or an object of JSON",
@@ -72,9 +71,8 @@ mod tests {
     #[test]
     fn a_body_is_a_file_by_its_content_type() {
         let is_body = |content_type: &str, body: &str| {
-            let request = Request::post("/predict", body.as_bytes());
-            let request = request.with_header(CONTENT_TYPE, content_type);
-            PNG.is_body_of(&request).map_err(|error| (error.status(), error.to_string()))
+            PNG.is_body(Some(content_type.as_bytes()), body.as_bytes())
+                .map_err(|error| (error.status(), error.to_string()))
         };
         for content_type in ["image/png", "Image/PNG ; x=1"] {
             assert_eq!(is_body(content_type, "{"), Ok(true));
@@ -84,8 +82,8 @@ mod tests {
         }
         let message = r#"content-type "image/jpeg": expected image/png, or an object of JSON"#;
         assert_eq!(is_body("image/jpeg", "\u{1}"), Err((415, message.to_owned())));
-        assert!(!PNG.is_body_of(&Request::post("/predict", b"{}")).unwrap());
-        assert_eq!(PNG.is_body_of(&Request::post("/predict", b"x")).unwrap_err().status(), 415);
+        assert!(!PNG.is_body(None, b"{}").unwrap());
+        assert_eq!(PNG.is_body(None, b"x").unwrap_err().status(), 415);
     }
 
     #[test]

@@ -5,13 +5,14 @@ use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::{self, Graph};
 use crate::handler::respond;
-use crate::infer::HEADER;
+use crate::hooks::{Mapping, ModelHooks};
 use crate::prediction::Prediction;
-use crate::request::{CONTENT_TYPE, Method, Request, needed_headers};
+use crate::request::{CONTENT_TYPE, JSON_LENGTH, Method, Request};
+use crate::response::Response;
 use crate::rows::Rows;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
-use crate::{File, Mapping, Model, packed, request};
+use crate::{File, Model, packed};
 
 const NAME: &str = "iris-classifier";
 const IRIS: &str = include_str!("../../../models/iris-classifier/1/model.toml");
@@ -143,9 +144,9 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
     };
     let mut said = length.splitn(2, |&byte| byte == b' ');
     let mut header = || said.next().filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
-    let given = [(HEADER, header()), (CONTENT_TYPE, header())];
+    let given = [(JSON_LENGTH, header()), (CONTENT_TYPE, header())];
     let value = |name: &str| given.iter().find(|(given, _)| *given == name)?.1.clone();
-    let headers = (0..).zip(needed_headers::<M>());
+    let headers = (0..).zip(ModelHooks::of::<M>().needed_headers());
     let headers = headers.filter_map(|(index, name)| Some((index, value(name)?)));
     let request = Request {
         method,
@@ -154,7 +155,7 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
         prediction_id: None,
         body: body.to_vec(),
     };
-    let response = answer::<M>(&request, signature).unwrap_or_else(Error::into_response);
+    let response = answer::<M>(&request, signature).unwrap_or_else(Response::from);
     let body = String::from_utf8_lossy(&response.body);
     assert!((200..500).contains(&response.status), "{}: {body}", response.status);
     if response.status >= 400 {
@@ -163,7 +164,7 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
     Some(response.status)
 }
 
-fn answer<M: Model>(request: &Request, signature: &str) -> Result<request::Response, Error> {
+fn answer<M: Model>(request: &Request, signature: &str) -> Result<Response, Error> {
     let signature = Signature::parse(signature, NAME).map_err(Error::internal)?;
     let compute = |inputs: Vec<Tensor>| {
         let rows = inputs[0].dimensions[0];
@@ -173,13 +174,15 @@ fn answer<M: Model>(request: &Request, signature: &str) -> Result<request::Respo
             Tensor::f32("probabilities", &[rows, 3], &vec![0.25; many(3)]),
         ])
     };
-    respond::<M>(request, NAME, || Ok(graph::tests::graph(signature, compute)))
+    respond::<M>(request, NAME, || Ok(graph::stub::graph(signature, compute)))
 }
 
 /// A tensor in the packed form, of each datatype that is packed. What is read is written the same.
 pub fn packed(data: &[u8]) {
     for datatype in Datatype::ALL {
-        let Some(ty) = datatype.packed() else { continue };
+        let Some(ty) = datatype.packed() else {
+            continue;
+        };
         let Ok((dimensions, elements)) = packed::decode(ty, datatype, data.to_vec()) else {
             continue;
         };
@@ -195,7 +198,9 @@ pub fn packed(data: &[u8]) {
 
 /// A `model.toml`.
 pub fn model_toml(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     // What it says is for an operator.
     let _ = Signature::parse(text, NAME);
 }

@@ -1,12 +1,9 @@
 //! The model: its signature, and its graph ready to compute. Loaded once for the life of the
 //! instance.
 
-use std::cell::OnceCell;
 use std::fmt;
-use std::rc::Rc;
 
 use crate::error::Error;
-use crate::nn;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
@@ -28,6 +25,10 @@ pub(crate) trait ExecutionContext {
 }
 
 impl Graph {
+    pub(crate) fn new(signature: Signature, context: impl ExecutionContext + 'static) -> Self {
+        Self { signature, context: Box::new(context) }
+    }
+
     /// What `model.toml` says of the model.
     pub fn signature(&self) -> &Signature {
         &self.signature
@@ -72,31 +73,6 @@ pub(crate) fn all<const N: usize>(outputs: Vec<Tensor>) -> Result<[Tensor; N], E
     })
 }
 
-/// The model `name`, mounted at `/models/<name>`. A failure is not remembered: the next request
-/// tries again.
-pub(crate) fn load(name: &str) -> Result<Rc<Graph>, Error> {
-    thread_local! {
-        static GRAPH: OnceCell<Rc<Graph>> = const { OnceCell::new() };
-    }
-    GRAPH.with(|loaded| {
-        if let Some(graph) = loaded.get() {
-            return Ok(Rc::clone(graph));
-        }
-        let graph = Rc::new(Graph {
-            signature: read_signature(name)?,
-            context: Box::new(nn::Context::load(name)?),
-        });
-        Ok(Rc::clone(loaded.get_or_init(|| graph)))
-    })
-}
-
-#[cold]
-fn read_signature(name: &str) -> Result<Signature, Error> {
-    let text = std::fs::read_to_string(format!("/models/{name}/model.toml"))
-        .map_err(|error| not_mounted(name, "model.toml", &error))?;
-    Signature::parse(&text, name).map_err(|problem| unloadable(name, "model.toml", &problem))
-}
-
 /// A file of the model that is missing, and what to write to have it.
 #[cold]
 pub(crate) fn not_mounted(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
@@ -116,7 +92,9 @@ pub(crate) fn unloadable(name: &str, file: &str, problem: &dyn fmt::Display) -> 
 }
 
 #[cfg(any(test, fuzzing))]
-pub(crate) mod tests {
+pub(crate) mod stub {
+    use std::rc::Rc;
+
     use super::*;
 
     /// Computes with a closure.
@@ -142,16 +120,6 @@ pub(crate) mod tests {
         signature: Signature,
         compute: impl Fn(Vec<Tensor>) -> Result<Vec<Tensor>, Error> + 'static,
     ) -> Rc<Graph> {
-        Rc::new(Graph { signature, context: Box::new(Closure(compute)) })
-    }
-
-    #[test]
-    fn a_model_that_is_not_mounted_is_unavailable() {
-        for _ in 0..2 {
-            let error = load("missing-model").unwrap_err();
-            assert_eq!(error.status(), 503);
-            assert!(error.to_string().contains("/models/missing-model/model.toml"), "{error}");
-            assert!(error.to_string().contains("files = [{ source ="), "{error}");
-        }
+        Rc::new(Graph::new(signature, Closure(compute)))
     }
 }

@@ -3,16 +3,18 @@
 use std::rc::Rc;
 
 use crate::error::Error;
-use crate::graph::{self, Graph};
+use crate::graph::Graph;
 use crate::hooks::ModelHooks;
+use crate::model::Model;
 use crate::operation::{self, Operation, Target};
-use crate::request::{Request, Response, needed_headers};
-use crate::{Model, infer, invocations, metadata, model_name, predict};
+use crate::request::Request;
+use crate::response::Response;
+use crate::{infer, invocations, metadata, model_loader, model_name, predict};
 
 pub(crate) fn answer<M: Model>(request: &Request) -> Response {
     model_name::name(M::NAME)
-        .and_then(|name| respond::<M>(request, name, || graph::load(name)))
-        .unwrap_or_else(Error::into_response)
+        .and_then(|name| respond::<M>(request, name, || model_loader::load(name)))
+        .unwrap_or_else(Response::from)
 }
 
 pub(crate) fn respond<M: Model>(
@@ -54,7 +56,7 @@ pub(crate) fn respond<M: Model>(
             return Ok(response);
         }
     };
-    Ok(response.for_seconds(signature.cache_seconds, needed_headers::<M>(), body_key))
+    Ok(response.for_seconds(signature.cache_seconds, hooks.needed_headers(), body_key))
 }
 
 fn operate(
@@ -78,10 +80,10 @@ fn operate(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::tests::graph;
+    use crate::graph::stub::graph;
     use crate::hooks::Mapping;
     use crate::prediction::Prediction;
-    use crate::request::Method;
+    use crate::request::{JSON_LENGTH, Method};
     use crate::rows::Rows;
     use crate::signature::Signature;
     use crate::signature::tests::iris;
@@ -112,7 +114,7 @@ mod tests {
             body: body.into(),
         };
         let response = respond::<FirstFeature>(&request, FirstFeature::NAME, load)
-            .unwrap_or_else(Error::into_response);
+            .unwrap_or_else(Response::from);
         assert_eq!(response.headers[0], ("content-type", "application/json".into()));
         (response.status, String::from_utf8(response.body).unwrap())
     }
@@ -282,7 +284,7 @@ mod tests {
             // With tensors behind the JSON, whose length is another then.
             let body = body.replacen('{', r#"{"id":"NaN","#, 1);
             let request = Request::post(path, body.as_bytes());
-            let request = request.with_header(infer::HEADER, &body.len().to_string());
+            let request = request.with_header(JSON_LENGTH, &body.len().to_string());
             let response = respond::<Default>(&request, Default::NAME, missing).unwrap();
             assert_eq!(response.status, 200);
         }

@@ -207,7 +207,9 @@ impl<'a> Entries<'a> {
         picked: &mut [Option<&'a RawValue>],
     ) -> Result<(), Error> {
         for (name, value) in &self.0 {
-            let Some(index) = names.iter().position(|wanted| wanted == name) else { continue };
+            let Some(index) = names.iter().position(|wanted| wanted == name) else {
+                continue;
+            };
             if picked[index].replace(value).is_some() {
                 return Err(Error::invalid(format!("{what}: {name:?} stands twice")));
             }

@@ -8,10 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::quoted;
 use crate::json::{INFINITY, NEGATIVE_INFINITY};
-use crate::signature::Shape;
-
-/// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
-pub(crate) const MAX_RANK: usize = 16;
+use crate::shape::{MAX_RANK, Shape};
 
 /// What an array is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,7 +281,9 @@ mod tests {
             assert_eq!(numbers(json, shape).unwrap_err(), problem, "{json}");
         }
         let json: &RawValue = serde_json::from_str("[1,1e999]").unwrap();
-        let refuse = |number: &str| if number == "1" { Ok(()) } else { Err("is too large") };
+        let refuse = |number: &str| {
+            if number == "1" { Ok(()) } else { Err("is too large") }
+        };
         assert_eq!(
             read(&"data", ItemKind::Numbers, json, &[2], refuse).unwrap_err(),
             "data[1]: 1e999 is too large"

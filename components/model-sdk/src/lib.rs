@@ -66,6 +66,7 @@ mod doors;
 mod handler;
 
 mod request;
+mod response;
 
 mod operation;
 
@@ -77,20 +78,26 @@ mod predict;
 
 mod file;
 mod hooks;
+mod model;
 mod prediction;
 mod prediction_log;
+mod row_prediction;
 mod row_reader;
 mod rows;
 
 mod json;
 mod json_array;
 mod reserve;
+mod response_buffer;
 
+mod byte_strings;
 mod datatype;
 mod graph;
+mod model_loader;
 mod model_name;
 mod nn;
 mod packed;
+mod shape;
 mod signature;
 mod tensor;
 
@@ -110,37 +117,16 @@ pub use error::Error;
 pub use file::File;
 pub use graph::Graph;
 pub use hooks::Mapping;
+pub use model::Model;
 pub use model_name::MOUNTED;
-pub use prediction::{NO_CLASS, Prediction};
+pub use prediction::Prediction;
+pub use row_prediction::NO_CLASS;
 pub use rows::Rows;
-pub use signature::{Shape, Signature, TensorSignature};
+pub use shape::Shape;
+pub use signature::{Signature, TensorSignature};
 #[doc(hidden)]
 pub use spin_sdk::wasip3;
 pub use tensor::Tensor;
-
-/// A model: what a component author writes.
-pub trait Model {
-    /// Of the model: it is mounted at `/models/<NAME>`. [`MOUNTED`] stands for the one that is.
-    const NAME: &'static str;
-
-    /// For a model that takes or gives something else than its graph: how the inputs and outputs of
-    /// `model.toml` become the graph's. Without it they are the graph's, of whichever datatype. Strings of
-    /// rows are in [`Rows::bytes`].
-    const MAPPING: Option<Mapping> = None;
-
-    /// For a model that takes files in place of features: [`Rows::bytes`] then holds one.
-    const FILE: Option<File> = None;
-
-    /// Predicts from rows: one, or where the model takes several, all of a request.
-    ///
-    /// Unless a component says otherwise, features (or strings) become the model's inputs in their order,
-    /// and the signature tells what its outputs are: a class for each row, with the probability of each
-    /// where there are such; or numbers. They come from [`Self::MAPPING`], if there is one. A model of
-    /// other outputs has no short form: 400. What a file means only a component can say.
-    fn predict(graph: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
-        default_predict::predict(graph, rows, Self::MAPPING)
-    }
-}
 
 /// Exports the component's two doors, for the host to choose from: `spinfer:serve/buffered-handler`
 /// and `wasi:http/handler`. Takes the type that implements [`Model`]; once in a component.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::json;
-use crate::request::Response;
+use crate::response::Response;
 use crate::signature::{Signature, TensorSignature};
 
 #[derive(Serialize)]

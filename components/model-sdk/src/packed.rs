@@ -10,11 +10,12 @@
 //! 8 + 4r            the elements in row-major order: as the Open Inference Protocol's binary data
 //! ```
 
+use crate::byte_strings::split_bytes;
 use crate::datatype::Datatype;
 use crate::error::Error;
-use crate::json_array::MAX_RANK;
 use crate::reserve::reserve;
-use crate::tensor::{Tensor, split_bytes};
+use crate::shape::MAX_RANK;
+use crate::tensor::Tensor;
 
 impl Datatype {
     /// How the packed form calls it; `None` for a type that `wasi:nn` has.
@@ -184,7 +185,7 @@ mod tests {
             let mut tensor = Tensor { name: "x".into(), datatype, dimensions, data: Vec::new() };
             for &element in elements.iter().cycle().take(count) {
                 match datatype {
-                    Datatype::Bytes => crate::tensor::push_bytes(
+                    Datatype::Bytes => crate::byte_strings::push_bytes(
                         &element.to_string().as_bytes()[..(element % 2) as usize],
                         &mut tensor.data,
                     ),

@@ -1,19 +1,14 @@
-//! A request and its response between the doors and the protocols: complete, and the same through
-//! either door.
+//! A request between the doors and the protocols: complete, and the same through either door.
 
-use std::borrow::Cow;
-
-use crate::{Model, infer, json};
+use crate::json;
 
 /// The request headers a protocol reads, in lower case; the doors bring these and no others, and the
 /// last of them only to a model that takes files.
-const NEEDED_HEADERS: [&str; 2] = [infer::HEADER, CONTENT_TYPE];
+pub(crate) const NEEDED_HEADERS: &[&str] = &[JSON_LENGTH, CONTENT_TYPE];
 
+/// The header that tells the bytes of the JSON, in requests and responses.
+pub(crate) const JSON_LENGTH: &str = "inference-header-content-length";
 pub(crate) const CONTENT_TYPE: &str = "content-type";
-
-pub(crate) fn needed_headers<M: Model>() -> &'static [&'static str] {
-    &NEEDED_HEADERS[..if M::FILE.is_some() { 2 } else { 1 }]
-}
 
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -36,14 +31,6 @@ pub(crate) enum Method {
     Other,
 }
 
-#[derive(Debug)]
-pub(crate) struct Response {
-    pub(crate) status: u16,
-    /// Without `content-length`, which the host or the standard door derives from the body.
-    pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
-    pub(crate) body: Vec<u8>,
-}
-
 impl Request {
     pub(crate) fn path(&self) -> &str {
         let path = self.path_with_query.as_str();
@@ -54,12 +41,12 @@ impl Request {
     /// `None` if there is nothing of it.
     #[cold]
     pub(crate) fn respelled(&self) -> Option<Self> {
-        let length = self.header(infer::HEADER).and_then(|value| str::from_utf8(value).ok());
+        let length = self.header(JSON_LENGTH).and_then(|value| str::from_utf8(value).ok());
         let length = length.and_then(|length| length.parse().ok()).unwrap_or(self.body.len());
         let (json, tensors) = self.body.split_at_checked(length)?;
         let mut body = json::respelled(json)?;
         let mut headers = self.headers.clone();
-        if let Some((_, value)) = headers.iter_mut().find(|(index, _)| is(*index, infer::HEADER)) {
+        if let Some((_, value)) = headers.iter_mut().find(|(index, _)| is(*index, JSON_LENGTH)) {
             *value = body.len().to_string().into();
         }
         body.try_reserve(tensors.len()).ok()?;
@@ -81,36 +68,6 @@ fn is(index: u32, name: &str) -> bool {
     NEEDED_HEADERS.get(index as usize) == Some(&name)
 }
 
-impl Response {
-    pub(crate) fn json(status: u16, body: Vec<u8>) -> Self {
-        Self::new(status, "application/json", body)
-    }
-
-    pub(crate) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, headers: vec![("content-type", content_type.into())], body }
-    }
-
-    /// It may be given again for so long, to requests whose headers of these `names` are the same, and
-    /// whose bodies are, compared by what the host knows as `body_key`: as JSON, or as tensors.
-    pub(crate) fn for_seconds(self, seconds: u32, names: &[&str], body_key: &'static str) -> Self {
-        if seconds == 0 {
-            return self;
-        }
-        let response = self.with_header("cache-control", format!("max-age={seconds}"));
-        let response = response.with_header("vary", names.join(", "));
-        response.with_header("spinfer-body-key", body_key)
-    }
-
-    pub(crate) fn with_header(
-        mut self,
-        name: &'static str,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
 #[cfg(test)]
 impl Request {
     pub(crate) fn post(path: &str, body: &[u8]) -> Self {
@@ -124,7 +81,7 @@ impl Request {
     }
 
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
-        let index = (0..).zip(NEEDED_HEADERS).find(|(_, needed)| *needed == name).unwrap().0;
+        let index = (0..).zip(NEEDED_HEADERS).find(|(_, needed)| **needed == name).unwrap().0;
         self.headers.push((index, value.into()));
         self
     }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use crate::byte_strings::push_bytes;
 use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::signature::{Signature, TensorSignature};
-use crate::tensor::{Tensor, push_bytes};
+use crate::tensor::Tensor;
 
 /// One row, or several for one inference: of features, of strings, or of both; or of what the model makes
 /// features of.

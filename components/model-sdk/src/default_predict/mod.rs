@@ -2,15 +2,17 @@
 
 use std::fmt;
 
+use crate::byte_strings::split_bytes;
 use crate::datatype::{Datatype, Element};
 use crate::error::Error;
 use crate::graph::{self, Graph};
-use crate::hooks::Mapping;
-use crate::infer;
-use crate::prediction::{NO_CLASS, Prediction};
+use crate::hooks::{self, Mapping};
+use crate::prediction::Prediction;
+use crate::row_prediction::NO_CLASS;
 use crate::rows::Rows;
-use crate::signature::{Shape, Signature, TensorSignature};
-use crate::tensor::{Tensor, split_bytes};
+use crate::shape::Shape;
+use crate::signature::{Signature, TensorSignature};
+use crate::tensor::Tensor;
 
 /// What of a model's outputs, whatever their names and order, answers for a row.
 enum OutputRoles<'a> {
@@ -37,7 +39,7 @@ pub(crate) fn predict(
     let (wanted, count) = outputs.wanted();
     let wanted = &wanted[..count];
     let tensors = match mapping {
-        Some(mapping) => infer::map(graph, mapping, &inputs, wanted)?,
+        Some(mapping) => hooks::map(graph, mapping, &inputs, wanted)?,
         None => {
             let tensors = graph.compute_all(inputs, wanted)?;
             check_rows(signature, wanted, &tensors, rows.count)?;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::graph::tests::graph;
+use crate::graph::stub::graph;
 use crate::hooks::ModelHooks;
 use crate::predict::predict;
 use crate::request::Request;

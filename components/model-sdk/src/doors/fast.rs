@@ -1,13 +1,15 @@
 //! The fast door: `spinfer:serve/buffered-handler`, a whole request in one call.
 
+use super::Doors;
 use crate::bindings::exports::spinfer::serve::buffered_handler as wit;
 use crate::handler::answer;
-use crate::request::{Method, Request, needed_headers};
-use crate::{Doors, Model};
+use crate::hooks::ModelHooks;
+use crate::model::Model;
+use crate::request::{Method, Request};
 
 impl<M: Model> wit::Guest for Doors<M> {
     fn needed_headers() -> Vec<String> {
-        needed_headers::<M>().iter().map(|&name| name.to_owned()).collect()
+        ModelHooks::of::<M>().needed_headers().iter().map(|&name| name.to_owned()).collect()
     }
 
     fn handle(request: wit::Request) -> wit::Response {

@@ -6,9 +6,12 @@ use spin_sdk::wasip3::http::types;
 use spin_sdk::wasip3::wit_bindgen::{StreamReader, StreamResult};
 use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 
+use super::Doors;
 use crate::handler::answer;
-use crate::request::{Method, Request, Response, needed_headers};
-use crate::{Doors, Model};
+use crate::hooks::ModelHooks;
+use crate::model::Model;
+use crate::request::{Method, Request};
+use crate::response::Response;
 
 /// Room for the body at first: that of a prediction comes in one read.
 const FIRST_READ_BYTES: usize = 4096;
@@ -17,7 +20,7 @@ const PREDICTION_ID: &str = "spinfer-prediction-id";
 
 impl<M: Model> Guest for Doors<M> {
     async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
-        send(answer::<M>(&receive(request, needed_headers::<M>()).await?))
+        send(answer::<M>(&receive(request, ModelHooks::of::<M>().needed_headers()).await?))
     }
 }
 

@@ -10,10 +10,7 @@ use crate::datatype::Datatype;
 use crate::error::{Error, quoted};
 use crate::json::Entries;
 use crate::packed::check;
-use crate::request::Request;
-
-/// The header that tells the bytes of the JSON, in requests and responses.
-pub(crate) const HEADER: &str = "inference-header-content-length";
+use crate::request::{JSON_LENGTH, Request};
 
 /// What `parameters` of a request, an input or an output say of how tensors are sent. Others are for
 /// extensions that are not here.
@@ -31,7 +28,9 @@ impl TensorParameters {
     /// Reads them, and refuses what would change the answer. A derived decoder would be 3 kB.
     #[inline(never)]
     pub(super) fn read(json: Option<&RawValue>) -> Result<Self, Error> {
-        let Some(json) = json else { return Ok(Self::default()) };
+        let Some(json) = json else {
+            return Ok(Self::default());
+        };
         let what = "parameters";
         let names = [
             "binary_data_size",
@@ -79,7 +78,7 @@ pub(super) struct BinaryTensors<'a>(Option<&'a [u8]>);
 /// The JSON of the body, and the tensors behind it.
 pub(super) fn split(request: &Request) -> Result<(&[u8], BinaryTensors<'_>), Error> {
     let body = request.body.as_slice();
-    let Some(value) = request.header(HEADER) else {
+    let Some(value) = request.header(JSON_LENGTH) else {
         return Ok((body, BinaryTensors(None)));
     };
     let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
@@ -161,7 +160,7 @@ mod tests {
         let mut request = Request::post("/infer", json.as_bytes());
         request.body.extend_from_slice(behind);
         let header = header.replace("LENGTH", &json.len().to_string());
-        let request = request.with_header(HEADER, &header);
+        let request = request.with_header(JSON_LENGTH, &header);
         let inputs = split(&request)
             .and_then(|(json, tensors)| decode(&signature, json, tensors))
             .map_err(|error| error.to_string())?

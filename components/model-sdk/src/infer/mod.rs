@@ -5,15 +5,14 @@ mod binary;
 mod request;
 mod response;
 
-pub(crate) use binary::HEADER;
-
 use crate::default_predict;
 use crate::error::Error;
 use crate::graph::Graph;
-use crate::hooks::Mapping;
+use crate::hooks::{Mapping, map};
 use crate::prediction_log::Draft;
-use crate::request::{Request, Response};
-use crate::reserve;
+use crate::request::Request;
+use crate::response::Response;
+use crate::response_buffer;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
@@ -27,7 +26,7 @@ pub(crate) fn infer(
     let signature = graph.signature();
     let mut asked = request::decode(signature, json, tensors)?;
     let rows = rows(signature, &asked.inputs);
-    let mut room = reserve::for_outputs(rows, &asked.outputs, &asked.binary)?;
+    let mut room = response_buffer::for_outputs(rows, &asked.outputs, &asked.binary)?;
     let mut draft = Draft::new(signature, "infer", rows as usize);
     draft.inputs(&asked.inputs);
     let outputs = match mapping {
@@ -37,7 +36,7 @@ pub(crate) fn infer(
             map(graph, mapping, &asked.inputs, &asked.outputs)?
         }
     };
-    reserve::grow_for(&mut room, &outputs, &asked.binary)?;
+    response_buffer::grow_for(&mut room, &outputs, &asked.binary)?;
     let id = asked.id.as_deref();
     let response = response::encode(room, signature, id, &outputs, &asked.binary)?;
     // Of no rows there is no prediction.
@@ -50,7 +49,7 @@ pub(crate) fn infer(
         draft.short_form(std::slice::from_ref(prediction));
     }
     draft.outputs(&outputs);
-    draft.append(request);
+    draft.append(request.prediction_id.as_deref());
     Ok(response)
 }
 
@@ -65,16 +64,6 @@ fn order(inputs: &mut [Tensor], of_model: &[TensorSignature]) {
     }
 }
 
-/// Those of a mapping's outputs that are wanted; `inputs` are in the order of `model.toml`.
-pub(crate) fn map(
-    graph: &Graph,
-    mapping: Mapping,
-    inputs: &[Tensor],
-    wanted: &[&TensorSignature],
-) -> Result<Vec<Tensor>, Error> {
-    pick(&mapping(graph, inputs)?, wanted)
-}
-
 /// How many rows the inputs are of: one, unless the batch axis of all tensors counts them.
 fn rows(signature: &Signature, inputs: &[Tensor]) -> u32 {
     let rows = |input: &Tensor| {
@@ -83,20 +72,6 @@ fn rows(signature: &Signature, inputs: &[Tensor]) -> u32 {
     };
     let first = inputs.first().and_then(rows).filter(|_| signature.takes_rows());
     first.filter(|_| inputs.iter().all(|input| rows(input) == first)).unwrap_or(1)
-}
-
-/// Those of a mapping's outputs that were asked for.
-fn pick(outputs: &[Tensor], wanted: &[&TensorSignature]) -> Result<Vec<Tensor>, Error> {
-    let mut picked = Vec::with_capacity(wanted.len());
-    for wanted in wanted {
-        let Some(output) = outputs.iter().find(|output| output.name == wanted.name) else {
-            let problem = format!("the component's mapping gave no output {:?}", wanted.name);
-            return Err(Error::internal(problem));
-        };
-        wanted.check_output("the component's mapping", output.datatype, &output.dimensions)?;
-        picked.push(output.clone());
-    }
-    Ok(picked)
 }
 
 #[cfg(test)]

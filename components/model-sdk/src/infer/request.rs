@@ -10,7 +10,8 @@ use crate::datatype::Datatype;
 use crate::error::{Error, quoted};
 use crate::json::{self, Entries, Object};
 use crate::json_array;
-use crate::signature::{Shape, Signature, TensorSignature};
+use crate::shape::Shape;
+use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
 #[derive(Debug)]

@@ -5,14 +5,15 @@ use std::iter;
 use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 
-use super::binary::HEADER;
+use crate::byte_strings::split_bytes;
 use crate::datatype::{Datatype, Element};
 use crate::error::Error;
 use crate::json;
-use crate::request::Response;
+use crate::request::JSON_LENGTH;
 use crate::reserve::reserve;
+use crate::response::Response;
 use crate::signature::Signature;
-use crate::tensor::{Tensor, split_bytes};
+use crate::tensor::Tensor;
 
 /// `binary`: which outputs go behind the JSON, by position; beyond its end, none.
 pub(super) fn encode(
@@ -39,7 +40,7 @@ pub(super) fn encode(
         body.extend_from_slice(&output.data);
     }
     let response = Response::new(200, "application/octet-stream", body);
-    Ok(response.with_header(HEADER, json.to_string()))
+    Ok(response.with_header(JSON_LENGTH, json.to_string()))
 }
 
 /// The first element that JSON has nothing for. That is no mistake, but of the client that asked for it as

@@ -15,8 +15,9 @@ use crate::graph::Graph;
 use crate::json::{self, Entries};
 use crate::prediction::{Predict, Prediction, predict_all};
 use crate::prediction_log::Draft;
-use crate::request::{Request, Response};
-use crate::reserve;
+use crate::request::Request;
+use crate::response::Response;
+use crate::response_buffer;
 use crate::row_reader::{Cell, RowReader};
 use crate::signature::Signature;
 
@@ -34,14 +35,14 @@ pub(crate) fn invoke(
         read_json(&mut reader, graph, &request.body)?
     };
     let rows = reader.rows(table)?;
-    let room = reserve::for_rows(graph.signature(), &rows)?;
+    let room = response_buffer::for_rows(graph.signature(), &rows)?;
     let predictions = predict_all(graph, rows, predict)?;
     let answers = PredictionValues { signature: graph.signature(), predictions: &predictions };
     let body = json::encode(room, &InvocationsBody { predictions: answers })?;
     let mut draft = Draft::new(graph.signature(), "invocations", rows.count as usize);
     draft.rows(&rows);
     draft.predictions(&predictions);
-    draft.append(request);
+    draft.append(request.prediction_id.as_deref());
     Ok(Response::json(200, body))
 }
 

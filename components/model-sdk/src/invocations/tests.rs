@@ -1,5 +1,5 @@
 use super::*;
-use crate::graph::tests::graph;
+use crate::graph::stub::graph;
 use crate::rows::Rows;
 use crate::signature::tests::{IRIS, iris};
 use crate::tensor::Tensor;

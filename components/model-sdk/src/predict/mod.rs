@@ -21,8 +21,9 @@ use crate::hooks::ModelHooks;
 use crate::json::{self, Entries};
 use crate::prediction::{predict_all, predict_rows};
 use crate::prediction_log::Draft;
-use crate::request::{Request, Response};
-use crate::reserve;
+use crate::request::{CONTENT_TYPE, Request};
+use crate::response::Response;
+use crate::response_buffer;
 use crate::row_reader::RowReader;
 
 pub(crate) fn predict(
@@ -33,14 +34,14 @@ pub(crate) fn predict(
     let signature = graph.signature();
     let mut reader = RowReader::new(signature, request.body.len())?;
     let PredictRequest { id, rows, many } = match hooks.file {
-        Some(file) if file.is_body_of(request)? => {
+        Some(file) if file.is_body(request.header(CONTENT_TYPE), &request.body)? => {
             reader.file(request.body.clone());
             PredictRequest { id: None, rows: "the body".into(), many: false }
         }
         _ => read(&mut reader, hooks, &request.body)?,
     };
     let (id, rows) = (id.as_deref(), reader.rows(&rows)?);
-    let room = reserve::for_rows(signature, &rows)?;
+    let room = response_buffer::for_rows(signature, &rows)?;
     let (predictions, one);
     let (answers, predictions) = if many {
         predictions = predict_all(graph, rows, hooks.predict)?;
@@ -59,7 +60,7 @@ pub(crate) fn predict(
         _ => draft.rows(&rows),
     }
     draft.predictions(predictions);
-    draft.append(request);
+    draft.append(request.prediction_id.as_deref());
     Ok(Response::json(200, body))
 }
 

@@ -3,7 +3,8 @@
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
-use crate::prediction::{Prediction, RowPrediction};
+use crate::prediction::Prediction;
+use crate::row_prediction::RowPrediction;
 use crate::signature::Signature;
 
 pub(super) struct PredictResponseBody<'a> {

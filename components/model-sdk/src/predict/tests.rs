@@ -4,7 +4,7 @@ use std::rc::Rc;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::graph::tests::graph;
+use crate::graph::stub::graph;
 use crate::prediction::Prediction;
 use crate::rows::Rows;
 use crate::signature::Signature;

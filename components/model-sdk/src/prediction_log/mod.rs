@@ -4,27 +4,19 @@
 //! The columns are put together from the tensors that are there, after the response is: appending
 //! fails no request, and what there is no memory for is not logged.
 
+mod append;
 mod values;
 
 use std::borrow::Cow;
 
 use self::values::{ColumnValues, values};
 
-use crate::bindings::log::spinfer::prediction_log::log as wit;
 use crate::datatype::Datatype;
-use crate::prediction::{ClassValue, Prediction, RowPrediction};
-use crate::request::Request;
-use crate::reserve;
+use crate::prediction::Prediction;
+use crate::row_prediction::{ClassValue, RowPrediction};
 use crate::rows::Rows;
-use crate::signature::{Signature, TensorSignature};
+use crate::signature::{MAX_WIDTH, Signature, TensorSignature, element_names};
 use crate::tensor::Tensor;
-
-/// Maximum number of elements in one row of a tensor that is logged; of a wider one the name is.
-pub(crate) const MAX_WIDTH: usize = 256;
-/// What a row takes at most, about, beside its elements, and an element: as it is logged, and once
-/// more on its way to the host.
-const ROW_BYTES: usize = 64;
-const ELEMENT_BYTES: usize = 16;
 
 /// Predictions of one request, in the making.
 pub(crate) struct Draft<'a> {
@@ -45,23 +37,6 @@ struct Column<'a> {
 enum ColumnNames<'a> {
     One(&'a str),
     Many(Cow<'a, [String]>),
-}
-
-/// What the columns of a tensor are called: its fields, its own name, or that of each element.
-/// Empty where its shape does not say how many there are, or there are too many.
-pub(crate) fn column_names(tensor: &TensorSignature) -> Vec<String> {
-    match tensor.row() {
-        _ if !tensor.fields.is_empty() => tensor.fields.clone(),
-        Some(width) if width <= MAX_WIDTH => element_names(&tensor.name, width),
-        _ => Vec::new(),
-    }
-}
-
-fn element_names(name: &str, width: usize) -> Vec<String> {
-    match width {
-        1 => vec![name.to_owned()],
-        _ => (0..width).map(|index| format!("{name}[{index}]")).collect(),
-    }
 }
 
 impl<'a> Draft<'a> {
@@ -103,7 +78,9 @@ impl<'a> Draft<'a> {
             let of_strings = usize::from(input.datatype == Datatype::Bytes);
             let (width, start) = (widths[of_strings], starts[of_strings]);
             let own = if alone { Some(width) } else { input.row() };
-            let Some(own) = own.filter(|own| start + own <= width) else { return };
+            let Some(own) = own.filter(|own| start + own <= width) else {
+                return;
+            };
             if let Some(names) = self.names(input, own) {
                 let values = rows.values(input.datatype, width, start, own);
                 let column = self.column(input, names, values);
@@ -153,7 +130,9 @@ impl<'a> Draft<'a> {
     /// each row was an inference.
     pub(crate) fn predictions(&mut self, predictions: &'a [Prediction]) {
         self.short_form(predictions);
-        let Some((first, rest)) = predictions.split_first() else { return };
+        let Some((first, rest)) = predictions.split_first() else {
+            return;
+        };
         for (part, tensor) in first.tensors().into_iter().enumerate() {
             let Some(tensor) = tensor else { continue };
             let mut data = Cow::Borrowed(&*tensor.data);
@@ -231,7 +210,9 @@ impl<'a> Draft<'a> {
 
     fn output(&mut self, name: &str, width: usize, values: Option<ColumnValues<'a>>) {
         let mut outputs = self.signature.outputs.iter();
-        let Some(output) = outputs.find(|output| output.name == name) else { return };
+        let Some(output) = outputs.find(|output| output.name == name) else {
+            return;
+        };
         // One that is called as the short form is that.
         let is_there =
             |column: &Column<'_>| matches!(column.names, ColumnNames::One(one) if one == name);
@@ -280,124 +261,11 @@ impl<'a> Draft<'a> {
             _ => Some(ColumnNames::Many(element_names(&tensor.name, width).into())),
         }
     }
-
-    /// Appends them to the log, if there is memory for that.
-    pub(crate) fn append(self, request: &Request) {
-        let Self { signature, rows, inputs, outputs, omitted, attributes } = self;
-        let elements: usize = inputs.iter().chain(&outputs).map(|some| some.values.len()).sum();
-        let bytes = elements.saturating_mul(ELEMENT_BYTES);
-        if reserve::check_more(rows.saturating_mul(ROW_BYTES).saturating_add(bytes)).is_err() {
-            return;
-        }
-        let Ok(rows) = u32::try_from(rows) else { return };
-        let (inputs, outputs) = (lowered(&inputs), lowered(&outputs));
-        let (inputs, outputs) = (columns(&inputs), columns(&outputs));
-        let omitted: Vec<&str> = omitted.iter().map(|name| &**name).collect();
-        let attributes: Vec<_> = attributes.iter().map(|(name, value)| (*name, &**value)).collect();
-        let predictions = wit::Predictions {
-            model: &signature.name,
-            version: &signature.version,
-            rows,
-            inputs: &inputs,
-            outputs: &outputs,
-            omitted: &omitted,
-            attributes: &attributes,
-        };
-        send(request.prediction_id.as_deref(), predictions);
-    }
 }
 
 /// A tensor that is left out, as `pixels[784]`.
 fn wide(name: &str, width: usize) -> Cow<'static, str> {
     format!("{name}[{width}]").into()
-}
-
-/// Columns with their texts as the call to the host takes them.
-struct Lowered<'a> {
-    names: Vec<&'a str>,
-    values: &'a ColumnValues<'a>,
-    texts: Vec<&'a str>,
-}
-
-fn lowered<'a>(columns: &'a [Column<'a>]) -> Vec<Lowered<'a>> {
-    let lower = |Column { names, values }: &'a Column<'a>| {
-        let names = match names {
-            ColumnNames::One(name) => vec![*name],
-            ColumnNames::Many(names) => names.iter().map(String::as_str).collect(),
-        };
-        let texts = match values {
-            ColumnValues::Text(texts) => texts.iter().map(|text| &**text).collect(),
-            _ => Vec::new(),
-        };
-        Lowered { names, values, texts }
-    };
-    columns.iter().map(lower).collect()
-}
-
-fn columns<'a>(lowered: &'a [Lowered<'a>]) -> Vec<wit::Columns<'a>> {
-    let column = |Lowered { names, values, texts }: &'a Lowered<'a>| {
-        let values = match values {
-            ColumnValues::Fp32(values) => wit::Values::Fp32(values),
-            ColumnValues::Fp64(values) => wit::Values::Fp64(values),
-            ColumnValues::Int64(values) => wit::Values::Int64(values),
-            ColumnValues::Boolean(values) => wit::Values::Boolean(values),
-            ColumnValues::Text(_) => wit::Values::Text(texts),
-        };
-        wit::Columns { names, values }
-    };
-    lowered.iter().map(column).collect()
-}
-
-/// The host tells its operator what it refuses; a prediction does not fail by that.
-#[cfg(not(any(test, fuzzing)))]
-fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
-    let _refused = wit::append(request, predictions);
-}
-
-#[cfg(any(test, fuzzing))]
-#[expect(clippy::needless_pass_by_value, reason = "as the bindings take them")]
-fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
-    captured::SENT.with_borrow_mut(|sent| sent.push(captured::shown(request, &predictions)));
-}
-
-#[cfg(any(test, fuzzing))]
-mod captured {
-    use std::cell::RefCell;
-
-    use super::*;
-
-    thread_local! {
-        /// What was appended, as lines.
-        pub(super) static SENT: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    }
-
-    pub(super) fn shown(request: Option<&str>, predictions: &wit::Predictions<'_>) -> String {
-        let wit::Predictions { model, version, rows, inputs, outputs, omitted, attributes } =
-            predictions;
-        let mut shown = format!("{model} {version} {rows}");
-        if let Some(request) = request {
-            shown += &format!(" of {request}");
-        }
-        for (what, columns) in [("in", inputs), ("out", outputs)] {
-            for wit::Columns { names, values } in *columns {
-                let values = match values {
-                    wit::Values::Fp32(values) => format!("fp32 {values:?}"),
-                    wit::Values::Fp64(values) => format!("fp64 {values:?}"),
-                    wit::Values::Int64(values) => format!("int64 {values:?}"),
-                    wit::Values::Boolean(values) => format!("boolean {values:?}"),
-                    wit::Values::Text(values) => format!("text {values:?}"),
-                };
-                shown += &format!("\n{what} {} {values}", names.join(","));
-            }
-        }
-        if !omitted.is_empty() {
-            shown += &format!("\nomitted {}", omitted.join(","));
-        }
-        for (name, value) in *attributes {
-            shown += &format!("\n{name}={value}");
-        }
-        shown
-    }
 }
 
 #[cfg(test)]

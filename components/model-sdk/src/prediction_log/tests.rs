@@ -1,9 +1,11 @@
+use super::append::captured;
 use super::*;
-use crate::graph::tests::graph;
+use crate::graph::stub::graph;
 use crate::hooks::ModelHooks;
 use crate::infer::infer;
 use crate::invocations::invoke;
 use crate::predict::predict;
+use crate::request::Request;
 use crate::rows::Rows;
 use crate::signature::tests::{iris, signature};
 use crate::{File, Graph, Mapping, Model};

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use crate::byte_strings::split_bytes;
 use crate::datatype::{Datatype, Element};
 use crate::rows::Rows;
-use crate::tensor::split_bytes;
 
 /// Row after row.
 pub(super) enum ColumnValues<'a> {

@@ -1,4 +1,4 @@
-use crate::graph::tests::graph;
+use crate::graph::stub::graph;
 use crate::hooks::ModelHooks;
 use crate::invocations::invoke;
 use crate::predict::predict;

@@ -5,18 +5,18 @@
 //! and `batch_axis`, the axis that counts rows where that is not the first. Keys that are not read here are
 //! the host's (`backend`, `threads`) or free-form.
 
+mod columns;
 mod document;
 mod read;
 
-use std::fmt;
-
 use serde::Serialize;
 
-use crate::error::Error;
-use crate::json_array::{ItemKind, MAX_RANK};
-use crate::prediction_log::column_names;
-
+use self::columns::column_names;
+pub(crate) use self::columns::{MAX_WIDTH, element_names};
 use crate::datatype::Datatype;
+use crate::error::Error;
+use crate::json_array::ItemKind;
+use crate::shape::{MAX_RANK, Shape};
 
 /// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
 #[derive(Debug)]
@@ -71,11 +71,6 @@ pub struct TensorSignature {
     #[serde(skip_serializing)]
     pub(crate) columns: Vec<String>,
 }
-
-/// The size of each axis, outermost first; -1 is a free axis, of any size.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-pub struct Shape(Vec<i64>);
 
 impl Signature {
     /// Reads the content of `model.toml`.
@@ -143,7 +138,9 @@ impl Signature {
 
     /// The datatype of all inputs, if they have the same.
     pub(crate) fn datatype(&self) -> Option<Datatype> {
-        let [first, rest @ ..] = &*self.inputs else { return None };
+        let [first, rest @ ..] = &*self.inputs else {
+            return None;
+        };
         rest.iter().all(|input| input.datatype == first.datatype).then_some(first.datatype)
     }
 
@@ -285,69 +282,6 @@ impl TensorSignature {
             ));
         }
         Ok(())
-    }
-}
-
-impl Shape {
-    /// Of `dimensions`, for messages: formatting them as they are would be compiled beside this.
-    #[cold]
-    pub(crate) fn of(dimensions: &[u32]) -> Self {
-        Self(dimensions.iter().map(|&dimension| dimension.into()).collect())
-    }
-
-    pub(crate) fn admits(&self, dimensions: &[u32]) -> bool {
-        self.0.len() == dimensions.len()
-            && self
-                .0
-                .iter()
-                .zip(dimensions)
-                .all(|(&axis, &dimension)| axis == -1 || axis == i64::from(dimension))
-    }
-
-    /// The dimensions of a tensor of this shape with so many elements, where that settles them.
-    pub(crate) fn dimensions(&self, elements: usize) -> Option<Vec<u32>> {
-        let mut rest = elements;
-        let mut free = None;
-        let mut dimensions = Vec::with_capacity(self.0.len());
-        for (index, &axis) in self.0.iter().enumerate() {
-            if axis == -1 {
-                if free.replace(index).is_some() {
-                    return None;
-                }
-                dimensions.push(0);
-            } else {
-                let axis = u32::try_from(axis).ok()?;
-                // Where an axis is of size 0, no number of elements settles a free one.
-                if axis == 0 || !rest.is_multiple_of(axis as usize) {
-                    return self.without_elements(elements);
-                }
-                rest /= axis as usize;
-                dimensions.push(axis);
-            }
-        }
-        match free {
-            Some(index) => dimensions[index] = u32::try_from(rest).ok()?,
-            None if rest == 1 => {}
-            None => return None,
-        }
-        Some(dimensions)
-    }
-}
-
-impl Shape {
-    /// The dimensions of a tensor without elements, where no axis is free.
-    #[cold]
-    fn without_elements(&self, elements: usize) -> Option<Vec<u32>> {
-        if elements > 0 || !self.0.contains(&0) {
-            return None;
-        }
-        self.0.iter().map(|&axis| u32::try_from(axis).ok()).collect()
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
     }
 }
 

@@ -4,8 +4,9 @@
 use toml_parser::decoder::ScalarKind;
 
 use super::document::{Document, Node, ROOT, TomlValue};
-use super::{Shape, Signature, TensorSignature};
+use super::{Signature, TensorSignature};
 use crate::datatype::Datatype;
+use crate::shape::Shape;
 
 /// For how long a prediction may be given again unless the model says otherwise. The host never gives
 /// that of another version, however long it may. But caches on the way to a client know of no versions,

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::datatype::Datatype;
-use crate::graph::tests::graph;
+use crate::graph::stub::graph;
+use crate::request::JSON_LENGTH;
 use crate::signature::Signature;
 use crate::signature::tests::iris;
 
@@ -24,12 +25,12 @@ fn post(json: &str, binary: Option<&[u8]>) -> Request {
         return request;
     };
     request.body.extend_from_slice(binary);
-    request.with_header(HEADER, &json.len().to_string())
+    request.with_header(JSON_LENGTH, &json.len().to_string())
 }
 
 /// The JSON of a response, and what stands behind it.
 fn split(response: &Response) -> (&str, &[u8]) {
-    let header = response.headers.iter().find(|(name, _)| *name == HEADER);
+    let header = response.headers.iter().find(|(name, _)| *name == JSON_LENGTH);
     let json = header.map_or(response.body.len(), |(_, length)| length.parse().unwrap());
     let (json, binary) = response.body.split_at(json);
     (std::str::from_utf8(json).unwrap(), binary)
@@ -143,7 +144,9 @@ const MAPPED: &str = r#"
 
 /// Whether any of a row's flags is set; its word in upper case.
 fn map(_: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-    let [flags, words] = inputs else { return Err(Error::internal("not two")) };
+    let [flags, words] = inputs else {
+        return Err(Error::internal("not two"));
+    };
     assert_eq!((&*flags.name, &*words.name), ("flags", "words"));
     let any: Vec<_> = flags.bools()?.chunks(2).map(|row| row[0] || row[1]).collect();
     let words = words.byte_strings()?;

@@ -1,0 +1,46 @@
+//! Loads the model: `model.toml`, and the graph beside it.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::graph::{Graph, not_mounted, unloadable};
+use crate::nn;
+use crate::signature::Signature;
+
+/// The model `name`, mounted at `/models/<name>`. A failure is not remembered: the next request
+/// tries again.
+pub(crate) fn load(name: &str) -> Result<Rc<Graph>, Error> {
+    thread_local! {
+        static GRAPH: OnceCell<Rc<Graph>> = const { OnceCell::new() };
+    }
+    GRAPH.with(|loaded| {
+        if let Some(graph) = loaded.get() {
+            return Ok(Rc::clone(graph));
+        }
+        let graph = Rc::new(Graph::new(read_signature(name)?, nn::Context::load(name)?));
+        Ok(Rc::clone(loaded.get_or_init(|| graph)))
+    })
+}
+
+#[cold]
+fn read_signature(name: &str) -> Result<Signature, Error> {
+    let text = std::fs::read_to_string(format!("/models/{name}/model.toml"))
+        .map_err(|error| not_mounted(name, "model.toml", &error))?;
+    Signature::parse(&text, name).map_err(|problem| unloadable(name, "model.toml", &problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_is_not_mounted_is_unavailable() {
+        for _ in 0..2 {
+            let error = load("missing-model").unwrap_err();
+            assert_eq!(error.status(), 503);
+            assert!(error.to_string().contains("/models/missing-model/model.toml"), "{error}");
+            assert!(error.to_string().contains("files = [{ source ="), "{error}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What a model says of one row.
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::signature::Signature;
+use crate::tensor::Tensor;
+
+/// In place of a class: the model has none for a row, and `null` is answered.
+pub const NO_CLASS: i64 = i64::MIN;
+
+/// What a class is called.
+pub(crate) enum ClassValue<'a> {
+    Label(&'a str),
+    Number(i64),
+    /// There is none.
+    Missing,
+}
+
+/// What a model says of one row.
+#[derive(Clone, Copy)]
+pub(crate) enum RowPrediction<'a> {
+    /// `probabilities`: FP32, one for each label, or none.
+    Class {
+        class: Class<'a>,
+        probabilities: &'a [[u8; 4]],
+    },
+    /// FP32.
+    Numbers(&'a [[u8; 4]]),
+    /// FP64.
+    Doubles(&'a [[u8; 8]]),
+    Text(&'a str),
+    Flag(bool),
+}
+
+/// One of a model's classes.
+#[derive(Clone, Copy)]
+pub(crate) struct Class<'a> {
+    signature: &'a Signature,
+    /// Its position in the labels.
+    index: usize,
+    /// What the graph gave.
+    number: i64,
+}
+
+impl<'a> Class<'a> {
+    pub(crate) fn of(
+        indices: &Tensor,
+        signature: &'a Signature,
+        row: usize,
+    ) -> Result<Self, String> {
+        let number = i64::from_le_bytes(indices.data.as_chunks().0[row]);
+        let labels = signature.labels.len();
+        match usize::try_from(number) {
+            Ok(index) if index < labels => Ok(Self { signature, index, number }),
+            _ if labels == 0 || number == NO_CLASS => {
+                Ok(Self { signature, index: usize::MAX, number })
+            }
+            _ => Err(format!("the graph gave class {number}, but model.toml has {labels} labels")),
+        }
+    }
+
+    /// Its position in the labels.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its label, unless labels are numbers or there are none.
+    pub(crate) fn value(&self) -> ClassValue<'a> {
+        let Self { signature, index, number } = *self;
+        match (signature.classes.get(index), signature.labels.get(index)) {
+            (None, Some(label)) => ClassValue::Label(label),
+            (None, None) if number == NO_CLASS => ClassValue::Missing,
+            (class, _) => ClassValue::Number(class.copied().unwrap_or(number)),
+        }
+    }
+}
+
+impl RowPrediction<'_> {
+    /// As entries of an object.
+    pub(crate) fn write<M: SerializeMap>(self, object: &mut M) -> Result<(), M::Error> {
+        object.serialize_entry("prediction", &self)?;
+        if let Self::Class { class: Class { signature, index, .. }, probabilities } = self
+            && !probabilities.is_empty()
+        {
+            let labels = &signature.labels;
+            let nan = f32::NAN.to_le_bytes();
+            let probability = Number(probabilities.get(index).copied().unwrap_or(nan));
+            object.serialize_entry("probability", &probability)?;
+            object.serialize_entry("probabilities", &Probabilities { labels, probabilities })?;
+        }
+        Ok(())
+    }
+}
+
+/// The class or the numbers alone.
+impl Serialize for RowPrediction<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Class { class, .. } => match class.value() {
+                ClassValue::Label(label) => serializer.serialize_str(label),
+                ClassValue::Number(number) => serializer.serialize_i64(number),
+                ClassValue::Missing => serializer.serialize_unit(),
+            },
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Flag(flag) => serializer.serialize_bool(flag),
+            Self::Numbers([number]) => Number(*number).serialize(serializer),
+            Self::Numbers(numbers) => {
+                serializer.collect_seq(numbers.iter().map(|&number| Number(number)))
+            }
+            Self::Doubles([number]) => Double(*number).serialize(serializer),
+            Self::Doubles(numbers) => {
+                serializer.collect_seq(numbers.iter().map(|&number| Double(number)))
+            }
+        }
+    }
+}
+
+/// FP32; JSON has none that is not finite.
+struct Number([u8; 4]);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = f32::from_le_bytes(self.0);
+        if number.is_finite() {
+            serializer.serialize_f32(number)
+        } else {
+            serializer.serialize_unit()
+        }
+    }
+}
+
+/// FP64, as [`Number`].
+struct Double([u8; 8]);
+
+impl Serialize for Double {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = f64::from_le_bytes(self.0);
+        if number.is_finite() {
+            serializer.serialize_f64(number)
+        } else {
+            serializer.serialize_unit()
+        }
+    }
+}
+
+/// `{"setosa": 0.979, ...}`
+struct Probabilities<'a> {
+    labels: &'a [String],
+    /// FP32.
+    probabilities: &'a [[u8; 4]],
+}
+
+impl Serialize for Probabilities<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(Some(self.labels.len()))?;
+        for (label, &probability) in self.labels.iter().zip(self.probabilities) {
+            object.serialize_entry(label, &Number(probability))?;
+        }
+        object.end()
+    }
+}

@@ -1,0 +1,74 @@
+//! The shapes of tensors.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
+pub(crate) const MAX_RANK: usize = 16;
+
+/// The size of each axis, outermost first; -1 is a free axis, of any size.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Shape(pub(crate) Vec<i64>);
+
+impl Shape {
+    /// Of `dimensions`, for messages: formatting them as they are would be compiled beside this.
+    #[cold]
+    pub(crate) fn of(dimensions: &[u32]) -> Self {
+        Self(dimensions.iter().map(|&dimension| dimension.into()).collect())
+    }
+
+    pub(crate) fn admits(&self, dimensions: &[u32]) -> bool {
+        self.0.len() == dimensions.len()
+            && self
+                .0
+                .iter()
+                .zip(dimensions)
+                .all(|(&axis, &dimension)| axis == -1 || axis == i64::from(dimension))
+    }
+
+    /// The dimensions of a tensor of this shape with so many elements, where that settles them.
+    pub(crate) fn dimensions(&self, elements: usize) -> Option<Vec<u32>> {
+        let mut rest = elements;
+        let mut free = None;
+        let mut dimensions = Vec::with_capacity(self.0.len());
+        for (index, &axis) in self.0.iter().enumerate() {
+            if axis == -1 {
+                if free.replace(index).is_some() {
+                    return None;
+                }
+                dimensions.push(0);
+            } else {
+                let axis = u32::try_from(axis).ok()?;
+                // Where an axis is of size 0, no number of elements settles a free one.
+                if axis == 0 || !rest.is_multiple_of(axis as usize) {
+                    return self.without_elements(elements);
+                }
+                rest /= axis as usize;
+                dimensions.push(axis);
+            }
+        }
+        match free {
+            Some(index) => dimensions[index] = u32::try_from(rest).ok()?,
+            None if rest == 1 => {}
+            None => return None,
+        }
+        Some(dimensions)
+    }
+
+    /// The dimensions of a tensor without elements, where no axis is free.
+    #[cold]
+    fn without_elements(&self, elements: usize) -> Option<Vec<u32>> {
+        if elements > 0 || !self.0.contains(&0) {
+            return None;
+        }
+        self.0.iter().map(|&axis| u32::try_from(axis).ok()).collect()
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
