@@ -33,8 +33,8 @@ fn probe(settings: &str) -> (Arc<Host>, Arc<Service>) {
 async fn call(service: &Service, path: &str, within: Duration) -> Result<u16, Failure> {
     let head = Request::get(path).body(()).unwrap().into_parts().0;
     let body = RequestBody::Whole(Bytes::new());
-    let answer = service.invoke(head, body, Instant::now() + within, Origin::inside()).await;
-    answer.map(|response| response.status().as_u16())
+    let response = service.invoke(head, body, Instant::now() + within, Origin::inside()).await;
+    response.map(|response| response.status().as_u16())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,9 +106,9 @@ async fn appended(service: &Service, length: u16) -> Vec<Arc<Predictions>> {
     let body = RequestBody::Whole(Bytes::from(body));
     let predictions = Arc::new(RequestPredictions::new(Uuid::from_u128(length.into())));
     let origin = Origin { predictions: Some(&predictions), ..Origin::inside() };
-    let answer = service.invoke(head, body, Instant::now() + PATIENCE, origin).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let appended = answer.extensions().get::<Appended>();
+    let response = service.invoke(head, body, Instant::now() + PATIENCE, origin).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let appended = response.extensions().get::<Appended>();
     appended.into_iter().flat_map(Appended::iter).cloned().collect()
 }
 

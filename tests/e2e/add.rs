@@ -20,9 +20,9 @@ fn expected() -> Value {
 }
 
 /// A folder with an application in the making.
-pub(crate) struct Application(pub(crate) TempDir);
+pub(crate) struct AppFolder(pub(crate) TempDir);
 
-impl Application {
+impl AppFolder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -94,24 +94,24 @@ fn assert_near(got: &Value, expected: &Value, what: &str) {
 /// The short form's answers to the rows of `expected.json`.
 fn predictions(spinfer: &Spinfer, name: &str, rows: &Value) -> Vec<Value> {
     let body = json!({ "instances": rows }).to_string();
-    let answer = spinfer.post(&format!("/v2/models/{name}/predict"), body);
-    assert_eq!(answer.status, 200, "{name}: {}", answer.text());
-    answer.json()["predictions"].as_array().unwrap().clone()
+    let response = spinfer.post(&format!("/v2/models/{name}/predict"), body);
+    assert_eq!(response.status, 200, "{name}: {}", response.text());
+    response.json()["predictions"].as_array().unwrap().clone()
 }
 
 /// The line to ask with, of what `spinfer add` said.
-fn line(said: &str) -> String {
-    said.lines().last().unwrap().trim().to_owned()
+fn line(printed: &str) -> String {
+    printed.lines().last().unwrap().trim().to_owned()
 }
 
 /// A request as `curl` would send it.
-struct Asked {
+struct CurlRequest {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
-impl Asked {
+impl CurlRequest {
     /// What a shell makes of a printed line.
     fn of(line: &str) -> Self {
         let script = format!("curl() {{ printf '%s\\0' \"$@\"; }}; {line}");
@@ -135,18 +135,18 @@ impl Asked {
     }
 
     /// The answer of `spinfer`, which is good.
-    fn answer(&self, spinfer: &Spinfer) -> Value {
+    fn response(&self, spinfer: &Spinfer) -> Value {
         let headers: Vec<(&str, &str)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let answer = spinfer.send("POST", &self.path, &headers, &self.body);
-        assert_eq!(answer.status, 200, "{}: {}", self.path, answer.text());
-        answer.json()
+        let response = spinfer.send("POST", &self.path, &headers, &self.body);
+        assert_eq!(response.status, 200, "{}: {}", self.path, response.text());
+        response.json()
     }
 }
 
 #[test]
 fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let mut lines = Vec::new();
     let classifiers =
         ["strings-linear", "strings-forest", "strings-bayes", "numbers-double", "columns"];
@@ -161,7 +161,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
     let spinfer = application.up();
 
     for line in &lines {
-        Asked::of(line).answer(&spinfer);
+        CurlRequest::of(line).response(&spinfer);
     }
 
     let expected = expected();
@@ -215,8 +215,8 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
         assert_near(&prediction["probabilities"]["yes"], &scores[1], "softmax");
     }
     let by_name = r#"{"instances": [{"c": 3, "a": 1, "b": 2}]}"#;
-    let answer = spinfer.post("/v2/models/softmax/predict", by_name).json();
-    let probability = &answer["predictions"][0]["probabilities"]["yes"];
+    let response = spinfer.post("/v2/models/softmax/predict", by_name).json();
+    let probability = &response["predictions"][0]["probabilities"]["yes"];
     assert_near(probability, &of["outputs"]["y"][0][1], "softmax");
 
     // Inputs of one column each are read from a table by their names.
@@ -224,20 +224,20 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
     let (length, count) = (&of["inputs"]["length"][1][0], &of["inputs"]["count"][1][0]);
     let body =
         json!({ "dataframe_split": { "columns": ["count", "length"], "data": [[count, length]] } });
-    let answer = spinfer.post("/v2/models/columns/invocations", body.to_string());
-    assert_eq!(answer.json()["predictions"], json!([of["outputs"]["output_label"][1]]));
+    let response = spinfer.post("/v2/models/columns/invocations", body.to_string());
+    assert_eq!(response.json()["predictions"], json!([of["outputs"]["output_label"][1]]));
     let half = json!({ "features": [length, 30.5] }).to_string();
-    let answer = spinfer.post("/v2/models/columns/predict", half);
+    let response = spinfer.post("/v2/models/columns/predict", half);
     assert_eq!(
-        (answer.status, answer.error().as_str()),
+        (response.status, response.error().as_str()),
         (400, "features[1] (count): 30.5 is not an integer of 64 bits (INT64)")
     );
 
     // Two outputs are no one prediction: the answer says what is.
     let of = &expected["two-outputs"];
-    let answer = spinfer.post("/v2/models/two-outputs/predict", r#"{"features": [1, 2, 3]}"#);
-    assert_eq!(answer.status, 400);
-    assert!(answer.error().contains("POST /v2/models/two-outputs/infer"), "{}", answer.error());
+    let response = spinfer.post("/v2/models/two-outputs/predict", r#"{"features": [1, 2, 3]}"#);
+    assert_eq!(response.status, 400);
+    assert!(response.error().contains("POST /v2/models/two-outputs/infer"), "{}", response.error());
     let body = json!({ "inputs": [{ "name": "x", "shape": [2, 3], "datatype": "FP32", "data": of["inputs"]["x"] }] });
     let outputs = spinfer.post("/v2/models/two-outputs/infer", body.to_string()).json();
     for (output, name) in outputs["outputs"].as_array().unwrap().iter().zip(["a", "b"]) {
@@ -257,7 +257,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
 }
 
 /// What `model.toml` of the version 1 says of a tensor: its shape, and its batch axis.
-fn tensor(application: &Application, model: &str, tensors: &str, name: &str) -> (Vec<i64>, i64) {
+fn tensor(application: &AppFolder, model: &str, tensors: &str, name: &str) -> (Vec<i64>, i64) {
     let path = application.path(&format!("models/{model}/1/model.toml"));
     let text = fs::read_to_string(path).unwrap();
     let signature: toml::Table = toml::from_str(&text).unwrap();
@@ -286,9 +286,9 @@ fn infer(spinfer: &Spinfer, model: &str, datatypes: &[(&str, &str)]) -> Vec<Valu
     };
     let inputs: Vec<Value> = datatypes.iter().map(input).collect();
     let body = json!({ "inputs": inputs }).to_string();
-    let answer = spinfer.post(&format!("/v2/models/{model}/infer"), body);
-    assert_eq!(answer.status, 200, "{model}: {}", answer.text());
-    let outputs = answer.json()["outputs"].as_array().unwrap().clone();
+    let response = spinfer.post(&format!("/v2/models/{model}/infer"), body);
+    assert_eq!(response.status, 200, "{model}: {}", response.text());
+    let outputs = response.json()["outputs"].as_array().unwrap().clone();
     for output in &outputs {
         let expected = &of["outputs"][output["name"].as_str().unwrap()];
         assert_eq!(output["shape"], json!(shape(expected)), "{model}");
@@ -313,13 +313,13 @@ fn flat(value: &Value) -> Value {
 /// values of their inputs, and whose tensors are of other types than floats.
 #[test]
 fn trial_run_uses_inputs_the_graph_accepts() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let models = ["divides", "tokens", "time-first", "detections", "types", "countries", "mixed"];
     let mut lines = Vec::new();
     for name in models {
-        let said = application.added(name, &[]);
-        assert!(!said.contains("note"), "nothing was fixed: {said}");
-        lines.push(line(&said));
+        let printed = application.added(name, &[]);
+        assert!(!printed.contains("note"), "nothing was fixed: {printed}");
+        lines.push(line(&printed));
     }
     let tensors = |model, tensors, name| tensor(&application, model, tensors, name);
     assert_eq!(tensors("divides", "outputs", "y"), (vec![-1], 0));
@@ -336,15 +336,15 @@ fn trial_run_uses_inputs_the_graph_accepts() {
     fs::write(&data, "age,city\n51,Rome\n70,Oslo\n,Lima\n").unwrap();
     let from = application.path("spin.toml");
     let (data, from) = (data.to_str().unwrap(), from.to_str().unwrap());
-    let (status, said) = run(&["baseline", data, "--model", "mixed", "--from", from]);
-    assert!(status.success() && said.contains("3 rows, 1 features"), "{said}");
-    assert!(said.contains("Not in it, as they are strings: city"), "{said}");
-    let (status, said) = run(&["baseline", data, "--model", "time-first", "--from", from]);
-    assert!(!status.success() && said.contains("along its axis 1"), "{said}");
+    let (status, printed) = run(&["baseline", data, "--model", "mixed", "--from", from]);
+    assert!(status.success() && printed.contains("3 rows, 1 features"), "{printed}");
+    assert!(printed.contains("Not in it, as they are strings: city"), "{printed}");
+    let (status, printed) = run(&["baseline", data, "--model", "time-first", "--from", from]);
+    assert!(!status.success() && printed.contains("along its axis 1"), "{printed}");
 
     let spinfer = application.up();
     for line in &lines {
-        Asked::of(line).answer(&spinfer);
+        CurlRequest::of(line).response(&spinfer);
     }
     infer(&spinfer, "divides", &[("x", "INT64"), ("d", "INT64")]);
     infer(&spinfer, "tokens", &[("ids", "INT64"), ("mask", "INT64")]);
@@ -358,28 +358,28 @@ fn trial_run_uses_inputs_the_graph_accepts() {
     let of = &expected()["mixed"];
     let (age, city) = (&of["inputs"]["age"][1][0], &of["inputs"]["city"][1][0]);
     let row = json!({ "features": { "city": city, "age": age } }).to_string();
-    let answer = spinfer.post("/v2/models/mixed/predict", row).json();
-    assert_eq!(answer["prediction"], of["outputs"]["output_label"][1], "{answer}");
+    let response = spinfer.post("/v2/models/mixed/predict", row).json();
+    assert_eq!(response["prediction"], of["outputs"]["output_label"][1], "{response}");
 }
 
 #[test]
 fn add_reports_fixed_axes_and_contradicting_shapes() {
-    let application = Application::new();
-    let said = application.added("fixed-batch", &[]);
-    assert!(said.contains("`batch` is free in the file and fixed to 1 here"), "{said}");
+    let application = AppFolder::new();
+    let printed = application.added("fixed-batch", &[]);
+    assert!(printed.contains("`batch` is free in the file and fixed to 1 here"), "{printed}");
     assert_eq!(tensor(&application, "fixed-batch", "inputs", "x").0, [1, 2, 2]);
-    let said = application.added("declared-otherwise", &[]);
+    let printed = application.added("declared-otherwise", &[]);
     let told = "output `y` is declared as [-1, 7] and computed as [-1, 2]";
-    assert_eq!(said.matches(told).count(), 1, "{said}");
+    assert_eq!(printed.matches(told).count(), 1, "{printed}");
     assert_eq!(tensor(&application, "declared-otherwise", "outputs", "y").0, [-1, 2]);
 }
 
 #[test]
 fn example_file_provides_the_inputs_of_the_trial_run() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let file = files().join("needs-an-example.onnx");
-    let (added, said) = application.add(&file, &[]);
-    assert!(!added && said.contains("--example request.json"), "{said}");
+    let (added, printed) = application.add(&file, &[]);
+    assert!(!added && printed.contains("--example request.json"), "{printed}");
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -391,9 +391,9 @@ fn example_file_provides_the_inputs_of_the_trial_run() {
     let request = write("request.json", json!({ "inputs": [request] }).to_string().as_bytes());
     let mut lines = Vec::new();
     for (version, example) in [nested, request].iter().enumerate() {
-        let said = application.added("needs-an-example", &["--example", example, "--promote"]);
-        assert!(said.contains(&format!("version {}", version + 1)), "{said}");
-        lines.push(line(&said));
+        let printed = application.added("needs-an-example", &["--example", example, "--promote"]);
+        assert!(printed.contains(&format!("version {}", version + 1)), "{printed}");
+        lines.push(line(&printed));
     }
     assert_eq!(tensor(&application, "needs-an-example", "inputs", "x").0, [-1]);
     for (name, text, part) in [
@@ -403,28 +403,28 @@ fn example_file_provides_the_inputs_of_the_trial_run() {
         ("text.npz", "text", "not a ZIP archive"),
     ] {
         let example = write(name, text.as_bytes());
-        let (added, said) = application.add(&file, &["--example", &example]);
-        assert!(!added && said.contains(part), "{said}");
+        let (added, printed) = application.add(&file, &["--example", &example]);
+        assert!(!added && printed.contains(part), "{printed}");
     }
     let spinfer = application.up();
     for line in &lines {
-        Asked::of(line).answer(&spinfer);
+        CurlRequest::of(line).response(&spinfer);
     }
     infer(&spinfer, "needs-an-example", &[("x", "INT64")]);
 }
 
 #[test]
 fn external_weights_are_bundled_into_the_graph() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("my_model.onnx");
     fs::copy(files().join("external.onnx"), &graph).unwrap();
-    let (added, said) = application.add(&graph, &[]);
-    assert!(!added && said.contains("its weights are in \"external.bin\""), "{said}");
+    let (added, printed) = application.add(&graph, &[]);
+    assert!(!added && printed.contains("its weights are in \"external.bin\""), "{printed}");
     fs::copy(files().join("external.bin"), folder.path().join("external.bin")).unwrap();
     // An underscore stays in the model's name; a component's id has none.
-    let (added, said) = application.add(&graph, &["--backend", "onnxruntime", "--threads", "2"]);
-    assert!(added && said.contains("weights were in files of their own"), "{said}");
+    let (added, printed) = application.add(&graph, &["--backend", "onnxruntime", "--threads", "2"]);
+    assert!(added && printed.contains("weights were in files of their own"), "{printed}");
     let signature = fs::read_to_string(application.path("models/my_model/1/model.toml")).unwrap();
     assert!(signature.contains("backend = \"onnxruntime\"\nthreads = 2\n"), "{signature}");
     assert!(signature.contains("file_sha256"), "{signature}");
@@ -434,10 +434,10 @@ fn external_weights_are_bundled_into_the_graph() {
         application.manifest()
     );
     let spinfer = application.up();
-    Asked::of(&line(&said)).answer(&spinfer);
+    CurlRequest::of(&line(&printed)).response(&spinfer);
     let rows = &expected()["softmax"];
-    let answer = predictions(&spinfer, "my_model", &rows["inputs"]["x"]);
-    for (row, prediction) in answer.iter().enumerate() {
+    let response = predictions(&spinfer, "my_model", &rows["inputs"]["x"]);
+    for (row, prediction) in response.iter().enumerate() {
         assert_near(&prediction["prediction"], &rows["outputs"]["y"][row], "my_model");
     }
 }
@@ -445,9 +445,9 @@ fn external_weights_are_bundled_into_the_graph() {
 /// Of a picture: it is in a file, and that of large ones is binary.
 #[test]
 fn printed_curl_command_reads_large_requests_from_a_file() {
-    let application = Application::new();
-    let said = application.added("picture", &[]);
-    assert!(said.contains("requests/picture-1.json"), "{said}");
+    let application = AppFolder::new();
+    let printed = application.added("picture", &[]);
+    assert!(printed.contains("requests/picture-1.json"), "{printed}");
     let example = application.path("rows.json");
     let rows = vec![vec![vec![vec![0.123_456_789; 28]; 28]]; 40];
     fs::write(&example, json!({ "image": rows }).to_string()).unwrap();
@@ -455,10 +455,10 @@ fn printed_curl_command_reads_large_requests_from_a_file() {
     let many = application.added("picture", &["--example", example]);
     assert!(many.contains("requests/picture-2.bin"), "{many}");
     let spinfer = application.up();
-    let answer = Asked::of(&line(&said)).answer(&spinfer);
-    assert_eq!(answer["prediction"].as_array().unwrap().len(), 10);
-    let answer = Asked::of(&line(&many)).answer(&spinfer);
-    assert_eq!(answer["outputs"][0]["shape"], json!([40, 10]));
+    let response = CurlRequest::of(&line(&printed)).response(&spinfer);
+    assert_eq!(response["prediction"].as_array().unwrap().len(), 10);
+    let response = CurlRequest::of(&line(&many)).response(&spinfer);
+    assert_eq!(response["outputs"][0]["shape"], json!([40, 10]));
 }
 
 #[test]
@@ -476,17 +476,17 @@ fn generic_component_serves_exactly_one_model() {
         .with("/two/...", "two", "generic_model", &two)
         .with_iris("iris", 1, "/iris/...", "");
     let spinfer = Spinfer::up(&manifest);
-    let ask = |path: &str| spinfer.post(path, r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
-    let own = ask("/iris/predict");
+    let send = |path: &str| spinfer.post(path, r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+    let own = send("/iris/predict");
     assert_eq!(own.status, 200);
     for path in ["/one/predict", "/standard/predict"] {
-        assert_eq!(ask(path).body, own.body, "as a component of its own would");
+        assert_eq!(send(path).body, own.body, "as a component of its own would");
     }
     for (path, part) in
         [("/none/predict", "no model is mounted"), ("/two/predict", "2 are mounted")]
     {
-        let answer = ask(path);
-        assert_eq!(answer.status, 503);
-        assert!(answer.error().contains(part), "{}", answer.error());
+        let response = send(path);
+        assert_eq!(response.status, 503);
+        assert!(response.error().contains(part), "{}", response.error());
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use spinfer_tests::{
-    Answer, Manifest, PATIENCE, Redis, STANDARD_DOOR, Spinfer, refused_with, root, run, run_in,
+    Manifest, PATIENCE, Redis, Response, STANDARD_DOOR, Spinfer, refused_with, root, run, run_in,
     wait_until,
 };
 
@@ -17,13 +17,13 @@ pub(crate) fn probe(settings: &str) -> Spinfer {
     Spinfer::up_with(&Manifest::default().with("/...", "probe", "probe", settings), &ADMIN)
 }
 
-fn delete(spinfer: &Spinfer, path: &str) -> Answer {
+fn delete(spinfer: &Spinfer, path: &str) -> Response {
     spinfer.admin().send("DELETE", path, &[], b"")
 }
 
 /// Whether the answer was kept.
-fn is_hit(answer: &Answer) -> bool {
-    answer.header("cache-status").is_some_and(|status| status.starts_with("spinfer; hit"))
+fn is_hit(response: &Response) -> bool {
+    response.header("cache-status").is_some_and(|status| status.starts_with("spinfer; hit"))
 }
 
 #[test]
@@ -41,16 +41,16 @@ fn purge_invalidates_only_the_selected_responses() {
     let path = folder.path().join("spin.toml");
     std::fs::write(&path, text).unwrap();
     let spinfer = Spinfer::up_from(&path, &ADMIN, folder);
-    let ask = || {
+    let send = || {
         let iris = spinfer.post("/one/v2/models/iris-classifier/predict", FEATURES);
         let paths = ["/cache/two/a?max-age=60", "/cache/three/a?max-age=60"];
         let [two, three] = paths.map(|path| spinfer.get(path));
-        [iris, two, three].map(|answer| {
-            assert_eq!(answer.status, 200, "{answer:?}");
-            is_hit(&answer)
+        [iris, two, three].map(|response| {
+            assert_eq!(response.status, 200, "{response:?}");
+            is_hit(&response)
         })
     };
-    assert_eq!((ask(), ask()), ([false; 3], [true; 3]));
+    assert_eq!((send(), send()), ([false; 3], [true; 3]));
     let address = spinfer.admin_address().to_string();
     for (query, flags, kept) in [
         ("", &["--all"][..], [false; 3]),
@@ -61,16 +61,16 @@ fn purge_invalidates_only_the_selected_responses() {
         ("?model=iris-classifier", &["--model", "iris-classifier"], [false, true, true]),
         ("?model=iris-classifier/2", &["--model", "iris-classifier/2"], [false, true, true]),
     ] {
-        let answer = delete(&spinfer, &format!("/cache{query}"));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.json()["told"], "nobody", "{}", answer.text());
-        assert_eq!((ask(), ask()), (kept, [true; 3]), "{query}");
+        let response = delete(&spinfer, &format!("/cache{query}"));
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.json()["told"], "nobody", "{}", response.text());
+        assert_eq!((send(), send()), (kept, [true; 3]), "{query}");
         let (status, text) = run(&[&["cache", "purge", "--admin", &address], flags].concat());
         assert!(status.success() && text.starts_with("Forgotten: "), "{text}");
         let by_command = if flags.contains(&"/cache/two/...") { [true, false, true] } else { kept };
-        assert_eq!((ask(), ask()), (by_command, [true; 3]), "{flags:?}");
+        assert_eq!((send(), send()), (by_command, [true; 3]), "{flags:?}");
     }
-    for (query, status, said) in [
+    for (query, status, printed) in [
         ("?model=iris-classifier/1", 404, "there is no model iris-classifier/1 here"),
         ("?component=x", 404, "component iris-1, component probe"),
         ("?route=/one", 404, "route /one/..."),
@@ -79,11 +79,11 @@ fn purge_invalidates_only_the_selected_responses() {
         ("?component=probe&model=x", 400, "one at a time"),
         ("?%ff=%00", 400, "/cache takes"),
     ] {
-        let answer = delete(&spinfer, &format!("/cache{query}"));
-        assert_eq!(answer.status, status, "{query}: {}", answer.text());
-        assert!(answer.error().contains(said), "{query}: {}", answer.error());
+        let response = delete(&spinfer, &format!("/cache{query}"));
+        assert_eq!(response.status, status, "{query}: {}", response.text());
+        assert!(response.error().contains(printed), "{query}: {}", response.error());
     }
-    assert_eq!(ask(), [true; 3], "what is refused forgets nothing");
+    assert_eq!(send(), [true; 3], "what is refused forgets nothing");
 }
 
 #[test]
@@ -164,16 +164,16 @@ fn unknown_paths_are_404_and_wrong_methods_405() {
         ("GET", "/metrics?name=x", 400, None),
         ("GET", "/cache/stats?route=/", 400, None),
     ] {
-        let answer = admin.send(method, path, &[], b"");
-        assert_eq!((answer.status, answer.header("allow")), (status, allow), "{method} {path}");
-        assert!(!answer.error().is_empty());
+        let response = admin.send(method, path, &[], b"");
+        assert_eq!((response.status, response.header("allow")), (status, allow), "{method} {path}");
+        assert!(!response.error().is_empty());
     }
     let [head, get] = ["HEAD", "GET"].map(|method| admin.send(method, "/metrics", &[], b""));
     assert_eq!((head.status, head.body.len(), get.status), (200, 0, 200));
     // Nothing of it is where clients are.
     for (method, path) in [("GET", "/metrics"), ("GET", "/cache/stats"), ("DELETE", "/cache")] {
-        let answer = spinfer.send(method, path, &[], b"");
-        assert_eq!((answer.status, answer.error()), (404, format!("no route matches {path}")));
+        let response = spinfer.send(method, path, &[], b"");
+        assert_eq!((response.status, response.error()), (404, format!("no route matches {path}")));
     }
 }
 
@@ -193,11 +193,11 @@ fn malformed_requests_are_refused_and_the_admin_plane_keeps_serving() {
         // It may close before it has read all of it.
         let _ = stream.write_all(request.as_bytes());
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.contains(status), "{request:.40}: {answer}");
-        assert!(!answer.contains("200 OK"), "{request:.40}: {answer}");
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        let response = String::from_utf8_lossy(&response);
+        assert!(response.contains(status), "{request:.40}: {response}");
+        assert!(!response.contains("200 OK"), "{request:.40}: {response}");
     }
     assert_eq!(metric(&spinfer, "spinfer_build_info{version=\"0.1.0\"}"), 1.0);
 }
@@ -209,8 +209,8 @@ fn without_a_token_foreign_hosts_and_preflights_are_refused() {
     for (host, status) in
         [("localhost:1", 200), ("[::1]", 200), ("rebound.example.com", 403), ("10.0.0.1", 200)]
     {
-        let answer = admin.send("GET", "/metrics", &[("host", host)], b"");
-        assert_eq!(answer.status, status, "{host}");
+        let response = admin.send("GET", "/metrics", &[("host", host)], b"");
+        assert_eq!(response.status, status, "{host}");
     }
     let origin = [("origin", "http://example.com"), ("access-control-request-method", "DELETE")];
     let preflight = admin.send("OPTIONS", "/cache", &origin, b"");
@@ -222,8 +222,8 @@ fn without_a_token_foreign_hosts_and_preflights_are_refused() {
 fn token_is_required_beyond_loopback_and_checked() {
     const TOKEN: &str = "correct-horse-battery";
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let said = refused_with(&manifest, &["--admin", "0.0.0.0:0"]);
-    assert!(said.contains("SPINFER_ADMIN_TOKEN") && said.contains("--no-admin"), "{said}");
+    let printed = refused_with(&manifest, &["--admin", "0.0.0.0:0"]);
+    assert!(printed.contains("SPINFER_ADMIN_TOKEN") && printed.contains("--no-admin"), "{printed}");
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
@@ -240,9 +240,9 @@ fn token_is_required_beyond_loopback_and_checked() {
         (&[("authorization", &bearer)], 200),
         (&[("authorization", &bearer), ("host", "spinfer.example.com")], 200),
     ] {
-        let answer = admin.send("GET", "/metrics", headers, b"");
-        assert_eq!(answer.status, status, "{headers:?}");
-        let challenge = answer.header("www-authenticate");
+        let response = admin.send("GET", "/metrics", headers, b"");
+        assert_eq!(response.status, status, "{headers:?}");
+        let challenge = response.header("www-authenticate");
         assert_eq!(challenge, (status == 401).then_some("Bearer"));
     }
     let address = spinfer.admin_address().to_string();
@@ -267,10 +267,10 @@ fn guest_reaches_the_admin_plane_only_with_a_grant() {
         (&format!("allowed_outbound_hosts = [\"http://{address}\"]\n"), true),
     ] {
         let spinfer = probe(&format!("{STANDARD_DOOR}{allowed}"));
-        let answer = spinfer.get(&url);
+        let response = spinfer.get(&url);
         // The probe sends a POST.
-        let reached = answer.text().contains("/metrics answers GET");
-        assert_eq!(reached, granted, "{allowed}: {}", answer.text());
+        let reached = response.text().contains("/metrics answers GET");
+        assert_eq!(reached, granted, "{allowed}: {}", response.text());
     }
 }
 
@@ -279,10 +279,10 @@ fn a_taken_address_is_refused_before_anything_is_served() {
     let spinfer = probe("");
     let address = spinfer.admin_address().to_string();
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let said = refused_with(&manifest, &["--admin", &address]);
+    let printed = refused_with(&manifest, &["--admin", &address]);
     let expected = format!("cannot listen on {address} for the admin plane");
-    assert!(said.contains(&expected) && said.contains("--no-admin"), "{said}");
-    assert!(!said.contains("Serving"), "{said}");
+    assert!(printed.contains(&expected) && printed.contains("--no-admin"), "{printed}");
+    assert!(!printed.contains("Serving"), "{printed}");
 }
 
 #[test]
@@ -324,8 +324,8 @@ fn metrics_are_served_while_draining() {
     let metrics = client.send("GET", "/metrics", &[], b"");
     assert!(metrics.text().contains("\nspinfer_ready 0\n"));
     connection.write_all(b"bcde").unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("abcde"), "{answer}");
+    let mut response = String::new();
+    connection.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("abcde"), "{response}");
     assert!(spinfer.wait().success());
 }

@@ -1,6 +1,6 @@
 //! Pages of other sites: who may call the application from a browser (CORS).
 
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, refused};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, refused};
 
 const APP: &str = "https://app.example.com";
 
@@ -9,7 +9,7 @@ fn probe(cors: &str, settings: &str) -> Spinfer {
     Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings).and(&cors))
 }
 
-fn preflight(spinfer: &Spinfer, path: &str, origin: &str) -> Answer {
+fn preflight(spinfer: &Spinfer, path: &str, origin: &str) -> Response {
     let headers = [
         ("origin", origin),
         ("access-control-request-method", "POST"),
@@ -23,8 +23,11 @@ const ALLOWED: &str = "access-control-allow-origin";
 #[test]
 fn without_cors_settings_no_cors_headers_are_sent() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
-    let answer = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
-    assert_eq!((answer.status, answer.header(ALLOWED), answer.header("vary")), (200, None, None));
+    let response = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
+    assert_eq!(
+        (response.status, response.header(ALLOWED), response.header("vary")),
+        (200, None, None)
+    );
     // The component is asked, as before.
     assert_eq!(preflight(&spinfer, "/echo", APP).status, 200);
 }
@@ -51,11 +54,11 @@ fn only_listed_origins_are_allowed() {
         for (path, status) in
             [("/echo", 200), ("/elsewhere", 404), ("/trap", 500), ("/v2/health/live", 405)]
         {
-            let answer = spinfer.send("POST", path, &[("origin", APP)], b"x");
-            assert_eq!((answer.status, answer.header(ALLOWED)), (status, Some(APP)), "{path}");
-            assert_eq!(answer.header("vary"), Some("origin"));
+            let response = spinfer.send("POST", path, &[("origin", APP)], b"x");
+            assert_eq!((response.status, response.header(ALLOWED)), (status, Some(APP)), "{path}");
+            assert_eq!(response.header("vary"), Some("origin"));
             assert_eq!(
-                answer.header("access-control-expose-headers"),
+                response.header("access-control-expose-headers"),
                 Some("inference-header-content-length")
             );
         }
@@ -63,11 +66,11 @@ fn only_listed_origins_are_allowed() {
             let asked = preflight(&spinfer, "/echo", origin);
             assert_eq!((asked.status, asked.header(ALLOWED)), (403, None), "{origin}");
             assert!(asked.error().contains("cors.allow_origins"), "{}", asked.error());
-            let answer = spinfer.send("POST", "/echo", &[("origin", origin)], b"x");
-            assert_eq!((answer.status, answer.header(ALLOWED)), (200, None), "{origin}");
+            let response = spinfer.send("POST", "/echo", &[("origin", origin)], b"x");
+            assert_eq!((response.status, response.header(ALLOWED)), (200, None), "{origin}");
         }
-        let answer = spinfer.get("/v2/health/live");
-        assert_eq!((answer.header(ALLOWED), answer.header("vary")), (None, Some("origin")));
+        let response = spinfer.get("/v2/health/live");
+        assert_eq!((response.header(ALLOWED), response.header("vary")), (None, Some("origin")));
     }
 }
 
@@ -75,8 +78,8 @@ fn only_listed_origins_are_allowed() {
 fn wildcard_origin_allows_every_page() {
     let spinfer = probe("allow_origins = [\"*\"]\nallow_headers = [\"*\"]", "");
     assert_eq!(preflight(&spinfer, "/", "null").header(ALLOWED), Some("*"));
-    let answer = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
-    assert_eq!((answer.header(ALLOWED), answer.header("vary")), (Some("*"), None));
+    let response = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
+    assert_eq!((response.header(ALLOWED), response.header("vary")), (Some("*"), None));
     // An OPTIONS request that is no preflight is the component's.
     assert_eq!(spinfer.send("OPTIONS", "/echo", &[("origin", APP)], b"x").status, 200);
 }
@@ -86,7 +89,7 @@ fn wildcard_origin_with_credentials_is_refused_at_startup() {
     let manifest = Manifest::default()
         .with("/...", "probe", "probe", "")
         .and("[application.tool.spinfer.cors]\nallow_origins = [\"*\"]\nallow_credentials = true");
-    let said = refused(manifest.text());
-    assert!(said.contains("application.tool.spinfer.cors.allow_origins"), "{said}");
-    assert!(said.contains("allow_credentials"), "{said}");
+    let output = refused(manifest.text());
+    assert!(output.contains("application.tool.spinfer.cors.allow_origins"), "{output}");
+    assert!(output.contains("allow_credentials"), "{output}");
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
 const STATUS: &str = "cache-status";
 
@@ -16,18 +16,18 @@ fn made(spinfer: &Spinfer, path: &str) -> usize {
     spinfer.log().lines().filter(|line| line.contains(&format!("made {path}"))).count()
 }
 
-fn status(answer: &Answer) -> &str {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.header(STATUS).unwrap_or_else(|| panic!("no {STATUS} in {answer:?}"))
+fn status(response: &Response) -> &str {
+    assert_eq!(response.status, 200, "{response:?}");
+    response.header(STATUS).unwrap_or_else(|| panic!("no {STATUS} in {response:?}"))
 }
 
-fn is_hit(answer: &Answer) -> bool {
-    status(answer).starts_with("spinfer; hit; ttl=")
+fn is_hit(response: &Response) -> bool {
+    status(response).starts_with("spinfer; hit; ttl=")
 }
 
 /// Whether it was made for this request. Of a stream its head cannot say whether it is kept.
-fn is_made(answer: &Answer) -> bool {
-    ["spinfer; fwd=miss; stored", "spinfer; fwd=miss"].contains(&status(answer))
+fn is_made(response: &Response) -> bool {
+    ["spinfer; fwd=miss; stored", "spinfer; fwd=miss"].contains(&status(response))
 }
 
 #[test]
@@ -72,9 +72,11 @@ fn uncacheable_responses_are_not_cached() {
         "/cache/a?max-age=0",
         "/cache/cookie?max-age=60",
     ] {
-        let answers = [spinfer.post(path, ""), spinfer.post(path, "")];
-        assert_ne!(answers[0].body, answers[1].body, "{path}");
-        answers.iter().for_each(|answer| assert_eq!(status(answer), "spinfer; fwd=miss", "{path}"));
+        let responses = [spinfer.post(path, ""), spinfer.post(path, "")];
+        assert_ne!(responses[0].body, responses[1].body, "{path}");
+        responses
+            .iter()
+            .for_each(|response| assert_eq!(status(response), "spinfer; fwd=miss", "{path}"));
     }
     for _ in 0..2 {
         let missing = spinfer.get("/cache/missing?max-age=60");
@@ -95,21 +97,21 @@ fn uncacheable_responses_are_not_cached() {
 fn request_cache_control_is_honoured() {
     let spinfer = probe("");
     let path = "/cache/a?max-age=60";
-    let ask = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
-    assert_eq!(ask("only-if-cached").status, 504);
-    assert!(ask("only-if-cached").error().contains("no answer"));
-    assert_eq!(status(&ask("no-store")), "spinfer; fwd=bypass");
-    assert_eq!(status(&ask("no-cache")), "spinfer; fwd=request; stored");
-    let first = ask("only-if-cached");
+    let send = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
+    assert_eq!(send("only-if-cached").status, 504);
+    assert!(send("only-if-cached").error().contains("no answer"));
+    assert_eq!(status(&send("no-store")), "spinfer; fwd=bypass");
+    assert_eq!(status(&send("no-cache")), "spinfer; fwd=request; stored");
+    let first = send("only-if-cached");
     assert!(is_hit(&first));
-    let renewed = ask("no-cache");
+    let renewed = send("no-cache");
     assert_eq!(status(&renewed), "spinfer; fwd=request; stored");
     assert_ne!(renewed.body, first.body);
-    assert_eq!(ask("max-age=60").body, renewed.body);
-    assert_eq!(status(&ask("min-fresh=90")), "spinfer; fwd=request; stored");
-    let bypassed = ask("no-store");
+    assert_eq!(send("max-age=60").body, renewed.body);
+    assert_eq!(status(&send("min-fresh=90")), "spinfer; fwd=request; stored");
+    let bypassed = send("no-store");
     assert_eq!(status(&bypassed), "spinfer; fwd=bypass");
-    assert_ne!(ask("max-age=60").body, bypassed.body);
+    assert_ne!(send("max-age=60").body, bypassed.body);
     let part = spinfer.send("GET", path, &[("range", "bytes=0-1")], b"");
     assert_eq!(status(&part), "spinfer; fwd=bypass");
 }
@@ -141,11 +143,12 @@ fn uncacheable_responses_do_not_disable_lookups_of_others() {
 fn responses_are_cached_per_value_of_a_vary_header() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
-        let ask = |value| spinfer.send("GET", "/cache/vary?max-age=60", &[("x-probe", value)], b"");
-        let answers: Vec<_> = ["a", "b"].map(ask).into();
-        assert!(answers.iter().all(is_made), "{answers:?}");
-        for (value, first) in ["a", "b"].iter().zip(&answers) {
-            let again = ask(value);
+        let send =
+            |value| spinfer.send("GET", "/cache/vary?max-age=60", &[("x-probe", value)], b"");
+        let responses: Vec<_> = ["a", "b"].map(send).into();
+        assert!(responses.iter().all(is_made), "{responses:?}");
+        for (value, first) in ["a", "b"].iter().zip(&responses) {
+            let again = send(value);
             assert!(is_hit(&again));
             assert_eq!(again.body, first.body);
         }
@@ -178,17 +181,17 @@ fn equivalent_json_bodies_share_a_cached_response_if_the_component_opts_in() {
             r#"{"a": [5.1, 2], "b": "é", "a": [5.1, 2]}"#,
             r#"{"a": [5.1, 2], "b": "é"},"#,
         ] {
-            let answer = spinfer.post(path, other);
-            assert!(is_made(&answer) && answer.body != first.body, "{other}");
+            let response = spinfer.post(path, other);
+            assert!(is_made(&response) && response.body != first.body, "{other}");
         }
         // With a header that it depends on as well.
-        let ask = |value, body: &str| {
+        let send = |value, body: &str| {
             let headers = [("x-probe", value)];
             spinfer.send("POST", "/cache/json/vary?max-age=60", &headers, body.as_bytes())
         };
-        assert!(is_made(&ask("a", "[1]")) && is_made(&ask("b", "[1.0]")));
-        assert!(is_hit(&ask("a", " [1.0]")) && is_hit(&ask("b", "[1]")));
-        assert_ne!(ask("a", "[1]").body, ask("b", "[1]").body);
+        assert!(is_made(&send("a", "[1]")) && is_made(&send("b", "[1.0]")));
+        assert!(is_hit(&send("a", " [1.0]")) && is_hit(&send("b", "[1]")));
+        assert_ne!(send("a", "[1]").body, send("b", "[1]").body);
         // Where the component says nothing, bytes are bytes.
         let path = "/cache/a?max-age=60";
         assert!(is_made(&spinfer.post(path, "[1]")) && is_made(&spinfer.post(path, "[1 ]")));
@@ -200,12 +203,12 @@ fn concurrent_first_requests_with_a_body_key_collapse_into_one() {
     let spinfer = probe("tool.spinfer.limits.queue = 1000\n");
     assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
     let path = "/cache/json/slow/a?max-age=60";
-    let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let ask = || spinfer.post(path, "{ }");
-        let asking: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
-        asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+    let responses: Vec<Response> = std::thread::scope(|scope| {
+        let send = || spinfer.post(path, "{ }");
+        let sending: Vec<_> = (0..50).map(|_| scope.spawn(send)).collect();
+        sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
     });
-    assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+    assert!(responses.iter().all(|response| response.body == responses[0].body));
     spinfer.wait_for_log("made /cache/json/slow/a");
     assert_eq!(made(&spinfer, "/cache/json/slow/a"), 1);
 }
@@ -213,11 +216,11 @@ fn concurrent_first_requests_with_a_body_key_collapse_into_one() {
 #[test]
 fn expired_response_is_refreshed() {
     let spinfer = probe("");
-    let ask = || spinfer.get("/cache/a?max-age=1");
-    let first = ask();
-    let mut last = ask();
+    let send = || spinfer.get("/cache/a?max-age=1");
+    let first = send();
+    let mut last = send();
     wait_until("it is too old", || {
-        last = ask();
+        last = send();
         last.body != first.body
     });
     // For this request, or shortly before its time for one before.
@@ -227,14 +230,14 @@ fn expired_response_is_refreshed() {
 #[test]
 fn stale_response_is_served_while_revalidating() {
     let spinfer = probe("");
-    let ask = || spinfer.get("/cache/slow/a?max-age=1,stale-while-revalidate=600");
-    let first = ask();
+    let send = || spinfer.get("/cache/slow/a?max-age=1,stale-while-revalidate=600");
+    let first = send();
     let mut asked = 0;
     wait_until("it is stale, and another is there", || {
-        let answer = ask();
-        assert!(is_hit(&answer), "{answer:?}");
+        let response = send();
+        assert!(is_hit(&response), "{response:?}");
         asked += 1;
-        answer.body != first.body
+        response.body != first.body
     });
     // Whoever asked was given the old one meanwhile, and one of them had it made again.
     spinfer.wait_for_log_times("made /cache/slow/a", 2);
@@ -246,9 +249,9 @@ fn concurrent_identical_requests_collapse_into_one() {
     for (door, before) in [("", false), ("", true), (STANDARD_DOOR, false)] {
         let spinfer = probe(&format!("{door}tool.spinfer.limits.queue = 1000\n"));
         let path = "/cache/slow/a?max-age=1";
-        let ask = || spinfer.get(path);
+        let send = || spinfer.get(path);
         if before {
-            let first = ask();
+            let first = send();
             // One that has gone by: nobody is to be given it.
             wait_until("it is too old", || {
                 let only = [("cache-control", "only-if-cached")];
@@ -259,17 +262,17 @@ fn concurrent_identical_requests_collapse_into_one() {
         // It is known by now to give answers that are kept: nobody waits for those of others.
         assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
         let made_before = made(&spinfer, "/cache/slow/a");
-        let answers: Vec<Answer> = std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
-            asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+        let responses: Vec<Response> = std::thread::scope(|scope| {
+            let sending: Vec<_> = (0..200).map(|_| scope.spawn(send)).collect();
+            sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
         });
         spinfer.wait_for_log_times("made /cache/slow/a", made_before + 1);
         assert_eq!(made(&spinfer, "/cache/slow/a"), made_before + 1);
-        assert!(answers.iter().all(|answer| answer.body == answers[0].body));
+        assert!(responses.iter().all(|response| response.body == responses[0].body));
         let why = if before { "stale" } else { "miss" };
         let expected = format!("spinfer; fwd={why}; collapsed");
-        let collapsed = |answer: &&Answer| status(answer) == expected;
-        assert!(answers.iter().filter(collapsed).count() > 0);
+        let collapsed = |response: &&Response| status(response) == expected;
+        assert!(responses.iter().filter(collapsed).count() > 0);
     }
 }
 
@@ -281,24 +284,24 @@ fn collapsed_requests_survive_a_leader_that_disconnects() {
     let mut leader = spinfer.connect();
     leader.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
     spinfer.wait_for_log("made /cache/slow/a");
-    let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get(path))).collect();
+    let responses: Vec<Response> = std::thread::scope(|scope| {
+        let sending: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get(path))).collect();
         drop(leader);
-        asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+        sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
     });
-    assert!(answers.iter().all(|answer| answer.body == answers[0].body), "{answers:?}");
+    assert!(responses.iter().all(|response| response.body == responses[0].body), "{responses:?}");
 }
 
 #[test]
 fn collapsed_requests_run_separately_if_the_response_is_uncacheable() {
     let spinfer = probe("");
     assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
-    let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let ask = || spinfer.get("/cache/slow/a?no-store");
-        let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
-        asking.into_iter().map(|asking| asking.join().expect("an answer")).collect()
+    let responses: Vec<Response> = std::thread::scope(|scope| {
+        let send = || spinfer.get("/cache/slow/a?no-store");
+        let sending: Vec<_> = (0..8).map(|_| scope.spawn(send)).collect();
+        sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
     });
-    let mut bodies: Vec<_> = answers.iter().map(|answer| &answer.body).collect();
+    let mut bodies: Vec<_> = responses.iter().map(|response| &response.body).collect();
     bodies.sort();
     bodies.dedup();
     assert_eq!(bodies.len(), 8, "each has its own");
@@ -319,9 +322,9 @@ fn oversized_response_and_disabled_cache_are_served_uncached() {
     std::fs::write(&config, "[cache]\nmemory = 0\n").unwrap();
     let spinfer = Spinfer::up_with(&manifest, &arguments);
     for _ in 0..2 {
-        let answer = spinfer.get("/cache/json/a?max-age=60");
-        assert_eq!(answer.header(STATUS), None, "there is no cache: {answer:?}");
-        assert_eq!(answer.header("spinfer-body-key"), None, "it is not for clients");
+        let response = spinfer.get("/cache/json/a?max-age=60");
+        assert_eq!(response.header(STATUS), None, "there is no cache: {response:?}");
+        assert_eq!(response.header("spinfer-body-key"), None, "it is not for clients");
     }
 }
 
@@ -357,9 +360,9 @@ fn response_to_a_truncated_body_is_not_cached() {
     let head = "POST /cache/a?max-age=60 HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc";
     stream.write_all(head.as_bytes()).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(!answer.contains("stored"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(!response.contains("stored"), "{response}");
     assert!(is_made(&spinfer.post(path, "abc")));
     assert!(is_hit(&spinfer.post(path, "abc")));
 }
@@ -388,10 +391,10 @@ fn predictions_are_cached_unless_the_model_disables_it() {
                 [r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#, r#"{"features": [5, 3.5, 1.4, 0.2]}"#]
             {
                 let predict = || spinfer.post("/v2/models/iris-classifier/predict", body);
-                let answers = [predict(), predict()];
-                assert!(is_made(&answers[0]), "{answers:?}");
-                assert_eq!(is_hit(&answers[1]), allowed.is_some(), "{answers:?}");
-                assert_eq!(answers[1].header("cache-control"), allowed);
+                let responses = [predict(), predict()];
+                assert!(is_made(&responses[0]), "{responses:?}");
+                assert_eq!(is_hit(&responses[1]), allowed.is_some(), "{responses:?}");
+                assert_eq!(responses[1].header("cache-control"), allowed);
             }
         }
     }
@@ -429,8 +432,8 @@ fn predictions_are_cached_for_the_models_cache_seconds() {
             "{ \"inputs\": [\n { \"name\": \"f\\u0065atures\", \"shape\": [1, 4], \"datatype\": \"FP32\",\n \"data\": [ [5.1, 3.5, 1.4, 0.2] ] } ] }\n",
             r#"{"inputs":[{"data":[5.1,3.5,1.4,0.20],"name":"features","datatype":"FP32","shape":[1,4]}]}"#,
         ] {
-            let answer = spinfer.post(infer, same);
-            assert!(is_hit(&answer), "{same}: {answer:?}");
+            let response = spinfer.post(infer, same);
+            assert!(is_hit(&response), "{same}: {response:?}");
         }
         for other in [
             tensor.replace("5.1", "5.2"),

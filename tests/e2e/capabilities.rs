@@ -34,8 +34,8 @@ fn variables_are_readable_through_every_interface() {
     let spinfer = Spinfer::up_from(&path, &[], dir);
     for interface in ["spin", "fermyon", "config"] {
         let get = |name| {
-            let answer = spinfer.get(&format!("/variable/{interface}?{name}"));
-            (answer.status, answer.text())
+            let response = spinfer.get(&format!("/variable/{interface}?{name}"));
+            (response.status, response.text())
         };
         assert_eq!(get("region"), (200, "eu".into()), "{interface}");
         assert_eq!(get("url"), (200, "https://b.org/x".into()), "{interface}");
@@ -53,9 +53,9 @@ fn variables_are_readable_through_every_interface() {
 fn service_chaining_stays_in_process() {
     let spinfer = two("allowed_outbound_hosts = [\"http://*.spin.internal\"]");
     for body in [vec![b'x'; 10], vec![b'y'; 300_000]] {
-        let answer = spinfer.post("/fetch?http://b.spin.internal/echo", &body);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(answer.body == body);
+        let response = spinfer.post("/fetch?http://b.spin.internal/echo", &body);
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert!(response.body == body);
     }
     // What goes wrong there is its answer.
     let trap = spinfer.post("/fetch?http://b.spin.internal/trap", "");
@@ -72,16 +72,16 @@ fn service_chaining_reaches_a_component_behind_the_fast_door() {
         .with("/b", "b", "probe", "");
     let spinfer = Spinfer::up(&manifest);
     for _ in 0..3 {
-        let answer = spinfer.post("/fetch?http://b.spin.internal/echo", "body");
-        assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+        let response = spinfer.post("/fetch?http://b.spin.internal/echo", "body");
+        assert_eq!((response.status, response.text().as_str()), (200, "body"));
     }
 }
 
 #[test]
 fn request_to_self_is_routed_by_path() {
     let spinfer = two("allowed_outbound_hosts = [\"http://self\"]");
-    let answer = spinfer.post("/fetch?http://self.alt/echo", "x");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "x"));
+    let response = spinfer.post("/fetch?http://self.alt/echo", "x");
+    assert_eq!((response.status, response.text().as_str()), (200, "x"));
     let denied = spinfer.post("/fetch?http://b.spin.internal/echo", "x");
     assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
 }
@@ -95,11 +95,11 @@ fn circular_service_chaining_is_508() {
              tool.spinfer.limits.instances = 20"
         ));
         let calls = |times| format!("/fetch?http://{host}").repeat(times);
-        let answer = spinfer.post(&format!("{}/echo", calls(30)), "x");
-        assert_eq!(answer.status, 508, "{host}: {}", answer.text());
-        assert!(answer.error().contains("in a circle"));
-        let answer = spinfer.post(&format!("{}/echo", calls(10)), "x");
-        assert_eq!((answer.status, answer.text().as_str()), (200, "x"), "{host}");
+        let response = spinfer.post(&format!("{}/echo", calls(30)), "x");
+        assert_eq!(response.status, 508, "{host}: {}", response.text());
+        assert!(response.error().contains("in a circle"));
+        let response = spinfer.post(&format!("{}/echo", calls(10)), "x");
+        assert_eq!((response.status, response.text().as_str()), (200, "x"), "{host}");
     }
 }
 
@@ -125,8 +125,8 @@ fn outbound_http_reaches_only_allowed_hosts() {
     let spinfer =
         two(&format!("allowed_outbound_hosts = [\"http://127.0.0.1:{}\"]", address.port()));
     for _ in 0..2 {
-        let answer = spinfer.post(&format!("/fetch?http://{address}/path"), "body");
-        assert_eq!((answer.status, answer.text().as_str()), (201, "here"));
+        let response = spinfer.post(&format!("/fetch?http://{address}/path"), "body");
+        assert_eq!((response.status, response.text().as_str()), (201, "here"));
     }
     server.join().unwrap();
     // Nobody listens there now.
@@ -161,8 +161,8 @@ fn serve_tls() -> (SocketAddr, String) {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nhere";
-            let _ = stream.write_all(answer).await;
+            let response = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nhere";
+            let _ = stream.write_all(response).await;
             let _ = stream.shutdown().await;
         }
     };
@@ -187,8 +187,8 @@ fn outbound_tls_verifies_certificates_and_honours_ssl_cert_file() {
     let fetch = |environment: &[(&str, &str)]| {
         let own = tempfile::tempdir().unwrap();
         let spinfer = Spinfer::up_in(environment, manifest.as_ref(), "127.0.0.1:0", &[], own);
-        let answer = spinfer.post(&format!("/fetch?https://localhost:{port}/"), "");
-        (answer.status, answer.text())
+        let response = spinfer.post(&format!("/fetch?https://localhost:{port}/"), "");
+        (response.status, response.text())
     };
     let (status, text) = fetch(&[]);
     assert!(status == 502 && text.contains("TlsCertificateError"), "{status} {text}");

@@ -236,11 +236,14 @@ fn manifest_errors_name_file_key_and_fix() {
             &["spin.toml is not a WebAssembly component this host can run"],
         ),
     ] {
-        let said = refused(&text);
+        let output = refused(&text);
         for part in parts {
-            assert!(said.contains(part), "{part:?} is not in what was said of\n{text}\n\n{said}");
+            assert!(
+                output.contains(part),
+                "{part:?} is not in what was said of\n{text}\n\n{output}"
+            );
         }
-        assert!(said.contains("spin.toml"), "the file is named: {said}");
+        assert!(output.contains("spin.toml"), "the file is named: {output}");
     }
 }
 
@@ -270,9 +273,9 @@ fn graph_that_differs_from_its_declared_sha256_is_refused() {
     let mut graph = std::fs::read(dir.path().join("model.onnx")).unwrap();
     graph[100] ^= 1;
     std::fs::write(dir.path().join("model.onnx"), graph).unwrap();
-    let said = refused(text.text());
-    assert!(said.contains("component.probe.files"), "{said}");
-    assert!(said.contains("a version is immutable: restore the file"), "{said}");
+    let output = refused(text.text());
+    assert!(output.contains("component.probe.files"), "{output}");
+    assert!(output.contains("a version is immutable: restore the file"), "{output}");
 }
 
 #[test]
@@ -282,13 +285,13 @@ fn unsupported_import_is_refused_by_name() {
     let component =
         r#"(component (import "example:missing/thing@1.0.0" (instance (export "do" (func)))))"#;
     std::fs::write(&path, wat::parse_str(component).unwrap()).unwrap();
-    let said = refused(&manifest(&format!(
+    let output = refused(&manifest(&format!(
         "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = '{}'",
         path.display()
     )));
-    assert!(said.contains("component `a`"), "{said}");
-    assert!(said.contains("it imports something this host does not offer"), "{said}");
-    assert!(said.contains("example:missing/thing"), "{said}");
+    assert!(output.contains("component `a`"), "{output}");
+    assert!(output.contains("it imports something this host does not offer"), "{output}");
+    assert!(output.contains("example:missing/thing"), "{output}");
 }
 
 /// Nothing serves them: it is said, and an application that does without is served.
@@ -303,14 +306,14 @@ fn unsupported_grants_are_warned_about() {
         let state = ["--state-dir", state.to_str().unwrap()];
         run(&[&["check", "--from", path.to_str().unwrap()], &state[..]].concat())
     };
-    let (status, said) = check("sqlite_databases = [\"default\"]\nai_models = [\"llama2-chat\"]");
-    assert!(status.success(), "{said}");
+    let (status, output) = check("sqlite_databases = [\"default\"]\nai_models = [\"llama2-chat\"]");
+    assert!(status.success(), "{output}");
     for part in [
         "component.a.sqlite_databases: SQLite databases are not supported yet, and this grants nothing",
         "component.a.ai_models: large language models are not supported yet, and this grants nothing",
     ] {
-        assert!(said.contains("WARN") && said.contains(part), "{said}");
+        assert!(output.contains("WARN") && output.contains(part), "{output}");
     }
-    let (status, said) = check("sqlite_databases = []");
-    assert!(status.success() && !said.contains("WARN"), "{said}");
+    let (status, output) = check("sqlite_databases = []");
+    assert!(status.success() && !output.contains("WARN"), "{output}");
 }

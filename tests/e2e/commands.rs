@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, root, run};
 
-use super::add::{Application, files};
+use super::add::{AppFolder, files};
 
 /// Of a manifest written by hand.
 const BEFORE: &str = r#"# Ours.
@@ -77,7 +77,7 @@ files = [{ source = "models/wine/7", destination = "/models/wine" }]
 
 #[test]
 fn add_preserves_comments_and_order_of_the_manifest() {
-    let application = Application::new();
+    let application = AppFolder::new();
     fs::write(application.path("spin.toml"), BEFORE).unwrap();
     let wine = ["--name", "wine", "--version", "7", "--route", "/taste/..."];
     application.added("regressor", &[&wine[..], &["--promote"]].concat());
@@ -97,13 +97,13 @@ fn add_preserves_comments_and_order_of_the_manifest() {
 
 #[test]
 fn add_never_overwrites_a_version_and_promotes_only_on_request() {
-    let application = Application::new();
+    let application = AppFolder::new();
     // A route that is asked for twice is there once.
     let twice = ["--name", "m", "--route", "/r/...", "--route", "r/*", "--route", "/v2/models/m/*"];
     application.added("regressor", &twice);
     let first = application.tree();
-    let said = application.added("two-targets", &["--name", "m"]);
-    assert!(said.contains("/v2/models/m/... stays with m-1"), "{said}");
+    let output = application.added("two-targets", &["--name", "m"]);
+    assert!(output.contains("/v2/models/m/... stays with m-1"), "{output}");
     let again = application.add(&files().join("softmax.onnx"), &["--name", "m", "--version", "2"]);
     assert!(!again.0 && again.1.contains("leave out --version, and it is 3"), "{}", again.1);
     let promoted = application.added("softmax", &["--name", "m", "--promote", "--route", "/m/..."]);
@@ -123,13 +123,13 @@ fn add_never_overwrites_a_version_and_promotes_only_on_request() {
     ] {
         assert_eq!(spinfer.get(path).json()["outputs"][0]["name"], outputs, "{path}");
     }
-    let answer = spinfer.post("/m/predict", r#"{"features": [1, 2, 3]}"#).json();
-    assert_eq!((&answer["model"], &answer["version"]), (&json!("m"), &json!("3")));
+    let response = spinfer.post("/m/predict", r#"{"features": [1, 2, 3]}"#).json();
+    assert_eq!((&response["model"], &response["version"]), (&json!("m"), &json!("3")));
 }
 
 #[test]
 fn failed_add_leaves_the_application_unchanged() {
-    let application = Application::new();
+    let application = AppFolder::new();
     application.added("regressor", &["--name", "there"]);
     let manifest = application.manifest();
     let names = ["empty", "text", "half"];
@@ -213,27 +213,27 @@ fn failed_add_leaves_the_application_unchanged() {
     ] {
         fs::write(application.path("spin.toml"), text).unwrap();
         let before = application.tree();
-        let (added, said) = application.add(&files().join("regressor.onnx"), &[]);
-        assert!(!added && said.contains(part), "{said}");
+        let (added, output) = application.add(&files().join("regressor.onnx"), &[]);
+        assert!(!added && output.contains(part), "{output}");
         assert!(before == application.tree(), "{part}");
     }
 
     // What was written before something failed is removed again.
-    let application = Application::new();
+    let application = AppFolder::new();
     fs::write(application.path("components"), "a file where a folder has to be").unwrap();
     let before = application.tree();
-    let (added, said) = application.add(&files().join("regressor.onnx"), &[]);
-    assert!(!added && said.contains("components"), "{said}");
-    assert!(before == application.tree(), "{said}");
+    let (added, output) = application.add(&files().join("regressor.onnx"), &[]);
+    assert!(!added && output.contains("components"), "{output}");
+    assert!(before == application.tree(), "{output}");
 }
 
 #[test]
 fn models_lists_versions_routes_and_backends() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
-    let (status, said) = run(&["models", "--from", from]);
-    assert!(!status.success() && said.contains("there is no manifest"), "{said}");
+    let (status, output) = run(&["models", "--from", from]);
+    assert!(!status.success() && output.contains("there is no manifest"), "{output}");
     application.added("strings-bayes", &["--name", "iris"]);
     application.added("strings-forest", &["--name", "iris", "--route", "/iris/..."]);
     let (status, table) = run(&["models", "--from", from]);
@@ -280,18 +280,21 @@ fn models_lists_versions_routes_and_backends() {
 /// Offline, with the workspace's versions of what it depends on; its name is one of model-sdk's too.
 #[test]
 fn new_component_builds_and_serves() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
     let sdk = root().join("components/model-sdk");
     let new = ["new", "model", "--from", from, "--sdk", sdk.to_str().unwrap()];
-    let (status, said) = run(&new);
-    assert!(status.success(), "{said}");
+    let (status, output) = run(&new);
+    assert!(status.success(), "{output}");
     let made = application.tree();
-    let (status, said) = run(&["new", "model-sdk", "--from", from]);
-    assert!(!status.success() && said.contains("choose another name"), "{said}");
-    let (status, said) = run(&new);
-    assert!(!status.success() && said.contains("is there already; choose another name"), "{said}");
+    let (status, output) = run(&["new", "model-sdk", "--from", from]);
+    assert!(!status.success() && output.contains("choose another name"), "{output}");
+    let (status, output) = run(&new);
+    assert!(
+        !status.success() && output.contains("is there already; choose another name"),
+        "{output}"
+    );
     assert!(made == application.tree());
 
     // What it says is a classifier of four features and two classes.
@@ -316,14 +319,14 @@ fn new_component_builds_and_serves() {
     fs::write(from, manifest).unwrap();
     let spinfer = Spinfer::up_from(&application.path("spin.toml"), &["--build"], application.0);
     let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
-    let answer = spinfer.post("/v2/models/model/predict", features).json();
-    assert_eq!(answer["prediction"], "a");
+    let response = spinfer.post("/v2/models/model/predict", features).json();
+    assert_eq!(response["prediction"], "a");
 }
 
 /// Without a folder of spinfer's sources beside the manifest, it depends on its repository.
 #[test]
 fn new_component_depends_on_local_sources_or_the_repository() {
-    let application = Application::new();
+    let application = AppFolder::new();
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
     assert!(run(&["new", "a", "--from", from]).0.success());
@@ -339,6 +342,6 @@ fn new_component_depends_on_local_sources_or_the_repository() {
     fs::write(sdk.join("Cargo.toml"), "").unwrap();
     assert!(run(&["new", "b", "--from", from]).0.success());
     assert!(dependency("b").contains("components/model-sdk"), "{}", dependency("b"));
-    let (status, said) = run(&["new", "no_name", "--from", from]);
-    assert!(!status.success() && said.contains("iris-classifier-1"), "{said}");
+    let (status, output) = run(&["new", "no_name", "--from", from]);
+    assert!(!status.success() && output.contains("iris-classifier-1"), "{output}");
 }

@@ -14,7 +14,7 @@ use spinfer::server::connections::HEAD_TIMEOUT;
 use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, Spinfer};
 use tokio::task::JoinHandle;
 
-use super::http2::{Body, post, text, whole};
+use super::http2::{RequestBody, post, text, whole};
 
 /// Less than any other time after which the host would close a connection.
 const SOON: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ fn probe(settings: &str, more: &str) -> Spinfer {
 }
 
 /// A client that answers the host's PINGs, as any does, and its connection until that has ended.
-async fn client(spinfer: &Spinfer) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+async fn client(spinfer: &Spinfer) -> (SendRequest<RequestBody>, JoinHandle<hyper::Result<()>>) {
     let stream = tokio::net::TcpStream::connect(spinfer.address()).await.unwrap();
     let handshake =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
@@ -33,20 +33,20 @@ async fn client(spinfer: &Spinfer) -> (SendRequest<Body>, JoinHandle<hyper::Resu
     (sender, tokio::spawn(connection))
 }
 
-async fn echo(sender: &mut SendRequest<Body>) {
-    let answer = sender.send_request(post("http://x/echo", whole("x"))).await.unwrap();
-    assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, "x"));
+async fn echo(sender: &mut SendRequest<RequestBody>) {
+    let response = sender.send_request(post("http://x/echo", whole("x"))).await.unwrap();
+    assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, "x"));
 }
 
 /// One request over HTTP/1.1, on a connection that is kept.
-fn ask(stream: &mut TcpStream) {
+fn send(stream: &mut TcpStream) {
     stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none").unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\none") {
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\none") {
         let mut part = [0; 1024];
         let length = stream.read(&mut part).unwrap();
-        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&part[..length]);
+        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&response));
+        response.extend_from_slice(&part[..length]);
     }
 }
 
@@ -54,20 +54,20 @@ fn ask(stream: &mut TcpStream) {
 fn until_closed(stream: &mut TcpStream, trickle: &str, pause: Duration) -> Vec<u8> {
     let begun = Instant::now();
     stream.set_read_timeout(Some(pause)).unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     loop {
         let mut part = [0; 1024];
         match stream.read(&mut part) {
-            Ok(0) => return answer,
-            Ok(length) => answer.extend_from_slice(&part[..length]),
+            Ok(0) => return response,
+            Ok(length) => response.extend_from_slice(&part[..length]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 assert!(begun.elapsed() < PATIENCE, "it is still open");
                 if stream.write_all(trickle.as_bytes()).is_err() {
-                    return answer;
+                    return response;
                 }
             }
             // It was closed while a byte was on its way.
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return answer,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return response,
             Err(error) => panic!("{error}"),
         }
     }
@@ -92,16 +92,16 @@ fn incomplete_first_head_is_closed_after_the_head_timeout() {
                 let begun = Instant::now();
                 let mut stream = spinfer.connect();
                 stream.write_all(start.as_bytes()).unwrap();
-                let answer = until_closed(&mut stream, trickle, Duration::from_secs(1));
+                let response = until_closed(&mut stream, trickle, Duration::from_secs(1));
                 let took = begun.elapsed();
                 assert!(took >= HEAD_TIMEOUT, "{start:?}: closed after {took:?}");
                 // HTTP/2 says its settings; there is no answer to half a question.
-                assert!(!answer.starts_with(b"HTTP/1.1 2"), "{start:?}: {answer:?}");
+                assert!(!response.starts_with(b"HTTP/1.1 2"), "{start:?}: {response:?}");
             });
         }
     });
     // Whoever is quicker is served as ever.
-    ask(&mut spinfer.connect());
+    send(&mut spinfer.connect());
 }
 
 /// The next one on a connection has the time that may be without a request.
@@ -110,7 +110,7 @@ fn incomplete_next_head_is_closed_after_keep_alive() {
     let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
     for (next, trickle) in [("POST /echo HT", ""), ("POST /echo HTTP/1.1\r\nx-slow: ", "a")] {
         let mut stream = spinfer.connect();
-        ask(&mut stream);
+        send(&mut stream);
         stream.write_all(next.as_bytes()).unwrap();
         let begun = Instant::now();
         until_closed(&mut stream, trickle, Duration::from_millis(20));
@@ -122,8 +122,8 @@ fn incomplete_next_head_is_closed_after_keep_alive() {
 fn idle_connection_is_closed_after_keep_alive() {
     let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
     let mut stream = spinfer.connect();
-    ask(&mut stream);
-    ask(&mut stream);
+    send(&mut stream);
+    send(&mut stream);
     let idle = Instant::now();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing more is said");
     assert!(idle.elapsed() < SOON, "{:?}", idle.elapsed());
@@ -153,11 +153,11 @@ async fn request_longer_than_keep_alive_keeps_its_connection() {
     ended.await.unwrap().unwrap();
 
     let mut stream = spinfer.connect();
-    ask(&mut stream);
+    send(&mut stream);
     stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 504"), "{response}");
 }
 
 /// Connections that are well-behaved but for having no request; that say nothing; and that do not
@@ -170,8 +170,8 @@ async fn connections_without_requests_are_evicted_at_the_limit() {
     let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, std::convert::Infallible>>();
     pieces.unbounded_send(Ok(Frame::data("begun".into()))).unwrap();
     let body = StreamBody::new(body).boxed_unsync();
-    let answer = busy.send_request(post("http://x/stream", body)).await.unwrap();
-    let mut back = answer.into_body();
+    let response = busy.send_request(post("http://x/stream", body)).await.unwrap();
+    let mut back = response.into_body();
     assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
 
     let mut kept = Vec::new();

@@ -37,12 +37,12 @@ fn image_serves_without_privileges_on_a_read_only_root() {
         .env("COMPONENTS", GUESTS)
         .output()
         .expect("bash starts");
-    let said = text(&output);
+    let printed = text(&output);
     if output.status.code() == Some(SKIPPED) {
-        println!("{said}");
+        println!("{printed}");
         return;
     }
-    assert!(output.status.success() && said.contains("==> passed"), "{said}");
+    assert!(output.status.success() && printed.contains("==> passed"), "{printed}");
 }
 
 /// Writes secrets for a Redis on `port` into `folder`.
@@ -67,7 +67,7 @@ fn redis_users_have_exactly_the_permissions_they_need() {
         let rule: Vec<_> = user.split(' ').skip(1).collect();
         // The test itself is the default user.
         if rule[0] != "default" {
-            let ok: String = redis.ask(&[&["ACL", "SETUSER"], &rule[..]].concat());
+            let ok: String = redis.query(&[&["ACL", "SETUSER"], &rule[..]].concat());
             assert_eq!(ok, "OK");
         }
     }
@@ -87,9 +87,9 @@ fn redis_users_have_exactly_the_permissions_they_need() {
     // Each node learns from its own first response that there is something to look up.
     let predict = |node: &Spinfer, width: u32| {
         let body = format!("{{\"features\": [5.1, 3.5, 1.4, {width}]}}");
-        let answer = node.post("/iris/v2/models/iris-classifier/predict", body);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.header("cache-status").unwrap_or_default().to_owned()
+        let response = node.post("/iris/v2/models/iris-classifier/predict", body);
+        assert_eq!(response.status, 200, "{response:?}");
+        response.header("cache-status").unwrap_or_default().to_owned()
     };
     let mut width = 0;
     let mut shared = || {
@@ -110,16 +110,16 @@ fn redis_users_have_exactly_the_permissions_they_need() {
 
     for (node, path) in nodes.iter().zip(["/store/key-value", "/store/wasi"]) {
         let script = "open default\nset a 1\nget a\nexists a\nkeys\ndelete a";
-        let answer = node.post(path, script);
-        assert_eq!(answer.text().trim_end(), "ok\nok\n1\ntrue\na\nok", "{path}");
+        let response = node.post(path, script);
+        assert_eq!(response.text().trim_end(), "ok\nok\n1\ntrue\na\nok", "{path}");
     }
     let atomics = "open default\nset-many a=1 b=2\nget-many a b\nincrement n 5\ncas a\nswap 3";
-    let answer = nodes[0].post("/store/wasi", atomics);
-    assert_eq!(answer.text().trim_end(), "ok\nok\na=1,b=2\n5\nok\nok");
-    let entries: (String, u64) = (redis.ask(&["INFO", "keyspace"]), redis.ask(&["DBSIZE"]));
+    let response = nodes[0].post("/store/wasi", atomics);
+    assert_eq!(response.text().trim_end(), "ok\nok\na=1,b=2\n5\nok\nok");
+    let entries: (String, u64) = (redis.query(&["INFO", "keyspace"]), redis.query(&["DBSIZE"]));
     assert!(entries.0.contains("db1:keys=3") && entries.1 > 0, "{entries:?}");
 
-    let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]);
+    let denied: Vec<redis::Value> = redis.query(&["ACL", "LOG"]);
     assert!(denied.is_empty(), "{denied:?}");
     for (user, command) in [
         ("spinfer-cache", &["GET", "a"][..]),
@@ -128,10 +128,10 @@ fn redis_users_have_exactly_the_permissions_they_need() {
         ("spinfer-store", &["CONFIG", "GET", "*"]),
         ("health", &["GET", "a"]),
     ] {
-        let verdict: String = redis.ask(&[&["ACL", "DRYRUN", user], command].concat());
+        let verdict: String = redis.query(&[&["ACL", "DRYRUN", user], command].concat());
         assert_ne!(verdict, "OK", "{user}: {command:?}");
     }
-    let verdict: String = redis.ask(&["ACL", "DRYRUN", "health", "PING"]);
+    let verdict: String = redis.query(&["ACL", "DRYRUN", "health", "PING"]);
     assert_eq!(verdict, "OK");
 }
 
@@ -140,11 +140,11 @@ fn health_exit_status_reflects_readiness() {
     let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
     let address = spinfer.address().to_string();
     wait_until("it is ready", || run(&["health", "--address", &address]).0.success());
-    let (status, said) = run(&["health", "--live", "--address", &address]);
-    assert!(status.success() && said == format!("{address} is live\n"), "{said}");
+    let (status, printed) = run(&["health", "--live", "--address", &address]);
+    assert!(status.success() && printed == format!("{address} is live\n"), "{printed}");
     drop(spinfer);
-    let (status, said) = run(&["health", "--address", &address]);
-    assert!(!status.success() && said.contains("is not ready: cannot connect"), "{said}");
+    let (status, printed) = run(&["health", "--address", &address]);
+    assert!(!status.success() && printed.contains("is not ready: cannot connect"), "{printed}");
 }
 
 #[test]
@@ -164,8 +164,8 @@ fn health_prints_the_reason_from_the_host() {
             write!(stream, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
             length
         });
-        let (status, said) = run(&["health", "--address", &address]);
-        assert!(!status.success() && said.contains(says), "{said}");
+        let (status, printed) = run(&["health", "--address", &address]);
+        assert!(!status.success() && printed.contains(says), "{printed}");
         assert!(server.join().unwrap() > 0);
     }
 }
@@ -179,8 +179,8 @@ fn build_no_commands_compiles_existing_components() {
     std::fs::write(&path, manifest.text()).unwrap();
     let state = dir.path().join("state");
     let arguments = ["--from", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
-    let (status, said) = run(&[&["build", "--aot"], &arguments[..]].concat());
-    assert!(!status.success() && said.contains("exit 7"), "{said}");
-    let (status, said) = run(&[&["build", "--aot", "--no-commands"], &arguments[..]].concat());
-    assert!(status.success() && said.contains("1 components compiled"), "{said}");
+    let (status, printed) = run(&[&["build", "--aot"], &arguments[..]].concat());
+    assert!(!status.success() && printed.contains("exit 7"), "{printed}");
+    let (status, printed) = run(&[&["build", "--aot", "--no-commands"], &arguments[..]].concat());
+    assert!(status.success() && printed.contains("1 components compiled"), "{printed}");
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer};
 
 /// Requests to a model component: good ones, bad ones, odd ones.
 const REQUESTS: &[(&str, &str, &str)] = &[
@@ -43,12 +43,12 @@ fn same_at_both_doors(
     fast.wait_for_output("(fast door)");
     standard.wait_for_output("(standard door)");
     for (method, path, body) in requests {
-        let ask =
+        let send =
             |spinfer: &Spinfer| spinfer.send(method, path, &[("x-probe", "1")], body.as_bytes());
-        let (a, b) = (ask(&fast), ask(&standard));
-        let what = |answer: &Answer| {
-            let header = |name: &&str| answer.header(name).map(str::to_owned);
-            (answer.status, headers.iter().map(header).collect::<Vec<_>>(), answer.text())
+        let (a, b) = (send(&fast), send(&standard));
+        let what = |response: &Response| {
+            let header = |name: &&str| response.header(name).map(str::to_owned);
+            (response.status, headers.iter().map(header).collect::<Vec<_>>(), response.text())
         };
         assert_eq!(what(&a), what(&b), "{method} {path} {body}");
     }
@@ -137,9 +137,9 @@ fn standard_door_reads_a_body_to_its_end() {
         format!("POST {predict} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
     broken.write_all(&[head.as_bytes(), &body.as_bytes()[..body.len() - 1]].concat()).unwrap();
     broken.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    broken.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("broke off"), "{answer}");
+    let mut response = String::new();
+    broken.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 400") && response.contains("broke off"), "{response}");
 }
 
 /// What an instance does after an answer is done before it has too many answers behind it.
@@ -155,8 +155,8 @@ fn concurrent_requests_do_not_exhaust_the_handles_of_an_instance() {
                 let client = spinfer.client();
                 for _ in 0..100 {
                     let path = "/v2/models/iris-classifier/infer";
-                    let answer = client.send("POST", path, &[], infer.as_bytes());
-                    assert_eq!(answer.status, 200, "{answer:?}");
+                    let response = client.send("POST", path, &[], infer.as_bytes());
+                    assert_eq!(response.status, 200, "{response:?}");
                 }
             });
         }
@@ -187,10 +187,10 @@ pub(crate) fn meet(spinfer: &Spinfer) -> bool {
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     let between = spinfer.post("/count", "x").text();
     waiting.write_all(b"x").unwrap();
-    let mut answer = Vec::new();
-    waiting.read_to_end(&mut answer).unwrap();
+    let mut response = Vec::new();
+    waiting.read_to_end(&mut response).unwrap();
     assert_eq!(between, "1");
-    super::http::ends_with(&answer, b"2")
+    super::http::ends_with(&response, b"2")
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn wasi_0_2_handler_is_served() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
     spinfer.wait_for_output("(standard door)");
     for n in 0..5 {
-        let answer = spinfer.get(&format!("/x?{n}"));
-        assert_eq!((answer.status, answer.text()), (200, format!("hello from 0.2 at /x?{n}")));
+        let response = spinfer.get(&format!("/x?{n}"));
+        assert_eq!((response.status, response.text()), (200, format!("hello from 0.2 at /x?{n}")));
     }
 }

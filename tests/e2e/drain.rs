@@ -28,9 +28,9 @@ fn sigterm_finishes_requests_in_flight() {
     spinfer.wait_for_log("draining");
     assert!(TcpStream::connect(spinfer.address()).is_err(), "nothing new is taken");
     stream.write_all(b"rest").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("halfrest"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("halfrest"), "{response}");
     assert_eq!(spinfer.wait().code(), Some(0));
     spinfer.wait_for_log("drained");
 }
@@ -40,9 +40,9 @@ fn idle_connection_does_not_delay_shutdown() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
     stream.write_all(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut response = [0; 12];
+    stream.read_exact(&mut response).unwrap();
+    assert_eq!(&response, b"HTTP/1.1 200");
     spinfer.terminate();
     assert_eq!(spinfer.wait().code(), Some(0));
 }

@@ -101,14 +101,14 @@ fn missing_baseline_is_reported_with_the_command_to_create_it() {
     let hint = "spinfer baseline data.csv --model iris-classifier --version 2";
     assert!(text.contains("no baseline.json") && text.contains(hint), "{text}");
     assert!(text.contains("iris-classifier version 1: disabled"), "{text}");
-    for (query, status, said) in [
+    for (query, status, output) in [
         ("?model=wine", 404, "no model `wine` is mounted; mounted models: iris-classifier"),
         ("?version=1", 400, "`version`: /drift takes model"),
         ("?model=a&model=b", 400, "one at a time"),
     ] {
         let response = spinfer.admin().send("GET", &format!("/drift{query}"), &[], b"");
         assert_eq!(response.status, status, "{query}");
-        assert!(response.error().contains(said), "{}", response.text());
+        assert!(response.error().contains(output), "{}", response.text());
     }
 }
 
@@ -133,7 +133,7 @@ fn mismatched_baseline_is_refused_at_startup() {
         ("{", "[", "baseline.json"),
     ] {
         std::fs::write(dir.path().join("baseline.json"), golden.replacen(from, to, 1)).unwrap();
-        let said = refused_with(&manifest, &ADMIN);
-        assert!(said.contains("component.iris.files") && said.contains(part), "{said}");
+        let output = refused_with(&manifest, &ADMIN);
+        assert!(output.contains("component.iris.files") && output.contains(part), "{output}");
     }
 }

@@ -12,9 +12,9 @@ fn probe(route: &str, settings: &str, triggers: &str) -> Spinfer {
 }
 
 fn spin_headers(spinfer: &Spinfer, path: &str, sent: &[(&str, &str)]) -> Vec<String> {
-    let answer = spinfer.send("GET", &format!("{path}?spin-headers"), sent, b"");
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.text().lines().map(str::to_owned).collect()
+    let response = spinfer.send("GET", &format!("{path}?spin-headers"), sent, b"");
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.text().lines().map(str::to_owned).collect()
 }
 
 /// Behind both doors the same.
@@ -52,8 +52,8 @@ fn spin_headers_describe_the_matched_route() {
 #[test]
 fn spin_headers_reach_wasi_0_2_components() {
     let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "hello", "hello_p2", ""));
-    let answer = spinfer.send("GET", "/a/b/told", &[("spin-path-info", "forged")], b"");
-    assert_eq!((answer.status, answer.text().as_str()), (200, "/b/told"));
+    let response = spinfer.send("GET", "/a/b/told", &[("spin-path-info", "forged")], b"");
+    assert_eq!((response.status, response.text().as_str()), (200, "/b/told"));
 }
 
 #[test]
@@ -92,17 +92,17 @@ fn well_known_spin_paths_are_served_by_the_host() {
 fn internal_host_names_are_refused_from_outside() {
     let spinfer = probe("/...", "", "");
     for host in ["probe.spin.internal", "Probe.Spin.Internal:80"] {
-        let answer = spinfer.send("GET", "/echo", &[("host", host)], b"");
-        assert_eq!(answer.status, 400);
-        assert!(answer.error().contains("is an address for components"), "{}", answer.error());
+        let response = spinfer.send("GET", "/echo", &[("host", host)], b"");
+        assert_eq!(response.status, 400);
+        assert!(response.error().contains("is an address for components"), "{}", response.error());
     }
     let mut stream = spinfer.connect();
     let request =
         "GET http://probe.spin.internal/echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 400"), "{response}");
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn static_response_is_served_without_a_component() {
                    status_code = 410\nheaders = { x-why = \"moved\" }\nbody = \"it was here\"\n\
                    [[trigger.http]]\nroute = \"/empty\"\nstatic_response = {}\n";
     let spinfer = probe("/...", "", trigger);
-    let answer = spinfer.post("/gone/x", "a body nobody reads");
-    assert_eq!((answer.status, answer.text().as_str()), (410, "it was here"));
-    assert_eq!(answer.header("x-why"), Some("moved"));
-    let answer = spinfer.get("/empty");
-    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    let response = spinfer.post("/gone/x", "a body nobody reads");
+    assert_eq!((response.status, response.text().as_str()), (410, "it was here"));
+    assert_eq!(response.header("x-why"), Some("moved"));
+    let response = spinfer.get("/empty");
+    assert_eq!((response.status, response.body.len()), (200, 0));
     spinfer.wait_for_output("/gone/...  static response, 410 Gone");
 }
 
@@ -151,8 +151,8 @@ fn only_files_matching_a_pattern_are_mounted() {
     let state_dir = ["--state-dir", state.path().to_str().unwrap()];
     let mut spinfer = Spinfer::up_from(&path, &state_dir, dir);
     for (path, content) in [("/assets/a.txt", "assets/a.txt"), ("/etc/two.txt", "one.txt")] {
-        let answer = spinfer.get(&format!("/read?{path}"));
-        assert_eq!((answer.status, answer.text().as_str()), (200, content));
+        let response = spinfer.get(&format!("/read?{path}"));
+        assert_eq!((response.status, response.text().as_str()), (200, content));
         assert_eq!(spinfer.post(&format!("/write?{path}"), "x").status, 403, "read-only");
     }
     for path in ["/assets/b.md", "/assets/secret/key.txt", "/one.txt", "/spin.toml", "/../one.txt"]

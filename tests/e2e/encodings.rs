@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, wait_until};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, wait_until};
 
 fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -30,7 +30,7 @@ fn probe(settings: &str) -> Spinfer {
     Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
 }
 
-fn posted(spinfer: &Spinfer, path: &str, coding: &str, body: &[u8]) -> Answer {
+fn posted(spinfer: &Spinfer, path: &str, coding: &str, body: &[u8]) -> Response {
     spinfer.send("POST", path, &[("content-encoding", coding)], body)
 }
 
@@ -54,10 +54,10 @@ fn encoded_request_body_is_decoded_at_both_doors() {
                 ("deflate", raw_deflate(&body)),
                 ("identity", body.clone()),
             ] {
-                let answer = posted(&spinfer, "/echo", coding, &coded);
+                let response = posted(&spinfer, "/echo", coding, &coded);
                 assert!(
-                    answer.status == 200 && answer.body == body,
-                    "{length} {coding}: {answer:?}"
+                    response.status == 200 && response.body == body,
+                    "{length} {coding}: {response:?}"
                 );
             }
         }
@@ -76,15 +76,15 @@ fn undecodable_body_is_refused_with_the_supported_encodings() {
             ("deflate", &coded),
             ("gzip", &zlib(b"text")),
         ] {
-            let answer = posted(&spinfer, "/echo", coding, body);
-            assert_eq!(answer.status, 400, "{coding}: {}", answer.text());
-            assert!(answer.error().contains("Content-Encoding"), "{}", answer.error());
+            let response = posted(&spinfer, "/echo", coding, body);
+            assert_eq!(response.status, 400, "{coding}: {}", response.text());
+            assert!(response.error().contains("Content-Encoding"), "{}", response.error());
         }
         for coding in ["br", "zstd", "gzip, gzip", "gzip, br", "compress"] {
-            let answer = posted(&spinfer, "/echo", coding, &coded);
-            assert_eq!(answer.status, 415, "{coding}");
-            assert_eq!(answer.header("accept-encoding"), Some("gzip, deflate"));
-            assert!(answer.error().contains(coding), "{}", answer.error());
+            let response = posted(&spinfer, "/echo", coding, &coded);
+            assert_eq!(response.status, 415, "{coding}");
+            assert_eq!(response.header("accept-encoding"), Some("gzip, deflate"));
+            assert!(response.error().contains(coding), "{}", response.error());
         }
     }
 }
@@ -104,8 +104,8 @@ fn decompression_bomb_is_413_and_takes_no_memory() {
         assert_eq!(posted(&spinfer, "/echo", "gzip", &gzip(b"warm")).status, 200);
         let before = resident(&spinfer);
         for _ in 0..3 {
-            let answer = posted(&spinfer, "/echo", "gzip", &bomb);
-            assert_eq!(answer.status, 413, "{}", answer.text());
+            let response = posted(&spinfer, "/echo", "gzip", &bomb);
+            assert_eq!(response.status, 413, "{}", response.text());
         }
         let grown = resident(&spinfer).saturating_sub(before);
         assert!(grown < SIZE / 16, "{grown} bytes");
@@ -154,24 +154,24 @@ fn feedback_and_model_index_accept_encoded_bodies() {
     assert_eq!(index.status, 200, "{}", index.text());
 }
 
-fn decoded(answer: &Answer) -> Vec<u8> {
+fn decoded(response: &Response) -> Vec<u8> {
     let mut body = Vec::new();
-    match answer.header("content-encoding") {
-        Some("gzip") => drop(GzDecoder::new(&*answer.body).read_to_end(&mut body).unwrap()),
-        Some("deflate") => drop(ZlibDecoder::new(&*answer.body).read_to_end(&mut body).unwrap()),
-        _ => body.clone_from(&answer.body),
+    match response.header("content-encoding") {
+        Some("gzip") => drop(GzDecoder::new(&*response.body).read_to_end(&mut body).unwrap()),
+        Some("deflate") => drop(ZlibDecoder::new(&*response.body).read_to_end(&mut body).unwrap()),
+        _ => body.clone_from(&response.body),
     }
     body
 }
 
 /// Predictions of so many rows.
-fn predictions(spinfer: &Spinfer, rows: usize, headers: &[(&str, &str)]) -> Answer {
+fn predictions(spinfer: &Spinfer, rows: usize, headers: &[(&str, &str)]) -> Response {
     let row = "[5.1, 3.5, 1.4, 0.2]";
     let body = format!("{{\"instances\": [{}]}}", vec![row; rows].join(", "));
-    let answer =
+    let response =
         spinfer.send("POST", "/v2/models/iris-classifier/predict", headers, body.as_bytes());
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer
+    assert_eq!(response.status, 200, "{}", response.text());
+    response
 }
 
 /// What the component says by itself, and the host then.
@@ -185,17 +185,17 @@ fn response_is_compressed_only_if_accepted() {
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some(VARY)));
     for coding in ["gzip", "deflate"] {
         // From the response cache, which keeps it as it is.
-        let answer = predictions(&spinfer, 1000, &[("accept-encoding", coding)]);
-        assert_eq!(answer.header("content-encoding"), Some(coding));
-        assert_eq!(answer.header("vary"), Some(VARY));
-        assert!(answer.header("cache-status").unwrap().contains("; hit"), "{answer:?}");
-        assert!(answer.body.len() * 10 < plain.body.len(), "{}", answer.body.len());
-        assert!(decoded(&answer) == plain.body);
+        let response = predictions(&spinfer, 1000, &[("accept-encoding", coding)]);
+        assert_eq!(response.header("content-encoding"), Some(coding));
+        assert_eq!(response.header("vary"), Some(VARY));
+        assert!(response.header("cache-status").unwrap().contains("; hit"), "{response:?}");
+        assert!(response.body.len() * 10 < plain.body.len(), "{}", response.body.len());
+        assert!(decoded(&response) == plain.body);
     }
     for accept in ["identity", "br", "gzip;q=0", "*;q=0"] {
-        let answer = predictions(&spinfer, 1000, &[("accept-encoding", accept)]);
-        assert_eq!(answer.header("content-encoding"), None, "{accept}");
-        assert!(answer.body == plain.body);
+        let response = predictions(&spinfer, 1000, &[("accept-encoding", accept)]);
+        assert_eq!(response.header("content-encoding"), None, "{accept}");
+        assert!(response.body == plain.body);
     }
     // A few hundred bytes are one packet either way.
     let short = predictions(&spinfer, 1, &[("accept-encoding", "gzip")]);
@@ -229,8 +229,8 @@ fn decoding_a_long_body_does_not_block_other_requests() {
         for _ in 0..2 {
             let long = &long;
             scope.spawn(move || {
-                let answer = posted(spinfer, "/count", "gzip", long);
-                assert!([200, 503].contains(&answer.status), "{}", answer.text());
+                let response = posted(spinfer, "/count", "gzip", long);
+                assert!([200, 503].contains(&response.status), "{}", response.text());
             });
         }
         for _ in 0..20 {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use spinfer_tests::{
-    Answer, Client, Manifest, Redis, STANDARD_DOOR, Spinfer, root, run, wait_until,
+    Client, Manifest, Redis, Response, STANDARD_DOOR, Spinfer, root, run, wait_until,
 };
 
 /// What a router needs beside its file.
@@ -34,13 +34,13 @@ fn shadow(name: &str, component: &str) -> String {
 }
 
 /// A host with a router under `settings`, and two components that it assigns to.
-struct Application {
+struct ExperimentApp {
     dir: tempfile::TempDir,
     manifest: Manifest,
     config: String,
 }
 
-impl Application {
+impl ExperimentApp {
     fn new(experiments: &str, settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("experiments.toml");
@@ -89,12 +89,12 @@ impl Application {
 }
 
 fn up(experiments: &str) -> Spinfer {
-    Application::new(experiments, GRANTS).up()
+    ExperimentApp::new(experiments, GRANTS).up()
 }
 
-fn variant(answer: &Answer) -> &str {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.header("spinfer-variant").unwrap_or_else(|| panic!("no variant in {answer:?}"))
+fn variant(response: &Response) -> &str {
+    assert_eq!(response.status, 200, "{response:?}");
+    response.header("spinfer-variant").unwrap_or_else(|| panic!("no variant in {response:?}"))
 }
 
 /// Which of `users` the treatment serves.
@@ -102,10 +102,10 @@ fn treated(client: &Client, model: &str, users: usize) -> BTreeSet<usize> {
     let path = format!("/v2/models/{model}/environment?NAME");
     let treated = |user: &usize| {
         let user = format!("user-{user}");
-        let answer = client.send("GET", &path, &[("x-user-id", &user)], b"");
-        let treated = variant(&answer) == "treatment";
-        assert_eq!(answer.text(), if treated { "two" } else { "one" }, "its component serves it");
-        assert_eq!(answer.header("spinfer-experiment"), Some(model));
+        let response = client.send("GET", &path, &[("x-user-id", &user)], b"");
+        let treated = variant(&response) == "treatment";
+        assert_eq!(response.text(), if treated { "two" } else { "one" }, "its component serves it");
+        assert_eq!(response.header("spinfer-experiment"), Some(model));
         treated
     };
     (0..users).filter(treated).collect()
@@ -129,13 +129,13 @@ fn assignment_is_stable_by_header_cookie_and_json_field() {
             ("b", &[("cookie", cookie.as_str())]),
             ("c", &[]),
         ] {
-            let ask = || {
+            let send = || {
                 let path = format!("/v2/models/{model}/echo");
                 client.send("POST", &path, headers, body.as_bytes())
             };
-            let first = ask();
+            let first = send();
             assert_eq!(first.text(), body, "the body that decides arrives, too");
-            assert_eq!(variant(&first), variant(&ask()), "{model} {user}");
+            assert_eq!(variant(&first), variant(&send()), "{model} {user}");
             seen.insert((model, variant(&first).to_owned()));
         }
     }
@@ -161,31 +161,31 @@ fn assignments_match_the_allocations() {
 /// Through `door`, what every client sees.
 fn check_clients(settings: &str) {
     let experiments = experiment("x", BY_HEADER, 0.5);
-    let spinfer = Application::new(&experiments, &format!("{GRANTS}{settings}")).up();
-    let ask = |path: &str, headers: &[(&str, &str)]| spinfer.send("GET", path, headers, b"");
+    let spinfer = ExperimentApp::new(&experiments, &format!("{GRANTS}{settings}")).up();
+    let send = |path: &str, headers: &[(&str, &str)]| spinfer.send("GET", path, headers, b"");
     let path = "/v2/models/x/environment?NAME";
-    assert_eq!(variant(&ask(path, &[])), "control", "who has no unit");
+    assert_eq!(variant(&send(path, &[])), "control", "who has no unit");
     for (forced, name) in [("control", "one"), ("treatment", "two")] {
-        let answer = ask(path, &[("x-variant", forced)]);
-        assert_eq!((variant(&answer), answer.text().as_str()), (forced, name));
+        let response = send(path, &[("x-variant", forced)]);
+        assert_eq!((variant(&response), response.text().as_str()), (forced, name));
     }
-    let unknown = ask(path, &[("x-variant", "other")]);
+    let unknown = send(path, &[("x-variant", "other")]);
     assert_eq!(unknown.status, 400);
-    let said = "x-variant: experiment `x` has no variant `other`; it has control, treatment";
-    assert_eq!(unknown.error(), said);
+    let output = "x-variant: experiment `x` has no variant `other`; it has control, treatment";
+    assert_eq!(unknown.error(), output);
     assert_eq!(unknown.header("spinfer-variant"), None);
-    let unknown = ask("/v2/models/y/predict?a", &[]);
+    let unknown = send("/v2/models/y/predict?a", &[]);
     assert_eq!(unknown.status, 404);
-    let said = "no experiment takes /v2/models/y/predict; there are `x` (/v2/models/x)";
-    assert_eq!(unknown.error(), said);
+    let output = "no experiment takes /v2/models/y/predict; there are `x` (/v2/models/x)";
+    assert_eq!(unknown.error(), output);
     // The path its component is called with, and an error of that component.
-    let failed = ask("/v2/models/x/nothing", &[("x-variant", "control")]);
+    let failed = send("/v2/models/x/nothing", &[("x-variant", "control")]);
     assert_eq!((failed.status, failed.text().as_str()), (404, "/nothing"));
     assert_eq!(failed.header("spinfer-variant"), Some("control"), "errors are a variant's, too");
     // A long body is a stream.
     let body = vec![b'x'; 3 << 20];
-    let answer = spinfer.send("POST", "/v2/models/x/echo", &[("x-variant", "treatment")], &body);
-    assert_eq!((variant(&answer), answer.body.len()), ("treatment", body.len()));
+    let response = spinfer.send("POST", "/v2/models/x/echo", &[("x-variant", "treatment")], &body);
+    assert_eq!((variant(&response), response.body.len()), ("treatment", body.len()));
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn response_names_its_variant_behind_the_standard_door() {
 fn both_doors_assign_the_same_variants() {
     let experiments = experiment("x", BY_HEADER, 0.4);
     let fast = up(&experiments);
-    let standard = Application::new(&experiments, &format!("{GRANTS}{STANDARD_DOOR}")).up();
+    let standard = ExperimentApp::new(&experiments, &format!("{GRANTS}{STANDARD_DOOR}")).up();
     fast.wait_for_output("(assignment door)");
     standard.wait_for_output("/v2/models/...  ab-router (standard door)");
     let [fast, standard] = [fast, standard].map(|host| treated(&host.client(), "x", 100));
@@ -237,8 +237,8 @@ fn ramp_moves_users_only_from_control_without_a_restart() {
     let client = spinfer.client();
     let mut before = treated(&client, "x", USERS);
     for share in ["0.3", "0.5", "80%", "1"] {
-        let said = command(&spinfer, &["ramp", "x", &format!("treatment={share}")]);
-        assert!(said.contains("█") && said.contains("treatment"), "{said}");
+        let output = command(&spinfer, &["ramp", "x", &format!("treatment={share}")]);
+        assert!(output.contains("█") && output.contains("treatment"), "{output}");
         let mut after = before.clone();
         wait_until("the ramp is followed", || {
             after = treated(&client, "x", USERS);
@@ -250,11 +250,11 @@ fn ramp_moves_users_only_from_control_without_a_restart() {
     }
     assert_eq!(before.len(), USERS);
 
-    let said = command(&spinfer, &["stop", "x"]);
-    assert!(said.contains("stopped: control serves everybody"), "{said}");
+    let output = command(&spinfer, &["stop", "x"]);
+    assert!(output.contains("stopped: control serves everybody"), "{output}");
     wait_until("it is over", || treated(&client, "x", USERS).is_empty());
-    let said = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
-    assert!(said.contains("is stopped; `spinfer experiment ramp --resume`"), "{said}");
+    let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
+    assert!(output.contains("is stopped; `spinfer experiment ramp --resume`"), "{output}");
     command(&spinfer, &["stop", "x", "--winner", "treatment"]);
     wait_until("the winner has all", || treated(&client, "x", USERS).len() == USERS);
     command(&spinfer, &["ramp", "x", "treatment=0", "--resume"]);
@@ -282,8 +282,8 @@ fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
         (&["ramp", "x"], "VARIANT=SHARE"),
         (&["stop", "x", "--winner", "other"], "no variant `other`"),
     ] {
-        let said = command_refused(&spinfer, arguments);
-        assert!(said.contains(part), "{arguments:?}: {said}");
+        let output = command_refused(&spinfer, arguments);
+        assert!(output.contains(part), "{arguments:?}: {output}");
     }
     let admin = spinfer.admin();
     for (method, path, body, status) in [
@@ -296,8 +296,8 @@ fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
         ("DELETE", "/experiments/x", "", 405),
         ("GET", "/experiments", "", 200),
     ] {
-        let answer = admin.send(method, path, &[], body.as_bytes());
-        assert_eq!(answer.status, status, "{method} {path} {body}: {answer:?}");
+        let response = admin.send(method, path, &[], body.as_bytes());
+        assert_eq!(response.status, status, "{method} {path} {body}: {response:?}");
     }
     let listed = admin.send("GET", "/experiments", &[], b"").json();
     assert_eq!(listed[0]["variants"][0]["allocation"], 0.75, "nothing of that changed it");
@@ -306,11 +306,11 @@ fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
 #[test]
 fn ramp_without_a_key_value_store_is_refused() {
     let grants = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
-    let spinfer = Application::new(&experiment("x", BY_HEADER, 1.0), grants).up();
+    let spinfer = ExperimentApp::new(&experiment("x", BY_HEADER, 1.0), grants).up();
     spinfer.wait_for_log("granted no key-value store `default`");
     assert!(treated(&spinfer.client(), "x", 5).is_empty(), "it assigns as the file says");
-    let said = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
-    assert!(said.contains("key_value_stores = [\"default\"]"), "{said}");
+    let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
+    assert!(output.contains("key_value_stores = [\"default\"]"), "{output}");
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn hosts_sharing_a_redis_follow_one_ramp() {
     const USERS: usize = 100;
     let redis = Redis::start();
     let node = || {
-        let mut application = Application::new(&experiment("x", BY_HEADER, 1.0), GRANTS);
+        let mut application = ExperimentApp::new(&experiment("x", BY_HEADER, 1.0), GRANTS);
         application.config =
             format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
         application.up()
@@ -356,7 +356,7 @@ fn copies(spinfer: &Spinfer, outcome: &str) -> u64 {
 #[test]
 fn shadow_receives_a_copy_of_each_buffered_request() {
     let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
-    let spinfer = Application::new(&experiments, GRANTS).with("three", "").up();
+    let spinfer = ExperimentApp::new(&experiments, GRANTS).with("three", "").up();
     for door in 0..2 {
         let path = format!("/v2/models/x/log?copy-{door}");
         assert!(spinfer.post(&path, "body").header("spinfer-variant").is_some());
@@ -376,9 +376,9 @@ fn shadow_receives_a_copy_of_each_buffered_request() {
 fn standard_door_sends_copies_to_the_shadow() {
     let experiments = experiment("x", BY_HEADER, 0.5) + &shadow("x", "three");
     let settings = format!("{GRANTS}{STANDARD_DOOR}");
-    let spinfer = Application::new(&experiments, &settings).with("three", "").up();
-    let answer = spinfer.post("/v2/models/x/log?copy", "body");
-    assert_eq!(variant(&answer), "control");
+    let spinfer = ExperimentApp::new(&experiments, &settings).with("three", "").up();
+    let response = spinfer.post("/v2/models/x/log?copy", "body");
+    assert_eq!(variant(&response), "control");
     spinfer.wait_for_log_times("copy", 2);
 }
 
@@ -390,12 +390,12 @@ fn failing_shadow_does_not_affect_responses() {
             "environment = {{ SICK = \"{sick}\" }}\n\
              tool.spinfer.limits = {{ deadline = \"2s\", instances = 2, queue = 100 }}"
         );
-        let spinfer = Application::new(&experiments, GRANTS).with("three", &settings).up();
+        let spinfer = ExperimentApp::new(&experiments, GRANTS).with("three", &settings).up();
         let client = spinfer.client();
         let requests = 60;
         for _ in 0..requests {
-            let answer = client.send("POST", "/v2/models/x/sick", &[], b"body");
-            assert_eq!((variant(&answer), answer.text().as_str()), ("control", "well"));
+            let response = client.send("POST", "/v2/models/x/sick", &[], b"body");
+            assert_eq!((variant(&response), response.text().as_str()), ("control", "well"));
         }
         wait_until("the copies have failed, or were not sent", || {
             copies(&spinfer, "failed") + copies(&spinfer, "skipped") == requests
@@ -408,15 +408,15 @@ fn failing_shadow_does_not_affect_responses() {
 fn responses_are_cached_per_variant() {
     for door in ["", STANDARD_DOOR] {
         let experiments = experiment("x", BY_HEADER, 0.5);
-        let spinfer = Application::new(&experiments, &format!("{GRANTS}{door}")).up();
+        let spinfer = ExperimentApp::new(&experiments, &format!("{GRANTS}{door}")).up();
         let path = "/v2/models/x/cache/a?max-age=60";
         let mut bodies = Vec::new();
         for forced in ["control", "treatment"] {
-            let ask = || spinfer.send("GET", path, &[("x-variant", forced)], b"");
-            let first = ask();
-            let status = |answer: &Answer| answer.header("cache-status").unwrap().to_owned();
+            let send = || spinfer.send("GET", path, &[("x-variant", forced)], b"");
+            let first = send();
+            let status = |response: &Response| response.header("cache-status").unwrap().to_owned();
             assert!(status(&first).contains("fwd=miss"), "{first:?}");
-            let second = ask();
+            let second = send();
             assert!(status(&second).contains("hit; ttl="), "{second:?}");
             assert_eq!((variant(&second), &second.body), (forced, &first.body));
             assert_eq!(second.header("cache-control"), Some("private, no-cache"));
@@ -436,7 +436,7 @@ fn two_model_versions_are_served_under_one_url() {
         model = \"iris-classifier\"\nallocation = 0.5\n\
         [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"iris-2\"\n\
         model = \"iris-classifier\"\nallocation = 0.5\n";
-    let mut application = Application::new(experiments, GRANTS);
+    let mut application = ExperimentApp::new(experiments, GRANTS);
     application.manifest = application
         .manifest
         .with_iris("iris-1", 1, "/v2/models/iris-classifier/versions/1/...", "")
@@ -445,11 +445,11 @@ fn two_model_versions_are_served_under_one_url() {
     for (forced, version) in [("control", "1"), ("treatment", "2")] {
         let body = br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
         let headers = [("x-variant", forced)];
-        let answer = spinfer.send("POST", "/v2/models/iris/predict", &headers, body);
-        assert_eq!(variant(&answer), forced);
-        let answer = answer.json();
+        let response = spinfer.send("POST", "/v2/models/iris/predict", &headers, body);
+        assert_eq!(variant(&response), forced);
+        let response = response.json();
         assert_eq!(
-            (&answer["prediction"], &answer["version"]),
+            (&response["prediction"], &response["version"]),
             (&"setosa".into(), &version.into())
         );
         let metadata = spinfer.send("GET", "/v2/models/iris", &headers, b"").json();
@@ -466,15 +466,15 @@ fn check(find: &str, replace: &str, expected: &str) {
         [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"iris-2\"\n\
         model = \"iris-classifier\"\nallocation = 0.5\n";
     assert!(text.contains(find) && iris.is_dir());
-    let mut application = Application::new(&text.replacen(find, replace, 1), GRANTS);
+    let mut application = ExperimentApp::new(&text.replacen(find, replace, 1), GRANTS);
     application.manifest = application
         .manifest
         .with_iris("iris-1", 1, "/iris/1/...", "")
         .with_iris("iris-2", 2, "/iris/2/...", "")
         .with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "");
-    let said = application.refused();
-    assert!(said.contains("component.ab-router: /experiments.toml: "), "{said}");
-    assert!(said.contains(expected), "{replace}: expected {expected}\n{said}");
+    let output = application.refused();
+    assert!(output.contains("component.ab-router: /experiments.toml: "), "{output}");
+    assert!(output.contains(expected), "{replace}: expected {expected}\n{output}");
 }
 
 #[test]
@@ -513,12 +513,12 @@ fn invalid_experiments_are_refused_at_startup() {
 fn variant_the_router_may_not_call_is_refused() {
     let grants = "key_value_stores = [\"default\"]\n\
         allowed_outbound_hosts = [\"http://one.spin.internal\"]\n";
-    let said = Application::new(&experiment("x", BY_HEADER, 0.5), grants).refused();
+    let output = ExperimentApp::new(&experiment("x", BY_HEADER, 0.5), grants).refused();
     assert!(
-        said.contains("variants[1] (treatment).component: `ab-router` may not call it"),
-        "{said}"
+        output.contains("variants[1] (treatment).component: `ab-router` may not call it"),
+        "{output}"
     );
-    assert!(!said.contains("(control)"), "{said}");
+    assert!(!output.contains("(control)"), "{output}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 
 use serde_json::json;
-use spinfer_tests::{Answer, Manifest, Spinfer, root, wait_until};
+use spinfer_tests::{Manifest, Response, Spinfer, root, wait_until};
 
 /// A folder with the graph `name` and a signature of these inputs and outputs.
 fn model(dir: &Path, name: &str, inputs: &[(&str, &str, &str)], outputs: &[(&str, &str, &str)]) {
@@ -43,7 +43,7 @@ fn serve(dir: &Path, names: &[&str], settings: &str) -> Spinfer {
     Spinfer::up(&manifest)
 }
 
-fn infer(spinfer: &Spinfer, name: &str, inputs: &[(&str, &str, serde_json::Value)]) -> Answer {
+fn infer(spinfer: &Spinfer, name: &str, inputs: &[(&str, &str, serde_json::Value)]) -> Response {
     let inputs: Vec<_> = inputs
         .iter()
         .map(|(name, datatype, data)| {
@@ -73,13 +73,13 @@ fn input_values_the_graph_rejects_are_400_without_internals() {
         ("divide", pair("INT64", json!([i64::MIN]), json!([-1])), "divided"),
         ("add", pair("FP32", json!([1.0, 2.0]), json!([1.0, 2.0, 3.0])), "shape"),
     ] {
-        let answer = infer(&spinfer, name, &inputs);
-        let said = answer.error();
-        assert_eq!(answer.status, 400, "{name}: {said}");
-        assert!(said.contains(part), "{name}: {said}");
+        let response = infer(&spinfer, name, &inputs);
+        let printed = response.error();
+        assert_eq!(response.status, 400, "{name}: {printed}");
+        assert!(printed.contains(part), "{name}: {printed}");
         for internal in ["onnx", "31337", ".cc", ".h:", "/", "Status", "node"] {
-            let said = said.to_lowercase();
-            assert!(!said.contains(&internal.to_lowercase()), "{name}: {said}");
+            let printed = printed.to_lowercase();
+            assert!(!printed.contains(&internal.to_lowercase()), "{name}: {printed}");
         }
     }
     for (name, inputs, output) in [
@@ -87,9 +87,9 @@ fn input_values_the_graph_rejects_are_400_without_internals() {
         ("divide", pair("INT64", json!([7, i64::MIN]), json!([-2, 1])), json!([-3, i64::MIN])),
         ("add", pair("FP32", json!([1.0, 2.0]), json!([1.0])), json!([2.0, 3.0])),
     ] {
-        let answer = infer(&spinfer, name, &inputs);
-        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
-        assert_eq!(answer.json()["outputs"][0]["data"], output, "{name}");
+        let response = infer(&spinfer, name, &inputs);
+        assert_eq!(response.status, 200, "{name}: {}", response.text());
+        assert_eq!(response.json()["outputs"][0]["data"], output, "{name}");
     }
 }
 
@@ -101,7 +101,7 @@ fn loops(deadline: &str) -> (Spinfer, tempfile::TempDir) {
     (serve(dir.path(), &["loop"], &limits), dir)
 }
 
-fn rounds(spinfer: &Spinfer, trips: i64) -> Answer {
+fn rounds(spinfer: &Spinfer, trips: i64) -> Response {
     infer(spinfer, "loop", &[("trips", "INT64", json!([trips]))])
 }
 
@@ -178,9 +178,9 @@ fn batches_are_formed_along_the_declared_batch_axis() {
                 let input =
                     json!({ "name": "x", "datatype": "FP32", "shape": [3, 1, 2], "data": data });
                 let body = json!({ "inputs": [input] }).to_string();
-                let answer = spinfer.post("/v2/models/time-major/infer", body);
-                assert_eq!(answer.status, 200, "{}", answer.text());
-                assert_eq!(answer.json()["outputs"][0]["data"], json!([110.0 + n, 6.0]));
+                let response = spinfer.post("/v2/models/time-major/infer", body);
+                assert_eq!(response.status, 200, "{}", response.text());
+                assert_eq!(response.json()["outputs"][0]["data"], json!([110.0 + n, 6.0]));
             });
         }
     });

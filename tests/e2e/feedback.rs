@@ -1,7 +1,7 @@
 //! Feedback and the prediction log, from outside: what is stored, refused, counted and shown.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Answer, Manifest, Spinfer, run, wait_until};
+use spinfer_tests::{Manifest, Response, Spinfer, run, wait_until};
 
 use super::admin::{ADMIN, FEATURES};
 use super::metrics::metric;
@@ -10,12 +10,12 @@ const FEEDBACK: &str = "/v2/feedback";
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// An application with a state folder of its own.
-struct Logged {
+struct LoggedApp {
     spinfer: Spinfer,
     state: tempfile::TempDir,
 }
 
-impl Logged {
+impl LoggedApp {
     fn up(manifest: &Manifest, runtime_config: &str) -> Self {
         let (state, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         Self::up_in(manifest, runtime_config, state, dir)
@@ -46,7 +46,7 @@ impl Logged {
         if status.success() { Ok(text) } else { Err(text) }
     }
 
-    fn feed(&self, body: &Value) -> Answer {
+    fn feed(&self, body: &Value) -> Response {
         self.spinfer.post(FEEDBACK, body.to_string())
     }
 
@@ -55,8 +55,8 @@ impl Logged {
     }
 }
 
-fn iris() -> Logged {
-    Logged::up(&Manifest::default().with_iris("iris", 1, "/...", ""), "")
+fn iris() -> LoggedApp {
+    LoggedApp::up(&Manifest::default().with_iris("iris", 1, "/...", ""), "")
 }
 
 #[test]
@@ -64,9 +64,9 @@ fn feedback_for_an_unknown_prediction_is_stored_and_reported() {
     let app = iris();
     let item = json!({ "prediction_id": UNKNOWN, "label": "setosa" });
     for body in [item.clone(), json!([item]), json!({ "feedback": [item] })] {
-        let answer = app.feed(&body);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.json(), json!({ "accepted": 1, "unknown": 1, "rejected": [] }));
+        let response = app.feed(&body);
+        assert_eq!(response.status, 200, "{}", response.text());
+        assert_eq!(response.json(), json!({ "accepted": 1, "unknown": 1, "rejected": [] }));
     }
     let mixed = json!([item, { "prediction_id": "x", "label": "setosa" }, 7]);
     let receipt = app.feed(&mixed).json();
@@ -91,7 +91,7 @@ fn invalid_feedback_is_refused_with_the_expected_form() {
     let item =
         |index: usize| format!(r#"{{"prediction_id": "{UNKNOWN}", "row": {index}, "value": 1}}"#);
     let many = |count: usize| format!("[{}]", (0..count).map(item).collect::<Vec<_>>().join(","));
-    for (body, status, said) in [
+    for (body, status, output) in [
         (String::new(), 400, "the body is not as expected"),
         ("{".to_owned(), 400, "EOF"),
         ("[]".to_owned(), 400, "there are no items"),
@@ -100,29 +100,29 @@ fn invalid_feedback_is_refused_with_the_expected_form() {
         (format!("[{}0]", "0,".repeat(10_000)), 413, "more than 10000 items"),
         (" ".repeat((1 << 20) + 1), 413, "1048576 bytes"),
     ] {
-        let answer = app.spinfer.post(FEEDBACK, &body);
-        assert_eq!(answer.status, status, "{}", answer.text());
-        assert!(answer.error().contains(said), "{}", answer.error());
+        let response = app.spinfer.post(FEEDBACK, &body);
+        assert_eq!(response.status, status, "{}", response.text());
+        assert!(response.error().contains(output), "{}", response.error());
     }
     let most = app.spinfer.post(FEEDBACK, many(10_000)).json();
     assert_eq!(most["accepted"], 10_000);
     for method in ["GET", "PUT", "DELETE"] {
-        let answer = app.spinfer.send(method, FEEDBACK, &[], b"");
-        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}");
-        assert!(answer.error().contains("takes POST"));
+        let response = app.spinfer.send(method, FEEDBACK, &[], b"");
+        assert_eq!((response.status, response.header("allow")), (405, Some("POST")), "{method}");
+        assert!(response.error().contains("takes POST"));
     }
 }
 
 #[test]
 fn feedback_without_a_prediction_log_is_503() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
-    let app = Logged::up(&manifest, "[prediction_log]\nenabled = false\n");
-    let answer = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
-    assert_eq!(answer.status, 503);
-    assert!(answer.error().contains("enabled = false"), "{}", answer.error());
+    let app = LoggedApp::up(&manifest, "[prediction_log]\nenabled = false\n");
+    let response = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
+    assert_eq!(response.status, 503);
+    assert!(response.error().contains("enabled = false"), "{}", response.error());
     assert!(app.log(&["tail"]).unwrap_err().contains("there is no prediction log"));
-    let answer = app.spinfer.admin().send("GET", "/log/stats", &[], b"");
-    assert_eq!(answer.status, 404, "{}", answer.text());
+    let response = app.spinfer.admin().send("GET", "/log/stats", &[], b"");
+    assert_eq!(response.status, 404, "{}", response.text());
 }
 
 #[test]
@@ -132,11 +132,11 @@ fn unwritable_log_degrades_the_host_and_predictions_continue() {
     let blocked = state.path().join("predictions.db");
     std::fs::create_dir(&blocked).unwrap();
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
-    let app = Logged::up_in(&manifest, "", state, tempfile::tempdir().unwrap());
+    let app = LoggedApp::up_in(&manifest, "", state, tempfile::tempdir().unwrap());
     wait_until("it is ready", || app.spinfer.get("/v2/health/ready").status == 200);
-    let answer = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
-    assert!(answer.error().contains("predictions.db"), "{}", answer.error());
+    let response = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
+    assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));
+    assert!(response.error().contains("predictions.db"), "{}", response.error());
     let predicted = app.spinfer.post("/v2/models/iris-classifier/predict", FEATURES);
     assert_eq!(predicted.status, 200, "{}", predicted.text());
     let ready = app.spinfer.get("/v2/health/ready");
@@ -154,10 +154,10 @@ fn unwritable_log_degrades_the_host_and_predictions_continue() {
 }
 
 /// The id of a prediction.
-fn predict(app: &Logged, body: &str) -> String {
-    let answer = app.spinfer.post("/v2/models/iris-classifier/predict", body);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.header("spinfer-prediction-id").expect("it is logged").to_owned()
+fn predict(app: &LoggedApp, body: &str) -> String {
+    let response = app.spinfer.post("/v2/models/iris-classifier/predict", body);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.header("spinfer-prediction-id").expect("it is logged").to_owned()
 }
 
 #[test]
@@ -207,8 +207,8 @@ fn failed_export_leaves_no_file() {
     app.feed(&json!({ "prediction_id": one, "label": "setosa" }));
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let said = app.log(&["export", "-o", &file("log.csv")]).unwrap();
-    assert!(said.starts_with("1 records in "), "{said}");
+    let output = app.log(&["export", "-o", &file("log.csv")]).unwrap();
+    assert!(output.starts_with("1 records in "), "{output}");
     let csv = std::fs::read_to_string(file("log.csv")).unwrap();
     assert!(csv.contains("input.sepal_length") && csv.contains(",5.1,3.5,1.4,0.2,"), "{csv}");
     app.log(&["export", "-o", &file("log.parquet")]).unwrap();
@@ -217,14 +217,14 @@ fn failed_export_leaves_no_file() {
     let other = ["--model", "other"];
     let log = file("log");
     let export = ["export", "--format", "jsonl", "-o", &log];
-    let said = app.log(&[&export[..], &other].concat()).unwrap();
-    assert!(said.starts_with("0 records in ") && said.contains(none), "{said}");
+    let output = app.log(&[&export[..], &other].concat()).unwrap();
+    assert!(output.starts_with("0 records in ") && output.contains(none), "{output}");
     for command in ["tail", "stats"] {
-        let said = app.log(&[&[command], &other[..]].concat()).unwrap();
-        assert!(said.contains(none), "{command}: {said}");
+        let output = app.log(&[&[command], &other[..]].concat()).unwrap();
+        assert!(output.contains(none), "{command}: {output}");
     }
-    let said = app.log(&["tail", "--since", "1h", "--until", "2h"]).unwrap_err();
-    assert!(said.contains("--since is later than --until"), "{said}");
+    let output = app.log(&["tail", "--since", "1h", "--until", "2h"]).unwrap_err();
+    assert!(output.contains("--since is later than --until"), "{output}");
     assert_eq!(std::fs::read(file("log")).unwrap(), b"");
     let lines = app.log(&["tail", "-n", "1"]).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&lines).unwrap()["id"], one);
@@ -234,11 +234,11 @@ fn failed_export_leaves_no_file() {
         ("", ": is a folder; name a file"),
         ("x.xlsx", "/x.xlsx: the name does not say the format"),
     ] {
-        let said = app.log(&["export", "-o", &file(name)]).unwrap_err();
-        assert!(said.contains(part) && !said.contains(".spinfer-export"), "{name}: {said}");
+        let output = app.log(&["export", "-o", &file(name)]).unwrap_err();
+        assert!(output.contains(part) && !output.contains(".spinfer-export"), "{name}: {output}");
     }
-    let said = app.log(&["show", "nonsense"]).unwrap_err();
-    assert!(said.contains("\"nonsense\" is no UUID; write the value of"), "{said}");
+    let output = app.log(&["show", "nonsense"]).unwrap_err();
+    assert!(output.contains("\"nonsense\" is no UUID; write the value of"), "{output}");
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();

@@ -59,8 +59,8 @@ fn component_id_flag_selects_the_components_to_serve() {
     let spinfer = Spinfer::up_from(&path, &["-c", "one", "--component-id", "three"], dir);
     let status = |path| spinfer.get(&format!("{path}?spin-headers")).status;
     assert_eq!([status("/one"), status("/two"), status("/three/x")], [200, 404, 200]);
-    let (right, said) = check(&path, &["-c", "four"]);
-    assert!(!right && said.contains("--component-id: there is no [component.four]"), "{said}");
+    let (right, output) = check(&path, &["-c", "four"]);
+    assert!(!right && output.contains("--component-id: there is no [component.four]"), "{output}");
 }
 
 #[test]
@@ -116,8 +116,8 @@ fn reuse_count_range_limits_requests_per_instance() {
         ("--max-instance-concurrent-reuse-count", "few", "write 8, or 1..8"),
         ("--request-timeout", "1..x", "\"x\" is no time"),
     ] {
-        let (status, said) = run(&["check", "--from", path, flag, value]);
-        assert!(!status.success() && said.contains(part), "{said}");
+        let (status, output) = run(&["check", "--from", path, flag, value]);
+        assert!(!status.success() && output.contains(part), "{output}");
     }
 }
 
@@ -159,8 +159,8 @@ fn profile_flag_selects_a_profile_of_the_manifest() {
     };
     assert_eq!((which(&[]), which(&["--profile", "debug"])), ("release".into(), "debug".into()));
     let (_dir, path) = folder(probe(settings).text(), &[]);
-    let (right, said) = check(&path, &["--profile", "other"]);
-    assert!(!right && said.contains("no component has a profile `other`"), "{said}");
+    let (right, output) = check(&path, &["--profile", "other"]);
+    assert!(!right && output.contains("no component has a profile `other`"), "{output}");
 }
 
 /// What a variable's value is, is seen where it makes a grant wrong; it is not shown.
@@ -175,11 +175,11 @@ fn variable_flags_override_the_environment_and_files() {
         std::fs::write(&config, format!("{provider}values = {{ port = '{value}' }}\n")).unwrap();
     };
     let flags = ["--runtime-config-file", config.to_str().unwrap()];
-    let wrong = |(right, said): (bool, String)| {
+    let wrong = |(right, output): (bool, String)| {
         let part = "allowed_outbound_hosts[0]: \"http://x:{{ port }}\" its port is not a number";
-        assert!(!right && said.contains(part) && !said.contains("hush"), "{said}");
+        assert!(!right && output.contains(part) && !output.contains("hush"), "{output}");
     };
-    let right = |(right, said): (bool, String)| assert!(right, "{said}");
+    let right = |(right, output): (bool, String)| assert!(right, "{output}");
 
     wrong(check(&path, &[]));
     configure("80");
@@ -197,7 +197,7 @@ fn required_variable_is_accepted_from_every_source() {
     let settings =
         "[variables]\none = { required = true }\ntwo = { required = true, secret = true }\n";
     let (dir, path) = folder(&format!("{}{settings}", probe("").text()), &[]);
-    let (right, said) = check(&path, &[]);
+    let (right, output) = check(&path, &[]);
     assert!(!right);
     for part in [
         "variables.one: is required and has no value",
@@ -206,15 +206,15 @@ fn required_variable_is_accepted_from_every_source() {
         ".env beside the manifest",
         "[[variables_provider]]",
     ] {
-        assert!(said.contains(part), "{part} is not in\n{said}");
+        assert!(output.contains(part), "{part} is not in\n{output}");
     }
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let (right, said) = check(&path, &["--variable", "one=1", "--variable", "two=hush"]);
-    assert!(right, "{said}");
+    let (right, output) = check(&path, &["--variable", "one=1", "--variable", "two=hush"]);
+    assert!(right, "{output}");
     let table = format!("@{}", write("values.json", r#"{"one": "1", "two": "hush"}"#));
     assert!(check(&path, &["--variable", &table]).0);
     let config = write(
@@ -228,9 +228,9 @@ fn required_variable_is_accepted_from_every_source() {
         ("three=hush", "--variable three: there is no [variables.three]"),
         ("hush", "write `name=value`"),
     ] {
-        let (right, said) = check(&path, &["--variable", flag]);
-        assert!(!right && said.contains(part), "{said}");
-        assert!(flag == "hush" || !said.contains("hush"), "{said}");
+        let (right, output) = check(&path, &["--variable", flag]);
+        assert!(!right && output.contains(part), "{output}");
+        assert!(flag == "hush" || !output.contains("hush"), "{output}");
     }
 }
 
@@ -243,8 +243,8 @@ fn build_needs_no_variable_values() {
     let (_dir, path) = folder(&format!("{}{variables}", probe(settings).text()), &[]);
     let (path, state) = (path.to_str().unwrap(), tempfile::tempdir().unwrap());
     let state_dir = state.path().to_str().unwrap();
-    let (status, said) = run(&["build", "--aot", "--from", path, "--state-dir", state_dir]);
-    assert!(status.success() && said.contains("1 components compiled"), "{said}");
+    let (status, output) = run(&["build", "--aot", "--from", path, "--state-dir", state_dir]);
+    assert!(status.success() && output.contains("1 components compiled"), "{output}");
 }
 
 #[test]
@@ -258,17 +258,20 @@ fn invalid_runtime_config_is_refused_at_startup() {
     ] {
         let file = dir.path().join("runtime-config.toml");
         std::fs::write(&file, text).unwrap();
-        let (right, said) = check(&path, &["--runtime-config-file", file.to_str().unwrap()]);
-        assert!(!right && said.contains(part) && said.contains("runtime-config.toml"), "{said}");
+        let (right, output) = check(&path, &["--runtime-config-file", file.to_str().unwrap()]);
+        assert!(
+            !right && output.contains(part) && output.contains("runtime-config.toml"),
+            "{output}"
+        );
     }
-    let (right, said) = check(&path, &["--runtime-config-file", "/nowhere.toml"]);
-    assert!(!right && said.contains("/nowhere.toml"), "{said}");
+    let (right, output) = check(&path, &["--runtime-config-file", "/nowhere.toml"]);
+    assert!(!right && output.contains("/nowhere.toml"), "{output}");
 }
 
 #[test]
 fn check_accepts_the_example_application() {
-    let (right, said) = check(&root().join("spin.toml"), &[]);
-    assert!(right && said.contains("nothing is wrong (7 routes, 6 components)"), "{said}");
+    let (right, output) = check(&root().join("spin.toml"), &[]);
+    assert!(right && output.contains("nothing is wrong (7 routes, 6 components)"), "{output}");
 }
 
 /// What every component lacks is said at once, with what to do.
@@ -296,7 +299,7 @@ fn check_reports_missing_imports_exports_and_operators() {
         );
     }
     let path = write("spin.toml", manifest.as_bytes());
-    let (right, said) = check(Path::new(&path), &[]);
+    let (right, output) = check(Path::new(&path), &[]);
     assert!(!right);
     for part in [
         "component `wants`",
@@ -307,7 +310,7 @@ fn check_reports_missing_imports_exports_and_operators() {
         "component `text`",
         "is not a WebAssembly component",
     ] {
-        assert!(said.contains(part), "{part:?} is not in\n{said}");
+        assert!(output.contains(part), "{part:?} is not in\n{output}");
     }
 
     let graph = root().join("tests/models/unsupported-op.onnx");
@@ -318,6 +321,6 @@ fn check_reports_missing_imports_exports_and_operators() {
          component = {{ source = '{GUESTS}/probe.wasm', files = [{{ source = 'model', destination = '/models/odd' }}] }}\n"
     );
     let path = write("spin.toml", manifest.as_bytes());
-    let (right, said) = check(Path::new(&path), &[]);
-    assert!(!right && said.contains("model `odd`") && said.contains("Det"), "{said}");
+    let (right, output) = check(Path::new(&path), &[]);
+    assert!(!right && output.contains("model `odd`") && output.contains("Det"), "{output}");
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root};
 
-struct Golden {
+struct GoldenFile {
     model: &'static str,
     version: u32,
     /// Of the only input: the name and the datatype.
@@ -13,7 +13,7 @@ struct Golden {
     cases: Vec<Value>,
 }
 
-impl Golden {
+impl GoldenFile {
     fn of(model: &'static str, version: u32) -> Self {
         let folder = root().join(format!("models/{model}/{version}"));
         let golden = std::fs::read(folder.join("golden.json")).unwrap();
@@ -49,9 +49,9 @@ impl Golden {
                     "BYTES" => json!({name: data[0]}),
                     _ => json!({"features": data}),
                 };
-                let answer = spinfer.post(&format!("{path}/predict"), body.to_string());
-                assert_eq!(answer.status, 200, "{}", answer.text());
-                self.check_predict(&answer.json(), &case["outputs"]);
+                let response = spinfer.post(&format!("{path}/predict"), body.to_string());
+                assert_eq!(response.status, 200, "{}", response.text());
+                self.check_predict(&response.json(), &case["outputs"]);
             }
         }
     }
@@ -68,10 +68,10 @@ impl Golden {
             "name": self.input.0, "shape": given["shape"], "datatype": datatype, "data": given["data"]
         });
         let body = json!({"inputs": [input]}).to_string();
-        let answer = spinfer.post(&format!("{path}/infer"), body);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let answer = answer.json();
-        let outputs = answer["outputs"].as_array().unwrap();
+        let response = spinfer.post(&format!("{path}/infer"), body);
+        assert_eq!(response.status, 200, "{}", response.text());
+        let response = response.json();
+        let outputs = response["outputs"].as_array().unwrap();
         assert_eq!(outputs.len(), expected.as_object().unwrap().len());
         for output in outputs {
             let expected = &expected[output["name"].as_str().unwrap()];
@@ -84,18 +84,18 @@ impl Golden {
         }
     }
 
-    fn check_predict(&self, answer: &Value, expected: &Value) {
+    fn check_predict(&self, response: &Value, expected: &Value) {
         if self.labels.is_empty() {
             let (_, expected) = expected.as_object().unwrap().iter().next().unwrap();
-            self.assert_close(&json!([answer["prediction"]]), &expected["data"]);
+            self.assert_close(&json!([response["prediction"]]), &expected["data"]);
             return;
         }
         let label = expected["label"]["data"][0].as_u64().unwrap() as usize;
-        assert_eq!(answer["prediction"], json!(self.labels[label]));
-        let of_each = self.labels.iter().map(|name| answer["probabilities"][name].clone());
+        assert_eq!(response["prediction"], json!(self.labels[label]));
+        let of_each = self.labels.iter().map(|name| response["probabilities"][name].clone());
         let expected = &expected["probabilities"]["data"];
         self.assert_close(&of_each.collect(), expected);
-        self.assert_close(&json!([answer["probability"]]), &json!([expected[label]]));
+        self.assert_close(&json!([response["probability"]]), &json!([expected[label]]));
     }
 
     fn assert_close(&self, got: &Value, expected: &Value) {
@@ -119,50 +119,50 @@ fn value<'a>(toml: &'a str, key: &str) -> Option<&'a str> {
 
 #[test]
 fn logistic_regression_matches_its_golden_file_through_the_fast_door() {
-    Golden::of("iris-classifier", 1).check_through("");
+    GoldenFile::of("iris-classifier", 1).check_through("");
 }
 
 #[test]
 fn logistic_regression_matches_its_golden_file_through_the_standard_door() {
-    Golden::of("iris-classifier", 1).check_through(STANDARD_DOOR);
+    GoldenFile::of("iris-classifier", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
 fn random_forest_matches_its_golden_file_through_the_fast_door() {
-    Golden::of("iris-classifier", 2).check_through("");
+    GoldenFile::of("iris-classifier", 2).check_through("");
 }
 
 #[test]
 fn random_forest_matches_its_golden_file_through_the_standard_door() {
-    Golden::of("iris-classifier", 2).check_through(STANDARD_DOOR);
+    GoldenFile::of("iris-classifier", 2).check_through(STANDARD_DOOR);
 }
 
 #[test]
 fn gradient_boosting_matches_its_golden_file_through_the_fast_door() {
-    Golden::of("diabetes-regressor", 1).check_through("");
+    GoldenFile::of("diabetes-regressor", 1).check_through("");
 }
 
 #[test]
 fn gradient_boosting_matches_its_golden_file_through_the_standard_door() {
-    Golden::of("diabetes-regressor", 1).check_through(STANDARD_DOOR);
+    GoldenFile::of("diabetes-regressor", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
 fn convolutional_network_matches_its_golden_file_through_the_fast_door() {
-    Golden::of("digits-classifier", 1).check_through("");
+    GoldenFile::of("digits-classifier", 1).check_through("");
 }
 
 #[test]
 fn convolutional_network_matches_its_golden_file_through_the_standard_door() {
-    Golden::of("digits-classifier", 1).check_through(STANDARD_DOOR);
+    GoldenFile::of("digits-classifier", 1).check_through(STANDARD_DOOR);
 }
 
 #[test]
 fn naive_bayes_matches_its_golden_file_through_the_fast_door() {
-    Golden::of("language-identifier", 1).check_through("");
+    GoldenFile::of("language-identifier", 1).check_through("");
 }
 
 #[test]
 fn naive_bayes_matches_its_golden_file_through_the_standard_door() {
-    Golden::of("language-identifier", 1).check_through(STANDARD_DOOR);
+    GoldenFile::of("language-identifier", 1).check_through(STANDARD_DOOR);
 }

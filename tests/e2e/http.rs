@@ -22,17 +22,17 @@ pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
         }
         writing.write_all(b"0\r\n\r\n")
     });
-    let mut answer = Vec::new();
-    let read = stream.read_to_end(&mut answer);
+    let mut response = Vec::new();
+    let read = stream.read_to_end(&mut response);
     let written = writer.join().unwrap();
-    assert!(!answer.is_empty(), "no answer: {read:?}, {written:?}");
-    answer
+    assert!(!response.is_empty(), "no answer: {read:?}, {written:?}");
+    response
 }
 
 /// Whether the answer's body is `body`; in chunks, if the guest streamed it.
-pub(crate) fn ends_with(answer: &[u8], body: &[u8]) -> bool {
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    let (head, rest) = answer.split_at(head);
+pub(crate) fn ends_with(response: &[u8], body: &[u8]) -> bool {
+    let head = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let (head, rest) = response.split_at(head);
     if !String::from_utf8_lossy(head).to_lowercase().contains("transfer-encoding: chunked") {
         return rest == body;
     }
@@ -59,18 +59,18 @@ fn example_application_serves_both_versions_of_its_model() {
     let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
     let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
     for (path, version) in [("", "1"), ("/versions/1", "1"), ("/versions/2", "2")] {
-        let answer =
+        let response =
             spinfer.post(&format!("/v2/models/iris-classifier{path}/predict"), body).json();
-        assert_eq!(answer["prediction"], "setosa");
-        assert_eq!(answer["version"], version);
-        assert!(answer["probability"].as_f64().unwrap() > 0.9, "{answer}");
+        assert_eq!(response["prediction"], "setosa");
+        assert_eq!(response["version"], version);
+        assert!(response["probability"].as_f64().unwrap() > 0.9, "{response}");
     }
 }
 
 #[test]
 fn unmatched_path_is_404() {
-    let answer = probe("").get("/elsewhere?x=1");
-    assert_eq!((answer.status, answer.error().as_str()), (404, "no route matches /elsewhere"));
+    let response = probe("").get("/elsewhere?x=1");
+    assert_eq!((response.status, response.error().as_str()), (404, "no route matches /elsewhere"));
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn health_endpoints_are_served_by_the_host() {
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
     while spinfer.get("/v2/health/ready").status != 200 {}
     for (path, key) in [("/v2/health/live", "live"), ("/v2/health/ready", "ready")] {
-        let answer = spinfer.get(path);
-        assert_eq!((answer.status, answer.json()[key].as_bool()), (200, Some(true)));
+        let response = spinfer.get(path);
+        assert_eq!((response.status, response.json()[key].as_bool()), (200, Some(true)));
         assert_eq!(spinfer.send("HEAD", path, &[], b"").status, 200);
         let post = spinfer.post(path, "");
         assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
@@ -118,9 +118,9 @@ fn raw(spinfer: &Spinfer, request: &str, close: bool) -> String {
     if close {
         stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
 #[test]
@@ -132,8 +132,8 @@ fn malformed_request_is_400() {
         "GET / HTTP/1.1\r\nhost: \u{e9}\r\nconnection: close\r\n\r\n",
         "NOT HTTP\r\n\r\n",
     ] {
-        let answer = raw(&spinfer, request, false);
-        assert!(answer.starts_with("HTTP/1.1 400"), "{request:?}: {answer}");
+        let response = raw(&spinfer, request, false);
+        assert!(response.starts_with("HTTP/1.1 400"), "{request:?}: {response}");
     }
     assert_eq!(spinfer.get("/").status, 200);
     assert!(!spinfer.log().contains("WARN"), "{}", spinfer.log());
@@ -156,8 +156,8 @@ fn incomplete_body_is_408_at_the_deadline() {
     let settings = "tool.spinfer.limits.deadline = \"200ms\"";
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
     let request = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf";
-    let answer = raw(&spinfer, request, false);
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let response = raw(&spinfer, request, false);
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
 }
 
 /// Answered before its body has come, a client is told not to go on with the connection.
@@ -167,9 +167,9 @@ fn failure_before_the_end_of_the_body_closes_the_connection() {
     let spinfer = probe(&settings);
     for (path, status) in [("/probe/echo", 408), ("/elsewhere", 404)] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nbegun");
-        let answer = raw(&spinfer, &head, false);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
-        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        let response = raw(&spinfer, &head, false);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{response}");
+        assert!(response.contains("connection: close\r\n"), "{response}");
     }
 }
 
@@ -205,14 +205,14 @@ fn invalid_response_of_a_guest_is_500() {
         ("/answer?999", "999 is not a final status"),
         ("/bad-header", "`x probe` is not a header name"),
     ] {
-        let answer = spinfer.get(path);
-        assert_eq!(answer.status, 500);
-        assert!(answer.error().contains(part), "{}", answer.error());
+        let response = spinfer.get(path);
+        assert_eq!(response.status, 500);
+        assert!(response.error().contains(part), "{}", response.error());
     }
     // Headers that belong to the connection are the host's.
-    let answer = spinfer.get("/answer?200");
-    assert_eq!((answer.status, answer.header("transfer-encoding")), (200, None));
-    assert_eq!(answer.header("x-probe"), Some("seen"));
+    let response = spinfer.get("/answer?200");
+    assert_eq!((response.status, response.header("transfer-encoding")), (200, None));
+    assert_eq!(response.header("x-probe"), Some("seen"));
 }
 
 /// A client that takes them, and an answer that announces them (RFC 9110, 6.5).
@@ -223,10 +223,10 @@ fn trailers_are_forwarded_both_ways() {
     let request = "POST /stream HTTP/1.1\r\nhost: x\r\nte: trailers\r\ntrailer: x-sum\r\n\
                    transfer-encoding: chunked\r\nconnection: close, te\r\n\r\n\
                    5\r\npiece\r\n0\r\nx-sum: 21\r\nx-other: 1\r\n\r\n";
-    let answer = raw(&spinfer, request, false);
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("trailer: x-sum\r\n"), "{answer}");
-    assert!(answer.ends_with("5\r\npiece\r\n0\r\nx-sum: 21\r\n\r\n"), "{answer}");
+    let response = raw(&spinfer, request, false);
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("trailer: x-sum\r\n"), "{response}");
+    assert!(response.ends_with("5\r\npiece\r\n0\r\nx-sum: 21\r\n\r\n"), "{response}");
 }
 
 #[test]
@@ -236,10 +236,11 @@ fn pipelined_requests_are_answered_in_order() {
     let one = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none";
     let two = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\ntwo";
     stream.write_all(format!("{one}{two}").as_bytes()).unwrap();
-    let mut answers = String::new();
-    stream.read_to_string(&mut answers).unwrap();
-    let (one, two) = (answers.find("\r\n\r\none").unwrap(), answers.find("\r\n\r\ntwo").unwrap());
-    assert!(one < two, "{answers}");
+    let mut responses = String::new();
+    stream.read_to_string(&mut responses).unwrap();
+    let (one, two) =
+        (responses.find("\r\n\r\none").unwrap(), responses.find("\r\n\r\ntwo").unwrap());
+    assert!(one < two, "{responses}");
 }
 
 /// It takes as long as the host waits for such a client: half a minute.
@@ -285,9 +286,9 @@ fn percent_encoded_path_matches_its_route() {
         "/v2/models/iris%2dclassifier/versions/1/predict",
         "/v2/models/%69ris-classifier/predict",
     ] {
-        let answer = spinfer.post(path, body);
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        assert_eq!(answer.json()["prediction"], "setosa");
+        let response = spinfer.post(path, body);
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        assert_eq!(response.json()["prediction"], "setosa");
     }
     for path in ["/v2/models%2Firis-classifier/predict", "/v2/models/iris-classifier%2Fpredict"] {
         assert_eq!(spinfer.post(path, body).status, 404, "{path}");

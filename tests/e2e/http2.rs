@@ -25,27 +25,27 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::admin::ADMIN;
 use super::metrics::metric;
 
-pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
-pub(crate) fn whole(body: impl Into<Bytes>) -> Body {
+pub(crate) fn whole(body: impl Into<Bytes>) -> RequestBody {
     Full::new(body.into()).boxed_unsync()
 }
 
-pub(crate) fn post(url: &str, body: Body) -> Request<Body> {
+pub(crate) fn post(url: &str, body: RequestBody) -> Request<RequestBody> {
     Request::post(url).body(body).unwrap()
 }
 
-pub(crate) async fn text(answer: Response<Incoming>) -> String {
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
+pub(crate) async fn text(response: Response<Incoming>) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
 async fn http2(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> http2::SendRequest<Body> {
+) -> http2::SendRequest<RequestBody> {
     let (sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -53,7 +53,7 @@ async fn http2(
 }
 
 /// Knows that the server speaks HTTP/2.
-pub(crate) async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<Body> {
+pub(crate) async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<RequestBody> {
     http2(TcpStream::connect(spinfer.address()).await.unwrap()).await
 }
 
@@ -71,10 +71,13 @@ async fn one_connection_multiplexes_concurrent_requests() {
             let mut sender = sender.clone();
             async move {
                 let body = vec![n; usize::from(n) * 1000];
-                let answer =
+                let response =
                     sender.send_request(post("http://x/echo", whole(body.clone()))).await.unwrap();
-                assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
-                assert!(answer.into_body().collect().await.unwrap().to_bytes() == body, "{n}");
+                assert_eq!(
+                    (response.status().as_u16(), response.version()),
+                    (200, Version::HTTP_2)
+                );
+                assert!(response.into_body().collect().await.unwrap().to_bytes() == body, "{n}");
             }
         });
         futures::future::join_all(requests).await;
@@ -86,8 +89,8 @@ async fn head_requests_and_failures_get_their_statuses() {
     let spinfer = probe("tool.spinfer.limits.request_body = \"1KiB\"\n");
     let mut sender = in_the_clear(&spinfer).await;
     let head = Request::builder().method(Method::HEAD).uri("http://x/echo");
-    let answer = sender.send_request(head.body(whole("")).unwrap()).await.unwrap();
-    assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, ""));
+    let response = sender.send_request(head.body(whole("")).unwrap()).await.unwrap();
+    assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, ""));
     let long = sender.send_request(post("http://x/echo", whole(vec![0; 2000]))).await.unwrap();
     assert_eq!(long.status(), 413);
     assert!(text(long).await.contains("limit of 1024 bytes"));
@@ -98,8 +101,8 @@ async fn head_requests_and_failures_get_their_statuses() {
         let value = HeaderValue::from_str(&"x".repeat(1000)).unwrap();
         large.headers_mut().append(http::HeaderName::try_from(format!("x-{n}")).unwrap(), value);
     }
-    let answer = sender.send_request(large).await.unwrap();
-    assert_eq!(answer.status(), 431);
+    let response = sender.send_request(large).await.unwrap();
+    assert_eq!(response.status(), 431);
     let after = sender.send_request(post("http://x/echo", whole("after"))).await.unwrap();
     assert_eq!(text(after).await, "after");
 }
@@ -113,9 +116,9 @@ async fn bodies_and_trailers_stream_both_ways() {
     let send = |frame| pieces.unbounded_send(Ok(frame)).unwrap();
     send(Frame::data("piece 0".into()));
     let body = StreamBody::new(body).boxed_unsync();
-    let answer = sender.send_request(post("http://x/stream", body)).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let mut back = answer.into_body();
+    let response = sender.send_request(post("http://x/stream", body)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut back = response.into_body();
     for n in 0..20 {
         let frame = back.frame().await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), format!("piece {n}"));
@@ -149,9 +152,9 @@ async fn unread_responses_are_limited_and_cancelled() {
     let (mut left, mut refused) = (Vec::new(), 0);
     for _ in 0..40 {
         let body = whole(vec![7; LENGTH]);
-        let answer = sender.send_request(post("http://x/echo", body)).await.unwrap();
-        match answer.status().as_u16() {
-            200 => left.push(answer),
+        let response = sender.send_request(post("http://x/echo", body)).await.unwrap();
+        match response.status().as_u16() {
+            200 => left.push(response),
             503 => refused += 1,
             other => panic!("{other}"),
         }
@@ -159,18 +162,18 @@ async fn unread_responses_are_limited_and_cancelled() {
     assert_eq!((left.len(), refused), (32, 8), "256 MiB");
     // Who has less to say is served.
     let mut other = in_the_clear(&spinfer).await;
-    let answer = other.send_request(post("http://x/echo", whole("x"))).await.unwrap();
-    assert_eq!(text(answer).await, "x");
-    for answer in left {
-        let error = answer.into_body().collect().await.unwrap_err();
+    let response = other.send_request(post("http://x/echo", whole("x"))).await.unwrap();
+    assert_eq!(text(response).await, "x");
+    for response in left {
+        let error = response.into_body().collect().await.unwrap_err();
         assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
     }
     // The memory is free again, and so is the connection, which has lost nothing else.
     let large = other.send_request(post("http://x/echo", whole(vec![7; LENGTH]))).await.unwrap();
     assert_eq!(large.status(), 200);
     assert_eq!(large.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
-    let answer = sender.send_request(post("http://x/echo", whole(""))).await.unwrap();
-    assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, ""));
+    let response = sender.send_request(post("http://x/echo", whole(""))).await.unwrap();
+    assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, ""));
 }
 
 /// Of requests that may take an hour: those that a client cancels have ended long before that, be it
@@ -209,8 +212,8 @@ async fn cancelled_stream_frees_its_instance() {
         // The only instance there may be is free.
         let body = Full::new("x".into()).map_err(|never| match never {}).boxed_unsync();
         let request = Request::post("http://x/echo").body(body).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert_eq!((answer.status().as_u16(), text(answer).await.as_str()), (200, "x"));
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, "x"));
     }
 }
 
@@ -242,7 +245,7 @@ async fn alpn_selects_the_http_version() {
         let name = ServerName::try_from("localhost").unwrap();
         let stream = connector.connect(name, stream).await.unwrap();
         let mut request = post(&format!("https://localhost{PREDICT}"), whole(FEATURES));
-        let answer = if version == Version::HTTP_2 {
+        let response = if version == Version::HTTP_2 {
             http2(stream).await.send_request(request).await.unwrap()
         } else {
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -251,16 +254,16 @@ async fn alpn_selects_the_http_version() {
             request.headers_mut().insert("host", HeaderValue::from_static("localhost"));
             sender.send_request(request).await.unwrap()
         };
-        assert_eq!((answer.status().as_u16(), answer.version()), (200, version), "{offered}");
-        assert!(text(answer).await.contains("\"prediction\":\"setosa\""));
+        assert_eq!((response.status().as_u16(), response.version()), (200, version), "{offered}");
+        assert!(text(response).await.contains("\"prediction\":\"setosa\""));
     }
     // Who does not speak TLS is cut off, and others are served.
     let mut plain = spinfer.connect();
     std::io::Write::write_all(&mut plain, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     // It may be reset.
-    let _ = std::io::Read::read_to_end(&mut plain, &mut answer);
-    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    let _ = std::io::Read::read_to_end(&mut plain, &mut response);
+    assert!(!response.starts_with(b"HTTP/"), "{response:?}");
 }
 
 #[test]
@@ -274,11 +277,11 @@ fn unusable_certificate_is_refused_with_the_reason() {
         (&certificate, &certificate, "no private key in it"),
         (&certificate, &other_key, "does not go with the private key"),
     ] {
-        let (status, said) = run(&["up", "--tls-cert", certificate, "--tls-key", key]);
-        assert!(!status.success() && said.contains(part), "{said}");
+        let (status, output) = run(&["up", "--tls-cert", certificate, "--tls-key", key]);
+        assert!(!status.success() && output.contains(part), "{output}");
     }
-    let (status, said) = run(&["up", "--tls-cert", &certificate]);
-    assert!(!status.success() && said.contains("--tls-key"), "{said}");
+    let (status, output) = run(&["up", "--tls-cert", &certificate]);
+    assert!(!status.success() && output.contains("--tls-key"), "{output}");
 }
 
 /// A client that begins and goes on with nothing holds nothing up: another is served meanwhile.
@@ -301,7 +304,7 @@ async fn preface_sent_byte_by_byte_is_accepted() {
     });
     let mut sender = http2(ours).await;
     let request = Request::get("http://x/count").body(Empty::new().boxed_unsync()).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    assert!(answer.headers().get(CONTENT_LENGTH).is_some());
-    assert_eq!(text(answer).await, "1");
+    let response = sender.send_request(request).await.unwrap();
+    assert!(response.headers().get(CONTENT_LENGTH).is_some());
+    assert_eq!(text(response).await, "1");
 }

@@ -40,10 +40,10 @@ fn batch_whose_response_exceeds_memory_is_413_before_inference() {
             ("invocations", csv),
             ("infer", tensor(2_000_000)),
         ] {
-            let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
-            assert_eq!(answer.status, 413, "{operation}: {}", answer.error());
+            let response = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+            assert_eq!(response.status, 413, "{operation}: {}", response.error());
             let says = "send it in several requests, with fewer rows in each";
-            assert!(answer.error().contains(says), "{}", answer.error());
+            assert!(response.error().contains(says), "{}", response.error());
         }
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }
@@ -54,9 +54,9 @@ fn batch_that_fits_in_memory_is_served() {
     for door in doors() {
         let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
         let spinfer = Spinfer::up(&manifest);
-        let answer = spinfer.post(&format!("{MODEL}/predict"), instances(400_000));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let predictions = answer.text().matches("\"prediction\":\"setosa\"").count();
+        let response = spinfer.post(&format!("{MODEL}/predict"), instances(400_000));
+        assert_eq!(response.status, 200, "{}", response.text());
+        let predictions = response.text().matches("\"prediction\":\"setosa\"").count();
         assert_eq!(predictions, 400_000);
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }
@@ -81,9 +81,9 @@ fn millions_of_texts_are_413() {
             ("invocations", list("inputs", "\"\"", 5_000_000)),
             ("infer", infer),
         ] {
-            let answer =
+            let response =
                 spinfer.post(&format!("/v2/models/language-identifier/{operation}"), &body);
-            assert_eq!(answer.status, 413, "{operation}: {}", answer.error());
+            assert_eq!(response.status, 413, "{operation}: {}", response.error());
         }
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }
@@ -116,9 +116,9 @@ fn error_message_truncates_the_quoted_input() {
             "input \"\\u{80}",
         ),
     ] {
-        let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
-        assert_eq!(answer.status, 400, "{operation}: {}", answer.error());
-        let error = answer.error();
+        let response = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+        assert_eq!(response.status, 400, "{operation}: {}", response.error());
+        let error = response.error();
         assert!(error.starts_with(start) && error.ends_with("...") && error.len() < 600, "{error}");
     }
     assert!(is_quiet(&spinfer), "{}", spinfer.log());

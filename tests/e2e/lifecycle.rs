@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use spinfer_benches::application::distinct_model;
 use spinfer_benches::process::Process;
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
 use super::admin::ADMIN;
 use super::metrics::metric;
@@ -15,9 +15,9 @@ const PREDICT: &str = "/v2/models/iris-classifier/predict";
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
 fn predicts(spinfer: &Spinfer) {
-    let answer = spinfer.post(PREDICT, FEATURES);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["prediction"], "setosa");
+    let response = spinfer.post(PREDICT, FEATURES);
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["prediction"], "setosa");
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn memory_is_released_after_the_idle_timeout() {
     let before = own();
     for round in 2..=3 {
         for n in 0..ROUTES {
-            let answer = spinfer.post(&format!("/iris-{n}/predict"), FEATURES);
-            assert_eq!(answer.json()["prediction"], "setosa", "{}", answer.text());
+            let response = spinfer.post(&format!("/iris-{n}/predict"), FEATURES);
+            assert_eq!(response.json()["prediction"], "setosa", "{}", response.text());
         }
         spinfer.wait_for_log_times("idle code dropped", round * ROUTES);
         let mut after = 0.0;
@@ -156,8 +156,8 @@ fn idle_instances_are_created_ahead_of_requests() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let answer = spinfer.get("/count");
-                    assert_eq!((answer.status, answer.text().as_str()), (200, "1"));
+                    let response = spinfer.get("/count");
+                    assert_eq!((response.status, response.text().as_str()), (200, "1"));
                 }
             });
         }
@@ -189,8 +189,8 @@ fn idle_instances_are_evicted_at_the_application_limit() {
     let spinfer = Spinfer::up(&manifest.with_settings("tool.spinfer.instances = 2"));
     for _ in 0..3 {
         for n in 0..5 {
-            let answer = spinfer.get(&format!("/{n}/"));
-            assert_eq!(answer.status, 404, "{}", answer.text());
+            let response = spinfer.get(&format!("/{n}/"));
+            assert_eq!(response.status, 404, "{}", response.text());
         }
     }
     spinfer.wait_for_log("idle instances gave way");
@@ -242,11 +242,11 @@ fn full_queue_sheds_requests_and_queued_ones_are_served() {
         // With the loop under way two of six wait, and the others are refused. It may begin among
         // the six, too late for that: then again.
         let refused = (0..20).map(|_| beside_a_loop(&spinfer)).find(|refused| !refused.is_empty());
-        for answer in refused.expect("the queue was never full") {
-            assert_eq!(answer.status, 503);
-            assert_eq!(answer.header("retry-after"), Some("1"));
+        for response in refused.expect("the queue was never full") {
+            assert_eq!(response.status, 503);
+            assert_eq!(response.header("retry-after"), Some("1"));
             assert_eq!(
-                answer.error(),
+                response.error(),
                 "all 1 instances of component `probe` are busy and 2 requests wait; try again"
             );
         }
@@ -255,12 +255,12 @@ fn full_queue_sheds_requests_and_queued_ones_are_served() {
 }
 
 /// Of six requests beside an endless loop those that were refused.
-fn beside_a_loop(spinfer: &Spinfer) -> Vec<Answer> {
+fn beside_a_loop(spinfer: &Spinfer) -> Vec<Response> {
     std::thread::scope(|scope| {
         scope.spawn(|| spinfer.get("/loop"));
         let others: Vec<_> = (0..6).map(|_| scope.spawn(|| spinfer.post("/echo", "x"))).collect();
-        let answers = others.into_iter().map(|other| other.join().unwrap());
-        answers.filter(|answer| answer.text().contains("requests wait")).collect()
+        let responses = others.into_iter().map(|other| other.join().unwrap());
+        responses.filter(|response| response.text().contains("requests wait")).collect()
     })
 }
 
@@ -283,8 +283,8 @@ fn precompiled_artifact_is_used_unless_damaged() {
     std::fs::write(&path, manifest.text()).unwrap();
     let from = path.to_str().unwrap();
     let native = ["build", "--aot", "--native", "--from", from, "--state-dir", &state_text];
-    let (status, said) = run(&native);
-    assert!(status.success() && said.contains("1 components compiled"), "{said}");
+    let (status, output) = run(&native);
+    assert!(status.success() && output.contains("1 components compiled"), "{output}");
     let [artifact] = <[PathBuf; 1]>::try_from(artifacts(&state)).unwrap();
     // Another user may run it, and only this one write it.
     let modes = [&state, &state.join("compiled"), &artifact].map(|path| mode(path));
@@ -315,8 +315,8 @@ fn portable_artifact_is_used_if_there_is_no_native_one() {
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let from = path.to_str().unwrap();
-    let (status, said) = run(&["build", "--native", "--from", from]);
-    assert!(!status.success() && said.contains("--aot"), "{said}");
+    let (status, output) = run(&["build", "--native", "--from", from]);
+    assert!(!status.success() && output.contains("--aot"), "{output}");
     let build = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
     assert!(build.0.success(), "{}", build.1);
     let made = artifacts(&state);
@@ -357,8 +357,8 @@ fn batched_calls_are_computed_together_and_get_their_own_results() {
             scope.spawn(move || {
                 let body = format!("{{\"features\": {features}}}");
                 for _ in 0..10 {
-                    let answer = spinfer.post(PREDICT, &body);
-                    assert_eq!(answer.json()["prediction"], *expected, "{}", answer.text());
+                    let response = spinfer.post(PREDICT, &body);
+                    assert_eq!(response.json()["prediction"], *expected, "{}", response.text());
                 }
             });
         }

@@ -16,9 +16,9 @@ fn trap_is_500_and_the_next_request_is_served() {
     for settings in ["", STANDARD_DOOR] {
         let spinfer = probe(settings);
         for _ in 0..20 {
-            let answer = spinfer.get("/trap");
-            assert_eq!(answer.status, 500);
-            assert_eq!(answer.error(), "component `probe` failed");
+            let response = spinfer.get("/trap");
+            assert_eq!(response.status, 500);
+            assert_eq!(response.error(), "component `probe` failed");
             serves(&spinfer);
         }
         spinfer.wait_for_log("asked to");
@@ -30,9 +30,9 @@ fn endless_loop_is_504_and_the_next_request_is_served() {
     let deadline = "tool.spinfer.limits.deadline = \"300ms\"\n";
     for settings in ["", STANDARD_DOOR] {
         let spinfer = probe(&format!("{settings}{deadline}"));
-        let answer = spinfer.get("/loop");
-        assert_eq!(answer.status, 504);
-        assert_eq!(answer.error(), "component `probe` did not answer before the deadline");
+        let response = spinfer.get("/loop");
+        assert_eq!(response.status, 504);
+        assert_eq!(response.error(), "component `probe` did not answer before the deadline");
         serves(&spinfer);
     }
 }

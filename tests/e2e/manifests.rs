@@ -30,14 +30,14 @@ fn resolve(path: &Path) -> Result<App, String> {
 }
 
 /// Compares what is `said` of `path` with what stands beside it; what differs.
-fn compare(path: &Path, extension: &str, said: &str) -> Option<String> {
+fn compare(path: &Path, extension: &str, output: &str) -> Option<String> {
     let beside = path.with_extension(extension);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&beside, said).unwrap();
+        std::fs::write(&beside, output).unwrap();
     }
     let expected = std::fs::read_to_string(&beside).unwrap_or_default();
-    (said != expected)
-        .then(|| format!("{}\n--- expected\n{expected}--- said\n{said}", path.display()))
+    (output != expected)
+        .then(|| format!("{}\n--- expected\n{expected}--- said\n{output}", path.display()))
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn invalid_manifest_is_refused_with_every_problem() {
         .iter()
         .filter_map(|path| match resolve(path) {
             Ok(_) => Some(format!("{} was taken", path.display())),
-            Err(said) => compare(path, "err", &said),
+            Err(output) => compare(path, "err", &output),
         })
         .collect();
     assert!(differ.is_empty(), "{}", differ.join("\n"));

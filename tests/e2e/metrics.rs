@@ -23,8 +23,8 @@ fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
 
 /// The value of a metric, written as it is told: `name{label="value"}`.
 pub(crate) fn metric(spinfer: &Spinfer, name: &str) -> f64 {
-    let answer = spinfer.admin().send("GET", "/metrics", &[], b"");
-    let text = answer.text();
+    let response = spinfer.admin().send("GET", "/metrics", &[], b"");
+    let text = response.text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
@@ -300,12 +300,12 @@ fn cache_hits_and_misses_are_reported() {
     let spinfer = probe("");
     let path = "/cache/a?max-age=60";
     for control in ["max-age=60", "max-age=60", "max-age=60", "no-store", "no-cache"] {
-        let answer = spinfer.send("GET", path, &[("cache-control", control)], b"");
-        assert_eq!(answer.status, 200);
+        let response = spinfer.send("GET", path, &[("cache-control", control)], b"");
+        assert_eq!(response.status, 200);
     }
-    let answer = spinfer.admin().send("GET", "/cache/stats", &[], b"");
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
-    let stats = answer.json();
+    let response = spinfer.admin().send("GET", "/cache/stats", &[], b"");
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    let stats = response.json();
     let route = &stats["routes"][0];
     let expected = serde_json::json!({
         "route": "/...", "component": "probe", "requests": 5, "hits": 2, "collapsed": 0,

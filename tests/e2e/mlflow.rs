@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, root, run, run_in};
 use tempfile::TempDir;
 
-use super::add::Application;
+use super::add::AppFolder;
 
 /// The server, with the models of `tests/python/mlflow_server.py`.
-struct Mlflow {
+struct TrackingServer {
     process: Child,
     /// What that script says: where the server is, what it has.
-    said: Value,
+    output: Value,
     _folder: TempDir,
 }
 
-impl Mlflow {
+impl TrackingServer {
     fn start() -> Self {
         let python = root().join("target/python-mlflow/bin/python");
         assert!(
@@ -38,20 +38,20 @@ impl Mlflow {
             .expect("python starts");
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said = serde_json::from_str(&line).expect("the script logs its models");
-        Self { process, said, _folder: folder }
+        let output = serde_json::from_str(&line).expect("the script logs its models");
+        Self { process, output, _folder: folder }
     }
 
     fn uri(&self) -> &str {
-        self.said["uri"].as_str().unwrap()
+        self.output["uri"].as_str().unwrap()
     }
 
     fn cases(&self) -> &[Value] {
-        self.said["cases"].as_array().unwrap()
+        self.output["cases"].as_array().unwrap()
     }
 }
 
-impl Drop for Mlflow {
+impl Drop for TrackingServer {
     fn drop(&mut self) {
         // It ends when its standard input does.
         drop(self.process.stdin.take());
@@ -59,9 +59,9 @@ impl Drop for Mlflow {
     }
 }
 
-impl Application {
+impl AppFolder {
     /// `spinfer pull mlflow`; whether it was added, and what was said.
-    fn pull(&self, mlflow: &Mlflow, source: &str, arguments: &[&str]) -> (bool, String) {
+    fn pull(&self, mlflow: &TrackingServer, source: &str, arguments: &[&str]) -> (bool, String) {
         let from = self.path("spin.toml");
         let start = ["pull", "mlflow", source, "--from", from.to_str().unwrap()];
         let uri = ["--tracking-uri", mlflow.uri()];
@@ -69,7 +69,7 @@ impl Application {
         (status.success(), text)
     }
 
-    fn pulled(&self, mlflow: &Mlflow, source: &str, arguments: &[&str]) -> String {
+    fn pulled(&self, mlflow: &TrackingServer, source: &str, arguments: &[&str]) -> String {
         let (pulled, text) = self.pull(mlflow, source, arguments);
         assert!(pulled, "{source}: {text}");
         text
@@ -85,10 +85,10 @@ impl Application {
 /// The predictions of `rows` are those of the case.
 fn assert_predicts(spinfer: &Spinfer, name: &str, rows: &Value, case: &Value) {
     let body = json!({ "instances": rows }).to_string();
-    let answer = spinfer.post(&format!("/v2/models/{name}/predict"), body);
-    assert_eq!(answer.status, 200, "{case}: {}", answer.text());
-    let answer = answer.json();
-    let (got, expected) = (answer["predictions"].as_array(), case["expected"].as_array());
+    let response = spinfer.post(&format!("/v2/models/{name}/predict"), body);
+    assert_eq!(response.status, 200, "{case}: {}", response.text());
+    let response = response.json();
+    let (got, expected) = (response["predictions"].as_array(), case["expected"].as_array());
     let (got, expected) = (got.unwrap(), expected.unwrap());
     assert_eq!(got.len(), expected.len());
     for (got, expected) in got.iter().zip(expected) {
@@ -102,15 +102,15 @@ fn assert_predicts(spinfer: &Spinfer, name: &str, rows: &Value, case: &Value) {
 /// One test for all, as the server takes longer to start than they take.
 #[test]
 fn models_pulled_from_mlflow_are_served() {
-    let mlflow = Mlflow::start();
+    let mlflow = TrackingServer::start();
     every_source_is_served(&mlflow);
     names_and_versions_follow_the_registered_model(&mlflow);
     failed_pull_leaves_no_trace(&mlflow);
     tracking_uri_is_read_from_the_environment(&mlflow);
 }
 
-fn every_source_is_served(mlflow: &Mlflow) {
-    let application = Application::new();
+fn every_source_is_served(mlflow: &TrackingServer) {
+    let application = AppFolder::new();
     for (index, case) in mlflow.cases().iter().enumerate() {
         let (source, name) = (case["source"].as_str().unwrap(), format!("case-{index}"));
         let text = application.pulled(mlflow, source, &["--name", &name, "--version", "1"]);
@@ -136,17 +136,17 @@ fn every_source_is_served(mlflow: &Mlflow) {
     }
     let spinfer = application.up();
     for (index, case) in mlflow.cases().iter().enumerate() {
-        assert_predicts(&spinfer, &format!("case-{index}"), &mlflow.said["rows"], case);
+        assert_predicts(&spinfer, &format!("case-{index}"), &mlflow.output["rows"], case);
     }
     // By column name, as the signature of the first has them.
     let columns = &mlflow.cases()[0]["fields"];
-    let body = json!({ "dataframe_split": { "columns": columns, "data": mlflow.said["rows"] } });
-    let answer = spinfer.post("/v2/models/case-0/invocations", body.to_string());
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let body = json!({ "dataframe_split": { "columns": columns, "data": mlflow.output["rows"] } });
+    let response = spinfer.post("/v2/models/case-0/invocations", body.to_string());
+    assert_eq!(response.status, 200, "{}", response.text());
 }
 
-fn names_and_versions_follow_the_registered_model(mlflow: &Mlflow) {
-    let application = Application::new();
+fn names_and_versions_follow_the_registered_model(mlflow: &TrackingServer) {
+    let application = AppFolder::new();
     application.pulled(mlflow, "models:/iris@champion", &["--route", "/iris/..."]);
     let registered = &application.signature("iris", 1)["provenance"]["mlflow"];
     assert_eq!(registered["registered_model"], "iris");
@@ -172,22 +172,22 @@ fn names_and_versions_follow_the_registered_model(mlflow: &Mlflow) {
     let named = mlflow.cases().iter().filter(|case| case["name"] != "iris");
     for case in named.filter(|case| !case["name"].is_null()) {
         let (source, name) = (case["source"].as_str().unwrap(), case["name"].as_str().unwrap());
-        let application = Application::new();
+        let application = AppFolder::new();
         application.pulled(mlflow, source, &[]);
         assert_eq!(application.signature(name, 1)["version"], "1", "{source}");
     }
     let spinfer = application.up();
     let second = &mlflow.cases()[1];
-    assert_predicts(&spinfer, "iris", &mlflow.said["rows"], second);
-    assert_predicts(&spinfer, "iris/versions/2", &mlflow.said["rows"], second);
-    assert_predicts(&spinfer, "iris/versions/1", &mlflow.said["rows"], &mlflow.cases()[0]);
+    assert_predicts(&spinfer, "iris", &mlflow.output["rows"], second);
+    assert_predicts(&spinfer, "iris/versions/2", &mlflow.output["rows"], second);
+    assert_predicts(&spinfer, "iris/versions/1", &mlflow.output["rows"], &mlflow.cases()[0]);
 }
 
-fn failed_pull_leaves_no_trace(mlflow: &Mlflow) {
-    let application = Application::new();
+fn failed_pull_leaves_no_trace(mlflow: &TrackingServer) {
+    let application = AppFolder::new();
     application.pulled(mlflow, "models:/iris/1", &[]);
     let before = application.tree();
-    let run = mlflow.said["run"].as_str().unwrap();
+    let run = mlflow.output["run"].as_str().unwrap();
     for (source, problems) in [
         (
             "models:/plain/1",
@@ -215,7 +215,7 @@ fn failed_pull_leaves_no_trace(mlflow: &Mlflow) {
     }
 }
 
-fn tracking_uri_is_read_from_the_environment(mlflow: &Mlflow) {
+fn tracking_uri_is_read_from_the_environment(mlflow: &TrackingServer) {
     let folder = tempfile::tempdir().unwrap();
     let pull = |environment: &[(&str, &str)], from: &Path| {
         let (status, text) = run_in(

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use spinfer_tests::{Answer, Manifest, Spinfer, root};
+use spinfer_tests::{Manifest, Response, Spinfer, root};
 
 /// The probe, with test models mounted under their file names.
 fn probe(models: &[&str]) -> (Spinfer, tempfile::TempDir) {
@@ -30,10 +30,10 @@ fn bytes(model: &str) -> Vec<u8> {
     std::fs::read(file(model)).unwrap()
 }
 
-fn fails(answer: &Answer, code: &str, part: &str) {
-    assert_eq!(answer.status, 422, "{}", answer.text());
-    assert_eq!(answer.header("x-code"), Some(format!("ErrorCode::{code}").as_str()));
-    assert!(answer.text().contains(part), "{:?} does not say {part:?}", answer.text());
+fn fails(response: &Response, code: &str, part: &str) {
+    assert_eq!(response.status, 422, "{}", response.text());
+    assert_eq!(response.header("x-code"), Some(format!("ErrorCode::{code}").as_str()));
+    assert!(response.text().contains(part), "{:?} does not say {part:?}", response.text());
 }
 
 #[test]
@@ -48,11 +48,11 @@ fn every_tensor_type_round_trips() {
         for count in [1, 3, 1000] {
             let data: Vec<u8> = (0..count * size).map(|i: u32| i.to_le_bytes()[0] & 0x3b).collect();
             let graph = format!("identity-{}", ty.to_lowercase());
-            let answer =
+            let response =
                 spinfer.post(&format!("/nn/compute?graph={graph}&input=x:{ty}:{count}"), &data);
-            assert_eq!(answer.status, 200, "{ty}: {}", answer.text());
-            assert_eq!(answer.body, data, "{ty}");
-            let outputs = answer.header("x-outputs").unwrap().to_uppercase();
+            assert_eq!(response.status, 200, "{ty}: {}", response.text());
+            assert_eq!(response.body, data, "{ty}");
+            let outputs = response.header("x-outputs").unwrap().to_uppercase();
             assert_eq!(outputs, format!("Y:TENSORTYPE::{ty}:[{count}]"));
         }
     }
@@ -68,9 +68,9 @@ fn inputs_are_matched_by_name_and_outputs_keep_the_order_of_the_graph() {
         ("input=a:FP32:2,2&input=b:FP32:2,2", [a.clone(), b.clone()].concat()),
         ("input=b:FP32:2,2&input=a:FP32:2,2", [b, a].concat()),
     ] {
-        let answer = spinfer.post(&format!("/nn/compute?graph=add-two-inputs&{order}"), body);
-        assert_eq!((answer.status, &answer.body), (200, &expected), "{}", answer.text());
-        let outputs = answer.header("x-outputs").unwrap();
+        let response = spinfer.post(&format!("/nn/compute?graph=add-two-inputs&{order}"), body);
+        assert_eq!((response.status, &response.body), (200, &expected), "{}", response.text());
+        let outputs = response.header("x-outputs").unwrap();
         let names: Vec<_> = outputs.split(';').map(|o| o.split(':').next().unwrap()).collect();
         assert_eq!(names, ["sum", "difference"]);
     }
@@ -93,8 +93,8 @@ fn mismatched_tensor_is_an_invalid_argument() {
         ("graph=add-two-inputs&input=a:FP32:2,2", 16, "input `b` is missing"),
         (&format!("graph=add-two-inputs&input=a:FP32:{huge},{huge}"), 4, "has shape [2, 2]"),
     ] {
-        let answer = spinfer.post(&format!("/nn/compute?{query}"), vec![0; size]);
-        fails(&answer, "InvalidArgument", part);
+        let response = spinfer.post(&format!("/nn/compute?{query}"), vec![0; size]);
+        fails(&response, "InvalidArgument", part);
     }
     let empty = spinfer.post("/nn/compute?graph=identity-fp32&input=x:FP32:0", "");
     assert_eq!((empty.status, empty.body.len()), (200, 0), "an empty tensor is a tensor");
@@ -106,9 +106,9 @@ fn only_mounted_models_are_found() {
     std::fs::create_dir(dir.path().join("secret")).unwrap();
     std::fs::copy(file("identity-u8"), dir.path().join("secret/model.onnx")).unwrap();
     for name in ["secret", "../secret", "/etc", "", "identity-fp32/../secret", "iris-classifier"] {
-        let answer = spinfer.post(&format!("/nn/compute?graph={name}"), "");
+        let response = spinfer.post(&format!("/nn/compute?graph={name}"), "");
         let part = format!("no model `{name}`: this component's files mount `identity-fp32`");
-        fails(&answer, "NotFound", &part);
+        fails(&response, "NotFound", &part);
     }
 }
 
@@ -121,8 +121,8 @@ fn loader() -> Spinfer {
 #[test]
 fn load_without_the_grant_is_a_security_error() {
     let (spinfer, _dir) = probe(&[]);
-    let answer = spinfer.post("/nn/load", bytes("identity-fp32"));
-    fails(&answer, "Security", "`tool.spinfer.load_graphs = true`");
+    let response = spinfer.post("/nn/load", bytes("identity-fp32"));
+    fails(&response, "Security", "`tool.spinfer.load_graphs = true`");
 }
 
 #[test]
@@ -137,16 +137,16 @@ fn unusable_graph_is_refused_with_the_reason() {
     let spinfer = loader();
     let good = bytes("identity-fp32");
     for encoding in ["openvino", "tensorflow", "pytorch", "tensorflowlite", "ggml"] {
-        let answer = spinfer.post(&format!("/nn/load?encoding={encoding}"), &good);
-        fails(&answer, "InvalidEncoding", "convert the model to ONNX");
+        let response = spinfer.post(&format!("/nn/load?encoding={encoding}"), &good);
+        fails(&response, "InvalidEncoding", "convert the model to ONNX");
     }
     for target in ["gpu", "tpu"] {
-        let answer = spinfer.post(&format!("/nn/load?target={target}"), &good);
-        fails(&answer, "UnsupportedOperation", "no backend runs Onnx on");
+        let response = spinfer.post(&format!("/nn/load?target={target}"), &good);
+        fails(&response, "UnsupportedOperation", "no backend runs Onnx on");
     }
     for parts in [0, 2] {
-        let answer = spinfer.post(&format!("/nn/load?parts={parts}"), &good);
-        fails(&answer, "InvalidArgument", "is one builder");
+        let response = spinfer.post(&format!("/nn/load?parts={parts}"), &good);
+        fails(&response, "InvalidArgument", "is one builder");
     }
     for (graph, part) in [
         (b"".to_vec(), "not an ONNX model"),
@@ -155,14 +155,14 @@ fn unusable_graph_is_refused_with_the_reason() {
     ] {
         fails(&spinfer.post("/nn/load", graph), "InvalidEncoding", part);
     }
-    let answer = spinfer.post("/nn/load", bytes("unsupported-op"));
-    fails(&answer, "UnsupportedOperation", "does not have the operator com.acme.Det");
+    let response = spinfer.post("/nn/load", bytes("unsupported-op"));
+    fails(&response, "UnsupportedOperation", "does not have the operator com.acme.Det");
     // A good graph with a byte changed anywhere is loaded or refused: never a trap, never a panic.
     for index in 0..good.len() {
         let mut graph = good.clone();
         graph[index] ^= 0x55;
-        let answer = spinfer.post("/nn/load", graph);
-        assert!([200, 422].contains(&answer.status), "byte {index}: {}", answer.text());
+        let response = spinfer.post("/nn/load", graph);
+        assert!([200, 422].contains(&response.status), "byte {index}: {}", response.text());
     }
 }
 
@@ -193,9 +193,9 @@ fn long_inference_does_not_block_other_requests() {
             assert_eq!(spinfer.get("/v2/health/live").status, 200);
         }
         for one in heavy {
-            let answer = one.join().unwrap();
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            for value in answer.body.chunks(4) {
+            let response = one.join().unwrap();
+            assert_eq!(response.status, 200, "{}", response.text());
+            for value in response.body.chunks(4) {
                 let value = f32::from_le_bytes(value.try_into().unwrap());
                 assert!((value - 0.25).abs() < 1e-4, "mean(x) squared, not {value}");
             }
@@ -215,11 +215,11 @@ fn compute_past_the_deadline_times_out() {
     );
     let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
     let data = [0.5_f32; 512].map(f32::to_le_bytes).concat();
-    let answer = spinfer.post("/nn/compute?graph=heavy&input=x:FP32:1,512", &data);
-    if answer.status == 422 {
-        fails(&answer, "Timeout", "did not finish before the request's deadline");
+    let response = spinfer.post("/nn/compute?graph=heavy&input=x:FP32:1,512", &data);
+    if response.status == 422 {
+        fails(&response, "Timeout", "did not finish before the request's deadline");
     } else {
-        assert!([408, 504].contains(&answer.status), "{} {}", answer.status, answer.text());
+        assert!([408, 504].contains(&response.status), "{} {}", response.status, response.text());
     }
 }
 
@@ -233,8 +233,9 @@ fn components_share_one_loaded_graph() {
     let spinfer = Spinfer::up(&manifest);
     for _ in 0..3 {
         for route in ["/one", "/two", "/three"] {
-            let answer = spinfer.post(&format!("{route}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
-            assert_eq!(answer.status, 200, "{}", answer.text());
+            let response =
+                spinfer.post(&format!("{route}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
+            assert_eq!(response.status, 200, "{}", response.text());
         }
     }
     assert_eq!(spinfer.log().matches("graph loaded").count(), 2, "{}", spinfer.log());

@@ -30,15 +30,16 @@ fn records(state: &str) -> Vec<Value> {
 #[test]
 fn records_and_quality_are_kept_per_variant() {
     let (spinfer, state, _folder) = example();
-    let ask = |variant: &str| {
+    let send = |variant: &str| {
         let headers = [("x-spinfer-variant", variant)];
-        let answer = spinfer.send("POST", "/v2/models/iris/predict", &headers, FEATURES.as_bytes());
-        assert_eq!((answer.status, answer.header("spinfer-variant")), (200, Some(variant)));
-        answer.header(ID).expect("it is logged").to_owned()
+        let response =
+            spinfer.send("POST", "/v2/models/iris/predict", &headers, FEATURES.as_bytes());
+        assert_eq!((response.status, response.header("spinfer-variant")), (200, Some(variant)));
+        response.header(ID).expect("it is logged").to_owned()
     };
     let mut expected = Vec::new();
     for (variant, label) in [("control", "setosa"), ("treatment", "virginica")] {
-        let ids = [ask(variant), ask(variant)];
+        let ids = [send(variant), send(variant)];
         assert_ne!(ids[0], ids[1]);
         let truth: Vec<_> =
             ids.iter().map(|id| json!({ "prediction_id": id, "label": label })).collect();
@@ -82,8 +83,8 @@ fn predictions_served_before_shutdown_are_logged() {
     let mut ids = Vec::new();
     for number in 0..200 {
         let body = format!(r#"{{"features": [5.1, 3.5, 1.4, {}]}}"#, f64::from(number) / 100.0);
-        let answer = spinfer.post("/v2/models/iris-classifier/predict", body);
-        ids.push(answer.header(ID).expect("it is logged").to_owned());
+        let response = spinfer.post("/v2/models/iris-classifier/predict", body);
+        ids.push(response.header(ID).expect("it is logged").to_owned());
     }
     spinfer.terminate();
     assert!(spinfer.wait().success());
@@ -162,7 +163,7 @@ fn failed_pull_leaves_a_serving_application_unchanged() {
         let (status, text) = run(&source);
         assert!(!status.success() && text.contains(&address.to_string()), "{text}");
         assert_eq!(tree(&folder), before);
-        let answer = spinfer.post("/v2/models/iris-classifier/predict", FEATURES);
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = spinfer.post("/v2/models/iris-classifier/predict", FEATURES);
+        assert_eq!(response.status, 200, "{}", response.text());
     }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use serde_json::{Value, json};
 use spinfer_tests::{Spinfer, root};
 
-use crate::add::Application;
+use crate::add::AppFolder;
 
 /// Relative, and absolute below 1: what FP16 and sums in another order need.
 const TOLERANCE: f64 = 5e-3;
@@ -20,7 +20,7 @@ fn onnx_kinds_are_served_correctly_or_refused_with_400() {
     let cases: Vec<Value> = cases.into_iter().filter(|case| case["http"] == true).collect();
     assert!(cases.len() > 20);
 
-    let application = Application::new();
+    let application = AppFolder::new();
     let mut wrong = String::new();
     let mut added = Vec::new();
     for case in &cases {
@@ -51,26 +51,26 @@ fn check(spinfer: &Spinfer, case: &Value) -> Result<(), String> {
         })
         .collect();
     let body = json!({ "inputs": inputs }).to_string();
-    let answer = spinfer.post(&format!("/v2/models/{name}/infer"), body);
+    let response = spinfer.post(&format!("/v2/models/{name}/infer"), body);
     let expected = match case["expected"].as_object() {
-        None if answer.status == 400 => return without_internals(&answer.error()),
-        None => return Err(format!("{} instead of 400: {}", answer.status, answer.text())),
+        None if response.status == 400 => return without_internals(&response.error()),
+        None => return Err(format!("{} instead of 400: {}", response.status, response.text())),
         // JSON has no number for it.
         Some(expected) if expected.values().any(has_null) => {
-            let error = answer.text();
-            let refused = answer.status == 400 && error.contains("binary");
-            return if refused { Ok(()) } else { Err(format!("{}: {error}", answer.status)) };
+            let error = response.text();
+            let refused = response.status == 400 && error.contains("binary");
+            return if refused { Ok(()) } else { Err(format!("{}: {error}", response.status)) };
         }
         Some(expected) => expected,
     };
-    if answer.status != 200 {
-        return Err(format!("{}: {}", answer.status, answer.text()));
+    if response.status != 200 {
+        return Err(format!("{}: {}", response.status, response.text()));
     }
-    let response = answer.json();
-    let outputs = response["outputs"].as_array().unwrap();
+    let json_body = response.json();
+    let outputs = json_body["outputs"].as_array().unwrap();
     for (name, expected) in expected {
         let Some(output) = outputs.iter().find(|output| output["name"] == **name) else {
-            return Err(format!("no output {name}: {response}"));
+            return Err(format!("no output {name}: {json_body}"));
         };
         if output["shape"] != expected["shape"] || !is_near(&output["data"], &expected["data"]) {
             return Err(format!("{output}, not {expected}"));

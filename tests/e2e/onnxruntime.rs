@@ -11,11 +11,11 @@ const FILE: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
 /// A program in a folder of its own, away from any library, and an application.
-struct Installed {
+struct InstalledProgram {
     dir: tempfile::TempDir,
 }
 
-impl Installed {
+impl InstalledProgram {
     fn new() -> Self {
         // On the file system of the build, for the hard link.
         let place = root().join("target/tmp");
@@ -47,8 +47,8 @@ impl Installed {
         let (file, component) = (file.to_str().unwrap(), component.to_str().unwrap());
         let add = [&["add", file, "--component", component], arguments].concat();
         let Output { status, stdout, stderr } = self.command(&add, variable);
-        let said = [stdout, stderr].concat();
-        (status.success(), String::from_utf8(said).unwrap())
+        let printed = [stdout, stderr].concat();
+        (status.success(), String::from_utf8(printed).unwrap())
     }
 }
 
@@ -58,68 +58,68 @@ fn library() -> PathBuf {
 
 #[test]
 fn library_is_found_in_each_of_its_locations() {
-    let installed = Installed::new();
+    let installed = InstalledProgram::new();
     let library = library();
     let by_flag = ["--onnxruntime", library.to_str().unwrap()];
-    let (added, said) = installed.add("identity-u8.onnx", &by_flag, None);
-    assert!(added && said.contains("(onnxruntime)"), "{said}");
+    let (added, printed) = installed.add("identity-u8.onnx", &by_flag, None);
+    assert!(added && printed.contains("(onnxruntime)"), "{printed}");
     let folder = ["--onnxruntime", library.parent().unwrap().to_str().unwrap()];
-    let (added, said) = installed.add("identity-u8.onnx", &folder, None);
-    assert!(added, "{said}");
-    let (added, said) = installed.add("identity-u8.onnx", &[], Some(&library));
-    assert!(added, "{said}");
+    let (added, printed) = installed.add("identity-u8.onnx", &folder, None);
+    assert!(added, "{printed}");
+    let (added, printed) = installed.add("identity-u8.onnx", &[], Some(&library));
+    assert!(added, "{printed}");
     for place in ["bin", "lib/spinfer"] {
         fs::create_dir_all(installed.path(place)).unwrap();
         let link = installed.path(place).join(FILE);
         symlink(&library, &link).unwrap();
-        let (added, said) = installed.add("identity-u8.onnx", &[], None);
-        assert!(added, "{place}: {said}");
+        let (added, printed) = installed.add("identity-u8.onnx", &[], None);
+        assert!(added, "{place}: {printed}");
         fs::remove_file(link).unwrap();
     }
 }
 
 #[test]
 fn without_the_library_unsupported_graphs_are_refused_with_how_to_install_it() {
-    let installed = Installed::new();
-    let (added, said) = installed.add("identity-u8.onnx", &[], None);
-    assert!(!added, "{said}");
+    let installed = InstalledProgram::new();
+    let (added, printed) = installed.add("identity-u8.onnx", &[], None);
+    assert!(!added, "{printed}");
     for part in
         ["lean:", "pip download", "--onnxruntime <path>", "ORT_DYLIB_PATH", "make onnxruntime"]
     {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(printed.contains(part), "{part} in {printed}");
     }
     let lean = root().join("models/iris-classifier/1/model.onnx");
-    let (added, said) = installed.add(lean.to_str().unwrap(), &[], None);
-    assert!(added && said.contains("(lean)"), "{said}");
+    let (added, printed) = installed.add(lean.to_str().unwrap(), &[], None);
+    assert!(added && printed.contains("(lean)"), "{printed}");
 }
 
 #[test]
 fn missing_or_invalid_library_is_an_error() {
-    let installed = Installed::new();
+    let installed = InstalledProgram::new();
     let nowhere = installed.path("nowhere.so");
     let named = ["--onnxruntime", nowhere.to_str().unwrap()];
     for (arguments, variable, by) in
         [(&named[..], None, "--onnxruntime"), (&[], Some(nowhere.as_path()), "ORT_DYLIB_PATH")]
     {
-        let (added, said) = installed.add("identity-u8.onnx", arguments, variable);
+        let (added, printed) = installed.add("identity-u8.onnx", arguments, variable);
         let expected = format!("{by}: ONNX Runtime's library is not there: {}", nowhere.display());
-        assert!(!added && said.contains(&expected), "{said}");
+        assert!(!added && printed.contains(&expected), "{printed}");
     }
     let other = installed.path("other.so");
     fs::write(&other, "not a library").unwrap();
-    let (added, said) =
+    let (added, printed) =
         installed.add("identity-u8.onnx", &["--onnxruntime", other.to_str().unwrap()], None);
-    assert!(!added && said.contains("cannot be loaded"), "{said}");
+    assert!(!added && printed.contains("cannot be loaded"), "{printed}");
 }
 
 #[test]
 fn model_toml_selects_the_backend_and_models_reports_why() {
-    let installed = Installed::new();
-    let (added, said) = installed.add("identity-u8.onnx", &[], Some(&library()));
-    assert!(added, "{said}");
+    let installed = InstalledProgram::new();
+    let (added, printed) = installed.add("identity-u8.onnx", &[], Some(&library()));
+    assert!(added, "{printed}");
     let iris = root().join("models/iris-classifier/1/model.onnx");
-    let (added, said) = installed.add(iris.to_str().unwrap(), &["--name", "iris"], None);
-    assert!(added, "{said}");
+    let (added, printed) = installed.add(iris.to_str().unwrap(), &["--name", "iris"], None);
+    assert!(added, "{printed}");
     let models = || {
         let Output { stdout, .. } = installed.command(&["models", "--json"], Some(&library()));
         let rows: serde_json::Value = serde_json::from_slice(&stdout).unwrap();

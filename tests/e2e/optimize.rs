@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use spinfer_tests::{GUESTS, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in};
 
 /// What a component weighs is sent to every node, and compiled there.
-const MOST_BYTES: usize = 450_000;
+const MAX_BYTES: usize = 450_000;
 
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
@@ -32,9 +32,9 @@ fn length(dir: &tempfile::TempDir, guest: &str) -> usize {
 }
 
 fn prediction(spinfer: &Spinfer) -> Value {
-    let answer = spinfer.post("/iris-classifier/predict", FEATURES);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
+    let response = spinfer.post("/iris-classifier/predict", FEATURES);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
 }
 
 #[test]
@@ -49,12 +49,12 @@ fn optimized_components_are_smaller_and_predict_the_same() {
     let dir = application(&guests, "");
     let from = dir.path().to_str().unwrap();
     let before = guests.map(|guest| length(&dir, guest));
-    let (status, said) = run(&["build", "--optimize", "--from", from]);
-    assert!(status.success(), "{said}");
+    let (status, output) = run(&["build", "--optimize", "--from", from]);
+    assert!(status.success(), "{output}");
     for (guest, before) in guests.iter().zip(before) {
         let after = length(&dir, guest);
-        assert!(after < before && after <= MOST_BYTES, "{guest}: {before} -> {after}");
-        assert!(said.contains(&format!("{guest}.wasm: {before} -> {after} bytes")), "{said}");
+        assert!(after < before && after <= MAX_BYTES, "{guest}: {before} -> {after}");
+        assert!(output.contains(&format!("{guest}.wasm: {before} -> {after} bytes")), "{output}");
     }
     let optimized = dir.path().join("iris_classifier.wasm");
     let mount = root().join("models/iris-classifier/1");
@@ -73,8 +73,8 @@ fn optimized_components_are_smaller_and_predict_the_same() {
     }
     // Nothing is left to do, and that is no mistake.
     let once = guests.map(|guest| length(&dir, guest));
-    let (status, said) = run(&["build", "--optimize", "--from", from]);
-    assert!(status.success(), "{said}");
+    let (status, output) = run(&["build", "--optimize", "--from", from]);
+    assert!(status.success(), "{output}");
     assert!(guests.iter().zip(once).all(|(guest, once)| length(&dir, guest) <= once));
 }
 
@@ -84,10 +84,11 @@ fn failed_optimization_leaves_the_component_unchanged() {
     let path = dir.path().join("iris_classifier.wasm");
     let from = dir.path().to_str().unwrap();
     let before = fs::read(&path).unwrap();
-    let (status, said) = run_in(&[("PATH", "/nowhere")], &["build", "--optimize", "--from", from]);
-    assert!(!status.success() && said.contains("apt-get install binaryen"), "{said}");
+    let (status, output) =
+        run_in(&[("PATH", "/nowhere")], &["build", "--optimize", "--from", from]);
+    assert!(!status.success() && output.contains("apt-get install binaryen"), "{output}");
     assert_eq!(fs::read(&path).unwrap(), before);
     fs::write(&path, b"\0asm\x01\0\0\0").unwrap();
-    let (status, said) = run(&["build", "--optimize", "--from", from]);
-    assert!(!status.success() && said.contains("a module, no component"), "{said}");
+    let (status, output) = run(&["build", "--optimize", "--from", from]);
+    assert!(!status.success() && output.contains("a module, no component"), "{output}");
 }

@@ -23,20 +23,20 @@ fn up(redis: &Redis) -> Spinfer {
 }
 
 /// What each line of a script is answered, after `open` at the address.
-fn said(spinfer: &Spinfer, path: &str, address: &str, script: &[&str]) -> Vec<String> {
+fn run_script(spinfer: &Spinfer, path: &str, address: &str, script: &[&str]) -> Vec<String> {
     let body = [&[&*format!("open {address}")], script].concat().join("\n");
-    let answer = spinfer.post(path, body);
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    answer.text().lines().map(str::to_owned).collect()
+    let response = spinfer.post(path, body);
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    response.text().lines().map(str::to_owned).collect()
 }
 
 /// Runs lines of a script, each with what it is answered.
 fn check(spinfer: &Spinfer, path: &str, address: &str, script: &[(&str, &str)]) {
     let lines: Vec<_> = script.iter().map(|(line, _)| *line).collect();
-    let answers = said(spinfer, path, address, &lines);
-    assert_eq!(answers[0], "ok", "{path}");
-    let expected: Vec<_> = script.iter().map(|(_, answer)| *answer).collect();
-    assert_eq!(answers[1..], expected, "{path}: {lines:?}");
+    let results = run_script(spinfer, path, address, &lines);
+    assert_eq!(results[0], "ok", "{path}");
+    let expected: Vec<_> = script.iter().map(|(_, result)| *result).collect();
+    assert_eq!(results[1..], expected, "{path}: {lines:?}");
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn errors_map_to_their_variants() {
             format!("redis://localhost:{port}"),
             "redis://127.0.0.1".into(),
         ] {
-            let answers = said(&spinfer, path, &address, &["get k"]);
-            assert_eq!(answers, ["Error::InvalidAddress", "nothing is open"], "{path}: {address}");
+            let results = run_script(&spinfer, path, &address, &["get k"]);
+            assert_eq!(results, ["Error::InvalidAddress", "nothing is open"], "{path}: {address}");
         }
         let script = [
             ("set k v", "ok"),
@@ -116,17 +116,17 @@ fn errors_map_to_their_variants() {
         check(&spinfer, path, &url, &script);
         let script = ["execute NONSENSE", "execute GET", "execute SUBSCRIBE c", "execute monitor"];
         let script = [&script[..], &["execute CLIENT reply OFF", "get k"]].concat();
-        let answers = said(&spinfer, path, &url, &script);
-        for (answer, part) in answers[1..].iter().zip([
+        let results = run_script(&spinfer, path, &url, &script);
+        for (result, part) in results[1..].iter().zip([
             "unknown command",
             "wrong number of arguments",
             "SUBSCRIBE is not for this interface",
             "MONITOR is not for this interface",
             "CLIENT is not for this interface",
         ]) {
-            assert!(answer.starts_with("Error::Other(") && answer.contains(part), "{answer}");
+            assert!(result.starts_with("Error::Other(") && result.contains(part), "{result}");
         }
-        assert_eq!(answers[6], "none");
+        assert_eq!(results[6], "none");
     }
 }
 
@@ -138,7 +138,7 @@ fn connection_state_stays_with_its_handle() {
     let url = redis.url();
     let open = format!("open {url}");
     for path in INTERFACES {
-        assert_eq!(redis.ask::<String>(&["FLUSHALL"]), "OK");
+        assert_eq!(redis.query::<String>(&["FLUSHALL"]), "OK");
         let script = [
             ("set k 0", "ok"),
             ("execute SELECT #1", "+OK"),
@@ -174,14 +174,14 @@ fn handle_reconnects_after_losing_its_own_connection() {
     let redis = Redis::start();
     let spinfer = up(&redis);
     for path in INTERFACES {
-        assert_eq!(redis.ask::<String>(&["FLUSHALL"]), "OK");
+        assert_eq!(redis.query::<String>(&["FLUSHALL"]), "OK");
         let script = ["set k 0", "execute SELECT #1", "set k 1", "execute QUIT", "get k", "get k"];
         let script = [&script[..], &["execute SELECT #1", "get k", "set k 2", "get k"]].concat();
-        let mut answers = said(&spinfer, path, &redis.url(), &script);
-        let lost = answers.remove(5);
+        let mut results = run_script(&spinfer, path, &redis.url(), &script);
+        let lost = results.remove(5);
         assert!(lost.starts_with("Error::Other(") && lost.contains("is lost"), "{path}: {lost}");
         let others = ["ok", "ok", "+OK", "ok", "+OK", "0", "+OK", "1", "ok", "2"];
-        assert_eq!(answers, others, "{path}");
+        assert_eq!(results, others, "{path}");
     }
 }
 
@@ -209,11 +209,11 @@ fn oversized_reply_does_not_affect_other_components() {
     std::thread::scope(|scope| {
         let greedy = scope.spawn(|| {
             for _ in 0..5 {
-                let answers =
-                    said(&spinfer, "/new/redis", &redis.url(), &["execute MGET big big big"]);
-                assert!(answers[1].contains("more than 64 MiB of memory"), "{answers:?}");
-                let answers = said(&spinfer, "/new/key-value", "redis", &["get big"]);
-                assert!(answers[1].contains("more than 16777216 bytes"), "{answers:?}");
+                let results =
+                    run_script(&spinfer, "/new/redis", &redis.url(), &["execute MGET big big big"]);
+                assert!(results[1].contains("more than 64 MiB of memory"), "{results:?}");
+                let results = run_script(&spinfer, "/new/key-value", "redis", &["get big"]);
+                assert!(results[1].contains("more than 16777216 bytes"), "{results:?}");
             }
         });
         let mut others = 0;
@@ -243,7 +243,7 @@ fn connections_are_shared_and_reused() {
             });
         }
     });
-    let clients: String = redis.ask(&["CLIENT", "LIST"]);
+    let clients: String = redis.query(&["CLIENT", "LIST"]);
     let ours = clients.lines().filter(|line| !line.contains("cmd=client")).count();
     assert_eq!(ours, 2, "one for each component: {clients}");
 }
@@ -256,9 +256,9 @@ fn dedicated_connections_per_instance_are_limited() {
     let (url, open) = (redis.url(), format!("open {}", redis.url()));
     for path in INTERFACES {
         let script = [&*open, "execute MULTI"].repeat(5);
-        let mut answers = said(&spinfer, path, &url, &script);
-        assert_eq!(answers.pop().unwrap(), "Error::TooManyConnections", "{path}");
-        assert_eq!(answers.iter().filter(|answer| *answer == "+OK").count(), 4, "{path}");
+        let mut results = run_script(&spinfer, path, &url, &script);
+        assert_eq!(results.pop().unwrap(), "Error::TooManyConnections", "{path}");
+        assert_eq!(results.iter().filter(|result| *result == "+OK").count(), 4, "{path}");
     }
 }
 
@@ -274,9 +274,9 @@ fn max_connections_is_enforced() {
         check(&spinfer, path, &redis.url(), &[("get k", "none")]);
         // One of its own is one more, and so is one elsewhere.
         let script = ["execute MULTI", &format!("open {}", other.url()), "get k"];
-        let answers = said(&spinfer, path, &redis.url(), &script);
+        let results = run_script(&spinfer, path, &redis.url(), &script);
         let many = "Error::TooManyConnections";
-        assert_eq!(answers, ["ok", many, many, "none"], "{path}");
+        assert_eq!(results, ["ok", many, many, "none"], "{path}");
         // What nobody uses any more gives way.
         check(&spinfer, path, &other.url(), &[("get k", "none")]);
     }
@@ -290,14 +290,14 @@ fn unavailable_or_silent_redis_is_an_error_until_it_returns() {
     for path in INTERFACES {
         check(&spinfer, path, &url, &[("set k v", "ok")]);
         redis.kill();
-        let answers = said(&spinfer, path, &url, &[]);
-        assert!(answers[0].starts_with("Error::Other(\"cannot connect"), "{answers:?}");
+        let results = run_script(&spinfer, path, &url, &[]);
+        assert!(results[0].starts_with("Error::Other(\"cannot connect"), "{results:?}");
         redis.restart();
         check(&spinfer, path, &url, &[("set k v", "ok")]);
         redis.pause();
-        let answers = said(&spinfer, path, &url, &["get k"]);
-        let late = answers.last().unwrap();
-        assert!(late.starts_with("Error::Other(") && late.contains("within 2s"), "{answers:?}");
+        let results = run_script(&spinfer, path, &url, &["get k"]);
+        let late = results.last().unwrap();
+        assert!(late.starts_with("Error::Other(") && late.contains("within 2s"), "{results:?}");
         redis.resume();
         check(&spinfer, path, &url, &[("get k", "v")]);
     }
@@ -329,8 +329,8 @@ fn tls_certificates_are_verified() {
     let strict = up(&[]);
     let trusting = up(&[("SSL_CERT_FILE", &certificate)]);
     for path in INTERFACES {
-        let answers = said(&strict, path, &url, &[]);
-        assert!(answers[0].contains("invalid peer certificate"), "{answers:?}");
+        let results = run_script(&strict, path, &url, &[]);
+        assert!(results[0].contains("invalid peer certificate"), "{results:?}");
         check(&trusting, path, &url, &[("set k v", "ok"), ("get k", "v")]);
     }
 }

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root};
 
 const PREDICT: &str = "/v2/models/digits-classifier/predict";
 /// As in the model's golden file.
@@ -18,7 +18,7 @@ fn image(name: &str) -> Vec<u8> {
     std::fs::read(root().join(format!("tests/images/{name}.png"))).unwrap()
 }
 
-fn send(spinfer: &Spinfer, content_type: &str, body: &[u8]) -> Answer {
+fn send(spinfer: &Spinfer, content_type: &str, body: &[u8]) -> Response {
     spinfer.send("POST", PREDICT, &[("content-type", content_type)], body)
 }
 
@@ -30,14 +30,14 @@ fn expected() -> serde_json::Map<String, Value> {
     expected
 }
 
-fn check(name: &str, answer: &Answer, expected: &Value) {
-    assert_eq!(answer.status, 200, "{name}: {}", answer.text());
-    let answer = answer.json();
-    assert_eq!(answer["prediction"], expected["prediction"], "{name}");
+fn check(name: &str, response: &Response, expected: &Value) {
+    assert_eq!(response.status, 200, "{name}: {}", response.text());
+    let response = response.json();
+    assert_eq!(response["prediction"], expected["prediction"], "{name}");
     for digit in 0..10 {
-        let probability = answer["probabilities"][digit.to_string()].as_f64().unwrap();
+        let probability = response["probabilities"][digit.to_string()].as_f64().unwrap();
         let expected = expected["probabilities"][digit].as_f64().unwrap();
-        assert!((probability - expected).abs() <= TOLERANCE, "{name}: {digit}: {answer}");
+        assert!((probability - expected).abs() <= TOLERANCE, "{name}: {digit}: {response}");
     }
 }
 
@@ -62,10 +62,10 @@ fn truncated_png_is_400() {
     let spinfer = digits("");
     let png = image("grey-28x28");
     for length in [0, 7, 20, 33, 60, png.len() / 2, png.len() - 20] {
-        let answer = send(&spinfer, "image/png", &png[..length]);
-        assert_eq!(answer.status, 400, "{length}: {}", answer.text());
+        let response = send(&spinfer, "image/png", &png[..length]);
+        assert_eq!(response.status, 400, "{length}: {}", response.text());
         let part = if length < 8 { "does not start as one" } else { "ends too early" };
-        assert!(answer.error().contains(part), "{length}: {}", answer.error());
+        assert!(response.error().contains(part), "{length}: {}", response.error());
     }
 }
 
@@ -94,9 +94,9 @@ fn invalid_image_is_refused_with_the_expected_format() {
         ),
         ("application/json", br#"{"image": "AAAA"}"#, 400, "the image: "),
     ] {
-        let answer = send(&spinfer, content_type, body);
-        assert_eq!(answer.status, status, "{content_type}: {}", answer.text());
-        assert!(answer.error().contains(part), "{part:?} is not in {:?}", answer.error());
+        let response = send(&spinfer, content_type, body);
+        assert_eq!(response.status, status, "{content_type}: {}", response.text());
+        assert!(response.error().contains(part), "{part:?} is not in {:?}", response.error());
     }
     let log = spinfer.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
@@ -114,9 +114,9 @@ fn image_bomb_is_contained() {
         // Texts and colour profiles are left alone.
         ("bomb-chunks", 200, "prediction"),
     ] {
-        let answer = send(&spinfer, "image/png", &image(bomb));
-        assert_eq!(answer.status, status, "{bomb}: {}", answer.text());
-        assert!(answer.text().contains(part), "{bomb}: {}", answer.text());
+        let response = send(&spinfer, "image/png", &image(bomb));
+        assert_eq!(response.status, status, "{bomb}: {}", response.text());
+        assert!(response.text().contains(part), "{bomb}: {}", response.text());
     }
     let name = "grey-28x28";
     check(name, &send(&spinfer, "image/png", &image(name)), &expected[name]);

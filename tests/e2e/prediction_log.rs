@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer, root, run};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root, run};
 
 const ID: &str = "spinfer-prediction-id";
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
@@ -20,9 +20,9 @@ fn iris(settings: &str) -> Manifest {
 }
 
 /// The id of a response: a UUID of version 7.
-fn id(answer: &Answer) -> String {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let id = answer.header(ID).unwrap_or_else(|| panic!("no {ID} in {answer:?}")).to_owned();
+fn id(response: &Response) -> String {
+    assert_eq!(response.status, 200, "{}", response.text());
+    let id = response.header(ID).unwrap_or_else(|| panic!("no {ID} in {response:?}")).to_owned();
     assert_eq!((id.len(), &id[14..15]), (36, "7"), "{id}");
     id
 }
@@ -36,20 +36,20 @@ fn each_prediction_response_has_a_unique_id() {
             // A client's own is not the response's, and a cached response has another.
             let forged = "00000000-0000-7000-8000-000000000000";
             for (headers, cached) in [(&[][..], false), (&[(ID, forged)], true)] {
-                let answer = spinfer.send("POST", path, headers, body.as_bytes());
+                let response = spinfer.send("POST", path, headers, body.as_bytes());
                 let hit =
-                    answer.header("cache-status").is_some_and(|status| status.contains("hit"));
-                assert_eq!(hit, cached, "{path} {answer:?}");
-                assert!(ids.insert(id(&answer)), "an id is used twice");
+                    response.header("cache-status").is_some_and(|status| status.contains("hit"));
+                assert_eq!(hit, cached, "{path} {response:?}");
+                assert!(ids.insert(id(&response)), "an id is used twice");
             }
         }
-        for answer in [
+        for response in [
             spinfer.get("/v2/models/iris-classifier"),
             spinfer.get("/v2/models/iris-classifier/ready"),
             spinfer.post(PREDICT, "{}"),
             spinfer.get("/v2"),
         ] {
-            assert_eq!(answer.header(ID), None, "{answer:?}");
+            assert_eq!(response.header(ID), None, "{response:?}");
         }
     }
 }
@@ -76,8 +76,8 @@ fn unlogged_response_has_no_id() {
 fn sample_selects_a_share_of_the_requests() {
     let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.sample = 0.5\n"));
     let client = spinfer.client();
-    let answers = (0..200).map(|_| client.send("POST", PREDICT, &[], SETOSA.as_bytes()));
-    let sampled = answers.filter(|answer| answer.header(ID).is_some()).count();
+    let responses = (0..200).map(|_| client.send("POST", PREDICT, &[], SETOSA.as_bytes()));
+    let sampled = responses.filter(|response| response.header(ID).is_some()).count();
     // Six standard deviations: a run in a billion is further off.
     assert!((58..=142).contains(&sampled), "{sampled}");
 }
@@ -95,10 +95,10 @@ fn invalid_appends_are_refused_and_reported_once() {
     let spinfer = Spinfer::up_uncached(&Manifest::default().with("/a/...", "a", "hostile", ""));
     id(&spinfer.get("/a/log/one?x"));
     for _ in 0..2 {
-        let answer = spinfer.get("/a/log/nonsense");
-        assert_eq!((answer.text().as_str(), answer.header(ID)), ("14 of 14 refused", None));
-        let answer = spinfer.get("/a/log/flood?1000");
-        assert!(answer.text().contains("the limit is 1048576"), "{}", answer.text());
+        let response = spinfer.get("/a/log/nonsense");
+        assert_eq!((response.text().as_str(), response.header(ID)), ("14 of 14 refused", None));
+        let response = spinfer.get("/a/log/flood?1000");
+        assert!(response.text().contains("the limit is 1048576"), "{}", response.text());
     }
     let refused = "predictions are refused";
     spinfer.wait_for_log(refused);
@@ -121,14 +121,14 @@ fn records(folder: &Path) -> Vec<Value> {
 }
 
 /// What `ask` gets, and the records of that.
-fn recorded<T>(manifest: &Manifest, ask: impl FnOnce(&Spinfer) -> T) -> (T, Vec<Value>) {
+fn recorded<T>(manifest: &Manifest, send: impl FnOnce(&Spinfer) -> T) -> (T, Vec<Value>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let state = dir.path().join("state");
     let arguments = ["--state-dir", state.to_str().unwrap()];
     let mut spinfer = Spinfer::up_from(&path, &arguments, tempfile::tempdir().unwrap());
-    let got = ask(&spinfer);
+    let got = send(&spinfer);
     spinfer.terminate();
     assert!(spinfer.wait().success());
     (got, records(dir.path()))
@@ -227,13 +227,13 @@ fn concurrent_requests_have_separate_records() {
             let client = |client: usize| {
                 scope.spawn(move || {
                     let connection = spinfer.client();
-                    let ask = |n: usize| {
+                    let send = |n: usize| {
                         let length = client * EACH + n;
                         let body = format!(r#"{{"features": [{length}, 3.5, 1.4, 0.2]}}"#);
-                        let answer = connection.send("POST", PREDICT, &[], body.as_bytes());
-                        (id(&answer), length as f64)
+                        let response = connection.send("POST", PREDICT, &[], body.as_bytes());
+                        (id(&response), length as f64)
                     };
-                    (0..EACH).map(ask).collect::<Vec<_>>()
+                    (0..EACH).map(send).collect::<Vec<_>>()
                 })
             };
             let clients: Vec<_> = (0..CLIENTS).map(client).collect();

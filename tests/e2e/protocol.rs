@@ -13,20 +13,21 @@ pub(crate) fn iris() -> Spinfer {
 #[test]
 fn predict_returns_class_and_probabilities() {
     let spinfer = iris();
-    let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
-    assert_eq!(answer.status, 200);
-    let answer = answer.json();
+    let response =
+        spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+    assert_eq!(response.status, 200);
+    let response = response.json();
     for (key, value) in [("model", "iris-classifier"), ("version", "1"), ("prediction", "setosa")] {
-        assert_eq!(answer[key], value);
+        assert_eq!(response[key], value);
     }
-    let probability = answer["probability"].as_f64().unwrap();
-    assert_eq!(answer["probabilities"]["setosa"].as_f64(), Some(probability));
+    let probability = response["probability"].as_f64().unwrap();
+    assert_eq!(response["probabilities"]["setosa"].as_f64(), Some(probability));
     let sum: f64 =
-        answer["probabilities"].as_object().unwrap().values().flat_map(Value::as_f64).sum();
-    assert!((sum - 1.0).abs() < 1e-5, "{answer}");
+        response["probabilities"].as_object().unwrap().values().flat_map(Value::as_f64).sum();
+    assert!((sum - 1.0).abs() < 1e-5, "{response}");
 
-    let answer = spinfer.post("/any/prefix/predict", r#"{"id": "x7", "features": [6, 3, 5, 2]}"#);
-    assert_eq!(answer.json()["id"], "x7");
+    let response = spinfer.post("/any/prefix/predict", r#"{"id": "x7", "features": [6, 3, 5, 2]}"#);
+    assert_eq!(response.json()["id"], "x7");
 }
 
 /// Each item of `predictions` is what `features` alone gets.
@@ -35,17 +36,18 @@ fn predict_returns_class_and_probabilities() {
 fn predict_reads_json_whatever_the_content_type() {
     let spinfer = iris();
     let path = format!("{MODEL}/predict");
-    for said in ["application/json", "application/x-www-form-urlencoded", "text/csv", "\u{fc}"] {
-        let types = [("content-type", said)];
-        let answer = spinfer.send("POST", &path, &types, br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+    for output in ["application/json", "application/x-www-form-urlencoded", "text/csv", "\u{fc}"] {
+        let types = [("content-type", output)];
+        let response =
+            spinfer.send("POST", &path, &types, br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
         assert_eq!(
-            (answer.status, &answer.json()["prediction"]),
+            (response.status, &response.json()["prediction"]),
             (200, &"setosa".into()),
-            "{said}"
+            "{output}"
         );
-        let answer = spinfer.send("POST", &path, &types, b"5.1,3.5,1.4,0.2");
-        assert_eq!(answer.status, 400, "{said}: {}", answer.text());
-        assert!(answer.error().contains("the body: "), "{said}: {}", answer.error());
+        let response = spinfer.send("POST", &path, &types, b"5.1,3.5,1.4,0.2");
+        assert_eq!(response.status, 400, "{output}: {}", response.text());
+        assert!(response.error().contains("the body: "), "{output}: {}", response.error());
     }
 }
 
@@ -55,9 +57,12 @@ fn predict_of_instances_equals_single_predictions() {
         let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", version, "/...", ""));
         let rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]];
         let body = json!({"id": "x7", "instances": rows}).to_string();
-        let answer = spinfer.post(&format!("{MODEL}/predict"), body).json();
-        assert_eq!((&answer["id"], &answer["model"]), (&json!("x7"), &json!("iris-classifier")));
-        let predictions = answer["predictions"].as_array().unwrap();
+        let response = spinfer.post(&format!("{MODEL}/predict"), body).json();
+        assert_eq!(
+            (&response["id"], &response["model"]),
+            (&json!("x7"), &json!("iris-classifier"))
+        );
+        let predictions = response["predictions"].as_array().unwrap();
         assert_eq!(predictions.len(), rows.len());
         let species: Vec<_> = predictions.iter().map(|one| &one["prediction"]).collect();
         assert_eq!(species, ["setosa", "virginica", "versicolor"]);
@@ -79,9 +84,9 @@ fn infer_follows_the_open_inference_protocol() {
         let input = json!({"name": "features", "shape": shape, "datatype": "FP32", "data": data});
         let mut body = json!({"inputs": [input]});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let answer = spinfer.post(&format!("{MODEL}/infer"), body.to_string());
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        answer.json()
+        let response = spinfer.post(&format!("{MODEL}/infer"), body.to_string());
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.json()
     };
     let flat = infer(json!(row), [1, 4], json!({"id": "42"}));
     assert_eq!(flat["id"], "42");
@@ -171,10 +176,10 @@ fn invalid_request_is_400_with_the_expected_form() {
         ),
     ];
     for (operation, body, status, parts) in cases {
-        let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+        let response = spinfer.post(&format!("{MODEL}/{operation}"), &body);
         let shown = &body[..body.len().min(100)];
-        assert_eq!(answer.status, status, "{operation} {shown}: {}", answer.text());
-        let error = answer.error();
+        assert_eq!(response.status, status, "{operation} {shown}: {}", response.text());
+        let error = response.error();
         for part in parts {
             assert!(error.contains(part), "{operation} {shown}: {part:?} is not in {error:?}");
         }
@@ -195,10 +200,10 @@ fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
         ("GET", "/v2/models/iris-classifier/predict", 405, "answers POST"),
         ("DELETE", "/v2/models/iris-classifier", 405, "answers GET, HEAD"),
     ] {
-        let answer = spinfer.send(method, path, &[], b"");
-        assert_eq!(answer.status, status, "{method} {path}");
-        assert!(answer.error().contains(part), "{}", answer.error());
-        assert_eq!(answer.header("allow").is_some(), status == 405);
+        let response = spinfer.send(method, path, &[], b"");
+        assert_eq!(response.status, status, "{method} {path}");
+        assert!(response.error().contains(part), "{}", response.error());
+        assert_eq!(response.header("allow").is_some(), status == 405);
     }
 }
 
@@ -207,9 +212,13 @@ fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
 fn unmounted_model_is_503() {
     let manifest = Manifest::default().with("/...", "iris", "iris_classifier", "");
     let spinfer = Spinfer::up(&manifest);
-    let answer = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
-    assert_eq!(answer.status, 503);
-    assert!(answer.error().contains("/models/iris-classifier/model.toml"), "{}", answer.error());
+    let response = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
+    assert_eq!(response.status, 503);
+    assert!(
+        response.error().contains("/models/iris-classifier/model.toml"),
+        "{}",
+        response.error()
+    );
     let ready = spinfer.get(&format!("{MODEL}/ready"));
     assert_eq!((ready.status, ready.json()["ready"].as_bool()), (503, Some(false)));
 }

@@ -2,7 +2,7 @@
 //! both doors, and sizes that lie.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Answer, Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer};
 
 use super::protocol::{MODEL, iris};
 
@@ -21,18 +21,18 @@ fn request(data: &Value, more: &Value) -> String {
     body.to_string()
 }
 
-fn infer(spinfer: &Spinfer, json: &str, header: Option<&str>, behind: &[u8]) -> Answer {
+fn infer(spinfer: &Spinfer, json: &str, header: Option<&str>, behind: &[u8]) -> Response {
     let body = [json.as_bytes(), behind].concat();
     let header = header.map(|value| ("Inference-Header-Content-Length", value));
     spinfer.send("POST", &format!("{MODEL}/infer"), header.as_slice(), &body)
 }
 
 /// The JSON of an answer, and what stands behind it.
-fn split(answer: &Answer) -> (Value, &[u8]) {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
-    let length = answer.header("inference-header-content-length").unwrap();
-    let (json, behind) = answer.body.split_at(length.parse().unwrap());
+fn split(response: &Response) -> (Value, &[u8]) {
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("application/octet-stream"));
+    let length = response.header("inference-header-content-length").unwrap();
+    let (json, behind) = response.body.split_at(length.parse().unwrap());
     (serde_json::from_slice(json).unwrap(), behind)
 }
 
@@ -52,18 +52,18 @@ fn binary_tensors_are_accepted_and_returned() {
 
         // Bytes in, JSON out.
         let json = request(&size, &json!({}));
-        let answer = infer(&spinfer, &json, Some(&json.len().to_string()), &bytes());
-        assert_eq!(answer.json()["outputs"], plain["outputs"]);
+        let response = infer(&spinfer, &json, Some(&json.len().to_string()), &bytes());
+        assert_eq!(response.json()["outputs"], plain["outputs"]);
 
         // Bytes in, bytes out; and JSON in, bytes out.
         let binary = request(&size, &all);
         let length = binary.len().to_string();
         let from_json = request(&json!({"data": ROWS}), &all);
-        for answer in [
+        for response in [
             infer(&spinfer, &binary, Some(&length), &bytes()),
             infer(&spinfer, &from_json, None, &[]),
         ] {
-            let (json, behind) = split(&answer);
+            let (json, behind) = split(&response);
             assert_eq!(
                 (&json["id"], &json["model_name"]),
                 (&json!("b"), &json!("iris-classifier"))
@@ -81,8 +81,8 @@ fn binary_tensors_are_accepted_and_returned() {
             {"name": "probabilities", "parameters": {"binary_data": true}},
             {"name": "label", "parameters": {"binary_data": false}},
         ]});
-        let answer = infer(&spinfer, &request(&json!({"data": ROWS}), &outputs), None, &[]);
-        let (json, behind) = split(&answer);
+        let response = infer(&spinfer, &request(&json!({"data": ROWS}), &outputs), None, &[]);
+        let (json, behind) = split(&response);
         assert_eq!(json["outputs"][1], plain["outputs"][0]);
         assert_eq!(floats(behind), probabilities);
     }
@@ -104,9 +104,9 @@ fn inconsistent_binary_sizes_are_refused() {
         (json(32), None, 0, "needs the header Inference-Header-Content-Length"),
     ] {
         let header = header.map(|length| length.to_string());
-        let answer = infer(&spinfer, &json, header.as_deref(), &vec![0; behind]);
-        assert_eq!(answer.status, 400, "{part}: {}", answer.text());
-        assert!(answer.error().contains(part), "{part:?} is not in {:?}", answer.error());
+        let response = infer(&spinfer, &json, header.as_deref(), &vec![0; behind]);
+        assert_eq!(response.status, 400, "{part}: {}", response.text());
+        assert!(response.error().contains(part), "{part:?} is not in {:?}", response.error());
     }
     let log = spinfer.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");

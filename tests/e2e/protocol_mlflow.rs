@@ -28,11 +28,11 @@ fn every_mlflow_input_format_is_accepted() {
         let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", settings));
         for path in ["/invocations", "/v2/models/iris-classifier/invocations"] {
             let invoke = |content_type: &str, body: &str| {
-                let answer =
+                let response =
                     spinfer.send("POST", path, &[("content-type", content_type)], body.as_bytes());
-                assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+                assert_eq!(response.status, 200, "{body}: {}", response.text());
                 assert_eq!(
-                    answer.json(),
+                    response.json(),
                     json!({"predictions": ["setosa", "virginica"]}),
                     "{body}"
                 );
@@ -52,8 +52,8 @@ fn every_mlflow_input_format_is_accepted() {
             invoke("text/csv; charset=utf-8", &CSV.replace('\n', "\r\n"));
         }
         for path in ["/ping", "/health", "/iris/ping"] {
-            let answer = spinfer.get(path);
-            assert_eq!((answer.status, answer.text()), (200, "\n".to_owned()));
+            let response = spinfer.get(path);
+            assert_eq!((response.status, response.text()), (200, "\n".to_owned()));
         }
         let version = spinfer.get("/version");
         assert_eq!(version.status, 200);
@@ -81,11 +81,11 @@ fn invalid_table_is_400_with_the_expected_form() {
         ("application/vnd.apache.parquet", "PAR1", 400, vec!["the body as CSV"]),
     ] {
         let headers = [("content-type", content_type)];
-        let answer =
+        let response =
             spinfer.send("POST", &format!("{MODEL}/invocations"), &headers, body.as_bytes());
-        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+        assert_eq!(response.status, status, "{body}: {}", response.text());
         for part in parts {
-            assert!(answer.error().contains(part), "{part:?} is not in {:?}", answer.error());
+            assert!(response.error().contains(part), "{part:?} is not in {:?}", response.error());
         }
     }
     let log = spinfer.log();

@@ -16,9 +16,9 @@ fn hello() -> Spinfer {
 }
 
 fn text(spinfer: &Spinfer, path: &str) -> String {
-    let answer = spinfer.get(path);
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    answer.text()
+    let response = spinfer.get(path);
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    response.text()
 }
 
 /// Servers on one port of the loopback that answer "ping" with "pong", by TCP and by UDP. Whoever
@@ -81,12 +81,12 @@ fn sockets_reach_only_granted_addresses() {
         let spinfer = both(&format!("allowed_outbound_hosts = [\"{entry}\"]\n"), &[]);
         for (way, granted) in [("tcp", tcp), ("udp", udp)] {
             for path in BOTH {
-                let said = text(&spinfer, &format!("{path}/{way}?{address}"));
+                let output = text(&spinfer, &format!("{path}/{way}?{address}"));
                 if granted {
-                    assert_eq!(said, "done: pong", "{entry}: {path}");
+                    assert_eq!(output, "done: pong", "{entry}: {path}");
                     assert_eq!(clients.try_recv(), Ok(way), "{entry}: {path}");
                 } else {
-                    assert!(said.starts_with("refused: "), "{entry}: {path}/{way}: {said}");
+                    assert!(output.starts_with("refused: "), "{entry}: {path}/{way}: {output}");
                 }
             }
         }
@@ -101,8 +101,8 @@ fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
     let spinfer = both(EVERYWHERE, &[]);
     for path in ["listen?127.0.0.1:0", "listen?0.0.0.0:0", "resolve?localhost:80"] {
         for way in BOTH {
-            let said = text(&spinfer, &format!("{way}/{path}"));
-            assert!(said.starts_with("refused: "), "{way}/{path}: {said}");
+            let output = text(&spinfer, &format!("{way}/{path}"));
+            assert!(output.starts_with("refused: "), "{way}/{path}: {output}");
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -112,8 +112,8 @@ fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
     let spinfer = both(EVERYWHERE, &["--runtime-config-file", config.to_str().unwrap()]);
     for way in ["tcp", "udp"] {
         for path in BOTH {
-            let said = text(&spinfer, &format!("{path}/{way}?{address}"));
-            assert!(said.starts_with("refused: "), "{path}/{way}: {said}");
+            let output = text(&spinfer, &format!("{path}/{way}?{address}"));
+            assert!(output.starts_with("refused: "), "{path}/{way}: {output}");
         }
     }
     assert!(clients.try_recv().is_err(), "nobody came");
@@ -125,12 +125,12 @@ fn clocks_and_randomness_are_available() {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     for way in ["/hello", ""] {
         let before = SystemTime::now();
-        let said = text(&spinfer, &format!("{way}/clocks"));
-        let times: Vec<u128> = said.split(' ').map(|time| time.parse().unwrap()).collect();
-        let [elapsed, time, later] = times[..] else { panic!("{said}") };
-        assert!(elapsed >= 20, "{said}");
+        let output = text(&spinfer, &format!("{way}/clocks"));
+        let times: Vec<u128> = output.split(' ').map(|time| time.parse().unwrap()).collect();
+        let [elapsed, time, later] = times[..] else { panic!("{output}") };
+        assert!(elapsed >= 20, "{output}");
         let now = since(SystemTime::now());
-        assert!(since(before) <= time && time < later && later <= now, "{way}: {said}");
+        assert!(since(before) <= time && time < later && later <= now, "{way}: {output}");
         let random: Vec<_> = (0..3).map(|_| text(&spinfer, &format!("{way}/random"))).collect();
         assert!(random[0] != random[1] && random[1] != random[2], "{way}: {random:?}");
         assert_eq!(random[0].split(',').count(), 32, "{way}");
@@ -210,13 +210,13 @@ fn blocked_networks_are_unreachable_over_http_and_redis() {
     for host in ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]", "[::1]", "1.1.1.1"] {
         for path in ["/hello/fetch?,,", "/fetch?"] {
             let path = format!("{path}http://{host}:{port}/");
-            let said = spinfer.get(&path).text();
-            assert!(said.contains("DestinationIpProhibited"), "{path}: {said}");
+            let output = spinfer.get(&path).text();
+            assert!(output.contains("DestinationIpProhibited"), "{path}: {output}");
         }
     }
     for host in ["127.0.0.1", "localhost"] {
-        let said = spinfer.post("/stores/redis", format!("open redis://{host}:{port}")).text();
-        assert!(said.contains("block_networks"), "{host}: {said}");
+        let output = spinfer.post("/stores/redis", format!("open redis://{host}:{port}")).text();
+        assert!(output.contains("block_networks"), "{host}: {output}");
     }
     assert!(clients.try_recv().is_err(), "nobody came");
     // The application's own components are not elsewhere.
@@ -225,8 +225,8 @@ fn blocked_networks_are_unreachable_over_http_and_redis() {
 
     let spinfer = up("\"10.0.0.0/8\"");
     for host in ["127.0.0.1", "localhost"] {
-        let said = text(&spinfer, &format!("/hello/fetch?,,http://{host}:{port}/"));
-        assert_eq!(said, "200 here", "{host}");
+        let output = text(&spinfer, &format!("/hello/fetch?,,http://{host}:{port}/"));
+        assert_eq!(output, "200 here", "{host}");
     }
     assert!(clients.recv_timeout(Duration::from_secs(60)).is_ok());
 }

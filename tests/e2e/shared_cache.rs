@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
-use spinfer_tests::{Answer, Manifest, Redis, RedisCluster, Spinfer, wait_until};
+use spinfer_tests::{Manifest, Redis, RedisCluster, Response, Spinfer, wait_until};
 
 use super::admin::ADMIN;
 
@@ -34,17 +34,17 @@ fn node_in(environment: &[(&str, &str)], settings: &str) -> Spinfer {
     node
 }
 
-fn status(answer: &Answer) -> &str {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.header("cache-status").unwrap_or_else(|| panic!("no cache-status in {answer:?}"))
+fn status(response: &Response) -> &str {
+    assert_eq!(response.status, 200, "{response:?}");
+    response.header("cache-status").unwrap_or_else(|| panic!("no cache-status in {response:?}"))
 }
 
-fn is_hit(answer: &Answer) -> bool {
-    status(answer).starts_with("spinfer; hit")
+fn is_hit(response: &Response) -> bool {
+    status(response).starts_with("spinfer; hit")
 }
 
-fn is_shared(answer: &Answer) -> bool {
-    is_hit(answer) && status(answer).ends_with("detail=redis")
+fn is_shared(response: &Response) -> bool {
+    is_hit(response) && status(response).ends_with("detail=redis")
 }
 
 /// A path nobody has asked for.
@@ -103,11 +103,11 @@ fn variants_by_header_are_shared_separately() {
     let (a, b) = (node(&settings), node(&settings));
     shares(&a, &b);
     let path = "/cache/vary?max-age=60";
-    let ask = |node: &Spinfer, value| node.send("POST", path, &[("x-probe", value)], b"");
+    let send = |node: &Spinfer, value| node.send("POST", path, &[("x-probe", value)], b"");
     // From its own first answer each knows that they depend on the header.
-    assert!(!is_hit(&ask(&a, "0")) && !is_hit(&ask(&b, "0")));
+    assert!(!is_hit(&send(&a, "0")) && !is_hit(&send(&b, "0")));
     for value in ["1", "2"] {
-        let made = ask(&a, value);
+        let made = send(&a, value);
         let headers = [("x-probe", value), ("cache-control", "only-if-cached")];
         let mut given = None;
         wait_until("it is stored", || {
@@ -117,7 +117,7 @@ fn variants_by_header_are_shared_separately() {
         assert!(is_shared(given.as_ref().unwrap()), "{given:?}");
         assert_eq!(given.unwrap().body, made.body);
     }
-    assert!(!is_hit(&ask(&b, "3")));
+    assert!(!is_hit(&send(&b, "3")));
 }
 
 #[test]
@@ -128,14 +128,14 @@ fn nodes_share_responses_through_a_redis_cluster() {
     let (a, b) = (node(&settings), node(&settings));
     // Of ten keys no third has all.
     let paths: Vec<_> = (0..10).map(|_| shares(&a, &b)).collect();
-    let keys = cluster.nodes().iter().map(|node| node.ask::<usize>(&["DBSIZE"]));
+    let keys = cluster.nodes().iter().map(|node| node.query::<usize>(&["DBSIZE"]));
     assert!(
         keys.clone().all(|keys| keys < keys_of_all(&cluster)),
         "{:?}",
         keys.collect::<Vec<_>>()
     );
     let owner = cluster.nodes().iter().find(|node| {
-        let slot: usize = node.ask(&["CLUSTER", "KEYSLOT", "spinfer:generations"]);
+        let slot: usize = node.query(&["CLUSTER", "KEYSLOT", "spinfer:generations"]);
         let index = cluster.nodes().iter().position(|n| n.port() == node.port());
         index == Some((slot * 3 + 2) / 16384)
     });
@@ -144,7 +144,7 @@ fn nodes_share_responses_through_a_redis_cluster() {
 }
 
 fn keys_of_all(cluster: &RedisCluster) -> usize {
-    cluster.nodes().iter().map(|node| node.ask::<usize>(&["DBSIZE"])).sum()
+    cluster.nodes().iter().map(|node| node.query::<usize>(&["DBSIZE"])).sum()
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn tls_with_a_restricted_redis_user_is_supported() {
 
 /// As another node says it.
 fn forget(redis: &Redis, scope: &str, number: u64) {
-    let _: usize = redis.ask(&["HSET", "spinfer:generations", scope, &number.to_string()]);
+    let _: usize = redis.query(&["HSET", "spinfer:generations", scope, &number.to_string()]);
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn purge_on_one_node_invalidates_all_nodes() {
     }
     // Nor is it kept from being forgotten by what is no number, or one that no clock gives.
     for value in ["many", "18446744073709551615"] {
-        let _: usize = redis.ask(&["HSET", "spinfer:generations", "everything", value]);
-        let _: usize = redis.ask(&["HSET", "spinfer:generations", "another", value]);
+        let _: usize = redis.query(&["HSET", "spinfer:generations", "everything", value]);
+        let _: usize = redis.query(&["HSET", "spinfer:generations", "another", value]);
         let before = a.post(&path, "body").body;
         forget(&redis, "component probe", if value == "many" { 2 } else { 3 });
         for node in [&a, &b] {
@@ -227,10 +227,10 @@ fn purge_on_one_node_invalidates_all_nodes() {
     let path_of_another = shares(&a, &b);
     assert_eq!(b.post(&path, "body").body, before);
     // Whoever empties the Redis wants the answers gone that are in memory.
-    let _: String = redis.ask(&["FLUSHALL"]);
+    let _: String = redis.query(&["FLUSHALL"]);
     wait_until("it is gone", || !is_hit(&b.post(&path_of_another, "body")));
     // And what was forgotten before is not found again.
-    let generations = || redis.ask::<Vec<String>>(&["HGETALL", "spinfer:generations"]);
+    let generations = || redis.query::<Vec<String>>(&["HGETALL", "spinfer:generations"]);
     wait_until("it is known again", || generations().windows(2).any(|w| w == ["everything", "3"]));
 }
 
@@ -238,7 +238,7 @@ fn purge_on_one_node_invalidates_all_nodes() {
 /// README says.
 #[test]
 fn purged_response_is_not_served_after_the_documented_delay() {
-    const MOST: Duration = Duration::from_secs(5);
+    const MAX_STALENESS: Duration = Duration::from_secs(5);
     let redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
@@ -254,7 +254,7 @@ fn purged_response_is_not_served_after_the_documented_delay() {
             last = if hit { asked } else { last };
             !hit
         });
-        assert!(last - since < MOST, "{:?}", last - since);
+        assert!(last - since < MAX_STALENESS, "{:?}", last - since);
     }
 }
 
@@ -265,25 +265,25 @@ fn response_refreshed_on_one_node_is_taken_over_by_others() {
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
     shares(&a, &b);
-    let ask = |node: &Spinfer| node.post("/cache/again?max-age=3,stale-while-revalidate=600", "");
-    let first = ask(&a).body;
+    let send = |node: &Spinfer| node.post("/cache/again?max-age=3,stale-while-revalidate=600", "");
+    let first = send(&a).body;
     wait_until("it is shared", || redis_has(&redis, &first));
     // From its own first answer it knows what counts.
-    assert!(is_hit(&ask(&b)) || ask(&b).body != first);
-    wait_until("it is made again", || ask(&a).body != first);
-    let second = ask(&a).body;
+    assert!(is_hit(&send(&b)) || send(&b).body != first);
+    wait_until("it is made again", || send(&a).body != first);
+    let second = send(&a).body;
     wait_until("it is shared", || redis_has(&redis, &second));
-    let before = ask(&b);
+    let before = send(&b);
     assert!(is_hit(&before) && before.body != second, "{before:?}");
-    wait_until("it is taken over", || ask(&b).body != before.body);
-    assert_eq!(ask(&b).body, second);
+    wait_until("it is taken over", || send(&b).body != before.body);
+    assert_eq!(send(&b).body, second);
 }
 
 /// Whether it has a value with this body.
 fn redis_has(redis: &Redis, body: &[u8]) -> bool {
-    let keys: Vec<String> = redis.ask(&["KEYS", "spinfer:*"]);
+    let keys: Vec<String> = redis.query(&["KEYS", "spinfer:*"]);
     let keys = keys.iter().filter(|key| !key.ends_with("generations"));
-    keys.map(|key| redis.ask::<Option<Vec<u8>>>(&["GET", key]).unwrap_or_default())
+    keys.map(|key| redis.query::<Option<Vec<u8>>>(&["GET", key]).unwrap_or_default())
         .any(|value| value.ends_with(body))
 }
 
@@ -296,8 +296,8 @@ fn reconnected_node_serves_nothing_until_purges_of_others_are_known() {
     let path = shares(&a, &b).replace("=60", "=600");
     let (made, only) = (b.post(&path, "body").body, [("cache-control", "only-if-cached")]);
     let given = || {
-        let answer = b.send("POST", &path, &only, b"body");
-        (answer.status == 200).then_some(answer.body)
+        let response = b.send("POST", &path, &only, b"body");
+        (response.status == 200).then_some(response.body)
     };
     assert_eq!(given(), Some(made));
     redis.kill();
@@ -307,14 +307,14 @@ fn reconnected_node_serves_nothing_until_purges_of_others_are_known() {
     redis.restart();
     // Once for what it knows itself, and once more.
     let agreed = || {
-        let stats: String = redis.ask(&["INFO", "commandstats"]);
+        let stats: String = redis.query(&["INFO", "commandstats"]);
         let calls = stats.split("cmdstat_hmget:calls=").nth(1)?.split(',').next()?;
         Some(calls.parse::<usize>().unwrap() >= 2)
     };
     wait_until("the other is back", || agreed() == Some(true));
     assert_eq!(given(), None, "nobody knows whether it was forgotten");
     signal(&a, "-CONT");
-    let told = || redis.ask::<Option<String>>(&["HGET", "spinfer:generations", "everything"]);
+    let told = || redis.query::<Option<String>>(&["HGET", "spinfer:generations", "everything"]);
     wait_until("it is told", || told().is_some_and(|number| number != "0"));
     assert_eq!(given(), None, "it was forgotten");
 }
@@ -331,19 +331,19 @@ fn foreign_redis_values_are_ignored() {
     let (a, b) = (node(&settings), node(&settings));
     let paths: Vec<_> = (0..4).map(|_| shares(&a, &b)).collect();
     // Each in its way: as text, cut off, as a list, under another's key.
-    let keys: Vec<String> = redis.ask(&["KEYS", "spinfer:*"]);
+    let keys: Vec<String> = redis.query(&["KEYS", "spinfer:*"]);
     assert!(keys.len() >= paths.len(), "{keys:?}");
     for (index, key) in keys.iter().enumerate() {
         match index % 4 {
-            0 => drop(redis.ask::<String>(&["SET", key, "somebody else's"])),
-            1 => drop(redis.ask::<usize>(&["SETRANGE", key, "40", "?"])),
+            0 => drop(redis.query::<String>(&["SET", key, "somebody else's"])),
+            1 => drop(redis.query::<usize>(&["SETRANGE", key, "40", "?"])),
             2 => {
-                let _: usize = redis.ask(&["DEL", key]);
-                let _: usize = redis.ask(&["LPUSH", key, "1"]);
+                let _: usize = redis.query(&["DEL", key]);
+                let _: usize = redis.query(&["LPUSH", key, "1"]);
             }
             _ => {
                 let of_another = &keys[(index + 1) % keys.len()];
-                assert_eq!(redis.ask::<usize>(&["COPY", of_another, key, "REPLACE"]), 1);
+                assert_eq!(redis.query::<usize>(&["COPY", of_another, key, "REPLACE"]), 1);
             }
         }
     }
@@ -381,15 +381,15 @@ fn redis_outages_do_not_affect_clients() {
                         0 => format!("/cache/{client}/{number}?max-age=60"),
                         _ => format!("/cache/{client}/{}?max-age=60", number % 16),
                     };
-                    let answer = connection.send("POST", &path, &[], b"");
-                    hits.fetch_add(is_hit(&answer).into(), Ordering::Relaxed);
+                    let response = connection.send("POST", &path, &[], b"");
+                    hits.fetch_add(is_hit(&response).into(), Ordering::Relaxed);
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         // A busy machine may take longer than it waits, too.
         let is_asked = || {
-            let times = |said| node.log().matches(said).count();
+            let times = |output| node.log().matches(output).count();
             times("the Redis answers") > times("the Redis is not asked for a while")
         };
         let breaks = || {
@@ -399,7 +399,7 @@ fn redis_outages_do_not_affect_clients() {
         };
         let back = |redis: &Redis| {
             wait_until("it is asked", is_asked);
-            let stored = || redis.ask::<usize>(&["DBSIZE"]);
+            let stored = || redis.query::<usize>(&["DBSIZE"]);
             let before = stored();
             wait_until("answers are stored again", || stored() > before + 10);
         };
@@ -413,11 +413,11 @@ fn redis_outages_do_not_affect_clients() {
         redis.restart();
         back(&redis);
         // Full: what it has it gives still.
-        let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
-        let refused = || redis.ask::<String>(&["INFO", "errorstats"]).contains("errorstat_OOM");
+        let _: String = redis.query(&["CONFIG", "SET", "maxmemory", "1"]);
+        let refused = || redis.query::<String>(&["INFO", "errorstats"]).contains("errorstat_OOM");
         wait_until("it is told that it is full", refused);
         more(&asked);
-        let _: String = redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        let _: String = redis.query(&["CONFIG", "SET", "maxmemory", "0"]);
         back(&redis);
         stop.store(true, Ordering::Relaxed);
     });

@@ -24,10 +24,10 @@ const WARM_UP: usize = 3;
 const ROUNDS: usize = 3;
 /// Resident memory of the last third of the rounds, over that of the first: allocators move it by
 /// some per cent. A kilobyte left behind by each request is over it within twenty rounds.
-const GROWTH_MOST: f64 = 1.10;
+const MAX_GROWTH: f64 = 1.10;
 /// The same where there are only [`ROUNDS`], and one step of an allocator is seen: sixteen kilobytes
 /// left behind by each request are over it.
-const GROWTH_MOST_OF_FEW: f64 = 1.25;
+const MAX_GROWTH_OF_FEW_ROUNDS: f64 = 1.25;
 
 const FEW: &str = "tool.spinfer.limits.instances = 4\ntool.spinfer.limits.idle = \"100ms\"\n";
 /// Of a body that is too long for the fast door, and of one that is too long for any.
@@ -126,10 +126,10 @@ fn exchanges() -> Vec<Exchange> {
 fn talk(client: &Client, exchanges: &[Exchange], cached: bool) {
     let headers: &[_] = if cached { &[] } else { &[("cache-control", "no-store")] };
     for Exchange { path, body, status, part } in exchanges {
-        let answer = client.send("POST", path, headers, body);
-        assert_eq!(answer.status, *status, "{path}: {}", answer.text());
-        assert!(answer.text().contains(part), "{path}: {part:?} is not in {}", answer.text());
-        assert!(*path != "/echo" || *status != 200 || answer.body == *body, "another echo");
+        let response = client.send("POST", path, headers, body);
+        assert_eq!(response.status, *status, "{path}: {}", response.text());
+        assert!(response.text().contains(part), "{path}: {part:?} is not in {}", response.text());
+        assert!(*path != "/echo" || *status != 200 || response.body == *body, "another echo");
     }
 }
 
@@ -142,8 +142,8 @@ async fn talk_http2(spinfer: &Spinfer) {
             let path = ["/v2/models/iris-classifier/predict", "/batched/predict"][number % 2];
             let mut request = post(&format!("http://x{path}"), whole(PREDICT));
             request.headers_mut().insert("cache-control", "no-store".parse().unwrap());
-            let answer = sender.send_request(request).await.unwrap();
-            assert!(text(answer).await.contains("\"prediction\":\"setosa\""));
+            let response = sender.send_request(request).await.unwrap();
+            assert!(text(response).await.contains("\"prediction\":\"setosa\""));
             let long = post("http://x/echo", whole(vec![b'x'; STREAMED]));
             let late = given_up.send_request(post("http://x/loop", whole("")));
             let (long, late) = join(sender.send_request(long), async {
@@ -201,10 +201,10 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
         });
         scope.spawn(|| {
             for length in [0, STREAMED] {
-                let answer = spinfer.client().send("POST", "/loop", &[], &vec![b'x'; length]);
+                let response = spinfer.client().send("POST", "/loop", &[], &vec![b'x'; length]);
                 // Its own deadline, or that of those before it, which have all the instances; or the
                 // body has not come by then, on a busy machine.
-                assert!(matches!(answer.status, 408 | 503 | 504), "{answer:?}");
+                assert!(matches!(response.status, 408 | 503 | 504), "{response:?}");
             }
         });
     });
@@ -254,7 +254,7 @@ fn soak(mut more: impl FnMut(usize) -> bool) {
         memory.len() + WARM_UP,
         descriptors(process),
     );
-    let most = if memory.len() > ROUNDS { GROWTH_MOST } else { GROWTH_MOST_OF_FEW };
+    let most = if memory.len() > ROUNDS { MAX_GROWTH } else { MAX_GROWTH_OF_FEW_ROUNDS };
     assert!(last <= first * most, "resident memory grows: {memory:.1?} MiB");
 }
 

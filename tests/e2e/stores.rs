@@ -34,10 +34,10 @@ fn both(settings: &str) -> Manifest {
 }
 
 /// What each line of a script is answered.
-fn said(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
-    let answer = spinfer.post(path, script.join("\n"));
-    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    let lines: Vec<_> = answer.text().lines().map(str::to_owned).collect();
+fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
+    let response = spinfer.post(path, script.join("\n"));
+    assert_eq!(response.status, 200, "{path}: {}", response.text());
+    let lines: Vec<_> = response.text().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), script.len(), "{path}: {lines:?}");
     lines
 }
@@ -45,8 +45,8 @@ fn said(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
 /// Runs lines of a script, each with what it is answered.
 fn check(spinfer: &Spinfer, path: &str, script: &[(&str, &str)]) {
     let lines: Vec<_> = script.iter().map(|(line, _)| *line).collect();
-    let expected: Vec<_> = script.iter().map(|(_, answer)| *answer).collect();
-    assert_eq!(said(spinfer, path, &lines), expected, "{path}: {lines:?}");
+    let expected: Vec<_> = script.iter().map(|(_, result)| *result).collect();
+    assert_eq!(run_script(spinfer, path, &lines), expected, "{path}: {lines:?}");
 }
 
 /// All kinds there are, by label.
@@ -109,7 +109,7 @@ fn entries_are_shared_between_interfaces() {
             }
         }
     }
-    assert_eq!(redis.ask::<String>(&["GET", "k"]), "2", "its key is the key");
+    assert_eq!(redis.query::<String>(&["GET", "k"]), "2", "its key is the key");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn wasi_batch_and_atomic_operations_work() {
         check(&spinfer, "/older/wasi", &script);
     }
     // Numbers are where Spin's own are.
-    assert_eq!(redis.ask::<i64>(&["GET", "n"]), -2);
+    assert_eq!(redis.query::<i64>(&["GET", "n"]), -2);
 }
 
 #[test]
@@ -168,16 +168,18 @@ fn denied_and_oversized_operations_map_to_their_errors() {
     let spinfer = up("\"memory\"", config);
     for path in INTERFACES {
         let many = ["open memory"; 257];
-        let mut answers = said(&spinfer, path, &[&many[..], &["close", "open memory"]].concat());
-        let after = answers.split_off(257);
-        let full = answers.pop().unwrap();
-        assert!(answers.iter().all(|answer| answer == "ok"), "{path}");
+        let mut results =
+            run_script(&spinfer, path, &[&many[..], &["close", "open memory"]].concat());
+        let after = results.split_off(257);
+        let full = results.pop().unwrap();
+        assert!(results.iter().all(|result| result == "ok"), "{path}");
         assert_eq!(after, ["ok", "ok"], "{path}");
 
-        let refused = said(&spinfer, path, &["open default", "open memory", "fill k 16778241"]);
+        let refused =
+            run_script(&spinfer, path, &["open default", "open memory", "fill k 16778241"]);
         assert_eq!(refused[0], "Error::AccessDenied", "{path}");
-        let other = |answer: &str, part: &str| {
-            assert!(answer.starts_with("Error::Other(") && answer.contains(part), "{answer}");
+        let other = |result: &str, part: &str| {
+            assert!(result.starts_with("Error::Other(") && result.contains(part), "{result}");
         };
         other(&refused[2], "more than 16777216 bytes");
         if path == "/older/wasi" {
@@ -186,15 +188,15 @@ fn denied_and_oversized_operations_map_to_their_errors() {
             assert_eq!(full, "Error::StoreTableFull", "{path}");
         }
         let long = format!("set {} v", "k".repeat(1025));
-        let refused = said(&spinfer, path, &["open memory", &long, "fill k 2000000", "keys"]);
+        let refused = run_script(&spinfer, path, &["open memory", &long, "fill k 2000000", "keys"]);
         other(&refused[1], "a key of 1025 bytes");
         other(&refused[2], "the store is full");
         assert_eq!(refused[3], "", "nothing was kept");
     }
     let long = format!("get {}", "k".repeat(1025));
     let text = ["open memory", "set n many", "increment n 1", &long];
-    let answers = said(&spinfer, "/older/wasi", &text);
-    assert!(answers[2].contains("4 bytes is not a number"), "{answers:?}");
+    let results = run_script(&spinfer, "/older/wasi", &text);
+    assert!(results[2].contains("4 bytes is not a number"), "{results:?}");
 }
 
 /// A batch that would hold a store up for long is refused.
@@ -206,11 +208,11 @@ fn keys_per_batch_are_limited() {
     for kind in KINDS {
         let script = ["many set 10000", "many get 10000", "many delete 10000", "count"];
         let open = format!("open {kind}");
-        let answers = said(&spinfer, "/older/wasi", &[&[&*open], &script[..]].concat());
-        assert_eq!(answers[1..4], ["ok", "10000", "ok"], "{kind}");
+        let results = run_script(&spinfer, "/older/wasi", &[&[&*open], &script[..]].concat());
+        assert_eq!(results[1..4], ["ok", "10000", "ok"], "{kind}");
         for operation in ["get", "set", "delete"] {
             let many = format!("many {operation} 1000000");
-            let problem = said(&spinfer, "/older/wasi", &[&open, &many]).remove(1);
+            let problem = run_script(&spinfer, "/older/wasi", &[&open, &many]).remove(1);
             let part = "1000000 keys at a time, and there may be 10000: ask for them in parts";
             assert!(problem.starts_with("Error::Other(") && problem.contains(part), "{problem}");
         }
@@ -225,10 +227,10 @@ fn values_held_by_handles_are_charged_to_the_instance() {
         "key_value_stores = [\"memory\"]\ntool.spinfer.limits.instance_memory = \"32MiB\"";
     let spinfer = up_with(settings, config);
     let script = ["open memory", "fill k 5000000", "hold k 6", "hold k 7", "hold k 6"];
-    let answers = said(&spinfer, "/older/wasi", &script);
-    assert_eq!(answers[2], "6");
-    assert!(answers[3].contains("limits.instance_memory"), "{answers:?}");
-    assert_eq!(answers[4], "6", "what was dropped is free again");
+    let results = run_script(&spinfer, "/older/wasi", &script);
+    assert_eq!(results[2], "6");
+    assert!(results[3].contains("limits.instance_memory"), "{results:?}");
+    assert_eq!(results[4], "6", "what was dropped is free again");
 }
 
 /// Calls that wait for a store, or for a Redis, keep what they were given.
@@ -245,12 +247,12 @@ fn values_of_pending_calls_are_charged_to_the_instance() {
     for (path, open) in
         [("/new/key-value", "open file".into()), ("/new/redis", format!("open {}", redis.url()))]
     {
-        let answers = said(&spinfer, path, &[&open, "crowd 64 1000000", "crowd 16 1000000"]);
-        let (taken, refused) = answers[1].split_once(" taken, ").unwrap();
+        let results = run_script(&spinfer, path, &[&open, "crowd 64 1000000", "crowd 16 1000000"]);
+        let (taken, refused) = results[1].split_once(" taken, ").unwrap();
         // Some are done before others come.
-        assert!((16..64).contains(&taken.parse().unwrap()), "{path}: {answers:?}");
-        assert!(refused.contains("limits.instance_memory"), "{path}: {answers:?}");
-        assert_eq!(answers[2], "16 taken, None", "{path}: what was done is free again");
+        assert!((16..64).contains(&taken.parse().unwrap()), "{path}: {results:?}");
+        assert!(refused.contains("limits.instance_memory"), "{path}: {results:?}");
+        assert_eq!(results[2], "16 taken, None", "{path}: what was done is free again");
     }
 }
 
@@ -267,9 +269,9 @@ fn keys_are_listed_in_pages() {
     fill.exec(&mut connection).unwrap();
     let (labels, config) = every_kind(&redis);
     let spinfer = up(&labels, &config);
-    assert_eq!(said(&spinfer, "/new/key-value", &["open redis", "count"])[1], "3000");
-    assert_eq!(said(&spinfer, "/older/key-value", &["open redis", "count"])[1], "3000");
-    let pages = said(&spinfer, "/older/wasi", &["open redis", "count"]).remove(1);
+    assert_eq!(run_script(&spinfer, "/new/key-value", &["open redis", "count"])[1], "3000");
+    assert_eq!(run_script(&spinfer, "/older/key-value", &["open redis", "count"])[1], "3000");
+    let pages = run_script(&spinfer, "/older/wasi", &["open redis", "count"]).remove(1);
     assert!(pages.starts_with("3000 keys, ") && !pages.ends_with(" 1 pages"), "{pages}");
 }
 
@@ -326,14 +328,14 @@ fn concurrent_increments_are_not_lost() {
                 for kind in KINDS {
                     let open = format!("open {kind}");
                     let script = [&[&*open][..], &["increment n 1"; EACH]].concat();
-                    said(host, "/older/wasi", &script);
+                    run_script(host, "/older/wasi", &script);
                 }
             });
         }
     });
     for kind in KINDS {
         let get = [&*format!("open {kind}"), "increment n 0"];
-        let counts = hosts.each_ref().map(|host| said(host, "/older/wasi", &get).remove(1));
+        let counts = hosts.each_ref().map(|host| run_script(host, "/older/wasi", &get).remove(1));
         let all = if kind == "redis" { 8 * EACH } else { 4 * EACH };
         assert_eq!(counts, [all.to_string(), all.to_string()], "{kind}");
     }
@@ -348,17 +350,18 @@ fn unavailable_redis_is_an_error_until_it_returns() {
     for path in INTERFACES {
         check(&spinfer, path, &set);
         redis.kill();
-        let answers = said(&spinfer, path, &["open redis", "get k", "open memory", "set k v"]);
-        assert!(answers[1].starts_with("Error::Other(\"cannot connect"), "{answers:?}");
-        assert_eq!((&*answers[0], &*answers[3]), ("ok", "ok"), "what is not there is not asked");
+        let results =
+            run_script(&spinfer, path, &["open redis", "get k", "open memory", "set k v"]);
+        assert!(results[1].starts_with("Error::Other(\"cannot connect"), "{results:?}");
+        assert_eq!((&*results[0], &*results[3]), ("ok", "ok"), "what is not there is not asked");
         redis.restart();
         check(&spinfer, path, &set);
         // What was connected is not any more. Who asks before the host sees that is told.
         redis.restart();
         wait_until("it is connected again", || {
-            let answer = said(&spinfer, path, &["open redis", "get k"]).remove(1);
-            assert!(answer == "none" || answer.starts_with("Error::Other("), "{answer}");
-            answer == "none"
+            let result = run_script(&spinfer, path, &["open redis", "get k"]).remove(1);
+            assert!(result == "none" || result.starts_with("Error::Other("), "{result}");
+            result == "none"
         });
     }
 }
@@ -372,15 +375,15 @@ fn silent_redis_times_out_its_call_and_does_not_block_others() {
         check(&spinfer, path, &[("open redis", "ok"), ("set k v", "ok")]);
         redis.pause();
         std::thread::scope(|scope| {
-            let slow = scope.spawn(|| said(&spinfer, path, &["open redis", "get k"]));
+            let slow = scope.spawn(|| run_script(&spinfer, path, &["open redis", "get k"]));
             let mut others = 0;
             while !slow.is_finished() {
                 check(&spinfer, path, &[("open memory", "ok"), ("set k v", "ok")]);
                 others += 1;
             }
-            let answers = slow.join().unwrap();
-            assert!(answers[1].starts_with("Error::Other("), "{answers:?}");
-            assert!(answers[1].contains("not answer within 2s"), "{answers:?}");
+            let results = slow.join().unwrap();
+            assert!(results[1].starts_with("Error::Other("), "{results:?}");
+            assert!(results[1].contains("not answer within 2s"), "{results:?}");
             assert!(others > 10, "{others} others were served meanwhile");
         });
         redis.resume();
@@ -395,12 +398,12 @@ fn full_redis_reports_oom() {
     let spinfer = up(&labels, &config);
     for path in INTERFACES {
         let script = ["open redis", "fill a 2000000", "fill b 2000000", "get c"];
-        let answers = said(&spinfer, path, &script);
+        let results = run_script(&spinfer, path, &script);
         assert!(
-            answers[2].starts_with("Error::Other(") && answers[2].contains("OOM"),
-            "{answers:?}"
+            results[2].starts_with("Error::Other(") && results[2].contains("OOM"),
+            "{results:?}"
         );
-        assert_eq!(answers[3], "none");
+        assert_eq!(results[3], "none");
         check(&spinfer, path, &[("open redis", "ok"), ("delete a", "ok")]);
     }
 }

@@ -34,15 +34,15 @@ fn languages_are_identified() {
         let spinfer = identifier(settings);
         for (language, text) in TEXTS {
             let body = json!({"text": text}).to_string();
-            let answer = spinfer.post(&format!("{MODEL}/predict"), body).json();
-            assert_eq!(answer["prediction"], language, "{text}: {answer}");
-            assert_eq!(answer["probabilities"][language], answer["probability"]);
+            let response = spinfer.post(&format!("{MODEL}/predict"), body).json();
+            assert_eq!(response["prediction"], language, "{text}: {response}");
+            assert_eq!(response["probabilities"][language], response["probability"]);
         }
         let texts: Vec<_> = TEXTS.iter().map(|(_, text)| text).collect();
         let languages: Vec<_> = TEXTS.iter().map(|(language, _)| json!(language)).collect();
         for body in [json!({"texts": texts}), json!({"instances": texts})] {
-            let answer = spinfer.post(&format!("{MODEL}/predict"), body.to_string()).json();
-            let predictions = answer["predictions"].as_array().unwrap();
+            let response = spinfer.post(&format!("{MODEL}/predict"), body.to_string()).json();
+            let predictions = response["predictions"].as_array().unwrap();
             let predictions: Vec<_> =
                 predictions.iter().map(|one| one["prediction"].clone()).collect();
             assert_eq!(predictions, languages);
@@ -53,8 +53,8 @@ fn languages_are_identified() {
             json!({"inputs": {"text": texts}}),
             json!({"dataframe_split": {"columns": ["id", "text"], "data": rows}}),
         ] {
-            let answer = spinfer.post("/invocations", body.to_string()).json();
-            assert_eq!(answer["predictions"], json!(languages));
+            let response = spinfer.post("/invocations", body.to_string()).json();
+            assert_eq!(response["predictions"], json!(languages));
         }
     }
 }
@@ -70,13 +70,14 @@ fn strings_are_accepted_and_returned_as_tensors() {
 
     let input = json!({"name": "text", "shape": [2], "datatype": "BYTES", "data": ["Guten Morgen, liebe Freunde", "добър ден, приятели"]});
     let infer = |body: Value| spinfer.post(&format!("{MODEL}/infer"), body.to_string()).json();
-    let answer = infer(json!({"inputs": [input]}));
-    let names: Vec<_> = answer["outputs"].as_array().unwrap().iter().map(|o| &o["name"]).collect();
+    let response = infer(json!({"inputs": [input]}));
+    let names: Vec<_> =
+        response["outputs"].as_array().unwrap().iter().map(|o| &o["name"]).collect();
     assert_eq!(names, ["label", "probabilities", "language"]);
-    assert_eq!(answer["outputs"][2]["data"], json!(["de", "bg"]));
+    assert_eq!(response["outputs"][2]["data"], json!(["de", "bg"]));
     let wanted = json!([{"name": "language"}]);
     let only = infer(json!({"inputs": [input], "outputs": wanted}));
-    assert_eq!(only["outputs"], json!([answer["outputs"][2]]));
+    assert_eq!(only["outputs"], json!([response["outputs"][2]]));
 
     // As bytes, each behind its length, both ways.
     let text = "добър ден, приятели".as_bytes();
@@ -90,9 +91,9 @@ fn strings_are_accepted_and_returned_as_tensors() {
     let header = ("inference-header-content-length", json.len().to_string());
     let header = [(header.0, header.1.as_str())];
     let body = [json.as_bytes(), &tensor].concat();
-    let answer = spinfer.send("POST", &format!("{MODEL}/infer"), &header, &body);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.body.ends_with(b"\x02\0\0\0bg"), "{:?}", answer.body);
+    let response = spinfer.send("POST", &format!("{MODEL}/infer"), &header, &body);
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(response.body.ends_with(b"\x02\0\0\0bg"), "{:?}", response.body);
 }
 
 #[test]
@@ -120,9 +121,9 @@ fn invalid_text_is_400_with_the_expected_form() {
         ("infer", infer("[1]", "BYTES", r#"["…"]"#), 400, "text 0: expected letters"),
         ("invocations", r#"{"inputs": {"texts": ["a"]}}"#.into(), 400, r#""text" is missing"#),
     ] {
-        let answer = spinfer.post(&format!("{MODEL}/{operation}"), &body);
-        assert_eq!(answer.status, status, "{operation}: {}", answer.text());
-        assert!(answer.error().contains(part), "{part:?} is not in {:?}", answer.error());
+        let response = spinfer.post(&format!("{MODEL}/{operation}"), &body);
+        assert_eq!(response.status, status, "{operation}: {}", response.text());
+        assert!(response.error().contains(part), "{part:?} is not in {:?}", response.error());
     }
     let invalid_utf8 = spinfer.post(&format!("{MODEL}/predict"), b"{\"text\": \"\xff\"}");
     assert_eq!(invalid_utf8.status, 400);

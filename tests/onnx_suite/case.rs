@@ -12,7 +12,7 @@ pub(crate) struct Case {
     pub(crate) atol: f64,
     pub(crate) onnxruntime: OnnxRuntime,
     #[serde(default)]
-    pub(crate) want: Want,
+    pub(crate) want: Expected,
     pub(crate) operators: Vec<String>,
     #[serde(skip)]
     pub(crate) model: Vec<u8>,
@@ -37,7 +37,7 @@ impl OnnxRuntime {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(crate) enum Want {
+pub(crate) enum Expected {
     /// The outputs.
     #[default]
     #[serde(rename = "equal")]

@@ -38,7 +38,7 @@ const OF_THE_STANDARD: usize = 4;
 const RIGHT_PERCENT: usize = 95;
 
 /// A set, its cases, and what became of each.
-struct Found {
+struct SetResults {
     set: &'static str,
     what: &'static str,
     cases: Vec<(Case, Outcome)>,
@@ -50,7 +50,7 @@ fn every_case_is_correct_or_refused_at_load() {
     let options = BackendOptions::untried(&library());
     let untried = options.backends();
     let tried = BackendOptions { program: Some(binary()), ..options }.backends();
-    let found: Vec<Found> = SETS
+    let found: Vec<SetResults> = SETS
         .iter()
         .enumerate()
         .map(|(number, (set, what))| {
@@ -58,7 +58,7 @@ fn every_case_is_correct_or_refused_at_load() {
             // A process for each of the standard's two thousand graphs would take minutes.
             let backends = if number < OF_THE_STANDARD { &untried } else { &tried };
             let outcomes = in_parallel(&cases, |case| outcome::of(backends, case));
-            Found { set, what, cases: cases.into_iter().zip(outcomes).collect() }
+            SetResults { set, what, cases: cases.into_iter().zip(outcomes).collect() }
         })
         .collect();
 
@@ -97,7 +97,7 @@ fn refused(page: &str) -> &str {
 }
 
 /// Of the standard's tests: how many ONNX Runtime passes, and of those how many are right.
-fn of_the_standard(found: &[Found]) -> (usize, usize) {
+fn of_the_standard(found: &[SetResults]) -> (usize, usize) {
     let cases = found[..OF_THE_STANDARD].iter().flat_map(|found| &found.cases);
     let passed: Vec<_> = cases.filter(|(case, _)| case.onnxruntime.is_right()).collect();
     let right = passed.iter().filter(|(_, outcome)| outcome.is_right()).count();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use spinfer::inference::{LoadRequest, Loaded, bind, load_with_first};
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Tensor};
 
-use crate::case::{Case, OnnxRuntime, Run, Value, Want};
+use crate::case::{Case, Expected, OnnxRuntime, Run, Value};
 use crate::compare::{Tolerance, difference};
 use crate::tensors::tensor;
 
@@ -69,9 +69,11 @@ fn run_once(loaded: &Loaded, case: &Case, run: &Run) -> Outcome {
     let result =
         bind(loaded.graph.inputs(), named).and_then(|inputs| Ok(loaded.graph.run(inputs)?.0));
     let outputs = match (result, case.want) {
-        (Ok(outputs), Want::Outputs) => outputs,
-        (Ok(_), Want::ClientError) => return Outcome::Wrong("computed a client's mistake".into()),
-        (Err(Error::InvalidArgument(message)), Want::ClientError) => {
+        (Ok(outputs), Expected::Outputs) => outputs,
+        (Ok(_), Expected::ClientError) => {
+            return Outcome::Wrong("computed a client's mistake".into());
+        }
+        (Err(Error::InvalidArgument(message)), Expected::ClientError) => {
             return of_message(loaded, &message);
         }
         (Err(Error::InvalidArgument(message)), _) if case.onnxruntime == OnnxRuntime::Refused => {

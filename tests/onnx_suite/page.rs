@@ -5,13 +5,13 @@ use std::fmt::Write;
 
 use crate::case::Case;
 use crate::outcome::Outcome;
-use crate::{Found, of_the_standard};
+use crate::{SetResults, of_the_standard};
 
 /// Names of cases in a line of refusals.
 const NAMES_SHOWN: usize = 6;
 const COLUMNS: usize = 10;
 
-pub(crate) fn of(found: &[Found]) -> String {
+pub(crate) fn of(found: &[SetResults]) -> String {
     let mut page = String::from(
         "# ONNX support\n\n\
          The host serves a graph with correct results, or refuses it at load time with the reason. This page \
@@ -33,7 +33,7 @@ pub(crate) fn of(found: &[Found]) -> String {
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let mut sum = [0; COLUMNS];
-    for Found { set, what, cases } in found {
+    for SetResults { set, what, cases } in found {
         let counts = counts(cases);
         sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         row(&mut page, &format!("{set}: {what}"), counts);
@@ -76,7 +76,7 @@ fn row(page: &mut String, name: &str, counts: [usize; COLUMNS]) {
 }
 
 /// Where ONNX Runtime's numbers are others than the standard's.
-fn others(page: &mut String, found: &[Found]) {
+fn others(page: &mut String, found: &[SetResults]) {
     page.push_str(
         "\n## Rounded differently\n\n\
          Within a thousandth of the largest element of the standard's output, but outside its tolerance, \
@@ -98,7 +98,7 @@ fn others(page: &mut String, found: &[Found]) {
 }
 
 /// The names of the cases with such an outcome.
-fn listed(found: &[Found], is: impl Fn(&Outcome) -> bool) -> String {
+fn listed(found: &[SetResults], is: impl Fn(&Outcome) -> bool) -> String {
     let cases = found.iter().flat_map(|found| &found.cases);
     let names = cases.filter(|(_, outcome)| is(outcome)).map(|(case, _)| case.name.as_str());
     let names: Vec<_> = names.collect();
@@ -106,7 +106,7 @@ fn listed(found: &[Found], is: impl Fn(&Outcome) -> bool) -> String {
 }
 
 /// What is refused, by the reason.
-fn refusals(page: &mut String, found: &[Found]) {
+fn refusals(page: &mut String, found: &[SetResults]) {
     page.push_str(
         "\n## Refused\n\nAt load time: by `spinfer add`, and before the host is ready.\n\n",
     );
@@ -125,9 +125,9 @@ fn refusals(page: &mut String, found: &[Found]) {
 }
 
 /// A table of the cases that have a reason.
-fn by_reason(page: &mut String, found: &[Found], of: impl Fn(&Outcome) -> Option<String>) {
+fn by_reason(page: &mut String, found: &[SetResults], of: impl Fn(&Outcome) -> Option<String>) {
     let mut by_reason: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
-    for Found { set, cases, .. } in found {
+    for SetResults { set, cases, .. } in found {
         for (case, outcome) in cases {
             if let Some(reason) = of(outcome) {
                 let entry = (format!("{set}/{}", case.name), case.onnxruntime.is_right());

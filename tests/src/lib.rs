@@ -277,18 +277,24 @@ impl Spinfer {
     }
 
     #[must_use]
-    pub fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Response {
         self.send("GET", path, &[], b"")
     }
 
     #[must_use]
-    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Response {
         self.send("POST", path, &[], body.as_ref())
     }
 
     /// Any request, on a connection of its own.
     #[must_use]
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         self.client().send(method, path, headers, body)
     }
 
@@ -347,7 +353,13 @@ pub struct Client {
 
 impl Client {
     #[must_use]
-    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address));
@@ -365,7 +377,7 @@ impl Client {
             })
             .collect();
         let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec();
-        Answer {
+        Response {
             status: response.status().as_u16(),
             headers,
             body: body.unwrap_or_else(|e| panic!("{method} {path}: the answer broke off: {e}")),
@@ -375,13 +387,13 @@ impl Client {
 
 /// An answer, read to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

@@ -62,9 +62,9 @@ impl Redis {
 
     /// The answer to a command; panics if it is an error.
     #[must_use]
-    pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
-        let answer = redis::cmd(command[0]).arg(&command[1..]).query(&mut self.connect());
-        answer.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    pub fn query<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        let reply = redis::cmd(command[0]).arg(&command[1..]).query(&mut self.connect());
+        reply.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
     /// A connection of the test's own.
@@ -157,13 +157,13 @@ impl RedisCluster {
             const SLOTS: usize = 16384;
             let (first, last) = (SLOTS * index / 3, SLOTS * (index + 1) / 3 - 1);
             let slots = ["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()];
-            assert_eq!(node.ask::<String>(&slots), "OK");
+            assert_eq!(node.query::<String>(&slots), "OK");
             let bus = nodes[0].bus_port().to_string();
             let meet = ["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string(), &bus];
-            assert_eq!(node.ask::<String>(&meet), "OK");
+            assert_eq!(node.query::<String>(&meet), "OK");
         }
         let whole = |node: &Redis| {
-            let info: String = node.ask(&["CLUSTER", "INFO"]);
+            let info: String = node.query(&["CLUSTER", "INFO"]);
             info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
         };
         crate::wait_until("the Cluster is whole", || nodes.iter().all(whole));
@@ -184,7 +184,7 @@ impl Redis {
     }
 
     fn bus_port(&self) -> u16 {
-        let [_, port] = self.ask::<[String; 2]>(&["CONFIG", "GET", "cluster-port"]);
+        let [_, port] = self.query::<[String; 2]>(&["CONFIG", "GET", "cluster-port"]);
         port.parse().expect("it is a port")
     }
 }

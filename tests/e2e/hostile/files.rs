@@ -12,14 +12,14 @@ use spinfer_tests::{GUESTS, Manifest, Spinfer, binary, root, run, state_dir, wai
 use super::harms;
 
 /// A file, and what has to be said of it.
-struct Lie {
+struct MalformedFile {
     name: &'static str,
     bytes: Vec<u8>,
     says: &'static str,
 }
 
-fn lie(name: &'static str, bytes: Vec<u8>, says: &'static str) -> Lie {
-    Lie { name, bytes, says }
+fn malformed(name: &'static str, bytes: Vec<u8>, says: &'static str) -> MalformedFile {
+    MalformedFile { name, bytes, says }
 }
 
 fn check(manifest: &Path) -> (ExitStatus, String) {
@@ -61,7 +61,7 @@ mod wasm {
         around(&[types, section(3, &declared), section(10, &code)])
     }
 
-    fn lies() -> Vec<Lie> {
+    fn malformed_files() -> Vec<MalformedFile> {
         let real = std::fs::read(format!("{GUESTS}/hello_p2.wasm")).unwrap();
         let mut damaged = real.clone();
         damaged[20] = 0xff;
@@ -78,36 +78,40 @@ mod wasm {
         let blocks =
             |count| [vec![0], [0x02, 0x40].repeat(count), [0x0b].repeat(count + 1)].concat();
         vec![
-            lie("empty", Vec::new(), not),
-            lie("truncated", real[..real.len() / 2].to_vec(), not),
-            lie("damaged", damaged, not),
-            lie("module", text("(module)"), not),
-            lie("section", [&real[..8], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat(), not),
-            lie("memory", module("(memory 65536)"), "memory index 0 is unsupported"),
-            lie(
+            malformed("empty", Vec::new(), not),
+            malformed("truncated", real[..real.len() / 2].to_vec(), not),
+            malformed("damaged", damaged, not),
+            malformed("module", text("(module)"), not),
+            malformed("section", [&real[..8], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat(), not),
+            malformed("memory", module("(memory 65536)"), "memory index 0 is unsupported"),
+            malformed(
                 "memory-64",
                 module("(memory i64 0x1000000000000)"),
                 "memory index 0 is unsupported",
             ),
-            lie("table", module("(table 100000000 funcref)"), "table index 0"),
-            lie("instances", text(&format!("(component {instances})")), "core module instances"),
-            lie("memories", text(&format!("(component {memories})")), "memories"),
+            malformed("table", module("(table 100000000 funcref)"), "table index 0"),
+            malformed(
+                "instances",
+                text(&format!("(component {instances})")),
+                "core module instances",
+            ),
+            malformed("memories", text(&format!("(component {memories})")), "memories"),
             // Deep, and right: as below.
-            lie("nested", nested, "it exports no HTTP handler"),
-            lie("functions", functions(&vec![vec![0, 0x0b]; 1_000_001]), not),
+            malformed("nested", nested, "it exports no HTTP handler"),
+            malformed("functions", functions(&vec![vec![0, 0x0b]; 1_000_001]), not),
             // Four billion locals of one type, in a few bytes.
-            lie(
+            malformed(
                 "locals",
                 functions(&[[vec![1], number(0xffff_ffff), vec![0x7f, 0x0b]].concat()]),
                 not,
             ),
-            lie(
+            malformed(
                 "long-function",
                 functions(&[[vec![0], vec![0x01; 8 << 20], vec![0x0b]].concat()]),
                 not,
             ),
             // Deep, and right: compiled, and found to be no handler.
-            lie("blocks", functions(&[blocks(50_000)]), "it exports no HTTP handler"),
+            malformed("blocks", functions(&[blocks(50_000)]), "it exports no HTTP handler"),
         ]
     }
 
@@ -121,26 +125,26 @@ mod wasm {
                  source = '{source}'\ntool.spinfer.limits.instance_memory = '16MiB'\n"
             );
         };
-        let mut lies = lies();
-        for Lie { name, bytes, .. } in &lies {
+        let mut malformed_files = malformed_files();
+        for MalformedFile { name, bytes, .. } in &malformed_files {
             std::fs::write(dir.path().join(format!("{name}.wasm")), bytes).unwrap();
             add(name, &format!("{name}.wasm"));
         }
         // A terabyte of nothing.
         File::create(dir.path().join("enormous.wasm")).unwrap().set_len(1 << 40).unwrap();
         add("enormous", "enormous.wasm");
-        lies.push(lie("enormous", Vec::new(), "is longer than 268435456 bytes"));
+        malformed_files.push(malformed("enormous", Vec::new(), "is longer than 268435456 bytes"));
         let path = dir.path().join("spin.toml");
         std::fs::write(&path, &manifest).unwrap();
-        let (status, said) = check(&path);
-        assert_eq!(status.code(), Some(1), "{said}");
-        for Lie { name, says, .. } in lies {
+        let (status, printed) = check(&path);
+        assert_eq!(status.code(), Some(1), "{printed}");
+        for MalformedFile { name, says, .. } in malformed_files {
             let about =
-                said.split("component `").find(|part| part.starts_with(&format!("{name}`")));
-            let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{said}"));
+                printed.split("component `").find(|part| part.starts_with(&format!("{name}`")));
+            let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{printed}"));
             assert!(about.contains(says), "{name}: {says:?} is not in {about}");
         }
-        assert!(!said.contains("panicked"), "{said}");
+        assert!(!printed.contains("panicked"), "{printed}");
 
         // What is within the limits of another component, and not of its own.
         let text = text(&harms::component("(memory 300)", "", ""));
@@ -153,9 +157,9 @@ mod wasm {
             );
         }
         std::fs::write(&path, manifest).unwrap();
-        let (status, said) = check(&path);
+        let (status, printed) = check(&path);
         let says = "component `small`: its memory begins with 19660800 bytes";
-        assert!(status.code() == Some(1) && said.contains(says), "{said}");
+        assert!(status.code() == Some(1) && printed.contains(says), "{printed}");
     }
 }
 
@@ -245,7 +249,7 @@ mod onnx {
         ])
     }
 
-    fn lies() -> Vec<Lie> {
+    fn malformed_files() -> Vec<MalformedFile> {
         let real = std::fs::read(root().join("models/iris-classifier/2/model.onnx")).unwrap();
         let data = |count| bytes(9, vec![0; count]);
         let external = |location: &str| {
@@ -279,11 +283,11 @@ mod onnx {
             model(&[bytes(1, [names.concat(), attributes, bytes(7, "ai.onnx.ml")].concat())])
         };
         vec![
-            lie("empty", Vec::new(), "it holds no graph"),
-            lie("truncated", real[..real.len() / 2].to_vec(), "not an ONNX model"),
-            lie("text", b"not a graph".to_vec(), "not an ONNX model"),
-            lie("length", [real[..4].to_vec(), vec![0xff; 12]].concat(), "not an ONNX model"),
-            lie(
+            malformed("empty", Vec::new(), "it holds no graph"),
+            malformed("truncated", real[..real.len() / 2].to_vec(), "not an ONNX model"),
+            malformed("text", b"not a graph".to_vec(), "not an ONNX model"),
+            malformed("length", [real[..4].to_vec(), vec![0xff; 12]].concat(), "not an ONNX model"),
+            malformed(
                 "cycle",
                 model(&[
                     node("Relu", &["b"], &["a"], &[]),
@@ -292,28 +296,36 @@ mod onnx {
                 ]),
                 "nothing before it makes its input `b`",
             ),
-            lie("own-cycle", model(&[node("Add", &["x", "y"], &["y"], &[])]), "not acyclic"),
-            lie(
+            malformed("own-cycle", model(&[node("Add", &["x", "y"], &["y"], &[])]), "not acyclic"),
+            malformed(
                 "twice",
                 model(&[node("Relu", &["x"], &["y"], &[]), node("Relu", &["x"], &["y"], &[])]),
                 "two values are named `y`",
             ),
-            lie(
+            malformed(
                 "no-output",
                 model(&[node("Relu", &["x"], &["z"], &[])]),
                 "does not exist in the graph",
             ),
-            lie("outside", weight(1, &[4], &[external("/etc/passwd")]), "another file"),
-            lie("above", weight(1, &[4], &[external("../../../etc/passwd")]), "another file"),
-            lie("huge", weight(1, &[1 << 40], &[data(16)]), "is [1099511627776], but it holds 4"),
-            lie("overflow", weight(1, &[1 << 62, 1 << 62], &[data(16)]), "but it holds 4"),
-            lie("no-data", weight(1, &[1 << 40], &[]), "but it holds 0"),
-            lie("negative", weight(1, &[-4], &[data(16)]), "its shape is [-4]"),
-            lie("short-data", weight(1, &[4], &[data(15)]), "15 bytes are no whole number"),
-            lie("type", weight(99, &[4], &[data(16)]), "its element type is 99"),
-            lie("nested", model(&[nested]), "not an ONNX model"),
-            lie("tree-cycle", tree("nodes_truenodeids", &[0, 0, 0]), "its trees have a cycle"),
-            lie("tree-outside", tree("nodes_falsenodeids", &[1 << 40, 0, 0]), "has no node"),
+            malformed("outside", weight(1, &[4], &[external("/etc/passwd")]), "another file"),
+            malformed("above", weight(1, &[4], &[external("../../../etc/passwd")]), "another file"),
+            malformed(
+                "huge",
+                weight(1, &[1 << 40], &[data(16)]),
+                "is [1099511627776], but it holds 4",
+            ),
+            malformed("overflow", weight(1, &[1 << 62, 1 << 62], &[data(16)]), "but it holds 4"),
+            malformed("no-data", weight(1, &[1 << 40], &[]), "but it holds 0"),
+            malformed("negative", weight(1, &[-4], &[data(16)]), "its shape is [-4]"),
+            malformed("short-data", weight(1, &[4], &[data(15)]), "15 bytes are no whole number"),
+            malformed("type", weight(99, &[4], &[data(16)]), "its element type is 99"),
+            malformed("nested", model(&[nested]), "not an ONNX model"),
+            malformed(
+                "tree-cycle",
+                tree("nodes_truenodeids", &[0, 0, 0]),
+                "its trees have a cycle",
+            ),
+            malformed("tree-outside", tree("nodes_falsenodeids", &[1 << 40, 0, 0]), "has no node"),
         ]
     }
 
@@ -395,8 +407,8 @@ mod onnx {
             .args([binary(), path, state_dir()])
             .output()
             .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+        let printed = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&printed));
     }
 
     #[test]
@@ -409,8 +421,8 @@ mod onnx {
             files.push(format!("{{ source = '{name}', destination = '/models/{name}' }}"));
             folder.join("model.onnx")
         };
-        let lies = lies();
-        for Lie { name, bytes, .. } in &lies {
+        let malformed_files = malformed_files();
+        for MalformedFile { name, bytes, .. } in &malformed_files {
             std::fs::write(add(name), bytes).unwrap();
         }
         let route = "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\n";
@@ -419,14 +431,15 @@ mod onnx {
         };
         let path = dir.path().join("spin.toml");
         std::fs::write(&path, manifest(&files)).unwrap();
-        let (status, said) = check(&path);
-        assert_eq!(status.code(), Some(1), "{said}");
-        for Lie { name, says, .. } in lies {
-            let about = said.split("model `").find(|part| part.starts_with(&format!("{name}`: ")));
-            let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{said}"));
+        let (status, printed) = check(&path);
+        assert_eq!(status.code(), Some(1), "{printed}");
+        for MalformedFile { name, says, .. } in malformed_files {
+            let about =
+                printed.split("model `").find(|part| part.starts_with(&format!("{name}`: ")));
+            let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{printed}"));
             assert!(about.contains(says), "{name}: {says:?} is not in {about}");
         }
-        assert!(!said.contains("panicked"), "{said}");
+        assert!(!printed.contains("panicked"), "{printed}");
 
         // A guest's own graph neither.
         let grant = "tool.spinfer.load_graphs = true";
@@ -444,10 +457,10 @@ mod onnx {
         File::create(enormous.join("model.onnx")).unwrap().set_len(1 << 40).unwrap();
         let files = ["{ source = 'enormous', destination = '/models/enormous' }".to_owned()];
         std::fs::write(&path, manifest(&files)).unwrap();
-        let (status, said) = check(&path);
+        let (status, printed) = check(&path);
         assert!(
-            status.code() == Some(1) && said.contains("is longer than 2147483648 bytes"),
-            "{said}"
+            status.code() == Some(1) && printed.contains("is longer than 2147483648 bytes"),
+            "{printed}"
         );
     }
 }

@@ -11,7 +11,7 @@ use spinfer_tests::{Manifest, Spinfer};
 /// Bytes of a flood. A host that held on to what they ask for would need many times as much.
 const FLOOD: usize = 16 << 20;
 /// Resident memory during a flood over that before it, in MiB.
-const GROWTH_MOST: f64 = 64.0;
+const MAX_GROWTH: f64 = 64.0;
 /// Who is not read from for so long is not read from any more.
 const STUCK: Duration = Duration::from_secs(1);
 /// The same, of a flood that the host has to put an end to.
@@ -118,10 +118,10 @@ fn http2_floods_are_bounded_and_other_clients_are_served() {
         let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", limits));
         let client = spinfer.client();
         let serves = |body: &str| {
-            let answer = client.send("POST", "/echo", &[], body.as_bytes());
+            let response = client.send("POST", "/echo", &[], body.as_bytes());
             // Busy with what it is flooded with, it may say so.
-            assert!([200, 503].contains(&answer.status), "{}: {answer:?}", flood.name);
-            answer.status == 200 && answer.text() == body
+            assert!([200, 503].contains(&response.status), "{}: {response:?}", flood.name);
+            response.status == 200 && response.text() == body
         };
         assert!(serves("before"));
         let process = Process(spinfer.id());
@@ -142,7 +142,7 @@ fn http2_floods_are_bounded_and_other_clients_are_served() {
             "{}: {taken} bytes taken, {growth:.1} MiB more, {served} served meanwhile",
             flood.name
         );
-        assert!(growth <= GROWTH_MOST, "{}: {growth} MiB", flood.name);
+        assert!(growth <= MAX_GROWTH, "{}: {growth} MiB", flood.name);
         // One that is ended at once holds up nobody.
         assert!(taken <= ENDED || served > 0, "{}: nobody else was served", flood.name);
         assert!(!flood.is_ended || taken <= ENDED, "{}: {taken} bytes taken", flood.name);
@@ -160,10 +160,10 @@ fn endless_head_gets_goaway_enhance_your_calm() {
     let first = [PREFACE, &frame(SETTINGS, 0, 0, b""), &begun].concat();
     let empty = frame(CONTINUATION, 0, 1, b"").repeat(100);
     stream.write_all(&[first, empty].concat()).unwrap();
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     // It may be reset behind its last word.
-    let _ = stream.read_to_end(&mut said);
+    let _ = stream.read_to_end(&mut output);
     // GOAWAY: the last stream, and ENHANCE_YOUR_CALM.
     let calm = 11_u32.to_be_bytes();
-    assert!(said.windows(4).any(|window| window == calm), "{said:?}");
+    assert!(output.windows(4).any(|window| window == calm), "{output:?}");
 }

@@ -13,10 +13,10 @@ use super::raw;
 /// The answer to a request that does harm; whether it was cut off is for who asks.
 pub(super) fn harm(spinfer: &Spinfer, Harm { statuses, .. }: &Harm, target: &str) {
     let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    let answer = raw(spinfer, request.as_bytes(), false);
-    let answer = answer.unwrap_or_else(|| panic!("no answer to {target}"));
-    let body: String = answer.body.chars().take(300).collect();
-    assert!(statuses.contains(&answer.status), "{target}: {} {body}", answer.status);
+    let response = raw(spinfer, request.as_bytes(), false);
+    let response = response.unwrap_or_else(|| panic!("no answer to {target}"));
+    let body: String = response.body.chars().take(300).collect();
+    assert!(statuses.contains(&response.status), "{target}: {} {body}", response.status);
 }
 
 /// The next request on the same route. Where harm ends only at its deadline, that is short, and a busy
@@ -26,11 +26,11 @@ pub(super) fn serves(spinfer: &Spinfer, harm: &Harm) {
         return;
     }
     wait_until(&format!("{} serves", harm.id), || {
-        let answer = spinfer.get(&format!("/{}/echo?well", harm.id));
-        if answer.status == 504 && harm.statuses.contains(&504) {
+        let response = spinfer.get(&format!("/{}/echo?well", harm.id));
+        if response.status == 504 && harm.statuses.contains(&504) {
             return false;
         }
-        assert_eq!((answer.status, answer.text().as_str()), (200, "well"), "{}", harm.id);
+        assert_eq!((response.status, response.text().as_str()), (200, "well"), "{}", harm.id);
         true
     });
 }
@@ -49,8 +49,9 @@ fn each_harm_is_contained_and_its_route_keeps_serving() {
                     harm(spinfer, one, &one.target());
                     serves(spinfer, one);
                 }
-                let answer = spinfer.post("/iris/predict", r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
-                assert_eq!(answer.json()["prediction"], "setosa", "after {}", one.id);
+                let response =
+                    spinfer.post("/iris/predict", r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+                assert_eq!(response.json()["prediction"], "setosa", "after {}", one.id);
             });
         }
     });
@@ -68,14 +69,15 @@ fn guest_output_is_bounded_and_dropped_lines_are_counted() {
     let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
     let spinfer = Spinfer::up_with(&manifest, &["--log-dir", folder]);
     const LINES: usize = 30_000;
-    let answer = spinfer.get(&format!("/a/print?{LINES}"));
-    assert_eq!(answer.text(), "printed");
+    let response = spinfer.get(&format!("/a/print?{LINES}"));
+    assert_eq!(response.text(), "printed");
     // What is in the log and what it says was dropped are all there was.
     let printed = || spinfer.log().matches(&format!("of {LINES}")).count();
     let dropped = || {
         let log = spinfer.log();
-        let said = log.lines().filter_map(|line| line.split_once(" lines dropped"));
-        said.map(|(before, _)| before.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
+        let output = log.lines().filter_map(|line| line.split_once(" lines dropped"));
+        output
+            .map(|(before, _)| before.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
             .sum::<usize>()
     };
     wait_until("every line is printed or counted", || printed() + dropped() == LINES);
@@ -100,9 +102,9 @@ fn wasi_nn_calls_in_any_order_return() {
     let new = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as usize;
     for seed in (0..40).chain([new]) {
         let harm = calls[seed % calls.len()];
-        let answer = spinfer.get(&format!("/{}/nn/sequence?{seed}", harm.id));
-        let text = answer.text();
-        assert_eq!(answer.status, 200, "seed {seed}: {text}");
+        let response = spinfer.get(&format!("/{}/nn/sequence?{seed}", harm.id));
+        let text = response.text();
+        assert_eq!(response.status, 200, "seed {seed}: {text}");
         assert!(text.starts_with("200 calls, "), "seed {seed}: {text}");
         assert!(!text.ends_with(" 0 failed") && !text.ends_with(" 200 failed"), "{seed}: {text}");
     }
@@ -111,15 +113,15 @@ fn wasi_nn_calls_in_any_order_return() {
 }
 
 /// A server that answers nobody until `most` are connected, and says how many that were at a time.
-struct Slow {
+struct SlowServer {
     listener: TcpListener,
     most: usize,
     open: AtomicUsize,
     seen: AtomicUsize,
 }
 
-impl Slow {
-    fn answer(&self, mut stream: TcpStream) {
+impl SlowServer {
+    fn response(&self, mut stream: TcpStream) {
         let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.seen.fetch_max(open, Ordering::SeqCst);
         let mut request = [0; 1024];
@@ -135,10 +137,10 @@ impl Slow {
 
 #[test]
 fn concurrent_outbound_requests_of_guests_are_limited() {
-    const MOST: usize = 256;
-    let slow = Slow {
+    const MAX_CONNECTIONS: usize = 256;
+    let slow = SlowServer {
         listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-        most: MOST,
+        most: MAX_CONNECTIONS,
         open: AtomicUsize::new(0),
         seen: AtomicUsize::new(0),
     };
@@ -151,15 +153,20 @@ fn concurrent_outbound_requests_of_guests_are_limited() {
         scope.spawn(move || {
             for _ in 0..guests * each {
                 let (stream, _) = slow.listener.accept().unwrap();
-                scope.spawn(move || slow.answer(stream));
+                scope.spawn(move || slow.response(stream));
             }
         });
         for _ in 0..guests {
             scope.spawn(|| {
-                let answer = spinfer.get(&format!("/a/requests?{each}&{address}"));
-                assert_eq!(answer.text(), each.to_string());
+                let response = spinfer.get(&format!("/a/requests?{each}&{address}"));
+                assert_eq!(response.text(), each.to_string());
             });
         }
     });
-    assert_eq!(slow.seen.load(Ordering::SeqCst), MOST, "at a time, though {} came", guests * each);
+    assert_eq!(
+        slow.seen.load(Ordering::SeqCst),
+        MAX_CONNECTIONS,
+        "at a time, though {} came",
+        guests * each
+    );
 }

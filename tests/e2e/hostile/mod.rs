@@ -14,31 +14,31 @@ use std::io::{Read, Write};
 use spinfer_tests::Spinfer;
 
 /// What is read of an answer without end.
-const READ_MOST: u64 = 8 << 20;
+const MAX_READ: u64 = 8 << 20;
 
 /// An answer, whole or not.
 #[derive(Debug)]
-struct Raw {
+struct RawResponse {
     status: u16,
     body: String,
 }
 
 /// Sends bytes as they are on a connection of their own, says that there are no more if it is to
 /// `close`, and reads what comes. `None` if that is no answer.
-fn raw(spinfer: &Spinfer, request: &[u8], close: bool) -> Option<Raw> {
+fn raw(spinfer: &Spinfer, request: &[u8], close: bool) -> Option<RawResponse> {
     let mut stream = spinfer.connect();
     // The host may refuse it before it has all of it.
     let _ = stream.write_all(request);
     if close {
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     // It may be cut off.
-    let _ = stream.take(READ_MOST).read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let _ = stream.take(MAX_READ).read_to_end(&mut response);
+    let response = String::from_utf8_lossy(&response);
+    let (head, body) = response.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some(Raw { status, body: body.to_owned() })
+    Some(RawResponse { status, body: body.to_owned() })
 }
 
 /// Nothing above `info`.

@@ -63,16 +63,16 @@ pub(super) fn lying(lie: Lie) -> SocketAddr {
 }
 
 fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
-    let (mut said, mut part) = (Vec::new(), [0; 65536]);
+    let (mut run_script, mut part) = (Vec::new(), [0; 65536]);
     loop {
         let read = stream.read(&mut part)?;
         if read == 0 {
             return Ok(());
         }
-        said.extend(&part[..read]);
+        run_script.extend(&part[..read]);
         // The two commands of a greeting; whatever comes later is what it lies to.
-        let greetings = said.windows(7).filter(|word| word == b"SETINFO").count();
-        if greetings == 2 && said.ends_with(b"\r\n") {
+        let greetings = run_script.windows(7).filter(|word| word == b"SETINFO").count();
+        if greetings == 2 && run_script.ends_with(b"\r\n") {
             break;
         }
     }
@@ -119,7 +119,7 @@ pub(super) fn tell(stream: &mut TcpStream, lie: Lie) -> std::io::Result<()> {
 }
 
 /// Guests that use what lies, through every interface; and what they say to it.
-pub(super) struct Application {
+pub(super) struct StoresApp {
     manifest: Manifest,
     config: String,
     lies: Vec<(Lie, SocketAddr)>,
@@ -127,7 +127,7 @@ pub(super) struct Application {
 }
 
 /// Something that hurts, if it can.
-pub(super) type Harm = Box<dyn Fn(&Spinfer) + Send + Sync>;
+pub(super) type StoreHarm = Box<dyn Fn(&Spinfer) + Send + Sync>;
 
 /// By path: what is said by outbound Redis, and by stores.
 const INTERFACES: [(&str, bool); 5] = [
@@ -138,7 +138,7 @@ const INTERFACES: [(&str, bool); 5] = [
     ("/older/wasi", false),
 ];
 
-impl Application {
+impl StoresApp {
     /// Beside what is in `manifest`.
     pub(super) fn beside(manifest: Manifest) -> Self {
         let redis = Redis::start();
@@ -167,31 +167,30 @@ impl Application {
     }
 
     /// What a Redis does by lies: each, asked by every interface.
-    pub(super) fn lies(&self) -> Vec<Harm> {
+    pub(super) fn lies(&self) -> Vec<StoreHarm> {
         let asked = |(lie, address): &(Lie, SocketAddr)| {
             let (lie, address) = (*lie, *address);
-            INTERFACES.map(|(path, outbound)| -> Harm {
+            INTERFACES.map(|(path, outbound)| -> StoreHarm {
                 let place = if outbound { format!("redis://{address}") } else { label(lie) };
-                Box::new(move |spinfer| ask(spinfer, lie, path, &place))
+                Box::new(move |spinfer| send(spinfer, lie, path, &place))
             })
         };
         self.lies.iter().flat_map(asked).collect()
     }
 
     /// Each lie once, by one interface after the other, and what guests do to stores.
-    pub(super) fn harms(&self) -> Vec<Harm> {
+    pub(super) fn harms(&self) -> Vec<StoreHarm> {
         let turns = (0..LIES.len()).map(|lie| lie * INTERFACES.len() + lie % INTERFACES.len());
         let turns: Vec<_> = turns.collect();
         let lies = self.lies().into_iter().enumerate();
         let lies = lies.filter(|(index, _)| turns.contains(index)).map(|(_, lie)| lie);
         let stores = ["memory", "default", "redis"];
         let paths = ["/new/key-value", "/older/key-value", "/older/wasi"];
-        let fills = paths
-            .into_iter()
-            .zip(stores)
-            .map(|(path, store)| -> Harm { Box::new(move |spinfer| fill(spinfer, path, store)) });
+        let fills = paths.into_iter().zip(stores).map(|(path, store)| -> StoreHarm {
+            Box::new(move |spinfer| fill(spinfer, path, store))
+        });
         let batches =
-            stores.map(|store| -> Harm { Box::new(move |spinfer| batches(spinfer, store)) });
+            stores.map(|store| -> StoreHarm { Box::new(move |spinfer| batches(spinfer, store)) });
         lies.chain(fills).chain(batches).collect()
     }
 
@@ -216,26 +215,26 @@ fn label(lie: Lie) -> String {
     format!("{lie:?}").to_lowercase()
 }
 
-fn said(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
-    let answer = spinfer.post(path, script.join("\n"));
-    let start: String = answer.text().chars().take(300).collect();
-    assert_eq!(answer.status, 200, "{path} {script:?}: {start}");
-    answer.text().lines().map(str::to_owned).collect()
+fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
+    let response = spinfer.post(path, script.join("\n"));
+    let start: String = response.text().chars().take(300).collect();
+    assert_eq!(response.status, 200, "{path} {script:?}: {start}");
+    response.text().lines().map(str::to_owned).collect()
 }
 
 /// It is an error, or what was answered.
-fn ask(spinfer: &Spinfer, lie: Lie, path: &str, place: &str) {
-    let answers = said(spinfer, path, &[&format!("open {place}"), "get k", "get k"]);
+fn send(spinfer: &Spinfer, lie: Lie, path: &str, place: &str) {
+    let results = run_script(spinfer, path, &[&format!("open {place}"), "get k", "get k"]);
     // All at once, it may be too late to connect.
-    let connected = answers[0] == "ok";
-    assert!(connected || answers[0].starts_with("Error::Other("), "{path} {lie:?}: {answers:?}");
-    for answer in answers[1..].iter().filter(|_| connected) {
+    let connected = results[0] == "ok";
+    assert!(connected || results[0].starts_with("Error::Other("), "{path} {lie:?}: {results:?}");
+    for result in results[1..].iter().filter(|_| connected) {
         match lie {
             // A store takes none that is as long.
-            Lie::Large if answer == &format!("{LARGE} bytes") => {}
+            Lie::Large if result == &format!("{LARGE} bytes") => {}
             // It is no text as Redis has them.
-            Lie::Flood if answer == "Error::TypeError" => {}
-            _ => assert!(answer.starts_with("Error::Other("), "{path} {lie:?}: {answer}"),
+            Lie::Flood if result == "Error::TypeError" => {}
+            _ => assert!(result.starts_with("Error::Other("), "{path} {lie:?}: {result}"),
         }
     }
 }
@@ -244,30 +243,30 @@ fn ask(spinfer: &Spinfer, lie: Lie, path: &str, place: &str) {
 fn fill(spinfer: &Spinfer, path: &str, store: &str) {
     let open = format!("open {store}");
     let script = ["fill k 16777216", "get k", "fill k 17000000", "count"].repeat(3);
-    let answers = said(spinfer, path, &[&[&*open], &script[..]].concat());
-    for answer in &answers[2..] {
-        let fine = ["ok", "none", "16777216 bytes"].contains(&&**answer)
-            || answer.starts_with("Error::Other(")
-            || answer.chars().next().is_some_and(|first| first.is_ascii_digit());
-        assert!(fine, "{path} {store}: {answer}");
+    let results = run_script(spinfer, path, &[&[&*open], &script[..]].concat());
+    for result in &results[2..] {
+        let fine = ["ok", "none", "16777216 bytes"].contains(&&**result)
+            || result.starts_with("Error::Other(")
+            || result.chars().next().is_some_and(|first| first.is_ascii_digit());
+        assert!(fine, "{path} {store}: {result}");
     }
-    said(spinfer, path, &[&open, "delete k"]);
+    run_script(spinfer, path, &[&open, "delete k"]);
 }
 
 /// As many entries as may be in a batch, and more.
 fn batches(spinfer: &Spinfer, store: &str) {
     let open = format!("open {store}");
     let script = ["many set 10000", "many get 10000", "many get 1000000", "many delete 10000"];
-    let answers = said(spinfer, "/older/wasi", &[&[&*open], &script[..]].concat());
-    assert!(answers[3].contains("1000000 keys at a time"), "{store}: {answers:?}");
-    for answer in &answers[1..] {
-        let fine = ["ok", "10000"].contains(&&**answer) || answer.starts_with("Error::Other(");
-        assert!(fine, "{store}: {answer}");
+    let results = run_script(spinfer, "/older/wasi", &[&[&*open], &script[..]].concat());
+    assert!(results[3].contains("1000000 keys at a time"), "{store}: {results:?}");
+    for result in &results[1..] {
+        let fine = ["ok", "10000"].contains(&&**result) || result.starts_with("Error::Other(");
+        assert!(fine, "{store}: {result}");
     }
 }
 
 /// Its files are in `dir`.
-pub(super) fn up(application: &Application, dir: &Path) -> Spinfer {
+pub(super) fn up(application: &StoresApp, dir: &Path) -> Spinfer {
     let config = dir.join("runtime-config.toml");
     let text = application.config.replace("DIR", dir.to_str().unwrap());
     // A prediction that is kept is no test of who computes.
@@ -283,9 +282,9 @@ pub(super) fn up(application: &Application, dir: &Path) -> Spinfer {
 fn faulty_redis_does_not_exhaust_memory() {
     /// MiB over what it took before: four answers of 64 MiB in lists and buffers that grow, and the
     /// guests.
-    const MEMORY_MOST: f64 = 500.0;
+    const MAX_MEMORY: f64 = 500.0;
     let dir = tempfile::tempdir().unwrap();
-    let application = Application::beside(Manifest::default());
+    let application = StoresApp::beside(Manifest::default());
     let spinfer = up(&application, dir.path());
     let process = Process(spinfer.id());
     let before = process.resident().unwrap().total();
@@ -297,7 +296,7 @@ fn faulty_redis_does_not_exhaust_memory() {
     });
     let peak = process.peak().unwrap();
     let _ = writeln!(std::io::stderr(), "{before:.1} MiB before, {peak:.1} at the most");
-    assert!(peak - before <= MEMORY_MOST, "{before} MiB before, then {peak}");
+    assert!(peak - before <= MAX_MEMORY, "{before} MiB before, then {peak}");
     let lines = ["open memory", "set k v", "get k"];
-    assert_eq!(said(&spinfer, "/new/key-value", &lines), ["ok", "ok", "v"]);
+    assert_eq!(run_script(&spinfer, "/new/key-value", &lines), ["ok", "ok", "v"]);
 }

@@ -16,7 +16,7 @@ const PREDICT: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
 /// Bytes to send, the only status for them, and what its answer has to say. Where the bytes are not
 /// HTTP the answer is the server's own, and the status says all.
-struct Case {
+struct MalformedRequest {
     request: Vec<u8>,
     status: u16,
     says: &'static str,
@@ -35,10 +35,10 @@ fn sized(operation: &str, body: &[u8]) -> Vec<u8> {
     post(operation, &format!("content-length: {}\r\n", body.len()), body)
 }
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<MalformedRequest> {
     let mut cases = Vec::new();
     let mut case = |request, status, says: &'static str| {
-        cases.push(Case { request, status, says, ends: says == "broke off" });
+        cases.push(MalformedRequest { request, status, says, ends: says == "broke off" });
     };
     let deep = |depth| "[".repeat(depth).into_bytes();
     let tensor = |name: &str, shape: &str, datatype: &str, data: &str| {
@@ -135,26 +135,27 @@ fn malformed_requests_are_4xx_with_the_expected_form() {
     for door in ["", STANDARD_DOOR] {
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
         let spinfer = Spinfer::up_uncached(&manifest);
-        let answers = |spinfer: &Spinfer| spinfer.post(&format!("{MODEL}/predict"), PREDICT).status;
-        assert_eq!(answers(&spinfer), 200);
+        let responses =
+            |spinfer: &Spinfer| spinfer.post(&format!("{MODEL}/predict"), PREDICT).status;
+        assert_eq!(responses(&spinfer), 200);
         let cases = cases();
         std::thread::scope(|scope| {
             for part in cases.chunks(cases.len().div_ceil(8)) {
                 scope.spawn(|| part.iter().for_each(|case| check(&spinfer, case)));
             }
         });
-        assert_eq!(answers(&spinfer), 200);
+        assert_eq!(responses(&spinfer), 200);
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }
 }
 
-fn check(spinfer: &Spinfer, Case { request, status, says, ends }: &Case) {
+fn check(spinfer: &Spinfer, MalformedRequest { request, status, says, ends }: &MalformedRequest) {
     let shown = request[..request.len().min(300)].escape_ascii();
-    let answer = raw(spinfer, request, *ends).unwrap_or_else(|| panic!("no answer to {shown}"));
-    assert_eq!(answer.status, *status, "{shown}: {}", answer.body);
-    assert!(answer.body.contains(says), "{says:?} is not in {:?}, to {shown}", answer.body);
-    let error = answer.body.starts_with("{\"error\":\"");
-    assert!(error || says.is_empty(), "{} to {shown}", answer.body);
+    let response = raw(spinfer, request, *ends).unwrap_or_else(|| panic!("no answer to {shown}"));
+    assert_eq!(response.status, *status, "{shown}: {}", response.body);
+    assert!(response.body.contains(says), "{says:?} is not in {:?}, to {shown}", response.body);
+    let error = response.body.starts_with("{\"error\":\"");
+    assert!(error || says.is_empty(), "{} to {shown}", response.body);
 }
 
 async fn connect(spinfer: &Spinfer) -> http2::SendRequest<Full<Bytes>> {
@@ -179,14 +180,14 @@ async fn malformed_http2_requests_are_4xx_or_stream_errors() {
             let request = request().header("content-length", length).body(body()).unwrap();
             match sender.send_request(request).await {
                 // It was answered before the end had come.
-                Ok(answer) => assert_eq!(answer.status(), 400, "{length}"),
+                Ok(response) => assert_eq!(response.status(), 400, "{length}"),
                 Err(error) => assert!(format!("{error:?}").contains("PROTOCOL_ERROR"), "{error:?}"),
             }
         }
         for (header, status) in [("17000000", 413), ("x", 400)] {
             let request = request().header("content-length", header).body(body()).unwrap();
             match sender.send_request(request).await {
-                Ok(answer) => assert_eq!(answer.status(), status, "{header}"),
+                Ok(response) => assert_eq!(response.status(), status, "{header}"),
                 Err(error) => assert!(format!("{error:?}").contains("PROTOCOL_ERROR"), "{error:?}"),
             }
         }
@@ -197,12 +198,12 @@ async fn malformed_http2_requests_are_4xx_or_stream_errors() {
             many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
         }
         match connect(&spinfer).await.send_request(many).await {
-            Ok(answer) => assert_eq!(answer.status(), 431),
+            Ok(response) => assert_eq!(response.status(), 431),
             Err(error) => assert!(!error.is_user(), "{error:?}"),
         }
         let mut sender = connect(&spinfer).await;
-        let answer = sender.send_request(request().body(body()).unwrap()).await.unwrap();
-        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let response = sender.send_request(request().body(body()).unwrap()).await.unwrap();
+        let text = response.into_body().collect().await.unwrap().to_bytes();
         assert!(text.starts_with(b"{\"model\""), "{text:?}");
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }
@@ -218,9 +219,9 @@ fn incomplete_body_is_408_at_the_deadline_behind_both_doors() {
         for length in ["1000", "3000000"] {
             let length = format!("content-length: {length}\r\n");
             let request = post("predict", &length, PREDICT.as_bytes());
-            let answer = raw(&spinfer, &request, false).unwrap();
-            assert_eq!(answer.status, 408, "{}", answer.body);
-            assert!(answer.body.contains("did not arrive in time"), "{}", answer.body);
+            let response = raw(&spinfer, &request, false).unwrap();
+            assert_eq!(response.status, 408, "{}", response.body);
+            assert!(response.body.contains("did not arrive in time"), "{}", response.body);
         }
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }

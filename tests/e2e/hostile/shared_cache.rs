@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Answer, Manifest, Spinfer, wait_until};
+use spinfer_tests::{Manifest, Response, Spinfer, wait_until};
 
 use super::super::admin::ADMIN;
 use super::redis::{LIES, Lie, tell};
 
 /// MiB over what it took before: two answers of 64 MiB in buffers that grow.
-const MEMORY_MOST: f64 = 500.0;
+const MAX_MEMORY: f64 = 500.0;
 
 /// A server that tells the truth until it is asked to `GET`.
 fn lying(lie: Lie) -> SocketAddr {
@@ -30,7 +30,7 @@ fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
     let mut commands = BufReader::new(stream.try_clone()?);
     loop {
         let command = read(&mut commands)?;
-        let answer = match command[0].as_str() {
+        let response = match command[0].as_str() {
             "HELLO" => "%3\r\n+server\r\n+redis\r\n+version\r\n+7.0.0\r\n+proto\r\n:3\r\n".into(),
             "EXISTS" => ":0\r\n".into(),
             "HSET" => ":1\r\n".into(),
@@ -44,7 +44,7 @@ fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
             }
             _ => "+OK\r\n".into(),
         };
-        stream.write_all(answer.as_bytes())?;
+        stream.write_all(response.as_bytes())?;
     }
 }
 
@@ -65,9 +65,9 @@ fn read(from: &mut impl BufRead) -> std::io::Result<Vec<String>> {
     Ok(words)
 }
 
-fn is_hit(answer: &Answer) -> bool {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.header("cache-status").is_some_and(|status| status.starts_with("spinfer; hit"))
+fn is_hit(response: &Response) -> bool {
+    assert_eq!(response.status, 200, "{response:?}");
+    response.header("cache-status").is_some_and(|status| status.starts_with("spinfer; hit"))
 }
 
 /// Look-ups that came to nothing so far.
@@ -109,6 +109,6 @@ fn faulty_redis_lookups_time_out_and_responses_are_computed() {
         });
         let most = process.peak().unwrap() - before;
         let _ = writeln!(std::io::stderr(), "{lie:?}: {asked} asked, {most:.1} MiB more");
-        assert!(most <= MEMORY_MOST, "{lie:?}: {most} MiB");
+        assert!(most <= MAX_MEMORY, "{lie:?}: {most} MiB");
     }
 }

@@ -14,16 +14,16 @@ use super::{guests, harms, redis};
 /// The 99th percentile of the route that behaves, over that of the same route alone, just before: a
 /// busy machine slows both. On two cores it is 3 to 5 times as long, also if they build something; a
 /// route that had to wait for its turn among the harms would be thousands of times as late.
-const SLOWER_MOST: u32 = 20;
+const MAX_SLOWDOWN: u32 = 20;
 /// Less than that is no starvation: who is held up by a harm that does not end waits for its deadline,
 /// thirty times as long. It is 4 ms on two cores that have nothing else to do.
-const LATENCY_LEAST: Duration = Duration::from_millis(100);
+const MIN_BOUND: Duration = Duration::from_millis(100);
 /// Predictions of each client of the route alone.
 const ALONE: usize = 500;
 /// Clients of the route that behaves.
 const CLIENTS: usize = 2;
 /// Resident memory after the second round over that after the first.
-const GROWTH_MOST: f64 = 1.25;
+const MAX_GROWTH: f64 = 1.25;
 
 #[test]
 fn concurrent_harms_do_not_delay_another_route() {
@@ -31,7 +31,7 @@ fn concurrent_harms_do_not_delay_another_route() {
     let harms = harms::all();
     let idle = "tool.spinfer.limits.idle = \"100ms\"\n";
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", idle);
-    let mut stores = redis::Application::beside(manifest);
+    let mut stores = redis::StoresApp::beside(manifest);
     let spinfer = redis::up(&stores, dir.path());
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
@@ -47,7 +47,7 @@ fn concurrent_harms_do_not_delay_another_route() {
     wait_until("threads have ended", || process.threads().unwrap() <= threads);
     let count = latencies.len();
     let p99 = p99(&mut latencies);
-    let most = resident[0] * GROWTH_MOST;
+    let most = resident[0] * MAX_GROWTH;
     wait_until("memory is given back", || process.resident().unwrap().total() <= most);
     let _ = writeln!(
         std::io::stderr(),
@@ -57,7 +57,7 @@ fn concurrent_harms_do_not_delay_another_route() {
         latencies[count / 2],
     );
     assert!(count > harms.len(), "{count} predictions");
-    let latency_most = LATENCY_LEAST.max(alone * SLOWER_MOST);
+    let latency_most = MIN_BOUND.max(alone * MAX_SLOWDOWN);
     assert!(p99 <= latency_most, "p99 {p99:?}, and alone {alone:?}");
 }
 
@@ -79,30 +79,26 @@ fn p99(latencies: &mut [Duration]) -> Duration {
 }
 
 /// Every harm, each by a client of its own; how long each prediction took meanwhile.
-fn round(
-    spinfer: &Spinfer,
-    harms: &[harms::Harm],
-    stores: &mut redis::Application,
-) -> Vec<Duration> {
+fn round(spinfer: &Spinfer, harms: &[harms::Harm], stores: &mut redis::StoresApp) -> Vec<Duration> {
     let with_stores = stores.harms();
     // And one that disturbs a Redis.
     let doing_harm = AtomicUsize::new(harms.len() + with_stores.len() + 1);
     let latencies = std::thread::scope(|scope| {
         let (doing_harm, stores) = (&doing_harm, &mut *stores);
         scope.spawn(move || {
-            let _done = Done(doing_harm);
+            let _done = CountDown(doing_harm);
             stores.disturb();
         });
         for harm in with_stores {
             scope.spawn(move || {
-                let _done = Done(doing_harm);
+                let _done = CountDown(doing_harm);
                 harm(spinfer);
             });
         }
         for harm in harms {
             scope.spawn(move || {
                 // Counted down though it fails, as the others wait for it.
-                let _done = Done(doing_harm);
+                let _done = CountDown(doing_harm);
                 guests::harm(spinfer, harm, &harm.target());
                 guests::serves(spinfer, harm);
             });
@@ -115,9 +111,9 @@ fn round(
     latencies
 }
 
-struct Done<'a>(&'a AtomicUsize);
+struct CountDown<'a>(&'a AtomicUsize);
 
-impl Drop for Done<'_> {
+impl Drop for CountDown<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -138,9 +134,9 @@ fn predict(client: &Client, number: usize) -> Duration {
     let (features, species) = flowers[number % flowers.len()];
     let body = format!("{{\"features\": {features}}}");
     let start = Instant::now();
-    let answer = client.send("POST", "/iris/predict", &[], body.as_bytes());
+    let response = client.send("POST", "/iris/predict", &[], body.as_bytes());
     let took = start.elapsed();
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.json()["prediction"], species);
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["prediction"], species);
     took
 }

@@ -9,7 +9,7 @@ use oci_wasm::{WasmClient, WasmConfig};
 use spinfer_tests::OciRegistry;
 use tokio_rustls::rustls::crypto::ring;
 
-use super::{Home, guest};
+use super::{UserFolder, guest};
 
 fn client() -> WasmClient {
     // Another test of this process may have done it.
@@ -20,7 +20,7 @@ fn client() -> WasmClient {
 
 #[tokio::test]
 async fn oci_wasm_client_pulls_a_pushed_component() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/acme/iris:1.0.0", registry.address());
     let iris = guest("iris_classifier");
     let _ = home.done(&["registry", "push", &reference, &iris]);
@@ -45,7 +45,7 @@ async fn oci_wasm_client_pulls_a_pushed_component() {
 
 #[tokio::test]
 async fn component_pushed_by_oci_wasm_client_is_pulled() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let hello = guest("hello_p2");
     let (config, layer) = WasmConfig::from_component(&hello, None).await.unwrap();

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use spinfer_tests::{OCI_PASSWORD, OCI_USER, OciRegistry, binary};
 
-use super::lying::{Reply, Server};
-use super::{Home, guest};
+use super::lying::{FakeServer, Reply};
+use super::{UserFolder, guest};
 
 /// `spinfer registry login` with the password on standard input.
-fn login(home: &Home, host: &str, user: &str, password: &str) -> (bool, String) {
+fn login(home: &UserFolder, host: &str, user: &str, password: &str) -> (bool, String) {
     let mut child = Command::new(binary())
         .args(["registry", "login", host, "-u", user, "--password-stdin"])
         .env("DOCKER_CONFIG", home.docker())
@@ -29,7 +29,7 @@ fn login(home: &Home, host: &str, user: &str, password: &str) -> (bool, String) 
 
 #[test]
 fn login_allows_push_and_pull() {
-    let (registry, home) = (OciRegistry::start_with_password(), Home::new());
+    let (registry, home) = (OciRegistry::start_with_password(), UserFolder::new());
     let host = registry.address();
     let reference = format!("{host}/guests/hello:1.0.0");
     let hello = guest("hello_p2");
@@ -68,7 +68,7 @@ fn login_allows_push_and_pull() {
 
 #[test]
 fn credential_helper_stores_the_password() {
-    let (registry, home) = (OciRegistry::start_with_password(), Home::new());
+    let (registry, home) = (OciRegistry::start_with_password(), UserFolder::new());
     let host = registry.address();
     for folder in ["docker", "bin"] {
         fs::create_dir(home.path(folder)).unwrap();
@@ -85,8 +85,8 @@ fn credential_helper_stores_the_password() {
     );
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
-    let (done, said) = login(&home, host, OCI_USER, OCI_PASSWORD);
-    assert!(done && said.contains("docker-credential-test has the password"), "{said}");
+    let (done, printed) = login(&home, host, OCI_USER, OCI_PASSWORD);
+    assert!(done && printed.contains("docker-credential-test has the password"), "{printed}");
     assert_eq!(fs::read_to_string(&config).unwrap(), text, "the file is as it was");
     let stored: Value = serde_json::from_slice(&fs::read(&kept).unwrap()).unwrap();
     assert_eq!(stored, json!({ "ServerURL": host, "Username": OCI_USER, "Secret": OCI_PASSWORD }));
@@ -110,19 +110,19 @@ fn credential_helper_stores_the_password() {
 
 #[test]
 fn credentials_are_sent_to_the_token_service_and_not_to_storage() {
-    let home = Home::new();
+    let home = UserFolder::new();
     fs::create_dir(home.path("docker")).unwrap();
     let hello = fs::read(guest("hello_p2")).unwrap();
     let storage = {
         let hello = hello.clone();
-        Server::start(move |request| match request.header("authorization") {
+        FakeServer::start(move |request| match request.header("authorization") {
             None => Reply::ok("application/octet-stream", &hello),
             Some(_) => Reply::status(400, b"a signed URL wants no other authorization"),
         })
     };
     let at = storage.address().to_owned();
     let manifest = super::lying::component_manifest(&hello);
-    let registry = Server::start(move |request| {
+    let registry = FakeServer::start(move |request| {
         let host = request.header("host").unwrap_or_default();
         let authorization = request.header("authorization").unwrap_or_default();
         match request.path.as_str() {

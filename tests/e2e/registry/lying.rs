@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 use spinfer::registry::oci::digest::Digest;
 use spinfer_tests::root;
 
-use super::{Home, guest};
+use super::{UserFolder, guest};
 
 /// A server that sends what a test wants.
-pub(super) struct Server {
+pub(super) struct FakeServer {
     address: String,
     ended: Arc<AtomicBool>,
 }
 
 /// The head of a request.
-pub(super) struct Request {
+pub(super) struct ReceivedRequest {
     pub(super) path: String,
     headers: Vec<(String, String)>,
 }
 
-impl Request {
+impl ReceivedRequest {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -91,8 +91,8 @@ impl Reply {
     }
 }
 
-impl Server {
-    pub(super) fn start(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+impl FakeServer {
+    pub(super) fn start(reply: impl Fn(&ReceivedRequest) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ended = Arc::new(AtomicBool::new(false));
@@ -119,7 +119,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         // It looks at it when somebody comes.
@@ -127,7 +127,7 @@ impl Drop for Server {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn read(stream: &TcpStream) -> Option<ReceivedRequest> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let path = lines.next()?.split(' ').nth(1)?.to_owned();
     let head = lines.take_while(|line| !line.is_empty());
@@ -135,7 +135,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         Some((name.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    Some(Request { path, headers: head.filter_map(header).collect() })
+    Some(ReceivedRequest { path, headers: head.filter_map(header).collect() })
 }
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -158,8 +158,8 @@ pub(super) fn component_manifest(component: &[u8]) -> String {
 }
 
 /// A server of one component, that sends `manifest` and `blob`.
-fn registry(manifest: Reply, blob: Reply) -> Server {
-    Server::start(move |request| {
+fn registry(manifest: Reply, blob: Reply) -> FakeServer {
+    FakeServer::start(move |request| {
         let is_manifest = request.path.contains("/manifests/");
         if is_manifest { manifest.clone() } else { blob.clone() }
     })
@@ -272,7 +272,7 @@ fn faulty_registry_is_reported_and_nothing_is_written() {
         ("302 without place", Reply::status(302, b""), blob, "redirects to \"\", which is nowhere"),
     ];
     for (name, manifest, blob, part) in cases {
-        let (server, home) = (registry(manifest, blob), Home::new());
+        let (server, home) = (registry(manifest, blob), UserFolder::new());
         let reference = format!("{}/a:1", server.address());
         let (pulled, text) = home.pull(&reference, &[]);
         assert!(!pulled && text.contains(part), "{name}: {part:?} is not in {text}");
@@ -289,7 +289,7 @@ fn transient_failures_are_retried() {
     let requests = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&requests);
     let blob = Reply::ok(OCTETS, &hello);
-    let server = Server::start(move |request| {
+    let server = FakeServer::start(move |request| {
         let number = seen.fetch_add(1, Ordering::Relaxed);
         match (request.path.contains("/manifests/"), number) {
             (true, 0) => Reply::status(503, b"").with("retry-after", "0"),
@@ -300,7 +300,7 @@ fn transient_failures_are_retried() {
             (false, _) => blob.clone(),
         }
     });
-    let home = Home::new();
+    let home = UserFolder::new();
     let (pulled, text) = home.pull(&format!("{}/a:1", server.address()), &[]);
     assert!(pulled, "{text}");
     assert_eq!(fs::read(home.path("components/a.wasm")).unwrap(), hello);
@@ -374,7 +374,7 @@ fn inconsistent_model_is_refused_and_nothing_is_written() {
         });
         let contents: Vec<Vec<u8>> =
             layers.iter().map(|(_, content)| content.to_vec()).chain([config]).collect();
-        let server = Server::start(move |request| {
+        let server = FakeServer::start(move |request| {
             if request.path.contains("/manifests/") {
                 return Reply::ok(MANIFEST, manifest.to_string().as_bytes());
             }
@@ -382,7 +382,7 @@ fn inconsistent_model_is_refused_and_nothing_is_written() {
                 |content: &&Vec<u8>| request.path.ends_with(&Digest::of(content).to_string());
             contents.iter().find(is_asked).map_or(Reply::status(404, b""), |c| Reply::ok(OCTETS, c))
         });
-        let home = Home::new();
+        let home = UserFolder::new();
         let (pulled, text) = home.pull(&format!("{}/a:1", server.address()), &[]);
         assert!(!pulled && text.contains(part), "{name}: {part:?} is not in {text}");
         assert_eq!(home.files(), Vec::<String>::new(), "{name}");

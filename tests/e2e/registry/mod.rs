@@ -13,9 +13,9 @@ use spinfer_tests::{GUESTS, run_in};
 use tempfile::TempDir;
 
 /// A folder of a user, with an application in the making and Docker's configuration.
-struct Home(TempDir);
+struct UserFolder(TempDir);
 
-impl Home {
+impl UserFolder {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

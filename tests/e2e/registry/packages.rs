@@ -3,11 +3,11 @@ use std::path::Path;
 
 use spinfer_tests::{OciRegistry, Spinfer};
 
-use super::lying::{Reply, Server};
-use super::{Home, digest, guest};
+use super::lying::{FakeServer, Reply};
+use super::{UserFolder, digest, guest};
 
 /// An application whose only component has this `source`.
-fn write_manifest(home: &Home, source: &str) -> String {
+fn write_manifest(home: &UserFolder, source: &str) -> String {
     let text = format!(
         "spin_manifest_version = 2\n[application]\nname = \"test\"\n[[trigger.http]]\n\
          route = \"/...\"\ncomponent = \"hello\"\n[component.hello]\nsource = {source}\n"
@@ -17,7 +17,7 @@ fn write_manifest(home: &Home, source: &str) -> String {
 }
 
 /// `spinfer check` with a state directory.
-fn check(home: &Home, state: &str, more: &[&str]) -> (bool, String) {
+fn check(home: &UserFolder, state: &str, more: &[&str]) -> (bool, String) {
     let (manifest, state) = (home.text("spin.toml"), home.text(state));
     home.run(&[&["check", "-f", &manifest, "--state-dir", &state], more].concat())
 }
@@ -29,7 +29,7 @@ fn package(registry: &OciRegistry) -> String {
 
 #[test]
 fn package_source_is_pinned_and_cached() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let pushed = home.done(&["registry", "push", &reference, &guest("hello_p2")]);
     let manifest = write_manifest(&home, &package(&registry));
@@ -54,7 +54,7 @@ fn package_source_is_pinned_and_cached() {
 
 #[test]
 fn republished_version_is_refused_until_registry_update() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let first = home.done(&["registry", "push", &reference, &guest("hello_p2")]);
     let manifest = write_manifest(&home, &package(&registry));
@@ -84,7 +84,7 @@ fn republished_version_is_refused_until_registry_update() {
 
 #[test]
 fn damaged_cached_component_is_fetched_again() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/acme/hello:1.0.0", registry.address());
     let _ = home.done(&["registry", "push", &reference, &guest("hello_p2")]);
     let _ = write_manifest(&home, &package(&registry));
@@ -99,10 +99,10 @@ fn damaged_cached_component_is_fetched_again() {
 
 #[test]
 fn url_source_must_match_its_digest() {
-    let home = Home::new();
+    let home = UserFolder::new();
     let hello = fs::read(guest("hello_p2")).unwrap();
     let expected = sha256(&guest("hello_p2"));
-    let server = Server::start(move |request| match request.path.as_str() {
+    let server = FakeServer::start(move |request| match request.path.as_str() {
         "/hello.wasm" => Reply::ok("application/wasm", &hello),
         "/moved.wasm" => Reply::redirect("/hello.wasm"),
         "/page.wasm" => Reply::ok("text/html", b"<html>not here</html>"),
@@ -141,7 +141,7 @@ fn sha256(path: &str) -> String {
 
 #[test]
 fn plain_http_beyond_loopback_requires_insecure_http() {
-    let home = Home::new();
+    let home = UserFolder::new();
     let package =
         "{ registry = \"192.0.2.1:5000\", package = \"acme:hello\", version = \"1.0.0\" }";
     let digest = format!("sha256:{}", "0".repeat(64));

@@ -3,11 +3,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use spinfer_tests::{OciRegistry, Spinfer, root};
 
-use super::{Home, digest, guest};
+use super::{UserFolder, digest, guest};
 
 #[test]
 fn pushed_component_is_pulled_unchanged() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/guests/hello:1.0.0", registry.address());
     let (hello, probe) = (guest("hello_p2"), guest("probe"));
     let pushed = home.done(&["registry", "push", &reference, &hello]);
@@ -48,7 +48,7 @@ fn pushed_component_is_pulled_unchanged() {
 
 #[test]
 fn pulled_model_is_served() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let from = root().join("spin.toml").display().to_string();
     // Without a tag, the version is the tag.
     let name = format!("{}/models/iris", registry.address());
@@ -85,15 +85,15 @@ fn pulled_model_is_served() {
     let manifest = home.path("spin.toml");
     let spinfer = Spinfer::up_from(&manifest, &[], home.0);
     for path in ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1", "/iris"] {
-        let answer =
+        let response =
             spinfer.post(&format!("{path}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
-        assert_eq!(answer.json()["prediction"], "setosa", "{path}");
+        assert_eq!(response.json()["prediction"], "setosa", "{path}");
     }
 }
 
 #[test]
 fn pull_never_overwrites_a_version() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let reference = format!("{}/models/iris:1", registry.address());
     let folder = root().join("models/iris-classifier/1").display().to_string();
     let _ = home.done(&["registry", "push", &reference, &folder]);
@@ -119,7 +119,7 @@ fn pull_never_overwrites_a_version() {
 
 #[test]
 fn invalid_registry_commands_are_refused_with_the_fix() {
-    let (registry, home) = (OciRegistry::start(), Home::new());
+    let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let here = registry.address();
     let folder = root().join("models/iris-classifier").display().to_string();
     let manifest = root().join("spin.toml").display().to_string();
@@ -142,8 +142,8 @@ fn invalid_registry_commands_are_refused_with_the_fix() {
         (vec!["pull", "example.invalid/a:1"], "example.invalid cannot be reached"),
         (vec!["pull", "localhost:1/a:1"], "localhost:1 cannot be reached"),
     ] {
-        let said = home.refused(&[&["registry"], &arguments[..]].concat());
-        assert!(said.contains(part), "{arguments:?}: {said}");
+        let printed = home.refused(&[&["registry"], &arguments[..]].concat());
+        assert!(printed.contains(part), "{arguments:?}: {printed}");
     }
     assert_eq!(home.files(), ["text.wasm"]);
 }

@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 /// Inputs made of each target's seeds, unless `PROPTEST_CASES` says how many.
 const CASES: u32 = 2000;
 /// What one input may take, on a slow machine, of a debug build.
-const TIME_MOST: Duration = Duration::from_secs(5);
+const MAX_TIME: Duration = Duration::from_secs(5);
 
 /// What parsers trip over.
 const TOKENS: &[&[u8]] = &[
@@ -117,7 +117,7 @@ pub fn run_briefly(name: &str, target: impl Fn(&[u8])) {
     let run = |input: &[u8]| {
         let start = Instant::now();
         target(input);
-        assert!(start.elapsed() < TIME_MOST, "took {:?}", start.elapsed());
+        assert!(start.elapsed() < MAX_TIME, "took {:?}", start.elapsed());
     };
     seeds.iter().for_each(|seed| run(seed));
     run(b"");
