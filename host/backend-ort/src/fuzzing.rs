@@ -3,11 +3,11 @@
 
 use spinfer_onnx::ModelProto;
 
-use crate::edges;
+use crate::signature;
 
 /// A model's edges: refused, or a model that can be decoded, with as many outputs as promised.
-pub fn edges(data: &[u8]) {
-    let Ok(edges) = edges::read(data) else { return };
+pub fn signature(data: &[u8]) {
+    let Ok(edges) = signature::read(data) else { return };
     let model = ModelProto::decode_outline(&edges.model).expect("what is edited is a model");
     let graph = model.graph.expect("a graph");
     assert_eq!(graph.output.len(), edges.outputs.len());
@@ -19,7 +19,7 @@ pub fn edges(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn edges() {
-        spinfer_mutations::run_briefly("edges", super::edges);
+    fn signature() {
+        spinfer_mutations::run_briefly("onnx_signature", super::signature);
     }
 }

@@ -7,9 +7,9 @@
 //! `OrtApi::Run` may be called on one session from any number of threads (`ort`'s own
 //! `Session::run` allows one at a time, so [`run`] calls the C API).
 //!
-//! # Edges
+//! # Signature
 //! What `wasi:nn` and the protocols above it have no type for is translated here: small integers and
-//! floats ([`small`]), ZipMap and sequences of tensors ([`edges`]). What cannot be is refused by name
+//! floats ([`low_precision`]), ZipMap and sequences of tensors ([`signature`]). What cannot be is refused by name
 //! when the graph is loaded.
 //!
 //! # Bounds
@@ -19,18 +19,21 @@
 //! - Time: a run ends when its [`Cancellation`] is cancelled, between two operators.
 //! - An integer division that the processor refuses ends the run and not the process ([`division`]).
 
+mod data_dependence;
 mod division;
-mod edges;
+mod environment;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod library;
 mod locale;
+mod low_precision;
+mod native_info;
 mod run;
 mod session;
-mod small;
-mod values;
+mod signature;
+mod value;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,12 +96,12 @@ impl Backend for OnnxRuntime {
         Encoding::Onnx: Encoding,
         options: LoadOptions,
     ) -> Result<Arc<dyn Graph>, Error> {
-        let environment = library::environment(&self.options)?;
+        let environment = environment::environment(&self.options)?;
         Ok(Arc::new(Session::load(&environment, bytes, options)?))
     }
 
     fn release_memory(&self) {
-        library::release_memory();
+        environment::release_memory();
     }
 }
 
@@ -124,6 +127,6 @@ impl Graph for Session {
     }
 
     fn time_depends_on_values(&self) -> bool {
-        self.values_decide_work()
+        self.data_dependent()
     }
 }

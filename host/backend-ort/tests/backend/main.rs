@@ -3,9 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-mod edges;
 mod faults;
 mod graphs;
+mod types;
 
 use std::path::PathBuf;
 use std::sync::Arc;

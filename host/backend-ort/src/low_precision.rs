@@ -9,7 +9,7 @@ use spinfer_onnx::data_type;
 
 /// An element type that is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Small {
+pub(crate) struct LowPrecision {
     code: i32,
     bits: usize,
     format: Format,
@@ -41,7 +41,7 @@ enum Special {
     Numbers,
 }
 
-const ALL: [Small; 9] = [
+const ALL: [LowPrecision; 9] = [
     integer(data_type::UINT4, 4, Format::Unsigned),
     integer(data_type::INT4, 4, Format::Signed),
     integer(data_type::UINT2, 2, Format::Unsigned),
@@ -53,16 +53,22 @@ const ALL: [Small; 9] = [
     float(data_type::FLOAT4E2M1, 2, 1, 1, Special::Numbers),
 ];
 
-const fn integer(code: i32, bits: usize, format: Format) -> Small {
-    Small { code, bits, format }
+const fn integer(code: i32, bits: usize, format: Format) -> LowPrecision {
+    LowPrecision { code, bits, format }
 }
 
-const fn float(code: i32, exponent: u32, mantissa: u32, bias: i32, special: Special) -> Small {
+const fn float(
+    code: i32,
+    exponent: u32,
+    mantissa: u32,
+    bias: i32,
+    special: Special,
+) -> LowPrecision {
     let bits = 1 + exponent as usize + mantissa as usize;
-    Small { code, bits, format: Format::Float { exponent, mantissa, bias, special } }
+    LowPrecision { code, bits, format: Format::Float { exponent, mantissa, bias, special } }
 }
 
-impl Small {
+impl LowPrecision {
     /// The type of this number in `onnx.TensorProto.DataType`, if it is a small one.
     pub(crate) fn of(code: i32) -> Option<Self> {
         ALL.into_iter().find(|small| small.code == code)
@@ -173,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_values_are_those_of_the_standard() {
-        let value = |code, bits| Small::of(code).unwrap().value(bits);
+        let value = |code, bits| LowPrecision::of(code).unwrap().value(bits);
         for (code, bits, expected) in [
             (data_type::FLOAT8E4M3FN, 0x7e, 448.0),
             (data_type::FLOAT8E4M3FN, 0x01, 2.0_f32.powi(-9)),
@@ -216,13 +222,13 @@ mod tests {
 
     #[test]
     fn a_value_the_type_lacks_is_refused() {
-        let int4 = Small::of(data_type::INT4).unwrap();
+        let int4 = LowPrecision::of(data_type::INT4).unwrap();
         assert_eq!(int4.narrow("x", &[0xf8, 7]).unwrap(), [0x78]);
         let error = int4.narrow("x", &[8]).unwrap_err().to_string();
         assert_eq!(error, "input `x` is INT4 in the graph, which has no 8");
         let error = int4.narrow("x", &[0xf7]).unwrap_err().to_string();
         assert!(error.ends_with("no -9"), "{error}");
-        let float8 = Small::of(data_type::FLOAT8E4M3FN).unwrap();
+        let float8 = LowPrecision::of(data_type::FLOAT8E4M3FN).unwrap();
         let error = float8.narrow("x", &0.3_f32.to_le_bytes()).unwrap_err().to_string();
         assert!(error.ends_with("no 0.3"), "{error}");
         assert!(float8.narrow("x", &f32::INFINITY.to_le_bytes()).is_err());

@@ -17,7 +17,7 @@ const SIZED_BY: [(&str, &[usize]); 8] = [
     ("Upsample", &[1]),
 ];
 
-pub(crate) fn decide_work(model: &ModelProto) -> bool {
+pub(crate) fn is_data_dependent(model: &ModelProto) -> bool {
     let Some(graph) = &model.graph else { return false };
     // What graphs within this one compute is not followed.
     let within: HashSet<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
@@ -81,7 +81,7 @@ mod tests {
             let input = vec![ValueInfoProto { name: "x".into(), r#type: None }];
             let graph = GraphProto { node: nodes.clone(), input, ..GraphProto::default() };
             let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
-            assert_eq!(decide_work(&model), expected, "{nodes:?}");
+            assert_eq!(is_data_dependent(&model), expected, "{nodes:?}");
         }
     }
 }

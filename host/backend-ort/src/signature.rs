@@ -15,21 +15,21 @@ use spinfer_onnx::{
     ValueInfoProto, data_type,
 };
 
-use crate::small::Small;
-use crate::{locale, values};
+use crate::low_precision::LowPrecision;
+use crate::{data_dependence, locale};
 
 /// A graph whose edges are tensors.
-pub(crate) struct Edges<'a> {
+pub(crate) struct Signature<'a> {
     /// The model, as it was or as it was made.
     pub(crate) model: Cow<'a, [u8]>,
     /// As the file declares them.
     pub(crate) inputs: Vec<ValueInfoProto>,
     pub(crate) outputs: Vec<ValueInfoProto>,
     /// Whether the values of inputs decide how long a run takes.
-    pub(crate) values_decide_work: bool,
+    pub(crate) data_dependent: bool,
 }
 
-pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Signature<'_>, Error> {
     let invalid = |e: DecodeError| Error::InvalidEncoding(format!("not an ONNX model: {e}"));
     let model = ModelProto::decode_outline(bytes).map_err(invalid)?;
     let graph = model
@@ -54,11 +54,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
         .iter()
         .map(|output| Replacement::of(graph, output))
         .collect::<Result<Vec<_>, Error>>()?;
-    let values_decide_work = values::decide_work(&model);
+    let data_dependent = data_dependence::is_data_dependent(&model);
     let locales = locale::has_missing(graph);
     if replacements.iter().all(Option::is_none) && !locales {
         let outputs = graph.output.clone();
-        return Ok(Edges { model: Cow::Borrowed(bytes), inputs, outputs, values_decide_work });
+        return Ok(Signature { model: Cow::Borrowed(bytes), inputs, outputs, data_dependent });
     }
     let mut edited = edit(bytes, &model, &replacements).map_err(invalid)?;
     if locales {
@@ -67,7 +67,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Edges<'_>, Error> {
     let outputs = graph.output.iter().zip(replacements).flat_map(|(output, replacement)| {
         replacement.map_or_else(|| vec![output.clone()], |replacement| replacement.outputs)
     });
-    Ok(Edges { model: Cow::Owned(edited), inputs, outputs: outputs.collect(), values_decide_work })
+    Ok(Signature { model: Cow::Owned(edited), inputs, outputs: outputs.collect(), data_dependent })
 }
 
 /// Refuses a value that no tensor of a known type is.
@@ -94,7 +94,7 @@ fn check(kind: &str, value: &ValueInfoProto) -> Result<(), Error> {
     };
     let ty = tensor.elem_type;
     let known = matches!(ty, data_type::FLOAT..=data_type::UINT64 | data_type::BFLOAT16)
-        || Small::of(ty).is_some();
+        || LowPrecision::of(ty).is_some();
     if known { Ok(()) } else { refuse(&format!("a tensor of {}", data_type::name(ty))) }
 }
 
