@@ -83,7 +83,7 @@ fn invalid_image_is_refused_with_the_expected_format() {
         ("image/png", &damaged[..], 400, "the image: expected a PNG"),
         ("image/png", &image("interlaced-37x29"), 400, "an interlaced PNG is not supported"),
         ("image/jpeg", jpeg, 415, "content-type \"image/jpeg\": expected image/png"),
-        ("application/json", jpeg, 415, "expected image/png, or an object of JSON"),
+        ("application/json", jpeg, 415, "expected image/png, or a JSON object"),
         ("application/json", json.as_bytes(), 400, "features: expected 64 numbers"),
         ("application/json", b"{}", 400, "\"image\", image/png in base64"),
         (

@@ -196,7 +196,7 @@ fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
     for (method, path, status, part) in [
         ("POST", "/v2/models/wine/predict", 404, "no model \"wine\" here"),
         ("GET", "/v2/models/iris-classifier/versions/9", 404, "this component has version \"1\""),
-        ("GET", "/v2/models/iris-classifier/explain", 404, "nothing at"),
+        ("GET", "/v2/models/iris-classifier/explain", 404, "no operation at"),
         ("GET", "/v2/models/iris-classifier/predict", 405, "answers POST"),
         ("DELETE", "/v2/models/iris-classifier", 405, "answers GET, HEAD"),
     ] {

@@ -95,8 +95,8 @@ fn inconsistent_binary_sizes_are_refused() {
     let length = json(32).len();
     for (json, header, behind, part) in [
         (json(32), Some(length), 31, "binary_data_size is 32, but only 31 bytes are left"),
-        (json(32), Some(length), 33, "the body has 1 bytes behind the JSON"),
-        (json(31), Some(length), 31, "binary_data_size is 31, but its shape and datatype take 32"),
+        (json(32), Some(length), 33, "the body has 1 bytes after the JSON"),
+        (json(31), Some(length), 31, "binary_data_size is 31, but its shape and datatype require 32"),
         (json(u64::MAX), Some(json(u64::MAX).len()), 32, "take 32 bytes"),
         (json(32), Some(length + 33), 32, "at most the"),
         (json(32), Some(length - 1), 33, "the body: EOF"),

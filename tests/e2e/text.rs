@@ -112,7 +112,7 @@ fn invalid_text_is_400_with_the_expected_form() {
         ("predict", r#"{"text": ""}"#.into(), 400, "text 0: expected letters"),
         ("predict", r#"{"texts": ["a", "12 + 3"]}"#.into(), 400, "text 1: expected letters"),
         ("predict", r#"{"texts": ["a", null]}"#.into(), 400, "texts[1]"),
-        ("predict", r#"{"text": "\ud800"}"#.into(), 400, "a string of Unicode"),
+        ("predict", r#"{"text": "\ud800"}"#.into(), 400, "a Unicode string"),
         ("predict", many, 413, "at most 1024 texts"),
         ("infer", infer("[1]", "FP32", "[1]"), 400, "expected datatype BYTES, got \"FP32\""),
         ("infer", infer("[2]", "BYTES", r#"["a"]"#), 400, "expected 2 elements"),

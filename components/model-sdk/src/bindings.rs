@@ -1,5 +1,5 @@
-//! Generated from `wit/`: the `wasi:nn` imports and the fast door's export; in [`log`] the prediction
-//! log's import, which takes what is borrowed.
+//! Generated from `wit/`: the imports of `wasi:nn`, and the export of the fast door. [`log`]: the import of the
+//! prediction log, with borrowed arguments.
 #![expect(clippy::mem_forget, reason = "generated")]
 
 wit_bindgen::generate!({

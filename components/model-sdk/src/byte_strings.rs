@@ -1,10 +1,10 @@
-//! The data of BYTES tensors: each element is its length, 4 bytes, and then its bytes.
+//! The data of BYTES tensors: each element is its length, a little-endian `u32`, followed by its bytes.
 
-/// [`split_bytes`].
+/// The elements of [`split_bytes`].
 #[derive(Clone, Debug)]
 pub(crate) struct SplitBytes<'a>(&'a [u8]);
 
-/// Each element of the data of a BYTES tensor, without its length; `None` where it ends too early.
+/// Splits the data of a BYTES tensor into elements. A truncated element is `None`.
 pub(crate) fn split_bytes(data: &[u8]) -> SplitBytes<'_> {
     SplitBytes(data)
 }
@@ -26,9 +26,9 @@ impl<'a> Iterator for SplitBytes<'a> {
     }
 }
 
-/// Appends an element of BYTES.
+/// Appends an element to the data of a BYTES tensor.
 pub(crate) fn push_bytes(element: &[u8], data: &mut Vec<u8>) {
-    let length = u32::try_from(element.len()).expect("addresses of WebAssembly have 32 bits");
+    let length = u32::try_from(element.len()).expect("addresses in WebAssembly are 32 bits");
     data.extend(length.to_le_bytes());
     data.extend_from_slice(element);
 }

@@ -1,4 +1,4 @@
-//! The types of a tensor's elements, and how JSON and CSV write them.
+//! The types of tensor elements, and their form in JSON and CSV.
 
 use half::{bf16, f16};
 use serde::Serialize;
@@ -7,56 +7,69 @@ use crate::byte_strings::push_bytes;
 use crate::json::{self, INFINITY, NEGATIVE_INFINITY};
 use crate::json_array::ItemKind;
 
-/// The type of a tensor's elements, named as in the Open Inference Protocol.
+/// The type of a tensor's elements, as in the Open Inference Protocol.
 ///
-/// A graph may have each of them at its edges. Seven are types of `wasi:nn`; the others are carried
-/// packed in a tensor of bytes (`wit/wasi-nn`). With [`crate::Model::MAPPING`] those of `model.toml` may
-/// be types that the graph does not have.
+/// Inputs and outputs of a graph may have any of them. `wasi:nn` has seven; the others are packed in a
+/// tensor of bytes (`wit/wasi-nn`). With [`crate::Model::MAPPING`] the types in `model.toml` may differ from
+/// those of the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Datatype {
-    /// One byte, 0 or 1.
+    /// Boolean: one byte, 0 or 1.
     #[serde(rename = "BOOL")]
     Bool,
+    /// Signed 8-bit integer.
     #[serde(rename = "INT8")]
     I8,
+    /// Signed 16-bit integer.
     #[serde(rename = "INT16")]
     I16,
+    /// Signed 32-bit integer.
     #[serde(rename = "INT32")]
     I32,
+    /// Signed 64-bit integer.
     #[serde(rename = "INT64")]
     I64,
+    /// Unsigned 8-bit integer.
     #[serde(rename = "UINT8")]
     U8,
+    /// Unsigned 16-bit integer.
     #[serde(rename = "UINT16")]
     U16,
+    /// Unsigned 32-bit integer.
     #[serde(rename = "UINT32")]
     U32,
+    /// Unsigned 64-bit integer.
     #[serde(rename = "UINT64")]
     U64,
+    /// IEEE 754 half precision.
     #[serde(rename = "FP16")]
     F16,
+    /// IEEE 754 single precision.
     #[serde(rename = "FP32")]
     F32,
+    /// IEEE 754 double precision.
     #[serde(rename = "FP64")]
     F64,
+    /// bfloat16: the upper half of an FP32.
     #[serde(rename = "BF16")]
     Bf16,
-    /// Bytes, any number of them in each element: a graph's string, in UTF-8; in JSON a string.
+    /// Bytes of any number per element. In a graph, UTF-8 strings; in JSON, strings.
     #[serde(rename = "BYTES")]
     Bytes,
 }
 
-/// An element in the type that JSON writes it from.
+/// An element in the type that it is written to JSON from.
 #[derive(Clone, Copy)]
 pub(crate) enum Element {
     F32(f32),
     F64(f64),
     I64(i64),
-    /// Above the greatest `i64`.
+    /// Above `i64::MAX`.
     U64(u64),
 }
 
 impl Datatype {
+    /// All datatypes.
     pub(crate) const ALL: [Self; 14] = [
         Self::Bool,
         Self::I8,
@@ -74,12 +87,12 @@ impl Datatype {
         Self::Bytes,
     ];
 
-    /// The datatype that [`Self::name`] gives `name` for.
+    /// The datatype with this [`Self::name`].
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|datatype| datatype.name() == name)
     }
 
-    /// As in the Open Inference Protocol.
+    /// Name in the Open Inference Protocol, as in `model.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bool => "BOOL",
@@ -99,12 +112,12 @@ impl Datatype {
         }
     }
 
-    /// Whether elements are floating-point numbers: they alone may be missing.
+    /// Whether elements are floating-point numbers. Only they may be missing.
     pub(crate) fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::F32 | Self::F64 | Self::Bf16)
     }
 
-    /// What JSON writes the elements of a tensor as.
+    /// What the elements are in JSON.
     pub(crate) fn kind(self) -> ItemKind {
         match self {
             Self::Bool => ItemKind::Bools,
@@ -113,7 +126,7 @@ impl Datatype {
         }
     }
 
-    /// Bytes of an element; of BYTES the least it has, its length.
+    /// Size of an element in bytes. For BYTES, the minimum: the size of its length.
     pub(crate) fn size(self) -> usize {
         match self {
             Self::Bool | Self::I8 | Self::U8 => 1,
@@ -123,7 +136,7 @@ impl Datatype {
         }
     }
 
-    /// Reads the element that `bytes` are; of BYTES its length.
+    /// Decodes an element of [`Self::size`] bytes. For BYTES, its length.
     pub(crate) fn element(self, bytes: &[u8]) -> Element {
         Element::I64(match self {
             Self::F32 => return Element::F32(f32::from_le_bytes(whole(bytes))),
@@ -144,8 +157,10 @@ impl Datatype {
         })
     }
 
-    /// Appends a number (a string, a truth value), as JSON writes it, as an element; or says why it
-    /// cannot be one.
+    /// Appends the element that a JSON number (string, boolean) stands for.
+    ///
+    /// # Errors
+    /// With what is wrong with it, to follow the value in a message.
     pub(crate) fn push(self, json: &str, data: &mut Vec<u8>) -> Result<(), &'static str> {
         match self {
             Self::F32 => data.extend(float32(json)?.to_le_bytes()),
@@ -155,17 +170,18 @@ impl Datatype {
         Ok(())
     }
 
-    /// A number, or a truth value, in 64 bits: an integer in two's complement, a floating-point number as
-    /// FP64. Otherwise why it is none of this datatype.
+    /// A JSON number or boolean in 64 bits: an integer in two's complement, a floating-point number as
+    /// FP64.
+    ///
+    /// # Errors
+    /// As [`Self::push`].
     pub(crate) fn bits(self, json: &str) -> Result<u64, &'static str> {
         let bits = if self.is_float() { self.float_bits(json) } else { self.integer_bits(json) };
         bits.ok_or_else(|| self.refusal(json))
     }
 
     fn float_bits(self, json: &str) -> Option<u64> {
-        let Some(number) = parse_f64(json) else {
-            return Some(special(json)?.to_bits());
-        };
+        let Some(number) = parse_f64(json) else { return Some(special(json)?.to_bits()) };
         #[expect(clippy::cast_possible_truncation, reason = "only its range is checked")]
         let in_range = match self {
             Self::F32 => (number as f32).is_finite(),
@@ -177,7 +193,7 @@ impl Datatype {
     }
 
     fn integer_bits(self, json: &str) -> Option<u64> {
-        /// Above this FP64 does not hold every integer: a number may have been rounded to one.
+        /// From here on FP64 cannot represent every integer, so a number may have been rounded.
         const INTEGERS: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let integer: i64 = match json.parse() {
             Ok(integer) => integer,
@@ -187,7 +203,7 @@ impl Datatype {
             Err(_) => match json.parse() {
                 Ok(integer) if self == Self::U64 => return Some(integer),
                 _ => {
-                    // JSON tells 5.0 from 5 no more than JavaScript does.
+                    // 5.0 is 5, as in JavaScript.
                     let number = parse_f64(json)?;
                     let whole = number.fract() == 0.0 && number.abs() < INTEGERS;
                     #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
@@ -209,7 +225,7 @@ impl Datatype {
         in_range.then_some(integer.cast_unsigned())
     }
 
-    /// Appends what [`Self::bits`] gave as an element.
+    /// Appends the element with these [`Self::bits`].
     pub(crate) fn push_bits(self, bits: u64, data: &mut Vec<u8>) {
         match self {
             #[expect(clippy::cast_possible_truncation, reason = "the nearest")]
@@ -220,7 +236,7 @@ impl Datatype {
         }
     }
 
-    /// Why `json`, or a cell of CSV, is no element: it follows what was written.
+    /// Why `json`, or a CSV cell, is not a value of this datatype; follows the value in a message.
     #[cold]
     pub(crate) fn refusal(self, json: &str) -> &'static str {
         let missing = matches!(json, "" | "null");
@@ -236,16 +252,16 @@ impl Datatype {
                 "is a missing value; only floating-point inputs can have one: write an integer"
             }
             Self::Bool => "is not true or false (BOOL)",
-            Self::Bytes if json.starts_with('"') => "is not a string of Unicode (BYTES)",
+            Self::Bytes if json.starts_with('"') => "is not a Unicode string (BYTES)",
             Self::Bytes => "is not a string (BYTES)",
             Self::I8 => "is not an integer from -128 to 127 (INT8)",
-            Self::I16 => "is not an integer of 16 bits (INT16)",
-            Self::I32 => "is not an integer of 32 bits (INT32)",
-            Self::I64 => "is not an integer of 64 bits (INT64)",
+            Self::I16 => "is not a 16-bit integer (INT16)",
+            Self::I32 => "is not a 32-bit integer (INT32)",
+            Self::I64 => "is not a 64-bit integer (INT64)",
             Self::U8 => "is not an integer from 0 to 255 (UINT8)",
             Self::U16 => "is not an integer from 0 to 65535 (UINT16)",
-            Self::U32 => "is not an integer of 32 bits, 0 or more (UINT32)",
-            Self::U64 => "is not an integer of 64 bits, 0 or more (UINT64)",
+            Self::U32 => "is not an unsigned 32-bit integer (UINT32)",
+            Self::U64 => "is not an unsigned 64-bit integer (UINT64)",
             Self::F16 if number => "is out of range for FP16",
             Self::F32 if number => "is out of range for FP32",
             Self::F64 if number => "is out of range for FP64",
@@ -258,7 +274,10 @@ impl Datatype {
     }
 }
 
-/// The number of FP32 that JSON writes so; or why there is none.
+/// Parses a JSON number as FP32.
+///
+/// # Errors
+/// As [`Datatype::push`].
 #[inline]
 pub(crate) fn float32(json: &str) -> Result<f32, &'static str> {
     match parse_f32(json) {
@@ -270,16 +289,19 @@ pub(crate) fn float32(json: &str) -> Result<f32, &'static str> {
 #[cold]
 #[inline(never)]
 fn special_f32(json: &str) -> Result<f32, &'static str> {
-    #[expect(clippy::cast_possible_truncation, reason = "they are in FP32 as well")]
+    #[expect(clippy::cast_possible_truncation, reason = "NaN and infinities are exact")]
     special(json).map(|number| number as f32).ok_or_else(|| Datatype::F32.refusal(json))
 }
 
-/// The string that JSON writes so.
+/// Decodes a JSON string.
+///
+/// # Errors
+/// As [`Datatype::push`].
 pub(crate) fn text(json: &str) -> Result<std::borrow::Cow<'_, str>, &'static str> {
     json::string(json).ok_or_else(|| Datatype::Bytes.refusal(json))
 }
 
-/// What is no finite number: `null` is a missing value.
+/// The values that are not finite numbers: `null` is a missing value.
 #[cold]
 fn special(json: &str) -> Option<f64> {
     match json {
@@ -290,7 +312,7 @@ fn special(json: &str) -> Option<f64> {
     }
 }
 
-/// The nearest FP32; `None` beyond its range, as infinity is no measurement.
+/// The nearest FP32. `None` if that is not finite.
 pub(crate) fn parse_f32(number: &str) -> Option<f32> {
     number.parse().ok().filter(|number: &f32| number.is_finite())
 }
@@ -299,7 +321,7 @@ fn parse_f64(number: &str) -> Option<f64> {
     number.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// All of `bytes`, which are as many.
+/// `bytes` as an array of the same length.
 fn whole<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
     bytes.first_chunk().copied().unwrap_or([0; SIZE])
 }
@@ -353,7 +375,7 @@ mod tests {
             (Datatype::U8, "-1"),
             (Datatype::U8, "1.5"),
             (Datatype::U8, "256.0"),
-            // As FP64 it would be 2^53.
+            // Rounds to 2^53 in FP64.
             (Datatype::I64, "9007199254740993.0"),
             (Datatype::I32, "2147483648"),
             (Datatype::I64, "9223372036854775808"),
@@ -374,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn only_floating_point_numbers_may_be_missing_or_infinite() {
+    fn only_floats_may_be_missing_or_infinite() {
         for datatype in Datatype::ALL {
             for (json, number) in
                 [("null", f32::NAN), (INFINITY, f32::INFINITY), (NEGATIVE_INFINITY, -f32::INFINITY)]

@@ -1,8 +1,8 @@
-//! What can go wrong with a request, and the one map from it to a failure status.
+//! The error of a request, and the one map from its kind to an HTTP status.
 
 use std::fmt;
 
-/// Why a request gets no prediction: the status of the answer and its message.
+/// Why a request failed: the status and the message of the response.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -22,60 +22,65 @@ enum ErrorKind {
     DeadlineExceeded,
 }
 
-/// Of a message: it quotes what the client sent, which may be the whole body.
+/// Maximum length of a message, in bytes: it may quote what the client sent, up to the whole body.
 const MAX_MESSAGE_BYTES: usize = 500;
 
-/// As much of `text` as a message takes: what is longer is told to be.
+/// The start of `text`, one character longer than a message may be, so that [`Error::new`] marks the cut.
 pub(crate) fn quoted(text: &str) -> &str {
-    // The longest character has four bytes.
+    // A character has at most 4 bytes.
     &text[..text.floor_char_boundary(MAX_MESSAGE_BYTES + 4)]
 }
 
 impl Error {
-    /// The request is wrong, and the message says where and what was expected: 400.
+    /// The request is invalid: 400. The message names the place and what was expected there.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }
 
-    /// The body is no JSON: 400.
+    /// The body is not JSON: 400.
     pub(crate) fn invalid_json(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidJson, message)
     }
 
-    pub(crate) fn is_about_json(&self) -> bool {
+    /// Whether the body is not JSON.
+    pub(crate) fn is_invalid_json(&self) -> bool {
         self.kind == ErrorKind::InvalidJson
     }
 
-    /// The component, its model or the host is wrong: 500.
+    /// The component, its model or the host is at fault: 500.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, message)
     }
 
+    /// 404.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
+    /// 405. `allow`: the methods of the path, as in the header of that name.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(
             ErrorKind::MethodNotAllowed { allow },
-            format!("method not allowed; this path answers {allow}"),
+            format!("method not allowed; this path accepts {allow}"),
         )
     }
 
-    /// More than the component takes: 413.
+    /// The request, or the memory it needs, exceeds a limit: 413.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::TooLarge, message)
     }
 
+    /// 415.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::UnsupportedMediaType, message)
     }
 
-    /// The model cannot be loaded, for now: 503.
+    /// The model cannot be loaded at present: 503.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
 
+    /// 504.
     pub(crate) fn deadline_exceeded(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::DeadlineExceeded, message)
     }
@@ -89,6 +94,7 @@ impl Error {
         Self { kind, message }
     }
 
+    /// The HTTP status of the response.
     pub(crate) fn status(&self) -> u16 {
         match self.kind {
             ErrorKind::Invalid | ErrorKind::InvalidJson => 400,
@@ -102,7 +108,7 @@ impl Error {
         }
     }
 
-    /// The methods that the path answers, where another was sent.
+    /// The methods of the path, if the request had another one (405).
     pub(crate) fn allowed_methods(&self) -> Option<&'static str> {
         match self.kind {
             ErrorKind::MethodNotAllowed { allow } => Some(allow),
@@ -124,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_has_its_status() {
+    fn each_kind_has_its_status() {
         for (error, status) in [
             (Error::invalid(""), 400),
             (Error::invalid_json(""), 400),
@@ -141,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_is_cut_before_it_is_in_a_message() {
+    fn quotes_are_truncated_before_formatting() {
         assert_eq!(quoted("short"), "short");
         let long = "é".repeat(1000);
         assert!(quoted(&long).len() <= MAX_MESSAGE_BYTES + 4);
@@ -149,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_between_characters() {
+    fn long_message_is_truncated_at_a_character_boundary() {
         let error = Error::invalid("é".repeat(1000));
         assert_eq!(error.to_string().len(), MAX_MESSAGE_BYTES + "...".len());
     }

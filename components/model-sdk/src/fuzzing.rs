@@ -1,5 +1,5 @@
-//! The fuzz targets of this crate: everything foreign it reads. `make fuzz` runs them for long, the
-//! tests below for a moment.
+//! The fuzz targets of this crate: all foreign input. `make fuzz` runs them for minutes, the tests below
+//! briefly.
 
 use crate::datatype::Datatype;
 use crate::error::Error;
@@ -40,7 +40,7 @@ const WORDS: &str = r#"
     ]
 "#;
 
-/// Takes strings, and gives them back with whether they are long.
+/// Returns its strings, and whether they are long.
 struct FuzzWords;
 
 impl Model for FuzzWords {
@@ -69,7 +69,7 @@ const FLAGS: &str = r#"
     outputs = [{ name = "both", datatype = "BOOL", shape = [-1] }]
 "#;
 
-/// Takes two flags a row, or a file in place of them.
+/// Accepts two flags per row, or a file instead.
 struct FuzzFlags;
 
 impl Model for FuzzFlags {
@@ -106,21 +106,21 @@ const MIXED: &str = r#"
     ]
 "#;
 
-/// A graph of an input a column, of whichever datatype: says nothing itself.
+/// One input per column, of several datatypes, with the default `predict`.
 struct FuzzMixed;
 
 impl Model for FuzzMixed {
     const NAME: &'static str = NAME;
 }
 
-/// A request: method and path, the length that a client says its JSON has and after a space its content
-/// type, and the body, each on a line of its own. It is answered, or refused as the client's mistake, by
-/// models of numbers, of strings, of flags and files, and of several datatypes.
+/// A request in lines: method and path; the length of the JSON and, after a space, the content type; the body.
+/// Models of numbers, of strings, of flags and files, and of several datatypes respond with success or an
+/// error of the client.
 pub fn request(data: &[u8]) {
     statuses(data);
 }
 
-/// Of each model's answer; none to what has no method and path.
+/// The status of each model's response. `None` without a path.
 fn statuses(data: &[u8]) -> [Option<u16>; 4] {
     [
         status::<FuzzIris>(data, IRIS),
@@ -142,10 +142,10 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
         "POST" => Method::Post,
         _ => Method::Other,
     };
-    let mut said = length.splitn(2, |&byte| byte == b' ');
-    let mut header = || said.next().filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
-    let given = [(JSON_LENGTH, header()), (CONTENT_TYPE, header())];
-    let value = |name: &str| given.iter().find(|(given, _)| *given == name)?.1.clone();
+    let mut values = length.splitn(2, |&byte| byte == b' ');
+    let mut header = || values.next().filter(|value| !value.is_empty()).map(<[u8]>::to_vec);
+    let sent = [(JSON_LENGTH, header()), (CONTENT_TYPE, header())];
+    let value = |name: &str| sent.iter().find(|(sent, _)| *sent == name)?.1.clone();
     let headers = (0..).zip(ModelHooks::of::<M>().needed_headers());
     let headers = headers.filter_map(|(index, name)| Some((index, value(name)?)));
     let request = Request {
@@ -155,7 +155,7 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
         prediction_id: None,
         body: body.to_vec(),
     };
-    let response = answer::<M>(&request, signature).unwrap_or_else(Response::from);
+    let response = response::<M>(&request, signature).unwrap_or_else(Response::from);
     let body = String::from_utf8_lossy(&response.body);
     assert!((200..500).contains(&response.status), "{}: {body}", response.status);
     if response.status >= 400 {
@@ -164,7 +164,7 @@ fn status<M: Model>(data: &[u8], signature: &str) -> Option<u16> {
     Some(response.status)
 }
 
-fn answer<M: Model>(request: &Request, signature: &str) -> Result<Response, Error> {
+fn response<M: Model>(request: &Request, signature: &str) -> Result<Response, Error> {
     let signature = Signature::parse(signature, NAME).map_err(Error::internal)?;
     let compute = |inputs: Vec<Tensor>| {
         let rows = inputs[0].dimensions[0];
@@ -177,17 +177,15 @@ fn answer<M: Model>(request: &Request, signature: &str) -> Result<Response, Erro
     respond::<M>(request, NAME, || Ok(graph::stub::graph(signature, compute)))
 }
 
-/// A tensor in the packed form, of each datatype that is packed. What is read is written the same.
+/// A tensor in the packed form, decoded as each datatype that is packed. Encoding returns the same bytes.
 pub fn packed(data: &[u8]) {
     for datatype in Datatype::ALL {
-        let Some(ty) = datatype.packed() else {
-            continue;
-        };
+        let Some(ty) = datatype.packed() else { continue };
         let Ok((dimensions, elements)) = packed::decode(ty, datatype, data.to_vec()) else {
             continue;
         };
         let tensor = Tensor { name: NAME.to_owned(), datatype, dimensions, data: elements };
-        // Bytes that are no text are for no graph.
+        // Strings that are not UTF-8 are refused.
         if let Ok(again) = packed::encode(ty, &tensor) {
             assert_eq!(again, data);
         } else {
@@ -198,10 +196,8 @@ pub fn packed(data: &[u8]) {
 
 /// A `model.toml`.
 pub fn model_toml(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else {
-        return;
-    };
-    // What it says is for an operator.
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // The message is for an operator.
     let _ = Signature::parse(text, NAME);
 }
 
@@ -214,22 +210,22 @@ mod tests {
         run_briefly("request", super::request);
     }
 
-    /// What begins with a mistake reaches little; `not_...` is one that only shows in the end.
+    /// A seed with an early error would reach little. Seeds named `not_...` have a late one.
     #[test]
-    fn each_seed_of_a_request_has_an_answer_from_some_model() {
+    fn some_model_accepts_each_seed() {
         let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/request");
-        let mut answered = [0; 4];
+        let mut accepted = [0; 4];
         for seed in std::fs::read_dir(seeds).unwrap() {
             let path = seed.unwrap().path();
             let statuses = super::statuses(&std::fs::read(&path).unwrap());
             let refused =
                 path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"not_"));
             assert_eq!(statuses.contains(&Some(200)), !refused, "{}: {statuses:?}", path.display());
-            for (count, status) in answered.iter_mut().zip(statuses) {
+            for (count, status) in accepted.iter_mut().zip(statuses) {
                 *count += usize::from(status == Some(200));
             }
         }
-        assert!(answered.iter().all(|count| *count >= 5), "{answered:?}");
+        assert!(accepted.iter().all(|count| *count >= 5), "{accepted:?}");
     }
 
     #[test]

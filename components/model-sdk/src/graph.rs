@@ -1,5 +1,4 @@
-//! The model: its signature, and its graph ready to compute. Loaded once for the life of the
-//! instance.
+//! The loaded model: its signature and its graph.
 
 use std::fmt;
 
@@ -13,9 +12,9 @@ pub struct Graph {
     context: Box<dyn ExecutionContext>,
 }
 
-/// What runs the graph: `wasi:nn`, and a stand-in in tests.
+/// Runs the graph: `wasi:nn`, or a stub in tests.
 pub(crate) trait ExecutionContext {
-    /// Gives the outputs that `outputs` describes, in that order.
+    /// Computes the outputs `outputs`, in that order.
     fn compute(
         &self,
         signature: &Signature,
@@ -29,13 +28,16 @@ impl Graph {
         Self { signature, context: Box::new(context) }
     }
 
-    /// What `model.toml` says of the model.
+    /// The content of `model.toml`.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// Runs the graph. `inputs` are all of its inputs, in any order; the outputs come in the order of
-    /// their names here.
+    /// Runs the graph with all of its `inputs`, in any order, and returns the outputs of these names, in
+    /// order.
+    ///
+    /// # Errors
+    /// If an output is not in `model.toml`, or the inference fails: the error is the response's.
     pub fn compute<const N: usize>(
         &self,
         inputs: impl Into<Vec<Tensor>>,
@@ -51,6 +53,7 @@ impl Graph {
         all(self.compute_all(inputs.into(), &outputs)?)
     }
 
+    /// As [`Self::compute`], for a number of outputs that is not known at compile time.
     pub(crate) fn compute_all(
         &self,
         inputs: Vec<Tensor>,
@@ -66,14 +69,14 @@ impl fmt::Debug for Graph {
     }
 }
 
-/// The outputs that were asked for.
+/// The outputs as an array.
 pub(crate) fn all<const N: usize>(outputs: Vec<Tensor>) -> Result<[Tensor; N], Error> {
     outputs.try_into().map_err(|outputs: Vec<_>| {
-        Error::internal(format!("asked for {N} outputs, got {}", outputs.len()))
+        Error::internal(format!("expected {N} outputs, got {}", outputs.len()))
     })
 }
 
-/// A file of the model that is missing, and what to write to have it.
+/// The error for a missing file of the model, with the manifest entry that mounts it.
 #[cold]
 pub(crate) fn not_mounted(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
     let problem = format!(
@@ -83,7 +86,7 @@ pub(crate) fn not_mounted(name: &str, file: &str, problem: &dyn fmt::Display) ->
     unloadable(name, file, &problem)
 }
 
-/// A file of the model that is wrong.
+/// The error for an invalid file of the model.
 #[cold]
 pub(crate) fn unloadable(name: &str, file: &str, problem: &dyn fmt::Display) -> Error {
     Error::unavailable(format!(
@@ -97,7 +100,7 @@ pub(crate) mod stub {
 
     use super::*;
 
-    /// Computes with a closure.
+    /// An execution context that calls a closure.
     struct Closure<F>(F);
 
     impl<F> ExecutionContext for Closure<F>
@@ -116,6 +119,7 @@ pub(crate) mod stub {
         }
     }
 
+    /// A graph that `compute` stands for.
     pub(crate) fn graph(
         signature: Signature,
         compute: impl Fn(Vec<Tensor>) -> Result<Vec<Tensor>, Error> + 'static,

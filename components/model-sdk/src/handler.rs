@@ -1,4 +1,4 @@
-//! THE path of a request through a component, whichever door it came in by.
+//! THE path of a request through the component, the same for both doors.
 
 use std::rc::Rc;
 
@@ -11,25 +11,27 @@ use crate::request::Request;
 use crate::response::Response;
 use crate::{infer, invocations, metadata, model_loader, model_name, predict};
 
-pub(crate) fn answer<M: Model>(request: &Request) -> Response {
-    model_name::name(M::NAME)
+/// Handles a request. Errors become responses.
+pub(crate) fn handle<M: Model>(request: &Request) -> Response {
+    model_name::resolve(M::NAME)
         .and_then(|name| respond::<M>(request, name, || model_loader::load(name)))
         .unwrap_or_else(Response::from)
 }
 
+/// The steps of a request. `load` returns the model `name`.
 pub(crate) fn respond<M: Model>(
     request: &Request,
     name: &str,
     load: impl FnOnce() -> Result<Rc<Graph>, Error>,
 ) -> Result<Response, Error> {
-    // 1 what is asked, and of which model
+    // 1 The path: operation, model and version.
     let path = request.path();
     let target = Target::parse(path).ok_or_else(|| operation::unknown_path(path, name))?;
     target.operation.check_method(request.method)?;
     target.check_model(name)?;
     let hooks = const { &ModelHooks::of::<M>() };
 
-    // 2 the model: loaded by the first request
+    // 2 The model: loaded by the first request.
     let graph = match load() {
         Err(error) if target.operation == Operation::Ready => {
             return metadata::not_ready(name, &error);
@@ -39,16 +41,16 @@ pub(crate) fn respond<M: Model>(
     let signature = graph.signature();
     target.check_version(name, &signature.version)?;
 
-    // 3 decode, compute, encode; once more if it is only in NaN that the body is no JSON
+    // 3 Decode, compute, encode; again if only NaN or infinities keep the body from being JSON.
     let response = match operate(&graph, target.operation, request, hooks) {
-        Err(error) if error.is_about_json() => match request.respelled() {
+        Err(error) if error.is_invalid_json() => match request.respelled() {
             Some(request) => operate(&graph, target.operation, &request, hooks),
             None => Err(error),
         },
-        operated => operated,
+        result => result,
     }?;
 
-    // 4 for how long it may be given again, and to whom
+    // 4 Caching: how long, and for which requests.
     let body_key = match target.operation {
         Operation::Infer => "tensors",
         Operation::Predict | Operation::Invocations => "json",
@@ -56,9 +58,10 @@ pub(crate) fn respond<M: Model>(
             return Ok(response);
         }
     };
-    Ok(response.for_seconds(signature.cache_seconds, hooks.needed_headers(), body_key))
+    Ok(response.cacheable(signature.cache_seconds, hooks.needed_headers(), body_key))
 }
 
+/// Runs an operation of a protocol.
 fn operate(
     graph: &Graph,
     operation: Operation,
@@ -135,7 +138,7 @@ mod tests {
         r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
 
     #[test]
-    fn each_operation_answers() {
+    fn each_operation_responds() {
         for (method, path, body, start) in [
             (
                 Method::Get,
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_wrongly_is_refused_before_the_model_is_loaded() {
+    fn invalid_target_is_refused_before_the_model_is_loaded() {
         for (method, path, status) in [
             (Method::Get, "/", 404),
             (Method::Get, "/v2/models/iris-classifier/explain", 404),
@@ -219,15 +222,15 @@ mod tests {
             (Method::Post, "/v2/models/iris-classifier", 405),
             (Method::Other, "/v2/models/iris-classifier/ready", 405),
         ] {
-            let (answered, body) = respond_to(method, path, "", || unreachable!("{path}"));
-            assert_eq!(answered, status, "{path}");
+            let (actual, body) = respond_to(method, path, "", || unreachable!("{path}"));
+            assert_eq!(actual, status, "{path}");
             assert!(body.starts_with(r#"{"error":""#), "{body}");
         }
         assert_eq!(loaded(Method::Get, "/v2/models/iris-classifier/versions/2/ready", "").0, 404);
         assert_eq!(loaded(Method::Post, "/predict", "").0, 400);
     }
 
-    /// Whichever model is mounted, in upper case.
+    /// Maps its input to the name of the mounted model in upper case.
     struct Upper;
 
     impl Model for Upper {
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mounted_model_may_be_mapped() {
+    fn mounted_model_can_have_a_mapping() {
         let text = "name = 'wine'\nversion = '2'\n\
             inputs = [{ name = 'x', datatype = 'BOOL', shape = [1] }]\n\
             outputs = [{ name = 'upper', datatype = 'BYTES', shape = [1] }]";
@@ -251,13 +254,13 @@ mod tests {
                 .map(|response| String::from_utf8(response.body).unwrap())
                 .map_err(|error| error.status())
         };
-        let answer = r#"{"model_name":"wine","model_version":"2","outputs":[{"name":"upper","datatype":"BYTES","shape":[1],"data":["WINE"]}]}"#;
-        assert_eq!(respond("/v2/models/wine/infer").as_deref(), Ok(answer));
+        let expected = r#"{"model_name":"wine","model_version":"2","outputs":[{"name":"upper","datatype":"BYTES","shape":[1],"data":["WINE"]}]}"#;
+        assert_eq!(respond("/v2/models/wine/infer").as_deref(), Ok(expected));
         assert_eq!(respond("/v2/models/upper/infer"), Err(404));
     }
 
     #[test]
-    fn what_python_writes_for_nan_is_a_missing_value_in_every_protocol() {
+    fn python_nan_is_a_missing_value_in_every_protocol() {
         let missing = || {
             Ok(graph(iris(), |inputs| {
                 assert!(inputs[0].f32s()?[1].is_nan());
@@ -269,8 +272,8 @@ mod tests {
             }))
         };
         let infer = INFER.replace("[1,2,3,4]", "[1,NaN,-Infinity,Infinity]");
-        struct Default;
-        impl Model for Default {
+        struct DefaultIris;
+        impl Model for DefaultIris {
             const NAME: &'static str = "iris-classifier";
         }
         for (path, body) in [
@@ -279,13 +282,13 @@ mod tests {
             ("/v2/models/iris-classifier/infer", &infer),
         ] {
             let request = Request::post(path, body.as_bytes());
-            let response = respond::<Default>(&request, Default::NAME, missing).unwrap();
+            let response = respond::<DefaultIris>(&request, DefaultIris::NAME, missing).unwrap();
             assert_eq!(response.status, 200);
-            // With tensors behind the JSON, whose length is another then.
+            // With the length of the JSON in a header, which changes.
             let body = body.replacen('{', r#"{"id":"NaN","#, 1);
             let request = Request::post(path, body.as_bytes());
             let request = request.with_header(JSON_LENGTH, &body.len().to_string());
-            let response = respond::<Default>(&request, Default::NAME, missing).unwrap();
+            let response = respond::<DefaultIris>(&request, DefaultIris::NAME, missing).unwrap();
             assert_eq!(response.status, 200);
         }
         let (status, body) = loaded(Method::Post, "/predict", r#"{"features":[NaN,2,3]}"#);
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_cannot_be_loaded_is_unavailable() {
+    fn unloadable_model_is_unavailable() {
         let fail = || Err(Error::unavailable("no model.toml"));
         let ready = respond_to(Method::Get, "/v2/models/iris-classifier/ready", "", fail);
         assert_eq!(

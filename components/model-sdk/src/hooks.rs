@@ -1,5 +1,5 @@
-//! What the author of a model wrote, apart from its type: as a type parameter it would have all of the
-//! decoders compiled again with the model.
+//! The component's hooks as values. With the model as a type parameter, the decoders of the protocols would
+//! be generic, and compiled with each component.
 
 use crate::error::Error;
 use crate::file::File;
@@ -9,10 +9,11 @@ use crate::request::NEEDED_HEADERS;
 use crate::signature::TensorSignature;
 use crate::tensor::Tensor;
 
-/// Computes the outputs that `model.toml` describes from its inputs, which come in its order. See
+/// Computes the outputs of `model.toml` from its inputs, given in the order of `model.toml`. See
 /// [`crate::Model::MAPPING`].
 pub type Mapping = fn(&Graph, &[Tensor]) -> Result<Vec<Tensor>, Error>;
 
+/// The items of [`crate::Model`] that the protocols use.
 #[derive(Clone, Copy)]
 pub(crate) struct ModelHooks {
     pub(crate) predict: Predict,
@@ -28,7 +29,7 @@ impl ModelHooks {
     }
 }
 
-/// Those of a mapping's outputs that are wanted; `inputs` are in the order of `model.toml`.
+/// Computes the outputs `wanted` with a mapping. `inputs` are in the order of `model.toml`.
 pub(crate) fn map(
     graph: &Graph,
     mapping: Mapping,
@@ -38,12 +39,12 @@ pub(crate) fn map(
     pick(&mapping(graph, inputs)?, wanted)
 }
 
-/// Those of a mapping's outputs that were asked for.
+/// Picks the outputs `wanted` from those of a mapping, and checks them.
 fn pick(outputs: &[Tensor], wanted: &[&TensorSignature]) -> Result<Vec<Tensor>, Error> {
     let mut picked = Vec::with_capacity(wanted.len());
     for wanted in wanted {
         let Some(output) = outputs.iter().find(|output| output.name == wanted.name) else {
-            let problem = format!("the component's mapping gave no output {:?}", wanted.name);
+            let problem = format!("the component's mapping returned no output {:?}", wanted.name);
             return Err(Error::internal(problem));
         };
         wanted.check_output("the component's mapping", output.datatype, &output.dimensions)?;

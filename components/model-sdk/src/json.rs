@@ -1,5 +1,5 @@
-//! What the protocols decode and encode bodies with. Numbers stay text until it is known what they
-//! must become (`json_array`); nothing is parsed into a tree.
+//! Decodes and encodes JSON bodies. Nothing is parsed into a tree: numbers stay text until their datatype
+//! is known (`json_array`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,18 +11,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::reserve::too_much;
+use crate::reserve::out_of_memory;
 
-/// A `T` written as an object. Derived decoders would also take its fields from an array.
+/// A `T` from an object. A derived decoder alone would also accept an array of its fields.
 pub(crate) struct Object<T>(pub(crate) T);
 
+/// Decodes a body.
 pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Error> {
-    let Object(decoded) = serde_json::from_slice(body).map_err(|error| of_body(&error, body))?;
+    let Object(decoded) = serde_json::from_slice(body).map_err(|error| body_error(&error, body))?;
     Ok(decoded)
 }
 
 #[cold]
-fn of_body(error: &serde_json::Error, body: &[u8]) -> Error {
+fn body_error(error: &serde_json::Error, body: &[u8]) -> Error {
     let hint = if error.is_syntax() && is_at_nan(error, body) {
         "; write null for a missing value, or NaN, Infinity or -Infinity as Python's json does"
     } else {
@@ -31,7 +32,7 @@ fn of_body(error: &serde_json::Error, body: &[u8]) -> Error {
     Error::invalid_json(format!("the body: {error}{hint}"))
 }
 
-/// Whether what the parser stopped in is another spelling of NaN or infinity.
+/// Whether the parser stopped at another spelling of NaN or infinity.
 fn is_at_nan(error: &serde_json::Error, body: &[u8]) -> bool {
     let Some(line) = body.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1)) else {
         return false;
@@ -45,13 +46,13 @@ fn is_at_nan(error: &serde_json::Error, body: &[u8]) -> bool {
     [&b"nan"[..], b"inf", b"infinity"].iter().any(|nan| word.eq_ignore_ascii_case(nan))
 }
 
-/// How [`respelled`] writes infinity. Python's json reads it so as well.
+/// Infinity as [`respelled`] writes it, which Python's json module reads as infinity as well.
 pub(crate) const INFINITY: &str = "1e+99999";
-/// How [`respelled`] writes negative infinity.
+/// Negative infinity as [`respelled`] writes it.
 pub(crate) const NEGATIVE_INFINITY: &str = "-1e+99999";
 
-/// The body with the tokens that Python's json writes, and no JSON has, as JSON: `NaN` as null, and
-/// infinities as [`INFINITY`] and [`NEGATIVE_INFINITY`]. `None` if there are none.
+/// The body with the tokens that Python's json module writes beyond JSON replaced: `NaN` by null,
+/// infinities by [`INFINITY`] and [`NEGATIVE_INFINITY`]. `None` if there are none.
 #[cold]
 pub(crate) fn respelled(body: &[u8]) -> Option<Vec<u8>> {
     const TOKENS: [(&[u8], &str); 3] =
@@ -91,26 +92,26 @@ pub(crate) fn respelled(body: &[u8]) -> Option<Vec<u8>> {
     Some(respelled)
 }
 
-/// What a string of JSON is; `None` for what is none, or half of a character.
+/// Decodes a JSON string. `None` if `json` is not a string of Unicode characters.
 pub(crate) fn string(json: &str) -> Option<Cow<'_, str>> {
     let Key(string) = serde_json::from_slice(json.as_bytes()).ok()?;
     Some(string)
 }
 
-/// The items of an array that is part of a body that was checked before, `what` in messages. Once in a
-/// component, whoever calls it.
+/// The items of an array in a body whose syntax was checked. `what`: its name in messages.
+// Not inlined, for the size of components.
 #[inline(never)]
 pub(crate) fn items<'a>(
     what: &dyn fmt::Display,
     json: &'a RawValue,
 ) -> Result<Vec<&'a RawValue>, Error> {
-    // As bytes again: the decoder of a string would be compiled beside that of bytes.
+    // From bytes: decoding from `str` would add a second decoder to every component.
     let JsonItems(items) = serde_json::from_slice(json.get().as_bytes())
         .map_err(|error| Error::invalid(format!("{what}: {error}")))?;
-    items.ok_or_else(too_much)
+    items.ok_or_else(out_of_memory)
 }
 
-/// `None` if there are more than there is memory for.
+/// The items of an array. `None` if they do not fit into memory.
 struct JsonItems<'a>(Option<Vec<&'a RawValue>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonItems<'a> {
@@ -141,10 +142,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonItems<'a> {
     }
 }
 
-/// Into `room`, which grows if it is too small.
-pub(crate) fn encode(mut room: Vec<u8>, body: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_writer(&mut room, body).map_err(|error| Error::internal(error.to_string()))?;
-    Ok(room)
+/// Appends `body` to `buffer`.
+pub(crate) fn encode(mut buffer: Vec<u8>, body: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_writer(&mut buffer, body).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(buffer)
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -167,28 +168,29 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// The entries of an object, in the order sent.
+/// The entries of an object, in order.
 pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Entries<'a> {
+    /// Decodes a body.
     pub(crate) fn of_body(body: &'a [u8]) -> Result<Self, Error> {
-        Self::read(body).map_err(|error| of_body(&error, body))
+        Self::read(body).map_err(|error| body_error(&error, body))
     }
 
-    /// Of a part of a body that was checked before, `what` in messages.
+    /// Decodes an object in a body whose syntax was checked. `what`: its name in messages.
     pub(crate) fn of_part(what: &dyn fmt::Display, json: &'a RawValue) -> Result<Self, Error> {
         Self::read(json.get().as_bytes())
             .map_err(|error| Error::invalid(format!("{what}: {error}")))
     }
 
-    /// Once in a component, whoever calls it.
+    // Not inlined, for the size of components.
     #[inline(never)]
     fn read(json: &'a [u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(json)
     }
 
-    /// What stands under each of `names`, `null` being nothing. Others may stand there too. `what` is
-    /// the object in messages.
+    /// The values of the keys `names`; `null` counts as absent. Other keys are ignored. `what`: the object's
+    /// name in messages.
     pub(crate) fn pick<const N: usize>(
         &self,
         what: &dyn fmt::Display,
@@ -207,11 +209,9 @@ impl<'a> Entries<'a> {
         picked: &mut [Option<&'a RawValue>],
     ) -> Result<(), Error> {
         for (name, value) in &self.0 {
-            let Some(index) = names.iter().position(|wanted| wanted == name) else {
-                continue;
-            };
+            let Some(index) = names.iter().position(|wanted| wanted == name) else { continue };
             if picked[index].replace(value).is_some() {
-                return Err(Error::invalid(format!("{what}: {name:?} stands twice")));
+                return Err(Error::invalid(format!("{what}: duplicate key {name:?}")));
             }
         }
         for value in picked {
@@ -221,7 +221,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// Borrowed unless it is escaped.
+/// A string: borrowed, unless it contains escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_python_writes_becomes_json() {
+    fn tokens_of_python_become_json() {
         for (body, json) in [
             (r#"{"a":[NaN,-Infinity,Infinity]}"#, Some(r#"{"a":[null,-1e+99999,1e+99999]}"#)),
             (r#"["NaN",NaN,"\"NaN",  NaN ]"#, Some(r#"["NaN",null,"\"NaN",  null ]"#)),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_about_nan_stands_behind_errors_about_it() {
+    fn errors_at_nan_hint_at_its_spelling() {
         let error =
             |body: &str| Entries::of_body(body.as_bytes()).map(drop).unwrap_err().to_string();
         for body in [r#"{"a":[nan]}"#, r#"{"a":[1, -inf]}"#, "{\"a\":\n[inf]}", r#"{"a":INFINITY}"#]
@@ -289,9 +289,8 @@ mod tests {
             let _ = Entries::of_body(body.as_bytes());
         }
 
-        /// JSON is left as it is.
         #[test]
-        fn a_string_keeps_what_it_says(text in "(NaN|Infinity|\"|\\\\|a){0,9}") {
+        fn strings_are_not_respelled(text in "(NaN|Infinity|\"|\\\\|a){0,9}") {
             proptest::prop_assert_eq!(respelled(&serde_json::to_vec(&text).unwrap()), None);
         }
     }

@@ -1,6 +1,5 @@
-//! JSON arrays of numbers (or of strings, of truth values, or of a mixture), flat or nested, read one at
-//! a time into whatever takes them: no tree in between, and no recursion. Any item may be `null`, which
-//! is for the taker to refuse.
+//! Reads JSON arrays of numbers, strings, booleans or a mixture, flat or nested, item by item: without a
+//! tree, and without recursion. Any item may be `null`; the callback decides whether to refuse it.
 
 use std::fmt;
 
@@ -10,18 +9,18 @@ use crate::error::quoted;
 use crate::json::{INFINITY, NEGATIVE_INFINITY};
 use crate::shape::{MAX_RANK, Shape};
 
-/// What an array is of.
+/// The kind of an array's items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ItemKind {
     Numbers,
     Strings,
     Bools,
-    /// Each of them: the taker knows which.
+    /// Any of them; the callback checks which.
     Mixed,
 }
 
 impl ItemKind {
-    /// For messages.
+    /// One item, for messages.
     fn one(self) -> &'static str {
         match self {
             Self::Numbers => "a number",
@@ -31,7 +30,7 @@ impl ItemKind {
         }
     }
 
-    /// For messages.
+    /// Several items, for messages.
     pub(crate) fn many(self) -> &'static str {
         match self {
             Self::Numbers => "numbers",
@@ -41,7 +40,7 @@ impl ItemKind {
         }
     }
 
-    /// Whether JSON that starts so is one, or `null`.
+    /// Whether an item of this kind, or `null`, starts with `byte`.
     fn starts(self, byte: u8) -> bool {
         match self {
             Self::Numbers => matches!(byte, b'-' | b'0'..=b'9' | b'n'),
@@ -52,7 +51,7 @@ impl ItemKind {
     }
 }
 
-/// An item as a client wrote it, for messages.
+/// An item as the client wrote it, for messages.
 pub(crate) fn shown(item: &str) -> &str {
     match item {
         INFINITY => "Infinity",
@@ -62,10 +61,12 @@ pub(crate) fn shown(item: &str) -> &str {
     }
 }
 
-/// Gives each number of the array `json` to `take`, as it is written, and returns how many there
-/// are; the same for the other kinds. Arrays may nest as `shape` says; flat data is taken for any
-/// shape, its length left to the caller to check. `take` says what is wrong with a number; `what` is
-/// the array in messages.
+/// Calls `take` with each item of the array `json`, as it is written, and returns the number of items. The
+/// array may be nested as in `shape`, or flat, whose length the caller checks. `what`: the array's name in
+/// messages.
+///
+/// # Errors
+/// If an item is of another kind, the nesting does not match `shape`, or `take` refuses an item.
 pub(crate) fn read(
     what: &dyn fmt::Display,
     kind: ItemKind,
@@ -74,7 +75,7 @@ pub(crate) fn read(
     mut take: impl FnMut(&str) -> Result<(), &'static str>,
 ) -> Result<usize, String> {
     let mut reader = ArrayReader::new(kind, shape);
-    // The JSON decoder has checked the syntax: commas and brackets are where they should be.
+    // The JSON decoder has checked the syntax, so commas and brackets need no checks.
     let mut rest = json.get();
     loop {
         let (token, tail) = next_token(rest);
@@ -90,7 +91,7 @@ pub(crate) fn read(
     }
 }
 
-/// A bracket, a string, or everything up to the next bracket or comma; and the rest.
+/// Splits off a bracket, a string, or everything up to the next bracket or comma.
 fn next_token(json: &str) -> (&str, &str) {
     let between = |byte: &u8| matches!(byte, b',' | b' ' | b'\n' | b'\r' | b'\t');
     let bytes = json.as_bytes();
@@ -107,7 +108,7 @@ fn next_token(json: &str) -> (&str, &str) {
     json.split_at(length)
 }
 
-/// Up to and with the quote that ends the string.
+/// The length of a string from after its opening quote, with the closing one.
 fn string_length(string: &[u8]) -> usize {
     let mut escaped = false;
     let end = string.iter().position(|&byte| {
@@ -118,17 +119,17 @@ fn string_length(string: &[u8]) -> usize {
     end.map_or(string.len(), |end| end + 1)
 }
 
-/// How far the array is read.
+/// The state of reading an array.
 struct ArrayReader<'a> {
     kind: ItemKind,
     shape: &'a [u32],
-    /// Settled by the first item of the outermost array.
+    /// Determined by the first item of the outermost array.
     layout: Option<Layout>,
-    /// The arrays around the next token.
+    /// Number of open arrays.
     depth: usize,
-    /// Their items so far, outermost first.
+    /// Number of items of each open array, outermost first.
     lengths: [u32; MAX_RANK],
-    /// What was taken so far.
+    /// Number of items passed to the callback.
     items: usize,
 }
 
@@ -180,7 +181,7 @@ impl<'a> ArrayReader<'a> {
         Ok(())
     }
 
-    /// Counts an item of the innermost array, which must agree with the first in its layout.
+    /// Counts an item of the innermost array. All items must have the same layout.
     fn count(&mut self, layout: Layout, token: &str) -> Result<(), String> {
         if *self.layout.get_or_insert(layout) != layout {
             return Err(self.unexpected(token));
@@ -197,7 +198,7 @@ impl<'a> ArrayReader<'a> {
             (0, None) => format!(": expected an array of {}, got {token}", kind.many()),
             (_, Some(Layout::Nested)) => {
                 let shape = Shape::of(shape);
-                format!("[{count}]: expected arrays nested as the shape {shape} says, got {token}")
+                format!("[{count}]: expected arrays nested as in the shape {shape}, got {token}")
             }
             _ => format!("[{count}]: expected {}, got {token}", kind.one()),
         }
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_of_numbers_is_refused_with_its_place() {
+    fn other_values_are_refused_with_their_position() {
         for (json, shape, problem) in [
             ("5", &[1][..], "data: expected an array of numbers, got 5"),
             ("null", &[1], "data: expected an array of numbers, got null"),
@@ -250,40 +251,34 @@ mod tests {
             (
                 "[[[1]]]",
                 &[1, 1],
-                "data[0]: expected arrays nested as the shape [1, 1] says, got an array",
+                "data[0]: expected arrays nested as in the shape [1, 1], got an array",
             ),
-            (
-                "[[1,2],3]",
-                &[2, 2],
-                "data[2]: expected arrays nested as the shape [2, 2] says, got 3",
-            ),
+            ("[[1,2],3]", &[2, 2], "data[2]: expected arrays nested as in the shape [2, 2], got 3"),
             (
                 "[[1,2],[3]]",
                 &[2, 2],
-                "data[3]: expected arrays nested as the shape [2, 2] says, got an array of 1",
+                "data[3]: expected arrays nested as in the shape [2, 2], got an array of 1",
             ),
             (
                 "[[1,2]]",
                 &[2, 2],
-                "data[2]: expected arrays nested as the shape [2, 2] says, got an array of 1",
+                "data[2]: expected arrays nested as in the shape [2, 2], got an array of 1",
             ),
             (
                 "[[],[]]",
                 &[2, 2],
-                "data[0]: expected arrays nested as the shape [2, 2] says, got an array of 0",
+                "data[0]: expected arrays nested as in the shape [2, 2], got an array of 0",
             ),
             (
                 "[[1]]",
                 &[1, 1, 1],
-                "data[0]: expected arrays nested as the shape [1, 1, 1] says, got 1",
+                "data[0]: expected arrays nested as in the shape [1, 1, 1], got 1",
             ),
         ] {
             assert_eq!(numbers(json, shape).unwrap_err(), problem, "{json}");
         }
         let json: &RawValue = serde_json::from_str("[1,1e999]").unwrap();
-        let refuse = |number: &str| {
-            if number == "1" { Ok(()) } else { Err("is too large") }
-        };
+        let refuse = |number: &str| if number == "1" { Ok(()) } else { Err("is too large") };
         assert_eq!(
             read(&"data", ItemKind::Numbers, json, &[2], refuse).unwrap_err(),
             "data[1]: 1e999 is too large"
@@ -291,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_and_truth_values() {
+    fn strings_and_booleans() {
         let items = |kind: ItemKind, json: &str| {
             let mut items = Vec::new();
             let json: &RawValue = serde_json::from_str(json).unwrap();

@@ -1,4 +1,4 @@
-//! The guest library: with it, a model component is one `impl`.
+//! The guest library of spinfer: with it, a model component is one `impl`.
 //!
 //! ```
 //! use model_sdk::{Error, Graph, Model, Prediction, Rows};
@@ -22,86 +22,87 @@
 //! # Life of a request in a component
 //!
 //! ```text
-//! host -> fast door (doors/fast)          one call with the whole request
-//!      -> standard door (doors/standard)  wasi:http/handler: reads the body, then as above
-//!           request                 the same type from either door
-//!           handler                 the list of steps
-//!             operation             path -> operation, model, version     404, 405
-//!             graph                 first request only: model.toml, load-by-name    503
-//!             predict               {"features": [...]} or {"instances": [[...], ...]}, a row also as
-//!                                     {"column": value, ...}: rows
-//!                                     -> Model::predict, or default_predict -> {"prediction", ...}
-//!             infer                 Open Inference Protocol: tensors -> graph, or Model::MAPPING
-//!                                     -> tensors
-//!             invocations           MLflow: a table as JSON or CSV -> {"predictions": [...]}
-//!             metadata              what the model is, and whether it is ready
-//!           reserve                 memory for the answer, before it is computed         413
-//!           prediction_log          the rows, and what the model said of them, to the host
-//!           error                   what went wrong -> status and {"error": "..."}
+//! host -> doors/fast             one call with the whole request
+//!      -> doors/standard         wasi:http/handler: reads the body, then as above
+//!           handler              the steps of a request
+//!             operation          path -> operation, model, version            404, 405
+//!             model_loader       first request only: model.toml, load-by-name      503
+//!             predict            {"features": [...]} or {"instances": [[...], ...]}: rows
+//!                                  -> Model::predict (or default_predict)
+//!                                  -> {"prediction": ...}
+//!             infer              Open Inference Protocol: tensors -> graph (or Model::MAPPING)
+//!                                  -> tensors
+//!             invocations        MLflow: a table as JSON or CSV -> {"predictions": [...]}
+//!             metadata           metadata, readiness, health, version
+//!           response_buffer      memory for the response, before the inference     413
+//!           prediction_log       the rows and their predictions, appended to the host's log
+//!           response             the response, also from an error: {"error": "..."}
 //! ```
 //!
-//! The model is the folder mounted at `/models/<NAME>`: `model.toml` is read here, and the graph
-//! beside it stays with whoever implements `wasi:nn`. Both are loaded by the first request and kept
-//! for the life of the instance.
+//! The model is mounted at `/models/<NAME>`. Its `model.toml` is read by the component; its graph stays with
+//! the implementation of `wasi:nn`. The first request loads both for the life of the instance.
 //!
 //! # Datatypes, missing values, axes
 //!
-//! Inputs and outputs are of any [`Datatype`]. `wasi:nn` carries seven of them as they are, and the rest
-//! packed in a tensor of bytes, whose form `wit/wasi-nn` gives; [`Graph::compute`] packs and unpacks, so
-//! that a component never sees it.
+//! Inputs and outputs may have any [`Datatype`]. `wasi:nn` has seven of them; the others cross the component
+//! boundary packed in a tensor of bytes (`wit/wasi-nn`). [`Graph::compute`] packs and unpacks.
 //!
-//! A missing value is `null` in JSON (`NaN` and infinities as Python's json writes them are read as well),
-//! and an empty cell in CSV. It is NaN for an input of a floating-point type; for any other it is refused,
-//! and the message names the column. What an output has of NaN or infinity is `null` in the short form and
-//! for MLflow; tensors with them go as binary data alone.
+//! A missing value is `null` in JSON and an empty cell in CSV. `NaN`, `Infinity` and `-Infinity`, as Python's
+//! json module writes them, are accepted as well. A missing value is NaN in a floating-point input; in any
+//! other it is refused, and the message names the column. NaN and infinities in outputs are `null` in the
+//! responses of `/predict` and `/invocations`; `/infer` returns such tensors as binary data only.
 //!
-//! `batch_axis` of an input or output in `model.toml` is the axis that counts rows, 0 unless it says
-//! otherwise. Rows are put together along that axis of each input, and taken apart along that of each
-//! output. A model of which one has no free axis there infers row by row.
+//! `batch_axis` of an input or output in `model.toml` is the axis that counts rows, by default 0. Rows are
+//! joined along that axis of each input, and split along that of each output. If an input or output has no
+//! free batch axis, there is one inference per row.
 //!
-//! Beside WASI and `wasi:nn` a component imports `spinfer:prediction-log/log`. On a host without it, it is
-//! composed with a component that exports one, as with one for `wasi:nn`.
+//! # Imports
+//!
+//! WASI, `wasi:nn` and `spinfer:prediction-log/log`. For a host without the last two, the component is composed
+//! with components that export them.
+
+#![deny(missing_docs)]
 
 mod doors;
 mod handler;
 
+mod operation;
 mod request;
 mod response;
 
-mod operation;
-
-mod default_predict;
 mod infer;
 mod invocations;
 mod metadata;
 mod predict;
 
+mod default_predict;
+mod model;
+
 mod file;
 mod hooks;
-mod model;
 mod prediction;
 mod prediction_log;
+mod response_buffer;
 mod row_prediction;
 mod row_reader;
 mod rows;
 
-mod json;
-mod json_array;
-mod reserve;
-mod response_buffer;
-
-mod byte_strings;
-mod datatype;
-mod graph;
 mod model_loader;
 mod model_name;
 mod nn;
+
+mod graph;
 mod packed;
-mod shape;
 mod signature;
 mod tensor;
 
+mod byte_strings;
+mod datatype;
 mod error;
+mod json;
+mod json_array;
+mod reserve;
+mod shape;
 
 #[doc(hidden)]
 pub mod bindings;
@@ -128,8 +129,8 @@ pub use signature::{Signature, TensorSignature};
 pub use spin_sdk::wasip3;
 pub use tensor::Tensor;
 
-/// Exports the component's two doors, for the host to choose from: `spinfer:serve/buffered-handler`
-/// and `wasi:http/handler`. Takes the type that implements [`Model`]; once in a component.
+/// Exports the component's doors, `spinfer:serve/buffered-handler` and `wasi:http/handler`. Takes the type
+/// that implements [`Model`]. To be called once in a component.
 #[macro_export]
 macro_rules! export {
     ($model:ty) => {

@@ -1,4 +1,4 @@
-//! What a model is, and whether it can serve, as the Open Inference Protocol and MLflow ask.
+//! Metadata and health of the model, in the Open Inference Protocol and for MLflow.
 
 use serde::Serialize;
 
@@ -24,9 +24,10 @@ struct Readiness<'a> {
     error: Option<String>,
 }
 
-/// The protocol's name for ONNX.
+/// ONNX in the Open Inference Protocol.
 const PLATFORM: &str = "onnx_onnxv1";
 
+/// The metadata of the model.
 pub(crate) fn metadata(signature: &Signature) -> Result<Response, Error> {
     let body = json::encode(
         Vec::new(),
@@ -41,23 +42,24 @@ pub(crate) fn metadata(signature: &Signature) -> Result<Response, Error> {
     Ok(Response::json(200, body))
 }
 
+/// The response to a readiness probe.
 pub(crate) fn ready(name: &str) -> Result<Response, Error> {
     let readiness = Readiness { name, ready: true, error: None };
     Ok(Response::json(200, json::encode(Vec::new(), &readiness)?))
 }
 
-/// The answer to a readiness probe when `error` keeps the model from loading.
+/// The response to a readiness probe if the model cannot be loaded.
 pub(crate) fn not_ready(name: &str, error: &Error) -> Result<Response, Error> {
     let readiness = Readiness { name, ready: false, error: Some(error.to_string()) };
     Ok(Response::json(error.status(), json::encode(Vec::new(), &readiness)?))
 }
 
-/// MLflow's `ping`: its whole answer is that there is one.
+/// The response to `ping` of MLflow: a newline, as from its server.
 pub(crate) fn ping() -> Response {
     Response::json(200, b"\n".to_vec())
 }
 
-/// Of this library, where MLflow's server gives its own.
+/// The response to `version` of MLflow: the version of this library.
 pub(crate) fn version() -> Response {
     Response::new(200, "text/plain", env!("CARGO_PKG_VERSION").into())
 }
@@ -69,7 +71,7 @@ mod tests {
     use crate::signature::tests::signature;
 
     #[test]
-    fn datatypes_are_the_protocols() {
+    fn datatypes_have_the_names_of_the_protocol() {
         for datatype in Datatype::ALL {
             let name = datatype.name();
             let model = format!("in x {name} [2, -1]\nbatch_axis = 1\nout y {name} []");

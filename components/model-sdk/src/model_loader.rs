@@ -1,4 +1,4 @@
-//! Loads the model: `model.toml`, and the graph beside it.
+//! Loads the model: its `model.toml`, and its graph through `wasi:nn`.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -8,8 +8,8 @@ use crate::graph::{Graph, not_mounted, unloadable};
 use crate::nn;
 use crate::signature::Signature;
 
-/// The model `name`, mounted at `/models/<name>`. A failure is not remembered: the next request
-/// tries again.
+/// Loads the model mounted at `/models/<name>`, once in the life of the instance. A failure is not cached: the
+/// next request retries.
 pub(crate) fn load(name: &str) -> Result<Rc<Graph>, Error> {
     thread_local! {
         static GRAPH: OnceCell<Rc<Graph>> = const { OnceCell::new() };
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_is_not_mounted_is_unavailable() {
+    fn unmounted_model_is_unavailable() {
         for _ in 0..2 {
             let error = load("missing-model").unwrap_err();
             assert_eq!(error.status(), 503);

@@ -1,4 +1,4 @@
-//! The name of the model, for a component that serves whichever one it is given.
+//! The name of the model, for a component that serves whichever model is mounted.
 
 use std::cell::OnceCell;
 
@@ -6,20 +6,20 @@ use wasip2::filesystem::preopens;
 
 use crate::error::Error;
 
-/// As [`Model::NAME`](crate::Model::NAME): of the one model that is mounted as `/models/<name>`.
+/// A [`Model::NAME`](crate::Model::NAME) that stands for the one model mounted at `/models/<name>`.
 pub const MOUNTED: &str = "*";
 
 const MODELS: &str = "/models";
 
-/// `name`, unless it is [`MOUNTED`]. What was found is kept for the life of the instance.
+/// Resolves [`MOUNTED`] to the name of the mounted model, once in the life of an instance.
 #[inline]
-pub(crate) fn name(name: &'static str) -> Result<&'static str, Error> {
-    if name == MOUNTED { found() } else { Ok(name) }
+pub(crate) fn resolve(name: &'static str) -> Result<&'static str, Error> {
+    if name == MOUNTED { mounted_name() } else { Ok(name) }
 }
 
 #[cold]
 #[inline(never)]
-fn found() -> Result<&'static str, Error> {
+fn mounted_name() -> Result<&'static str, Error> {
     thread_local! {
         static FOUND: OnceCell<&'static str> = const { OnceCell::new() };
     }
@@ -27,18 +27,18 @@ fn found() -> Result<&'static str, Error> {
         if let Some(name) = found.get() {
             return Ok(*name);
         }
-        let name = only(mounted())?.leak();
+        let name = only(mounted_names())?.leak();
         Ok(*found.get_or_init(|| name))
     })
 }
 
-/// The models that are mounted one by one.
-fn mounted() -> Vec<String> {
+/// The names of the mounted models.
+fn mounted_names() -> Vec<String> {
     let folders = preopens::get_directories().into_iter();
     folders.filter_map(|(_, path)| mounted_at(&path).map(str::to_owned)).collect()
 }
 
-/// The model whose folder is mounted at `path`.
+/// The name of the model mounted at `path`, if it is one.
 fn mounted_at(path: &str) -> Option<&str> {
     let name = path.strip_prefix(MODELS)?.strip_prefix('/')?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
@@ -48,11 +48,11 @@ fn only(mut names: Vec<String>) -> Result<String, Error> {
     match names.len() {
         1 => Ok(names.remove(0)),
         0 => Err(Error::unavailable(
-            "no model is mounted; mount a version of one in the component's manifest entry: \
+            "no model is mounted; mount a model version in the component's manifest entry: \
              files = [{ source = \"models/<name>/<version>\", destination = \"/models/<name>\" }]",
         )),
         _ => Err(Error::unavailable(format!(
-            "this component serves one model, and {} are mounted: {}; give each a component of its own",
+            "this component serves one model, but {} are mounted: {}; use one component for each",
             names.len(),
             names.join(", ")
         ))),
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_under_models_is_a_model() {
+    fn folder_in_models_is_a_model() {
         for (path, name) in [
             ("/models/wine", Some("wine")),
             ("/models/wine/1", None),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn there_has_to_be_one() {
+    fn exactly_one_model_must_be_mounted() {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         assert_eq!(only(names(&["wine"])).unwrap(), "wine");
         for (mounted, part) in
@@ -89,6 +89,6 @@ mod tests {
             assert_eq!(error.status(), 503);
             assert!(error.to_string().contains(part), "{error}");
         }
-        assert_eq!(name("iris-classifier").unwrap(), "iris-classifier");
+        assert_eq!(resolve("iris-classifier").unwrap(), "iris-classifier");
     }
 }

@@ -1,4 +1,4 @@
-//! `wasi:nn`: the graph in the host, or in a provider component.
+//! Runs the graph through `wasi:nn`, in the host or in a provider component.
 
 use std::cell::Cell;
 
@@ -10,19 +10,24 @@ use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::graph::{self, ExecutionContext};
 use crate::packed;
-use crate::reserve::too_much;
+use crate::reserve::out_of_memory;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
+/// The execution context of the model's graph.
 pub(crate) struct Context {
     context: GraphExecutionContext,
-    /// Kept as long as what it was bound to.
+    /// Must outlive the context.
     _graph: Graph,
-    /// The outputs of the first inference were as `model.toml` says.
+    /// Whether the outputs of an inference have been checked against `model.toml`.
     checked: Cell<bool>,
 }
 
 impl Context {
+    /// Loads the graph `name`.
+    ///
+    /// # Errors
+    /// If it is not mounted or invalid: 503.
     pub(crate) fn load(name: &str) -> Result<Self, Error> {
         let unavailable = |error: errors::Error| {
             let problem = describe(&error);
@@ -50,7 +55,7 @@ impl ExecutionContext for Context {
         let inputs: Vec<_> = inputs.into_iter().map(bind).collect::<Result<_, _>>()?;
         let computed = self.context.compute(inputs).map_err(|error| failure(&error))?;
         if !self.checked.get() {
-            // One that is packed says so itself, whenever it is read; or it is a mapping's, not the graph's.
+            // Packed outputs are checked whenever they are read, and may be those of a mapping.
             let is_plain = |output: &&TensorSignature| output.datatype.packed().is_none();
             for expected in signature.outputs.iter().filter(is_plain) {
                 let output = find(&computed, expected)?;
@@ -62,20 +67,21 @@ impl ExecutionContext for Context {
     }
 }
 
-/// An input for the host.
+/// Converts an input, packed if `wasi:nn` lacks its type.
 fn bind(input: Tensor) -> Result<(String, tensor::Tensor), Error> {
     let Tensor { datatype, dimensions, data, .. } = &input;
     let tensor = match datatype.packed() {
         None => tensor::Tensor::new(dimensions, (*datatype).into(), data),
         Some(ty) => {
             let packed = packed::encode(ty, &input)?;
-            let length = u32::try_from(packed.len()).map_err(|_| too_much())?;
+            let length = u32::try_from(packed.len()).map_err(|_| out_of_memory())?;
             tensor::Tensor::new(&[length], tensor::TensorType::U8, &packed)
         }
     };
     Ok((input.name, tensor))
 }
 
+/// The computed output that `expected` describes.
 fn find<'a>(
     computed: &'a [(String, tensor::Tensor)],
     expected: &TensorSignature,
@@ -84,16 +90,15 @@ fn find<'a>(
     let output = computed.find(|(name, _)| *name == expected.name);
     let (_, output) = output.ok_or_else(|| {
         Error::internal(format!(
-            "model.toml has the output {:?}, but the graph has not",
+            "model.toml has the output {:?}, but the graph does not",
             expected.name
         ))
     })?;
     Ok(output)
 }
 
-/// Takes an output from the host. The datatype cannot change from one inference to the next, and the
-/// dimensions mostly follow from the length: a call to the host for each would cost a tenth of the
-/// time of a small prediction.
+/// Reads an output. Its datatype cannot change between inferences, and its dimensions usually follow from
+/// the length of its data: calling the host for each would cost 10 % of the time of a small prediction.
 fn read(expected: &TensorSignature, output: &tensor::Tensor) -> Result<Tensor, Error> {
     let TensorSignature { name, datatype, shape, .. } = expected;
     let data = output.data();
@@ -116,7 +121,7 @@ fn read(expected: &TensorSignature, output: &tensor::Tensor) -> Result<Tensor, E
     Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions, data })
 }
 
-/// Why an inference failed, as the answer to the request.
+/// Maps the error of an inference to that of the request.
 fn failure(error: &errors::Error) -> Error {
     let message = describe(error);
     match error.code() {
@@ -146,7 +151,7 @@ impl From<Datatype> for tensor::TensorType {
             Datatype::Bf16 => Self::Bf16,
             Datatype::I32 => Self::I32,
             Datatype::I64 => Self::I64,
-            // The others are packed.
+            // U8, and the types that are packed in it.
             Datatype::U8
             | Datatype::Bool
             | Datatype::I8

@@ -1,4 +1,4 @@
-//! What a request asks for: from its path to an operation on a model.
+//! Operations, and the paths of requests for them.
 
 use std::borrow::Cow;
 use std::str::Split;
@@ -6,7 +6,7 @@ use std::str::Split;
 use crate::error::Error;
 use crate::request::Method;
 
-/// An operation, and the model and version it is asked of, as far as the path names them.
+/// An operation, with the model and version that the path names, if any.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
     pub(crate) operation: Operation,
@@ -14,6 +14,7 @@ pub(crate) struct Target<'a> {
     version: Option<Cow<'a, str>>,
 }
 
+/// An operation on the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// `GET /v2/models/<model>[/versions/<version>]`
@@ -22,10 +23,10 @@ pub(crate) enum Operation {
     Ready,
     /// `POST /v2/models/<model>[/versions/<version>]/infer`
     Infer,
-    /// `POST /v2/models/<model>[/versions/<version>]/predict`, or `POST <any prefix>/predict`, as a
-    /// route may be named otherwise; KServe's `POST /v1/models/<model>:predict`.
+    /// `POST /v2/models/<model>[/versions/<version>]/predict`; `POST <any prefix>/predict`, as a route may
+    /// have another name; `POST /v1/models/<model>:predict` of KServe.
     Predict,
-    /// MLflow's, with the same prefixes: `POST .../invocations`.
+    /// `POST .../invocations` of MLflow, with the same prefixes.
     Invocations,
     /// `GET .../ping` or `GET .../health`
     Ping,
@@ -37,7 +38,7 @@ const MODELS: &str = "/v2/models/";
 const MODELS_V1: &str = "/v1/models/";
 
 impl<'a> Target<'a> {
-    /// `None`: no operation has this path.
+    /// `None` if no operation has this path.
     pub(crate) fn parse(path: &'a str) -> Option<Self> {
         if let Some(rest) = path.strip_prefix(MODELS) {
             return Self::parse_model(rest.split('/'));
@@ -79,19 +80,21 @@ impl<'a> Target<'a> {
         segments.next().is_none().then_some(Self { operation, model: Some(model), version })
     }
 
+    /// Refuses the path of another model than `name`.
     pub(crate) fn check_model(&self, name: &str) -> Result<(), Error> {
         match &self.model {
             Some(model) if model != name => Err(Error::not_found(format!(
-                "no model {model:?} here: this component has the model {name:?}"
+                "model {model:?} not found; this component serves {name:?}"
             ))),
             _ => Ok(()),
         }
     }
 
+    /// Refuses the path of another version than the mounted one.
     pub(crate) fn check_version(&self, name: &str, mounted: &str) -> Result<(), Error> {
         match &self.version {
             Some(version) if version != mounted => Err(Error::not_found(format!(
-                "no version {version:?} of the model {name:?} here: this component has version {mounted:?}"
+                "version {version:?} of model {name:?} not found; this component serves version {mounted:?}"
             ))),
             _ => Ok(()),
         }
@@ -99,7 +102,7 @@ impl<'a> Target<'a> {
 }
 
 impl Operation {
-    /// What is also answered elsewhere than under `/v2/models/`.
+    /// The operations that are not restricted to paths under `/v2/models/`.
     fn of_any_prefix(segment: &str) -> Option<Self> {
         match segment {
             "predict" => Some(Self::Predict),
@@ -110,6 +113,7 @@ impl Operation {
         }
     }
 
+    /// Refuses a method that the operation does not accept.
     pub(crate) fn check_method(self, method: Method) -> Result<(), Error> {
         match self {
             Self::Infer | Self::Predict | Self::Invocations => match method {
@@ -124,15 +128,16 @@ impl Operation {
     }
 }
 
+/// The error for a path of no operation.
 pub(crate) fn unknown_path(path: &str, name: &str) -> Error {
     Error::not_found(format!(
-        "nothing at {path:?}: this component answers GET {MODELS}{name}, GET {MODELS}{name}/ready, \
+        "no operation at {path:?}; this component serves GET {MODELS}{name}, GET {MODELS}{name}/ready, and \
          POST {MODELS}{name}/infer, /predict and /invocations"
     ))
 }
 
-/// Undoes percent-encoding. What is not percent-encoded UTF-8 stays as it is, and is the name of no
-/// model.
+/// Decodes percent-encoding. A segment that is not percent-encoded UTF-8 is returned unchanged, and is
+/// the name of no model.
 fn decode(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
@@ -147,7 +152,7 @@ fn decode(segment: &str) -> Cow<'_, str> {
     String::from_utf8(decoded).map_or(Cow::Borrowed(segment), Cow::Owned)
 }
 
-/// The byte that `bytes` starts with as `%xx`.
+/// Decodes a leading `%xx`.
 fn escaped(bytes: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = bytes else {
         return None;
@@ -166,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_the_protocol() {
+    fn paths_of_operations() {
         let some = |text: &str| Some(text.to_owned());
         for (path, expected) in [
             ("/v2/models/m", (Operation::Metadata, some("m"), None)),
@@ -199,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_no_operation() {
+    fn paths_of_no_operation_are_not_parsed() {
         for path in [
             "",
             "/",
@@ -226,15 +231,15 @@ mod tests {
     }
 
     #[test]
-    fn another_model_or_version_is_refused_by_name() {
+    fn other_models_and_versions_are_refused() {
         let target = Target::parse("/v2/models/wine/versions/2").unwrap();
         assert_eq!(
             target.check_model("iris").unwrap_err().to_string(),
-            r#"no model "wine" here: this component has the model "iris""#
+            r#"model "wine" not found; this component serves "iris""#
         );
         assert_eq!(
             target.check_version("wine", "1").unwrap_err().to_string(),
-            r#"no version "2" of the model "wine" here: this component has version "1""#
+            r#"version "2" of model "wine" not found; this component serves version "1""#
         );
         assert!(target.check_model("wine").is_ok());
         assert!(target.check_version("wine", "2").is_ok());

@@ -1,13 +1,11 @@
-//! Tensors of types that `wasi:nn` does not have, in tensors of bytes: the packed form of
-//! `wit/wasi-nn`.
-//!
-//! All numbers are little-endian:
+//! The packed form (`wit/wasi-nn`): a tensor of a type that `wasi:nn` lacks, in a tensor of bytes. All numbers
+//! are little-endian:
 //!
 //! ```text
-//! 0        u32      the type of the elements, numbered as in onnx.TensorProto.DataType
+//! 0        u32      type of the elements, a number of onnx.TensorProto.DataType
 //! 4        u32      rank r, at most 16
-//! 8        u32 x r  the size of each axis, outermost first
-//! 8 + 4r            the elements in row-major order: as the Open Inference Protocol's binary data
+//! 8        u32 x r  size of each axis, outermost first
+//! 8 + 4r            elements in row-major order, as in binary tensor data
 //! ```
 
 use crate::byte_strings::split_bytes;
@@ -18,7 +16,7 @@ use crate::shape::MAX_RANK;
 use crate::tensor::Tensor;
 
 impl Datatype {
-    /// How the packed form calls it; `None` for a type that `wasi:nn` has.
+    /// The type's number in the packed form. `None` for a type that `wasi:nn` has.
     pub(crate) fn packed(self) -> Option<u32> {
         match self {
             Self::I8 => Some(3),
@@ -35,7 +33,10 @@ impl Datatype {
     }
 }
 
-/// The bytes of `tensor` in the packed form, where `ty` is how that calls its datatype.
+/// Packs `tensor`. `ty`: the number of its datatype.
+///
+/// # Errors
+/// If a string is not UTF-8, or there is no memory.
 #[cold]
 #[inline(never)]
 pub(crate) fn encode(ty: u32, tensor: &Tensor) -> Result<Vec<u8>, Error> {
@@ -44,7 +45,7 @@ pub(crate) fn encode(ty: u32, tensor: &Tensor) -> Result<Vec<u8>, Error> {
         let is_text = |element: Option<&[u8]>| element.is_some_and(|it| str::from_utf8(it).is_ok());
         if let Some(index) = split_bytes(data).position(|element| !is_text(element)) {
             return Err(Error::invalid(format!(
-                "input {name:?}: element {index} is no UTF-8, which the strings of a graph are"
+                "input {name:?}: element {index} is not UTF-8, as strings of a graph must be"
             )));
         }
     }
@@ -58,8 +59,10 @@ pub(crate) fn encode(ty: u32, tensor: &Tensor) -> Result<Vec<u8>, Error> {
     Ok(packed)
 }
 
-/// The dimensions and the elements of a tensor of `datatype`, whose packed form is `packed` and calls it
-/// `ty`; or what is wrong with it.
+/// Unpacks a tensor of `datatype`, whose number is `ty`, into its dimensions and elements.
+///
+/// # Errors
+/// With what is wrong, if `packed` is not such a tensor.
 #[cold]
 #[inline(never)]
 pub(crate) fn decode(
@@ -70,20 +73,17 @@ pub(crate) fn decode(
     let (numbers, _) = packed.as_chunks();
     let mut numbers = numbers.iter().map(|&number| u32::from_le_bytes(number));
     let (Some(found), Some(rank)) = (numbers.next(), numbers.next()) else {
-        return Err(format!("{} bytes are no packed tensor", packed.len()));
+        return Err(format!("{} bytes are too few for a packed tensor", packed.len()));
     };
     if found != ty {
-        return Err(format!(
-            "it is packed as type {found} of ONNX, but {} is {ty}",
-            datatype.name()
-        ));
+        return Err(format!("its packed type is {found}, but {} is {ty}", datatype.name()));
     }
     let rank = usize::try_from(rank).ok().filter(|&rank| rank <= MAX_RANK);
     let rank = rank.ok_or_else(|| format!("it has more than {MAX_RANK} axes"))?;
     let dimensions: Vec<u32> = numbers.take(rank).collect();
     let start = 8 + 4 * rank;
     let Some(data) = packed.get(start..).filter(|_| dimensions.len() == rank) else {
-        return Err("it ends within its dimensions".to_owned());
+        return Err("it is truncated within its dimensions".to_owned());
     };
     let count = dimensions.iter().fold(1, |count: u64, &axis| count.saturating_mul(axis.into()));
     check(datatype, data, count)?;
@@ -91,24 +91,29 @@ pub(crate) fn decode(
     Ok((dimensions, packed))
 }
 
-/// Refuses bytes that are not `count` elements of the datatype.
+/// Checks that `data` is `count` elements of the datatype.
+///
+/// # Errors
+/// With what is wrong.
 pub(crate) fn check(datatype: Datatype, data: &[u8], count: u64) -> Result<(), String> {
     if datatype == Datatype::Bytes {
         let mut found = 0;
         for element in split_bytes(data) {
             if element.is_none() {
-                return Err(format!("element {found} of the BYTES is longer than what is left"));
+                return Err(format!(
+                    "element {found} of the BYTES is longer than the rest of the data"
+                ));
             }
             found += 1;
         }
         if found != count {
-            return Err(format!("its shape takes {count} elements, but the BYTES are {found}"));
+            return Err(format!("its shape requires {count} elements, but there are {found}"));
         }
         return Ok(());
     }
     let expected = count.saturating_mul(datatype.size() as u64);
     if data.len() as u64 != expected {
-        return Err(format!("its shape takes {expected} bytes, but there are {}", data.len()));
+        return Err(format!("its shape requires {expected} bytes, but there are {}", data.len()));
     }
     match data.iter().find(|&&byte| byte > 1) {
         Some(byte) if datatype == Datatype::Bool => {
@@ -129,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_packed_form_byte_by_byte() {
+    fn packed_form_byte_by_byte() {
         let words = Tensor::bytes("x", &[2, 1], &["é", ""]);
         let expected =
             [8, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0];
@@ -143,28 +148,28 @@ mod tests {
         let latin_1 = Tensor::bytes("x", &[2], &[&b"a"[..], b"\xe9"]);
         let error = encode(8, &latin_1).unwrap_err();
         assert_eq!(error.status(), 400);
-        assert!(error.to_string().contains("input \"x\": element 1 is no UTF-8"), "{error}");
+        assert!(error.to_string().contains("input \"x\": element 1 is not UTF-8"), "{error}");
     }
 
     #[test]
-    fn what_does_not_fit_its_header_is_refused() {
+    fn data_that_does_not_match_its_header_is_refused() {
         let packed = |numbers: &[u32], rest: &[u8]| {
             let header: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             [&header, rest].concat()
         };
         for (datatype, bytes, problem) in [
-            (Datatype::Bool, vec![], "0 bytes are no packed tensor"),
-            (Datatype::Bool, packed(&[9], &[0; 3]), "7 bytes are no packed tensor"),
-            (Datatype::Bool, packed(&[3, 0], &[0]), "type 3 of ONNX, but BOOL is 9"),
+            (Datatype::Bool, vec![], "0 bytes are too few for a packed tensor"),
+            (Datatype::Bool, packed(&[9], &[0; 3]), "7 bytes are too few for a packed tensor"),
+            (Datatype::Bool, packed(&[3, 0], &[0]), "its packed type is 3, but BOOL is 9"),
             (Datatype::Bool, packed(&[9, 17], &[0; 99]), "more than 16 axes"),
             (Datatype::Bool, packed(&[9, u32::MAX], &[]), "more than 16 axes"),
-            (Datatype::Bool, packed(&[9, 2, 1], &[0, 0, 0]), "ends within its dimensions"),
-            (Datatype::Bool, packed(&[9, 1, 2], &[0]), "takes 2 bytes, but there are 1"),
-            (Datatype::Bool, packed(&[9, 0], &[0, 0]), "takes 1 bytes, but there are 2"),
+            (Datatype::Bool, packed(&[9, 2, 1], &[0, 0, 0]), "truncated within its dimensions"),
+            (Datatype::Bool, packed(&[9, 1, 2], &[0]), "requires 2 bytes, but there are 1"),
+            (Datatype::Bool, packed(&[9, 0], &[0, 0]), "requires 1 bytes, but there are 2"),
             (Datatype::Bool, packed(&[9, 1, 1], &[2]), "bytes of 0 or 1, got 2"),
             (Datatype::U64, packed(&[13, 2, u32::MAX, u32::MAX], &[0; 8]), "but there are 8"),
-            (Datatype::Bytes, packed(&[8, 1, 1], &[1, 0, 0, 0]), "longer than what is left"),
-            (Datatype::Bytes, packed(&[8, 1, 2], &[0; 4]), "takes 2 elements, but the BYTES are 1"),
+            (Datatype::Bytes, packed(&[8, 1, 1], &[1, 0, 0, 0]), "longer than the rest"),
+            (Datatype::Bytes, packed(&[8, 1, 2], &[0; 4]), "requires 2 elements, but there are 1"),
         ] {
             let refused = decode(number(datatype), datatype, bytes).unwrap_err();
             assert!(refused.contains(problem), "{refused}");
@@ -173,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_unpacked_the_same(
+        fn packing_round_trips(
             datatype in prop::sample::select(
                 Datatype::ALL.into_iter().filter(|it| it.packed().is_some()).collect::<Vec<_>>()
             ),

@@ -1,4 +1,4 @@
-//! What a model says of rows, and what that is for each of them.
+//! Predictions, as [`crate::Model::predict`] returns them.
 
 use crate::byte_strings::{SplitBytes, split_bytes};
 use crate::datatype::Datatype;
@@ -9,33 +9,33 @@ use crate::rows::Rows;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
 
-/// What a model says of rows.
+/// The prediction of a model for all rows of an inference.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prediction {
-    /// The answers of a classifier: for each row a class, by its position in the labels of
-    /// `model.toml`, and the probability of each.
+    /// Classes with probabilities: for each row a class, as an index into `labels` of `model.toml`, and the
+    /// probability of each label.
     Classes {
-        /// INT64: the position in the labels of each row's class; [`crate::NO_CLASS`] for a row that has none.
+        /// INT64, one per row: an index into the labels, or [`crate::NO_CLASS`].
         indices: Tensor,
-        /// FP32: for each row as many as there are labels, in their order. One that is no number is null in
-        /// a response.
+        /// FP32: for each row the probability of each label, in order. NaN and infinities are null in
+        /// responses.
         probabilities: Tensor,
     },
-    /// The same of one that has no probabilities. Without labels in `model.toml` the INT64 numbers
-    /// themselves are the classes.
+    /// Classes without probabilities. INT64, one per row: an index into the labels of `model.toml`, or the
+    /// class itself if there are no labels.
     Labels(Tensor),
-    /// The answers of a regression. FP32 or FP64: one number for each row, or as many for each. One that is
-    /// NaN or infinite is null in a response.
+    /// Numbers. FP32 or FP64: one per row, or the same number of them for each row. NaN and infinities are
+    /// null in responses.
     Numbers(Tensor),
-    /// BYTES, in UTF-8, or BOOL: a string or a truth value for each row.
+    /// Strings or booleans. BYTES in UTF-8, or BOOL: one per row.
     Values(Tensor),
 }
 
-/// [`crate::Model::predict`]. As a type parameter it would have all of the JSON decoder compiled again
-/// with the model.
+/// [`crate::Model::predict`].
 pub(crate) type Predict = fn(&Graph, Rows<'_>) -> Result<Prediction, Error>;
 
-/// Predicts from all of `rows` in order: with one inference, if the graph takes so many.
+/// Predicts all `rows`, in order: with one inference if the model accepts several rows, or else with one per
+/// row.
 pub(crate) fn predict_all(
     graph: &Graph,
     rows: Rows<'_>,
@@ -47,6 +47,7 @@ pub(crate) fn predict_all(
     rows.each().map(|row| predict_rows(graph, row, predict)).collect()
 }
 
+/// Predicts with one call of [`crate::Model::predict`], and checks the result.
 pub(crate) fn predict_rows(
     graph: &Graph,
     rows: Rows<'_>,
@@ -58,7 +59,8 @@ pub(crate) fn predict_rows(
 }
 
 impl Prediction {
-    /// Refuses what is not of so many rows. Numbers then have an axis of rows and one of each row's.
+    /// Checks that the prediction is of `rows` rows. Sets the dimensions of numbers to rows and numbers per
+    /// row.
     fn check(&mut self, labels: &[String], rows: usize) -> Result<(), Error> {
         match self {
             Self::Classes { indices, probabilities } => {
@@ -67,7 +69,7 @@ impl Prediction {
                 let (classes, of_each) = (indices.data.len() / 8, probabilities.data.len() / 4);
                 if classes != rows || of_each != rows * labels.len() {
                     return Err(Error::internal(format!(
-                        "the graph gave {classes} classes and {of_each} probabilities for {rows} rows, \
+                        "the graph returned {classes} classes and {of_each} probabilities for {rows} rows, \
                          but model.toml has {} labels",
                         labels.len()
                     )));
@@ -78,7 +80,7 @@ impl Prediction {
                 let classes = indices.data.len() / 8;
                 if classes != rows {
                     return Err(Error::internal(format!(
-                        "the graph gave {classes} classes for {rows} rows"
+                        "the graph returned {classes} classes for {rows} rows"
                     )));
                 }
             }
@@ -89,7 +91,7 @@ impl Prediction {
                 let count = numbers.data.len() / numbers.datatype.size();
                 if count % rows != 0 {
                     return Err(Error::internal(format!(
-                        "the graph gave {count} numbers for {rows} rows"
+                        "the graph returned {count} numbers for {rows} rows"
                     )));
                 }
                 let axes = [rows, count / rows].map(|axis| u32::try_from(axis).unwrap_or(u32::MAX));
@@ -102,7 +104,7 @@ impl Prediction {
                 let count = values.count();
                 if count != rows {
                     return Err(Error::internal(format!(
-                        "the graph gave {count} values for {rows} rows"
+                        "the graph returned {count} values for {rows} rows"
                     )));
                 }
             }
@@ -110,13 +112,13 @@ impl Prediction {
         Ok(())
     }
 
-    /// Refuses what is not of so many rows, and is from outputs rather than from [`crate::Model`].
+    /// The prediction, checked to be of `rows` rows.
     pub(crate) fn checked(mut self, labels: &[String], rows: usize) -> Result<Self, Error> {
         self.check(labels, rows)?;
         Ok(self)
     }
 
-    /// What it is made of.
+    /// The tensors of the prediction.
     pub(crate) fn tensors(&self) -> [Option<&Tensor>; 2] {
         match self {
             Self::Classes { indices, probabilities } => [Some(indices), Some(probabilities)],
@@ -126,8 +128,8 @@ impl Prediction {
         }
     }
 
-    /// What it says of each row.
-    pub(crate) fn answers<'a>(
+    /// The prediction for each row.
+    pub(crate) fn by_row<'a>(
         &'a self,
         signature: &'a Signature,
     ) -> impl Iterator<Item = Result<RowPrediction<'a>, String>> {
@@ -140,11 +142,11 @@ impl Prediction {
             Self::Values(values) if values.datatype == Datatype::Bytes => &values.data,
             _ => &[],
         });
-        (0..rows).map(move |row| self.answer(signature, row, &mut texts))
+        (0..rows).map(move |row| self.row(signature, row, &mut texts))
     }
 
-    /// `texts`: those of the rows that come.
-    fn answer<'a>(
+    /// The prediction for one row. `texts`: the strings from this row on.
+    fn row<'a>(
         &'a self,
         signature: &'a Signature,
         row: usize,
@@ -156,7 +158,7 @@ impl Prediction {
             }
             Self::Values(_) => {
                 let text = texts.next().flatten().and_then(|text| str::from_utf8(text).ok());
-                let text = text.ok_or_else(|| format!("the string of row {row} is no UTF-8"))?;
+                let text = text.ok_or_else(|| format!("the string of row {row} is not UTF-8"))?;
                 Ok(RowPrediction::Text(text))
             }
             Self::Classes { indices, probabilities } => {

@@ -1,12 +1,12 @@
-//! A request between the doors and the protocols: complete, and the same through either door.
+//! The request that a door passes to the protocols: complete, and the same for both doors.
 
 use crate::json;
 
-/// The request headers a protocol reads, in lower case; the doors bring these and no others, and the
-/// last of them only to a model that takes files.
+/// The request headers that the protocols read, in lower case. The doors pass no others, and the last
+/// one only to models that accept files.
 pub(crate) const NEEDED_HEADERS: &[&str] = &[JSON_LENGTH, CONTENT_TYPE];
 
-/// The header that tells the bytes of the JSON, in requests and responses.
+/// The length of the JSON in a body with binary tensor data, in bytes.
 pub(crate) const JSON_LENGTH: &str = "inference-header-content-length";
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 
@@ -15,14 +15,15 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     /// Percent-encoded, as in the request line.
     pub(crate) path_with_query: String,
-    /// The needed headers that were sent: the position of each in `NEEDED_HEADERS`, and its value.
+    /// The needed headers of the request: an index into [`NEEDED_HEADERS`], and the value.
     pub(crate) headers: Vec<(u32, Vec<u8>)>,
-    /// What its predictions are appended to the prediction log with; none through the fast door.
+    /// The request's id in the prediction log. `None` through the fast door, which serves one request at a
+    /// time.
     pub(crate) prediction_id: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
-/// The methods that some path answers, and the rest.
+/// The methods that operations accept, and the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     Get,
@@ -32,13 +33,14 @@ pub(crate) enum Method {
 }
 
 impl Request {
+    /// The path without the query.
     pub(crate) fn path(&self) -> &str {
         let path = self.path_with_query.as_str();
         path.split_once('?').map_or(path, |(path, _query)| path)
     }
 
-    /// The same with JSON in place of what Python's json writes that is none ([`json::respelled`]);
-    /// `None` if there is nothing of it.
+    /// The request with its body as valid JSON, if that contains tokens of Python's json module
+    /// ([`json::respelled`]).
     #[cold]
     pub(crate) fn respelled(&self) -> Option<Self> {
         let length = self.header(JSON_LENGTH).and_then(|value| str::from_utf8(value).ok());
@@ -56,14 +58,14 @@ impl Request {
         Some(Self { method: self.method, path_with_query, headers, prediction_id, body })
     }
 
-    /// The first value of a needed header.
+    /// The first value of a header of [`NEEDED_HEADERS`].
     pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
         let (_, value) = self.headers.iter().find(|(index, _)| is(*index, name))?;
         Some(value)
     }
 }
 
-/// Whether the needed header at `index` is `name`.
+/// Whether the header at `index` of [`NEEDED_HEADERS`] is `name`.
 fn is(index: u32, name: &str) -> bool {
     NEEDED_HEADERS.get(index as usize) == Some(&name)
 }

@@ -1,63 +1,65 @@
-//! Memory, asked for before it is needed: an instance that runs out of it traps, and the answer would be
-//! a 500 that says nothing of what to send instead.
+//! Fallible allocation. An instance that runs out of memory traps, and the client gets a 500 that does
+//! not say why; memory that a request determines is reserved first, and the error is 413.
 
 use std::hint::black_box;
 
 use crate::error::Error;
 
-/// So much is there, and not asked for.
-const LITTLE: usize = 64 << 10;
+/// Size up to which memory is assumed to be available, in bytes.
+const MAX_UNCHECKED: usize = 64 << 10;
 
-/// What an allocation takes beside what it holds.
+/// Overhead of an allocation, in bytes.
 pub(crate) const ALLOCATION_BYTES: usize = 16;
 
-/// Refuses if there is no memory for so many strings of `bytes` together.
+/// Fails if there is no memory for `count` strings with `bytes` bytes in total.
 pub(crate) fn check_strings(count: usize, bytes: usize) -> Result<(), Error> {
     check(count.saturating_mul(ALLOCATION_BYTES).saturating_add(bytes))
 }
 
-/// Room for an answer, if there are `beside` more bytes for what it is made of.
+/// Allocates a buffer of `capacity` bytes, if there is memory for `others` bytes besides.
 #[inline(never)]
-pub(crate) fn room(answer: usize, beside: usize) -> Result<Vec<u8>, Error> {
-    let mut room = Vec::new();
-    if answer.saturating_add(beside) <= LITTLE {
-        room.reserve_exact(answer);
+pub(crate) fn buffer(capacity: usize, others: usize) -> Result<Vec<u8>, Error> {
+    let mut buffer = Vec::new();
+    if capacity.saturating_add(others) <= MAX_UNCHECKED {
+        buffer.reserve_exact(capacity);
     } else {
-        reserve(&mut room, answer)?;
-        check(beside)?;
+        reserve(&mut buffer, capacity)?;
+        check(others)?;
     }
-    Ok(room)
+    Ok(buffer)
 }
 
-/// Refuses if there is no memory for so many bytes more than the little that is there.
-pub(crate) fn check_more(bytes: usize) -> Result<(), Error> {
-    if bytes <= LITTLE { Ok(()) } else { check(bytes) }
+/// Fails if there is no memory for `bytes` bytes, without checking small sizes.
+pub(crate) fn check_large(bytes: usize) -> Result<(), Error> {
+    if bytes <= MAX_UNCHECKED { Ok(()) } else { check(bytes) }
 }
 
-/// Makes room for so many more bytes, unless they are a little.
-pub(crate) fn grow_large(room: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
-    if bytes > LITTLE { reserve(room, bytes) } else { Ok(()) }
+/// Reserves `bytes` more bytes of `buffer`, except small sizes.
+pub(crate) fn reserve_large(buffer: &mut Vec<u8>, bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_UNCHECKED { reserve(buffer, bytes) } else { Ok(()) }
 }
 
+/// Fails if there is no memory for `bytes` bytes.
 #[inline(never)]
 fn check(bytes: usize) -> Result<(), Error> {
-    let mut room = Vec::<u8>::new();
-    reserve(&mut room, bytes)?;
-    // What is never looked at would not be allocated either.
-    black_box(&room);
+    let mut memory = Vec::<u8>::new();
+    reserve(&mut memory, bytes)?;
+    // An unused allocation would be optimised out.
+    black_box(&memory);
     Ok(())
 }
 
-/// Makes room for so many more.
-pub(crate) fn reserve<T>(items: &mut Vec<T>, more: usize) -> Result<(), Error> {
-    items.try_reserve_exact(more).map_err(|_| too_much())
+/// Reserves capacity for exactly `additional` more items.
+pub(crate) fn reserve<T>(items: &mut Vec<T>, additional: usize) -> Result<(), Error> {
+    items.try_reserve_exact(additional).map_err(|_| out_of_memory())
 }
 
+/// The request does not fit into memory: 413.
 #[cold]
 #[inline(never)]
-pub(crate) fn too_much() -> Error {
+pub(crate) fn out_of_memory() -> Error {
     Error::too_large(
-        "this takes more memory than the component has (`limits.instance_memory`): send it in several \
+        "the request needs more memory than the component has (`limits.instance_memory`); send it in several \
          requests, with fewer rows in each",
     )
 }
@@ -67,13 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_413() {
-        let most = usize::MAX / 2;
-        for error in [room(most, 0).map(drop), room(0, most).map(drop), check_strings(most, most)] {
+    fn insufficient_memory_is_413() {
+        let max = usize::MAX / 2;
+        for error in [buffer(max, 0).map(drop), buffer(0, max).map(drop), check_strings(max, max)] {
             let error = error.unwrap_err();
             assert_eq!(error.status(), 413);
             assert!(error.to_string().contains("fewer rows"), "{error}");
         }
-        assert!(room(usize::MAX, usize::MAX).is_err());
+        assert!(buffer(usize::MAX, usize::MAX).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A response between the protocols and the doors: complete, and the same through either door.
+//! The response that a protocol returns: complete, and the same for both doors.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// Without `content-length`, which the host or the standard door derives from the body.
+    /// Without `content-length`: the host or the standard door derives it from the body.
     pub(crate) headers: Vec<(&'static str, Cow<'static, str>)>,
     pub(crate) body: Vec<u8>,
 }
@@ -23,14 +23,14 @@ impl Response {
         Self { status, headers: vec![("content-type", content_type.into())], body }
     }
 
-    /// It may be given again for so long, to requests whose headers of these `names` are the same, and
-    /// whose bodies are, compared by what the host knows as `body_key`: as JSON, or as tensors.
-    pub(crate) fn for_seconds(self, seconds: u32, names: &[&str], body_key: &'static str) -> Self {
+    /// Allows caches to serve the response for `seconds`, to requests with the same headers `vary` and an
+    /// equal body. `body_key` tells the host how to compare bodies: as `json` or as `tensors`.
+    pub(crate) fn cacheable(self, seconds: u32, vary: &[&str], body_key: &'static str) -> Self {
         if seconds == 0 {
             return self;
         }
         let response = self.with_header("cache-control", format!("max-age={seconds}"));
-        let response = response.with_header("vary", names.join(", "));
+        let response = response.with_header("vary", vary.join(", "));
         response.with_header("spinfer-body-key", body_key)
     }
 
@@ -65,14 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_is_json_and_names_the_allowed_methods() {
+    fn method_not_allowed_response_names_the_allowed_methods() {
         let response = Response::from(Error::method_not_allowed("GET, HEAD"));
         assert_eq!(response.status, 405);
         assert!(response.headers.contains(&("allow", "GET, HEAD".into())));
         assert!(response.headers.contains(&("content-type", "application/json".into())));
         assert_eq!(
             response.body,
-            br#"{"error":"method not allowed; this path answers GET, HEAD"}"#
+            br#"{"error":"method not allowed; this path accepts GET, HEAD"}"#
         );
     }
 }

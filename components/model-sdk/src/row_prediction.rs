@@ -1,4 +1,4 @@
-//! What a model says of one row.
+//! The prediction for one row, and its JSON.
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -6,21 +6,21 @@ use serde::{Serialize, Serializer};
 use crate::signature::Signature;
 use crate::tensor::Tensor;
 
-/// In place of a class: the model has none for a row, and `null` is answered.
+/// Instead of a class: the model has none for the row, and the response contains `null`.
 pub const NO_CLASS: i64 = i64::MIN;
 
-/// What a class is called.
+/// The value that clients get for a class.
 pub(crate) enum ClassValue<'a> {
     Label(&'a str),
     Number(i64),
-    /// There is none.
+    /// The row has no class.
     Missing,
 }
 
-/// What a model says of one row.
+/// The prediction for one row.
 #[derive(Clone, Copy)]
 pub(crate) enum RowPrediction<'a> {
-    /// `probabilities`: FP32, one for each label, or none.
+    /// `probabilities`: FP32, one per label, or empty.
     Class {
         class: Class<'a>,
         probabilities: &'a [[u8; 4]],
@@ -33,17 +33,21 @@ pub(crate) enum RowPrediction<'a> {
     Flag(bool),
 }
 
-/// One of a model's classes.
+/// A class of the model.
 #[derive(Clone, Copy)]
 pub(crate) struct Class<'a> {
     signature: &'a Signature,
-    /// Its position in the labels.
+    /// Index into the labels.
     index: usize,
-    /// What the graph gave.
+    /// The output of the graph.
     number: i64,
 }
 
 impl<'a> Class<'a> {
+    /// The class of a row.
+    ///
+    /// # Errors
+    /// If the graph's output is not the index of a label.
     pub(crate) fn of(
         indices: &Tensor,
         signature: &'a Signature,
@@ -56,16 +60,18 @@ impl<'a> Class<'a> {
             _ if labels == 0 || number == NO_CLASS => {
                 Ok(Self { signature, index: usize::MAX, number })
             }
-            _ => Err(format!("the graph gave class {number}, but model.toml has {labels} labels")),
+            _ => Err(format!(
+                "the graph returned class {number}, but model.toml has {labels} labels"
+            )),
         }
     }
 
-    /// Its position in the labels.
+    /// Index into the labels.
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// Its label, unless labels are numbers or there are none.
+    /// The label, or a number if the labels are numbers or absent.
     pub(crate) fn value(&self) -> ClassValue<'a> {
         let Self { signature, index, number } = *self;
         match (signature.classes.get(index), signature.labels.get(index)) {
@@ -77,7 +83,7 @@ impl<'a> Class<'a> {
 }
 
 impl RowPrediction<'_> {
-    /// As entries of an object.
+    /// Writes the prediction as entries of an object.
     pub(crate) fn write<M: SerializeMap>(self, object: &mut M) -> Result<(), M::Error> {
         object.serialize_entry("prediction", &self)?;
         if let Self::Class { class: Class { signature, index, .. }, probabilities } = self
@@ -93,7 +99,7 @@ impl RowPrediction<'_> {
     }
 }
 
-/// The class or the numbers alone.
+/// The class or the numbers alone, without probabilities.
 impl Serialize for RowPrediction<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
@@ -116,7 +122,7 @@ impl Serialize for RowPrediction<'_> {
     }
 }
 
-/// FP32; JSON has none that is not finite.
+/// An FP32, or null if it is not finite.
 struct Number([u8; 4]);
 
 impl Serialize for Number {
@@ -130,7 +136,7 @@ impl Serialize for Number {
     }
 }
 
-/// FP64, as [`Number`].
+/// An FP64, or null if it is not finite.
 struct Double([u8; 8]);
 
 impl Serialize for Double {

@@ -1,4 +1,4 @@
-//! Rows: what a model predicts from.
+//! Rows: the input of [`crate::Model::predict`].
 
 use std::ops::Range;
 
@@ -8,18 +8,17 @@ use crate::error::Error;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
-/// One row, or several for one inference: of features, of strings, or of both; or of what the model makes
-/// features of.
+/// The rows of one inference: numbers, strings, or both; or a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// How many: one, unless the batch axis of every input and output of the model is free.
+    /// Number of rows: 1, unless the batch axis of every input and output is free.
     pub count: u32,
-    /// Row after row, the numbers of each in the order of the inputs. A missing value is NaN. Of a BOOL, 1
-    /// or 0; of a number that FP32 does not have, the nearest.
+    /// The numbers of all rows, row by row, each in the order of the inputs. A missing value is NaN. A BOOL
+    /// is 1 or 0. A number that FP32 cannot represent is rounded to the nearest.
     pub features: &'a [f32],
-    /// The same in 64 bits, each as [`Datatype::bits`] has it; empty if every number is FP32.
+    /// The numbers in 64 bits, as [`Datatype::bits`]. Empty if all are FP32.
     pub(crate) wide: &'a [u64],
-    /// Row after row, the strings of each in the order of the inputs that are BYTES, in UTF-8; or a file
+    /// The strings of all rows in UTF-8, row by row, each in the order of the BYTES inputs; or one file
     /// ([`crate::File`]).
     pub bytes: &'a [Vec<u8>],
 }
@@ -30,7 +29,7 @@ impl<'a> Rows<'a> {
         Self { count, features, wide: &[], bytes: &[] }
     }
 
-    /// Each by itself.
+    /// The rows one by one.
     pub(crate) fn each(self) -> impl Iterator<Item = Rows<'a>> {
         let count = self.count as usize;
         let (features, bytes) = (self.features.len() / count, self.bytes.len() / count);
@@ -42,7 +41,7 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// All of them as the FP32 input `name`; `row` is the shape of one.
+    /// The numbers of all rows as the FP32 input `name`. `row`: the shape of one row, without the batch axis.
     pub fn tensor(&self, name: &str, row: &[u32]) -> Tensor {
         let mut dimensions = Vec::with_capacity(1 + row.len());
         dimensions.push(self.count);
@@ -50,20 +49,22 @@ impl<'a> Rows<'a> {
         Tensor::new(name, Datatype::F32, dimensions, self.features, f32::to_le_bytes)
     }
 
-    /// All of them as the inputs of the model, of their datatypes: the first features of a row are the
-    /// first input's, and the first strings those of the first that is BYTES. Files are not of such.
+    /// All rows as the inputs of the model, in its datatypes. The numbers of a row are distributed over the
+    /// inputs in order, and its strings over the BYTES inputs.
+    ///
+    /// # Errors
+    /// If the rows are a file, or do not determine the dimensions of an input.
     pub(crate) fn inputs(&self, signature: &Signature) -> Result<Vec<Tensor>, Error> {
         let strings = signature.inputs.iter().any(|input| input.datatype == Datatype::Bytes);
         if !strings && !self.bytes.is_empty() {
             return Err(Error::internal(
-                "the component takes files, but does not say what they are to the model: `fn predict` of \
-                 its `impl Model`",
+                "the component accepts files (`FILE`), but its `impl Model` has no `fn predict` that reads them",
             ));
         }
         let alone = signature.inputs.len() == 1;
         let is_open = |input: &&TensorSignature| !alone && input.row().is_none();
         if let Some(input) = signature.inputs.iter().find(is_open) {
-            return Err(open(signature, input));
+            return Err(undetermined(signature, input));
         }
         let count = self.count as usize;
         let widths = [self.features.len() / count, self.bytes.len() / count];
@@ -79,7 +80,7 @@ impl<'a> Rows<'a> {
         Ok(inputs)
     }
 
-    /// The input that is `own` elements of each row from `start` on, of `width` that are of its kind.
+    /// One input: `own` elements of each row from `start` on, where a row has `width` numbers (or strings).
     fn input(
         &self,
         signature: &Signature,
@@ -90,11 +91,11 @@ impl<'a> Rows<'a> {
     ) -> Result<Tensor, Error> {
         let TensorSignature { name, datatype, batch_axis, .. } = input;
         let mut dimensions =
-            input.of_rows(self.count, own).ok_or_else(|| open(signature, input))?;
+            input.of_rows(self.count, own).ok_or_else(|| undetermined(signature, input))?;
         let mut data = Vec::with_capacity(self.count as usize * own * datatype.size());
         let mut push = |of: Range<usize>| {
             self.push(*datatype, of, &mut data).ok_or_else(|| {
-                Error::internal(format!("the rows have not enough elements for the input {name:?}"))
+                Error::internal(format!("the rows have too few elements for the input {name:?}"))
             })
         };
         if *batch_axis == 0 {
@@ -103,7 +104,7 @@ impl<'a> Rows<'a> {
                 push(from..from + own)?;
             }
         } else {
-            // The rows beside one another, within each element of the axes before theirs.
+            // The batch axis is not the first: rows are interleaved.
             let outer = dimensions[1..=*batch_axis].iter().map(|&axis| axis as usize).product();
             let inner = own.checked_div(outer).unwrap_or_default();
             for before in 0..outer {
@@ -117,7 +118,7 @@ impl<'a> Rows<'a> {
         Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions, data })
     }
 
-    /// Appends numbers (or strings) as elements; `None` if there are not so many.
+    /// Appends numbers (or strings) as elements. `None` if there are too few.
     fn push(&self, datatype: Datatype, of: Range<usize>, data: &mut Vec<u8>) -> Option<()> {
         match datatype {
             Datatype::F32 => {
@@ -133,12 +134,12 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// A row does not settle the dimensions of `input`.
+/// A row does not determine the dimensions of `input`.
 #[cold]
-fn open(signature: &Signature, input: &TensorSignature) -> Error {
+fn undetermined(signature: &Signature, input: &TensorSignature) -> Error {
     Error::invalid(format!(
-        "features: the input {:?} has the shape {}, which features alone do not settle; \
-         POST /v2/models/{}/infer takes the shape with them",
+        "features: they do not determine the dimensions of the input {:?} of shape {}; \
+         use POST /v2/models/{}/infer, which takes the shape",
         input.name, input.shape, signature.name
     ))
 }

@@ -4,21 +4,24 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Of an array: it keeps the reader's state on the stack. ONNX models use six axes at most.
+/// Maximum number of axes. [`crate::json_array`] keeps its state per axis on the stack; ONNX models use
+/// up to 6 axes.
 pub(crate) const MAX_RANK: usize = 16;
 
-/// The size of each axis, outermost first; -1 is a free axis, of any size.
+/// The size of each axis, outermost first. -1: a free axis, which may have any size.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub struct Shape(pub(crate) Vec<i64>);
 
 impl Shape {
-    /// Of `dimensions`, for messages: formatting them as they are would be compiled beside this.
+    /// The shape of `dimensions`, for messages: formatting `[u32]` as well would add code to every
+    /// component.
     #[cold]
     pub(crate) fn of(dimensions: &[u32]) -> Self {
         Self(dimensions.iter().map(|&dimension| dimension.into()).collect())
     }
 
+    /// Whether a tensor with these dimensions has this shape.
     pub(crate) fn admits(&self, dimensions: &[u32]) -> bool {
         self.0.len() == dimensions.len()
             && self
@@ -28,7 +31,7 @@ impl Shape {
                 .all(|(&axis, &dimension)| axis == -1 || axis == i64::from(dimension))
     }
 
-    /// The dimensions of a tensor of this shape with so many elements, where that settles them.
+    /// The dimensions of a tensor of this shape with `elements` elements, if that determines them.
     pub(crate) fn dimensions(&self, elements: usize) -> Option<Vec<u32>> {
         let mut rest = elements;
         let mut free = None;
@@ -41,7 +44,7 @@ impl Shape {
                 dimensions.push(0);
             } else {
                 let axis = u32::try_from(axis).ok()?;
-                // Where an axis is of size 0, no number of elements settles a free one.
+                // Next to an axis of size 0, a free axis is undetermined.
                 if axis == 0 || !rest.is_multiple_of(axis as usize) {
                     return self.without_elements(elements);
                 }
@@ -57,7 +60,7 @@ impl Shape {
         Some(dimensions)
     }
 
-    /// The dimensions of a tensor without elements, where no axis is free.
+    /// The dimensions of a tensor without elements, if no axis is free.
     #[cold]
     fn without_elements(&self, elements: usize) -> Option<Vec<u32>> {
         if elements > 0 || !self.0.contains(&0) {

@@ -1,5 +1,5 @@
-//! Tensors: little-endian bytes, in row-major order, as `wasi:nn` and Triton's clients carry them.
-//! Those of types that `wasi:nn` does not have are packed on their way (`packed.rs`), and the same here.
+//! Tensors: little-endian elements in row-major order, as in `wasi:nn` and in binary tensor data. Types
+//! that `wasi:nn` lacks have the same form here, and cross the component boundary packed (`packed.rs`).
 
 use std::borrow::Cow;
 
@@ -7,32 +7,32 @@ use crate::byte_strings::{push_bytes, split_bytes};
 use crate::datatype::Datatype;
 use crate::error::Error;
 
-/// A value for an input of the graph, or of one of its outputs.
+/// The value of an input or output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    /// Of the input or output.
+    /// Name of the input or output.
     pub name: String,
-    /// Of every element.
+    /// Type of the elements.
     pub datatype: Datatype,
-    /// The size of each axis, outermost first.
+    /// Size of each axis, outermost first.
     pub dimensions: Vec<u32>,
-    /// The elements, little-endian, in row-major order: of BOOL a byte each, 0 or 1; of BYTES the
-    /// length of each, 4 bytes, and then its bytes. A NaN of a floating-point type is a missing value.
+    /// The elements, little-endian, in row-major order. A BOOL is a byte, 0 or 1. An element of BYTES is
+    /// its length, a `u32`, followed by its bytes. NaN of a floating-point type is a missing value.
     pub data: Vec<u8>,
 }
 
 impl Tensor {
-    /// An FP32 tensor. Elements that do not fill the dimensions are refused when it is computed.
+    /// An FP32 tensor. The number of elements is checked against the dimensions when the tensor is used.
     pub fn f32(name: &str, dimensions: &[u32], elements: &[f32]) -> Self {
         Self::new(name, Datatype::F32, dimensions.to_vec(), elements, f32::to_le_bytes)
     }
 
-    /// An INT64 tensor. Elements that do not fill the dimensions are refused when it is computed.
+    /// An INT64 tensor. The number of elements is checked against the dimensions when the tensor is used.
     pub fn i64(name: &str, dimensions: &[u32], elements: &[i64]) -> Self {
         Self::new(name, Datatype::I64, dimensions.to_vec(), elements, i64::to_le_bytes)
     }
 
-    /// A BYTES tensor. Elements that do not fill the dimensions are refused when it is sent.
+    /// A BYTES tensor. The number of elements is checked against the dimensions when the tensor is used.
     pub fn bytes(name: &str, dimensions: &[u32], elements: &[impl AsRef<[u8]>]) -> Self {
         let mut data = Vec::new();
         for element in elements {
@@ -42,12 +42,13 @@ impl Tensor {
         Self { name, datatype: Datatype::Bytes, dimensions, data }
     }
 
-    /// A BOOL tensor. Elements that do not fill the dimensions are refused when it is sent.
+    /// A BOOL tensor. The number of elements is checked against the dimensions when the tensor is used.
     pub fn bool(name: &str, dimensions: &[u32], elements: &[bool]) -> Self {
         let to_bytes = |element| [u8::from(element)];
         Self::new(name, Datatype::Bool, dimensions.to_vec(), elements, to_bytes)
     }
 
+    /// A tensor of elements that `to_bytes` encodes.
     pub(crate) fn new<T: Copy, const SIZE: usize>(
         name: &str,
         datatype: Datatype,
@@ -63,28 +64,42 @@ impl Tensor {
     }
 
     /// The elements of an FP32 tensor.
+    ///
+    /// # Errors
+    /// If the tensor has another datatype: 500.
     pub fn f32s(&self) -> Result<Vec<f32>, Error> {
         Ok(self.elements(Datatype::F32, f32::from_le_bytes)?.collect())
     }
 
     /// The elements of an INT64 tensor.
+    ///
+    /// # Errors
+    /// If the tensor has another datatype: 500.
     pub fn i64s(&self) -> Result<Vec<i64>, Error> {
         Ok(self.elements(Datatype::I64, i64::from_le_bytes)?.collect())
     }
 
     /// The elements of a BYTES tensor.
+    ///
+    /// # Errors
+    /// If the tensor has another datatype, or its data is truncated: 500.
     pub fn byte_strings(&self) -> Result<Vec<&[u8]>, Error> {
         self.check_datatype(Datatype::Bytes)?;
-        let ends = || Error::internal(format!("the tensor {:?} ends within an element", self.name));
-        split_bytes(&self.data).map(|element| element.ok_or_else(ends)).collect()
+        let truncated = || {
+            Error::internal(format!("the tensor {:?} is truncated within an element", self.name))
+        };
+        split_bytes(&self.data).map(|element| element.ok_or_else(truncated)).collect()
     }
 
     /// The elements of a BOOL tensor.
+    ///
+    /// # Errors
+    /// If the tensor has another datatype: 500.
     pub fn bools(&self) -> Result<Vec<bool>, Error> {
         Ok(self.elements(Datatype::Bool, |[byte]| byte != 0)?.collect())
     }
 
-    /// How many elements there are.
+    /// The number of elements.
     pub(crate) fn count(&self) -> usize {
         match self.datatype {
             Datatype::Bytes => split_bytes(&self.data).count(),
@@ -92,18 +107,18 @@ impl Tensor {
         }
     }
 
-    /// The same with the axis `axis` first: row after row, where that counts rows. As it is if its
-    /// elements do not fill its dimensions.
+    /// Moves the axis `axis` to the front: the elements of one row are then contiguous, if it counts rows.
+    /// A tensor whose elements do not match its dimensions stays unchanged.
     pub(crate) fn with_axis_first(&self, axis: usize) -> Cow<'_, Self> {
         if axis == 0 {
             return Cow::Borrowed(self);
         }
-        self.moved(axis).map_or(Cow::Borrowed(self), Cow::Owned)
+        self.with_axis_moved(axis).map_or(Cow::Borrowed(self), Cow::Owned)
     }
 
     #[cold]
     #[inline(never)]
-    fn moved(&self, axis: usize) -> Option<Self> {
+    fn with_axis_moved(&self, axis: usize) -> Option<Self> {
         let (before, after) = self.dimensions.split_at_checked(axis)?;
         let (&rows, after) = after.split_first()?;
         let product = |axes: &[u32]| {
@@ -126,7 +141,7 @@ impl Tensor {
             return None;
         }
         let mut data = Vec::with_capacity(self.data.len());
-        // Where an axis is of size 0, others may be of any.
+        // Next to an axis of size 0, the others may have any size.
         let rows_of_elements = if elements.is_empty() { 0 } else { rows as usize };
         for row in 0..rows_of_elements {
             for before in 0..outer {
@@ -148,6 +163,7 @@ impl Tensor {
         Ok(elements.iter().map(move |&bytes| from_bytes(bytes)))
     }
 
+    /// Fails if the tensor has another datatype.
     pub(crate) fn check_datatype(&self, datatype: Datatype) -> Result<(), Error> {
         if self.datatype != datatype {
             return Err(Error::internal(format!(
@@ -182,11 +198,11 @@ mod tests {
         assert_eq!(tensor.byte_strings().unwrap(), ["é".as_bytes(), b""]);
         tensor.data.pop();
         let error = tensor.byte_strings().unwrap_err().to_string();
-        assert_eq!(error, "the tensor \"x\" ends within an element");
+        assert_eq!(error, "the tensor \"x\" is truncated within an element");
     }
 
     #[test]
-    fn an_axis_is_moved_to_the_front() {
+    fn axis_is_moved_to_the_front() {
         let tensor = Tensor::i64("x", &[2, 3, 2], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
         let moved = tensor.with_axis_first(1);
         assert_eq!(moved.dimensions, [3, 2, 2]);

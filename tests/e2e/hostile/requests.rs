@@ -111,7 +111,7 @@ fn cases() -> Vec<MalformedRequest> {
     case(get(b"/v2/models/\xff\xfe"), 400, "");
     case(get(b"/v2/models/\0"), 400, "");
     case(get(b"/v2/models/%ff%fe"), 404, "no model");
-    case(get(b"/v2/models/../../etc/passwd"), 404, "nothing at");
+    case(get(b"/v2/models/../../etc/passwd"), 404, "no operation at");
     case(get(b"*"), 404, "no route matches *");
     case(get(b"http://[::1/"), 400, "");
     case(get(format!("{MODEL}/predict").as_bytes()), 405, "POST");

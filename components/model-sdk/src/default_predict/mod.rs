@@ -1,4 +1,4 @@
-//! What a model says of rows by its signature alone: for a component that does not say it itself.
+//! The default of [`crate::Model::predict`]: what the outputs mean follows from the signature.
 
 use std::fmt;
 
@@ -14,20 +14,21 @@ use crate::shape::Shape;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
-/// What of a model's outputs, whatever their names and order, answers for a row.
+/// The roles of a model's outputs in a prediction, whatever their names and order.
 enum OutputRoles<'a> {
-    /// The only one, of numbers: they are the answer.
+    /// The only output: numbers.
     Numbers(&'a TensorSignature),
-    /// The only one, of a number for each label: the class is that of the greatest.
+    /// The only output: a score per label. The class is that of the greatest.
     Scores(&'a TensorSignature),
-    /// An integer (a truth value, a string) for each row: a class. Beside it there may be numbers for each.
+    /// An integer, boolean or string per row: a class. Optionally scores.
     Classes(&'a TensorSignature, Option<&'a TensorSignature>),
 }
 
-/// The sum of a row of probabilities may be so far from 1: half-precision sums of some hundred classes
-/// are off by some thousandths.
+/// Maximum distance from 1 of the sum of a row of probabilities: half-precision sums over some hundred
+/// classes are off by some thousandths.
 const SUM_TOLERANCE: f32 = 0.01;
 
+/// Predicts from rows with the graph or the mapping.
 pub(crate) fn predict(
     graph: &Graph,
     rows: Rows<'_>,
@@ -46,12 +47,12 @@ pub(crate) fn predict(
             tensors
         }
     };
-    let tensors = of_rows(wanted, tensors);
+    let tensors = rows_first(wanted, tensors);
     outputs.prediction(signature, tensors, rows.count)
 }
 
-/// Refuses outputs of another number of rows: their free axis counts something else, which is no mistake of
-/// the model.
+/// Refuses outputs with another number of rows. Their free axis counts something else, which is not an
+/// error of the model.
 fn check_rows(
     signature: &Signature,
     wanted: &[&TensorSignature],
@@ -60,12 +61,12 @@ fn check_rows(
 ) -> Result<(), Error> {
     for (output, tensor) in wanted.iter().zip(tensors) {
         let counted = tensor.dimensions.get(output.batch_axis).copied();
-        // All of one that has no classes may be of the only row.
+        // Except classes, a whole output may belong to the only row.
         let is_whole = rows == 1 && !is_class(output);
         if output.counts_rows() && counted != Some(rows) && !is_whole {
             return Err(Error::invalid(format!(
-                "the output {:?} has the shape {} for {rows} rows, so it does not say what it is for each; \
-                 POST /v2/models/{}/infer gives it as it is",
+                "the output {:?} has the shape {} for {rows} rows and cannot be split by row; \
+                 use POST /v2/models/{}/infer, which returns it whole",
                 output.name,
                 Shape::of(&tensor.dimensions),
                 signature.name
@@ -75,8 +76,8 @@ fn check_rows(
     Ok(())
 }
 
-/// The outputs row after row.
-fn of_rows(wanted: &[&TensorSignature], mut tensors: Vec<Tensor>) -> Vec<Tensor> {
+/// Moves the batch axis of each output to the front.
+fn rows_first(wanted: &[&TensorSignature], mut tensors: Vec<Tensor>) -> Vec<Tensor> {
     for (output, tensor) in wanted.iter().zip(&mut tensors) {
         if output.batch_axis > 0 {
             *tensor = tensor.with_axis_first(output.batch_axis).into_owned();
@@ -85,7 +86,7 @@ fn of_rows(wanted: &[&TensorSignature], mut tensors: Vec<Tensor>) -> Vec<Tensor>
     tensors
 }
 
-/// What a model says of `rows` rows by its outputs, which are there, if it has a short form.
+/// The prediction for `rows` rows from computed outputs, if the model has a short form.
 pub(crate) fn from_outputs(
     signature: &Signature,
     tensors: &[Tensor],
@@ -98,13 +99,13 @@ pub(crate) fn from_outputs(
     let tensors: Vec<_> =
         wanted.iter().map(|output| find(output).cloned()).collect::<Option<_>>()?;
     check_rows(signature, wanted, &tensors, rows).ok()?;
-    let tensors = of_rows(wanted, tensors);
+    let tensors = rows_first(wanted, tensors);
     let prediction = outputs.prediction(signature, tensors, rows).ok()?;
     prediction.checked(&signature.labels, rows as usize).ok()
 }
 
 impl<'a> OutputRoles<'a> {
-    /// Which they are, and how many.
+    /// The outputs to compute, and their number.
     fn wanted(&self) -> ([&'a TensorSignature; 2], usize) {
         match *self {
             Self::Numbers(only) | Self::Scores(only) | Self::Classes(only, None) => {
@@ -114,7 +115,7 @@ impl<'a> OutputRoles<'a> {
         }
     }
 
-    /// What the model says by them, in the order they are wanted in.
+    /// The prediction from `tensors`, in the order of [`Self::wanted`].
     fn prediction(
         &self,
         signature: &Signature,
@@ -131,22 +132,22 @@ impl<'a> OutputRoles<'a> {
                 let [scores] = graph::all(tensors)?;
                 let scores = as_f32(scores);
                 let indices = greatest(&scores.f32s()?, signature.labels.len());
-                // It is no output of the model.
+                // Not an output of the model, so it has no name.
                 let indices = Tensor::i64("", &[rows], &indices);
                 Ok(classes(signature, indices, Some(scores)))
             }
             Self::Classes(_, None) => {
                 let [class] = graph::all(tensors)?;
-                of_classes(signature, class, None)
+                from_classes(signature, class, None)
             }
             Self::Classes(_, Some(_)) => {
                 let [class, scores] = graph::all(tensors)?;
-                of_classes(signature, class, Some(as_f32(scores)))
+                from_classes(signature, class, Some(as_f32(scores)))
             }
         }
     }
 
-    /// `None`: there is not one answer for each row.
+    /// `None` if the outputs are not one prediction per row.
     fn of(signature: &'a Signature) -> Option<Self> {
         match &*signature.outputs {
             [class] if is_class(class) => Some(Self::Classes(class, None)),
@@ -172,33 +173,34 @@ fn no_short_form(signature: &Signature) -> Error {
         .collect();
     let Signature { name, .. } = signature;
     Error::invalid(format!(
-        "the model {name:?} has no short form, as its outputs are not one prediction for each row: {}; \
-         POST /v2/models/{name}/infer gives them all",
+        "the model {name:?} has no short form: its outputs are not one prediction per row: {}; \
+         use POST /v2/models/{name}/infer",
         outputs.join(", ")
     ))
 }
 
-/// Whether an output is an integer (a truth value, a string) for each row.
+/// Whether an output has an integer, boolean or string per row.
 fn is_class(output: &TensorSignature) -> bool {
     !output.datatype.is_float() && output.row() == Some(1)
 }
 
-fn of_classes(
+/// The prediction from an output of classes.
+fn from_classes(
     signature: &Signature,
     class: Tensor,
     scores: Option<Tensor>,
 ) -> Result<Prediction, Error> {
-    let positions = match class.datatype {
+    let indices = match class.datatype {
         Datatype::Bytes | Datatype::Bool if signature.labels.is_empty() => {
             return Ok(Prediction::Values(class));
         }
-        Datatype::Bytes => positions_of_labels(signature, &class)?,
-        _ => positions(signature, &class)?,
+        Datatype::Bytes => indices_of_labels(signature, &class)?,
+        _ => class_indices(signature, &class)?,
     };
-    Ok(classes(signature, positions, scores))
+    Ok(classes(signature, indices, scores))
 }
 
-/// Scores go with the classes where they are probabilities, and there is a name for each.
+/// Adds the scores to the classes if they are probabilities, one per label.
 fn classes(signature: &Signature, indices: Tensor, scores: Option<Tensor>) -> Prediction {
     let labels = signature.labels.len();
     match scores {
@@ -209,8 +211,8 @@ fn classes(signature: &Signature, indices: Tensor, scores: Option<Tensor>) -> Pr
     }
 }
 
-/// Whether each row of `labels` numbers is a distribution. Distances and margins are not. A row with NaN
-/// or infinity tells neither way: of what a graph could not compute, nothing is left out.
+/// Whether each row of `labels` numbers is a probability distribution, unlike distances and margins. Rows
+/// with NaN or infinities are not considered, so that they are reported as null.
 fn are_probabilities(scores: &Tensor, labels: usize) -> bool {
     let (numbers, rest) = scores.data.as_chunks();
     let distribution = |row: &[[u8; 4]]| {
@@ -223,7 +225,7 @@ fn are_probabilities(scores: &Tensor, labels: usize) -> bool {
     rest.is_empty() && numbers.len() % labels == 0 && numbers.chunks(labels).all(distribution)
 }
 
-/// The position of the greatest number of each row, the first of several; of NaN none is the greatest.
+/// The index of the greatest score in each row, the first of several. [`NO_CLASS`] for a row with NaN.
 fn greatest(scores: &[f32], labels: usize) -> Vec<i64> {
     let position = |row: &[f32]| {
         let mut best = 0;
@@ -240,9 +242,9 @@ fn greatest(scores: &[f32], labels: usize) -> Vec<i64> {
     scores.chunks(labels).map(position).collect()
 }
 
-/// The position in the labels of each class, as INT64. Classes are positions already, unless
-/// `model.toml` says which numbers they are.
-fn positions(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
+/// Converts classes to indices into the labels, as INT64. They are indices already, unless the labels in
+/// `model.toml` are numbers.
+fn class_indices(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
     let position = |class: i64| {
         if signature.classes.is_empty() {
             return Ok(class);
@@ -255,8 +257,7 @@ fn positions(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
         .filter_map(|number| match tensor.datatype.element(number) {
             Element::I64(class) => Some(position(class)),
             Element::U64(class) => Some(Err(Error::invalid(format!(
-                "the output {:?} is {class}, which is no class of the short form; POST /v2/models/{}/infer \
-                 gives it",
+                "the output {:?} is {class}, above the maximum of INT64; use POST /v2/models/{}/infer",
                 tensor.name, signature.name
             )))),
             Element::F32(_) | Element::F64(_) => None,
@@ -266,9 +267,9 @@ fn positions(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
     Ok(Tensor::i64(&tensor.name, &[rows], &classes))
 }
 
-/// The position in the labels of each class that is a string, as INT64.
+/// Converts classes that are strings to indices into the labels, as INT64.
 #[inline(never)]
-fn positions_of_labels(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
+fn indices_of_labels(signature: &Signature, tensor: &Tensor) -> Result<Tensor, Error> {
     let mut classes = Vec::new();
     for class in split_bytes(&tensor.data) {
         let class = String::from_utf8_lossy(class.unwrap_or_default());
@@ -281,12 +282,10 @@ fn positions_of_labels(signature: &Signature, tensor: &Tensor) -> Result<Tensor,
 
 #[cold]
 fn unknown_class(class: &dyn fmt::Display) -> Error {
-    Error::internal(format!(
-        "the graph gave class {class}, which is not among the labels of model.toml"
-    ))
+    Error::internal(format!("the graph returned class {class}, which is not a label of model.toml"))
 }
 
-/// The same as FP32, where it is of another floating-point type.
+/// Converts a floating-point tensor to FP32.
 fn as_f32(tensor: Tensor) -> Tensor {
     if tensor.datatype == Datatype::F32 {
         return tensor;

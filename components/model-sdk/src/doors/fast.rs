@@ -1,8 +1,8 @@
-//! The fast door: `spinfer:serve/buffered-handler`, a whole request in one call.
+//! The fast door: `spinfer:serve/buffered-handler`, one call with the whole request.
 
 use super::Doors;
 use crate::bindings::exports::spinfer::serve::buffered_handler as wit;
-use crate::handler::answer;
+use crate::handler::handle;
 use crate::hooks::ModelHooks;
 use crate::model::Model;
 use crate::request::{Method, Request};
@@ -13,7 +13,7 @@ impl<M: Model> wit::Guest for Doors<M> {
     }
 
     fn handle(request: wit::Request) -> wit::Response {
-        let response = answer::<M>(&Request {
+        let response = handle::<M>(&Request {
             method: request.method.into(),
             path_with_query: request.path_with_query,
             headers: request

@@ -1,4 +1,4 @@
-//! The doors: the interfaces through which a host calls the component.
+//! The doors: the interfaces through which the host calls the component.
 
 mod fast;
 mod standard;

@@ -1,5 +1,5 @@
-//! The standard door: `wasi:http/handler`, the one every other host knows. The whole body is read
-//! first, and the answer is sent as one piece; how large a body may be is the host's limit.
+//! The standard door: `wasi:http/handler`, which every WASI 0.3 host calls. The request body is read
+//! whole, and the response body is written in one call. The host limits the size of bodies.
 
 use spin_sdk::wasip3::exports::http::handler::Guest;
 use spin_sdk::wasip3::http::types;
@@ -7,20 +7,20 @@ use spin_sdk::wasip3::wit_bindgen::{StreamReader, StreamResult};
 use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 
 use super::Doors;
-use crate::handler::answer;
+use crate::handler::handle;
 use crate::hooks::ModelHooks;
 use crate::model::Model;
 use crate::request::{Method, Request};
 use crate::response::Response;
 
-/// Room for the body at first: that of a prediction comes in one read.
+/// Initial capacity for the body, in bytes: one read is enough for most predictions.
 const FIRST_READ_BYTES: usize = 4096;
-/// The host says with it which of several requests predictions are of.
+/// The request's id in the prediction log: an instance may have several requests in flight.
 const PREDICTION_ID: &str = "spinfer-prediction-id";
 
 impl<M: Model> Guest for Doors<M> {
     async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
-        send(answer::<M>(&receive(request, ModelHooks::of::<M>().needed_headers()).await?))
+        send(handle::<M>(&receive(request, ModelHooks::of::<M>().needed_headers()).await?))
     }
 }
 
@@ -42,14 +42,13 @@ async fn receive(
     let (body, trailers) = types::Request::consume_body(request, handled);
     let body = read(body, length).await;
     if length != Some(body.len()) {
-        // Tells whether that was all of the body.
+        // Fails if the body was cut off.
         trailers.await?;
     }
     Ok(Request { method, path_with_query, headers, prediction_id, body })
 }
 
-/// Reads until the end, or until there are `length` bytes: to ask for the end takes as long as to
-/// read.
+/// Reads `length` bytes, or to the end: detecting the end costs another read.
 async fn read(mut stream: StreamReader<u8>, length: Option<usize>) -> Vec<u8> {
     let mut body = Vec::with_capacity(FIRST_READ_BYTES);
     while length != Some(body.len()) {
@@ -68,17 +67,17 @@ fn send(response: Response) -> Result<types::Response, types::ErrorCode> {
     let headers = response.headers.into_iter().chain([length]);
     let headers = headers.map(|(name, value)| (name.to_owned(), value.into_owned().into_bytes()));
     let headers = types::Headers::from_list(&headers.collect::<Vec<_>>())
-        .map_err(|error| internal(format!("the answer's headers: {error:?}")))?;
+        .map_err(|error| internal(format!("the response's headers: {error:?}")))?;
     let (mut body, reader) = wit_stream::new();
     let (trailers, no_trailers) = wit_future::new(|| Ok(None));
     let (sent, _transmitted) = types::Response::new(headers, Some(reader), no_trailers);
-    // That is what it is at first.
+    // 200 is the initial status.
     if response.status != 200 {
         sent.set_status_code(response.status)
             .map_err(|()| internal(format!("{} is not a status", response.status)))?;
     }
     spawn(async move {
-        // What is left over, or not taken, is of a client that went away.
+        // An incomplete write means that the client disconnected.
         body.write_all(response.body).await;
         drop(body);
         drop(trailers.write(Ok(None)).await);

@@ -1,5 +1,4 @@
-//! The binary tensor data extension: tensors as bytes behind the JSON of a request or a response,
-//! where no number has to be written out.
+//! The binary tensor data extension: tensors as bytes after the JSON of a request or response.
 //! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
 
 use std::str::FromStr;
@@ -12,25 +11,26 @@ use crate::json::Entries;
 use crate::packed::check;
 use crate::request::{JSON_LENGTH, Request};
 
-/// What `parameters` of a request, an input or an output say of how tensors are sent. Others are for
-/// extensions that are not here.
+/// The `parameters` of a request, an input or an output that concern binary data. Others belong to extensions
+/// that are not supported.
 #[derive(Default)]
 pub(super) struct TensorParameters {
-    /// Of an input: its bytes behind the JSON.
+    /// Of an input: length of its data after the JSON, in bytes.
     pub(super) binary_data_size: Option<u64>,
-    /// Of an output: whether it goes behind the JSON.
+    /// Of an output: whether to return it as binary data.
     pub(super) binary_data: Option<bool>,
-    /// Of a request: `binary_data` of the outputs that do not say.
+    /// Of a request: default of `binary_data` for its outputs.
     pub(super) binary_data_output: Option<bool>,
 }
 
 impl TensorParameters {
-    /// Reads them, and refuses what would change the answer. A derived decoder would be 3 kB.
+    /// Decodes parameters. A derived decoder would add 3 kB of code.
+    ///
+    /// # Errors
+    /// If a parameter that would change the response is not supported.
     #[inline(never)]
     pub(super) fn read(json: Option<&RawValue>) -> Result<Self, Error> {
-        let Some(json) = json else {
-            return Ok(Self::default());
-        };
+        let Some(json) = json else { return Ok(Self::default()) };
         let what = "parameters";
         let names = [
             "binary_data_size",
@@ -43,12 +43,12 @@ impl TensorParameters {
             Entries::of_part(&what, json)?.pick(&what, names)?;
         if shared_memory.is_some() {
             return Err(Error::invalid(
-                "shared memory is not supported: send the tensor in the body",
+                "shared memory is not supported; send the tensor in the body",
             ));
         }
         if classification.is_some() {
             return Err(Error::invalid(
-                "`classification` is not supported: POST .../predict gives class names",
+                "`classification` is not supported; POST .../predict returns class names",
             ));
         }
         Ok(Self {
@@ -59,6 +59,7 @@ impl TensorParameters {
     }
 }
 
+/// Parses a parameter.
 fn value<T: FromStr>(
     name: &str,
     expected: &str,
@@ -72,10 +73,10 @@ fn value<T: FromStr>(
     value.map(Some)
 }
 
-/// The tensors behind the JSON that are not yet taken; `None`: the request has no such header.
+/// The data after the JSON that is not consumed yet. `None` if the request has no [`JSON_LENGTH`].
 pub(super) struct BinaryTensors<'a>(Option<&'a [u8]>);
 
-/// The JSON of the body, and the tensors behind it.
+/// Splits the body into its JSON and the binary data after it.
 pub(super) fn split(request: &Request) -> Result<(&[u8], BinaryTensors<'_>), Error> {
     let body = request.body.as_slice();
     let Some(value) = request.header(JSON_LENGTH) else {
@@ -84,7 +85,7 @@ pub(super) fn split(request: &Request) -> Result<(&[u8], BinaryTensors<'_>), Err
     let length = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
     let (json, tensors) = length.and_then(|length| body.split_at_checked(length)).ok_or_else(|| {
         Error::invalid(format!(
-            "Inference-Header-Content-Length: expected the bytes of the JSON, at most the {} of the body, got {:?}",
+            "Inference-Header-Content-Length: expected the length of the JSON, at most {} bytes (the body), got {:?}",
             body.len(),
             String::from_utf8_lossy(value)
         ))
@@ -93,7 +94,7 @@ pub(super) fn split(request: &Request) -> Result<(&[u8], BinaryTensors<'_>), Err
 }
 
 impl<'a> BinaryTensors<'a> {
-    /// The next tensor, of which the request says that it has `size` bytes, and so many elements.
+    /// The data of the next tensor, of `size` bytes and `elements` elements according to the request.
     pub(super) fn take(
         &mut self,
         size: u64,
@@ -101,18 +102,18 @@ impl<'a> BinaryTensors<'a> {
         elements: u64,
     ) -> Result<&'a [u8], String> {
         let Some(rest) = self.0 else {
-            return Err("binary_data_size needs the header Inference-Header-Content-Length, which says where the JSON ends".to_owned());
+            return Err("binary_data_size requires the header Inference-Header-Content-Length, the length of the JSON".to_owned());
         };
         let expected = elements.saturating_mul(datatype.size() as u64);
         if size != expected && datatype != Datatype::Bytes {
             return Err(format!(
-                "binary_data_size is {size}, but its shape and datatype take {expected} bytes"
+                "binary_data_size is {size}, but its shape and datatype require {expected} bytes"
             ));
         }
         let taken = usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size));
         let Some((tensor, rest)) = taken else {
             return Err(format!(
-                "binary_data_size is {size}, but only {} bytes are left behind the JSON",
+                "binary_data_size is {size}, but only {} bytes are left after the JSON",
                 rest.len()
             ));
         };
@@ -123,12 +124,12 @@ impl<'a> BinaryTensors<'a> {
         Ok(tensor)
     }
 
-    /// Refuses bytes that no input claims.
+    /// Fails if there is data that no input claims.
     pub(super) fn finish(&self) -> Result<(), String> {
         match self.0 {
             None | Some([]) => Ok(()),
             Some(rest) => Err(format!(
-                "the body has {} bytes behind the JSON that no input's binary_data_size claims",
+                "the body has {} bytes after the JSON that no input's binary_data_size claims",
                 rest.len()
             )),
         }
@@ -179,7 +180,7 @@ mod tests {
     const BEHIND: &str = r#""parameters":{"binary_data_size":8}"#;
 
     #[test]
-    fn tensors_behind_the_json_come_in_the_order_of_the_inputs() {
+    fn binary_data_is_in_the_order_of_the_inputs() {
         let bytes: Vec<u8> = (0..16).collect();
         let both = decoded(&inputs(BEHIND, BEHIND), "LENGTH", &bytes).unwrap();
         assert_eq!(both.concat(), bytes);
@@ -190,45 +191,45 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_lie_are_refused() {
+    fn inconsistent_sizes_are_refused() {
         let both = inputs(BEHIND, BEHIND);
-        let lie = |size: &str| inputs(BEHIND, &BEHIND.replace('8', size));
+        let with_size = |size: &str| inputs(BEHIND, &BEHIND.replace('8', size));
         for (json, header, behind, message) in [
             (
                 &both,
                 "LENGTH",
                 15,
-                r#"input "b": binary_data_size is 8, but only 7 bytes are left behind the JSON"#,
+                r#"input "b": binary_data_size is 8, but only 7 bytes are left after the JSON"#,
             ),
             (
                 &both,
                 "LENGTH",
                 17,
-                "the body has 1 bytes behind the JSON that no input's binary_data_size claims",
+                "the body has 1 bytes after the JSON that no input's binary_data_size claims",
             ),
             (
-                &lie("12"),
+                &with_size("12"),
                 "LENGTH",
                 20,
-                r#"input "b": binary_data_size is 12, but its shape and datatype take 8 bytes"#,
+                r#"input "b": binary_data_size is 12, but its shape and datatype require 8 bytes"#,
             ),
             (
-                &lie("18446744073709551615"),
+                &with_size("18446744073709551615"),
                 "LENGTH",
                 16,
-                r#"input "b": binary_data_size is 18446744073709551615, but its shape and datatype take 8 bytes"#,
+                r#"input "b": binary_data_size is 18446744073709551615, but its shape and datatype require 8 bytes"#,
             ),
             (
                 &both,
                 "1000",
                 16,
-                r#"Inference-Header-Content-Length: expected the bytes of the JSON, at most the 186 of the body, got "1000""#,
+                r#"Inference-Header-Content-Length: expected the length of the JSON, at most 186 bytes (the body), got "1000""#,
             ),
             (
                 &both,
                 "-1",
                 16,
-                r#"Inference-Header-Content-Length: expected the bytes of the JSON, at most the 186 of the body, got "-1""#,
+                r#"Inference-Header-Content-Length: expected the length of the JSON, at most 186 bytes (the body), got "-1""#,
             ),
             (&both, "0", 16, "the body: EOF while parsing a value at line 1 column 0"),
         ] {
@@ -238,7 +239,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_behind_the_json_panics(
+        fn no_binary_data_panics(
             a: u64,
             header in "[0-9]{0,20}|LENGTH|.*",
             behind in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),

@@ -16,7 +16,7 @@ use crate::response_buffer;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
-/// With `mapping` between the request and the graph, if there is one.
+/// Handles a request to `/infer`, with the mapping instead of the graph if there is one.
 pub(crate) fn infer(
     graph: &Graph,
     request: &Request,
@@ -24,22 +24,22 @@ pub(crate) fn infer(
 ) -> Result<Response, Error> {
     let (json, tensors) = binary::split(request)?;
     let signature = graph.signature();
-    let mut asked = request::decode(signature, json, tensors)?;
-    let rows = rows(signature, &asked.inputs);
-    let mut room = response_buffer::for_outputs(rows, &asked.outputs, &asked.binary)?;
+    let mut decoded = request::decode(signature, json, tensors)?;
+    let rows = rows(signature, &decoded.inputs);
+    let mut buffer = response_buffer::for_outputs(rows, &decoded.outputs, &decoded.binary)?;
     let mut draft = Draft::new(signature, "infer", rows as usize);
-    draft.inputs(&asked.inputs);
+    draft.inputs(&decoded.inputs);
     let outputs = match mapping {
-        None => graph.compute_all(asked.inputs, &asked.outputs)?,
+        None => graph.compute_all(decoded.inputs, &decoded.outputs)?,
         Some(mapping) => {
-            order(&mut asked.inputs, &signature.inputs);
-            map(graph, mapping, &asked.inputs, &asked.outputs)?
+            order(&mut decoded.inputs, &signature.inputs);
+            map(graph, mapping, &decoded.inputs, &decoded.outputs)?
         }
     };
-    response_buffer::grow_for(&mut room, &outputs, &asked.binary)?;
-    let id = asked.id.as_deref();
-    let response = response::encode(room, signature, id, &outputs, &asked.binary)?;
-    // Of no rows there is no prediction.
+    response_buffer::grow_for(&mut buffer, &outputs, &decoded.binary)?;
+    let id = decoded.id.as_deref();
+    let response = response::encode(buffer, signature, id, &outputs, &decoded.binary)?;
+    // Without rows there is no prediction to log.
     if rows == 0 {
         return Ok(response);
     }
@@ -53,8 +53,7 @@ pub(crate) fn infer(
     Ok(response)
 }
 
-/// Puts inputs into the order of `model.toml`; each is there once. They are few: what sorts many well
-/// would be 10 kB of a component.
+/// Sorts the inputs into the order of `model.toml`. They are few, and `sort` would add 10 kB of code.
 fn order(inputs: &mut [Tensor], of_model: &[TensorSignature]) {
     for (index, expected) in of_model.iter().enumerate() {
         let mut rest = inputs.iter().skip(index);
@@ -64,7 +63,7 @@ fn order(inputs: &mut [Tensor], of_model: &[TensorSignature]) {
     }
 }
 
-/// How many rows the inputs are of: one, unless the batch axis of all tensors counts them.
+/// The number of rows of the inputs: 1, unless the batch axis of every input and output is free.
 fn rows(signature: &Signature, inputs: &[Tensor]) -> u32 {
     let rows = |input: &Tensor| {
         let of_input = signature.inputs.iter().find(|it| it.name == input.name);

@@ -1,4 +1,4 @@
-//! An inference request, checked against the signature.
+//! The inference request, checked against the signature.
 
 use std::borrow::Cow;
 
@@ -14,14 +14,15 @@ use crate::shape::Shape;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
 
+/// A decoded inference request.
 #[derive(Debug)]
 pub(crate) struct InferRequest<'a> {
     pub(crate) id: Option<Cow<'a, str>>,
-    /// Every input of the signature, once.
+    /// Every input of the signature, exactly once.
     pub(crate) inputs: Vec<Tensor>,
-    /// The outputs to return: those asked for, or all.
+    /// The outputs to return: those that the request names, or all.
     pub(crate) outputs: Vec<&'a TensorSignature>,
-    /// Which of the outputs go behind the JSON, by position; beyond its end, none.
+    /// Which outputs to return as binary data, by position. Outputs beyond its end are JSON.
     pub(crate) binary: Vec<bool>,
 }
 
@@ -31,7 +32,7 @@ struct InferRequestBody<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     inputs: Vec<Object<Input<'a>>>,
-    /// Read by hand, as parameters are: the derived decoder of what is mostly absent would be 3 kB.
+    /// Decoded by hand, as parameters are: a derived decoder would add 3 kB of code.
     #[serde(borrow, default)]
     outputs: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -51,7 +52,7 @@ struct Input<'a> {
     parameters: Option<&'a RawValue>,
 }
 
-/// `tensors`: what stands behind the JSON.
+/// Decodes a request. `tensors`: the binary data after the JSON.
 pub(super) fn decode<'a>(
     signature: &'a Signature,
     json: &'a [u8],
@@ -74,7 +75,7 @@ fn check_inputs(
         let expected =
             find(expected, &input.name).ok_or_else(|| unknown("input", &input.name, expected))?;
         if tensors.iter().any(|other| other.name == expected.name) {
-            return Err(format!("input {:?}: given twice", expected.name));
+            return Err(format!("input {:?}: duplicate", expected.name));
         }
         tensors.push(decode_input(expected, input, &mut binary)?);
     }
@@ -130,6 +131,7 @@ fn decode_input(
     Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions: input.shape, data })
 }
 
+/// Decodes the data of an input.
 fn read_json(
     name: &str,
     datatype: Datatype,
@@ -137,9 +139,9 @@ fn read_json(
     elements: u64,
     json: &RawValue,
 ) -> Result<Vec<u8>, String> {
-    // Whatever the shape claims: every element but the last takes at least a digit and a comma.
-    let most = json.get().len() / 2 + 1;
-    let capacity = usize::try_from(elements).unwrap_or(most).min(most);
+    // Whatever the shape claims: an element and its separator take at least two bytes.
+    let max = json.get().len() / 2 + 1;
+    let capacity = usize::try_from(elements).unwrap_or(max).min(max);
     let mut data = Vec::with_capacity(capacity * datatype.size());
     let what = format_args!("input {name:?}: data");
     let count = json_array::read(&what, datatype.kind(), json, shape, |number| {
@@ -154,7 +156,7 @@ fn read_json(
     Ok(data)
 }
 
-/// The outputs to return, and which of them go behind the JSON.
+/// The outputs to return, and which of them as binary data.
 fn check_outputs<'a>(
     expected: &'a [TensorSignature],
     outputs: Option<&RawValue>,
@@ -173,7 +175,7 @@ fn check_outputs<'a>(
         let output = find(expected, &name)
             .ok_or_else(|| Error::invalid(unknown("output", &name, expected)))?;
         if checked.iter().any(|other| other.name == output.name) {
-            return Err(Error::invalid(format!("output {:?}: asked for twice", output.name)));
+            return Err(Error::invalid(format!("output {:?}: duplicate", output.name)));
         }
         checked.push(output);
         let parameters = TensorParameters::read(parameters)
@@ -198,7 +200,7 @@ fn find<'a>(tensors: &'a [TensorSignature], name: &str) -> Option<&'a TensorSign
 
 fn unknown(kind: &str, name: &str, expected: &[TensorSignature]) -> String {
     let names: Vec<_> = expected.iter().map(|tensor| &tensor.name).collect();
-    format!("{kind} {:?}: not of this model, which has {names:?}", quoted(name))
+    format!("{kind} {:?}: unknown; this model has {names:?}", quoted(name))
 }
 
 #[cfg(test)]
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
     use crate::signature::tests::iris;
 
-    /// Id, inputs and the names of the outputs.
+    /// Id, inputs, and names of the outputs.
     type Decoded = (Option<String>, Vec<Tensor>, Vec<String>);
 
     fn decoded(body: &str) -> Result<Decoded, String> {
@@ -217,13 +219,13 @@ mod tests {
         Ok((request.id.map(Cow::into_owned), request.inputs, outputs.collect()))
     }
 
-    /// With the fields of the only input.
+    /// The error for a request whose only input has these fields.
     fn refusal(input: &str) -> String {
         decoded(&format!(r#"{{"inputs":[{{{input}}}]}}"#)).unwrap_err()
     }
 
     #[test]
-    fn a_request_in_any_order_of_fields() {
+    fn fields_may_have_any_order() {
         let row = Tensor::f32("features", &[1, 4], &[5.1, 3.5, 1.4, 0.2]);
         let all = vec!["label".to_owned(), "probabilities".to_owned()];
         for (body, id) in [
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_are_those_asked_for() {
+    fn outputs_are_those_the_request_names() {
         let input =
             r#""inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]"#;
         let outputs = |names| {
@@ -252,24 +254,24 @@ mod tests {
         assert_eq!(outputs(r#"[{"name":"label","parameters":{}}]"#).unwrap(), ["label"]);
         assert_eq!(
             outputs(r#"[{"name":"score"}]"#).unwrap_err(),
-            r#"output "score": not of this model, which has ["label", "probabilities"]"#
+            r#"output "score": unknown; this model has ["label", "probabilities"]"#
         );
         assert_eq!(
             outputs(r#"[{"name":"label","parameters":{"classification":2}}]"#).unwrap_err(),
-            r#"output "label": `classification` is not supported: POST .../predict gives class names"#
+            r#"output "label": `classification` is not supported; POST .../predict returns class names"#
         );
         assert_eq!(
             outputs(r#"[{"name":"label"},{"name":"label"}]"#).unwrap_err(),
-            r#"output "label": asked for twice"#
+            r#"output "label": duplicate"#
         );
     }
 
     #[test]
-    fn every_refusal_says_where_and_what_was_expected() {
+    fn messages_name_the_place_and_what_was_expected() {
         for (input, message) in [
             (
                 r#""name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]"#,
-                r#"input "x": not of this model, which has ["features"]"#,
+                r#"input "x": unknown; this model has ["features"]"#,
             ),
             (
                 r#""name":"features","shape":[1,4],"datatype":"FP64","data":[1,2,3,4]"#,
@@ -309,11 +311,11 @@ mod tests {
             ),
             (
                 r#""name":"features","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}"#,
-                r#"input "features": binary_data_size needs the header Inference-Header-Content-Length, which says where the JSON ends"#,
+                r#"input "features": binary_data_size requires the header Inference-Header-Content-Length, the length of the JSON"#,
             ),
             (
                 r#""name":"features","shape":[1,4],"datatype":"FP32","parameters":{"shared_memory_region":"a"}"#,
-                r#"input "features": shared memory is not supported: send the tensor in the body"#,
+                r#"input "features": shared memory is not supported; send the tensor in the body"#,
             ),
             (
                 r#""name":"features","shape":[1,4],"datatype":"BYTES","data":["a"]"#,
@@ -333,7 +335,7 @@ mod tests {
         let features = r#"{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}"#;
         assert_eq!(
             decoded(&format!(r#"{{"inputs":[{features},{features}]}}"#)).unwrap_err(),
-            r#"input "features": given twice"#
+            r#"input "features": duplicate"#
         );
         assert_eq!(
             decoded(r#"{"inputs":[]}"#).unwrap_err(),
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_refused_not_recursed_into() {
+    fn deep_nesting_is_refused_without_recursion() {
         let deep = "[".repeat(200_000) + &"]".repeat(200_000);
         let message =
             refusal(&format!(r#""name":"features","shape":[1,4],"datatype":"FP32","data":{deep}"#));

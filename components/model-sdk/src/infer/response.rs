@@ -1,4 +1,4 @@
-//! An inference response, written straight from the bytes of the tensors.
+//! The inference response, encoded from the data of the tensors without a copy.
 
 use std::iter;
 
@@ -15,9 +15,9 @@ use crate::response::Response;
 use crate::signature::Signature;
 use crate::tensor::Tensor;
 
-/// `binary`: which outputs go behind the JSON, by position; beyond its end, none.
+/// Encodes a response. `binary`: which outputs are binary data, by position; those beyond its end are JSON.
 pub(super) fn encode(
-    room: Vec<u8>,
+    buffer: Vec<u8>,
     signature: &Signature,
     id: Option<&str>,
     outputs: &[Tensor],
@@ -29,8 +29,8 @@ pub(super) fn encode(
         id,
         outputs: OutputList { outputs, binary },
     };
-    let mut body = json::encode(room, &body)
-        .map_err(|error| what_json_cannot_carry(outputs, binary).unwrap_or(error))?;
+    let mut body = json::encode(buffer, &body)
+        .map_err(|error| not_in_json(outputs, binary).unwrap_or(error))?;
     if !binary.contains(&true) {
         return Ok(Response::json(200, body));
     }
@@ -43,28 +43,27 @@ pub(super) fn encode(
     Ok(response.with_header(JSON_LENGTH, json.to_string()))
 }
 
-/// The first element that JSON has nothing for. That is no mistake, but of the client that asked for it as
-/// JSON.
+/// The error for the first element that JSON cannot represent: the client has to request binary data.
 #[cold]
 #[inline(never)]
-fn what_json_cannot_carry(outputs: &[Tensor], binary: &[bool]) -> Option<Error> {
-    let carried = binary.iter().copied().chain(iter::repeat(false));
-    let (output, index) = iter::zip(outputs, carried)
+fn not_in_json(outputs: &[Tensor], binary: &[bool]) -> Option<Error> {
+    let binary = binary.iter().copied().chain(iter::repeat(false));
+    let (output, index) = iter::zip(outputs, binary)
         .filter(|(_, binary)| !binary)
-        .find_map(|(output, _)| Some((output, elements_beyond_json(output)?)))?;
+        .find_map(|(output, _)| Some((output, first_not_in_json(output)?)))?;
     let what = match output.datatype {
-        Datatype::Bytes => "is no UTF-8",
+        Datatype::Bytes => "is not UTF-8",
         _ => "is NaN or infinite",
     };
     Some(Error::invalid(format!(
-        "output {:?}: element {index} {what}, which JSON cannot carry; ask for the output as binary data: \
+        "output {:?}: element {index} {what}, which JSON cannot represent; request the output as binary data: \
          \"parameters\": {{\"binary_data\": true}}",
         output.name
     )))
 }
 
-/// The position of the first of them.
-fn elements_beyond_json(output: &Tensor) -> Option<usize> {
+/// The position of the first element that JSON cannot represent.
+fn first_not_in_json(output: &Tensor) -> Option<usize> {
     if output.datatype == Datatype::Bytes {
         let is_text =
             |element: Option<&[u8]>| element.is_some_and(|bytes| str::from_utf8(bytes).is_ok());
@@ -108,7 +107,7 @@ struct OutputParameters {
     binary_data_size: usize,
 }
 
-/// The elements of a tensor, flat.
+/// The elements of a tensor, as a flat array.
 struct TensorData<'a>(&'a Tensor);
 
 impl Serialize for OutputList<'_> {
@@ -125,7 +124,7 @@ impl Serialize for OutputList<'_> {
 }
 
 impl Serialize for TensorData<'_> {
-    /// One loop for every datatype: one for each would be 5 kB more, and no faster.
+    /// One loop for all datatypes: a loop for each would add 5 kB of code and not be faster.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(tensor) = self;
         if tensor.datatype == Datatype::Bytes {
@@ -143,7 +142,7 @@ impl Serialize for TensorData<'_> {
                 Element::I64(element) => list.serialize_element(&element)?,
                 Element::U64(element) => list.serialize_element(&element)?,
                 Element::F32(_) | Element::F64(_) => {
-                    // What to do is said by whom that stops (`what_json_cannot_carry`).
+                    // `encode` replaces this error (`not_in_json`).
                     return Err(S::Error::custom(index));
                 }
             }

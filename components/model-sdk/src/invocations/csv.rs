@@ -1,4 +1,4 @@
-//! CSV as pandas writes it: a line of column names, then a line for each row.
+//! CSV as pandas writes it: a line of column names, then a line per row.
 
 use csv_core::ReadFieldResult;
 
@@ -7,14 +7,13 @@ use crate::row_reader::{Cell, RowReader};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
+/// Reads a table.
 pub(super) fn read(reader: &mut RowReader<'_>, body: &[u8]) -> Result<(), Error> {
     let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut lines =
         Lines { csv: csv_core::Reader::new(), rest: text, buffer: vec![0; text.len() + 1] };
     let Some(names) = lines.next()? else {
-        return Err(Error::invalid(
-            "the body as CSV: expected a line of column names, got nothing",
-        ));
+        return Err(Error::invalid("the body as CSV: expected a line of column names, got none"));
     };
     let names: Vec<_> = names.iter().map(|name| name.trim().into()).collect();
     let columns = reader.columns_in_order(&"the body as CSV: the first line", &names)?;
@@ -27,15 +26,16 @@ pub(super) fn read(reader: &mut RowReader<'_>, body: &[u8]) -> Result<(), Error>
     Ok(())
 }
 
+/// The lines of a table.
 struct Lines<'a> {
     csv: csv_core::Reader,
     rest: &'a [u8],
-    /// Longer than the text, and so than any field.
+    /// Longer than the text, and therefore than any field.
     buffer: Vec<u8>,
 }
 
 impl Lines<'_> {
-    /// The fields of the next line that is not empty; `None` at the end.
+    /// The fields of the next line that is not empty. `None` at the end.
     fn next(&mut self) -> Result<Option<Vec<String>>, Error> {
         let mut fields = Vec::new();
         let mut length = 0;
@@ -45,7 +45,7 @@ impl Lines<'_> {
             self.rest = &self.rest[read..];
             length += written;
             match result {
-                // What comes next is the end: all of the text was given.
+                // The reader has all of the text: the next call returns the last field or the end.
                 ReadFieldResult::InputEmpty => {}
                 ReadFieldResult::OutputFull => {
                     return Err(Error::internal("a field of CSV is longer than the text"));

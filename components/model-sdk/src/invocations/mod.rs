@@ -1,5 +1,5 @@
-//! MLflow's scoring protocol: a table in, as JSON or CSV, and `{"predictions": [...]}` out, a class or
-//! a number for each row, as `mlflow models serve` answers for a scikit-learn model.
+//! MLflow's scoring protocol: a table as JSON or CSV -> `{"predictions": [...]}`, a class or number per row, as
+//! `mlflow models serve` returns for a scikit-learn model.
 //! <https://mlflow.org/docs/latest/deployment/deploy-model-locally/#json-input>
 
 mod csv;
@@ -21,13 +21,15 @@ use crate::response_buffer;
 use crate::row_reader::{Cell, RowReader};
 use crate::signature::Signature;
 
+/// Handles a request to `/invocations`.
 pub(crate) fn invoke(
     graph: &Graph,
     request: &Request,
     predict: Predict,
 ) -> Result<Response, Error> {
-    // As MLflow does: what else a data frame has is not for the model.
-    let mut reader = RowReader::new(graph.signature(), request.body.len())?.ignoring_others();
+    // As MLflow does.
+    let mut reader =
+        RowReader::new(graph.signature(), request.body.len())?.ignoring_unknown_columns();
     let table = if is_csv(&request.body) {
         csv::read(&mut reader, &request.body)?;
         "CSV"
@@ -35,10 +37,10 @@ pub(crate) fn invoke(
         read_json(&mut reader, graph, &request.body)?
     };
     let rows = reader.rows(table)?;
-    let room = response_buffer::for_rows(graph.signature(), &rows)?;
+    let buffer = response_buffer::for_rows(graph.signature(), &rows)?;
     let predictions = predict_all(graph, rows, predict)?;
-    let answers = PredictionValues { signature: graph.signature(), predictions: &predictions };
-    let body = json::encode(room, &InvocationsBody { predictions: answers })?;
+    let values = PredictionValues { signature: graph.signature(), predictions: &predictions };
+    let body = json::encode(buffer, &InvocationsBody { predictions: values })?;
     let mut draft = Draft::new(graph.signature(), "invocations", rows.count as usize);
     draft.rows(&rows);
     draft.predictions(&predictions);
@@ -46,16 +48,16 @@ pub(crate) fn invoke(
     Ok(Response::json(200, body))
 }
 
-/// What a table may be called. `params` and other keys are for models that have such.
+/// The keys that a table may have. `params` and other keys are ignored.
 const TABLES: [&str; 4] = ["dataframe_split", "dataframe_records", "instances", "inputs"];
 
-/// A body that does not begin as JSON is CSV, whatever its `content-type`: a header that is read here
-/// would be brought into the component with every request for any path.
+/// A body that does not start as JSON is CSV, whatever its content type: if the header were read here, the
+/// host would pass it with every request to any path.
 fn is_csv(body: &[u8]) -> bool {
     !matches!(body.trim_ascii_start(), [] | [b'{' | b'[', ..])
 }
 
-/// Reads the table of the body; what it is called.
+/// Reads the table of a JSON body, and returns its key.
 fn read_json(
     reader: &mut RowReader<'_>,
     graph: &Graph,
@@ -86,7 +88,7 @@ fn read_json(
     }
 }
 
-/// pandas' orientation `split`; its `index` says nothing to a model.
+/// Reads a table in pandas' orientation `split`, without its `index`.
 fn read_split(reader: &mut RowReader<'_>, split: &RawValue) -> Result<(), Error> {
     let what = "dataframe_split";
     let entries = Entries::of_part(&what, split)?;
@@ -97,7 +99,7 @@ fn read_split(reader: &mut RowReader<'_>, split: &RawValue) -> Result<(), Error>
     };
     let what = "dataframe_split: columns";
     let columns = json::items(&what, columns)?;
-    // A data frame without names has numbers in their place.
+    // A data frame without column names has numbers instead.
     let columns = columns.into_iter().map(RawValue::get);
     let names = columns.map(|json| json::string(json).unwrap_or_else(|| json.into()));
     let names: Vec<Cow<'_, str>> = names.collect();
@@ -113,7 +115,8 @@ fn read_split(reader: &mut RowReader<'_>, split: &RawValue) -> Result<(), Error>
     Ok(())
 }
 
-/// An array of rows, or an object: of columns by name, or of all rows by the name of the only input.
+/// Reads an array of rows, an object of columns by name, or an object of all rows by the name of the only
+/// input.
 fn read_inputs(reader: &mut RowReader<'_>, graph: &Graph, json: &RawValue) -> Result<(), Error> {
     if !json.get().starts_with('{') {
         return reader.each("inputs", json);
@@ -149,7 +152,7 @@ fn read_inputs(reader: &mut RowReader<'_>, graph: &Graph, json: &RawValue) -> Re
     Ok(())
 }
 
-/// The value of a row as MLflow's tensors have it, of shape [-1, 1], as in a column.
+/// Unwraps a value of a column that is an array of one: MLflow's tensors have the shape [-1, 1].
 fn unnested(value: &RawValue) -> &str {
     if value.get().starts_with('[')
         && let Ok([value]) = json::items(&"", value).as_deref()
@@ -172,11 +175,11 @@ struct PredictionValues<'a> {
 
 impl Serialize for PredictionValues<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut answers = serializer.serialize_seq(None)?;
-        for answer in self.predictions.iter().flat_map(|some| some.answers(self.signature)) {
-            answers.serialize_element(&answer.map_err(S::Error::custom)?)?;
+        let mut values = serializer.serialize_seq(None)?;
+        for row in self.predictions.iter().flat_map(|some| some.by_row(self.signature)) {
+            values.serialize_element(&row.map_err(S::Error::custom)?)?;
         }
-        answers.end()
+        values.end()
     }
 }
 

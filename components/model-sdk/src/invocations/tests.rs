@@ -4,7 +4,7 @@ use crate::rows::Rows;
 use crate::signature::tests::{IRIS, iris};
 use crate::tensor::Tensor;
 
-/// The sum of a row, each feature in a decimal place of its own.
+/// A number per row with a decimal place per feature.
 fn places(_: &Graph, rows: Rows<'_>) -> Result<Prediction, Error> {
     let place =
         |row: Rows<'_>| row.features.iter().fold(0.0, |number, feature| number * 10.0 + feature);
@@ -19,10 +19,10 @@ fn invoked(signature: Signature, body: &[u8]) -> Result<String, (u16, String)> {
         .map_err(|error| (error.status(), error.to_string()))
 }
 
-const ANSWER: &str = r#"{"predictions":[1234.0,5678.0]}"#;
+const EXPECTED: &str = r#"{"predictions":[1234.0,5678.0]}"#;
 
 #[test]
-fn every_table_is_read_by_name_or_by_position() {
+fn tables_are_read_by_name_or_by_position() {
     for body in [
         r#"{"inputs": [[1, 2, 3, 4], [5, 6, 7, 8]], "params": {"a": null}}"#,
         r#"{"inputs": {"features": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
@@ -42,13 +42,12 @@ fn every_table_is_read_by_name_or_by_position() {
         "\u{feff},\"sepal_length\",sepal_width, petal_length,petal_width,colour\r\n\
              0,1,+2,3.0,\"4\",\"a, \"\"b\"\"\"\r\n\r\n1, 5,6e0,7.,8,",
     ] {
-        assert_eq!(invoked(iris(), body.as_bytes()).as_deref(), Ok(ANSWER), "{body}");
+        assert_eq!(invoked(iris(), body.as_bytes()).as_deref(), Ok(EXPECTED), "{body}");
     }
 }
 
-/// Without names in model.toml, columns are in the model's order.
 #[test]
-fn a_model_without_feature_names_takes_columns_in_order() {
+fn columns_are_read_in_order_if_features_have_no_names() {
     let (start, rest) = IRIS.split_at(IRIS.find("fields").unwrap());
     let text = format!("{start}{}", &rest[rest.find('\n').unwrap()..]);
     let signature = || Signature::parse(&text, "iris-classifier").unwrap();
@@ -56,18 +55,18 @@ fn a_model_without_feature_names_takes_columns_in_order() {
         r#"{"dataframe_split": {"columns": [0, 1, 2, 3], "data": [[1, 2, 3, 4], [5, 6, 7, 8]]}}"#,
         "a,b,c,d\n1,2,3,4\n5,6,7,8",
     ] {
-        assert_eq!(invoked(signature(), body.as_bytes()).as_deref(), Ok(ANSWER));
+        assert_eq!(invoked(signature(), body.as_bytes()).as_deref(), Ok(EXPECTED));
     }
     assert_eq!(
         invoked(signature(), b"a,b,c\n1,2,3"),
         Err((400, "CSV row 1: expected 4 columns, got 3".to_owned()))
     );
-    // The keys of an object have no order.
+    // Keys of an object have no order.
     for (body, what) in [
         (r#"{"instances": [{"a": 1, "b": 2, "c": 3, "d": 4}]}"#, "instances[0]"),
         (r#"{"inputs": {"a": [1], "b": [2], "c": [3], "d": [4]}}"#, "inputs"),
     ] {
-        let problem = "expected an array, as model.toml has no names (`fields`) of features";
+        let problem = "expected an array: model.toml has no feature names (`fields`)";
         let refused = Err((400, format!("{what}: {problem}")));
         assert_eq!(invoked(signature(), body.as_bytes()), refused);
     }
@@ -90,25 +89,24 @@ fn tables_of_strings() {
         "x,text\n1,a\n2,\"\"\"b\"\n",
     ] {
         let graph = graph(Signature::parse(text, "m").unwrap(), |_| Ok(Vec::new()));
-        let answer = invoke(&graph, &Request::post("/invocations", body.as_bytes()), firsts);
-        assert_eq!(answer.unwrap().body, br#"{"predictions":[97.0,34.0]}"#, "{body}");
+        let response = invoke(&graph, &Request::post("/invocations", body.as_bytes()), firsts);
+        assert_eq!(response.unwrap().body, br#"{"predictions":[97.0,34.0]}"#, "{body}");
     }
 }
 
-/// Never left out: there is an answer for each row.
 #[test]
-fn what_is_no_number_is_null() {
+fn nan_and_infinities_are_null() {
     for body in [
         r#"{"inputs": [[1, 2, 3, 4], [5, null, 7, 8], [3e38, 3e38, 0, 0]]}"#,
         "sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4\n5,,7,8\n3e38,3e38,0,0\n",
     ] {
-        let answer = r#"{"predictions":[1234.0,null,null]}"#;
-        assert_eq!(invoked(iris(), body.as_bytes()).as_deref(), Ok(answer), "{body}");
+        let expected = r#"{"predictions":[1234.0,null,null]}"#;
+        assert_eq!(invoked(iris(), body.as_bytes()).as_deref(), Ok(expected), "{body}");
     }
 }
 
 #[test]
-fn every_refusal_says_where_and_what_was_expected() {
+fn messages_name_the_place_and_what_was_expected() {
     const NAMES: &str = "sepal_length, sepal_width, petal_length, petal_width";
     for (body, message) in [
         ("{}",
@@ -137,19 +135,19 @@ fn every_refusal_says_where_and_what_was_expected() {
             r#"dataframe_records[0][2] (petal_length): got "3", which is not a number (FP32)"#.to_owned(),
         ),
         (r#"{"dataframe_records": [{"sepal_length": 1, "sepal_length": 2}]}"#,
-            format!(r#"dataframe_records[0]: "sepal_length" stands twice; expected {NAMES}"#),
+            format!(r#"dataframe_records[0]: duplicate column "sepal_length"; expected {NAMES}"#),
         ),
         (r#"{"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}"#,
             format!(r#"dataframe_split: columns: "sepal_length" is missing, as are "sepal_width", "petal_length", "petal_width"; "a", "b" are not columns of this model; expected {NAMES}"#),
         ),
         (r#"{"dataframe_split": {"columns": ["sepal_length", "sepal_width", "petal_length", "petal_width"], "data": [[1, 2, 3, 4], [1, 2, 3]]}}"#,
-            "dataframe_split: data[1]: expected 4 values, one for each column, got 3".to_owned(),
+            "dataframe_split: data[1]: expected 4 values, one per column, got 3".to_owned(),
         ),
         (r#"{"dataframe_split": {"columns": []}}"#,
             "dataframe_split: expected \"data\", rows".to_owned(),
         ),
         ("", "the body: EOF while parsing a value at line 1 column 0".to_owned()),
-        ("\u{feff}", "the body as CSV: expected a line of column names, got nothing".to_owned()),
+        ("\u{feff}", "the body as CSV: expected a line of column names, got none".to_owned()),
         ("5.1,3.5,1.4,0.2\n",
             format!(r#"the body as CSV: the first line: "sepal_length" is missing, as are "sepal_width", "petal_length", "petal_width"; "5.1", "3.5", "1.4", "0.2" are not columns of this model; expected {NAMES}"#),
         ),
@@ -163,7 +161,7 @@ fn every_refusal_says_where_and_what_was_expected() {
             "CSV row 1[3] (petal_width): got x, which is not a number (FP32)".to_owned(),
         ),
         ("sepal_length,sepal_width,petal_length,petal_width\n1,2,3,4,5\n",
-            "CSV row 1: expected 4 values, one for each column, got 5".to_owned(),
+            "CSV row 1: expected 4 values, one per column, got 5".to_owned(),
         ),
     ] {
         assert_eq!(invoked(iris(), body.as_bytes()), Err((400, message)), "{body}");
@@ -188,9 +186,8 @@ proptest::proptest! {
         let _ = invoked(iris(), split.as_bytes());
     }
 
-    /// However a table is written, its rows are the same.
     #[test]
-    fn every_format_reads_the_same(rows in proptest::collection::vec(proptest::prelude::any::<[f32; 4]>(), 1..5)) {
+    fn all_formats_have_the_same_rows(rows in proptest::collection::vec(proptest::prelude::any::<[f32; 4]>(), 1..5)) {
         proptest::prop_assume!(rows.iter().flatten().all(|feature| feature.is_finite()));
         let fields = ["sepal_length", "sepal_width", "petal_length", "petal_width"];
         // In the order of these columns.

@@ -1,14 +1,14 @@
-//! The short form: `{"features": [5.1, 3.5, 1.4, 0.2]}` -> `{"prediction": "setosa", ...}`, and the
-//! same of many rows: `{"instances": [[5.1, 3.5, 1.4, 0.2], ...]}` -> `{"predictions": [...]}`, as
-//! in TensorFlow Serving's row format and KServe's protocol of version 1.
+//! The short form: `{"features": [5.1, 3.5, 1.4, 0.2]}` -> `{"prediction": "setosa", ...}`, and for several
+//! rows `{"instances": [[5.1, 3.5, 1.4, 0.2], ...]}` -> `{"predictions": [...]}`, as in the row format of
+//! TensorFlow Serving and version 1 of KServe's protocol.
 //!
-//! A row is an array, or an object with a value for each column: `{"features": {"age": 3, "city":
-//! "Rome"}}`. A column is called as `fields` of `model.toml` say; an input of one element may also be
-//! called by its own name. `null` is a missing value.
+//! A row is an array, or an object with a value per column: `{"features": {"age": 3, "city": "Rome"}}`.
+//! Columns have the names in `fields` of `model.toml`; an input of one element may also be named by its own
+//! name. `null` is a missing value.
 //!
-//! A model of strings also takes the name of its input in place of `features`, and the plural: `{"text":
-//! "..."}`, `{"texts": ["...", ...]}`. A file is the body itself, by its content type, or stands
-//! under its own name as base64.
+//! A model of one string also accepts the name of its input instead of `features`, and its plural: `{"text":
+//! "..."}`, `{"texts": ["...", ...]}`. A file is the request body, by its content type, or base64 under its own
+//! key.
 
 mod response;
 
@@ -26,6 +26,7 @@ use crate::response::Response;
 use crate::response_buffer;
 use crate::row_reader::RowReader;
 
+/// Handles a request to `/predict`.
 pub(crate) fn predict(
     graph: &Graph,
     request: &Request,
@@ -41,16 +42,16 @@ pub(crate) fn predict(
         _ => read(&mut reader, hooks, &request.body)?,
     };
     let (id, rows) = (id.as_deref(), reader.rows(&rows)?);
-    let room = response_buffer::for_rows(signature, &rows)?;
+    let buffer = response_buffer::for_rows(signature, &rows)?;
     let (predictions, one);
-    let (answers, predictions) = if many {
+    let (encoded, predictions) = if many {
         predictions = predict_all(graph, rows, hooks.predict)?;
         (RowPredictions::Many(&predictions), &*predictions)
     } else {
         one = predict_rows(graph, rows, hooks.predict)?;
         (RowPredictions::One(&one), std::slice::from_ref(&one))
     };
-    let body = json::encode(room, &PredictResponseBody { signature, id, answers })?;
+    let body = json::encode(buffer, &PredictResponseBody { signature, id, predictions: encoded })?;
     let mut draft = Draft::new(signature, "predict", rows.count as usize);
     draft.id(id);
     match (hooks.file, rows.bytes) {
@@ -64,11 +65,12 @@ pub(crate) fn predict(
     Ok(Response::json(200, body))
 }
 
-/// What a request says beside its rows.
+/// The body of a request, without its rows.
 struct PredictRequest<'a> {
     id: Option<Cow<'a, str>>,
-    /// What the rows are called, for messages.
+    /// Key of the rows, for messages.
     rows: Cow<'static, str>,
+    /// Whether the response is an array.
     many: bool,
 }
 
@@ -115,7 +117,7 @@ fn read<'a>(
     Ok(PredictRequest { id, rows, many })
 }
 
-/// What rows may be called; where there is no such, again "instances".
+/// The keys that rows may have. Those that the model does not have are "instances" as well.
 struct RowKeys {
     one: Cow<'static, str>,
     features: Cow<'static, str>,
@@ -135,7 +137,7 @@ impl RowKeys {
             file: many.into(),
         };
         if let Some(name) = reader.name_of_string() {
-            // What a component maps is called as it calls it, and as clients of it do.
+            // With a mapping, rows have the names of its inputs only.
             if hooks.mapping.is_none() {
                 names.features = "features".into();
             }
@@ -148,6 +150,7 @@ impl RowKeys {
         names
     }
 
+    /// The error for a body without rows, or with several keys of rows.
     #[cold]
     fn expected(&self, reader: &RowReader<'_>, hooks: &ModelHooks) -> Error {
         let Self { one, many, plural, .. } = self;

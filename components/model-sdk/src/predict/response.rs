@@ -1,4 +1,4 @@
-//! The short form's answer.
+//! The response of the short form.
 
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -10,13 +10,13 @@ use crate::signature::Signature;
 pub(super) struct PredictResponseBody<'a> {
     pub(super) signature: &'a Signature,
     pub(super) id: Option<&'a str>,
-    pub(super) answers: RowPredictions<'a>,
+    pub(super) predictions: RowPredictions<'a>,
 }
 
 pub(super) enum RowPredictions<'a> {
-    /// To one row: written as fields of the response.
+    /// Of one row: entries of the response.
     One(&'a Prediction),
-    /// To several.
+    /// Of an array of rows: an array.
     Many(&'a [Prediction]),
 }
 
@@ -30,10 +30,10 @@ impl Serialize for PredictResponseBody<'_> {
         if let Some(id) = self.id {
             object.serialize_entry("id", id)?;
         }
-        match self.answers {
+        match self.predictions {
             RowPredictions::One(prediction) => {
-                for answer in prediction.answers(signature) {
-                    answer.map_err(S::Error::custom)?.write(&mut object)?;
+                for row in prediction.by_row(signature) {
+                    row.map_err(S::Error::custom)?.write(&mut object)?;
                 }
             }
             RowPredictions::Many(predictions) => {
@@ -54,13 +54,14 @@ struct PredictionArray<'a> {
 impl Serialize for PredictionArray<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut items = serializer.serialize_seq(None)?;
-        for answer in self.predictions.iter().flat_map(|some| some.answers(self.signature)) {
-            items.serialize_element(&PredictionObject(answer.map_err(S::Error::custom)?))?;
+        for row in self.predictions.iter().flat_map(|some| some.by_row(self.signature)) {
+            items.serialize_element(&PredictionObject(row.map_err(S::Error::custom)?))?;
         }
         items.end()
     }
 }
 
+/// `{"prediction": "setosa", ...}`
 struct PredictionObject<'a>(RowPrediction<'a>);
 
 impl Serialize for PredictionObject<'_> {

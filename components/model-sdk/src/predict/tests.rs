@@ -12,7 +12,7 @@ use crate::signature::tests::{IRIS, iris};
 use crate::tensor::Tensor;
 use crate::{File, Model};
 
-/// Answers with its features: the class, then the probabilities.
+/// Predicts its features: the class, then the probabilities.
 struct Echo;
 
 impl Model for Echo {
@@ -36,8 +36,8 @@ impl Model for Sum {
     }
 }
 
-/// The answer, and the rows of each inference.
-fn answer_of<M: Model>(
+/// The response, and the number of rows of each inference.
+fn response_of<M: Model>(
     signature: Signature,
     body: &str,
 ) -> (Result<String, (u16, String)>, Vec<u32>) {
@@ -57,45 +57,44 @@ fn answer_of<M: Model>(
         ])
     });
     let request = Request::post("/predict", body.as_bytes());
-    let answer = predict(&graph, &request, &ModelHooks::of::<M>())
+    let response = predict(&graph, &request, &ModelHooks::of::<M>())
         .map(|response| String::from_utf8(response.body).unwrap())
         .map_err(|error| (error.status(), error.to_string()));
     let inferences = inferences.borrow().clone();
-    (answer, inferences)
+    (response, inferences)
 }
 
-fn answer<M: Model>(body: &str) -> Result<String, (u16, String)> {
-    answer_of::<M>(iris(), body).0
+fn response<M: Model>(body: &str) -> Result<String, (u16, String)> {
+    response_of::<M>(iris(), body).0
 }
 
 #[test]
-fn a_class() {
+fn class() {
     assert_eq!(
-        answer::<Echo>(r#"{"features": [1, 0.021, 0.979, 1.5e-9], "id": "a", "more": [[{}]]}"#)
+        response::<Echo>(r#"{"features": [1, 0.021, 0.979, 1.5e-9], "id": "a", "more": [[{}]]}"#)
             .unwrap(),
         r#"{"model":"iris-classifier","version":"1","id":"a","prediction":"versicolor","probability":0.979,"probabilities":{"setosa":0.021,"versicolor":0.979,"virginica":1.5e-9}}"#
     );
 }
 
-/// "An object names the features."
 #[test]
-fn a_row_may_name_its_features() {
+fn row_may_be_an_object() {
     let named = r#"{"features": {"petal_width": 1.5e-9, "sepal_length": 1, "petal_length": 0.979, "sepal_width": 0.021}}"#;
     let array = r#"{"features": [1, 0.021, 0.979, 1.5e-9]}"#;
-    assert_eq!(answer::<Echo>(named), answer::<Echo>(array));
-    assert!(answer::<Echo>(named).is_ok());
+    assert_eq!(response::<Echo>(named), response::<Echo>(array));
+    assert!(response::<Echo>(named).is_ok());
 }
 
 #[test]
-fn a_missing_value_is_nan() {
+fn missing_value_is_nan() {
     for body in [
         r#"{"features": [1, 2, null, 4]}"#,
         r#"{"features": {"sepal_length": 1, "sepal_width": 2, "petal_length": null, "petal_width": 4}}"#,
     ] {
         let start = r#"{"model":"iris-classifier","version":"1","#;
-        assert_eq!(answer::<Sum>(body), Ok(format!("{start}\"prediction\":null}}")));
+        assert_eq!(response::<Sum>(body), Ok(format!("{start}\"prediction\":null}}")));
         assert_eq!(
-            answer::<Echo>(body),
+            response::<Echo>(body),
             Ok(format!(
                 r#"{start}"prediction":"versicolor","probability":null,"probabilities":{{"setosa":2.0,"versicolor":null,"virginica":4.0}}}}"#
             ))
@@ -104,9 +103,9 @@ fn a_missing_value_is_nan() {
 }
 
 #[test]
-fn a_number() {
+fn number() {
     assert_eq!(
-        answer::<Sum>(r#"{"features": [0.1, 0.2, -4e-1, 7]}"#).unwrap(),
+        response::<Sum>(r#"{"features": [0.1, 0.2, -4e-1, 7]}"#).unwrap(),
         r#"{"model":"iris-classifier","version":"1","prediction":6.9}"#
     );
 }
@@ -115,43 +114,45 @@ const TWO: &str = r#"{"instances": [[1, 0.021, 0.979, 1.5e-9], [0, 1, 0, 0]], "i
 const ITEMS: &str = r#"[{"prediction":"versicolor","probability":0.979,"probabilities":{"setosa":0.021,"versicolor":0.979,"virginica":1.5e-9}},{"prediction":"setosa","probability":1.0,"probabilities":{"setosa":1.0,"versicolor":0.0,"virginica":0.0}}]"#;
 
 #[test]
-fn many_rows_are_one_inference() {
-    let (answer, inferences) = answer_of::<Echo>(iris(), TWO);
+fn several_rows_are_one_inference() {
+    let (response, inferences) = response_of::<Echo>(iris(), TWO);
     let start = r#"{"model":"iris-classifier","version":"1","id":"a","predictions":"#;
-    assert_eq!(answer.unwrap(), format!("{start}{ITEMS}}}"));
+    assert_eq!(response.unwrap(), format!("{start}{ITEMS}}}"));
     assert_eq!(inferences, [2]);
-    let (answer, _) = answer_of::<Sum>(iris(), TWO);
-    assert_eq!(answer.unwrap(), format!(r#"{start}[{{"prediction":2.0}},{{"prediction":1.0}}]}}"#));
+    let (response, _) = response_of::<Sum>(iris(), TWO);
+    assert_eq!(
+        response.unwrap(),
+        format!(r#"{start}[{{"prediction":2.0}},{{"prediction":1.0}}]}}"#)
+    );
 }
 
-/// The first axis of an input, or of an output, is not free.
+/// If the first axis of an input, or of an output, is not free.
 #[test]
-fn a_graph_of_one_row_infers_each() {
+fn model_of_one_row_has_an_inference_per_row() {
     for (from, to) in [("[-1, 4]", "[1, 4]"), ("[-1, 3]", "[1, 3]")] {
         let one = Signature::parse(&IRIS.replace(from, to), "iris-classifier").unwrap();
-        let (answer, inferences) = answer_of::<Echo>(one, TWO);
-        assert!(answer.unwrap().contains(ITEMS), "{to}");
+        let (response, inferences) = response_of::<Echo>(one, TWO);
+        assert!(response.unwrap().contains(ITEMS), "{to}");
         assert_eq!(inferences, [1, 1], "{to}");
     }
 }
 
-/// A row may be nested as the input is.
 #[test]
-fn rows_of_pictures() {
+fn row_may_be_nested() {
     let picture = IRIS.replace("[-1, 4]", "[-1, 2, 2]");
     let signature = || Signature::parse(&picture, "iris-classifier").unwrap();
     let body = r#"{"instances": [[[1, 2], [3, 4]], [5, 6, 7, 8]]}"#;
-    let (answer, _) = answer_of::<Sum>(signature(), body);
-    assert!(answer.unwrap().contains(r#"[{"prediction":10.0},{"prediction":26.0}]"#));
-    let (answer, _) = answer_of::<Sum>(signature(), r#"{"features": [[1, 2], [3]]}"#);
+    let (response, _) = response_of::<Sum>(signature(), body);
+    assert!(response.unwrap().contains(r#"[{"prediction":10.0},{"prediction":26.0}]"#));
+    let (response, _) = response_of::<Sum>(signature(), r#"{"features": [[1, 2], [3]]}"#);
     assert_eq!(
-        answer.unwrap_err().1,
-        "features[3]: expected arrays nested as the shape [2, 2] says, got an array of 1"
+        response.unwrap_err().1,
+        "features[3]: expected arrays nested as in the shape [2, 2], got an array of 1"
     );
 }
 
 #[test]
-fn every_refusal_says_where_and_what_was_expected() {
+fn messages_name_the_place_and_what_was_expected() {
     for (body, message) in [
         (
             r#"{"features": [5.1, 3.5, 1.4]}"#,
@@ -193,21 +194,21 @@ fn every_refusal_says_where_and_what_was_expected() {
         ),
         (
             r#"{"features": {"sepal_length": 1, "sepal_length": 1}}"#,
-            r#"features: "sepal_length" stands twice; expected sepal_length, sepal_width, petal_length, petal_width"#,
+            r#"features: duplicate column "sepal_length"; expected sepal_length, sepal_width, petal_length, petal_width"#,
         ),
         (
             r#"{"instances": [[1, 2, 3, 4], [1, 2, 3, 4e39]]}"#,
             "instances[1][3]: 4e39 is out of range for FP32",
         ),
-        (r#"{"features": [1, 2, 3, 4], "features": []}"#, r#"the body: "features" stands twice"#),
+        (r#"{"features": [1, 2, 3, 4], "features": []}"#, r#"the body: duplicate key "features""#),
         ("[1, 2, 3, 4]", "the body: invalid type: sequence, expected an object at line 1 column 0"),
         (r#"{"features": [1, 2, 3, 4]} {}"#, "the body: trailing characters at line 1 column 28"),
     ] {
-        assert_eq!(answer::<Sum>(body), Err((400, message.to_owned())), "{body}");
+        assert_eq!(response::<Sum>(body), Err((400, message.to_owned())), "{body}");
     }
 }
 
-/// The lengths of its texts.
+/// Predicts the lengths of its texts.
 struct TextLengths;
 
 impl Model for TextLengths {
@@ -234,7 +235,7 @@ fn lengths(body: &str) -> Result<String, String> {
 #[test]
 fn rows_of_strings() {
     let start = r#"{"model":"lengths","version":"1","#;
-    for (body, answer) in [
+    for (body, expected) in [
         (r#"{"text": "a\u00e9", "id": "7"}"#, r#""id":"7","prediction":3.0}"#),
         (r#"{"texts": ["", "a, ]"]}"#, r#""predictions":[{"prediction":0.0},{"prediction":4.0}]}"#),
         (
@@ -242,7 +243,7 @@ fn rows_of_strings() {
             r#""predictions":[{"prediction":1.0},{"prediction":2.0},{"prediction":3.0}]}"#,
         ),
     ] {
-        assert_eq!(lengths(body), Ok(format!("{start}{answer}")), "{body}");
+        assert_eq!(lengths(body), Ok(format!("{start}{expected}")), "{body}");
     }
     for (body, message) in [
         (
@@ -260,7 +261,7 @@ fn rows_of_strings() {
         (r#"{"text": 5}"#, "text: expected an array of strings, got 5"),
         (
             r#"{"text": "\ud800"}"#,
-            r#"text[0] (text): got "\ud800", which is not a string of Unicode (BYTES)"#,
+            r#"text[0] (text): got "\ud800", which is not a Unicode string (BYTES)"#,
         ),
         (
             r#"{"texts": "a"}"#,
@@ -283,7 +284,7 @@ fn rows_of_strings() {
     }
 }
 
-/// How many bytes its file has, or the sum of its features.
+/// Predicts the length of its file, or the sum of its features.
 struct Size;
 
 impl Model for Size {
@@ -302,7 +303,7 @@ impl Model for Size {
 }
 
 #[test]
-fn a_file_in_place_of_features() {
+fn file_instead_of_features() {
     let sized = |content_type: &str, body: &str| {
         let request = Request::post("/predict", body.as_bytes());
         let request = request.with_header("content-type", content_type);
@@ -323,26 +324,26 @@ fn a_file_in_place_of_features() {
 }
 
 #[test]
-fn what_the_graph_got_wrong_is_not_the_clients_fault() {
+fn errors_of_the_graph_are_500() {
     for (features, message) in [
-        ("[3, 0, 0, 0]", "the graph gave class 3, but model.toml has 3 labels"),
-        ("[-1, 0, 0, 0]", "the graph gave class -1, but model.toml has 3 labels"),
+        ("[3, 0, 0, 0]", "the graph returned class 3, but model.toml has 3 labels"),
+        ("[-1, 0, 0, 0]", "the graph returned class -1, but model.toml has 3 labels"),
     ] {
         let body = format!(r#"{{"features": {features}}}"#);
-        assert_eq!(answer::<Echo>(&body), Err((500, message.to_owned())));
+        assert_eq!(response::<Echo>(&body), Err((500, message.to_owned())));
     }
     let labels = IRIS.replace(r#", "virginica""#, "");
     let labels = Signature::parse(&labels, "iris-classifier").unwrap();
     assert_eq!(
-        answer_of::<Echo>(labels, TWO).0,
+        response_of::<Echo>(labels, TWO).0,
         Err((
             500,
-            "the graph gave 2 classes and 6 probabilities for 2 rows, but model.toml has 2 labels"
+            "the graph returned 2 classes and 6 probabilities for 2 rows, but model.toml has 2 labels"
                 .to_owned()
         ))
     );
     assert_eq!(
-        answer::<Sum>(r#"{"features": [3e38, 3e38, 0, 0]}"#).unwrap(),
+        response::<Sum>(r#"{"features": [3e38, 3e38, 0, 0]}"#).unwrap(),
         r#"{"model":"iris-classifier","version":"1","prediction":null}"#
     );
 }
@@ -355,8 +356,8 @@ proptest::proptest! {
     ) {
         let request = Request::post("/predict", &bytes);
         let _ = predict(&graph(iris(), |_| Ok(Vec::new())), &request, &ModelHooks::of::<Sum>());
-        let _ = answer::<Echo>(&format!(r#"{{"features":[{features}]}}"#));
-        let _ = answer::<Echo>(&format!(r#"{{"instances":[{features}]}}"#));
+        let _ = response::<Echo>(&format!(r#"{{"features":[{features}]}}"#));
+        let _ = response::<Echo>(&format!(r#"{{"instances":[{features}]}}"#));
         let _ = lengths(&format!(r#"{{"texts":[{features}]}}"#));
     }
 

@@ -1,26 +1,24 @@
-//! Appends to the log of the host.
+//! The call to the host's log.
 
 use super::{Column, ColumnNames, ColumnValues, Draft};
 use crate::bindings::log::spinfer::prediction_log::log as wit;
 use crate::reserve;
 
-/// What a row takes at most, about, beside its elements, and an element: as it is logged, and once
-/// more on its way to the host.
+/// Estimate of a row without its elements, in bytes: in the draft and as arguments of the call.
 const ROW_BYTES: usize = 64;
+/// Estimate of an element, in bytes, likewise.
 const ELEMENT_BYTES: usize = 16;
 
 impl Draft<'_> {
-    /// Appends them to the log, if there is memory for that.
+    /// Appends the predictions, if there is memory for the call.
     pub(crate) fn append(self, prediction_id: Option<&str>) {
         let Self { signature, rows, inputs, outputs, omitted, attributes } = self;
         let elements: usize = inputs.iter().chain(&outputs).map(|some| some.values.len()).sum();
         let bytes = elements.saturating_mul(ELEMENT_BYTES);
-        if reserve::check_more(rows.saturating_mul(ROW_BYTES).saturating_add(bytes)).is_err() {
+        if reserve::check_large(rows.saturating_mul(ROW_BYTES).saturating_add(bytes)).is_err() {
             return;
         }
-        let Ok(rows) = u32::try_from(rows) else {
-            return;
-        };
+        let Ok(rows) = u32::try_from(rows) else { return };
         let (inputs, outputs) = (lowered(&inputs), lowered(&outputs));
         let (inputs, outputs) = (columns(&inputs), columns(&outputs));
         let omitted: Vec<&str> = omitted.iter().map(|name| &**name).collect();
@@ -38,7 +36,7 @@ impl Draft<'_> {
     }
 }
 
-/// Columns with their texts as the call to the host takes them.
+/// Columns with names and texts borrowed, as the call takes them.
 struct Lowered<'a> {
     names: Vec<&'a str>,
     values: &'a ColumnValues<'a>,
@@ -74,7 +72,7 @@ fn columns<'a>(lowered: &'a [Lowered<'a>]) -> Vec<wit::Columns<'a>> {
     lowered.iter().map(column).collect()
 }
 
-/// The host tells its operator what it refuses; a prediction does not fail by that.
+/// Ignores errors: the host reports them to its operator.
 #[cfg(not(any(test, fuzzing)))]
 fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
     let _refused = wit::append(request, predictions);
@@ -93,7 +91,7 @@ pub(super) mod captured {
     use super::*;
 
     thread_local! {
-        /// What was appended, as lines.
+        /// The calls, as text.
         pub(in crate::prediction_log) static SENT: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     }
 

@@ -1,8 +1,8 @@
-//! What a component appends to the prediction log: the rows of a request and what the model said of
-//! them, under the names that clients know, the same whichever protocol they came by.
+//! What the component appends to the prediction log: the rows of a request and their predictions, under the
+//! names that clients use, the same for every protocol.
 //!
-//! The columns are put together from the tensors that are there, after the response is: appending
-//! fails no request, and what there is no memory for is not logged.
+//! Columns are built from the tensors of the request and the response, after the response. Appending fails no
+//! request: predictions that do not fit into memory are not logged.
 
 mod append;
 mod values;
@@ -18,7 +18,7 @@ use crate::rows::Rows;
 use crate::signature::{MAX_WIDTH, Signature, TensorSignature, element_names};
 use crate::tensor::Tensor;
 
-/// Predictions of one request, in the making.
+/// The predictions of one request, collected for the log.
 pub(crate) struct Draft<'a> {
     signature: &'a Signature,
     rows: usize,
@@ -28,18 +28,20 @@ pub(crate) struct Draft<'a> {
     attributes: Vec<(&'a str, Cow<'a, str>)>,
 }
 
-/// Columns of one datatype.
+/// One or more columns of one datatype.
 struct Column<'a> {
     names: ColumnNames<'a>,
     values: ColumnValues<'a>,
 }
 
+/// The names of columns.
 enum ColumnNames<'a> {
     One(&'a str),
     Many(Cow<'a, [String]>),
 }
 
 impl<'a> Draft<'a> {
+    /// Without inputs and outputs. `operation`: as in the path of the request.
     pub(crate) fn new(signature: &'a Signature, operation: &'a str, rows: usize) -> Self {
         Self {
             signature,
@@ -51,13 +53,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The client's own id.
+    /// Adds the client's id of the request.
     pub(crate) fn id(&mut self, id: Option<&'a str>) {
         self.attributes.extend(id.map(|id| ("id", id.into())));
     }
 
-    /// A file in place of features: what it is, and its length. What the model makes of it only the
-    /// component knows.
+    /// Adds the type and length of a file instead of inputs: only the component knows its features.
     pub(crate) fn file(&mut self, content_type: &'a str, length: usize) {
         self.attributes.push(("content_type", content_type.into()));
         self.attributes.push(("content_length", length.to_string().into()));
@@ -69,7 +70,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Rows of features, of strings, or of both.
+    /// Adds rows as the inputs.
     pub(crate) fn rows(&mut self, rows: &Rows<'a>) {
         let widths = [rows.features.len() / self.rows, rows.bytes.len() / self.rows];
         let alone = self.signature.inputs.len() == 1;
@@ -78,9 +79,7 @@ impl<'a> Draft<'a> {
             let of_strings = usize::from(input.datatype == Datatype::Bytes);
             let (width, start) = (widths[of_strings], starts[of_strings]);
             let own = if alone { Some(width) } else { input.row() };
-            let Some(own) = own.filter(|own| start + own <= width) else {
-                return;
-            };
+            let Some(own) = own.filter(|own| start + own <= width) else { return };
             if let Some(names) = self.names(input, own) {
                 let values = rows.values(input.datatype, width, start, own);
                 let column = self.column(input, names, values);
@@ -90,7 +89,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Tensors that are inputs of the model.
+    /// Adds tensors as the inputs.
     pub(crate) fn inputs(&mut self, tensors: &[Tensor]) {
         if self.rows == 0 {
             return;
@@ -102,7 +101,7 @@ impl<'a> Draft<'a> {
                 && let Some(names) = self.names(input, tensor.count() / self.rows)
             {
                 let tensor = tensor.with_axis_first(input.batch_axis);
-                // They go to the graph: nothing of them can be borrowed.
+                // Copied: the graph takes the tensors.
                 let values = values(tensor.datatype, &tensor.data).map(ColumnValues::into_owned);
                 let column = self.column(input, names, values);
                 self.inputs.extend(column);
@@ -110,7 +109,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Outputs of the model as they are.
+    /// Adds tensors as the outputs.
     pub(crate) fn outputs(&mut self, tensors: &'a [Tensor]) {
         for tensor in tensors {
             let width = tensor.count() / self.rows;
@@ -126,13 +125,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What the model says of each row, and the outputs that this is from. There are several where
-    /// each row was an inference.
+    /// Adds the short form of predictions, and their outputs. There are several if each row was an inference.
     pub(crate) fn predictions(&mut self, predictions: &'a [Prediction]) {
         self.short_form(predictions);
-        let Some((first, rest)) = predictions.split_first() else {
-            return;
-        };
+        let Some((first, rest)) = predictions.split_first() else { return };
         for (part, tensor) in first.tensors().into_iter().enumerate() {
             let Some(tensor) = tensor else { continue };
             let mut data = Cow::Borrowed(&*tensor.data);
@@ -142,8 +138,8 @@ impl<'a> Draft<'a> {
             let values = values(tensor.datatype, &data).map(ColumnValues::into_owned);
             let width = values.as_ref().map_or(0, ColumnValues::len) / self.rows;
             let values = match values {
-                Some(ColumnValues::Int64(positions)) => {
-                    Some(ColumnValues::Int64(self.classes(positions)))
+                Some(ColumnValues::Int64(indices)) => {
+                    Some(ColumnValues::Int64(self.classes(indices)))
                 }
                 other => other,
             };
@@ -151,27 +147,26 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What the graph gave for these positions in the labels.
-    fn classes(&self, mut positions: Vec<i64>) -> Vec<i64> {
+    /// The classes with these indices, as the graph returned them.
+    fn classes(&self, mut indices: Vec<i64>) -> Vec<i64> {
         let classes = &self.signature.classes;
-        for position in &mut positions {
-            let class = usize::try_from(*position).ok().and_then(|index| classes.get(index));
-            *position = class.copied().unwrap_or(*position);
+        for index in &mut indices {
+            let class = usize::try_from(*index).ok().and_then(|index| classes.get(index));
+            *index = class.copied().unwrap_or(*index);
         }
-        positions
+        indices
     }
 
-    /// `prediction` and `probability`, as the short form gives them.
+    /// Adds the columns `prediction` and `probability`, as in the short form.
     pub(crate) fn short_form(&mut self, predictions: &'a [Prediction]) {
-        let answers = || predictions.iter().flat_map(|some| some.answers(self.signature));
         let mut texts = Vec::new();
         let mut flags = Vec::new();
         let mut integers = Vec::new();
         let (mut numbers, mut doubles) = (Vec::new(), Vec::new());
         let mut probabilities = Vec::new();
         let mut is_missing = false;
-        for answer in answers() {
-            match answer {
+        for row in predictions.iter().flat_map(|some| some.by_row(self.signature)) {
+            match row {
                 Ok(RowPrediction::Class { class, probabilities: of_each }) => {
                     match class.value() {
                         ClassValue::Label(label) => texts.push(label.into()),
@@ -186,7 +181,7 @@ impl<'a> Draft<'a> {
                 Ok(RowPrediction::Flag(flag)) => flags.push(flag),
                 Ok(RowPrediction::Numbers([number])) => numbers.push(f32::from_le_bytes(*number)),
                 Ok(RowPrediction::Doubles([number])) => doubles.push(f64::from_le_bytes(*number)),
-                // Several numbers have no name but the output's.
+                // Several numbers per row are logged under the output's name only.
                 Ok(RowPrediction::Numbers(_) | RowPrediction::Doubles(_)) | Err(_) => return,
             }
         }
@@ -202,18 +197,17 @@ impl<'a> Draft<'a> {
                 self.outputs.push(Column { names: ColumnNames::One(name), values });
             }
         }
-        // Texts and integers of the log have no missing values.
+        // Columns of text and integers cannot have missing values.
         if is_missing {
             self.omitted.push("prediction".into());
         }
     }
 
+    /// Adds the columns of an output.
     fn output(&mut self, name: &str, width: usize, values: Option<ColumnValues<'a>>) {
         let mut outputs = self.signature.outputs.iter();
-        let Some(output) = outputs.find(|output| output.name == name) else {
-            return;
-        };
-        // One that is called as the short form is that.
+        let Some(output) = outputs.find(|output| output.name == name) else { return };
+        // An output with the name of a column of the short form is the same.
         let is_there =
             |column: &Column<'_>| matches!(column.names, ColumnNames::One(one) if one == name);
         if self.outputs.iter().any(is_there) {
@@ -225,8 +219,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// `None` if there are not as many values in each row as names: a free axis counts something other
-    /// than rows. What the log has no value for is named.
+    /// `None` if a row has another number of values than names (a free axis counts something else than
+    /// rows), or if the log cannot represent the values; they are then listed as omitted.
     fn column(
         &mut self,
         tensor: &'a TensorSignature,
@@ -247,8 +241,7 @@ impl<'a> Draft<'a> {
         (values.len() == width * self.rows).then_some(Column { names, values })
     }
 
-    /// The names of the columns of a tensor with so many elements in a row; `None` if they are not
-    /// logged.
+    /// The names of the columns of a tensor with `width` elements per row. `None` if they are not logged.
     fn names(&mut self, tensor: &'a TensorSignature, width: usize) -> Option<ColumnNames<'a>> {
         if width > MAX_WIDTH {
             self.omitted.push(wide(&tensor.name, width));
@@ -263,7 +256,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// A tensor that is left out, as `pixels[784]`.
+/// The name of an omitted tensor, as `pixels[784]`.
 fn wide(name: &str, width: usize) -> Cow<'static, str> {
     format!("{name}[{width}]").into()
 }

@@ -16,7 +16,7 @@ impl Model for LoggedModel {
     const NAME: &'static str = "m";
 }
 
-/// What a request to a model whose graph gives `outputs` appends: each call as lines.
+/// The calls of a request to a model whose graph returns `outputs`, as text.
 fn sent<M: Model>(
     signature: Signature,
     outputs: Vec<Tensor>,
@@ -57,7 +57,7 @@ fn of_iris(rows: u32) -> Vec<Tensor> {
 const IN: &str = "in sepal_length,sepal_width,petal_length,petal_width fp32";
 
 #[test]
-fn every_protocol_appends_the_same() {
+fn protocols_append_the_same_predictions() {
     let row = |rows: usize| {
         let repeat = |text: &str| vec![text; rows].join(", ");
         format!(
@@ -94,7 +94,7 @@ fn every_protocol_appends_the_same() {
 }
 
 #[test]
-fn outputs_that_were_not_asked_for_are_not_there() {
+fn only_requested_outputs_are_logged() {
     let body = r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"label"}]}"#;
     let lines = lines::<LoggedModel>(iris(), of_iris(1), "infer", body);
     assert_eq!(
@@ -106,7 +106,7 @@ fn outputs_that_were_not_asked_for_are_not_there() {
 }
 
 #[test]
-fn numbers_and_inputs_of_several_datatypes_keep_theirs() {
+fn inputs_keep_their_datatypes() {
     let model =
         "in a FP32 [-1, 2]\nin b INT64 [-1]\nin c FP64 [-1, 1]\nin d BOOL [-1]\nout y FP32 [-1]";
     struct Mapped;
@@ -138,7 +138,7 @@ fn numbers_and_inputs_of_several_datatypes_keep_theirs() {
 }
 
 #[test]
-fn classes_that_are_numbers_are_numbers() {
+fn numeric_labels_are_logged_as_numbers() {
     let model = "labels = [-1, 7]\nin x FP32 [-1, 1]\nout c INT64 [-1]\nout p FP32 [-1, 2]";
     let outputs = || vec![Tensor::i64("c", &[1], &[7]), Tensor::f32("p", &[1, 2], &[0.25, 0.75])];
     let expected = "m 1 1\nin x fp32 [1.0]\nout prediction int64 [7]\nout probability fp32 [0.75]\n\
@@ -152,7 +152,7 @@ fn classes_that_are_numbers_are_numbers() {
 }
 
 #[test]
-fn an_output_called_as_the_short_form_is_there_once() {
+fn output_named_prediction_is_logged_once() {
     let model = "in x FP32 [-1, 1]\nout prediction FP32 [-1]";
     let output = vec![Tensor::f32("prediction", &[1], &[0.5])];
     let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
@@ -161,7 +161,7 @@ fn an_output_called_as_the_short_form_is_there_once() {
 }
 
 #[test]
-fn several_numbers_for_a_row_have_the_names_of_their_output() {
+fn several_numbers_per_row_have_the_name_of_their_output() {
     let model = "in x FP32 [-1, 1]\nout y FP32 [-1, 2]";
     let output = vec![Tensor::f32("y", &[1, 2], &[0.5, 1.5])];
     let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
@@ -170,7 +170,7 @@ fn several_numbers_for_a_row_have_the_names_of_their_output() {
 }
 
 #[test]
-fn a_row_may_be_an_inference_of_its_own() {
+fn inferences_per_row_are_logged_together() {
     let model = "labels = ['a', 'b']\nin x FP32 [1, 2]\nout p FP32 [1, 2]";
     let output = vec![Tensor::f32("p", &[1, 2], &[0.25, 0.75])];
     let body = r#"{"instances":[[1,2],[3,4]]}"#;
@@ -182,7 +182,7 @@ fn a_row_may_be_an_inference_of_its_own() {
 }
 
 #[test]
-fn what_is_too_wide_is_named() {
+fn too_wide_tensor_is_omitted_by_name() {
     let model = "in x FP32 [-1, 257]\nout y FP32 [-1, 256]";
     let output = vec![Tensor::f32("y", &[1, 256], &[0.0; 256])];
     let body = format!(r#"{{"features":[{}]}}"#, ["1"; 257].join(","));
@@ -206,7 +206,7 @@ impl Model for Texts {
 }
 
 #[test]
-fn strings_are_texts_and_other_bytes_are_not_logged() {
+fn utf8_is_logged_as_text_and_other_bytes_are_omitted() {
     let model = "in text BYTES [-1]\nout again BYTES [-1]\nout raw BYTES [-1]";
     let body = r#"{"inputs":[{"name":"text","shape":[2],"datatype":"BYTES","data":["a","é"]}],"parameters":{"binary_data_output":true}}"#;
     let lines = lines::<Texts>(signature(model), vec![], "infer", body);
@@ -226,7 +226,7 @@ impl Model for Picture {
 }
 
 #[test]
-fn of_a_file_its_kind_and_length_are_there() {
+fn file_is_logged_by_type_and_length() {
     let model = "in pixels FP32 [-1, 8, 8]\nout y FP32 [-1]";
     let lines = lines::<Picture>(signature(model), vec![], "predict", r#"{"image":"AP/+"}"#);
     let expected = "m 1 1\nout prediction fp32 [1.0]\nout y fp32 [1.0]\nomitted pixels[64]\n\
@@ -235,7 +235,7 @@ fn of_a_file_its_kind_and_length_are_there() {
 }
 
 #[test]
-fn the_request_is_named_where_it_has_an_id() {
+fn prediction_id_is_passed() {
     let graph = graph(iris(), |_| Ok(of_iris(1)));
     let mut request = Request::post("/", br#"{"features":[1,2,3,4]}"#);
     request.prediction_id = Some("an id".into());
@@ -245,7 +245,7 @@ fn the_request_is_named_where_it_has_an_id() {
 }
 
 #[test]
-fn what_fails_appends_nothing() {
+fn failed_request_appends_nothing() {
     let graph = graph(iris(), |_| Ok(of_iris(1)));
     captured::SENT.take();
     let hooks = ModelHooks::of::<LoggedModel>();
@@ -256,7 +256,7 @@ fn what_fails_appends_nothing() {
 }
 
 #[test]
-fn every_datatype_is_logged_as_one_of_the_logs() {
+fn datatypes_are_converted_to_those_of_the_log() {
     let model = "in i BOOL [-1]\nin n INT8 [-1]\nin s BYTES [-1]\nin u UINT64 [-1]\nin x FP32 [-1]\n\
                  out y FP32 [-1]";
     let y = |rows: u32| vec![Tensor::f32("y", &[rows], &vec![f32::NAN; rows as usize])];
@@ -282,14 +282,14 @@ fn every_datatype_is_logged_as_one_of_the_logs() {
     );
     let by_tensors = lines::<LoggedModel>(signature(model), y(2), "infer", &body);
     assert_eq!(by_tensors, format!("{expected}\noperation=infer"));
-    // Above the integers of the log.
+    // Above i64::MAX.
     let body = r#"{"features":[true,-1,"a",18446744073709551615,0.5]}"#;
     let lines = lines::<LoggedModel>(signature(model), y(1), "predict", body);
     assert!(!lines.contains("in u") && lines.contains("\nomitted u\n"), "{lines}");
 }
 
 #[test]
-fn rows_along_another_axis_are_rows() {
+fn rows_may_be_along_any_axis() {
     let model = "in x FP32 [2, -1]\nbatch_axis = 1\nout y FP32 [2, -1]\nbatch_axis = 1";
     let y = || vec![Tensor::f32("y", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])];
     let expected = "m 1 3\nin x[0],x[1] fp32 [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]\n\
@@ -303,7 +303,7 @@ fn rows_along_another_axis_are_rows() {
 }
 
 #[test]
-fn strings_that_are_classes_are_texts() {
+fn string_classes_are_logged_as_text() {
     let model = "in x FP32 [-1]\nout c BYTES [-1]";
     let output = vec![Tensor::bytes("c", &[1], &["é"])];
     let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
@@ -313,7 +313,7 @@ fn strings_that_are_classes_are_texts() {
 }
 
 #[test]
-fn a_class_that_is_missing_is_omitted_by_name() {
+fn missing_class_is_omitted_by_name() {
     let model = "labels = ['a', 'b']\nin x FP32 [-1]\nout p FP32 [-1, 2]";
     let output = vec![Tensor::f32("p", &[1, 2], &[f32::NAN, 1.0])];
     let lines = lines::<LoggedModel>(signature(model), output, "predict", r#"{"features":[1]}"#);
@@ -323,7 +323,7 @@ fn a_class_that_is_missing_is_omitted_by_name() {
 }
 
 #[test]
-fn an_output_without_elements_has_no_columns() {
+fn output_without_elements_has_no_columns() {
     let model = "in x FP32 [-1, 2]\nout y INT64 [2, -1]\nout z INT64 [0]";
     let output = vec![Tensor::i64("y", &[2, 0], &[]), Tensor::i64("z", &[0], &[])];
     let body = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[0,0]}]}"#;
@@ -332,7 +332,7 @@ fn an_output_without_elements_has_no_columns() {
 }
 
 #[test]
-fn of_no_rows_nothing_is_appended() {
+fn no_rows_append_nothing() {
     let model = "in x FP32 [-1, 4]\nout y FP32 [-1]";
     let output = vec![Tensor::f32("y", &[0], &[])];
     let body = r#"{"inputs":[{"name":"x","shape":[0,4],"datatype":"FP32","data":[]}]}"#;

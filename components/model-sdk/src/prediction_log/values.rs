@@ -1,4 +1,4 @@
-//! Elements of tensors and rows as the prediction log takes them: of fewer datatypes.
+//! Converts elements of tensors and rows to the datatypes of the prediction log.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::byte_strings::split_bytes;
 use crate::datatype::{Datatype, Element};
 use crate::rows::Rows;
 
-/// Row after row.
+/// The values of columns, row by row.
 pub(super) enum ColumnValues<'a> {
     Fp32(Cow<'a, [f32]>),
     Fp64(Vec<f64>),
@@ -15,8 +15,8 @@ pub(super) enum ColumnValues<'a> {
     Text(Vec<Cow<'a, str>>),
 }
 
-/// The elements of a tensor; `None` if the log has no value for some: bytes that are no text, and integers
-/// above those of 64 bits with a sign.
+/// The elements of a tensor. `None` if the log cannot represent one: bytes that are not UTF-8, or integers
+/// above `i64::MAX`.
 pub(super) fn values(datatype: Datatype, data: &[u8]) -> Option<ColumnValues<'_>> {
     let elements = || data.chunks_exact(datatype.size());
     Some(match datatype {
@@ -65,8 +65,8 @@ pub(super) fn values(datatype: Datatype, data: &[u8]) -> Option<ColumnValues<'_>
 }
 
 impl<'a> Rows<'a> {
-    /// `own` elements of each row of `width`, from `start` on, as of an input of `datatype`. `width` and
-    /// `start` count strings if it is BYTES, and numbers otherwise. `None` as of [`values`].
+    /// The elements `start..start + own` of each row as values of an input of `datatype`. A row has `width`
+    /// strings if that is BYTES, and `width` numbers otherwise. `None` as for [`values`].
     pub(super) fn values(
         &self,
         datatype: Datatype,
@@ -109,13 +109,13 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// The numbers in 64 bits; `None` if every one is FP32.
+    /// The numbers in 64 bits. `None` if all are FP32.
     fn wide(&self) -> Option<&'a [u64]> {
         (!self.wide.is_empty()).then_some(self.wide)
     }
 }
 
-/// Elements of each row.
+/// The elements `start..start + own` of each row of `width`.
 #[derive(Clone, Copy)]
 struct ColumnRange {
     width: usize,
@@ -124,6 +124,7 @@ struct ColumnRange {
 }
 
 impl ColumnRange {
+    /// Selects the elements.
     fn of<T>(self, values: &[T]) -> impl Iterator<Item = &T> {
         let Self { width, start, own } = self;
         values.chunks_exact(width.max(1)).flat_map(move |row| &row[start..start + own])
@@ -131,6 +132,7 @@ impl ColumnRange {
 }
 
 impl<'a> ColumnValues<'a> {
+    /// The number of values.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Fp32(values) => values.len(),

@@ -1,23 +1,26 @@
-//! One value of a row, in JSON or CSV.
+//! A value of a row, in JSON or CSV.
 
 use crate::datatype::{Datatype, float32, parse_f32, text};
 
-/// A value of a table.
+/// A value as the client wrote it.
 #[derive(Clone, Copy)]
 pub(crate) enum Cell<'a> {
     Json(&'a str),
     Csv(&'a str),
 }
 
-/// An element as rows keep it.
+/// A value as [`Rows`](crate::Rows) holds it.
 pub(super) enum CellValue {
-    /// As FP32, and in 64 bits where that is not enough.
+    /// As FP32, and in 64 bits ([`Datatype::bits`]) for other datatypes.
     Number(f32, u64),
     Text(Vec<u8>),
 }
 
 impl Cell<'_> {
-    /// What it is as FP32, or why it is none.
+    /// Parses the value as FP32.
+    ///
+    /// # Errors
+    /// As [`Datatype::push`].
     #[inline]
     pub(super) fn float32(self) -> Result<f32, &'static str> {
         match self {
@@ -32,7 +35,10 @@ impl Cell<'_> {
         }
     }
 
-    /// What it is as an element of `datatype`, or why it is none.
+    /// Parses the value as `datatype`.
+    ///
+    /// # Errors
+    /// As [`Datatype::push`].
     pub(super) fn value(self, datatype: Datatype) -> Result<CellValue, &'static str> {
         match (self, datatype) {
             (Self::Json(json), Datatype::Bytes) => {
@@ -63,7 +69,7 @@ fn of_bits(datatype: Datatype, bits: u64) -> Result<CellValue, &'static str> {
     Ok(CellValue::Number(number, bits))
 }
 
-/// What CSV has in place of a number: pandas' names of missing values, of infinity and of truth values.
+/// Parses a cell that is not a finite number: pandas' spellings of missing values, infinity and booleans.
 #[cold]
 #[inline(never)]
 fn of_csv(datatype: Datatype, cell: &str) -> Result<CellValue, &'static str> {
@@ -73,7 +79,7 @@ fn of_csv(datatype: Datatype, cell: &str) -> Result<CellValue, &'static str> {
         }
         (Datatype::Bool, "True" | "true" | "TRUE") => of_bits(datatype, 1),
         (Datatype::Bool, "False" | "false" | "FALSE") => of_bits(datatype, 0),
-        // What has no digit is NaN or infinity.
+        // Without a digit, it is NaN, infinity or invalid.
         _ if !cell.bytes().any(|byte| byte.is_ascii_digit()) => match cell.parse::<f64>() {
             Ok(number) if datatype.is_float() => of_bits(datatype, number.to_bits()),
             Ok(number) if number.is_nan() => missing(datatype),

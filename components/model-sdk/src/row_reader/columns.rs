@@ -1,4 +1,4 @@
-//! Which feature each column of a table is, or each key of an object.
+//! Maps the columns of a table, or the keys of an object, to features.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +7,7 @@ use super::{Columns, RowReader};
 use crate::error::Error;
 
 impl RowReader<'_> {
-    /// Finds the feature of each of `names`, which have an order: where the features of the model have no
-    /// names, by position.
+    /// Finds the feature of each column in `names`. If the model's features have no names, by position.
     pub(crate) fn columns_in_order(
         &self,
         what: &dyn fmt::Display,
@@ -20,7 +19,10 @@ impl RowReader<'_> {
         self.columns(what, names)
     }
 
-    /// Finds the feature of each of `names`, the keys of an object.
+    /// Finds the feature of each column in `names`, by name.
+    ///
+    /// # Errors
+    /// If features are missing or duplicate, or columns are unknown.
     #[inline(never)]
     pub(crate) fn columns(
         &self,
@@ -30,7 +32,7 @@ impl RowReader<'_> {
         let fields = self.signature.fields();
         if fields.is_empty() {
             return Err(Error::invalid(format!(
-                "{what}: expected an array, as model.toml has no names (`fields`) of features"
+                "{what}: expected an array: model.toml has no feature names (`fields`)"
             )));
         }
         let expected = || fields.join(", ");
@@ -43,7 +45,7 @@ impl RowReader<'_> {
                 Some(true) => {
                     let expected = expected();
                     return Err(Error::invalid(format!(
-                        "{what}: {name:?} stands twice; expected {expected}"
+                        "{what}: duplicate column {name:?}; expected {expected}"
                     )));
                 }
                 Some(found) => *found = true,
@@ -53,7 +55,7 @@ impl RowReader<'_> {
         }
         let missing = fields.iter().zip(&found).filter(|(_, found)| !**found);
         let missing: Vec<_> = missing.map(|(field, _)| *field).collect();
-        if missing.is_empty() && (self.ignores_others || unknown.is_empty()) {
+        if missing.is_empty() && (self.ignores_unknown || unknown.is_empty()) {
             return Ok(columns);
         }
         let listed = |names: &[&str]| {

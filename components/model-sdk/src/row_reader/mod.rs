@@ -1,4 +1,4 @@
-//! How rows are read: by position or by name, from JSON or CSV.
+//! Reads rows from JSON or CSV, by position or by name.
 
 mod cell;
 mod columns;
@@ -19,32 +19,34 @@ use crate::reserve::{check_strings, reserve};
 use crate::rows::Rows;
 use crate::signature::Signature;
 
-/// Rows as they are read. `what`, in its methods, is what is read, for messages.
+/// Collects the rows of a request. `what` in its methods: the name of what is read, for messages.
 pub(crate) struct RowReader<'a> {
     signature: &'a Signature,
-    /// What arrays of a row are of.
+    /// Kind of the items of a row.
     kind: ItemKind,
-    /// The datatype of all elements; `None` if a row has several.
+    /// Datatype of all elements. `None` if a row has several.
     datatype: Option<Datatype>,
-    /// Of the strings and the numbers of one row together. Where the signature leaves it open, the first
-    /// row settles it.
+    /// Number of elements in a row. If the signature leaves it open, that of the first row.
     width: Option<usize>,
-    /// The strings of them.
+    /// Number of strings among them, if a row has both strings and numbers.
     strings: usize,
     features: Vec<f32>,
-    /// The same in 64 bits, where some are not FP32.
+    /// The numbers in 64 bits, if some are not FP32.
     wide: Option<Vec<u64>>,
     bytes: Vec<Vec<u8>>,
     count: u32,
-    ignores_others: bool,
+    ignores_unknown: bool,
 }
 
-/// The features that columns stand for, by position; `None` for one that the model does not have.
+/// The feature of each column, by position. `None` for a column that the model does not have.
 pub(crate) type Columns = Vec<Option<usize>>;
 
 impl<'a> RowReader<'a> {
-    /// `most`: what the rows read will have together at the most.
-    pub(crate) fn new(signature: &'a Signature, most: usize) -> Result<Self, Error> {
+    /// `max_elements`: upper bound of the number of elements in all rows.
+    ///
+    /// # Errors
+    /// If rows cannot represent the model's inputs.
+    pub(crate) fn new(signature: &'a Signature, max_elements: usize) -> Result<Self, Error> {
         let width = signature.features();
         let kind = signature.kind_of_rows();
         let (mut datatype, mut is_wide) = (signature.datatype(), signature.is_wide());
@@ -52,19 +54,19 @@ impl<'a> RowReader<'a> {
         if datatype.is_none() && width.is_none() {
             if signature.inputs.iter().any(|input| input.datatype == Datatype::Bytes) {
                 return Err(Error::invalid(format!(
-                    "this model takes strings beside inputs of free axes, which rows cannot hold: \
-                     POST /v2/models/{}/infer does",
+                    "this model has string inputs and inputs with free axes, which rows cannot represent; \
+                     use POST /v2/models/{}/infer",
                     signature.name
                 )));
             }
-            // Only the component can say which is which.
+            // Only the component can assign the features to inputs.
             (datatype, is_wide) = (Some(Datatype::F32), false);
         }
         if datatype.is_none() {
             let of_strings = signature.inputs.iter().filter(|it| it.datatype == Datatype::Bytes);
             strings = of_strings.filter_map(|input| input.row()).sum();
         }
-        let features = Vec::with_capacity(width.unwrap_or_default().min(most));
+        let features = Vec::with_capacity(width.unwrap_or_default().min(max_elements));
         let wide = is_wide.then(Vec::new);
         Ok(Self {
             signature,
@@ -76,16 +78,16 @@ impl<'a> RowReader<'a> {
             wide,
             bytes: Vec::new(),
             count: 0,
-            ignores_others: false,
+            ignores_unknown: false,
         })
     }
 
-    /// The same, ignoring columns that the model does not have.
-    pub(crate) fn ignoring_others(self) -> Self {
-        Self { ignores_others: true, ..self }
+    /// Ignores columns that the model does not have.
+    pub(crate) fn ignoring_unknown_columns(self) -> Self {
+        Self { ignores_unknown: true, ..self }
     }
 
-    /// The name of the string that a row is, if it is one string.
+    /// The name of the only element of a row, if that is a string.
     pub(crate) fn name_of_string(&self) -> Option<&'a str> {
         match &*self.signature.inputs {
             [input] if self.takes_strings() => match &*input.fields {
@@ -96,17 +98,20 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    /// Whether rows are of strings alone.
+    /// Whether rows have strings only.
     pub(crate) fn takes_strings(&self) -> bool {
         self.kind == ItemKind::Strings
     }
 
-    /// Whether rows are of strings, alone or beside others.
+    /// Whether rows have strings.
     pub(crate) fn has_strings(&self) -> bool {
         self.takes_strings() || self.strings > 0
     }
 
-    /// All that was read: at least one row.
+    /// All rows read.
+    ///
+    /// # Errors
+    /// If there are none.
     pub(crate) fn rows(&self, what: &str) -> Result<Rows<'_>, Error> {
         if self.count == 0 {
             return Err(Error::invalid(format!("{what}: expected at least one row, got none")));
@@ -115,12 +120,12 @@ impl<'a> RowReader<'a> {
         Ok(Rows { count: self.count, features: &self.features, wide, bytes: &self.bytes })
     }
 
-    /// Makes room for so many rows, which `json` has.
+    /// Reserves memory for `rows` rows, which `json` contains.
     #[inline(never)]
     pub(crate) fn expect(&mut self, rows: usize, json: &RawValue) -> Result<(), Error> {
-        // A number and what is between it and the next take two bytes at least.
-        let most = json.get().len() / 2 + 1;
-        let all = |width: usize| rows.saturating_mul(width).min(most);
+        // An element and its separator take at least two bytes.
+        let max = json.get().len() / 2 + 1;
+        let all = |width: usize| rows.saturating_mul(width).min(max);
         let width = self.width.unwrap_or_default();
         let strings = self.strings_of(width);
         if strings > 0 {
@@ -133,19 +138,18 @@ impl<'a> RowReader<'a> {
         reserve(&mut self.features, all(width - strings))
     }
 
-    /// How many of `width` elements of a row are strings.
+    /// The number of strings among the `width` elements of a row.
     fn strings_of(&self, width: usize) -> usize {
         if self.takes_strings() { width } else { self.strings.min(width) }
     }
 
-    /// Takes a file as a row.
+    /// Adds a file as a row.
     pub(crate) fn file(&mut self, file: Vec<u8>) {
         self.bytes.push(file);
         self.count += 1;
     }
 
-    /// Reads one row: an array, an object with a value for each column's name; or a string, where a row is
-    /// one.
+    /// Reads one row: an array, an object of values by column name, or a string if that is the only element.
     pub(crate) fn row(&mut self, what: &dyn fmt::Display, json: &RawValue) -> Result<(), Error> {
         if json.get().starts_with('{') { self.object(what, json) } else { self.array(what, json) }
     }
@@ -161,7 +165,7 @@ impl<'a> RowReader<'a> {
 
     fn array(&mut self, what: &dyn fmt::Display, json: &RawValue) -> Result<(), Error> {
         if self.datatype != Some(Datatype::F32) {
-            return self.array_of_others(what, json);
+            return self.array_of_values(what, json);
         }
         let shape = &self.signature.row;
         let count = json_array::read(what, self.kind, json, shape, |token| {
@@ -169,11 +173,11 @@ impl<'a> RowReader<'a> {
             Ok(())
         })
         .map_err(Error::invalid)?;
-        self.end(what, count, self.kind.many())
+        self.finish_row(what, count, self.kind.many())
     }
 
     #[inline(never)]
-    fn array_of_others(&mut self, what: &dyn fmt::Display, json: &RawValue) -> Result<(), Error> {
+    fn array_of_values(&mut self, what: &dyn fmt::Display, json: &RawValue) -> Result<(), Error> {
         if self.takes_strings() && matches!(json.get().as_bytes(), [b'"' | b'n', ..]) {
             return self.cells(what, &[Some(0)], &mut [Cell::Json(json.get())].into_iter());
         }
@@ -181,7 +185,7 @@ impl<'a> RowReader<'a> {
         let mut position = 0;
         let mut refused = None;
         let mut take = |token: &str| {
-            // There are too many, which the end of the row says.
+            // Surplus elements: `finish_row` reports them.
             if self.width.is_some_and(|width| position >= width) {
                 return Ok(());
             }
@@ -194,7 +198,7 @@ impl<'a> RowReader<'a> {
             }
             taken
         };
-        // The same function for each that is not for speed.
+        // Dynamic: one copy of `read` for all rows that are not on the fast path.
         let take: &mut dyn FnMut(&str) -> Result<(), &'static str> = &mut take;
         let count = json_array::read(what, kind, json, &signature.row, take);
         let count = count.map_err(|problem| {
@@ -205,7 +209,7 @@ impl<'a> RowReader<'a> {
                 _ => problem,
             })
         })?;
-        self.end(what, count, kind.many())
+        self.finish_row(what, count, kind.many())
     }
 
     /// Reads an array of rows.
@@ -222,7 +226,7 @@ impl<'a> RowReader<'a> {
                 continue;
             }
             let Entries(entries) = Entries::of_part(&what, row)?;
-            // Mostly all rows have the same.
+            // Rows usually have the same keys.
             if index == 0 || !entries.iter().map(|(name, _)| name).eq(&names) {
                 names = entries.iter().map(|(name, _)| name.clone()).collect();
                 columns = self.columns(&what, &names)?;
@@ -233,8 +237,8 @@ impl<'a> RowReader<'a> {
         Ok(())
     }
 
-    /// Reads a row of which each cell stands in one of `columns`. `cells` is no type parameter: there
-    /// would be 3 kB for each kind of table.
+    /// Reads a row, one cell per column. `cells` is dynamic: as a type parameter it would add 3 kB of code
+    /// per kind of table.
     pub(crate) fn cells<'c>(
         &mut self,
         what: &dyn fmt::Display,
@@ -243,7 +247,7 @@ impl<'a> RowReader<'a> {
     ) -> Result<(), Error> {
         if cells.len() != columns.len() {
             return Err(Error::invalid(format!(
-                "{what}: expected {} values, one for each column, got {}",
+                "{what}: expected {} values, one per column, got {}",
                 columns.len(),
                 cells.len()
             )));
@@ -286,7 +290,8 @@ impl<'a> RowReader<'a> {
         Ok(())
     }
 
-    /// What the element at `position` of a row is, and its position among the row's numbers or strings.
+    /// The datatype of the element at `position` of a row, and its index among the numbers or strings of
+    /// the row.
     fn datatype_at(&self, position: usize) -> (Datatype, usize) {
         match self.datatype {
             Some(datatype) => (datatype, position),
@@ -297,6 +302,7 @@ impl<'a> RowReader<'a> {
         }
     }
 
+    /// Appends an element.
     fn push(&mut self, value: CellValue) {
         match value {
             CellValue::Number(number, bits) => {
@@ -309,8 +315,8 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    /// Counts a row that has `count` elements.
-    fn end(&mut self, what: &dyn fmt::Display, count: usize, of: &str) -> Result<(), Error> {
+    /// Counts a row of `count` elements, `of` in messages.
+    fn finish_row(&mut self, what: &dyn fmt::Display, count: usize, of: &str) -> Result<(), Error> {
         self.check_width(what, count, of)?;
         self.count += 1;
         Ok(())

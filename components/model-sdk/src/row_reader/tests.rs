@@ -7,21 +7,21 @@ use crate::signature::tests::signature;
 use crate::tensor::Tensor;
 use crate::{Error as Problem, Model};
 
-/// Says nothing itself.
+/// Uses the default `predict`.
 struct RowModel;
 
 impl Model for RowModel {
     const NAME: &'static str = "m";
 }
 
-/// An input a column, as skl2onnx exports a ColumnTransformer.
+/// One input per column, as skl2onnx exports a ColumnTransformer.
 const MIXED: &str = "in age FP32 [-1, 1]\nin city_in BYTES [-1, 1]\nfields = ['city']\nin children INT64 [-1]\n\
     in owner BOOL [-1, 1]\nout y FP32 [-1]";
 
-/// What the graph of the model is given for a request to `operation`, or why there is nothing.
-fn given(model: &str, operation: &str, body: &str) -> Result<Vec<Tensor>, (u16, String)> {
-    let given = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let seen = std::rc::Rc::clone(&given);
+/// The inputs that the graph receives for a request to `operation`, or the error.
+fn inputs_for(model: &str, operation: &str, body: &str) -> Result<Vec<Tensor>, (u16, String)> {
+    let captured = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let seen = std::rc::Rc::clone(&captured);
     let graph = graph(signature(model), move |inputs| {
         let rows = inputs[0].dimensions[0];
         *seen.borrow_mut() = inputs;
@@ -29,16 +29,16 @@ fn given(model: &str, operation: &str, body: &str) -> Result<Vec<Tensor>, (u16, 
     });
     let request = Request::post("/", body.as_bytes());
     let hooks = ModelHooks::of::<RowModel>();
-    let answered = match operation {
+    let result = match operation {
         "predict" => predict(&graph, &request, &hooks),
         _ => invoke(&graph, &request, hooks.predict),
     };
-    answered.map_err(|error: Problem| (error.status(), error.to_string()))?;
-    Ok(given.take())
+    result.map_err(|error: Problem| (error.status(), error.to_string()))?;
+    Ok(captured.take())
 }
 
 #[test]
-fn rows_of_strings_and_numbers_by_every_way() {
+fn rows_of_strings_and_numbers_in_every_format() {
     let expected = |rows: &[usize]| {
         let many = |values: [f32; 2]| rows.iter().map(|&row| values[row]).collect::<Vec<_>>();
         let count = u32::try_from(rows.len()).unwrap();
@@ -84,12 +84,12 @@ fn rows_of_strings_and_numbers_by_every_way() {
             &[0, 1],
         ),
     ] {
-        assert_eq!(given(MIXED, operation, &body), Ok(expected(rows)), "{body}");
+        assert_eq!(inputs_for(MIXED, operation, &body), Ok(expected(rows)), "{body}");
     }
 }
 
 #[test]
-fn a_missing_value_is_nan_or_refused_with_its_column() {
+fn missing_value_is_nan_or_refused_with_its_column() {
     let header = "age,city,children,owner\n";
     for (operation, body) in [
         ("predict", r#"{"features":[null,"Rome",2,true]}"#.to_owned()),
@@ -98,10 +98,10 @@ fn a_missing_value_is_nan_or_refused_with_its_column() {
         ("invocations", format!("{header} nan ,NA,2,1\n")),
         ("invocations", format!("{header}NA,null,2,TRUE\n")),
     ] {
-        let inputs = given(MIXED, operation, &body).unwrap();
+        let inputs = inputs_for(MIXED, operation, &body).unwrap();
         assert!(inputs[0].f32s().unwrap()[0].is_nan(), "{body}");
     }
-    let infinite = given(MIXED, "invocations", &format!("{header}-inf,Rome,2,1\n")).unwrap();
+    let infinite = inputs_for(MIXED, "invocations", &format!("{header}-inf,Rome,2,1\n")).unwrap();
     assert_eq!(infinite[0].f32s().unwrap(), [f32::NEG_INFINITY]);
     let only = "is a missing value; only floating-point inputs can have one";
     for (operation, body, message) in [
@@ -136,21 +136,21 @@ fn a_missing_value_is_nan_or_refused_with_its_column() {
             format!("CSV row 1[3] (owner): got an empty cell, which {only}: write true or false"),
         ),
     ] {
-        assert_eq!(given(MIXED, operation, &body), Err((400, message)), "{body}");
+        assert_eq!(inputs_for(MIXED, operation, &body), Err((400, message)), "{body}");
     }
 }
 
 #[test]
-fn what_does_not_fit_its_column_is_refused() {
+fn value_that_does_not_fit_its_column_is_refused() {
     for (row, problem) in [
         (r#"[1,2,3,true]"#, "features[1] (city): 2 is not a string (BYTES)"),
         (r#"["a","b",3,true]"#, r#"features[0] (age): "a" is not a number (FP32)"#),
-        (r#"[1,"b",3.5,true]"#, "features[2] (children): 3.5 is not an integer of 64 bits (INT64)"),
+        (r#"[1,"b",3.5,true]"#, "features[2] (children): 3.5 is not a 64-bit integer (INT64)"),
         (r#"[1,"b",3,2]"#, "features[3] (owner): 2 is not true or false (BOOL)"),
         (r#"[1,"b",3,"true"]"#, r#"features[3] (owner): "true" is not true or false (BOOL)"#),
         (
             r#"[1,"b",1e+99999,true]"#,
-            "features[2] (children): Infinity is not an integer of 64 bits (INT64)",
+            "features[2] (children): Infinity is not a 64-bit integer (INT64)",
         ),
         (r#"[1,"b",3]"#, "features: expected 4 values (age, city, children, owner), got 3"),
         (r#"[1,"b",3,true,5]"#, "features: expected 4 values (age, city, children, owner), got 5"),
@@ -160,7 +160,7 @@ fn what_does_not_fit_its_column_is_refused() {
         ),
         (
             r#"{"age":1,"city":"b","city_in":"c","children":3,"owner":true}"#,
-            r#"features: "city_in" stands twice; expected age, city, children, owner"#,
+            r#"features: duplicate column "city_in"; expected age, city, children, owner"#,
         ),
         (
             r#"{"age":1,"owner":true,"x":[],"y":{}}"#,
@@ -171,18 +171,18 @@ fn what_does_not_fit_its_column_is_refused() {
             r#"features: "x" is not a column of this model; expected age, city, children, owner"#,
         ),
     ] {
-        let refused = given(MIXED, "predict", &format!(r#"{{"features":{row}}}"#));
+        let refused = inputs_for(MIXED, "predict", &format!(r#"{{"features":{row}}}"#));
         assert_eq!(refused, Err((400, problem.to_owned())), "{row}");
     }
     let expected = r#"the body: expected either "features", one row, or "instances", an array of rows; a row is an array, or an object with a value for each column"#;
-    assert_eq!(given(MIXED, "predict", "{}"), Err((400, expected.to_owned())));
+    assert_eq!(inputs_for(MIXED, "predict", "{}"), Err((400, expected.to_owned())));
     let open = "in words BYTES [-1, -1]\nin x FP32 [-1]\nout y FP32 [-1]";
-    let (status, message) = given(open, "predict", r#"{"features":["a",1]}"#).unwrap_err();
+    let (status, message) = inputs_for(open, "predict", r#"{"features":["a",1]}"#).unwrap_err();
     assert_eq!(status, 400);
-    assert!(message.contains("POST /v2/models/m/infer does"), "{message}");
+    assert!(message.contains("use POST /v2/models/m/infer"), "{message}");
 }
 
-/// A graph of strings has no mapping.
+/// Without a mapping.
 #[test]
 fn strings_are_features_too() {
     let words = Tensor::bytes("text", &[2], &["a", "é"]);
@@ -195,7 +195,7 @@ fn strings_are_features_too() {
         ("invocations", r#"{"dataframe_split":{"columns":["x","text"],"data":[[1,"a"],[2,"é"]]}}"#),
         ("invocations", "text\na\né\n"),
     ] {
-        assert_eq!(given(model, operation, body), Ok(vec![words.clone()]), "{body}");
+        assert_eq!(inputs_for(model, operation, body), Ok(vec![words.clone()]), "{body}");
     }
     for body in [
         r#"{"features":["a"]}"#,
@@ -205,16 +205,16 @@ fn strings_are_features_too() {
         r#"{"text":["a"]}"#,
     ] {
         let one = Tensor::bytes("text", &[1], &["a"]);
-        assert_eq!(given(model, "predict", body), Ok(vec![one]), "{body}");
+        assert_eq!(inputs_for(model, "predict", body), Ok(vec![one]), "{body}");
     }
-    // Several strings in a row.
+    // Several strings per row.
     let model = "in words BYTES [-1, 2]\nout y FP32 [-1]";
     let words = Tensor::bytes("words", &[2, 2], &["a", "b", "c", ""]);
     let body = r#"{"instances":[["a","b"],["c",""]]}"#;
-    assert_eq!(given(model, "predict", body), Ok(vec![words]));
+    assert_eq!(inputs_for(model, "predict", body), Ok(vec![words]));
 }
 
-/// Each datatype of a graph, by itself: numbers keep all of their bits.
+/// Numbers keep all of their bits.
 #[test]
 fn rows_of_every_datatype() {
     for (datatype, row, data) in [
@@ -242,7 +242,7 @@ fn rows_of_every_datatype() {
             ),
             ("invocations", format!("a,b\n{csv}\n")),
         ] {
-            let inputs = given(&model, operation, &body).unwrap();
+            let inputs = inputs_for(&model, operation, &body).unwrap();
             assert_eq!(inputs[0].data, data, "{datatype}: {body}");
             assert_eq!(inputs[0].dimensions, [1, 2]);
         }
@@ -255,7 +255,7 @@ fn rows_of_every_datatype() {
             ("predict", format!(r#"{{"features":[1,{value}]}}"#)),
             ("invocations", format!("a,b\n1,{value}\n")),
         ] {
-            let (status, message) = given(&model, operation, &body).unwrap_err();
+            let (status, message) = inputs_for(&model, operation, &body).unwrap_err();
             assert_eq!(status, 400, "{message}");
             assert!(message.contains(datatype), "{message}");
         }
@@ -263,10 +263,10 @@ fn rows_of_every_datatype() {
 }
 
 #[test]
-fn a_fixed_first_axis_is_one_row() {
+fn fixed_first_axis_is_one_row() {
     let features = ["1"; 10_000].join(",");
     let model = "in x FP32 [10000]\nout y FP32 [10000]";
-    let inputs = given(model, "predict", &format!(r#"{{"features":[{features}]}}"#)).unwrap();
+    let inputs = inputs_for(model, "predict", &format!(r#"{{"features":[{features}]}}"#)).unwrap();
     assert_eq!(inputs[0].dimensions, [10_000]);
 }
 
@@ -277,9 +277,9 @@ proptest::proptest! {
         csv in r#"("|,|\n|[-0-9.e]{1,4}|age|city|children|owner|nan|True){0,24}"#,
     ) {
         for body in [format!(r#"{{"features":{json}}}"#), format!(r#"{{"instances":[{json}]}}"#)] {
-            let _ = given(MIXED, "predict", &body);
+            let _ = inputs_for(MIXED, "predict", &body);
         }
-        let _ = given(MIXED, "invocations", &format!("age,city,children,owner\n{csv}"));
-        let _ = given(MIXED, "invocations", &csv);
+        let _ = inputs_for(MIXED, "invocations", &format!("age,city,children,owner\n{csv}"));
+        let _ = inputs_for(MIXED, "invocations", &csv);
     }
 }

@@ -1,12 +1,12 @@
-//! What the elements of a tensor are called in the prediction log.
+//! The names of a tensor's columns in the prediction log.
 
 use super::TensorSignature;
 
-/// Maximum number of elements in one row of a tensor that is logged; of a wider one the name is.
+/// Maximum number of elements per row of a logged tensor. A wider one is listed as omitted.
 pub(crate) const MAX_WIDTH: usize = 256;
 
-/// What the columns of a tensor are called: its fields, its own name, or that of each element.
-/// Empty where its shape does not say how many there are, or there are too many.
+/// The names of a tensor's columns: its fields, its own name, or `name[0]`, `name[1]` and so on. Empty if its
+/// shape does not determine their number, or there are too many.
 pub(crate) fn column_names(tensor: &TensorSignature) -> Vec<String> {
     match tensor.row() {
         _ if !tensor.fields.is_empty() => tensor.fields.clone(),
@@ -15,6 +15,7 @@ pub(crate) fn column_names(tensor: &TensorSignature) -> Vec<String> {
     }
 }
 
+/// `name` for one element, `name[0]`, `name[1]` and so on for several.
 pub(crate) fn element_names(name: &str, width: usize) -> Vec<String> {
     match width {
         1 => vec![name.to_owned()],

@@ -1,5 +1,5 @@
-//! A TOML document as a tree of values with their places. `toml_parser` reads it; the `toml` crate
-//! above it would be 50 kB of every component.
+//! A TOML document as a tree of values with their positions. Built on `toml_parser`: the `toml` crate would
+//! add 50 kB to every component.
 
 use std::borrow::Cow;
 
@@ -7,35 +7,42 @@ use toml_parser::decoder::{Encoding, ScalarKind};
 use toml_parser::parser::{EventReceiver, RecursionGuard, parse_document};
 use toml_parser::{ErrorSink, Expected, ParseError, Raw, Source, Span};
 
-/// Arrays and inline tables in one another.
+/// Maximum depth of nested arrays and inline tables.
 const MAX_DEPTH: u32 = 80;
 
+/// A parsed document.
 pub(super) struct Document<'a> {
     pub(super) text: &'a str,
-    /// In the order of the text, a table or an array before what is in it. The first is the root.
+    /// In document order, a table or array before its content. The first is the root.
     nodes: Vec<Node<'a>>,
 }
 
+/// A value, and where it is.
 pub(super) struct Node<'a> {
-    /// The table or array it is in, by its position in the document.
+    /// Index of the table or array that contains it.
     parent: usize,
-    /// In a table; empty in an array.
+    /// Key in a table. Empty in an array.
     key: Cow<'a, str>,
-    /// Where it stands in the text.
+    /// Byte offset in the text.
     pub(super) start: usize,
     pub(super) value: TomlValue<'a>,
 }
 
+/// A value of TOML.
 pub(super) enum TomlValue<'a> {
     Table,
     Array,
     Scalar(ScalarKind, Cow<'a, str>),
 }
 
+/// Index of the root table.
 pub(super) const ROOT: usize = 0;
 
 impl<'a> Document<'a> {
-    /// Fails with the place in the text, and what is wrong there.
+    /// Parses a document.
+    ///
+    /// # Errors
+    /// With the byte offset, and what is wrong there.
     pub(super) fn parse(text: &'a str) -> Result<Self, (usize, String)> {
         let root = Node { parent: ROOT, key: "".into(), start: 0, value: TomlValue::Table };
         let mut reader = DocumentBuilder {
@@ -53,16 +60,17 @@ impl<'a> Document<'a> {
         }
     }
 
-    pub(super) fn node(&self, position: usize) -> &Node<'a> {
-        &self.nodes[position]
+    /// The node with this index.
+    pub(super) fn node(&self, index: usize) -> &Node<'a> {
+        &self.nodes[index]
     }
 
-    /// The position of what `table` has under `key`.
+    /// The index of the value of `key` in a table.
     pub(super) fn get(&self, table: usize, key: &str) -> Option<usize> {
-        self.within(table).find(|&position| self.nodes[position].key == key)
+        self.within(table).find(|&child| self.nodes[child].key == key)
     }
 
-    /// The positions of what is in a table or an array, in order.
+    /// The indices of the values in a table or array, in order.
     pub(super) fn within(&self, parent: usize) -> impl DoubleEndedIterator<Item = usize> {
         (parent + 1..self.nodes.len()).filter(move |&child| self.nodes[child].parent == parent)
     }
@@ -80,7 +88,7 @@ impl<'a> Document<'a> {
 }
 
 impl TomlValue<'_> {
-    /// As TOML calls it.
+    /// The name of the type in TOML.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Table => "table",
@@ -91,6 +99,7 @@ impl TomlValue<'_> {
     }
 }
 
+/// The position and message of a parse error.
 fn describe(error: &ParseError) -> (usize, String) {
     let span = error.unexpected().or(error.context());
     let mut message = error.description().to_owned();
@@ -106,15 +115,15 @@ fn describe(error: &ParseError) -> (usize, String) {
     (span.map_or(0, |span| span.start()), message)
 }
 
-/// Builds the document from the parser's events. After an error they need not match; nothing is made
-/// of the document then.
+/// Builds the document from the parser's events. After an error they may not match; the document is then
+/// discarded.
 struct DocumentBuilder<'a> {
     document: Document<'a>,
-    /// What the last header opened.
+    /// The table of the last header.
     table: usize,
-    /// The arrays and inline tables around the next value.
+    /// The open arrays and inline tables.
     open: Vec<usize>,
-    /// The key read last, and the table it is in.
+    /// The last key, and the table it belongs to.
     key: Option<(usize, Cow<'a, str>)>,
 }
 
@@ -137,7 +146,7 @@ impl<'a> DocumentBuilder<'a> {
         self.document.push(parent, key, span.start(), value)
     }
 
-    /// The table that the key read last names: a new one, or the last of an array of tables.
+    /// The table that the last key names: a new one, or the last of an array of tables.
     fn descend(&mut self, span: Span, error: &mut dyn ErrorSink) -> usize {
         let (parent, key) = self.key.take().unwrap_or_default();
         let document = &mut self.document;
@@ -206,7 +215,7 @@ impl EventReceiver for DocumentBuilder<'_> {
     }
 
     fn simple_key(&mut self, span: Span, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
-        // The first of a dotted key is in the innermost table, the others where `key_sep` went.
+        // The first part of a dotted key belongs to the innermost table, the others to that of `key_sep`.
         let table = match self.key.take() {
             Some((table, _)) => table,
             None => self.open.last().copied().unwrap_or(self.table),
@@ -236,7 +245,7 @@ impl EventReceiver for DocumentBuilder<'_> {
 mod tests {
     use super::*;
 
-    /// Each value as `path = text`, in the order of the text.
+    /// Each value as `path = text`, in document order.
     fn flat(text: &str) -> Result<Vec<String>, (usize, String)> {
         fn list(document: &Document<'_>, parent: usize, path: &str, into: &mut Vec<String>) {
             for (index, child) in document.within(parent).enumerate() {
@@ -258,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_table() {
+    fn tables_in_every_notation() {
         for (text, values) in [
             (
                 "a = 'x'\nb.c = 1\nb.\"d e\" = 0x1f",
@@ -286,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_is_refused_with_its_place() {
-        for (text, place) in [
+    fn invalid_toml_is_refused_with_its_position() {
+        for (text, position) in [
             ("a = 1\na = 2", 10),
             ("a = 1\n[a]\nb = 1", 8),
             ("a = []\n[[a.b]]", 11),
@@ -298,7 +307,10 @@ mod tests {
             ("a 1", 1),
         ] {
             let (start, problem) = flat(text).unwrap_err();
-            assert!(start.abs_diff(place) <= 2 && !problem.is_empty(), "{text}: {start} {problem}");
+            assert!(
+                start.abs_diff(position) <= 2 && !problem.is_empty(),
+                "{text}: {start} {problem}"
+            );
         }
         assert!(flat(&format!("a = {}", "[".repeat(100_000))).is_err());
     }

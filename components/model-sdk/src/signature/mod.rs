@@ -1,9 +1,13 @@
-//! `model.toml`: what a model version takes and gives.
+//! `model.toml`: the inputs and outputs of a model version.
 //!
-//! Of an input or output it says the `name`, the `datatype` (one of [`Datatype`]), the `shape`, with -1 for
-//! a free axis and `[]` for a scalar, and where they apply `fields`, the names of the elements of one row,
-//! and `batch_axis`, the axis that counts rows where that is not the first. Keys that are not read here are
-//! the host's (`backend`, `threads`) or free-form.
+//! An input or output has these keys:
+//! - `name`
+//! - `datatype`: a [`Datatype`]
+//! - `shape`: the size of each axis; -1 for a free axis, `[]` for a scalar
+//! - `fields`, optional: the names of the elements of one row
+//! - `batch_axis`, optional: the axis that counts rows, by default the first
+//!
+//! Keys that are not read here are the host's (`backend`, `threads`) or free-form.
 
 mod columns;
 mod document;
@@ -18,62 +22,66 @@ use crate::error::Error;
 use crate::json_array::ItemKind;
 use crate::shape::{MAX_RANK, Shape};
 
-/// The part of `model.toml` that the request protocols need. Other keys are the host's or free-form.
+/// The part of `model.toml` that the component reads.
 #[derive(Debug)]
 pub struct Signature {
-    /// Of the model.
+    /// Name of the model.
     pub name: String,
-    /// Of the model.
+    /// Version of the model.
     pub version: String,
-    /// Of the classes, in the order of the graph's class indices; empty for a regression.
+    /// Labels of the classes, in the order of their indices. Empty if there are none, as for a regression.
     pub labels: Vec<String>,
-    /// The labels, where they are numbers: the graph then gives these, and not their positions.
+    /// The labels if they are numbers. The graph then returns labels instead of indices.
     pub classes: Vec<i64>,
-    /// What the graph takes.
+    /// Inputs of the model.
     pub inputs: Vec<TensorSignature>,
-    /// What the graph gives.
+    /// Outputs of the model.
     pub outputs: Vec<TensorSignature>,
-    /// For how long a prediction may be given again; 0: not at all.
+    /// How long a prediction may be cached, in seconds. 0: not at all.
     pub cache_seconds: u32,
-    /// The shape of one row of the only input; empty where there are more, or a free axis in it.
+    /// Shape of one row of the only input. Empty if there are several inputs, or a row has a free axis.
     pub(crate) row: Vec<u32>,
-    /// Of each input; empty where a free axis leaves open how many elements there are in a row.
+    /// One per input. Empty if a free axis leaves the number of elements in a row open.
     pub(crate) slots: Vec<Slot>,
 }
 
-/// What elements of a row are, from one of them on.
+/// The elements of one input in a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
-    /// The position of the first in the row.
+    /// Position of the first element in the row.
     start: usize,
+    /// Datatype of the elements.
     pub(crate) datatype: Datatype,
-    /// Its position among the row's strings, if it is one, or else among its numbers.
+    /// Position of the first element among the row's strings, for BYTES, or else among its numbers.
     pub(crate) at: usize,
 }
 
-/// One input or output of the graph.
+/// An input or output of the model.
 #[derive(Debug, Serialize)]
 pub struct TensorSignature {
-    /// In the graph.
+    /// Name, as in the graph.
     pub name: String,
-    /// Of every element.
+    /// Datatype of the elements.
     pub datatype: Datatype,
-    /// The size of each axis, outermost first.
+    /// Size of each axis, outermost first.
     pub shape: Shape,
-    /// The axis that counts rows, if it is free: 0, unless `model.toml` says otherwise.
+    /// The axis that counts rows, if it is free. By default 0.
     #[serde(skip_serializing)]
     pub batch_axis: usize,
-    /// The features of one row, in order, where they have names. The protocol's metadata has no
-    /// place for them.
+    /// Names of the elements of one row, in order. Empty if they have none. Not a part of the protocol's
+    /// metadata.
     #[serde(skip_serializing)]
     pub fields: Vec<String>,
-    /// What the elements of one row are called in the prediction log, where that is known.
+    /// Names of the columns in the prediction log. Empty if not known in advance.
     #[serde(skip_serializing)]
     pub(crate) columns: Vec<String>,
 }
 
 impl Signature {
-    /// Reads the content of `model.toml`.
+    /// Parses `model.toml` of the model `name`.
+    ///
+    /// # Errors
+    /// With what is wrong, and the line.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
         let mut signature = read::read(text)?;
         signature.check(name)?;
@@ -93,17 +101,16 @@ impl Signature {
         Ok(signature)
     }
 
+    /// Checks what the syntax does not.
     fn check(&self, name: &str) -> Result<(), String> {
         if self.name != name {
             return Err(format!(
-                "the name is {:?}, but this component serves {name:?}: mount a version of that model",
+                "the name is {:?}, but this component serves {name:?}; mount a version of that model",
                 self.name
             ));
         }
         if self.inputs.is_empty() || self.outputs.is_empty() {
-            return Err(
-                "a model needs at least one of [[inputs]] and one of [[outputs]]".to_owned()
-            );
+            return Err("expected at least one of [[inputs]] and one of [[outputs]]".to_owned());
         }
         for tensors in [&self.inputs, &self.outputs] {
             for (index, tensor) in tensors.iter().enumerate() {
@@ -116,6 +123,7 @@ impl Signature {
         Ok(())
     }
 
+    /// The elements of each input in a row. `None` if a free axis leaves their number open.
     fn slots_of_row(&self) -> Option<Vec<Slot>> {
         let (mut start, mut numbers, mut strings) = (0_usize, 0, 0);
         let slots = self.inputs.iter().map(|input| {
@@ -129,34 +137,31 @@ impl Signature {
         slots.collect()
     }
 
-    /// What the element at `position` of a row is; `None` where that is open.
+    /// The element at `position` of a row. `None` if that is open.
     pub(crate) fn slot(&self, position: usize) -> Option<Slot> {
         let behind = self.slots.partition_point(|slot| slot.start <= position);
         let slot = self.slots.get(behind.checked_sub(1)?)?;
         Some(Slot { start: position, at: slot.at + position - slot.start, ..*slot })
     }
 
-    /// The datatype of all inputs, if they have the same.
+    /// The datatype of all inputs, if it is the same.
     pub(crate) fn datatype(&self) -> Option<Datatype> {
-        let [first, rest @ ..] = &*self.inputs else {
-            return None;
-        };
+        let [first, rest @ ..] = &*self.inputs else { return None };
         rest.iter().all(|input| input.datatype == first.datatype).then_some(first.datatype)
     }
 
-    /// Whether numbers have to be kept in 64 bits: some are not FP32.
+    /// Whether numbers need 64 bits: some are not FP32.
     pub(crate) fn is_wide(&self) -> bool {
         let narrow = |datatype| matches!(datatype, Datatype::F32 | Datatype::Bytes);
         !self.inputs.iter().all(|input| narrow(input.datatype))
     }
 
-    /// How many features the short form takes: one row of every input. `None` where a free axis
-    /// leaves it open.
+    /// The number of elements in a row, over all inputs. `None` if a free axis leaves it open.
     pub(crate) fn features(&self) -> Option<usize> {
         self.inputs.iter().try_fold(0_usize, |features, input| features.checked_add(input.row()?))
     }
 
-    /// What rows of the short form and of tables are of.
+    /// The kind of the elements of a row.
     pub(crate) fn kind_of_rows(&self) -> ItemKind {
         let all = |is: fn(Datatype) -> bool| self.inputs.iter().all(|input| is(input.datatype));
         if all(|datatype| datatype == Datatype::Bytes) {
@@ -166,12 +171,12 @@ impl Signature {
         if only_numbers { ItemKind::Numbers } else { ItemKind::Mixed }
     }
 
-    /// Whether one inference may be of several rows: the batch axis of every tensor is free.
+    /// Whether an inference may have several rows: the batch axis of every input and output is free.
     pub(crate) fn takes_rows(&self) -> bool {
         self.inputs.iter().chain(&self.outputs).all(TensorSignature::counts_rows)
     }
 
-    /// The position in a row of what `name` is called: a feature, or the only one of an input.
+    /// The position in a row of the field `name`, or of the only element of the input `name`.
     pub(crate) fn column(&self, name: &str) -> Option<usize> {
         let mut start = 0;
         let mut of_input = None;
@@ -188,7 +193,7 @@ impl Signature {
         of_input
     }
 
-    /// The names of the features, in order; empty unless all have one.
+    /// The names of the elements of a row, in order. Empty unless all have one.
     pub(crate) fn fields(&self) -> Vec<&str> {
         if self.inputs.iter().any(|input| input.fields.is_empty()) {
             return Vec::new();
@@ -198,20 +203,23 @@ impl Signature {
 }
 
 impl TensorSignature {
-    /// Refuses an output that is not as `model.toml` says; `who` gave it.
+    /// Checks an output against `model.toml`. `source`: what returned it, for messages.
+    ///
+    /// # Errors
+    /// If the datatype or shape differs: 500.
     pub(crate) fn check_output(
         &self,
-        who: &str,
+        source: &str,
         datatype: Datatype,
         dimensions: &[u32],
     ) -> Result<(), Error> {
-        // A scalar is `[1]` to some hosts.
+        // Some hosts return scalars with the shape `[1]`.
         let is_scalar = self.shape.0.is_empty() && dimensions == [1];
         if datatype == self.datatype && (self.shape.admits(dimensions) || is_scalar) {
             return Ok(());
         }
         Err(Error::internal(format!(
-            "model.toml says that the output {:?} is {} of shape {}, but {who} gave {} of shape {}",
+            "model.toml declares the output {:?} as {} of shape {}, but {source} returned {} of shape {}",
             self.name,
             self.datatype.name(),
             self.shape,
@@ -220,7 +228,7 @@ impl TensorSignature {
         )))
     }
 
-    /// Whether its batch axis is free, and so counts rows.
+    /// Whether the batch axis is free, and therefore counts rows.
     pub(crate) fn counts_rows(&self) -> bool {
         self.shape.0.get(self.batch_axis) == Some(&-1)
     }
@@ -234,7 +242,7 @@ impl TensorSignature {
         axes
     }
 
-    /// The elements of one row, unless another axis is free.
+    /// The number of elements in one row. `None` if an axis other than the batch axis is free.
     pub(crate) fn row(&self) -> Option<usize> {
         let batch = if self.counts_rows() { self.batch_axis } else { usize::MAX };
         let axes = self.shape.0.iter().enumerate().filter(|(position, _)| *position != batch);
@@ -242,8 +250,7 @@ impl TensorSignature {
             .try_fold(1_usize, |row, axis| row.checked_mul(usize::try_from(axis).ok()?))
     }
 
-    /// The dimensions of so many rows of `row` elements each, where that settles them: the axis of rows
-    /// first, if there is one.
+    /// The dimensions of `rows` rows of `row` elements each, if that determines them, with the batch axis first.
     pub(crate) fn of_rows(&self, rows: u32, row: usize) -> Option<Vec<u32>> {
         if !self.counts_rows() {
             return self.shape.dimensions(row).filter(|_| rows == 1);
@@ -253,8 +260,8 @@ impl TensorSignature {
         Some(dimensions)
     }
 
-    /// A column of one element has the name of its input, unless it has another. Numbers that are `alone`
-    /// in a row need no name.
+    /// Names the only element of a row after its input, unless it has a name. Numbers that are the only input
+    /// need no names.
     fn name_field(&mut self, alone: bool) {
         let named = self.datatype == Datatype::Bytes || !alone;
         if named && self.fields.is_empty() && self.row() == Some(1) {
@@ -262,6 +269,7 @@ impl TensorSignature {
         }
     }
 
+    /// Checks what the syntax does not.
     fn check(&self) -> Result<(), String> {
         let Self { name, shape, batch_axis, fields, .. } = self;
         if shape.0.len() > MAX_RANK || shape.0.iter().any(|&axis| axis < -1) {
@@ -271,13 +279,13 @@ impl TensorSignature {
         }
         if *batch_axis > 0 && !self.counts_rows() {
             return Err(format!(
-                "{name:?} has `batch_axis = {batch_axis}` and the shape {shape}: expected the position of a free \
-                 axis, -1 in `shape`, from 0 on; without an axis that counts rows, leave `batch_axis` out"
+                "{name:?} has `batch_axis = {batch_axis}` and the shape {shape}: expected the index of a free \
+                 axis (-1 in `shape`); omit `batch_axis` if no axis counts rows"
             ));
         }
         if !fields.is_empty() && self.row().is_some_and(|row| row != fields.len()) {
             return Err(format!(
-                "{name:?} lists {} fields, which its shape {shape} does not fit",
+                "{name:?} has {} fields, which do not match its shape {shape}",
                 fields.len()
             ));
         }

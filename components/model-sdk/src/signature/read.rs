@@ -1,5 +1,4 @@
-//! `model.toml` as text, read key by key. A derived decoder would take what serde and TOML can express
-//! between them into every component: 40 kB, for five keys.
+//! Reads `model.toml` key by key. A derived decoder would add 40 kB to every component, for few keys.
 
 use toml_parser::decoder::ScalarKind;
 
@@ -8,12 +7,14 @@ use super::{Signature, TensorSignature};
 use crate::datatype::Datatype;
 use crate::shape::Shape;
 
-/// For how long a prediction may be given again unless the model says otherwise. The host never gives
-/// that of another version, however long it may. But caches on the way to a client know of no versions,
-/// and for so long they may go on with the answers of one that no longer has its route.
+/// Default of `cache_seconds`. The host never serves cached predictions of another version. Caches between the
+/// host and a client do not know versions: after a rollout they may serve those of the old one for this long.
 const CACHE_SECONDS: u32 = 300;
 
-/// A problem is told with the line, and with the key where it has one.
+/// Reads `model.toml`.
+///
+/// # Errors
+/// With the line, the key if there is one, and what is wrong.
 pub(super) fn read(text: &str) -> Result<Signature, String> {
     let document = Document::parse(text).map_err(|(start, problem)| at(text, start, &problem))?;
     let root = Table { document: &document, path: String::new(), position: ROOT };
@@ -35,9 +36,10 @@ pub(super) fn read(text: &str) -> Result<Signature, String> {
     })
 }
 
+/// A table of the document.
 struct Table<'a> {
     document: &'a Document<'a>,
-    /// Before its keys in messages: `inputs[0].`
+    /// Prefix of its keys in messages, as `inputs[0].`.
     path: String,
     position: usize,
 }
@@ -47,7 +49,7 @@ impl<'a> Table<'a> {
         self.string_in(key, self.document.node(self.required(key)?))
     }
 
-    /// Names, or numbers, which then are both.
+    /// Labels, and the same as numbers if they are numbers.
     fn labels(&self, key: &str) -> Result<(Vec<String>, Vec<i64>), String> {
         let array = self.document.get(self.position, key);
         let first = array.and_then(|array| self.document.within(array).next());
@@ -91,8 +93,7 @@ impl<'a> Table<'a> {
             name: self.string("name")?,
             datatype: self.datatype("datatype")?,
             shape: Shape(self.integers("shape")?),
-            batch_axis: self.number("batch_axis", 0, "the position of an axis, from 0 on")?
-                as usize,
+            batch_axis: self.number("batch_axis", 0, "the index of an axis, 0 or more")? as usize,
             fields: self.strings("fields")?,
         })
     }
@@ -107,7 +108,7 @@ impl<'a> Table<'a> {
     }
 
     fn integers(&self, key: &str) -> Result<Vec<i64>, String> {
-        let expected = "an array of integers of 64 bits";
+        let expected = "an array of 64-bit integers";
         let mut integers = Vec::new();
         for item in self.items(key, self.required(key)?, expected)? {
             let item = self.document.node(item);
@@ -134,7 +135,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The positions of the items of the array at `position`.
+    /// The indices of the items of an array.
     fn items(&self, key: &str, position: usize, expected: &str) -> Result<Vec<usize>, String> {
         let array = self.document.node(position);
         if !matches!(array.value, TomlValue::Array) {

@@ -27,7 +27,7 @@ pub(crate) fn iris() -> Signature {
     Signature::parse(IRIS, "iris-classifier").unwrap()
 }
 
-/// The model `m`, from lines as `in x FP32 [-1, 2]`, `out y FP32 [-1]` and those of `model.toml`.
+/// The model `m`, from lines such as `in x FP32 [-1, 2]`, `out y FP32 [-1]`, and lines of `model.toml`.
 pub(crate) fn signature(model: &str) -> Signature {
     let mut text = "name = 'm'\nversion = '1'\n".to_owned();
     for line in model.lines() {
@@ -53,7 +53,7 @@ fn error(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn a_signature_is_read() {
+fn signature_is_parsed() {
     let iris = iris();
     assert_eq!(iris.version, "1");
     assert_eq!(iris.labels, ["setosa", "versicolor", "virginica"]);
@@ -63,7 +63,7 @@ fn a_signature_is_read() {
 }
 
 #[test]
-fn a_wrong_signature_is_refused_with_its_place() {
+fn invalid_signature_is_refused_with_its_position() {
     assert!(error(r#"name = "iris-classifier""#, r#"name = "wine""#).contains("mount"));
     assert!(error("[-1, 4]", "[-2, 4]").contains("[-2, 4]"));
     assert!(error("[-1, 4]", "[-1, 0]").contains("4 fields"));
@@ -84,12 +84,12 @@ fn a_wrong_signature_is_refused_with_its_place() {
         (
             "[-1, 3]",
             "[3]\nbatch_axis = 'n'",
-            "line 20: `outputs[1].batch_axis`: expected the position of an axis, from 0 on, got string",
+            "line 20: `outputs[1].batch_axis`: expected the index of an axis, 0 or more, got string",
         ),
         (
             "[-1, 3]",
             "[-1, 3]\nbatch_axis = -1",
-            "line 20: `outputs[1].batch_axis`: expected the position of an axis, from 0 on, got integer",
+            "line 20: `outputs[1].batch_axis`: expected the index of an axis, 0 or more, got integer",
         ),
         ("version = \"1\"", "", "line 1: `version` is missing"),
         ("\"1\"", "1", "line 3: `version`: expected a string, got integer"),
@@ -99,11 +99,7 @@ fn a_wrong_signature_is_refused_with_its_place() {
             "line 4: `cache_seconds`: expected a number of seconds, 0 or more, got integer",
         ),
         ("\"setosa\"", "true", "line 6: `labels`: expected a string, got boolean"),
-        (
-            "\"setosa\"",
-            "1",
-            "line 6: `labels`: expected an array of integers of 64 bits, got string",
-        ),
+        ("\"setosa\"", "1", "line 6: `labels`: expected an array of 64-bit integers, got string"),
         (
             "[\"setosa\", \"versicolor\", \"virginica\"]",
             "\"setosa\"",
@@ -113,12 +109,12 @@ fn a_wrong_signature_is_refused_with_its_place() {
         (
             "[-1, 3]",
             "[-1, 3.0]",
-            "line 19: `outputs[1].shape`: expected an array of integers of 64 bits, got float",
+            "line 19: `outputs[1].shape`: expected an array of 64-bit integers, got float",
         ),
         (
             "[-1, 3]",
             "[9223372036854775808]",
-            "line 19: `outputs[1].shape`: expected an array of integers of 64 bits, got integer",
+            "line 19: `outputs[1].shape`: expected an array of 64-bit integers, got integer",
         ),
         ("[[inputs]]", "[inputs]", "line 7: `inputs`: expected an array of tables, got table"),
     ] {
@@ -139,8 +135,8 @@ fn a_wrong_signature_is_refused_with_its_place() {
 #[test]
 fn integers_of_any_radix() {
     let tensor = |shape| format!(r#"{{ name = "x", datatype = "FP32", shape = {shape} }}"#);
-    let (of, to) = (tensor("[-1, 0x1_0, 0b11, +7]"), tensor("[]"));
-    let text = format!("name = 'x'\nversion = '1'\ninputs = [{of}]\noutputs = [{to}]");
+    let (input, output) = (tensor("[-1, 0x1_0, 0b11, +7]"), tensor("[]"));
+    let text = format!("name = 'x'\nversion = '1'\ninputs = [{input}]\noutputs = [{output}]");
     let signature = Signature::parse(&text, "x").unwrap();
     assert_eq!(signature.inputs[0].shape.0, [-1, 16, 3, 7]);
 }
@@ -196,7 +192,7 @@ fn rows_and_free_axes() {
 }
 
 #[test]
-fn rows_may_be_counted_by_any_axis() {
+fn batch_axis_may_be_any_axis() {
     for (shape, batch_axis, row, of_two) in [
         (&[5, -1, 3][..], 1, Some(15), Some(vec![2, 5, 3])),
         (&[5, -1], 1, Some(5), Some(vec![2, 5])),
@@ -213,7 +209,7 @@ fn rows_may_be_counted_by_any_axis() {
 }
 
 #[test]
-fn columns_are_inputs_by_their_names() {
+fn columns_are_found_by_name() {
     let signature = signature(
         "in age FP32 [-1, 1]\nin city_in BYTES [-1, 1]\nfields = ['city']\nin n INT64 [-1]\nout y FP32 [-1]",
     );

@@ -1,4 +1,4 @@
-//! Graphs of every datatype and shape, without a mapping.
+//! Graphs with every datatype and shape, without a mapping.
 
 use super::*;
 use crate::signature::tests::signature;
@@ -36,7 +36,7 @@ fn output(datatype: &str, shape: &str, data: &str) -> String {
 }
 
 #[test]
-fn a_graph_may_have_every_datatype() {
+fn graph_may_have_any_datatype() {
     for (datatype, data) in [
         ("BOOL", "[true,false]"),
         ("INT8", "[-128,127]"),
@@ -65,7 +65,7 @@ fn a_graph_may_have_every_datatype() {
 }
 
 #[test]
-fn a_missing_value_is_nan_for_floating_inputs_alone() {
+fn missing_value_is_nan_for_floats_and_refused_otherwise() {
     let nan = [f32::NAN.to_le_bytes(), f32::INFINITY.to_le_bytes()].concat();
     let binary = |datatype: &str, data: &str| {
         let model = format!("in x {datatype} [-1]\nout y {datatype} [-1]");
@@ -91,7 +91,7 @@ fn a_missing_value_is_nan_for_floating_inputs_alone() {
 }
 
 #[test]
-fn axes_of_size_0_pass_both_ways() {
+fn axes_of_size_0_are_accepted_and_returned() {
     let model = "in x FP32 [-1, 4]\nout y FP32 [-1, 4]";
     for data in ["[]", "[ ]"] {
         let (json, _) = echoed(model, &input("FP32", "[0,4]", data), None).unwrap();
@@ -102,7 +102,7 @@ fn axes_of_size_0_pass_both_ways() {
         let (json, _) = echoed(model, &input("BYTES", "[2,0]", data), None).unwrap();
         assert_eq!(json, output("BYTES", "[2,0]", "[]"));
     }
-    // A graph may have them in its file.
+    // Declared in model.toml.
     let model = "in x INT64 [0, 3]\nout y INT64 [0, 3]";
     let (json, _) = echoed(model, &input("INT64", "[0,3]", "[]"), None).unwrap();
     assert_eq!(json, output("INT64", "[0,3]", "[]"));
@@ -126,16 +126,15 @@ fn scalars_and_many_axes() {
     assert_eq!(json, output("INT8", &shape, "[5]"));
 }
 
-/// Whatever the rows of a request are counted by, outputs are as the graph gives them.
 #[test]
-fn a_batch_axis_changes_no_tensor() {
+fn batch_axis_does_not_change_tensors() {
     let model = "in x FP32 [2, -1]\nbatch_axis = 1\nout y FP32 [2, -1]\nbatch_axis = 1";
     let (json, _) = echoed(model, &input("FP32", "[2,3]", "[1,2,3,4,5,6]"), None).unwrap();
     assert_eq!(json, output("FP32", "[2,3]", "[1.0,2.0,3.0,4.0,5.0,6.0]"));
 }
 
 #[test]
-fn a_request_for_a_fixed_first_axis_fits() {
+fn fixed_first_axis_fits_the_buffer() {
     let model = "in x FP32 [10000]\nout y FP32 [10000]";
     let data = format!("[{}]", ["1.0"; 10_000].join(","));
     let (json, _) = echoed(model, &input("FP32", "[10000]", &data), None).unwrap();

@@ -9,7 +9,7 @@ use crate::request::JSON_LENGTH;
 use crate::signature::Signature;
 use crate::signature::tests::iris;
 
-/// A graph that gives back what it takes.
+/// The signature of a graph that returns its inputs.
 fn echo(datatype: Datatype) -> Signature {
     let tensor = |name| {
         format!(r#"{{ name = "{name}", datatype = "{}", shape = [-1, 2] }}"#, datatype.name())
@@ -28,7 +28,7 @@ fn post(json: &str, binary: Option<&[u8]>) -> Request {
     request.with_header(JSON_LENGTH, &json.len().to_string())
 }
 
-/// The JSON of a response, and what stands behind it.
+/// The JSON of a response, and the binary data after it.
 fn split(response: &Response) -> (&str, &[u8]) {
     let header = response.headers.iter().find(|(name, _)| *name == JSON_LENGTH);
     let json = header.map_or(response.body.len(), |(_, length)| length.parse().unwrap());
@@ -37,7 +37,7 @@ fn split(response: &Response) -> (&str, &[u8]) {
 }
 
 #[test]
-fn a_response_has_the_outputs_asked_for() {
+fn response_has_the_requested_outputs() {
     let graph = graph(iris(), |inputs| {
         assert_eq!(inputs, [Tensor::f32("features", &[1, 4], &[1.0, 2.0, 3.0, 4.0])]);
         Ok(vec![
@@ -101,7 +101,7 @@ fn a_response_has_the_outputs_asked_for() {
 }
 
 #[test]
-fn what_json_cannot_carry_is_asked_for_as_binary_data() {
+fn elements_not_in_json_are_returned_as_binary_data_only() {
     let graph =
         graph(echo(Datatype::F32), |_| Ok(vec![Tensor::f32("x", &[1, 2], &[0.0, f32::NAN])]));
     let input =
@@ -112,9 +112,9 @@ fn what_json_cannot_carry_is_asked_for_as_binary_data() {
     assert_eq!(error.status(), 400);
     assert_eq!(
         error.to_string(),
-        r#"output "x": element 1 is NaN or infinite, which JSON cannot carry; ask for the output as binary data: "parameters": {"binary_data": true}"#
+        r#"output "x": element 1 is NaN or infinite, which JSON cannot represent; request the output as binary data: "parameters": {"binary_data": true}"#
     );
-    // Behind the JSON anything goes.
+    // Binary data has no such limits.
     let body = body.replace("}]}", r#","parameters":{"binary_data":true}}]}"#);
     let response = infer(&graph, &post(&body, None), None).unwrap();
     assert_eq!(split(&response).1, Tensor::f32("", &[2], &[0.0, f32::NAN]).data);
@@ -144,9 +144,7 @@ const MAPPED: &str = r#"
 
 /// Whether any of a row's flags is set; its word in upper case.
 fn map(_: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
-    let [flags, words] = inputs else {
-        return Err(Error::internal("not two"));
-    };
+    let [flags, words] = inputs else { return Err(Error::internal("not two")) };
     assert_eq!((&*flags.name, &*words.name), ("flags", "words"));
     let any: Vec<_> = flags.bools()?.chunks(2).map(|row| row[0] || row[1]).collect();
     let words = words.byte_strings()?;
@@ -178,7 +176,7 @@ const BEHIND_WORDS: &str = r#""parameters":{"binary_data_size":13}"#;
 const BEHIND_FLAGS: &str = r#""parameters":{"binary_data_size":4}"#;
 
 #[test]
-fn a_component_maps_what_graphs_cannot_have() {
+fn mapping_computes_the_outputs() {
     let words = [&[5, 0, 0, 0][..], "a\u{e9}-z".as_bytes(), &[0; 4]].concat();
     let start = r#"{"model_name":"mapped","model_version":"1","outputs":["#;
     let any = r#"{"name":"any","datatype":"BOOL","shape":[2],"data":[false,true]}"#;
@@ -200,7 +198,7 @@ fn a_component_maps_what_graphs_cannot_have() {
 }
 
 #[test]
-fn inputs_come_to_a_mapping_in_the_order_of_the_model() {
+fn mapping_receives_inputs_in_the_order_of_the_model() {
     let inputs = ["a", "b", "c"]
         .map(|name| format!("[[inputs]]\nname = '{name}'\ndatatype = 'FP32'\nshape = [1]\n"));
     let output = "[[outputs]]\nname = 'y'\ndatatype = 'FP32'\nshape = [1]\n";
@@ -216,7 +214,7 @@ fn inputs_come_to_a_mapping_in_the_order_of_the_model() {
 }
 
 #[test]
-fn what_is_no_bool_or_bytes_is_refused() {
+fn invalid_bool_and_bytes_are_refused() {
     for (words, flags, message) in [
         (r#""data":["a",1]"#, FLAGS, r#"input "words": data[1]: expected a string, got 1"#),
         (
@@ -227,7 +225,7 @@ fn what_is_no_bool_or_bytes_is_refused() {
         (
             r#""data":["a","\ud800"]"#,
             FLAGS,
-            r#"input "words": data[1]: "\ud800" is not a string of Unicode (BYTES)"#,
+            r#"input "words": data[1]: "\ud800" is not a Unicode string (BYTES)"#,
         ),
         (r#""data":"a""#, FLAGS, r#"input "words": data: expected an array of strings, got "a""#),
         (
@@ -250,19 +248,19 @@ fn what_is_no_bool_or_bytes_is_refused() {
             BEHIND_WORDS,
             FLAGS,
             &[0; 13][..],
-            r#"input "words": element 3 of the BYTES is longer than what is left"#,
+            r#"input "words": element 3 of the BYTES is longer than the rest of the data"#,
         ),
         (
             BEHIND_WORDS,
             FLAGS,
             &[9, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1],
-            r#"input "words": its shape takes 2 elements, but the BYTES are 1"#,
+            r#"input "words": its shape requires 2 elements, but there are 1"#,
         ),
         (
             BEHIND_WORDS,
             FLAGS,
             &[255; 13],
-            r#"input "words": element 0 of the BYTES is longer than what is left"#,
+            r#"input "words": element 0 of the BYTES is longer than the rest of the data"#,
         ),
         (
             WORDS,
@@ -274,7 +272,7 @@ fn what_is_no_bool_or_bytes_is_refused() {
             WORDS,
             BEHIND_FLAGS,
             &[0, 1, 1],
-            r#"input "flags": binary_data_size is 4, but only 3 bytes are left behind the JSON"#,
+            r#"input "flags": binary_data_size is 4, but only 3 bytes are left after the JSON"#,
         ),
     ] {
         let refused = Err((400, message.to_owned()));
@@ -282,26 +280,25 @@ fn what_is_no_bool_or_bytes_is_refused() {
     }
 }
 
-/// Bytes have an answer of bytes; JSON has none.
 #[test]
-fn what_is_no_text_is_asked_for_as_binary_data() {
+fn bytes_that_are_not_utf8_are_returned_as_binary_data_only() {
     let latin_1 = b"\x04\0\0\0caf\xe9\x01\0\0\0x";
-    let asked = |more| mapped(map, &post(&body(BEHIND_WORDS, FLAGS, more), Some(latin_1)));
-    let message = r#"output "upper": element 0 is no UTF-8, which JSON cannot carry; ask for the output as binary data: "parameters": {"binary_data": true}"#;
-    assert_eq!(asked(""), Err((400, message.to_owned())));
-    assert!(asked(r#","outputs":[{"name":"any"}]"#).is_ok());
+    let result = |more| mapped(map, &post(&body(BEHIND_WORDS, FLAGS, more), Some(latin_1)));
+    let message = r#"output "upper": element 0 is not UTF-8, which JSON cannot represent; request the output as binary data: "parameters": {"binary_data": true}"#;
+    assert_eq!(result(""), Err((400, message.to_owned())));
+    assert!(result(r#","outputs":[{"name":"any"}]"#).is_ok());
     let binary = r#","outputs":[{"name":"upper","parameters":{"binary_data":true}}]"#;
-    let (_, behind) = asked(binary).unwrap();
+    let (_, behind) = result(binary).unwrap();
     assert_eq!(behind, b"\x04\0\0\0CAF\xe9\x01\0\0\0X");
 }
 
 #[test]
-fn what_a_mapping_gets_wrong_is_not_the_clients_fault() {
+fn errors_of_a_mapping_are_500() {
     let wrong: [(Mapping, &str); 2] = [
-        (|_, _| Ok(vec![]), r#"the component's mapping gave no output "any""#),
+        (|_, _| Ok(vec![]), r#"the component's mapping returned no output "any""#),
         (
             |_, _| Ok(vec![Tensor::f32("any", &[1], &[1.0])]),
-            r#"model.toml says that the output "any" is BOOL of shape [-1], but the component's mapping gave FP32 of shape [1]"#,
+            r#"model.toml declares the output "any" as BOOL of shape [-1], but the component's mapping returned FP32 of shape [1]"#,
         ),
     ];
     for (mapping, message) in wrong {
@@ -325,8 +322,7 @@ proptest! {
         }
     }
 
-    /// What a response says is what a request with the same data means, bit for bit; as JSON, as
-    /// bytes behind it, and as one of each.
+    /// Bit for bit, as JSON, as binary data, and as one of each.
     #[test]
     fn elements_survive_encoding_and_decoding(
         datatype in prop::sample::select(Datatype::ALL.to_vec()),
@@ -354,7 +350,7 @@ proptest! {
         };
         let tensors = [tensor("x"), tensor("y")];
         let signature = echo(datatype);
-        // NaN, infinities and what is no UTF-8 are refused in JSON.
+        // JSON cannot represent NaN, infinities and bytes that are not UTF-8.
         match response::encode(Vec::new(), &signature, None, &tensors, &binary) {
             Ok(response) => {
                 let (json, behind) = split(&response);
