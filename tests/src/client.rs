@@ -1,0 +1,78 @@
+//! HTTP requests, and the responses to them.
+
+use std::net::SocketAddr;
+
+/// Sends one request after the other, on one connection while the server keeps it.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) agent: ureq::Agent,
+    pub(crate) address: SocketAddr,
+}
+
+impl Client {
+    #[must_use]
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).expect("a valid request");
+        let mut response =
+            self.agent.run(request).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
+            .collect();
+        let body = response.body_mut().with_config().limit(u64::MAX).read_to_vec();
+        Response {
+            status: response.status().as_u16(),
+            headers,
+            body: body.unwrap_or_else(|e| panic!("{method} {path}: the answer broke off: {e}")),
+        }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; panics if it is not, or does not say so.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The `error` of a failure in the protocols' shape.
+    #[must_use]
+    pub fn error(&self) -> String {
+        let json = self.json();
+        json["error"].as_str().unwrap_or_else(|| panic!("no error in {json}")).to_owned()
+    }
+
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
