@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, run};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, run};
 use tempfile::TempDir;
 
 /// The files to add, and what ONNX Runtime says of some rows.
@@ -46,7 +46,7 @@ impl AppFolder {
     }
 
     pub(crate) fn up(self) -> Spinfer {
-        Spinfer::up_from(&self.path("spin.toml"), &[], self.0)
+        Launch::from_file(self.path("spin.toml")).keep(self.0).up()
     }
 
     pub(crate) fn manifest(&self) -> String {
@@ -475,7 +475,7 @@ fn generic_component_serves_exactly_one_model() {
         .with("/none/...", "none", "generic_model", "")
         .with("/two/...", "two", "generic_model", &two)
         .with_iris("iris", 1, "/iris/...", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     let send = |path: &str| spinfer.post(path, r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
     let own = send("/iris/predict");
     assert_eq!(own.status, 200);

@@ -4,17 +4,16 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use spinfer_tests::{
-    Manifest, PATIENCE, Redis, Response, STANDARD_DOOR, Spinfer, refused_with, root, run, run_in,
+    Launch, Manifest, PATIENCE, Redis, Response, STANDARD_DOOR, Spinfer, root, run, run_in,
     wait_until,
 };
 
 use super::metrics::{BATCH, DRIFT, EXPERIMENTS, iris_with, is_the_table, metric};
 
-pub(crate) const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
 pub(crate) const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
 pub(crate) fn probe(settings: &str) -> Spinfer {
-    Spinfer::up_with(&Manifest::default().with("/...", "probe", "probe", settings), &ADMIN)
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).admin().up()
 }
 
 fn delete(spinfer: &Spinfer, path: &str) -> Response {
@@ -37,10 +36,7 @@ fn purge_invalidates_only_the_selected_responses() {
         &root().join("models/iris-classifier/1").display().to_string(),
         &dir.path().display().to_string(),
     );
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("spin.toml");
-    std::fs::write(&path, text).unwrap();
-    let spinfer = Spinfer::up_from(&path, &ADMIN, folder);
+    let spinfer = Launch::from_text(&text).admin().up();
     let send = || {
         let iris = spinfer.post("/one/v2/models/iris-classifier/predict", FEATURES);
         let paths = ["/cache/two/a?max-age=60", "/cache/three/a?max-age=60"];
@@ -90,16 +86,11 @@ fn purge_invalidates_only_the_selected_responses() {
 fn nodes_sharing_a_redis_report_it_and_purge_together() {
     let redis = Redis::start();
     let node = || {
-        let dir = tempfile::tempdir().unwrap();
-        let (manifest, config) = (dir.path().join("spin.toml"), dir.path().join("runtime.toml"));
         let both = Manifest::default().with("/...", "probe", "probe", "");
         let both = both.with_iris("iris", 1, "/v2/models/...", "");
-        std::fs::write(&manifest, both.text()).unwrap();
         // More time than a busy machine takes.
-        let text = format!("[cache]\nredis = '{}'\ntimeout = '1s'\n", redis.url());
-        std::fs::write(&config, text).unwrap();
-        let arguments = [ADMIN[0], ADMIN[1], "--runtime-config-file", config.to_str().unwrap()];
-        let node = Spinfer::up_from(&manifest, &arguments, dir);
+        let config = format!("[cache]\nredis = '{}'\ntimeout = '1s'\n", redis.url());
+        let node = Launch::new(&both).admin().runtime_config(&config).up();
         let is = |name: &str| metric(&node, &format!("spinfer_cache_redis_{name}")) == 1.0;
         wait_until("it is connected", || is("connected") && is("watched"));
         wait_until("its model is loaded", || metric(&node, "spinfer_ready") == 1.0);
@@ -150,7 +141,7 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
 #[test]
 fn unknown_paths_are_404_and_wrong_methods_405() {
     let manifest = Manifest::default().with("/a/...", "probe", "probe", "");
-    let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+    let spinfer = Launch::new(&manifest).admin().up();
     let admin = spinfer.admin();
     for (method, path, status, allow) in [
         ("GET", "/", 404, None),
@@ -222,15 +213,11 @@ fn without_a_token_foreign_hosts_and_preflights_are_refused() {
 fn token_is_required_beyond_loopback_and_checked() {
     const TOKEN: &str = "correct-horse-battery";
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let printed = refused_with(&manifest, &["--admin", "0.0.0.0:0"]);
+    let printed = Launch::new(&manifest).admin_at("0.0.0.0:0").refused();
     assert!(printed.contains("SPINFER_ADMIN_TOKEN") && printed.contains("--no-admin"), "{printed}");
 
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spin.toml");
-    std::fs::write(&path, manifest.text()).unwrap();
-    let environment = [("SPINFER_ADMIN_TOKEN", TOKEN)];
-    let arguments = ["--admin", "0.0.0.0:0"];
-    let spinfer = Spinfer::up_in(&environment, &path, "127.0.0.1:0", &arguments, dir);
+    let launch = Launch::new(&manifest).admin_at("0.0.0.0:0");
+    let spinfer = launch.env("SPINFER_ADMIN_TOKEN", TOKEN).up();
     let admin = spinfer.admin();
     let bearer = format!("Bearer {TOKEN}");
     for (headers, status) in [
@@ -249,7 +236,7 @@ fn token_is_required_beyond_loopback_and_checked() {
     let purge = ["cache", "purge", "--all", "--admin", &address];
     let (status, text) = run(&purge);
     assert!(!status.success() && text.contains("Authorization: Bearer"), "{text}");
-    let (status, text) = run_in(&environment, &purge);
+    let (status, text) = run_in(&[("SPINFER_ADMIN_TOKEN", TOKEN)], &purge);
     assert!(status.success(), "{text}");
     // A guest has the host's environment in no form, and the log has no token.
     assert_eq!(spinfer.get("/environment?SPINFER_ADMIN_TOKEN").text(), "not set");
@@ -279,7 +266,7 @@ fn a_taken_address_is_refused_before_anything_is_served() {
     let spinfer = probe("");
     let address = spinfer.admin_address().to_string();
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let printed = refused_with(&manifest, &["--admin", &address]);
+    let printed = Launch::new(&manifest).admin_at(&address).refused();
     let expected = format!("cannot listen on {address} for the admin plane");
     assert!(printed.contains(&expected) && printed.contains("--no-admin"), "{printed}");
     assert!(!printed.contains("Serving"), "{printed}");
@@ -288,7 +275,7 @@ fn a_taken_address_is_refused_before_anything_is_served() {
 #[test]
 fn no_admin_opens_no_admin_listener() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     spinfer.wait_for_output("/...");
     assert!(!spinfer.output().contains("Metrics"), "{}", spinfer.output());
 }
@@ -302,7 +289,7 @@ fn admin_commands_name_the_address_they_tried() {
     let (status, text) = run(&["cache", "stats", "--admin", &nobody]);
     assert!(!status.success());
     assert!(text.contains(&format!("the admin plane at {nobody}: cannot be reached")), "{text}");
-    let spinfer = Spinfer::up(&Manifest::default().with("/a", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/a", "probe", "probe", "")).up();
     let (status, text) = run(&["cache", "stats", "--admin", &spinfer.address().to_string()]);
     assert!(!status.success() && text.contains("no route matches /cache/stats"), "{text}");
     let (status, text) = run(&["cache", "purge"]);

@@ -1,12 +1,12 @@
 //! Pages of other sites: who may call the application from a browser (CORS).
 
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, refused};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
 
 const APP: &str = "https://app.example.com";
 
 fn probe(cors: &str, settings: &str) -> Spinfer {
     let cors = format!("[application.tool.spinfer.cors]\n{cors}");
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings).and(&cors))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", settings).and(&cors)).up()
 }
 
 fn preflight(spinfer: &Spinfer, path: &str, origin: &str) -> Response {
@@ -22,7 +22,7 @@ const ALLOWED: &str = "access-control-allow-origin";
 
 #[test]
 fn without_cors_settings_no_cors_headers_are_sent() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let response = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
     assert_eq!(
         (response.status, response.header(ALLOWED), response.header("vary")),
@@ -89,7 +89,7 @@ fn wildcard_origin_with_credentials_is_refused_at_startup() {
     let manifest = Manifest::default()
         .with("/...", "probe", "probe", "")
         .and("[application.tool.spinfer.cors]\nallow_origins = [\"*\"]\nallow_credentials = true");
-    let output = refused(manifest.text());
+    let output = Launch::new(&manifest).refused();
     assert!(output.contains("application.tool.spinfer.cors.allow_origins"), "{output}");
     assert!(output.contains("allow_credentials"), "{output}");
 }

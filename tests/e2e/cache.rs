@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root, run, wait_until};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, root, wait_until};
 
 const STATUS: &str = "cache-status";
 
 fn probe(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up()
 }
 
 /// How often the guest has made an answer on `path`.
@@ -309,18 +309,13 @@ fn collapsed_requests_run_separately_if_the_response_is_uncacheable() {
 
 #[test]
 fn oversized_response_and_disabled_cache_are_served_uncached() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("runtime-config.toml");
-    std::fs::write(&config, "[cache]\nanswer = \"5B\"\n").unwrap();
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let arguments = ["--runtime-config-file", config.to_str().unwrap()];
-    let spinfer = Spinfer::up_with(&manifest, &arguments);
+    let spinfer = Launch::new(&manifest).runtime_config("[cache]\nanswer = \"5B\"").up();
     for _ in 0..2 {
         assert_eq!(status(&spinfer.get("/cache/a?max-age=60")), "spinfer; fwd=miss");
     }
 
-    std::fs::write(&config, "[cache]\nmemory = 0\n").unwrap();
-    let spinfer = Spinfer::up_with(&manifest, &arguments);
+    let spinfer = Launch::new(&manifest).uncached().up();
     for _ in 0..2 {
         let response = spinfer.get("/cache/json/a?max-age=60");
         assert_eq!(response.header(STATUS), None, "there is no cache: {response:?}");
@@ -330,11 +325,7 @@ fn oversized_response_and_disabled_cache_are_served_uncached() {
 
 #[test]
 fn invalid_cache_settings_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let manifest = dir.path().join("spin.toml");
-    std::fs::write(&manifest, Manifest::default().with("/...", "probe", "probe", "").text())
-        .unwrap();
-    let config = dir.path().join("runtime-config.toml");
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
     for (text, problem) in [
         (
             "[cache]\nmemroy = \"1MiB\"",
@@ -343,10 +334,7 @@ fn invalid_cache_settings_are_refused() {
         ("[cache]\nmemory = \"much\"", "[cache]: memory: write \"64MiB\""),
         ("cache = true", "[cache]: is a table"),
     ] {
-        std::fs::write(&config, text).unwrap();
-        let (manifest, config) = (manifest.to_str().unwrap(), config.to_str().unwrap());
-        let arguments = ["check", "-f", manifest, "--runtime-config-file", config];
-        let (status, output) = run(&arguments);
+        let (status, output) = Launch::new(&manifest).runtime_config(text).check();
         assert!(!status.success() && output.contains(problem), "{output}");
     }
 }
@@ -386,7 +374,7 @@ fn predictions_are_cached_unless_the_model_disables_it() {
                 "files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n{door}"
             );
             let manifest = Manifest::default().with("/v2/models/...", "iris", component, &files);
-            let spinfer = Spinfer::up(&manifest);
+            let spinfer = Launch::new(&manifest).up();
             for body in
                 [r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#, r#"{"features": [5, 3.5, 1.4, 0.2]}"#]
             {
@@ -411,7 +399,7 @@ fn predictions_are_cached_for_the_models_cache_seconds() {
         );
         let manifest =
             Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &files);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Launch::new(&manifest).up();
         let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
         let predict = "/v2/models/iris-classifier/predict";
         let first = spinfer.post(predict, features);

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, run_in};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -18,7 +18,7 @@ fn two(more: &str) -> Spinfer {
     let manifest = Manifest::default()
         .with("/...", "a", "probe", &settings)
         .with("/b", "b", "probe", &settings);
-    Spinfer::up(&manifest)
+    Launch::new(&manifest).up()
 }
 
 #[test]
@@ -28,10 +28,7 @@ fn variables_are_readable_through_every_interface() {
     );
     let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
     let manifest = format!("{}[variables]\ndomain = {{ default = \"b.org\" }}\n", manifest.text());
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spin.toml");
-    std::fs::write(&path, manifest).unwrap();
-    let spinfer = Spinfer::up_from(&path, &[], dir);
+    let spinfer = Launch::from_text(&manifest).up();
     for interface in ["spin", "fermyon", "config"] {
         let get = |name| {
             let response = spinfer.get(&format!("/variable/{interface}?{name}"));
@@ -70,7 +67,7 @@ fn service_chaining_reaches_a_component_behind_the_fast_door() {
     let manifest = Manifest::default()
         .with("/...", "a", "probe", &format!("{STANDARD_DOOR}{grant}"))
         .with("/b", "b", "probe", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     for _ in 0..3 {
         let response = spinfer.post("/fetch?http://b.spin.internal/echo", "body");
         assert_eq!((response.status, response.text().as_str()), (200, "body"));
@@ -182,21 +179,18 @@ fn outbound_tls_verifies_certificates_and_honours_ssl_cert_file() {
     let port = address.port();
     let settings = format!("{STANDARD_DOOR}allowed_outbound_hosts = [\"https://localhost:*\"]\n");
     let manifest = Manifest::default().with("/...", "a", "probe", &settings);
-    let manifest = file("spin.toml", manifest.text());
     let trusted = file("authority.pem", &authority);
-    let fetch = |environment: &[(&str, &str)]| {
-        let own = tempfile::tempdir().unwrap();
-        let spinfer = Spinfer::up_in(environment, manifest.as_ref(), "127.0.0.1:0", &[], own);
+    let launch = || Launch::new(&manifest);
+    let fetch = |launch: Launch| {
+        let spinfer = launch.up();
         let response = spinfer.post(&format!("/fetch?https://localhost:{port}/"), "");
         (response.status, response.text())
     };
-    let (status, text) = fetch(&[]);
+    let (status, text) = fetch(launch());
     assert!(status == 502 && text.contains("TlsCertificateError"), "{status} {text}");
-    assert_eq!(fetch(&[("SSL_CERT_FILE", &trusted)]), (200, "here".into()));
+    assert_eq!(fetch(launch().env("SSL_CERT_FILE", &trusted)), (200, "here".into()));
     for nothing in [file("empty.pem", ""), dir.path().join("none").display().to_string()] {
-        let environment = [("SSL_CERT_FILE", nothing.as_str())];
-        let arguments = ["up", "--listen", "127.0.0.1:0", "--from", &manifest];
-        let (status, text) = run_in(&environment, &arguments);
-        assert!(!status.success() && text.contains("SSL_CERT_FILE: "), "{text}");
+        let text = launch().env("SSL_CERT_FILE", &nothing).refused();
+        assert!(text.contains("SSL_CERT_FILE: "), "{text}");
     }
 }

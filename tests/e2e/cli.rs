@@ -1,6 +1,6 @@
 //! The command line, and every mistake it finds before the socket is bound.
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, refused, root, run, state_dir};
+use spinfer_tests::{GUESTS, Launch, Manifest, root, run};
 
 #[test]
 fn help_lists_commands_and_flags() {
@@ -52,7 +52,7 @@ fn help_lists_commands_and_flags() {
 
 #[test]
 fn startup_prints_the_address_and_the_door_of_each_route() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/a/...", "probe", "probe", "")).up();
     assert_ne!(spinfer.address().port(), 0);
     spinfer.wait_for_output("/a/...  probe (fast door)");
 }
@@ -60,7 +60,7 @@ fn startup_prints_the_address_and_the_door_of_each_route() {
 #[test]
 fn log_format_json_writes_one_object_per_line() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Spinfer::up_with(&manifest, &["--log-format", "json"]);
+    let spinfer = Launch::new(&manifest).flags(&["--log-format", "json"]).up();
     assert_eq!(spinfer.get("/log?line-one").status, 200);
     spinfer.wait_for_log("line-one");
     for line in spinfer.log().lines() {
@@ -72,7 +72,7 @@ fn log_format_json_writes_one_object_per_line() {
 #[test]
 fn quiet_prints_only_the_address() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let mut spinfer = Spinfer::up_with(&manifest, &["--quiet"]);
+    let mut spinfer = Launch::new(&manifest).flags(&["--quiet"]).up();
     assert_eq!(spinfer.get("/log?hidden").status, 200);
     spinfer.terminate();
     assert!(spinfer.wait().success());
@@ -82,31 +82,16 @@ fn quiet_prints_only_the_address() {
 #[test]
 fn taken_listen_address_is_refused() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Spinfer::up(&manifest);
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spin.toml");
-    std::fs::write(&path, manifest.text()).unwrap();
+    let spinfer = Launch::new(&manifest).up();
     let listen = spinfer.address().to_string();
-    let (status, text) = run(&[
-        "up",
-        "--from",
-        path.to_str().unwrap(),
-        "--listen",
-        &listen,
-        "--state-dir",
-        state_dir().to_str().unwrap(),
-    ]);
-    assert_eq!(status.code(), Some(1));
+    let text = Launch::new(&manifest).listen(&listen).refused();
     assert!(text.contains(&format!("cannot listen on {listen}")), "{text}");
 }
 
 #[test]
 fn host_name_is_accepted_as_listen_address() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spin.toml");
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    std::fs::write(&path, manifest.text()).unwrap();
-    let spinfer = Spinfer::up_at(&path, "localhost:0", &["--admin", "localhost:0"], dir);
+    let spinfer = Launch::new(&manifest).listen("localhost:0").admin_at("localhost:0").up();
     assert!(spinfer.address().ip().is_loopback() && spinfer.address().port() != 0);
     assert_eq!(spinfer.post("/echo", "here").body, b"here");
     assert!(spinfer.admin_address().ip().is_loopback());
@@ -116,22 +101,16 @@ fn host_name_is_accepted_as_listen_address() {
 #[test]
 fn invalid_listen_address_is_refused_with_the_fix() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spin.toml");
-    std::fs::write(&path, manifest.text()).unwrap();
-    let state_dir = state_dir();
-    let up = ["up", "--from", path.to_str().unwrap(), "--state-dir", state_dir.to_str().unwrap()];
-    for (arguments, part) in [
-        (["--listen", "nowhere.invalid:80"], "the host name `nowhere.invalid`"),
-        (["--listen", ":3000"], "write 127.0.0.1:3000"),
-        (["--listen", "localhost"], "the port is missing"),
-        (["--admin", "nowhere.invalid:80"], "the host name `nowhere.invalid`"),
-        (["--admin", "0.0.0.0:0"], "SPINFER_ADMIN_TOKEN"),
+    let launch = || Launch::new(&manifest);
+    for (launch, part) in [
+        (launch().listen("nowhere.invalid:80"), "the host name `nowhere.invalid`"),
+        (launch().listen(":3000"), "write 127.0.0.1:3000"),
+        (launch().listen("localhost"), "the port is missing"),
+        (launch().admin_at("nowhere.invalid:80"), "the host name `nowhere.invalid`"),
+        (launch().admin_at("0.0.0.0:0"), "SPINFER_ADMIN_TOKEN"),
     ] {
-        let listen =
-            if arguments[0] == "--listen" { &[][..] } else { &["--listen", "127.0.0.1:0"] };
-        let (status, text) = run(&[&up, &arguments[..], listen].concat());
-        assert!(!status.success() && text.contains(part), "{arguments:?}: {text}");
+        let text = launch.refused();
+        assert!(text.contains(part), "{part:?} is not in {text}");
     }
 }
 
@@ -236,7 +215,7 @@ fn manifest_errors_name_file_key_and_fix() {
             &["spin.toml is not a WebAssembly component this host can run"],
         ),
     ] {
-        let output = refused(&text);
+        let output = Launch::from_text(&text).refused();
         for part in parts {
             assert!(
                 output.contains(part),
@@ -251,7 +230,7 @@ fn manifest_errors_name_file_key_and_fix() {
 #[test]
 fn tables_of_other_tools_are_ignored() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "tool.other.x = 1");
-    assert_eq!(Spinfer::up(&manifest).get("/echo").status, 200);
+    assert_eq!(Launch::new(&manifest).up().get("/echo").status, 200);
 }
 
 #[test]
@@ -273,7 +252,7 @@ fn graph_that_differs_from_its_declared_sha256_is_refused() {
     let mut graph = std::fs::read(dir.path().join("model.onnx")).unwrap();
     graph[100] ^= 1;
     std::fs::write(dir.path().join("model.onnx"), graph).unwrap();
-    let output = refused(text.text());
+    let output = Launch::new(&text).refused();
     assert!(output.contains("component.probe.files"), "{output}");
     assert!(output.contains("a version is immutable: restore the file"), "{output}");
 }
@@ -285,10 +264,11 @@ fn unsupported_import_is_refused_by_name() {
     let component =
         r#"(component (import "example:missing/thing@1.0.0" (instance (export "do" (func)))))"#;
     std::fs::write(&path, wat::parse_str(component).unwrap()).unwrap();
-    let output = refused(&manifest(&format!(
+    let output = Launch::from_text(&manifest(&format!(
         "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = '{}'",
         path.display()
-    )));
+    )))
+    .refused();
     assert!(output.contains("component `a`"), "{output}");
     assert!(output.contains("it imports something this host does not offer"), "{output}");
     assert!(output.contains("example:missing/thing"), "{output}");
@@ -297,14 +277,8 @@ fn unsupported_import_is_refused_by_name() {
 /// Nothing serves them: it is said, and an application that does without is served.
 #[test]
 fn unsupported_grants_are_warned_about() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("spin.toml");
     let check = |settings: &str| {
-        let manifest = Manifest::default().with("/...", "a", "probe", settings);
-        std::fs::write(&path, manifest.text()).unwrap();
-        let state = state_dir();
-        let state = ["--state-dir", state.to_str().unwrap()];
-        run(&[&["check", "--from", path.to_str().unwrap()], &state[..]].concat())
+        Launch::new(&Manifest::default().with("/...", "a", "probe", settings)).check()
     };
     let (status, output) = check("sqlite_databases = [\"default\"]\nai_models = [\"llama2-chat\"]");
     assert!(status.success(), "{output}");

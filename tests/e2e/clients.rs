@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use spinfer_tests::{Manifest, Spinfer, root};
+use spinfer_tests::{Launch, Manifest, Spinfer, root};
 
 use super::protocol::iris;
 
@@ -37,7 +37,7 @@ fn triton() {
 fn triton_client_sends_and_receives_strings() {
     let manifest = Manifest::default();
     let manifest = manifest.with_model("language-identifier", "language", 1, "/...", "");
-    passes("triton_text_client.py", &Spinfer::up(&manifest));
+    passes("triton_text_client.py", &Launch::new(&manifest).up());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use spinfer_tests::{Spinfer, root, run};
+use spinfer_tests::{Launch, root, run};
 
 use super::add::{AppFolder, files};
 
@@ -317,7 +317,7 @@ fn new_component_builds_and_serves() {
     assert!(manifest.contains(source), "{manifest}");
     let manifest = manifest.replace(build, &offline).replace(source, built.to_str().unwrap());
     fs::write(from, manifest).unwrap();
-    let spinfer = Spinfer::up_from(&application.path("spin.toml"), &["--build"], application.0);
+    let spinfer = Launch::from_file(application.path("spin.toml")).flags(&["--build"]).up();
     let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
     let response = spinfer.post("/v2/models/model/predict", features).json();
     assert_eq!(response["prediction"], "a");

@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use spinfer::server::connections::HEAD_TIMEOUT;
-use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, Spinfer};
+use spinfer::connections::HEAD_TIMEOUT;
+use spinfer_tests::{Launch, Manifest, PATIENCE, STANDARD_DOOR, Spinfer};
 use tokio::task::JoinHandle;
 
 use super::http2::{RequestBody, post, text, whole};
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn probe(settings: &str, more: &str) -> Spinfer {
     let manifest = Manifest::default().with("/...", "probe", "probe", more);
-    Spinfer::up(&manifest.with_settings(settings))
+    Launch::new(&manifest.with_settings(settings)).up()
 }
 
 /// A client that answers the host's PINGs, as any does, and its connection until that has ended.

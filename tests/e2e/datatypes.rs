@@ -2,7 +2,7 @@
 //! made by `tests/models/make_datatypes.py`.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root};
 
 /// Each model at its own path, through `door`.
 fn serving(models: &[&str], door: &str) -> Spinfer {
@@ -14,7 +14,7 @@ fn serving(models: &[&str], door: &str) -> Spinfer {
         );
         manifest.with(&format!("/v2/models/{model}/..."), model, "generic_model", &files)
     };
-    Spinfer::up(&models.iter().fold(Manifest::default(), serve))
+    Launch::new(&models.iter().fold(Manifest::default(), serve)).up()
 }
 
 fn post(spinfer: &Spinfer, path: &str, body: &str) -> (u16, Value) {

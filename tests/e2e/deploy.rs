@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use spinfer_tests::{GUESTS, Manifest, Redis, Spinfer, binary, root, run, wait_until};
+use spinfer_tests::{GUESTS, Launch, Manifest, Redis, Spinfer, binary, root, run, wait_until};
 
 /// Exit status of a script that cannot run here, and says why.
 const SKIPPED: i32 = 77;
@@ -71,18 +71,16 @@ fn redis_users_have_exactly_the_permissions_they_need() {
             assert_eq!(ok, "OK");
         }
     }
-    let config = dir.path().join("runtime-config.toml");
-    let settings = std::fs::read_to_string(&config).unwrap();
+    let config = std::fs::read_to_string(dir.path().join("runtime-config.toml")).unwrap();
     // More than a busy machine takes.
-    std::fs::write(&config, settings.replace("[cache]\n", "[cache]\ntimeout = '1s'\n")).unwrap();
-    let arguments = ["--runtime-config-file", config.to_str().unwrap(), "--admin", "127.0.0.1:0"];
+    let config = config.replace("[cache]\n", "[cache]\ntimeout = '1s'\n");
     let manifest = Manifest::default().with_iris("iris", 1, "/iris/...", "").with(
         "/store/...",
         "store",
         "stores_older",
         "key_value_stores = [\"default\"]",
     );
-    let nodes = [0, 1].map(|_| Spinfer::up_with(&manifest, &arguments));
+    let nodes = [0, 1].map(|_| Launch::new(&manifest).admin().runtime_config(&config).up());
 
     // Each node learns from its own first response that there is something to look up.
     let predict = |node: &Spinfer, width: u32| {
@@ -137,7 +135,7 @@ fn redis_users_have_exactly_the_permissions_they_need() {
 
 #[test]
 fn health_exit_status_reflects_readiness() {
-    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", "")).up();
     let address = spinfer.address().to_string();
     wait_until("it is ready", || run(&["health", "--address", &address]).0.success());
     let (status, printed) = run(&["health", "--live", "--address", &address]);

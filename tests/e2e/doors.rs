@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
 
 /// Requests to a model component: good ones, bad ones, odd ones.
 const REQUESTS: &[(&str, &str, &str)] = &[
@@ -38,8 +38,8 @@ fn same_at_both_doors(
     requests: &[(&str, String, &str)],
     headers: &[&str],
 ) {
-    let fast = Spinfer::up(&manifest(""));
-    let standard = Spinfer::up(&manifest(STANDARD_DOOR));
+    let fast = Launch::new(&manifest("")).up();
+    let standard = Launch::new(&manifest(STANDARD_DOOR)).up();
     fast.wait_for_output("(fast door)");
     standard.wait_for_output("(standard door)");
     for (method, path, body) in requests {
@@ -93,7 +93,7 @@ fn probe_responds_identically_at_both_doors() {
 #[test]
 fn body_too_long_for_the_fast_door_is_streamed() {
     let settings = "tool.spinfer.limits = { fast_body = \"64KiB\", request_body = \"1MiB\" }";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     for length in [0, 1, 65_536, 65_537, 300_000, 1 << 20] {
         let body: Vec<u8> =
             (0..length).map(|i: u32| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
@@ -115,7 +115,7 @@ fn body_too_long_for_the_fast_door_is_streamed() {
 #[test]
 fn standard_door_reads_a_body_to_its_end() {
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.fast_body = \"1KiB\"\n");
-    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", &settings));
+    let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", &settings)).up();
     let predict = "/v2/models/iris-classifier/predict";
     let rows = |count: usize| {
         format!("{{\"instances\": [{}]}}", vec!["[5.1, 3.5, 1.4, 0.2]"; count].join(", "))
@@ -146,7 +146,7 @@ fn standard_door_reads_a_body_to_its_end() {
 #[test]
 fn concurrent_requests_do_not_exhaust_the_handles_of_an_instance() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", STANDARD_DOOR);
-    let spinfer = Spinfer::up_uncached(&manifest);
+    let spinfer = Launch::new(&manifest).uncached().up();
     let infer =
         r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5,3,1,0]}]}"#;
     std::thread::scope(|scope| {
@@ -170,7 +170,7 @@ fn reuse_concurrency_limits_concurrent_requests_per_instance() {
         let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {concurrency}\n");
         let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
         // The guest may ask for the body just before it waits for it: then they do not.
-        let met = (0..10).any(|_| meet(&Spinfer::up(&manifest)));
+        let met = (0..10).any(|_| meet(&Launch::new(&manifest).up()));
         assert_eq!(met, concurrency > 1, "{concurrency} at a time");
     }
 }
@@ -195,7 +195,7 @@ pub(crate) fn meet(spinfer: &Spinfer) -> bool {
 
 #[test]
 fn wasi_0_2_handler_is_served() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "hello", "hello_p2", "")).up();
     spinfer.wait_for_output("(standard door)");
     for n in 0..5 {
         let response = spinfer.get(&format!("/x?{n}"));

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-use spinfer_tests::{Manifest, Spinfer};
+use spinfer_tests::{Launch, Manifest, Spinfer};
 
 fn probe() -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up()
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Drift: rows that moved, over HTTP, and what the admin plane, the metrics and the command line say.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, Spinfer, refused_with, root, run, wait_until};
+use spinfer_tests::{Launch, Manifest, Spinfer, root, run, wait_until};
 
-use super::admin::ADMIN;
 use super::metrics::metric;
 
 /// The rows that the iris classifiers were trained on: no drift.
@@ -43,7 +42,7 @@ fn shifted_feature_is_reported_as_drift() {
     let manifest = Manifest::default()
         .with_iris("iris", 1, "/v2/models/...", "tool.spinfer.drift.window = 1000\n")
         .with_model("diabetes-regressor", "diabetes", 1, "/diabetes/...", "");
-    let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+    let spinfer = Launch::new(&manifest).admin().up();
     let records = |count: u64| {
         let all = || drift(&spinfer, "?model=iris-classifier")["versions"][0].clone();
         wait_until(&format!("{count} records"), || all()["window"]["records"] == count);
@@ -95,7 +94,7 @@ fn missing_baseline_is_reported_with_the_command_to_create_it() {
     let manifest = Manifest::default()
         .with("/v2/models/...", "iris", "iris_classifier", &files)
         .with_iris("off", 1, "/off/...", "tool.spinfer.drift.enabled = false\n");
-    let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+    let spinfer = Launch::new(&manifest).admin().up();
     let address = spinfer.admin_address().to_string();
     let (_, text) = run(&["drift", "--admin", &address]);
     let hint = "spinfer baseline data.csv --model iris-classifier --version 2";
@@ -133,7 +132,7 @@ fn mismatched_baseline_is_refused_at_startup() {
         ("{", "[", "baseline.json"),
     ] {
         std::fs::write(dir.path().join("baseline.json"), golden.replacen(from, to, 1)).unwrap();
-        let output = refused_with(&manifest, &ADMIN);
+        let output = Launch::new(&manifest).admin().refused();
         assert!(output.contains("component.iris.files") && output.contains(part), "{output}");
     }
 }

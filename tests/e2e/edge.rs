@@ -3,12 +3,12 @@
 
 use std::io::{Read, Write};
 
-use spinfer_tests::{GUESTS, Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{GUESTS, Launch, Manifest, STANDARD_DOOR, Spinfer};
 
 /// An application of one component, under further `triggers` of it.
 fn probe(route: &str, settings: &str, triggers: &str) -> Spinfer {
     let manifest = Manifest::default().with(route, "probe", "probe", settings);
-    Spinfer::up(&manifest.with_settings("version = \"1.2.3\"").and(triggers))
+    Launch::new(&manifest.with_settings("version = \"1.2.3\"").and(triggers)).up()
 }
 
 fn spin_headers(spinfer: &Spinfer, path: &str, sent: &[(&str, &str)]) -> Vec<String> {
@@ -51,7 +51,7 @@ fn spin_headers_describe_the_matched_route() {
 
 #[test]
 fn spin_headers_reach_wasi_0_2_components() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/a/...", "hello", "hello_p2", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/a/...", "hello", "hello_p2", "")).up();
     let response = spinfer.send("GET", "/a/b/told", &[("spin-path-info", "forged")], b"");
     assert_eq!((response.status, response.text().as_str()), (200, "/b/told"));
 }
@@ -148,8 +148,7 @@ fn only_files_matching_a_pattern_are_mounted() {
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let state = tempfile::tempdir().unwrap();
-    let state_dir = ["--state-dir", state.path().to_str().unwrap()];
-    let mut spinfer = Spinfer::up_from(&path, &state_dir, dir);
+    let mut spinfer = Launch::from_file(&path).state_dir(state.path()).up();
     for (path, content) in [("/assets/a.txt", "assets/a.txt"), ("/etc/two.txt", "one.txt")] {
         let response = spinfer.get(&format!("/read?{path}"));
         assert_eq!((response.status, response.text().as_str()), (200, content));

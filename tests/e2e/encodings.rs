@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, wait_until};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, wait_until};
 
 fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -27,7 +27,7 @@ fn raw_deflate(data: &[u8]) -> Vec<u8> {
 }
 
 fn probe(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up()
 }
 
 fn posted(spinfer: &Spinfer, path: &str, coding: &str, body: &[u8]) -> Response {
@@ -143,7 +143,7 @@ fn cache_lookup_ignores_the_request_encoding() {
 
 #[test]
 fn feedback_and_model_index_accept_encoded_bodies() {
-    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", "")).up();
     let feedback = br#"{"prediction_id": "0198c0de-0000-7000-8000-000000000000", "value": 1}"#;
     let plain = spinfer.post("/v2/feedback", feedback);
     let coded = posted(&spinfer, "/v2/feedback", "gzip", &gzip(feedback));
@@ -180,7 +180,7 @@ const VARY: &str = "inference-header-content-length, accept-encoding";
 
 #[test]
 fn response_is_compressed_only_if_accepted() {
-    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", "")).up();
     let plain = predictions(&spinfer, 1000, &[]);
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some(VARY)));
     for coding in ["gzip", "deflate"] {
@@ -209,7 +209,7 @@ fn response_is_compressed_only_if_accepted() {
 fn disabled_compression_passes_bodies_through() {
     let settings = "[application.tool.spinfer.compression]\nrequests = false\nresponses = false";
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Spinfer::up(&manifest.and(settings));
+    let spinfer = Launch::new(&manifest.and(settings)).up();
     let body = text(5000);
     let echoed = posted(&spinfer, "/echo", "br", &body);
     assert!(echoed.status == 200 && echoed.body == body);

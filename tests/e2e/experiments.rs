@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use spinfer_tests::{
-    Client, Manifest, Redis, Response, STANDARD_DOOR, Spinfer, root, run, wait_until,
+    Client, Launch, Manifest, Redis, Response, STANDARD_DOOR, Spinfer, root, run, wait_until,
 };
 
 /// What a router needs beside its file.
@@ -65,24 +65,12 @@ impl ExperimentApp {
 
     fn up(self) -> Spinfer {
         let Self { dir, manifest, config } = self;
-        let [path, runtime] =
-            ["spin.toml", "runtime-config.toml"].map(|name| dir.path().join(name));
-        std::fs::write(&path, manifest.text()).unwrap();
-        std::fs::write(&runtime, config).unwrap();
-        let runtime = runtime.to_str().unwrap().to_owned();
-        let arguments = ["--admin", "127.0.0.1:0", "--runtime-config-file", &runtime];
-        Spinfer::up_from(&path, &arguments, dir)
+        Launch::new(&manifest).admin().runtime_config(&config).keep(dir).up()
     }
 
     /// What `spinfer check` says of what has to be refused.
     fn refused(self) -> String {
-        let Self { dir, manifest, .. } = self;
-        let path = dir.path().join("spin.toml");
-        std::fs::write(&path, manifest.text()).unwrap();
-        let state = spinfer_tests::state_dir();
-        let arguments =
-            ["check", "--from", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
-        let (status, text) = run(&arguments);
+        let (status, text) = Launch::new(&self.manifest).check();
         assert!(!status.success(), "nothing was wrong:\n{text}");
         text
     }
@@ -523,12 +511,9 @@ fn variant_the_router_may_not_call_is_refused() {
 
 #[test]
 fn example_application_with_its_experiment_passes_check() {
-    let state = spinfer_tests::state_dir();
     let path = root().join("spin.toml");
     let built = std::fs::read_to_string(&path).unwrap();
     assert!(built.contains("/v2/models/iris/..."));
-    let arguments =
-        ["check", "--from", path.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
-    let (status, text) = run(&arguments);
+    let (status, text) = Launch::from_file(path).check();
     assert!(status.success(), "{text}");
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 
 use serde_json::json;
-use spinfer_tests::{Manifest, Response, Spinfer, root, wait_until};
+use spinfer_tests::{Launch, Manifest, Response, Spinfer, root, wait_until};
 
 /// A folder with the graph `name` and a signature of these inputs and outputs.
 fn model(dir: &Path, name: &str, inputs: &[(&str, &str, &str)], outputs: &[(&str, &str, &str)]) {
@@ -40,7 +40,7 @@ fn serve(dir: &Path, names: &[&str], settings: &str) -> Spinfer {
         );
         manifest.with(&format!("/v2/models/{name}/..."), name, "generic_model", &more)
     });
-    Spinfer::up(&manifest)
+    Launch::new(&manifest).up()
 }
 
 fn infer(spinfer: &Spinfer, name: &str, inputs: &[(&str, &str, serde_json::Value)]) -> Response {

@@ -1,9 +1,9 @@
 //! Feedback and the prediction log, from outside: what is stored, refused, counted and shown.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, Response, Spinfer, run, wait_until};
+use spinfer_tests::{Launch, Manifest, Response, Spinfer, run, wait_until};
 
-use super::admin::{ADMIN, FEATURES};
+use super::admin::FEATURES;
 use super::metrics::metric;
 
 const FEEDBACK: &str = "/v2/feedback";
@@ -17,26 +17,12 @@ struct LoggedApp {
 
 impl LoggedApp {
     fn up(manifest: &Manifest, runtime_config: &str) -> Self {
-        let (state, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        Self::up_in(manifest, runtime_config, state, dir)
+        Self::up_in(manifest, runtime_config, tempfile::tempdir().unwrap())
     }
 
-    fn up_in(
-        manifest: &Manifest,
-        runtime_config: &str,
-        state: tempfile::TempDir,
-        dir: tempfile::TempDir,
-    ) -> Self {
-        let (path, config) = (dir.path().join("spin.toml"), dir.path().join("runtime.toml"));
-        std::fs::write(&path, manifest.text()).unwrap();
-        std::fs::write(&config, runtime_config).unwrap();
-        let arguments = [
-            &ADMIN[..],
-            &["--state-dir", state.path().to_str().unwrap()],
-            &["--runtime-config-file", config.to_str().unwrap()],
-        ];
-        let spinfer = Spinfer::up_from(&path, &arguments.concat(), dir);
-        Self { spinfer, state }
+    fn up_in(manifest: &Manifest, runtime_config: &str, state: tempfile::TempDir) -> Self {
+        let launch = Launch::new(manifest).admin().state_dir(state.path());
+        Self { spinfer: launch.runtime_config(runtime_config).up(), state }
     }
 
     /// `spinfer log` on its state folder: what it prints, if it succeeds.
@@ -132,7 +118,7 @@ fn unwritable_log_degrades_the_host_and_predictions_continue() {
     let blocked = state.path().join("predictions.db");
     std::fs::create_dir(&blocked).unwrap();
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
-    let app = LoggedApp::up_in(&manifest, "", state, tempfile::tempdir().unwrap());
+    let app = LoggedApp::up_in(&manifest, "", state);
     wait_until("it is ready", || app.spinfer.get("/v2/health/ready").status == 200);
     let response = app.feed(&json!({ "prediction_id": UNKNOWN, "label": "setosa" }));
     assert_eq!((response.status, response.header("retry-after")), (503, Some("1")));

@@ -3,12 +3,9 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use spinfer_tests::{
-    GUESTS, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in, state_dir, wait_until,
-};
+use spinfer_tests::{GUESTS, Launch, Manifest, STANDARD_DOOR, root, run, wait_until};
 use tempfile::TempDir;
 
-use super::admin::ADMIN;
 use super::doors;
 
 fn probe(settings: &str) -> Manifest {
@@ -26,16 +23,12 @@ fn folder(manifest: &str, files: &[(&str, &str)]) -> (TempDir, PathBuf) {
 }
 
 /// `spinfer check` of a manifest at `path`: whether it is right, and what is said.
-fn check(path: &Path, arguments: &[&str]) -> (bool, String) {
-    check_in(&[], path, arguments)
+fn check(path: &Path, flags: &[&str]) -> (bool, String) {
+    checked(Launch::from_file(path).flags(flags))
 }
 
-fn check_in(environment: &[(&str, &str)], path: &Path, arguments: &[&str]) -> (bool, String) {
-    let state_dir = state_dir();
-    let mut all = vec!["check", "--from", path.to_str().unwrap()];
-    all.extend(["--state-dir", state_dir.to_str().unwrap()]);
-    all.extend(arguments);
-    let (status, text) = run_in(environment, &all);
+fn checked(launch: Launch) -> (bool, String) {
+    let (status, text) = launch.check();
     assert!(status.success() || status.code() == Some(1), "{status}: {text}");
     (status.success(), text)
 }
@@ -43,7 +36,7 @@ fn check_in(environment: &[(&str, &str)], path: &Path, arguments: &[&str]) -> (b
 #[test]
 fn env_flag_overrides_the_environment_of_the_manifest() {
     let manifest = probe("environment = { A = \"1\", B = \"1\" }");
-    let spinfer = Spinfer::up_with(&manifest, &["-e", "B=2", "--env", "C=a=b"]);
+    let spinfer = Launch::new(&manifest).flags(&["-e", "B=2", "--env", "C=a=b"]).up();
     for (name, value) in [("A", "1"), ("B", "2"), ("C", "a=b")] {
         assert_eq!(spinfer.get(&format!("/environment?{name}")).text(), value);
     }
@@ -55,8 +48,8 @@ fn component_id_flag_selects_the_components_to_serve() {
         .with("/one", "one", "probe", "")
         .with("/two", "two", "nowhere", "")
         .with("/three/...", "three", "probe", "");
-    let (dir, path) = folder(&manifest.text().replace("nowhere.wasm", "probe.wasm"), &[]);
-    let spinfer = Spinfer::up_from(&path, &["-c", "one", "--component-id", "three"], dir);
+    let (_dir, path) = folder(&manifest.text().replace("nowhere.wasm", "probe.wasm"), &[]);
+    let spinfer = Launch::from_file(&path).flags(&["-c", "one", "--component-id", "three"]).up();
     let status = |path| spinfer.get(&format!("{path}?spin-headers")).status;
     assert_eq!([status("/one"), status("/two"), status("/three/x")], [200, 404, 200]);
     let (right, output) = check(&path, &["-c", "four"]);
@@ -67,14 +60,14 @@ fn component_id_flag_selects_the_components_to_serve() {
 fn flags_limit_instance_reuse_idle_time_and_request_time() {
     let manifest = probe("tool.spinfer.reuse.requests = 5\ntool.spinfer.limits.idle = \"1h\"");
     let flags = ["--max-instance-reuse-count", "1", "--request-timeout", "300ms"];
-    let spinfer = Spinfer::up_with(&manifest, &flags);
+    let spinfer = Launch::new(&manifest).flags(&flags).up();
     for _ in 0..3 {
         assert_eq!(spinfer.get("/count").text(), "1", "each request has a new instance");
     }
     assert_eq!(spinfer.get("/loop").status, 504);
 
-    let flags = [&ADMIN[..], &["--idle-instance-timeout", "100ms"]].concat();
-    let spinfer = Spinfer::up_with(&manifest, &flags);
+    let flags = ["--idle-instance-timeout", "100ms"];
+    let spinfer = Launch::new(&manifest).admin().flags(&flags).up();
     assert_eq!(spinfer.get("/count").text(), "1");
     let ended = "spinfer_instances_ended_total{component=\"probe\",reason=\"idle\"} ";
     wait_until("the idle instance has ended", || {
@@ -90,7 +83,7 @@ fn concurrent_reuse_flag_limits_concurrent_requests_per_instance() {
         let manifest = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {manifest}\n");
         let flags = ["--max-instance-concurrent-reuse-count", flag];
         // The guest may ask for the body just before it waits for it: then they do not.
-        let met = (0..10).any(|_| doors::meet(&Spinfer::up_with(&probe(&manifest), &flags)));
+        let met = (0..10).any(|_| doors::meet(&Launch::new(&probe(&manifest)).flags(&flags).up()));
         assert_eq!(met, flag == "2", "{flag} at a time");
     }
 }
@@ -100,7 +93,7 @@ fn concurrent_reuse_flag_limits_concurrent_requests_per_instance() {
 fn reuse_count_range_limits_requests_per_instance() {
     for door in ["", STANDARD_DOOR] {
         let manifest = probe(&format!("{door}tool.spinfer.reuse.spare = 0\n"));
-        let spinfer = Spinfer::up_with(&manifest, &["--max-instance-reuse-count", "2..4"]);
+        let spinfer = Launch::new(&manifest).flags(&["--max-instance-reuse-count", "2..4"]).up();
         let counts = (0..60).map(|_| spinfer.get("/count").text().parse().unwrap());
         let counts: Vec<usize> = counts.collect();
         // One before a new instance's first.
@@ -128,8 +121,7 @@ fn find_free_port_takes_the_next_free_port() {
         .find_map(|port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, port)))
         .unwrap();
     let listen = format!("127.0.0.1:{port}");
-    let (dir, path) = folder(probe("").text(), &[]);
-    let spinfer = Spinfer::up_at(&path, &listen, &["--find-free-port"], dir);
+    let spinfer = Launch::new(&probe("")).listen(&listen).flags(&["--find-free-port"]).up();
     let given = spinfer.address().port();
     assert!((port + 1..port + 10).contains(&given), "{given} after {port}");
     drop(taken);
@@ -139,7 +131,7 @@ fn find_free_port_takes_the_next_free_port() {
 fn log_dir_writes_component_output_to_files() {
     let logs = tempfile::tempdir().unwrap();
     let flags = ["-L", logs.path().to_str().unwrap()];
-    let spinfer = Spinfer::up_with(&probe(""), &flags);
+    let spinfer = Launch::new(&probe("")).flags(&flags).up();
     assert_eq!(spinfer.get("/log?to-be-kept").status, 200);
     let file = logs.path().join("probe_stderr.txt");
     wait_until("it is written", || {
@@ -154,7 +146,7 @@ fn profile_flag_selects_a_profile_of_the_manifest() {
     let settings = "environment = { WHICH = \"release\" }\n\
                     [component.probe.profile.debug]\nenvironment = { WHICH = \"debug\" }";
     let which = |arguments: &[&str]| {
-        let spinfer = Spinfer::up_with(&probe(settings), arguments);
+        let spinfer = Launch::new(&probe(settings)).flags(arguments).up();
         spinfer.get("/environment?WHICH").text()
     };
     assert_eq!((which(&[]), which(&["--profile", "debug"])), ("release".into(), "debug".into()));
@@ -174,7 +166,8 @@ fn variable_flags_override_the_environment_and_files() {
         let provider = "[[variables_provider]]\ntype = 'static'\n";
         std::fs::write(&config, format!("{provider}values = {{ port = '{value}' }}\n")).unwrap();
     };
-    let flags = ["--runtime-config-file", config.to_str().unwrap()];
+    let launch =
+        || Launch::from_file(&path).flags(&["--runtime-config-file", config.to_str().unwrap()]);
     let wrong = |(right, output): (bool, String)| {
         let part = "allowed_outbound_hosts[0]: \"http://x:{{ port }}\" its port is not a number";
         assert!(!right && output.contains(part) && !output.contains("hush"), "{output}");
@@ -183,13 +176,13 @@ fn variable_flags_override_the_environment_and_files() {
 
     wrong(check(&path, &[]));
     configure("80");
-    right(check(&path, &flags));
+    right(checked(launch()));
     std::fs::write(&dotenv, "SPIN_VARIABLE_PORT=hush").unwrap();
-    wrong(check(&path, &flags));
-    right(check_in(&[("SPIN_VARIABLE_PORT", "80")], &path, &flags));
-    let flagged = |value| [&flags[..], &["--variable", value]].concat();
-    wrong(check_in(&[("SPIN_VARIABLE_PORT", "80")], &path, &flagged("port=hush")));
-    right(check_in(&[("SPIN_VARIABLE_PORT", "hush")], &path, &flagged("port=80")));
+    wrong(checked(launch()));
+    right(checked(launch().env("SPIN_VARIABLE_PORT", "80")));
+    let flagged = |value| launch().flags(&["--variable", value]);
+    wrong(checked(flagged("port=hush").env("SPIN_VARIABLE_PORT", "80")));
+    right(checked(flagged("port=80").env("SPIN_VARIABLE_PORT", "hush")));
 }
 
 #[test]
@@ -249,22 +242,20 @@ fn build_needs_no_variable_values() {
 
 #[test]
 fn invalid_runtime_config_is_refused_at_startup() {
-    let (dir, path) = folder(probe("").text(), &[]);
     for (text, part) in [
         ("state_dri = 'x'", "state_dri: there is no such key"),
         ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
         ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
         ("[[variables_provider]]\ntype = 'vault'\nurl = 'x'", "\"vault\" is not supported yet"),
     ] {
-        let file = dir.path().join("runtime-config.toml");
-        std::fs::write(&file, text).unwrap();
-        let (right, output) = check(&path, &["--runtime-config-file", file.to_str().unwrap()]);
+        let (right, output) = checked(Launch::new(&probe("")).runtime_config(text));
         assert!(
             !right && output.contains(part) && output.contains("runtime-config.toml"),
             "{output}"
         );
     }
-    let (right, output) = check(&path, &["--runtime-config-file", "/nowhere.toml"]);
+    let nowhere = ["--runtime-config-file", "/nowhere.toml"];
+    let (right, output) = checked(Launch::new(&probe("")).flags(&nowhere));
     assert!(!right && output.contains("/nowhere.toml"), "{output}");
 }
 

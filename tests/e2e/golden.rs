@@ -1,7 +1,7 @@
 //! Every golden case of every example model, through both doors, in both protocols.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root};
 
 struct GoldenFile {
     model: &'static str,
@@ -37,7 +37,7 @@ impl GoldenFile {
     fn check_through(&self, settings: &str) {
         let manifest = Manifest::default();
         let spinfer =
-            Spinfer::up(&manifest.with_model(self.model, "m", self.version, "/...", settings));
+            Launch::new(&manifest.with_model(self.model, "m", self.version, "/...", settings)).up();
         let path = format!("/v2/models/{}/versions/{}", self.model, self.version);
         for case in &self.cases {
             let (name, datatype) = &self.input;

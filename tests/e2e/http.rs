@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
 
 /// Sends `body` in chunks, without a length, and reads the answer's bytes to the end.
 pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
@@ -50,13 +50,12 @@ pub(crate) fn ends_with(response: &[u8], body: &[u8]) -> bool {
 }
 
 fn probe(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/probe/...", "probe", "probe", settings))
+    Launch::new(&Manifest::default().with("/probe/...", "probe", "probe", settings)).up()
 }
 
 #[test]
 fn example_application_serves_both_versions_of_its_model() {
-    let dir = tempfile::tempdir().unwrap();
-    let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
+    let spinfer = Launch::from_file(root().join("spin.toml")).up();
     let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
     for (path, version) in [("", "1"), ("/versions/1", "1"), ("/versions/2", "2")] {
         let response =
@@ -75,7 +74,7 @@ fn unmatched_path_is_404() {
 
 #[test]
 fn health_endpoints_are_served_by_the_host() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     while spinfer.get("/v2/health/ready").status != 200 {}
     for (path, key) in [("/v2/health/live", "live"), ("/v2/health/ready", "ready")] {
         let response = spinfer.get(path);
@@ -88,7 +87,7 @@ fn health_endpoints_are_served_by_the_host() {
 
 #[test]
 fn readiness_requires_every_model_to_be_loaded() {
-    let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""));
+    let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", "")).up();
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     spinfer.wait_for_log("graph loaded");
 
@@ -99,7 +98,7 @@ fn readiness_requires_every_model_to_be_loaded() {
         "files = [{{ source = \"{}\", destination = \"/models/odd\" }}]",
         dir.path().display()
     );
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &files));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", &files)).up();
     let error = loop {
         let ready = spinfer.get("/v2/health/ready");
         assert_eq!(ready.status, 503);
@@ -125,7 +124,7 @@ fn raw(spinfer: &Spinfer, request: &str, close: bool) -> String {
 
 #[test]
 fn malformed_request_is_400() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "hello", "hello_p2", "")).up();
     for request in [
         "GET / HTTP/1.1\r\nconnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
@@ -141,7 +140,7 @@ fn malformed_request_is_400() {
 
 #[test]
 fn oversized_head_is_431() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let long = "x".repeat(1_000_000);
     let mut stream = spinfer.connect();
     // The server may refuse before everything is sent.
@@ -154,7 +153,7 @@ fn oversized_head_is_431() {
 #[test]
 fn incomplete_body_is_408_at_the_deadline() {
     let settings = "tool.spinfer.limits.deadline = \"200ms\"";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     let request = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf";
     let response = raw(&spinfer, request, false);
     assert!(response.starts_with("HTTP/1.1 408"), "{response}");
@@ -179,7 +178,8 @@ fn disconnected_client_frees_its_instance() {
     for settings in ["", STANDARD_DOOR] {
         let limits = "tool.spinfer.limits = { instances = 1, deadline = \"1h\" }\n";
         let settings = format!("{settings}{limits}");
-        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        let spinfer =
+            Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
         for _ in 0..3 {
             let mut stream = spinfer.connect();
             stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -191,7 +191,7 @@ fn disconnected_client_frees_its_instance() {
 
 #[test]
 fn only_needed_headers_reach_the_guest() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let headers = [("x-probe", "one"), ("x-other", "no"), ("X-Probe", "two")];
     assert_eq!(spinfer.send("GET", "/header", &headers, b"").text(), "one, two");
     assert_eq!(spinfer.get("/header").text(), "");
@@ -199,7 +199,7 @@ fn only_needed_headers_reach_the_guest() {
 
 #[test]
 fn invalid_response_of_a_guest_is_500() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     for (path, part) in [
         ("/answer?101", "101 is not a final status"),
         ("/answer?999", "999 is not a final status"),
@@ -219,7 +219,7 @@ fn invalid_response_of_a_guest_is_500() {
 #[test]
 fn trailers_are_forwarded_both_ways() {
     let settings = "tool.spinfer.limits.fast_body = \"1\"\n";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     let request = "POST /stream HTTP/1.1\r\nhost: x\r\nte: trailers\r\ntrailer: x-sum\r\n\
                    transfer-encoding: chunked\r\nconnection: close, te\r\n\r\n\
                    5\r\npiece\r\n0\r\nx-sum: 21\r\nx-other: 1\r\n\r\n";
@@ -231,7 +231,7 @@ fn trailers_are_forwarded_both_ways() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let mut stream = spinfer.connect();
     let one = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none";
     let two = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\nconnection: close\r\n\r\ntwo";
@@ -249,7 +249,7 @@ fn client_that_stops_reading_is_disconnected() {
     // More than the sockets of both sides hold.
     const LENGTH: usize = 16 << 20;
     let settings = "tool.spinfer.limits.fast_body = \"16MiB\"";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     let sockets = || {
         let open = std::fs::read_dir(format!("/proc/{}/fd", spinfer.id())).unwrap();
         let links = open.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
@@ -273,12 +273,13 @@ fn client_that_stops_reading_is_disconnected() {
 
 #[test]
 fn percent_encoded_path_matches_its_route() {
-    let spinfer = Spinfer::up(&Manifest::default().with_iris(
+    let spinfer = Launch::new(&Manifest::default().with_iris(
         "iris",
         1,
         "/v2/models/iris-classifier/...",
         "",
-    ));
+    ))
+    .up();
     let body = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
     for path in [
         "/v2/models/iris-classifier/predict",
@@ -297,8 +298,7 @@ fn percent_encoded_path_matches_its_route() {
 
 #[test]
 fn model_index_lists_versions_and_their_states() {
-    let dir = tempfile::tempdir().unwrap();
-    let spinfer = Spinfer::up_from(&root().join("spin.toml"), &[], dir);
+    let spinfer = Launch::from_file(root().join("spin.toml")).up();
     while spinfer.get("/v2/health/ready").status != 200 {}
     let names = spinfer.get("/v2/models").json()["models"].as_array().unwrap().clone();
     assert!(names.contains(&"iris-classifier".into()), "{names:?}");
@@ -331,7 +331,7 @@ fn unloadable_model_is_listed_as_unavailable() {
         dir.path().display()
     );
     let manifest = Manifest::default().with("/...", "broken", "probe", &files);
-    let spinfer = Spinfer::up(&manifest.with_iris("iris", 1, "/iris/...", ""));
+    let spinfer = Launch::new(&manifest.with_iris("iris", 1, "/iris/...", "")).up();
     let index = || spinfer.post("/v2/repository/index", "{}").json();
     wait_until("both were tried", || !index().to_string().contains("LOADING"));
     let index = index();

@@ -15,14 +15,13 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, run, wait_until};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, run, wait_until};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::admin::ADMIN;
 use super::metrics::metric;
 
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -58,7 +57,7 @@ pub(crate) async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<Reques
 }
 
 fn probe(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up()
 }
 
 #[tokio::test]
@@ -183,7 +182,7 @@ async fn cancelled_stream_frees_its_instance() {
     let limits = "{ instances = 1, queue = 0, deadline = \"1h\" }";
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits = {limits}\n");
     let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
-    let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+    let spinfer = Launch::new(&manifest).admin().up();
     let under_way = || metric(&spinfer, "spinfer_requests_in_flight{component=\"probe\"}");
     // One connection, which stays.
     let stream = TokioIo::new(TcpStream::connect(spinfer.address()).await.unwrap());
@@ -231,7 +230,8 @@ async fn alpn_selects_the_http_version() {
     let dir = tempfile::tempdir().unwrap();
     let (trusted, [certificate, key]) = certificate(dir.path());
     let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", "");
-    let spinfer = Spinfer::up_with(&manifest, &["--tls-cert", &certificate, "--tls-key", &key]);
+    let spinfer =
+        Launch::new(&manifest).flags(&["--tls-cert", &certificate, "--tls-key", &key]).up();
     let mut roots = RootCertStore::empty();
     roots.add(trusted).unwrap();
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

@@ -1,7 +1,7 @@
 //! Requests that are more than an instance has memory for: those that can be answered are, and the others
 //! are told what to send instead.
 
-use spinfer_tests::{Manifest, Spinfer};
+use spinfer_tests::{Launch, Manifest, Spinfer};
 
 const MODEL: &str = "/v2/models/iris-classifier";
 
@@ -31,7 +31,7 @@ fn tensor(count: usize) -> String {
 fn batch_whose_response_exceeds_memory_is_413_before_inference() {
     for door in doors() {
         let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Launch::new(&manifest).up();
         let csv = "sepal_length,sepal_width,petal_length,petal_width\n".to_owned()
             + &"5,3,1,0\n".repeat(1_000_000);
         for (operation, body) in [
@@ -53,7 +53,7 @@ fn batch_whose_response_exceeds_memory_is_413_before_inference() {
 fn batch_that_fits_in_memory_is_served() {
     for door in doors() {
         let manifest = Manifest::default().with_iris("iris", 1, "/...", &door);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Launch::new(&manifest).up();
         let response = spinfer.post(&format!("{MODEL}/predict"), instances(400_000));
         assert_eq!(response.status, 200, "{}", response.text());
         let predictions = response.text().matches("\"prediction\":\"setosa\"").count();
@@ -67,7 +67,7 @@ fn millions_of_texts_are_413() {
     for door in doors() {
         let manifest = Manifest::default();
         let manifest = manifest.with_model("language-identifier", "language", 1, "/...", &door);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Launch::new(&manifest).up();
         let texts = |text: &str, count: usize| vec![text; count].join(",");
         let list = |key: &str, text, count| format!("{{\"{key}\":[{}]}}", texts(text, count));
         let infer = format!(
@@ -93,7 +93,7 @@ fn millions_of_texts_are_413() {
 #[test]
 fn error_message_truncates_the_quoted_input() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     let long = "9".repeat(14 << 20);
     let name = "\u{80}".repeat(6 << 20);
     for (operation, body, start) in [

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use spinfer_benches::application::distinct_model;
 use spinfer_benches::process::Process;
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root, run, wait_until};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
-use super::admin::ADMIN;
 use super::metrics::metric;
 
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
@@ -25,7 +24,7 @@ fn idle_instances_models_and_code_are_unloaded_and_loaded_again() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.idle = \"50ms\"\n");
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
-        let spinfer = Spinfer::up_uncached(&manifest);
+        let spinfer = Launch::new(&manifest).uncached().up();
         for start in 1..=3 {
             predicts(&spinfer);
             spinfer.wait_for_log_times("cold start", start);
@@ -40,7 +39,7 @@ fn idle_instances_models_and_code_are_unloaded_and_loaded_again() {
 #[test]
 fn request_after_the_last_instance_failed_is_a_cold_start() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Spinfer::up_uncached(&manifest);
+    let spinfer = Launch::new(&manifest).uncached().up();
     for start in 1..=3 {
         assert_eq!(spinfer.get("/count").text(), "1");
         assert_eq!(spinfer.get("/count").text(), "2");
@@ -71,7 +70,7 @@ fn memory_is_released_after_the_idle_timeout() {
         );
         manifest.with(&format!("/{id}/..."), &id, "iris_classifier", &files)
     });
-    let spinfer = Spinfer::up_uncached(&manifest.with_settings(settings));
+    let spinfer = Launch::new(&manifest.with_settings(settings)).uncached().up();
     let own = || Process(spinfer.id()).resident().unwrap().anon;
     spinfer.wait_for_log_times("idle code dropped", ROUTES);
     let before = own();
@@ -94,7 +93,7 @@ fn memory_is_released_after_the_idle_timeout() {
 fn concurrent_first_requests_share_one_load() {
     let settings = "tool.spinfer.limits.idle = \"50ms\"";
     let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", settings);
-    let spinfer = Spinfer::up_uncached(&manifest);
+    let spinfer = Launch::new(&manifest).uncached().up();
     spinfer.wait_for_log_times("graph loaded", 1);
     spinfer.wait_for_log("idle code dropped");
     std::thread::scope(|scope| {
@@ -119,7 +118,7 @@ fn reuse_limits_requests_and_age_of_an_instance() {
             // One request at a time for each instance, so that the counts tell them apart.
             let settings = format!("{door}tool.spinfer.reuse = {{ {reuse}, spare = 0 }}\n");
             let spinfer =
-                Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+                Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
             let served = counts.map(|_| spinfer.get("/count").text().parse::<u32>().unwrap());
             assert_eq!(served, counts, "{door}{reuse}");
         }
@@ -135,7 +134,8 @@ fn idle_instance_past_its_age_is_not_reused() {
             "{door}tool.spinfer.reuse = {{ age = \"500ms\", spare = 0 }}\n\
              tool.spinfer.limits.idle = \"1h\"\n"
         );
-        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        let spinfer =
+            Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
         let count = || spinfer.get("/count").text();
         for _ in 0..2 {
             // On a slow machine one may be too old at once.
@@ -151,7 +151,7 @@ fn idle_instance_past_its_age_is_not_reused() {
 fn idle_instances_are_created_ahead_of_requests() {
     let settings = "tool.spinfer.reuse = { requests = 1, spare = 2 }\n\
                     tool.spinfer.limits.idle = \"1s\"";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -170,7 +170,8 @@ fn idle_instances_are_created_ahead_of_requests() {
 fn trap_or_missed_deadline_discards_the_instance() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.deadline = \"500ms\"\n");
-        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        let spinfer =
+            Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
         for (path, status) in [("/trap", 500), ("/loop", 504)] {
             assert_eq!(spinfer.get("/count").text(), "1");
             assert_eq!(spinfer.get(path).status, status);
@@ -186,7 +187,7 @@ fn idle_instances_are_evicted_at_the_application_limit() {
         let settings = format!("{door}tool.spinfer.limits.idle = \"1h\"\n");
         manifest.with(&format!("/{n}/..."), &format!("c{n}"), "probe", &settings)
     });
-    let spinfer = Spinfer::up(&manifest.with_settings("tool.spinfer.instances = 2"));
+    let spinfer = Launch::new(&manifest.with_settings("tool.spinfer.instances = 2")).up();
     for _ in 0..3 {
         for n in 0..5 {
             let response = spinfer.get(&format!("/{n}/"));
@@ -203,7 +204,7 @@ fn instances_scale_with_the_load_up_to_the_limit() {
         let limits = "{ instances = 4, queue = 1, deadline = \"6s\", idle = \"100ms\" }";
         let settings = format!("{door}tool.spinfer.limits = {limits}\n");
         let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
-        let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+        let spinfer = Launch::new(&manifest).admin().up();
         let now = || {
             let of = |name| metric(&spinfer, &format!("spinfer_{name}{{component=\"probe\"}}"));
             (of("instances"), of("requests_in_flight"), of("requests_queued"))
@@ -238,7 +239,8 @@ fn full_queue_sheds_requests_and_queued_ones_are_served() {
         let settings = format!(
             "{door}tool.spinfer.limits = {{ instances = 1, queue = 2, deadline = \"2s\" }}\n"
         );
-        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+        let spinfer =
+            Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
         // With the loop under way two of six wait, and the others are refused. It may begin among
         // the six, too late for that: then again.
         let refused = (0..20).map(|_| beside_a_loop(&spinfer)).find(|refused| !refused.is_empty());
@@ -291,7 +293,7 @@ fn precompiled_artifact_is_used_unless_damaged() {
     assert_eq!(modes, [0o755, 0o755, 0o644]);
 
     let up = || {
-        let spinfer = Spinfer::up_with(&manifest, &["--state-dir", &state_text]);
+        let spinfer = Launch::new(&manifest).state_dir(&state).up();
         assert_eq!(spinfer.get("/count").text(), "1");
         spinfer.log()
     };
@@ -320,7 +322,7 @@ fn portable_artifact_is_used_if_there_is_no_native_one() {
     let build = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
     assert!(build.0.success(), "{}", build.1);
     let made = artifacts(&state);
-    let spinfer = Spinfer::up_with(&manifest, &["--state-dir", &state_text]);
+    let spinfer = Launch::new(&manifest).state_dir(&state).up();
     assert_eq!(spinfer.get("/count").text(), "1");
     assert!(!spinfer.log().contains("compiling"), "{}", spinfer.log());
     assert_eq!(artifacts(&state), made);
@@ -342,10 +344,7 @@ fn batched_calls_are_computed_together_and_get_their_own_results() {
         dir.path().display()
     );
     let manifest = Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &settings);
-    let path = dir.path().join("spin.toml");
-    std::fs::write(&path, manifest.text()).unwrap();
-    let log = [("SPINFER_LOG", "spinfer=debug")];
-    let spinfer = Spinfer::up_in(&log, &path, "127.0.0.1:0", &[], dir);
+    let spinfer = Launch::new(&manifest).env("SPINFER_LOG", "spinfer=debug").up();
     let flowers = [
         ("[5.1, 3.5, 1.4, 0.2]", "setosa"),
         ("[6.0, 2.9, 4.5, 1.5]", "versicolor"),

@@ -1,10 +1,10 @@
 //! What a guest does wrong is contained: its request fails with the right status, and the next
 //! one is served.
 
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 
 fn probe(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up()
 }
 
 fn serves(spinfer: &Spinfer) {
@@ -40,7 +40,8 @@ fn endless_loop_is_504_and_the_next_request_is_served() {
 #[test]
 fn endless_loop_in_a_wasi_0_2_handler_is_504() {
     let settings = "tool.spinfer.limits.deadline = \"300ms\"";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", settings));
+    let spinfer =
+        Launch::new(&Manifest::default().with("/...", "hello", "hello_p2", settings)).up();
     assert_eq!(spinfer.get("/loop").status, 504);
     assert_eq!(spinfer.get("/trap").status, 500);
     assert_eq!(spinfer.get("/").status, 200);

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use spinfer::metrics::table::{FAMILIES, Family, Kind};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
-use super::admin::{ADMIN, FEATURES, probe};
+use super::admin::{FEATURES, probe};
 
 /// What Prometheus' parsers read of the metrics: in its own format, and in OpenMetrics.
 fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
@@ -106,8 +106,7 @@ fn stem(family: &Family) -> &'static str {
 
 #[test]
 fn exposed_metrics_match_the_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let spinfer = Spinfer::up_from(&root().join("spin.toml"), &ADMIN, dir);
+    let spinfer = Launch::from_file(root().join("spin.toml")).admin().up();
     let ready = || spinfer.get("/v2/health/ready").status == 200;
     wait_until("its models are loaded", ready);
     for model in ["iris-classifier", "iris-classifier/versions/2"] {
@@ -155,7 +154,7 @@ fn label_values_are_escaped() {
     let manifest = Manifest::default()
         .with("/v2/models/...", "iris", "iris_classifier", &mounted(&dir))
         .with("/say-\\\"\\\\/:name", "probe", "probe", "");
-    let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+    let spinfer = Launch::new(&manifest).admin().up();
     assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", FEATURES).status, 200);
     for told in read(&spinfer) {
         let of = |name: &str| told.iter().find(|family| family["name"] == name).unwrap();
@@ -269,7 +268,7 @@ fn inferences_are_counted_by_placement() {
     {
         let manifest =
             Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &mounted(&dir));
-        let spinfer = Spinfer::up_with(&manifest, &ADMIN);
+        let spinfer = Launch::new(&manifest).admin().up();
         for row in 1..=3 {
             // What was asked before is not computed again.
             let features = format!("{{\"features\": [{row}, 3.5, 1.4, 0.2]}}");
@@ -351,13 +350,9 @@ fn collapsed_requests_are_counted_separately() {
 
 #[test]
 fn cache_evictions_are_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("runtime-config.toml");
-    std::fs::write(&config, "[cache]\nmemory = \"16KiB\"\n").unwrap();
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let config = config.to_str().unwrap();
-    let arguments = [ADMIN[0], ADMIN[1], "--runtime-config-file", config];
-    let spinfer = Spinfer::up_with(&manifest, &arguments);
+    let launch = Launch::new(&manifest).admin();
+    let spinfer = launch.runtime_config("[cache]\nmemory = \"16KiB\"").up();
     let client = spinfer.client();
     for n in 0..200 {
         let path = format!("/cache/{n}?max-age=60");

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use spinfer_tests::{Manifest, Response, Spinfer, root};
+use spinfer_tests::{Launch, Manifest, Response, Spinfer, root};
 
 /// The probe, with test models mounted under their file names.
 fn probe(models: &[&str]) -> (Spinfer, tempfile::TempDir) {
@@ -19,7 +19,7 @@ fn probe(models: &[&str]) -> (Spinfer, tempfile::TempDir) {
         })
         .collect();
     let settings = format!("files = [{}]", mounts.join(", "));
-    (Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings)), dir)
+    (Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up(), dir)
 }
 
 fn file(model: &str) -> PathBuf {
@@ -115,7 +115,7 @@ fn only_mounted_models_are_found() {
 /// The probe with the grant to load graphs of its own.
 fn loader() -> Spinfer {
     let grant = "tool.spinfer.load_graphs = true";
-    Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant))
+    Launch::new(&Manifest::default().with("/...", "probe", "probe", grant)).up()
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn unusable_graph_is_refused_with_the_reason() {
 #[test]
 fn tensor_memory_and_handles_are_limited() {
     let settings = "tool.spinfer.limits.instance_memory = \"16MiB\"";
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
     assert_eq!(spinfer.get("/nn/tensors?count=20&bytes=1000000").status, 500);
     spinfer.wait_for_log("the limit is 16777216");
@@ -213,7 +213,7 @@ fn compute_past_the_deadline_times_out() {
          tool.spinfer.limits.deadline = \"1ms\"",
         dir.path().display()
     );
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", &settings));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
     let data = [0.5_f32; 512].map(f32::to_le_bytes).concat();
     let response = spinfer.post("/nn/compute?graph=heavy&input=x:FP32:1,512", &data);
     if response.status == 422 {
@@ -230,7 +230,7 @@ fn components_share_one_loaded_graph() {
         .with_iris("one", 1, "/one/...", "")
         .with_iris("two", 1, "/two/...", "")
         .with_iris("three", 2, "/three/...", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     for _ in 0..3 {
         for route in ["/one", "/two", "/three"] {
             let response =

@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use spinfer_tests::{Spinfer, root, run};
+use spinfer_tests::{Launch, Spinfer, root, run};
 
-use super::admin::{ADMIN, FEATURES};
+use super::admin::FEATURES;
 use super::metrics::metric;
 
 const ID: &str = "spinfer-prediction-id";
@@ -16,9 +16,11 @@ const ID: &str = "spinfer-prediction-id";
 fn example() -> (Spinfer, String, tempfile::TempDir) {
     let state = tempfile::tempdir().unwrap();
     let folder = state.path().to_str().unwrap().to_owned();
-    let arguments = [&ADMIN[..], &["--state-dir", &folder]].concat();
-    let dir = tempfile::tempdir().unwrap();
-    (Spinfer::up_from(&root().join("spin.toml"), &arguments, dir), folder, state)
+    (example_in(&folder), folder, state)
+}
+
+fn example_in(state: &str) -> Spinfer {
+    Launch::from_file(root().join("spin.toml")).admin().state_dir(state).up()
 }
 
 fn records(state: &str) -> Vec<Value> {
@@ -107,9 +109,7 @@ fn drift_window_survives_a_restart() {
     }
     spinfer.terminate();
     assert!(spinfer.wait().success());
-    let arguments = [&ADMIN[..], &["--state-dir", &state]].concat();
-    let dir = tempfile::tempdir().unwrap();
-    let again = Spinfer::up_from(&root().join("spin.toml"), &arguments, dir);
+    let again = example_in(&state);
     spinfer_tests::wait_until("the window is filled again", || {
         let drift = again.admin().send("GET", "/drift?model=iris-classifier", &[], b"").json();
         let versions = drift["versions"].as_array().unwrap();
@@ -148,9 +148,7 @@ fn failed_pull_leaves_a_serving_application_unchanged() {
         run(&["add", graph.to_str().unwrap(), "--name", "iris-classifier", "--from", &from]);
     assert!(status.success(), "{text}");
     let folder = dir.path().to_owned();
-    let state = tempfile::tempdir().unwrap();
-    let spinfer =
-        Spinfer::up_from(&manifest, &["--state-dir", state.path().to_str().unwrap()], dir);
+    let spinfer = Launch::from_file(&manifest).keep(dir).up();
     let before = tree(&folder);
     // Nobody listens on a port that was free a moment ago; and this host is neither of the two.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use spinfer_tests::{GUESTS, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in};
+use spinfer_tests::{GUESTS, Launch, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in};
 
 /// What a component weighs is sent to every node, and compiled there.
 const MAX_BYTES: usize = 450_000;
@@ -66,8 +66,8 @@ fn optimized_components_are_smaller_and_predict_the_same() {
                  files = [{{ source = {mount:?}, destination = \"/models/iris-classifier\" }}]\n{door}"
             ))
         };
-        let plain = Spinfer::up(&manifest(&format!("{GUESTS}/iris_classifier.wasm")));
-        let smaller = Spinfer::up(&manifest(optimized.to_str().unwrap()));
+        let plain = Launch::new(&manifest(&format!("{GUESTS}/iris_classifier.wasm"))).up();
+        let smaller = Launch::new(&manifest(optimized.to_str().unwrap())).up();
         assert_eq!(prediction(&smaller), prediction(&plain));
         assert_eq!(prediction(&smaller)["prediction"], json!("setosa"));
     }

@@ -2,7 +2,7 @@
 //! are shared and never in anybody's way.
 
 use rcgen::{CertificateParams, KeyPair};
-use spinfer_tests::{Manifest, PATIENCE, Redis, Spinfer};
+use spinfer_tests::{Launch, Manifest, PATIENCE, Redis, Spinfer};
 
 /// The paths of the interfaces: as spin-sdk has it, and as the SDKs before.
 const INTERFACES: [&str; 2] = ["/new/redis", "/older/redis"];
@@ -19,7 +19,7 @@ fn manifest(allowed: &str) -> Manifest {
 
 /// Both guests, which may connect to `redis`.
 fn up(redis: &Redis) -> Spinfer {
-    Spinfer::up(&manifest(&redis.url()))
+    Launch::new(&manifest(&redis.url())).up()
 }
 
 /// What each line of a script is answered, after `open` at the address.
@@ -193,9 +193,6 @@ fn oversized_reply_does_not_affect_other_components() {
     redis::cmd("SET").arg("big").arg(vec![b'x'; 30_000_000]).exec(&mut connection).unwrap();
     redis::cmd("SET").arg("k").arg("v").exec(&mut connection).unwrap();
     let config = format!("[key_value_store.redis]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("runtime-config.toml");
-    std::fs::write(&path, config).unwrap();
     let settings =
         format!("allowed_outbound_hosts = [\"{}\"]\nkey_value_stores = [\"redis\"]", redis.url());
     let manifest = Manifest::default().with("/new/...", "new", "stores", &settings).with(
@@ -204,8 +201,7 @@ fn oversized_reply_does_not_affect_other_components() {
         "stores_older",
         &settings,
     );
-    let flags = ["--runtime-config-file", path.to_str().unwrap()];
-    let spinfer = Spinfer::up_with(&manifest, &flags);
+    let spinfer = Launch::new(&manifest).runtime_config(&config).up();
     std::thread::scope(|scope| {
         let greedy = scope.spawn(|| {
             for _ in 0..5 {
@@ -265,11 +261,8 @@ fn dedicated_connections_per_instance_are_limited() {
 #[test]
 fn max_connections_is_enforced() {
     let (redis, other) = (Redis::start(), Redis::start());
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("runtime-config.toml");
-    std::fs::write(&config, "[outbound_redis]\nmax_connections = 1\n").unwrap();
-    let flags = ["--runtime-config-file", config.to_str().unwrap()];
-    let spinfer = Spinfer::up_with(&manifest("redis://127.0.0.1:*"), &flags);
+    let launch = Launch::new(&manifest("redis://127.0.0.1:*"));
+    let spinfer = launch.runtime_config("[outbound_redis]\nmax_connections = 1").up();
     for path in INTERFACES {
         check(&spinfer, path, &redis.url(), &[("get k", "none")]);
         // One of its own is one more, and so is one elsewhere.
@@ -321,13 +314,9 @@ fn tls_certificates_are_verified() {
     let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
     let _redis = Redis::start_with(&[&tls[..], &["--tls-auth-clients", "no"]].concat());
     let url = format!("rediss://localhost:{port}");
-    let manifest_path = file("spin.toml", manifest("rediss://localhost:*").text());
-    let up = |trusted: &[(&str, &str)]| {
-        let own = tempfile::tempdir().unwrap();
-        Spinfer::up_in(trusted, manifest_path.as_ref(), "127.0.0.1:0", &[], own)
-    };
-    let strict = up(&[]);
-    let trusting = up(&[("SSL_CERT_FILE", &certificate)]);
+    let launch = || Launch::new(&manifest("rediss://localhost:*"));
+    let strict = launch().up();
+    let trusting = launch().env("SSL_CERT_FILE", &certificate).up();
     for path in INTERFACES {
         let results = run_script(&strict, path, &url, &[]);
         assert!(results[0].contains("invalid peer certificate"), "{results:?}");

@@ -4,14 +4,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, root};
 
 const PREDICT: &str = "/v2/models/digits-classifier/predict";
 /// As in the model's golden file.
 const TOLERANCE: f64 = 1e-5;
 
 fn digits(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with_model("digits-classifier", "digits", 1, "/...", settings))
+    Launch::new(&Manifest::default().with_model("digits-classifier", "digits", 1, "/...", settings))
+        .up()
 }
 
 fn image(name: &str) -> Vec<u8> {

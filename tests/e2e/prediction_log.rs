@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer, root, run};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, root, run};
 
 const ID: &str = "spinfer-prediction-id";
 const PREDICT: &str = "/v2/models/iris-classifier/predict";
@@ -30,7 +30,7 @@ fn id(response: &Response) -> String {
 #[test]
 fn each_prediction_response_has_a_unique_id() {
     for door in ["", STANDARD_DOOR] {
-        let spinfer = Spinfer::up(&iris(door));
+        let spinfer = Launch::new(&iris(door)).up();
         let mut ids = HashSet::new();
         for (path, body) in [(PREDICT, SETOSA), (INFER, TENSOR), (INVOCATIONS, TABLE)] {
             // A client's own is not the response's, and a cached response has another.
@@ -58,7 +58,7 @@ fn each_prediction_response_has_a_unique_id() {
 fn unlogged_response_has_no_id() {
     for settings in ["enabled = false", "sample = 0.0"] {
         let settings = format!("tool.spinfer.prediction_log.{settings}\n");
-        let spinfer = Spinfer::up(&iris(&settings));
+        let spinfer = Launch::new(&iris(&settings)).up();
         assert_eq!(spinfer.post(PREDICT, SETOSA).header(ID), None);
     }
     // What the application says, a component may say otherwise.
@@ -67,14 +67,14 @@ fn unlogged_response_has_no_id() {
         .with_settings(off)
         .with_iris("on", 1, "/on/...", "tool.spinfer.prediction_log.enabled = true\n")
         .with_iris("off", 1, "/off/...", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     id(&spinfer.post("/on/predict", SETOSA));
     assert_eq!(spinfer.post("/off/predict", SETOSA).header(ID), None);
 }
 
 #[test]
 fn sample_selects_a_share_of_the_requests() {
-    let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.sample = 0.5\n"));
+    let spinfer = Launch::new(&iris("tool.spinfer.prediction_log.sample = 0.5\n")).up();
     let client = spinfer.client();
     let responses = (0..200).map(|_| client.send("POST", PREDICT, &[], SETOSA.as_bytes()));
     let sampled = responses.filter(|response| response.header(ID).is_some()).count();
@@ -84,7 +84,7 @@ fn sample_selects_a_share_of_the_requests() {
 
 #[test]
 fn unknown_field_in_drop_is_reported_at_startup() {
-    let spinfer = Spinfer::up(&iris("tool.spinfer.prediction_log.drop = [\"sepal\"]\n"));
+    let spinfer = Launch::new(&iris("tool.spinfer.prediction_log.drop = [\"sepal\"]\n")).up();
     spinfer.wait_for_log(
         "prediction_log.drop: no mounted model has \"sepal\"; there are sepal_length",
     );
@@ -92,7 +92,8 @@ fn unknown_field_in_drop_is_reported_at_startup() {
 
 #[test]
 fn invalid_appends_are_refused_and_reported_once() {
-    let spinfer = Spinfer::up_uncached(&Manifest::default().with("/a/...", "a", "hostile", ""));
+    let spinfer =
+        Launch::new(&Manifest::default().with("/a/...", "a", "hostile", "")).uncached().up();
     id(&spinfer.get("/a/log/one?x"));
     for _ in 0..2 {
         let response = spinfer.get("/a/log/nonsense");
@@ -126,8 +127,7 @@ fn recorded<T>(manifest: &Manifest, send: impl FnOnce(&Spinfer) -> T) -> (T, Vec
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
     let state = dir.path().join("state");
-    let arguments = ["--state-dir", state.to_str().unwrap()];
-    let mut spinfer = Spinfer::up_from(&path, &arguments, tempfile::tempdir().unwrap());
+    let mut spinfer = Launch::from_file(&path).state_dir(state).up();
     let got = send(&spinfer);
     spinfer.terminate();
     assert!(spinfer.wait().success());

@@ -2,12 +2,12 @@
 //! and wrong ones. A wrong one is a 4xx that says what was expected, and nothing in the log.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, Spinfer};
+use spinfer_tests::{Launch, Manifest, Spinfer};
 
 pub(crate) const MODEL: &str = "/v2/models/iris-classifier";
 
 pub(crate) fn iris() -> Spinfer {
-    Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", ""))
+    Launch::new(&Manifest::default().with_iris("iris", 1, "/...", "")).up()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn predict_reads_json_whatever_the_content_type() {
 #[test]
 fn predict_of_instances_equals_single_predictions() {
     for version in [1, 2] {
-        let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", version, "/...", ""));
+        let spinfer = Launch::new(&Manifest::default().with_iris("iris", version, "/...", "")).up();
         let rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]];
         let body = json!({"id": "x7", "instances": rows}).to_string();
         let response = spinfer.post(&format!("{MODEL}/predict"), body).json();
@@ -211,7 +211,7 @@ fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
 #[test]
 fn unmounted_model_is_503() {
     let manifest = Manifest::default().with("/...", "iris", "iris_classifier", "");
-    let spinfer = Spinfer::up(&manifest);
+    let spinfer = Launch::new(&manifest).up();
     let response = spinfer.post(&format!("{MODEL}/predict"), r#"{"features": [1, 2, 3, 4]}"#);
     assert_eq!(response.status, 503);
     assert!(

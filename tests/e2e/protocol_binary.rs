@@ -2,7 +2,7 @@
 //! both doors, and sizes that lie.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, Response, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
 
 use super::protocol::{MODEL, iris};
 
@@ -45,7 +45,7 @@ fn binary_tensors_are_accepted_and_returned() {
     let size = json!({"parameters": {"binary_data_size": 32}});
     let all = json!({"id": "b", "parameters": {"binary_data_output": true}});
     for settings in ["", STANDARD_DOOR] {
-        let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", settings));
+        let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", settings)).up();
         let plain = infer(&spinfer, &request(&json!({"data": ROWS}), &json!({})), None, &[]).json();
         let probabilities: Vec<f32> =
             serde_json::from_value(plain["outputs"][1]["data"].clone()).unwrap();

@@ -1,7 +1,7 @@
 //! MLflow's scoring protocol, at the model's path and at the paths MLflow has it, through both doors.
 
 use serde_json::json;
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR};
 
 use super::protocol::{MODEL, iris};
 
@@ -25,7 +25,7 @@ fn every_mlflow_input_format_is_accepted() {
         "sepal_width": [3.5, 3.0], "sepal_length": [5.1, 6.7],
     });
     for settings in ["", STANDARD_DOOR] {
-        let spinfer = Spinfer::up(&Manifest::default().with_iris("iris", 1, "/...", settings));
+        let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", settings)).up();
         for path in ["/invocations", "/v2/models/iris-classifier/invocations"] {
             let invoke = |content_type: &str, body: &str| {
                 let response =

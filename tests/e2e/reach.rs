@@ -6,13 +6,13 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 
 /// All that a manifest can allow.
 const EVERYWHERE: &str = "allowed_outbound_hosts = [\"*://*:*\"]\n";
 
 fn hello() -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/...", "hello", "hello_p2", EVERYWHERE))
+    Launch::new(&Manifest::default().with("/...", "hello", "hello_p2", EVERYWHERE)).up()
 }
 
 fn text(spinfer: &Spinfer, path: &str) -> String {
@@ -54,12 +54,12 @@ fn ping_pong() -> (SocketAddr, mpsc::Receiver<&'static str>) {
 }
 
 /// Components of WASI 0.2 and 0.3 with `grants`; what the operator blocks is in `config`.
-fn both(grants: &str, config: &[&str]) -> Spinfer {
+fn both(grants: &str, config: &str) -> Spinfer {
     let settings = format!("{grants}{STANDARD_DOOR}");
     let manifest = Manifest::default()
         .with("/hello/...", "hello", "hello_p2", grants)
         .with("/...", "probe", "probe", &settings);
-    Spinfer::up_with(&manifest, config)
+    Launch::new(&manifest).runtime_config(config).up()
 }
 
 const BOTH: [&str; 2] = ["/hello", "/sockets"];
@@ -78,7 +78,7 @@ fn sockets_reach_only_granted_addresses() {
         (format!("*://localhost:{port}"), false, false),
         (format!("http://127.0.0.1:{port}"), false, false),
     ] {
-        let spinfer = both(&format!("allowed_outbound_hosts = [\"{entry}\"]\n"), &[]);
+        let spinfer = both(&format!("allowed_outbound_hosts = [\"{entry}\"]\n"), "");
         for (way, granted) in [("tcp", tcp), ("udp", udp)] {
             for path in BOTH {
                 let output = text(&spinfer, &format!("{path}/{way}?{address}"));
@@ -98,18 +98,15 @@ fn sockets_reach_only_granted_addresses() {
 #[test]
 fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
     let (address, clients) = ping_pong();
-    let spinfer = both(EVERYWHERE, &[]);
+    let spinfer = both(EVERYWHERE, "");
     for path in ["listen?127.0.0.1:0", "listen?0.0.0.0:0", "resolve?localhost:80"] {
         for way in BOTH {
             let output = text(&spinfer, &format!("{way}/{path}"));
             assert!(output.starts_with("refused: "), "{way}/{path}: {output}");
         }
     }
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("runtime-config.toml");
     let blocking = "[outbound_networking]\nblock_networks = [\"private\"]\n";
-    std::fs::write(&config, blocking).unwrap();
-    let spinfer = both(EVERYWHERE, &["--runtime-config-file", config.to_str().unwrap()]);
+    let spinfer = both(EVERYWHERE, blocking);
     for way in ["tcp", "udp"] {
         for path in BOTH {
             let output = text(&spinfer, &format!("{path}/{way}?{address}"));
@@ -121,7 +118,7 @@ fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
 
 #[test]
 fn clocks_and_randomness_are_available() {
-    let spinfer = both("", &[]);
+    let spinfer = both("", "");
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
     for way in ["/hello", ""] {
         let before = SystemTime::now();
@@ -185,24 +182,21 @@ fn outbound_http_honours_the_timeouts_of_the_guest() {
     let broken = text(&spinfer, &format!("/fetch?,100,http://{half}/"));
     assert!(broken.contains("connection read timeout"), "{broken}");
     let denied = Manifest::default().with("/...", "hello", "hello_p2", "");
-    let denied = text(&Spinfer::up(&denied), &format!("/fetch?,,http://{whole}/"));
+    let denied = text(&Launch::new(&denied).up(), &format!("/fetch?,,http://{whole}/"));
     assert!(denied.contains("HttpRequestDenied"), "{denied}");
 }
 
 /// However an address is written, or found.
 #[test]
 fn blocked_networks_are_unreachable_over_http_and_redis() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("runtime-config.toml");
     let up = |networks: &str| {
-        let text = format!("[outbound_networking]\nblock_networks = [{networks}]\n");
-        std::fs::write(&config, text).unwrap();
+        let config = format!("[outbound_networking]\nblock_networks = [{networks}]\n");
         let settings = format!("{EVERYWHERE}{STANDARD_DOOR}");
         let manifest = Manifest::default()
             .with("/hello/...", "hello", "hello_p2", EVERYWHERE)
             .with("/...", "probe", "probe", &settings)
             .with("/stores/...", "stores", "stores", EVERYWHERE);
-        Spinfer::up_with(&manifest, &["--runtime-config-file", config.to_str().unwrap()])
+        Launch::new(&manifest).runtime_config(&config).up()
     };
     let (whole, clients) = server(WHOLE);
     let port = whole.port();

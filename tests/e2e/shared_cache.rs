@@ -7,28 +7,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
-use spinfer_tests::{Manifest, Redis, RedisCluster, Response, Spinfer, wait_until};
-
-use super::admin::ADMIN;
+use spinfer_tests::{Launch, Manifest, Redis, RedisCluster, Response, Spinfer, wait_until};
 
 /// More than a busy machine takes.
 const PATIENT: &str = "timeout = '1s'";
 
 /// A node with these settings of its cache.
 fn node(settings: &str) -> Spinfer {
-    node_in(&[], settings)
+    node_in(launch(settings))
 }
 
-fn node_in(environment: &[(&str, &str)], settings: &str) -> Spinfer {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        std::fs::write(dir.path().join(name), text).unwrap();
-        dir.path().join(name)
-    };
-    let manifest = file("spin.toml", Manifest::default().with("/...", "probe", "probe", "").text());
-    let config = file("runtime.toml", &format!("[cache]\n{settings}\n"));
-    let config = [&ADMIN[..], &["--runtime-config-file", config.to_str().unwrap()]].concat();
-    let node = Spinfer::up_in(environment, &manifest, "127.0.0.1:0", &config, dir);
+fn launch(settings: &str) -> Launch {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    Launch::new(&manifest).admin().runtime_config(&format!("[cache]\n{settings}"))
+}
+
+fn node_in(launch: Launch) -> Spinfer {
+    let node = launch.up();
     // From its first answer that is to be kept it is known that there are some.
     assert!(!is_hit(&node.post("/cache/first?max-age=60", "")));
     node
@@ -176,8 +171,7 @@ fn tls_with_a_restricted_redis_user_is_supported() {
     let with = [&tls[..], &["--tls-auth-clients", "no"], &["--user"], &user[1..]].concat();
     let redis = Redis::start_with(&with);
     let settings = format!("redis = 'rediss://cache:hush@localhost:{port}'\n{PATIENT}");
-    let trusted = [("SSL_CERT_FILE", certificate.as_str())];
-    let nodes = [node_in(&trusted, &settings), node_in(&trusted, &settings)];
+    let nodes = [0, 1].map(|_| node_in(launch(&settings).env("SSL_CERT_FILE", &certificate)));
     shares(&nodes[0], &nodes[1]);
     assert!(nodes.iter().all(|node| !node.log().contains("hush")));
     let strict = node(&settings);

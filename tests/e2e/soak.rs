@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join, join_all};
 use spinfer_benches::process::Process;
-use spinfer_tests::{Client, Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
+use spinfer_tests::{Client, Launch, Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
 
 use super::http2::{in_the_clear, post, text, whole};
 
@@ -223,7 +223,7 @@ pub(crate) fn descriptors(process: Process) -> (usize, usize) {
 /// Rounds until `more`, which is told how many there were after the warm-up, has enough.
 fn soak(mut more: impl FnMut(usize) -> bool) {
     let dir = tempfile::tempdir().unwrap();
-    let spinfer = Spinfer::up(&application(dir.path()));
+    let spinfer = Launch::new(&application(dir.path())).up();
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
     let (before, threads) = (descriptors(process), process.threads().unwrap());

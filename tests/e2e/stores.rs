@@ -1,7 +1,7 @@
 //! Key-value stores: every interface over every kind of store, what is refused, and what becomes of
 //! a Redis that is gone, slow or full.
 
-use spinfer_tests::{GUESTS, Manifest, Redis, Spinfer, refused, root, run, run_in, wait_until};
+use spinfer_tests::{GUESTS, Launch, Manifest, Redis, Spinfer, run_in, wait_until};
 
 /// The paths of the interfaces: as spin-sdk has it, as the SDKs before, and WASI's.
 const INTERFACES: [&str; 3] = ["/new/key-value", "/older/key-value", "/older/wasi"];
@@ -12,16 +12,9 @@ fn up(labels: &str, config: &str) -> Spinfer {
 }
 
 fn up_with(settings: &str, config: &str) -> Spinfer {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let config = config.replace("DIR", dir.path().to_str().unwrap());
-    let config = file("runtime-config.toml", &config);
-    let manifest = file("spin.toml", both(settings).text());
-    Spinfer::up_from(&manifest, &["--runtime-config-file", config.to_str().unwrap()], dir)
+    let launch = Launch::new(&both(settings));
+    let config = config.replace("DIR", launch.folder().to_str().unwrap());
+    launch.runtime_config(&config).up()
 }
 
 fn both(settings: &str) -> Manifest {
@@ -278,19 +271,19 @@ fn keys_are_listed_in_pages() {
 /// Where Spin has it: an application that comes from there finds its entries.
 #[test]
 fn default_store_persists_across_restarts() {
-    let state = tempfile::tempdir().unwrap();
-    let state = state.path().to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path();
     let manifest = both("key_value_stores = [\"default\"]");
-    let first = Spinfer::up_with(&manifest, &["--state-dir", state]);
+    let first = Launch::new(&manifest).state_dir(state).up();
     check(&first, "/new/key-value", &[("open default", "ok"), ("set k kept", "ok")]);
     drop(first);
-    let second = Spinfer::up_with(&manifest, &["--state-dir", state]);
+    let second = Launch::new(&manifest).state_dir(state).up();
     check(&second, "/older/wasi", &[("open default", "ok"), ("get k", "kept")]);
     // Another host has the same file open.
-    let third = Spinfer::up_with(&manifest, &["--state-dir", state]);
+    let third = Launch::new(&manifest).state_dir(state).up();
     check(&third, "/older/key-value", &[("open default", "ok"), ("set k both", "ok")]);
     check(&second, "/new/key-value", &[("open default", "ok"), ("get k", "both")]);
-    assert!(std::path::Path::new(state).join("sqlite_key_value.db").is_file());
+    assert!(state.join("sqlite_key_value.db").is_file());
 
     // Without a state directory.
     let dir = tempfile::tempdir().unwrap();
@@ -412,23 +405,14 @@ fn full_redis_reports_oom() {
 fn unbound_store_label_is_refused_at_startup() {
     let settings = "key_value_stores = [\"default\", \"cache\"]";
     let manifest = Manifest::default().with("/...", "a", "stores", settings);
-    let text = refused(manifest.text());
+    let text = Launch::new(&manifest).refused();
     let part = "component.a.key_value_stores: no store is bound to \"cache\"; write \
                 [key_value_store.cache] into a --runtime-config-file";
     assert!(text.contains(part), "{text}");
 
     // A file where none can be made.
-    let dir = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
     let config = "[key_value_store.cache]\ntype = \"spin\"\npath = \"/dev/null/kv.db\"\n";
-    let (config, path) = (write("config", config), write("spin.toml", manifest.text()));
-    let state = root().join("target/test-state");
-    let arguments = ["--state-dir", state.to_str().unwrap(), "--runtime-config-file", &config];
-    let (status, text) = run(&[&["check", "--from", &path], &arguments[..]].concat());
+    let (status, text) = Launch::new(&manifest).runtime_config(config).check();
     assert!(!status.success());
     let part = "key-value store `cache`: /dev/null/kv.db: cannot be used; [key_value_store.cache]";
     assert!(text.contains(part), "{text}");

@@ -1,13 +1,13 @@
 //! The language identifier: text in many languages, and strings in every protocol.
 
 use serde_json::{Value, json};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 
 const MODEL: &str = "/v2/models/language-identifier";
 
 fn identifier(settings: &str) -> Spinfer {
     let manifest = Manifest::default();
-    Spinfer::up(&manifest.with_model("language-identifier", "language", 1, "/...", settings))
+    Launch::new(&manifest.with_model("language-identifier", "language", 1, "/...", settings)).up()
 }
 
 /// What the model was not trained on.

@@ -2,14 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
-use crate::command::command;
+use tempfile::TempDir;
+
 use crate::log::Log;
-use crate::paths::own_state_dir;
-use crate::{Client, Manifest, PATIENCE, Response};
+use crate::{Client, PATIENCE, Response};
 
 /// The binary, serving.
 #[derive(Debug)]
@@ -19,67 +18,12 @@ pub struct Spinfer {
     log: Log,
     out: Log,
     reader: Option<JoinHandle<()>>,
-    _dir: tempfile::TempDir,
+    _folders: Vec<TempDir>,
 }
 
 impl Spinfer {
-    /// `spinfer up` on the manifest, once it says it serves.
-    #[must_use]
-    pub fn up(manifest: &Manifest) -> Self {
-        Self::up_with(manifest, &[])
-    }
-
-    /// The same with more arguments.
-    #[must_use]
-    pub fn up_with(manifest: &Manifest, arguments: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("spin.toml");
-        std::fs::write(&path, manifest.text()).expect("a temporary file");
-        Self::up_from(&path, arguments, dir)
-    }
-
-    /// The same without the response cache: what is asked again is made again.
-    #[must_use]
-    pub fn up_uncached(manifest: &Manifest) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let (path, config) = (dir.path().join("spin.toml"), dir.path().join("runtime-config.toml"));
-        std::fs::write(&path, manifest.text()).expect("a temporary file");
-        std::fs::write(&config, "[cache]\nmemory = 0\n").expect("a temporary file");
-        let config = config.to_str().expect("a temporary path is UTF-8").to_owned();
-        Self::up_from(&path, &["--runtime-config-file", &config], dir)
-    }
-
-    /// `spinfer up` on a manifest that stands at `path`.
-    #[must_use]
-    pub fn up_from(path: &Path, arguments: &[&str], dir: tempfile::TempDir) -> Self {
-        Self::up_at(path, "127.0.0.1:0", arguments, dir)
-    }
-
-    /// The same on an address.
-    #[must_use]
-    pub fn up_at(path: &Path, listen: &str, arguments: &[&str], dir: tempfile::TempDir) -> Self {
-        Self::up_in(&[], path, listen, arguments, dir)
-    }
-
-    /// The same with more in its environment.
-    #[must_use]
-    pub fn up_in(
-        environment: &[(&str, &str)],
-        path: &Path,
-        listen: &str,
-        arguments: &[&str],
-        dir: tempfile::TempDir,
-    ) -> Self {
-        let mut command = command();
-        command.envs(environment.iter().copied());
-        command.args(["up", "--listen", listen, "--from"]).arg(path).args(arguments);
-        if !arguments.contains(&"--state-dir") {
-            command.arg("--state-dir").arg(own_state_dir(dir.path()));
-        }
-        // Tests run at the same time, and only one of them can have the default address.
-        if !arguments.contains(&"--admin") {
-            command.arg("--no-admin");
-        }
+    /// Runs `command`, which keeps `folders` until it exits, and waits until it serves.
+    pub(crate) fn start(mut command: Command, folders: Vec<TempDir>) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -99,7 +43,7 @@ impl Spinfer {
             panic!("spinfer up did not serve ({status}); it printed {first:?} and\n{}", log.text());
         };
         out.follow(stdout);
-        Self { child, address, log, out, reader, _dir: dir }
+        Self { child, address, log, out, reader, _folders: folders }
     }
 
     #[must_use]

@@ -4,6 +4,7 @@
 mod client;
 mod command;
 mod host;
+mod launch;
 mod log;
 mod manifest;
 mod oci_registry;
@@ -12,8 +13,9 @@ mod redis;
 mod wait;
 
 pub use client::{Client, Response};
-pub use command::{refused, refused_with, run, run_in};
+pub use command::{run, run_in};
 pub use host::Spinfer;
+pub use launch::Launch;
 pub use manifest::{Manifest, STANDARD_DOOR};
 pub use oci_registry::{OciRegistry, PASSWORD as OCI_PASSWORD, USER as OCI_USER};
 pub use paths::{GUESTS, binary, create_state_dir, root, state_dir};

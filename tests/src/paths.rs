@@ -27,14 +27,6 @@ pub fn state_dir() -> PathBuf {
     root().join("target/test-state")
 }
 
-/// A state directory in `dir` with its own prediction log and stores, and the compiled components of all
-/// tests.
-pub(crate) fn own_state_dir(dir: &Path) -> PathBuf {
-    let own = dir.join("state");
-    create_state_dir(&own);
-    own
-}
-
 /// Creates the state directory `own` with the compiled components of all tests.
 pub fn create_state_dir(own: &Path) {
     let compiled = state_dir().join("compiled");

@@ -3,11 +3,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use spinfer_tests::{GUESTS, Manifest, Spinfer, binary, root, run, state_dir, wait_until};
+use spinfer_tests::{GUESTS, Launch, Manifest, binary, root, state_dir, wait_until};
 
 use super::harms;
 
@@ -20,12 +19,6 @@ struct MalformedFile {
 
 fn malformed(name: &'static str, bytes: Vec<u8>, says: &'static str) -> MalformedFile {
     MalformedFile { name, bytes, says }
-}
-
-fn check(manifest: &Path) -> (ExitStatus, String) {
-    let state = state_dir();
-    let (manifest, state) = (manifest.to_str().unwrap(), state.to_str().unwrap());
-    run(&["check", "--from", manifest, "--state-dir", state])
 }
 
 const HEAD: &str = "spin_manifest_version = 2\n[application]\nname = 'lies'\n";
@@ -136,7 +129,7 @@ mod wasm {
         malformed_files.push(malformed("enormous", Vec::new(), "is longer than 268435456 bytes"));
         let path = dir.path().join("spin.toml");
         std::fs::write(&path, &manifest).unwrap();
-        let (status, printed) = check(&path);
+        let (status, printed) = Launch::from_file(&path).check();
         assert_eq!(status.code(), Some(1), "{printed}");
         for MalformedFile { name, says, .. } in malformed_files {
             let about =
@@ -157,7 +150,7 @@ mod wasm {
             );
         }
         std::fs::write(&path, manifest).unwrap();
-        let (status, printed) = check(&path);
+        let (status, printed) = Launch::from_file(&path).check();
         let says = "component `small`: its memory begins with 19660800 bytes";
         assert!(status.code() == Some(1) && printed.contains(says), "{printed}");
     }
@@ -370,7 +363,8 @@ mod onnx {
         /// Half of the processor time after which it would be ended anyway.
         const SOON: Duration = Duration::from_secs(15);
         let grant = "tool.spinfer.load_graphs = true\ntool.spinfer.limits.deadline = \"60s\"";
-        let mut spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant));
+        let mut spinfer =
+            Launch::new(&Manifest::default().with("/...", "probe", "probe", grant)).up();
         let (graph, mut stream) = (product(1000, 2000), spinfer.connect());
         let head =
             format!("POST /nn/load HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", graph.len());
@@ -431,7 +425,7 @@ mod onnx {
         };
         let path = dir.path().join("spin.toml");
         std::fs::write(&path, manifest(&files)).unwrap();
-        let (status, printed) = check(&path);
+        let (status, printed) = Launch::from_file(&path).check();
         assert_eq!(status.code(), Some(1), "{printed}");
         for MalformedFile { name, says, .. } in malformed_files {
             let about =
@@ -443,7 +437,7 @@ mod onnx {
 
         // A guest's own graph neither.
         let grant = "tool.spinfer.load_graphs = true";
-        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", grant));
+        let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", grant)).up();
         // What is known when it is loaded is not computed then if it is too large: a run that takes too
         // much is refused.
         for of in ["x", "w"] {
@@ -457,7 +451,7 @@ mod onnx {
         File::create(enormous.join("model.onnx")).unwrap().set_len(1 << 40).unwrap();
         let files = ["{ source = 'enormous', destination = '/models/enormous' }".to_owned()];
         std::fs::write(&path, manifest(&files)).unwrap();
-        let (status, printed) = check(&path);
+        let (status, printed) = Launch::from_file(&path).check();
         assert!(
             status.code() == Some(1) && printed.contains("is longer than 2147483648 bytes"),
             "{printed}"

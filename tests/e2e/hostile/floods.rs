@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Manifest, Spinfer};
+use spinfer_tests::{Launch, Manifest, Spinfer};
 
 /// Bytes of a flood. A host that held on to what they ask for would need many times as much.
 const FLOOD: usize = 16 << 20;
@@ -115,7 +115,7 @@ impl Flood {
 fn http2_floods_are_bounded_and_other_clients_are_served() {
     let limits = "tool.spinfer.limits.instances = 4\n";
     for flood in floods() {
-        let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", limits));
+        let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", limits)).up();
         let client = spinfer.client();
         let serves = |body: &str| {
             let response = client.send("POST", "/echo", &[], body.as_bytes());
@@ -154,7 +154,7 @@ fn http2_floods_are_bounded_and_other_clients_are_served() {
 /// The host says why it ends a head without end.
 #[test]
 fn endless_head_gets_goaway_enhance_your_calm() {
-    let spinfer = Spinfer::up(&Manifest::default().with("/...", "probe", "probe", ""));
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let mut stream = spinfer.connect();
     let begun = frame(HEADERS, END_STREAM, 1, &head());
     let first = [PREFACE, &frame(SETTINGS, 0, 0, b""), &begun].concat();

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer, wait_until};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, wait_until};
 
 use super::harms::{self, Harm};
 use super::raw;
@@ -40,7 +40,7 @@ fn each_harm_is_contained_and_its_route_keeps_serving() {
     let dir = tempfile::tempdir().unwrap();
     let harms = harms::all();
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", "");
-    let spinfer = Spinfer::up_uncached(&manifest);
+    let spinfer = Launch::new(&manifest).uncached().up();
     std::thread::scope(|scope| {
         for one in &harms {
             let spinfer = &spinfer;
@@ -59,7 +59,7 @@ fn each_harm_is_contained_and_its_route_keeps_serving() {
 }
 
 fn hostile(settings: &str) -> Spinfer {
-    Spinfer::up(&Manifest::default().with("/a/...", "a", "hostile", settings))
+    Launch::new(&Manifest::default().with("/a/...", "a", "hostile", settings)).up()
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn guest_output_is_bounded_and_dropped_lines_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().to_str().unwrap();
     let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
-    let spinfer = Spinfer::up_with(&manifest, &["--log-dir", folder]);
+    let spinfer = Launch::new(&manifest).flags(&["--log-dir", folder]).up();
     const LINES: usize = 30_000;
     let response = spinfer.get(&format!("/a/print?{LINES}"));
     assert_eq!(response.text(), "printed");
@@ -98,7 +98,7 @@ fn wasi_nn_calls_in_any_order_return() {
     let harms = harms::all();
     let calls: Vec<&Harm> = harms.iter().filter(|harm| harm.id.starts_with("calls")).collect();
     let dir = tempfile::tempdir().unwrap();
-    let spinfer = Spinfer::up(&harms::application(dir.path(), &harms));
+    let spinfer = Launch::new(&harms::application(dir.path(), &harms)).up();
     let new = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as usize;
     for seed in (0..40).chain([new]) {
         let harm = calls[seed % calls.len()];

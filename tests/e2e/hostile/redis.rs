@@ -2,12 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Manifest, Redis, Spinfer};
+use spinfer_tests::{Launch, Manifest, Redis, Spinfer};
 
 /// What is answered to a command, by a server that knows how to greet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,15 +264,11 @@ fn batches(spinfer: &Spinfer, store: &str) {
     }
 }
 
-/// Its files are in `dir`.
-pub(super) fn up(application: &StoresApp, dir: &Path) -> Spinfer {
-    let config = dir.join("runtime-config.toml");
-    let text = application.config.replace("DIR", dir.to_str().unwrap());
+pub(super) fn up(application: &StoresApp) -> Spinfer {
+    let launch = Launch::new(&application.manifest);
+    let config = application.config.replace("DIR", launch.folder().to_str().unwrap());
     // A prediction that is kept is no test of who computes.
-    let text = format!("{text}\n[cache]\nmemory = 0\n");
-    std::fs::write(&config, text).unwrap();
-    let flags = ["--runtime-config-file", config.to_str().unwrap()];
-    Spinfer::up_with(&application.manifest, &flags)
+    launch.runtime_config(&config).uncached().up()
 }
 
 /// Many times at once, through every interface: a lie takes no more memory than an answer may, and
@@ -283,9 +278,8 @@ fn faulty_redis_does_not_exhaust_memory() {
     /// MiB over what it took before: four answers of 64 MiB in lists and buffers that grow, and the
     /// guests.
     const MAX_MEMORY: f64 = 500.0;
-    let dir = tempfile::tempdir().unwrap();
     let application = StoresApp::beside(Manifest::default());
-    let spinfer = up(&application, dir.path());
+    let spinfer = up(&application);
     let process = Process(spinfer.id());
     let before = process.resident().unwrap().total();
     let lies = application.lies();

@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use spinfer_tests::{Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 use tokio::net::TcpStream;
 
 use super::{is_quiet, raw};
@@ -134,7 +134,7 @@ fn cases() -> Vec<MalformedRequest> {
 fn malformed_requests_are_4xx_with_the_expected_form() {
     for door in ["", STANDARD_DOOR] {
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
-        let spinfer = Spinfer::up_uncached(&manifest);
+        let spinfer = Launch::new(&manifest).uncached().up();
         let responses =
             |spinfer: &Spinfer| spinfer.post(&format!("{MODEL}/predict"), PREDICT).status;
         assert_eq!(responses(&spinfer), 200);
@@ -172,7 +172,7 @@ async fn connect(spinfer: &Spinfer) -> http2::SendRequest<Full<Bytes>> {
 async fn malformed_http2_requests_are_4xx_or_stream_errors() {
     for door in ["", STANDARD_DOOR] {
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", door);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Launch::new(&manifest).up();
         let request = || Request::post(format!("http://x{MODEL}/predict"));
         let body = || Full::new(Bytes::from(PREDICT));
         let mut sender = connect(&spinfer).await;
@@ -215,7 +215,7 @@ fn incomplete_body_is_408_at_the_deadline_behind_both_doors() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.deadline = \"300ms\"\n");
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
-        let spinfer = Spinfer::up(&manifest);
+        let spinfer = Launch::new(&manifest).up();
         for length in ["1000", "3000000"] {
             let length = format!("content-length: {length}\r\n");
             let request = post("predict", &length, PREDICT.as_bytes());

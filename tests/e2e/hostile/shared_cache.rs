@@ -5,9 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Manifest, Response, Spinfer, wait_until};
+use spinfer_tests::{Launch, Manifest, Response, Spinfer, wait_until};
 
-use super::super::admin::ADMIN;
 use super::redis::{LIES, Lie, tell};
 
 /// MiB over what it took before: two answers of 64 MiB in buffers that grow.
@@ -84,14 +83,9 @@ fn in_vain(spinfer: &Spinfer) -> u64 {
 #[test]
 fn faulty_redis_lookups_time_out_and_responses_are_computed() {
     for lie in LIES {
-        let dir = tempfile::tempdir().unwrap();
-        let (manifest, config) = (dir.path().join("spin.toml"), dir.path().join("runtime.toml"));
-        std::fs::write(&manifest, Manifest::default().with("/...", "probe", "probe", "").text())
-            .unwrap();
-        let text = format!("[cache]\nredis = 'redis://{}'\ntimeout = '100ms'\n", lying(lie));
-        std::fs::write(&config, text).unwrap();
-        let flags = [&ADMIN[..], &["--runtime-config-file", config.to_str().unwrap()]].concat();
-        let spinfer = Spinfer::up_from(&manifest, &flags, dir);
+        let manifest = Manifest::default().with("/...", "probe", "probe", "");
+        let config = format!("[cache]\nredis = 'redis://{}'\ntimeout = '100ms'\n", lying(lie));
+        let spinfer = Launch::new(&manifest).admin().runtime_config(&config).up();
         spinfer.wait_for_log("the Redis answers");
         // From its first answer that is to be kept it is known that there are some.
         assert!(!is_hit(&spinfer.post("/cache/first?max-age=60", "")));

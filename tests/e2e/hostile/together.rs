@@ -32,7 +32,7 @@ fn concurrent_harms_do_not_delay_another_route() {
     let idle = "tool.spinfer.limits.idle = \"100ms\"\n";
     let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", idle);
     let mut stores = redis::StoresApp::beside(manifest);
-    let spinfer = redis::up(&stores, dir.path());
+    let spinfer = redis::up(&stores);
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
     let alone = p99(&mut alone(&spinfer));

@@ -1,7 +1,6 @@
 use std::fs;
-use std::path::Path;
 
-use spinfer_tests::{OciRegistry, Spinfer};
+use spinfer_tests::{Launch, OciRegistry};
 
 use super::lying::{FakeServer, Reply};
 use super::{UserFolder, digest, guest};
@@ -48,7 +47,7 @@ fn package_source_is_pinned_and_cached() {
     let state = home.text("state");
     let (checked, text) = check(&home, "other-state", &[]);
     assert!(!checked && text.contains("cannot be reached"), "{text}");
-    let spinfer = Spinfer::up_from(Path::new(&manifest), &["--state-dir", &state], home.0);
+    let spinfer = Launch::from_file(manifest).state_dir(state).keep(home.0).up();
     assert_eq!(spinfer.get("/").status, 200);
 }
 

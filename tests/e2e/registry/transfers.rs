@@ -1,7 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use spinfer_tests::{OciRegistry, Spinfer, root};
+use spinfer_tests::{Launch, OciRegistry, root};
 
 use super::{UserFolder, digest, guest};
 
@@ -83,7 +83,7 @@ fn pulled_model_is_served() {
     assert_eq!(home.files(), files);
 
     let manifest = home.path("spin.toml");
-    let spinfer = Spinfer::up_from(&manifest, &[], home.0);
+    let spinfer = Launch::from_file(manifest).keep(home.0).up();
     for path in ["/v2/models/iris-classifier", "/v2/models/iris-classifier/versions/1", "/iris"] {
         let response =
             spinfer.post(&format!("{path}/predict"), r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
