@@ -1,13 +1,15 @@
 //! The level of the response cache that nodes share, over every kind of Redis, in every state of
 //! one.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
-use spinfer_tests::{Launch, Manifest, Redis, RedisCluster, Response, Spinfer, wait_until};
+use spinfer_tests::{
+    FaultScope, FaultyRedis, Launch, Manifest, Redis, RedisCluster, RedisFault, Response, Spinfer,
+    wait_until,
+};
 
 /// More than a busy machine takes.
 const PATIENT: &str = "timeout = '1s'";
@@ -434,30 +436,15 @@ fn without_redis_responses_are_cached_in_memory_briefly() {
 
 #[test]
 fn faulty_redis_greeting_falls_back_to_memory() {
-    for lie in
+    for reply in
         [&b"+OK\r\n"[..], b"$-7\r\n", b"*2147483647\r\n", b"\xff\xfe\r\n", b"HTTP/1.1 400\r\n\r\n"]
     {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("redis://{}", listener.local_addr().unwrap());
-        let lying = std::thread::spawn(move || {
-            // Until the test ends.
-            while let Ok((mut stream, _)) = listener.accept() {
-                std::thread::spawn(move || {
-                    let mut asked = [0; 4096];
-                    while stream.read(&mut asked).is_ok_and(|n| n > 0) {
-                        if stream.write_all(lie).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-        });
-        let node = node(&format!("redis = '{url}'"));
+        let redis = FaultyRedis::start(RedisFault::Bytes(reply), FaultScope::Everything);
+        let node = node(&format!("redis = '{}'", redis.url()));
         node.wait_for_log("answers are not shared, but in memory");
         for _ in 0..3 {
             let path = "/cache/a?max-age=60";
             assert_eq!(node.post(path, "").body, node.post(path, "").body);
         }
-        drop(lying);
     }
 }

@@ -3,6 +3,7 @@
 
 mod client;
 mod command;
+mod faulty_redis;
 mod host;
 mod launch;
 mod log;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use client::{Client, Response};
 pub use command::{run, run_in};
+pub use faulty_redis::{FaultScope, FaultyRedis, LARGE_STRING, RedisFault};
 pub use host::Spinfer;
 pub use launch::Launch;
 pub use manifest::{Manifest, STANDARD_DOOR};

@@ -1,127 +1,19 @@
 //! What a Redis does to who asks it, and what guests do with stores and with Redis.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Launch, Manifest, Redis, Spinfer};
-
-/// What is answered to a command, by a server that knows how to greet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lie {
-    /// Nothing.
-    Silence,
-    /// A byte now and then.
-    Trickle,
-    /// The end of the connection.
-    Goodbye,
-    Garbage,
-    /// Two answers to one command, without end.
-    Flood,
-    /// A list of very many small values, said before or not.
-    Values,
-    ManyLists,
-    /// A text of 2 GB, said before or not.
-    Text,
-    Line,
-    /// As much as may be.
-    Large,
-}
-
-pub(super) const LIES: [Lie; 10] = [
-    Lie::Silence,
-    Lie::Trickle,
-    Lie::Goodbye,
-    Lie::Garbage,
-    Lie::Flood,
-    Lie::Values,
-    Lie::ManyLists,
-    Lie::Text,
-    Lie::Line,
-    Lie::Large,
-];
-
-/// The most there is in an answer of one text that is taken.
-const LARGE: usize = 33_000_000;
-/// Between two bytes of one that trickles: less than a command may take.
-const DRIP: Duration = Duration::from_millis(100);
-
-/// A server of one lie, for as long as the test runs.
-pub(super) fn lying(lie: Lie) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            // An error is the client's end.
-            thread::spawn(move || serve(stream, lie));
-        }
-    });
-    address
-}
-
-fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
-    let (mut run_script, mut part) = (Vec::new(), [0; 65536]);
-    loop {
-        let read = stream.read(&mut part)?;
-        if read == 0 {
-            return Ok(());
-        }
-        run_script.extend(&part[..read]);
-        // The two commands of a greeting; whatever comes later is what it lies to.
-        let greetings = run_script.windows(7).filter(|word| word == b"SETINFO").count();
-        if greetings == 2 && run_script.ends_with(b"\r\n") {
-            break;
-        }
-    }
-    stream.write_all(b"+OK\r\n+OK\r\n")?;
-    while stream.read(&mut part)? > 0 {
-        tell(&mut stream, lie)?;
-        // One that was true is kept no longer than the others.
-        if matches!(lie, Lie::Goodbye | Lie::Large) {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn tell(stream: &mut TcpStream, lie: Lie) -> std::io::Result<()> {
-    let mut endless = |beginning: &str, part: &[u8]| -> std::io::Result<()> {
-        stream.write_all(beginning.as_bytes())?;
-        let part = part.repeat(65536 / part.len());
-        loop {
-            stream.write_all(&part)?;
-        }
-    };
-    match lie {
-        Lie::Silence | Lie::Goodbye => Ok(()),
-        Lie::Trickle => {
-            stream.write_all(b"$100000\r\n")?;
-            loop {
-                thread::sleep(DRIP);
-                stream.write_all(b"a")?;
-            }
-        }
-        Lie::Garbage => stream.write_all(b"\0\xff HTTP/1.1 400 Bad Request\r\n\r\n"),
-        Lie::Flood => endless("", b"+a\r\n"),
-        Lie::Values => endless("*100000000\r\n", b":1\r\n"),
-        Lie::ManyLists => endless("*300000\r\n", b"*100\r\n"),
-        Lie::Text => endless("$2000000000\r\n", b"a"),
-        Lie::Line => endless("+", b"a"),
-        Lie::Large => {
-            stream.write_all(format!("${LARGE}\r\n").as_bytes())?;
-            stream.write_all(&vec![b'a'; LARGE])?;
-            stream.write_all(b"\r\n")
-        }
-    }
-}
+use spinfer_tests::{
+    FaultScope, FaultyRedis, LARGE_STRING, Launch, Manifest, Redis, RedisFault, Spinfer,
+};
 
 /// Guests that use what lies, through every interface; and what they say to it.
 pub(super) struct StoresApp {
     manifest: Manifest,
     config: String,
-    lies: Vec<(Lie, SocketAddr)>,
+    faulty: Vec<(RedisFault, FaultyRedis)>,
     redis: Redis,
 }
 
@@ -141,7 +33,8 @@ impl StoresApp {
     /// Beside what is in `manifest`.
     pub(super) fn beside(manifest: Manifest) -> Self {
         let redis = Redis::start();
-        let lies: Vec<_> = LIES.iter().map(|lie| (*lie, lying(*lie))).collect();
+        let faulty =
+            RedisFault::ALL.map(|fault| (fault, FaultyRedis::start(fault, FaultScope::Commands)));
         let mut config = format!(
             "[key_value_store.default]\ntype = \"spin\"\npath = \"DIR/kv.db\"\n\
              [key_value_store.memory]\ntype = \"memory\"\n\
@@ -149,12 +42,10 @@ impl StoresApp {
             redis.url()
         );
         let mut labels = "\"default\", \"memory\", \"redis\"".to_owned();
-        for (lie, address) in &lies {
-            let label = label(*lie);
+        for (fault, server) in &faulty {
+            let (label, url) = (label(*fault), server.url());
             labels += &format!(", \"{label}\"");
-            config += &format!(
-                "[key_value_store.{label}]\ntype = \"redis\"\nurl = \"redis://{address}\"\n"
-            );
+            config += &format!("[key_value_store.{label}]\ntype = \"redis\"\nurl = \"{url}\"\n");
         }
         let settings = format!(
             "key_value_stores = [{labels}]\nallowed_outbound_hosts = [\"redis://127.0.0.1:*\"]\n\
@@ -162,27 +53,28 @@ impl StoresApp {
         );
         let manifest = manifest.with("/new/...", "new", "stores", &settings);
         let manifest = manifest.with("/older/...", "older", "stores_older", &settings);
-        Self { manifest, config, lies, redis }
+        Self { manifest, config, faulty: faulty.into(), redis }
     }
 
-    /// What a Redis does by lies: each, asked by every interface.
-    pub(super) fn lies(&self) -> Vec<StoreHarm> {
-        let asked = |(lie, address): &(Lie, SocketAddr)| {
-            let (lie, address) = (*lie, *address);
+    /// Every fault of a Redis, through every interface.
+    pub(super) fn faults(&self) -> Vec<StoreHarm> {
+        let each = |(fault, server): &(RedisFault, FaultyRedis)| {
+            let (fault, server) = (*fault, *server);
             INTERFACES.map(|(path, outbound)| -> StoreHarm {
-                let place = if outbound { format!("redis://{address}") } else { label(lie) };
-                Box::new(move |spinfer| send(spinfer, lie, path, &place))
+                let target = if outbound { server.url() } else { label(fault) };
+                Box::new(move |spinfer| send(spinfer, fault, path, &target))
             })
         };
-        self.lies.iter().flat_map(asked).collect()
+        self.faulty.iter().flat_map(each).collect()
     }
 
-    /// Each lie once, by one interface after the other, and what guests do to stores.
+    /// Each fault once, through one interface after the other, and what guests do to stores.
     pub(super) fn harms(&self) -> Vec<StoreHarm> {
-        let turns = (0..LIES.len()).map(|lie| lie * INTERFACES.len() + lie % INTERFACES.len());
+        let turns = (0..RedisFault::ALL.len())
+            .map(|fault| fault * INTERFACES.len() + fault % INTERFACES.len());
         let turns: Vec<_> = turns.collect();
-        let lies = self.lies().into_iter().enumerate();
-        let lies = lies.filter(|(index, _)| turns.contains(index)).map(|(_, lie)| lie);
+        let faults = self.faults().into_iter().enumerate();
+        let faults = faults.filter(|(index, _)| turns.contains(index)).map(|(_, fault)| fault);
         let stores = ["memory", "default", "redis"];
         let paths = ["/new/key-value", "/older/key-value", "/older/wasi"];
         let fills = paths.into_iter().zip(stores).map(|(path, store)| -> StoreHarm {
@@ -190,7 +82,7 @@ impl StoresApp {
         });
         let batches =
             stores.map(|store| -> StoreHarm { Box::new(move |spinfer| batches(spinfer, store)) });
-        lies.chain(fills).chain(batches).collect()
+        faults.chain(fills).chain(batches).collect()
     }
 
     /// The Redis that does not lie ends in the middle of it all, is back, and answers nothing for a
@@ -210,8 +102,8 @@ impl StoresApp {
     }
 }
 
-fn label(lie: Lie) -> String {
-    format!("{lie:?}").to_lowercase()
+fn label(fault: RedisFault) -> String {
+    format!("{fault:?}").to_lowercase()
 }
 
 fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
@@ -222,18 +114,18 @@ fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
 }
 
 /// It is an error, or what was answered.
-fn send(spinfer: &Spinfer, lie: Lie, path: &str, place: &str) {
-    let results = run_script(spinfer, path, &[&format!("open {place}"), "get k", "get k"]);
+fn send(spinfer: &Spinfer, fault: RedisFault, path: &str, target: &str) {
+    let results = run_script(spinfer, path, &[&format!("open {target}"), "get k", "get k"]);
     // All at once, it may be too late to connect.
     let connected = results[0] == "ok";
-    assert!(connected || results[0].starts_with("Error::Other("), "{path} {lie:?}: {results:?}");
+    assert!(connected || results[0].starts_with("Error::Other("), "{path} {fault:?}: {results:?}");
     for result in results[1..].iter().filter(|_| connected) {
-        match lie {
+        match fault {
             // A store takes none that is as long.
-            Lie::Large if result == &format!("{LARGE} bytes") => {}
+            RedisFault::LargeString if result == &format!("{LARGE_STRING} bytes") => {}
             // It is no text as Redis has them.
-            Lie::Flood if result == "Error::TypeError" => {}
-            _ => assert!(result.starts_with("Error::Other("), "{path} {lie:?}: {result}"),
+            RedisFault::Flood if result == "Error::TypeError" => {}
+            _ => assert!(result.starts_with("Error::Other("), "{path} {fault:?}: {result}"),
         }
     }
 }
@@ -282,10 +174,10 @@ fn faulty_redis_does_not_exhaust_memory() {
     let spinfer = up(&application);
     let process = Process(spinfer.id());
     let before = process.resident().unwrap().total();
-    let lies = application.lies();
+    let faults = application.faults();
     thread::scope(|scope| {
-        for lie in lies.iter().cycle().take(4 * lies.len()) {
-            scope.spawn(|| lie(&spinfer));
+        for fault in faults.iter().cycle().take(4 * faults.len()) {
+            scope.spawn(|| fault(&spinfer));
         }
     });
     let peak = process.peak().unwrap();

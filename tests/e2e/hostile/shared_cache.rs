@@ -1,68 +1,14 @@
 //! A Redis that is as it should be but for what it says to look-ups: it costs an answer its time.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
+use std::io::Write;
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Launch, Manifest, Response, Spinfer, wait_until};
-
-use super::redis::{LIES, Lie, tell};
+use spinfer_tests::{
+    FaultScope, FaultyRedis, Launch, Manifest, RedisFault, Response, Spinfer, wait_until,
+};
 
 /// MiB over what it took before: two answers of 64 MiB in buffers that grow.
 const MAX_MEMORY: f64 = 500.0;
-
-/// A server that tells the truth until it is asked to `GET`.
-fn lying(lie: Lie) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            // An error is the client's end.
-            thread::spawn(move || serve(stream, lie));
-        }
-    });
-    address
-}
-
-fn serve(mut stream: TcpStream, lie: Lie) -> std::io::Result<()> {
-    let mut commands = BufReader::new(stream.try_clone()?);
-    loop {
-        let command = read(&mut commands)?;
-        let response = match command[0].as_str() {
-            "HELLO" => "%3\r\n+server\r\n+redis\r\n+version\r\n+7.0.0\r\n+proto\r\n:3\r\n".into(),
-            "EXISTS" => ":0\r\n".into(),
-            "HSET" => ":1\r\n".into(),
-            "HMGET" => format!("*{}\r\n{}", command.len() - 2, "_\r\n".repeat(command.len() - 2)),
-            "GET" => {
-                tell(&mut stream, lie)?;
-                if matches!(lie, Lie::Goodbye | Lie::Large) {
-                    return Ok(());
-                }
-                continue;
-            }
-            _ => "+OK\r\n".into(),
-        };
-        stream.write_all(response.as_bytes())?;
-    }
-}
-
-/// A command and its arguments, as clients send them: a list of texts.
-fn read(from: &mut impl BufRead) -> std::io::Result<Vec<String>> {
-    let number = |from: &mut dyn BufRead| -> std::io::Result<usize> {
-        let mut line = String::new();
-        from.read_line(&mut line)?;
-        line.get(1..).and_then(|n| n.trim().parse().ok()).ok_or(std::io::ErrorKind::Other.into())
-    };
-    let count = number(from)?;
-    let mut words = Vec::new();
-    for _ in 0..count {
-        let mut word = vec![0; number(from)? + 2];
-        from.read_exact(&mut word)?;
-        words.push(String::from_utf8_lossy(&word[..word.len() - 2]).into_owned());
-    }
-    Ok(words)
-}
 
 fn is_hit(response: &Response) -> bool {
     assert_eq!(response.status, 200, "{response:?}");
@@ -82,9 +28,10 @@ fn in_vain(spinfer: &Spinfer) -> u64 {
 
 #[test]
 fn faulty_redis_lookups_time_out_and_responses_are_computed() {
-    for lie in LIES {
+    for fault in RedisFault::ALL {
+        let redis = FaultyRedis::start(fault, FaultScope::Get);
         let manifest = Manifest::default().with("/...", "probe", "probe", "");
-        let config = format!("[cache]\nredis = 'redis://{}'\ntimeout = '100ms'\n", lying(lie));
+        let config = format!("[cache]\nredis = '{}'\ntimeout = '100ms'\n", redis.url());
         let spinfer = Launch::new(&manifest).admin().runtime_config(&config).up();
         spinfer.wait_for_log("the Redis answers");
         // From its first answer that is to be kept it is known that there are some.
@@ -96,13 +43,13 @@ fn faulty_redis_lookups_time_out_and_responses_are_computed() {
             let path = format!("/cache/{asked}?max-age=60");
             asked += 1;
             let made = spinfer.post(&path, "");
-            assert!(!is_hit(&made), "{lie:?}: {made:?}");
+            assert!(!is_hit(&made), "{fault:?}: {made:?}");
             let again = spinfer.post(&path, "");
-            assert!(is_hit(&again) && again.body == made.body, "{lie:?}: {again:?}");
+            assert!(is_hit(&again) && again.body == made.body, "{fault:?}: {again:?}");
             in_vain(&spinfer) >= 3
         });
         let most = process.peak().unwrap() - before;
-        let _ = writeln!(std::io::stderr(), "{lie:?}: {asked} asked, {most:.1} MiB more");
-        assert!(most <= MAX_MEMORY, "{lie:?}: {most} MiB");
+        let _ = writeln!(std::io::stderr(), "{fault:?}: {asked} asked, {most:.1} MiB more");
+        assert!(most <= MAX_MEMORY, "{fault:?}: {most} MiB");
     }
 }
