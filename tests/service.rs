@@ -88,15 +88,15 @@ async fn dropped_request_terminates_the_guest() {
     }
 }
 
-/// Each request has its own deadline, whatever the instance served before.
+/// Each request has its own deadline, also in an instance that served one with a later deadline: with
+/// that one the loop would go on until the test runner ends it.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_has_its_own_deadline() {
+    const LATER: Duration = Duration::from_secs(24 * 60 * 60);
     let (_host, service) = probe("");
-    assert_eq!(call(&service, "/echo", PATIENCE).await.unwrap(), 200);
-    let start = Instant::now();
+    assert_eq!(call(&service, "/echo", LATER).await.unwrap(), 200);
     let late = call(&service, "/loop", Duration::from_millis(50)).await;
     assert!(matches!(late, Err(Failure::Deadline { .. })), "{late:?}");
-    assert!(start.elapsed() < PATIENCE / 2);
 }
 
 /// What one request for a prediction from a flower of this length appends.

@@ -1,23 +1,24 @@
-//! Every harm at once, again and again, beside a route that behaves: all its answers are right and
-//! none is late, and in the end the host has what it had.
+//! Every harm at once, twice, beside a route that behaves: its responses are correct and meet their
+//! deadline, and in the end the host uses no more than before.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use spinfer_benches::process::Process;
-use spinfer_tests::{Client, Spinfer, wait_until};
+use spinfer_tests::{Client, Launch, Manifest, Spinfer, wait_until};
 
 use super::super::soak::descriptors;
 use super::{guests, harms, redis};
 
-/// The 99th percentile of the route that behaves, over that of the same route alone, just before: a
-/// busy machine slows both. On two cores it is 3 to 5 times as long, also if they build something; a
-/// route that had to wait for its turn among the harms would be thousands of times as late.
-const MAX_SLOWDOWN: u32 = 20;
-/// Less than that is no starvation: who is held up by a harm that does not end waits for its deadline,
-/// thirty times as long. It is 4 ms on two cores that have nothing else to do.
-const MIN_BOUND: Duration = Duration::from_millis(100);
+/// Deadline of the route that behaves, over the 99th percentile of its latency on a host of its own,
+/// just before: a busy machine slows both. On two cores it takes 3 to 5 times as long beside the harms; a
+/// route that had to wait for one of them would take until the deadline of that, 3 seconds.
+const DEADLINE_OVER_P99: u32 = 20;
+/// Minimum of that deadline. The percentile is 4 ms on two cores that do nothing else.
+const MIN_DEADLINE: Duration = Duration::from_millis(100);
+/// Share of the predictions that may miss it, in percent.
+const MAX_LATE_PERCENT: usize = 1;
 /// Predictions of each client of the route alone.
 const ALONE: usize = 500;
 /// Clients of the route that behaves.
@@ -29,61 +30,66 @@ const MAX_GROWTH: f64 = 1.25;
 fn concurrent_harms_do_not_delay_another_route() {
     let dir = tempfile::tempdir().unwrap();
     let harms = harms::all();
-    let idle = "tool.spinfer.limits.idle = \"100ms\"\n";
-    let manifest = harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", idle);
+    let deadline = MIN_DEADLINE.max(p99_alone() * DEADLINE_OVER_P99);
+    let limits = format!(
+        "tool.spinfer.limits.idle = \"100ms\"\ntool.spinfer.limits.deadline = \"{}ms\"\n",
+        deadline.as_millis()
+    );
+    let manifest =
+        harms::application(dir.path(), &harms).with_iris("iris", 1, "/iris/...", &limits);
     let mut stores = redis::StoresApp::beside(manifest);
     let spinfer = redis::up(&stores);
     wait_until("it is ready", || spinfer.get("/v2/health/ready").status == 200);
     let process = Process(spinfer.id());
-    let alone = p99(&mut alone(&spinfer));
     let (before, threads) = (descriptors(process).0, process.threads().unwrap());
-    let mut latencies = Vec::new();
+    let mut in_time = Vec::new();
     let mut resident = Vec::new();
     for _ in 0..2 {
-        latencies.extend(round(&spinfer, &harms, &mut stores));
+        in_time.extend(round(&spinfer, &harms, &mut stores));
         wait_until("connections and instances are gone", || descriptors(process).0 <= before);
         resident.push(process.resident().unwrap().total());
     }
     wait_until("threads have ended", || process.threads().unwrap() <= threads);
-    let count = latencies.len();
-    let p99 = p99(&mut latencies);
     let most = resident[0] * MAX_GROWTH;
-    wait_until("memory is given back", || process.resident().unwrap().total() <= most);
+    wait_until("memory is released", || process.resident().unwrap().total() <= most);
+    let (count, late) = (in_time.len(), in_time.iter().filter(|in_time| !**in_time).count());
     let _ = writeln!(
         std::io::stderr(),
-        "{count} predictions beside {} harms and those of stores: p50 {:?}, p99 {p99:?}, alone \
-         {alone:?}; {resident:.1?} MiB resident",
+        "{count} predictions beside {} harms and those of stores, {late} of them after {deadline:?}; \
+         {resident:.1?} MiB resident",
         harms.len(),
-        latencies[count / 2],
     );
     assert!(count > harms.len(), "{count} predictions");
-    let latency_most = MIN_BOUND.max(alone * MAX_SLOWDOWN);
-    assert!(p99 <= latency_most, "p99 {p99:?}, and alone {alone:?}");
+    assert!(late * 100 <= count * MAX_LATE_PERCENT, "{late} of {count} after {deadline:?}");
 }
 
-/// How long each prediction takes where there are no harms.
-fn alone(spinfer: &Spinfer) -> Vec<Duration> {
-    std::thread::scope(|scope| {
-        let client = || {
-            let client = spinfer.client();
-            (0..ALONE).map(|n| predict(&client, n)).collect::<Vec<_>>()
+/// The 99th percentile of how long a prediction takes where there are no harms.
+fn p99_alone() -> Duration {
+    let spinfer =
+        Launch::new(&Manifest::default().with_iris("iris", 1, "/iris/...", "")).uncached().up();
+    let client = || {
+        let client = spinfer.client();
+        let timed = |number| {
+            let start = Instant::now();
+            assert!(predict(&client, number));
+            start.elapsed()
         };
+        (0..ALONE).map(timed).collect::<Vec<_>>()
+    };
+    let mut latencies: Vec<Duration> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    })
-}
-
-fn p99(latencies: &mut [Duration]) -> Duration {
+    });
     latencies.sort_unstable();
     latencies[latencies.len() * 99 / 100]
 }
 
-/// Every harm, each by a client of its own; how long each prediction took meanwhile.
-fn round(spinfer: &Spinfer, harms: &[harms::Harm], stores: &mut redis::StoresApp) -> Vec<Duration> {
+/// Every harm, each by a client of its own; whether each prediction meanwhile met its deadline.
+fn round(spinfer: &Spinfer, harms: &[harms::Harm], stores: &mut redis::StoresApp) -> Vec<bool> {
     let with_stores = stores.harms();
     // And one that disturbs a Redis.
     let doing_harm = AtomicUsize::new(harms.len() + with_stores.len() + 1);
-    let latencies = std::thread::scope(|scope| {
+    let in_time = std::thread::scope(|scope| {
         let (doing_harm, stores) = (&doing_harm, &mut *stores);
         scope.spawn(move || {
             let _done = CountDown(doing_harm);
@@ -108,7 +114,7 @@ fn round(spinfer: &Spinfer, harms: &[harms::Harm], stores: &mut redis::StoresApp
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
     stores.restart();
-    latencies
+    in_time
 }
 
 struct CountDown<'a>(&'a AtomicUsize);
@@ -119,24 +125,29 @@ impl Drop for CountDown<'_> {
     }
 }
 
-fn predict_while(spinfer: &Spinfer, doing_harm: &AtomicUsize) -> Vec<Duration> {
+fn predict_while(spinfer: &Spinfer, doing_harm: &AtomicUsize) -> Vec<bool> {
     let client = spinfer.client();
-    let mut latencies = Vec::new();
+    let mut in_time = Vec::new();
     while doing_harm.load(Ordering::Relaxed) > 0 {
-        latencies.push(predict(&client, latencies.len()));
+        in_time.push(predict(&client, in_time.len()));
     }
-    latencies
+    in_time
 }
 
-/// How long one prediction takes: of one flower and the other by turns.
-fn predict(client: &Client, number: usize) -> Duration {
+/// Whether a prediction met its deadline. Its inputs are those of two flowers in turn.
+fn predict(client: &Client, number: usize) -> bool {
     let flowers = [("[5.1, 3.5, 1.4, 0.2]", "setosa"), ("[6.7, 3.0, 5.2, 2.3]", "virginica")];
     let (features, species) = flowers[number % flowers.len()];
     let body = format!("{{\"features\": {features}}}");
-    let start = Instant::now();
     let response = client.send("POST", "/iris/predict", &[], body.as_bytes());
-    let took = start.elapsed();
-    assert_eq!(response.status, 200, "{}", response.text());
-    assert_eq!(response.json()["prediction"], species);
-    took
+    match response.status {
+        200 => {
+            assert_eq!(response.json()["prediction"], species);
+            true
+        }
+        // The deadline of the request: while its body was read, while it waited for an instance, while
+        // the instance computed.
+        408 | 503 | 504 => false,
+        status => panic!("{status}: {}", response.text()),
+    }
 }
