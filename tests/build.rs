@@ -1,4 +1,4 @@
-//! Builds the components the tests serve: the examples and the test guests.
+//! Builds the components that tests serve: the examples and the test guests.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ fn main() {
         .args(["build", "--target", "wasm32-wasip2", "--profile", "component", "--target-dir"])
         .arg(&target)
         .args(GUESTS.iter().flat_map(|guest| ["--package", guest]))
-        // What cargo sets for this build must not leak into that one.
+        // Variables of this build must not leak into that of the components.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER")

@@ -1,4 +1,4 @@
-//! A component through the host's library, without sockets: what depends on exact deadlines.
+//! A component through the host's library, without sockets, where exact deadlines matter.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -45,7 +45,7 @@ async fn requests_queue_for_a_busy_instance_until_their_deadline() {
             let service = Arc::clone(&service);
             async move { call(&service, "/loop", Duration::from_secs(2)).await }
         });
-        // Once the loop has the instance, who cannot wait is refused.
+        // While the loop has the instance, a request with a short deadline is refused.
         let busy = loop {
             match call(&service, "/echo", Duration::from_millis(100)).await {
                 Ok(200) | Err(Failure::Deadline { .. }) => {
@@ -55,14 +55,15 @@ async fn requests_queue_for_a_busy_instance_until_their_deadline() {
             }
         };
         assert!(matches!(&busy, Err(Failure::Busy { limit: 1, .. })), "{busy:?}");
-        // Who can is served when it is free again.
+        // A request with a long one is served after the loop.
         assert_eq!(call(&service, "/echo", PATIENCE).await.unwrap(), 200);
         let late = looping.await.unwrap();
         assert!(matches!(late, Err(Failure::Deadline { .. })), "{late:?}");
     }
 }
 
-/// A guest whose client went away is ended, though it computes, and its turn is the next one's.
+/// A computing guest is terminated when its client disconnects, and its instance is free for the next
+/// request.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_request_terminates_the_guest() {
     for settings in ["", STANDARD_DOOR] {
@@ -74,7 +75,7 @@ async fn dropped_request_terminates_the_guest() {
         });
         let busy = loop {
             match call(&service, "/echo", Duration::from_millis(100)).await {
-                // Full: the loop waits for its turn.
+                // The queue is full: the loop is in it.
                 Ok(200) | Err(Failure::QueueFull { .. } | Failure::Deadline { .. }) => {
                     assert!(!looping.is_finished(), "never busy");
                 }
@@ -89,7 +90,7 @@ async fn dropped_request_terminates_the_guest() {
 }
 
 /// Each request has its own deadline, also in an instance that served one with a later deadline: with
-/// that one the loop would go on until the test runner ends it.
+/// that one the loop would run until the test runner's timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_has_its_own_deadline() {
     const LATER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -99,7 +100,7 @@ async fn each_request_has_its_own_deadline() {
     assert!(matches!(late, Err(Failure::Deadline { .. })), "{late:?}");
 }
 
-/// What one request for a prediction from a flower of this length appends.
+/// The predictions that one request with this sepal length appends.
 async fn appended(service: &Service, length: u16) -> Vec<Arc<Predictions>> {
     let head = Request::post("/predict").body(()).unwrap().into_parts().0;
     let body = format!(r#"{{"features": [{length}, 3.5, 1.4, 0.2]}}"#);
@@ -112,7 +113,7 @@ async fn appended(service: &Service, length: u16) -> Vec<Arc<Predictions>> {
     appended.into_iter().flat_map(Appended::iter).cloned().collect()
 }
 
-/// An instance behind the standard door may serve many requests at a time.
+/// Also if one instance serves concurrent requests behind the standard door.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_has_only_its_own_predictions() {
     for settings in ["", STANDARD_DOOR, "tool.spinfer.reuse.concurrency = 16\n"] {

@@ -1,4 +1,4 @@
-//! `spinfer add`: ONNX files as people have them become URLs.
+//! `spinfer add`: ONNX files as teams export them are served.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, run};
 use tempfile::TempDir;
 
-/// The files to add, and what ONNX Runtime says of some rows.
+/// The ONNX files to add, and the outputs of ONNX Runtime for some rows (`expected.json`).
 pub(crate) fn files() -> PathBuf {
     root().join("tests/models/add")
 }
@@ -19,7 +19,7 @@ fn expected() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A folder with an application in the making.
+/// The folder of an application that grows command by command.
 pub(crate) struct AppFolder(pub(crate) TempDir);
 
 impl AppFolder {
@@ -31,7 +31,7 @@ impl AppFolder {
         self.0.path().join(path)
     }
 
-    /// `spinfer add` of a file of the test's; whether it was added, and what was said.
+    /// `spinfer add` of a file: whether it succeeds, and its output.
     pub(crate) fn add(&self, file: &Path, arguments: &[&str]) -> (bool, String) {
         let from = self.path("spin.toml");
         let start = ["add", file.to_str().unwrap(), "--from", from.to_str().unwrap()];
@@ -53,7 +53,7 @@ impl AppFolder {
         fs::read_to_string(self.path("spin.toml")).unwrap()
     }
 
-    /// Every file, and what it holds.
+    /// Every file and its content.
     pub(crate) fn tree(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
             for entry in fs::read_dir(folder).unwrap() {
@@ -73,7 +73,7 @@ impl AppFolder {
     }
 }
 
-/// Equal, but for the last digits of numbers.
+/// Equality, with a tolerance for numbers.
 fn assert_near(got: &Value, expected: &Value, what: &str) {
     match (got, expected) {
         (Value::Number(got), Value::Number(expected)) => {
@@ -91,7 +91,7 @@ fn assert_near(got: &Value, expected: &Value, what: &str) {
     }
 }
 
-/// The short form's answers to the rows of `expected.json`.
+/// The predictions of `/predict` for the rows of `expected.json`.
 fn predictions(spinfer: &Spinfer, name: &str, rows: &Value) -> Vec<Value> {
     let body = json!({ "instances": rows }).to_string();
     let response = spinfer.post(&format!("/v2/models/{name}/predict"), body);
@@ -99,12 +99,12 @@ fn predictions(spinfer: &Spinfer, name: &str, rows: &Value) -> Vec<Value> {
     response.json()["predictions"].as_array().unwrap().clone()
 }
 
-/// The line to ask with, of what `spinfer add` said.
+/// The `curl` command that `spinfer add` printed.
 fn line(printed: &str) -> String {
     printed.lines().last().unwrap().trim().to_owned()
 }
 
-/// A request as `curl` would send it.
+/// The request that a `curl` command sends.
 struct CurlRequest {
     path: String,
     headers: Vec<(String, String)>,
@@ -112,7 +112,7 @@ struct CurlRequest {
 }
 
 impl CurlRequest {
-    /// What a shell makes of a printed line.
+    /// Of the command in `line`, as a shell reads it.
     fn of(line: &str) -> Self {
         let script = format!("curl() {{ printf '%s\\0' \"$@\"; }}; {line}");
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -134,8 +134,8 @@ impl CurlRequest {
         asked
     }
 
-    /// The answer of `spinfer`, which is good.
-    fn response(&self, spinfer: &Spinfer) -> Value {
+    /// Sends it to `spinfer`: the JSON of the response, which has status 200.
+    fn send(&self, spinfer: &Spinfer) -> Value {
         let headers: Vec<(&str, &str)> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let response = spinfer.send("POST", &self.path, &headers, &self.body);
@@ -161,7 +161,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
     let spinfer = application.up();
 
     for line in &lines {
-        CurlRequest::of(line).response(&spinfer);
+        CurlRequest::of(line).send(&spinfer);
     }
 
     let expected = expected();
@@ -205,7 +205,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
         }
     }
 
-    // Labels that were given name the greatest of the only output's numbers.
+    // Labels given by --labels name the largest number of the only output.
     let of = &expected["softmax"];
     for (row, prediction) in predictions(&spinfer, "softmax", &of["inputs"]["x"]).iter().enumerate()
     {
@@ -219,7 +219,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
     let probability = &response["predictions"][0]["probabilities"]["yes"];
     assert_near(probability, &of["outputs"]["y"][0][1], "softmax");
 
-    // Inputs of one column each are read from a table by their names.
+    // Inputs with one column each are read from a table by name.
     let of = &expected["columns"];
     let (length, count) = (&of["inputs"]["length"][1][0], &of["inputs"]["count"][1][0]);
     let body =
@@ -233,7 +233,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
         (400, "features[1] (count): 30.5 is not an integer of 64 bits (INT64)")
     );
 
-    // Two outputs are no one prediction: the answer says what is.
+    // A graph with two outputs has no single prediction: the error points to /infer.
     let of = &expected["two-outputs"];
     let response = spinfer.post("/v2/models/two-outputs/predict", r#"{"features": [1, 2, 3]}"#);
     assert_eq!(response.status, 400);
@@ -256,7 +256,7 @@ fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
     assert_eq!(spinfer.get("/v2/models/two-outputs/versions/2/ready").status, 404);
 }
 
-/// What `model.toml` of the version 1 says of a tensor: its shape, and its batch axis.
+/// The shape and the batch axis of a tensor in the `model.toml` of version 1.
 fn tensor(application: &AppFolder, model: &str, tensors: &str, name: &str) -> (Vec<i64>, i64) {
     let path = application.path(&format!("models/{model}/1/model.toml"));
     let text = fs::read_to_string(path).unwrap();
@@ -269,7 +269,7 @@ fn tensor(application: &AppFolder, model: &str, tensors: &str, name: &str) -> (V
     (shape.map(|axis| axis.as_integer().unwrap()).collect(), axis)
 }
 
-/// The outputs of the Open Inference Protocol, by name, for the inputs in `expected.json`.
+/// The outputs of `/infer` for the inputs in `expected.json`, which are checked against the expected ones.
 fn infer(spinfer: &Spinfer, model: &str, datatypes: &[(&str, &str)]) -> Vec<Value> {
     let of = &expected()[model];
     let shape = |mut value: &Value| {
@@ -309,8 +309,8 @@ fn flat(value: &Value) -> Value {
     json!(elements)
 }
 
-/// Graphs that do not run on zeros, whose free axes are not the first, whose outputs' shapes are in the
-/// values of their inputs, and whose tensors are of other types than floats.
+/// Graphs that fail on zeros, whose free axis is not the first, whose output shapes depend on input
+/// values, and whose tensors are not floats.
 #[test]
 fn trial_run_uses_inputs_the_graph_accepts() {
     let application = AppFolder::new();
@@ -318,7 +318,7 @@ fn trial_run_uses_inputs_the_graph_accepts() {
     let mut lines = Vec::new();
     for name in models {
         let printed = application.added(name, &[]);
-        assert!(!printed.contains("note"), "nothing was fixed: {printed}");
+        assert!(!printed.contains("note"), "no axis was fixed: {printed}");
         lines.push(line(&printed));
     }
     let tensors = |model, tensors, name| tensor(&application, model, tensors, name);
@@ -331,7 +331,7 @@ fn trial_run_uses_inputs_the_graph_accepts() {
     assert_eq!(tensors("detections", "outputs", "selected"), (vec![-1, 3], 0));
     assert_eq!(tensors("types", "outputs", "off"), (vec![-1, 2], 0));
 
-    // A table of numbers and text has a baseline of its numbers, for which the graph has run on both.
+    // The baseline of a table of numbers and text covers the numbers; the graph runs on both.
     let data = application.path("data.csv");
     fs::write(&data, "age,city\n51,Rome\n70,Oslo\n,Lima\n").unwrap();
     let from = application.path("spin.toml");
@@ -344,17 +344,17 @@ fn trial_run_uses_inputs_the_graph_accepts() {
 
     let spinfer = application.up();
     for line in &lines {
-        CurlRequest::of(line).response(&spinfer);
+        CurlRequest::of(line).send(&spinfer);
     }
     infer(&spinfer, "divides", &[("x", "INT64"), ("d", "INT64")]);
     infer(&spinfer, "tokens", &[("ids", "INT64"), ("mask", "INT64")]);
     infer(&spinfer, "time-first", &[("x", "FP32")]);
     infer(&spinfer, "detections", &[("boxes", "FP32"), ("scores", "FP32")]);
     infer(&spinfer, "types", &[("flags", "BOOL"), ("small", "INT8")]);
-    // Strings of no list of labels are served as they are.
+    // Strings without a list of labels are served unchanged.
     let outputs = infer(&spinfer, "countries", &[("city", "BYTES")]);
     assert_eq!(outputs[0]["datatype"], "BYTES");
-    // A row of numbers and text, by column name.
+    // A row of numbers and text by column name.
     let of = &expected()["mixed"];
     let (age, city) = (&of["inputs"]["age"][1][0], &of["inputs"]["city"][1][0]);
     let row = json!({ "features": { "city": city, "age": age } }).to_string();
@@ -369,8 +369,8 @@ fn add_reports_fixed_axes_and_contradicting_shapes() {
     assert!(printed.contains("`batch` is free in the file and fixed to 1 here"), "{printed}");
     assert_eq!(tensor(&application, "fixed-batch", "inputs", "x").0, [1, 2, 2]);
     let printed = application.added("declared-otherwise", &[]);
-    let told = "output `y` is declared as [-1, 7] and computed as [-1, 2]";
-    assert_eq!(printed.matches(told).count(), 1, "{printed}");
+    let contradiction = "output `y` is declared as [-1, 7] and computed as [-1, 2]";
+    assert_eq!(printed.matches(contradiction).count(), 1, "{printed}");
     assert_eq!(tensor(&application, "declared-otherwise", "outputs", "y").0, [-1, 2]);
 }
 
@@ -408,7 +408,7 @@ fn example_file_provides_the_inputs_of_the_trial_run() {
     }
     let spinfer = application.up();
     for line in &lines {
-        CurlRequest::of(line).response(&spinfer);
+        CurlRequest::of(line).send(&spinfer);
     }
     infer(&spinfer, "needs-an-example", &[("x", "INT64")]);
 }
@@ -422,7 +422,7 @@ fn external_weights_are_bundled_into_the_graph() {
     let (added, printed) = application.add(&graph, &[]);
     assert!(!added && printed.contains("its weights are in \"external.bin\""), "{printed}");
     fs::copy(files().join("external.bin"), folder.path().join("external.bin")).unwrap();
-    // An underscore stays in the model's name; a component's id has none.
+    // The model's name keeps its underscore; a component's id cannot have one.
     let (added, printed) = application.add(&graph, &["--backend", "onnxruntime", "--threads", "2"]);
     assert!(added && printed.contains("weights were in files of their own"), "{printed}");
     let signature = fs::read_to_string(application.path("models/my_model/1/model.toml")).unwrap();
@@ -434,7 +434,7 @@ fn external_weights_are_bundled_into_the_graph() {
         application.manifest()
     );
     let spinfer = application.up();
-    CurlRequest::of(&line(&printed)).response(&spinfer);
+    CurlRequest::of(&line(&printed)).send(&spinfer);
     let rows = &expected()["softmax"];
     let response = predictions(&spinfer, "my_model", &rows["inputs"]["x"]);
     for (row, prediction) in response.iter().enumerate() {
@@ -442,7 +442,7 @@ fn external_weights_are_bundled_into_the_graph() {
     }
 }
 
-/// Of a picture: it is in a file, and that of large ones is binary.
+/// The request of an image is in a file, which is binary if the request is large.
 #[test]
 fn printed_curl_command_reads_large_requests_from_a_file() {
     let application = AppFolder::new();
@@ -455,9 +455,9 @@ fn printed_curl_command_reads_large_requests_from_a_file() {
     let many = application.added("picture", &["--example", example]);
     assert!(many.contains("requests/picture-2.bin"), "{many}");
     let spinfer = application.up();
-    let response = CurlRequest::of(&line(&printed)).response(&spinfer);
+    let response = CurlRequest::of(&line(&printed)).send(&spinfer);
     assert_eq!(response["prediction"].as_array().unwrap().len(), 10);
-    let response = CurlRequest::of(&line(&many)).response(&spinfer);
+    let response = CurlRequest::of(&line(&many)).send(&spinfer);
     assert_eq!(response["outputs"][0]["shape"], json!([40, 10]));
 }
 
@@ -480,7 +480,7 @@ fn generic_component_serves_exactly_one_model() {
     let own = send("/iris/predict");
     assert_eq!(own.status, 200);
     for path in ["/one/predict", "/standard/predict"] {
-        assert_eq!(send(path).body, own.body, "as a component of its own would");
+        assert_eq!(send(path).body, own.body, "as a component of its own responds");
     }
     for (path, part) in
         [("/none/predict", "no model is mounted"), ("/two/predict", "2 are mounted")]

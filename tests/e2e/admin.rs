@@ -1,4 +1,4 @@
-//! The admin plane: whom it answers and what, and what the response cache is told.
+//! The admin plane: its endpoints, who may call them, and purges of the response cache.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use spinfer_tests::{
     wait_until,
 };
 
-use super::metrics::{BATCH, DRIFT, EXPERIMENTS, iris_with, is_the_table, metric};
+use super::metrics::{BATCH, DRIFT, EXPERIMENTS, check_against_table, iris_with, metric};
 
 pub(crate) const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
@@ -20,7 +20,7 @@ fn delete(spinfer: &Spinfer, path: &str) -> Response {
     spinfer.admin().send("DELETE", path, &[], b"")
 }
 
-/// Whether the answer was kept.
+/// Whether the response is from the cache.
 fn is_hit(response: &Response) -> bool {
     response.header("cache-status").is_some_and(|status| status.starts_with("spinfer; hit"))
 }
@@ -48,7 +48,7 @@ fn purge_invalidates_only_the_selected_responses() {
     };
     assert_eq!((send(), send()), ([false; 3], [true; 3]));
     let address = spinfer.admin_address().to_string();
-    for (query, flags, kept) in [
+    for (query, flags, cached) in [
         ("", &["--all"][..], [false; 3]),
         ("?component=iris-1", &["--component", "iris-1"], [false, true, true]),
         ("?component=probe", &["--component", "probe"], [true, false, false]),
@@ -60,10 +60,11 @@ fn purge_invalidates_only_the_selected_responses() {
         let response = delete(&spinfer, &format!("/cache{query}"));
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(response.json()["told"], "nobody", "{}", response.text());
-        assert_eq!((send(), send()), (kept, [true; 3]), "{query}");
+        assert_eq!((send(), send()), (cached, [true; 3]), "{query}");
         let (status, text) = run(&[&["cache", "purge", "--admin", &address], flags].concat());
         assert!(status.success() && text.starts_with("Forgotten: "), "{text}");
-        let by_command = if flags.contains(&"/cache/two/...") { [true, false, true] } else { kept };
+        let by_command =
+            if flags.contains(&"/cache/two/...") { [true, false, true] } else { cached };
         assert_eq!((send(), send()), (by_command, [true; 3]), "{flags:?}");
     }
     for (query, status, printed) in [
@@ -79,7 +80,7 @@ fn purge_invalidates_only_the_selected_responses() {
         assert_eq!(response.status, status, "{query}: {}", response.text());
         assert!(response.error().contains(printed), "{query}: {}", response.error());
     }
-    assert_eq!(send(), [true; 3], "what is refused forgets nothing");
+    assert_eq!(send(), [true; 3], "a refused purge purges nothing");
 }
 
 #[test]
@@ -88,22 +89,24 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
     let node = || {
         let both = Manifest::default().with("/...", "probe", "probe", "");
         let both = both.with_iris("iris", 1, "/v2/models/...", "");
-        // More time than a busy machine takes.
+        // Longer than a busy machine takes.
         let config = format!("[cache]\nredis = '{}'\ntimeout = '1s'\n", redis.url());
         let node = Launch::new(&both).admin().runtime_config(&config).up();
         let is = |name: &str| metric(&node, &format!("spinfer_cache_redis_{name}")) == 1.0;
         wait_until("it is connected", || is("connected") && is("watched"));
         wait_until("its model is loaded", || metric(&node, "spinfer_ready") == 1.0);
-        // From its first answer that is to be kept it is known that there are some.
+        // The first cacheable response enables lookups in Redis.
         assert_eq!(node.get(&format!("/cache/{}?max-age=60", node.id())).status, 200);
         node
     };
     let (a, b) = (node(), node());
     let stored = r#"spinfer_cache_redis_stores_total{result="stored"}"#;
-    wait_until("their first answers are", || [&a, &b].map(|node| metric(node, stored)) == [1.0; 2]);
+    wait_until("their first responses are stored", || {
+        [&a, &b].map(|node| metric(node, stored)) == [1.0; 2]
+    });
     let path = "/cache/shared?max-age=60";
     assert!(!is_hit(&a.get(path)));
-    wait_until("the next one is", || metric(&a, stored) == 2.0);
+    wait_until("the next response is stored", || metric(&a, stored) == 2.0);
     assert!(is_hit(&b.get(path)) && is_hit(&b.get(path)));
 
     let stats = b.admin().send("GET", "/cache/stats", &[], b"").json();
@@ -115,7 +118,7 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
     assert_eq!((&shared["stored"], &shared["failed"]), (&1.into(), &0.into()), "{shared}");
     let hits = r#"spinfer_cache_redis_lookups_total{result="hit"}"#;
     assert_eq!(metric(&b, hits), 1.0);
-    is_the_table(&b, &[&[BATCH, DRIFT[0]], &EXPERIMENTS[..]].concat());
+    check_against_table(&b, &[&[BATCH, DRIFT[0]], &EXPERIMENTS[..]].concat());
 
     let address = b.admin_address().to_string();
     let (status, text) = run(&["cache", "stats", "--admin", &address]);
@@ -124,16 +127,16 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
     assert!(status.success(), "{text}");
     assert_eq!(text.trim(), "Forgotten: route /..., on all nodes that share the Redis");
     assert!(!is_hit(&b.get(path)), "here");
-    let made = b.get(path);
-    // Before it is there for both, the other would make its own.
-    wait_until("what was made anew is shared", || metric(&b, stored) == 2.0);
-    wait_until("the other has heard of it", || a.get(path).body == made.body);
+    let recomputed = b.get(path);
+    // Until it is stored, the other node would compute its own.
+    wait_until("the recomputed response is stored", || metric(&b, stored) == 2.0);
+    wait_until("the other node has read the purge", || a.get(path).body == recomputed.body);
 
     drop(redis);
     let told = delete(&b, "/cache").json();
     assert_eq!(told, serde_json::json!({"purged": "everything", "told": "later"}));
-    assert!(!is_hit(&b.get(path)), "here all the same");
-    // Whoever asks it finds out.
+    assert!(!is_hit(&b.get(path)), "purged on this node without the Redis");
+    // The failed lookup reports the lost connection.
     assert_eq!(metric(&b, "spinfer_cache_redis_connected"), 0.0);
     assert!(metric(&b, r#"spinfer_cache_redis_lookups_total{result="failed"}"#) >= 1.0);
 }
@@ -161,7 +164,7 @@ fn unknown_paths_are_404_and_wrong_methods_405() {
     }
     let [head, get] = ["HEAD", "GET"].map(|method| admin.send(method, "/metrics", &[], b""));
     assert_eq!((head.status, head.body.len(), get.status), (200, 0, 200));
-    // Nothing of it is where clients are.
+    // The data plane has none of these endpoints.
     for (method, path) in [("GET", "/metrics"), ("GET", "/cache/stats"), ("DELETE", "/cache")] {
         let response = spinfer.send(method, path, &[], b"");
         assert_eq!((response.status, response.error()), (404, format!("no route matches {path}")));
@@ -181,7 +184,7 @@ fn malformed_requests_are_refused_and_the_admin_plane_keeps_serving() {
     ] {
         let mut stream = TcpStream::connect(spinfer.admin_address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // It may close before it has read all of it.
+        // The host may close the connection before it has read all of it.
         let _ = stream.write_all(request.as_bytes());
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut response = Vec::new();
@@ -238,7 +241,7 @@ fn token_is_required_beyond_loopback_and_checked() {
     assert!(!status.success() && text.contains("Authorization: Bearer"), "{text}");
     let (status, text) = run_in(&[("SPINFER_ADMIN_TOKEN", TOKEN)], &purge);
     assert!(status.success(), "{text}");
-    // A guest has the host's environment in no form, and the log has no token.
+    // Neither a guest's environment nor the log contains the token.
     assert_eq!(spinfer.get("/environment?SPINFER_ADMIN_TOKEN").text(), "not set");
     assert!(!spinfer.log().contains(TOKEN));
 }
@@ -282,13 +285,16 @@ fn no_admin_opens_no_admin_listener() {
 
 #[test]
 fn admin_commands_name_the_address_they_tried() {
-    let nobody = {
+    let closed_address = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let (status, text) = run(&["cache", "stats", "--admin", &nobody]);
+    let (status, text) = run(&["cache", "stats", "--admin", &closed_address]);
     assert!(!status.success());
-    assert!(text.contains(&format!("the admin plane at {nobody}: cannot be reached")), "{text}");
+    assert!(
+        text.contains(&format!("the admin plane at {closed_address}: cannot be reached")),
+        "{text}"
+    );
     let spinfer = Launch::new(&Manifest::default().with("/a", "probe", "probe", "")).up();
     let (status, text) = run(&["cache", "stats", "--admin", &spinfer.address().to_string()]);
     assert!(!status.success() && text.contains("no route matches /cache/stats"), "{text}");

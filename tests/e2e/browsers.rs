@@ -1,4 +1,4 @@
-//! Pages of other sites: who may call the application from a browser (CORS).
+//! CORS: which pages of other origins may call the application from a browser.
 
 use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
 
@@ -28,7 +28,7 @@ fn without_cors_settings_no_cors_headers_are_sent() {
         (response.status, response.header(ALLOWED), response.header("vary")),
         (200, None, None)
     );
-    // The component is asked, as before.
+    // The preflight is a request for the component, as it would be without CORS support.
     assert_eq!(preflight(&spinfer, "/echo", APP).status, 200);
 }
 
@@ -38,8 +38,8 @@ fn only_listed_origins_are_allowed() {
         let cors =
             format!("allow_origins = [\"{APP}\"]\nmax_age = \"1h\"\nallow_credentials = true");
         let spinfer = probe(&cors, door);
-        let asked = preflight(&spinfer, "/trap", APP);
-        assert_eq!(asked.status, 204, "the component is not asked");
+        let preflighted = preflight(&spinfer, "/trap", APP);
+        assert_eq!(preflighted.status, 204, "the component does not receive it");
         for (name, value) in [
             (ALLOWED, APP),
             ("access-control-allow-methods", "GET, HEAD, POST"),
@@ -48,9 +48,9 @@ fn only_listed_origins_are_allowed() {
             ("access-control-max-age", "3600"),
             ("vary", "origin"),
         ] {
-            assert_eq!(asked.header(name), Some(value), "{name}");
+            assert_eq!(preflighted.header(name), Some(value), "{name}");
         }
-        // Errors of component and host too: a page may read why.
+        // Error responses of the component and the host have the headers too, so that a page can read them.
         for (path, status) in
             [("/echo", 200), ("/elsewhere", 404), ("/trap", 500), ("/v2/health/live", 405)]
         {
@@ -63,9 +63,9 @@ fn only_listed_origins_are_allowed() {
             );
         }
         for origin in ["https://evil.example", "null", "http://app.example.com"] {
-            let asked = preflight(&spinfer, "/echo", origin);
-            assert_eq!((asked.status, asked.header(ALLOWED)), (403, None), "{origin}");
-            assert!(asked.error().contains("cors.allow_origins"), "{}", asked.error());
+            let preflighted = preflight(&spinfer, "/echo", origin);
+            assert_eq!((preflighted.status, preflighted.header(ALLOWED)), (403, None), "{origin}");
+            assert!(preflighted.error().contains("cors.allow_origins"), "{}", preflighted.error());
             let response = spinfer.send("POST", "/echo", &[("origin", origin)], b"x");
             assert_eq!((response.status, response.header(ALLOWED)), (200, None), "{origin}");
         }
@@ -80,7 +80,7 @@ fn wildcard_origin_allows_every_page() {
     assert_eq!(preflight(&spinfer, "/", "null").header(ALLOWED), Some("*"));
     let response = spinfer.send("POST", "/echo", &[("origin", APP)], b"x");
     assert_eq!((response.header(ALLOWED), response.header("vary")), (Some("*"), None));
-    // An OPTIONS request that is no preflight is the component's.
+    // An OPTIONS request that is not a preflight goes to the component.
     assert_eq!(spinfer.send("OPTIONS", "/echo", &[("origin", APP)], b"x").status, 200);
 }
 

@@ -1,4 +1,4 @@
-//! The response cache: what is kept and what is not, for how long, and who waits for whom.
+//! The response cache in memory: what is cached, for how long, and which requests collapse into one.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -11,8 +11,8 @@ fn probe(settings: &str) -> Spinfer {
     Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up()
 }
 
-/// How often the guest has made an answer on `path`.
-fn made(spinfer: &Spinfer, path: &str) -> usize {
+/// How many responses the guest has computed for `path`.
+fn computed(spinfer: &Spinfer, path: &str) -> usize {
     spinfer.log().lines().filter(|line| line.contains(&format!("made {path}"))).count()
 }
 
@@ -25,8 +25,8 @@ fn is_hit(response: &Response) -> bool {
     status(response).starts_with("spinfer; hit; ttl=")
 }
 
-/// Whether it was made for this request. Of a stream its head cannot say whether it is kept.
-fn is_made(response: &Response) -> bool {
+/// Whether the component computed it. The head of a streamed response cannot tell whether it is stored.
+fn is_computed(response: &Response) -> bool {
     ["spinfer; fwd=miss; stored", "spinfer; fwd=miss"].contains(&status(response))
 }
 
@@ -34,27 +34,27 @@ fn is_made(response: &Response) -> bool {
 fn repeated_request_is_served_from_cache() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
-        // Bodies are streams to the standard door, until it has given an answer to be kept.
-        assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+        // The standard door streams bodies until the component has returned a cacheable response.
+        assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
         let path = "/cache/a?max-age=60";
         let first = spinfer.post(path, "one");
-        assert!(is_made(&first) && first.header("age").is_none(), "{first:?}");
+        assert!(is_computed(&first) && first.header("age").is_none(), "{first:?}");
         let second = spinfer.post(path, "one");
         assert!(is_hit(&second) && status(&second).ends_with("; detail=memory"), "{second:?}");
         assert_eq!(second.body, first.body);
         assert_eq!(second.header("cache-control"), Some("max-age=60"));
         assert!(second.header("age").is_some_and(|age| age.parse::<u32>().is_ok()));
         spinfer.wait_for_log("made /cache/a");
-        assert_eq!(made(&spinfer, "/cache/a"), 1);
+        assert_eq!(computed(&spinfer, "/cache/a"), 1);
 
-        // Another body, path or method is another answer.
+        // Another body, path or method is another cache key.
         for other in [
             spinfer.post(path, "two"),
             spinfer.post(&format!("{path},public"), "one"),
             spinfer.post("/cache/a/b?max-age=60", "one"),
             spinfer.get(path),
         ] {
-            assert!(is_made(&other), "{other:?}");
+            assert!(is_computed(&other), "{other:?}");
             assert_ne!(other.body, first.body);
         }
         assert!(is_hit(&spinfer.get(path)));
@@ -84,9 +84,9 @@ fn uncacheable_responses_are_not_cached() {
         let put = spinfer.send("PUT", "/cache/a?max-age=60", &[], b"");
         assert_eq!(status(&put), "spinfer; fwd=bypass");
     }
-    // A component that allows nothing is not looked up any more, until it does.
+    // A component without cacheable responses is not looked up, until it returns one.
     let path = "/cache/other";
-    wait_until("it is no longer looked up", || status(&spinfer.get(path)) == "spinfer; fwd=bypass");
+    wait_until("lookups stop", || status(&spinfer.get(path)) == "spinfer; fwd=bypass");
     let path = "/cache/other?max-age=60";
     assert_eq!(status(&spinfer.get(path)), "spinfer; fwd=bypass");
     assert_eq!(status(&spinfer.get(path)), "spinfer; fwd=miss; stored");
@@ -116,25 +116,25 @@ fn request_cache_control_is_honoured() {
     assert_eq!(status(&part), "spinfer; fwd=bypass");
 }
 
-/// Probes above all: they are no reason to forget what is kept.
+/// Such as those of health probes.
 #[test]
 fn uncacheable_responses_do_not_disable_lookups_of_others() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
-        let asked = |method| {
+        let send_100 = |method| {
             for _ in 0..100 {
                 assert_eq!(spinfer.send(method, "/count", &[], b"").status, 200);
             }
         };
-        assert!(is_made(&spinfer.post("/cache/a?max-age=60", "")));
-        asked("GET");
+        assert!(is_computed(&spinfer.post("/cache/a?max-age=60", "")));
+        send_100("GET");
         assert!(is_hit(&spinfer.post("/cache/a?max-age=60", "")), "{door}");
-        assert!(is_made(&spinfer.post("/cache/b?max-age=60", "")), "{door}");
+        assert!(is_computed(&spinfer.post("/cache/b?max-age=60", "")), "{door}");
         assert!(is_hit(&spinfer.post("/cache/b?max-age=60", "")), "{door}");
-        // Nor do those of its own method, where it is known.
-        asked("POST");
+        // Nor do those with the same method, once its responses are known to be cacheable.
+        send_100("POST");
         assert!(is_hit(&spinfer.post("/cache/a?max-age=60", "")), "{door}");
-        assert!(is_made(&spinfer.post("/cache/a?max-age=60", "another")), "{door}");
+        assert!(is_computed(&spinfer.post("/cache/a?max-age=60", "another")), "{door}");
         assert!(is_hit(&spinfer.post("/cache/a?max-age=60", "another")), "{door}");
     }
 }
@@ -146,7 +146,7 @@ fn responses_are_cached_per_value_of_a_vary_header() {
         let send =
             |value| spinfer.send("GET", "/cache/vary?max-age=60", &[("x-probe", value)], b"");
         let responses: Vec<_> = ["a", "b"].map(send).into();
-        assert!(responses.iter().all(is_made), "{responses:?}");
+        assert!(responses.iter().all(is_computed), "{responses:?}");
         for (value, first) in ["a", "b"].iter().zip(&responses) {
             let again = send(value);
             assert!(is_hit(&again));
@@ -160,12 +160,12 @@ fn equivalent_json_bodies_share_a_cached_response_if_the_component_opts_in() {
     let ours = "spinfer-body-key";
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
-        // Bodies are streams to the standard door, until it has given an answer to be kept.
-        assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+        // The standard door streams bodies until the component has returned a cacheable response.
+        assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
         let body = r#"{"a": [5.10, 2], "b": "\u00e9"}"#;
         let path = "/cache/json/a?max-age=60";
         let first = spinfer.post(path, body);
-        assert!(is_made(&first) && first.header(ours).is_none(), "{first:?}");
+        assert!(is_computed(&first) && first.header(ours).is_none(), "{first:?}");
         for same in
             [body, "{\"b\":\"é\",\"a\":[5.1,2]}\n", "{\"a\" : [51e-1, 2.0], \"b\":\"\\u00E9\"}"]
         {
@@ -174,7 +174,7 @@ fn equivalent_json_bodies_share_a_cached_response_if_the_component_opts_in() {
             assert_eq!(again.header(ours), None);
         }
         spinfer.wait_for_log("made /cache/json/a");
-        assert_eq!(made(&spinfer, "/cache/json/a"), 1);
+        assert_eq!(computed(&spinfer, "/cache/json/a"), 1);
         for other in [
             r#"{"a": [2, 5.1], "b": "é"}"#,
             r#"{"a": [5.1, 2], "b": "e"}"#,
@@ -182,35 +182,37 @@ fn equivalent_json_bodies_share_a_cached_response_if_the_component_opts_in() {
             r#"{"a": [5.1, 2], "b": "é"},"#,
         ] {
             let response = spinfer.post(path, other);
-            assert!(is_made(&response) && response.body != first.body, "{other}");
+            assert!(is_computed(&response) && response.body != first.body, "{other}");
         }
-        // With a header that it depends on as well.
+        // Together with a header that the response varies by.
         let send = |value, body: &str| {
             let headers = [("x-probe", value)];
             spinfer.send("POST", "/cache/json/vary?max-age=60", &headers, body.as_bytes())
         };
-        assert!(is_made(&send("a", "[1]")) && is_made(&send("b", "[1.0]")));
+        assert!(is_computed(&send("a", "[1]")) && is_computed(&send("b", "[1.0]")));
         assert!(is_hit(&send("a", " [1.0]")) && is_hit(&send("b", "[1]")));
         assert_ne!(send("a", "[1]").body, send("b", "[1]").body);
-        // Where the component says nothing, bytes are bytes.
+        // Without the opt-in, bodies are compared byte by byte.
         let path = "/cache/a?max-age=60";
-        assert!(is_made(&spinfer.post(path, "[1]")) && is_made(&spinfer.post(path, "[1 ]")));
+        assert!(
+            is_computed(&spinfer.post(path, "[1]")) && is_computed(&spinfer.post(path, "[1 ]"))
+        );
     }
 }
 
 #[test]
 fn concurrent_first_requests_with_a_body_key_collapse_into_one() {
     let spinfer = probe("tool.spinfer.limits.queue = 1000\n");
-    assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+    assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
     let path = "/cache/json/slow/a?max-age=60";
     let responses: Vec<Response> = std::thread::scope(|scope| {
         let send = || spinfer.post(path, "{ }");
         let sending: Vec<_> = (0..50).map(|_| scope.spawn(send)).collect();
-        sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
+        sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
     });
     assert!(responses.iter().all(|response| response.body == responses[0].body));
     spinfer.wait_for_log("made /cache/json/slow/a");
-    assert_eq!(made(&spinfer, "/cache/json/slow/a"), 1);
+    assert_eq!(computed(&spinfer, "/cache/json/slow/a"), 1);
 }
 
 #[test]
@@ -219,11 +221,11 @@ fn expired_response_is_refreshed() {
     let send = || spinfer.get("/cache/a?max-age=1");
     let first = send();
     let mut last = send();
-    wait_until("it is too old", || {
+    wait_until("the response expires", || {
         last = send();
         last.body != first.body
     });
-    // For this request, or shortly before its time for one before.
+    // Refreshed for this request, or shortly before it expired for an earlier one.
     assert!(is_hit(&last) || status(&last) == "spinfer; fwd=stale; stored", "{last:?}");
 }
 
@@ -232,16 +234,16 @@ fn stale_response_is_served_while_revalidating() {
     let spinfer = probe("");
     let send = || spinfer.get("/cache/slow/a?max-age=1,stale-while-revalidate=600");
     let first = send();
-    let mut asked = 0;
-    wait_until("it is stale, and another is there", || {
+    let mut requests = 0;
+    wait_until("a stale response is refreshed", || {
         let response = send();
         assert!(is_hit(&response), "{response:?}");
-        asked += 1;
+        requests += 1;
         response.body != first.body
     });
-    // Whoever asked was given the old one meanwhile, and one of them had it made again.
+    // Requests were served the stale response meanwhile, and one of them started the refresh.
     spinfer.wait_for_log_times("made /cache/slow/a", 2);
-    assert!(asked > 10 && made(&spinfer, "/cache/slow/a") < 5, "{asked}");
+    assert!(requests > 10 && computed(&spinfer, "/cache/slow/a") < 5, "{requests}");
 }
 
 #[test]
@@ -252,22 +254,22 @@ fn concurrent_identical_requests_collapse_into_one() {
         let send = || spinfer.get(path);
         if before {
             let first = send();
-            // One that has gone by: nobody is to be given it.
-            wait_until("it is too old", || {
+            // An expired response, which is not served any more.
+            wait_until("the response expires", || {
                 let only = [("cache-control", "only-if-cached")];
                 spinfer.send("GET", path, &only, b"").status == 504
             });
             assert_eq!(first.status, 200);
         }
-        // It is known by now to give answers that are kept: nobody waits for those of others.
-        assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
-        let made_before = made(&spinfer, "/cache/slow/a");
+        // Requests collapse only where the component has returned a cacheable response.
+        assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
+        let computed_before = computed(&spinfer, "/cache/slow/a");
         let responses: Vec<Response> = std::thread::scope(|scope| {
             let sending: Vec<_> = (0..200).map(|_| scope.spawn(send)).collect();
-            sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
+            sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
         });
-        spinfer.wait_for_log_times("made /cache/slow/a", made_before + 1);
-        assert_eq!(made(&spinfer, "/cache/slow/a"), made_before + 1);
+        spinfer.wait_for_log_times("made /cache/slow/a", computed_before + 1);
+        assert_eq!(computed(&spinfer, "/cache/slow/a"), computed_before + 1);
         assert!(responses.iter().all(|response| response.body == responses[0].body));
         let why = if before { "stale" } else { "miss" };
         let expected = format!("spinfer; fwd={why}; collapsed");
@@ -279,7 +281,7 @@ fn concurrent_identical_requests_collapse_into_one() {
 #[test]
 fn collapsed_requests_survive_a_leader_that_disconnects() {
     let spinfer = probe("");
-    assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+    assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
     let path = "/cache/slow/a?max-age=60";
     let mut leader = spinfer.connect();
     leader.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
@@ -287,7 +289,7 @@ fn collapsed_requests_survive_a_leader_that_disconnects() {
     let responses: Vec<Response> = std::thread::scope(|scope| {
         let sending: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get(path))).collect();
         drop(leader);
-        sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
+        sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
     });
     assert!(responses.iter().all(|response| response.body == responses[0].body), "{responses:?}");
 }
@@ -295,16 +297,16 @@ fn collapsed_requests_survive_a_leader_that_disconnects() {
 #[test]
 fn collapsed_requests_run_separately_if_the_response_is_uncacheable() {
     let spinfer = probe("");
-    assert!(is_made(&spinfer.get("/cache/first?max-age=60")));
+    assert!(is_computed(&spinfer.get("/cache/first?max-age=60")));
     let responses: Vec<Response> = std::thread::scope(|scope| {
         let send = || spinfer.get("/cache/slow/a?no-store");
         let sending: Vec<_> = (0..8).map(|_| scope.spawn(send)).collect();
-        sending.into_iter().map(|sending| sending.join().expect("an answer")).collect()
+        sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
     });
     let mut bodies: Vec<_> = responses.iter().map(|response| &response.body).collect();
     bodies.sort();
     bodies.dedup();
-    assert_eq!(bodies.len(), 8, "each has its own");
+    assert_eq!(bodies.len(), 8, "one response each");
 }
 
 #[test]
@@ -318,8 +320,8 @@ fn oversized_response_and_disabled_cache_are_served_uncached() {
     let spinfer = Launch::new(&manifest).uncached().up();
     for _ in 0..2 {
         let response = spinfer.get("/cache/json/a?max-age=60");
-        assert_eq!(response.header(STATUS), None, "there is no cache: {response:?}");
-        assert_eq!(response.header("spinfer-body-key"), None, "it is not for clients");
+        assert_eq!(response.header(STATUS), None, "the cache is disabled: {response:?}");
+        assert_eq!(response.header("spinfer-body-key"), None, "not forwarded to clients");
     }
 }
 
@@ -343,7 +345,7 @@ fn invalid_cache_settings_are_refused() {
 fn response_to_a_truncated_body_is_not_cached() {
     let spinfer = probe(STANDARD_DOOR);
     let path = "/cache/a?max-age=60";
-    assert_eq!(status(&spinfer.post(path, "first")), "spinfer; fwd=bypass", "it was a stream");
+    assert_eq!(status(&spinfer.post(path, "first")), "spinfer; fwd=bypass", "the body is streamed");
     let mut stream = spinfer.connect();
     let head = "POST /cache/a?max-age=60 HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc";
     stream.write_all(head.as_bytes()).unwrap();
@@ -351,7 +353,7 @@ fn response_to_a_truncated_body_is_not_cached() {
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
     assert!(!response.contains("stored"), "{response}");
-    assert!(is_made(&spinfer.post(path, "abc")));
+    assert!(is_computed(&spinfer.post(path, "abc")));
     assert!(is_hit(&spinfer.post(path, "abc")));
 }
 
@@ -380,7 +382,7 @@ fn predictions_are_cached_unless_the_model_disables_it() {
             {
                 let predict = || spinfer.post("/v2/models/iris-classifier/predict", body);
                 let responses = [predict(), predict()];
-                assert!(is_made(&responses[0]), "{responses:?}");
+                assert!(is_computed(&responses[0]), "{responses:?}");
                 assert_eq!(is_hit(&responses[1]), allowed.is_some(), "{responses:?}");
                 assert_eq!(responses[1].header("cache-control"), allowed);
             }
@@ -403,7 +405,7 @@ fn predictions_are_cached_for_the_models_cache_seconds() {
         let features = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
         let predict = "/v2/models/iris-classifier/predict";
         let first = spinfer.post(predict, features);
-        assert!(is_made(&first), "{first:?}");
+        assert!(is_computed(&first), "{first:?}");
         assert_eq!(first.header("cache-control"), Some("max-age=60"));
         let again = spinfer.post(predict, features);
         assert!(is_hit(&again) && again.body == first.body, "{again:?}");
@@ -412,7 +414,7 @@ fn predictions_are_cached_for_the_models_cache_seconds() {
         let infer = "/v2/models/iris-classifier/infer";
         let tensor = r#"{"inputs": [{"name": "features", "shape": [1, 4], "datatype": "FP32",
             "data": [5.1, 3.5, 1.4, 0.2]}]}"#;
-        assert!(is_made(&spinfer.post(infer, tensor)) && is_hit(&spinfer.post(infer, tensor)));
+        assert!(is_computed(&spinfer.post(infer, tensor)) && is_hit(&spinfer.post(infer, tensor)));
         for same in [
             r#"{"inputs":[{"name":"features","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#,
             r#"{"inputs":[{"datatype":"FP32","data":[[5.10,3.50,1.40,0.20]],"shape":[1,4],"name":"features"}]}"#,
@@ -429,14 +431,14 @@ fn predictions_are_cached_for_the_models_cache_seconds() {
             tensor.replace("[1, 4]", "[1, 4], \"parameters\": {}"),
             tensor.replace("{\"inputs\"", "{\"id\": \"a\", \"inputs\""),
         ] {
-            assert!(is_made(&spinfer.post(infer, &other)), "{other}");
+            assert!(is_computed(&spinfer.post(infer, &other)), "{other}");
         }
-        // What the component reads of a request's headers is of the question.
+        // Headers that the component reads are part of the cache key.
         let length = tensor.len().to_string();
         let headers = [("inference-header-content-length", length.as_str())];
-        assert!(is_made(&spinfer.send("POST", infer, &headers, tensor.as_bytes())));
+        assert!(is_computed(&spinfer.send("POST", infer, &headers, tensor.as_bytes())));
 
-        // Not what is wrong, nor what is no prediction.
+        // Errors and metadata are not cached.
         for _ in 0..2 {
             assert_eq!(spinfer.post(predict, "{}").header(STATUS), Some("spinfer; fwd=miss"));
             let metadata = spinfer.get("/v2/models/iris-classifier");

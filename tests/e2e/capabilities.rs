@@ -1,5 +1,5 @@
-//! What a guest may import beside inference: its variables, requests to other components and
-//! elsewhere.
+//! What a guest may import besides inference: variables, and HTTP requests to other components and other
+//! hosts.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// Two components with the same entry: `a`, which has every path, and `b`, which only others reach.
+/// Two components with the same code: `a` on every path, and `b`, which `a` calls by service chaining.
 fn two(more: &str) -> Spinfer {
     let settings = format!("{STANDARD_DOOR}{more}\n");
     let manifest = Manifest::default()
@@ -54,7 +54,7 @@ fn service_chaining_stays_in_process() {
         assert_eq!(response.status, 200, "{}", response.text());
         assert!(response.body == body);
     }
-    // What goes wrong there is its answer.
+    // Its errors are the response.
     let trap = spinfer.post("/fetch?http://b.spin.internal/trap", "");
     assert_eq!((trap.status, trap.error().as_str()), (500, "component `b` failed"));
     let none = spinfer.post("/fetch?http://c.spin.internal/", "");
@@ -83,7 +83,8 @@ fn request_to_self_is_routed_by_path() {
     assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
 }
 
-/// Each calls itself once more: the guard ends it, and its answer comes back all the way.
+/// Each request calls the component once more, until the host refuses one; its response is returned
+/// through all of them.
 #[test]
 fn circular_service_chaining_is_508() {
     for (granted, host) in [("*.spin.internal", "b.spin.internal"), ("self", "self.alt")] {
@@ -106,11 +107,11 @@ fn outbound_http_reaches_only_allowed_hosts() {
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // Two on one connection.
+        // Two requests on one connection.
         for _ in 0..2 {
             let mut request = Vec::new();
             let mut part = [0; 1024];
-            // In chunks, as a guest's body has no length.
+            // A guest's body has no length and is sent in chunks.
             while !request.ends_with(b"\r\n4\r\nbody\r\n0\r\n\r\n") {
                 let length = stream.read(&mut part).unwrap();
                 request.extend_from_slice(&part[..length]);
@@ -126,14 +127,14 @@ fn outbound_http_reaches_only_allowed_hosts() {
         assert_eq!((response.status, response.text().as_str()), (201, "here"));
     }
     server.join().unwrap();
-    // Nobody listens there now.
+    // The server has closed its socket.
     let refused = spinfer.post(&format!("/fetch?http://{address}/path"), "body");
     assert!(refused.status == 502 && refused.text().contains("Connection"), "{refused:?}");
     let denied = spinfer.post("/fetch?http://127.0.0.1:1/path", "body");
     assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
 }
 
-/// A server of `localhost` that answers "here" over TLS, and the PEM of the authority that has signed
+/// A server for `localhost` that responds with "here" over TLS, and the PEM of the authority that signed
 /// its certificate.
 fn serve_tls() -> (SocketAddr, String) {
     let mut params = CertificateParams::new([]).unwrap();
@@ -154,7 +155,7 @@ fn serve_tls() -> (SocketAddr, String) {
     let serve = async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         while let Ok((stream, _)) = listener.accept().await {
-            // A client that does not trust it goes.
+            // A client that does not trust the certificate closes the connection.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;

@@ -1,4 +1,4 @@
-//! The command line, and every mistake it finds before the socket is bound.
+//! The command line, and the mistakes that it reports before a socket is bound.
 
 use spinfer_tests::{GUESTS, Launch, Manifest, root, run};
 
@@ -64,7 +64,7 @@ fn log_format_json_writes_one_object_per_line() {
     assert_eq!(spinfer.get("/log?line-one").status, 200);
     spinfer.wait_for_log("line-one");
     for line in spinfer.log().lines() {
-        let line: serde_json::Value = serde_json::from_str(line).expect("a line is an object");
+        let line: serde_json::Value = serde_json::from_str(line).expect("each line is an object");
         assert!(line["level"].is_string(), "{line}");
     }
 }
@@ -141,7 +141,7 @@ fn build_runs_the_commands_of_each_component_and_reports_progress() {
     }
 }
 
-/// A whole manifest around the part that matters.
+/// A manifest with `rest` after its mandatory part.
 fn manifest(rest: &str) -> String {
     format!("spin_manifest_version = 2\n[application]\nname = \"test\"\n{rest}")
 }
@@ -217,16 +217,12 @@ fn manifest_errors_name_file_key_and_fix() {
     ] {
         let output = Launch::from_text(&text).refused();
         for part in parts {
-            assert!(
-                output.contains(part),
-                "{part:?} is not in what was said of\n{text}\n\n{output}"
-            );
+            assert!(output.contains(part), "{part:?} is not in the output for\n{text}\n\n{output}");
         }
         assert!(output.contains("spin.toml"), "the file is named: {output}");
     }
 }
 
-/// Settings of other tools are theirs.
 #[test]
 fn tables_of_other_tools_are_ignored() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "tool.other.x = 1");
@@ -274,7 +270,7 @@ fn unsupported_import_is_refused_by_name() {
     assert!(output.contains("example:missing/thing"), "{output}");
 }
 
-/// Nothing serves them: it is said, and an application that does without is served.
+/// An application that works without them is served.
 #[test]
 fn unsupported_grants_are_warned_about() {
     let check = |settings: &str| {

@@ -1,5 +1,5 @@
-//! Stock clients from PyPI, unmodified: each a script of `tests/python` against the real binary. It
-//! fails with what the script says.
+//! Clients from PyPI, unmodified: one script of `tests/python` each, against the real binary. A failure
+//! shows the output of the script.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn passes(script: &str, spinfer: &Spinfer) {
 }
 
 #[test]
-fn triton() {
+fn triton_client_works_unmodified() {
     passes("triton_client.py", &iris());
 }
 
@@ -41,11 +41,11 @@ fn triton_client_sends_and_receives_strings() {
 }
 
 #[test]
-fn kserve() {
+fn kserve_client_works_unmodified() {
     passes("kserve_client.py", &iris());
 }
 
 #[test]
-fn mlflow() {
+fn mlflow_client_works_unmodified() {
     passes("mlflow_client.py", &iris());
 }

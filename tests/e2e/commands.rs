@@ -1,5 +1,5 @@
-//! What `spinfer add`, `models` and `new` do to an application: a manifest keeps what it has, what cannot
-//! be served is refused and leaves nothing behind, and a new component builds.
+//! `spinfer add`, `models` and `new` on an application: a manifest keeps its comments, a command that
+//! fails leaves no files behind, and a new component builds.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use spinfer_tests::{Launch, root, run};
 
 use super::add::{AppFolder, files};
 
-/// Of a manifest written by hand.
+/// A manifest written by hand.
 const BEFORE: &str = r#"# Ours.
 spin_manifest_version = 2
 
@@ -82,7 +82,7 @@ fn add_preserves_comments_and_order_of_the_manifest() {
     let wine = ["--name", "wine", "--version", "7", "--route", "/taste/..."];
     application.added("regressor", &[&wine[..], &["--promote"]].concat());
     assert_eq!(application.manifest(), AFTER);
-    // Written inline, it stays so.
+    // Inline tables stay inline.
     let inline = "spin_manifest_version = 2\napplication.name = 'a'\n\
                   trigger.http = [{ route = '/', component = 'b' }]\ncomponent = { b = { source = 'c' } }\n";
     fs::write(application.path("spin.toml"), inline).unwrap();
@@ -98,7 +98,7 @@ fn add_preserves_comments_and_order_of_the_manifest() {
 #[test]
 fn add_never_overwrites_a_version_and_promotes_only_on_request() {
     let application = AppFolder::new();
-    // A route that is asked for twice is there once.
+    // A route that is given twice is added once.
     let twice = ["--name", "m", "--route", "/r/...", "--route", "r/*", "--route", "/v2/models/m/*"];
     application.added("regressor", &twice);
     let first = application.tree();
@@ -205,7 +205,7 @@ fn failed_add_leaves_the_application_unchanged() {
         assert!(before == application.tree(), "{name} {arguments:?} left something");
     }
 
-    // The manifest's fault.
+    // Errors in the manifest.
     let taken = manifest.replace("there-1", "regressor-1");
     for (text, part) in [
         ("spin_manifest_version = 2\n[aplication]\n", "unknown field `aplication`"),
@@ -218,7 +218,7 @@ fn failed_add_leaves_the_application_unchanged() {
         assert!(before == application.tree(), "{part}");
     }
 
-    // What was written before something failed is removed again.
+    // Files written before the failure are removed.
     let application = AppFolder::new();
     fs::write(application.path("components"), "a file where a folder has to be").unwrap();
     let before = application.tree();
@@ -252,10 +252,10 @@ fn models_lists_versions_routes_and_backends() {
     assert_eq!(lines[1][5], "/v2/models/iris/..., /v2/models/iris/versions/1/...");
     assert_eq!(lines[2][5], "/v2/models/iris/versions/2/..., /iris/...");
     assert_eq!(lines[2][6], signature);
-    // Which backend, and why.
+    // The backend of each graph, and the reason.
     assert!(table.contains("\niris 1 runs on onnxruntime: lean "), "{table}");
     assert!(table.contains("\niris 2 runs on lean: it has every operator"), "{table}");
-    // A graph that is gone is told of, and the others are listed.
+    // A missing graph is reported, and the others are listed.
     fs::remove_file(application.path("models/iris/1/model.onnx")).unwrap();
     let (status, json) = run(&["models", "--json", "--from", from]);
     assert!(status.success(), "{json}");
@@ -269,7 +269,7 @@ fn models_lists_versions_routes_and_backends() {
     assert_eq!(json[1]["error"], Value::Null);
     assert_eq!(json[1]["backend"], "lean");
     assert!(json[1]["reason"].as_str().unwrap().starts_with("it has every operator"), "{json}");
-    // What model.toml asks for.
+    // The backend that model.toml selects.
     let signature = application.path("models/iris/2/model.toml");
     let text = fs::read_to_string(&signature).unwrap();
     fs::write(&signature, format!("backend = \"onnxruntime\"\n{text}")).unwrap();
@@ -277,7 +277,7 @@ fn models_lists_versions_routes_and_backends() {
     assert!(table.contains("iris 2 runs on onnxruntime: it was asked for"), "{table}");
 }
 
-/// Offline, with the workspace's versions of what it depends on; its name is one of model-sdk's too.
+/// Offline, with the dependency versions of the workspace. Its name is also that of a crate of model-sdk.
 #[test]
 fn new_component_builds_and_serves() {
     let application = AppFolder::new();
@@ -287,7 +287,7 @@ fn new_component_builds_and_serves() {
     let new = ["new", "model", "--from", from, "--sdk", sdk.to_str().unwrap()];
     let (status, output) = run(&new);
     assert!(status.success(), "{output}");
-    let made = application.tree();
+    let created = application.tree();
     let (status, output) = run(&["new", "model-sdk", "--from", from]);
     assert!(!status.success() && output.contains("choose another name"), "{output}");
     let (status, output) = run(&new);
@@ -295,9 +295,9 @@ fn new_component_builds_and_serves() {
         !status.success() && output.contains("is there already; choose another name"),
         "{output}"
     );
-    assert!(made == application.tree());
+    assert!(created == application.tree());
 
-    // What it says is a classifier of four features and two classes.
+    // The generated model.toml describes a classifier with four features and two classes.
     let model = application.path("models/model/1");
     let folder = application.path("components/model");
     fs::copy(root().join("models/iris-classifier/1/model.onnx"), model.join("model.onnx")).unwrap();
@@ -306,7 +306,7 @@ fn new_component_builds_and_serves() {
     fs::write(model.join("model.toml"), text).unwrap();
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
 
-    // The command of its manifest, with a target folder that is kept from one run to the next.
+    // The command of its manifest, with a target folder that is reused by the next run.
     let manifest = fs::read_to_string(from).unwrap();
     let target = root().join("target/new-component");
     let build = "cargo build --target wasm32-wasip2 --release";
@@ -323,7 +323,7 @@ fn new_component_builds_and_serves() {
     assert_eq!(response["prediction"], "a");
 }
 
-/// Without a folder of spinfer's sources beside the manifest, it depends on its repository.
+/// Without the sources of spinfer beside the manifest it depends on the repository.
 #[test]
 fn new_component_depends_on_local_sources_or_the_repository() {
     let application = AppFolder::new();

@@ -1,4 +1,4 @@
-//! Connections: who has no request does not keep one for ever, nor from somebody else.
+//! Connections without a request are closed in time, and before they keep others from connecting.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ fn probe(settings: &str, more: &str) -> Spinfer {
     Launch::new(&manifest.with_settings(settings)).up()
 }
 
-/// A client that answers the host's PINGs, as any does, and its connection until that has ended.
+/// A client that replies to the host's PINGs, and the task of its connection.
 async fn client(spinfer: &Spinfer) -> (SendRequest<RequestBody>, JoinHandle<hyper::Result<()>>) {
     let stream = tokio::net::TcpStream::connect(spinfer.address()).await.unwrap();
     let handshake =
@@ -35,7 +35,7 @@ async fn echo(sender: &mut SendRequest<RequestBody>) {
     assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, "x"));
 }
 
-/// One request over HTTP/1.1, on a connection that is kept.
+/// One request over HTTP/1.1 with keep-alive.
 fn send(stream: &mut TcpStream) {
     stream.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none").unwrap();
     read_one(stream);
@@ -52,9 +52,10 @@ fn read_one(stream: &mut TcpStream) {
     }
 }
 
-/// Sends `trickle` whenever nothing has come for `pause`, until the connection is closed; what came.
+/// Sends `trickle` whenever nothing is received for `pause`, until the connection is closed; what was
+/// received.
 fn until_closed(stream: &mut TcpStream, trickle: &str, pause: Duration) -> Vec<u8> {
-    let begun = Instant::now();
+    let start = Instant::now();
     stream.set_read_timeout(Some(pause)).unwrap();
     let mut response = Vec::new();
     loop {
@@ -63,20 +64,19 @@ fn until_closed(stream: &mut TcpStream, trickle: &str, pause: Duration) -> Vec<u
             Ok(0) => return response,
             Ok(length) => response.extend_from_slice(&part[..length]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                assert!(begun.elapsed() < PATIENCE, "it is still open");
+                assert!(start.elapsed() < PATIENCE, "it is still open");
                 if stream.write_all(trickle.as_bytes()).is_err() {
                     return response;
                 }
             }
-            // It was closed while a byte was on its way.
+            // The host closed it while a byte was in flight.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return response,
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-/// It takes as long as the host waits for a head, half a minute: time for slow clients, which nobody
-/// has asked to set.
+/// Takes as long as the host waits for a head, 30 seconds, which no setting shortens.
 #[test]
 fn incomplete_first_head_is_closed_after_the_head_timeout() {
     let spinfer = probe("", "");
@@ -91,23 +91,23 @@ fn incomplete_first_head_is_closed_after_the_head_timeout() {
         ] {
             let spinfer = &spinfer;
             scope.spawn(move || {
-                let begun = Instant::now();
+                let opened = Instant::now();
                 let mut stream = spinfer.connect();
                 stream.write_all(start.as_bytes()).unwrap();
                 let response = until_closed(&mut stream, trickle, Duration::from_secs(1));
-                let took = begun.elapsed();
+                let took = opened.elapsed();
                 assert!(took >= HEAD_TIMEOUT, "{start:?}: closed after {took:?}");
-                // HTTP/2 says its settings; there is no answer to half a question.
+                // HTTP/2 sends its settings; half a request gets no response.
                 assert!(!response.starts_with(b"HTTP/1.1 2"), "{start:?}: {response:?}");
             });
         }
     });
-    // Whoever is quicker is served as ever.
+    // A complete request is served.
     send(&mut spinfer.connect());
 }
 
-/// A connection with half of its first head, which the host closes after [`HEAD_TIMEOUT`]: one that is
-/// closed before it was closed for another reason.
+/// A connection with half of its first head, which the host closes after [`HEAD_TIMEOUT`]. A connection
+/// that is closed before this one was closed for another reason.
 struct HalfHead(TcpStream);
 
 impl HalfHead {
@@ -117,14 +117,14 @@ impl HalfHead {
         Self(stream)
     }
 
-    /// Sends the other half, which has a response as long as the connection is open.
+    /// Sends the other half, and reads the response.
     fn is_still_open(mut self) {
         self.0.write_all(b"content-length: 3\r\n\r\none").unwrap();
         read_one(&mut self.0);
     }
 }
 
-/// The time for each head after the first is that for a connection without a request.
+/// For every head after the first the timeout is keep_alive.
 #[test]
 fn incomplete_next_head_is_closed_after_keep_alive() {
     let spinfer = probe("tool.spinfer.keep_alive = \"300ms\"", "");
@@ -155,21 +155,20 @@ async fn idle_http2_connection_gets_goaway_after_keep_alive() {
     let half = HalfHead::send(&spinfer);
     let (mut sender, ended) = client(&spinfer).await;
     echo(&mut sender).await;
-    // Closed by GOAWAY: to be cut off would be an error.
+    // A connection that is closed without GOAWAY is an error.
     ended.await.unwrap().unwrap();
     half.is_still_open();
 }
 
-/// A request may take longer than a connection is kept without one.
 #[tokio::test]
 async fn request_longer_than_keep_alive_keeps_its_connection() {
     let limits = "tool.spinfer.limits.deadline = \"2s\"\n";
     let spinfer = probe("tool.spinfer.keep_alive = \"100ms\"", limits);
     let (mut sender, ended) = client(&spinfer).await;
     echo(&mut sender).await;
-    let late = sender.send_request(post("http://x/loop", whole(""))).await.unwrap();
-    assert_eq!(late.status(), 504);
-    drop(late);
+    let timed_out = sender.send_request(post("http://x/loop", whole(""))).await.unwrap();
+    assert_eq!(timed_out.status(), 504);
+    drop(timed_out);
     ended.await.unwrap().unwrap();
 
     let mut stream = spinfer.connect();
@@ -180,12 +179,12 @@ async fn request_longer_than_keep_alive_keeps_its_connection() {
     assert!(response.starts_with("HTTP/1.1 504"), "{response}");
 }
 
-/// Connections that are well-behaved but for having no request; that say nothing; and that do not
-/// hear that they should go.
+/// Idle connections of well-behaved clients, connections without a byte, and those of clients that ignore
+/// GOAWAY.
 #[tokio::test]
 async fn connections_without_requests_are_evicted_at_the_limit() {
     let spinfer = probe("tool.spinfer.connections = 8", STANDARD_DOOR);
-    // The first of all has a request under way: it stays.
+    // The first of all has a request in flight: it stays.
     let (mut busy, busy_ended) = client(&spinfer).await;
     let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, std::convert::Infallible>>();
     pieces.unbounded_send(Ok(Frame::data("begun".into()))).unwrap();
@@ -194,22 +193,22 @@ async fn connections_without_requests_are_evicted_at_the_limit() {
     let mut back = response.into_body();
     assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
 
-    let mut kept = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..12 {
         let (mut sender, ended) = client(&spinfer).await;
         echo(&mut sender).await;
-        kept.push((sender, ended));
+        idle.push((sender, ended));
     }
     let mut silent = Vec::new();
     for _ in 0..12 {
         silent.push(spinfer.connect());
     }
-    let mut deaf = Vec::new();
+    let mut unresponsive = Vec::new();
     for _ in 0..12 {
         let mut stream = spinfer.connect();
-        // The preface and empty settings; no PING is answered, and nothing read.
+        // The preface and empty settings. This client replies to no PING, and reads nothing.
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-        deaf.push(stream);
+        unresponsive.push(stream);
     }
     let older: Vec<_> = std::iter::repeat_with(|| spinfer.client()).take(12).collect();
     for client in &older {
@@ -222,8 +221,8 @@ async fn connections_without_requests_are_evicted_at_the_limit() {
     drop(pieces);
     assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "ended");
     assert!(!busy_ended.is_finished());
-    // They were told, each of them.
-    for (sender, ended) in kept {
+    // Each of them got GOAWAY.
+    for (sender, ended) in idle {
         ended.await.unwrap().unwrap();
         drop(sender);
     }

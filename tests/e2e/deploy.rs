@@ -1,5 +1,5 @@
-//! `deploy/`: manifests against the real schemas and the real host; the image's root file system, run as
-//! a container engine would; Redis users with no more rights than they have to have.
+//! `deploy/`: manifests against the schemas and the host, the image's root file system as a container
+//! engine runs it, and Redis users with minimal permissions.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use spinfer_tests::{GUESTS, Launch, Manifest, Redis, Spinfer, binary, root, run, wait_until};
 
-/// Exit status of a script that cannot run here, and says why.
+/// Exit status of a script that cannot run on this machine, and prints the reason.
 const SKIPPED: i32 = 77;
 
 fn text(output: &Output) -> String {
@@ -47,12 +47,12 @@ fn image_serves_without_privileges_on_a_read_only_root() {
 
 /// Writes secrets for a Redis on `port` into `folder`.
 fn secrets(folder: &Path, port: u16) {
-    let made = Command::new(root().join("deploy/secrets.sh"))
+    let output = Command::new(root().join("deploy/secrets.sh"))
         .arg(folder)
         .env("REDIS", format!("127.0.0.1:{port}"))
         .output()
         .expect("bash starts");
-    assert!(made.status.success(), "{}", text(&made));
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 /// Two nodes share responses, purges and a key-value store through a Redis that has the users of
@@ -72,7 +72,7 @@ fn redis_users_have_exactly_the_permissions_they_need() {
         }
     }
     let config = std::fs::read_to_string(dir.path().join("runtime-config.toml")).unwrap();
-    // More than a busy machine takes.
+    // Longer than a busy machine takes.
     let config = config.replace("[cache]\n", "[cache]\ntimeout = '1s'\n");
     let manifest = Manifest::default().with_iris("iris", 1, "/iris/...", "").with(
         "/store/...",
@@ -82,7 +82,7 @@ fn redis_users_have_exactly_the_permissions_they_need() {
     );
     let nodes = [0, 1].map(|_| Launch::new(&manifest).admin().runtime_config(&config).up());
 
-    // Each node learns from its own first response that there is something to look up.
+    // The first cacheable response of each node enables its lookups in Redis.
     let predict = |node: &Spinfer, width: u32| {
         let body = format!("{{\"features\": [5.1, 3.5, 1.4, {width}]}}");
         let response = node.post("/iris/v2/models/iris-classifier/predict", body);
@@ -151,7 +151,7 @@ fn health_prints_the_reason_from_the_host() {
         ("{\"error\": \"iris: damaged\"}", "is not ready: iris: damaged"),
         ("", "is not ready: status 503 Service Unavailable: this may be another server"),
     ];
-    for (body, says) in responses {
+    for (body, expected) in responses {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = std::thread::spawn(move || {
@@ -163,7 +163,7 @@ fn health_prints_the_reason_from_the_host() {
             length
         });
         let (status, printed) = run(&["health", "--address", &address]);
-        assert!(!status.success() && printed.contains(says), "{printed}");
+        assert!(!status.success() && printed.contains(expected), "{printed}");
         assert!(server.join().unwrap() > 0);
     }
 }

@@ -1,11 +1,11 @@
-//! Both doors of every example component give the same answer to the same request.
+//! Both doors of every example component give the same response to the same request.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
 
-/// Requests to a model component: good ones, bad ones, odd ones.
+/// Requests to a model component: valid, invalid and unusual ones.
 const REQUESTS: &[(&str, &str, &str)] = &[
     ("POST", "/predict", r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#),
     ("POST", "/predict", r#"{"id": "x", "features": [5.1, 3.5, 1.4, 0.2]}"#),
@@ -84,12 +84,12 @@ fn probe_responds_identically_at_both_doors() {
         ("GET", "/environment?NOTHING", ""),
     ]
     .map(|(method, path, body)| (method, path.to_owned(), body));
-    // No content-length: behind the standard door the probe streams.
+    // Without content-length, as the probe streams its responses behind the standard door.
     same_at_both_doors(manifest, &requests, &["x-probe"]);
 }
 
-/// A body too long for the fast door is streamed through the standard one, whether its length is
-/// announced or not, and nothing is lost on the way.
+/// A body that is too long for the fast door is streamed to the standard one, with or without
+/// content-length, and arrives whole.
 #[test]
 fn body_too_long_for_the_fast_door_is_streamed() {
     let settings = "tool.spinfer.limits = { fast_body = \"64KiB\", request_body = \"1MiB\" }";
@@ -110,8 +110,7 @@ fn body_too_long_for_the_fast_door_is_streamed() {
     assert!(over.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&over[..100]));
 }
 
-/// A component reads no further than the announced end; where none is announced, or it does not come,
-/// it reads to the end.
+/// A component reads as many bytes as content-length announces, or to the end of the body.
 #[test]
 fn standard_door_reads_a_body_to_its_end() {
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.fast_body = \"1KiB\"\n");
@@ -120,7 +119,7 @@ fn standard_door_reads_a_body_to_its_end() {
     let rows = |count: usize| {
         format!("{{\"instances\": [{}]}}", vec!["[5.1, 3.5, 1.4, 0.2]"; count].join(", "))
     };
-    // One connection: what is left over of a body would be taken for a request.
+    // On one connection, where unread bytes of a body would be read as the next request.
     let client = spinfer.client();
     for count in [1, 2000, 3, 2000] {
         let body = rows(count);
@@ -142,7 +141,7 @@ fn standard_door_reads_a_body_to_its_end() {
     assert!(response.starts_with("HTTP/1.1 400") && response.contains("broke off"), "{response}");
 }
 
-/// What an instance does after an answer is done before it has too many answers behind it.
+/// An instance cleans up after its responses before too many of them accumulate.
 #[test]
 fn concurrent_requests_do_not_exhaust_the_handles_of_an_instance() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", STANDARD_DOOR);
@@ -163,25 +162,25 @@ fn concurrent_requests_do_not_exhaust_the_handles_of_an_instance() {
     });
 }
 
-/// While one request waits for its body, its instance serves another, if it may.
+/// While one request waits for its body, its instance serves another if the limit allows it.
 #[test]
 fn reuse_concurrency_limits_concurrent_requests_per_instance() {
     for concurrency in [1, 2] {
         let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {concurrency}\n");
         let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
-        // The guest may ask for the body just before it waits for it: then they do not.
+        // They do not meet if the guest has not yet started to wait for the body: another try.
         let met = (0..10).any(|_| meet(&Launch::new(&manifest).up()));
         assert_eq!(met, concurrency > 1, "{concurrency} at a time");
     }
 }
 
-/// Whether the first two requests, at a time, meet in one instance.
+/// Whether the first two requests, which are concurrent, meet in one instance.
 pub(crate) fn meet(spinfer: &Spinfer) -> bool {
     let mut waiting = spinfer.connect();
     let head = b"POST /count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
                  expect: 100-continue\r\ncontent-length: 1\r\n\r\n";
     waiting.write_all(head).unwrap();
-    // The guest asks for the body.
+    // The guest starts to read the body.
     let mut interim = [0; 25];
     waiting.read_exact(&mut interim).unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");

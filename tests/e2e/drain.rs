@@ -1,4 +1,4 @@
-//! Shutdown: nothing new is taken, what is under way is finished, the exit code is 0.
+//! Shutdown: new connections are refused, requests in flight are finished, the exit status is 0.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ fn probe() -> Spinfer {
 fn sigterm_finishes_requests_in_flight() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
-    // The head is there and half the body: the request is under way.
+    // The head and half of the body have arrived: the request is in flight.
     stream
         .write_all(
             b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 8\r\n\r\n",
@@ -26,7 +26,7 @@ fn sigterm_finishes_requests_in_flight() {
     stream.write_all(b"half").unwrap();
     spinfer.terminate();
     spinfer.wait_for_log("draining");
-    assert!(TcpStream::connect(spinfer.address()).is_err(), "nothing new is taken");
+    assert!(TcpStream::connect(spinfer.address()).is_err(), "new connections are refused");
     stream.write_all(b"rest").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
@@ -47,13 +47,13 @@ fn idle_connection_does_not_delay_shutdown() {
     assert_eq!(spinfer.wait().code(), Some(0));
 }
 
-/// What cannot be interrupted does not hold it up: a second signal ends it at once.
+/// A second signal does not wait for requests in flight.
 #[test]
 fn second_sigterm_exits_immediately() {
     let mut spinfer = probe();
     let mut stream = spinfer.connect();
     stream.write_all(b"GET /loop HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    // Once it answers, the loop has begun: connections are accepted in order.
+    // Connections are accepted in order: with this response the loop has started.
     assert_eq!(spinfer.get("/v2/health/live").status, 200);
     spinfer.terminate();
     spinfer.wait_for_log("draining");

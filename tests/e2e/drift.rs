@@ -1,11 +1,11 @@
-//! Drift: rows that moved, over HTTP, and what the admin plane, the metrics and the command line say.
+//! Drift: shifted rows over HTTP, and the reports in the admin plane, the metrics and the command line.
 
 use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, Spinfer, root, run, wait_until};
 
 use super::metrics::metric;
 
-/// The rows that the iris classifiers were trained on: no drift.
+/// The rows that the iris classifiers were trained on, which have no drift.
 const TRAINING: &str = include_str!("../../host/src/commands/baseline/fixtures/iris-training.csv");
 
 fn training() -> Vec<[f64; 4]> {
@@ -16,7 +16,7 @@ fn training() -> Vec<[f64; 4]> {
     rows.collect()
 }
 
-/// Predicts twice for each row, as one request.
+/// Sends all rows in one request, twice.
 fn predict(spinfer: &Spinfer, rows: &[[f64; 4]]) {
     let body = json!({ "instances": rows }).to_string();
     for _ in 0..2 {

@@ -1,11 +1,11 @@
-//! What stands between a client and a component, as Spin has it: routes, headers, the host's own
-//! paths and answers.
+//! Spin's conventions between a client and a component: routes, headers, the host's own paths, static
+//! responses, mounted files.
 
 use std::io::{Read, Write};
 
 use spinfer_tests::{GUESTS, Launch, Manifest, STANDARD_DOOR, Spinfer};
 
-/// An application of one component, under further `triggers` of it.
+/// An application with one component, and more `triggers`.
 fn probe(route: &str, settings: &str, triggers: &str) -> Spinfer {
     let manifest = Manifest::default().with(route, "probe", "probe", settings);
     Launch::new(&manifest.with_settings("version = \"1.2.3\"").and(triggers)).up()
@@ -17,7 +17,6 @@ fn spin_headers(spinfer: &Spinfer, path: &str, sent: &[(&str, &str)]) -> Vec<Str
     response.text().lines().map(str::to_owned).collect()
 }
 
-/// Behind both doors the same.
 #[test]
 fn spin_headers_describe_the_matched_route() {
     for door in ["", STANDARD_DOOR] {
@@ -133,7 +132,7 @@ fn private_component_has_no_route_and_inline_component_has_one() {
     spinfer.wait_for_output("/inline/...  inline-component1 (fast door)");
 }
 
-/// Single files and patterns are copied; a client of the guest sees them, and nothing beside.
+/// Single files and files that match a pattern are copied; the guest sees them and no others.
 #[test]
 fn only_files_matching_a_pattern_are_mounted() {
     let dir = tempfile::tempdir().unwrap();
@@ -162,5 +161,5 @@ fn only_files_matching_a_pattern_are_mounted() {
     assert_eq!(copies(), 1);
     spinfer.terminate();
     assert!(spinfer.wait().success());
-    assert_eq!(copies(), 0, "they go when the process goes");
+    assert_eq!(copies(), 0, "deleted on exit");
 }

@@ -1,5 +1,5 @@
-//! Content codings: requests are decoded for every component, responses compressed for clients that
-//! ask.
+//! Content codings: request bodies are decoded for every component, response bodies are compressed if the
+//! client accepts it.
 
 use std::io::{Read, Write};
 
@@ -34,7 +34,7 @@ fn posted(spinfer: &Spinfer, path: &str, coding: &str, body: &[u8]) -> Response 
     spinfer.send("POST", path, &[("content-encoding", coding)], body)
 }
 
-/// A text of so many bytes.
+/// A text of `length` bytes.
 fn text(length: usize) -> Vec<u8> {
     (0_u32..).flat_map(|n| format!("{n},").into_bytes()).take(length).collect()
 }
@@ -92,7 +92,7 @@ fn undecodable_body_is_refused_with_the_supported_encodings() {
 #[test]
 fn decompression_bomb_is_413_and_takes_no_memory() {
     const SIZE: usize = 1 << 30;
-    // Zeros, a thousand times smaller.
+    // Zeros, which gzip reduces to a thousandth.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let piece = vec![0; 1 << 20];
     for _ in 0..SIZE / piece.len() {
@@ -113,7 +113,7 @@ fn decompression_bomb_is_413_and_takes_no_memory() {
     }
 }
 
-/// The most memory the process had, in bytes.
+/// Peak resident memory of the process, in bytes.
 fn resident(spinfer: &Spinfer) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", spinfer.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -125,7 +125,7 @@ fn cache_lookup_ignores_the_request_encoding() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         let path = "/cache/a?max-age=60";
-        // Bodies are streams to the standard door, until it has given an answer to be kept.
+        // The standard door streams bodies until the component has returned a cacheable response.
         assert_eq!(spinfer.get("/cache/first?max-age=60").status, 200);
         let first = posted(&spinfer, path, "gzip", &gzip(b"one"));
         for again in [
@@ -164,7 +164,7 @@ fn decoded(response: &Response) -> Vec<u8> {
     body
 }
 
-/// Predictions of so many rows.
+/// The predictions for `rows` rows.
 fn predictions(spinfer: &Spinfer, rows: usize, headers: &[(&str, &str)]) -> Response {
     let row = "[5.1, 3.5, 1.4, 0.2]";
     let body = format!("{{\"instances\": [{}]}}", vec![row; rows].join(", "));
@@ -174,7 +174,7 @@ fn predictions(spinfer: &Spinfer, rows: usize, headers: &[(&str, &str)]) -> Resp
     response
 }
 
-/// What the component says by itself, and the host then.
+/// The `vary` header of the component, and with compression.
 const OWN: Option<&str> = Some("inference-header-content-length");
 const VARY: &str = "inference-header-content-length, accept-encoding";
 
@@ -184,7 +184,7 @@ fn response_is_compressed_only_if_accepted() {
     let plain = predictions(&spinfer, 1000, &[]);
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some(VARY)));
     for coding in ["gzip", "deflate"] {
-        // From the response cache, which keeps it as it is.
+        // The cached response is not compressed.
         let response = predictions(&spinfer, 1000, &[("accept-encoding", coding)]);
         assert_eq!(response.header("content-encoding"), Some(coding));
         assert_eq!(response.header("vary"), Some(VARY));
@@ -197,7 +197,7 @@ fn response_is_compressed_only_if_accepted() {
         assert_eq!(response.header("content-encoding"), None, "{accept}");
         assert!(response.body == plain.body);
     }
-    // A few hundred bytes are one packet either way.
+    // A few hundred bytes fit into one packet uncompressed.
     let short = predictions(&spinfer, 1, &[("accept-encoding", "gzip")]);
     assert_eq!((short.header("content-encoding"), short.header("vary")), (None, OWN));
     let forced = predictions(&spinfer, 1, &[("accept-encoding", "gzip, identity;q=0")]);
@@ -220,7 +220,7 @@ fn disabled_compression_passes_bodies_through() {
 
 #[test]
 fn decoding_a_long_body_does_not_block_other_requests() {
-    // One of them is long, and arrives at once: the others do not wait for its end.
+    // The others are served while the long body is decoded.
     let limits = "tool.spinfer.limits = { fast_body = \"64MiB\", request_body = \"64MiB\" }";
     let spinfer = probe(limits);
     let long = gzip(&vec![7; 60 << 20]);

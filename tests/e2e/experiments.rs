@@ -1,5 +1,5 @@
-//! Experiments: the router assigns each user to a variant, for good; ramps move users from control to
-//! a treatment and no others; shadows receive copies and harm nobody.
+//! Experiments: the router assigns each user to a variant permanently, ramps move users from control to a
+//! treatment, and shadows receive copies without effect on responses.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use spinfer_tests::{
     Client, Launch, Manifest, Redis, Response, STANDARD_DOOR, Spinfer, root, run, wait_until,
 };
 
-/// What a router needs beside its file.
+/// The grants that a router needs.
 const GRANTS: &str = "key_value_stores = [\"default\"]\n\
     allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
 
-/// An experiment on the model `name`, by `unit`.
+/// An experiment on the model `name`, assigned by `unit`.
 fn experiment(name: &str, unit: &str, control: f64) -> String {
     format!(
         "[experiments.{name}]\nmodel = \"{name}\"\nunit = {unit}\nforce = \"x-variant\"\n\
@@ -25,7 +25,7 @@ fn experiment(name: &str, unit: &str, control: f64) -> String {
 
 const BY_HEADER: &str = "{ header = \"x-user-id\" }";
 
-/// A shadow of the experiment before.
+/// A shadow for the preceding experiment.
 fn shadow(name: &str, component: &str) -> String {
     format!(
         "[[experiments.{name}.variants]]\nname = \"candidate\"\ncomponent = \"{component}\"\n\
@@ -33,7 +33,7 @@ fn shadow(name: &str, component: &str) -> String {
     )
 }
 
-/// A host with a router under `settings`, and two components that it assigns to.
+/// A host with a router under `settings`, and the two components of its variants.
 struct ExperimentApp {
     dir: tempfile::TempDir,
     manifest: Manifest,
@@ -53,7 +53,6 @@ impl ExperimentApp {
             .with("/v2/models/...", "ab-router", "ab_router", &settings)
             .with("/one/...", "one", "probe", "environment = { NAME = \"one\" }")
             .with("/two/...", "two", "probe", "environment = { NAME = \"two\" }");
-        // Of its own: tests share the folder of state.
         let config = "[key_value_store.default]\ntype = \"memory\"\n".to_owned();
         Self { dir, manifest, config }
     }
@@ -68,10 +67,10 @@ impl ExperimentApp {
         Launch::new(&manifest).admin().runtime_config(&config).keep(dir).up()
     }
 
-    /// What `spinfer check` says of what has to be refused.
+    /// The output of `spinfer check`, which must fail.
     fn refused(self) -> String {
         let (status, text) = Launch::new(&self.manifest).check();
-        assert!(!status.success(), "nothing was wrong:\n{text}");
+        assert!(!status.success(), "no problem was found:\n{text}");
         text
     }
 }
@@ -85,7 +84,7 @@ fn variant(response: &Response) -> &str {
     response.header("spinfer-variant").unwrap_or_else(|| panic!("no variant in {response:?}"))
 }
 
-/// Which of `users` the treatment serves.
+/// The users whom the treatment serves, of `users`.
 fn treated(client: &Client, model: &str, users: usize) -> BTreeSet<usize> {
     let path = format!("/v2/models/{model}/environment?NAME");
     let treated = |user: &usize| {
@@ -122,12 +121,12 @@ fn assignment_is_stable_by_header_cookie_and_json_field() {
                 client.send("POST", &path, headers, body.as_bytes())
             };
             let first = send();
-            assert_eq!(first.text(), body, "the body that decides arrives, too");
+            assert_eq!(first.text(), body, "the body with the unit arrives too");
             assert_eq!(variant(&first), variant(&send()), "{model} {user}");
             seen.insert((model, variant(&first).to_owned()));
         }
     }
-    assert_eq!(seen.len(), 6, "both variants of each serve somebody: {seen:?}");
+    assert_eq!(seen.len(), 6, "each experiment uses both variants: {seen:?}");
 }
 
 #[test]
@@ -146,13 +145,13 @@ fn assignments_match_the_allocations() {
     }
 }
 
-/// Through `door`, what every client sees.
+/// The headers and errors that clients receive from a router under `settings`.
 fn check_clients(settings: &str) {
     let experiments = experiment("x", BY_HEADER, 0.5);
     let spinfer = ExperimentApp::new(&experiments, &format!("{GRANTS}{settings}")).up();
     let send = |path: &str, headers: &[(&str, &str)]| spinfer.send("GET", path, headers, b"");
     let path = "/v2/models/x/environment?NAME";
-    assert_eq!(variant(&send(path, &[])), "control", "who has no unit");
+    assert_eq!(variant(&send(path, &[])), "control", "a request without a unit");
     for (forced, name) in [("control", "one"), ("treatment", "two")] {
         let response = send(path, &[("x-variant", forced)]);
         assert_eq!((variant(&response), response.text().as_str()), (forced, name));
@@ -166,11 +165,11 @@ fn check_clients(settings: &str) {
     assert_eq!(unknown.status, 404);
     let output = "no experiment takes /v2/models/y/predict; there are `x` (/v2/models/x)";
     assert_eq!(unknown.error(), output);
-    // The path its component is called with, and an error of that component.
+    // The path that the component receives, and its error.
     let failed = send("/v2/models/x/nothing", &[("x-variant", "control")]);
     assert_eq!((failed.status, failed.text().as_str()), (404, "/nothing"));
-    assert_eq!(failed.header("spinfer-variant"), Some("control"), "errors are a variant's, too");
-    // A long body is a stream.
+    assert_eq!(failed.header("spinfer-variant"), Some("control"), "errors name their variant too");
+    // A long body is streamed.
     let body = vec![b'x'; 3 << 20];
     let response = spinfer.send("POST", "/v2/models/x/echo", &[("x-variant", "treatment")], &body);
     assert_eq!((variant(&response), response.body.len()), ("treatment", body.len()));
@@ -202,7 +201,7 @@ fn admin(spinfer: &Spinfer) -> String {
     spinfer.admin_address().to_string()
 }
 
-/// What `spinfer experiment` says, if it does what it is asked for.
+/// The output of `spinfer experiment`, which must succeed.
 fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
     let admin = admin(spinfer);
     let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
@@ -210,7 +209,7 @@ fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
     text
 }
 
-/// What it says if it does not.
+/// The output of `spinfer experiment`, which must fail.
 fn command_refused(spinfer: &Spinfer, arguments: &[&str]) -> String {
     let admin = admin(spinfer);
     let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
@@ -228,9 +227,9 @@ fn ramp_moves_users_only_from_control_without_a_restart() {
         let output = command(&spinfer, &["ramp", "x", &format!("treatment={share}")]);
         assert!(output.contains("█") && output.contains("treatment"), "{output}");
         let mut after = before.clone();
-        wait_until("the ramp is followed", || {
+        wait_until("the ramp takes effect", || {
             after = treated(&client, "x", USERS);
-            // None of them was asked before it was followed.
+            // All of them were assigned after it took effect.
             after.len() > before.len() && after == treated(&client, "x", USERS)
         });
         assert!(after.is_superset(&before), "at {share} some went back to control");
@@ -240,13 +239,13 @@ fn ramp_moves_users_only_from_control_without_a_restart() {
 
     let output = command(&spinfer, &["stop", "x"]);
     assert!(output.contains("stopped: control serves everybody"), "{output}");
-    wait_until("it is over", || treated(&client, "x", USERS).is_empty());
+    wait_until("the experiment is stopped", || treated(&client, "x", USERS).is_empty());
     let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
     assert!(output.contains("is stopped; `spinfer experiment ramp --resume`"), "{output}");
     command(&spinfer, &["stop", "x", "--winner", "treatment"]);
-    wait_until("the winner has all", || treated(&client, "x", USERS).len() == USERS);
+    wait_until("the winner serves all users", || treated(&client, "x", USERS).len() == USERS);
     command(&spinfer, &["ramp", "x", "treatment=0", "--resume"]);
-    wait_until("it goes on", || treated(&client, "x", USERS).is_empty());
+    wait_until("the experiment resumes", || treated(&client, "x", USERS).is_empty());
 }
 
 #[test]
@@ -288,7 +287,7 @@ fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
         assert_eq!(response.status, status, "{method} {path} {body}: {response:?}");
     }
     let listed = admin.send("GET", "/experiments", &[], b"").json();
-    assert_eq!(listed[0]["variants"][0]["allocation"], 0.75, "nothing of that changed it");
+    assert_eq!(listed[0]["variants"][0]["allocation"], 0.75, "unchanged");
 }
 
 #[test]
@@ -296,7 +295,10 @@ fn ramp_without_a_key_value_store_is_refused() {
     let grants = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
     let spinfer = ExperimentApp::new(&experiment("x", BY_HEADER, 1.0), grants).up();
     spinfer.wait_for_log("granted no key-value store `default`");
-    assert!(treated(&spinfer.client(), "x", 5).is_empty(), "it assigns as the file says");
+    assert!(
+        treated(&spinfer.client(), "x", 5).is_empty(),
+        "assigned by the allocations in the file"
+    );
     let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
     assert!(output.contains("key_value_stores = [\"default\"]"), "{output}");
 }
@@ -315,22 +317,22 @@ fn hosts_sharing_a_redis_follow_one_ramp() {
     let [on_a, on_b] = [a.client(), b.client()];
     assert!(treated(&on_a, "x", USERS).is_empty() && treated(&on_b, "x", USERS).is_empty());
     command(&a, &["ramp", "x", "treatment=0.4"]);
-    wait_until("both follow", || {
+    wait_until("both hosts follow the ramp", || {
         let treated = [&on_a, &on_b].map(|client| treated(client, "x", USERS));
         treated[0] == treated[1] && treated[0].len() > 20
     });
     assert_eq!(command(&b, &["show", "x"]).matches("60.0 %").count(), 1);
-    // Without the Redis they go on as they are, and say so.
+    // Without the Redis they keep their allocations, and log it.
     let before = treated(&on_b, "x", 10);
     redis.pause();
-    wait_until("the store is missed", || {
+    wait_until("the unavailable store is logged", || {
         assert_eq!(treated(&on_b, "x", 10), before);
         b.log().contains("the allocations known last stay in effect")
     });
     redis.resume();
 }
 
-/// The value of a shadow's counter.
+/// The number of a shadow's copies with this outcome.
 fn copies(spinfer: &Spinfer, outcome: &str) -> u64 {
     let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
     let start = format!(
@@ -348,14 +350,14 @@ fn shadow_receives_a_copy_of_each_buffered_request() {
     for door in 0..2 {
         let path = format!("/v2/models/x/log?copy-{door}");
         assert!(spinfer.post(&path, "body").header("spinfer-variant").is_some());
-        // Of the variant, and of the shadow.
+        // Logged by the variant and by the shadow.
         spinfer.wait_for_log_times(&format!("copy-{door}"), 2);
     }
     wait_until("both are counted", || copies(&spinfer, "served") == 2);
-    // What is a stream is not copied.
+    // Streamed bodies are not copied.
     assert_eq!(spinfer.post("/v2/models/x/echo", vec![b'x'; 3 << 20]).status, 200);
     assert_eq!((copies(&spinfer, "skipped"), copies(&spinfer, "failed")), (1, 0));
-    // Nobody is assigned to it.
+    // No request is assigned to it.
     let forced = spinfer.send("GET", "/v2/models/x/log", &[("x-variant", "candidate")], b"");
     assert_eq!(forced.status, 400);
 }
@@ -385,7 +387,7 @@ fn failing_shadow_does_not_affect_responses() {
             let response = client.send("POST", "/v2/models/x/sick", &[], b"body");
             assert_eq!((variant(&response), response.text().as_str()), ("control", "well"));
         }
-        wait_until("the copies have failed, or were not sent", || {
+        wait_until("every copy has failed or was skipped", || {
             copies(&spinfer, "failed") + copies(&spinfer, "skipped") == requests
         });
         assert!(copies(&spinfer, "failed") > 0);
@@ -410,7 +412,7 @@ fn responses_are_cached_per_variant() {
             assert_eq!(second.header("cache-control"), Some("private, no-cache"));
             bodies.push(first.body);
         }
-        // Who asks a component itself finds what is cached of it, and nothing of the experiment.
+        // Responses name their variant, whether they are cached or not.
         let direct = spinfer.send("GET", path, &[("x-user-id", "any")], b"");
         assert!(direct.header("spinfer-variant").is_some());
     }
@@ -445,7 +447,7 @@ fn two_model_versions_are_served_under_one_url() {
     }
 }
 
-/// A check of a file in which `find` is replaced.
+/// Checks that an experiments file in which `find` is replaced is refused with `expected`.
 fn check(find: &str, replace: &str, expected: &str) {
     let iris = root().join("models/iris-classifier");
     let text = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"x-user-id\" }\n\

@@ -1,5 +1,5 @@
-//! Inputs that fit a graph's declaration and that it cannot be run on: a client's mistake, whatever
-//! the backend does with it. Runs that would never end.
+//! Inputs that match the declaration of a graph but that it cannot compute, which is a client error
+//! whatever the backend does, and runs that never end.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::json;
 use spinfer_tests::{Launch, Manifest, Response, Spinfer, root, wait_until};
 
-/// A folder with the graph `name` and a signature of these inputs and outputs.
+/// Creates the folder of a model: the graph `name`, and a signature with these inputs and outputs.
 fn model(dir: &Path, name: &str, inputs: &[(&str, &str, &str)], outputs: &[(&str, &str, &str)]) {
     let folder = dir.join(name);
     fs::create_dir(&folder).unwrap();
@@ -30,7 +30,7 @@ fn model(dir: &Path, name: &str, inputs: &[(&str, &str, &str)], outputs: &[(&str
     fs::write(folder.join("model.toml"), text).unwrap();
 }
 
-/// Each under its usual route.
+/// Each model at its usual route.
 fn serve(dir: &Path, names: &[&str], settings: &str) -> Spinfer {
     let manifest = names.iter().fold(Manifest::default(), |manifest, name| {
         let folder = dir.join(name);
@@ -74,12 +74,12 @@ fn input_values_the_graph_rejects_are_400_without_internals() {
         ("add", pair("FP32", json!([1.0, 2.0]), json!([1.0, 2.0, 3.0])), "shape"),
     ] {
         let response = infer(&spinfer, name, &inputs);
-        let printed = response.error();
-        assert_eq!(response.status, 400, "{name}: {printed}");
-        assert!(printed.contains(part), "{name}: {printed}");
+        let error = response.error();
+        assert_eq!(response.status, 400, "{name}: {error}");
+        assert!(error.contains(part), "{name}: {error}");
         for internal in ["onnx", "31337", ".cc", ".h:", "/", "Status", "node"] {
-            let printed = printed.to_lowercase();
-            assert!(!printed.contains(&internal.to_lowercase()), "{name}: {printed}");
+            let error = error.to_lowercase();
+            assert!(!error.contains(&internal.to_lowercase()), "{name}: {error}");
         }
     }
     for (name, inputs, output) in [
@@ -93,7 +93,7 @@ fn input_values_the_graph_rejects_are_400_without_internals() {
     }
 }
 
-/// The loop, whose number of rounds is an input.
+/// A loop whose number of iterations is an input.
 fn loops(deadline: &str) -> (Spinfer, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     model(dir.path(), "loop", &[("trips", "INT64", "[1]")], &[("y", "INT64", "[1]")]);
@@ -101,7 +101,7 @@ fn loops(deadline: &str) -> (Spinfer, tempfile::TempDir) {
     (serve(dir.path(), &["loop"], &limits), dir)
 }
 
-fn rounds(spinfer: &Spinfer, trips: i64) -> Response {
+fn run_loop(spinfer: &Spinfer, trips: i64) -> Response {
     infer(spinfer, "loop", &[("trips", "INT64", json!([trips]))])
 }
 
@@ -112,26 +112,26 @@ fn threads() -> usize {
 #[test]
 fn run_past_its_deadline_is_terminated() {
     let (spinfer, _dir) = loops("3s");
-    assert_eq!(rounds(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
-    // As many as there are threads that compute: if any went on, what comes next would wait for it.
+    assert_eq!(run_loop(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
+    // One run for each compute thread: a run that went on would block the next.
     for _ in 0..2 {
         thread::scope(|scope| {
             for _ in 0..threads() {
-                scope.spawn(|| assert_eq!(rounds(&spinfer, i64::MAX).status, 504));
+                scope.spawn(|| assert_eq!(run_loop(&spinfer, i64::MAX).status, 504));
             }
         });
     }
-    wait_until("the threads rest", || computing(&spinfer) == 0);
-    assert_eq!(rounds(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
+    wait_until("the compute threads are idle", || computing(&spinfer) == 0);
+    assert_eq!(run_loop(&spinfer, 10).json()["outputs"][0]["data"], json!([10]));
 }
 
 #[test]
 fn run_of_a_disconnected_client_is_terminated() {
     let (spinfer, _dir) = loops("10m");
-    assert_eq!(rounds(&spinfer, 10).status, 200);
+    assert_eq!(run_loop(&spinfer, 10).status, 200);
     let connections: Vec<TcpStream> = (0..threads())
         .map(|n| {
-            // Not the same: one would wait for the other's response.
+            // Different inputs, as identical requests would collapse into one.
             let trips = i64::MAX - n as i64;
             let inputs =
                 json!([{ "name": "trips", "datatype": "INT64", "shape": [1], "data": [trips] }]);
@@ -147,11 +147,11 @@ fn run_of_a_disconnected_client_is_terminated() {
         .collect();
     wait_until("every thread computes", || computing(&spinfer) == threads());
     drop(connections);
-    wait_until("the threads rest", || computing(&spinfer) == 0);
-    assert_eq!(rounds(&spinfer, 10).status, 200);
+    wait_until("the compute threads are idle", || computing(&spinfer) == 0);
+    assert_eq!(run_loop(&spinfer, 10).status, 200);
 }
 
-/// Threads that compute inferences at this moment.
+/// Number of compute threads that are running.
 fn computing(spinfer: &Spinfer) -> usize {
     let tasks = fs::read_dir(format!("/proc/{}/task", spinfer.id())).unwrap();
     let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());

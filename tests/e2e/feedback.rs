@@ -1,4 +1,5 @@
-//! Feedback and the prediction log, from outside: what is stored, refused, counted and shown.
+//! Feedback and the prediction log through HTTP and the command line: what is stored, refused, counted and
+//! shown.
 
 use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, Response, Spinfer, run, wait_until};
@@ -9,7 +10,7 @@ use super::metrics::metric;
 const FEEDBACK: &str = "/v2/feedback";
 const UNKNOWN: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
-/// An application with a state folder of its own.
+/// An application with its own state directory.
 struct LoggedApp {
     spinfer: Spinfer,
     state: tempfile::TempDir,
@@ -25,7 +26,7 @@ impl LoggedApp {
         Self { spinfer: launch.runtime_config(runtime_config).up(), state }
     }
 
-    /// `spinfer log` on its state folder: what it prints, if it succeeds.
+    /// `spinfer log` on its state directory: the output, as an error if it fails.
     fn log(&self, arguments: &[&str]) -> Result<String, String> {
         let state = self.state.path().to_str().unwrap();
         let (status, text) = run(&[&["log"], arguments, &["--state-dir", state]].concat());
@@ -114,7 +115,7 @@ fn feedback_without_a_prediction_log_is_503() {
 #[test]
 fn unwritable_log_degrades_the_host_and_predictions_continue() {
     let state = tempfile::tempdir().unwrap();
-    // A folder where the file would be.
+    // A folder in place of the database file.
     let blocked = state.path().join("predictions.db");
     std::fs::create_dir(&blocked).unwrap();
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");
@@ -228,7 +229,7 @@ fn failed_export_leaves_no_file() {
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["log", "log.csv", "log.parquet"], "nothing is left over");
+    assert_eq!(names, ["log", "log.csv", "log.parquet"], "no temporary files are left");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The flags of `spinfer up` that people know from Spin, and `spinfer check`.
+//! The flags that `spinfer up` shares with Spin, and `spinfer check`.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn probe(settings: &str) -> Manifest {
     Manifest::default().with("/...", "probe", "probe", settings)
 }
 
-/// A folder with `manifest` and more files in it.
+/// A folder with `manifest` and other files.
 fn folder(manifest: &str, files: &[(&str, &str)]) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files.iter().chain(&[("spin.toml", manifest)]) {
@@ -22,7 +22,7 @@ fn folder(manifest: &str, files: &[(&str, &str)]) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// `spinfer check` of a manifest at `path`: whether it is right, and what is said.
+/// `spinfer check` of the manifest at `path`: whether it succeeds, and its output.
 fn check(path: &Path, flags: &[&str]) -> (bool, String) {
     checked(Launch::from_file(path).flags(flags))
 }
@@ -82,13 +82,13 @@ fn concurrent_reuse_flag_limits_concurrent_requests_per_instance() {
     for (manifest, flag) in [(1, "2"), (2, "1")] {
         let manifest = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = {manifest}\n");
         let flags = ["--max-instance-concurrent-reuse-count", flag];
-        // The guest may ask for the body just before it waits for it: then they do not.
+        // They do not meet if the guest has not yet started to wait for the body: another try.
         let met = (0..10).any(|_| doors::meet(&Launch::new(&probe(&manifest)).flags(&flags).up()));
         assert_eq!(met, flag == "2", "{flag} at a time");
     }
 }
 
-/// Each instance has a number of its own, from the range.
+/// Each instance draws its own number from the range.
 #[test]
 fn reuse_count_range_limits_requests_per_instance() {
     for door in ["", STANDARD_DOOR] {
@@ -96,7 +96,7 @@ fn reuse_count_range_limits_requests_per_instance() {
         let spinfer = Launch::new(&manifest).flags(&["--max-instance-reuse-count", "2..4"]).up();
         let counts = (0..60).map(|_| spinfer.get("/count").text().parse().unwrap());
         let counts: Vec<usize> = counts.collect();
-        // One before a new instance's first.
+        // The last count of each instance.
         let lives: Vec<_> =
             counts.windows(2).filter(|pair| pair[1] == 1).map(|pair| pair[0]).collect();
         assert!(lives.iter().all(|served| [2, 3].contains(served)), "{door}{counts:?}");
@@ -116,14 +116,14 @@ fn reuse_count_range_limits_requests_per_instance() {
 
 #[test]
 fn find_free_port_takes_the_next_free_port() {
-    // Ports above the range that is given out by itself.
+    // Ports above the ephemeral range.
     let (taken, port) = (61_000..65_000)
         .find_map(|port| Some((TcpListener::bind(("127.0.0.1", port)).ok()?, port)))
         .unwrap();
     let listen = format!("127.0.0.1:{port}");
     let spinfer = Launch::new(&probe("")).listen(&listen).flags(&["--find-free-port"]).up();
-    let given = spinfer.address().port();
-    assert!((port + 1..port + 10).contains(&given), "{given} after {port}");
+    let port_taken = spinfer.address().port();
+    assert!((port + 1..port + 10).contains(&port_taken), "{port_taken} after {port}");
     drop(taken);
 }
 
@@ -134,7 +134,7 @@ fn log_dir_writes_component_output_to_files() {
     let spinfer = Launch::new(&probe("")).flags(&flags).up();
     assert_eq!(spinfer.get("/log?to-be-kept").status, 200);
     let file = logs.path().join("probe_stderr.txt");
-    wait_until("it is written", || {
+    wait_until("the line is in the file", || {
         std::fs::read_to_string(&file).is_ok_and(|text| text == "to-be-kept\n")
     });
     assert_eq!(std::fs::read_to_string(logs.path().join("probe_stdout.txt")).unwrap(), "");
@@ -155,7 +155,7 @@ fn profile_flag_selects_a_profile_of_the_manifest() {
     assert!(!right && output.contains("no component has a profile `other`"), "{output}");
 }
 
-/// What a variable's value is, is seen where it makes a grant wrong; it is not shown.
+/// An invalid value is noticed in the grant that uses it; it is not printed.
 #[test]
 fn variable_flags_override_the_environment_and_files() {
     let settings = "allowed_outbound_hosts = [\"http://x:{{ port }}\"]\n";
@@ -227,7 +227,6 @@ fn required_variable_is_accepted_from_every_source() {
     }
 }
 
-/// What is built has no values yet, nor what they are part of.
 #[test]
 fn build_needs_no_variable_values() {
     let settings =
@@ -265,7 +264,7 @@ fn check_accepts_the_example_application() {
     assert!(right && output.contains("nothing is wrong (7 routes, 6 components)"), "{output}");
 }
 
-/// What every component lacks is said at once, with what to do.
+/// For every component at once, with what to do.
 #[test]
 fn check_reports_missing_imports_exports_and_operators() {
     let component = |text: &str| wat::parse_str(text).unwrap();

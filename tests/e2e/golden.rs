@@ -1,4 +1,4 @@
-//! Every golden case of every example model, through both doors, in both protocols.
+//! The golden cases of every example model, through both doors and both protocols.
 
 use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root};
@@ -6,7 +6,7 @@ use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root};
 struct GoldenFile {
     model: &'static str,
     version: u32,
-    /// Of the only input: the name and the datatype.
+    /// The name and the datatype of the only input.
     input: (String, String),
     labels: Vec<String>,
     tolerance: f64,
@@ -19,7 +19,7 @@ impl GoldenFile {
         let golden = std::fs::read(folder.join("golden.json")).unwrap();
         let golden: Value = serde_json::from_slice(&golden).unwrap();
         let cases = golden["cases"].as_array().unwrap().clone();
-        assert!(cases.len() > 20, "the golden file is whole");
+        assert!(cases.len() > 20, "the golden file is complete");
         let toml = std::fs::read_to_string(folder.join("model.toml")).unwrap();
         let input = toml.split_once("[[inputs]]").unwrap().1;
         let labels = value(&toml, "labels").map(|labels| serde_json::from_str(labels).unwrap());
@@ -112,7 +112,7 @@ impl GoldenFile {
     }
 }
 
-/// What stands after the first `key =` of a model.toml: those of the examples are one line, in JSON.
+/// The value after the first `key =` of a model.toml. Those of the examples are one line of JSON.
 fn value<'a>(toml: &'a str, key: &str) -> Option<&'a str> {
     toml.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))
 }

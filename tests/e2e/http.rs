@@ -1,10 +1,10 @@
-//! HTTP on the data plane: routes, health, bodies, connections.
+//! HTTP/1.1 on the data plane: routes, health, bodies, connections.
 
 use std::io::{Read, Write};
 
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, wait_until};
 
-/// Sends `body` in chunks, without a length, and reads the answer's bytes to the end.
+/// Sends `body` in chunks, without content-length: the bytes of the response.
 pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
     let mut stream = spinfer.connect();
     let mut writing = stream.try_clone().unwrap();
@@ -12,7 +12,7 @@ pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
         "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
     );
     let body = body.to_vec();
-    // A refusal may come before everything is written: then the rest of the writing fails.
+    // The host may respond before it has read everything: the rest of the body cannot be written.
     let writer = std::thread::spawn(move || {
         writing.write_all(head.as_bytes())?;
         for chunk in body.chunks(10_000) {
@@ -25,11 +25,11 @@ pub(crate) fn chunked(spinfer: &Spinfer, path: &str, body: &[u8]) -> Vec<u8> {
     let mut response = Vec::new();
     let read = stream.read_to_end(&mut response);
     let written = writer.join().unwrap();
-    assert!(!response.is_empty(), "no answer: {read:?}, {written:?}");
+    assert!(!response.is_empty(), "no response: {read:?}, {written:?}");
     response
 }
 
-/// Whether the answer's body is `body`; in chunks, if the guest streamed it.
+/// Whether the body of a response is `body`. It is chunked if the guest streams it.
 pub(crate) fn ends_with(response: &[u8], body: &[u8]) -> bool {
     let head = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
     let (head, rest) = response.split_at(head);
@@ -110,7 +110,7 @@ fn readiness_requires_every_model_to_be_loaded() {
     assert_eq!(spinfer.get("/v2/health/live").status, 200);
 }
 
-/// Sends `request` as it is, closes the sending side if told to, and reads what comes.
+/// Sends the bytes of `request`, closes the sending side if `close`, and reads the response.
 fn raw(spinfer: &Spinfer, request: &str, close: bool) -> String {
     let mut stream = spinfer.connect();
     stream.write_all(request.as_bytes()).unwrap();
@@ -143,7 +143,7 @@ fn oversized_head_is_431() {
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let long = "x".repeat(1_000_000);
     let mut stream = spinfer.connect();
-    // The server may refuse before everything is sent.
+    // The host may respond before it has read everything.
     let _ = write!(stream, "GET /echo HTTP/1.1\r\nhost: x\r\nx-long: {long}\r\n\r\n");
     let mut status = [0; 12];
     stream.read_exact(&mut status).unwrap();
@@ -159,7 +159,7 @@ fn incomplete_body_is_408_at_the_deadline() {
     assert!(response.starts_with("HTTP/1.1 408"), "{response}");
 }
 
-/// Answered before its body has come, a client is told not to go on with the connection.
+/// A client that gets a response before it has sent its body must not reuse the connection.
 #[test]
 fn failure_before_the_end_of_the_body_closes_the_connection() {
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.deadline = \"300ms\"\n");
@@ -172,7 +172,7 @@ fn failure_before_the_end_of_the_body_closes_the_connection() {
     }
 }
 
-/// A client that goes away frees what its request had, long before the deadline would.
+/// Long before the deadline.
 #[test]
 fn disconnected_client_frees_its_instance() {
     for settings in ["", STANDARD_DOOR] {
@@ -209,13 +209,13 @@ fn invalid_response_of_a_guest_is_500() {
         assert_eq!(response.status, 500);
         assert!(response.error().contains(part), "{}", response.error());
     }
-    // Headers that belong to the connection are the host's.
+    // Headers of the connection are set by the host.
     let response = spinfer.get("/answer?200");
     assert_eq!((response.status, response.header("transfer-encoding")), (200, None));
     assert_eq!(response.header("x-probe"), Some("seen"));
 }
 
-/// A client that takes them, and an answer that announces them (RFC 9110, 6.5).
+/// For a client that accepts trailers, and a response that announces them (RFC 9110, 6.5).
 #[test]
 fn trailers_are_forwarded_both_ways() {
     let settings = "tool.spinfer.limits.fast_body = \"1\"\n";
@@ -243,10 +243,10 @@ fn pipelined_requests_are_answered_in_order() {
     assert!(one < two, "{responses}");
 }
 
-/// It takes as long as the host waits for such a client: half a minute.
+/// Takes as long as the host waits for such a client, 30 seconds.
 #[test]
 fn client_that_stops_reading_is_disconnected() {
-    // More than the sockets of both sides hold.
+    // More than the socket buffers of both sides hold.
     const LENGTH: usize = 16 << 20;
     let settings = "tool.spinfer.limits.fast_body = \"16MiB\"";
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
@@ -264,7 +264,7 @@ fn client_that_stops_reading_is_disconnected() {
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
     assert!(sockets() > before);
-    wait_until("it is cut off", || sockets() == before);
+    wait_until("the host closes the connection", || sockets() == before);
     let mut rest = Vec::new();
     // The end, or a reset.
     let _ = stream.read_to_end(&mut rest);
@@ -317,7 +317,7 @@ fn model_index_lists_versions_and_their_states() {
     assert_eq!(spinfer.post("/v2/repository/index", "[]").status, 400);
     assert_eq!(spinfer.get("/v2/repository/index").status, 405);
     assert_eq!(spinfer.post("/v2/models", "{}").status, 405);
-    // What is under it is its component's.
+    // Paths below it go to the component.
     assert_eq!(spinfer.get("/v2/models/iris-classifier").json()["name"], "iris-classifier");
 }
 
@@ -333,7 +333,7 @@ fn unloadable_model_is_listed_as_unavailable() {
     let manifest = Manifest::default().with("/...", "broken", "probe", &files);
     let spinfer = Launch::new(&manifest.with_iris("iris", 1, "/iris/...", "")).up();
     let index = || spinfer.post("/v2/repository/index", "{}").json();
-    wait_until("both were tried", || !index().to_string().contains("LOADING"));
+    wait_until("both models are loaded or refused", || !index().to_string().contains("LOADING"));
     let index = index();
     assert_eq!((&index[0]["name"], &index[0]["state"]), (&"broken".into(), &"UNAVAILABLE".into()));
     assert!(!index[0]["reason"].as_str().unwrap().is_empty(), "{index}");

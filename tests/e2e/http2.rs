@@ -1,4 +1,4 @@
-//! HTTP/2, in the clear and over TLS; trailers; streams both ways.
+//! HTTP/2 in cleartext and over TLS, trailers, and streams both ways.
 
 use std::convert::Infallible;
 use std::io;
@@ -51,7 +51,7 @@ async fn http2(
     sender
 }
 
-/// Knows that the server speaks HTTP/2.
+/// A connection in cleartext with prior knowledge.
 pub(crate) async fn in_the_clear(spinfer: &Spinfer) -> http2::SendRequest<RequestBody> {
     http2(TcpStream::connect(spinfer.address()).await.unwrap()).await
 }
@@ -106,7 +106,7 @@ async fn head_requests_and_failures_get_their_statuses() {
     assert_eq!(text(after).await, "after");
 }
 
-/// Each piece is answered before the next is sent: nothing waits for the whole body.
+/// Each piece is echoed before the next is sent, so that no side waits for the whole body.
 #[tokio::test]
 async fn bodies_and_trailers_stream_both_ways() {
     let spinfer = probe("tool.spinfer.limits.fast_body = \"1\"\n");
@@ -136,8 +136,8 @@ async fn bodies_and_trailers_stream_both_ways() {
     assert_eq!(seen, Some(trailers));
 }
 
-/// A client says how much of each answer may be sent, and may leave that at nothing. It takes as long
-/// as a host waits for one, half a minute.
+/// A client with a flow-control window of 0 reads nothing. Takes as long as the host waits for one, 30
+/// seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_responses_are_limited_and_cancelled() {
     const LENGTH: usize = 8 << 20;
@@ -148,26 +148,26 @@ async fn unread_responses_are_limited_and_cancelled() {
     builder.initial_stream_window_size(0);
     let (mut sender, connection) = builder.handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let (mut left, mut refused) = (Vec::new(), 0);
+    let (mut unread, mut refused) = (Vec::new(), 0);
     for _ in 0..40 {
         let body = whole(vec![7; LENGTH]);
         let response = sender.send_request(post("http://x/echo", body)).await.unwrap();
         match response.status().as_u16() {
-            200 => left.push(response),
+            200 => unread.push(response),
             503 => refused += 1,
             other => panic!("{other}"),
         }
     }
-    assert_eq!((left.len(), refused), (32, 8), "256 MiB");
-    // Who has less to say is served.
+    assert_eq!((unread.len(), refused), (32, 8), "256 MiB");
+    // A short response of another connection is served.
     let mut other = in_the_clear(&spinfer).await;
     let response = other.send_request(post("http://x/echo", whole("x"))).await.unwrap();
     assert_eq!(text(response).await, "x");
-    for response in left {
+    for response in unread {
         let error = response.into_body().collect().await.unwrap_err();
         assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
     }
-    // The memory is free again, and so is the connection, which has lost nothing else.
+    // The memory is free again, and both connections are usable.
     let large = other.send_request(post("http://x/echo", whole(vec![7; LENGTH]))).await.unwrap();
     assert_eq!(large.status(), 200);
     assert_eq!(large.into_body().collect().await.unwrap().to_bytes().len(), LENGTH);
@@ -175,21 +175,20 @@ async fn unread_responses_are_limited_and_cancelled() {
     assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, ""));
 }
 
-/// Of requests that may take an hour: those that a client cancels have ended long before that, be it
-/// that their guest computes or that it waits for the rest of a body.
+/// Whether its guest computes or waits for the rest of a body, and long before the deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_stream_frees_its_instance() {
     let limits = "{ instances = 1, queue = 0, deadline = \"1h\" }";
     let settings = format!("{STANDARD_DOOR}tool.spinfer.limits = {limits}\n");
     let manifest = Manifest::default().with("/...", "probe", "probe", &settings);
     let spinfer = Launch::new(&manifest).admin().up();
-    let under_way = || metric(&spinfer, "spinfer_requests_in_flight{component=\"probe\"}");
-    // One connection, which stays.
+    let in_flight = || metric(&spinfer, "spinfer_requests_in_flight{component=\"probe\"}");
+    // One connection for all of it.
     let stream = TokioIo::new(TcpStream::connect(spinfer.address()).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
     for _ in 0..5 {
-        // An error in the middle of a body is a reset of its stream.
+        // An error within the body resets the stream.
         let (pieces, body) = mpsc::unbounded::<io::Result<Frame<Bytes>>>();
         let send = |piece| pieces.unbounded_send(piece).unwrap();
         send(Ok(Frame::data("begun".into())));
@@ -197,18 +196,18 @@ async fn cancelled_stream_frees_its_instance() {
         let request = Request::post("http://x/stream").body(body).unwrap();
         let mut back = sender.send_request(request).await.unwrap().into_body();
         assert_eq!(back.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
-        assert_eq!(under_way(), 1.0);
+        assert_eq!(in_flight(), 1.0);
         send(Err(io::Error::other("cancelled")));
-        wait_until("nothing waits for the body", || under_way() == 0.0);
+        wait_until("the request that reads the body is cancelled", || in_flight() == 0.0);
 
-        // So is an answer that nobody waits for any more.
+        // So does a response that the client no longer waits for.
         let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         let looping = sender.send_request(Request::post("http://x/loop").body(body).unwrap());
         let looping = tokio::spawn(looping);
-        wait_until("it computes", || under_way() == 1.0);
+        wait_until("the guest computes", || in_flight() == 1.0);
         looping.abort();
-        wait_until("it is given up", || under_way() == 0.0);
-        // The only instance there may be is free.
+        wait_until("the guest is terminated", || in_flight() == 0.0);
+        // The only instance is free.
         let body = Full::new("x".into()).map_err(|never| match never {}).boxed_unsync();
         let request = Request::post("http://x/echo").body(body).unwrap();
         let response = sender.send_request(request).await.unwrap();
@@ -216,13 +215,13 @@ async fn cancelled_stream_frees_its_instance() {
     }
 }
 
-/// A certificate for localhost and its key, as PEM files in `dir`.
+/// A certificate for localhost, and the PEM files of it and its key in `dir`.
 fn certificate(dir: &Path) -> (CertificateDer<'static>, [String; 2]) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let paths = ["certificate.pem", "key.pem"].map(|name| dir.join(name));
-    std::fs::write(&paths[0], made.cert.pem()).unwrap();
-    std::fs::write(&paths[1], made.signing_key.serialize_pem()).unwrap();
-    (made.cert.der().clone(), paths.map(|path| path.to_str().unwrap().to_owned()))
+    std::fs::write(&paths[0], generated.cert.pem()).unwrap();
+    std::fs::write(&paths[1], generated.signing_key.serialize_pem()).unwrap();
+    (generated.cert.der().clone(), paths.map(|path| path.to_str().unwrap().to_owned()))
 }
 
 #[tokio::test]
@@ -257,11 +256,11 @@ async fn alpn_selects_the_http_version() {
         assert_eq!((response.status().as_u16(), response.version()), (200, version), "{offered}");
         assert!(text(response).await.contains("\"prediction\":\"setosa\""));
     }
-    // Who does not speak TLS is cut off, and others are served.
+    // A client that does not speak TLS is disconnected.
     let mut plain = spinfer.connect();
     std::io::Write::write_all(&mut plain, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let mut response = Vec::new();
-    // It may be reset.
+    // The connection may be reset.
     let _ = std::io::Read::read_to_end(&mut plain, &mut response);
     assert!(!response.starts_with(b"HTTP/"), "{response:?}");
 }
@@ -284,7 +283,6 @@ fn unusable_certificate_is_refused_with_the_reason() {
     assert!(!status.success() && output.contains("--tls-key"), "{output}");
 }
 
-/// A client that begins and goes on with nothing holds nothing up: another is served meanwhile.
 #[tokio::test]
 async fn preface_sent_byte_by_byte_is_accepted() {
     let spinfer = probe("");
@@ -294,7 +292,6 @@ async fn preface_sent_byte_by_byte_is_accepted() {
     let (mut from, mut to) = server.into_split();
     let (mut read, mut write) = tokio::io::split(theirs);
     tokio::spawn(async move { tokio::io::copy(&mut from, &mut write).await });
-    // One byte at a time.
     tokio::spawn(async move {
         while let Ok(byte) = read.read_u8().await {
             if tokio::io::AsyncWriteExt::write_all(&mut to, &[byte]).await.is_err() {

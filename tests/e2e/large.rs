@@ -1,11 +1,11 @@
-//! Requests that are more than an instance has memory for: those that can be answered are, and the others
-//! are told what to send instead.
+//! Requests close to the memory of an instance: those that fit are served, and the others are refused with
+//! what to send instead.
 
 use spinfer_tests::{Launch, Manifest, Spinfer};
 
 const MODEL: &str = "/v2/models/iris-classifier";
 
-/// Each with bodies of any length through one of the doors.
+/// Settings with which bodies of any length go through the fast door, and through the standard door.
 fn doors() -> [String; 2] {
     let fast = |size: &str| format!("tool.spinfer.limits.fast_body = \"{size}\"\n");
     [fast("16MiB"), fast("1KiB")]
@@ -42,8 +42,8 @@ fn batch_whose_response_exceeds_memory_is_413_before_inference() {
         ] {
             let response = spinfer.post(&format!("{MODEL}/{operation}"), &body);
             assert_eq!(response.status, 413, "{operation}: {}", response.error());
-            let says = "send it in several requests, with fewer rows in each";
-            assert!(response.error().contains(says), "{}", response.error());
+            let expected = "send it in several requests, with fewer rows in each";
+            assert!(response.error().contains(expected), "{}", response.error());
         }
         assert!(is_quiet(&spinfer), "{}", spinfer.log());
     }
@@ -89,7 +89,6 @@ fn millions_of_texts_are_413() {
     }
 }
 
-/// What is quoted of a request in a message is a part of it.
 #[test]
 fn error_message_truncates_the_quoted_input() {
     let manifest = Manifest::default().with_iris("iris", 1, "/...", "");

@@ -1,4 +1,5 @@
-//! What is in memory, and for how long: code, models, instances; and who may wait for one.
+//! Code, models and instances: when they are loaded, reused and unloaded, and how requests queue for
+//! instances.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,6 @@ fn idle_instances_models_and_code_are_unloaded_and_loaded_again() {
     }
 }
 
-/// There was an instance, and there is none, whatever the reason.
 #[test]
 fn request_after_the_last_instance_failed_is_a_cold_start() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
@@ -49,14 +49,14 @@ fn request_after_the_last_instance_failed_is_a_cold_start() {
     assert_eq!(spinfer.log().matches("cold start").count(), 3);
 }
 
-/// Of the process's own memory: what it has mapped of files the system takes back when it likes.
+/// Anonymous memory only: the system reclaims mapped files on its own.
 #[test]
 fn memory_is_released_after_the_idle_timeout() {
     const ROUTES: usize = 100;
-    /// More than before, of what the routes took when they were first used.
+    /// Memory after the idle timeout over that before the routes were used.
     const SHARE: f64 = 1.1;
-    /// In MiB: what the first request of a process leaves, however many routes there are. Stacks,
-    /// buffers of threads, and pages of which a part is in use.
+    /// Memory that the first request of a process leaves whatever the number of routes, in MiB: stacks,
+    /// buffers of threads, and pages that are partly used.
     const FIRST_USE: f64 = 2.0;
     let dir = tempfile::tempdir().unwrap();
     let settings = "tool.spinfer.limits.idle = \"200ms\"";
@@ -81,7 +81,7 @@ fn memory_is_released_after_the_idle_timeout() {
         }
         spinfer.wait_for_log_times("idle code dropped", round * ROUTES);
         let mut after = 0.0;
-        wait_until("its memory is what it was", || {
+        wait_until("memory is released", || {
             after = own();
             after < before * SHARE + FIRST_USE
         });
@@ -101,11 +101,10 @@ fn concurrent_first_requests_share_one_load() {
             scope.spawn(|| predicts(&spinfer));
         }
     });
-    assert_eq!(spinfer.log().matches("graph loaded").count(), 2, "at the start, and now");
+    assert_eq!(spinfer.log().matches("graph loaded").count(), 2, "at startup, and now");
     assert_eq!(spinfer.log().matches("cold start").count(), 1);
 }
 
-/// What may pass from one request to the next: the guarantee of `reuse`.
 #[test]
 fn reuse_limits_requests_and_age_of_an_instance() {
     for door in ["", STANDARD_DOOR] {
@@ -115,7 +114,7 @@ fn reuse_limits_requests_and_age_of_an_instance() {
             ("age = \"0s\"", [1, 1, 1, 1, 1, 1]),
             ("age = \"1h\"", [1, 2, 3, 4, 5, 6]),
         ] {
-            // One request at a time for each instance, so that the counts tell them apart.
+            // One request at a time, so that the counts identify the instances.
             let settings = format!("{door}tool.spinfer.reuse = {{ {reuse}, spare = 0 }}\n");
             let spinfer =
                 Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
@@ -125,7 +124,7 @@ fn reuse_limits_requests_and_age_of_an_instance() {
     }
 }
 
-/// Its age counts when it would be given a request, not only when it has served one.
+/// The age is checked before an instance serves a request, not only after.
 #[test]
 fn idle_instance_past_its_age_is_not_reused() {
     const AGE: Duration = Duration::from_millis(500);
@@ -138,10 +137,10 @@ fn idle_instance_past_its_age_is_not_reused() {
             Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
         let count = || spinfer.get("/count").text();
         for _ in 0..2 {
-            // On a slow machine one may be too old at once.
-            wait_until("an instance is used again", || count() != "1");
-            let used = Instant::now();
-            wait_until("it is too old", || used.elapsed() > AGE);
+            // On a slow machine a new instance may be too old at its second request.
+            wait_until("an instance is reused", || count() != "1");
+            let since = Instant::now();
+            wait_until("the instance is too old", || since.elapsed() > AGE);
             assert_eq!(count(), "1", "{door}");
         }
     }
@@ -162,7 +161,7 @@ fn idle_instances_are_created_ahead_of_requests() {
             });
         }
     });
-    // None that served is kept: these are the spares.
+    // Instances that have served are not reused: these are the ones created ahead.
     spinfer.wait_for_log("idle instances dropped component=\"probe\" instances=2");
 }
 
@@ -197,7 +196,7 @@ fn idle_instances_are_evicted_at_the_application_limit() {
     spinfer.wait_for_log("idle instances gave way");
 }
 
-/// As many as the load asks for, up to the limit; then requests wait, up to theirs.
+/// Beyond the limit requests queue, up to the limit of the queue.
 #[test]
 fn instances_scale_with_the_load_up_to_the_limit() {
     for door in ["", STANDARD_DOOR] {
@@ -213,15 +212,15 @@ fn instances_scale_with_the_load_up_to_the_limit() {
             let mut requests = Vec::new();
             for load in 1..=4_u32 {
                 requests.push(scope.spawn(|| spinfer.get("/loop").status));
-                wait_until("it has an instance", || {
+                wait_until("the request has an instance", || {
                     let (instances, in_flight, _) = now();
-                    // And a spare one, where there is room for it.
+                    // There may be one more, created ahead.
                     in_flight == f64::from(load)
                         && (load..=4).any(|count| instances == f64::from(count))
                 });
             }
             let fifth = scope.spawn(|| spinfer.get("/count").status);
-            wait_until("the next one waits", || now() == (4.0, 4.0, 1.0));
+            wait_until("the next request queues", || now() == (4.0, 4.0, 1.0));
             let sixth = spinfer.get("/count");
             assert_eq!((sixth.status, sixth.header("retry-after")), (503, Some("1")));
             for request in requests {
@@ -229,7 +228,7 @@ fn instances_scale_with_the_load_up_to_the_limit() {
             }
             assert_eq!(fifth.join().unwrap(), 200);
         });
-        wait_until("they are gone", || now() == (0.0, 0.0, 0.0));
+        wait_until("no instances are left", || now() == (0.0, 0.0, 0.0));
     }
 }
 
@@ -241,8 +240,8 @@ fn full_queue_sheds_requests_and_queued_ones_are_served() {
         );
         let spinfer =
             Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
-        // With the loop under way two of six wait, and the others are refused. It may begin among
-        // the six, too late for that: then again.
+        // While the loop runs, two of six requests queue and the others are refused. If the loop starts
+        // after them, none is refused: another try.
         let refused = (0..20).map(|_| beside_a_loop(&spinfer)).find(|refused| !refused.is_empty());
         for response in refused.expect("the queue was never full") {
             assert_eq!(response.status, 503);
@@ -256,7 +255,7 @@ fn full_queue_sheds_requests_and_queued_ones_are_served() {
     }
 }
 
-/// Of six requests beside an endless loop those that were refused.
+/// The refused ones of six requests beside an endless loop.
 fn beside_a_loop(spinfer: &Spinfer) -> Vec<Response> {
     std::thread::scope(|scope| {
         scope.spawn(|| spinfer.get("/loop"));
@@ -288,7 +287,7 @@ fn precompiled_artifact_is_used_unless_damaged() {
     let (status, output) = run(&native);
     assert!(status.success() && output.contains("1 components compiled"), "{output}");
     let [artifact] = <[PathBuf; 1]>::try_from(artifacts(&state)).unwrap();
-    // Another user may run it, and only this one write it.
+    // Other users may execute it, and only the owner may write it.
     let modes = [&state, &state.join("compiled"), &artifact].map(|path| mode(path));
     assert_eq!(modes, [0o755, 0o755, 0o644]);
 
@@ -304,10 +303,10 @@ fn precompiled_artifact_is_used_unless_damaged() {
     std::fs::write(&artifact, bytes).unwrap();
     let log = up();
     assert!(log.contains("artefact not used") && log.contains("is damaged"), "{log}");
-    assert!(!up().contains("compiling"), "it was made again");
+    assert!(!up().contains("compiling"), "it was compiled again");
 }
 
-/// As an image is made on one machine and run on others.
+/// Such as in an image that is built on another machine.
 #[test]
 fn portable_artifact_is_used_if_there_is_no_native_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -321,11 +320,11 @@ fn portable_artifact_is_used_if_there_is_no_native_one() {
     assert!(!status.success() && output.contains("--aot"), "{output}");
     let build = run(&["build", "--aot", "--from", from, "--state-dir", &state_text]);
     assert!(build.0.success(), "{}", build.1);
-    let made = artifacts(&state);
+    let compiled = artifacts(&state);
     let spinfer = Launch::new(&manifest).state_dir(&state).up();
     assert_eq!(spinfer.get("/count").text(), "1");
     assert!(!spinfer.log().contains("compiling"), "{}", spinfer.log());
-    assert_eq!(artifacts(&state), made);
+    assert_eq!(artifacts(&state), compiled);
 }
 
 #[test]
@@ -362,7 +361,7 @@ fn batched_calls_are_computed_together_and_get_their_own_results() {
             });
         }
     });
-    // The rest were computed alone: runs of the graph are fewer than requests.
+    // The rest were computed alone: there are fewer runs of the graph than requests.
     let log = spinfer.log();
     let batches = log.lines().filter_map(|line| line.split_once("batch computed calls="));
     let calls: Vec<u32> = batches.map(|(_, calls)| calls.trim().parse().unwrap()).collect();

@@ -1,5 +1,5 @@
-//! What a guest does wrong is contained: its request fails with the right status, and the next
-//! one is served.
+//! Faults of a guest are contained: its request fails with a status of its own, and the next one is
+//! served.
 
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 
@@ -47,7 +47,7 @@ fn endless_loop_in_a_wasi_0_2_handler_is_504() {
     assert_eq!(spinfer.get("/").status, 200);
 }
 
-/// More loops than threads: every one of them yields, so others are served meanwhile.
+/// More loops than threads: each of them yields, so that others are served meanwhile.
 #[test]
 fn endless_loops_do_not_block_other_requests() {
     let spinfer = probe("tool.spinfer.limits.deadline = \"5s\"");

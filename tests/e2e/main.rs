@@ -1,54 +1,54 @@
-//! The real binary over HTTP. One file for each thing it promises:
+//! The real binary over HTTP, one file per subject:
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may panic")]
 
-mod add; // ONNX files become URLs
-mod admin; // whom the admin plane answers, and what it has the cache forget
-mod browsers; // which pages of other sites may call
-mod cache; // answers that are given again, and to whom
-mod capabilities; // variables, requests of a guest
-mod cli; // what the command line says, and what it refuses
-mod clients; // stock clients from PyPI, unmodified
-mod commands; // what they add to an application, or leave as it was
-mod connections; // who has no request does not keep one
-mod datatypes; // every datatype of a graph, any axes, in every protocol
-mod deploy; // manifests, the image's root file system, Redis users with few rights
-mod doors; // both doors into every component give the same answers
-mod drain; // SIGTERM and Ctrl-C let requests under way finish
-mod drift; // rows that moved, and what is said of them
-mod edge; // what stands between a client and a component, as Spin has it
-mod encodings; // gzip and deflate, both ways
-mod experiments; // who is served by which variant, ramps, shadows
-mod faults; // values that a graph fails on, runs that never end
-mod feedback; // feedback, and the prediction log it is joined with
-mod flags; // flags of Spin, and `spinfer check`
-mod golden; // predictions are ONNX Runtime's, through both doors
-mod hostile; // what clients, guests and files do to hurt the host
-mod http; // routes, bodies, health
-mod http2; // one connection for many requests, TLS, streams both ways, trailers
-mod large; // more than an instance has memory for
-mod lifecycle;
-mod limits; // traps, endless loops, memory, deadlines: contained
-mod manifests; // golden files: what is taken, and what is said of the rest
-mod metrics; // everything that is counted, and how it is told
-mod missing_values; // null, NaN and empty cells, in and out
-mod mlflow; // models of a real MLflow tracking server become URLs
-mod nn; // wasi:nn: every type, every error, every grant
-mod observed; // records, feedback and quality of each variant, restarts
-mod onnx_kinds; // graphs of every kind, from the file to the response
-mod onnxruntime; // where its library is found, and what is done without
-mod optimize; // `spinfer build --optimize`: smaller components that do what they did
-mod outbound_redis; // every command, where the manifest allows
+mod add; // `spinfer add` of ONNX files, and their predictions
+mod admin; // the admin plane: endpoints, token, purges
+mod browsers; // CORS
+mod cache; // the response cache in memory
+mod capabilities; // variables, service chaining, outbound HTTP
+mod cli; // help, output and errors of the command line
+mod clients; // unmodified clients from PyPI
+mod commands; // `spinfer add`, `models` and `new` on an application
+mod connections; // idle connections, limits
+mod datatypes; // datatypes and axes of graphs in every protocol
+mod deploy; // manifests, the image's root file system, Redis users
+mod doors; // both doors give the same responses
+mod drain; // shutdown by SIGTERM and Ctrl-C
+mod drift; // drift reports
+mod edge; // Spin's conventions: routes, headers, static responses, files
+mod encodings; // gzip and deflate in requests and responses
+mod experiments; // assignment, ramps, shadows
+mod faults; // input values that a graph rejects, runs that never end
+mod feedback; // feedback, quality, exports of the prediction log
+mod flags; // flags that are also Spin's, and `spinfer check`
+mod golden; // golden predictions of the example models
+mod hostile; // harm by clients, guests, files and a Redis
+mod http; // HTTP/1.1: routes, bodies, health, the model index
+mod http2; // HTTP/2: multiplexing, streams, trailers, TLS
+mod large; // requests close to the memory of an instance
+mod lifecycle; // when code, models and instances are loaded, reused and unloaded
+mod limits; // traps, endless loops, memory, deadlines
+mod manifests; // golden files of valid and invalid manifests
+mod metrics; // the exposed metrics and cache statistics
+mod missing_values; // null, NaN and empty cells
+mod mlflow; // `spinfer pull mlflow` from a real tracking server
+mod nn; // wasi:nn: tensor types, errors, grants, limits
+mod observed; // records, feedback and quality per variant, restarts
+mod onnx_kinds; // one graph of each kind, from the file to the response
+mod onnxruntime; // locations of ONNX Runtime's library
+mod optimize; // `spinfer build --optimize`
+mod outbound_redis; // commands, grants, connections
 mod pages; // README.md and docs/: every runnable block
-mod pictures; // PNG files of every kind, broken ones, bombs
-mod prediction_log; // which responses have records, and what is in them
-mod protocol; // predict, infer, metadata, ready: good and bad requests
-mod protocol_binary; // tensors as bytes behind the JSON
-mod protocol_mlflow; // tables in, classes out
-mod python_client; // the Python package: its own tests, against the real host
-mod reach; // what components reach: sockets and HTTP by grant, clocks, no blocked network
-mod registry; // components and models to and from OCI registries, and what these do wrong
-mod shared_cache; // what one node has made, others have; what one forgets, too
-mod soak; // nothing grows: memory, descriptors, threads
-mod stores; // key-value stores: every interface over every kind
-mod text; // languages; strings in every protocol
+mod pictures; // PNG files: every kind, damaged ones, bombs
+mod prediction_log; // which responses have records, and their content
+mod protocol; // predict, infer, metadata, readiness
+mod protocol_binary; // binary tensor data
+mod protocol_mlflow; // MLflow's scoring protocol
+mod python_client; // the tests of the Python package
+mod reach; // sockets and HTTP by grant, blocked networks, clocks
+mod registry; // OCI registries: push, pull, login, faulty servers
+mod shared_cache; // the response cache in a Redis
+mod soak; // memory, descriptors and threads do not grow
+mod stores; // key-value stores
+mod text; // the language identifier, strings in every protocol

@@ -1,5 +1,5 @@
-//! Manifests that are taken, and what they come to; manifests that are not, and what is said. What
-//! is expected stands beside each. With `UPDATE_GOLDEN=1` it is written anew, to be looked at.
+//! Valid manifests with what they resolve to, and invalid ones with their errors. The expected text is in
+//! a file beside each. `UPDATE_GOLDEN=1` rewrites it, for review.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
 
 fn resolve(path: &Path) -> Result<App, String> {
     let base = path.parent().unwrap();
-    // A runtime config binds this label, and no other.
+    // As if a runtime config bound this label, and no other.
     let bound = ("my_store".to_owned(), StoreConfig::default());
     let options = Options { key_value: [bound].into(), ..Options::default() };
     let app =
@@ -29,15 +29,15 @@ fn resolve(path: &Path) -> Result<App, String> {
     app.map_err(|error| format!("{error:#}\n").replace(&format!("{}/", base.display()), ""))
 }
 
-/// Compares what is `said` of `path` with what stands beside it; what differs.
+/// How `output` differs from the text in the file beside `path`.
 fn compare(path: &Path, extension: &str, output: &str) -> Option<String> {
-    let beside = path.with_extension(extension);
+    let golden = path.with_extension(extension);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&beside, output).unwrap();
+        std::fs::write(&golden, output).unwrap();
     }
-    let expected = std::fs::read_to_string(&beside).unwrap_or_default();
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
     (output != expected)
-        .then(|| format!("{}\n--- expected\n{expected}--- said\n{output}", path.display()))
+        .then(|| format!("{}\n--- expected\n{expected}--- actual\n{output}", path.display()))
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn invalid_manifest_is_refused_with_every_problem() {
     let differ: Vec<_> = manifests("invalid")
         .iter()
         .filter_map(|path| match resolve(path) {
-            Ok(_) => Some(format!("{} was taken", path.display())),
+            Ok(_) => Some(format!("{} was accepted", path.display())),
             Err(output) => compare(path, "err", &output),
         })
         .collect();

@@ -1,4 +1,4 @@
-//! What the admin plane tells of requests, instances, inferences and the response cache.
+//! Metrics of requests, instances, inferences and the response cache.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,7 +10,7 @@ use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_un
 
 use super::admin::{FEATURES, probe};
 
-/// What Prometheus' parsers read of the metrics: in its own format, and in OpenMetrics.
+/// The metric families as Prometheus' parsers read them: in its own format, and in OpenMetrics.
 fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
     let output = Command::new(root().join("target/python/bin/python"))
         .arg(root().join("tests/python/metrics.py"))
@@ -21,7 +21,7 @@ fn read(spinfer: &Spinfer) -> [Vec<Value>; 2] {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The value of a metric, written as it is told: `name{label="value"}`.
+/// The value of a metric by its exposed name, `name{label="value"}`.
 pub(crate) fn metric(spinfer: &Spinfer, name: &str) -> f64 {
     let response = spinfer.admin().send("GET", "/metrics", &[], b"");
     let text = response.text();
@@ -29,7 +29,7 @@ pub(crate) fn metric(spinfer: &Spinfer, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
 
-/// A copy of a version of the iris classifier, with more in its `model.toml`.
+/// A copy of version 2 of the iris classifier, with `more` in its `model.toml`.
 pub(crate) fn iris_with(more: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let from = root().join("models/iris-classifier/2");
@@ -44,9 +44,9 @@ fn mounted(dir: &tempfile::TempDir) -> String {
     format!("files = [{{ source = \"{source}\", destination = \"/models/iris-classifier\" }}]\n")
 }
 
-/// What is told only of models that are batched, and where nodes share a Redis.
+/// Exposed only for batched models.
 pub(crate) const BATCH: &str = "spinfer_inference_batch_rows";
-/// What is told only where there is a baseline; the first only once there is enough data.
+/// Exposed only for models with a baseline; the first only with enough data.
 pub(crate) const DRIFT: [&str; 3] =
     ["spinfer_drift_score", "spinfer_drift_window_records", "spinfer_drift_alert"];
 const REDIS: [&str; 4] = [
@@ -56,23 +56,23 @@ const REDIS: [&str; 4] = [
     "spinfer_cache_redis_stores_total",
 ];
 
-/// What is told only of predictions that have feedback (feedback.rs).
+/// Exposed only for predictions with feedback (feedback.rs).
 const FEEDBACK: [&str; 2] = ["spinfer_prediction_quality", "spinfer_prediction_quality_samples"];
-/// What is told only where there are experiments; the last one only of shadows.
+/// Exposed only with experiments; the last one only for shadows.
 pub(crate) const EXPERIMENTS: [&str; 2] =
     ["spinfer_experiment_assignments_total", "spinfer_experiment_shadow_requests_total"];
 
-/// Everything that is told has to be in the table, and the other way round; but for those in
-/// `without`, each family has samples.
-pub(crate) fn is_the_table(spinfer: &Spinfer, without: &[&str]) {
-    for (told, open) in read(spinfer).into_iter().zip([false, true]) {
-        let names: BTreeSet<_> = told.iter().map(|family| text(&family["name"])).collect();
-        assert_eq!(names.len(), told.len(), "a family is told once");
+/// Checks that the exposed families are those of the table, and that each has samples, except for those in
+/// `without`.
+pub(crate) fn check_against_table(spinfer: &Spinfer, without: &[&str]) {
+    for (exposed, open) in read(spinfer).into_iter().zip([false, true]) {
+        let names: BTreeSet<_> = exposed.iter().map(|family| text(&family["name"])).collect();
+        assert_eq!(names.len(), exposed.len(), "each family is exposed once");
         let documented: BTreeSet<_> = FAMILIES.iter().map(|family| stem(family)).collect();
         assert_eq!(names, documented);
         for Family { name, kind, unit, labels, help } in FAMILIES {
             let stem = name.strip_suffix("_total").unwrap_or(name);
-            let family = told.iter().find(|told| told["name"] == *stem).unwrap();
+            let family = exposed.iter().find(|exposed| exposed["name"] == *stem).unwrap();
             let kind = match kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
@@ -113,8 +113,8 @@ fn exposed_metrics_match_the_table() {
         assert_eq!(spinfer.post(&format!("/v2/models/{model}/predict"), FEATURES).status, 200);
     }
     assert_eq!(spinfer.get("/nowhere").status, 404);
-    // No model of it is batched, and its experiment has no shadow.
-    is_the_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..], &EXPERIMENTS[1..]].concat());
+    // It has no batched model, and its experiment has no shadow.
+    check_against_table(&spinfer, &[&[BATCH, DRIFT[0]], &REDIS[..], &EXPERIMENTS[1..]].concat());
     let iris = r#"component="iris-classifier-1",route="/v2/models/iris-classifier/...""#;
     for (name, expected) in [
         ("spinfer_ready", 1.0),
@@ -130,10 +130,10 @@ fn exposed_metrics_match_the_table() {
         ),
         (r#"spinfer_cache_capacity_bytes{level="memory"}"#, 67_108_864.0),
     ] {
-        // A client has its answer before the request is counted.
+        // The client has its response before the request is counted.
         wait_until(&format!("{name} is {expected}"), || metric(&spinfer, name) == expected);
     }
-    // Where it ran depends on how long it took before.
+    // The placement depends on how long earlier inferences took.
     let inferences = ["inline", "compute", "batch"].map(|placement| {
         let of = r#"model="iris-classifier",version="2""#;
         let of = format!("{{{of},placement=\"{placement}\"}}");
@@ -156,8 +156,8 @@ fn label_values_are_escaped() {
         .with("/say-\\\"\\\\/:name", "probe", "probe", "");
     let spinfer = Launch::new(&manifest).admin().up();
     assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", FEATURES).status, 200);
-    for told in read(&spinfer) {
-        let of = |name: &str| told.iter().find(|family| family["name"] == name).unwrap();
+    for exposed in read(&spinfer) {
+        let of = |name: &str| exposed.iter().find(|family| family["name"] == name).unwrap();
         let has = |name: &str, label: &str, value: &str| {
             let samples = of(name)["samples"].as_array().unwrap();
             assert!(samples.iter().any(|sample| sample[1][label] == value), "{samples:?}");
@@ -195,8 +195,8 @@ fn requests_are_counted_by_status_and_failure_reason() {
             let of = format!("component=\"probe\",reason=\"{reason}\"");
             metric(&spinfer, &format!("spinfer_instances_ended_total{{{of}}}"))
         };
-        wait_until("what trapped is gone", || ended("failed") == 1.0);
-        wait_until("what was late is gone", || ended("deadline") == 1.0);
+        wait_until("the instance that trapped is discarded", || ended("failed") == 1.0);
+        wait_until("the instance past its deadline is discarded", || ended("deadline") == 1.0);
         let live = || metric(&spinfer, "spinfer_instances{component=\"probe\"}");
         let started = metric(&spinfer, "spinfer_instances_started_total{component=\"probe\"}");
         assert_eq!(live(), started - ended("failed") - ended("deadline"), "{door}");
@@ -232,19 +232,19 @@ fn instances_are_counted_by_start_and_end_reason() {
         for _ in 0..3 {
             assert_eq!(client.send("GET", "/count", &[], b"").status, 200);
         }
-        wait_until("it has served for long enough", || ended("retired") >= 1.0);
-        wait_until("nobody is there any more", || of("spinfer_instances") == 0.0);
+        wait_until("the instance is retired", || ended("retired") >= 1.0);
+        wait_until("no instances are left", || of("spinfer_instances") == 0.0);
         let all = ["idle", "retired", "failed", "deadline", "abandoned"].map(ended);
         assert_eq!(all.iter().sum::<f64>(), of("spinfer_instances_started_total"), "{all:?}");
         assert!(all[0] >= 1.0 && all[2..] == [0.0; 3], "{all:?}");
-        // Whose client goes away, too.
+        // An instance whose client disconnects.
         let mut client = spinfer.connect();
         client.write_all(b"GET /loop HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
-        wait_until("it computes", || of("spinfer_instances") == 1.0);
+        wait_until("the guest computes", || of("spinfer_instances") == 1.0);
         assert_eq!(of("spinfer_requests_in_flight"), 1.0);
         drop(client);
-        wait_until("it is given up", || ended("abandoned") == 1.0);
-        // Its code goes too, and comes back.
+        wait_until("the guest is terminated", || ended("abandoned") == 1.0);
+        // The code is unloaded, and loaded for the next request.
         let before = spinfer.log().matches("idle code dropped").count();
         spinfer.wait_for_log_times("idle code dropped", before + 1);
         assert_eq!(spinfer.get("/count").status, 200);
@@ -270,7 +270,7 @@ fn inferences_are_counted_by_placement() {
             Manifest::default().with("/v2/models/...", "iris", "iris_classifier", &mounted(&dir));
         let spinfer = Launch::new(&manifest).admin().up();
         for row in 1..=3 {
-            // What was asked before is not computed again.
+            // Different inputs, as a repeated request would be served from cache.
             let features = format!("{{\"features\": [{row}, 3.5, 1.4, 0.2]}}");
             assert_eq!(spinfer.post("/v2/models/iris-classifier/predict", features).status, 200);
         }
@@ -289,7 +289,7 @@ fn inferences_are_counted_by_placement() {
         if placement == "batch" {
             let rows = metric(&spinfer, &format!("spinfer_inference_batch_rows_sum{{{model}}}"));
             assert_eq!(rows, 3.0);
-            is_the_table(&spinfer, &[&DRIFT[..], &REDIS, &EXPERIMENTS].concat());
+            check_against_table(&spinfer, &[&DRIFT[..], &REDIS, &EXPERIMENTS].concat());
         }
     }
 }

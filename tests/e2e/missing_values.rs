@@ -1,4 +1,4 @@
-//! Missing values, NaN and infinity, in requests and responses of every protocol; columns by name.
+//! Missing values, NaN and infinity in requests and responses of every protocol, and columns by name.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::protocol::{MODEL, iris};
 
 const HEADER: &str = "sepal_length,sepal_width,petal_length,petal_width\n";
 
-/// The graph of a linear model gives NaN for NaN.
+/// A linear model computes NaN for NaN.
 #[test]
 fn missing_value_is_nan_in_the_graph_and_null_in_the_response() {
     let spinfer = iris();

@@ -1,5 +1,5 @@
-//! `spinfer pull mlflow` against a real tracking server of MLflow: every kind of source, and
-//! predictions that are ONNX Runtime's.
+//! `spinfer pull mlflow` against a real tracking server: every kind of source, and predictions equal to
+//! those of ONNX Runtime.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use super::add::AppFolder;
 
-/// The server, with the models of `tests/python/mlflow_server.py`.
+/// A tracking server with the models of `tests/python/mlflow_server.py`.
 struct TrackingServer {
     process: Child,
-    /// What that script says: where the server is, what it has.
+    /// The output of that script: the server's URI, and its models.
     output: Value,
     _folder: TempDir,
 }
@@ -53,14 +53,14 @@ impl TrackingServer {
 
 impl Drop for TrackingServer {
     fn drop(&mut self) {
-        // It ends when its standard input does.
+        // It exits at the end of its standard input.
         drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
 }
 
 impl AppFolder {
-    /// `spinfer pull mlflow`; whether it was added, and what was said.
+    /// `spinfer pull mlflow`: whether it succeeds, and its output.
     fn pull(&self, mlflow: &TrackingServer, source: &str, arguments: &[&str]) -> (bool, String) {
         let from = self.path("spin.toml");
         let start = ["pull", "mlflow", source, "--from", from.to_str().unwrap()];
@@ -82,7 +82,7 @@ impl AppFolder {
     }
 }
 
-/// The predictions of `rows` are those of the case.
+/// Checks that the predictions for `rows` are those of the case.
 fn assert_predicts(spinfer: &Spinfer, name: &str, rows: &Value, case: &Value) {
     let body = json!({ "instances": rows }).to_string();
     let response = spinfer.post(&format!("/v2/models/{name}/predict"), body);
@@ -99,7 +99,7 @@ fn assert_predicts(spinfer: &Spinfer, name: &str, rows: &Value, case: &Value) {
     }
 }
 
-/// One test for all, as the server takes longer to start than they take.
+/// One test for all, as the server takes longer to start than each of them.
 #[test]
 fn models_pulled_from_mlflow_are_served() {
     let mlflow = TrackingServer::start();
@@ -138,7 +138,7 @@ fn every_source_is_served(mlflow: &TrackingServer) {
     for (index, case) in mlflow.cases().iter().enumerate() {
         assert_predicts(&spinfer, &format!("case-{index}"), &mlflow.output["rows"], case);
     }
-    // By column name, as the signature of the first has them.
+    // By the column names in the signature of the first model.
     let columns = &mlflow.cases()[0]["fields"];
     let body = json!({ "dataframe_split": { "columns": columns, "data": mlflow.output["rows"] } });
     let response = spinfer.post("/v2/models/case-0/invocations", body.to_string());

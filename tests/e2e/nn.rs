@@ -1,11 +1,10 @@
-//! `wasi:nn` as a guest sees it: every tensor type, every error code, every grant, and nothing a
-//! guest does with it hurts the host.
+//! `wasi:nn` through a guest: tensor types, error codes, grants and limits.
 
 use std::path::PathBuf;
 
 use spinfer_tests::{Launch, Manifest, Response, Spinfer, root};
 
-/// The probe, with test models mounted under their file names.
+/// The probe with test models, which are mounted under their file names.
 fn probe(models: &[&str]) -> (Spinfer, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mounts: Vec<_> = models
@@ -97,7 +96,7 @@ fn mismatched_tensor_is_an_invalid_argument() {
         fails(&response, "InvalidArgument", part);
     }
     let empty = spinfer.post("/nn/compute?graph=identity-fp32&input=x:FP32:0", "");
-    assert_eq!((empty.status, empty.body.len()), (200, 0), "an empty tensor is a tensor");
+    assert_eq!((empty.status, empty.body.len()), (200, 0), "empty tensors are accepted");
 }
 
 #[test]
@@ -112,7 +111,7 @@ fn only_mounted_models_are_found() {
     }
 }
 
-/// The probe with the grant to load graphs of its own.
+/// The probe with the grant to load its own graphs.
 fn loader() -> Spinfer {
     let grant = "tool.spinfer.load_graphs = true";
     Launch::new(&Manifest::default().with("/...", "probe", "probe", grant)).up()
@@ -157,7 +156,7 @@ fn unusable_graph_is_refused_with_the_reason() {
     }
     let response = spinfer.post("/nn/load", bytes("unsupported-op"));
     fails(&response, "UnsupportedOperation", "does not have the operator com.acme.Det");
-    // A good graph with a byte changed anywhere is loaded or refused: never a trap, never a panic.
+    // A valid graph with one changed byte is loaded or refused, without a trap or a panic.
     for index in 0..good.len() {
         let mut graph = good.clone();
         graph[index] ^= 0x55;
@@ -166,7 +165,7 @@ fn unusable_graph_is_refused_with_the_reason() {
     }
 }
 
-/// The bytes a guest makes the host hold are limited like its own memory.
+/// The bytes that the host holds for a guest are limited like the guest's own memory.
 #[test]
 fn tensor_memory_and_handles_are_limited() {
     let settings = "tool.spinfer.limits.instance_memory = \"16MiB\"";
@@ -175,13 +174,13 @@ fn tensor_memory_and_handles_are_limited() {
     assert_eq!(spinfer.get("/nn/tensors?count=20&bytes=1000000").status, 500);
     spinfer.wait_for_log("the limit is 16777216");
     assert_eq!(spinfer.get("/nn/tensors?count=20000&bytes=1").status, 500, "too many handles");
-    // What was dropped is not held: again and again.
+    // Dropped tensors free their memory.
     for _ in 0..10 {
         assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
     }
 }
 
-/// An inference of several milliseconds runs on a compute thread: connections are polled meanwhile.
+/// An inference of several milliseconds runs on a compute thread, and connections are served meanwhile.
 #[test]
 fn long_inference_does_not_block_other_requests() {
     let (spinfer, _dir) = probe(&["heavy-matmul"]);
@@ -203,7 +202,7 @@ fn long_inference_does_not_block_other_requests() {
     });
 }
 
-/// The guest is told, and may answer by itself; if it is too late for that, the host does.
+/// The guest gets an error and may still respond; after the deadline the host responds.
 #[test]
 fn compute_past_the_deadline_times_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -223,7 +222,7 @@ fn compute_past_the_deadline_times_out() {
     }
 }
 
-/// What the log says of loads is how sharing is seen from outside.
+/// The log has a line for each load.
 #[test]
 fn components_share_one_loaded_graph() {
     let manifest = Manifest::default()

@@ -1,5 +1,5 @@
-//! Everything that is known of a prediction through the A/B router: its record, that of the hit after
-//! it, its feedback, and what both come to by variant.
+//! A prediction through the A/B router, from end to end: its record, the record of the cache hit after it,
+//! its feedback, and the quality of its variant.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::metrics::metric;
 
 const ID: &str = "spinfer-prediction-id";
 
-/// The example application, with its state in a folder of its own.
+/// The example application with its own state directory.
 fn example() -> (Spinfer, String, tempfile::TempDir) {
     let state = tempfile::tempdir().unwrap();
     let folder = state.path().to_str().unwrap().to_owned();
@@ -47,8 +47,8 @@ fn records_and_quality_are_kept_per_variant() {
             ids.iter().map(|id| json!({ "prediction_id": id, "label": label })).collect();
         let receipt = spinfer.post("/v2/feedback", json!(truth).to_string()).json();
         assert_eq!(receipt["accepted"], 2, "{receipt}");
-        let [made, hit] = ids;
-        expected.extend([(made, variant, "miss", label), (hit, variant, "hit", label)]);
+        let [first, hit] = ids;
+        expected.extend([(first, variant, "miss", label), (hit, variant, "hit", label)]);
     }
     let records = records(&state);
     assert_eq!(records.len(), expected.len());
@@ -78,7 +78,7 @@ fn records_and_quality_are_kept_per_variant() {
     }
 }
 
-/// What was answered with an id is in the log, also if the host ends meanwhile.
+/// A response with an id has a record, also if the host exits right after it.
 #[test]
 fn predictions_served_before_shutdown_are_logged() {
     let (mut spinfer, state, _folder) = example();
@@ -93,14 +93,13 @@ fn predictions_served_before_shutdown_are_logged() {
     let (status, text) = run(&["log", "tail", "-n", "1000", "--state-dir", &state]);
     assert!(status.success(), "{text}");
     let logged: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // Of one millisecond they are in no order.
+    // Within a millisecond they are not ordered.
     let mut logged: Vec<_> = logged.iter().filter_map(|record| record["id"].as_str()).collect();
     logged.sort_unstable();
     ids.sort_unstable();
     assert_eq!(logged, ids);
 }
 
-/// A prediction from before a restart still counts in the window of drift.
 #[test]
 fn drift_window_survives_a_restart() {
     let (mut spinfer, state, _folder) = example();
@@ -110,7 +109,7 @@ fn drift_window_survives_a_restart() {
     spinfer.terminate();
     assert!(spinfer.wait().success());
     let again = example_in(&state);
-    spinfer_tests::wait_until("the window is filled again", || {
+    spinfer_tests::wait_until("the window is restored", || {
         let drift = again.admin().send("GET", "/drift?model=iris-classifier", &[], b"").json();
         let versions = drift["versions"].as_array().unwrap();
         let first = versions.iter().find(|version| version["version"] == "1").unwrap();
@@ -118,7 +117,7 @@ fn drift_window_survives_a_restart() {
     });
 }
 
-/// Names and sizes of everything in a folder, but for what a serving host writes.
+/// Names and sizes of the files in a folder, except for those that a serving host writes.
 fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
     let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -136,8 +135,7 @@ fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
     files
 }
 
-/// A registry or a tracking server that is down, or says something else, leaves an application as it
-/// is, also while it serves.
+/// From a registry and a tracking server that cannot be reached, and from a server that is neither.
 #[test]
 fn failed_pull_leaves_a_serving_application_unchanged() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,7 +148,7 @@ fn failed_pull_leaves_a_serving_application_unchanged() {
     let folder = dir.path().to_owned();
     let spinfer = Launch::from_file(&manifest).keep(dir).up();
     let before = tree(&folder);
-    // Nobody listens on a port that was free a moment ago; and this host is neither of the two.
+    // A port that was free a moment ago, and this host.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for address in [closed, spinfer.address()] {
         let reference = format!("{address}/models/wine:1");

@@ -9,7 +9,7 @@ use spinfer_tests::{Spinfer, root};
 
 use crate::add::AppFolder;
 
-/// Relative, and absolute below 1: what FP16 and sums in another order need.
+/// Relative, and absolute below 1: for FP16, and for sums in another order.
 const TOLERANCE: f64 = 5e-3;
 
 #[test]
@@ -54,8 +54,8 @@ fn check(spinfer: &Spinfer, case: &Value) -> Result<(), String> {
     let response = spinfer.post(&format!("/v2/models/{name}/infer"), body);
     let expected = match case["expected"].as_object() {
         None if response.status == 400 => return without_internals(&response.error()),
-        None => return Err(format!("{} instead of 400: {}", response.status, response.text())),
-        // JSON has no number for it.
+        None => return Err(format!("{} , not 400: {}", response.status, response.text())),
+        // JSON cannot represent NaN and infinity.
         Some(expected) if expected.values().any(has_null) => {
             let error = response.text();
             let refused = response.status == 400 && error.contains("binary");
@@ -79,7 +79,7 @@ fn check(spinfer: &Spinfer, case: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Numpy's name of a type as the protocol has it.
+/// The protocol's name of a numpy type.
 fn datatype(dtype: &str) -> String {
     match dtype {
         "object" => "BYTES".into(),

@@ -1,4 +1,4 @@
-//! Where the host finds ONNX Runtime's library, and what it does without.
+//! Where the host finds ONNX Runtime's library, and what happens without it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,17 +10,17 @@ use spinfer_tests::{binary, root};
 const FILE: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-/// A program in a folder of its own, away from any library, and an application.
+/// The program in a folder without the library, and an application.
 struct InstalledProgram {
     dir: tempfile::TempDir,
 }
 
 impl InstalledProgram {
     fn new() -> Self {
-        // On the file system of the build, for the hard link.
-        let place = root().join("target/tmp");
-        fs::create_dir_all(&place).unwrap();
-        let dir = tempfile::tempdir_in(place).unwrap();
+        // A hard link requires the file system of the build.
+        let location = root().join("target/tmp");
+        fs::create_dir_all(&location).unwrap();
+        let dir = tempfile::tempdir_in(location).unwrap();
         fs::create_dir_all(dir.path().join("bin")).unwrap();
         fs::create_dir_all(dir.path().join("app")).unwrap();
         fs::hard_link(binary(), dir.path().join("bin/spinfer")).unwrap();
@@ -40,7 +40,7 @@ impl InstalledProgram {
         command.output().unwrap()
     }
 
-    /// Adds a model of tests/models, with these arguments more.
+    /// Adds a model of tests/models with more arguments: whether it succeeds, and the output.
     fn add(&self, model: &str, arguments: &[&str], variable: Option<&Path>) -> (bool, String) {
         let file = root().join("tests/models").join(model);
         let component = root().join("target/components/wasm32-wasip2/component/generic_model.wasm");
@@ -68,12 +68,12 @@ fn library_is_found_in_each_of_its_locations() {
     assert!(added, "{printed}");
     let (added, printed) = installed.add("identity-u8.onnx", &[], Some(&library));
     assert!(added, "{printed}");
-    for place in ["bin", "lib/spinfer"] {
-        fs::create_dir_all(installed.path(place)).unwrap();
-        let link = installed.path(place).join(FILE);
+    for location in ["bin", "lib/spinfer"] {
+        fs::create_dir_all(installed.path(location)).unwrap();
+        let link = installed.path(location).join(FILE);
         symlink(&library, &link).unwrap();
         let (added, printed) = installed.add("identity-u8.onnx", &[], None);
-        assert!(added, "{place}: {printed}");
+        assert!(added, "{location}: {printed}");
         fs::remove_file(link).unwrap();
     }
 }

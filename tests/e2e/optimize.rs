@@ -1,16 +1,16 @@
-//! `spinfer build --optimize`: components get smaller, and do what they did.
+//! `spinfer build --optimize`: components get smaller and keep their behaviour.
 
 use std::fs;
 
 use serde_json::{Value, json};
 use spinfer_tests::{GUESTS, Launch, Manifest, STANDARD_DOOR, Spinfer, root, run, run_in};
 
-/// What a component weighs is sent to every node, and compiled there.
+/// Maximum size of an optimized component, in bytes: each node downloads and compiles it.
 const MAX_BYTES: usize = 450_000;
 
 const FEATURES: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
-/// A folder with a `spin.toml` of these components, and copies of them.
+/// A folder with copies of these components, and a `spin.toml` for them.
 fn application(guests: &[&str], more: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut manifest = "spin_manifest_version = 2\n[application]\nname = \"a\"\n".to_owned();
@@ -71,7 +71,7 @@ fn optimized_components_are_smaller_and_predict_the_same() {
         assert_eq!(prediction(&smaller), prediction(&plain));
         assert_eq!(prediction(&smaller)["prediction"], json!("setosa"));
     }
-    // Nothing is left to do, and that is no mistake.
+    // Components that are optimized already are not an error.
     let once = guests.map(|guest| length(&dir, guest));
     let (status, output) = run(&["build", "--optimize", "--from", from]);
     assert!(status.success(), "{output}");

@@ -1,10 +1,9 @@
-//! Outbound Redis: every command of both interfaces, where the manifest allows, over connections that
-//! are shared and never in anybody's way.
+//! Outbound Redis: the commands of both interfaces, grants, and shared connections.
 
 use rcgen::{CertificateParams, KeyPair};
 use spinfer_tests::{Launch, Manifest, PATIENCE, Redis, Spinfer};
 
-/// The paths of the interfaces: as spin-sdk has it, and as the SDKs before.
+/// The paths of the interfaces: of the current spin-sdk, and of earlier SDKs.
 const INTERFACES: [&str; 2] = ["/new/redis", "/older/redis"];
 
 fn manifest(allowed: &str) -> Manifest {
@@ -17,12 +16,12 @@ fn manifest(allowed: &str) -> Manifest {
     )
 }
 
-/// Both guests, which may connect to `redis`.
+/// Both guests with a grant for `redis`.
 fn up(redis: &Redis) -> Spinfer {
     Launch::new(&manifest(&redis.url())).up()
 }
 
-/// What each line of a script is answered, after `open` at the address.
+/// The results of opening `address` and of each line of a script.
 fn run_script(spinfer: &Spinfer, path: &str, address: &str, script: &[&str]) -> Vec<String> {
     let body = [&[&*format!("open {address}")], script].concat().join("\n");
     let response = spinfer.post(path, body);
@@ -30,7 +29,7 @@ fn run_script(spinfer: &Spinfer, path: &str, address: &str, script: &[&str]) -> 
     response.text().lines().map(str::to_owned).collect()
 }
 
-/// Runs lines of a script, each with what it is answered.
+/// Checks the result of each line of a script.
 fn check(spinfer: &Spinfer, path: &str, address: &str, script: &[(&str, &str)]) {
     let lines: Vec<_> = script.iter().map(|(line, _)| *line).collect();
     let results = run_script(spinfer, path, address, &lines);
@@ -96,7 +95,7 @@ fn errors_map_to_their_variants() {
             "nothing".to_owned(),
             format!("http://127.0.0.1:{port}"),
             "unix:///tmp/redis.sock".into(),
-            // Not what the manifest allows, in one part each.
+            // Each differs from the grant in one part.
             format!("rediss://127.0.0.1:{port}"),
             format!("redis://localhost:{port}"),
             "redis://127.0.0.1".into(),
@@ -130,7 +129,6 @@ fn errors_map_to_their_variants() {
     }
 }
 
-/// What a component does to its connection is nobody else's.
 #[test]
 fn connection_state_stays_with_its_handle() {
     let redis = Redis::start();
@@ -144,12 +142,12 @@ fn connection_state_stays_with_its_handle() {
             ("execute SELECT #1", "+OK"),
             ("get k", "none"),
             ("set k 1", "ok"),
-            // A new handle is in the first database again.
+            // A new handle uses the first database.
             (&*open, "ok"),
             ("get k", "0"),
             ("execute MULTI", "+OK"),
             ("set k 2", "ok"),
-            // So it is while another waits for its `EXEC`.
+            // Also while another handle is in a transaction.
             (&*open, "ok"),
             ("get k", "0"),
             ("execute TYPE k", "+string"),
@@ -161,14 +159,14 @@ fn connection_state_stays_with_its_handle() {
             ("execute INCR k", "+QUEUED"),
             ("execute EXEC", "+OK,#4"),
             ("get k", "4"),
-            // It may wait, and nobody with it.
+            // A blocking command blocks only its own handle.
             ("execute BLPOP none 0.2", "nil"),
         ];
         check(&spinfer, path, &url, &script);
     }
 }
 
-/// It is told, as what was set there is gone, and can go on.
+/// It gets an error, as the state of the connection is lost, and can continue.
 #[test]
 fn handle_reconnects_after_losing_its_own_connection() {
     let redis = Redis::start();
@@ -185,7 +183,7 @@ fn handle_reconnects_after_losing_its_own_connection() {
     }
 }
 
-/// An answer that is too much ends the connection, and whatever else is on its way there.
+/// A reply over the limit closes its connection, and with it every other request on that connection.
 #[test]
 fn oversized_reply_does_not_affect_other_components() {
     let redis = Redis::start();
@@ -219,7 +217,7 @@ fn oversized_reply_does_not_affect_other_components() {
             others += 1;
         }
         greedy.join().unwrap();
-        assert!(others > 5, "{others} others were served meanwhile");
+        assert!(others > 5, "{others} others meanwhile");
     });
 }
 
@@ -244,7 +242,6 @@ fn connections_are_shared_and_reused() {
     assert_eq!(ours, 2, "one for each component: {clients}");
 }
 
-/// One instance cannot take them all.
 #[test]
 fn dedicated_connections_per_instance_are_limited() {
     let redis = Redis::start();
@@ -265,12 +262,12 @@ fn max_connections_is_enforced() {
     let spinfer = launch.runtime_config("[outbound_redis]\nmax_connections = 1").up();
     for path in INTERFACES {
         check(&spinfer, path, &redis.url(), &[("get k", "none")]);
-        // One of its own is one more, and so is one elsewhere.
+        // A dedicated connection counts, and so does one to another server.
         let script = ["execute MULTI", &format!("open {}", other.url()), "get k"];
         let results = run_script(&spinfer, path, &redis.url(), &script);
         let many = "Error::TooManyConnections";
         assert_eq!(results, ["ok", many, many, "none"], "{path}");
-        // What nobody uses any more gives way.
+        // An unused connection is closed for a new one.
         check(&spinfer, path, &other.url(), &[("get k", "none")]);
     }
 }
@@ -289,8 +286,11 @@ fn unavailable_or_silent_redis_is_an_error_until_it_returns() {
         check(&spinfer, path, &url, &[("set k v", "ok")]);
         redis.pause();
         let results = run_script(&spinfer, path, &url, &["get k"]);
-        let late = results.last().unwrap();
-        assert!(late.starts_with("Error::Other(") && late.contains("within 2s"), "{results:?}");
+        let timed_out = results.last().unwrap();
+        assert!(
+            timed_out.starts_with("Error::Other(") && timed_out.contains("within 2s"),
+            "{results:?}"
+        );
         redis.resume();
         check(&spinfer, path, &url, &[("get k", "v")]);
     }

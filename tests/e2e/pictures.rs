@@ -1,5 +1,5 @@
-//! The digits classifier with PNG files (`tests/images`, written by other encoders): of every colour
-//! type and size, broken ones, and such as would be far larger decoded.
+//! The digits classifier with PNG files of other encoders (`tests/images`): every colour type, many sizes,
+//! damaged files and decompression bombs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, root};
 
 const PREDICT: &str = "/v2/models/digits-classifier/predict";
-/// As in the model's golden file.
+/// The tolerance of the model's golden file.
 const TOLERANCE: f64 = 1e-5;
 
 fn digits(settings: &str) -> Spinfer {
@@ -23,11 +23,11 @@ fn send(spinfer: &Spinfer, content_type: &str, body: &[u8]) -> Response {
     spinfer.send("POST", PREDICT, &[("content-type", content_type)], body)
 }
 
-/// What ONNX Runtime makes of the pixels as `tests/images/make.py` computes them.
+/// ONNX Runtime's outputs for the pixels that `tests/images/make.py` computes.
 fn expected() -> serde_json::Map<String, Value> {
     let text = std::fs::read(root().join("tests/images/expected.json")).unwrap();
     let expected: serde_json::Map<String, Value> = serde_json::from_slice(&text).unwrap();
-    assert!(expected.len() >= 10, "the expected answers are whole");
+    assert!(expected.len() >= 10, "the file of expected outputs is complete");
     expected
 }
 
@@ -57,7 +57,6 @@ fn every_kind_of_png_is_accepted_as_body_and_as_base64() {
     }
 }
 
-/// A picture of 28x28 still has its digit when it is whole, and is refused cut anywhere before.
 #[test]
 fn truncated_png_is_400() {
     let spinfer = digits("");
@@ -103,8 +102,7 @@ fn invalid_image_is_refused_with_the_expected_format() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
-/// Each is a few kilobytes. The instance has half of the memory it usually may have, and the next
-/// request is served as if nothing was.
+/// Each bomb is a few kilobytes. The instance has half of the default memory.
 #[test]
 fn image_bomb_is_contained() {
     let spinfer = digits("tool.spinfer.limits.instance_memory = \"64MiB\"\n");
@@ -112,7 +110,7 @@ fn image_bomb_is_contained() {
     for (bomb, status, part) in [
         ("bomb-picture", 413, "the image: expected at most 4194304 pixels, got 60000x60000"),
         ("bomb-scanlines", 400, "it has more rows than its header says"),
-        // Texts and colour profiles are left alone.
+        // Text chunks and colour profiles are skipped.
         ("bomb-chunks", 200, "prediction"),
     ] {
         let response = send(&spinfer, "image/png", &image(bomb));

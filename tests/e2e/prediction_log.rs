@@ -1,4 +1,4 @@
-//! The prediction log: which responses have records, and what is in them.
+//! The prediction log: which responses have records, and their content.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -33,7 +33,7 @@ fn each_prediction_response_has_a_unique_id() {
         let spinfer = Launch::new(&iris(door)).up();
         let mut ids = HashSet::new();
         for (path, body) in [(PREDICT, SETOSA), (INFER, TENSOR), (INVOCATIONS, TABLE)] {
-            // A client's own is not the response's, and a cached response has another.
+            // An id in the request is ignored, and a cached response has its own.
             let forged = "00000000-0000-7000-8000-000000000000";
             for (headers, cached) in [(&[][..], false), (&[(ID, forged)], true)] {
                 let response = spinfer.send("POST", path, headers, body.as_bytes());
@@ -61,7 +61,7 @@ fn unlogged_response_has_no_id() {
         let spinfer = Launch::new(&iris(&settings)).up();
         assert_eq!(spinfer.post(PREDICT, SETOSA).header(ID), None);
     }
-    // What the application says, a component may say otherwise.
+    // A component overrides the setting of the application.
     let off = "tool.spinfer.prediction_log.enabled = false\n";
     let manifest = Manifest::default()
         .with_settings(off)
@@ -78,7 +78,7 @@ fn sample_selects_a_share_of_the_requests() {
     let client = spinfer.client();
     let responses = (0..200).map(|_| client.send("POST", PREDICT, &[], SETOSA.as_bytes()));
     let sampled = responses.filter(|response| response.header(ID).is_some()).count();
-    // Six standard deviations: a run in a billion is further off.
+    // Six standard deviations, which one run in a billion exceeds.
     assert!((58..=142).contains(&sampled), "{sampled}");
 }
 
@@ -106,7 +106,7 @@ fn invalid_appends_are_refused_and_reported_once() {
     assert_eq!(spinfer.log().matches(refused).count(), 1);
 }
 
-/// The records of an application that has ended, in the order they were written.
+/// The records of an application after its host has exited, in the order in which they were written.
 fn records(folder: &Path) -> Vec<Value> {
     let (manifest, state) = (folder.join("spin.toml"), folder.join("state"));
     let paths = [manifest.to_str().unwrap(), state.to_str().unwrap()];
@@ -121,7 +121,7 @@ fn records(folder: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// What `ask` gets, and the records of that.
+/// The result of `send` on a host, and the records that they leave.
 fn recorded<T>(manifest: &Manifest, send: impl FnOnce(&Spinfer) -> T) -> (T, Vec<Value>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
@@ -222,7 +222,7 @@ fn concurrent_requests_have_separate_records() {
     const CLIENTS: usize = 32;
     const EACH: usize = 20;
     let settings = format!("{STANDARD_DOOR}tool.spinfer.reuse.concurrency = 16\n");
-    let (asked, records) = recorded(&iris(&settings), |spinfer| {
+    let (sent, records) = recorded(&iris(&settings), |spinfer| {
         std::thread::scope(|scope| {
             let client = |client: usize| {
                 scope.spawn(move || {
@@ -242,7 +242,7 @@ fn concurrent_requests_have_separate_records() {
     });
     assert_eq!(records.len(), CLIENTS * EACH);
     let by_id = by_id(&records);
-    for (id, length) in asked {
+    for (id, length) in sent {
         let [record] = *by_id[&id] else { panic!("not one record of {id}") };
         assert_eq!(record["inputs"]["sepal_length"].as_f64(), Some(length), "{record}");
     }

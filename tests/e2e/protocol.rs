@@ -1,5 +1,5 @@
-//! What a model component answers: the short form and the Open Inference Protocol, right requests
-//! and wrong ones. A wrong one is a 4xx that says what was expected, and nothing in the log.
+//! A model component's short form (`/predict`) and Open Inference Protocol (`/infer`). An invalid request is
+//! a 4xx with the expected form, and leaves no line in the log.
 
 use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, Spinfer};
@@ -30,24 +30,25 @@ fn predict_returns_class_and_probabilities() {
     assert_eq!(response.json()["id"], "x7");
 }
 
-/// Each item of `predictions` is what `features` alone gets.
-/// As `curl -d` sends it, or a client that says nothing, or something else.
+/// `curl -d` sends another type, and many clients send none.
 #[test]
 fn predict_reads_json_whatever_the_content_type() {
     let spinfer = iris();
     let path = format!("{MODEL}/predict");
-    for output in ["application/json", "application/x-www-form-urlencoded", "text/csv", "\u{fc}"] {
-        let types = [("content-type", output)];
+    for content_type in
+        ["application/json", "application/x-www-form-urlencoded", "text/csv", "\u{fc}"]
+    {
+        let headers = [("content-type", content_type)];
         let response =
-            spinfer.send("POST", &path, &types, br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
+            spinfer.send("POST", &path, &headers, br#"{"features": [5.1, 3.5, 1.4, 0.2]}"#);
         assert_eq!(
             (response.status, &response.json()["prediction"]),
             (200, &"setosa".into()),
-            "{output}"
+            "{content_type}"
         );
-        let response = spinfer.send("POST", &path, &types, b"5.1,3.5,1.4,0.2");
-        assert_eq!(response.status, 400, "{output}: {}", response.text());
-        assert!(response.error().contains("the body: "), "{output}: {}", response.error());
+        let response = spinfer.send("POST", &path, &headers, b"5.1,3.5,1.4,0.2");
+        assert_eq!(response.status, 400, "{content_type}: {}", response.text());
+        assert!(response.error().contains("the body: "), "{content_type}: {}", response.error());
     }
 }
 
@@ -104,7 +105,7 @@ fn infer_follows_the_open_inference_protocol() {
 
     let batch =
         infer(json!([row, row, row]), [3, 4], json!({"outputs": [{"name": "probabilities"}]}));
-    assert_eq!(batch["outputs"].as_array().unwrap().len(), 1, "only what was asked for");
+    assert_eq!(batch["outputs"].as_array().unwrap().len(), 1, "only the requested output");
     assert_eq!(batch["outputs"][0]["shape"], json!([3, 3]));
 
     let odd =
@@ -115,7 +116,7 @@ fn infer_follows_the_open_inference_protocol() {
 #[test]
 fn metadata_and_readiness_describe_the_model() {
     let spinfer = iris();
-    // The server's is the host's, whatever the routes.
+    // The metadata of the server is the host's, whatever the routes.
     let server = spinfer.get("/v2").json();
     assert_eq!(server["name"], "spinfer");
     assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
@@ -207,7 +208,6 @@ fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
     }
 }
 
-/// A component without its model says so, and is not ready.
 #[test]
 fn unmounted_model_is_503() {
     let manifest = Manifest::default().with("/...", "iris", "iris_classifier", "");

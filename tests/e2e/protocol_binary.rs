@@ -1,5 +1,5 @@
-//! The binary tensor data extension, byte by byte: tensors behind the JSON, both ways and through
-//! both doors, and sizes that lie.
+//! The binary tensor data extension: tensors after the JSON, in requests and responses through both doors,
+//! and inconsistent sizes.
 
 use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer};
@@ -12,7 +12,7 @@ fn bytes() -> Vec<u8> {
     ROWS.iter().flatten().flat_map(|feature| feature.to_le_bytes()).collect()
 }
 
-/// A request for the two rows; `data` is how they are sent.
+/// A request for the two rows, which `data` contains or announces.
 fn request(data: &Value, more: &Value) -> String {
     let mut input = json!({"name": "features", "shape": [2, 4], "datatype": "FP32"});
     input.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
@@ -27,7 +27,7 @@ fn infer(spinfer: &Spinfer, json: &str, header: Option<&str>, behind: &[u8]) -> 
     spinfer.send("POST", &format!("{MODEL}/infer"), header.as_slice(), &body)
 }
 
-/// The JSON of an answer, and what stands behind it.
+/// The JSON of a response, and the bytes after it.
 fn split(response: &Response) -> (Value, &[u8]) {
     assert_eq!(response.status, 200, "{}", response.text());
     assert_eq!(response.header("content-type"), Some("application/octet-stream"));
@@ -50,12 +50,12 @@ fn binary_tensors_are_accepted_and_returned() {
         let probabilities: Vec<f32> =
             serde_json::from_value(plain["outputs"][1]["data"].clone()).unwrap();
 
-        // Bytes in, JSON out.
+        // Binary request, JSON response.
         let json = request(&size, &json!({}));
         let response = infer(&spinfer, &json, Some(&json.len().to_string()), &bytes());
         assert_eq!(response.json()["outputs"], plain["outputs"]);
 
-        // Bytes in, bytes out; and JSON in, bytes out.
+        // Binary response to a binary request, and to a JSON request.
         let binary = request(&size, &all);
         let length = binary.len().to_string();
         let from_json = request(&json!({"data": ROWS}), &all);
@@ -76,7 +76,7 @@ fn binary_tensors_are_accepted_and_returned() {
             assert_eq!(floats(&behind[16..]), probabilities);
         }
 
-        // One of each, in the order asked for.
+        // One output of each form, in the requested order.
         let outputs = json!({"outputs": [
             {"name": "probabilities", "parameters": {"binary_data": true}},
             {"name": "label", "parameters": {"binary_data": false}},
@@ -96,7 +96,12 @@ fn inconsistent_binary_sizes_are_refused() {
     for (json, header, behind, part) in [
         (json(32), Some(length), 31, "binary_data_size is 32, but only 31 bytes are left"),
         (json(32), Some(length), 33, "the body has 1 bytes after the JSON"),
-        (json(31), Some(length), 31, "binary_data_size is 31, but its shape and datatype require 32"),
+        (
+            json(31),
+            Some(length),
+            31,
+            "binary_data_size is 31, but its shape and datatype require 32",
+        ),
         (json(u64::MAX), Some(json(u64::MAX).len()), 32, "take 32 bytes"),
         (json(32), Some(length + 33), 32, "at most the"),
         (json(32), Some(length - 1), 33, "the body: EOF"),

@@ -1,4 +1,4 @@
-//! MLflow's scoring protocol, at the model's path and at the paths MLflow has it, through both doors.
+//! MLflow's scoring protocol, at the model's path and at MLflow's own paths, through both doors.
 
 use serde_json::json;
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR};

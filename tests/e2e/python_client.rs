@@ -1,11 +1,11 @@
-//! The Python package, `clients/python`: its own tests, which start the real binary themselves. A
-//! failure shows what pytest printed.
+//! The Python package, `clients/python`: its own tests, which start the real binary. A failure shows the
+//! output of pytest.
 
 use std::process::Command;
 
 use spinfer_tests::root;
 
-/// Runs pytest on some of the files in `clients/python/tests`.
+/// Runs pytest on these files of `clients/python/tests`.
 fn passes(files: &[&str]) {
     let python = root().join("target/python/bin/python");
     assert!(
@@ -18,7 +18,7 @@ fn passes(files: &[&str]) {
         .args(["-m", "pytest", "--quiet", "-rs"])
         .args(files.iter().map(|file| format!("tests/{file}")))
         .env("SPINFER_BIN", spinfer_tests::binary())
-        // Tests of other files run at the same time.
+        // Tests run concurrently.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("python starts");

@@ -1,5 +1,5 @@
-//! What a component reaches beside its request: by sockets, and over HTTP for as long as it will
-//! wait, where its manifest and the operator allow; clocks and randomness.
+//! Outbound network access of components by sockets and HTTP, as granted by the manifest and limited by
+//! the operator; clocks and randomness.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 
-/// All that a manifest can allow.
+/// A grant for every host.
 const EVERYWHERE: &str = "allowed_outbound_hosts = [\"*://*:*\"]\n";
 
 fn hello() -> Spinfer {
@@ -21,18 +21,18 @@ fn text(spinfer: &Spinfer, path: &str) -> String {
     response.text()
 }
 
-/// Servers on one port of the loopback that answer "ping" with "pong", by TCP and by UDP. Whoever
-/// asked is counted.
+/// Servers on one port of the loopback that reply to "ping" with "pong", by TCP and by UDP, and report
+/// each client.
 fn ping_pong() -> (SocketAddr, mpsc::Receiver<&'static str>) {
-    // What is free for one is not always for the other.
+    // A port that is free for one is not always free for the other.
     let bound = std::iter::repeat_with(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         UdpSocket::bind(address).ok().map(|socket| (address, listener, socket))
     });
     let (address, listener, socket) = bound.flatten().next().unwrap();
-    let (came, clients) = mpsc::channel();
-    let also = came.clone();
+    let (connected, clients) = mpsc::channel();
+    let also = connected.clone();
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = also.send("tcp");
@@ -45,7 +45,7 @@ fn ping_pong() -> (SocketAddr, mpsc::Receiver<&'static str>) {
     std::thread::spawn(move || {
         let mut ping = [0; 16];
         while let Ok((length, client)) = socket.recv_from(&mut ping) {
-            let _ = came.send("udp");
+            let _ = connected.send("udp");
             assert_eq!(&ping[..length], b"ping");
             socket.send_to(b"pong", client).unwrap();
         }
@@ -53,7 +53,7 @@ fn ping_pong() -> (SocketAddr, mpsc::Receiver<&'static str>) {
     (address, clients)
 }
 
-/// Components of WASI 0.2 and 0.3 with `grants`; what the operator blocks is in `config`.
+/// Components of WASI 0.2 and 0.3 with `grants`, under the runtime config `config`.
 fn both(grants: &str, config: &str) -> Spinfer {
     let settings = format!("{grants}{STANDARD_DOOR}");
     let manifest = Manifest::default()
@@ -74,7 +74,7 @@ fn sockets_reach_only_granted_addresses() {
         (format!("udp://*:{port}"), false, true),
         (format!("*://127.0.0.2:{port}"), false, false),
         ("*://127.0.0.1:1..2".into(), false, false),
-        // A name is not an address, though it stands for one; requests are not sockets.
+        // A grant for a name is not one for its address, and a grant for HTTP is not one for sockets.
         (format!("*://localhost:{port}"), false, false),
         (format!("http://127.0.0.1:{port}"), false, false),
     ] {
@@ -91,10 +91,10 @@ fn sockets_reach_only_granted_addresses() {
             }
         }
     }
-    assert!(clients.try_recv().is_err(), "nobody else came");
+    assert!(clients.try_recv().is_err(), "no other client connected");
 }
 
-/// Whoever may connect everywhere connects to nobody whom the operator blocks, and is no server.
+/// With a grant for every host.
 #[test]
 fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
     let (address, clients) = ping_pong();
@@ -113,7 +113,7 @@ fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
             assert!(output.starts_with("refused: "), "{path}/{way}: {output}");
         }
     }
-    assert!(clients.try_recv().is_err(), "nobody came");
+    assert!(clients.try_recv().is_err(), "no client connected");
 }
 
 #[test]
@@ -134,14 +134,14 @@ fn clocks_and_randomness_are_available() {
     }
 }
 
-/// A server that answers each connection with `parts`, and then nothing until the client goes.
-/// Whoever connected is counted.
+/// A server that sends `parts` on each connection, keeps it open until the client closes it, and reports
+/// each client.
 fn server(parts: &'static [&str]) -> (SocketAddr, mpsc::Receiver<SocketAddr>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (came, clients) = mpsc::channel();
+    let (connected, clients) = mpsc::channel();
     let serve = move |mut stream: TcpStream, client| {
-        let _ = came.send(client);
+        let _ = connected.send(client);
         let mut request = Vec::new();
         let mut part = [0; 1024];
         while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -151,7 +151,7 @@ fn server(parts: &'static [&str]) -> (SocketAddr, mpsc::Receiver<SocketAddr>) {
         for part in parts {
             stream.write_all(part.as_bytes()).unwrap();
         }
-        // Until the other side has no more to say, or is gone.
+        // Until the client closes the connection.
         let _ = stream.read(&mut part);
         let _ = stream.shutdown(Shutdown::Both);
     };
@@ -175,10 +175,10 @@ fn outbound_http_honours_the_timeouts_of_the_guest() {
     let (half, _clients) = server(HALF);
     let (silent, _clients) = server(&[]);
     assert_eq!(text(&spinfer, &format!("/fetch?,,http://{whole}/")), "200 here");
-    // Enough time is no different.
+    // A timeout that is not reached has no effect.
     assert_eq!(text(&spinfer, &format!("/fetch?20000,20000,http://{whole}/")), "200 here");
-    let late = text(&spinfer, &format!("/fetch?100,,http://{silent}/"));
-    assert!(late.contains("HttpResponseTimeout"), "{late}");
+    let timed_out = text(&spinfer, &format!("/fetch?100,,http://{silent}/"));
+    assert!(timed_out.contains("HttpResponseTimeout"), "{timed_out}");
     let broken = text(&spinfer, &format!("/fetch?,100,http://{half}/"));
     assert!(broken.contains("connection read timeout"), "{broken}");
     let denied = Manifest::default().with("/...", "hello", "hello_p2", "");
@@ -186,7 +186,7 @@ fn outbound_http_honours_the_timeouts_of_the_guest() {
     assert!(denied.contains("HttpRequestDenied"), "{denied}");
 }
 
-/// However an address is written, or found.
+/// In every spelling of an address, and by name.
 #[test]
 fn blocked_networks_are_unreachable_over_http_and_redis() {
     let up = |networks: &str| {
@@ -212,8 +212,8 @@ fn blocked_networks_are_unreachable_over_http_and_redis() {
         let output = spinfer.post("/stores/redis", format!("open redis://{host}:{port}")).text();
         assert!(output.contains("block_networks"), "{host}: {output}");
     }
-    assert!(clients.try_recv().is_err(), "nobody came");
-    // The application's own components are not elsewhere.
+    assert!(clients.try_recv().is_err(), "no client connected");
+    // Service chaining is not blocked.
     let chained = spinfer.post("/fetch?http://probe.spin.internal/echo", "x");
     assert_eq!(chained.text(), "x");
 

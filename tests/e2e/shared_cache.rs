@@ -1,5 +1,5 @@
-//! The level of the response cache that nodes share, over every kind of Redis, in every state of
-//! one.
+//! The level of the response cache that nodes share through Redis: servers, clusters, sentinels, purges
+//! and outages.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use spinfer_tests::{
     wait_until,
 };
 
-/// More than a busy machine takes.
+/// Longer than a busy machine takes.
 const PATIENT: &str = "timeout = '1s'";
 
-/// A node with these settings of its cache.
+/// A node with these settings of its response cache.
 fn node(settings: &str) -> Spinfer {
     node_in(launch(settings))
 }
@@ -25,7 +25,7 @@ fn launch(settings: &str) -> Launch {
 
 fn node_in(launch: Launch) -> Spinfer {
     let node = launch.up();
-    // From its first answer that is to be kept it is known that there are some.
+    // The first cacheable response enables lookups in Redis.
     assert!(!is_hit(&node.post("/cache/first?max-age=60", "")));
     node
 }
@@ -43,25 +43,25 @@ fn is_shared(response: &Response) -> bool {
     is_hit(response) && status(response).ends_with("detail=redis")
 }
 
-/// A path nobody has asked for.
+/// A path without a cached response.
 fn another(counter: &AtomicUsize) -> String {
     format!("/cache/{}?max-age=60", counter.fetch_add(1, Ordering::Relaxed))
 }
 
-/// What `a` has made, `b` gives: the path it was.
+/// Waits until `b` serves a response that `a` has cached: its path.
 fn shares(a: &Spinfer, b: &Spinfer) -> String {
     static PATHS: AtomicUsize = AtomicUsize::new(0);
     let mut shared = None;
-    wait_until("one node gives what the other has made", || {
+    wait_until("a response of one node is served by the other", || {
         let path = another(&PATHS);
-        let made = a.post(&path, "body");
-        // It is stored after it was answered; the other is to make none of its own meanwhile.
+        let computed = a.post(&path, "body");
+        // It is stored after it is sent; the other node must not compute its own meanwhile.
         let only = [("cache-control", "only-if-cached")];
         shared = (0..10).find_map(|_| {
-            let given = b.send("POST", &path, &only, b"body");
-            (given.status == 200 && is_shared(&given)).then(|| {
-                assert_eq!(given.body, made.body);
-                assert!(given.header("age").is_some());
+            let served = b.send("POST", &path, &only, b"body");
+            (served.status == 200 && is_shared(&served)).then(|| {
+                assert_eq!(served.body, computed.body);
+                assert!(served.header("age").is_some());
                 path.clone()
             })
         });
@@ -76,20 +76,22 @@ fn response_cached_on_one_node_is_served_by_others() {
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
     let path = shares(&a, &b);
-    // From then on it is in memory.
+    // From then on it is in memory too.
     assert!(status(&b.post(&path, "body")).ends_with("detail=memory"));
-    // Another body is another answer.
+    // Another body is another cache key.
     assert!(!is_hit(&b.post(&path, "another")));
-    // One that has no room for them gives them too.
+    // A node whose memory is too small for them serves them from Redis.
     let c = node(&format!("{settings}\nmemory = '64B'"));
     let path = shares(&a, &c);
-    wait_until("it is asked each time", || (0..3).all(|_| is_shared(&c.post(&path, "body"))));
-    // What only the request allows to be given is looked for there too.
+    wait_until("each request is served from Redis", || {
+        (0..3).all(|_| is_shared(&c.post(&path, "body")))
+    });
+    // only-if-cached includes the Redis.
     let path = shares(&a, &b);
     let only = [("cache-control", "only-if-cached")];
     let c = node(&settings);
-    wait_until("it is connected", || c.send("POST", &path, &only, b"body").status == 200);
-    assert_eq!(c.send("POST", &path, &only, b"never asked").status, 504);
+    wait_until("the node is connected", || c.send("POST", &path, &only, b"body").status == 200);
+    assert_eq!(c.send("POST", &path, &only, b"never sent").status, 504);
 }
 
 #[test]
@@ -100,18 +102,18 @@ fn variants_by_header_are_shared_separately() {
     shares(&a, &b);
     let path = "/cache/vary?max-age=60";
     let send = |node: &Spinfer, value| node.send("POST", path, &[("x-probe", value)], b"");
-    // From its own first answer each knows that they depend on the header.
+    // Each node learns the header from its own first response.
     assert!(!is_hit(&send(&a, "0")) && !is_hit(&send(&b, "0")));
     for value in ["1", "2"] {
-        let made = send(&a, value);
+        let computed = send(&a, value);
         let headers = [("x-probe", value), ("cache-control", "only-if-cached")];
-        let mut given = None;
-        wait_until("it is stored", || {
-            given = Some(b.send("POST", path, &headers, b"")).filter(is_hit);
-            given.is_some()
+        let mut served = None;
+        wait_until("the response is stored", || {
+            served = Some(b.send("POST", path, &headers, b"")).filter(is_hit);
+            served.is_some()
         });
-        assert!(is_shared(given.as_ref().unwrap()), "{given:?}");
-        assert_eq!(given.unwrap().body, made.body);
+        assert!(is_shared(served.as_ref().unwrap()), "{served:?}");
+        assert_eq!(served.unwrap().body, computed.body);
     }
     assert!(!is_hit(&send(&b, "3")));
 }
@@ -122,7 +124,7 @@ fn nodes_share_responses_through_a_redis_cluster() {
     let one = cluster.nodes()[1].url();
     let settings = format!("redis = ['{one}']\ncluster = true\n{PATIENT}");
     let (a, b) = (node(&settings), node(&settings));
-    // Of ten keys no third has all.
+    // Ten keys are not all on one of three nodes.
     let paths: Vec<_> = (0..10).map(|_| shares(&a, &b)).collect();
     let keys = cluster.nodes().iter().map(|node| node.query::<usize>(&["DBSIZE"]));
     assert!(
@@ -135,8 +137,8 @@ fn nodes_share_responses_through_a_redis_cluster() {
         let index = cluster.nodes().iter().position(|n| n.port() == node.port());
         index == Some((slot * 3 + 2) / 16384)
     });
-    forget(owner.unwrap(), "everything", 1);
-    wait_until("it is forgotten", || !is_hit(&b.post(&paths[0], "body")));
+    purge(owner.unwrap(), "everything", 1);
+    wait_until("it is purged", || !is_hit(&b.post(&paths[0], "body")));
 }
 
 fn keys_of_all(cluster: &RedisCluster) -> usize {
@@ -146,9 +148,9 @@ fn keys_of_all(cluster: &RedisCluster) -> usize {
 #[test]
 fn sentinels_locate_the_master() {
     let redis = Redis::start();
-    let sentinel = redis.sentinel("answers");
+    let sentinel = redis.sentinel("responses");
     let settings =
-        format!("redis = 'redis://answers'\nsentinels = '{}'\n{PATIENT}", sentinel.url());
+        format!("redis = 'redis://responses'\nsentinels = '{}'\n{PATIENT}", sentinel.url());
     shares(&node(&settings), &node(&settings));
 }
 
@@ -166,7 +168,7 @@ fn tls_with_a_restricted_redis_user_is_supported() {
     let key = file("key.pem", &key.serialize_pem());
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let tls = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
-    // No more than the README says it needs.
+    // With only the permissions that the documentation lists.
     let user = "user cache on >hush ~spinfer:* +get +set +exists +hmget +hset +hello +client";
     let user: Vec<_> = user.split(' ').collect();
     let with = [&tls[..], &["--tls-auth-clients", "no"], &["--user"], &user[1..]].concat();
@@ -175,14 +177,14 @@ fn tls_with_a_restricted_redis_user_is_supported() {
     let nodes = [0, 1].map(|_| node_in(launch(&settings).env("SSL_CERT_FILE", &certificate)));
     shares(&nodes[0], &nodes[1]);
     assert!(nodes.iter().all(|node| !node.log().contains("hush")));
-    let strict = node(&settings);
-    strict.wait_for_log("answers are not shared");
-    assert!(!is_hit(&strict.post("/cache/a?max-age=60", "")));
+    let untrusting = node(&settings);
+    untrusting.wait_for_log("answers are not shared");
+    assert!(!is_hit(&untrusting.post("/cache/a?max-age=60", "")));
     drop(redis);
 }
 
-/// As another node says it.
-fn forget(redis: &Redis, scope: &str, number: u64) {
+/// Writes a purge as another node does.
+fn purge(redis: &Redis, scope: &str, number: u64) {
     let _: usize = redis.query(&["HSET", "spinfer:generations", scope, &number.to_string()]);
 }
 
@@ -198,35 +200,37 @@ fn purge_on_one_node_invalidates_all_nodes() {
         [(1, "everything"), (1, "component probe"), (1, "route /..."), (2, "everything")]
     {
         let before = a.post(&path, "body").body;
-        forget(&redis, scope, number);
+        purge(&redis, scope, number);
         for node in [&a, &b] {
-            wait_until("it is forgotten", || node.post(&path, "body").body != before);
+            wait_until("it is purged", || node.post(&path, "body").body != before);
         }
     }
-    // Nor is it kept from being forgotten by what is no number, or one that no clock gives.
+    // Invalid generations, such as text or a number in the far future, do not prevent later purges.
     for value in ["many", "18446744073709551615"] {
         let _: usize = redis.query(&["HSET", "spinfer:generations", "everything", value]);
         let _: usize = redis.query(&["HSET", "spinfer:generations", "another", value]);
         let before = a.post(&path, "body").body;
-        forget(&redis, "component probe", if value == "many" { 2 } else { 3 });
+        purge(&redis, "component probe", if value == "many" { 2 } else { 3 });
         for node in [&a, &b] {
-            wait_until("it is forgotten", || node.post(&path, "body").body != before);
+            wait_until("it is purged", || node.post(&path, "body").body != before);
         }
     }
-    forget(&redis, "everything", 3);
-    wait_until("it is forgotten", || !is_hit(&b.post("/cache/first?max-age=60", "")));
-    // Of others it is not: the answer stays.
+    purge(&redis, "everything", 3);
+    wait_until("it is purged", || !is_hit(&b.post("/cache/first?max-age=60", "")));
+    // A purge of another component, and an older one, have no effect.
     let before = b.post(&path, "body").body;
-    forget(&redis, "component another", 1);
-    forget(&redis, "everything", 1);
+    purge(&redis, "component another", 1);
+    purge(&redis, "everything", 1);
     let path_of_another = shares(&a, &b);
     assert_eq!(b.post(&path, "body").body, before);
-    // Whoever empties the Redis wants the answers gone that are in memory.
+    // Emptying the Redis purges the memory too.
     let _: String = redis.query(&["FLUSHALL"]);
-    wait_until("it is gone", || !is_hit(&b.post(&path_of_another, "body")));
-    // And what was forgotten before is not found again.
+    wait_until("it is purged", || !is_hit(&b.post(&path_of_another, "body")));
+    // And the nodes write the last purges again.
     let generations = || redis.query::<Vec<String>>(&["HGETALL", "spinfer:generations"]);
-    wait_until("it is known again", || generations().windows(2).any(|w| w == ["everything", "3"]));
+    wait_until("the last purge is written again", || {
+        generations().windows(2).any(|w| w == ["everything", "3"])
+    });
 }
 
 /// How often a command was called.
@@ -246,7 +250,7 @@ fn purged_response_is_not_served_once_the_node_has_read_the_purge() {
     for number in 1..=20 {
         let path = format!("/cache/{number}?max-age=60");
         wait_until("it is cached", || is_hit(&node.post(&path, "body")));
-        forget(&redis, "everything", number);
+        purge(&redis, "everything", number);
         // The next read has it, and is applied when there is another.
         let reads = calls(&redis, "hmget");
         wait_until("the node has read it", || calls(&redis, "hmget") >= reads + 2);
@@ -254,7 +258,6 @@ fn purged_response_is_not_served_once_the_node_has_read_the_purge() {
     }
 }
 
-/// What is asked for everywhere is made again on one node, and the others take it from there.
 #[test]
 fn response_refreshed_on_one_node_is_taken_over_by_others() {
     let redis = Redis::start();
@@ -263,19 +266,19 @@ fn response_refreshed_on_one_node_is_taken_over_by_others() {
     shares(&a, &b);
     let send = |node: &Spinfer| node.post("/cache/again?max-age=3,stale-while-revalidate=600", "");
     let first = send(&a).body;
-    wait_until("it is shared", || redis_has(&redis, &first));
-    // From its own first answer it knows what counts.
+    wait_until("the response is stored", || redis_has(&redis, &first));
+    // Or its own first response, if it has not yet enabled lookups.
     assert!(is_hit(&send(&b)) || send(&b).body != first);
-    wait_until("it is made again", || send(&a).body != first);
+    wait_until("it is refreshed", || send(&a).body != first);
     let second = send(&a).body;
-    wait_until("it is shared", || redis_has(&redis, &second));
+    wait_until("the refreshed response is stored", || redis_has(&redis, &second));
     let before = send(&b);
     assert!(is_hit(&before) && before.body != second, "{before:?}");
     wait_until("it is taken over", || send(&b).body != before.body);
     assert_eq!(send(&b).body, second);
 }
 
-/// Whether it has a value with this body.
+/// Whether the Redis has a value with this body.
 fn redis_has(redis: &Redis, body: &[u8]) -> bool {
     let keys: Vec<String> = redis.query(&["KEYS", "spinfer:*"]);
     let keys = keys.iter().filter(|key| !key.ends_with("generations"));
@@ -283,31 +286,31 @@ fn redis_has(redis: &Redis, body: &[u8]) -> bool {
         .any(|value| value.ends_with(body))
 }
 
-/// The Redis was away and is back, and who has to tell of it what was forgotten meanwhile is late.
+/// After an outage of the Redis, during which another node has purged: that one reconnects later.
 #[test]
 fn reconnected_node_serves_nothing_until_purges_of_others_are_known() {
     let mut redis = Redis::start();
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
     let path = shares(&a, &b).replace("=60", "=600");
-    let (made, only) = (b.post(&path, "body").body, [("cache-control", "only-if-cached")]);
-    let given = || {
+    let (computed, only) = (b.post(&path, "body").body, [("cache-control", "only-if-cached")]);
+    let served = || {
         let response = b.send("POST", &path, &only, b"body");
         (response.status == 200).then_some(response.body)
     };
-    assert_eq!(given(), Some(made));
+    assert_eq!(served(), Some(computed));
     redis.kill();
-    wait_until("it is too old for who is told nothing", || given().is_none());
+    wait_until("it is too old for a node without purges of others", || served().is_none());
     assert!(a.admin().send("DELETE", "/cache", &[], b"").text().contains("later"));
     signal(&a, "-STOP");
     redis.restart();
-    // Once for what it knows itself, and once more.
-    wait_until("the other is back", || calls(&redis, "hmget") >= 2);
-    assert_eq!(given(), None, "nobody knows whether it was forgotten");
+    // It reads the generations at its start, and once more.
+    wait_until("the node has reconnected", || calls(&redis, "hmget") >= 2);
+    assert_eq!(served(), None, "it may have been purged");
     signal(&a, "-CONT");
-    let told = || redis.query::<Option<String>>(&["HGET", "spinfer:generations", "everything"]);
-    wait_until("it is told", || told().is_some_and(|number| number != "0"));
-    assert_eq!(given(), None, "it was forgotten");
+    let written = || redis.query::<Option<String>>(&["HGET", "spinfer:generations", "everything"]);
+    wait_until("the purge is written", || written().is_some_and(|number| number != "0"));
+    assert_eq!(served(), None, "it was purged");
 }
 
 fn signal(spinfer: &Spinfer, signal: &str) {
@@ -321,7 +324,7 @@ fn foreign_redis_values_are_ignored() {
     let settings = format!("redis = '{}'\n{PATIENT}", redis.url());
     let (a, b) = (node(&settings), node(&settings));
     let paths: Vec<_> = (0..4).map(|_| shares(&a, &b)).collect();
-    // Each in its way: as text, cut off, as a list, under another's key.
+    // Text, a damaged value, a list, and the value of another key.
     let keys: Vec<String> = redis.query(&["KEYS", "spinfer:*"]);
     assert!(keys.len() >= paths.len(), "{keys:?}");
     for (index, key) in keys.iter().enumerate() {
@@ -353,46 +356,46 @@ fn redis_outages_do_not_affect_clients() {
     let settings = format!("redis = '{}'", redis.url());
     let node = node(&settings);
     let stop = AtomicBool::new(false);
-    let (asked, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (requests, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let more = |count: &AtomicUsize| {
         let before = count.load(Ordering::Relaxed);
-        wait_until("the load goes on", || count.load(Ordering::Relaxed) > before + 50);
+        wait_until("clients are served", || count.load(Ordering::Relaxed) > before + 50);
     };
     std::thread::scope(|scope| {
         for client in 0..4 {
-            let (node, stop, asked, hits) = (&node, &stop, &asked, &hits);
+            let (node, stop, requests, hits) = (&node, &stop, &requests, &hits);
             scope.spawn(move || {
                 let connection = node.client();
                 for number in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    // Every second is new.
+                    // Every second path is new.
                     let path = match number % 2 {
                         0 => format!("/cache/{client}/{number}?max-age=60"),
                         _ => format!("/cache/{client}/{}?max-age=60", number % 16),
                     };
                     let response = connection.send("POST", &path, &[], b"");
                     hits.fetch_add(is_hit(&response).into(), Ordering::Relaxed);
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    requests.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        // A busy machine may take longer than it waits, too.
-        let is_asked = || {
+        // On a busy machine a timeout has the same effect as an outage.
+        let is_looked_up = || {
             let times = |output| node.log().matches(output).count();
             times("the Redis answers") > times("the Redis is not asked for a while")
         };
         let breaks = || {
-            wait_until("it is not asked", || !is_asked());
-            more(&asked);
+            wait_until("the node stops its lookups", || !is_looked_up());
+            more(&requests);
             more(&hits);
         };
         let back = |redis: &Redis| {
-            wait_until("it is asked", is_asked);
+            wait_until("the node resumes its lookups", is_looked_up);
             let stored = || redis.query::<usize>(&["DBSIZE"]);
             let before = stored();
-            wait_until("answers are stored again", || stored() > before + 10);
+            wait_until("responses are stored again", || stored() > before + 10);
         };
         back(&redis);
         redis.pause();
@@ -403,11 +406,11 @@ fn redis_outages_do_not_affect_clients() {
         breaks();
         redis.restart();
         back(&redis);
-        // Full: what it has it gives still.
+        // A full Redis still serves its values.
         let _: String = redis.query(&["CONFIG", "SET", "maxmemory", "1"]);
         let refused = || redis.query::<String>(&["INFO", "errorstats"]).contains("errorstat_OOM");
-        wait_until("it is told that it is full", refused);
-        more(&asked);
+        wait_until("a store is refused", refused);
+        more(&requests);
         let _: String = redis.query(&["CONFIG", "SET", "maxmemory", "0"]);
         back(&redis);
         stop.store(true, Ordering::Relaxed);
@@ -424,8 +427,8 @@ fn without_redis_responses_are_cached_in_memory_briefly() {
     assert!(is_hit(&node.post(path, "")));
     redis.kill();
     node.wait_for_log("it is not known what other nodes forget");
-    // Nobody can say that it was not forgotten elsewhere.
-    wait_until("it was made again", || node.post(path, "").body != first);
+    // Another node may have purged it.
+    wait_until("it is computed again", || node.post(path, "").body != first);
     assert!(is_hit(&node.post(path, "")));
 }
 

@@ -1,8 +1,8 @@
-//! What comes goes: under everything a client or a guest can do, for as long as one likes, answers
-//! stay right, and memory, descriptors and threads come back to where they were.
+//! Memory, descriptors and threads return to where they were, and responses stay correct, under everything
+//! that clients and guests do.
 //!
-//! A soak is rounds of the same requests with a rest after each, in which every instance goes. The
-//! test has a few; `make soak` goes on for minutes.
+//! A soak is rounds of the same requests, with a pause after each in which every instance is evicted. The
+//! test has a few rounds; `make soak` runs for minutes.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,30 +14,30 @@ use spinfer_tests::{Client, Launch, Manifest, STANDARD_DOOR, Spinfer, root, wait
 
 use super::http2::{in_the_clear, post, text, whole};
 
-/// Clients at a time: more than a component has instances, so that some wait.
+/// Concurrent clients: more than a component has instances, so that some requests queue.
 const CLIENTS: usize = 8;
-/// How often a client sends everything in a round.
+/// How often a client sends every request in a round.
 const TURNS: usize = 3;
-/// Rounds after which everything that stays has come: code paged in, arenas of allocators.
+/// Rounds after which lasting memory is allocated: code is paged in, allocators have their arenas.
 const WARM_UP: usize = 3;
-/// Rounds of the test after that, and the least of a longer soak.
+/// Rounds of the test after the warm-up, and the minimum of a longer soak.
 const ROUNDS: usize = 3;
-/// Resident memory of the last third of the rounds, over that of the first: allocators move it by
-/// some per cent. A kilobyte left behind by each request is over it within twenty rounds.
+/// Resident memory of the last third of the rounds, over that of the first. Allocators move it by a few
+/// percent; a leak of 1 kB per request exceeds it within 20 rounds.
 const MAX_GROWTH: f64 = 1.10;
-/// The same where there are only [`ROUNDS`], and one step of an allocator is seen: sixteen kilobytes
-/// left behind by each request are over it.
+/// The same for [`ROUNDS`] rounds, where one step of an allocator shows. A leak of 16 kB per request
+/// exceeds it.
 const MAX_GROWTH_OF_FEW_ROUNDS: f64 = 1.25;
 
 const FEW: &str = "tool.spinfer.limits.instances = 4\ntool.spinfer.limits.idle = \"100ms\"\n";
-/// Of a body that is too long for the fast door, and of one that is too long for any.
+/// Length of a body that is too long for the fast door, and of one that is too long for both, in bytes.
 const STREAMED: usize = 64 << 10;
 const REFUSED: usize = 300 << 10;
 
 const PREDICT: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 const INFER: &str = r#"{"inputs":[{"name":"features","shape":[2,4],"datatype":"FP32","data":[[5.1,3.5,1.4,0.2],[6,3,5,2]]}]}"#;
 
-/// In `dir` is a model whose calls are computed together.
+/// Writes a batched model into `dir`.
 fn application(dir: &Path) -> Manifest {
     let model = root().join("models/iris-classifier/2");
     std::fs::copy(model.join("model.onnx"), dir.join("model.onnx")).unwrap();
@@ -51,7 +51,7 @@ fn application(dir: &Path) -> Manifest {
     let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n\
                  tool.spinfer.limits.request_body = \"256KiB\"\n\
                  tool.spinfer.limits.instance_memory = \"16MiB\"\n";
-    let late = "tool.spinfer.limits.deadline = \"100ms\"\n";
+    let deadline = "tool.spinfer.limits.deadline = \"100ms\"\n";
     Manifest::default()
         .with_iris("one", 1, "/v2/models/iris-classifier/...", FEW)
         .with_iris("two", 2, "/v2/models/iris-classifier/versions/2/...", FEW)
@@ -62,16 +62,16 @@ fn application(dir: &Path) -> Manifest {
             &format!("{FEW}{STANDARD_DOOR}"),
         )
         .with("/batched/...", "batched", "iris_classifier", &batched)
-        // A guest that ends takes along whatever else its instance serves, and behind the standard
-        // door that is more than one: who misbehaves has instances of its own.
+        // A trap fails every request of its instance, of which the standard door may have several:
+        // misbehaving guests have their own instances.
         .with("/...", "probe", "probe", &format!("{FEW}{sizes}"))
         .with("/trap", "traps", "probe", &format!("{FEW}{sizes}"))
         .with("/memory", "grows", "probe", &format!("{FEW}{sizes}"))
-        .with("/loop", "late", "probe", &format!("{FEW}{sizes}{late}"))
+        .with("/loop", "late", "probe", &format!("{FEW}{sizes}{deadline}"))
         .with("/hello/...", "hello", "hello_p2", FEW)
 }
 
-/// A request, the only status it may be answered with, and what has to be in the answer.
+/// A request, the status of its response, and a part of the response's body.
 struct Exchange {
     path: &'static str,
     body: Vec<u8>,
@@ -109,7 +109,7 @@ fn exchanges() -> Vec<Exchange> {
         all.push(exchange(path, INFER, 200, "\"data\":[0,2]"));
         all.push(exchange(path, r#"{"inputs": []}"#, 400, "error"));
     }
-    // Behind the fast door, and with a body it does not take, behind the standard one.
+    // Through the fast door, and with a body that is too long for it through the standard one.
     for body in [b"short".to_vec(), streamed] {
         all.push(exchange("/echo", body.clone(), 200, ""));
         all.push(exchange("/trap", body.clone(), 500, "component `traps` failed"));
@@ -122,18 +122,21 @@ fn exchanges() -> Vec<Exchange> {
     all
 }
 
-/// One client's part of a round, from the cache where that has the answer, or not from there.
+/// Sends every request; with `cached`, responses may be served from cache.
 fn talk(client: &Client, exchanges: &[Exchange], cached: bool) {
     let headers: &[_] = if cached { &[] } else { &[("cache-control", "no-store")] };
     for Exchange { path, body, status, part } in exchanges {
         let response = client.send("POST", path, headers, body);
         assert_eq!(response.status, *status, "{path}: {}", response.text());
         assert!(response.text().contains(part), "{path}: {part:?} is not in {}", response.text());
-        assert!(*path != "/echo" || *status != 200 || response.body == *body, "another echo");
+        assert!(
+            *path != "/echo" || *status != 200 || response.body == *body,
+            "the echo of another request"
+        );
     }
 }
 
-/// Requests of one HTTP/2 connection at a time, as many of which are given up.
+/// Concurrent requests on one HTTP/2 connection, and as many that are cancelled.
 async fn talk_http2(spinfer: &Spinfer) {
     let sender = in_the_clear(spinfer).await;
     let requests = (0..CLIENTS).map(|number| {
@@ -145,27 +148,27 @@ async fn talk_http2(spinfer: &Spinfer) {
             let response = sender.send_request(request).await.unwrap();
             assert!(text(response).await.contains("\"prediction\":\"setosa\""));
             let long = post("http://x/echo", whole(vec![b'x'; STREAMED]));
-            let late = given_up.send_request(post("http://x/loop", whole("")));
-            let (long, late) = join(sender.send_request(long), async {
+            let cancelled = given_up.send_request(post("http://x/loop", whole("")));
+            let (long, cancelled) = join(sender.send_request(long), async {
                 tokio::select! {
                     biased;
-                    late = late => Some(late),
+                    cancelled = cancelled => Some(cancelled),
                     () = tokio::task::yield_now() => None,
                 }
             })
             .await;
             assert_eq!(text(long.unwrap()).await.len(), STREAMED);
-            drop(late);
+            drop(cancelled);
         }
     });
     join_all(requests).await;
 }
 
-/// A client that goes away: in the head, in the body, before the answer, during it.
+/// Clients that disconnect in the head, in the body, before the response, and during it.
 fn hang_up(spinfer: &Spinfer) {
     let send = |path: &str, length: usize, body: &str| {
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
-        // The host may be first, and close it.
+        // The host may close the connection first.
         let _ = spinfer.connect().write_all([&head, body].concat().as_bytes());
     };
     let (model, long) = ("/v2/models/iris-classifier", "x".repeat(STREAMED));
@@ -184,14 +187,14 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
         for number in 0..CLIENTS {
             scope.spawn(move || {
                 let client = spinfer.client();
-                for turn in 0..TURNS {
-                    // Each begins elsewhere, so that different requests meet.
+                for repetition in 0..TURNS {
+                    // Each client starts at another request, so that different ones are concurrent.
                     let (end, start) = exchanges.split_at(number * exchanges.len() / CLIENTS);
-                    talk(&client, start, turn == 1);
-                    if turn == 0 {
+                    talk(&client, start, repetition == 1);
+                    if repetition == 0 {
                         hang_up(spinfer);
                     }
-                    talk(&client, end, turn == 1);
+                    talk(&client, end, repetition == 1);
                 }
             });
         }
@@ -202,17 +205,16 @@ fn round(spinfer: &Spinfer, exchanges: &[Exchange]) {
         scope.spawn(|| {
             for length in [0, STREAMED] {
                 let response = spinfer.client().send("POST", "/loop", &[], &vec![b'x'; length]);
-                // Its own deadline, or that of those before it, which have all the instances; or the
-                // body has not come by then, on a busy machine.
+                // Past its deadline while it computes, while it queues, or, on a busy machine, before
+                // its body has arrived.
                 assert!(matches!(response.status, 408 | 503 | 504), "{response:?}");
             }
         });
     });
 }
 
-/// Open descriptors: of connections, of the folders an instance has mounted and of what else the
-/// process has open; and of the memory images wasmtime keeps of components, from their first
-/// instance on.
+/// Number of open descriptors, without those of memory images, and of memory images, which wasmtime
+/// keeps for each component from its first instance on.
 pub(crate) fn descriptors(process: Process) -> (usize, usize) {
     let all = process.descriptors().unwrap();
     let (images, others): (Vec<_>, Vec<_>) =
@@ -220,7 +222,7 @@ pub(crate) fn descriptors(process: Process) -> (usize, usize) {
     (others.len(), images.len())
 }
 
-/// Rounds until `more`, which is told how many there were after the warm-up, has enough.
+/// Runs rounds while `more` returns true for the number of rounds after the warm-up.
 fn soak(mut more: impl FnMut(usize) -> bool) {
     let dir = tempfile::tempdir().unwrap();
     let spinfer = Launch::new(&application(dir.path())).up();
@@ -234,7 +236,9 @@ fn soak(mut more: impl FnMut(usize) -> bool) {
             break;
         }
         round(&spinfer, &exchanges);
-        wait_until("connections and instances are gone", || descriptors(process).0 <= before.0);
+        wait_until("connections are closed and instances evicted", || {
+            descriptors(process).0 <= before.0
+        });
         if rounds + 1 == WARM_UP {
             images = descriptors(process).1;
         }
@@ -243,7 +247,7 @@ fn soak(mut more: impl FnMut(usize) -> bool) {
         }
     }
     assert!(descriptors(process).1 <= images, "{:?}", process.descriptors());
-    wait_until("threads have ended", || process.threads().unwrap() <= threads);
+    wait_until("threads have exited", || process.threads().unwrap() <= threads);
     let third = memory.len().div_ceil(3);
     let first = spinfer_benches::median(memory[..third].iter().copied());
     let last = spinfer_benches::median(memory[memory.len() - third..].iter().copied());
@@ -263,7 +267,7 @@ fn memory_descriptors_and_threads_do_not_grow() {
     soak(|rounds| rounds < ROUNDS);
 }
 
-/// `make soak`: for as long as `SECONDS_OF_SOAK` says, ten minutes if it does not.
+/// `make soak`: for `SECONDS_OF_SOAK`, 600 unless set.
 #[test]
 #[ignore = "takes minutes"]
 fn memory_descriptors_and_threads_do_not_grow_for_minutes() {

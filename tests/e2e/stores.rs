@@ -1,12 +1,12 @@
-//! Key-value stores: every interface over every kind of store, what is refused, and what becomes of
-//! a Redis that is gone, slow or full.
+//! Key-value stores: every interface with every type of store, limits, and a Redis that is unavailable,
+//! slow or full.
 
 use spinfer_tests::{GUESTS, Launch, Manifest, Redis, Spinfer, run_in, wait_until};
 
-/// The paths of the interfaces: as spin-sdk has it, as the SDKs before, and WASI's.
+/// The paths of the interfaces: of the current spin-sdk, of earlier SDKs, and of WASI.
 const INTERFACES: [&str; 3] = ["/new/key-value", "/older/key-value", "/older/wasi"];
 
-/// Both guests with these stores granted, bound as `config` says.
+/// Both guests with grants for these stores, which the runtime config binds.
 fn up(labels: &str, config: &str) -> Spinfer {
     up_with(&format!("key_value_stores = [{labels}]"), config)
 }
@@ -26,7 +26,7 @@ fn both(settings: &str) -> Manifest {
     )
 }
 
-/// What each line of a script is answered.
+/// The result of each line of a script.
 fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
     let response = spinfer.post(path, script.join("\n"));
     assert_eq!(response.status, 200, "{path}: {}", response.text());
@@ -35,14 +35,14 @@ fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
     lines
 }
 
-/// Runs lines of a script, each with what it is answered.
+/// Checks the result of each line of a script.
 fn check(spinfer: &Spinfer, path: &str, script: &[(&str, &str)]) {
     let lines: Vec<_> = script.iter().map(|(line, _)| *line).collect();
     let expected: Vec<_> = script.iter().map(|(_, result)| *result).collect();
     assert_eq!(run_script(spinfer, path, &lines), expected, "{path}: {lines:?}");
 }
 
-/// All kinds there are, by label.
+/// The labels and the runtime config of a store of every type.
 fn every_kind(redis: &Redis) -> (String, String) {
     let config = format!(
         "[key_value_store.file]\ntype = \"spin\"\npath = \"DIR/some/where.db\"\n\
@@ -102,7 +102,11 @@ fn entries_are_shared_between_interfaces() {
             }
         }
     }
-    assert_eq!(redis.query::<String>(&["GET", "k"]), "2", "its key is the key");
+    assert_eq!(
+        redis.query::<String>(&["GET", "k"]),
+        "2",
+        "the key in Redis is the key of the entry"
+    );
 }
 
 #[test]
@@ -123,11 +127,11 @@ fn wasi_batch_and_atomic_operations_work() {
             ("delete-many", "ok"),
             ("increment n 5", "5"),
             ("increment n -7", "-2"),
-            // It has seen that there is none.
+            // The handle has seen that there is no value.
             ("cas s", "ok"),
             ("swap 1", "ok"),
             ("get s", "1"),
-            // Another comes in between; the new handle has seen it.
+            // A write in between: the swap fails, and its new handle has seen the value.
             ("cas s", "ok"),
             ("set s 2", "ok"),
             ("swap 3", "another value"),
@@ -135,13 +139,13 @@ fn wasi_batch_and_atomic_operations_work() {
             ("current", "2"),
             ("swap 3", "ok"),
             ("get s", "3"),
-            // Or is looked at.
+            // Or the handle reads the current value.
             ("cas s", "ok"),
             ("set s 4", "ok"),
             ("current", "4"),
             ("swap 5", "ok"),
             ("get s", "5"),
-            // What is gone is another value too.
+            // A deleted entry differs too.
             ("cas s", "ok"),
             ("delete s", "ok"),
             ("swap 6", "another value"),
@@ -151,7 +155,7 @@ fn wasi_batch_and_atomic_operations_work() {
         ];
         check(&spinfer, "/older/wasi", &script);
     }
-    // Numbers are where Spin's own are.
+    // Counters are stored as Spin stores them.
     assert_eq!(redis.query::<i64>(&["GET", "n"]), -2);
 }
 
@@ -184,7 +188,7 @@ fn denied_and_oversized_operations_map_to_their_errors() {
         let refused = run_script(&spinfer, path, &["open memory", &long, "fill k 2000000", "keys"]);
         other(&refused[1], "a key of 1025 bytes");
         other(&refused[2], "the store is full");
-        assert_eq!(refused[3], "", "nothing was kept");
+        assert_eq!(refused[3], "", "nothing was stored");
     }
     let long = format!("get {}", "k".repeat(1025));
     let text = ["open memory", "set n many", "increment n 1", &long];
@@ -192,7 +196,6 @@ fn denied_and_oversized_operations_map_to_their_errors() {
     assert!(results[2].contains("4 bytes is not a number"), "{results:?}");
 }
 
-/// A batch that would hold a store up for long is refused.
 #[test]
 fn keys_per_batch_are_limited() {
     let redis = Redis::start();
@@ -212,7 +215,6 @@ fn keys_per_batch_are_limited() {
     }
 }
 
-/// What the host keeps for a guest is charged to it.
 #[test]
 fn values_held_by_handles_are_charged_to_the_instance() {
     let config = "[key_value_store.memory]\ntype = \"memory\"\n";
@@ -223,10 +225,10 @@ fn values_held_by_handles_are_charged_to_the_instance() {
     let results = run_script(&spinfer, "/older/wasi", &script);
     assert_eq!(results[2], "6");
     assert!(results[3].contains("limits.instance_memory"), "{results:?}");
-    assert_eq!(results[4], "6", "what was dropped is free again");
+    assert_eq!(results[4], "6", "dropped values are free again");
 }
 
-/// Calls that wait for a store, or for a Redis, keep what they were given.
+/// Calls that wait for a store hold their arguments.
 #[test]
 fn values_of_pending_calls_are_charged_to_the_instance() {
     let redis = Redis::start();
@@ -242,10 +244,10 @@ fn values_of_pending_calls_are_charged_to_the_instance() {
     {
         let results = run_script(&spinfer, path, &[&open, "crowd 64 1000000", "crowd 16 1000000"]);
         let (taken, refused) = results[1].split_once(" taken, ").unwrap();
-        // Some are done before others come.
+        // Some finish before others start.
         assert!((16..64).contains(&taken.parse().unwrap()), "{path}: {results:?}");
         assert!(refused.contains("limits.instance_memory"), "{path}: {results:?}");
-        assert_eq!(results[2], "16 taken, None", "{path}: what was done is free again");
+        assert_eq!(results[2], "16 taken, None", "{path}: finished calls are free again");
     }
 }
 
@@ -257,7 +259,7 @@ fn keys_are_listed_in_pages() {
     for index in 0..3000 {
         fill.set(format!("{index:0>1000}"), "").ignore();
     }
-    // No component could say this one.
+    // A key that a component cannot represent.
     fill.set(b"\xff".to_vec(), "").ignore();
     fill.exec(&mut connection).unwrap();
     let (labels, config) = every_kind(&redis);
@@ -268,7 +270,7 @@ fn keys_are_listed_in_pages() {
     assert!(pages.starts_with("3000 keys, ") && !pages.ends_with(" 1 pages"), "{pages}");
 }
 
-/// Where Spin has it: an application that comes from there finds its entries.
+/// It is where Spin has it, so that an application migrated from Spin finds its entries.
 #[test]
 fn default_store_persists_across_restarts() {
     let folder = tempfile::tempdir().unwrap();
@@ -279,13 +281,13 @@ fn default_store_persists_across_restarts() {
     drop(first);
     let second = Launch::new(&manifest).state_dir(state).up();
     check(&second, "/older/wasi", &[("open default", "ok"), ("get k", "kept")]);
-    // Another host has the same file open.
+    // A second host has the same file open.
     let third = Launch::new(&manifest).state_dir(state).up();
     check(&third, "/older/key-value", &[("open default", "ok"), ("set k both", "ok")]);
     check(&second, "/new/key-value", &[("open default", "ok"), ("get k", "both")]);
     assert!(state.join("sqlite_key_value.db").is_file());
 
-    // Without a state directory.
+    // Without --state-dir.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("spin.toml");
     std::fs::write(&path, manifest.text()).unwrap();
@@ -303,12 +305,12 @@ fn hosts_share_a_redis_store() {
     check(&one, "/new/key-value", &[("open redis", "ok"), ("set k 1", "ok")]);
     check(&other, "/older/wasi", &[("open redis", "ok"), ("get k", "1"), ("increment k 1", "2")]);
     check(&one, "/older/key-value", &[("open redis", "ok"), ("get k", "2")]);
-    // What is in memory is not shared.
+    // Stores in memory are not shared.
     check(&one, "/new/key-value", &[("open memory", "ok"), ("set k 1", "ok")]);
     check(&other, "/new/key-value", &[("open memory", "ok"), ("get k", "none")]);
 }
 
-/// A counter that all add to at the same time, through both doors, on two hosts.
+/// Concurrent clients on two hosts increment one counter.
 #[test]
 fn concurrent_increments_are_not_lost() {
     const EACH: usize = 25;
@@ -346,12 +348,12 @@ fn unavailable_redis_is_an_error_until_it_returns() {
         let results =
             run_script(&spinfer, path, &["open redis", "get k", "open memory", "set k v"]);
         assert!(results[1].starts_with("Error::Other(\"cannot connect"), "{results:?}");
-        assert_eq!((&*results[0], &*results[3]), ("ok", "ok"), "what is not there is not asked");
+        assert_eq!((&*results[0], &*results[3]), ("ok", "ok"), "other stores are not affected");
         redis.restart();
         check(&spinfer, path, &set);
-        // What was connected is not any more. Who asks before the host sees that is told.
+        // The connection is closed. A call before the host notices is an error.
         redis.restart();
-        wait_until("it is connected again", || {
+        wait_until("the host has reconnected", || {
             let result = run_script(&spinfer, path, &["open redis", "get k"]).remove(1);
             assert!(result == "none" || result.starts_with("Error::Other("), "{result}");
             result == "none"
@@ -377,7 +379,7 @@ fn silent_redis_times_out_its_call_and_does_not_block_others() {
             let results = slow.join().unwrap();
             assert!(results[1].starts_with("Error::Other("), "{results:?}");
             assert!(results[1].contains("not answer within 2s"), "{results:?}");
-            assert!(others > 10, "{others} others were served meanwhile");
+            assert!(others > 10, "{others} others meanwhile");
         });
         redis.resume();
         check(&spinfer, path, &[("open redis", "ok"), ("get k", "v")]);
@@ -410,11 +412,11 @@ fn unbound_store_label_is_refused_at_startup() {
                 [key_value_store.cache] into a --runtime-config-file";
     assert!(text.contains(part), "{text}");
 
-    // A file where none can be made.
+    // A file that cannot be created.
     let config = "[key_value_store.cache]\ntype = \"spin\"\npath = \"/dev/null/kv.db\"\n";
     let (status, text) = Launch::new(&manifest).runtime_config(config).check();
     assert!(!status.success());
     let part = "key-value store `cache`: /dev/null/kv.db: cannot be used; [key_value_store.cache]";
     assert!(text.contains(part), "{text}");
-    assert!(!text.contains(GUESTS), "it is not the guest's fault: {text}");
+    assert!(!text.contains(GUESTS), "the component is not to blame: {text}");
 }

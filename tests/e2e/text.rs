@@ -1,4 +1,4 @@
-//! The language identifier: text in many languages, and strings in every protocol.
+//! The language identifier: texts in many languages, and strings in every protocol.
 
 use serde_json::{Value, json};
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
@@ -10,7 +10,7 @@ fn identifier(settings: &str) -> Spinfer {
     Launch::new(&manifest.with_model("language-identifier", "language", 1, "/...", settings)).up()
 }
 
-/// What the model was not trained on.
+/// Texts that are not in the training data.
 const TEXTS: [(&str, &str); 14] = [
     ("en", "The old man and the sea had known each other for a very long time."),
     ("de", "Der Zug nach Hamburg fährt heute leider von einem anderen Gleis ab."),
@@ -79,7 +79,7 @@ fn strings_are_accepted_and_returned_as_tensors() {
     let only = infer(json!({"inputs": [input], "outputs": wanted}));
     assert_eq!(only["outputs"], json!([response["outputs"][2]]));
 
-    // As bytes, each behind its length, both ways.
+    // As binary data, with a length before each string, in the request and the response.
     let text = "добър ден, приятели".as_bytes();
     let tensor = [&u32::try_from(text.len()).unwrap().to_le_bytes(), text].concat();
     let json = json!({
@@ -131,7 +131,7 @@ fn invalid_text_is_400_with_the_expected_form() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
-/// As long as a body may be, in one word or without any.
+/// As one word, and without letters.
 #[test]
 fn text_of_the_maximum_body_size_is_read() {
     let spinfer = identifier("");

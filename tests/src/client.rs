@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-/// Sends one request after the other, on one connection while the server keeps it.
+/// A client with one connection, which it reuses as long as the host keeps it open.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) agent: ureq::Agent,
@@ -38,12 +38,12 @@ impl Client {
         Response {
             status: response.status().as_u16(),
             headers,
-            body: body.unwrap_or_else(|e| panic!("{method} {path}: the answer broke off: {e}")),
+            body: body.unwrap_or_else(|e| panic!("{method} {path}: the response was cut off: {e}")),
         }
     }
 }
 
-/// An answer, read to its end.
+/// A complete response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
@@ -57,14 +57,14 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; panics if it is not, or does not say so.
+    /// The body as JSON, which the content type must name.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
-    /// The `error` of a failure in the protocols' shape.
+    /// The `error` of a JSON body.
     #[must_use]
     pub fn error(&self) -> String {
         let json = self.json();

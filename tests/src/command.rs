@@ -1,16 +1,16 @@
-//! Commands of the binary that run to their end.
+//! Commands of the binary other than `spinfer up`.
 
 use std::process::{Command, ExitStatus};
 
 use crate::binary;
 
-/// Runs the binary with `arguments` to its end.
+/// Runs the binary with `arguments`: the exit status and the output.
 #[must_use]
 pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
     run_in(&[], arguments)
 }
 
-/// The same with more in its environment.
+/// [`run`] with more environment variables.
 #[must_use]
 pub fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (ExitStatus, String) {
     let mut command = command();
@@ -18,7 +18,7 @@ pub fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (ExitStatus, 
     output(command)
 }
 
-/// The exit status of a command, and what it prints to standard output and error.
+/// The exit status of a command, and its standard output and standard error.
 pub(crate) fn output(mut command: Command) -> (ExitStatus, String) {
     let output = command.output().expect("the binary starts");
     let text = [output.stdout, output.stderr].concat();

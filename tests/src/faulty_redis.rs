@@ -54,7 +54,7 @@ impl RedisFault {
         Self::LargeString,
     ];
 
-    /// Whether the connection goes on after it.
+    /// Replies; whether the connection stays open.
     fn reply(self, stream: &mut TcpStream) -> Result<bool> {
         match self {
             Self::Silence => {}
@@ -93,7 +93,7 @@ fn endless(stream: &mut TcpStream, start: &[u8], part: &[u8]) -> Result<()> {
     }
 }
 
-/// What a [`FaultyRedis`] replies to with its fault. The rest is answered as by an empty Redis.
+/// The requests that get the fault as reply. The others get the reply of an empty Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultScope {
     /// Everything that it receives.

@@ -1,4 +1,4 @@
-//! A host that serves, and what tests do with it.
+//! A running host.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::log::Log;
 use crate::{Client, PATIENCE, Response};
 
-/// The binary, serving.
+/// A process of the binary that serves.
 #[derive(Debug)]
 pub struct Spinfer {
     child: Child,
@@ -38,7 +38,7 @@ impl Spinfer {
         let url = first.trim().strip_prefix("Serving ").and_then(|url| url.split_once("://"));
         let address = url.and_then(|(_, address)| address.parse().ok());
         let Some(address) = address else {
-            let status = child.wait().expect("it has ended");
+            let status = child.wait().expect("it is our child");
             let _ = reader.map(JoinHandle::join);
             panic!("spinfer up did not serve ({status}); it printed {first:?} and\n{}", log.text());
         };
@@ -51,17 +51,17 @@ impl Spinfer {
         self.address
     }
 
-    /// Where its admin plane is, if it was started with `--admin`.
+    /// The address of the admin plane, if the host has one.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
         const LINE: &str = "Metrics at http://";
         self.out.wait_for("/metrics", 1);
         let text = self.out.text();
         let url = text.lines().find_map(|line| line.strip_prefix(LINE)?.strip_suffix("/metrics"));
-        url.and_then(|address| address.parse().ok()).expect("it says where its metrics are")
+        url.and_then(|address| address.parse().ok()).expect("the address of the metrics is printed")
     }
 
-    /// A client of its admin plane.
+    /// A client for the admin plane.
     #[must_use]
     pub fn admin(&self) -> Client {
         Client { address: self.admin_address(), ..self.client() }
@@ -73,23 +73,23 @@ impl Spinfer {
         self.child.id()
     }
 
-    /// What it has printed so far after its first line.
+    /// The standard output so far, without the first line.
     #[must_use]
     pub fn output(&self) -> String {
         self.out.text()
     }
 
-    /// What it has printed after its first line.
+    /// Waits until the standard output after the first line contains `part`.
     pub fn wait_for_output(&self, part: &str) {
         self.out.wait_for(part, 1);
     }
 
-    /// Waits until the log holds `part`.
+    /// Waits until the log contains `part`.
     pub fn wait_for_log(&self, part: &str) {
         self.log.wait_for(part, 1);
     }
 
-    /// Waits until the log holds `part` so many times.
+    /// Waits until the log contains `part` at least `times` times.
     pub fn wait_for_log_times(&self, part: &str, times: usize) {
         self.log.wait_for(part, times);
     }
@@ -109,7 +109,7 @@ impl Spinfer {
         self.send("POST", path, &[], body.as_ref())
     }
 
-    /// Any request, on a connection of its own.
+    /// Sends a request on a new connection.
     #[must_use]
     pub fn send(
         &self,
@@ -121,7 +121,7 @@ impl Spinfer {
         self.client().send(method, path, headers, body)
     }
 
-    /// A client that keeps its connection.
+    /// A client for several requests on one connection.
     #[must_use]
     pub fn client(&self) -> Client {
         let agent = ureq::Agent::config_builder()
@@ -132,7 +132,7 @@ impl Spinfer {
         Client { agent: agent.into(), address: self.address }
     }
 
-    /// A bare connection, for what a well-behaved client would not send.
+    /// A TCP connection, for bytes that a well-behaved client does not send.
     #[must_use]
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("it accepts connections");
@@ -146,12 +146,12 @@ impl Spinfer {
         assert!(status.is_ok_and(|status| status.success()), "kill works");
     }
 
-    /// Waits for the process to end; the test runner ends a test that waits too long.
+    /// Waits until the process exits.
     #[must_use]
     pub fn wait(&mut self) -> ExitStatus {
         let status = self.child.wait().expect("it is our child");
         if let Some(reader) = self.reader.take() {
-            reader.join().expect("the log was read to its end");
+            reader.join().expect("the log is read to its end");
         }
         status
     }

@@ -1,5 +1,5 @@
-//! The harness: starts the real binary on a free port, speaks HTTP to it, shows its log when a
-//! test fails. Everything waits for what it needs, up to [`PATIENCE`], and for no time.
+//! The harness: starts the real binary on a free port, sends HTTP requests to it, and prints its log if a
+//! test fails. Waits are for conditions, with [`PATIENCE`] as their limit.
 
 mod client;
 mod command;

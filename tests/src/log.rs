@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::PATIENCE;
 
-/// What the process writes, line by line, as it comes.
+/// The output of a process so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<(Mutex<String>, Condvar)>);
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{GUESTS, root};
 
-/// A manifest in the making: paths are absolute, so that it can stand anywhere.
+/// A manifest builder. Paths are absolute, so that the file can be in any folder.
 #[derive(Clone, Debug)]
 pub struct Manifest(String);
 
@@ -15,7 +15,7 @@ impl Default for Manifest {
 }
 
 impl Manifest {
-    /// `component` at `route`, from the guest's file; `more` is put under `[component.<id>]`.
+    /// Adds `component` at `route` with the file of `guest`, and `more` in `[component.<id>]`.
     #[must_use]
     pub fn with(mut self, route: &str, component: &str, guest: &str, more: &str) -> Self {
         let _ = write!(
@@ -26,19 +26,19 @@ impl Manifest {
         self
     }
 
-    /// `settings` of the whole application.
+    /// Adds settings to `[application]`.
     #[must_use]
     pub fn with_settings(self, settings: &str) -> Self {
         Self(self.0.replacen("name = \"test\"\n", &format!("name = \"test\"\n{settings}\n"), 1))
     }
 
-    /// The iris classifier in `version`, under `more` settings.
+    /// Adds the iris classifier in `version`, with `more` in its table.
     #[must_use]
     pub fn with_iris(self, component: &str, version: u32, route: &str, more: &str) -> Self {
         self.with_model("iris-classifier", component, version, route, more)
     }
 
-    /// An example model in `version`, under `more` settings.
+    /// Adds an example model in `version`, with `more` in its table.
     #[must_use]
     pub fn with_model(
         self,
@@ -56,7 +56,7 @@ impl Manifest {
         self.with(route, component, &model.replace('-', "_"), &files)
     }
 
-    /// What else a manifest may say.
+    /// Adds text at the end.
     #[must_use]
     pub fn and(mut self, more: &str) -> Self {
         self.0.push_str(more);
@@ -69,5 +69,5 @@ impl Manifest {
     }
 }
 
-/// Keeps a request from the fast door.
+/// The setting of a component whose requests all go through the standard door.
 pub const STANDARD_DOOR: &str = "tool.spinfer.door = \"standard\"\n";

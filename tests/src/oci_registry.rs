@@ -1,16 +1,16 @@
-//! A `docker-registry` of a test's own, on a free port of this machine.
+//! A `docker-registry` for one test, on a free port.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// A user it knows, if it asks for one.
+/// The user of a registry with a password.
 pub const USER: &str = "tester";
-/// The user's password.
+/// The password of [`USER`].
 pub const PASSWORD: &str = "correct horse";
-/// The same as bcrypt has it.
+/// The user with the bcrypt hash of the password.
 const HASHED: &str = "tester:$2y$05$SaE0tRTHCZ4Mzr6wHNkIzepZO4.tW5JQ8WokS.5feLgPS050OpRLe\n";
 
-/// A server, and what it holds; gone when it is dropped.
+/// A server process and its data, which are removed on drop.
 #[derive(Debug)]
 pub struct OciRegistry {
     child: Child,
@@ -19,13 +19,13 @@ pub struct OciRegistry {
 }
 
 impl OciRegistry {
-    /// One that anybody may use.
+    /// A server without authentication.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with("")
     }
 
-    /// One that only [`USER`] may use.
+    /// A server that requires [`USER`] and [`PASSWORD`].
     #[must_use]
     pub fn start_with_password() -> Self {
         Self::start_with("auth: {htpasswd: {realm: registry, path: HTPASSWD}}")
@@ -54,13 +54,13 @@ impl OciRegistry {
             let (_, rest) = line.split_once("listening on ")?;
             Some(rest.split(['"', ',']).next()?.to_owned())
         });
-        let address = address.expect("it says where it listens");
-        // It would wait for room for what it logs.
+        let address = address.expect("its address is in the log");
+        // A full pipe would block the server.
         std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
         Self { child, address, _dir: dir }
     }
 
-    /// Its host, with the port.
+    /// Host and port.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address

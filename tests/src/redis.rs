@@ -1,5 +1,5 @@
-//! A `redis-server` of a test's own, on a free port of this machine; another one, such as an older or a
-//! Valkey, if `SPINFER_TEST_REDIS` says where it is.
+//! A `redis-server` for one test, on a free port. `SPINFER_TEST_REDIS` is the path of another program, such
+//! as an older version or Valkey.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use redis::{Client, Connection, FromRedisValue};
 
 use crate::PATIENCE;
 
-/// A server, and what it keeps; gone when it is dropped.
+/// A server process and its data, which are removed on drop.
 #[derive(Debug)]
 pub struct Redis {
     child: Child,
@@ -19,18 +19,18 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// One that answers, and keeps nothing on disk.
+    /// A server without persistence.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// The same with more on its command line.
+    /// [`Redis::start`] with more arguments.
     #[must_use]
     pub fn start_with(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let arguments: Vec<_> = arguments.iter().map(|word| (*word).to_owned()).collect();
-        // Another process may take the port meanwhile.
+        // Another process may take the port before the server binds it.
         for _ in 0..10 {
             let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
             let port = free.expect("a free port").port();
@@ -38,10 +38,10 @@ impl Redis {
                 return Self { child, port, arguments, dir };
             }
         }
-        panic!("redis-server does not start: redis-server --port 7777 says why");
+        panic!("redis-server does not start; redis-server --port 7777 shows the reason");
     }
 
-    /// A sentinel that knows this one as the master `name`.
+    /// A sentinel that monitors this server as the master `name`.
     #[must_use]
     pub fn sentinel(&self, name: &str) -> Self {
         let settings = self.dir.path().join("sentinel.conf");
@@ -60,42 +60,42 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The answer to a command; panics if it is an error.
+    /// The reply to a command, which must not be an error.
     #[must_use]
     pub fn query<T: FromRedisValue>(&self, command: &[&str]) -> T {
         let reply = redis::cmd(command[0]).arg(&command[1..]).query(&mut self.connect());
         reply.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
-    /// A connection of the test's own.
+    /// A new connection.
     #[must_use]
     pub fn connect(&self) -> Connection {
         let client = Client::open(self.url()).expect("it is an address");
         client.get_connection_with_timeout(PATIENCE).expect("the server is there")
     }
 
-    /// Stops the process where it is: it accepts connections still, and answers nothing.
+    /// Stops the process (SIGSTOP): the system still accepts connections, and the server does not reply.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Lets it go on.
+    /// Continues a stopped process.
     pub fn resume(&self) {
         self.signal("-CONT");
     }
 
-    /// Ends the process at once. What it kept is gone.
+    /// Kills the process. Its data are lost.
     pub fn kill(&mut self) {
-        // It may be ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Ends it and starts it again, on the same port.
+    /// Kills it and starts it again on the same port.
     pub fn restart(&mut self) {
         self.kill();
         let child = spawn(self.port, &self.arguments, &self.dir);
-        self.child = child.expect("its port is free still");
+        self.child = child.expect("its port is still free");
     }
 
     fn signal(&self, signal: &str) {
@@ -110,11 +110,11 @@ impl Drop for Redis {
     }
 }
 
-/// A server that answers; none if it ended, as another has its port.
+/// A server that replies; `None` if it exits, as another process has its port.
 fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Child> {
     let server = std::env::var_os("SPINFER_TEST_REDIS").unwrap_or_else(|| "redis-server".into());
     let mut child = Command::new(server)
-        // The name of a file, if there is one, comes first.
+        // The path of a configuration file comes first.
         .args(arguments)
         .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
         .arg(port.to_string())
@@ -138,20 +138,20 @@ fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Chi
         if child.try_wait().expect("it is our child").is_some() {
             return None;
         }
-        assert!(Instant::now() < end, "redis-server does not answer on port {port}");
+        assert!(Instant::now() < end, "redis-server does not reply on port {port}");
         std::thread::yield_now();
     }
 }
 
-/// A Redis Cluster of three nodes, each with a third of the keys.
+/// A Redis Cluster of three nodes, each with a third of the slots.
 #[derive(Debug)]
 pub struct RedisCluster(Vec<Redis>);
 
 impl RedisCluster {
-    /// One that has all of its keys.
+    /// Starts the nodes, and waits until they cover all slots.
     #[must_use]
     pub fn start() -> Self {
-        // Beside its port each node listens on another, for the others: any that is free.
+        // Each node listens on a second port, the cluster bus.
         let nodes: Vec<Redis> = (0..3).map(|_| Redis::start_node()).collect();
         for (index, node) in nodes.iter().enumerate() {
             const SLOTS: usize = 16384;
@@ -166,7 +166,7 @@ impl RedisCluster {
             let info: String = node.query(&["CLUSTER", "INFO"]);
             info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
         };
-        crate::wait_until("the Cluster is whole", || nodes.iter().all(whole));
+        crate::wait_until("the cluster covers all slots", || nodes.iter().all(whole));
         Self(nodes)
     }
 

@@ -1,8 +1,8 @@
-//! Waiting for a condition.
+//! Waits for conditions.
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before the test fails: far more than it should on a slow machine.
+/// Limit of every wait, far longer than any condition takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds, for conditions that send no event.

@@ -1,5 +1,5 @@
-//! Graphs and components that are truncated, enormous, cyclic or lie: `spinfer check` refuses each
-//! with the reason, and nothing is served of them.
+//! Graphs and components that are truncated, enormous, cyclic or inconsistent: `spinfer check` refuses each
+//! with the reason.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,15 +9,15 @@ use spinfer_tests::{GUESTS, Launch, Manifest, binary, root, state_dir, wait_unti
 
 use super::harms;
 
-/// A file, and what has to be said of it.
+/// A file, and a part of the error that it causes.
 struct MalformedFile {
     name: &'static str,
     bytes: Vec<u8>,
-    says: &'static str,
+    expected: &'static str,
 }
 
-fn malformed(name: &'static str, bytes: Vec<u8>, says: &'static str) -> MalformedFile {
-    MalformedFile { name, bytes, says }
+fn malformed(name: &'static str, bytes: Vec<u8>, expected: &'static str) -> MalformedFile {
+    MalformedFile { name, bytes, expected }
 }
 
 const HEAD: &str = "spin_manifest_version = 2\n[application]\nname = 'lies'\n";
@@ -38,13 +38,13 @@ mod wasm {
         [&[id], number(content.len()).as_slice(), content].concat()
     }
 
-    /// A component around a core module of these sections.
+    /// A component around a core module with these sections.
     fn around(sections: &[Vec<u8>]) -> Vec<u8> {
         let module = [b"\0asm\x01\0\0\0", sections.concat().as_slice()].concat();
         [b"\0asm\x0d\0\x01\0", section(1, &module).as_slice()].concat()
     }
 
-    /// Functions of no parameters and these bodies.
+    /// Functions without parameters and with these bodies.
     fn functions(bodies: &[Vec<u8>]) -> Vec<u8> {
         let bodies: Vec<_> = bodies.iter().map(|b| [number(b.len()), b.clone()].concat()).collect();
         let types = section(1, &[1, 0x60, 0, 0]);
@@ -88,7 +88,7 @@ mod wasm {
                 "core module instances",
             ),
             malformed("memories", text(&format!("(component {memories})")), "memories"),
-            // Deep, and right: as below.
+            // Deep, but valid, and found to have no handler.
             malformed("nested", nested, "it exports no HTTP handler"),
             malformed("functions", functions(&vec![vec![0, 0x0b]; 1_000_001]), not),
             // Four billion locals of one type, in a few bytes.
@@ -102,7 +102,7 @@ mod wasm {
                 functions(&[[vec![0], vec![0x01; 8 << 20], vec![0x0b]].concat()]),
                 not,
             ),
-            // Deep, and right: compiled, and found to be no handler.
+            // Deep, but valid: compiled, and found to have no handler.
             malformed("blocks", functions(&[blocks(50_000)]), "it exports no HTTP handler"),
         ]
     }
@@ -122,7 +122,7 @@ mod wasm {
             std::fs::write(dir.path().join(format!("{name}.wasm")), bytes).unwrap();
             add(name, &format!("{name}.wasm"));
         }
-        // A terabyte of nothing.
+        // A sparse file of 1 TiB.
         File::create(dir.path().join("enormous.wasm")).unwrap().set_len(1 << 40).unwrap();
         add("enormous", "enormous.wasm");
         malformed_files.push(malformed("enormous", Vec::new(), "is longer than 268435456 bytes"));
@@ -130,15 +130,15 @@ mod wasm {
         std::fs::write(&path, &manifest).unwrap();
         let (status, printed) = Launch::from_file(&path).check();
         assert_eq!(status.code(), Some(1), "{printed}");
-        for MalformedFile { name, says, .. } in malformed_files {
+        for MalformedFile { name, expected, .. } in malformed_files {
             let about =
                 printed.split("component `").find(|part| part.starts_with(&format!("{name}`")));
             let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{printed}"));
-            assert!(about.contains(says), "{name}: {says:?} is not in {about}");
+            assert!(about.contains(expected), "{name}: {expected:?} is not in {about}");
         }
         assert!(!printed.contains("panicked"), "{printed}");
 
-        // What is within the limits of another component, and not of its own.
+        // Two components share a file, which exceeds the limit of one of them.
         let text = text(&harms::component("(memory 300)", "", ""));
         std::fs::write(dir.path().join("memory.wasm"), text).unwrap();
         let mut manifest = HEAD.to_owned();
@@ -150,12 +150,12 @@ mod wasm {
         }
         std::fs::write(&path, manifest).unwrap();
         let (status, printed) = Launch::from_file(&path).check();
-        let says = "component `small`: its memory begins with 19660800 bytes";
-        assert!(status.code() == Some(1) && printed.contains(says), "{printed}");
+        let expected = "component `small`: its memory begins with 19660800 bytes";
+        assert!(status.code() == Some(1) && printed.contains(expected), "{printed}");
     }
 }
 
-/// An unsigned number, seven bits a byte: as WebAssembly (5.2.2) and protobuf have them.
+/// An unsigned number with seven bits per byte, as in WebAssembly (5.2.2) and protobuf.
 fn leb128(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value > 0x7f {
@@ -166,21 +166,21 @@ fn leb128(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-/// Graphs. Written out field by field, as what writes ONNX would not write these.
+/// Graphs, encoded field by field, as ONNX libraries do not write invalid ones.
 mod onnx {
     use super::*;
 
-    /// A field of a protobuf message that is an integer.
+    /// An integer field of a protobuf message.
     fn int(field: u64, value: i64) -> Vec<u8> {
         [leb128(field << 3), leb128(value.cast_unsigned())].concat()
     }
 
-    /// One that is FP32.
+    /// An FP32 field.
     fn float(field: u64, value: f32) -> Vec<u8> {
         [leb128(field << 3 | 5), value.to_le_bytes().to_vec()].concat()
     }
 
-    /// One that is bytes, text or a message.
+    /// A field with bytes, a string or a message.
     fn bytes(field: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
         let value = value.as_ref();
         [leb128(field << 3 | 2), leb128(value.len() as u64), value.to_vec()].concat()
@@ -196,7 +196,7 @@ mod onnx {
         bytes(1, node)
     }
 
-    /// FP32, `[1, 4]`.
+    /// The declaration of an FP32 tensor with the shape `[1, 4]`.
     fn value(name: &str) -> Vec<u8> {
         let shape = [bytes(1, int(1, 1)), bytes(1, int(1, 4))].concat();
         let tensor = [int(1, 1), bytes(2, shape)].concat();
@@ -208,7 +208,7 @@ mod onnx {
         bytes(5, [dims, int(2, ty), bytes(8, name), rest.concat()].concat())
     }
 
-    /// From `x` to `y`, through these parts.
+    /// A graph with the input `x`, the output `y` and these nodes and initializers.
     fn graph(parts: &[Vec<u8>]) -> Vec<u8> {
         [parts.concat(), bytes(2, "g"), bytes(11, value("x")), bytes(12, value("y"))].concat()
     }
@@ -218,7 +218,7 @@ mod onnx {
         [int(1, 8), bytes(7, graph(parts)), opset("", 17), opset("ai.onnx.ml", 3)].concat()
     }
 
-    /// `y = x + w`, of a `w` that lies.
+    /// `y = x + w` with an invalid `w`.
     fn weight(ty: i64, dims: &[i64], rest: &[Vec<u8>]) -> Vec<u8> {
         model(&[initializer("w", ty, dims, rest), node("Add", &["x", "w"], &["y"], &[])])
     }
@@ -228,8 +228,8 @@ mod onnx {
         [bytes(1, name), values, int(20, 7)].concat()
     }
 
-    /// `y = x + max(t)`, of a `t` that is so many times `x`, which is known when it runs, or `w`, which
-    /// is known when it is loaded.
+    /// `y = x + max(t)`, where `t` repeats `x`, which is known at run time, or `w`, which is known at load
+    /// time.
     fn tiled(of: &str, times: i64) -> Vec<u8> {
         let repeats = [times.to_le_bytes(), 1_i64.to_le_bytes()].concat();
         model(&[
@@ -248,9 +248,9 @@ mod onnx {
             let location = [bytes(1, "location"), bytes(2, location)].concat();
             [bytes(13, location), int(14, 1)].concat()
         };
-        // `If` in `If`, each with a graph in its attribute.
+        // Nested `If`, each with a graph in its attribute.
         let nested = (0..100_000).fold(Vec::new(), |inner: Vec<u8>, depth| {
-            // A message can hold two gigabytes, and this grows by its own length.
+            // A message is limited to 2 GB, and this one doubles.
             if depth > 500 {
                 return inner;
             }
@@ -321,7 +321,7 @@ mod onnx {
         ]
     }
 
-    /// A graph of which most is known when it is loaded: a product of so many square matrices.
+    /// A graph of which most is known at load time: `times` products of square matrices.
     fn product(times: usize, size: i64) -> Vec<u8> {
         let shape = [size.to_le_bytes(), size.to_le_bytes()].concat();
         let mut parts = vec![
@@ -389,7 +389,7 @@ mod onnx {
         assert!(ticks < MAX_TICKS, "it ended at its own limit, after {ticks} ticks");
     }
 
-    /// What may be no more than so much for this process may be less for a trial.
+    /// A host under a resource limit passes a lower one to the trial.
     #[test]
     fn graph_trial_runs_under_the_cpu_limit_of_its_host() {
         let dir = tempfile::tempdir().unwrap();
@@ -434,25 +434,25 @@ mod onnx {
         std::fs::write(&path, manifest(&files)).unwrap();
         let (status, printed) = Launch::from_file(&path).check();
         assert_eq!(status.code(), Some(1), "{printed}");
-        for MalformedFile { name, says, .. } in malformed_files {
+        for MalformedFile { name, expected, .. } in malformed_files {
             let about =
                 printed.split("model `").find(|part| part.starts_with(&format!("{name}`: ")));
             let about = about.unwrap_or_else(|| panic!("{name} was not refused:\n{printed}"));
-            assert!(about.contains(says), "{name}: {says:?} is not in {about}");
+            assert!(about.contains(expected), "{name}: {expected:?} is not in {about}");
         }
         assert!(!printed.contains("panicked"), "{printed}");
 
-        // A guest's own graph neither.
+        // A graph that a guest loads.
         let grant = "tool.spinfer.load_graphs = true";
         let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", grant)).up();
-        // What is known when it is loaded is not computed then if it is too large: a run that takes too
-        // much is refused.
+        // Values that are known at load time are not computed then if they are too large: the run is
+        // refused.
         for of in ["x", "w"] {
             assert_eq!(spinfer.post("/nn/load", tiled(of, 1 << 28)).text(), "loaded");
         }
         assert_eq!(spinfer.post("/nn/load", tiled("x", 1 << 10)).text(), "loaded");
 
-        // What cannot be read at all is said before anything is loaded.
+        // A file that is too large is refused before anything is loaded.
         let enormous = dir.path().join("enormous");
         std::fs::create_dir(&enormous).unwrap();
         File::create(enormous.join("model.onnx")).unwrap().set_len(1 << 40).unwrap();

@@ -1,5 +1,4 @@
-//! Clients that break the rules of HTTP/2 as fast as they can: each costs the host what it sends, and
-//! no more, and others are served meanwhile.
+//! Clients that flood the host over HTTP/2: memory stays bounded, and other clients are served meanwhile.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -8,17 +7,17 @@ use std::time::Duration;
 use spinfer_benches::process::Process;
 use spinfer_tests::{Launch, Manifest, Spinfer};
 
-/// Bytes of a flood. A host that held on to what they ask for would need many times as much.
+/// Length of a flood, in bytes. A host that kept its requests would need a multiple of it.
 const FLOOD: usize = 16 << 20;
-/// Resident memory during a flood over that before it, in MiB.
+/// Growth of resident memory during a flood, in MiB.
 const MAX_GROWTH: f64 = 64.0;
-/// Who is not read from for so long is not read from any more.
-const STUCK: Duration = Duration::from_secs(1);
-/// The same, of a flood that the host has to put an end to.
-const ENDED: usize = FLOOD / 2;
+/// A flood that the host does not read from for this long has ended.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum length of a flood that the host has to end, in bytes.
+const MAX_ENDED: usize = FLOOD / 2;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Types of frames, and flags (RFC 9113, 6).
+/// Frame types and flags (RFC 9113, 6).
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -33,39 +32,39 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// `GET /echo` of the host `x`, as HPACK has it: three indexed fields, and two literals.
+/// `GET /echo` with the host `x` in HPACK: three indexed fields, and two literals.
 fn head() -> Vec<u8> {
     [&[0x82, 0x86, 0x04, 5][..], b"/echo", &[0x01, 1], b"x"].concat()
 }
 
-/// What one client sends: `begins`, and then what `goes_on` makes of a count, again and again.
+/// What a client sends: `start`, and then the results of `next` for 0, 1, ...
 struct Flood {
     name: &'static str,
-    begins: Vec<u8>,
-    goes_on: fn(u32) -> Vec<u8>,
-    /// Whether the host has to end it, and not only to bear it.
+    start: Vec<u8>,
+    next: fn(u32) -> Vec<u8>,
+    /// Whether the host has to close the connection.
     is_ended: bool,
 }
 
 fn floods() -> Vec<Flood> {
-    let flood = |name, begins, goes_on, is_ended| Flood { name, begins, goes_on, is_ended };
-    let begun = || frame(HEADERS, END_STREAM, 1, &head());
+    let flood = |name, start, next, is_ended| Flood { name, start, next, is_ended };
+    let headers = || frame(HEADERS, END_STREAM, 1, &head());
     vec![
-        // CVE-2023-44487: a request, and the word that it is not wanted any more.
+        // CVE-2023-44487: requests that are cancelled right away.
         flood(
             "rapid reset",
             Vec::new(),
             |n| {
                 let stream = 2 * n + 1;
-                let begun = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head());
-                [begun, frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
+                let headers = frame(HEADERS, END_STREAM | END_HEADERS, stream, &head());
+                [headers, frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())].concat()
             },
             false,
         ),
-        // CVE-2024-27316: a head without end, of fields, and of nothing.
+        // CVE-2024-27316: an endless head, with fields and with empty frames.
         flood(
             "continuation",
-            begun(),
+            headers(),
             |n| {
                 let name = format!("x-{n:010}");
                 let field = [&[0, 12], name.as_bytes(), &[100], &[b'v'; 100]].concat();
@@ -73,10 +72,10 @@ fn floods() -> Vec<Flood> {
             },
             true,
         ),
-        flood("empty continuation", begun(), |_| frame(CONTINUATION, 0, 1, b""), true),
-        // Each asks for an answer, and none is read.
+        flood("empty continuation", headers(), |_| frame(CONTINUATION, 0, 1, b""), true),
+        // Each requests a reply, and the client reads none.
         flood("ping", Vec::new(), |n| frame(PING, 0, 0, &u64::from(n).to_be_bytes()), false),
-        // Each is worth a warning to the library that reads it.
+        // The HTTP/2 library logs a warning for each.
         flood(
             "ping answers",
             Vec::new(),
@@ -88,26 +87,26 @@ fn floods() -> Vec<Flood> {
 }
 
 impl Flood {
-    /// How many bytes of it the host takes.
+    /// The number of bytes that the host reads.
     fn send(&self, spinfer: &Spinfer) -> usize {
         let mut stream = spinfer.connect();
-        stream.set_write_timeout(Some(STUCK)).unwrap();
-        let first = [PREFACE, &frame(SETTINGS, 0, 0, b""), &self.begins].concat();
+        stream.set_write_timeout(Some(WRITE_TIMEOUT)).unwrap();
+        let first = [PREFACE, &frame(SETTINGS, 0, 0, b""), &self.start].concat();
         stream.write_all(&first).unwrap();
-        let (mut taken, mut count) = (0, 0);
-        while taken < FLOOD {
+        let (mut sent, mut count) = (0, 0);
+        while sent < FLOOD {
             let mut pieces = Vec::new();
             while pieces.len() < 1 << 14 {
-                pieces.extend((self.goes_on)(count));
+                pieces.extend((self.next)(count));
                 count += 1;
             }
             if stream.write_all(&pieces).is_err() {
                 break;
             }
-            taken += pieces.len();
+            sent += pieces.len();
         }
         let _ = stream.shutdown(Shutdown::Both);
-        taken
+        sent
     }
 }
 
@@ -119,7 +118,7 @@ fn http2_floods_are_bounded_and_other_clients_are_served() {
         let client = spinfer.client();
         let serves = |body: &str| {
             let response = client.send("POST", "/echo", &[], body.as_bytes());
-            // Busy with what it is flooded with, it may say so.
+            // The instances may be busy with the flood.
             assert!([200, 503].contains(&response.status), "{}: {response:?}", flood.name);
             response.status == 200 && response.text() == body
         };
@@ -127,7 +126,7 @@ fn http2_floods_are_bounded_and_other_clients_are_served() {
         let process = Process(spinfer.id());
         let resident = || process.resident().unwrap().total();
         let before = resident();
-        let (taken, most, served) = std::thread::scope(|scope| {
+        let (sent, most, served) = std::thread::scope(|scope| {
             let flooding = scope.spawn(|| flood.send(&spinfer));
             let (mut most, mut served) = (before, 0);
             while !flooding.is_finished() {
@@ -139,31 +138,30 @@ fn http2_floods_are_bounded_and_other_clients_are_served() {
         let growth = most - before;
         let _ = writeln!(
             std::io::stderr(),
-            "{}: {taken} bytes taken, {growth:.1} MiB more, {served} served meanwhile",
+            "{}: {sent} bytes taken, {growth:.1} MiB more, {served} served meanwhile",
             flood.name
         );
         assert!(growth <= MAX_GROWTH, "{}: {growth} MiB", flood.name);
-        // One that is ended at once holds up nobody.
-        assert!(taken <= ENDED || served > 0, "{}: nobody else was served", flood.name);
-        assert!(!flood.is_ended || taken <= ENDED, "{}: {taken} bytes taken", flood.name);
+        // A flood that ends early leaves no time to serve others.
+        assert!(sent <= MAX_ENDED || served > 0, "{}: no other client was served", flood.name);
+        assert!(!flood.is_ended || sent <= MAX_ENDED, "{}: {sent} bytes taken", flood.name);
         assert!(serves("after"), "{}", flood.name);
         assert!(super::is_quiet(&spinfer), "{}", spinfer.log());
     }
 }
 
-/// The host says why it ends a head without end.
 #[test]
 fn endless_head_gets_goaway_enhance_your_calm() {
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let mut stream = spinfer.connect();
-    let begun = frame(HEADERS, END_STREAM, 1, &head());
-    let first = [PREFACE, &frame(SETTINGS, 0, 0, b""), &begun].concat();
+    let headers = frame(HEADERS, END_STREAM, 1, &head());
+    let first = [PREFACE, &frame(SETTINGS, 0, 0, b""), &headers].concat();
     let empty = frame(CONTINUATION, 0, 1, b"").repeat(100);
     stream.write_all(&[first, empty].concat()).unwrap();
     let mut output = Vec::new();
-    // It may be reset behind its last word.
+    // The connection may be reset after GOAWAY.
     let _ = stream.read_to_end(&mut output);
-    // GOAWAY: the last stream, and ENHANCE_YOUR_CALM.
+    // The error code of GOAWAY.
     let calm = 11_u32.to_be_bytes();
     assert!(output.windows(4).any(|window| window == calm), "{output:?}");
 }

@@ -1,5 +1,5 @@
-//! One harm at a time: it is contained, with its status, and the next request on the same route and
-//! on another is served.
+//! Each harm by itself: its request gets one status, and the next requests on the same route and on another
+//! are served.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,17 +10,17 @@ use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, wait_until};
 use super::harms::{self, Harm};
 use super::raw;
 
-/// The answer to a request that does harm; whether it was cut off is for who asks.
+/// Does harm, and checks the status of the response, of which the body may be cut off.
 pub(super) fn harm(spinfer: &Spinfer, Harm { statuses, .. }: &Harm, target: &str) {
     let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let response = raw(spinfer, request.as_bytes(), false);
-    let response = response.unwrap_or_else(|| panic!("no answer to {target}"));
+    let response = response.unwrap_or_else(|| panic!("no response to {target}"));
     let body: String = response.body.chars().take(300).collect();
     assert!(statuses.contains(&response.status), "{target}: {} {body}", response.status);
 }
 
-/// The next request on the same route. Where harm ends only at its deadline, that is short, and a busy
-/// machine may not come to the next request before its own: it is asked again.
+/// Checks that the next request on the same route is served. If the harm lasts until a deadline, that is
+/// short, and on a busy machine the next request may miss it too: it is sent again.
 pub(super) fn serves(spinfer: &Spinfer, harm: &Harm) {
     if !harm.serves {
         return;
@@ -71,7 +71,7 @@ fn guest_output_is_bounded_and_dropped_lines_are_counted() {
     const LINES: usize = 30_000;
     let response = spinfer.get(&format!("/a/print?{LINES}"));
     assert_eq!(response.text(), "printed");
-    // What is in the log and what it says was dropped are all there was.
+    // Printed and dropped lines add up to all lines.
     let printed = || spinfer.log().matches(&format!("of {LINES}")).count();
     let dropped = || {
         let log = spinfer.log();
@@ -82,17 +82,17 @@ fn guest_output_is_bounded_and_dropped_lines_are_counted() {
     };
     wait_until("every line is printed or counted", || printed() + dropped() == LINES);
     assert!(dropped() > 0);
-    // The same lines are in the file.
+    // The file has the same lines as the log.
     let file = std::fs::read_to_string(dir.path().join("a_stdout.txt")).unwrap();
     assert_eq!(file.lines().count(), printed());
-    // Another second, another line.
-    wait_until("it may print again", || {
+    // The limit is per second.
+    wait_until("the guest may print again", || {
         assert_eq!(spinfer.get("/a/print?1").status, 200);
         spinfer.log().contains("line 0 of 1 ")
     });
 }
 
-/// Any calls of `wasi:nn` in any order: each has an answer, and the host goes on.
+/// Random sequences of calls, without an effect on the host.
 #[test]
 fn wasi_nn_calls_in_any_order_return() {
     let harms = harms::all();
@@ -112,7 +112,7 @@ fn wasi_nn_calls_in_any_order_return() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }
 
-/// A server that answers nobody until `most` are connected, and says how many that were at a time.
+/// A server that responds when `most` clients are connected, and counts the concurrent ones.
 struct SlowServer {
     listener: TcpListener,
     most: usize,
@@ -126,7 +126,7 @@ impl SlowServer {
         self.seen.fetch_max(open, Ordering::SeqCst);
         let mut request = [0; 1024];
         let _ = stream.read(&mut request);
-        spinfer_tests::wait_until("all places are taken", || {
+        spinfer_tests::wait_until("the maximum of clients are connected", || {
             self.seen.load(Ordering::SeqCst) >= self.most
         });
         self.open.fetch_sub(1, Ordering::SeqCst);
@@ -166,7 +166,7 @@ fn concurrent_outbound_requests_of_guests_are_limited() {
     assert_eq!(
         slow.seen.load(Ordering::SeqCst),
         MAX_CONNECTIONS,
-        "at a time, though {} came",
+        "concurrent connections for {} requests",
         guests * each
     );
 }

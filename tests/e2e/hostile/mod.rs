@@ -1,39 +1,39 @@
-//! What clients, guests and files do to hurt the host: each alone, and all at once.
+//! Harm that clients, guests, files and a Redis do to the host: each alone, and all at once.
 
-mod files; // graphs and components that lie
-mod floods; // what HTTP/2 lets a client ask for without end
+mod files; // malformed graphs and components
+mod floods; // endless streams of HTTP/2 frames
 mod guests; // one harm at a time
-mod harms; // what a guest can do, and what becomes of it
-mod redis; // a Redis that lies, and guests that flood stores
-mod requests; // a client's mistakes are a client's: 4xx, and nothing in the log
-mod shared_cache; // a Redis behind the response cache that lies
-mod together; // all of them beside a well-behaved route
+mod harms; // what guests do, and the status that it leads to
+mod redis; // a faulty Redis, and guests that fill stores
+mod requests; // malformed requests: 4xx, and nothing in the log
+mod shared_cache; // a faulty Redis behind the response cache
+mod together; // all harms beside a route that behaves
 
 use std::io::{Read, Write};
 
 use spinfer_tests::Spinfer;
 
-/// What is read of an answer without end.
+/// Maximum number of bytes that are read of an endless response.
 const MAX_READ: u64 = 8 << 20;
 
-/// An answer, whole or not.
+/// A response, complete or cut off.
 #[derive(Debug)]
 struct RawResponse {
     status: u16,
     body: String,
 }
 
-/// Sends bytes as they are on a connection of their own, says that there are no more if it is to
-/// `close`, and reads what comes. `None` if that is no answer.
+/// Sends bytes on a new connection, closes the sending side if `close`, and reads the response. `None`
+/// without one.
 fn raw(spinfer: &Spinfer, request: &[u8], close: bool) -> Option<RawResponse> {
     let mut stream = spinfer.connect();
-    // The host may refuse it before it has all of it.
+    // The host may respond before it has read everything.
     let _ = stream.write_all(request);
     if close {
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
     let mut response = Vec::new();
-    // It may be cut off.
+    // The connection may be reset.
     let _ = stream.take(MAX_READ).read_to_end(&mut response);
     let response = String::from_utf8_lossy(&response);
     let (head, body) = response.split_once("\r\n\r\n")?;
@@ -41,7 +41,7 @@ fn raw(spinfer: &Spinfer, request: &[u8], close: bool) -> Option<RawResponse> {
     Some(RawResponse { status, body: body.to_owned() })
 }
 
-/// Nothing above `info`.
+/// Whether the log has no line above `info`.
 fn is_quiet(spinfer: &Spinfer) -> bool {
     let log = spinfer.log();
     !log.contains("WARN") && !log.contains("ERROR")

@@ -1,4 +1,4 @@
-//! What a Redis does to who asks it, and what guests do with stores and with Redis.
+//! A faulty Redis behind outbound Redis and key-value stores, and guests that fill stores.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use spinfer_tests::{
     FaultScope, FaultyRedis, LARGE_STRING, Launch, Manifest, Redis, RedisFault, Spinfer,
 };
 
-/// Guests that use what lies, through every interface; and what they say to it.
+/// An application of guests that use faulty servers, and stores of every type, through every interface.
 pub(super) struct StoresApp {
     manifest: Manifest,
     config: String,
@@ -17,10 +17,10 @@ pub(super) struct StoresApp {
     redis: Redis,
 }
 
-/// Something that hurts, if it can.
+/// One kind of harm, with its check.
 pub(super) type StoreHarm = Box<dyn Fn(&Spinfer) + Send + Sync>;
 
-/// By path: what is said by outbound Redis, and by stores.
+/// The paths of the interfaces, and whether each is outbound Redis.
 const INTERFACES: [(&str, bool); 5] = [
     ("/new/redis", true),
     ("/older/redis", true),
@@ -30,7 +30,7 @@ const INTERFACES: [(&str, bool); 5] = [
 ];
 
 impl StoresApp {
-    /// Beside what is in `manifest`.
+    /// Adds the guests to `manifest`.
     pub(super) fn beside(manifest: Manifest) -> Self {
         let redis = Redis::start();
         let faulty =
@@ -68,7 +68,7 @@ impl StoresApp {
         self.faulty.iter().flat_map(each).collect()
     }
 
-    /// Each fault once, through one interface after the other, and what guests do to stores.
+    /// Each fault once, through the interfaces in turn, and harm to stores.
     pub(super) fn harms(&self) -> Vec<StoreHarm> {
         let turns = (0..RedisFault::ALL.len())
             .map(|fault| fault * INTERFACES.len() + fault % INTERFACES.len());
@@ -85,8 +85,7 @@ impl StoresApp {
         faults.chain(fills).chain(batches).collect()
     }
 
-    /// The Redis that does not lie ends in the middle of it all, is back, and answers nothing for a
-    /// while.
+    /// Restarts, pauses and restarts the Redis without faults.
     pub(super) fn disturb(&mut self) {
         self.redis.restart();
         self.redis.pause();
@@ -96,7 +95,7 @@ impl StoresApp {
         self.restart();
     }
 
-    /// What was connected to it is not any more.
+    /// Restarts it, which closes its connections.
     pub(super) fn restart(&mut self) {
         self.redis.restart();
     }
@@ -113,24 +112,24 @@ fn run_script(spinfer: &Spinfer, path: &str, script: &[&str]) -> Vec<String> {
     response.text().lines().map(str::to_owned).collect()
 }
 
-/// It is an error, or what was answered.
+/// Sends commands to a faulty server: they fail, or return the faulty reply.
 fn send(spinfer: &Spinfer, fault: RedisFault, path: &str, target: &str) {
     let results = run_script(spinfer, path, &[&format!("open {target}"), "get k", "get k"]);
-    // All at once, it may be too late to connect.
+    // Under load, the connection may time out.
     let connected = results[0] == "ok";
     assert!(connected || results[0].starts_with("Error::Other("), "{path} {fault:?}: {results:?}");
     for result in results[1..].iter().filter(|_| connected) {
         match fault {
-            // A store takes none that is as long.
+            // Outbound Redis accepts it; it is too long for a store.
             RedisFault::LargeString if result == &format!("{LARGE_STRING} bytes") => {}
-            // It is no text as Redis has them.
+            // A simple string is not a bulk string.
             RedisFault::Flood if result == "Error::TypeError" => {}
             _ => assert!(result.starts_with("Error::Other("), "{path} {fault:?}: {result}"),
         }
     }
 }
 
-/// Values of the greatest length, again and again.
+/// Writes and reads values of the maximum length.
 fn fill(spinfer: &Spinfer, path: &str, store: &str) {
     let open = format!("open {store}");
     let script = ["fill k 16777216", "get k", "fill k 17000000", "count"].repeat(3);
@@ -144,7 +143,7 @@ fn fill(spinfer: &Spinfer, path: &str, store: &str) {
     run_script(spinfer, path, &[&open, "delete k"]);
 }
 
-/// As many entries as may be in a batch, and more.
+/// Batches with the maximum number of entries, and more.
 fn batches(spinfer: &Spinfer, store: &str) {
     let open = format!("open {store}");
     let script = ["many set 10000", "many get 10000", "many get 1000000", "many delete 10000"];
@@ -159,16 +158,14 @@ fn batches(spinfer: &Spinfer, store: &str) {
 pub(super) fn up(application: &StoresApp) -> Spinfer {
     let launch = Launch::new(&application.manifest);
     let config = application.config.replace("DIR", launch.folder().to_str().unwrap());
-    // A prediction that is kept is no test of who computes.
+    // Cached predictions would not show how long they take to compute.
     launch.runtime_config(&config).uncached().up()
 }
 
-/// Many times at once, through every interface: a lie takes no more memory than an answer may, and
-/// those all together.
+/// Concurrent commands through every interface: memory is bounded for one reply, and for all of them.
 #[test]
 fn faulty_redis_does_not_exhaust_memory() {
-    /// MiB over what it took before: four answers of 64 MiB in lists and buffers that grow, and the
-    /// guests.
+    /// Growth of resident memory, in MiB: four replies of 64 MiB in growing buffers, and the guests.
     const MAX_MEMORY: f64 = 500.0;
     let application = StoresApp::beside(Manifest::default());
     let spinfer = up(&application);
@@ -181,7 +178,7 @@ fn faulty_redis_does_not_exhaust_memory() {
         }
     });
     let peak = process.peak().unwrap();
-    let _ = writeln!(std::io::stderr(), "{before:.1} MiB before, {peak:.1} at the most");
+    let _ = writeln!(std::io::stderr(), "{before:.1} MiB before, {peak:.1} at peak");
     assert!(peak - before <= MAX_MEMORY, "{before} MiB before, then {peak}");
     let lines = ["open memory", "set k v", "get k"];
     assert_eq!(run_script(&spinfer, "/new/key-value", &lines), ["ok", "ok", "v"]);

@@ -1,5 +1,5 @@
-//! What a client does wrong is its own fault: 4xx with what was expected, nothing above `info` in the
-//! log, and the next request served. Behind both doors, and over both versions of HTTP.
+//! Malformed requests are a client error: 4xx with the expected form, and no line above `info` in the log.
+//! Behind both doors, and over both versions of HTTP.
 
 use bytes::Bytes;
 use http::Request;
@@ -14,14 +14,14 @@ use super::{is_quiet, raw};
 const MODEL: &str = "/v2/models/iris-classifier";
 const PREDICT: &str = r#"{"features": [5.1, 3.5, 1.4, 0.2]}"#;
 
-/// Bytes to send, the only status for them, and what its answer has to say. Where the bytes are not
-/// HTTP the answer is the server's own, and the status says all.
+/// The bytes of a request, the status of the response, and a part of its error. For bytes that are not HTTP
+/// the response is that of the HTTP library, which has no body.
 struct MalformedRequest {
     request: Vec<u8>,
     status: u16,
-    says: &'static str,
-    /// Whether the client says that this is all: of what is announced the rest does not come.
-    ends: bool,
+    expected: &'static str,
+    /// Whether the client closes its side, so that the announced rest does not arrive.
+    closes: bool,
 }
 
 fn post(operation: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -37,8 +37,8 @@ fn sized(operation: &str, body: &[u8]) -> Vec<u8> {
 
 fn cases() -> Vec<MalformedRequest> {
     let mut cases = Vec::new();
-    let mut case = |request, status, says: &'static str| {
-        cases.push(MalformedRequest { request, status, says, ends: says == "broke off" });
+    let mut case = |request, status, expected: &'static str| {
+        cases.push(MalformedRequest { request, status, expected, closes: expected == "broke off" });
     };
     let deep = |depth| "[".repeat(depth).into_bytes();
     let tensor = |name: &str, shape: &str, datatype: &str, data: &str| {
@@ -72,7 +72,7 @@ fn cases() -> Vec<MalformedRequest> {
     case(tensor("features", "[0.5, 4]", "FP32", ones), 400, "expected u32");
     case(tensor("features", "[1, 4]", "FP32", "[[[[1]]]]"), 400, "nested");
 
-    // Lengths that lie.
+    // Lengths.
     let length = |length: &str| format!("content-length: {length}\r\n");
     case(post("predict", &length("1000"), PREDICT.as_bytes()), 400, "broke off");
     case(post("predict", &length("3000000"), PREDICT.as_bytes()), 400, "broke off");
@@ -149,13 +149,21 @@ fn malformed_requests_are_4xx_with_the_expected_form() {
     }
 }
 
-fn check(spinfer: &Spinfer, MalformedRequest { request, status, says, ends }: &MalformedRequest) {
+fn check(
+    spinfer: &Spinfer,
+    MalformedRequest { request, status, expected, closes }: &MalformedRequest,
+) {
     let shown = request[..request.len().min(300)].escape_ascii();
-    let response = raw(spinfer, request, *ends).unwrap_or_else(|| panic!("no answer to {shown}"));
+    let response =
+        raw(spinfer, request, *closes).unwrap_or_else(|| panic!("no response to {shown}"));
     assert_eq!(response.status, *status, "{shown}: {}", response.body);
-    assert!(response.body.contains(says), "{says:?} is not in {:?}, to {shown}", response.body);
+    assert!(
+        response.body.contains(expected),
+        "{expected:?} is not in {:?}, to {shown}",
+        response.body
+    );
     let error = response.body.starts_with("{\"error\":\"");
-    assert!(error || says.is_empty(), "{} to {shown}", response.body);
+    assert!(error || expected.is_empty(), "{} to {shown}", response.body);
 }
 
 async fn connect(spinfer: &Spinfer) -> http2::SendRequest<Full<Bytes>> {
@@ -166,8 +174,8 @@ async fn connect(spinfer: &Spinfer) -> http2::SendRequest<Full<Bytes>> {
     sender
 }
 
-/// A length that lies makes a message of HTTP/2 malformed, which is the stream's end (RFC 9113,
-/// 8.1.1); a head that is too long is 431, or the connection's end.
+/// A wrong length makes an HTTP/2 message malformed, which resets its stream (RFC 9113, 8.1.1); a head
+/// that is too long is 431, or closes the connection.
 #[tokio::test]
 async fn malformed_http2_requests_are_4xx_or_stream_errors() {
     for door in ["", STANDARD_DOOR] {
@@ -179,7 +187,7 @@ async fn malformed_http2_requests_are_4xx_or_stream_errors() {
         for length in [1, 10, 1000, 3_000_000] {
             let request = request().header("content-length", length).body(body()).unwrap();
             match sender.send_request(request).await {
-                // It was answered before the end had come.
+                // The response came before the end of the body.
                 Ok(response) => assert_eq!(response.status(), 400, "{length}"),
                 Err(error) => assert!(format!("{error:?}").contains("PROTOCOL_ERROR"), "{error:?}"),
             }
@@ -192,7 +200,7 @@ async fn malformed_http2_requests_are_4xx_or_stream_errors() {
             }
         }
         let mut many = request().body(body()).unwrap();
-        // As many as the client's own library holds.
+        // The maximum of the client's library.
         for n in 0..20_000 {
             let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
             many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
@@ -209,7 +217,7 @@ async fn malformed_http2_requests_are_4xx_or_stream_errors() {
     }
 }
 
-/// Who announces a body, and sends it too slowly, is late, and not the component that waits for it.
+/// 408 for the client, and not 504 for the component that waits for the body.
 #[test]
 fn incomplete_body_is_408_at_the_deadline_behind_both_doors() {
     for door in ["", STANDARD_DOOR] {

@@ -1,4 +1,4 @@
-//! A Redis that is as it should be but for what it says to look-ups: it costs an answer its time.
+//! A Redis that is faulty only for lookups of the response cache.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use spinfer_tests::{
     FaultScope, FaultyRedis, Launch, Manifest, RedisFault, Response, Spinfer, wait_until,
 };
 
-/// MiB over what it took before: two answers of 64 MiB in buffers that grow.
+/// Growth of resident memory, in MiB: two replies of 64 MiB in growing buffers.
 const MAX_MEMORY: f64 = 500.0;
 
 fn is_hit(response: &Response) -> bool {
@@ -15,8 +15,8 @@ fn is_hit(response: &Response) -> bool {
     response.header("cache-status").is_some_and(|status| status.starts_with("spinfer; hit"))
 }
 
-/// Look-ups that came to nothing so far.
-fn in_vain(spinfer: &Spinfer) -> u64 {
+/// Number of lookups that failed or returned a foreign value.
+fn failed_lookups(spinfer: &Spinfer) -> u64 {
     let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
     let of = |result: &str| -> u64 {
         let name = format!("spinfer_cache_redis_lookups_total{{result=\"{result}\"}} ");
@@ -34,22 +34,22 @@ fn faulty_redis_lookups_time_out_and_responses_are_computed() {
         let config = format!("[cache]\nredis = '{}'\ntimeout = '100ms'\n", redis.url());
         let spinfer = Launch::new(&manifest).admin().runtime_config(&config).up();
         spinfer.wait_for_log("the Redis answers");
-        // From its first answer that is to be kept it is known that there are some.
+        // The first cacheable response enables lookups in Redis.
         assert!(!is_hit(&spinfer.post("/cache/first?max-age=60", "")));
         let process = Process(spinfer.id());
         let before = process.resident().unwrap().total();
-        let mut asked = 0;
-        wait_until("it has lied three times", || {
-            let path = format!("/cache/{asked}?max-age=60");
-            asked += 1;
-            let made = spinfer.post(&path, "");
-            assert!(!is_hit(&made), "{fault:?}: {made:?}");
+        let mut requests = 0;
+        wait_until("three lookups have failed", || {
+            let path = format!("/cache/{requests}?max-age=60");
+            requests += 1;
+            let computed = spinfer.post(&path, "");
+            assert!(!is_hit(&computed), "{fault:?}: {computed:?}");
             let again = spinfer.post(&path, "");
-            assert!(is_hit(&again) && again.body == made.body, "{fault:?}: {again:?}");
-            in_vain(&spinfer) >= 3
+            assert!(is_hit(&again) && again.body == computed.body, "{fault:?}: {again:?}");
+            failed_lookups(&spinfer) >= 3
         });
         let most = process.peak().unwrap() - before;
-        let _ = writeln!(std::io::stderr(), "{fault:?}: {asked} asked, {most:.1} MiB more");
+        let _ = writeln!(std::io::stderr(), "{fault:?}: {requests} asked, {most:.1} MiB more");
         assert!(most <= MAX_MEMORY, "{fault:?}: {most} MiB");
     }
 }

@@ -1,5 +1,5 @@
 //! Every harm at once, twice, beside a route that behaves: its responses are correct and meet their
-//! deadline, and in the end the host uses no more than before.
+//! deadline, and afterwards the host uses no more resources than before.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,10 +46,12 @@ fn concurrent_harms_do_not_delay_another_route() {
     let mut resident = Vec::new();
     for _ in 0..2 {
         in_time.extend(round(&spinfer, &harms, &mut stores));
-        wait_until("connections and instances are gone", || descriptors(process).0 <= before);
+        wait_until("connections are closed and instances evicted", || {
+            descriptors(process).0 <= before
+        });
         resident.push(process.resident().unwrap().total());
     }
-    wait_until("threads have ended", || process.threads().unwrap() <= threads);
+    wait_until("threads have exited", || process.threads().unwrap() <= threads);
     let most = resident[0] * MAX_GROWTH;
     wait_until("memory is released", || process.resident().unwrap().total() <= most);
     let (count, late) = (in_time.len(), in_time.iter().filter(|in_time| !**in_time).count());
@@ -87,7 +89,7 @@ fn p99_alone() -> Duration {
 /// Every harm, each by a client of its own; whether each prediction meanwhile met its deadline.
 fn round(spinfer: &Spinfer, harms: &[harms::Harm], stores: &mut redis::StoresApp) -> Vec<bool> {
     let with_stores = stores.harms();
-    // And one that disturbs a Redis.
+    // And one client that disturbs a Redis.
     let doing_harm = AtomicUsize::new(harms.len() + with_stores.len() + 1);
     let in_time = std::thread::scope(|scope| {
         let (doing_harm, stores) = (&doing_harm, &mut *stores);
@@ -103,7 +105,7 @@ fn round(spinfer: &Spinfer, harms: &[harms::Harm], stores: &mut redis::StoresApp
         }
         for harm in harms {
             scope.spawn(move || {
-                // Counted down though it fails, as the others wait for it.
+                // Counted down also if it fails, as the others wait for it.
                 let _done = CountDown(doing_harm);
                 guests::harm(spinfer, harm, &harm.target());
                 guests::serves(spinfer, harm);

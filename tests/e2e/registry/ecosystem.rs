@@ -1,4 +1,4 @@
-//! The crates that `wkg`, Spin and wasmCloud push and pull components with.
+//! Against oci-wasm, with which `wkg`, Spin and wasmCloud push and pull components.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::crypto::ring;
 use super::{UserFolder, guest};
 
 fn client() -> WasmClient {
-    // Another test of this process may have done it.
+    // Another test of this process may have installed it.
     let _ = ring::default_provider().install_default();
     let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
     WasmClient::new(Client::new(config))
@@ -28,7 +28,7 @@ async fn oci_wasm_client_pulls_a_pushed_component() {
     let data = client().pull(&reference, &RegistryAuth::Anonymous).await.unwrap();
     assert_eq!(data.layers[0].data.as_ref(), fs::read(&iris).unwrap());
 
-    // And reads the same of it as if it had pushed it itself.
+    // The manifest is the one that it would have pushed itself.
     let (_, config, _) =
         client().pull_manifest_and_config(&reference, &RegistryAuth::Anonymous).await.unwrap();
     let (theirs, _) = WasmConfig::from_component(&iris, None).await.unwrap();

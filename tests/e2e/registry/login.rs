@@ -76,19 +76,19 @@ fn credential_helper_stores_the_password() {
     let config = home.path("docker/config.json");
     let text = r#"{"credsStore":"test"}"#;
     fs::write(&config, text).unwrap();
-    // One that has what it was given last.
+    // A helper that stores one credential in a file.
     let helper = home.path("bin/docker-credential-test");
-    let kept = home.text("kept");
+    let stored_path = home.text("kept");
     let script = format!(
-        "#!/bin/sh\ncase $1 in store) cat > {kept};; erase) rm {kept};;\n\
-         get) cat > /dev/null; test -e {kept} && cat {kept} || {{ echo credentials not found; exit 1; }};; esac\n"
+        "#!/bin/sh\ncase $1 in store) cat > {stored_path};; erase) rm {stored_path};;\n\
+         get) cat > /dev/null; test -e {stored_path} && cat {stored_path} || {{ echo credentials not found; exit 1; }};; esac\n"
     );
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
     let (done, printed) = login(&home, host, OCI_USER, OCI_PASSWORD);
     assert!(done && printed.contains("docker-credential-test has the password"), "{printed}");
-    assert_eq!(fs::read_to_string(&config).unwrap(), text, "the file is as it was");
-    let stored: Value = serde_json::from_slice(&fs::read(&kept).unwrap()).unwrap();
+    assert_eq!(fs::read_to_string(&config).unwrap(), text, "the file is unchanged");
+    let stored: Value = serde_json::from_slice(&fs::read(&stored_path).unwrap()).unwrap();
     assert_eq!(stored, json!({ "ServerURL": host, "Username": OCI_USER, "Secret": OCI_PASSWORD }));
 
     let path = format!("{}:{}", home.text("bin"), std::env::var("PATH").unwrap());
@@ -102,8 +102,8 @@ fn credential_helper_stores_the_password() {
     };
     let (pushed, text) = push();
     assert!(pushed, "{text}");
-    // One that knows nothing is none.
-    fs::remove_file(&kept).unwrap();
+    // A helper without the credential has the effect of no helper.
+    fs::remove_file(&stored_path).unwrap();
     let (pushed, text) = push();
     assert!(!pushed && text.contains("401 Unauthorized"), "{text}");
 }

@@ -10,7 +10,7 @@ use spinfer_tests::root;
 
 use super::{UserFolder, guest};
 
-/// A server that sends what a test wants.
+/// An HTTP server that responds as a test needs.
 pub(super) struct FakeServer {
     address: String,
     ended: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ impl ReceivedRequest {
     }
 }
 
-/// A response, as long as it says or not.
+/// A response, whose content-length may be wrong.
 #[derive(Clone)]
 pub(super) struct Reply {
     status: u16,
@@ -39,11 +39,11 @@ pub(super) struct Reply {
 
 #[derive(Clone, Copy)]
 enum Length {
-    /// As it is.
+    /// The length of the body.
     Body,
-    /// So many bytes, whatever there is.
+    /// This length, whatever that of the body.
     Claimed(usize),
-    /// It is sent again and again, until nobody reads.
+    /// None: the body is repeated until the client closes the connection.
     Endless,
 }
 
@@ -96,16 +96,16 @@ impl FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let ended = Arc::new(AtomicBool::new(false));
-        let (reply, is_over) = (Arc::new(reply), Arc::clone(&ended));
+        let (reply, is_ended) = (Arc::new(reply), Arc::clone(&ended));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                if is_over.load(Ordering::Relaxed) {
+                if is_ended.load(Ordering::Relaxed) {
                     return;
                 }
                 let reply = Arc::clone(&reply);
                 std::thread::spawn(move || {
                     if let Some(request) = read(&stream) {
-                        // The client may be gone.
+                        // The client may have closed the connection.
                         let _ = reply(&request).send(stream);
                     }
                 });
@@ -122,7 +122,7 @@ impl FakeServer {
 impl Drop for FakeServer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // It looks at it when somebody comes.
+        // The flag is read for each connection.
         let _ = TcpStream::connect(&self.address);
     }
 }
@@ -157,7 +157,7 @@ pub(super) fn component_manifest(component: &[u8]) -> String {
     .to_string()
 }
 
-/// A server of one component, that sends `manifest` and `blob`.
+/// A registry with one component, that responds with `manifest` and `blob`.
 fn registry(manifest: Reply, blob: Reply) -> FakeServer {
     FakeServer::start(move |request| {
         let is_manifest = request.path.contains("/manifests/");
@@ -294,7 +294,7 @@ fn transient_failures_are_retried() {
         match (request.path.contains("/manifests/"), number) {
             (true, 0) => Reply::status(503, b"").with("retry-after", "0"),
             (true, _) => Reply::ok(MANIFEST, manifest.as_bytes()),
-            // Breaks off.
+            // Cut off.
             (false, 2) => Reply { body: blob.body[..1000].to_vec(), ..blob.clone() }
                 .long(Length::Claimed(blob.body.len())),
             (false, _) => blob.clone(),
@@ -307,7 +307,7 @@ fn transient_failures_are_retried() {
     assert_eq!(requests.load(Ordering::Relaxed), 4);
 }
 
-/// A model whose files have other names, sizes or content than they should.
+/// Models with wrong names, sizes or contents of files.
 #[test]
 fn inconsistent_model_is_refused_and_nothing_is_written() {
     let read = |name: &str| fs::read(root().join("models/iris-classifier/1").join(name)).unwrap();

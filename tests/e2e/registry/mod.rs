@@ -1,9 +1,9 @@
-//! OCI registries: a real one, and ones that lie.
+//! OCI registries: a real one, and faulty ones.
 
-mod ecosystem; // what other tools of the ecosystem push and pull
+mod ecosystem; // artifacts of other tools, and for them
 mod login; // users, passwords, tokens
-mod lying; // servers that send anything but what they should
-mod packages; // sources of a manifest that are elsewhere
+mod lying; // faulty servers
+mod packages; // remote sources in a manifest
 mod transfers; // push and pull
 
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use spinfer_tests::{GUESTS, run_in};
 use tempfile::TempDir;
 
-/// A folder of a user, with an application in the making and Docker's configuration.
+/// The folder of a user, with an application and Docker's configuration.
 struct UserFolder(TempDir);
 
 impl UserFolder {
@@ -32,20 +32,20 @@ impl UserFolder {
         self.text("docker")
     }
 
-    /// `spinfer` with `arguments`, and the application's manifest where it takes one.
+    /// `spinfer` with `arguments`: whether it succeeds, and its output.
     fn run(&self, arguments: &[&str]) -> (bool, String) {
         let (status, text) = run_in(&[("DOCKER_CONFIG", &self.docker())], arguments);
         (status.success(), text)
     }
 
-    /// The same, which has to succeed.
+    /// The output of `spinfer` with `arguments`, which must succeed.
     fn done(&self, arguments: &[&str]) -> String {
         let (done, text) = self.run(arguments);
         assert!(done, "{arguments:?}: {text}");
         text
     }
 
-    /// The same, which has to fail.
+    /// The output of `spinfer` with `arguments`, which must fail.
     fn refused(&self, arguments: &[&str]) -> String {
         let (done, text) = self.run(arguments);
         assert!(!done, "{arguments:?}: {text}");
@@ -58,7 +58,7 @@ impl UserFolder {
         self.run(&[&["registry", "pull", reference, "-f", &manifest], more].concat())
     }
 
-    /// Every file, hidden ones too, but for Docker's configuration.
+    /// Every file, including hidden ones, except for Docker's configuration.
     fn files(&self) -> Vec<String> {
         fn walk(folder: &Path, base: &Path, found: &mut Vec<String>) {
             for entry in fs::read_dir(folder).unwrap() {
@@ -82,7 +82,7 @@ fn guest(name: &str) -> String {
     format!("{GUESTS}/{name}.wasm")
 }
 
-/// The first digest that `text` has.
+/// The first digest in `text`.
 fn digest(text: &str) -> String {
     let start = text.find("sha256:").unwrap_or_else(|| panic!("no digest in {text}"));
     text[start..start + 71].to_owned()

@@ -5,7 +5,7 @@ use spinfer_tests::{Launch, OciRegistry};
 use super::lying::{FakeServer, Reply};
 use super::{UserFolder, digest, guest};
 
-/// An application whose only component has this `source`.
+/// Writes the manifest of an application whose only component has this `source`.
 fn write_manifest(home: &UserFolder, source: &str) -> String {
     let text = format!(
         "spin_manifest_version = 2\n[application]\nname = \"test\"\n[[trigger.http]]\n\
@@ -40,7 +40,7 @@ fn package_source_is_pinned_and_cached() {
     let lock = fs::read_to_string(home.path("spinfer.lock")).unwrap();
     assert!(lock.contains(&digest(&pushed)) && lock.contains("acme:hello@1.0.0"), "{lock}");
 
-    // The registry is gone: what is pinned and cached is served.
+    // Without the registry, a component that is pinned and cached is served.
     drop(registry);
     let (checked, text) = check(&home, "state", &["--locked"]);
     assert!(checked && !text.contains("Fetching"), "{text}");
@@ -62,7 +62,7 @@ fn republished_version_is_refused_until_registry_update() {
     let second = home.done(&["registry", "push", &reference, &guest("probe"), "--force"]);
     let lock = fs::read_to_string(home.path("spinfer.lock")).unwrap();
 
-    // Where it is cached, it is what it was; elsewhere it is noticed.
+    // The cached component is used; without a cache the difference is noticed.
     let (checked, text) = check(&home, "state", &[]);
     assert!(checked, "{text}");
     let (checked, text) = check(&home, "elsewhere", &[]);
@@ -131,7 +131,7 @@ fn url_source_must_match_its_digest() {
     assert!(checked, "cached: {text}");
 }
 
-/// By the program everybody has.
+/// By `sha256sum`.
 fn sha256(path: &str) -> String {
     let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

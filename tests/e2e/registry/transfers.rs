@@ -13,7 +13,7 @@ fn pushed_component_is_pulled_unchanged() {
     let pushed = home.done(&["registry", "push", &reference, &hello]);
     assert!(pushed.contains("Pushed the component to"), "{pushed}");
 
-    // The same again is the same artifact; another one is not put in its place unasked.
+    // The same component is the same artifact; another one does not replace it without --force.
     let again = home.done(&["registry", "push", &reference, &hello]);
     assert!(again.contains("Nothing to push"), "{again}");
     assert_eq!(digest(&again), digest(&pushed));
@@ -33,7 +33,7 @@ fn pushed_component_is_pulled_unchanged() {
     let part = format!("--route, --promote: {reference} is a component, not a model");
     assert!(!pulled && text.contains(&part), "{text}");
 
-    // What was there before is there still, by its digest.
+    // The replaced artifact is still available by its digest.
     let (name, _) = reference.rsplit_once(':').unwrap();
     let first = format!("{name}@{}", digest(&pushed));
     let (pulled, text) = home.pull(&first, &[]);
@@ -50,7 +50,7 @@ fn pushed_component_is_pulled_unchanged() {
 fn pulled_model_is_served() {
     let (registry, home) = (OciRegistry::start(), UserFolder::new());
     let from = root().join("spin.toml").display().to_string();
-    // Without a tag, the version is the tag.
+    // The default tag is the version.
     let name = format!("{}/models/iris", registry.address());
     let model = ["--model", "iris-classifier/1", "-f", &from];
     let pushed = home.done(&[&["registry", "push", &name], &model[..]].concat());
@@ -77,7 +77,7 @@ fn pulled_model_is_served() {
     let files = home.files();
     assert!(!files.iter().any(|file| file.contains("/.")), "nothing staged is left: {files:?}");
 
-    // Again: it is there.
+    // A second pull changes nothing.
     let (pulled, text) = home.pull(&reference, &[]);
     assert!(pulled && text.contains("Is there: iris-classifier, version 1"), "{text}");
     assert_eq!(home.files(), files);

@@ -1,17 +1,17 @@
-//! Runs a fuzz target briefly, in an ordinary test: on its seeds, and on mutations of them. `make
-//! fuzz` runs the same targets for long, guided by what they reach.
+//! Runs a fuzz target briefly, in an ordinary test: on its seeds, and on mutations of them. `make fuzz` runs
+//! the same targets for long, guided by coverage.
 
 use std::path::Path;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Inputs made of each target's seeds, unless `PROPTEST_CASES` says how many.
+/// Number of mutated inputs per target, unless `PROPTEST_CASES` is set.
 const CASES: u32 = 2000;
-/// Processor time of one input in a debug build, in the ticks of proc(5): 5 seconds.
+/// Processor time for one input in a debug build, in ticks of proc(5): 5 seconds.
 const MAX_TICKS: u64 = 500;
 
-/// What parsers trip over.
+/// Tokens that break parsers.
 const TOKENS: &[&[u8]] = &[
     b"\0",
     b"\xff",
@@ -44,7 +44,7 @@ const TOKENS: &[&[u8]] = &[
     b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
 ];
 
-/// A change to an input. Places are relative to its length.
+/// A mutation of an input. Indices are relative to its length.
 #[derive(Clone, Debug)]
 enum Change {
     Byte(prop::sample::Index, u8),
@@ -52,7 +52,7 @@ enum Change {
     Remove(prop::sample::Index, usize),
     Repeat(prop::sample::Index, usize, usize),
     Truncate(prop::sample::Index),
-    /// What follows is that of another seed from there on.
+    /// The rest is replaced by that of another seed.
     Splice(prop::sample::Index, prop::sample::Index, prop::sample::Index),
 }
 
@@ -102,19 +102,19 @@ impl Change {
     }
 }
 
-/// Processor time of this thread in user mode, a hundredth of a second each; 0 where there is no proc(5).
-/// Unlike the time on the wall it does not depend on what else the machine does.
+/// Processor time of this thread in user mode, in hundredths of a second; 0 without proc(5). Unlike wall-clock
+/// time it does not depend on the load of the machine.
 fn ticks() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
-    // After the name in parentheses.
+    // The fields after the name, which is in parentheses.
     let fields = stat.rsplit(") ").next().unwrap_or_default();
     fields.split(' ').nth(11).and_then(|ticks| ticks.parse().ok()).unwrap_or_default()
 }
 
-/// Runs `target` on its seeds, the files in `fuzz/seeds/<name>`, and on inputs made of them.
+/// Runs `target` on its seeds, the files in `fuzz/seeds/<name>`, and on mutations of them.
 ///
 /// # Panics
-/// If the target panics or takes long, with the smallest input found for which it does.
+/// If the target panics or takes too long, with the smallest input found for which it does.
 pub fn run_briefly(name: &str, target: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name);
     let files = folder.read_dir().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -130,8 +130,8 @@ pub fn run_briefly(name: &str, target: impl Fn(&[u8])) {
     };
     seeds.iter().for_each(|seed| run(seed));
     run(b"");
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let cases = asked.unwrap_or(CASES);
+    let configured = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = configured.unwrap_or(CASES);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let inputs = (any::<prop::sample::Index>(), prop::collection::vec(change(), 1..8));
     let ran = TestRunner::new(config).run(&inputs, |(seed, changes)| {
