@@ -1,7 +1,7 @@
 //! The two-sample Kolmogorov-Smirnov statistic (Smirnov 1939): the greatest distance of two
 //! distribution functions.
 
-use crate::kolmogorov::upper_tail;
+use crate::kolmogorov_distribution::upper_tail;
 use crate::{float, total};
 
 /// A statistic, and how likely one as large is if both samples are of one continuous distribution.

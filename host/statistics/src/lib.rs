@@ -12,7 +12,7 @@ pub mod population_stability;
 pub mod quality;
 pub mod share;
 
-mod kolmogorov;
+mod kolmogorov_distribution;
 
 /// The total of `counts`; `None` if there is nothing, or too much to be counted.
 fn total(counts: &[u64]) -> Option<u64> {

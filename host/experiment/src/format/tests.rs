@@ -1,5 +1,8 @@
 use proptest::prelude::*;
+use toml::Table;
 
+use super::keys::Problems;
+use super::parse::experiment;
 use super::*;
 
 const VALID: &str = r#"

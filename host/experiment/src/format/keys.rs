@@ -1,0 +1,82 @@
+//! Tables of a file, and the problems found in them.
+
+use std::fmt;
+
+use toml::{Table, Value};
+
+pub(super) struct Problems(pub(super) Vec<String>);
+
+impl Problems {
+    pub(super) fn add(&mut self, key: impl fmt::Display, problem: impl fmt::Display) {
+        self.0.push(format!("{key}: {problem}"));
+    }
+}
+
+/// A table, and where it stands.
+pub(super) struct Keys<'a> {
+    /// As in `experiments.iris`; empty for the file.
+    pub(super) at: String,
+    pub(super) table: &'a Table,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn of(at: String, value: &'a Value, problems: &mut Problems) -> Option<Self> {
+        match value {
+            Value::Table(table) => Some(Self { at, table }),
+            _ => {
+                problems.add(at, "is not a table");
+                None
+            }
+        }
+    }
+
+    pub(super) fn key(&self, key: &str) -> String {
+        if self.at.is_empty() { key.to_owned() } else { format!("{}.{key}", self.at) }
+    }
+
+    /// Reports every key that is not among `known`.
+    pub(super) fn known(&self, known: &[&str], problems: &mut Problems) {
+        for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
+            let there_are = known.join(", ");
+            let problem = format!("unknown key; there are {there_are}");
+            problems.add(self.key(&key.escape_debug().to_string()), problem);
+        }
+    }
+
+    pub(super) fn text(&self, key: &str, problems: &mut Problems) -> Option<&'a str> {
+        match self.table.get(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                let problem = format!("is {}; write text: \"...\"", other.type_str());
+                problems.add(self.key(key), problem);
+                None
+            }
+        }
+    }
+
+    /// A text there has to be, which `check` allows.
+    pub(super) fn required(
+        &self,
+        key: &str,
+        check: fn(&str) -> Result<(), String>,
+        problems: &mut Problems,
+    ) -> Option<String> {
+        if !self.table.contains_key(key) {
+            problems.add(self.key(key), "is missing");
+        }
+        self.optional(key, check, problems)
+    }
+
+    pub(super) fn optional(
+        &self,
+        key: &str,
+        check: fn(&str) -> Result<(), String>,
+        problems: &mut Problems,
+    ) -> Option<String> {
+        let text = self.text(key, problems)?;
+        if let Err(problem) = check(text) {
+            problems.add(self.key(key), problem);
+        }
+        Some(text.to_owned())
+    }
+}

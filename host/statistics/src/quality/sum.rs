@@ -1,0 +1,36 @@
+//! Sums, means and ratios.
+
+/// A sum of floating-point numbers with the rounding error carried along (Neumaier 1974): millions
+/// of additions and removals do not drift.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Sum {
+    sum: f64,
+    compensation: f64,
+}
+
+impl Sum {
+    pub(super) fn add(&mut self, value: f64) {
+        let total = self.sum + value;
+        self.compensation += if self.sum.abs() >= value.abs() {
+            (self.sum - total) + value
+        } else {
+            (value - total) + self.sum
+        };
+        self.sum = total;
+    }
+
+    pub(super) fn value(self) -> f64 {
+        self.sum + self.compensation
+    }
+}
+
+/// `sum / n`; none without observations.
+#[expect(clippy::cast_precision_loss, reason = "a mean: exact up to 2^53 observations")]
+pub(super) fn mean(sum: Sum, n: u64) -> Option<f64> {
+    (n > 0).then(|| sum.value() / n as f64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio: exact up to 2^53 observations")]
+pub(super) fn ratio(part: u64, of: u64) -> Option<f64> {
+    (of > 0).then(|| part as f64 / of as f64)
+}
