@@ -1,7 +1,7 @@
 //! The walk from the roots to the leaves.
 
 use super::Real;
-use super::flatten::{Flat, NAN_IS_TRUE, Node};
+use super::flatten::{FlatNode, FlatTrees, NAN_IS_TRUE};
 
 /// Walks that advance together, so that the loads of one hide behind those of the others. One
 /// inference of 100 deep trees (3 MB of nodes): 13-16 microseconds one by one, 8.9 by 4, 7.0 by 8,
@@ -13,7 +13,7 @@ const FEW_LANES: usize = 4;
 /// The trees of an ensemble, and the votes at their leaves.
 #[derive(Debug)]
 pub(crate) struct Forest<T> {
-    nodes: Vec<Node<T>>,
+    nodes: Vec<FlatNode<T>>,
     roots: Vec<u32>,
     /// The votes of the node at position `i` are `votes[first[i]..first[i + 1]]`.
     first: Vec<u32>,
@@ -34,7 +34,7 @@ pub(crate) struct Vote<T> {
 
 impl<T: Real> Forest<T> {
     /// `votes` by position of their leaf, in ascending order.
-    pub(crate) fn new(flat: Flat<T>, votes: &[(u32, Vote<T>)]) -> Self {
+    pub(crate) fn new(flat: FlatTrees<T>, votes: &[(u32, Vote<T>)]) -> Self {
         let mut first = vec![0u32; flat.nodes.len() + 1];
         for (position, _) in votes {
             first[*position as usize + 1] += 1;

@@ -46,7 +46,7 @@ pub(crate) struct RawNode<T> {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Node<T> {
+pub(crate) struct FlatNode<T> {
     pub(crate) low: T,
     pub(crate) high: T,
     /// The feature; its highest bit says that NaN goes to the true child.
@@ -58,16 +58,16 @@ pub(crate) const NAN_IS_TRUE: u32 = 1 << 31;
 
 /// The trees, and where each node of the file went; `u32::MAX` for one no tree reaches.
 #[derive(Debug)]
-pub(crate) struct Flat<T> {
-    pub(crate) nodes: Vec<Node<T>>,
+pub(crate) struct FlatTrees<T> {
+    pub(crate) nodes: Vec<FlatNode<T>>,
     pub(crate) roots: Vec<u32>,
     pub(crate) position: Vec<u32>,
 }
 
 /// Lays the trees with these roots out breadth first. Fails where a node has two parents, which a
 /// cycle needs, so the work is bounded by the number of nodes.
-pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat<T>, u32> {
-    let mut flat = Flat {
+pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<FlatTrees<T>, u32> {
+    let mut flat = FlatTrees {
         nodes: Vec::with_capacity(raw.len()),
         roots: Vec::with_capacity(roots.len()),
         position: vec![u32::MAX; raw.len()],
@@ -93,7 +93,7 @@ pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat
             // `NaN != t` is true as it is; exchanged, the false child already stands for that.
             let nan = node.nan_is_true && !swap;
             let feature = node.feature | if nan { NAN_IS_TRUE } else { 0 };
-            flat.nodes[position] = Node { low, high, feature, child };
+            flat.nodes[position] = FlatNode { low, high, feature, child };
         }
     }
     Ok(flat)
@@ -137,7 +137,7 @@ fn interval<T: Real>(mode: Mode, t: T) -> (T, T) {
     }
 }
 
-impl<T: Real> Flat<T> {
+impl<T: Real> FlatTrees<T> {
     /// Gives a node the next position, as a leaf for now.
     fn place(&mut self, index: u32) -> Result<u32, u32> {
         let position = &mut self.position[index as usize];
@@ -146,7 +146,7 @@ impl<T: Real> Flat<T> {
         }
         // Fewer nodes than 2^31 were checked by the caller.
         *position = u32::try_from(self.nodes.len()).map_err(|_| index)?;
-        self.nodes.push(Node { low: T::NAN, high: T::NAN, feature: 0, child: *position });
+        self.nodes.push(FlatNode { low: T::NAN, high: T::NAN, feature: 0, child: *position });
         Ok(*position)
     }
 }

@@ -11,7 +11,7 @@ pub(crate) use v1::{classifier, regressor};
 pub(crate) use v5::ensemble;
 
 use super::Real;
-use super::flatten::{Flat, NAN_IS_TRUE, RawNode, flatten, has_cycle};
+use super::flatten::{FlatTrees, NAN_IS_TRUE, RawNode, flatten, has_cycle};
 use crate::constant::Elements;
 use crate::refusal::{invalid, unsupported};
 
@@ -53,7 +53,11 @@ impl Thresholds for f64 {
 }
 
 /// Flattens trees that are trees: every node reached, and by one way.
-fn lay_out<T: Real>(node: &NodeProto, raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat<T>, Error> {
+fn lay_out<T: Real>(
+    node: &NodeProto,
+    raw: &[RawNode<T>],
+    roots: &[u32],
+) -> Result<FlatTrees<T>, Error> {
     let flat = flatten(raw, roots).map_err(|shared| {
         if has_cycle(raw) {
             invalid(node, "its trees have a cycle")
