@@ -1,4 +1,4 @@
-"""diabetes-regressor: how far the disease will be in a year, from ten measurements of a patient."""
+"""diabetes-regressor: progression of the disease after one year, from ten measurements of a patient."""
 
 import numpy as np
 from skl2onnx.common.data_types import FloatTensorType
@@ -11,15 +11,16 @@ from estimator import provenance, to_onnx
 from reference import Case, infer, off_thresholds
 from version import Trained, Version
 
-# scikit-learn's names for what was measured: years, 1 or 2, kg/m2, mmHg, and of the blood serum total
-# cholesterol, LDL, HDL, total / HDL, logarithm of triglycerides, glucose. As measured, not scaled.
+# scikit-learn's names. Units: years, 1 or 2, kg/m2, mmHg; of the blood serum total cholesterol, LDL,
+# HDL, total / HDL, logarithm of triglycerides, glucose. Not scaled.
 FIELDS = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"]
 SEED = 1
 TEST_ROWS = 89
 GOLDEN_ROWS = 30
-# The measurements have at most four decimals, so rows are on a threshold or at least half of one off.
+# The measurements have at most four decimals, so the distance of a row to a threshold is zero or at least
+# half a unit in the fourth decimal.
 THRESHOLD_CLEARANCE = 2e-5
-# A float32 near 150, the mean, has a step of 1.5e-5, and a prediction is a sum of a hundred leaves.
+# The mean is about 150, where float32 has a step of 1.5e-5; a prediction is a sum of a hundred leaves.
 TOLERANCE = 1e-3
 EDGE_CASES = [[0.0] * 10, [-1.5] * 10, [1e6] * 10, [-1e6] * 10, [1e6, -1e6] * 5]
 

@@ -79,7 +79,7 @@ fn row(page: &mut String, name: &str, counts: [usize; COLUMNS]) {
 fn others(page: &mut String, found: &[SetResults]) {
     page.push_str(
         "\n## Rounded differently\n\n\
-         Within a thousandth of the largest element of the standard's output, but outside its tolerance, \
+         Within 0.1 % of the largest element of the standard's output, but outside its tolerance, \
          which is 1e-7 where the expected number is 0: sums of large numbers that cancel, and FP16.\n\n",
     );
     let rounded = listed(found, |outcome| matches!(outcome, Outcome::Rounded));
