@@ -1,6 +1,7 @@
 //! A value of a row, in JSON or CSV.
 
-use crate::datatype::{Datatype, float32, parse_f32, text};
+use crate::datatype::Datatype;
+use crate::datatype::parse::{float32, parse_f32, text};
 
 /// A value as the client wrote it.
 #[derive(Clone, Copy)]

@@ -11,7 +11,8 @@ use self::cell::CellValue;
 
 use serde_json::value::RawValue;
 
-use crate::datatype::{Datatype, float32};
+use crate::datatype::Datatype;
+use crate::datatype::parse::float32;
 use crate::error::Error;
 use crate::json::{self, Entries};
 use crate::json_array::{self, ItemKind, shown};
