@@ -64,7 +64,7 @@ fn truncated_png_is_400() {
     for length in [0, 7, 20, 33, 60, png.len() / 2, png.len() - 20] {
         let response = send(&spinfer, "image/png", &png[..length]);
         assert_eq!(response.status, 400, "{length}: {}", response.text());
-        let part = if length < 8 { "does not start as one" } else { "ends too early" };
+        let part = if length < 8 { "the signature is missing" } else { "is truncated" };
         assert!(response.error().contains(part), "{length}: {}", response.error());
     }
 }
@@ -109,7 +109,7 @@ fn image_bomb_is_contained() {
     let expected = expected();
     for (bomb, status, part) in [
         ("bomb-picture", 413, "the image: expected at most 4194304 pixels, got 60000x60000"),
-        ("bomb-scanlines", 400, "it has more rows than its header says"),
+        ("bomb-scanlines", 400, "it has more rows than its header declares"),
         // Text chunks and colour profiles are skipped.
         ("bomb-chunks", 200, "prediction"),
     ] {

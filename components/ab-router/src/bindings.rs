@@ -1,4 +1,4 @@
-//! Generated from `wit/`: the assignment door's export, and the key-value store of hosts of Spin. Its
+//! Generated from `wit/`: the export of the assignment door, and the import of Spin's key-value store. Its
 //! older interface is synchronous, as the assignment door is.
 #![expect(unsafe_code, reason = "generated")]
 #![expect(clippy::mem_forget, reason = "generated")]
@@ -19,5 +19,5 @@ wit_bindgen::generate!({
 
 export!(AbRouter);
 
-/// What is exported.
+/// The exported component.
 pub(crate) struct AbRouter;

@@ -1,5 +1,5 @@
-//! What `spinfer experiment` writes into the key-value store: other allocations, or the end of an
-//! experiment. Every instance follows it.
+//! Changes that `spinfer experiment` writes into the key-value store: allocations, or the stop of an
+//! experiment. Every instance polls them.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -8,84 +8,85 @@ use spinfer_experiment::{Change, Router};
 
 use crate::bindings::fermyon::spin::key_value::{Error, Store};
 
-/// How long what was read is good for.
-const REREAD: Duration = Duration::from_secs(1);
-/// How long at most a store that fails is left alone: each attempt may take until its timeout.
+/// Interval between reads of a change.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum interval after failures: each attempt may take until its timeout.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// The store of this component.
+/// Name of the key-value store.
 const STORE: &str = "default";
 
-/// What was read of the changes of each experiment.
-pub(crate) struct Changes(Vec<Seen>);
+/// The last change read of each experiment.
+pub(crate) struct Changes(Vec<PolledChange>);
 
-struct Seen {
+struct PolledChange {
     key: String,
-    /// `None` before the first time.
+    /// Time of the last read. `None` before the first.
     read: Option<Instant>,
-    /// How long after that it is read again.
+    /// Interval until the next read.
     wait: Duration,
     value: Option<Vec<u8>>,
-    /// What came of that value.
+    /// Whether the value was applied.
     applied: Result<(), String>,
-    /// What is logged already.
+    /// The last problem logged.
     problem: Option<String>,
 }
 
 impl Changes {
-    /// Of the experiments whose changes have these keys, in the order of a [`Router`].
+    /// `keys`: of the experiments' changes, in the order of the [`Router`].
     pub(crate) fn of(keys: impl IntoIterator<Item = String>) -> Self {
-        let seen = |key| Seen {
+        let polled = |key| PolledChange {
             key,
             read: None,
-            wait: REREAD,
+            wait: POLL_INTERVAL,
             value: None,
             applied: Ok(()),
             problem: None,
         };
-        Self(keys.into_iter().map(seen).collect())
+        Self(keys.into_iter().map(polled).collect())
     }
 
-    /// Reads the change of an experiment with `get`, unless it was read lately, and puts it into
-    /// effect. If the store fails, or what it has is no change, the experiment stays as it is.
-    pub(crate) fn follow(
+    /// Reads the change of an experiment with `get`, if due, and applies it. If the store fails or the change is
+    /// invalid, the last allocations stay in effect.
+    pub(crate) fn poll(
         &mut self,
         router: &mut Router,
         experiment: usize,
         now: Instant,
         get: impl FnOnce(&str) -> Result<Option<Vec<u8>>, String>,
     ) {
-        let Some(seen) = self.0.get_mut(experiment) else { return };
-        if seen.read.is_some_and(|read| now.saturating_duration_since(read) < seen.wait) {
+        let Some(polled) = self.0.get_mut(experiment) else { return };
+        if polled.read.is_some_and(|read| now.saturating_duration_since(read) < polled.wait) {
             return;
         }
-        seen.read = Some(now);
-        let applied = match get(&seen.key) {
+        polled.read = Some(now);
+        let applied = match get(&polled.key) {
             Err(problem) => {
-                seen.wait = (seen.wait * 2).min(MAX_BACKOFF);
+                polled.wait = (polled.wait * 2).min(MAX_BACKOFF);
                 Err(problem)
             }
             Ok(value) => {
-                seen.wait = REREAD;
-                if value != seen.value {
-                    seen.applied = apply(router, experiment, value.as_deref());
-                    seen.value = value;
+                polled.wait = POLL_INTERVAL;
+                if value != polled.value {
+                    polled.applied = apply(router, experiment, value.as_deref());
+                    polled.value = value;
                 }
-                seen.applied.clone()
+                polled.applied.clone()
             }
         };
         let problem = applied.err();
-        if let Some(problem) = problem.as_ref().filter(|_| problem != seen.problem) {
-            let key = &seen.key;
-            // Nothing can be done if nobody reads the log.
+        if let Some(problem) = problem.as_ref().filter(|_| problem != polled.problem) {
+            let key = &polled.key;
+            // A failure to log cannot be reported.
             let _ = writeln!(
                 std::io::stderr(),
-                "{key}: {problem}; the allocations known last stay in effect"
+                "{key}: {problem}; the last known allocations stay in effect"
             );
         }
-        seen.problem = problem;
+        polled.problem = problem;
     }
 }
 
+/// Applies a change. `None`: there is none.
 fn apply(router: &mut Router, experiment: usize, value: Option<&[u8]>) -> Result<(), String> {
     let change = match value {
         None => Change::default(),
@@ -94,17 +95,18 @@ fn apply(router: &mut Router, experiment: usize, value: Option<&[u8]>) -> Result
     router.change(experiment, &change)
 }
 
-/// The store, opened once.
+/// The key-value store, opened by the first read and again after a failure.
 #[derive(Default)]
-pub(crate) struct Stores(Option<Store>);
+pub(crate) struct ChangeStore(Option<Store>);
 
-impl Stores {
+impl ChangeStore {
+    /// The value of a key.
     pub(crate) fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, String> {
         let store = match &self.0 {
             Some(store) => store,
-            None => self.0.insert(Store::open(STORE).map_err(explained)?),
+            None => self.0.insert(Store::open(STORE).map_err(describe)?),
         };
-        let found = store.get(key).map_err(explained);
+        let found = store.get(key).map_err(describe);
         if found.is_err() {
             self.0 = None;
         }
@@ -112,7 +114,7 @@ impl Stores {
     }
 }
 
-fn explained(error: Error) -> String {
+fn describe(error: Error) -> String {
     match error {
         Error::AccessDenied | Error::NoSuchStore => format!(
             "the key-value store `{STORE}` is not granted; write key_value_stores = [\"{STORE}\"]"
@@ -142,26 +144,26 @@ mod tests {
         allocation = 0
     "#;
 
-    /// A router that reads what a test says, at times that a test says.
-    struct Followed {
+    /// A router that reads given values at given times.
+    struct PolledRouter {
         router: Router,
         changes: Changes,
         start: Instant,
         reads: usize,
     }
 
-    impl Followed {
+    impl PolledRouter {
         fn new() -> Self {
             let router = Router::new(&Experiments::parse(FILE).unwrap()).unwrap();
             let changes = Changes::of([key("iris")]);
             Self { router, changes, start: Instant::now(), reads: 0 }
         }
 
-        /// Which variant serves everybody, so many milliseconds after the start.
+        /// The variant that serves, `after` milliseconds from the start.
         fn serves(&mut self, after: u64, stored: Result<Option<&str>, &str>) -> String {
             let Self { router, changes, start, reads } = self;
             let now = *start + Duration::from_millis(after);
-            changes.follow(router, 0, now, |key| {
+            changes.poll(router, 0, now, |key| {
                 assert_eq!(key, "spinfer/experiments/iris");
                 *reads += 1;
                 let value = |json: &str| json.as_bytes().to_vec();
@@ -179,34 +181,34 @@ mod tests {
     const ALL: &str = r#"{"allocations": {"control": 0, "treatment": 1}}"#;
 
     #[test]
-    fn a_change_is_followed_within_a_second_and_read_no_more_often() {
-        let mut followed = Followed::new();
-        assert_eq!(followed.serves(0, Ok(None)), "control");
-        assert_eq!(followed.serves(999, Ok(Some(ALL))), "control");
-        assert_eq!(followed.serves(1000, Ok(Some(ALL))), "treatment");
-        assert_eq!(followed.serves(1500, Ok(None)), "treatment");
-        assert_eq!(followed.reads, 2);
-        assert_eq!(followed.serves(2000, Ok(None)), "control", "as the file has it");
+    fn change_is_read_once_per_second() {
+        let mut polled = PolledRouter::new();
+        assert_eq!(polled.serves(0, Ok(None)), "control");
+        assert_eq!(polled.serves(999, Ok(Some(ALL))), "control");
+        assert_eq!(polled.serves(1000, Ok(Some(ALL))), "treatment");
+        assert_eq!(polled.serves(1500, Ok(None)), "treatment");
+        assert_eq!(polled.reads, 2);
+        assert_eq!(polled.serves(2000, Ok(None)), "control", "as in the file");
     }
 
     #[test]
-    fn a_store_that_fails_changes_nothing_and_is_asked_ever_more_seldom() {
-        let mut followed = Followed::new();
-        assert_eq!(followed.serves(0, Ok(Some(ALL))), "treatment");
-        assert_eq!(followed.serves(1000, Err("it is away")), "treatment");
-        assert_eq!(followed.problem(), Some("it is away"));
+    fn failing_store_changes_nothing_and_is_read_with_backoff() {
+        let mut polled = PolledRouter::new();
+        assert_eq!(polled.serves(0, Ok(Some(ALL))), "treatment");
+        assert_eq!(polled.serves(1000, Err("connection refused")), "treatment");
+        assert_eq!(polled.problem(), Some("connection refused"));
         for after in (1100..60_000).step_by(100) {
-            assert_eq!(followed.serves(after, Err("it is away")), "treatment");
+            assert_eq!(polled.serves(after, Err("connection refused")), "treatment");
         }
-        assert!(followed.reads < 10, "{}", followed.reads);
-        assert_eq!(followed.serves(120_000, Ok(Some(ALL))), "treatment");
-        assert_eq!(followed.problem(), None);
+        assert!(polled.reads < 10, "{}", polled.reads);
+        assert_eq!(polled.serves(120_000, Ok(Some(ALL))), "treatment");
+        assert_eq!(polled.problem(), None);
     }
 
     #[test]
-    fn what_is_no_change_of_the_experiment_changes_nothing() {
-        let mut followed = Followed::new();
-        assert_eq!(followed.serves(0, Ok(Some(ALL))), "treatment");
+    fn invalid_change_is_not_applied() {
+        let mut polled = PolledRouter::new();
+        assert_eq!(polled.serves(0, Ok(Some(ALL))), "treatment");
         for (index, stored) in [
             "{",
             "7",
@@ -218,12 +220,12 @@ mod tests {
         .enumerate()
         {
             let after = (index as u64 + 1) * 100_000;
-            assert_eq!(followed.serves(after, Ok(Some(stored))), "treatment", "{stored}");
-            assert!(followed.problem().is_some(), "{stored}");
-            assert_eq!(followed.serves(after + 40_000, Ok(Some(stored))), "treatment");
-            assert!(followed.problem().is_some(), "{stored}");
+            assert_eq!(polled.serves(after, Ok(Some(stored))), "treatment", "{stored}");
+            assert!(polled.problem().is_some(), "{stored}");
+            assert_eq!(polled.serves(after + 40_000, Ok(Some(stored))), "treatment");
+            assert!(polled.problem().is_some(), "{stored}");
         }
-        assert_eq!(followed.serves(900_000, Ok(Some(ALL))), "treatment");
-        assert_eq!(followed.problem(), None);
+        assert_eq!(polled.serves(900_000, Ok(Some(ALL))), "treatment");
+        assert_eq!(polled.problem(), None);
     }
 }

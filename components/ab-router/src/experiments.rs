@@ -5,39 +5,42 @@ use std::time::Instant;
 
 use spinfer_experiment::{Assignment, Experiments, Refusal, Router, Unit, key, unit};
 
-use crate::changes::{Changes, Stores};
+use crate::changes::{ChangeStore, Changes};
 
-/// Where the file is mounted.
+/// Path of the mounted file.
 const FILE: &str = "/experiments.toml";
 
 thread_local! {
-    /// Read by the first call.
+    /// Loaded by the first call.
     static LIVE: RefCell<Option<Result<Live, String>>> = const { RefCell::new(None) };
 }
 
-/// The file, and what was changed since.
+/// The experiments of the file, with the changes since.
 pub(crate) struct Live {
     router: Router,
     changes: Changes,
-    stores: Stores,
+    store: ChangeStore,
     needed_headers: Vec<String>,
     needs_body: bool,
 }
 
-/// What of a request decides.
+/// The parts of a request that decide its assignment.
 #[derive(Clone, Copy)]
 pub(crate) struct Request<'r> {
-    /// With its query.
+    /// Path with query.
     pub(crate) path: &'r str,
-    /// The position of a name in [`Live::needed_headers`], and a value.
+    /// The needed headers of the request: an index into [`Live::needed_headers`], and the value.
     pub(crate) headers: &'r [(u32, Vec<u8>)],
     pub(crate) body: &'r [u8],
 }
 
-/// Gives the experiments to `use_them`, or says why there are none.
-pub(crate) fn with<T>(use_them: impl FnOnce(&mut Live) -> T) -> Result<T, Refusal> {
+/// Calls `f` with the experiments.
+///
+/// # Errors
+/// If they cannot be loaded: 500.
+pub(crate) fn with<T>(f: impl FnOnce(&mut Live) -> T) -> Result<T, Refusal> {
     LIVE.with_borrow_mut(|live| match live.get_or_insert_with(Live::read) {
-        Ok(live) => Ok(use_them(live)),
+        Ok(live) => Ok(f(live)),
         Err(problem) => Err(Refusal { status: 500, message: problem.clone() }),
     })
 }
@@ -68,20 +71,20 @@ impl Live {
         let needs_body = experiments.iter().any(|experiment| is_json(&experiment.unit));
         let router = Router::new(&experiments)?;
         let changes = Changes::of(router.iter().map(|live| key(&live.experiment.name)));
-        Ok(Self { router, changes, stores: Stores::default(), needed_headers, needs_body })
+        Ok(Self { router, changes, store: ChangeStore::default(), needed_headers, needs_body })
     }
 
-    /// The lower-case names of the headers that decide.
+    /// The names of the headers that decide assignments, in lower case.
     pub(crate) fn needed_headers(&self) -> &[String] {
         &self.needed_headers
     }
 
-    /// Whether the body of any request decides.
+    /// Whether the body decides the assignment in any experiment.
     pub(crate) fn needs_body(&self) -> bool {
         self.needs_body
     }
 
-    /// Whether the body of a request for `path` decides, and whether a copy of it goes elsewhere.
+    /// Whether the body of a request for `path` decides its assignment or goes to a shadow.
     pub(crate) fn uses_body(&self, path: &str) -> bool {
         let live = self.router.find(path).ok().and_then(|index| self.router.get(index));
         live.is_some_and(|live| {
@@ -90,14 +93,15 @@ impl Live {
         })
     }
 
-    /// Decides who serves a request.
+    /// Assigns a request to a variant.
     pub(crate) fn assign(&mut self, request: Request<'_>) -> Result<Assignment<'_>, Refusal> {
-        let Self { router, changes, stores, needed_headers, .. } = self;
+        let Self { router, changes, store, needed_headers, .. } = self;
         let index = router.find(request.path)?;
-        changes.follow(router, index, Instant::now(), |key| stores.get(key));
-        let live = router
-            .get(index)
-            .ok_or_else(|| Refusal { status: 500, message: "the experiment is gone".to_owned() })?;
+        changes.poll(router, index, Instant::now(), |key| store.get(key));
+        let live = router.get(index).ok_or_else(|| Refusal {
+            status: 500,
+            message: "the experiment does not exist".to_owned(),
+        })?;
         let values = |name: &str| {
             let position = needed_headers.iter().position(|needed| needed == name);
             let values = request.headers.iter().map(move |(index, value)| {
@@ -110,7 +114,7 @@ impl Live {
         let unit = match &live.experiment.unit {
             Unit::Json(path) => {
                 let document = &mut serde_json::Deserializer::from_slice(request.body);
-                // What is no JSON is for the variant to refuse.
+                // A body that is not JSON has no unit; the variant refuses it.
                 in_body = unit::in_document(path, document).ok().flatten();
                 in_body.as_deref().map(str::as_bytes)
             }
@@ -149,7 +153,7 @@ mod tests {
     }
 
     fn variant(live: &mut Live, headers: &[(&str, &str)], body: &str) -> Result<String, u16> {
-        // There is no store here.
+        // Without a store.
         live.changes = Changes::of([]);
         let headers: Vec<_> = headers
             .iter()
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_has_its_variant_wherever_it_stands() {
+    fn unit_has_the_same_variant_in_header_cookie_and_body() {
         let header = &mut live(r#"{ header = "x-user-id" }"#);
         let cookie = &mut live(r#"{ cookie = "uid" }"#);
         let json = &mut live(r#"{ json = "user.id" }"#);
@@ -187,14 +191,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_unit_is_served_by_control() {
+    fn request_without_unit_is_served_by_control() {
         let control = Ok("control".to_owned());
         assert_eq!(variant(&mut live(r#"{ header = "x-user-id" }"#), &[], "{}"), control);
         assert_eq!(variant(&mut live(r#"{ json = "id" }"#), &[], "no JSON"), control);
     }
 
     #[test]
-    fn a_tester_chooses() {
+    fn force_header_chooses_the_variant() {
         let live = &mut live(r#"{ header = "x-user-id" }"#);
         assert_eq!(variant(live, &[("x-variant", "treatment")], ""), Ok("treatment".to_owned()));
         assert_eq!(variant(live, &[("x-variant", "other")], ""), Err(400));

@@ -1,5 +1,5 @@
-//! The standard door, for hosts that do not know the assignment door: the request is forwarded to
-//! `http://<component>.spin.internal`, and the response gets the headers that the host would add.
+//! The standard door, for hosts without the assignment door: forwards the request to
+//! `http://<component>.spin.internal`, and adds the headers to the response that spinfer would add.
 
 use std::cell::Cell;
 
@@ -15,15 +15,15 @@ use spinfer_experiment::Refusal;
 use crate::AbRouter;
 use crate::experiments::{self, with};
 
-/// Bytes of a body that are read to decide by, and to be copied; what is longer is a stream. As much as
-/// spinfer takes whole, unless its manifest says otherwise.
+/// Maximum size of a body that is buffered, to decide the assignment or to be copied, in bytes. Longer bodies
+/// are streamed. The same as the default of `limits.buffered_body`.
 const MAX_BODY: usize = 1 << 20;
-/// Bytes of one read.
-const READ: usize = 16 << 10;
-/// Copies under way at a time; more are not sent.
+/// Size of a read, in bytes.
+const READ_BYTES: usize = 16 << 10;
+/// Maximum number of copies in flight. Further copies are skipped.
 const MAX_COPIES: usize = 16;
 
-/// Headers that belong to a connection, or that are derived: they are not forwarded.
+/// Headers that are not forwarded: they belong to a connection, or are derived.
 const NOT_FORWARDED: [&str; 8] = [
     "connection",
     "host",
@@ -35,25 +35,25 @@ const NOT_FORWARDED: [&str; 8] = [
     "expect",
 ];
 
-/// What of an assigned response may not be kept by caches on its way: another unit may get another.
+/// Replaces the header of an assigned response: other units may get other responses from the same URL.
 const CACHE_CONTROL: (&str, &[u8]) = ("cache-control", b"private, no-cache");
 
 thread_local! {
     static COPIES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The end of a body.
+/// The trailers, or the error, at the end of a body.
 type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 type Headers = Vec<(String, Vec<u8>)>;
 
-/// Where a request goes.
+/// The destination of a request.
 struct Target {
     variant: String,
     component: String,
     path: String,
 }
 
-/// What of a request is forwarded beside its body.
+/// The method and headers of a forwarded request.
 #[derive(Clone)]
 struct Head {
     method: Method,
@@ -63,7 +63,7 @@ struct Head {
 /// A request body.
 enum Body {
     Whole(Vec<u8>),
-    /// What was read of it, and the rest.
+    /// What has been read, and the rest.
     Stream(Vec<u8>, StreamReader<u8>, End),
 }
 
@@ -106,7 +106,7 @@ impl Guest for AbRouter {
     }
 }
 
-/// The experiment, who serves the request, and who gets copies.
+/// The experiment, the target of the request, and the targets of its copies.
 fn decide(
     path: &str,
     headers: &Headers,
@@ -139,16 +139,16 @@ fn decide(
     .and_then(|decided| decided)
 }
 
-/// Takes a body whole, unless it is too long for that.
+/// Buffers a body, up to [`MAX_BODY`].
 async fn read(mut stream: StreamReader<u8>, end: End) -> Body {
     let mut body = Vec::new();
     while body.len() <= MAX_BODY {
-        let (result, part) = stream.read(Vec::with_capacity(READ)).await;
+        let (result, part) = stream.read(Vec::with_capacity(READ_BYTES)).await;
         body.extend(part);
         if let StreamResult::Dropped | StreamResult::Cancelled = result {
             return match end.await {
                 Ok(_) => Body::Whole(body),
-                // It broke off: so does what is forwarded.
+                // The body was cut off: so is the forwarded one.
                 Err(_) => {
                     let (_, failed) = wit_future::new(|| Err(ErrorCode::ConnectionTerminated));
                     Body::Stream(body, stream, failed)
@@ -159,6 +159,7 @@ async fn read(mut stream: StreamReader<u8>, end: End) -> Body {
     Body::Stream(body, stream, end)
 }
 
+/// Sends a request to its target.
 async fn forward(head: Head, target: &Target, body: Body) -> Result<Response, ErrorCode> {
     let headers = Fields::from_list(&head.headers).map_err(|error| {
         ErrorCode::InternalError(Some(format!("the request's headers: {error:?}")))
@@ -181,16 +182,17 @@ async fn forward(head: Head, target: &Target, body: Body) -> Result<Response, Er
     client::send(request).await
 }
 
+/// A stream of these bytes.
 fn whole(bytes: Vec<u8>) -> StreamReader<u8> {
     let (mut writer, reader) = wit_stream::new();
     spawn(async move {
-        // What is not taken is of a component that does not read it.
+        // An incomplete write means that the receiver does not read the body.
         writer.write_all(bytes).await;
     });
     reader
 }
 
-/// What was read of a stream, and the rest of it.
+/// A stream of `first`, followed by `rest`.
 fn joined(first: Vec<u8>, mut rest: StreamReader<u8>) -> StreamReader<u8> {
     let (mut writer, reader) = wit_stream::new();
     spawn(async move {
@@ -199,7 +201,7 @@ fn joined(first: Vec<u8>, mut rest: StreamReader<u8>) -> StreamReader<u8> {
             if !writer.write_all(part).await.is_empty() {
                 return;
             }
-            let (result, read) = rest.read(Vec::with_capacity(READ)).await;
+            let (result, read) = rest.read(Vec::with_capacity(READ_BYTES)).await;
             part = read;
             if let StreamResult::Dropped | StreamResult::Cancelled = result {
                 writer.write_all(part).await;
@@ -210,7 +212,7 @@ fn joined(first: Vec<u8>, mut rest: StreamReader<u8>) -> StreamReader<u8> {
     reader
 }
 
-/// Sends a copy, whose response is discarded, unless too many are under way.
+/// Sends a copy and discards its response, unless too many are in flight.
 fn send_copy(head: Head, shadow: Target, body: Vec<u8>) {
     if COPIES.get() >= MAX_COPIES {
         return;
@@ -221,7 +223,7 @@ fn send_copy(head: Head, shadow: Target, body: Vec<u8>) {
             let (_done, done) = wit_future::new(|| Ok(()));
             let (mut stream, _end) = Response::consume_body(response, done);
             loop {
-                let (result, _) = stream.read(Vec::with_capacity(READ)).await;
+                let (result, _) = stream.read(Vec::with_capacity(READ_BYTES)).await;
                 if let StreamResult::Dropped | StreamResult::Cancelled = result {
                     break;
                 }
@@ -231,7 +233,7 @@ fn send_copy(head: Head, shadow: Target, body: Vec<u8>) {
     });
 }
 
-/// The variant's response, with what says whose it is.
+/// The variant's response, with the headers of the assignment.
 fn assigned(
     response: Response,
     experiment: String,
@@ -251,6 +253,7 @@ fn assigned(
     respond(status, &headers, stream, end)
 }
 
+/// The error for a variant that did not respond.
 fn unreachable(target: &Target, error: &ErrorCode) -> Refusal {
     let Target { variant, component, .. } = target;
     let message = match error {
@@ -263,6 +266,7 @@ fn unreachable(target: &Target, error: &ErrorCode) -> Refusal {
     Refusal { status: 502, message }
 }
 
+/// The response for a request without assignment.
 fn refuse(refusal: &Refusal) -> Result<Response, ErrorCode> {
     let body = serde_json::json!({ "error": refusal.message }).to_string().into_bytes();
     let headers = [

@@ -1,4 +1,4 @@
-//! How far diabetes will be in a year, from ten measurements of a patient.
+//! Progression of diabetes one year after ten baseline measurements of a patient.
 
 use model_sdk::{Error, Graph, Model, Prediction, Rows};
 

@@ -1,9 +1,9 @@
-//! The fuzz target of this component: the pictures it is sent. `make fuzz` runs it for long, the test
-//! below for a moment.
+//! The fuzz target of this component: the pictures that clients send. `make fuzz` runs it for minutes, the test
+//! below briefly.
 
 use crate::picture::pixels;
 
-/// A file that may be a PNG: pixels as the model takes them, or refused.
+/// A file that may be a PNG: either the pixels of the model, or an error.
 pub(crate) fn png(data: &[u8]) {
     if let Ok(pixels) = pixels(data) {
         assert!(pixels.iter().all(|pixel| (0.0..=16.0).contains(pixel)), "{pixels:?}");

@@ -1,4 +1,4 @@
-//! Handwritten digits, from 8x8 pixels or from a picture of any size.
+//! Classifies handwritten digits, from 8x8 pixels or from a PNG of up to 2048x2048.
 
 #[cfg(test)]
 mod fuzzing;

@@ -1,16 +1,22 @@
-//! From a PNG to what the digits of scikit-learn are: 8x8 pixels, each the ink in its part of the
-//! picture, from 0 to 16. There each part was 4x4 dots, and the ink was counted.
+//! Converts a PNG to the features of scikit-learn's digits: 8x8 pixels, each the amount of ink in its part of
+//! the picture, from 0 to 16. In the dataset a part has 4x4 dots, and the ink is their number.
 
 use model_sdk::Error;
 
 use crate::png::{Picture, decode};
 
+/// Width and height of the features, in pixels.
 const SIDE: usize = 8;
+/// Number of features.
 pub(crate) const PIXELS: u32 = 64;
-/// Of a pixel that is all ink.
-const INK: f64 = 16.0;
-/// The ink in each part of the picture, row by row. It may stand dark on light or light on dark: the
-/// border tells which is the paper.
+/// Value of a pixel that is all ink.
+const MAX_INK: f64 = 16.0;
+
+/// The ink in each part of the picture, row by row. It may be dark on light or light on dark: the border is taken
+/// to be paper.
+///
+/// # Errors
+/// If the file is not a PNG that [`decode`] supports.
 pub(crate) fn pixels(png: &[u8]) -> Result<[f32; PIXELS as usize], Error> {
     let mut picture = decode(png)?;
     if picture.has_light_border() {
@@ -22,6 +28,7 @@ pub(crate) fn pixels(png: &[u8]) -> Result<[f32; PIXELS as usize], Error> {
 }
 
 impl Picture {
+    /// Whether the outermost dots are light on average.
     fn has_light_border(&self) -> bool {
         let rows = self.dots.chunks_exact(self.width);
         let (mut sum, mut count) = (0, 0);
@@ -34,9 +41,9 @@ impl Picture {
         2 * sum > 255 * count
     }
 
-    /// The mean of each part, in ink. A dot on the line between two parts counts for both, as much as
-    /// lies in each: in whole numbers, so that it is exact.
-    #[expect(clippy::cast_possible_truncation, reason = "the nearest FP32 is wanted")]
+    /// The mean ink of each part. A dot on the line between two parts counts for both, in proportion. Computed in
+    /// integers, and therefore exact.
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to the nearest")]
     fn shrink(&self) -> [f32; PIXELS as usize] {
         let Self { width, height, .. } = *self;
         let mut sums = [0_u64; PIXELS as usize];
@@ -54,12 +61,12 @@ impl Picture {
             }
         }
         let all_ink = 255.0 * (width * height) as f64;
-        sums.map(|sum| (sum as f64 * INK / all_ink) as f32)
+        sums.map(|sum| (sum as f64 * MAX_INK / all_ink) as f32)
     }
 }
 
-/// The parts of `length` dots in which the dot at `position` lies, and how much of it: in eighths of a
-/// dot, of which each part has `length`.
+/// The parts that the dot at `position` of `length` overlaps, with the overlap in eighths of a dot. A part is
+/// `length` eighths wide.
 fn parts(position: usize, length: usize) -> impl Iterator<Item = (usize, u64)> {
     let (start, end) = (position * SIDE, (position + 1) * SIDE);
     (start / length..=(end - 1) / length).map(move |part| {
@@ -86,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_the_mean_of_its_dots() {
+    fn pixel_is_the_mean_of_its_part() {
         let mut picture = vec![0; 32 * 32];
         // Five of the sixteen dots of the part in row 1, column 2.
         for (x, y) in [(8, 4), (9, 4), (10, 5), (11, 7), (8, 7)] {
@@ -95,7 +102,7 @@ mod tests {
         let mut expected = [0.0; 64];
         expected[8 + 2] = 5.0;
         assert_eq!(grey(32, &picture).shrink(), expected);
-        // Twelve dots over eight parts: one and a half each.
+        // Twelve dots over eight parts: 1.5 each.
         let picture = grey(12, &[0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 51]);
         let row = [16.0 / 3.0, 16.0 / 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.2 / 1.5];
         for (got, expected) in picture.shrink().iter().zip(row.iter().cycle()) {
@@ -105,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_border_tells_the_paper() {
+    fn border_is_paper() {
         assert!(grey(3, &[255, 255, 255, 255, 0, 255, 255, 255, 255]).has_light_border());
         assert!(!grey(3, &[0, 0, 0, 0, 255, 0, 0, 0, 0]).has_light_border());
         let (dark_on_light, light_on_dark) = ([255, 255, 0, 255], [0, 0, 255, 0]);
@@ -113,9 +120,9 @@ mod tests {
         assert!(!grey(4, &light_on_dark).has_light_border());
     }
 
-    /// A picture of the dataset comes out as it went in, but for the rounding to 256 shades.
+    /// Except for the rounding to 256 shades.
     #[test]
-    fn eight_by_eight_stays() {
+    fn picture_of_the_dataset_is_unchanged() {
         let pixels = pixels(&image("grey-8x8")).unwrap();
         assert!(pixels.iter().all(|pixel| (pixel - pixel.round()).abs() < 0.04), "{pixels:?}");
         assert_eq!(pixels[..8].iter().map(|pixel| pixel.round()).sum::<f32>(), 28.0);
@@ -123,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_part_is_between_paper_and_ink(
+        fn pixels_are_between_paper_and_ink(
             width in 1_usize..40,
             dots in prop::collection::vec(any::<u8>(), 40..400),
         ) {
@@ -131,7 +138,7 @@ mod tests {
             let picture = grey(width, &dots[..rows]);
             let parts = picture.shrink();
             prop_assert!(parts.iter().all(|part| (0.0..=16.0).contains(part)));
-            // No ink is lost.
+            // The mean of the ink is unchanged.
             let mean = |sum: f64, count: usize| sum / count as f64;
             let ink = mean(dots[..rows].iter().map(|&dot| f64::from(dot)).sum(), rows) / 255.0 * 16.0;
             let of_parts = mean(parts.iter().map(|&part| f64::from(part)).sum(), 64);

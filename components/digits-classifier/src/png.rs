@@ -1,30 +1,33 @@
-//! PNG files as grey pictures: every colour type and depth, not interlaced. Checksums of chunks are left
-//! alone, as that of the whole picture is checked; so are colours that stand for transparency.
+//! Decodes PNG files into grey pictures: every colour type and depth, not interlaced. Checksums of chunks are
+//! ignored, since that of the compressed data is checked; so are transparent colours of pictures without a
+//! palette. Chunks of text and colour profiles are skipped without decompression.
 //! <https://www.w3.org/TR/png-3/>
 
 use miniz_oxide::inflate::{TINFLStatus, decompress_slice_iter_to_slice};
 use model_sdk::Error;
 
-/// Of a picture: 2048x2048. Decoded it takes eight bytes each at the most.
+/// Maximum number of dots, as of 2048x2048. A decoded dot takes up to 8 bytes.
 const MAX_DOTS: u64 = 1 << 22;
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Grey, from 0, black, to 255. What is transparent is white.
+/// A grey picture: 0 is black, 255 white. Transparent dots are white.
 pub(crate) struct Picture {
     pub(crate) width: usize,
     pub(crate) height: usize,
-    /// Row by row.
+    /// The dots, row by row.
     pub(crate) dots: Vec<u8>,
 }
 
+/// The chunk `IHDR`.
 struct Header {
     width: usize,
     height: usize,
-    /// Bits of a sample: 1, 2, 4, 8 or 16.
+    /// Bits per sample: 1, 2, 4, 8 or 16.
     depth: usize,
     colour: Colour,
 }
 
+/// The colour type.
 #[derive(Clone, Copy)]
 enum Colour {
     Grey,
@@ -34,12 +37,16 @@ enum Colour {
     RgbAlpha,
 }
 
+/// Decodes a file.
+///
+/// # Errors
+/// If it is not a PNG, damaged or interlaced: 400. If it is too large: 413.
 pub(crate) fn decode(png: &[u8]) -> Result<Picture, Error> {
-    let rest = png.strip_prefix(SIGNATURE).ok_or_else(|| wrong("it does not start as one"))?;
+    let rest = png.strip_prefix(SIGNATURE).ok_or_else(|| invalid("the signature is missing"))?;
     let chunks = chunks(rest)?;
     let header = match chunks.first() {
         Some((b"IHDR", header)) => Header::read(header)?,
-        _ => return Err(wrong("it has no header")),
+        _ => return Err(invalid("the header is missing")),
     };
     let of = |kind: &[u8; 4]| chunks.iter().find(|chunk| chunk.0 == kind).map(|chunk| chunk.1);
     let palette = of(b"PLTE").unwrap_or_default();
@@ -49,11 +56,11 @@ pub(crate) fn decode(png: &[u8]) -> Result<Picture, Error> {
     let mut rows = vec![0; header.height * (1 + header.row_bytes())];
     match decompress_slice_iter_to_slice(&mut rows, data, true, false) {
         Ok(length) if length == rows.len() => {}
-        Ok(_) => return Err(wrong("it has fewer rows than its header says")),
+        Ok(_) => return Err(invalid("it has fewer rows than its header declares")),
         Err(TINFLStatus::HasMoreOutput) => {
-            return Err(wrong("it has more rows than its header says"));
+            return Err(invalid("it has more rows than its header declares"));
         }
-        Err(_) => return Err(wrong("its compressed data is damaged")),
+        Err(_) => return Err(invalid("its compressed data is damaged")),
     }
     header.unfilter(&mut rows)?;
 
@@ -64,15 +71,15 @@ pub(crate) fn decode(png: &[u8]) -> Result<Picture, Error> {
     Ok(Picture { width: header.width, height: header.height, dots })
 }
 
-/// Its kind and its data.
+/// The kind and data of a chunk.
 type Chunk<'a> = (&'a [u8; 4], &'a [u8]);
 
-/// Each chunk, to the one that says the end.
+/// The chunks up to `IEND`.
 fn chunks(mut rest: &[u8]) -> Result<Vec<Chunk<'_>>, Error> {
     let mut chunks = Vec::new();
     loop {
         let (kind, data, left) =
-            chunk(rest).ok_or_else(|| Error::invalid("the image: the PNG ends too early"))?;
+            chunk(rest).ok_or_else(|| Error::invalid("the image: the PNG is truncated"))?;
         if kind == b"IEND" {
             return Ok(chunks);
         }
@@ -81,7 +88,7 @@ fn chunks(mut rest: &[u8]) -> Result<Vec<Chunk<'_>>, Error> {
     }
 }
 
-/// A chunk, and what stands behind it: length, kind, data, checksum.
+/// The kind and data of the first chunk, and the bytes after it. A chunk is length, kind, data, checksum.
 fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
     let (length, bytes) = bytes.split_first_chunk()?;
     let (kind, bytes) = bytes.split_first_chunk()?;
@@ -92,11 +99,12 @@ fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
 }
 
 impl Header {
+    /// Decodes the header, and checks it.
     fn read(data: &[u8]) -> Result<Self, Error> {
         let Ok([w0, w1, w2, w3, h0, h1, h2, h3, depth, colour, compression, filter, interlace]) =
             <[u8; 13]>::try_from(data)
         else {
-            return Err(wrong("its header is not of 13 bytes"));
+            return Err(invalid("its header does not have 13 bytes"));
         };
         let width = u32::from_be_bytes([w0, w1, w2, w3]);
         let height = u32::from_be_bytes([h0, h1, h2, h3]);
@@ -111,22 +119,22 @@ impl Header {
             (3, 1 | 2 | 4 | 8) => Colour::Palette,
             (4, 8 | 16) => Colour::GreyAlpha,
             (6, 8 | 16) => Colour::RgbAlpha,
-            _ => return Err(wrong("its colour type and depth do not go together")),
+            _ => return Err(invalid("its colour type does not allow its depth")),
         };
         match (width, height, compression, filter, interlace) {
             (1.., 1.., 0, 0, 0) => {}
             (1.., 1.., 0, 0, 1) => {
                 return Err(Error::invalid(
-                    "the image: an interlaced PNG is not supported: save it without",
+                    "the image: an interlaced PNG is not supported; save it without interlacing",
                 ));
             }
-            _ => return Err(wrong("its header is not of any known kind")),
+            _ => return Err(invalid("its header has unknown methods or an empty size")),
         }
         let (width, height) = (width as usize, height as usize);
         Ok(Self { width, height, depth: depth.into(), colour })
     }
 
-    /// Samples of a dot.
+    /// Number of samples per dot.
     fn samples(&self) -> usize {
         match self.colour {
             Colour::Grey | Colour::Palette => 1,
@@ -136,11 +144,12 @@ impl Header {
         }
     }
 
+    /// Length of a row, in bytes, without its filter.
     fn row_bytes(&self) -> usize {
         (self.width * self.samples() * self.depth).div_ceil(8)
     }
 
-    /// Undoes what each row's first byte says was done to the rest.
+    /// Reverses the filter of each row, which is its first byte.
     fn unfilter(&self, rows: &mut [u8]) -> Result<(), Error> {
         let length = 1 + self.row_bytes();
         let step = (self.samples() * self.depth).div_ceil(8);
@@ -156,7 +165,7 @@ impl Header {
                     2 => above[at],
                     3 => left.midpoint(above[at]),
                     4 => paeth(left, above[at], corner),
-                    _ => return Err(wrong("a row has an unknown filter")),
+                    _ => return Err(invalid("a row has an unknown filter")),
                 };
                 row[at] = row[at].wrapping_add(expected);
             }
@@ -165,7 +174,7 @@ impl Header {
         Ok(())
     }
 
-    /// Appends the row's dots.
+    /// Appends the dots of a row.
     fn read_row(
         &self,
         row: &[u8],
@@ -175,7 +184,7 @@ impl Header {
     ) -> Result<(), Error> {
         for dot in 0..self.width {
             let sample = |index| self.sample(row, dot * self.samples() + index);
-            // Of up to eight bits, from 0 to 255.
+            // A sample of up to 8 bits, scaled to 255.
             let shade = |index| match self.depth {
                 1 => sample(index) * 255,
                 2 => sample(index) * 85,
@@ -190,7 +199,7 @@ impl Header {
                 Colour::Palette => {
                     let index = usize::from(sample(0));
                     let Some(&rgb) = palette.as_chunks().0.get(index) else {
-                        return Err(wrong("a colour is not in its palette"));
+                        return Err(invalid("a colour is not in its palette"));
                     };
                     over_white(luma(rgb), alphas.get(index).copied().unwrap_or(u8::MAX))
                 }
@@ -199,7 +208,7 @@ impl Header {
         Ok(())
     }
 
-    /// The sample as it stands; of sixteen bits the upper eight.
+    /// A sample without scaling. Of 16 bits, the upper 8.
     fn sample(&self, row: &[u8], index: usize) -> u8 {
         match self.depth {
             16 => row[2 * index],
@@ -213,7 +222,7 @@ impl Header {
     }
 }
 
-/// Of the three, the one nearest to what a plane through them would have.
+/// The Paeth predictor: of the three, the one nearest to `left + above - corner`.
 fn paeth(left: u8, above: u8, corner: u8) -> u8 {
     let plane = i16::from(left) + i16::from(above) - i16::from(corner);
     let mut nearest = left;
@@ -225,22 +234,23 @@ fn paeth(left: u8, above: u8, corner: u8) -> u8 {
     nearest
 }
 
-fn wrong(problem: &str) -> Error {
+fn invalid(problem: &str) -> Error {
     Error::invalid(format!("the image: expected a PNG: {problem}"))
 }
 
-/// ITU-R BT.601.
+/// Luma by ITU-R BT.601.
 fn luma([red, green, blue]: [u8; 3]) -> u8 {
     let [red, green, blue] = [red, green, blue].map(u32::from);
     byte((299 * red + 587 * green + 114 * blue + 500) / 1000)
 }
 
+/// A dot on white paper.
 fn over_white(grey: u8, alpha: u8) -> u8 {
     let (grey, alpha) = (u32::from(grey), u32::from(alpha));
     byte((grey * alpha + 255 * (255 - alpha) + 127) / 255)
 }
 
-/// A mean of bytes, and so one itself.
+/// A mean of bytes, which is a byte.
 fn byte(mean: u32) -> u8 {
     u8::try_from(mean).unwrap_or(u8::MAX)
 }

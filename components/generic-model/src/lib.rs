@@ -1,4 +1,4 @@
-//! Whichever model is mounted, as its `model.toml` describes it.
+//! Serves the mounted model, whichever it is, from its graph and `model.toml`.
 
 use model_sdk::{MOUNTED, Model};
 

@@ -1,4 +1,4 @@
-//! Which language a text is in.
+//! Identifies the language of a text.
 
 mod ngrams;
 
@@ -6,10 +6,10 @@ use model_sdk::{Error, Graph, Mapping, Model, Prediction, Rows, Tensor};
 
 use crate::ngrams::BUCKETS;
 
-/// Of a request: each takes 16 kB on its way to the graph.
+/// Maximum number of texts in a request: each is an input row of 16 kB.
 const MAX_TEXTS: usize = 1024;
-/// Letters of a text that are told back.
-const SHOWN: usize = 40;
+/// Maximum number of characters of a text in a message.
+const MAX_QUOTED: usize = 40;
 
 struct Language;
 
@@ -23,7 +23,7 @@ impl Model for Language {
     }
 }
 
-/// `text` -> `label`, `probabilities`, and the names of the labels, `language`.
+/// `text` -> `label`, `probabilities` and `language`, the name of the label.
 fn infer(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
     let [text] = inputs else {
         return Err(Error::internal("model.toml has more inputs than `text`"));
@@ -32,11 +32,13 @@ fn infer(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error> {
     let labels = &graph.signature().labels;
     let name = |index| usize::try_from(index).ok().and_then(|index| labels.get(index));
     let names: Option<Vec<_>> = label.i64s()?.into_iter().map(name).collect();
-    let names = names.ok_or_else(|| Error::internal("the graph gave a class without a label"))?;
+    let names =
+        names.ok_or_else(|| Error::internal("the graph returned a class without a label"))?;
     let language = Tensor::bytes("language", &label.dimensions, &names);
     Ok(vec![label, probabilities, language])
 }
 
+/// `label` and `probabilities` of texts.
 fn identify(graph: &Graph, texts: &[impl AsRef<[u8]>]) -> Result<[Tensor; 2], Error> {
     if texts.len() > MAX_TEXTS {
         return Err(Error::too_large(format!(
@@ -51,7 +53,7 @@ fn identify(graph: &Graph, texts: &[impl AsRef<[u8]>]) -> Result<[Tensor; 2], Er
             .map_err(|_| Error::invalid(format!("text {index}: expected UTF-8")))?;
         ngrams::count(text, counts);
         if counts.iter().all(|&count| count == 0.0) {
-            let start: String = text.chars().take(SHOWN).collect();
+            let start: String = text.chars().take(MAX_QUOTED).collect();
             return Err(Error::invalid(format!("text {index}: expected letters, got {start:?}")));
         }
     }

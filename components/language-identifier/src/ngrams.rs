@@ -1,15 +1,16 @@
-//! What of a text the model sees: how often each group of letters occurs, groups in buckets.
-//! `models/ngrams.py` counts the same.
+//! The features of a text: counts of character n-grams, hashed into buckets. `models/ngrams.py` computes the
+//! same.
 
+/// Number of buckets.
 pub(crate) const BUCKETS: u32 = 4096;
-/// Letters of a group at the most.
-const LONGEST: usize = 3;
+/// Maximum length of an n-gram, in characters.
+const MAX_LENGTH: usize = 3;
 
-/// Adds one to the bucket of each group of one to three letters of a word; a space stands before and
-/// behind the word. `counts` are as many as buckets.
+/// Counts the n-grams of 1 to [`MAX_LENGTH`] characters of each word, with a space before and after the word.
+/// `counts`: one per bucket.
 pub(crate) fn count(text: &str, counts: &mut [f32]) {
-    // What the next letter makes groups with: the end of its word so far.
-    let mut end = Vec::with_capacity(LONGEST);
+    // The last characters of the current word.
+    let mut end = Vec::with_capacity(MAX_LENGTH);
     let lower = text.chars().flat_map(char::to_lowercase);
     for letter in lower.chain([' ']) {
         let between = is_between_words(letter);
@@ -20,26 +21,27 @@ pub(crate) fn count(text: &str, counts: &mut [f32]) {
             end.push(' ');
         }
         end.push(if between { ' ' } else { letter });
-        count_groups(&end, counts);
+        count_suffixes(&end, counts);
         if between {
             end.clear();
-        } else if end.len() == LONGEST {
+        } else if end.len() == MAX_LENGTH {
             end.remove(0);
         }
     }
 }
 
-/// The groups that `end` ends with.
-fn count_groups(end: &[char], counts: &mut [f32]) {
-    for group in (0..end.len()).map(|start| &end[start..]).filter(|group| *group != [' ']) {
+/// Counts the n-grams at the end of `end`.
+fn count_suffixes(end: &[char], counts: &mut [f32]) {
+    for ngram in (0..end.len()).map(|start| &end[start..]).filter(|ngram| *ngram != [' ']) {
         let mut hash = Fnv1a::new();
-        group.iter().for_each(|&letter| hash.add(letter));
+        ngram.iter().for_each(|&letter| hash.add(letter));
         counts[hash.bucket()] += 1.0;
     }
 }
 
-/// All below U+00C0 but a to z, signs of multiplication and division, and the blocks of general, Chinese
-/// and full-width punctuation. By numbers, as tables of letters change.
+/// Whether a character separates words: all below U+00C0 except a to z, the signs of multiplication and
+/// division, and the blocks of general, CJK and full-width punctuation. By code point, since Unicode's tables of
+/// letters change.
 fn is_between_words(letter: char) -> bool {
     match letter {
         'a'..='z' => false,
@@ -57,7 +59,7 @@ impl Fnv1a {
         Self(0x811c_9dc5)
     }
 
-    /// Adds the letter's UTF-8.
+    /// Adds the UTF-8 of a letter.
     fn add(&mut self, letter: char) {
         for &byte in letter.encode_utf8(&mut [0; 4]).as_bytes() {
             self.0 = (self.0 ^ u32::from(byte)).wrapping_mul(0x0100_0193);
@@ -85,15 +87,15 @@ mod tests {
         counts.into_iter().enumerate().filter(|(_, count)| *count > 0.0).collect()
     }
 
-    fn bucket(group: &str) -> usize {
+    fn bucket(ngram: &str) -> usize {
         let mut hash = Fnv1a::new();
-        group.chars().for_each(|letter| hash.add(letter));
+        ngram.chars().for_each(|letter| hash.add(letter));
         hash.bucket()
     }
 
-    /// The hash is the published one: <http://www.isthe.com/chongo/src/fnv/test_fnv.c>
+    /// The published values: <http://www.isthe.com/chongo/src/fnv/test_fnv.c>
     #[test]
-    fn the_hash_is_fnv_1a() {
+    fn hash_is_fnv_1a() {
         for (text, hash) in [("", 0x811c_9dc5_u32), ("a", 0xe40c_292c), ("foobar", 0xbf9c_f968)] {
             let mut fnv = Fnv1a::new();
             text.chars().for_each(|letter| fnv.add(letter));
@@ -102,10 +104,10 @@ mod tests {
     }
 
     #[test]
-    fn groups_of_a_word() {
+    fn ngrams_of_a_word() {
         let mut expected = BTreeMap::new();
-        for group in ["a", "b", " a", "ab", "b ", " ab", "ab "] {
-            *expected.entry(bucket(group)).or_default() += 1.0;
+        for ngram in ["a", "b", " a", "ab", "b ", " ab", "ab "] {
+            *expected.entry(bucket(ngram)).or_default() += 1.0;
         }
         for text in ["ab", "AB", " 1ab! ", "×ab÷"] {
             assert_eq!(counted(text), expected, "{text}");
@@ -115,13 +117,13 @@ mod tests {
         }
     }
 
-    /// As the script counted when it made the model.
+    /// Golden values that the training script wrote.
     #[test]
-    fn counts_are_those_of_the_training() {
+    fn counts_equal_those_of_the_training() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/language-identifier");
         let golden = std::fs::read(root.join("1/ngrams.json")).unwrap();
         let golden: Vec<Value> = serde_json::from_slice(&golden).unwrap();
-        assert!(golden.len() >= 20, "the golden file is whole");
+        assert!(golden.len() >= 20, "the golden file is complete");
         for case in golden {
             let expected: BTreeMap<usize, f32> =
                 serde_json::from_value::<Vec<_>>(case["buckets"].clone())
@@ -133,14 +135,14 @@ mod tests {
     }
 
     proptest! {
-        /// Of a word of `n` letters: `n` alone, `n + 1` pairs and `n` triples.
+        /// A word of `n` letters has `n` unigrams, `n + 1` bigrams and `n` trigrams.
         #[test]
-        fn every_text_is_counted(words in prop::collection::vec("[a-zé-öα-ωक-ह一-鿿]{1,12}", 0..8), any: String) {
-            let groups: usize = words.iter().map(|word| 3 * word.chars().count() + 1).sum();
+        fn all_ngrams_are_counted(words in prop::collection::vec("[a-zé-öα-ωक-ह一-鿿]{1,12}", 0..8), any: String) {
+            let ngrams: usize = words.iter().map(|word| 3 * word.chars().count() + 1).sum();
             let counted: f32 = counted(&words.join(" ")).values().sum();
             #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-            let groups = groups as f32;
-            prop_assert!((counted - groups).abs() < 0.5);
+            let ngrams = ngrams as f32;
+            prop_assert!((counted - ngrams).abs() < 0.5);
             count(&any, &mut [0.0; BUCKETS as usize]);
         }
     }
