@@ -1,4 +1,4 @@
-"""Texts in many languages: the translations that Django's package brings (BSD licence)."""
+"""Texts in many languages: the translations in Django's package (BSD licence)."""
 
 import re
 import struct
@@ -7,13 +7,13 @@ from pathlib import Path
 import django
 
 PACKAGE = Path(django.__file__).parent
-# Not of a language: places for values, markup, addresses.
-NO_TEXT = re.compile(r"%\(\w+\)[a-z]|%[a-z%]|\{[^}]*\}|<[^>]*>|&\w+;|https?://\S+|\S+@\S+")
-LEAST_LETTERS = 4
+# Not text: placeholders, markup, addresses.
+NOT_TEXT = re.compile(r"%\(\w+\)[a-z]|%[a-z%]|\{[^}]*\}|<[^>]*>|&\w+;|https?://\S+|\S+@\S+")
+MIN_LETTERS = 4
 
 
 def read_mo(path):
-    """The messages of a GNU .mo file: original -> translations, one for each grammatical number.
+    """The messages of a GNU .mo file: original -> translations, one per grammatical number.
     https://www.gnu.org/software/gettext/manual/html_node/MO-Files.html"""
     data = path.read_bytes()
     magic, _, count, originals, translations = struct.unpack_from("<5I", data)
@@ -29,15 +29,15 @@ def read_mo(path):
 
 
 def clean(message):
-    return " ".join(NO_TEXT.sub(" ", message).split())
+    return " ".join(NOT_TEXT.sub(" ", message).split())
 
 
 def is_text(message):
-    return sum(letter.isalpha() for letter in message) >= LEAST_LETTERS
+    return sum(letter.isalpha() for letter in message) >= MIN_LETTERS
 
 
 def texts(locale):
-    """(original, text) of all that is translated, sorted; of `en`, the originals."""
+    """Sorted pairs (original, translation). For `en`, the originals themselves."""
     found = set()
     for path in PACKAGE.glob(f"**/locale/{'fr' if locale == 'en' else locale}/LC_MESSAGES/*.mo"):
         for original, translations in read_mo(path):

@@ -1,4 +1,4 @@
-"""digits-classifier: handwritten digits, 8x8 pixels, by a small convolutional network."""
+"""digits-classifier: a small convolutional network for handwritten digits of 8x8 pixels."""
 
 from importlib.metadata import version as installed
 
@@ -15,7 +15,7 @@ from version import Trained, Version, finish
 SEED = 1
 TEST_ROWS = 360
 GOLDEN_ROWS = 40
-INK = 16.0  # of a pixel all covered: the dataset counts how many of 4x4 are
+INK = 16.0  # a pixel that is all ink: the dataset counts dots of 4x4
 TOLERANCE = 1e-5
 
 

@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn as graphs, and what is said of them."""
+"""Estimators of scikit-learn as graphs, with their provenance and metrics."""
 
 from importlib.metadata import version as installed
 
@@ -24,6 +24,7 @@ def to_onnx(estimator, version, **more):
 
 
 def provenance(dataset, estimator):
+    """The table [provenance] of model.toml."""
     return {
         "dataset": dataset,
         "estimator": " ".join(repr(estimator).split()),
@@ -33,6 +34,6 @@ def provenance(dataset, estimator):
 
 
 def accuracy(session, rows, classes):
-    """The share of rows whose label is right, 0 to 1."""
+    """The share of rows with the correct label, from 0 to 1."""
     hits = infer(session, rows.astype(np.float32))["label"] == classes
     return {"test_accuracy": round(float(hits.mean()), 4)}

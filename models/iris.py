@@ -1,4 +1,4 @@
-"""iris-classifier: species from four measurements of a flower."""
+"""iris-classifier: species of iris from four measurements of a flower."""
 
 import numpy as np
 from sklearn.datasets import load_iris
@@ -14,7 +14,7 @@ FIELDS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 LABELS = ["setosa", "versicolor", "virginica"]
 SEED = 1
 TEST_ROWS = 30
-# Iris is measured to 0.1 cm, so each split threshold of a tree lies on a 0.05 cm grid. Golden rows
+# Measurements have a resolution of 0.1 cm, so split thresholds are on a grid of 0.05 cm. Golden rows
 # are moved off that grid: on a threshold, the last bit of a float would decide the branch.
 GOLDEN_SHIFT_CM = 0.02
 THRESHOLD_CLEARANCE_CM = 0.01
@@ -39,7 +39,7 @@ def split():
 def fit(estimator, features, classes):
     estimator.fit(features, classes)
     if isinstance(estimator, LogisticRegression):
-        # The last digits differ between BLAS kernels, hence between CPUs; the model must not.
+        # The last digits differ between BLAS kernels, and therefore between CPUs.
         estimator.coef_ = estimator.coef_.round(6)
         estimator.intercept_ = estimator.intercept_.round(6)
 

@@ -1,4 +1,4 @@
-"""language-identifier: the language a text is in, by naive Bayes over groups of letters."""
+"""language-identifier: the language of a text, by naive Bayes over character n-grams."""
 
 import hashlib
 from collections import Counter
@@ -12,17 +12,17 @@ from ngrams import BUCKETS, buckets, count
 from reference import Case, infer
 from version import Trained, Version, finish
 
-# ISO 639-1, and the folder of the language's catalogue where that has another name.
+# ISO 639-1 codes, and the folders of catalogues with other names.
 LANGUAGES = (
     "ar bg cs da de el en es et fa fi fr he hi hu id it ja ko lt lv nb nl pl pt ro ru sk sv tr uk vi zh"
 ).split()
 FOLDERS = {"zh": "zh_Hans"}
 TEST_SHARE = 0.15
-LONG = 40  # letters; most messages are a word or two
+LONG = 40  # letters; most messages have one or two words
 SMOOTHING = 0.05
-DECIMALS = 3  # of a weight: so are logarithms the same on every CPU
-# Naive Bayes takes groups that overlap for independent, and so is too sure. Of these the factor by which
-# the texts kept back are least surprising.
+DECIMALS = 3  # of weights, so that logarithms are the same on every CPU
+# Naive Bayes assumes that overlapping n-grams are independent, and is overconfident. The temperature
+# with the lowest cross entropy on the test texts is used.
 TEMPERATURES = [1, 2, 3, 4, 5, 6, 8, 10]
 TOLERANCE = 1e-5
 GOLDEN_TEXTS = [
@@ -50,12 +50,12 @@ GOLDEN_TEXTS = [
 
 
 def is_test(original):
-    """Of a message in all languages the same, so that no name in it tells."""
+    """The same for a message in all languages, so that names in it do not leak."""
     return hashlib.sha256(original.encode()).digest()[0] < 256 * TEST_SHARE
 
 
 def collect():
-    """Texts and languages, as positions in LANGUAGES: train texts, of; test texts, of."""
+    """Train texts, their languages, test texts, their languages. A language is an index into LANGUAGES."""
     parts = {False: ([], []), True: ([], [])}
     for language, name in enumerate(LANGUAGES):
         for original, text in catalogues.texts(FOLDERS.get(name, name)):
@@ -66,14 +66,14 @@ def collect():
 
 
 def logarithms(texts, languages):
-    """Of the share each bucket has of a language's groups: (bucket, language)."""
+    """The logarithm of each bucket's share of a language's n-grams: (bucket, language)."""
     counts = np.full((len(LANGUAGES), BUCKETS), SMOOTHING)
     for text, language in zip(texts, languages, strict=True):
         np.add.at(counts[language], buckets(text), 1)
     return np.log(counts / counts.sum(axis=1, keepdims=True)).T
 
 
-def surprise(scores, languages):
+def cross_entropy(scores, languages):
     """Mean cross entropy."""
     scores = scores - scores.max(axis=1, keepdims=True)
     normaliser = np.log(np.exp(scores).sum(axis=1))
@@ -81,7 +81,7 @@ def surprise(scores, languages):
 
 
 def to_onnx(weights, version):
-    """`counts`, a row for each text -> `label`, `probabilities`."""
+    """`counts`, a row per text -> `label`, `probabilities`."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [
@@ -100,9 +100,9 @@ def to_onnx(weights, version):
     return finish(helper.make_model(graph, doc_string=version.description), version)
 
 
-def names(answers):
-    """What the component adds."""
-    labels = answers["label"].tolist()
+def names(outputs):
+    """The output that the component's mapping adds."""
+    labels = outputs["label"].tolist()
     return {"language": {"shape": [len(labels)], "data": [LANGUAGES[label] for label in labels]}}
 
 
@@ -115,7 +115,7 @@ def train(version):
     scores = logarithms(train_texts, train_languages)
     test_rows = count(test_texts)
     raw = test_rows @ scores
-    temperature = min(TEMPERATURES, key=lambda factor: surprise(raw / factor, test_languages))
+    temperature = min(TEMPERATURES, key=lambda factor: cross_entropy(raw / factor, test_languages))
     weights = (scores / temperature).round(DECIMALS).astype(np.float32)
     long = np.array([sum(letter.isalpha() for letter in text) >= LONG for text in test_texts])
 

@@ -1,9 +1,9 @@
-"""A convolutional network for 8x8 pictures, trained with numpy alone.
+"""A convolutional network for 8x8 pictures, trained with numpy only.
 
-A framework would be far more to install than this is to read, and would give other weights on another
-CPU: kernels add in another order, and training multiplies what that changes. Here all is float64, and
-after each step the weights are rounded to a grid, far coarser than such differences and far finer than
-a step: they do not add up, and the same weights come out.
+A framework would be a large dependency, and would produce other weights on other CPUs: kernels add
+in another order, and training amplifies the differences. Here all numbers are float64, and after each
+step the weights are rounded to a grid, far coarser than such differences and far finer than a step,
+so that the weights are reproducible.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def round_to_grid(values):
 
 
 def initial(rng):
-    """He's initialisation (2015)."""
+    """He initialisation (2015)."""
     first, second = CHANNELS
     flat = second * 4 * 4
 
@@ -45,7 +45,7 @@ def initial(rng):
 
 
 def patches(pictures):
-    """The 3x3 surroundings of each pixel: (picture, row, column, channel * 9)."""
+    """The 3x3 neighbourhood of each pixel: (picture, row, column, channel * 9)."""
     padded = np.pad(pictures, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     count, _, rows, columns = pictures.shape
@@ -53,20 +53,20 @@ def patches(pictures):
 
 
 def convolve(around, weights, bias):
-    """ReLU included: (picture, channel, row, column)."""
+    """Convolution and ReLU: (picture, channel, row, column)."""
     values = around @ weights.reshape(len(weights), -1).T + bias
     return np.maximum(values, 0).transpose(0, 3, 1, 2)
 
 
 def convolve_back(around, outputs, gradient):
-    """The gradients of the weights, flat, of the bias, and of the values before the ReLU."""
+    """The gradients of the weights (flat), of the bias, and of the values before the ReLU."""
     gradient = (gradient * (outputs > 0)).transpose(0, 2, 3, 1)
     rows = gradient.reshape(-1, gradient.shape[-1])
     return rows.T @ around.reshape(len(rows), -1), rows.sum(axis=0), gradient
 
 
 def gradients(weights, pictures, digits):
-    """Of the mean cross entropy over the pictures."""
+    """The gradients of the mean cross entropy over the pictures."""
     # forward
     around_1 = patches(pictures[:, None])
     first = convolve(around_1, weights["convolution_1"], weights["bias_1"])
@@ -80,19 +80,19 @@ def gradients(weights, pictures, digits):
     shares = np.exp(scores - scores.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
 
-    # and back
+    # backward
     shares[np.arange(count), digits] -= 1
     shares /= count
     of_pooled = (shares @ weights["dense"].T).reshape(pooled.shape)
-    # Equal greatest values share it.
+    # Equal maxima share the gradient.
     greatest = blocks == pooled
     of_second = greatest * (of_pooled / greatest.sum(axis=(3, 5), keepdims=True))
     of_weights_2, of_bias_2, values = convolve_back(
         around_2, second, of_second.reshape(second.shape)
     )
-    # What a pixel adds to the sums around it: a convolution with the weights turned by half.
-    turned = weights["convolution_2"][:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    of_first = patches(values.transpose(0, 3, 1, 2)) @ turned.reshape(len(turned), -1).T
+    # A convolution with the weights rotated by 180 degrees.
+    rotated = weights["convolution_2"][:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    of_first = patches(values.transpose(0, 3, 1, 2)) @ rotated.reshape(len(rotated), -1).T
     of_weights_1, of_bias_1, _ = convolve_back(around_1, first, of_first.transpose(0, 3, 1, 2))
     return {
         "convolution_1": of_weights_1.reshape(weights["convolution_1"].shape),
@@ -105,7 +105,7 @@ def gradients(weights, pictures, digits):
 
 
 def move(pictures, rng):
-    """Each by up to a pixel in each direction; what comes in is paper."""
+    """Shifts each picture by up to one pixel in each direction, filled with paper."""
     padded = np.pad(pictures, ((0, 0), (1, 1), (1, 1)))
     moved = np.lib.stride_tricks.sliding_window_view(padded, (8, 8), axis=(1, 2))
     rows, columns = rng.integers(0, 3, (2, len(pictures)))
@@ -113,7 +113,7 @@ def move(pictures, rng):
 
 
 def train(pictures, digits, seed):
-    """Weights by name, each exact in float32, for pictures of 0 to 1."""
+    """Weights by name, exact in float32, for pictures of 0 to 1."""
     rng = np.random.default_rng(seed)
     pictures = pictures.astype(np.float64)
     weights = initial(rng)
@@ -124,8 +124,8 @@ def train(pictures, digits, seed):
         order = rng.permutation(len(pictures))
         for batch in np.split(order[: steps // EPOCHS * BATCH], steps // EPOCHS):
             rate = LEARNING_RATE * (1 - step / steps)
-            found = gradients(weights, move(pictures[batch], rng), digits[batch])
-            for name, gradient in found.items():
+            step_gradients = gradients(weights, move(pictures[batch], rng), digits[batch])
+            for name, gradient in step_gradients.items():
                 push = MOMENTUM * velocity[name] - rate * (gradient + DECAY * weights[name])
                 velocity[name] = round_to_grid(push)
                 weights[name] = weights[name] + velocity[name]

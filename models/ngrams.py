@@ -1,6 +1,6 @@
-"""What of a text the language model sees: how often each group of letters occurs, groups in buckets.
+"""The features of a text: counts of character n-grams, hashed into buckets.
 
-components/language-identifier/src/ngrams.rs counts the same; ngrams.json of a version holds them to it.
+components/language-identifier/src/ngrams.rs computes the same; its test compares with ngrams.json.
 """
 
 import re
@@ -8,9 +8,9 @@ import re
 import numpy as np
 
 BUCKETS = 4096
-LONGEST = 3
-# What is no letter: all below U+00C0 but a to z, signs of multiplication and division, and the blocks
-# of general, Chinese and full-width punctuation. By numbers, as tables of letters change.
+MAX_LENGTH = 3
+# Word separators: all below U+00C0 except a to z, the signs of multiplication and division, and the
+# blocks of general, CJK and full-width punctuation. By code point, since Unicode's tables change.
 BETWEEN_WORDS = re.compile(
     "[\u0000-\u0060\u007b-\u00bf\u00d7\u00f7\u2000-\u206f\u3000-\u303f\uff00-\uff0f]+"
 )
@@ -25,24 +25,24 @@ def fnv1a(data):
 
 
 def ngrams(text):
-    """Each group of one to three letters of a word; a space stands before and behind the word."""
+    """The n-grams of 1 to MAX_LENGTH characters of each word, with a space before and after it."""
     lower = "".join(letter.lower() for letter in text)
     for word in filter(None, BETWEEN_WORDS.split(lower)):
         word = f" {word} "
-        for length in range(1, LONGEST + 1):
+        for length in range(1, MAX_LENGTH + 1):
             for start in range(len(word) - length + 1):
-                group = word[start : start + length]
-                if group != " ":
-                    yield group
+                ngram = word[start : start + length]
+                if ngram != " ":
+                    yield ngram
 
 
 def buckets(text):
-    """The bucket of each group: the hash of its UTF-8."""
-    return [fnv1a(group.encode()) % BUCKETS for group in ngrams(text)]
+    """The bucket of each n-gram: the hash of its UTF-8."""
+    return [fnv1a(ngram.encode()) % BUCKETS for ngram in ngrams(text)]
 
 
 def count(texts):
-    """float32, a row for each text and a column for each bucket."""
+    """float32: a row per text, a column per bucket."""
     rows = np.zeros((len(texts), BUCKETS), np.float32)
     for row, text in zip(rows, texts, strict=True):
         np.add.at(row, buckets(text), 1)

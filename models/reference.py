@@ -1,4 +1,4 @@
-"""What a model version is compared against later: baseline.json (drift) and golden.json (tests).
+"""The reference data of a model version: baseline.json (drift) and golden.json (tests).
 
 README.md describes both formats.
 """
@@ -13,18 +13,18 @@ import onnx
 
 @dataclass(frozen=True)
 class Case:
-    """A golden case: what the graph is given, and where a component maps, what clients see."""
+    """A golden case: the input of the graph and, with a mapping, the tensors of clients."""
 
-    rows: np.ndarray  # float32: the graph's input
-    inputs: dict | None = None  # name -> tensor, in place of the graph's
-    more_outputs: Callable | None = None  # of the graph's outputs: name -> tensor, those a mapping adds
+    rows: np.ndarray  # float32: input of the graph
+    inputs: dict | None = None  # name -> tensor, instead of the graph's input
+    more_outputs: Callable | None = None  # outputs of the graph -> the outputs that a mapping adds
 
 
 def infer(session, rows):
-    """Output name -> array, for rows of float32 features."""
+    """Runs the graph on rows of float32 features: output name -> array."""
     names = [output.name for output in session.get_outputs()]
-    (given,) = session.get_inputs()
-    return dict(zip(names, session.run(names, {given.name: rows}), strict=True))
+    (graph_input,) = session.get_inputs()
+    return dict(zip(names, session.run(names, {graph_input.name: rows}), strict=True))
 
 
 def shortest(value):
@@ -33,7 +33,7 @@ def shortest(value):
 
 
 def summarize_numbers(values):
-    """Counts between decile edges, and moments."""
+    """Counts between deciles, and moments."""
     values = np.array([shortest(value) for value in values])
     edges = []
     for decile in np.unique(np.quantile(values, np.arange(1, 10) / 10, method="lower")):
@@ -81,7 +81,7 @@ def make_baseline(session, rows, fields, labels):
 
 
 def off_thresholds(graph, rows, clearance):
-    """Which rows lie on no split of a tree: there, the last bit of a float would decide."""
+    """Which rows are not on a split threshold, where the last bit of a float would decide."""
     off = np.ones(len(rows), bool)
     for node in graph.graph.node:
         if not node.op_type.startswith("TreeEnsemble"):
@@ -96,7 +96,7 @@ def off_thresholds(graph, rows, clearance):
 
 def check_off_thresholds(graph, rows, clearance):
     if not off_thresholds(graph, rows, clearance).all():
-        sys.exit("golden.json: a row is on a split of a tree")
+        sys.exit("golden.json: a row is on a split threshold of a tree")
 
 
 def to_tensor(array):
@@ -107,15 +107,15 @@ def to_tensor(array):
 
 
 def make_golden(session, cases, tolerance):
-    """ONNX Runtime's answer to each case."""
-    (given,) = session.get_inputs()
-    made = []
+    """The outputs of ONNX Runtime for each case."""
+    (graph_input,) = session.get_inputs()
+    golden_cases = []
     for case in cases:
-        answers = infer(session, case.rows)
-        outputs = {name: to_tensor(array) for name, array in answers.items()}
+        computed = infer(session, case.rows)
+        outputs = {name: to_tensor(array) for name, array in computed.items()}
         if case.more_outputs:
-            outputs |= case.more_outputs(answers)
-        made.append(
-            {"inputs": case.inputs or {given.name: to_tensor(case.rows)}, "outputs": outputs}
+            outputs |= case.more_outputs(computed)
+        golden_cases.append(
+            {"inputs": case.inputs or {graph_input.name: to_tensor(case.rows)}, "outputs": outputs}
         )
-    return {"tolerance": tolerance, "cases": made}
+    return {"tolerance": tolerance, "cases": golden_cases}

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Trains the example models and writes their version folders, models/<model>/<version>/.
 
-The packages pinned in requirements.txt and the seeds in the modules below give the same bytes every
-time, which `--check` proves for the committed files. README.md describes each file and key.
+The output is reproducible: packages are pinned in requirements.txt, and seeds in the modules below.
+`--check` compares it with the committed files. README.md describes each file and key.
 """
 
 import argparse
@@ -21,13 +21,13 @@ REPOSITORY = Path(__file__).resolve().parent
 VERSIONS = [*iris.VERSIONS, *diabetes.VERSIONS, *digits.VERSIONS, *language.VERSIONS]
 
 
-def differing_files(made, committed):
-    """Names of the files that are missing, extra or not the same byte for byte."""
+def differing_files(trained, committed):
+    """The names of the files that are missing, extra or different."""
 
     def contents(folder):
         return {path.name: path.read_bytes() for path in folder.glob("*")}
 
-    ours, theirs = contents(made), contents(committed)
+    ours, theirs = contents(trained), contents(committed)
     return [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
 
 
@@ -41,21 +41,21 @@ def main():
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         for version in VERSIONS:
-            made, committed = Path(scratch, version.name), REPOSITORY / version.name
+            trained, committed = Path(scratch, version.name), REPOSITORY / version.name
             print(f"{version.name}: training")
-            make_version(version, made)
+            make_version(version, trained)
             if not committed.exists() and not check:
-                shutil.copytree(made, committed)
+                shutil.copytree(trained, committed)
                 print(f"  written to models/{version.name}/")
                 continue
-            differing = differing_files(made, committed)
+            differing = differing_files(trained, committed)
             for file in differing:
-                print(f"  models/{version.name}/{file} is not what this script makes")
+                print(f"  models/{version.name}/{file} differs from the output of this script")
             if not differing:
-                print("  same as committed")
+                print("  identical to the committed files")
             failed = failed or bool(differing)
     if failed:
-        sys.exit("a model version is immutable: undo the change, or make it a new version")
+        sys.exit("a model version is immutable; revert the change, or add a new version")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A model version's four files, made from what was trained. README.md describes each file and key."""
+"""Writes the files of a trained model version. README.md describes each file and key."""
 
 import hashlib
 import json
@@ -13,19 +13,19 @@ import onnxruntime
 from reference import Case, make_baseline, make_golden
 
 OPSETS = {"": 17, "ai.onnx.ml": 1}
-IR_VERSION = 8  # the one that came with opset 17
+IR_VERSION = 8  # of opset 17
 DATATYPES = {"tensor(float)": "FP32", "tensor(int64)": "INT64"}  # ONNX Runtime -> Open Inference
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training gave, and what the files beside the graph are made from."""
+    """The result of training: the graph, and the data for the other files."""
 
     graph: onnx.ModelProto
-    reference: np.ndarray  # float32: the rows of the graph's input that the baseline summarises
+    reference: np.ndarray  # float32: rows of the graph's input that the baseline summarises
     golden: list[Case]
     tolerance: float
-    metrics: Callable  # of an open session: name -> number
+    metrics: Callable  # session -> {name: number}
     provenance: dict[str, str]
     more_files: dict[str, object] = field(default_factory=dict)  # name -> JSON
 
@@ -37,9 +37,9 @@ class Version:
     description: str
     train: Callable[["Version"], Trained]
     fields: list[str] = field(default_factory=list)  # names along the last axis of the input
-    labels: list[str] = field(default_factory=list)  # none: a regression
-    inputs: list[dict] = field(default_factory=list)  # in place of the graph's, where it is mapped
-    more_outputs: list[dict] = field(default_factory=list)  # those a mapping adds
+    labels: list[str] = field(default_factory=list)  # empty for a regression
+    inputs: list[dict] = field(default_factory=list)  # with a mapping, instead of the graph's
+    more_outputs: list[dict] = field(default_factory=list)  # outputs that a mapping adds
 
     @property
     def name(self):
@@ -47,7 +47,7 @@ class Version:
 
 
 def finish(graph, version):
-    """What every graph has, whatever made it; nothing that changes from one day to the next."""
+    """Sets the metadata of a graph, without anything that changes from run to run."""
     graph.producer_name = "spinfer models/train.py"
     graph.producer_version = ""
     graph.domain = ""
@@ -61,12 +61,12 @@ def finish(graph, version):
 
 def open_session(graph_bytes):
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the order of sums, hence their last bit, stays the same
+    options.intra_op_num_threads = 1  # a fixed order of sums, and therefore the same last bits
     return onnxruntime.InferenceSession(graph_bytes, options, providers=["CPUExecutionProvider"])
 
 
 def to_json(value, expand, indent=""):
-    """JSON with sorted keys: the outer `expand` levels over several lines, the rest on one."""
+    """JSON with sorted keys: the outer `expand` levels on several lines, the rest on one."""
     if expand == 0 or not isinstance(value, (dict, list)):
         return json.dumps(value, sort_keys=True, allow_nan=False)
     inner = indent + "  "
@@ -79,7 +79,7 @@ def to_json(value, expand, indent=""):
 
 
 def toml_table(header, **entries):
-    """A TOML table; strings, numbers and flat lists are written as in JSON."""
+    """A TOML table. Strings, numbers and flat lists have the syntax of JSON."""
     lines = [header] if header else []
     return "\n".join(lines + [f"{key} = {json.dumps(value)}" for key, value in entries.items()])
 
@@ -109,7 +109,7 @@ def make_model_toml(version, session, sha256, trained):
 
 
 def make_version(version, folder):
-    """Trains one version and writes its four files."""
+    """Trains a version and writes its files."""
     trained = version.train(version)
     graph_bytes = trained.graph.SerializeToString(deterministic=True)
     sha256 = hashlib.sha256(graph_bytes).hexdigest()
