@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, wait_until};
 
-use super::harms::{self, Harm};
+use super::harms::{self, End, Harm};
 use super::raw;
 
 /// Does harm, and checks the status of the response, of which the body may be cut off.
-pub(super) fn harm(spinfer: &Spinfer, Harm { statuses, .. }: &Harm, target: &str) {
+pub(super) fn harm(spinfer: &Spinfer, Harm { status, .. }: &Harm, target: &str) {
     let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let response = raw(spinfer, request.as_bytes(), false);
     let response = response.unwrap_or_else(|| panic!("no response to {target}"));
     let body: String = response.body.chars().take(300).collect();
-    assert!(statuses.contains(&response.status), "{target}: {} {body}", response.status);
+    assert_eq!(response.status, *status, "{target}: {body}");
 }
 
 /// Checks that the next request on the same route is served. If the harm lasts until a deadline, that is
@@ -27,7 +27,7 @@ pub(super) fn serves(spinfer: &Spinfer, harm: &Harm) {
     }
     wait_until(&format!("{} serves", harm.id), || {
         let response = spinfer.get(&format!("/{}/echo?well", harm.id));
-        if response.status == 504 && harm.statuses.contains(&504) {
+        if response.status == 504 && harm.ends != End::Limit {
             return false;
         }
         assert_eq!((response.status, response.text().as_str()), (200, "well"), "{}", harm.id);

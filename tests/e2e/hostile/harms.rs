@@ -1,25 +1,37 @@
-//! What a guest can do, by which component, and what becomes of it.
+//! What guests do to harm the host, and the status that it leads to.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use spinfer_tests::{GUESTS, Manifest, STANDARD_DOOR, root};
 
-/// Answers of a request that does harm.
+/// A request that does harm.
 pub(super) struct Harm {
-    /// The component's id, and its route.
+    /// The component's id, and the first segment of its route.
     pub(super) id: String,
     pub(super) path: &'static str,
-    pub(super) statuses: &'static [u16],
-    /// Whether its component can do anything else.
+    pub(super) status: u16,
+    pub(super) ends: End,
+    /// Whether its component also responds to harmless requests.
     pub(super) serves: bool,
     settings: String,
-    /// The component as text; the guest `hostile` where there is none.
+    /// The component in the text format; the guest `hostile` without it.
     text: Option<String>,
 }
 
+/// What ends a harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The guest itself, or a limit other than its deadline.
+    Limit,
+    /// Its deadline, before a response: 504.
+    Deadline,
+    /// Its deadline, within the body of a response, which is cut off.
+    DeadlineInBody,
+}
+
 impl Harm {
-    /// What is asked for.
+    /// The path of the request.
     pub(super) fn target(&self) -> String {
         format!("/{}{}", self.id, self.path)
     }
@@ -29,60 +41,59 @@ const SETTINGS: &str = "tool.spinfer.limits.instance_memory = \"16MiB\"\n\
                         tool.spinfer.limits.instances = 2\n\
                         tool.spinfer.limits.idle = \"100ms\"\n";
 
-/// Behind both doors.
-const PLAIN: [(&str, &str, &[u16]); 19] = [
-    ("stack", "/stack", &[500]),
-    ("print", "/print", &[504]),
-    ("print-line", "/print-line", &[504]),
-    ("handles", "/handles", &[500]),
-    // It is told that they are too many, and goes on.
-    ("fields", "/fields", &[200]),
-    ("random-old", "/random-0.2", &[500]),
-    ("random-new", "/random-0.3", &[500]),
-    ("read", "/read", &[200]),
-    ("large-answer", "/answer?100000000", &[500]),
-    ("forged-tensor", "/nn/forged?tensor", &[500]),
-    ("forged-graph", "/nn/forged?graph", &[500]),
-    ("forged-context", "/nn/forged?context", &[500]),
-    ("forged-error", "/nn/forged?error", &[500]),
-    ("forged-kind", "/nn/forged?kind", &[500]),
-    ("forged-dropped", "/nn/forged?dropped", &[500]),
-    ("calls", "/nn/sequence?1", &[200]),
-    ("log-nonsense", "/log/nonsense", &[200]),
-    ("log-flood", "/log/flood?1000", &[200]),
-    ("log-aliased", "/log/aliased", &[500]),
+/// Through both doors: the id, the path and the status.
+const PLAIN: [(&str, &str, u16); 19] = [
+    ("stack", "/stack", 500),
+    ("print", "/print", 504),
+    ("print-line", "/print-line", 504),
+    ("handles", "/handles", 500),
+    // The guest gets an error for too many fields, and responds.
+    ("fields", "/fields", 200),
+    ("random-old", "/random-0.2", 500),
+    ("random-new", "/random-0.3", 500),
+    ("read", "/read", 200),
+    ("large-response", "/body?100000000", 500),
+    ("forged-tensor", "/nn/forged?tensor", 500),
+    ("forged-graph", "/nn/forged?graph", 500),
+    ("forged-context", "/nn/forged?context", 500),
+    ("forged-error", "/nn/forged?error", 500),
+    ("forged-kind", "/nn/forged?kind", 500),
+    ("forged-dropped", "/nn/forged?dropped", 500),
+    ("calls", "/nn/sequence?1", 200),
+    ("log-nonsense", "/log/nonsense", 200),
+    ("log-flood", "/log/flood?1000", 200),
+    ("log-aliased", "/log/aliased", 500),
 ];
 
-/// Behind the standard door: streams and tasks.
-const CONCURRENT: [(&str, &str, &[u16]); 9] = [
-    // Nothing can wake it, and it is told so.
-    ("never", "/never", &[500]),
-    ("wait", "/wait", &[504]),
-    // The head was sent when it stopped; on a busy machine it may stop before.
-    ("unfinished", "/unfinished", &[200, 504]),
-    ("endless", "/endless", &[200, 504]),
-    ("streams", "/streams", &[500]),
-    ("futures", "/futures", &[500]),
-    ("tasks", "/tasks", &[500]),
-    // Its own tasks begin after the answer: what ends it first depends on how far each has come.
-    ("spawn", "/spawn", &[200, 500, 504]),
-    ("print-new", "/print-0.3", &[504]),
+/// Streams and tasks, which only the standard door has: the id, the path and the status.
+const CONCURRENT: [(&str, &str, u16); 9] = [
+    // A guest that nothing can wake is terminated at once.
+    ("never", "/never", 500),
+    ("wait", "/wait", 504),
+    ("unfinished", "/unfinished", 200),
+    ("endless", "/endless", 200),
+    ("streams", "/streams", 500),
+    ("futures", "/futures", 500),
+    ("tasks", "/tasks", 500),
+    ("spawn", "/spawn", 200),
+    ("print-new", "/print-0.3", 504),
 ];
 
-/// Core modules, by what they do in `start` and in `handle`: components of WASI 0.2.
-const MODULES: [(&str, &str, &str, &[u16]); 11] = [
-    ("start-loop", "", "(loop br 0)", &[504]),
-    ("start-trap", "", "unreachable", &[500]),
-    ("start-memory", "(memory 1)", GROW_MEMORY, &[500]),
-    ("start-table", "(table 1 funcref)", GROW_TABLE, &[500]),
-    ("start-stack", "(func $deeper call $deeper)", "call $deeper", &[500]),
-    ("handle-loop", "", "", &[504]),
-    ("handle-trap", "", "", &[500]),
-    // It returns, and has said nothing.
-    ("handle-nothing", "", "", &[500]),
-    ("handle-divide", "", "", &[500]),
-    ("handle-memory", "(memory 1)", "", &[500]),
-    ("handle-table", "(table 1 funcref)", "", &[500]),
+/// Core modules in components of WASI 0.2: the id, their items, their start function and the status. What
+/// `handle` does is in [`handle`].
+const MODULES: [(&str, &str, &str, u16); 11] = [
+    ("start-loop", "", "(loop br 0)", 504),
+    ("start-trap", "", "unreachable", 500),
+    ("start-memory", "(memory 1)", GROW_MEMORY, 500),
+    ("start-table", "(table 1 funcref)", GROW_TABLE, 500),
+    ("start-stack", "(func $deeper call $deeper)", "call $deeper", 500),
+    ("handle-loop", "", "", 504),
+    ("handle-trap", "", "", 500),
+    // The handler returns without a response.
+    ("handle-nothing", "", "", 500),
+    ("handle-divide", "", "", 500),
+    ("handle-memory", "(memory 1)", "", 500),
+    ("handle-table", "(table 1 funcref)", "", 500),
 ];
 
 const GROW_MEMORY: &str = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) \
@@ -90,7 +101,7 @@ const GROW_MEMORY: &str = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 1)) (i
 const GROW_TABLE: &str = "(loop (br_if 0 (i32.ne (table.grow (ref.null func) (i32.const 1)) \
                           (i32.const -1)))) unreachable";
 
-/// What `handle` of a module does.
+/// The body of the function `handle` of a module.
 fn handle(id: &str) -> &'static str {
     match id {
         "handle-loop" => "(loop br 0)",
@@ -102,7 +113,7 @@ fn handle(id: &str) -> &'static str {
     }
 }
 
-/// A component of WASI 0.2 around a core module's `items`, `start` and `handle`.
+/// A component of WASI 0.2 around a core module with `items` and the bodies of `start` and `handle`.
 pub(super) fn component(items: &str, start: &str, handle: &str) -> String {
     format!(
         r#"(component
@@ -110,18 +121,22 @@ pub(super) fn component(items: &str, start: &str, handle: &str) -> String {
             (export "incoming-request" (type (sub resource)))
             (export "response-outparam" (type (sub resource)))))
           (alias export $types "incoming-request" (type $request))
-          (alias export $types "response-outparam" (type $answer))
+          (alias export $types "response-outparam" (type $response))
           (core module $module
             {items}
             (func (export "handle") (param i32 i32) {handle})
             (func $start {start})
             (start $start))
           (core instance $instance (instantiate $module))
-          (func $handle (param "request" (own $request)) (param "response-out" (own $answer))
+          (func $handle (param "request" (own $request)) (param "response-out" (own $response))
             (canon lift (core func $instance "handle")))
           (instance $handler (export "handle" (func $handle)))
           (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
     )
+}
+
+fn deadline(duration: &str) -> String {
+    format!("tool.spinfer.limits.deadline = \"{duration}\"\n")
 }
 
 pub(super) fn all() -> Vec<Harm> {
@@ -132,30 +147,39 @@ pub(super) fn all() -> Vec<Harm> {
     });
     let hostile =
         format!("{SETTINGS}files = [{}]\ntool.spinfer.load_graphs = true\n", models.join(", "));
-    let harm = |id: &str, path, statuses: &'static [u16], settings: &str| {
-        // What does not end by itself ends soon; the rest may take as long as a busy machine needs.
-        let endless = statuses.contains(&504);
-        let deadline = if endless { "tool.spinfer.limits.deadline = \"3s\"\n" } else { "" };
+    let harm = |id: &str, path, status, settings: &str| {
+        let ends = match (path, status) {
+            ("/unfinished" | "/endless", _) => End::DeadlineInBody,
+            (_, 504) => End::Deadline,
+            _ => End::Limit,
+        };
+        let deadline = match ends {
+            // As long as a busy machine needs.
+            End::Limit => String::new(),
+            End::Deadline => deadline("3s"),
+            // Later, so that the response has started on a busy machine too.
+            End::DeadlineInBody => deadline("10s"),
+        };
         let settings = format!("{settings}{deadline}");
-        Harm { id: id.to_owned(), path, statuses, serves: true, settings, text: None }
+        Harm { id: id.to_owned(), path, status, ends, serves: true, settings, text: None }
     };
     let standard = format!("{STANDARD_DOOR}{hostile}");
     let mut all = Vec::new();
-    for (id, path, statuses) in PLAIN {
-        all.push(harm(id, path, statuses, &hostile));
-        all.push(harm(&format!("{id}-standard"), path, statuses, &standard));
+    for (id, path, status) in PLAIN {
+        all.push(harm(id, path, status, &hostile));
+        all.push(harm(&format!("{id}-standard"), path, status, &standard));
     }
-    for (id, path, statuses) in CONCURRENT {
-        all.push(harm(id, path, statuses, &standard));
+    for (id, path, status) in CONCURRENT {
+        all.push(harm(id, path, status, &standard));
     }
-    for (id, items, start, statuses) in MODULES {
+    for (id, items, start, status) in MODULES {
         let text = Some(component(items, start, handle(id)));
-        all.push(Harm { serves: false, text, ..harm(id, "/", statuses, SETTINGS) });
+        all.push(Harm { serves: false, text, ..harm(id, "/", status, SETTINGS) });
     }
     all
 }
 
-/// All of them, each at its own route; components that are text are written into `dir`.
+/// An application with each of them at its own route. Components in the text format are written into `dir`.
 pub(super) fn application(dir: &Path, harms: &[Harm]) -> Manifest {
     let mut routes = String::new();
     for Harm { id, settings, text, .. } in harms {
