@@ -1,0 +1,102 @@
+//! Experiments: the router assigns each user to a variant permanently, ramps move users from control to a
+//! treatment, and shadows receive copies without effect on responses.
+
+mod assignment; // which variant serves a request, and what clients see of it
+mod invalid; // experiments that are refused at startup
+mod ramps; // `spinfer experiment`, on one host and on several
+mod shadows; // copies of requests
+
+use std::collections::BTreeSet;
+
+use spinfer_tests::{Client, Launch, Manifest, Response, Spinfer};
+
+/// The grants that a router needs.
+const GRANTS: &str = "key_value_stores = [\"default\"]\n\
+    allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+
+/// An experiment on the model `name`, assigned by `unit`.
+fn experiment(name: &str, unit: &str, control: f64) -> String {
+    format!(
+        "[experiments.{name}]\nmodel = \"{name}\"\nunit = {unit}\nforce = \"x-variant\"\n\
+         [[experiments.{name}.variants]]\nname = \"control\"\ncomponent = \"one\"\n\
+         model = \"first\"\nallocation = {control}\n\
+         [[experiments.{name}.variants]]\nname = \"treatment\"\ncomponent = \"two\"\n\
+         allocation = {}\n",
+        1.0 - control
+    )
+}
+
+const BY_HEADER: &str = "{ header = \"x-user-id\" }";
+
+/// A shadow for the preceding experiment.
+fn shadow(name: &str, component: &str) -> String {
+    format!(
+        "[[experiments.{name}.variants]]\nname = \"candidate\"\ncomponent = \"{component}\"\n\
+         shadow = true\n"
+    )
+}
+
+/// A host with a router under `settings`, and the two components of its variants.
+struct ExperimentApp {
+    dir: tempfile::TempDir,
+    manifest: Manifest,
+    config: String,
+}
+
+impl ExperimentApp {
+    fn new(experiments: &str, settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("experiments.toml");
+        std::fs::write(&file, experiments).unwrap();
+        let settings = format!(
+            "files = [{{ source = \"{}\", destination = \"/experiments.toml\" }}]\n{settings}",
+            file.display()
+        );
+        let manifest = Manifest::default()
+            .with("/v2/models/...", "ab-router", "ab_router", &settings)
+            .with("/one/...", "one", "probe", "environment = { NAME = \"one\" }")
+            .with("/two/...", "two", "probe", "environment = { NAME = \"two\" }");
+        let config = "[key_value_store.default]\ntype = \"memory\"\n".to_owned();
+        Self { dir, manifest, config }
+    }
+
+    fn with(mut self, id: &str, settings: &str) -> Self {
+        self.manifest = self.manifest.with(&format!("/{id}/..."), id, "probe", settings);
+        self
+    }
+
+    fn up(self) -> Spinfer {
+        let Self { dir, manifest, config } = self;
+        Launch::new(&manifest).admin().runtime_config(&config).keep(dir).up()
+    }
+
+    /// The output of `spinfer check`, which must fail.
+    fn refused(self) -> String {
+        let (status, text) = Launch::new(&self.manifest).check();
+        assert!(!status.success(), "no problem was found:\n{text}");
+        text
+    }
+}
+
+fn up(experiments: &str) -> Spinfer {
+    ExperimentApp::new(experiments, GRANTS).up()
+}
+
+fn variant(response: &Response) -> &str {
+    assert_eq!(response.status, 200, "{response:?}");
+    response.header("spinfer-variant").unwrap_or_else(|| panic!("no variant in {response:?}"))
+}
+
+/// The users whom the treatment serves, of `users`.
+fn treated(client: &Client, model: &str, users: usize) -> BTreeSet<usize> {
+    let path = format!("/v2/models/{model}/environment?NAME");
+    let treated = |user: &usize| {
+        let user = format!("user-{user}");
+        let response = client.send("GET", &path, &[("x-user-id", &user)], b"");
+        let treated = variant(&response) == "treatment";
+        assert_eq!(response.text(), if treated { "two" } else { "one" }, "its component serves it");
+        assert_eq!(response.header("spinfer-experiment"), Some(model));
+        treated
+    };
+    (0..users).filter(treated).collect()
+}

@@ -1,0 +1,138 @@
+use spinfer_tests::{Redis, Spinfer, run, wait_until};
+
+use super::{BY_HEADER, ExperimentApp, GRANTS, experiment, treated, up};
+
+fn admin(spinfer: &Spinfer) -> String {
+    spinfer.admin_address().to_string()
+}
+
+/// The output of `spinfer experiment`, which must succeed.
+fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
+    let admin = admin(spinfer);
+    let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
+    assert!(status.success(), "{arguments:?}: {text}");
+    text
+}
+
+/// The output of `spinfer experiment`, which must fail.
+fn command_refused(spinfer: &Spinfer, arguments: &[&str]) -> String {
+    let admin = admin(spinfer);
+    let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
+    assert!(!status.success(), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn ramp_moves_users_only_from_control_without_a_restart() {
+    const USERS: usize = 200;
+    let spinfer = up(&experiment("x", BY_HEADER, 0.9));
+    let client = spinfer.client();
+    let mut before = treated(&client, "x", USERS);
+    for share in ["0.3", "0.5", "80%", "1"] {
+        let output = command(&spinfer, &["ramp", "x", &format!("treatment={share}")]);
+        assert!(output.contains("█") && output.contains("treatment"), "{output}");
+        let mut after = before.clone();
+        wait_until("the ramp takes effect", || {
+            after = treated(&client, "x", USERS);
+            // All of them were assigned after it took effect.
+            after.len() > before.len() && after == treated(&client, "x", USERS)
+        });
+        assert!(after.is_superset(&before), "at {share} some went back to control");
+        before = after;
+    }
+    assert_eq!(before.len(), USERS);
+
+    let output = command(&spinfer, &["stop", "x"]);
+    assert!(output.contains("stopped: control serves all requests"), "{output}");
+    wait_until("the experiment is stopped", || treated(&client, "x", USERS).is_empty());
+    let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
+    assert!(output.contains("is stopped; `spinfer experiment ramp --resume`"), "{output}");
+    command(&spinfer, &["stop", "x", "--winner", "treatment"]);
+    wait_until("the winner serves all users", || treated(&client, "x", USERS).len() == USERS);
+    command(&spinfer, &["ramp", "x", "treatment=0", "--resume"]);
+    wait_until("the experiment resumes", || treated(&client, "x", USERS).is_empty());
+}
+
+#[test]
+fn experiment_command_lists_experiments_and_rejects_invalid_ramps() {
+    let spinfer = up(&experiment("x", BY_HEADER, 0.75));
+    let list = command(&spinfer, &["list"]);
+    let expected =
+        "x           x      header x-user-id  control    ███████████████░░░░░   75.0 %  0";
+    assert!(list.lines().any(|line| line == expected), "{list}");
+    let json: serde_json::Value =
+        serde_json::from_str(&command(&spinfer, &["show", "x", "--json"])).unwrap();
+    assert_eq!(json["variants"][1]["allocation"], 0.25);
+    assert_eq!(json["router"], "ab-router");
+    for (arguments, part) in [
+        (&["show", "y"][..], "experiment `y` does not exist; available experiments: x"),
+        (&["ramp", "y", "treatment=1"], "experiment `y` does not exist; available experiments: x"),
+        (&["ramp", "x", "other=0.1"], "assigns to no variant `other`; it has control, treatment"),
+        (&["ramp", "x", "treatment=0.5", "control=0.6"], "sum to 1.1; they have to sum to 1"),
+        (&["ramp", "x", "treatment=2"], "\"2\" is not a share"),
+        (&["ramp", "x", "treatment=0.1", "treatment=0.2"], "`treatment` has two shares"),
+        (&["ramp", "x"], "VARIANT=SHARE"),
+        (&["stop", "x", "--winner", "other"], "no variant `other`"),
+    ] {
+        let output = command_refused(&spinfer, arguments);
+        assert!(output.contains(part), "{arguments:?}: {output}");
+    }
+    let admin = spinfer.admin();
+    for (method, path, body, status) in [
+        ("PUT", "/experiments/x", "{", 400),
+        ("PUT", "/experiments/x", "{}", 400),
+        ("PUT", "/experiments/x", "{\"share\": 1}", 400),
+        ("PUT", "/experiments/x?a=b", "{\"stopped\": true}", 400),
+        ("PUT", "/experiments/y", "{\"stopped\": true}", 404),
+        ("PUT", "/experiments", "{}", 405),
+        ("DELETE", "/experiments/x", "", 405),
+        ("GET", "/experiments", "", 200),
+    ] {
+        let response = admin.send(method, path, &[], body.as_bytes());
+        assert_eq!(response.status, status, "{method} {path} {body}: {response:?}");
+    }
+    let listed = admin.send("GET", "/experiments", &[], b"").json();
+    assert_eq!(listed[0]["variants"][0]["allocation"], 0.75, "unchanged");
+}
+
+#[test]
+fn ramp_without_a_key_value_store_is_refused() {
+    let grants = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+    let spinfer = ExperimentApp::new(&experiment("x", BY_HEADER, 1.0), grants).up();
+    spinfer.wait_for_log("granted no key-value store `default`");
+    assert!(
+        treated(&spinfer.client(), "x", 5).is_empty(),
+        "assigned by the allocations in the file"
+    );
+    let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
+    assert!(output.contains("key_value_stores = [\"default\"]"), "{output}");
+}
+
+#[test]
+fn hosts_sharing_a_redis_follow_one_ramp() {
+    const USERS: usize = 100;
+    let redis = Redis::start();
+    let node = || {
+        let mut application = ExperimentApp::new(&experiment("x", BY_HEADER, 1.0), GRANTS);
+        application.config =
+            format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
+        application.up()
+    };
+    let (a, b) = (node(), node());
+    let [on_a, on_b] = [a.client(), b.client()];
+    assert!(treated(&on_a, "x", USERS).is_empty() && treated(&on_b, "x", USERS).is_empty());
+    command(&a, &["ramp", "x", "treatment=0.4"]);
+    wait_until("both hosts follow the ramp", || {
+        let treated = [&on_a, &on_b].map(|client| treated(client, "x", USERS));
+        treated[0] == treated[1] && treated[0].len() > 20
+    });
+    assert_eq!(command(&b, &["show", "x"]).matches("60.0 %").count(), 1);
+    // Without the Redis they keep their allocations, and log it.
+    let before = treated(&on_b, "x", 10);
+    redis.pause();
+    wait_until("the unavailable store is logged", || {
+        assert_eq!(treated(&on_b, "x", 10), before);
+        b.log().contains("the last known allocations stay in effect")
+    });
+    redis.resume();
+}
