@@ -4,29 +4,30 @@
 
 mod add; // `spinfer add` of ONNX files, and their predictions
 mod admin; // the admin plane: endpoints, token, purges
-mod browsers; // CORS
 mod cache; // the response cache in memory
 mod capabilities; // variables, service chaining, outbound HTTP
 mod cli; // help, output and errors of the command line
 mod clients; // unmodified clients from PyPI
 mod commands; // `spinfer add`, `models` and `new` on an application
 mod connections; // idle connections, limits
+mod content_encoding; // gzip and deflate in requests and responses
+mod cors; // CORS
 mod datatypes; // datatypes and axes of graphs in every protocol
 mod deploy; // manifests, the image's root file system, Redis users
 mod doors; // both doors give the same responses
 mod drain; // shutdown by SIGTERM and Ctrl-C
 mod drift; // drift reports
-mod edge; // Spin's conventions: routes, headers, static responses, files
-mod encodings; // gzip and deflate in requests and responses
 mod experiments; // assignment, ramps, shadows
-mod faults; // input values that a graph rejects, runs that never end
 mod feedback; // feedback, quality, exports of the prediction log
 mod flags; // flags that are also Spin's, and `spinfer check`
 mod golden; // golden predictions of the example models
+mod graph_faults; // input values that a graph rejects, runs that never end
 mod hostile; // harm by clients, guests, files and a Redis
 mod http; // HTTP/1.1: routes, bodies, health, the model index
 mod http2; // HTTP/2: multiplexing, streams, trailers, TLS
-mod large; // requests close to the memory of an instance
+mod images; // PNG files: every kind, damaged ones, bombs
+mod key_value; // key-value stores
+mod large_requests; // requests close to the memory of an instance
 mod lifecycle; // when code, models and instances are loaded, reused and unloaded
 mod limits; // traps, endless loops, memory, deadlines
 mod manifests; // golden files of valid and invalid manifests
@@ -34,21 +35,20 @@ mod metrics; // the exposed metrics and cache statistics
 mod missing_values; // null, NaN and empty cells
 mod mlflow; // `spinfer pull mlflow` from a real tracking server
 mod nn; // wasi:nn: tensor types, errors, grants, limits
-mod observed; // records, feedback and quality per variant, restarts
+mod observability; // records, feedback and quality per variant, restarts
 mod onnx_kinds; // one graph of each kind, from the file to the response
 mod onnxruntime; // locations of ONNX Runtime's library
 mod optimize; // `spinfer build --optimize`
+mod outbound_network; // sockets and HTTP by grant, blocked networks, clocks
 mod outbound_redis; // commands, grants, connections
 mod pages; // README.md and docs/: every runnable block
-mod pictures; // PNG files: every kind, damaged ones, bombs
 mod prediction_log; // which responses have records, and their content
 mod protocol; // predict, infer, metadata, readiness
 mod protocol_binary; // binary tensor data
 mod protocol_mlflow; // MLflow's scoring protocol
 mod python_client; // the tests of the Python package
-mod reach; // sockets and HTTP by grant, blocked networks, clocks
 mod registry; // OCI registries: push, pull, login, faulty servers
 mod shared_cache; // the response cache in a Redis
 mod soak; // memory, descriptors and threads do not grow
-mod stores; // key-value stores
+mod spin_conventions; // Spin's conventions: routes, headers, static responses, files
 mod text; // the language identifier, strings in every protocol

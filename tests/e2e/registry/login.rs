@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use spinfer_tests::{OCI_PASSWORD, OCI_USER, OciRegistry, binary};
 
-use super::lying::{FakeServer, Reply};
+use super::faulty::{FakeServer, Reply};
 use super::{UserFolder, guest};
 
 /// `spinfer registry login` with the password on standard input.
@@ -121,7 +121,7 @@ fn credentials_are_sent_to_the_token_service_and_not_to_storage() {
         })
     };
     let at = storage.address().to_owned();
-    let manifest = super::lying::component_manifest(&hello);
+    let manifest = super::faulty::component_manifest(&hello);
     let registry = FakeServer::start(move |request| {
         let host = request.header("host").unwrap_or_default();
         let authorization = request.header("authorization").unwrap_or_default();

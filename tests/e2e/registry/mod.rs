@@ -1,8 +1,8 @@
 //! OCI registries: a real one, and faulty ones.
 
 mod ecosystem; // artifacts of other tools, and for them
+mod faulty; // faulty servers
 mod login; // users, passwords, tokens
-mod lying; // faulty servers
 mod packages; // remote sources in a manifest
 mod transfers; // push and pull
 

@@ -2,7 +2,7 @@ use std::fs;
 
 use spinfer_tests::{Launch, OciRegistry};
 
-use super::lying::{FakeServer, Reply};
+use super::faulty::{FakeServer, Reply};
 use super::{UserFolder, digest, guest};
 
 /// Writes the manifest of an application whose only component has this `source`.
