@@ -96,7 +96,7 @@ fn without_internals(message: &str) -> Result<(), String> {
     let internal = [".cc", ".h:", "::", "/", "onnxruntime", "0.25", "0.125", "0.0625"];
     match internal.iter().find(|part| message.contains(**part)) {
         None => Ok(()),
-        Some(part) => Err(format!("the message holds `{part}`: {message}")),
+        Some(part) => Err(format!("the message contains `{part}`: {message}")),
     }
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the small graphs that the tests of backends and of wasi:nn load, beside this file.
+"""Writes the small graphs that the tests of backends and of wasi:nn load into the folder of this file.
 
 Runs on models/requirements.txt, after models/train.py: truncated.onnx is half of a real graph.
 """
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parent
 REAL_GRAPH = FOLDER.parents[1] / "models" / "iris-classifier" / "1" / "model.onnx"
 
 OPSETS = [make_opsetid("", 17), make_opsetid("ai.onnx.ml", 1)]
-IR_VERSION = 8  # the one that came with opset 17
+IR_VERSION = 8  # released with opset 17
 
 # The tensor types of wasi:nn.
 TYPES = {
@@ -51,7 +51,7 @@ def write(name, data):
 
 
 def identity(suffix, element_type):
-    """y = x, of any length."""
+    """y = x, for any length."""
     save(
         f"identity-{suffix}",
         [make_node("Identity", ["x"], ["y"])],
@@ -61,7 +61,7 @@ def identity(suffix, element_type):
 
 
 def add_two_inputs():
-    """sum = a + b and difference = a - b: the order of inputs and of outputs both show."""
+    """sum = a + b and difference = a - b, which show the order of inputs and of outputs."""
     save(
         "add-two-inputs",
         [make_node("Add", ["a", "b"], ["sum"]), make_node("Sub", ["a", "b"], ["difference"])],
@@ -71,7 +71,7 @@ def add_two_inputs():
 
 
 def unsupported_op():
-    """A valid graph with an operator that no backend has, as it is of nobody's domain."""
+    """A valid graph with an operator of a domain that no backend supports."""
     save(
         "unsupported-op",
         [make_node("Det", ["x"], ["determinant"], domain="com.acme")],
@@ -84,7 +84,7 @@ def unsupported_op():
 def heavy_matmul():
     """Milliseconds of compute from a few hundred bytes.
 
-    Each step multiplies a 512x512 matrix, made of x, by weights that are all 1/512. Where x has no
+    Each step multiplies a 512x512 matrix, repeated from x, by weights that are all 1/512. If x has no
     negative element, every element of y is the square of x's mean.
     """
     size = make_tensor("size", TensorProto.INT64, [2], [HEAVY_WIDTH, HEAVY_WIDTH])
@@ -96,7 +96,7 @@ def heavy_matmul():
         make_node("MatMul", ["column", "x"], ["m0"]),
     ]
     for step in range(HEAVY_STEPS):
-        # The Relu keeps an optimiser from multiplying the weights with each other beforehand.
+        # The Relu prevents an optimiser from multiplying the weights with each other at load time.
         nodes.append(make_node("MatMul", [f"m{step}", "weights"], [f"product{step}"]))
         nodes.append(make_node("Relu", [f"product{step}"], [f"m{step + 1}"]))
     nodes.append(make_node("ReduceMean", [f"m{HEAVY_STEPS}"], ["y"], axes=[0], keepdims=1))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the files that the tests of `spinfer add` add, to the folder `add` beside this one, with what
-ONNX Runtime says of some rows: expected.json.
+"""Writes the graphs that the tests of `spinfer add` add into the folder `add`, and ONNX Runtime's outputs for
+some rows into `add/expected.json`.
 
-Runs on models/requirements.txt. They are as people have them: scikit-learn's estimators, converted with
+Runs on models/requirements.txt. The graphs are what teams export: scikit-learn's estimators, converted with
 skl2onnx's defaults, and small networks.
 """
 
@@ -39,7 +39,7 @@ expected = {}
 
 
 def save(name, model, inputs):
-    """Writes the graph, and its outputs for `inputs`, by name."""
+    """Writes the graph, and records its outputs for `inputs` by name."""
     model.graph.name = name
     path = FOLDER / f"{name}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -76,7 +76,7 @@ def network(name, nodes, inputs, outputs, weights, feeds, opset={"": 17}):
 
 
 def columns():
-    """One input for each column, of two types, as a table is converted."""
+    """One input for each column, of two types, as skl2onnx converts a data frame."""
     table = {"length": IRIS[:, :1], "count": (IRIS[:, 2:3] * 10).astype(np.int64)}
     stacked = np.hstack([table["length"], table["count"].astype(np.float32)])
     scale = ColumnTransformer([("both", StandardScaler(), [0, 1])])
@@ -87,7 +87,7 @@ def columns():
 
 
 def mixed():
-    """Numbers and text, an input a column, as a table with columns of several types is converted."""
+    """Numbers and text, one input for each column, as skl2onnx converts a data frame with several types."""
     cities = np.array([["Rome"], ["Oslo"], ["Lima"]] * 50, object)
     ages = IRIS[:, :1] * 10
     table = np.hstack([ages.astype(object), cities])
@@ -99,7 +99,7 @@ def mixed():
 
 
 def axes():
-    """Graphs whose free axes are not the first one, or are free only as the file says."""
+    """Graphs whose free axis is not the first, or is free only by declaration."""
     random = np.random.default_rng(2)
     weights = lambda name, *shape: from_array(random.normal(size=shape).astype(np.float32) / 4, name)
     integers = lambda name, *numbers: from_array(np.array(numbers, np.int64), name)
@@ -198,7 +198,7 @@ def axes():
 
 
 def declared_otherwise():
-    """A declared shape that is not the computed one."""
+    """A declared shape that differs from the computed one."""
     info, FLOAT = make_tensor_value_info, TensorProto.FLOAT
     graph = make_graph(
         [make_node("MatMul", ["x", "W"], ["y"])],
@@ -236,13 +236,13 @@ def arrays():
 
 def main():
     FOLDER.mkdir(exist_ok=True)
-    # Labels that are strings, in each of the places where converters put them.
+    # Labels that are strings, in each of the attributes where converters put them.
     scaled = make_pipeline(StandardScaler(), LogisticRegression())
     estimator("strings-linear", scaled, IRIS, NAMES)
     estimator("strings-forest", RandomForestClassifier(5, random_state=1), IRIS, NAMES)
     estimator("strings-bayes", GaussianNB(), IRIS, NAMES)
-    # Classes that are numbers, but not 0, 1, ...; inputs of FP64, as arrays of NumPy are. (A ZipMap of
-    # FP64 is no valid graph.)
+    # Classes that are numbers other than 0, 1, ...; inputs of FP64, the default of NumPy. (A graph with a
+    # ZipMap of FP64 is not valid.)
     numbers = np.array([3, 7, 7])[iris.target]
     tensors = {"zipmap": False}
     estimator("numbers-double", GaussianNB(), iris.data, numbers, tensors)
@@ -253,10 +253,10 @@ def main():
     colours = np.array([["red"], ["green"], ["blue"]] * 50)
     encoded = make_pipeline(OneHotEncoder(), LogisticRegression())
     estimator("strings-input", encoded, colours, iris.target)
-    # Scores that are no probabilities.
+    # Scores that are not probabilities.
     estimator("margins", LinearSVC(), IRIS, NAMES)
     estimator("distances", KMeans(3, random_state=1, n_init=1), IRIS, None)
-    # Numbers: one for each row, and two.
+    # One number for each row, and two.
     data, target = load_diabetes(return_X_y=True)
     data = data.astype(np.float32)
     trees = GradientBoostingRegressor(n_estimators=10, random_state=1)
@@ -306,7 +306,7 @@ def main():
 
 
 def external():
-    """Weights in another file."""
+    """A graph with its weights in another file."""
     path = FOLDER / "external.onnx"
     model = onnx.load(FOLDER / "softmax.onnx")
     onnx.save_model(

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the models of the tests of datatypes and axes, to the folder `datatypes` beside this one: small
-graphs, each with its model.toml, as a model repository has them.
+"""Writes the models of the tests of datatypes and axes into the folder `datatypes`: small graphs with their
+model.toml, as in a model repository.
 
 Runs on models/requirements.txt.
 """
@@ -36,7 +36,7 @@ PACKED = list(DATATYPES)[:7]
 
 
 def save(name, nodes, inputs, outputs, constants=(), keys=""):
-    """`keys`: of each input and output in model.toml."""
+    """`keys`: the keys of each input and output in model.toml."""
     of_graph = [[make_tensor_value_info(*tensor) for tensor in some] for some in (inputs, outputs)]
     graph = make_graph(nodes, name, *of_graph, list(constants))
     model = make_model(graph, opset_imports=OPSETS, ir_version=8, producer_name="spinfer")

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Writes graphs that fail by the values they are given, and one that never ends, to the folder `faults`
-beside this file.
+"""Writes graphs that fail on some input values, and one that may never end, into the folder `faults`.
 
 Runs on models/requirements.txt.
 """
@@ -36,7 +35,7 @@ def save(name, nodes, inputs, outputs, constants=()):
 
 FOLDER.mkdir(exist_ok=True)
 
-# Rows of a table of four: any other index is out of range.
+# Rows of a table with four rows: any other index is out of range.
 save(
     "gather",
     [make_node("Gather", ["table", "index"], ["y"])],
@@ -45,7 +44,7 @@ save(
     [("table", np.array([[31337.25, 1], [2, 3], [4, 5], [6, 7]], np.float32))],
 )
 
-# Zero, and the one quotient that is no INT64.
+# Fails on zero, and on the one quotient that INT64 cannot represent.
 save(
     "divide",
     [make_node("Div", ["a", "b"], ["y"])],
@@ -53,7 +52,7 @@ save(
     [info("y", INT64, ["n"])],
 )
 
-# Two lengths that nothing declares to be one.
+# Two lengths that are not declared to be equal.
 save(
     "add",
     [make_node("Add", ["a", "b"], ["y"])],
@@ -61,7 +60,7 @@ save(
     [info("y", FLOAT, ["k"])],
 )
 
-# As many rounds as it is told.
+# The number of iterations is an input.
 save(
     "loop",
     [
@@ -90,7 +89,7 @@ save(
     ],
 )
 
-# Time comes first, the batch second: the sum over time.
+# The sum over time, which is the first axis; the batch axis is the second.
 save(
     "time-major",
     [make_node("ReduceSum", ["x", "time"], ["y"], keepdims=0)],

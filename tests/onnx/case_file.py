@@ -1,17 +1,17 @@
-"""Cases for the backends: a graph, inputs, and the outputs that are right for them.
+"""Cases for the backends: a graph, inputs, and the correct outputs.
 
-A set is `<folder>/<set>.json`, the list of its cases, and for each case two files in `<folder>/<set>/`:
+A set is `<folder>/<set>.json`, the list of its cases, and two files for each case in `<folder>/<set>/`:
 `<name>.onnx`, and `<name>.bin` with its runs. All numbers in `<name>.bin` are little-endian:
 
-    runs     u32 count, then for each its inputs, the right outputs, and ONNX Runtime's outputs where they
-             are others (else none)
-    inputs   u32 count, then for each: u32 length and UTF-8 of its name, its value (outputs are alike)
+    runs     u32 count, then for each its inputs, the correct outputs, and ONNX Runtime's outputs if they
+             differ (else none)
+    inputs   u32 count, then for each: u32 length and UTF-8 of its name, its value (same for outputs)
     value    u8 0: a tensor. u32 element type (onnx.TensorProto.DataType), u32 rank, u64 for each axis,
                    u64 length in bytes, the elements
              u8 1: a sequence. u32 count, its values
              u8 2: an optional without a value
 
-Elements are row-major, each as wide as its type, and
+Elements are row-major, with the width of their type, except:
   - STRING: u32 length and UTF-8 for each
   - INT4 and INT2 as INT8, UINT4 and UINT2 as UINT8, 8, 6 and 4 bits of floating point as FLOAT
     (`element type` is still that of the graph).
@@ -45,7 +45,7 @@ SMALL_FLOATS = {
     TensorProto.FLOAT8E8M0,
     TensorProto.FLOAT4E2M1,
 }
-# Types that numpy does not have, as the `onnx` package represents them.
+# Types that numpy does not have, in the representation of the `onnx` package.
 ML_DTYPES = {
     TensorProto.BFLOAT16: ml_dtypes.bfloat16,
     TensorProto.FLOAT8E4M3FN: ml_dtypes.float8_e4m3fn,
@@ -72,22 +72,22 @@ PACKED_BITS = {
 class Case:
     name: str
     model: bytes
-    # Of each run the inputs and the outputs, by name: an array, a list of them, or None.
+    # The inputs and the outputs of each run, by name: an array, a list of arrays, or None.
     runs: list[tuple[dict, dict]]
-    # The element type of each name; a type that numpy does not have cannot be seen in the array alone.
+    # The element type of each name, which an array cannot tell if numpy does not have the type.
     types: dict[str, int]
     rtol: float = 1e-4
     atol: float = 1e-4
-    # What ONNX Runtime itself does with it: "right", "wrong", "refused", "crashed".
-    onnxruntime: str = "right"
+    # The result of ONNX Runtime itself: "correct", "wrong", "refused", "crashed".
+    onnxruntime: str = "correct"
     why: str = ""
-    # Of each run ONNX Runtime's outputs, where it is "wrong".
+    # ONNX Runtime's outputs of each run, if its result is "wrong".
     others: list[dict] = field(default_factory=list)
     more: dict = field(default_factory=dict)
 
 
 def elements(array, element_type):
-    """The elements of `array` as they stand in a file."""
+    """The elements of `array` in the format of a case file."""
     array = np.asarray(array)
     if element_type == TensorProto.STRING:
         texts = [t if isinstance(t, bytes) else str(t).encode() for t in array.ravel().tolist()]
@@ -120,7 +120,7 @@ def named(values, types):
 
 
 def write_set(folder, name, cases):
-    """Writes the files of a set. Its index comes last, so that an interrupted run leaves none."""
+    """Writes the files of a set. Its index is last, so that an interrupted run leaves none."""
     inside = Path(folder) / name
     inside.mkdir(parents=True, exist_ok=True)
     index = []
@@ -148,7 +148,7 @@ def write_set(folder, name, cases):
 
 
 def element_types(value_infos):
-    """The element type of each input or output, also of sequences and optionals of tensors."""
+    """The element type of each input or output, including sequences and optionals of tensors."""
     types = {}
     for info in value_infos:
         kind = info.type
@@ -159,8 +159,8 @@ def element_types(value_infos):
 
 
 def session(model):
-    """ONNX Runtime with `model`. A StringNormalizer is in the one locale that every glibc has: the
-    standard's default, en_US, is not installed in containers, and maps letters alike."""
+    """ONNX Runtime with `model`. A StringNormalizer gets the one locale that every glibc has: the standard's
+    default, en_US, is not installed in containers, and has the same case mapping."""
     if b"StringNormalizer" in model:
         loaded = onnx.load_from_string(model)
         for node in loaded.graph.node:
@@ -215,7 +215,7 @@ def from_ort_value(given):
 
 
 def packed(data, bits):
-    """One element a byte -> the first element in the lowest bits of a byte."""
+    """From one element per byte to several, with the first element in the lowest bits."""
     each, mask = 8 // bits, (1 << bits) - 1
     padded = data + bytes(-len(data) % each)
     return bytes(
@@ -230,7 +230,7 @@ def unpacked(data, bits):
 
 
 def isolated(work, count):
-    """`work(0)`, ..., `work(count - 1)`, in processes of their own; None where one ends the process."""
+    """`work(0)`, ..., `work(count - 1)` in child processes; None for those that end their process."""
     context = multiprocessing.get_context("fork")
     workers = min(os.cpu_count() or 1, count) or 1
     results = [None] * count
@@ -248,7 +248,7 @@ def isolated(work, count):
             except EOFError:
                 process.join()
             running.remove(entry)
-            # The case that ended the process is the first without a result.
+            # The case that ended its process is the first one without a result.
             if left[1:]:
                 running.append(start(context, work, left[1:]))
     return results
@@ -258,7 +258,7 @@ def start(context, work, of):
     receiver, sender = context.Pipe(duplex=False)
 
     def body():
-        # What ONNX Runtime prints of a graph that it refuses.
+        # ONNX Runtime's messages about graphs that it refuses.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         for number in of:

@@ -1,4 +1,4 @@
-"""Declares graphs for kinds.py: their inputs, outputs and constants, and one request."""
+"""Declares the graphs of kinds.py: inputs, outputs, constants, and one request."""
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
@@ -23,7 +23,7 @@ def kind(
     batches=True,
     rtol=1e-4,
 ):
-    """`inputs`: by name the declared axes and the data. `outputs`: by name the declared axes, and the type if it is not FLOAT."""
+    """`inputs`: the declared axes and the data by name. `outputs`: the declared axes by name, and the type if it is not FLOAT."""
     opsets = opset if isinstance(opset, dict) else {"": opset}
     infos = [
         helper.make_tensor_value_info(key, element_type(data), axes)
@@ -93,7 +93,7 @@ def one(
     out_type=TensorProto.FLOAT,
     **options,
 ):
-    """A graph of one operator, `x` and constants in, `y` out."""
+    """A graph with one operator, the input `x`, constants, and the output `y`."""
     settings = {
         key: options.pop(key) for key in ("opset", "want", "batches", "rtol") if key in options
     }

@@ -1,15 +1,15 @@
-"""Small graphs, each for one kind of mistake that a backend or the host around it can make.
+"""Small graphs, one for each kind of error that a backend or the host can make.
 
     python kinds.py FOLDER
 
-writes the set `kinds` (see case_file.py) and `kinds/cases.json`, one request for each graph:
+writes the set `kinds` (see case_file.py) and `kinds/cases.json` with one request for each graph:
 
-    name, what   the graph, and what it is about
-    http         whether it stands for others of its kind, where each takes a start of the host
-    want         "equal": ONNX Runtime's outputs; "400": a client's mistake, said without weights, paths or
-                 a backend's internals
+    name, what   the graph, and its subject
+    http         whether it is one of those that are also tested over HTTP
+    want         "equal": ONNX Runtime's outputs; "400": a client error, whose message has no weights, paths
+                 or internals of a backend
     inputs       by name: shape, numpy's dtype, data; NaN is null
-    expected     by name: shape, data; what JSON has no number for is null. null as a whole where want is "400"
+    expected     by name: shape, data; numbers that JSON cannot represent are null. null if want is "400"
 
 Graphs with an axis `n` are also run with one row and with three times the rows.
 """
@@ -26,7 +26,7 @@ import kinds_shapes
 from case_file import Case, element_types, isolated, run, session, write_set
 from kind import F32, kinds
 
-# One or two of each kind.
+# One or two graphs of each kind.
 OVER_HTTP = {
     "reducelogsumexp",
     "qdq-softmax",
@@ -105,7 +105,7 @@ def case(name, what, model, inputs, axes, want, rtol):
 
 
 def parted(outputs):
-    """The outputs as the host has them: each tensor of a sequence by itself."""
+    """The outputs as the host returns them: each tensor of a sequence is an output."""
     for key, value in outputs.items():
         if isinstance(value, list):
             yield from ((f"{key}_{n}", each) for n, each in enumerate(value))

@@ -1,4 +1,4 @@
-"""Kinds of layers: recurrent, convolutions, poolings, resizes, products."""
+"""Layers: recurrent ones, convolutions, poolings, resizes, products."""
 
 import numpy as np
 from onnx import TensorProto
@@ -61,7 +61,7 @@ def recurrent():
                 ways,
                 direction=direction,
             )
-        layer(op, f"{low}-clip", "`clip` bounds what goes into each activation", clip=0.3)
+        layer(op, f"{low}-clip", "`clip` bounds the input of each activation", clip=0.3)
         layer(op, f"{low}-bias", "a bias", more={"B": waves(1, 2 * GATES[op] * hidden)})
         layer(
             op,
@@ -73,37 +73,37 @@ def recurrent():
     layer(
         "LSTM",
         "lstm-activations",
-        "other activations than the standard's",
+        "activations other than the defaults",
         activations=["HardSigmoid", "Softsign", "Relu"],
     )
     layer(
         "LSTM",
         "lstm-activation-settings",
-        "with their alpha and beta",
+        "activations with alpha and beta",
         activations=["HardSigmoid", "LeakyRelu", "Tanh"],
         activation_alpha=[0.3, 0.05],
         activation_beta=[0.4],
     )
-    layer("LSTM", "lstm-input-forget", "input and forget gates are one", input_forget=1)
+    layer("LSTM", "lstm-input-forget", "coupled input and forget gates", input_forget=1)
     layer("LSTM", "lstm-peepholes", "peepholes", more={"P": waves(1, 3 * hidden)})
     layer(
         "GRU",
         "gru-activations",
-        "other activations than the standard's",
+        "activations other than the defaults",
         activations=["HardSigmoid", "Softsign"],
     )
     layer(
         "GRU",
         "gru-linear-before-reset",
-        "what PyTorch exports",
+        "the form that PyTorch exports",
         linear_before_reset=1,
         more={"B": waves(1, 6 * hidden)},
     )
-    layer("RNN", "rnn-relu", "another activation than the standard's", activations=["Relu"])
+    layer("RNN", "rnn-relu", "an activation other than the default", activations=["Relu"])
     layer(
         "RNN",
         "rnn-both-affine",
-        "one activation for each way",
+        "an activation for each direction",
         2,
         direction="bidirectional",
         activations=["Affine", "Tanh"],
@@ -112,7 +112,7 @@ def recurrent():
     )
     kind(
         "lstm-last-only",
-        "the outputs are optional: the last state alone, of any batch",
+        "outputs are optional: only the last state, for any batch",
         [node("LSTM", ["x", "W", "R"], ["", "h"], hidden_size=4)],
         {"x": ([6, "n", 3], waves(6, 2, 3))},
         {"h": [1, "n", 4]},
@@ -207,7 +207,7 @@ def windows():
     one("GlobalLpPool", "p", x, out=["n", 2, 1, 1], name="globallppool", p=3)
     kind(
         "maxpool-indices",
-        "where the maxima are, column by column",
+        "indices of the maxima in column-major order",
         [
             node(
                 "MaxPool",
@@ -266,7 +266,7 @@ def windows():
         )
     one(
         "Pad",
-        "pads below zero cut",
+        "negative pads crop",
         x,
         out=free,
         constants={"pads": np.array([0, 0, -1, -2, 0, 0, 1, 0], I64)},

@@ -1,4 +1,4 @@
-"""Kinds of numbers: large and missing ones, integers, FP16, quantized ones; activations."""
+"""Numbers: large and missing ones, integers, FP16, quantized ones; activations."""
 
 import numpy as np
 from onnx import TensorProto
@@ -30,17 +30,17 @@ def exponentials():
     attribute = {"axes": [1], "keepdims": 1}
     one(
         "ReduceLogSumExp",
-        "the maximum is taken out before the exponential",
+        "the maximum is subtracted before the exponential",
         large,
         out=["n", 1],
         **attribute,
     )
-    one("Softmax", "the same in a softmax", large, name="softmax-large")
-    one("LogSoftmax", "and in its logarithm", large, name="logsoftmax-large")
-    # Up to opset 12 all axes from `axis` on are one.
+    one("Softmax", "large inputs of a softmax", large, name="softmax-large")
+    one("LogSoftmax", "large inputs of its logarithm", large, name="logsoftmax-large")
+    # Up to opset 12 all axes from `axis` on are flattened.
     one(
         "Softmax",
-        "before opset 13 a softmax is over all axes from `axis` on",
+        "before opset 13 softmax flattens all axes from `axis` on",
         waves(2, 3, 4, scale=90),
         name="softmax-flattened",
         axis=1,
@@ -48,7 +48,7 @@ def exponentials():
     )
     one(
         "LogSoftmax",
-        "before opset 13 its logarithm too",
+        "before opset 13 its logarithm flattens them too",
         waves(2, 3, 4, scale=90),
         name="logsoftmax-flattened",
         axis=1,
@@ -66,7 +66,7 @@ def exponentials():
     )
     one(
         "ReduceLogSum",
-        "the logarithm of nothing is -inf",
+        "the logarithm of 0 is -inf",
         f32([[0, 0, 0], [1, 2, 3]]),
         out=["n", 1],
         name="reduce-log-sum",
@@ -123,7 +123,7 @@ def quantized():
     )
     kind(
         "matmul-integer",
-        "integers with zero points, into INT32",
+        "integers with zero points, accumulated in INT32",
         [node("MatMulInteger", ["x", "w", "xz", "wz"], ["y"])],
         {"x": (["n", 4], np.array([[0, 255, 3, 7], [9, 9, 9, 9]], np.uint8))},
         {"y": (["n", 3], TensorProto.INT32)},
@@ -131,7 +131,7 @@ def quantized():
     )
     kind(
         "qlinear-matmul",
-        "the scales of both sides",
+        "the scales of both operands",
         [node("QLinearMatMul", ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"], ["y"])],
         {"x": (["n", 4], np.array([[0, 255, 3, 7], [9, 9, 9, 9]], np.uint8))},
         {"y": (["n", 3], TensorProto.UINT8)},
@@ -147,7 +147,7 @@ def quantized():
     )
     kind(
         "dynamic-quantize",
-        "the scale of a batch is of all its rows",
+        "the scale is that of the whole batch",
         [node("DynamicQuantizeLinear", ["x"], ["y", "scale", "zero"])],
         {"x": (["n", 3], x)},
         {"y": (["n", 3], TensorProto.UINT8), "scale": [], "zero": ([], TensorProto.UINT8)},
@@ -169,18 +169,18 @@ def activations():
     ]:
         one(
             op,
-            "its attributes count",
+            "with attributes",
             x,
             name=f"{op.lower()}-attributes" if attributes else op.lower(),
             **attributes,
         )
         if attributes:
-            one(op, "its attributes have defaults", x, name=f"{op.lower()}-defaults")
+            one(op, "with default attributes", x, name=f"{op.lower()}-defaults")
     one("Mish", "large inputs", x, opset=18)
     one("Gelu", "by tanh", x, name="gelu-tanh", approximate="tanh", opset=20)
     one("Gelu", "exact", x, opset=20)
     one("PRelu", "a slope for each column", x, constants={"slope": f32(0.1, 0.2, -0.3, 0.4, 2.0)})
-    one("Hardmax", "the first of equals", f32([[1, 3, 3], [0, 0, 0]]), axis=1)
+    one("Hardmax", "the first of equal maxima", f32([[1, 3, 3], [0, 0, 0]]), axis=1)
     one("LpNormalization", "p and axis", x, name="lp-normalization", axis=1, p=1)
     one(
         "MeanVarianceNormalization",
@@ -219,7 +219,7 @@ def missing():
         )
         one(
             op,
-            "a row with a NaN, as ONNX Runtime has it",
+            "a row with a NaN, as in ONNX Runtime",
             x,
             out=["n", 1],
             name=f"{op.lower()}-nan",
@@ -238,10 +238,10 @@ def missing():
         "Erf",
     ]:
         one(op, "NaN stays NaN", x, name=f"{op.lower()}-nan")
-    one("IsNaN", "finds them", x, out_type=TensorProto.BOOL, name="isnan")
+    one("IsNaN", "detects NaN", x, out_type=TensorProto.BOOL, name="isnan")
     one(
         "IsInf",
-        "those below zero alone",
+        "only negative infinities",
         f32([[inf, -inf, nan, 1]]),
         out_type=TensorProto.BOOL,
         name="isinf-negative",
@@ -249,7 +249,7 @@ def missing():
     )
     one(
         "MaxPool",
-        "a window with a NaN, as ONNX Runtime has it",
+        "a window with a NaN, as in ONNX Runtime",
         f32([[[nan, 1, 2, 3, nan]]]),
         out=["n", 1, 4],
         name="maxpool-nan",
@@ -257,14 +257,14 @@ def missing():
     )
     one(
         "CumSum",
-        "everything after a NaN",
+        "every element after a NaN",
         x,
         constants={"axis": np.array(1, I64)},
         name="cumsum-nan",
     )
     kind(
         "where-nan",
-        "an imputer of one's own",
+        "an imputer of single operators",
         [node("IsNaN", ["x"], ["m"]), node("Where", ["m", "fill", "x"], ["y"])],
         {"x": (["n", 3], x)},
         {"y": ["n", 3]},
@@ -345,13 +345,13 @@ def integers():
                 "Mod", f"mod-by-zero-{name}", "a remainder by zero", [7, 9], [2, 0], "400", dtype
             )
     binary(
-        "Div", "div-overflow", "the one quotient that INT64 does not have", [SMALLEST], [-1], "400"
+        "Div", "div-overflow", "the one quotient that INT64 cannot represent", [SMALLEST], [-1], "400"
     )
-    binary("Div", "div-overflow-int32", "nor does INT32", [np.iinfo(I32).min], [-1], "400", I32)
-    binary("Mod", "mod-overflow", "the remainder that goes with it is 0", [SMALLEST], [-1])
+    binary("Div", "div-overflow-int32", "the one that INT32 cannot represent", [np.iinfo(I32).min], [-1], "400", I32)
+    binary("Mod", "mod-overflow", "the remainder of that quotient is 0", [SMALLEST], [-1])
     kind(
         "div-by-computed-zero",
-        "a division by zero inside of the graph",
+        "a division by a computed zero",
         [node("ReduceSum", ["x"], ["s"], keepdims=0), node("Div", ["t", "s"], ["y"])],
         {"x": (["n"], np.array([3, -3]))},
         {"y": ([], TensorProto.INT64)},
@@ -360,7 +360,7 @@ def integers():
     )
     kind(
         "division-only",
-        "graphs that no zeros run through are accepted",
+        "a graph that fails on zeros is accepted",
         [node("Div", ["x", "d"], ["q"]), node("Add", ["q", "x"], ["y"])],
         {"x": (["n"], np.array([7, 100])), "d": (["n"], np.array([2, 3]))},
         {"y": (["n"], TensorProto.INT64)},
@@ -423,7 +423,7 @@ def halves():
     )
     one(
         "Cast",
-        "into BF16",
+        "to BF16",
         waves(2, 4, scale=300),
         name="cast-bf16",
         out_type=TensorProto.BFLOAT16,

@@ -1,4 +1,4 @@
-"""Kinds of shapes and types: indices, free and empty axes, sizes of the data's, branches, strings."""
+"""Shapes and types: indices, free and empty axes, data-dependent shapes, branches, strings."""
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -8,7 +8,7 @@ from kind import F32, ML, f32, kind, one, output_info, texts, waves
 
 
 def declare():
-    for group in [indices, shapes, sizes_of_data, logic, strings]:
+    for group in [indices, shapes, data_dependent_shapes, logic, strings]:
         group()
 
 
@@ -18,7 +18,7 @@ def indices():
     gather = [node("Gather", ["E", "x"], ["y"], axis=0)]
     kind(
         "gather",
-        "an embedding; from the end below zero",
+        "an embedding; negative indices count from the end",
         gather,
         {"x": (["n"], np.array([0, 4, -1, -5]))},
         {"y": ["n", 3]},
@@ -26,7 +26,7 @@ def indices():
     )
     kind(
         "gather-beyond",
-        "an index the table does not have",
+        "an index beyond the table",
         gather,
         {"x": (["n"], far)},
         {"y": ["n", 3]},
@@ -35,7 +35,7 @@ def indices():
     )
     kind(
         "gather-before",
-        "one below it",
+        "an index before the table",
         gather,
         {"x": (["n"], np.array([-6]))},
         {"y": ["n", 3]},
@@ -44,7 +44,7 @@ def indices():
     )
     kind(
         "gather-elements-beyond",
-        "GatherElements",
+        "GatherElements with an index beyond the table",
         [node("GatherElements", ["E", "x"], ["y"], axis=1)],
         {"x": ([5, "k"], np.full((5, 2), 3))},
         {"y": [5, "k"]},
@@ -53,7 +53,7 @@ def indices():
     )
     kind(
         "gather-nd-beyond",
-        "GatherND",
+        "GatherND with an index beyond the table",
         [node("GatherND", ["E", "x"], ["y"])],
         {"x": (["n", 2], np.array([[0, 1], [1, 3]]))},
         {"y": ["n"]},
@@ -62,7 +62,7 @@ def indices():
     )
     kind(
         "scatter-nd-beyond",
-        "ScatterND",
+        "ScatterND with an index beyond the table",
         [node("ScatterND", ["E", "x", "u"], ["y"])],
         {"x": (["n", 1], np.array([[9]])), "u": (["n", 3], f32([[1, 2, 3]]))},
         {"y": [5, 3]},
@@ -71,7 +71,7 @@ def indices():
     )
     kind(
         "scatter-elements-beyond",
-        "ScatterElements",
+        "ScatterElements with an index beyond the table",
         [node("ScatterElements", ["E", "x", "u"], ["y"], axis=0)],
         {"x": ([1, 3], np.array([[0, 7, 1]])), "u": ([1, 3], f32([[1, 2, 3]]))},
         {"y": [5, 3]},
@@ -80,7 +80,7 @@ def indices():
     )
     kind(
         "scatter-nd-add",
-        "a reduction over equal indices",
+        "a reduction for equal indices",
         [node("ScatterND", ["E", "x", "u"], ["y"], reduction="add")],
         {"x": (["n", 1], np.array([[1], [1]])), "u": (["n", 3], f32([[1, 2, 3], [10, 20, 30]]))},
         {"y": [5, 3]},
@@ -104,7 +104,7 @@ def indices():
     )
     kind(
         "top-k-beyond",
-        "more than there are",
+        "more elements than the axis has",
         [node("TopK", ["x", "k"], ["y", "i"])],
         {"x": (["n", 3], waves(2, 3)), "k": ([1], np.array([4]))},
         {"y": ["n", None], "i": (["n", None], TensorProto.INT64)},
@@ -117,7 +117,7 @@ def shapes():
     wide = {"x": (["n", "l"], waves(1, 6))}
     kind(
         "add-does-not-fit",
-        "a width that the graph cannot add",
+        "a width that does not match for Add",
         [node("Add", ["x", "P"], ["y"])],
         wide,
         {"y": ["n", "l"]},
@@ -126,7 +126,7 @@ def shapes():
     )
     kind(
         "matmul-does-not-fit",
-        "nor multiply",
+        "a width that does not match for MatMul",
         [node("MatMul", ["x", "W"], ["y"])],
         wide,
         {"y": ["n", 2]},
@@ -135,7 +135,7 @@ def shapes():
     )
     kind(
         "reshape-does-not-fit",
-        "nor reshape",
+        "a size that Reshape cannot use",
         [node("Reshape", ["x", "s"], ["y"])],
         wide,
         {"y": [None, 4]},
@@ -144,7 +144,7 @@ def shapes():
     )
     kind(
         "concat-does-not-fit",
-        "inputs that do not fit each other",
+        "inputs that do not match each other",
         [node("Concat", ["x", "z"], ["y"], axis=1)],
         {"x": (["n", 2], waves(3, 2)), "z": (["m", 2], waves(4, 2))},
         {"y": ["n", 4]},
@@ -152,7 +152,7 @@ def shapes():
     )
     kind(
         "positions-too-long",
-        "a longer row than the graph has positions for",
+        "a row longer than the table of positions",
         [
             node("Shape", ["x"], ["s"], start=1, end=2),
             node("Slice", ["P", "o", "s", "a"], ["p"]),
@@ -174,7 +174,7 @@ def shapes():
     )
     kind(
         "two-free-axes",
-        "rows and columns of any number",
+        "any number of rows and columns",
         [
             node("Transpose", ["x"], ["t"], perm=[1, 0]),
             node("MatMul", ["x", "t"], ["y"]),
@@ -206,14 +206,14 @@ def shapes():
     for name, data in [("ten-thousand", np.ones(10_000, F32)), ("twelve", waves(3, 4))]:
         one(
             "Relu",
-            "a first axis that is fixed is no batch",
+            "a fixed first axis is not a batch axis",
             data,
             shape=list(data.shape),
             name=f"fixed-first-axis-{name}",
         )
     kind(
         "scalar",
-        "a tensor of no axes",
+        "a tensor without axes",
         [node("Mul", ["x", "two"], ["y"])],
         {"x": ([], F32(21))},
         {"y": []},
@@ -240,7 +240,7 @@ def shapes():
     ]:
         kind(
             f"empty-{name}",
-            "no rows at all",
+            "no rows",
             nodes,
             {"x": (["n", 4], empty)},
             {"y": out},
@@ -249,7 +249,7 @@ def shapes():
         )
 
 
-def sizes_of_data():
+def data_dependent_shapes():
     boxes = f32([[[0, 0, 1, 1], [0, 0, 1, 0.9], [2, 2, 3, 3], [2, 2, 3, 3.1]]])
     limits = {"m": np.array([10]), "i": f32([0.5]), "s": f32([0.25])}
     suppression = [node("NonMaxSuppression", ["boxes", "scores", "m", "i", "s"], ["selected"])]
@@ -259,7 +259,7 @@ def sizes_of_data():
     ]:
         kind(
             name,
-            "as many rows as were found, or none",
+            "as many rows as are found, or none",
             suppression,
             {"boxes": ([1, 4, 4], boxes), "scores": ([1, 1, 4], f32(scores))},
             {"selected": (["k", 3], TensorProto.INT64)},
@@ -268,7 +268,7 @@ def sizes_of_data():
     x = f32([[0, 3, 0], [4, 0, 3]])
     one(
         "NonZero",
-        "as many as there are",
+        "one column for each nonzero element",
         x,
         out=[2, "k"],
         out_type=TensorProto.INT64,
@@ -276,7 +276,7 @@ def sizes_of_data():
     )
     kind(
         "unique",
-        "sorted, with where they were",
+        "sorted, with indices",
         [node("Unique", ["x"], ["y", "i", "j", "c"], sorted=1)],
         {"x": (["n", 3], x)},
         {
@@ -295,7 +295,7 @@ def sizes_of_data():
     )
     kind(
         "top-k",
-        "the smallest, unsorted inputs",
+        "the smallest elements of unsorted inputs",
         [node("TopK", ["x", "k"], ["y", "i"], largest=0, axis=1)],
         {"x": (["n", 5], waves(2, 5))},
         {"y": ["n", 2], "i": (["n", 2], TensorProto.INT64)},
@@ -303,7 +303,7 @@ def sizes_of_data():
     )
     kind(
         "range",
-        "as long as it is asked for",
+        "the length is an input",
         [node("Range", ["zero", "x", "step"], ["y"])],
         {"x": ([], np.array(9))},
         {"y": (["k"], TensorProto.INT64)},
@@ -332,7 +332,7 @@ def logic():
     )
     kind(
         "sequence-inside",
-        "a sequence inside of the graph",
+        "a sequence within the graph",
         [node("SequenceConstruct", ["x", "x"], ["s"]), node("SequenceAt", ["s", "one"], ["y"])],
         {"x": (["n", 3], waves(2, 3))},
         {"y": ["n", 3]},
@@ -349,7 +349,7 @@ def logic():
     other = helper.make_graph([node("Abs", ["x"], ["e"])], "else", [], [output_info("e", ["n", 3])])
     kind(
         "if",
-        "a branch by the data",
+        "a branch that depends on the data",
         [
             node("ReduceSum", ["x"], ["s"], keepdims=0),
             node("Greater", ["s", "zero"], ["c"]),
@@ -372,7 +372,7 @@ def logic():
     )
     kind(
         "loop",
-        "as often as the input says",
+        "the number of iterations is an input",
         [node("Loop", ["k", "", "x"], ["y"], body=body)],
         {"x": (["n", 3], waves(2, 3)), "k": ([], np.array(4))},
         {"y": ["n", 3]},
@@ -386,7 +386,7 @@ def logic():
     )
     kind(
         "scan",
-        "row after row",
+        "row by row",
         [node("Scan", ["start", "x"], ["last", "y"], body=step, num_scan_inputs=1)],
         {"x": (["n", 3], waves(2, 3))},
         {"last": [3], "y": ["n", 3]},
@@ -432,7 +432,7 @@ def strings():
     )
     kind(
         "string-gather-beyond",
-        "one by an index that there is not",
+        "a label by an index beyond the table",
         [node("Gather", ["labels", "x"], ["y"])],
         {"x": (["n"], np.array([3]))},
         {"y": (["n"], text)},
@@ -449,7 +449,7 @@ def strings():
     )
     kind(
         "string-split",
-        "as many parts as the longest has",
+        "as many parts as in the longest string",
         [node("StringSplit", ["x"], ["y", "count"], delimiter=",")],
         {"x": (["n"], texts("a,b", "", "x,y,z"))},
         {"y": (["n", "k"], text), "count": (["n"], TensorProto.INT64)},
@@ -461,7 +461,7 @@ def strings():
     ]
     kind(
         "label-encoder",
-        "a string to a number, others to the default",
+        "strings to numbers, unknown ones to the default",
         encode(keys_strings=["red", "green"], values_floats=[1.5, 2.5], default_float=-1.0),
         {"x": (["n", 2], words)},
         {"y": ["n", 2]},
@@ -495,7 +495,7 @@ def strings():
     )
     kind(
         "one-hot-encoder",
-        "categories that are not known are zeros",
+        "unknown categories are zeros",
         [
             node(
                 "OneHotEncoder",
@@ -512,14 +512,14 @@ def strings():
     )
     kind(
         "string-to-number",
-        "a number written as a string",
+        "strings of numbers",
         [node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
         {"x": (["n"], texts("1.5", "-2e3", "7"))},
         {"y": ["n"]},
     )
     kind(
         "string-not-a-number",
-        "and what is none",
+        "a string that is not a number",
         [node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
         {"x": (["n"], texts("one"))},
         {"y": ["n"]},
@@ -534,7 +534,7 @@ def strings():
     )
     kind(
         "tf-idf",
-        "words counted by a vocabulary",
+        "words of a vocabulary, counted",
         [
             node(
                 "TfIdfVectorizer",
@@ -555,7 +555,7 @@ def strings():
     )
     kind(
         "string-and-number",
-        "an input a column",
+        "one input for each column",
         [
             node(
                 "LabelEncoder",

@@ -1,11 +1,11 @@
-"""Models as teams export them, with ONNX Runtime's outputs for one row and for seven.
+"""Models as teams export them, with ONNX Runtime's outputs for seven rows and for one.
 
     python models.py FOLDER
 
-writes the sets `scikit-learn`, `boosting`, `pytorch`, `int8` and `float16` (see case_file.py). scikit-learn's
-models are trained and converted here; boosted trees and PyTorch's are the committed ones of `exports/`;
-int8 and float16 are conversions of those. Inputs are large, small, missing and negative: log-sum-exp
-without its maximum, or a NaN that is taken for a number, shows on no other.
+writes the sets `scikit-learn`, `boosting`, `pytorch`, `int8` and `float16` (see case_file.py). Models of
+scikit-learn are trained and converted here; boosted trees and PyTorch models are in `exports/`; int8 and
+float16 are conversions of those. Inputs are large, small, negative and missing, as only these show errors
+such as a log-sum-exp without its maximum or a NaN that is treated as a number.
 """
 
 import json
@@ -152,7 +152,7 @@ def main(folder):
 
 
 def case(name, make, inputs, axes=None):
-    """A case of seven rows and of one; `make` gives the graph. The words of what failed, if something did."""
+    """A case with seven rows and with one, for the graph of `make`; the error if there is one."""
     try:
         model = make()
         infos = [*model.graph.input, *model.graph.output]
@@ -174,7 +174,7 @@ def case(name, make, inputs, axes=None):
 
 
 def without_zip_map(value):
-    """A `ZipMap`'s rows of numbers by class as the tensor it was made from."""
+    """The rows of a `ZipMap` as the tensor from which they are built."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return np.array([list(row.values()) for row in value], dtype=np.float32)
     return value
@@ -198,7 +198,7 @@ def committed():
 
 
 def spread(features, seed=9, offset=0.0):
-    """Rows from 0.01 to 1,000, most of them negative somewhere."""
+    """Rows with magnitudes from 0.01 to 1,000, most of them with negative values."""
     generator = np.random.default_rng(seed)
     scales = generator.choice([0.01, 1.0, 30.0, 1000.0], size=(ROWS, 1))
     return (generator.normal(size=(ROWS, features)) * scales + offset).astype(np.float32)
@@ -272,7 +272,7 @@ def scikit_learn():
             **more,
         )
 
-    # Probabilities are products of 64 factors: their logarithms are far below what an exponential holds.
+    # Probabilities are products of 64 factors: the exponential of their logarithms underflows.
     classifier("naive-bayes-64-features", GaussianNB(), WIDE, spread(64, offset=3.0))
     classifier("naive-bayes-multinomial-64-features", MultinomialNB(), DIGITS, counts(64))
     classifier("naive-bayes-complement-64-features", ComplementNB(), DIGITS, counts(64))
@@ -524,7 +524,7 @@ def scikit_learn():
 
 
 def columns(model, name):
-    """One input a column, of strings, numbers with gaps, and integers, as a data frame is exported."""
+    """One input for each column: strings, numbers with missing values, and integers, as for a data frame."""
     import pandas as pd
 
     generator = np.random.default_rng(6)
@@ -607,7 +607,7 @@ def int8():
         inputs, _ = graphs[name]
         with tempfile.TemporaryDirectory() as scratch:
             here, there = Path(scratch) / "from.onnx", Path(scratch) / "to.onnx"
-            # The quantizer writes beside what it reads.
+            # The quantizer writes into the folder of its input.
             here.write_bytes((EXPORTS / f"{name}.onnx").read_bytes())
             if options.pop("dynamic", False):
                 quantize_dynamic(here, there, **options)
@@ -645,7 +645,7 @@ FLOAT16 = [
 
 
 def float16():
-    """The converter that ONNX Runtime brings; that of onnxconverter-common is in `exports/`."""
+    """By ONNX Runtime's converter; the graphs of onnxconverter-common are in `exports/`."""
     cases = []
     for network, inputs, axes in committed():
         if network.removeprefix("torch-").removesuffix("-script") in FLOAT16:

@@ -1,10 +1,10 @@
-"""The tests of the ONNX standard, out of the `onnx` package: node, simple, PyTorch converted and operators.
+"""The tests of the ONNX standard in the `onnx` package: node, simple, PyTorch converted and operators.
 
     python standard.py FOLDER
 
 writes the sets `node`, `simple`, `pytorch-converted` and `pytorch-operator` (see case_file.py). The
-expected outputs are the standard's. With each case stands what ONNX Runtime does with it, by the suite's
-own comparison.
+expected outputs are those of the standard. Each case has the result of ONNX Runtime, by the comparison of
+the standard's suite.
 """
 
 import sys
@@ -23,7 +23,7 @@ KINDS = ["node", "simple", "pytorch-converted", "pytorch-operator"]
 
 
 def main(folder):
-    # Of the suite's own arithmetic on infinities.
+    # Warnings of the suite's arithmetic on infinities.
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     for kind in KINDS:
         cases = [case for test in load_model_tests(kind=kind) if (case := read(test))]
@@ -32,8 +32,8 @@ def main(folder):
         for case, result in zip(cases, found, strict=True):
             case.onnxruntime, case.why, case.others = result or ("crashed", "", [])
         write_set(folder, kind, cases)
-        right = sum(case.onnxruntime == "right" for case in cases)
-        print(f"{kind}: {len(cases)} tests, {right} of them right in ONNX Runtime")
+        right = sum(case.onnxruntime == "correct" for case in cases)
+        print(f"{kind}: {len(cases)} tests, {right} of them correct in ONNX Runtime")
 
 
 def read(test):
@@ -88,14 +88,14 @@ def read_value(path, kind):
 
 
 def plain(given):
-    """Numpy's own scalars, which ONNX Runtime does not take, as arrays."""
+    """Numpy scalars, which ONNX Runtime does not accept, as arrays."""
     if isinstance(given, onnx.TensorProto):
         return numpy_helper.to_array(given)
     return np.asarray(given) if isinstance(given, np.generic) else given
 
 
 def onnxruntime_does(case):
-    """Whether it is right, why not, and its outputs if it is not."""
+    """The result of ONNX Runtime, the reason, and its outputs if they are wrong."""
     try:
         loaded = session(case.model)
         outputs = [run(loaded, inputs, case.types) for inputs, _ in case.runs]
@@ -107,7 +107,7 @@ def onnxruntime_does(case):
             Runner.assert_similar_outputs(list(expected.values()), compared, case.rtol, case.atol)
     except (AssertionError, TypeError, ValueError) as error:
         return "wrong", first_line(error), outputs
-    return "right", "", []
+    return "correct", "", []
 
 
 def first_line(error):

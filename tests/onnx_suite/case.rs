@@ -1,10 +1,10 @@
-//! Cases as `tests/onnx/case_file.py` writes them: it says what the files hold.
+//! Cases in the format of `tests/onnx/case_file.py`.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-/// A graph, and its runs.
+/// A graph and its runs.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -20,19 +20,19 @@ pub(crate) struct Case {
     pub(crate) runs: Vec<Run>,
 }
 
-/// What ONNX Runtime does with a case, called from Python.
+/// The result of ONNX Runtime for a case, called from Python.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnnxRuntime {
-    Right,
+    Correct,
     Wrong,
     Refused,
     Crashed,
 }
 
 impl OnnxRuntime {
-    pub(crate) fn is_right(self) -> bool {
-        self == Self::Right
+    pub(crate) fn is_correct(self) -> bool {
+        self == Self::Correct
     }
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum Expected {
     #[default]
     #[serde(rename = "equal")]
     Outputs,
-    /// An error of the client's.
+    /// A client error.
     #[serde(rename = "400")]
     ClientError,
 }
@@ -51,14 +51,14 @@ pub(crate) enum Expected {
 pub(crate) struct Run {
     pub(crate) inputs: Vec<(String, Value)>,
     pub(crate) outputs: Vec<(String, Value)>,
-    /// ONNX Runtime's outputs, where they are others than those that are right.
+    /// ONNX Runtime's outputs if they differ from the correct ones.
     pub(crate) others: Vec<(String, Value)>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Tensor {
-        /// As `onnx.TensorProto.DataType` has it.
+        /// `onnx.TensorProto.DataType`.
         element_type: u32,
         shape: Vec<u32>,
         data: Vec<u8>,
@@ -71,7 +71,7 @@ pub(crate) enum Value {
 /// The cases of `set`.
 ///
 /// # Panics
-/// If they have not been prepared.
+/// If they are not prepared.
 pub(crate) fn read_set(folder: &Path, set: &str) -> Vec<Case> {
     let index = folder.join(format!("{set}.json"));
     let text = std::fs::read(&index)
@@ -93,7 +93,7 @@ pub(crate) fn read_set(folder: &Path, set: &str) -> Vec<Case> {
     cases
 }
 
-/// Reads from the front. The files are our own: one that is cut off is a panic.
+/// Reads from the front. The files are generated: one that is cut off is a panic.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

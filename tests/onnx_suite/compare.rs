@@ -1,19 +1,19 @@
-//! Whether outputs are equal, as `numpy.testing.assert_allclose` has it: within a tolerance, NaN where
-//! NaN is expected, the same infinities.
+//! Whether outputs are equal as in `numpy.testing.assert_allclose`: within a tolerance, NaN where NaN is
+//! expected, the same infinities.
 
 use spinfer_backend::{Tensor, TensorType};
 
 use crate::tensors::{Element, elements};
 
-/// Relative, in steps of BF16: two, as the standard's runner has it.
+/// Relative tolerance of BF16: two steps, as in the standard's runner.
 const BF16_STEPS: f64 = 1.0 / 64.0;
 
-/// How far an element may be from the expected one.
+/// Maximum distance of an element from the expected one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tolerance {
-    /// `atol`, and `rtol` of its own size.
+    /// `atol`, and `rtol` relative to the expected element.
     Each { rtol: f64, atol: f64 },
-    /// So much of the largest element's size.
+    /// Relative to the largest element.
     OfLargest(f64),
 }
 

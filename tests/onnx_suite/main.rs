@@ -1,6 +1,6 @@
-//! The proof of the backends: every test of the ONNX standard, models as teams export them, and single
-//! kinds of graphs, loaded and run as the host does. `tests/onnx` prepares the cases (`make onnx-cases`),
-//! `docs/onnx-support.md` says what was found.
+//! Every test of the ONNX standard, models as teams export them, and one graph of each kind, loaded and run
+//! as by the host. `tests/onnx` prepares the cases (`make onnx-cases`), `docs/onnx-support.md` lists the
+//! results.
 
 mod case;
 mod compare;
@@ -17,7 +17,7 @@ use outcome::Outcome;
 use spinfer::inference::BackendOptions;
 use spinfer_tests::{binary, root};
 
-/// In the order of the page, each with what it is; those of the standard first.
+/// The sets in the order of the page, with a description; those of the standard first.
 const SETS: [(&str, &str); 10] = [
     ("node", "the standard's tests of single operators"),
     ("simple", "the standard's small graphs"),
@@ -28,16 +28,16 @@ const SETS: [(&str, &str); 10] = [
     ("pytorch", "PyTorch, exported by TorchScript and by dynamo"),
     ("int8", "quantized by `onnxruntime.quantization`"),
     ("float16", "converted to FP16"),
-    ("kinds", "single attributes, types, shapes, and mistakes of a client"),
+    ("kinds", "single attributes, types and shapes, and client errors"),
 ];
 
-/// How many of them are of the standard.
-const OF_THE_STANDARD: usize = 4;
+/// Number of sets of the standard.
+const STANDARD_SETS: usize = 4;
 
-/// Of the standard's tests that ONNX Runtime passes, how many in a hundred must be right.
-const RIGHT_PERCENT: usize = 95;
+/// Share of the standard's tests that ONNX Runtime passes and that must be correct here, in percent.
+const MIN_CORRECT_PERCENT: usize = 95;
 
-/// A set, its cases, and what became of each.
+/// A set, and the outcome of each of its cases.
 struct SetResults {
     set: &'static str,
     what: &'static str,
@@ -55,8 +55,8 @@ fn every_case_is_correct_or_refused_at_load() {
         .enumerate()
         .map(|(number, (set, what))| {
             let cases = case::read_set(&folder, set);
-            // A process for each of the standard's two thousand graphs would take minutes.
-            let backends = if number < OF_THE_STANDARD { &untried } else { &tried };
+            // A process for each of the standard's 2,000 graphs would take minutes.
+            let backends = if number < STANDARD_SETS { &untried } else { &tried };
             let outcomes = in_parallel(&cases, |case| outcome::of(backends, case));
             SetResults { set, what, cases: cases.into_iter().zip(outcomes).collect() }
         })
@@ -71,40 +71,45 @@ fn every_case_is_correct_or_refused_at_load() {
             _ => None,
         })
         .collect();
-    let (passed, right) = of_the_standard(&found);
+    let (passed, correct) = count_standard(&found);
     let page = page::of(&found);
     let path = root().join("docs/onnx-support.md");
     if std::env::var_os("SPINFER_WRITE").is_some() {
         std::fs::write(&path, &page).expect("docs/ can be written");
     }
-    assert!(bad.is_empty(), "{} are wrong, or fail once loaded:\n{}", bad.len(), bad.join("\n"));
     assert!(
-        right * 100 >= passed * RIGHT_PERCENT,
-        "only {right} of the {passed} tests that ONNX Runtime passes are right"
+        bad.is_empty(),
+        "{} are wrong, or fail after they are loaded:\n{}",
+        bad.len(),
+        bad.join("\n")
+    );
+    assert!(
+        correct * 100 >= passed * MIN_CORRECT_PERCENT,
+        "only {correct} of the {passed} tests that ONNX Runtime passes are correct"
     );
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         refused(&written) == refused(&page),
-        "{} is not what runs: run `make onnx-support`",
+        "{} differs from the results: run `make onnx-support`",
         path.display()
     );
 }
 
-/// The part of the page that is the same on every processor: what is refused, and why. Another one may
-/// round a number to the other side of a tolerance.
+/// The part of the page that is the same on every processor: the refusals. Elsewhere, rounding may cross a
+/// tolerance.
 fn refused(page: &str) -> &str {
     page.split_once("## Refused\n").map_or("", |(_, refused)| refused)
 }
 
-/// Of the standard's tests: how many ONNX Runtime passes, and of those how many are right.
-fn of_the_standard(found: &[SetResults]) -> (usize, usize) {
-    let cases = found[..OF_THE_STANDARD].iter().flat_map(|found| &found.cases);
-    let passed: Vec<_> = cases.filter(|(case, _)| case.onnxruntime.is_right()).collect();
-    let right = passed.iter().filter(|(_, outcome)| outcome.is_right()).count();
-    (passed.len(), right)
+/// Number of the standard's tests that ONNX Runtime passes, and how many of them are correct.
+fn count_standard(found: &[SetResults]) -> (usize, usize) {
+    let cases = found[..STANDARD_SETS].iter().flat_map(|found| &found.cases);
+    let passed: Vec<_> = cases.filter(|(case, _)| case.onnxruntime.is_correct()).collect();
+    let correct = passed.iter().filter(|(_, outcome)| outcome.is_correct()).count();
+    (passed.len(), correct)
 }
 
-/// ONNX Runtime's library, as `make test` brings it.
+/// ONNX Runtime's library, which `make test` downloads.
 fn library() -> PathBuf {
     let library = std::env::var_os("ORT_DYLIB_PATH")
         .map_or_else(|| root().join("target/onnxruntime/libonnxruntime.so"), PathBuf::from);
@@ -112,7 +117,7 @@ fn library() -> PathBuf {
     library
 }
 
-/// `work` on each, in order, over as many threads as there are processors.
+/// The results of `work` in order, computed by one thread for each processor.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(items.len())));

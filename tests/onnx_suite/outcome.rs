@@ -1,4 +1,4 @@
-//! What becomes of a case: loaded and run as the host does.
+//! The outcome of a case, which is loaded and run as by the host.
 
 use std::sync::Arc;
 
@@ -9,31 +9,32 @@ use crate::case::{Case, Expected, OnnxRuntime, Run, Value};
 use crate::compare::{Tolerance, difference};
 use crate::tensors::tensor;
 
-/// Between two calls of one library: nothing but sums in another order.
-const ONNX_RUNTIMES_OWN: f64 = 1e-5;
-/// Of the largest element: what FP16 has, and ten thousand times what sums of FP32 lose.
+/// Tolerance between two runs of ONNX Runtime, which only sum in another order.
+const SAME_LIBRARY: f64 = 1e-5;
+/// Tolerance for rounding, relative to the largest element: the precision of FP16, and 10,000 times the error
+/// of FP32 sums.
 const ROUNDING: f64 = 1e-3;
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// In this backend.
-    Right(&'static str),
-    /// ONNX Runtime's numbers, which are the standard's but for rounding beyond its tolerance.
+    Correct(&'static str),
+    /// ONNX Runtime's results, which differ from the standard's by rounding beyond its tolerance.
     Rounded,
-    /// ONNX Runtime's numbers, which are not the standard's: how.
+    /// ONNX Runtime's results, which differ from the standard's: how.
     AsOnnxRuntime(String),
-    /// When it was loaded: why.
+    /// At load time: the reason.
     Refused(String),
-    /// When it was run, as an error of the client's: ONNX Runtime runs it on no such inputs.
+    /// At run time, as a client error: ONNX Runtime does not run it on these inputs.
     RefusedRun(String),
     Wrong(String),
-    /// Accepted, and then an error that is not the client's, or on inputs that ONNX Runtime takes.
+    /// Accepted, and then an error that is not the client's, or one on inputs that ONNX Runtime accepts.
     Failed(String),
 }
 
 impl Outcome {
-    pub(crate) fn is_right(&self) -> bool {
-        matches!(self, Self::Right(_))
+    pub(crate) fn is_correct(&self) -> bool {
+        matches!(self, Self::Correct(_))
     }
 }
 
@@ -44,25 +45,25 @@ pub(crate) fn of(backends: &[Arc<dyn Backend>], case: &Case) -> Outcome {
     let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(Error::Unsupported(why) | Error::InvalidEncoding(why)) => return Outcome::Refused(why),
-        Err(error) => return Outcome::Failed(format!("when it was loaded: {error:?}")),
+        Err(error) => return Outcome::Failed(format!("at load time: {error:?}")),
     };
     let mut others = None;
-    // The first once more: nothing stays from one run to the next.
+    // The first run is repeated: runs have no effect on later ones.
     for run in case.runs.iter().chain(case.runs.first()) {
         match run_once(&loaded, case, run) {
-            Outcome::Right(_) => {}
+            Outcome::Correct(_) => {}
             outcome @ (Outcome::Rounded | Outcome::AsOnnxRuntime(_)) => others = Some(outcome),
             outcome => return outcome,
         }
     }
-    others.unwrap_or(Outcome::Right(loaded.backend))
+    others.unwrap_or(Outcome::Correct(loaded.backend))
 }
 
 fn run_once(loaded: &Loaded, case: &Case, run: &Run) -> Outcome {
     let mut named = Vec::new();
     for (name, value) in &run.inputs {
         let Some(tensor) = tensor(value) else {
-            return Outcome::Failed(format!("loaded, but its input `{name}` is no tensor"));
+            return Outcome::Failed(format!("loaded, but its input `{name}` is not a tensor"));
         };
         named.push((name.clone(), tensor));
     }
@@ -71,7 +72,7 @@ fn run_once(loaded: &Loaded, case: &Case, run: &Run) -> Outcome {
     let outputs = match (result, case.want) {
         (Ok(outputs), Expected::Outputs) => outputs,
         (Ok(_), Expected::ClientError) => {
-            return Outcome::Wrong("computed a client's mistake".into());
+            return Outcome::Wrong("accepted a client error".into());
         }
         (Err(Error::InvalidArgument(message)), Expected::ClientError) => {
             return of_message(loaded, &message);
@@ -86,11 +87,11 @@ fn run_once(loaded: &Loaded, case: &Case, run: &Run) -> Outcome {
     let differs = |expected, tolerance| differences(&got, expected, tolerance);
     let Some(how) = differs(&run.outputs, Tolerance::Each { rtol: case.rtol, atol: case.atol })
     else {
-        return Outcome::Right(loaded.backend);
+        return Outcome::Correct(loaded.backend);
     };
-    let is_onnxruntimes = !run.others.is_empty()
-        && differs(&run.others, Tolerance::OfLargest(ONNX_RUNTIMES_OWN)).is_none();
-    if !is_onnxruntimes {
+    let is_onnxruntimes_result = !run.others.is_empty()
+        && differs(&run.others, Tolerance::OfLargest(SAME_LIBRARY)).is_none();
+    if !is_onnxruntimes_result {
         return Outcome::Wrong(format!("{}: {how}", loaded.backend));
     }
     match differs(&run.outputs, Tolerance::OfLargest(ROUNDING)) {
@@ -99,12 +100,12 @@ fn run_once(loaded: &Loaded, case: &Case, run: &Run) -> Outcome {
     }
 }
 
-/// Whether a message is one for a client: without a backend's source, paths, or numbers of the graph.
-fn of_message(loaded: &Loaded, message: &str) -> Outcome {
+/// Whether a message is suitable for a client: without a backend's source, paths, or numbers of the graph.
+fn of_message(loaded: &LoadResult, message: &str) -> Outcome {
     let internal = [".cc", ".h:", "::", "/", "onnxruntime", "0.25", "0.125", "0.0625"];
     match internal.iter().find(|part| message.contains(**part)) {
-        None => Outcome::Right(loaded.backend),
-        Some(part) => Outcome::Wrong(format!("the message holds `{part}`: {message}")),
+        None => Outcome::Correct(loaded.backend),
+        Some(part) => Outcome::Wrong(format!("the message contains `{part}`: {message}")),
     }
 }
 
@@ -118,13 +119,13 @@ fn differences(
             return Some(format!("no output `{name}`"));
         };
         let Some(expected) = tensor(value) else {
-            return Some(format!("the output `{name}` is no tensor"));
+            return Some(format!("the output `{name}` is not a tensor"));
         };
         difference(got, &expected, tolerance).map(|how| format!("output `{name}`: {how}"))
     })
 }
 
-/// The tensors of an output, as the host names them: those of a sequence are numbered.
+/// The tensors of an output with the host's names: those of a sequence are numbered.
 fn parts<'a>(name: &str, value: &'a Value) -> Vec<(String, &'a Value)> {
     match value {
         Value::Sequence(values) => {

@@ -1,13 +1,13 @@
-//! `docs/onnx-support.md`.
+//! Generates `docs/onnx-support.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::case::Case;
 use crate::outcome::Outcome;
-use crate::{SetResults, of_the_standard};
+use crate::{SetResults, count_standard};
 
-/// Names of cases in a line of refusals.
+/// Maximum number of cases that are named for a reason.
 const NAMES_SHOWN: usize = 6;
 const COLUMNS: usize = 10;
 
@@ -39,27 +39,27 @@ pub(crate) fn of(found: &[SetResults]) -> String {
         row(&mut page, &format!("{set}: {what}"), counts);
     }
     row(&mut page, "all", sum);
-    let (passed, right) = of_the_standard(found);
-    let percent = right * 100 / passed.max(1);
+    let (passed, correct) = count_standard(found);
+    let percent = correct * 100 / passed.max(1);
     let _ = writeln!(
         page,
-        "\nOf the {passed} tests of the standard that ONNX Runtime passes, {right} are correct here ({percent} %)."
+        "\nOf the {passed} tests of the standard that ONNX Runtime passes, {correct} are correct here ({percent} %)."
     );
     others(&mut page, found);
     refusals(&mut page, found);
     page
 }
 
-/// In the order of the table's columns.
+/// The counts of a set, in the order of the table's columns.
 fn counts(cases: &[(Case, Outcome)]) -> [usize; COLUMNS] {
     let of = |is: &dyn Fn(&Case, &Outcome) -> bool| {
         cases.iter().filter(|(case, outcome)| is(case, outcome)).count()
     };
-    let by = |name: &str| of(&|_, outcome| matches!(outcome, Outcome::Right(by) if *by == name));
+    let by = |name: &str| of(&|_, outcome| matches!(outcome, Outcome::Correct(by) if *by == name));
     [
         cases.len(),
-        of(&|case, _| case.onnxruntime.is_right()),
-        of(&|_, outcome| outcome.is_right()),
+        of(&|case, _| case.onnxruntime.is_correct()),
+        of(&|_, outcome| outcome.is_correct()),
         by("lean"),
         by("onnxruntime"),
         of(&|_, outcome| matches!(outcome, Outcome::Rounded)),
@@ -75,7 +75,7 @@ fn row(page: &mut String, name: &str, counts: [usize; COLUMNS]) {
     let _ = writeln!(page, "| {name} | {cells} |");
 }
 
-/// Where ONNX Runtime's numbers are others than the standard's.
+/// The cases in which ONNX Runtime's results differ from the standard's.
 fn others(page: &mut String, found: &[SetResults]) {
     page.push_str(
         "\n## Rounded differently\n\n\
@@ -97,7 +97,7 @@ fn others(page: &mut String, found: &[SetResults]) {
     }
 }
 
-/// The names of the cases with such an outcome.
+/// The names of the cases whose outcome `is` selects.
 fn listed(found: &[SetResults], is: impl Fn(&Outcome) -> bool) -> String {
     let cases = found.iter().flat_map(|found| &found.cases);
     let names = cases.filter(|(_, outcome)| is(outcome)).map(|(case, _)| case.name.as_str());
@@ -105,7 +105,7 @@ fn listed(found: &[SetResults], is: impl Fn(&Outcome) -> bool) -> String {
     if names.is_empty() { "None.".into() } else { format!("{}.", names.join(", ")) }
 }
 
-/// What is refused, by the reason.
+/// The refused cases by reason.
 fn refusals(page: &mut String, found: &[SetResults]) {
     page.push_str(
         "\n## Refused\n\nAt load time: by `spinfer add`, and before the host is ready.\n\n",
@@ -124,13 +124,13 @@ fn refusals(page: &mut String, found: &[SetResults]) {
     });
 }
 
-/// A table of the cases that have a reason.
+/// A table of the cases for which `of` returns a reason.
 fn by_reason(page: &mut String, found: &[SetResults], of: impl Fn(&Outcome) -> Option<String>) {
     let mut by_reason: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
     for SetResults { set, cases, .. } in found {
         for (case, outcome) in cases {
             if let Some(reason) = of(outcome) {
-                let entry = (format!("{set}/{}", case.name), case.onnxruntime.is_right());
+                let entry = (format!("{set}/{}", case.name), case.onnxruntime.is_correct());
                 by_reason.entry(reason).or_default().push(entry);
             }
         }
@@ -139,14 +139,15 @@ fn by_reason(page: &mut String, found: &[SetResults], of: impl Fn(&Outcome) -> O
         "| reason | cases | correct in ONNX Runtime | examples |\n| --- | --- | --- | --- |\n",
     );
     for (reason, entries) in by_reason {
-        let right = entries.iter().filter(|(_, is_right)| *is_right).count();
+        let correct = entries.iter().filter(|(_, is_correct)| *is_correct).count();
         let names: Vec<_> =
             entries.iter().take(NAMES_SHOWN).map(|(name, _)| name.as_str()).collect();
-        let _ = writeln!(page, "| {reason} | {} | {right} | {} |", entries.len(), names.join(", "));
+        let _ =
+            writeln!(page, "| {reason} | {} | {correct} | {} |", entries.len(), names.join(", "));
     }
 }
 
-/// The general backend's reason, without the names of one graph.
+/// The reason of ONNX Runtime, without the names of a graph.
 fn reason(why: &str) -> String {
     let why = why.split_once("onnxruntime: ").map_or(why, |(_, why)| why);
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Values of a case as the tensors that the host passes to a backend, and its outputs as numbers.
+//! Values of a case as tensors for a backend, and tensors as numbers.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use spinfer_backend::{Tensor, TensorType, strings};
 
 use crate::case::Value;
 
-/// The type at the host's edge of what a graph has as `element_type`; `None` where it has none.
+/// The host's type for an `element_type` of a graph, if it has one.
 pub(crate) fn edge_type(element_type: u32) -> Option<TensorType> {
     Some(match element_type {
         1 => TensorType::Fp32,
@@ -33,7 +33,7 @@ pub(crate) fn edge_type(element_type: u32) -> Option<TensorType> {
     })
 }
 
-/// `value` as it is given to the host; `None` where it is no tensor that the host has.
+/// `value` as a tensor of the host, if it is one.
 pub(crate) fn tensor(value: &Value) -> Option<Tensor> {
     let Value::Tensor { element_type, shape, data } = value else { return None };
     Some(Tensor { dimensions: shape.clone(), ty: edge_type(*element_type)?, data: data.clone() })
@@ -61,7 +61,7 @@ impl Element {
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // What FP32 has of digits, which are the same on any machine.
+            // The digits of FP32, which are the same on every machine.
             #[expect(clippy::cast_possible_truncation, reason = "shown alone")]
             Self::Float(value) => write!(f, "{}", *value as f32),
             Self::Integer(value) => write!(f, "{value}"),
@@ -95,6 +95,6 @@ pub(crate) fn elements(Tensor { ty, data, .. }: &Tensor) -> Vec<Element> {
 
 fn each<const N: usize>(data: &[u8], one: impl Fn([u8; N]) -> Element) -> Vec<Element> {
     let (chunks, rest) = data.as_chunks::<N>();
-    assert!(rest.is_empty(), "{} bytes are no elements of {N}", data.len());
+    assert!(rest.is_empty(), "{} bytes are not a multiple of {N}", data.len());
     chunks.iter().map(|chunk| one(*chunk)).collect()
 }

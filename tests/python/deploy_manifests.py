@@ -1,7 +1,7 @@
-"""Everything under deploy/ against the real schemas, against itself, and against the real host.
+"""Checks deploy/ against schemas, for consistency, and against the real host.
 
-Arguments: the host's binary, and the folder of the shared schemas, which may be absent. Rendering by
-kubectl is compared where kubectl is installed.
+Arguments: the host's binary, and the folder of the shared schemas, which may be absent. The rendering is
+compared with that of kubectl if it is installed.
 """
 
 import base64
@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SPINFER, SHARED_SCHEMAS = sys.argv[1], Path(sys.argv[2])
-# Releases of Kubernetes that are supported upstream, and two before.
+# The releases of Kubernetes that are supported upstream, and two earlier ones.
 KUBERNETES = ["1.33", "1.34", "1.35", "1.36", "1.37"]
 # `DRAIN_TIMEOUT` of host/src/server.rs, seconds.
 DRAIN = 30
@@ -36,7 +36,7 @@ def documents(path):
 
 
 def secrets(folder):
-    """A copy of deploy/kubernetes with secrets made by deploy/secrets.sh."""
+    """Copies deploy/kubernetes, with the secrets of deploy/secrets.sh."""
     shutil.copytree(DEPLOY / "kubernetes", folder, ignore=shutil.ignore_patterns("secrets"))
     made = subprocess.run([DEPLOY / "secrets.sh", folder / "base" / "secrets"], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
@@ -44,7 +44,7 @@ def secrets(folder):
 
 
 def render(folder):
-    """What `kubectl kustomize` makes of a folder, as far as these folders need it, without the hashes."""
+    """The objects of `kubectl kustomize` for a folder, without hashes, as far as these folders need it."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     known = {"apiVersion", "kind", "namespace", "resources", "configMapGenerator", "secretGenerator", "images", "patches"}
     assert set(kustomization) <= known, set(kustomization) - known
@@ -96,7 +96,7 @@ def named(objects, kind, name):
 
 
 def strict(schema):
-    """A structural schema (of a custom resource) as JSON Schema that takes no other fields."""
+    """The structural schema of a custom resource as JSON Schema without additional fields."""
     schema = copy.deepcopy(schema)
 
     def visit(node):
@@ -114,7 +114,7 @@ def strict(schema):
                 visit(child)
 
     visit(schema)
-    # The API server's, not the schema's.
+    # Validated by the API server, not by the schema.
     schema["properties"]["metadata"] = {"type": "object"}
     return schema
 
@@ -152,7 +152,7 @@ def selects(labels, pod):
 
 
 def instructions(path):
-    """Those of a Containerfile: (name, rest), lines that go on joined."""
+    """The instructions of a Containerfile as (name, rest), with continued lines joined."""
     text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
     return [line.split(None, 1) for line in re.sub(r"\\\n\s*", "", text).splitlines() if line.strip()]
 
@@ -186,7 +186,7 @@ class Deploy(unittest.TestCase):
                         validated = kubernetes_validate.validate(made, version, strict=True)
                         self.assertEqual(validated, version)
 
-    def test_the_validator_rejects_what_is_misspelt(self):
+    def test_the_validator_rejects_misspelt_fields(self):
         made = copy.deepcopy(self.deployment)
         made["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
         with self.assertRaises(kubernetes_validate.ValidationError):
@@ -203,7 +203,7 @@ class Deploy(unittest.TestCase):
                 custom(name, wrong)
         self.assertLessEqual(scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"])
 
-    def test_restated_schemas_are_the_originals(self):
+    def test_restated_schemas_equal_the_originals(self):
         if not SHARED_SCHEMAS.is_dir():
             self.skipTest(f"{SHARED_SCHEMAS} is absent")
 
@@ -222,14 +222,14 @@ class Deploy(unittest.TestCase):
     def test_the_compose_file_is_valid(self):
         schema = json.loads((DEPLOY / "schemas" / "compose-spec.json").read_text())
         validator = jsonschema.Draft201909Validator(schema)
-        # The name of the project came into the format after this schema.
+        # The project name is newer than this schema.
         self.assertEqual(self.compose.pop("name"), "spinfer")
         validator.validate(self.compose)
         wrong = copy.deepcopy(self.compose)
         wrong["services"]["spinfer"]["read_onyl"] = True
         self.assertFalse(validator.is_valid(wrong))
 
-    def test_kubectl_renders_the_same(self):
+    def test_kubectl_renders_the_same_objects(self):
         if not shutil.which("kubectl"):
             self.skipTest("kubectl is not installed")
         for name, ours in [("base", self.base), ("keda", self.keda)]:
@@ -237,7 +237,7 @@ class Deploy(unittest.TestCase):
             command = ["kubectl", "kustomize", str(self.kubernetes / name)]
             rendered = subprocess.run(command, capture_output=True, text=True, env=environment)
             self.assertEqual(rendered.returncode, 0, rendered.stderr)
-            # Names of what is generated end in a hash, wherever they are.
+            # Names of generated objects end in a hash.
             text = re.sub(r"\b(spinfer|spinfer-runtime-config|spinfer-admin|redis-users)-[0-9a-z]{10}\b", r"\1", rendered.stdout)
             theirs = [document for document in yaml.safe_load_all(text) if document]
 
@@ -255,7 +255,7 @@ class Deploy(unittest.TestCase):
             for their, my in zip(theirs, mine):
                 self.assertEqual(their, my)
 
-    # What names something else names something that is there.
+    # References.
 
     def test_selectors_match(self):
         for objects in (self.base, self.keda):
@@ -282,7 +282,7 @@ class Deploy(unittest.TestCase):
             named(objects, "Deployment", scalers[0]["spec"]["scaleTargetRef"]["name"])
             self.assertNotIn("replicas", named(objects, "Deployment", "spinfer")["spec"])
 
-    def test_network_policies_name_ports_and_pods_that_are_there(self):
+    def test_network_policies_name_existing_ports_and_pods(self):
         templates = pods(self.base)
         denied = set()
         for policy in of_kind(self.base, "NetworkPolicy"):
@@ -297,7 +297,7 @@ class Deploy(unittest.TestCase):
                 own = [p for peer in rule.get("from", []) + peers for p in [peer.get("podSelector")] if p and "namespaceSelector" not in peer]
                 for selector in own:
                     self.assertTrue(any(selects(selector["matchLabels"], pod) for pod in templates), selector)
-                # A port by its name is of the pod that is connected to.
+                # A named port is one of the pod that is connected to.
                 reached = [p for p in templates if any(selects(s["matchLabels"], p) for s in own)] if peers else selected
                 names = {port["name"] for pod in reached for c in pod["spec"]["containers"] for port in c["ports"]}
                 for port in rule["ports"]:
@@ -307,7 +307,7 @@ class Deploy(unittest.TestCase):
         [admin] = [r for r in spinfer["spec"]["ingress"] if {"port": "admin"} in r["ports"]]
         self.assertEqual(admin["from"][0]["namespaceSelector"]["matchLabels"], {"kubernetes.io/metadata.name": "monitoring"})
 
-    def test_probes_ports_and_paths(self):
+    def test_probes_use_existing_ports_and_paths(self):
         for pod in pods(self.base):
             for container in pod["spec"]["containers"]:
                 ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -324,7 +324,7 @@ class Deploy(unittest.TestCase):
         for name, check in app["spec"]["checks"].items():
             self.assertEqual(check["httpGet"]["path"], self.container[name + "Probe"]["httpGet"]["path"])
 
-    def test_volumes_secrets_and_config_maps_are_there(self):
+    def test_volumes_secrets_and_config_maps_exist(self):
         for workload in of_kind(self.base, "Deployment", "StatefulSet"):
             pod = workload["spec"]["template"]["spec"]
             volumes = {v["name"]: v for v in pod.get("volumes", [])}
@@ -364,7 +364,7 @@ class Deploy(unittest.TestCase):
             self.assertTrue(service["read_only"])
             self.assertEqual((service["cap_drop"], service["security_opt"]), (["ALL"], ["no-new-privileges:true"]))
 
-    def test_compose_names_what_is_there(self):
+    def test_compose_names_existing_files(self):
         services = self.compose["services"]
         for service in services.values():
             self.assertLessEqual(set(service["secrets"]), self.compose["secrets"].keys())
@@ -381,7 +381,7 @@ class Deploy(unittest.TestCase):
         command = services["spinfer"]["command"]
         self.assertEqual(ports, {str(port_of("--listen", command)), str(port_of("--admin", command))})
 
-    # All of them say the same.
+    # Consistency.
 
     def test_versions_agree(self):
         example, plain = f"spinfer-example:{self.version}", f"spinfer:{self.version}"
@@ -396,7 +396,7 @@ class Deploy(unittest.TestCase):
         [image] = [rest for name, rest in containerfile if name == "ARG" and rest.startswith("RUST_IMAGE=")]
         self.assertIn(f"rust:{channel.rsplit('.', 1)[0]}-", image)
 
-    def test_the_image_and_what_runs_it_agree(self):
+    def test_the_image_agrees_with_the_deployments(self):
         containerfile = instructions(DEPLOY / "Containerfile")
         [stage] = [i for i, (name, rest) in enumerate(containerfile) if (name, rest) == ("FROM", "scratch AS host")]
         image = {}
@@ -418,7 +418,7 @@ class Deploy(unittest.TestCase):
         entry, command = (json.loads(image[name][-1]) for name in ("ENTRYPOINT", "CMD"))
         self.assertEqual((entry, command[0]), (["/usr/bin/spinfer"], "up"))
         self.assertLessEqual(flags_in(command), flags_of("up"))
-        # What is written, and where it may be.
+        # Writable paths are mounts.
         mounts = {mount["mountPath"] for mount in self.container["volumeMounts"]}
         self.assertLessEqual({STATE, COPIES, "/tmp"}, mounts)
         service = self.compose["services"]["spinfer"]
@@ -436,7 +436,7 @@ class Deploy(unittest.TestCase):
             "kubernetes": self.container["args"],
             "compose": self.compose["services"]["spinfer"]["command"],
             "systemd": unit.split()[1:],
-            # What the operator of SpinKube starts an executor's `spinImage` with.
+            # The command with which SpinKube's operator starts an executor's `spinImage`.
             "spinkube": ["up", "--listen", "-f", "--runtime-config-file", "--component-id"],
         }
         for name, arguments in commands.items():
@@ -449,7 +449,7 @@ class Deploy(unittest.TestCase):
             self.assertIn(flag, build)
             self.assertIn(flag, flags_of("build"))
 
-    def test_there_is_time_to_drain(self):
+    def test_grace_periods_exceed_the_drain_timeout(self):
         pod = self.deployment["spec"]["template"]["spec"]
         before = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
         self.assertGreater(pod["terminationGracePeriodSeconds"], before + DRAIN)
@@ -459,7 +459,7 @@ class Deploy(unittest.TestCase):
         server = (ROOT / "host" / "src" / "server.rs").read_text()
         self.assertIn(f"DRAIN_TIMEOUT: Duration = Duration::from_secs({DRAIN})", server)
 
-    def test_redis_is_the_same_in_both(self):
+    def test_redis_is_the_same_in_kubernetes_and_compose(self):
         [redis] = named(self.base, "StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
         service = self.compose["services"]["redis"]
         file = service["command"].index("--aclfile") + 1
@@ -476,7 +476,7 @@ class Deploy(unittest.TestCase):
         for path in allowed:
             self.assertTrue((ROOT / path).exists(), path)
 
-    # What the real host says.
+    # The real host.
 
     def test_the_runtime_config_is_accepted(self):
         config = self.kubernetes / "base" / "secrets" / "runtime-config.toml"
@@ -493,7 +493,7 @@ class Deploy(unittest.TestCase):
             wrong.write_text(config.read_text().replace("prefix =", "prefiks ="))
             refused = host(*check, str(wrong))
             self.assertIn("prefiks", refused.stderr)
-            # SpinKube's operator writes this one, where a SpinApp has no `runtimeConfig`.
+            # SpinKube's operator writes this one if a SpinApp has no `runtimeConfig`.
             wrong.write_text('[[variables_provider]]\ntype = "env"\nprefix = "SPIN_VARIABLE_"\n')
             self.assertEqual(host(*check, str(wrong)).returncode, 0)
 
@@ -514,7 +514,7 @@ class Deploy(unittest.TestCase):
         self.assertIn("admin", {port["name"] for port in self.container["ports"]})
         self.assertEqual(Path(config["authorization"]["credentials_file"]).name, "SPINFER_ADMIN_TOKEN")
 
-    def test_secrets_are_new_and_are_not_overwritten(self):
+    def test_secrets_are_random_and_not_overwritten(self):
         folder = Path(self.folder.name) / "twice"
         run = [DEPLOY / "secrets.sh", folder]
         subprocess.run(run, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""KServe's `InferenceRESTClient`, unmodified, against the server at `host:port`, the only argument."""
+"""KServe's `InferenceRESTClient`, unmodified, against the server at the argument, `host:port`."""
 
 import asyncio
 import sys

@@ -1,5 +1,5 @@
-"""Prometheus' own parsers, unmodified, on the metrics at `host:port`, the only argument: what they
-read in each format, as JSON."""
+"""Reads the metrics at the argument, `host:port`, with Prometheus' parsers, and prints the families of each
+format as JSON."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""MLflow's scoring client, unmodified, against the server at `host:port`, the only argument."""
+"""MLflow's scoring client, unmodified, against the server at the argument, `host:port`."""
 
 import sys
 
@@ -18,7 +18,7 @@ def check(client, data, **more):
 
 
 host, port = sys.argv[1].split(":")
-# At the root, and under the model's path.
+# At the root, and at the model's path.
 for port in [port, f"{port}/v2/models/iris-classifier"]:
     client = ScoringServerClient(host, port)
     client.wait_server_ready()
@@ -36,7 +36,7 @@ for port in [port, f"{port}/v2/models/iris-classifier"]:
     except Exception as error:
         assert "error code 400" in str(error) and "sepal_width" in str(error), error
 
-    # What pandas writes, its index included.
+    # As pandas writes it, with its index.
     csv = requests.post(
         f"{client.url_prefix}/invocations",
         data=frame.to_csv(),

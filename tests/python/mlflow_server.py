@@ -1,7 +1,7 @@
 """A real MLflow tracking server with models in it, for tests/e2e/mlflow.rs.
 
-Its data is in the folder that is the only argument. One line of JSON says where it is, what it has and
-what ONNX Runtime predicts with it; the server ends when standard input does.
+Its data are in the folder of the argument. It prints one line of JSON with its URI, its models and the
+predictions of ONNX Runtime, and exits at the end of standard input.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 
 folder = Path(sys.argv[1])
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-# Half a dozen processes for jobs that no test has.
+# Avoids half a dozen processes for jobs that no test uses.
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING")]:
@@ -24,13 +24,13 @@ for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING")]:
 
 
 def stop(server):
-    # Its workers are in its group. None of them has anything to keep.
+    # Its workers are in its process group, and their data can be lost.
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
 
 
 def start():
-    """The server's process, and its address; another process may take the port first."""
+    """The process of the server, and its address. Another process may take the port first: it retries."""
     for _ in range(5):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -88,7 +88,7 @@ def log_models(address):
         ]
         cases.append({"source": source, "name": name, "version": version, "expected": expected, **more})
 
-    # Registered, with an alias, a metric that is none and tags.
+    # Registered, with an alias, a metric that is NaN, and tags.
     mlflow.set_experiment("iris")
     models = [LogisticRegression(max_iter=1000), RandomForestClassifier(20, random_state=0)]
     for number, model in enumerate(models, 1):
@@ -109,7 +109,7 @@ def log_models(address):
     case(graph, f"runs:/{run.info.run_id}/model", "model", 1, fields=columns, run=run.info.run_id)
     run_of_iris = run.info.run_id
 
-    # Its weights in a file beside it: those that are stored as bytes.
+    # With its weights in another file.
     model = MLPClassifier((300,), max_iter=200, random_state=0).fit(features, species)
     graph = convert(model)
     for tensor in graph.graph.initializer:
@@ -125,7 +125,7 @@ def log_models(address):
     assert uri.startswith("mlflow-artifacts:/"), uri
     case(graph, uri, None, 1, inlined=True)
 
-    # In a folder, and among the artifacts of a run, where MLflow 2 puts a model.
+    # In a folder, and in the artifacts of a run, where MLflow 2 stores a model.
     saved = folder / "saved net"
     mlflow.onnx.save_model(onnx.ModelProto.FromString(graph.SerializeToString()), saved)
     case(graph, str(saved), "saved-net", 1, inlined=True)
@@ -133,7 +133,7 @@ def log_models(address):
         mlflow.log_artifacts(str(saved), "classic/net")
     case(graph, f"runs:/{run.info.run_id}/classic/net", "net", 1, inlined=True, run=run.info.run_id)
 
-    # In a store that the server reads itself, and does not pass on.
+    # In a store that clients read directly instead of through the server.
     experiment = client.create_experiment("direct", artifact_location=(folder / "direct").as_uri())
     with mlflow.start_run(experiment_id=experiment) as run:
         info = mlflow.onnx.log_model(
@@ -153,11 +153,11 @@ def log_models(address):
     return {"uri": address, "rows": rows.tolist(), "cases": cases, "run": run_of_iris}
 
 
-# A test that is ended takes the server along.
+# A test that is terminated also terminates the server.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 server, address = start()
 try:
-    # What MLflow prints is not for standard output.
+    # MLflow's output must not go to standard output.
     out, sys.stdout = sys.stdout, sys.stderr
     said = log_models(address)
     print(json.dumps(said), file=out, flush=True)

@@ -1,4 +1,4 @@
-"""NVIDIA's `tritonclient[http]`, unmodified, against the server at `host:port`, the only argument."""
+"""NVIDIA's `tritonclient[http]`, unmodified, against the server at the argument, `host:port`."""
 
 import sys
 
@@ -45,7 +45,7 @@ with InferenceServerClient(sys.argv[1]) as client:
         assert model["name"] == MODEL and model["versions"] == ["1"], model
         assert model["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 4]}], model
 
-    # As bytes and as JSON, either way: the same numbers, bit for bit.
+    # Binary and JSON, in requests and responses: the same numbers, bit for bit.
     outputs = ["label", "probabilities"]
     answers = []
     for binary_in in [True, False]:
@@ -55,7 +55,7 @@ with InferenceServerClient(sys.argv[1]) as client:
             answers.append(check(client.infer(MODEL, features(ROWS, binary_in), outputs=wanted)))
     assert all((answer == answers[0]).all() for answer in answers), answers
 
-    # One output of each kind, in the order asked for; id, version and parameters of its own.
+    # One output in each form, in the requested order, with an id, a version and parameters.
     wanted = [InferRequestedOutput("probabilities"), InferRequestedOutput("label", binary_data=False)]
     result = client.infer(
         MODEL, features(ROWS, True), "1", wanted, "request 7", priority=1, parameters={"x": 1.5}
@@ -66,7 +66,7 @@ with InferenceServerClient(sys.argv[1]) as client:
     assert [output["name"] for output in response["outputs"]] == outputs[::-1], response
     check(client.async_infer(MODEL, features(ROWS, True)).get_result())
 
-    # Compressed, either way and both; a thousand rows are long enough for a response to be.
+    # Compressed requests, responses and both; the response for 1,000 rows is long enough.
     many = np.tile(ROWS, (1000, 1))
     for algorithm in ["gzip", "deflate"]:
         for binary in [True, False]:

@@ -1,5 +1,4 @@
-"""NVIDIA's `tritonclient[http]`, unmodified, with strings, against the server at `host:port`, the only
-argument."""
+"""NVIDIA's `tritonclient[http]`, unmodified, with strings, against the server at the argument, `host:port`."""
 
 import sys
 
@@ -23,7 +22,7 @@ with InferenceServerClient(sys.argv[1]) as client:
     assert model["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}], model
     assert model["outputs"][2] == {"name": "language", "datatype": "BYTES", "shape": [-1]}, model
 
-    # As bytes and as JSON, either way; as text and as its bytes.
+    # Binary and JSON, in requests and responses; as str and as bytes.
     answers = []
     for binary_in in [True, False]:
         for binary_out in [True, False]:
@@ -31,7 +30,7 @@ with InferenceServerClient(sys.argv[1]) as client:
             wanted = [InferRequestedOutput(name, binary_data=binary_out) for name in names]
             result = client.infer(MODEL, text(TEXTS, binary_in), outputs=wanted)
             languages = result.as_numpy("language")
-            # The client leaves strings of JSON as they are.
+            # The client does not decode strings in JSON.
             languages = [s if isinstance(s, bytes) else s.encode() for s in languages]
             assert languages == LANGUAGES, languages
             answers.append(result.as_numpy("probabilities"))

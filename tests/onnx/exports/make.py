@@ -2,9 +2,9 @@
 
     python -m venv .venv && .venv/bin/pip install --requirement requirements.txt && .venv/bin/python make.py
 
-PyTorch alone is gigabytes, so the graphs are committed, with seven rows of inputs (`*.npz`).
-`exports.json` lists the graphs: which inputs they take, and the batch axis of each. The right outputs are
-ONNX Runtime's; `models.py` has it compute them when it prepares the cases.
+PyTorch alone takes gigabytes, so the graphs are committed, with seven rows of inputs (`*.npz`). `exports.json`
+lists the graphs, their inputs, and the batch axis of each input. The expected outputs are ONNX Runtime's;
+`models.py` computes them when it prepares the cases.
 """
 
 import json
@@ -34,7 +34,7 @@ index = []
 
 
 def add(name, model, inputs, axes=None, inputs_name=None):
-    """`inputs` hold seven rows; `axes` gives the batch axis of those where it is not the first."""
+    """`inputs` have seven rows; `axes` has the batch axis of those where it is not the first."""
     without_traces(model)
     data = model.SerializeToString()
     if len(data) > LARGEST_FILE:
@@ -53,7 +53,7 @@ def add(name, model, inputs, axes=None, inputs_name=None):
 
 
 def without_traces(message):
-    """Takes out where in which file each node comes from."""
+    """Removes the source locations of nodes."""
     for name in ["doc_string", "metadata_props"]:
         if name in message.DESCRIPTOR.fields_by_name:
             message.ClearField(name)
@@ -87,7 +87,7 @@ class Mlp(nn.Module):
 
 
 class MobileBlock(nn.Module):
-    """An inverted residual as MobileNet V3 has it: depthwise, squeeze and excite, hard swish."""
+    """An inverted residual as in MobileNet V3: depthwise convolution, squeeze and excite, hard swish."""
 
     def __init__(self):
         super().__init__()
@@ -158,7 +158,7 @@ class Sequence(nn.Module):
 
 
 class TimeFirst(nn.Module):
-    """Steps before rows, as PyTorch's recurrent layers have it by default."""
+    """Steps before rows, the default of PyTorch's recurrent layers."""
 
     def __init__(self):
         super().__init__()
@@ -242,7 +242,7 @@ class Temporal(nn.Module):
 
 
 class Mixture(nn.Module):
-    """The two best of four experts."""
+    """The best two of four experts."""
 
     def __init__(self):
         super().__init__()
@@ -270,7 +270,7 @@ class Statistics(nn.Module):
 
 
 class Fields(nn.Module):
-    """A recommender: categories in, a score out, mixed types."""
+    """A recommender with inputs of mixed types: categories in, a score out."""
 
     def __init__(self):
         super().__init__()
@@ -283,7 +283,7 @@ class Fields(nn.Module):
 
 
 class Masked(nn.Module):
-    """A BOOL input, as a mask is exported."""
+    """A BOOL input, as masks are exported."""
 
     def forward(self, x, mask):
         filled = x.masked_fill(~mask, float("-inf"))
@@ -291,7 +291,7 @@ class Masked(nn.Module):
 
 
 class Pixels(nn.Module):
-    """UINT8 images, as a camera gives them."""
+    """UINT8 images, as cameras record them."""
 
     def __init__(self):
         super().__init__()
@@ -402,7 +402,7 @@ def pytorch():
             halve(name, data, axes)
 
 
-# Those that ONNX Runtime runs once converted.
+# The networks that ONNX Runtime runs after conversion.
 HALVES = ["mobile-block", "resnet", "temporal", "causal", "mixture", "masked", "rnn-relu"]
 
 
