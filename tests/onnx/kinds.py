@@ -23,6 +23,7 @@ import numpy as np
 import kinds_layers
 import kinds_numbers
 import kinds_shapes
+import kinds_strings
 from case_file import Case, element_types, isolated, run, session, write_set
 from kind import F32, kinds
 
@@ -56,7 +57,7 @@ OVER_HTTP = {
 
 
 def main(folder):
-    for graphs in (kinds_numbers, kinds_layers, kinds_shapes):
+    for graphs in (kinds_numbers, kinds_layers, kinds_shapes, kinds_strings):
         graphs.declare()
     made = isolated(lambda number: case(*kinds[number]), len(kinds))
     failed = [
