@@ -61,7 +61,7 @@ pub(crate) fn shown(item: &str) -> &str {
     }
 }
 
-/// Calls `take` with each item of the array `json`, as it is written, and returns the number of items. The
+/// Calls `take` with the text of each item of the array `json`, and returns the number of items. The
 /// array may be nested as in `shape`, or flat, whose length the caller checks. `what`: the array's name in
 /// messages.
 ///

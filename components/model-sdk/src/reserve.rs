@@ -1,5 +1,5 @@
-//! Fallible allocation. An instance that runs out of memory traps, and the client gets a 500 that does
-//! not say why; memory that a request determines is reserved first, and the error is 413.
+//! Fallible allocation. An instance that runs out of memory traps, and the client gets a 500 without
+//! the reason; memory that a request determines is reserved first, and the error is 413.
 
 use std::hint::black_box;
 
