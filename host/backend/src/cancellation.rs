@@ -1,17 +1,23 @@
-//! Ending a computation from another thread.
+//! Cancels a computation from another thread.
+//!
+//! | state | `run` | `cancel` | when the computation returns |
+//! | --- | --- | --- | --- |
+//! | `Idle` | stores `stop`, becomes `Running`, computes | becomes `Cancelled` | |
+//! | `Running` | (one computation at a time) | calls `stop`, becomes `Cancelled` | becomes `Idle` |
+//! | `Cancelled` | returns `None` | calls nothing | stays `Cancelled` |
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Ends a computation, for as long as it runs or before it begins; once and for all.
+/// Cancels a computation before it starts or while it runs. A cancellation is final.
 #[derive(Default)]
-pub struct Cancellation(Mutex<State>);
+pub struct Cancellation(Mutex<CancellationState>);
 
 #[derive(Default)]
-enum State {
+enum CancellationState {
     #[default]
     Idle,
-    /// How the computation under way is ended.
+    /// Calling the function stops the computation that runs.
     Running(Box<dyn Fn() + Send>),
     Cancelled,
 }
@@ -23,40 +29,41 @@ impl fmt::Debug for Cancellation {
 }
 
 impl Cancellation {
-    /// Ends the computation under way, or keeps it from beginning.
+    /// Stops the computation that runs, or prevents the next one from starting.
     pub fn cancel(&self) {
-        // Under the lock: once the computation is over, what ends it is not called any more.
+        // Under the lock, so that `stop` is never called after the computation has returned.
         let mut state = self.lock();
-        if let State::Running(end) = &*state {
-            end();
+        if let CancellationState::Running(stop) = &*state {
+            stop();
         }
-        *state = State::Cancelled;
+        *state = CancellationState::Cancelled;
     }
 
+    /// Whether [`Cancellation::cancel`] was called.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(*self.lock(), State::Cancelled)
+        matches!(*self.lock(), CancellationState::Cancelled)
     }
 
-    /// Runs `work`, which `end`, called from another thread, makes return early. `None` if this was
-    /// cancelled before it began.
-    pub fn run<T>(&self, end: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> Option<T> {
+    /// Runs `work`. If it is cancelled meanwhile, `stop` is called on the thread that cancels, and
+    /// has to make `work` return early. Returns `None` if it was cancelled before it started.
+    pub fn run<T>(&self, stop: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> Option<T> {
         {
             let mut state = self.lock();
-            if matches!(*state, State::Cancelled) {
+            if matches!(*state, CancellationState::Cancelled) {
                 return None;
             }
-            *state = State::Running(Box::new(end));
+            *state = CancellationState::Running(Box::new(stop));
         }
         let result = work();
         let mut state = self.lock();
-        if matches!(*state, State::Running(_)) {
-            *state = State::Idle;
+        if matches!(*state, CancellationState::Running(_)) {
+            *state = CancellationState::Idle;
         }
         Some(result)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CancellationState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,33 +76,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_computation_under_way_is_ended() {
+    fn a_running_computation_is_stopped() {
         let cancellation = Cancellation::default();
-        let (end, ended) = mpsc::channel();
-        let (begin, begun) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel();
+        let (start, started) = mpsc::channel();
         thread::scope(|scope| {
             let cancellation = &cancellation;
             scope.spawn(move || {
-                begun.recv().unwrap();
+                started.recv().unwrap();
                 cancellation.cancel();
             });
             let work = || {
-                begin.send(()).unwrap();
-                ended.recv()
+                start.send(()).unwrap();
+                stopped.recv()
             };
-            let end = move || end.send(7).unwrap();
-            assert_eq!(cancellation.run(end, work), Some(Ok(7)));
+            let stop = move || stop.send(7).unwrap();
+            assert_eq!(cancellation.run(stop, work), Some(Ok(7)));
         });
         assert!(cancellation.is_cancelled());
-        assert_eq!(cancellation.run(|| (), || 1), None, "not begun");
+        assert_eq!(cancellation.run(|| (), || 1), None, "not started");
     }
 
     #[test]
-    fn what_is_over_is_not_ended() {
+    fn a_computation_that_returned_is_not_stopped() {
         let cancellation = Cancellation::default();
-        let end = || panic!("nothing runs");
-        assert_eq!(cancellation.run(end, || 1), Some(1));
-        assert_eq!(cancellation.run(end, || 2), Some(2));
+        let stop = || panic!("nothing runs");
+        assert_eq!(cancellation.run(stop, || 1), Some(1));
+        assert_eq!(cancellation.run(stop, || 2), Some(2));
         cancellation.cancel();
     }
 }

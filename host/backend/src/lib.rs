@@ -1,8 +1,9 @@
-//! What every inference backend implements, and the words it shares with the host.
+//! The interface between the host and its inference backends: [`Backend`], [`Graph`],
+//! [`Tensor`] and [`Error`].
 //!
-//! Dependencies point inward to this crate: a backend knows it and its own library, never the
-//! host. The host checks every input against [`Graph::inputs`] before [`Graph::compute`] sees it
-//! (names, datatypes, shapes, byte lengths), so a backend only runs graphs.
+//! A backend depends on this crate and on its own library, never on the host. The host checks every
+//! input against [`Graph::inputs`] (name, datatype, shape, length in bytes) before it calls
+//! [`Graph::compute`], so a backend only runs graphs.
 
 mod cancellation;
 
@@ -11,8 +12,8 @@ use std::sync::Arc;
 
 pub use cancellation::Cancellation;
 
-/// The element types that a graph may have at its edges. `wasi:nn` itself carries the first seven;
-/// `wit/wasi-nn` says how the others travel.
+/// Element type of an input or output. `wasi:nn` has the first seven; `wit/wasi-nn` specifies how
+/// tensors of the others are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TensorType {
     Fp16,
@@ -29,12 +30,12 @@ pub enum TensorType {
     U16,
     U32,
     U64,
-    /// UTF-8, of any length.
+    /// UTF-8 of variable length.
     String,
 }
 
 impl TensorType {
-    /// Size of one element, in bytes; `None` for strings, whose sizes differ.
+    /// Size of one element, in bytes; `None` for strings, whose size varies.
     #[must_use]
     pub fn size(self) -> Option<usize> {
         Some(match self {
@@ -71,15 +72,15 @@ impl fmt::Display for TensorType {
 /// A dense tensor: row-major, little-endian.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    /// The size of each axis, outermost first.
+    /// Size of each axis, outermost first.
     pub dimensions: Vec<u32>,
     pub ty: TensorType,
-    /// The elements: of strings the length in bytes (`u32`) and then the bytes of each, of every
-    /// other type `ty.size()` bytes each.
+    /// Elements of `ty.size()` bytes each. A string is its length in bytes (`u32`), then its bytes.
     pub data: Vec<u8>,
 }
 
-/// The strings in the data of a string tensor; `None` where the data ends within one.
+/// The strings in the data of a tensor of strings. Yields `None` and stops if the data ends within
+/// a string.
 pub fn strings(mut data: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     std::iter::from_fn(move || {
         if data.is_empty() {
@@ -94,25 +95,25 @@ pub fn strings(mut data: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
-/// One input or output of a graph, as the graph itself declares it.
+/// An input or output of a graph, as the graph declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     pub name: String,
     pub ty: TensorType,
-    /// `None` is a free axis. The whole is `None` where the graph does not say.
+    /// Size of each axis, `None` for a free axis. The shape is `None` if the graph declares none.
     pub shape: Option<Vec<Option<u32>>>,
-    /// The symbolic name of each axis of `shape` (ONNX's `dim_param`): axes of one name have one
-    /// size. Empty where the graph names none.
+    /// Symbolic name of each axis of `shape` (ONNX's `dim_param`): axes with the same name have the
+    /// same size. Empty if the graph names none.
     pub axis_names: Vec<Option<String>>,
 }
 
-/// The format of a graph's bytes.
+/// Format of an encoded graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Onnx,
 }
 
-/// Where a graph runs.
+/// Hardware that a graph runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecutionTarget {
     Cpu,
@@ -120,7 +121,7 @@ pub enum ExecutionTarget {
     Tpu,
 }
 
-/// Why a backend could not load or run a graph. Each variant is an error code of `wasi:nn`.
+/// Why a backend did not load or run a graph. Each variant is an error code of `wasi:nn`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0}")]
@@ -131,15 +132,15 @@ pub enum Error {
     Unsupported(String),
     #[error("{0}")]
     Runtime(String),
-    /// More memory than there may be.
+    /// A limit on memory would be exceeded.
     #[error("{0}")]
     TooLarge(String),
 }
 
-/// What a model's settings say of how its graph is loaded.
+/// Settings of a model that apply when its graph is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LoadOptions {
-    /// Threads that one inference may use.
+    /// Maximum number of threads of one inference.
     pub threads: usize,
 }
 
@@ -151,16 +152,23 @@ impl Default for LoadOptions {
 
 /// A library that runs graphs.
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// For logs, errors and `model.toml`: `lean`.
+    /// Name in logs, errors and `model.toml`: `lean`.
     fn name(&self) -> &'static str;
 
-    /// Whether it reads `encoding` and runs it on `target`.
+    /// Whether it runs graphs of this encoding on this target.
     fn supports(&self, encoding: Encoding, target: ExecutionTarget) -> bool;
 
-    /// Parses, checks and compiles a graph. Slow: milliseconds to seconds.
+    /// Parses, checks and compiles a graph. Takes milliseconds to seconds.
+    ///
+    /// # Errors
+    /// [`Error::InvalidEncoding`] if `bytes` are not a graph, [`Error::Unsupported`] if another
+    /// backend may run it.
     fn load(&self, bytes: &[u8], encoding: Encoding) -> Result<Arc<dyn Graph>, Error>;
 
-    /// [`Backend::load`] with options. A backend that has no use for them ignores them.
+    /// [`Backend::load`] with options, which a backend may ignore.
+    ///
+    /// # Errors
+    /// As for [`Backend::load`].
     fn load_with(
         &self,
         bytes: &[u8],
@@ -171,22 +179,30 @@ pub trait Backend: Send + Sync + fmt::Debug {
         self.load(bytes, encoding)
     }
 
-    /// Returns memory that it holds and does not need to the system.
+    /// Returns unused memory to the system.
     fn release_memory(&self) {}
 }
 
-/// A compiled graph, shared by every instance that uses it.
+/// A compiled graph. All instances that use it share it.
 pub trait Graph: Send + Sync + fmt::Debug {
     fn inputs(&self) -> &[TensorInfo];
 
     fn outputs(&self) -> &[TensorInfo];
 
-    /// Runs the graph on one tensor per input, in the order of [`Graph::inputs`], each already
-    /// checked against its [`TensorInfo`]. Takes no lock: calls run in parallel.
+    /// Runs the graph on one tensor for each input, in the order of
+    /// [`Graph::inputs`]. The caller has checked each against its [`TensorInfo`]. Takes no lock:
+    /// calls run in parallel.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the graph has no result for the inputs, [`Error::TooLarge`] if
+    /// it needs too much memory for them, [`Error::Runtime`] for any other failure.
     fn compute(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error>;
 
-    /// [`Graph::compute`], which ends early with [`Error::Runtime`] if `cancellation` is cancelled
-    /// meanwhile. A backend whose computations cannot be ended finishes them.
+    /// [`Graph::compute`], which returns [`Error::Runtime`] early if `cancellation` is cancelled. A
+    /// backend that cannot stop a computation finishes it.
+    ///
+    /// # Errors
+    /// As for [`Graph::compute`].
     fn compute_unless(
         &self,
         inputs: Vec<Tensor>,
@@ -196,8 +212,8 @@ pub trait Graph: Send + Sync + fmt::Debug {
         self.compute(inputs)
     }
 
-    /// Whether the values of its inputs decide how long it takes, and not their sizes alone, as in a
-    /// graph with a loop. Such a graph never runs on a thread that polls connections.
+    /// Whether the time of a run depends on the values of the inputs and not only on their sizes,
+    /// as in a graph with a loop. Such a graph never runs on a thread that polls connections.
     fn time_depends_on_values(&self) -> bool {
         false
     }
