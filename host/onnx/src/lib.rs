@@ -1,10 +1,10 @@
 //! The ONNX schema: the only declaration of its protobuf messages in this workspace.
 //!
-//! - The messages are [`ModelProto`] and what it contains, named as in `onnx/onnx.proto` of the ONNX
-//!   project.
+//! - The messages are [`ModelProto`] and what it contains, named as in `onnx/onnx.proto` of the
+//!   ONNX project.
 //! - `decode_outline` of a model, a node or a tensor leaves out what makes it large.
-//! - [`wire`] edits a message in its encoded form, and [`edit_tensors`] the tensors of a model: every
-//!   other byte stays.
+//! - [`wire`] edits a message in its encoded form, and [`edit_tensors`] the tensors of a model:
+//!   every other byte stays.
 
 mod message_kind;
 mod outline;
@@ -14,6 +14,3 @@ pub mod wire;
 
 pub use schema::*;
 pub use tensors::{TooDeep, edit_tensors};
-
-/// The name that the host uses.
-pub type Shape = TensorShapeProto;

@@ -32,8 +32,8 @@ impl MessageKind {
         })
     }
 
-    /// Whether field `number` is what makes a model large: the elements of a tensor, an attribute that
-    /// is a list of numbers or strings, the types of intermediate values.
+    /// Whether field `number` is what makes a model large: the elements of a tensor, an attribute
+    /// that is a list of numbers or strings, the types of intermediate values.
     pub(crate) fn is_bulk(self, number: u32) -> bool {
         match self {
             Self::Tensor => matches!(number, 4..=7 | 9 | 10),

@@ -1,6 +1,7 @@
-//! Messages without the bulk of their data: elements of tensors, attributes that are lists of numbers
-//! or strings, types of intermediate values. Those fields are empty in an outline. They are skipped
-//! before anything is decoded, so that an outline of a large model costs what its nodes cost.
+//! Messages without the bulk of their data: elements of tensors, attributes that are lists of
+//! numbers or strings, types of intermediate values. Those fields are empty in an outline. They are
+//! skipped before anything is decoded, so that an outline of a large model costs what its nodes
+//! cost.
 
 use prost::{DecodeError, Message};
 

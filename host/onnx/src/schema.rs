@@ -1,8 +1,10 @@
-//! The messages, as far as any crate of this workspace reads them. Decoding skips every other field,
-//! so encoding a decoded message loses them.
+//! The messages, as far as any crate of this workspace reads them. Decoding skips every other
+//! field, so encoding a decoded message loses them.
 //!
 //! Field numbers and meanings: `onnx/onnx.proto` of the ONNX project, IR version 13. Repeated
 //! numbers are read packed or not, whichever the file contains.
+
+use std::collections::VecDeque;
 
 use prost::bytes::Bytes;
 use prost::{Message, Oneof};
@@ -32,7 +34,7 @@ impl ModelProto {
     /// Field number of `opset_import`.
     pub const OPSET_IMPORT: u32 = 8;
 
-    /// Every node: of the graph, of its subgraphs, and of the model's functions.
+    /// Every node: of the graph, of the model's functions, then of their subgraphs.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeProto> {
         let functions = self.functions.iter().flat_map(|function| &function.node);
         with_subgraphs(self.graph.iter().flat_map(|graph| &graph.node).chain(functions))
@@ -85,22 +87,22 @@ impl GraphProto {
     /// Field number of `value_info`.
     pub const VALUE_INFO: u32 = 13;
 
-    /// Every node, those of subgraphs included.
+    /// Every node: of the graph, then of its subgraphs.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeProto> {
         with_subgraphs(&self.node)
     }
 }
 
-/// `nodes`, and those of the graphs in their attributes, in no particular order.
+/// `nodes` in their order, then those of the graphs in their attributes.
 fn with_subgraphs<'a>(
     nodes: impl IntoIterator<Item = &'a NodeProto>,
 ) -> impl Iterator<Item = &'a NodeProto> {
-    let mut rest: Vec<&NodeProto> = nodes.into_iter().collect();
+    let mut queue: VecDeque<&NodeProto> = nodes.into_iter().collect();
     std::iter::from_fn(move || {
-        let node = rest.pop()?;
+        let node = queue.pop_front()?;
         for attribute in &node.attribute {
             let graphs = attribute.g.as_deref().into_iter().chain(&attribute.graphs);
-            rest.extend(graphs.flat_map(|graph| &graph.node));
+            queue.extend(graphs.flat_map(|graph| &graph.node));
         }
         Some(node)
     })
@@ -188,7 +190,8 @@ pub mod attribute_type {
     pub const GRAPHS: i32 = 10;
 }
 
-/// A constant tensor. Its elements are in one of the `*_data` fields, in `raw_data`, or in another file.
+/// A constant tensor. Its elements are in one of the `*_data` fields, in `raw_data`, or in another
+/// file.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorProto {
     /// The size of each axis, outermost first.
@@ -329,7 +332,8 @@ pub mod data_type {
         usize::try_from(data_type).ok().and_then(|n| NAMES.get(n)).copied().unwrap_or("unknown")
     }
 
-    /// Size of one element in `raw_data`, in bytes; `None` for strings and for types of less than a byte.
+    /// Size of one element in `raw_data`, in bytes; `None` for strings and for types of less than a
+    /// byte.
     #[must_use]
     pub fn size(data_type: i32) -> Option<u64> {
         match data_type {
@@ -497,18 +501,14 @@ mod tests {
         };
         let graph = |node| GraphProto { node: vec![node], ..GraphProto::default() };
         let graph = graph(node("If", Some(graph(node("Loop", Some(graph(node("Add", None))))))));
-        let names = |mut names: Vec<&str>| {
-            names.sort_unstable();
-            names.concat()
-        };
-        let of_graph = graph.nodes().map(|node| node.op_type.as_str()).collect();
-        assert_eq!(names(of_graph), "AddIfLoop");
+        let names: Vec<&str> = graph.nodes().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(names, ["If", "Loop", "Add"]);
         let model = ModelProto {
             graph: Some(graph),
             functions: vec![FunctionProto { node: vec![node("Mul", None)] }],
             ..ModelProto::default()
         };
-        let of_model = model.nodes().map(|node| node.op_type.as_str()).collect();
-        assert_eq!(names(of_model), "AddIfLoopMul");
+        let names: Vec<&str> = model.nodes().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(names, ["If", "Mul", "Loop", "Add"]);
     }
 }

@@ -1,5 +1,5 @@
-//! Edits of the tensors of an encoded model, wherever they are: initializers, attributes, subgraphs,
-//! functions.
+//! Edits of the tensors of an encoded model, wherever they are: initializers, attributes,
+//! subgraphs, functions.
 
 use std::fmt;
 
@@ -23,8 +23,8 @@ impl fmt::Display for TooDeep {
 
 impl std::error::Error for TooDeep {}
 
-/// Calls `edit` with each encoded tensor of `model`. It returns the new one, or `None` to leave it as
-/// it is. Returns the edited model, or `None` if nothing changed.
+/// Calls `edit` with each encoded tensor of `model`. It returns the new one, or
+/// `None` to keep it. Returns the edited model, or `None` if nothing changed.
 ///
 /// # Errors
 /// If the model is not valid protobuf, its graphs are nested too deep, or `edit` fails.

@@ -47,8 +47,8 @@ fn take_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, DecodeError> {
 }
 
 /// `message` with its fields `number` (strings, bytes, messages) replaced. `with` receives the
-/// position of each among them and its content, and returns the contents of the fields in its place, or
-/// `None` to leave it as it is.
+/// position of each among them and its content, and returns the contents of the fields in its
+/// place, or `None` to keep it.
 ///
 /// # Errors
 /// If the message is not valid protobuf, or `with` fails.
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(edited.unwrap(), [0x10, 7, 0x0a, 1, b'b', 0x0a, 2, b'c', b'd']);
         let replaced = replace(&message, 1, |_, _| Ok(Some(vec![])));
         assert_eq!(replaced.unwrap(), [0x0a, 0, 0x10, 7, 0x0a, 0]);
-        assert!(splice(&message[..7], 1, |_, _| Ok(None)).is_err(), "it ends within a field");
+        assert!(splice(&message[..7], 1, |_, _| Ok(None)).is_err(), "truncated within a field");
     }
 
     #[test]
