@@ -1,5 +1,5 @@
-//! One inference and a batch of the models that are served most. `ort.py` beside this file makes
-//! the two models that are skipped if absent, and measures ONNX Runtime on the same inputs.
+//! One row and a batch through the most common models. `ort.py` in this folder writes the two
+//! models that are skipped if they do not exist, and measures ONNX Runtime on the same inputs.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -8,10 +8,10 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use spinfer_backend::{Backend, Encoding, Tensor, TensorType};
 use spinfer_backend_lean::Lean;
 
-/// Different inputs, in turn: repeating one would let the processor learn its way down the trees.
+/// Number of different inputs. Branch prediction would learn the path of a repeated one.
 const INPUTS: u32 = 256;
 
-/// Values between -4 and 4 that repeat after 997.
+/// Values between -4 and 4 with a period of 997.
 fn input(number: u32, rows: u32, width: u32) -> Tensor {
     let count = rows * width;
     let values = (number * count..(number + 1) * count)

@@ -1,10 +1,9 @@
-"""ONNX Runtime on the models and inputs of inference.rs here and networks.rs of backend-tract, one
-thread, microseconds a call.
+"""ONNX Runtime on the models and inputs of inference.rs: microseconds per call, on one thread.
 
     .venv/bin/python host/backend-lean/benches/ort.py
 
-`run` is what a Python caller pays; `binding` leaves out the conversion of arrays, which is nearest
-to what a native caller pays. Both are the best of 40 repetitions.
+`run` is the time of a call from Python. `binding` excludes the conversion of arrays, and is closest to the
+time of a native call. Both are the best of 40 repetitions.
 """
 
 import time
@@ -17,9 +16,6 @@ from onnx import TensorProto, helper, numpy_helper, save
 ROOT = Path(__file__).resolve().parents[3]
 MLP = ROOT / "target/lean-bench/mlp-64-128-64.onnx"
 FOREST = ROOT / "target/lean-bench/forest-100-deep.onnx"
-NETWORK = ROOT / "target/lean-bench/mlp-256-1024-1024-512-10.onnx"
-CONVOLUTIONS = ROOT / "target/lean-bench/cnn-28x28.onnx"
-ABSOLUTE = ROOT / "target/lean-bench/abs-256k.onnx"
 
 
 def write(path, nodes, initializers, shape, result):
@@ -63,47 +59,8 @@ def make_mlp():
     write(MLP, nodes, constants, [64], [64])
 
 
-def make_network():
-    """1.8 million multiplications a row, 7.4 MB of weights."""
-    constants = {}
-    nodes = dense("x", (256, 1024, 1024, 512, 10), np.random.default_rng(1), constants)
-    nodes.append(helper.make_node("Softmax", ["dense"], ["y"]))
-    write(NETWORK, nodes, constants, [256], [10])
-
-
-def make_convolutions():
-    """Three layers of 3 x 3, the images halved between them, then dense: 2.1 million
-    multiplications.
-    """
-    random = np.random.default_rng(2)
-    constants, nodes, value = {}, [], "x"
-    for layer, (inputs, outputs) in enumerate([(1, 16), (16, 32), (32, 64)]):
-        constants[f"c{layer}"] = weights(random, outputs, inputs, 3, 3)
-        constants[f"d{layer}"] = random.normal(size=outputs).astype(np.float32)
-        nodes += [
-            helper.make_node(
-                "Conv", [value, f"c{layer}", f"d{layer}"], [f"conv{layer}"], pads=[1, 1, 1, 1]
-            ),
-            helper.make_node("Relu", [f"conv{layer}"], [f"active{layer}"]),
-        ]
-        value = f"active{layer}"
-        if layer < 2:
-            pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-            nodes.append(helper.make_node("MaxPool", [value], [f"pool{layer}"], **pool))
-            value = f"pool{layer}"
-    nodes.append(helper.make_node("Flatten", [value], ["flat"]))
-    nodes += dense("flat", (64 * 7 * 7, 64, 10), random, constants)
-    nodes.append(helper.make_node("Softmax", ["dense"], ["y"]))
-    write(CONVOLUTIONS, nodes, constants, [1, 28, 28], [10])
-
-
-def make_absolute():
-    """1 MiB a row and next to no work: what a call copies. Lean does not cover `Abs`."""
-    write(ABSOLUTE, [helper.make_node("Abs", ["x"], ["y"])], {}, [1 << 18], [1 << 18])
-
-
 def make_forest():
-    """100 trees of 20 features, as deep as they grow: 1.3 MB of nodes, beyond the first caches."""
+    """100 trees of 20 features, of unlimited depth: 1.3 MB of nodes, more than the first-level caches."""
     from skl2onnx import to_onnx
     from sklearn.datasets import make_classification
     from sklearn.ensemble import RandomForestClassifier
@@ -117,14 +74,14 @@ def make_forest():
 
 
 def rows_of(number, rows, tail):
-    """Input `number` of inference.rs: values between -4 and 4 that repeat after 997."""
+    """Input `number` of inference.rs: values between -4 and 4 with a period of 997."""
     count = rows * int(np.prod(tail))
     i = np.arange(count, dtype=np.int64) + number * count
     return ((i * 7919 % 997).astype(np.float32) / 997 * 8 - 4).reshape(rows, *tail)
 
 
 def best(calls, repetitions=40):
-    """Different calls, in turn: repeating one would let the processor learn its way."""
+    """Different calls in turn: branch prediction would learn a repeated one."""
     times = []
     for _ in range(repetitions):
         start = time.perf_counter()
@@ -156,13 +113,7 @@ def measure(path, tail, batch=30, number=256):
 if __name__ == "__main__":
     make_mlp()
     make_forest()
-    make_network()
-    make_convolutions()
-    make_absolute()
     measure(ROOT / "models/iris-classifier/1/model.onnx", [4])
     measure(ROOT / "models/iris-classifier/2/model.onnx", [4])
     measure(FOREST, [20])
     measure(MLP, [64])
-    measure(NETWORK, [256], batch=16, number=8)
-    measure(CONVOLUTIONS, [1, 28, 28], batch=16, number=8)
-    measure(ABSOLUTE, [1 << 18], batch=16, number=1)

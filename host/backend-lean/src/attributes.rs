@@ -2,7 +2,7 @@
 
 use spinfer_onnx::{AttributeProto, NodeProto, TensorProto};
 
-/// The attributes of one node. An absent attribute is the default, or empty.
+/// The attributes of one node. An absent attribute is the default or empty.
 #[derive(Clone, Copy)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a NodeProto);
 

@@ -1,4 +1,4 @@
-//! What the graph's names stand for while its nodes become steps.
+//! Builds a plan: maps the names of values to columns while nodes are compiled to steps.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,11 +12,11 @@ use crate::scratch::Columns;
 use crate::step::Step;
 use spinfer_onnx::{GraphProto, NodeProto, TensorProto};
 
-/// Columns of an arena; graphs with more are left to other backends. It bounds what a small file
-/// can ask for: 4 MiB of FP32 a thread, kept.
+/// Maximum number of columns of an arena. It bounds the scratch memory that a small file can claim
+/// in each thread: 4 MiB of FP32.
 const MAX_WIDTH: usize = 1 << 20;
 
-/// The arena a value lives in.
+/// The arena of scratch memory that a value is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arena {
     Floats,
@@ -31,7 +31,7 @@ pub(crate) struct Value {
     pub(crate) columns: Columns,
     /// The axes after the batch; their product is `columns.width`.
     pub(crate) tail: Vec<usize>,
-    /// Its shape is `[1, batch]`, as `ArrayFeatureExtractor` makes it.
+    /// Whether its shape is `[1, batch]`, as that of `ArrayFeatureExtractor`'s output is.
     pub(crate) transposed: bool,
 }
 
@@ -45,18 +45,19 @@ impl Value {
     }
 }
 
+/// The state of a compilation.
 #[derive(Debug)]
 pub(crate) struct Builder<'a> {
     pub(crate) plan: Plan,
-    /// The size of the first axis of the input, where it is fixed.
+    /// Size of the input's first axis, if it is fixed.
     pub(crate) batch: Option<u32>,
-    /// Values that the file declares as something else than tensors.
+    /// Tensors that the file declares as another type: outputs of `ZipMap`.
     pub(crate) untyped: HashSet<&'a str>,
     values: HashMap<&'a str, Value>,
     constants: HashMap<&'a str, &'a TensorProto>,
-    /// How often each name is read.
+    /// How many nodes and outputs read each name.
     uses: HashMap<&'a str, usize>,
-    /// How often columns will yet be read, by arena and start: once means they may be overwritten.
+    /// How many reads of FP32 columns remain, by their start. With one they may be overwritten.
     readers: HashMap<usize, usize>,
 }
 
@@ -78,7 +79,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// New columns for a value of this type and these axes after the batch.
+    /// Allocates columns for a value of this type with these axes after the batch;
+    /// `None` if the arena would exceed [`MAX_WIDTH`], or the value has no columns.
     pub(crate) fn allocate(&mut self, ty: TensorType, tail: &[usize]) -> Option<Value> {
         let width = tail.iter().try_fold(1usize, |width, &axis| width.checked_mul(axis))?;
         let columns = Columns { start: 0, width };
@@ -102,7 +104,7 @@ impl<'a> Builder<'a> {
         self.allocate(ty, tail).ok_or_else(|| unsupported(node, "its output is too wide"))
     }
 
-    /// Gives a value its name. Columns that already had one are shared from here on.
+    /// Names a value. Columns with two names are shared.
     pub(crate) fn name(&mut self, name: &'a str, value: Value) -> Result<(), Error> {
         let uses = self.uses.get(name).copied().unwrap_or(0);
         if value.arena() == Arena::Floats {
@@ -137,21 +139,24 @@ impl<'a> Builder<'a> {
             return Err(unsupported(node, format_args!("its input `{name}` is a constant")));
         }
         let value = self.values.get(name).ok_or_else(|| {
-            invalid(node, format_args!("nothing before it makes its input `{name}`"))
+            invalid(node, format_args!("no node before it computes its input `{name}`"))
         })?;
         Ok(value.clone())
     }
 
-    /// As [`Builder::input`], a matrix with a row for each row of the batch.
+    /// [`Builder::input`], if it is a matrix with one row for each row of the batch.
     pub(crate) fn matrix(&self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let value = self.input(node, index)?;
         if value.transposed || value.tail.len() != 1 {
-            return Err(unsupported(node, "its input is not of two axes, the first the batch"));
+            return Err(unsupported(
+                node,
+                "its input does not have two axes, the first of them the batch",
+            ));
         }
         Ok(value)
     }
 
-    /// As [`Builder::matrix`], of FP32.
+    /// [`Builder::matrix`], if it is of FP32.
     pub(crate) fn floats(&self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let value = self.matrix(node, index)?;
         if value.ty == TensorType::Fp32 {
@@ -161,12 +166,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// As [`Builder::matrix`]; FP64 and integers are rounded to FP32 first.
+    /// [`Builder::matrix`], with FP64 and integers rounded to FP32.
     pub(crate) fn rounded(&mut self, node: &'a NodeProto, index: usize) -> Result<Value, Error> {
         let value = self.matrix(node, index)?;
         self.float_value(node, &value)
     }
 
+    /// `value` rounded to FP32, if it is of another type.
     pub(crate) fn float_value(&mut self, node: &NodeProto, value: &Value) -> Result<Value, Error> {
         if value.arena() == Arena::Floats {
             return Ok(value.clone());
@@ -195,7 +201,7 @@ impl<'a> Builder<'a> {
         read.map(Some).map_err(|why| unsupported(node, format_args!("constant `{name}`: {why}")))
     }
 
-    /// Applies a row operator to a value: in place if nothing else reads it.
+    /// Applies a row operator to a value, in place if nothing else reads it.
     pub(crate) fn rows(
         &mut self,
         node: &'a NodeProto,
@@ -215,15 +221,15 @@ impl<'a> Builder<'a> {
 
 fn input_name(node: &NodeProto, index: usize) -> Result<&str, Error> {
     let name = node.input.get(index).map(String::as_str).filter(|name| !name.is_empty());
-    name.ok_or_else(|| invalid(node, format_args!("it lacks input {index}")))
+    name.ok_or_else(|| invalid(node, format_args!("it has no input {index}")))
 }
 
 pub(crate) fn has_input(node: &NodeProto, index: usize) -> bool {
     node.input.get(index).is_some_and(|name| !name.is_empty())
 }
 
-/// The name of output `index`; an optional output that is left out has none.
+/// The name of output `index`. An optional output that the file leaves out has none.
 pub(crate) fn output_name(node: &NodeProto, index: usize) -> Result<&str, Error> {
     let name = node.output.get(index).map(String::as_str).filter(|name| !name.is_empty());
-    name.ok_or_else(|| invalid(node, format_args!("it lacks output {index}")))
+    name.ok_or_else(|| invalid(node, format_args!("it has no output {index}")))
 }

@@ -1,13 +1,13 @@
-//! Constants of the graph.
+//! Constants of a graph.
 
 use spinfer_onnx::{TensorProto, data_type};
 
-/// What a constant tensor holds, as far as this backend computes with constants.
+/// Elements of a constant, of the types that this backend computes with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Elements {
     Float(Vec<f32>),
     Double(Vec<f64>),
-    /// INT64, or INT32 widened.
+    /// INT64, and INT32 widened.
     Int(Vec<i64>),
 }
 
@@ -21,7 +21,7 @@ impl Elements {
     }
 }
 
-/// A constant of the graph: an initializer, or the output of a `Constant` node.
+/// A constant: an initializer, or the output of a `Constant` node.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Constant {
     pub(crate) dims: Vec<usize>,
@@ -29,10 +29,10 @@ pub(crate) struct Constant {
 }
 
 impl Constant {
-    /// Reads a tensor; `Err` says why it cannot be.
+    /// Decodes a tensor; the error is the reason why it cannot be.
     pub(crate) fn read(tensor: &TensorProto) -> Result<Self, String> {
         if tensor.data_location != 0 {
-            return Err("its data is in another file".into());
+            return Err("its elements are in another file".into());
         }
         let elements = match tensor.data_type {
             data_type::FLOAT => Elements::Float(if tensor.raw_data.is_empty() {
@@ -65,7 +65,7 @@ impl Constant {
             .map_err(|_| format!("its shape is {:?}", tensor.dims))?;
         let expected = dims.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim));
         if expected != Some(elements.len()) {
-            return Err(format!("its shape is {dims:?}, but it holds {}", elements.len()));
+            return Err(format!("its shape is {dims:?}, but it has {} elements", elements.len()));
         }
         Ok(Self { dims, elements })
     }
@@ -84,6 +84,6 @@ fn raw<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Result<V
     if rest.is_empty() {
         Ok(chunks.iter().map(|&chunk| from(chunk)).collect())
     } else {
-        Err(format!("{} bytes are no whole number of elements", bytes.len()))
+        Err(format!("its {} bytes are not a whole number of elements", bytes.len()))
     }
 }

@@ -1,21 +1,24 @@
-//! The product of rows with a constant matrix: `Gemm`, `MatMul`, and the linear models.
+//! Products of rows with a constant matrix: `Gemm`, `MatMul`, and the linear models.
 //!
 //! `y[r][j] = sum_k x[r][k] * w[k][j] + bias[j]` in FP32. The matrix is packed into panels of
 //! columns, each stored row after row, so that the inner loop reads it in order and keeps one sum
-//! per row and column of a tile in registers. Vectors are as wide as the processor's, which is found
-//! out at run time; those that fuse multiplication and addition do, as ONNX Runtime's do. The order of
-//! a sum is that of `k`, or depends on the shape of the matrix: a row gives the same bits in any batch.
+//! per row and column of a tile in registers. Vectors are as wide as those of the processor, which
+//! is detected at run time. Multiplication and addition are fused where the processor can, as in
+//! ONNX Runtime. The order of a sum is that of `k`, or depends on the shape of the matrix: a row
+//! has the same bits in any batch.
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, f32x8, f32x16};
 
-/// Columns of a panel where the matrix has few: most linear models.
+/// Columns of a panel of a matrix with as few columns: most linear models.
 const NARROW: usize = 8;
-/// Columns of a panel otherwise: one vector of the widest registers, two or four of others.
+/// Columns of any other panel: one vector of the widest registers, two or four of narrower ones.
 const WIDE: usize = 16;
-/// Terms from which on a sum of a narrow panel is made of four: additions to one wait for each other.
+/// Terms from which on a narrow panel computes four partial sums: additions to one sum wait for
+/// each other.
 const LONG: usize = 32;
 
+/// A constant matrix and a bias.
 #[derive(Debug)]
 pub(crate) enum Dense {
     Narrow(Panels<NARROW>),
@@ -23,7 +26,8 @@ pub(crate) enum Dense {
 }
 
 impl Dense {
-    /// `weight(k, j)` for `inputs` rows `k` and `outputs` columns `j`; both at least 1.
+    /// A matrix of `shape`, `inputs` rows by `outputs` columns, both at least 1, with the elements
+    /// `weight(k, j)` in row `k` and column `j`.
     pub(crate) fn new(
         shape: (usize, usize),
         weight: impl Fn(usize, usize) -> f32,
@@ -36,7 +40,7 @@ impl Dense {
         }
     }
 
-    /// `level` says which vectors there are.
+    /// Multiplies the rows `x` into `y`, with the vectors of `level`.
     pub(crate) fn run(&self, level: Level, x: &[f32], y: &mut [f32]) {
         match self {
             Self::Narrow(panels) => dispatch!(level, simd => panels.run_narrow(simd, x, y)),
@@ -45,7 +49,7 @@ impl Dense {
     }
 }
 
-/// One row of a panel. Aligned, so that no vector lies across two cache lines.
+/// One row of a panel. Aligned, so that no vector spans two cache lines.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 struct Lanes<const LANES: usize>([f32; LANES]);
@@ -80,8 +84,8 @@ impl<const LANES: usize> Panels<LANES> {
     }
 }
 
-// What holds a vector is inlined into the function that `dispatch` compiles for its instructions;
-// a closure would not be.
+// Functions with vectors are inlined into the function that `dispatch` compiles for the processor's
+// instructions; closures would not be.
 
 impl Panels<NARROW> {
     #[inline(always)]
@@ -93,7 +97,7 @@ impl Panels<NARROW> {
         }
     }
 
-    /// Each sum made of `PARTS` of its terms each.
+    /// Each sum is that of `PARTS` partial sums.
     #[inline(always)]
     fn sums<S: Simd, const PARTS: usize>(&self, simd: S, x: &[f32], y: &mut [f32]) {
         let (panel, panel_rest) = self.panels.as_chunks::<PARTS>();
@@ -120,15 +124,16 @@ impl Panels<NARROW> {
 }
 
 impl Panels<WIDE> {
-    /// Panel by panel, as a panel stays in a cache and the matrix may not, and tiles of rows within:
-    /// as many as the registers hold. With 2, 3, 4, 6, 8 and 12 rows at a time, 6 are the fastest with
-    /// AVX2 and AVX-512 (106 GFLOPS, with 4 and 8 at most 103) and 2 with SSE2 (39, with 4 30).
+    /// Panel by panel, as a panel stays in a cache and the matrix may not. Within a panel in tiles
+    /// of rows, as many as fit into the registers. Of 2, 3, 4, 6, 8 and 12 rows at a time, 6 are
+    /// the fastest with AVX2 and AVX-512 (106 GFLOPS; 4 and 8: at most 103), and 2 with SSE2 (39;
+    /// 4: 30).
     #[inline(always)]
     fn run_wide<S: Simd>(&self, simd: S, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         let panels = self.bias.len();
         if rows == 1 {
-            // One row has one sum for each column of a panel, too few to keep a core busy.
+            // One row has one sum per column of a panel: too few to keep a core busy.
             let four = panels / 4 * 4;
             for panel in (0..four).step_by(4) {
                 self.tile::<S, 1, 4>(simd, panel, x, y);
@@ -149,7 +154,7 @@ impl Panels<WIDE> {
         }
     }
 
-    /// Tiles of `ROWS` rows from row `row` on, as many as fit. Gives the row after the last.
+    /// As many tiles of `ROWS` rows as fit, starting at `row`. Returns the row after the last.
     #[inline(always)]
     fn tiles<S: Simd, const ROWS: usize>(
         &self,
@@ -168,7 +173,7 @@ impl Panels<WIDE> {
         row + tiles * ROWS
     }
 
-    /// `ROWS` rows by `PANELS` panels.
+    /// Multiplies `ROWS` rows by `PANELS` panels.
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize, const PANELS: usize>(
         &self,
@@ -194,7 +199,7 @@ impl Panels<WIDE> {
             let columns = y[panel * WIDE..].chunks_mut(WIDE);
             for ((sum, bias), y) in sums.iter().zip(&self.bias[panel..]).zip(columns) {
                 let sum: [f32; WIDE] = (*sum + f32x16::simd_from(simd, bias.0)).into();
-                // A copy of known length is one store, any other a call.
+                // A copy of known length is one store; any other is a call.
                 match y.as_mut_array::<WIDE>() {
                     Some(y) => *y = sum,
                     None => y.copy_from_slice(&sum[..y.len()]),
@@ -208,7 +213,7 @@ impl Panels<WIDE> {
 mod tests {
     use super::*;
 
-    /// What this processor has, the best first.
+    /// The levels of this processor, the best first.
     fn levels() -> Vec<Level> {
         let best = Level::new();
         #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "the others have one"))]
@@ -222,13 +227,13 @@ mod tests {
         levels
     }
 
-    /// Values between -1 and 1 that repeat after 997.
+    /// Values between -1 and 1 with a period of 997.
     fn values(count: usize) -> Vec<f32> {
         (0..count).map(|i| (i * 7919 % 997) as f32 / 498.5 - 1.0).collect()
     }
 
     #[test]
-    fn every_shape_with_every_vector_gives_the_sums() {
+    fn sums_are_right_for_every_shape_and_vector() {
         for inputs in [1, 2, 3, 4, 7, 40] {
             for outputs in [1, 7, 8, 9, 16, 17, 64, 65, 130] {
                 for rows in [0, 1, 2, 5, 6, 7, 13, 20] {

@@ -1,14 +1,14 @@
-//! The fuzz targets of this crate: everything foreign it reads. `make fuzz` runs them for long, the
-//! tests below for a moment.
+//! Fuzz targets of this crate: everything untrusted that it parses. `make fuzz` runs them for long,
+//! the tests below briefly.
 
 use spinfer_backend::{Backend, Encoding, Graph, Tensor};
 
 use crate::Lean;
 
-/// Bytes of an input that is made up.
-const INPUT_MOST: usize = 1 << 20;
+/// Maximum size of a generated input, in bytes.
+const MAX_INPUT: usize = 1 << 20;
 
-/// A graph: loaded, and run on two rows and on none. What it gives is as it promised.
+/// Loads a graph, and runs it on two rows and on none. Its outputs have to fit their declarations.
 pub fn onnx(data: &[u8]) {
     let Ok(graph) = Lean.load(data, Encoding::Onnx) else { return };
     for rows in [2, 0] {
@@ -32,7 +32,7 @@ fn input(graph: &dyn Graph, rows: u32) -> Option<Tensor> {
         info.shape.as_ref()?.iter().map(|axis| axis.unwrap_or(rows)).collect();
     *dimensions.first_mut()? = rows;
     let count = dimensions.iter().try_fold(1usize, |n, &axis| n.checked_mul(axis as usize))?;
-    let len = count.checked_mul(info.ty.size()?).filter(|&len| len <= INPUT_MOST)?;
+    let len = count.checked_mul(info.ty.size()?).filter(|&len| len <= MAX_INPUT)?;
     Some(Tensor { dimensions, ty: info.ty, data: vec![0x41; len] })
 }
 

@@ -1,4 +1,4 @@
-//! A compiled graph behind the backend's trait: bytes in, bytes out.
+//! A compiled graph: tensors in, tensors out.
 
 use std::cell::Cell;
 
@@ -13,7 +13,7 @@ use crate::signature::{self, element_size};
 use spinfer_onnx::{GraphProto, ModelProto};
 
 thread_local! {
-    /// Taken for the length of a call and put back, so that calls allocate only once per thread.
+    /// Each call takes it and puts it back, so that a thread allocates it once.
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
@@ -32,16 +32,16 @@ impl LeanGraph {
             return Err(Error::InvalidEncoding("not an ONNX model: it holds no graph".into()));
         };
         if !model.functions.is_empty() {
-            return Err(Error::Unsupported("lean does not cover functions of the model".into()));
+            return Err(Error::Unsupported("lean does not cover model-local functions".into()));
         }
         let opsets = Opsets::read(model);
         let declared = signature::input(graph)?;
         let batch = declared.info.shape.as_ref().and_then(|shape| shape.first().copied().flatten());
         let mut builder = Builder::new(graph, batch);
         let name = &declared.info.name;
-        let input = builder
-            .allocate(declared.info.ty, &declared.tail)
-            .ok_or_else(|| Error::Unsupported(format!("input `{name}` is too wide for lean")))?;
+        let input = builder.allocate(declared.info.ty, &declared.tail).ok_or_else(|| {
+            Error::Unsupported(format!("lean does not cover input `{name}`: its rows are too wide"))
+        })?;
         let input_name = graph.input.iter().map(|i| &i.name).find(|n| *n == name);
         builder.name(input_name.map_or("", String::as_str), input.clone())?;
         for node in &graph.node {
@@ -75,13 +75,13 @@ fn results(graph: &GraphProto, builder: &Builder<'_>) -> Result<Vec<Value>, Erro
         .map(|output| {
             let name = &output.name;
             let value = builder.value(name).ok_or_else(|| {
-                Error::Unsupported(format!("lean does not compute output `{name}`"))
+                Error::Unsupported(format!("lean does not cover output `{name}`: no node computes it"))
             })?;
             let untyped = builder.untyped.contains(name.as_str());
             let declared = signature::ty(output).or(untyped.then_some(value.ty));
             if value.transposed || value.ty == TensorType::Fp64 || declared != Some(value.ty) {
                 return Err(Error::Unsupported(format!(
-                    "lean computes output `{name}` in another shape or type ({})",
+                    "lean does not cover output `{name}`: it would have another type ({}) or shape than declared",
                     value.ty
                 )));
             }
@@ -101,7 +101,10 @@ impl Graph for LeanGraph {
 
     fn compute(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
         let [tensor] = &inputs[..] else {
-            return Err(Error::InvalidArgument(format!("one input, not {}", inputs.len())));
+            return Err(Error::InvalidArgument(format!(
+                "the graph has one input, not {}",
+                inputs.len()
+            )));
         };
         let rows = self.rows_of(tensor)?;
         let mut outputs = self
@@ -118,7 +121,7 @@ impl Graph for LeanGraph {
 }
 
 impl LeanGraph {
-    /// The rows of a tensor that is as the input was declared.
+    /// The number of rows of a tensor, if it fits the declared input.
     fn rows_of(&self, tensor: &Tensor) -> Result<usize, Error> {
         let fits = |(&axis, &size): (&u32, &usize)| axis as usize == size;
         if let [rows, tail @ ..] = &tensor.dimensions[..]

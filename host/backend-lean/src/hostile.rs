@@ -1,4 +1,4 @@
-//! Test only: models whose attributes lie. Each lie is named in the error; none panics.
+//! Tests of models with invalid attributes. The error names each problem; none panics.
 
 use proptest::prelude::*;
 use prost::Message;
@@ -31,18 +31,18 @@ fn refused(name: &str, change: impl FnOnce(&mut AttributeProto)) -> String {
 }
 
 #[test]
-fn each_lie_is_named() {
+fn invalid_attributes_are_named() {
     let cases = [
         ("a cycle", refused("nodes_truenodeids", |a| a.ints[1] = 0), "a cycle"),
-        ("a node of its own", refused("nodes_truenodeids", |a| a.ints[1] = 1), "a cycle"),
+        ("its own child", refused("nodes_truenodeids", |a| a.ints[1] = 1), "a cycle"),
         ("no such child", refused("nodes_falsenodeids", |a| a.ints[0] = 1 << 40), "has no node"),
-        ("a shared node", refused("nodes_falsenodeids", |a| a.ints[0] = 1), "two ways lead"),
+        ("a shared node", refused("nodes_falsenodeids", |a| a.ints[0] = 1), "has two parents"),
         (
-            "a lost node",
+            "an unreachable node",
             refused("nodes_modes", |a| a.strings[0] = b"LEAF".to_vec()),
-            "no way leads",
+            "cannot be reached",
         ),
-        ("a node twice", refused("nodes_nodeids", |a| a.ints[1] = 0), "is there twice"),
+        ("a node twice", refused("nodes_nodeids", |a| a.ints[1] = 0), "is listed twice"),
         ("feature too great", refused("nodes_featureids", |a| a.ints[0] = 4), "feature 4 of 4"),
         ("feature below 0", refused("nodes_featureids", |a| a.ints[0] = -1), "feature -1 of 4"),
         ("an unknown mode", refused("nodes_modes", |a| a.strings[0] = b"HUH".to_vec()), "`HUH`"),
@@ -50,25 +50,25 @@ fn each_lie_is_named() {
         ("no list", refused("nodes_values", |a| a.floats.clear()), "differ in length"),
         ("a long list", refused("nodes_treeids", |a| a.ints.push(0)), "differ in length"),
         ("a class out of range", refused("class_ids", |a| a.ints[0] = 3), "out of range"),
-        ("a vote nowhere", refused("class_nodeids", |a| a.ints[0] = -7), "is not there"),
+        ("a vote nowhere", refused("class_nodeids", |a| a.ints[0] = -7), "does not exist"),
         ("a short vote", refused("class_weights", |a| a.floats.truncate(1)), "differ in length"),
         ("no classes", refused("classlabels_int64s", |a| a.ints.clear()), "no classes"),
         ("a post-transform", refused("post_transform", |a| a.s = b"X".to_vec()), "post_transform"),
     ];
-    for (lie, error, names) in cases {
-        assert!(error.contains(names) && error.contains("TreeEnsemble"), "{lie}: {error}");
+    for (problem, error, names) in cases {
+        assert!(error.contains(names) && error.contains("TreeEnsemble"), "{problem}: {error}");
     }
 }
 
 #[test]
-fn more_classes_than_any_model_has_are_refused() {
+fn more_than_65536_classes_are_refused() {
     let error = refused("classlabels_int64s", |a| a.ints = vec![0; (1 << 16) + 1]);
     assert!(error.contains("65537 classes"), "{error}");
 }
 
-/// A few bytes of file must not become gigabytes of memory.
+/// A file of a few bytes must not allocate gigabytes of memory.
 #[test]
-fn doubling_a_value_again_and_again_is_refused() {
+fn a_value_that_doubles_many_times_is_refused() {
     let mut model = ModelProto::decode(LINEAR).expect("a model");
     let graph = model.graph.as_mut().expect("a graph");
     let mut node = graph.node[0].clone();
@@ -97,24 +97,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_number_anywhere_panics(
+    fn random_numbers_in_attributes_never_panic(
         model in prop::sample::select(vec![FOREST, LINEAR]),
-        lies in prop::collection::vec(
+        changes in prop::collection::vec(
             (any::<prop::sample::Index>(), any::<prop::sample::Index>(), number(), 0..4u8), 1..4,
         ),
     ) {
         let mut model = ModelProto::decode(model).expect("a model");
         let node = &mut model.graph.as_mut().expect("a graph").node[0];
-        for (which, place, number, kind) in lies {
+        for (which, position, number, kind) in changes {
             let which = which.index(node.attribute.len());
             let attribute = &mut node.attribute[which];
             let (ints, floats) = (attribute.ints.len(), attribute.floats.len());
             match kind {
-                0 if ints > 0 => attribute.ints[place.index(ints)] = number,
-                1 if ints > 0 => attribute.ints.truncate(place.index(ints)),
-                2 if ints > 0 => attribute.ints.insert(place.index(ints), number),
-                0 if floats > 0 => attribute.floats[place.index(floats)] = number as f32,
-                1 if floats > 0 => attribute.floats.truncate(place.index(floats)),
+                0 if ints > 0 => attribute.ints[position.index(ints)] = number,
+                1 if ints > 0 => attribute.ints.truncate(position.index(ints)),
+                2 if ints > 0 => attribute.ints.insert(position.index(ints), number),
+                0 if floats > 0 => attribute.floats[position.index(floats)] = number as f32,
+                1 if floats > 0 => attribute.floats.truncate(position.index(floats)),
                 _ => attribute.name.push('x'),
             }
         }

@@ -1,31 +1,33 @@
-//! Lean inference for the models that are served most: linear models, tree ensembles and small
-//! dense networks in ONNX, through evaluators that allocate nothing but their outputs and read
-//! memory in order. Any other graph is [`Error::Unsupported`], naming the first node that is not
-//! covered, so that the host tries the next backend.
+//! Lean inference for the most common models: linear models, tree ensembles and small dense
+//! networks in ONNX. The evaluators allocate only their outputs and read memory in order. Any other
+//! graph is [`Error::Unsupported`], which names the first unsupported node, and the host tries the
+//! next backend.
 //!
-//! # What is covered
-//! One input of FP32, FP64, I32 or I64, its first axis the batch (fixed, free, or empty) and the
-//! others fixed. Each value of the graph has one row for each row of the batch.
+//! # Supported graphs
+//! One input of FP32, FP64, I32 or I64. Its first axis is the batch (fixed, free, or empty), the
+//! other axes are fixed. Each value of the graph has one row for each row of the batch.
 //!
 //! | domain | operators |
 //! | --- | --- |
-//! | `ai.onnx.ml` 1 to 5 | LinearClassifier, LinearRegressor, Normalizer, Scaler, TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor, ArrayFeatureExtractor of a constant list, ZipMap (its scores, as a tensor) |
-//! | `ai.onnx` from 7 | Gemm, MatMul, Add, Sub, Mul, Div with constants; Relu, LeakyRelu, Tanh, Sigmoid, Softmax, ArgMax; Identity, Cast, Flatten, Reshape, Concat along the rows; Constant |
+//! | `ai.onnx.ml` 1 to 5 | LinearClassifier, LinearRegressor, Normalizer, Scaler, TreeEnsemble, TreeEnsembleClassifier, TreeEnsembleRegressor, ArrayFeatureExtractor of a constant list, ZipMap (its output is the tensor of scores) |
+//! | `ai.onnx` from 7 | Gemm, MatMul, Add, Sub, Mul, Div with constants; Relu, LeakyRelu, Tanh, Sigmoid, Softmax, ArgMax; Identity, Cast, Flatten, Reshape, Concat along the last axis; Constant |
 //!
-//! Not covered: labels that are strings, several inputs, arithmetic between two computed values.
+//! Not supported: labels that are strings, several inputs, arithmetic between two computed values.
 //!
 //! # Results
-//! Those of ONNX Runtime 1.32 on one thread. Tree ensembles: equal bits in every case there is,
-//! post-transforms included. Whatever multiplies by a matrix, and `Sigmoid`, `Tanh` and `Softmax`:
-//! within 1e-6, absolute for numbers up to 1 and relative above, as sums and `exp` are rounded in
-//! another order (at most 1.8e-7 in the cases there are with AVX2, 9.6e-7 in a product of 40 terms
-//! without).
-//! `tests/reference.rs` holds every case to that. Formulas stand with their modules; where the
-//! standard is silent they are ONNX Runtime's.
+//! Those of ONNX Runtime 1.32 on one thread, on every case of `tests/reference.rs`:
+//!
+//! - Tree ensembles: the same bits, post-transforms included.
+//! - Products with a matrix, `Sigmoid`, `Tanh` and
+//!   `Softmax`: within 1e-6, absolute for numbers up to 1 and relative above, as sums and `exp` are
+//!   rounded in another order. The largest difference is 1.8e-7 with AVX2, and 9.6e-7 without, in a
+//!   product of 40 terms.
+//!
+//! Each module has its formulas. Where the standard has none they are ONNX Runtime's.
 //!
 //! # Memory
-//! A call allocates its outputs and nothing else: values live in scratch memory that each thread
-//! keeps, for one block of rows at a time. Only ensembles of more than 16 classes or targets
+//! A call allocates only its outputs. Intermediate values are in scratch memory, which each thread
+//! reuses, for one block of rows at a time. Only ensembles of more than 16 classes or targets
 //! allocate their scores, once for each block.
 
 mod attributes;
@@ -58,7 +60,7 @@ use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph};
 
 use spinfer_onnx::ModelProto;
 
-/// The lean evaluators, on the CPU.
+/// The lean backend, on the CPU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lean;
 

@@ -1,4 +1,4 @@
-//! Tensors to columns of scratch memory, and back.
+//! Copies tensors into columns of scratch memory, and columns into tensors.
 
 use spinfer_backend::{Error, Tensor, TensorType};
 
@@ -6,7 +6,7 @@ use crate::builder::Value;
 use crate::scratch::{Area, Scratch};
 use crate::signature::element_size;
 
-/// Puts a block of the input into its columns.
+/// Copies one block of the input tensor, `bytes`, into the columns of `input`.
 pub(crate) fn fill(input: &Value, bytes: &[u8], area: Area, scratch: &mut Scratch) {
     fn decode<const N: usize, T>(bytes: &[u8], to: &mut [T], from: impl Fn([u8; N]) -> T) {
         bytes.as_chunks().0.iter().zip(to).for_each(|(bytes, x)| *x = from(*bytes));
@@ -27,13 +27,14 @@ pub(crate) fn fill(input: &Value, bytes: &[u8], area: Area, scratch: &mut Scratc
     }
 }
 
-/// Bytes of one output: a narrow batch and a wide graph may multiply to anything.
+/// Maximum size of one output, in bytes: a large batch of narrow rows may have any number of wide
+/// ones.
 const MAX_OUTPUT: usize = 1 << 30;
 
-/// An output with room for all its rows and none yet.
+/// An output tensor without rows, with capacity for all of them.
 pub(crate) fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Tensor, Error> {
     let too_big =
-        || Error::Runtime("an output takes more than 1 GiB, or does not fit in memory".into());
+        || Error::Runtime("an output is larger than 1 GiB, or than the available memory".into());
     let mut dimensions = Vec::with_capacity(1 + value.tail.len());
     dimensions.push(batch);
     for &axis in &value.tail {
@@ -48,6 +49,7 @@ pub(crate) fn empty_output(batch: u32, rows: usize, value: &Value) -> Result<Ten
     Ok(Tensor { dimensions, ty: value.ty, data })
 }
 
+/// Appends one block of `value` to the data of an output tensor.
 pub(crate) fn append(data: &mut Vec<u8>, value: &Value, area: Area, scratch: &Scratch) {
     let columns = value.columns;
     match value.ty {
@@ -55,7 +57,7 @@ pub(crate) fn append(data: &mut Vec<u8>, value: &Value, area: Area, scratch: &Sc
             data.extend(area.of(&scratch.ints, columns).iter().flat_map(|x| x.to_le_bytes()));
         }
         TensorType::I32 => {
-            #[expect(clippy::cast_possible_truncation, reason = "it came from an I32")]
+            #[expect(clippy::cast_possible_truncation, reason = "widened from I32")]
             let bytes = |x: &i64| (*x as i32).to_le_bytes();
             data.extend(area.of(&scratch.ints, columns).iter().flat_map(bytes));
         }

@@ -1,15 +1,15 @@
-//! The post-transforms of `ai.onnx.ml`: what becomes of a row of scores.
+//! Post-transforms of `ai.onnx.ml`: functions of a row of scores.
 //!
-//! The standard names them and gives no formulas; these are ONNX Runtime's
-//! (`onnxruntime/core/providers/cpu/ml/ml_common.h`), the reference for every result here. For
-//! a row `x`:
+//! The standard has their names and no formulas. These are ONNX Runtime's
+//! (`onnxruntime/core/providers/cpu/ml/ml_common.h`), the reference for every result here. For a
+//! row `x`:
 //!
 //! | name | result |
 //! | --- | --- |
 //! | NONE | `x` |
 //! | LOGISTIC | `1 / (1 + exp(-x))` |
 //! | SOFTMAX | `exp(x - max) / sum(exp(x - max))` |
-//! | SOFTMAX_ZERO | as SOFTMAX, but where `abs(x) <= 1e-7` the term is `x * exp(-max)` and not summed |
+//! | SOFTMAX_ZERO | as SOFTMAX, but where `abs(x) <= 1e-7` the term is `x * exp(-max)` and not part of the sum |
 //! | PROBIT | `sqrt(2) * erfinv(2 x - 1)`, `erfinv` by Winitzki's approximation with a = 0.147 |
 
 use spinfer_backend::Error;
@@ -36,12 +36,15 @@ impl PostTransform {
             b"PROBIT" => Ok(Self::Probit),
             other => Err(invalid(
                 attributes.0,
-                format_args!("post_transform is `{}`", String::from_utf8_lossy(other)),
+                format_args!(
+                    "its post_transform is `{}`, which is none of the standard's",
+                    String::from_utf8_lossy(other)
+                ),
             )),
         }
     }
 
-    /// Transforms one row of two scores or more in place.
+    /// Transforms a row of two or more scores in place.
     pub(crate) fn row(self, scores: &mut [f32]) {
         match self {
             Self::None => {}
@@ -52,7 +55,7 @@ impl PostTransform {
         }
     }
 
-    /// A single score that stands for no class: only PROBIT changes it, as in ONNX Runtime.
+    /// Transforms a single score, which only PROBIT changes, as in ONNX Runtime.
     pub(crate) fn single(self, score: f32) -> f32 {
         if self == Self::Probit { probit(score) } else { score }
     }

@@ -1,5 +1,5 @@
-//! What works on rows of FP32 in place: activations, arithmetic with a constant, `Scaler`,
-//! `Normalizer`, `Softmax`.
+//! Operators on rows of FP32, in place: activations, arithmetic with a constant,
+//! `Scaler`, `Normalizer`, `Softmax`.
 
 use spinfer_backend::Error;
 
@@ -16,7 +16,7 @@ pub(crate) enum RowOp {
     Tanh,
     Sigmoid,
     Softmax,
-    /// `x op c`, or `c op x`, with one constant for each column or one for all.
+    /// `x op c` or `c op x`, with one constant for each column, or one for all.
     Arithmetic(Arithmetic, Vec<f32>),
     /// `(x - offset) * scale`, `ai.onnx.ml` 1.
     Scale {
@@ -41,10 +41,10 @@ pub(crate) enum Arithmetic {
     DivInto,
 }
 
-/// The norms of `Normalizer`: a row is divided by it unless it is 0.
+/// The norms of `Normalizer`: a row is divided by its norm unless that is 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Norm {
-    /// `max(x)`: of the values, not of their magnitudes.
+    /// `max(x)`, of values and not of magnitudes.
     Max,
     /// `sum(abs(x))`
     L1,
@@ -56,7 +56,7 @@ impl RowOp {
     /// Applies the operator to rows of `width` values.
     pub(crate) fn run(&self, x: &mut [f32], width: usize) {
         match self {
-            // Not `max`: NaN stays NaN.
+            // `max` would replace NaN.
             Self::Relu => x.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
             Self::LeakyRelu(alpha) => {
                 x.iter_mut().for_each(|x| *x = if *x >= 0.0 { *x } else { alpha * *x });
@@ -106,7 +106,7 @@ fn each(x: &mut [f32], constant: &[f32], op: impl Fn(f32, f32) -> f32) {
 }
 
 impl Norm {
-    /// The attribute of `Normalizer`.
+    /// Reads the attribute of `Normalizer`.
     pub(crate) fn read(node: &NodeProto) -> Result<Self, Error> {
         match Attributes(node).string("norm", "MAX") {
             b"MAX" => Ok(Self::Max),
@@ -114,7 +114,7 @@ impl Norm {
             b"L2" => Ok(Self::L2),
             other => {
                 let other = String::from_utf8_lossy(other);
-                Err(invalid(node, format_args!("its norm is `{other}`; there are MAX, L1, L2")))
+                Err(invalid(node, format_args!("its norm is `{other}`, not MAX, L1 or L2")))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The memory that the values of one block of rows are computed in.
+//! Scratch memory: the values of one block of rows.
 
 use crate::plan::Plan;
 
@@ -9,7 +9,7 @@ pub(crate) struct Columns {
     pub(crate) width: usize,
 }
 
-/// What the values of one block of rows are computed in.
+/// Three arenas, each with the values of one element type.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     pub(crate) floats: Vec<f32>,
@@ -18,7 +18,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for a block; memory is kept from call to call.
+    /// Grows to the size of a block of `plan`. It never shrinks.
     pub(crate) fn reserve(&mut self, plan: &Plan) {
         fn grow<T: Clone + Default>(arena: &mut Vec<T>, len: usize) {
             if arena.len() < len {
@@ -31,7 +31,7 @@ impl Scratch {
     }
 }
 
-/// Where the columns of a block lie.
+/// The layout of a block: `rows` of at most `block` rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Area {
     pub(crate) rows: usize,
@@ -47,7 +47,7 @@ impl Area {
         &mut arena[columns.start * self.block..][..columns.width * self.rows]
     }
 
-    /// Columns to read and columns to write of one arena, the first below the second.
+    /// Columns to read and columns to write of one arena; the first are below the second.
     pub(crate) fn pair<T>(self, arena: &mut [T], from: Columns, to: Columns) -> (&[T], &mut [T]) {
         let (low, high) = arena.split_at_mut(to.start * self.block);
         (self.of(low, from), &mut high[..to.width * self.rows])

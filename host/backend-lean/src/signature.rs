@@ -1,4 +1,4 @@
-//! A graph's one input and its outputs, as its file declares them.
+//! The input and the outputs of a graph, as the file declares them.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,14 @@ use spinfer_backend::{Error, TensorInfo, TensorType};
 
 use spinfer_onnx::{Dimension, GraphProto, ValueInfoProto, data_type};
 
-/// The input: its name and type, whether the first axis is fixed, and the axes after it.
+/// The input, and the size of each axis after the batch.
 #[derive(Debug)]
 pub(crate) struct Input {
     pub(crate) info: TensorInfo,
     pub(crate) tail: Vec<usize>,
 }
 
-/// The one input whose first axis is the batch and whose other axes are fixed.
+/// The input of a graph with one input, whose axes after the batch are fixed.
 pub(crate) fn input(graph: &GraphProto) -> Result<Input, Error> {
     let constants: HashSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     let mut inputs = graph.input.iter().filter(|input| !constants.contains(input.name.as_str()));
@@ -22,17 +22,21 @@ pub(crate) fn input(graph: &GraphProto) -> Result<Input, Error> {
     };
     let name = &input.name;
     let ty = ty(input).ok_or_else(|| {
-        unsupported(format!("lean covers FP32, FP64, I32 and I64: input `{name}` is none of them"))
+        unsupported(format!("lean covers FP32, FP64, I32 and I64, not the type of input `{name}`"))
     })?;
     let shape = shape(input).filter(|shape| shape.len() >= 2).ok_or_else(|| {
-        unsupported(format!("lean covers inputs of two axes or more: `{name}` is not known to be"))
+        unsupported(format!(
+            "lean covers inputs of two axes or more, not the shape of input `{name}`"
+        ))
     })?;
     let tail = shape[1..]
         .iter()
         .map(|axis| axis.filter(|&size| size > 0).map(|size| size as usize))
         .collect::<Option<Vec<usize>>>()
         .ok_or_else(|| {
-            unsupported(format!("lean covers free first axes only: `{name}` has another"))
+            unsupported(format!(
+                "lean covers free first axes; another axis of input `{name}` is free or of size 0"
+            ))
         })?;
     let info = TensorInfo { name: name.clone(), ty, shape: Some(shape), axis_names: Vec::new() };
     Ok(Input { info, tail })
@@ -43,7 +47,7 @@ pub(crate) fn element_size(ty: TensorType) -> usize {
     ty.size().unwrap_or_default()
 }
 
-/// The element type a value is declared with, of those this backend computes with.
+/// The declared element type of a value, if this backend computes with it.
 pub(crate) fn ty(value: &ValueInfoProto) -> Option<TensorType> {
     match value.tensor_type()?.elem_type {
         data_type::FLOAT => Some(TensorType::Fp32),

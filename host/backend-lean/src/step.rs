@@ -1,4 +1,4 @@
-//! The steps of a plan.
+//! Steps of a plan, and their evaluation.
 
 use fearless_simd::Level;
 use spinfer_backend::Error;
@@ -9,9 +9,10 @@ use crate::rows::RowOp;
 use crate::scratch::{Area, Columns, Scratch};
 use crate::tree::{Classifier, Regressor};
 
+/// One operation from columns to columns.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Copies columns to the columns from `at` on of `to`.
+    /// Copies columns into those of `to` that start at `at`.
     Copy {
         from: Columns,
         to: Columns,
@@ -29,7 +30,7 @@ pub(crate) enum Step {
         from: Columns,
         to: Columns,
     },
-    /// `Scaler` of FP64: `(x - offset) * scale` in FP64, then rounded.
+    /// `Scaler` of FP64: `(x - offset) * scale` in FP64, then rounded to FP32.
     ScaleDoubles {
         from: Columns,
         to: Columns,
@@ -45,13 +46,14 @@ pub(crate) enum Step {
         at: Columns,
         op: RowOp,
     },
-    /// The label of each row of a linear classifier's scores.
+    /// The label of a linear classifier, from the scores of each row.
     Label {
         from: Columns,
         to: Columns,
         labels: Labels,
     },
-    /// One score `s` becomes two: `f(-s), f(s)`, `f` being the logistic function, or `1 - s, s`.
+    /// Two scores from one score `s`: `f(-s), f(s)` where `f` is the logistic function, or
+    /// `1 - s, s`.
     TwoClasses {
         from: Columns,
         to: Columns,
@@ -79,11 +81,13 @@ pub(crate) enum Step {
         to: Columns,
         trees: Classifier<f64>,
     },
+    /// The index of the greatest value of each row; of equal values the first, or the `last`.
     ArgMax {
         from: Columns,
         to: Columns,
         last: bool,
     },
+    /// The entry of `table` at a computed index.
     Lookup {
         from: Columns,
         to: Columns,
@@ -91,12 +95,12 @@ pub(crate) enum Step {
     },
 }
 
-/// How a linear classifier names its classes.
+/// The labels of a linear classifier.
 #[derive(Debug)]
 pub(crate) enum Labels {
-    /// One score: the second label above 0, else the first.
+    /// Of one score: the second label if it is above 0, else the first.
     Sign([i64; 2]),
-    /// The label of the greatest score, the first of equals.
+    /// Of several scores: the label of the greatest, the first of equal ones.
     Greatest(Vec<i64>),
 }
 
@@ -111,14 +115,14 @@ impl Step {
                 }
             }
             Self::DoubleToFloat { from, to } => {
-                #[expect(clippy::cast_possible_truncation, reason = "what Cast says")]
+                #[expect(clippy::cast_possible_truncation, reason = "Cast")]
                 convert(area.of(doubles, *from), area.of_mut(floats, *to), |x| x as f32);
             }
             Self::IntToFloat { from, to } => {
                 convert(area.of(ints, *from), area.of_mut(floats, *to), |x| x as f32);
             }
             Self::FloatToInt { from, to } => {
-                #[expect(clippy::cast_possible_truncation, reason = "what Cast says")]
+                #[expect(clippy::cast_possible_truncation, reason = "Cast")]
                 convert(area.of(floats, *from), area.of_mut(ints, *to), |x| x as i64);
             }
             Self::ScaleDoubles { from, to, offset, scale } => {
@@ -126,7 +130,7 @@ impl Step {
                 let y = area.of_mut(floats, *to).chunks_exact_mut(from.width);
                 for (x, y) in x.zip(y) {
                     for (((x, y), offset), scale) in x.iter().zip(y).zip(offset).zip(scale) {
-                        #[expect(clippy::cast_possible_truncation, reason = "Scaler gives FP32")]
+                        #[expect(clippy::cast_possible_truncation, reason = "the output is FP32")]
                         let scaled = ((x - f64::from(*offset)) * f64::from(*scale)) as f32;
                         *y = scaled;
                     }
@@ -173,7 +177,10 @@ impl Step {
                 for (&index, y) in x.iter().zip(y) {
                     let entry = usize::try_from(index).ok().and_then(|index| table.get(index));
                     *y = *entry.ok_or_else(|| {
-                        Error::Runtime(format!("index {index} into {} classes", table.len()))
+                        Error::Runtime(format!(
+                            "index {index} is out of range: there are {} classes",
+                            table.len()
+                        ))
                     })?;
                 }
             }
@@ -186,7 +193,7 @@ fn convert<A: Copy, B>(from: &[A], to: &mut [B], convert: impl Fn(A) -> B) {
     from.iter().zip(to).for_each(|(x, y)| *y = convert(*x));
 }
 
-/// The index of the greatest, of equals the first or the last.
+/// The index of the greatest value; of equal ones the first, or the `last`.
 fn index_of_max(row: &[f32], last: bool) -> usize {
     let mut best = 0;
     for (index, x) in row.iter().enumerate() {

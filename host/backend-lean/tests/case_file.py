@@ -1,11 +1,11 @@
-"""The files of cases that make_cases.py and make_ml_cases.py write."""
+"""Writes the file of cases of make_cases.py."""
 
 import gzip
 import json
 
 
 def write(cases, path):
-    """A case is a JSON object a line, under a name of its own."""
+    """One JSON object per line and case. Names are unique."""
     names = [case["name"] for case in cases]
     assert len(set(names)) == len(names), "names repeat"
     lines = "".join(json.dumps(case, sort_keys=True) + "\n" for case in cases)

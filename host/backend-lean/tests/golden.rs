@@ -1,4 +1,4 @@
-//! The example models give ONNX Runtime's answers, and what is not covered is refused.
+//! The example models have ONNX Runtime's outputs, and graphs that lean does not cover are refused.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +30,7 @@ fn dimensions(tensor: &Value) -> Vec<u32> {
         .collect()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the file writes FP32")]
+#[expect(clippy::cast_possible_truncation, reason = "the file has FP32 numbers")]
 fn float(number: &Value) -> f32 {
     number.as_f64().unwrap() as f32
 }
@@ -48,7 +48,7 @@ fn iris(rows: &[f32]) -> Tensor {
 }
 
 #[test]
-fn the_example_models_give_onnx_runtimes_answers() {
+fn example_models_have_onnx_runtimes_outputs() {
     for version in [1, 2] {
         let folder = format!("models/iris-classifier/{version}");
         let graph = load(&format!("{folder}/model.onnx")).unwrap();
@@ -80,7 +80,7 @@ fn the_example_models_give_onnx_runtimes_answers() {
 }
 
 #[test]
-fn an_empty_batch_gives_empty_outputs() {
+fn an_empty_batch_has_empty_outputs() {
     for version in [1, 2] {
         let graph = load(&format!("models/iris-classifier/{version}/model.onnx")).unwrap();
         let outputs = graph.compute(vec![iris(&[])]).unwrap();
@@ -90,9 +90,9 @@ fn an_empty_batch_gives_empty_outputs() {
     }
 }
 
-/// 1,000 rows are many blocks; each row gives what it gives alone.
+/// 1,000 rows are many blocks.
 #[test]
-fn a_row_of_a_large_batch_gives_what_it_gives_alone() {
+fn a_row_has_the_same_outputs_alone_and_in_a_large_batch() {
     let rows: Vec<[f32; 4]> =
         (0..1000u16).map(|i| [4.0, 2.0, 1.0, 0.1].map(|x| x + f32::from(i % 37) * 0.1)).collect();
     for version in [1, 2] {
@@ -122,7 +122,7 @@ fn a_tensor_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn a_graph_it_does_not_cover_is_refused_with_the_reason() {
+fn a_graph_that_lean_does_not_cover_is_refused_with_the_reason() {
     let refused = |path: &str| load(&format!("tests/models/{path}.onnx")).unwrap_err();
     assert!(matches!(refused("truncated"), Error::InvalidEncoding(_)));
     for (path, named) in [("unsupported-op", "Det"), ("add-two-inputs", "one input")] {

@@ -1,4 +1,4 @@
-//! Damaged and hostile models are refused or run: they never panic, hang or ask for much memory.
+//! Damaged and hostile models are refused or run. They never panic, hang or allocate much memory.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use spinfer_backend::{Backend, Encoding, Graph, Tensor};
 use spinfer_backend_lean::Lean;
 
-/// One model of each kind there is among the cases, and the examples.
+/// Every seventh model of the cases, and an example.
 fn models() -> Vec<Vec<u8>> {
     let mut lines = String::new();
     let file = include_bytes!("cases.json.gz");
@@ -29,12 +29,12 @@ fn models() -> Vec<Vec<u8>> {
     models
 }
 
-/// Loads a model and, if that works, runs it on two rows and on none.
+/// Loads a model. If it loads, runs it on two rows and on none.
 fn load_and_run(model: &[u8]) {
     let start = Instant::now();
     if let Ok(graph) = Lean.load(model, Encoding::Onnx) {
         for rows in [2, 0] {
-            // What does not fit in 16 MiB the host would not have let in.
+            // By default the host refuses larger requests.
             if let Some(input) = input(graph.as_ref(), rows) {
                 let _ = graph.compute(vec![input]);
             }
@@ -62,16 +62,16 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 1..6),
     ) {
         let mut model = model;
-        for (place, byte, kind) in damage {
+        for (position, byte, kind) in damage {
             if model.is_empty() {
                 break;
             }
-            let place = place.index(model.len());
+            let position = position.index(model.len());
             match kind {
-                0 => model[place] = byte,
-                1 => model[place] = model[place].wrapping_add(1),
-                2 => model.insert(place, byte),
-                _ => { model.remove(place); }
+                0 => model[position] = byte,
+                1 => model[position] = model[position].wrapping_add(1),
+                2 => model.insert(position, byte),
+                _ => { model.remove(position); }
             }
         }
         load_and_run(&model);
@@ -80,8 +80,8 @@ proptest! {
     #[test]
     fn a_truncated_model_never_panics(
         model in prop::sample::select(models()),
-        place in any::<prop::sample::Index>(),
+        length in any::<prop::sample::Index>(),
     ) {
-        load_and_run(&model[..place.index(model.len())]);
+        load_and_run(&model[..length.index(model.len())]);
     }
 }

@@ -1,12 +1,15 @@
-"""Makes cases.json.gz: models, inputs, and the outputs of ONNX Runtime for them.
+"""Writes cases.json.gz: models, inputs, and ONNX Runtime's outputs for them.
 
     .venv/bin/python host/backend-lean/tests/make_cases.py
 
-Random tree ensembles in every combination of node mode, aggregate, post-transform and kind of
-task, with and without NaN, in FP32 and FP64; linear models; small networks; and scikit-learn's
-estimators through skl2onnx. Seeds are fixed. A case is a JSON object a line: `name`, `model`
-(base64), `input` and `outputs` ({`ty`, `shape`, `data` (base64, little-endian)}), in the graph's
-order.
+- random tree ensembles in every combination of node mode, aggregate, post-transform and task, with
+  and without NaN, in FP32 and FP64
+- linear models
+- small networks
+- scikit-learn's estimators through skl2onnx
+
+Seeds are fixed. Each line is one case, a JSON object: `name`, `model` (base64), `input` and `outputs`
+({`ty`, `shape`, `data` (base64, little-endian)}) in the graph's order.
 """
 
 import base64
@@ -81,8 +84,8 @@ def trees(random, mode, features, targets, missing, votes, count=3, depth=3, gri
     for tree in range(count):
         pending, following = [(0, depth)], 1
         while pending:
-            node, room = pending.pop(0)
-            leaf = room == 0 or (random.random() < 0.25 and room < depth)
+            node, levels = pending.pop(0)
+            leaf = levels == 0 or (random.random() < 0.25 and levels < depth)
             a["treeids"].append(tree)
             a["nodeids"].append(node)
             a["featureids"].append(0 if leaf else int(random.integers(features)))
@@ -99,7 +102,7 @@ def trees(random, mode, features, targets, missing, votes, count=3, depth=3, gri
                     leaves["ids"].append(target)
                     leaves["weights"].append(float(np.float32(random.normal())))
             else:
-                pending += [(following, room - 1), (following + 1, room - 1)]
+                pending += [(following, levels - 1), (following + 1, levels - 1)]
                 following += 2
     if not missing:
         del a["missing_value_tracks_true"]
@@ -184,7 +187,7 @@ def tree_cases():
         for kind, votes in [("both", ALL), ("first", FIRST), ("second", SECOND), ("some", SOME)]:
             if (post == "PROBIT" or base == 1) and kind in ("first", "some"):
                 if post == "PROBIT" or kind == "some":
-                    continue  # ONNX Runtime leaves an output unwritten
+                    continue  # ONNX Runtime leaves an output uninitialised
             name = f"classifier two {post} base={base} positive={positive} votes={kind}"
             classifier(name, random, "mixed", post, [4, 7], 1, votes, base, positive)
     for post, base in itertools.product(POSTS, (0, 1)):
@@ -193,7 +196,7 @@ def tree_cases():
         for tensors in (0, 1) if dtype is np.float64 else (0,):
             name = f"classifier {np.dtype(dtype)} classes={len(labels)} tensors={tensors}"
             classifier(name, random, "BRANCH_LEQ", "LOGISTIC", labels, 0, ALL, len(labels), False, dtype, tensors)
-    # A leaf of a forest with one target that holds several weights, or none.
+    # A leaf with several weights or none, in a forest with one target.
     regressor("regressor one target, two votes", random, "BRANCH_LT", "SUM", "NONE", 1, 0, lambda r, n: [0, 0], 0)
     odd = lambda r, n: [0] if r.random() < 0.6 else []
     for aggregate in AGGREGATES:
@@ -286,7 +289,7 @@ def sklearn_cases():
     import onnx.helper
     import skl2onnx
 
-    # skl2onnx hands booleans and NumPy's integers to onnx, which refuses them.
+    # skl2onnx passes booleans and NumPy's integers to onnx, which refuses them.
     make_attribute = onnx.helper.make_attribute
     plain = lambda v: int(v) if isinstance(v, (bool, np.bool_, np.integer)) else v
     patched = lambda key, value, *a, **k: make_attribute(
@@ -335,7 +338,7 @@ def sklearn_cases():
             estimator.fit(x, y)
         options = {"zipmap": False} if hasattr(estimator, "predict_proba") else {}
         graph = skl2onnx.to_onnx(estimator, x[:1], options=options, target_opset={"": 17, ML: 3})
-        # Off the thresholds, where the last bit of a float would decide.
+        # Not on thresholds, where the last bit of a float would decide.
         case(name, graph, x[::15] + np.float32(0.003))
 
 

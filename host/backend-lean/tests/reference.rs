@@ -1,4 +1,4 @@
-//! Every case of `make_cases.py` gives ONNX Runtime's outputs.
+//! Every case of `make_cases.py` has ONNX Runtime's outputs.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,11 +9,12 @@ use serde_json::Value;
 use spinfer_backend::{Backend, Encoding, Tensor, TensorType};
 use spinfer_backend_lean::Lean;
 
-/// Absolute for numbers up to 1, relative above: a few steps of FP32, for sums in another order
-/// and another `exp`.
+/// Maximum difference, absolute for numbers up to 1 and relative above: a few steps of FP32, for
+/// sums in another order and another `exp`.
 const TOLERANCE: f32 = 1e-6;
 
-/// Tree ensembles add in the reference's order: without a post-transform their bits are equal.
+/// Tree ensembles without a post-transform have the same bits, as they add in the reference's
+/// order.
 fn tolerance(name: &str) -> f32 {
     let trees = name.starts_with("regressor") || name.starts_with("classifier");
     let exact = trees && !POSTS.iter().any(|post| name.contains(post));
@@ -23,7 +24,7 @@ fn tolerance(name: &str) -> f32 {
 const POSTS: [&str; 3] = ["LOGISTIC", "SOFTMAX", "PROBIT"];
 
 #[test]
-fn every_case_gives_onnx_runtimes_outputs() {
+fn every_case_has_onnx_runtimes_outputs() {
     let cases = cases();
     assert!(cases.len() > 400, "only {} cases", cases.len());
     let wrong: Vec<String> = cases.iter().filter_map(|case| check(case).err()).collect();

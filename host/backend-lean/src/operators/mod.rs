@@ -1,4 +1,4 @@
-//! From nodes to steps: one function for each operator, by domain.
+//! Compiles nodes to steps: one function for each operator, by domain.
 
 mod ml;
 mod shape;
@@ -11,12 +11,12 @@ use crate::builder::{Builder, output_name};
 use crate::refusal::unsupported;
 use spinfer_onnx::{ModelProto, NodeProto};
 
-/// The first version of the standard operators that broadcasts as today's do.
+/// First supported version of the standard operators: the first that broadcasts as later ones do.
 const FIRST_OPSET: i64 = 7;
-/// The last version of `ai.onnx.ml` whose operators are those restated here.
+/// Last supported version of `ai.onnx.ml`.
 const LAST_ML_OPSET: i64 = 5;
 
-/// The operator sets a model imports.
+/// Versions of the operator sets that a model imports; 0 if it does not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Opsets {
     standard: i64,
@@ -37,16 +37,20 @@ impl Opsets {
     }
 }
 
-/// Adds the steps of one node.
+/// Appends the steps of one node.
 pub(crate) fn compile<'a>(
     builder: &mut Builder<'a>,
     node: &'a NodeProto,
     opsets: Opsets,
 ) -> Result<(), Error> {
     match (node.domain.as_str(), node.op_type.as_str()) {
-        ("ai.onnx.ml", _) if !(1..=LAST_ML_OPSET).contains(&opsets.ml) => {
-            Err(unsupported(node, format_args!("ai.onnx.ml is of version {}", opsets.ml)))
-        }
+        ("ai.onnx.ml", _) if !(1..=LAST_ML_OPSET).contains(&opsets.ml) => Err(unsupported(
+            node,
+            format_args!(
+                "its operator set is ai.onnx.ml {}; lean covers 1 to {LAST_ML_OPSET}",
+                opsets.ml
+            ),
+        )),
         ("ai.onnx.ml", "LinearClassifier") => ml::linear_classifier(builder, node),
         ("ai.onnx.ml", "LinearRegressor") => ml::linear_regressor(builder, node),
         ("ai.onnx.ml", "Normalizer") => ml::normalizer(builder, node),
@@ -56,9 +60,13 @@ pub(crate) fn compile<'a>(
         ("ai.onnx.ml", "TreeEnsembleRegressor") => ml::tree_regressor(builder, node),
         ("ai.onnx.ml", "ArrayFeatureExtractor") => ml::array_feature_extractor(builder, node),
         ("ai.onnx.ml", "ZipMap") => ml::zip_map(builder, node),
-        ("" | "ai.onnx", _) if opsets.standard < FIRST_OPSET => {
-            Err(unsupported(node, format_args!("the opset is {}", opsets.standard)))
-        }
+        ("" | "ai.onnx", _) if opsets.standard < FIRST_OPSET => Err(unsupported(
+            node,
+            format_args!(
+                "its operator set is {}; lean covers {FIRST_OPSET} and later",
+                opsets.standard
+            ),
+        )),
         ("" | "ai.onnx", operator) => match operator {
             "Constant" => constant(builder, node),
             "Identity" => shape::identity(builder, node),
@@ -74,9 +82,11 @@ pub(crate) fn compile<'a>(
                 standard::activation(builder, node, operator)
             }
             "Softmax" => standard::softmax(builder, node),
-            _ => Err(unsupported(node, "it has no such operator")),
+            _ => Err(unsupported(node, "lean does not have this operator")),
         },
-        (domain, _) => Err(unsupported(node, format_args!("its domain is `{domain}`"))),
+        (domain, _) => {
+            Err(unsupported(node, format_args!("lean has no operators of the domain `{domain}`")))
+        }
     }
 }
 
@@ -86,11 +96,11 @@ fn constant<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Er
     builder.add_constant(output_name(node, 0)?, value)
 }
 
-/// Checks that an axis attribute means the last axis of a matrix.
+/// Checks that the attribute `axis` is the last axis of a matrix.
 fn last_axis(node: &NodeProto, default: i64) -> Result<(), Error> {
     match Attributes(node).int("axis", default) {
         1 | -1 => Ok(()),
-        0 | -2 => Err(unsupported(node, "it works across the batch")),
+        0 | -2 => Err(unsupported(node, "its axis is the batch")),
         axis => Err(unsupported(node, format_args!("its axis is {axis}"))),
     }
 }

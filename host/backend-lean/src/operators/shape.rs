@@ -1,5 +1,6 @@
-//! What changes a value's type or shape and not its numbers: `Identity`, `Cast`, `Flatten`,
-//! `Reshape`, `Concat`. Only `Concat` and a `Cast` between kinds of numbers cost anything.
+//! Operators that change the type or the shape of a value: `Identity`, `Cast`,
+//! `Flatten`, `Reshape`, `Concat`. Only `Concat` and a `Cast` between integers and floats add
+//! steps.
 
 use spinfer_backend::{Error, TensorType};
 
@@ -15,8 +16,8 @@ pub(super) fn identity<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Re
     builder.name(output_name(node, 0)?, value)
 }
 
-/// To FP32, and from FP32 or integers to integers. FP32 out of an integer's range saturates; the
-/// standard leaves it undefined.
+/// Casts to FP32, and FP32 or integers to integers. FP32 outside of the range of integers
+/// saturates, which the standard leaves undefined.
 pub(super) fn cast<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let value = builder.input(node, 0)?;
     let to = Attributes(node).int("to", 0);
@@ -31,7 +32,12 @@ pub(super) fn cast<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result
             builder.plan.steps.push(Step::FloatToInt { from, to });
             output
         }
-        _ => return Err(unsupported(node, format_args!("it casts {} to type {to}", value.ty))),
+        _ => {
+            return Err(unsupported(
+                node,
+                format_args!("it casts {} to element type {to}", value.ty),
+            ));
+        }
     };
     let output = if output.ty == TensorType::I32 {
         crate::builder::Value { ty: TensorType::I64, ..output }
@@ -50,7 +56,7 @@ pub(super) fn flatten<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Res
     builder.name(output_name(node, 0)?, value)
 }
 
-/// A reshape that leaves the batch as the first axis.
+/// A reshape that keeps the batch as the first axis.
 pub(super) fn reshape<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let mut value = builder.input(node, 0)?;
     let shape = builder.constant(node, 1)?;
@@ -79,8 +85,8 @@ pub(super) fn reshape<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Res
         let width = tail.iter().try_fold(1usize, |product, &axis| product.checked_mul(axis))?;
         (batch_kept && width == value.columns.width).then_some(tail)
     });
-    value.tail =
-        tail.ok_or_else(|| unsupported(node, "its shape is not the batch and the rest"))?;
+    value.tail = tail
+        .ok_or_else(|| unsupported(node, "its shape does not keep the batch as the first axis"))?;
     value.transposed = false;
     builder.name(output_name(node, 0)?, value)
 }

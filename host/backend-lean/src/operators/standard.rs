@@ -1,4 +1,4 @@
-//! `ai.onnx`: products with constants, arithmetic with constants, activations, `ArgMax`.
+//! Operators of `ai.onnx`: products and arithmetic with constants, activations, `ArgMax`.
 
 use spinfer_backend::{Error, TensorType};
 
@@ -12,7 +12,7 @@ use crate::rows::{Arithmetic, RowOp};
 use crate::step::Step;
 use spinfer_onnx::NodeProto;
 
-/// The constant FP32 matrix that is input `index`, as (rows, columns, values).
+/// A constant matrix of FP32, as (rows, columns, values).
 fn matrix(
     node: &NodeProto,
     constant: Option<&Constant>,
@@ -24,19 +24,20 @@ fn matrix(
         (&[rows, columns], Some(values)) if !values.is_empty() => {
             Ok((rows, columns, values.to_vec()))
         }
-        (dims, _) => {
-            Err(unsupported(node, format_args!("its constant has shape {dims:?}, or type")))
-        }
+        (dims, _) => Err(unsupported(
+            node,
+            format_args!("its constant has the shape {dims:?}, or is not FP32"),
+        )),
     }
 }
 
-/// `A * B`, `B` constant.
+/// `A * B` with a constant `B`.
 pub(super) fn mat_mul<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let (rows, columns, weights) = matrix(node, builder.constant(node, 1)?.as_ref())?;
     push(builder, node, rows, columns, |k, j| weights[k * columns + j], |_| 0.0)
 }
 
-/// `alpha * A * B' + beta * C`, `B'` being `B` or its transpose, `B` and `C` constant.
+/// `alpha * A * B' + beta * C` with constants `B` and `C`; `B'` is `B` or its transpose.
 pub(super) fn gemm<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     let attributes = Attributes(node);
     let (alpha, beta) = (attributes.float("alpha", 1.0), attributes.float("beta", 1.0));
@@ -71,7 +72,10 @@ fn push<'a>(
     let input = builder.floats(node, 0)?;
     if input.columns.width != inputs {
         let width = input.columns.width;
-        return Err(invalid(node, format_args!("{width} columns meet {inputs} rows")));
+        return Err(invalid(
+            node,
+            format_args!("it multiplies rows of {width} by a matrix of {inputs} rows"),
+        ));
     }
     let output = builder.new_value(node, TensorType::Fp32, &[outputs])?;
     let dense = Dense::new((inputs, outputs), weight, bias);
@@ -79,7 +83,8 @@ fn push<'a>(
     builder.name(output_name(node, 0)?, output)
 }
 
-/// A constant that broadcasts over every axis but the last: one value, or one for each column.
+/// The values of a constant that broadcasts over every axis but the last: one, or one for each
+/// column.
 fn broadcast(node: &NodeProto, constant: &Constant, tail: &[usize]) -> Result<Vec<f32>, Error> {
     let last = tail.last().copied().unwrap_or(1);
     let (columns, leading) = constant.dims.split_last().map_or((1, &[][..]), |(c, l)| (*c, l));
@@ -90,7 +95,10 @@ fn broadcast(node: &NodeProto, constant: &Constant, tail: &[usize]) -> Result<Ve
         Some(values) if fits => Ok(values.to_vec()),
         _ => {
             let dims = &constant.dims;
-            Err(unsupported(node, format_args!("its constant has shape {dims:?}, or type")))
+            Err(unsupported(
+                node,
+                format_args!("its constant has the shape {dims:?}, or is not FP32"),
+            ))
         }
     }
 }
@@ -116,7 +124,7 @@ pub(super) fn arithmetic<'a>(
     };
     let value = builder.input(node, value)?;
     if value.ty != TensorType::Fp32 || value.transposed {
-        return Err(unsupported(node, "it does not work on rows of FP32"));
+        return Err(unsupported(node, "its input is not rows of FP32"));
     }
     let constant = broadcast(node, &constant, &value.tail)?;
     builder.rows(node, value, RowOp::Arithmetic(op, constant))
@@ -135,12 +143,12 @@ pub(super) fn activation<'a>(
     };
     let value = builder.input(node, 0)?;
     if value.ty != TensorType::Fp32 || value.transposed {
-        return Err(unsupported(node, "it does not work on rows of FP32"));
+        return Err(unsupported(node, "its input is not rows of FP32"));
     }
     builder.rows(node, value, op)
 }
 
-/// Over the last axis of a matrix, where the versions of `Softmax` agree.
+/// Over the last axis of a matrix, where all versions of `Softmax` agree.
 pub(super) fn softmax<'a>(builder: &mut Builder<'a>, node: &'a NodeProto) -> Result<(), Error> {
     last_axis(node, -1)?;
     let value = builder.floats(node, 0)?;

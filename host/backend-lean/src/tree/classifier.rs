@@ -1,19 +1,21 @@
-//! Ensembles of classification trees.
+//! Ensembles of classification trees. Formulas: `score`, and [`Classifier::two_classes`].
 
 use super::Real;
 use super::evaluate::Forest;
 use super::score::{Score, sum, with_scores};
 use crate::post_transform::{PostTransform, logistic};
 
+/// An ensemble with one score for each class, and a label.
 #[derive(Debug)]
 pub(crate) struct Classifier<T> {
     pub(crate) forest: Forest<T>,
     pub(crate) labels: Vec<i64>,
-    /// Empty, or one for each class; one may do for two classes.
+    /// Base values: none, one for each class, or one for two classes.
     pub(crate) base: Vec<T>,
     pub(crate) post: PostTransform,
-    /// Two classes, of which the leaves vote for one only.
+    /// Whether there are two classes, and the leaves vote for one of them only.
     pub(crate) binary: bool,
+    /// Whether no weight is negative.
     pub(crate) all_positive: bool,
 }
 
@@ -22,7 +24,8 @@ impl<T: Real> Classifier<T> {
         self.labels.len()
     }
 
-    /// `rows` holds rows of `width` features, `out` rows of one score for each class.
+    /// Evaluates `rows` of `width` features into `labels`, and into `out`, rows of a score for each
+    /// class.
     pub(crate) fn run(&self, rows: &[T], width: usize, labels: &mut [i64], out: &mut [f32]) {
         let classes = self.classes();
         with_scores(classes, |scores| {
@@ -58,7 +61,7 @@ impl<T: Real> Classifier<T> {
         self.labels[best.map_or(0, |(class, _)| class)]
     }
 
-    /// With one class the label says whether its score is positive: 1 or 0, whatever its name.
+    /// With one class the label is 1 if its score is positive and 0 otherwise, whatever its name.
     fn one_class(&self, mut score: Score<T>, out: &mut f32) -> i64 {
         if let [base] = self.base[..] {
             score.add(base);
@@ -67,16 +70,18 @@ impl<T: Real> Classifier<T> {
         i64::from(score.value > T::default())
     }
 
-    /// Two classes. A second score counts only where a leaf voted for class 1.
+    /// The label and the scores of two classes, from the scores `s0` and `s1`. There is a second
+    /// score only if a leaf voted for class 1.
     ///
-    /// 1. Base values. Two, and class 1 was voted for: `s1 = b1 + s0`, `s0 = -s1`. Two otherwise:
-    ///    each is added to its score. One: added to `s0`.
-    /// 2. The label is decided by `s1` if class 1 was voted for, else by `s0`. Where leaves vote
-    ///    for one class only, it is the second label above 0.5 if no weight is negative, above 0
-    ///    otherwise. Where they vote for both it is 1 above 0, else 0.
-    /// 3. With two scores the post-transform applies to both; a class not voted for has 0. A
-    ///    single score `s` becomes `f(-s), f(s)` of LOGISTIC; else `1 - s, s` if no weight is
-    ///    negative, else `-s, s`.
+    /// 1. Base values. Two of them, and a vote for class 1: `s1 = b1 + s0`, `s0 = -s1`. Two of them
+    ///    otherwise: each is added to its score. One: it is added to `s0`.
+    /// 2. The label depends on `s1` if there is a vote for class 1, on `s0` otherwise. In an
+    ///    ensemble whose leaves vote for one class only, it is the second label if that score is
+    ///    above 0.5 and no weight is negative, or above 0 and some are, and the first label
+    ///    otherwise. In any other ensemble it is 1 if the score is above 0, and 0 otherwise.
+    /// 3. The post-transform applies to two scores; a class without a vote has 0. A single score
+    ///    `s` becomes `f(-s), f(s)` with LOGISTIC, `1 - s, s` if no weight is negative, `-s, s`
+    ///    otherwise.
     fn two_classes(&self, mut first: Score<T>, mut second: Score<T>) -> (i64, [f32; 2]) {
         let zero = T::default();
         let mut single = !second.voted;
@@ -113,10 +118,11 @@ impl<T: Real> Classifier<T> {
         (label, row)
     }
 
+    /// The scores of two classes from a single one.
     fn single_score(&self, score: Score<T>) -> [f32; 2] {
         let s = score.output();
         match self.post {
-            // Undefined by the reference, which leaves the second score unwritten.
+            // The reference leaves the second score uninitialised.
             _ if !self.binary && !self.base.is_empty() => [self.post.single(s), 0.0],
             PostTransform::Probit => [self.post.single(s), 0.0],
             PostTransform::Logistic => [logistic(-s), logistic(s)],

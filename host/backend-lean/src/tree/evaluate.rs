@@ -1,16 +1,16 @@
-//! The walk from the roots to the leaves.
+//! Walks from the roots of a forest to the leaves.
 
 use super::Real;
 use super::flatten::{FlatNode, FlatTrees, NAN_IS_TRUE};
 
-/// Walks that advance together, so that the loads of one hide behind those of the others. One
-/// inference of 100 deep trees (3 MB of nodes): 13-16 microseconds one by one, 8.9 by 4, 7.0 by 8,
-/// 4.8 by 16.
+/// Number of walks that advance together, so that their memory accesses overlap. One inference of
+/// 100 deep trees (3 MB of nodes) takes 13-16 microseconds one by one, 8.9 by 4, 7.0 by 8, 4.8 by
+/// 16.
 const LANES: usize = 16;
-/// For what is left of the trees.
+/// Number of walks that advance together among the remaining trees.
 const FEW_LANES: usize = 4;
 
-/// The trees of an ensemble, and the votes at their leaves.
+/// Trees, and the votes of their leaves.
 #[derive(Debug)]
 pub(crate) struct Forest<T> {
     nodes: Vec<FlatNode<T>>,
@@ -18,14 +18,14 @@ pub(crate) struct Forest<T> {
     /// The votes of the node at position `i` are `votes[first[i]..first[i + 1]]`.
     first: Vec<u32>,
     votes: Vec<Vote<T>>,
-    /// Every branch is BRANCH_LEQ and sends NaN to its false child: `x <= high` says it all, which
-    /// saves a third of the time of a batch.
+    /// Whether every branch is BRANCH_LEQ and sends NaN to its false child. `x <= high` is enough
+    /// then, which saves a third of the time of a batch.
     plain: bool,
-    /// The sets of BRANCH_MEMBER by position; empty if there are none.
+    /// The set of each BRANCH_MEMBER, by position; empty if there are none.
     sets: Vec<Box<[T]>>,
 }
 
-/// What a leaf adds to the score of one target or class.
+/// A leaf's contribution to the score of one target or class.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vote<T> {
     pub(crate) target: u32,
@@ -33,7 +33,7 @@ pub(crate) struct Vote<T> {
 }
 
 impl<T: Real> Forest<T> {
-    /// `votes` by position of their leaf, in ascending order.
+    /// `votes` have the position of their leaf, and are sorted by it.
     pub(crate) fn new(flat: FlatTrees<T>, votes: &[(u32, Vote<T>)]) -> Self {
         let mut first = vec![0u32; flat.nodes.len() + 1];
         for (position, _) in votes {
@@ -43,7 +43,7 @@ impl<T: Real> Forest<T> {
             first[index] += first[index - 1];
         }
         let votes = votes.iter().map(|(_, vote)| *vote).collect();
-        // A leaf is plain: nothing is at most NaN.
+        // Leaves do not matter: no number is at most NaN.
         let plain = flat.nodes.iter().all(|node| {
             let leaf = node.high.partial_cmp(&node.high).is_none();
             (leaf || node.low == -T::INFINITY) && node.feature & NAN_IS_TRUE == 0
@@ -51,7 +51,7 @@ impl<T: Real> Forest<T> {
         Self { nodes: flat.nodes, roots: flat.roots, first, votes, plain, sets: Vec::new() }
     }
 
-    /// Gives nodes their sets, by position; a set is sorted and has no NaN.
+    /// Adds the sets of nodes, by position. A set is sorted and has no NaN.
     pub(crate) fn with_sets(mut self, sets: impl IntoIterator<Item = (u32, Box<[T]>)>) -> Self {
         for (position, set) in sets {
             self.plain = false;
@@ -65,8 +65,8 @@ impl<T: Real> Forest<T> {
         self.roots.len()
     }
 
-    /// Calls `each` with the votes of the leaf that `row` reaches in each tree, in the order of
-    /// the trees: sums are then those of the reference to the last bit.
+    /// Calls `each` with the votes of the leaf that `row` reaches in each tree, in the order of the
+    /// trees, so that sums have the same bits as the reference's.
     pub(crate) fn vote(&self, row: &[T], each: impl FnMut(&[Vote<T>])) {
         if self.plain {
             self.vote_by::<true, false>(row, each);
@@ -77,7 +77,7 @@ impl<T: Real> Forest<T> {
         }
     }
 
-    /// Apart, so that what is rare does not weigh on what is not.
+    /// A function of its own, so that this rare case does not slow the others down.
     #[cold]
     #[inline(never)]
     fn vote_with_sets(&self, row: &[T], each: impl FnMut(&[Vote<T>])) {
@@ -112,7 +112,8 @@ impl<T: Real> Forest<T> {
         &self.votes[self.first[leaf] as usize..self.first[leaf + 1] as usize]
     }
 
-    /// From each position to its leaf. Ends because trees have no cycles, and a leaf stays.
+    /// Walks from each position to a leaf. It terminates because trees have no cycles and the child
+    /// of a leaf is itself.
     #[inline]
     fn walk<const N: usize, const PLAIN: bool, const SETS: bool>(
         &self,
@@ -127,7 +128,7 @@ impl<T: Real> Forest<T> {
                 let inside = if PLAIN {
                     x <= node.high
                 } else {
-                    #[expect(clippy::eq_op, reason = "NaN is what differs from itself")]
+                    #[expect(clippy::eq_op, reason = "only NaN differs from itself")]
                     let nan = x != x && node.feature & NAN_IS_TRUE != 0;
                     let member = SETS && contains(&self.sets[*position as usize], x);
                     (x >= node.low && x <= node.high) | nan | member

@@ -1,7 +1,9 @@
-//! Trees as one array of nodes in which every comparison is an interval and every step is an add.
+//! Lays trees out as one array of nodes, in which every comparison is an interval and every step an
+//! addition.
 //!
-//! A node sends `x` to its true child if `low <= x <= high`, or if `x` is NaN and the node says
-//! so, or if `x` is of its set; else to its false child. Each mode of the standard is such an interval:
+//! A node sends `x` to its true child if `low <= x <= high`, if `x` is NaN and the node tracks
+//! missing values to that child, or if `x` is in its set; otherwise to its false child. Each mode
+//! of the standard is such an interval:
 //!
 //! | mode | true for | low, high | children |
 //! | --- | --- | --- | --- |
@@ -11,16 +13,17 @@
 //! | BRANCH_GT | `x > t` | `next(t), inf` | false, true |
 //! | BRANCH_EQ | `x == t` | `t, t` | false, true |
 //! | BRANCH_NEQ | `x != t` | `t, t` | exchanged |
-//! | BRANCH_MEMBER | `x` of a set | empty | false, true |
+//! | BRANCH_MEMBER | `x` in a set | empty | false, true |
 //!
-//! where `prev` and `next` are the neighbouring floats. The false child stands at `child`, the
-//! true one right after it. A leaf is the empty interval with itself as its child, so that a walk
-//! may step on a leaf and stay there.
+//! `prev` and `next` are the neighbouring floats. The false child is at `child`, the true one right
+//! after it. A leaf is the empty interval with itself as its child, so that further steps stay on
+//! it.
 
 use std::collections::VecDeque;
 
 use super::Real;
 
+/// The comparison of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Leq,
@@ -29,12 +32,12 @@ pub(crate) enum Mode {
     Gt,
     Eq,
     Neq,
-    /// One of a set, which the forest keeps; the interval is empty.
+    /// In a set, which the forest stores; the interval is empty.
     Member,
     Leaf,
 }
 
-/// One node as the file describes it, children as indices into the same list.
+/// A node as the file describes it. Children are indices into the same list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawNode<T> {
     pub(crate) mode: Mode,
@@ -45,18 +48,20 @@ pub(crate) struct RawNode<T> {
     pub(crate) on_false: u32,
 }
 
+/// A node of [`FlatTrees`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FlatNode<T> {
     pub(crate) low: T,
     pub(crate) high: T,
-    /// The feature; its highest bit says that NaN goes to the true child.
+    /// Index of the feature. [`NAN_IS_TRUE`] is set if NaN goes to the true child.
     pub(crate) feature: u32,
     pub(crate) child: u32,
 }
 
+/// The highest bit of [`FlatNode::feature`].
 pub(crate) const NAN_IS_TRUE: u32 = 1 << 31;
 
-/// The trees, and where each node of the file went; `u32::MAX` for one no tree reaches.
+/// Trees, and the position of each node of the file in them: `u32::MAX` if no tree reaches it.
 #[derive(Debug)]
 pub(crate) struct FlatTrees<T> {
     pub(crate) nodes: Vec<FlatNode<T>>,
@@ -64,8 +69,8 @@ pub(crate) struct FlatTrees<T> {
     pub(crate) position: Vec<u32>,
 }
 
-/// Lays the trees with these roots out breadth first. Fails where a node has two parents, which a
-/// cycle needs, so the work is bounded by the number of nodes.
+/// Lays the trees with these roots out breadth first. The error is the index of a node with two
+/// parents. A cycle has one, so the work is bounded by the number of nodes.
 pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<FlatTrees<T>, u32> {
     let mut flat = FlatTrees {
         nodes: Vec::with_capacity(raw.len()),
@@ -90,7 +95,7 @@ pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat
             flat.place(children[1])?;
             queue.extend(children);
             let (low, high) = interval(node.mode, node.threshold);
-            // `NaN != t` is true as it is; exchanged, the false child already stands for that.
+            // `NaN != t` is true. With exchanged children NaN already goes to the true one.
             let nan = node.nan_is_true && !swap;
             let feature = node.feature | if nan { NAN_IS_TRUE } else { 0 };
             flat.nodes[position] = FlatNode { low, high, feature, child };
@@ -99,7 +104,8 @@ pub(crate) fn flatten<T: Real>(raw: &[RawNode<T>], roots: &[u32]) -> Result<Flat
     Ok(flat)
 }
 
-/// Whether some walk would never end: taking away nodes without parents leaves some over.
+/// Whether a walk would never end: some nodes remain when those without parents are removed one
+/// after the other (Kahn 1962).
 pub(crate) fn has_cycle<T>(raw: &[RawNode<T>]) -> bool {
     let children = |node: &RawNode<T>| match node.mode {
         Mode::Leaf => [None; 2],
@@ -109,24 +115,24 @@ pub(crate) fn has_cycle<T>(raw: &[RawNode<T>]) -> bool {
     for child in raw.iter().flat_map(children).flatten() {
         parents[child] += 1;
     }
-    let mut orphans: Vec<usize> = (0..raw.len()).filter(|&i| parents[i] == 0).collect();
-    let mut taken = 0;
-    while let Some(node) = orphans.pop() {
-        taken += 1;
+    let mut parentless: Vec<usize> = (0..raw.len()).filter(|&i| parents[i] == 0).collect();
+    let mut removed = 0;
+    while let Some(node) = parentless.pop() {
+        removed += 1;
         for child in children(&raw[node]).into_iter().flatten() {
             parents[child] -= 1;
             if parents[child] == 0 {
-                orphans.push(child);
+                parentless.push(child);
             }
         }
     }
-    taken < raw.len()
+    removed < raw.len()
 }
 
 fn interval<T: Real>(mode: Mode, t: T) -> (T, T) {
     match mode {
         Mode::Leq => (-T::INFINITY, t),
-        // Nothing is below -inf or above inf, and neither has a neighbour on that side.
+        // Nothing is below -inf or above inf, which have no neighbour on that side.
         Mode::Lt if t == -T::INFINITY => (T::NAN, T::NAN),
         Mode::Gt if t == T::INFINITY => (T::NAN, T::NAN),
         Mode::Lt => (-T::INFINITY, t.next_down()),
@@ -138,13 +144,13 @@ fn interval<T: Real>(mode: Mode, t: T) -> (T, T) {
 }
 
 impl<T: Real> FlatTrees<T> {
-    /// Gives a node the next position, as a leaf for now.
+    /// Assigns the next position to a node, which is a leaf for now.
     fn place(&mut self, index: u32) -> Result<u32, u32> {
         let position = &mut self.position[index as usize];
         if *position != u32::MAX {
             return Err(index);
         }
-        // Fewer nodes than 2^31 were checked by the caller.
+        // The caller has checked that there are fewer nodes than 2^31.
         *position = u32::try_from(self.nodes.len()).map_err(|_| index)?;
         self.nodes.push(FlatNode { low: T::NAN, high: T::NAN, feature: 0, child: *position });
         Ok(*position)

@@ -1,8 +1,10 @@
 //! Tree ensembles: `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4, and
-//! `TreeEnsemble` of 5.
+//! `TreeEnsemble` of `ai.onnx.ml` 5.
 //!
-//! `read` checks the attributes, `flatten` lays the trees out, `evaluate` walks them, `score`,
-//! `regressor` and `classifier` turn the votes of the leaves into outputs.
+//! 1. `read` checks a node's attributes.
+//! 2. `flatten` lays the trees out in memory.
+//! 3. `evaluate` walks from the roots to the leaves.
+//! 4. `score` sums the votes of the leaves; `regressor` and `classifier` compute the outputs.
 
 mod classifier;
 mod evaluate;
@@ -15,7 +17,7 @@ pub(crate) use classifier::Classifier;
 pub(crate) use read::{classifier, ensemble, regressor};
 pub(crate) use regressor::{Aggregate, Regressor};
 
-/// The two types of a threshold: FP64 for FP64 inputs, FP32 for all others, as in ONNX Runtime.
+/// The type of thresholds and votes: FP64 for FP64 inputs, FP32 for all others, as in ONNX Runtime.
 pub(crate) trait Real:
     Copy
     + Send

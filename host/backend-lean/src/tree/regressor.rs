@@ -1,10 +1,11 @@
-//! Ensembles of regression trees.
+//! Ensembles of regression trees. Formulas: `score`.
 
 use super::Real;
 use super::evaluate::{Forest, Vote};
 use super::score::{Score, sum, with_scores};
 use crate::post_transform::PostTransform;
 
+/// How the votes of the trees are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aggregate {
     Sum,
@@ -13,18 +14,19 @@ pub(crate) enum Aggregate {
     Max,
 }
 
+/// An ensemble with one score for each target.
 #[derive(Debug)]
 pub(crate) struct Regressor<T> {
     pub(crate) forest: Forest<T>,
     pub(crate) targets: usize,
     pub(crate) aggregate: Aggregate,
-    /// Empty, or one for each target.
+    /// Base values: none, or one for each target.
     pub(crate) base: Vec<T>,
     pub(crate) post: PostTransform,
 }
 
 impl<T: Real> Regressor<T> {
-    /// `rows` holds rows of `width` features, `out` rows of `targets`.
+    /// Evaluates `rows` of `width` features into `out`, rows of `targets` scores.
     pub(crate) fn run(&self, rows: &[T], width: usize, out: &mut [f32]) {
         self.each(rows, width, out, |scores, out| self.finish(scores, out));
     }

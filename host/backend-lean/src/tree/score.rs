@@ -1,7 +1,7 @@
-//! From the votes of the leaves to a row of outputs.
+//! Scores: the votes of the leaves that a row reaches, for each target or class.
 //!
-//! For target `j`, with `v` the votes for `j` of the leaves reached, in the order of the trees,
-//! and `b` the base values (0 where there are none):
+//! For target `j`, with the votes `v` for it, in the order of the trees, and the base values `b` (0
+//! if there are none):
 //!
 //! | aggregate | score |
 //! | --- | --- |
@@ -9,24 +9,23 @@
 //! | AVERAGE | `sum(v) / trees + b[j]` |
 //! | MIN, MAX | `min(v) + b[j]`, `max(v) + b[j]` |
 //!
-//! Of several targets, one that no leaf voted for is 0, its base value left out. A single target
-//! is its base value then.
+//! Without a vote the score is 0 if there are several targets, and the base value if there is one.
 //!
-//! Then the post-transform; of a regressor with one target only PROBIT applies. A classifier sums.
-//! Its label is the class with the greatest sum, the first of equals. Two classes follow rules of
-//! ONNX Runtime's own, restated at [`Classifier::two_classes`], because the standard leaves open
-//! what one score says about two classes.
-//!
-//! Sums are FP32 for FP32 inputs and FP64 for FP64 inputs, in the order of the trees: what ONNX
-//! Runtime computes on one thread (`tree_ensemble_aggregator.h`).
+//! - The post-transform follows; with one target of a regressor only PROBIT applies.
+//! - A classifier sums. Its label is the class with the greatest sum, the first of equal ones. Two
+//!   classes follow rules of ONNX Runtime (`Classifier::two_classes`), as the standard does not
+//!   define what one score means for two classes.
+//! - Sums are FP32 for FP32 inputs and FP64 for FP64 inputs, in the order of the trees, as ONNX
+//!   Runtime computes them on one thread (`tree_ensemble_aggregator.h`).
 
 use super::Real;
 use super::evaluate::Forest;
 
-/// What the votes for one target came to.
+/// The score of one target or class.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Score<T> {
     pub(super) value: T,
+    /// Whether a leaf voted for it.
     pub(super) voted: bool,
 }
 
@@ -36,11 +35,12 @@ impl<T: Real> Score<T> {
         self.voted = true;
     }
 
-    /// The score as it is written: 0 if there were no votes, whatever was added to it since.
+    /// The score as an output: 0 without a vote, even with a base value.
     pub(super) fn output(self) -> f32 {
         if self.voted { self.value.to_f32() } else { 0.0 }
     }
 
+    /// Takes `weight` if it is the first vote, or `better` than those before.
     pub(super) fn replace_if(&mut self, weight: T, better: bool) {
         if !self.voted || better {
             self.value = weight;
@@ -49,8 +49,8 @@ impl<T: Real> Score<T> {
     }
 }
 
-/// Calls `work` with a score for each of `count` targets: on the stack if they are few, else in
-/// one allocation.
+/// Calls `work` with a score for each of `count` targets: on the stack if they are few, otherwise
+/// in one allocation.
 pub(super) fn with_scores<T: Real>(count: usize, work: impl FnOnce(&mut [Score<T>])) {
     const FEW: usize = 16;
     if count <= FEW {
@@ -60,6 +60,7 @@ pub(super) fn with_scores<T: Real>(count: usize, work: impl FnOnce(&mut [Score<T
     }
 }
 
+/// Adds the votes of the leaves that `row` reaches to `scores`.
 pub(super) fn sum<T: Real>(forest: &Forest<T>, row: &[T], scores: &mut [Score<T>]) {
     forest.vote(row, |votes| {
         for vote in votes {

@@ -1,4 +1,4 @@
-//! Flattened trees against the plain recursion the standard describes.
+//! Compares flattened trees with the recursion that the standard describes.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::post_transform::PostTransform;
 
 const FEATURES: u32 = 3;
 
-/// A value from a coarse grid with everything odd in it, so that equality and its neighbours occur.
+/// A value from a coarse grid, or an edge case, so that equality and neighbours occur.
 fn value() -> impl Strategy<Value = f32> {
     prop_oneof![
         4 => (-2i8..=2).prop_map(f32::from),
@@ -25,7 +25,7 @@ fn branch() -> impl Strategy<Value = (Mode, u32, f32, bool)> {
     (prop::sample::select(modes), 0..FEATURES, value(), any::<bool>())
 }
 
-/// A tree from a list of branches: each takes the place of a leaf, which one being arbitrary.
+/// A tree from a list of branches, each of which replaces an arbitrary leaf.
 fn tree() -> impl Strategy<Value = Vec<RawNode<f32>>> {
     let leaf = RawNode {
         mode: Mode::Leaf,
@@ -37,13 +37,13 @@ fn tree() -> impl Strategy<Value = Vec<RawNode<f32>>> {
     };
     prop::collection::vec((branch(), any::<prop::sample::Index>()), 0..12).prop_map(move |list| {
         let mut nodes = vec![leaf];
-        for ((mode, feature, threshold, nan_is_true), place) in list {
+        for ((mode, feature, threshold, nan_is_true), index) in list {
             let leaves: Vec<usize> =
                 (0..nodes.len()).filter(|&i| nodes[i].mode == Mode::Leaf).collect();
-            let place = *place.get(&leaves);
+            let replaced = *index.get(&leaves);
             let on_true = u32::try_from(nodes.len()).expect("few nodes");
             let on_false = on_true + 1;
-            nodes[place] = RawNode { mode, feature, threshold, nan_is_true, on_true, on_false };
+            nodes[replaced] = RawNode { mode, feature, threshold, nan_is_true, on_true, on_false };
             nodes.extend([leaf, leaf]);
         }
         nodes
@@ -66,9 +66,9 @@ fn naive(nodes: &[RawNode<f32>], at: usize, x: &[f32]) -> usize {
 }
 
 proptest! {
-    /// Forests of up to 24 trees go through every width of lockstep.
+    /// Forests of up to 24 trees use every number of walks that advance together.
     #[test]
-    fn every_tree_gives_the_leaf_of_the_plain_recursion(
+    fn a_walk_reaches_the_leaf_of_the_recursion(
         trees in prop::collection::vec(tree(), 1..24),
         rows in prop::collection::vec([value(), value(), value()], 1..8),
     ) {
@@ -98,10 +98,9 @@ proptest! {
         }
     }
 
-    /// Small integers, whose sums are exact: every aggregate, of whatever votes, under every
-    /// post-transform.
+    /// Every aggregate with every post-transform, on small integers, whose sums are exact.
     #[test]
-    fn every_aggregate_is_what_its_definition_says(
+    fn every_aggregate_follows_its_definition(
         trees in prop::collection::vec(tree(), 1..12),
         weights in prop::collection::vec((0u32..4, -8i8..=8), 1..40),
         (targets, with_base) in (1usize..=4, any::<bool>()),
@@ -115,7 +114,7 @@ proptest! {
                 on_true: node.on_true + base, on_false: node.on_false + base, ..*node
             }));
         }
-        // One vote a leaf; those for targets there are not make leaves without any.
+        // One vote per leaf. Leaves whose vote is for a target that does not exist have none.
         let vote = |node: usize| {
             let (target, weight) = weights[node % weights.len()];
             ((target as usize) < targets).then_some(Vote { target, weight: f32::from(weight) })
@@ -176,9 +175,9 @@ proptest! {
         }
     }
 
-    /// Any graph of nodes is laid out or refused, in bounded time; what is laid out has leaves.
+    /// Any graph of nodes is flattened or refused in bounded time, and walks of it end.
     #[test]
-    fn any_graph_of_nodes_ends(
+    fn flattening_any_graph_terminates(
         links in prop::collection::vec((branch(), any::<bool>(), 0u32..16, 0u32..16), 16),
         roots in prop::collection::vec(0u32..16, 0..4),
     ) {

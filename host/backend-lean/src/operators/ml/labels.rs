@@ -1,4 +1,4 @@
-//! What converters put around a classifier's outputs: `ArrayFeatureExtractor` and `ZipMap`.
+//! Operators that converters append to a classifier: `ArrayFeatureExtractor` and `ZipMap`.
 
 use spinfer_backend::{Error, TensorType};
 use spinfer_onnx::NodeProto;
@@ -8,7 +8,8 @@ use crate::builder::{Arena, Builder, output_name};
 use crate::refusal::{invalid, unsupported};
 use crate::step::Step;
 
-/// Entries of a constant list by computed index, as converters name the class of an `ArgMax`.
+/// Entries of a constant list by computed index: converters map the output of `ArgMax` to labels
+/// so.
 pub(in super::super) fn array_feature_extractor<'a>(
     builder: &mut Builder<'a>,
     node: &'a NodeProto,
@@ -16,10 +17,11 @@ pub(in super::super) fn array_feature_extractor<'a>(
     let table = builder.constant(node, 0)?;
     let table = table.filter(|t| matches!(t.dims[..], [_] | [1, _]));
     let table = table.as_ref().and_then(|table| table.ints());
-    let table = table.ok_or_else(|| unsupported(node, "it reads no constant list of integers"))?;
+    let table = table
+        .ok_or_else(|| unsupported(node, "its first input is not a constant list of integers"))?;
     let index = builder.input(node, 1)?;
     if index.arena() != Arena::Ints || index.columns.width != 1 {
-        return Err(unsupported(node, "its indices are not one integer for each row"));
+        return Err(unsupported(node, "its indices are not one integer per row"));
     }
     let mut output = builder.new_value(node, TensorType::I64, &[])?;
     output.transposed = true;
@@ -28,7 +30,7 @@ pub(in super::super) fn array_feature_extractor<'a>(
     builder.name(output_name(node, 0)?, output)
 }
 
-/// `wasi:nn` has no maps: what would be the values of them is the tensor they come from.
+/// `wasi:nn` has no maps, so the output is the tensor with their values.
 pub(in super::super) fn zip_map<'a>(
     builder: &mut Builder<'a>,
     node: &'a NodeProto,

@@ -12,7 +12,7 @@ use crate::refusal::{invalid, unsupported};
 use crate::rows::RowOp;
 use crate::step::{Labels, Step};
 
-/// `coefficients` as a matrix: one row of `inputs` after another for each output.
+/// The attribute `coefficients` as a matrix: it has `inputs` numbers for each output.
 fn dense(
     node: &NodeProto,
     inputs: usize,
@@ -49,8 +49,8 @@ pub(in super::super) fn linear_regressor<'a>(
     builder.name(output_name(node, 0)?, output)
 }
 
-/// The number of scores is that of the intercepts, as in ONNX Runtime. One score `s` for two classes
-/// is that of the second: `1 - s, s`, or of LOGISTIC `f(-s), f(s)`.
+/// The number of scores is that of the intercepts, as in ONNX Runtime. One score `s` of two classes
+/// belongs to the second. The scores are then `1 - s, s`, or with LOGISTIC `f(-s), f(s)`.
 pub(in super::super) fn linear_classifier<'a>(
     builder: &mut Builder<'a>,
     node: &'a NodeProto,

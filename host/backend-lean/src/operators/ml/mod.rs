@@ -1,4 +1,4 @@
-//! `ai.onnx.ml`: linear models, scaling, and the tree ensembles.
+//! Operators of `ai.onnx.ml`: linear models, scaling, tree ensembles.
 //!
 //! | operator | row `x` becomes |
 //! | --- | --- |
@@ -22,7 +22,7 @@ pub(super) use trees::{tree_classifier, tree_ensemble, tree_regressor};
 
 use crate::builder::{Builder, Value, output_name};
 
-/// Names an output of a node, unless the file leaves it out.
+/// Names an optional output of a node, unless the file leaves it out.
 fn name_optional<'a>(
     builder: &mut Builder<'a>,
     node: &'a NodeProto,

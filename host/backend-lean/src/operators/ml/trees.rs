@@ -32,7 +32,7 @@ pub(in super::super) fn tree_regressor<'a>(
     builder.name(output_name(node, 0)?, output)
 }
 
-/// `TreeEnsemble` of FP32; of FP64 its outputs are too.
+/// `TreeEnsemble` of FP32. That of FP64, whose outputs are FP64, is not supported.
 pub(in super::super) fn tree_ensemble<'a>(
     builder: &mut Builder<'a>,
     node: &'a NodeProto,

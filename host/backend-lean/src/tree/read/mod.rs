@@ -1,4 +1,7 @@
-//! From a node's attributes to an ensemble.
+//! Reads an ensemble from a node's attributes, with everything checked that a hostile file may
+//! contain.
+//!
+//! `v1` reads the operators of `ai.onnx.ml` 1 to 4, `v5` that of `ai.onnx.ml` 5.
 
 mod node_index;
 mod v1;
@@ -15,21 +18,22 @@ use super::flatten::{FlatTrees, NAN_IS_TRUE, RawNode, flatten, has_cycle};
 use crate::constant::Elements;
 use crate::refusal::{invalid, unsupported};
 
-/// The widest row of outputs: scores are kept for each, whether or not a leaf votes for it.
+/// Maximum number of targets or classes: each has a score, whether or not a leaf votes for it.
 pub(crate) const MAX_TARGETS: usize = 1 << 16;
 
 fn targets(node: &NodeProto, count: u64) -> Result<usize, Error> {
     match usize::try_from(count) {
-        Ok(0) | Err(_) => Err(invalid(node, "it has no classes, or no targets")),
-        Ok(count) if count > MAX_TARGETS => {
-            Err(unsupported(node, format_args!("{count} classes or targets")))
-        }
+        Ok(0) | Err(_) => Err(invalid(node, "it has no classes or targets")),
+        Ok(count) if count > MAX_TARGETS => Err(unsupported(
+            node,
+            format_args!("{count} classes or targets; lean covers up to {MAX_TARGETS}"),
+        )),
         Ok(count) => Ok(count),
     }
 }
 
-/// FP32 or FP64 numbers of an attribute: either may be in the list of floats; FP64 may be in the
-/// tensor attribute instead (`ai.onnx.ml` 3).
+/// FP32 or FP64 numbers of an attribute. Both may be in the list of floats; from `ai.onnx.ml` 3 on
+/// FP64 may be in an attribute that is a tensor.
 pub(crate) trait Thresholds: Real {
     const NAME: &'static str;
 
@@ -52,7 +56,7 @@ impl Thresholds for f64 {
     }
 }
 
-/// Flattens trees that are trees: every node reached, and by one way.
+/// Flattens trees, in which every node but the roots has one parent.
 fn lay_out<T: Real>(
     node: &NodeProto,
     raw: &[RawNode<T>],
@@ -62,16 +66,16 @@ fn lay_out<T: Real>(
         if has_cycle(raw) {
             invalid(node, "its trees have a cycle")
         } else {
-            unsupported(node, format_args!("two ways lead to its tree node at index {shared}"))
+            unsupported(node, format_args!("its tree node at index {shared} has two parents"))
         }
     })?;
     if let Some(lost) = flat.position.iter().position(|&position| position == u32::MAX) {
-        return Err(invalid(node, format_args!("no way leads to the tree node at index {lost}")));
+        return Err(invalid(node, format_args!("its tree node at index {lost} cannot be reached")));
     }
     Ok(flat)
 }
 
-/// A feature that a node may compare.
+/// Checks the index of a feature.
 fn feature(node: &NodeProto, feature: i64, width: usize) -> Result<u32, Error> {
     let fits = |&feature: &u32| (feature as usize) < width && feature < NAN_IS_TRUE;
     u32::try_from(feature)

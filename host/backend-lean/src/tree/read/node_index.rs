@@ -1,4 +1,4 @@
-//! Nodes of trees by their ids.
+//! Finds nodes of trees by their ids.
 
 use spinfer_backend::Error;
 use spinfer_onnx::NodeProto;
@@ -6,7 +6,8 @@ use spinfer_onnx::NodeProto;
 use crate::refusal::invalid;
 use crate::tree::flatten::NAN_IS_TRUE;
 
-/// Where a node of a tree stands in the lists: sorted, so that no choice of ids makes it slow.
+/// The index of each node in the lists, by tree and node id. Sorted and not hashed, so that no
+/// choice of ids makes it slow.
 pub(super) struct NodeIndex(Vec<(i64, i64, u32)>);
 
 impl NodeIndex {
@@ -19,13 +20,14 @@ impl NodeIndex {
         entries.sort_unstable();
         if let Some(twice) = entries.windows(2).find(|w| (w[0].0, w[0].1) == (w[1].0, w[1].1)) {
             let (tree, id, _) = twice[0];
-            return Err(invalid(node, format_args!("node {id} of tree {tree} is there twice")));
+            return Err(invalid(node, format_args!("node {id} of tree {tree} is listed twice")));
         }
         Ok(Self(entries))
     }
 
     pub(super) fn find(&self, tree: i64, id: i64) -> Option<u32> {
-        let place = self.0.binary_search_by_key(&(tree, id), |&(tree, id, _)| (tree, id)).ok()?;
-        Some(self.0[place].2)
+        let position =
+            self.0.binary_search_by_key(&(tree, id), |&(tree, id, _)| (tree, id)).ok()?;
+        Some(self.0[position].2)
     }
 }

@@ -1,8 +1,8 @@
-//! From a node's attributes to an ensemble, with everything a hostile file could say checked.
+//! `TreeEnsembleClassifier` and `TreeEnsembleRegressor` of `ai.onnx.ml` 1 to 4.
 //!
-//! The attributes are parallel lists: entry `i` of every `nodes_*` list is one node, known by its
-//! tree id and its node id; entry `i` of every `class_*` or `target_*` list is one vote at a leaf.
-//! A tree is a run of nodes with one tree id, and the first of the run is its root.
+//! The attributes are parallel lists. Entry `i` of every `nodes_*` list is one node, identified by
+//! its tree id and its node id. Entry `i` of every `class_*` or `target_*` list is one vote of a
+//! leaf. A tree is a run of nodes with one tree id, whose first node is the root.
 
 use spinfer_backend::Error;
 use spinfer_onnx::NodeProto;
@@ -17,7 +17,7 @@ use crate::tree::evaluate::{Forest, Vote};
 use crate::tree::flatten::{Mode, RawNode};
 use crate::tree::{Aggregate, Classifier, Regressor};
 
-/// Reads a `TreeEnsembleClassifier` for rows of `width` features. Where its class labels are strings,
+/// Reads a `TreeEnsembleClassifier` for rows of `width` features. If its class labels are strings,
 /// a label is the index of one.
 pub(crate) fn classifier<T: Thresholds>(
     node: &NodeProto,
@@ -66,7 +66,10 @@ pub(crate) fn regressor<T: Thresholds>(
         b"MAX" => Aggregate::Max,
         other => {
             let other = String::from_utf8_lossy(other);
-            return Err(invalid(node, format_args!("aggregate_function is `{other}`")));
+            return Err(invalid(
+                node,
+                format_args!("its aggregate_function is `{other}`, not SUM, AVERAGE, MIN or MAX"),
+            ));
         }
     };
     let base = reals::<T>(node, "base_values")?;
@@ -96,7 +99,7 @@ fn reals<T: Thresholds>(node: &NodeProto, name: &str) -> Result<Vec<T>, Error> {
         .ok_or_else(|| unsupported(node, format_args!("{tensor} is not {}", T::NAME)))
 }
 
-/// The votes of the leaves, as parallel lists of one length.
+/// The votes of the leaves: parallel lists of one length.
 struct Votes<'a, T> {
     tree_ids: &'a [i64],
     node_ids: &'a [i64],
@@ -143,16 +146,19 @@ fn forest<T: Thresholds>(
     for (i, (&target, &weight)) in votes.targets.iter().zip(&votes.weights).enumerate() {
         let (tree, id) = (votes.tree_ids[i], votes.node_ids[i]);
         let index = index.find(tree, id).ok_or_else(|| {
-            invalid(node, format_args!("a vote is at node {id} of tree {tree}, which is not there"))
+            invalid(
+                node,
+                format_args!("it has a vote of node {id} of tree {tree}, which does not exist"),
+            )
         })?;
-        // Old converters leave weights at inner nodes; they mean nothing.
+        // Old converters write weights of inner nodes, which have no effect.
         if raw[index as usize].mode == Mode::Leaf {
             placed.push((flat.position[index as usize], Vote { target, weight }));
         }
     }
     if targets == 1 {
-        // As in the reference, where a leaf of a forest with one target holds one weight: the
-        // first of its votes, or else its threshold.
+        // As in the reference, a leaf has one weight if there is one target: its first vote, or
+        // else its threshold.
         let leaves = (0..).zip(&raw).filter(|(_, raw)| raw.mode == Mode::Leaf);
         placed.extend(leaves.map(|(i, raw): (usize, _)| {
             (flat.position[i], Vote { target: 0, weight: raw.threshold })
@@ -196,7 +202,10 @@ fn raw_nodes<T: Thresholds>(
             let child = |id| {
                 index.find(tree_ids[i], id).ok_or_else(|| {
                     let tree = tree_ids[i];
-                    invalid(node, format_args!("tree {tree} has no node {id}, yet it is a child"))
+                    invalid(
+                        node,
+                        format_args!("tree {tree} has no node {id}, which is a child in it"),
+                    )
                 })
             };
             let (on_true, on_false) = (child(on_true[i])?, child(on_false[i])?);
@@ -216,7 +225,12 @@ fn mode(node: &NodeProto, name: &[u8]) -> Result<Mode, Error> {
         b"LEAF" => Ok(Mode::Leaf),
         other => {
             let other = String::from_utf8_lossy(other);
-            Err(invalid(node, format_args!("a node's mode is `{other}`")))
+            Err(invalid(
+                node,
+                format_args!(
+                    "the mode of a tree node is `{other}`, which is none of the standard's"
+                ),
+            ))
         }
     }
 }

@@ -1,9 +1,9 @@
-//! `TreeEnsemble` of `ai.onnx.ml` 5: nodes and leaves are lists of their own, and indices into them are
-//! what leads from one to the next.
+//! `TreeEnsemble` of `ai.onnx.ml` 5.
 //!
-//! Entry `i` of every `nodes_*` list is one branch. Its child is the branch or, where
-//! `nodes_trueleafs` or `nodes_falseleafs` is 1, the leaf with the index that `nodes_truenodeids` or
-//! `nodes_falsenodeids` gives. A leaf may have many parents: each gets one of its own here.
+//! Branches and leaves are separate lists. Entry `i` of every `nodes_*` list is one branch.
+//! `nodes_truenodeids` and `nodes_falsenodeids` are the indices of its children. A child is a leaf
+//! where `nodes_trueleafs` or `nodes_falseleafs` is 1, and a branch otherwise. A leaf may have many
+//! parents; here each parent gets a copy.
 
 use spinfer_backend::Error;
 use spinfer_onnx::{NodeProto, data_type};
@@ -32,11 +32,11 @@ pub(crate) fn ensemble<T: Thresholds>(
         other => {
             return Err(invalid(
                 node,
-                format_args!("its attribute aggregate_function is {other}; there are 0 to 3"),
+                format_args!("its aggregate_function is {other}, not 0 to 3"),
             ));
         }
     };
-    // The standard's numbers; ONNX Runtime has 1 and 2 the other way round.
+    // The standard's numbers. ONNX Runtime has 1 and 2 exchanged.
     let post = match attributes.int("post_transform", 0) {
         0 => PostTransform::None,
         1 => PostTransform::Softmax,
@@ -44,10 +44,7 @@ pub(crate) fn ensemble<T: Thresholds>(
         3 => PostTransform::SoftmaxZero,
         4 => PostTransform::Probit,
         other => {
-            return Err(invalid(
-                node,
-                format_args!("its attribute post_transform is {other}; there are 0 to 4"),
-            ));
+            return Err(invalid(node, format_args!("its post_transform is {other}, not 0 to 4")));
         }
     };
     let branches = Branches::<T>::read(node, width)?;
@@ -58,7 +55,7 @@ pub(crate) fn ensemble<T: Thresholds>(
         .iter()
         .map(|&root| u32::try_from(root).ok().filter(|&root| (root as usize) < branches.len()))
         .collect::<Option<Vec<u32>>>()
-        .ok_or_else(|| invalid(node, "one of its tree_roots is no node"))?;
+        .ok_or_else(|| invalid(node, "one of its tree_roots is out of range"))?;
     let flat = lay_out(node, &raw, &roots)?;
     let first = branches.len();
     let mut votes: Vec<(u32, Vote<T>)> =
@@ -96,13 +93,13 @@ impl<T: Thresholds> Leaves<T> {
     }
 }
 
-/// The branches and after them the leaves, and what each leaf votes for.
+/// The branches, then the leaves; and the vote of each leaf.
 struct Nodes<T> {
     raw: Vec<RawNode<T>>,
     votes: Vec<Vote<T>>,
 }
 
-/// The values of a BRANCH_MEMBER, with the index of its branch.
+/// The index of a BRANCH_MEMBER, and its values.
 type Set<T> = (usize, Box<[T]>);
 
 struct Branches<'a, T> {
@@ -110,7 +107,7 @@ struct Branches<'a, T> {
     features: Vec<u32>,
     splits: Vec<T>,
     missing: &'a [i64],
-    /// The children, and 1 where one is a leaf; true before false.
+    /// Indices of the children, and 1 where one is a leaf: the true children, then the false ones.
     children: [(&'a [i64], &'a [i64]); 2],
     sets: Vec<Set<T>>,
 }
@@ -144,9 +141,9 @@ impl<'a, T: Thresholds> Branches<'a, T> {
         if lengths != [count; 6] || !(missing.is_empty() || missing.len() == count) {
             return Err(invalid(node, "its nodes_* lists differ in length"));
         }
-        // With a leaf for each child.
+        // Each branch may have two leaves of its own.
         if count >= (NAN_IS_TRUE / 3) as usize {
-            return Err(unsupported(node, format_args!("{count} nodes")));
+            return Err(unsupported(node, format_args!("it has too many nodes: {count}")));
         }
         let features =
             ids.iter().map(|&id| feature(node, id, width)).collect::<Result<Vec<_>, _>>()?;
@@ -158,17 +155,22 @@ impl<'a, T: Thresholds> Branches<'a, T> {
     fn raw(&self, node: &NodeProto, leaves: &Leaves<T>) -> Result<Nodes<T>, Error> {
         let mut votes = Vec::new();
         let mut child = |(ids, is_leaf): (&[i64], &[i64]), i: usize| {
-            let there = usize::try_from(ids[i]).ok();
-            let (place, list) = if is_leaf[i] == 0 {
-                (there.filter(|&index| index < self.len()), "branch")
+            let id = usize::try_from(ids[i]).ok();
+            let (index, list) = if is_leaf[i] == 0 {
+                (id.filter(|&index| index < self.len()), "branch")
             } else {
-                let vote = there.and_then(|index| leaves.vote(index));
+                let vote = id.and_then(|index| leaves.vote(index));
                 votes.extend(vote);
                 (vote.map(|_| self.len() + votes.len() - 1), "leaf")
             };
-            place.and_then(|place| u32::try_from(place).ok()).ok_or_else(|| {
+            index.and_then(|index| u32::try_from(index).ok()).ok_or_else(|| {
                 let id = ids[i];
-                invalid(node, format_args!("its tree node {i} leads to {list} {id}, not there"))
+                invalid(
+                    node,
+                    format_args!(
+                        "its tree node {i} has the child {list} {id}, which does not exist"
+                    ),
+                )
             })
         };
         let mut raw = Vec::with_capacity(3 * self.len());
@@ -203,12 +205,12 @@ fn reals<T: Thresholds>(node: &NodeProto, name: &str) -> Result<Vec<T>, Error> {
         .ok_or_else(|| unsupported(node, format_args!("its attribute {name} is not {}", T::NAME)))
 }
 
-/// `nodes_modes`, a tensor of bytes.
+/// `nodes_modes`, a tensor of UINT8.
 fn modes(node: &NodeProto) -> Result<Vec<Mode>, Error> {
     let tensor = Attributes(node).tensor("nodes_modes");
     let tensor = tensor
         .filter(|tensor| tensor.data_type == data_type::UINT8)
-        .ok_or_else(|| invalid(node, "its attribute nodes_modes is no tensor of 8-bit integers"))?;
+        .ok_or_else(|| invalid(node, "its nodes_modes is not a tensor of UINT8"))?;
     let mode = |number: i64| match number {
         0 => Ok(Mode::Leq),
         1 => Ok(Mode::Lt),
@@ -217,16 +219,13 @@ fn modes(node: &NodeProto) -> Result<Vec<Mode>, Error> {
         4 => Ok(Mode::Eq),
         5 => Ok(Mode::Neq),
         6 => Ok(Mode::Member),
-        other => Err(invalid(
-            node,
-            format_args!("its attribute nodes_modes has {other}; there are 0 to 6"),
-        )),
+        other => Err(invalid(node, format_args!("its nodes_modes contains {other}, not 0 to 6"))),
     };
     let raw = tensor.raw_data.iter().map(|&byte| i64::from(byte));
     raw.chain(tensor.int32_data.iter().map(|&number| i64::from(number))).map(mode).collect()
 }
 
-/// `membership_values`: a set for each of these nodes in their order, NaN between them.
+/// `membership_values`: the set of each BRANCH_MEMBER in their order, separated by NaN.
 fn sets<T: Thresholds>(node: &NodeProto, members: Vec<usize>) -> Result<Vec<Set<T>>, Error> {
     let mut values = reals::<T>(node, "membership_values")?;
     let is_nan = |x: &T| x.partial_cmp(x).is_none();
@@ -238,7 +237,9 @@ fn sets<T: Thresholds>(node: &NodeProto, members: Vec<usize>) -> Result<Vec<Set<
         let (sets, members) = (sets.len(), members.len());
         return Err(invalid(
             node,
-            format_args!("{sets} sets in its membership_values for {members} nodes of that mode"),
+            format_args!(
+                "its membership_values have {sets} sets for {members} nodes of BRANCH_MEMBER"
+            ),
         ));
     }
     let sorted = sets.into_iter().map(|set| {
