@@ -1,16 +1,16 @@
-//! Integer divisions that the processor refuses: by zero, or of the smallest number by -1.
+//! Integer divisions that trap: by zero, or of the smallest number by -1.
 //!
-//! On x86 they raise SIGFPE, which ends the process; ONNX Runtime checks for some of the first and
-//! none of the second, so one request could end the host. Within the library's code the signal is
-//! handled instead: the instruction is skipped, as if the quotient were what the registers hold, and
-//! the run is an error. Other architectures raise nothing.
+//! On x86 they raise SIGFPE, which kills the process. ONNX Runtime checks for some of the first and
+//! none of the second, so one request could kill the host. In the library's code the signal is
+//! handled instead: the instruction is skipped, with the registers' content as its quotient, and
+//! the run fails. Other architectures raise no signal.
 
 #![expect(unsafe_code, reason = "a signal handler, which reads and sets registers")]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use x86::{guard, watch};
 
-/// Runs `work`; true beside its result if an integer division in it was refused.
+/// Runs `work`. Returns its result, and whether an integer division in it trapped.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub(crate) fn watch<T>(_threads: usize, work: impl FnOnce() -> T) -> (T, bool) {
     (work(), false)
@@ -29,41 +29,43 @@ mod x86 {
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     thread_local! {
-        /// Refused divisions of this thread.
-        static REFUSED: Cell<u64> = const { Cell::new(0) };
+        /// Number of trapped divisions of this thread.
+        static TRAPPED: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Refused divisions of all threads.
-    static REFUSED_ANYWHERE: AtomicU64 = AtomicU64::new(0);
-    /// The addresses of the library's code.
+    /// Number of trapped divisions of all threads.
+    static TRAPPED_ANYWHERE: AtomicU64 = AtomicU64::new(0);
+    /// Start address of the library's code.
     static START: AtomicUsize = AtomicUsize::new(0);
+    /// End address of the library's code.
     static END: AtomicUsize = AtomicUsize::new(0);
-    /// What handled the signal before.
+    /// The previous action of the signal.
     static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
-    /// Runs `work`; true beside its result if an integer division in it was refused. Work of several
-    /// `threads` is blamed for those of other work meanwhile, too: a result less, and none wrong.
+    /// Runs `work`. Returns its result, and whether an integer division in it trapped. With several
+    /// `threads` divisions of concurrent runs count, too: such a run may fail without need, but
+    /// never returns a wrong result.
     pub(crate) fn watch<T>(threads: usize, work: impl FnOnce() -> T) -> (T, bool) {
         let count = || match threads {
-            0 | 1 => REFUSED.get(),
-            _ => REFUSED_ANYWHERE.load(Ordering::Relaxed),
+            0 | 1 => TRAPPED.get(),
+            _ => TRAPPED_ANYWHERE.load(Ordering::Relaxed),
         };
         let before = count();
         let result = work();
         (result, count() != before)
     }
 
-    /// Handles the signal in the code of the library that `in_library` points into.
+    /// Installs the handler, for the code of the library that `in_library` points into.
     pub(crate) fn guard(in_library: *const libc::c_void) {
         let mut search = Search { address: in_library.addr(), found: None };
-        // SAFETY: the callback gets the pointer it is given here, for the time of the call.
+        // SAFETY: the callback receives this pointer, which is valid for the call.
         unsafe { libc::dl_iterate_phdr(Some(find_code), (&raw mut search).cast()) };
         let Some((start, end)) = search.found else { return };
         START.store(start, Ordering::Relaxed);
         END.store(end, Ordering::Relaxed);
         PREVIOUS.get_or_init(|| {
             let mut previous = MaybeUninit::<libc::sigaction>::zeroed();
-            // SAFETY: both structures are valid; the handler is async-signal-safe: it touches the
+            // SAFETY: both structures are valid. The handler is async-signal-safe: it accesses the
             // registers of the interrupted thread, atomics and an initialised thread-local cell.
             unsafe {
                 let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
@@ -76,6 +78,7 @@ mod x86 {
         });
     }
 
+    /// The search for the code at an address.
     struct Search {
         address: usize,
         found: Option<(usize, usize)>,
@@ -89,7 +92,7 @@ mod x86 {
         // SAFETY: `data` is the `Search` of `guard`, and `info` is valid for the call.
         let (search, info) = unsafe { (&mut *data.cast::<Search>(), &*info) };
         let headers = (0..usize::from(info.dlpi_phnum)).map(|n| {
-            // SAFETY: there are `dlpi_phnum` headers.
+            // SAFETY: `dlpi_phdr` has `dlpi_phnum` headers.
             unsafe { &*info.dlpi_phdr.add(n) }
         });
         #[expect(clippy::cast_possible_truncation, reason = "addresses of this process")]
@@ -109,17 +112,18 @@ mod x86 {
         info: *mut libc::siginfo_t,
         context: *mut libc::c_void,
     ) {
-        // SAFETY: the kernel gives a valid context to a handler with SA_SIGINFO.
+        // SAFETY: the kernel passes a valid context to a handler with SA_SIGINFO.
         let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let at = registers[libc::REG_RIP as usize].cast_unsigned();
         let (start, end) = (START.load(Ordering::Relaxed), END.load(Ordering::Relaxed));
         if usize::try_from(at).is_ok_and(|at| (start..end).contains(&at)) {
-            // SAFETY: the processor just fetched the instruction there, and none is longer.
+            // SAFETY: the processor has fetched the instruction there. None is longer than 15
+            // bytes.
             let code = unsafe { std::slice::from_raw_parts(at as *const u8, 15) };
             if let Some((length, of_bytes)) = division(code) {
-                REFUSED.set(REFUSED.get() + 1);
-                REFUSED_ANYWHERE.fetch_add(1, Ordering::Relaxed);
-                // The quotient stays what it is, the remainder is 0.
+                TRAPPED.set(TRAPPED.get() + 1);
+                TRAPPED_ANYWHERE.fetch_add(1, Ordering::Relaxed);
+                // The register of the quotient stays unchanged, the remainder is 0.
                 if of_bytes {
                     registers[libc::REG_RAX as usize] &= !0xff00;
                 } else {
@@ -129,11 +133,14 @@ mod x86 {
                 return;
             }
         }
-        // SAFETY: what follows is what the kernel would have done without this handler.
-        unsafe { pass_on(signal, info, context) };
+        // SAFETY: the arguments are those of the kernel, which would have called the previous
+        // action.
+        unsafe { call_previous(signal, info, context) };
     }
 
-    /// The length of the division at the start of `code`, and whether it is of bytes.
+    /// Length in bytes of the division instruction at the start of `code`, and whether its operands
+    /// are bytes (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, DIV and
+    /// IDIV).
     pub(super) fn division(code: &[u8]) -> Option<(i64, bool)> {
         let mut at = 0;
         while matches!(code.get(at), Some(0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x26 | 0x64 | 0x65)) {
@@ -171,16 +178,17 @@ mod x86 {
         Some((i64::try_from(at).ok()?, of_bytes))
     }
 
-    unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    /// Calls the previous handler of the signal, or restores its default action.
+    unsafe fn call_previous(signal: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
         let previous = PREVIOUS.get();
         match previous.map(|action| action.sa_sigaction) {
             Some(libc::SIG_IGN) | Some(libc::SIG_DFL) | None => {
-                // SAFETY: the default action, for the instruction that runs again.
+                // SAFETY: sets the default action, for the instruction that is executed again.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
             }
             Some(handler) => {
                 let with_info = previous.is_some_and(|a| a.sa_flags & libc::SA_SIGINFO != 0);
-                // SAFETY: it was installed with this signature.
+                // SAFETY: the handler was installed with this signature.
                 unsafe {
                     if with_info {
                         type Handler =
@@ -204,7 +212,7 @@ mod tests {
     use super::x86::division;
 
     #[test]
-    fn divisions_are_as_long_as_an_assembler_says() {
+    fn lengths_of_divisions_are_those_of_an_assembler() {
         for (code, expected) in [
             (&[0xf7, 0xf9][..], Some((2, false))),               // idiv ecx
             (&[0x48, 0xf7, 0xf9], Some((3, false))),             // idiv rcx

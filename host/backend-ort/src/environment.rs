@@ -1,6 +1,6 @@
-//! ONNX Runtime's environment, of which a process has one.
+//! ONNX Runtime's environment, one per process.
 
-#![expect(unsafe_code, reason = "the allocator is made by the C API")]
+#![expect(unsafe_code, reason = "the C API registers the allocator")]
 
 use std::ffi::c_char;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use tracing::{debug, info, warn};
 use crate::error::{check, message};
 use crate::{Library, Options, division};
 
-/// The environment, of which a process has one, and the library it is of.
+/// The environment of this process, and the path of its library.
 static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
 
-/// The environment of this process, made when it is first needed.
+/// The environment of this process. The first call loads the library.
 pub(crate) fn environment(options: &Options) -> Result<Environment, Error> {
     let path = match &options.library {
         Library::At(path) => path,
@@ -28,28 +28,28 @@ pub(crate) fn environment(options: &Options) -> Result<Environment, Error> {
     let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((loaded, environment)) = &*environment {
         if loaded != path {
-            debug!(loaded = %loaded.display(), asked = %path.display(), "one library a process");
+            debug!(loaded = %loaded.display(), requested = %path.display(), "another library is loaded");
         }
         return Ok(environment.clone());
     }
     let failed = |what: &dyn std::fmt::Display| {
         Error::Unsupported(format!("ONNX Runtime cannot be loaded from {}: {what}", path.display()))
     };
-    let made = ort::init_from(path)
+    let created = ort::init_from(path)
         .map_err(|e| failed(&e))?
         .with_name("spinfer")
         .with_telemetry(false)
         .with_logger(Arc::new(log))
         .build()
         .map_err(|e| failed(&e.message()))?;
-    register_arena(&made, options.memory).map_err(|e| failed(&e))?;
+    register_arena(&created, options.memory).map_err(|e| failed(&e))?;
     division::guard(ort::api().Run as *const libc::c_void);
     info!(library = %path.display(), "ONNX Runtime loaded");
-    *environment = Some((path.clone(), made.clone()));
-    Ok(made)
+    *environment = Some((path.clone(), created.clone()));
+    Ok(created)
 }
 
-/// The library's own messages. Those about graphs and runs come back as errors, too.
+/// Logs a message of the library. Failures of loads and runs are returned as errors, too.
 fn log(level: LogLevel, _category: &str, _id: &str, location: &str, text: &str) {
     match level {
         LogLevel::Verbose | LogLevel::Info | LogLevel::Warning => debug!(location, "{text}"),
@@ -58,20 +58,20 @@ fn log(level: LogLevel, _category: &str, _id: &str, location: &str, text: &str) 
     }
 }
 
-/// The arena that the runs of all sessions take their memory from.
+/// Registers the arena that runs of all sessions allocate from.
 fn register_arena(environment: &Environment, memory: usize) -> Result<(), String> {
     let api = ort::api();
     let keys: [*const c_char; 2] = [c"max_mem".as_ptr(), c"arena_extend_strategy".as_ptr()];
-    // Extended by what is asked for, and not by doubling.
+    // 1: extend by the size of the request. The default doubles the size.
     let values: [usize; 2] = [memory, 1];
     let mut config = ptr::null_mut();
     let mut info = ptr::null_mut();
-    // SAFETY: the pointers are valid for the calls; what is made is released below, as ONNX Runtime
-    // copies both.
+    // SAFETY: the pointers are valid for the calls. Both objects are released below, as ONNX
+    // Runtime copies them.
     unsafe {
         check((api.CreateArenaCfgV2)(keys.as_ptr(), values.as_ptr(), keys.len(), &raw mut config))
             .map_err(|status| status.message)?;
-        let made = check((api.CreateCpuMemoryInfo)(
+        let registered = check((api.CreateCpuMemoryInfo)(
             ort_sys::OrtAllocatorType::OrtArenaAllocator,
             ort_sys::OrtMemType::OrtMemTypeDefault,
             &raw mut info,
@@ -83,19 +83,19 @@ fn register_arena(environment: &Environment, memory: usize) -> Result<(), String
         if !info.is_null() {
             (api.ReleaseMemoryInfo)(info);
         }
-        made.map_err(|status| message(&status.message))
+        registered.map_err(|status| message(&status.message))
     }
 }
 
-/// Returns memory of the arena that no run uses to the system.
+/// Returns unused memory of the arena to the system.
 pub(crate) fn release_memory() {
     let environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((_, environment)) = &*environment else { return };
     let api = ort::api();
     let mut info = ptr::null_mut();
     let mut allocator = ptr::null_mut();
-    // SAFETY: the pointers are valid for the calls; the allocator is the environment's, which lives
-    // as long as this process. `Shrink` is there from version 25 of the allocator's interface.
+    // SAFETY: the pointers are valid for the calls. The allocator belongs to the environment, which
+    // lives as long as this process. `Shrink` exists since version 25 of the allocator's interface.
     unsafe {
         let found = check((api.CreateCpuMemoryInfo)(
             ort_sys::OrtAllocatorType::OrtArenaAllocator,
@@ -114,7 +114,7 @@ pub(crate) fn release_memory() {
         if let (25.., Some(shrink)) = ((*allocator).version, (*allocator).Shrink)
             && let Err(status) = check(shrink(allocator))
         {
-            debug!(error = status.message, "ONNX Runtime's arena does not shrink");
+            debug!(error = status.message, "ONNX Runtime's arena did not shrink");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! ONNX Runtime's errors: what is said of them to a client, and what only the log says. Its messages
-//! hold paths of its source, names of nodes, shapes and values of weights.
+//! Maps ONNX Runtime's errors. Its messages contain paths of its source, names of nodes, shapes and
+//! values of weights, so they are logged, and a client receives a message without these.
 
 #![expect(unsafe_code, reason = "statuses are pointers")]
 
@@ -9,17 +9,17 @@ use ort_sys::{OrtErrorCode, OrtStatusPtr};
 use spinfer_backend::Error;
 use tracing::debug;
 
-/// A status that is not success.
+/// A status other than success.
 #[derive(Debug)]
 pub(crate) struct Status {
     pub(crate) code: OrtErrorCode,
     pub(crate) message: String,
 }
 
-/// The status as a result; it is released.
+/// Converts a status to a result, and releases it.
 ///
 /// # Safety
-/// `status` is null or a status that nothing else releases.
+/// `status` is null, or a status that no other code releases.
 pub(crate) unsafe fn check(OrtStatusPtr(status): OrtStatusPtr) -> Result<(), Status> {
     if status.is_null() {
         return Ok(());
@@ -34,10 +34,10 @@ pub(crate) unsafe fn check(OrtStatusPtr(status): OrtStatusPtr) -> Result<(), Sta
     }
 }
 
-/// A message without places in ONNX Runtime's source, in one line and not too long.
+/// A message without paths of ONNX Runtime's source, on one line of at most 300 bytes.
 pub(crate) fn message(text: &str) -> String {
     const MAX: usize = 300;
-    let words = text.split_whitespace().filter(|word| !is_place(word));
+    let words = text.split_whitespace().filter(|word| !is_source_location(word));
     let mut line = words.collect::<Vec<_>>().join(" ");
     if line.len() > MAX {
         line.truncate(line.floor_char_boundary(MAX));
@@ -46,13 +46,13 @@ pub(crate) fn message(text: &str) -> String {
     line
 }
 
-fn is_place(word: &str) -> bool {
-    // Of a signature, what stands before the name of its function.
+fn is_source_location(word: &str) -> bool {
+    // `void` and `static` precede the name of a function in its signature.
     let source = ["/onnxruntime_src/", ".cc:", ".h:", "onnxruntime::"];
     matches!(word, "void" | "static") || source.iter().any(|part| word.contains(part))
 }
 
-/// Why a graph could not be loaded.
+/// Maps a failure to load a graph.
 pub(crate) fn of_load(status: &Status) -> Error {
     let Status { code, message: text } = status;
     debug!(code = ?code, "{text}");
@@ -82,20 +82,20 @@ pub(crate) fn of_load(status: &Status) -> Error {
     }
 }
 
-/// Why a run failed whose inputs fit the graph's declaration: for what is in them, so that it is the
-/// client's to change.
+/// Maps a failed run. Its inputs fit the graph's declaration, so that most failures are caused by
+/// their values and are errors of the client.
 pub(crate) fn of_run(status: &Status) -> Error {
     let Status { code, message: text } = status;
     debug!(code = ?code, "a run failed: {text}");
     let lower = text.to_ascii_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
     if has(&["terminate flag"]) {
-        return Error::Runtime("the inference was ended".into());
+        return Error::Runtime("the inference was cancelled".into());
     }
     if has(&["available memory of", "failed to allocate memory", "bad_alloc", "std::bad_array"]) {
         return Error::TooLarge(
-            "the intermediate results for these inputs take more memory than there may be; send \
-             fewer or smaller rows"
+            "the intermediate results for these inputs exceed the memory limit; send fewer or smaller \
+             rows"
                 .into(),
         );
     }
@@ -103,7 +103,7 @@ pub(crate) fn of_run(status: &Status) -> Error {
         .split_once("while running ")
         .and_then(|(_, rest)| rest.split_once(" node"))
         .map(|(operator, _)| operator)
-        .filter(|operator| operator.len() <= 60 && operator.chars().all(is_of_operator));
+        .filter(|operator| operator.len() <= 60 && operator.chars().all(is_operator_character));
     let at = operator.map_or_else(String::new, |operator| format!("the operator {operator} of "));
     let why = if has(&["division by zero"]) {
         "an integer is divided by zero"
@@ -133,7 +133,7 @@ pub(crate) fn of_run(status: &Status) -> Error {
     Error::InvalidArgument(format!("{at}the graph cannot be run on these inputs: {why}"))
 }
 
-fn is_of_operator(c: char) -> bool {
+fn is_operator_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':')
 }
 
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_run_is_the_clients_to_mend_and_says_nothing_of_weights() {
+    fn a_failed_run_is_an_error_of_the_client_without_weights() {
         for (text, part) in [
             (
                 "Non-zero status code returned while running Gather node. Name:'secret' Status \
@@ -165,9 +165,9 @@ mod tests {
             ("secret", "not ones it can be computed for"),
         ] {
             let error = of_run(&status(OrtErrorCode::ORT_FAIL, text));
-            let Error::InvalidArgument(said) = error else { panic!("{error:?}") };
-            assert!(said.contains(part), "{said}");
-            assert!(!said.contains("secret") && !said.contains("onnxruntime"), "{said}");
+            let Error::InvalidArgument(message) = error else { panic!("{error:?}") };
+            assert!(message.contains(part), "{message}");
+            assert!(!message.contains("secret") && !message.contains("onnxruntime"), "{message}");
         }
         let over = "Available memory of 10 is smaller than requested bytes of 20";
         let error = of_run(&status(OrtErrorCode::ORT_FAIL, over));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_that_cannot_be_loaded_is_refused_by_operator() {
+    fn a_graph_that_cannot_be_loaded_is_refused_with_its_operator() {
         let load = |code, text| of_load(&status(code, text)).to_string();
         assert_eq!(
             load(

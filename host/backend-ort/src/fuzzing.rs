@@ -1,18 +1,18 @@
-//! The fuzz target of this crate: what of a foreign file it reads and edits itself. `make fuzz` runs it
-//! for long, the test below for a moment.
+//! Fuzz target of this crate: the parts of an untrusted file that it parses and edits. `make fuzz`
+//! runs it for long, the test below briefly.
 
 use spinfer_onnx::ModelProto;
 
 use crate::signature;
 
-/// A model's edges: refused, or a model that can be decoded, with as many outputs as promised.
+/// Reads a model's signature. An edited model can be decoded, and has the outputs of the signature.
 pub fn signature(data: &[u8]) {
-    let Ok(edges) = signature::read(data) else { return };
-    let model = ModelProto::decode_outline(&edges.model).expect("what is edited is a model");
+    let Ok(signature) = signature::read(data) else { return };
+    let model = ModelProto::decode_outline(&signature.model).expect("an edited model is a model");
     let graph = model.graph.expect("a graph");
-    assert_eq!(graph.output.len(), edges.outputs.len());
-    for (output, promised) in graph.output.iter().zip(&edges.outputs) {
-        assert_eq!(output.name, promised.name);
+    assert_eq!(graph.output.len(), signature.outputs.len());
+    for (output, declared) in graph.output.iter().zip(&signature.outputs) {
+        assert_eq!(output.name, declared.name);
     }
 }
 

@@ -1,23 +1,24 @@
 //! ONNX Runtime as a backend: any graph that it runs on a CPU, with its numbers.
 //!
-//! The library is not linked but loaded at run time ([`library`]), when the first graph needs it.
+//! The library is not linked. It is loaded ([`library`]) when the first graph needs it.
 //!
-//! # A graph
-//! One session, whose weights every run shares. Runs are concurrent and take no lock: ONNX Runtime's
-//! `OrtApi::Run` may be called on one session from any number of threads (`ort`'s own
-//! `Session::run` allows one at a time, so [`run`] calls the C API).
+//! # Sessions
+//! A graph is one session, and all runs share its weights. Runs are concurrent and take no lock:
+//! ONNX Runtime's `OrtApi::Run` may be called on one session from any number of threads. `ort`'s
+//! own `Session::run` allows one at a time, so [`run`] calls the C API.
 //!
-//! # Signature
-//! What `wasi:nn` and the protocols above it have no type for is translated here: small integers and
-//! floats ([`low_precision`]), ZipMap and sequences of tensors ([`signature`]). What cannot be is refused by name
-//! when the graph is loaded.
+//! # Inputs and outputs
+//! Types that `wasi:nn` and the protocols above it do not have are converted: integers of less than
+//! a byte and floats of at most a byte ([`low_precision`]), ZipMap and sequences of tensors
+//! ([`signature`]). A graph with any other type is refused when it is loaded, with the name of the
+//! input or output.
 //!
-//! # Bounds
-//! - Memory: the intermediate values and outputs of all runs come from one arena of at most
-//!   [`Options::memory`] bytes. Weights are outside of it: their size is the graph's.
-//! - Threads: a run uses [`LoadOptions::threads`], of which the caller's is one.
-//! - Time: a run ends when its [`Cancellation`] is cancelled, between two operators.
-//! - An integer division that the processor refuses ends the run and not the process ([`division`]).
+//! # Limits
+//! - Memory: intermediate values and outputs of all runs are in one arena of at most
+//!   [`Options::memory`] bytes. Weights are not in it: their size is that of the graph.
+//! - Threads: a run uses [`LoadOptions::threads`], the caller's included.
+//! - Time: a run whose [`Cancellation`] is cancelled stops before the next operator.
+//! - An integer division that traps fails the run and not the process ([`division`]).
 
 mod data_dependence;
 mod division;
@@ -44,20 +45,20 @@ use spinfer_backend::{
 
 use crate::session::Session;
 
-/// What ONNX Runtime may use.
+/// Options of the backend.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its library.
+    /// ONNX Runtime's library.
     pub library: Library,
-    /// Maximum size of the arena that all runs share, in bytes.
+    /// Maximum size of the arena of all runs, in bytes.
     pub memory: usize,
 }
 
-/// Where the library is.
+/// Location of ONNX Runtime's library.
 #[derive(Clone, Debug)]
 pub enum Library {
     At(PathBuf),
-    /// Nowhere: the reason, and what to do.
+    /// Not found: the message with the reason and the remedy.
     Missing(String),
 }
 
@@ -68,9 +69,10 @@ pub struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// The name of the backend.
+    /// Name of the backend in logs, errors and `model.toml`.
     pub const NAME: &str = "onnxruntime";
 
+    /// A backend that loads the library when it loads its first graph.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self { options }

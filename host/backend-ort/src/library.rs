@@ -1,10 +1,10 @@
-//! ONNX Runtime's shared library: where it is found.
+//! Finds ONNX Runtime's shared library.
 
 use std::path::{Path, PathBuf};
 
 use crate::Library;
 
-/// The library's name on this system.
+/// File name of the library on this system.
 pub const FILE: &str = if cfg!(target_os = "macos") {
     "libonnxruntime.dylib"
 } else if cfg!(windows) {
@@ -13,19 +13,19 @@ pub const FILE: &str = if cfg!(target_os = "macos") {
     "libonnxruntime.so"
 };
 
-/// The environment variable that names the library, `ort`'s own.
+/// Environment variable with the path of the library, the same as `ort`'s.
 pub const VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// What to do without the library.
+/// How to get the library.
 const REMEDY: &str = "get it with `pip download --no-deps onnxruntime==1.32.0` (the library is in the \
      wheel, a ZIP file, under onnxruntime/capi) or `make onnxruntime`, and name it with \
-     --onnxruntime <path> or the environment variable ORT_DYLIB_PATH, or put it beside spinfer";
+     --onnxruntime <path> or the environment variable ORT_DYLIB_PATH, or put it into the folder of spinfer";
 
-/// The library that `named` is (`--onnxruntime`), or the environment variable names, or that is beside
-/// this program or in `../lib/spinfer`.
+/// Looks for the library: at the path `named` (`--onnxruntime`), at the path in
+/// [`VARIABLE`], in the folder of this program, in `../lib/spinfer`.
 ///
 /// # Errors
-/// If one is named and is not a file.
+/// If one of the paths is set and is not a file.
 pub fn find(named: Option<&Path>) -> Result<Library, String> {
     let variable = std::env::var_os(VARIABLE).map(PathBuf::from);
     let variable = variable.filter(|path| !path.as_os_str().is_empty());
@@ -36,21 +36,21 @@ pub fn find(named: Option<&Path>) -> Result<Library, String> {
             return Ok(Library::At(path));
         }
         return Err(format!(
-            "{by}: ONNX Runtime's library is not there: {}; {REMEDY}",
+            "{by}: ONNX Runtime's library does not exist: {}; {REMEDY}",
             path.display()
         ));
     }
-    let beside = std::env::current_exe().and_then(|program| program.canonicalize());
-    let folder = beside.ok().and_then(|program| program.parent().map(Path::to_owned));
-    let places = folder
+    let program = std::env::current_exe().and_then(|program| program.canonicalize());
+    let folder = program.ok().and_then(|program| program.parent().map(Path::to_owned));
+    let paths = folder
         .iter()
         .flat_map(|folder| [folder.join(FILE), folder.join("../lib/spinfer").join(FILE)]);
-    let places: Vec<PathBuf> = places.collect();
-    Ok(match places.iter().find(|place| place.is_file()) {
-        Some(place) => Library::At(place.clone()),
+    let paths: Vec<PathBuf> = paths.collect();
+    Ok(match paths.iter().find(|path| path.is_file()) {
+        Some(path) => Library::At(path.clone()),
         None => {
-            let places: Vec<_> = places.iter().map(|p| p.display().to_string()).collect();
-            Library::Missing(format!("no ONNX Runtime in {}: {REMEDY}", places.join(" or ")))
+            let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+            Library::Missing(format!("no ONNX Runtime in {}: {REMEDY}", paths.join(" or ")))
         }
     })
 }

@@ -1,10 +1,10 @@
-//! The locales of `StringNormalizer`, which says which letters are the lower case of which.
+//! The locale of `StringNormalizer`, which maps upper to lower case.
 //!
-//! Its default, en_US.UTF-8, is in few containers, and ONNX Runtime refuses a graph whose locale the
-//! system lacks. `C.UTF-8` maps letters by Unicode as all locales of UTF-8 do, but for those of Turkish
-//! and its relatives, so it takes the place of any other that is not there.
+//! ONNX Runtime refuses a graph whose locale the system does not have. Few containers have the
+//! default, en_US.UTF-8. `C.UTF-8` maps letters as Unicode does, like every locale of UTF-8 except
+//! those of Turkish, Azeri and Lithuanian, so it replaces any other locale that is missing.
 
-#![expect(unsafe_code, reason = "whether the system has a locale")]
+#![expect(unsafe_code, reason = "newlocale(3)")]
 
 use std::ffi::CString;
 use std::ptr;
@@ -13,23 +13,25 @@ use prost::{DecodeError, Message};
 use spinfer_onnx::wire::{push, splice};
 use spinfer_onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, attribute_type};
 
+/// The attribute with the locale.
 const ATTRIBUTE: &str = "locale";
-/// What an operator without the attribute has.
+/// The locale of an operator without the attribute.
 const DEFAULT: &str = "en_US.UTF-8";
-const EVERYWHERE: &str = "C.UTF-8";
-/// Languages in which the lower case of I is not i.
-const OTHERS: [&str; 3] = ["tr", "az", "lt"];
+/// The locale that replaces a missing one.
+const REPLACEMENT: &str = "C.UTF-8";
+/// Languages with their own rules for the lower case of I.
+const NOT_REPLACEABLE: [&str; 3] = ["tr", "az", "lt"];
 
-/// Whether the graph has an operator whose locale the system lacks, and can do without.
+/// Whether the graph has an operator whose locale is missing on this system and can be replaced.
 pub(crate) fn has_missing(graph: &GraphProto) -> bool {
     graph.node.iter().any(is_missing)
 }
 
-/// The model with another locale in those operators.
+/// The model with [`REPLACEMENT`] in those operators.
 pub(crate) fn replace_missing(model: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let locale = AttributeProto {
         name: ATTRIBUTE.into(),
-        s: EVERYWHERE.into(),
+        s: REPLACEMENT.into(),
         r#type: attribute_type::STRING,
         ..AttributeProto::default()
     };
@@ -56,13 +58,13 @@ fn is_missing(node: &NodeProto) -> bool {
     let attribute = node.attribute(ATTRIBUTE);
     let name = attribute.map_or(DEFAULT.into(), |attribute| String::from_utf8_lossy(&attribute.s));
     let replaceable = name.to_ascii_lowercase().replace('-', "").ends_with(".utf8")
-        && !OTHERS.iter().any(|other| name.starts_with(other));
-    replaceable && !exists(&name) && exists(EVERYWHERE)
+        && !NOT_REPLACEABLE.iter().any(|language| name.starts_with(language));
+    replaceable && !exists(&name) && exists(REPLACEMENT)
 }
 
 fn exists(name: &str) -> bool {
     let Ok(name) = CString::new(name) else { return false };
-    // SAFETY: the name is a C string; the locale that is made is freed at once.
+    // SAFETY: the name is a C string. The new locale is freed at once.
     unsafe {
         let locale = libc::newlocale(libc::LC_ALL_MASK, name.as_ptr(), ptr::null_mut());
         let exists = !locale.is_null();

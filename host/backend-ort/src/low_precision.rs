@@ -1,13 +1,13 @@
-//! Elements of less than a byte, and floats of a byte: what a graph's edge has, as types that clients
-//! know. Integers become INT8 or UINT8, floats FP32, which holds each of their values.
+//! Converts integers of less than a byte, and floats of at most a byte, to types that clients have:
+//! integers to INT8 or UINT8, floats to FP32, which has all of their values.
 //!
-//! Formats: the float types of ONNX (`docs/docsgen/source/technical/float8.md` of the ONNX project),
-//! and its packing, the first element in the low bits.
+//! Formats: the float types of ONNX (`docs/docsgen/source/technical/float8.md` of the ONNX
+//! project), and its packing, with the first element in the low bits.
 
 use spinfer_backend::{Error, TensorType};
 use spinfer_onnx::data_type;
 
-/// An element type that is translated.
+/// An element type that is converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LowPrecision {
     code: i32,
@@ -15,30 +15,31 @@ pub(crate) struct LowPrecision {
     format: Format,
 }
 
+/// How the bits of an element are interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Signed,
     Unsigned,
-    /// A sign, and so many bits of exponent and mantissa.
+    /// A sign bit, `exponent` bits and `mantissa` bits.
     Float {
         exponent: u32,
         mantissa: u32,
         bias: i32,
-        special: Special,
+        special: SpecialValues,
     },
 }
 
-/// What a float format does without.
+/// The special values of a float format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Special {
-    /// Infinities and NaN, as in IEEE 754.
+enum SpecialValues {
+    /// Infinities and NaN as in IEEE 754.
     Ieee,
-    /// No infinity; NaN has all bits of exponent and mantissa set.
+    /// No infinity. NaN has all bits of exponent and mantissa set.
     Finite,
-    /// No infinity, no negative zero; NaN is what would be that.
+    /// No infinity, no negative zero. NaN has the bits that would be negative zero.
     UnsignedZero,
-    /// Numbers only.
-    Numbers,
+    /// No infinity, no NaN.
+    None,
 }
 
 const ALL: [LowPrecision; 9] = [
@@ -46,11 +47,11 @@ const ALL: [LowPrecision; 9] = [
     integer(data_type::INT4, 4, Format::Signed),
     integer(data_type::UINT2, 2, Format::Unsigned),
     integer(data_type::INT2, 2, Format::Signed),
-    float(data_type::FLOAT8E4M3FN, 4, 3, 7, Special::Finite),
-    float(data_type::FLOAT8E4M3FNUZ, 4, 3, 8, Special::UnsignedZero),
-    float(data_type::FLOAT8E5M2, 5, 2, 15, Special::Ieee),
-    float(data_type::FLOAT8E5M2FNUZ, 5, 2, 16, Special::UnsignedZero),
-    float(data_type::FLOAT4E2M1, 2, 1, 1, Special::Numbers),
+    float(data_type::FLOAT8E4M3FN, 4, 3, 7, SpecialValues::Finite),
+    float(data_type::FLOAT8E4M3FNUZ, 4, 3, 8, SpecialValues::UnsignedZero),
+    float(data_type::FLOAT8E5M2, 5, 2, 15, SpecialValues::Ieee),
+    float(data_type::FLOAT8E5M2FNUZ, 5, 2, 16, SpecialValues::UnsignedZero),
+    float(data_type::FLOAT4E2M1, 2, 1, 1, SpecialValues::None),
 ];
 
 const fn integer(code: i32, bits: usize, format: Format) -> LowPrecision {
@@ -62,19 +63,19 @@ const fn float(
     exponent: u32,
     mantissa: u32,
     bias: i32,
-    special: Special,
+    special: SpecialValues,
 ) -> LowPrecision {
     let bits = 1 + exponent as usize + mantissa as usize;
     LowPrecision { code, bits, format: Format::Float { exponent, mantissa, bias, special } }
 }
 
 impl LowPrecision {
-    /// The type of this number in `onnx.TensorProto.DataType`, if it is a small one.
+    /// The type with this number of `TensorProto.DataType`, if it is one of these.
     pub(crate) fn of(code: i32) -> Option<Self> {
-        ALL.into_iter().find(|small| small.code == code)
+        ALL.into_iter().find(|ty| ty.code == code)
     }
 
-    /// What its elements are translated to.
+    /// The type that its elements are converted to.
     pub(crate) fn wide(self) -> TensorType {
         match self.format {
             Format::Signed => TensorType::I8,
@@ -83,12 +84,12 @@ impl LowPrecision {
         }
     }
 
-    /// Size of `elements` elements, packed, in bytes.
+    /// Size of packed elements, in bytes.
     pub(crate) fn bytes(self, elements: usize) -> usize {
         elements.div_ceil(8 / self.bits)
     }
 
-    /// `elements` elements, packed, as those of [`Self::wide`].
+    /// Converts packed elements to those of [`Self::wide`].
     pub(crate) fn widen(self, packed: &[u8], elements: usize) -> Vec<u8> {
         let per_byte = 8 / self.bits;
         let codes = packed.iter().flat_map(|&byte| {
@@ -108,7 +109,7 @@ impl LowPrecision {
         wide
     }
 
-    /// Elements of [`Self::wide`], packed. `name` is the input's.
+    /// Converts elements of [`Self::wide`] to packed ones. `name` is that of the input.
     pub(crate) fn narrow(self, name: &str, wide: &[u8]) -> Result<Vec<u8>, Error> {
         let invalid = |value: &dyn std::fmt::Display| {
             let ty = data_type::name(self.code);
@@ -149,7 +150,7 @@ impl LowPrecision {
         Ok(codes.chunks(8 / self.bits).map(pack).collect())
     }
 
-    /// The number that a float's bits are.
+    /// The value of a float's bits.
     fn value(self, code: u8) -> f32 {
         let Format::Float { exponent, mantissa, bias, special } = self.format else { return 0.0 };
         let code = u32::from(code);
@@ -158,11 +159,11 @@ impl LowPrecision {
         let (e, m) = ((code >> mantissa) & exponents, code & ((1 << mantissa) - 1));
         let magnitudes = (1 << (exponent + mantissa)) - 1;
         match special {
-            Special::Ieee if e == exponents => {
+            SpecialValues::Ieee if e == exponents => {
                 return if m == 0 { sign * f32::INFINITY } else { f32::NAN };
             }
-            Special::Finite if code & magnitudes == magnitudes => return f32::NAN,
-            Special::UnsignedZero if code == magnitudes + 1 => return f32::NAN,
+            SpecialValues::Finite if code & magnitudes == magnitudes => return f32::NAN,
+            SpecialValues::UnsignedZero if code == magnitudes + 1 => return f32::NAN,
             _ => {}
         }
         #[expect(clippy::cast_precision_loss, reason = "a few bits")]
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_values_are_those_of_the_standard() {
+    fn values_are_those_of_the_standard() {
         let value = |code, bits| LowPrecision::of(code).unwrap().value(bits);
         for (code, bits, expected) in [
             (data_type::FLOAT8E4M3FN, 0x7e, 448.0),
@@ -205,23 +206,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_widened_is_narrowed_again() {
-        for small in ALL {
+    fn narrowing_reverses_widening() {
+        for ty in ALL {
             let packed: Vec<u8> = (0..=255).collect();
-            let elements = packed.len() * 8 / small.bits;
-            let wide = small.widen(&packed, elements);
-            assert_eq!(wide.len(), elements * small.wide().size().unwrap());
-            let again = small.widen(&small.narrow("x", &wide).unwrap(), elements);
+            let elements = packed.len() * 8 / ty.bits;
+            let wide = ty.widen(&packed, elements);
+            assert_eq!(wide.len(), elements * ty.wide().size().unwrap());
+            let again = ty.widen(&ty.narrow("x", &wide).unwrap(), elements);
             // Every NaN is one NaN.
-            assert_eq!(again, wide, "{small:?}");
-            // An odd number of them.
-            let part = small.widen(&packed, 3);
-            assert_eq!(small.narrow("x", &part).unwrap().len(), small.bytes(3));
+            assert_eq!(again, wide, "{ty:?}");
+            // A number of elements that does not fill a byte.
+            let part = ty.widen(&packed, 3);
+            assert_eq!(ty.narrow("x", &part).unwrap().len(), ty.bytes(3));
         }
     }
 
     #[test]
-    fn a_value_the_type_lacks_is_refused() {
+    fn a_value_that_the_type_does_not_have_is_refused() {
         let int4 = LowPrecision::of(data_type::INT4).unwrap();
         assert_eq!(int4.narrow("x", &[0xf8, 7]).unwrap(), [0x78]);
         let error = int4.narrow("x", &[8]).unwrap_err().to_string();

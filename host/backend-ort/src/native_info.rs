@@ -1,4 +1,4 @@
-//! Inputs and outputs, as the host and as ONNX Runtime describe them.
+//! Descriptions of an input or output: the host's, and ONNX Runtime's.
 
 use std::ffi::CString;
 
@@ -9,25 +9,26 @@ use spinfer_onnx::{TensorShapeProto, ValueInfoProto, data_type};
 
 use crate::low_precision::LowPrecision;
 
-/// An input or output as ONNX Runtime knows it.
+/// An input or output as ONNX Runtime describes it.
 #[derive(Debug)]
 pub(crate) struct NativeInfo {
     pub(crate) name: CString,
-    /// Its element type, as `onnx.TensorProto.DataType` numbers it.
+    /// Element type, a number of `TensorProto.DataType`.
     pub(crate) code: i32,
-    /// The element type the host sees.
+    /// Element type for the host.
     pub(crate) ty: TensorType,
-    /// How the one becomes the other, where they differ.
-    pub(crate) small: Option<LowPrecision>,
+    /// Conversion between the two, if they differ.
+    pub(crate) conversion: Option<LowPrecision>,
 }
 
 impl NativeInfo {
+    /// The name, for messages.
     pub(crate) fn shown(&self) -> String {
         self.name.to_string_lossy().into_owned()
     }
 }
 
-/// The axes of a value, where its file or ONNX Runtime tells them.
+/// Size and symbolic name of each axis, where they are known.
 pub(crate) struct Axes {
     pub(crate) axes: Vec<Option<u32>>,
     names: Vec<Option<String>>,
@@ -44,7 +45,7 @@ pub(crate) fn shape(value: &ValueInfoProto) -> Option<Axes> {
     Some(Axes { axes: axes.collect(), names: names.collect() })
 }
 
-/// The element type and the axes of an output: those ONNX Runtime inferred, where it has any.
+/// The element type of an output, and its axes: those that ONNX Runtime inferred, if it did.
 pub(crate) fn of_output(
     outlet: &Outlet,
     declared: &ValueInfoProto,
@@ -58,7 +59,7 @@ pub(crate) fn of_output(
     };
     let code = onnx_element_type(declared).filter(|&code| code != 0);
     let code = code.unwrap_or_else(|| ort_sys::ONNXTensorElementDataType::from(*ty) as i32);
-    // ONNX Runtime tells an unknown shape no other than that of a scalar.
+    // ONNX Runtime reports an unknown shape like that of a scalar.
     if inferred.is_empty() {
         return Ok((code, shape(declared)));
     }
@@ -68,13 +69,13 @@ pub(crate) fn of_output(
     Ok((code, Some(Axes { axes, names })))
 }
 
-/// An input or output as the host sees it, and as ONNX Runtime does.
+/// Describes an input or output for the host and for ONNX Runtime.
 pub(crate) fn describe(
     name: &str,
     code: i32,
     shape: Option<Axes>,
 ) -> Result<(TensorInfo, NativeInfo), Error> {
-    let small = LowPrecision::of(code);
+    let conversion = LowPrecision::of(code);
     let ty = match code {
         data_type::FLOAT => TensorType::Fp32,
         data_type::UINT8 => TensorType::U8,
@@ -90,7 +91,7 @@ pub(crate) fn describe(
         data_type::UINT32 => TensorType::U32,
         data_type::UINT64 => TensorType::U64,
         data_type::BFLOAT16 => TensorType::Bf16,
-        _ => small.map(LowPrecision::wide).ok_or_else(|| {
+        _ => conversion.map(LowPrecision::wide).ok_or_else(|| {
             Error::Unsupported(format!(
                 "`{name}` is a tensor of {}, which cannot be served",
                 data_type::name(code)
@@ -102,12 +103,13 @@ pub(crate) fn describe(
         None => (None, Vec::new()),
     };
     let c_name = CString::new(name)
-        .map_err(|_| Error::InvalidEncoding(format!("the name {name:?} holds a NUL")))?;
+        .map_err(|_| Error::InvalidEncoding(format!("the name {name:?} contains a NUL")))?;
     let info = TensorInfo { name: name.to_owned(), ty, shape, axis_names };
-    Ok((info, NativeInfo { name: c_name, code, ty, small }))
+    Ok((info, NativeInfo { name: c_name, code, ty, conversion }))
 }
 
-/// `onnx.TensorProto.DataType` as ONNX Runtime numbers it: the same, but for the last.
+/// ONNX Runtime's number of an element type: that of `TensorProto.DataType`, except for the last
+/// ones.
 pub(crate) fn element_type(code: i32) -> ElementType {
     const TYPES: [ElementType; 24] = [
         ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,

@@ -1,4 +1,4 @@
-//! A graph, loaded.
+//! A loaded graph.
 
 use ort::environment::Environment;
 use spinfer_backend::{Cancellation, Error, LoadOptions, Tensor, TensorInfo};
@@ -10,7 +10,7 @@ use crate::run::{RunFailure, run};
 use crate::signature::{self, Signature};
 use crate::{division, error};
 
-/// A graph that any number of threads may run.
+/// A session of ONNX Runtime. Any number of threads may run it.
 #[derive(Debug)]
 pub(crate) struct Session {
     session: ort::session::Session,
@@ -32,7 +32,7 @@ impl Session {
         let free = |value: &ValueInfoProto| {
             shape(value).is_none_or(|shape| shape.axes.iter().any(Option::is_none))
         };
-        // A plan of memory is kept for each combination of sizes, which clients choose.
+        // ONNX Runtime caches a memory plan for each combination of sizes, which clients choose.
         let fixed = !inputs.iter().any(free);
         let built = builder(environment, threads, fixed)
             .and_then(|mut builder| builder.commit_from_memory(&model));
@@ -86,8 +86,8 @@ impl Session {
         let narrowed = inputs
             .iter()
             .zip(native_inputs)
-            .map(|(tensor, edge)| match edge.small {
-                Some(small) => small.narrow(&edge.shown(), &tensor.data).map(Some),
+            .map(|(tensor, info)| match info.conversion {
+                Some(conversion) => conversion.narrow(&info.shown(), &tensor.data).map(Some),
                 None => Ok(None),
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -120,7 +120,7 @@ fn builder(
     let builder = ort::session::Session::builder(environment)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
-        // Threads that wait for more work would keep a processor busy.
+        // Spinning threads would keep a processor busy while they wait.
         .with_intra_op_spinning(false)?
         .with_memory_pattern(fixed)?
         .with_env_allocators()?

@@ -1,9 +1,9 @@
-//! What a graph takes and gives, before it is loaded: types of values that are no tensors are taken
-//! out of it, or refused by name.
+//! Inputs and outputs of a graph, read before ONNX Runtime loads it. Outputs that are not tensors
+//! are replaced in the file, or refused with their name.
 //!
-//! - `ai.onnx.ml.ZipMap` makes dictionaries of a tensor of scores: its output becomes that tensor.
-//! - `SequenceConstruct` makes a list of tensors: an output that is one becomes an output for each of
-//!   them, `<name>_0`, `<name>_1`, ...
+//! - The output of `ai.onnx.ml.ZipMap`, dictionaries of scores, becomes the tensor of scores.
+//! - The output of `SequenceConstruct`, a list of tensors, becomes one output for each of them:
+//!   `<name>_0`, `<name>_1`, ...
 
 use std::borrow::Cow;
 
@@ -18,14 +18,14 @@ use spinfer_onnx::{
 use crate::low_precision::LowPrecision;
 use crate::{data_dependence, locale};
 
-/// A graph whose edges are tensors.
+/// A graph whose inputs and outputs are tensors.
 pub(crate) struct Signature<'a> {
-    /// The model, as it was or as it was made.
+    /// The model: the file, or the edited file.
     pub(crate) model: Cow<'a, [u8]>,
-    /// As the file declares them.
+    /// Inputs that are not constants, as the file declares them.
     pub(crate) inputs: Vec<ValueInfoProto>,
     pub(crate) outputs: Vec<ValueInfoProto>,
-    /// Whether the values of inputs decide how long a run takes.
+    /// Whether the time of a run depends on the values of inputs.
     pub(crate) data_dependent: bool,
 }
 
@@ -35,10 +35,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Signature<'_>, Error> {
     let graph = model
         .graph
         .as_ref()
-        .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it holds no graph".into()))?;
+        .ok_or_else(|| Error::InvalidEncoding("not an ONNX model: it contains no graph".into()))?;
     if let Some(tensor) = graph.initializer.iter().find(|tensor| tensor.is_external()) {
         return Err(Error::Unsupported(format!(
-            "the weights `{}` are in another file; `spinfer add` puts them into the graph",
+            "the weights `{}` are in another file; `spinfer add` merges them into the graph",
             tensor.name
         )));
     }
@@ -70,7 +70,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Signature<'_>, Error> {
     Ok(Signature { model: Cow::Owned(edited), inputs, outputs: outputs.collect(), data_dependent })
 }
 
-/// Refuses a value that no tensor of a known type is.
+/// Refuses a value that is not a tensor of a supported type.
 fn check(kind: &str, value: &ValueInfoProto) -> Result<(), Error> {
     let name = &value.name;
     let refuse = |what: &str| {
@@ -98,18 +98,18 @@ fn check(kind: &str, value: &ValueInfoProto) -> Result<(), Error> {
     if known { Ok(()) } else { refuse(&format!("a tensor of {}", data_type::name(ty))) }
 }
 
-/// What takes the place of an output that is no tensor.
+/// The replacement of an output that is not a tensor.
 struct Replacement {
-    /// The values that it is made of, and how those are called as outputs.
+    /// Names of the values that it consists of, and of the outputs that they become.
     values: Vec<(String, String)>,
     outputs: Vec<ValueInfoProto>,
 }
 
 impl Replacement {
     fn of(graph: &GraphProto, output: &ValueInfoProto) -> Result<Option<Self>, Error> {
-        let maker = graph.node.iter().find(|node| node.output.contains(&output.name));
-        let maker = maker.map(|node| (node.operator(), node));
-        match maker {
+        let producer = graph.node.iter().find(|node| node.output.contains(&output.name));
+        let producer = producer.map(|node| (node.operator(), node));
+        match producer {
             Some((operator, node)) if operator == "ai.onnx.ml.ZipMap" => {
                 let [scores] = node.input.as_slice() else { return Ok(None) };
                 let tensor = TensorTypeProto { elem_type: data_type::FLOAT, shape: None };
@@ -123,7 +123,7 @@ impl Replacement {
                 let element = element.and_then(|ty| ty.elem_type.as_ref()?.tensor.clone());
                 let element = element.ok_or_else(|| {
                     Error::Unsupported(format!(
-                        "the output `{}` is no sequence of tensors",
+                        "the output `{}` is not a sequence of tensors, which cannot be served",
                         output.name
                     ))
                 })?;
@@ -148,8 +148,8 @@ fn info(name: String, tensor: TensorTypeProto) -> ValueInfoProto {
     }
 }
 
-/// The model with the outputs replaced, and an `Identity` for each value that is an output now. What
-/// made the old ones is left out, where it made nothing else.
+/// The model with the outputs replaced, and an `Identity` for each value that is now an output. The
+/// nodes that computed the old outputs are removed.
 fn edit(
     bytes: &[u8],
     model: &ModelProto,
@@ -162,8 +162,8 @@ fn edit(
         .filter(|(_, replacement)| replacement.is_some())
         .map(|(output, _)| output.name.as_str())
         .collect();
-    let made = replacements.iter().flatten().flat_map(|replacement| &replacement.values);
-    let identities: Vec<Vec<u8>> = made
+    let values = replacements.iter().flatten().flat_map(|replacement| &replacement.values);
+    let identities: Vec<Vec<u8>> = values
         .map(|(from, to)| {
             let (input, output) = (vec![from.clone()], vec![to.clone()]);
             NodeProto { input, output, op_type: "Identity".into(), ..NodeProto::default() }
@@ -173,8 +173,8 @@ fn edit(
     let mut edited = splice(bytes, ModelProto::GRAPH, |_, graph| {
         let without = splice(graph, GraphProto::NODE, |_, node| {
             let node = NodeProto::decode_outline(node)?;
-            let gone = node.output.iter().any(|output| replaced.contains(&output.as_str()));
-            Ok(gone.then(Vec::new))
+            let is_removed = node.output.iter().any(|output| replaced.contains(&output.as_str()));
+            Ok(is_removed.then(Vec::new))
         })?;
         let mut graph = splice(&without, GraphProto::OUTPUT, |position, _| {
             let replacement = replacements.get(position).and_then(Option::as_ref);

@@ -1,4 +1,4 @@
-//! The arena's limit, which is the process's: a test of its own, in a program of its own.
+//! The limit of the arena. It applies to the process, so this is a test binary of its own.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,10 @@ use spinfer_onnx::{
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
+/// Size of the arena, in bytes.
 const MEMORY: usize = 8 << 20;
 
-/// As many zeros as its input says.
+/// A graph that computes zeros of the shape that its input specifies.
 fn zeros() -> Vec<u8> {
     let value = |name: &str, elem_type, axis: &str| {
         let axis = Dimension { value: Some(DimensionValue::Name(axis.into())) };
@@ -44,7 +45,7 @@ fn zeros() -> Vec<u8> {
 }
 
 #[test]
-fn a_run_that_takes_more_than_the_arena_is_an_error_and_the_next_one_runs() {
+fn a_run_that_exceeds_the_arena_fails_and_the_next_one_succeeds() {
     let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/onnxruntime"));
     let library = Library::At(target.join(FILE));
     let backend = OnnxRuntime::new(Options { library, memory: MEMORY });

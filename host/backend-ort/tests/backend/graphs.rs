@@ -1,4 +1,4 @@
-//! Small graphs, made here.
+//! Builds small graphs.
 
 use prost::Message;
 use spinfer_onnx::{
@@ -19,7 +19,7 @@ pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodePro
     }
 }
 
-/// The same, of `ai.onnx.ml`.
+/// A node of an operator of `ai.onnx.ml`.
 pub(crate) fn ml(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     NodeProto { domain: "ai.onnx.ml".into(), ..node(operator, inputs, outputs) }
 }
@@ -61,7 +61,7 @@ pub(crate) fn shape(axes: &[&str]) -> TensorShapeProto {
     TensorShapeProto { dim: axes.iter().map(axis).collect() }
 }
 
-/// A value: a tensor of an element type, with axes that are sizes or names.
+/// A tensor of an element type. Each axis is a size or a name.
 pub(crate) fn value(name: &str, elem_type: i32, axes: &[&str]) -> ValueInfoProto {
     let tensor = TensorTypeProto { elem_type, shape: Some(shape(axes)) };
     typed(name, TypeProto { tensor: Some(tensor), ..TypeProto::default() })
@@ -102,7 +102,7 @@ pub(crate) fn graph(
     GraphProto { node, name: "graph".into(), initializer, input, output, ..GraphProto::default() }
 }
 
-/// The bytes of a model of this graph.
+/// The encoded model of a graph.
 pub(crate) fn model(graph: GraphProto) -> Vec<u8> {
     let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
     let opset_import = vec![opset("", 21), opset("ai.onnx.ml", 3)];

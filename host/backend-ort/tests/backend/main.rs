@@ -1,5 +1,4 @@
-//! Graphs through the backend, as the host runs them, with ONNX Runtime's library of
-//! `make onnxruntime`.
+//! Runs graphs as the host does, with the library that `make onnxruntime` downloads.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -38,7 +37,7 @@ fn i64s(dimensions: &[u32], values: &[i64]) -> Tensor {
     Tensor { dimensions: dimensions.to_vec(), ty: TensorType::I64, data }
 }
 
-/// `y = x + 1`, of a free first axis.
+/// `y = x + 1` with a free first axis.
 fn plus_one() -> Vec<u8> {
     model(graph(
         vec![node("Add", &["x", "one"], &["y"])],
@@ -49,7 +48,7 @@ fn plus_one() -> Vec<u8> {
 }
 
 #[test]
-fn any_number_of_threads_run_one_graph_at_a_time() {
+fn threads_run_one_graph_concurrently() {
     let graph = load(&plus_one());
     thread::scope(|scope| {
         for n in 0..8_u8 {
@@ -67,7 +66,7 @@ fn any_number_of_threads_run_one_graph_at_a_time() {
 }
 
 #[test]
-fn axes_of_size_0_and_nan_pass() {
+fn axes_of_size_0_and_nan_are_computed() {
     let graph = load(&plus_one());
     assert_eq!(graph.compute(vec![f32s(&[0, 2], &[])]).unwrap(), [f32s(&[0, 2], &[])]);
     let outputs = graph.compute(vec![f32s(&[1, 2], &[f32::NAN, f32::INFINITY])]).unwrap();
@@ -81,14 +80,14 @@ fn an_input_that_is_not_aligned_is_copied() {
     let graph = load(&plus_one());
     let mut bytes = vec![0_u8; 9];
     bytes[1..].copy_from_slice(&[1.0_f32.to_le_bytes(), 2.0_f32.to_le_bytes()].concat());
-    // The allocation's start is aligned: with the first byte gone, its content moves there.
+    // Without its first byte the content of the allocation, whose start is aligned, is not aligned.
     let data = bytes.split_off(1);
     let input = Tensor { dimensions: vec![1, 2], ty: TensorType::Fp32, data };
     assert_eq!(graph.compute(vec![input]).unwrap(), [f32s(&[1, 2], &[2.0, 3.0])]);
 }
 
 #[test]
-fn names_types_and_axes_are_the_files() {
+fn names_types_and_axes_are_those_of_the_file() {
     let graph = load(&plus_one());
     let [x] = graph.inputs() else { panic!("{graph:?}") };
     assert_eq!((x.name.as_str(), x.ty), ("x", TensorType::Fp32));
@@ -97,27 +96,30 @@ fn names_types_and_axes_are_the_files() {
     assert_eq!(graph.outputs()[0].axis_names[0].as_deref(), Some("rows"));
 }
 
-/// A loop of as many turns as its input says.
-fn counts() -> Vec<u8> {
+/// A loop whose number of iterations is its input.
+fn counter() -> Vec<u8> {
     let body = graph(
-        vec![node("Identity", &["go"], &["go_on"]), node("Add", &["n", "one"], &["next"])],
-        vec![value("i", INT64, &[]), value("go", BOOL, &[]), value("n", INT64, &["1"])],
-        vec![value("go_on", BOOL, &[]), value("next", INT64, &["1"])],
+        vec![
+            node("Identity", &["condition"], &["next_condition"]),
+            node("Add", &["n", "one"], &["next"]),
+        ],
+        vec![value("i", INT64, &[]), value("condition", BOOL, &[]), value("n", INT64, &["1"])],
+        vec![value("next_condition", BOOL, &[]), value("next", INT64, &["1"])],
         vec![graphs::int64s("one", &[1], &[1])],
     );
-    let mut counting = node("Loop", &["turns", "", "start"], &["count"]);
+    let mut counting = node("Loop", &["iterations", "", "start"], &["count"]);
     counting.attribute.push(graphs::graph_attribute("body", body));
     model(graph(
         vec![counting],
-        vec![value("turns", INT64, &["1"])],
+        vec![value("iterations", INT64, &["1"])],
         vec![value("count", INT64, &["1"])],
         vec![graphs::int64s("start", &[1], &[0])],
     ))
 }
 
 #[test]
-fn a_run_ends_when_it_is_cancelled() {
-    let graph = load(&counts());
+fn a_cancelled_run_fails() {
+    let graph = load(&counter());
     assert!(graph.time_depends_on_values());
     assert_eq!(graph.compute(vec![i64s(&[1], &[5])]).unwrap(), [i64s(&[1], &[5])]);
     let cancellation = Arc::new(Cancellation::default());
@@ -125,18 +127,21 @@ fn a_run_ends_when_it_is_cancelled() {
         let endless = vec![i64s(&[1], &[i64::MAX])];
         let (graph, cancelling) = (&graph, Arc::clone(&cancellation));
         let run = scope.spawn(move || graph.compute_unless(endless, &cancelling));
-        // It may have begun or not: it ends.
+        // The run may have started or not.
         cancellation.cancel();
         let error = run.join().unwrap().unwrap_err();
-        assert!(matches!(&error, Error::Runtime(said) if said.contains("was ended")), "{error:?}");
+        assert!(
+            matches!(&error, Error::Runtime(why) if why.contains("was cancelled")),
+            "{error:?}"
+        );
     });
     let other = Cancellation::default();
     let outputs = graph.compute_unless(vec![i64s(&[1], &[3])], &other).unwrap();
-    assert_eq!(outputs, [i64s(&[1], &[3])], "the next one runs");
+    assert_eq!(outputs, [i64s(&[1], &[3])], "the next run succeeds");
 }
 
 #[test]
-fn more_threads_give_the_same_numbers() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let (rows, width) = (64_u32, 256_usize);
     let weights: Vec<f32> = (0..width * width).map(|n| (n % 7) as f32 - 3.0).collect();
     let size = i64::try_from(width).unwrap();
@@ -157,7 +162,7 @@ fn more_threads_give_the_same_numbers() {
 }
 
 #[test]
-fn what_is_no_graph_or_has_an_unknown_operator_is_refused_by_name() {
+fn invalid_files_and_unknown_operators_are_refused() {
     let refused = |bytes: &[u8]| backend().load(bytes, Encoding::Onnx).unwrap_err();
     assert!(matches!(refused(b"not a model"), Error::InvalidEncoding(_)));
     assert!(matches!(refused(b""), Error::InvalidEncoding(_)));
@@ -165,15 +170,15 @@ fn what_is_no_graph_or_has_an_unknown_operator_is_refused_by_name() {
     unknown.attribute.push(int("secret", 7));
     let (x, y) = (value("x", FLOAT, &["n"]), value("y", FLOAT, &["n"]));
     let error = refused(&model(graph(vec![unknown], vec![x], vec![y], vec![])));
-    assert!(matches!(&error, Error::Unsupported(said) if said.contains("Frobnicate")), "{error:?}");
+    assert!(matches!(&error, Error::Unsupported(why) if why.contains("Frobnicate")), "{error:?}");
     assert!(!error.to_string().contains("onnxruntime_src"), "{error}");
 }
 
 #[test]
-fn without_the_library_a_graph_is_refused_with_what_to_do() {
+fn without_the_library_a_graph_is_refused_with_the_remedy() {
     let at = |library| OnnxRuntime::new(Options { library, memory: 1 << 30 });
-    let nowhere = at(Library::Missing("no ONNX Runtime in here: get it".into()));
-    let error = nowhere.load(&plus_one(), Encoding::Onnx).unwrap_err();
+    let missing = at(Library::Missing("no ONNX Runtime in here: get it".into()));
+    let error = missing.load(&plus_one(), Encoding::Onnx).unwrap_err();
     assert_eq!(error.to_string(), "no ONNX Runtime in here: get it");
     assert!(matches!(error, Error::Unsupported(_)));
 }

@@ -1,4 +1,4 @@
-//! Types that a graph has at its edges, and `wasi:nn` has not.
+//! Inputs and outputs of types that `wasi:nn` does not have.
 
 use spinfer_backend::{Backend, Encoding, Error, Tensor, TensorType, strings};
 use spinfer_onnx::data_type::{BOOL, COMPLEX64, FLOAT, FLOAT8E4M3FN, INT4, INT64, STRING, UINT16};
@@ -19,7 +19,7 @@ fn texts(dimensions: &[u32], strings: &[&str]) -> Tensor {
 }
 
 #[test]
-fn strings_go_in_and_come_out_whole() {
+fn strings_are_passed_unchanged() {
     let mut upper = node("StringNormalizer", &["x"], &["y"]);
     upper.attribute.push(AttributeProto {
         name: "case_change_action".into(),
@@ -45,7 +45,7 @@ fn strings_go_in_and_come_out_whole() {
 }
 
 #[test]
-fn truth_values_and_other_integers_pass() {
+fn booleans_and_integers_are_passed() {
     let not = model(graph(
         vec![node("Not", &["x"], &["y"])],
         vec![value("x", BOOL, &["n"])],
@@ -71,7 +71,7 @@ fn truth_values_and_other_integers_pass() {
 }
 
 #[test]
-fn integers_of_four_bits_and_floats_of_eight_are_translated() {
+fn int4_and_float8_are_converted() {
     for (code, ty, data) in [
         (INT4, TensorType::I8, vec![0xf8, 0, 7]),
         (FLOAT8E4M3FN, TensorType::Fp32, f32s(&[3], &[-8.0, 0.0, 448.0]).data),
@@ -91,7 +91,7 @@ fn integers_of_four_bits_and_floats_of_eight_are_translated() {
 }
 
 #[test]
-fn the_scores_of_a_zip_map_are_a_tensor() {
+fn the_output_of_zip_map_is_the_tensor_of_scores() {
     let mut zip = ml("ZipMap", &["scores"], &["probabilities"]);
     zip.attribute.push(ints("classlabels_int64s", &[0, 1]));
     let map = MapTypeProto {
@@ -122,7 +122,7 @@ fn tensors() -> TypeProto {
 }
 
 #[test]
-fn a_list_of_tensors_is_an_output_for_each() {
+fn a_list_of_tensors_becomes_one_output_each() {
     let nodes = vec![
         node("Neg", &["x"], &["a"]),
         node("Abs", &["x"], &["b"]),
@@ -140,7 +140,7 @@ fn a_list_of_tensors_is_an_output_for_each() {
 }
 
 #[test]
-fn what_no_tensor_holds_is_refused_by_name() {
+fn types_that_are_not_tensors_are_refused_with_the_name() {
     let identity = |ty: TypeProto| {
         let nodes = vec![node("Identity", &["x"], &["y"])];
         model(graph(nodes, vec![typed("x", ty.clone())], vec![typed("y", ty)], vec![]))
