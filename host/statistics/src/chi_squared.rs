@@ -1,21 +1,24 @@
-//! Pearson's chi-squared tests on counts (Pearson 1900), without a correction for continuity.
+//! Pearson's chi-squared tests on counts, without a continuity correction (Pearson 1900, "On the
+//! criterion that a given system of deviations from the probable ...", Philosophical Magazine 50).
 //!
-//! The statistic is `sum (observed - expected)^2 / expected`. Its distribution is that of chi-squared
-//! only where counts are not tiny: as a rule, [`MIN_EXPECTED`] are expected in each bin.
+//! The statistic is `sum (observed - expected)^2 / expected`. It has the chi-squared distribution
+//! only if counts are not small: as a rule at least [`MIN_EXPECTED`] are expected in each bin.
 
 use statrs::function::gamma::checked_gamma_ur;
 
 use crate::{float, total};
 
-/// With fewer expected in a bin, the chi-squared distribution is a poor guide (Cochran 1954, "Some
-/// methods for strengthening the common chi-squared tests", Biometrics 10).
+/// Minimum expected count of a bin. Below it the chi-squared distribution is a poor approximation
+/// (Cochran 1954, "Some methods for strengthening the common chi-squared tests", Biometrics 10).
 pub const MIN_EXPECTED: f64 = 5.0;
 
-/// A statistic, and how likely one as large is if nothing differs.
+/// The result of a chi-squared test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChiSquared {
     pub statistic: f64,
+    /// Degrees of freedom.
     pub degrees: usize,
+    /// Probability of a statistic at least as large if the distributions are the same.
     pub p_value: f64,
 }
 
@@ -25,8 +28,8 @@ impl ChiSquared {
     }
 }
 
-/// Whether two histograms with the same bins are of one distribution. Bins that are empty in both are
-/// left out.
+/// Tests whether two histograms with the same bins are samples of one distribution. Bins that are
+/// empty in both are ignored.
 #[must_use]
 pub fn homogeneity(a: &[u64], b: &[u64]) -> Option<ChiSquared> {
     if a.len() != b.len() {
@@ -36,17 +39,16 @@ pub fn homogeneity(a: &[u64], b: &[u64]) -> Option<ChiSquared> {
     let bins = || a.iter().zip(b).filter(|&(&a, &b)| a > 0 || b > 0);
     let statistic = bins().map(|(&a, &b)| {
         let both = float(a) + float(b);
-        let part = |count: u64, of: f64| {
+        let term = |count: u64, of: f64| {
             let expected = both * of / (n + m);
             (float(count) - expected).powi(2) / expected
         };
-        part(a, n) + part(b, m)
+        term(a, n) + term(b, m)
     });
     Some(ChiSquared::new(statistic.sum(), bins().count().saturating_sub(1)))
 }
 
-/// Whether `observed` counts fall as the shares `expected` say, which add up to one. Nothing may be
-/// observed where nothing is expected.
+/// Tests whether `observed` counts have the shares `expected`, which are positive and sum to 1.
 #[must_use]
 pub fn goodness_of_fit(observed: &[u64], expected: &[f64]) -> Option<ChiSquared> {
     let n = float(total(observed)?);
@@ -55,14 +57,15 @@ pub fn goodness_of_fit(observed: &[u64], expected: &[f64]) -> Option<ChiSquared>
     if observed.len() != expected.len() || !valid {
         return None;
     }
-    let parts = observed.iter().zip(expected).map(|(&observed, &share)| {
+    let terms = observed.iter().zip(expected).map(|(&observed, &share)| {
         let expected = n * share;
         (float(observed) - expected).powi(2) / expected
     });
-    Some(ChiSquared::new(parts.sum(), observed.len() - 1))
+    Some(ChiSquared::new(terms.sum(), observed.len() - 1))
 }
 
-/// The probability of more than `statistic`; 1 where there is no degree of freedom.
+/// The probability of a value above `statistic`: the regularised upper incomplete gamma function
+/// `Q(degrees / 2, statistic / 2)`; 1 without a degree of freedom.
 pub(crate) fn upper_tail(statistic: f64, degrees: usize) -> f64 {
     if degrees == 0 || statistic <= 0.0 {
         return 1.0;
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_computed_by_hand() {
+    fn statistics_are_those_computed_by_hand() {
         // Ten of 30 expected in each, 5 off in two: 25/10 + 25/10.
         let shares = [1.0 / 3.0; 3];
         let ChiSquared { statistic, degrees, p_value } =
@@ -94,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_has_no_statistic() {
+    fn histograms_that_do_not_match_have_no_statistic() {
         assert_eq!(homogeneity(&[1], &[1, 2]), None);
         assert_eq!(homogeneity(&[0, 0], &[1, 2]), None);
         assert_eq!(goodness_of_fit(&[1, 2], &[1.0]), None);
@@ -105,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn symmetric_and_bounded(
+        fn homogeneity_is_symmetric_and_bounded(
             bins in prop::collection::vec((0_u64..5_000, 0_u64..5_000), 1..40),
         ) {
             let (a, b): (Vec<_>, Vec<_>) = bins.into_iter().unzip();

@@ -1,12 +1,12 @@
-//! The Jensen-Shannon distance of two histograms (Lin 1991; that its square root is a metric: Endres
-//! and Schindelin 2003).
+//! The Jensen-Shannon distance of two histograms: the square root of the Jensen-Shannon divergence
+//! (Lin 1991), which is a metric (Endres and Schindelin 2003).
 //!
-//! `sqrt((D(p || m) + D(q || m)) / 2)` with `m = (p + q) / 2` and the Kullback-Leibler divergence `D`
-//! to base 2: 0 for the same shares, 1 for histograms that share no bin. No smoothing is needed.
+//! `sqrt((D(p || m) + D(q || m)) / 2)` with `m = (p + q) / 2` and the Kullback-Leibler divergence
+//! `D` to base 2: 0 for equal shares, 1 for histograms without a common bin. It needs no smoothing.
 
 use crate::{float, total};
 
-/// Of two histograms with the same bins.
+/// The distance of two histograms with the same bins, from 0 to 1.
 #[must_use]
 pub fn distance(a: &[u64], b: &[u64]) -> Option<f64> {
     if a.len() != b.len() {
@@ -16,14 +16,14 @@ pub fn distance(a: &[u64], b: &[u64]) -> Option<f64> {
     let divergence = a.iter().zip(b).map(|(&a, &b)| {
         let (p, q) = (float(a) / n, float(b) / m);
         let middle = f64::midpoint(p, q);
-        part(p, middle) + part(q, middle)
+        term(p, middle) + term(q, middle)
     });
-    // Rounding may leave it a little below zero, or above two.
+    // Rounding may make the sum slightly less than 0 or more than 2.
     Some((divergence.sum::<f64>() / 2.0).clamp(0.0, 1.0).sqrt())
 }
 
-/// One bin's part of `D(p || m)`.
-fn part(p: f64, m: f64) -> f64 {
+/// The term of one bin in `D(p || m)`.
+fn term(p: f64, m: f64) -> f64 {
     if p > 0.0 { p * (p / m).log2() } else { 0.0 }
 }
 
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_computed_by_hand() {
+    fn the_distance_is_that_computed_by_hand() {
         assert_eq!(distance(&[1, 1, 0, 0], &[0, 0, 5, 5]), Some(1.0));
         assert_eq!(distance(&[1, 1], &[10, 10]), Some(0.0));
         // p = (1, 0), q = (1/2, 1/2), m = (3/4, 1/4).
@@ -47,7 +47,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn symmetric_bounded_and_zero_for_the_same(
+        fn the_distance_is_symmetric_bounded_and_zero_for_equal_histograms(
             bins in prop::collection::vec((0_u64..5_000, 0_u64..5_000), 1..40),
         ) {
             let (a, b): (Vec<_>, Vec<_>) = bins.into_iter().unzip();

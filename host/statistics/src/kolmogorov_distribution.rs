@@ -1,27 +1,27 @@
 //! The distribution of the two-sided one-sample Kolmogorov-Smirnov statistic `D` of `n` values.
 //!
-//! No one formula is good everywhere; Simard and L'Ecuyer 2011 ("Computing the two-sided
-//! Kolmogorov-Smirnov distribution", Journal of Statistical Software 39(11)) divide the plane of `n`
-//! and `d` among several, and SciPy follows them. So do these, with the same boundaries, as the
-//! approximations differ by more than 1e-9 where they meet.
+//! No single formula is accurate for every `n` and `d`. Simard and L'Ecuyer 2011 ("Computing the
+//! two-sided Kolmogorov-Smirnov distribution", Journal of Statistical Software 39(11)) divide the
+//! plane of `n` and `d` among several, and so does SciPy. The boundaries here are the same, as the
+//! approximations differ by more than 1e-9 at them.
 
 use std::f64::consts::PI;
 
 use statrs::function::factorial::ln_factorial;
 
-/// Up to this `n` all is exact.
+/// Maximum `n` for which the result is exact.
 const EXACT: f64 = 140.0;
-/// And up to this `n d^2`, for those, by the matrix; above, the two one-sided events, which then
-/// hardly ever come together, are taken for exclusive (Miller 1956).
+/// Maximum `n d^2` of the matrix formula, for `n` up to [`EXACT`]. Above it the two one-sided
+/// events are taken for exclusive, as they almost never occur together (Miller 1956).
 const EXACT_MATRIX: f64 = 4.0;
-/// For larger `n` they are from here on.
+/// Minimum `n d^2` from which they are taken for exclusive, for larger `n`.
 const ONE_SIDED: f64 = 2.2;
-/// Above this `n d^2` less is left than a float can hold.
-const NOTHING: f64 = 370.0;
-/// The matrix has few enough rows below this `n d^1.5`, up to that `n`.
+/// Minimum `n d^2` for which the tail is 0 in FP64.
+const UNDERFLOW: f64 = 370.0;
+/// Maximum `n d^1.5` and maximum `n` for which the matrix is small enough.
 const MATRIX: (f64, f64) = (1.4, 100_000.0);
 
-/// `P(D >= d)` for `n` values, a whole number.
+/// `P(D >= d)` for `n` values; `n` is a whole number.
 pub(crate) fn upper_tail(n: f64, d: f64) -> f64 {
     if n < 1.0 || d <= 0.0 {
         return 1.0;
@@ -41,7 +41,7 @@ pub(crate) fn upper_tail(n: f64, d: f64) -> f64 {
         2.0 * one_sided(n, d)
     } else if n <= EXACT {
         1.0 - matrix(n, d)
-    } else if scaled >= NOTHING {
+    } else if scaled >= UNDERFLOW {
         0.0
     } else if scaled >= ONE_SIDED {
         2.0 * one_sided(n, d)
@@ -53,8 +53,8 @@ pub(crate) fn upper_tail(n: f64, d: f64) -> f64 {
     tail.clamp(0.0, 1.0)
 }
 
-/// `P(D+ >= d)`, of the one-sided statistic: a sum of `n (1 - d)` positive terms (Birnbaum and Tingey
-/// 1951).
+/// `P(D+ >= d)` of the one-sided statistic: a sum of `n (1 - d)` positive terms (Birnbaum and
+/// Tingey 1951).
 fn one_sided(n: f64, d: f64) -> f64 {
     let terms = whole((n * (1.0 - d)).floor());
     let ln_n_factorial = ln_factorial(whole(n));
@@ -70,13 +70,17 @@ fn one_sided(n: f64, d: f64) -> f64 {
     d * (0..=terms).map(term).sum::<f64>()
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, not negative")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a whole number that is not negative"
+)]
 fn whole(x: f64) -> u64 {
     x.max(0.0) as u64
 }
 
-/// `P(D < d)`, exactly: Durbin's matrix (1973) raised to the power `n`, as Marsaglia, Tsang and Wang
-/// 2003 ("Evaluating Kolmogorov's distribution", Journal of Statistical Software 8(18)) do.
+/// `P(D < d)`, exact: Durbin's matrix (1973) to the power `n`, by the algorithm of Marsaglia, Tsang
+/// and Wang 2003 ("Evaluating Kolmogorov's distribution", Journal of Statistical Software 8(18)).
 fn matrix(n: f64, d: f64) -> f64 {
     let k = whole((n * d).ceil());
     let size = usize::try_from(2 * k - 1).unwrap_or(usize::MAX);
@@ -110,7 +114,7 @@ fn matrix(n: f64, d: f64) -> f64 {
         result.scale(middle);
         left /= 2;
     }
-    // Times n! / n^n, with the power of two that was taken out.
+    // Times n! / n^n and the power of two of the result.
     let value = result.cells[middle * size + middle];
     let ln = value.ln() + result.exponent * std::f64::consts::LN_2;
     (ln + ln_factorial(whole(n)) - n * n.ln()).exp()
@@ -123,7 +127,7 @@ struct Matrix {
     exponent: f64,
 }
 
-/// Cells are kept below two to this power: squares of them stay far from infinity.
+/// Cells are scaled below two to this power, so that their squares do not overflow.
 const EXPONENT: i32 = 128;
 
 impl Matrix {
@@ -151,7 +155,7 @@ impl Matrix {
         product
     }
 
-    /// Takes a power of two out if the cell at `middle` is large.
+    /// Moves a power of two into the exponent if the cell at `middle` is large.
     fn scale(&mut self, middle: usize) {
         if self.cells[middle * self.size + middle] > 2.0_f64.powi(EXPONENT) {
             self.cells.iter_mut().for_each(|cell| *cell *= 2.0_f64.powi(-EXPONENT));
@@ -160,8 +164,8 @@ impl Matrix {
     }
 }
 
-/// `P(D < d)`, the expansion of Pelz and Good 1976 ("Approximating the lower tail-areas of the
-/// Kolmogorov-Smirnov one-sample statistic", Journal of the Royal Statistical Society B 38), which is
+/// `P(D < d)` by the expansion of Pelz and Good 1976 ("Approximating the lower tail-areas of the
+/// Kolmogorov-Smirnov one-sample statistic", Journal of the Royal Statistical Society B 38):
 /// Kolmogorov's limit and three terms in powers of `1/sqrt(n)`, in the notation of Simard and
 /// L'Ecuyer.
 fn pelz_good(n: f64, d: f64) -> f64 {
@@ -169,7 +173,7 @@ fn pelz_good(n: f64, d: f64) -> f64 {
     let (z2, z4, z6, z8) = (z.powi(2), z.powi(4), z.powi(6), z.powi(8));
     let (pi2, pi4, pi6) = (PI.powi(2), PI.powi(4), PI.powi(6));
     let mut sums = [0.0_f64; 4];
-    // Terms fall as exp(-(pi^2/8) m^2/z^2): these are more than enough.
+    // Terms decrease as exp(-(pi^2/8) m^2/z^2), so these are more than enough.
     let terms = whole((16.0 * z / PI).ceil());
     for k in (1..=terms).rev() {
         let m2 = crate::float(2 * k - 1).powi(2);
@@ -210,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_published() {
+    fn tails_are_those_published() {
         // Marsaglia, Tsang and Wang 2003, section 3: K(10, 0.274) = 0.6284796154565...
         assert!((1.0 - upper_tail(10.0, 0.274) - 0.628_479_615_456_5).abs() < 1e-12);
         // The 5 % point of Kolmogorov's limit is 1.3581 / sqrt(n).
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn as_scipy_has_it() {
+    fn tails_are_those_of_scipy() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../tests/vectors/vectors.json")).unwrap();
         for case in vectors["tails"].as_array().unwrap() {
@@ -231,11 +235,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn falls_from_one_to_zero(n in 1_u32..3_000, d in 0.0..1.0_f64, more in 0.0..0.1_f64) {
+        fn the_tail_decreases_from_one_to_zero(n in 1_u32..3_000, d in 0.0..1.0_f64, more in 0.0..0.1_f64) {
             let n = f64::from(n);
             let (tail, less) = (upper_tail(n, d), upper_tail(n, d + more));
             prop_assert!((0.0..=1.0).contains(&tail));
-            // Formulas meet within 1e-6.
+            // Formulas differ by up to 1e-6 at their boundaries.
             prop_assert!(less <= tail + 1e-6, "{n} {d} {more}: {tail} {less}");
         }
     }

@@ -1,20 +1,23 @@
-//! The two-sample Kolmogorov-Smirnov statistic (Smirnov 1939): the greatest distance of two
-//! distribution functions.
+//! The two-sample Kolmogorov-Smirnov statistic (Smirnov 1939): the maximum distance of two
+//! empirical distribution functions.
 
 use crate::kolmogorov_distribution::upper_tail;
 use crate::{float, total};
 
-/// A statistic, and how likely one as large is if both samples are of one continuous distribution.
+/// The result of a two-sample Kolmogorov-Smirnov test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KolmogorovSmirnov {
+    /// Maximum distance of the distribution functions, from 0 to 1.
     pub statistic: f64,
+    /// Probability of a statistic at least as large if both samples are of one continuous
+    /// distribution.
     pub p_value: f64,
 }
 
-/// Of two samples. NaN are left out.
+/// Tests two samples. NaN is ignored.
 ///
-/// The p-value is that of the one-sample statistic with `n m / (n + m)` values, rounded to a whole
-/// number, as `scipy.stats.ks_2samp(method="asymp")` has it.
+/// The p-value is that of the one-sample statistic of `n m / (n + m)` values, rounded to a whole
+/// number, as in `scipy.stats.ks_2samp(method="asymp")`.
 #[must_use]
 pub fn two_sample(a: &[f64], b: &[f64]) -> Option<KolmogorovSmirnov> {
     let (a, b) = (sorted(a), sorted(b));
@@ -40,10 +43,10 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     values
 }
 
-/// Of two histograms with the same bins, in order: the greatest distance at an edge.
+/// The maximum distance of two histograms with the same bins at the edges of bins.
 ///
-/// A lower bound of the statistic of the values that were counted, whose distribution functions may
-/// be further apart within a bin; so it has no p-value here.
+/// It is a lower bound of the statistic of the values themselves, whose distribution functions may
+/// be further apart within a bin. So it has no p-value.
 #[must_use]
 pub fn binned(a: &[u64], b: &[u64]) -> Option<f64> {
     if a.len() != b.len() {
@@ -66,10 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_computed_by_hand() {
-        // After 2, both of the one and none of the other.
+    fn statistics_are_those_computed_by_hand() {
+        // At 2: all values of one sample, and none of the other.
         assert_eq!(two_sample(&[1.0, 2.0], &[3.0, 4.0, 5.0]).unwrap().statistic, 1.0);
-        // Ties: after 1, 1/2 and 2/3; after 2, 1 and 2/3.
+        // Ties: 1/2 and 2/3 at 1; 1 and 2/3 at 2.
         let found = two_sample(&[1.0, 2.0], &[1.0, 1.0, 3.0, f64::NAN]).unwrap();
         assert!((found.statistic - 1.0 / 3.0).abs() < 1e-15, "{found:?}");
         assert_eq!(two_sample(&[f64::NAN], &[1.0]), None);
@@ -84,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn symmetric_bounded_and_zero_for_the_same(a in sample(), b in sample()) {
+        fn the_statistic_is_symmetric_bounded_and_zero_for_equal_samples(a in sample(), b in sample()) {
             let found = two_sample(&a, &b).unwrap();
             prop_assert!((0.0..=1.0).contains(&found.statistic), "{found:?}");
             prop_assert!((0.0..=1.0).contains(&found.p_value), "{found:?}");
@@ -94,7 +97,7 @@ mod tests {
         }
 
         #[test]
-        fn bins_bound_it_from_below(a in sample(), b in sample(), edges in prop::collection::btree_set(-50_i32..50, 0..12)) {
+        fn the_binned_statistic_is_a_lower_bound(a in sample(), b in sample(), edges in prop::collection::btree_set(-50_i32..50, 0..12)) {
             let edges: Vec<f64> = edges.into_iter().map(|x| f64::from(x) / 4.0).collect();
             let count = |sample: &[f64]| {
                 let mut counts = vec![0; edges.len() + 1];

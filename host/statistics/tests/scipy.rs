@@ -1,4 +1,4 @@
-//! The statistics against SciPy's, on fixed vectors that `vectors/make.py` wrote.
+//! Compares the statistics with SciPy's, on the fixed vectors of `vectors/make.py`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,7 @@ use spinfer_statistics::population_stability::psi;
 use spinfer_statistics::share::{Share, fisher, p_value};
 use spinfer_statistics::{chi_squared, jensen_shannon};
 
-/// How far a result may be from SciPy's, absolutely; relatively where it is above one.
+/// Maximum difference to SciPy's result, absolute for results up to 1 and relative above.
 const TOLERANCE: f64 = 1e-9;
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
-//! Quality of predictions whose ground truth is known: [`Classification`], [`Regression`] and
-//! [`Reward`] are running aggregates. What was added can be removed again, so that corrected
-//! feedback replaces the earlier one and expired records stop counting.
+//! Quality of predictions with a ground truth: [`Classification`], [`Regression`] and [`Reward`]
+//! are running aggregates. Observations can be removed again: feedback that is corrected replaces
+//! the earlier one, and expired records no longer count.
 
 mod classification;
 mod regression;

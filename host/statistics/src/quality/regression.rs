@@ -1,8 +1,8 @@
-//! Regressors.
+//! Quality of regressors.
 
 use super::sum::{Sum, mean};
 
-/// Predicted numbers against true ones.
+/// Mean errors of predicted numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Regression {
     n: u64,
@@ -11,7 +11,7 @@ pub struct Regression {
 }
 
 impl Regression {
-    /// One observation. Nothing is added if the error is not finite.
+    /// Adds an observation. It is ignored if the square of its error is not finite.
     pub fn add(&mut self, truth: f64, predicted: f64) {
         let error = predicted - truth;
         if (error * error).is_finite() {
@@ -21,7 +21,7 @@ impl Regression {
         }
     }
 
-    /// Takes back an [`add`](Self::add) of the same observation.
+    /// Removes an observation that was [added](Self::add).
     pub fn remove(&mut self, truth: f64, predicted: f64) {
         let error = predicted - truth;
         if (error * error).is_finite() {
@@ -53,7 +53,7 @@ impl Regression {
     /// Square root of the mean squared error, in the unit of the prediction.
     #[must_use]
     pub fn root_mean_squared_error(&self) -> Option<f64> {
-        // What removals leave of rounding may be below zero.
+        // Rounding errors of removals may make it negative.
         mean(self.squared, self.n).map(|mean| mean.max(0.0).sqrt())
     }
 }

@@ -1,8 +1,8 @@
-//! Rewards.
+//! Rewards of predictions.
 
 use super::sum::{Sum, mean};
 
-/// Rewards of predictions.
+/// Mean of rewards.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reward {
     n: u64,
@@ -10,7 +10,7 @@ pub struct Reward {
 }
 
 impl Reward {
-    /// One observation. Nothing is added if it is not finite.
+    /// Adds a reward. It is ignored if it is not finite.
     pub fn add(&mut self, reward: f64) {
         if reward.is_finite() {
             self.n += 1;
@@ -18,7 +18,7 @@ impl Reward {
         }
     }
 
-    /// Takes back an [`add`](Self::add) of the same observation.
+    /// Removes an observation that was [added](Self::add).
     pub fn remove(&mut self, reward: f64) {
         if reward.is_finite() {
             self.n = self.n.saturating_sub(1);
@@ -38,6 +38,7 @@ impl Reward {
         self.n
     }
 
+    /// Mean reward; `None` without observations.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
         mean(self.sum, self.n)

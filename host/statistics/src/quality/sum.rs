@@ -1,7 +1,8 @@
-//! Sums, means and ratios.
+//! Sums without accumulating rounding errors, means and ratios.
 
-/// A sum of floating-point numbers with the rounding error carried along (Neumaier 1974): millions
-/// of additions and removals do not drift.
+/// A sum of floating-point numbers with its rounding error (Neumaier 1974, "Rundungsfehleranalyse
+/// einiger Verfahren zur Summation endlicher Summen", ZAMM 54), which does not drift over millions of
+/// additions and removals.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sum {
     sum: f64,
@@ -24,12 +25,13 @@ impl Sum {
     }
 }
 
-/// `sum / n`; none without observations.
+/// `sum / n`; `None` without observations.
 #[expect(clippy::cast_precision_loss, reason = "a mean: exact up to 2^53 observations")]
 pub(super) fn mean(sum: Sum, n: u64) -> Option<f64> {
     (n > 0).then(|| sum.value() / n as f64)
 }
 
+/// `part / of`; `None` if `of` is 0.
 #[expect(clippy::cast_precision_loss, reason = "a ratio: exact up to 2^53 observations")]
 pub(super) fn ratio(part: u64, of: u64) -> Option<f64> {
     (of > 0).then(|| part as f64 / of as f64)

@@ -7,7 +7,7 @@ fn close(value: Option<f64>, expected: f64) {
     assert!((value - expected).abs() < 1e-12, "{value} is not {expected}");
 }
 
-/// Truth a a a b b c, predicted a a b b c a: confusion by hand.
+/// Truth a a a b b c, predicted a a b b c a.
 #[test]
 fn accuracy_precision_and_recall_are_those_computed_by_hand() {
     let mut quality = Classification::default();
@@ -42,7 +42,7 @@ fn a_class_that_was_never_predicted_has_no_precision_and_counts_as_zero() {
 }
 
 #[test]
-fn the_brier_score_is_the_one_computed_by_hand() {
+fn the_brier_score_is_that_computed_by_hand() {
     let mut quality = Classification::default();
     quality.add("a", "a", Some((&[0.7, 0.2, 0.1], 0)));
     quality.add("b", "c", Some((&[0.1, 0.3, 0.6], 1)));
@@ -63,12 +63,12 @@ fn errors_of_a_regression_are_those_computed_by_hand() {
     for (truth, predicted) in [(3.0, 2.5), (-0.5, 0.0), (2.0, 2.0), (7.0, 8.0)] {
         quality.add(truth, predicted);
     }
-    // scikit-learn's documentation has this example: 0.5 and 0.375.
+    // The example of scikit-learn's documentation: 0.5 and 0.375.
     close(quality.mean_absolute_error(), 0.5);
     close(quality.root_mean_squared_error(), 0.375_f64.sqrt());
     quality.add(f64::NAN, 1.0);
     quality.add(1e300, -1e300);
-    assert_eq!(quality.n(), 4, "what is not finite does not count");
+    assert_eq!(quality.n(), 4, "errors that are not finite are ignored");
     let mut reward = Reward::default();
     [1.0, 0.0, 0.25].into_iter().for_each(|value| reward.add(value));
     close(reward.mean(), 1.25 / 3.0);
@@ -85,8 +85,8 @@ fn without_observations_there_are_no_results() {
 
 proptest! {
     #[test]
-    fn what_is_removed_or_merged_is_as_if_it_had_been_so_from_the_start(
-        kept in prop::collection::vec((0_usize..3, 0_usize..3, -1e6_f64..1e6), 0..30),
+    fn removals_and_merges_equal_a_fresh_aggregate(
+        remaining in prop::collection::vec((0_usize..3, 0_usize..3, -1e6_f64..1e6), 0..30),
         removed in prop::collection::vec((0_usize..3, 0_usize..3, -1e6_f64..1e6), 0..30),
     ) {
         let name = |class: usize| ["a", "b", "c"][class];
@@ -102,7 +102,7 @@ proptest! {
             }
             (classes, numbers, rewards)
         };
-        let expected = fill(&kept);
+        let expected = fill(&remaining);
         let mut all = fill(&removed);
         let (classes, numbers, rewards) = &expected;
         all.0.merge(classes);

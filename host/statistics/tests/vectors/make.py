@@ -1,4 +1,4 @@
-"""Writes vectors.json: statistics as SciPy computes them, for tests/scipy.rs.
+"""Writes vectors.json: statistics that SciPy computed, for tests/scipy.rs.
 
     python3 -m venv .venv && .venv/bin/pip install numpy==2.4.6 scipy==1.17.1
     .venv/bin/python host/statistics/tests/vectors/make.py
@@ -30,7 +30,7 @@ def histograms(rng):
 
 
 def psi(a, b):
-    """By hand: SciPy has none. Its null distribution is Yurdakul and Naranjo's."""
+    """SciPy has no PSI. The null distribution is Yurdakul and Naranjo's."""
     keep = (a > 0) | (b > 0)
     a, b = a[keep], b[keep]
     n, m = a.sum(), b.sum()
@@ -64,7 +64,7 @@ def fit_case(rng):
 
 
 def sample_cases(rng):
-    """Samples that reach each formula of the distribution: exact, one-sided, expansion."""
+    """Samples for each formula of the distribution: exact, one-sided, expansion."""
     sizes = [(2, 3), (3, 5), (10, 12), (40, 60), (150, 200), (300, 500), (20, 600)]
     for n, m in sizes:
         for shift in [0.0, 0.2, 1.0]:
@@ -76,7 +76,7 @@ def sample_cases(rng):
 
 
 def tail_cases(rng):
-    """The distribution itself, where samples would be too long to write down."""
+    """The distribution itself, for samples that would be too long for the file."""
     for n in [1, 2, 5, 20, 140, 141, 1000, 20_000, 100_000, 250_000]:
         for z in [0.3, 0.5, 0.8, 1.0, 1.2, 1.4, 1.49, 1.8, 2.5, 4.0]:
             d = z / np.sqrt(n)
@@ -93,7 +93,7 @@ def share_case(a, n, b, m):
 
 
 def holm(p_values):
-    """As statsmodels.stats.multitest.multipletests(method="holm"), by hand."""
+    """The correction of statsmodels.stats.multitest.multipletests(method="holm")."""
     p_values = np.array(p_values)
     order = np.argsort(p_values)
     k = len(p_values)
