@@ -1,5 +1,5 @@
-//! What an operator changes while the application serves: other allocations, or the end of an
-//! experiment. It is kept as JSON in the key-value store of the router, under [`key`].
+//! Changes of an experiment while the application serves: other allocations, or its end. A change
+//! is stored as JSON in the router's key-value store, under [`key`].
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::{CONTROL, Experiment, check_allocation, check_sum};
 
-/// The key of an experiment's change.
+/// The key of an experiment's change in the key-value store.
 #[must_use]
 pub fn key(experiment: &str) -> String {
     format!("spinfer/experiments/{experiment}")
 }
 
-/// A change of an experiment. By default none.
+/// A change of an experiment. The default changes nothing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// The share of each variant. Empty: those of the file.
+    /// The share of each variant, from 0 to 1. Empty: the shares of the file apply.
     #[serde(default)]
     pub allocations: BTreeMap<String, f64>,
-    /// Whether the experiment is over: every unit is served by the winner, or else by control.
+    /// Whether the experiment is over. The winner, or else control, then serves every unit.
     #[serde(default)]
     pub stopped: bool,
+    /// The variant that serves every unit of an experiment that is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<String>,
 }
 
 impl Change {
-    /// The share of each variant of `experiment`, in its order; fails if this is not a change of it.
+    /// The share of each variant of `experiment`, in its order.
+    ///
+    /// # Errors
+    /// If a variant does not exist or is a shadow, or the shares do not sum to 1.
     pub fn allocations(&self, experiment: &Experiment) -> Result<Vec<f64>, String> {
         let shares = |name: &str| self.allocations.get(name).copied();
         for name in self.allocations.keys().chain(&self.winner) {
@@ -46,8 +50,11 @@ impl Change {
         Ok(all)
     }
 
-    /// Puts `shares` over these. What is not named keeps its share, and control, unless it is named,
-    /// has the rest. Fails if they are not shares of `experiment`.
+    /// Sets the shares of some variants. The other variants keep theirs, and control has the rest
+    /// unless it is among them.
+    ///
+    /// # Errors
+    /// If a variant does not exist or is a shadow, or the shares do not sum to 1.
     pub fn ramp(
         &self,
         experiment: &Experiment,
@@ -65,11 +72,11 @@ impl Change {
             let others: f64 = all.iter().filter(|(name, _)| *name != CONTROL).map(|(_, s)| s).sum();
             if others > 1.0 + crate::format::SUM_TOLERANCE {
                 return Err(format!(
-                    "the allocations of the treatments sum to {others}; nothing would be left for \
+                    "the allocations of the treatments sum to {others}, which leaves nothing for \
                      `{CONTROL}`"
                 ));
             }
-            // Tenths are not exact: 1 - 0.1 - 0.2 is 0.7000000000000001.
+            // Floats are not exact: 1 - 0.1 - 0.2 is 0.7000000000000001.
             let rest = ((1.0 - others).max(0.0) * 1e12).round() / 1e12;
             all.insert(CONTROL.to_owned(), rest);
         }
@@ -79,7 +86,7 @@ impl Change {
     }
 }
 
-/// The name of a variant that units are assigned to.
+/// Checks that `name` is a variant that units are assigned to.
 fn find<'n>(experiment: &Experiment, name: &'n str) -> Result<&'n str, String> {
     if experiment.assignable().any(|(_, variant)| variant.name == *name) {
         return Ok(name);
@@ -127,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn control_gives_what_a_treatment_receives() {
+    fn a_ramp_takes_the_share_from_control() {
         let experiment = experiment();
         let ramped = Change::default().ramp(&experiment, &shares(&[("treatment", 0.3)])).unwrap();
         let expected = shares(&[("control", 0.6), ("treatment", 0.3), ("other", 0.1)]);
@@ -137,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_do_not_fit_are_refused() {
+    fn invalid_shares_are_refused() {
         let experiment = experiment();
         for (given, part) in [
-            (&[("treatment", 0.95)][..], "nothing would be left for `control`"),
+            (&[("treatment", 0.95)][..], "leaves nothing for `control`"),
             (&[("control", 0.5)], "sum to 0.8"),
             (&[("treatment", -0.1)], "variant `treatment`: -0.1 is not a share"),
             (&[("treatment", f64::NAN)], "NaN is not a share"),

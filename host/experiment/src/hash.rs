@@ -1,21 +1,23 @@
-//! Where a unit falls: GrowthBook's hash, version 2, so that an assignment can be recomputed by any
-//! of its SDKs.
+//! The hash of units: version 2 of GrowthBook's, so that any of its SDKs can recompute an
+//! assignment.
 
-/// Parts a hash tells apart: a unit falls into one of them.
+/// Number of buckets that units are hashed to.
 pub const BUCKETS: u32 = 10_000;
 
-/// The bucket of `unit` in an experiment, below [`BUCKETS`]. GrowthBook calls `bucket / BUCKETS` the
-/// hash of `unit` with `seed`.
+/// The bucket of `unit`, below [`BUCKETS`]. GrowthBook's hash of `unit` with `seed` is
+/// `bucket / BUCKETS`.
 #[must_use]
 pub fn bucket(seed: &str, unit: &[u8]) -> u32 {
     let first = fnv1a(fnv1a(OFFSET, seed.as_bytes()), unit);
     fnv1a(OFFSET, first.to_string().as_bytes()) % BUCKETS
 }
 
+/// Offset basis of FNV-1a.
 const OFFSET: u32 = 0x811c_9dc5;
+/// Prime of FNV-1a.
 const PRIME: u32 = 0x0100_0193;
 
-/// FNV-1a with 32 bits, going on from `hash`.
+/// 32-bit FNV-1a, continued from `hash`.
 fn fnv1a(hash: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(PRIME))
 }
@@ -24,7 +26,7 @@ fn fnv1a(hash: u32, bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// Of GrowthBook's test cases (specification 0.7.1), those of version 2: seed, unit, hash.
+    /// Seed, unit and hash of GrowthBook's test cases of version 2 (specification 0.7.1).
     const VECTORS: [(&str, &str, u32); 7] = [
         ("seed", "a", 505),
         ("seed", "b", 2696),
@@ -42,7 +44,7 @@ mod tests {
         }
     }
 
-    /// The whole published file, where it is at hand.
+    /// All cases of the published file, where it is available.
     #[test]
     fn hashes_are_those_of_the_published_file() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -50,7 +52,7 @@ mod tests {
             std::fs::read_to_string(root.join("../shared/data/growthbook-hash-cases.json"))
         else {
             // The constants above are its cases of version 2.
-            eprintln!("skipped: the published file is not beside the repository");
+            eprintln!("skipped: the published file is not available");
             return;
         };
         let cases: serde_json::Value = serde_json::from_str(&text).unwrap();

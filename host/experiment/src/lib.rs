@@ -1,8 +1,8 @@
-//! Experiments: the format of `experiments.toml` ([`format`]), what an operator changes without a
-//! restart ([`change`]), and the assignment of units to variants ([`split`], [`router`]).
+//! Experiments: the format of `experiments.toml` ([`format`]), changes without a restart
+//! ([`change`]), and the assignment of units to variants ([`split`], [`router`]).
 //!
-//! Pure: no I/O, no clock. The router component decides with it, and the host checks with it, so that
-//! both read a file alike and every node assigns a unit alike.
+//! Pure: no I/O, no clock. The router component assigns with it, and the host checks with it, so
+//! both interpret a file the same way, and every node assigns a unit the same way.
 
 pub mod change;
 pub mod format;

@@ -1,24 +1,24 @@
-//! One request's way: its path to an experiment, its unit to a variant.
+//! Routes a request: by its path to an experiment, by its unit to a variant.
 
 use crate::change::Change;
 use crate::format::{Experiment, Experiments, Variant};
 use crate::split::Split;
 
-/// Where the models' paths begin (Open Inference Protocol).
+/// Prefix of the paths of models (Open Inference Protocol).
 pub const MODELS: &str = "/v2/models/";
 
-/// The experiments of a file, as they are at present.
+/// The experiments of a file with their current changes.
 #[derive(Clone, Debug)]
 pub struct Router(Vec<Live>);
 
-/// An experiment, and how its units are split at present.
+/// An experiment with its current split.
 #[derive(Clone, Debug)]
 pub struct Live {
     pub experiment: Experiment,
     split: Split,
 }
 
-/// Who serves a request.
+/// The variant that serves a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Assignment<'a> {
     pub experiment: &'a Experiment,
@@ -27,16 +27,19 @@ pub struct Assignment<'a> {
     pub shadowed: bool,
 }
 
-/// Why a request is assigned to nothing.
+/// Why a request has no assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Of HTTP.
+    /// HTTP status of the response.
     pub status: u16,
     pub message: String,
 }
 
 impl Router {
-    /// With the allocations of the file.
+    /// A router with the allocations of the file.
+    ///
+    /// # Errors
+    /// If an experiment has no control.
     pub fn new(experiments: &Experiments) -> Result<Self, String> {
         let live = |experiment: &Experiment| {
             let split = Split::new(experiment, &Change::default())?;
@@ -50,7 +53,10 @@ impl Router {
         self.0.iter()
     }
 
-    /// The number of the experiment that takes `path`, with a query or without.
+    /// Index of the experiment that `path` belongs to, with a query or without.
+    ///
+    /// # Errors
+    /// 404 if there is none.
     pub fn find(&self, path: &str) -> Result<usize, Refusal> {
         let found = self.0.iter().position(|live| rest(path, &live.experiment.model).is_some());
         found.ok_or_else(|| {
@@ -60,30 +66,36 @@ impl Router {
                 });
             let path = path.split('?').next().unwrap_or_default();
             let message = format!(
-                "no experiment takes {path}; there are {}",
+                "no experiment takes {path}; the experiments are {}",
                 named.collect::<Vec<_>>().join(", ")
             );
             Refusal { status: 404, message }
         })
     }
 
-    /// The experiment of that number.
+    /// The experiment at an index.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&Live> {
         self.0.get(index)
     }
 
-    /// Puts `change` over an experiment's file. Fails, and leaves it as it is, if it is not one of
-    /// that experiment.
+    /// Applies `change` to the experiment at an index.
+    ///
+    /// # Errors
+    /// If it is not a change of that experiment, which then stays as it is.
     pub fn change(&mut self, index: usize, change: &Change) -> Result<(), String> {
-        let live = self.0.get_mut(index).ok_or("there is no such experiment")?;
+        let live = self.0.get_mut(index).ok_or("the experiment does not exist")?;
         live.split = Split::new(&live.experiment, change)?;
         Ok(())
     }
 }
 
 impl Live {
-    /// Who serves a request of `unit`, or the variant its client `forces`, if the experiment allows it.
+    /// Assigns a request with `unit` to a variant: the one that its client `forces`, if the
+    /// experiment allows that.
+    ///
+    /// # Errors
+    /// 400 if it forces a variant that does not exist.
     pub fn assign(
         &self,
         unit: Option<&[u8]>,
@@ -111,14 +123,15 @@ impl Live {
 }
 
 impl<'a> Assignment<'a> {
-    /// The variants that receive a copy.
+    /// The variants that receive a copy of the request.
     pub fn shadows(&self) -> impl Iterator<Item = &'a Variant> {
         let shadowed = self.shadowed;
         self.experiment.variants.iter().filter(move |variant| shadowed && variant.shadow)
     }
 }
 
-/// What follows the name of `model` in `path`, if that is a path of its: nothing, `/...` or `?...`.
+/// The part of `path` after the name of `model`, if it is a path of that model: nothing, `/...` or
+/// `?...`.
 pub(crate) fn rest<'p>(path: &'p str, model: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(MODELS)?.strip_prefix(model)?;
     (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
@@ -181,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_names_the_variants_model() {
+    fn the_path_has_the_model_of_the_variant() {
         let router = router();
         let experiment = &router.0[0].experiment;
         let path =
@@ -191,11 +204,11 @@ mod tests {
             Some("/v2/models/iris-classifier/infer?iris=1")
         );
         assert_eq!(path(0, "/v2/models/iris").as_deref(), Some("/v2/models/iris-classifier"));
-        assert_eq!(path(1, "/v2/models/iris/infer"), None, "it has the public name");
+        assert_eq!(path(1, "/v2/models/iris/infer"), None, "its model has the public name");
     }
 
     #[test]
-    fn a_tester_chooses_where_that_is_allowed() {
+    fn a_tester_forces_a_variant_if_the_experiment_allows_it() {
         let router = router();
         let [flowers, wine] = [&router.0[0], &router.0[1]];
         for name in ["control", "treatment", " treatment "] {
@@ -208,11 +221,11 @@ mod tests {
             assert_eq!(status, 400, "{name}");
             assert!(message.ends_with("it has control, treatment"), "{message}");
         }
-        assert!(wine.assign(None, Some(b"other")).is_ok(), "nobody chooses there");
+        assert!(wine.assign(None, Some(b"other")).is_ok(), "it does not allow that");
     }
 
     #[test]
-    fn what_has_no_unit_is_served_by_control() {
+    fn control_serves_requests_without_a_unit() {
         assert_eq!(router().0[0].assign(None, None).unwrap().variant.name, "control");
     }
 
@@ -232,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_does_not_fit_changes_nothing() {
+    fn an_invalid_change_changes_nothing() {
         let mut router = router();
         let before = router.0[0].split.clone();
         let allocations = BTreeMap::from([("control".to_owned(), 0.3)]);

@@ -1,25 +1,25 @@
-//! What is assigned: a value of the request that tells whom it is for.
+//! Units: the value of a request that is assigned to a variant, as a user's id.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Where a request says whom it is for.
+/// Where the unit is in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// The value of a header, by its lower-case name.
     Header(String),
     /// The value of a cookie.
     Cookie(String),
-    /// A field of the JSON body: names of members, or numbers of elements, from the outside in.
+    /// A field of the JSON body: names of members or indices of elements, from the outside in.
     Json(Vec<String>),
 }
 
-/// The header cookies are in.
+/// Name of the header with cookies.
 pub const COOKIE: &str = "cookie";
 
 impl Unit {
-    /// The header it is in, if it is in one.
+    /// The header with the unit, if it is in one.
     #[must_use]
     pub fn header(&self) -> Option<&str> {
         match self {
@@ -29,7 +29,7 @@ impl Unit {
         }
     }
 
-    /// The unit in a value of [`Self::header`].
+    /// The unit in a value of the [header](Self::header); `None` if it is empty.
     #[must_use]
     pub fn in_header<'v>(&self, value: &'v [u8]) -> Option<&'v [u8]> {
         let unit = match self {
@@ -41,7 +41,7 @@ impl Unit {
     }
 }
 
-/// As the file writes it: `header x-user-id`, `cookie uid`, `json user.id`.
+/// `header x-user-id`, `cookie uid`, `json user.id`
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,7 +52,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// The value of the cookie `name` (RFC 6265, 4.2.1), without the quotes it may have.
+/// The value of the cookie `name` without quotes (RFC 6265, 4.2.1).
 fn cookie<'v>(header: &'v [u8], name: &[u8]) -> Option<&'v [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=')?;
@@ -62,8 +62,11 @@ fn cookie<'v>(header: &'v [u8], name: &[u8]) -> Option<&'v [u8]> {
     })
 }
 
-/// Reads the unit at `path` of a document: a string, or an integer as its digits. `None` if there is
-/// neither. Nothing else of the document is held.
+/// Reads the unit at `path` of a document: a string, or the digits of an integer; `None` if it is
+/// neither or does not exist. The rest of the document is skipped and not stored.
+///
+/// # Errors
+/// If the document is malformed.
 pub fn in_document<'de, D: Deserializer<'de>>(
     path: &[String],
     document: D,
@@ -71,7 +74,7 @@ pub fn in_document<'de, D: Deserializer<'de>>(
     At(path).deserialize(document)
 }
 
-/// The rest of the path to a field.
+/// The remaining path to a field.
 #[derive(Clone, Copy)]
 struct At<'p>(&'p [String]);
 
@@ -125,7 +128,7 @@ impl<'de> Visitor<'de> for At<'_> {
         let mut found = None;
         while let Some(is_next) = map.next_key_seed(IsNext(self.0.first()))? {
             match self.0 {
-                // As JSON parsers do, the last of equal names counts.
+                // The last of equal names counts, as in most JSON parsers.
                 [_, rest @ ..] if is_next => found = map.next_value_seed(At(rest))?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -233,16 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_a_unit_unless_it_is_empty() {
+    fn a_header_with_a_value_is_a_unit() {
         let unit = Unit::Header("x-user-id".into());
         assert_eq!(unit.in_header(b" ann "), Some(&b"ann"[..]));
         assert_eq!(unit.in_header(b"  "), None);
-        assert_eq!(unit.in_header(&[0xff]), Some(&[0xff][..]), "bytes that are no text");
+        assert_eq!(unit.in_header(&[0xff]), Some(&[0xff][..]), "not UTF-8");
     }
 
     proptest! {
         #[test]
-        fn no_body_or_cookie_panics(text in ".{0,200}", path in "[a-z0-9.]{1,10}") {
+        fn bodies_and_cookies_never_panic(text in ".{0,200}", path in "[a-z0-9.]{1,10}") {
             let _ = field(&path, &text);
             let _ = cookie(text.as_bytes(), path.as_bytes());
         }

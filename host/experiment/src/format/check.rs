@@ -1,44 +1,44 @@
-//! What names, shares and paths may be.
+//! Checks of names, shares and paths.
 
 use super::{MAX_NAME, SUM_TOLERANCE};
 
-/// A share of the units.
+/// Checks a share of the units.
 pub(crate) fn check_allocation(share: f64) -> Result<f64, String> {
     if (0.0..=1.0).contains(&share) {
-        // Without the sign that a zero may have.
+        // -0 becomes 0.
         Ok(share.abs())
     } else {
         Err(format!("{share} is not a share; write one from 0 to 1"))
     }
 }
 
-/// Shares of all units.
+/// Checks that shares sum to 1.
 pub(crate) fn check_sum(shares: impl Iterator<Item = f64>) -> Result<(), String> {
     let shares: Vec<_> = shares.collect();
     let sum: f64 = shares.iter().sum();
     if (sum - 1.0).abs() <= SUM_TOLERANCE {
         return Ok(());
     }
-    // As much of it as is compared.
+    // With the digits that are compared.
     let sum = format!("{sum:.9}");
     let sum = sum.trim_end_matches('0').trim_end_matches('.');
     let terms: Vec<_> = shares.iter().map(ToString::to_string).collect();
     Err(format!("the allocations {} sum to {sum}; they have to sum to 1", terms.join(" + ")))
 }
 
-/// The name of an experiment, a variant or a model.
+/// Checks the name of an experiment, a variant or a model.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let problem = match (name.chars().next(), name.chars().find(|c| !allowed(*c))) {
         (None, _) => "is empty".to_owned(),
         _ if name.len() > MAX_NAME => format!("has {} bytes", name.len()),
-        (_, Some(other)) => format!("holds {other:?}"),
-        (Some(first), None) if !first.is_ascii_alphanumeric() => format!("begins with {first:?}"),
+        (_, Some(other)) => format!("contains {other:?}"),
+        (Some(first), None) if !first.is_ascii_alphanumeric() => format!("starts with {first:?}"),
         (Some(_), None) => return Ok(()),
     };
     Err(format!(
         "\"{}\" {problem}; a name has at most {MAX_NAME} letters, digits, `-`, `_` and `.`, and \
-         begins with a letter or a digit",
+         starts with a letter or a digit",
         name.escape_debug()
     ))
 }
@@ -54,7 +54,7 @@ pub(super) fn check_component(id: &str) -> Result<(), String> {
     ))
 }
 
-/// A token of HTTP (RFC 9110, 5.6.2).
+/// Checks an HTTP token (RFC 9110, 5.6.2).
 pub(super) fn check_token(name: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if !name.is_empty() && name.chars().all(fits) {
@@ -65,7 +65,7 @@ pub(super) fn check_token(name: &str) -> Result<(), String> {
 
 pub(super) fn check_header(name: &str) -> Result<(), String> {
     check_token(name)?;
-    // The host sets these on every request, or on the response.
+    // The host sets these headers on every request or response.
     let reserved = ["spin-", "spinfer-"]
         .iter()
         .any(|own| name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own)));

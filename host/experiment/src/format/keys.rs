@@ -1,9 +1,10 @@
-//! Tables of a file, and the problems found in them.
+//! Typed access to the tables of a file, which collects problems.
 
 use std::fmt;
 
 use toml::{Table, Value};
 
+/// The problems of a file, each with its key.
 pub(super) struct Problems(pub(super) Vec<String>);
 
 impl Problems {
@@ -12,9 +13,9 @@ impl Problems {
     }
 }
 
-/// A table, and where it stands.
+/// A table and its key.
 pub(super) struct Keys<'a> {
-    /// As in `experiments.iris`; empty for the file.
+    /// The key of the table: `experiments.iris`; empty for the file.
     pub(super) at: String,
     pub(super) table: &'a Table,
 }
@@ -37,8 +38,8 @@ impl<'a> Keys<'a> {
     /// Reports every key that is not among `known`.
     pub(super) fn known(&self, known: &[&str], problems: &mut Problems) {
         for key in self.table.keys().filter(|key| !known.contains(&key.as_str())) {
-            let there_are = known.join(", ");
-            let problem = format!("unknown key; there are {there_are}");
+            let keys = known.join(", ");
+            let problem = format!("unknown key; the keys are {keys}");
             problems.add(self.key(&key.escape_debug().to_string()), problem);
         }
     }
@@ -47,14 +48,14 @@ impl<'a> Keys<'a> {
         match self.table.get(key)? {
             Value::String(text) => Some(text),
             other => {
-                let problem = format!("is {}; write text: \"...\"", other.type_str());
+                let problem = format!("expected a string, got {}", other.type_str());
                 problems.add(self.key(key), problem);
                 None
             }
         }
     }
 
-    /// A text there has to be, which `check` allows.
+    /// A string that has to be set, and to pass `check`.
     pub(super) fn required(
         &self,
         key: &str,
@@ -67,6 +68,7 @@ impl<'a> Keys<'a> {
         self.optional(key, check, problems)
     }
 
+    /// A string that has to pass `check` if it is set.
     pub(super) fn optional(
         &self,
         key: &str,

@@ -1,4 +1,4 @@
-//! `experiments.toml`: read, and checked with every problem found at once.
+//! Reads `experiments.toml`, and reports every problem at once.
 
 mod check;
 mod keys;
@@ -10,16 +10,16 @@ pub(crate) use check::{check_allocation, check_sum};
 
 use crate::unit::Unit;
 
-/// The name of the variant everything is compared with, and that serves what is not assigned.
+/// Name of the variant that others are compared with. It serves requests without a unit.
 pub const CONTROL: &str = "control";
-/// How far the sum of allocations may be from one: what is lost where tenths are added.
+/// Maximum difference of the sum of allocations to 1, as sums of tenths are not exact.
 pub const SUM_TOLERANCE: f64 = 1e-9;
-/// Variants of one experiment.
+/// Maximum number of variants of one experiment.
 pub const MAX_VARIANTS: usize = 100;
-/// Bytes of a name: it stands in headers, labels and keys.
+/// Maximum length of a name, in bytes: it is part of headers, labels and keys.
 pub const MAX_NAME: usize = 64;
 
-/// The experiments of a file, by name.
+/// The experiments of a file, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Experiments(Vec<Experiment>);
 
@@ -27,12 +27,13 @@ pub struct Experiments(Vec<Experiment>);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
     pub name: String,
-    /// The public name: the experiment takes `/v2/models/<model>/...`.
+    /// Public name of the model: the experiment takes `/v2/models/<model>/...`.
     pub model: String,
+    /// Where the unit is in a request.
     pub unit: Unit,
-    /// The lower-case name of the header by which testers choose a variant.
+    /// Lower-case name of the header with which testers force a variant.
     pub force: Option<String>,
-    /// In the file's order. One is called [`CONTROL`].
+    /// In the order of the file. One is named [`CONTROL`].
     pub variants: Vec<Variant>,
 }
 
@@ -40,17 +41,17 @@ pub struct Experiment {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variant {
     pub name: String,
-    /// The component that serves it, by its id in the manifest.
+    /// Id of the component that serves it, in the manifest.
     pub component: String,
-    /// The name in the path the component is called with, if it is not the public one.
+    /// Name of the model in the path that the component receives, if it is not the public one.
     pub model: Option<String>,
     /// Its share of the units, from 0 to 1.
     pub allocation: f64,
-    /// Whether it receives copies, and its responses are discarded.
+    /// Whether it receives copies of requests, and its responses are discarded.
     pub shadow: bool,
 }
 
-/// Every problem of a file, a line each.
+/// Every problem of a file, one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid(pub Vec<String>);
 
@@ -64,10 +65,14 @@ impl std::error::Error for Invalid {}
 
 impl Experiments {
     /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// Every problem of the file.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         parse::experiments(text).map(Self)
     }
 
+    /// The experiments, sorted by name.
     pub fn iter(&self) -> std::slice::Iter<'_, Experiment> {
         self.0.iter()
     }
@@ -89,7 +94,7 @@ impl<'a> IntoIterator for &'a Experiments {
 }
 
 impl Experiment {
-    /// The variants that units are assigned to, and their places in [`Self::variants`].
+    /// The variants that units are assigned to, with their indices in [`Self::variants`].
     pub fn assignable(&self) -> impl Iterator<Item = (usize, &Variant)> {
         self.variants.iter().enumerate().filter(|(_, variant)| !variant.shadow)
     }
@@ -101,7 +106,7 @@ impl Experiment {
         names.join(", ")
     }
 
-    /// The path `variant` is called with in place of `path`, if it is another.
+    /// The path that the component of `variant` receives instead of `path`, if it differs.
     #[must_use]
     pub fn path_of(&self, variant: &Variant, path: &str) -> Option<String> {
         let model = variant.model.as_ref().filter(|model| **model != self.model)?;

@@ -1,4 +1,4 @@
-//! From the text of a file to its experiments.
+//! Parses the text of a file.
 
 use toml::{Table, Value};
 
@@ -25,7 +25,7 @@ pub(super) fn experiments(text: &str) -> Result<Vec<Experiment>, Invalid> {
             }
         }
         Some(Value::Table(_)) | None => {
-            problems.add("experiments", "there is none; write [experiments.<name>]");
+            problems.add("experiments", "is missing; write [experiments.<name>]");
         }
         Some(_) => problems.add("experiments", "is not a table; write [experiments.<name>]"),
     }
@@ -59,6 +59,7 @@ pub(super) fn experiment(name: &str, value: &Value, problems: &mut Problems) -> 
     Some(Experiment { name: name.to_owned(), model: model?, unit: unit?, force, variants })
 }
 
+/// How to write a unit.
 const UNIT: &str =
     "write { header = \"x-user-id\" }, { cookie = \"uid\" } or { json = \"user.id\" }";
 
@@ -71,7 +72,7 @@ fn unit(experiment: &Keys<'_>, problems: &mut Problems) -> Option<Unit> {
     let keys = Keys::of(at, value, problems)?;
     keys.known(&["header", "cookie", "json"], problems);
     if keys.table.len() != 1 {
-        problems.add(&keys.at, format_args!("has to have one key; {UNIT}"));
+        problems.add(&keys.at, format_args!("must have one key; {UNIT}"));
         return None;
     }
     if let Some(name) = keys.optional("header", check_header, problems) {
@@ -91,7 +92,8 @@ fn variants(experiment: &Keys<'_>, problems: &mut Problems) -> Vec<Variant> {
         return Vec::new();
     };
     if values.len() > MAX_VARIANTS {
-        problems.add(at, format_args!("has {}; at most {MAX_VARIANTS}", values.len()));
+        problems
+            .add(at, format_args!("has {} variants; the maximum is {MAX_VARIANTS}", values.len()));
         return Vec::new();
     }
     let mut variants: Vec<Variant> = Vec::new();
@@ -103,17 +105,19 @@ fn variants(experiment: &Keys<'_>, problems: &mut Problems) -> Vec<Variant> {
     }
     for (index, Variant { name, .. }) in variants.iter().enumerate() {
         if variants[..index].iter().any(|other| other.name == *name) {
-            problems.add(&at, format_args!("two are called `{name}`; rename one"));
+            problems.add(&at, format_args!("two variants are named `{name}`; rename one"));
         }
     }
     if problems.0.len() > before {
-        // The rest would follow from what is reported already.
+        // Other problems would be consequences of these.
         return variants;
     }
     if !variants.iter().any(|variant| variant.name == CONTROL && !variant.shadow) {
         problems.add(
             &at,
-            format_args!("none is called `{CONTROL}`, which serves what is not assigned; name one"),
+            format_args!(
+                "no variant is named `{CONTROL}`, which serves requests without a unit; name one so"
+            ),
         );
     }
     let allocations = variants.iter().filter(|variant| !variant.shadow);
@@ -145,7 +149,7 @@ fn variant(at: String, value: &Value, problems: &mut Problems) -> Option<Variant
         }
         Some(value) => match number(value).map(check_allocation) {
             Some(Ok(share)) if share > 0.0 && shadow => {
-                let problem = "a shadow has no share of the units; remove it, or `shadow`";
+                let problem = "a shadow has no share of the units; remove `allocation` or `shadow`";
                 problems.add(keys.key("allocation"), problem);
                 None
             }
@@ -155,7 +159,7 @@ fn variant(at: String, value: &Value, problems: &mut Problems) -> Option<Variant
                 None
             }
             None => {
-                let problem = format!("is {}; write a share from 0 to 1", value.type_str());
+                let problem = format!("expected a share from 0 to 1, got {}", value.type_str());
                 problems.add(keys.key("allocation"), problem);
                 None
             }
@@ -164,7 +168,7 @@ fn variant(at: String, value: &Value, problems: &mut Problems) -> Option<Variant
     Some(Variant { name: name?, component: component?, model, allocation: allocation?, shadow })
 }
 
-#[expect(clippy::cast_precision_loss, reason = "what is allowed is exact: 0 and 1")]
+#[expect(clippy::cast_precision_loss, reason = "valid shares, 0 and 1, are exact")]
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Float(number) => Some(*number),

@@ -47,14 +47,14 @@ fn tenths_sum_to_one() {
     assert!(Experiments::parse(&text).is_ok());
 }
 
-/// What `find` stands for is replaced, and the problem has to name where it is.
+/// `find` is replaced in a valid file, and the problem has to have its key.
 #[test]
-fn what_is_invalid_is_named() {
+fn every_invalid_value_is_named() {
     for (find, replace, expected) in [
         (
             "[experiments.iris]\n",
             "[experiments.iris]\nx = 1\n",
-            "experiments.iris.x: unknown key; there are model, unit, force, variants",
+            "experiments.iris.x: unknown key; the keys are model, unit, force, variants",
         ),
         (
             "name = \"treatment\"",
@@ -64,7 +64,7 @@ fn what_is_invalid_is_named() {
         (
             "[experiments.iris]\n",
             "x = 1\n[experiments.iris]\n",
-            "x: unknown key; there are experiments",
+            "x: unknown key; the keys are experiments",
         ),
         (
             "0.9",
@@ -78,11 +78,15 @@ fn what_is_invalid_is_named() {
         (
             "0.9",
             "\"0.9\"",
-            "variants[0] (control).allocation: is string; write a share from 0 to 1",
+            "variants[0] (control).allocation: expected a share from 0 to 1, got string",
         ),
         ("allocation = 0.1\n", "", "variants[1] (treatment).allocation: is missing"),
-        ("\"treatment\"", "\"control\"", "experiments.iris.variants: two are called `control`"),
-        ("\"control\"", "\"base\"", "none is called `control`"),
+        (
+            "\"treatment\"",
+            "\"control\"",
+            "experiments.iris.variants: two variants are named `control`",
+        ),
+        ("\"control\"", "\"base\"", "no variant is named `control`"),
         (
             "shadow = true",
             "shadow = true\nallocation = 0.1",
@@ -92,12 +96,12 @@ fn what_is_invalid_is_named() {
         (
             "\"treatment\"",
             "\"treat ment\"",
-            "variants[1] (treat ment).name: \"treat ment\" holds ' '",
+            "variants[1] (treat ment).name: \"treat ment\" contains ' '",
         ),
         ("\"treatment\"", "\"\"", "variants[1] ().name: \"\" is empty"),
-        ("\"treatment\"", "\"-t\"", "\"-t\" begins with '-'"),
-        ("\"treatment\"", "7", "variants[1] (no name).name: is integer; write text"),
-        ("model = \"iris\"\n", "model = \"a/b\"\n", "experiments.iris.model: \"a/b\" holds '/'"),
+        ("\"treatment\"", "\"-t\"", "\"-t\" starts with '-'"),
+        ("\"treatment\"", "7", "variants[1] (no name).name: expected a string, got integer"),
+        ("model = \"iris\"\n", "model = \"a/b\"\n", "experiments.iris.model: \"a/b\" contains '/'"),
         ("model = \"iris\"\n", "", "experiments.iris.model: is missing"),
         (
             "\"iris-classifier-2\"",
@@ -109,16 +113,16 @@ fn what_is_invalid_is_named() {
             "",
             "experiments.iris.unit: is missing; write { header",
         ),
-        ("{ header = \"X-User-Id\" }", "{ }", "experiments.iris.unit: has to have one key"),
+        ("{ header = \"X-User-Id\" }", "{ }", "experiments.iris.unit: must have one key"),
         (
             "{ header = \"X-User-Id\" }",
             "{ header = \"a\", cookie = \"b\" }",
-            "experiments.iris.unit: has to have one key",
+            "experiments.iris.unit: must have one key",
         ),
         (
             "{ header = \"X-User-Id\" }",
             "{ ip = true }",
-            "experiments.iris.unit.ip: unknown key; there are header, cookie, json",
+            "experiments.iris.unit.ip: unknown key; the keys are header, cookie, json",
         ),
         (
             "{ header = \"X-User-Id\" }",
@@ -163,7 +167,7 @@ fn every_problem_is_found_at_once() {
 }
 
 #[test]
-fn experiments_are_told_apart_by_name_and_model() {
+fn names_and_models_are_unique() {
     let twice = format!("{VALID}{}", VALID.replace("experiments.iris", "experiments.other"));
     let problem = Experiments::parse(&twice).unwrap_err().to_string();
     assert_eq!(
@@ -189,7 +193,7 @@ proptest! {
         let _ = Experiments::parse(&text);
     }
 
-    /// A valid file with something in it replaced: most of it is reached.
+    /// A valid file with a replaced part, which reaches most checks.
     #[test]
     fn a_broken_file_is_read_or_refused(
         at in 0..VALID.len(), length in 0..12_usize, with in "[ -~é\n]{0,12}",

@@ -6,7 +6,7 @@ use super::*;
 use crate::format::Variant;
 use crate::unit::Unit;
 
-/// An experiment of `treatments` beside control.
+/// An experiment with control and a number of treatments.
 fn experiment(treatments: usize) -> Experiment {
     let names = (0..treatments).map(|index| format!("t{index}"));
     let variants = [CONTROL.to_owned()].into_iter().chain(names).enumerate();
@@ -26,7 +26,7 @@ fn experiment(treatments: usize) -> Experiment {
     }
 }
 
-/// Split by the shares of the treatments; control has the rest.
+/// The split with these shares of the treatments; control has the rest.
 fn split(shares: &[f64]) -> Split {
     let treatments = shares.iter().enumerate().map(|(index, share)| (format!("t{index}"), *share));
     let control = (CONTROL.to_owned(), (1.0 - shares.iter().sum::<f64>()).max(0.0));
@@ -40,7 +40,7 @@ fn all(split: &Split) -> Vec<usize> {
     (0..BUCKETS).map(|bucket| split.at(bucket)).collect()
 }
 
-/// Buckets of each variant.
+/// Number of buckets of each variant.
 fn counts(split: &Split, variants: usize) -> Vec<usize> {
     let mut counts = vec![0; variants];
     all(split).into_iter().for_each(|variant| counts[variant] += 1);
@@ -59,7 +59,7 @@ fn a_treatment_has_the_front_of_its_slot() {
 }
 
 #[test]
-fn what_is_beyond_a_slot_comes_from_the_end_of_others() {
+fn a_share_above_its_slot_takes_the_end_of_other_slots() {
     let variants = all(&split(&[0.7, 0.1]));
     let expected = |bucket: usize| match bucket {
         0..5000 | 8000.. => 1,
@@ -70,7 +70,7 @@ fn what_is_beyond_a_slot_comes_from_the_end_of_others() {
 }
 
 #[test]
-fn shares_are_exact_where_they_are_whole_buckets() {
+fn shares_of_whole_buckets_are_exact() {
     assert_eq!(counts(&split(&[0.1, 0.2, 0.3]), 4), [4000, 1000, 2000, 3000]);
     assert_eq!(counts(&split(&[0.2; 5]), 6), [0, 2000, 2000, 2000, 2000, 2000]);
     assert_eq!(counts(&split(&[1.0]), 2), [0, 10_000]);
@@ -79,10 +79,11 @@ fn shares_are_exact_where_they_are_whole_buckets() {
     assert_eq!(counts(&split(&[]), 1), [10_000]);
 }
 
-/// The same on every node and for ever: a change of the hash or of the places would reassign
-/// everybody. Computed apart from this code, by GrowthBook's rule.
+/// Assignments are the same on every node and in every version: another hash or other segments
+/// would reassign every unit. The expected ones were computed by GrowthBook's rule, without this
+/// code.
 #[test]
-fn units_stay_where_they_are() {
+fn assignments_are_stable() {
     let split = split(&[0.5]);
     let of = |unit: &str| split.variant(Some(unit.as_bytes()));
     let assigned: Vec<_> = (0..16).map(|index| of(&format!("user-{index}"))).collect();
@@ -91,7 +92,7 @@ fn units_stay_where_they_are() {
 
 const PINNED: [usize; 16] = [1, 0, 1, 0, 1, 0, 1, 1, 1, 1, 0, 0, 1, 0, 0, 0];
 
-/// The share of each of up to five treatments; together at most one.
+/// Shares of up to five treatments, which sum to at most 1.
 fn shares(treatments: std::ops::Range<usize>) -> impl Strategy<Value = Vec<f64>> {
     proptest::collection::vec(0.0..1.0_f64, treatments).prop_flat_map(|weights| {
         (Just(weights), 0.0..=1.0_f64).prop_map(|(weights, all)| {
@@ -101,7 +102,7 @@ fn shares(treatments: std::ops::Range<usize>) -> impl Strategy<Value = Vec<f64>>
     })
 }
 
-/// Asserts that between two splits units moved only from control to the treatment `raised`.
+/// Asserts that a ramp of the treatment `raised` moves units only from control to it.
 fn check_ramp(before: &[f64], raised: usize, after: f64) {
     let mut shares = before.to_vec();
     shares[raised] = after;
@@ -116,22 +117,22 @@ proptest! {
     fn shares_are_those_of_the_allocations(shares in shares(1..6)) {
         let counts = counts(&split(&shares), shares.len() + 1);
         for (share, count) in shares.iter().zip(&counts[1..]) {
-            let places = (shares.len() * 2) as f64;
+            let segments = (shares.len() * 2) as f64;
             let wanted = share * f64::from(BUCKETS);
-            prop_assert!((wanted - *count as f64).abs() <= places, "{shares:?}: {counts:?}");
+            prop_assert!((wanted - *count as f64).abs() <= segments, "{shares:?}: {counts:?}");
         }
     }
 
     #[test]
-    fn places_are_disjoint(shares in shares(1..6)) {
-        let mut places = split(&shares).places;
-        places.sort_by_key(|place| place.start);
-        prop_assert!(places.is_sorted_by(|a, b| a.end <= b.start), "{places:?}");
-        prop_assert!(places.iter().all(|place| place.end <= WHOLE));
+    fn segments_are_disjoint(shares in shares(1..6)) {
+        let mut segments = split(&shares).segments;
+        segments.sort_by_key(|segment| segment.start);
+        prop_assert!(segments.is_sorted_by(|a, b| a.end <= b.start), "{segments:?}");
+        prop_assert!(segments.iter().all(|segment| segment.end <= WHOLE));
     }
 
     #[test]
-    fn ramps_of_two_treatments_only_take_from_control(
+    fn ramps_of_two_treatments_take_only_from_control(
         shares in shares(1..3), raised in 0..2_usize, by in 0.0..=1.0_f64,
     ) {
         let raised = raised % shares.len();
@@ -140,13 +141,13 @@ proptest! {
     }
 
     #[test]
-    fn ramps_within_slots_only_take_from_control(
+    fn ramps_within_slots_take_only_from_control(
         shares in shares(3..6), raised in 0..5_usize, by in 0.0..=1.0_f64,
     ) {
         let slot = 1.0 / shares.len() as f64;
         let mut shares: Vec<_> = shares.iter().map(|share| share.min(slot)).collect();
         let raised = raised % shares.len();
-        // The one that is raised may go beyond its own.
+        // The raised treatment may exceed its slot.
         let left = 1.0 - shares.iter().sum::<f64>();
         let after = shares[raised] + left.max(0.0) * by;
         check_ramp(&shares, raised, after);
@@ -163,7 +164,7 @@ proptest! {
 }
 
 #[test]
-fn units_are_spread_as_the_allocations_say() {
+fn units_are_distributed_by_the_allocations() {
     const UNITS: u32 = 100_000;
     let split = split(&[0.25, 0.1]);
     let mut counts = [0_u32; 3];
