@@ -1,11 +1,12 @@
-"""What the host adds to one inference of a network: `make bench` runs it.
+"""Overhead of the host for one inference of a network. `make bench` runs it. Prints Markdown.
 
-Makes four networks of the usual sizes with arbitrary weights (ResNet-18, MobileNetV3-Small, a transformer of
-MiniLM's size, an LSTM), serves each with the generic component, and times one request after another over one
-connection (Open Inference Protocol, binary tensors) against ONNX Runtime called from Python with bound buffers,
-both on one thread, in turns of the same run. Prints Markdown: milliseconds of each, and their ratio. Then, for
-each network and for iris in lean and in ONNX Runtime, a host of its own: from the process's start to the first
-response, and its resident memory after that.
+The networks are ResNet-18, MobileNetV3-Small, a transformer of MiniLM's size and an LSTM, with random weights. The
+generic component serves them.
+
+- Latency: one request after the other over one connection (Open Inference Protocol, binary tensors), compared with
+  ONNX Runtime called from Python with bound buffers. Both use one thread and alternate within one run.
+- Cold start: for each network, and for iris in lean and in ONNX Runtime, the time from the start of a host to its
+  first response, and its resident memory after that.
 
     target/python/bin/python benches/networks.py --spinfer target/release/spinfer
 """
@@ -30,7 +31,7 @@ GENERIC = ROOT / "target/components/wasm32-wasip2/component/generic_model.wasm"
 
 
 class Network:
-    """A graph in the making."""
+    """Builds a graph."""
 
     def __init__(self, seed=1):
         self.nodes, self.constants, self.random, self.count = [], [], np.random.default_rng(seed), 0
@@ -157,7 +158,7 @@ DATATYPES = {np.dtype(np.float32): "FP32", np.dtype(np.int64): "INT64"}
 
 
 def request(inputs):
-    """An Open Inference Protocol request with binary tensors, past the response cache; its body and headers."""
+    """Body and headers of an Open Inference Protocol request with binary tensors, which bypasses the response cache."""
     tensors = [{"name": name, "shape": list(array.shape), "datatype": DATATYPES[array.dtype],
                 "parameters": {"binary_data_size": array.nbytes}} for name, array in inputs.items()]
     head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
@@ -167,7 +168,7 @@ def request(inputs):
 
 
 def bound(path, inputs):
-    """One inference of ONNX Runtime's with bound buffers, as a function, and its session."""
+    """A function that runs one inference of ONNX Runtime with bound buffers, and the bound output."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -181,7 +182,7 @@ def bound(path, inputs):
 
 
 def serve(folder, options):
-    """A host on the application in `folder`, and its address."""
+    """Starts a host of the application in `folder`. Returns its process and its address."""
     command = [options.spinfer.resolve(), "up", "--listen", "127.0.0.1:0", "--no-admin", "--quiet"]
     environment = {**os.environ, "SPINFER_LOG": "warn"}
     server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment)
@@ -202,17 +203,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spinfer", type=Path, default=ROOT / "target/release/spinfer")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each side in each round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement in each round")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    made = {name: make(folder / f"{name}.onnx") for name, make in NETWORKS.items()}
-    for name in made:
+    networks = {name: make(folder / f"{name}.onnx") for name, make in NETWORKS.items()}
+    for name in networks:
         add(folder, f"{name}.onnx", options)
     server, address = serve(folder, options)
     try:
         print(f"| network | ONNX Runtime {onnxruntime.__version__} from Python, ms | through the host, ms | ratio |")
         print("| --- | --- | --- | --- |")
-        for name, inputs in made.items():
+        for name, inputs in networks.items():
             print(measure(name, inputs, folder / f"{name}.onnx", address, options), flush=True)
     finally:
         stop(server)
@@ -220,7 +221,7 @@ def main():
     iris = ROOT / "models/iris-classifier/1/model.onnx"
     row = {"features": np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)}
     for name, file, inputs, backend in [("iris", iris, row, "lean"), ("iris", iris, row, "onnxruntime"),
-                                        *((n, folder / f"{n}.onnx", i, None) for n, i in made.items())]:
+                                        *((n, folder / f"{n}.onnx", i, None) for n, i in networks.items())]:
         print(cold(name, file, inputs, backend, options), flush=True)
 
 
@@ -261,8 +262,8 @@ def measure(name, inputs, path, address, options):
     head += "".join(f"{key}: {value}\r\n" for key, value in headers.items()) + "\r\n"
     message = head.encode() + body
 
-    # By hand: http.client would take a quarter of a millisecond of its own.
-    def ask():
+    # Without http.client, which takes a quarter of a millisecond.
+    def send():
         connection.sendall(message)
         received = bytearray()
         while b"\r\n\r\n" not in received:
@@ -277,20 +278,20 @@ def measure(name, inputs, path, address, options):
         return bytes(content[int(fields[b"inference-header-content-length"]):])
 
     infer()
-    served = np.frombuffer(ask(), np.float32)
+    served = np.frombuffer(send(), np.float32)
     if not np.allclose(served, output.numpy().ravel(), rtol=1e-4, atol=1e-5):
-        sys.exit(f"{name}: not ONNX Runtime's numbers")
+        sys.exit(f"{name}: the output differs from ONNX Runtime's")
 
     def timed(work):
-        least, end = float("inf"), time.perf_counter() + options.seconds
+        best, end = float("inf"), time.perf_counter() + options.seconds
         while time.perf_counter() < end:
             start = time.perf_counter()
             work()
-            least = min(least, time.perf_counter() - start)
-        return least * 1000
+            best = min(best, time.perf_counter() - start)
+        return best * 1000
 
-    timed(infer), timed(ask)
-    rounds = [(timed(infer), timed(ask)) for _ in range(options.rounds)]
+    timed(infer), timed(send)
+    rounds = [(timed(infer), timed(send)) for _ in range(options.rounds)]
     native, hosted = (sorted(column)[len(rounds) // 2] for column in zip(*rounds))
     ratio = sorted(h / n for n, h in rounds)[len(rounds) // 2]
     return f"| {name} | {native:.2f} | {hosted:.2f} | {ratio:.2f} |"

@@ -1,7 +1,7 @@
-//! What a request allocates in the host: `cargo bench --workspace --bench allocations`. Unlike a
-//! time it is the same on a busy machine. Prints Markdown.
+//! Allocations of a request in the host: `cargo bench --workspace --bench allocations`. Unlike
+//! times they are the same on a busy machine. Prints Markdown.
 //!
-//! A guest's own allocations are in its linear memory; they are not among these.
+//! Allocations of a guest are in its linear memory and do not count.
 
 mod in_process;
 
@@ -14,8 +14,8 @@ use http::{Request, StatusCode};
 use http_body_util::combinators::MapErr;
 use http_body_util::{BodyExt, Full};
 use spinfer::host::Host;
+use spinfer::http::spin_headers::RequestOrigin;
 use spinfer::request;
-use spinfer::http::spin_headers::Origin;
 use spinfer_benches::application::{INFER, IRIS, Operation, PREDICT};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use tokio::runtime::Runtime;
@@ -23,8 +23,8 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Requests that count; as many go before them, so that there is an instance and the host knows
-/// how long an inference takes.
+/// Number of counted requests. The same number precedes them as a warm-up, so that an instance
+/// exists and the host has measured the time of an inference.
 const REQUESTS: usize = 1000;
 
 type Body = MapErr<Full<Bytes>, fn(Infallible) -> hyper::Error>;
@@ -38,13 +38,13 @@ fn post(operation: Operation<'static>) -> Request<Body> {
         .expect("a valid request")
 }
 
-/// What all `requests` allocate, answers and their bodies included.
+/// Allocations of all `requests`, including responses and their bodies.
 async fn serve(host: &Host, requests: Vec<Request<Body>>) -> Stats {
     let region = Region::new(ALLOCATOR);
     for request in requests {
-        let answer = request::handle(host, Origin::inside().client, request).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        answer.into_body().collect().await.expect("a body");
+        let response = request::handle(host, RequestOrigin::inside().client, request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body().collect().await.expect("a body");
     }
     region.change()
 }

@@ -1,7 +1,7 @@
-//! Where a request's time goes, without sockets: `cargo bench --workspace --bench request`.
+//! Times of a request without sockets: `cargo bench --workspace --bench request`.
 //!
-//! - `instantiate+predict`: a prediction by an instance that does not exist yet
-//! - `predict/...`: a prediction by an instance that does, through each door
+//! - `instantiate+predict`: a prediction by a new instance
+//! - `predict/...`: a prediction by an existing instance, through each door
 //! - `compute/...`: the inference alone, in the host
 
 mod in_process;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http_body_util::BodyExt;
+use spinfer::guest::component::Component;
 use spinfer::http::body::RequestBody;
-use spinfer::inference::{ComputeThreads, Models, Mounts, Registry};
-use spinfer::guest::component::Service;
-use spinfer::http::spin_headers::Origin;
+use spinfer::http::spin_headers::RequestOrigin;
+use spinfer::inference::{ComponentModels, ComputeThreads, GraphRegistry, Mounts};
 use spinfer_backend::{Backend, Tensor, TensorType};
 use spinfer_backend_lean::Lean;
 use spinfer_benches::application::{IRIS, PREDICT, iris_model};
@@ -24,14 +24,15 @@ use tokio::runtime::Runtime;
 
 const FEATURES: [f32; 4] = [5.1, 3.5, 1.4, 0.2];
 
-async fn predict(service: &Service) -> Bytes {
+async fn predict(component: &Component) -> Bytes {
     let request = http::Request::post(format!("{IRIS}/predict")).body(()).expect("valid");
     let body = RequestBody::Whole(Bytes::from_static(PREDICT.body.as_bytes()));
     let deadline = Instant::now() + Duration::from_secs(60);
-    let answer = service.invoke(request.into_parts().0, body, deadline, Origin::inside()).await;
-    let answer = answer.expect("an answer");
-    assert_eq!(answer.status(), 200);
-    answer.into_body().collect().await.expect("a body").to_bytes()
+    let response =
+        component.invoke(request.into_parts().0, body, deadline, RequestOrigin::inside()).await;
+    let response = response.expect("a response");
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.expect("a body").to_bytes()
 }
 
 fn requests(c: &mut Criterion) {
@@ -42,16 +43,17 @@ fn requests(c: &mut Criterion) {
             in_process::host(door)
         };
         for version in [1, 2] {
-            let service = host.service(&format!("iris-classifier-{version}")).expect("in the app");
+            let component =
+                host.component(&format!("iris-classifier-{version}")).expect("in the app");
             let name = format!("predict/{door}/version {version}");
-            c.bench_function(&name, |b| b.to_async(&runtime).iter(|| predict(service)));
+            c.bench_function(&name, |b| b.to_async(&runtime).iter(|| predict(component)));
         }
         if door == "fast" {
-            let service = host.service("iris-classifier-1").expect("in the app");
+            let component = host.component("iris-classifier-1").expect("in the app");
             c.bench_function("instantiate+predict", |b| {
                 b.to_async(&runtime).iter_batched(
-                    || _ = service.drop_idle(Instant::now() + Duration::from_secs(24 * 3600)),
-                    |()| predict(service),
+                    || _ = component.drop_idle(Instant::now() + Duration::from_secs(24 * 3600)),
+                    |()| predict(component),
                     BatchSize::PerIteration,
                 );
             });

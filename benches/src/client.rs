@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the tools need it: requests as bytes, answers parsed as they come, one connection.
+//! A minimal HTTP/1.1 client: encoded requests, incremental parsing of responses, one connection.
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
@@ -10,10 +10,10 @@ use httparse::Status;
 
 use crate::application::Operation;
 
-/// An answer that takes longer ends the tool.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of a response.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The bytes of a request to the model at `route`.
+/// An encoded request to the model at `route`.
 #[must_use]
 pub fn post(route: &str, operation: Operation<'_>) -> Vec<u8> {
     let Operation { name, body } = operation;
@@ -25,23 +25,26 @@ pub fn post(route: &str, operation: Operation<'_>) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The bytes of a request for `path`.
+/// An encoded GET request for `path`.
 #[must_use]
 pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
-/// An answer as it stands in the buffer it was read into.
+/// A response in the buffer that it was read into.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct Response<'a> {
     pub status: u16,
-    /// Whether the response cache had it.
+    /// Whether it was served from the response cache.
     pub hit: bool,
     pub body: Cow<'a, [u8]>,
 }
 
-impl<'a> Answer<'a> {
-    /// `None` while some of it is missing. Fails if it is no answer, or more than one.
+impl<'a> Response<'a> {
+    /// Parses a response; `None` if it is incomplete.
+    ///
+    /// # Errors
+    /// If `bytes` are not a response, or more than one.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Self>> {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut head = httparse::Response::new(&mut headers);
@@ -52,11 +55,11 @@ impl<'a> Answer<'a> {
         };
         let hit = header("cache-status").is_some_and(|status| status.starts_with(b"spinfer; hit"));
         let Some(length) = header("content-length") else {
-            ensure!(header("transfer-encoding") == Some(b"chunked"), "an answer of no length");
+            ensure!(header("transfer-encoding") == Some(b"chunked"), "the response has no length");
             return Ok(chunks(rest)?.map(|body| Self { status, hit, body: Cow::Owned(body) }));
         };
         let length: usize = std::str::from_utf8(length)?.parse()?;
-        ensure!(rest.len() <= length, "more than the answer");
+        ensure!(rest.len() <= length, "bytes follow the response");
         Ok((rest.len() == length).then_some(Self { status, hit, body: Cow::Borrowed(rest) }))
     }
 }
@@ -65,44 +68,54 @@ fn chunks(mut bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     const END: &[u8] = b"\r\n";
     let mut body = Vec::new();
     loop {
-        let size = httparse::parse_chunk_size(bytes).map_err(|_| anyhow!("not a chunk"))?;
+        let size = httparse::parse_chunk_size(bytes).map_err(|_| anyhow!("invalid chunk size"))?;
         let Status::Complete((at, size)) = size else { return Ok(None) };
         let size = usize::try_from(size)?;
         let Some((chunk, rest)) = bytes[at..].split_at_checked(size) else { return Ok(None) };
         let Some(rest) = rest.strip_prefix(END) else { return Ok(None) };
         body.extend_from_slice(chunk);
         if size == 0 {
-            ensure!(rest.is_empty(), "more than the answer");
+            ensure!(rest.is_empty(), "bytes follow the response");
             return Ok(Some(body));
         }
         bytes = rest;
     }
 }
 
-/// A keep-alive connection, for one request after the other.
+/// A keep-alive connection that sends one request after the other.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
-/// An answer, and how long its first byte took.
+/// A response, and the time to its first byte.
 #[derive(Debug)]
 pub struct Timed {
+    /// Time from the request to the first byte.
     pub first_byte: Duration,
     pub status: u16,
+    /// Whether it was served from the response cache.
     pub hit: bool,
     pub body: String,
 }
 
 impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If the server does not accept the connection.
     pub fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self { stream, buffer: vec![0; 64 << 10] })
     }
 
+    /// Sends a request and waits for its response.
+    ///
+    /// # Errors
+    /// If the connection breaks, or the response is not valid or does not arrive in [`TIMEOUT`].
     pub fn send(&mut self, request: &[u8]) -> Result<Timed> {
         let start = Instant::now();
         self.stream.write_all(request)?;
@@ -112,12 +125,12 @@ impl Connection {
                 self.buffer.resize(filled * 2, 0);
             }
             let read = self.stream.read(&mut self.buffer[filled..])?;
-            ensure!(read > 0, "the connection ended");
+            ensure!(read > 0, "the server closed the connection");
             if filled == 0 {
                 first_byte = start.elapsed();
             }
             filled += read;
-            if let Some(Answer { status, hit, body }) = Answer::parse(&self.buffer[..filled])? {
+            if let Some(Response { status, hit, body }) = Response::parse(&self.buffer[..filled])? {
                 let body = String::from_utf8_lossy(&body).into_owned();
                 return Ok(Timed { first_byte, status, hit, body });
             }
@@ -129,18 +142,18 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// What is parsed of every beginning of `text`: nothing, until all of it is there.
+    /// Asserts that every prefix of `text` is incomplete.
     fn check(text: &str, status: u16, body: &str) {
         for end in 0..text.len() {
-            assert!(Answer::parse(&text.as_bytes()[..end]).unwrap().is_none(), "{end} of {text}");
+            assert!(Response::parse(&text.as_bytes()[..end]).unwrap().is_none(), "{end} of {text}");
         }
-        let answer = Answer::parse(text.as_bytes()).unwrap().unwrap();
-        assert_eq!((answer.status, &*answer.body), (status, body.as_bytes()));
-        assert!(Answer::parse(format!("{text}x").as_bytes()).is_err(), "more than one");
+        let response = Response::parse(text.as_bytes()).unwrap().unwrap();
+        assert_eq!((response.status, &*response.body), (status, body.as_bytes()));
+        assert!(Response::parse(format!("{text}x").as_bytes()).is_err(), "bytes follow");
     }
 
     #[test]
-    fn an_answer_is_parsed_once_it_is_complete() {
+    fn a_response_is_parsed_once_it_is_complete() {
         check("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole", 200, "whole");
         check("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", 503, "");
         let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\

@@ -1,5 +1,5 @@
-//! What the tools of this folder share: servers to measure, loads to put on them, and what
-//! proc(5) says they cost. The tools print Markdown; `RESULTS.md` says which figure is whose.
+//! Shared code of the benchmarks: servers, load generators, and the costs of a process from
+//! proc(5). The tools print Markdown. `RESULTS.md` lists the command of each figure.
 
 pub mod application;
 pub mod client;
@@ -12,10 +12,10 @@ pub mod wrk;
 
 use anyhow::{Context, Result};
 
-/// The median; of an even number of values the mean of the two in the middle.
+/// The median. Of an even number of values it is the mean of the middle two.
 ///
 /// # Panics
-/// Of no values there is none.
+/// If there are no values.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -23,7 +23,10 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     f64::midpoint(lower, higher)
 }
 
-/// The kind of machine, for the record.
+/// The number and model of the processor's cores.
+///
+/// # Errors
+/// If `/proc/cpuinfo` cannot be read.
 pub fn machine() -> Result<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
     let model = info.lines().find_map(|line| line.strip_prefix("model name"));

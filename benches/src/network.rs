@@ -1,6 +1,5 @@
-//! A middling network to measure with: a multilayer perceptron of 1.8 million weights, its first
-//! axis free. The weights are arbitrary, always the same, and small enough for no layer to
-//! saturate.
+//! A medium network: a multilayer perceptron of 1.8 million weights with a free first axis. The
+//! weights are pseudo-random with a fixed seed, and so small that no layer saturates.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,10 +12,13 @@ use spinfer_onnx::{
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, data_type,
 };
 
-/// Features, the hidden layers, classes.
+/// Sizes of the layers: features, the hidden layers, classes.
 pub const LAYERS: [usize; 5] = [256, 1024, 1024, 512, 10];
 
-/// Writes the model folder `dir`; `settings` stand in its `model.toml`.
+/// Writes the model folder `dir`, with `settings` in its `model.toml`.
+///
+/// # Errors
+/// If a file cannot be written.
 pub fn write(dir: &Path, settings: &str) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let graph = graph().encode_to_vec();
@@ -88,7 +90,7 @@ fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     }
 }
 
-/// A matrix of so many columns.
+/// A matrix with a free number of rows.
 fn value(name: &str, columns: usize) -> ValueInfoProto {
     let axis = |value| Dimension { value: Some(value) };
     let columns = i64::try_from(columns).unwrap_or(i64::MAX);
@@ -104,7 +106,7 @@ fn value(name: &str, columns: usize) -> ValueInfoProto {
 struct Random(u64);
 
 impl Random {
-    /// Uniform in ±√(1/columns), so that sums stay near one.
+    /// Uniform in ±√(1/columns), so that sums are near 1.
     #[expect(clippy::cast_precision_loss, reason = "weights are arbitrary")]
     fn tensor(&mut self, name: &str, shape: &[usize]) -> TensorProto {
         let scale = 2.0 / (shape[shape.len() - 1] as f32).sqrt();

@@ -1,8 +1,8 @@
-//! The open loop: requests are sent when they are due, whether or not earlier ones have been
-//! answered, and a latency counts from when its request was due. So a server that stalls is
-//! charged with everyone it kept waiting, which a closed loop hides (coordinated omission).
+//! Open-loop load: requests are sent on a schedule, even before earlier responses have arrived, and
+//! latency counts from the time when a request was due. So every request that a stalled server
+//! delays counts, which a closed loop hides (coordinated omission).
 //!
-//! One thread, no runtime: it shares the cores with the server.
+//! One thread without a runtime, as it shares the cores with the server.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -19,94 +19,100 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::client::Answer;
+use crate::client::Response;
 
-/// Nothing in this time: the server hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of a response.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A load on a schedule.
 #[derive(Clone, Copy, Debug)]
-pub struct Load<'a> {
-    /// The bytes of the request.
+pub struct Schedule<'a> {
+    /// The encoded request.
     pub request: &'a [u8],
-    /// Requests a second, evenly spaced; infinite: as fast as answers come.
+    /// Requests per second, evenly spaced; if infinite, each connection sends the next request at
+    /// once.
     pub rate: f64,
-    /// How many requests in all.
+    /// Number of requests.
     pub requests: u32,
-    /// Keep-alive connections; a request that is due takes any that is free, or waits for one.
+    /// Number of keep-alive connections. A request that is due uses a free one, or waits for one.
     pub connections: usize,
 }
 
-/// What came of it, in nanoseconds.
+/// The result of a load.
 #[derive(Debug)]
 pub struct Outcome {
-    /// From when a request was due to the end of its answer.
+    /// Time from when a request was due to the end of its response, in nanoseconds.
     pub latency: Histogram<u64>,
-    /// From when a request was due and had a connection to when it was sent: how late the load
-    /// generator was. If that is not far below the latency, it is what was measured.
+    /// Lag of the load generator: time from when a request was due and had a connection to when it
+    /// was sent, in nanoseconds. If it is not far below the latency, it dominates the latency.
     pub lag: Histogram<u64>,
+    /// Duration of the load.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// Answers a second.
+    /// Responses per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.latency.len() as f64 / self.took.as_secs_f64()
     }
 
-    /// The latency that the share `quantile` of the requests did not exceed.
+    /// A quantile of the latency, in milliseconds.
     #[must_use]
     pub fn latency_ms(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1e6
     }
 
-    /// The same of the lag.
+    /// A quantile of the lag, in milliseconds.
     #[must_use]
     pub fn lag_ms(&self, quantile: f64) -> f64 {
         self.lag.value_at_quantile(quantile) as f64 / 1e6
     }
 }
 
-struct Connection {
+struct LoadConnection {
     stream: TcpStream,
-    /// When its request was due.
+    /// Time at which its request was due.
     due: Instant,
-    /// Since when it has no request.
+    /// Time since which it has no request.
     free_since: Instant,
     buffer: Vec<u8>,
     filled: usize,
 }
 
-/// In the events, what is not the index of a connection.
+/// Event data of the timer; that of a connection is its index.
 const TIMER: u64 = u64::MAX;
 
-/// Sends the load and waits for every answer. One that is not 200 is an error.
-pub fn run(address: SocketAddr, load: Load<'_>) -> Result<Outcome> {
+/// Sends the load and waits for every response.
+///
+/// # Errors
+/// If a response is not 200, or does not arrive in [`TIMEOUT`].
+pub fn run(address: SocketAddr, load: Schedule<'_>) -> Result<Outcome> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut connections = (0..load.connections)
-        .map(|_| Connection::open(address))
+        .map(|_| LoadConnection::open(address))
         .collect::<Result<Vec<_>>>()
         .context("cannot connect")?;
     for (connection, index) in connections.iter().zip(0..) {
         epoll::add(&epoll, &connection.stream, EventData::new_u64(index), EventFlags::IN)?;
     }
-    // Timeouts of epoll are whole milliseconds, and many requests are due in one.
+    // Timeouts of epoll are whole milliseconds, in which many requests are due.
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK)?;
-    // Edge-triggered: it need not be read.
+    // Edge-triggered, so that it need not be read.
     epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
 
     let mut outcome =
         Outcome { latency: Histogram::new(3)?, lag: Histogram::new(3)?, took: Duration::ZERO };
-    // The one that is free the longest is next.
+    // The connection that is free the longest is the next.
     let mut free: VecDeque<usize> = (0..connections.len()).collect();
     let mut events = Vec::with_capacity(connections.len() + 1);
-    let patience = Timespec::try_from(PATIENCE)?;
+    let timeout = Timespec::try_from(TIMEOUT)?;
     let start = Instant::now();
     let due = |request: u32| start + Duration::from_secs_f64(f64::from(request) / load.rate);
-    let (mut sent, mut answered) = (0, 0);
-    // The request the timer is set for.
+    let (mut sent, mut received) = (0, 0);
+    // The request that the timer is set for.
     let mut woken_for = None;
-    while answered < load.requests {
+    while received < load.requests {
         while sent < load.requests && !free.is_empty() {
             let (now, due) = (Instant::now(), due(sent));
             if due > now {
@@ -123,8 +129,8 @@ pub fn run(address: SocketAddr, load: Load<'_>) -> Result<Outcome> {
             sent += 1;
         }
         events.clear();
-        epoll::wait(&epoll, spare_capacity(&mut events), Some(&patience))?;
-        ensure!(!events.is_empty(), "no answer for {PATIENCE:?}");
+        epoll::wait(&epoll, spare_capacity(&mut events), Some(&timeout))?;
+        ensure!(!events.is_empty(), "no response in {TIMEOUT:?}");
         for event in events.drain(..) {
             let data = event.data.u64();
             if data == TIMER {
@@ -137,7 +143,7 @@ pub fn run(address: SocketAddr, load: Load<'_>) -> Result<Outcome> {
                 connection.free_since = Instant::now();
                 let latency = connection.free_since - connection.due;
                 outcome.latency.record(nanoseconds(latency))?;
-                answered += 1;
+                received += 1;
                 free.push_back(index);
             }
         }
@@ -147,7 +153,7 @@ pub fn run(address: SocketAddr, load: Load<'_>) -> Result<Outcome> {
 }
 
 fn wake(timer: &OwnedFd, after: Duration) -> Result<()> {
-    // A timer of zero is off; what is due within a microsecond can wait for it.
+    // A timer of 0 is disabled, so the minimum is a microsecond.
     let after = after.max(Duration::from_micros(1));
     let never = Timespec { tv_sec: 0, tv_nsec: 0 };
     let once = Itimerspec { it_interval: never, it_value: Timespec::try_from(after)? };
@@ -159,7 +165,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Connection {
+impl LoadConnection {
     fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -170,21 +176,23 @@ impl Connection {
 
     fn send(&mut self, request: &[u8], due: Instant) -> Result<()> {
         self.due = due;
-        // Nothing else is in its send buffer, so that a small request always fits.
-        self.stream.write_all(request).context("cannot send")
+        // The send buffer is empty, so a small request always fits.
+        self.stream.write_all(request).context("cannot send a request")
     }
 
-    /// Reads what is there; whether it was the last of an answer.
+    /// Reads available bytes. Returns whether the response is complete.
     fn receive(&mut self) -> Result<bool> {
         match self.stream.read(&mut self.buffer[self.filled..]) {
-            Ok(0) => anyhow::bail!("the server closed a connection, or its answer is too long"),
+            Ok(0) => anyhow::bail!("the server closed the connection, or its response is too long"),
             Ok(read) => self.filled += read,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
         }
-        let Some(answer) = Answer::parse(&self.buffer[..self.filled])? else { return Ok(false) };
-        let Answer { status, body, .. } = answer;
-        ensure!(status == 200, "answered {status}: {}", String::from_utf8_lossy(&body));
+        let Some(response) = Response::parse(&self.buffer[..self.filled])? else {
+            return Ok(false);
+        };
+        let Response { status, body, .. } = response;
+        ensure!(status == 200, "status {status}: {}", String::from_utf8_lossy(&body));
         self.filled = 0;
         Ok(true)
     }
@@ -196,10 +204,9 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers the first request after a stall and the others at once: everyone
-    /// who was due during the stall has waited, on however few connections.
+    /// The server responds to the first request after a stall, and to the others at once.
     #[test]
-    fn who_is_kept_waiting_is_counted() {
+    fn requests_that_are_due_during_a_stall_count() {
         const STALL: Duration = Duration::from_millis(200);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -214,11 +221,11 @@ mod tests {
             }
         });
         let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
-        // One each millisecond.
-        let load = Load { request, rate: 1000.0, requests: 150, connections: 1 };
+        // One per millisecond.
+        let load = Schedule { request, rate: 1000.0, requests: 150, connections: 1 };
         let outcome = run(address, load).unwrap();
         assert_eq!((outcome.latency.len(), outcome.lag.len()), (150, 150));
-        // All of them were due before the stall ended, the last one 51 ms before.
+        // All were due before the stall ended, the last one 51 ms before.
         assert!(outcome.latency.min() >= nanoseconds(Duration::from_millis(50)));
         assert!(outcome.latency.max() >= nanoseconds(STALL));
         assert!(outcome.took >= STALL);

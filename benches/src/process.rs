@@ -1,34 +1,40 @@
-//! What a process uses, from proc(5).
+//! Resources of a process, from proc(5).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// Resident memory in MiB: `anon` is its own, `file` is of files it has mapped and can be taken
-/// away again, `shared` is shared memory.
+/// Resident memory, in MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Resident {
+    /// Anonymous memory.
     pub anon: f64,
+    /// Pages of mapped files, which the kernel can reclaim.
     pub file: f64,
+    /// Shared memory.
     pub shared: f64,
 }
 
 impl Resident {
+    /// All of it, in MiB.
     #[must_use]
     pub fn total(&self) -> f64 {
         self.anon + self.file + self.shared
     }
 }
 
-/// A process by its id. Whoever holds it has to know that the process still runs.
+/// A process by its id. The caller makes sure that it still runs.
+///
+/// # Errors
+/// Every method fails if proc(5) has no such process.
 #[derive(Clone, Copy, Debug)]
 pub struct Process(pub u32);
 
 impl Process {
-    /// User and system time so far.
+    /// User and system time so far, in seconds.
     pub fn cpu_seconds(self) -> Result<f64> {
-        // What every Linux shows its clock ticks in, whatever it counts in.
+        // USER_HZ, which is 100 on every Linux.
         const TICKS_PER_SECOND: f64 = 100.0;
         let stat = self.read("stat")?;
         let after_name = stat.rsplit_once(')').context("proc(5)")?.1;
@@ -36,6 +42,7 @@ impl Process {
         Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / TICKS_PER_SECOND)
     }
 
+    /// Resident memory.
     pub fn resident(self) -> Result<Resident> {
         let status = self.read("status")?;
         let mib = |key| -> Result<f64> {
@@ -44,14 +51,14 @@ impl Process {
         Ok(Resident { anon: mib("RssAnon:")?, file: mib("RssFile:")?, shared: mib("RssShmem:")? })
     }
 
-    /// The most resident memory there was, in MiB.
+    /// Maximum resident memory so far, in MiB.
     pub fn peak(self) -> Result<f64> {
         let status = self.read("status")?;
         Ok(field(&status, "VmHWM:")?.trim_end_matches(" kB").parse::<f64>()? / 1024.0)
     }
 
-    /// Resident memory once it has stopped falling: allocators give back some time after they
-    /// could.
+    /// Resident memory once it no longer falls: allocators return memory to the system with a
+    /// delay.
     pub fn settled(self) -> Result<Resident> {
         const PAUSE: Duration = Duration::from_millis(200);
         const FALLING_MIB: f64 = 0.1;
@@ -66,15 +73,16 @@ impl Process {
         }
     }
 
+    /// Number of threads.
     pub fn threads(self) -> Result<usize> {
         Ok(field(&self.read("status")?, "Threads:")?.parse()?)
     }
 
-    /// What each open file descriptor is of.
+    /// The target of each open file descriptor.
     pub fn descriptors(self) -> Result<Vec<PathBuf>> {
         let path = format!("/proc/{}/fd", self.0);
         let entries = std::fs::read_dir(&path).with_context(|| path.clone())?;
-        // One that was closed meanwhile is not open.
+        // A descriptor may be closed in between.
         Ok(entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect())
     }
 

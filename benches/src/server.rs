@@ -1,4 +1,4 @@
-//! Servers to measure: started from binaries of the same build, ended when dropped.
+//! Servers to measure: binaries of the same build, which are killed when dropped.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use serde::Deserialize;
 use crate::application::state_dir;
 use crate::process::Process;
 
-/// Lines of the log that take longer to come end the tool.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of a line of the log.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A server that serves.
+/// A running server.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -24,13 +24,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// Waits for `Serving http://...` on its standard output. Its log is not kept.
+    /// Starts a server and waits for `Serving http://...` on its standard output. Its log is
+    /// discarded.
+    ///
+    /// # Errors
+    /// If it does not start or does not serve.
     pub fn start(command: &mut Command) -> Result<Self> {
         let child = command.stderr(Stdio::null()).stdout(Stdio::piped()).spawn();
         Self::serving(child.with_context(|| format!("{command:?}; `make bench` builds it"))?)
     }
 
-    /// The same for spinfer, with its log.
+    /// Starts spinfer, and returns its log.
+    ///
+    /// # Errors
+    /// If it does not start or does not serve.
     pub fn start_logged(command: &mut Command) -> Result<(Self, Log)> {
         command.args(["--log-format", "json"]).env("SPINFER_LOG", "info");
         let child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -41,7 +48,7 @@ impl Server {
             for line in stderr.lines().map_while(Result::ok) {
                 match serde_json::from_str::<Line>(&line) {
                     Ok(Line { level, fields }) if level == "INFO" => _ = lines.send(fields),
-                    // Why something fails, if it does.
+                    // Warnings and errors: why something failed.
                     _ => _ = writeln!(io::stderr(), "{line}"),
                 }
             }
@@ -55,11 +62,12 @@ impl Server {
         BufReader::new(out).read_line(&mut line)?;
         let address = line.trim().strip_prefix("Serving http://").map(str::parse);
         let Some(Ok(address)) = address else {
-            bail!("it did not serve: {line:?}, {}", child.wait()?);
+            bail!("the server did not start: it printed {line:?}, {}", child.wait()?);
         };
         Ok(Self { child, address })
     }
 
+    /// Its process.
     #[must_use]
     pub fn process(&self) -> Process {
         Process(self.child.id())
@@ -79,7 +87,7 @@ struct Line {
     fields: Event,
 }
 
-/// What a line of the log says.
+/// A line of the log.
 #[derive(Debug, Deserialize)]
 pub struct Event {
     #[serde(default)]
@@ -87,17 +95,21 @@ pub struct Event {
     pub component: Option<String>,
 }
 
-/// The log of a spinfer, as it comes.
+/// The log of a running spinfer.
 #[derive(Debug)]
 pub struct Log(Receiver<Event>);
 
 impl Log {
-    /// Takes events until `enough` says so.
+    /// Receives events until `enough` returns true.
+    ///
+    /// # Errors
+    /// If the events do not arrive in [`TIMEOUT`].
     pub fn wait_until(&self, mut enough: impl FnMut(Event) -> bool) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let event = self.0.recv_timeout(left).context("waited for a line of the log")?;
+            let event =
+                self.0.recv_timeout(left).context("the expected line did not appear in the log")?;
             if enough(event) {
                 return Ok(());
             }
@@ -105,8 +117,10 @@ impl Log {
     }
 }
 
-/// `spinfer up` on a manifest, with the state of the runs before and no cache: what is measured is how
-/// answers are made, not that they are kept.
+/// `spinfer up` on a manifest without a response cache, with the state directory of earlier runs.
+///
+/// # Errors
+/// If the runtime config cannot be written.
 pub fn spinfer(manifest: &Path) -> Result<Command> {
     let mut command = spinfer_with_cache(manifest)?;
     let config = state_dir()?.join("no-cache.toml");
@@ -116,12 +130,15 @@ pub fn spinfer(manifest: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// The same with the cache as it is by default.
+/// `spinfer up` with the default response cache.
+///
+/// # Errors
+/// If the state directory cannot be created.
 pub fn spinfer_with_cache(manifest: &Path) -> Result<Command> {
     Ok(spinfer_in(manifest, &state_dir()?))
 }
 
-/// The same with its state in `state_dir`.
+/// `spinfer up` with a state directory.
 #[must_use]
 pub fn spinfer_in(manifest: &Path, state_dir: &Path) -> Command {
     let mut command = spinfer_command();
@@ -132,13 +149,16 @@ pub fn spinfer_in(manifest: &Path, state_dir: &Path) -> Command {
     command
 }
 
-/// The program itself, for another of its commands.
+/// `spinfer`, for any of its commands.
 #[must_use]
 pub fn spinfer_command() -> Command {
-    Command::new(beside("spinfer"))
+    Command::new(sibling("spinfer"))
 }
 
-/// The same with `[cache]` as `settings` say.
+/// `spinfer up` with these `settings` under `[cache]`, which are written into `dir`.
+///
+/// # Errors
+/// If the runtime config cannot be written.
 pub fn spinfer_caching(manifest: &Path, settings: &str, dir: &Path) -> Result<Command> {
     let mut command = spinfer_with_cache(manifest)?;
     let (_, config) = tempfile::NamedTempFile::new_in(dir)?.keep()?;
@@ -147,15 +167,15 @@ pub fn spinfer_caching(manifest: &Path, settings: &str, dir: &Path) -> Result<Co
     Ok(command)
 }
 
-/// The native reference, on the graph of a model folder.
+/// The native reference server, with the graph of a model folder.
 #[must_use]
 pub fn reference(model: &Path) -> Command {
-    let mut command = Command::new(beside("reference"));
+    let mut command = Command::new(sibling("reference"));
     command.arg(model.join("model.onnx"));
     command
 }
 
 /// A binary of the same build.
-fn beside(name: &str) -> PathBuf {
+fn sibling(name: &str) -> PathBuf {
     std::env::current_exe().unwrap_or_default().with_file_name(name)
 }

@@ -1,5 +1,5 @@
-//! The closed loop: `wrk`, whose connections each wait for an answer before they ask again. What
-//! it finds is the most a server serves.
+//! Closed-loop load by `wrk`: each connection waits for a response before it sends the next
+//! request. It measures the maximum throughput of a server.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,23 +9,31 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::application::Operation;
 use crate::server::Server;
 
-/// How much is asked.
+/// A load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
+    /// Number of keep-alive connections.
     pub connections: u32,
+    /// Duration, in seconds.
     pub seconds: u32,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
+    /// Number of responses.
     pub requests: f64,
     pub requests_per_second: f64,
+    /// Median latency, in milliseconds.
     pub p50_ms: f64,
+    /// 99th percentile of the latency, in milliseconds.
     pub p99_ms: f64,
 }
 
-/// Loads the model at `route`. Its script is put into `dir`.
+/// Loads the model at `route`. The script is written into `dir`.
+///
+/// # Errors
+/// If `wrk` fails, or a response is not 2xx.
 pub fn run(
     server: &Server,
     route: &str,
@@ -38,7 +46,10 @@ pub fn run(
     run_script(&url, &script, load, dir)
 }
 
-/// The same of requests that a script in Lua makes. It is put into `dir`.
+/// Loads `url` with the requests of a Lua script, which is written into `dir`.
+///
+/// # Errors
+/// If `wrk` fails, or a response is not 2xx.
 pub fn run_script(url: &str, script: &str, load: Load, dir: &Path) -> Result<Figures> {
     let path = dir.join("post.lua");
     let post = "wrk.method = 'POST'\nwrk.headers['content-type'] = 'application/json'\n";
@@ -51,7 +62,7 @@ pub fn run_script(url: &str, script: &str, load: Load, dir: &Path) -> Result<Fig
         .arg(&path)
         .arg(url)
         .output()
-        .context("wrk is missing: apt-get install wrk")?;
+        .context("wrk is not installed: apt-get install wrk")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = text.contains("Non-2xx") || text.contains("Socket errors");
     ensure!(!errors, "errors under load:\n{text}");

@@ -1,14 +1,14 @@
-//! The example application in this process, for benches without sockets.
+//! The example application in this process, for benchmarks without sockets.
 
 use std::sync::Arc;
 
 use spinfer::config::app::App;
-use spinfer::host::Host;
 use spinfer::config::manifest;
+use spinfer::host::Host;
 use spinfer_benches::application::{root, state_dir};
 
-/// The example application with each component behind `door`, and without a response cache: each request
-/// is a prediction.
+/// The example application with each component behind `door`, and without a response cache, so that
+/// each request is a prediction.
 pub(crate) fn host(door: &str) -> Arc<Host> {
     let mut manifest = manifest::read(&root().join("spin.toml")).expect("the example manifest");
     let tool = format!("door = '{door}'\nlimits.idle = '1h'");

@@ -1,5 +1,5 @@
-//! What dynamic batching brings: a middling network under load without it, and with batches of
-//! several sizes. Prints Markdown.
+//! Effect of dynamic batching: a medium network under load without it, and with several batch
+//! sizes. Prints Markdown.
 
 use std::io::Write as _;
 
@@ -11,17 +11,18 @@ use spinfer_benches::{machine, median, network, wrk};
 
 #[derive(Parser)]
 struct Options {
-    /// Rounds; the median counts
+    /// Rounds; figures are medians over them
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds of load in each round
+    /// Duration of the load in each round, in seconds
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Keep-alive connections
+    /// Number of keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: u32,
 }
 
+/// Name and `model.toml` of each setting.
 const SETTINGS: [(&str, &str); 4] = [
     ("none", ""),
     ("max_batch_size 4", "batching = { max_batch_size = 4 }"),
@@ -38,7 +39,7 @@ fn main() -> Result<()> {
     for _ in 0..rounds {
         for ((_, settings), figures) in SETTINGS.iter().zip(&mut figures) {
             network::write(&dir.path().join("model"), settings)?;
-            // As many calls at a time as there are connections, so that batches can fill.
+            // As many concurrent calls as connections, so that batches can fill.
             let limits = format!("tool.spinfer.limits.instances = {connections}");
             let manifest = Application::new("")
                 .with(IRIS, "network", &iris_component(), &dir.path().join("model"), &limits)

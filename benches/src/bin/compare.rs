@@ -1,9 +1,10 @@
-//! The load comparison: each server in turn under the same load, several rounds, and every figure
-//! as a ratio to the native reference of the same round, as machines are noisy. Prints Markdown.
+//! The load comparison: each server under the same load, in several rounds. Throughputs are
+//! compared with the native reference server in the same round, as machines are noisy. Prints
+//! Markdown.
 //!
-//! First `wrk` finds the most a server serves, then it is asked for less than that on a schedule,
-//! to see how long its answers take when it is not overrun. Both with keep-alive connections, on
-//! the same cores as the server.
+//! `wrk` measures the maximum throughput. Then an open loop with a lower rate measures the latency
+//! of a server that is not overloaded. Both use keep-alive connections, and the same cores as the
+//! server.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -20,17 +21,17 @@ use spinfer_benches::{client, machine, median, open_loop, wrk};
 
 #[derive(Parser)]
 struct Options {
-    /// Rounds; the median counts
+    /// Rounds; figures are medians over them
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each load on each server in each round
+    /// Duration of each load on each server in each round, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u32,
-    /// Keep-alive connections
+    /// Number of keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Of its peak, what a server is asked for when its latency is measured. The peak is that under
-    /// the generator which asks: it has a share of the same processors, and not the one wrk has
+    /// Rate of the open loop, as a share of its maximum throughput. That differs from wrk's, as
+    /// both load generators take processor time from the server
     #[arg(long, default_value_t = 0.8)]
     share: f64,
     /// Version of the iris classifier
@@ -38,7 +39,7 @@ struct Options {
     version: String,
 }
 
-/// A server under load, and what it cost.
+/// Figures of a server under load.
 struct Figures {
     peak: wrk::Figures,
     cpu_us: f64,
@@ -68,13 +69,13 @@ fn main() -> Result<()> {
         writeln!(out, "\n`{}`, version {}:\n", operation.name, options.version)?;
         writeln!(out, "{}", peak_table(&rows))?;
         let share = options.share * 100.0;
-        writeln!(out, "at {share:.0} % of what the open loop gets answered at most:\n")?;
+        writeln!(out, "at {share:.0} % of the maximum throughput of the open loop:\n")?;
         write!(out, "{}", steady_table(&rows))?;
     }
     Ok(())
 }
 
-/// The example component behind `door`.
+/// The iris classifier behind `door`.
 fn behind(door: &str, dir: &Path, options: &Options) -> Result<Command> {
     let (component, model) = (iris_component(), iris_model(&options.version));
     let settings = format!("tool.spinfer.door = '{door}'");
@@ -95,17 +96,17 @@ fn measure(
     let cpu_us = (server.process().cpu_seconds()? - before) * 1e6 / peak.requests;
     let memory_mib = server.process().resident()?.total();
     let request = client::post(IRIS, operation);
-    let ask = |rate: f64, requests: u32| {
+    let run = |rate: f64, requests: u32| {
         let connections = connections as usize;
         open_loop::run(
             server.address,
-            open_loop::Load { request: &request, rate, requests, connections },
+            open_loop::Schedule { request: &request, rate, requests, connections },
         )
     };
-    // As fast as answers come.
-    let most = ask(f64::INFINITY, requests(peak.requests_per_second, seconds))?.rate();
-    let rate = most * options.share;
-    let steady = ask(rate, requests(rate, seconds))?;
+    // Without a schedule.
+    let max = run(f64::INFINITY, requests(peak.requests_per_second, seconds))?.rate();
+    let rate = max * options.share;
+    let steady = run(rate, requests(rate, seconds))?;
     Ok(Figures { peak, cpu_us, memory_mib, steady })
 }
 
@@ -144,7 +145,7 @@ fn peak_table(rows: &Rows<'_>) -> String {
 /// Medians over the rounds of each round's percentiles.
 fn steady_table(rows: &Rows<'_>) -> String {
     let mut text = String::from(
-        "| server | requests/s | p50 ms | p99 ms | p99.9 ms | sent late p99 ms |\n\
+        "| server | requests/s | p50 ms | p99 ms | p99.9 ms | generator lag p99 ms |\n\
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for (name, figures) in rows {

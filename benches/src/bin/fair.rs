@@ -1,6 +1,6 @@
-//! Whether one route's overload starves another: latencies of a small prediction alone, and while
-//! another route is saturated: with large batches, which keep guests and inferences busy, or with as
-//! many small predictions as it gets. Prints Markdown.
+//! Fairness between routes: latency of a small prediction alone, and while another route is
+//! saturated with large batches, which keep guests and inferences busy, or with small predictions.
+//! Prints Markdown.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -19,23 +19,25 @@ use spinfer_benches::{machine, median};
 
 #[derive(Parser)]
 struct Options {
-    /// Rounds; the median counts
+    /// Rounds; figures are medians over them
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each measurement
+    /// Duration of each measurement, in seconds
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Connections that saturate the other route
+    /// Number of connections that saturate the other route
     #[arg(long, default_value_t = 32)]
     connections: usize,
-    /// Rows of each of its batches; 1 is a small prediction like that beside it
+    /// Rows of each batch; 1 is a small prediction
     #[arg(long, default_value_t = 5000)]
     rows: usize,
-    /// Fails if the small prediction's p99 beside the load is over so many times that alone
+    /// Maximum ratio of the small prediction's p99 under the load to that alone; above it the tool
+    /// fails
     #[arg(long, default_value_t = 3.0)]
-    most: f64,
+    max_ratio: f64,
 }
 
+/// The route that is saturated.
 const BUSY: &str = "/v2/models/iris-classifier/versions/2";
 
 fn main() -> Result<()> {
@@ -50,32 +52,33 @@ fn main() -> Result<()> {
     let window = Duration::from_secs(options.seconds);
     let batch = client::post(BUSY, Operation { name: "infer", body: &batch(options.rows) });
     predictions(server.address, Duration::from_secs(1))?;
-    let (mut alone, mut beside, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut loaded, mut batches) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         alone.push(predictions(server.address, window)?);
         let (latencies, done) = saturated(server.address, &batch, &options, window)?;
-        beside.push(latencies);
+        loaded.push(latencies);
         batches.push(done);
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}\n", machine()?)?;
-    writeln!(
-        out,
-        "| a small prediction | p50 ms | p99 ms | p99.9 ms |\n| --- | --- | --- | --- |"
-    )?;
+    writeln!(out, "| small prediction | p50 ms | p99 ms | p99.9 ms |\n| --- | --- | --- | --- |")?;
     writeln!(out, "| alone | {} |", figures(&alone))?;
-    writeln!(out, "| while another route is saturated | {} |", figures(&beside))?;
+    writeln!(out, "| while another route is saturated | {} |", figures(&loaded))?;
     let ratio = |quantile| {
-        median(beside.iter().map(|l| l.at(quantile))) / median(alone.iter().map(|l| l.at(quantile)))
+        median(loaded.iter().map(|l| l.at(quantile))) / median(alone.iter().map(|l| l.at(quantile)))
     };
     writeln!(out, "\np99, saturated / alone: {:.2}; p50: {:.2}.", ratio(0.99), ratio(0.5))?;
     let rate = median(batches) / window.as_secs_f64();
-    writeln!(out, "The other route: {rate:.0} batches of {} rows a second.", options.rows)?;
-    ensure!(ratio(0.99) <= options.most, "p99 is over {} times that alone", options.most);
+    writeln!(out, "The other route: {rate:.0} batches/s of {} rows.", options.rows)?;
+    ensure!(
+        ratio(0.99) <= options.max_ratio,
+        "the p99 under load is more than {} times that alone",
+        options.max_ratio
+    );
     Ok(())
 }
 
-/// Latencies in milliseconds, ascending.
+/// Latencies in milliseconds, sorted.
 struct Latencies(Vec<f64>);
 
 impl Latencies {
@@ -95,22 +98,22 @@ fn figures(rounds: &[Latencies]) -> String {
     [0.5, 0.99, 0.999].map(figure).join(" | ")
 }
 
-/// One prediction after the other, on one connection.
+/// Latencies of one prediction after the other, on one connection.
 fn predictions(address: SocketAddr, window: Duration) -> Result<Latencies> {
     let request = client::post(IRIS, PREDICT);
     let mut connection = Connection::open(address)?;
     let mut latencies = Vec::new();
     let end = Instant::now() + window;
     while Instant::now() < end {
-        let answer = connection.send(&request)?;
-        ensure!(answer.status == 200 && answer.body.contains(PREDICTED), "{answer:?}");
-        latencies.push(answer.first_byte.as_secs_f64() * 1e3);
+        let response = connection.send(&request)?;
+        ensure!(response.status == 200 && response.body.contains(PREDICTED), "{response:?}");
+        latencies.push(response.first_byte.as_secs_f64() * 1e3);
     }
     latencies.sort_by(f64::total_cmp);
     Ok(Latencies(latencies))
 }
 
-/// The same beside batches on every other connection, and how many of those were answered.
+/// Latencies of predictions while other connections send batches, and the number of batches.
 fn saturated(
     address: SocketAddr,
     batch: &[u8],
@@ -120,12 +123,12 @@ fn saturated(
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let busy = || -> Result<()> {
-            // The machine is the server's: what the load costs must not be what is measured.
+            // The load generator must not take processor time from the server.
             rustix::process::nice(19)?;
             let mut connection = Connection::open(address)?;
             while !stop.load(Ordering::Relaxed) {
-                let answer = connection.send(batch)?;
-                ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+                let response = connection.send(batch)?;
+                ensure!(response.status == 200, "{}: {}", response.status, response.body);
                 done.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
@@ -141,14 +144,14 @@ fn saturated(
         let count = done.load(Ordering::Relaxed);
         stop.store(true, Ordering::Relaxed);
         for thread in load {
-            thread.join().map_err(|_| anyhow::anyhow!("the load panicked"))??;
+            thread.join().map_err(|_| anyhow::anyhow!("a thread of the load panicked"))??;
         }
         #[expect(clippy::cast_precision_loss, reason = "a count")]
         Ok((latencies?, count as f64))
     })
 }
 
-/// An Open Inference Protocol request of so many rows.
+/// An Open Inference Protocol request with a number of rows.
 fn batch(rows: usize) -> String {
     let mut data = String::new();
     for row in 0..rows {

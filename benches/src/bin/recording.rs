@@ -1,6 +1,6 @@
-//! What the prediction log and drift cost: servers that differ in one of them under the same load, in
-//! alternating slices, as machines are noisy; the memory of the example application with all of it; and
-//! how fast, and in how much memory, the log is exported. Prints Markdown.
+//! Overhead of the prediction log and of drift detection: servers that differ in one of them, under
+//! the same load in alternating slices, as machines are noisy. Also the memory of the example
+//! application with all features, and speed and memory of exports of the log. Prints Markdown.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,21 +20,21 @@ use spinfer_benches::{machine, median, wrk};
 
 #[derive(Parser)]
 struct Options {
-    /// Rounds; the median of their ratios counts
+    /// Rounds; ratios are medians over them
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Seconds of each slice
+    /// Duration of each slice, in seconds
     #[arg(long, default_value_t = 2)]
     seconds: u32,
-    /// Keep-alive connections
+    /// Number of keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Records in the logs that are exported
+    /// Number of records of each exported log
     #[arg(long, value_delimiter = ',', default_value = "1000000,5000000")]
     records: Vec<usize>,
 }
 
-/// The public name of the example experiment.
+/// The route of the example experiment.
 const ROUTED: &str = "/v2/models/iris";
 
 const OFF: &str = "tool.spinfer.prediction_log.enabled = false";
@@ -50,18 +50,18 @@ fn main() -> Result<()> {
     let log = serve("log", LOG, dir.path())?;
     let drift = serve("drift", DRIFT, dir.path())?;
     let text = format!(
-        "| figure | ratio | requests/s of each | CPU us of each |\n| --- | --- | --- | --- |\n{}{}",
+        "| comparison | throughput ratio | requests/s of each | CPU us/request of each |\n| --- | --- | --- | --- |\n{}{}",
         compare("log on / off", &log, &off, &options, dir.path())?,
         compare("with drift / without", &drift, &log, &options, dir.path())?,
     );
-    writeln!(out, "`predict`, version 1, the fast door, nothing cached:\n\n{text}")?;
+    writeln!(out, "`predict`, version 1, fast door, no response cache:\n\n{text}")?;
     drop((off, log, drift));
     writeln!(out, "{}", memory(&options, dir.path())?)?;
     write!(out, "{}", exports(&options.records, dir.path())?)?;
     Ok(())
 }
 
-/// The iris classifier with `settings`, with a state directory of its own.
+/// Starts the iris classifier with `settings` and its own state directory.
 fn serve(name: &str, settings: &str, dir: &Path) -> Result<Server> {
     let application =
         Application::new("").with(IRIS, "iris", &iris_component(), &iris_model("1"), settings);
@@ -75,7 +75,7 @@ fn state(name: &str, dir: &Path) -> Result<PathBuf> {
     Ok(state)
 }
 
-/// `spinfer up` without a cache, with a log of its own.
+/// `spinfer up` without a response cache, with its own prediction log.
 fn command(manifest: &Path, state: &Path, dir: &Path) -> Result<Command> {
     let mut command = spinfer_in(manifest, state);
     let config = dir.join("recording.toml");
@@ -85,7 +85,7 @@ fn command(manifest: &Path, state: &Path, dir: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// A row: `subject` against `base`.
+/// A row of the table: `subject` compared with `base`.
 fn compare(
     name: &str,
     subject: &Server,
@@ -94,7 +94,7 @@ fn compare(
     dir: &Path,
 ) -> Result<String> {
     let mut figures: [Vec<(f64, f64)>; 2] = Default::default();
-    // The first slice of each warms it up.
+    // The first slice of each is a warm-up.
     for round in 0..=options.rounds {
         for (server, figures) in [subject, base].into_iter().zip(&mut figures) {
             let before = server.process().cpu_seconds()?;
@@ -122,36 +122,37 @@ fn compare(
     Ok(row)
 }
 
-/// Resident memory of the example application with everything on, under load.
+/// Resident memory of the example application under load, with all features on.
 fn memory(options: &Options, dir: &Path) -> Result<String> {
     let state = state("example", dir)?;
     let server = Server::start(&mut command(&root().join("spin.toml"), &state, dir)?)?;
     let load = wrk::Load { connections: options.connections, seconds: options.seconds };
-    let mut most: f64 = 0.0;
+    let mut max: f64 = 0.0;
     for route in [ROUTED, &format!("{IRIS}/versions/1"), &format!("{IRIS}/versions/2")] {
         for operation in [PREDICT, INFER] {
             wrk::run(&server, route, operation, load, dir)?;
-            most = most.max(server.process().resident()?.total());
+            max = max.max(server.process().resident()?.total());
         }
     }
     let log = state.join("predictions.db");
     let size = std::fs::metadata(&log).with_context(|| log.display().to_string())?.len();
-    ensure!(size > 0, "nothing was recorded");
+    ensure!(size > 0, "the prediction log is empty");
     Ok(format!(
-        "\nResident memory of the example application with log, drift and experiment, under load: \
-         {most:.0} MiB, {:.0} MB.\n",
-        most * 1.048_576
+        "\nResident memory of the example application with prediction log, drift and experiment, under load: \
+         {max:.0} MiB, {:.0} MB.\n",
+        max * 1.048_576
     ))
 }
 
-/// Rows of a request that fills a log.
+/// Rows of a request that fills the log.
 const BATCH: usize = 1000;
-/// Requests between two waits for the log's writer, whose queue holds 65,536 records.
+/// Number of requests between two waits for the log's writer, whose queue has 65,536 records.
 const BATCHES: usize = 30;
-/// Feedback for a prediction that is not there: its response comes once all before it is written.
+/// Feedback for a prediction that does not exist. Its response arrives once all records before it
+/// are written.
 const BARRIER: &str = r#"{"prediction_id": "00000000-0000-7000-8000-000000000000", "reward": 0}"#;
 
-/// Exports of logs with so many records of iris.
+/// Exports of logs of iris with these numbers of records.
 fn exports(records: &[usize], dir: &Path) -> Result<String> {
     let mut text =
         "| records | format | records/s | peak MB |\n| --- | --- | --- | --- |\n".to_owned();
@@ -168,7 +169,7 @@ fn exports(records: &[usize], dir: &Path) -> Result<String> {
                 .arg(&state)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            let (took, peak) = run_to_its_end(&mut command)?;
+            let (took, peak) = run(&mut command)?;
             std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
             let rate = records as f64 / took.as_secs_f64();
             let _ =
@@ -187,8 +188,8 @@ fn filled(name: &str, records: usize, dir: &Path) -> Result<PathBuf> {
     let barrier = client::post("/v2", Operation { name: "feedback", body: BARRIER });
     let mut connection = Connection::open(server.address)?;
     let mut send = |request: &[u8]| -> Result<()> {
-        let answer = connection.send(request)?;
-        ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+        let response = connection.send(request)?;
+        ensure!(response.status == 200, "{}: {}", response.status, response.body);
         Ok(())
     };
     for number in 0..records / BATCH {
@@ -201,15 +202,15 @@ fn filled(name: &str, records: usize, dir: &Path) -> Result<PathBuf> {
     state(name, dir)
 }
 
-/// How long a command takes, and its peak of resident memory in MiB.
-fn run_to_its_end(command: &mut Command) -> Result<(Duration, f64)> {
+/// Runs a command. Returns its duration and its peak of resident memory, in MiB.
+fn run(command: &mut Command) -> Result<(Duration, f64)> {
     let start = Instant::now();
     let mut child = command.spawn()?;
     let mut peak: f64 = 0.0;
     loop {
-        // It is gone from proc(5) once it has ended.
-        if let Ok(so_far) = Process(child.id()).peak() {
-            peak = peak.max(so_far);
+        // proc(5) does not have it once it has exited.
+        if let Ok(current) = Process(child.id()).peak() {
+            peak = peak.max(current);
         }
         if let Some(status) = child.try_wait()? {
             ensure!(status.success(), "{command:?}: {status}");

@@ -1,6 +1,6 @@
-//! The native reference: what an engineer would write without WebAssembly, in an afternoon.
-//! hyper, serde_json and ONNX Runtime; the same answers to the same requests. Every figure of the load
-//! comparison is a ratio to it.
+//! The native reference server: hyper, serde_json and ONNX Runtime, as an engineer would write it
+//! without WebAssembly in an afternoon. It sends the same responses to the same requests. Figures
+//! of the load comparison are ratios to it.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -26,13 +26,13 @@ use tokio::net::TcpListener;
 
 #[derive(Parser)]
 struct Options {
-    /// Address to serve on
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// ONNX Runtime's library [default: the one beside this program]
+    /// ONNX Runtime's library [default: the one in the folder of this program]
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
-    /// The graph of the iris classifier
+    /// Graph of the iris classifier
     model: PathBuf,
 }
 
@@ -110,7 +110,9 @@ impl Model {
         let data = features.iter().flat_map(|feature| feature.to_le_bytes()).collect();
         let input = Tensor { dimensions: vec![1, 4], ty: TensorType::Fp32, data };
         let outputs = self.graph.compute(vec![input])?;
-        let [label, probabilities] = outputs.as_slice() else { anyhow::bail!("two outputs") };
+        let [label, probabilities] = outputs.as_slice() else {
+            anyhow::bail!("the graph has other outputs")
+        };
         let label = i64::from_le_bytes(*label.data.first_chunk().context("no label")?);
         let probabilities = probabilities.data.as_chunks().0.iter();
         Ok((label, probabilities.map(|bytes| f32::from_le_bytes(*bytes)).collect()))
@@ -132,8 +134,11 @@ impl Model {
     fn infer(&self, body: &[u8]) -> Result<Vec<u8>> {
         let request: InferRequest = serde_json::from_slice(body)?;
         let input = request.inputs.first().context("no input")?;
-        anyhow::ensure!(input.name == "features" && input.datatype == "FP32", "not the input");
-        anyhow::ensure!(input.shape == [1, 4], "not the shape");
+        anyhow::ensure!(
+            input.name == "features" && input.datatype == "FP32",
+            "expected the input features of FP32"
+        );
+        anyhow::ensure!(input.shape == [1, 4], "expected the shape [1, 4]");
         let (label, p) = self.run(&input.data)?;
         Ok(serde_json::to_vec(&InferResponse {
             model_name: "iris-classifier",
@@ -153,10 +158,10 @@ async fn handle(model: Arc<Model>, request: Request<Incoming>) -> Response<Full<
         (Method::POST, path) => match body.collect().await {
             Ok(body) if path.ends_with("/predict") => model.predict(&body.to_bytes()),
             Ok(body) if path.ends_with("/infer") => model.infer(&body.to_bytes()),
-            Ok(_) => Err(anyhow::anyhow!("no such path")),
+            Ok(_) => Err(anyhow::anyhow!("unknown path")),
             Err(error) => Err(error.into()),
         },
-        _ => Err(anyhow::anyhow!("no such path")),
+        _ => Err(anyhow::anyhow!("unknown path")),
     };
     let (status, json) = match result {
         Ok(json) => (StatusCode::OK, json),
@@ -189,7 +194,7 @@ async fn main() -> Result<()> {
             async move { Ok::<_, Infallible>(handle(model, request).await) }
         });
         tokio::spawn(async move {
-            // A connection that breaks is its client's affair.
+            // An error of a connection concerns only its client.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

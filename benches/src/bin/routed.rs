@@ -1,5 +1,6 @@
-//! What the A/B router costs: predictions through it against predictions of the same component asked
-//! directly, in turns, and with two components that each is assigned half of the users. Prints Markdown.
+//! Overhead of the A/B router: predictions through it, with two components that serve half of the
+//! users each, compared with predictions of one of these components without it, in alternating
+//! rounds. Prints Markdown.
 
 use std::io::Write as _;
 
@@ -12,19 +13,21 @@ use spinfer_benches::{machine, median};
 
 #[derive(Parser)]
 struct Options {
-    /// Rounds; the median counts
+    /// Rounds; figures are medians over them
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each load in each round
+    /// Duration of each load in each round, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u32,
+    /// Number of keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Fails if the ratio of throughputs, routed / direct, is below
+    /// Minimum ratio of throughputs, routed / direct; below it the tool fails
     #[arg(long, default_value_t = 0.7)]
-    least: f64,
+    min_ratio: f64,
 }
 
+/// The route of the A/B router.
 const ROUTED: &str = "/v2/models/iris";
 
 const EXPERIMENTS: &str = r#"
@@ -44,7 +47,7 @@ allocation = 0.5
 "#;
 
 fn main() -> Result<()> {
-    let Options { rounds, seconds, connections, least } = Options::parse();
+    let Options { rounds, seconds, connections, min_ratio } = Options::parse();
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("experiments.toml"), EXPERIMENTS)?;
     let component = iris_component();
@@ -65,7 +68,7 @@ fn main() -> Result<()> {
     let load = Load { connections, seconds };
     let run = |route: &str| {
         let url = format!("http://{}{route}/{}", server.address, PREDICT.name);
-        // Each request is of another user.
+        // Each request has another user.
         let script = format!(
             "wrk.body = '{}'\nlocal user = 0\nfunction request()\n  user = user + 1\n  \
              wrk.headers['x-user-id'] = 'user-' .. user\n  return wrk.format()\nend\n",
@@ -81,16 +84,16 @@ fn main() -> Result<()> {
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}\n", machine()?)?;
-    writeln!(out, "| iris, predict | requests a second | p50 ms | p99 ms |")?;
+    writeln!(out, "| iris, predict | requests/s | p50 ms | p99 ms |")?;
     writeln!(out, "| --- | --- | --- | --- |")?;
     writeln!(out, "| direct | {} |", figures(&direct))?;
-    writeln!(out, "| by the A/B router | {} |", figures(&routed))?;
+    writeln!(out, "| through the A/B router | {} |", figures(&routed))?;
     let ratios = routed.iter().zip(&direct);
     let ratio = median(
         ratios.map(|(routed, direct)| routed.requests_per_second / direct.requests_per_second),
     );
     writeln!(out, "\nrouted / direct: {ratio:.2}")?;
-    ensure!(ratio >= least, "it is below {least}");
+    ensure!(ratio >= min_ratio, "the ratio is below {min_ratio}");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! What it brings that answers are kept by what bodies mean: how many of the requests of several clients,
-//! who write the same questions each in their own way, are answered from the cache. Prints Markdown.
+//! Effect of canonical cache keys: the hit rate of requests from several clients that encode the
+//! same inputs differently. Prints Markdown.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -13,20 +13,20 @@ use spinfer_benches::server::{Server, spinfer_with_cache};
 
 #[derive(Parser)]
 struct Options {
-    /// Requests of a trace
+    /// Number of requests
     #[arg(long, default_value_t = 50_000)]
     requests: usize,
-    /// Questions; the k-th is asked with a probability that falls as 1/k
+    /// Number of different inputs; the k-th has a probability proportional to 1/k
     #[arg(long, default_value_t = 10_000)]
-    questions: usize,
+    inputs: usize,
 }
 
 /// Four lengths and widths, in tenths of a centimetre.
 type Row = [usize; 4];
-/// How a client writes a body for a row.
+/// How a client encodes a row.
 type Spelling = fn(&Row) -> String;
 
-/// By what each kind of request is written with.
+/// Encodings of a prediction.
 const PREDICT: [Spelling; 5] = [
     // Python: `json.dumps`.
     |row| format!("{{\"features\": [{}]}}", list(row, ", ", python)),
@@ -36,10 +36,11 @@ const PREDICT: [Spelling; 5] = [
     |row| format!("{{\"features\":[{}]}}", list(row, ",", shortest)),
     // Go: `json.NewEncoder(w).Encode`, which ends the line.
     |row| format!("{{\"features\":[{}]}}\n", list(row, ",", shortest)),
-    // By hand, for `curl`: as it was measured.
+    // By hand for `curl`, with the digits of the measurement.
     |row| format!("{{\"features\": [{}]}}", list(row, ", ", measured)),
 ];
 
+/// Encodings of an inference (Open Inference Protocol).
 const INFER: [Spelling; 5] = [
     // Python, from numpy's `tolist`.
     |row| {
@@ -62,7 +63,7 @@ const INFER: [Spelling; 5] = [
             r#"{{"inputs":[{{"name":"features","shape":[1,4],"datatype":"FP32","data":[[{data}]]}}]}}"#
         )
     },
-    // Go, in the order of a structure's fields.
+    // Go, in the order of a struct's fields.
     |row| {
         let data = list(row, ",", shortest);
         format!(
@@ -93,63 +94,66 @@ fn shortest(number: f64) -> f64 {
     number
 }
 
-/// `5.10`, as a form with two places has it.
+/// `5.10`, with two decimal places.
 fn measured(number: f64) -> String {
     format!("{number:.2}")
 }
 
 fn main() -> Result<()> {
-    let Options { requests, questions } = Options::parse();
+    let Options { requests, inputs } = Options::parse();
     let dir = tempfile::tempdir()?;
     let manifest = Application::new("")
         .with(IRIS, "iris", &iris_component(), &iris_model("1"), "")
         .write(dir.path(), "spellings")?;
-    let trace = trace(requests, questions);
-    let distinct = trace.iter().map(|(question, _)| question).collect::<HashSet<_>>().len();
+    let trace = trace(requests, inputs);
+    let distinct = trace.iter().map(|(input, _)| input).collect::<HashSet<_>>().len();
     let best = 1.0 - distinct as f64 / requests as f64;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "| requests | by bytes | by what they mean | if all were one client's |")?;
+    writeln!(
+        out,
+        "| requests | hit rate by bytes | hit rate by meaning | hit rate of one client |"
+    )?;
     writeln!(out, "| --- | --- | --- | --- |")?;
     for (operation, spellings) in [("predict", PREDICT), ("infer", INFER)] {
         let rate = |content_type: &str| -> Result<f64> {
             let server = Server::start(&mut spinfer_with_cache(&manifest)?)?;
             let mut connection = Connection::open(server.address)?;
             let mut hits = 0;
-            for &(question, client) in &trace {
-                let body = spellings[client](&row(question));
-                let answer = connection.send(&post(operation, content_type, &body))?;
-                ensure!(answer.status == 200, "{body}: {}", answer.body);
-                hits += usize::from(answer.hit);
+            for &(input, client) in &trace {
+                let body = spellings[client](&row(input));
+                let response = connection.send(&post(operation, content_type, &body))?;
+                ensure!(response.status == 200, "{body}: {}", response.body);
+                hits += usize::from(response.hit);
             }
             Ok(hits as f64 / trace.len() as f64)
         };
-        // Bodies that do not claim to be JSON are compared by their bytes.
+        // The keys of bodies that are not JSON are their bytes.
         let (bytes, meaning) = (rate("text/plain")?, rate("application/json")?);
         writeln!(out, "| {operation} | {bytes:.3} | {meaning:.3} | {best:.3} |")?;
     }
     Ok(())
 }
 
-/// Questions, and who asks them.
-fn trace(requests: usize, questions: usize) -> Vec<(usize, usize)> {
+/// Inputs and clients of the requests.
+fn trace(requests: usize, inputs: usize) -> Vec<(usize, usize)> {
     let mut random = fastrand::Rng::with_seed(1);
     let mut sum = 0.0;
-    let sums: Vec<f64> = (1..=questions)
+    let sums: Vec<f64> = (1..=inputs)
         .map(|rank| {
             sum += 1.0 / rank as f64;
             sum
         })
         .collect();
-    let question = |random: &mut fastrand::Rng| {
+    let input = |random: &mut fastrand::Rng| {
         let drawn = random.f64() * sum;
         sums.partition_point(|&sum| sum < drawn)
     };
-    (0..requests).map(|_| (question(&mut random), random.usize(..PREDICT.len()))).collect()
+    (0..requests).map(|_| (input(&mut random), random.usize(..PREDICT.len()))).collect()
 }
 
-/// The features of a question: those of no two are the same.
-fn row(question: usize) -> Row {
-    let digit = |place| question / 10_usize.pow(place) % 10;
+/// The features of an input. They are unique.
+fn row(input: usize) -> Row {
+    let digit = |position| input / 10_usize.pow(position) % 10;
     [40 + digit(0), 20 + digit(1), 10 + digit(2), 1 + digit(3) + 10 * digit(4)]
 }
 

@@ -1,4 +1,4 @@
-//! What clients notice while the Redis is broken.
+//! Latency of requests while Redis fails.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,16 +13,16 @@ use spinfer_benches::client::Connection;
 use spinfer_benches::redis_server::RedisServer;
 use spinfer_benches::server::{Server, spinfer_caching};
 
-use super::hits::{manifest, question};
+use super::hits::{distinct_request, manifest};
 
-/// Few: a machine that is busy with clients makes a healthy Redis late, too.
+/// Number of clients. With many, a busy machine would slow a healthy Redis down, too.
 const CLIENTS: usize = 2;
-/// Three of four questions were asked before.
+/// One of this many requests is new, the others are repeated.
 const NEW: usize = 4;
-/// What the first moment of a state costs is told apart from what follows.
+/// Duration of the start of a state, whose latencies are counted separately.
 const FIRST: Duration = Duration::from_millis(100);
 
-/// Latencies of a state, in microseconds, from its first moment and after.
+/// Latencies in a state, in microseconds: at its start and afterwards.
 struct Counted {
     first: Histogram<u64>,
     after: Histogram<u64>,
@@ -53,10 +53,10 @@ pub(super) fn run(out: &mut impl Write, seconds: u32, dir: &Path) -> Result<()> 
         Ok(())
     };
     let mut healthy = None;
-    let heading = "\n| the Redis is | requests | failed | longest of the first 0.1 s, ms | p50 ms | \
+    let heading = "\n| Redis is | requests | failed | maximum of the first 0.1 s, ms | p50 ms | \
                    p99 ms | p99 / healthy |\n| --- | --- | --- | --- | --- | --- | --- |\n";
     std::io::stdout().write_all(heading.as_bytes())?;
-    // Code is mapped, connections are made.
+    // Warm-up: code is mapped, connections are opened.
     load(&server, &next, Duration::from_secs(1))?;
     phase("healthy", &mut healthy)?;
     if let Some(redis) = &redis {
@@ -64,26 +64,26 @@ pub(super) fn run(out: &mut impl Write, seconds: u32, dir: &Path) -> Result<()> 
         phase("paused", &mut healthy)?;
         redis.signal("CONT")?;
     }
-    phase("going on", &mut healthy)?;
+    phase("resumed", &mut healthy)?;
     redis = None;
     phase("killed", &mut healthy)?;
     let again = redis.insert(RedisServer::start_at(port)?);
-    phase("started again", &mut healthy)?;
-    let _: String = again.ask(&["CONFIG", "SET", "maxmemory", "1"])?;
+    phase("restarted", &mut healthy)?;
+    let _: String = again.query(&["CONFIG", "SET", "maxmemory", "1"])?;
     phase("full (`maxmemory`, `noeviction`)", &mut healthy)?;
     drop(redis.take());
-    let garbage = TcpListener::bind(("127.0.0.1", port))?;
-    std::thread::spawn(move || lie(&garbage));
-    phase("answering garbage", &mut healthy)?;
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    std::thread::spawn(move || send_garbage(&listener));
+    phase("sending garbage", &mut healthy)?;
     Ok(())
 }
 
-/// Answers with what is nothing.
-fn lie(listener: &TcpListener) {
+/// Responds with bytes that are not RESP.
+fn send_garbage(listener: &TcpListener) {
     for mut stream in listener.incoming().flatten() {
         std::thread::spawn(move || {
-            let mut asked = [0; 4096];
-            while stream.read(&mut asked).is_ok_and(|read| read > 0) {
+            let mut request = [0; 4096];
+            while stream.read(&mut request).is_ok_and(|read| read > 0) {
                 if stream.write_all(b"\x00garbage\r\n*7\r\n").is_err() {
                     return;
                 }
@@ -107,16 +107,18 @@ fn load(server: &Server, next: &AtomicUsize, lasts: Duration) -> Result<Counted>
                         0 => next.fetch_add(1, Ordering::Relaxed),
                         _ => random.usize(..=next.load(Ordering::Relaxed)),
                     };
-                    let asked = Instant::now();
-                    let answer =
-                        connection.as_mut().ok().and_then(|c| c.send(&question(number)).ok());
-                    let took = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    let sent = Instant::now();
+                    let response = connection
+                        .as_mut()
+                        .ok()
+                        .and_then(|c| c.send(&distinct_request(number)).ok());
+                    let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
                     let mut counted = counted.lock().expect("no panic under this lock");
-                    if answer.is_some_and(|answer| answer.status == 200) {
-                        let is_first = asked.duration_since(start) < FIRST;
+                    if response.is_some_and(|response| response.status == 200) {
+                        let is_first = sent.duration_since(start) < FIRST;
                         let of = &mut *counted;
                         let times = if is_first { &mut of.first } else { &mut of.after };
-                        // It grows with what it is given.
+                        // The histogram grows with its values.
                         times.record(took).expect("microseconds of a minute fit");
                     } else {
                         counted.failed += 1;

@@ -1,4 +1,4 @@
-//! What a hit costs, what a miss costs, and how many there are of each.
+//! Costs of hits and misses, and hit rates.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -15,19 +15,19 @@ use spinfer_benches::redis_server::RedisServer;
 use spinfer_benches::server::{Server, spinfer, spinfer_caching, spinfer_with_cache};
 use spinfer_benches::{median, wrk};
 
-/// The iris classifier: answers of some hundred bytes.
+/// The manifest of the iris classifier, whose responses have some hundred bytes.
 pub(super) fn manifest(dir: &Path) -> Result<PathBuf> {
     let (component, model) = (iris_component(), iris_model("1"));
     Application::new("").with(IRIS, "iris", &component, &model, "").write(dir, "iris")
 }
 
-/// The request for the `number`-th of many answers.
-pub(super) fn question(number: usize) -> Vec<u8> {
+/// A request whose input and response are different for each `number`.
+pub(super) fn distinct_request(number: usize) -> Vec<u8> {
     let body = format!("{{\"features\": [5.1, 3.5, 1.4, {}.{:03}]}}", number / 1000, number % 1000);
     post(IRIS, Operation { name: "predict", body: &body })
 }
 
-/// Seconds after which the memory for answers is full: 100,000 of them.
+/// Seconds after which the cache's memory is full, with 100,000 responses.
 const FILLING: u32 = 6;
 
 pub(super) fn throughput(
@@ -39,12 +39,12 @@ pub(super) fn throughput(
     let manifest = manifest(dir)?;
     let load = wrk::Load { connections: 64, seconds };
     let server = Server::start(&mut spinfer_with_cache(&manifest)?)?;
-    let answer = Connection::open(server.address)?.send(&post(IRIS, PREDICT))?.body;
+    let response = Connection::open(server.address)?.send(&post(IRIS, PREDICT))?.body;
     drop(server);
     let mut bare = Command::new(std::env::current_exe()?);
-    bare.args(["bare", &answer]);
+    bare.args(["bare", &response]);
     let same = format!("wrk.body = '{}'\n", PREDICT.body);
-    // Each thread of wrk has its own numbers; there is one.
+    // Each thread of wrk has its own counter; there is one thread.
     let distinct = |first: u32| {
         format!(
             "local n = {first}\nrequest = function() n = n + 1\n\
@@ -56,15 +56,15 @@ pub(super) fn throughput(
         ("bare hyper, the same bytes", bare, same.as_str(), vec![]),
         ("hit in memory", spinfer_with_cache(&manifest)?, &same, vec![]),
         ("no cache", spinfer(&manifest)?, &filling, vec![]),
-        ("miss, and kept, at first", spinfer_with_cache(&manifest)?, &filling, vec![]),
+        ("miss, stored, cache not full", spinfer_with_cache(&manifest)?, &filling, vec![]),
         ("no cache", spinfer(&manifest)?, &full, vec![]),
-        ("miss, and kept in place of another", spinfer_with_cache(&manifest)?, &full, vec![]),
+        ("miss, stored, another evicted", spinfer_with_cache(&manifest)?, &full, vec![]),
     ];
     for _ in 0..rounds {
         for (_, command, script, figures) in &mut rows {
             let server = Server::start(command)?;
             let url = format!("http://{}{IRIS}/predict", server.address);
-            // As long as there is room for more, the memory of each answer is touched for the first time.
+            // Until the cache is full, each response uses memory for the first time.
             if *script == full {
                 wrk::run_script(&url, &filling, wrk::Load { seconds: FILLING, ..load }, dir)?;
             }
@@ -88,67 +88,67 @@ pub(super) fn throughput(
     Ok(())
 }
 
-/// Of hits that come over from a Redis, one after the other.
+/// Latency of hits in Redis, one after the other.
 pub(super) fn latency(out: &mut impl Write, dir: &Path) -> Result<()> {
-    const ANSWERS: usize = 3000;
+    const RESPONSES: usize = 3000;
     let manifest = manifest(dir)?;
     let redis = RedisServer::start()?;
     let settings = format!("redis = '{}'\ntimeout = '1s'", redis.url());
     let mut command = spinfer_caching(&manifest, &settings, dir)?;
     let first = Server::start(&mut command)?;
     let mut connection = Connection::open(first.address)?;
-    for number in 0..ANSWERS {
-        connection.send(&question(number))?;
+    for number in 0..RESPONSES {
+        connection.send(&distinct_request(number))?;
     }
-    while redis.ask::<usize>(&["DBSIZE"])? < ANSWERS / 2 {
+    while redis.query::<usize>(&["DBSIZE"])? < RESPONSES / 2 {
         std::thread::yield_now();
     }
     drop(first);
-    let stored: Vec<String> = redis.ask(&["KEYS", "spinfer:*"])?;
+    let stored: Vec<String> = redis.query(&["KEYS", "spinfer:*"])?;
     let second = Server::start(&mut command)?;
     let mut connection = Connection::open(second.address)?;
-    // The first ones teach it what of a body counts, and wait until it is connected.
+    // The first requests are not hits: the node learns how responses vary, and connects.
     let mut round_trips = Vec::new();
-    let mut beside = redis.connect()?;
+    let mut client = redis.connect()?;
     let (mut hits, mut again) = (Vec::new(), Vec::new());
-    for (number, key) in (0..ANSWERS).zip(stored.iter().cycle()) {
-        let request = question(number);
+    for (number, key) in (0..RESPONSES).zip(stored.iter().cycle()) {
+        let request = distinct_request(number);
         let start = Instant::now();
-        let answer = connection.send(&request)?;
-        if answer.hit {
+        let response = connection.send(&request)?;
+        if response.hit {
             hits.push(start.elapsed().as_secs_f64() * 1e6);
             let start = Instant::now();
-            ensure!(connection.send(&request)?.hit, "it is in memory now");
+            ensure!(connection.send(&request)?.hit, "the response is not in memory");
             again.push(start.elapsed().as_secs_f64() * 1e6);
             let start = Instant::now();
-            let _: Vec<u8> = redis::cmd("GET").arg(key).query(&mut beside)?;
+            let _: Vec<u8> = redis::cmd("GET").arg(key).query(&mut client)?;
             round_trips.push(start.elapsed().as_secs_f64() * 1e6);
         }
     }
-    ensure!(hits.len() > ANSWERS / 3, "only {} hits", hits.len());
+    ensure!(hits.len() > RESPONSES / 3, "only {} hits", hits.len());
     let (count, trip) = (hits.len(), median(round_trips));
     writeln!(out, "\n| one at a time, median of {count} | us | ratio |\n| --- | --- | --- |")?;
     for (name, us) in [
-        ("a round trip to the Redis", trip),
-        ("a hit that comes from there", median(hits)),
-        ("the same again, from memory", median(again)),
+        ("a round trip to Redis", trip),
+        ("a hit in Redis", median(hits)),
+        ("the same request again: a hit in memory", median(again)),
     ] {
         writeln!(out, "| {name} | {us:.0} | {:.2} |", us / trip)?;
     }
     Ok(())
 }
 
-/// Of questions asked by Zipf's law with exponent 1.
+/// Hit rates of inputs by Zipf's law with exponent 1.
 pub(super) fn rates(out: &mut impl Write, dir: &Path) -> Result<()> {
-    const QUESTIONS: usize = 10_000;
+    const INPUTS: usize = 10_000;
     const REQUESTS: usize = 100_000;
-    // A tenth of them: an answer takes about this in memory.
-    const MEMORY: usize = QUESTIONS / 10 * 560;
+    // 10 % of the responses, of about 560 bytes each.
+    const MEMORY: usize = INPUTS / 10 * 560;
     let manifest = manifest(dir)?;
     let redis = RedisServer::start()?;
     let mut weights = Vec::new();
     let mut sum = 0.0;
-    for rank in 1..=QUESTIONS {
+    for rank in 1..=INPUTS {
         sum += 1.0 / rank as f64;
         weights.push(sum);
     }
@@ -162,20 +162,23 @@ pub(super) fn rates(out: &mut impl Write, dir: &Path) -> Result<()> {
     let best = 1.0 - distinct as f64 / REQUESTS as f64;
     writeln!(
         out,
-        "\n{REQUESTS} requests, Zipf(1.0) over {QUESTIONS} questions; the best possible is {best:.3}, \
-         as {distinct} are asked for a first time.\n\n\
-         | kept | hit rate | of the best |\n| --- | --- | --- |"
+        "\n{REQUESTS} requests, Zipf(1.0) over {INPUTS} inputs; the maximum is {best:.3}, \
+         as {distinct} inputs occur for the first time.\n\n\
+         | cache | hit rate | of the maximum |\n| --- | --- | --- |"
     )?;
     for (name, settings) in [
-        ("in memory, a tenth of the answers", format!("memory = {MEMORY}")),
-        ("and in a Redis", format!("memory = {MEMORY}\nredis = '{}'\ntimeout = '1s'", redis.url())),
-        ("in memory, all", String::new()),
+        ("in memory, 10 % of the responses", format!("memory = {MEMORY}")),
+        (
+            "in memory, 10 % of the responses, and in Redis",
+            format!("memory = {MEMORY}\nredis = '{}'\ntimeout = '1s'", redis.url()),
+        ),
+        ("in memory, all responses", String::new()),
     ] {
         let server = Server::start(&mut spinfer_caching(&manifest, &settings, dir)?)?;
         let mut connection = Connection::open(server.address)?;
         let mut hits = 0;
         for &number in &trace {
-            hits += usize::from(connection.send(&question(number))?.hit);
+            hits += usize::from(connection.send(&distinct_request(number))?.hit);
         }
         let rate = hits as f64 / REQUESTS as f64;
         writeln!(out, "| {name} | {rate:.3} | {:.3} |", rate / best)?;

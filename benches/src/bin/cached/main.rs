@@ -1,7 +1,11 @@
-//! What the response cache costs and brings: hits from memory against a bare server that answers the
-//! same bytes, misses against no cache, hits from a Redis against a round trip to it, hit rates, what
-//! happens while the Redis is broken, and how soon one node hears what another forgets. Prints
-//! Markdown; every figure is a ratio within one run.
+//! Costs and benefits of the response cache. Prints Markdown. Ratios are within one run:
+//!
+//! - hits in memory, compared with a bare server that sends the same bytes
+//! - misses, compared with no cache
+//! - hits in Redis, compared with a round trip to it
+//! - hit rates
+//! - latency while Redis fails
+//! - time until another node applies an invalidation
 
 mod bare;
 mod broken;
@@ -18,34 +22,34 @@ use spinfer_benches::machine;
 struct Options {
     #[command(subcommand)]
     only: Option<Part>,
-    /// Rounds of each comparison; the median counts
+    /// Rounds of each comparison; figures are medians over them
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of each load in each round
+    /// Duration of each load in each round, in seconds
     #[arg(long, default_value_t = 3)]
     seconds: u32,
 }
 
-/// One part alone.
+/// A part of the measurements.
 #[derive(Subcommand)]
 enum Part {
-    /// Throughput of hits from memory, and of misses
+    /// Throughput of hits in memory, and of misses
     Throughput,
-    /// Latency of hits from a Redis; hit rates; how soon others hear what is forgotten
+    /// Latency of hits in Redis; hit rates; time until other nodes apply an invalidation
     Redis,
-    /// Requests while the Redis is killed, paused, full, and answering garbage
+    /// Requests while Redis is paused, killed, full, or sends garbage
     Broken,
-    /// What the server pays to tell nodes what has changed, by how it is asked to
+    /// Processor time of Redis for invalidation messages, by mode of client tracking
     Tracking,
-    /// The bare server, for this tool itself
+    /// The bare server, which this tool starts
     #[command(hide = true)]
-    Bare { answer: String },
+    Bare { response: String },
 }
 
 fn main() -> Result<()> {
     let Options { only, rounds, seconds } = Options::parse();
-    if let Some(Part::Bare { answer }) = only {
-        return bare::serve(answer);
+    if let Some(Part::Bare { response }) = only {
+        return bare::serve(response);
     }
     let dir = tempfile::tempdir()?;
     let mut out = std::io::stdout().lock();
@@ -57,7 +61,7 @@ fn main() -> Result<()> {
     if all || matches!(only, Some(Part::Redis)) {
         hits::latency(&mut out, dir.path())?;
         hits::rates(&mut out, dir.path())?;
-        nodes::forgetting(&mut out, dir.path())?;
+        nodes::invalidation(&mut out, dir.path())?;
     }
     if all || matches!(only, Some(Part::Broken)) {
         broken::run(&mut out, seconds, dir.path())?;

@@ -1,4 +1,4 @@
-//! What nodes tell each other, and what that costs.
+//! Invalidation messages between nodes, and their costs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,19 +11,19 @@ use spinfer_benches::median;
 use spinfer_benches::redis_server::RedisServer;
 use spinfer_benches::server::{Server, spinfer_caching};
 
-use super::hits::{manifest, question};
+use super::hits::{distinct_request, manifest};
 
-/// Longer, and a node has not heard of it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of an invalidation.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How soon another node does not give any more what is forgotten.
-pub(super) fn forgetting(out: &mut impl Write, dir: &Path) -> Result<()> {
+/// Time until another node no longer serves an invalidated response.
+pub(super) fn invalidation(out: &mut impl Write, dir: &Path) -> Result<()> {
     const TIMES: u64 = 200;
     let redis = RedisServer::start()?;
     let settings = format!("redis = '{}'\ntimeout = '1s'", redis.url());
     let server = Server::start(&mut spinfer_caching(&manifest(dir)?, &settings, dir)?)?;
     let mut connection = Connection::open(server.address)?;
-    let only_if_cached = String::from_utf8(question(0))?.replacen(
+    let only_if_cached = String::from_utf8(distinct_request(0))?.replacen(
         "host:",
         "cache-control: only-if-cached\r\nhost:",
         1,
@@ -31,38 +31,38 @@ pub(super) fn forgetting(out: &mut impl Write, dir: &Path) -> Result<()> {
     let mut node = redis.connect()?;
     let mut took = Vec::new();
     for number in 1..=TIMES {
-        connection.send(&question(0))?;
-        let began = Instant::now();
-        while !connection.send(&question(0))?.hit {
-            if began.elapsed() > PATIENCE {
-                bail!("an answer is not kept");
+        connection.send(&distinct_request(0))?;
+        let stored = Instant::now();
+        while !connection.send(&distinct_request(0))?.hit {
+            if stored.elapsed() > TIMEOUT {
+                bail!("a response is not cached");
             }
         }
         let start = Instant::now();
-        let told =
+        let invalidate =
             redis::cmd("HSET").arg("spinfer:generations").arg("everything").arg(number).take();
-        let _: usize = told.query(&mut node)?;
+        let _: usize = invalidate.query(&mut node)?;
         while connection.send(only_if_cached.as_bytes())?.hit {
-            if start.elapsed() > PATIENCE {
-                bail!("a node does not hear what is forgotten");
+            if start.elapsed() > TIMEOUT {
+                bail!("a node does not apply an invalidation");
             }
         }
         took.push(start.elapsed().as_secs_f64() * 1e3);
     }
-    let longest = took.iter().copied().fold(0.0, f64::max);
+    let max = took.iter().copied().fold(0.0, f64::max);
     writeln!(
         out,
-        "\nForgotten on one node, it is given by another for {:.2} ms more (median of {TIMES}; the \
-         longest {longest:.2}), the question included.",
+        "\nAfter an invalidation on one node, another serves the response for {:.2} ms (median of {TIMES}; \
+         maximum {max:.2}), the last request included.",
         median(took)
     )?;
     Ok(())
 }
 
-/// A client that is told what changes, and takes what it is told.
-struct Told(TcpStream);
+/// A client of Redis that reads and discards its messages.
+struct TrackingClient(TcpStream);
 
-impl Told {
+impl TrackingClient {
     fn connect(redis: &RedisServer, commands: &[String]) -> Result<Self> {
         let mut stream = TcpStream::connect(("127.0.0.1", redis.port))?;
         for command in [&["HELLO 3".to_owned()], commands].concat() {
@@ -70,20 +70,20 @@ impl Told {
         }
         let mut reader = stream.try_clone()?;
         std::thread::spawn(move || {
-            let mut heard = [0; 64 << 10];
-            while reader.read(&mut heard).is_ok_and(|read| read > 0) {}
+            let mut messages = [0; 64 << 10];
+            while reader.read(&mut messages).is_ok_and(|read| read > 0) {}
         });
         Ok(Self(stream))
     }
 }
 
-impl Drop for Told {
+impl Drop for TrackingClient {
     fn drop(&mut self) {
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }
 
-/// Of the server's processor time, for each answer that is stored.
+/// Processor time of Redis for each stored response, by mode of client tracking.
 pub(super) fn tracking(out: &mut impl Write) -> Result<()> {
     const NODES: usize = 8;
     const KEYS: usize = 10_000;
@@ -93,13 +93,13 @@ pub(super) fn tracking(out: &mut impl Write) -> Result<()> {
     let none: Vec<String> = Vec::new();
     writeln!(
         out,
-        "\n| {NODES} nodes are told of | us of the server's time for each answer stored |\n| --- | --- |"
+        "\n| {NODES} nodes track | CPU us of Redis per stored response |\n| --- | --- |"
     )?;
     for (name, commands) in [
         ("nothing", none),
-        ("the generations (as it is)", vec![on("BCAST PREFIX spinfer:generations")]),
-        ("each answer they have asked for", [vec![on("")], reads].concat()),
-        ("every answer, by its prefix", vec![on("BCAST PREFIX spinfer:")]),
+        ("the generations (as spinfer does)", vec![on("BCAST PREFIX spinfer:generations")]),
+        ("each response that they have read", [vec![on("")], reads].concat()),
+        ("all responses, by their prefix", vec![on("BCAST PREFIX spinfer:")]),
     ] {
         let redis = RedisServer::start()?;
         let mut connection = redis.connect()?;
@@ -114,19 +114,19 @@ pub(super) fn tracking(out: &mut impl Write) -> Result<()> {
             Ok(())
         };
         store(&mut connection)?;
-        let nodes = (0..NODES).map(|_| Told::connect(&redis, &commands));
+        let nodes = (0..NODES).map(|_| TrackingClient::connect(&redis, &commands));
         let nodes = nodes.collect::<Result<Vec<_>>>()?;
-        // All of them are heard: what they asked for is answered before what is asked now.
-        let hear = |expected: usize| -> Result<()> {
+        // Redis has processed the commands of all nodes before it processes the next ones.
+        let wait_for = |expected: usize| -> Result<()> {
             let start = Instant::now();
             while processed(&redis)? < expected {
-                if start.elapsed() > PATIENCE {
-                    bail!("the server does not answer");
+                if start.elapsed() > TIMEOUT {
+                    bail!("Redis does not process the commands");
                 }
             }
             Ok(())
         };
-        hear(KEYS + NODES * commands.len())?;
+        wait_for(KEYS + NODES * commands.len())?;
         let before = cpu(&redis)?;
         store(&mut connection)?;
         let us = (cpu(&redis)? - before) * 1e6 / KEYS as f64;
@@ -136,16 +136,19 @@ pub(super) fn tracking(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
+/// A number of Redis's INFO.
 fn info(redis: &RedisServer, section: &str, field: &str) -> Result<f64> {
-    let info: String = redis.ask(&["INFO", section])?;
+    let info: String = redis.query(&["INFO", section])?;
     let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     Ok(value.with_context(|| format!("INFO has no {field}"))?.trim().parse()?)
 }
 
+/// Processor time of Redis so far, in seconds.
 fn cpu(redis: &RedisServer) -> Result<f64> {
     Ok(info(redis, "cpu", "used_cpu_user")? + info(redis, "cpu", "used_cpu_sys")?)
 }
 
+/// Number of commands that Redis has processed.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn processed(redis: &RedisServer) -> Result<usize> {
     Ok(info(redis, "stats", "total_commands_processed")? as usize)

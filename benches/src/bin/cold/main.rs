@@ -1,5 +1,5 @@
-//! What it costs to be idle, and to come back: cold starts, process starts, the memory of many
-//! idle routes and of the example application under load. Prints Markdown.
+//! Cold starts of routes, process starts, and memory of many idle routes and of the example
+//! application under load. Prints Markdown.
 
 mod memory;
 mod routes;
@@ -13,32 +13,32 @@ use spinfer_benches::machine;
 
 #[derive(Parser)]
 struct Options {
-    /// What to measure [default: all of it]
+    /// What to measure [default: all]
     #[arg(value_enum)]
     sections: Vec<Section>,
-    /// Processes started one after the other
+    /// Number of processes that are started one after the other
     #[arg(long, default_value_t = 20)]
     starts: usize,
-    /// Routes that are asked once each, when they are cold
+    /// Number of cold routes that receive one request each
     #[arg(long, default_value_t = 200)]
     cold_routes: usize,
-    /// Routes of the process whose memory is measured
+    /// Number of routes of the process whose memory is measured
     #[arg(long, default_value_t = 1000)]
     idle_routes: usize,
-    /// Seconds of load on the example application
+    /// Duration of each load on the example application, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Section {
-    /// From a request on a cold route to its first byte
+    /// Time from a request on a cold route to the first byte of its response
     Routes,
-    /// From the start of a process to its first answer
+    /// Time from the start of a process to its first response
     Start,
-    /// The memory of many idle routes
+    /// Memory of many idle routes
     Idle,
-    /// The memory of the example application under load
+    /// Memory of the example application under load
     Load,
 }
 

@@ -1,4 +1,4 @@
-//! Resident memory: of many idle routes, and of the example application under load.
+//! Resident memory of many idle routes, and of the example application under load.
 
 use std::fmt::Write as _;
 
@@ -10,15 +10,16 @@ use spinfer_benches::wrk;
 
 use crate::routes::{Components, Routes};
 
-const HEAD: &str = "| state | resident MiB | its own | of files |\n| --- | --- | --- | --- |\n";
+const HEAD: &str =
+    "| state | resident MiB | anonymous and shared | mapped files |\n| --- | --- | --- | --- |\n";
 
 fn row(text: &mut String, state: &str, resident: Resident) {
     let (total, own) = (resident.total(), resident.anon + resident.shared);
     let _ = writeln!(text, "| {state} | {total:.0} | {own:.0} | {:.0} |", resident.file);
 }
 
-/// A process with `count` routes: at its start, idle, used and idle again. Each route is asked
-/// and has to be right.
+/// The memory of a process with `count` routes: ready, idle, used and idle again. Each route has to
+/// respond correctly.
 pub(crate) fn idle_routes(count: usize) -> Result<String> {
     let mut text = String::new();
     for (components, name) in Components::ALL {
@@ -26,12 +27,12 @@ pub(crate) fn idle_routes(count: usize) -> Result<String> {
         let settled = || routes.server.process().settled();
         let _ = write!(text, "{count} routes, {name}:\n\n{HEAD}");
         row(&mut text, "ready", settled()?);
-        routes.rest()?;
+        routes.wait_until_idle()?;
         let idle = settled()?;
         row(&mut text, "idle", idle);
-        routes.ask_all()?;
-        row(&mut text, "each was just used", routes.server.process().resident()?);
-        routes.rest()?;
+        routes.request_all()?;
+        row(&mut text, "each route just used", routes.server.process().resident()?);
+        routes.wait_until_idle()?;
         let again = settled()?;
         row(&mut text, "idle again", again);
         let ratio = again.total() / idle.total();
@@ -40,7 +41,7 @@ pub(crate) fn idle_routes(count: usize) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// The example application after loads of `seconds` each, one after the other.
+/// The memory of the example application after loads of `seconds` each, one after the other.
 pub(crate) fn under_load(seconds: u32) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let server = Server::start(&mut spinfer(&root().join("spin.toml"))?)?;

@@ -1,5 +1,5 @@
-//! Many routes in one process, each with a graph of its own; and how long the first byte of a
-//! request takes on a route that was idle until all it had was dropped.
+//! Many routes in one process, each with its own graph; and the time to the first byte of a
+//! response on a route whose instances, code and graph were unloaded after the idle timeout.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -15,21 +15,21 @@ use spinfer_benches::application::{
 use spinfer_benches::client::{Connection, get, post};
 use spinfer_benches::server::{Log, Server, spinfer};
 
-/// What the host logs last of a component that goes idle, of a graph it loads, and of a request
-/// that found nothing there.
-const GONE: &str = "idle code dropped";
+/// The last message in the log of a component that becomes idle, of a graph that is loaded, and of
+/// a cold start.
+const UNLOADED: &str = "idle code unloaded";
 const LOADED: &str = "graph loaded";
 const COLD_START: &str = "cold start";
 
-/// Short, as the tools wait for it.
+/// A short idle timeout, as the tools wait for it.
 const SETTINGS: &str = "[application.tool.spinfer.limits]\nidle = '1s'";
 
-/// Which component files the routes have.
+/// The component files of the routes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Components {
-    /// All the same.
+    /// All routes have the same file.
     Shared,
-    /// Each another.
+    /// Each route has another file.
     Distinct,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     pub(crate) fn start(count: usize, components: Components) -> Result<Self> {
         let files = tempfile::tempdir_in(state_dir()?)?;
         let mut application = Application::new(SETTINGS);
@@ -66,47 +66,47 @@ impl Routes {
         let (server, log) = Server::start_logged(&mut spinfer(&manifest)?)?;
         let mut connection = Connection::open(server.address)?;
         while connection.send(&get("/v2/health/ready"))?.status != 200 {
-            // Loading a thousand graphs needs the core more than this loop does.
+            // The loop must not take processor time from loading a thousand graphs.
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(Self { server, log, count, _files: files })
     }
 
-    /// Asks every route once, over one connection, and checks the answers: the nanoseconds until
-    /// each first byte.
-    pub(crate) fn ask_all(&self) -> Result<Histogram<u64>> {
+    /// Sends each route one request over one connection and checks the response. Returns the times
+    /// to the first byte, in nanoseconds.
+    pub(crate) fn request_all(&self) -> Result<Histogram<u64>> {
         let mut times = Histogram::new(3)?;
         let mut connection = Connection::open(self.server.address)?;
-        // It is open once it was used.
+        // The first request opens the connection.
         ensure!(connection.send(&get("/v2/health/live"))?.status == 200, "not live");
         for number in 0..self.count {
-            let answer = connection.send(&post(&format!("/{}", id(number)), PREDICT))?;
-            let right = answer.status == 200 && answer.body.contains(PREDICTED);
-            ensure!(right, "route {number}: {}, {}", answer.status, answer.body);
-            times.record(u64::try_from(answer.first_byte.as_nanos())?)?;
+            let response = connection.send(&post(&format!("/{}", id(number)), PREDICT))?;
+            let right = response.status == 200 && response.body.contains(PREDICTED);
+            ensure!(right, "route {number}: {}, {}", response.status, response.body);
+            times.record(u64::try_from(response.first_byte.as_nanos())?)?;
         }
         Ok(times)
     }
 
-    /// Waits until every route, ready or asked since the last rest, has nothing left.
-    pub(crate) fn rest(&self) -> Result<Seen> {
+    /// Waits until every route is unloaded.
+    pub(crate) fn wait_until_idle(&self) -> Result<LogCounts> {
         let mut left: HashSet<String> = (0..self.count).map(id).collect();
-        let mut seen = Seen { cold_starts: 0, graphs: 0 };
+        let mut counts = LogCounts { cold_starts: 0, graphs: 0 };
         self.log.wait_until(|event| {
             match (event.message.as_str(), &event.component) {
-                (GONE, Some(component)) => _ = left.remove(component),
-                (LOADED, _) => seen.graphs += 1,
-                (COLD_START, _) => seen.cold_starts += 1,
+                (UNLOADED, Some(component)) => _ = left.remove(component),
+                (LOADED, _) => counts.graphs += 1,
+                (COLD_START, _) => counts.cold_starts += 1,
                 _ => {}
             }
             left.is_empty()
         })?;
-        Ok(seen)
+        Ok(counts)
     }
 }
 
-/// What the log said since the last rest.
-pub(crate) struct Seen {
+/// Number of messages in the log since the routes were unloaded before.
+pub(crate) struct LogCounts {
     cold_starts: usize,
     graphs: usize,
 }
@@ -115,23 +115,24 @@ fn id(number: usize) -> String {
     format!("iris-{number}")
 }
 
-/// The table of cold starts, of `count` routes, beside requests that find everything there.
+/// The table of cold starts of `count` routes, and of requests on the same routes once they are
+/// warm.
 pub(crate) fn cold_starts(count: usize) -> Result<String> {
     let mut text = format!(
-        "First byte, {count} routes asked once each over one connection:\n\n\
+        "Time to first byte, {count} routes, one request each over one connection:\n\n\
          | route | p50 ms | p99 ms |\n| --- | --- | --- |\n"
     );
     for (components, name) in Components::ALL {
         let routes = Routes::start(count, components)?;
-        routes.rest()?;
-        let cold = routes.ask_all()?;
-        let Seen { cold_starts, graphs } = routes.rest()?;
+        routes.wait_until_idle()?;
+        let cold = routes.request_all()?;
+        let LogCounts { cold_starts, graphs } = routes.wait_until_idle()?;
         ensure!(
             (cold_starts, graphs) == (count, count),
-            "of {count} routes {cold_starts} were cold and {graphs} loaded their graph"
+            "{cold_starts} of {count} routes were cold, and {graphs} loaded their graph"
         );
-        routes.ask_all()?;
-        let warm = routes.ask_all()?;
+        routes.request_all()?;
+        let warm = routes.request_all()?;
         for (state, times) in [("cold", cold), ("warm", warm)] {
             let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1e6;
             let _ = writeln!(text, "| {state}: {name} | {:.2} | {:.2} |", ms(0.5), ms(0.99));

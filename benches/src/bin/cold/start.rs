@@ -1,4 +1,5 @@
-//! From the start of a process to its first answer, with what was compiled before in place.
+//! Time from the start of a process to its first response, with compiled components in the state
+//! directory.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -12,7 +13,7 @@ use spinfer_benches::client::{Connection, post};
 use spinfer_benches::median;
 use spinfer_benches::server::{Server, reference, spinfer};
 
-/// Medians of `count` processes, one after the other.
+/// The table of process starts: medians of `count` processes, one after the other.
 pub(crate) fn process_starts(count: usize) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let application =
@@ -23,10 +24,10 @@ pub(crate) fn process_starts(count: usize) -> Result<String> {
     ];
     let mut text = format!(
         "Process start, medians of {count}:\n\n\
-         | server | serving after ms | first prediction after ms |\n| --- | --- | --- |\n"
+         | server | listening after ms | first prediction after ms |\n| --- | --- | --- |\n"
     );
     for (name, mut command) in servers {
-        // The first one compiles, if none has before.
+        // The first start compiles the component, unless an earlier run has.
         start(&mut command)?;
         let times = (0..count).map(|_| start(&mut command)).collect::<Result<Vec<_>>>()?;
         let of = |time: fn(&(f64, f64)) -> f64| median(times.iter().map(time));
@@ -35,7 +36,7 @@ pub(crate) fn process_starts(count: usize) -> Result<String> {
     Ok(text)
 }
 
-/// Milliseconds until it says it serves, and until it has predicted.
+/// Milliseconds until the server listens, and until its first prediction.
 fn start(command: &mut Command) -> Result<(f64, f64)> {
     let start = Instant::now();
     let milliseconds = || start.elapsed().as_secs_f64() * 1e3;
@@ -44,12 +45,12 @@ fn start(command: &mut Command) -> Result<(f64, f64)> {
     let mut connection = Connection::open(server.address)?;
     let request = post(IRIS, PREDICT);
     loop {
-        let answer = connection.send(&request)?;
-        if answer.status == 200 {
-            ensure!(answer.body.contains(PREDICTED), "another prediction: {}", answer.body);
+        let response = connection.send(&request)?;
+        if response.status == 200 {
+            ensure!(response.body.contains(PREDICTED), "wrong prediction: {}", response.body);
             return Ok((serving, milliseconds()));
         }
-        // Only that it is not there yet may be said.
-        ensure!(answer.status == 503, "answered {}: {}", answer.status, answer.body);
+        // 503 means that the model is not loaded yet.
+        ensure!(response.status == 503, "status {}: {}", response.status, response.body);
     }
 }
