@@ -34,16 +34,22 @@ fn take_field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, DecodeError> {
     let start = *rest;
     let (number, wire_type) = decode_key(rest)?;
     let value = *rest;
-    skip_field(wire_type, number, rest, DecodeContext::default())?;
     let content = match wire_type {
         WireType::LengthDelimited => {
-            let mut content = &value[..value.len() - rest.len()];
-            decode_varint(&mut content)?;
-            Some(content)
+            let length = usize::try_from(decode_varint(rest)?).unwrap_or(usize::MAX);
+            rest.split_at_checked(length)
         }
         _ => None,
     };
-    Ok(Field { number, bytes: &start[..start.len() - rest.len()], content })
+    if let Some((_, after)) = content {
+        *rest = after;
+    } else {
+        // Also for the error of a truncated field.
+        *rest = value;
+        skip_field(wire_type, number, rest, DecodeContext::default())?;
+    }
+    let bytes = &start[..start.len() - rest.len()];
+    Ok(Field { number, bytes, content: content.map(|(content, _)| content) })
 }
 
 /// `message` with its fields `number` (strings, bytes, messages) replaced. `with` receives the
