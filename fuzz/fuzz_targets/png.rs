@@ -2,11 +2,11 @@
 
 #![no_main]
 
+#[path = "../../components/digits-classifier/src/decode.rs"]
+mod decode;
 #[path = "../../components/digits-classifier/src/fuzzing.rs"]
 mod fuzzing;
 #[path = "../../components/digits-classifier/src/picture.rs"]
 mod picture;
-#[path = "../../components/digits-classifier/src/png.rs"]
-mod png;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzing::png(data));

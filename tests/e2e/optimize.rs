@@ -53,7 +53,8 @@ fn optimized_components_are_smaller_and_predict_the_same() {
     assert!(status.success(), "{output}");
     for (guest, before) in guests.iter().zip(before) {
         let after = length(&dir, guest);
-        assert!(after < before && after <= MAX_BYTES, "{guest}: {before} -> {after}");
+        let max = if *guest == "digits_classifier" { MAX_BYTES_WITH_PNG } else { MAX_BYTES };
+        assert!(after < before && after <= max, "{guest}: {before} -> {after}");
         assert!(output.contains(&format!("{guest}.wasm: {before} -> {after} bytes")), "{output}");
     }
     let optimized = dir.path().join("iris_classifier.wasm");

@@ -1,9 +1,9 @@
 //! Classifies handwritten digits, from 8x8 pixels or from a PNG of up to 2048x2048.
 
+mod decode;
 #[cfg(test)]
 mod fuzzing;
 mod picture;
-mod png;
 
 use model_sdk::{Error, File, Graph, Model, Prediction, Rows, Tensor};
 

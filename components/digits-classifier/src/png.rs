@@ -1,14 +1,15 @@
-//! Decodes PNG files into grey pictures: every colour type and depth, not interlaced. Checksums of chunks are
-//! ignored, since that of the compressed data is checked; so are transparent colours of pictures without a
-//! palette. Chunks of text and colour profiles are skipped without decompression.
-//! <https://www.w3.org/TR/png-3/>
+//! Decodes PNG files into grey pictures: every colour type and depth, interlaced or not.
 
-use miniz_oxide::inflate::{TINFLStatus, decompress_slice_iter_to_slice};
+use std::io::{Cursor, ErrorKind};
+
 use model_sdk::Error;
+use png::{ColorType, DecodeOptions, Decoder, DecodingError, Limits, Transformations};
 
-/// Maximum number of dots, as of 2048x2048. A decoded dot takes up to 8 bytes.
+/// Maximum number of dots, as of 2048x2048. A decoded dot takes up to 5 bytes.
 const MAX_DOTS: u64 = 1 << 22;
-const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// Maximum size of a decoded row, and of all chunks of metadata, in bytes. The decoder keeps several rows, and a
+/// picture of [`MAX_DOTS`] may be a few long ones.
+const LIMITS: Limits = Limits { bytes: 1 << 20 };
 
 /// A grey picture: 0 is black, 255 white. Transparent dots are white.
 pub(crate) struct Picture {
@@ -18,220 +19,63 @@ pub(crate) struct Picture {
     pub(crate) dots: Vec<u8>,
 }
 
-/// The chunk `IHDR`.
-struct Header {
-    width: usize,
-    height: usize,
-    /// Bits per sample: 1, 2, 4, 8 or 16.
-    depth: usize,
-    colour: Colour,
-}
-
-/// The colour type.
-#[derive(Clone, Copy)]
-enum Colour {
-    Grey,
-    Rgb,
-    Palette,
-    GreyAlpha,
-    RgbAlpha,
-}
-
-/// Decodes a file.
+/// Decodes a file. Chunks of text and colour profiles, and data after the last row, are skipped without
+/// decompression.
 ///
 /// # Errors
-/// If it is not a PNG, damaged or interlaced: 400. If it is too large: 413.
-pub(crate) fn decode(png: &[u8]) -> Result<Picture, Error> {
-    let rest = png.strip_prefix(SIGNATURE).ok_or_else(|| invalid("the signature is missing"))?;
-    let chunks = chunks(rest)?;
-    let header = match chunks.first() {
-        Some((b"IHDR", header)) => Header::read(header)?,
-        _ => return Err(invalid("the header is missing")),
+/// If it is not a PNG, or damaged: 400. If it is too large: 413.
+pub(crate) fn decode(png: &[u8], mut options: DecodeOptions) -> Result<Picture, Error> {
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    let mut decoder = Decoder::new_with_options(Cursor::new(png), options);
+    decoder.set_limits(LIMITS);
+    decoder.set_transformations(Transformations::normalize_to_color8());
+    let (width, height) = decoder.read_header_info().map_err(refused)?.size();
+    if u64::from(width) * u64::from(height) > MAX_DOTS {
+        return Err(Error::too_large(format!(
+            "the image: expected at most {MAX_DOTS} pixels, got {width}x{height}"
+        )));
+    }
+    let mut reader = decoder.read_info().map_err(refused)?;
+    // The decoder panics on the rest of a colour.
+    let palette = reader.info().palette.as_deref().unwrap_or_default();
+    if !palette.len().is_multiple_of(3) {
+        return Err(invalid("its palette is truncated"));
+    }
+    let size = reader.output_buffer_size().ok_or(DecodingError::LimitsExceeded).map_err(refused)?;
+    let mut samples = vec![0; size];
+    let colour = reader.next_frame(&mut samples).map_err(refused)?.color_type;
+    // A file without its end is truncated, even if it has all rows.
+    reader.finish().map_err(refused)?;
+
+    let dots = match colour {
+        ColorType::Grayscale => samples,
+        ColorType::GrayscaleAlpha => {
+            samples.as_chunks().0.iter().map(|&[grey, alpha]| over_white(grey, alpha)).collect()
+        }
+        ColorType::Rgb => samples.as_chunks().0.iter().map(|&rgb| luma(rgb)).collect(),
+        ColorType::Rgba => {
+            let rgba = samples.as_chunks().0.iter();
+            rgba.map(|&[red, green, blue, alpha]| over_white(luma([red, green, blue]), alpha))
+                .collect()
+        }
+        ColorType::Indexed => unreachable!("the decoder looks up the colours of palettes"),
     };
-    let of = |kind: &[u8; 4]| chunks.iter().find(|chunk| chunk.0 == kind).map(|chunk| chunk.1);
-    let palette = of(b"PLTE").unwrap_or_default();
-    let alphas = of(b"tRNS").unwrap_or_default();
-    let data = chunks.iter().filter(|chunk| chunk.0 == b"IDAT").map(|chunk| chunk.1);
-
-    let mut rows = vec![0; header.height * (1 + header.row_bytes())];
-    match decompress_slice_iter_to_slice(&mut rows, data, true, false) {
-        Ok(length) if length == rows.len() => {}
-        Ok(_) => return Err(invalid("it has fewer rows than its header declares")),
-        Err(TINFLStatus::HasMoreOutput) => {
-            return Err(invalid("it has more rows than its header declares"));
-        }
-        Err(_) => return Err(invalid("its compressed data is damaged")),
-    }
-    header.unfilter(&mut rows)?;
-
-    let mut dots = Vec::with_capacity(header.width * header.height);
-    for row in rows.chunks_exact(1 + header.row_bytes()) {
-        header.read_row(&row[1..], palette, alphas, &mut dots)?;
-    }
-    Ok(Picture { width: header.width, height: header.height, dots })
+    Ok(Picture { width: width as usize, height: height as usize, dots })
 }
 
-/// The kind and data of a chunk.
-type Chunk<'a> = (&'a [u8; 4], &'a [u8]);
-
-/// The chunks up to `IEND`.
-fn chunks(mut rest: &[u8]) -> Result<Vec<Chunk<'_>>, Error> {
-    let mut chunks = Vec::new();
-    loop {
-        let (kind, data, left) =
-            chunk(rest).ok_or_else(|| Error::invalid("the image: the PNG is truncated"))?;
-        if kind == b"IEND" {
-            return Ok(chunks);
+/// The response to an error of the decoder.
+fn refused(error: DecodingError) -> Error {
+    match error {
+        DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Error::invalid("the image: the PNG is truncated")
         }
-        chunks.push((kind, data));
-        rest = left;
+        DecodingError::LimitsExceeded => Error::too_large(format!(
+            "the image: expected rows and metadata of at most {} bytes",
+            LIMITS.bytes
+        )),
+        error => invalid(error.to_string().trim_end_matches('.')),
     }
-}
-
-/// The kind and data of the first chunk, and the bytes after it. A chunk is length, kind, data, checksum.
-fn chunk(bytes: &[u8]) -> Option<(&[u8; 4], &[u8], &[u8])> {
-    let (length, bytes) = bytes.split_first_chunk()?;
-    let (kind, bytes) = bytes.split_first_chunk()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let (data, bytes) = bytes.split_at_checked(length)?;
-    let (_, rest) = bytes.split_first_chunk::<4>()?;
-    Some((kind, data, rest))
-}
-
-impl Header {
-    /// Decodes the header, and checks it.
-    fn read(data: &[u8]) -> Result<Self, Error> {
-        let Ok([w0, w1, w2, w3, h0, h1, h2, h3, depth, colour, compression, filter, interlace]) =
-            <[u8; 13]>::try_from(data)
-        else {
-            return Err(invalid("its header does not have 13 bytes"));
-        };
-        let width = u32::from_be_bytes([w0, w1, w2, w3]);
-        let height = u32::from_be_bytes([h0, h1, h2, h3]);
-        if u64::from(width) * u64::from(height) > MAX_DOTS {
-            return Err(Error::too_large(format!(
-                "the image: expected at most {MAX_DOTS} pixels, got {width}x{height}"
-            )));
-        }
-        let colour = match (colour, depth) {
-            (0, 1 | 2 | 4 | 8 | 16) => Colour::Grey,
-            (2, 8 | 16) => Colour::Rgb,
-            (3, 1 | 2 | 4 | 8) => Colour::Palette,
-            (4, 8 | 16) => Colour::GreyAlpha,
-            (6, 8 | 16) => Colour::RgbAlpha,
-            _ => return Err(invalid("its colour type does not allow its depth")),
-        };
-        match (width, height, compression, filter, interlace) {
-            (1.., 1.., 0, 0, 0) => {}
-            (1.., 1.., 0, 0, 1) => {
-                return Err(Error::invalid(
-                    "the image: an interlaced PNG is not supported; save it without interlacing",
-                ));
-            }
-            _ => return Err(invalid("its header has unknown methods or an empty size")),
-        }
-        let (width, height) = (width as usize, height as usize);
-        Ok(Self { width, height, depth: depth.into(), colour })
-    }
-
-    /// Number of samples per dot.
-    fn samples(&self) -> usize {
-        match self.colour {
-            Colour::Grey | Colour::Palette => 1,
-            Colour::GreyAlpha => 2,
-            Colour::Rgb => 3,
-            Colour::RgbAlpha => 4,
-        }
-    }
-
-    /// Length of a row, in bytes, without its filter.
-    fn row_bytes(&self) -> usize {
-        (self.width * self.samples() * self.depth).div_ceil(8)
-    }
-
-    /// Reverses the filter of each row, which is its first byte.
-    fn unfilter(&self, rows: &mut [u8]) -> Result<(), Error> {
-        let length = 1 + self.row_bytes();
-        let step = (self.samples() * self.depth).div_ceil(8);
-        let mut above = vec![0; length];
-        for row in rows.chunks_exact_mut(length) {
-            let filter = row[0];
-            for at in 1..length {
-                let left = if at > step { row[at - step] } else { 0 };
-                let corner = if at > step { above[at - step] } else { 0 };
-                let expected = match filter {
-                    0 => 0,
-                    1 => left,
-                    2 => above[at],
-                    3 => left.midpoint(above[at]),
-                    4 => paeth(left, above[at], corner),
-                    _ => return Err(invalid("a row has an unknown filter")),
-                };
-                row[at] = row[at].wrapping_add(expected);
-            }
-            above.copy_from_slice(row);
-        }
-        Ok(())
-    }
-
-    /// Appends the dots of a row.
-    fn read_row(
-        &self,
-        row: &[u8],
-        palette: &[u8],
-        alphas: &[u8],
-        dots: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        for dot in 0..self.width {
-            let sample = |index| self.sample(row, dot * self.samples() + index);
-            // A sample of up to 8 bits, scaled to 255.
-            let shade = |index| match self.depth {
-                1 => sample(index) * 255,
-                2 => sample(index) * 85,
-                4 => sample(index) * 17,
-                _ => sample(index),
-            };
-            dots.push(match self.colour {
-                Colour::Grey => shade(0),
-                Colour::Rgb => luma([shade(0), shade(1), shade(2)]),
-                Colour::GreyAlpha => over_white(shade(0), shade(1)),
-                Colour::RgbAlpha => over_white(luma([shade(0), shade(1), shade(2)]), shade(3)),
-                Colour::Palette => {
-                    let index = usize::from(sample(0));
-                    let Some(&rgb) = palette.as_chunks().0.get(index) else {
-                        return Err(invalid("a colour is not in its palette"));
-                    };
-                    over_white(luma(rgb), alphas.get(index).copied().unwrap_or(u8::MAX))
-                }
-            });
-        }
-        Ok(())
-    }
-
-    /// A sample without scaling. Of 16 bits, the upper 8.
-    fn sample(&self, row: &[u8], index: usize) -> u8 {
-        match self.depth {
-            16 => row[2 * index],
-            8 => row[index],
-            depth => {
-                let bit = index * depth;
-                let below = 8 - depth - bit % 8;
-                (row[bit / 8] >> below) & ((1 << depth) - 1)
-            }
-        }
-    }
-}
-
-/// The Paeth predictor: of the three, the one nearest to `left + above - corner`.
-fn paeth(left: u8, above: u8, corner: u8) -> u8 {
-    let plane = i16::from(left) + i16::from(above) - i16::from(corner);
-    let mut nearest = left;
-    for other in [above, corner] {
-        if (plane - i16::from(other)).abs() < (plane - i16::from(nearest)).abs() {
-            nearest = other;
-        }
-    }
-    nearest
 }
 
 fn invalid(problem: &str) -> Error {
@@ -253,4 +97,67 @@ fn over_white(grey: u8, alpha: u8) -> u8 {
 /// A mean of bytes, which is a byte.
 fn byte(mean: u32) -> u8 {
     u8::try_from(mean).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with these chunks after the header, and no checksums.
+    fn file(width: u32, colour: u8, chunks: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut header = [0; 13];
+        header[..4].copy_from_slice(&width.to_be_bytes());
+        (header[7], header[8], header[9]) = (1, 8, colour);
+        let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+        let (header, end) = (("IHDR", &header[..]), ("IEND", &[][..]));
+        for (kind, data) in [&[header], chunks, &[end]].concat() {
+            file.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+            file.extend([kind.as_bytes(), data, &[0; 4]].concat());
+        }
+        file
+    }
+
+    fn decoded(file: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut unchecked = DecodeOptions::default();
+        unchecked.set_ignore_checksums(true);
+        decode(file, unchecked).map(|picture| picture.dots)
+    }
+
+    /// Deflates a row without compression.
+    fn row(samples: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(1 + samples.len()).unwrap();
+        let lengths = [length.to_le_bytes(), (!length).to_le_bytes()].concat();
+        [&[0x78, 1, 1], &lengths[..], &[0], samples, &[0; 4]].concat()
+    }
+
+    #[test]
+    fn transparent_dots_are_white() {
+        let grey = file(2, 0, &[("tRNS", &[0, 9]), ("IDAT", &row(&[9, 10]))]);
+        assert_eq!(decoded(&grey).unwrap(), [255, 10]);
+        let palette = ("PLTE", &[9, 9, 9, 10, 10, 10][..]);
+        let palette = file(2, 3, &[palette, ("tRNS", &[0]), ("IDAT", &row(&[0, 1]))]);
+        assert_eq!(decoded(&palette).unwrap(), [255, 10]);
+    }
+
+    /// The decoder panics on it.
+    #[test]
+    fn truncated_palette_is_refused() {
+        for length in [4, 5, 7, 8] {
+            let file = file(1, 3, &[("PLTE", &[9; 8][..length]), ("IDAT", &row(&[0]))]);
+            let error = decoded(&file).unwrap_err();
+            assert!(error.to_string().contains("its palette is truncated"), "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn row_over_the_limit_is_refused() {
+        for (width, colour, part) in [
+            (1 << 20, 0, "does not have enough data"),
+            (1 << 20, 6, "expected rows and metadata of at most 1048576 bytes"),
+            ((1 << 22) + 1, 0, "expected at most 4194304 pixels, got 4194305x1"),
+        ] {
+            let error = decoded(&file(width, colour, &[("IDAT", &row(&[0]))])).unwrap_err();
+            assert!(error.to_string().contains(part), "{width}, {colour}: {error}");
+        }
+    }
 }
