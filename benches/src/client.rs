@@ -115,7 +115,7 @@ impl Connection {
     /// Sends a request and waits for its response.
     ///
     /// # Errors
-    /// If the connection breaks, or the response is not valid or does not arrive in [`TIMEOUT`].
+    /// If the connection breaks, or the response is not valid or does not arrive in time.
     pub fn send(&mut self, request: &[u8]) -> Result<Timed> {
         let start = Instant::now();
         self.stream.write_all(request)?;

@@ -86,7 +86,7 @@ const TIMER: u64 = u64::MAX;
 /// Sends the load and waits for every response.
 ///
 /// # Errors
-/// If a response is not 200, or does not arrive in [`TIMEOUT`].
+/// If a response is not 200, or does not arrive in time.
 pub fn run(address: SocketAddr, load: Schedule<'_>) -> Result<Outcome> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut connections = (0..load.connections)

@@ -103,7 +103,7 @@ impl Log {
     /// Receives events until `enough` returns true.
     ///
     /// # Errors
-    /// If the events do not arrive in [`TIMEOUT`].
+    /// If the events do not arrive in time.
     pub fn wait_until(&self, mut enough: impl FnMut(Event) -> bool) -> Result<()> {
         let end = Instant::now() + TIMEOUT;
         loop {

@@ -5,12 +5,12 @@
 //! # Sessions
 //! A graph is one session, and all runs share its weights. Runs are concurrent and take no lock:
 //! ONNX Runtime's `OrtApi::Run` may be called on one session from any number of threads. `ort`'s
-//! own `Session::run` allows one at a time, so [`run`] calls the C API.
+//! own `Session::run` allows one at a time, so `run` calls the C API.
 //!
 //! # Inputs and outputs
 //! Types that `wasi:nn` and the protocols above it do not have are converted: integers of less than
-//! a byte and floats of at most a byte ([`low_precision`]), ZipMap and sequences of tensors
-//! ([`signature`]). A graph with any other type is refused when it is loaded, with the name of the
+//! a byte and floats of at most a byte (`low_precision`), ZipMap and sequences of tensors
+//! (`signature`). A graph with any other type is refused when it is loaded, with the name of the
 //! input or output.
 //!
 //! # Limits
@@ -18,7 +18,7 @@
 //!   [`Options::memory`] bytes. Weights are not in it: their size is that of the graph.
 //! - Threads: a run uses [`LoadOptions::threads`], the caller's included.
 //! - Time: a run whose [`Cancellation`] is cancelled stops before the next operator.
-//! - An integer division that traps fails the run and not the process ([`division`]).
+//! - An integer division that traps fails the run and not the process (`division`).
 
 mod data_dependence;
 mod division;

@@ -11,7 +11,7 @@ use crate::wire::{self, Field, fields};
 /// Maximum depth of messages within messages: that of protobuf's own decoders.
 pub(crate) const MAX_DEPTH: usize = 100;
 
-/// Graphs are nested more than [`MAX_DEPTH`] messages deep.
+/// Graphs are nested more than 100 messages deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooDeep;
 
