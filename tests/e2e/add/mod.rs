@@ -1,5 +1,7 @@
 //! `spinfer add`: ONNX files as teams export them are served.
 
+mod predictions; // of models with every kind of output
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -144,118 +146,6 @@ impl CurlRequest {
     }
 }
 
-#[test]
-fn added_onnx_files_are_served_with_onnx_runtimes_numbers() {
-    let application = AppFolder::new();
-    let mut lines = Vec::new();
-    let classifiers =
-        ["strings-linear", "strings-forest", "strings-bayes", "numbers-double", "columns"];
-    let without_probabilities = ["margins", "distances"];
-    let regressors = ["regressor", "two-targets", "picture"];
-    let others = ["two-outputs"];
-    for name in [&classifiers[..], &without_probabilities, &regressors, &others].concat() {
-        lines.push(line(&application.added(name, &[])));
-    }
-    let softmax = application.added("softmax", &["--labels", "no,yes", "--fields", "a,b,c"]);
-    lines.push(line(&softmax));
-    let spinfer = application.up();
-
-    for line in &lines {
-        CurlRequest::of(line).send(&spinfer);
-    }
-
-    let expected = expected();
-    for name in classifiers.iter().chain(&without_probabilities) {
-        let of = &expected[*name];
-        let inputs = of["inputs"].as_object().unwrap();
-        let rows: Vec<Vec<Value>> = (0..3)
-            .map(|row| {
-                inputs
-                    .values()
-                    .rev()
-                    .flat_map(|rows| rows[row].as_array().unwrap().clone())
-                    .collect()
-            })
-            .collect();
-        let outputs: Vec<&Value> = of["outputs"].as_object().unwrap().values().collect();
-        let [classes, scores] = outputs[..] else { panic!("{name}: {outputs:?}") };
-        for (row, prediction) in predictions(&spinfer, name, &json!(rows)).iter().enumerate() {
-            assert_eq!(prediction["prediction"], classes[row], "{name}");
-            if without_probabilities.contains(name) {
-                assert_eq!(prediction.as_object().unwrap().len(), 1, "{name}: {prediction}");
-                continue;
-            }
-            let probabilities = prediction["probabilities"].as_object().unwrap();
-            let values: Vec<Value> = probabilities.values().cloned().collect();
-            assert_near(&json!(values), &scores[row], name);
-            let class = classes[row].as_str().map_or(classes[row].to_string(), str::to_owned);
-            assert_eq!(prediction["probability"], probabilities[&class], "{name}");
-        }
-    }
-    for name in regressors {
-        let of = &expected[name];
-        let rows = of["inputs"].as_object().unwrap().values().next().unwrap();
-        let outputs = of["outputs"].as_object().unwrap().values().next().unwrap();
-        for (row, prediction) in predictions(&spinfer, name, rows).iter().enumerate() {
-            let [only] = outputs[row].as_array().unwrap().as_slice() else {
-                assert_near(&prediction["prediction"], &outputs[row], name);
-                continue;
-            };
-            assert_near(&prediction["prediction"], only, name);
-        }
-    }
-
-    // Labels given by --labels name the largest number of the only output.
-    let of = &expected["softmax"];
-    for (row, prediction) in predictions(&spinfer, "softmax", &of["inputs"]["x"]).iter().enumerate()
-    {
-        let scores = &of["outputs"]["y"][row];
-        let label = if scores[0].as_f64() >= scores[1].as_f64() { "no" } else { "yes" };
-        assert_eq!(prediction["prediction"], label);
-        assert_near(&prediction["probabilities"]["yes"], &scores[1], "softmax");
-    }
-    let by_name = r#"{"instances": [{"c": 3, "a": 1, "b": 2}]}"#;
-    let response = spinfer.post("/v2/models/softmax/predict", by_name).json();
-    let probability = &response["predictions"][0]["probabilities"]["yes"];
-    assert_near(probability, &of["outputs"]["y"][0][1], "softmax");
-
-    // Inputs with one column each are read from a table by name.
-    let of = &expected["columns"];
-    let (length, count) = (&of["inputs"]["length"][1][0], &of["inputs"]["count"][1][0]);
-    let body =
-        json!({ "dataframe_split": { "columns": ["count", "length"], "data": [[count, length]] } });
-    let response = spinfer.post("/v2/models/columns/invocations", body.to_string());
-    assert_eq!(response.json()["predictions"], json!([of["outputs"]["output_label"][1]]));
-    let half = json!({ "features": [length, 30.5] }).to_string();
-    let response = spinfer.post("/v2/models/columns/predict", half);
-    assert_eq!(
-        (response.status, response.error().as_str()),
-        (400, "features[1] (count): 30.5 is not an integer of 64 bits (INT64)")
-    );
-
-    // A graph with two outputs has no single prediction: the error points to /infer.
-    let of = &expected["two-outputs"];
-    let response = spinfer.post("/v2/models/two-outputs/predict", r#"{"features": [1, 2, 3]}"#);
-    assert_eq!(response.status, 400);
-    assert!(response.error().contains("POST /v2/models/two-outputs/infer"), "{}", response.error());
-    let body = json!({ "inputs": [{ "name": "x", "shape": [2, 3], "datatype": "FP32", "data": of["inputs"]["x"] }] });
-    let outputs = spinfer.post("/v2/models/two-outputs/infer", body.to_string()).json();
-    for (output, name) in outputs["outputs"].as_array().unwrap().iter().zip(["a", "b"]) {
-        let rows = of["outputs"][name].as_array().unwrap();
-        let flat: Vec<Value> =
-            rows.iter().flat_map(|row| row.as_array().unwrap().clone()).collect();
-        assert_eq!(output["name"], name);
-        assert_near(&output["data"], &json!(flat), name);
-    }
-    let metadata = spinfer.get("/v2/models/two-outputs").json();
-    assert_eq!(
-        metadata["outputs"][0],
-        json!({ "name": "a", "datatype": "FP32", "shape": [-1, 2] })
-    );
-    assert_eq!(spinfer.get("/v2/models/two-outputs/versions/1/ready").status, 200);
-    assert_eq!(spinfer.get("/v2/models/two-outputs/versions/2/ready").status, 404);
-}
-
 /// The shape and the batch axis of a tensor in the `model.toml` of version 1.
 fn tensor(application: &AppFolder, model: &str, tensors: &str, name: &str) -> (Vec<i64>, i64) {
     let path = application.path(&format!("models/{model}/1/model.toml"));
@@ -398,8 +288,12 @@ fn example_file_provides_the_inputs_of_the_trial_run() {
     assert_eq!(tensor(&application, "needs-an-example", "inputs", "x").0, [-1]);
     for (name, text, part) in [
         ("range.json", r#"{"x": [7]}"#, "--example: the graph does not run on it"),
-        ("other.json", r#"{"z": [7]}"#, "no input `z`; the graph has `x`"),
-        ("kind.json", r#"{"x": [0.5]}"#, "it is INT64, and the example has floating-point numbers"),
+        ("other.json", r#"{"z": [7]}"#, "unknown input `z`; the graph has `x`"),
+        (
+            "kind.json",
+            r#"{"x": [0.5]}"#,
+            "the input is INT64, but the example has floating-point numbers",
+        ),
         ("text.npz", "text", "not a ZIP archive"),
     ] {
         let example = write(name, text.as_bytes());
