@@ -118,7 +118,7 @@ impl HalfHead {
     }
 
     /// Sends the other half, and reads the response.
-    fn is_still_open(mut self) {
+    fn complete(mut self) {
         self.0.write_all(b"content-length: 3\r\n\r\none").unwrap();
         read_one(&mut self.0);
     }
@@ -134,7 +134,7 @@ fn incomplete_next_head_is_closed_after_keep_alive() {
         send(&mut stream);
         stream.write_all(next.as_bytes()).unwrap();
         until_closed(&mut stream, trickle, Duration::from_millis(20));
-        half.is_still_open();
+        half.complete();
     }
 }
 
@@ -146,7 +146,7 @@ fn idle_connection_is_closed_after_keep_alive() {
     send(&mut stream);
     send(&mut stream);
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "closed without another byte");
-    half.is_still_open();
+    half.complete();
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn idle_http2_connection_gets_goaway_after_keep_alive() {
     echo(&mut sender).await;
     // A connection that is closed without GOAWAY is an error.
     ended.await.unwrap().unwrap();
-    half.is_still_open();
+    half.complete();
 }
 
 #[tokio::test]
