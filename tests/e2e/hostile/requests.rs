@@ -38,7 +38,12 @@ fn sized(operation: &str, body: &[u8]) -> Vec<u8> {
 fn cases() -> Vec<MalformedRequest> {
     let mut cases = Vec::new();
     let mut case = |request, status, expected: &'static str| {
-        cases.push(MalformedRequest { request, status, expected, closes: expected == "broke off" });
+        cases.push(MalformedRequest {
+            request,
+            status,
+            expected,
+            closes: expected == "could not be read",
+        });
     };
     let deep = |depth| "[".repeat(depth).into_bytes();
     let tensor = |name: &str, shape: &str, datatype: &str, data: &str| {
