@@ -10,30 +10,31 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::Request;
 use spinfer::config::app::App;
+use spinfer::config::manifest;
+use spinfer::guest::component::Component;
+use spinfer::host::Host;
 use spinfer::http::body::RequestBody;
 use spinfer::http::error::Failure;
-use spinfer::host::Host;
-use spinfer::config::manifest;
-use spinfer::prediction_log::record::{Predictions, Values};
+use spinfer::http::spin_headers::RequestOrigin;
+use spinfer::prediction_log::record::{ColumnValues, Predictions};
 use spinfer::prediction_log::{Appended, RequestPredictions};
-use spinfer::guest::component::Service;
-use spinfer::http::spin_headers::Origin;
 use spinfer_tests::{Manifest, PATIENCE, STANDARD_DOOR, root};
 use uuid::Uuid;
 
-fn probe(settings: &str) -> (Arc<Host>, Arc<Service>) {
+fn probe(settings: &str) -> (Arc<Host>, Arc<Component>) {
     let manifest = Manifest::default().with("/...", "probe", "probe", settings);
     let manifest = manifest::parse(manifest.text()).unwrap();
     let app = App::resolve(&manifest, Path::new(".")).unwrap();
     let host = Host::new(&app, &root().join("target/test-state")).unwrap();
-    let service = Arc::clone(host.service("probe").unwrap());
+    let service = Arc::clone(host.component("probe").unwrap());
     (host, service)
 }
 
-async fn call(service: &Service, path: &str, within: Duration) -> Result<u16, Failure> {
+async fn call(service: &Component, path: &str, within: Duration) -> Result<u16, Failure> {
     let head = Request::get(path).body(()).unwrap().into_parts().0;
     let body = RequestBody::Whole(Bytes::new());
-    let response = service.invoke(head, body, Instant::now() + within, Origin::inside()).await;
+    let response =
+        service.invoke(head, body, Instant::now() + within, RequestOrigin::inside()).await;
     response.map(|response| response.status().as_u16())
 }
 
@@ -101,12 +102,12 @@ async fn each_request_has_its_own_deadline() {
 }
 
 /// The predictions that one request with this sepal length appends.
-async fn appended(service: &Service, length: u16) -> Vec<Arc<Predictions>> {
+async fn appended(service: &Component, length: u16) -> Vec<Arc<Predictions>> {
     let head = Request::post("/predict").body(()).unwrap().into_parts().0;
     let body = format!(r#"{{"features": [{length}, 3.5, 1.4, 0.2]}}"#);
     let body = RequestBody::Whole(Bytes::from(body));
     let predictions = Arc::new(RequestPredictions::new(Uuid::from_u128(length.into())));
-    let origin = Origin { predictions: Some(&predictions), ..Origin::inside() };
+    let origin = RequestOrigin { predictions: Some(&predictions), ..RequestOrigin::inside() };
     let response = service.invoke(head, body, Instant::now() + PATIENCE, origin).await.unwrap();
     assert_eq!(response.status(), 200);
     let appended = response.extensions().get::<Appended>();
@@ -123,14 +124,16 @@ async fn each_request_has_only_its_own_predictions() {
         let manifest = manifest::parse(manifest.text()).unwrap();
         let app = App::resolve(&manifest, Path::new(".")).unwrap();
         let host = Host::new(&app, &root().join("target/test-state")).unwrap();
-        let service = host.service("iris").unwrap();
-        assert!(service.logs());
+        let service = host.component("iris").unwrap();
+        assert!(service.logs_predictions());
         for round in 0..10 {
             let lengths = round * 50..(round + 1) * 50;
             let all = join_all(lengths.clone().map(|length| appended(service, length))).await;
             for (length, appended) in lengths.zip(all) {
                 let [predictions] = &*appended else { panic!("{} blocks", appended.len()) };
-                let Values::Fp32(values) = &predictions.inputs[0].values else { panic!("no FP32") };
+                let ColumnValues::Fp32(values) = &predictions.inputs[0].values else {
+                    panic!("no FP32")
+                };
                 assert_eq!(*values, [f32::from(length), 3.5, 1.4, 0.2]);
             }
         }

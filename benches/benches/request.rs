@@ -65,11 +65,11 @@ fn compute(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let backends: Vec<Arc<dyn Backend>> = vec![Arc::new(Lean)];
     let threads = ComputeThreads::start(2).expect("threads");
-    let registry = Arc::new(Registry::new(backends, threads));
+    let registry = Arc::new(GraphRegistry::new(backends, threads));
     for version in [1, 2] {
         let mut mounts = Mounts::default();
         mounts.add("/models/iris".into(), iris_model(&version.to_string()));
-        let models = Models::new(Arc::clone(&registry), mounts);
+        let models = ComponentModels::new(Arc::clone(&registry), mounts);
         let later = Instant::now() + Duration::from_secs(3600);
         let graph = runtime.block_on(models.load_by_name("iris", later)).expect("the model");
         let data = FEATURES.map(f32::to_le_bytes).concat();

@@ -1,4 +1,4 @@
-//! The component is no library: its modules are taken as they are.
+//! The component is no library: its modules are included directly.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The fuzz targets of this crate: everything foreign it parses itself. `make fuzz` runs them for
-//! long, the tests below for a moment.
+//! The fuzz targets of this crate: all of its own parsers of foreign input. `make fuzz` runs them for
+//! minutes, the tests below briefly.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,16 +17,16 @@ use tokio::runtime::Runtime;
 
 use crate::cache::{BodyKey, canonical, control};
 use crate::cli::add::{example as add_example, labels};
-use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
-use crate::inference::{bind as bind_tensors, check_settings};
 use crate::config::manifest;
-use crate::server::preface::Opening;
 use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
-use crate::storage::redis::answer::{self, Scan};
-use crate::http::route::{Pattern, Router};
 use crate::config::runtime_config;
 use crate::config::template::Template;
 use crate::config::variables::Provider;
+use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
+use crate::http::route::{Pattern, Router};
+use crate::inference::{bind as bind_tensors, check_settings};
+use crate::server::preface::PrefaceTimeout;
+use crate::storage::redis::reply::{self, Scan};
 
 /// A `spin.toml`, with each of its profiles.
 pub fn spin_toml(data: &[u8]) {
@@ -34,13 +34,13 @@ pub fn spin_toml(data: &[u8]) {
     if let Ok(mut manifest) = manifest::parse(text) {
         let profiles: Vec<_> = manifest.component.values().flat_map(|c| c.profile.keys()).collect();
         for profile in profiles.into_iter().cloned().collect::<Vec<_>>() {
-            // One component's may not fit.
+            // A profile may be invalid for a component.
             let _ = manifest.apply_profile(&profile);
         }
     }
 }
 
-/// A value of a manifest with variables in it; written out, it says the same.
+/// A value of a manifest with variables: printed and parsed again, it is equal.
 pub fn template(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
     let Ok(template) = Template::parse(text) else { return };
@@ -50,7 +50,7 @@ pub fn template(data: &[u8]) {
     assert!(template.resolve(&values).is_some());
 }
 
-/// An entry of `allowed_outbound_hosts`, and on the next line a host that may be allowed.
+/// An entry of `allowed_outbound_hosts`, and on the next line a host to check against it.
 pub fn outbound_host(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
     let (entry, host) = text.split_once('\n').unwrap_or((text, "example.com"));
@@ -64,7 +64,7 @@ pub fn outbound_host(data: &[u8]) {
     }
 }
 
-/// A path, and on the lines behind it the routes of an application.
+/// A path, and on the following lines the routes of an application.
 pub fn route(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
     let mut lines = text.lines();
@@ -84,18 +84,18 @@ pub fn route(data: &[u8]) {
 /// A runtime config.
 pub fn runtime_config(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
-    // What it names is read: an environment of none, and no file there is.
+    // Parsing would read the file that it names.
     if !text.contains("dotenv_path") {
         let _ = runtime_config::parse(text, &[("SPIN_VARIABLE_A".into(), "1".into())]);
     }
 }
 
-/// A `.env` file. An error does not repeat it, as there may be a secret in it.
+/// A `.env` file.
 pub fn dotenv(data: &[u8]) {
     let _ = Provider::lines("SPIN_VARIABLE", data);
 }
 
-/// The body of a request: its form is its own, and whatever was added that says nothing changes none.
+/// A request body: its canonical form is its own canonical form, and white space does not change it.
 pub fn body(data: &[u8]) {
     for by in [BodyKey::Json, BodyKey::Tensors] {
         let Some(form) = canonical::form(data, by) else { continue };
@@ -108,38 +108,38 @@ pub fn body(data: &[u8]) {
     }
 }
 
-/// What the host reads of a `model.toml`.
+/// The host's settings in a `model.toml`.
 pub fn model_settings(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
     let _ = check_settings(text);
 }
 
-/// Values of `Cache-Control`, a line each, of an answer and of a request.
+/// Values of `Cache-Control`, one per line, of a response and of a request.
 pub fn cache_control(data: &[u8]) {
     let values = data.split(|&byte| byte == b'\n').filter_map(|v| HeaderValue::from_bytes(v).ok());
     let headers: HeaderMap = values.map(|value| (CACHE_CONTROL, value)).collect();
-    let for_all = control::allowed(&headers, false);
+    let for_all = control::response_directives(&headers, false);
     if let Some(allowed) = for_all {
-        let most = Duration::from_secs(1 << 31);
-        assert!(!allowed.fresh.is_zero() && allowed.fresh <= most && allowed.stale <= most);
+        let max = Duration::from_secs(1 << 31);
+        assert!(!allowed.fresh.is_zero() && allowed.fresh <= max && allowed.stale <= max);
     }
-    // Whoever may have it with credentials may have it without.
-    let for_one = control::allowed(&headers, true);
+    // A response that is storable with credentials is storable without.
+    let for_one = control::response_directives(&headers, true);
     assert!(for_one.is_none() || for_one == for_all, "{for_one:?} {for_all:?}");
-    let _ = control::asked(&headers);
+    let _ = control::request_directives(&headers);
 }
 
-/// A graph of which `spinfer add` reads the labels, and changes them.
+/// A graph whose labels `spinfer add` reads and rewrites.
 pub fn labels(data: &[u8]) {
     labels::fuzz(data);
 }
 
-/// An example of `spinfer add`: JSON, an archive of arrays, or one of those.
+/// An example for `spinfer add`: JSON, an archive of arrays, or a single array.
 pub fn example(data: &[u8]) {
     add_example::fuzz(data);
 }
 
-/// What a graph takes, and what it is given: what is bound fits.
+/// The inputs of a graph, and tensors to bind to them: bound tensors match their inputs.
 pub fn bind(data: &[u8]) {
     const SIZES: [u32; 8] = [0, 1, 2, 3, 4, 1000, 1 << 31, u32::MAX];
     let mut bytes = data.iter().copied();
@@ -178,38 +178,38 @@ pub fn bind(data: &[u8]) {
     }
 }
 
-/// The first bytes of a connection, which come in pieces as long as the first of them says.
-pub fn opening(data: &[u8]) {
+/// The first bytes of a connection, received in pieces of the size in the first byte.
+pub fn preface(data: &[u8]) {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
     });
     let _entered = RUNTIME.enter();
-    let Some((&piece, bytes)) = data.split_first() else { return };
-    let pieces = Pieces { rest: bytes, piece: usize::from(piece).max(1) };
-    let mut opening = pin!(Opening::new(pieces, Duration::from_secs(3600)));
+    let Some((&piece, sent)) = data.split_first() else { return };
+    let pieces = Pieces { rest: sent, piece: usize::from(piece).max(1) };
+    let mut stream = pin!(PrefaceTimeout::new(pieces, Duration::from_secs(3600)));
     let mut cx = Context::from_waker(Waker::noop());
     let mut seen = Vec::new();
     loop {
-        let mut room = [0; 300];
-        let mut buffer = ReadBuf::new(&mut room);
-        assert!(matches!(opening.as_mut().poll_read(&mut cx, &mut buffer), Poll::Ready(Ok(()))));
+        let mut bytes = [0; 300];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        assert!(matches!(stream.as_mut().poll_read(&mut cx, &mut buffer), Poll::Ready(Ok(()))));
         if buffer.filled().is_empty() {
             break;
         }
         seen.extend_from_slice(buffer.filled());
     }
-    assert_eq!(seen, bytes);
+    assert_eq!(seen, sent);
 }
 
-/// What a Redis answers, in pieces: where the answer ends, and its value.
-pub fn redis_answer(data: &[u8]) {
+/// A Redis reply, received in pieces: its end and its value.
+pub fn redis_reply(data: &[u8]) {
     const PIECE: usize = 7;
     let mut scan = Scan::default();
     for end in (0..data.len()).step_by(PIECE).chain([data.len()]) {
         match scan.advance(&data[..end]) {
             Ok(None) => {}
             Ok(Some(length)) => {
-                let _ = answer::value(&data[..length]);
+                let _ = reply::value(&data[..length]);
                 return;
             }
             Err(_) => return,
@@ -217,26 +217,26 @@ pub fn redis_answer(data: &[u8]) {
     }
 }
 
-/// A body in a coding, decoded in pieces as long as the first byte says; and an `Accept-Encoding`.
+/// An encoded body, decoded in pieces of the size in the first byte; and an `Accept-Encoding`.
 pub fn content_encoding(data: &[u8]) {
-    const ROOM: usize = 4096;
+    const CAPACITY: usize = 4096;
     let Some((&piece, body)) = data.split_first() else { return };
     for coding in [Coding::Gzip, Coding::Deflate] {
         let mut decoder = Decoder::new(coding);
         'body: for mut piece in body.chunks(usize::from(piece).max(1)) {
             loop {
-                let mut output = Vec::with_capacity(ROOM);
-                let room = output.capacity();
+                let mut output = Vec::with_capacity(CAPACITY);
+                let capacity = output.capacity();
                 let before = piece.len();
                 if decoder.decode(&mut piece, &mut output).is_err() {
                     break 'body;
                 }
-                assert_eq!(output.capacity(), room);
-                let is_full = output.len() == room;
+                assert_eq!(output.capacity(), capacity);
+                let is_full = output.len() == capacity;
                 if piece.is_empty() && !is_full {
                     break;
                 }
-                assert!(is_full || piece.len() < before, "it goes on for ever");
+                assert!(is_full || piece.len() < before, "the decoder makes no progress");
             }
         }
         let _ = decoder.is_at_end();
@@ -247,7 +247,7 @@ pub fn content_encoding(data: &[u8]) {
     }
 }
 
-/// Bytes that come in pieces.
+/// A reader that returns its bytes in pieces.
 struct Pieces<'a> {
     rest: &'a [u8],
     piece: usize,
@@ -271,7 +271,7 @@ impl AsyncRead for Pieces<'_> {
 mod tests {
     use spinfer_mutations::run_briefly;
 
-    /// A test for each target.
+    /// A test of each target.
     macro_rules! briefly {
         ($($target:ident)*) => {
             $(#[test]
@@ -283,6 +283,6 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host route runtime_config dotenv model_settings cache_control
-        labels example bind opening body redis_answer content_encoding
+        labels example bind preface body redis_reply content_encoding
     }
 }

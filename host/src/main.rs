@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// A request allocates some dozens of times, on whichever thread polls it.
+/// A request allocates some dozens of times, on the thread that polls it.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

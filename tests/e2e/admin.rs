@@ -1,4 +1,4 @@
-//! The admin plane: its endpoints, who may call them, and purges of the response cache.
+//! The admin plane: its endpoints, their authentication, and purges of the response cache.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -59,21 +59,21 @@ fn purge_invalidates_only_the_selected_responses() {
     ] {
         let response = delete(&spinfer, &format!("/cache{query}"));
         assert_eq!(response.status, 200, "{}", response.text());
-        assert_eq!(response.json()["told"], "nobody", "{}", response.text());
+        assert_eq!(response.json()["propagation"], "local", "{}", response.text());
         assert_eq!((send(), send()), (cached, [true; 3]), "{query}");
         let (status, text) = run(&[&["cache", "purge", "--admin", &address], flags].concat());
-        assert!(status.success() && text.starts_with("Forgotten: "), "{text}");
+        assert!(status.success() && text.starts_with("Purged: "), "{text}");
         let by_command =
             if flags.contains(&"/cache/two/...") { [true, false, true] } else { cached };
         assert_eq!((send(), send()), (by_command, [true; 3]), "{flags:?}");
     }
     for (query, status, printed) in [
-        ("?model=iris-classifier/1", 404, "there is no model iris-classifier/1 here"),
+        ("?model=iris-classifier/1", 404, "model iris-classifier/1 does not exist"),
         ("?component=x", 404, "component iris-1, component probe"),
         ("?route=/one", 404, "route /one/..."),
         ("?models=x", 400, "`models`: /cache takes component, route, model"),
-        ("?route=/one/...&route=/cache/two/...", 400, "one at a time"),
-        ("?component=probe&model=x", 400, "one at a time"),
+        ("?route=/one/...&route=/cache/two/...", 400, "only one"),
+        ("?component=probe&model=x", 400, "only one"),
         ("?%ff=%00", 400, "/cache takes"),
     ] {
         let response = delete(&spinfer, &format!("/cache{query}"));
@@ -93,7 +93,7 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
         let config = format!("[cache]\nredis = '{}'\ntimeout = '1s'\n", redis.url());
         let node = Launch::new(&both).admin().runtime_config(&config).up();
         let is = |name: &str| metric(&node, &format!("spinfer_cache_redis_{name}")) == 1.0;
-        wait_until("it is connected", || is("connected") && is("watched"));
+        wait_until("it is connected", || is("connected") && is("invalidation_connected"));
         wait_until("its model is loaded", || metric(&node, "spinfer_ready") == 1.0);
         // The first cacheable response enables lookups in Redis.
         assert_eq!(node.get(&format!("/cache/{}?max-age=60", node.id())).status, 200);
@@ -122,10 +122,10 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
 
     let address = b.admin_address().to_string();
     let (status, text) = run(&["cache", "stats", "--admin", &address]);
-    assert!(status.success() && text.contains("redis: is asked; 1 stored, 0 dropped;"), "{text}");
+    assert!(status.success() && text.contains("redis: connected; 1 stored, 0 dropped;"), "{text}");
     let (status, text) = run(&["cache", "purge", "--route", "/...", "--admin", &address]);
     assert!(status.success(), "{text}");
-    assert_eq!(text.trim(), "Forgotten: route /..., on all nodes that share the Redis");
+    assert_eq!(text.trim(), "Purged: route /..., on all nodes that share the Redis");
     assert!(!is_hit(&b.get(path)), "here");
     let recomputed = b.get(path);
     // Until it is stored, the other node would compute its own.
@@ -133,8 +133,8 @@ fn nodes_sharing_a_redis_report_it_and_purge_together() {
     wait_until("the other node has read the purge", || a.get(path).body == recomputed.body);
 
     drop(redis);
-    let told = delete(&b, "/cache").json();
-    assert_eq!(told, serde_json::json!({"purged": "everything", "told": "later"}));
+    let purge = delete(&b, "/cache").json();
+    assert_eq!(purge, serde_json::json!({"purged": "everything", "propagation": "pending"}));
     assert!(!is_hit(&b.get(path)), "purged on this node without the Redis");
     // The failed lookup reports the lost connection.
     assert_eq!(metric(&b, "spinfer_cache_redis_connected"), 0.0);
@@ -259,7 +259,7 @@ fn guest_reaches_the_admin_plane_only_with_a_grant() {
         let spinfer = probe(&format!("{STANDARD_DOOR}{allowed}"));
         let response = spinfer.get(&url);
         // The probe sends a POST.
-        let reached = response.text().contains("/metrics answers GET");
+        let reached = response.text().contains("/metrics supports GET");
         assert_eq!(reached, granted, "{allowed}: {}", response.text());
     }
 }

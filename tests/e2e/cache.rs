@@ -13,7 +13,7 @@ fn probe(settings: &str) -> Spinfer {
 
 /// How many responses the guest has computed for `path`.
 fn computed(spinfer: &Spinfer, path: &str) -> usize {
-    spinfer.log().lines().filter(|line| line.contains(&format!("made {path}"))).count()
+    spinfer.log().lines().filter(|line| line.contains(&format!("computed {path}"))).count()
 }
 
 fn status(response: &Response) -> &str {
@@ -44,7 +44,7 @@ fn repeated_request_is_served_from_cache() {
         assert_eq!(second.body, first.body);
         assert_eq!(second.header("cache-control"), Some("max-age=60"));
         assert!(second.header("age").is_some_and(|age| age.parse::<u32>().is_ok()));
-        spinfer.wait_for_log("made /cache/a");
+        spinfer.wait_for_log("computed /cache/a");
         assert_eq!(computed(&spinfer, "/cache/a"), 1);
 
         // Another body, path or method is another cache key.
@@ -99,7 +99,7 @@ fn request_cache_control_is_honoured() {
     let path = "/cache/a?max-age=60";
     let send = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
     assert_eq!(send("only-if-cached").status, 504);
-    assert!(send("only-if-cached").error().contains("no answer"));
+    assert!(send("only-if-cached").error().contains("no response"));
     assert_eq!(status(&send("no-store")), "spinfer; fwd=bypass");
     assert_eq!(status(&send("no-cache")), "spinfer; fwd=request; stored");
     let first = send("only-if-cached");
@@ -173,7 +173,7 @@ fn equivalent_json_bodies_share_a_cached_response_if_the_component_opts_in() {
             assert!(is_hit(&again) && again.body == first.body, "{same}: {again:?}");
             assert_eq!(again.header(ours), None);
         }
-        spinfer.wait_for_log("made /cache/json/a");
+        spinfer.wait_for_log("computed /cache/json/a");
         assert_eq!(computed(&spinfer, "/cache/json/a"), 1);
         for other in [
             r#"{"a": [2, 5.1], "b": "é"}"#,
@@ -211,7 +211,7 @@ fn concurrent_first_requests_with_a_body_key_collapse_into_one() {
         sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
     });
     assert!(responses.iter().all(|response| response.body == responses[0].body));
-    spinfer.wait_for_log("made /cache/json/slow/a");
+    spinfer.wait_for_log("computed /cache/json/slow/a");
     assert_eq!(computed(&spinfer, "/cache/json/slow/a"), 1);
 }
 
@@ -242,7 +242,7 @@ fn stale_response_is_served_while_revalidating() {
         response.body != first.body
     });
     // Requests were served the stale response meanwhile, and one of them started the refresh.
-    spinfer.wait_for_log_times("made /cache/slow/a", 2);
+    spinfer.wait_for_log_times("computed /cache/slow/a", 2);
     assert!(requests > 10 && computed(&spinfer, "/cache/slow/a") < 5, "{requests}");
 }
 
@@ -268,7 +268,7 @@ fn concurrent_identical_requests_collapse_into_one() {
             let sending: Vec<_> = (0..200).map(|_| scope.spawn(send)).collect();
             sending.into_iter().map(|sending| sending.join().expect("a response")).collect()
         });
-        spinfer.wait_for_log_times("made /cache/slow/a", computed_before + 1);
+        spinfer.wait_for_log_times("computed /cache/slow/a", computed_before + 1);
         assert_eq!(computed(&spinfer, "/cache/slow/a"), computed_before + 1);
         assert!(responses.iter().all(|response| response.body == responses[0].body));
         let why = if before { "stale" } else { "miss" };
@@ -285,7 +285,7 @@ fn collapsed_requests_survive_a_leader_that_disconnects() {
     let path = "/cache/slow/a?max-age=60";
     let mut leader = spinfer.connect();
     leader.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
-    spinfer.wait_for_log("made /cache/slow/a");
+    spinfer.wait_for_log("computed /cache/slow/a");
     let responses: Vec<Response> = std::thread::scope(|scope| {
         let sending: Vec<_> = (0..8).map(|_| scope.spawn(|| spinfer.get(path))).collect();
         drop(leader);
@@ -312,7 +312,7 @@ fn collapsed_requests_run_separately_if_the_response_is_uncacheable() {
 #[test]
 fn oversized_response_and_disabled_cache_are_served_uncached() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
-    let spinfer = Launch::new(&manifest).runtime_config("[cache]\nanswer = \"5B\"").up();
+    let spinfer = Launch::new(&manifest).runtime_config("[cache]\nmax_entry = \"5B\"").up();
     for _ in 0..2 {
         assert_eq!(status(&spinfer.get("/cache/a?max-age=60")), "spinfer; fwd=miss");
     }
@@ -331,10 +331,11 @@ fn invalid_cache_settings_are_refused() {
     for (text, problem) in [
         (
             "[cache]\nmemroy = \"1MiB\"",
-            "[cache]: memroy: there is no such key; there are memory, answer",
+            "[cache]: memroy: unknown key; expected one of memory, max_entry",
         ),
-        ("[cache]\nmemory = \"much\"", "[cache]: memory: write \"64MiB\""),
-        ("cache = true", "[cache]: is a table"),
+        ("[cache]\nmemory = \"much\"", "[cache]: memory: must be a size, such as \"64MiB\""),
+        ("cache = true", "[cache]: must be a table"),
+        ("[cache]\nanswer = \"5B\"", "[cache]: answer is now max_entry"),
     ] {
         let (status, output) = Launch::new(&manifest).runtime_config(text).check();
         assert!(!status.success() && output.contains(problem), "{output}");

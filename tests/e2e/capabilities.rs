@@ -95,7 +95,7 @@ fn circular_service_chaining_is_508() {
         let calls = |times| format!("/fetch?http://{host}").repeat(times);
         let response = spinfer.post(&format!("{}/echo", calls(30)), "x");
         assert_eq!(response.status, 508, "{host}: {}", response.text());
-        assert!(response.error().contains("in a circle"));
+        assert!(response.error().contains("call each other in a loop"));
         let response = spinfer.post(&format!("{}/echo", calls(10)), "x");
         assert_eq!((response.status, response.text().as_str()), (200, "x"), "{host}");
     }

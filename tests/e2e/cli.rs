@@ -157,21 +157,29 @@ fn manifest_errors_name_file_key_and_fix() {
     let twice = "[[trigger.http]]\nroute = \"/...\"\ncomponent = \"probe\"\n";
     for (text, parts) in [
         (String::new(), &["spin.toml", "spin_manifest_version = 2"][..]),
-        ("spin_manifest_version = 1".into(), &["spin_manifest_version", "reads version 2"]),
+        (
+            "spin_manifest_version = 1".into(),
+            &["spin_manifest_version", "write `spin_manifest_version = 2`"],
+        ),
         ("spin_manifest_version = ".into(), &["spin.toml", "line 1"]),
         (manifest("[aplication]"), &["spin.toml", "unknown field `aplication`"]),
         (manifest("[component.a]\nsorce = 'x'"), &["unknown field `sorce`", "line 5"]),
-        (manifest(""), &["trigger.http", "no route: add [[trigger.http]]"]),
+        (manifest(""), &["trigger.http", "no routes; add [[trigger.http]]"]),
         (
             manifest("[[trigger.http]]\nroute = '/'\ncomponent = 'no'"),
-            &["trigger.http[0].component", "there is no [component.no]"],
+            &["trigger.http[0].component", "[component.no] does not exist"],
         ),
-        (probe(&format!("\n{twice}")), &["the route \"/...\" stands twice; remove one"]),
+        (probe(&format!("\n{twice}")), &["duplicate route \"/...\"; remove one"]),
         (
             manifest(
                 "[[trigger.http]]\nroute = 'x?'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'",
             ),
-            &["trigger.http[0].route", "cannot hold '?'", "component.a.source", "no file"],
+            &[
+                "trigger.http[0].route",
+                "cannot contain '?'",
+                "component.a.source",
+                "no.wasm does not exist",
+            ],
         ),
         (
             manifest(
@@ -181,7 +189,7 @@ fn manifest_errors_name_file_key_and_fix() {
         ),
         (
             probe("files = [{ source = \"nowhere\", destination = \"models\" }]"),
-            &["component.probe.files[0]: source: no folder", "must be absolute: \"/models\""],
+            &["component.probe.files[0]: source: ", "nowhere does not exist", "write \"/models\""],
         ),
         (
             probe("files = [\"static/*\"]"),
@@ -189,15 +197,15 @@ fn manifest_errors_name_file_key_and_fix() {
         ),
         (
             probe("files = [{ source = \".\", destination = \"/models/../x\" }]"),
-            &["component.probe.files[0]: destination: must not hold `..`"],
+            &["component.probe.files[0]: destination: must not contain `..`"],
         ),
         (
             probe("[variables.token]\nrequired = true"),
-            &["variables.token", "--variable token=...", "make it a `default`"],
+            &["variables.token", "--variable token=...", "give it a `default`"],
         ),
         (
             probe("\n[[trigger.http]]\nroute = \"/v2/health/ready\"\ncomponent = \"probe\""),
-            &["trigger.http[1].route", "the host's own"],
+            &["trigger.http[1].route", "reserved by the host"],
         ),
         (probe("tool.spinfer.door = \"back\""), &["unknown variant `back`"]),
         (
@@ -266,7 +274,7 @@ fn unsupported_import_is_refused_by_name() {
     )))
     .refused();
     assert!(output.contains("component `a`"), "{output}");
-    assert!(output.contains("it imports something this host does not offer"), "{output}");
+    assert!(output.contains("it imports something this host does not provide"), "{output}");
     assert!(output.contains("example:missing/thing"), "{output}");
 }
 
@@ -279,8 +287,8 @@ fn unsupported_grants_are_warned_about() {
     let (status, output) = check("sqlite_databases = [\"default\"]\nai_models = [\"llama2-chat\"]");
     assert!(status.success(), "{output}");
     for part in [
-        "component.a.sqlite_databases: SQLite databases are not supported yet, and this grants nothing",
-        "component.a.ai_models: large language models are not supported yet, and this grants nothing",
+        "component.a.sqlite_databases: SQLite databases are not supported yet; this grant has no effect",
+        "component.a.ai_models: large language models are not supported yet; this grant has no effect",
     ] {
         assert!(output.contains("WARN") && output.contains(part), "{output}");
     }

@@ -103,9 +103,9 @@ fn add_never_overwrites_a_version_and_promotes_only_on_request() {
     application.added("regressor", &twice);
     let first = application.tree();
     let output = application.added("two-targets", &["--name", "m"]);
-    assert!(output.contains("/v2/models/m/... stays with m-1"), "{output}");
+    assert!(output.contains("/v2/models/m/... still routes to m-1"), "{output}");
     let again = application.add(&files().join("softmax.onnx"), &["--name", "m", "--version", "2"]);
-    assert!(!again.0 && again.1.contains("leave out --version, and it is 3"), "{}", again.1);
+    assert!(!again.0 && again.1.contains("omit --version to use 3"), "{}", again.1);
     let promoted = application.added("softmax", &["--name", "m", "--promote", "--route", "/m/..."]);
     assert!(
         promoted.contains("/v2/models/m/..., /v2/models/m/versions/3/..., /m/... -> m-3"),
@@ -163,29 +163,29 @@ fn failed_add_leaves_the_application_unchanged() {
             &added,
             "regressor",
             &["--name", "Two words"],
-            &["\"Two words\" holds", "--name two-words"],
+            &["\"Two words\" contains", "--name two-words"],
         ),
         (&added, "regressor", &["--name", "../up"], &["--name up"]),
         (
             &added,
             "regressor",
             &["--name", "there", "--version", "1"],
-            &["version 1 of there is there already", "it is 2"],
+            &["version 1 of there already exists", "to use 2"],
         ),
         (&added, "regressor", &["--version", "0"], &["--version"]),
         (
             &added,
             "regressor",
             &["--route", "/v2/models/there/..."],
-            &["there-1 answers on /v2/models/there/... already", "--promote"],
+            &["the route /v2/models/there/... is taken by there-1", "--promote"],
         ),
-        (&added, "regressor", &["--route", "/a?b"], &["--route \"/a?b\"", "cannot hold '?'"]),
+        (&added, "regressor", &["--route", "/a?b"], &["--route \"/a?b\"", "cannot contain '?'"]),
         (&added, "softmax", &["--labels", "a,b,c"], &["--labels: 3 labels for 2 classes"]),
         (
             &added,
             "strings-bayes",
             &["--labels", "a,b,c"],
-            &["the graph has labels itself, setosa, versicolor, virginica"],
+            &["the graph already has labels, setosa, versicolor, virginica"],
         ),
         (&added, "numbers-double", &["--labels", "a,b"], &["the graph's classes are 3, 7"]),
         (&added, "softmax", &["--fields", "a,b"], &["--fields: 2 names for 3 features"]),
@@ -209,7 +209,7 @@ fn failed_add_leaves_the_application_unchanged() {
     let taken = manifest.replace("there-1", "regressor-1");
     for (text, part) in [
         ("spin_manifest_version = 2\n[aplication]\n", "unknown field `aplication`"),
-        (taken.as_str(), "has a component `regressor-1` already"),
+        (taken.as_str(), "already has a component `regressor-1`"),
     ] {
         fs::write(application.path("spin.toml"), text).unwrap();
         let before = application.tree();
@@ -254,7 +254,7 @@ fn models_lists_versions_routes_and_backends() {
     assert_eq!(lines[2][6], signature);
     // The backend of each graph, and the reason.
     assert!(table.contains("\niris 1 runs on onnxruntime: lean "), "{table}");
-    assert!(table.contains("\niris 2 runs on lean: it has every operator"), "{table}");
+    assert!(table.contains("\niris 2 runs on lean: it supports every operator"), "{table}");
     // A missing graph is reported, and the others are listed.
     fs::remove_file(application.path("models/iris/1/model.onnx")).unwrap();
     let (status, json) = run(&["models", "--json", "--from", from]);
@@ -268,13 +268,16 @@ fn models_lists_versions_routes_and_backends() {
     assert_eq!(json[1]["bytes"], bytes);
     assert_eq!(json[1]["error"], Value::Null);
     assert_eq!(json[1]["backend"], "lean");
-    assert!(json[1]["reason"].as_str().unwrap().starts_with("it has every operator"), "{json}");
+    assert!(
+        json[1]["reason"].as_str().unwrap().starts_with("it supports every operator"),
+        "{json}"
+    );
     // The backend that model.toml selects.
     let signature = application.path("models/iris/2/model.toml");
     let text = fs::read_to_string(&signature).unwrap();
     fs::write(&signature, format!("backend = \"onnxruntime\"\n{text}")).unwrap();
     let (_, table) = run(&["models", "--from", from]);
-    assert!(table.contains("iris 2 runs on onnxruntime: it was asked for"), "{table}");
+    assert!(table.contains("iris 2 runs on onnxruntime: requested"), "{table}");
 }
 
 /// Offline, with the dependency versions of the workspace. Its name is also that of a crate of model-sdk.
@@ -292,7 +295,7 @@ fn new_component_builds_and_serves() {
     assert!(!status.success() && output.contains("choose another name"), "{output}");
     let (status, output) = run(&new);
     assert!(
-        !status.success() && output.contains("is there already; choose another name"),
+        !status.success() && output.contains("already exists; choose another name"),
         "{output}"
     );
     assert!(created == application.tree());
@@ -323,7 +326,7 @@ fn new_component_builds_and_serves() {
     assert_eq!(response["prediction"], "a");
 }
 
-/// Without the sources of spinfer beside the manifest it depends on the repository.
+/// Without the sources of spinfer next to the manifest it depends on the repository.
 #[test]
 fn new_component_depends_on_local_sources_or_the_repository() {
     let application = AppFolder::new();

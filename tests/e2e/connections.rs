@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use spinfer::connections::HEAD_TIMEOUT;
+use spinfer::server::connections::HEAD_TIMEOUT;
 use spinfer_tests::{Launch, Manifest, PATIENCE, STANDARD_DOOR, Spinfer};
 use tokio::task::JoinHandle;
 

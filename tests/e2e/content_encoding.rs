@@ -43,7 +43,7 @@ fn text(length: usize) -> Vec<u8> {
 fn encoded_request_body_is_decoded_at_both_doors() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(&format!(
-            "{door}tool.spinfer.limits = {{ fast_body = \"64KiB\", request_body = \"1MiB\" }}"
+            "{door}tool.spinfer.limits = {{ buffered_body = \"64KiB\", request_body = \"1MiB\" }}"
         ));
         for length in [0, 10, 5000, 500_000] {
             let body = text(length);
@@ -221,7 +221,7 @@ fn disabled_compression_passes_bodies_through() {
 #[test]
 fn decoding_a_long_body_does_not_block_other_requests() {
     // The others are served while the long body is decoded.
-    let limits = "tool.spinfer.limits = { fast_body = \"64MiB\", request_body = \"64MiB\" }";
+    let limits = "tool.spinfer.limits = { buffered_body = \"64MiB\", request_body = \"64MiB\" }";
     let spinfer = probe(limits);
     let long = gzip(&vec![7; 60 << 20]);
     std::thread::scope(|scope| {

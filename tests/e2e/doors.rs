@@ -79,8 +79,8 @@ fn probe_responds_identically_at_both_doors() {
         ("POST", "/echo", "bytes"),
         ("GET", "/echo", ""),
         ("GET", "/header", ""),
-        ("GET", "/answer?404", ""),
-        ("POST", "/answer?201", "made"),
+        ("GET", "/status?404", ""),
+        ("POST", "/status?201", "made"),
         ("GET", "/environment?NOTHING", ""),
     ]
     .map(|(method, path, body)| (method, path.to_owned(), body));
@@ -92,7 +92,7 @@ fn probe_responds_identically_at_both_doors() {
 /// content-length, and arrives whole.
 #[test]
 fn body_too_long_for_the_fast_door_is_streamed() {
-    let settings = "tool.spinfer.limits = { fast_body = \"64KiB\", request_body = \"1MiB\" }";
+    let settings = "tool.spinfer.limits = { buffered_body = \"64KiB\", request_body = \"1MiB\" }";
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     for length in [0, 1, 65_536, 65_537, 300_000, 1 << 20] {
         let body: Vec<u8> =
@@ -113,7 +113,7 @@ fn body_too_long_for_the_fast_door_is_streamed() {
 /// A component reads as many bytes as content-length announces, or to the end of the body.
 #[test]
 fn standard_door_reads_a_body_to_its_end() {
-    let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.fast_body = \"1KiB\"\n");
+    let settings = format!("{STANDARD_DOOR}tool.spinfer.limits.buffered_body = \"1KiB\"\n");
     let spinfer = Launch::new(&Manifest::default().with_iris("iris", 1, "/...", &settings)).up();
     let predict = "/v2/models/iris-classifier/predict";
     let rows = |count: usize| {
@@ -138,7 +138,10 @@ fn standard_door_reads_a_body_to_its_end() {
     broken.shutdown(Shutdown::Write).unwrap();
     let mut response = String::new();
     broken.read_to_string(&mut response).unwrap();
-    assert!(response.starts_with("HTTP/1.1 400") && response.contains("broke off"), "{response}");
+    assert!(
+        response.starts_with("HTTP/1.1 400") && response.contains("could not be read"),
+        "{response}"
+    );
 }
 
 /// An instance cleans up after its responses before too many of them accumulate.

@@ -59,7 +59,7 @@ fn second_sigterm_exits_immediately() {
     spinfer.wait_for_log("draining");
     spinfer.terminate();
     assert_eq!(spinfer.wait().code(), Some(1));
-    assert!(spinfer.log().contains("asked to end twice"), "{}", spinfer.log());
+    assert!(spinfer.log().contains("second signal"), "{}", spinfer.log());
 }
 
 #[test]

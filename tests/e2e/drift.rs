@@ -6,7 +6,7 @@ use spinfer_tests::{Launch, Manifest, Spinfer, root, run, wait_until};
 use super::metrics::metric;
 
 /// The rows that the iris classifiers were trained on, which have no drift.
-const TRAINING: &str = include_str!("../../host/src/commands/baseline/fixtures/iris-training.csv");
+const TRAINING: &str = include_str!("../../host/src/cli/baseline/fixtures/iris-training.csv");
 
 fn training() -> Vec<[f64; 4]> {
     let rows = TRAINING.lines().skip(1).map(|line| {
@@ -103,7 +103,7 @@ fn missing_baseline_is_reported_with_the_command_to_create_it() {
     for (query, status, output) in [
         ("?model=wine", 404, "no model `wine` is mounted; mounted models: iris-classifier"),
         ("?version=1", 400, "`version`: /drift takes model"),
-        ("?model=a&model=b", 400, "one at a time"),
+        ("?model=a&model=b", 400, "only one"),
     ] {
         let response = spinfer.admin().send("GET", &format!("/drift{query}"), &[], b"");
         assert_eq!(response.status, status, "{query}");
@@ -126,7 +126,7 @@ fn mismatched_baseline_is_refused_at_startup() {
     let golden = root().join("models/iris-classifier/2/baseline.json");
     let golden = std::fs::read_to_string(golden).unwrap();
     for (from, to, part) in [
-        ("\"version\": \"2\"", "\"version\": \"1\"", "version: it is of \"1\", and model.toml"),
+        ("\"version\": \"2\"", "\"version\": \"1\"", "version: is \"1\", but model.toml"),
         ("\"sepal_width\"", "\"width\"", "features: `sepal_width` is missing"),
         ("\"edges\"", "\"edge\"", "missing field `edges`"),
         ("{", "[", "baseline.json"),

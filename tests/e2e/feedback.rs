@@ -59,8 +59,8 @@ fn feedback_for_an_unknown_prediction_is_stored_and_reported() {
     let receipt = app.feed(&mixed).json();
     assert_eq!((&receipt["accepted"], &receipt["unknown"]), (&json!(1), &json!(1)));
     assert_eq!(receipt["rejected"][0]["index"], 1);
-    assert!(receipt["rejected"][0]["error"].as_str().unwrap().contains("\"x\" is no UUID"));
-    assert_eq!(receipt["rejected"][1], json!({ "index": 2, "error": "is no object" }));
+    assert!(receipt["rejected"][0]["error"].as_str().unwrap().contains("\"x\" is not a UUID"));
+    assert_eq!(receipt["rejected"][1], json!({ "index": 2, "error": "is not an object" }));
     assert_eq!((app.feedback_total("unknown"), app.feedback_total("rejected")), (4.0, 2.0));
     let shown = app.log(&["show", UNKNOWN]).unwrap_err();
     assert!(shown.contains("\"label\": \"setosa\""), "{shown}");
@@ -79,9 +79,9 @@ fn invalid_feedback_is_refused_with_the_expected_form() {
         |index: usize| format!(r#"{{"prediction_id": "{UNKNOWN}", "row": {index}, "value": 1}}"#);
     let many = |count: usize| format!("[{}]", (0..count).map(item).collect::<Vec<_>>().join(","));
     for (body, status, output) in [
-        (String::new(), 400, "the body is not as expected"),
+        (String::new(), 400, "invalid body"),
         ("{".to_owned(), 400, "EOF"),
-        ("[]".to_owned(), 400, "there are no items"),
+        ("[]".to_owned(), 400, "the body has no items"),
         (r#"{"label": "a"}"#.to_owned(), 400, "item 0: `prediction_id` is missing"),
         ("[1, 2]".to_owned(), 400, "all 2 items are rejected"),
         (format!("[{}0]", "0,".repeat(10_000)), 413, "more than 10000 items"),
@@ -96,7 +96,7 @@ fn invalid_feedback_is_refused_with_the_expected_form() {
     for method in ["GET", "PUT", "DELETE"] {
         let response = app.spinfer.send(method, FEEDBACK, &[], b"");
         assert_eq!((response.status, response.header("allow")), (405, Some("POST")), "{method}");
-        assert!(response.error().contains("takes POST"));
+        assert!(response.error().contains("POST"));
     }
 }
 
@@ -218,14 +218,14 @@ fn failed_export_leaves_no_file() {
     for (name, part) in [
         ("no/such/folder.csv", "/no/such: No such file or directory"),
         ("log.csv/log.csv", "/log.csv: Not a directory"),
-        ("", ": is a folder; name a file"),
-        ("x.xlsx", "/x.xlsx: the name does not say the format"),
+        ("", ": is a folder; pass a file"),
+        ("x.xlsx", "/x.xlsx: the extension does not determine the format"),
     ] {
         let output = app.log(&["export", "-o", &file(name)]).unwrap_err();
         assert!(output.contains(part) && !output.contains(".spinfer-export"), "{name}: {output}");
     }
     let output = app.log(&["show", "nonsense"]).unwrap_err();
-    assert!(output.contains("\"nonsense\" is no UUID; write the value of"), "{output}");
+    assert!(output.contains("\"nonsense\" is not a UUID; copy the value of"), "{output}");
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();

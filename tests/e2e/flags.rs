@@ -53,7 +53,10 @@ fn component_id_flag_selects_the_components_to_serve() {
     let status = |path| spinfer.get(&format!("{path}?spin-headers")).status;
     assert_eq!([status("/one"), status("/two"), status("/three/x")], [200, 404, 200]);
     let (right, output) = check(&path, &["-c", "four"]);
-    assert!(!right && output.contains("--component-id: there is no [component.four]"), "{output}");
+    assert!(
+        !right && output.contains("--component-id: [component.four] does not exist"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -70,7 +73,7 @@ fn flags_limit_instance_reuse_idle_time_and_request_time() {
     let spinfer = Launch::new(&manifest).admin().flags(&flags).up();
     assert_eq!(spinfer.get("/count").text(), "1");
     let ended = "spinfer_instances_ended_total{component=\"probe\",reason=\"idle\"} ";
-    wait_until("the idle instance has ended", || {
+    wait_until("the idle instance is dropped", || {
         let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
         metrics.lines().any(|line| line.strip_prefix(ended).is_some_and(|count| count != "0"))
     });
@@ -92,7 +95,7 @@ fn concurrent_reuse_flag_limits_concurrent_requests_per_instance() {
 #[test]
 fn reuse_count_range_limits_requests_per_instance() {
     for door in ["", STANDARD_DOOR] {
-        let manifest = probe(&format!("{door}tool.spinfer.reuse.spare = 0\n"));
+        let manifest = probe(&format!("{door}tool.spinfer.reuse.min_idle = 0\n"));
         let spinfer = Launch::new(&manifest).flags(&["--max-instance-reuse-count", "2..4"]).up();
         let counts = (0..60).map(|_| spinfer.get("/count").text().parse().unwrap());
         let counts: Vec<usize> = counts.collect();
@@ -106,8 +109,8 @@ fn reuse_count_range_limits_requests_per_instance() {
     let path = path.to_str().unwrap();
     for (flag, value, part) in [
         ("--max-instance-reuse-count", "4..4", "is an empty range"),
-        ("--max-instance-concurrent-reuse-count", "few", "write 8, or 1..8"),
-        ("--request-timeout", "1..x", "\"x\" is no time"),
+        ("--max-instance-concurrent-reuse-count", "few", "write 8 or 1..8"),
+        ("--request-timeout", "1..x", "\"x\" is not a duration"),
     ] {
         let (status, output) = run(&["check", "--from", path, flag, value]);
         assert!(!status.success() && output.contains(part), "{output}");
@@ -169,7 +172,8 @@ fn variable_flags_override_the_environment_and_files() {
     let launch =
         || Launch::from_file(&path).flags(&["--runtime-config-file", config.to_str().unwrap()]);
     let wrong = |(right, output): (bool, String)| {
-        let part = "allowed_outbound_hosts[0]: \"http://x:{{ port }}\" its port is not a number";
+        let part =
+            "allowed_outbound_hosts[0]: \"http://x:{{ port }}\" has a port that is not a number";
         assert!(!right && output.contains(part) && !output.contains("hush"), "{output}");
     };
     let right = |(right, output): (bool, String)| assert!(right, "{output}");
@@ -196,7 +200,7 @@ fn required_variable_is_accepted_from_every_source() {
         "variables.one: is required and has no value",
         "--variable two=...",
         "SPIN_VARIABLE_TWO",
-        ".env beside the manifest",
+        ".env next to the manifest",
         "[[variables_provider]]",
     ] {
         assert!(output.contains(part), "{part} is not in\n{output}");
@@ -218,7 +222,7 @@ fn required_variable_is_accepted_from_every_source() {
     write(".env", "SPIN_VARIABLE_ONE=1\nSPIN_VARIABLE_TWO=hush\n");
     assert!(check(&path, &[]).0);
     for (flag, part) in [
-        ("three=hush", "--variable three: there is no [variables.three]"),
+        ("three=hush", "--variable three: [variables.three] does not exist"),
         ("hush", "write `name=value`"),
     ] {
         let (right, output) = check(&path, &["--variable", flag]);
@@ -242,7 +246,7 @@ fn build_needs_no_variable_values() {
 #[test]
 fn invalid_runtime_config_is_refused_at_startup() {
     for (text, part) in [
-        ("state_dri = 'x'", "state_dri: there is no such key"),
+        ("state_dri = 'x'", "state_dri: unknown key; expected one of"),
         ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
         ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
         ("[[variables_provider]]\ntype = 'vault'\nurl = 'x'", "\"vault\" is not supported yet"),
@@ -261,7 +265,7 @@ fn invalid_runtime_config_is_refused_at_startup() {
 #[test]
 fn check_accepts_the_example_application() {
     let (right, output) = check(&root().join("spin.toml"), &[]);
-    assert!(right && output.contains("nothing is wrong (7 routes, 6 components)"), "{output}");
+    assert!(right && output.contains("no problems found (7 routes, 6 components)"), "{output}");
 }
 
 /// For every component at once, with what to do.

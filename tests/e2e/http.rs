@@ -201,8 +201,8 @@ fn only_needed_headers_reach_the_guest() {
 fn invalid_response_of_a_guest_is_500() {
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     for (path, part) in [
-        ("/answer?101", "101 is not a final status"),
-        ("/answer?999", "999 is not a final status"),
+        ("/status?101", "101 is not a final status"),
+        ("/status?999", "999 is not a final status"),
         ("/bad-header", "`x probe` is not a header name"),
     ] {
         let response = spinfer.get(path);
@@ -210,7 +210,7 @@ fn invalid_response_of_a_guest_is_500() {
         assert!(response.error().contains(part), "{}", response.error());
     }
     // Headers of the connection are set by the host.
-    let response = spinfer.get("/answer?200");
+    let response = spinfer.get("/status?200");
     assert_eq!((response.status, response.header("transfer-encoding")), (200, None));
     assert_eq!(response.header("x-probe"), Some("seen"));
 }
@@ -218,7 +218,7 @@ fn invalid_response_of_a_guest_is_500() {
 /// For a client that accepts trailers, and a response that announces them (RFC 9110, 6.5).
 #[test]
 fn trailers_are_forwarded_both_ways() {
-    let settings = "tool.spinfer.limits.fast_body = \"1\"\n";
+    let settings = "tool.spinfer.limits.buffered_body = \"1\"\n";
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     let request = "POST /stream HTTP/1.1\r\nhost: x\r\nte: trailers\r\ntrailer: x-sum\r\n\
                    transfer-encoding: chunked\r\nconnection: close, te\r\n\r\n\
@@ -230,7 +230,7 @@ fn trailers_are_forwarded_both_ways() {
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_are_served_in_order() {
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     let mut stream = spinfer.connect();
     let one = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none";
@@ -248,7 +248,7 @@ fn pipelined_requests_are_answered_in_order() {
 fn client_that_stops_reading_is_disconnected() {
     // More than the socket buffers of both sides hold.
     const LENGTH: usize = 16 << 20;
-    let settings = "tool.spinfer.limits.fast_body = \"16MiB\"";
+    let settings = "tool.spinfer.limits.buffered_body = \"16MiB\"";
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     let sockets = || {
         let open = std::fs::read_dir(format!("/proc/{}/fd", spinfer.id())).unwrap();

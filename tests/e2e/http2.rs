@@ -63,7 +63,7 @@ fn probe(settings: &str) -> Spinfer {
 #[tokio::test]
 async fn one_connection_multiplexes_concurrent_requests() {
     for door in ["", STANDARD_DOOR] {
-        let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n";
+        let sizes = "tool.spinfer.limits.buffered_body = \"16KiB\"\n";
         let spinfer = probe(&format!("{door}{sizes}"));
         let sender = in_the_clear(&spinfer).await;
         let requests = (0..64_u8).map(|n| {
@@ -109,7 +109,7 @@ async fn head_requests_and_failures_get_their_statuses() {
 /// Each piece is echoed before the next is sent, so that no side waits for the whole body.
 #[tokio::test]
 async fn bodies_and_trailers_stream_both_ways() {
-    let spinfer = probe("tool.spinfer.limits.fast_body = \"1\"\n");
+    let spinfer = probe("tool.spinfer.limits.buffered_body = \"1\"\n");
     let mut sender = in_the_clear(&spinfer).await;
     let (pieces, body) = mpsc::unbounded::<Result<Frame<Bytes>, Infallible>>();
     let send = |frame| pieces.unbounded_send(Ok(frame)).unwrap();
@@ -141,7 +141,7 @@ async fn bodies_and_trailers_stream_both_ways() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_responses_are_limited_and_cancelled() {
     const LENGTH: usize = 8 << 20;
-    let settings = "tool.spinfer.limits = { fast_body = \"8MiB\", request_body = \"8MiB\" }\n";
+    let settings = "tool.spinfer.limits = { buffered_body = \"8MiB\", request_body = \"8MiB\" }\n";
     let spinfer = probe(settings);
     let stream = TokioIo::new(TcpStream::connect(spinfer.address()).await.unwrap());
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -272,9 +272,9 @@ fn unusable_certificate_is_refused_with_the_reason() {
     let (_, [_, other_key]) = self::certificate(other.path());
     for (certificate, key, part) in [
         ("nothing.pem", key.as_str(), "nothing.pem: cannot read the certificate"),
-        (&key, &key, "no certificate in it"),
-        (&certificate, &certificate, "no private key in it"),
-        (&certificate, &other_key, "does not go with the private key"),
+        (&key, &key, "the file has no certificate"),
+        (&certificate, &certificate, "the file has no private key"),
+        (&certificate, &other_key, "does not match the private key"),
     ] {
         let (status, output) = run(&["up", "--tls-cert", certificate, "--tls-key", key]);
         assert!(!status.success() && output.contains(part), "{output}");

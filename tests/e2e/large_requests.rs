@@ -7,7 +7,7 @@ const MODEL: &str = "/v2/models/iris-classifier";
 
 /// Settings with which bodies of any length go through the fast door, and through the standard door.
 fn doors() -> [String; 2] {
-    let fast = |size: &str| format!("tool.spinfer.limits.fast_body = \"{size}\"\n");
+    let fast = |size: &str| format!("tool.spinfer.limits.buffered_body = \"{size}\"\n");
     [fast("16MiB"), fast("1KiB")]
 }
 

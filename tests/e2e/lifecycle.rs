@@ -25,13 +25,16 @@ fn idle_instances_models_and_code_are_unloaded_and_loaded_again() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!("{door}tool.spinfer.limits.idle = \"50ms\"\n");
         let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", &settings);
-        let spinfer = Launch::new(&manifest).uncached().up();
+        let spinfer = Launch::new(&manifest).uncached().admin().up();
         for start in 1..=3 {
             predicts(&spinfer);
             spinfer.wait_for_log_times("cold start", start);
             spinfer.wait_for_log_times("idle instances dropped", start);
-            spinfer.wait_for_log_times("idle models dropped", start);
-            spinfer.wait_for_log_times("idle code dropped", start);
+            spinfer.wait_for_log_times("idle models unloaded", start);
+            spinfer.wait_for_log_times("idle code unloaded", start);
+            // An instance behind the standard door exits after the log line.
+            let instances = r#"spinfer_instances{component="iris"}"#;
+            wait_until("no instance is left", || metric(&spinfer, instances) == 0.0);
         }
     }
 }
@@ -72,14 +75,14 @@ fn memory_is_released_after_the_idle_timeout() {
     });
     let spinfer = Launch::new(&manifest.with_settings(settings)).uncached().up();
     let own = || Process(spinfer.id()).resident().unwrap().anon;
-    spinfer.wait_for_log_times("idle code dropped", ROUTES);
+    spinfer.wait_for_log_times("idle code unloaded", ROUTES);
     let before = own();
     for round in 2..=3 {
         for n in 0..ROUTES {
             let response = spinfer.post(&format!("/iris-{n}/predict"), FEATURES);
             assert_eq!(response.json()["prediction"], "setosa", "{}", response.text());
         }
-        spinfer.wait_for_log_times("idle code dropped", round * ROUTES);
+        spinfer.wait_for_log_times("idle code unloaded", round * ROUTES);
         let mut after = 0.0;
         wait_until("memory is released", || {
             after = own();
@@ -95,7 +98,7 @@ fn concurrent_first_requests_share_one_load() {
     let manifest = Manifest::default().with_iris("iris", 1, "/v2/models/...", settings);
     let spinfer = Launch::new(&manifest).uncached().up();
     spinfer.wait_for_log_times("graph loaded", 1);
-    spinfer.wait_for_log("idle code dropped");
+    spinfer.wait_for_log("idle code unloaded");
     std::thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| predicts(&spinfer));
@@ -115,7 +118,7 @@ fn reuse_limits_requests_and_age_of_an_instance() {
             ("age = \"1h\"", [1, 2, 3, 4, 5, 6]),
         ] {
             // One request at a time, so that the counts identify the instances.
-            let settings = format!("{door}tool.spinfer.reuse = {{ {reuse}, spare = 0 }}\n");
+            let settings = format!("{door}tool.spinfer.reuse = {{ {reuse}, min_idle = 0 }}\n");
             let spinfer =
                 Launch::new(&Manifest::default().with("/...", "probe", "probe", &settings)).up();
             let served = counts.map(|_| spinfer.get("/count").text().parse::<u32>().unwrap());
@@ -130,7 +133,7 @@ fn idle_instance_past_its_age_is_not_reused() {
     const AGE: Duration = Duration::from_millis(500);
     for door in ["", STANDARD_DOOR] {
         let settings = format!(
-            "{door}tool.spinfer.reuse = {{ age = \"500ms\", spare = 0 }}\n\
+            "{door}tool.spinfer.reuse = {{ age = \"500ms\", min_idle = 0 }}\n\
              tool.spinfer.limits.idle = \"1h\"\n"
         );
         let spinfer =
@@ -148,7 +151,7 @@ fn idle_instance_past_its_age_is_not_reused() {
 
 #[test]
 fn idle_instances_are_created_ahead_of_requests() {
-    let settings = "tool.spinfer.reuse = { requests = 1, spare = 2 }\n\
+    let settings = "tool.spinfer.reuse = { requests = 1, min_idle = 2 }\n\
                     tool.spinfer.limits.idle = \"1s\"";
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     std::thread::scope(|scope| {
@@ -193,7 +196,7 @@ fn idle_instances_are_evicted_at_the_application_limit() {
             assert_eq!(response.status, 404, "{}", response.text());
         }
     }
-    spinfer.wait_for_log("idle instances gave way");
+    spinfer.wait_for_log("instance pool full; idle instances evicted");
 }
 
 /// Beyond the limit requests queue, up to the limit of the queue.
@@ -255,7 +258,7 @@ fn full_queue_sheds_requests_and_queued_ones_are_served() {
     }
 }
 
-/// The refused ones of six requests beside an endless loop.
+/// The refused ones of six requests during an endless loop.
 fn beside_a_loop(spinfer: &Spinfer) -> Vec<Response> {
     std::thread::scope(|scope| {
         scope.spawn(|| spinfer.get("/loop"));
@@ -302,7 +305,7 @@ fn precompiled_artifact_is_used_unless_damaged() {
     bytes[middle] ^= 1;
     std::fs::write(&artifact, bytes).unwrap();
     let log = up();
-    assert!(log.contains("artefact not used") && log.contains("is damaged"), "{log}");
+    assert!(log.contains("artifact not used") && log.contains("is damaged"), "{log}");
     assert!(!up().contains("compiling"), "it was compiled again");
 }
 

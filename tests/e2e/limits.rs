@@ -32,7 +32,7 @@ fn endless_loop_is_504_and_the_next_request_is_served() {
         let spinfer = probe(&format!("{settings}{deadline}"));
         let response = spinfer.get("/loop");
         assert_eq!(response.status, 504);
-        assert_eq!(response.error(), "component `probe` did not answer before the deadline");
+        assert_eq!(response.error(), "component `probe` did not respond before the deadline");
         serves(&spinfer);
     }
 }

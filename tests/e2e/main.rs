@@ -11,7 +11,7 @@ mod clients; // unmodified clients from PyPI
 mod commands; // `spinfer add`, `models` and `new` on an application
 mod connections; // idle connections, limits
 mod content_encoding; // gzip and deflate in requests and responses
-mod cors; // CORS
+mod cors; // requests from pages of other origins
 mod datatypes; // datatypes and axes of graphs in every protocol
 mod deploy; // manifests, the image's root file system, Redis users
 mod doors; // both doors give the same responses

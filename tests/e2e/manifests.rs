@@ -1,13 +1,13 @@
 //! Valid manifests with what they resolve to, and invalid ones with their errors. The expected text is in
-//! a file beside each. `UPDATE_GOLDEN=1` rewrites it, for review.
+//! a file next to each. `UPDATE_GOLDEN=1` rewrites it, for review.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use spinfer::config::app::{App, ComponentSpec, Options};
+use spinfer::config::manifest;
 use spinfer::server::connections::ConnectionLimits;
 use spinfer::storage::key_value::StoreConfig;
-use spinfer::config::manifest;
 use spinfer_tests::root;
 
 fn manifests(folder: &str) -> Vec<PathBuf> {
@@ -29,7 +29,7 @@ fn resolve(path: &Path) -> Result<App, String> {
     app.map_err(|error| format!("{error:#}\n").replace(&format!("{}/", base.display()), ""))
 }
 
-/// How `output` differs from the text in the file beside `path`.
+/// How `output` differs from the text in the file next to `path`.
 fn compare(path: &Path, extension: &str, output: &str) -> Option<String> {
     let golden = path.with_extension(extension);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -63,7 +63,7 @@ fn valid_manifest_resolves_to_its_golden_summary() {
 
 fn summary(app: &App, base: &Path) -> String {
     let App { name, version, instances, connections, .. } = app;
-    let ConnectionLimits { most, keep_alive } = connections;
+    let ConnectionLimits { max: most, keep_alive } = connections;
     let mut out = format!(
         "{name} {version:?} instances={instances} connections={most} keep_alive={keep_alive:?}\n"
     );

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::Command;
 
 use serde_json::Value;
-use spinfer::metrics::table::{FAMILIES, Family, Kind};
+use spinfer::metrics::table::{FAMILIES, Family, MetricKind};
 use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, root, run, wait_until};
 
 use super::admin::{FEATURES, probe};
@@ -51,7 +51,7 @@ pub(crate) const DRIFT: [&str; 3] =
     ["spinfer_drift_score", "spinfer_drift_window_records", "spinfer_drift_alert"];
 const REDIS: [&str; 4] = [
     "spinfer_cache_redis_connected",
-    "spinfer_cache_redis_watched",
+    "spinfer_cache_redis_invalidation_connected",
     "spinfer_cache_redis_lookups_total",
     "spinfer_cache_redis_stores_total",
 ];
@@ -74,9 +74,9 @@ pub(crate) fn check_against_table(spinfer: &Spinfer, without: &[&str]) {
             let stem = name.strip_suffix("_total").unwrap_or(name);
             let family = exposed.iter().find(|exposed| exposed["name"] == *stem).unwrap();
             let kind = match kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
             };
             assert_eq!((text(&family["type"]), text(&family["help"])), (kind, *help), "{name}");
             // Prometheus' own format has no units.
@@ -125,7 +125,7 @@ fn exposed_metrics_match_the_table() {
         (r#"spinfer_instances{component="iris-classifier-1"}"#, 1.0),
         (r#"spinfer_cold_start_duration_seconds_count{component="iris-classifier-1"}"#, 1.0),
         (
-            r#"spinfer_start_duration_seconds_count{component="iris-classifier-1",stage="graph"}"#,
+            r#"spinfer_load_duration_seconds_count{component="iris-classifier-1",stage="graph"}"#,
             1.0,
         ),
         (r#"spinfer_cache_capacity_bytes{level="memory"}"#, 67_108_864.0),
@@ -170,10 +170,10 @@ fn label_values_are_escaped() {
 #[test]
 fn requests_are_counted_by_status_and_failure_reason() {
     for door in ["", STANDARD_DOOR] {
-        let limits = "tool.spinfer.limits.deadline = \"1s\"\ntool.spinfer.reuse.spare = 0\n\
+        let limits = "tool.spinfer.limits.deadline = \"1s\"\ntool.spinfer.reuse.min_idle = 0\n\
                       tool.spinfer.limits.request_body = \"2KiB\"\n";
         let spinfer = probe(&format!("{door}{limits}"));
-        for path in ["/answer?200", "/answer?204", "/answer?304", "/answer?418", "/answer?503"] {
+        for path in ["/status?200", "/status?204", "/status?304", "/status?418", "/status?503"] {
             assert_eq!(spinfer.get(path).status, path[8..].parse::<u16>().unwrap());
         }
         assert_eq!(spinfer.get("/trap").status, 500);
@@ -220,7 +220,7 @@ fn chained_requests_are_counted_separately() {
 fn instances_are_counted_by_start_and_end_reason() {
     for door in ["", STANDARD_DOOR] {
         let settings = format!(
-            "{door}tool.spinfer.limits.idle = \"50ms\"\ntool.spinfer.reuse = {{ requests = 2, spare = 0 }}\n"
+            "{door}tool.spinfer.limits.idle = \"50ms\"\ntool.spinfer.reuse = {{ requests = 2, min_idle = 0 }}\n"
         );
         let spinfer = probe(&settings);
         let of = |name: &str| metric(&spinfer, &format!("{name}{{component=\"probe\"}}"));
@@ -245,10 +245,10 @@ fn instances_are_counted_by_start_and_end_reason() {
         drop(client);
         wait_until("the guest is terminated", || ended("abandoned") == 1.0);
         // The code is unloaded, and loaded for the next request.
-        let before = spinfer.log().matches("idle code dropped").count();
-        spinfer.wait_for_log_times("idle code dropped", before + 1);
+        let before = spinfer.log().matches("idle code unloaded").count();
+        spinfer.wait_for_log_times("idle code unloaded", before + 1);
         assert_eq!(spinfer.get("/count").status, 200);
-        let code = r#"spinfer_start_duration_seconds_count{component="probe",stage="code"}"#;
+        let code = r#"spinfer_load_duration_seconds_count{component="probe",stage="code"}"#;
         assert!(metric(&spinfer, code) >= 1.0);
         assert!(of("spinfer_cold_start_duration_seconds_count") >= 2.0);
     }
@@ -327,7 +327,7 @@ fn cache_hits_and_misses_are_reported() {
     let line = text.lines().find(|line| line.starts_with("/...")).unwrap();
     let cells: Vec<_> = line.split_whitespace().collect();
     assert_eq!(cells, ["/...", "probe", "5", "2", "50.0", "%", "0", "2", "1"], "{text}");
-    assert!(text.contains("memory: 1 answers, ") && text.contains("of 64.0 MiB"), "{text}");
+    assert!(text.contains("memory: 1 responses, ") && text.contains("of 64.0 MiB"), "{text}");
     let (status, text) = run(&["cache", "stats", "--json", "--admin", &address]);
     assert!(status.success(), "{text}");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["routes"][0], *route);

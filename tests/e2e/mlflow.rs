@@ -115,7 +115,7 @@ fn every_source_is_served(mlflow: &TrackingServer) {
         let (source, name) = (case["source"].as_str().unwrap(), format!("case-{index}"));
         let text = application.pulled(mlflow, source, &["--name", &name, "--version", "1"]);
         let inlined = case["inlined"] == true;
-        assert_eq!(text.contains("weights were in files of their own"), inlined, "{text}");
+        assert_eq!(text.contains("weights merged into the graph"), inlined, "{text}");
 
         let signature = application.signature(&name, 1);
         assert_eq!(signature["inputs"][0]["fields"], case["fields"], "{source}");
@@ -154,7 +154,7 @@ fn names_and_versions_follow_the_registered_model(mlflow: &TrackingServer) {
     assert_eq!(registered["alias"], "champion");
 
     let text = application.pulled(mlflow, "models:/iris/latest", &[]);
-    assert!(text.contains("stays with iris-1; --promote would have moved it"), "{text}");
+    assert!(text.contains("still routes to iris-1; to move it, use --promote"), "{text}");
     let before = application.tree();
     let (pulled, text) = application.pull(mlflow, "models:/iris/2", &[]);
     assert!(!pulled && text.contains("--version 3"), "{text}");
@@ -191,17 +191,20 @@ fn failed_pull_leaves_no_trace(mlflow: &TrackingServer) {
     for (source, problems) in [
         (
             "models:/plain/1",
-            vec!["python_function, sklearn, and not onnx", "spinfer.mlflow.log_onnx"],
+            vec![
+                "python_function, sklearn, but only onnx can be served",
+                "spinfer.mlflow.log_onnx",
+            ],
         ),
-        ("models:/iris/9", vec!["versions there are: 2, 1"]),
+        ("models:/iris/9", vec!["existing versions: 2, 1"]),
         ("models:/iris@best", vec!["champion (version 1)", "challenger (version 2)"]),
-        ("models:/rose/1", vec!["models that are registered: direct, iris, net, plain"]),
-        ("models:/rose/latest", vec!["models that are registered"]),
+        ("models:/rose/1", vec!["registered models: direct, iris, net, plain"]),
+        ("models:/rose/latest", vec!["registered models"]),
         ("models:/m-0", vec!["m-0"]),
         ("models:/iris/Production", vec!["stages such as", "deprecated"]),
         ("runs:/0/model", vec!["/api/2.0/mlflow/runs/get?run_id=0", "not found"]),
         (&format!("runs:/{run}"), vec!["in the run are: model"]),
-        (&format!("runs:/{run}/rose"), vec!["in it are: model"]),
+        (&format!("runs:/{run}/rose"), vec!["in the run are: model"]),
         ("mlflow-artifacts:/nowhere", vec!["/api/2.0/mlflow-artifacts/artifacts/nowhere/MLmodel"]),
         ("s3://bucket/model", vec!["does not read s3:"]),
         ("no/such/folder", vec!["no such folder"]),

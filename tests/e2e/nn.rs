@@ -32,7 +32,7 @@ fn bytes(model: &str) -> Vec<u8> {
 fn fails(response: &Response, code: &str, part: &str) {
     assert_eq!(response.status, 422, "{}", response.text());
     assert_eq!(response.header("x-code"), Some(format!("ErrorCode::{code}").as_str()));
-    assert!(response.text().contains(part), "{:?} does not say {part:?}", response.text());
+    assert!(response.text().contains(part), "{:?} does not contain {part:?}", response.text());
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn mismatched_tensor_is_an_invalid_argument() {
     let huge = u32::MAX;
     for (query, size, part) in [
         ("graph=identity-fp32", 0, "input `x` is missing"),
-        ("graph=identity-fp32&input=z:FP32:1", 4, "no input `z`; the graph has `x`"),
+        ("graph=identity-fp32&input=z:FP32:1", 4, "unknown input `z`; the graph has `x`"),
         ("graph=identity-fp32&input=x:I32:1", 4, "input `x` is FP32, not I32"),
         ("graph=identity-fp32&input=x:FP32:1,1", 4, "has shape [-1]"),
         ("graph=identity-fp32&input=x:FP32:", 4, "has shape [-1]"),
         ("graph=identity-fp32&input=x:FP32:2", 4, "4 bytes of data do not fill"),
         ("graph=identity-fp32&input=x:FP32:1", 5, "5 bytes of data do not fill"),
         (&format!("graph=identity-fp32&input=x:FP32:{huge}"), 4, "4 bytes of data do not fill"),
-        ("graph=identity-fp32&input=x:FP32:1&input=x:FP32:1", 8, "given twice"),
+        ("graph=identity-fp32&input=x:FP32:1&input=x:FP32:1", 8, "duplicate input `x`"),
         ("graph=add-two-inputs&input=a:FP32:2,2", 16, "input `b` is missing"),
         (&format!("graph=add-two-inputs&input=a:FP32:{huge},{huge}"), 4, "has shape [2, 2]"),
     ] {
@@ -141,11 +141,11 @@ fn unusable_graph_is_refused_with_the_reason() {
     }
     for target in ["gpu", "tpu"] {
         let response = spinfer.post(&format!("/nn/load?target={target}"), &good);
-        fails(&response, "UnsupportedOperation", "no backend runs Onnx on");
+        fails(&response, "UnsupportedOperation", "no backend supports Onnx on");
     }
     for parts in [0, 2] {
         let response = spinfer.post(&format!("/nn/load?parts={parts}"), &good);
-        fails(&response, "InvalidArgument", "is one builder");
+        fails(&response, "InvalidArgument", "an ONNX model takes one");
     }
     for (graph, part) in [
         (b"".to_vec(), "not an ONNX model"),
@@ -172,7 +172,7 @@ fn tensor_memory_and_handles_are_limited() {
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", settings)).up();
     assert_eq!(spinfer.get("/nn/tensors?count=10&bytes=1000000").text(), "10");
     assert_eq!(spinfer.get("/nn/tensors?count=20&bytes=1000000").status, 500);
-    spinfer.wait_for_log("the limit is 16777216");
+    spinfer.wait_for_log("limits.instance_memory is 16777216");
     assert_eq!(spinfer.get("/nn/tensors?count=20000&bytes=1").status, 500, "too many handles");
     // Dropped tensors free their memory.
     for _ in 0..10 {

@@ -102,7 +102,8 @@ fn missing_or_invalid_library_is_an_error() {
         [(&named[..], None, "--onnxruntime"), (&[], Some(nowhere.as_path()), "ORT_DYLIB_PATH")]
     {
         let (added, printed) = installed.add("identity-u8.onnx", arguments, variable);
-        let expected = format!("{by}: ONNX Runtime's library is not there: {}", nowhere.display());
+        let expected =
+            format!("{by}: ONNX Runtime's library does not exist: {}", nowhere.display());
         assert!(!added && printed.contains(&expected), "{printed}");
     }
     let other = installed.path("other.so");
@@ -137,10 +138,7 @@ fn model_toml_selects_the_backend_and_models_reports_why() {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("backend = 'onnxruntime'\nthreads = 2\n{text}")).unwrap();
     let (_, iris) = models();
-    assert_eq!(
-        (&iris["backend"], &iris["reason"]),
-        (&"onnxruntime".into(), &"it was asked for".into())
-    );
+    assert_eq!((&iris["backend"], &iris["reason"]), (&"onnxruntime".into(), &"requested".into()));
     let path = installed.path("app/models/identity-u8/1/model.toml");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("backend = 'lean'\n{text}")).unwrap();

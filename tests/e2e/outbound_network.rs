@@ -94,7 +94,7 @@ fn sockets_reach_only_granted_addresses() {
     assert!(clients.try_recv().is_err(), "no other client connected");
 }
 
-/// With a grant for every host.
+/// The guest has a grant for every host.
 #[test]
 fn sockets_cannot_listen_resolve_names_or_reach_blocked_networks() {
     let (address, clients) = ping_pong();

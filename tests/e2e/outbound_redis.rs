@@ -119,9 +119,9 @@ fn errors_map_to_their_variants() {
         for (result, part) in results[1..].iter().zip([
             "unknown command",
             "wrong number of arguments",
-            "SUBSCRIBE is not for this interface",
-            "MONITOR is not for this interface",
-            "CLIENT is not for this interface",
+            "SUBSCRIBE is not supported by this interface",
+            "MONITOR is not supported by this interface",
+            "CLIENT is not supported by this interface",
         ]) {
             assert!(result.starts_with("Error::Other(") && result.contains(part), "{result}");
         }

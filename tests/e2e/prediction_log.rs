@@ -86,7 +86,7 @@ fn sample_selects_a_share_of_the_requests() {
 fn unknown_field_in_drop_is_reported_at_startup() {
     let spinfer = Launch::new(&iris("tool.spinfer.prediction_log.drop = [\"sepal\"]\n")).up();
     spinfer.wait_for_log(
-        "prediction_log.drop: no mounted model has \"sepal\"; there are sepal_length",
+        "prediction_log.drop: no mounted model has a field \"sepal\"; available fields: sepal_length",
     );
 }
 
@@ -101,7 +101,7 @@ fn invalid_appends_are_refused_and_reported_once() {
         let response = spinfer.get("/a/log/flood?1000");
         assert!(response.text().contains("the limit is 1048576"), "{}", response.text());
     }
-    let refused = "predictions are refused";
+    let refused = "predictions refused";
     spinfer.wait_for_log(refused);
     assert_eq!(spinfer.log().matches(refused).count(), 1);
 }

@@ -195,11 +195,16 @@ fn invalid_request_is_400_with_the_expected_form() {
 fn unknown_path_is_404_and_wrong_method_405_with_the_alternatives() {
     let spinfer = iris();
     for (method, path, status, part) in [
-        ("POST", "/v2/models/wine/predict", 404, "no model \"wine\" here"),
-        ("GET", "/v2/models/iris-classifier/versions/9", 404, "this component has version \"1\""),
+        ("POST", "/v2/models/wine/predict", 404, "model \"wine\" not found"),
+        (
+            "GET",
+            "/v2/models/iris-classifier/versions/9",
+            404,
+            "this component serves version \"1\"",
+        ),
         ("GET", "/v2/models/iris-classifier/explain", 404, "no operation at"),
-        ("GET", "/v2/models/iris-classifier/predict", 405, "answers POST"),
-        ("DELETE", "/v2/models/iris-classifier", 405, "answers GET, HEAD"),
+        ("GET", "/v2/models/iris-classifier/predict", 405, "accepts POST"),
+        ("DELETE", "/v2/models/iris-classifier", 405, "accepts GET, HEAD"),
     ] {
         let response = spinfer.send(method, path, &[], b"");
         assert_eq!(response.status, status, "{method} {path}");

@@ -102,11 +102,11 @@ fn inconsistent_binary_sizes_are_refused() {
             31,
             "binary_data_size is 31, but its shape and datatype require 32",
         ),
-        (json(u64::MAX), Some(json(u64::MAX).len()), 32, "take 32 bytes"),
-        (json(32), Some(length + 33), 32, "at most the"),
+        (json(u64::MAX), Some(json(u64::MAX).len()), 32, "require 32 bytes"),
+        (json(32), Some(length + 33), 32, "at most"),
         (json(32), Some(length - 1), 33, "the body: EOF"),
         (json(32), Some(length + 1), 31, "the body: "),
-        (json(32), None, 0, "needs the header Inference-Header-Content-Length"),
+        (json(32), None, 0, "requires the header Inference-Header-Content-Length"),
     ] {
         let header = header.map(|length| length.to_string());
         let response = infer(&spinfer, &json, header.as_deref(), &vec![0; behind]);

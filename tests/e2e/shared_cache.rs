@@ -178,7 +178,7 @@ fn tls_with_a_restricted_redis_user_is_supported() {
     shares(&nodes[0], &nodes[1]);
     assert!(nodes.iter().all(|node| !node.log().contains("hush")));
     let untrusting = node(&settings);
-    untrusting.wait_for_log("answers are not shared");
+    untrusting.wait_for_log("responses are cached in memory only");
     assert!(!is_hit(&untrusting.post("/cache/a?max-age=60", "")));
     drop(redis);
 }
@@ -246,7 +246,7 @@ fn calls(redis: &Redis, command: &str) -> usize {
 fn purged_response_is_not_served_once_the_node_has_read_the_purge() {
     let redis = Redis::start();
     let node = node(&format!("redis = '{}'\n{PATIENT}", redis.url()));
-    node.wait_for_log("the Redis answers");
+    node.wait_for_log("connected to Redis");
     for number in 1..=20 {
         let path = format!("/cache/{number}?max-age=60");
         wait_until("it is cached", || is_hit(&node.post(&path, "body")));
@@ -301,7 +301,7 @@ fn reconnected_node_serves_nothing_until_purges_of_others_are_known() {
     assert_eq!(served(), Some(computed));
     redis.kill();
     wait_until("it is too old for a node without purges of others", || served().is_none());
-    assert!(a.admin().send("DELETE", "/cache", &[], b"").text().contains("later"));
+    assert!(a.admin().send("DELETE", "/cache", &[], b"").text().contains("pending"));
     signal(&a, "-STOP");
     redis.restart();
     // It reads the generations at its start, and once more.
@@ -329,7 +329,7 @@ fn foreign_redis_values_are_ignored() {
     assert!(keys.len() >= paths.len(), "{keys:?}");
     for (index, key) in keys.iter().enumerate() {
         match index % 4 {
-            0 => drop(redis.query::<String>(&["SET", key, "somebody else's"])),
+            0 => drop(redis.query::<String>(&["SET", key, "a foreign value"])),
             1 => drop(redis.query::<usize>(&["SETRANGE", key, "40", "?"])),
             2 => {
                 let _: usize = redis.query(&["DEL", key]);
@@ -342,12 +342,12 @@ fn foreign_redis_values_are_ignored() {
         }
     }
     let c = node(&settings);
-    c.wait_for_log("the Redis answers");
+    c.wait_for_log("connected to Redis");
     for path in &paths {
         assert!(!is_hit(&c.post(path, "body")), "{path}");
     }
     shares(&a, &c);
-    assert!(!c.log().contains("not asked"), "{}", c.log());
+    assert!(!c.log().contains("disconnected from Redis"), "{}", c.log());
 }
 
 #[test]
@@ -384,7 +384,7 @@ fn redis_outages_do_not_affect_clients() {
         // On a busy machine a timeout has the same effect as an outage.
         let is_looked_up = || {
             let times = |output| node.log().matches(output).count();
-            times("the Redis answers") > times("the Redis is not asked for a while")
+            times("connected to Redis") > times("disconnected from Redis")
         };
         let breaks = || {
             wait_until("the node stops its lookups", || !is_looked_up());
@@ -421,12 +421,12 @@ fn redis_outages_do_not_affect_clients() {
 fn without_redis_responses_are_cached_in_memory_briefly() {
     let mut redis = Redis::start();
     let node = node(&format!("redis = '{}'\n{PATIENT}", redis.url()));
-    node.wait_for_log("the Redis answers");
+    node.wait_for_log("connected to Redis");
     let path = "/cache/a?max-age=600";
     let first = node.post(path, "").body;
     assert!(is_hit(&node.post(path, "")));
     redis.kill();
-    node.wait_for_log("it is not known what other nodes forget");
+    node.wait_for_log("purges of other nodes are not received");
     // Another node may have purged it.
     wait_until("it is computed again", || node.post(path, "").body != first);
     assert!(is_hit(&node.post(path, "")));
@@ -439,7 +439,7 @@ fn faulty_redis_greeting_falls_back_to_memory() {
     {
         let redis = FaultyRedis::start(RedisFault::Bytes(reply), FaultScope::Everything);
         let node = node(&format!("redis = '{}'", redis.url()));
-        node.wait_for_log("answers are not shared, but in memory");
+        node.wait_for_log("responses are cached in memory only");
         for _ in 0..3 {
             let path = "/cache/a?max-age=60";
             assert_eq!(node.post(path, "").body, node.post(path, "").body);

@@ -48,7 +48,7 @@ fn application(dir: &Path) -> Manifest {
         "files = [{{ source = \"{}\", destination = \"/models/iris-classifier\" }}]\n{FEW}",
         dir.display()
     );
-    let sizes = "tool.spinfer.limits.fast_body = \"16KiB\"\n\
+    let sizes = "tool.spinfer.limits.buffered_body = \"16KiB\"\n\
                  tool.spinfer.limits.request_body = \"256KiB\"\n\
                  tool.spinfer.limits.instance_memory = \"16MiB\"\n";
     let deadline = "tool.spinfer.limits.deadline = \"100ms\"\n";

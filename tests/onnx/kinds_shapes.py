@@ -324,7 +324,7 @@ def logic():
         )
     kind(
         "mask",
-        "a BOOL input beside a number",
+        "a BOOL input next to a number",
         [node("Where", ["m", "x", "zero"], ["y"])],
         {"x": (["n", 3], waves(1, 3)), "m": (["n", 3], a)},
         {"y": ["n", 3]},

@@ -47,7 +47,7 @@ struct SetResults {
 #[test]
 fn every_case_is_correct_or_refused_at_load() {
     let folder = root().join("target/onnx-cases");
-    let options = BackendOptions::untried(&library());
+    let options = BackendOptions::without_trials(&library());
     let untried = options.backends();
     let tried = BackendOptions { program: Some(binary()), ..options }.backends();
     let found: Vec<SetResults> = SETS

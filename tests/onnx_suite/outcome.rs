@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spinfer::inference::{LoadRequest, Loaded, bind, load_with_first};
+use spinfer::inference::{LoadRequest, LoadResult, bind, load_with_first};
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Tensor};
 
 use crate::case::{Case, Expected, OnnxRuntime, Run, Value};
@@ -17,7 +17,7 @@ const ROUNDING: f64 = 1e-3;
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// In this backend.
+    /// The expected results, from this backend.
     Correct(&'static str),
     /// ONNX Runtime's results, which differ from the standard's by rounding beyond its tolerance.
     Rounded,
@@ -59,7 +59,7 @@ pub(crate) fn of(backends: &[Arc<dyn Backend>], case: &Case) -> Outcome {
     others.unwrap_or(Outcome::Correct(loaded.backend))
 }
 
-fn run_once(loaded: &Loaded, case: &Case, run: &Run) -> Outcome {
+fn run_once(loaded: &LoadResult, case: &Case, run: &Run) -> Outcome {
     let mut named = Vec::new();
     for (name, value) in &run.inputs {
         let Some(tensor) = tensor(value) else {

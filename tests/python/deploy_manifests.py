@@ -351,7 +351,7 @@ class Deploy(unittest.TestCase):
         self.assertGreater(seconds(self.compose["services"]["spinfer"]["stop_grace_period"]), DRAIN)
         unit = (DEPLOY / "systemd" / "spinfer.service").read_text()
         self.assertGreater(int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]), DRAIN)
-        server = (ROOT / "host" / "src" / "server.rs").read_text()
+        server = (ROOT / "host" / "src" / "server" / "mod.rs").read_text()
         self.assertIn(f"DRAIN_TIMEOUT: Duration = Duration::from_secs({DRAIN})", server)
 
     def test_redis_is_the_same_in_kubernetes_and_compose(self):

@@ -44,7 +44,7 @@ async def version_2():
 
     try:
         await client.infer(URL, {"inputs": []}, model_name=MODEL)
-        raise AssertionError("a request without its input was answered")
+        raise AssertionError("a request without its input was served")
     except httpx.HTTPStatusError as error:
         assert error.response.status_code == 400 and 'input "features": missing' in str(error), error
     await client.close()
@@ -57,7 +57,7 @@ async def version_1():
     assert [one["prediction"] for one in answer["predictions"]] == ["setosa", "virginica"], answer
     try:
         await client.infer(URL, {"instances": [[1, 2, 3]]}, model_name=MODEL)
-        raise AssertionError("a row of three features was answered")
+        raise AssertionError("a row of three features was served")
     except httpx.HTTPStatusError as error:
         assert "instances[0]: expected 4 numbers" in str(error), error
     await client.close()

@@ -32,7 +32,7 @@ for port in [port, f"{port}/v2/models/iris-classifier"]:
     check(client, frame.to_dict(orient="records"))
     try:
         client.invoke(frame.drop(columns="sepal_width"))
-        raise AssertionError("a table that lacks a column was answered")
+        raise AssertionError("a table that lacks a column was served")
     except Exception as error:
         assert "error code 400" in str(error) and "sepal_width" in str(error), error
 

@@ -31,7 +31,7 @@ def refused(client, inputs, message, **more):
     except InferenceServerException as error:
         assert error.status() == "400" and message in error.message(), error
     else:
-        raise AssertionError(f"answered, where it should say {message!r}")
+        raise AssertionError(f"served, instead of the error {message!r}")
 
 
 with InferenceServerClient(sys.argv[1]) as client:

@@ -44,6 +44,6 @@ with InferenceServerClient(sys.argv[1]) as client:
     ]:
         try:
             client.infer(MODEL, tensor)
-            raise AssertionError(f"answered, where it should say {message!r}")
+            raise AssertionError(f"served, instead of the error {message!r}")
         except InferenceServerException as error:
             assert error.status() == "400" and message in error.message(), error

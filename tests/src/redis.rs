@@ -143,7 +143,7 @@ fn spawn(port: u16, arguments: &[String], dir: &tempfile::TempDir) -> Option<Chi
     }
 }
 
-/// A Redis Cluster of three nodes, each with a third of the slots.
+/// A Redis Cluster of three nodes, each with 1/3 of the slots.
 #[derive(Debug)]
 pub struct RedisCluster(Vec<Redis>);
 

@@ -1,4 +1,4 @@
-//! Generated from `wit/`: the imports of `wasi:nn`, and the export of the fast door. [`log`]: the import of the
+//! Generated from `wit/`: the imports of `wasi:nn`, and the export of the fast door. `log`: the import of the
 //! prediction log, with borrowed arguments.
 #![expect(clippy::mem_forget, reason = "generated")]
 

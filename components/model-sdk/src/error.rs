@@ -52,12 +52,13 @@ impl Error {
         Self::new(ErrorKind::Internal, message)
     }
 
-    /// 404.
+    /// The path, model or version does not exist: 404.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
-    /// 405. `allow`: the methods of the path, as in the header of that name.
+    /// The path does not support the method: 405. `allow` lists the methods of the path, as in the header of
+    /// that name.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(
             ErrorKind::MethodNotAllowed { allow },
@@ -70,7 +71,7 @@ impl Error {
         Self::new(ErrorKind::TooLarge, message)
     }
 
-    /// 415.
+    /// The content type is not supported: 415.
     pub(crate) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::UnsupportedMediaType, message)
     }
@@ -80,7 +81,7 @@ impl Error {
         Self::new(ErrorKind::Unavailable, message)
     }
 
-    /// 504.
+    /// The deadline of the request is exceeded: 504.
     pub(crate) fn deadline_exceeded(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::DeadlineExceeded, message)
     }

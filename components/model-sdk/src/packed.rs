@@ -94,7 +94,7 @@ pub(crate) fn decode(
 /// Checks that `data` is `count` elements of the datatype.
 ///
 /// # Errors
-/// With what is wrong.
+/// With the first difference, for a message.
 pub(crate) fn check(datatype: Datatype, data: &[u8], count: u64) -> Result<(), String> {
     if datatype == Datatype::Bytes {
         let mut found = 0;

@@ -115,7 +115,7 @@ mod tests {
         assert!(buffer.capacity() >= 50_000 * "\"é\",".len());
     }
 
-    /// Also those of a fixed axis.
+    /// This includes the elements of a fixed axis.
     #[test]
     fn elements_are_counted_once() {
         let model = "in x FP32 [10000]\nout y FP32 [10000]\nout z INT8 [2, 5000]";

@@ -25,9 +25,9 @@ pub(crate) enum RowPrediction<'a> {
         class: Class<'a>,
         probabilities: &'a [[u8; 4]],
     },
-    /// FP32.
+    /// Numbers of a regression, FP32.
     Numbers(&'a [[u8; 4]]),
-    /// FP64.
+    /// Numbers of a regression, FP64.
     Doubles(&'a [[u8; 8]]),
     Text(&'a str),
     Flag(bool),
@@ -153,7 +153,7 @@ impl Serialize for Double {
 /// `{"setosa": 0.979, ...}`
 struct Probabilities<'a> {
     labels: &'a [String],
-    /// FP32.
+    /// One FP32 per label.
     probabilities: &'a [[u8; 4]],
 }
 

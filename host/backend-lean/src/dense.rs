@@ -125,7 +125,7 @@ impl Panels<NARROW> {
 
 impl Panels<WIDE> {
     /// Panel by panel, as a panel stays in a cache and the matrix may not. Within a panel in tiles
-    /// of rows, as many as fit into the registers. Of 2, 3, 4, 6, 8 and 12 rows at a time, 6 are
+    /// of rows that fit into the registers. Of 2, 3, 4, 6, 8 and 12 rows at a time, 6 are
     /// the fastest with AVX2 and AVX-512 (106 GFLOPS; 4 and 8: at most 103), and 2 with SSE2 (39;
     /// 4: 30).
     #[inline(always)]

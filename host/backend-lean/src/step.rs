@@ -98,9 +98,9 @@ pub(crate) enum Step {
 /// The labels of a linear classifier.
 #[derive(Debug)]
 pub(crate) enum Labels {
-    /// Of one score: the second label if it is above 0, else the first.
+    /// For one score: the second label if the score is above 0, else the first.
     Sign([i64; 2]),
-    /// Of several scores: the label of the greatest, the first of equal ones.
+    /// For several scores: the label of the greatest, the first of equal ones.
     Greatest(Vec<i64>),
 }
 

@@ -5,11 +5,12 @@
 use std::ffi::c_char;
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use parking_lot::Mutex;
 use spinfer_backend::Error;
 use tracing::{debug, info, warn};
 
@@ -25,7 +26,7 @@ pub(crate) fn environment(options: &Options) -> Result<Environment, Error> {
         Library::At(path) => path,
         Library::Missing(why) => return Err(Error::Unsupported(why.clone())),
     };
-    let mut environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut environment = ENVIRONMENT.lock();
     if let Some((loaded, environment)) = &*environment {
         if loaded != path {
             debug!(loaded = %loaded.display(), requested = %path.display(), "another library is loaded");
@@ -89,7 +90,7 @@ fn register_arena(environment: &Environment, memory: usize) -> Result<(), String
 
 /// Returns unused memory of the arena to the system.
 pub(crate) fn release_memory() {
-    let environment = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let environment = ENVIRONMENT.lock();
     let Some((_, environment)) = &*environment else { return };
     let api = ort::api();
     let mut info = ptr::null_mut();

@@ -7,7 +7,8 @@
 //! | `Cancelled` | returns `None` | calls nothing | stays `Cancelled` |
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Cancels a computation before it starts or while it runs. A cancellation is final.
 #[derive(Default)]
@@ -64,7 +65,7 @@ impl Cancellation {
     }
 
     fn lock(&self) -> MutexGuard<'_, CancellationState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Experiments: the format of `experiments.toml` ([`format`]), changes without a restart
+//! Experiments: the format of `experiments.toml` ([`mod@format`]), changes without a restart
 //! ([`change`]), and the assignment of units to variants ([`split`], [`router`]).
 //!
 //! Pure: no I/O, no clock. The router component assigns with it, and the host checks with it, so

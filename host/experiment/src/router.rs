@@ -82,7 +82,7 @@ impl Router {
     /// Applies `change` to the experiment at an index.
     ///
     /// # Errors
-    /// If it is not a change of that experiment, which then stays as it is.
+    /// If it is not a change of that experiment, which then stays unchanged.
     pub fn change(&mut self, index: usize, change: &Change) -> Result<(), String> {
         let live = self.0.get_mut(index).ok_or("the experiment does not exist")?;
         live.split = Split::new(&live.experiment, change)?;

@@ -59,7 +59,7 @@ pub struct FunctionProto {
 /// A graph, or the body of a loop or a condition.
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
-    /// In topological order.
+    /// The nodes, in topological order.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
@@ -122,7 +122,7 @@ pub struct NodeProto {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
-    /// As in [`OperatorSetIdProto`].
+    /// The operator set, as in [`OperatorSetIdProto`].
     #[prost(string, tag = "7")]
     pub domain: String,
 }

@@ -15,7 +15,7 @@ pub struct Field<'a> {
     pub content: Option<&'a [u8]>,
 }
 
-/// The fields of `message`, in the order of its bytes. It ends after the first error.
+/// The fields of `message`, in the order of its bytes. Iteration stops after the first error.
 pub fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, DecodeError>> {
     let mut rest = message;
     std::iter::from_fn(move || {

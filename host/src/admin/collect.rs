@@ -1,23 +1,23 @@
-//! What a host has counted, read and written down.
+//! Reads the counters of a host and writes them as an exposition.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use crate::metrics::exposition::{Exposition, Format};
+use crate::cache::counts::{Level, LookupResult, Outcome};
+use crate::cache::redis::RedisCache;
+use crate::drift::report::FieldReport;
+use crate::host::Host;
+use crate::http::error::Reason;
+use crate::metrics::exposition::{Exposition, ExpositionFormat};
 use crate::metrics::table;
 use crate::metrics::{Ended, RouteMetrics, STATUSES};
-use crate::cache::counts::{Level, Lookup, Outcome};
-use crate::cache::redis::Shared;
-use crate::drift::report::FieldReport;
-use crate::http::error::Reason;
-use crate::host::Host;
-use crate::prediction_log::quality::Group;
+use crate::prediction_log::quality::QualityGroup;
 use crate::prediction_log::queue::Dropped;
 
-/// All metrics of `host`.
+/// The exposition of all metrics of `host`.
 #[must_use]
-pub fn expose(host: &Host, format: Format) -> String {
+pub(super) fn expose(host: &Host, format: ExpositionFormat) -> String {
     let mut text = Exposition::new(format);
     this_host(host, &mut text);
     requests(host, &mut text);
@@ -31,7 +31,7 @@ pub fn expose(host: &Host, format: Format) -> String {
     text.finish()
 }
 
-/// The routes of the manifest, and those between components that were ever taken.
+/// The routes of the manifest, and those of service chaining that were used.
 pub(crate) fn counted_routes(host: &Host) -> impl Iterator<Item = &RouteMetrics> {
     let routes = host.metrics().routes.iter().map(|route| &**route);
     routes.filter(|metrics| metrics.route.starts_with('/') || metrics.duration.count() > 0)
@@ -65,51 +65,51 @@ fn requests(host: &Host, text: &mut Exposition) {
         }
     }
     let mut in_flight = text.family(&table::IN_FLIGHT);
-    for (id, service) in host.services() {
+    for (id, service) in host.components() {
         in_flight.value(&[id], service.in_flight());
     }
     let mut queued = text.family(&table::QUEUED);
-    for (id, service) in host.services() {
+    for (id, service) in host.components() {
         queued.value(&[id], service.queued());
     }
 }
 
 fn instances(host: &Host, text: &mut Exposition) {
     let mut live = text.family(&table::INSTANCES);
-    for (id, service) in host.services() {
+    for (id, service) in host.components() {
         live.value(&[id], service.instances().live());
     }
     let mut started = text.family(&table::INSTANCES_STARTED);
-    for (id, service) in host.services() {
+    for (id, service) in host.components() {
         started.value(&[id], service.instances().started.count());
     }
     let mut ended = text.family(&table::INSTANCES_ENDED);
-    for (id, service) in host.services() {
-        for why in Ended::ALL {
-            let count = service.instances().ended[why as usize].get();
-            ended.value(&[id, why.name()], count);
+    for (id, service) in host.components() {
+        for reason in Ended::ALL {
+            let count = service.instances().ended[reason as usize].get();
+            ended.value(&[id, reason.name()], count);
         }
     }
     let mut cold = text.family(&table::COLD_STARTS);
-    for (id, service) in host.services() {
+    for (id, service) in host.components() {
         cold.histogram(&[id], &service.starts().cold);
     }
-    let mut starts = text.family(&table::STARTS);
-    for (id, service) in host.services() {
-        starts.histogram(&[id, "code"], &service.starts().code);
-        starts.histogram(&[id, "graph"], service.models().loading());
-        starts.histogram(&[id, "instance"], &service.instances().started);
+    let mut loads = text.family(&table::LOADS);
+    for (id, service) in host.components() {
+        loads.histogram(&[id, "code"], &service.starts().code);
+        loads.histogram(&[id, "graph"], service.models().load_times());
+        loads.histogram(&[id, "instance"], &service.instances().started);
     }
 }
 
 fn inferences(host: &Host, text: &mut Exposition) {
     let models = host.graphs().metrics();
-    let mut took = text.family(&table::INFERENCES_TOOK);
+    let mut durations = text.family(&table::INFERENCE_DURATION);
     for ((model, version), metrics) in &models {
         for (placement, times) in
             [("inline", &metrics.inline), ("compute", &metrics.compute), ("batch", &metrics.batch)]
         {
-            took.histogram(&[model, version, placement], times);
+            durations.histogram(&[model, version, placement], times);
         }
     }
     let mut rows = text.family(&table::BATCH_ROWS);
@@ -129,34 +129,34 @@ fn cache(host: &Host, text: &mut Exposition) {
     let mut lookups = text.family(&table::CACHE_LOOKUPS);
     for RouteMetrics { component, route, cache, .. } in of_components() {
         for &level in host.cache().levels() {
-            for found in Lookup::ALL {
+            for found in LookupResult::ALL {
                 let labels = [component, route, level.name(), found.name()];
                 lookups.value(&labels, cache.lookup(level, found));
             }
         }
     }
     let cache = host.cache();
-    let (entries, bytes) = cache.memory().filled();
+    let (entries, bytes) = cache.memory().usage();
     let memory = [Level::Memory.name()];
     text.family(&table::CACHE_ENTRIES).value(&memory, entries);
     text.family(&table::CACHE_BYTES).value(&memory, bytes);
     text.family(&table::CACHE_CAPACITY).value(&memory, cache.limits().memory);
     text.family(&table::CACHE_EVICTIONS).value(&memory, cache.memory().evicted());
-    redis(cache.shared(), text);
+    redis(cache.redis(), text);
 }
 
-/// What nodes share, if they do.
-fn redis(shared: Option<&Shared>, text: &mut Exposition) {
+/// The shared part of the response cache. Without it the families have no samples.
+fn redis(shared: Option<&RedisCache>, text: &mut Exposition) {
     let mut connected = text.family(&table::REDIS_CONNECTED);
     if let Some(shared) = shared {
         connected.value(&[], u8::from(shared.is_connected()));
     }
-    let mut watched = text.family(&table::REDIS_WATCHED);
+    let mut watched = text.family(&table::REDIS_INVALIDATION_CONNECTED);
     if let Some(shared) = shared {
-        watched.value(&[], u8::from(shared.is_watched()));
+        watched.value(&[], u8::from(shared.receives_invalidations()));
     }
     let mut lookups = text.family(&table::REDIS_LOOKUPS);
-    if let Some(counts) = shared.map(Shared::counts) {
+    if let Some(counts) = shared.map(RedisCache::counts) {
         for (result, count) in [
             ("hit", &counts.hits),
             ("miss", &counts.misses),
@@ -168,15 +168,15 @@ fn redis(shared: Option<&Shared>, text: &mut Exposition) {
         }
     }
     let mut stores = text.family(&table::REDIS_STORES);
-    if let Some(counts) = shared.map(Shared::counts) {
+    if let Some(counts) = shared.map(RedisCache::counts) {
         for (result, count) in [("stored", &counts.stored), ("dropped", &counts.not_stored)] {
             stores.value(&[result], count.load(Ordering::Relaxed));
         }
     }
 }
 
-/// Maximum number of fields of a model version whose scores are exposed, features before outputs:
-/// each is three time series.
+/// Maximum number of fields of a model version whose scores are exposed, features before outputs.
+/// Each has three time series.
 const MAX_DRIFT_FIELDS: usize = 100;
 
 fn drift(host: &Host, text: &mut Exposition) {
@@ -186,9 +186,10 @@ fn drift(host: &Host, text: &mut Exposition) {
         let features: HashSet<&str> =
             version.features.iter().map(|field| field.name.as_str()).collect();
         let labelled = version.outputs.iter().map(|field| {
-            // An output may have a feature's name.
-            let twice = features.contains(field.name.as_str());
-            let label = if twice { format!("outputs.{}", field.name) } else { field.name.clone() };
+            // An output may have the name of a feature.
+            let ambiguous = features.contains(field.name.as_str());
+            let label =
+                if ambiguous { format!("outputs.{}", field.name) } else { field.name.clone() };
             (label, field)
         });
         let fields = version.features.iter().map(|field| (field.name.clone(), field));
@@ -248,13 +249,13 @@ fn prediction_log(host: &Host, text: &mut Exposition) {
     }
     let quality = log.map(|log| log.quality()).unwrap_or_default();
     let mut values = text.family(&table::QUALITY);
-    for (Group { model, version, experiment, variant }, results) in &quality {
+    for (QualityGroup { model, version, experiment, variant }, results) in &quality {
         for (metric, value, _) in results.named() {
             values.value(&[model, version, experiment, variant, metric], value);
         }
     }
     let mut samples = text.family(&table::QUALITY_SAMPLES);
-    for (Group { model, version, experiment, variant }, results) in &quality {
+    for (QualityGroup { model, version, experiment, variant }, results) in &quality {
         for (metric, _, n) in results.named() {
             samples.value(&[model, version, experiment, variant, metric], n);
         }
@@ -299,7 +300,7 @@ fn process(host: &Host, text: &mut Exposition) {
     text.family(&table::START_TIME).value(&[], started.unwrap_or_default().as_secs_f64());
 }
 
-/// As Linux says it.
+/// Resident memory of this process, in bytes; `None` if `/proc` does not report it.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,4 @@
-//! What the admin plane answers.
+//! The endpoints of the admin plane.
 
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
+use super::collect::expose;
 use super::parameters::parameters;
 use super::refusal::Refusal;
 use super::response::{json, response};
-use super::stats::Stats;
-use crate::http::body::Body;
-use crate::cache::Told;
-use crate::cache::generation::Scope;
+use super::stats::HostCacheStats;
+use crate::cache::Propagation;
+use crate::cache::generation::PurgeScope;
 use crate::host::Host;
+use crate::http::body::Body;
+use crate::metrics::exposition::ExpositionFormat;
+use crate::prediction_log::stats::LogStats;
 use crate::process::text::shortened;
-use super::collect::expose;
-use crate::metrics::exposition::Format;
-use crate::prediction_log::stats::Stats as LogStats;
 
 pub const METRICS: &str = "/metrics";
 pub const STATS: &str = "/cache/stats";
@@ -32,7 +32,7 @@ pub const CACHE: &str = "/cache";
 pub const DRIFT: &str = "/drift";
 pub const LOG_STATS: &str = "/log/stats";
 
-/// Each, and the methods it answers.
+/// Path and allowed methods of each endpoint.
 const ENDPOINTS: [(&str, &str); 5] = [
     (METRICS, "GET, HEAD"),
     (STATS, "GET, HEAD"),
@@ -41,13 +41,13 @@ const ENDPOINTS: [(&str, &str); 5] = [
     (LOG_STATS, "GET, HEAD"),
 ];
 
-pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
-    let asked = head.uri.path();
-    let Some((path, allow)) = ENDPOINTS.into_iter().find(|(path, _)| *path == asked) else {
+pub(super) async fn respond(host: Arc<Host>, head: Parts) -> Result<Response<Body>, Refusal> {
+    let requested = head.uri.path();
+    let Some((path, allow)) = ENDPOINTS.into_iter().find(|(path, _)| *path == requested) else {
         let all = ENDPOINTS.into_iter().chain(super::experiments::ENDPOINTS);
         let all: Vec<_> = all.map(|(path, allow)| format!("{path} ({allow})")).collect();
-        let there_are = all.join(", ");
-        return Err(Refusal::NoEndpoint { path: asked.to_owned(), there_are });
+        let available = all.join(", ");
+        return Err(Refusal::NoEndpoint { path: requested.to_owned(), available });
     };
     if !allow.split(", ").any(|method| head.method.as_str() == method) {
         return Err(Refusal::Method { path, allow });
@@ -56,7 +56,7 @@ pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body
         (CACHE, &Method::DELETE) => purge(&host, &parameters(&head, &SCOPES)?).await,
         (STATS, _) => {
             parameters(&head, &[])?;
-            json(&Stats::of(&host))
+            json(&HostCacheStats::of(&host))
         }
         (DRIFT, _) => drift(host, parameters(&head, &[MODEL])?).await,
         (LOG_STATS, _) => {
@@ -65,48 +65,48 @@ pub(super) async fn answer(host: Arc<Host>, head: Parts) -> Result<Response<Body
         }
         _ => {
             parameters(&head, &[])?;
-            // Those of a thousand routes take milliseconds to write, which nobody is to wait for.
-            spawn_blocking(move || metrics(&host, &head)).await.map_err(|lost| {
-                error!(%lost, "the metrics could not be written");
+            // The metrics of a thousand routes take milliseconds, too long for this thread.
+            spawn_blocking(move || metrics(&host, &head)).await.map_err(|error| {
+                error!(%error, "cannot write the metrics");
                 Refusal::Failed
             })
         }
     }
 }
 
-/// The parameters of what may be forgotten.
+/// Parameters that name a scope to purge.
 const SCOPES: [&str; 3] = [COMPONENT, ROUTE, MODEL];
 pub const COMPONENT: &str = "component";
 pub const ROUTE: &str = "route";
 pub const MODEL: &str = "model";
 
-/// Forgets what the one parameter names, or everything.
+/// Purges the cached responses of the scope that the one parameter names, or all.
 async fn purge(host: &Host, parameters: &[(String, String)]) -> Result<Response<Body>, Refusal> {
     let scope = match parameters {
-        [] => Scope::Everything,
+        [] => PurgeScope::Everything,
         [(name, value)] => match name.as_str() {
-            COMPONENT => Scope::Component(value.clone()),
-            ROUTE => Scope::Route(value.clone()),
-            _ => Scope::Model(value.clone()),
+            COMPONENT => PurgeScope::Component(value.clone()),
+            ROUTE => PurgeScope::Route(value.clone()),
+            _ => PurgeScope::Model(value.clone()),
         },
         [_, (second, _), ..] => {
             return Err(Refusal::Parameter(format!(
-                "`{second}`: one at a time can be forgotten, by {}",
-                SCOPES.join(", by ")
+                "`{second}`: only one parameter is allowed, one of {}",
+                SCOPES.join(", ")
             )));
         }
     };
-    let told = host.cache().purge(&scope).await.map_err(|known| {
-        let like_it = |known: &&Scope| discriminant(*known) == discriminant(&scope);
-        let known: Vec<_> = known.iter().filter(like_it).map(ToString::to_string).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Refusal::Unknown(format!("there is no {scope} here; of the kind there are: {known}"))
+    let propagation = host.cache().purge(&scope).await.map_err(|known| {
+        let same_kind = |known: &&PurgeScope| discriminant(*known) == discriminant(&scope);
+        let known: Vec<_> = known.iter().filter(same_kind).map(ToString::to_string).collect();
+        let available = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Refusal::Unknown(format!("{scope} does not exist; available: {available}"))
     })?;
-    info!(%scope, ?told, "kept answers are forgotten");
-    json(&Purged { purged: scope.to_string(), told })
+    info!(%scope, ?propagation, "response cache purged");
+    json(&Purged { purged: scope.to_string(), propagation })
 }
 
-/// The drift of every model version, or of those of one model.
+/// The drift report of all model versions, or of one model's versions.
 async fn drift(
     host: Arc<Host>,
     parameters: Vec<(String, String)>,
@@ -114,9 +114,9 @@ async fn drift(
     let model = match parameters.as_slice() {
         [] => None,
         [(_, model)] => Some(model.clone()),
-        [_, ..] => return Err(Refusal::Parameter(format!("`{MODEL}`: one at a time"))),
+        [_, ..] => return Err(Refusal::Parameter(format!("`{MODEL}`: only one is allowed"))),
     };
-    if let Some(model) = model.as_deref().filter(|model| !host.drift().knows(model)) {
+    if let Some(model) = model.as_deref().filter(|model| !host.drift().is_mounted(model)) {
         let known = host.drift().models().join(", ");
         let known = if known.is_empty() { "none".to_owned() } else { known };
         let model = shortened(model);
@@ -124,34 +124,35 @@ async fn drift(
             "no model `{model}` is mounted; mounted models: {known}"
         )));
     }
-    // Of thousands of fields it takes milliseconds.
+    // The report of thousands of fields takes milliseconds.
     let report = spawn_blocking(move || host.drift().report(SystemTime::now(), model.as_deref()));
-    json(&report.await.map_err(|lost| {
-        error!(%lost, "drift could not be computed");
+    json(&report.await.map_err(|error| {
+        error!(%error, "cannot compute drift");
         Refusal::Failed
     })?)
 }
 
-/// What was forgotten.
+/// The result of a purge.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Purged {
+    /// The purged scope.
     pub purged: String,
-    /// Which other nodes have heard of it.
-    pub told: Told,
+    /// Which other nodes have received the purge.
+    pub propagation: Propagation,
 }
 
-/// Statistics of the prediction log, read from its file: one at a time.
+/// Statistics of the prediction log, read from its file for one request at a time.
 async fn log_stats(host: Arc<Host>) -> Result<Response<Body>, Refusal> {
     static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
     let Some(log) = host.prediction_log().map(Arc::clone) else {
-        return Err(Refusal::Unknown("predictions are not logged here".into()));
+        return Err(Refusal::Unknown("this host does not log predictions".into()));
     };
     let _permit = ONE_AT_A_TIME.acquire().await.map_err(|_| Refusal::Failed)?;
     let read = spawn_blocking(move || LogStats::of_host(&log)).await;
     match read.map_err(anyhow::Error::from).and_then(|stats| Ok(stats?)) {
         Ok(stats) => json(&stats),
         Err(error) => {
-            error!(%error, "the prediction log could not be read");
+            error!(%error, "cannot read the prediction log");
             Err(Refusal::Failed)
         }
     }
@@ -159,6 +160,6 @@ async fn log_stats(host: Arc<Host>) -> Result<Response<Body>, Refusal> {
 
 fn metrics(host: &Host, head: &Parts) -> Response<Body> {
     let accept = head.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let format = Format::asked(&accept.collect::<Vec<_>>().join(","));
+    let format = ExpositionFormat::negotiate(&accept.collect::<Vec<_>>().join(","));
     response(expose(host, format), format.content_type())
 }

@@ -1,4 +1,4 @@
-//! The experiments of a host: `GET /experiments`, `PUT /experiments/<name>`.
+//! The endpoints for experiments: `GET /experiments`, `PUT /experiments/<name>`.
 
 use std::time::{Duration, Instant};
 
@@ -10,35 +10,36 @@ use http_body::Body as HttpBody;
 use super::parameters::parameters;
 use super::refusal::Refusal;
 use super::response::json;
+use crate::experiment::status::{self, AllocationUpdate, ChangeError};
+use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
 use crate::http::content_encoding::{Admission, admit};
-use crate::experiment::status::{self, Unchanged, Update};
-use crate::host::Host;
 
 pub const EXPERIMENTS: &str = "/experiments";
-const ONE: &str = "/experiments/<name>";
+const EXPERIMENT: &str = "/experiments/<name>";
 
-/// Each, and the methods it answers.
-pub(super) const ENDPOINTS: [(&str, &str); 2] = [(EXPERIMENTS, "GET, HEAD"), (ONE, "PUT")];
+/// Path and allowed methods of each endpoint.
+pub(super) const ENDPOINTS: [(&str, &str); 2] = [(EXPERIMENTS, "GET, HEAD"), (EXPERIMENT, "PUT")];
 
-/// Bytes of an update.
+/// Maximum size of an update's body, in bytes.
 const MAX_UPDATE: usize = 64 << 10;
-/// How long an update may take to arrive.
+/// Time for an update's body to arrive.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The name of an experiment in a path; none in [`EXPERIMENTS`] itself.
+/// The experiment's name in a path: `Some(None)` for [`EXPERIMENTS`] itself, `None` for other
+/// paths.
 fn name(path: &str) -> Option<Option<&str>> {
     let rest = path.strip_prefix(EXPERIMENTS)?;
     if rest.is_empty() { Some(None) } else { rest.strip_prefix('/').map(Some) }
 }
 
-/// Whether `path` is one of these.
+/// Whether `path` is one of these endpoints.
 pub(super) fn is_under(path: &str) -> bool {
     name(path).is_some()
 }
 
-pub(super) async fn answer<B>(
+pub(super) async fn respond<B>(
     host: &Host,
     mut head: Parts,
     body: B,
@@ -52,36 +53,40 @@ where
         (None, &Method::GET | &Method::HEAD) => json(&status::all(host.experiments()).await),
         (Some(name), &Method::PUT) => {
             let admission = Admission {
-                budget: host.bodies(),
+                budget: host.body_budget(),
                 whole: MAX_UPDATE,
                 limit: MAX_UPDATE,
                 deadline: Instant::now() + TIMEOUT,
                 decode: true,
             };
             let admitted = admit(&mut head, body, admission).await;
-            let (_held, body) = admitted.map_err(|e| Refusal::Parameter(e.to_string()))?;
+            let (_charge, body) = admitted.map_err(|e| Refusal::Parameter(e.to_string()))?;
             let Some(body) = body.whole() else {
-                return Err(Refusal::Parameter(format!("the body: over {MAX_UPDATE} bytes")));
+                return Err(Refusal::Parameter(format!("the body: exceeds {MAX_UPDATE} bytes")));
             };
-            let update: Update = serde_json::from_slice(body).map_err(|error| {
+            let update: AllocationUpdate = serde_json::from_slice(body).map_err(|error| {
                 Refusal::Parameter(format!(
                     "the body: {error}; write {{\"allocations\": {{\"treatment\": 0.2}}}}, or \
                      {{\"stopped\": true, \"winner\": \"treatment\"}}"
                 ))
             })?;
-            json(&status::change(host.experiments(), name, &update).await.map_err(|error| refusal(&error))?)
+            json(
+                &status::change(host.experiments(), name, &update)
+                    .await
+                    .map_err(|error| refusal(&error))?,
+            )
         }
         (None, _) => Err(Refusal::Method { path: EXPERIMENTS, allow: "GET, HEAD" }),
-        (Some(_), _) => Err(Refusal::Method { path: ONE, allow: "PUT" }),
+        (Some(_), _) => Err(Refusal::Method { path: EXPERIMENT, allow: "PUT" }),
     }
 }
 
-fn refusal(unchanged: &Unchanged) -> Refusal {
-    let said = unchanged.to_string();
-    match unchanged {
-        Unchanged::Unknown { .. } => Refusal::Unknown(said),
-        Unchanged::Invalid(_) => Refusal::Parameter(said),
-        Unchanged::Conflict(_) => Refusal::Conflict(said),
-        Unchanged::Store(_) => Refusal::Unavailable(said),
+fn refusal(error: &ChangeError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        ChangeError::Unknown { .. } => Refusal::Unknown(message),
+        ChangeError::Invalid(_) => Refusal::Parameter(message),
+        ChangeError::Conflict(_) => Refusal::Conflict(message),
+        ChangeError::Store(_) => Refusal::Unavailable(message),
     }
 }

@@ -1,5 +1,6 @@
-//! Who may ask. Beyond loopback only who has the token; on loopback, without one, everybody on this
-//! machine, and no page of another site in a browser on it.
+//! Authorizes requests to the admin plane. With a token, a request must carry it; beyond loopback a
+//! token is required. Without one, any process on this machine is admitted, but no page of another
+//! site in a browser on it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,51 +12,55 @@ use sha2::{Digest, Sha256};
 
 use super::refusal::Refusal;
 
-/// Where the token is, in the environment: on a command line everybody could read it.
+/// Environment variable of the token. A command line would be readable for every user.
 pub const TOKEN: &str = "SPINFER_ADMIN_TOKEN";
 
-/// How a request gives it (RFC 6750, 2.1).
+/// Authorization scheme of the token (RFC 6750, 2.1).
 pub const BEARER: &str = "Bearer ";
 
-/// A shorter one could be guessed.
-const TOKEN_LEAST: usize = 16;
+/// Minimum length of a token, in bytes: a shorter one could be guessed.
+const MIN_TOKEN: usize = 16;
 
-/// Lets requests in.
+/// Checks requests to the admin plane.
 #[derive(Debug)]
-pub struct Guard(Option<Token>);
+pub struct Guard(Option<TokenDigest>);
 
-/// The SHA-256 of a token. Digests are compared: how long that takes says nothing of the token.
-struct Token([u8; 32]);
+/// The SHA-256 of a token. Digests are compared, so that the time of a comparison reveals nothing
+/// about the token.
+struct TokenDigest([u8; 32]);
 
-impl fmt::Debug for Token {
+impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").finish_non_exhaustive()
     }
 }
 
-impl Token {
+impl TokenDigest {
     fn new(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
     }
 }
 
 impl Guard {
-    /// With this `token`, if there is one; beyond loopback there has to be.
+    /// A guard of the admin plane at `address`.
+    ///
+    /// # Errors
+    /// Fails if `token` is weak, or missing though `address` is not on loopback.
     pub fn new(token: Option<&str>, address: SocketAddr) -> Result<Self> {
         ensure!(
             token.is_some() || address.ip().is_loopback(),
-            "the admin plane at {address} could be reached from other machines: set {TOKEN} to a \
-             token that clients have to give, or serve it on 127.0.0.1, or not at all (--no-admin)"
+            "the admin plane at {address} is reachable from other machines: set {TOKEN} to a token \
+             that clients must send, serve it on 127.0.0.1, or disable it with --no-admin"
         );
-        let fits = |token: &str| {
-            token.len() >= TOKEN_LEAST && token.bytes().all(|byte| byte.is_ascii_graphic())
+        let valid = |token: &str| {
+            token.len() >= MIN_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic())
         };
         ensure!(
-            token.is_none_or(fits),
-            "{TOKEN}: a token has at least {TOKEN_LEAST} characters, visible ASCII without spaces; \
-             `openssl rand -hex 32` makes one"
+            token.is_none_or(valid),
+            "{TOKEN}: must have at least {MIN_TOKEN} characters of visible ASCII, without spaces; \
+             `openssl rand -hex 32` generates one"
         );
-        Ok(Self(token.map(|token| Token::new(token.as_bytes()))))
+        Ok(Self(token.map(|token| TokenDigest::new(token.as_bytes()))))
     }
 
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -64,13 +69,14 @@ impl Guard {
                 let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
                 let given = given.and_then(|value| value.split_at_checked(BEARER.len()));
                 let given = given.filter(|(kind, _)| kind.eq_ignore_ascii_case(BEARER.as_bytes()));
-                let right = given.is_some_and(|(_, given)| Token::new(given).0 == token.0);
-                if right { Ok(()) } else { Err(Refusal::Token) }
+                let valid = given.is_some_and(|(_, given)| TokenDigest::new(given).0 == token.0);
+                if valid { Ok(()) } else { Err(Refusal::Token) }
             }
-            // A name that leads here is another site's, whose pages a browser would let read this.
+            // Another site's name may resolve to this address (DNS rebinding), and a browser would
+            // let its pages read the response.
             None => {
                 let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
-                match host.filter(|host| !is_here(host)) {
+                match host.filter(|host| !is_address_or_localhost(host)) {
                     Some(host) => Err(Refusal::Host { host: host.into_owned() }),
                     None => Ok(()),
                 }
@@ -79,8 +85,8 @@ impl Guard {
     }
 }
 
-/// Whether `host`, with a port or without, is an address, or this machine's name for itself.
-fn is_here(host: &str) -> bool {
+/// Whether `host`, with a port or without, is an IP address or `localhost`.
+fn is_address_or_localhost(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -109,23 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn beyond_loopback_there_is_a_token() {
+    fn token_is_required_beyond_loopback() {
         for address in ["127.0.0.1:0", "127.1.2.3:3001", "[::1]:3001"] {
             assert!(guard(None, address).is_ok(), "{address}");
         }
         for address in ["0.0.0.0:3001", "[::]:3001", "10.0.0.1:3001"] {
-            let said = guard(None, address).unwrap_err();
-            assert!(said.contains(TOKEN) && said.contains("--no-admin"), "{said}");
+            let error = guard(None, address).unwrap_err();
+            assert!(error.contains(TOKEN) && error.contains("--no-admin"), "{error}");
             assert!(guard(Some(SECRET), address).is_ok(), "{address}");
         }
         for token in ["", "short", "with spaces in it, 1234", "ümlaut-0123456789"] {
-            let said = guard(Some(token), "127.0.0.1:3001").unwrap_err();
-            assert!(said.contains("at least 16") && (token.is_empty() || !said.contains(token)));
+            let error = guard(Some(token), "127.0.0.1:3001").unwrap_err();
+            assert!(error.contains("at least 16") && (token.is_empty() || !error.contains(token)));
         }
     }
 
     #[test]
-    fn who_has_the_token_is_let_in() {
+    fn request_with_the_token_is_admitted() {
         let guard = guard(Some(SECRET), "0.0.0.0:3001").unwrap();
         let with = |value: &str| check(&guard, "authorization", value);
         assert_eq!(with(&format!("Bearer {SECRET}")), Ok(()));
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_sites_are_not() {
+    fn host_of_another_site_is_refused_without_a_token() {
         let guard = guard(None, "127.0.0.1:3001").unwrap();
         for host in ["localhost", "LocalHost:3001", "127.0.0.1", "127.0.0.1:9", "[::1]:3001"] {
             assert_eq!(check(&guard, "host", host), Ok(()), "{host}");
@@ -146,13 +152,13 @@ mod tests {
         for host in ["example.com", "example.com:3001", "localhost.example.com", "[x]", ""] {
             assert!(matches!(check(&guard, "host", host), Err(Refusal::Host { .. })), "{host}");
         }
-        assert_eq!(guard.check(&HeaderMap::new()), Ok(()), "no browser leaves it out");
+        assert_eq!(guard.check(&HeaderMap::new()), Ok(()), "browsers always send a Host header");
     }
 
     proptest! {
         #[test]
-        fn no_host_panics(host in "[ -~é]{0,40}") {
-            let _ = is_here(&host);
+        fn any_host_header_is_handled(host in "[ -~é]{0,40}") {
+            let _ = is_address_or_localhost(&host);
         }
     }
 }

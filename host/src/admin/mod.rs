@@ -1,6 +1,6 @@
-//! The admin plane: a listener of its own, for operators. What it answers is in [`endpoints`], whom
-//! it answers in [`guard`]. Nothing of it can be reached through the data plane's listener; a guest
-//! reaches it as it reaches any address, if its `allowed_outbound_hosts` say so.
+//! The admin plane: a listener of its own, for operators. `endpoints` responds to requests,
+//! [`guard`] authorizes them. The admin plane is not reachable through the data plane's listener. A
+//! guest reaches it like any other address, if its `allowed_outbound_hosts` grant it.
 
 mod collect;
 mod endpoints;
@@ -34,26 +34,26 @@ pub use experiments::EXPERIMENTS;
 use guard::{Guard, TOKEN};
 use refusal::Refusal;
 
+use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
-use crate::host::Host;
 use crate::server::listen_address::{self, ListenAddress};
 
-/// Where it is, unless another address is asked for.
+/// Default address.
 pub const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
 
-/// A client has this long for a request's head, and to begin with the next.
+/// Time for a request's head to arrive, and idle timeout between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// A client that reads nothing of an answer for so long is gone.
+/// Time after which a connection is closed whose client does not read its response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a request's head.
+/// Maximum size of a request's head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
-/// Connections at a time; more wait to be accepted.
+/// Maximum number of concurrent connections. More wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-/// After accepting failed (too many open files ...), wait before the next attempt.
+/// Pause after a failure to accept a connection (too many open files ...).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The listener, bound, and who may ask.
+/// The bound listener, and the guard of its requests.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -62,11 +62,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// At the address that is `asked` for, or fails. Otherwise at the default one; if that is taken,
-    /// by another host most likely, at any port: two hosts on a machine need no flags for it.
-    pub async fn bind(asked: Option<&ListenAddress>) -> Result<Self> {
-        let wanted = match asked {
-            Some(asked) => asked.resolve().await.context("--admin")?,
+    /// Binds the `requested` address. Without one, binds the default address or, if that is in use
+    /// (most likely by another host on the machine), any free port.
+    ///
+    /// # Errors
+    /// Fails if the requested address cannot be bound, or requires a token.
+    pub async fn bind(requested: Option<&ListenAddress>) -> Result<Self> {
+        let candidates = match requested {
+            Some(requested) => requested.resolve().await.context("--admin")?,
             None => vec![DEFAULT],
         };
         let token = match std::env::var(TOKEN) {
@@ -74,27 +77,29 @@ impl Admin {
             Err(std::env::VarError::NotPresent) => None,
             Err(error) => return Err(error).context(TOKEN),
         };
-        // Whichever of them it will be.
-        let widest =
-            wanted.iter().find(|address| !address.ip().is_loopback()).unwrap_or(&wanted[0]);
-        let guard = Guard::new(token.as_deref(), *widest)?;
-        let listener = match listen_address::bind(&wanted).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && asked.is_none() => {
+        // Any of the candidates may be bound: the guard is for the most exposed one.
+        let exposed = candidates.iter().find(|address| !address.ip().is_loopback());
+        let guard = Guard::new(token.as_deref(), *exposed.unwrap_or(&candidates[0]))?;
+        let listener = match listen_address::bind(&candidates).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && requested.is_none() => {
                 TcpListener::bind(SocketAddr::new(DEFAULT.ip(), 0)).await
             }
             bound => bound,
         };
         let listener = listener.with_context(|| {
-            let tried: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+            let tried: Vec<_> = candidates.iter().map(ToString::to_string).collect();
             format!(
-                "cannot listen on {} for the admin plane; another address is given by --admin, port \
-                 0 is any, --no-admin does without",
+                "cannot listen on {} for the admin plane; use --admin for another address (port 0 \
+                 for any free port), or --no-admin to disable it",
                 tried.join(" or ")
             )
         })?;
         let address = listener.local_addr()?;
-        if asked.is_none() && address != DEFAULT {
-            warn!("the admin plane is at {address}: {DEFAULT} is taken; --admin says where it is");
+        if requested.is_none() && address != DEFAULT {
+            warn!(
+                "{DEFAULT} is in use: the admin plane listens on {address}; use --admin to choose an \
+                 address"
+            );
         }
         Ok(Self { listener, guard, address })
     }
@@ -104,19 +109,19 @@ impl Admin {
         self.address
     }
 
-    /// Serves for ever.
+    /// Serves connections, forever.
     pub async fn serve(self, host: Arc<Host>) {
         let guard = Arc::new(self.guard);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            // Never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let (guard, host) = (Arc::clone(&guard), Arc::clone(&host));
                     tokio::spawn(async move {
-                        converse(stream, guard, host).await;
-                        drop(place);
+                        serve_connection(stream, guard, host).await;
+                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -128,13 +133,13 @@ impl Admin {
     }
 }
 
-/// Answers the requests of one connection.
-async fn converse(stream: TcpStream, guard: Arc<Guard>, host: Arc<Host>) {
+/// Serves the requests of one connection.
+async fn serve_connection(stream: TcpStream, guard: Arc<Guard>, host: Arc<Host>) {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let service = service_fn(move |request| {
         let (guard, host) = (Arc::clone(&guard), Arc::clone(&host));
-        async move { Ok::<_, Infallible>(answer(&guard, host, request).await) }
+        async move { Ok::<_, Infallible>(respond(&guard, host, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -142,23 +147,23 @@ async fn converse(stream: TcpStream, guard: Arc<Guard>, host: Arc<Host>) {
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = connection.await {
-        debug!(%error, "connection to the admin plane ended");
+        debug!(%error, "connection to the admin plane failed");
     }
 }
 
-async fn answer<B>(guard: &Guard, host: Arc<Host>, request: Request<B>) -> Response<Body>
+async fn respond<B>(guard: &Guard, host: Arc<Host>, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let (head, body) = request.into_parts();
-    let answer = match guard.check(&head.headers) {
+    let response = match guard.check(&head.headers) {
         Ok(()) if experiments::is_under(head.uri.path()) => {
-            experiments::answer(&host, head, body).await
+            experiments::respond(&host, head, body).await
         }
-        Ok(()) => endpoints::answer(host, head).await,
+        Ok(()) => endpoints::respond(host, head).await,
         Err(refusal) => Err(refusal),
     };
-    answer.unwrap_or_else(Refusal::into_response)
+    response.unwrap_or_else(Refusal::into_response)
 }
 
 #[cfg(test)]
@@ -166,12 +171,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_the_default_address_gives_way_to_another_host() {
-        // Somebody else may have it already.
+    async fn only_the_default_address_falls_back_to_a_free_port() {
+        // Fails if another process has the address already, which is as good.
         let _taken = std::net::TcpListener::bind(DEFAULT);
         let admin = Admin::bind(None).await.unwrap();
         assert!(admin.address().ip().is_loopback() && admin.address() != DEFAULT);
-        let said = Admin::bind(Some(&DEFAULT.into())).await.unwrap_err().to_string();
-        assert!(said.contains("--admin") && said.contains("--no-admin"), "{said}");
+        let error = Admin::bind(Some(&DEFAULT.into())).await.unwrap_err().to_string();
+        assert!(error.contains("--admin") && error.contains("--no-admin"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use http::request::Parts;
 use super::refusal::Refusal;
 use crate::process::text::shortened;
 
-/// The request's parameters, which have to be among those `known`.
+/// The request's query parameters. One that is not `known` is an error.
 pub(super) fn parameters(head: &Parts, known: &[&str]) -> Result<Vec<(String, String)>, Refusal> {
     let query = head.uri.query().unwrap_or_default();
     let given = form_urlencoded::parse(query.as_bytes()).into_owned();

@@ -1,4 +1,4 @@
-//! What the admin plane answers when it does not do what it is asked, and the statuses of that.
+//! Error responses of the admin plane, and their statuses.
 
 use http::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -8,9 +8,9 @@ use crate::http::error_response::error_response;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("there is no {path} here; there are {there_are}")]
-    NoEndpoint { path: String, there_are: String },
-    #[error("{path} answers {allow}")]
+    #[error("there is no endpoint {path}; endpoints: {available}")]
+    NoEndpoint { path: String, available: String },
+    #[error("method not allowed; {path} supports {allow}")]
     Method { path: &'static str, allow: &'static str },
     #[error("{0}")]
     Parameter(String),
@@ -20,14 +20,14 @@ pub(super) enum Refusal {
     Conflict(String),
     #[error("{0}")]
     Unavailable(String),
-    #[error("the admin plane asks for `Authorization: Bearer <token>`, and this is not its token")]
+    #[error("missing or invalid token; send `Authorization: Bearer <token>`")]
     Token,
     #[error(
-        "the admin plane without a token answers for an address or for localhost, and not for \
-         {host}: a page of another site may be asking"
+        "the Host header {host} is refused, as a page of another site may have sent the request; \
+         without a token the admin plane accepts an IP address or localhost"
     )]
     Host { host: String },
-    #[error("the answer could not be made")]
+    #[error("internal error; the log has the details")]
     Failed,
 }
 
@@ -45,7 +45,7 @@ impl Refusal {
         }
     }
 
-    /// In the shape of every failure of the host.
+    /// The response, in the form of every error response of the host.
     pub(super) fn into_response(self) -> Response<Body> {
         let mut response = error_response(self.status(), &self.to_string());
         let headers = response.headers_mut();

@@ -16,7 +16,7 @@ pub(super) fn response(text: String, content_type: &'static str) -> Response<Bod
     let mut response = Response::new(Body::whole(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // A snapshot of this moment.
+    // A snapshot.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

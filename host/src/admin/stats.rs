@@ -1,56 +1,57 @@
-//! `/cache/stats`: how often the response cache has an answer, by route and level.
+//! `/cache/stats`: the hit rates of the response cache, by route and level.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::counts::{Counts, Level, Lookup, Outcome};
-use crate::cache::redis::Shared;
-use crate::host::Host;
 use super::collect::counted_routes;
+use crate::cache::counts::{Level, LookupResult, Outcome, RouteCacheCounts};
+use crate::cache::redis::RedisCache;
+use crate::host::Host;
 use crate::metrics::RouteMetrics;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Stats {
-    /// Of all routes.
-    pub total: Answers,
-    pub memory: Memory,
-    /// What nodes share, if they do.
-    pub redis: Option<Redis>,
-    /// In the manifest's order.
+pub struct HostCacheStats {
+    /// Requests of all routes.
+    pub total: OutcomeCounts,
+    pub memory: MemoryCacheStats,
+    /// The level shared with other nodes, if configured.
+    pub redis: Option<RedisCacheStats>,
+    /// Requests and lookups by route, in the order of the manifest.
     pub routes: Vec<RouteStats>,
 }
 
-/// What is in memory.
+/// The level in memory.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Memory {
+pub struct MemoryCacheStats {
     pub entries: u64,
+    /// Size of the entries, in bytes.
     pub bytes: u64,
-    /// Bytes it may hold.
+    /// Maximum size of the entries, in bytes.
     pub capacity: u64,
     pub evictions: u64,
-    /// Of all routes.
+    /// Lookups of all routes.
     pub lookups: Lookups,
 }
 
-/// What nodes share.
+/// The level in Redis, shared with other nodes.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Redis {
-    /// Whether it is asked at present.
+pub struct RedisCacheStats {
+    /// Whether Redis is in use: it responds in time.
     pub connected: bool,
-    /// Whether this node hears what others forget.
+    /// Whether this node receives the invalidations of other nodes.
     pub watched: bool,
-    /// No answer in time, or an error.
+    /// Lookups that timed out or failed.
     pub failed: u64,
-    /// Not asked, as it did not answer before.
+    /// Lookups that were not attempted, as Redis does not respond.
     pub skipped: u64,
-    /// Values that are not what was stored.
+    /// Lookups that found a value of another program or version.
     pub foreign: u64,
     pub stored: u64,
-    /// Not stored: it is full, slow or away.
+    /// Responses that were not stored, as Redis is full, slow or unreachable.
     pub dropped: u64,
-    /// Of all routes.
+    /// Lookups of all routes.
     pub lookups: Lookups,
 }
 
@@ -59,40 +60,41 @@ pub struct RouteStats {
     pub route: String,
     pub component: String,
     #[serde(flatten)]
-    pub answers: Answers,
+    pub outcomes: OutcomeCounts,
     pub levels: BTreeMap<String, Lookups>,
 }
 
-/// What requests got.
+/// Requests, by outcome in the response cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Answers {
+pub struct OutcomeCounts {
     pub requests: u64,
     pub hits: u64,
-    /// Those that waited for another's answer.
+    /// Served the response to another request in flight.
     pub collapsed: u64,
     pub misses: u64,
-    /// Those that were not looked up.
+    /// Requests that were not looked up.
     pub bypassed: u64,
-    /// Of those that were looked up; none: there were none.
+    /// Hits per request that was looked up; `None` without any.
     pub hit_rate: Option<f64>,
 }
 
-/// What a level had.
+/// Lookups in one level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lookups {
     pub hits: u64,
-    /// Of those, the ones whose time was over, or nearly.
+    /// Hits whose response was stale or nearly stale.
     pub stale: u64,
     pub misses: u64,
+    /// Hits per lookup; `None` without any.
     pub hit_rate: Option<f64>,
 }
 
-impl Stats {
+impl HostCacheStats {
     #[must_use]
     pub fn of(host: &Host) -> Self {
         let counted: Vec<&RouteMetrics> =
             counted_routes(host).filter(|metrics| !metrics.component.is_empty()).collect();
-        let all: Vec<&Counts> = counted.iter().map(|metrics| &metrics.cache).collect();
+        let all: Vec<&RouteCacheCounts> = counted.iter().map(|metrics| &metrics.cache).collect();
         let cache = host.cache();
         let routes = counted.iter().map(|metrics| {
             let counts = &metrics.cache;
@@ -100,32 +102,32 @@ impl Stats {
             RouteStats {
                 route: metrics.route.clone(),
                 component: metrics.component.clone(),
-                answers: Answers::of(&[counts]),
+                outcomes: OutcomeCounts::of(&[counts]),
                 levels: levels
                     .map(|&level| (level.name().to_owned(), Lookups::of(&[counts], level)))
                     .collect(),
             }
         });
-        let (entries, bytes) = cache.memory().filled();
-        let memory = Memory {
+        let (entries, bytes) = cache.memory().usage();
+        let memory = MemoryCacheStats {
             entries: entries as u64,
             bytes,
             capacity: cache.limits().memory,
             evictions: cache.memory().evicted(),
             lookups: Lookups::of(&all, Level::Memory),
         };
-        let redis = cache.shared().map(|shared| Redis::of(shared, &all));
-        Self { total: Answers::of(&all), memory, redis, routes: routes.collect() }
+        let redis = cache.redis().map(|shared| RedisCacheStats::of(shared, &all));
+        Self { total: OutcomeCounts::of(&all), memory, redis, routes: routes.collect() }
     }
 }
 
-impl Redis {
-    fn of(shared: &Shared, routes: &[&Counts]) -> Self {
+impl RedisCacheStats {
+    fn of(shared: &RedisCache, routes: &[&RouteCacheCounts]) -> Self {
         let counts = shared.counts();
         let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             connected: shared.is_connected(),
-            watched: shared.is_watched(),
+            watched: shared.receives_invalidations(),
             failed: number(&counts.failures),
             skipped: number(&counts.skipped),
             foreign: number(&counts.foreign),
@@ -136,11 +138,11 @@ impl Redis {
     }
 }
 
-impl Answers {
-    fn of(counts: &[&Counts]) -> Self {
-        let of = |outcome| counts.iter().map(|counts| counts.outcome(outcome)).sum();
-        let (hits, collapsed) = (of(Outcome::Hit), of(Outcome::Collapsed));
-        let (misses, bypassed): (u64, u64) = (of(Outcome::Miss), of(Outcome::Bypass));
+impl OutcomeCounts {
+    fn of(counts: &[&RouteCacheCounts]) -> Self {
+        let sum = |outcome| counts.iter().map(|counts| counts.outcome(outcome)).sum();
+        let (hits, collapsed) = (sum(Outcome::Hit), sum(Outcome::Collapsed));
+        let (misses, bypassed): (u64, u64) = (sum(Outcome::Miss), sum(Outcome::Bypass));
         let looked_up = hits + collapsed + misses;
         let (requests, hit_rate) = (looked_up + bypassed, rate(hits, looked_up));
         Self { requests, hits, collapsed, misses, bypassed, hit_rate }
@@ -148,35 +150,37 @@ impl Answers {
 }
 
 impl Lookups {
-    fn of(counts: &[&Counts], level: Level) -> Self {
-        let of = |found| counts.iter().map(|counts| counts.lookup(level, found)).sum();
+    fn of(counts: &[&RouteCacheCounts], level: Level) -> Self {
+        let sum = |found| counts.iter().map(|counts| counts.lookup(level, found)).sum();
         let (fresh, stale, misses): (u64, u64, u64) =
-            (of(Lookup::Hit), of(Lookup::Stale), of(Lookup::Miss));
+            (sum(LookupResult::Hit), sum(LookupResult::Stale), sum(LookupResult::Miss));
         let hits = fresh + stale;
         Self { hits, stale, misses, hit_rate: rate(hits, hits + misses) }
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-fn rate(part: u64, of: u64) -> Option<f64> {
-    (of > 0).then(|| part as f64 / of as f64)
+fn rate(part: u64, total: u64) -> Option<f64> {
+    (total > 0).then(|| part as f64 / total as f64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::entry::State;
+    use crate::cache::entry::Freshness;
 
     #[test]
-    fn rates_are_of_what_was_looked_up() {
-        let [one, two] = [Counts::default(), Counts::default()];
-        for state in [Some(State::Fresh), Some(State::Ageing), Some(State::Stale), None] {
+    fn hit_rate_ignores_bypassed_requests() {
+        let [one, two] = [RouteCacheCounts::default(), RouteCacheCounts::default()];
+        for state in
+            [Some(Freshness::Fresh), Some(Freshness::RefreshAhead), Some(Freshness::Stale), None]
+        {
             one.looked_up(Level::Memory, state);
         }
-        one.got(Outcome::Collapsed);
-        one.got(Outcome::Miss);
-        two.got(Outcome::Bypass);
-        let expected = Answers {
+        one.served(Outcome::Collapsed);
+        one.served(Outcome::Miss);
+        two.served(Outcome::Bypass);
+        let expected = OutcomeCounts {
             requests: 5,
             hits: 2,
             collapsed: 1,
@@ -184,9 +188,12 @@ mod tests {
             bypassed: 1,
             hit_rate: Some(0.5),
         };
-        assert_eq!(Answers::of(&[&one, &two]), expected);
+        assert_eq!(OutcomeCounts::of(&[&one, &two]), expected);
         let expected = Lookups { hits: 2, stale: 1, misses: 2, hit_rate: Some(0.5) };
         assert_eq!(Lookups::of(&[&one, &two], Level::Memory), expected);
-        assert_eq!((Answers::of(&[&two]).hit_rate, Answers::of(&[]).hit_rate), (None, None));
+        assert_eq!(
+            (OutcomeCounts::of(&[&two]).hit_rate, OutcomeCounts::of(&[]).hit_rate),
+            (None, None)
+        );
     }
 }

@@ -1,24 +1,29 @@
-//! What of a request's body an answer depends on: on its bytes, unless the component says otherwise.
+//! How request bodies are compared: by their bytes, unless the component declares otherwise.
 //!
-//! As `Vary` says it of headers and `No-Vary-Search` (draft-ietf-httpbis-no-vary-search) of the query, a
-//! header of the answer says it of the body: `spinfer-body-key: json`, of bodies that are equal as JSON;
-//! `spinfer-body-key: tensors`, where arrays under `data` may be nested as `shape` says, too, as in the
-//! Open Inference Protocol. A cache may do so: in HTTP's QUERY method, whose answers are kept by content
-//! as well, it is said of all caches (draft-ietf-httpbis-safe-method-w-body, 2.7).
+//! `Vary` declares which headers a response depends on, `No-Vary-Search`
+//! (draft-ietf-httpbis-no-vary-search) which parts of the query. The response header `spinfer-body-key`
+//! declares it for the body:
 //!
-//! The header is between component and host: clients do not see it.
+//! - `json`: bodies that are equal as JSON get the same response.
+//! - `tensors`: in addition, arrays under `data` may be flat or nested according to `shape`, as in the
+//!   Open Inference Protocol.
+//!
+//! HTTP's QUERY method, whose responses are cached by content too, permits caches to normalize bodies
+//! in the same way (draft-ietf-httpbis-safe-method-w-body, 2.7).
+//!
+//! The host removes the header: clients never receive it.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 
 const HEADER: HeaderName = HeaderName::from_static("spinfer-body-key");
-/// With it the body is not JSON alone: tensors stand behind it, which may look like white space.
+/// The body is JSON followed by binary tensors, which may look like white space.
 const BINARY_TENSORS: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// Types of bodies that are JSON, or are likely to be.
+/// Content types of bodies that are JSON, or are likely to be: `curl` declares a form by default.
 const TYPES: [&[u8]; 2] = [b"application/json", b"application/x-www-form-urlencoded"];
 const JSON_SUFFIX: &[u8] = b"+json";
 
-/// What bodies are compared by where it is not their bytes.
+/// The canonical form by which bodies are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKey {
     Json,
@@ -26,7 +31,7 @@ pub enum BodyKey {
 }
 
 impl BodyKey {
-    /// As the header has it.
+    /// The value of the header.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -34,9 +39,9 @@ impl BodyKey {
         }
     }
 
-    /// What an answer says, which is taken from it.
-    pub(super) fn take(answer: &mut HeaderMap) -> Option<Self> {
-        match answer.remove(HEADER)?.as_bytes() {
+    /// Removes the header from a response, and returns its value.
+    pub(super) fn take(response: &mut HeaderMap) -> Option<Self> {
+        match response.remove(HEADER)?.as_bytes() {
             b"json" => Some(Self::Json),
             b"tensors" => Some(Self::Tensors),
             _ => None,
@@ -44,8 +49,7 @@ impl BodyKey {
     }
 }
 
-/// Whether a body may be JSON and nothing beside it. A form is what `curl` says of a body unless it is
-/// told what it is.
+/// Whether the headers of a request allow its body to be JSON only.
 pub(super) fn may_be_json(headers: &HeaderMap) -> bool {
     if headers.contains_key(BINARY_TENSORS) || headers.contains_key(CONTENT_ENCODING) {
         return false;
@@ -71,8 +75,8 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_says_is_taken_from_it() {
-        for (value, by) in [
+    fn header_is_removed_from_the_response() {
+        for (value, key) in [
             ("json", Some(BodyKey::Json)),
             ("tensors", Some(BodyKey::Tensors)),
             ("JSON", None),
@@ -80,13 +84,13 @@ mod tests {
             ("", None),
         ] {
             let mut headers = HeaderMap::from_iter([(HEADER, HeaderValue::from_static(value))]);
-            assert_eq!(BodyKey::take(&mut headers), by, "{value}");
+            assert_eq!(BodyKey::take(&mut headers), key, "{value}");
             assert!(headers.is_empty());
         }
     }
 
     #[test]
-    fn some_bodies_are_json_and_nothing_beside_it() {
+    fn json_bodies_are_recognised_by_their_headers() {
         for json in [
             &[][..],
             &[("content-type", "application/json")],

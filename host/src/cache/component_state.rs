@@ -1,63 +1,68 @@
-//! A component, as the cache knows it.
+//! What the response cache knows of a component.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use http::Method;
 
-use super::key::Origin;
-use super::vary::Learned;
+use super::key::KeyPrefix;
+use super::vary::LearnedRules;
 
-/// A component whose last answers to a method were all not to be kept, so many of them, is no longer
-/// looked up for it until it gives one that is; but for paths where it gave one before.
-const ANSWERS_IN_VAIN: u32 = 64;
+/// After this many consecutive responses to a method that could not be stored, requests with that
+/// method are no longer looked up, until a response can be stored again. Paths that had such a response
+/// are still looked up.
+const MAX_UNCACHEABLE: u32 = 64;
 
-/// What of a component its kept answers depend on, and what is known of them.
+/// The key prefix of a component, and what its responses so far have declared.
 #[derive(Debug)]
-pub struct Source {
-    pub(super) origin: Origin,
-    /// What of a request its answers depend on.
-    pub(super) learned: Learned,
-    /// Its last answers that were not to be kept: to POST, and to all else. Probes and metadata are
-    /// asked for between predictions.
-    in_vain: [AtomicU32; 2],
-    /// See [`Source::keeps`].
-    keeps: AtomicBool,
+pub struct ComponentCacheState {
+    pub(super) key_prefix: KeyPrefix,
+    pub(super) rules: LearnedRules,
+    /// Consecutive responses that could not be stored: to POST, and to other methods, since requests for
+    /// probes and metadata come between predictions.
+    uncacheable: [AtomicU32; 2],
+    /// See [`Self::is_cacheable`].
+    cacheable: AtomicBool,
 }
 
-impl Source {
-    /// It is `likely` to give answers that are kept, or it is not known before it does.
+impl ComponentCacheState {
+    /// The state of a component before its first response, which is `likely` to be storable or unknown.
     #[must_use]
-    pub fn new(origin: Origin, likely: bool) -> Self {
-        let keeps = AtomicBool::new(likely);
-        Self { origin, learned: Learned::default(), in_vain: Default::default(), keeps }
-    }
-
-    /// Whether there ever was one that was to be kept, or is likely to be: it pays to wait for one.
-    #[must_use]
-    pub fn keeps(&self) -> bool {
-        self.keeps.load(Ordering::Relaxed)
-    }
-
-    /// Whether it pays to look, on a path of which nothing is known.
-    pub(super) fn may_keep(&self, method: &Method) -> bool {
-        self.in_vain(method).load(Ordering::Relaxed) < ANSWERS_IN_VAIN
-    }
-
-    /// Whether its latest answer to `method` was to be kept.
-    pub(super) fn learn(&self, method: &Method, kept: bool) {
-        let in_vain = self.in_vain(method);
-        if kept && !self.keeps.load(Ordering::Relaxed) {
-            self.keeps.store(true, Ordering::Relaxed);
-        }
-        if !kept {
-            let more = |count: u32| (count < ANSWERS_IN_VAIN).then_some(count + 1);
-            let _ = in_vain.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        } else if in_vain.load(Ordering::Relaxed) > 0 {
-            in_vain.store(0, Ordering::Relaxed);
+    pub fn new(key_prefix: KeyPrefix, likely: bool) -> Self {
+        let cacheable = AtomicBool::new(likely);
+        Self {
+            key_prefix,
+            rules: LearnedRules::default(),
+            uncacheable: Default::default(),
+            cacheable,
         }
     }
 
-    fn in_vain(&self, method: &Method) -> &AtomicU32 {
-        &self.in_vain[usize::from(*method == Method::POST)]
+    /// Whether a response was storable before, or is likely to be: then requests wait for one in flight.
+    #[must_use]
+    pub fn is_cacheable(&self) -> bool {
+        self.cacheable.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests for unknown paths are looked up.
+    pub(super) fn is_worth_lookup(&self, method: &Method) -> bool {
+        self.uncacheable(method).load(Ordering::Relaxed) < MAX_UNCACHEABLE
+    }
+
+    /// Records whether the latest response to `method` could be stored.
+    pub(super) fn learn(&self, method: &Method, storable: bool) {
+        let uncacheable = self.uncacheable(method);
+        if storable && !self.cacheable.load(Ordering::Relaxed) {
+            self.cacheable.store(true, Ordering::Relaxed);
+        }
+        if !storable {
+            let more = |count: u32| (count < MAX_UNCACHEABLE).then_some(count + 1);
+            let _ = uncacheable.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        } else if uncacheable.load(Ordering::Relaxed) > 0 {
+            uncacheable.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn uncacheable(&self, method: &Method) -> &AtomicU32 {
+        &self.uncacheable[usize::from(*method == Method::POST)]
     }
 }

@@ -1,4 +1,4 @@
-//! `Cache-Control`: what an answer allows and what a request asks for (RFC 9111, 5.2; RFC 5861, 3).
+//! `Cache-Control` of responses and requests (RFC 9111, 5.2; RFC 5861, 3).
 
 use std::time::Duration;
 
@@ -7,45 +7,45 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, PRAGMA, RANGE, SET_
 
 use crate::prediction_log::PREDICTION_ID;
 
-/// How the names of Spin's headers begin.
+/// Prefix of the names of Spin's headers.
 const SPIN: &str = "spin-";
 
-/// Longer is this long: what RFC 9111 (1.2.2) gives for a number that overflows.
-const LONGEST: u64 = 1 << 31;
+/// Maximum lifetime, in seconds: the value of RFC 9111 (1.2.2) for numbers that overflow.
+const MAX_SECONDS: u64 = 1 << 31;
 
-/// For how long an answer may be given again.
+/// How long a response may be served from the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowed {
-    /// From when it was made.
+pub struct ResponseDirectives {
+    /// Time from its creation during which it is fresh.
     pub fresh: Duration,
-    /// After that, while a newer one is made: `stale-while-revalidate`.
+    /// Time after that during which it is served while it is refreshed: `stale-while-revalidate`.
     pub stale: Duration,
 }
 
-/// What `answer` allows a shared cache; `None` if it is not to be kept. An answer to a request
-/// that is `authorized` needs an explicit word that it is for others too (RFC 9111, 3.5).
+/// What `response` allows a shared cache; `None` if it must not be stored. The response to an
+/// `authorized` request is stored only if a directive explicitly allows that (RFC 9111, 3.5).
 #[must_use]
-pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
-    // What cannot be read may forbid it.
-    let readable = answer.get_all(CACHE_CONTROL).iter().all(|value| value.to_str().is_ok());
-    // It may depend on more than is in the request: on anything, or on what the host says of it.
-    let on_anything =
-        vary_names(answer).any(|name| name == "*" || !is_token(name) || is_of_spin(name));
-    if answer.contains_key(SET_COOKIE) || !readable || on_anything {
+pub fn response_directives(response: &HeaderMap, authorized: bool) -> Option<ResponseDirectives> {
+    // A value that is not text may forbid it.
+    let readable = response.get_all(CACHE_CONTROL).iter().all(|value| value.to_str().is_ok());
+    // It depends on something that is not in the request, or only in headers that the host adds.
+    let varies_on_anything =
+        vary_names(response).any(|name| name == "*" || !is_token(name) || is_added_by_host(name));
+    if response.contains_key(SET_COOKIE) || !readable || varies_on_anything {
         return None;
     }
     let (mut max_age, mut shared_age, mut stale) = (None, None, None);
     let (mut public, mut revalidate) = (false, false);
-    for (name, value) in directives(answer) {
+    for (name, value) in directives(response) {
         let is = |word: &str| name.eq_ignore_ascii_case(word);
         if is("no-store") || is("no-cache") || is("private") {
             return None;
         } else if is("max-age") {
-            least(&mut max_age, value);
+            set_min(&mut max_age, value);
         } else if is("s-maxage") {
-            least(&mut shared_age, value);
+            set_min(&mut shared_age, value);
         } else if is("stale-while-revalidate") {
-            least(&mut stale, value);
+            set_min(&mut stale, value);
         } else if is("must-revalidate") {
             (public, revalidate) = (true, true);
         } else if is("proxy-revalidate") {
@@ -58,79 +58,80 @@ pub fn allowed(answer: &HeaderMap, authorized: bool) -> Option<Allowed> {
         return None;
     }
     let fresh = shared_age.or(max_age).filter(|fresh| !fresh.is_zero())?;
-    // Stale it may not be given then, whatever else is said (RFC 9111, 4.2.4).
+    // These forbid serving it stale, whatever other directives allow (RFC 9111, 4.2.4).
     let stale = stale.filter(|_| !revalidate).unwrap_or_default();
-    Some(Allowed { fresh, stale })
+    Some(ResponseDirectives { fresh, stale })
 }
 
-/// The headers of the request that an answer depends on, in an order that is always the same.
+/// The request headers that a response depends on, sorted.
 #[must_use]
-pub fn varies(answer: &HeaderMap) -> Vec<HeaderName> {
-    let mut names: Vec<HeaderName> = vary_names(answer).filter_map(|n| n.parse().ok()).collect();
+pub fn varies(response: &HeaderMap) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = vary_names(response).filter_map(|n| n.parse().ok()).collect();
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();
     names
 }
 
-/// The same, as they are written. What cannot be read stands for anything.
-pub fn vary_names(answer: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = answer.get_all(VARY).iter().map(|value| value.to_str().unwrap_or("*"));
+/// The names in `Vary` as written; a value that is not text counts as `*`.
+pub fn vary_names(response: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = response.get_all(VARY).iter().map(|value| value.to_str().unwrap_or("*"));
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|name| !name.is_empty())
 }
 
-/// Whether it is a header that the host adds for the component, if it asks for it.
-fn is_of_spin(name: &str) -> bool {
+/// Whether it names a header that the host adds to the request for the component.
+fn is_added_by_host(name: &str) -> bool {
     name.eq_ignore_ascii_case(PREDICTION_ID.as_str())
         || name.get(..SPIN.len()).is_some_and(|start| start.eq_ignore_ascii_case(SPIN))
 }
 
-/// What the name of a header is made of (RFC 9110, 5.6.2).
+/// Whether a header can have this name (RFC 9110, 5.6.2).
 fn is_token(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// What a request asks of caches.
+/// The directives of a request to caches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// `no-store`, or for a part only: it has nothing to do with the cache.
+pub struct RequestDirectives {
+    /// `no-store`, or a range request: the cache is bypassed.
     pub bypass: bool,
-    /// `no-cache`: a new answer.
-    pub renewed: bool,
-    /// No new answer.
+    /// The response has to be new.
+    pub no_cache: bool,
+    /// The response has to be a cached one.
     pub only_if_cached: bool,
-    /// How old an answer may be.
+    /// Maximum age of the response.
     pub max_age: Option<Duration>,
-    /// For how long it has to be good still.
+    /// Minimum time for which the response has to remain fresh.
     pub min_fresh: Option<Duration>,
-    /// There are credentials.
+    /// The request has credentials.
     pub authorized: bool,
 }
 
+/// The directives in the headers of a request.
 #[must_use]
-pub fn asked(request: &HeaderMap) -> Asked {
-    let mut asked = Asked {
+pub fn request_directives(request: &HeaderMap) -> RequestDirectives {
+    let mut found = RequestDirectives {
         bypass: request.contains_key(RANGE),
         authorized: request.contains_key(AUTHORIZATION),
-        ..Asked::default()
+        ..RequestDirectives::default()
     };
     if !request.contains_key(CACHE_CONTROL) {
-        asked.renewed = request.get_all(PRAGMA).iter().any(|value| value == "no-cache");
-        return asked;
+        found.no_cache = request.get_all(PRAGMA).iter().any(|value| value == "no-cache");
+        return found;
     }
     for (name, value) in directives(request) {
         match &*name.to_ascii_lowercase() {
-            "no-store" => asked.bypass = true,
-            "no-cache" => asked.renewed = true,
-            "only-if-cached" => asked.only_if_cached = true,
-            "max-age" => least(&mut asked.max_age, value),
-            "min-fresh" => asked.min_fresh = Some(seconds(value)),
+            "no-store" => found.bypass = true,
+            "no-cache" => found.no_cache = true,
+            "only-if-cached" => found.only_if_cached = true,
+            "max-age" => set_min(&mut found.max_age, value),
+            "min-fresh" => found.min_fresh = Some(seconds(value)),
             _ => {}
         }
     }
-    asked
+    found
 }
 
-/// The directives of all `Cache-Control` headers, and the value of each, without quotes.
+/// The directives of all `Cache-Control` headers with their values, without quotes.
 fn directives(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|mut text| {
@@ -147,7 +148,7 @@ fn directives(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Where the first directive of `text` ends: at a comma that is not within quotes.
+/// The end of the first directive of `text`: a comma outside quotes.
 fn end(text: &str) -> usize {
     let (mut quoted, mut escaped) = (false, false);
     for (index, byte) in text.bytes().enumerate() {
@@ -162,17 +163,17 @@ fn end(text: &str) -> usize {
     text.len()
 }
 
-/// The shortest counts of those given more than once.
-fn least(into: &mut Option<Duration>, value: &str) {
+/// Of a directive that is repeated, the shortest time counts.
+fn set_min(into: &mut Option<Duration>, value: &str) {
     let value = seconds(value);
     *into = Some(into.map_or(value, |before| before.min(value)));
 }
 
-/// What is no number of seconds is none: an answer with it is not fresh (RFC 9111, 4.2.1).
+/// Parses seconds. An invalid number is 0: the response is not fresh (RFC 9111, 4.2.1).
 pub(super) fn seconds(value: &str) -> Duration {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    let seconds = value.parse().unwrap_or(if digits { LONGEST } else { 0 });
-    Duration::from_secs(if digits { seconds.min(LONGEST) } else { 0 })
+    let seconds = value.parse().unwrap_or(if digits { MAX_SECONDS } else { 0 });
+    Duration::from_secs(if digits { seconds.min(MAX_SECONDS) } else { 0 })
 }
 
 #[cfg(test)]
@@ -189,12 +190,15 @@ mod tests {
         all.iter().map(header).collect()
     }
 
-    fn secs(fresh: u64, stale: u64) -> Option<Allowed> {
-        Some(Allowed { fresh: Duration::from_secs(fresh), stale: Duration::from_secs(stale) })
+    fn secs(fresh: u64, stale: u64) -> Option<ResponseDirectives> {
+        Some(ResponseDirectives {
+            fresh: Duration::from_secs(fresh),
+            stale: Duration::from_secs(stale),
+        })
     }
 
     #[test]
-    fn an_answer_says_for_how_long() {
+    fn response_directives_give_the_lifetime() {
         for (value, expected) in [
             ("max-age=60", secs(60, 0)),
             ("Max-Age = \"60\" , public", secs(60, 0)),
@@ -217,10 +221,14 @@ mod tests {
             ("max-age=60, private", None),
             ("max-age=60, private=\"x-a, x-b\"", None),
         ] {
-            assert_eq!(allowed(&headers(&[("cache-control", value)]), false), expected, "{value}");
+            assert_eq!(
+                response_directives(&headers(&[("cache-control", value)]), false),
+                expected,
+                "{value}"
+            );
         }
         let two = headers(&[("cache-control", "max-age=60"), ("cache-control", "no-store")]);
-        assert_eq!(allowed(&two, false), None);
+        assert_eq!(response_directives(&two, false), None);
         for other in [
             ("set-cookie", "a=b"),
             ("vary", "*"),
@@ -228,47 +236,53 @@ mod tests {
             ("vary", "a b"),
             ("vary", "a, Spin-Client-Addr"),
         ] {
-            assert_eq!(allowed(&headers(&[("cache-control", "max-age=60"), other]), false), None);
+            assert_eq!(
+                response_directives(&headers(&[("cache-control", "max-age=60"), other]), false),
+                None
+            );
         }
         let varied = headers(&[("cache-control", "max-age=60"), ("vary", "Accept,, x-a")]);
-        assert_eq!(allowed(&varied, false), secs(60, 0));
+        assert_eq!(response_directives(&varied, false), secs(60, 0));
     }
 
     #[test]
-    fn answers_for_someone_are_kept_if_they_are_for_all() {
-        for (value, kept) in [
+    fn authorized_responses_are_stored_only_if_explicitly_allowed() {
+        for (value, stored) in [
             ("max-age=60", false),
             ("max-age=60, public", true),
             ("max-age=60, must-revalidate", true),
             ("s-maxage=60", true),
         ] {
-            let answer = headers(&[("cache-control", value)]);
-            assert_eq!(allowed(&answer, true).is_some(), kept, "{value}");
+            let response = headers(&[("cache-control", value)]);
+            assert_eq!(response_directives(&response, true).is_some(), stored, "{value}");
         }
     }
 
     #[test]
-    fn a_request_says_what_it_wants() {
-        let of = |name, value| asked(&headers(&[(name, value)]));
-        let nothing = Asked::default();
+    fn request_directives_are_parsed() {
+        let of = |name, value| request_directives(&headers(&[(name, value)]));
+        let nothing = RequestDirectives::default();
         assert_eq!(of("accept", "*/*"), nothing);
-        assert_eq!(of("cache-control", "no-cache"), Asked { renewed: true, ..nothing });
-        assert_eq!(of("pragma", "no-cache"), Asked { renewed: true, ..nothing });
-        assert_eq!(of("cache-control", "no-store"), Asked { bypass: true, ..nothing });
-        assert_eq!(of("range", "bytes=0-1"), Asked { bypass: true, ..nothing });
-        assert_eq!(of("authorization", "x"), Asked { authorized: true, ..nothing });
+        assert_eq!(
+            of("cache-control", "no-cache"),
+            RequestDirectives { no_cache: true, ..nothing }
+        );
+        assert_eq!(of("pragma", "no-cache"), RequestDirectives { no_cache: true, ..nothing });
+        assert_eq!(of("cache-control", "no-store"), RequestDirectives { bypass: true, ..nothing });
+        assert_eq!(of("range", "bytes=0-1"), RequestDirectives { bypass: true, ..nothing });
+        assert_eq!(of("authorization", "x"), RequestDirectives { authorized: true, ..nothing });
         assert_eq!(
             of("cache-control", "only-if-cached, max-age=5, min-fresh=3"),
-            Asked {
+            RequestDirectives {
                 only_if_cached: true,
                 max_age: Some(Duration::from_secs(5)),
                 min_fresh: Some(Duration::from_secs(3)),
                 ..nothing
             }
         );
-        // HTTP/1.0's word counts only where there is no other.
+        // `Pragma` of HTTP/1.0 counts only without `Cache-Control`.
         let both = headers(&[("cache-control", "max-age=1"), ("pragma", "no-cache")]);
-        assert!(!asked(&both).renewed);
+        assert!(!request_directives(&both).no_cache);
     }
 
     proptest! {
@@ -276,7 +290,7 @@ mod tests {
         fn no_header_panics(value in "[ -~]{0,60}", words in r#"((max-age|private|a)?[=,"\\ 0-9]{0,4}){0,12}"#) {
             for value in [value, words] {
                 let headers = headers(&[("cache-control", &value)]);
-                let _ = (allowed(&headers, true), asked(&headers));
+                let _ = (response_directives(&headers, true), request_directives(&headers));
             }
         }
     }

@@ -1,37 +1,37 @@
-//! How often requests on a route were answered from the cache, and from which level of it.
+//! Cache outcomes and lookups, counted by route.
 
-use super::entry::State;
+use super::entry::Freshness;
 use crate::metrics::counters::Counter;
 
-/// What a request got.
+/// How a request was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer that was kept.
+    /// From the cache.
     Hit,
-    /// One that was in the making for another.
+    /// By the response to another request that was in flight.
     Collapsed,
-    /// Its component was asked, or would have been if the request had allowed it.
+    /// By its component, or not at all because of `only-if-cached`.
     Miss,
-    /// The same, and nothing was looked up.
+    /// By its component, without a lookup.
     Bypass,
 }
 
-/// Where answers are kept.
+/// A level of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     Memory,
-    /// What nodes share.
+    /// Shared by nodes.
     Redis,
 }
 
-/// What was there.
+/// What a lookup in one level found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// A fresh answer.
+pub enum LookupResult {
+    /// A fresh response.
     Hit,
-    /// One that is given and made again.
+    /// A response that is served and refreshed.
     Stale,
-    /// None that may be given.
+    /// No response that may be served.
     Miss,
 }
 
@@ -61,7 +61,7 @@ impl Level {
     }
 }
 
-impl Lookup {
+impl LookupResult {
     pub const ALL: [Self; 3] = [Self::Hit, Self::Stale, Self::Miss];
 
     #[must_use]
@@ -76,40 +76,42 @@ impl Lookup {
 
 /// The counts of one route.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct RouteCacheCounts {
     outcomes: [Counter; Outcome::ALL.len()],
-    lookups: [[Counter; Lookup::ALL.len()]; Level::ALL.len()],
+    lookups: [[Counter; LookupResult::ALL.len()]; Level::ALL.len()],
 }
 
-impl Counts {
-    /// One more request got `outcome`, which is no hit.
-    pub fn got(&self, outcome: Outcome) {
+impl RouteCacheCounts {
+    /// Counts a request with `outcome`, which is not [`Outcome::Hit`].
+    pub fn served(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].count();
     }
 
-    /// One more was looked up, and there was an answer in that state, or none.
-    pub fn looked_up(&self, level: Level, found: Option<State>) {
+    /// Counts a lookup in `level`, which found a response in that state, or none.
+    pub fn looked_up(&self, level: Level, found: Option<Freshness>) {
         let found = match found {
-            Some(State::Fresh) => Lookup::Hit,
-            Some(State::Ageing) => Lookup::Stale,
-            Some(State::Stale | State::Refused) | None => Lookup::Miss,
+            Some(Freshness::Fresh) => LookupResult::Hit,
+            Some(Freshness::RefreshAhead) => LookupResult::Stale,
+            Some(Freshness::Stale | Freshness::Refused) | None => LookupResult::Miss,
         };
         self.lookups[level as usize][found as usize].count();
     }
 
-    /// How many requests got `outcome`.
+    /// Number of requests with `outcome`.
     #[must_use]
     pub fn outcome(&self, outcome: Outcome) -> u64 {
-        // Whoever finds an answer is given it: there is no need to count that twice.
-        let given = |level| self.lookup(level, Lookup::Hit) + self.lookup(level, Lookup::Stale);
+        // A response that is found is served, and so counted once.
+        let hits =
+            |level| self.lookup(level, LookupResult::Hit) + self.lookup(level, LookupResult::Stale);
         match outcome {
-            Outcome::Hit => Level::ALL.into_iter().map(given).sum(),
+            Outcome::Hit => Level::ALL.into_iter().map(hits).sum(),
             other => self.outcomes[other as usize].get(),
         }
     }
 
+    /// Number of lookups in `level` with this result.
     #[must_use]
-    pub fn lookup(&self, level: Level, found: Lookup) -> u64 {
+    pub fn lookup(&self, level: Level, found: LookupResult) -> u64 {
         self.lookups[level as usize][found as usize].get()
     }
 }

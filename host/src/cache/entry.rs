@@ -1,66 +1,74 @@
-//! An answer that is kept: what it is, since when, and for how long it is good.
+//! A cached response, its age, and how long it may be served.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{AGE, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::control::{Allowed, Asked, seconds};
+use super::control::{RequestDirectives, ResponseDirectives, seconds};
 use super::stored::Stored;
 use crate::http::body::Body;
 use crate::prediction_log::{Appended, PREDICTION_ID};
 
-/// Of its time an answer loses up to this part, by chance: what was made together does not have to
-/// be made again together.
+/// The lifetime of each response is shortened by a random fraction up to this one, so that responses
+/// that were computed together do not expire together.
 const JITTER: f64 = 0.05;
 
-/// What a kept answer takes beside its body and the values of its headers, about: names, counts and
-/// lengths, its place in the cache, and what the allocator rounds up.
+/// Approximate memory of an entry without its body and header values, in bytes: names, counts and
+/// lengths, its slot in the cache, and what the allocator rounds up.
 const OVERHEAD: usize = 384;
 
-/// Headers that are of one answer, not of the next: the connection's, what an answer that is whole
-/// says anew, and the id of its request.
-const NOT_KEPT: [HeaderName; 4] = [CONNECTION, AGE, CONTENT_LENGTH, PREDICTION_ID];
+/// Headers that are not stored: those of the connection, those written anew for each response, and
+/// the id of the request.
+const NOT_STORED: [HeaderName; 4] = [CONNECTION, AGE, CONTENT_LENGTH, PREDICTION_ID];
 
-/// Headers an answer gets when it is given again: `Age`, `Cache-Status`, an id, and what the server
-/// adds.
-const ADDED: usize = 5;
+/// Number of headers that are added to a cached response: `Age`, `Cache-Status`, an id, and those of
+/// the server.
+const ADDED_HEADERS: usize = 5;
 
-/// A 200, complete.
+/// A complete response with status 200.
 #[derive(Debug)]
-pub struct Entry {
+pub struct CacheEntry {
     pub(super) stored: Stored,
-    pub(super) made: SystemTime,
+    /// When it was created; an `Age` of the response is subtracted.
+    pub(super) created: SystemTime,
+    /// How long it is fresh from then on.
     pub(super) fresh: Duration,
+    /// How long it may be served stale after that.
     pub(super) stale: Duration,
-    /// What it took to make it.
+    /// Time it took to compute it.
     pub(super) cost: Duration,
-    /// The predictions it was made from, where they are logged: each time it is served.
+    /// The predictions it contains, which are logged each time it is served.
     pub(super) predictions: Appended,
 }
 
-/// How good an answer is for a request.
+/// How fresh a response is for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Freshness {
     Fresh,
-    /// It may be given, and a new one is to be made: it is stale and may be, or soon will be.
-    Ageing,
-    /// It is too old for any.
+    /// It is served and refreshed: it is stale within `stale-while-revalidate`, or soon will be stale.
+    RefreshAhead,
+    /// It is too old for any request.
     Stale,
-    /// It is not what this request asks for: too old, or not good for long enough.
+    /// The directives of the request exclude it: it is too old, or not fresh for long enough.
     Refused,
 }
 
-impl Entry {
-    /// An answer that was just made, in `cost`. Its own `Age` counts: it may come from elsewhere.
-    /// What is known only when all of it was sent comes [later](Self::complete).
+impl CacheEntry {
+    /// A response that was just computed, in `cost`. Its `Age`, if any, counts: it may come from another
+    /// server. A streamed response is completed [later](Self::complete).
     #[must_use]
-    pub fn new(headers: &HeaderMap, body: &[u8], allowed: Allowed, cost: Duration) -> Self {
+    pub fn new(
+        headers: &HeaderMap,
+        body: &[u8],
+        allowed: ResponseDirectives,
+        cost: Duration,
+    ) -> Self {
         let age = headers.get(AGE).and_then(|age| age.to_str().ok()).map(seconds);
         let now = SystemTime::now();
         Self {
-            stored: Stored::of(headers, &NOT_KEPT, body),
-            made: now.checked_sub(age.unwrap_or_default()).unwrap_or(UNIX_EPOCH),
+            stored: Stored::of(headers, &NOT_STORED, body),
+            created: now.checked_sub(age.unwrap_or_default()).unwrap_or(UNIX_EPOCH),
             fresh: allowed.fresh.mul_f64(1.0 - JITTER * fastrand::f64()),
             stale: allowed.stale,
             cost,
@@ -68,64 +76,72 @@ impl Entry {
         }
     }
 
-    /// With the predictions it was made from.
+    /// The same entry with the predictions that it contains.
     #[must_use]
     pub fn with_predictions(self, predictions: Appended) -> Self {
         Self { predictions, ..self }
     }
 
-    /// All of it was sent, and took so long.
+    /// The same entry with its complete body, which took `cost` to compute.
     #[must_use]
     pub fn complete(self, body: &[u8], cost: Duration) -> Self {
         Self { stored: self.stored.with_body(body), cost, ..self }
     }
 
-    /// What it takes of memory, about.
+    /// Approximate memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         OVERHEAD + self.stored.size() + self.predictions.size()
     }
 
-    /// How good it is at `now`. An answer that is asked for often is made again shortly before its
-    /// time, by whoever draws a number that says so: the more it costs, the earlier (XFetch, Vattani
-    /// et al. 2015, "Optimal Probabilistic Cache Stampede Prevention", with beta = 1). `drawn` is
-    /// uniform in (0, 1]. Nothing is good for longer than `longest`.
+    /// How fresh it is at `now`, for a request with `directives`. Nothing older than `age_limit` is
+    /// served.
+    ///
+    /// A popular response is refreshed shortly before it is stale, by a request chosen at random: the
+    /// longer it takes to compute, the earlier (XFetch, Vattani et al. 2015, "Optimal Probabilistic
+    /// Cache Stampede Prevention", with beta = 1). `random` is uniform in (0, 1].
     #[must_use]
-    pub fn state(&self, asked: &Asked, longest: Duration, now: SystemTime, drawn: f64) -> State {
+    pub fn state(
+        &self,
+        directives: &RequestDirectives,
+        age_limit: Duration,
+        now: SystemTime,
+        random: f64,
+    ) -> Freshness {
         let age = self.age(now);
-        let soon = self.cost.mul_f64(-drawn.max(f64::MIN_POSITIVE).ln());
-        let too_old = asked.max_age.is_some_and(|most| age > most);
-        let too_short = asked.min_fresh.is_some_and(|least| age + least >= self.fresh);
-        if age >= (self.fresh + self.stale).min(longest) {
-            State::Stale
-        } else if asked.renewed || too_old || too_short {
-            State::Refused
-        } else if age + soon >= self.fresh {
-            State::Ageing
+        let ahead = self.cost.mul_f64(-random.max(f64::MIN_POSITIVE).ln());
+        let too_old = directives.max_age.is_some_and(|max| age > max);
+        let too_short = directives.min_fresh.is_some_and(|min| age + min >= self.fresh);
+        if age >= (self.fresh + self.stale).min(age_limit) {
+            Freshness::Stale
+        } else if directives.no_cache || too_old || too_short {
+            Freshness::Refused
+        } else if age + ahead >= self.fresh {
+            Freshness::RefreshAhead
         } else {
-            State::Fresh
+            Freshness::Fresh
         }
     }
 
-    /// For how many seconds it is fresh still; negative once it is not.
+    /// Seconds until it is stale; negative afterwards.
     #[must_use]
     pub fn ttl(&self, now: SystemTime) -> i64 {
         let seconds = |d: Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
         seconds(self.fresh) - seconds(self.age(now))
     }
 
-    /// For how long it may be given still.
+    /// Time until it may no longer be served, stale or not.
     #[must_use]
-    pub fn lasts(&self, now: SystemTime) -> Duration {
+    pub fn remaining(&self, now: SystemTime) -> Duration {
         (self.fresh + self.stale).saturating_sub(self.age(now))
     }
 
-    /// The answer, once more.
+    /// The response, as served at `now`.
     #[must_use]
     pub fn response(&self, now: SystemTime) -> Response<Body> {
         let mut response = Response::new(Body::whole(self.stored.body()));
         *response.status_mut() = StatusCode::OK;
-        *response.headers_mut() = self.stored.to_map(ADDED);
+        *response.headers_mut() = self.stored.to_map(ADDED_HEADERS);
         response.headers_mut().insert(AGE, HeaderValue::from(self.age(now).as_secs()));
         if !self.predictions.is_empty() {
             response.extensions_mut().insert(self.predictions.clone());
@@ -134,8 +150,8 @@ impl Entry {
     }
 
     fn age(&self, now: SystemTime) -> Duration {
-        // A clock that was set back makes it new, not older.
-        now.duration_since(self.made).unwrap_or_default()
+        // After the clock was set back the entry counts as new.
+        now.duration_since(self.created).unwrap_or_default()
     }
 }
 
@@ -143,51 +159,52 @@ impl Entry {
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::cache) fn entry(fresh: u64, stale: u64, cost: Duration) -> Entry {
+    pub(in crate::cache) fn entry(fresh: u64, stale: u64, cost: Duration) -> CacheEntry {
         let secs = Duration::from_secs;
-        let allowed = Allowed { fresh: secs(fresh), stale: secs(stale) };
-        Entry::new(&HeaderMap::new(), b"body", allowed, cost)
+        let allowed = ResponseDirectives { fresh: secs(fresh), stale: secs(stale) };
+        CacheEntry::new(&HeaderMap::new(), b"body", allowed, cost)
     }
 
     #[test]
-    fn an_answer_ages() {
+    fn entry_becomes_refresh_ahead_and_then_stale() {
         let entry = entry(100, 50, Duration::from_secs(1));
-        let after = |secs| entry.made + Duration::from_secs(secs);
-        let for_long = Duration::MAX;
-        let state = |asked, secs, drawn| entry.state(&asked, for_long, after(secs), drawn);
-        let any = Asked::default();
-        assert_eq!(state(any, 0, 1.0), State::Fresh);
-        assert_eq!(state(any, 90, 1.0), State::Fresh);
-        assert_eq!(state(any, 101, 1.0), State::Ageing);
-        assert_eq!(state(any, 151, 1.0), State::Stale);
-        // Before its time, by who draws e^-20 of something that takes a second.
-        assert_eq!(state(any, 90, (-20.0_f64).exp()), State::Ageing);
-        assert_eq!(state(any, 50, (-20.0_f64).exp()), State::Fresh);
-        // A clock that was set back.
+        let after = |secs| entry.created + Duration::from_secs(secs);
+        let no_limit = Duration::MAX;
+        let state =
+            |directives, secs, random| entry.state(&directives, no_limit, after(secs), random);
+        let any = RequestDirectives::default();
+        assert_eq!(state(any, 0, 1.0), Freshness::Fresh);
+        assert_eq!(state(any, 90, 1.0), Freshness::Fresh);
+        assert_eq!(state(any, 101, 1.0), Freshness::RefreshAhead);
+        assert_eq!(state(any, 151, 1.0), Freshness::Stale);
+        // Refreshed early: e^-20 was drawn, and the response takes a second to compute.
+        assert_eq!(state(any, 90, (-20.0_f64).exp()), Freshness::RefreshAhead);
+        assert_eq!(state(any, 50, (-20.0_f64).exp()), Freshness::Fresh);
+        // The clock was set back.
         assert_eq!(
-            entry.state(&any, for_long, entry.made - Duration::from_secs(9), 1.0),
-            State::Fresh
+            entry.state(&any, no_limit, entry.created - Duration::from_secs(9), 1.0),
+            Freshness::Fresh
         );
 
-        let of_ten = |secs| entry.state(&any, Duration::from_secs(10), after(secs), 1.0);
-        assert_eq!((of_ten(9), of_ten(10)), (State::Fresh, State::Stale));
+        let limited = |secs| entry.state(&any, Duration::from_secs(10), after(secs), 1.0);
+        assert_eq!((limited(9), limited(10)), (Freshness::Fresh, Freshness::Stale));
 
-        assert_eq!(state(Asked { renewed: true, ..any }, 0, 1.0), State::Refused);
-        assert_eq!(state(Asked { renewed: true, ..any }, 151, 1.0), State::Stale);
-        let at_most = Asked { max_age: Some(Duration::from_secs(10)), ..any };
+        assert_eq!(state(RequestDirectives { no_cache: true, ..any }, 0, 1.0), Freshness::Refused);
+        assert_eq!(state(RequestDirectives { no_cache: true, ..any }, 151, 1.0), Freshness::Stale);
+        let max_age = RequestDirectives { max_age: Some(Duration::from_secs(10)), ..any };
         assert_eq!(
-            (state(at_most, 10, 1.0), state(at_most, 11, 1.0)),
-            (State::Fresh, State::Refused)
+            (state(max_age, 10, 1.0), state(max_age, 11, 1.0)),
+            (Freshness::Fresh, Freshness::Refused)
         );
-        let at_least = Asked { min_fresh: Some(Duration::from_secs(60)), ..any };
+        let min_fresh = RequestDirectives { min_fresh: Some(Duration::from_secs(60)), ..any };
         assert_eq!(
-            (state(at_least, 30, 1.0), state(at_least, 41, 1.0)),
-            (State::Fresh, State::Refused)
+            (state(min_fresh, 30, 1.0), state(min_fresh, 41, 1.0)),
+            (Freshness::Fresh, Freshness::Refused)
         );
     }
 
     #[test]
-    fn it_loses_a_little_of_its_time() {
+    fn lifetime_is_shortened_by_jitter() {
         for _ in 0..1000 {
             let fresh = entry(1000, 0, Duration::ZERO).fresh.as_secs_f64();
             assert!((950.0..=1000.0).contains(&fresh), "{fresh}");
@@ -195,21 +212,21 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn age_goes_on_from_where_it_was() {
-        let allowed = Allowed { fresh: Duration::from_secs(100), stale: Duration::ZERO };
+    fn age_of_the_response_counts() {
+        let allowed = ResponseDirectives { fresh: Duration::from_secs(100), stale: Duration::ZERO };
         let headers = HeaderMap::from_iter([
             (AGE, HeaderValue::from_static("40")),
             (CONNECTION, HeaderValue::from_static("close")),
         ]);
-        let entry = Entry::new(&headers, b"", allowed, Duration::ZERO);
-        let answer = entry.response(SystemTime::now());
-        assert_eq!(answer.headers()["age"], "40");
-        assert!(!answer.headers().contains_key("connection"));
+        let entry = CacheEntry::new(&headers, b"", allowed, Duration::ZERO);
+        let response = entry.response(SystemTime::now());
+        assert_eq!(response.headers()["age"], "40");
+        assert!(!response.headers().contains_key("connection"));
         assert!((50..=60).contains(&entry.ttl(SystemTime::now())));
-        // As long as can be said, not none at all.
+        // An age that overflows is the maximum, not ignored.
         let headers =
             HeaderMap::from_iter([(AGE, HeaderValue::from_static("99999999999999999999"))]);
-        let entry = Entry::new(&headers, b"", allowed, Duration::ZERO);
+        let entry = CacheEntry::new(&headers, b"", allowed, Duration::ZERO);
         assert!(entry.ttl(SystemTime::now()) < 0);
     }
 }

@@ -1,71 +1,82 @@
-//! Requests for the same answer at the same time: one of them, the leader, has it made, the others
-//! wait for it.
+//! Flights: concurrent requests with the same key are collapsed into one. The first leads: it has the
+//! response computed. The others follow: they wait for it.
+//!
+//! ```text
+//! first request ─ board ─> Lead ─────── streaming ──────────> land
+//!                           │ dropped       │                   │
+//! others ──────── board ─> Follow           │                   │
+//!                           v               v                   v
+//!                           the next leads  wait a short while  Response: served to all
+//!                                           for its end         Uncached: each is forwarded
+//! ```
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::hash::BuildHasherDefault;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use super::entry::Entry;
-use super::key::Key;
+use super::entry::CacheEntry;
+use super::key::CacheKey;
 use super::memory::FirstBits;
 
-/// What became of a leader's request.
+/// The state of a leader's request, as followers see it.
 #[derive(Clone, Debug)]
 pub(super) enum Landed {
-    /// An answer, for all who have this key.
-    Answer(Key, Arc<Entry>),
-    /// It failed, or its answer is for itself alone: each has to ask.
-    Alone,
-    /// There is an answer, and its end comes as its leader's client reads it: of this moment.
-    Coming(Instant),
+    /// A response for all requests with this key.
+    Response(CacheKey, Arc<CacheEntry>),
+    /// It failed, or its response is not stored: each follower is forwarded to the component.
+    Uncached,
+    /// Its response has been streamed to the leader's client since then, and is stored once complete.
+    Streaming(Instant),
 }
 
-/// Who reads slowly keeps those who wait for the same answer no longer than this.
-const COMING: Duration = Duration::from_millis(100);
+/// Maximum time for which followers wait for a streamed response: a leader's client may read slowly.
+const MAX_STREAM_WAIT: Duration = Duration::from_millis(100);
 
-/// `None` while it is under way.
-type News = Option<Landed>;
+/// `None` while the leader waits for its component.
+type FlightState = Option<Landed>;
 
-/// The requests under way.
+/// The flights of all keys.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<UnderWay>);
+pub(super) struct Flights(Mutex<FlightTable>);
 
-type UnderWay = HashMap<Key, Flight, BuildHasherDefault<FirstBits>>;
+type FlightTable = HashMap<CacheKey, Flight, BuildHasherDefault<FirstBits>>;
 
 #[derive(Debug, Default)]
 struct Flight {
-    /// Since when its answer comes.
-    coming: Option<Instant>,
-    /// Made for the first who waits: most have nobody.
-    news: Option<watch::Sender<News>>,
+    /// When its response started to be streamed.
+    streaming_since: Option<Instant>,
+    /// Created for the first follower: most flights have none.
+    sender: Option<watch::Sender<FlightState>>,
 }
 
-/// Who comes to a key.
+/// The part of a request in a flight.
 #[derive(Debug)]
 pub(super) enum Boarding {
     First(Lead),
     Later(Follow),
 }
 
-/// Has the answer made. Whoever waits is told when this is given up, too.
+/// The leader of a flight. If it is dropped before it lands, a follower becomes the next leader.
 #[derive(Debug)]
 pub(super) struct Lead {
-    key: Key,
+    key: CacheKey,
     flights: Arc<Flights>,
-    landed: News,
+    landed: FlightState,
 }
 
-/// Waits for it.
+/// A follower of a flight.
 #[derive(Debug)]
-pub(super) struct Follow(watch::Receiver<News>);
+pub(super) struct Follow(watch::Receiver<FlightState>);
 
 impl Flights {
-    pub(super) fn board(self: &Arc<Self>, key: Key) -> Boarding {
+    /// Joins the flight of `key`, or starts it.
+    pub(super) fn board(self: &Arc<Self>, key: CacheKey) -> Boarding {
         match self.lock().entry(key) {
             Slot::Occupied(mut flight) => Boarding::Later(flight.get_mut().follow()),
             Slot::Vacant(slot) => {
@@ -75,31 +86,31 @@ impl Flights {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, UnderWay> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FlightTable> {
+        self.0.lock()
     }
 }
 
 impl Flight {
     fn follow(&mut self) -> Follow {
-        let coming = self.coming.map(Landed::Coming);
-        Follow(self.news.get_or_insert_with(|| watch::Sender::new(coming)).subscribe())
+        let state = self.streaming_since.map(Landed::Streaming);
+        Follow(self.sender.get_or_insert_with(|| watch::Sender::new(state)).subscribe())
     }
 }
 
 impl Lead {
-    /// Tells everybody.
+    /// Ends the flight with a result for all followers.
     pub(super) fn land(mut self, landed: Landed) {
         self.landed = Some(landed);
     }
 
-    /// Tells them that it begins.
-    pub(super) fn comes(&self) {
+    /// Notifies followers that the response is being streamed.
+    pub(super) fn streaming(&self) {
         let now = Instant::now();
         if let Some(flight) = self.flights.lock().get_mut(&self.key) {
-            flight.coming = Some(now);
-            if let Some(news) = &flight.news {
-                news.send_replace(Some(Landed::Coming(now)));
+            flight.streaming_since = Some(now);
+            if let Some(sender) = &flight.sender {
+                sender.send_replace(Some(Landed::Streaming(now)));
             }
         }
     }
@@ -108,21 +119,21 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         let flight = self.flights.lock().remove(&self.key);
-        if let (Some(news), Some(landed)) = (flight.and_then(|f| f.news), self.landed.take()) {
-            news.send_replace(Some(landed));
+        if let (Some(sender), Some(landed)) = (flight.and_then(|f| f.sender), self.landed.take()) {
+            sender.send_replace(Some(landed));
         }
     }
 }
 
 impl Follow {
-    /// What became of it; `None` if its leader was given up, for one that waits to be the next.
+    /// Waits for the result; `None` if the leader was dropped, or ended without one.
     pub(super) async fn landed(mut self) -> Option<Landed> {
-        let news = self.0.wait_for(Option::is_some).await.ok()?.clone();
-        let Some(Landed::Coming(since)) = news else { return news };
-        let ends = |news: &News| !matches!(news, Some(Landed::Coming(_)));
-        match timeout_at((since + COMING).into(), self.0.wait_for(ends)).await {
-            Ok(news) => news.ok()?.clone(),
-            Err(_) => Some(Landed::Alone),
+        let state = self.0.wait_for(Option::is_some).await.ok()?.clone();
+        let Some(Landed::Streaming(since)) = state else { return state };
+        let has_ended = |state: &FlightState| !matches!(state, Some(Landed::Streaming(_)));
+        match timeout_at((since + MAX_STREAM_WAIT).into(), self.0.wait_for(has_ended)).await {
+            Ok(state) => state.ok()?.clone(),
+            Err(_) => Some(Landed::Uncached),
         }
     }
 }
@@ -132,54 +143,54 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::cache::key::Origin;
+    use crate::cache::key::KeyPrefix;
 
-    fn key(path: &str) -> Key {
+    fn key(path: &str) -> CacheKey {
         let request = Request::get(path).body(()).unwrap();
-        Origin::new([]).key(0, &request.into_parts().0, ("", b""), &[])
+        KeyPrefix::new([]).key(0, &request.into_parts().0, ("", b""), &[])
     }
 
     #[tokio::test]
-    async fn one_leads_and_the_others_hear_of_it() {
+    async fn first_request_leads_and_others_receive_its_result() {
         let flights = Arc::new(Flights::default());
-        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("nobody leads") };
+        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("no leader") };
         let followers: Vec<_> = (0..3)
             .map(|_| match flights.board(key("/a")) {
                 Boarding::Later(follow) => tokio::spawn(follow.landed()),
-                Boarding::First(_) => panic!("two lead"),
+                Boarding::First(_) => panic!("two leaders"),
             })
             .collect();
-        assert!(matches!(flights.board(key("/b")), Boarding::First(_)), "of another key");
-        lead.land(Landed::Alone);
+        assert!(matches!(flights.board(key("/b")), Boarding::First(_)), "another key");
+        lead.land(Landed::Uncached);
         for follower in followers {
-            assert!(matches!(follower.await.unwrap(), Some(Landed::Alone)));
+            assert!(matches!(follower.await.unwrap(), Some(Landed::Uncached)));
         }
         assert!(matches!(flights.board(key("/a")), Boarding::First(_)), "it has landed");
     }
 
     #[tokio::test]
-    async fn who_reads_slowly_keeps_nobody_for_long() {
+    async fn followers_do_not_wait_for_a_slow_stream() {
         let flights = Arc::new(Flights::default());
-        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("nobody leads") };
+        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("no leader") };
         let follow = || match flights.board(key("/a")) {
             Boarding::Later(follow) => follow.landed(),
-            Boarding::First(_) => panic!("two lead"),
+            Boarding::First(_) => panic!("two leaders"),
         };
-        let begun = follow();
-        lead.comes();
-        for follower in [begun, follow()] {
-            assert!(matches!(follower.await, Some(Landed::Alone)));
+        let early = follow();
+        lead.streaming();
+        for follower in [early, follow()] {
+            assert!(matches!(follower.await, Some(Landed::Uncached)));
         }
     }
 
     #[tokio::test]
-    async fn a_leader_that_is_gone_makes_room_for_the_next() {
+    async fn follower_leads_after_the_leader_is_dropped() {
         let flights = Arc::new(Flights::default());
-        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("nobody leads") };
-        let Boarding::Later(follow) = flights.board(key("/a")) else { panic!("two lead") };
+        let Boarding::First(lead) = flights.board(key("/a")) else { panic!("no leader") };
+        let Boarding::Later(follow) = flights.board(key("/a")) else { panic!("two leaders") };
         drop(lead);
         assert!(follow.landed().await.is_none());
-        let Boarding::First(next) = flights.board(key("/a")) else { panic!("nobody leads") };
+        let Boarding::First(next) = flights.board(key("/a")) else { panic!("no leader") };
         drop(next);
     }
 }

@@ -1,9 +1,19 @@
-//! What an answer depends on, as 128 bits.
+//! Cache keys: everything that a response may depend on, as 128 bits.
 //!
-//! SHA-256, as it is collision-resistant whoever chooses the bodies, the same on every node and for
-//! every version of this host, and done by the processor itself on today's servers. Of its 256 bits
-//! 128 are kept: among n answers two are confused with a probability of at most n^2 / 2^129, which
-//! is 10^-15 for 10^12 answers.
+//! ```text
+//! SHA-256 of
+//!     component   id, code, models, environment,         KeyPrefix
+//!                 variables, fields not logged
+//!     generation  of its purge scopes                    generation.rs
+//!     request     method, path and query, body           body_key.rs, canonical/
+//!                 headers named by Vary                  vary.rs
+//! truncated to 128 bits
+//! ```
+//!
+//! SHA-256 resists collisions even where clients choose the bodies, is the same on every node and in
+//! every version of this host, and is computed by instructions of today's processors. With 128 of its
+//! 256 bits, two of n responses have the same key with a probability of at most n^2 / 2^129, which is
+//! 10^-15 for 10^12 responses.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -13,33 +23,33 @@ use http::header::HOST;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
-/// A request to a component, as far as its answer depends on it.
+/// The key of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key([u8; 16]);
+pub struct CacheKey([u8; 16]);
 
-impl Hash for Key {
-    /// It is a hash already.
+impl Hash for CacheKey {
+    /// The key is a hash already: its first 64 bits.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (halves, _) = self.0.as_chunks();
         state.write_u64(u64::from_le_bytes(halves[0]));
     }
 }
 
-/// What the answers of a component depend on beside the request: its code, its models, what it was
-/// given to read.
+/// The part of a key that is the same for all requests to a component: its id, code, models,
+/// environment and variables, and the fields of its predictions that are not logged.
 #[derive(Clone, Debug)]
-pub struct Origin(Sha256);
+pub struct KeyPrefix(Sha256);
 
-impl Origin {
-    /// `parts`, in order; each is told from the next.
+impl KeyPrefix {
+    /// The prefix of `parts`, in order. Each is hashed with its length.
     pub fn new<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hash = Sha256::new();
         parts.into_iter().for_each(|part| put(&mut hash, part));
         Self(hash)
     }
 
-    /// The key of a request whose answer depends on its headers of these `names`, and of which `body`
-    /// counts, as what `form` says; of every generation another.
+    /// The key of a request in a `generation`. `form` names the canonical form that `body` is in, and
+    /// is empty for the bytes as received. `names` are the headers that the response depends on.
     #[must_use]
     pub fn key<'a>(
         &self,
@@ -47,7 +57,7 @@ impl Origin {
         head: &Parts,
         (form, body): (&str, &[u8]),
         names: impl IntoIterator<Item = &'a HeaderName>,
-    ) -> Key {
+    ) -> CacheKey {
         let mut hash = self.0.clone();
         put(&mut hash, &generation.to_le_bytes());
         put(&mut hash, head.method.as_str().as_bytes());
@@ -56,7 +66,7 @@ impl Origin {
         put(&mut hash, body);
         for name in names {
             put(&mut hash, name.as_str().as_bytes());
-            // HTTP/2 has it elsewhere.
+            // HTTP/2 sends it as `:authority`.
             if let Some(host) = head.uri.authority().filter(|_| *name == HOST) {
                 put(&mut hash, host.as_str().as_bytes());
             }
@@ -66,17 +76,17 @@ impl Origin {
         }
         let mut key = [0; 16];
         key.copy_from_slice(&hash.finalize()[..16]);
-        Key(key)
+        CacheKey(key)
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for CacheKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
-impl Key {
+impl CacheKey {
     #[must_use]
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
@@ -94,13 +104,13 @@ mod tests {
 
     use super::*;
 
-    fn key(parts: &[&[u8]], method: &str, path: &str, body: &[u8]) -> Key {
+    fn key(parts: &[&[u8]], method: &str, path: &str, body: &[u8]) -> CacheKey {
         let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        Origin::new(parts.iter().copied()).key(0, &request.into_parts().0, ("", body), &[])
+        KeyPrefix::new(parts.iter().copied()).key(0, &request.into_parts().0, ("", body), &[])
     }
 
     #[test]
-    fn whatever_differs_makes_another_key() {
+    fn every_part_of_a_request_changes_the_key() {
         let keys = [
             key(&[b"ab", b"c"], "POST", "/a?b", b"body"),
             key(&[b"a", b"bc"], "POST", "/a?b", b"body"),
@@ -116,21 +126,21 @@ mod tests {
         }
         assert_eq!(keys[0], key(&[b"ab", b"c"], "POST", "http://host/a?b", b"body"));
         let head = Request::new(()).into_parts().0;
-        let of = |generation| Origin::new([]).key(generation, &head, ("", b""), &[]);
+        let of = |generation| KeyPrefix::new([]).key(generation, &head, ("", b""), &[]);
         assert_ne!(of(0), of(1));
     }
 
     #[test]
-    fn headers_that_are_named_count() {
-        let [accept, own] = ["accept", "x-a"].map(HeaderName::from_static);
+    fn named_headers_are_part_of_the_key() {
+        let [accept, custom] = ["accept", "x-a"].map(HeaderName::from_static);
         let by = |names: &[HeaderName], headers: &[(&str, &str)]| {
             let mut request = Request::get("/");
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            Origin::new([]).key(0, &request.body(()).unwrap().into_parts().0, ("", b""), names)
+            KeyPrefix::new([]).key(0, &request.body(()).unwrap().into_parts().0, ("", b""), names)
         };
-        let names = [accept.clone(), own];
+        let names = [accept.clone(), custom];
         let of = |headers| by(&names, headers);
         let keys = [
             by(&[], &[]),
@@ -148,10 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn the_host_counts_wherever_it_stands() {
+    fn host_is_read_from_the_authority_too() {
         let of = |uri| {
             let head = Request::get(uri).body(()).unwrap().into_parts().0;
-            Origin::new([]).key(0, &head, ("", b""), &[HOST])
+            KeyPrefix::new([]).key(0, &head, ("", b""), &[HOST])
         };
         assert_ne!(of("http://a.example/x"), of("http://b.example/x"));
     }

@@ -1,5 +1,5 @@
-//! The answers this process keeps, up to so many bytes. Which to keep is `quick_cache`'s: S3-FIFO,
-//! where what is asked for once does not push out what is asked for again.
+//! The level of the cache in memory, bounded in bytes. `quick_cache` evicts by S3-FIFO: responses that
+//! are requested once do not evict those that are requested repeatedly.
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -7,103 +7,107 @@ use std::sync::Arc;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use super::entry::Entry;
-use super::key::Key;
+use super::entry::CacheEntry;
+use super::key::CacheKey;
 use crate::metrics::counters::Counter;
 
-/// How large an answer is on average: how many fit is a guess, and grows if it was wrong.
-const USUAL: usize = 1024;
+/// Assumed average size of an entry, in bytes. The number of entries is estimated by it, and grows if
+/// that was too low.
+const AVERAGE_SIZE: usize = 1024;
 
-/// Answers as long as they may be that each part of the memory has room for.
-const LONGEST_IN_A_PART: u64 = 4;
+/// Number of entries of the maximum size that each shard has capacity for.
+const LARGEST_PER_SHARD: u64 = 4;
 
-/// Bounded in bytes.
+/// The entries of this process, and how many were evicted.
 #[derive(Debug)]
-pub struct Memory {
-    kept: Cache<Key, Arc<Entry>, Size, BuildHasherDefault<FirstBits>, Evictions>,
+pub struct MemoryCache {
+    entries:
+        Cache<CacheKey, Arc<CacheEntry>, EntryWeight, BuildHasherDefault<FirstBits>, Evictions>,
     evicted: Arc<Counter>,
 }
 
-impl Memory {
-    /// For at most about `bytes`, in parts that each have room for some of the longest answers, of
-    /// `longest` bytes. At least one part, so that of little memory an answer may get none.
+impl MemoryCache {
+    /// Capacity for about `bytes`, in shards that each fit some entries of `max_entry` bytes. There is
+    /// at least one shard, so with little memory a large entry may not fit.
     #[must_use]
-    pub fn new(bytes: u64, longest: usize) -> Self {
-        let count = usize::try_from(bytes).unwrap_or(usize::MAX) / USUAL;
+    pub fn new(bytes: u64, max_entry: usize) -> Self {
+        let count = usize::try_from(bytes).unwrap_or(usize::MAX) / AVERAGE_SIZE;
         let (hasher, evicted) = (BuildHasherDefault::default(), Arc::default());
         let evictions =
-            Evictions { counted: Arc::clone(&evicted), lifecycle: DefaultLifecycle::default() };
+            Evictions { count: Arc::clone(&evicted), lifecycle: DefaultLifecycle::default() };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let parts = bytes / (longest as u64).saturating_mul(LONGEST_IN_A_PART).max(1);
-        // A power of two, or it is made the next one.
-        let parts = usize::try_from(parts).unwrap_or(usize::MAX).clamp(1, 4 * threads);
+        let shards = bytes / (max_entry as u64).saturating_mul(LARGEST_PER_SHARD).max(1);
+        // `quick_cache` rounds up to a power of two; this rounds down.
+        let shards = usize::try_from(shards).unwrap_or(usize::MAX).clamp(1, 4 * threads);
         let options = OptionsBuilder::new()
             .estimated_items_capacity(count.clamp(16, 1 << 20))
             .weight_capacity(bytes)
-            .shards(1 << parts.ilog2())
+            .shards(1 << shards.ilog2())
             .build()
-            .expect("all that is needed is given");
-        Self { kept: Cache::with_options(options, Size, hasher, evictions), evicted }
+            .expect("capacity and weight are set");
+        Self { entries: Cache::with_options(options, EntryWeight, hasher, evictions), evicted }
     }
 
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.kept.get(key)
+    pub fn get(&self, key: &CacheKey) -> Option<Arc<CacheEntry>> {
+        self.entries.get(key)
     }
 
-    pub fn put(&self, key: Key, entry: Arc<Entry>) {
-        self.kept.insert(key, entry);
+    pub fn put(&self, key: CacheKey, entry: Arc<CacheEntry>) {
+        self.entries.insert(key, entry);
     }
 
     pub fn clear(&self) {
-        self.kept.clear();
+        self.entries.clear();
     }
 
-    /// Answers, and what they take.
+    /// Number of entries, and their size in bytes.
     #[must_use]
-    pub fn filled(&self) -> (usize, u64) {
-        (self.kept.len(), self.kept.weight())
+    pub fn usage(&self) -> (usize, u64) {
+        (self.entries.len(), self.entries.weight())
     }
 
-    /// Answers that made room for others, or were not taken in.
+    /// Number of entries that were evicted, or not admitted.
     #[must_use]
     pub fn evicted(&self) -> u64 {
         self.evicted.get()
     }
 }
 
-/// Counts them. What replaces an answer, or removes it, is none.
+/// Counts evictions. Replacing or removing an entry is not one.
 #[derive(Clone, Debug)]
 struct Evictions {
-    counted: Arc<Counter>,
-    lifecycle: DefaultLifecycle<Key, Arc<Entry>>,
+    count: Arc<Counter>,
+    lifecycle: DefaultLifecycle<CacheKey, Arc<CacheEntry>>,
 }
 
-impl Lifecycle<Key, Arc<Entry>> for Evictions {
-    type RequestState =
-        <DefaultLifecycle<Key, Arc<Entry>> as Lifecycle<Key, Arc<Entry>>>::RequestState;
+impl Lifecycle<CacheKey, Arc<CacheEntry>> for Evictions {
+    type RequestState = <DefaultLifecycle<CacheKey, Arc<CacheEntry>> as Lifecycle<
+        CacheKey,
+        Arc<CacheEntry>,
+    >>::RequestState;
 
-    fn before_evict(&self, _: &mut Self::RequestState, _: &Key, _: &mut Arc<Entry>) {
-        self.counted.count();
+    fn before_evict(&self, _: &mut Self::RequestState, _: &CacheKey, _: &mut Arc<CacheEntry>) {
+        self.count.count();
     }
 
-    /// Dropped when no lock is held any more.
-    fn on_evict(&self, state: &mut Self::RequestState, key: Key, entry: Arc<Entry>) {
+    /// The entry is dropped after the lock is released.
+    fn on_evict(&self, state: &mut Self::RequestState, key: CacheKey, entry: Arc<CacheEntry>) {
         self.lifecycle.on_evict(state, key, entry);
     }
 }
 
-/// By the memory it takes.
+/// Weighs entries by their size in bytes.
 #[derive(Clone, Debug)]
-struct Size;
+struct EntryWeight;
 
-impl Weighter<Key, Arc<Entry>> for Size {
-    fn weight(&self, _: &Key, entry: &Arc<Entry>) -> u64 {
+impl Weighter<CacheKey, Arc<CacheEntry>> for EntryWeight {
+    fn weight(&self, _: &CacheKey, entry: &Arc<CacheEntry>) -> u64 {
         entry.size() as u64
     }
 }
 
-/// A key is a hash already, of which any bits will do.
+/// Hashes a key, which is a hash already, to its first bits.
 #[derive(Debug, Default)]
 pub(super) struct FirstBits(u64);
 

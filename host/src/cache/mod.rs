@@ -1,29 +1,39 @@
-//! The response cache: an answer that its component allows to be given again is made once
-//! (RFC 9111, for requests with a body too: the body is part of the key).
+//! The response cache: a shared HTTP cache (RFC 9111) of components' responses, also of those to
+//! requests with a body, which is part of the key.
 //!
-//! It lies above the instances and below the routes: what a component answers depends on its code,
-//! its models, what it was given to read, and the request. All of that is in the key ([`key`]), so
-//! that a new version never gives an old answer. Nothing is kept that its component does not allow
-//! by `Cache-Control` ([`control`]). It says, too, which headers of a request count, and how its body
-//! does ([`terms`]).
+//! A response depends on its component's code, models and variables, and on the request. All of that is
+//! in the [`key`], so a new version of a component never serves responses of an earlier one. A response is
+//! stored only if its component allows that by `Cache-Control` ([`control`]). The component declares,
+//! too, which request headers it depends on, and how bodies are compared (`vary`).
+//!
+//! There are two levels: the memory of this process, and optionally a [`redis`] that nodes share. A
+//! lookup goes through them in this order:
 //!
 //! ```text
-//! look_up -> kept in memory?              fresh: the answer
-//!                                         stale, or soon: the answer, and a new one is made
-//!         -> in the making?               wait for it (flight)
-//!         -> kept by another node?        into memory, and the same again (shared)
-//!         -> none: a Ticket               the component is asked, and keep has the answer
+//! memory ─ fresh ────────────> Hit
+//!   │      stale, or soon ───> RefreshAhead: served, and refreshed in the background
+//!   v
+//! flight ─ in flight ────────> wait for its response: Collapsed
+//!   │ none: this request leads
+//!   v
+//! Redis ── found ────────────> copied to memory; as from memory
+//!   │
+//!   v
+//! Miss(Pending) ─> the component is invoked ─> store ─> memory, Redis, and the flight's followers
 //! ```
+//!
+//! - `lookup`: the path above.
+//! - `pending`: a request without a usable response, and where its response is stored.
+//! - `flight`: concurrent requests with one key wait for one response.
+//! - [`generation`]: purging, on this node and the others.
+//! - [`entry`]: a cached response and its freshness.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout_at;
 
 use crate::http::body::Body;
 use crate::http::error::Failure;
@@ -31,13 +41,14 @@ use crate::prediction_log::Appended;
 
 mod body_key;
 pub mod canonical;
+mod component_state;
 pub mod control;
 pub mod counts;
 pub mod entry;
-mod component_state;
 mod flight;
 pub mod generation;
 pub mod key;
+mod lookup;
 pub mod memory;
 mod pending;
 pub mod redis;
@@ -46,387 +57,225 @@ mod stored;
 mod vary;
 
 pub use body_key::BodyKey;
-use control::{allowed, asked};
-use counts::{Counts, Level, Outcome};
-use entry::{Entry, State};
-use flight::{Boarding, Flights, Landed};
-use generation::{Generations, Scope, Scopes};
-pub use key::Origin;
-use memory::Memory;
-use redis::{Shared, UNWATCHED};
-pub use component_state::Source;
-use status::Forwarded;
-use vary::{Guess, Terms};
-pub use pending::{Found, Ticket, copied};
-use pending::{Place, Question};
+pub use component_state::ComponentCacheState;
+use control::response_directives;
+use counts::Level;
+use entry::CacheEntry;
+use flight::{Flights, Landed};
+use generation::{Generations, PurgeScope, PurgeScopes};
+pub use key::KeyPrefix;
+use memory::MemoryCache;
+use pending::PendingStore;
+pub use pending::{Lookup, Pending, copied};
+use redis::RedisCache;
+use vary::VaryRule;
 
-/// How much is kept, and of what.
+/// Maximum sizes, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Of all answers. Without any there is no cache.
+pub struct CacheLimits {
+    /// All cached responses in memory; 0 disables the cache.
     pub memory: u64,
-    /// Of one.
-    pub answer: usize,
+    /// One cached response.
+    pub max_entry: usize,
 }
 
-impl Default for Limits {
+impl Default for CacheLimits {
     fn default() -> Self {
-        Self { memory: 64 << 20, answer: 1 << 20 }
+        Self { memory: 64 << 20, max_entry: 1 << 20 }
     }
 }
 
 /// `[cache]` in the runtime config.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
-    pub limits: Limits,
-    pub shared: Option<redis::Settings>,
+pub struct CacheSettings {
+    pub limits: CacheLimits,
+    /// The level that nodes share, if any.
+    pub redis: Option<redis::RedisSettings>,
 }
 
-/// The answers of all components.
+/// The cached responses of all components.
 #[derive(Debug)]
-pub struct Cache {
-    limits: Limits,
-    memory: Arc<Memory>,
-    shared: Option<Shared>,
+pub struct ResponseCache {
+    limits: CacheLimits,
+    memory: Arc<MemoryCache>,
+    redis: Option<RedisCache>,
     flights: Arc<Flights>,
     generations: Generations,
 }
 
-/// Which other nodes have heard that something is to be forgotten.
+/// How far a purge has propagated to other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Told {
-    /// Nothing is shared: this node is for itself.
-    Nobody,
+pub enum Propagation {
+    /// Only this node has cached responses: no Redis is configured.
+    Local,
+    /// To all nodes that share the Redis.
     All,
-    /// As soon as the Redis takes it: it does not answer, or is full.
-    Later,
+    /// Other nodes follow when the Redis accepts the purge: it is unreachable or full.
+    Pending,
 }
 
-impl Cache {
+impl ResponseCache {
     #[must_use]
-    pub fn new(limits: Limits, shared: Option<Shared>) -> Self {
-        let memory = Arc::new(Memory::new(limits.memory, limits.answer));
+    pub fn new(limits: CacheLimits, redis: Option<RedisCache>) -> Self {
         Self {
             limits,
-            memory,
-            shared,
+            memory: Arc::new(MemoryCache::new(limits.memory, limits.max_entry)),
+            redis,
             flights: Arc::default(),
             generations: Generations::default(),
         }
     }
 
-    /// Sees to what is shared, forever.
-    pub async fn attend(&self) {
-        if let Some(shared) = &self.shared {
-            shared.attend(&self.generations, &self.memory).await;
+    /// Maintains the connections to Redis, exchanges generations and stores responses there, forever.
+    pub async fn run_redis(&self) {
+        if let Some(redis) = &self.redis {
+            redis.run(&self.generations, &self.memory).await;
         }
     }
 
+    /// The level that nodes share, if any.
     #[must_use]
-    pub fn shared(&self) -> Option<&Shared> {
-        self.shared.as_ref()
+    pub fn redis(&self) -> Option<&RedisCache> {
+        self.redis.as_ref()
     }
 
-    /// What the answers under a route belong to, or of whoever has all `scopes` in common.
-    pub fn scopes(&self, scopes: impl IntoIterator<Item = Scope>) -> Scopes {
-        self.generations.scopes([Scope::Everything].into_iter().chain(scopes))
-    }
-
-    /// Forgets the answers of `scope`, those that are being made too, and tells other nodes. Fails
-    /// with all there is if it is not among it.
-    pub async fn purge(&self, scope: &Scope) -> Result<Told, Vec<Scope>> {
-        let number = self.generations.raise(scope).ok_or_else(|| self.generations.known())?;
-        if *scope == Scope::Everything {
-            // Of another scope it is not known what its answers are.
-            self.memory.clear();
-        }
-        Ok(match &self.shared {
-            None => Told::Nobody,
-            Some(shared) if shared.tell(scope, number).await => Told::All,
-            Some(_) => Told::Later,
-        })
-    }
-
-    /// What there is for a request to `source` under the route of `scopes`, or will be before the
-    /// deadline; `counts` say which. `body` is `None` if it is not whole.
-    pub async fn look_up(
-        &self,
-        source: &Source,
-        scopes: &Scopes,
-        counts: &Counts,
-        head: &Parts,
-        body: Option<&Bytes>,
-        deadline: Instant,
-    ) -> Result<Found, Failure> {
-        if self.limits.memory == 0 {
-            return Ok(Found::Nothing(Ticket::NoCache));
-        }
-        let asked = asked(&head.headers);
-        let for_all = [Method::GET, Method::POST].contains(&head.method) && !asked.bypass;
-        let alone = |why| Found::Nothing(Ticket::Alone(why, head.method.clone()));
-        let pays =
-            || source.may_keep(&head.method) || source.learned.guess(&head.method, &head.uri).known;
-        let body = match body {
-            Some(body) if for_all && pays() => body,
-            _ if asked.only_if_cached => return Err(not_cached(counts, Outcome::Bypass)),
-            _ => return Ok(alone(Forwarded::Bypass)),
-        };
-        let watched = self.shared.as_ref().is_none_or(Shared::is_watched);
-        let longest = if watched { Duration::MAX } else { UNWATCHED };
-        let generation = scopes.generation();
-        // The rest of the time is for its own.
-        let patience = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
-        loop {
-            let guess = &source.learned.guess(&head.method, &head.uri);
-            let key = guess.terms.key(&source.origin, generation, head, body);
-            let question = Question { key, guess, generation, head, body, asked: &asked, longest };
-            let entry = self.memory.get(&key);
-            let why = match given(question, Level::Memory, entry.as_deref(), counts) {
-                Given::Fresh(answer) => return Ok(Found::Answer(answer)),
-                Given::Ageing(answer) => return Ok(self.ageing(question, answer)),
-                Given::Nothing(why) => why,
-            };
-            // What is in the making was asked for before; and nobody is to wait for an answer that
-            // is not for others.
-            let waits = guess.known || source.keeps() && source.may_keep(&head.method);
-            let leads = !asked.renewed && waits;
-            if asked.only_if_cached {
-                let fetched =
-                    if leads { self.fetch(question, entry.as_deref(), counts).await } else { None };
-                return match fetched {
-                    Some(Given::Fresh(answer) | Given::Ageing(answer)) => Ok(Found::Answer(answer)),
-                    Some(Given::Nothing(_)) | None => Err(not_cached(counts, Outcome::Miss)),
-                };
-            }
-            if !leads {
-                let why = if asked.renewed { Forwarded::Request } else { why };
-                return Ok(Found::Nothing(question.to_keep(why, None)));
-            }
-            let follow = match self.flights.board(key) {
-                Boarding::First(lead) => {
-                    return Ok(match self.fetch(question, entry.as_deref(), counts).await {
-                        // Who follows finds it in memory.
-                        Some(Given::Fresh(answer)) => Found::Answer(answer),
-                        Some(Given::Ageing(answer)) => question.again(answer, lead),
-                        Some(Given::Nothing(why)) => {
-                            Found::Nothing(question.to_keep(why, Some(lead)))
-                        }
-                        None => Found::Nothing(question.to_keep(why, Some(lead))),
-                    });
-                }
-                Boarding::Later(follow) => follow,
-            };
-            match timeout_at(patience.into(), follow.landed()).await {
-                Ok(Some(Landed::Answer(of, entry))) => {
-                    let Guess { terms, .. } = source.learned.guess(&head.method, &head.uri);
-                    // It may turn out to depend on what differs between the two.
-                    if of == terms.key(&source.origin, generation, head, body) {
-                        let mut answer = entry.response(SystemTime::now());
-                        status::collapsed(answer.headers_mut(), why);
-                        counts.got(Outcome::Collapsed);
-                        return Ok(Found::Collapsed(answer));
-                    }
-                }
-                Ok(Some(Landed::Alone | Landed::Coming(_))) | Err(_) => {
-                    return Ok(alone(why));
-                }
-                // Its leader was given up, or what has landed is in memory.
-                Ok(None) => {}
-            }
-        }
-    }
-
-    /// An answer that is to be made again, by the first who is given it.
-    fn ageing(&self, question: Question<'_>, answer: Response<Body>) -> Found {
-        // Who asks for no new answer has none made.
-        if question.asked.only_if_cached {
-            return Found::Answer(answer);
-        }
-        match self.flights.board(question.key) {
-            Boarding::First(lead) => question.again(answer, lead),
-            Boarding::Later(_) => Found::Answer(answer),
-        }
-    }
-
-    /// What another node has made again meanwhile: whoever waits has it, and the ticket is used. It
-    /// comes back if there is nothing.
-    pub async fn renewed(&self, ticket: Ticket) -> Option<Ticket> {
-        let (Ticket::ToKeep(place), Some(shared)) = (&ticket, &self.shared) else {
-            return Some(ticket);
-        };
-        let key = place.key;
-        let there = self.memory.get(&key);
-        let newer = |entry: &Entry| {
-            there.as_ref().is_none_or(|there| entry.made > there.made)
-                && entry.ttl(SystemTime::now()) > 0
-        };
-        let Some(entry) = shared.get(&key).await.ok().flatten().filter(newer).map(Arc::new) else {
-            return Some(ticket);
-        };
-        self.memory.put(key, Arc::clone(&entry));
-        if let Ticket::ToKeep(place) = ticket {
-            place.land(Landed::Answer(key, entry));
-        }
-        None
-    }
-
-    /// What another node has kept, if it is newer than what there is, and is in memory then. `None` if
-    /// there is nothing.
-    async fn fetch(
-        &self,
-        question: Question<'_>,
-        there: Option<&Entry>,
-        counts: &Counts,
-    ) -> Option<Given> {
-        let entry = self.shared.as_ref()?.get(&question.key).await.ok()?;
-        let entry = entry.filter(|e| there.is_none_or(|there| e.made > there.made)).map(Arc::new);
-        if let Some(entry) = &entry {
-            self.memory.put(question.key, Arc::clone(entry));
-        }
-        // It counts even if memory has no room for it.
-        let given = given(question, Level::Redis, entry.as_deref(), counts);
-        entry.map(|_| given)
-    }
-
-    /// Its levels, in the order they are asked.
+    /// The levels, in the order of a lookup.
     #[must_use]
     pub fn levels(&self) -> &'static [Level] {
-        if self.shared.is_some() { &Level::ALL } else { &[Level::Memory] }
+        if self.redis.is_some() { &Level::ALL } else { &[Level::Memory] }
     }
 
-    /// What is kept in memory.
+    /// The level in memory.
     #[must_use]
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &MemoryCache {
         &self.memory
     }
 
-    /// How much may be kept.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &CacheLimits {
         &self.limits
     }
 
-    /// Keeps the answer a component gave, if that is allowed, and tells whoever waits for it: at
-    /// once, or when all of it was sent.
-    pub fn keep(
+    /// The purge scopes of responses that belong to all of `scopes`.
+    pub fn scopes(&self, scopes: impl IntoIterator<Item = PurgeScope>) -> PurgeScopes {
+        self.generations.scopes([PurgeScope::Everything].into_iter().chain(scopes))
+    }
+
+    /// Purges the responses of `scope`, those in flight included, here and on other nodes.
+    ///
+    /// # Errors
+    /// The scope is unknown; the known ones are returned.
+    pub async fn purge(&self, scope: &PurgeScope) -> Result<Propagation, Vec<PurgeScope>> {
+        let number = self.generations.raise(scope).ok_or_else(|| self.generations.known())?;
+        if *scope == PurgeScope::Everything {
+            // The entries of another scope cannot be found; they are evicted in time.
+            self.memory.clear();
+        }
+        Ok(match &self.redis {
+            None => Propagation::Local,
+            Some(redis) if redis.publish(scope, number).await => Propagation::All,
+            Some(_) => Propagation::Pending,
+        })
+    }
+
+    /// Stores the response of a component, if it may be stored, and ends the flight that waits for it:
+    /// at once, or when the response has been sent to its end.
+    ///
+    /// # Errors
+    /// The failure in `response`, if it is one.
+    pub fn store(
         self: &Arc<Self>,
-        source: &Source,
-        ticket: Ticket,
-        mut answer: Result<Response<Body>, Failure>,
+        state: &ComponentCacheState,
+        pending: Pending,
+        mut response: Result<Response<Body>, Failure>,
     ) -> Result<Response<Body>, Failure> {
-        let body_key = answer.as_mut().ok().and_then(|answer| BodyKey::take(answer.headers_mut()));
-        let place = match ticket {
-            Ticket::NoCache => return answer,
-            Ticket::Alone(why, method) => {
-                let mut answer = answer?;
-                if answer.status() == StatusCode::OK {
-                    source.learn(&method, allowed(answer.headers(), false).is_some());
+        let body_key = response.as_mut().ok().and_then(|ok| BodyKey::take(ok.headers_mut()));
+        let pending = match pending {
+            Pending::Disabled => return response,
+            Pending::Uncached(why, method) => {
+                let mut response = response?;
+                if response.status() == StatusCode::OK {
+                    let storable = response_directives(response.headers(), false).is_some();
+                    state.learn(&method, storable);
                 }
-                status::forwarded(answer.headers_mut(), why, false);
-                return Ok(answer);
+                status::forwarded(response.headers_mut(), why, false);
+                return Ok(response);
             }
-            Ticket::ToKeep(place) => place,
+            Pending::ToStore(pending) => pending,
         };
-        let mut answer = match answer {
-            Ok(answer) => answer,
+        match response {
+            Ok(response) => Ok(self.store_pending(state, pending, response, body_key)),
             Err(failure) => {
-                place.land(Landed::Alone);
-                return Err(failure);
+                pending.land(Landed::Uncached);
+                Err(failure)
             }
-        };
-        let why = place.why;
-        let is_ok = answer.status() == StatusCode::OK;
-        let given = allowed(answer.headers(), place.authorized);
-        // What is wrong with a request says nothing of its component, and whether its answers are kept
-        // is not for who has credentials to say.
+        }
+    }
+
+    fn store_pending(
+        self: &Arc<Self>,
+        state: &ComponentCacheState,
+        pending: Box<PendingStore>,
+        mut response: Response<Body>,
+        body_key: Option<BodyKey>,
+    ) -> Response<Body> {
+        let why = pending.why;
+        let is_ok = response.status() == StatusCode::OK;
+        let directives = response_directives(response.headers(), pending.authorized);
+        // The response to an invalid request tells nothing about its component, and one that is not
+        // stored because of credentials may be storable for other requests.
         if is_ok {
-            let others = place.authorized && allowed(answer.headers(), false).is_some();
-            source.learn(&place.method, given.is_some() || others);
+            let for_others =
+                pending.authorized && response_directives(response.headers(), false).is_some();
+            state.learn(&pending.method, directives.is_some() || for_others);
         }
-        let predictions = answer.extensions().get::<Appended>().cloned().unwrap_or_default();
-        let fits = self.may_fit(&answer) && predictions.size() <= self.limits.answer;
-        let Some(allowed) = given.filter(|_| is_ok && fits) else {
-            place.land(Landed::Alone);
-            status::forwarded(answer.headers_mut(), why, false);
-            return Ok(answer);
+        let predictions = response.extensions().get::<Appended>().cloned().unwrap_or_default();
+        let fits = self.may_fit(&response) && predictions.size() <= self.limits.max_entry;
+        let Some(directives) = directives.filter(|_| is_ok && fits) else {
+            pending.land(Landed::Uncached);
+            status::forwarded(response.headers_mut(), why, false);
+            return response;
         };
-        let before = place.is_sure().then_some(&place.terms);
-        let terms = Terms::of(answer.headers(), body_key, before);
-        if terms != place.terms || !place.is_sure() {
-            source.learned.learn(&place.method, &place.uri, &terms);
+        let known = pending.is_rule_known().then_some(&pending.rule);
+        let rule = VaryRule::of(response.headers(), body_key, known);
+        if rule != pending.rule || !pending.is_rule_known() {
+            state.rules.learn(&pending.method, &pending.uri, &rule);
         }
-        let Some(place) = place.by(terms, &source.origin) else {
-            status::forwarded(answer.headers_mut(), why, false);
-            return Ok(answer);
+        let Some(pending) = pending.by(rule, &state.key_prefix) else {
+            status::forwarded(response.headers_mut(), why, false);
+            return response;
         };
-        let entry = Entry::new(answer.headers(), b"", allowed, Duration::ZERO);
+        let entry = CacheEntry::new(response.headers(), b"", directives, Duration::ZERO);
         let entry = entry.with_predictions(predictions);
-        // Of a stream nobody knows yet whether it will be kept.
-        let is_whole = answer.body().is_whole();
+        // Whether a streamed response is stored is known at its end.
+        let is_whole = response.body().is_whole();
         if !is_whole {
-            place.comes();
+            pending.streaming();
         }
         let cache = Arc::clone(self);
-        let take = move |body: Option<&[u8]>| match body {
-            Some(body) => cache.put(*place, entry, body),
-            None => place.land(Landed::Alone),
+        let complete = move |body: Option<&[u8]>| match body {
+            Some(body) => cache.insert(*pending, entry, body),
+            None => pending.land(Landed::Uncached),
         };
-        let mut answer = answer.map(|body| body.copied(self.limits.answer, take));
-        status::forwarded(answer.headers_mut(), why, is_whole);
-        Ok(answer)
+        let mut response = response.map(|body| body.copied(self.limits.max_entry, complete));
+        status::forwarded(response.headers_mut(), why, is_whole);
+        response
     }
 
-    fn put(&self, place: Place, entry: Entry, body: &[u8]) {
-        let (key, entry) = (place.key, Arc::new(entry.complete(body, place.since.elapsed())));
+    /// Inserts a complete response in both levels, and ends its flight.
+    fn insert(&self, pending: PendingStore, entry: CacheEntry, body: &[u8]) {
+        let entry = Arc::new(entry.complete(body, pending.start.elapsed()));
+        let key = pending.key;
         self.memory.put(key, Arc::clone(&entry));
-        if let Some(shared) = &self.shared {
-            shared.put(key, &entry, entry.lasts(SystemTime::now()));
+        if let Some(redis) = &self.redis {
+            redis.put(key, &entry, entry.remaining(SystemTime::now()));
         }
-        place.land(Landed::Answer(key, entry));
+        pending.land(Landed::Response(key, entry));
     }
 
-    /// Whether an answer is not known to be too long.
-    fn may_fit(&self, answer: &Response<Body>) -> bool {
-        answer.body().size_hint().lower() <= self.limits.answer as u64
+    /// Whether a response is not known to exceed the limit.
+    fn may_fit(&self, response: &Response<Body>) -> bool {
+        response.body().size_hint().lower() <= self.limits.max_entry as u64
     }
-}
-
-/// What of an entry a request may be given.
-enum Given {
-    Fresh(Response<Body>),
-    /// It is to be made again.
-    Ageing(Response<Body>),
-    /// Why not.
-    Nothing(Forwarded),
-}
-
-fn given(question: Question<'_>, level: Level, entry: Option<&Entry>, counts: &Counts) -> Given {
-    let now = SystemTime::now();
-    let state = |entry: &Entry| entry.state(question.asked, question.longest, now, drawn());
-    let found = entry.map(|entry| (entry, state(entry)));
-    counts.looked_up(level, found.map(|(_, state)| state));
-    match found {
-        Some((entry, State::Fresh)) => Given::Fresh(hit(entry, now, level)),
-        Some((entry, State::Ageing)) => Given::Ageing(hit(entry, now, level)),
-        Some((_, State::Refused)) => Given::Nothing(Forwarded::Request),
-        Some((_, State::Stale)) => Given::Nothing(Forwarded::Stale),
-        None => Given::Nothing(Forwarded::Miss),
-    }
-}
-
-fn hit(entry: &Entry, now: SystemTime, level: Level) -> Response<Body> {
-    let mut answer = entry.response(now);
-    status::hit(answer.headers_mut(), entry.ttl(now), level);
-    answer
-}
-
-fn not_cached(counts: &Counts, outcome: Outcome) -> Failure {
-    counts.got(outcome);
-    Failure::NotCached
-}
-
-/// Uniform in (0, 1].
-fn drawn() -> f64 {
-    1.0 - fastrand::f64()
 }

@@ -1,4 +1,5 @@
-//! A request that is looked up, and what is done with the answer if there was none.
+//! Lookups and their results. A request without a usable response is pending: it is forwarded to its
+//! component, and the response is stored, if it may be, and lands the flight that waits for it.
 
 use std::time::{Duration, Instant};
 
@@ -6,136 +7,137 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
 
-use super::control::Asked;
+use super::control::RequestDirectives;
 use super::counts::Outcome;
 use super::flight::{Landed, Lead};
-use super::key::{Key, Origin};
+use super::key::{CacheKey, KeyPrefix};
 use super::status::Forwarded;
-use super::vary::{Guess, Terms};
+use super::vary::{PredictedRule, VaryRule};
 use crate::http::body::Body;
 
-/// What there is for a request.
+/// The result of a lookup.
 #[derive(Debug)]
-pub enum Found {
-    /// Its answer.
-    Answer(Response<Body>),
-    /// The answer to another request that was in flight.
+pub enum Lookup {
+    /// A cached response.
+    Hit(Response<Body>),
+    /// The response to another request that was in flight.
     Collapsed(Response<Body>),
-    /// An answer that may be given, and is to be made again.
-    Ageing(Response<Body>, Ticket),
-    /// Nothing: the component is to be asked.
-    Nothing(Ticket),
+    /// A cached response, which the caller has to refresh.
+    RefreshAhead(Response<Body>, Pending),
+    /// None: the caller has to invoke the component.
+    Miss(Pending),
 }
 
-/// A request whose component is asked, and what its answer is for.
+/// A request that is forwarded to its component, and how its response is stored.
 #[derive(Debug)]
-pub enum Ticket {
-    /// There is no cache.
-    NoCache,
-    /// For itself.
-    Alone(Forwarded, Method),
-    /// To be kept, if it may be.
-    ToKeep(Box<Place>),
+pub enum Pending {
+    /// The cache is disabled.
+    Disabled,
+    /// The response is not stored.
+    Uncached(Forwarded, Method),
+    /// The response is stored, if its headers allow that.
+    ToStore(Box<PendingStore>),
 }
 
-/// A request that is looked up.
+/// A request, and the key it is looked up by.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub(super) key: Key,
-    /// What the key was made by.
-    pub(super) guess: &'a Guess,
+pub(super) struct LookupRequest<'a> {
+    pub(super) key: CacheKey,
+    /// The rule of `key`.
+    pub(super) predicted: &'a PredictedRule,
     pub(super) generation: u64,
     pub(super) head: &'a Parts,
     pub(super) body: &'a Bytes,
-    pub(super) asked: &'a Asked,
-    /// Nothing is good for longer.
-    pub(super) longest: Duration,
+    pub(super) directives: &'a RequestDirectives,
+    /// Maximum age of any response.
+    pub(super) age_limit: Duration,
 }
 
-/// Where an answer goes.
+/// Where a response is stored, and the flight that waits for it.
 #[derive(Debug)]
-pub struct Place {
+pub struct PendingStore {
     pub(super) why: Forwarded,
-    pub(super) since: Instant,
-    pub(super) key: Key,
+    pub(super) start: Instant,
+    pub(super) key: CacheKey,
     pub(super) authorized: bool,
-    /// What the key was made by.
-    pub(super) terms: Terms,
+    /// The rule of `key`.
+    pub(super) rule: VaryRule,
     pub(super) method: Method,
     pub(super) uri: Uri,
-    /// If no answer to these said yet what it depends on.
-    unsure: Option<Unsure>,
-    /// `None` if nobody waits for it.
+    /// While no response to this method and path has declared a rule.
+    rekey: Option<KeyInput>,
+    /// `None` if no other request can wait for it.
     lead: Option<Lead>,
 }
 
-/// What it takes to make another key.
+/// What a key is computed from.
 #[derive(Debug)]
-struct Unsure {
+struct KeyInput {
     generation: u64,
     head: Parts,
     body: Bytes,
 }
 
-impl Question<'_> {
-    /// `answer`, and another is made.
-    pub(super) fn again(self, answer: Response<Body>, lead: Lead) -> Found {
-        Found::Ageing(answer, self.to_keep(Forwarded::Stale, Some(lead)))
+impl LookupRequest<'_> {
+    /// Serves `response`, and has the caller refresh it.
+    pub(super) fn refresh(self, response: Response<Body>, lead: Lead) -> Lookup {
+        Lookup::RefreshAhead(response, self.to_store(Forwarded::Stale, Some(lead)))
     }
 
-    pub(super) fn to_keep(self, why: Forwarded, lead: Option<Lead>) -> Ticket {
-        let Self { key, guess, generation, head, body, asked, .. } = self;
-        let unsure = || Unsure { generation, head: copied(head), body: body.clone() };
-        let place = Place {
+    /// Forwards the request, for a response to be stored.
+    pub(super) fn to_store(self, why: Forwarded, lead: Option<Lead>) -> Pending {
+        let Self { key, predicted, generation, head, body, directives, .. } = self;
+        let input = || KeyInput { generation, head: copied(head), body: body.clone() };
+        let store = PendingStore {
             why,
-            since: Instant::now(),
+            start: Instant::now(),
             key,
-            authorized: asked.authorized,
-            terms: guess.terms.clone(),
+            authorized: directives.authorized,
+            rule: predicted.rule.clone(),
             method: head.method.clone(),
             uri: head.uri.clone(),
-            unsure: (!guess.known).then(unsure),
+            rekey: (!predicted.known).then(input),
             lead,
         };
-        Ticket::ToKeep(Box::new(place))
+        Pending::ToStore(Box::new(store))
     }
 }
 
-impl Ticket {
-    /// What that is to the one who asked, if there is a cache.
+impl Pending {
+    /// The outcome for the request; `None` if the cache is disabled.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
-            Self::NoCache => None,
-            Self::Alone(Forwarded::Bypass, _) => Some(Outcome::Bypass),
-            Self::Alone(..) | Self::ToKeep(_) => Some(Outcome::Miss),
+            Self::Disabled => None,
+            Self::Uncached(Forwarded::Bypass, _) => Some(Outcome::Bypass),
+            Self::Uncached(..) | Self::ToStore(_) => Some(Outcome::Miss),
         }
     }
 }
 
-impl Place {
-    /// Its answer depends on `terms`. `None` if it was taken for something else, and it is too late to
-    /// say where the answer goes.
-    pub(super) fn by(mut self: Box<Self>, terms: Terms, origin: &Origin) -> Option<Box<Self>> {
-        if terms != self.terms {
-            let Unsure { generation, head, body } = self.unsure.take()?;
-            self.key = terms.key(origin, generation, &head, &body);
-            self.terms = terms;
+impl PendingStore {
+    /// Stores the response by its own `rule`. `None` if another rule was predicted, and the request was
+    /// not copied to compute another key.
+    pub(super) fn by(mut self: Box<Self>, rule: VaryRule, prefix: &KeyPrefix) -> Option<Box<Self>> {
+        if rule != self.rule {
+            let KeyInput { generation, head, body } = self.rekey.take()?;
+            self.key = rule.key(prefix, generation, &head, &body);
+            self.rule = rule;
         }
         Some(self)
     }
 
-    /// Whether an answer to this method and path said before what it depends on.
-    pub(super) fn is_sure(&self) -> bool {
-        self.unsure.is_none()
+    /// Whether a response to this method and path has declared a rule before.
+    pub(super) fn is_rule_known(&self) -> bool {
+        self.rekey.is_none()
     }
 
-    /// The answer comes.
-    pub(super) fn comes(&self) {
-        self.lead.iter().for_each(Lead::comes);
+    /// Notifies the flight that the response is being streamed.
+    pub(super) fn streaming(&self) {
+        self.lead.iter().for_each(Lead::streaming);
     }
 
-    /// Tells whoever waits.
+    /// Ends the flight.
     pub(super) fn land(self, landed: Landed) {
         if let Some(lead) = self.lead {
             lead.land(landed);
@@ -143,7 +145,7 @@ impl Place {
     }
 }
 
-/// A head without its extensions, which are of its connection.
+/// A copy of `head` without its extensions, which belong to its connection.
 #[must_use]
 pub fn copied(head: &Parts) -> Parts {
     let mut copied = Request::new(()).into_parts().0;

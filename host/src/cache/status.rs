@@ -1,4 +1,4 @@
-//! `Cache-Status`: what the cache had to do with an answer (RFC 9211).
+//! `Cache-Status`: how the cache handled a request (RFC 9211).
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -7,20 +7,20 @@ use super::counts::Level;
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Why a request went on to its component.
+/// Why a request was forwarded to its component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
-    /// There was no answer.
+    /// No response was cached.
     Miss,
-    /// It was too old.
+    /// The cached response was too old.
     Stale,
-    /// The request asked for a new one, or for one that is newer.
+    /// The request asked for a new response, or for a newer one.
     Request,
-    /// The request is none that answers are kept for.
+    /// Responses to this request are not cached.
     Bypass,
 }
 
-/// A kept answer, fresh for `ttl` seconds more, or stale since as many.
+/// Marks a cached response, fresh for another `ttl` seconds; stale if negative.
 pub(super) fn hit(headers: &mut HeaderMap, ttl: i64, level: Level) {
     let level = level.name();
     if let Ok(value) = format!("spinfer; hit; ttl={ttl}; detail={level}").try_into() {
@@ -28,7 +28,7 @@ pub(super) fn hit(headers: &mut HeaderMap, ttl: i64, level: Level) {
     }
 }
 
-/// An answer that another request was waiting for already.
+/// Marks a response to another request that was in flight.
 pub(super) fn collapsed(headers: &mut HeaderMap, why: Forwarded) {
     let value = match why {
         Forwarded::Miss => "spinfer; fwd=miss; collapsed",
@@ -39,8 +39,8 @@ pub(super) fn collapsed(headers: &mut HeaderMap, why: Forwarded) {
     headers.append(CACHE_STATUS, HeaderValue::from_static(value));
 }
 
-/// A new answer, and whether it is kept. Every request that is not a hit comes here: nothing is made.
-/// Appended, as the others: a component may say what its own caches did.
+/// Marks a new response, and whether it is stored. Every request that is not a hit comes here, so
+/// nothing is allocated. The header is appended: a component may describe its own caches in it.
 pub(super) fn forwarded(headers: &mut HeaderMap, why: Forwarded, stored: bool) {
     let value = match (why, stored) {
         (Forwarded::Miss, true) => "spinfer; fwd=miss; stored",
@@ -49,7 +49,7 @@ pub(super) fn forwarded(headers: &mut HeaderMap, why: Forwarded, stored: bool) {
         (Forwarded::Stale, false) => "spinfer; fwd=stale",
         (Forwarded::Request, true) => "spinfer; fwd=request; stored",
         (Forwarded::Request, false) => "spinfer; fwd=request",
-        // What is not looked up is not kept.
+        // Without a lookup nothing is stored.
         (Forwarded::Bypass, _) => "spinfer; fwd=bypass",
     };
     headers.append(CACHE_STATUS, HeaderValue::from_static(value));
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_the_standard_writes_it() {
+    fn header_values_follow_rfc_9211() {
         let status = |put: fn(&mut HeaderMap)| {
             let mut headers = HeaderMap::new();
             put(&mut headers);
@@ -69,8 +69,8 @@ mod tests {
         let memory = status(|h| hit(h, 30, Level::Memory));
         assert_eq!(memory, "spinfer; hit; ttl=30; detail=memory");
         assert_eq!(status(|h| hit(h, -3, Level::Redis)), "spinfer; hit; ttl=-3; detail=redis");
-        let of_two = status(|h| collapsed(h, Forwarded::Stale));
-        assert_eq!(of_two, "spinfer; fwd=stale; collapsed");
+        let collapsed_stale = status(|h| collapsed(h, Forwarded::Stale));
+        assert_eq!(collapsed_stale, "spinfer; fwd=stale; collapsed");
         assert_eq!(status(|h| forwarded(h, Forwarded::Stale, true)), "spinfer; fwd=stale; stored");
         assert_eq!(status(|h| forwarded(h, Forwarded::Bypass, false)), "spinfer; fwd=bypass");
     }

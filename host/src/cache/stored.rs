@@ -1,43 +1,42 @@
-//! The headers and the body of an answer that is kept: as small as they are, and in one piece of memory,
-//! as there are many of them, and most are put away and taken out again without being asked for. A
-//! [`HeaderMap`] has room for more, and a piece for each value.
+//! The headers and the body of a cached response in one allocation of their exact size. There are many
+//! of them, and most are stored and evicted without ever being requested. A [`HeaderMap`] would have
+//! spare capacity and an allocation for each value.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-/// Headers most answers have at most, of those that are kept.
-const FEW: usize = 4;
+/// Number of stored headers without a separate allocation: most responses have no more.
+const INLINE_NAMES: usize = 4;
 
-/// Names with their values, in order, and a body.
+/// Headers in order, and a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
-    /// Each, and where its value ends.
-    names: SmallVec<[(HeaderName, u32); FEW]>,
-    /// The values one after the other, and the body.
+    /// Each name, and the end of its value in `bytes`.
+    names: SmallVec<[(HeaderName, u32); INLINE_NAMES]>,
+    /// The values, followed by the body.
     bytes: Bytes,
 }
 
 impl Stored {
-    /// Those of `headers` but `without` some.
+    /// All `headers` except those in `without`, and `body`.
     #[must_use]
     pub(super) fn of(headers: &HeaderMap, without: &[HeaderName], body: &[u8]) -> Self {
-        let kept = || headers.iter().filter(|(name, _)| !without.contains(name));
-        let length = kept().map(|(_, value)| value.len()).sum();
-        Self::from_pairs(kept().map(|(name, value)| (name.clone(), value)), length, body)
+        let stored = || headers.iter().filter(|(name, _)| !without.contains(name));
+        let length = stored().map(|(_, value)| value.len()).sum();
+        Self::from_pairs(stored().map(|(name, value)| (name.clone(), value)), length, body)
     }
 
-    /// `length` is that of all values.
+    /// `length` is the total length of the values, in bytes.
     pub(super) fn from_pairs<V: AsRef<[u8]>>(
         pairs: impl IntoIterator<Item = (HeaderName, V)>,
         length: usize,
         body: &[u8],
     ) -> Self {
-        // No room for more.
         let mut bytes = BytesMut::with_capacity(length + body.len());
         let name = |(name, value): (HeaderName, V)| {
             bytes.extend_from_slice(value.as_ref());
-            (name, u32::try_from(bytes.len()).expect("no host takes heads of gigabytes"))
+            (name, u32::try_from(bytes.len()).expect("heads are limited to much less than 4 GiB"))
         };
         let names = pairs.into_iter().map(name).collect();
         bytes.extend_from_slice(body);
@@ -72,7 +71,7 @@ impl Stored {
         })
     }
 
-    /// The headers as an answer has them, with room for `more`.
+    /// The headers, with capacity for `more`.
     #[must_use]
     pub(super) fn to_map(&self, more: usize) -> HeaderMap {
         let mut map = HeaderMap::with_capacity(self.names.len() + more);
@@ -80,13 +79,13 @@ impl Stored {
         for (name, end) in &self.names {
             let end = *end as usize;
             let value = HeaderValue::from_maybe_shared(self.bytes.slice(start..end));
-            map.append(name.clone(), value.expect("it was one before"));
+            map.append(name.clone(), value.expect("it was a valid value when it was stored"));
             start = end;
         }
         map
     }
 
-    /// What they take of memory, beside the few names that are [always there](FEW), about.
+    /// Approximate memory, in bytes, without the names that are [inline](INLINE_NAMES).
     #[must_use]
     pub(super) fn size(&self) -> usize {
         let names = if self.names.spilled() { size_of_val(&*self.names) } else { 0 };
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_come_back_as_they_were() {
+    fn headers_and_body_round_trip() {
         let value = |bytes: &'static [u8]| HeaderValue::from_bytes(bytes).unwrap();
         let mut map = HeaderMap::new();
         for (name, bytes) in [
@@ -109,7 +108,7 @@ mod tests {
             (VARY, b"a"),
             (CONNECTION, b"close"),
             (VARY, b""),
-            (HeaderName::from_static("x-own"), b"\xff b"),
+            (HeaderName::from_static("x-custom"), b"\xff b"),
         ] {
             map.append(name, value(bytes));
         }
@@ -127,7 +126,7 @@ mod tests {
             let bare = Stored::of(&HeaderMap::new(), &[], b"").with_body(body);
             assert_eq!((bare.to_map(3), &bare.body()[..]), (HeaderMap::new(), body));
         }
-        // More of them than there is always room for.
+        // More names than are inline.
         for n in 0..9 {
             map.append(format!("x-{n}").parse::<HeaderName>().unwrap(), value(b"1"));
         }

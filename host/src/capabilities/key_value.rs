@@ -1,5 +1,5 @@
-//! Spin's key-value stores: `spin:key-value` and `fermyon:spin/key-value`. The stores themselves are
-//! [`crate::storage::key_value`]'s.
+//! Key-value stores by Spin's interfaces, `spin:key-value` and `fermyon:spin/key-value`. The stores
+//! themselves: [`crate::storage::key_value`].
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -15,9 +15,9 @@ use wasmtime::component::{
 };
 use wasmtime::{Result, StoreContextMut};
 
-use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
 use crate::guest::instance::InstanceState;
-use crate::storage::key_value::{Answer, Page, Store};
+use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
+use crate::storage::key_value::{GrantedStore, Page, StoreResult};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -46,35 +46,34 @@ mod generated {
 use generated::fermyon::spin::key_value as fermyon;
 use generated::spin::key_value::key_value as spin;
 
-/// Stores an instance may have open at a time, as in Spin.
-const MAX_OPEN: usize = 256;
+/// Maximum number of stores that an instance has open, as in Spin.
+pub(super) const MAX_OPEN: usize = 256;
 
 /// A guest's handle to a store.
 #[derive(Debug)]
 pub struct OpenStore {
-    store: Arc<Store>,
-    _counted: Arc<()>,
+    store: Arc<GrantedStore>,
+    _open: Arc<()>,
 }
 
-/// An instance's use of key-value stores.
+/// The key-value stores of an instance.
 #[derive(Debug)]
 pub struct KeyValueCtx {
-    /// Those its component is granted, by label.
-    stores: Arc<HashMap<String, Arc<Store>>>,
-    /// Cloned for each that is open.
+    /// The stores granted to the component, by label.
+    stores: Arc<HashMap<String, Arc<GrantedStore>>>,
+    /// Cloned for each open store.
     open: Arc<()>,
-    /// What the host keeps for it.
-    held: MemoryBudget,
+    memory: MemoryBudget,
 }
 
 impl KeyValueCtx {
     #[must_use]
-    pub fn new(stores: Arc<HashMap<String, Arc<Store>>>, held: MemoryBudget) -> Self {
-        Self { stores, open: Arc::default(), held }
+    pub fn new(stores: Arc<HashMap<String, Arc<GrantedStore>>>, memory: MemoryBudget) -> Self {
+        Self { stores, open: Arc::default(), memory }
     }
 }
 
-/// An instance's use of key-value stores, borrowed for one call.
+/// The key-value stores of an instance, borrowed for one call.
 #[derive(Debug)]
 pub struct KeyValueView<'a> {
     pub ctx: &'a mut KeyValueCtx,
@@ -83,28 +82,28 @@ pub struct KeyValueView<'a> {
 
 /// Why a store cannot be opened.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum OpenError {
     AccessDenied,
     TableFull,
 }
 
 impl KeyValueView<'_> {
-    pub(super) fn open_store(&mut self, label: &str) -> Result<Resource<OpenStore>, Refused> {
-        let store = self.ctx.stores.get(label).ok_or(Refused::AccessDenied)?;
+    pub(super) fn open_store(&mut self, label: &str) -> Result<Resource<OpenStore>, OpenError> {
+        let store = self.ctx.stores.get(label).ok_or(OpenError::AccessDenied)?;
         if Arc::strong_count(&self.ctx.open) > MAX_OPEN {
-            return Err(Refused::TableFull);
+            return Err(OpenError::TableFull);
         }
-        let open = OpenStore { store: Arc::clone(store), _counted: Arc::clone(&self.ctx.open) };
-        self.table.push(open).map_err(|_| Refused::TableFull)
+        let open = OpenStore { store: Arc::clone(store), _open: Arc::clone(&self.ctx.open) };
+        self.table.push(open).map_err(|_| OpenError::TableFull)
     }
 
-    pub(super) fn store(&self, open: &Resource<OpenStore>) -> Result<Arc<Store>> {
+    pub(super) fn store(&self, open: &Resource<OpenStore>) -> Result<Arc<GrantedStore>> {
         Ok(Arc::clone(&self.table.get(open)?.store))
     }
 
-    /// Charges the instance for `bytes` the host keeps for it.
+    /// Charges the instance for `bytes` that the host holds for it.
     pub(super) fn charge(&self, bytes: usize) -> Result<Charge, OverBudget> {
-        self.ctx.held.charge(bytes)
+        self.ctx.memory.charge(bytes)
     }
 }
 
@@ -117,12 +116,15 @@ impl spin::HostStore for KeyValueView<'_> {
     }
 }
 
-fn spin_error(error: crate::storage::key_value::Error) -> spin::Error {
+fn spin_error(error: crate::storage::key_value::StoreError) -> spin::Error {
     spin::Error::Other(error.0)
 }
 
 impl HasKeyValue {
-    fn store<T>(accessor: &Accessor<T, Self>, open: &Resource<OpenStore>) -> Result<Arc<Store>> {
+    fn store<T>(
+        accessor: &Accessor<T, Self>,
+        open: &Resource<OpenStore>,
+    ) -> Result<Arc<GrantedStore>> {
         accessor.with(|mut access| access.get().store(open))
     }
 }
@@ -133,9 +135,9 @@ impl<T> spin::HostStoreWithStore<T> for HasKeyValue {
         label: String,
     ) -> Result<Result<Resource<OpenStore>, spin::Error>> {
         let opened = accessor.with(|mut access| access.get().open_store(&label));
-        Ok(opened.map_err(|refused| match refused {
-            Refused::AccessDenied => spin::Error::AccessDenied,
-            Refused::TableFull => spin::Error::StoreTableFull,
+        Ok(opened.map_err(|error| match error {
+            OpenError::AccessDenied => spin::Error::AccessDenied,
+            OpenError::TableFull => spin::Error::StoreTableFull,
         }))
     }
 
@@ -154,10 +156,10 @@ impl<T> spin::HostStoreWithStore<T> for HasKeyValue {
         value: Vec<u8>,
     ) -> Result<Result<(), spin::Error>> {
         let store = Self::store(accessor, &open)?;
-        // Others may be under way, each with a value of its own.
-        let held = accessor.with(|mut access| access.get().charge(key.len() + value.len()));
-        let _held = match held {
-            Ok(held) => held,
+        // Concurrent calls hold values too, so each is charged.
+        let charge = accessor.with(|mut access| access.get().charge(key.len() + value.len()));
+        let _charge = match charge {
+            Ok(charge) => charge,
             Err(error) => return Ok(Err(spin::Error::Other(error.to_string()))),
         };
         Ok(store.set(key, value).await.map_err(spin_error))
@@ -184,39 +186,43 @@ impl<T> spin::HostStoreWithStore<T> for HasKeyValue {
         open: Resource<OpenStore>,
     ) -> Result<(StreamReader<String>, FutureReader<Result<(), spin::Error>>)> {
         let store = Self::store(accessor, &open)?;
-        let (end, ended) = oneshot::channel();
-        let keys = Keys { page: Some(Keys::after(&store, None)), store, end: Some(end) };
+        let (sender, result) = oneshot::channel();
+        let keys =
+            KeyStream { page: Some(KeyStream::after(&store, None)), store, result: Some(sender) };
         accessor.with(|mut access| {
             let keys = StreamReader::new(&mut access, keys)?;
-            Ok((keys, FutureReader::new(&mut access, ended)?))
+            Ok((keys, FutureReader::new(&mut access, result)?))
         })
     }
 }
 
-/// Every key of a store, page after page as the guest reads.
-struct Keys {
-    store: Arc<Store>,
-    /// The page that comes next, if one does.
-    page: Option<BoxFuture<'static, Answer<Page>>>,
-    /// Whether those were all.
-    end: Option<oneshot::Sender<Result<(), spin::Error>>>,
+/// The keys of a store, read page by page as the guest reads the stream.
+struct KeyStream {
+    store: Arc<GrantedStore>,
+    /// The next page; `None` after the last.
+    page: Option<BoxFuture<'static, StoreResult<Page>>>,
+    /// Receives the result of the listing, once.
+    result: Option<oneshot::Sender<Result<(), spin::Error>>>,
 }
 
-impl Keys {
-    fn after(store: &Arc<Store>, after: Option<String>) -> BoxFuture<'static, Answer<Page>> {
+impl KeyStream {
+    fn after(
+        store: &Arc<GrantedStore>,
+        after: Option<String>,
+    ) -> BoxFuture<'static, StoreResult<Page>> {
         let store = Arc::clone(store);
         async move { store.keys(after).await }.boxed()
     }
 
     fn end(&mut self, result: Result<(), spin::Error>) {
-        if let Some(end) = self.end.take() {
-            // The guest may not care.
-            let _ = end.send(result);
+        if let Some(sender) = self.result.take() {
+            // Fails if the guest has dropped the future.
+            let _ = sender.send(result);
         }
     }
 }
 
-impl<D> StreamProducer<D> for Keys {
+impl<D> StreamProducer<D> for KeyStream {
     type Item = String;
     type Buffer = VecBuffer<String>;
 
@@ -258,24 +264,24 @@ impl<D> StreamProducer<D> for Keys {
     }
 }
 
-impl Drop for Keys {
+impl Drop for KeyStream {
     fn drop(&mut self) {
-        // The guest has stopped reading: what it has read was right.
+        // If the guest stops reading early, the listing has not failed.
         self.end(Ok(()));
     }
 }
 
 impl fermyon::Host for KeyValueView<'_> {}
 
-fn fermyon_error(error: crate::storage::key_value::Error) -> fermyon::Error {
+fn fermyon_error(error: crate::storage::key_value::StoreError) -> fermyon::Error {
     fermyon::Error::Other(error.0)
 }
 
 impl fermyon::HostStore for KeyValueView<'_> {
     fn open(&mut self, label: String) -> Result<Result<Resource<OpenStore>, fermyon::Error>> {
-        Ok(self.open_store(&label).map_err(|refused| match refused {
-            Refused::AccessDenied => fermyon::Error::AccessDenied,
-            Refused::TableFull => fermyon::Error::StoreTableFull,
+        Ok(self.open_store(&label).map_err(|error| match error {
+            OpenError::AccessDenied => fermyon::Error::AccessDenied,
+            OpenError::TableFull => fermyon::Error::StoreTableFull,
         }))
     }
 
@@ -331,7 +337,10 @@ impl HasData for HasKeyValue {
     type Data<'a> = KeyValueView<'a>;
 }
 
-/// Lets guests import key-value stores.
+/// Adds the key-value interfaces of Spin to `linker`.
+///
+/// # Errors
+/// The linker already defines one of them.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
     spin::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)?;
     fermyon::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)

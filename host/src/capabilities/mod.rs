@@ -1,6 +1,9 @@
-//! What a guest may import beside plain WASI, one file per interface, each of the same shape:
-//! bindings, state in the store, a borrowed view of it, the interface's traits on the view, and
-//! `add_to_linker` last.
+//! Capabilities: what a guest may import in addition to plain WASI, one module per interface.
+//!
+//! Each has the same shape: the generated bindings, the state in the store (`Ctx`), a borrowed view of
+//! it (`View`), the traits of the interface on the view, and `add_to_linker` last. The exceptions are
+//! [`outbound_http`] and [`sockets`], whose bindings are wasmtime's: they only decide what is allowed,
+//! and send requests.
 
 pub mod key_value;
 pub mod nn;
@@ -11,5 +14,5 @@ pub mod sockets;
 pub mod variables;
 pub mod wasi_keyvalue;
 
-/// The setting that bounds what the host holds in memory for an instance.
+/// Name of the setting that limits the memory which the host holds for an instance.
 pub const INSTANCE_MEMORY: &str = "limits.instance_memory";

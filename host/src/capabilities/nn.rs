@@ -1,5 +1,5 @@
-//! `wasi:nn`: inference for guests. Our own bindings of the whole interface; the work is done by
-//! [`crate::inference`].
+//! `wasi:nn`: inference for guests. Own bindings of the whole interface; [`crate::inference`] loads
+//! and runs the graphs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +8,9 @@ use spinfer_backend as backend;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
 use super::INSTANCE_MEMORY;
-use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
-use crate::inference::{Model, Models, pack};
 use crate::guest::instance::InstanceState;
+use crate::inference::{BoundModel, ComponentModels, pack};
+use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -23,8 +23,8 @@ mod generated {
             default: trappable,
         },
         with: {
-            "wasi:nn/errors.error": super::Error,
-            "wasi:nn/graph.graph": super::Graph,
+            "wasi:nn/errors.error": super::InferenceError,
+            "wasi:nn/graph.graph": super::GraphHandle,
             "wasi:nn/inference.graph-execution-context": super::ExecutionContext,
             "wasi:nn/tensor.tensor": super::Tensor,
         },
@@ -36,52 +36,56 @@ use graph::{ExecutionTarget, GraphBuilder, GraphEncoding};
 use inference::NamedTensor;
 use tensor::TensorType;
 
-pub use crate::inference::Error;
+pub use crate::inference::InferenceError;
 pub use backend::Tensor;
 
 /// A guest's handle to a graph.
 #[derive(Debug)]
-pub struct Graph {
-    model: Arc<Model>,
-    /// What the instance is charged for it: a graph it brought itself counts by its size.
+pub struct GraphHandle {
+    model: Arc<BoundModel>,
+    /// Bytes charged to the instance: the size of a graph that it brought itself, else 0.
     bytes: usize,
 }
 
-/// A guest's handle to something that computes.
+/// A guest's handle to an execution context.
 #[derive(Debug)]
 pub struct ExecutionContext {
-    model: Arc<Model>,
-    /// It outlives the graph's handle, so it is charged too.
+    model: Arc<BoundModel>,
+    /// Bytes charged to the instance, as for the graph: a context may outlive the graph's handle.
     bytes: usize,
 }
 
-/// An instance's use of inference.
+/// The inference state of an instance.
 #[derive(Debug)]
 pub struct NnCtx {
-    models: Arc<Models>,
-    /// Tensors and graphs that the host holds for the instance.
+    models: Arc<ComponentModels>,
+    /// For tensors and graphs that the host holds for the instance.
     charge: Charge,
-    /// Whether it may load graphs of its own.
+    /// Whether the component may load graphs from bytes.
     load_graphs: bool,
 }
 
 impl NnCtx {
     #[must_use]
-    pub fn new(models: Arc<Models>, limit: usize, load_graphs: bool) -> Self {
-        Self { models, charge: MemoryBudget::new(limit, INSTANCE_MEMORY).empty_charge(), load_graphs }
+    pub fn new(models: Arc<ComponentModels>, limit: usize, load_graphs: bool) -> Self {
+        Self {
+            models,
+            charge: MemoryBudget::new(limit, INSTANCE_MEMORY).empty_charge(),
+            load_graphs,
+        }
     }
 
-    fn charge(&mut self, bytes: usize) -> Result<(), Error> {
+    fn charge(&mut self, bytes: usize) -> Result<(), InferenceError> {
         self.charge.grow(bytes).map_err(|OverBudget { needed, limit, .. }| {
-            Error::TooLarge(format!(
-                "the tensors of this request would take {needed} bytes, and the limit is {limit}: send \
-                 fewer or smaller rows"
+            InferenceError::TooLarge(format!(
+                "the tensors of this request would take {needed} bytes, and limits.instance_memory is \
+                 {limit}: send fewer or smaller rows"
             ))
         })
     }
 }
 
-/// An instance's use of inference, borrowed for one call.
+/// The inference state of an instance, borrowed for one call.
 #[derive(Debug)]
 pub struct NnView<'a> {
     pub ctx: &'a mut NnCtx,
@@ -89,17 +93,18 @@ pub struct NnView<'a> {
     pub deadline: Instant,
 }
 
-/// Bytes the host holds for a tensor.
+/// Memory that a tensor takes in the host, in bytes.
 fn size(tensor: &Tensor) -> usize {
     tensor.data.len() + tensor.dimensions.len() * size_of::<u32>()
 }
 
-/// A guest's fault is an error it can read. A fault of ours traps, and so does what has no error
-/// to give: a forged handle, one handle too many, a tensor over the limit.
-type Answer<T> = wasmtime::Result<Result<T, Resource<Error>>>;
+/// A fault of the guest is an error that it can read. A fault of the host traps, and so does every
+/// failure for which the interface has no error: an invalid handle, too many handles, a tensor over
+/// the limit.
+type NnResult<T> = wasmtime::Result<Result<T, Resource<InferenceError>>>;
 
 impl NnView<'_> {
-    fn answer<T>(&mut self, result: Result<T, Error>) -> Answer<T> {
+    fn convert<T>(&mut self, result: Result<T, InferenceError>) -> NnResult<T> {
         match result {
             Ok(value) => Ok(Ok(value)),
             Err(error) => Ok(Err(self.table.push(error)?)),
@@ -122,11 +127,11 @@ impl NnView<'_> {
         builder: Vec<GraphBuilder>,
         encoding: GraphEncoding,
         target: ExecutionTarget,
-    ) -> Result<Graph, Error> {
+    ) -> Result<GraphHandle, InferenceError> {
         if !self.ctx.load_graphs {
-            return Err(Error::Security(
-                "this component may not load graphs of its own; its manifest entry allows it with \
-                 `tool.spinfer.load_graphs = true`"
+            return Err(InferenceError::Security(
+                "this component may not load graphs from bytes; allow it with \
+                 `tool.spinfer.load_graphs = true` in its manifest entry"
                     .into(),
             ));
         }
@@ -134,7 +139,7 @@ impl NnView<'_> {
             GraphEncoding::Onnx | GraphEncoding::Autodetect => backend::Encoding::Onnx,
             other => {
                 return Err(backend::Error::InvalidEncoding(format!(
-                    "no backend reads {other:?}; convert the model to ONNX"
+                    "no backend supports the encoding {other:?}; convert the model to ONNX"
                 ))
                 .into());
             }
@@ -146,14 +151,14 @@ impl NnView<'_> {
         };
         let [bytes] = <[GraphBuilder; 1]>::try_from(builder).map_err(|parts| {
             backend::Error::InvalidArgument(format!(
-                "an ONNX model is one builder, not {}",
+                "{} builders given; an ONNX model takes one",
                 parts.len()
             ))
         })?;
         let size = bytes.len();
         self.ctx.charge(size)?;
         match self.ctx.models.load(bytes, encoding, target, self.deadline).await {
-            Ok(model) => Ok(Graph { model, bytes: size }),
+            Ok(model) => Ok(GraphHandle { model, bytes: size }),
             Err(error) => {
                 self.ctx.charge.shrink(size);
                 Err(error)
@@ -168,17 +173,17 @@ impl graph::Host for NnView<'_> {
         builder: Vec<GraphBuilder>,
         encoding: GraphEncoding,
         target: ExecutionTarget,
-    ) -> Answer<Resource<Graph>> {
+    ) -> NnResult<Resource<GraphHandle>> {
         match self.load_bytes(builder, encoding, target).await {
             Ok(graph) => Ok(Ok(self.table.push(graph)?)),
-            Err(error) => self.answer(Err(error)),
+            Err(error) => self.convert(Err(error)),
         }
     }
 
-    async fn load_by_name(&mut self, name: String) -> Answer<Resource<Graph>> {
+    async fn load_by_name(&mut self, name: String) -> NnResult<Resource<GraphHandle>> {
         match self.ctx.models.load_by_name(&name, self.deadline).await {
-            Ok(model) => Ok(Ok(self.table.push(Graph { model, bytes: 0 })?)),
-            Err(error) => self.answer(Err(error)),
+            Ok(model) => Ok(Ok(self.table.push(GraphHandle { model, bytes: 0 })?)),
+            Err(error) => self.convert(Err(error)),
         }
     }
 }
@@ -186,17 +191,17 @@ impl graph::Host for NnView<'_> {
 impl graph::HostGraph for NnView<'_> {
     fn init_execution_context(
         &mut self,
-        graph: Resource<Graph>,
-    ) -> Answer<Resource<ExecutionContext>> {
-        let Graph { model, bytes } = self.table.get(&graph)?;
+        graph: Resource<GraphHandle>,
+    ) -> NnResult<Resource<ExecutionContext>> {
+        let GraphHandle { model, bytes } = self.table.get(&graph)?;
         let context = ExecutionContext { model: Arc::clone(model), bytes: *bytes };
         match self.ctx.charge(context.bytes) {
             Ok(()) => Ok(Ok(self.table.push(context)?)),
-            Err(error) => self.answer(Err(error)),
+            Err(error) => self.convert(Err(error)),
         }
     }
 
-    fn drop(&mut self, graph: Resource<Graph>) -> wasmtime::Result<()> {
+    fn drop(&mut self, graph: Resource<GraphHandle>) -> wasmtime::Result<()> {
         let graph = self.table.delete(graph)?;
         self.ctx.charge.shrink(graph.bytes);
         Ok(())
@@ -210,7 +215,7 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
         &mut self,
         context: Resource<ExecutionContext>,
         inputs: Vec<NamedTensor>,
-    ) -> Answer<Vec<NamedTensor>> {
+    ) -> NnResult<Vec<NamedTensor>> {
         let model = Arc::clone(&self.table.get(&context)?.model);
         let inputs = inputs
             .into_iter()
@@ -222,12 +227,12 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
                     outputs.into_iter().map(|(name, tensor)| (name, pack(tensor))).collect();
                 let size = outputs.iter().map(|(_, tensor)| size(tensor)).sum();
                 if let Err(error) = self.ctx.charge(size) {
-                    return self.answer(Err(error));
+                    return self.convert(Err(error));
                 }
                 let push = |(name, tensor)| Ok((name, self.table.push(tensor)?));
                 outputs.into_iter().map(push).collect::<wasmtime::Result<_>>().map(Ok)
             }
-            Err(error) => self.answer(Err(error)),
+            Err(error) => self.convert(Err(error)),
         }
     }
 
@@ -270,32 +275,32 @@ impl tensor::HostTensor for NnView<'_> {
 impl errors::Host for NnView<'_> {}
 
 impl errors::HostError for NnView<'_> {
-    fn code(&mut self, error: Resource<Error>) -> wasmtime::Result<errors::ErrorCode> {
+    fn code(&mut self, error: Resource<InferenceError>) -> wasmtime::Result<errors::ErrorCode> {
         Ok(match self.table.get(&error)? {
-            Error::Backend(backend::Error::InvalidArgument(_)) => {
+            InferenceError::Backend(backend::Error::InvalidArgument(_)) => {
                 errors::ErrorCode::InvalidArgument
             }
-            Error::Backend(backend::Error::InvalidEncoding(_)) => {
+            InferenceError::Backend(backend::Error::InvalidEncoding(_)) => {
                 errors::ErrorCode::InvalidEncoding
             }
-            Error::Backend(backend::Error::Unsupported(_)) => {
+            InferenceError::Backend(backend::Error::Unsupported(_)) => {
                 errors::ErrorCode::UnsupportedOperation
             }
-            Error::Backend(backend::Error::Runtime(_)) => errors::ErrorCode::RuntimeError,
-            Error::NotFound(_) => errors::ErrorCode::NotFound,
-            Error::Security(_) => errors::ErrorCode::Security,
-            Error::TooLarge(_) | Error::Backend(backend::Error::TooLarge(_)) => {
+            InferenceError::Backend(backend::Error::Runtime(_)) => errors::ErrorCode::RuntimeError,
+            InferenceError::NotFound(_) => errors::ErrorCode::NotFound,
+            InferenceError::Security(_) => errors::ErrorCode::Security,
+            InferenceError::TooLarge(_) | InferenceError::Backend(backend::Error::TooLarge(_)) => {
                 errors::ErrorCode::TooLarge
             }
-            Error::Timeout => errors::ErrorCode::Timeout,
+            InferenceError::Timeout => errors::ErrorCode::Timeout,
         })
     }
 
-    fn data(&mut self, error: Resource<Error>) -> wasmtime::Result<String> {
+    fn data(&mut self, error: Resource<InferenceError>) -> wasmtime::Result<String> {
         Ok(self.table.get(&error)?.to_string())
     }
 
-    fn drop(&mut self, error: Resource<Error>) -> wasmtime::Result<()> {
+    fn drop(&mut self, error: Resource<InferenceError>) -> wasmtime::Result<()> {
         self.table.delete(error)?;
         Ok(())
     }
@@ -324,7 +329,7 @@ impl From<backend::TensorType> for TensorType {
             backend::TensorType::Bf16 => Self::Bf16,
             backend::TensorType::I32 => Self::I32,
             backend::TensorType::I64 => Self::I64,
-            // The others travel packed in this.
+            // Tensors of the other types travel packed.
             _ => Self::U8,
         }
     }
@@ -336,7 +341,10 @@ impl HasData for HasNn {
     type Data<'a> = NnView<'a>;
 }
 
-/// Lets guests import `wasi:nn`.
+/// Adds `wasi:nn` to `linker`.
+///
+/// # Errors
+/// The linker already defines it.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
     graph::add_to_linker::<_, HasNn>(linker, InstanceState::nn)?;
     tensor::add_to_linker::<_, HasNn>(linker, InstanceState::nn)?;

@@ -1,5 +1,5 @@
-//! Requests a guest sends, where its manifest allows it to: to other components of the application,
-//! without leaving the process, and elsewhere over connections that are kept and shared.
+//! OutboundHttpCtx HTTP requests of guests, as their manifest grants: to components and routes of the
+//! application by service chaining, and to other hosts over a shared pool of connections.
 
 use std::error::Error as _;
 use std::io;
@@ -25,25 +25,26 @@ use tower_service::Service;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::config::app::ComponentSpec;
-use crate::guest::offload::Aborting;
 use crate::config::blocked_networks::BlockedNetworks;
+use crate::guest::offload::AbortOnDrop;
 use crate::http::body::Body;
 use crate::http::reserved::INTERNAL;
 
-/// What a guest does not say it waits for a connection, and then for an answer's head and each
-/// next part of it.
+/// Default timeout for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
-/// Connections nobody uses are kept for so long, so many to one host.
+/// Default timeout for the head of a response, and for each next part of its body.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of idle connections to one host.
 const MAX_IDLE: usize = 32;
-/// The host of a request to the application's own routes, beside one that names none.
+/// Host of a request to the application's own routes; a request without a host goes there too.
 const SELF: &str = "self.alt";
 
-/// How the component or the route that serves a request is found.
+/// How the component that serves a chained request is found.
 #[derive(Debug)]
 pub enum Via {
-    /// By the path.
+    /// By the route that matches the path.
     Route,
     /// By the id of a component.
     Component(String),
@@ -60,22 +61,22 @@ pub trait Chain: Send + Sync {
     ) -> BoxFuture<'static, Response<Body>>;
 }
 
-/// What all guests send requests through.
-pub struct Outside {
+/// Sends the requests of all guests.
+pub struct OutboundHttp {
     client: Client<HttpsConnector<HttpConnector<Resolver>>, WasiBody>,
     blocked: BlockedNetworks,
     /// The application, set once it is assembled.
     application: OnceLock<Weak<dyn Chain>>,
 }
 
-impl std::fmt::Debug for Outside {
+impl std::fmt::Debug for OutboundHttp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Outside").finish_non_exhaustive()
     }
 }
 
-impl Outside {
-    /// To everywhere but the networks that are `blocked`; certificates are checked as `tls` says.
+impl OutboundHttp {
+    /// Sends requests except to networks that are `blocked`; `tls` verifies certificates.
     #[must_use]
     pub fn new(blocked: BlockedNetworks, tls: &ClientConfig) -> Self {
         let resolver = Resolver { resolver: GaiResolver::new(), blocked: blocked.clone() };
@@ -96,20 +97,20 @@ impl Outside {
         Self { client, blocked, application: OnceLock::new() }
     }
 
-    /// The networks nobody connects to.
+    /// The networks to which no guest can connect.
     #[must_use]
     pub fn blocked(&self) -> &BlockedNetworks {
         &self.blocked
     }
 
-    /// Sets the application whose components and routes guests reach by name.
+    /// Sets the application that serves chained requests.
     pub fn connect(&self, application: Weak<dyn Chain>) {
-        // Set once, when the host is assembled.
+        // Called once, when the host is assembled.
         let _ = self.application.set(application);
     }
 }
 
-/// Names become addresses that may be connected to, and no others.
+/// Resolves names to addresses outside of the blocked networks.
 #[derive(Clone, Debug)]
 struct Resolver {
     resolver: GaiResolver,
@@ -131,120 +132,120 @@ impl Service<Name> for Resolver {
     }
 }
 
-/// An instance's way out.
+/// The outbound HTTP state of an instance.
 #[derive(Clone, Debug)]
-pub struct Outbound {
-    pub outside: Arc<Outside>,
-    /// One for each request of the component to elsewhere.
-    pub places: Arc<Semaphore>,
+pub struct OutboundHttpCtx {
+    pub outbound_http: Arc<OutboundHttp>,
+    /// One for each concurrent request of the component to another host.
+    pub request_permits: Arc<Semaphore>,
     pub spec: Arc<ComponentSpec>,
-    /// Components the requests it serves have come through, itself included.
+    /// Number of components that the request it serves has passed through, itself included.
     pub hops: usize,
 }
 
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
-    /// The component of this id.
+enum Destination {
+    /// The component with this id.
     Component(String),
     /// A route of the application.
     Application,
-    Elsewhere,
+    External,
 }
 
-impl Outbound {
-    /// Where a request to `uri` goes, if the component may send it.
-    fn target(&self, uri: &Uri) -> Result<Target, Error> {
+impl OutboundHttpCtx {
+    /// The destination of a request to `uri`, if the component is granted it.
+    fn destination(&self, uri: &Uri) -> Result<Destination, Error> {
         let allowed = &self.spec.outbound_hosts;
         let scheme = uri.scheme_str().unwrap_or(Scheme::HTTP.as_str());
         let host = uri.host().unwrap_or(SELF).to_ascii_lowercase();
-        let (target, allows) = if host == SELF {
-            (Target::Application, allowed.allows_self(scheme))
+        let (destination, allows) = if host == SELF {
+            (Destination::Application, allowed.allows_self(scheme))
         } else {
-            let target = match host.strip_suffix(INTERNAL) {
-                Some(id) => Target::Component(id.to_owned()),
-                None => Target::Elsewhere,
+            let destination = match host.strip_suffix(INTERNAL) {
+                Some(id) => Destination::Component(id.to_owned()),
+                None => Destination::External,
             };
-            (target, allowed.allows(scheme, &host, uri.port_u16()))
+            (destination, allowed.allows(scheme, &host, uri.port_u16()))
         };
-        if allows { Ok(target) } else { Err(Error::HttpRequestDenied) }
+        if allows { Ok(destination) } else { Err(Error::HttpRequestDenied) }
     }
 
-    /// An answer of the application this guest is part of.
+    /// Sends a request to a component or route of the application.
     async fn chain(
         self,
         via: Via,
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Error> {
-        let application = self.outside.application.get().and_then(Weak::upgrade);
+        let application = self.outbound_http.application.get().and_then(Weak::upgrade);
         let application = application.ok_or(Error::DestinationUnavailable)?;
-        // In a task of its own: no other store may run within the event loop of this guest's.
+        // In a task of its own: another store must not run within the event loop of this one.
         let response = tokio::spawn(application.chain(via, self.hops, request));
-        let response = Aborting(response).await.map_err(|_| Error::DestinationUnavailable)?;
+        let response = AbortOnDrop(response).await.map_err(|_| Error::DestinationUnavailable)?;
         Ok(response.map(BodyExt::boxed_unsync))
     }
 
-    /// An answer of somebody else.
+    /// Sends a request to another host.
     async fn send(
         self,
         mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Result<Response<WasiBody>, Error> {
-        // What is an address already does not come to the resolver.
-        if request.uri().host().is_some_and(|host| self.outside.blocked.blocks_host(host)) {
+        // The resolver does not see a host that is an address.
+        if request.uri().host().is_some_and(|host| self.outbound_http.blocked.blocks_host(host)) {
             return Err(Error::DestinationIpProhibited);
         }
         let options = options.unwrap_or_default();
-        let connecting = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let place = timeout(connecting, self.places.acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(Error::ConnectionLimitReached) };
+        let connect_timeout = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let permit = timeout(connect_timeout, self.request_permits.acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else { return Err(Error::ConnectionLimitReached) };
         let mut connected = capture_connection(&mut request);
-        let mut answer = pin!(self.outside.client.request(request));
+        let mut response = pin!(self.outbound_http.client.request(request));
         let connected = async { drop(connected.wait_for_connection_metadata().await) };
-        let answer = tokio::select! {
+        let response = tokio::select! {
             biased;
-            answer = answer.as_mut() => answer,
-            connected = timeout(connecting, connected) => {
+            response = response.as_mut() => response,
+            connected = timeout(connect_timeout, connected) => {
                 connected.map_err(|_| Error::ConnectionTimeout)?;
-                let patience = options.first_byte_timeout.unwrap_or(ANSWER_TIMEOUT);
-                timeout(patience, answer).await.map_err(|_| Error::HttpResponseTimeout)?
+                let head_timeout = options.first_byte_timeout.unwrap_or(RESPONSE_TIMEOUT);
+                timeout(head_timeout, response).await.map_err(|_| Error::HttpResponseTimeout)?
             }
         };
-        let answer = answer.map_err(|error| cause(&error))?;
-        // Until its body has come, it has its connection.
-        let silence = options.between_bytes_timeout.unwrap_or(ANSWER_TIMEOUT);
-        let answer = answer.map(|body| body.map_err(Error::from).boxed_unsync());
-        Ok(answer.map(|body| Body::fetched(body, silence, place).boxed_unsync()))
+        let response = response.map_err(|error| convert_error(&error))?;
+        // The permit is held until the body is complete, as that keeps the connection.
+        let body_timeout = options.between_bytes_timeout.unwrap_or(RESPONSE_TIMEOUT);
+        let response = response.map(|body| body.map_err(Error::from).boxed_unsync());
+        Ok(response.map(|body| Body::fetched(body, body_timeout, permit).boxed_unsync()))
     }
 }
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
 
-impl WasiHttpHooks for Outbound {
+impl WasiHttpHooks for OutboundHttpCtx {
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _io: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let (outbound, target) = (self.clone(), self.target(request.uri()));
+        let (outbound, destination) = (self.clone(), self.destination(request.uri()));
         Box::new(async move {
-            let answer = match target? {
-                Target::Component(id) => outbound.chain(Via::Component(id), request).await,
-                Target::Application => outbound.chain(Via::Route, request).await,
-                Target::Elsewhere => outbound.send(request, options).await,
+            let response = match destination? {
+                Destination::Component(id) => outbound.chain(Via::Component(id), request).await,
+                Destination::Application => outbound.chain(Via::Route, request).await,
+                Destination::External => outbound.send(request, options).await,
             };
-            Ok((answer?, Box::new(std::future::ready(Ok(()))) as Io))
+            Ok((response?, Box::new(std::future::ready(Ok(()))) as Io))
         })
     }
 }
 
-/// What a guest is told of a request that could not be sent, or was not answered.
-fn cause(error: &ClientError) -> Error {
+/// The error that a guest receives for a request that failed.
+fn convert_error(error: &ClientError) -> Error {
     let mut sources = std::iter::successors(error.source(), |&error| error.source());
     let mut io = sources.find_map(|source| source.downcast_ref::<io::Error>());
-    // TLS packs one into another, and what was wrong with it into that.
+    // TLS errors are nested in I/O errors, which may be nested themselves.
     while let Some(inner) = io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref()) {
         io = Some(inner);
     }
@@ -265,34 +266,35 @@ mod tests {
     use super::*;
     use crate::config::outbound_hosts::OutboundHost;
 
-    fn target(allowed: &[&str], uri: &str) -> Option<Target> {
+    fn destination(allowed: &[&str], uri: &str) -> Option<Destination> {
         let mut spec = ComponentSpec::default();
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
         }
         let tls = crate::http::client_tls::client().unwrap();
-        let outside = Arc::new(Outside::new(BlockedNetworks::default(), &tls));
-        let places = Arc::new(Semaphore::new(1));
-        let outbound = Outbound { outside, places, spec: Arc::new(spec), hops: 1 };
-        outbound.target(&uri.parse().unwrap()).ok()
+        let outbound_http = Arc::new(OutboundHttp::new(BlockedNetworks::default(), &tls));
+        let request_permits = Arc::new(Semaphore::new(1));
+        let outbound =
+            OutboundHttpCtx { outbound_http, request_permits, spec: Arc::new(spec), hops: 1 };
+        outbound.destination(&uri.parse().unwrap()).ok()
     }
 
     #[test]
-    fn a_request_goes_where_its_host_says_if_it_may() {
-        let component = |id: &str| Some(Target::Component(id.to_owned()));
+    fn destination_follows_from_host_and_grants() {
+        let component = |id: &str| Some(Destination::Component(id.to_owned()));
         for (allowed, uri, expected) in [
             (&["http://b.spin.internal"][..], "http://b.spin.internal/x?y", component("b")),
             (&["http://*.spin.internal"], "http://B.Spin.Internal/", component("b")),
             (&["http://b.spin.internal"], "http://c.spin.internal/", None),
             (&["https://*"], "http://b.spin.internal/", None),
-            (&["http://self"], "/path", Some(Target::Application)),
-            (&["http://self"], "http://self.alt/path", Some(Target::Application)),
+            (&["http://self"], "/path", Some(Destination::Application)),
+            (&["http://self"], "http://self.alt/path", Some(Destination::Application)),
             (&["http://b"], "/path", None),
-            (&["http://b"], "http://b/path", Some(Target::Elsewhere)),
+            (&["http://b"], "http://b/path", Some(Destination::External)),
             (&["http://b:81"], "http://b/path", None),
             (&[], "http://b/path", None),
         ] {
-            assert_eq!(target(allowed, uri), expected, "{allowed:?}: {uri}");
+            assert_eq!(destination(allowed, uri), expected, "{allowed:?}: {uri}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `spinfer:prediction-log`: predictions that a guest appends, until the response to their request
-//! is there. What becomes of them is [`crate::prediction_log`]'s.
+//! `spinfer:prediction-log`: collects the predictions that a guest appends, until the response to
+//! their request is ready. [`crate::prediction_log`] stores them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use wasmtime::Result;
 use wasmtime::component::{HasData, Linker};
 
-use crate::process::memory_budget::{Charge, MemoryBudget};
 use crate::guest::instance::InstanceState;
-use crate::prediction_log::record::{Columns, Predictions, Values};
+use crate::prediction_log::record::{ColumnValues, Columns, Predictions};
 use crate::prediction_log::{Redaction, RequestPredictions, size, validate};
+use crate::process::memory_budget::{Charge, MemoryBudget};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -32,15 +32,15 @@ mod generated {
 
 use generated::spinfer::prediction_log::log as wit;
 
-/// How the names of the interface begin, in each of its versions.
+/// Prefix of the interface's name in each of its versions.
 pub const INTERFACE: &str = "spinfer:prediction-log/log@";
 
-/// What is done with the predictions of one component, all of its instances alike.
+/// How the predictions of one component are treated, for all of its instances.
 #[derive(Debug)]
 pub struct LogPolicy {
     component: String,
     redaction: Redaction,
-    /// Whether a refusal was reported: a guest that goes on would fill the host's log.
+    /// Whether a refusal was reported: repeated reports would fill the log.
     reported: AtomicBool,
 }
 
@@ -53,40 +53,40 @@ impl LogPolicy {
     fn report(&self, problem: &str) {
         if !self.reported.swap(true, Ordering::Relaxed) {
             let component = &self.component;
-            warn!(component, problem, "predictions are refused; this is reported once");
+            warn!(component, problem, "predictions refused; reported once per component");
         }
     }
 }
 
-/// An instance's use of the prediction log.
+/// The prediction-log state of an instance.
 #[derive(Debug)]
 pub struct PredictionLogCtx {
-    /// `None`: what is appended is discarded.
+    /// `None`: predictions are discarded.
     policy: Option<Arc<LogPolicy>>,
-    held: MemoryBudget,
-    /// The requests the instance is serving.
+    memory: MemoryBudget,
+    /// The requests that the instance is serving.
     open: Vec<OpenRequest>,
 }
 
 #[derive(Debug)]
 struct OpenRequest {
     predictions: Arc<RequestPredictions>,
-    /// What the instance is charged for them until the request ends.
+    /// Charged to the instance until the request ends.
     charges: SmallVec<[Charge; 1]>,
 }
 
 impl PredictionLogCtx {
     #[must_use]
-    pub fn new(policy: Option<Arc<LogPolicy>>, held: MemoryBudget) -> Self {
-        Self { policy, held, open: Vec::new() }
+    pub fn new(policy: Option<Arc<LogPolicy>>, memory: MemoryBudget) -> Self {
+        Self { policy, memory, open: Vec::new() }
     }
 
-    /// The instance begins to serve a request.
+    /// Records that the instance starts to serve a request.
     pub fn begin(&mut self, predictions: Arc<RequestPredictions>) {
         self.open.push(OpenRequest { predictions, charges: SmallVec::new() });
     }
 
-    /// The request `id` has ended.
+    /// Records that the request `id` has ended.
     pub fn end(&mut self, id: Uuid) {
         self.open.retain(|request| request.predictions.id() != id);
     }
@@ -102,14 +102,14 @@ impl PredictionLogCtx {
         let request = request_of(&mut self.open, request)?;
         policy.redaction.apply(&mut predictions);
         let bytes = size(&predictions);
-        let charge = self.held.charge(bytes).map_err(|error| error.to_string())?;
+        let charge = self.memory.charge(bytes).map_err(|error| error.to_string())?;
         request.predictions.push(predictions, bytes)?;
         request.charges.push(charge);
         Ok(())
     }
 }
 
-/// The request that a guest means.
+/// The request to which a guest appends.
 fn request_of<'a>(
     open: &'a mut [OpenRequest],
     id: Option<&str>,
@@ -119,21 +119,23 @@ fn request_of<'a>(
         return match open {
             [request] => Ok(request),
             [] => {
-                Err("request: this instance serves no request whose predictions are logged".into())
+                Err("request: this instance is serving no request whose predictions are logged"
+                    .into())
             }
             _ => Err(format!(
-                "request: this instance serves {count} requests at a time; pass the value of the \
-                 request header `spinfer-prediction-id`"
+                "request: this instance is serving {count} requests; pass the value of the request \
+                 header `spinfer-prediction-id`"
             )),
         };
     };
-    let unknown = || "request: it is not the `spinfer-prediction-id` of a request that this instance is serving";
+    let unknown =
+        || "request: not the `spinfer-prediction-id` of a request that this instance is serving";
     let id = Uuid::try_parse(text).map_err(|_| unknown())?;
     let found = open.iter_mut().find(|request| request.predictions.id() == id);
     Ok(found.ok_or_else(unknown)?)
 }
 
-/// An instance's use of the prediction log, borrowed for one call.
+/// The prediction-log state of an instance, borrowed for one call.
 pub struct PredictionLogView<'a>(pub &'a mut PredictionLogCtx);
 
 impl fmt::Debug for PredictionLogView<'_> {
@@ -171,11 +173,11 @@ impl From<wit::Columns> for Columns {
     fn from(columns: wit::Columns) -> Self {
         let wit::Columns { names, values } = columns;
         let values = match values {
-            wit::Values::Fp32(values) => Values::Fp32(values),
-            wit::Values::Fp64(values) => Values::Fp64(values),
-            wit::Values::Int64(values) => Values::Int64(values),
-            wit::Values::Boolean(values) => Values::Boolean(values),
-            wit::Values::Text(values) => Values::Text(values),
+            wit::Values::Fp32(values) => ColumnValues::Fp32(values),
+            wit::Values::Fp64(values) => ColumnValues::Fp64(values),
+            wit::Values::Int64(values) => ColumnValues::Int64(values),
+            wit::Values::Boolean(values) => ColumnValues::Boolean(values),
+            wit::Values::Text(values) => ColumnValues::Text(values),
         };
         Self { names, values }
     }
@@ -187,7 +189,10 @@ impl HasData for HasPredictionLog {
     type Data<'a> = PredictionLogView<'a>;
 }
 
-/// Lets guests append to the prediction log.
+/// Adds `spinfer:prediction-log` to `linker`.
+///
+/// # Errors
+/// The linker already defines it.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
     wit::add_to_linker::<_, HasPredictionLog>(linker, InstanceState::prediction_log)
 }
@@ -197,7 +202,7 @@ mod tests {
     use super::*;
     use crate::capabilities::INSTANCE_MEMORY;
 
-    const NO_REQUEST: &str = "request: this instance serves no request";
+    const NO_REQUEST: &str = "request: this instance is serving no request";
 
     fn predictions(rows: u32) -> wit::Predictions {
         let values = wit::Values::Fp32(vec![1.0; rows as usize]);
@@ -212,16 +217,16 @@ mod tests {
         }
     }
 
-    struct Instance {
+    struct TestInstance {
         ctx: PredictionLogCtx,
-        held: MemoryBudget,
+        budget: MemoryBudget,
     }
 
-    impl Instance {
+    impl TestInstance {
         fn new(memory: usize) -> Self {
-            let held = MemoryBudget::new(memory, INSTANCE_MEMORY);
+            let budget = MemoryBudget::new(memory, INSTANCE_MEMORY);
             let policy = Arc::new(LogPolicy::new("a", Redaction::default()));
-            Self { ctx: PredictionLogCtx::new(Some(policy), held.clone()), held }
+            Self { ctx: PredictionLogCtx::new(Some(policy), budget.clone()), budget }
         }
 
         fn begin(&mut self) -> Arc<RequestPredictions> {
@@ -244,18 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn predictions_go_to_the_only_request_or_to_the_one_that_is_named() {
-        let mut instance = Instance::new(1 << 20);
+    fn predictions_are_appended_to_the_only_request_or_to_the_given_one() {
+        let mut instance = TestInstance::new(1 << 20);
         assert!(instance.append(None, 1).unwrap_err().starts_with(NO_REQUEST));
         let first = instance.begin();
         instance.append(None, 1).unwrap();
         let second = instance.begin();
         let refused = instance.append(None, 9).unwrap_err();
-        assert!(refused.contains("serves 2 requests at a time"), "{refused}");
+        assert!(refused.contains("is serving 2 requests"), "{refused}");
         instance.append(Some(second.id()), 2).unwrap();
         instance.append(Some(first.id()), 3).unwrap();
         let refused = instance.append(Some(Uuid::nil()), 9).unwrap_err();
-        assert!(refused.contains("is serving"), "{refused}");
+        assert!(refused.contains("not the `spinfer-prediction-id`"), "{refused}");
         assert_eq!((rows(&first), rows(&second)), (vec![1, 3], vec![2]));
         instance.ctx.end(first.id());
         instance.append(Some(first.id()), 9).unwrap_err();
@@ -265,37 +270,37 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        let mut instance = Instance::new(1 << 20);
+    fn invalid_predictions_are_refused() {
+        let mut instance = TestInstance::new(1 << 20);
         let request = instance.begin();
         let mut view = PredictionLogView(&mut instance.ctx);
-        let mut nonsense = |id: Option<&str>, rows| {
+        let mut refusal = |id: Option<&str>, rows| {
             let predictions = wit::Predictions { rows, ..predictions(2) };
             let refused = wit::Host::append(&mut view, id.map(str::to_owned), predictions);
             refused.unwrap().unwrap_err()
         };
         for (id, rows) in [(None, 1), (None, u32::MAX), (Some("x"), 2), (Some(""), 2)] {
-            let wit::Error::Invalid(problem) = nonsense(id, rows);
+            let wit::Error::Invalid(problem) = refusal(id, rows);
             assert!(!problem.is_empty());
         }
         assert!(rows(&request).is_empty());
     }
 
     #[test]
-    fn an_instance_is_charged_until_its_request_ends() {
-        let mut instance = Instance::new(10_000);
+    fn instance_is_charged_until_its_request_ends() {
+        let mut instance = TestInstance::new(10_000);
         let request = instance.begin();
         instance.append(None, 1000).unwrap();
         let refused = instance.append(None, 2000).unwrap_err();
         assert!(refused.contains("limits.instance_memory"), "{refused}");
-        assert!(instance.held.charge(8000).is_err());
+        assert!(instance.budget.charge(8000).is_err());
         assert_eq!(rows(&request), [1000]);
         instance.ctx.end(request.id());
-        assert!(instance.held.charge(10_000).is_ok());
+        assert!(instance.budget.charge(10_000).is_ok());
     }
 
     #[test]
-    fn what_is_not_logged_is_discarded() {
+    fn predictions_are_discarded_without_a_policy() {
         let mut ctx = PredictionLogCtx::new(None, MemoryBudget::new(0, INSTANCE_MEMORY));
         let mut view = PredictionLogView(&mut ctx);
         assert!(wit::Host::append(&mut view, None, predictions(1)).unwrap().is_ok());

@@ -1,5 +1,6 @@
-//! Sockets of guests, of `wasi:sockets` 0.2 and 0.3: to the addresses `allowed_outbound_hosts` allows
-//! by the schemes `tcp` and `udp`, or `*`, as in Spin. Nobody listens, and no names are looked up.
+//! Sockets for guests, by `wasi:sockets` 0.2 and 0.3: to the addresses that `allowed_outbound_hosts`
+//! grants with the schemes `tcp` and `udp`, or `*`, as in Spin. Listening and name lookups are not
+//! allowed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use crate::config::outbound_hosts::OutboundHosts;
 const TCP: &str = "tcp";
 const UDP: &str = "udp";
 
-/// Gives an instance of the component `spec` the sockets it is granted, to no network that is
-/// `blocked`. Without a grant it cannot make one.
+/// Allows an instance of the component `spec` the sockets that it is granted, except to networks that
+/// are `blocked`. Without a grant, it cannot create sockets.
 pub(crate) fn grant(
     wasi: &mut WasiCtxBuilder,
     spec: &Arc<ComponentSpec>,
@@ -34,7 +35,7 @@ pub(crate) fn grant(
     });
 }
 
-/// Whether `address` may be used so.
+/// Whether `address` may be used for `wanted`.
 fn allows(
     hosts: &OutboundHosts,
     blocked: &BlockedNetworks,
@@ -47,12 +48,12 @@ fn allows(
     };
     match wanted {
         SocketAddrUse::TcpConnect => reaches(TCP),
-        // What connecting asks for first: whatever address and port the system chooses.
+        // Connecting binds first, to an address and port that the system chooses.
         SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
         SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
-        // Of either direction: who may not be sent to is not heard.
+        // In both directions: a guest receives only from addresses that it may send to.
         SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => reaches(UDP),
-        // Nothing can be sent without; a port of one's own is asked for like any address.
+        // Sending needs a bound socket; a fixed port is checked like any address.
         SocketAddrUse::UdpBind => address.port() == 0 || reaches(UDP),
     }
 }
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_used_as_it_is_granted_and_no_other_way() {
+    fn only_granted_addresses_are_allowed() {
         use SocketAddrUse::{
             TcpAccept, TcpBind, TcpConnect, TcpListen, UdpBind, UdpReceive, UdpSend,
         };
@@ -84,7 +85,7 @@ mod tests {
             ("10.1.2.3:5433", TcpConnect, false),
             ("11.1.2.3:5432", TcpConnect, false),
             ("[fd00::1]:53", TcpConnect, false),
-            // Granted to requests, which the host sends.
+            // Granted for HTTP requests, which the host sends.
             ("1.1.1.1:80", TcpConnect, false),
             ("0.0.0.0:0", TcpBind, true),
             ("[::]:0", TcpBind, true),
@@ -110,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocked_networks_are_reached_by_nobody(bits: u32, port: u16) {
+        fn blocked_networks_are_unreachable(bits: u32, port: u16) {
             let everywhere = hosts(&["*://*:*"]);
             let all = BlockedNetworks::parse(["0.0.0.0/0"]).unwrap();
             let address = SocketAddr::from((std::net::Ipv4Addr::from(bits), port));

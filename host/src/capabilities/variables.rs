@@ -1,12 +1,12 @@
-//! Variables of a component, which are resolved before it is served: `spin:variables`,
-//! `fermyon:spin/variables`, and `wasi:config/store`.
+//! Variables of a component: `spin:variables`, `fermyon:spin/variables` and `wasi:config/store`. They
+//! are resolved at startup.
 
 use wasmtime::Result;
 use wasmtime::component::{Accessor, HasData, Linker};
 
-use crate::guest::instance::InstanceState;
 use crate::config::manifest::names::check_variable;
 use crate::config::variables::Variables;
+use crate::guest::instance::InstanceState;
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -28,23 +28,23 @@ use generated::fermyon::spin::variables as fermyon;
 use generated::spin::variables::variables as spin;
 use generated::wasi::config::store;
 
-/// A component's variables.
+/// The variables of a component, borrowed for one call.
 #[derive(Clone, Copy, Debug)]
 pub struct VariablesView<'a>(pub &'a Variables);
 
-/// Why there is no value.
-enum Missing {
+/// Why a variable has no value.
+enum NoValue {
     InvalidName(String),
     Undefined(String),
 }
 
 impl VariablesView<'_> {
-    fn value(self, name: String) -> Result<String, Missing> {
+    fn value(self, name: String) -> Result<String, NoValue> {
         if let Err(problem) = check_variable(&name) {
-            return Err(Missing::InvalidName(problem));
+            return Err(NoValue::InvalidName(problem));
         }
         let found = self.0.iter().find(|(known, _)| *known == name);
-        found.map(|(_, value)| value.clone()).ok_or(Missing::Undefined(name))
+        found.map(|(_, value)| value.clone()).ok_or(NoValue::Undefined(name))
     }
 }
 
@@ -53,18 +53,18 @@ impl spin::Host for VariablesView<'_> {}
 impl<T> spin::HostWithStore<T> for HasVariables {
     async fn get(store: &Accessor<T, Self>, name: String) -> Result<Result<String, spin::Error>> {
         let value = store.with(|mut view| view.get().value(name));
-        Ok(value.map_err(|missing| match missing {
-            Missing::InvalidName(problem) => spin::Error::InvalidName(problem),
-            Missing::Undefined(name) => spin::Error::Undefined(name),
+        Ok(value.map_err(|error| match error {
+            NoValue::InvalidName(problem) => spin::Error::InvalidName(problem),
+            NoValue::Undefined(name) => spin::Error::Undefined(name),
         }))
     }
 }
 
 impl fermyon::Host for VariablesView<'_> {
     fn get(&mut self, name: String) -> Result<Result<String, fermyon::Error>> {
-        Ok(self.value(name).map_err(|missing| match missing {
-            Missing::InvalidName(problem) => fermyon::Error::InvalidName(problem),
-            Missing::Undefined(name) => fermyon::Error::Undefined(name),
+        Ok(self.value(name).map_err(|error| match error {
+            NoValue::InvalidName(problem) => fermyon::Error::InvalidName(problem),
+            NoValue::Undefined(name) => fermyon::Error::Undefined(name),
         }))
     }
 }
@@ -85,7 +85,10 @@ impl HasData for HasVariables {
     type Data<'a> = VariablesView<'a>;
 }
 
-/// Lets guests import their variables.
+/// Adds the variables interfaces to `linker`.
+///
+/// # Errors
+/// The linker already defines one of them.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
     spin::add_to_linker::<_, HasVariables>(linker, InstanceState::variables)?;
     fermyon::add_to_linker::<_, HasVariables>(linker, InstanceState::variables)?;

@@ -1,15 +1,15 @@
-//! WASI's key-value stores, as Spin offers them: `wasi:keyvalue/{store,batch,atomics}`. They are the
-//! same as by Spin's own interface.
+//! Key-value stores by WASI's interface, in the version of Spin: `wasi:keyvalue/{store,batch,atomics}`.
+//! The stores, and the state in the store, are those of [`super::key_value`].
 
 use std::sync::Arc;
 
 use wasmtime::Result;
 use wasmtime::component::{Linker, Resource};
 
-use crate::process::memory_budget::Charge;
-use super::key_value::{HasKeyValue, KeyValueView, OpenStore, Refused};
+use super::key_value::{HasKeyValue, KeyValueView, MAX_OPEN, OpenError, OpenStore};
 use crate::guest::instance::InstanceState;
-use crate::storage::key_value::{Answer, Page, Store};
+use crate::process::memory_budget::Charge;
+use crate::storage::key_value::{GrantedStore, Page, StoreResult};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -39,36 +39,37 @@ mod generated {
 use generated::wasi::keyvalue::{atomics, batch, store};
 use store::Error;
 
-/// A guest's handle to a key and the value it has seen there.
+/// A guest's handle for compare-and-swap: a key, and the value that the guest has seen.
 #[derive(Debug)]
 pub struct Cas {
-    store: Arc<Store>,
+    store: Arc<GrantedStore>,
     key: String,
     seen: Option<Vec<u8>>,
-    /// What it is charged for that.
-    _hold: Charge,
+    _charge: Charge,
 }
 
-/// What a store has answered, for the guest.
-fn told<T>(answer: Answer<T>) -> Result<T, Error> {
-    answer.map_err(|error| Error::Other(error.0))
+/// Converts the result of an operation for the guest.
+fn convert<T>(result: StoreResult<T>) -> Result<T, Error> {
+    result.map_err(|error| Error::Other(error.0))
 }
 
 impl KeyValueView<'_> {
-    /// A handle that has seen the value of `key` as it is now.
-    async fn look(&mut self, store: Arc<Store>, key: String) -> Result<Cas, Error> {
-        let seen = told(store.get(key.clone()).await)?;
+    /// A handle that has seen the current value of `key`.
+    async fn observe(&mut self, store: Arc<GrantedStore>, key: String) -> Result<Cas, Error> {
+        let seen = convert(store.get(key.clone()).await)?;
         let bytes = key.len() + seen.as_ref().map_or(0, Vec::len);
-        let hold = self.charge(bytes).map_err(|error| Error::Other(error.to_string()))?;
-        Ok(Cas { store, key, seen, _hold: hold })
+        let charge = self.charge(bytes).map_err(|error| Error::Other(error.to_string()))?;
+        Ok(Cas { store, key, seen, _charge: charge })
     }
 }
 
 impl store::Host for KeyValueView<'_> {
     fn open(&mut self, identifier: String) -> Result<Result<Resource<OpenStore>, Error>> {
-        Ok(self.open_store(&identifier).map_err(|refused| match refused {
-            Refused::AccessDenied => Error::AccessDenied,
-            Refused::TableFull => Error::Other("too many stores are open".into()),
+        Ok(self.open_store(&identifier).map_err(|error| match error {
+            OpenError::AccessDenied => Error::AccessDenied,
+            OpenError::TableFull => Error::Other(format!(
+                "too many stores are open (at most {MAX_OPEN}), or too many handles: drop some"
+            )),
         }))
     }
 }
@@ -79,7 +80,7 @@ impl store::HostBucket for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<Option<Vec<u8>>, Error>> {
-        Ok(told(self.store(&bucket)?.get(key).await))
+        Ok(convert(self.store(&bucket)?.get(key).await))
     }
 
     async fn set(
@@ -88,7 +89,7 @@ impl store::HostBucket for KeyValueView<'_> {
         key: String,
         value: Vec<u8>,
     ) -> Result<Result<(), Error>> {
-        Ok(told(self.store(&bucket)?.set(key, value).await))
+        Ok(convert(self.store(&bucket)?.set(key, value).await))
     }
 
     async fn delete(
@@ -96,7 +97,7 @@ impl store::HostBucket for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<(), Error>> {
-        Ok(told(self.store(&bucket)?.delete_many(vec![key]).await))
+        Ok(convert(self.store(&bucket)?.delete_many(vec![key]).await))
     }
 
     async fn exists(
@@ -104,7 +105,7 @@ impl store::HostBucket for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         key: String,
     ) -> Result<Result<bool, Error>> {
-        Ok(told(self.store(&bucket)?.exists(key).await))
+        Ok(convert(self.store(&bucket)?.exists(key).await))
     }
 
     async fn list_keys(
@@ -112,7 +113,7 @@ impl store::HostBucket for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         cursor: Option<String>,
     ) -> Result<Result<store::KeyResponse, Error>> {
-        let page = told(self.store(&bucket)?.keys(cursor).await);
+        let page = convert(self.store(&bucket)?.keys(cursor).await);
         Ok(page.map(|Page { keys, next }| store::KeyResponse { keys, cursor: next }))
     }
 
@@ -128,7 +129,7 @@ impl batch::Host for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         keys: Vec<String>,
     ) -> Result<Result<Vec<(String, Option<Vec<u8>>)>, Error>> {
-        Ok(told(self.store(&bucket)?.get_many(keys).await))
+        Ok(convert(self.store(&bucket)?.get_many(keys).await))
     }
 
     async fn set_many(
@@ -136,7 +137,7 @@ impl batch::Host for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         entries: Vec<(String, Vec<u8>)>,
     ) -> Result<Result<(), Error>> {
-        Ok(told(self.store(&bucket)?.set_many(entries).await))
+        Ok(convert(self.store(&bucket)?.set_many(entries).await))
     }
 
     async fn delete_many(
@@ -144,7 +145,7 @@ impl batch::Host for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         keys: Vec<String>,
     ) -> Result<Result<(), Error>> {
-        Ok(told(self.store(&bucket)?.delete_many(keys).await))
+        Ok(convert(self.store(&bucket)?.delete_many(keys).await))
     }
 }
 
@@ -155,7 +156,7 @@ impl atomics::HostCas for KeyValueView<'_> {
         key: String,
     ) -> Result<Result<Resource<Cas>, Error>> {
         let store = self.store(&bucket)?;
-        match self.look(store, key).await {
+        match self.observe(store, key).await {
             Ok(cas) => Ok(Ok(self.table.push(cas)?)),
             Err(error) => Ok(Err(error)),
         }
@@ -164,10 +165,10 @@ impl atomics::HostCas for KeyValueView<'_> {
     async fn current(&mut self, cas: Resource<Cas>) -> Result<Result<Option<Vec<u8>>, Error>> {
         let Cas { store, key, .. } = self.table.get(&cas)?;
         let (store, key) = (Arc::clone(store), key.clone());
-        match self.look(store, key).await {
-            Ok(now) => {
-                let seen = now.seen.clone();
-                *self.table.get_mut(&cas)? = now;
+        match self.observe(store, key).await {
+            Ok(current) => {
+                let seen = current.seen.clone();
+                *self.table.get_mut(&cas)? = current;
                 Ok(Ok(seen))
             }
             Err(error) => Ok(Err(error)),
@@ -187,7 +188,7 @@ impl atomics::Host for KeyValueView<'_> {
         key: String,
         delta: i64,
     ) -> Result<Result<i64, Error>> {
-        Ok(told(self.store(&bucket)?.increment(key, delta).await))
+        Ok(convert(self.store(&bucket)?.increment(key, delta).await))
     }
 
     async fn swap(
@@ -195,21 +196,24 @@ impl atomics::Host for KeyValueView<'_> {
         cas: Resource<Cas>,
         value: Vec<u8>,
     ) -> Result<Result<(), atomics::CasError>> {
-        let Cas { store, key, seen, _hold } = self.table.delete(cas)?;
-        let swapped = told(store.swap(key.clone(), seen, value).await);
+        let Cas { store, key, seen, _charge } = self.table.delete(cas)?;
+        let swapped = convert(store.swap(key.clone(), seen, value).await);
         match swapped {
             Ok(true) => return Ok(Ok(())),
             Ok(false) => {}
             Err(error) => return Ok(Err(atomics::CasError::StoreError(error))),
         }
-        Ok(Err(match self.look(store, key).await {
+        Ok(Err(match self.observe(store, key).await {
             Ok(cas) => atomics::CasError::CasFailed(self.table.push(cas)?),
             Err(error) => atomics::CasError::StoreError(error),
         }))
     }
 }
 
-/// Lets guests import WASI's key-value stores.
+/// Adds the key-value interfaces of WASI to `linker`.
+///
+/// # Errors
+/// The linker already defines one of them.
 pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
     store::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)?;
     batch::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)?;

@@ -1,4 +1,4 @@
-//! Requests to the admin plane of a host that serves.
+//! Requests to the admin plane of a running host.
 
 use std::time::Duration;
 
@@ -14,32 +14,32 @@ use tokio::time::timeout;
 
 use crate::admin::guard::{BEARER, TOKEN};
 
-/// How long a host has to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of an answer: statistics of thousands of routes.
-const MAX_ANSWER: usize = 64 << 20;
+/// Maximum duration of a request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of a response, in bytes: enough for the statistics of thousands of routes.
+const MAX_RESPONSE: usize = 64 << 20;
 
-/// What the admin plane at `address` answers to `method` of `path`.
-pub(super) fn ask(address: &Authority, method: &Method, path: &str) -> Result<Bytes> {
-    ask_with(address, method, path, Bytes::new())
+/// Sends a request to the admin plane at `address`; the body of the response.
+pub(super) fn send(address: &Authority, method: &Method, path: &str) -> Result<Bytes> {
+    send_json(address, method, path, Bytes::new())
 }
 
-/// The same to a request with a JSON `body`.
-pub(super) fn ask_with(
+/// Sends a request with a JSON `body`; the body of the response.
+pub(super) fn send_json(
     address: &Authority,
     method: &Method,
     path: &str,
     body: Bytes,
 ) -> Result<Bytes> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asking = async { timeout(PATIENCE, send(address, method, path, body)).await };
-    let asked = runtime.block_on(asking);
-    asked
-        .unwrap_or_else(|_| bail!("it does not answer"))
+    let exchange = async { timeout(TIMEOUT, exchange(address, method, path, body)).await };
+    runtime
+        .block_on(exchange)
+        .unwrap_or_else(|_| bail!("no response within {TIMEOUT:?}"))
         .with_context(|| format!("the admin plane at {address}"))
 }
 
-async fn send(address: &Authority, method: &Method, path: &str, body: Bytes) -> Result<Bytes> {
+async fn exchange(address: &Authority, method: &Method, path: &str, body: Bytes) -> Result<Bytes> {
     let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
     if let Ok(token) = std::env::var(TOKEN) {
         request = request.header(header::AUTHORIZATION, format!("{BEARER}{token}"));
@@ -49,17 +49,18 @@ async fn send(address: &Authority, method: &Method, path: &str, body: Bytes) -> 
     }
     let request = request.body(Full::new(body))?;
     let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    let answer = client.request(request).await;
-    let answer = answer.context("cannot be reached; `spinfer up` prints where it is: --admin")?;
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+    let response = client.request(request).await;
+    let response = response
+        .context("cannot be reached; pass the address that `spinfer up` prints: --admin")?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_RESPONSE).collect().await.map_err(|error| anyhow!(error))?;
     let body = body.to_bytes();
     if head.status.is_success() {
         return Ok(body);
     }
-    let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    match said.as_ref().and_then(|said| said["error"].as_str()) {
-        Some(said) => bail!("{said}"),
-        None => bail!("it answers {}: this may be another server", head.status),
+    let body: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    match body.as_ref().and_then(|body| body["error"].as_str()) {
+        Some(error) => bail!("{error}"),
+        None => bail!("status {}: this may be another server", head.status),
     }
 }

@@ -1,4 +1,4 @@
-//! `spinfer cache`: what the response cache of a host that serves has done, and what it is to forget.
+//! `spinfer cache`: prints statistics of a running host's response cache, and purges cached responses.
 
 use std::io::Write;
 
@@ -8,71 +8,73 @@ use clap::{Args, Subcommand};
 use http::Method;
 use http::uri::Authority;
 
-use super::admin_client::ask;
+use super::admin_client::send;
 use super::table::write_table;
-use crate::admin::stats::{Answers, Lookups, Memory, Redis, RouteStats, Stats};
+use crate::admin::stats::{
+    HostCacheStats, Lookups, MemoryCacheStats, OutcomeCounts, RedisCacheStats, RouteStats,
+};
 use crate::admin::{self, COMPONENT, MODEL, Purged, ROUTE, STATS};
-use crate::cache::Told;
+use crate::cache::Propagation;
 
 #[derive(Debug, Args)]
-pub struct Cache {
+pub struct CacheOptions {
     #[command(subcommand)]
-    command: Command,
+    command: CacheCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// How often it had an answer, by route, and what it holds
+enum CacheCommand {
+    /// Print hit rates by route, and the size of the cache
     Stats {
         #[command(flatten)]
         at: At,
 
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Forget answers that are kept: the next request for each is computed
+    /// Purge cached responses; the next request for each is computed
     Purge {
         #[command(flatten)]
         at: At,
 
         #[command(flatten)]
-        what: What,
+        what: PurgeOptions,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct At {
-    /// Where the host's admin plane is; its token, if it has one, is in SPINFER_ADMIN_TOKEN
+    /// Address of the host's admin plane; its token, if any, is read from SPINFER_ADMIN_TOKEN
     #[arg(long, value_name = "HOST:PORT", default_value_t = Authority::from_static(ADDRESS))]
     pub(super) admin: Authority,
 }
 
-/// [`admin::DEFAULT`], written out.
+/// [`admin::DEFAULT`] as text.
 const ADDRESS: &str = "127.0.0.1:3001";
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct What {
-    /// Those of a component, by its id
+struct PurgeOptions {
+    /// Purge the responses of a component, by its id
     #[arg(long, value_name = "ID")]
     component: Option<String>,
 
-    /// Those under a route, as the manifest writes it
+    /// Purge the responses of a route, as written in the manifest
     #[arg(long)]
     route: Option<String>,
 
-    /// Those of every component with this model
+    /// Purge the responses of every component with this model
     #[arg(long, value_name = "NAME|NAME/VERSION")]
     model: Option<String>,
 
-    /// All
+    /// Purge all responses
     #[arg(long)]
     all: bool,
 }
 
-impl What {
-    /// The path and query that asks for it.
+impl PurgeOptions {
+    /// Path and query of the request.
     fn path(&self) -> String {
         let Self { component, route, model, all: _ } = self;
         let named = [(COMPONENT, component), (ROUTE, route), (MODEL, model)];
@@ -86,62 +88,76 @@ impl What {
     }
 }
 
-/// Tells `out` what the host says.
-pub fn run(cache: &Cache, out: &mut impl Write) -> Result<()> {
+/// Runs the command against the host, and prints the result to `out`.
+///
+/// # Errors
+/// If the admin plane cannot be reached or returns an error.
+pub fn run(cache: &CacheOptions, out: &mut impl Write) -> Result<()> {
     match &cache.command {
-        Command::Stats { at, json } => {
-            let answer = ask(&at.admin, &Method::GET, STATS)?;
-            let stats: Stats = serde_json::from_slice(&answer).context(OTHER)?;
+        CacheCommand::Stats { at, json } => {
+            let response = send(&at.admin, &Method::GET, STATS)?;
+            let stats: HostCacheStats = serde_json::from_slice(&response).context(UNEXPECTED)?;
             if *json {
                 serde_json::to_writer_pretty(&mut *out, &stats)?;
                 writeln!(out)?;
             } else {
-                tell(&stats, out)?;
+                print_stats(&stats, out)?;
             }
         }
-        Command::Purge { at, what } => {
-            let answer = ask(&at.admin, &Method::DELETE, &what.path())?;
-            let Purged { purged, told } = serde_json::from_slice(&answer).context(OTHER)?;
-            let others = match told {
-                Told::Nobody => "",
-                Told::All => ", on all nodes that share the Redis",
-                Told::Later => {
-                    "; other nodes hear of it as soon as the Redis takes it: it does not answer, or is full"
+        CacheCommand::Purge { at, what } => {
+            let response = send(&at.admin, &Method::DELETE, &what.path())?;
+            let Purged { purged, propagation } =
+                serde_json::from_slice(&response).context(UNEXPECTED)?;
+            let others = match propagation {
+                Propagation::Local => "",
+                Propagation::All => ", on all nodes that share the Redis",
+                Propagation::Pending => {
+                    "; other nodes follow when the Redis accepts the purge: it is unreachable or full"
                 }
             };
-            writeln!(out, "Forgotten: {purged}{others}")?;
+            writeln!(out, "Purged: {purged}{others}")?;
         }
     }
     Ok(())
 }
 
-pub(super) const OTHER: &str = "it is another version of spinfer, or another server";
+/// Context of a response that cannot be parsed.
+pub(super) const UNEXPECTED: &str =
+    "unexpected response: another version of spinfer, or another server";
 
-fn tell(stats: &Stats, out: &mut impl Write) -> Result<()> {
-    let Stats { total, memory, redis, routes } = stats;
+fn print_stats(stats: &HostCacheStats, out: &mut impl Write) -> Result<()> {
+    let HostCacheStats { total, memory, redis, routes } = stats;
     let head =
         ["route", "component", "requests", "hits", "hit rate", "collapsed", "misses", "bypassed"];
     let mut lines = vec![head.map(str::to_owned)];
-    for RouteStats { route, component, answers, levels: _ } in routes {
-        lines.push(line(route, component, answers));
+    for RouteStats { route, component, outcomes, levels: _ } in routes {
+        lines.push(line(route, component, outcomes));
     }
     lines.push(line("all", "", total));
     write_table(&lines, out)?;
     writeln!(out)?;
-    let Memory { entries, bytes, capacity, evictions, lookups } = memory;
+    let MemoryCacheStats { entries, bytes, capacity, evictions, lookups } = memory;
     let (bytes, capacity) = (ByteSize(*bytes).display().iec(), ByteSize(*capacity).display().iec());
     writeln!(
         out,
-        "memory: {entries} answers, {bytes} of {capacity}; {evictions} evicted; {}",
+        "memory: {entries} responses, {bytes} of {capacity}; {evictions} evicted; {}",
         hits(lookups)
     )?;
     if let Some(redis) = redis {
-        let Redis { connected, watched, failed, skipped, foreign, stored, dropped, lookups } =
-            redis;
+        let RedisCacheStats {
+            connected,
+            watched,
+            failed,
+            skipped,
+            foreign,
+            stored,
+            dropped,
+            lookups,
+        } = redis;
         let state = match (connected, watched) {
-            (true, true) => "is asked",
-            (true, false) => "is asked, but does not say what other nodes forget",
-            (false, _) => "does not answer",
+            (true, true) => "connected",
+            (true, false) => "connected, but not to the invalidations of other nodes",
+            (false, _) => "not connected",
         };
         writeln!(
             out,
@@ -155,11 +171,11 @@ fn tell(stats: &Stats, out: &mut impl Write) -> Result<()> {
 
 fn hits(lookups: &Lookups) -> String {
     let Lookups { hits, stale: _, misses, hit_rate } = lookups;
-    format!("{hits} of {} look-ups were hits ({})", hits + misses, percent(*hit_rate))
+    format!("{hits} of {} lookups were hits ({})", hits + misses, percent(*hit_rate))
 }
 
-fn line(route: &str, component: &str, answers: &Answers) -> [String; 8] {
-    let Answers { requests, hits, collapsed, misses, bypassed, hit_rate } = answers;
+fn line(route: &str, component: &str, outcomes: &OutcomeCounts) -> [String; 8] {
+    let OutcomeCounts { requests, hits, collapsed, misses, bypassed, hit_rate } = outcomes;
     [
         route.to_owned(),
         component.to_owned(),
@@ -181,15 +197,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_address_is_the_hosts() {
+    fn default_address_is_that_of_the_admin_plane() {
         assert_eq!(ADDRESS, admin::DEFAULT.to_string());
     }
 
     #[test]
-    fn what_is_to_be_forgotten_is_written_into_the_path() {
-        let nothing = || What { component: None, route: None, model: None, all: true };
-        assert_eq!(nothing().path(), "/cache?");
-        let route = What { route: Some("/a b/&...".into()), ..nothing() };
+    fn purge_scope_is_encoded_in_the_query() {
+        let all = || PurgeOptions { component: None, route: None, model: None, all: true };
+        assert_eq!(all().path(), "/cache?");
+        let route = PurgeOptions { route: Some("/a b/&...".into()), ..all() };
         assert_eq!(route.path(), "/cache?route=%2Fa+b%2F%26...");
     }
 }

@@ -1,4 +1,4 @@
-//! `spinfer drift`: what has become of the distributions of the models that a host serves.
+//! `spinfer drift`: prints the drift of the models that a running host serves.
 
 use std::io::Write;
 
@@ -7,20 +7,21 @@ use clap::Args;
 use http::Method;
 use http::uri::Authority;
 
-use super::admin_client::ask;
+use super::admin_client::send;
+use super::cache::UNEXPECTED;
 use super::sparkline::sparklines;
 use super::table::write_table;
 use crate::admin::{DRIFT, MODEL};
-use crate::drift::report::{FieldReport, Unwatched, VersionReport, WhyNot, WindowReport};
+use crate::drift::report::{FieldReport, Unwatched, UnwatchedReason, VersionReport, WindowReport};
 use crate::drift::{Report, Status};
 
 #[derive(Debug, Args)]
-pub struct Drift {
-    /// Only the versions of this model
+pub struct DriftOptions {
+    /// Print only the versions of this model
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 
@@ -28,14 +29,17 @@ pub struct Drift {
     #[arg(long)]
     fail_on_drift: bool,
 
-    /// Where the host's admin plane is; its token, if it has one, is in SPINFER_ADMIN_TOKEN
+    /// Address of the host's admin plane; its token, if any, is read from SPINFER_ADMIN_TOKEN
     #[arg(long, value_name = "HOST:PORT", default_value_t = Authority::from_static("127.0.0.1:3001"))]
     admin: Authority,
 }
 
-/// Writes to `out` what the host at the admin plane says.
-pub fn run(drift: &Drift, out: &mut impl Write) -> Result<()> {
-    let Drift { model, json, fail_on_drift, admin } = drift;
+/// Prints the host's drift report to `out`.
+///
+/// # Errors
+/// If the admin plane cannot be reached, or with `--fail-on-drift` if a model has drifted.
+pub fn run(drift: &DriftOptions, out: &mut impl Write) -> Result<()> {
+    let DriftOptions { model, json, fail_on_drift, admin } = drift;
     let path = match model {
         Some(model) => {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -43,9 +47,8 @@ pub fn run(drift: &Drift, out: &mut impl Write) -> Result<()> {
         }
         None => DRIFT.to_owned(),
     };
-    let response = ask(admin, &Method::GET, &path)?;
-    let report: Report = serde_json::from_slice(&response)
-        .context("it is another version of spinfer, or another server")?;
+    let response = send(admin, &Method::GET, &path)?;
+    let report: Report = serde_json::from_slice(&response).context(UNEXPECTED)?;
     if *json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
@@ -60,7 +63,8 @@ pub fn run(drift: &Drift, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// All of every version if they are of one model; otherwise of one without enough data its state alone.
+/// Prints every version with its table. Versions without enough data get one only if the report is of
+/// one model.
 fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Result<()> {
     let Report { versions, unwatched } = report;
     if versions.is_empty() && unwatched.is_empty() {
@@ -80,28 +84,30 @@ fn write_report(report: &Report, of_one_model: bool, out: &mut impl Write) -> Re
         let which =
             version.as_ref().map_or_else(String::new, |version| format!(" version {version}"));
         match reason {
-            WhyNot::NoBaseline => {
+            UnwatchedReason::NoBaseline => {
                 let version = version
                     .as_ref()
                     .map_or_else(String::new, |version| format!(" --version {version}"));
                 writeln!(
                     out,
-                    "{model}{which}: no baseline.json; make one from reference data:\n  spinfer \
+                    "{model}{which}: no baseline.json; create one from reference data:\n  spinfer \
                      baseline data.csv --model {model}{version}"
                 )?;
             }
-            WhyNot::Disabled => writeln!(out, "{model}{which}: disabled (drift.enabled = false)")?,
-            WhyNot::NotLogged => writeln!(
+            UnwatchedReason::Disabled => {
+                writeln!(out, "{model}{which}: disabled (drift.enabled = false)")?;
+            }
+            UnwatchedReason::NotLogged => writeln!(
                 out,
-                "{model}{which}: the prediction log is off (prediction_log.enabled = false), and \
-                 drift is counted from it"
+                "{model}{which}: drift needs the prediction log, which is disabled \
+                 (prediction_log.enabled = false)"
             )?,
         }
     }
     Ok(())
 }
 
-/// The state of a version, and if the `whole` is wanted a table that fits a terminal of 80 columns.
+/// Prints the status of a version, and if `whole` a table that fits 80 columns.
 fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> Result<()> {
     let VersionReport { model, version: number, status, window, baseline_rows, alpha, .. } =
         version;
@@ -122,7 +128,7 @@ fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> 
         return Ok(());
     }
     writeln!(out, "against {baseline_rows} reference rows, alpha {alpha}")?;
-    // With a word above the statuses it would not fit.
+    // The column of statuses has no title: the table would exceed 80 columns.
     let head = ["", "baseline", "current", "miss", "PSI", "KS", "JS", "p", ""];
     let mut lines = vec![head.map(str::to_owned)];
     for (title, fields) in [("features", &version.features), ("outputs", &version.outputs)] {
@@ -136,9 +142,9 @@ fn write_version(version: &VersionReport, whole: bool, out: &mut impl Write) -> 
     write_table(&lines, out)
 }
 
-/// Characters of a field's name.
+/// Maximum width of a field's name, in characters.
 const NAME_WIDTH: usize = 16;
-/// Bars of a sparkline: deciles have one each.
+/// Maximum number of bars of a sparkline: one per decile.
 const BARS: usize = 10;
 
 fn line_of(field: &FieldReport) -> [String; 9] {
@@ -157,14 +163,14 @@ fn line_of(field: &FieldReport) -> [String; 9] {
         p_value.map_or_else(|| "-".to_owned(), short_p),
         match status {
             Status::NotEnoughData => "-".to_owned(),
-            // A column of the table is narrow.
+            // Short for "not logged": the column is narrow.
             Status::NotLogged => "none".to_owned(),
             Status::Ok | Status::Drift => status.name().to_owned(),
         },
     ]
 }
 
-/// The end of a long name tells it from its neighbours.
+/// Keeps the end of a long name, which usually distinguishes it.
 fn shorten(name: &str) -> String {
     let width = name.chars().count();
     if width <= NAME_WIDTH {
@@ -174,7 +180,7 @@ fn shorten(name: &str) -> String {
     std::iter::once('…').chain(end).collect()
 }
 
-/// Names are a file's, and may hold what a terminal obeys.
+/// Replaces control characters, which a file may put into a name.
 fn printable(character: char) -> char {
     if character.is_control() { '?' } else { character }
 }
@@ -196,12 +202,12 @@ fn short_p(p: f64) -> String {
 mod tests {
     use super::*;
     use crate::admin;
-    use crate::drift::report::Kind;
+    use crate::drift::report::DriftKind;
 
     fn field(name: &str, status: Status) -> FieldReport {
         FieldReport {
             name: name.into(),
-            kind: Kind::Number,
+            kind: DriftKind::Number,
             status,
             n: 10_000,
             missing: 1234,
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_80_columns() {
+    fn table_fits_80_columns() {
         let mut out = Vec::new();
         write_version(&version(), true, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
@@ -266,7 +272,7 @@ against 120 reference rows, alpha 0.01
     }
 
     #[test]
-    fn what_is_not_watched_is_told_how_to() {
+    fn models_without_drift_detection_are_listed_with_the_fix() {
         let unwatched = |version: Option<&str>, reason| Unwatched {
             model: "wine".into(),
             version: version.map(Into::into),
@@ -275,8 +281,8 @@ against 120 reference rows, alpha 0.01
         let report = Report {
             versions: Vec::new(),
             unwatched: vec![
-                unwatched(Some("2"), WhyNot::NoBaseline),
-                unwatched(None, WhyNot::Disabled),
+                unwatched(Some("2"), UnwatchedReason::NoBaseline),
+                unwatched(None, UnwatchedReason::Disabled),
             ],
         };
         let mut out = Vec::new();
@@ -287,11 +293,11 @@ against 120 reference rows, alpha 0.01
     }
 
     #[test]
-    fn the_default_address_is_the_hosts() {
+    fn default_address_is_that_of_the_admin_plane() {
         use clap::FromArgMatches;
-        let command = Drift::augment_args(clap::Command::new("drift"));
+        let command = DriftOptions::augment_args(clap::Command::new("drift"));
         let matches = command.get_matches_from(["drift"]);
-        let drift = Drift::from_arg_matches(&matches).unwrap();
+        let drift = DriftOptions::from_arg_matches(&matches).unwrap();
         assert_eq!(drift.admin.as_str(), admin::DEFAULT.to_string());
     }
 }

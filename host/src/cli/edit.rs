@@ -1,4 +1,4 @@
-//! `spin.toml` with something added: comments, order and spelling of the rest stay.
+//! Edits `spin.toml`, preserving comments, order and formatting.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,31 +12,31 @@ use toml_edit::{
 use crate::config::manifest::{self, Manifest, TextOr, names};
 use crate::http::route::Pattern;
 
-/// A manifest, and what becomes of it.
+/// A manifest being edited.
 #[derive(Debug)]
 pub(super) struct Edit {
     pub path: PathBuf,
-    /// Its folder.
+    /// Folder of the manifest.
     pub base: PathBuf,
-    /// As it is; `None`: there is no such file.
+    /// Text of the file before editing; `None` if there is no file.
     pub before: Option<String>,
     pub manifest: Manifest,
     document: DocumentMut,
 }
 
-/// A component to be put into a manifest.
+/// A component to add to a manifest.
 #[derive(Debug)]
 pub(super) struct NewComponent<'a> {
     pub id: &'a str,
     pub source: &'a str,
-    /// The model's name, and its version's folder.
+    /// Name of the model, and folder of the version.
     pub model: (&'a str, &'a str),
-    /// The command that builds it, and where.
+    /// Build command and its working directory.
     pub build: Option<(&'a str, &'a str)>,
 }
 
 impl Edit {
-    /// The manifest `from`, or that of the folder `from`; an empty one if there is none.
+    /// Opens the manifest `from`, or the one in the folder `from`; an empty one if there is none.
     pub(super) fn open(from: &Path) -> Result<Self> {
         let is_folder = from.is_dir() || !from.exists() && from.extension().is_none();
         let path = if is_folder { from.join("spin.toml") } else { from.to_owned() };
@@ -53,7 +53,7 @@ impl Edit {
         Ok(Self { path, base, before, manifest, document })
     }
 
-    /// What answers on `route`, if it is in the manifest: the component, or nothing where the host does.
+    /// The target of `route`, if the manifest has it: a component, or `Some(None)` for the host.
     pub(super) fn on_route(&self, route: &str) -> Option<Option<&str>> {
         let wanted = Pattern::parse(route).ok()?;
         let trigger = self.manifest.trigger.http.iter().find(|trigger| match &trigger.route {
@@ -66,7 +66,7 @@ impl Edit {
         }
     }
 
-    /// Whether the component `id` mounts `folder`, as [`Edit::add_component`] writes it.
+    /// Whether the component `id` mounts `folder`, in the form of [`Edit::add_component`].
     pub(super) fn mounts(&self, id: &str, folder: &str) -> bool {
         let files = self.manifest.component.get(id).map(|component| component.files.as_slice());
         files.unwrap_or_default().iter().any(|entry| match entry {
@@ -81,7 +81,7 @@ impl Edit {
         names::check_component_id(id).map_err(anyhow::Error::msg)?;
         ensure!(
             !self.manifest.component.contains_key(*id),
-            "{} has a component `{id}` already",
+            "{} already has a component `{id}`",
             self.path.display()
         );
         let mut mount = InlineTable::new();
@@ -97,7 +97,7 @@ impl Edit {
             table["build"] = Item::Table(build);
         }
         let components = self.document.entry("component").or_insert_with(without_header);
-        // In a table that is written inline, it is too.
+        // An inline table can only contain inline tables.
         let inline = components.is_inline_table();
         let item = if inline { value(table.into_inline_table()) } else { Item::Table(table) };
         let components = components.as_table_like_mut().context("component: expected a table")?;
@@ -105,7 +105,7 @@ impl Edit {
         Ok(())
     }
 
-    /// Gives `route`, which is not there, to the component `id`.
+    /// Adds the new `route` to the component `id`.
     pub(super) fn add_route(&mut self, route: &str, id: &str) -> Result<()> {
         Pattern::parse(route).map_err(anyhow::Error::msg)?;
         let triggers = self
@@ -130,7 +130,7 @@ impl Edit {
         Ok(())
     }
 
-    /// Gives `route`, which is there, to the component `id`.
+    /// Moves the existing `route` to the component `id`.
     pub(super) fn move_route(&mut self, route: &str, id: &str) -> Result<()> {
         let wanted = Pattern::parse(route).map_err(anyhow::Error::msg)?;
         let is_wanted = |table: &dyn TableLike| {
@@ -150,7 +150,7 @@ impl Edit {
         };
         let table = tables.into_iter().find(|table| is_wanted(&**table));
         let component = table.and_then(|table| table.get_mut("component"));
-        let component = component.with_context(|| format!("no component answers on {route}"))?;
+        let component = component.with_context(|| format!("no component has the route {route}"))?;
         let mut new = Value::from(id);
         if let Some(old) = component.as_value() {
             *new.decor_mut() = old.decor().clone();
@@ -159,10 +159,10 @@ impl Edit {
         Ok(())
     }
 
-    /// The manifest's text as it is now; fails if it is not valid.
+    /// The edited text; fails if it is not a valid manifest.
     pub(super) fn text(&self) -> Result<String> {
         let text = self.document.to_string();
-        manifest::parse(&text).with_context(|| format!("{} as edited", self.path.display()))?;
+        manifest::parse(&text).with_context(|| format!("{} after editing", self.path.display()))?;
         Ok(text)
     }
 }
@@ -171,14 +171,14 @@ fn is_route(route: &str, wanted: &Pattern) -> bool {
     Pattern::parse(route).is_ok_and(|pattern| pattern.is_same(wanted))
 }
 
-/// A table of tables.
+/// An empty table without a header of its own.
 fn without_header() -> Item {
     let mut table = Table::new();
     table.set_implicit(true);
     Item::Table(table)
 }
 
-/// A manifest of nothing, named after its folder.
+/// The text of an empty manifest, named after its folder.
 fn empty(base: &Path) -> String {
     let folder = base.canonicalize().unwrap_or_else(|_| base.to_owned());
     let name = folder.file_name().and_then(|name| name.to_str());

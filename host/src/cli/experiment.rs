@@ -1,4 +1,4 @@
-//! `spinfer experiment`: the experiments of a host that serves, and changes of them.
+//! `spinfer experiment`: lists and changes the experiments of a running host.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,64 +9,64 @@ use clap::{Args, Subcommand};
 use http::Method;
 use http::uri::Authority;
 
-use super::admin_client::{ask, ask_with};
-use super::cache::{At, OTHER};
+use super::admin_client::{send, send_json};
+use super::cache::{At, UNEXPECTED};
 use super::table::write_table;
 use crate::admin::EXPERIMENTS;
-use crate::experiment::status::{ExperimentStatus, Update, VariantStatus};
+use crate::experiment::status::{AllocationUpdate, ExperimentStatus, VariantStatus};
 
 #[derive(Debug, Args)]
-pub struct Experiment {
+pub struct ExperimentOptions {
     #[command(subcommand)]
-    command: Command,
+    command: ExperimentCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// List the experiments, and the share of each variant
+enum ExperimentCommand {
+    /// List experiments, with the share of each variant
     List {
         #[command(flatten)]
         at: At,
 
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Show one experiment
     Show {
-        /// The experiment, as `list` has it
+        /// Name of the experiment, as in `list`
         name: String,
 
         #[command(flatten)]
         at: At,
 
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Change the shares of variants, on all nodes that share the router's key-value store. A
-    /// variant that is not named keeps its share, and control has the rest unless it is named
+    /// Change the shares of variants, on all nodes that share the router's key-value store. Variants
+    /// that are not listed keep their share; control gets the rest, unless it is listed
     Ramp {
-        /// The experiment, as `list` has it
+        /// Name of the experiment, as in `list`
         name: String,
 
-        /// A share from 0 to 1, or in per cent
+        /// Share from 0 to 1, or in per cent: treatment=0.2, treatment=20%
         #[arg(required = true, value_name = "VARIANT=SHARE", value_parser = share)]
         shares: Vec<(String, f64)>,
 
-        /// Have an experiment that is stopped go on
+        /// Resume a stopped experiment
         #[arg(long)]
         resume: bool,
 
         #[command(flatten)]
         at: At,
     },
-    /// End an experiment: control, or the winner, serves everybody; `ramp --resume` has it go on
+    /// Stop an experiment: control, or the winner, serves all requests; resume it with `ramp --resume`
     Stop {
-        /// The experiment, as `list` has it
+        /// Name of the experiment, as in `list`
         name: String,
 
-        /// The variant that serves everybody from now on [default: control]
+        /// Variant that serves all requests from now on [default: control]
         #[arg(long, value_name = "VARIANT")]
         winner: Option<String>,
 
@@ -75,7 +75,7 @@ enum Command {
     },
 }
 
-/// `treatment=0.2` or `treatment=20%`
+/// Parses `treatment=0.2` or `treatment=20%`.
 fn share(text: &str) -> Result<(String, f64), String> {
     let form = "write <variant>=<share>: treatment=0.2, or treatment=20%";
     let (name, share) = text.split_once('=').ok_or(form)?;
@@ -87,14 +87,17 @@ fn share(text: &str) -> Result<(String, f64), String> {
     if (0.0..=whole).contains(&number) {
         Ok((name.to_owned(), number / whole))
     } else {
-        Err(format!("\"{share}\" is not a share, which is from 0 to 1; {form}"))
+        Err(format!("\"{share}\" is not a share from 0 to 1; {form}"))
     }
 }
 
-/// Tells `out` what the host says.
-pub fn run(experiment: &Experiment, out: &mut impl Write) -> Result<()> {
+/// Runs the command against the host, and prints the result to `out`.
+///
+/// # Errors
+/// If the admin plane cannot be reached or refuses the change.
+pub fn run(experiment: &ExperimentOptions, out: &mut impl Write) -> Result<()> {
     match &experiment.command {
-        Command::List { at, json } => {
+        ExperimentCommand::List { at, json } => {
             let all = all(&at.admin)?;
             if *json {
                 return write_json(&all, out);
@@ -105,44 +108,47 @@ pub fn run(experiment: &Experiment, out: &mut impl Write) -> Result<()> {
             }
             list(&all, out)
         }
-        Command::Show { name, at, json } => {
+        ExperimentCommand::Show { name, at, json } => {
             let all = all(&at.admin)?;
             let Some(found) = all.iter().find(|experiment| experiment.name == *name) else {
                 let names: Vec<_> = all.iter().map(|e| e.name.as_str()).collect();
                 let names = if names.is_empty() { "none".into() } else { names.join(", ") };
-                bail!("there is no experiment `{name}`; there are: {names}");
+                bail!("experiment `{name}` does not exist; available experiments: {names}");
             };
             if *json { write_json(found, out) } else { show(found, out) }
         }
-        Command::Ramp { name, shares, resume, at } => {
+        ExperimentCommand::Ramp { name, shares, resume, at } => {
             let mut allocations = BTreeMap::new();
             for (variant, share) in shares {
                 if allocations.insert(variant.clone(), *share).is_some() {
-                    bail!("`{variant}` has two shares; give it one");
+                    bail!("`{variant}` has two shares; remove one");
                 }
             }
             let stopped = resume.then_some(false);
-            let update = Update { allocations, stopped, winner: None };
+            let update = AllocationUpdate { allocations, stopped, winner: None };
             show(&change(&at.admin, name, &update)?, out)
         }
-        Command::Stop { name, winner, at } => {
-            let update =
-                Update { stopped: Some(true), winner: winner.clone(), ..Update::default() };
+        ExperimentCommand::Stop { name, winner, at } => {
+            let update = AllocationUpdate {
+                stopped: Some(true),
+                winner: winner.clone(),
+                ..AllocationUpdate::default()
+            };
             show(&change(&at.admin, name, &update)?, out)
         }
     }
 }
 
 fn all(admin: &Authority) -> Result<Vec<ExperimentStatus>> {
-    let answer = ask(admin, &Method::GET, EXPERIMENTS)?;
-    serde_json::from_slice(&answer).context(OTHER)
+    let response = send(admin, &Method::GET, EXPERIMENTS)?;
+    serde_json::from_slice(&response).context(UNEXPECTED)
 }
 
-fn change(admin: &Authority, name: &str, update: &Update) -> Result<ExperimentStatus> {
+fn change(admin: &Authority, name: &str, update: &AllocationUpdate) -> Result<ExperimentStatus> {
     let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
     let body = Bytes::from(serde_json::to_vec(update)?);
-    let answer = ask_with(admin, &Method::PUT, &format!("{EXPERIMENTS}/{name}"), body)?;
-    serde_json::from_slice(&answer).context(OTHER)
+    let response = send_json(admin, &Method::PUT, &format!("{EXPERIMENTS}/{name}"), body)?;
+    serde_json::from_slice(&response).context(UNEXPECTED)
 }
 
 fn write_json(value: &impl serde::Serialize, out: &mut impl Write) -> Result<()> {
@@ -176,8 +182,8 @@ fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
         experiment;
     let state = match (stopped, winner) {
         (false, _) => String::new(),
-        (true, None) => ", stopped: control serves everybody".to_owned(),
-        (true, Some(winner)) => format!(", stopped: {winner} serves everybody"),
+        (true, None) => ", stopped: control serves all requests".to_owned(),
+        (true, Some(winner)) => format!(", stopped: {winner} serves all requests"),
     };
     writeln!(out, "experiment {name}{state}")?;
     writeln!(out, "  model {model}, assigned by component {router}, by {unit}")?;
@@ -210,10 +216,10 @@ fn problem(experiment: &ExperimentStatus) -> Option<String> {
     Some(format!("experiment {}: {problem}", experiment.name))
 }
 
-/// Characters of a bar of everything.
+/// Width of the bar of a share of 1, in characters.
 const BAR: u8 = 20;
 
-/// The share of a variant as a bar, and in per cent.
+/// The current share of a variant, as a bar and in per cent.
 fn shown(experiment: &ExperimentStatus, variant: &VariantStatus) -> (String, String) {
     if variant.shadow {
         return ("shadow".to_owned(), String::new());
@@ -234,7 +240,7 @@ fn shown(experiment: &ExperimentStatus, variant: &VariantStatus) -> (String, Str
 )]
 fn bar(share: f64) -> String {
     let full = (share.clamp(0.0, 1.0) * f64::from(BAR)).round() as u8;
-    // What is there can be seen.
+    // A share above 0 is visible.
     let full = usize::from(full.max(u8::from(share > 0.0)));
     format!("{}{}", "█".repeat(full), "░".repeat(usize::from(BAR) - full))
 }
@@ -248,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_a_number_or_in_per_cent() {
+    fn share_is_a_number_or_in_per_cent() {
         assert_eq!(share("treatment=0.2"), Ok(("treatment".into(), 0.2)));
         assert_eq!(share("treatment=20%"), Ok(("treatment".into(), 0.2)));
         assert_eq!(share("treatment=1"), Ok(("treatment".into(), 1.0)));
@@ -258,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_shows_the_share() {
+    fn bar_is_proportional_to_the_share() {
         let full = |share| bar(share).matches('█').count();
         assert_eq!([0.0, 0.001, 0.5, 1.0].map(full), [0, 1, 10, 20]);
         assert_eq!(bar(0.3).chars().count(), usize::from(BAR));
     }
 
     #[test]
-    fn the_experiments_of_a_host_are_a_table() {
+    fn experiments_are_printed_as_a_table() {
         let variant = |name: &str, allocation, shadow| VariantStatus {
             name: name.into(),
             component: format!("iris-{name}"),
@@ -305,7 +311,7 @@ iris        iris   header x-user-id  control    ██████████�
         show(&experiment, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
-            text.starts_with("experiment iris, stopped: treatment serves everybody\n"),
+            text.starts_with("experiment iris, stopped: treatment serves all requests\n"),
             "{text}"
         );
         assert!(text.contains("100.0 %"), "{text}");

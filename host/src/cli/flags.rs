@@ -1,4 +1,4 @@
-//! The flags of `spinfer up` and `spinfer check` that change what is served, by Spin's names.
+//! The flags of `spinfer up` and `spinfer check` that configure the application, named as in Spin.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,60 +8,60 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::config::app::Options;
-use crate::inference::InferenceFlags;
+use crate::config::instance_reuse::{CountRange, ReuseConfig, parse_duration_or_range};
 use crate::config::limits::LimitsConfig;
-use crate::config::instance_reuse::{Count, ReuseConfig, drawn_time};
 use crate::config::runtime_config::{self, RuntimeConfig};
 use crate::config::variables::{PREFIX, Provider};
+use crate::inference::InferenceFlags;
 
-/// Values of variables beside the manifest.
+/// File next to the manifest with values of variables.
 const DOTENV: &str = ".env";
 
 #[derive(Args)]
 pub struct Flags {
-    /// Give a variable its value; may be repeated. @FILE.json and @FILE.toml hold several
+    /// Set a variable; can be repeated. @FILE.json and @FILE.toml set several
     #[arg(long = "variable", value_name = "NAME=VALUE|NAME=@FILE|@FILE")]
     variables: Vec<String>,
 
-    /// Give every component an environment variable, over the manifest's; may be repeated
+    /// Set an environment variable in every component, overriding the manifest; can be repeated
     #[arg(short, long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     environment: Vec<(String, String)>,
 
-    /// What the operator binds the application to: variables, stores, folders
+    /// Runtime config, the operator's bindings: variables, stores, folders
     #[arg(long, value_name = "FILE")]
     runtime_config_file: Option<PathBuf>,
 
-    /// Serve only this component; may be repeated
+    /// Serve only this component; can be repeated
     #[arg(short, long = "component-id", value_name = "ID")]
     components: Vec<String>,
 
-    /// Write what components print into files here too
+    /// Also write the output of components to files in this folder
     #[arg(short = 'L', long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
 
-    /// Requests an instance serves in its life, over the manifest's `reuse.requests`: 128, or a
-    /// range, 100..200, of which each instance has one
+    /// Requests an instance serves in total, overriding `reuse.requests`: 128, or a range such as
+    /// 100..200, from which each instance draws its number
     #[arg(long, value_name = "COUNT")]
-    max_instance_reuse_count: Option<Count>,
+    max_instance_reuse_count: Option<CountRange>,
 
-    /// Requests an instance serves at a time, over `reuse.concurrency`; may be a range
+    /// Concurrent requests of an instance, overriding `reuse.concurrency`; can be a range
     #[arg(long, value_name = "COUNT")]
-    max_instance_concurrent_reuse_count: Option<Count>,
+    max_instance_concurrent_reuse_count: Option<CountRange>,
 
-    /// How long an instance waits for a request, over `limits.idle`: 10s, or a range, 10..20s, of
-    /// which this start has one
-    #[arg(long, value_name = "DURATION", value_parser = drawn_time)]
+    /// Idle timeout of an instance, overriding `limits.idle`: 10s, or a range such as 10..20s, from
+    /// which this process draws its value
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_or_range)]
     idle_instance_timeout: Option<Duration>,
 
-    /// How long a request may take, over `limits.deadline`: 30s; may be a range
-    #[arg(long, value_name = "DURATION", value_parser = drawn_time)]
+    /// Deadline of a request, overriding `limits.deadline`: 30s; can be a range
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration_or_range)]
     request_timeout: Option<Duration>,
 
     #[command(flatten)]
     inference: InferenceFlags,
 }
 
-/// What it holds may be secret.
+/// Omits the values, which may be secret.
 impl fmt::Debug for Flags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flags").finish_non_exhaustive()
@@ -76,9 +76,12 @@ fn pair(text: &str) -> Result<(String, String), &'static str> {
 }
 
 impl Flags {
-    /// What they come to for an application in the folder `base`, and its state directory, where the
-    /// runtime config says one. Variables: what flags say counts before the environment, that before
-    /// `.env`, that before the runtime config.
+    /// The options for an application in the folder `base`, and the state directory of the runtime
+    /// config. Variables are looked up in the flags, the environment, `.env` and the runtime config, in
+    /// this order.
+    ///
+    /// # Errors
+    /// If a file cannot be read or a value is invalid.
     pub fn read(&self, base: &Path) -> Result<(Options, Option<PathBuf>)> {
         let process: Vec<_> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

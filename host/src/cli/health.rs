@@ -1,4 +1,4 @@
-//! `spinfer health`: whether a host is ready, for the health check of a container that has no curl.
+//! `spinfer health`: checks whether a host is ready, for health checks of containers without curl.
 
 use std::io::Write;
 use std::time::Duration;
@@ -16,27 +16,30 @@ use tokio::time::timeout;
 
 use crate::http::reserved::{LIVE, READY};
 
-/// Time limit of the whole check: less than the 5 s after which container engines end it themselves.
+/// Maximum duration of the check: below the 5 s after which container engines kill it.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Maximum size of a response, in bytes: it names each model that is not loaded.
+/// Maximum size of a response, in bytes: it lists the models that are not loaded.
 const MAX_RESPONSE: usize = 64 << 10;
-/// Where `spinfer up` listens by default.
+/// Default address of `spinfer up`.
 const ADDRESS: &str = "127.0.0.1:3000";
 
 #[derive(Debug, Args)]
-pub struct Health {
-    /// Address of the host, as in --listen; without TLS
+pub struct HealthOptions {
+    /// Address of the host, as in --listen; plain HTTP only
     #[arg(long, value_name = "HOST:PORT", default_value_t = Authority::from_static(ADDRESS))]
     address: Authority,
 
-    /// Whether it serves at all, and not whether its models are loaded
+    /// Check only that the host responds, not that its models are loaded
     #[arg(long)]
     live: bool,
 }
 
-/// Fails with the reason unless the host is ready.
-pub fn run(health: &Health, out: &mut impl Write) -> Result<()> {
-    let Health { address, live } = health;
+/// Checks the host, and prints its state to `out`.
+///
+/// # Errors
+/// If the host is not ready, with the reason.
+pub fn run(health: &HealthOptions, out: &mut impl Write) -> Result<()> {
+    let HealthOptions { address, live } = health;
     let (path, state) = if *live { (LIVE, "live") } else { (READY, "ready") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checked = runtime.block_on(async { timeout(TIMEOUT, check(address, path)).await });

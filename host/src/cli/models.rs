@@ -1,4 +1,4 @@
-//! `spinfer models`: what models an application has.
+//! `spinfer models`: lists the models of an application.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,54 +11,57 @@ use serde::{Deserialize, Serialize};
 use spinfer_backend::{Backend, Encoding, ExecutionTarget};
 
 use super::edit::Edit;
-use super::signature::{Tensor, list};
+use super::signature::{DeclaredTensor, list};
 use super::table::write_table;
+use crate::config::manifest::{Manifest, TextOr};
 use crate::guest::files::Files;
 use crate::inference::{
-    GRAPH, InferenceFlags, LoadRequest, Loaded, SIGNATURE, load_request, load_with_first,
+    GRAPH, InferenceFlags, LoadRequest, LoadResult, SIGNATURE, load_request, load_with_first,
 };
-use crate::config::manifest::{Manifest, TextOr};
 
 #[derive(Debug, Args)]
-pub struct Models {
-    /// The manifest, or the folder that holds a spin.toml
+pub struct ModelsOptions {
+    /// Manifest, or the folder with a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
 
     #[command(flatten)]
     inference: InferenceFlags,
 
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 /// A model that a component mounts.
 #[derive(Debug, Serialize)]
-struct Row {
+struct ModelRow {
     model: String,
-    /// Absent where the folder has no `model.toml`.
+    /// `None` if the folder has no `model.toml`.
     version: Option<String>,
     routes: Vec<String>,
     component: String,
-    inputs: Vec<Tensor>,
-    outputs: Vec<Tensor>,
-    /// Of the graph.
+    inputs: Vec<DeclaredTensor>,
+    outputs: Vec<DeclaredTensor>,
+    /// Size of the graph, in bytes.
     bytes: u64,
-    /// Which runs it.
+    /// Backend that runs the graph.
     backend: Option<&'static str>,
-    /// Why that one.
+    /// Why that backend was chosen.
     reason: Option<String>,
-    /// Why none does.
+    /// Why no backend runs the graph.
     error: Option<String>,
 }
 
-/// Tells `out` of the models of an application.
-pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
-    let Models { from, json, inference } = models;
+/// Prints the models of an application to `out`.
+///
+/// # Errors
+/// If the manifest cannot be read or mounts files that do not exist.
+pub fn run(models: &ModelsOptions, out: &mut impl Write) -> Result<()> {
+    let ModelsOptions { from, json, inference } = models;
     let Edit { path, base, before, manifest, .. } = Edit::open(from)?;
     before.with_context(|| {
-        format!("{}: there is no manifest; `-f <path>` says where another one is", path.display())
+        format!("{}: there is no manifest; pass its path with -f", path.display())
     })?;
     let rows = find(&manifest, &base, &inference.backends()?.backends())?;
     if *json {
@@ -74,9 +77,9 @@ pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
         let head =
             ["model", "version", "component", "backend", "size", "routes", "inputs -> outputs"];
         let lines: Vec<_> =
-            [head.map(str::to_owned)].into_iter().chain(rows.iter().map(Row::cells)).collect();
+            [head.map(str::to_owned)].into_iter().chain(rows.iter().map(ModelRow::cells)).collect();
         write_table(&lines, out)?;
-        for Row { model, version, backend, reason, .. } in &rows {
+        for ModelRow { model, version, backend, reason, .. } in &rows {
             let (Some(backend), Some(reason)) = (backend, reason) else { continue };
             let version = version.as_deref().map(|version| format!(" {version}"));
             writeln!(out, "{model}{} runs on {backend}: {reason}", version.unwrap_or_default())?;
@@ -85,20 +88,20 @@ pub fn run(models: &Models, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Why the backend that loaded a graph runs it, after the `refusals` of those before it.
+/// Why the backend that loaded a graph was chosen, after the `refusals` of preferred ones.
 pub(super) fn reason(request: LoadRequest, refusals: &[(&'static str, String)]) -> String {
     if request.backend.is_some() {
-        return "it was asked for".to_owned();
+        return "requested".to_owned();
     }
     if refusals.is_empty() {
-        return "it has every operator of the graph, and is the fastest for them".to_owned();
+        return "it supports every operator of the graph, and is the fastest backend".to_owned();
     }
-    // A backend names itself in what it says.
+    // Each message names its backend.
     let refusals = refusals.iter().map(|(_, why)| why.as_str());
     refusals.collect::<Vec<_>>().join("; ")
 }
 
-fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Result<Vec<Row>> {
+fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Result<Vec<ModelRow>> {
     let mut rows = Vec::new();
     for (id, component) in &manifest.component {
         let files = Files::resolve(component, base).map_err(|problems| {
@@ -107,7 +110,7 @@ fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Resu
         })?;
         let routes = routes(manifest, id);
         for (model, folder) in files.folders.models() {
-            rows.push(Row::read(model, folder, id, &routes, backends)?);
+            rows.push(ModelRow::read(model, folder, id, &routes, backends)?);
         }
     }
     Ok(rows)
@@ -124,13 +127,13 @@ fn routes(manifest: &Manifest, id: &str) -> Vec<String> {
     routes
 }
 
-/// The part of `model.toml` that is told.
+/// The part of `model.toml` that is listed.
 #[derive(Deserialize)]
-struct About {
+struct ModelSummary {
     version: Option<String>,
 }
 
-impl Row {
+impl ModelRow {
     fn read(
         model: &str,
         folder: &Path,
@@ -141,7 +144,7 @@ impl Row {
         let path = folder.join(SIGNATURE);
         let version = match std::fs::read_to_string(&path) {
             Ok(text) => {
-                let about: About =
+                let about: ModelSummary =
                     toml::from_str(&text).with_context(|| path.display().to_string())?;
                 about.version
             }
@@ -177,11 +180,11 @@ impl Row {
         };
         let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
         match load_with_first(backends, &bytes, encoding, target, request) {
-            Ok(Loaded { backend, refusals, graph }) => {
+            Ok(LoadResult { backend, refusals, graph }) => {
                 row.backend = Some(backend);
                 row.reason = Some(reason(request, &refusals));
-                row.inputs = graph.inputs().iter().map(Tensor::from).collect();
-                row.outputs = graph.outputs().iter().map(Tensor::from).collect();
+                row.inputs = graph.inputs().iter().map(DeclaredTensor::from).collect();
+                row.outputs = graph.outputs().iter().map(DeclaredTensor::from).collect();
             }
             Err(error) => row.error = Some(error.to_string()),
         }

@@ -1,8 +1,8 @@
-//! `spinfer build --optimize`: components made smaller, for what is pushed, pulled and compiled at every node.
+//! `spinfer build --optimize`: shrinks components before they are distributed.
 //!
-//! Binaryen's `wasm-opt` knows core modules and not components, so that a component is taken apart into its
-//! sections: each module goes through `wasm-opt`, the names of the component's parts, which only
-//! debugging tools read, are left out, and everything else stays as it is.
+//! Binaryen's `wasm-opt` supports core modules, not components. So a component is split into its
+//! sections: each module is optimised by `wasm-opt`, the custom section with names for debuggers is
+//! removed, and all other sections are copied.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -19,8 +19,8 @@ use crate::config::app::App;
 
 const OPTIMIZER: &str = "wasm-opt";
 
-/// For speed: "for size" saves half a per cent more. The features are those that Rust's target has, and
-/// SIMD; without them it refuses a module.
+/// Optimises for speed: optimising for size saves only 0.5 % more. The features are those of Rust's
+/// target and SIMD; `wasm-opt` refuses modules that use others.
 const OPTIONS: [&str; 8] = [
     "-O3",
     "--enable-bulk-memory",
@@ -32,13 +32,13 @@ const OPTIONS: [&str; 8] = [
     "--enable-simd",
 ];
 
-/// Of the custom section with a component's names.
+/// Name of the custom section with a component's names.
 const NAMES: &str = "component-name";
 
-/// Replaces each component file of `app` that `is_own` by a smaller one, telling `progress` how it goes.
+/// Optimises each component file of `app` that `is_own` in place, and prints its sizes to `progress`.
 ///
 /// # Errors
-/// If `wasm-opt` is missing or fails, or a file is no component; the file at hand is then as it was.
+/// If `wasm-opt` is missing or fails, or a file is not a component; that file is then unchanged.
 pub fn run(app: &App, is_own: impl Fn(&Path) -> bool, progress: &mut impl Write) -> Result<()> {
     let sources = app.components.values().map(|spec| &spec.source);
     let sources: BTreeSet<_> = sources.filter(|source| is_own(source)).collect();
@@ -53,24 +53,27 @@ pub fn run(app: &App, is_own: impl Fn(&Path) -> bool, progress: &mut impl Write)
     Ok(())
 }
 
-/// The same component, its modules optimised, without its names.
+/// The component with optimised modules and without names.
 fn component(wasm: &[u8]) -> Result<Vec<u8>> {
     let mut smaller = wasm_encoder::Component::new();
-    // How deep in modules and components inside of this one, which are copied whole.
+    // Nesting depth: modules and components inside of this one are copied as a whole.
     let mut depth = 0;
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.context("not a WebAssembly component")?;
         let in_component = depth == 1;
         match &payload {
             Payload::Version { encoding, .. } => {
-                ensure!(depth > 0 || *encoding == Encoding::Component, "a module, no component");
+                ensure!(
+                    depth > 0 || *encoding == Encoding::Component,
+                    "it is a module, not a component"
+                );
                 depth += 1;
             }
             Payload::End(_) => depth -= 1,
             Payload::CustomSection(custom) if in_component && custom.name() == NAMES => {}
             _ if in_component => {
                 let Some((id, range)) = payload.as_section() else { continue };
-                let data = wasm.get(range).context("ends in the middle of a section")?;
+                let data = wasm.get(range).context("the file is truncated within a section")?;
                 let data = match payload {
                     Payload::ModuleSection { .. } => Cow::Owned(module(data)?),
                     _ => Cow::Borrowed(data),
@@ -83,7 +86,7 @@ fn component(wasm: &[u8]) -> Result<Vec<u8>> {
     Ok(smaller.finish())
 }
 
-/// What `wasm-opt` makes of a module, or the module where that is not smaller.
+/// The module optimised by `wasm-opt`, or unchanged if that is not smaller.
 fn module(wasm: &[u8]) -> Result<Vec<u8>> {
     let folder = tempfile::tempdir()?;
     let (from, to) = (folder.path().join("from.wasm"), folder.path().join("to.wasm"));
@@ -91,17 +94,18 @@ fn module(wasm: &[u8]) -> Result<Vec<u8>> {
     let ran = Command::new(OPTIMIZER).args(OPTIONS).arg(&from).arg("-o").arg(&to).output();
     let output = match ran {
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "`{OPTIMIZER}` is missing: it is a part of Binaryen (apt-get install binaryen, brew install binaryen)"
+            "`{OPTIMIZER}` is not installed; install Binaryen (apt-get install binaryen, brew install \
+             binaryen)"
         ),
         ran => ran.with_context(|| format!("cannot run `{OPTIMIZER}`"))?,
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "`{OPTIMIZER}`: {}: {}", output.status, said.trim());
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{OPTIMIZER}`: {}: {}", output.status, message.trim());
     let optimized = fs::read(&to)?;
     Ok(if optimized.len() < wasm.len() { optimized } else { wasm.to_owned() })
 }
 
-/// Written beside and renamed, so that nobody ever sees half of it.
+/// Replaces the file atomically, by a rename.
 fn replace(path: &Path, wasm: &[u8]) -> Result<()> {
     let permissions = fs::metadata(path)?.permissions();
     let folder = path.parent().context("a component is in a folder")?;
@@ -115,10 +119,10 @@ fn replace(path: &Path, wasm: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
-    // None of these has a module, so that `wasm-opt` is not needed.
+    // None of these components has a module, so the tests do not need `wasm-opt`.
 
     #[test]
-    fn names_go_and_everything_else_stays() {
+    fn only_the_section_of_names_is_removed() {
         let named =
             "(component $c (type $t string) (component (type u8)) (import \"a\" (func $f)))";
         let bare = "(component (type string) (component (type u8)) (import \"a\" (func)))";
@@ -127,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_component_is_refused() {
-        let said = |wasm: &[u8]| format!("{:#}", component(wasm).unwrap_err());
+    fn files_other_than_components_are_refused() {
+        let error = |wasm: &[u8]| format!("{:#}", component(wasm).unwrap_err());
         let whole = wat::parse_str("(component (component (type u8)) (type string))").unwrap();
-        assert!(said(b"PNG").contains("not a WebAssembly component"));
-        assert_eq!(said(b"\0asm\x01\0\0\0"), "a module, no component");
+        assert!(error(b"PNG").contains("not a WebAssembly component"));
+        assert_eq!(error(b"\0asm\x01\0\0\0"), "it is a module, not a component");
         for length in 9..whole.len() {
             if let Ok(shorter) = component(&whole[..length]) {
-                assert_eq!(shorter, &whole[..length], "between two sections");
+                assert_eq!(shorter, &whole[..length], "truncated between two sections");
             }
         }
     }

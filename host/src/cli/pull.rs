@@ -1,4 +1,4 @@
-//! `spinfer pull`: a model from elsewhere becomes a version, and a route, as with `spinfer add`.
+//! `spinfer pull`: adds a model from another system as `spinfer add` adds a file.
 
 use std::env;
 use std::io::Write;
@@ -7,62 +7,65 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
-use super::add::{Graph, Target, add_graph};
-use crate::registry::mlflow::client::Client;
+use super::add::{CandidateGraph, ModelTarget, add_graph};
+use crate::registry::mlflow::client::MlflowClient;
 use crate::registry::mlflow::settings::INSECURE_TLS;
-use crate::registry::mlflow::{Fetched, Locator, Settings, Source};
+use crate::registry::mlflow::{FetchedGraph, Locator, MlflowSettings, ModelSource};
 
 #[derive(Debug, Args)]
-pub struct Pull {
+pub struct PullOptions {
     #[command(subcommand)]
-    from: From,
+    from: PullSource,
 }
 
 #[derive(Debug, Subcommand)]
-enum From {
-    /// Add a model of MLflow that has the ONNX flavor
-    Mlflow(Mlflow),
+enum PullSource {
+    /// Add an MLflow model with the ONNX flavor
+    Mlflow(MlflowOptions),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   spinfer pull mlflow models:/iris/3              a registered version
-  spinfer pull mlflow models:/iris@champion       the version an alias points at
+  spinfer pull mlflow models:/iris@champion       the version of an alias
   spinfer pull mlflow models:/iris/latest         the version with the highest number
-  spinfer pull mlflow runs:/<run id>/model        what a run logged
-  spinfer pull mlflow models:/m-<model id>        a logged model
-  spinfer pull mlflow ./model                     a folder that holds an MLmodel
+  spinfer pull mlflow runs:/<run id>/model        a model logged by a run
+  spinfer pull mlflow models:/m-<model id>        a logged model, by its id
+  spinfer pull mlflow ./model                     a folder with an MLmodel
 
-To sign in, set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.";
+To authenticate, set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-struct Mlflow {
-    /// Which model: a URI of MLflow, or a folder
-    source: Source,
+struct MlflowOptions {
+    /// Model: an MLflow URI, or a folder
+    source: ModelSource,
 
-    /// The tracking server [default: that of MLFLOW_TRACKING_URI]
+    /// URL of the tracking server [default: MLFLOW_TRACKING_URI]
     #[arg(long, value_name = "URL")]
     tracking_uri: Option<String>,
 
     #[command(flatten)]
-    target: Target,
+    target: ModelTarget,
 }
 
-/// Adds a model from elsewhere, telling `out` what was done and how to ask it.
-pub fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
-    let From::Mlflow(options) = &pull.from;
-    let Mlflow { source, tracking_uri, target } = options;
+/// Fetches a model and adds it; prints to `out` what was added and how to send a request.
+///
+/// # Errors
+/// If the model cannot be fetched or served, or a name, version or route is not available.
+pub fn run(pull: &PullOptions, out: &mut impl Write) -> Result<()> {
+    let PullSource::Mlflow(options) = &pull.from;
+    let MlflowOptions { source, tracking_uri, target } = options;
     let variable = |name: &str| env::var(name).ok();
     let client = match source {
-        Source::Folder(_) => None,
-        _ => Some(Client::new(Settings::read(tracking_uri.as_deref(), variable)?)?),
+        ModelSource::Folder(_) => None,
+        _ => Some(MlflowClient::new(MlflowSettings::read(tracking_uri.as_deref(), variable)?)?),
     };
     if client.is_some() && variable(INSECURE_TLS).is_some_and(|value| is_true(&value)) {
         writeln!(
             std::io::stderr(),
-            "{INSECURE_TLS} is not honoured: certificates are checked; SSL_CERT_FILE names a file of \
-             those to trust"
+            "{INSECURE_TLS} is not honoured: certificates are always verified; set SSL_CERT_FILE to a \
+             file of certificates to trust"
         )?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,17 +73,21 @@ pub fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
     add_graph(graph, target, out)
 }
 
-/// Whatever can be wrong with the name, the version or the manifest is, before anything is downloaded.
-async fn fetch(locator: &Locator, source: &Source, target: &Target) -> Result<Graph> {
+/// Locates and downloads a model. The name, the version and the manifest are checked first.
+async fn fetch(
+    locator: &Locator,
+    source: &ModelSource,
+    target: &ModelTarget,
+) -> Result<CandidateGraph> {
     let located = locator.locate(source).await?;
     let (name, version) = (located.name.clone(), located.version);
     let base = target.check(name.as_deref(), version)?;
-    // Where the version will be, if that is there: what is large needs room there anyway.
+    // A large model is downloaded to the application's file system, which needs the space anyway.
     let system = env::temp_dir();
     let scratch: &Path = if base.is_dir() { &base } else { &system };
     let fetched = located.fetch(scratch).await.with_context(|| source.to_string())?;
-    let Fetched { graph: bytes, file, inlined, columns, provenance } = fetched;
-    Ok(Graph {
+    let FetchedGraph { graph: bytes, file, inlined, columns, provenance } = fetched;
+    Ok(CandidateGraph {
         bytes,
         shown: source.to_string(),
         file,
@@ -92,7 +99,7 @@ async fn fetch(locator: &Locator, source: &Source, target: &Target) -> Result<Gr
     })
 }
 
-/// As MLflow reads its variables.
+/// Whether MLflow reads the value of a variable as true.
 fn is_true(value: &str) -> bool {
     matches!(value.to_ascii_lowercase().as_str(), "true" | "1")
 }

@@ -1,4 +1,4 @@
-//! A graph's inputs and outputs in the words of `model.toml` and of the Open Inference Protocol.
+//! A graph's inputs and outputs in the terms of `model.toml` and the Open Inference Protocol.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use spinfer_backend::{TensorInfo, TensorType};
 
 /// One input or output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Tensor {
+pub(super) struct DeclaredTensor {
     pub name: String,
     pub datatype: &'static str,
-    /// -1 is a free axis. The whole is absent where the graph does not say.
+    /// -1 is a free axis; `None` if the graph declares no shape.
     pub shape: Option<Vec<i64>>,
-    /// The axis that counts rows, if that is free.
+    /// Axis of rows, if that axis is free.
     #[serde(skip_serializing_if = "is_first")]
     pub batch_axis: usize,
 }
@@ -21,14 +21,14 @@ fn is_first(axis: &usize) -> bool {
     *axis == 0
 }
 
-impl Tensor {
-    /// Whether its batch axis is free, and so counts rows.
+impl DeclaredTensor {
+    /// Whether the batch axis is free, so that it counts rows.
     pub(super) fn counts_rows(&self) -> bool {
         let shape = self.shape.as_deref().unwrap_or_default();
         shape.get(self.batch_axis) == Some(&-1)
     }
 
-    /// The elements of one row, where the shape settles them.
+    /// Number of elements of one row, if the shape fixes it.
     pub(super) fn row(&self) -> Option<usize> {
         let batch = self.counts_rows().then_some(self.batch_axis);
         let axes = self.shape.as_deref()?.iter().enumerate();
@@ -41,7 +41,7 @@ impl Tensor {
     }
 }
 
-impl From<&TensorInfo> for Tensor {
+impl From<&TensorInfo> for DeclaredTensor {
     fn from(info: &TensorInfo) -> Self {
         let size = |axis: &Option<u32>| axis.map_or(-1, i64::from);
         Self {
@@ -53,8 +53,8 @@ impl From<&TensorInfo> for Tensor {
     }
 }
 
-/// `features FP32 [-1, 4]`; the name is the file's, and may hold what a terminal obeys.
-impl fmt::Display for Tensor {
+/// `features FP32 [-1, 4]`; the name is escaped, as a file may put terminal control characters into it.
+impl fmt::Display for DeclaredTensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, datatype, shape, .. } = self;
         let name = name.escape_debug();
@@ -66,11 +66,11 @@ impl fmt::Display for Tensor {
 }
 
 /// `a FP32 [-1, 4], b FP32 [-1]`
-pub(super) fn list(tensors: &[Tensor]) -> String {
+pub(super) fn list(tensors: &[DeclaredTensor]) -> String {
     tensors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// As the Open Inference Protocol calls it.
+/// The datatype in the Open Inference Protocol.
 pub(super) fn datatype(ty: TensorType) -> &'static str {
     match ty {
         TensorType::Fp16 => "FP16",

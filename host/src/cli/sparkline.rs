@@ -1,10 +1,10 @@
-//! Histograms as a line of blocks.
+//! Histograms as one line of block characters.
 
-/// From the lowest to the highest; nothing at all is the lowest.
+/// Blocks from the lowest to the highest; an empty bin has the lowest.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The same bins in several histograms, on one scale: the highest bar of all is a full block.
-/// Neighbouring bins are put together where there are more than `bars`.
+/// Renders histograms with the same bins on a common scale: the highest bar of all is a full block. If
+/// there are more than `bars` bins, neighbouring ones are merged.
 pub(super) fn sparklines<const N: usize>(histograms: [&[f64]; N], bars: usize) -> [String; N] {
     let merged = histograms.map(|shares| merge(shares, bars));
     let highest = merged.iter().flatten().copied().fold(0.0, f64::max);
@@ -28,14 +28,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_scale_for_both() {
+    fn histograms_share_one_scale() {
         assert_eq!(sparklines([&[0.5, 0.5], &[0.0, 1.0]], 10), ["▅▅", "▁█"]);
         assert_eq!(sparklines([&[], &[0.0]], 10), ["", "▁"]);
         assert_eq!(sparklines([&[f64::NAN, 1.0]], 10), ["▁█"]);
     }
 
     #[test]
-    fn many_bins_are_put_together() {
+    fn neighbouring_bins_are_merged() {
         let [line] = sparklines([&[0.03; 33]], 10);
         assert_eq!(line, "████████▃", "eight bars of four bins, and one of the last bin");
         assert_eq!(sparklines([&[1.0; 5]], 0)[0].chars().count(), 1);

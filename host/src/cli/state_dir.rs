@@ -1,4 +1,4 @@
-//! Where this host keeps what it has made or fetched: `--state-dir`.
+//! `--state-dir`: the folder of compiled and fetched components.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -9,32 +9,39 @@ use clap::Args;
 
 #[derive(Clone, Debug, Args)]
 pub struct StateDir {
-    /// Where to keep compiled and fetched components [default: spinfer in the user's cache folder], and
-    /// the default key-value store [default: .spin beside the manifest]
+    /// Folder of compiled and fetched components [default: spinfer in the user's cache folder], and of
+    /// the default key-value store [default: .spin next to the manifest]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
 
 impl StateDir {
-    /// This one, or else what the runtime config says.
+    /// This flag, or the value of the runtime config.
     #[must_use]
     pub fn or(&self, configured: Option<PathBuf>) -> Self {
         Self { state_dir: self.state_dir.clone().or(configured) }
     }
 
-    /// The folder, made if there is none, with the permissions `mode`. What is compiled is native
-    /// code: nobody else may write there.
+    /// Opens the folder, creating it with the permissions `mode` if it is missing. It contains native
+    /// code, so no other user may write to it.
+    ///
+    /// # Errors
+    /// If the folder cannot be created.
     pub fn open(&self, base: &Path, mode: u32) -> Result<PathBuf> {
         let folder =
             self.state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
-        let made = DirBuilder::new().recursive(true).mode(mode).create(&folder);
-        made.and_then(|()| folder.canonicalize())
-            .with_context(|| format!("{}: cannot keep state here (--state-dir)", folder.display()))
+        let created = DirBuilder::new().recursive(true).mode(mode).create(&folder);
+        created.and_then(|()| folder.canonicalize()).with_context(|| {
+            format!(
+                "{}: cannot create the state folder; choose another one with --state-dir",
+                folder.display()
+            )
+        })
     }
 }
 
-/// `spinfer` in the user's cache folder, by the XDG base directory specification. Not beside the
-/// manifest: an application from elsewhere could bring compiled code along.
+/// `spinfer` in the user's cache folder, by the XDG base directory specification. Not next to the
+/// manifest: a downloaded application could contain malicious native code.
 fn user_cache() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));

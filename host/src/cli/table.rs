@@ -1,10 +1,10 @@
-//! Tables for people.
+//! Human-readable tables.
 
 use std::io::Write;
 
 use anyhow::Result;
 
-/// Writes `lines` in columns as wide as they have to be.
+/// Writes `lines` in aligned columns.
 pub(super) fn write_table<const N: usize>(
     lines: &[[String; N]],
     out: &mut impl Write,

@@ -1,4 +1,4 @@
-//! The log: to standard error, for people on a terminal, as JSON by flag.
+//! Logging to standard error, human-readable or as JSON.
 
 use std::io::{self, IsTerminal};
 
@@ -6,28 +6,28 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// Which lines to log, in `tracing_subscriber`'s filter syntax: `SPINFER_LOG=debug`.
+/// Environment variable with a filter in `tracing_subscriber`'s syntax: `SPINFER_LOG=debug`.
 const FILTER_VARIABLE: &str = "SPINFER_LOG";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One readable line each.
+    /// A readable line per event
     #[default]
     Human,
-    /// One JSON object each.
+    /// A JSON object per line
     Json,
 }
 
-/// What warns of what a client does: of each body that it breaks off, each rule of HTTP/2 that it
-/// breaks, as often as it does.
-const TOO_LOUD: &str = "wasmtime_wasi_http=error,h2=error";
+/// Targets that warn about clients' mistakes, once per aborted body or HTTP/2 violation: a client could
+/// flood the log.
+const QUIETED: &str = "wasmtime_wasi_http=error,h2=error";
 
-/// Starts logging; `quiet` keeps only warnings, unless the environment says otherwise.
+/// Starts logging. `quiet` logs only warnings, unless `FILTER_VARIABLE` is set.
 pub fn init(format: LogFormat, quiet: bool) {
     let level = if quiet { LevelFilter::WARN } else { LevelFilter::INFO };
-    let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let wanted = if wanted.is_empty() { format!("{level},{TOO_LOUD}") } else { wanted };
-    let filter = EnvFilter::builder().parse_lossy(wanted);
+    let directives = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let directives = if directives.is_empty() { format!("{level},{QUIETED}") } else { directives };
+    let filter = EnvFilter::builder().parse_lossy(directives);
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Human => subscriber.with_ansi(io::stderr().is_terminal()).init(),

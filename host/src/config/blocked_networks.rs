@@ -1,6 +1,6 @@
-//! Networks that no component may connect to, whatever its manifest allows: the operator's word, in
-//! the runtime config's `[outbound_networking]`. Addresses are asked about when a name has become
-//! one, and those that are connected to: a name may mean another the next time.
+//! Networks that no component may connect to, whatever its manifest allows: the runtime config's
+//! `[outbound_networking]`. Checked on the addresses a name resolves to, which are then the ones
+//! connected to: the name may resolve to others the next time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-/// What `private` stands for: networks that are not reached from everywhere (IANA's registries of
-/// special-purpose addresses, RFC 6890).
+/// The networks that `private` stands for: those that are not globally reachable (IANA's registries
+/// of special-purpose addresses, RFC 6890).
 const PRIVATE: [&str; 29] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -42,12 +42,15 @@ const PRIVATE: [&str; 29] = [
     "ff00::/8",
 ];
 
-/// Networks; by default none.
+/// Blocked networks; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockedNetworks(Arc<[IpNet]>);
 
 impl BlockedNetworks {
-    /// Reads entries, each `private`, a network or an address; fails with what is wrong with one.
+    /// Parses entries, each of them `private`, a network or an address.
+    ///
+    /// # Errors
+    /// Describes the first invalid entry.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
         let mut networks = Vec::new();
         for entry in entries {
@@ -57,28 +60,31 @@ impl BlockedNetworks {
             }
             let address = entry.parse::<IpAddr>().map(IpNet::from);
             let network = entry.parse::<IpNet>().or(address).map_err(|_| {
-                format!("\"{entry}\" is no network; write \"10.0.0.0/8\", or \"private\"")
+                format!("\"{entry}\" is not a network; write \"10.0.0.0/8\", or \"private\"")
             })?;
             networks.push(network.trunc());
         }
         Ok(Self(networks.into()))
     }
 
-    /// Whether nobody may connect to `address`.
+    /// Whether connections to `address` are blocked.
     #[must_use]
     pub fn blocks(&self, address: IpAddr) -> bool {
         let within = |address: IpAddr| self.0.iter().any(|network| network.contains(&address));
-        within(address) || inner(address).is_some_and(|inner| within(inner.into()))
+        within(address) || embedded_ipv4(address).is_some_and(|inner| within(inner.into()))
     }
 
-    /// Whether nobody may connect to `host`, which stands in a URL, if that is an address.
+    /// Whether `host`, as in a URL, is an address that is blocked. A name is not.
     #[must_use]
     pub fn blocks_host(&self, host: &str) -> bool {
         let address = host.trim_matches(['[', ']']).parse();
         address.is_ok_and(|address| self.blocks(address))
     }
 
-    /// Those of `addresses` that may be connected to; an error if there are, and none of them may.
+    /// The `addresses` that are not blocked.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if all of at least one address are blocked.
     pub fn filter(
         &self,
         addresses: impl Iterator<Item = SocketAddr>,
@@ -86,26 +92,26 @@ impl BlockedNetworks {
         let (blocked, allowed): (Vec<_>, Vec<_>) =
             addresses.partition(|address| self.blocks(address.ip()));
         if allowed.is_empty() && !blocked.is_empty() {
-            let why = "its address is in a network that outbound_networking.block_networks blocks";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            let problem = "its address is blocked by outbound_networking.block_networks";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
         }
         Ok(allowed)
     }
 }
 
-/// The address of IPv4 that one of IPv6 stands for: packets to the latter may reach the former.
-fn inner(address: IpAddr) -> Option<Ipv4Addr> {
-    /// Translated by a gateway (RFC 6052).
+/// The IPv4 address embedded in an IPv6 address: packets to the latter may reach the former.
+fn embedded_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    /// Prefix of addresses that a gateway translates (RFC 6052).
     const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
-    /// In a tunnel, `2002:<address>::/48` (RFC 3056).
+    /// First segment of addresses in a 6to4 tunnel, `2002:<address>::/48` (RFC 3056).
     const TUNNELLED: u16 = 0x2002;
     let IpAddr::V6(address) = address else { return None };
     let segments = address.segments();
-    let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    let ipv4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match segments {
-        [TUNNELLED, high, low, ..] => Some(of(high, low)),
-        [start @ .., high, low] if start == TRANSLATED => Some(of(high, low)),
-        // Mapped, or compatible, which is what it was before.
+        [TUNNELLED, high, low, ..] => Some(ipv4(high, low)),
+        [start @ .., high, low] if start == TRANSLATED => Some(ipv4(high, low)),
+        // IPv4-mapped, or IPv4-compatible, its deprecated predecessor.
         _ => Ipv6Addr::to_ipv4(&address),
     }
 }
@@ -157,12 +163,12 @@ mod tests {
         ] {
             assert!(!private.blocks(address.parse().unwrap()), "{address}");
         }
-        assert!(!private.blocks_host("localhost"), "a name is asked about when it is an address");
+        assert!(!private.blocks_host("localhost"), "a name is checked once it is resolved");
         assert!(!BlockedNetworks::default().blocks("127.0.0.1".parse().unwrap()));
     }
 
     #[test]
-    fn what_may_not_be_connected_to_is_left_out() {
+    fn blocked_addresses_are_filtered_out() {
         let some = blocked(&["8.8.8.8/16", "1.1.1.1", "2600:f00d::/32"]);
         let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -175,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn invalid_network_is_rejected() {
         for entry in ["", "Private", "10.0.0.0/33", "example.com", "10.0.0"] {
             let error = BlockedNetworks::parse([entry]).unwrap_err();
-            assert!(error.contains("is no network; write \"10.0.0.0/8\""), "{entry}: {error}");
+            assert!(error.contains("is not a network; write \"10.0.0.0/8\""), "{entry}: {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_network_blocks_its_addresses_however_they_are_written(
+        fn network_blocks_its_addresses_also_as_ipv4_mapped_ones(
             bits: u32,
             length in 0_u8..=32,
             other: u32,

@@ -1,12 +1,14 @@
-//! For how long an instance is used, which is also what one request may leave for the next.
+//! How long an instance is reused, and thereby which state requests share.
 //!
-//! What may pass between two requests that the same instance serves, one after the other or, in
-//! `wasi:http` 0.3, at the same time: all its memory, globals and resource handles, as the component
-//! left them. What never passes, whatever the settings: anything
-//! to another instance, to another component, or past a trap or a missed deadline, both of which
-//! end the instance; anything through the file system, as mounts are read-only. With
-//! `requests = 1` nothing passes at all: every request has an instance of its own, from the same
-//! initial memory.
+//! Requests that the same instance serves, in sequence or, with `wasi:http` 0.3, concurrently,
+//! share its linear memory, globals and resource handles. Whatever the settings, requests share
+//! nothing
+//! - with another instance or another component,
+//! - after a trap or an exceeded deadline, both of which destroy the instance,
+//! - through the file system, as mounts are read-only.
+//!
+//! With `requests = 1` requests share nothing: each is served by an instance of its own, created
+//! from the same initial memory.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,145 +22,156 @@ use crate::config::limits::{MAX_DURATION, some_duration};
 /// `[component.<id>.tool.spinfer.reuse]`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// Requests an instance serves in its life.
-    pub requests: Count,
-    /// How old an instance gets.
+    /// Maximum number of requests that an instance serves.
+    pub requests: CountRange,
+    /// Maximum age of an instance.
     pub age: Duration,
-    /// Requests a `wasi:http` 0.3 instance serves at a time, where they wait for something. The
-    /// other doors have one.
-    pub concurrency: Count,
-    /// Instances kept ready for a component that several requests are busy with, behind each door.
-    pub spare: usize,
+    /// Maximum number of requests that a `wasi:http` 0.3 instance serves concurrently, while they
+    /// wait for I/O. Instances of other interfaces serve one.
+    pub concurrency: CountRange,
+    /// Minimum number of idle instances behind each door, while several requests of the component
+    /// are in flight.
+    pub min_idle: usize,
 }
 
 impl Default for Reuse {
     fn default() -> Self {
         Self {
-            requests: Count::from(100_000),
+            requests: CountRange::from(100_000),
             age: Duration::from_secs(60 * 60),
-            // As in Spin.
-            concurrency: Count::from(16),
-            spare: 1,
+            // Spin's default.
+            concurrency: CountRange::from(16),
+            min_idle: 1,
         }
     }
 }
 
-/// The same in a manifest; what is absent is inherited.
+/// `[application.tool.spinfer.reuse]` or `[component.<id>.tool.spinfer.reuse]`. An absent key is
+/// inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReuseConfig {
-    pub(crate) requests: Option<Count>,
+    pub(crate) requests: Option<CountRange>,
     #[serde(default, with = "some_duration")]
     pub(crate) age: Option<Duration>,
-    pub(crate) concurrency: Option<Count>,
-    pub(crate) spare: Option<usize>,
+    pub(crate) concurrency: Option<CountRange>,
+    pub(crate) min_idle: Option<usize>,
 }
 
-/// Instances kept ready: each takes a place in the pool.
-const MAX_SPARE: usize = 100;
+/// Maximum of `min_idle`: each idle instance takes a slot in the pool.
+const MAX_MIN_IDLE: usize = 100;
 
 impl Reuse {
-    /// These settings with what `config` sets put over them.
+    /// These settings, overridden by `config`.
+    ///
+    /// # Errors
+    /// Names the key of the first setting that is out of range.
     pub fn with(&self, config: &ReuseConfig) -> Result<Self, String> {
         let reuse = Self {
             requests: config.requests.unwrap_or(self.requests),
             age: config.age.unwrap_or(self.age),
             concurrency: config.concurrency.unwrap_or(self.concurrency),
-            spare: config.spare.unwrap_or(self.spare),
+            min_idle: config.min_idle.unwrap_or(self.min_idle),
         };
         if reuse.age > MAX_DURATION {
-            return Err("reuse.age: must be at most a day: \"1h\"".into());
+            return Err("reuse.age: must be at most a day, for example \"1h\"".into());
         }
-        if reuse.requests.least == 0 {
-            return Err("reuse.requests: must be at least 1, a new instance for each".into());
+        if reuse.requests.start == 0 {
+            return Err("reuse.requests: must be at least 1 (a new instance per request)".into());
         }
-        if reuse.concurrency.least == 0 {
+        if reuse.concurrency.start == 0 {
             return Err("reuse.concurrency: must be at least 1".into());
         }
-        if reuse.spare > MAX_SPARE {
-            return Err(format!("reuse.spare: must be at most {MAX_SPARE}"));
+        if reuse.min_idle > MAX_MIN_IDLE {
+            return Err(format!("reuse.min_idle: must be at most {MAX_MIN_IDLE}"));
         }
         Ok(reuse)
     }
 }
 
-/// A number, or a range of which each instance has one that is drawn: instances that begin together
-/// need not end together.
+/// A number, or a range from which each instance draws its number, so that instances started
+/// together are not all replaced at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
-    least: usize,
-    /// One more than there may be.
+pub struct CountRange {
+    start: usize,
+    /// End of the range, exclusive.
     end: usize,
 }
 
-impl From<usize> for Count {
+impl From<usize> for CountRange {
     fn from(number: usize) -> Self {
-        Self { least: number, end: number.saturating_add(1) }
+        Self { start: number, end: number.saturating_add(1) }
     }
 }
 
-impl Count {
-    /// That of an instance.
+impl CountRange {
+    /// Draws the number of one instance.
     #[must_use]
     pub fn draw(self) -> usize {
-        let Self { least, end } = self;
-        if end - least > 1 { fastrand::usize(least..end) } else { least }
+        let Self { start, end } = self;
+        if end - start > 1 { fastrand::usize(start..end) } else { start }
     }
 }
 
-impl fmt::Display for Count {
+impl fmt::Display for CountRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { least, end } = self;
-        if end - least > 1 { write!(f, "{least}..{end}") } else { write!(f, "{least}") }
+        let Self { start, end } = self;
+        if end - start > 1 { write!(f, "{start}..{end}") } else { write!(f, "{start}") }
     }
 }
 
-impl FromStr for Count {
+impl FromStr for CountRange {
     type Err = String;
 
-    /// Reads `8`, or `1..8`, the end of which is not part of it.
+    /// Parses `8`, or `1..8` with an exclusive end.
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = || format!("\"{text}\" is no number and no range; write 8, or 1..8");
-        let number = |text: &str| text.parse::<usize>().map_err(|_| form());
+        let number = |part: &str| {
+            part.parse::<usize>()
+                .map_err(|_| format!("\"{text}\" is neither a number nor a range; write 8 or 1..8"))
+        };
         match range(text) {
             None => number(text).map(Self::from),
             Some(Range { start, end }) => {
-                let (least, end) = (number(start)?, number(end)?);
-                if least < end { Ok(Self { least, end }) } else { Err(empty(text)) }
+                let (start, end) = (number(start)?, number(end)?);
+                if start < end { Ok(Self { start, end }) } else { Err(empty(text)) }
             }
         }
     }
 }
 
-/// The two sides of a range.
+/// Splits `1..8` into its two sides.
 fn range(text: &str) -> Option<Range<&str>> {
     text.split_once("..").map(|(start, end)| start..end)
 }
 
 fn empty(text: &str) -> String {
-    format!("\"{text}\" is an empty range: its end is not part of it; write 1..8")
+    format!("\"{text}\" is an empty range, as its end is exclusive; write 1..8")
 }
 
-/// Reads a time as Spin's flags have it: a number is seconds, and `1..8s` a range, of which one is
-/// drawn.
-pub fn drawn_time(text: &str) -> Result<Duration, String> {
+/// Parses a duration of Spin's flags: `30s`, a plain number of seconds, or a range, `1..8s`, from
+/// which a duration is drawn.
+///
+/// # Errors
+/// Quotes the invalid part, and what to write instead.
+pub fn parse_duration_or_range(text: &str) -> Result<Duration, String> {
     let time = |text: &str| match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        // A small mu, as Spin takes it.
-        Err(_) => humantime::parse_duration(&text.replace('μ', "u"))
-            .map_err(|e| format!("\"{text}\" is no time: {e}; write 30s, 500ms or a range, 1..8s")),
+        // Spin accepts the Greek mu as well.
+        Err(_) => humantime::parse_duration(&text.replace('μ', "u")).map_err(|e| {
+            format!("\"{text}\" is not a duration: {e}; write 30s, 500ms or a range, 1..8s")
+        }),
     };
     let Some(Range { start, end }) = range(text) else { return time(text) };
     let (start, end) = (time(start)?, time(end)?);
     if start >= end {
         return Err(empty(text));
     }
-    // Beyond that it is refused anyway.
+    // Saturates: a duration of centuries is over every maximum.
     let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     Ok(Duration::from_nanos(fastrand::u64(nanoseconds(start)..=nanoseconds(end) - 1)))
 }
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de> Deserialize<'de> for CountRange {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected a number or a range, \"1..8\"")]
@@ -181,28 +194,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_count_or_refused(text in "[0-9.]{0,12}|.*") {
-            if let Ok(count) = text.parse::<Count>() {
+        fn any_text_is_parsed_or_rejected(text in "[0-9.]{0,12}|.*") {
+            if let Ok(count) = text.parse::<CountRange>() {
                 let drawn = count.draw();
-                prop_assert!(count.least <= drawn && drawn < count.end || drawn == usize::MAX);
+                prop_assert!(count.start <= drawn && drawn < count.end || drawn == usize::MAX);
                 prop_assert_eq!(count.to_string().parse(), Ok(count));
             }
-            let _ = drawn_time(&text);
+            let _ = parse_duration_or_range(&text);
         }
 
         #[test]
-        fn what_is_drawn_is_within_its_range(start in 0_usize..50, length in 1_usize..50) {
+        fn drawn_values_are_within_their_range(start in 0_usize..50, length in 1_usize..50) {
             let end = start + length;
-            let count: Count = format!("{start}..{end}").parse().unwrap();
+            let count: CountRange = format!("{start}..{end}").parse().unwrap();
             prop_assert!((start..end).contains(&count.draw()));
-            let time = drawn_time(&format!("{start}..{end}s")).unwrap();
+            let time = parse_duration_or_range(&format!("{start}..{end}s")).unwrap();
             let second = |count: usize| Duration::from_secs(count as u64);
             prop_assert!(second(start) <= time && time < second(end));
         }
     }
 
     #[test]
-    fn times_are_as_in_spin() {
+    fn durations_are_parsed_like_spins() {
         for (text, time) in [
             ("2", Duration::from_secs(2)),
             ("2s", Duration::from_secs(2)),
@@ -211,12 +224,12 @@ mod tests {
             ("7μs", Duration::from_micros(7)),
             ("9ns..10ns", Duration::from_nanos(9)),
         ] {
-            assert_eq!(drawn_time(text), Ok(time), "{text}");
+            assert_eq!(parse_duration_or_range(text), Ok(time), "{text}");
         }
         for (text, part) in
-            [("", "is no time"), ("1..x", "\"x\" is no time"), ("2..1s", "an empty range")]
+            [("", "is not a duration"), ("1..x", "\"x\" is not a"), ("2..1s", "an empty range")]
         {
-            let error = drawn_time(text).unwrap_err();
+            let error = parse_duration_or_range(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
     }
@@ -227,25 +240,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_inherited() {
+    fn absent_setting_is_inherited() {
         assert_eq!(resolve(""), Ok(Reuse::default()));
         let expected =
             Reuse { requests: 1.into(), age: Duration::from_secs(60), ..Reuse::default() };
         assert_eq!(resolve("requests = 1\nage = '1m'"), Ok(expected));
         let range = resolve("requests = '10..20'").unwrap().requests;
-        assert_eq!((range.least, range.end), (10, 20));
+        assert_eq!((range.start, range.end), (10, 20));
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_its_key() {
+    fn setting_out_of_range_is_rejected_with_its_key() {
         for (toml, part) in [
             ("requests = 0", "reuse.requests"),
             ("concurrency = 0", "reuse.concurrency"),
             ("requests = '0..8'", "reuse.requests"),
             ("requests = '8..8'", "an empty range"),
-            ("requests = 'many'", "\"many\" is no number and no range; write 8, or 1..8"),
+            ("requests = 'many'", "\"many\" is neither a number nor a range; write 8 or 1..8"),
             ("concurrency = true", "expected a number or a range"),
-            ("spare = 101", "reuse.spare"),
+            ("min_idle = 101", "reuse.min_idle"),
+            ("spare = 1", "unknown field `spare`"),
             ("age = '10000000000000000000s'", "reuse.age"),
             ("age = 'long'", "write \"30s\""),
             ("request = 1", "unknown field `request`"),

@@ -1,4 +1,4 @@
-//! What one component may use. Every limit has a default, so that nothing is ever unlimited.
+//! The limits of one component. Every limit has a default, so nothing is unlimited.
 
 use std::time::Duration;
 
@@ -7,31 +7,32 @@ use serde::Deserialize;
 
 /// The limits of one component, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a request body; a longer one is 413.
+pub struct ComponentLimits {
+    /// Maximum size of a request body, in bytes. A longer one is refused with 413.
     pub request_body: usize,
-    /// Bytes of a request body that still goes through the fast door; a longer one is streamed
-    /// through the standard door, if the component has it.
-    pub fast_body: usize,
-    /// From the request's head to the answer's; then 504. A streamed answer of `wasi:http` 0.3 has
-    /// as long again.
+    /// Maximum size of a request body that is buffered and goes through the fast door, in bytes. A
+    /// longer one is streamed through the standard door, if the component exports it.
+    pub buffered_body: usize,
+    /// Maximum time from the request's head to the response's; then 504. The body of a streamed
+    /// `wasi:http` 0.3 response has the same time again.
     pub deadline: Duration,
-    /// Bytes of linear memory, and separately of host memory held for it (tensors), per instance.
+    /// Maximum linear memory of an instance, and separately maximum host memory charged to it
+    /// (tensors), in bytes.
     pub instance_memory: usize,
-    /// Requests served at the same time, each by an instance.
+    /// Maximum number of concurrent requests, each with an instance of its own.
     pub instances: usize,
-    /// Requests that wait for one of those to end; one more is 503 at once.
+    /// Maximum number of queued requests; one more is refused with 503 at once.
     pub queue: usize,
-    /// How long without a request until its instances are dropped; after twice that its models,
-    /// after three times its code.
+    /// Time without a request after which the instances are released; the models after twice that,
+    /// the code after three times that.
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for ComponentLimits {
     fn default() -> Self {
         Self {
             request_body: 16 << 20,
-            fast_body: 1 << 20,
+            buffered_body: 1 << 20,
             deadline: Duration::from_secs(30),
             instance_memory: 128 << 20,
             instances: 16,
@@ -41,13 +42,13 @@ impl Default for Limits {
     }
 }
 
-/// The same in a manifest, `[application.tool.spinfer.limits]` or
-/// `[component.<id>.tool.spinfer.limits]`: what is absent is inherited.
+/// `[application.tool.spinfer.limits]` or `[component.<id>.tool.spinfer.limits]`. An absent key is
+/// inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
     pub(crate) request_body: Option<ByteSize>,
-    pub(crate) fast_body: Option<ByteSize>,
+    pub(crate) buffered_body: Option<ByteSize>,
     #[serde(default, with = "some_duration")]
     pub(crate) deadline: Option<Duration>,
     pub(crate) instance_memory: Option<ByteSize>,
@@ -57,7 +58,7 @@ pub struct LimitsConfig {
     pub(crate) idle: Option<Duration>,
 }
 
-/// A value out of its range, with the key it stands under.
+/// A limit that is out of range.
 #[derive(Debug, thiserror::Error)]
 #[error("limits.{key}: {problem}")]
 pub struct LimitError {
@@ -65,20 +66,24 @@ pub struct LimitError {
     problem: String,
 }
 
-/// The most linear memory a 32-bit component can address.
-const MEMORY_ADDRESSABLE: usize = 4 << 30;
-/// One WebAssembly page: less cannot hold any component.
-const MEMORY_LEAST: usize = 64 << 10;
+/// Maximum linear memory, in bytes: what a 32-bit component can address.
+const MAX_MEMORY: usize = 4 << 30;
+/// Minimum linear memory, in bytes: one WebAssembly page.
+const MIN_MEMORY: usize = 64 << 10;
+/// Maximum of every configured duration.
 pub(crate) const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// Instances of one component: the pool reserves address space for each.
+/// Maximum number of instances of one component: the pool reserves address space for each.
 const MAX_INSTANCES: usize = 1000;
 
-impl Limits {
-    /// These limits with what `config` sets put over them.
+impl ComponentLimits {
+    /// These limits, overridden by `config`.
+    ///
+    /// # Errors
+    /// Fails on the first limit that is out of range.
     pub fn with(&self, config: &LimitsConfig) -> Result<Self, LimitError> {
         let LimitsConfig {
             request_body,
-            fast_body,
+            buffered_body,
             deadline,
             instance_memory,
             instances,
@@ -87,7 +92,7 @@ impl Limits {
         } = config;
         let limits = Self {
             request_body: bytes("request_body", *request_body)?.unwrap_or(self.request_body),
-            fast_body: bytes("fast_body", *fast_body)?.unwrap_or(self.fast_body),
+            buffered_body: bytes("buffered_body", *buffered_body)?.unwrap_or(self.buffered_body),
             deadline: deadline.unwrap_or(self.deadline),
             instance_memory: bytes("instance_memory", *instance_memory)?
                 .unwrap_or(self.instance_memory),
@@ -97,12 +102,15 @@ impl Limits {
         };
         let fail = |key, problem: String| Err(LimitError { key, problem });
         if limits.deadline.is_zero() || limits.deadline > MAX_DURATION {
-            return fail("deadline", "must be more than zero and at most a day: \"30s\"".into());
+            return fail(
+                "deadline",
+                "must be greater than zero and at most a day, for example \"30s\"".into(),
+            );
         }
         if limits.idle > MAX_DURATION {
-            return fail("idle", "must be at most a day: \"10s\"".into());
+            return fail("idle", "must be at most a day, for example \"10s\"".into());
         }
-        if !(MEMORY_LEAST..=MEMORY_ADDRESSABLE).contains(&limits.instance_memory) {
+        if !(MIN_MEMORY..=MAX_MEMORY).contains(&limits.instance_memory) {
             return fail(
                 "instance_memory",
                 "must be between \"64KiB\" and \"4GiB\", for example \"128MiB\"".into(),
@@ -122,7 +130,7 @@ fn bytes(key: &'static str, size: Option<ByteSize>) -> Result<Option<usize>, Lim
     .transpose()
 }
 
-/// A duration as `"30s"` or `"250ms"`, for `#[serde(with = "...")]`.
+/// Deserializes a duration, `"30s"` or `"250ms"`, for `#[serde(with = "...")]`.
 pub(crate) mod duration {
     use std::time::Duration;
 
@@ -140,7 +148,7 @@ pub(crate) mod duration {
     }
 }
 
-/// The same where it may be absent.
+/// Deserializes an optional duration, for `#[serde(default, with = "...")]`.
 pub(crate) mod some_duration {
     use std::time::Duration;
 
@@ -157,26 +165,30 @@ pub(crate) mod some_duration {
 mod tests {
     use super::*;
 
-    fn resolve(toml: &str) -> Result<Limits, String> {
+    fn resolve(toml: &str) -> Result<ComponentLimits, String> {
         let config: LimitsConfig = toml::from_str(toml).map_err(|e| e.to_string())?;
-        Limits::default().with(&config).map_err(|e| e.to_string())
+        ComponentLimits::default().with(&config).map_err(|e| e.to_string())
     }
 
     #[test]
-    fn what_is_absent_is_inherited() {
-        assert_eq!(resolve(""), Ok(Limits::default()));
-        let limits = resolve("request_body = '2MiB'\ndeadline = '250ms'\ninstances = 3").unwrap();
-        let expected = Limits {
+    fn absent_limit_is_inherited() {
+        assert_eq!(resolve(""), Ok(ComponentLimits::default()));
+        let limits = resolve(
+            "request_body = '2MiB'\nbuffered_body = '3KiB'\ndeadline = '250ms'\ninstances = 3",
+        )
+        .unwrap();
+        let expected = ComponentLimits {
             request_body: 2 << 20,
+            buffered_body: 3 << 10,
             deadline: Duration::from_millis(250),
             instances: 3,
-            ..Limits::default()
+            ..ComponentLimits::default()
         };
         assert_eq!(limits, expected);
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_its_key() {
+    fn limit_out_of_range_is_rejected_with_its_key() {
         for (toml, part) in [
             ("deadline = '0s'", "limits.deadline"),
             ("deadline = '2days'", "limits.deadline"),
@@ -186,6 +198,7 @@ mod tests {
             ("instance_memory = '5GiB'", "limits.instance_memory"),
             ("instances = 0", "limits.instances"),
             ("request_bdy = 1", "unknown field `request_bdy`"),
+            ("fast_body = '1MiB'", "unknown field `fast_body`"),
         ] {
             let error = resolve(toml).unwrap_err();
             assert!(error.contains(part), "{toml}: {error}");

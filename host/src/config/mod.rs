@@ -1,5 +1,5 @@
-//! What is configured: the manifest ([`manifest`]), the operator's file ([`runtime_config`]), and
-//! the application both resolve to ([`app`]).
+//! Configuration: the manifest ([`manifest`]), the operator's runtime config ([`runtime_config`]),
+//! and the application that both resolve to ([`app`]).
 
 pub mod app;
 pub mod manifest;

@@ -1,7 +1,7 @@
-//! `allowed_outbound_hosts`: where a component may connect to, as Spin writes it:
-//! `scheme://host[:port]`, each of which may be `*`. The host may also be `*.domain`, an address, a
-//! network (`10.0.0.0/8`) or `self`, the application itself; the port a range (`8000..9000`, its
-//! end not included).
+//! `allowed_outbound_hosts`: the hosts that a component may connect to, in Spin's form
+//! `scheme://host[:port]`. Each part may be `*`. The host may also be `*.domain`, an address, a
+//! network (`10.0.0.0/8`) or `self`, the application itself; the port may be a range (`8000..9000`,
+//! with an exclusive end).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-/// Every place a component may connect to. By default none.
+/// The hosts that a component may connect to; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboundHosts(Vec<OutboundHost>);
 
@@ -23,14 +23,14 @@ impl OutboundHosts {
         self.0.is_empty()
     }
 
-    /// Whether the component may connect to `host`, a name or an address, which is in brackets if
-    /// it has colons or is not. Without a `port`, to the scheme's own.
+    /// Whether the component may connect to `host`, a name or an address; an IPv6 address may be in
+    /// brackets. `port` defaults to the scheme's.
     #[must_use]
     pub fn allows(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
         let scheme = scheme.to_ascii_lowercase();
         let host = host.to_ascii_lowercase();
         let Some(port) = port.or_else(|| default_port(&scheme)) else { return false };
-        // No host is none of any.
+        // `*` does not match an empty host.
         if host.is_empty() {
             return false;
         }
@@ -42,77 +42,85 @@ impl OutboundHosts {
         })
     }
 
-    /// Whether the component may connect anywhere by `scheme`, which is in lower case.
+    /// Whether the component may connect to any host by `scheme`, which is in lower case.
     #[must_use]
     pub fn allows_scheme(&self, scheme: &str) -> bool {
         self.0.iter().any(|allowed| allowed.scheme.allows(scheme))
     }
 
-    /// Whether the component may send requests to the application it is part of, by a path alone.
+    /// Whether the component may send requests to its own application, by a path alone.
     #[must_use]
     pub fn allows_self(&self, scheme: &str) -> bool {
         let scheme = scheme.to_ascii_lowercase();
         self.0.iter().any(|allowed| {
-            allowed.scheme.allows(&scheme) && matches!(allowed.host, Host::Any | Host::Itself)
+            allowed.scheme.allows(&scheme)
+                && matches!(allowed.host, HostPattern::Any | HostPattern::Itself)
         })
     }
 }
 
-/// One entry.
+/// One entry of `allowed_outbound_hosts`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OutboundHost {
-    scheme: Scheme,
-    host: Host,
-    port: Port,
+    scheme: SchemePattern,
+    host: HostPattern,
+    port: PortPattern,
 }
 
-/// What it holds may come from a secret variable.
+/// Shows no field: their values may come from a secret variable.
 impl fmt::Debug for OutboundHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutboundHost").finish_non_exhaustive()
     }
 }
 
-/// In lower case.
+/// The schemes that an entry allows, in lower case.
 #[derive(Clone, PartialEq, Eq)]
-enum Scheme {
+enum SchemePattern {
     Any,
     One(String),
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Host {
+enum HostPattern {
     Any,
     Itself,
-    /// With the dot in front: `.example.com`.
+    /// Subdomains of a domain, with its leading dot: `.example.com`.
     Under(String),
     Network(IpNet),
     One(String),
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Port {
+enum PortPattern {
     Any,
     Within(Range<u16>),
     One(u16),
 }
 
-/// What an entry looks like.
+/// The fix in messages: the form of an entry.
 const FORM: &str = "write \"scheme://host:port\", for example \"https://example.com\" or \
                     \"redis://localhost:6379\"; each part may be `*`";
 
 impl OutboundHost {
-    /// Parses an entry whose templates are resolved. An error does not repeat the text.
+    /// Parses an entry whose templates are resolved.
+    ///
+    /// # Errors
+    /// Describes the problem, without the text, which may be secret.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) =
             text.trim().split_once("://").ok_or_else(|| format!("has no scheme; {FORM}"))?;
-        let scheme = Scheme::parse(scheme)?;
+        let scheme = SchemePattern::parse(scheme)?;
         let (host, port) = split_port(rest)?;
-        Ok(Self { host: Host::parse(host)?, port: Port::parse(port, &scheme)?, scheme })
+        Ok(Self {
+            host: HostPattern::parse(host)?,
+            port: PortPattern::parse(port, &scheme)?,
+            scheme,
+        })
     }
 }
 
-/// `host:port` -> host, port; a port that is absent is empty. A single slash may follow.
+/// Splits `host:port`, which a single slash may follow. An absent port is empty.
 fn split_port(text: &str) -> Result<(&str, &str), String> {
     let colon = match text.rfind(']') {
         Some(bracket) => text[bracket..].find(':').map(|at| bracket + at),
@@ -125,18 +133,18 @@ fn split_port(text: &str) -> Result<(&str, &str), String> {
     match port.split_once('/') {
         None => Ok((host, port)),
         Some((port, "")) => Ok((host, port)),
-        Some(_) => Err(format!("has a path, and what is allowed is a whole host; {FORM}")),
+        Some(_) => Err(format!("has a path, but only whole hosts can be allowed; {FORM}")),
     }
 }
 
-impl Scheme {
+impl SchemePattern {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "*" => Ok(Self::Any),
             _ if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic()) => {
                 Ok(Self::One(text.to_ascii_lowercase()))
             }
-            _ => Err(format!("its scheme is not a word of letters; {FORM}")),
+            _ => Err(format!("has a scheme that does not consist of letters; {FORM}")),
         }
     }
 
@@ -148,14 +156,14 @@ impl Scheme {
     }
 }
 
-impl Host {
+impl HostPattern {
     fn parse(text: &str) -> Result<Self, String> {
         if let Ok(network) = text.replace(['[', ']'], "").parse::<IpNet>() {
             return Ok(Self::Network(network.trunc()));
         }
         let host = text.trim_end_matches('/').to_ascii_lowercase();
         if host.contains('/') {
-            return Err(format!("has a path, or a network that is none (10.0.0.0/8); {FORM}"));
+            return Err(format!("has a path, or an invalid network (10.0.0.0/8 is one); {FORM}"));
         }
         if let Some(address) = address(&host) {
             return Ok(Self::Network(address.into()));
@@ -170,13 +178,13 @@ impl Host {
             None => (host.as_str(), false),
         };
         if name.contains('*') {
-            return Err("`*` stands for a whole host, or for all before a domain: \
+            return Err("`*` matches a whole host, or every subdomain of a domain: \
                         \"https://*.example.com\""
                 .into());
         }
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        if name.is_empty() || !name.bytes().all(fits) {
-            return Err(format!("its host is neither a name nor an address; {FORM}"));
+        let valid = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if name.is_empty() || !name.bytes().all(valid) {
+            return Err(format!("has a host that is neither a name nor an address; {FORM}"));
         }
         Ok(if under { Self::Under(format!(".{name}")) } else { Self::One(host) })
     }
@@ -192,7 +200,7 @@ impl Host {
     }
 }
 
-/// An address, with brackets or without; one of IPv4 within IPv6 is the former.
+/// Parses an address, in brackets or not. An IPv4-mapped IPv6 address becomes the IPv4 address.
 fn address(host: &str) -> Option<IpAddr> {
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let address = match inner {
@@ -202,24 +210,27 @@ fn address(host: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-impl Port {
-    fn parse(text: &str, scheme: &Scheme) -> Result<Self, String> {
+impl PortPattern {
+    fn parse(text: &str, scheme: &SchemePattern) -> Result<Self, String> {
         let number = |text: &str| {
-            text.parse::<u16>()
-                .map_err(|_| "its port is not a number up to 65535, `*` or a range (8000..9000)")
+            text.parse::<u16>().map_err(
+                |_| "has a port that is not a number up to 65535, `*` or a range (8000..9000)",
+            )
         };
         match (text, scheme) {
             ("*", _) => Ok(Self::Any),
-            ("", Scheme::Any) => Err("needs a port, as its scheme is `*`: \"*://host:*\"".into()),
-            ("", Scheme::One(scheme)) => default_port(scheme)
+            ("", SchemePattern::Any) => {
+                Err("needs a port, as its scheme is `*`: \"*://host:*\"".into())
+            }
+            ("", SchemePattern::One(scheme)) => default_port(scheme)
                 .map(Self::One)
-                .ok_or_else(|| format!("needs a port, as `{scheme}` has none of its own")),
+                .ok_or_else(|| format!("needs a port, as `{scheme}` has no default port")),
             (text, _) => match text.split_once("..") {
                 None => Ok(Self::One(number(text)?)),
                 Some((start, end)) => {
                     let range = number(start)?..number(end)?;
                     if range.is_empty() {
-                        return Err("its range of ports is empty; the end is not part of it".into());
+                        return Err("has an empty port range, as its end is exclusive".into());
                     }
                     Ok(Self::Within(range))
                 }
@@ -236,7 +247,7 @@ impl Port {
     }
 }
 
-/// The ports Spin knows, by scheme.
+/// The default port of a scheme, for the schemes that Spin knows.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" => Some(80),
@@ -260,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_allows_what_it_says_and_nothing_else() {
+    fn entry_allows_only_its_scheme_host_and_port() {
         for (entry, yes, no) in [
             (
                 "https://example.com",
@@ -334,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_application_itself_is_allowed_by_name_or_with_everything() {
+    fn own_application_is_allowed_by_self_or_by_any_host() {
         for (entry, yes) in
             [("http://self", true), ("http://*", true), ("*://*:*", true), ("https://self", false)]
         {
@@ -344,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_is_allowed_by_its_name_or_with_all() {
+    fn scheme_is_allowed_by_its_name_or_by_any() {
         for (entry, yes) in
             [("tcp://localhost:1", true), ("*://10.0.0.0/8:*", true), ("udp://*:1", false)]
         {
@@ -354,43 +365,43 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_refused_with_the_form() {
+    fn invalid_entry_is_rejected_with_the_form() {
         for (entry, part) in [
             ("*", "has no scheme"),
             ("example.com", "has no scheme"),
             ("insecure:allow-all", "has no scheme"),
-            ("://x:1", "its scheme is not a word"),
-            ("ht tp://x", "its scheme is not a word"),
-            ("{http,https}://x", "its scheme is not a word"),
+            ("://x:1", "scheme that does not consist"),
+            ("ht tp://x", "scheme that does not consist"),
+            ("{http,https}://x", "scheme that does not consist"),
             ("http://", "neither a name nor an address"),
             ("http://user@example.com", "neither a name nor an address"),
             ("http://[::1", "neither a name nor an address"),
             ("http://example.com/path", "has a path"),
             ("http://example.com:80/path", "has a path"),
-            ("http://10.0.0.0/33", "has a path, or a network that is none"),
-            ("http://*.a.*", "`*` stands for a whole host"),
-            ("http://a*", "`*` stands for a whole host"),
+            ("http://10.0.0.0/33", "has a path, or an invalid network"),
+            ("http://*.a.*", "`*` matches a whole host"),
+            ("http://a*", "`*` matches a whole host"),
             ("*://example.com", "needs a port, as its scheme is `*`"),
             ("ftp://example.com", "needs a port, as `ftp`"),
-            ("http://example.com:many", "its port is not a number"),
-            ("http://example.com:65536", "its port is not a number"),
-            ("http://example.com:2..2", "its range of ports is empty"),
+            ("http://example.com:many", "has a port that is not a number"),
+            ("http://example.com:65536", "has a port that is not a number"),
+            ("http://example.com:2..2", "has an empty port range"),
         ] {
-            let Err(error) = OutboundHost::parse(entry) else { panic!("{entry} was taken") };
+            let Err(error) = OutboundHost::parse(entry) else { panic!("{entry} is accepted") };
             assert!(error.contains(part), "{entry}: {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_taken_or_refused(text in ".*", host in ".*", port: Option<u16>) {
+        fn any_text_is_parsed_or_rejected(text in ".*", host in ".*", port: Option<u16>) {
             if let Ok(host_) = OutboundHost::parse(&text) {
                 let _ = OutboundHosts(vec![host_]).allows("http", &host, port);
             }
         }
 
         #[test]
-        fn one_host_and_port_allow_exactly_that(
+        fn entry_with_a_port_allows_exactly_its_host_and_port(
             host in "[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?(\\.[a-z]{2,5})?",
             other in "[a-z0-9.-]{1,20}",
             port: u16,
@@ -405,7 +416,7 @@ mod tests {
         }
 
         #[test]
-        fn a_network_allows_its_addresses(bits: u32, length in 0_u8..=32, other: u32) {
+        fn network_allows_exactly_its_addresses(bits: u32, length in 0_u8..=32, other: u32) {
             let network = std::net::Ipv4Addr::from(bits);
             let allowed = hosts(&format!("http://{network}/{length}:*"));
             let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);

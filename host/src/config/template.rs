@@ -1,9 +1,9 @@
-//! `{{ name }}` in the values of a manifest: the value of a variable.
+//! Templates in the values of a manifest: `{{ name }}` stands for a variable's value.
 
 use std::collections::HashMap;
 use std::fmt;
 
-/// A text with variables in it.
+/// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
@@ -14,13 +14,16 @@ enum Part {
 }
 
 impl Template {
-    /// Parses a manifest's text.
+    /// Parses a value of a manifest.
+    ///
+    /// # Errors
+    /// Fails on a `{{` that is not closed.
     pub fn parse(mut text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         while let Some((before, rest)) = text.split_once("{{") {
             let (name, after) = rest
                 .split_once("}}")
-                .ok_or("`{{` without `}}`; a variable stands in both: \"{{ name }}\"".to_owned())?;
+                .ok_or("`{{` without `}}`; write a variable as \"{{ name }}\"".to_owned())?;
             if !before.is_empty() {
                 parts.push(Part::Text(before.to_owned()));
             }
@@ -33,7 +36,7 @@ impl Template {
         Ok(Self(parts))
     }
 
-    /// The variables it names.
+    /// The names of the template's variables.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
             Part::Variable(name) => Some(name.as_str()),
@@ -41,7 +44,7 @@ impl Template {
         })
     }
 
-    /// The text, with the `values` of its variables. `None` if one has none.
+    /// The text, with variables replaced by their `values`. `None` if one has no value.
     #[must_use]
     pub fn resolve(&self, values: &HashMap<&str, String>) -> Option<String> {
         self.0
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn braces_that_do_not_close_are_refused() {
+    fn unclosed_braces_are_rejected() {
         for text in ["{{", "{{ a }", "{{ a }} {{ b"] {
             assert!(Template::parse(text).unwrap_err().contains("without `}}`"), "{text}");
         }
@@ -97,14 +100,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken_or_refused(text in ".*") {
+        fn any_text_is_parsed_or_rejected(text in ".*") {
             if let Ok(template) = Template::parse(&text) {
                 prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
             }
         }
 
         #[test]
-        fn a_text_without_braces_is_itself(text in "[^{]*") {
+        fn text_without_braces_resolves_to_itself(text in "[^{]*") {
             prop_assert_eq!(resolve(&text), Some(text));
         }
     }

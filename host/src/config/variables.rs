@@ -1,4 +1,4 @@
-//! The values of an application's variables, and where they come from.
+//! The sources of the values of an application's variables.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,14 +9,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-/// How the name of an environment variable begins that holds a value.
+/// Default prefix of the environment variables that contain values.
 pub const PREFIX: &str = "SPIN_VARIABLE";
 
-/// Where values come from. Its names are variables, in lower case.
+/// A source of values: a map of variables' names, in lower case, to values.
 #[derive(Default)]
 pub struct Provider(HashMap<String, String>);
 
-/// Values may be secret.
+/// Shows names only: values may be secret.
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -24,13 +24,17 @@ impl fmt::Debug for Provider {
 }
 
 impl Provider {
-    /// Values that stand in a file or on the command line.
+    /// A provider of the given values.
     pub fn fixed(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Self(values.into_iter().collect())
     }
 
-    /// `--variable`, once for each of `flags`: `name=value`, `name=@file` for a file's whole text,
-    /// or `@file.json` and `@file.toml` for tables of values. The last of a name counts.
+    /// The values of `--variable` flags, each of them `name=value`, `name=@file` for a file's whole
+    /// text, or `@file.json` or `@file.toml` for a table of values. Of equal names the last one
+    /// wins.
+    ///
+    /// # Errors
+    /// Names an invalid flag or file, without values.
     pub fn flags(flags: &[String]) -> Result<Self> {
         let mut values = HashMap::new();
         for flag in flags {
@@ -51,8 +55,8 @@ impl Provider {
         Ok(Self(values))
     }
 
-    /// The variables of `environment` that begin with `prefix` and an underscore; all, if it is
-    /// empty.
+    /// The variables of `environment` that start with `prefix` and an underscore; all, if `prefix`
+    /// is empty.
     pub fn environment(
         prefix: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -67,7 +71,11 @@ impl Provider {
         Self(values.collect())
     }
 
-    /// The same of a file in the form of `.env`: lines of `NAME=value`.
+    /// The variables of a file in the form of `.env` (lines of `NAME=value`) that start with `prefix`
+    /// and an underscore; all, if `prefix` is empty.
+    ///
+    /// # Errors
+    /// Names the file, without its text.
     pub fn dotenv(prefix: &str, path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|_| anyhow!("{}: cannot be read", path.display()))?;
         Self::lines(prefix, file).with_context(|| path.display().to_string())
@@ -78,13 +86,13 @@ impl Provider {
         // The library's error would repeat the line, which may hold a secret.
         let values = lines.collect::<Result<Vec<_>, _>>().map_err(|_| {
             anyhow!(
-                "a line is not `NAME=value`; a value with blanks or quotes in it stands in quotes"
+                "a line is not `NAME=value`; put a value that contains blanks or quotes in quotes"
             )
         })?;
         Ok(Self::environment(prefix, values))
     }
 
-    /// These, and of `others` those that are not among them.
+    /// These values, and those of `others` under other names.
     #[must_use]
     pub fn over(self, mut others: Self) -> Self {
         others.0.extend(self.0);
@@ -101,7 +109,7 @@ impl Provider {
     }
 }
 
-/// A table of values in JSON or TOML. An error does not repeat the text, which may hold a secret.
+/// Reads a table of values in JSON or TOML. An error does not repeat the text, which may be secret.
 fn read_table(path: &Path) -> Result<Vec<(String, String)>> {
     let text = read(path)?;
     let strings: Option<Vec<_>> = match path.extension().and_then(|extension| extension.to_str()) {
@@ -123,22 +131,22 @@ fn read_table(path: &Path) -> Result<Vec<(String, String)>> {
                 .collect()
         }
         _ => bail!(
-            "--variable: @{} has to end in .json or .toml; write `name=@file` for one variable",
+            "--variable: @{} must end in .json or .toml; write `name=@file` for one variable",
             path.display()
         ),
     };
-    strings.with_context(|| format!("{}: every value has to be a string", path.display()))
+    strings.with_context(|| format!("{}: every value must be a string", path.display()))
 }
 
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("--variable: {}", path.display()))
 }
 
-/// A component's variables, their templates resolved.
+/// The variables of a component, with templates resolved.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Variables(Vec<(String, String)>);
 
-/// Values may be secret.
+/// Shows names only: values may be secret.
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
@@ -169,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_values_files_and_tables_of_values() {
+    fn flag_is_a_value_a_file_or_a_table_of_values() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -200,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_what_may_be_secret() {
+    fn error_does_not_repeat_values() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -209,11 +217,11 @@ mod tests {
         };
         for (flag, part) in [
             ("hush".to_owned(), "write `name=value`"),
-            (format!("@{}", write("a.json", "{\"token\": 7777777}")), "has to be a string"),
+            (format!("@{}", write("a.json", "{\"token\": 7777777}")), "must be a string"),
             (format!("@{}", write("b.json", "[\"hush\"]")), "not a JSON object, at line 1"),
-            (format!("@{}", write("c.toml", "token = 7777777")), "has to be a string"),
+            (format!("@{}", write("c.toml", "token = 7777777")), "must be a string"),
             (format!("@{}", write("d.toml", "token = hush")), "not TOML"),
-            (format!("@{}", write("e.txt", "hush")), "has to end in .json or .toml"),
+            (format!("@{}", write("e.txt", "hush")), "must end in .json or .toml"),
             ("a=@/nowhere".into(), "/nowhere"),
         ] {
             let error = flags(&[&flag]).unwrap_err();
@@ -227,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_and_a_file_of_it_are_read_by_prefix() {
+    fn environment_and_dotenv_are_read_by_prefix() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".env");
         std::fs::write(&path, "# of tests\nSPIN_VARIABLE_API_TOKEN=\"a b\"\nOTHER=1\n").unwrap();
@@ -242,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_not_shown() {
+    fn values_are_not_in_debug_output() {
         let variables: Variables = [("name".to_owned(), "hush".to_owned())].into_iter().collect();
         assert_eq!(format!("{variables:?}"), r#"{"name"}"#);
         let provider = Provider::fixed(variables.to_vec());

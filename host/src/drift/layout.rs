@@ -1,50 +1,50 @@
-//! Columns of a record against fields of a baseline. Names are looked up once for each order of
-//! columns; after that a record is a search among the edges for each value.
+//! Maps the columns of records to the fields of a baseline. Names are looked up once for each order
+//! of columns. After that, a record costs a binary search among the edges for each value.
 
 use std::ops::Range;
 
-use super::baseline::{Baseline, Bins, Categories, Field, Role};
-use crate::prediction_log::record::{Columns, Predictions, Values};
+use super::baseline::{Baseline, BaselineField, Bins, Categories, Role};
+use crate::prediction_log::record::{ColumnValues, Columns, Predictions};
 
-/// Where a field's counters are: its bins, then how many were missing.
+/// Indices of a field's counters: its bins, followed by the counter of missing values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct CounterRange {
     pub(super) bins: Range<usize>,
 }
 
-impl Slot {
+impl CounterRange {
     pub(super) fn missing(&self) -> usize {
         self.bins.end
     }
 }
 
-/// The slots of a baseline's fields, in their order, and how many counters they take.
-pub(super) fn slots(baseline: &Baseline) -> (Vec<Slot>, usize) {
+/// The counter ranges of a baseline's fields, in their order, and the total number of counters.
+pub(super) fn slots(baseline: &Baseline) -> (Vec<CounterRange>, usize) {
     let mut end = 0;
     let slots = baseline.fields.iter().map(|field| {
         let bins = end..end + field.counts.len();
         end = bins.end + 1;
-        Slot { bins }
+        CounterRange { bins }
     });
     (slots.collect(), end)
 }
 
-/// The columns of records that look the same.
+/// The columns of records with the same names in the same order.
 #[derive(Debug)]
-pub(super) struct Layout {
-    inputs: Vec<Group>,
-    outputs: Vec<Group>,
+pub(super) struct CounterLayout {
+    inputs: Vec<ColumnGroup>,
+    outputs: Vec<ColumnGroup>,
 }
 
 /// Columns of one datatype.
 #[derive(Debug)]
-struct Group {
+struct ColumnGroup {
     names: Vec<String>,
-    /// Which column is which field.
+    /// Pairs of column and field.
     fields: Vec<(usize, usize)>,
 }
 
-impl Layout {
+impl CounterLayout {
     pub(super) fn new(baseline: &Baseline, predictions: &Predictions) -> Self {
         let Predictions { inputs, outputs, .. } = predictions;
         let find = |role, groups| find(baseline, role, groups);
@@ -52,18 +52,18 @@ impl Layout {
     }
 
     pub(super) fn fits(&self, predictions: &Predictions) -> bool {
-        let same = |groups: &[Group], columns: &[Columns]| {
+        let same = |groups: &[ColumnGroup], columns: &[Columns]| {
             groups.len() == columns.len()
                 && groups.iter().zip(columns).all(|(group, columns)| group.names == columns.names)
         };
         same(&self.inputs, &predictions.inputs) && same(&self.outputs, &predictions.outputs)
     }
 
-    /// Counts the `rows` of what it fits.
+    /// Counts the `rows` of predictions that this layout fits.
     pub(super) fn count(
         &self,
         baseline: &Baseline,
-        slots: &[Slot],
+        slots: &[CounterRange],
         predictions: &Predictions,
         rows: &Range<usize>,
         counters: &mut [u32],
@@ -72,18 +72,19 @@ impl Layout {
         for (group, columns) in inputs.chain(self.outputs.iter().zip(&predictions.outputs)) {
             for &(column, field) in &group.fields {
                 let width = group.names.len();
-                let column = Column { values: &columns.values, column, width, rows };
+                let column = ColumnSlice { values: &columns.values, column, width, rows };
                 column.count(&baseline.fields[field].bins, &slots[field], counters);
             }
         }
     }
 }
 
-/// The fields of one role among `groups` of columns: by name, or if no column has that, by alias.
-fn find(baseline: &Baseline, role: Role, groups: &[Columns]) -> Vec<Group> {
-    let mut found: Vec<Group> = groups
+/// Finds the fields of one role among `groups` of columns: by name or, if no column has it, by
+/// alias.
+fn find(baseline: &Baseline, role: Role, groups: &[Columns]) -> Vec<ColumnGroup> {
+    let mut found: Vec<ColumnGroup> = groups
         .iter()
-        .map(|columns| Group { names: columns.names.clone(), fields: Vec::new() })
+        .map(|columns| ColumnGroup { names: columns.names.clone(), fields: Vec::new() })
         .collect();
     let at = |name: &str| {
         let mut groups = groups.iter().enumerate();
@@ -91,7 +92,7 @@ fn find(baseline: &Baseline, role: Role, groups: &[Columns]) -> Vec<Group> {
             Some((group, columns.names.iter().position(|other| other == name)?))
         })
     };
-    for (index, Field { name, alias, .. }) in baseline.fields.iter().enumerate() {
+    for (index, BaselineField { name, alias, .. }) in baseline.fields.iter().enumerate() {
         if baseline.fields[index].role != role {
             continue;
         }
@@ -102,61 +103,61 @@ fn find(baseline: &Baseline, role: Role, groups: &[Columns]) -> Vec<Group> {
     found
 }
 
-/// One column's values of some rows.
-struct Column<'a> {
-    values: &'a Values,
+/// The values of some rows of one column.
+struct ColumnSlice<'a> {
+    values: &'a ColumnValues,
     column: usize,
     width: usize,
     rows: &'a Range<usize>,
 }
 
-impl Column<'_> {
-    fn count(&self, bins: &Bins, slot: &Slot, counters: &mut [u32]) {
+impl ColumnSlice<'_> {
+    fn count(&self, bins: &Bins, slot: &CounterRange, counters: &mut [u32]) {
         match bins {
             Bins::Number { edges } => self.count_numbers(edges, slot, counters),
             Bins::Category(categories) => self.count_categories(categories, slot, counters),
         }
     }
 
-    fn count_numbers(&self, edges: &[f64], slot: &Slot, counters: &mut [u32]) {
+    fn count_numbers(&self, edges: &[f64], slot: &CounterRange, counters: &mut [u32]) {
         let bin = |x: f64| (!x.is_nan()).then(|| edges.partition_point(|&edge| edge <= x));
-        // An edge is written as the shortest decimal that reads back as a float of 32 bits.
+        // An edge is written as the shortest decimal that parses to the 32-bit float.
         let single =
             |x: f32| (!x.is_nan()).then(|| edges.partition_point(|&edge| narrow(edge) <= x));
         match self.values {
-            Values::Fp32(values) => self.each(values, slot, counters, |&x| single(x)),
-            Values::Fp64(values) => self.each(values, slot, counters, |&x| bin(x)),
-            Values::Int64(values) => self.each(values, slot, counters, |&x| bin(float(x))),
-            Values::Boolean(values) => {
+            ColumnValues::Fp32(values) => self.each(values, slot, counters, |&x| single(x)),
+            ColumnValues::Fp64(values) => self.each(values, slot, counters, |&x| bin(x)),
+            ColumnValues::Int64(values) => self.each(values, slot, counters, |&x| bin(float(x))),
+            ColumnValues::Boolean(values) => {
                 self.each(values, slot, counters, |&x| bin(f64::from(u8::from(x))));
             }
-            // What the operator has hashed, most likely: it is not the number.
-            Values::Text(_) => {}
+            // Most likely hashed by the operator: not the number.
+            ColumnValues::Text(_) => {}
         }
     }
 
-    fn count_categories(&self, categories: &Categories, slot: &Slot, counters: &mut [u32]) {
+    fn count_categories(&self, categories: &Categories, slot: &CounterRange, counters: &mut [u32]) {
         let bin = |x: f64| (!x.is_nan()).then(|| categories.of_float(x));
         match self.values {
-            Values::Fp32(values) => self.each(values, slot, counters, |&x| bin(f64::from(x))),
-            Values::Fp64(values) => self.each(values, slot, counters, |&x| bin(x)),
-            Values::Int64(values) => {
+            ColumnValues::Fp32(values) => self.each(values, slot, counters, |&x| bin(f64::from(x))),
+            ColumnValues::Fp64(values) => self.each(values, slot, counters, |&x| bin(x)),
+            ColumnValues::Int64(values) => {
                 self.each(values, slot, counters, |&x| Some(categories.of_number(x)));
             }
-            Values::Boolean(values) => {
+            ColumnValues::Boolean(values) => {
                 self.each(values, slot, counters, |&x| Some(categories.of_number(i64::from(x))));
             }
-            Values::Text(values) => {
+            ColumnValues::Text(values) => {
                 self.each(values, slot, counters, |x| Some(categories.of_text(x)));
             }
         }
     }
 
-    /// Counts each value in its bin; `None`: it is missing.
+    /// Counts each value in its bin, or as missing if `bin` returns `None`.
     fn each<T>(
         &self,
         values: &[T],
-        slot: &Slot,
+        slot: &CounterRange,
         counters: &mut [u32],
         bin: impl Fn(&T) -> Option<usize>,
     ) {
@@ -168,12 +169,12 @@ impl Column<'_> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "to the nearest float of 32 bits")]
+#[expect(clippy::cast_possible_truncation, reason = "to the nearest 32-bit float")]
 fn narrow(edge: f64) -> f32 {
     edge as f32
 }
 
-#[expect(clippy::cast_precision_loss, reason = "bins are wider than that")]
+#[expect(clippy::cast_precision_loss, reason = "bins are wider than the error")]
 fn float(value: i64) -> f64 {
     value as f64
 }

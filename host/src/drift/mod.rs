@@ -1,15 +1,17 @@
-//! Drift: whether a model version is asked for, and predicts, what its reference data says.
+//! Drift detection: compares the features and outputs of recent predictions with the reference data
+//! of the model version.
 //!
 //! ```text
-//! baseline   baseline.json of a version, held to its model.toml: bins that never move
-//! monitor    each logged prediction is counted, by model and version
-//! layout     columns of a record -> fields of the baseline, found once
-//! resume     what the windows held before a restart, from the log
-//! window     counts of the last records: how many fall in which bin, no values
+//! baseline   baseline.json of a version, checked against its model.toml: fixed bins
+//! monitor    counts each logged prediction, by model and version
+//! layout     maps columns of records to fields of the baseline, once per order of columns
+//! resume     refills the windows from the prediction log after a restart
+//! window     number of recent records in each bin, without their values
 //! report     window against baseline: statistics, significance, status
 //! ```
 //!
-//! The formulas are in the crate `spinfer-statistics`; `docs/drift.md` says what is computed and why.
+//! The formulas are in the crate `spinfer-statistics`; `docs/drift.md` describes what is computed
+//! and why.
 
 pub mod baseline;
 pub mod monitor;

@@ -1,44 +1,48 @@
-//! Counts each record in the window of its model version. Runs on the log's writer thread, once for
-//! every record: it takes a fraction of a microsecond.
+//! Counts each record in the window of its model version. Runs on the log's writer thread and takes
+//! a fraction of a microsecond per record.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Result;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::baseline::Baseline;
-use super::layout::{Layout, Slot, slots};
-use super::report::{Report, Unwatched, VersionReport, WhyNot, by_version};
+use super::layout::{CounterLayout, CounterRange, slots};
+use super::report::{Report, Unwatched, UnwatchedReason, VersionReport, by_version};
 use super::resume;
 use super::settings::DriftSettings;
 use super::window::Window;
 use crate::prediction_log::Observer;
-use crate::prediction_log::record::{Entry, Predictions};
+use crate::prediction_log::record::{LogEntry, Predictions};
 
-/// Orders of columns remembered for each version: the short form, tables, tensors with all outputs,
-/// and one to spare.
+/// Maximum number of column layouts cached for each version: the short form, tables, tensors with
+/// all outputs, and one more.
 const MAX_LAYOUTS: usize = 4;
 
-/// A model version that a component mounts, and what it is watched with.
+/// A model version that a component mounts, with its baseline and settings.
 #[derive(Clone, Debug)]
 pub struct WatchedModel {
-    /// By which the component loads it.
+    /// Name under which the component loads the model.
     pub name: String,
-    /// As its signature says.
+    /// Version in the model's signature.
     pub version: Option<String>,
     pub settings: DriftSettings,
-    /// None: it has none, or is not to be watched.
+    /// `None` if there is no baseline, or drift detection is disabled.
     pub baseline: Option<Arc<Baseline>>,
-    /// Whether its predictions are logged: drift is counted from what the log takes in.
+    /// Whether its predictions are logged. Drift is computed from logged records.
     pub logged: bool,
 }
 
 impl WatchedModel {
-    /// The version in `folder`. Fails if its baseline cannot be read, or is not of it.
+    /// Reads the baseline of the version in `folder`.
+    ///
+    /// # Errors
+    /// Fails if the baseline cannot be read, or does not match the version.
     pub fn read(
         name: &str,
         version: Option<&str>,
@@ -70,32 +74,35 @@ pub struct Monitor {
 struct Watched {
     baseline: Arc<Baseline>,
     settings: DriftSettings,
-    slots: Vec<Slot>,
+    slots: Vec<CounterRange>,
     current: Mutex<Current>,
 }
 
 #[derive(Debug)]
 struct Current {
     window: Window,
-    /// The latest last.
-    layouts: Vec<Layout>,
+    /// The most recent one last.
+    layouts: Vec<CounterLayout>,
 }
 
 impl Monitor {
-    /// Of the `models` that components mount. The same version in several components is watched
-    /// once; two of one name with other baselines or settings cannot be told apart in the log.
+    /// A monitor of the `models` that components mount. A version that several components mount has
+    /// one window.
+    ///
+    /// # Errors
+    /// Fails if a version is mounted with different baselines or settings: the log does not
+    /// distinguish their records.
     pub fn new<'a>(models: impl IntoIterator<Item = &'a WatchedModel>) -> Result<Self> {
         let mut monitor = Self::default();
         for model in models {
             let WatchedModel { name, version, settings, baseline, logged } = model;
             let Some(baseline) = baseline.as_ref().filter(|_| *logged) else {
-                let why = match (settings.enabled, logged) {
-                    (false, _) => WhyNot::Disabled,
-                    (true, false) => WhyNot::NotLogged,
-                    (true, true) => WhyNot::NoBaseline,
+                let reason = match (settings.enabled, logged) {
+                    (false, _) => UnwatchedReason::Disabled,
+                    (true, false) => UnwatchedReason::NotLogged,
+                    (true, true) => UnwatchedReason::NoBaseline,
                 };
-                let unwatched =
-                    Unwatched { model: name.clone(), version: version.clone(), reason: why };
+                let unwatched = Unwatched { model: name.clone(), version: version.clone(), reason };
                 if !monitor.unwatched.contains(&unwatched) {
                     monitor.unwatched.push(unwatched);
                 }
@@ -104,9 +111,9 @@ impl Monitor {
             if let Some(other) = monitor.find(name, &baseline.version) {
                 anyhow::ensure!(
                     other.baseline == *baseline && other.settings == *settings,
-                    "two components mount version {} of the model `{name}`, with other \
-                     baseline.json or other settings of drift: their records cannot be told apart. \
-                     Mount one folder in both, give one another version, or write \
+                    "two components mount version {} of the model `{name}` with different \
+                     baseline.json files or drift settings, but the log does not distinguish their \
+                     records: mount one folder in both, change the version of one, or set \
                      [component.<id>.tool.spinfer.drift] enabled = false",
                     baseline.version
                 );
@@ -119,7 +126,7 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Each version with a baseline, and the settings of its window.
+    /// Model, version and settings of each version with a baseline.
     pub(super) fn watched(&self) -> impl Iterator<Item = (&str, &str, &DriftSettings)> {
         self.index.iter().flat_map(move |(model, versions)| {
             versions.iter().map(move |(version, &index)| {
@@ -128,7 +135,7 @@ impl Monitor {
         })
     }
 
-    /// What is to be said of each version at the time `now`, or of those of one model.
+    /// The report of all versions at the time `now`, or of the versions of one `model`.
     #[must_use]
     pub fn report(&self, now: SystemTime, model: Option<&str>) -> Report {
         let wanted = |name: &str| model.is_none_or(|model| model == name);
@@ -146,11 +153,11 @@ impl Monitor {
 
     /// Whether a model of this name is mounted.
     #[must_use]
-    pub fn knows(&self, model: &str) -> bool {
+    pub fn is_mounted(&self, model: &str) -> bool {
         self.index.contains_key(model) || self.unwatched.iter().any(|other| other.model == model)
     }
 
-    /// The names of all models, once each.
+    /// The names of all mounted models, without duplicates.
     #[must_use]
     pub fn models(&self) -> Vec<&str> {
         let unwatched = self.unwatched.iter().map(|other| other.model.as_str());
@@ -168,11 +175,11 @@ impl Monitor {
 impl Observer for Monitor {
     fn resume(&self, log: &Path) {
         if let Err(error) = resume::fill(self, log, SystemTime::now()) {
-            warn!(%error, "drift: the windows begin empty, as the prediction log cannot be read");
+            warn!(%error, "drift: the windows start empty, as the prediction log cannot be read");
         }
     }
 
-    fn observe(&self, entry: &Entry) {
+    fn observe(&self, entry: &LogEntry) {
         let Predictions { model, version, .. } = &*entry.predictions;
         if let Some(watched) = self.find(model, version) {
             watched.count(entry.context.time, &entry.predictions);
@@ -189,7 +196,7 @@ impl Watched {
     }
 
     fn count(&self, time: SystemTime, predictions: &Predictions) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         let Current { window, layouts } = &mut *current;
         let index = match layouts.iter().rposition(|layout| layout.fits(predictions)) {
             Some(index) => index,
@@ -197,7 +204,7 @@ impl Watched {
                 if layouts.len() == MAX_LAYOUTS {
                     layouts.remove(0);
                 }
-                layouts.push(Layout::new(&self.baseline, predictions));
+                layouts.push(CounterLayout::new(&self.baseline, predictions));
                 layouts.len() - 1
             }
         };
@@ -211,15 +218,15 @@ impl Watched {
     }
 
     fn report(&self, model: &str, now: SystemTime) -> VersionReport {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.lock();
         let snapshot = current.window.snapshot(now);
-        // The statistics take longer than the writer should wait.
+        // Unlocked first: the writer must not wait for the statistics.
         drop(current);
         VersionReport::new(model, &self.baseline, &self.settings, &self.slots, &snapshot)
     }
 }
 
-/// An address is wider than 32 bits, or as wide.
+/// `usize` has at least 32 bits here.
 fn rows(rows: Range<u32>) -> Range<usize> {
     rows.start as usize..rows.end as usize
 }

@@ -1,4 +1,5 @@
-//! A window against its baseline: what is computed, what it means, and what is said of it.
+//! Compares a window with its baseline: statistics, significance and status, as `GET /drift` and
+//! `spinfer drift` report them.
 
 use std::cmp::Ordering;
 use std::time::SystemTime;
@@ -10,16 +11,16 @@ use spinfer_statistics::multiple_testing::holm;
 use spinfer_statistics::population_stability::{LARGE, MODERATE, Psi, psi};
 use spinfer_statistics::share::{self, Share};
 
-use super::baseline::{Baseline, Bins, Field, Role};
-use super::layout::Slot;
+use super::baseline::{Baseline, BaselineField, Bins, Role};
+use super::layout::CounterRange;
 use super::settings::DriftSettings;
-use super::window::Snapshot;
+use super::window::WindowSnapshot;
 
-/// `GET /drift`.
+/// The response of `GET /drift`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
     pub versions: Vec<VersionReport>,
-    /// Mounted, and not watched.
+    /// Mounted versions that are not watched.
     pub unwatched: Vec<Unwatched>,
 }
 
@@ -27,11 +28,11 @@ pub struct Report {
 pub struct Unwatched {
     pub model: String,
     pub version: Option<String>,
-    pub reason: WhyNot,
+    pub reason: UnwatchedReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum WhyNot {
+pub enum UnwatchedReason {
     #[serde(rename = "no baseline.json")]
     NoBaseline,
     #[serde(rename = "disabled")]
@@ -48,7 +49,7 @@ pub enum Status {
     Drift,
     #[serde(rename = "not enough data")]
     NotEnoughData,
-    /// No record of the window has the field.
+    /// No record in the window has the field.
     #[serde(rename = "not logged")]
     NotLogged,
 }
@@ -65,17 +66,17 @@ impl Status {
     }
 }
 
-/// One version of a model.
+/// The report of one model version.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VersionReport {
     pub model: String,
     pub version: String,
     pub status: Status,
-    /// Whether a feature drifted; none: there is not enough data.
+    /// Whether a feature drifted; `None` without enough data.
     pub feature_drift: Option<bool>,
-    /// Whether an output did.
+    /// Whether an output drifted; `None` without enough data.
     pub prediction_drift: Option<bool>,
-    /// Rows of reference data.
+    /// Number of rows of the reference data.
     pub baseline_rows: u64,
     pub window: WindowReport,
     pub alpha: f64,
@@ -88,47 +89,47 @@ pub struct WindowReport {
     pub records: u64,
     pub max_records: u32,
     pub max_age_seconds: u64,
-    /// Below this many there is not enough data.
+    /// Number of records from which on there is enough data.
     pub minimum: u32,
-    /// Times of the oldest and the latest record, RFC 3339.
+    /// Times of the oldest and of the latest record, in RFC 3339.
     pub from: Option<String>,
     pub to: Option<String>,
 }
 
-/// One feature or output. What could not be computed is absent.
+/// The report of one feature or output. What cannot be computed is absent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FieldReport {
     pub name: String,
-    pub kind: Kind,
+    pub kind: DriftKind,
     pub status: Status,
-    /// Values in the window that are present.
+    /// Number of present values in the window.
     pub n: u64,
-    /// And that are not.
+    /// Number of missing values in the window.
     pub missing: u64,
     pub missing_share: f64,
     pub baseline_missing_share: f64,
     pub psi: Option<f64>,
     pub psi_reading: Option<Reading>,
-    /// Of numbers only: categories have no order.
+    /// For numbers only: categories have no order.
     pub ks: Option<f64>,
     pub js: Option<f64>,
-    /// The smaller of those of PSI and of the missing share, corrected for all tests of the version.
+    /// The smaller p-value of PSI and of the missing share, corrected for all tests of the version.
     pub p_value: Option<f64>,
-    /// What each bin is called.
+    /// Display name of each bin.
     pub bins: Vec<String>,
-    /// Shares of the values present, bin by bin.
+    /// Share of the present values in each bin.
     pub baseline: Vec<f64>,
     pub current: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DriftKind {
     Number,
     Category,
 }
 
-/// How a PSI is conventionally read. Nothing depends on it.
+/// The conventional reading of a PSI. Informative only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reading {
@@ -154,8 +155,8 @@ impl VersionReport {
         model: &str,
         baseline: &Baseline,
         settings: &DriftSettings,
-        slots: &[Slot],
-        snapshot: &Snapshot,
+        slots: &[CounterRange],
+        snapshot: &WindowSnapshot,
     ) -> Self {
         let enough = snapshot.records >= u64::from(settings.minimum);
         let mut compared: Vec<Compared> = baseline
@@ -202,7 +203,7 @@ impl VersionReport {
 }
 
 impl WindowReport {
-    fn new(settings: &DriftSettings, snapshot: &Snapshot) -> Self {
+    fn new(settings: &DriftSettings, snapshot: &WindowSnapshot) -> Self {
         let time = |time: SystemTime| humantime::format_rfc3339_seconds(time).to_string();
         let (from, to) = snapshot.span.unzip();
         Self {
@@ -216,7 +217,7 @@ impl WindowReport {
     }
 }
 
-/// A field, and the tests that were made.
+/// A field's report, and the p-values of its tests.
 struct Compared {
     report: FieldReport,
     psi_p_value: Option<f64>,
@@ -224,11 +225,11 @@ struct Compared {
 }
 
 impl Compared {
-    /// `enough`: of the whole window.
+    /// `enough` is whether the window has the minimum number of records.
     fn new(
-        field: &Field,
-        slot: &Slot,
-        snapshot: &Snapshot,
+        field: &BaselineField,
+        slot: &CounterRange,
+        snapshot: &WindowSnapshot,
         settings: &DriftSettings,
         enough: bool,
     ) -> Self {
@@ -243,8 +244,8 @@ impl Compared {
         let numbers = matches!(field.bins, Bins::Number { .. });
         let ks = if numbers { psi.and_then(|_| binned(&field.counts, counts)) } else { None };
         let js = psi.and_then(|_| jensen_shannon::distance(&field.counts, counts));
-        // With none missing in either there is nothing to be found, and so no test to correct for
-        // (Tarone 1990).
+        // Without missing values in either, the test cannot be significant, and so is not one to
+        // correct for (Tarone 1990).
         let any = of_baseline.count + of_window.count > 0;
         let tested = enough && any && of_window.of >= minimum;
         let missing_p_value = if tested { share::p_value(of_baseline, of_window) } else { None };
@@ -256,7 +257,7 @@ impl Compared {
         let index = psi.map(|psi: Psi| psi.index);
         let report = FieldReport {
             name: field.name.clone(),
-            kind: if numbers { Kind::Number } else { Kind::Category },
+            kind: if numbers { DriftKind::Number } else { DriftKind::Category },
             status,
             n,
             missing,
@@ -284,7 +285,7 @@ impl Compared {
     }
 }
 
-/// Corrects the p-values of all tests of a version for there being so many.
+/// Corrects the p-values of all tests of a version for multiple testing.
 fn correct(compared: &mut [Compared]) {
     let tests = || compared.iter().flat_map(|c| [c.psi_p_value, c.missing_p_value]).flatten();
     let mut corrected = holm(&tests().collect::<Vec<_>>()).into_iter();
@@ -313,13 +314,13 @@ fn bin_names(bins: &Bins) -> Vec<String> {
     }
 }
 
-/// Of the sum; all zero if there is nothing.
+/// Shares of the sum; all zero if the sum is.
 fn shares(counts: &[u64]) -> Vec<f64> {
     let of = counts.iter().sum();
     counts.iter().map(|&count| Share { count, of }.value()).collect()
 }
 
-/// By model, then by version: numbers as numbers, and before what is none.
+/// Orders by model, then by version: numeric versions by value, before the others.
 pub(super) fn by_version(a: (&str, &str), b: (&str, &str)) -> Ordering {
     let key = |version: &str| version.parse::<u64>().map_or((true, 0), |number| (false, number));
     a.0.cmp(b.0).then(key(a.1).cmp(&key(b.1))).then(a.1.cmp(b.1))

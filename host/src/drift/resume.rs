@@ -1,4 +1,4 @@
-//! What the windows held before a restart, from the prediction log.
+//! Refills the windows from the prediction log after a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use serde_json::{Map, Value};
 
 use super::Monitor;
 use crate::prediction_log::Observer;
-use crate::prediction_log::reader::{Filter, Reader, StoredRecord};
+use crate::prediction_log::reader::{Filter, LogReader, StoredRecord};
 use crate::prediction_log::record::{
-    CacheOutcome, Columns, Entry, Predictions, RequestContext, Values,
+    CacheOutcome, ColumnValues, Columns, LogEntry, Predictions, RequestContext,
 };
-use crate::prediction_log::schema::Error;
+use crate::prediction_log::schema::SchemaError;
 
-/// Maximum number of records that are read for one version. They are in memory while they are
-/// counted, about a kilobyte each.
+/// Maximum number of records read for one version. They are in memory while they are counted, about
+/// 1 kB each.
 const MAX_RECORDS: u32 = 10_000;
 
-/// Counts the last records of each version that its window still holds at the time `now`.
-pub(super) fn fill(monitor: &Monitor, log: &Path, now: SystemTime) -> Result<(), Error> {
-    let Some(mut reader) = Reader::open(log)? else { return Ok(()) };
+/// Counts the last records of each version that are not too old for its window at the time `now`.
+pub(super) fn fill(monitor: &Monitor, log: &Path, now: SystemTime) -> Result<(), SchemaError> {
+    let Some(mut reader) = LogReader::open(log)? else { return Ok(()) };
     let snapshot = reader.snapshot()?;
     for (model, version, settings) in monitor.watched() {
         let since = now.checked_sub(settings.window_age).unwrap_or(UNIX_EPOCH);
@@ -38,8 +38,8 @@ pub(super) fn fill(monitor: &Monitor, log: &Path, now: SystemTime) -> Result<(),
     Ok(())
 }
 
-/// A stored record as an entry of one row. Of its context only the time counts here.
-fn entry(record: StoredRecord) -> Entry {
+/// A stored record as an entry of one row. Only the time of its context matters here.
+fn entry(record: StoredRecord) -> LogEntry {
     let StoredRecord { id, time, model, version, component, inputs, outputs, .. } = record;
     let time = UNIX_EPOCH + Duration::from_micros(u64::try_from(time).unwrap_or_default());
     let context = RequestContext {
@@ -62,7 +62,7 @@ fn entry(record: StoredRecord) -> Entry {
         omitted: Vec::new(),
         attributes: Vec::new(),
     };
-    Entry { context: Arc::new(context), first_row: 0, predictions: Arc::new(predictions) }
+    LogEntry { context: Arc::new(context), first_row: 0, predictions: Arc::new(predictions) }
 }
 
 /// The members of a JSON object as columns of one value.
@@ -70,14 +70,14 @@ fn columns(object: &str) -> Vec<Columns> {
     let members: Map<String, Value> = serde_json::from_str(object).unwrap_or_default();
     let column = |(name, value): (String, Value)| {
         let values = match value {
-            Value::Null => Values::Fp64(vec![f64::NAN]),
-            Value::Bool(value) => Values::Boolean(vec![value]),
+            Value::Null => ColumnValues::Fp64(vec![f64::NAN]),
+            Value::Bool(value) => ColumnValues::Boolean(vec![value]),
             Value::Number(number) => match number.as_i64() {
-                Some(integer) => Values::Int64(vec![integer]),
-                None => Values::Fp64(vec![number.as_f64().unwrap_or(f64::NAN)]),
+                Some(integer) => ColumnValues::Int64(vec![integer]),
+                None => ColumnValues::Fp64(vec![number.as_f64().unwrap_or(f64::NAN)]),
             },
-            Value::String(text) => Values::Text(vec![text]),
-            // The log holds none.
+            Value::String(text) => ColumnValues::Text(vec![text]),
+            // The log contains none.
             Value::Array(_) | Value::Object(_) => return None,
         };
         Some(Columns { names: vec![name], values })
@@ -90,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_come_back_with_their_types() {
+    fn stored_values_are_read_with_their_types() {
         let columns = columns(r#"{"a": 1, "b": 1.5, "c": null, "d": "x", "e": true}"#);
         let values: Vec<_> = columns.iter().map(|column| &column.values).collect();
-        assert_eq!(values[0], &Values::Int64(vec![1]));
-        assert_eq!(values[1], &Values::Fp64(vec![1.5]));
-        assert!(matches!(values[2], Values::Fp64(v) if v[0].is_nan()));
-        assert_eq!(values[3], &Values::Text(vec!["x".into()]));
-        assert_eq!(values[4], &Values::Boolean(vec![true]));
+        assert_eq!(values[0], &ColumnValues::Int64(vec![1]));
+        assert_eq!(values[1], &ColumnValues::Fp64(vec![1.5]));
+        assert!(matches!(values[2], ColumnValues::Fp64(v) if v[0].is_nan()));
+        assert_eq!(values[3], &ColumnValues::Text(vec!["x".into()]));
+        assert_eq!(values[4], &ColumnValues::Boolean(vec![true]));
     }
 }

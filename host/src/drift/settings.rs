@@ -1,4 +1,4 @@
-//! `[application.tool.spinfer.drift]` and `[component.<id>.tool.spinfer.drift]`.
+//! Drift settings: `[application.tool.spinfer.drift]` and `[component.<id>.tool.spinfer.drift]`.
 
 use std::time::Duration;
 
@@ -7,37 +7,37 @@ use serde::Deserialize;
 use super::window::SUB_WINDOWS;
 use crate::config::limits::some_duration;
 
-/// How drift of a component's models is watched.
+/// The drift settings of a component's models, resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DriftSettings {
     pub enabled: bool,
     /// Maximum number of records in the current window.
     pub window: u32,
-    /// Maximum age of a record in it.
+    /// Maximum age of a record in the window.
     pub window_age: Duration,
-    /// Records, and values of a field, below which nothing is said.
+    /// Minimum number of records, and of values of a field, for a result.
     pub minimum: u32,
-    /// Chance of a false alarm about a model version, over all its fields.
+    /// Probability of a false alarm for a model version, over all its fields.
     pub alpha: f64,
 }
 
-/// Records of a window, unless it is said: ten bins then have a thousand each, and a PSI of 0.01
-/// stands out against a baseline as large.
+/// Default of `window`, in records: ten bins have a thousand each, and a PSI of 0.01 is significant
+/// against a baseline of the same size.
 const WINDOW: u32 = 10_000;
-/// Their age, unless it is said: one round of what changes with the time of day.
+/// Default of `window_age`: one daily cycle.
 const WINDOW_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Unless it is said: twenty values for each of the ten bins of deciles. p-values of PSI were
-/// simulated from 100 values on and hold there (`spinfer_statistics::population_stability`); with
+/// Default of `minimum`: twenty values for each of the ten decile bins. The p-values of PSI were
+/// simulated, and are valid, from 100 values on (`spinfer_statistics::population_stability`); with
 /// fewer, only a gross change would be significant.
 const MINIMUM: u32 = 200;
-/// Unless it is said: one false alarm in a hundred windows that have nothing in common.
+/// Default of `alpha`: one false alarm in a hundred disjoint windows.
 const ALPHA: f64 = 0.01;
 
-/// Counts of a window are of 32 bits, and its parts are to be of some size.
+/// Minimum and maximum of `window`: its sub-windows need some size, and counts have 32 bits.
 const WINDOW_RANGE: (u32, u32) = (100, 10_000_000);
 const MAX_WINDOW_AGE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// Below this the distribution of PSI was not looked at.
-const LEAST_MINIMUM: u32 = 30;
+/// Lower bound of `minimum`: the distribution of PSI was not simulated with fewer values.
+const MIN_MINIMUM: u32 = 30;
 
 impl Default for DriftSettings {
     fn default() -> Self {
@@ -51,7 +51,7 @@ impl Default for DriftSettings {
     }
 }
 
-/// The same in a manifest: what is absent is inherited.
+/// The settings in a manifest. An absent key is inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriftConfig {
@@ -63,7 +63,7 @@ pub struct DriftConfig {
     pub(crate) alpha: Option<f64>,
 }
 
-/// A value out of its range, with the key it stands under.
+/// A setting that is out of range.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("drift.{key}: {problem}")]
 pub struct DriftSettingError {
@@ -72,7 +72,10 @@ pub struct DriftSettingError {
 }
 
 impl DriftSettings {
-    /// These settings with what `config` sets put over them.
+    /// These settings, overridden by `config`.
+    ///
+    /// # Errors
+    /// Fails on the first setting that is out of range.
     pub fn with(&self, config: &DriftConfig) -> Result<Self, DriftSettingError> {
         let DriftConfig { enabled, window, window_age, minimum, alpha } = config;
         let settings = Self {
@@ -83,25 +86,31 @@ impl DriftSettings {
             alpha: alpha.unwrap_or(self.alpha),
         };
         let fail = |key, problem| Err(DriftSettingError { key, problem });
-        let (least, most) = WINDOW_RANGE;
-        if !(least..=most).contains(&settings.window) {
-            return fail("window", format!("must be between {least} and {most} records"));
+        let (min, max) = WINDOW_RANGE;
+        if !(min..=max).contains(&settings.window) {
+            return fail("window", format!("must be between {min} and {max} records"));
         }
         if settings.window_age.is_zero() || settings.window_age > MAX_WINDOW_AGE {
-            return fail("window_age", "must be more than zero and at most a year: \"24h\"".into());
+            return fail(
+                "window_age",
+                "must be greater than zero and at most a year, for example \"24h\"".into(),
+            );
         }
-        // The oldest part of a full window goes before the next begins.
-        let held = settings.window - settings.window.div_ceil(SUB_WINDOWS);
-        if !(LEAST_MINIMUM..=held).contains(&settings.minimum) {
+        // The oldest sub-window of a full window is evicted before the next starts.
+        let guaranteed = settings.window - settings.window.div_ceil(SUB_WINDOWS);
+        if !(MIN_MINIMUM..=guaranteed).contains(&settings.minimum) {
             let problem = format!(
-                "must be between {LEAST_MINIMUM} and {held}, what a window of {} always holds once \
-                 it was full",
+                "must be between {MIN_MINIMUM} and {guaranteed}, the records that a full window of \
+                 {} always contains",
                 settings.window
             );
             return fail("minimum", problem);
         }
         if !(settings.alpha > 0.0 && settings.alpha <= 0.5) {
-            return fail("alpha", "must be more than 0 and at most 0.5: 0.01".into());
+            return fail(
+                "alpha",
+                "must be greater than 0 and at most 0.5, for example 0.01".into(),
+            );
         }
         Ok(settings)
     }
@@ -117,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_inherited() {
+    fn absent_setting_is_inherited() {
         assert_eq!(resolve(""), Ok(DriftSettings::default()));
         let settings = resolve("window = 1000\nwindow_age = '1h'\nalpha = 0.05").unwrap();
         let expected = DriftSettings {
@@ -131,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_its_key() {
+    fn setting_out_of_range_is_rejected_with_its_key() {
         for (toml, part) in [
             ("window = 99", "drift.window: must be between 100"),
             ("window = 20_000_000", "drift.window"),

@@ -1,35 +1,35 @@
-//! What `model.toml` says of a version's inputs and outputs, and the names their elements have in
-//! records and in `baseline.json`.
+//! The inputs and outputs in `model.toml`, and the names of their elements in records and in
+//! `baseline.json`.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::process::read_file::read_file;
 use crate::inference::SIGNATURE;
+use crate::process::read_file::read_file;
 
 /// Maximum size of a `model.toml`, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
-/// A tensor with more elements in a row is not logged (docs/prediction-log.md).
+/// Maximum number of elements per row of a tensor that is logged (docs/prediction-log.md).
 pub const MAX_ELEMENTS: usize = 256;
 
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Signature {
+pub struct FieldSignature {
     pub name: Option<String>,
     pub version: Option<String>,
     #[serde(default)]
-    pub labels: Vec<Label>,
+    pub labels: Vec<ClassLabel>,
     #[serde(default)]
     pub inputs: Vec<SignatureTensor>,
     #[serde(default)]
     pub outputs: Vec<SignatureTensor>,
 }
 
-/// A class: its name, or the number that the graph's output of classes holds.
+/// A class: its name, or its number in the graph's output of classes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "a string or an integer")]
-pub enum Label {
+pub enum ClassLabel {
     Number(i64),
     Name(String),
 }
@@ -47,31 +47,34 @@ pub struct SignatureTensor {
     pub fields: Vec<String>,
 }
 
-impl Signature {
+impl FieldSignature {
     pub fn parse(text: &str) -> Result<Self> {
         Ok(toml::from_str(text)?)
     }
 
-    /// Of the version in `folder`.
+    /// Reads the signature of the version in `folder`.
+    ///
+    /// # Errors
+    /// Names the file.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(SIGNATURE);
         let text = read_file(&path, MAX_BYTES).and_then(|bytes| Ok(String::from_utf8(bytes)?));
         text.and_then(|text| Self::parse(&text)).with_context(|| path.display().to_string())
     }
 
-    /// What the output of classes holds, one value for each label.
+    /// The value of each label in the output of classes.
     #[must_use]
     pub fn classes(&self) -> Vec<i64> {
-        let class = |(index, label): (usize, &Label)| match label {
-            Label::Number(number) => *number,
-            Label::Name(_) => i64::try_from(index).unwrap_or(i64::MAX),
+        let class = |(index, label): (usize, &ClassLabel)| match label {
+            ClassLabel::Number(number) => *number,
+            ClassLabel::Name(_) => i64::try_from(index).unwrap_or(i64::MAX),
         };
         self.labels.iter().enumerate().map(class).collect()
     }
 }
 
 impl SignatureTensor {
-    /// Elements of one row, where the shape settles them.
+    /// Number of elements per row; `None` if the shape leaves it open.
     #[must_use]
     pub fn width(&self) -> Option<usize> {
         let row = self.shape.iter().enumerate().filter(|(axis, _)| *axis != self.batch_axis);
@@ -79,8 +82,8 @@ impl SignatureTensor {
             .try_fold(1_usize, |width, size| width.checked_mul(usize::try_from(size).ok()?))
     }
 
-    /// The names of its elements, one for each in a row: of its fields, or its own; `None` where the
-    /// shape leaves open how many there are.
+    /// The names of the elements of a row: those of the fields, or formed from the tensor's name.
+    /// `None` if the shape leaves their number open, or there are too many to log.
     #[must_use]
     pub fn element_names(&self) -> Option<Vec<String>> {
         if !self.fields.is_empty() {
@@ -91,7 +94,7 @@ impl SignatureTensor {
     }
 }
 
-/// The names of a tensor's elements that has `width` of them in a row.
+/// The names of the elements of a `tensor` with `width` elements per row: `x`, or `x[0]`, `x[1]`.
 #[must_use]
 pub fn element_names(tensor: &str, width: usize) -> Vec<String> {
     if width == 1 {
@@ -116,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_named_by_field_or_by_place() {
+    fn elements_are_named_by_field_or_by_index() {
         assert_eq!(tensor(&[-1, 2], &["a", "b"]).element_names().unwrap(), ["a", "b"]);
         assert_eq!(tensor(&[-1, 2], &[]).element_names().unwrap(), ["x[0]", "x[1]"]);
         assert_eq!(tensor(&[-1, 1], &[]).element_names().unwrap(), ["x"]);
@@ -130,10 +133,10 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_numbers_or_places() {
-        let classes = |labels| Signature::parse(labels).unwrap().classes();
+    fn classes_are_label_numbers_or_indices() {
+        let classes = |labels| FieldSignature::parse(labels).unwrap().classes();
         assert_eq!(classes("labels = ['a', 'b']"), [0, 1]);
         assert_eq!(classes("labels = [3, 5]"), [3, 5]);
-        assert!(Signature::parse("labels = [1.5]").is_err());
+        assert!(FieldSignature::parse("labels = [1.5]").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Records in, a report out.
+//! Tests from records to the report.
 #![expect(clippy::cast_possible_truncation, reason = "features are FP32")]
 
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use super::baseline::{BaselineFile, Values as Sample, summarize_numbers};
-use super::report::{FieldReport, Reading, WhyNot};
-use super::signature::Signature;
+use super::baseline::{BaselineFile, PresentValues as Sample, summarize_numbers};
+use super::report::{FieldReport, Reading, UnwatchedReason};
+use super::signature::FieldSignature;
 use super::*;
 use crate::prediction_log::Observer;
 use crate::prediction_log::record::{
-    CacheOutcome, Columns, Entry, Predictions, RequestContext, Values,
+    CacheOutcome, ColumnValues, Columns, LogEntry, Predictions, RequestContext,
 };
 
 const IRIS: &str = include_str!("../../../models/iris-classifier/1/baseline.json");
@@ -27,7 +27,7 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-fn entry(model: &str, rows: u32, inputs: Vec<Columns>, outputs: Vec<Columns>) -> Entry {
+fn entry(model: &str, rows: u32, inputs: Vec<Columns>, outputs: Vec<Columns>) -> LogEntry {
     let context = RequestContext {
         id: Uuid::nil(),
         time: now(),
@@ -48,28 +48,28 @@ fn entry(model: &str, rows: u32, inputs: Vec<Columns>, outputs: Vec<Columns>) ->
         omitted: Vec::new(),
         attributes: Vec::new(),
     };
-    Entry { context: Arc::new(context), first_row: 0, predictions: Arc::new(predictions) }
+    LogEntry { context: Arc::new(context), first_row: 0, predictions: Arc::new(predictions) }
 }
 
-/// Rows of four features, and what the short form gives for them.
-fn iris(features: &[[f32; 4]], label: &str) -> Entry {
+/// An entry of rows of four features, with the outputs of the short form.
+fn iris(features: &[[f32; 4]], label: &str) -> LogEntry {
     let rows = features.len();
     let inputs = vec![Columns {
         names: names(&FEATURES),
-        values: Values::Fp32(features.as_flattened().to_vec()),
+        values: ColumnValues::Fp32(features.as_flattened().to_vec()),
     }];
     let text = |name: &str, text: &str| Columns {
         names: names(&[name]),
-        values: Values::Text(vec![text.to_owned(); rows]),
+        values: ColumnValues::Text(vec![text.to_owned(); rows]),
     };
     let probability =
-        Columns { names: names(&["probability"]), values: Values::Fp32(vec![0.9; rows]) };
+        Columns { names: names(&["probability"]), values: ColumnValues::Fp32(vec![0.9; rows]) };
     let outputs = vec![text("prediction", label), probability];
     entry("iris-classifier", u32::try_from(rows).unwrap(), inputs, outputs)
 }
 
 fn watched(baseline: &str, signature: &str, settings: &DriftSettings) -> Monitor {
-    let signature = Signature::parse(signature).unwrap();
+    let signature = FieldSignature::parse(signature).unwrap();
     let baseline = Baseline::parse(baseline, &signature).unwrap();
     Monitor::new(&[WatchedModel {
         name: baseline.model.clone(),
@@ -81,7 +81,7 @@ fn watched(baseline: &str, signature: &str, settings: &DriftSettings) -> Monitor
     .unwrap()
 }
 
-fn of_iris() -> Monitor {
+fn iris_monitor() -> Monitor {
     watched(IRIS, IRIS_SIGNATURE, &DriftSettings::default())
 }
 
@@ -91,34 +91,38 @@ fn field(monitor: &Monitor, name: &str) -> FieldReport {
 }
 
 #[test]
-fn a_value_is_counted_in_its_bin_and_a_nan_is_missing() {
-    let monitor = of_iris();
+fn value_is_counted_in_its_bin_and_nan_as_missing() {
+    let monitor = iris_monitor();
     monitor.observe(&iris(&[[4.0, 3.0, 1.45, 9.0], [4.85, f32::NAN, 1.0, 9.0]], "virginica"));
     let counted = |name: &str| {
         let field = field(&monitor, name);
         (field.n, field.missing, field.current)
     };
-    assert_eq!(counted("sepal_length").2[..3], [0.5, 0.5, 0.0], "an edge begins its bin");
+    assert_eq!(
+        counted("sepal_length").2[..3],
+        [0.5, 0.5, 0.0],
+        "an edge belongs to the bin above it"
+    );
     assert_eq!(counted("sepal_width").0, 1);
     assert_eq!(counted("sepal_width").1, 1);
     assert_eq!(counted("petal_width").2[8], 1.0);
     assert_eq!(counted("label"), (2, 0, vec![0.0, 0.0, 1.0, 0.0]));
-    // The short form does not have them.
+    // The short form has no probabilities.
     assert_eq!(counted("probabilities[0]").0, 0);
     assert_eq!(field(&monitor, "sepal_width").missing_share, 0.5);
 }
 
 #[test]
-fn a_class_is_counted_by_number_by_name_and_once() {
-    let monitor = of_iris();
+fn class_is_counted_once_by_number_or_by_name() {
+    let monitor = iris_monitor();
     let label = |values| Columns { names: names(&["label"]), values };
     let prediction = Columns {
         names: names(&["prediction"]),
-        values: Values::Text(vec!["setosa".into(), "rose".into()]),
+        values: ColumnValues::Text(vec!["setosa".into(), "rose".into()]),
     };
     for (outputs, expected) in [
-        (vec![label(Values::Int64(vec![1, 7])), prediction.clone()], [0.0, 0.5, 0.0, 0.5]),
-        (vec![label(Values::Fp64(vec![1.0, f64::NAN]))], [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]),
+        (vec![label(ColumnValues::Int64(vec![1, 7])), prediction.clone()], [0.0, 0.5, 0.0, 0.5]),
+        (vec![label(ColumnValues::Fp64(vec![1.0, f64::NAN]))], [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]),
         (vec![prediction], [0.2, 0.4, 0.0, 0.4]),
     ] {
         monitor.observe(&entry("iris-classifier", 2, Vec::new(), outputs));
@@ -129,15 +133,18 @@ fn a_class_is_counted_by_number_by_name_and_once() {
 }
 
 #[test]
-fn what_is_not_of_a_version_that_is_watched_is_not_counted() {
-    let monitor = of_iris();
+fn unknown_models_and_columns_are_not_counted() {
+    let monitor = iris_monitor();
     monitor.observe(&entry("wine", 1, Vec::new(), Vec::new()));
-    let strange = Columns { names: names(&["x", "sepal_width"]), values: Values::Fp32(vec![1.0]) };
-    // Fewer values than the rows there are said to be; a component's doing.
+    let strange =
+        Columns { names: names(&["x", "sepal_width"]), values: ColumnValues::Fp32(vec![1.0]) };
+    // Fewer values than rows, which a component may send.
     monitor.observe(&entry("iris-classifier", 9, vec![strange], Vec::new()));
-    // What the operator hashes.
-    let hashed =
-        Columns { names: names(&["sepal_length"]), values: Values::Text(vec!["5d41".into()]) };
+    // A hashed field.
+    let hashed = Columns {
+        names: names(&["sepal_length"]),
+        values: ColumnValues::Text(vec!["5d41".into()]),
+    };
     monitor.observe(&entry("iris-classifier", 1, vec![hashed], Vec::new()));
     let report = monitor.report(now(), None);
     assert_eq!(report.versions[0].window.records, 10);
@@ -146,8 +153,8 @@ fn what_is_not_of_a_version_that_is_watched_is_not_counted() {
 }
 
 #[test]
-fn below_the_minimum_nothing_is_said() {
-    let monitor = of_iris();
+fn status_needs_the_minimum_number_of_records() {
+    let monitor = iris_monitor();
     for _ in 0..199 {
         monitor.observe(&iris(&[[9.0; 4]], "setosa"));
     }
@@ -163,14 +170,14 @@ fn below_the_minimum_nothing_is_said() {
     let [label, probability, ..] = &report.outputs[..] else { panic!("{report:?}") };
     assert_eq!((label.status, label.ks), (Status::Drift, None));
     assert_eq!(probability.status, Status::NotLogged);
-    // A day later none of it is left.
+    // A day later the records are too old.
     let later = now() + Duration::from_secs(24 * 3600 + 1);
     assert_eq!(monitor.report(later, None).versions[0].status, Status::NotEnoughData);
 }
 
 #[test]
 fn missing_values_alone_are_drift() {
-    let monitor = of_iris();
+    let monitor = iris_monitor();
     let mut random = fastrand::Rng::with_seed(1);
     for index in 0..600 {
         let mut row = from_baseline(&mut random);
@@ -186,7 +193,7 @@ fn missing_values_alone_are_drift() {
     assert_eq!(report.prediction_drift, Some(false));
 }
 
-/// A row whose features fall into the bins of the baseline as its rows do.
+/// A row whose features follow the distribution of the baseline.
 fn from_baseline(random: &mut fastrand::Rng) -> [f32; 4] {
     let file: BaselineFile = serde_json::from_str(IRIS).unwrap();
     FEATURES.map(|feature| {
@@ -194,11 +201,11 @@ fn from_baseline(random: &mut fastrand::Rng) -> [f32; 4] {
         else {
             panic!()
         };
-        let mut left = random.u64(0..*count);
+        let mut remaining = random.u64(0..*count);
         let bin = counts.iter().position(|&count| {
-            let here = left < count;
-            left = left.saturating_sub(count);
-            here
+            let found = remaining < count;
+            remaining = remaining.saturating_sub(count);
+            found
         });
         let bin = bin.unwrap();
         let low = if bin == 0 { edges[0] - 0.1 } else { edges[bin - 1] };
@@ -207,8 +214,8 @@ fn from_baseline(random: &mut fastrand::Rng) -> [f32; 4] {
 }
 
 #[test]
-fn versions_that_are_not_watched_are_named_and_two_of_one_name_are_refused() {
-    let signature = Signature::parse(IRIS_SIGNATURE).unwrap();
+fn unwatched_versions_are_listed_and_conflicting_ones_are_rejected() {
+    let signature = FieldSignature::parse(IRIS_SIGNATURE).unwrap();
     let baseline = |text: &str| Some(Arc::new(Baseline::parse(text, &signature).unwrap()));
     let model = |name: &str, version: Option<&str>, enabled, baseline| WatchedModel {
         name: name.into(),
@@ -228,9 +235,12 @@ fn versions_that_are_not_watched_are_named_and_two_of_one_name_are_refused() {
     let report = monitor.report(now(), None);
     assert_eq!(report.versions.len(), 1);
     let unwatched: Vec<_> = report.unwatched.iter().map(|other| other.reason).collect();
-    assert_eq!(unwatched, [WhyNot::NoBaseline, WhyNot::Disabled, WhyNot::NotLogged]);
+    assert_eq!(
+        unwatched,
+        [UnwatchedReason::NoBaseline, UnwatchedReason::Disabled, UnwatchedReason::NotLogged]
+    );
     assert_eq!(monitor.models(), ["iris-classifier", "rose", "tulip", "wine"]);
-    assert!(monitor.knows("wine") && !monitor.knows("lily"));
+    assert!(monitor.is_mounted("wine") && !monitor.is_mounted("lily"));
 
     let other = IRIS.replacen("[19, 11,", "[18, 12,", 1);
     let error = Monitor::new(&[
@@ -241,8 +251,8 @@ fn versions_that_are_not_watched_are_named_and_two_of_one_name_are_refused() {
     assert!(error.to_string().contains("version 1 of the model `iris-classifier`"), "{error}");
 }
 
-/// A model of eight features of normal values, and a monitor with a baseline of `rows` of them.
-fn of_normals(rows: usize, random: &mut fastrand::Rng) -> Monitor {
+/// A monitor of a model with eight normally distributed features, whose baseline has `rows` rows.
+fn normals_monitor(rows: usize, random: &mut fastrand::Rng) -> Monitor {
     let fields: Vec<String> = (0..NORMALS).map(|index| format!("x{index}")).collect();
     let features = fields.iter().map(|field| {
         let values = (0..rows).map(|_| normal(random)).collect();
@@ -265,7 +275,7 @@ fn of_normals(rows: usize, random: &mut fastrand::Rng) -> Monitor {
 
 const NORMALS: usize = 8;
 
-/// Box and Muller 1958.
+/// A normally distributed value (Box and Muller 1958).
 fn normal(random: &mut fastrand::Rng) -> f32 {
     let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
     (radius * (std::f64::consts::TAU * random.f64()).cos()) as f32
@@ -275,7 +285,7 @@ fn observe_normals(monitor: &Monitor, records: u32, shift: f32, random: &mut fas
     let fields: Vec<String> = (0..NORMALS).map(|index| format!("x{index}")).collect();
     let mut values: Vec<f32> = (0..records as usize * NORMALS).map(|_| normal(random)).collect();
     values.iter_mut().skip(3).step_by(NORMALS).for_each(|x| *x += shift);
-    let columns = Columns { names: fields, values: Values::Fp32(values) };
+    let columns = Columns { names: fields, values: ColumnValues::Fp32(values) };
     monitor.observe(&entry("normals", records, vec![columns], Vec::new()));
 }
 
@@ -286,28 +296,28 @@ fn drifted(monitor: &Monitor) -> Vec<String> {
     drifted.map(|field| field.name.clone()).collect()
 }
 
-/// Without drift, a hundredth of the windows raise an alarm (alpha), and by what was simulated
-/// (`population_stability`) never twice as many: of 500 that is 5 to 10, give or take 3.
+/// Without drift, alpha = 1 % of the windows raise an alarm, and in the simulations of
+/// `population_stability` never twice as many: 5 to 10 of 500, plus or minus 3.
 #[test]
-fn false_alarms_are_as_rare_as_alpha_says() {
+fn false_alarm_rate_is_about_alpha() {
     let mut alarms = 0;
     for seed in 0..500 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let monitor = of_normals(300, &mut random);
+        let monitor = normals_monitor(300, &mut random);
         observe_normals(&monitor, 400, 0.0, &mut random);
         alarms += usize::from(!drifted(&monitor).is_empty());
     }
     assert!((1..=16).contains(&alarms), "{alarms} false alarms in 500 windows");
 }
 
-/// Seven tenths of a standard deviation are seen with 400 records against 300 rows, and on no other feature
-/// (but for the false alarms there are).
+/// A shift of 0.7 standard deviations is detected with 400 records against 300 rows, and in no
+/// other feature, apart from false alarms.
 #[test]
-fn a_feature_that_moved_is_found_and_no_other() {
+fn only_the_shifted_feature_is_reported() {
     let (mut found, mut others) = (0, 0);
     for seed in 0..100 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let monitor = of_normals(300, &mut random);
+        let monitor = normals_monitor(300, &mut random);
         observe_normals(&monitor, 400, 0.7, &mut random);
         let drifted = drifted(&monitor);
         found += usize::from(drifted.iter().any(|name| name == "x3"));
@@ -317,20 +327,20 @@ fn a_feature_that_moved_is_found_and_no_other() {
     assert!(others <= 4, "{others} false alarms in 100");
 }
 
-/// `cargo nextest run -p spinfer drift::tests::cost --run-ignored all --no-capture`
+/// `cargo nextest run -p spinfer drift::tests::cost_of_a_record --run-ignored all --no-capture`
 #[test]
-#[ignore = "measures: prints the cost of a record"]
+#[ignore = "benchmark: prints the cost of a record"]
 fn cost_of_a_record() {
-    let monitor = of_iris();
+    let monitor = iris_monitor();
     let mut random = fastrand::Rng::with_seed(1);
-    let entries: Vec<Entry> = (0..256)
+    let entries: Vec<LogEntry> = (0..256)
         .map(|_| {
             let mut entry = iris(&[std::array::from_fn(|_| random.f32() * 7.0)], "versicolor");
             let predictions = Arc::make_mut(&mut entry.predictions);
-            let label = Columns { names: names(&["label"]), values: Values::Int64(vec![1]) };
+            let label = Columns { names: names(&["label"]), values: ColumnValues::Int64(vec![1]) };
             let probabilities = Columns {
                 names: names(&["probabilities[0]", "probabilities[1]", "probabilities[2]"]),
-                values: Values::Fp32(vec![0.1, 0.8, 0.1]),
+                values: ColumnValues::Fp32(vec![0.1, 0.8, 0.1]),
             };
             predictions.outputs.extend([label, probabilities]);
             entry
@@ -344,6 +354,6 @@ fn cost_of_a_record() {
     let each = start.elapsed() / (ROUNDS * 256);
     let start = std::time::Instant::now();
     let report = monitor.report(now(), None);
-    println!("{each:?} a record of iris; {:?} a report", start.elapsed());
+    println!("{each:?} per record of iris, {:?} per report", start.elapsed());
     assert!(report.versions[0].window.records >= 9_500);
 }

@@ -1,12 +1,12 @@
-//! The current window: how many of the last records fell into which bin. A ring of sub-windows, each
-//! an array of counts, so memory is bounded and no value is kept. Knows no clock: times are those of
-//! the records, and of who asks.
+//! The current window: the number of recent records in each bin. It is a ring of sub-windows, each
+//! an array of counts, so that memory is bounded and no value is stored. It reads no clock: times
+//! come from the records and the caller.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-/// Parts of a window. The oldest goes as a whole, so a full window has between 19 and 20 twentieths
-/// of its records, and of its age.
+/// Number of sub-windows. The oldest is evicted as a whole, so a full window covers between 95 %
+/// and 100 % of its maximum records, or of its maximum age.
 pub(super) const SUB_WINDOWS: u32 = 20;
 
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub(super) struct Window {
     records: u32,
     /// Maximum age of a record.
     age: Duration,
-    /// Counters of each part.
+    /// Number of counters of each sub-window.
     counters: usize,
-    /// The oldest first.
+    /// The oldest first. The last one is being filled.
     parts: VecDeque<SubWindow>,
 }
 
-/// A part of the window, being filled if it is the last.
+/// A part of the window.
 #[derive(Debug)]
 pub(super) struct SubWindow {
     first: SystemTime,
@@ -30,11 +30,11 @@ pub(super) struct SubWindow {
     pub(super) counts: Box<[u32]>,
 }
 
-/// The window at an instant.
+/// The contents of a window at an instant.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub(super) struct WindowSnapshot {
     pub(super) records: u64,
-    /// Times of the oldest and the latest record.
+    /// Times of the oldest and of the latest record.
     pub(super) span: Option<(SystemTime, SystemTime)>,
     pub(super) counts: Vec<u64>,
 }
@@ -44,8 +44,8 @@ impl Window {
         Self { records, age, counters, parts: VecDeque::new() }
     }
 
-    /// Takes up to `wanted` records of the time `now` in: how many, and the counters they are to be
-    /// counted with. At least one, if any is wanted.
+    /// Admits up to `wanted` records of the time `now`. Returns their number, at least one unless
+    /// `wanted` is 0, and the counters to count them in.
     pub(super) fn admit(&mut self, now: SystemTime, wanted: u32) -> (u32, &mut [u32]) {
         let size = self.records.div_ceil(SUB_WINDOWS).max(1);
         let age = self.age / SUB_WINDOWS;
@@ -61,13 +61,14 @@ impl Window {
         (admitted, &mut part.counts)
     }
 
-    /// Begins a new part, with the memory of one that has to go.
+    /// Starts a new sub-window. Evicts those that are too old or too many, and reuses the memory of
+    /// one of them.
     fn rotate(&mut self, now: SystemTime, size: u32) {
         let mut free = None;
         while let Some(oldest) = self.parts.front()
-            && (self.is_over(oldest, now)
+            && (self.is_expired(oldest, now)
                 || self.parts.len() >= SUB_WINDOWS as usize
-                || self.held() + u64::from(size) > u64::from(self.records))
+                || self.total() + u64::from(size) > u64::from(self.records))
         {
             free = self.parts.pop_front();
         }
@@ -77,19 +78,19 @@ impl Window {
         self.parts.push_back(SubWindow { first: now, last: now, records: 0, counts });
     }
 
-    fn held(&self) -> u64 {
+    fn total(&self) -> u64 {
         self.parts.iter().map(|part| u64::from(part.records)).sum()
     }
 
-    fn is_over(&self, part: &SubWindow, now: SystemTime) -> bool {
+    fn is_expired(&self, part: &SubWindow, now: SystemTime) -> bool {
         elapsed(part.first, now) > self.age
     }
 
-    /// What is in it at the time `now`.
-    pub(super) fn snapshot(&self, now: SystemTime) -> Snapshot {
+    /// The contents at the time `now`.
+    pub(super) fn snapshot(&self, now: SystemTime) -> WindowSnapshot {
         let mut counts = vec![0; self.counters];
         let (mut records, mut span) = (0, None::<(SystemTime, SystemTime)>);
-        for part in self.parts.iter().filter(|part| !self.is_over(part, now)) {
+        for part in self.parts.iter().filter(|part| !self.is_expired(part, now)) {
             records += u64::from(part.records);
             let (first, last) = span.unwrap_or((part.first, part.last));
             span = Some((first.min(part.first), last.max(part.last)));
@@ -97,11 +98,11 @@ impl Window {
                 *sum += u64::from(count);
             }
         }
-        Snapshot { records, span, counts }
+        WindowSnapshot { records, span, counts }
     }
 }
 
-/// Zero where the clock was set back meanwhile.
+/// Zero if the clock was set back.
 fn elapsed(since: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(since).unwrap_or_default()
 }
@@ -127,25 +128,25 @@ mod tests {
     }
 
     #[test]
-    fn holds_the_last_records() {
+    fn full_window_contains_the_last_records() {
         let mut window = Window::new(100, HOUR, 2);
         assert_eq!(window.snapshot(at(0)).records, 0);
         add(&mut window, at(0), 3);
         assert_eq!(window.snapshot(at(0)).span, Some((at(0), at(0))));
         add(&mut window, at(1), 1_000);
-        let Snapshot { records, span, counts } = window.snapshot(at(1));
+        let WindowSnapshot { records, span, counts } = window.snapshot(at(1));
         assert!((96..=100).contains(&records), "{records}");
         assert_eq!((span, counts), (Some((at(1), at(1))), vec![records, 0]));
     }
 
     #[test]
-    fn what_is_too_old_is_not_in_it() {
+    fn expired_records_are_evicted() {
         let mut window = Window::new(1_000, HOUR, 1);
         for minute in 0..120 {
             add(&mut window, at(minute * 60), 1);
         }
         let now = at(120 * 60);
-        let Snapshot { records, span, .. } = window.snapshot(now);
+        let WindowSnapshot { records, span, .. } = window.snapshot(now);
         assert!((54..=60).contains(&records), "{records}");
         assert!(span.unwrap().0 >= now - HOUR);
         assert_eq!(window.snapshot(at(240 * 60)).records, 0);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_loses_nothing() {
+    fn records_are_counted_when_the_clock_is_set_back() {
         let mut window = Window::new(1_000, HOUR, 1);
         add(&mut window, at(10_000), 10);
         add(&mut window, at(0), 10);
@@ -162,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_it_may_hold(
+        fn window_never_exceeds_its_maximum(
             records in 1_u32..500,
             steps in prop::collection::vec((0_u64..2_000, 1_u32..300), 0..60),
         ) {

@@ -1,4 +1,4 @@
-//! Everything that can be wrong with the experiments of an application, before the socket is bound.
+//! Checks the experiments of an application at startup, before the socket is bound.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,28 +11,32 @@ use tracing::warn;
 
 use super::{FILE, STORE, signature};
 use crate::config::app::ComponentSpec;
-use crate::process::read_file::read_file;
-use crate::inference::Mounts;
 use crate::http::reserved::INTERNAL;
+use crate::inference::Mounts;
+use crate::process::read_file::read_file;
 
-/// Bytes of a file of experiments.
+/// Maximum size of `experiments.toml`, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Fails if a router that has `public` routes has none that `takes` the path of one of its
-/// experiments: no client would ever reach that.
+/// Checks that clients can reach the experiments of a router with `public` routes: one of its
+/// routes must match the path of each, which `matches` decides.
+///
+/// # Errors
+/// Lists every unreachable experiment.
 pub fn routes(
     router: &str,
     public: bool,
     experiments: &Experiments,
-    takes: impl Fn(&str) -> bool,
+    matches: impl Fn(&str) -> bool,
 ) -> Result<()> {
     let unreachable = |experiment: &&Experiment| {
-        public && !takes(&format!("/v2/models/{}/predict", experiment.model))
+        public && !matches(&format!("/v2/models/{}/predict", experiment.model))
     };
     let problems = experiments.iter().filter(unreachable).map(|Experiment { name, model, .. }| {
         let problem = format!(
-            "experiments.{name}.model: no route of `{router}` takes /v2/models/{model}; write route \
-             = \"/v2/models/{model}/...\" in a [[trigger.http]] of it, or the model of its route here"
+            "experiments.{name}.model: no route of `{router}` matches /v2/models/{model}; add a \
+             [[trigger.http]] of it with route = \"/v2/models/{model}/...\", or write the model of its \
+             route here"
         );
         located(router, &problem)
     });
@@ -40,16 +44,19 @@ pub fn routes(
     if problems.is_empty() { Ok(()) } else { Err(anyhow!(problems.join("\n"))) }
 }
 
-/// What an application's components are, as experiments name them.
+/// The components that experiments refer to.
 #[derive(Debug)]
-pub struct Application<'a> {
+pub struct CheckedApplication<'a> {
     pub components: &'a IndexMap<String, ComponentSpec>,
-    /// What each mounts, files that were copied included.
+    /// The mounts of each component, including copied files.
     pub mounts: &'a HashMap<String, Mounts>,
 }
 
-impl Application<'_> {
-    /// The experiments of each router, by its id. Fails with every problem of all of them.
+impl CheckedApplication<'_> {
+    /// The experiments of each router, by its id.
+    ///
+    /// # Errors
+    /// Lists every problem of all of them.
     pub fn experiments(&self, routers: &[&str]) -> Result<BTreeMap<String, Experiments>> {
         let mut problems = Vec::new();
         let mut all = BTreeMap::new();
@@ -65,23 +72,23 @@ impl Application<'_> {
             problems.extend(found.into_iter().map(|problem| located(id, &problem)));
             if let Some(other) = names.insert(&experiment.name, id) {
                 let problem = format!(
-                    "experiments.{}: component `{other}` has one of this name; rename one",
+                    "experiments.{}: component `{other}` has an experiment of this name; rename one",
                     experiment.name
                 );
                 problems.push(located(id, &problem));
             }
         }
-        problems.extend(circle(&all));
+        problems.extend(cycle(&all));
         if problems.is_empty() { Ok(all) } else { Err(anyhow!(problems.join("\n"))) }
     }
 
-    /// The file that a router mounts; no experiments if it mounts none.
+    /// Reads the file that a router mounts. No experiments if it mounts none.
     fn read(&self, id: &str) -> Result<Experiments, Vec<String>> {
         let Some(path) = self.mounts.get(id).and_then(mounted) else {
             warn!(
                 component = id,
-                "it assigns requests, and mounts no {FILE}: nothing of its experiments is checked \
-                 or counted, and `spinfer experiment` does not see them"
+                "the router mounts no {FILE}: its experiments are not checked, not counted, and not \
+                 available to `spinfer experiment`"
             );
             return Ok(Experiments::default());
         };
@@ -94,62 +101,44 @@ impl Application<'_> {
         if !granted.iter().any(|label| label == STORE) {
             warn!(
                 component = id,
-                "it is granted no key-value store `{STORE}`: its allocations stay as {FILE} has \
-                 them; key_value_stores = [\"{STORE}\"] lets `spinfer experiment` change them"
+                "the router is granted no key-value store `{STORE}`: its allocations are those of \
+                 {FILE}; write key_value_stores = [\"{STORE}\"] to change them with `spinfer \
+                 experiment`"
             );
         }
         Ok(experiments)
     }
 
+    /// The problems of the variants of `experiment`.
     fn check(&self, router: &str, experiment: &Experiment) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut seen: Option<(&Variant, String, Table)> = None;
+        let mut first: Option<(&Variant, String, Table)> = None;
         for (index, variant) in experiment.variants.iter().enumerate() {
             let Variant { name, component, .. } = variant;
             let key = format!("experiments.{}.variants[{index}] ({name})", experiment.name);
             let Some(spec) = self.components.get(component) else {
-                let ids = self.components.keys().filter(|id| *id != router);
-                let ids: Vec<_> = ids.map(|id| format!("`{id}`")).collect();
-                problems.push(format!(
-                    "{key}.component: there is no [component.{component}] with a route; there are \
-                     {}. A component for no other route has one that is private: route = {{ \
-                     private = true }}",
-                    ids.join(", ")
-                ));
+                problems.push(self.no_component(&key, router, component));
                 continue;
             };
-            let host = format!("{component}{INTERNAL}");
-            if !self.components[router].outbound_hosts.allows("http", &host, None) {
-                problems.push(format!(
-                    "{key}.component: `{router}` may not call it; write allowed_outbound_hosts = \
-                     [\"http://{host}\"] or [\"http://*{INTERNAL}\"] under [component.{router}]"
-                ));
-            }
+            problems.extend(self.check_grant(&key, router, component));
             let model = variant.model.as_ref().unwrap_or(&experiment.model);
             let mounts = self.mounts.get(component);
             let Some(folder) = mounts.and_then(|mounts| mounts.model_folder(model)) else {
-                // One that mounts no model has a name that only its code knows.
-                if !spec.models.is_empty() {
-                    let mounted = spec.models.iter().map(|mounted| format!("`{}`", mounted.name));
-                    problems.push(format!(
-                        "{key}.model: component `{component}` mounts no model `{model}`; it mounts \
-                         {}",
-                        mounted.collect::<Vec<_>>().join(", ")
-                    ));
-                }
+                problems.extend(no_model(&key, spec, model));
                 continue;
             };
-            match (signature::read(&folder), &seen) {
+            match (signature::read(&folder), &first) {
                 (Err(error), _) => problems.push(format!("{key}: {error:#}")),
                 (Ok(None), _) => {}
-                (Ok(Some(table)), None) => seen = Some((variant, named(model, &table), table)),
-                (Ok(Some(table)), Some((first, of_first, before))) => {
-                    if let Some(difference) = signature::difference(before, &table) {
+                (Ok(Some(table)), None) => first = Some((variant, named(model, &table), table)),
+                (Ok(Some(table)), Some((variant, first_model, first_table))) => {
+                    if let Some(difference) = signature::difference(first_table, &table) {
                         problems.push(format!(
-                            "{key}: model {} has another signature than {of_first} of variant \
-                             `{}`: {difference}; variants of one experiment serve the same clients",
+                            "{key}: the signature of model {} differs from that of {first_model} \
+                             (variant `{}`): {difference}; all variants of an experiment must have \
+                             the same signature",
                             named(model, &table),
-                            first.name
+                            variant.name
                         ));
                     }
                 }
@@ -157,9 +146,45 @@ impl Application<'_> {
         }
         problems
     }
+
+    fn no_component(&self, key: &str, router: &str, component: &str) -> String {
+        let available = self.components.keys().filter(|id| *id != router);
+        let available: Vec<_> = available.map(|id| format!("`{id}`")).collect();
+        format!(
+            "{key}.component: [component.{component}] does not exist or has no route; available \
+             components: {}. A component without a public route needs route = {{ private = true }}",
+            available.join(", ")
+        )
+    }
+
+    /// The problem that the router may not call the variant's component, if so.
+    fn check_grant(&self, key: &str, router: &str, component: &str) -> Option<String> {
+        let host = format!("{component}{INTERNAL}");
+        if self.components[router].outbound_hosts.allows("http", &host, None) {
+            return None;
+        }
+        Some(format!(
+            "{key}.component: `{router}` may not call it; write allowed_outbound_hosts = \
+             [\"http://{host}\"] or [\"http://*{INTERNAL}\"] under [component.{router}]"
+        ))
+    }
 }
 
-/// `iris-classifier/2`
+/// The problem that a component mounts other models than `model`, if so. Without any mounted model,
+/// only the component's code defines the model's name.
+fn no_model(key: &str, component: &ComponentSpec, model: &str) -> Option<String> {
+    let mounted = component.models.iter().map(|mounted| format!("`{}`", mounted.name));
+    let mounted: Vec<_> = mounted.collect();
+    (!mounted.is_empty()).then(|| {
+        format!(
+            "{key}.model: component `{}` mounts no model `{model}`; mounted models: {}",
+            component.id,
+            mounted.join(", ")
+        )
+    })
+}
+
+/// The display name of a model version, `iris-classifier/2`.
 fn named(model: &str, signature: &Table) -> String {
     match signature.get("version").and_then(toml::Value::as_str) {
         Some(version) => format!("{model}/{version}"),
@@ -171,48 +196,48 @@ fn located(router: &str, problem: &str) -> String {
     format!("component.{router}: {FILE}: {problem}")
 }
 
-/// The file of experiments, if there is one.
+/// Path of the mounted `experiments.toml`, if there is one.
 fn mounted(mounts: &Mounts) -> Option<PathBuf> {
     let mut roots = mounts.iter().filter(|(destination, _)| destination.is_empty());
     let (_, folder) = roots.next()?;
     Some(folder.join(FILE.trim_start_matches('/'))).filter(|path| path.is_file())
 }
 
-/// Routers that name each other in a circle, if any do.
-fn circle(all: &BTreeMap<String, Experiments>) -> Option<String> {
+/// The problem that routers assign requests to each other in a cycle, if any do.
+fn cycle(all: &BTreeMap<String, Experiments>) -> Option<String> {
     let next = |id: &str| -> Vec<&str> {
         let variants = all[id].iter().flat_map(|experiment| &experiment.variants);
         let components = variants.map(|variant| variant.component.as_str());
         components.filter(|component| all.contains_key(*component)).collect()
     };
-    // Routers all of whose ways end.
-    let mut ending: Vec<&str> = Vec::new();
+    // Routers that cannot reach a cycle.
+    let mut acyclic: Vec<&str> = Vec::new();
     loop {
-        let open = all.keys().filter(|id| !ending.contains(&id.as_str()));
+        let open = all.keys().filter(|id| !acyclic.contains(&id.as_str()));
         let more: Vec<&str> = open
-            .filter(|id| next(id).iter().all(|component| ending.contains(component)))
+            .filter(|id| next(id).iter().all(|component| acyclic.contains(component)))
             .map(String::as_str)
             .collect();
         if more.is_empty() {
             break;
         }
-        ending.extend(more);
+        acyclic.extend(more);
     }
-    let first = all.keys().find(|id| !ending.contains(&id.as_str()))?;
-    let mut way = vec![first.as_str()];
+    let first = all.keys().find(|id| !acyclic.contains(&id.as_str()))?;
+    let mut path = vec![first.as_str()];
     loop {
-        let last = way[way.len() - 1];
-        let component = next(last).into_iter().find(|id| !ending.contains(id))?;
-        if let Some(start) = way.iter().position(|id| *id == component) {
-            let circle: Vec<_> = way[start..].iter().chain([&component]).copied().collect();
+        let last = path[path.len() - 1];
+        let component = next(last).into_iter().find(|id| !acyclic.contains(id))?;
+        if let Some(start) = path.iter().position(|id| *id == component) {
+            let cycle: Vec<_> = path[start..].iter().chain([&component]).copied().collect();
             let problem = format!(
-                "routers assign requests to each other in a circle: {}; name a component that \
+                "routers assign requests to each other in a cycle: {}; write a component that \
                  serves a model",
-                circle.join(" -> ")
+                cycle.join(" -> ")
             );
             return Some(located(component, &problem));
         }
-        way.push(component);
+        path.push(component);
     }
 }
 
@@ -237,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_named() {
-        assert_eq!(circle(&routers(&[("a", &["model", "b"]), ("b", &["model"])])), None);
+    fn cycle_of_routers_is_reported_with_its_path() {
+        assert_eq!(cycle(&routers(&[("a", &["model", "b"]), ("b", &["model"])])), None);
         for (edges, part) in [
             (&[("a", &["a"][..])][..], "a -> a;"),
             (&[("a", &["model", "b"]), ("b", &["a"])], "a -> b -> a;"),
             (&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])], "b -> c -> b;"),
         ] {
-            let problem = circle(&routers(edges)).unwrap();
+            let problem = cycle(&routers(edges)).unwrap();
             assert!(problem.contains(part), "{problem}");
         }
     }

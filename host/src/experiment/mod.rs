@@ -1,6 +1,6 @@
-//! Experiments, as the host sees them: the routers of an application and what they mount ([`check`]),
-//! what it counts of their variants ([`router`]), what an operator sees and changes ([`status`]), and
-//! copies for shadows ([`shadow`]). Which variant a request goes to says the router component.
+//! Experiments in the host: checks at startup ([`check`]), routers and the counters of their
+//! variants ([`router`]), and status and changes for operators ([`status`]). The router component
+//! assigns requests to variants.
 
 pub mod check;
 pub mod router;
@@ -9,7 +9,7 @@ pub mod status;
 
 pub use router::{Arm, ExperimentRouter};
 
-/// Where a router mounts its experiments.
+/// Path at which a router mounts its experiments.
 pub const FILE: &str = "/experiments.toml";
-/// The store in which changes are, by the label that the router is granted.
+/// Label of the key-value store with the changes, which the router must be granted.
 pub const STORE: &str = crate::storage::key_value::DEFAULT;

@@ -1,4 +1,4 @@
-//! A router component, and what is counted of the variants it assigns requests to.
+//! Router components, and the counters of the variants they assign requests to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,58 +8,59 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use spinfer_experiment::{Experiment, Experiments};
 use tokio::sync::Semaphore;
 
-use crate::storage::key_value::Store;
+use crate::guest::component::Component;
+use crate::http::reserved::INTERNAL;
 use crate::metrics::counters::Counter;
 use crate::prediction_log::record::Exposure;
-use crate::http::reserved::INTERNAL;
-use crate::guest::component::Service;
+use crate::storage::key_value::GrantedStore;
 
 const EXPERIMENT: HeaderName = HeaderName::from_static("spinfer-experiment");
 const VARIANT: HeaderName = HeaderName::from_static("spinfer-variant");
-/// Instead of what the variant's component allows: what was assigned is for its unit, until a ramp.
-/// The host's own cache lies below, and keeps what the component allows.
+/// Replaces the `Cache-Control` of the variant's component: an assigned response is valid for its
+/// unit only, and until a ramp. The host's response cache follows the component's header.
 const NOT_FOR_CACHES: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// Copies to one shadow under way at a time; more are not sent.
+/// Maximum number of copies for one shadow in flight. More are skipped.
 pub const MAX_COPIES: usize = 32;
 
 /// A component that assigns requests to variants.
 #[derive(Debug)]
 pub struct ExperimentRouter {
-    service: Arc<Service>,
-    /// Of the file it mounts, if it mounts one.
+    service: Arc<Component>,
+    /// The experiments of the mounted file; none without a file.
     experiments: Experiments,
-    /// Of each experiment, in the file's order.
+    /// The arms of each experiment, in file order.
     arms: HashMap<String, Vec<Arc<Arm>>>,
-    /// In which changes are, if it is granted.
-    store: Option<Arc<Store>>,
+    /// The store with the changes, if granted.
+    store: Option<Arc<GrantedStore>>,
 }
 
-/// A variant of an experiment.
+/// A variant of an experiment, with its counters.
 #[derive(Debug)]
 pub struct Arm {
     pub exposure: Exposure,
     /// The component that serves it.
     pub component: String,
     headers: [HeaderValue; 2],
-    /// Requests that were assigned to it.
+    /// Requests assigned to the variant.
     pub assignments: Counter,
-    pub copies: Copies,
+    pub copies: ShadowCounts,
 }
 
-/// What became of the copies for a shadow.
+/// Counters of the copies for a shadow.
 #[derive(Debug)]
-pub struct Copies {
-    /// One for each under way.
-    pub(super) permits: Arc<Semaphore>,
-    /// The shadow's response was no error of a server.
+pub struct ShadowCounts {
+    /// A permit for each copy in flight.
+    pub permits: Arc<Semaphore>,
+    /// ShadowCounts with a response other than 5xx.
     pub served: Counter,
+    /// ShadowCounts with a 5xx response, or without one.
     pub failed: Counter,
-    /// Too many were under way, or the body was a stream.
+    /// ShadowCounts not sent: too many in flight, or a streamed body.
     pub skipped: Counter,
 }
 
-impl Default for Copies {
+impl Default for ShadowCounts {
     fn default() -> Self {
         Self {
             permits: Arc::new(Semaphore::new(MAX_COPIES)),
@@ -71,7 +72,10 @@ impl Default for Copies {
 }
 
 impl Arm {
-    /// Fails if a header cannot hold the names.
+    /// An arm without counts.
+    ///
+    /// # Errors
+    /// Fails if a name is not a valid header value.
     pub fn new(experiment: &str, variant: &str, component: &str) -> Result<Self> {
         let headers = [HeaderValue::try_from(experiment)?, HeaderValue::try_from(variant)?];
         Ok(Self {
@@ -79,11 +83,11 @@ impl Arm {
             component: component.to_owned(),
             headers,
             assignments: Counter::default(),
-            copies: Copies::default(),
+            copies: ShadowCounts::default(),
         })
     }
 
-    /// Marks a response of its component.
+    /// Marks a response of the variant's component with the assignment.
     pub fn mark(&self, headers: &mut HeaderMap) {
         let [experiment, variant] = self.headers.clone();
         headers.insert(EXPERIMENT, experiment);
@@ -95,11 +99,14 @@ impl Arm {
 }
 
 impl ExperimentRouter {
-    /// `store` is the one that changes are in, if `service` is granted it.
+    /// A router with the `experiments` it mounts. `store` is the one with the changes, if granted.
+    ///
+    /// # Errors
+    /// Fails if a name is not a valid header value.
     pub fn new(
-        service: Arc<Service>,
+        service: Arc<Component>,
         experiments: Experiments,
-        store: Option<Arc<Store>>,
+        store: Option<Arc<GrantedStore>>,
     ) -> Result<Self> {
         let arms = |experiment: &Experiment| {
             let arms = experiment.variants.iter().map(|variant| {
@@ -112,7 +119,7 @@ impl ExperimentRouter {
     }
 
     #[must_use]
-    pub fn service(&self) -> &Arc<Service> {
+    pub fn service(&self) -> &Arc<Component> {
         &self.service
     }
 
@@ -122,19 +129,19 @@ impl ExperimentRouter {
     }
 
     #[must_use]
-    pub fn store(&self) -> Option<&Arc<Store>> {
+    pub fn store(&self) -> Option<&Arc<GrantedStore>> {
         self.store.as_ref()
     }
 
-    /// The arms of `experiment`, in the file's order.
+    /// The arms of `experiment`, in file order.
     #[must_use]
     pub fn arms(&self, experiment: &str) -> &[Arc<Arm>] {
         self.arms.get(experiment).map_or(&[], Vec::as_slice)
     }
 
-    /// The arm of that name whose component is `component`; a router that mounts no file, or has
-    /// another of its own, assigns to others too, which are not counted. `None` if the router may not
-    /// call that component, or no header holds the names.
+    /// The arm of this name and `component`. A router without a mounted file, or with another
+    /// source of experiments, also assigns to other arms, which are not counted. `None` if the
+    /// router may not call the component, or a name is not a valid header value.
     #[must_use]
     pub fn arm(&self, experiment: &str, variant: &str, component: &str) -> Option<Arc<Arm>> {
         let known = self.arms(experiment).iter();
@@ -157,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_says_whose_it_is_and_is_for_no_cache_above() {
+    fn assigned_response_is_marked_and_not_for_shared_caches() {
         let arm = Arm::new("iris", "treatment", "iris-classifier-2").unwrap();
         let mut headers = HeaderMap::new();
         arm.mark(&mut headers);

@@ -1,21 +1,21 @@
-//! Whether two versions of a model can stand for one another: clients must not see which serves them.
+//! Compares the signatures of model versions: clients must not notice which variant serves them.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
-use crate::process::read_file::read_file;
 use crate::inference::SIGNATURE;
+use crate::process::read_file::read_file;
 
-/// Bytes of a `model.toml`.
+/// Maximum size of a `model.toml`, in bytes.
 const MAX_SIGNATURE: u64 = 1 << 20;
 
 /// The parts of a signature that clients see.
 const TENSORS: [&str; 2] = ["inputs", "outputs"];
 const LABELS: &str = "labels";
 
-/// Reads the signature in a model's folder; `None` if there is no such file.
+/// Reads the signature in a model's folder; `None` if it has none.
 pub(super) fn read(folder: &Path) -> Result<Option<Table>> {
     let path = folder.join(SIGNATURE);
     if !path.exists() {
@@ -26,8 +26,8 @@ pub(super) fn read(folder: &Path) -> Result<Option<Table>> {
     parsed.map(Some).with_context(|| path.display().to_string())
 }
 
-/// The first difference between two signatures that a client would see:
-/// `inputs[0].shape is [-1,4], and [-1,10]`.
+/// The first difference of `other` from `one` that a client would notice:
+/// `inputs[0].shape is [-1,10] instead of [-1,4]`.
 pub(super) fn difference(one: &Table, other: &Table) -> Option<String> {
     let lists = TENSORS.iter().find_map(|key| tensors(key, one.get(*key), other.get(*key)));
     lists.or_else(|| differ(LABELS, one.get(LABELS), other.get(LABELS)))
@@ -41,7 +41,7 @@ fn tensors(key: &str, one: Option<&Value>, other: Option<&Value>) -> Option<Stri
         names.map(|name| format!("`{}`", name.unwrap_or("?"))).collect::<Vec<_>>().join(", ")
     };
     if one.len() != other.len() {
-        return Some(format!("{key} are {}, and {}", names(&one), names(&other)));
+        return Some(format!("{key} are {} instead of {}", names(&other), names(&one)));
     }
     one.iter().zip(&other).enumerate().find_map(|(index, (one, other))| {
         let empty = Table::new();
@@ -57,7 +57,7 @@ fn differ(path: &str, one: Option<&Value>, other: Option<&Value>) -> Option<Stri
         Some(value) => serde_json::to_string(value).unwrap_or_default(),
         None => "absent".to_owned(),
     };
-    (one != other).then(|| format!("{path} is {}, and {}", shown(one), shown(other)))
+    (one != other).then(|| format!("{path} is {} instead of {}", shown(other), shown(one)))
 }
 
 #[cfg(test)]
@@ -79,26 +79,26 @@ mod tests {
     "#;
 
     #[test]
-    fn what_a_client_would_see_is_a_difference() {
+    fn difference_is_what_a_client_would_notice() {
         let iris: Table = toml::from_str(IRIS).unwrap();
         for (find, replace, expected) in [
             ("\"one\"", "\"another\"", None),
-            ("[-1, 4]", "[-1, 10]", Some("inputs[0].shape is [-1,4], and [-1,10]")),
-            ("\"FP32\"", "\"FP64\"", Some("inputs[0].datatype is \"FP32\", and \"FP64\"")),
+            ("[-1, 4]", "[-1, 10]", Some("inputs[0].shape is [-1,10] instead of [-1,4]")),
+            ("\"FP32\"", "\"FP64\"", Some("inputs[0].datatype is \"FP64\" instead of \"FP32\"")),
             (
                 "shape = [-1]\n",
                 "shape = [-1]\nfields = [\"a\"]\n",
-                Some("outputs[0].fields is absent, and [\"a\"]"),
+                Some("outputs[0].fields is [\"a\"] instead of absent"),
             ),
             (
                 "virginica",
                 "versicolor",
-                Some("labels is [\"setosa\",\"virginica\"], and [\"setosa\",\"versicolor\"]"),
+                Some("labels is [\"setosa\",\"versicolor\"] instead of [\"setosa\",\"virginica\"]"),
             ),
             (
                 "[provenance]",
                 "[[outputs]]\nname = \"p\"\n[provenance]",
-                Some("outputs are `label`, and `label`, `p`"),
+                Some("outputs are `label`, `p` instead of `label`"),
             ),
         ] {
             let other: Table = toml::from_str(&IRIS.replacen(find, replace, 1)).unwrap();

@@ -1,4 +1,4 @@
-//! What an operator sees of the experiments of a host, and changes.
+//! Status of the experiments of a host, and their changes by an operator.
 
 use std::collections::BTreeMap;
 
@@ -9,59 +9,59 @@ use tracing::info;
 use super::router::ExperimentRouter;
 use super::{FILE, STORE};
 
-/// An experiment, as it is at present.
+/// The current status of an experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentStatus {
     pub name: String,
-    /// The public name of its model.
+    /// Public name of the model.
     pub model: String,
-    /// The component that assigns.
+    /// Id of the router component.
     pub router: String,
-    /// `header x-user-id`
+    /// Source of the unit, such as `header x-user-id`.
     pub unit: String,
     pub force: Option<String>,
     pub stopped: bool,
     pub winner: Option<String>,
     pub variants: Vec<VariantStatus>,
-    /// Why the change in the store is not in effect, if it is not.
+    /// Why the change in the store is not in effect; `None` if it is.
     pub problem: Option<String>,
 }
 
-/// A variant, as it is at present.
+/// The current status of a variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VariantStatus {
     pub name: String,
     pub component: String,
     pub model: Option<String>,
     pub shadow: bool,
-    /// Its share of the units, from 0 to 1.
+    /// Share of the units, from 0 to 1.
     pub allocation: f64,
-    /// The same in the router's file.
+    /// Share in the router's file.
     pub configured: f64,
-    /// Requests that this node assigned to it, or copied for it, since it started.
+    /// Requests that this node has assigned to the variant, or copied for it, since its start.
     pub requests: u64,
 }
 
-/// What is to be changed of an experiment. What is absent stays.
+/// A requested change of an experiment. What is absent stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Update {
-    /// Shares of variants. One that is not named keeps its share, and control has the rest unless it
-    /// is named.
+pub struct AllocationUpdate {
+    /// Shares of variants. A variant that is not named keeps its share; control has the rest,
+    /// unless it is named.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub allocations: BTreeMap<String, f64>,
-    /// True ends the experiment, false has it go on.
+    /// True stops the experiment, false resumes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<bool>,
-    /// With `stopped`: the variant that serves every unit.
+    /// The variant that serves every unit once stopped. Requires `stopped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<String>,
 }
 
-/// Why an experiment is not changed.
+/// Why an experiment was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unchanged {
-    #[error("there is no experiment `{name}`; there are: {known}")]
+pub enum ChangeError {
+    #[error("experiment `{name}` does not exist; available experiments: {known}")]
     Unknown { name: String, known: String },
     #[error("{0}")]
     Invalid(String),
@@ -71,7 +71,7 @@ pub enum Unchanged {
     Store(String),
 }
 
-/// Every experiment of `routers`.
+/// The status of every experiment of `routers`.
 pub async fn all(routers: impl Iterator<Item = &ExperimentRouter>) -> Vec<ExperimentStatus> {
     let mut all = Vec::new();
     for router in routers {
@@ -82,60 +82,69 @@ pub async fn all(routers: impl Iterator<Item = &ExperimentRouter>) -> Vec<Experi
     all
 }
 
-/// Changes the experiment `name`: in the store, where every node that shares it finds it. Another change
-/// at the same time is a conflict.
+/// Changes the experiment `name` in the store, from which every node that shares it reads the
+/// change.
+///
+/// # Errors
+/// Fails if the experiment does not exist, the update is invalid, or another change happened
+/// concurrently.
 pub async fn change(
     routers: impl Iterator<Item = &ExperimentRouter> + Clone,
     name: &str,
-    update: &Update,
-) -> Result<ExperimentStatus, Unchanged> {
+    update: &AllocationUpdate,
+) -> Result<ExperimentStatus, ChangeError> {
     let found = routers.clone().find_map(|router| Some((router, router.experiments().get(name)?)));
     let Some((router, experiment)) = found else {
         let all = routers.flat_map(|router| router.experiments());
         let known: Vec<_> = all.map(|experiment| experiment.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(Unchanged::Unknown { name: name.to_owned(), known });
+        return Err(ChangeError::Unknown { name: name.to_owned(), known });
     };
     let store = router.store().ok_or_else(|| {
         let id = &router.service().spec().id;
-        Unchanged::Conflict(format!(
-            "component `{id}` is granted no key-value store `{STORE}`, in which changes are; write \
+        ChangeError::Conflict(format!(
+            "component `{id}` is granted no key-value store `{STORE}`, which stores changes; write \
              key_value_stores = [\"{STORE}\"] under [component.{id}]"
         ))
     })?;
-    let failed = |error: crate::storage::key_value::Error| Unchanged::Store(error.to_string());
+    let failed =
+        |error: crate::storage::key_value::StoreError| ChangeError::Store(error.to_string());
     let seen = store.get(key(name)).await.map_err(failed)?;
-    // What is no change of this experiment is not in effect, and is replaced.
+    // A stored value that is no valid change of this experiment is not in effect, and is replaced.
     let before = seen.as_deref().and_then(|json| parse(experiment, json).ok()).unwrap_or_default();
-    let after = updated(experiment, &before, update)?;
-    let json = serde_json::to_vec(&after).map_err(|error| Unchanged::Store(error.to_string()))?;
+    let after = apply(experiment, &before, update)?;
+    let json = serde_json::to_vec(&after).map_err(|error| ChangeError::Store(error.to_string()))?;
     if !store.swap(key(name), seen, json).await.map_err(failed)? {
-        return Err(Unchanged::Conflict(format!(
-            "experiment `{name}` was changed by someone else at the same time; try again"
+        return Err(ChangeError::Conflict(format!(
+            "experiment `{name}` was changed concurrently; try again"
         )));
     }
-    info!(experiment = name, change = ?after, "an experiment is changed");
-    Ok(told(router, experiment, &after, None))
+    info!(experiment = name, change = ?after, "experiment changed");
+    Ok(describe(router, experiment, &after, None))
 }
 
-/// `before` with `update` put over it.
-fn updated(experiment: &Experiment, before: &Change, update: &Update) -> Result<Change, Unchanged> {
-    let Update { allocations, stopped, winner } = update;
+/// The change `before`, overridden by `update`.
+fn apply(
+    experiment: &Experiment,
+    before: &Change,
+    update: &AllocationUpdate,
+) -> Result<Change, ChangeError> {
+    let AllocationUpdate { allocations, stopped, winner } = update;
     let name = &experiment.name;
-    if *update == Update::default() {
-        return Err(Unchanged::Invalid(
-            "nothing is to be changed; give `allocations`, or `stopped` with or without a `winner`"
+    if *update == AllocationUpdate::default() {
+        return Err(ChangeError::Invalid(
+            "the update is empty; write `allocations`, or `stopped` with an optional `winner`"
                 .to_owned(),
         ));
     }
     if winner.is_some() && *stopped != Some(true) {
-        return Err(Unchanged::Invalid(
-            "`winner`: an experiment that goes on has none; give `\"stopped\": true`, too".into(),
+        return Err(ChangeError::Invalid(
+            "`winner`: only a stopped experiment has one; write `\"stopped\": true`, too".into(),
         ));
     }
     if before.stopped && stopped.is_none() {
-        return Err(Unchanged::Conflict(format!(
-            "experiment `{name}` is stopped; `spinfer experiment ramp --resume` has it go on"
+        return Err(ChangeError::Conflict(format!(
+            "experiment `{name}` is stopped; `spinfer experiment ramp --resume` resumes it"
         )));
     }
     let mut after = before.clone();
@@ -144,9 +153,9 @@ fn updated(experiment: &Experiment, before: &Change, update: &Update) -> Result<
         after.winner.clone_from(winner);
     }
     if !allocations.is_empty() {
-        after = after.ramp(experiment, allocations).map_err(Unchanged::Invalid)?;
+        after = after.ramp(experiment, allocations).map_err(ChangeError::Invalid)?;
     }
-    after.allocations(experiment).map_err(Unchanged::Invalid)?;
+    after.allocations(experiment).map_err(ChangeError::Invalid)?;
     Ok(after)
 }
 
@@ -160,19 +169,19 @@ async fn status(router: &ExperimentRouter, experiment: &Experiment) -> Experimen
         None => Ok(Change::default()),
     });
     match change {
-        Ok(change) => told(router, experiment, &change, None),
-        Err(problem) => told(router, experiment, &Change::default(), Some(problem)),
+        Ok(change) => describe(router, experiment, &change, None),
+        Err(problem) => describe(router, experiment, &Change::default(), Some(problem)),
     }
 }
 
-/// A change of `experiment`.
+/// Parses a stored change of `experiment`, and checks it.
 fn parse(experiment: &Experiment, json: &[u8]) -> Result<Change, String> {
     let change: Change = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     change.allocations(experiment)?;
     Ok(change)
 }
 
-fn told(
+fn describe(
     router: &ExperimentRouter,
     experiment: &Experiment,
     change: &Change,
@@ -206,7 +215,7 @@ fn told(
         stopped: change.stopped,
         winner: change.winner.clone(),
         variants: variants.collect(),
-        problem: problem.map(|problem| format!("{problem}; the allocations of {FILE} are shown")),
+        problem: problem.map(|problem| format!("{problem}; showing the allocations of {FILE}")),
     }
 }
 
@@ -223,12 +232,12 @@ mod tests {
         Experiments::parse(text).unwrap().get("iris").unwrap().clone()
     }
 
-    fn update(before: &Change, json: &str) -> Result<Change, Unchanged> {
-        updated(&experiment(), before, &serde_json::from_str(json).unwrap())
+    fn update(before: &Change, json: &str) -> Result<Change, ChangeError> {
+        apply(&experiment(), before, &serde_json::from_str(json).unwrap())
     }
 
     #[test]
-    fn an_experiment_is_ramped_stopped_and_resumed() {
+    fn experiment_is_ramped_stopped_and_resumed() {
         let ramped = update(&Change::default(), r#"{"allocations": {"treatment": 0.25}}"#).unwrap();
         assert_eq!(ramped.allocations["control"], 0.75);
         let stopped = update(&ramped, r#"{"stopped": true, "winner": "treatment"}"#).unwrap();
@@ -239,19 +248,24 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_update_is_rejected() {
         let stopped = Change { stopped: true, ..Change::default() };
         let conflict = update(&stopped, r#"{"allocations": {"treatment": 0.25}}"#).unwrap_err();
-        assert!(matches!(&conflict, Unchanged::Conflict(said) if said.contains("--resume")));
+        assert!(
+            matches!(&conflict, ChangeError::Conflict(message) if message.contains("--resume"))
+        );
         for (json, part) in [
-            ("{}", "nothing is to be changed"),
-            (r#"{"winner": "treatment"}"#, "an experiment that goes on has none"),
+            ("{}", "the update is empty"),
+            (r#"{"winner": "treatment"}"#, "only a stopped experiment has one"),
             (r#"{"stopped": true, "winner": "other"}"#, "no variant `other`"),
             (r#"{"allocations": {"treatment": 1.5}}"#, "1.5 is not a share"),
             (r#"{"allocations": {"treatment": 0.5, "control": 0.6}}"#, "sum to 1.1"),
         ] {
             let error = update(&Change::default(), json).unwrap_err();
-            assert!(matches!(&error, Unchanged::Invalid(said) if said.contains(part)), "{error}");
+            assert!(
+                matches!(&error, ChangeError::Invalid(message) if message.contains(part)),
+                "{error}"
+            );
         }
     }
 }

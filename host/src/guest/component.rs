@@ -1,157 +1,172 @@
-//! A component as it is served: who may enter, what of it is in memory, when that goes.
+//! A component that serves requests: its permits and queue, and what of it is in memory.
 //!
-//! What a component has in memory goes in three stages, each after another `idle` without a
-//! request: its instances, its models, its code. The next request brings back what it needs.
+//! Memory of an idle component is released in three stages, each after another `limits.idle` without
+//! a request: instances are dropped, models are unloaded, code is unloaded. The next request loads
+//! what it needs.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body::SizeHint;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
+use crate::cache::{self, ComponentCacheState};
 use crate::config::app::ComponentSpec;
-use crate::guest::offload::Lane;
-use crate::http::body::{Body, RequestBody};
-use crate::cache::{self, Source};
-use crate::guest::stdio::Output;
-use crate::guest::component_file::{Code, Linked};
-use crate::guest::door::{
-    Doors as AllDoors, GivesWay, assign, busy, fast, invalid_answer, late, standard,
-};
-use crate::http::error::Failure;
-use crate::inference::{Error as LoadError, Models};
-use crate::guest::instance::Stores;
-use crate::config::limits::Limits;
+use crate::config::limits::ComponentLimits;
 use crate::config::manifest::DoorChoice;
+use crate::guest::component_file::{ComponentFile, LinkedComponent};
+use crate::guest::door::assign::{self, AssignDoor};
+use crate::guest::door::fast::{self, FastDoor};
+use crate::guest::door::standard::StandardDoor;
+use crate::guest::door::{Evictable, InstancePool, busy, deadline_exceeded, invalid_response};
+use crate::guest::instance::StoreFactory;
+use crate::guest::offload::GuestOffload;
+use crate::guest::stdio::ComponentOutput;
+use crate::guest::usage::{ActiveRequest, ComponentUsage};
+use crate::http::body::guest_body::OpenGuestBodies;
+use crate::http::body::{Body, RequestBody};
+use crate::http::error::Failure;
+use crate::http::spin_headers::RequestOrigin;
+use crate::inference::{ComponentModels, InferenceError};
 use crate::metrics::counters::InFlight;
 use crate::metrics::{InstanceMetrics, StartMetrics};
-use crate::http::spin_headers::Origin;
-use crate::http::body::guest_body::Streams;
 
 /// A component, ready to serve.
 #[derive(Debug)]
-pub struct Service {
-    stores: Arc<Stores>,
-    code: Arc<Code>,
-    background: Lane,
-    all_doors: Arc<AllDoors>,
+pub struct Component {
+    stores: Arc<StoreFactory>,
+    code: Arc<ComponentFile>,
+    offload: GuestOffload,
+    instance_pool: Arc<InstancePool>,
     exports_fast: bool,
     /// Whether its predictions are logged.
-    logs: bool,
-    /// Whether it says which other component serves a request, and serves none by itself.
+    logs_predictions: bool,
+    /// Whether it is a router: it assigns requests to other components instead of serving them.
     assigns: bool,
-    source: Source,
+    cache_state: ComponentCacheState,
     /// `None` while its code is not loaded.
-    doors: Mutex<Option<Arc<Doors>>>,
-    /// As many as may serve at the same time.
-    turns: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    /// Answers that are being sent.
-    streams: Arc<Streams>,
-    usage: Usage,
+    doors: Mutex<Option<Arc<ComponentDoors>>>,
+    /// One for each concurrent request.
+    permits: Arc<Semaphore>,
+    /// Number of requests that wait for a permit.
+    queued: AtomicUsize,
+    /// Response bodies that are being sent.
+    open_bodies: Arc<OpenGuestBodies>,
+    usage: ComponentUsage,
     starts: StartMetrics,
 }
 
-/// The ways in, and the instances behind them.
+/// The doors of a component, and the instances behind them.
 #[derive(Debug)]
-struct Doors {
-    fast: Option<Arc<fast::Door>>,
-    assign: Option<Arc<assign::Door>>,
-    standard: Option<Arc<standard::Door>>,
-    /// Shared by all who serve the same component file.
-    _linked: Arc<Linked>,
+struct ComponentDoors {
+    fast: Option<Arc<FastDoor>>,
+    assign: Option<Arc<AssignDoor>>,
+    standard: Option<Arc<StandardDoor>>,
+    /// Shared by all components of the same file.
+    _linked: Arc<LinkedComponent>,
 }
 
-impl Service {
-    /// Fails if the manifest asks for a door that the component has not.
+impl Component {
+    /// A component that serves requests with the code `linked`.
+    ///
+    /// # Errors
+    /// The component does not export the door that the manifest requests, or its initial memory
+    /// exceeds `limits.instance_memory`.
     pub fn new(
-        code: Arc<Code>,
-        linked: Arc<Linked>,
-        stores: Stores,
-        background: Lane,
-        all_doors: Arc<AllDoors>,
+        code: Arc<ComponentFile>,
+        linked: Arc<LinkedComponent>,
+        stores: StoreFactory,
+        offload: GuestOffload,
+        instance_pool: Arc<InstancePool>,
     ) -> Result<Self> {
         let fast = linked.fast.is_some();
         let exports_fast = match stores.spec().door {
             None => fast,
             Some(DoorChoice::Standard) => false,
             Some(DoorChoice::Fast) if fast => true,
-            Some(DoorChoice::Fast) => bail!("it does not export the fast door ({})", fast::EXPORT),
+            Some(DoorChoice::Fast) => bail!(
+                "it does not export the fast door ({}): remove `door`, or export it",
+                fast::EXPORT
+            ),
         };
         let assigns = linked.assign.is_some() && stores.spec().door.is_none();
         if !exports_fast && !assigns && linked.standard.is_none() {
             bail!("it does not export the standard door (wasi:http)");
         }
-        let most = stores.spec().limits.instance_memory;
-        if linked.memory > most as u64 {
+        let limit = stores.spec().limits.instance_memory;
+        if linked.initial_memory > limit as u64 {
             bail!(
-                "its memory begins with {} bytes, and limits.instance_memory is {most}: raise it",
-                linked.memory
+                "its initial memory is {} bytes, and limits.instance_memory is {limit}: raise the limit",
+                linked.initial_memory
             );
         }
-        // What a model says of the same is the same.
+        // A model returns the same prediction for the same input.
         let predicts = !stores.spec().models.is_empty();
-        let logs = linked.logs && stores.spec().prediction_log.enabled;
-        let source = Source::new(origin(stores.spec(), &code, logs), predicts);
-        let service = Self {
-            turns: Arc::new(Semaphore::new(stores.spec().limits.instances)),
+        let logs_predictions = linked.logs_predictions && stores.spec().prediction_log.enabled;
+        let prefix = cache_key_prefix(stores.spec(), &code, logs_predictions);
+        let cache_state = ComponentCacheState::new(prefix, predicts);
+        let component = Self {
+            permits: Arc::new(Semaphore::new(stores.spec().limits.instances)),
             stores: Arc::new(stores),
             code,
-            background,
-            all_doors,
+            offload,
+            instance_pool,
             exports_fast,
-            logs,
+            logs_predictions,
             assigns,
-            source,
+            cache_state,
             doors: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            streams: Arc::default(),
-            usage: Usage::new(),
+            queued: AtomicUsize::new(0),
+            open_bodies: Arc::default(),
+            usage: ComponentUsage::new(),
             starts: StartMetrics::default(),
         };
-        service.open(linked);
-        Ok(service)
+        component.open(linked);
+        Ok(component)
     }
 
     #[must_use]
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &ComponentLimits {
         &self.spec().limits
     }
 
-    /// As the manifest has it.
+    /// Its part of the manifest.
     #[must_use]
     pub fn spec(&self) -> &ComponentSpec {
         self.stores.spec()
     }
 
-    /// How long a body of `size` may be to be taken whole. Behind the standard door a component may
-    /// begin before all of it is there; once it has given answers to be kept, it is waited for.
+    /// Maximum size of a request body that is buffered before the component is invoked, in bytes.
+    /// Behind the standard door, a component may start before the body is complete, so it is buffered
+    /// only once responses of the component have been cached.
     #[must_use]
-    pub fn whole_body(&self, size: &SizeHint) -> usize {
-        let whole = self.exports_fast || size.exact().is_some() && self.source.keeps();
-        if whole { self.limits().fast_body.min(self.limits().request_body) } else { 0 }
+    pub fn buffered_body_limit(&self, size: &SizeHint) -> usize {
+        let buffers =
+            self.exports_fast || size.exact().is_some() && self.cache_state.is_cacheable();
+        if buffers { self.limits().buffered_body.min(self.limits().request_body) } else { 0 }
     }
 
-    /// As the response cache knows it.
+    /// What the response cache knows of the component.
     #[must_use]
-    pub fn source(&self) -> &Source {
-        &self.source
+    pub fn cache_state(&self) -> &ComponentCacheState {
+        &self.cache_state
     }
 
     /// Whether it appends predictions, and they are logged.
     #[must_use]
-    pub fn logs(&self) -> bool {
-        self.logs
+    pub fn logs_predictions(&self) -> bool {
+        self.logs_predictions
     }
 
-    /// For people: the door a small request goes through.
+    /// Name of the door that serves small requests, for logs and the CLI.
     #[must_use]
     pub fn door(&self) -> &'static str {
         match self {
@@ -161,14 +176,14 @@ impl Service {
         }
     }
 
-    /// Whether a request is assigned by it, and not served.
+    /// Whether it is a router: it assigns requests and serves none.
     #[must_use]
     pub fn assigns(&self) -> bool {
         self.assigns
     }
 
-    /// Loads the models that are mounted one by one; those that cannot be, and why.
-    pub async fn load_models(&self, deadline: Instant) -> Vec<(&str, LoadError)> {
+    /// Loads the models that are mounted one by one. Returns those that failed, with the errors.
+    pub async fn load_models(&self, deadline: Instant) -> Vec<(&str, InferenceError)> {
         let models = self.stores.models();
         let mut problems = Vec::new();
         for name in models.names() {
@@ -180,34 +195,35 @@ impl Service {
         problems
     }
 
-    /// Gives the request to an instance, through the door that fits.
+    /// Invokes an instance through the door that fits the request.
+    ///
+    /// # Errors
+    /// The queue is full, the deadline is exceeded, the instance cannot be created, it traps, or its
+    /// response is invalid.
     pub async fn invoke(
         &self,
         head: Parts,
         body: RequestBody,
         deadline: Instant,
-        origin: Origin<'_>,
+        origin: RequestOrigin<'_>,
     ) -> Result<Response<Body>, Failure> {
-        let turn = self.admit(deadline).await?;
-        let mut visit = self.usage.enter(self.instances());
+        let permit = self.admit(deadline).await?;
+        let mut active = self.usage.enter(self.instances());
         let doors = self.doors(deadline).await?;
         let mut response = match (body, &doors.fast, &doors.standard) {
             (RequestBody::Whole(body), Some(fast), _) => {
                 fast.invoke(head, body, deadline, &origin).await
             }
             (body, _, Some(standard)) => {
-                standard.invoke(head, body, deadline, &origin, turn, &self.streams).await
+                standard.invoke(head, body, deadline, &origin, permit, &self.open_bodies).await
             }
-            (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().fast_body }),
+            (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().buffered_body }),
         }?;
-        if let Some(took) = visit.cold_start() {
-            info!(component = self.spec().id, ?took, "cold start");
-            self.starts.cold.took(took);
-        }
+        self.record_cold_start(&mut active);
         let status = response.status().as_u16();
         if !(200..600).contains(&status) {
             let problem = format!("{status} is not a final status");
-            return Err(invalid_answer(self.spec(), problem));
+            return Err(invalid_response(self.spec(), problem));
         }
         let appended = origin.predictions.map(|predictions| predictions.take());
         if let Some(appended) = appended.filter(|appended| !appended.is_empty()) {
@@ -216,12 +232,18 @@ impl Service {
         Ok(response)
     }
 
-    /// Whether the bodies of requests decide who serves them.
+    /// Whether the router needs the body of a request to assign it.
+    ///
+    /// # Errors
+    /// As [`Self::invoke`].
     pub async fn needs_body(&self, deadline: Instant) -> Result<bool, Failure> {
         self.assignment_door(deadline).await?.needs_body(deadline).await
     }
 
-    /// Asks it who serves the request. The permit is free again when that is known.
+    /// Assigns the request to a component. The permit is released with the assignment.
+    ///
+    /// # Errors
+    /// As [`Self::invoke`].
     pub async fn assign(
         &self,
         head: Parts,
@@ -229,46 +251,50 @@ impl Service {
         deadline: Instant,
         hops: usize,
     ) -> Result<assign::Decided, Failure> {
-        let _turn = self.admit(deadline).await?;
-        let mut visit = self.usage.enter(self.instances());
+        let _permit = self.admit(deadline).await?;
+        let mut active = self.usage.enter(self.instances());
         let door = self.assignment_door(deadline).await?;
         let decided = door.assign(head, body, deadline, hops).await?;
-        if let Some(took) = visit.cold_start() {
-            info!(component = self.spec().id, ?took, "cold start");
-            self.starts.cold.took(took);
-        }
+        self.record_cold_start(&mut active);
         Ok(decided)
     }
 
-    async fn assignment_door(&self, deadline: Instant) -> Result<Arc<assign::Door>, Failure> {
+    fn record_cold_start(&self, active: &mut ActiveRequest<'_>) {
+        if let Some(took) = active.cold_start() {
+            info!(component = self.spec().id, ?took, "cold start");
+            self.starts.cold.observe_duration(took);
+        }
+    }
+
+    async fn assignment_door(&self, deadline: Instant) -> Result<Arc<AssignDoor>, Failure> {
         let door = self.doors(deadline).await?.assign.clone();
         door.ok_or_else(|| Failure::Instantiation { component: self.spec().id.clone() })
     }
 
-    /// Waits for a turn, if not too many wait already.
+    /// Acquires a permit, or queues for one. Sheds the request if the queue is full.
     async fn admit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
-        if let Ok(turn) = Arc::clone(&self.turns).try_acquire_owned() {
-            return Ok(turn);
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
         }
-        let Limits { queue, instances, .. } = *self.limits();
-        let waiting = InFlight::new(&self.waiting);
-        if waiting.before >= queue {
+        let ComponentLimits { queue, instances, .. } = *self.limits();
+        let queued = InFlight::new(&self.queued);
+        if queued.before >= queue {
             let component = self.spec().id.clone();
             return Err(Failure::QueueFull { component, queue, instances });
         }
-        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
+        let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
     }
 
-    /// The doors; its code is loaded if it is not.
-    async fn doors(&self, deadline: Instant) -> Result<Arc<Doors>, Failure> {
+    /// The doors. Loads the code if it is not loaded.
+    async fn doors(&self, deadline: Instant) -> Result<Arc<ComponentDoors>, Failure> {
         if let Some(doors) = &*self.open_doors() {
             return Ok(Arc::clone(doors));
         }
         let start = Instant::now();
         match timeout_at(deadline.into(), self.code.linked()).await {
             Ok(Ok(linked)) => {
-                self.starts.code.took(start.elapsed());
+                self.starts.code.observe_duration(start.elapsed());
                 Ok(self.open(linked))
             }
             Ok(Err(error)) => {
@@ -276,52 +302,52 @@ impl Service {
                 warn!(component, error = format!("{error:#}"), "cannot load");
                 Err(Failure::Instantiation { component })
             }
-            Err(_) => Err(late(self.spec())),
+            Err(_) => Err(deadline_exceeded(self.spec())),
         }
     }
 
-    /// Doors to `linked`, unless someone else has opened them meanwhile.
-    fn open(&self, linked: Arc<Linked>) -> Arc<Doors> {
+    /// Opens the doors of `linked`, unless a concurrent request has opened them.
+    fn open(&self, linked: Arc<LinkedComponent>) -> Arc<ComponentDoors> {
         let mut doors = self.open_doors();
         let open = doors.get_or_insert_with(|| {
             let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
             let assign = linked.assign.as_ref().filter(|_| self.assigns);
             let standard = linked.standard.as_ref();
-            let (stores, all) = (&self.stores, &self.all_doors);
-            let lane = || self.background.clone();
-            Arc::new(Doors {
-                fast: fast.map(|pre| fast::Door::new(pre, stores, lane(), all)),
-                assign: assign.map(|pre| assign::Door::new(pre, stores, lane(), all)),
-                standard: standard.map(|pre| standard::Door::new(pre, stores, lane(), all)),
+            let (stores, pool) = (&self.stores, &self.instance_pool);
+            let offload = || self.offload.clone();
+            Arc::new(ComponentDoors {
+                fast: fast.map(|pre| FastDoor::new(pre, stores, offload(), pool)),
+                assign: assign.map(|pre| AssignDoor::new(pre, stores, offload(), pool)),
+                standard: standard.map(|pre| StandardDoor::new(pre, stores, offload(), pool)),
                 _linked: linked,
             })
         });
         Arc::clone(open)
     }
 
-    fn open_doors(&self) -> MutexGuard<'_, Option<Arc<Doors>>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open_doors(&self) -> MutexGuard<'_, Option<Arc<ComponentDoors>>> {
+        self.doors.lock()
     }
 
-    /// Requests that are being served.
+    /// Number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.limits().instances.saturating_sub(self.turns.available_permits())
+        self.limits().instances.saturating_sub(self.permits.available_permits())
     }
 
-    /// Requests that wait for their turn.
+    /// Number of requests that wait for a permit.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.queued.load(Ordering::Relaxed)
     }
 
-    /// What it needed before it served.
+    /// Durations of its cold starts and of loading its code.
     #[must_use]
     pub fn starts(&self) -> &StartMetrics {
         &self.starts
     }
 
-    /// Its instances, counted.
+    /// Counters of its instances.
     #[must_use]
     pub fn instances(&self) -> &InstanceMetrics {
         self.stores.metrics()
@@ -329,38 +355,39 @@ impl Service {
 
     /// Its models.
     #[must_use]
-    pub fn models(&self) -> &Models {
+    pub fn models(&self) -> &ComponentModels {
         self.stores.models()
     }
 
-    /// What its instances print into.
+    /// Standard output and error of its instances.
     #[must_use]
-    pub fn output(&self) -> &Output {
+    pub fn output(&self) -> &ComponentOutput {
         self.stores.output()
     }
 
-    /// Drops what had nothing to do for long enough; whether there was anything.
+    /// Closes response bodies that clients have stopped reading, drops idle instances, and unloads
+    /// idle models and code. Returns whether any memory was released.
     pub fn drop_idle(&self, now: Instant) -> bool {
-        let ComponentSpec { id, limits: Limits { idle, .. }, .. } = self.spec();
-        let unread = self.streams.cut_off(now);
+        let ComponentSpec { id, limits: ComponentLimits { idle, .. }, .. } = self.spec();
+        let unread = self.open_bodies.close_unread(now);
         if unread > 0 {
-            info!(component = id, unread, "answers cut off that nobody reads");
+            info!(component = id, unread, "response bodies closed that clients stopped reading");
         }
         let instances = self.drop_idle_instances(now);
         if instances > 0 {
             info!(component = id, instances, "idle instances dropped");
         }
         let mut dropped = instances > 0;
-        let Some(unused) = self.usage.unused(now) else { return dropped };
-        if unused >= *idle * 2 {
-            let models = self.stores.models().forget();
+        let Some(idle_time) = self.usage.idle_time(now) else { return dropped };
+        if idle_time >= *idle * 2 {
+            let models = self.stores.models().unload();
             if models > 0 {
-                info!(component = id, models, "idle models dropped");
+                info!(component = id, models, "idle models unloaded");
                 dropped = true;
             }
         }
-        if unused >= *idle * 3 && self.open_doors().take().is_some() {
-            info!(component = id, "idle code dropped");
+        if idle_time >= *idle * 3 && self.open_doors().take().is_some() {
+            info!(component = id, "idle code unloaded");
             dropped = true;
         }
         dropped
@@ -376,76 +403,23 @@ impl Service {
     }
 }
 
-/// What a component's answers depend on beside the request.
-fn origin(spec: &ComponentSpec, code: &Code, logs: bool) -> cache::Origin {
+/// Everything but the request that the responses of a component depend on, for the keys of the
+/// response cache.
+fn cache_key_prefix(
+    spec: &ComponentSpec,
+    code: &ComponentFile,
+    logs_predictions: bool,
+) -> cache::KeyPrefix {
     let ComponentSpec { id, models, environment, variables, prediction_log, .. } = spec;
     let models = models.iter().flat_map(|model| [model.name.as_bytes(), &model.digest]);
     let given = environment.iter().chain(&**variables);
     let given = given.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     let parts = [id.as_bytes(), code.digest(), b"models"].into_iter().chain(models);
-    // A response is cached with its predictions, without what is not logged of them.
+    // A response is cached with its predictions, without the fields that are not logged.
     let dropped = prediction_log.drop.iter().map(String::as_bytes);
     let hashed = prediction_log.hash.iter().map(String::as_bytes);
     let redacted = [b"dropped".as_slice()].into_iter().chain(dropped).chain([b"hashed".as_slice()]);
-    let logged = logs.then(|| redacted.chain(hashed));
+    let logged = logs_predictions.then(|| redacted.chain(hashed));
     let given = [b"given".as_slice()].into_iter().chain(given);
-    cache::Origin::new(parts.chain(given).chain(logged.into_iter().flatten()))
-}
-
-/// Who is inside, and since when nobody is.
-#[derive(Debug)]
-struct Usage {
-    created: Instant,
-    in_flight: AtomicUsize,
-    /// When the last one left, in milliseconds after `created`.
-    left_at: AtomicU64,
-}
-
-impl Usage {
-    fn new() -> Self {
-        Self { created: Instant::now(), in_flight: AtomicUsize::new(0), left_at: AtomicU64::new(0) }
-    }
-
-    fn enter<'a>(&'a self, instances: &'a InstanceMetrics) -> Visit<'a> {
-        let cold_since = instances.take_none().then(Instant::now);
-        let _inside = InFlight::new(&self.in_flight);
-        Visit { usage: self, instances, cold_since, _inside }
-    }
-
-    fn touch(&self) {
-        let now = u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.left_at.store(now, Ordering::Relaxed);
-    }
-
-    /// For how long nobody has been inside; `None` if someone is.
-    fn unused(&self, now: Instant) -> Option<Duration> {
-        let left = self.created + Duration::from_millis(self.left_at.load(Ordering::Relaxed));
-        let nobody = self.in_flight.load(Ordering::Relaxed) == 0;
-        nobody.then(|| now.saturating_duration_since(left))
-    }
-}
-
-/// A request inside.
-struct Visit<'a> {
-    usage: &'a Usage,
-    instances: &'a InstanceMetrics,
-    cold_since: Option<Instant>,
-    _inside: InFlight<'a>,
-}
-
-impl Visit<'_> {
-    /// How long it took so far, if there was no instance when it came.
-    fn cold_start(&mut self) -> Option<Duration> {
-        self.cold_since.take().map(|start| start.elapsed())
-    }
-}
-
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        if self.cold_since.is_some() {
-            // It failed; the next one starts cold, unless there is an instance now.
-            self.instances.look();
-        }
-        self.usage.touch();
-    }
+    cache::KeyPrefix::new(parts.chain(given).chain(logged.into_iter().flatten()))
 }

@@ -1,4 +1,4 @@
-//! A component file's code: mapped and linked while someone uses it, by everybody together.
+//! The code of a component file: mapped and linked while a component uses it, once for all.
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::Mutex;
 use wasmtime_wasi_http::handler::ProxyPre;
 
-use crate::guest::artifact::{Artifact, Artifacts};
 use crate::capabilities::prediction_log;
+use crate::guest::artifact::{Artifact, ArtifactStore};
 use crate::guest::door::{assign, fast, standard};
 use crate::guest::engine::Engine;
 use crate::guest::imports;
@@ -16,57 +16,62 @@ use crate::guest::instance::InstanceState;
 
 /// A component file, ready to be loaded.
 #[derive(Debug)]
-pub struct Code {
+pub struct ComponentFile {
     engine: Arc<Engine>,
     artifact: Artifact,
-    /// Loading happens under this lock, so that whoever needs it shares one.
-    linked: Mutex<Weak<Linked>>,
+    /// Locked while the code is loaded, so that concurrent requests share one load.
+    linked: Mutex<Weak<LinkedComponent>>,
 }
 
-/// Loaded code: what instances are made from, for each door the component exports.
-pub struct Linked {
-    pub fast: Option<fast::Pre>,
-    pub assign: Option<assign::Pre>,
+/// Loaded code: what to instantiate, for each door that the component exports.
+pub struct LinkedComponent {
+    pub fast: Option<fast::FastPre>,
+    pub assign: Option<assign::AssignPre>,
     pub standard: Option<ProxyPre<InstanceState>>,
-    /// Bytes its largest memory begins with.
-    pub memory: u64,
+    /// Initial size of its largest memory, in bytes.
+    pub initial_memory: u64,
     /// Whether it imports the prediction log.
-    pub logs: bool,
+    pub logs_predictions: bool,
 }
 
-/// Of WebAssembly's memories.
-const PAGE: u64 = 64 << 10;
+/// Size of a page of WebAssembly memory, in bytes.
+const WASM_PAGE: u64 = 64 << 10;
 
-impl std::fmt::Debug for Linked {
+impl std::fmt::Debug for LinkedComponent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Linked").finish_non_exhaustive()
     }
 }
 
-impl Code {
-    /// Compiles the component in `source`, if it was not before, and loads it. Fails if it imports
-    /// what the host has not, or exports no door.
+impl ComponentFile {
+    /// Compiles the component in `source`, unless an artifact of it is cached, and loads it.
+    ///
+    /// # Errors
+    /// The file is not a component, imports an interface that the host does not provide, or exports
+    /// no door.
     pub fn prepare(
         engine: &Arc<Engine>,
-        artifacts: &Artifacts,
+        artifacts: &ArtifactStore,
         source: &Path,
         progress: &str,
-    ) -> Result<(Self, Arc<Linked>)> {
+    ) -> Result<(Self, Arc<LinkedComponent>)> {
         let artifact = artifacts.prepare(engine.wasmtime(), source, progress)?;
         let linked = Arc::new(link(engine, &artifact)?);
         let weak = Mutex::new(Arc::downgrade(&linked));
         Ok((Self { engine: Arc::clone(engine), artifact, linked: weak }, linked))
     }
 
-    /// The SHA-256 of the component.
+    /// The SHA-256 of the component file.
     #[must_use]
     pub fn digest(&self) -> &[u8; 32] {
         self.artifact.digest()
     }
 
-    /// The loaded code, or loads it again. A load that has begun is finished, even if who asked
-    /// for it cannot wait.
-    pub async fn linked(self: &Arc<Self>) -> Result<Arc<Linked>> {
+    /// The code, which is loaded if it is not. A load is completed even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// The code cannot be loaded or linked.
+    pub async fn linked(self: &Arc<Self>) -> Result<Arc<LinkedComponent>> {
         let code = Arc::clone(self);
         let loading = async move {
             let mut linked = code.linked.lock().await;
@@ -83,21 +88,24 @@ impl Code {
     }
 }
 
-fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
+fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
     let component = artifact.load(engine.wasmtime()).context("it cannot be loaded")?;
     let pre = engine.linker().instantiate_pre(&component).map_err(|error| {
         match imports::missing(engine.linker(), &component).as_slice() {
             [] => anyhow::Error::from(error),
             missing => anyhow::anyhow!("{}", missing.join("\n")),
         }
-        .context("it imports something this host does not offer")
+        .context("it imports something this host does not provide")
     })?;
     let exports_fast = component.get_export_index(None, fast::EXPORT).is_some();
-    let fast = exports_fast.then(|| fast::Pre::new(pre.clone())).transpose();
-    let fast = fast.map_err(anyhow::Error::from).context("it has no usable fast door")?;
+    let fast = exports_fast.then(|| fast::FastPre::new(pre.clone())).transpose();
+    let fast =
+        fast.map_err(anyhow::Error::from).context("its fast door does not match the interface")?;
     let exports_assign = component.get_export_index(None, assign::EXPORT).is_some();
-    let assign = exports_assign.then(|| assign::Pre::new(pre.clone())).transpose();
-    let assign = assign.map_err(anyhow::Error::from).context("it has no usable assignment door")?;
+    let assign = exports_assign.then(|| assign::AssignPre::new(pre.clone())).transpose();
+    let assign = assign
+        .map_err(anyhow::Error::from)
+        .context("its assignment door does not match the interface")?;
     let standard = standard::pre(&pre);
     if fast.is_none() && standard.is_none() && assign.is_none() {
         bail!(
@@ -109,6 +117,12 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<Linked> {
     let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
     let types = component.component_type();
     let mut imports = types.imports(engine.wasmtime());
-    let logs = imports.any(|(name, _)| name.starts_with(prediction_log::INTERFACE));
-    Ok(Linked { fast, assign, standard, memory: pages.saturating_mul(PAGE), logs })
+    let logs_predictions = imports.any(|(name, _)| name.starts_with(prediction_log::INTERFACE));
+    Ok(LinkedComponent {
+        fast,
+        assign,
+        standard,
+        initial_memory: pages.saturating_mul(WASM_PAGE),
+        logs_predictions,
+    })
 }

@@ -1,4 +1,4 @@
-//! wasmtime, set up once: the engine, and the interfaces a guest may import.
+//! The wasmtime engine of the process, and the linker with the interfaces a guest may import.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,27 +9,30 @@ use wasmtime::{
     Config, Engine as Wasmtime, InstanceAllocationStrategy, PoolingAllocationConfig, Result,
 };
 
-use crate::config::app::App;
 use crate::capabilities::{key_value, nn, prediction_log, redis, variables, wasi_keyvalue};
+use crate::config::app::App;
 use crate::guest::instance::{InstanceState, MAX_TABLE_ELEMENTS};
 
-/// How often a running guest looks whether it should yield or has to end.
+/// Length of an epoch: how often a running guest yields and checks its deadline.
 const EPOCH: Duration = Duration::from_millis(10);
-/// Core modules of a component at most: its own, adapters the toolchain links in, libraries of an
-/// interpreter, other components it is composed of.
+/// Maximum number of core modules of a component: its own, adapters that the toolchain links in,
+/// libraries of an interpreter, and the components it is composed of.
 const MAX_CORE_INSTANCES: u32 = 100;
-/// Memories and tables of a component at most, and of all together for each instance there may be:
-/// a memory reserves gigabytes of addresses, and few components have more than one.
+/// Maximum number of linear memories of a component.
 const MAX_MEMORIES: u32 = 6;
+/// Memories in the pool for each possible instance: a memory reserves gigabytes of address space, and
+/// few components have more than one.
 const MEMORIES_EACH: u32 = 3;
+/// Maximum number of tables of a component.
 const MAX_TABLES: u32 = 16;
+/// Tables in the pool for each possible instance.
 const TABLES_EACH: u32 = 8;
 
-/// The engine, and a linker with every interface the host offers.
+/// The engine, and a linker with every interface that the host provides.
 pub struct Engine {
     wasmtime: Wasmtime,
     linker: Linker<InstanceState>,
-    /// Ends the epoch thread when the engine goes.
+    /// Stops the epoch thread when the engine is dropped.
     _alive: Arc<()>,
 }
 
@@ -40,7 +43,10 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine whose pool fits `app`.
+    /// An engine whose instance pool is sized for `app`.
+    ///
+    /// # Errors
+    /// The system denies the address space of the pool, or the epoch thread.
     pub fn new(app: &App) -> Result<Self> {
         let wasmtime =
             Wasmtime::new(&config(app)).context("cannot start the WebAssembly engine")?;
@@ -71,25 +77,29 @@ impl Engine {
     }
 }
 
-/// What code depends on: the same for every application, so that an artefact serves them all.
-pub fn code() -> Config {
+/// The settings that compiled code depends on: the same for every application, so that all of them
+/// can use one artifact.
+pub fn code_config() -> Config {
     let mut config = Config::new();
     config.wasm_component_model_async(true);
     config.epoch_interruption(true);
     config
 }
 
-/// A compiler for any processor of this kind, whatever its features.
-pub fn portable() -> Result<Wasmtime> {
-    let mut config = code();
-    // Named, it has the features that all of them have.
+/// A compiler for any processor of this architecture, whatever its features.
+///
+/// # Errors
+/// wasmtime cannot compile for the target.
+pub fn portable_compiler() -> Result<Wasmtime> {
+    let mut config = code_config();
+    // An explicit target selects the baseline features of the architecture.
     config.target(env!("TARGET"))?;
     Wasmtime::new(&config)
 }
 
 fn config(app: &App) -> Config {
-    let mut config = code();
-    // A stack nobody uses goes back to the system; an instance keeps its own from call to call.
+    let mut config = code_config();
+    // The pages of an unused stack are returned to the system; a live instance keeps its stack.
     config.async_stack_zeroing(true);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(app)));
     config
@@ -97,30 +107,30 @@ fn config(app: &App) -> Config {
 
 fn pool(app: &App) -> PoolingAllocationConfig {
     let limits = || app.components.values().map(|component| &component.limits);
-    // Both doors have their own instances, and spare ones; half as many again while old ones are
-    // torn down.
-    let spare = app.components.values().map(|component| component.reuse.spare).sum::<usize>();
-    let instances = limits().map(|l| l.instances * 3).sum::<usize>() + spare;
+    // Each door has its own instances and idle ones. The factor of 3 instead of 2 leaves slots for
+    // retired instances that are still being dropped.
+    let idle = app.components.values().map(|component| component.reuse.min_idle).sum::<usize>();
+    let instances = limits().map(|l| l.instances * 3).sum::<usize>() + idle;
     let instances = instances.clamp(1, app.instances);
     let count = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(count);
     pool.max_core_instances_per_component(MAX_CORE_INSTANCES);
     pool.total_core_instances(count.saturating_mul(MAX_CORE_INSTANCES));
-    // No component takes those of another, as there are three places for each instance it may have.
+    // Three slots for each possible instance, so that no component can take those of another.
     pool.max_memories_per_component(MAX_MEMORIES);
     pool.total_memories(count.saturating_mul(MEMORIES_EACH));
     pool.max_tables_per_component(MAX_TABLES);
     pool.total_tables(count.saturating_mul(TABLES_EACH));
-    // One for each request an instance serves, and a stack is two of a process's memory maps, of
-    // which there are 65,530. Most serve one.
+    // Each concurrent request of an instance needs a stack; most instances serve one at a time. A
+    // stack takes two of the process's 65,530 memory maps.
     pool.total_stacks(count.saturating_mul(2));
     pool.table_elements(MAX_TABLE_ELEMENTS);
     pool.max_memory_size(limits().map(|l| l.instance_memory).max().unwrap_or(0));
     pool
 }
 
-/// Advances the epoch until the engine is gone.
+/// Advances the epoch until the engine is dropped.
 fn tick(engine: Wasmtime, alive: Weak<()>) -> Result<()> {
     let ticking = move || {
         while alive.strong_count() > 0 {

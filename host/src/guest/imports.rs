@@ -1,13 +1,13 @@
-//! What a component imports that this host does not offer, and what to do about it.
+//! Imports of a component that this host does not provide, and what to do about each.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Component, Linker};
 
-/// Patch versions looked for: a host with any of a minor version has them all.
+/// Number of patch versions tried: a host with one patch version of a minor version serves them all.
 const PATCHES: u64 = 100;
 
-/// Interfaces of Spin and of WASI that this host has not, or not in each version, by how their names
-/// begin, and the word for what they are.
+/// Interfaces of Spin and of WASI that this host does not provide, or not in every version: the
+/// prefix of their names, and the start of the message.
 const KNOWN: [(&str, &str); 22] = [
     ("fermyon:spin/config", "variables of Spin 1 (build with a newer SDK) are"),
     ("fermyon:spin/http", "outbound requests of Spin 1 (build with a newer SDK: wasi:http) are"),
@@ -18,36 +18,36 @@ const KNOWN: [(&str, &str); 22] = [
     ("fermyon:spin/postgres", "PostgreSQL is"),
     ("fermyon:spin/redis", "outbound Redis of Spin 1 (build with a newer SDK) is"),
     ("fermyon:spin/sqlite", "SQLite databases are"),
-    ("fermyon:spin/variables", "variables in another version than 2.0.0 are"),
-    ("spin:key-value/", "key-value stores in another version than 3.0.0 are"),
+    ("fermyon:spin/variables", "variables in a version other than 2.0.0 are"),
+    ("spin:key-value/", "key-value stores in a version other than 3.0.0 are"),
     ("spin:mqtt/", "MQTT is"),
     ("spin:mysql/", "MySQL is"),
     ("spin:postgres/", "PostgreSQL is"),
-    ("spin:redis/", "outbound Redis in another version than 3.0.0 is"),
+    ("spin:redis/", "outbound Redis in a version other than 3.0.0 is"),
     ("spin:sqlite/", "SQLite databases are"),
-    ("spin:variables/", "variables in another version than 3.0.0 are"),
-    ("spinfer:prediction-log/", "the prediction log in another version than 0.1.0 is"),
+    ("spin:variables/", "variables in a version other than 3.0.0 are"),
+    ("spinfer:prediction-log/", "the prediction log in a version other than 0.1.0 is"),
     ("wasi:blobstore/", "blob stores are"),
-    ("wasi:config/", "variables in another version than 0.2.0-draft-2024-09-27 are"),
-    ("wasi:keyvalue/", "key-value stores in another version than 0.2.0-draft2 are"),
+    ("wasi:config/", "variables in a version other than 0.2.0-draft-2024-09-27 are"),
+    ("wasi:keyvalue/", "key-value stores in a version other than 0.2.0-draft2 are"),
     ("wasi:messaging/", "messaging is"),
 ];
 
-/// A line for each import of `component` that `linker` has not.
+/// A message for each import of `component` that `linker` does not define.
 pub fn missing<T: 'static>(linker: &Linker<T>, component: &Component) -> Vec<String> {
     let mut probe = linker.clone();
-    let mut offers = |name: &str| {
-        // What is there already cannot be defined again.
-        let free = probe.root().func_wrap(name, |_: StoreContextMut<'_, T>, (): ()| Ok(()));
-        free.is_err()
+    let mut provides = |name: &str| {
+        // A name that is defined cannot be defined again.
+        let definition = probe.root().func_wrap(name, |_: StoreContextMut<'_, T>, (): ()| Ok(()));
+        definition.is_err()
     };
     let types = component.component_type();
     let names = types.imports(linker.engine()).map(|(name, _)| name.to_owned());
-    let missing = names.filter(|name| !compatible(name).any(|name| offers(&name)));
+    let missing = names.filter(|name| !compatible(name).any(|name| provides(&name)));
     missing.map(|name| explain(&name)).collect()
 }
 
-/// `name`, and what else it is with another patch version.
+/// `name`, and the same interface with every other patch version.
 fn compatible(name: &str) -> impl Iterator<Item = String> {
     let version = name.split_once('@').and_then(|(path, version)| {
         let version = semver::Version::parse(version).ok()?;
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named_with_what_to_do() {
+    fn missing_imports_are_named_with_what_to_do() {
         let mut config = wasmtime::Config::new();
         config.wasm_component_model(true);
         let engine = Engine::new(&config).unwrap();
@@ -108,7 +108,7 @@ mod tests {
         let expected = [
             "wasi:nn/graph@0.2.0-rc-2024-08-19: this host has wasi:nn@0.2.0-rc-2024-10-28",
             "wasi:io/streams@0.3.0: this host has WASI 0.2 and 0.3",
-            "spin:key-value/key-value@4.0.0: key-value stores in another version than 3.0.0 are not",
+            "spin:key-value/key-value@4.0.0: key-value stores in a version other than 3.0.0 are not",
             "own:thing/it@1.0.0: compose the component",
         ];
         assert_eq!(missing.len(), expected.len(), "{missing:#?}");

@@ -1,4 +1,4 @@
-//! One live instance of a component: its store, what it may use, and until when.
+//! The store of one instance of a component: its capabilities, its limits and its deadline.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,36 +14,37 @@ use wasmtime::{
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use crate::config::app::ComponentSpec;
 use crate::capabilities::INSTANCE_MEMORY;
-use crate::process::memory_budget::MemoryBudget;
 use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::nn::{NnCtx, NnView};
-use crate::capabilities::outbound_http::{Outbound, Outside};
+use crate::capabilities::outbound_http::{OutboundHttp, OutboundHttpCtx};
 use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
 use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::sockets;
-use crate::guest::stdio::Output;
 use crate::capabilities::variables::VariablesView;
-use crate::inference::Models;
-use crate::storage::key_value::Store as KeyValueStore;
+use crate::config::app::ComponentSpec;
+use crate::guest::stdio::ComponentOutput;
+use crate::inference::ComponentModels;
 use crate::metrics::{Ended, InstanceMetrics};
-use crate::storage::redis::Share;
+use crate::process::memory_budget::MemoryBudget;
+use crate::storage::key_value::GrantedStore as KeyValueStore;
+use crate::storage::redis::ComponentConnections;
 
-/// Resource handles (tensors, streams, files ...) an instance may hold at a time.
+/// Maximum number of resource handles (tensors, streams, files ...) of an instance.
 pub const MAX_HANDLES: usize = 1000;
-/// The same with those to resources that components of one file give each other.
+/// Maximum number of handles of an instance, including those to resources that components composed
+/// in one file pass each other.
 const MAX_ALL_HANDLES: usize = 10 * MAX_HANDLES;
-/// Requests of one component to elsewhere at a time: each is a descriptor of the process.
-const MAX_REQUESTS: usize = 256;
-/// Table elements (function references) of one table of an instance.
+/// Maximum number of concurrent outbound requests of one component: each takes a file descriptor.
+const MAX_OUTBOUND_REQUESTS: usize = 256;
+/// Maximum number of elements (function references) of one table of an instance.
 pub const MAX_TABLE_ELEMENTS: usize = 20_000;
 
-/// What a store of ours holds.
+/// The data of an instance's store.
 pub struct InstanceState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    pub outbound: Outbound,
+    pub outbound: OutboundHttpCtx,
     nn: NnCtx,
     key_value: KeyValueCtx,
     redis: RedisCtx,
@@ -51,19 +52,18 @@ pub struct InstanceState {
     table: ResourceTable,
     memory: MemoryLimit,
     metrics: Arc<InstanceMetrics>,
-    course: Course,
-    /// When the request (or the instantiation) has to be done.
+    course: Lifecycle,
+    /// Deadline of the request or of the instantiation.
     pub deadline: Instant,
 }
 
-/// How far an instance has come.
+/// Where an instance is in its life.
 #[derive(Clone, Copy, Debug)]
-enum Course {
-    /// It is being made.
-    Beginning,
+enum Lifecycle {
+    Instantiating,
     Live,
-    /// It is dropped next.
-    Over(Ended),
+    /// It is about to be dropped, for this reason.
+    Ending(Ended),
 }
 
 impl std::fmt::Debug for InstanceState {
@@ -72,45 +72,45 @@ impl std::fmt::Debug for InstanceState {
     }
 }
 
-/// Makes the stores of one component.
+/// Creates the stores of one component's instances.
 #[derive(Debug)]
-pub struct Stores {
+pub struct StoreFactory {
     engine: Wasmtime,
     spec: Arc<ComponentSpec>,
-    models: Arc<Models>,
+    models: Arc<ComponentModels>,
     key_value: Arc<HashMap<String, Arc<KeyValueStore>>>,
-    outside: Arc<Outside>,
-    /// Places for requests to elsewhere.
-    places: Arc<Semaphore>,
-    redis: Arc<Share>,
-    output: Output,
+    outbound_http: Arc<OutboundHttp>,
+    /// Permits for outbound requests.
+    request_permits: Arc<Semaphore>,
+    redis: Arc<ComponentConnections>,
+    output: ComponentOutput,
     log_policy: Option<Arc<LogPolicy>>,
     metrics: Arc<InstanceMetrics>,
 }
 
-impl Stores {
-    /// Of the component `spec`, with its models, its key-value stores by label, and its share of the
-    /// connections to Redis.
+impl StoreFactory {
+    /// A factory for the component `spec`, with its models, its key-value stores by label, and its
+    /// share of the Redis connections.
     #[must_use]
     pub fn new(
         engine: Wasmtime,
         spec: ComponentSpec,
-        models: Arc<Models>,
+        models: Arc<ComponentModels>,
         key_value: HashMap<String, Arc<KeyValueStore>>,
-        outside: Arc<Outside>,
-        redis: Arc<Share>,
-        output: Output,
+        outbound_http: Arc<OutboundHttp>,
+        redis: Arc<ComponentConnections>,
+        output: ComponentOutput,
     ) -> Self {
         let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
-        let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+        let request_permits = Arc::new(Semaphore::new(MAX_OUTBOUND_REQUESTS));
         let (metrics, log_policy) = (Arc::default(), None);
         Self {
             engine,
             spec,
             models,
             key_value,
-            outside,
-            places,
+            outbound_http,
+            request_permits,
             redis,
             output,
             log_policy,
@@ -118,7 +118,7 @@ impl Stores {
         }
     }
 
-    /// The same whose predictions are logged, under `policy`.
+    /// The same factory, with predictions logged under `policy`.
     #[must_use]
     pub fn logging(self, policy: LogPolicy) -> Self {
         Self { log_policy: Some(Arc::new(policy)), ..self }
@@ -130,7 +130,7 @@ impl Stores {
     }
 
     #[must_use]
-    pub fn models(&self) -> &Models {
+    pub fn models(&self) -> &ComponentModels {
         &self.models
     }
 
@@ -140,16 +140,20 @@ impl Stores {
     }
 
     #[must_use]
-    pub fn output(&self) -> &Output {
+    pub fn output(&self) -> &ComponentOutput {
         &self.output
     }
 
-    /// An empty store with the component's grants and limits; guest code in it ends at `deadline`.
+    /// Creates an empty store with the component's grants and limits. Guest code in it is interrupted
+    /// at `deadline`.
+    ///
+    /// # Errors
+    /// A mounted folder cannot be opened.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
         let ComponentSpec { files, environment, limits, load_graphs, .. } = &*self.spec;
         let mut wasi = WasiCtx::builder();
         wasi.envs(environment);
-        // A guest's files are its mounts: small, local, read once. A thread to wait for each read
+        // A guest's files are its mounts: small, local, read once. Handing a read to another thread
         // costs more than the read.
         wasi.allow_blocking_current_thread(true);
         let (stdout, stderr) = self.output.streams();
@@ -160,27 +164,27 @@ impl Stores {
             wasi.preopened_dir(source, destination, FsPerms::ReadOnly)
                 .with_context(|| format!("cannot mount {}", source.display()))?;
         }
-        sockets::grant(&mut wasi, &self.spec, self.outside.blocked());
+        sockets::grant(&mut wasi, &self.spec, self.outbound_http.blocked());
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        let held = MemoryBudget::new(limits.instance_memory, INSTANCE_MEMORY);
+        let memory_budget = MemoryBudget::new(limits.instance_memory, INSTANCE_MEMORY);
         let state = InstanceState {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            outbound: Outbound {
-                outside: Arc::clone(&self.outside),
-                places: Arc::clone(&self.places),
+            outbound: OutboundHttpCtx {
+                outbound_http: Arc::clone(&self.outbound_http),
+                request_permits: Arc::clone(&self.request_permits),
                 spec: Arc::clone(&self.spec),
                 hops: 0,
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
-            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), held.clone()),
-            redis: RedisCtx::new(Arc::clone(&self.redis), held.clone()),
-            predictions: PredictionLogCtx::new(self.log_policy.clone(), held),
+            key_value: KeyValueCtx::new(Arc::clone(&self.key_value), memory_budget.clone()),
+            redis: RedisCtx::new(Arc::clone(&self.redis), memory_budget.clone()),
+            predictions: PredictionLogCtx::new(self.log_policy.clone(), memory_budget),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             metrics: Arc::clone(&self.metrics),
-            course: Course::Beginning,
+            course: Lifecycle::Instantiating,
             deadline,
         };
         let mut store = Store::new(&self.engine, state);
@@ -191,7 +195,7 @@ impl Stores {
         }
         store.limiter(|state| &mut state.memory);
         store.set_epoch_deadline(1);
-        // Each tick: end what is late, and let others run on this thread.
+        // Each epoch: interrupt the guest at its deadline, else yield to other tasks of this thread.
         store.epoch_deadline_callback(|store| {
             Ok(if Instant::now() < store.data().deadline {
                 UpdateDeadline::Yield(1)
@@ -203,15 +207,15 @@ impl Stores {
     }
 }
 
-/// Whether there was no room for another instance, of whatever component.
+/// Whether instantiation failed because the instance pool of the host is full.
 #[must_use]
-pub fn is_full(error: &wasmtime::Error) -> bool {
+pub fn is_pool_full(error: &wasmtime::Error) -> bool {
     error.is::<PoolConcurrencyLimitError>()
 }
 
-/// Whether guest code was ended because it was late.
+/// Whether guest code was interrupted at its deadline.
 #[must_use]
-pub fn is_late(error: &wasmtime::Error) -> bool {
+pub fn is_deadline_exceeded(error: &wasmtime::Error) -> bool {
     matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt))
 }
 
@@ -228,21 +232,22 @@ impl WasiHttpView for InstanceState {
 }
 
 impl InstanceState {
-    /// Handles that are held of the host's resources.
+    /// Number of handles to the host's resources that the instance holds.
     pub fn handles(&mut self) -> usize {
         self.table.iter_mut().count()
     }
 
-    /// The instance is there; making it took so long.
-    pub fn begins(&mut self, took: Duration) {
-        self.course = Course::Live;
-        self.metrics.begun(took);
+    /// Records that the instance is live, and how long its instantiation took.
+    pub fn record_instantiated(&mut self, took: Duration) {
+        self.course = Lifecycle::Live;
+        self.metrics.record_start(took);
     }
 
-    /// Why it is going to be dropped; unless this is said, it is late, or nobody waits for it.
-    pub fn ends(&mut self, why: Ended) {
-        if let Course::Live = self.course {
-            self.course = Course::Over(why);
+    /// Records why the instance is about to be dropped. Without a record, its deadline was exceeded or
+    /// its request abandoned.
+    pub fn record_end(&mut self, reason: Ended) {
+        if let Lifecycle::Live = self.course {
+            self.course = Lifecycle::Ending(reason);
         }
     }
 
@@ -270,17 +275,18 @@ impl InstanceState {
 
 impl Drop for InstanceState {
     fn drop(&mut self) {
-        let why = match self.course {
-            Course::Beginning => return,
-            Course::Over(why) => why,
-            Course::Live if Instant::now() >= self.deadline => Ended::Deadline,
-            Course::Live => Ended::Abandoned,
+        let reason = match self.course {
+            Lifecycle::Instantiating => return,
+            Lifecycle::Ending(reason) => reason,
+            Lifecycle::Live if Instant::now() >= self.deadline => Ended::Deadline,
+            Lifecycle::Live => Ended::Abandoned,
         };
-        self.metrics.ended(why);
+        self.metrics.record_end(reason);
     }
 }
 
-/// Linear memory of an instance, all its memories together. Memory only grows.
+/// Limit of the linear memory of an instance, the sum of its memories, in bytes. Linear memory never
+/// shrinks.
 #[derive(Debug)]
 struct MemoryLimit {
     limit: usize,

@@ -1,8 +1,9 @@
-//! Components and their instances: from a component file to a call of a guest's export.
+//! Components and their instances, from the component file to the call of a guest's export.
 
 pub mod component;
 pub mod door;
 pub mod instance;
+mod usage;
 
 pub mod artifact;
 pub mod component_file;

@@ -1,13 +1,34 @@
-//! Threads for guests that compute for long. They have a lower priority than those that poll
-//! connections, and guests on them take turns every epoch.
+//! Offloading of guests that compute for long, to threads of lower priority than those that poll
+//! connections. Guests on these threads yield to each other every epoch.
 //!
-//! A call begins where its connection is polled: most are done in microseconds, and a hop to
-//! another thread would cost as much. One that computes for longer than [`SLICE`] goes on here, and
-//! so do the next ones of its component, until they are short again.
+//! A call starts on the thread that polls its connection: most calls take microseconds, and a hop to
+//! another thread would cost as much. A call that computes for longer than `SLICE` continues on a
+//! guest thread, and the next calls of its component start there, until calls are short again.
 //!
-//! What counts is a thread's processor time. Under load, a thread that has none for milliseconds
-//! would make every call look long, and send it to where there is even less. Reading that clock is
-//! a system call, so it is read only once the clock on the wall has raised a suspicion.
+//! What counts is the processor time of the thread. By the wall clock, every call looks long on a
+//! thread that gets no processor for milliseconds, and would move to threads that get even less.
+//! Reading processor time is a system call, so steps are measured only once the wall clock has raised
+//! a suspicion. The state of a component:
+//!
+//! ```text
+//! state     | event                                 | next      | what happens
+//! ----------+---------------------------------------+-----------+-------------------------------
+//! short     | step > SLICE by the wall clock        | suspected | the next SUSPICIOUS_STEPS steps
+//!           |                                       |           | are measured
+//! suspected | step <= SLICE by the wall clock       | suspected | one step fewer to measure;
+//!           |                                       | or short  | short after the last
+//! suspected | step > SLICE by the wall clock only   | short     | the thread had no processor
+//! suspected | step > SLICE of processor time        | long      | the call moves to a guest
+//!           |                                       |           | thread, unless it is complete
+//! long      | call starts                           | long      | it starts on a guest thread
+//! long      | a call that started there is complete | suspected | the next call starts on the
+//!           | within SLICE                          |           | polling thread
+//! long      | SHORT_STEPS short steps in a row of   | suspected | the work returns to the
+//!           | long-lived work                       |           | polling thread
+//! ```
+//!
+//! A call that raised a suspicion itself is measured for SUSPICIOUS_STEPS steps whatever other calls
+//! of its component do.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -22,149 +43,159 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::process::priority::yield_to_others;
+use crate::process::priority::lower_priority;
 
-/// What a call may compute where connections are polled, before it yields.
+/// Maximum time a call may compute in one step on a thread that polls connections.
 const SLICE: Duration = Duration::from_millis(1);
-/// So many short steps one after another, some for each request, say that the next will be short.
+/// Number of consecutive short steps, several of which make up a request, after which the next ones
+/// are expected to be short.
 const SHORT_STEPS: usize = 100;
-/// Steps for which one that took long makes us look at the processor's clock: more than a request
-/// has.
+/// Number of steps that are measured after one that took long: more than a request has.
 const SUSPICIOUS_STEPS: usize = 10;
 
-/// The threads. They end with this.
-pub struct Background {
-    /// `None` only while it is dropped.
+/// The guest threads, which stop when this is dropped.
+pub struct GuestThreads {
+    /// `None` only during the drop.
     runtime: Option<Runtime>,
     threads: usize,
 }
 
-impl fmt::Debug for Background {
+impl fmt::Debug for GuestThreads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Background").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("GuestThreads").field("threads", &self.threads).finish_non_exhaustive()
     }
 }
 
-impl Background {
-    /// Starts `threads` threads. Fails if the system does not give them.
+impl GuestThreads {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// The system cannot create the threads.
     pub fn start(threads: usize) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("guest")
-            .on_thread_start(yield_to_others)
+            .on_thread_start(lower_priority)
             .enable_all()
             .build()?;
         Ok(Self { runtime: Some(runtime), threads })
     }
 
-    /// For one component's calls.
+    /// The offloading of one component's calls.
     #[must_use]
-    pub fn lane(&self) -> Lane {
+    pub fn for_component(&self) -> GuestOffload {
         let runtime = self.runtime.as_ref().map(|runtime| runtime.handle().clone());
-        Lane {
-            runtime: runtime.expect("not dropped yet"),
-            at_a_time: Arc::new(Semaphore::new(self.threads)),
-            long: Arc::default(),
+        GuestOffload {
+            runtime: runtime.expect("the runtime is taken only on drop"),
+            permits: Arc::new(Semaphore::new(self.threads)),
+            is_long: Arc::default(),
             suspicion: Arc::default(),
         }
     }
 }
 
-impl Drop for Background {
+impl Drop for GuestThreads {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // This may be a thread of a runtime, which must not wait.
+            // This may be a thread of a runtime, which must not block.
             runtime.shutdown_background();
         }
     }
 }
 
-/// One component's calls. In the background they take turns, and no more of them run at a time than
-/// there are threads, so that another component's find theirs.
+/// The calls of one component. Offloaded, at most as many of them run at a time as there are threads,
+/// so that those of other components get a thread.
 #[derive(Clone, Debug)]
-pub struct Lane {
+pub struct GuestOffload {
     runtime: Handle,
-    at_a_time: Arc<Semaphore>,
-    /// Whether calls computed for longer than [`SLICE`] of late.
-    long: Arc<AtomicBool>,
-    /// Steps still to be looked at closely, as one took long.
+    /// One for each step that may run at a time.
+    permits: Arc<Semaphore>,
+    /// Whether recent calls computed for longer than [`SLICE`].
+    is_long: Arc<AtomicBool>,
+    /// Number of steps still to measure.
     suspicion: Arc<AtomicUsize>,
 }
 
-/// The call panicked, or the process ends.
+/// The call panicked, or the process is shutting down.
 #[derive(Debug, thiserror::Error)]
-#[error("the call did not end: {0}")]
-pub struct Lost(#[from] JoinError);
+#[error("the call did not complete: {0}")]
+pub struct CallLost(#[from] JoinError);
 
-impl Lost {
-    /// Whether the process ends.
+impl CallLost {
+    /// Whether the process is shutting down.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 }
 
-impl Lane {
-    /// Runs `call` here while it is short, in the background if it is not. Ends it if this is
-    /// dropped.
+impl GuestOffload {
+    /// Runs `call` on this thread while it is short, else on a guest thread. Dropping the future
+    /// cancels the call.
+    ///
+    /// # Errors
+    /// The call panicked on a guest thread, or the process is shutting down.
     pub async fn run<T: Send + 'static>(
         &self,
         call: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Lost> {
+    ) -> Result<T, CallLost> {
         let mut call = Box::pin(call);
-        let long = self.long.load(Ordering::Relaxed);
-        if !long && let Some(result) = self.begin(call.as_mut()).await {
+        let is_long = self.is_long.load(Ordering::Relaxed);
+        if !is_long && let Some(result) = self.run_here(call.as_mut()).await {
             return Ok(result);
         }
-        let lane = self.clone();
+        let offload = self.clone();
         let rest = self.runtime.spawn(async move {
-            let (result, computed) = lane.in_turns(call).await;
-            // Of one that was moved this is only the rest.
-            if long && computed <= SLICE && lane.long.swap(false, Ordering::Relaxed) {
-                lane.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
+            let (result, computed) = offload.run_offloaded(call).await;
+            // Of a call that moved, only the rest was measured.
+            if is_long && computed <= SLICE && offload.is_long.swap(false, Ordering::Relaxed) {
+                offload.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
             }
             result
         });
-        Ok(Aborting(rest).await?)
+        Ok(AbortOnDrop(rest).await?)
     }
 
-    /// The same for work that goes on, with pauses: in the background while its steps are long, and
-    /// here again once they have been short for a while.
-    pub async fn attend<T: Send + 'static>(
+    /// Runs long-lived `work` with pauses: on a guest thread while its steps are long, and back on this
+    /// thread once they have been short for a while.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_long_lived<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Lost> {
+    ) -> Result<T, CallLost> {
         let mut work = Box::pin(work);
         loop {
-            let long = self.long.load(Ordering::Relaxed);
-            if !long && let Some(result) = self.begin(work.as_mut()).await {
+            let is_long = self.is_long.load(Ordering::Relaxed);
+            if !is_long && let Some(result) = self.run_here(work.as_mut()).await {
                 return Ok(result);
             }
-            let lane = self.clone();
-            let there = self.runtime.spawn(async move {
-                let result = lane.while_long(work.as_mut()).await;
+            let offload = self.clone();
+            let offloaded = self.runtime.spawn(async move {
+                let result = offload.run_while_long(work.as_mut()).await;
                 (work, result)
             });
-            let (back, result) = Aborting(there).await?;
+            let (returned, result) = AbortOnDrop(offloaded).await?;
             if let Some(result) = result {
                 return Ok(result);
             }
-            self.long.store(false, Ordering::Relaxed);
+            self.is_long.store(false, Ordering::Relaxed);
             self.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
-            work = back;
+            work = returned;
         }
     }
 
-    /// Does what nobody waits for.
+    /// Runs `work` on a guest thread, detached.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
 
-    /// The result, and how long the call computed, pauses left out.
-    async fn in_turns<T>(&self, mut call: Pin<Box<impl Future<Output = T>>>) -> (T, Duration) {
+    /// Runs `call` to its end. Returns the result, and how long it computed, without pauses.
+    async fn run_offloaded<T>(&self, mut call: Pin<Box<impl Future<Output = T>>>) -> (T, Duration) {
         let mut computed = Duration::ZERO;
         loop {
-            let (polled, step) = self.turn(call.as_mut()).await;
+            let (polled, step) = self.step(call.as_mut()).await;
             computed += step;
             if let Poll::Ready(result) = polled {
                 return (result, computed);
@@ -173,11 +204,11 @@ impl Lane {
         }
     }
 
-    /// The result, unless its steps become short.
-    async fn while_long<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    /// Runs `work` while its steps are long; `None` if it did not complete by then.
+    async fn run_while_long<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let mut short = 0;
         while short < SHORT_STEPS {
-            let (polled, step) = self.turn(work.as_mut()).await;
+            let (polled, step) = self.step(work.as_mut()).await;
             if let Poll::Ready(result) = polled {
                 return Some(result);
             }
@@ -187,10 +218,10 @@ impl Lane {
         None
     }
 
-    /// One step, in its turn, and how long it computed.
-    async fn turn<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> (Poll<T>, Duration) {
-        // Never closed.
-        let _turn = self.at_a_time.acquire().await;
+    /// Polls `call` once, with a permit. Returns how long it computed.
+    async fn step<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> (Poll<T>, Duration) {
+        // Cannot fail: the semaphore is never closed.
+        let _permit = self.permits.acquire().await;
         poll_fn(|cx| {
             let start = processor_time();
             let polled = call.as_mut().poll(cx);
@@ -199,35 +230,35 @@ impl Lane {
         .await
     }
 
-    /// The result, unless the call computes for too long.
-    async fn begin<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        // Of this call, whatever others there are of its component.
-        let mut own = 0_usize;
+    /// Runs `call` on this thread; `None` once a step has computed for too long.
+    async fn run_here<T>(&self, mut call: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        // Of this call, whatever other calls of its component do.
+        let mut own_suspicion = 0_usize;
         poll_fn(|cx| {
             let suspicion = self.suspicion.load(Ordering::Relaxed);
-            let before = (suspicion > 0 || own > 0).then(processor_time);
+            let before = (suspicion > 0 || own_suspicion > 0).then(processor_time);
             let start = Instant::now();
             let polled = call.as_mut().poll(cx);
             let slow = start.elapsed() > SLICE;
             match before {
                 None if slow => {
-                    own = SUSPICIOUS_STEPS;
+                    own_suspicion = SUSPICIOUS_STEPS;
                     self.suspicion.store(SUSPICIOUS_STEPS, Ordering::Relaxed);
                 }
                 None => {}
                 Some(before) if slow && processor_time().saturating_sub(before) > SLICE => {
-                    self.long.store(true, Ordering::Relaxed);
+                    self.is_long.store(true, Ordering::Relaxed);
                     if polled.is_pending() {
                         return Poll::Ready(None);
                     }
                 }
-                // It was the thread that was slow.
+                // The thread had no processor.
                 Some(_) if slow => {
-                    own = 0;
+                    own_suspicion = 0;
                     self.suspicion.store(0, Ordering::Relaxed);
                 }
                 Some(_) => {
-                    own = own.saturating_sub(1);
+                    own_suspicion = own_suspicion.saturating_sub(1);
                     self.suspicion.store(suspicion.saturating_sub(1), Ordering::Relaxed);
                 }
             }
@@ -237,7 +268,7 @@ impl Lane {
     }
 }
 
-/// Until what the last step waits for wakes this task.
+/// Waits until this task is woken by what the last step waits for.
 async fn until_woken() {
     let mut asleep = false;
     poll_fn(|_| match std::mem::replace(&mut asleep, true) {
@@ -247,15 +278,15 @@ async fn until_woken() {
     .await;
 }
 
-/// The processor time of this thread so far.
+/// Processor time that this thread has used.
 fn processor_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
-/// A task that ends when nobody waits for it any more.
-pub(crate) struct Aborting<T>(pub(crate) JoinHandle<T>);
+/// A task that is aborted when this is dropped.
+pub(crate) struct AbortOnDrop<T>(pub(crate) JoinHandle<T>);
 
-impl<T> Future for Aborting<T> {
+impl<T> Future for AbortOnDrop<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
@@ -263,7 +294,7 @@ impl<T> Future for Aborting<T> {
     }
 }
 
-impl<T> Drop for Aborting<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -278,50 +309,53 @@ mod tests {
 
     use super::*;
 
-    fn lane() -> (Background, Lane) {
-        let background = Background::start(1).unwrap();
-        let lane = background.lane();
-        (background, lane)
+    fn offload() -> (GuestThreads, GuestOffload) {
+        let threads = GuestThreads::start(1).unwrap();
+        let offload = threads.for_component();
+        (threads, offload)
     }
 
-    fn compute(for_: Duration) {
-        let end = processor_time() + for_;
+    fn compute(time: Duration) {
+        let end = processor_time() + time;
         while processor_time() < end {}
     }
 
-    /// Computes twice for a while, each time letting others have their turn, and says on which
-    /// thread it ended.
-    async fn call(computes: Duration) -> String {
+    /// Computes for `time` in each of two steps. Returns the name of the thread on which it finished.
+    async fn call(time: Duration) -> String {
         for _ in 0..2 {
-            compute(computes);
+            compute(time);
             tokio::task::yield_now().await;
         }
         thread::current().name().unwrap_or_default().to_owned()
     }
 
     #[tokio::test]
-    async fn a_short_call_stays_and_a_long_one_goes_on_in_the_background() {
-        let (_background, lane) = lane();
+    async fn short_call_stays_on_its_thread_and_long_call_is_offloaded() {
+        let (_threads, offload) = offload();
         let here = thread::current().name().unwrap().to_owned();
-        assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here);
-        // Suspected, found out, moved.
-        assert_eq!(lane.run(call(SLICE * 2)).await.unwrap(), "guest");
-        assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), "guest", "expected to be long");
-        assert_eq!(lane.run(call(Duration::ZERO)).await.unwrap(), here, "short again");
+        assert_eq!(offload.run(call(Duration::ZERO)).await.unwrap(), here);
+        // Suspected, confirmed, moved.
+        assert_eq!(offload.run(call(SLICE * 2)).await.unwrap(), "guest");
+        assert_eq!(
+            offload.run(call(Duration::ZERO)).await.unwrap(),
+            "guest",
+            "expected to be long"
+        );
+        assert_eq!(offload.run(call(Duration::ZERO)).await.unwrap(), here, "short again");
     }
 
     #[tokio::test]
-    async fn work_goes_to_the_background_while_it_is_long_and_comes_back() {
-        let (_background, lane) = lane();
+    async fn long_lived_work_is_offloaded_while_it_is_long_and_returns() {
+        let (_threads, offload) = offload();
         let here = thread::current().name().unwrap().to_owned();
         let (threads, mut seen) = tokio::sync::mpsc::unbounded_channel();
-        let step = move |computes| {
-            compute(computes);
+        let step = move |time| {
+            compute(time);
             let _ = threads.send(thread::current().name().unwrap_or_default().to_owned());
             tokio::task::yield_now()
         };
-        let work = lane.attend(async move {
-            // Suspected, found out, moved; whatever short ones there are between.
+        let work = offload.run_long_lived(async move {
+            // Suspected, confirmed, moved, despite short steps in between.
             for _ in 0..4 {
                 step(SLICE * 2).await;
                 step(Duration::ZERO).await;
@@ -340,13 +374,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_whose_thread_had_no_processor_is_not_long() {
-        let (_background, lane) = lane();
+    async fn call_whose_thread_had_no_processor_is_not_long() {
+        let (_threads, offload) = offload();
         let here = thread::current().name().unwrap().to_owned();
         for _ in 0..3 {
-            let stalled = lane.run(async {
+            let stalled = offload.run(async {
                 for _ in 0..2 {
-                    // In place of a thread that is not scheduled.
+                    // Stands for a thread that is not scheduled.
                     thread::sleep(SLICE * 2);
                     tokio::task::yield_now().await;
                 }
@@ -357,11 +391,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_only_waits_stays() {
-        let (_background, lane) = lane();
+    async fn call_that_only_waits_stays_on_its_thread() {
+        let (_threads, offload) = offload();
         let (send, receive) = oneshot::channel();
         let here = thread::current().name().unwrap().to_owned();
-        let waits = lane.run(async {
+        let waits = offload.run(async {
             receive.await.unwrap();
             thread::current().name().unwrap_or_default().to_owned()
         });
@@ -373,10 +407,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_nobody_waits_for_ends() {
-        let (_background, lane) = lane();
+    async fn dropping_the_future_cancels_the_call() {
+        let (_threads, offload) = offload();
         let (held, dropped) = oneshot::channel::<()>();
-        let endless = lane.run(async move {
+        let endless = offload.run(async move {
             let _held = held;
             for _ in 0..2 {
                 compute(SLICE * 2);
@@ -385,37 +419,37 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let mut endless = Box::pin(endless);
-        while !lane.long.load(Ordering::Relaxed) {
+        while !offload.is_long.load(Ordering::Relaxed) {
             assert!(futures::poll!(&mut endless).is_pending());
         }
         drop(endless);
-        assert!(dropped.await.is_err(), "the call was dropped");
+        assert!(dropped.await.is_err(), "the call is dropped");
     }
 
     #[tokio::test]
-    async fn long_calls_take_turns() {
-        let (_background, lane) = lane();
-        // More of them than threads, and none ends before the other has begun.
-        let call = |say: &Arc<AtomicBool>, hear: &Arc<AtomicBool>| {
-            let (say, hear) = (Arc::clone(say), Arc::clone(hear));
-            lane.run(async move {
-                say.store(true, Ordering::Relaxed);
-                while !hear.load(Ordering::Relaxed) {
+    async fn long_calls_yield_to_each_other() {
+        let (_threads, offload) = offload();
+        // More calls than threads, and neither ends before the other has started.
+        let call = |started: &Arc<AtomicBool>, other: &Arc<AtomicBool>| {
+            let (started, other) = (Arc::clone(started), Arc::clone(other));
+            offload.run(async move {
+                started.store(true, Ordering::Relaxed);
+                while !other.load(Ordering::Relaxed) {
                     compute(SLICE * 2);
                     tokio::task::yield_now().await;
                 }
             })
         };
-        lane.long.store(true, Ordering::Relaxed);
+        offload.is_long.store(true, Ordering::Relaxed);
         let (a, b) = (Arc::default(), Arc::default());
         let (one, other) = tokio::join!(call(&a, &b), call(&b, &a));
         assert!(one.is_ok() && other.is_ok());
     }
 
     #[tokio::test]
-    async fn a_panic_in_the_background_is_an_error() {
-        let (_background, lane) = lane();
-        let lost = lane.run(async {
+    async fn panic_on_a_guest_thread_is_an_error() {
+        let (_threads, offload) = offload();
+        let lost = offload.run(async {
             for _ in 0..2 {
                 compute(SLICE * 2);
                 tokio::task::yield_now().await;

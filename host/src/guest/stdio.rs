@@ -1,44 +1,48 @@
-//! A guest's standard output and error: lines in the log, under the component's id, and as they are
-//! in files, if the operator wants them. A component prints so much in a second; the rest is dropped
-//! and counted.
+//! Standard output and error of guests: logged line by line under the component's id, and written
+//! unchanged to the files of `--log-dir`. Output of a component beyond a limit per second is dropped,
+//! and the dropped lines are counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use tracing::{info, warn};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// Bytes of a line; a longer one is logged in parts.
+/// Maximum length of a line, in bytes; a longer one is logged in parts.
 const MAX_LINE: usize = 4096;
-/// What a line counts at least: the log puts its time and its component before it.
-const LINE_LEAST: usize = 128;
-/// Bytes of lines of one component in a [`WINDOW`]: more than anybody reads, and less than what
-/// would keep the log from others.
+/// Minimum size a line is counted with, in bytes: the log adds the time and the component.
+const MIN_LINE: usize = 128;
+/// Maximum output of one component in a [`WINDOW`], in bytes: more than a person can read, and little
+/// enough to leave the log usable for other components.
 const MAX_BYTES: usize = 1 << 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What the instances of a component print into.
+/// The output of a component's instances.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub struct ComponentOutput {
     component: Arc<str>,
     meter: Arc<Meter>,
     stdout: Option<Arc<LogFile>>,
     stderr: Option<Arc<LogFile>>,
 }
 
-impl Output {
-    /// Into the log, and into `<component>_stdout.txt` and `<component>_stderr.txt` in `folder`, as
-    /// Spin calls them.
+impl ComponentOutput {
+    /// Output into the log, and into `<component>_stdout.txt` and `<component>_stderr.txt` in
+    /// `folder`, the file names of Spin.
+    ///
+    /// # Errors
+    /// The folder cannot be created, or a file cannot be opened.
     pub fn open(component: &str, folder: Option<&Path>) -> Result<Self> {
         let log =
             Self { component: component.into(), meter: Arc::default(), stdout: None, stderr: None };
@@ -54,7 +58,7 @@ impl Output {
         Ok(Self { stdout: open("stdout")?, stderr: open("stderr")?, ..log })
     }
 
-    /// An instance's standard output and standard error.
+    /// Standard output and standard error of one instance.
     #[must_use]
     pub fn streams(&self) -> (LogStream, LogStream) {
         let stream = |name, file: &Option<Arc<LogFile>>| LogStream {
@@ -67,56 +71,57 @@ impl Output {
         (stream("stdout", &self.stdout), stream("stderr", &self.stderr))
     }
 
-    /// Says in the log how many lines were dropped since it was asked last, if any were.
-    pub fn say_what_was_dropped(&self) {
-        let lines = self.meter.dropped();
+    /// Logs how many lines were dropped since the last call, if any were.
+    pub fn log_dropped_lines(&self) {
+        let lines = self.meter.take_dropped();
         if lines > 0 {
             warn!(
                 component = &*self.component,
-                "{lines} lines dropped: it printed more than {MAX_BYTES} bytes in a second"
+                "{lines} lines dropped: the component printed more than {MAX_BYTES} bytes in a second"
             );
         }
     }
 }
 
-/// How much a component prints, its instances and both streams together.
+/// Limits what a component prints, over all instances and both streams.
 #[derive(Debug, Default)]
-struct Meter(Mutex<Printed>);
+struct Meter(Mutex<OutputWindow>);
 
 #[derive(Debug, Default)]
-struct Printed {
-    /// When this window began.
+struct OutputWindow {
+    /// Start of the window.
     since: Option<Instant>,
+    /// Bytes printed in it.
     bytes: usize,
-    /// Lines since they were last told.
+    /// Number of dropped lines that are not logged yet.
     dropped: u64,
 }
 
 impl Meter {
-    /// Whether a line of so many bytes may be printed `now`; one that may not is counted.
+    /// Whether a line of `bytes` bytes may be printed `now`. Counts the line as dropped if not.
     fn admits(&self, bytes: usize, now: Instant) -> bool {
-        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if printed.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
-            printed.since = Some(now);
-            printed.bytes = 0;
+        let mut window = self.0.lock();
+        if window.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
+            window.since = Some(now);
+            window.bytes = 0;
         }
-        printed.bytes = printed.bytes.saturating_add(bytes.max(LINE_LEAST));
-        let admitted = printed.bytes <= MAX_BYTES;
-        printed.dropped += u64::from(!admitted);
+        window.bytes = window.bytes.saturating_add(bytes.max(MIN_LINE));
+        let admitted = window.bytes <= MAX_BYTES;
+        window.dropped += u64::from(!admitted);
         admitted
     }
 
-    /// Lines that were not admitted since this was asked last.
-    fn dropped(&self) -> u64 {
-        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut printed.dropped)
+    /// Number of lines dropped since the last call.
+    fn take_dropped(&self) -> u64 {
+        let mut window = self.0.lock();
+        std::mem::take(&mut window.dropped)
     }
 }
 
 #[derive(Debug)]
 struct LogFile {
     file: File,
-    /// Whether it was said that it cannot be written.
+    /// Whether a failed write was reported.
     failed: AtomicBool,
 }
 
@@ -125,12 +130,12 @@ impl LogFile {
         if let Err(error) = (&self.file).write_all(bytes)
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            warn!(%error, "cannot write into --log-dir");
+            warn!(%error, "cannot write to a file of --log-dir");
         }
     }
 }
 
-/// One stream of one instance. Clones write to the same line.
+/// One output stream of one instance. Clones write to the same line.
 #[derive(Clone, Debug)]
 pub struct LogStream {
     component: Arc<str>,
@@ -142,7 +147,7 @@ pub struct LogStream {
 
 impl LogStream {
     fn push(&self, bytes: &[u8]) {
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = self.line.lock();
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             for part in part.chunks(MAX_LINE) {
                 line.extend_from_slice(part);
@@ -169,7 +174,7 @@ impl LogStream {
 impl Drop for LogStream {
     fn drop(&mut self) {
         if let Some(line) = Arc::get_mut(&mut self.line) {
-            let line = std::mem::take(line.get_mut().unwrap_or_else(PoisonError::into_inner));
+            let line = std::mem::take(line.get_mut());
             if !line.is_empty() {
                 self.print(&line);
             }
@@ -245,7 +250,7 @@ mod tests {
 
     impl io::Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -268,13 +273,13 @@ mod tests {
         let subscriber =
             tracing_subscriber::fmt().with_writer(captured.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, || {
-            let (_, stream) = Output::open("iris", None).unwrap().streams();
+            let (_, stream) = ComponentOutput::open("iris", None).unwrap().streams();
             let clone = stream.clone();
             stream.push(b"one\ntw");
             clone.push(b"o\n");
             stream.push(&[b'x'; 2 * MAX_LINE + 1]);
         });
-        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let log = String::from_utf8(captured.0.lock().clone()).unwrap();
         let lines: Vec<_> = log.lines().collect();
         assert_eq!(lines.len(), 5, "one, two, two full parts and the rest: {log}");
         assert!(lines[0].ends_with("guest: one component=\"iris\" stream=\"stderr\""), "{log}");
@@ -282,16 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_in_a_second_is_bounded_and_the_rest_counted() {
+    fn output_per_second_is_limited_and_dropped_lines_are_counted() {
         let meter = Meter::default();
         let now = Instant::now();
         let print = |bytes, now| (0..20_000).filter(|_| meter.admits(bytes, now)).count();
         assert_eq!(print(1024, now), MAX_BYTES / 1024);
-        assert_eq!(meter.dropped(), 20_000 - 1024);
-        assert_eq!(meter.dropped(), 0, "told already");
+        assert_eq!(meter.take_dropped(), 20_000 - 1024);
+        assert_eq!(meter.take_dropped(), 0, "counted once");
         assert!(!meter.admits(1, now + WINDOW / 2));
-        // Lines of nothing are lines all the same.
-        assert_eq!(print(0, now + WINDOW), MAX_BYTES / LINE_LEAST);
-        assert_eq!(meter.dropped(), 1 + 20_000 - 8192);
+        // An empty line counts as one of `MIN_LINE` bytes.
+        assert_eq!(print(0, now + WINDOW), MAX_BYTES / MIN_LINE);
+        assert_eq!(meter.take_dropped(), 1 + 20_000 - 8192);
     }
 }

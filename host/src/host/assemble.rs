@@ -2,45 +2,46 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 
 use super::component_code::{self, Codes};
-use super::{Host, Place, Served, threads};
-use crate::cache::Cache;
-use crate::cache::generation::Scope;
-use crate::cache::redis::Shared;
-use crate::capabilities::outbound_http::{Chain, Outside};
+use super::{Host, RouteTarget, Served, threads};
+use crate::cache::ResponseCache;
+use crate::cache::generation::PurgeScope;
+use crate::cache::redis::RedisCache;
+use crate::capabilities::outbound_http::{Chain, OutboundHttp};
 use crate::capabilities::prediction_log::LogPolicy;
-use crate::config::app::{App, ComponentSpec, Route, Target};
+use crate::config::app::{App, ComponentSpec, Route, RouteAction};
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::drift::{Monitor, WatchedModel};
 use crate::experiment::{ExperimentRouter, STORE, check};
-use crate::guest::component::Service;
-use crate::guest::component_file::Linked;
-use crate::guest::door::Doors;
+use crate::guest::component::Component;
+use crate::guest::component_file::LinkedComponent;
+use crate::guest::door::InstancePool;
 use crate::guest::engine::Engine;
-use crate::guest::files::Copies;
-use crate::guest::instance::Stores;
-use crate::guest::offload::Background;
-use crate::guest::stdio::Output;
+use crate::guest::files::CopiedFiles;
+use crate::guest::instance::StoreFactory;
+use crate::guest::offload::GuestThreads;
+use crate::guest::stdio::ComponentOutput;
 use crate::http::body::MAX_BODIES;
-use crate::process::memory_budget::MemoryBudget;
 use crate::http::client_tls;
 use crate::http::reserved::INTERNAL;
 use crate::http::route::{ANY, Pattern, Router};
-use crate::inference::{ComputeThreads, Models, Mounts, Registry};
 use crate::inference::model_states::ModelStates;
+use crate::inference::{ComponentModels, ComputeThreads, GraphRegistry, Mounts};
 use crate::metrics::HostMetrics;
 use crate::prediction_log::models::ModelInfo;
 use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
-use crate::storage::key_value::Store;
-use crate::storage::redis::Connections;
+use crate::process::memory_budget::MemoryBudget;
+use crate::storage::key_value::GrantedStore;
+use crate::storage::redis::RedisConnections;
 
 impl Host {
     /// Compiles, links and assembles `app`. Compiled code and copied files go into `state_dir`.
@@ -54,7 +55,7 @@ impl Host {
         let codes = component_code::prepare(app, &engine, state_dir)?;
         let shared = SharedParts::start(app, &engine)?;
         let (mounts, copies) =
-            Copies::make(state_dir, app.components.values().map(|spec| &spec.files))?;
+            CopiedFiles::create(state_dir, app.components.values().map(|spec| &spec.files))?;
         let stores = open_stores(app, &shared)?;
         let components = create_components(app, &codes, &shared, mounts, stores)?;
         let cache = response_cache(app, &shared.tls);
@@ -63,32 +64,32 @@ impl Host {
         let router = assembly.routes(&mut metrics)?;
         let by_id = assembly.by_id(&mut metrics);
         let prediction_log = open_prediction_log(&assembly, &drift)?;
-        let SharedParts { graphs, background, outside, redis, .. } = shared;
+        let SharedParts { graphs, guest_threads, outbound_http, redis, .. } = shared;
         let host = Arc::new_cyclic(|this| Self {
             router,
-            components: by_id,
+            component_targets: by_id,
             metrics,
             graphs,
-            services: components.into_iter().map(|(id, one)| (id, one.component)).collect(),
+            components: components.into_iter().map(|(id, one)| (id, one.component)).collect(),
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             model_states: ModelStates::default(),
-            bodies: MemoryBudget::new(MAX_BODIES, "request bodies"),
-            answers: MemoryBudget::new(MAX_BODIES, "responses"),
+            body_budget: MemoryBudget::new(MAX_BODIES, "request bodies"),
+            response_budget: MemoryBudget::new(MAX_BODIES, "responses"),
             connection_limits: app.connections,
             compression: app.compression,
             cors: app.cors.clone(),
             cache,
             drift,
             redis,
-            _background: background,
+            _guest_threads: guest_threads,
             copies: Mutex::new(copies),
             prediction_log,
             routers,
             this: this.clone(),
         });
         let application: Weak<Self> = Arc::downgrade(&host);
-        outside.connect(application as Weak<dyn Chain>);
+        outbound_http.connect(application as Weak<dyn Chain>);
         Ok(host)
     }
 }
@@ -96,12 +97,12 @@ impl Host {
 /// What all components share.
 struct SharedParts {
     engine: Arc<Engine>,
-    graphs: Arc<Registry>,
-    background: Background,
-    doors: Arc<Doors>,
+    graphs: Arc<GraphRegistry>,
+    guest_threads: GuestThreads,
+    instance_pool: Arc<InstancePool>,
     tls: Arc<ClientConfig>,
-    outside: Arc<Outside>,
-    redis: Connections,
+    outbound_http: Arc<OutboundHttp>,
+    redis: RedisConnections,
 }
 
 impl SharedParts {
@@ -111,35 +112,35 @@ impl SharedParts {
         let blocked = app.blocked_networks.clone();
         Ok(Self {
             engine: Arc::clone(engine),
-            graphs: Arc::new(Registry::new(app.backends.backends(), compute)),
-            background: Background::start(threads()?)?,
-            doors: Arc::default(),
-            outside: Arc::new(Outside::new(blocked.clone(), &tls)),
-            redis: Connections::new(app.redis_connections, Arc::clone(&tls), blocked),
+            graphs: Arc::new(GraphRegistry::new(app.backends.backends(), compute)),
+            guest_threads: GuestThreads::start(threads()?)?,
+            instance_pool: Arc::default(),
+            outbound_http: Arc::new(OutboundHttp::new(blocked.clone(), &tls)),
+            redis: RedisConnections::new(app.redis_connections, Arc::clone(&tls), blocked),
             tls,
         })
     }
 }
 
 /// The stores one component is granted, by label.
-type Granted = HashMap<String, Arc<Store>>;
+type Granted = HashMap<String, Arc<GrantedStore>>;
 
 /// Opens the key-value stores of every component, in the order of the components.
 fn open_stores(app: &App, shared: &SharedParts) -> Result<Vec<Granted>> {
     // A connection for each store of each component: guests cannot exhaust them, and the operator
     // chose the addresses.
     let anywhere = BlockedNetworks::default();
-    let redis = Connections::new(Semaphore::MAX_PERMITS, Arc::clone(&shared.tls), anywhere);
+    let redis = RedisConnections::new(Semaphore::MAX_PERMITS, Arc::clone(&shared.tls), anywhere);
     let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
     app.key_value.open(granted, &redis)
 }
 
 /// A component, and what its experiments are checked against.
 struct Created {
-    component: Arc<Service>,
+    component: Arc<Component>,
     mounts: Mounts,
     /// The store that changes of experiments are in, if it is granted.
-    changes: Option<Arc<Store>>,
+    changes: Option<Arc<GrantedStore>>,
 }
 
 type Components = IndexMap<String, Created>;
@@ -169,28 +170,29 @@ fn create_component(
     shared: &SharedParts,
     mounts: Mounts,
     granted: Granted,
-) -> Result<Service> {
+) -> Result<Component> {
     let mut spec = spec.clone();
     spec.files.folders = mounts.clone();
     let (code, linked) = &codes[&spec.source];
     let policy = log_policy(app, &spec, linked)?;
-    let models = Arc::new(Models::new(Arc::clone(&shared.graphs), mounts));
-    let output = Output::open(&spec.id, app.log_dir.as_deref())?;
+    let models = Arc::new(ComponentModels::new(Arc::clone(&shared.graphs), mounts));
+    let output = ComponentOutput::open(&spec.id, app.log_dir.as_deref())?;
     let wasmtime = shared.engine.wasmtime().clone();
-    let (outside, redis) = (Arc::clone(&shared.outside), shared.redis.share());
-    let stores = Stores::new(wasmtime, spec, models, granted, outside, redis, output);
+    let (outbound_http, redis) = (Arc::clone(&shared.outbound_http), shared.redis.for_component());
+    let stores = StoreFactory::new(wasmtime, spec, models, granted, outbound_http, redis, output);
     let stores = match policy {
         Some(policy) => stores.logging(policy),
         None => stores,
     };
-    let (code, linked, doors) = (Arc::clone(code), Arc::clone(linked), Arc::clone(&shared.doors));
-    Service::new(code, linked, stores, shared.background.lane(), doors)
+    let (code, linked, instance_pool) =
+        (Arc::clone(code), Arc::clone(linked), Arc::clone(&shared.instance_pool));
+    Component::new(code, linked, stores, shared.guest_threads.for_component(), instance_pool)
 }
 
-fn response_cache(app: &App, tls: &Arc<ClientConfig>) -> Arc<Cache> {
-    let shared = app.cache.shared.clone();
-    let shared = shared.map(|settings| Shared::new(settings, Arc::clone(tls).into()));
-    Arc::new(Cache::new(app.cache.limits, shared))
+fn response_cache(app: &App, tls: &Arc<ClientConfig>) -> Arc<ResponseCache> {
+    let redis = app.cache.redis.clone();
+    let redis = redis.map(|settings| RedisCache::new(settings, Arc::clone(tls).into()));
+    Arc::new(ResponseCache::new(app.cache.limits, redis))
 }
 
 /// The routers, by the id of their component, with the experiments each mounts.
@@ -202,7 +204,7 @@ fn create_routers(
     let assigns = |id: &&String| codes[&app.components[*id].source].1.assign.is_some();
     let assigning: Vec<_> = components.keys().filter(assigns).map(String::as_str).collect();
     let mounts = components.iter().map(|(id, one)| (id.clone(), one.mounts.clone())).collect();
-    let checked = check::Application { components: &app.components, mounts: &mounts };
+    let checked = check::CheckedApplication { components: &app.components, mounts: &mounts };
     let routers = checked.experiments(&assigning)?.into_iter().map(|(id, experiments)| {
         let Created { component, changes, .. } = &components[&id];
         let router = ExperimentRouter::new(Arc::clone(component), experiments, changes.clone())?;
@@ -214,52 +216,52 @@ fn create_routers(
 /// What routes lead to.
 struct Assembly<'a> {
     app: &'a App,
-    cache: &'a Cache,
+    cache: &'a ResponseCache,
     components: &'a Components,
     routers: &'a BTreeMap<String, Arc<ExperimentRouter>>,
 }
 
 impl Assembly<'_> {
     /// The routes of the manifest.
-    fn routes(&self, metrics: &mut HostMetrics) -> Result<Router<Place>> {
+    fn routes(&self, metrics: &mut HostMetrics) -> Result<Router<RouteTarget>> {
         let routes = self.app.routes.iter().map(|Route { pattern, target }| {
             let shown = pattern.to_string();
-            let place = match target {
-                Target::Component(id) => {
-                    self.place(metrics, id, &shown, Some(Scope::Route(shown.clone())))
+            let route_target = match target {
+                RouteAction::Component(id) => {
+                    self.target(metrics, id, &shown, Some(PurgeScope::Route(shown.clone())))
                 }
-                Target::Static(response) => Place {
+                RouteAction::Static(response) => RouteTarget {
                     served: Served::Static(response.clone()),
                     metrics: metrics.route("", &shown),
                     recorder: None,
                 },
             };
-            (pattern.clone(), place)
+            (pattern.clone(), route_target)
         });
-        let router = Router::new(routes.collect())
-            .map_err(|twice| anyhow!("the route \"{twice}\" stands twice"))?;
+        let router = Router::new(routes.collect::<Vec<_>>())
+            .map_err(|twice| anyhow!("duplicate route \"{twice}\"; remove one"))?;
         self.check_experiments(&router)?;
         Ok(router)
     }
 
     /// Every component, for requests of other components: one that has all paths.
-    fn by_id(&self, metrics: &mut HostMetrics) -> HashMap<String, (Pattern, Place)> {
+    fn by_id(&self, metrics: &mut HostMetrics) -> HashMap<String, (Pattern, RouteTarget)> {
         let ids = self.components.keys();
         ids.map(|id| {
             let shown = format!("{id}{INTERNAL}");
-            (id.clone(), (ANY.clone(), self.place(metrics, id, &shown, None)))
+            (id.clone(), (ANY.clone(), self.target(metrics, id, &shown, None)))
         })
         .collect()
     }
 
     /// The component `id` under a route, which its metrics and records name as `shown`.
-    fn place(
+    fn target(
         &self,
         metrics: &mut HostMetrics,
         id: &str,
         shown: &str,
-        route: Option<Scope>,
-    ) -> Place {
+        route: Option<PurgeScope>,
+    ) -> RouteTarget {
         let (component, spec) = (&self.components[id].component, &self.app.components[id]);
         let served = match self.routers.get(id).filter(|_| component.assigns()) {
             Some(router) => Served::Assigned(Arc::clone(router)),
@@ -269,16 +271,16 @@ impl Assembly<'_> {
             }
         };
         let sample = spec.prediction_log.sample;
-        let recorder = component.logs().then(|| Recorder::new(shown, id, sample));
-        Place { served, metrics: metrics.route(id, shown), recorder }
+        let recorder = component.logs_predictions().then(|| Recorder::new(shown, id, sample));
+        RouteTarget { served, metrics: metrics.route(id, shown), recorder }
     }
 
-    fn check_experiments(&self, router: &Router<Place>) -> Result<()> {
+    fn check_experiments(&self, router: &Router<RouteTarget>) -> Result<()> {
         for (id, experiments) in self.routers {
-            let leads_here = |route: &Route| matches!(&route.target, Target::Component(other) if other == id);
+            let leads_here = |route: &Route| matches!(&route.target, RouteAction::Component(other) if other == id);
             let public = self.app.routes.iter().any(leads_here);
             let takes = |path: &str| {
-                router.find(path).is_some_and(|(_, place)| place.metrics.component == *id)
+                router.find(path).is_some_and(|(_, found)| found.metrics.component == *id)
             };
             check::routes(id, public, experiments.experiments(), takes)?;
         }
@@ -300,7 +302,9 @@ fn open_prediction_log(
     Assembly { app, components, .. }: &Assembly<'_>,
     drift: &Arc<Monitor>,
 ) -> Result<Option<Arc<PredictionLog>>> {
-    if !app.prediction_log.enabled || !components.values().any(|one| one.component.logs()) {
+    if !app.prediction_log.enabled
+        || !components.values().any(|one| one.component.logs_predictions())
+    {
         return Ok(None);
     }
     let mounted = app.components.values().flat_map(|spec| spec.files.folders.models());
@@ -319,9 +323,13 @@ fn info(app: &App) -> String {
 }
 
 /// How the predictions of a component are redacted; `None` if they are not logged.
-fn log_policy(app: &App, spec: &ComponentSpec, linked: &Linked) -> Result<Option<LogPolicy>> {
+fn log_policy(
+    app: &App,
+    spec: &ComponentSpec,
+    linked: &LinkedComponent,
+) -> Result<Option<LogPolicy>> {
     let settings = &spec.prediction_log;
-    if !linked.logs || !settings.enabled {
+    if !linked.logs_predictions || !settings.enabled {
         return Ok(None);
     }
     let hash = match &*settings.hash {
@@ -333,11 +341,12 @@ fn log_policy(app: &App, spec: &ComponentSpec, linked: &Linked) -> Result<Option
 }
 
 /// The scopes that the cached responses of a component are purged by, on any route.
-fn scopes(spec: &ComponentSpec) -> impl Iterator<Item = Scope> + use<> {
+fn scopes(spec: &ComponentSpec) -> impl Iterator<Item = PurgeScope> + use<> {
     let models = spec.models.iter().flat_map(|model| {
         let version = model.version.as_ref().map(|version| format!("{}/{version}", model.name));
-        [model.name.clone()].into_iter().chain(version).map(Scope::Model)
+        [model.name.clone()].into_iter().chain(version).map(PurgeScope::Model)
     });
-    let scopes: Vec<_> = [Scope::Component(spec.id.clone())].into_iter().chain(models).collect();
+    let scopes: Vec<_> =
+        [PurgeScope::Component(spec.id.clone())].into_iter().chain(models).collect();
     scopes.into_iter()
 }

@@ -9,15 +9,15 @@ use anyhow::{Context, Result, anyhow};
 
 use super::{Host, threads};
 use crate::config::app::App;
-use crate::guest::artifact::{Artifacts, Makes, PRIVATE, READABLE};
-use crate::guest::component_file::{Code, Linked};
-use crate::guest::engine::{Engine, portable};
+use crate::guest::artifact::{ArtifactStore, CompileTarget, PRIVATE, READABLE};
+use crate::guest::component_file::{ComponentFile, LinkedComponent};
+use crate::guest::engine::{Engine, portable_compiler};
 
 /// Folder of compiled components in the state directory.
 const ARTIFACTS: &str = "compiled";
 
 /// The code of each component file, by the path of the file.
-pub(super) type Codes = HashMap<PathBuf, (Arc<Code>, Arc<Linked>)>;
+pub(super) type Codes = HashMap<PathBuf, (Arc<ComponentFile>, Arc<LinkedComponent>)>;
 
 impl Host {
     /// Compiles the components of `app` into `state_dir`, readable by every user, unless that was
@@ -25,8 +25,9 @@ impl Host {
     ///
     /// # Errors
     /// The folder cannot be used, or a component cannot be compiled or linked.
-    pub fn compile(app: &App, state_dir: &Path, makes: Makes) -> Result<usize> {
-        let artifacts = Artifacts::open(&state_dir.join(ARTIFACTS), READABLE, makes, portable)?;
+    pub fn compile(app: &App, state_dir: &Path, makes: CompileTarget) -> Result<usize> {
+        let artifacts =
+            ArtifactStore::open(&state_dir.join(ARTIFACTS), READABLE, makes, portable_compiler)?;
         Ok(compile_all(app, &Arc::new(Engine::new(app)?), &artifacts)?.len())
     }
 }
@@ -34,20 +35,21 @@ impl Host {
 /// The code of all components of `app`: mapped from `state_dir` where it was compiled before.
 pub(super) fn prepare(app: &App, engine: &Arc<Engine>, state_dir: &Path) -> Result<Codes> {
     let folder = state_dir.join(ARTIFACTS);
-    let artifacts = Artifacts::open(&folder, PRIVATE, Makes::Native, portable)?;
+    let artifacts =
+        ArtifactStore::open(&folder, PRIVATE, CompileTarget::Native, portable_compiler)?;
     let codes = compile_all(app, engine, &artifacts)?;
-    // Of a thousand components there are thousands of files: the start does not wait for that.
+    // In the background: with a thousand components there are thousands of files.
     std::thread::spawn(move || artifacts.remove_old());
     Ok(codes)
 }
 
 /// Compiles on as many threads as can run at the same time.
-fn compile_all(app: &App, engine: &Arc<Engine>, artifacts: &Artifacts) -> Result<Codes> {
+fn compile_all(app: &App, engine: &Arc<Engine>, artifacts: &ArtifactStore) -> Result<Codes> {
     let mut sources: Vec<&PathBuf> = app.components.values().map(|spec| &spec.source).collect();
     sources.sort_unstable();
     sources.dedup();
     let next = AtomicUsize::new(0);
-    // A pool of its own: its threads end here, and the free memory they hold goes with them.
+    // A separate pool: its threads exit at the end, which frees the memory they hold.
     let compiling = rayon::ThreadPoolBuilder::new().num_threads(threads()?).build()?;
     let worker = || {
         let numbered = || {
@@ -57,7 +59,7 @@ fn compile_all(app: &App, engine: &Arc<Engine>, artifacts: &Artifacts) -> Result
         std::iter::from_fn(numbered)
             .map(|(number, source)| {
                 let progress = format!("{number} of {}", sources.len());
-                let prepare = || Code::prepare(engine, artifacts, source, &progress);
+                let prepare = || ComponentFile::prepare(engine, artifacts, source, &progress);
                 let prepared = compiling.install(prepare);
                 let (code, linked) = prepared.with_context(|| {
                     let user = app.components.values().find(|spec| spec.source == **source);

@@ -5,127 +5,128 @@ mod component_code;
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use crate::cache::Cache;
-use crate::cache::generation::Scopes;
-use crate::config::app::StaticAnswer;
+use crate::cache::ResponseCache;
+use crate::cache::generation::PurgeScopes;
+use crate::config::app::FixedResponse;
 use crate::drift::Monitor;
 use crate::experiment::ExperimentRouter;
-use crate::guest::component::Service;
-use crate::guest::files::Copies;
-use crate::guest::offload::Background;
+use crate::guest::component::Component;
+use crate::guest::files::CopiedFiles;
+use crate::guest::offload::GuestThreads;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
 use crate::http::route::{Pattern, Router};
-use crate::inference::Registry;
+use crate::inference::GraphRegistry;
 use crate::inference::model_states::ModelStates;
 use crate::metrics::{HostMetrics, RouteMetrics};
 use crate::prediction_log::{PredictionLog, Recorder};
-use crate::process::heap::give_back;
+use crate::process::heap::request_trim;
 use crate::process::memory_budget::MemoryBudget;
 use crate::server::connections::ConnectionLimits;
-use crate::storage::redis::Connections;
+use crate::storage::redis::RedisConnections;
 
-/// How often what is idle is looked for, and what was not printed is said.
+/// Interval at which idle resources are released, and dropped output is reported.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// For so many sweeps after the last thing that was dropped memory is given back: what a thread held
-/// that ended meanwhile, and those that had no time to rest.
+/// Number of sweeps after the last release that still return free memory to the system: of threads that
+/// exited meanwhile, and of those that were busy.
 const SETTLING: usize = 3;
 
-/// How long the models of an application may take to load.
+/// Maximum time for the models of an application to load.
 const MAX_LOADING: Duration = Duration::from_secs(600);
 
-/// What the data plane serves.
+/// The running application.
 #[derive(Debug)]
 pub struct Host {
-    router: Router<Place>,
-    services: IndexMap<String, Arc<Service>>,
-    /// The same for requests of one to another.
-    components: HashMap<String, (Pattern, Place)>,
+    router: Router<RouteTarget>,
+    components: IndexMap<String, Arc<Component>>,
+    /// The components as targets of requests of other components, by id.
+    component_targets: HashMap<String, (Pattern, RouteTarget)>,
     metrics: HostMetrics,
-    graphs: Arc<Registry>,
+    graphs: Arc<GraphRegistry>,
     /// The application's name and version, as JSON.
     info: String,
-    /// What keeps the host from being ready.
+    /// Why the host is not ready.
     not_ready: Mutex<Option<String>>,
     model_states: ModelStates,
-    bodies: MemoryBudget,
-    answers: MemoryBudget,
+    body_budget: MemoryBudget,
+    response_budget: MemoryBudget,
     connection_limits: ConnectionLimits,
     compression: Compression,
     cors: Option<Cors>,
-    cache: Arc<Cache>,
+    cache: Arc<ResponseCache>,
     drift: Arc<Monitor>,
-    redis: Connections,
-    _background: Background,
-    copies: Mutex<Option<Copies>>,
+    redis: RedisConnections,
+    _guest_threads: GuestThreads,
+    copies: Mutex<Option<CopiedFiles>>,
     prediction_log: Option<Arc<PredictionLog>>,
-    /// By the id of their component.
+    /// The routers, by the id of their component.
     routers: BTreeMap<String, Arc<ExperimentRouter>>,
-    /// For what goes on without a request.
+    /// This host, for tasks in the background.
     this: Weak<Self>,
 }
 
-/// A route's end.
+/// The target of a route.
 #[derive(Debug)]
-pub struct Place {
+pub struct RouteTarget {
     pub served: Served,
     pub metrics: Arc<RouteMetrics>,
-    /// If the predictions of its component are logged.
+    /// Set if the predictions of its component are logged.
     pub recorder: Option<Recorder>,
 }
 
-/// What answers on a route.
+/// What serves the requests of a route.
 #[derive(Debug)]
 pub enum Served {
-    /// And what its answers belong to that are kept.
-    Component(Arc<Service>, Scopes),
+    /// A component, and the purge scopes of its cached responses.
+    Component(Arc<Component>, PurgeScopes),
     /// The component that a router assigns the request to.
     Assigned(Arc<ExperimentRouter>),
-    Static(StaticAnswer),
+    Static(FixedResponse),
 }
 
 impl Host {
-    /// What serves `path`, and the route it matched.
+    /// The route that `path` matches, and its target.
     #[must_use]
-    pub fn find(&self, path: &str) -> Option<&(Pattern, Place)> {
+    pub fn find(&self, path: &str) -> Option<&(Pattern, RouteTarget)> {
         self.router.find(path)
     }
 
-    /// Where request bodies are held that are taken whole.
+    /// The memory budget of request bodies that are admitted whole.
     #[must_use]
-    pub fn bodies(&self) -> &MemoryBudget {
-        &self.bodies
+    pub fn body_budget(&self) -> &MemoryBudget {
+        &self.body_budget
     }
 
-    /// Where answers are counted that clients have not taken yet.
+    /// The memory budget of responses that clients have not read yet.
     #[must_use]
-    pub fn answers(&self) -> &MemoryBudget {
-        &self.answers
+    pub fn response_budget(&self) -> &MemoryBudget {
+        &self.response_budget
     }
 
-    /// How many connections there may be, and for how long.
+    /// The limits of client connections.
     #[must_use]
     pub fn connection_limits(&self) -> ConnectionLimits {
         self.connection_limits
     }
 
-    /// Whose bodies are decoded and compressed.
+    /// Which bodies are decoded and compressed.
     #[must_use]
     pub fn compression(&self) -> Compression {
         self.compression
     }
 
-    /// Which pages of other sites may call the application, if any may.
+    /// The CORS settings; `None` without `[application.tool.spinfer.cors]`.
     #[must_use]
     pub fn cors(&self) -> Option<&Cors> {
         self.cors.as_ref()
@@ -137,20 +138,19 @@ impl Host {
         &self.model_states
     }
 
-    /// Where answers are kept.
+    /// The response cache.
     #[must_use]
-    pub fn cache(&self) -> &Arc<Cache> {
+    pub fn cache(&self) -> &Arc<ResponseCache> {
         &self.cache
     }
 
-    /// What has become of the distributions of each model version.
+    /// The drift of each model version.
     #[must_use]
     pub fn drift(&self) -> &Arc<Monitor> {
         &self.drift
     }
 
-    /// Where predictions are logged; none if nothing is served that could log any, or the operator
-    /// does not want it.
+    /// The prediction log; `None` if it is disabled, or no component logs predictions.
     #[must_use]
     pub fn prediction_log(&self) -> Option<&Arc<PredictionLog>> {
         self.prediction_log.as_ref()
@@ -162,10 +162,10 @@ impl Host {
         &self.info
     }
 
-    /// The component `id`, for another component: it has every path.
+    /// The component `id` as the target of another component's requests, for every path.
     #[must_use]
-    pub fn component(&self, id: &str) -> Option<&(Pattern, Place)> {
-        self.components.get(id)
+    pub fn component_target(&self, id: &str) -> Option<&(Pattern, RouteTarget)> {
+        self.component_targets.get(id)
     }
 
     /// The routers, by the id of their component.
@@ -173,19 +173,19 @@ impl Host {
         self.routers.values().map(|router| &**router)
     }
 
-    /// Itself, for work that no request waits for; `None` while it ends.
+    /// A reference for background work; `None` while the host shuts down.
     #[must_use]
     pub fn share(&self) -> Option<Arc<Self>> {
         self.this.upgrade()
     }
 
-    /// The graphs in use by all components.
+    /// The loaded graphs of all components.
     #[must_use]
-    pub fn graphs(&self) -> &Arc<Registry> {
+    pub fn graphs(&self) -> &Arc<GraphRegistry> {
         &self.graphs
     }
 
-    /// What is counted of requests.
+    /// The metrics of requests.
     #[must_use]
     pub fn metrics(&self) -> &HostMetrics {
         &self.metrics
@@ -193,75 +193,77 @@ impl Host {
 
     /// The components, by id.
     #[must_use]
-    pub fn services(&self) -> &IndexMap<String, Arc<Service>> {
-        &self.services
+    pub fn components(&self) -> &IndexMap<String, Arc<Component>> {
+        &self.components
     }
 
     /// The component `id`.
     #[must_use]
-    pub fn service(&self, id: &str) -> Option<&Arc<Service>> {
-        self.services.get(id)
+    pub fn component(&self, id: &str) -> Option<&Arc<Component>> {
+        self.components.get(id)
     }
 
-    /// Loads every mounted model, so that the first request need not wait; ready is who has loaded
-    /// them all.
+    /// Loads every mounted model before its first request. The host is ready once all are loaded.
     pub async fn load_models(&self) {
         let deadline = Instant::now() + MAX_LOADING;
         let mut problems = Vec::new();
-        // As many as there are threads to load them on.
+        // One component per thread.
         let at_once = threads().unwrap_or(1);
-        let services: Vec<_> = self.services.values().cloned().collect();
-        let loading = stream::iter(services).map(|service: Arc<Service>| async move {
-            let failed = service.load_models(deadline).await;
+        let components: Vec<_> = self.components.values().cloned().collect();
+        let loading = stream::iter(components).map(|component: Arc<Component>| async move {
+            let failed = component.load_models(deadline).await;
             let failed = failed.into_iter().map(|(model, error)| (model.to_owned(), error));
             failed.collect::<Vec<_>>()
         });
         let loaded = pin!(loading.buffered(at_once));
-        let mut loaded = stream::iter(self.services.keys()).zip(loaded);
+        let mut loaded = stream::iter(self.components.keys()).zip(loaded);
         while let Some((id, failed)) = loaded.next().await {
             let reasons = failed.iter().map(|(model, error)| (model.clone(), error.to_string()));
             self.model_states.loaded(id, reasons);
             for (model, error) in failed {
-                warn!(component = id, model, %error, "cannot load");
+                warn!(component = id, model, %error, "cannot load the model");
                 problems.push(format!("component `{id}`: model `{model}`: {error}"));
             }
         }
         self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
-        // Loading takes many times what is left of it.
-        self.give_back();
+        // Loading takes many times the memory that the loaded models keep.
+        self.trim_memory();
     }
 
     /// Returns free memory to the system, on all threads that may hold some.
-    fn give_back(&self) {
-        give_back();
-        self.graphs.rest();
-        // They do when they are parked again, so those that are parked are woken.
+    fn trim_memory(&self) {
+        request_trim();
+        self.graphs.trim_memory();
+        // A thread does so when it is parked; this wakes those that are parked already.
         for _ in 0..Handle::current().metrics().num_workers() {
             tokio::spawn(std::future::ready(()));
         }
     }
 
-    /// Removes the files that were copied for components: nobody is served any more.
+    /// Removes the files that were copied for components, once no request is served any more.
     pub fn remove_copies(&self) {
-        drop(self.copies.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.copies.lock().take());
     }
 
-    /// From now on the host is live but not ready: no new work should be sent to it.
+    /// Makes the host live but not ready, so that load balancers stop sending requests.
     pub fn drain(&self) {
         self.set_not_ready(Some("the server is shutting down".into()));
     }
 
     fn set_not_ready(&self, reason: Option<String>) {
-        *self.not_ready.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self.not_ready.lock() = reason;
     }
 
-    /// Fails with what keeps the host from being ready.
+    /// Checks whether the host is ready.
+    ///
+    /// # Errors
+    /// [`Failure::NotReady`] with the reason.
     pub fn ready(&self) -> Result<(), Failure> {
-        let reason = self.not_ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = self.not_ready.lock();
         reason.clone().map_or(Ok(()), |reason| Err(Failure::NotReady { reason }))
     }
 
-    /// What a host that is ready says, as JSON: what does not work, though requests are served.
+    /// The readiness document as JSON, with problems that do not keep requests from being served.
     #[must_use]
     pub fn readiness(&self) -> String {
         let problem = self.prediction_log().and_then(|log| log.problem());
@@ -272,14 +274,14 @@ impl Host {
         .to_string()
     }
 
-    /// The longest a request may take.
+    /// The longest deadline of all components.
     #[must_use]
     pub fn longest_deadline(&self) -> Duration {
-        let deadlines = self.services.values().map(|service| service.limits().deadline);
+        let deadlines = self.components.values().map(|component| component.limits().deadline);
         deadlines.max().unwrap_or_default()
     }
 
-    /// Sees to what is idle, instances and connections, forever.
+    /// Releases idle instances, models and connections, forever.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);
         let mut settling = 0;
@@ -287,20 +289,20 @@ impl Host {
             ticks.tick().await;
             let now = Instant::now();
             let mut dropped = false;
-            for service in self.services.values() {
-                dropped |= service.drop_idle(now);
-                service.output().say_what_was_dropped();
+            for component in self.components.values() {
+                dropped |= component.drop_idle(now);
+                component.output().log_dropped_lines();
             }
             settling = if dropped { SETTLING } else { settling.saturating_sub(1) };
             if settling > 0 {
-                self.give_back();
+                self.trim_memory();
             }
             self.redis.drop_idle(now);
         }
     }
 }
 
-/// Threads that can run at the same time.
+/// Number of threads that can run at the same time.
 fn threads() -> std::io::Result<usize> {
     std::thread::available_parallelism().map(std::num::NonZero::get)
 }

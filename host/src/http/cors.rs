@@ -1,5 +1,5 @@
 //! Cross-origin resource sharing (the Fetch standard, 3.2): which pages of other sites may call the
-//! application from a browser. Off unless `[application.tool.spinfer.cors]` is there.
+//! application from a browser. Disabled without `[application.tool.spinfer.cors]`.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use http::header::{
 use http::{Method, Response, StatusCode, Uri};
 use serde::Deserialize;
 
+use crate::config::limits::{MAX_DURATION, some_duration};
 use crate::http::body::Body;
 use crate::http::error_response::error_response;
-use crate::process::text::shortened;
-use crate::config::limits::{MAX_DURATION, some_duration};
 use crate::http::vary;
+use crate::process::text::shortened;
 
-/// Everything, in each of the lists.
+/// The wildcard of each list.
 const ANY: &str = "*";
-/// For how long a browser need not ask again, unless the manifest says.
+/// Default time for which browsers cache a preflight response.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// What the protocols take and say beside what every page may.
+/// Defaults: what the protocols need in addition to what the Fetch standard always allows.
 const METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
 const HEADERS: [&str; 2] = ["content-type", "inference-header-content-length"];
 const EXPOSED: [&str; 1] = ["inference-header-content-length"];
@@ -41,7 +41,7 @@ pub struct CorsConfig {
     pub max_age: Option<Duration>,
 }
 
-/// The headers there are to be, ready to be sent.
+/// The CORS headers of responses.
 #[derive(Clone, Debug)]
 pub struct Cors {
     origins: Origins,
@@ -55,11 +55,14 @@ pub struct Cors {
 #[derive(Clone, Debug)]
 enum Origins {
     Any,
-    These(Vec<HeaderValue>),
+    Listed(Vec<HeaderValue>),
 }
 
 impl Cors {
-    /// Fails with the key, and what is wrong with it.
+    /// Resolves `config`.
+    ///
+    /// # Errors
+    /// The key that is invalid, and why.
     pub fn new(config: &CorsConfig) -> Result<Self, (&'static str, String)> {
         let CorsConfig {
             allow_origins,
@@ -71,9 +74,9 @@ impl Cors {
         } = config;
         let credentials = *allow_credentials;
         let list =
-            |key, given: &Option<Vec<String>>, usual: &[&str], is_valid: fn(&str) -> bool| {
-                let usual = || usual.iter().map(|name| (*name).to_owned()).collect();
-                let names = given.clone().unwrap_or_else(usual);
+            |key, given: &Option<Vec<String>>, default: &[&str], is_valid: fn(&str) -> bool| {
+                let default = || default.iter().map(|name| (*name).to_owned()).collect();
+                let names = given.clone().unwrap_or_else(default);
                 joined(&names, credentials, is_valid).map_err(|problem| (key, problem))
             };
         let is_method = |name: &str| Method::from_bytes(name.as_bytes()).is_ok();
@@ -83,7 +86,7 @@ impl Cors {
         let exposed = list("expose_headers", expose_headers, &EXPOSED, is_header)?;
         let max_age = max_age.unwrap_or(MAX_AGE);
         if max_age > MAX_DURATION {
-            return Err(("max_age", "must be at most a day: \"10m\"".into()));
+            return Err(("max_age", "must be at most a day, for example \"10m\"".into()));
         }
         Ok(Self {
             origins: origins(allow_origins, credentials).map_err(|p| ("allow_origins", p))?,
@@ -95,8 +98,8 @@ impl Cors {
         })
     }
 
-    /// The response to a preflight, if the request is one: what a browser may send from the page. The
-    /// component never sees it.
+    /// The response to a preflight request, if this is one: what a page may send. The component never
+    /// receives the request.
     #[must_use]
     pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {
         if *method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
@@ -106,25 +109,26 @@ impl Cors {
         if self.allowed(Some(origin)).is_none() {
             let origin = String::from_utf8_lossy(origin.as_bytes());
             let origin = shortened(&origin);
-            let problem =
-                format!("pages of {origin} may not call this application (cors.allow_origins)");
+            let problem = format!(
+                "{origin} is not in cors.allow_origins: its pages may not call this application"
+            );
             return Some(error_response(StatusCode::FORBIDDEN, &problem));
         }
         let mut response = Response::new(Body::whole(""));
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let answered = response.headers_mut();
-        answered.insert(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
+        let allowed = response.headers_mut();
+        allowed.insert(ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
         if headers.contains_key(ACCESS_CONTROL_REQUEST_HEADERS) && !self.headers.is_empty() {
-            answered.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
+            allowed.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
         }
-        answered.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+        allowed.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
         Some(response)
     }
 
-    /// Puts on a response, of whatever status, what a browser needs to give it to the page of
-    /// `origin`. A component's own headers of these names give way.
+    /// Adds the headers by which a browser passes a response of any status to a page of `origin`. They
+    /// replace the component's own headers of the same names.
     pub fn mark(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
-        if matches!(self.origins, Origins::These(_)) {
+        if matches!(self.origins, Origins::Listed(_)) {
             vary::add(headers, &ORIGIN);
         }
         for name in [
@@ -144,12 +148,12 @@ impl Cors {
         }
     }
 
-    /// The origins that are said to a page of `origin` to be allowed; `None` if it is not among them.
+    /// The value of `Access-Control-Allow-Origin` for a page of `origin`; `None` if it is not allowed.
     fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         let origin = origin?;
         match &self.origins {
             Origins::Any => Some(HeaderValue::from_static(ANY)),
-            Origins::These(origins) => origins.contains(origin).then(|| origin.clone()),
+            Origins::Listed(origins) => origins.contains(origin).then(|| origin.clone()),
         }
     }
 }
@@ -157,43 +161,44 @@ impl Cors {
 fn origins(given: &[String], credentials: bool) -> Result<Origins, String> {
     if given.is_empty() {
         return Err(
-            "name the origins: [\"https://app.example.com\"], or all of them, [\"*\"]".into()
+            "expected origins, such as [\"https://app.example.com\"], or [\"*\"] for all".into()
         );
     }
     if given.iter().any(|origin| origin == ANY) {
         if credentials {
             return Err(
-                "\"*\" with allow_credentials would let every site act for your users; name the origins"
+                "\"*\" with allow_credentials would let every site act for your users; list the origins"
                     .into(),
             );
         }
         return match given.len() {
             1 => Ok(Origins::Any),
-            _ => Err("\"*\" is all of them; remove the others".into()),
+            _ => Err("\"*\" includes all others; remove them".into()),
         };
     }
     let origin = |origin: &String| {
         let invalid = || {
             format!(
-                "\"{origin}\" is not an origin, as browsers send it: scheme, host and port where it is \
-                 not the usual one, \"https://app.example.com\", without a path"
+                "\"{origin}\" is not an origin as browsers send it; expected a scheme, a host and any \
+                 non-default port, without a path, such as \"https://app.example.com\""
             )
         };
         let uri: Uri = origin.parse().map_err(|_| invalid())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(invalid());
         };
-        let usual = matches!((scheme, uri.port_u16()), ("http", Some(80)) | ("https", Some(443)));
+        let has_default_port =
+            matches!((scheme, uri.port_u16()), ("http", Some(80)) | ("https", Some(443)));
         let written = format!("{scheme}://{authority}");
-        if written != *origin || written != origin.to_ascii_lowercase() || usual {
+        if written != *origin || written != origin.to_ascii_lowercase() || has_default_port {
             return Err(invalid());
         }
         HeaderValue::from_str(origin).map_err(|_| invalid())
     };
-    given.iter().map(origin).collect::<Result<_, _>>().map(Origins::These)
+    given.iter().map(origin).collect::<Result<_, _>>().map(Origins::Listed)
 }
 
-/// The names as one header has them.
+/// The names as the value of one header.
 fn joined(
     names: &[String],
     credentials: bool,
@@ -202,14 +207,14 @@ fn joined(
     for name in names {
         if name == ANY && credentials {
             return Err(
-                "\"*\" has no meaning for browsers with allow_credentials; name them".into()
+                "with allow_credentials, \"*\" is no wildcard for browsers; list the names".into(),
             );
         }
         if name == ANY && names.len() > 1 {
-            return Err("\"*\" is all of them; remove the others".into());
+            return Err("\"*\" includes all others; remove them".into());
         }
         if !is_valid(name) {
-            return Err(format!("\"{name}\" is not a name"));
+            return Err(format!("\"{name}\" is not a valid name"));
         }
     }
     HeaderValue::from_str(&names.join(", ")).map_err(|error| error.to_string())
@@ -224,30 +229,30 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn invalid_config_is_refused_with_its_key() {
         const A: &str = "allow_origins = ['https://a.example']\n";
         for (text, key, part) in [
-            ("allow_origins = []", "allow_origins", "name the origins"),
+            ("allow_origins = []", "allow_origins", "expected origins"),
             ("allow_origins = ['*']\nallow_credentials = true", "allow_origins", "every site"),
-            ("allow_origins = ['*', 'https://a.example']", "allow_origins", "remove the others"),
+            ("allow_origins = ['*', 'https://a.example']", "allow_origins", "remove them"),
             ("allow_origins = ['a.example']", "allow_origins", "is not an origin"),
             ("allow_origins = ['https://a.example/']", "allow_origins", "without a path"),
             ("allow_origins = ['https://a.example/x']", "allow_origins", "without a path"),
             ("allow_origins = ['https://A.example']", "allow_origins", "is not an origin"),
-            ("allow_origins = ['https://a.example:443']", "allow_origins", "the usual one"),
+            ("allow_origins = ['https://a.example:443']", "allow_origins", "non-default port"),
             ("allow_origins = ['null']", "allow_origins", "is not an origin"),
             (&format!("{A}allow_methods = ['G T']"), "allow_methods", "\"G T\""),
             (&format!("{A}allow_headers = ['a b']"), "allow_headers", "\"a b\""),
-            (&format!("{A}allow_headers = ['*', 'a']"), "allow_headers", "remove the others"),
+            (&format!("{A}allow_headers = ['*', 'a']"), "allow_headers", "remove them"),
             (
                 &format!("{A}expose_headers = ['*']\nallow_credentials = true"),
                 "expose_headers",
-                "no meaning",
+                "no wildcard",
             ),
             (&format!("{A}max_age = '2days'"), "max_age", "at most a day"),
         ] {
-            let (where_, problem) = config(text).unwrap_err();
-            assert!(where_ == key && problem.contains(part), "{text}: {where_}: {problem}");
+            let (actual, problem) = config(text).unwrap_err();
+            assert!(actual == key && problem.contains(part), "{text}: {actual}: {problem}");
         }
     }
 
@@ -259,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_told_that_it_is_allowed() {
+    fn allowed_origin_receives_cors_headers() {
         let some =
             config("allow_origins = ['https://a.example', 'http://localhost:5173']").unwrap();
         let any = config("allow_origins = ['*']\nexpose_headers = []").unwrap();
@@ -268,14 +273,14 @@ mod tests {
             cors.mark(origin.map(HeaderValue::from_static).as_ref(), &mut headers);
             headers
         };
-        let own = [("access-control-allow-origin", "*"), ("vary", "accept")];
-        let seen = marked(&some, Some("https://a.example"), &own);
+        let component = [("access-control-allow-origin", "*"), ("vary", "accept")];
+        let seen = marked(&some, Some("https://a.example"), &component);
         assert_eq!(seen["access-control-allow-origin"], "https://a.example");
         assert_eq!(seen["access-control-expose-headers"], "inference-header-content-length");
         assert_eq!(seen["vary"], "accept, origin");
         for origin in [None, Some("https://b.example"), Some("null"), Some("https://a.example.org")]
         {
-            let seen = marked(&some, origin, &own);
+            let seen = marked(&some, origin, &component);
             assert_eq!(seen.get("access-control-allow-origin"), None, "{origin:?}");
             assert_eq!(seen["vary"], "accept, origin", "{origin:?}");
         }
@@ -288,23 +293,23 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_an_options_request_of_a_browser() {
+    fn preflight_requests_are_recognised() {
         let cors = config("allow_origins = ['https://a.example']\nmax_age = '1h'").unwrap();
-        let asked = headers(&[
+        let preflight = headers(&[
             ("origin", "https://a.example"),
             ("access-control-request-method", "POST"),
             ("access-control-request-headers", "content-type"),
         ]);
-        let response = cors.preflight(&Method::OPTIONS, &asked).unwrap();
+        let response = cors.preflight(&Method::OPTIONS, &preflight).unwrap();
         assert_eq!(response.status(), 204);
-        let said = response.headers();
-        assert_eq!(said["access-control-allow-methods"], "GET, HEAD, POST");
+        let sent = response.headers();
+        assert_eq!(sent["access-control-allow-methods"], "GET, HEAD, POST");
         assert_eq!(
-            said["access-control-allow-headers"],
+            sent["access-control-allow-headers"],
             "content-type, inference-header-content-length"
         );
-        assert_eq!(said["access-control-max-age"], "3600");
-        assert!(cors.preflight(&Method::POST, &asked).is_none());
+        assert_eq!(sent["access-control-max-age"], "3600");
+        assert!(cors.preflight(&Method::POST, &preflight).is_none());
         let without_method = headers(&[("origin", "https://a.example")]);
         assert!(cors.preflight(&Method::OPTIONS, &without_method).is_none());
         let other =

@@ -4,31 +4,31 @@ use http::StatusCode;
 
 use crate::http::content_encoding::SUPPORTED;
 
-/// A failure of the host's side of a request. What a component answers by itself, errors included,
-/// is not one.
+/// A failure of a request on the host's side. A response of the component, an error included, is not a
+/// failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("the request has no Host header, or not exactly one that is text")]
+    #[error("the Host header is missing, repeated or not text; send exactly one")]
     NoHost,
-    #[error("{host} is an address for components of this application, and for nobody else")]
+    #[error("{host} is an internal host name: only components of this application can use it")]
     InternalHost { host: String },
-    #[error("{path} answers GET")]
-    OnlyGet { path: String },
+    #[error("{path} supports only GET and HEAD")]
+    MethodNotAllowed { path: String },
     #[error("not ready: {reason}")]
     NotReady { reason: String },
     #[error("no route matches {path}")]
     NoRoute { path: String },
-    #[error("the request body is over this route's limit of {limit} bytes")]
+    #[error("the request body exceeds this route's limit of {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive in time")]
     BodyTimeout,
-    #[error("the request body broke off: {0}")]
+    #[error("the request body could not be read: {0}")]
     BodyBroken(String),
-    #[error("the request body is not {coding}, as its Content-Encoding says: {problem}")]
+    #[error("the request body is not valid {coding}, its Content-Encoding: {problem}")]
     BodyUndecodable { coding: &'static str, problem: &'static str },
     #[error(
-        "a request body with Content-Encoding: {encoding} is not decoded here; send it as it is, or in \
-         one of: {SUPPORTED}"
+        "unsupported Content-Encoding of the request body: {encoding}; send it without one, or with one \
+         of: {SUPPORTED}"
     )]
     UnsupportedEncoding { encoding: String },
     #[error("all {limit} instances of component `{component}` are busy; try again")]
@@ -38,29 +38,32 @@ pub enum Failure {
          try again"
     )]
     QueueFull { component: String, queue: usize, instances: usize },
-    #[error("the request has come through {hops} components, and they seem to go in a circle")]
+    #[error(
+        "the request has passed through {hops} components: they probably call each other in a loop"
+    )]
     Loop { hops: usize },
     #[error("there is no component `{component}`")]
     NoComponent { component: String },
-    #[error("the host has no room for another instance; try again")]
-    NoRoom,
+    #[error("the host's instance pool is full; try again")]
+    InstancePoolFull,
+    #[error("the memory budget for request and response bodies is exhausted; try again")]
+    MemoryBudgetExhausted,
     #[error(
-        "the host has as many bodies of requests, or of answers that clients have not taken, in memory as it can; try again"
+        "no response to this request is cached that is fresh enough, and only-if-cached excludes a new one"
     )]
-    Crowded,
-    #[error("no answer to this request is kept that is fresh enough, and it asks for no new one")]
     NotCached,
     #[error("component `{component}` cannot be instantiated")]
     Instantiation { component: String },
     #[error("component `{component}` failed")]
     Trap { component: String },
-    #[error("component `{component}` did not answer before the deadline")]
+    #[error("component `{component}` did not respond before the deadline")]
     Deadline { component: String },
-    #[error("component `{component}` gave an invalid answer: {problem}")]
-    InvalidAnswer { component: String, problem: String },
+    #[error("component `{component}` returned an invalid response: {problem}")]
+    InvalidResponse { component: String, problem: String },
 }
 
 impl Failure {
+    /// The status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -69,17 +72,17 @@ impl Failure {
             | Self::BodyBroken(_)
             | Self::BodyUndecodable { .. } => StatusCode::BAD_REQUEST,
             Self::UnsupportedEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::OnlyGet { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute { .. } | Self::NoComponent { .. } => StatusCode::NOT_FOUND,
             Self::Loop { .. } => StatusCode::LOOP_DETECTED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Busy { .. }
             | Self::QueueFull { .. }
-            | Self::NoRoom
-            | Self::Crowded
+            | Self::InstancePoolFull
+            | Self::MemoryBudgetExhausted
             | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidAnswer { .. } => {
+            Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidResponse { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             // RFC 9111, 5.2.1.7.
@@ -87,13 +90,13 @@ impl Failure {
         }
     }
 
-    /// What kind of failure it is, to count it.
+    /// The kind of failure, by which it is counted.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
             Self::NoHost => Reason::NoHost,
             Self::InternalHost { .. } => Reason::InternalHost,
-            Self::OnlyGet { .. } => Reason::OnlyGet,
+            Self::MethodNotAllowed { .. } => Reason::MethodNotAllowed,
             Self::NotReady { .. } => Reason::NotReady,
             Self::NoRoute { .. } => Reason::NoRoute,
             Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
@@ -105,27 +108,28 @@ impl Failure {
             Self::QueueFull { .. } => Reason::QueueFull,
             Self::Loop { .. } => Reason::Loop,
             Self::NoComponent { .. } => Reason::NoComponent,
-            Self::NoRoom => Reason::NoRoom,
-            Self::Crowded => Reason::Crowded,
+            Self::InstancePoolFull => Reason::InstancePoolFull,
+            Self::MemoryBudgetExhausted => Reason::MemoryBudgetExhausted,
             Self::NotCached => Reason::NotCached,
             Self::Instantiation { .. } => Reason::Instantiation,
             Self::Trap { .. } => Reason::Trap,
             Self::Deadline { .. } => Reason::Deadline,
-            Self::InvalidAnswer { .. } => Reason::InvalidAnswer,
+            Self::InvalidResponse { .. } => Reason::InvalidResponse,
         }
     }
 }
 
-/// A kind of [`Failure`], as it is counted.
+/// A kind of [`Failure`]: the `reason` of `spinfer_request_failures_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    // where no route is known yet
+    // before the route is known
     NoHost,
     InternalHost,
+    // there, and behind a router
     NoRoute,
     NoComponent,
     Loop,
-    // on the way to a component, and in it
+    // between route and component, and in the component
     BodyTooLarge,
     BodyTimeout,
     BodyBroken,
@@ -133,20 +137,20 @@ pub enum Reason {
     UnsupportedEncoding,
     Busy,
     QueueFull,
-    NoRoom,
-    Crowded,
+    InstancePoolFull,
+    MemoryBudgetExhausted,
     NotCached,
     Instantiation,
     Trap,
     Deadline,
-    InvalidAnswer,
+    InvalidResponse,
     // on the host's own paths
-    OnlyGet,
+    MethodNotAllowed,
     NotReady,
 }
 
 impl Reason {
-    /// In the order of their numbers.
+    /// In the order of the variants.
     pub const ALL: [Self; Self::NotReady as usize + 1] = [
         Self::NoHost,
         Self::InternalHost,
@@ -160,29 +164,30 @@ impl Reason {
         Self::UnsupportedEncoding,
         Self::Busy,
         Self::QueueFull,
-        Self::NoRoom,
-        Self::Crowded,
+        Self::InstancePoolFull,
+        Self::MemoryBudgetExhausted,
         Self::NotCached,
         Self::Instantiation,
         Self::Trap,
         Self::Deadline,
-        Self::InvalidAnswer,
-        Self::OnlyGet,
+        Self::InvalidResponse,
+        Self::MethodNotAllowed,
         Self::NotReady,
     ];
 
-    /// Those of requests that have no route.
+    /// Reasons of requests without a route.
     #[must_use]
     pub fn without_route() -> &'static [Self] {
         &Self::ALL[..Self::BodyTooLarge as usize]
     }
 
-    /// Those of requests that have one.
+    /// Reasons of requests on a route.
     #[must_use]
     pub fn on_route() -> &'static [Self] {
-        &Self::ALL[Self::BodyTooLarge as usize..Self::OnlyGet as usize]
+        &Self::ALL[Self::NoRoute as usize..Self::MethodNotAllowed as usize]
     }
 
+    /// The value of the label.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -198,14 +203,14 @@ impl Reason {
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Busy => "busy",
             Self::QueueFull => "queue_full",
-            Self::NoRoom => "no_room",
-            Self::Crowded => "crowded",
+            Self::InstancePoolFull => "instance_pool_full",
+            Self::MemoryBudgetExhausted => "memory_budget_exhausted",
             Self::NotCached => "not_cached",
             Self::Instantiation => "instantiation",
             Self::Trap => "trap",
             Self::Deadline => "deadline",
-            Self::InvalidAnswer => "invalid_answer",
-            Self::OnlyGet => "only_get",
+            Self::InvalidResponse => "invalid_response",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::NotReady => "not_ready",
         }
     }
@@ -218,7 +223,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_failure_is_json_with_its_status() {
+    async fn failure_becomes_json_with_its_status() {
         let busy = Failure::Busy { component: "a \"b\"".into(), limit: 3 }.into_response();
         assert_eq!(busy.status(), 503);
         assert_eq!(busy.headers()["retry-after"], "1");
@@ -227,19 +232,22 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(json["error"], "all 3 instances of component `a \"b\"` are busy; try again");
 
-        let late = Failure::Deadline { component: "a".into() }.into_response();
-        assert_eq!((late.status().as_u16(), late.headers().get("retry-after")), (504, None));
+        let deadline = Failure::Deadline { component: "a".into() }.into_response();
+        assert_eq!(
+            (deadline.status().as_u16(), deadline.headers().get("retry-after")),
+            (504, None)
+        );
     }
 
     #[test]
-    fn every_reason_is_counted_under_its_own_name() {
+    fn reasons_have_unique_names() {
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index, "{reason:?}");
             let same = Reason::ALL.iter().filter(|other| other.name() == reason.name());
             assert_eq!(same.count(), 1, "{reason:?}");
         }
         assert_eq!(Reason::without_route().last(), Some(&Reason::Loop));
-        assert_eq!(Reason::on_route().first(), Some(&Reason::BodyTooLarge));
-        assert_eq!(Reason::on_route().last(), Some(&Reason::InvalidAnswer));
+        assert_eq!(Reason::on_route().first(), Some(&Reason::NoRoute), "behind a router");
+        assert_eq!(Reason::on_route().last(), Some(&Reason::InvalidResponse));
     }
 }

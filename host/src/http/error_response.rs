@@ -1,4 +1,4 @@
-//! Errors as HTTP responses: `{"error": "..."}`.
+//! Failures as HTTP responses: `{"error": "..."}`.
 
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -13,14 +13,19 @@ impl Failure {
     pub fn into_response(self) -> Response<Body> {
         let mut response = error_response(self.status(), &self.to_string());
         let headers = response.headers_mut();
-        if matches!(self, Self::Busy { .. } | Self::QueueFull { .. } | Self::NoRoom | Self::Crowded)
-        {
+        if matches!(
+            self,
+            Self::Busy { .. }
+                | Self::QueueFull { .. }
+                | Self::InstancePoolFull
+                | Self::MemoryBudgetExhausted
+        ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::UnsupportedEncoding { .. }) {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(SUPPORTED));
         }
-        if matches!(self, Self::OnlyGet { .. }) {
+        if matches!(self, Self::MethodNotAllowed { .. }) {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         response
@@ -37,4 +42,3 @@ pub fn error_response(status: StatusCode, error: &str) -> Response<Body> {
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
-

@@ -1,9 +1,9 @@
-//! HTTP as the host uses it: routes, bodies, errors, and the headers it reads and writes.
+//! HTTP in the host: routes, bodies, errors, and headers.
 
 pub mod error;
 pub mod error_response;
 
-
+pub mod percent;
 pub mod reserved;
 pub mod route;
 
@@ -11,7 +11,6 @@ pub mod body;
 pub mod content_encoding;
 
 pub mod cors;
-pub mod percent;
 pub mod spin_headers;
 pub mod vary;
 

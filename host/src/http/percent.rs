@@ -1,11 +1,11 @@
-//! Percent-encoding of paths, as far as two spellings are one path (RFC 3986, 6.2.2).
+//! Normalization of percent-encoded paths (RFC 3986, 6.2.2).
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// `path` with each unreserved character as itself, and everything else that is encoded, or has to
-/// be, in upper-case hexadecimal. What is encoded and reserved stays so: `%2F` separates nothing.
-/// Segments stay segments, so that `..` is one however it is spelt.
+/// Decodes unreserved characters in `path`, and encodes everything else that is or has to be encoded in
+/// upper-case hexadecimal. Encoded reserved characters stay encoded: `%2F` is no separator. Dot segments
+/// are not resolved: `..` is a segment in any encoding.
 #[must_use]
 pub fn normalize(path: &str) -> Cow<'_, str> {
     if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
@@ -24,14 +24,14 @@ pub fn normalize(path: &str) -> Cow<'_, str> {
         if byte.is_ascii() && (is_unreserved || !is_encoded) {
             normal.push(char::from(byte));
         } else {
-            // To a string it cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(normal, "%{byte:02X}");
         }
     }
     Cow::Owned(normal)
 }
 
-/// The byte that the first two characters are in hexadecimal.
+/// The byte encoded by the first two characters, which are hexadecimal digits.
 fn encoded(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
     u8::try_from(digit(0)? << 4 | digit(1)?).ok()
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_spellings_of_a_path_are_one() {
+    fn equivalent_paths_have_one_normal_form() {
         for (path, normal) in [
             ("/v2/models/my_model", "/v2/models/my_model"),
             ("/v2/models/my%5Fmodel", "/v2/models/my_model"),
@@ -66,7 +66,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_normal_stays_so_with_as_many_segments(path in "(/|%2[fF]|%[0-9a-fA-F]{2}|%|\\PC){0,20}") {
+        fn normalization_is_idempotent_and_keeps_segments(path in "(/|%2[fF]|%[0-9a-fA-F]{2}|%|\\PC){0,20}") {
             let normal = normalize(&path).into_owned();
             prop_assert_eq!(normalize(&normal), normal.as_str());
             prop_assert_eq!(normal.matches('/').count(), path.matches('/').count());

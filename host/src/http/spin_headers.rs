@@ -1,5 +1,6 @@
-//! What Spin tells a component about a request, in headers of its own, and what this host does beside
-//! them: a client's headers of these names never reach one. Behind the fast door a value is made only for a component that asks.
+//! The headers in which Spin describes a request to its component, and those that this host adds to them.
+//! A client's headers of these names never reach a component. Behind the fast door, a value is computed
+//! only for a component that requests it.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,30 +9,30 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use crate::prediction_log::{PREDICTION_ID, RequestPredictions, header_value};
 use crate::http::route::{ANY, PATH_MATCH, Pattern};
+use crate::prediction_log::{PREDICTION_ID, RequestPredictions, header_value};
 
-/// How a request came to a component.
+/// How a request reached its component.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
-    /// What its path matched.
+pub struct RequestOrigin<'a> {
+    /// The route that its path matched.
     pub route: &'a Pattern,
-    pub client: Client,
-    /// Where its component's predictions go, if they are logged.
+    pub client: RequestSource,
+    /// Collects the component's predictions, if they are logged.
     pub predictions: Option<&'a Arc<RequestPredictions>>,
 }
 
-/// Who sent a request.
+/// The source of a request: a client, or another component.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub struct RequestSource {
     pub address: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
-    /// Components of this application the request has come through; none if it comes from outside.
+    /// Number of components of this application that the request has passed through; 0 from outside.
     pub hops: usize,
 }
 
-/// One of these headers. The name of each is its key in [`NAMES`].
+/// One of these headers. `NAMES` has the name of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpinHeader {
     PathInfo,
@@ -59,7 +60,7 @@ const NAMES: [(HeaderName, SpinHeader); 8] = [
 ];
 
 impl SpinHeader {
-    /// The one called `name`.
+    /// The header with this name.
     #[must_use]
     pub fn named(name: &HeaderName) -> Option<Self> {
         if name.as_str().starts_with(PATH_MATCH) {
@@ -70,16 +71,20 @@ impl SpinHeader {
     }
 }
 
-impl Origin<'static> {
-    /// Of a request that came without a route, or from the host itself.
+impl RequestOrigin<'static> {
+    /// The origin of a request without a route, or of the host itself.
     #[must_use]
     pub fn inside() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { route: &ANY, client: Client { address, scheme: "http", hops: 0 }, predictions: None }
+        Self {
+            route: &ANY,
+            client: RequestSource { address, scheme: "http", hops: 0 },
+            predictions: None,
+        }
     }
 }
 
-impl Origin<'_> {
+impl RequestOrigin<'_> {
     /// The value of `header` for the request `head`.
     #[must_use]
     pub fn value(&self, header: &SpinHeader, head: &Parts) -> Option<HeaderValue> {
@@ -91,7 +96,7 @@ impl Origin<'_> {
                 let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
                 format!("{}://{}{target}", self.client.scheme, host(head)).into()
             }
-            // As in Spin, the root is nothing, and without the `/...` only here.
+            // As in Spin, the root is an empty string, and only the headers below omit `/...`.
             SpinHeader::MatchedRoute => match route.to_string() {
                 root if root == "/" => "".into(),
                 shown => shown.into(),
@@ -107,11 +112,11 @@ impl Origin<'_> {
                 route.parameters(path).find(|(parameter, _)| *parameter == name)?.1.into()
             }
         };
-        // A URI holds nothing that a header cannot.
+        // Everything in a URI is valid in a header.
         HeaderValue::from_bytes(value.as_bytes()).ok()
     }
 
-    /// Puts them all into `head`, and takes out what a client has sent in their names.
+    /// Adds all of them to `head`, and removes headers of these names that the client has sent.
     pub fn put_into(&self, head: &mut Parts) {
         remove(&mut head.headers);
         let parameters = self.route.parameters(head.uri.path());
@@ -127,9 +132,9 @@ impl Origin<'_> {
 }
 
 fn remove(headers: &mut HeaderMap) {
-    let ours =
+    let is_reserved =
         |name: &&HeaderName| name.as_str().starts_with("spin") && SpinHeader::named(name).is_some();
-    let sent: Vec<_> = headers.keys().filter(ours).cloned().collect();
+    let sent: Vec<_> = headers.keys().filter(is_reserved).cloned().collect();
     for name in sent {
         headers.remove(name);
     }
@@ -146,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// What a component sees of a request for `uri` on `route`, in the order of the names.
+    /// The headers that a component receives for `uri` on `route`, sorted.
     fn seen(route: &str, uri: &str, sent: &[(&str, &str)]) -> Vec<String> {
         let mut request = Request::post(uri);
         for (name, value) in sent {
@@ -155,8 +160,8 @@ mod tests {
         let mut head = request.body(()).unwrap().into_parts().0;
         let route = Pattern::parse(route).unwrap();
         let address = "127.0.0.1:8777".parse().unwrap();
-        let client = Client { address, scheme: "https", hops: 0 };
-        let origin = Origin { route: &route, client, predictions: None };
+        let client = RequestSource { address, scheme: "https", hops: 0 };
+        let origin = RequestOrigin { route: &route, client, predictions: None };
         origin.put_into(&mut head);
         let mut seen: Vec<_> =
             head.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_told_what_spin_tells() {
+    fn component_receives_the_headers_of_spin() {
         let uri = "/foo/42/bar?key1=value1&key2=value2";
         assert_eq!(
             seen("/foo/:user_id/...", uri, &[("host", "example.dev")]),
@@ -196,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_in_these_names_is_not_seen() {
+    fn headers_of_the_client_with_these_names_are_removed() {
         let sent = [
             ("Spin-Path-Info", "forged"),
             ("spin-client-addr", "forged"),
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_beyond_ascii_pass() {
+    fn percent_encoded_parameters_are_passed_unchanged() {
         let seen = seen("/:name", "/%C3%A9", &[]);
         assert!(seen.contains(&"spin-path-match-name: %C3%A9".to_owned()), "{seen:?}");
     }

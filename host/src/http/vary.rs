@@ -1,8 +1,8 @@
-//! `Vary` (RFC 9110, 12.5.5), as the host adds to it.
+//! Additions of the host to `Vary` (RFC 9110, 12.5.5).
 
 use http::header::{HeaderMap, HeaderName, HeaderValue, VARY};
 
-/// Says that the response depends on the request's header `name` too.
+/// Declares that the response depends on the request header `name`.
 pub fn add(headers: &mut HeaderMap, name: &HeaderName) {
     let values = headers.get_all(VARY).iter().filter_map(|value| value.to_str().ok());
     let mut named: Vec<&str> = values
@@ -14,7 +14,7 @@ pub fn add(headers: &mut HeaderMap, name: &HeaderName) {
         return;
     }
     named.push(name.as_str());
-    // Of parts that were values.
+    // Parts of valid values are valid.
     if let Ok(all) = HeaderValue::from_str(&named.join(", ")) {
         headers.insert(VARY, all);
     }
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_added_once() {
+    fn name_is_added_once() {
         for (before, after) in [
             (&[][..], "origin"),
             (&["accept"], "accept, origin"),

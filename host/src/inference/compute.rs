@@ -1,55 +1,56 @@
-//! The threads of long inferences, and whose turn it is.
+//! The compute threads, which run long inferences and loads.
 //!
-//! As many threads as the machine has processors, at a lower priority than those that poll
-//! connections: a short request is answered while they work. Components take turns, so that one
-//! with a long queue does not keep the others waiting.
+//! They have a lower priority than the threads that poll connections, so that short requests are
+//! served while they work. They serve the queues of the components round-robin, so that a component
+//! with a long queue does not delay the others.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use spinfer_backend::Error as BackendError;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::Error;
+use super::InferenceError;
 use crate::process::heap;
-use crate::process::priority::yield_to_others;
+use crate::process::priority::lower_priority;
 
-/// What waits for its turn.
-trait Job: Send {
-    /// Whether nobody waits for it any more.
-    fn is_gone(&self) -> bool;
+/// A job in a queue.
+trait QueuedJob: Send {
+    /// Whether its caller was dropped.
+    fn is_abandoned(&self) -> bool;
     fn run(self: Box<Self>);
 }
 
-/// Work, and where its result goes.
-struct Asked<T, W> {
+/// Work, and the receiver of its result.
+struct PendingWork<T, W> {
     work: W,
     result: oneshot::Sender<T>,
 }
 
-impl<T: Send, W: FnOnce() -> T + Send> Job for Asked<T, W> {
-    fn is_gone(&self) -> bool {
+impl<T: Send, W: FnOnce() -> T + Send> QueuedJob for PendingWork<T, W> {
+    fn is_abandoned(&self) -> bool {
         self.result.is_closed()
     }
 
     fn run(self: Box<Self>) {
-        if !self.is_gone() {
-            // Its caller may just have gone.
+        if !self.is_abandoned() {
+            // Fails if the caller was dropped by now.
             let _ = self.result.send((self.work)());
         }
     }
 }
 
-/// Work that tells its result by itself.
-struct Told<W>(W);
+/// Work that reports its result itself.
+struct SelfReporting<W>(W);
 
-impl<W: FnOnce() + Send> Job for Told<W> {
-    fn is_gone(&self) -> bool {
+impl<W: FnOnce() + Send> QueuedJob for SelfReporting<W> {
+    fn is_abandoned(&self) -> bool {
         false
     }
 
@@ -58,10 +59,10 @@ impl<W: FnOnce() + Send> Job for Told<W> {
     }
 }
 
-/// The threads. They end with this, each once its job is done.
+/// The compute threads. Dropping this stops each of them after its current job.
 pub struct ComputeThreads {
-    queue: Arc<Queue>,
-    lanes: AtomicU64,
+    queue: Arc<JobQueue>,
+    next_queue: AtomicU64,
 }
 
 impl fmt::Debug for ComputeThreads {
@@ -71,13 +72,16 @@ impl fmt::Debug for ComputeThreads {
 }
 
 impl ComputeThreads {
-    /// Starts `count` threads. Fails if the system does not give them.
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// The system cannot create the threads.
     pub fn start(count: usize) -> std::io::Result<Self> {
-        let threads = Self { queue: Arc::default(), lanes: AtomicU64::new(0) };
+        let threads = Self { queue: Arc::default(), next_queue: AtomicU64::new(0) };
         for n in 0..count {
             let queue = Arc::clone(&threads.queue);
             thread::Builder::new().name(format!("compute-{n}")).spawn(move || {
-                yield_to_others();
+                lower_priority();
                 let woken = Arc::default();
                 while let Some(job) = queue.next(&woken) {
                     job();
@@ -87,15 +91,18 @@ impl ComputeThreads {
         Ok(threads)
     }
 
-    /// Has those that wait give back what memory they hold.
-    pub fn rest(&self) {
+    /// Wakes the idle threads, which then trim their heaps if that was requested.
+    pub fn trim_memory(&self) {
         self.queue.wake_all();
     }
 
-    /// A lane of its own: lanes take turns.
+    /// A new queue. Queues are served round-robin.
     #[must_use]
-    pub fn lane(&self) -> Lane {
-        Lane { queue: Arc::clone(&self.queue), id: self.lanes.fetch_add(1, Ordering::Relaxed) }
+    pub fn queue(&self) -> ComputeQueue {
+        ComputeQueue {
+            queue: Arc::clone(&self.queue),
+            id: self.next_queue.fetch_add(1, Ordering::Relaxed),
+        }
     }
 }
 
@@ -106,49 +113,52 @@ impl Drop for ComputeThreads {
     }
 }
 
-/// One component's way to the compute threads.
+/// The queue of one component.
 #[derive(Clone)]
-pub struct Lane {
-    queue: Arc<Queue>,
+pub struct ComputeQueue {
+    queue: Arc<JobQueue>,
     id: u64,
 }
 
-impl fmt::Debug for Lane {
+impl fmt::Debug for ComputeQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ComputeQueue").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-impl Lane {
-    /// Runs `work` on a compute thread, when it is this lane's turn. If nobody waits any more by
-    /// then, not at all, and it is dropped when more comes; work that has begun runs to its end.
+impl ComputeQueue {
+    /// Runs `work` on a compute thread. If the future is dropped, work that has not started never runs,
+    /// and is dropped with the next submission; work that has started runs to its end.
+    ///
+    /// # Errors
+    /// The work panics.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Error> {
+    ) -> Result<T, InferenceError> {
         let (result, done) = oneshot::channel();
-        self.add(Box::new(Asked { work, result }));
-        let failed = || BackendError::Runtime("a compute thread failed".into());
+        self.push(Box::new(PendingWork { work, result }));
+        let failed = || BackendError::Runtime("the job panicked on its compute thread".into());
         Ok(done.await.map_err(|_| failed())?)
     }
 
-    /// The same for work that tells its result by itself.
+    /// Queues work that reports its result itself.
     pub fn submit(&self, work: impl FnOnce() + Send + 'static) {
-        self.add(Box::new(Told(work)));
+        self.push(Box::new(SelfReporting(work)));
     }
 
-    fn add(&self, job: Box<dyn Job>) {
-        let mut turns = self.queue.lock();
-        let jobs = turns.waiting.entry(self.id).or_default();
+    fn push(&self, job: Box<dyn QueuedJob>) {
+        let mut state = self.queue.lock();
+        let jobs = state.queues.entry(self.id).or_default();
         let is_new = jobs.is_empty();
-        // Inputs of requests that have ended: more could come, and end, than there are turns for.
-        jobs.retain(|job| !job.is_gone());
+        // Abandoned jobs keep their inputs: requests could end faster than jobs are run.
+        jobs.retain(|job| !job.is_abandoned());
         jobs.push_back(job);
         if is_new {
-            turns.order.push_back(self.id);
+            state.round.push_back(self.id);
         }
-        let idle = turns.idle.pop();
-        drop(turns);
+        let idle = state.idle.pop();
+        drop(state);
         if let Some(woken) = idle {
             woken.notify_one();
         }
@@ -156,67 +166,66 @@ impl Lane {
 }
 
 #[derive(Default)]
-struct Queue {
-    turns: Mutex<Turns>,
+struct JobQueue {
+    state: Mutex<ComputeState>,
 }
 
 #[derive(Default)]
-struct Turns {
-    /// Lanes with jobs, the next one first.
-    order: VecDeque<u64>,
-    waiting: HashMap<u64, VecDeque<Box<dyn Job>>>,
-    /// How each thread that waits is woken; the last one to wait first, as the weights it used are in
-    /// its caches.
+struct ComputeState {
+    /// Queues with jobs, the next one to serve first.
+    round: VecDeque<u64>,
+    queues: HashMap<u64, VecDeque<Box<dyn QueuedJob>>>,
+    /// Wakes the idle threads: a stack, as the thread that ran last has weights in its caches.
     idle: Vec<Arc<Condvar>>,
     closed: bool,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+impl JobQueue {
+    fn lock(&self) -> MutexGuard<'_, ComputeState> {
+        self.state.lock()
     }
 
-    /// Wakes every thread that waits, for what is no job.
+    /// Wakes every idle thread without a job.
     fn wake_all(&self) {
         for woken in std::mem::take(&mut self.lock().idle) {
             woken.notify_one();
         }
     }
 
-    /// Waits for a job, woken by `woken`; `None` if there will be none.
+    /// Waits on `woken` for a job; `None` once closed.
     fn next(&self, woken: &Arc<Condvar>) -> Option<impl FnOnce() + use<>> {
-        let mut turns = self.lock();
-        while !turns.closed && turns.order.is_empty() {
-            if heap::is_to_rest() {
-                drop(turns);
-                heap::rest();
-                turns = self.lock();
+        let mut state = self.lock();
+        while !state.closed && state.round.is_empty() {
+            if heap::trim_requested() {
+                drop(state);
+                heap::trim_if_requested();
+                state = self.lock();
             } else {
-                turns.idle.push(Arc::clone(woken));
-                turns = woken.wait(turns).unwrap_or_else(PoisonError::into_inner);
-                // Whoever woke it took it from there; nobody did if it woke by itself.
-                turns.idle.retain(|idle| !Arc::ptr_eq(idle, woken));
+                state.idle.push(Arc::clone(woken));
+                woken.wait(&mut state);
+                // Still listed after a spurious wake-up.
+                state.idle.retain(|idle| !Arc::ptr_eq(idle, woken));
             }
         }
-        let job = turns.next()?;
+        let job = state.next()?;
         Some(move || {
             if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
-                warn!("a job of a compute thread panicked");
+                warn!("a job panicked on a compute thread");
             }
         })
     }
 }
 
-impl Turns {
-    /// The oldest job of the lane whose turn it is.
-    fn next(&mut self) -> Option<Box<dyn Job>> {
-        let lane = self.order.pop_front()?;
-        let jobs = self.waiting.get_mut(&lane)?;
+impl ComputeState {
+    /// The oldest job of the next queue.
+    fn next(&mut self) -> Option<Box<dyn QueuedJob>> {
+        let queue = self.round.pop_front()?;
+        let jobs = self.queues.get_mut(&queue)?;
         let job = jobs.pop_front();
         if jobs.is_empty() {
-            self.waiting.remove(&lane);
+            self.queues.remove(&queue);
         } else {
-            self.order.push_back(lane);
+            self.round.push_back(queue);
         }
         job
     }
@@ -227,38 +236,38 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::process::priority::NICER;
+    use crate::process::priority::NICE_INCREMENT;
 
-    /// One thread, and a job on it that runs until told.
+    /// One thread, with a job that runs until it is released.
     fn occupied() -> (ComputeThreads, mpsc::Sender<()>) {
         let threads = ComputeThreads::start(1).unwrap();
         let (release, released) = mpsc::channel();
-        let (begun, begins) = mpsc::channel();
-        threads.lane().submit(move || {
-            begun.send(()).unwrap();
+        let (start, started) = mpsc::channel();
+        threads.queue().submit(move || {
+            start.send(()).unwrap();
             released.recv().unwrap();
         });
-        begins.recv().unwrap();
+        started.recv().unwrap();
         (threads, release)
     }
 
     #[tokio::test]
-    async fn work_runs_on_another_thread_and_returns() {
+    async fn work_runs_on_a_compute_thread() {
         let threads = ComputeThreads::start(2).unwrap();
         let name = || thread::current().name().map(str::to_owned);
-        let name = threads.lane().run(name).await.unwrap();
+        let name = threads.queue().run(name).await.unwrap();
         assert!(name.unwrap().starts_with("compute-"));
     }
 
     #[test]
-    fn lanes_take_turns_however_much_one_of_them_has() {
+    fn queues_are_served_round_robin() {
         let (threads, release) = occupied();
         let (done, order) = mpsc::channel();
         let job = |name: &'static str| {
             let done = done.clone();
             move || done.send(name).unwrap()
         };
-        let (busy, other, third) = (threads.lane(), threads.lane(), threads.lane());
+        let (busy, other, third) = (threads.queue(), threads.queue(), threads.queue());
         for _ in 0..4 {
             busy.submit(job("busy"));
         }
@@ -271,54 +280,54 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_nobody_waits_for_any_more_is_not_begun() {
+    async fn abandoned_work_is_not_started() {
         let (threads, release) = occupied();
-        let lane = threads.lane();
-        let (begun, begins) = mpsc::channel();
-        let work = lane.run(move || begun.send(()).unwrap());
+        let queue = threads.queue();
+        let (start, started) = mpsc::channel();
+        let work = queue.run(move || start.send(()).unwrap());
         let mut work = Box::pin(work);
         assert!(futures::poll!(&mut work).is_pending());
         drop(work);
         release.send(()).unwrap();
-        assert!(lane.run(|| ()).await.is_ok(), "it would have run before");
-        assert!(begins.recv().is_err());
+        assert!(queue.run(|| ()).await.is_ok(), "it would have run before");
+        assert!(started.recv().is_err());
     }
 
     #[tokio::test]
-    async fn nor_does_it_keep_what_it_was_given() {
+    async fn abandoned_work_is_dropped_with_its_inputs() {
         let (threads, release) = occupied();
-        let lane = threads.lane();
+        let queue = threads.queue();
         let inputs = Arc::new(());
         let mut last = None;
         for _ in 0..10 {
             drop(last.take());
-            let given = Arc::clone(&inputs);
-            let mut work = Box::pin(lane.run(move || drop(given)));
+            let captured = Arc::clone(&inputs);
+            let mut work = Box::pin(queue.run(move || drop(captured)));
             assert!(futures::poll!(&mut work).is_pending());
             last = Some(work);
             assert_eq!(Arc::strong_count(&inputs), 2, "the last one, and this");
         }
         release.send(()).unwrap();
         last.unwrap().await.unwrap();
-        // The lane has its turns still.
-        assert_eq!((lane.run(|| 1).await.unwrap(), Arc::strong_count(&inputs)), (1, 1));
-        assert_eq!(threads.lane().run(|| 2).await.unwrap(), 2);
+        // The queue is still served.
+        assert_eq!((queue.run(|| 1).await.unwrap(), Arc::strong_count(&inputs)), (1, 1));
+        assert_eq!(threads.queue().run(|| 2).await.unwrap(), 2);
     }
 
     #[tokio::test]
-    async fn a_panic_ends_the_work_and_not_the_thread() {
+    async fn panic_ends_the_job_and_not_the_thread() {
         let threads = ComputeThreads::start(1).unwrap();
-        let error = threads.lane().run(|| panic!("on purpose")).await.unwrap_err();
-        assert!(error.to_string().contains("a compute thread failed"), "{error}");
-        assert_eq!(threads.lane().run(|| 1).await.unwrap(), 1);
+        let error = threads.queue().run(|| panic!("on purpose")).await.unwrap_err();
+        assert!(error.to_string().contains("panicked on its compute thread"), "{error}");
+        assert_eq!(threads.queue().run(|| 1).await.unwrap(), 1);
     }
 
     #[test]
-    fn its_threads_are_nicer_than_this_one() {
+    fn compute_threads_have_a_lower_priority() {
         let threads = ComputeThreads::start(1).unwrap();
-        let (say, said) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let priority = || rustix::process::getpriority_process(None).unwrap();
-        threads.lane().submit(move || say.send(priority()).unwrap());
-        assert_eq!(said.recv().unwrap(), (priority() + NICER).min(19));
+        threads.queue().submit(move || sender.send(priority()).unwrap());
+        assert_eq!(receiver.recv().unwrap(), (priority() + NICE_INCREMENT).min(19));
     }
 }

@@ -1,4 +1,4 @@
-//! A loaded graph, how long it takes, and the thread an inference runs on.
+//! A loaded graph: measures its inferences, and decides on which thread the next one runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,46 +10,46 @@ use spinfer_backend::{Cancellation, Error as BackendError, Graph, Tensor, Tensor
 
 use crate::metrics::histogram::Histogram;
 
-/// An inference expected to take longer than this leaves the thread that polls connections. A hop
-/// to another thread and back costs 10-20 microseconds, so for shorter ones it would not pay.
-const INLINE_NANOSECONDS: f32 = 200_000.0;
-/// A graph is run after loading until that took so long, to know its pace; a slow one runs once.
-const WARM_UP: Duration = Duration::from_millis(1);
+/// Maximum expected duration of an inference on a thread that polls connections, in nanoseconds. A hop
+/// to another thread and back costs 10-20 microseconds, too much for shorter ones.
+const MAX_INLINE_NANOS: f32 = 200_000.0;
+/// Time after which the warm-up of a graph stops. A slow graph runs once.
+const WARM_UP_TIME: Duration = Duration::from_millis(1);
+/// Maximum number of runs of a warm-up.
 const WARM_UP_RUNS: usize = 3;
-/// The largest input that is made up for that.
+/// Maximum size of an input for the warm-up, in bytes.
 const WARM_UP_BYTES: usize = 16 << 20;
 
-/// Where inferences of a model run: `placement` of a `model.toml`.
+/// On which threads inferences of a model run: `placement` in a `model.toml`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
-    /// By what they are expected to take.
+    /// Depends on the expected duration.
     #[default]
     Auto,
-    /// On the thread that polls the connection, which others wait for meanwhile.
+    /// On the thread that polls the connection, which blocks its other connections.
     Inline,
     /// On a compute thread.
     ComputeThread,
 }
 
-/// A graph, compiled once and shared.
+/// A loaded graph, shared by all components that use it.
 #[derive(Debug)]
 pub struct LoadedGraph {
     graph: Arc<dyn Graph>,
-    /// What an inference takes, in nanoseconds for each byte of input, as a running mean: the bits
-    /// of an `f32`. Infinite until it is measured. By the byte, as one request may bring one row
-    /// and the next one thousands.
-    pace: AtomicU32,
-    /// The least an inference took, in nanoseconds, of whatever size: the bits of an `f32`. Nothing
-    /// takes less, however few its bytes.
-    least: AtomicU32,
+    /// Running mean of the duration of an inference, in nanoseconds per byte of input: the bits of an
+    /// `f32`. Infinite until it is measured. Per byte, as one request may have one row, and the next
+    /// one thousands.
+    nanos_per_byte: AtomicU32,
+    /// Minimum duration of an inference of any size, in nanoseconds: the bits of an `f32`.
+    min_nanos: AtomicU32,
 }
 
 impl LoadedGraph {
     #[must_use]
     pub fn new(graph: Arc<dyn Graph>) -> Self {
         let unknown = || AtomicU32::new(f32::INFINITY.to_bits());
-        Self { graph, pace: unknown(), least: unknown() }
+        Self { graph, nanos_per_byte: unknown(), min_nanos: unknown() }
     }
 
     #[must_use]
@@ -62,37 +62,41 @@ impl LoadedGraph {
         self.graph.outputs()
     }
 
-    /// Measures the pace on zeros, each free axis 1, so that the first request already runs in the
-    /// right place and finds code and weights in the caches.
+    /// Runs and measures the graph on zeros, with each free axis of size 1, so that the first request
+    /// runs on the right thread, with code and weights in the processor's caches.
     pub fn warm_up(&self) {
         let Some(zeros) = self.inputs().iter().map(zeros).collect::<Option<Vec<_>>>() else {
             return;
         };
         let start = Instant::now();
         for _ in 0..WARM_UP_RUNS {
-            // Not every graph takes every size; then the first request will tell.
-            if self.run(zeros.clone()).is_err() || start.elapsed() > WARM_UP {
+            // Some graphs do not accept every size: then the first request measures.
+            if self.run(zeros.clone()).is_err() || start.elapsed() > WARM_UP_TIME {
                 break;
             }
         }
     }
 
-    /// Whether an inference may run where connections are polled.
+    /// Whether an inference runs on the thread that polls the connection.
     #[must_use]
     pub fn is_inline(&self, inputs: &[Tensor], placement: Placement) -> bool {
         match placement {
-            // A client could keep the thread for as long as it likes.
+            // A client could block the thread for any time.
             _ if self.graph.time_depends_on_values() => false,
             Placement::Inline => true,
             Placement::ComputeThread => false,
             Placement::Auto => {
                 let of = |bits: &AtomicU32| f32::from_bits(bits.load(Ordering::Relaxed));
-                (of(&self.pace) * size(inputs)).max(of(&self.least)) <= INLINE_NANOSECONDS
+                (of(&self.nanos_per_byte) * size(inputs)).max(of(&self.min_nanos))
+                    <= MAX_INLINE_NANOS
             }
         }
     }
 
-    /// [`Self::run_unless`], which tells `times` how long it took.
+    /// As [`Self::run_unless`], with the duration recorded in `times`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
     pub fn run_timed(
         &self,
         inputs: Vec<Tensor>,
@@ -100,16 +104,22 @@ impl LoadedGraph {
         times: &Histogram,
     ) -> Result<Vec<Tensor>, BackendError> {
         let (outputs, took) = self.run_unless(inputs, cancellation)?;
-        times.took(took);
+        times.observe_duration(took);
         Ok(outputs)
     }
 
-    /// Runs the graph here and now on inputs already bound; its outputs, and how long it took.
+    /// Runs the graph on this thread, on bound inputs. Returns the outputs and the duration.
+    ///
+    /// # Errors
+    /// The backend fails or panics.
     pub fn run(&self, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Duration), BackendError> {
         self.run_unless(inputs, None)
     }
 
-    /// [`Self::run`], which ends early if `cancellation` is cancelled and the backend can.
+    /// As [`Self::run`], but stops early if `cancellation` is cancelled and the backend supports it.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or the run is cancelled.
     pub fn run_unless(
         &self,
         inputs: Vec<Tensor>,
@@ -117,33 +127,34 @@ impl LoadedGraph {
     ) -> Result<(Vec<Tensor>, Duration), BackendError> {
         let size = size(&inputs);
         let start = Instant::now();
-        let outputs = without_panic(|| match cancellation {
+        let outputs = catch_panic(|| match cancellation {
             Some(cancellation) => self.graph.compute_unless(inputs, cancellation),
             None => self.graph.compute(inputs),
         })?;
         if outputs.len() != self.graph.outputs().len() {
             return Err(BackendError::Runtime(format!(
-                "the backend gave {} outputs",
-                outputs.len()
+                "the backend returned {} outputs; the graph has {}",
+                outputs.len(),
+                self.graph.outputs().len()
             )));
         }
-        // Two threads may overwrite each other's mean: either is good enough.
+        // Concurrent threads may overwrite each other's mean: either is good enough.
         let took = start.elapsed();
-        let nanoseconds = took.as_secs_f32() * 1e9;
-        let mean = f32::from_bits(self.pace.load(Ordering::Relaxed));
-        let mean = next_mean(mean, nanoseconds / size);
-        self.pace.store(mean.to_bits(), Ordering::Relaxed);
-        if nanoseconds < f32::from_bits(self.least.load(Ordering::Relaxed)) {
-            self.least.store(nanoseconds.to_bits(), Ordering::Relaxed);
+        let nanos = took.as_secs_f32() * 1e9;
+        let mean = f32::from_bits(self.nanos_per_byte.load(Ordering::Relaxed));
+        let mean = next_mean(mean, nanos / size);
+        self.nanos_per_byte.store(mean.to_bits(), Ordering::Relaxed);
+        if nanos < f32::from_bits(self.min_nanos.load(Ordering::Relaxed)) {
+            self.min_nanos.store(nanos.to_bits(), Ordering::Relaxed);
         }
         Ok((outputs, took))
     }
 }
 
-/// One row of zeros; `None` where the graph does not say its shape, or it is very large.
+/// An input of zeros, with each free axis of size 1; `None` if its shape is unknown or too large.
 fn zeros(info: &TensorInfo) -> Option<Tensor> {
     let dimensions: Vec<u32> = info.shape.as_ref()?.iter().map(|axis| axis.unwrap_or(1)).collect();
-    // A string of no bytes has its length.
+    // An empty string consists of its length.
     let element = info.ty.size().unwrap_or(4);
     let bytes = dimensions
         .iter()
@@ -152,14 +163,14 @@ fn zeros(info: &TensorInfo) -> Option<Tensor> {
     Some(Tensor { dimensions, ty: info.ty, data: vec![0; bytes] })
 }
 
-/// Bytes of input, at least one.
+/// Size of the inputs, in bytes, at least 1.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
 fn size(inputs: &[Tensor]) -> f32 {
     inputs.iter().map(|tensor| tensor.data.len()).sum::<usize>().max(1) as f32
 }
 
-/// A running mean that is quick to fall and slow to rise: a thread that waits for a processor takes
-/// longer, and nothing takes less. A sample counts as four times the mean at most.
+/// A running mean that falls fast and rises slowly: a thread that waits for a processor takes longer,
+/// but none takes less than the inference needs. A sample counts at most as four times the mean.
 fn next_mean(mean: f32, sample: f32) -> f32 {
     if !mean.is_finite() {
         sample
@@ -170,8 +181,8 @@ fn next_mean(mean: f32, sample: f32) -> f32 {
     }
 }
 
-/// A backend's panic is its error, not the host's end.
-pub(super) fn without_panic<T>(
+/// Turns a panic of a backend into an error.
+pub(super) fn catch_panic<T>(
     work: impl FnOnce() -> Result<T, BackendError>,
 ) -> Result<T, BackendError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -190,14 +201,14 @@ mod tests {
 
     use super::*;
 
-    /// Adds nothing, quickly or in a millisecond; panics if it is given nothing.
+    /// Returns its inputs after a given time; panics on empty inputs.
     #[derive(Debug)]
-    struct Fake {
+    struct FakeBackend {
         infos: Vec<TensorInfo>,
         takes: Duration,
     }
 
-    impl Graph for Fake {
+    impl Graph for FakeBackend {
         fn inputs(&self) -> &[TensorInfo] {
             &self.infos
         }
@@ -223,7 +234,7 @@ mod tests {
             shape,
             axis_names: Vec::new(),
         }];
-        LoadedGraph::new(Arc::new(Fake { infos, takes }))
+        LoadedGraph::new(Arc::new(FakeBackend { infos, takes }))
     }
 
     fn bytes(count: usize) -> Vec<Tensor> {
@@ -231,33 +242,33 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_backend_is_its_error() {
+    fn panic_of_a_backend_is_an_error() {
         let error = loaded(None, Duration::ZERO).run(bytes(0)).unwrap_err();
         assert!(error.to_string().contains("panicked: on purpose"), "{error}");
     }
 
     #[test]
-    fn the_mean_follows_what_is_measured() {
+    fn mean_follows_the_samples() {
         assert_eq!(next_mean(f32::INFINITY, 900.0), 900.0);
         let fallen = (0..10).fold(900.0, |mean, _| next_mean(mean, 16.0));
         assert!((16.0..32.0).contains(&fallen), "{fallen}");
         let risen = (0..50).fold(16.0, |mean, _| next_mean(mean, 900.0));
         assert!((800.0..=900.0).contains(&risen), "{risen}");
-        assert!(next_mean(16.0, 1e9) < 25.0, "one stall says little");
+        assert!(next_mean(16.0, 1e9) < 25.0, "one stall has little effect");
     }
 
     #[test]
-    fn after_its_warm_up_a_quick_graph_is_inline_for_small_inputs() {
+    fn fast_graph_is_inline_for_small_inputs_after_its_warm_up() {
         let graph = loaded(Some(vec![None, Some(4)]), Duration::ZERO);
         assert!(!graph.is_inline(&bytes(4), Placement::Auto), "not measured yet");
         graph.warm_up();
         assert!(graph.is_inline(&bytes(4), Placement::Auto));
-        assert!(!graph.is_inline(&bytes(1 << 30), Placement::Auto), "as many times longer");
+        assert!(!graph.is_inline(&bytes(1 << 30), Placement::Auto), "expected to take long");
         assert!(!graph.is_inline(&bytes(4), Placement::ComputeThread));
     }
 
     #[test]
-    fn a_slow_graph_is_not_unless_it_has_to_be() {
+    fn slow_graph_is_inline_only_if_its_placement_requires_it() {
         let graph = loaded(Some(vec![None, Some(4)]), Duration::from_millis(2));
         graph.warm_up();
         assert!(!graph.is_inline(&bytes(4), Placement::Auto));
@@ -265,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn large_inputs_do_not_make_small_ones_look_free() {
+    fn measurements_of_large_inputs_do_not_underestimate_small_ones() {
         let graph = loaded(None, Duration::from_millis(2));
         for _ in 0..20 {
             graph.run(bytes(1 << 20)).unwrap();
@@ -274,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_shape_or_with_a_huge_one_there_is_no_warm_up() {
+    fn graph_with_unknown_or_huge_shape_has_no_warm_up() {
         for shape in [None, Some(vec![Some(u32::MAX); 3]), Some(vec![Some(17 << 20)])] {
             let graph = loaded(shape, Duration::ZERO);
             graph.warm_up();

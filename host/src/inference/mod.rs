@@ -1,14 +1,19 @@
-//! Graphs: where a component's models are ([`mounts`]), what is loaded ([`registry`]), whether
-//! tensors fit ([`bind`]), how long an inference takes ([`graph`]), on which thread it runs
-//! ([`model`], [`compute`]) and with which others ([`batch`]). What a backend might take any time or
-//! memory to load is loaded elsewhere first ([`trial`]). Which backends there are: [`options`]. How
-//! tensors of types that `wasi:nn` lacks travel: [`packed`].
+//! Inference: loads models and runs their graphs.
 //!
-//! A graph is compiled once for each SHA-256 of its bytes and shared by every instance of every
-//! component that may use it. No lock is held while it computes.
+//! - `mounts`: the model folders of a component, and the settings in them
+//! - `registry`: the graphs that are loaded; `component_models`: those that a component uses
+//! - `options`: the backends; [`trial`]: loads a graph in a process of its own first
+//! - [`bind`]: checks tensors against the inputs of a graph; `packed`: tensors of types that
+//!   `wasi:nn` lacks
+//! - `graph`: measures how long an inference takes, and decides where it runs
+//! - `model`: runs an inference, inline, on a compute thread (`compute`) or in a batch (`batch`)
+//!
+//! A graph is loaded once for each SHA-256 of its bytes, and shared by all instances of all components
+//! that use it. No lock is held during an inference.
 
 mod batch;
 mod bind;
+mod component_models;
 mod compute;
 mod graph;
 mod model;
@@ -20,9 +25,10 @@ mod registry;
 pub mod trial;
 
 pub use bind::bind;
+pub use component_models::ComponentModels;
 pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
-pub use model::Model;
+pub use model::BoundModel;
 #[cfg(any(test, fuzzing))]
 pub(crate) use mounts::check_settings;
 pub use mounts::{
@@ -30,11 +36,11 @@ pub use mounts::{
 };
 pub use options::{BackendName, BackendOptions, InferenceFlags, LoadRequest};
 pub use packed::pack;
-pub use registry::{Loaded, Models, Registry, load_with_first};
+pub use registry::{GraphRegistry, LoadResult, load_with_first};
 
-/// Why an inference, or loading its graph, failed. Each variant is an error code of `wasi:nn`.
+/// Why an inference, or loading a graph, failed. Each variant is an error code of `wasi:nn`.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
+pub enum InferenceError {
     #[error(transparent)]
     Backend(#[from] spinfer_backend::Error),
     #[error("{0}")]

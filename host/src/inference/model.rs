@@ -1,4 +1,4 @@
-//! A graph as one component uses it: its settings, its batches, its turn on the compute threads.
+//! A model: a graph with the settings, batches and compute queue of one component.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,30 +7,33 @@ use spinfer_backend::{Cancellation, Error as BackendError, Tensor};
 use tokio::time::timeout_at;
 
 use super::batch::{BatchAxes, Batcher};
-use super::compute::Lane;
+use super::compute::ComputeQueue;
 use super::graph::{LoadedGraph, Placement};
-use super::mounts::Settings;
-use super::{Error, bind};
+use super::mounts::ModelSettings;
+use super::{InferenceError, bind};
 use crate::metrics::ModelMetrics;
 
-/// What a guest's handle to a graph stands for.
+/// The model behind a guest's handle to a graph.
 #[derive(Debug)]
-pub struct Model {
+pub struct BoundModel {
     graph: Arc<LoadedGraph>,
     placement: Placement,
     batcher: Option<Arc<Batcher>>,
-    lane: Lane,
+    compute_queue: ComputeQueue,
     metrics: Arc<ModelMetrics>,
 }
 
-impl Model {
-    /// Fails if the settings do not fit the graph.
+impl BoundModel {
+    /// A model of `graph`.
+    ///
+    /// # Errors
+    /// The graph has no batch axis, and the settings enable batching.
     pub(super) fn new(
         graph: Arc<LoadedGraph>,
-        settings: &Settings,
-        lane: Lane,
+        settings: &ModelSettings,
+        compute_queue: ComputeQueue,
         metrics: Arc<ModelMetrics>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, InferenceError> {
         let batcher = match settings.batching {
             None => None,
             Some(batching) => {
@@ -38,18 +41,21 @@ impl Model {
                 let axes =
                     axes.map_err(|e| BackendError::InvalidArgument(format!("model.toml: {e}")))?;
                 let (graph, metrics) = (Arc::clone(&graph), Arc::clone(&metrics));
-                Some(Batcher::new(graph, lane.clone(), batching, axes, metrics))
+                Some(Batcher::new(graph, compute_queue.clone(), batching, axes, metrics))
             }
         };
-        Ok(Self { graph, placement: settings.placement, batcher, lane, metrics })
+        Ok(Self { graph, placement: settings.placement, batcher, compute_queue, metrics })
     }
 
-    /// Binds the inputs, runs the graph and names the outputs.
+    /// Binds the inputs, runs the graph, and returns the outputs with their names.
+    ///
+    /// # Errors
+    /// The inputs do not fit, the backend fails, or the deadline passes.
     pub async fn compute(
         &self,
         inputs: Vec<(String, Tensor)>,
         deadline: Instant,
-    ) -> Result<Vec<(String, Tensor)>, Error> {
+    ) -> Result<Vec<(String, Tensor)>, InferenceError> {
         let inputs = bind(self.graph.inputs(), inputs)?;
         let outputs = if let Some(batcher) = &self.batcher {
             in_time(deadline, batcher.compute(inputs)).await??
@@ -57,28 +63,28 @@ impl Model {
             self.graph.run_timed(inputs, None, &self.metrics.inline)?
         } else {
             let (graph, metrics) = (Arc::clone(&self.graph), Arc::clone(&self.metrics));
-            // At the deadline, and when the request is over.
-            let ends = EndsWithThis(Arc::default());
-            let cancellation = Arc::clone(&ends.0);
+            // Cancels at the deadline, and when the request is dropped.
+            let cancel = CancelOnDrop(Arc::default());
+            let cancellation = Arc::clone(&cancel.0);
             let work = move || graph.run_timed(inputs, Some(&cancellation), &metrics.compute);
-            in_time(deadline, self.lane.run(work)).await???
+            in_time(deadline, self.compute_queue.run(work)).await???
         };
         let names = self.graph.outputs().iter().map(|info| info.name.clone());
         Ok(names.zip(outputs).collect())
     }
 }
 
-/// A computation that is of no use to anyone once this is dropped.
-struct EndsWithThis(Arc<Cancellation>);
+/// Cancels an inference when it is dropped.
+struct CancelOnDrop(Arc<Cancellation>);
 
-impl Drop for EndsWithThis {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
 }
 
-async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
-    timeout_at(deadline.into(), work).await.map_err(|_| Error::Timeout)
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, InferenceError> {
+    timeout_at(deadline.into(), work).await.map_err(|_| InferenceError::Timeout)
 }
 
 #[cfg(test)]
@@ -91,7 +97,7 @@ mod tests {
     use super::super::compute::ComputeThreads;
     use super::*;
 
-    /// Says where it runs, and ends when it is told.
+    /// Runs until it is released.
     #[derive(Debug)]
     struct Slow(std::sync::Mutex<mpsc::Receiver<()>>);
 
@@ -111,17 +117,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_deadline_the_caller_goes_on() {
+    async fn caller_returns_at_the_deadline() {
         let threads = ComputeThreads::start(1).unwrap();
         let (release, released) = mpsc::channel();
         let graph = Arc::new(LoadedGraph::new(Arc::new(Slow(released.into()))));
         let metrics = Arc::<ModelMetrics>::default();
-        let settings = Settings::default();
-        let model = Model::new(graph, &settings, threads.lane(), Arc::clone(&metrics)).unwrap();
+        let settings = ModelSettings::default();
+        let model =
+            BoundModel::new(graph, &settings, threads.queue(), Arc::clone(&metrics)).unwrap();
         let soon = Instant::now() + Duration::from_millis(20);
         let error = model.compute(Vec::new(), soon).await.unwrap_err();
-        assert!(matches!(error, Error::Timeout), "{error}");
-        // Its thread is still taken: the next one waits for it, and then runs.
+        assert!(matches!(error, InferenceError::Timeout), "{error}");
+        // The thread is still busy: the next inference waits for it.
         release.send(()).unwrap();
         release.send(()).unwrap();
         let later = Instant::now() + Duration::from_secs(60);

@@ -1,24 +1,24 @@
-//! Which of the mounted models are loaded.
+//! The load states of mounted models.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
-/// What became of loading the models, by component.
+/// The load states of the models of all components.
 #[derive(Debug, Default)]
-pub struct ModelStates(Mutex<Loaded>);
+pub struct ModelStates(Mutex<LoadStates>);
 
 #[derive(Debug, Default)]
-struct Loaded {
-    /// Components whose models were all tried.
+struct LoadStates {
+    /// Components whose models have all been loaded or have failed.
     components: HashSet<String>,
-    /// Why a model of a component cannot be used.
+    /// Why a model is unavailable, by component and model.
     failed: BTreeMap<(String, String), String>,
 }
 
 impl ModelStates {
-    /// The models of `component` were loaded, but for those that `failed`.
+    /// Records that the models of `component` are loaded, except those that `failed`.
     pub fn loaded(&self, component: &str, failed: impl IntoIterator<Item = (String, String)>) {
         let mut loaded = self.lock();
         loaded.components.insert(component.to_owned());
@@ -26,25 +26,27 @@ impl ModelStates {
         loaded.failed.extend(failed);
     }
 
-    pub fn of(&self, component: &str, model: &str) -> (State, String) {
+    /// The state of a model, and why it is unavailable.
+    pub fn of(&self, component: &str, model: &str) -> (VersionState, String) {
         let loaded = self.lock();
         let key = (component.to_owned(), model.to_owned());
         match loaded.failed.get(&key) {
-            Some(why) => (State::Unavailable, why.clone()),
-            None if loaded.components.contains(component) => (State::Ready, String::new()),
-            None => (State::Loading, String::new()),
+            Some(why) => (VersionState::Unavailable, why.clone()),
+            None if loaded.components.contains(component) => (VersionState::Ready, String::new()),
+            None => (VersionState::Loading, String::new()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Loaded> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LoadStates> {
+        self.0.lock()
     }
 }
 
-/// Triton's words. Of two components with one version the better counts: it is served.
+/// State of a model version, in Triton's terms. If components have different states for a version, the
+/// first in this order counts: the version is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum State {
+pub enum VersionState {
     Ready,
     Loading,
     Unavailable,

@@ -1,7 +1,7 @@
-//! The folders a component sees, and the models in them.
+//! The folders that a component sees, and the models in them.
 //!
-//! A model version is the folder `/models/<name>` in a component's mounts. It holds `model.onnx`
-//! and usually `model.toml`, whose `sha256` then has to be that of the graph.
+//! A version of a model is the folder `/models/<name>` in a component's mounts. It contains
+//! `model.onnx` and usually `model.toml`, whose `sha256` must be that of the graph.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ use super::graph::Placement;
 use super::options::{BackendName, LoadRequest};
 use crate::process::read_file::read_file;
 
-/// Where models are in a component's file system.
+/// Folder of the models in a component's file system.
 pub const MODELS: &str = "/models";
-/// The graph of a model folder.
+/// File name of the graph in a model folder.
 pub const GRAPH: &str = "model.onnx";
-/// Beside the graph: what it takes and gives, and more.
+/// File name of the signature in a model folder: the inputs and outputs of the graph, and settings.
 pub const SIGNATURE: &str = "model.toml";
-/// Bytes of a graph: what protobuf, which ONNX is written in, can hold.
+/// Maximum size of a graph, in bytes: that of a protobuf message, the format of ONNX.
 const MAX_GRAPH: u64 = 2 << 30;
-/// Bytes of a `model.toml`: it has a line for each feature.
+/// Maximum size of a `model.toml`, in bytes: it has a line for each feature.
 const MAX_SIGNATURE: u64 = 1 << 20;
 
 /// Maximum number of threads of one inference.
@@ -34,7 +34,7 @@ const MAX_THREADS: usize = 64;
 pub struct Mounts(Vec<(String, PathBuf)>);
 
 impl Mounts {
-    /// `destination` is absolute and without a trailing slash; the root is empty.
+    /// Adds a mount. `destination` is absolute, without a trailing slash; the root is empty.
     pub fn add(&mut self, destination: String, source: PathBuf) {
         self.0.push((destination, source));
     }
@@ -43,8 +43,8 @@ impl Mounts {
         self.0.iter().map(|(destination, source)| (destination.as_str(), source.as_path()))
     }
 
-    /// The folder of the model `name`. `None` where the component has no such mount, or `name` is
-    /// not one path segment.
+    /// The folder of the model `name`; `None` if it is not mounted, or `name` is not a single path
+    /// segment.
     #[must_use]
     pub fn model_folder(&self, name: &str) -> Option<PathBuf> {
         if name.is_empty() || name.contains(['/', '\\', '\0']) || name == "." || name == ".." {
@@ -70,17 +70,17 @@ impl Mounts {
     }
 }
 
-/// The part of `model.toml` the host reads; the rest is the component's.
+/// The settings in `model.toml` that the host reads; the component reads the rest.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Settings {
+pub(super) struct ModelSettings {
     sha256: Option<String>,
     pub(super) version: Option<String>,
-    /// Where inferences run.
+    /// On which threads inferences run.
     #[serde(default)]
     pub(super) placement: Placement,
-    /// Which backend has to run it.
+    /// The backend that must run the graph.
     backend: Option<BackendName>,
-    /// Threads that one inference may use.
+    /// Maximum number of threads of one inference.
     threads: Option<usize>,
     pub(super) batching: Option<Batching>,
     #[serde(default)]
@@ -89,28 +89,28 @@ pub(super) struct Settings {
     outputs: Vec<EdgeSettings>,
 }
 
-/// What the host reads of an entry of `[[inputs]]` or `[[outputs]]`.
+/// The settings in an entry of `[[inputs]]` or `[[outputs]]` that the host reads.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct EdgeSettings {
     #[serde(default)]
     pub(super) name: String,
-    /// Which axis is the batch.
+    /// Index of the batch axis.
     pub(super) batch_axis: Option<usize>,
 }
 
-impl Settings {
+impl ModelSettings {
     fn parse(text: &str) -> Result<Self> {
         let settings: Self = toml::from_str(text)?;
         settings.check()?;
         Ok(settings)
     }
 
-    /// What is said of inputs and outputs.
+    /// The entries of all inputs and outputs.
     pub(super) fn edges(&self) -> Vec<EdgeSettings> {
         self.inputs.iter().chain(&self.outputs).cloned().collect()
     }
 
-    /// How the graph is to be loaded.
+    /// How to load the graph.
     pub(super) fn load_request(&self) -> LoadRequest {
         let options =
             self.threads.map_or_else(LoadOptions::default, |threads| LoadOptions { threads });
@@ -121,43 +121,43 @@ impl Settings {
         if let Some(threads) = self.threads {
             ensure!(
                 (1..=MAX_THREADS).contains(&threads),
-                "threads = {threads}: from 1 to {MAX_THREADS} threads may share one inference"
+                "threads = {threads}: write a number from 1 to {MAX_THREADS}"
             );
             ensure!(
                 threads == 1 || self.backend != Some(BackendName::Lean),
-                "threads = {threads}: lean uses one; remove `threads` or `backend`"
+                "threads = {threads}: the lean backend uses one thread; remove `threads` or `backend`"
             );
         }
         let Some(batching) = &self.batching else { return Ok(()) };
         ensure!(
             self.placement == Placement::Auto,
-            "a batched model runs on compute threads: remove `placement` or `[batching]`"
+            "a model with `[batching]` runs on compute threads: remove `placement` or `[batching]`"
         );
         batching.check().map_err(anyhow::Error::msg)
     }
 }
 
-/// Reads a model folder's graph and its settings, and verifies it against `model.toml`, where there
-/// is one.
-pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)> {
+/// Reads the graph of a model folder and its settings. Verifies the graph against `model.toml`, if
+/// there is one.
+pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], ModelSettings)> {
     let path = folder.join(GRAPH);
     let bytes = read_file(&path, MAX_GRAPH).with_context(|| {
-        format!("{}: cannot be read; a model folder holds {GRAPH}", path.display())
+        format!("{}: cannot be read; a model folder contains {GRAPH}", path.display())
     })?;
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
     let signature = folder.join(SIGNATURE);
     if !signature.exists() {
-        return Ok((bytes, digest, Settings::default()));
+        return Ok((bytes, digest, ModelSettings::default()));
     }
     let text = read_file(&signature, MAX_SIGNATURE)
         .and_then(|bytes| Ok(String::from_utf8(bytes)?))
         .with_context(|| signature.display().to_string())?;
-    let settings = Settings::parse(&text).with_context(|| signature.display().to_string())?;
+    let settings = ModelSettings::parse(&text).with_context(|| signature.display().to_string())?;
     let actual = hex(&digest);
     match &settings.sha256 {
         Some(declared) if !declared.eq_ignore_ascii_case(&actual) => bail!(
-            "{}: sha256 is {declared}, but {GRAPH} beside it has {actual}; a version is \
-             immutable: restore the file, or make a new version",
+            "{}: sha256 is {declared}, but that of {GRAPH} is {actual}; a version is immutable: \
+             restore the file, or create a new version",
             signature.display()
         ),
         Some(_) | None => Ok((bytes, digest, settings)),
@@ -167,38 +167,41 @@ pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], Settings)>
 /// How the settings of a model folder, if it has any, have its graph loaded.
 ///
 /// # Errors
-/// If they cannot be read, or make no sense.
+/// The settings cannot be read or are invalid.
 pub fn load_request(folder: &Path) -> Result<LoadRequest> {
     let path = folder.join(SIGNATURE);
     if !path.exists() {
         return Ok(LoadRequest::default());
     }
     let text = String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?;
-    let settings = Settings::parse(&text).with_context(|| path.display().to_string())?;
+    let settings = ModelSettings::parse(&text).with_context(|| path.display().to_string())?;
     Ok(settings.load_request())
 }
 
-/// Whether a `model.toml` says what the host can do.
+/// Checks the settings in a `model.toml`.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn check_settings(text: &str) -> Result<()> {
-    Settings::parse(text).map(drop)
+    ModelSettings::parse(text).map(drop)
 }
 
-/// A version of a model, as a component has it.
+/// A version of a model, as mounted by a component.
 #[derive(Clone, Debug)]
 pub struct MountedModel {
-    /// By which the component loads it.
+    /// The name by which the component loads it.
     pub name: String,
-    /// As its signature says.
+    /// The version in its signature.
     pub version: Option<String>,
-    /// What tells it from any other: the SHA-256 of its graph's and its signature.
+    /// The SHA-256 of the digest of its graph and its signature.
     pub digest: [u8; 32],
 }
 
-/// Whether the folder of the model `name` can be served.
+/// Checks the folder of the model `name`.
+///
+/// # Errors
+/// The graph or the settings cannot be read, or the graph is not the declared one.
 pub fn check_model_folder(name: &str, folder: &Path) -> Result<MountedModel> {
     let (_, graph, settings) = read_graph(folder)?;
-    // Without one, all that matters is the graph.
+    // Without a signature, the digest depends on the graph only.
     let signature = std::fs::read(folder.join(SIGNATURE)).unwrap_or_default();
     let digest = Sha256::new().chain_update(graph).chain_update(signature).finalize().into();
     Ok(MountedModel { name: name.to_owned(), version: settings.version, digest })
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_up_in_the_longest_mount() {
+    fn model_is_looked_up_in_the_longest_matching_mount() {
         let dir = tempfile::tempdir().unwrap();
         let one = graph(dir.path(), "one");
         let all = graph(dir.path(), "all/two");
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_leave_the_mounts() {
+    fn model_name_cannot_leave_the_mounts() {
         let dir = tempfile::tempdir().unwrap();
         graph(dir.path(), "secret");
         let mounts = mounts(dir.path(), &[("/models", "all"), ("/models/one", "one")]);
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_that_is_not_the_declared_one_is_refused() {
+    fn graph_with_another_digest_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let folder = graph(dir.path(), "one");
         assert!(check_model_folder("m", &folder).is_ok(), "without model.toml");
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_host_are_read_and_checked() {
+    fn host_settings_are_parsed_and_checked() {
         let dir = tempfile::tempdir().unwrap();
         let folder = graph(dir.path(), "one");
         let read = |text: &str| {
@@ -287,7 +290,7 @@ mod tests {
             ("placement = 'gpu'", "compute-thread"),
             ("backend = 'tract'", "expected `lean` or `onnxruntime`"),
             ("threads = 0", "from 1 to 64"),
-            ("threads = 2\nbackend = 'lean'", "lean uses one"),
+            ("threads = 2\nbackend = 'lean'", "the lean backend uses one thread"),
             ("[batching]", "max_batch_size"),
             ("[batching]\nmax_batch_size = 8\nmax_queue_delay = 'soon'", "\"30s\""),
             ("[batching]\nsize = 8", "size"),

@@ -1,5 +1,5 @@
-//! Packed tensors: those of types that `wasi:nn` lacks, as the bytes of a U8 tensor. The format is
-//! documented in `wit/wasi-nn`.
+//! Packed tensors: tensors of types that `wasi:nn` lacks, encoded as the bytes of a U8 tensor. The
+//! format is documented in `wit/wasi-nn`.
 
 use spinfer_backend::{Error, Tensor, TensorType};
 
@@ -17,51 +17,54 @@ const TYPES: [(TensorType, u32); 7] = [
     (TensorType::U64, 13),
 ];
 
-/// The number of a type that travels packed; `None` for those `wasi:nn` has.
+/// The number of a type that is packed; `None` for the types of `wasi:nn`.
 fn code(ty: TensorType) -> Option<u32> {
     TYPES.into_iter().find_map(|(packed, code)| (packed == ty).then_some(code))
 }
 
-/// Whether tensors of this type travel packed.
+/// Whether tensors of this type are packed.
 pub(super) fn is_packed(ty: TensorType) -> bool {
     code(ty).is_some()
 }
 
-/// The tensor of type `ty` that `bytes` are. Whether its data fills its dimensions is not checked
-/// here. `name` is the input's, for errors.
+/// Decodes a packed tensor of type `ty`. Does not check whether the data fills the dimensions. `name`
+/// is the name of the input, for errors.
+///
+/// # Errors
+/// The header is invalid.
 pub(super) fn unpack(name: &str, ty: TensorType, mut bytes: Vec<u8>) -> Result<Tensor, Error> {
     let invalid = |what: String| {
         Err(Error::InvalidArgument(format!(
-            "input `{name}` is {ty}, which travels packed in a U8 tensor (see wit/wasi-nn): {what}"
+            "input `{name}` is {ty}, which is packed in a U8 tensor (see wit/wasi-nn): {what}"
         )))
     };
     let mut words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     let (Some(found), Some(rank)) = (words.next(), words.next()) else {
-        return invalid(format!("its {} bytes are no header", bytes.len()));
+        return invalid(format!("its {} bytes are too few for the header", bytes.len()));
     };
     if Some(found) != code(ty) {
         return invalid(format!("its element type is {found}"));
     }
     let rank = rank as usize;
     if rank > MAX_RANK {
-        return invalid(format!("it has {rank} axes, and {MAX_RANK} are the most"));
+        return invalid(format!("it has {rank} axes; the maximum is {MAX_RANK}"));
     }
     let dimensions: Vec<u32> = words.take(rank).collect();
     if dimensions.len() < rank {
-        return invalid(format!("it ends before the last of its {rank} axes"));
+        return invalid(format!("it is too short for its {rank} axes"));
     }
     bytes.drain(..8 + 4 * rank);
     Ok(Tensor { dimensions, ty, data: bytes })
 }
 
-/// The tensor as it travels: packed, unless `wasi:nn` has its type.
+/// Packs a tensor, unless `wasi:nn` has its type.
 #[must_use]
 pub fn pack(tensor: Tensor) -> Tensor {
     let Some(code) = code(tensor.ty) else { return tensor };
     let Tensor { dimensions, data, .. } = tensor;
     let mut bytes = Vec::with_capacity(8 + 4 * dimensions.len() + data.len());
     bytes.extend(code.to_le_bytes());
-    // Both sizes fit: a graph's rank is small, and no tensor of 4 GiB is ever given to a guest.
+    // Both sizes fit: a graph's rank is small, and no guest receives a tensor of 4 GiB.
     bytes.extend(u32::try_from(dimensions.len()).unwrap_or(u32::MAX).to_le_bytes());
     dimensions.iter().for_each(|axis| bytes.extend(axis.to_le_bytes()));
     bytes.extend_from_slice(&data);
@@ -77,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_is_unpacked(
+        fn packed_tensor_is_unpacked(
             index in 0..TYPES.len(),
             dimensions in proptest::collection::vec(any::<u32>(), 0..=MAX_RANK),
             data in proptest::collection::vec(any::<u8>(), 0..64),
@@ -91,7 +94,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_unpacked_or_refused(
+        fn any_bytes_are_unpacked_or_rejected(
             index in 0..TYPES.len(),
             bytes in proptest::collection::vec(any::<u8>(), 0..128),
         ) {
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_as_documented() {
+    fn format_is_as_documented() {
         let tensor =
             Tensor { dimensions: vec![2, 1], ty: TensorType::I16, data: vec![1, 0, 0xff, 0xff] };
         let bytes = [5, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0xff, 0xff];
@@ -112,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_header_is_refused() {
+    fn invalid_header_is_rejected() {
         let words = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
         for (bytes, part) in [
-            (vec![0; 7], "its 7 bytes are no header"),
+            (vec![0; 7], "its 7 bytes are too few"),
             (words(&[8, 0]), "its element type is 8"),
             (words(&[9, 17]), "it has 17 axes"),
-            (words(&[9, 2, 1]), "ends before the last of its 2 axes"),
+            (words(&[9, 2, 1]), "is too short for its 2 axes"),
         ] {
             let error = unpack("x", TensorType::Bool, bytes).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("`x` is BOOL"), "{error}");

@@ -1,8 +1,8 @@
 //! Trials: a graph is loaded in a process of its own before it is loaded in this one.
 //!
-//! A backend computes what is constant in a graph while it loads it. A few bytes can ask for terabytes
-//! of that, or for days; a thread cannot be ended, and memory that is not there ends the process. In
-//! one that may have so much memory and processor time, it ends the trial.
+//! A backend folds the constants of a graph while it loads it, for which a few bytes can require
+//! terabytes of memory or days of computation. A thread cannot be stopped, and a failed allocation
+//! aborts the process. A process with limited memory and processor time fails alone.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,96 +10,99 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use spinfer_backend::{Backend, Encoding, Error, ExecutionTarget, Graph, LoadOptions};
 
 use super::graph::LoadedGraph;
 
-/// The command of this program that is a trial.
+/// The command of this program that runs a trial.
 pub const COMMAND: &str = "try-graph";
 
-/// This program, to try graphs with: itself, even if there is another in its file by now.
+/// Path of this program, to run trials with: the running one, even if its file was replaced.
+///
+/// # Errors
+/// The system does not tell the path.
 pub fn this_program() -> anyhow::Result<PathBuf> {
     if cfg!(target_os = "linux") {
         return Ok("/proc/self/exe".into());
     }
-    std::env::current_exe().context("cannot find this program")
+    std::env::current_exe().context("cannot find the path of this program")
 }
 
-/// Graphs of which it is known whether they load: 32 bytes each, and an error.
-const REMEMBERED: usize = 10_000;
-/// A refusal stands for so long: it may have been the machine that was short of something.
-const REFUSED: Duration = Duration::from_secs(600);
-/// How many times its processor time a trial may take in all, as it may have to wait for a
-/// processor.
-const BUSY: u64 = 10;
-/// Bytes of what a trial says that are repeated.
-const MAX_SAID: u64 = 1000;
+/// Maximum number of verdicts that are cached, of 32 bytes and an error each.
+const MAX_VERDICTS: usize = 10_000;
+/// Time after which a refused graph is tried again: the machine may have been short of memory.
+const REFUSAL_TTL: Duration = Duration::from_secs(600);
+/// Ratio of the wall-clock limit of a trial to that of its processor time, as it may have to wait for
+/// a processor.
+const TIME_FACTOR: u64 = 10;
+/// Maximum output of a trial in an error, in bytes.
+const MAX_OUTPUT: u64 = 1000;
 
-/// What a trial may take.
+/// The limits of a trial.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowance {
-    /// Bytes of addresses.
+pub struct TrialLimits {
+    /// Maximum address space, in bytes.
     memory: u64,
-    /// Of processor time.
+    /// Maximum processor time, in seconds.
     seconds: u64,
-    /// In all, whatever it waits for.
+    /// Maximum wall-clock time.
     time: Duration,
 }
 
-impl Allowance {
-    /// Of a graph of so many bytes: it is in memory several times while it is loaded.
+impl TrialLimits {
+    /// For a graph of `bytes` bytes, which is in memory several times while it is loaded.
     fn of(bytes: usize) -> Self {
         let bytes = bytes as u64;
-        let allowance = Self::new((2 << 30) + 8 * bytes, 30 + (bytes >> 20));
-        let most = |resource| getrlimit(resource).maximum;
-        allowance.within(most(Resource::As), most(Resource::Cpu))
+        let limits = Self::new((2 << 30) + 8 * bytes, 30 + (bytes >> 20));
+        let maximum = |resource| getrlimit(resource).maximum;
+        limits.within(maximum(Resource::As), maximum(Resource::Cpu))
     }
 
     fn new(memory: u64, seconds: u64) -> Self {
-        Self { memory, seconds, time: Duration::from_secs(seconds.saturating_mul(BUSY)) }
+        Self { memory, seconds, time: Duration::from_secs(seconds.saturating_mul(TIME_FACTOR)) }
     }
 
-    /// No more than this process may give away, if that is limited.
+    /// Lowers the limits to those of this process, if it has any.
     fn within(self, memory: Option<u64>, seconds: Option<u64>) -> Self {
-        // Its own hard limit is a second more.
+        // The hard limit of the trial is a second more.
         let seconds = seconds.map(|seconds| seconds.saturating_sub(1).max(1));
-        let least = |own: u64, most: Option<u64>| most.map_or(own, |most| own.min(most));
-        Self::new(least(self.memory, memory), least(self.seconds, seconds))
+        let lower = |own: u64, limit: Option<u64>| limit.map_or(own, |limit| own.min(limit));
+        Self::new(lower(self.memory, memory), lower(self.seconds, seconds))
     }
 }
 
-/// A backend whose graphs are tried first.
-pub struct Tried {
+/// A backend whose graphs have a trial before they are loaded.
+pub struct TrialBackend {
     backend: Arc<dyn Backend>,
     program: PathBuf,
-    /// The backend's library, for the trial to load.
+    /// The library of the backend, which the trial loads too.
     library: Option<PathBuf>,
-    allowance: fn(usize) -> Allowance,
-    known: Mutex<Known>,
+    limits: fn(usize) -> TrialLimits,
+    verdicts: Mutex<Verdicts>,
 }
 
-/// What came of trials, and when, by SHA-256.
-type Known = HashMap<[u8; 32], (Result<(), Error>, Instant)>;
+/// The results of trials and when they ended, by the SHA-256 of the graph.
+type Verdicts = HashMap<[u8; 32], (Result<(), Error>, Instant)>;
 
-impl fmt::Debug for Tried {
+impl fmt::Debug for TrialBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tried").field("backend", &self.backend).finish_non_exhaustive()
+        f.debug_struct("TrialBackend").field("backend", &self.backend).finish_non_exhaustive()
     }
 }
 
-impl Tried {
-    /// `program` is this program, whose command [`COMMAND`] is a trial of `backend`, of which that is
-    /// the `library`.
+impl TrialBackend {
+    /// Runs `program` with the command [`COMMAND`] for trials of `backend`, which has this `library`.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, program: PathBuf, library: Option<PathBuf>) -> Self {
-        Self { backend, program, library, allowance: Allowance::of, known: Mutex::default() }
+        Self { backend, program, library, limits: TrialLimits::of, verdicts: Mutex::default() }
     }
 
     fn try_first(&self, bytes: &[u8]) -> Result<(), Error> {
@@ -107,32 +110,32 @@ impl Tried {
         if let Some(verdict) = self.verdict(&digest) {
             return verdict;
         }
-        let allowance = (self.allowance)(bytes.len());
-        let end = self.trial(bytes, allowance).map_err(|e| {
+        let limits = (self.limits)(bytes.len());
+        let end = self.trial(bytes, limits).map_err(|e| {
             let program = self.program.display();
-            Error::Runtime(format!("cannot try the graph in a process of its own, {program}: {e}"))
+            Error::Runtime(format!("cannot run a trial of the graph by {program}: {e}"))
         })?;
-        let verdict = end.check(allowance);
-        // What is not the graph's fault may be otherwise at once.
+        let verdict = end.check(limits);
+        // A failure that is not the graph's fault is not cached.
         if !matches!(verdict, Err(Error::Runtime(_))) {
-            let mut known = self.known();
-            if known.len() >= REMEMBERED {
-                known.clear();
+            let mut verdicts = self.verdicts();
+            if verdicts.len() >= MAX_VERDICTS {
+                verdicts.clear();
             }
-            known.insert(digest, (verdict.clone(), Instant::now()));
+            verdicts.insert(digest, (verdict.clone(), Instant::now()));
         }
         verdict
     }
 
-    /// What came of the trial before, if that still counts.
+    /// The cached verdict, if it is still valid.
     fn verdict(&self, digest: &[u8; 32]) -> Option<Result<(), Error>> {
-        let known = self.known();
-        let (verdict, at) = known.get(digest)?;
-        (verdict.is_ok() || at.elapsed() < REFUSED).then(|| verdict.clone())
+        let verdicts = self.verdicts();
+        let (verdict, at) = verdicts.get(digest)?;
+        (verdict.is_ok() || at.elapsed() < REFUSAL_TTL).then(|| verdict.clone())
     }
 
-    fn trial(&self, bytes: &[u8], allowance: Allowance) -> io::Result<End> {
-        let Allowance { memory, seconds, time } = allowance;
+    fn trial(&self, bytes: &[u8], limits: TrialLimits) -> io::Result<TrialOutcome> {
+        let TrialLimits { memory, seconds, time } = limits;
         let child = Command::new(&self.program)
             .args([COMMAND, &memory.to_string(), &seconds.to_string()])
             .args(&self.library)
@@ -141,49 +144,49 @@ impl Tried {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
-        let mut child = Trial(child);
+        let mut child = TrialProcess(child);
         let (Some(mut stdin), Some(stderr)) = (child.0.stdin.take(), child.0.stderr.take()) else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        // What it says ends when it does.
-        let (saying, said) = mpsc::channel();
-        thread::Builder::new().spawn(move || saying.send(all_said(stderr)))?;
+        // Its output ends with the process.
+        let (sender, output) = mpsc::channel();
+        thread::Builder::new().spawn(move || sender.send(read_output(stderr)))?;
         thread::scope(|scope| {
-            // It may have ended, which its status says.
+            // Fails if the process exited, which its status shows.
             let write = move || drop(stdin.write_all(bytes));
             thread::Builder::new().spawn_scoped(scope, write)?;
-            let said = said.recv_timeout(time).ok();
-            if said.is_none() {
+            let output = output.recv_timeout(time).ok();
+            if output.is_none() {
                 child.0.kill()?;
             }
-            Ok(End { status: child.0.wait()?, said })
+            Ok(TrialOutcome { status: child.0.wait()?, output })
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn verdicts(&self) -> MutexGuard<'_, Verdicts> {
+        self.verdicts.lock()
     }
 }
 
-/// The process of a trial, which does not outlive it.
-struct Trial(Child);
+/// The process of a trial, which is killed on drop.
+struct TrialProcess(Child);
 
-impl Drop for Trial {
+impl Drop for TrialProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The beginning of what a trial says, in one line, once it has said all.
-fn all_said(mut from: impl Read) -> String {
-    let mut said = Vec::new();
-    let _ = from.by_ref().take(MAX_SAID).read_to_end(&mut said);
+/// Reads the output of a trial to its end. Returns the beginning in one line.
+fn read_output(mut from: impl Read) -> String {
+    let mut output = Vec::new();
+    let _ = from.by_ref().take(MAX_OUTPUT).read_to_end(&mut output);
     let _ = io::copy(&mut from, &mut io::sink());
-    String::from_utf8_lossy(&said).trim().replace('\n', " ")
+    String::from_utf8_lossy(&output).trim().replace('\n', " ")
 }
 
-impl Backend for Tried {
+impl Backend for TrialBackend {
     fn name(&self) -> &'static str {
         self.backend.name()
     }
@@ -212,62 +215,67 @@ impl Backend for Tried {
 }
 
 /// How a trial ended.
-struct End {
+struct TrialOutcome {
     status: ExitStatus,
-    /// What it said; `None` if it did not end in time.
-    said: Option<String>,
+    /// Its output; `None` if it exceeded the wall-clock limit.
+    output: Option<String>,
 }
 
-impl End {
-    /// Whether that was its own end.
-    fn check(&self, Allowance { memory, seconds, time }: Allowance) -> Result<(), Error> {
-        let ended = |what| Err(Error::Unsupported(format!("{what} to load and run it once")));
-        let Self { status, said } = self;
-        let Some(said) = said else {
-            return ended(format!("it takes more than {time:?}"));
+impl TrialOutcome {
+    /// Checks that the trial was not stopped by its limits or by a panic.
+    fn check(&self, TrialLimits { memory, seconds, time }: TrialLimits) -> Result<(), Error> {
+        let refuse = |what| Err(Error::Unsupported(format!("{what} to load and run it once")));
+        let Self { status, output } = self;
+        let Some(output) = output else {
+            return refuse(format!("it takes more than {time:?}"));
         };
-        let why = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
+        let reason =
+            if output.is_empty() { status.to_string() } else { format!("{status}: {output}") };
         match status.signal() {
             None if status.success() => Ok(()),
-            None => Err(Error::Runtime(format!("the trial of the graph failed: {why}"))),
+            None => Err(Error::Runtime(format!("the trial of the graph failed: {reason}"))),
             Some(signal) if signal == Signal::XCPU.as_raw() => {
-                ended(format!("it takes more than {seconds} s of processor time"))
+                refuse(format!("it takes more than {seconds} s of processor time"))
             }
             Some(_) => {
                 let mebibytes = memory >> 20;
-                ended(format!("it takes more than {mebibytes} MiB of memory, or panics ({why}),"))
+                refuse(format!(
+                    "it takes more than {mebibytes} MiB of memory, or panics ({reason}),"
+                ))
             }
         }
     }
 }
 
-/// The trial itself: loads the graph on standard input and runs it once. Whether that can be done does
-/// not matter, as whoever asked does it again; that it comes to an end does. Fails if this process
-/// cannot be limited.
+/// Runs the trial itself: loads the graph on standard input and runs it once. A graph that cannot be
+/// loaded is not an error, as the host loads it again; what matters is that the process exits normally.
+///
+/// # Errors
+/// The limits of this process cannot be set, or the graph cannot be read.
 pub fn run(backend: Arc<dyn Backend>, memory: u64, seconds: u64) -> Result<()> {
-    // It is of no use without the host, which has no time to say so if it is killed. One that is gone
-    // already does not end this: the limits do.
+    // Ends this process with the host, even if the host is killed. If the host exited already, the
+    // limits end this process.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .context("cannot end with the host")?;
-    let limit = |resource, most: u64, hard: u64| {
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(hard) })
+        .context("cannot tie the trial to the host's process")?;
+    let limit = |resource, soft: u64, hard: u64| {
+        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
             .context("cannot limit this process")
     };
     limit(Resource::Core, 0, 0)?;
     limit(Resource::As, memory, memory)?;
     limit(Resource::Cpu, seconds, seconds + 1)?;
-    // Where memory is short, this goes before the host. Other systems have no such file.
+    // If memory is short, the system kills this process before the host. Linux only.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
-    // On a thread like those that load for the host, with a stack like theirs.
+    // On a thread with the same stack size as those that load for the host.
     let load = move || {
         if let Ok(graph) = backend.load(&bytes, Encoding::Onnx) {
             LoadedGraph::new(graph).warm_up();
         }
     };
-    // Memory that is not there is a panic in places, and where there is more memory it would not be.
+    // A failed allocation may be a panic, which more memory would avoid: abort, as for other failures.
     std::panic::set_hook(Box::new(|panic| {
         let _ = writeln!(io::stderr(), "{}", panic.payload_as_str().unwrap_or_default());
         std::process::abort();
@@ -298,26 +306,26 @@ mod tests {
         }
     }
 
-    /// A backend whose trial is this shell script in `dir`.
-    fn tried(dir: &Path, script: &str) -> Tried {
+    /// A backend whose trial is a shell script in `dir`.
+    fn tried(dir: &Path, script: &str) -> TrialBackend {
         use std::os::unix::fs::PermissionsExt;
         let program = dir.join("program");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Tried::new(Arc::new(Refuses), program, None)
+        TrialBackend::new(Arc::new(Refuses), program, None)
     }
 
-    /// What is said of a graph.
-    fn said(tried: &Tried) -> String {
+    /// The error for a graph.
+    fn refusal(tried: &TrialBackend) -> String {
         tried.load(b"graph", Encoding::Onnx).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_graph_is_loaded_here_only_if_its_trial_came_to_an_end() {
+    fn graph_is_loaded_only_after_a_successful_trial() {
         let dir = tempfile::tempdir().unwrap();
         for (script, part) in [
             ("cat > /dev/null", "loaded here"),
-            // It need not read all of it.
+            // It need not read its input.
             ("exit 0", "loaded here"),
             ("exit 1", "the trial of the graph failed: exit status: 1"),
             ("echo no >&2; echo room >&2; exit 1", "failed: exit status: 1: no room"),
@@ -326,49 +334,50 @@ mod tests {
             ("echo 'index out' >&2; kill -ABRT $$", "or panics (signal: 6 (SIGABRT): index out)"),
             ("test \"$*\" = 'try-graph 2147483688 30' || kill -ABRT $$", "loaded here"),
         ] {
-            let said = said(&tried(dir.path(), script));
-            assert!(said.contains(part), "{script}: {said}");
+            let error = refusal(&tried(dir.path(), script));
+            assert!(error.contains(part), "{script}: {error}");
         }
     }
 
-    /// As a request would do it, again and again.
+    /// Each request for a model may load its graph again.
     #[test]
-    fn a_graph_is_tried_once() {
+    fn verdict_of_a_trial_is_cached() {
         let dir = tempfile::tempdir().unwrap();
         let count = dir.path().join("count");
         let script = |end| format!("echo >> {}; {end}", count.display());
         for (end, trials) in [("exit 0", 1), ("kill -XCPU $$", 1), ("exit 1", 3)] {
             let tried = tried(dir.path(), &script(end));
-            let first = said(&tried);
-            assert_eq!([said(&tried), said(&tried)], [first.clone(), first], "{end}");
+            let first = refusal(&tried);
+            assert_eq!([refusal(&tried), refusal(&tried)], [first.clone(), first], "{end}");
             assert_eq!(std::fs::read(&count).unwrap().len(), trials, "{end}");
             std::fs::remove_file(&count).unwrap();
-            // A refusal is not for ever.
+            // A refusal expires.
             let digest: [u8; 32] = Sha256::digest(b"graph").into();
-            if let Some((_, at)) = tried.known().get_mut(&digest) {
-                *at -= REFUSED;
+            if let Some((_, at)) = tried.verdicts().get_mut(&digest) {
+                *at -= REFUSAL_TTL;
             }
-            said(&tried);
+            refusal(&tried);
             assert_eq!(count.exists(), end != "exit 0", "{end}");
             let _ = std::fs::remove_file(&count);
         }
     }
 
     #[test]
-    fn a_trial_that_waits_for_ever_is_ended() {
+    fn trial_that_never_ends_is_killed() {
         let dir = tempfile::tempdir().unwrap();
         let mut tried = tried(dir.path(), "exec sleep 1000");
-        tried.allowance = |_| Allowance { time: Duration::from_millis(50), ..Allowance::new(1, 1) };
-        // More than a pipe holds, of which it reads nothing.
+        tried.limits =
+            |_| TrialLimits { time: Duration::from_millis(50), ..TrialLimits::new(1, 1) };
+        // More than a pipe holds, none of which it reads.
         let error = tried.load(&[0; 1 << 20], Encoding::Onnx).unwrap_err().to_string();
         assert!(error.contains("it takes more than 50ms to load"), "{error}");
     }
 
     #[test]
-    fn a_trial_is_allowed_what_this_process_may_give_away() {
+    fn limits_of_a_trial_are_within_those_of_this_process() {
         let within = |memory, seconds| {
-            let Allowance { memory, seconds, time } =
-                Allowance::new(2000, 30).within(memory, seconds);
+            let TrialLimits { memory, seconds, time } =
+                TrialLimits::new(2000, 30).within(memory, seconds);
             (memory, seconds, time.as_secs())
         };
         assert_eq!(within(None, None), (2000, 30, 300));
@@ -377,8 +386,8 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_cannot_begin_is_an_error() {
-        let error = said(&Tried::new(Arc::new(Refuses), "/nowhere".into(), None));
-        assert!(error.contains("in a process of its own, /nowhere"), "{error}");
+    fn trial_that_cannot_start_is_an_error() {
+        let error = refusal(&TrialBackend::new(Arc::new(Refuses), "/nowhere".into(), None));
+        assert!(error.contains("a trial of the graph by /nowhere"), "{error}");
     }
 }

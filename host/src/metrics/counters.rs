@@ -1,8 +1,8 @@
-//! The cells that are counted in: relaxed additions, without locks or look-ups.
+//! Counters and gauges: relaxed atomic additions, without locks or lookups.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// A number that only grows.
+/// A monotonic counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 

@@ -1,31 +1,32 @@
-//! The text that monitoring systems read: Prometheus' own format, version 0.0.4, and OpenMetrics 1.0.
+//! The exposition formats: Prometheus' text format, version 0.0.4, and OpenMetrics 1.0.
 //!
-//! Written here, as no crate does both: `prometheus` has the one, `prometheus-client` the other, with a
-//! lock in each histogram.
+//! Implemented here, as no crate has both: `prometheus` has the former, `prometheus-client` the
+//! latter, with a lock in each histogram.
 
 use std::fmt::{Display, Write};
 
 use super::histogram::Histogram;
-use super::table::{Family, Kind};
+use super::table::{Family, MetricKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     Prometheus,
     OpenMetrics,
 }
 
-impl Format {
-    /// The one that `accept` likes best: Prometheus', unless it names OpenMetrics.
+impl ExpositionFormat {
+    /// Negotiates by the `Accept` header: OpenMetrics if it is named with at least the quality of
+    /// plain text, else Prometheus.
     #[must_use]
-    pub fn asked(accept: &str) -> Self {
-        let wanted = |names: &[&str]| {
+    pub fn negotiate(accept: &str) -> Self {
+        let best_quality = |names: &[&str]| {
             let ranges = accept.split(',').map(quality);
-            let of = ranges.filter(|(name, _)| names.iter().any(|n| name.eq_ignore_ascii_case(n)));
-            of.map(|(_, quality)| quality).fold(0.0, f32::max)
+            let matching =
+                ranges.filter(|(name, _)| names.iter().any(|n| name.eq_ignore_ascii_case(n)));
+            matching.map(|(_, quality)| quality).fold(0.0, f32::max)
         };
-        let open = wanted(&["application/openmetrics-text"]);
-
-        if open > 0.0 && open >= wanted(&["text/plain", "text/*"]) {
+        let open = best_quality(&["application/openmetrics-text"]);
+        if open > 0.0 && open >= best_quality(&["text/plain", "text/*"]) {
             Self::OpenMetrics
         } else {
             Self::Prometheus
@@ -41,7 +42,8 @@ impl Format {
     }
 }
 
-/// A media range of `Accept` without its parameters, and its quality (RFC 9110, 12.5.1).
+/// Splits a media range of `Accept` into its name, without parameters, and its quality (RFC 9110,
+/// 12.5.1).
 fn quality(range: &str) -> (&str, f32) {
     let mut parts = range.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();
@@ -49,14 +51,14 @@ fn quality(range: &str) -> (&str, f32) {
     (name, quality.map_or(1.0, |quality| quality.parse().unwrap_or(0.0)))
 }
 
-/// The text in the making.
+/// Builder of the exposition's text.
 #[derive(Debug)]
 pub struct Exposition {
-    format: Format,
+    format: ExpositionFormat,
     text: String,
 }
 
-/// The samples of one family.
+/// Writer of the samples of one family.
 #[derive(Debug)]
 pub struct Samples<'a> {
     text: &'a mut String,
@@ -65,71 +67,72 @@ pub struct Samples<'a> {
 
 impl Exposition {
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: ExpositionFormat) -> Self {
         Self { format, text: String::new() }
     }
 
-    /// What follows are samples of `family`.
+    /// Starts `family`: writes its metadata, and returns the writer of its samples.
     pub fn family(&mut self, family: &'static Family) -> Samples<'_> {
         let Family { name, kind, unit, help, .. } = family;
         let name = match self.format {
-            Format::Prometheus => name,
-            Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
+            ExpositionFormat::Prometheus => name,
+            ExpositionFormat::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
         };
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
-        if self.format == Format::OpenMetrics && !unit.is_empty() {
+        if self.format == ExpositionFormat::OpenMetrics && !unit.is_empty() {
             self.line(format_args!("# UNIT {name} {unit}"));
         }
         Samples { text: &mut self.text, family }
     }
 
-    /// All of it.
+    /// The complete text.
     #[must_use]
     pub fn finish(mut self) -> String {
-        if self.format == Format::OpenMetrics {
+        if self.format == ExpositionFormat::OpenMetrics {
             self.line(format_args!("# EOF"));
         }
         self.text
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // A `String` takes all.
+        // Writing to a `String` does not fail.
         let _ = writeln!(self.text, "{line}");
     }
 }
 
 impl Samples<'_> {
-    /// The family's value for `labels`, in its order.
+    /// Writes a sample. `labels` are the values of the family's labels, in its order.
     pub fn value(&mut self, labels: &[&str], value: impl Display) -> &mut Self {
         self.sample("", labels, None, value);
         self
     }
 
+    /// Writes the samples of a histogram.
     pub fn histogram(&mut self, labels: &[&str], histogram: &Histogram) -> &mut Self {
         let mut count = 0;
-        for (end, up_to) in histogram.cumulative() {
-            let end = end.map_or("+Inf".to_owned(), number);
-            self.sample("_bucket", labels, Some(&end), up_to);
-            count = up_to;
+        for (bound, cumulative) in histogram.cumulative() {
+            let bound = bound.map_or("+Inf".to_owned(), number);
+            self.sample("_bucket", labels, Some(&bound), cumulative);
+            count = cumulative;
         }
         self.sample("_sum", labels, None, histogram.sum());
         self.sample("_count", labels, None, count);
         self
     }
 
-    fn sample(&mut self, suffix: &str, labels: &[&str], end: Option<&str>, value: impl Display) {
+    fn sample(&mut self, suffix: &str, labels: &[&str], bound: Option<&str>, value: impl Display) {
         debug_assert_eq!(labels.len(), self.family.labels.len(), "{}", self.family.name);
         self.text.push_str(self.family.name);
         self.text.push_str(suffix);
         let named = self.family.labels.iter().copied().zip(labels.iter().copied());
         let mut separator = '{';
-        for (name, value) in named.chain(end.map(|end| ("le", end))) {
+        for (name, value) in named.chain(bound.map(|bound| ("le", bound))) {
             self.text.push(separator);
             self.text.push_str(name);
             self.text.push_str("=\"");
@@ -138,12 +141,12 @@ impl Samples<'_> {
             separator = ',';
         }
         let close = if separator == ',' { "}" } else { "" };
-        // A `String` takes all.
+        // Writing to a `String` does not fail.
         let _ = writeln!(self.text, "{close} {value}");
     }
 }
 
-/// As OpenMetrics writes the ends of buckets: `1.0`, `0.0005`.
+/// A bucket's bound in the form of OpenMetrics: `1.0`, `0.0005`.
 fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.1}") } else { value.to_string() }
 }
@@ -168,21 +171,21 @@ mod tests {
 
     static COUNTER: Family = Family {
         name: "a_total",
-        kind: Kind::Counter,
+        kind: MetricKind::Counter,
         unit: "",
         labels: &["b", "c"],
         help: "Of a.",
     };
     static HISTOGRAM: Family = Family {
         name: "d_seconds",
-        kind: Kind::Histogram,
+        kind: MetricKind::Histogram,
         unit: "seconds",
         labels: &[],
         help: "Of d.",
     };
     static BUCKETS: Buckets = Buckets { bounds: &[50, 1_000_000], steps: 1_000_000 };
 
-    fn text(format: Format) -> String {
+    fn text(format: ExpositionFormat) -> String {
         let mut exposition = Exposition::new(format);
         let mut counter = exposition.family(&COUNTER);
         counter.value(&["x", "a \"quote\", a \\ and a\nline"], 7).value(&["é", ""], 0);
@@ -205,17 +208,17 @@ d_seconds_count 4
     ];
 
     #[test]
-    fn as_the_formats_have_it() {
+    fn both_formats_are_written() {
         let [counter, histogram] = SAMPLES;
         assert_eq!(
-            text(Format::Prometheus),
+            text(ExpositionFormat::Prometheus),
             format!(
                 "# HELP a_total Of a.\n# TYPE a_total counter\n{counter}\
                  # HELP d_seconds Of d.\n# TYPE d_seconds histogram\n{histogram}"
             )
         );
         assert_eq!(
-            text(Format::OpenMetrics),
+            text(ExpositionFormat::OpenMetrics),
             format!(
                 "# HELP a Of a.\n# TYPE a counter\n{counter}\
                  # HELP d_seconds Of d.\n# TYPE d_seconds histogram\n# UNIT d_seconds seconds\n\
@@ -225,7 +228,7 @@ d_seconds_count 4
     }
 
     #[test]
-    fn who_asks_gets_what_it_likes_best() {
+    fn format_is_negotiated_by_accept() {
         for (accept, open) in [
             ("", false),
             ("*/*", false),
@@ -235,7 +238,7 @@ d_seconds_count 4
             ("application/openmetrics-text;q=0", false),
             ("application/openmetrics-text;q=x", false),
             ("application/openmetrics-text;q=0.3,text/plain;q=0.5", false),
-            // Prometheus 2 and 3, by default.
+            // Defaults of Prometheus 2 and 3.
             (
                 "application/openmetrics-text;version=1.0.0;q=0.5,\
                  application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
@@ -246,13 +249,17 @@ d_seconds_count 4
                 false,
             ),
         ] {
-            assert_eq!(Format::asked(accept) == Format::OpenMetrics, open, "{accept}");
+            assert_eq!(
+                ExpositionFormat::negotiate(accept) == ExpositionFormat::OpenMetrics,
+                open,
+                "{accept}"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn a_value_of_a_label_is_one_line_and_can_be_read_back(value in any::<String>()) {
+        fn label_value_is_escaped_to_one_line_and_can_be_read_back(value in any::<String>()) {
             let mut escaped = String::new();
             escape(&value, &mut escaped);
             prop_assert!(!escaped.contains('\n'));
@@ -263,9 +270,9 @@ d_seconds_count 4
                     '\\' => match characters.next() {
                         Some('n') => read.push('\n'),
                         Some(other) => read.push(other),
-                        None => prop_assert!(false, "nothing is escaped: {escaped}"),
+                        None => prop_assert!(false, "backslash at the end: {escaped}"),
                     },
-                    '"' => prop_assert!(false, "it ends there: {escaped}"),
+                    '"' => prop_assert!(false, "unescaped quote: {escaped}"),
                     other => read.push(other),
                 }
             }
@@ -273,8 +280,8 @@ d_seconds_count 4
         }
 
         #[test]
-        fn no_accept_header_panics(accept in "[ -~]{0,80}") {
-            let _ = Format::asked(&accept);
+        fn any_accept_header_is_handled(accept in "[ -~]{0,80}") {
+            let _ = ExpositionFormat::negotiate(&accept);
         }
     }
 }

@@ -1,25 +1,26 @@
-//! A distribution, counted in buckets: one atomic addition for the bucket and one for the sum.
+//! Histograms with fixed buckets: an observation is one atomic addition for the bucket and one for
+//! the sum.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where a histogram's buckets end.
+/// The bucket bounds of a histogram.
 #[derive(Debug)]
 pub struct Buckets {
-    /// The largest value of each bucket, ascending, in the smallest step that is counted. What is
-    /// larger than the last has a bucket of its own.
+    /// Inclusive upper bound of each bucket, ascending, in steps. Larger values are in a last
+    /// bucket without a bound.
     pub bounds: &'static [u64],
-    /// So many steps are one of the metric's unit.
+    /// Number of steps in one unit of the metric.
     pub steps: u64,
 }
 
-/// How often there were values in which bucket.
+/// A histogram: the number of observed values in each bucket, and their sum.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: &'static Buckets,
-    /// The sum of all values, and then how many there were in each bucket: together, so that
-    /// threads that count pass each other one line of the processor's cache, not two. A sum of
-    /// nanoseconds overflows after 584 years.
+    /// The sum of all values, followed by the number of values in each bucket. In one allocation,
+    /// so that threads contend for one cache line, not two. A sum of nanoseconds overflows after
+    /// 584 years.
     cells: Box<[AtomicU64]>,
 }
 
@@ -30,38 +31,38 @@ impl Histogram {
         Self { buckets, cells }
     }
 
-    /// One more `value`, in steps.
+    /// Adds a `value`, in steps.
     pub fn observe(&self, value: u64) {
         let bucket = self.buckets.bounds.partition_point(|&bound| bound < value);
         self.cells[1 + bucket].fetch_add(1, Ordering::Relaxed);
         self.cells[0].fetch_add(value, Ordering::Relaxed);
     }
 
-    /// One more that took so long, where a step is a nanosecond.
-    pub fn took(&self, time: Duration) {
+    /// Adds a duration. The step must be a nanosecond.
+    pub fn observe_duration(&self, time: Duration) {
         self.observe(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// How many values there were.
+    /// Number of observed values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.cells[1..].iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The sum of all values, in the metric's unit.
+    /// Sum of all values, in the metric's unit.
     #[must_use]
     pub fn sum(&self) -> f64 {
         self.in_units(self.cells[0].load(Ordering::Relaxed))
     }
 
-    /// The end of each bucket in the metric's unit, and how many values there were up to it. The
-    /// last has no end.
+    /// The upper bound of each bucket, in the metric's unit, and the number of values up to it. The
+    /// last bucket has no bound.
     pub fn cumulative(&self) -> impl Iterator<Item = (Option<f64>, u64)> {
-        let ends = self.buckets.bounds.iter().map(|&bound| Some(self.in_units(bound)));
-        let mut so_far = 0;
-        ends.chain([None]).zip(&self.cells[1..]).map(move |(end, count)| {
-            so_far += count.load(Ordering::Relaxed);
-            (end, so_far)
+        let bounds = self.buckets.bounds.iter().map(|&bound| Some(self.in_units(bound)));
+        let mut cumulative = 0;
+        bounds.chain([None]).zip(&self.cells[1..]).map(move |(bound, count)| {
+            cumulative += count.load(Ordering::Relaxed);
+            (bound, cumulative)
         })
     }
 
@@ -81,10 +82,10 @@ mod tests {
         Buckets { bounds: &[1_000_000, 5_000_000], steps: 1_000_000_000 };
 
     #[test]
-    fn a_value_counts_in_the_first_bucket_it_fits_and_in_all_after_it() {
+    fn value_counts_in_its_bucket_and_in_every_larger_one() {
         let histogram = Histogram::new(&MILLISECONDS);
         for milliseconds in [0, 1, 2, 5, 6] {
-            histogram.took(Duration::from_millis(milliseconds));
+            histogram.observe_duration(Duration::from_millis(milliseconds));
         }
         let buckets: Vec<_> = histogram.cumulative().collect();
         assert_eq!(buckets, [(Some(0.001), 2), (Some(0.005), 4), (None, 5)]);

@@ -1,9 +1,9 @@
-//! What is counted, and how monitoring systems are told.
+//! Metrics.
 //!
-//! Whoever does what is counted has the counters, made once for each route, component and model. On a
-//! request's path each is a relaxed addition or two: nothing is looked up, locked or allocated. All
-//! have their names in [`table`], and are read when somebody asks ([`collect`]), in the format that
-//! is asked for ([`exposition`]).
+//! Counters are created once for each route, component and model, and owned by what counts. On the
+//! request path a count is one or two relaxed additions, without a lookup, lock or allocation. The
+//! names are in [`table`]. The admin plane reads the counters when it is scraped, and writes them
+//! in one of the formats of [`exposition`].
 
 pub mod table;
 
@@ -20,13 +20,13 @@ use http::StatusCode;
 use counters::Counter;
 use histogram::Histogram;
 
-use crate::cache::counts::Counts;
+use crate::cache::counts::RouteCacheCounts;
 use crate::http::error::Reason;
 
-/// What a host counts.
+/// The metrics of requests, by route.
 #[derive(Debug)]
 pub struct HostMetrics {
-    /// In the manifest's order, and then those by which components reach each other.
+    /// In manifest order, followed by those of service chaining.
     pub routes: Vec<Arc<RouteMetrics>>,
     /// Requests that no route matched.
     pub unrouted: RouteMetrics,
@@ -39,7 +39,7 @@ impl HostMetrics {
         Self { routes: Vec::new(), unrouted: RouteMetrics::new("", ""), started }
     }
 
-    /// One more route.
+    /// Adds a route.
     pub fn route(&mut self, component: &str, route: &str) -> Arc<RouteMetrics> {
         let metrics = Arc::new(RouteMetrics::new(component, route));
         self.routes.push(Arc::clone(&metrics));
@@ -47,20 +47,21 @@ impl HostMetrics {
     }
 }
 
-/// Classes of statuses an answer has in the end.
+/// Classes of final response statuses.
 pub const STATUSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
-/// Requests on one route.
+/// The metrics of requests on one route.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    /// The component that serves it; empty for a static response, and where no route matched.
+    /// Id of the component that serves the route; empty for a static response, and if no route
+    /// matched.
     pub component: String,
-    /// As the manifest writes it; empty where none matched.
+    /// The route's pattern; empty if no route matched.
     pub route: String,
     pub statuses: [Counter; STATUSES.len()],
     pub duration: Histogram,
     pub failures: [Counter; Reason::ALL.len()],
-    pub cache: Counts,
+    pub cache: RouteCacheCounts,
 }
 
 impl RouteMetrics {
@@ -72,44 +73,44 @@ impl RouteMetrics {
             statuses: Default::default(),
             duration: Histogram::new(&table::DURATIONS),
             failures: Default::default(),
-            cache: Counts::default(),
+            cache: RouteCacheCounts::default(),
         }
     }
 
-    /// Counts a request that got a response of `status` after `took`; `failure` is why, if the
-    /// response is an error of the host.
+    /// Counts a request that received a response of `status` after `took`. `failure` is the reason
+    /// if the response is an error of the host.
     pub fn responded(&self, took: Duration, status: StatusCode, failure: Option<Reason>) {
         if let Some(reason) = failure {
             self.failures[reason as usize].count();
         }
         let class = usize::from(status.as_u16() / 100).saturating_sub(2);
         self.statuses[class.min(STATUSES.len() - 1)].count();
-        self.duration.took(took);
+        self.duration.observe_duration(took);
     }
 }
 
-/// The instances of one component.
+/// The metrics of one component's instances.
 #[derive(Debug)]
 pub struct InstanceMetrics {
-    /// Those that were made, and how long that took.
+    /// Time to create each instance.
     pub started: Histogram,
     pub ended: [Counter; Ended::ALL.len()],
-    /// Whether there has been none since the last ended, or since the start.
-    none: AtomicBool,
+    /// Whether the component has no live instance, and no request has claimed the cold start yet.
+    cold: AtomicBool,
 }
 
-/// Why an instance is gone.
+/// Why an instance was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It had nothing to do, or gave way to one that was needed.
+    /// Idle timeout, or evicted for another instance.
     Idle,
-    /// It had served for long enough.
+    /// `reuse.requests` or `reuse.age` was reached.
     Retired,
     /// It trapped.
     Failed,
-    /// It was late.
+    /// It exceeded its deadline.
     Deadline,
-    /// Nobody waited for it any more.
+    /// Its client disconnected.
     Abandoned,
 }
 
@@ -132,40 +133,42 @@ impl Ended {
 impl Default for InstanceMetrics {
     fn default() -> Self {
         let started = Histogram::new(&table::DURATIONS);
-        Self { started, ended: Default::default(), none: AtomicBool::new(true) }
+        Self { started, ended: Default::default(), cold: AtomicBool::new(true) }
     }
 }
 
 impl InstanceMetrics {
-    /// One was made, which took so long.
-    pub fn begun(&self, took: Duration) {
-        self.started.took(took);
-        self.none.store(false, Ordering::Relaxed);
+    /// Counts an instance whose creation took `took`.
+    pub fn record_start(&self, took: Duration) {
+        self.started.observe_duration(took);
+        self.cold.store(false, Ordering::Relaxed);
     }
 
-    /// One is gone. One that has served for long enough is followed by another, as its author asks for.
-    pub fn ended(&self, why: Ended) {
-        self.ended[why as usize].count();
-        if why != Ended::Retired {
-            self.look();
+    /// Counts an instance that ended. Replacing a retired instance is not a cold start: the reuse
+    /// settings ask for it.
+    pub fn record_end(&self, reason: Ended) {
+        self.ended[reason as usize].count();
+        if reason != Ended::Retired {
+            self.update_cold();
         }
     }
 
-    /// Sees whether there is none.
-    pub fn look(&self) {
+    /// Makes the next request a cold start if the component has no live instance.
+    pub fn update_cold(&self) {
         if self.live() == 0 {
-            self.none.store(true, Ordering::Relaxed);
+            self.cold.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether there is none. Who asks sees to it: the next is told that there is one.
+    /// Whether the request starts cold. Claims the cold start: concurrent requests do not count it
+    /// again.
     #[must_use]
-    pub fn take_none(&self) -> bool {
-        self.none.load(Ordering::Relaxed) && self.none.swap(false, Ordering::Relaxed)
+    pub fn take_cold(&self) -> bool {
+        self.cold.load(Ordering::Relaxed) && self.cold.swap(false, Ordering::Relaxed)
     }
 
-    /// Instances there are. Those that end meanwhile are counted first, so that there are never
-    /// fewer than none.
+    /// Number of live instances. Reads the ended ones first, so that instances that end meanwhile
+    /// cannot make it negative.
     #[must_use]
     pub fn live(&self) -> u64 {
         let ended: u64 = self.ended.iter().map(Counter::get).sum();
@@ -173,13 +176,12 @@ impl InstanceMetrics {
     }
 }
 
-/// What a component needs before it serves.
+/// The metrics of one component's startup.
 #[derive(Debug)]
 pub struct StartMetrics {
-    /// Requests that came when there was no instance: none yet, or the last was idle for long, gave way
-    /// or failed.
+    /// Time to the response of requests that found no live instance.
     pub cold: Histogram,
-    /// Code that was loaded.
+    /// Time to load the code.
     pub code: Histogram,
 }
 
@@ -190,12 +192,16 @@ impl Default for StartMetrics {
     }
 }
 
-/// Inferences of one version of a model, by where they ran.
+/// The metrics of one model version's inferences, by placement.
 #[derive(Debug)]
 pub struct ModelMetrics {
+    /// Time of inferences on the thread of the connection.
     pub inline: Histogram,
+    /// Time of inferences on a compute thread.
     pub compute: Histogram,
+    /// Time of batched inferences.
     pub batch: Histogram,
+    /// Rows per batch.
     pub batch_rows: Histogram,
 }
 

@@ -1,24 +1,24 @@
-//! Every metric there is: its name, type, unit, labels and what it says. `tests/e2e/admin.rs` holds
-//! what a host tells to this table, both ways.
+//! All metrics: name, type, unit, labels and help text. `tests/e2e/admin.rs` compares the
+//! exposition of a host with this table, in both directions.
 //!
-//! Labels have few values: routes and components are those of the manifest, models those that are
-//! mounted, and the rest are words of this host. Nothing of a request is ever one.
+//! Labels have few values: routes and components of the manifest, mounted models, and fixed words.
+//! Nothing of a request is ever a label.
 
 use super::histogram::Buckets;
 
-/// All that is told under one name.
+/// A metric family: its metadata.
 #[derive(Debug)]
 pub struct Family {
     pub name: &'static str,
-    pub kind: Kind,
-    /// Empty: it is a number of things.
+    pub kind: MetricKind,
+    /// Base unit; empty for a count.
     pub unit: &'static str,
     pub labels: &'static [&'static str],
     pub help: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -28,8 +28,8 @@ const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000 * MICROSECOND;
 const SECOND: u64 = 1_000 * MILLISECOND;
 
-/// Of what takes time. A kept answer takes some 10 microseconds, a prediction some 20, a cold start a
-/// millisecond or more; the longest deadline by default is 30 s.
+/// Buckets of durations. A cached response takes some 10 µs, a prediction some 20 µs, a cold start
+/// 1 ms or more; the default deadline is 30 s.
 pub static DURATIONS: Buckets = Buckets {
     bounds: &[
         10 * MICROSECOND,
@@ -56,7 +56,7 @@ pub static DURATIONS: Buckets = Buckets {
     steps: SECOND,
 };
 
-/// Of inferences: the lean ones take one or two microseconds.
+/// Buckets of inference durations: those of the lean backend take 1 or 2 µs.
 pub static INFERENCES: Buckets = Buckets {
     bounds: &[
         MICROSECOND,
@@ -85,17 +85,17 @@ pub static INFERENCES: Buckets = Buckets {
     steps: SECOND,
 };
 
-/// Of the rows of a batch.
+/// Buckets of rows per batch.
 pub static ROWS: Buckets =
     Buckets { bounds: &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], steps: 1 };
 
-/// The families by name, and [`FAMILIES`], all of them in the order they are told.
+/// Defines a static for each family, and [`FAMILIES`], all of them in the order of the exposition.
 macro_rules! families {
     ($($id:ident: $kind:ident $name:literal, $unit:literal, [$($label:literal),*], $help:literal;)*) => {
         $(
             pub static $id: Family = Family {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 unit: $unit,
                 labels: &[$($label),*],
                 help: $help,
@@ -107,115 +107,115 @@ macro_rules! families {
 
 families! {
     BUILD_INFO: Gauge "spinfer_build_info", "", ["version"],
-        "1, and which spinfer this is.";
+        "Always 1; the label is the version of spinfer.";
     READY: Gauge "spinfer_ready", "", [],
-        "1 if all mounted models are loaded and the host is not shutting down, else 0.";
+        "1 if /v2/health/ready responds with 200: all mounted models are loaded and the host is not \
+         shutting down; else 0.";
 
     REQUESTS: Counter "spinfer_requests_total", "", ["component", "route", "status"],
-        "Requests answered, by class of status: 2xx to 5xx. The route is the manifest's pattern, \
-         or <component>.spin.internal for requests of one component to another; empty where none \
-         matched. The host's own paths are not counted.";
+        "Responses by status class, 2xx to 5xx. The route is the pattern in the manifest, \
+         <component>.spin.internal for requests between components, or empty if no route matched. \
+         The host's own paths are not counted.";
     REQUEST_DURATION: Histogram "spinfer_request_duration_seconds", "seconds", ["component", "route"],
-        "From a request's head to the head of its answer.";
+        "Time from the request's head to the response's head.";
     REQUEST_FAILURES: Counter "spinfer_request_failures_total", "", ["component", "route", "reason"],
-        "Requests that the host answered with an error, by reason: what it refused (queue_full, \
-         busy, no_room, crowded, body_too_large, ...) and what went wrong (trap, deadline, ...). \
-         Errors that a component answers are none.";
+        "Requests that failed in the host, by reason: refused (queue_full, busy, \
+         instance_pool_full, memory_budget_exhausted, body_too_large, ...) or failed (trap, \
+         deadline, ...). Error responses of components are not counted.";
     IN_FLIGHT: Gauge "spinfer_requests_in_flight", "", ["component"],
-        "Requests that have their turn: an instance serves them.";
+        "Requests that have a permit: an instance serves them.";
     QUEUED: Gauge "spinfer_requests_queued", "", ["component"],
-        "Requests that wait for their turn (limits.instances, limits.queue).";
+        "Requests that wait for a permit (limits.instances, limits.queue).";
 
     INSTANCES: Gauge "spinfer_instances", "", ["component"],
-        "Instances there are.";
+        "Live instances.";
     INSTANCES_STARTED: Counter "spinfer_instances_started_total", "", ["component"],
-        "Instances made.";
+        "Instances created.";
     INSTANCES_ENDED: Counter "spinfer_instances_ended_total", "", ["component", "reason"],
-        "Instances that are gone: idle, or in the way of one that was needed (idle); served for \
-         long enough (retired); trapped (failed); past the deadline (deadline); their client went \
-         away (abandoned).";
+        "Instances that ended, by reason: idle timeout or evicted (idle), reuse.requests or \
+         reuse.age reached (retired), trap (failed), deadline exceeded (deadline), client \
+         disconnected (abandoned).";
     COLD_STARTS: Histogram "spinfer_cold_start_duration_seconds", "seconds", ["component"],
-        "Requests that came when their component had no instance, until their answer.";
-    STARTS: Histogram "spinfer_start_duration_seconds", "seconds", ["component", "stage"],
-        "What was loaded or made for a component: code (mapped and linked again, after it was \
-         dropped), graph (read, compiled and tried), instance.";
+        "Time to the response of requests that found no live instance of their component.";
+    LOADS: Histogram "spinfer_load_duration_seconds", "seconds", ["component", "stage"],
+        "Time to load or create parts of a component: code (mapped and linked, after it was \
+         unloaded), graph (read, compiled and run once as a trial), instance (created).";
 
-    INFERENCES_TOOK: Histogram "spinfer_inference_duration_seconds", "seconds", ["model", "version", "placement"],
-        "Inferences by where they ran: inline (on the thread that polls connections), compute (on \
-         a compute thread), batch (several requests' as one, counted once). The time in a queue \
-         is not in it. Graphs that components bring themselves have no model.";
+    INFERENCE_DURATION: Histogram "spinfer_inference_duration_seconds", "seconds", ["model", "version", "placement"],
+        "Time of inferences, without queueing, by placement: inline (on the thread of the \
+         connection), compute (on a compute thread), batch (several requests together, counted \
+         once). Graphs that components bring have an empty model.";
     BATCH_ROWS: Histogram "spinfer_inference_batch_rows", "", ["model", "version"],
-        "Rows of each batch of a model that has [batching].";
+        "Rows per batch, for models with [batching].";
 
     CACHE_REQUESTS: Counter "spinfer_cache_requests_total", "", ["component", "route", "outcome"],
-        "Requests by what the response cache had for them: a kept answer (hit), one that was in \
-         the making for another (collapsed), none (miss), or it was not looked up (bypass).";
+        "Requests by outcome in the response cache: served from cache (hit), served the response to \
+         another request in flight (collapsed), not in the cache (miss), not looked up (bypass).";
     CACHE_LOOKUPS: Counter "spinfer_cache_lookups_total", "", ["component", "route", "level", "result"],
-        "Look-ups in each level of the response cache: a fresh answer (hit), one that was given \
-         and made again, as its time was over or nearly (stale), none that could be given (miss).";
+        "Lookups in each level of the response cache: a fresh response (hit), a stale or nearly \
+         stale response that was served and refreshed (stale), none that could be served (miss).";
     CACHE_ENTRIES: Gauge "spinfer_cache_entries", "", ["level"],
-        "Answers that are kept.";
+        "Cached responses.";
     CACHE_BYTES: Gauge "spinfer_cache_bytes", "bytes", ["level"],
-        "What they take.";
+        "Memory used by cached responses.";
     CACHE_CAPACITY: Gauge "spinfer_cache_capacity_bytes", "bytes", ["level"],
-        "What they may take ([cache] in the runtime config).";
+        "Maximum memory of cached responses ([cache] memory in the runtime config).";
     CACHE_EVICTIONS: Counter "spinfer_cache_evictions_total", "", ["level"],
-        "Answers that made room for others, or were not taken in.";
+        "Responses that were evicted, or not admitted.";
 
     REDIS_CONNECTED: Gauge "spinfer_cache_redis_connected", "", [],
-        "1 if the Redis that nodes share is asked at present, else 0: it does not answer in time.";
-    REDIS_WATCHED: Gauge "spinfer_cache_redis_watched", "", [],
-        "1 if this node hears what others forget, else 0: answers last five seconds meanwhile.";
+        "1 if the shared Redis is in use, 0 if it does not respond in time.";
+    REDIS_INVALIDATION_CONNECTED: Gauge "spinfer_cache_redis_invalidation_connected", "", [],
+        "1 if this node receives the invalidations of other nodes, else 0; responses then live for \
+         at most 5 s.";
     REDIS_LOOKUPS: Counter "spinfer_cache_redis_lookups_total", "", ["result"],
-        "Look-ups in the Redis: it had it (hit), or not (miss), gave no answer in time or an \
-         error (failed), was not asked as it did not answer before (skipped), had a value that is \
-         not what was stored (foreign).";
+        "Lookups in Redis: found (hit), not found (miss), timeout or error (failed), not attempted \
+         as Redis does not respond (skipped), value of another program or version (foreign).";
     REDIS_STORES: Counter "spinfer_cache_redis_stores_total", "", ["result"],
-        "Answers for the Redis: it has them (stored), or is full, slow or away (dropped).";
+        "Responses for Redis: stored, or dropped as Redis is full, slow or unreachable (dropped).";
 
     DRIFT_SCORE: Gauge "spinfer_drift_score", "", ["model", "version", "field", "statistic"],
-        "How far a feature or an output is from the model version's baseline: psi (population \
-         stability index), ks (Kolmogorov-Smirnov, of numbers), js (Jensen-Shannon distance). \
-         Absent while there is not enough data; of at most 100 fields of a version.";
+        "Distance of a feature or an output from the baseline of the model version: psi (population \
+         stability index), ks (Kolmogorov-Smirnov, for numbers), js (Jensen-Shannon distance). \
+         Absent without enough data; for at most 100 fields of a version.";
     DRIFT_WINDOW: Gauge "spinfer_drift_window_records", "", ["model", "version"],
-        "Records in the window that is compared with the baseline.";
+        "Records in the current window, which is compared with the baseline.";
     DRIFT_ALERT: Gauge "spinfer_drift_alert", "", ["model", "version", "kind"],
         "1 if a feature (kind feature) or an output (kind prediction) drifted significantly, else \
-         0, also while there is not enough data.";
+         0, also without enough data.";
 
     LOG_ACCEPTED: Counter "spinfer_prediction_log_accepted_total", "", [],
-        "Records that components appended to the prediction log, after sampling: the sum of those \
-         written, dropped and pending.";
+        "Records that components appended to the prediction log, after sampling: the sum of the \
+         written, dropped and pending ones.";
     LOG_RECORDS: Counter "spinfer_prediction_log_records_total", "", ["result"],
-        "What became of them: in the file (written), or dropped because the queue was full \
-         (dropped_queue_full), the file could not be written (dropped_storage), a record of the same \
-         request and row was there (dropped_duplicate), the host was shutting down \
-         (dropped_shutdown).";
+        "Records by result: written, or dropped because the queue was full (dropped_queue_full), \
+         the file could not be written (dropped_storage), the log has a record of the same request \
+         and row (dropped_duplicate), the host was shutting down (dropped_shutdown).";
     LOG_PENDING: Gauge "spinfer_prediction_log_pending", "", [],
-        "Records in the queue, or being written.";
+        "Records that are queued or being written.";
     LOG_BYTES: Gauge "spinfer_prediction_log_size_bytes", "bytes", [],
-        "The prediction log's file and its write-ahead log.";
+        "Size of the prediction log's file and its write-ahead log.";
     LOG_DEGRADED: Gauge "spinfer_prediction_log_degraded", "", [],
-        "1 if the prediction log cannot be written at present, else 0; /v2/health/ready has the reason.";
+        "1 if the prediction log cannot be written, else 0; /v2/health/ready has the reason.";
     FEEDBACK: Counter "spinfer_feedback_total", "", ["result"],
-        "Feedback items: stored, and their prediction is in the log (matched) or not, or not yet \
-         (unknown); refused (rejected).";
+        "Feedback items: stored with their prediction in the log (matched), stored without it \
+         (unknown), or rejected.";
     QUALITY: Gauge "spinfer_prediction_quality", "", ["model", "version", "experiment", "variant", "metric"],
-        "Quality of the predictions in the log that have feedback: accuracy, macro_precision, \
+        "Quality of the logged predictions that have feedback: accuracy, macro_precision, \
          macro_recall, brier_score; mean_absolute_error, root_mean_squared_error; mean_reward.";
     QUALITY_SAMPLES: Gauge "spinfer_prediction_quality_samples", "", ["model", "version", "experiment", "variant", "metric"],
-        "Predictions that each of them is computed from.";
+        "Predictions that each value of spinfer_prediction_quality is computed from.";
 
     EXPERIMENT_ASSIGNMENTS: Counter "spinfer_experiment_assignments_total", "", ["experiment", "variant"],
-        "Requests assigned to each variant, forced ones and those without a unit included.";
+        "Requests assigned to a variant, including forced assignments and requests without a unit.";
     EXPERIMENT_SHADOWS: Counter "spinfer_experiment_shadow_requests_total", "", ["experiment", "variant", "outcome"],
-        "Copies of requests for each shadow: served, failed (no response, or 5xx), skipped (too \
-         many under way, or a body that is streamed).";
+        "Copies of requests for a shadow: served, failed (no response, or 5xx), skipped (too many \
+         in flight, or a streamed body).";
 
     RESIDENT_MEMORY: Gauge "process_resident_memory_bytes", "bytes", [],
-        "Memory of this process, resident; on Linux only.";
+        "Resident memory of the process; Linux only.";
     START_TIME: Gauge "process_start_time_seconds", "seconds", [],
-        "When this process began, in seconds of Unix time.";
+        "Start time of the process, in seconds of Unix time.";
 }
 
 #[cfg(test)]
@@ -223,11 +223,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_what_they_are() {
+    fn names_follow_the_prometheus_conventions() {
         for family in FAMILIES {
             let Family { name, kind, unit, labels, help } = family;
             assert!(name.starts_with("spinfer_") || name.starts_with("process_"), "{name}");
-            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert_eq!(*kind == MetricKind::Counter, name.ends_with("_total"), "{name}");
             assert!(unit.is_empty() || name.ends_with(&format!("_{unit}")), "{name}: {unit}");
             assert!(!help.is_empty() && !help.contains(['"', '\\', '\n']), "{name}: {help}");
             assert!(labels.iter().all(|label| !["le", "quantile"].contains(label)), "{name}");

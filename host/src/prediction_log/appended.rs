@@ -1,16 +1,18 @@
-//! What a request has appended, on its way from its instance to the log and to the cache.
+//! The predictions that a request appends, on their way from the instance to the log and the
+//! response cache.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::record::Predictions;
 use super::validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size};
 
-/// The predictions that one response was made from, in the order they were appended: in the
-/// extensions of the response, and with it in the cache.
+/// The predictions of one response, in the order they were appended. An extension of the response,
+/// with which they are cached.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Appended(SmallVec<[Arc<Predictions>; 1]>);
 
@@ -24,7 +26,7 @@ impl Appended {
         self.0.iter()
     }
 
-    /// Memory they take, in bytes, about.
+    /// Approximate memory, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.iter().map(|predictions| size(predictions)).sum()
@@ -46,54 +48,59 @@ impl IntoIterator for Appended {
     }
 }
 
-/// What one request has appended so far: its instance adds, and whoever waits for the response
-/// takes.
+/// Collects the predictions of one request: the instance adds them, and the door takes them once
+/// there is a response.
 #[derive(Debug)]
 pub struct RequestPredictions {
     id: Uuid,
-    state: Mutex<State>,
+    state: Mutex<AppendState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct AppendState {
     appended: Appended,
     rows: u32,
     /// Memory of `appended`, in bytes.
     bytes: usize,
-    /// Whether the response is there.
+    /// Whether the predictions were taken.
     closed: bool,
 }
 
 impl RequestPredictions {
-    /// Of the request `id`.
+    /// Collects the predictions of the request `id`.
     #[must_use]
     pub fn new(id: Uuid) -> Self {
         Self { id, state: Mutex::default() }
     }
 
-    /// The id of the request, as its instance knows it.
+    /// The id of the request, as passed to its instance.
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// Adds what takes `bytes` of memory; fails with the limit it would exceed.
+    /// Adds predictions, which take `bytes` of memory.
+    ///
+    /// # Errors
+    /// Names the exceeded limit; fails after the response, too.
     pub fn push(&self, predictions: Predictions, bytes: usize) -> Result<(), String> {
         let mut state = self.lock();
         if state.closed {
-            return Err("the response of this request is sent: append before it".into());
+            return Err(
+                "the response to this request was sent: append predictions before it".into()
+            );
         }
         let total = state.bytes.saturating_add(bytes);
         if total > MAX_REQUEST_BYTES {
             return Err(format!(
-                "this request would have appended {total} bytes of predictions; the limit is \
+                "this request appends {total} bytes of predictions; the limit is \
                  {MAX_REQUEST_BYTES}"
             ));
         }
         let rows = state.rows.saturating_add(predictions.rows);
         if rows > MAX_REQUEST_ROWS {
             return Err(format!(
-                "this request would have appended {rows} rows; the limit is {MAX_REQUEST_ROWS}"
+                "this request appends {rows} rows of predictions; the limit is {MAX_REQUEST_ROWS}"
             ));
         }
         (state.bytes, state.rows) = (total, rows);
@@ -101,7 +108,7 @@ impl RequestPredictions {
         Ok(())
     }
 
-    /// Takes all of it: the response is there, and nothing is added any more.
+    /// Takes all predictions. Later additions are refused.
     #[must_use]
     pub fn take(&self) -> Appended {
         let mut state = self.lock();
@@ -109,8 +116,8 @@ impl RequestPredictions {
         mem::take(&mut state.appended)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, AppendState> {
+        self.state.lock()
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
     use crate::prediction_log::validate::tests::iris;
 
     #[test]
-    fn a_request_appends_until_its_response_is_there() {
+    fn predictions_are_refused_after_the_response() {
         let request = RequestPredictions::new(Uuid::nil());
         for rows in [1, 2] {
             let predictions = iris(rows);
@@ -130,13 +137,13 @@ mod tests {
         let appended = request.take();
         assert_eq!(appended.iter().map(|some| some.rows).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(appended.size(), size(&iris(1)) + size(&iris(2)));
-        let late = request.push(iris(1), 1).unwrap_err();
-        assert!(late.contains("is sent"), "{late}");
+        let error = request.push(iris(1), 1).unwrap_err();
+        assert!(error.contains("was sent"), "{error}");
         assert!(request.take().is_empty());
     }
 
     #[test]
-    fn what_one_request_appends_is_limited() {
+    fn predictions_of_one_request_are_limited() {
         let request = RequestPredictions::new(Uuid::nil());
         request.push(iris(1), MAX_REQUEST_BYTES).unwrap();
         let too_large = request.push(iris(1), 1).unwrap_err();

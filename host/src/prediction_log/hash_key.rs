@@ -1,5 +1,5 @@
-//! The key of the hashes that stand in the log for values: without it, a hash of a name or a
-//! number could be looked up among the hashes of all names and numbers.
+//! The key of the hashes that replace values in the log: without a secret key, the hash of a name
+//! or a number could be found by hashing all names and numbers.
 
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
@@ -10,11 +10,11 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustls::crypto::ring;
 use sha2::Sha256;
 
-/// In the application's state folder.
+/// Name of the key's file in the application's state folder.
 const FILE: &str = "prediction_log.key";
 /// Length of the key, in bytes: that of the hash.
 const KEY_BYTES: usize = 32;
-/// Bytes of the HMAC that are written, as twice as many hexadecimal digits.
+/// Number of bytes of the HMAC in a token; each is two hexadecimal digits.
 const TOKEN_BYTES: usize = 8;
 
 /// A secret key, ready to hash with.
@@ -28,8 +28,11 @@ impl fmt::Debug for HashKey {
 }
 
 impl HashKey {
-    /// The key of the application whose state is in `folder`; created, for its owner alone, if
-    /// there is none.
+    /// Reads the key of the application whose state is in `folder`. Creates it, readable by its
+    /// owner only, if there is none.
+    ///
+    /// # Errors
+    /// Names the file.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let read = || std::fs::read(&path);
@@ -40,11 +43,11 @@ impl HashKey {
             read => read.map_err(anyhow::Error::from),
         };
         let bytes = bytes.with_context(|| {
-            format!("{}: the key that `prediction_log.hash` needs", path.display())
+            format!("{}: cannot read the key that `prediction_log.hash` requires", path.display())
         })?;
         if bytes.len() != KEY_BYTES {
             bail!(
-                "{}: expected {KEY_BYTES} bytes, got {}; a new key is created if you remove it",
+                "{}: expected {KEY_BYTES} bytes, got {}; remove the file to create a new key",
                 path.display(),
                 bytes.len()
             );
@@ -53,10 +56,10 @@ impl HashKey {
     }
 
     fn new(key: &[u8]) -> Result<Self> {
-        Ok(Self(Hmac::new_from_slice(key).context("a key of any length is one")?))
+        Ok(Self(Hmac::new_from_slice(key).context("HMAC accepts keys of any length")?))
     }
 
-    /// What stands for `text` in the log: 16 hexadecimal digits.
+    /// The token that replaces `text` in the log: 16 hexadecimal digits.
     #[must_use]
     pub fn token(&self, text: &str) -> String {
         let code = self.0.clone().chain_update(text).finalize().into_bytes();
@@ -64,18 +67,19 @@ impl HashKey {
     }
 }
 
-/// Whole or not at all, so that another process of the same application reads no part of it.
+/// Creates the key atomically, so that another process of the same application never reads a part
+/// of it.
 fn create(folder: &Path, path: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut key = [0; KEY_BYTES];
     let random = ring::default_provider().secure_random;
-    random.fill(&mut key).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
-    // Readable by its owner alone.
+    random.fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no random bytes"))?;
+    // Temporary files are readable by their owner only.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(&key)?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
-        // Another process was first: its key is the one.
+        // Another process created the key first.
         Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(()),
         persisted => Ok(persisted.map(drop)?),
     }
@@ -88,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_created_once_and_stays() {
+    fn key_is_created_once_and_reused() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join(".spin");
         let token = HashKey::open(&folder).unwrap().token("ada@example.com");
@@ -102,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_is_refused() {
+    fn damaged_key_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), "short").unwrap();
         let error = format!("{:#}", HashKey::open(dir.path()).unwrap_err());
@@ -111,7 +115,7 @@ mod tests {
 
     /// RFC 4231, test case 2, the first 8 bytes.
     #[test]
-    fn it_is_hmac_sha_256() {
+    fn token_is_hmac_sha_256() {
         let key = HashKey::new(b"Jefe").unwrap();
         assert_eq!(key.token("what do ya want for nothing?"), "5bdcc146bf60754e");
     }

@@ -1,19 +1,19 @@
-//! The JSON text of a record: written once, on the writer's thread.
+//! Writes the JSON of a record, on the writer's thread.
 //!
-//! Numbers have the shortest form that reads back as the same value, integers are exact, and what
-//! JSON does not have, NaN and the infinities, is `null`.
+//! Numbers have the shortest form that parses to the same value, and integers are exact. NaN and
+//! the infinities, which JSON lacks, are `null`.
 
 use serde::Serialize;
 
-use super::record::{Columns, Values};
+use super::record::{ColumnValues, Columns};
 
-/// The names of one block of columns, as JSON keys: `"a":`, `"b":` ...
+/// Blocks of columns, with their names encoded as JSON keys: `"a":`, `"b":` ...
 #[derive(Debug)]
-pub(super) struct Row<'a> {
-    blocks: Vec<(Vec<Vec<u8>>, &'a Values)>,
+pub(super) struct RowNames<'a> {
+    blocks: Vec<(Vec<Vec<u8>>, &'a ColumnValues)>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> RowNames<'a> {
     pub(super) fn new(blocks: &'a [Columns]) -> Self {
         let block = |columns: &'a Columns| {
             let key = |name: &String| {
@@ -27,8 +27,8 @@ impl<'a> Row<'a> {
         Self { blocks: blocks.iter().map(block).collect() }
     }
 
-    /// Writes row `index` as a JSON object over what `into` holds. A value that is missing, as the
-    /// block is too short, is `null`.
+    /// Writes row `index` as a JSON object, replacing the contents of `into`. A value beyond the
+    /// end of its block is `null`.
     pub(super) fn write(&self, index: usize, into: &mut Vec<u8>) {
         into.clear();
         into.push(b'{');
@@ -46,17 +46,18 @@ impl<'a> Row<'a> {
     }
 }
 
-fn value(values: &Values, at: usize, into: &mut Vec<u8>) {
+fn value(values: &ColumnValues, at: usize, into: &mut Vec<u8>) {
     match values {
-        Values::Fp32(values) => write(&values.get(at), into),
-        Values::Fp64(values) => write(&values.get(at), into),
-        Values::Int64(values) => write(&values.get(at), into),
-        Values::Boolean(values) => write(&values.get(at), into),
-        Values::Text(values) => write(&values.get(at), into),
+        ColumnValues::Fp32(values) => write(&values.get(at), into),
+        ColumnValues::Fp64(values) => write(&values.get(at), into),
+        ColumnValues::Int64(values) => write(&values.get(at), into),
+        ColumnValues::Boolean(values) => write(&values.get(at), into),
+        ColumnValues::Text(values) => write(&values.get(at), into),
     }
 }
 
-/// `pairs` as a JSON object, later ones over earlier ones of the same name.
+/// Writes `pairs` as a JSON object, replacing the contents of `into`. Of equal names the last one
+/// wins.
 pub(super) fn object(pairs: &[(String, String)], into: &mut Vec<u8>) {
     into.clear();
     into.push(b'{');
@@ -74,7 +75,7 @@ pub(super) fn object(pairs: &[(String, String)], into: &mut Vec<u8>) {
     into.push(b'}');
 }
 
-/// `texts` as a JSON array.
+/// Writes `texts` as a JSON array, replacing the contents of `into`.
 pub(super) fn array(texts: &[String], into: &mut Vec<u8>) {
     into.clear();
     write(&texts, into);
@@ -83,7 +84,7 @@ pub(super) fn array(texts: &[String], into: &mut Vec<u8>) {
 /// Appends `value` as JSON.
 pub(super) fn write(value: &(impl Serialize + ?Sized), into: &mut Vec<u8>) {
     let length = into.len();
-    // Of numbers, texts and lists of them; writing to memory does not fail.
+    // Numbers, texts and lists of them serialize, and writing to memory does not fail.
     if serde_json::to_writer(&mut *into, value).is_err() {
         into.truncate(length);
         into.extend_from_slice(b"null");
@@ -97,24 +98,24 @@ mod tests {
     use super::super::scalar::{Members, Scalar};
     use super::*;
 
-    fn columns(names: &[&str], values: Values) -> Columns {
+    fn columns(names: &[&str], values: ColumnValues) -> Columns {
         Columns { names: names.iter().map(|&name| name.to_owned()).collect(), values }
     }
 
     fn row(blocks: &[Columns], index: usize) -> String {
         let mut text = Vec::new();
-        Row::new(blocks).write(index, &mut text);
+        RowNames::new(blocks).write(index, &mut text);
         String::from_utf8(text).unwrap()
     }
 
     #[test]
-    fn a_row_is_an_object_with_the_shortest_numbers() {
+    fn row_is_an_object_with_the_shortest_numbers() {
         let blocks = [
-            columns(&["a", "b"], Values::Fp32(vec![5.1, f32::NAN, 0.1, 1e-30])),
-            columns(&["c"], Values::Fp64(vec![0.1, f64::INFINITY])),
-            columns(&["d"], Values::Int64(vec![i64::MIN, 9_007_199_254_740_993])),
-            columns(&["e"], Values::Boolean(vec![true, false])),
-            columns(&["\"f\"\n"], Values::Text(vec!["é\"".into(), String::new()])),
+            columns(&["a", "b"], ColumnValues::Fp32(vec![5.1, f32::NAN, 0.1, 1e-30])),
+            columns(&["c"], ColumnValues::Fp64(vec![0.1, f64::INFINITY])),
+            columns(&["d"], ColumnValues::Int64(vec![i64::MIN, 9_007_199_254_740_993])),
+            columns(&["e"], ColumnValues::Boolean(vec![true, false])),
+            columns(&["\"f\"\n"], ColumnValues::Text(vec!["é\"".into(), String::new()])),
         ];
         let expected = concat!(
             r#"{"a":5.1,"b":null,"c":0.1,"d":-9223372036854775808,"#,
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_attributes_with_one_name_the_last_is_kept() {
+    fn last_attribute_of_equal_names_wins() {
         let pairs = [("a", "1"), ("b", "2"), ("a", "3")];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let mut text = Vec::new();
@@ -141,14 +142,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_read_back_as_they_were(
+        fn values_are_read_back_exactly(
             single in any::<f32>(), double in any::<f64>(), int in any::<i64>(), text in ".{0,20}",
         ) {
             let blocks = [
-                columns(&["s"], Values::Fp32(vec![single])),
-                columns(&["d"], Values::Fp64(vec![double])),
-                columns(&["i"], Values::Int64(vec![int])),
-                columns(&["t"], Values::Text(vec![text.clone()])),
+                columns(&["s"], ColumnValues::Fp32(vec![single])),
+                columns(&["d"], ColumnValues::Fp64(vec![double])),
+                columns(&["i"], ColumnValues::Int64(vec![int])),
+                columns(&["t"], ColumnValues::Text(vec![text.clone()])),
             ];
             let written = row(&blocks, 0);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&written).is_ok());

@@ -1,19 +1,17 @@
-//! The prediction log: one record for each prediction that was served.
+//! The prediction log: one record for each served prediction.
 //!
-//! [`PredictionLog::append`] puts predictions into a bounded [`queue`] and never blocks; a thread of
-//! its own, the [`writer`], writes them into a SQLite file ([`schema`]) in the application's state
-//! folder, a batch at a time, together with the [`feedback`] that came meanwhile, and deletes what is
-//! too old ([`retention`]). Nothing here can fail a request: what cannot be stored is dropped and
-//! counted, and accepted = written + dropped + pending at every instant. [`reader`], [`stats`] and
-//! [`export`] read the file, in this process or another.
-
+//! [`PredictionLog::append`] puts predictions into a bounded [`queue`] and never blocks. A
+//! dedicated thread, the `writer`, writes them in batches into a SQLite file ([`schema`]) in the
+//! application's state folder, stores [`feedback`], and deletes old records (`retention`). The
+//! log never fails a request: what cannot be stored is dropped and counted. At every instant,
+//! accepted = written + dropped + pending. [`reader`], [`stats`] and [`export`] read the file, in
+//! this process or another.
 //!
 //! ```text
-//! guest   append(predictions)      checked (validate), without what the operator drops, with hashes
-//!                                  for what the operator hashes (redaction)
-//! door    RequestPredictions       what one request has appended, until its response is there
-//! cache   Appended                 stays with the response it was appended for
-//! record  Recorder                 sampled; the host's part is added (RequestContext)
+//! guest   append(predictions)      validated; fields are dropped or hashed (redaction)
+//! door    RequestPredictions       collects what one request appends, until its response
+//! cache   Appended                 is cached with the response it was appended for
+//! record  Recorder                 samples, and adds the host's part (RequestContext)
 //!         PredictionLog::append    never blocks; dropped and counted if the queue is full
 //! ```
 
@@ -46,12 +44,13 @@ pub mod stats;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -61,48 +60,49 @@ pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value};
 pub use redaction::Redaction;
 pub(crate) use validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size, validate};
 
-use feedback::{Item, Receipt};
+use feedback::{FeedbackItem, Receipt};
 use models::ModelInfo;
-use quality::{Change, Group, Quality, Results};
-use queue::{Accounting, Queue};
-use record::Entry;
+use quality::{Quality, QualityChange, QualityGroup, Results};
+use queue::{Accounting, RecordQueue};
+use record::LogEntry;
 pub use retention::Retention;
-use writer::Writer;
+use writer::LogWriter;
 
-/// What the operator sets: `[prediction_log]` in the runtime config.
+/// The operator's settings: `[prediction_log]` in the runtime config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Otherwise nothing is logged.
+pub struct PredictionLogSettings {
+    /// Whether predictions are logged at all.
     pub enabled: bool,
     pub retention: Retention,
-    /// Records that wait to be written, at most.
+    /// Maximum number of queued records.
     pub queue: u64,
 }
 
-impl Default for Settings {
+impl Default for PredictionLogSettings {
     fn default() -> Self {
         Self { enabled: true, retention: Retention::default(), queue: 65_536 }
     }
 }
 
-/// Bytes of the records that wait to be written, at most.
+/// Maximum size of the queued records, in bytes.
 const QUEUE_BYTES: usize = 16 << 20;
 
-/// Sees every entry that the writer takes from the queue, whether it can be written or not. Called on
-/// the writer's thread, before the entry is written.
+/// Observes every entry that the writer takes from the queue, on the writer's thread, before the
+/// entry is written. Also observes entries that cannot be written.
 pub trait Observer: Send + Sync {
-    fn observe(&self, entry: &Entry);
+    /// Called for every entry.
+    fn observe(&self, entry: &LogEntry);
 
-    /// Called once, on the same thread, before the first entry: what was written before the start may
-    /// be read from the file at `log`, if there is one.
+    /// Called once, on the same thread, before the first entry. The file at `log`, if it exists,
+    /// contains the records of previous runs.
     fn resume(&self, log: &Path);
 }
 
 /// The prediction log of one application.
 pub struct PredictionLog {
-    shared: Arc<Shared>,
+    shared: Arc<LogState>,
     path: PathBuf,
-    /// Disconnected once the writer has ended.
+    /// Disconnected once the writer has exited.
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
@@ -112,16 +112,16 @@ impl fmt::Debug for PredictionLog {
     }
 }
 
-/// What the writer and the others have in common.
-struct Shared {
-    queue: Queue,
+/// State shared with the writer.
+struct LogState {
+    queue: RecordQueue,
     quality: Mutex<Quality>,
-    /// Why the file cannot be written, if it cannot.
+    /// Why the file cannot be written; `None` if it can.
     problem: Mutex<Option<String>>,
     feedback: FeedbackCounts,
 }
 
-/// Feedback since the start.
+/// Counts of feedback items since the start.
 #[derive(Debug, Default)]
 pub struct FeedbackCounts {
     matched: AtomicU64,
@@ -135,13 +135,13 @@ impl FeedbackCounts {
         self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
     }
 
-    /// Counts items that were refused.
+    /// Counts rejected items.
     pub fn rejected(&self, items: usize) {
         self.rejected.fetch_add(items as u64, Ordering::Relaxed);
     }
 
-    /// The counts, by result: stored and its record is in the log (`matched`), stored without a
-    /// record (`unknown`), refused (`rejected`).
+    /// The counts by result: stored with a record in the log (`matched`), stored without a record
+    /// (`unknown`), or `rejected`.
     #[must_use]
     pub fn get(&self) -> [(&'static str, u64); 3] {
         let Self { matched, unknown, rejected } = self;
@@ -153,31 +153,34 @@ impl FeedbackCounts {
 /// Why feedback was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedbackError {
-    #[error("too much feedback waits to be stored; try again")]
+    #[error("too much feedback is queued; try again")]
     Busy,
-    #[error("feedback cannot be stored: {0}")]
+    #[error("cannot store feedback: {0}")]
     Storage(String),
 }
 
 impl PredictionLog {
-    /// The log whose file is, or will be, in `folder`. `models` are those that are mounted;
-    /// `observers` see every entry. Whether the file can be written is found out by the writer: it
-    /// does not keep an application from starting.
+    /// Opens the log whose file is in `folder`, and starts its writer. `models` are the mounted
+    /// ones; `observers` observe every entry. A file that cannot be written is reported by
+    /// [`Self::problem`], and does not prevent the application from starting.
+    ///
+    /// # Errors
+    /// Fails if the writer's thread cannot be started.
     pub fn open(
         folder: &Path,
-        settings: Settings,
+        settings: PredictionLogSettings,
         models: Vec<ModelInfo>,
         observers: Vec<Arc<dyn Observer>>,
     ) -> Result<Arc<Self>> {
         let path = folder.join(schema::FILE);
-        let shared = Arc::new(Shared {
-            queue: Queue::new(settings.queue, QUEUE_BYTES),
+        let shared = Arc::new(LogState {
+            queue: RecordQueue::new(settings.queue, QUEUE_BYTES),
             quality: Mutex::default(),
             problem: Mutex::default(),
             feedback: FeedbackCounts::default(),
         });
         let (running, ended) = mpsc::channel();
-        let writer = Writer {
+        let writer = LogWriter {
             shared: Arc::clone(&shared),
             path: path.clone(),
             retention: settings.retention,
@@ -190,53 +193,58 @@ impl PredictionLog {
                 let _running = running;
                 writer.run();
             })
-            .context("no thread for the prediction log")?;
+            .context("cannot start the thread of the prediction log")?;
         Ok(Arc::new(Self { shared, path, ended: Mutex::new(ended) }))
     }
 
-    /// Queues the records of `entry`; whether they were. Otherwise they are dropped, and counted. It
-    /// never blocks.
-    pub fn append(&self, entry: Entry) -> bool {
+    /// Queues the records of `entry`. Returns false if they were dropped, and counted, instead.
+    /// Never blocks.
+    pub fn append(&self, entry: LogEntry) -> bool {
         self.shared.queue.append(entry)
     }
 
-    /// Stores feedback, after the records that were appended before it; done when it is committed.
-    pub async fn feedback(&self, items: Vec<Item>) -> Result<Receipt, FeedbackError> {
+    /// Stores feedback after the records that were appended before it. Returns once it is
+    /// committed.
+    ///
+    /// # Errors
+    /// Fails if too much feedback is queued, or the file cannot be written.
+    pub async fn feedback(&self, items: Vec<FeedbackItem>) -> Result<Receipt, FeedbackError> {
         let (reply, receipt) = oneshot::channel();
         if self.shared.queue.feedback(items, reply).is_err() {
             return Err(FeedbackError::Busy);
         }
-        let gone = |_| FeedbackError::Storage("the log's thread has ended".into());
-        let receipt = receipt.await.map_err(gone)?.map_err(FeedbackError::Storage)?;
+        let exited =
+            |_| FeedbackError::Storage("the thread of the prediction log has exited".into());
+        let receipt = receipt.await.map_err(exited)?.map_err(FeedbackError::Storage)?;
         self.shared.feedback.rejected(receipt.rejected.len());
         Ok(receipt)
     }
 
-    /// Where the file is.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of the file and of its write-ahead log.
+    /// Size of the file and its write-ahead log, in bytes.
     #[must_use]
     pub fn file_size(&self) -> u64 {
         file_size(&self.path)
     }
 
-    /// What became of the records since the start.
+    /// The accounting of records since the start.
     #[must_use]
     pub fn accounting(&self) -> Accounting {
         self.shared.queue.accounting()
     }
 
-    /// What became of feedback since the start.
+    /// Counts of feedback items since the start.
     #[must_use]
     pub fn feedback_counts(&self) -> &FeedbackCounts {
         &self.shared.feedback
     }
 
-    /// Why the file cannot be written at present, if it cannot.
+    /// Why the file cannot be written; `None` if it can.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.shared.problem()
@@ -244,58 +252,58 @@ impl PredictionLog {
 
     /// Quality of the predictions in the log, by group.
     #[must_use]
-    pub fn quality(&self) -> Vec<(Group, Results)> {
-        self.shared.quality.lock().unwrap_or_else(PoisonError::into_inner).results()
+    pub fn quality(&self) -> Vec<(QualityGroup, Results)> {
+        self.shared.quality.lock().results()
     }
 
-    /// Refuses records from now on and waits, up to `limit`, until those that were accepted are
-    /// written: what became of them all.
+    /// Refuses further records and waits, up to `limit`, until the accepted ones are written.
+    /// Returns the accounting of all.
     pub fn shut_down(&self, limit: Duration) -> Accounting {
         self.shared.queue.close();
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.lock();
         let in_time = ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout);
         let accounting = self.accounting();
         let Accounting { accepted, written, dropped, pending } = accounting;
         let dropped = dropped.total();
         if !in_time {
-            warn!(pending, after = ?limit, "prediction records were not written in time");
+            warn!(pending, after = ?limit, "timeout while writing pending prediction records");
         } else if accepted > 0 {
-            info!(accepted, written, dropped, pending, "the prediction log is closed");
+            info!(accepted, written, dropped, pending, "prediction log closed");
         }
         accounting
     }
 }
 
-/// The writer ends when it has written what there is.
+/// Makes the writer exit once it has written the queued records.
 impl Drop for PredictionLog {
     fn drop(&mut self) {
         self.shared.queue.close();
     }
 }
 
-impl Shared {
+impl LogState {
     fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.problem.lock().clone()
     }
 
     fn set_problem(&self, problem: Option<String>) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *self.problem.lock() = problem;
     }
 
     fn set_quality(&self, quality: Quality) {
-        *self.quality.lock().unwrap_or_else(PoisonError::into_inner) = quality;
+        *self.quality.lock() = quality;
     }
 
-    fn apply(&self, changes: &[Change]) {
+    fn apply(&self, changes: &[QualityChange]) {
         if changes.is_empty() {
             return;
         }
-        let mut quality = self.quality.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quality = self.quality.lock();
         changes.iter().for_each(|change| quality.apply(change));
     }
 }
 
-/// Bytes of the file at `path` and of its write-ahead log.
+/// Size of the file at `path` and its write-ahead log, in bytes.
 #[must_use]
 pub fn file_size(path: &Path) -> u64 {
     let mut wal = path.as_os_str().to_owned();

@@ -1,5 +1,5 @@
-//! What the log knows of the models whose predictions it holds: their classes, and which output has
-//! the probabilities. From `model.toml` when a version is mounted, from the log's file afterwards.
+//! Metadata of the logged models: their classes, and the output with the probabilities. Read from
+//! `model.toml` while a version is mounted, from the log's file afterwards.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,36 +7,36 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use serde::Deserialize;
 
-/// A version of a model.
+/// The metadata of a model version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelInfo {
     pub model: String,
     pub version: String,
-    /// Class names, in the order of the probabilities; empty: a regression.
+    /// Class names, in the order of the probabilities. Empty for a regression.
     pub labels: Vec<String>,
-    /// The output with a probability for each class.
+    /// Name of the output with a probability for each class.
     pub probabilities: Option<String>,
 }
 
-/// The part of `model.toml` that matters here.
+/// The part of `model.toml` that is read here.
 #[derive(Deserialize)]
-struct Signature {
+struct LoggedSignature {
     version: Option<String>,
     #[serde(default)]
-    labels: Vec<Label>,
+    labels: Vec<LoggedLabel>,
     #[serde(default)]
-    outputs: Vec<Output>,
+    outputs: Vec<LoggedOutput>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Label {
+enum LoggedLabel {
     Text(String),
     Integer(i64),
 }
 
 #[derive(Deserialize)]
-struct Output {
+struct LoggedOutput {
     name: String,
     datatype: String,
     #[serde(default)]
@@ -44,8 +44,8 @@ struct Output {
 }
 
 impl ModelInfo {
-    /// That of the version folder `folder`, mounted as the model `name`; none without a signature
-    /// that can be read, which was said when the application was resolved.
+    /// Reads the metadata of the version in `folder`, which is mounted as the model `name`. `None`
+    /// without a valid signature, which is reported when the application is resolved.
     #[must_use]
     pub fn read(name: &str, folder: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(folder.join("model.toml")).ok()?;
@@ -53,13 +53,13 @@ impl ModelInfo {
     }
 
     fn parse(name: &str, text: &str) -> Option<Self> {
-        let signature: Signature = toml::from_str(text).ok()?;
+        let signature: LoggedSignature = toml::from_str(text).ok()?;
         let labels = signature.labels.into_iter().map(|label| match label {
-            Label::Text(text) => text,
-            Label::Integer(number) => number.to_string(),
+            LoggedLabel::Text(text) => text,
+            LoggedLabel::Integer(number) => number.to_string(),
         });
         let labels: Vec<String> = labels.collect();
-        let has_all = |output: &Output| {
+        let has_all = |output: &LoggedOutput| {
             let width = output.shape.last().and_then(|width| usize::try_from(*width).ok());
             output.datatype.starts_with("FP") && labels.len() > 1 && width == Some(labels.len())
         };
@@ -79,12 +79,12 @@ impl ModelInfo {
     }
 }
 
-/// By name and version.
+/// Metadata by model and version.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Models(HashMap<String, HashMap<String, ModelInfo>>);
+pub(super) struct LoggedModels(HashMap<String, HashMap<String, ModelInfo>>);
 
-impl Models {
-    /// Those of the file.
+impl LoggedModels {
+    /// Loads the metadata from the file.
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut models = Self::default();
         let query = "SELECT model, version, labels, probabilities FROM models";
@@ -112,7 +112,7 @@ impl Models {
     }
 }
 
-/// Writes `info` into the file.
+/// Writes `info` to the file.
 pub(super) fn save(connection: &Connection, info: &ModelInfo) -> rusqlite::Result<()> {
     let ModelInfo { model, version, labels, probabilities } = info;
     let mut text = Vec::new();
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_output_with_a_number_for_each_class_has_the_probabilities() {
+    fn probabilities_are_the_float_output_with_one_value_per_class() {
         let text = "version = '1'\nlabels = ['a', 'b', 'c']\n\
                     [[outputs]]\nname = 'label'\ndatatype = 'INT64'\nshape = [-1]\n\
                     [[outputs]]\nname = 'probabilities'\ndatatype = 'FP32'\nshape = [-1, 3]\n";

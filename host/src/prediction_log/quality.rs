@@ -1,6 +1,6 @@
-//! Quality of the predictions in the log whose ground truth is known, by model, version, experiment
-//! and variant. The aggregates are kept up to date with what enters and leaves the log, so that
-//! metrics need no look into the file.
+//! Quality of the logged predictions with feedback, by model, version, experiment and variant. The
+//! aggregates are updated as records and feedback are added and deleted, so that metrics are
+//! available without reading the file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,21 +12,21 @@ use super::feedback::{Truth, shortened};
 use super::models::ModelInfo;
 use super::scalar::{Members, Scalar};
 
-/// Groups there are metrics of: a component may name as many models as it likes.
+/// Maximum number of groups: a component may log any number of model names.
 const MAX_GROUPS: usize = 1000;
-/// Classes of one group, where no signature lists them.
+/// Maximum number of classes of a group whose signature does not list them.
 const MAX_CLASSES: usize = 1000;
 
-/// What records are grouped by. Without an experiment, both of its names are empty.
+/// The group of a record. `experiment` and `variant` are empty without an experiment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Group {
+pub struct QualityGroup {
     pub model: String,
     pub version: String,
     pub experiment: String,
     pub variant: String,
 }
 
-/// A prediction beside its ground truth.
+/// A prediction with its feedback.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Observation {
     Class { truth: String, predicted: String, probabilities: Option<(Vec<f64>, usize)> },
@@ -34,26 +34,26 @@ pub(super) enum Observation {
     Reward(f64),
 }
 
-/// What a transaction changes of the aggregates once it is committed.
+/// A change of the aggregates, to be applied once its transaction is committed.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Change {
-    pub(super) group: Group,
+pub(super) struct QualityChange {
+    pub(super) group: QualityGroup,
     pub(super) observation: Observation,
-    /// Otherwise it is taken back.
+    /// Whether the observation is added; otherwise it is removed.
     pub(super) added: bool,
 }
 
-/// The name of the output that the short form calls so.
+/// Name of the predicted output in responses of the short form, and so in records.
 const PREDICTION: &str = "prediction";
 
-/// Whether `truth` can be that of a prediction with these `outputs`; otherwise why not.
+/// Checks that `truth` is possible for a prediction with these `outputs`.
 pub(super) fn check(
     info: Option<&ModelInfo>,
-    group: &Group,
+    group: &QualityGroup,
     outputs: &Members<'_>,
     truth: &Truth,
 ) -> Result<(), String> {
-    let Group { model, version, .. } = group;
+    let QualityGroup { model, version, .. } = group;
     let prediction = outputs.get(PREDICTION);
     let labels = info.map_or(&[][..], |info| &info.labels);
     let is_class = !labels.is_empty() || matches!(prediction, Some(Scalar::Text(_)));
@@ -62,22 +62,22 @@ pub(super) fn check(
         && matches!(prediction, Some(Scalar::Integer(_) | Scalar::Number(_)));
     match truth {
         Truth::Label(label) if !labels.is_empty() && !labels.contains(label) => Err(format!(
-            "`label`: \"{}\" is no class of {model} {version}; its classes are {}",
+            "`label`: \"{}\" is not a class of {model} {version}; its classes are {}",
             shortened(label),
             listed(labels)
         )),
         Truth::Label(_) if is_number => {
-            Err(format!("`label`: {model} {version} predicts numbers, not classes: write `value`"))
+            Err(format!("`label`: {model} {version} predicts numbers, not classes; write `value`"))
         }
         Truth::Value(_) if is_class => Err(format!(
-            "`value`: {model} {version} predicts classes, not numbers: write `label`{}",
+            "`value`: {model} {version} predicts classes, not numbers; write `label`{}",
             if labels.is_empty() { String::new() } else { format!(", one of {}", listed(labels)) }
         )),
         _ => Ok(()),
     }
 }
 
-/// The classes, as many as a message holds.
+/// The first classes, for a message.
 fn listed(labels: &[String]) -> String {
     const SHOWN: usize = 20;
     let mut text = labels.iter().take(SHOWN).map(|label| shortened(label)).collect::<Vec<_>>();
@@ -87,8 +87,8 @@ fn listed(labels: &[String]) -> String {
     text.join(", ")
 }
 
-/// What `truth` says of a prediction; none where it says nothing: a label of no class, a record
-/// without a prediction.
+/// The observation of a prediction with its `truth`. `None` if there is nothing to compare: an
+/// unknown class, or a record without a prediction.
 pub(super) fn observe(
     info: Option<&ModelInfo>,
     outputs: &Members<'_>,
@@ -116,14 +116,14 @@ fn class<'a>(prediction: &'a Scalar<'_>) -> Option<Cow<'a, str>> {
     match prediction {
         Scalar::Text(text) => Some(Cow::Borrowed(text)),
         Scalar::Integer(number) => Some(number.to_string().into()),
-        // Without a fraction it is written as an integer is.
+        // A number without a fraction is formatted like an integer.
         Scalar::Number(number) => Some(number.to_string().into()),
         Scalar::Boolean(value) => Some(value.to_string().into()),
         Scalar::Null | Scalar::Nested => None,
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a prediction: beyond 2^53 it is rounded")]
+#[expect(clippy::cast_precision_loss, reason = "a prediction, rounded beyond 2^53")]
 fn number(value: &Scalar<'_>) -> Option<f64> {
     match value {
         Scalar::Integer(number) => Some(*number as f64),
@@ -132,21 +132,21 @@ fn number(value: &Scalar<'_>) -> Option<f64> {
     }
 }
 
-/// Those of all classes, and the index of the true one.
+/// The probabilities of all classes, and the index of the true one.
 fn probabilities(
     info: &ModelInfo,
     outputs: &Members<'_>,
     truth: &str,
 ) -> Option<(Vec<f64>, usize)> {
     let (name, truth) = (info.probabilities.as_ref()?, info.class(truth)?);
-    let of = |index| outputs.get(&format!("{name}[{index}]")).and_then(number);
-    let all: Option<Vec<f64>> = (0..info.labels.len()).map(of).collect();
+    let probability = |index| outputs.get(&format!("{name}[{index}]")).and_then(number);
+    let all: Option<Vec<f64>> = (0..info.labels.len()).map(probability).collect();
     Some((all?, truth))
 }
 
-/// All aggregates.
+/// The aggregates of all groups.
 #[derive(Clone, Debug, Default)]
-pub struct Quality(BTreeMap<Group, Aggregates>);
+pub struct Quality(BTreeMap<QualityGroup, Aggregates>);
 
 #[derive(Clone, Debug, Default)]
 struct Aggregates {
@@ -156,8 +156,8 @@ struct Aggregates {
 }
 
 impl Quality {
-    pub(super) fn apply(&mut self, change: &Change) {
-        let Change { group, observation, added } = change;
+    pub(super) fn apply(&mut self, change: &QualityChange) {
+        let QualityChange { group, observation, added } = change;
         if !self.0.contains_key(group) {
             if !added || self.0.len() >= MAX_GROUPS {
                 return;
@@ -173,7 +173,7 @@ impl Quality {
 
     /// The results, by group.
     #[must_use]
-    pub fn results(&self) -> Vec<(Group, Results)> {
+    pub fn results(&self) -> Vec<(QualityGroup, Results)> {
         self.0.iter().map(|(group, aggregates)| (group.clone(), aggregates.results())).collect()
     }
 }
@@ -226,7 +226,7 @@ impl Aggregates {
     }
 }
 
-/// Quality of one group; a part is none where there is no feedback of its kind.
+/// Quality of one group. A part is `None` without feedback of its kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Results {
     pub classification: Option<ClassificationResults>,
@@ -236,20 +236,20 @@ pub struct Results {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassificationResults {
-    /// Predictions with a true label.
+    /// Number of predictions with a true label.
     pub n: u64,
     pub accuracy: Option<f64>,
     pub macro_precision: Option<f64>,
     pub macro_recall: Option<f64>,
     pub brier_score: Option<f64>,
-    /// Those of the predictions whose probabilities are logged.
+    /// Number of those whose probabilities are logged.
     pub brier_n: u64,
     pub classes: Vec<ClassQuality>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegressionResults {
-    /// Predictions with a true value.
+    /// Number of predictions with a true value.
     pub n: u64,
     pub mean_absolute_error: Option<f64>,
     pub root_mean_squared_error: Option<f64>,
@@ -257,13 +257,13 @@ pub struct RegressionResults {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RewardResults {
-    /// Predictions with a reward.
+    /// Number of predictions with a reward.
     pub n: u64,
     pub mean: Option<f64>,
 }
 
 impl Results {
-    /// Each result under the name it has in metrics, and the number of predictions it is of.
+    /// Metric name and value of each result, and the number of predictions it is computed from.
     #[must_use]
     pub fn named(&self) -> Vec<(&'static str, f64, u64)> {
         let Self { classification, regression, reward } = self;

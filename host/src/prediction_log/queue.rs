@@ -1,33 +1,33 @@
-//! The queue between requests and the writer: bounded by records and by bytes, and it never blocks
-//! who appends. It keeps the log's accounts too: every change of them is one step under its lock, so
-//! that accepted = written + dropped + pending in every snapshot.
+//! The queue between requests and the writer. It is bounded by records and by bytes, and appending
+//! never blocks. It also has the log's accounting, which changes atomically under its lock, so that
+//! accepted = written + dropped + pending in every snapshot.
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::feedback::{Item, Receipt};
-use super::record::{Columns, Entry, Predictions, Values};
+use super::feedback::{FeedbackItem, Receipt};
+use super::record::{ColumnValues, Columns, LogEntry, Predictions};
 
-/// Records that the writer puts into one transaction, unless one entry has more.
+/// Maximum number of records in one transaction, unless one entry has more.
 pub const MAX_BATCH: u64 = 8192;
-/// How long the writer waits for more records before it writes those that are there.
+/// Time that the writer waits for more records before it writes a batch.
 pub const BATCH_DELAY: Duration = Duration::from_millis(200);
-/// Feedback items that wait to be stored. A request has at most 10,000 of them.
+/// Maximum number of queued feedback items. A request has at most 10,000.
 pub const MAX_FEEDBACK: usize = 50_000;
 
 /// Why a record was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// The queue was full: the disk is slower than the predictions.
+    /// The queue was full: the disk is too slow for the rate of predictions.
     QueueFull,
-    /// The file could not be written: the disk is full, read-only, gone.
+    /// The file could not be written: the disk is full, read-only or missing.
     Storage,
-    /// A record of the same request and row is there already.
+    /// The log already has a record of the same request and row.
     Duplicate,
     /// The host was shutting down.
     Shutdown,
@@ -47,14 +47,14 @@ impl Dropped {
     }
 }
 
-/// What became of the records that were appended: accepted = written + dropped + pending.
+/// The accounting of appended records: accepted = written + dropped + pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounting {
     /// Records that components appended, after sampling.
     pub accepted: u64,
     pub written: u64,
     pub dropped: DroppedCounts,
-    /// In the queue, or being written.
+    /// Records that are queued or being written.
     pub pending: u64,
 }
 
@@ -92,15 +92,15 @@ impl DroppedCounts {
     }
 }
 
-/// What waits for the writer, in the order it came.
+/// A queued message for the writer.
 #[derive(Debug)]
 pub(super) enum Message {
     /// Predictions, and their charge in bytes.
-    Entry(Entry, usize),
-    Feedback(Vec<Item>, oneshot::Sender<Result<Receipt, String>>),
+    Entry(LogEntry, usize),
+    Feedback(Vec<FeedbackItem>, oneshot::Sender<Result<Receipt, String>>),
 }
 
-/// What the writer takes at a time.
+/// Messages that the writer takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) messages: Vec<Message>,
@@ -108,7 +108,7 @@ pub(super) struct Batch {
     bytes: usize,
 }
 
-/// What became of a batch's records.
+/// The accounting of a batch's records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Settlement {
     pub(super) written: u64,
@@ -117,41 +117,42 @@ pub(super) struct Settlement {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct RecordQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
     max_records: u64,
     max_bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     messages: VecDeque<Message>,
-    /// Records among the messages: those being written are not.
+    /// Number of queued records, without those being written.
     queued: u64,
     /// Charge of the pending records, in bytes.
     bytes: usize,
+    /// Number of queued feedback items.
     feedback: usize,
     accounting: Accounting,
     closed: bool,
-    /// The writer waits for the first message.
+    /// Whether the writer waits for the first message.
     idle: bool,
 }
 
-impl Queue {
+impl RecordQueue {
     pub(super) fn new(max_records: u64, max_bytes: usize) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), max_records, max_bytes }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock()
     }
 
-    /// Whether the entry was queued; otherwise its records are dropped, and counted.
-    pub(super) fn append(&self, entry: Entry) -> bool {
+    /// Queues an entry. Returns false if its records were dropped, and counted, instead.
+    pub(super) fn append(&self, entry: LogEntry) -> bool {
         let (records, bytes) = (u64::from(entry.predictions.rows), charge(&entry));
         let mut state = self.lock();
-        let State { accounting, .. } = &mut *state;
+        let QueueState { accounting, .. } = &mut *state;
         accounting.accepted += records;
         let full =
             accounting.pending + records > self.max_records || state.bytes + bytes > self.max_bytes;
@@ -165,7 +166,7 @@ impl Queue {
         let before = state.queued;
         state.queued += records;
         state.messages.push_back(Message::Entry(entry, bytes));
-        // A wake-up costs more than all of this: only when there is a batch, or the first record.
+        // A wake-up costs more than the rest: only for a full batch, or for the first record.
         let wake = state.idle || (before < MAX_BATCH && state.queued >= MAX_BATCH);
         drop(state);
         if wake {
@@ -174,12 +175,12 @@ impl Queue {
         true
     }
 
-    /// Queues feedback; gives it back if too much waits, or the log is closed.
+    /// Queues feedback. Returns it as the error if too much is queued, or the log is closed.
     pub(super) fn feedback(
         &self,
-        items: Vec<Item>,
+        items: Vec<FeedbackItem>,
         reply: oneshot::Sender<Result<Receipt, String>>,
-    ) -> Result<(), Vec<Item>> {
+    ) -> Result<(), Vec<FeedbackItem>> {
         let mut state = self.lock();
         if state.closed || state.feedback + items.len() > MAX_FEEDBACK {
             return Err(items);
@@ -191,17 +192,15 @@ impl Queue {
         Ok(())
     }
 
-    /// What is to be written next: waits up to `patience` for the first message, and then
-    /// [`BATCH_DELAY`] for more of them, unless somebody waits for feedback to be stored. Empty if
-    /// nothing came; none once the queue is closed and empty.
-    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
+    /// The next batch to write. Waits up to `timeout` for the first message, and then
+    /// [`BATCH_DELAY`] for more, unless feedback is queued, whose sender waits. The batch is empty
+    /// after a timeout; `None` once the queue is closed and empty.
+    pub(super) fn next(&self, timeout: Duration) -> Option<Batch> {
         let mut state = self.lock();
         if state.messages.is_empty() && !state.closed {
             state.idle = true;
-            let waited = self.changed.wait_timeout_while(state, patience, |state| {
-                state.messages.is_empty() && !state.closed
-            });
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let empty = |state: &mut QueueState| state.messages.is_empty() && !state.closed;
+            self.changed.wait_while_for(&mut state, empty, timeout);
             state.idle = false;
         }
         if state.messages.is_empty() {
@@ -209,17 +208,16 @@ impl Queue {
         }
         let end = Instant::now() + BATCH_DELAY;
         while !state.closed && state.feedback == 0 && state.queued < MAX_BATCH {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = end.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 break;
             }
-            let waited = self.changed.wait_timeout(state, left);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_for(&mut state, remaining);
         }
         Some(state.take())
     }
 
-    /// Closes the accounts of a batch.
+    /// Settles the accounting of a batch.
     pub(super) fn settle(&self, batch: &Batch, settlement: Settlement) {
         let Settlement { written, duplicate, storage } = settlement;
         debug_assert_eq!(written + duplicate + storage, batch.records, "every record is accounted");
@@ -232,7 +230,7 @@ impl Queue {
         accounting.dropped.add(Dropped::Storage, batch.records - written - duplicate);
     }
 
-    /// From now on everything is refused; what waits is still written.
+    /// Refuses further messages. Queued ones are still written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -247,8 +245,8 @@ impl Queue {
     }
 }
 
-impl State {
-    /// A batch from the front.
+impl QueueState {
+    /// Takes a batch from the front.
     fn take(&mut self) -> Batch {
         let mut batch = Batch::default();
         if self.queued <= MAX_BATCH {
@@ -277,8 +275,8 @@ impl State {
     }
 }
 
-/// Bytes an entry is charged with: about what it holds on the heap.
-fn charge(entry: &Entry) -> usize {
+/// Charge of an entry, in bytes: approximately its heap memory.
+fn charge(entry: &LogEntry) -> usize {
     const CONTEXT: usize = 256;
     let Predictions { model, version, rows: _, inputs, outputs, omitted, attributes } =
         &*entry.predictions;
@@ -288,11 +286,11 @@ fn charge(entry: &Entry) -> usize {
     let columns = |all: &[Columns]| -> usize {
         let columns = all.iter().map(|columns| {
             let values = match &columns.values {
-                Values::Fp32(values) => values.len() * 4,
-                Values::Fp64(values) => values.len() * 8,
-                Values::Int64(values) => values.len() * 8,
-                Values::Boolean(values) => values.len(),
-                Values::Text(values) => texts(values),
+                ColumnValues::Fp32(values) => values.len() * 4,
+                ColumnValues::Fp64(values) => values.len() * 8,
+                ColumnValues::Int64(values) => values.len() * 8,
+                ColumnValues::Boolean(values) => values.len(),
+                ColumnValues::Text(values) => texts(values),
             };
             size_of::<Columns>() + texts(&columns.names) + values
         });

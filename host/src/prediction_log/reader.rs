@@ -1,5 +1,5 @@
-//! Reads the file, one record after the other, in the order of their ids: of one host, that of their
-//! times. Memory does not grow with the number of records.
+//! Reads the records of the file in the order of their ids, which for one host is the order of
+//! their times. Memory is independent of the number of records.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params_from_it
 use uuid::Uuid;
 
 use super::json;
-use super::schema::{self, Error};
+use super::schema::{self, SchemaError};
 use super::times::{first_id, format};
 
-/// Records whose id was made up to so long before or after their time are found by time, in
-/// microseconds.
+/// Maximum difference between the time of a record and the time in its id, in microseconds, for
+/// records to be found by time.
 const CLOCK_SLACK: i64 = 60 * 1_000_000;
 
-/// One record, as it is stored.
+/// A stored record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRecord {
     pub id: Uuid,
@@ -32,18 +32,18 @@ pub struct StoredRecord {
     pub status: i64,
     pub latency_us: i64,
     pub trace_id: Option<String>,
-    /// A JSON object.
+    /// Inputs by name, as a JSON object.
     pub inputs: String,
-    /// A JSON object.
+    /// Outputs by name, as a JSON object.
     pub outputs: String,
-    /// A JSON object.
+    /// Attributes by name, as a JSON object.
     pub attributes: String,
-    /// A JSON array.
+    /// Tensors that are too wide to be logged, as a JSON array.
     pub omitted: Option<String>,
     pub feedback: StoredFeedback,
 }
 
-/// The feedback for a record.
+/// The stored feedback for a record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StoredFeedback {
     pub label: Option<String>,
@@ -58,7 +58,7 @@ impl StoredFeedback {
     }
 }
 
-/// Which records are read. What is none, is any.
+/// Selects records. `None` matches any value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     pub model: Option<String>,
@@ -67,9 +67,9 @@ pub struct Filter {
     pub experiment: Option<String>,
     pub variant: Option<String>,
     pub status: Option<u16>,
-    /// The first time, in microseconds of Unix time.
+    /// Inclusive lower bound of the time, in microseconds of Unix time.
     pub since: Option<i64>,
-    /// The first time that is too late.
+    /// Exclusive upper bound of the time, in microseconds of Unix time.
     pub until: Option<i64>,
     pub id: Option<Uuid>,
 }
@@ -85,7 +85,7 @@ const JOIN_FEEDBACK: &str = "
     LEFT JOIN feedback r ON r.prediction_id = p.id AND r.row = p.row AND r.kind = 'reward'";
 
 impl Filter {
-    /// ` WHERE ...`, and its parameters.
+    /// The clause ` WHERE ...`, and its parameters.
     pub(super) fn clause(&self) -> (String, Vec<Value>) {
         let Self { model, version, component, experiment, variant, status, since, until, id } =
             self;
@@ -126,23 +126,26 @@ impl Filter {
     }
 }
 
-/// The file, open to be read.
+/// The log's file, opened for reading.
 #[derive(Debug)]
-pub struct Reader {
+pub struct LogReader {
     connection: Connection,
     path: PathBuf,
 }
 
-/// The log as it was at one moment: what is written or deleted meanwhile is not seen.
+/// A consistent view of the log at one moment: later writes and deletions are not visible.
 #[derive(Debug)]
-pub struct Snapshot<'a> {
+pub struct LogSnapshot<'a> {
     transaction: Transaction<'a>,
     has_feedback: bool,
 }
 
-impl Reader {
-    /// The file at `path`; none if nothing was ever logged there.
-    pub fn open(path: &Path) -> Result<Option<Self>, Error> {
+impl LogReader {
+    /// Opens the file at `path`; `None` if nothing was logged there yet.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read, or belongs to another program or a later version.
+    pub fn open(path: &Path) -> Result<Option<Self>, SchemaError> {
         let connection = schema::open_to_read(path)?;
         Ok(connection.map(|connection| Self { connection, path: path.to_owned() }))
     }
@@ -152,23 +155,23 @@ impl Reader {
         &self.path
     }
 
-    pub fn snapshot(&mut self) -> Result<Snapshot<'_>, Error> {
+    pub fn snapshot(&mut self) -> Result<LogSnapshot<'_>, SchemaError> {
         let behavior = TransactionBehavior::Deferred;
         let transaction = self.connection.transaction_with_behavior(behavior)?;
-        // The first query begins it.
+        // The transaction starts with its first query.
         let query = "SELECT EXISTS (SELECT 1 FROM feedback)";
         let has_feedback = transaction.query_row(query, [], |row| row.get(0))?;
-        Ok(Snapshot { transaction, has_feedback })
+        Ok(LogSnapshot { transaction, has_feedback })
     }
 }
 
-impl Snapshot<'_> {
+impl LogSnapshot<'_> {
     pub(super) fn connection(&self) -> &Connection {
         &self.transaction
     }
 
-    /// Gives `take` every record that fits, oldest first.
-    pub fn each<E: From<Error>>(
+    /// Calls `take` for every matching record, the oldest first.
+    pub fn each<E: From<SchemaError>>(
         &self,
         filter: &Filter,
         take: impl FnMut(StoredRecord) -> Result<(), E>,
@@ -176,19 +179,19 @@ impl Snapshot<'_> {
         self.read(filter, " ORDER BY p.id, p.row", take)
     }
 
-    /// The newest `count` records that fit, oldest first.
-    pub fn last(&self, filter: &Filter, count: u32) -> Result<Vec<StoredRecord>, Error> {
+    /// The newest `count` matching records, the oldest first.
+    pub fn last(&self, filter: &Filter, count: u32) -> Result<Vec<StoredRecord>, SchemaError> {
         let mut records = Vec::new();
         let order = format!(" ORDER BY p.id DESC, p.row DESC LIMIT {count}");
         self.read(filter, &order, |record| {
             records.push(record);
-            Ok::<_, Error>(())
+            Ok::<_, SchemaError>(())
         })?;
         records.reverse();
         Ok(records)
     }
 
-    fn read<E: From<Error>>(
+    fn read<E: From<SchemaError>>(
         &self,
         filter: &Filter,
         order: &str,
@@ -198,16 +201,16 @@ impl Snapshot<'_> {
         let joined = self.has_feedback;
         let (columns, join) = if joined { (FEEDBACK, JOIN_FEEDBACK) } else { ("", "") };
         let query = format!("SELECT {COLUMNS}{columns}{TABLES}{join}{clause}{order}");
-        let mut statement = self.transaction.prepare(&query).map_err(Error::from)?;
-        let mut rows = statement.query(params_from_iter(values)).map_err(Error::from)?;
-        while let Some(row) = rows.next().map_err(Error::from)? {
-            take(record(row, joined).map_err(Error::from)?)?;
+        let mut statement = self.transaction.prepare(&query).map_err(SchemaError::from)?;
+        let mut rows = statement.query(params_from_iter(values)).map_err(SchemaError::from)?;
+        while let Some(row) = rows.next().map_err(SchemaError::from)? {
+            take(record(row, joined).map_err(SchemaError::from)?)?;
         }
         Ok(())
     }
 
-    /// How many records fit.
-    pub fn count(&self, filter: &Filter) -> Result<u64, Error> {
+    /// Number of matching records.
+    pub fn count(&self, filter: &Filter) -> Result<u64, SchemaError> {
         let (clause, values) = filter.clause();
         let query = format!("SELECT count(*){TABLES}{clause}");
         let count: i64 =
@@ -215,15 +218,16 @@ impl Snapshot<'_> {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// The models and versions of which there are records that fit `filter`'s names.
-    pub fn models(&self, filter: &Filter) -> Result<Vec<(String, String)>, Error> {
+    /// The models and versions with records that match the names of `filter`.
+    pub fn models(&self, filter: &Filter) -> Result<Vec<(String, String)>, SchemaError> {
         let names = Filter { since: None, until: None, status: None, id: None, ..filter.clone() };
         let (clause, values) = names.clause();
-        let there = "EXISTS (SELECT 1 FROM predictions p WHERE p.source = s.id)";
+        let exists = "EXISTS (SELECT 1 FROM predictions p WHERE p.source = s.id)";
         let and = if clause.is_empty() { " WHERE " } else { " AND " };
-        // Few sources, each found early: their records are all over the table.
+        // There are few sources, and each is found early, as records of all are spread over the
+        // table.
         let query = format!(
-            "SELECT DISTINCT s.model, s.version FROM sources s{clause}{and}{there} ORDER BY 1, 2"
+            "SELECT DISTINCT s.model, s.version FROM sources s{clause}{and}{exists} ORDER BY 1, 2"
         );
         let mut statement = self.transaction.prepare(&query)?;
         let rows =
@@ -231,9 +235,11 @@ impl Snapshot<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The feedback for the prediction `id`, whether there is a record or not: row, kind, what it
-    /// is, when it was known.
-    pub fn feedback(&self, id: Uuid) -> Result<Vec<(i64, String, serde_json::Value, i64)>, Error> {
+    /// Row, kind, value and time of the feedback for the prediction `id`, with or without a record.
+    pub fn feedback(
+        &self,
+        id: Uuid,
+    ) -> Result<Vec<(i64, String, serde_json::Value, i64)>, SchemaError> {
         let query = "SELECT row, kind, label, number, time FROM feedback
             WHERE prediction_id = ?1 ORDER BY row, kind";
         let mut statement = self.transaction.prepare(query)?;
@@ -304,7 +310,7 @@ impl StoredRecord {
             json::write(name, into);
             into.push(b':');
         };
-        let mut member = |name: &str, value: &dyn Member, into: &mut Vec<u8>| {
+        let mut member = |name: &str, value: &dyn JsonMember, into: &mut Vec<u8>| {
             key(name, into);
             value.write(into);
         };
@@ -321,10 +327,10 @@ impl StoredRecord {
         member("status", status, into);
         member("latency_us", latency_us, into);
         member("trace_id", trace_id, into);
-        member("inputs", &Raw(inputs), into);
-        member("outputs", &Raw(outputs), into);
-        member("attributes", &Raw(attributes), into);
-        member("omitted", &Raw(omitted.as_deref().unwrap_or("[]")), into);
+        member("inputs", &RawJson(inputs), into);
+        member("outputs", &RawJson(outputs), into);
+        member("attributes", &RawJson(attributes), into);
+        member("omitted", &RawJson(omitted.as_deref().unwrap_or("[]")), into);
         if !feedback.is_empty() {
             let StoredFeedback { label, value, reward } = feedback;
             let mut members = serde_json::Map::new();
@@ -337,21 +343,21 @@ impl StoredRecord {
     }
 }
 
-/// What a member of a JSON object is.
-trait Member {
+/// The value of a member of a JSON object.
+trait JsonMember {
     fn write(&self, into: &mut Vec<u8>);
 }
 
-impl<T: serde::Serialize> Member for T {
+impl<T: serde::Serialize> JsonMember for T {
     fn write(&self, into: &mut Vec<u8>) {
         json::write(self, into);
     }
 }
 
-/// JSON that is stored: written as it is.
-struct Raw<'a>(&'a str);
+/// Stored JSON, which is written unchanged.
+struct RawJson<'a>(&'a str);
 
-impl Member for Raw<'_> {
+impl JsonMember for RawJson<'_> {
     fn write(&self, into: &mut Vec<u8>) {
         into.extend_from_slice(self.0.as_bytes());
     }

@@ -1,4 +1,5 @@
-//! What the prediction log holds: predictions as a component appends them, and what the host adds.
+//! Records of the prediction log: predictions as a component appends them, and the data the host
+//! adds.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 /// Values of one datatype. A NaN is a missing value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Values {
+pub enum ColumnValues {
     Fp32(Vec<f32>),
     Fp64(Vec<f64>),
     Int64(Vec<i64>),
@@ -16,11 +17,11 @@ pub enum Values {
     Text(Vec<String>),
 }
 
-/// Columns of one datatype: `values` holds row after row, one value for each name.
+/// Columns of one datatype. `values` is in row-major order, with one value per row and name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Columns {
     pub names: Vec<String>,
-    pub values: Values,
+    pub values: ColumnValues,
 }
 
 /// Predictions of one model version for `rows` rows, as a component appended them in one call.
@@ -28,16 +29,16 @@ pub struct Columns {
 pub struct Predictions {
     pub model: String,
     pub version: String,
-    /// At least one.
+    /// Number of rows, at least one.
     pub rows: u32,
     pub inputs: Vec<Columns>,
     pub outputs: Vec<Columns>,
-    /// Names, with their widths, of what is too wide to be logged.
+    /// Names, with their widths, of tensors that are too wide to be logged.
     pub omitted: Vec<String>,
     pub attributes: Vec<(String, String)>,
 }
 
-/// What the response cache did for a request.
+/// The outcome of a request in the response cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheOutcome {
@@ -46,28 +47,28 @@ pub enum CacheOutcome {
     /// Another request in flight computed it.
     Collapsed,
     Miss,
-    /// The cache was not asked.
+    /// Not looked up.
     Bypass,
 }
 
-/// What the host knows of a request whose predictions are logged.
+/// The host's data of a request whose predictions are logged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestContext {
     /// UUIDv7: the response header `spinfer-prediction-id`, and the key of feedback.
     pub id: Uuid,
     pub time: SystemTime,
-    /// The manifest's route pattern.
+    /// Pattern of the route in the manifest.
     pub route: Arc<str>,
-    /// The id of the component that served it.
+    /// Id of the component that served it.
     pub component: Arc<str>,
-    /// Experiment and variant, where a router assigned the request.
+    /// Experiment and variant, if a router assigned the request.
     pub exposure: Option<Exposure>,
     pub cache: CacheOutcome,
     /// HTTP status of the response.
     pub status: u16,
-    /// From the request's head to the head of its response.
+    /// Time from the request's head to the response's head.
     pub latency: Duration,
-    /// From the W3C `traceparent` header: 32 hexadecimal digits.
+    /// Trace id of the W3C `traceparent` header: 32 hexadecimal digits.
     pub trace_id: Option<String>,
 }
 
@@ -80,10 +81,10 @@ pub struct Exposure {
 
 /// Predictions of one call, as they enter the log's queue: `predictions.rows` records.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct LogEntry {
     pub context: Arc<RequestContext>,
-    /// Number of the first row within the request: a request may append more than once. A record
-    /// is identified by the request's id and this number plus its row.
+    /// Index of the first row within the request, which may append more than once. A record is
+    /// identified by the request's id and this index plus its row.
     pub first_row: u32,
     pub predictions: Arc<Predictions>,
 }

@@ -1,4 +1,4 @@
-//! From a response to the records of its predictions: what the host adds, and which are sampled.
+//! Turns the predictions of a response into records: samples the request, and adds the host's data.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,17 +8,17 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use uuid::{Builder, Uuid};
 
-use super::record::{CacheOutcome, Entry, Exposure, RequestContext};
+use super::record::{CacheOutcome, Exposure, LogEntry, RequestContext};
 use super::{Appended, RequestPredictions};
 
-/// Of a response: the id its predictions have in the log. Of a request through the standard door:
-/// what the component appends them with.
+/// Header with the id of a request's predictions: of a response, to send feedback with; of a
+/// request through the standard door, to append predictions with.
 pub const PREDICTION_ID: HeaderName = HeaderName::from_static("spinfer-prediction-id");
 
-/// W3C Trace Context.
+/// Header of the W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What the records of a route have in common.
+/// Records the predictions of one route.
 #[derive(Debug)]
 pub struct Recorder {
     route: Arc<str>,
@@ -34,26 +34,28 @@ pub struct Logged<'a> {
     time: SystemTime,
     start: Instant,
     exposure: Option<Exposure>,
-    /// The router's route, in place of the recorder's.
+    /// The router's route, which replaces the recorder's.
     route: Option<Arc<str>>,
     trace_id: Option<String>,
 }
 
 impl Recorder {
-    /// Of `component` under the pattern `route`; `sample` of the requests are logged.
+    /// A recorder of `component` under the pattern `route`, which logs the share `sample` of the
+    /// requests.
     #[must_use]
     pub fn new(route: &str, component: &str, sample: f64) -> Self {
         Self { route: route.into(), component: component.into(), sample: Sample::new(sample) }
     }
 
-    /// What a request appends that no client waits for: it is cached with its response.
+    /// Collects what a request without a client appends: it is cached with the response, but not
+    /// recorded.
     #[must_use]
     pub fn unrecorded(&self) -> Arc<RequestPredictions> {
         Arc::new(RequestPredictions::new(prediction_id(SystemTime::now())))
     }
 
-    /// A request that came at `start`; if a router assigned it, with the variant and under that
-    /// router's `route`.
+    /// Starts the logging of a request that arrived at `start`. If a router assigned it, `exposure`
+    /// is the variant, and `route` the router's.
     #[must_use]
     pub fn begin(
         &self,
@@ -83,17 +85,17 @@ impl Logged<'_> {
         self.id
     }
 
-    /// Logs the predictions that `response` carries, if it carries some and the request is sampled,
-    /// and says in its head under which id. `append` says whether the log accepted an entry.
+    /// Logs the predictions of `response`, if it has any and the request is in the sample, and sets
+    /// the response header with their id. `append` returns whether the log accepted an entry.
     pub fn record<B>(
         self,
         response: &mut Response<B>,
         cache: CacheOutcome,
-        append: impl Fn(Entry) -> bool,
+        append: impl Fn(LogEntry) -> bool,
     ) {
         let Some(appended) = response.extensions_mut().remove::<Appended>() else { return };
         let Self { recorder, id, time, start, exposure, route, trace_id } = self;
-        if !recorder.sample.takes(id) {
+        if !recorder.sample.includes(id) {
             return;
         }
         let context = Arc::new(RequestContext {
@@ -112,7 +114,7 @@ impl Logged<'_> {
         for predictions in appended {
             let context = Arc::clone(&context);
             let rows = predictions.rows;
-            accepted |= append(Entry { context, first_row, predictions });
+            accepted |= append(LogEntry { context, first_row, predictions });
             first_row += rows;
         }
         if accepted {
@@ -130,12 +132,12 @@ fn prediction_id(time: SystemTime) -> Uuid {
     Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// An id as a header has it.
+/// An id as the value of [`PREDICTION_ID`].
 #[must_use]
 pub fn header_value(id: Uuid) -> HeaderValue {
     let mut text = Uuid::encode_buffer();
     let text = id.hyphenated().encode_lower(&mut text);
-    // Hexadecimal digits and hyphens are what a header may have.
+    // Hexadecimal digits and hyphens are valid in a header.
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -150,7 +152,7 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
     };
     let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
     // A later version may have more parts.
-    let ends = version != "00" || parts.next().is_none();
+    let complete = version != "00" || parts.next().is_none();
     let valid = is_hex(version, 2)
         && version != "ff"
         && is_hex(trace, 32)
@@ -158,22 +160,22 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
         && is_hex(parent, 16)
         && !is_zero(parent)
         && is_hex(flags, 2)
-        && ends;
+        && complete;
     valid.then_some(trace)
 }
 
-/// Which requests are logged, by their ids: all records of a request, or none.
+/// Selects the requests to log by their ids: all records of a request, or none.
 #[derive(Clone, Copy, Debug)]
 enum Sample {
     All,
-    /// Those whose hash is less.
+    /// Requests whose hash is below the limit.
     Below(u64),
 }
 
 impl Sample {
-    /// `share`: 0 to 1.
+    /// Selects a `share` of the requests, from 0 to 1.
     fn new(share: f64) -> Self {
-        /// 2^64.
+        /// Number of hashes, 2^64.
         const HASHES: f64 = 18_446_744_073_709_551_616.0;
         if share >= 1.0 {
             return Self::All;
@@ -181,12 +183,12 @@ impl Sample {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "it saturates at both ends"
+            reason = "saturates at both ends"
         )]
         Self::Below((share * HASHES) as u64)
     }
 
-    fn takes(self, id: Uuid) -> bool {
+    fn includes(self, id: Uuid) -> bool {
         match self {
             Self::All => true,
             Self::Below(limit) => hash(id) < limit,
@@ -194,7 +196,7 @@ impl Sample {
     }
 }
 
-/// The finalizer of SplitMix64 over both halves.
+/// Hashes both halves of an id with the finalizer of SplitMix64.
 fn hash(id: Uuid) -> u64 {
     let (high, low) = id.as_u64_pair();
     let mut hash = high.rotate_left(32) ^ low;
@@ -214,7 +216,7 @@ mod tests {
     use crate::prediction_log::validate::tests::iris;
 
     #[test]
-    fn ids_are_of_their_time_and_differ() {
+    fn ids_contain_their_time_and_are_unique() {
         let time = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
         let id = prediction_id(time);
         assert_eq!(id.get_version_num(), 7);
@@ -226,21 +228,21 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_requests_is_sampled_and_always_the_same() {
+    fn sample_selects_its_share_of_the_requests_deterministically() {
         let ids: Vec<_> = (0..20_000).map(|_| prediction_id(SystemTime::now())).collect();
         for share in [0.0, 0.01, 0.5, 0.99, 1.0] {
             let sample = Sample::new(share);
-            let taken = ids.iter().filter(|id| sample.takes(**id)).count() as f64;
+            let sampled = ids.iter().filter(|id| sample.includes(**id)).count() as f64;
             let expected = share * ids.len() as f64;
             // Five standard deviations.
             let tolerance = 5.0 * (expected * (1.0 - share)).sqrt();
-            assert!((taken - expected).abs() <= tolerance, "{share}: {taken}");
-            assert!(ids.iter().all(|id| sample.takes(*id) == sample.takes(*id)));
+            assert!((sampled - expected).abs() <= tolerance, "{share}: {sampled}");
+            assert!(ids.iter().all(|id| sample.includes(*id) == sample.includes(*id)));
         }
     }
 
     #[test]
-    fn a_trace_id_is_taken_from_a_valid_traceparent_only() {
+    fn trace_id_is_read_from_a_valid_traceparent_only() {
         const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let trace_id = |value: &str| {
             let headers = HeaderMap::from_iter([(TRACEPARENT, value.parse().unwrap())]);
@@ -265,11 +267,11 @@ mod tests {
         }
     }
 
-    /// What is logged of `response`, by a log that accepts up to `most` entries.
-    fn recorded(sample: f64, most: usize, response: &mut Response<()>) -> Vec<Entry> {
+    /// The entries that a log, which accepts up to `limit` of them, gets of `response`.
+    fn recorded(sample: f64, limit: usize, response: &mut Response<()>) -> Vec<LogEntry> {
         let log = RefCell::new(Vec::new());
         let append = |entry| {
-            let accepted = log.borrow().len() < most;
+            let accepted = log.borrow().len() < limit;
             if accepted {
                 log.borrow_mut().push(entry);
             }
@@ -284,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_is_recorded_under_one_id() {
+    fn all_predictions_of_a_response_are_recorded_under_one_id() {
         let mut response = Response::new(());
         response.extensions_mut().insert([iris(2), iris(3)].into_iter().collect::<Appended>());
         let entries = recorded(1.0, 9, &mut response);
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn without_predictions_or_outside_the_sample_there_is_no_record() {
+    fn response_without_predictions_or_outside_the_sample_is_not_recorded() {
         let mut response = Response::new(());
         assert!(recorded(1.0, 9, &mut response).is_empty());
         response.extensions_mut().insert([iris(2)].into_iter().collect::<Appended>());
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_queue_does_not_take_has_no_id() {
+    fn response_has_no_id_if_the_log_accepts_no_entry() {
         let mut response = Response::new(());
         response.extensions_mut().insert([iris(1), iris(2)].into_iter().collect::<Appended>());
         assert!(recorded(1.0, 0, &mut response).is_empty());

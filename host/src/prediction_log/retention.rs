@@ -1,34 +1,35 @@
-//! What is too old, or too much, is deleted: oldest first, in steps that the writer takes between
+//! Deletes records that are too old or too many, the oldest first, in steps between the writer's
 //! batches.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::models::Models;
-use super::quality::Change;
-use super::schema::Error;
+use super::models::LoggedModels;
+use super::quality::QualityChange;
+use super::schema::SchemaError;
 use super::store::{MATCHED, change};
 use super::times::first_id;
 
-/// Records that are deleted in one step, or fewer if there are fewer: a step has to keep up with a
-/// batch.
+/// Numbers of records deleted in one step, of which the largest available one is used. The first is
+/// larger than a batch, so that deletion keeps up with writing.
 const STEPS: [i64; 4] = [16_384, 1_024, 32, 1];
-/// Unmatched feedback that is deleted in one step.
+/// Maximum number of feedback items without a record deleted in one step.
 const FEEDBACK_STEP: i64 = 16_384;
-/// Deleting for size goes on until there are so many per cent of the maximum.
+/// Size at which deletion by size stops, in percent of the maximum.
 const LOW_WATER: u64 = 95;
-/// Pages that are given back to the file system in one step.
+/// Number of pages released to the file system in one step.
 const VACUUM_PAGES: u32 = 256;
-/// Free pages are given back if they are more than one in so many: a log at its maximum size uses
-/// them again.
+/// Free pages are released if they are more than 1 in 8 pages: a log at its maximum size reuses
+/// them.
 const FREE_PAGES: u64 = 8;
 
-/// How long records are kept, and how much of them.
+/// The limits of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
+    /// Maximum age of a record.
     pub max_age: Duration,
-    /// Bytes of the file.
+    /// Maximum size of the file, in bytes.
     pub max_size: u64,
 }
 
@@ -38,36 +39,37 @@ impl Default for Retention {
     }
 }
 
-/// What a step has done.
+/// The result of a step.
 #[derive(Debug, Default)]
-pub(super) struct Step {
-    pub(super) changes: Vec<Change>,
-    /// There is more to be deleted.
+pub(super) struct RetentionStep {
+    pub(super) changes: Vec<QualityChange>,
+    /// Whether more must be deleted.
     pub(super) more: bool,
 }
 
-/// Whether the file is over its maximum size, or goes on to be made smaller.
+/// Whether deletion by size is in progress: it starts at the maximum size and stops at the
+/// low-water mark.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct RetentionState {
     shrinking: bool,
 }
 
-impl State {
-    /// Takes a step, by age only if `by_age`. `now` is in microseconds of Unix time.
+impl RetentionState {
+    /// Takes a step: by size, and also by age if `by_age`. `now` is in microseconds of Unix time.
     pub(super) fn step(
         &mut self,
         connection: &mut Connection,
-        models: &Models,
+        models: &LoggedModels,
         retention: Retention,
         now: i64,
         by_age: bool,
-    ) -> Result<Step, Error> {
+    ) -> Result<RetentionStep, SchemaError> {
         let pages = Pages::of(connection)?;
         let low = retention.max_size / 100 * LOW_WATER;
         self.shrinking = pages.used() > if self.shrinking { low } else { retention.max_size };
         let max_age = i64::try_from(retention.max_age.as_micros()).unwrap_or(i64::MAX);
         let oldest = now.saturating_sub(max_age);
-        let mut step = Step::default();
+        let mut step = RetentionStep::default();
         if self.shrinking || by_age {
             let behavior = TransactionBehavior::Immediate;
             let transaction = connection.transaction_with_behavior(behavior)?;
@@ -80,21 +82,21 @@ impl State {
             transaction.commit()?;
         }
         if !step.more && pages.free > pages.all / FREE_PAGES {
-            give_back(connection)?;
+            release_pages(connection)?;
             step.more = true;
         }
         Ok(step)
     }
 }
 
-/// Gives free pages back to the file system.
-fn give_back(connection: &Connection) -> rusqlite::Result<()> {
-    // Each step of the statement gives back one page.
+/// Releases free pages to the file system.
+fn release_pages(connection: &Connection) -> rusqlite::Result<()> {
+    // Each step of the statement releases one page.
     let mut statement =
         connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
     let mut rows = statement.query([])?;
     while rows.next()?.is_some() {}
-    // The file becomes shorter when the write-ahead log is carried over.
+    // The file shrinks at a checkpoint.
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
@@ -117,21 +119,21 @@ impl Pages {
         })
     }
 
-    /// Bytes that hold something.
+    /// Size of the used pages, in bytes.
     fn used(&self) -> u64 {
         self.all.saturating_sub(self.free) * self.size
     }
 }
 
-/// The end of a step: the first record that stays.
-type End = (Vec<u8>, i64);
+/// Key of the first record that a step does not delete.
+type StepEnd = (Vec<u8>, i64);
 
 fn expire(
     transaction: &Transaction<'_>,
-    models: &Models,
+    models: &LoggedModels,
     oldest: i64,
-    step: &mut Step,
-) -> Result<(), Error> {
+    step: &mut RetentionStep,
+) -> Result<(), SchemaError> {
     let age = first_id(oldest);
     let count: i64 = transaction.query_row(
         "SELECT count(*) FROM (SELECT 1 FROM predictions WHERE id < ?1 LIMIT ?2)",
@@ -157,14 +159,18 @@ fn expire(
     Ok(())
 }
 
-fn shrink(transaction: &Transaction<'_>, models: &Models, step: &mut Step) -> Result<(), Error> {
+fn shrink(
+    transaction: &Transaction<'_>,
+    models: &LoggedModels,
+    step: &mut RetentionStep,
+) -> Result<(), SchemaError> {
     step.more = true;
     for size in STEPS {
         if let Some(end) = nth(transaction, size)? {
             return delete(transaction, models, &end, step);
         }
     }
-    // At most one record: what takes the room is feedback.
+    // At most one record is left: the rest is feedback.
     let deleted = transaction.execute(
         "DELETE FROM feedback WHERE (prediction_id, row, kind) IN
             (SELECT prediction_id, row, kind FROM feedback ORDER BY received LIMIT ?1)",
@@ -174,8 +180,8 @@ fn shrink(transaction: &Transaction<'_>, models: &Models, step: &mut Step) -> Re
     Ok(())
 }
 
-/// The record after the `count` oldest.
-fn nth(transaction: &Transaction<'_>, count: i64) -> rusqlite::Result<Option<End>> {
+/// The key of the record after the `count` oldest.
+fn nth(transaction: &Transaction<'_>, count: i64) -> rusqlite::Result<Option<StepEnd>> {
     let query = "SELECT id, row FROM predictions ORDER BY id, row LIMIT 1 OFFSET ?1";
     let mut statement = transaction.prepare_cached(query)?;
     statement.query_row([count], |row| Ok((row.get(0)?, row.get(1)?))).optional()
@@ -184,10 +190,10 @@ fn nth(transaction: &Transaction<'_>, count: i64) -> rusqlite::Result<Option<End
 /// Deletes all records before `end`, and their feedback.
 fn delete(
     transaction: &Transaction<'_>,
-    models: &Models,
-    end: &End,
-    step: &mut Step,
-) -> Result<(), Error> {
+    models: &LoggedModels,
+    end: &StepEnd,
+    step: &mut RetentionStep,
+) -> Result<(), SchemaError> {
     let query = format!("{MATCHED} WHERE (f.prediction_id, f.row) < (?1, ?2)");
     let mut statement = transaction.prepare_cached(&query)?;
     let mut rows = statement.query(params![end.0, end.1])?;

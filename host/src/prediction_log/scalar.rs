@@ -1,5 +1,5 @@
-//! A JSON value as the log has them: numbers, texts, truth values. Anything deeper is read and not
-//! kept, so that no input takes more memory than its text.
+//! JSON values of the log: numbers, texts and booleans. Nested values are skipped, so that no input
+//! takes more memory than its text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ pub(super) enum Scalar<'a> {
     Integer(i64),
     Number(f64),
     Text(Cow<'a, str>),
-    /// A list or an object.
+    /// An array or an object.
     Nested,
 }
 
@@ -44,7 +44,7 @@ impl<'de> Visitor<'de> for ScalarVisitor {
         Ok(Scalar::Integer(value))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "beyond 64 bits with a sign: a float")]
+    #[expect(clippy::cast_precision_loss, reason = "a float beyond signed 64 bits")]
     fn visit_u64<E>(self, value: u64) -> Result<Scalar<'de>, E> {
         Ok(i64::try_from(value).map_or(Scalar::Number(value as f64), Scalar::Integer))
     }
@@ -72,12 +72,12 @@ impl<'de> Visitor<'de> for ScalarVisitor {
     }
 }
 
-/// An object's members, in their order.
+/// The members of an object, in their order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, Scalar<'a>)>);
 
 impl<'a> Members<'a> {
-    /// Those of the JSON object `text`; none of what is no object.
+    /// The members of the JSON object `text`; none if it is no object.
     pub(super) fn of(text: &'a str) -> Self {
         flat(text).map_or_else(|| serde_json::from_str(text).unwrap_or_default(), Self)
     }
@@ -87,9 +87,9 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The members of an object as the log writes it: nothing nested, no spaces. None if it is otherwise.
-/// Read here, as `serde_json` may miss a number by its last bit unless every number of the program is
-/// read more slowly (its feature `float_roundtrip`).
+/// Parses an object in the form that the log writes: nothing nested, no spaces. `None` for other
+/// forms. Implemented here, as `serde_json` may be off by one bit in a number, unless its feature
+/// `float_roundtrip` slows down every number of the program.
 fn flat(text: &str) -> Option<Vec<(Cow<'_, str>, Scalar<'_>)>> {
     let mut rest = text.strip_prefix('{')?;
     let mut members = Vec::with_capacity(8);
@@ -107,7 +107,7 @@ fn flat(text: &str) -> Option<Vec<(Cow<'_, str>, Scalar<'_>)>> {
     }
 }
 
-/// The string that `text` begins with, and what follows it.
+/// The string that `text` starts with, and the rest.
 fn string(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let inner = text.strip_prefix('"')?;
     let end = inner.find(['"', '\\'])?;
@@ -129,7 +129,7 @@ fn string(text: &str) -> Option<(Cow<'_, str>, &str)> {
     Some((Cow::Owned(text), &inner[end + 1..]))
 }
 
-/// The scalar that `text` begins with, and what follows it.
+/// The scalar that `text` starts with, and the rest.
 fn scalar(text: &str) -> Option<(Scalar<'_>, &str)> {
     if text.starts_with('"') {
         let (string, after) = string(text)?;
@@ -141,7 +141,7 @@ fn scalar(text: &str) -> Option<(Scalar<'_>, &str)> {
         "true" => Scalar::Boolean(true),
         "false" => Scalar::Boolean(false),
         number => {
-            // What Rust reads as a number beside JSON's: inf, nan, +1, .5
+            // Rust also parses numbers that JSON lacks: inf, nan, +1, .5
             let is_number = number.bytes().all(|byte| b"0123456789+-.eE".contains(&byte))
                 && number.trim_start_matches('-').starts_with(|first: char| first.is_ascii_digit());
             match number.parse() {
@@ -178,7 +178,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-/// A member's name: borrowed where it has no escapes.
+/// A member's name, borrowed unless it has escapes.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_read_whatever_its_form() {
+    fn object_is_read_with_and_without_spaces() {
         for text in [
             r#"{"a":1,"b":-2.5e3,"c":null,"d":true,"e":"x","\"f\\":"\u00e9\n"}"#,
             r#" { "a" : 1, "b" : -2.5e3, "c" : null, "d" : true, "e" : "x", "\"f\\": "é\n" } "#,
@@ -236,12 +236,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in r#"[{}\[\]",:0-9a-e.\\ é-]{0,40}"#) {
+        fn any_text_is_handled(text in r#"[{}\[\]",:0-9a-e.\\ é-]{0,40}"#) {
             let _ = Members::of(&text);
         }
 
         #[test]
-        fn the_short_way_is_the_long_way(
+        fn fast_parser_agrees_with_serde_json(
             members in prop::collection::vec((".{0,8}", any::<i64>(), ".{0,8}"), 0..5),
         ) {
             let mut text = Vec::new();
@@ -251,8 +251,8 @@ mod tests {
                 text.extend(value.map(|value| format!(r#""x":{value}"#)));
             }
             let text = format!("{{{}}}", text.join(","));
-            let long: Members<'_> = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(flat(&text).map(Members), Some(long));
+            let expected: Members<'_> = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(flat(&text).map(Members), Some(expected));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The file: its tables, its version, and how it is opened. docs/prediction-log.md documents it.
+//! The log's SQLite file: tables, version, and how it is opened. docs/prediction-log.md documents
+//! it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,22 +7,22 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-/// The log's file in the application's state folder.
+/// Name of the log's file in the application's state folder.
 pub const FILE: &str = "predictions.db";
 
-/// `PRAGMA user_version` of the tables here.
+/// Version of the schema (`PRAGMA user_version`).
 pub const VERSION: i64 = 1;
 /// `PRAGMA application_id`: "SPFL".
 pub const APPLICATION: i64 = 0x5350_464C;
 
-/// How long another process may keep the file to itself.
+/// Timeout for a lock that another process holds.
 const BUSY: Duration = Duration::from_secs(5);
-/// Bytes of a page. Records are keyed rows without a row id: with 4 KiB, those of wide models would
-/// spill over into pages of their own.
+/// Page size, in bytes. Records are keyed rows without a row id: with 4 KiB, those of wide models
+/// would need overflow pages.
 const PAGE_SIZE: u32 = 16 << 10;
-/// The write-ahead log is cut to this size, in bytes, when all of it is in the file.
+/// Size to which the write-ahead log is truncated after a checkpoint, in bytes.
 const WAL_SIZE: u32 = 64 << 20;
-/// Prepared statements that are kept: there are fewer.
+/// Maximum number of cached prepared statements; there are fewer.
 const STATEMENTS: usize = 32;
 
 const CREATE: &str = "
@@ -86,23 +87,21 @@ CREATE VIEW prediction_log AS
 
 /// Why the file cannot be used.
 #[derive(Debug)]
-pub enum Error {
+pub enum SchemaError {
     Sqlite(rusqlite::Error),
-    /// It is of another program, or of a later version of this one.
+    /// It belongs to another program, or to a later version of this one.
     Foreign(String),
     Io(std::io::Error),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for SchemaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => f.write_str("the disk is full"),
                 Some(ErrorCode::ReadOnly) => f.write_str("the file is read-only"),
                 Some(ErrorCode::CannotOpen) => f.write_str("the file cannot be opened"),
-                Some(ErrorCode::DatabaseBusy) => {
-                    f.write_str("another process keeps the file to itself")
-                }
+                Some(ErrorCode::DatabaseBusy) => f.write_str("another process locks the file"),
                 _ => error.fmt(f),
             },
             Self::Foreign(problem) => f.write_str(problem),
@@ -111,22 +110,22 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for SchemaError {}
 
-impl From<rusqlite::Error> for Error {
+impl From<rusqlite::Error> for SchemaError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl From<std::io::Error> for Error {
+impl From<std::io::Error> for SchemaError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl Error {
-    /// Whether the file is damaged, so that a new one has to be begun.
+impl SchemaError {
+    /// Whether the file is damaged and must be replaced.
     pub(super) fn is_corruption(&self) -> bool {
         matches!(self, Self::Sqlite(error) if matches!(
             error.sqlite_error_code(),
@@ -135,30 +134,30 @@ impl Error {
     }
 }
 
-/// Opens the file at `path` to be written to, or makes it.
-pub(super) fn open(path: &Path) -> Result<Connection, Error> {
+/// Opens the file at `path` for writing. Creates it if it does not exist.
+pub(super) fn open(path: &Path) -> Result<Connection, SchemaError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Both count only for a file that is made here.
+    // Both have an effect on a new file only.
     connection.pragma_update(None, "page_size", PAGE_SIZE)?;
     connection.pragma_update(None, "auto_vacuum", "incremental")?;
-    // Others read while this writes. What is committed outlives this process at once, and the
-    // machine at the next checkpoint.
+    // Readers are not blocked by the writer. A commit survives a crash of this process at once, and
+    // of the machine from the next checkpoint on.
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_SIZE, |_| Ok(()))?;
-    // Of two processes, one makes the tables.
+    // Only one of several processes creates the tables.
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     if version(&transaction)? == 0 {
         let tables: i64 =
             transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables > 0 {
-            return Err(Error::Foreign(FOREIGN.into()));
+            return Err(SchemaError::Foreign(FOREIGN.into()));
         }
         transaction.execute_batch(CREATE)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
@@ -168,15 +167,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-const FOREIGN: &str = "the file is a database of another program: move it, or serve with another \
-                       --state-dir";
+const FOREIGN: &str =
+    "the file is a database of another program: move it, or use another --state-dir";
 
-/// Opens the file at `path` to be read; none if there is none.
-pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Error> {
+/// Opens the file at `path` for reading; `None` if it does not exist or has no tables yet.
+pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, SchemaError> {
     if !path.exists() {
         return Ok(None);
     }
-    // Readers of a write-ahead log write to its index, unless the folder is read-only.
+    // Reading a write-ahead log requires writing its index, unless the folder is read-only.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).or_else(|_| {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -184,47 +183,46 @@ pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, Error> {
     })?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "query_only", true)?;
-    // Made, and nothing in it yet.
     Ok((version(&connection)? > 0).then_some(connection))
 }
 
-/// The version of the tables; 0: there are none. Fails for what this program cannot read.
-fn version(connection: &Connection) -> Result<i64, Error> {
+/// The version of the schema; 0 without tables. Fails for a file that this program cannot read.
+fn version(connection: &Connection) -> Result<i64, SchemaError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i64 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if version > VERSION && application == APPLICATION {
-        return Err(Error::Foreign(format!(
-            "the file has version {version} of the schema, of a later spinfer, and this one knows \
-             up to {VERSION}: use that spinfer, or move the file"
+        return Err(SchemaError::Foreign(format!(
+            "the file has schema version {version} of a later spinfer, but this one supports up to \
+             {VERSION}: use the later spinfer, or move the file"
         )));
     }
     if (version, application) == (0, 0) || (version, application) == (VERSION, APPLICATION) {
         return Ok(version);
     }
-    Err(Error::Foreign(FOREIGN.into()))
+    Err(SchemaError::Foreign(FOREIGN.into()))
 }
 
-/// Moves a damaged file and what belongs to it aside, with `time` in seconds of Unix time in its
-/// name: where it is now.
+/// Renames a damaged file and its write-ahead log, to a name with `time`, in seconds of Unix time.
+/// Returns the new path.
 pub(super) fn move_aside(path: &Path, time: u64) -> std::io::Result<PathBuf> {
-    let with = |suffix: &str| {
+    let with_suffix = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    let mut aside = with(&format!(".corrupt-{time}"));
+    let mut aside = with_suffix(&format!(".corrupt-{time}"));
     for more in 1.. {
         if !aside.exists() {
             break;
         }
-        aside = with(&format!(".corrupt-{time}-{more}"));
+        aside = with_suffix(&format!(".corrupt-{time}-{more}"));
     }
     std::fs::rename(path, &aside)?;
     for suffix in ["-wal", "-shm"] {
         let mut name = aside.as_os_str().to_owned();
         name.push(suffix);
-        match std::fs::rename(with(suffix), name) {
+        match std::fs::rename(with_suffix(suffix), name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

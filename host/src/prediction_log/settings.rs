@@ -1,14 +1,15 @@
-//! What a manifest says of the prediction log: whether, how many, and without which fields.
+//! A component's settings of the prediction log: whether predictions are logged, the sample, and
+//! the fields that are dropped or hashed.
 
 use serde::Deserialize;
 
-/// How the predictions of one component are logged.
+/// The log settings of one component, resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
     pub enabled: bool,
-    /// Share of the requests whose predictions are logged, 0 to 1.
+    /// Share of the requests whose predictions are logged, from 0 to 1.
     pub sample: f64,
-    /// Names of inputs, outputs and attributes that are left out.
+    /// Names of inputs, outputs and attributes that are not logged.
     pub drop: Vec<String>,
     /// Names of inputs, outputs and attributes whose values are replaced by a keyed hash.
     pub hash: Vec<String>,
@@ -20,8 +21,8 @@ impl Default for LogSettings {
     }
 }
 
-/// The same in a manifest, `[application.tool.spinfer.prediction_log]` or
-/// `[component.<id>.tool.spinfer.prediction_log]`: what is absent is inherited.
+/// `[application.tool.spinfer.prediction_log]` or `[component.<id>.tool.spinfer.prediction_log]`.
+/// An absent key is inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
@@ -31,7 +32,7 @@ pub struct LogConfig {
     hash: Option<Vec<String>>,
 }
 
-/// An invalid value, with the key it stands under.
+/// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 #[error("prediction_log.{key}: {problem}")]
 pub struct LogSettingsError {
@@ -40,7 +41,10 @@ pub struct LogSettingsError {
 }
 
 impl LogSettings {
-    /// These settings with what `config` sets put over them.
+    /// These settings, overridden by `config`.
+    ///
+    /// # Errors
+    /// Fails on the first invalid setting.
     pub fn with(&self, config: &LogConfig) -> Result<Self, LogSettingsError> {
         let LogConfig { enabled, sample, drop, hash } = config;
         let inherited = |own: &Option<Vec<String>>, from: &[String]| {
@@ -59,17 +63,18 @@ impl LogSettings {
         }
         for (key, names) in [("drop", &settings.drop), ("hash", &settings.hash)] {
             if let Some(name) = names.iter().find(|name| name.is_empty()) {
-                return fail(key, format!("{name:?} is no name of a field"));
+                return fail(key, format!("{name:?} is not a field name; remove it"));
             }
         }
         if let Some(name) = settings.hash.iter().find(|name| settings.drop.contains(name)) {
-            return fail("hash", format!("{name:?} is in `drop` too; write it in one of them"));
+            return fail("hash", format!("{name:?} is in `drop`, too; remove it from one"));
         }
         Ok(settings)
     }
 }
 
-/// The part of a column's name that settings can name it by, too: `pixels` of `pixels[7]`.
+/// The name of the tensor that a column belongs to, by which settings can name all its columns:
+/// `pixels` for `pixels[7]`.
 #[must_use]
 pub fn base_name(column: &str) -> &str {
     match column.strip_suffix(']').and_then(|start| start.rsplit_once('[')) {
@@ -89,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_inherited() {
+    fn absent_setting_is_inherited() {
         let settings = with("sample = 0.5\nhash = ['user']").unwrap();
         assert!(settings.enabled);
         assert_eq!((settings.sample, &*settings.drop), (0.5, &["email".to_owned()][..]));
@@ -99,13 +104,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_setting_is_rejected_with_its_key() {
         for (text, part) in [
             ("sample = 1.5", "prediction_log.sample: must be between 0.0 and 1.0"),
             ("sample = -0.1", "prediction_log.sample"),
             ("sample = nan", "prediction_log.sample"),
-            ("hash = ['email']", "prediction_log.hash: \"email\" is in `drop` too"),
-            ("drop = ['']", "prediction_log.drop: \"\" is no name"),
+            ("hash = ['email']", "prediction_log.hash: \"email\" is in `drop`, too"),
+            ("drop = ['']", "prediction_log.drop: \"\" is not a field name"),
             ("dorp = ['a']", "unknown field `dorp`"),
         ] {
             let error = with(text).unwrap_err();
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_goes_by_the_name_of_all() {
+    fn base_name_of_an_element_is_its_tensor() {
         for (column, base) in [
             ("pixels[7]", "pixels"),
             ("pixels", "pixels"),

@@ -1,48 +1,50 @@
-//! Statistics of what is in the log, read from its file: for `spinfer log stats`, and `/log/stats` of
-//! the admin plane.
+//! Statistics of the log, computed from its file, for `spinfer log stats` and `/log/stats` of the
+//! admin plane.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::PredictionLog;
-use super::models::Models;
-use super::quality::{Group, Results};
+use super::models::LoggedModels;
+use super::quality::{QualityGroup, Results};
 use super::queue::Accounting;
-use super::reader::{Filter, Reader, Snapshot};
-use super::schema::Error;
+use super::reader::{Filter, LogReader, LogSnapshot};
+use super::schema::SchemaError;
 use super::store::compute;
 use super::times::format;
 
-/// All of it.
+/// Statistics of the log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Stats {
+pub struct LogStats {
     pub path: String,
-    /// Bytes of the file and its write-ahead log.
+    /// Size of the file and its write-ahead log, in bytes.
     pub bytes: u64,
     pub records: u64,
-    /// The times of the first and the last record, RFC 3339.
+    /// Times of the first and of the last record, in RFC 3339.
     pub oldest: Option<String>,
     pub newest: Option<String>,
-    /// Feedback in the file that has a record, and that has none.
+    /// Feedback in the file.
     pub feedback: FeedbackTotals,
     pub groups: Vec<GroupStats>,
-    /// Of the host that answers; none where the file was read without one.
+    /// The serving host's part; `None` if the file was read without one.
     pub host: Option<HostStats>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedbackTotals {
+    /// Number of items with a record.
     pub matched: u64,
+    /// Number of items without a record.
     pub unknown: u64,
 }
 
-/// What a serving host has done since it started.
+/// Counts of a serving host since its start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HostStats {
     /// accepted = written + dropped + pending.
     pub accounting: Accounting,
-    /// Why the log cannot be written at present, if it cannot.
+    /// Why the log cannot be written; `None` if it can.
     pub problem: Option<String>,
     /// Feedback items by result.
     pub feedback: BTreeMap<String, u64>,
@@ -60,13 +62,13 @@ impl HostStats {
     }
 }
 
-/// Records of one model version and variant.
+/// Statistics of the records of one model version and variant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GroupStats {
     #[serde(flatten)]
-    pub group: Group,
+    pub group: QualityGroup,
     pub records: u64,
-    /// Records by cache outcome.
+    /// Records by outcome in the response cache.
     pub cache: BTreeMap<String, u64>,
     /// Records by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
@@ -74,7 +76,7 @@ pub struct GroupStats {
     pub quality: Results,
 }
 
-/// Quantiles of the latency, in microseconds, each within 1 %.
+/// Quantiles of the latency, in microseconds, with an error below 1 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latency {
     pub p50: u64,
@@ -83,13 +85,16 @@ pub struct Latency {
     pub max: u64,
 }
 
-impl Stats {
-    /// Those of the whole log of a serving host.
-    pub fn of_host(log: &PredictionLog) -> Result<Self, Error> {
+impl LogStats {
+    /// Statistics of the whole log of a serving host.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read, unless `host` reports that problem.
+    pub fn of_host(log: &PredictionLog) -> Result<Self, SchemaError> {
         let path = log.path();
-        // Nothing was logged yet, or the file is the problem that `host` tells of.
+        // Empty if nothing was logged yet, or the file has the problem that `host` reports.
         let read = || {
-            let Some(mut reader) = Reader::open(path)? else { return Ok(Self::default()) };
+            let Some(mut reader) = LogReader::open(path)? else { return Ok(Self::default()) };
             Self::of(&reader.snapshot()?, &Filter::default())
         };
         let stats = match read() {
@@ -100,11 +105,11 @@ impl Stats {
         Ok(Self { path, bytes, host: Some(HostStats::of(log)), ..stats })
     }
 
-    /// Those of the records that fit. The quality and the feedback are those of all records.
-    pub fn of(snapshot: &Snapshot<'_>, filter: &Filter) -> Result<Self, Error> {
+    /// Statistics of the matching records. Quality and feedback are those of all records.
+    pub fn of(snapshot: &LogSnapshot<'_>, filter: &Filter) -> Result<Self, SchemaError> {
         let connection = snapshot.connection();
         let mut stats = Self::default();
-        let mut groups: BTreeMap<Group, (GroupStats, Quantiles)> = BTreeMap::new();
+        let mut groups: BTreeMap<QualityGroup, (GroupStats, Quantiles)> = BTreeMap::new();
         let (mut oldest, mut newest) = (None::<i64>, None::<i64>);
         let sources = sources(snapshot)?;
         let (clause, values) = filter.clause();
@@ -134,7 +139,7 @@ impl Stats {
             *of_group.statuses.entry(row.get(3)?).or_default() += 1;
             latency.add(u64::try_from(row.get::<_, i64>(4)?).unwrap_or(0));
         }
-        let models = Models::load(connection)?;
+        let models = LoggedModels::load(connection)?;
         for (group, results) in compute(connection, &models)?.results() {
             if let Some((of_group, _)) = groups.get_mut(&group) {
                 of_group.quality = results;
@@ -151,11 +156,11 @@ impl Stats {
 }
 
 /// The group of each source.
-fn sources(snapshot: &Snapshot<'_>) -> Result<BTreeMap<i64, Group>, Error> {
+fn sources(snapshot: &LogSnapshot<'_>) -> Result<BTreeMap<i64, QualityGroup>, SchemaError> {
     let query = "SELECT id, model, version, experiment, variant FROM sources";
     let mut statement = snapshot.connection().prepare(query)?;
     let rows = statement.query_map([], |row| {
-        let group = Group {
+        let group = QualityGroup {
             model: row.get(1)?,
             version: row.get(2)?,
             experiment: row.get(3)?,
@@ -166,7 +171,7 @@ fn sources(snapshot: &Snapshot<'_>) -> Result<BTreeMap<i64, Group>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn feedback(snapshot: &Snapshot<'_>) -> Result<FeedbackTotals, Error> {
+fn feedback(snapshot: &LogSnapshot<'_>) -> Result<FeedbackTotals, SchemaError> {
     let query = "SELECT count(p.id), count(*) - count(p.id) FROM feedback f
         LEFT JOIN predictions p ON p.id = f.prediction_id AND p.row = f.row";
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
@@ -176,7 +181,7 @@ fn feedback(snapshot: &Snapshot<'_>) -> Result<FeedbackTotals, Error> {
     Ok(FeedbackTotals { matched, unknown })
 }
 
-/// Counts values in buckets of less than 1 % width, as HdrHistogram does: 128 of them for each power
+/// Counts values in buckets with a width below 1 %, like HdrHistogram: 128 buckets for each power
 /// of two.
 #[derive(Debug, Default)]
 struct Quantiles {
@@ -185,7 +190,7 @@ struct Quantiles {
     max: u64,
 }
 
-/// Bits of a value that tell its bucket.
+/// Number of leading bits of a value that determine its bucket.
 const BUCKET_BITS: u32 = 8;
 
 impl Quantiles {
@@ -197,12 +202,12 @@ impl Quantiles {
 
     fn results(&self) -> Option<Latency> {
         let at = |percent: u64| {
-            // The smallest value that so many per cent are not above (nearest rank).
+            // The nearest-rank percentile.
             let rank = (self.count * percent).div_ceil(100).max(1);
-            let mut seen = 0;
+            let mut cumulative = 0;
             let found = self.buckets.iter().find(|(_, count)| {
-                seen += **count;
-                seen >= rank
+                cumulative += **count;
+                cumulative >= rank
             });
             found.map_or(self.max, |(end, _)| (*end).min(self.max))
         };
@@ -210,7 +215,7 @@ impl Quantiles {
     }
 }
 
-/// The largest value of the bucket that `value` is in.
+/// The largest value in the bucket of `value`.
 fn bucket(value: u64) -> u64 {
     let width = (u64::BITS - value.leading_zeros()).saturating_sub(BUCKET_BITS);
     value | ((1 << width) - 1)
@@ -233,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bucket_is_within_one_per_cent(value: u64) {
+        fn bucket_is_at_most_one_percent_wide(value: u64) {
             let end = bucket(value);
             prop_assert!(end >= value && end - value <= value / 100);
             prop_assert_eq!(bucket(end), end);

@@ -1,4 +1,4 @@
-//! The log through its API, with a real file.
+//! Tests of the log through its API, with a real file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,11 +7,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::export::{Format, export};
+use super::export::{ExportFormat, export};
 use super::feedback::Truth;
-use super::reader::{Filter, Reader, StoredRecord};
-use super::record::{CacheOutcome, Columns, Entry, Exposure, Predictions, RequestContext, Values};
-use super::stats::Stats;
+use super::reader::{Filter, LogReader, StoredRecord};
+use super::record::{
+    CacheOutcome, ColumnValues, Columns, Exposure, LogEntry, Predictions, RequestContext,
+};
+use super::stats::LogStats;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +45,7 @@ fn context(id: Uuid, time: SystemTime) -> RequestContext {
     }
 }
 
-/// One row of iris: what is predicted is class `class`.
+/// One row of iris, predicted as the class with the index `class`.
 fn iris(class: usize) -> Predictions {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let mut probabilities = vec![0.1_f32; 3];
@@ -55,16 +57,16 @@ fn iris(class: usize) -> Predictions {
         rows: 1,
         inputs: vec![Columns {
             names: names(&measured),
-            values: Values::Fp32(vec![5.1, 3.5, 1.4, f32::NAN]),
+            values: ColumnValues::Fp32(vec![5.1, 3.5, 1.4, f32::NAN]),
         }],
         outputs: vec![
             Columns {
                 names: names(&["prediction"]),
-                values: Values::Text(vec![LABELS[class].into()]),
+                values: ColumnValues::Text(vec![LABELS[class].into()]),
             },
             Columns {
                 names: names(&["probabilities[0]", "probabilities[1]", "probabilities[2]"]),
-                values: Values::Fp32(probabilities),
+                values: ColumnValues::Fp32(probabilities),
             },
         ],
         omitted: Vec::new(),
@@ -74,13 +76,13 @@ fn iris(class: usize) -> Predictions {
 
 const LABELS: [&str; 3] = ["setosa", "versicolor", "virginica"];
 
-fn entry(id: Uuid, class: usize) -> Entry {
+fn entry(id: Uuid, class: usize) -> LogEntry {
     entry_at(id, class, SystemTime::now())
 }
 
-fn entry_at(id: Uuid, class: usize, time: SystemTime) -> Entry {
+fn entry_at(id: Uuid, class: usize, time: SystemTime) -> LogEntry {
     let (context, predictions) = (context(id, time).into(), iris(class).into());
-    Entry { context, first_row: 0, predictions }
+    LogEntry { context, first_row: 0, predictions }
 }
 
 fn info() -> ModelInfo {
@@ -92,37 +94,37 @@ fn info() -> ModelInfo {
     }
 }
 
-fn open_with(folder: &Path, settings: Settings) -> Arc<PredictionLog> {
+fn open_with(folder: &Path, settings: PredictionLogSettings) -> Arc<PredictionLog> {
     PredictionLog::open(folder, settings, vec![info()], Vec::new()).unwrap()
 }
 
 fn open(folder: &Path) -> Arc<PredictionLog> {
-    open_with(folder, Settings::default())
+    open_with(folder, PredictionLogSettings::default())
 }
 
 fn close(log: &PredictionLog) -> Accounting {
     let accounting = log.shut_down(PATIENCE);
-    holds(&accounting);
+    assert_balanced(&accounting);
     assert_eq!(accounting.pending, 0, "{accounting:?}");
     accounting
 }
 
-fn holds(accounting: &Accounting) {
+fn assert_balanced(accounting: &Accounting) {
     let Accounting { accepted, written, dropped, pending } = *accounting;
     assert_eq!(accepted, written + dropped.total() + pending, "{accounting:?}");
 }
 
-/// Waits until `condition`, which another thread brings about.
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits until another thread has made `condition` true.
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < end, "waited until {what}");
+        assert!(Instant::now() < end, "timeout: {what}");
         std::thread::yield_now();
     }
 }
 
 fn records(folder: &Path) -> Vec<StoredRecord> {
-    let mut reader = Reader::open(&folder.join(schema::FILE)).unwrap().expect("there is a file");
+    let mut reader = LogReader::open(&folder.join(schema::FILE)).unwrap().expect("there is a file");
     let mut records = Vec::new();
     let snapshot = reader.snapshot().unwrap();
     snapshot
@@ -135,13 +137,13 @@ fn records(folder: &Path) -> Vec<StoredRecord> {
 }
 
 /// Stores feedback.
-fn feed(log: &PredictionLog, items: Vec<Item>) -> Result<Receipt, FeedbackError> {
+fn feed(log: &PredictionLog, items: Vec<FeedbackItem>) -> Result<Receipt, FeedbackError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(log.feedback(items))
 }
 
-fn item(prediction_id: Uuid, truth: Truth, time: i64) -> Item {
-    Item { index: 0, prediction_id, row: 0, truth, time }
+fn item(prediction_id: Uuid, truth: Truth, time: i64) -> FeedbackItem {
+    FeedbackItem { index: 0, prediction_id, row: 0, truth, time }
 }
 
 fn label(text: &str) -> Truth {
@@ -149,22 +151,28 @@ fn label(text: &str) -> Truth {
 }
 
 #[test]
-fn what_is_appended_is_in_the_file() {
+fn appended_records_are_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     let time = UNIX_EPOCH + Duration::from_micros(1_796_040_000_123_456);
     let (one, two) = (id_at(time, 1), id_at(time, 2));
     let mut batch = iris(0);
     batch.rows = 2;
-    batch.inputs =
-        vec![Columns { names: vec!["n".into()], values: Values::Int64(vec![i64::MAX, i64::MIN]) }];
+    batch.inputs = vec![Columns {
+        names: vec!["n".into()],
+        values: ColumnValues::Int64(vec![i64::MAX, i64::MIN]),
+    }];
     batch.outputs = Vec::new();
     batch.omitted = vec!["pixels[150528]".into()];
     let mut other = context(two, time);
     other.exposure = None;
     other.cache = CacheOutcome::Hit;
     other.trace_id = Some("4bf92f3577b34da6a3ce929d0e0e4736".into());
-    assert!(log.append(Entry { context: other.into(), first_row: 7, predictions: batch.into() }));
+    assert!(log.append(LogEntry {
+        context: other.into(),
+        first_row: 7,
+        predictions: batch.into()
+    }));
     assert!(log.append(entry_at(one, 2, time)));
     let accounting = close(&log);
     assert_eq!((accounting.accepted, accounting.written), (3, 3));
@@ -173,7 +181,7 @@ fn what_is_appended_is_in_the_file() {
     assert_eq!(first.variant.as_deref(), Some("control"));
     let inputs = r#"{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":null}"#;
     assert_eq!(first.inputs, inputs);
-    assert_eq!((second.row, third.row), (7, 8), "the rows of the request");
+    assert_eq!((second.row, third.row), (7, 8), "rows are numbered within the request");
     assert_eq!(
         (&*second.inputs, &*third.inputs),
         (r#"{"n":9223372036854775807}"#, r#"{"n":-9223372036854775808}"#,)
@@ -188,23 +196,24 @@ fn what_is_appended_is_in_the_file() {
 }
 
 #[test]
-fn a_record_is_written_once() {
+fn duplicate_record_is_dropped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     let same = id(1);
     assert!(log.append(entry(same, 0)) && log.append(entry(same, 1)));
     let accounting = close(&log);
     assert_eq!((accounting.written, accounting.dropped.duplicate), (1, 1));
-    assert!(!log.append(entry(id(2), 0)), "it is closed");
-    holds(&log.accounting());
+    assert!(!log.append(entry(id(2), 0)), "the log is closed");
+    assert_balanced(&log.accounting());
     assert_eq!(log.accounting().dropped.shutdown, 1);
 }
 
 #[test]
-fn the_accounts_hold_at_every_moment_whatever_happens_to_the_disk() {
+fn accounting_is_balanced_at_every_instant_while_the_disk_fails() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    let log = open_with(&state, Settings { queue: 300, ..Settings::default() });
+    let log =
+        open_with(&state, PredictionLogSettings { queue: 300, ..PredictionLogSettings::default() });
     let number = AtomicU64::new(0);
     let running = AtomicU64::new(3);
     std::thread::scope(|scope| {
@@ -216,7 +225,7 @@ fn the_accounts_hold_at_every_moment_whatever_happens_to_the_disk() {
                 running.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        // A folder where the file is to be: it cannot be opened.
+        // A folder in place of the file: it cannot be opened.
         scope.spawn(|| {
             while running.load(Ordering::Relaxed) > 0 {
                 let _ = std::fs::remove_dir_all(&state);
@@ -226,7 +235,7 @@ fn the_accounts_hold_at_every_moment_whatever_happens_to_the_disk() {
             }
         });
         while running.load(Ordering::Relaxed) > 0 {
-            holds(&log.accounting());
+            assert_balanced(&log.accounting());
         }
     });
     let accounting = close(&log);
@@ -234,20 +243,23 @@ fn the_accounts_hold_at_every_moment_whatever_happens_to_the_disk() {
 }
 
 #[test]
-fn a_full_queue_refuses_and_counts() {
+fn records_are_dropped_and_counted_if_the_queue_is_full() {
     let folder = tempfile::tempdir().unwrap();
-    // It cannot be opened for as long as another has it for itself.
+    // The writer waits while another connection locks the file.
     let path = folder.path().join(schema::FILE);
     drop(schema::open(&path).unwrap());
     let blocker = rusqlite::Connection::open(&path).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let log = open_with(folder.path(), Settings { queue: 10, ..Settings::default() });
+    let log = open_with(
+        folder.path(),
+        PredictionLogSettings { queue: 10, ..PredictionLogSettings::default() },
+    );
     let accepted = (0..20).filter(|&number| log.append(entry(id(number), 0))).count();
     assert_eq!(accepted, 10);
     let accounting = log.accounting();
     assert_eq!((accounting.pending, accounting.dropped.queue_full), (10, 10));
     drop(blocker);
-    assert_eq!(close(&log).written, 10, "another process may have the file for a while");
+    assert_eq!(close(&log).written, 10, "another process may lock the file for a while");
 }
 
 #[test]
@@ -266,7 +278,7 @@ fn two_logs_on_one_file_both_write() {
 }
 
 #[test]
-fn a_damaged_file_is_moved_aside() {
+fn damaged_file_is_moved_aside_at_startup() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(schema::FILE);
     std::fs::write(&path, b"this was a database once, and is not one any more").unwrap();
@@ -282,13 +294,13 @@ fn a_damaged_file_is_moved_aside() {
 }
 
 #[test]
-fn a_file_that_is_damaged_inside_is_moved_aside_too() {
+fn file_with_damaged_pages_is_moved_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(schema::FILE);
     let log = open(folder.path());
     (0..2000).for_each(|number| assert!(log.append(entry(id(number), 0))));
     assert_eq!(close(&log).written, 2000);
-    // All but the first page, which has the tables.
+    // Damages all but the first page, which has the schema.
     let mut file = std::fs::read(&path).unwrap();
     let page = 16 << 10;
     assert!(file.len() > 10 * page);
@@ -296,7 +308,7 @@ fn a_file_that_is_damaged_inside_is_moved_aside_too() {
     std::fs::write(&path, file).unwrap();
     let log = open(folder.path());
     let mut number = 2000;
-    until("a new one is written", || {
+    wait_until("a new file is written", || {
         number += 1;
         log.append(entry(id(number), 0));
         log.accounting().written > 0
@@ -306,9 +318,9 @@ fn a_file_that_is_damaged_inside_is_moved_aside_too() {
 }
 
 #[test]
-fn what_is_of_a_later_version_or_another_program_is_left_alone() {
+fn file_of_a_later_version_or_another_program_is_not_touched() {
     for (change, part) in [
-        ("PRAGMA user_version = 2", "version 2 of the schema"),
+        ("PRAGMA user_version = 2", "schema version 2 of a later"),
         ("PRAGMA application_id = 7", "another program"),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -320,34 +332,35 @@ fn what_is_of_a_later_version_or_another_program_is_left_alone() {
         assert_eq!((accounting.written, accounting.dropped.storage), (0, 1));
         let problem = log.problem().unwrap();
         assert!(problem.contains(part) && problem.contains("predictions.db"), "{problem}");
-        assert!(Reader::open(&path).unwrap_err().to_string().contains(part));
+        assert!(LogReader::open(&path).unwrap_err().to_string().contains(part));
     }
 }
 
 #[test]
-fn when_the_file_can_be_written_again_it_is() {
+fn writer_recovers_once_the_file_can_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
-    // A file where the folder is to be.
+    // A file in place of the folder.
     std::fs::write(&state, b"").unwrap();
     let log = open(&state);
     assert!(log.append(entry(id(1), 0)));
-    until("it is dropped", || log.accounting().dropped.storage == 1);
+    wait_until("it is dropped", || log.accounting().dropped.storage == 1);
     assert!(log.problem().unwrap().contains("predictions.db"));
-    let refused = feed(&log, vec![item(id(1), label("setosa"), 1)]).unwrap_err();
-    assert!(matches!(refused, FeedbackError::Storage(_)), "{refused}");
+    let error = feed(&log, vec![item(id(1), label("setosa"), 1)]).unwrap_err();
+    assert!(matches!(error, FeedbackError::Storage(_)), "{error}");
     std::fs::remove_file(&state).unwrap();
-    // By itself, without a record that would be lost in the attempt.
-    until("it has recovered", || log.problem().is_none());
+    // Recovers without a new record, which could be lost in the attempt.
+    wait_until("it has recovered", || log.problem().is_none());
     assert!(log.append(entry(id(2), 0)));
     assert_eq!(close(&log).written, 1);
     assert_eq!(records(&state).len(), 1);
 }
 
-/// A file system of so many bytes, unmounted in the end; none without the right to mount one.
+/// A file system with a fixed size, unmounted on drop.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
+    /// Mounts a file system of `bytes`; `None` without the permission to mount.
     fn mount(bytes: u64) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = std::process::Command::new("mount");
@@ -368,18 +381,18 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn on_a_full_disk_records_are_dropped_until_there_is_room_again() {
-    // Only root may mount: elsewhere the tests before this one stand for it.
+fn records_are_dropped_on_a_full_disk_until_space_is_freed() {
+    // Only root can mount: otherwise the tests above must suffice.
     let Some(disk) = SmallDisk::mount(4 << 20) else { return };
     let ballast = disk.path().join("ballast");
     let log = open(disk.path());
     assert!(log.append(entry(id(0), 0)));
-    until("it is written", || log.accounting().written == 1);
-    // All the room that is left.
+    wait_until("it is written", || log.accounting().written == 1);
+    // Fills the disk.
     let mut file = std::fs::File::create(&ballast).unwrap();
     while std::io::Write::write(&mut file, &[0; 4096]).is_ok() {}
     let mut number = 0;
-    until("records are dropped", || {
+    wait_until("records are dropped", || {
         number += 1;
         log.append(entry(id(number), 0));
         log.accounting().dropped.storage > 0
@@ -388,7 +401,7 @@ fn on_a_full_disk_records_are_dropped_until_there_is_room_again() {
     assert!(problem.contains("full") || problem.contains("I/O"), "{problem}");
     drop(file);
     std::fs::remove_file(&ballast).unwrap();
-    until("it has recovered", || log.problem().is_none());
+    wait_until("it has recovered", || log.problem().is_none());
     let before = log.accounting().written;
     assert!(log.append(entry(id(number + 1), 0)));
     let accounting = close(&log);
@@ -397,8 +410,8 @@ fn on_a_full_disk_records_are_dropped_until_there_is_room_again() {
 }
 
 #[test]
-fn a_read_only_file_is_said_and_nothing_waits_for_it() {
-    // Root may write what is read-only: there is a read-only file system for that.
+fn read_only_file_is_reported_and_does_not_block() {
+    // Root can write a read-only file, so the file system becomes read-only.
     let Some(disk) = SmallDisk::mount(4 << 20) else { return };
     close(&open(disk.path()));
     drop(schema::open(&disk.path().join(schema::FILE)).unwrap());
@@ -412,15 +425,15 @@ fn a_read_only_file_is_said_and_nothing_waits_for_it() {
     assert!(log.problem().unwrap().contains("predictions.db"));
 }
 
-/// What a process that is killed has committed is there, whole, and nothing else.
+/// After a kill, the file contains exactly what was committed.
 #[test]
-fn a_writer_that_is_gone_in_the_middle_leaves_whole_batches() {
+fn killed_writer_leaves_complete_batches() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(schema::FILE);
     let log = open(folder.path());
     (0..100).for_each(|number| assert!(log.append(entry(id(number), 0))));
-    until("they are written", || log.accounting().written == 100);
-    // The state of a process that was killed in a transaction: the file as it is on the disk now.
+    wait_until("they are written", || log.accounting().written == 100);
+    // The file of a process that was killed in a transaction: a copy of its current state on disk.
     let copy = tempfile::tempdir().unwrap();
     let mut another = rusqlite::Connection::open(&path).unwrap();
     let transaction = another.transaction().unwrap();
@@ -437,7 +450,7 @@ fn a_writer_that_is_gone_in_the_middle_leaves_whole_batches() {
 }
 
 #[test]
-fn what_is_too_old_is_deleted() {
+fn expired_records_and_their_feedback_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
     let old = now - Duration::from_secs(3600);
@@ -449,33 +462,42 @@ fn what_is_too_old_is_deleted() {
     close(&log);
     assert_eq!(records(folder.path()).len(), 11);
     let retention = Retention { max_age: Duration::from_secs(1800), ..Retention::default() };
-    let log = open_with(folder.path(), Settings { retention, ..Settings::default() });
-    until("they are deleted", || records(folder.path()).len() == 1);
-    until("and their feedback", || log.quality().is_empty());
+    let log = open_with(
+        folder.path(),
+        PredictionLogSettings { retention, ..PredictionLogSettings::default() },
+    );
+    wait_until("they are deleted", || records(folder.path()).len() == 1);
+    wait_until("and their feedback", || log.quality().is_empty());
     close(&log);
 }
 
 #[test]
-fn a_file_over_its_size_loses_its_oldest_records() {
+fn oldest_records_are_deleted_if_the_file_exceeds_its_maximum_size() {
     let folder = tempfile::tempdir().unwrap();
     let retention = Retention { max_size: 1 << 20, ..Retention::default() };
-    let log = open_with(folder.path(), Settings { retention, ..Settings::default() });
+    let log = open_with(
+        folder.path(),
+        PredictionLogSettings { retention, ..PredictionLogSettings::default() },
+    );
     let (total, start) = (20_000, SystemTime::now());
     for number in 0..total {
         let time = start + Duration::from_millis(number);
-        let again = || log.append(entry_at(id_at(time, number), 0, time));
-        until("there is room in the queue", again);
+        let append = || log.append(entry_at(id_at(time, number), 0, time));
+        wait_until("the queue accepts the record", append);
     }
     let accounting = log.shut_down(PATIENCE);
     assert_eq!(accounting.written, total);
-    // What is left to be deleted at the end is deleted at the next start.
-    let log = open_with(folder.path(), Settings { retention, ..Settings::default() });
+    // Deletion that is incomplete at the end is completed after the next start.
+    let log = open_with(
+        folder.path(),
+        PredictionLogSettings { retention, ..PredictionLogSettings::default() },
+    );
     let size = || log.path().metadata().unwrap().len();
-    until("it is small", || size() < 2 << 20);
+    wait_until("it is small", || size() < 2 << 20);
     close(&log);
-    let left = records(folder.path());
-    assert!(!left.is_empty() && left.len() < 15_000, "{}", left.len());
-    let newest = left.last().unwrap();
+    let remaining = records(folder.path());
+    assert!(!remaining.is_empty() && remaining.len() < 15_000, "{}", remaining.len());
+    let newest = remaining.last().unwrap();
     assert_eq!(newest.id, id_at(start + Duration::from_millis(total - 1), total - 1));
 }
 
@@ -487,42 +509,46 @@ fn accuracy(log: &PredictionLog) -> Option<(u64, f64)> {
 }
 
 #[test]
-fn feedback_is_idempotent_and_the_latest_counts_in_whatever_order() {
+fn feedback_is_idempotent_and_the_latest_wins_in_any_order() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     let one = id(1);
     assert!(log.append(entry(one, 0)));
-    // It is in the queue still.
-    let right = || vec![item(one, label("setosa"), 10)];
-    let receipt = feed(&log, right()).unwrap();
+    // The record is still queued.
+    let correct = || vec![item(one, label("setosa"), 10)];
+    let receipt = feed(&log, correct()).unwrap();
     assert_eq!((receipt.accepted, receipt.unknown), (1, 0));
     for _ in 0..3 {
-        feed(&log, right()).unwrap();
+        feed(&log, correct()).unwrap();
         assert_eq!(accuracy(&log), Some((1, 1.0)));
     }
     feed(&log, vec![item(one, label("virginica"), 9)]).unwrap();
-    assert_eq!(accuracy(&log), Some((1, 1.0)), "it is of before");
+    assert_eq!(accuracy(&log), Some((1, 1.0)), "older feedback is ignored");
     feed(&log, vec![item(one, label("virginica"), 11)]).unwrap();
     assert_eq!(accuracy(&log), Some((1, 0.0)));
-    feed(&log, right()).unwrap();
+    feed(&log, correct()).unwrap();
     assert_eq!(accuracy(&log), Some((1, 0.0)));
     feed(&log, vec![item(one, label("setosa"), 11), item(one, label("versicolor"), 11)]).unwrap();
-    assert_eq!(records(folder.path())[0].feedback.label.as_deref(), Some("virginica"), "greatest");
+    assert_eq!(
+        records(folder.path())[0].feedback.label.as_deref(),
+        Some("virginica"),
+        "the greatest"
+    );
     close(&log);
-    // It is computed again from the file.
+    // Computed from the file after a restart.
     let log = open(folder.path());
-    until("the file is read", || accuracy(&log) == Some((1, 0.0)));
+    wait_until("the file is read", || accuracy(&log) == Some((1, 0.0)));
     close(&log);
 }
 
-/// Everything that the log says of quality, from the running aggregates and from its file: all but the
-/// last digits, in which sums of another order may differ.
-fn told(log: &PredictionLog) -> [Vec<(Group, String)>; 2] {
-    let mut reader = Reader::open(log.path()).unwrap().unwrap();
-    let stats = Stats::of(&reader.snapshot().unwrap(), &Filter::default()).unwrap();
+/// The quality from the running aggregates and from the file, rounded, as sums in a different order
+/// may differ in the last digits.
+fn quality_of(log: &PredictionLog) -> [Vec<(QualityGroup, String)>; 2] {
+    let mut reader = LogReader::open(log.path()).unwrap().unwrap();
+    let stats = LogStats::of(&reader.snapshot().unwrap(), &Filter::default()).unwrap();
     let of_file = stats.groups.into_iter().map(|group| (group.group, group.quality));
-    let has_any = |(_, results): &(Group, Results)| *results != Results::default();
-    let rounded = |(group, results): (Group, Results)| {
+    let has_any = |(_, results): &(QualityGroup, Results)| *results != Results::default();
+    let rounded = |(group, results): (QualityGroup, Results)| {
         let numbers = results.named().into_iter();
         let numbers = numbers.map(|(name, value, n)| format!("{name} {value:.9} {n}"));
         let classes = results.classification.as_ref().map(|results| &results.classes);
@@ -535,7 +561,8 @@ fn told(log: &PredictionLog) -> [Vec<(Group, String)>; 2] {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Predictions and feedback in any order: the same quality, running and computed.
+    /// Predictions and feedback in any order give the same quality, from the running aggregates and
+    /// from the file.
     #[test]
     fn quality_does_not_depend_on_the_order(
         events in prop::collection::vec((0_u64..4, 0_usize..4, 0_i64..3), 1..12),
@@ -548,7 +575,7 @@ proptest! {
             let mut appended = std::collections::BTreeSet::new();
             for &(record, class, at) in events[start..].iter().chain(&events[..start]) {
                 let id = id_at(time, record);
-                // The last class stands for the prediction itself.
+                // Class 3 stands for the prediction itself.
                 if class == 3 {
                     if appended.insert(record) {
                         assert!(log.append(entry_at(id, usize::from(record > 1), time)));
@@ -557,10 +584,10 @@ proptest! {
                     feed(&log, vec![item(id, label(LABELS[class]), at)]).unwrap();
                 }
             }
-            until("all is written", || log.accounting().pending == 0);
-            let told = if log.path().exists() { told(&log) } else { Default::default() };
+            wait_until("all is written", || log.accounting().pending == 0);
+            let quality = if log.path().exists() { quality_of(&log) } else { Default::default() };
             close(&log);
-            told
+            quality
         };
         let (one, other) = (run(0), run(order.index(events.len())));
         prop_assert_eq!(&one[0], &one[1]);
@@ -568,17 +595,18 @@ proptest! {
     }
 }
 
-/// A batch is what waited while another was written: a prediction may be between what is said of it.
+/// A batch has what was queued while another was written: a prediction may be between its feedback.
 #[test]
 fn feedback_in_the_batch_of_its_prediction_counts_once() {
     use super::queue::Message;
-    use super::store::Store;
+    use super::store::LogStore;
     let folder = tempfile::tempdir().unwrap();
-    let (mut store, mut quality) = Store::open(&folder.path().join("log.db"), &[info()]).unwrap();
+    let (mut store, mut quality) =
+        LogStore::open(&folder.path().join("log.db"), &[info()]).unwrap();
     let mut write = |messages: Vec<Message>| {
         let written = store.write(&messages, 7).unwrap();
         written.changes.iter().for_each(|change| quality.apply(change));
-        let count = |(_, results): &(Group, Results)| results.named()[0].2;
+        let count = |(_, results): &(QualityGroup, Results)| results.named()[0].2;
         quality.results().iter().map(count).sum::<u64>()
     };
     let feedback = |id, class: usize, at| {
@@ -594,7 +622,7 @@ fn feedback_in_the_batch_of_its_prediction_counts_once() {
 }
 
 #[test]
-fn feedback_may_come_before_its_prediction() {
+fn feedback_may_arrive_before_its_prediction() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     let (one, two) = (id(1), id(2));
@@ -603,13 +631,13 @@ fn feedback_may_come_before_its_prediction() {
     assert_eq!((receipt.accepted, receipt.unknown), (2, 2));
     assert_eq!(log.feedback_counts().get().map(|(_, count)| count), [0, 2, 0]);
     assert!(log.append(entry(one, 0)));
-    until("it is written", || log.accounting().written == 1);
+    wait_until("it is written", || log.accounting().written == 1);
     assert_eq!(accuracy(&log), Some((1, 1.0)));
     close(&log);
-    // After a start too.
+    // Also after a restart.
     let log = open(folder.path());
     assert!(log.append(entry(two, 0)));
-    until("it is written", || log.accounting().written == 1);
+    wait_until("it is written", || log.accounting().written == 1);
     let quality = log.quality();
     assert_eq!(quality[0].1.reward.as_ref().and_then(|reward| reward.mean), Some(0.5));
     assert_eq!(accuracy(&log), Some((1, 1.0)));
@@ -617,20 +645,23 @@ fn feedback_may_come_before_its_prediction() {
 }
 
 #[test]
-fn feedback_that_cannot_be_of_its_model_is_rejected_with_what_can() {
+fn feedback_impossible_for_the_model_is_rejected_with_the_fix() {
     let folder = tempfile::tempdir().unwrap();
     let regression = ModelInfo { model: "price".into(), ..ModelInfo::default() };
     let models = vec![info(), regression];
-    let log = PredictionLog::open(folder.path(), Settings::default(), models, Vec::new()).unwrap();
+    let log =
+        PredictionLog::open(folder.path(), PredictionLogSettings::default(), models, Vec::new())
+            .unwrap();
     let (flower, house) = (id(1), id(2));
     assert!(log.append(entry(flower, 0)));
     let mut price = iris(0);
     (price.model, price.version) = ("price".into(), String::new());
     price.outputs =
-        vec![Columns { names: vec!["prediction".into()], values: Values::Fp64(vec![2.5]) }];
+        vec![Columns { names: vec!["prediction".into()], values: ColumnValues::Fp64(vec![2.5]) }];
     let context = context(house, SystemTime::now()).into();
-    assert!(log.append(Entry { context, first_row: 0, predictions: price.into() }));
-    let with = |prediction_id, truth, index| Item { index, ..item(prediction_id, truth, 1) };
+    assert!(log.append(LogEntry { context, first_row: 0, predictions: price.into() }));
+    let with =
+        |prediction_id, truth, index| FeedbackItem { index, ..item(prediction_id, truth, 1) };
     let items = vec![
         with(flower, label("rose"), 0),
         with(flower, Truth::Value(1.0), 1),
@@ -642,7 +673,7 @@ fn feedback_that_cannot_be_of_its_model_is_rejected_with_what_can() {
     assert_eq!((receipt.accepted, receipt.unknown), (2, 0));
     let [rose, value, label] = &receipt.rejected[..] else { panic!("{receipt:?}") };
     assert_eq!((rose.index, value.index, label.index), (0, 1, 2));
-    let classes = "\"rose\" is no class of iris-classifier 1; its classes are setosa, versicolor, \
+    let classes = "\"rose\" is not a class of iris-classifier 1; its classes are setosa, versicolor, \
                    virginica";
     assert!(rose.error.contains(classes), "{}", rose.error);
     assert!(value.error.contains("write `label`, one of setosa"), "{}", value.error);
@@ -655,7 +686,7 @@ fn feedback_that_cannot_be_of_its_model_is_rejected_with_what_can() {
 }
 
 #[test]
-fn statistics_are_those_of_the_file() {
+fn statistics_are_computed_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     let ids: Vec<_> = (0..10).map(id).collect();
@@ -664,9 +695,9 @@ fn statistics_are_those_of_the_file() {
     }
     let items = ids.iter().map(|&id| item(id, label("setosa"), 1)).collect();
     feed(&log, items).unwrap();
-    let mut reader = Reader::open(log.path()).unwrap().unwrap();
+    let mut reader = LogReader::open(log.path()).unwrap().unwrap();
     let snapshot = reader.snapshot().unwrap();
-    let stats = Stats::of(&snapshot, &Filter::default()).unwrap();
+    let stats = LogStats::of(&snapshot, &Filter::default()).unwrap();
     assert_eq!((stats.records, stats.feedback.matched, stats.groups.len()), (10, 10, 1));
     let group = &stats.groups[0];
     assert_eq!(
@@ -674,18 +705,18 @@ fn statistics_are_those_of_the_file() {
         (&BTreeMap::from([("miss".to_owned(), 10)]), &BTreeMap::from([(200, 10)]),)
     );
     assert_eq!(group.latency_us.unwrap().p50, 120);
-    assert_eq!(group.quality, log.quality()[0].1, "as the running ones");
+    assert_eq!(group.quality, log.quality()[0].1, "equal to the running aggregates");
     let classes = group.quality.classification.as_ref().unwrap();
-    // Predicted are setosa four times, and the others three times each.
+    // Setosa is predicted four times, each other class three times.
     assert_eq!((classes.accuracy, classes.brier_n), (Some(0.4), 10));
-    let (right, wrong) = (0.04 + 2.0 * 0.01, 0.81 + 0.64 + 0.01);
-    let brier = (4.0 * right + 6.0 * wrong) / 10.0;
+    let (correct, wrong) = (0.04 + 2.0 * 0.01, 0.81 + 0.64 + 0.01);
+    let brier = (4.0 * correct + 6.0 * wrong) / 10.0;
     assert!((classes.brier_score.unwrap() - brier).abs() < 1e-7);
     close(&log);
 }
 
-fn exported(folder: &Path, filter: &Filter, format: Format) -> Vec<u8> {
-    let mut reader = Reader::open(&folder.join(schema::FILE)).unwrap().unwrap();
+fn exported(folder: &Path, filter: &Filter, format: ExportFormat) -> Vec<u8> {
+    let mut reader = LogReader::open(&folder.join(schema::FILE)).unwrap().unwrap();
     let mut out = Vec::new();
     let snapshot = reader.snapshot().unwrap();
     export(&snapshot, filter, format, &mut out, &mut |_| {}).unwrap();
@@ -693,18 +724,18 @@ fn exported(folder: &Path, filter: &Filter, format: Format) -> Vec<u8> {
 }
 
 #[test]
-fn an_export_of_one_model_version_has_its_inputs_and_outputs_as_columns() {
+fn export_of_one_model_version_has_a_column_per_input_and_output() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     assert!(log.append(entry(id(1), 1)));
     let mut other = iris(0);
     other.model = "other, \"quoted\"".into();
     let context = context(id(2), SystemTime::now()).into();
-    assert!(log.append(Entry { context, first_row: 0, predictions: other.into() }));
+    assert!(log.append(LogEntry { context, first_row: 0, predictions: other.into() }));
     feed(&log, vec![item(id_of(&log, 0), label("setosa"), 1)]).unwrap();
     close(&log);
     let filter = Filter { model: Some("iris-classifier".into()), ..Filter::default() };
-    let text = String::from_utf8(exported(folder.path(), &filter, Format::Csv)).unwrap();
+    let text = String::from_utf8(exported(folder.path(), &filter, ExportFormat::Csv)).unwrap();
     let mut lines = text.lines();
     let header = lines.next().unwrap();
     assert!(header.contains("trace_id,input.sepal_length,input.sepal_width"), "{header}");
@@ -716,10 +747,11 @@ fn an_export_of_one_model_version_has_its_inputs_and_outputs_as_columns() {
     assert!(row.contains(",miss,200,120,,5.1,3.5,1.4,,versicolor,0.1,0.8,0.1,"), "{row}");
     assert!(row.ends_with(",,setosa,,"), "{row}");
     assert_eq!(lines.next(), None);
-    let text = String::from_utf8(exported(folder.path(), &Filter::default(), Format::Csv)).unwrap();
+    let text =
+        String::from_utf8(exported(folder.path(), &Filter::default(), ExportFormat::Csv)).unwrap();
     assert!(text.contains("trace_id,inputs,outputs,attributes"), "{text}");
     assert!(text.contains("\"other, \"\"quoted\"\"\""), "{text}");
-    let lines = exported(folder.path(), &Filter::default(), Format::Jsonl);
+    let lines = exported(folder.path(), &Filter::default(), ExportFormat::Jsonl);
     let lines: Vec<serde_json::Value> = lines
         .split_inclusive(|&byte| byte == b'\n')
         .map(|l| serde_json::from_slice(l).unwrap())
@@ -729,12 +761,12 @@ fn an_export_of_one_model_version_has_its_inputs_and_outputs_as_columns() {
 
 /// The id of a record, once it is written.
 fn id_of(log: &PredictionLog, number: usize) -> Uuid {
-    until("it is written", || log.accounting().pending == 0);
+    wait_until("it is written", || log.accounting().pending == 0);
     records(log.path().parent().unwrap())[number].id
 }
 
 #[test]
-fn a_parquet_file_reads_back() {
+fn parquet_export_is_read_back() {
     use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
     use arrow_array::cast::AsArray;
     use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -745,10 +777,10 @@ fn a_parquet_file_reads_back() {
     for number in 0..10_000 {
         let time = start + Duration::from_millis(number);
         let entry = || entry_at(id_at(time, number), 1, time);
-        until("there is room in the queue", || log.append(entry()));
+        wait_until("the queue accepts the record", || log.append(entry()));
     }
     close(&log);
-    let file = exported(folder.path(), &Filter::default(), Format::Parquet);
+    let file = exported(folder.path(), &Filter::default(), ExportFormat::Parquet);
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes_of(file)).unwrap();
     let mut rows = 0;
     for batch in builder.build().unwrap() {
@@ -771,11 +803,11 @@ fn bytes_of(file: Vec<u8>) -> bytes::Bytes {
 }
 
 #[test]
-fn observers_see_every_entry_even_if_it_cannot_be_written() {
+fn observers_are_called_for_entries_that_cannot_be_written() {
     #[derive(Default)]
-    struct Counting(AtomicU64);
-    impl Observer for Counting {
-        fn observe(&self, entry: &Entry) {
+    struct CountingObserver(AtomicU64);
+    impl Observer for CountingObserver {
+        fn observe(&self, entry: &LogEntry) {
             self.0.fetch_add(u64::from(entry.predictions.rows), Ordering::Relaxed);
         }
 
@@ -784,30 +816,34 @@ fn observers_see_every_entry_even_if_it_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     std::fs::write(&state, b"").unwrap();
-    let observer = Arc::<Counting>::default();
+    let observer = Arc::<CountingObserver>::default();
     let observers: Vec<Arc<dyn Observer>> = vec![Arc::clone(&observer) as _];
-    let log = PredictionLog::open(&state, Settings::default(), Vec::new(), observers).unwrap();
+    let log = PredictionLog::open(&state, PredictionLogSettings::default(), Vec::new(), observers)
+        .unwrap();
     (0..100).for_each(|number| assert!(log.append(entry(id(number), 0))));
     assert_eq!(close(&log).dropped.storage, 100);
     assert_eq!(observer.0.load(Ordering::Relaxed), 100);
 }
 
-/// What the writer manages, said in its failure: `cargo nextest run --workspace --lib --run-ignored
-/// only -E 'test(records_per_second)'`.
+/// Measures the throughput of the writer, and panics with the result: `cargo nextest run
+/// --workspace --lib --run-ignored only -E 'test(records_per_second)'`.
 #[test]
-#[ignore = "a measurement, which ends in a panic that says it"]
+#[ignore = "benchmark: panics with the result"]
 fn records_per_second() {
     let folder = tempfile::tempdir().unwrap();
-    let log = open_with(folder.path(), Settings { queue: 1 << 20, ..Settings::default() });
+    let log = open_with(
+        folder.path(),
+        PredictionLogSettings { queue: 1 << 20, ..PredictionLogSettings::default() },
+    );
     let total = 300_000;
     let entries: Vec<_> = (0..total).map(|number| entry(id(number), 0)).collect();
     let start = Instant::now();
     for entry in entries {
-        until("there is room in the queue", || log.append(entry.clone()));
+        wait_until("the queue accepts the record", || log.append(entry.clone()));
     }
     let accounting = log.shut_down(PATIENCE);
     let took = start.elapsed().as_secs_f64();
     assert_eq!(accounting.written, total);
     let size = log.file_size() / total;
-    panic!("{:.0} records a second, {size} bytes a record", total as f64 / took);
+    panic!("{:.0} records per second, {size} bytes per record", total as f64 / took);
 }

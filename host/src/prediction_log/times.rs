@@ -1,4 +1,4 @@
-//! Points in time: microseconds of Unix time in the file, RFC 3339 everywhere else.
+//! Timestamps: microseconds of Unix time in the file, RFC 3339 everywhere else.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,16 +11,16 @@ pub fn micros(time: SystemTime) -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// `2026-11-30T12:00:00.000000Z`.
+/// Formats microseconds of Unix time in RFC 3339: `2026-11-30T12:00:00.000000Z`.
 #[must_use]
 pub fn format(micros: i64) -> String {
-    // The last second that RFC 3339 can write.
+    // The last microsecond that RFC 3339 can represent.
     const LAST: u64 = 253_402_300_799_999_999;
     let micros = u64::try_from(micros).unwrap_or(0).min(LAST);
     humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(micros)).to_string()
 }
 
-/// An RFC 3339 time, in microseconds of Unix time; none if `text` is no such time, or one before
+/// Parses an RFC 3339 time to microseconds of Unix time. `None` if `text` is not one, or is before
 /// 1970.
 #[must_use]
 pub fn parse(text: &str) -> Option<i64> {
@@ -31,13 +31,13 @@ pub fn parse(text: &str) -> Option<i64> {
             (local, seconds_east(offset)?)
         }
     };
-    // A space may stand for the T, which only the weak form would allow.
+    // RFC 3339 allows a space instead of the T, which `humantime` allows in its weak form only.
     let time = humantime::parse_rfc3339(&format!("{}Z", local.replace(['t', ' '], "T"))).ok()?;
     let micros = micros(time).checked_sub(offset * 1_000_000)?;
     (micros >= 0).then_some(micros)
 }
 
-/// `+01:30` is 5,400.
+/// Parses an offset, in seconds: `+01:30` is 5,400.
 fn seconds_east(offset: &str) -> Option<i64> {
     let (sign, offset) = offset.split_at_checked(1)?;
     let (hours, minutes) = offset.split_once(':')?;
@@ -54,7 +54,7 @@ fn seconds_east(offset: &str) -> Option<i64> {
     }
 }
 
-/// The least UUIDv7 of the millisecond of `micros`.
+/// The smallest UUIDv7 of the millisecond of `micros`.
 #[must_use]
 pub(super) fn first_id(micros: i64) -> Uuid {
     const MILLIS: u64 = (1 << 48) - 1;
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_with_offsets_and_fractions_are_read() {
+    fn times_with_offsets_and_fractions_are_parsed() {
         for (text, micros) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2026-11-30T12:00:00.5Z", 1_796_040_000_500_000),
@@ -98,18 +98,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(micros in 0_i64..253_402_300_799_999_999) {
+        fn formatted_time_is_parsed_back(micros in 0_i64..253_402_300_799_999_999) {
             prop_assert_eq!(parse(&format(micros)), Some(micros));
         }
 
         #[test]
-        fn no_text_panics(text in "[-+0-9TZtz:. é]{0,40}") {
+        fn any_text_is_handled(text in "[-+0-9TZtz:. é]{0,40}") {
             let _ = parse(&text);
         }
 
         // An id has 48 bits of milliseconds.
         #[test]
-        fn ids_are_in_the_order_of_their_times(
+        fn ids_are_ordered_by_time(
             one in 0_i64..1000 << 48,
             other in 0_i64..1000 << 48,
         ) {

@@ -1,10 +1,10 @@
-//! Whether predictions are what they say, and how much memory they take. They come from a guest, or
-//! from a Redis: every length is checked.
+//! Validates predictions, and estimates their memory. They come from a guest or from Redis, so
+//! every length is checked.
 
 use std::collections::HashSet;
 use std::mem::size_of;
 
-use super::record::{Columns, Predictions, Values};
+use super::record::{ColumnValues, Columns, Predictions};
 
 /// Maximum number of columns of the inputs, and of the outputs, of one call.
 const MAX_COLUMNS: usize = 4096;
@@ -12,15 +12,15 @@ const MAX_COLUMNS: usize = 4096;
 const MAX_NAME_BYTES: usize = 256;
 /// Maximum number of attributes of one call.
 const MAX_ATTRIBUTES: usize = 64;
-/// Maximum memory of what one request appends, in bytes: a batch of more than 100,000 rows of iris.
+/// Maximum memory of what one request appends, in bytes: more than 100,000 rows of iris.
 pub(crate) const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// Maximum number of rows that one request appends.
 pub(crate) const MAX_REQUEST_ROWS: u32 = 1 << 20;
 
-/// Up to so many names each is compared with each other; a set of more costs less.
+/// Number of names up to which comparing all pairs is cheaper than a set.
 const FEW_NAMES: usize = 32;
 
-/// Memory of predictions, in bytes, about.
+/// Approximate memory of predictions, in bytes.
 #[must_use]
 pub(crate) fn size(predictions: &Predictions) -> usize {
     let Predictions { model, version, rows: _, inputs, outputs, omitted, attributes } = predictions;
@@ -29,11 +29,11 @@ pub(crate) fn size(predictions: &Predictions) -> usize {
     let columns = |all: &[Columns]| {
         let one = |columns: &Columns| {
             let values = match &columns.values {
-                Values::Fp32(values) => size_of_val(&**values),
-                Values::Fp64(values) => size_of_val(&**values),
-                Values::Int64(values) => size_of_val(&**values),
-                Values::Boolean(values) => size_of_val(&**values),
-                Values::Text(values) => texts(values),
+                ColumnValues::Fp32(values) => size_of_val(&**values),
+                ColumnValues::Fp64(values) => size_of_val(&**values),
+                ColumnValues::Int64(values) => size_of_val(&**values),
+                ColumnValues::Boolean(values) => size_of_val(&**values),
+                ColumnValues::Text(values) => texts(values),
             };
             size_of::<Columns>() + texts(&columns.names) + values
         };
@@ -49,7 +49,7 @@ pub(crate) fn size(predictions: &Predictions) -> usize {
         + attributes.iter().map(attribute).sum::<usize>()
 }
 
-/// What is wrong with predictions, and where.
+/// Checks predictions. An error describes the first problem and where it is.
 pub(crate) fn validate(predictions: &Predictions) -> Result<(), String> {
     let Predictions { model, version, rows, inputs, outputs, omitted, attributes } = predictions;
     check_name("model", model)?;
@@ -67,7 +67,7 @@ pub(crate) fn validate(predictions: &Predictions) -> Result<(), String> {
     }
     if attributes.len() > MAX_ATTRIBUTES {
         let count = attributes.len();
-        return Err(format!("attributes: {count} of them; the limit is {MAX_ATTRIBUTES}"));
+        return Err(format!("attributes: {count} attributes; the limit is {MAX_ATTRIBUTES}"));
     }
     for (name, _) in attributes {
         check_name("attributes", name)?;
@@ -99,13 +99,13 @@ fn check_columns(what: &str, all: &[Columns], rows: u32) -> Result<(), String> {
     check_unique(what, all.iter().flat_map(|columns| &columns.names).map(String::as_str))
 }
 
-fn length(values: &Values) -> usize {
+fn length(values: &ColumnValues) -> usize {
     match values {
-        Values::Fp32(values) => values.len(),
-        Values::Fp64(values) => values.len(),
-        Values::Int64(values) => values.len(),
-        Values::Boolean(values) => values.len(),
-        Values::Text(values) => values.len(),
+        ColumnValues::Fp32(values) => values.len(),
+        ColumnValues::Fp64(values) => values.len(),
+        ColumnValues::Int64(values) => values.len(),
+        ColumnValues::Boolean(values) => values.len(),
+        ColumnValues::Text(values) => values.len(),
     }
 }
 
@@ -131,12 +131,12 @@ fn check_unique<'a>(
     what: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<(), String> {
-    let twice = |name: &str| Err(format!("{what}: the name {name:?} is used twice"));
+    let duplicate = |name: &str| Err(format!("{what}: the name {name:?} is used twice"));
     if names.clone().nth(FEW_NAMES).is_none() {
         let mut rest = names;
         while let Some(name) = rest.next() {
             if rest.clone().any(|other| other == name) {
-                return twice(name);
+                return duplicate(name);
             }
         }
         return Ok(());
@@ -144,7 +144,7 @@ fn check_unique<'a>(
     let mut seen = HashSet::new();
     for name in names {
         if !seen.insert(name) {
-            return twice(name);
+            return duplicate(name);
         }
     }
     Ok(())
@@ -158,7 +158,7 @@ pub(crate) mod tests {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    /// As the iris classifier appends them.
+    /// Predictions as the iris classifier appends them.
     pub(crate) fn iris(rows: u32) -> Predictions {
         let count = rows as usize;
         let fields = ["sepal_length", "sepal_width", "petal_length", "petal_width"];
@@ -169,15 +169,15 @@ pub(crate) mod tests {
             rows,
             inputs: vec![Columns {
                 names: names(&fields),
-                values: Values::Fp32([5.1, 3.5, 1.4, 0.2].repeat(count)),
+                values: ColumnValues::Fp32([5.1, 3.5, 1.4, 0.2].repeat(count)),
             }],
             outputs: vec![
-                column("prediction", Values::Text(vec!["setosa".into(); count])),
-                column("probability", Values::Fp32(vec![0.98; count])),
-                column("label", Values::Int64(vec![0; count])),
+                column("prediction", ColumnValues::Text(vec!["setosa".into(); count])),
+                column("probability", ColumnValues::Fp32(vec![0.98; count])),
+                column("label", ColumnValues::Int64(vec![0; count])),
                 Columns {
                     names: names(&["probabilities[0]", "probabilities[1]", "probabilities[2]"]),
-                    values: Values::Fp32([0.98, 0.02, 0.0].repeat(count)),
+                    values: ColumnValues::Fp32([0.98, 0.02, 0.0].repeat(count)),
                 },
             ],
             omitted: Vec::new(),
@@ -186,7 +186,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_a_model_component_appends_is_valid() {
+    fn predictions_of_a_model_component_are_valid() {
         for rows in [1, 2, 1000] {
             assert_eq!(validate(&iris(rows)), Ok(()));
         }
@@ -195,7 +195,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_told_where() {
+    fn inconsistent_predictions_are_rejected_with_the_place() {
         let change = |change: fn(&mut Predictions)| {
             let mut predictions = iris(2);
             change(&mut predictions);
@@ -208,7 +208,7 @@ pub(crate) mod tests {
                 "inputs[0]: expected 17179869180 values (4294967295 rows of 4 columns), got 8",
             ),
             (
-                change(|p| p.outputs[1].values = Values::Boolean(vec![true])),
+                change(|p| p.outputs[1].values = ColumnValues::Boolean(vec![true])),
                 "outputs[1]: expected 2 values (2 rows of 1 columns), got 1",
             ),
             (
@@ -231,7 +231,7 @@ pub(crate) mod tests {
             ),
             (
                 change(|p| p.attributes = vec![("a".into(), String::new()); 65]),
-                "attributes: 65 of them; the limit is 64",
+                "attributes: 65 attributes; the limit is 64",
             ),
             (
                 change(|p| p.omitted = vec!["a".into(); 5000]),
@@ -247,19 +247,19 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_name_is_found_twice_among_many() {
+    fn duplicate_name_is_found_among_many() {
         let mut predictions = iris(1);
         let columns = &mut predictions.inputs[0];
         columns.names = (0..4096).map(|n| format!("x[{n}]")).collect();
-        columns.values = Values::Fp32(vec![0.0; 4096]);
+        columns.values = ColumnValues::Fp32(vec![0.0; 4096]);
         assert_eq!(validate(&predictions), Ok(()));
         predictions.inputs[0].names[4095] = "x[7]".into();
-        let twice = "inputs: the name \"x[7]\" is used twice";
-        assert_eq!(validate(&predictions).unwrap_err(), twice);
+        let duplicate = "inputs: the name \"x[7]\" is used twice";
+        assert_eq!(validate(&predictions).unwrap_err(), duplicate);
     }
 
     #[test]
-    fn memory_grows_with_what_is_held() {
+    fn size_grows_with_the_contents() {
         let more = |change: fn(&mut Predictions)| {
             let mut predictions = iris(1);
             change(&mut predictions);

@@ -1,5 +1,6 @@
-//! The writer: a thread of its own, of lower priority, that takes what is queued and writes it. What
-//! it cannot write it drops and counts, says so once, and tries again, less and less often.
+//! The writer: a dedicated thread of lower priority that writes queued records. Records that it
+//! cannot write are dropped and counted; it logs the first failure, and retries with exponential
+//! backoff.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,54 +12,54 @@ use super::feedback::Receipt;
 use super::models::ModelInfo;
 use super::queue::{Batch, Message, Settlement};
 use super::retention::{self, Retention};
-use super::schema::{self, Error};
-use super::store::{Store, Written};
+use super::schema::{self, SchemaError};
+use super::store::{LogStore, WrittenBatch};
 use super::times::micros;
-use super::{Observer, Shared};
-use crate::process::priority::yield_to_others;
+use super::{LogState, Observer};
+use crate::process::priority::lower_priority;
 
-/// How often what is too old is looked for.
+/// Interval between deletions of expired records.
 const AGE_INTERVAL: Duration = Duration::from_secs(60);
-/// After the file could not be written, it is left alone for so long, and twice as long each time
-/// after that.
+/// Pause after the first failure to write the file. It doubles with each further failure.
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
+/// Maximum pause after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct LogWriter {
+    pub(super) shared: Arc<LogState>,
     pub(super) path: PathBuf,
     pub(super) retention: Retention,
     pub(super) models: Vec<ModelInfo>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
 }
 
-impl Writer {
-    /// Moves the file aside, which is damaged as `error` says.
-    fn move_aside(&self, error: &Error) -> std::io::Result<()> {
+impl LogWriter {
+    /// Moves the damaged file aside. `error` describes the damage.
+    fn move_aside(&self, error: &SchemaError) -> std::io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let aside = schema::move_aside(&self.path, now.as_secs())?;
         warn!(
             %error, path = %self.path.display(), moved_to = %aside.display(),
-            "the prediction log is damaged: it is moved aside, and a new one is begun"
+            "the prediction log is damaged: moved it aside, and started a new one"
         );
         Ok(())
     }
 }
 
-/// What the writer knows of the file.
+/// The writer's state.
 struct Work {
-    writer: Writer,
-    store: Option<Store>,
-    shrink: retention::State,
+    writer: LogWriter,
+    store: Option<LogStore>,
+    shrink: retention::RetentionState,
     next_age: Instant,
-    /// After a failure: when to try again, and how long to wait after the next.
+    /// After a failure: the time of the next attempt, and the pause after its failure.
     backoff: Option<(Instant, Duration)>,
 }
 
-impl Writer {
-    /// Works until the queue is closed and empty.
+impl LogWriter {
+    /// Runs until the queue is closed and empty.
     pub(super) fn run(self) {
-        yield_to_others();
+        lower_priority();
         let shared = Arc::clone(&self.shared);
         let exists = self.path.exists();
         let next_age = Instant::now();
@@ -70,54 +71,56 @@ impl Writer {
         work.writer.observers.iter().for_each(|observer| observer.resume(&work.writer.path));
         let mut more = false;
         loop {
-            let patience = if more { Duration::ZERO } else { work.patience() };
-            let Some(batch) = shared.queue.next(patience) else { break };
-            work.take(batch);
+            let timeout = if more { Duration::ZERO } else { work.timeout() };
+            let Some(batch) = shared.queue.next(timeout) else { break };
+            work.process(batch);
             more = work.retain() && !shared.queue.is_closed();
         }
     }
 }
 
 impl Work {
-    /// How long nothing is to be done if nothing comes.
-    fn patience(&self) -> Duration {
+    /// Time until the next scheduled work: a retry, or a deletion of expired records.
+    fn timeout(&self) -> Duration {
         let next = self.backoff.map_or(self.next_age, |(until, _)| until);
         next.saturating_duration_since(Instant::now())
     }
 
-    /// The open file.
-    fn open(&mut self) -> Result<&mut Store, Error> {
+    /// The file, which is opened first if necessary.
+    fn open(&mut self) -> Result<&mut LogStore, SchemaError> {
         if self.store.is_none() {
-            let Writer { path, models, shared, .. } = &self.writer;
-            let opened = Store::open(path, models).or_else(|error| {
+            let LogWriter { path, models, shared, .. } = &self.writer;
+            let opened = LogStore::open(path, models).or_else(|error| {
                 if !error.is_corruption() {
                     return Err(error);
                 }
                 self.writer.move_aside(&error)?;
-                Store::open(path, models)
+                LogStore::open(path, models)
             });
             let (store, quality) = opened?;
             shared.set_quality(quality);
             self.store = Some(store);
         }
-        // It is there.
-        self.store.as_mut().ok_or_else(|| Error::Foreign("the file is not open".into()))
+        self.store.as_mut().ok_or_else(|| SchemaError::Foreign("the file is not open".into()))
     }
 
-    /// What `act` comes to, unless the last failure is too recent; a failure is remembered.
-    fn attempt<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, Error>) -> Option<T> {
+    /// Runs `action`, unless a pause after a failure is in progress. A failure starts such a pause.
+    fn attempt<T>(
+        &mut self,
+        action: impl FnOnce(&mut Self) -> Result<T, SchemaError>,
+    ) -> Option<T> {
         if self.backoff.is_some_and(|(until, _)| Instant::now() < until) {
             return None;
         }
-        let result = act(self);
+        let result = action(self);
         let path = self.writer.path.display();
         match result {
-            Ok(done) => {
+            Ok(value) => {
                 if self.backoff.take().is_some() {
-                    info!(%path, "the prediction log is written again");
+                    info!(%path, "the prediction log can be written again");
                 }
                 self.writer.shared.set_problem(None);
-                Some(done)
+                Some(value)
             }
             Err(error) => {
                 let pause = self.backoff.map_or(MIN_BACKOFF, |(_, next)| next);
@@ -127,19 +130,21 @@ impl Work {
                 let next = (pause * 2).min(MAX_BACKOFF);
                 self.backoff = Some((Instant::now() + pause, next));
                 self.writer.shared.set_problem(Some(format!("{path}: {error}")));
-                // It is opened again: it may be another file by then.
+                // Opened again by the next attempt: it may be another file by then.
                 let was_open = self.store.take().is_some();
                 if was_open && error.is_corruption() {
                     let moved = self.writer.move_aside(&error);
-                    moved.unwrap_or_else(|error| warn!(%path, %error, "it cannot be moved aside"));
+                    moved.unwrap_or_else(
+                        |error| warn!(%path, %error, "cannot move the damaged file aside"),
+                    );
                 }
                 None
             }
         }
     }
 
-    /// Shows a batch to the observers, writes it, and closes its accounts.
-    fn take(&mut self, batch: Batch) {
+    /// Passes a batch to the observers, writes it, and settles its accounting.
+    fn process(&mut self, batch: Batch) {
         let shared = Arc::clone(&self.writer.shared);
         for message in &batch.messages {
             if let Message::Entry(entry, _) = message {
@@ -147,7 +152,7 @@ impl Work {
             }
         }
         if batch.messages.is_empty() {
-            // Nothing to do: the time to see whether the file can be written again.
+            // The timeout of the queue: retry to open the file after a failure.
             if self.backoff.is_some() {
                 self.attempt(|work| work.open().map(drop));
             }
@@ -159,7 +164,7 @@ impl Work {
             None => Settlement { storage: batch.records, ..Settlement::default() },
             Some(written) => {
                 shared.apply(&written.changes);
-                let Written { records, duplicates, .. } = written;
+                let WrittenBatch { records, duplicates, .. } = written;
                 Settlement { written: *records, duplicate: *duplicates, storage: 0 }
             }
         };
@@ -175,12 +180,12 @@ impl Work {
             if let Ok(Receipt { accepted, unknown, .. }) = &receipt {
                 shared.feedback.stored(*accepted, *unknown);
             }
-            // Who has sent it may have gone away: it is stored all the same.
+            // Fails if the client has disconnected; the feedback is stored nevertheless.
             let _ = reply.send(receipt);
         }
     }
 
-    /// A step of deleting what is too old or too much; whether there is more.
+    /// Deletes some expired or excess records. Returns whether more remain.
     fn retain(&mut self) -> bool {
         let by_age = Instant::now() >= self.next_age;
         if self.store.is_none() {
@@ -193,13 +198,13 @@ impl Work {
         let step = self.attempt(|work| {
             let retention = work.writer.retention;
             match &mut work.store {
-                None => Ok(retention::Step::default()),
-                Some(Store { connection, models, .. }) => {
+                None => Ok(retention::RetentionStep::default()),
+                Some(LogStore { connection, models, .. }) => {
                     work.shrink.step(connection, models, retention, now, by_age)
                 }
             }
         });
-        let Some(retention::Step { changes, more }) = step else { return false };
+        let Some(retention::RetentionStep { changes, more }) = step else { return false };
         self.writer.shared.apply(&changes);
         if by_age && !more {
             self.next_age = Instant::now() + AGE_INTERVAL;

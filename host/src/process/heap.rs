@@ -1,36 +1,37 @@
-//! What the allocator keeps of memory that is free again.
+//! Trimming of the heap: returns freed memory that the allocator still holds to the system.
 //!
-//! Each thread has pages of its own, and what others free in them it alone can give back. One that
-//! is parked never would, so it is told to, by a number that it compares with the one it has seen.
+//! The allocator has pages per thread, and only the owning thread can return what other threads
+//! freed in them. A parked thread never would, so a trim is requested through a counter, which each
+//! thread compares with the last value it has seen before it waits.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How often memory was to be given back.
+/// Number of trims requested so far.
 static ROUND: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// The last round this thread took part in.
+    /// The last round in which this thread trimmed.
     static DONE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Gives back what this thread holds, and has the others do so when they rest. Without this it stays
-/// until somebody allocates, and of an idle host nobody does. Takes some milliseconds after much was
-/// freed.
-pub fn give_back() {
+/// Trims the heap of this thread, and requests the same of all others before they next wait. Without
+/// a trim, freed memory is returned only on later allocations, which an idle host does not make.
+/// Takes some milliseconds after much was freed.
+pub fn request_trim() {
     ROUND.fetch_add(1, Ordering::Relaxed);
-    rest();
+    trim_if_requested();
 }
 
-/// Whether this thread has not given back what it holds since all were to.
+/// Whether a trim was requested that this thread has not done yet.
 #[must_use]
-pub fn is_to_rest() -> bool {
+pub fn trim_requested() -> bool {
     DONE.get() != ROUND.load(Ordering::Relaxed)
 }
 
-/// Gives back what this thread holds, if it is to: for threads that are about to wait.
-pub fn rest() {
-    const ALL_OF_IT: bool = true;
+/// Trims the heap of this thread if that was requested. Called by threads that are about to wait.
+pub fn trim_if_requested() {
+    const FORCE: bool = true;
     let round = ROUND.load(Ordering::Relaxed);
     if DONE.replace(round) == round {
         return;
@@ -38,7 +39,7 @@ pub fn rest() {
     #[expect(unsafe_code, reason = "a function of the allocator")]
     // SAFETY: it may be called at any time, by any thread; it touches nothing that is in use.
     unsafe {
-        libmimalloc_sys::mi_collect(ALL_OF_IT);
+        libmimalloc_sys::mi_collect(FORCE);
     }
 }
 
@@ -47,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_thread_is_told_and_rests_once() {
-        rest();
-        std::thread::spawn(give_back).join().unwrap();
-        assert!(is_to_rest(), "another thread gave back");
+    fn each_thread_trims_once_per_request() {
+        trim_if_requested();
+        std::thread::spawn(request_trim).join().unwrap();
+        assert!(trim_requested(), "requested by another thread");
         let round = ROUND.load(Ordering::Relaxed);
-        rest();
+        trim_if_requested();
         assert!(DONE.get() >= round);
     }
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A limit on bytes held at the same time, shared by its clones.
 #[derive(Clone, Debug)]
-pub struct MemoryBudget(Arc<Usage>);
+pub struct MemoryBudget(Arc<BudgetState>);
 
 #[derive(Debug)]
-struct Usage {
-    /// In bytes.
+struct BudgetState {
+    /// Bytes charged at present.
     used: AtomicUsize,
-    /// In bytes.
+    /// Maximum of `used`, in bytes.
     limit: usize,
     setting: &'static str,
 }
@@ -24,7 +24,7 @@ pub struct OverBudget {
     pub needed: usize,
     /// The limit of the budget, in bytes.
     pub limit: usize,
-    /// What sets the limit.
+    /// Name of the setting that sets the limit.
     pub setting: &'static str,
 }
 
@@ -32,7 +32,7 @@ impl MemoryBudget {
     /// A budget of `limit` bytes, as `setting` sets it.
     #[must_use]
     pub fn new(limit: usize, setting: &'static str) -> Self {
-        Self(Arc::new(Usage { used: AtomicUsize::new(0), limit, setting }))
+        Self(Arc::new(BudgetState { used: AtomicUsize::new(0), limit, setting }))
     }
 
     /// Charges `bytes` until the result is dropped. A charge of nothing always fits.
@@ -71,7 +71,7 @@ impl Charge {
     /// # Errors
     /// The budget is exceeded; the charge stays what it was.
     pub fn grow(&mut self, bytes: usize) -> Result<(), OverBudget> {
-        let Usage { used, limit, setting } = &*self.budget.0;
+        let BudgetState { used, limit, setting } = &*self.budget.0;
         let needed = used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if bytes > 0 && needed > *limit {
             used.fetch_sub(bytes, Ordering::Relaxed);
@@ -100,11 +100,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn charges_of_all_clones_count_until_they_are_dropped() {
+    fn charges_of_all_clones_count_until_dropped() {
         let budget = MemoryBudget::new(10, "max_size");
+        let clone = budget.clone();
         let first = budget.charge(6).unwrap();
-        let mut second = budget.clone().charge(4).unwrap();
-        assert_eq!(budget.charge(1).unwrap_err(), OverBudget { needed: 11, limit: 10, setting: "max_size" });
+        let mut second = clone.charge(4).unwrap();
+        assert_eq!(
+            budget.charge(1).unwrap_err(),
+            OverBudget { needed: 11, limit: 10, setting: "max_size" }
+        );
         assert!(budget.charge(0).is_ok(), "nothing always fits");
         drop(first);
         assert_eq!(budget.used(), 4);
@@ -116,11 +120,11 @@ mod tests {
         second.shrink(100);
         assert_eq!(budget.used(), 0, "no more is released than was charged");
         drop(second);
-        assert_eq!(budget.used(), 0);
+        assert_eq!((budget.used(), clone.used()), (0, 0));
     }
 
     #[test]
-    fn an_overflowing_charge_is_refused() {
+    fn overflowing_charge_is_refused() {
         let budget = MemoryBudget::new(10, "max_size");
         let _charge = budget.charge(10).unwrap();
         assert!(budget.charge(usize::MAX).is_err());

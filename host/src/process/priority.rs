@@ -1,28 +1,28 @@
-//! Who goes first where there are more threads than processors: those that poll connections, which
-//! are done in microseconds, before those that compute.
+//! Thread priorities: with more threads than processors, those that poll connections, which finish
+//! within microseconds, run before those that compute.
 
 use rustix::io;
 use tracing::{debug, warn};
 
-/// How much nicer than the rest of the process (see nice(2)) the threads of long work are.
-pub const NICER: i32 = 10;
-/// For how long a prompt thread runs at a time if others want to: the least Linux knows.
+/// What is added to the nice value (see nice(2)) of threads that do long work.
+pub const NICE_INCREMENT: i32 = 10;
+/// Time slice of a thread that polls connections, in nanoseconds: the minimum of Linux.
 const SLICE_NANOS: u64 = 100_000;
 
-/// Lowers the priority of this thread. Whoever may not do even that goes on without.
-pub fn yield_to_others() {
-    if let Err(error) = rustix::process::nice(NICER) {
-        warn!(%error, "cannot lower the priority of a compute thread");
+/// Lowers the priority of this thread. Logs a warning where the system does not permit it.
+pub fn lower_priority() {
+    if let Err(error) = rustix::process::nice(NICE_INCREMENT) {
+        warn!(%error, "cannot lower the priority of a thread for long work");
     }
 }
 
-/// Lets this thread run soon after it is woken: it asks for a short slice of time, and in turn gets
-/// it early (EEVDF, Linux 6.12 and later; see sched(7)). Where that is not known, or not allowed, it
-/// goes on without.
-pub fn be_prompt() {
+/// Requests a short time slice for this thread, which the scheduler then runs sooner after a wake-up
+/// (EEVDF, Linux 6.12 and later; see sched(7)). Has no effect where the kernel does not support or
+/// permit it.
+pub fn shorten_time_slice() {
     match set_slice(SLICE_NANOS) {
         Ok(()) => {}
-        Err(error) => debug!(%error, "no short time slices"),
+        Err(error) => debug!(%error, "cannot shorten the time slice of this thread"),
     }
 }
 
@@ -38,7 +38,7 @@ fn set_slice(_: u64) -> io::Result<()> {
     Err(io::Errno::NOSYS)
 }
 
-/// sched_setattr(2) and sched_getattr(2), which rustix has not.
+/// sched_setattr(2) and sched_getattr(2), which rustix lacks.
 #[cfg(target_os = "linux")]
 mod linux {
     use libc::{SYS_sched_getattr, SYS_sched_setattr, c_long, sched_attr, syscall};
@@ -46,7 +46,7 @@ mod linux {
 
     const THIS_THREAD: c_long = 0;
     const NO_FLAGS: c_long = 0;
-    /// The first version of the structure, which every kernel has.
+    /// Size of the structure's first version, which every kernel supports, in bytes.
     const SIZE: u32 = 48;
 
     pub(super) fn attributes() -> io::Result<sched_attr> {
@@ -61,7 +61,7 @@ mod linux {
             sched_period: 0,
         };
         #[expect(unsafe_code, reason = "a system call")]
-        // SAFETY: the kernel writes `SIZE` bytes, which the structure has.
+        // SAFETY: the kernel writes `SIZE` bytes, and the structure is at least as large.
         let done = unsafe {
             syscall(
                 SYS_sched_getattr,
@@ -76,7 +76,7 @@ mod linux {
 
     pub(super) fn set_attributes(attributes: &sched_attr) -> io::Result<()> {
         #[expect(unsafe_code, reason = "a system call")]
-        // SAFETY: the kernel reads as many bytes as `size` says, which the structure has.
+        // SAFETY: the kernel reads `size` bytes, and the structure is at least as large.
         let done =
             unsafe { syscall(SYS_sched_setattr, THIS_THREAD, &raw const *attributes, NO_FLAGS) };
         result(done)
@@ -97,19 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_thread_has_short_slices_and_its_priority_as_before() {
+    fn short_time_slice_keeps_the_priority() {
         std::thread::spawn(|| {
-            yield_to_others();
+            lower_priority();
             let before = linux::attributes().unwrap();
-            be_prompt();
+            shorten_time_slice();
             let after = linux::attributes().unwrap();
-            // A kernel that does not know them says nothing of slices.
+            // A kernel without support reports 0.
             assert!(before.sched_runtime == 0 || after.sched_runtime == SLICE_NANOS);
             assert_eq!(
                 (after.sched_policy, after.sched_nice),
                 (before.sched_policy, before.sched_nice)
             );
-            assert!(after.sched_nice >= NICER.min(19));
+            assert!(after.sched_nice >= NICE_INCREMENT.min(19));
         })
         .join()
         .unwrap();

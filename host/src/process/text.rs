@@ -1,6 +1,6 @@
-//! Foreign text in messages.
+//! Untrusted text in messages.
 
-/// A guest's own words in a message: it may have given any number of them.
+/// The first bytes of a text from a guest, for a message: the whole may have any length.
 pub(crate) fn shortened(name: &str) -> &str {
     const MAX_BYTES: usize = 100;
     if name.len() <= MAX_BYTES { name } else { &name[..name.floor_char_boundary(MAX_BYTES)] }

@@ -1,4 +1,4 @@
-//! Where models and components come from that are not on this machine, and go to.
+//! Remote sources of models and components: MLflow and OCI registries.
 
 pub mod mlflow;
 pub mod oci;

@@ -11,11 +11,11 @@ use http_body::Body as HttpBody;
 
 use super::exchange::Exchange;
 use super::shadow::ShadowCopy;
-use super::{MAX_HOPS, Target, admission, count, serve_component};
+use super::{ComponentTarget, MAX_HOPS, admission, count, serve_component};
 use crate::experiment::{Arm, ExperimentRouter};
 use crate::guest::door::assign::Assigned;
-use crate::guest::door::invalid_answer;
-use crate::host::{Host, Place, Served};
+use crate::guest::door::invalid_response;
+use crate::host::{Host, RouteTarget, Served};
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
 use crate::http::error::Failure;
@@ -23,10 +23,10 @@ use crate::http::error_response::error_response;
 use crate::http::route::Pattern;
 
 /// Assigns the request, then serves it by the component it is assigned to.
-pub(super) async fn serve<'h, B>(
-    host: &'h Host,
-    mut found: &'h (Pattern, Place),
-    exchange: &mut Exchange<'h, B>,
+pub(super) async fn serve<B>(
+    host: &Host,
+    mut found: &(Pattern, RouteTarget),
+    exchange: &mut Exchange<B>,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
@@ -44,33 +44,36 @@ where
         }
         let mut body = Bytes::new();
         if component.needs_body(deadline).await? {
-            let whole = limits.fast_body.min(limits.request_body);
+            let whole = limits.buffered_body.min(limits.request_body);
             exchange.admit(admission(host, component, whole, deadline)).await?;
             body = exchange.whole_body().cloned().unwrap_or_default();
         }
         let head = exchange.take_head();
         let (head, decided) = component.assign(head, body, deadline, hops).await?;
         exchange.head = head;
-        let invalid = |problem| invalid_answer(component.spec(), problem);
+        let invalid = |problem| invalid_response(component.spec(), problem);
         let assigned = match decided {
             Ok(assigned) => assigned,
             Err(refusal) => {
                 let status = StatusCode::from_u16(refusal.status).ok();
                 let status = status.filter(|s| s.is_client_error() || s.is_server_error());
                 let status = status.ok_or_else(|| {
-                    invalid(format!("{} is not the status of an error", refusal.status))
+                    invalid(format!("expected the status of an error, got {}", refusal.status))
                 })?;
                 return Ok(error_response(status, &refusal.message));
             }
         };
         let arm = follow(router, &assigned, &mut exchange.head, &mut copies).map_err(invalid)?;
-        found = host.component(&arm.component).ok_or_else(|| {
-            invalid(format!("it assigns to `{}`, and there is no such component", arm.component))
+        found = host.component_target(&arm.component).ok_or_else(|| {
+            invalid(format!(
+                "it assigned the request to `{}`, which is not a component",
+                arm.component
+            ))
         })?;
         arm.assignments.count();
         exchange.arm = Some(arm);
     }
-    let target = Target::of(found)
+    let target = ComponentTarget::of(found)
         .ok_or_else(|| Failure::NoRoute { path: exchange.head.uri.path().to_owned() })?;
     let served = serve_component(host, target, exchange, copies).await;
     count(target.metrics, exchange.start, &served);
@@ -81,7 +84,7 @@ where
 /// for shadows to `copies`.
 ///
 /// # Errors
-/// What the router may not decide.
+/// The decision is invalid.
 fn follow(
     router: &ExperimentRouter,
     assigned: &Assigned,
@@ -92,8 +95,8 @@ fn follow(
     let find = |variant: &str, component: &str| {
         router.arm(experiment, variant, component).ok_or_else(|| {
             format!(
-                "it assigns to `{component}`, which its allowed_outbound_hosts do not have, or its \
-                 names of experiment and variant are no values of headers"
+                "it assigned the request to `{component}`, which its allowed_outbound_hosts do not list, \
+                 or the names of experiment and variant are not valid in headers"
             )
         })
     };

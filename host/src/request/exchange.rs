@@ -13,20 +13,20 @@ use crate::experiment::Arm;
 use crate::host::Host;
 use crate::http::body::error::BodyError;
 use crate::http::body::{Arrival, RequestBody};
-use crate::process::memory_budget::Charge;
 use crate::http::content_encoding::{Admission, admit};
 use crate::http::error::Failure;
-use crate::http::spin_headers::Client;
+use crate::http::spin_headers::RequestSource;
+use crate::process::memory_budget::Charge;
 
 /// A request on its way through the steps, with what they have found out about it. A step takes what
 /// it consumes; what is left tells how the connection can go on.
 #[derive(Debug)]
-pub(super) struct Exchange<'h, B> {
-    pub client: Client,
+pub(super) struct Exchange<B> {
+    pub client: RequestSource,
     pub head: Parts,
     body: Option<Incoming<B>>,
     read: BodyRead,
-    /// What the body takes of the host's memory budget.
+    /// The charge of the body to the host's memory budget.
     charge: Option<Charge>,
     /// When the head had arrived: durations and deadlines count from here.
     pub start: Instant,
@@ -50,11 +50,11 @@ enum BodyRead {
     AsStreamed(Arc<Arrival>),
 }
 
-impl<'h, B> Exchange<'h, B>
+impl<B> Exchange<B>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
-    pub(super) fn new(client: Client, request: Request<B>) -> Self {
+    pub(super) fn new(client: RequestSource, request: Request<B>) -> Self {
         let (head, body) = request.into_parts();
         Self {
             client,
@@ -68,7 +68,7 @@ where
         }
     }
 
-    /// The size of the body as far as it is known.
+    /// The size of the body if it is known.
     pub(super) fn size_hint(&self) -> SizeHint {
         match &self.body {
             None => SizeHint::with_exact(0),
@@ -83,8 +83,8 @@ where
     /// Admits the body, unless an earlier step did: whole, or as a stream.
     ///
     /// # Errors
-    /// The body is over a limit, does not arrive in time or is not what its headers say.
-    pub(super) async fn admit(&mut self, admission: Admission<'h>) -> Result<(), Failure> {
+    /// The body is over a limit, does not arrive in time or does not match its headers.
+    pub(super) async fn admit(&mut self, admission: Admission<'_>) -> Result<(), Failure> {
         match self.body.take() {
             Some(Incoming::Raw(body)) => {
                 let (charge, admitted) = admit(&mut self.head, body, admission).await?;
@@ -106,11 +106,11 @@ where
     /// As [`Self::admit`].
     pub(super) async fn admit_whole(
         &mut self,
-        host: &'h Host,
+        host: &Host,
         limit: usize,
         deadline: Instant,
     ) -> Result<Bytes, Failure> {
-        let budget = host.bodies();
+        let budget = host.body_budget();
         self.admit(Admission { budget, whole: limit, limit, deadline, decode: true }).await?;
         self.whole_body().cloned().ok_or(Failure::BodyTooLarge { limit })
     }
@@ -123,7 +123,7 @@ where
         }
     }
 
-    /// Takes the head out, for a call that gives it back.
+    /// Takes the head out, for a call that returns it.
     pub(super) fn take_head(&mut self) -> Parts {
         std::mem::replace(&mut self.head, Request::new(()).into_parts().0)
     }
@@ -148,9 +148,9 @@ where
     }
 }
 
-impl Exchange<'_, WasiBody> {
+impl Exchange<WasiBody> {
     /// A request of the host itself, whose `body` is complete.
-    pub(super) fn of_host(client: Client, head: Parts, body: Bytes) -> Self {
+    pub(super) fn of_host(client: RequestSource, head: Parts, body: Bytes) -> Self {
         Self {
             client,
             head,

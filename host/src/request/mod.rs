@@ -20,12 +20,12 @@ use tracing::debug;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::cache::counts::Outcome;
-use crate::cache::generation::Scopes;
-use crate::cache::{Found, Ticket, copied};
+use crate::cache::generation::PurgeScopes;
+use crate::cache::{Lookup, Pending, copied};
 use crate::capabilities::outbound_http::{Chain, Via};
 use crate::experiment::Arm;
-use crate::guest::component::Service;
-use crate::host::{Host, Place, Served};
+use crate::guest::component::Component;
+use crate::host::{Host, RouteTarget, Served};
 use crate::http::body::error::BodyError;
 use crate::http::body::{Body, RequestBody};
 use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
@@ -33,7 +33,7 @@ use crate::http::cors::Cors;
 use crate::http::error::Failure;
 use crate::http::reserved::INTERNAL;
 use crate::http::route::Pattern;
-use crate::http::spin_headers::{Client, Origin};
+use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::metrics::RouteMetrics;
 use crate::prediction_log::record::CacheOutcome;
 use crate::prediction_log::{Recorder, RequestPredictions};
@@ -44,7 +44,7 @@ use shadow::ShadowCopy;
 const MAX_HOPS: usize = 16;
 
 /// Serves one request of `client`. A failure becomes a response too.
-pub async fn handle<B>(host: &Host, client: Client, request: Request<B>) -> Response<Body>
+pub async fn handle<B>(host: &Host, client: RequestSource, request: Request<B>) -> Response<Body>
 where
     B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
 {
@@ -77,7 +77,7 @@ where
     response
 }
 
-/// What the client's headers ask of any response.
+/// The client's conditions for any response.
 struct ResponseTerms<'h> {
     version: Version,
     method: Method,
@@ -109,7 +109,7 @@ impl<'h> ResponseTerms<'h> {
         if !host.compression().responses {
             return response;
         }
-        compress(response, self.accepted, &self.method, host.answers()).await
+        compress(response, self.accepted, &self.method, host.response_budget()).await
     }
 }
 
@@ -129,7 +129,7 @@ impl Chain for Host {
         request: Request<WasiBody>,
     ) -> BoxFuture<'static, Response<Body>> {
         async move {
-            let client = Client { hops, ..Origin::inside().client };
+            let client = RequestSource { hops, ..RequestOrigin::inside().client };
             let mut exchange = Exchange::new(client, request);
             let served = serve(&self, via, &mut exchange).await;
             let mut response = served.unwrap_or_else(Failure::into_response);
@@ -142,28 +142,28 @@ impl Chain for Host {
 
 /// The component that serves a request, and what belongs to the route.
 #[derive(Clone, Copy)]
-struct Target<'a> {
+struct ComponentTarget<'a> {
     route: &'a Pattern,
-    component: &'a Arc<Service>,
-    scopes: &'a Scopes,
+    component: &'a Arc<Component>,
+    scopes: &'a PurgeScopes,
     metrics: &'a RouteMetrics,
     recorder: Option<&'a Recorder>,
 }
 
-impl<'a> Target<'a> {
+impl<'a> ComponentTarget<'a> {
     /// `None` for a static response and for a router.
-    fn of((route, place): &'a (Pattern, Place)) -> Option<Self> {
-        let Served::Component(component, scopes) = &place.served else { return None };
-        let (metrics, recorder) = (&*place.metrics, place.recorder.as_ref());
+    fn of((route, target): &'a (Pattern, RouteTarget)) -> Option<Self> {
+        let Served::Component(component, scopes) = &target.served else { return None };
+        let (metrics, recorder) = (&*target.metrics, target.recorder.as_ref());
         Some(Self { route, component, scopes, metrics, recorder })
     }
 }
 
 /// Steps 2 to 7, counted by route.
-async fn serve<'h, B>(
-    host: &'h Host,
+async fn serve<B>(
+    host: &Host,
     via: Via,
-    exchange: &mut Exchange<'h, B>,
+    exchange: &mut Exchange<B>,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
@@ -171,47 +171,48 @@ where
     // 2. Route.
     let (metrics, served) = match find(host, &via, exchange.client, &exchange.head) {
         Err(failure) => (&host.metrics().unrouted, Err(failure)),
-        Ok(found @ (_, place)) => {
-            let served = match (&place.served, Target::of(found)) {
+        Ok(found @ (_, target)) => {
+            let served = match (&target.served, ComponentTarget::of(found)) {
                 (Served::Static(response), _) => Ok(response.response()),
                 (_, Some(target)) => serve_component(host, target, exchange, Vec::new()).await,
                 (_, None) => assignment::serve(host, found, exchange).await,
             };
-            (&*place.metrics, served)
+            (&*target.metrics, served)
         }
     };
     let served = served.and_then(|response| {
         let (head, body) = response.into_parts();
-        Ok(Response::from_parts(head, body.charged(host.answers()).map_err(|_| Failure::Crowded)?))
+        let body = body.charged(host.response_budget());
+        Ok(Response::from_parts(head, body.map_err(|_| Failure::MemoryBudgetExhausted)?))
     });
     count(metrics, exchange.start, &served);
     served
 }
 
 /// Steps 3 to 7 of a request whose component is known; `copies` are for shadows.
-async fn serve_component<'h, B>(
-    host: &'h Host,
-    target: Target<'_>,
-    exchange: &mut Exchange<'h, B>,
+async fn serve_component<B>(
+    host: &Host,
+    target: ComponentTarget<'_>,
+    exchange: &mut Exchange<B>,
     copies: Vec<ShadowCopy>,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
-    let Target { route, component, scopes, metrics, recorder } = target;
+    let ComponentTarget { route, component, scopes, metrics, recorder } = target;
     let limits = component.limits();
     let deadline = exchange.start + limits.deadline;
     // 3. Admit the body.
     let whole = match copies.is_empty() {
-        true => component.whole_body(&exchange.size_hint()),
-        false => limits.fast_body.min(limits.request_body),
+        true => component.buffered_body_limit(&exchange.size_hint()),
+        false => limits.buffered_body.min(limits.request_body),
     };
     exchange.admit(admission(host, component, whole, deadline)).await?;
     for copy in copies {
         shadow::send(host, copy, exchange.client, &exchange.head, exchange.whole_body());
     }
     // 4. Look up a cached response.
-    let (cache, state, counts) = (host.cache(), component.source(), &metrics.cache);
+    let (cache, state, counts) = (host.cache(), component.cache_state(), &metrics.cache);
     let logged = recorder.map(|recorder| {
         let exposure = exchange.arm.as_ref().map(|arm| &arm.exposure);
         recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.take())
@@ -219,23 +220,23 @@ where
     let (head, body) = exchange.take();
     let found = cache.look_up(state, scopes, counts, &head, body.whole(), deadline).await?;
     let (mut response, outcome) = match found {
-        Found::Answer(response) => (response, CacheOutcome::Hit),
-        Found::Collapsed(response) => (response, CacheOutcome::Collapsed),
-        Found::Ageing(response, ticket) => {
-            refresh(host, target, exchange.client, &head, body, ticket);
+        Lookup::Hit(response) => (response, CacheOutcome::Hit),
+        Lookup::Collapsed(response) => (response, CacheOutcome::Collapsed),
+        Lookup::RefreshAhead(response, pending) => {
+            refresh(host, target, exchange.client, &head, body, pending);
             (response, CacheOutcome::Hit)
         }
-        Found::Nothing(ticket) => {
-            let outcome = ticket.outcome();
-            outcome.into_iter().for_each(|outcome| counts.got(outcome));
+        Lookup::Miss(pending) => {
+            let outcome = pending.outcome();
+            outcome.into_iter().for_each(|outcome| counts.served(outcome));
             // 5. Invoke the component.
             let predictions =
                 logged.as_ref().map(|logged| Arc::new(RequestPredictions::new(logged.id())));
             let origin =
-                Origin { route, client: exchange.client, predictions: predictions.as_ref() };
+                RequestOrigin { route, client: exchange.client, predictions: predictions.as_ref() };
             let response = component.invoke(head, body, deadline, origin).await;
             // 6. Cache the response.
-            let response = cache.keep(state, ticket, response)?;
+            let response = cache.store(state, pending, response)?;
             match outcome {
                 Some(Outcome::Miss) => (response, CacheOutcome::Miss),
                 _ => (response, CacheOutcome::Bypass),
@@ -261,12 +262,12 @@ fn count(metrics: &RouteMetrics, start: Instant, served: &Result<Response<Body>,
 /// How a body for `component` is admitted: of at most `whole` bytes as a whole.
 fn admission<'a>(
     host: &'a Host,
-    component: &Service,
+    component: &Component,
     whole: usize,
     deadline: Instant,
 ) -> Admission<'a> {
     Admission {
-        budget: host.bodies(),
+        budget: host.body_budget(),
         whole,
         limit: component.limits().request_body,
         deadline,
@@ -278,21 +279,22 @@ fn admission<'a>(
 /// are cached with it, and not logged, since no client was served by it.
 fn refresh(
     host: &Host,
-    Target { route, component, recorder, .. }: Target<'_>,
-    client: Client,
+    ComponentTarget { route, component, recorder, .. }: ComponentTarget<'_>,
+    client: RequestSource,
     head: &Parts,
     body: RequestBody,
-    ticket: Ticket,
+    pending: Pending,
 ) {
     let head = copied(head);
-    let (cache, component, route) = (Arc::clone(host.cache()), Arc::clone(component), route.clone());
+    let (cache, component, route) =
+        (Arc::clone(host.cache()), Arc::clone(component), route.clone());
     let deadline = Instant::now() + component.limits().deadline;
     let predictions = recorder.map(Recorder::unrecorded);
     tokio::spawn(async move {
-        let Some(ticket) = cache.renewed(ticket).await else { return };
-        let origin = Origin { route: &route, client, predictions: predictions.as_ref() };
+        let Some(pending) = cache.refreshed_elsewhere(pending).await else { return };
+        let origin = RequestOrigin { route: &route, client, predictions: predictions.as_ref() };
         let response = component.invoke(head, body, deadline, origin).await;
-        match cache.keep(component.source(), ticket, response) {
+        match cache.store(component.cache_state(), pending, response) {
             // A response is cached once it was read to its end.
             Ok(response) => drop(response.into_body().collect().await),
             Err(failure) => debug!(%failure, "a cached response could not be refreshed"),
@@ -304,9 +306,9 @@ fn refresh(
 fn find<'a>(
     host: &'a Host,
     via: &Via,
-    client: Client,
+    client: RequestSource,
     head: &Parts,
-) -> Result<&'a (Pattern, Place), Failure> {
+) -> Result<&'a (Pattern, RouteTarget), Failure> {
     match client.hops {
         0 => check_host(head)?,
         hops if hops > MAX_HOPS => return Err(Failure::Loop { hops }),
@@ -316,7 +318,7 @@ fn find<'a>(
     match via {
         Via::Route => host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() }),
         Via::Component(id) => {
-            host.component(id).ok_or_else(|| Failure::NoComponent { component: id.clone() })
+            host.component_target(id).ok_or_else(|| Failure::NoComponent { component: id.clone() })
         }
     }
 }

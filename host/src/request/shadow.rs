@@ -13,11 +13,11 @@ use http_body_util::BodyExt;
 use tracing::debug;
 
 use super::exchange::Exchange;
-use super::{Target, count, serve_component};
+use super::{ComponentTarget, count, serve_component};
 use crate::cache::copied;
 use crate::experiment::Arm;
 use crate::host::Host;
-use crate::http::spin_headers::Client;
+use crate::http::spin_headers::RequestSource;
 
 /// A copy to be sent.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct ShadowCopy {
 pub(super) fn send(
     host: &Host,
     copy: ShadowCopy,
-    client: Client,
+    client: RequestSource,
     head: &Parts,
     body: Option<&Bytes>,
 ) {
@@ -59,12 +59,12 @@ pub(super) fn send(
 /// Has the shadow serve a copy; the status of its response, if it gave one.
 async fn serve(
     host: &Host,
-    client: Client,
+    client: RequestSource,
     arm: &Arc<Arm>,
     head: Parts,
     body: Bytes,
 ) -> Option<StatusCode> {
-    let target = Target::of(host.component(&arm.component)?)?;
+    let target = ComponentTarget::of(host.component_target(&arm.component)?)?;
     let mut exchange = Exchange::of_host(client, head, body);
     exchange.arm = Some(Arc::clone(arm));
     let served = serve_component(host, target, &mut exchange, Vec::new()).await;

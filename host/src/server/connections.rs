@@ -1,61 +1,66 @@
-//! The connections of a listener: how many there may be, which are no longer wanted, and which give
-//! way to another.
+//! The connections of a listener: their number, their idle timeout, and which are closed to admit
+//! others.
 //!
-//! A connection is wanted while it has a request. Without one it is asked to go after a time, and
-//! before that when few places are left, the one that has been without for longest first: as nginx
-//! does it. A limit for each address would be one for all whom a proxy or a gateway stands in front
-//! of, and none for who has many addresses.
+//! A connection with a request in flight stays open. An idle one is closed after `keep_alive`, and
+//! earlier if few permits are left, the longest idle first, as in nginx. There is no limit for each
+//! address: it would apply to all clients behind one proxy together, and not to a client with many
+//! addresses.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use crate::process::memory_budget::MemoryBudget;
 use crate::config::limits::MAX_DURATION;
+use crate::process::memory_budget::MemoryBudget;
 
-/// A client has this long to begin, and to send its first request's head.
+/// Time for a client to send the preface, and the head of its first request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Who is asked to go, and has no request, has so long: a client far away has heard of it by then,
-/// and whoever does not listen does not keep its place.
-const LEAVE: Duration = Duration::from_secs(1);
-/// One of so many places is kept free, so that who comes need not wait until another has gone.
+/// Time for an idle connection to close once it was asked to. A distant client has received `GOAWAY`
+/// by then.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// One in this many permits is kept free, so that a new connection does not wait for another to close.
 const RESERVE: usize = 16;
-/// Where there is no place, whether a connection has become idle is looked for so often.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval at which idle connections are looked for while no permit is free.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How many connections there may be, and for how long.
+/// Limits of the connections of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// At a time; more wait to be accepted.
-    pub most: usize,
-    /// Without a request, after the first.
+    /// Maximum number of open connections; others wait to be accepted.
+    pub max: usize,
+    /// Idle timeout of a connection after its first request.
     pub keep_alive: Duration,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        // Proxies keep connections for 60 seconds, and send requests on those that just close.
-        Self { most: 4096, keep_alive: Duration::from_secs(75) }
+        // Longer than the 60 seconds of common proxies, which would otherwise send a request on a
+        // connection that is being closed.
+        Self { max: 4096, keep_alive: Duration::from_secs(75) }
     }
 }
 
-/// Each is a descriptor, and some memory.
+/// Maximum of the setting `connections`. Each connection takes a file descriptor and some kilobytes.
 const MAX_CONNECTIONS: usize = 1_000_000;
 
 impl ConnectionLimits {
-    /// Sets what is said; fails with the setting, and what is wrong with it.
+    /// Sets the limits that are given.
+    ///
+    /// # Errors
+    /// The name of an invalid setting, and what is wrong with it.
     pub fn set(
         &mut self,
-        most: Option<usize>,
+        max: Option<usize>,
         keep_alive: Option<Duration>,
     ) -> Result<(), (&'static str, String)> {
-        let Self { most: now, keep_alive: kept } = *self;
-        *self = Self { most: most.unwrap_or(now), keep_alive: keep_alive.unwrap_or(kept) };
-        if !(1..=MAX_CONNECTIONS).contains(&self.most) {
+        self.max = max.unwrap_or(self.max);
+        self.keep_alive = keep_alive.unwrap_or(self.keep_alive);
+        if !(1..=MAX_CONNECTIONS).contains(&self.max) {
             return Err(("connections", format!("must be between 1 and {MAX_CONNECTIONS}")));
         }
         if self.keep_alive.is_zero() || self.keep_alive > MAX_DURATION {
@@ -65,132 +70,133 @@ impl ConnectionLimits {
     }
 }
 
-/// Those of a listener.
+/// The connections of one listener.
 #[derive(Debug)]
-pub struct Connections {
+pub struct ConnectionLimiter {
     limits: ConnectionLimits,
-    answers: MemoryBudget,
-    places: Arc<Semaphore>,
-    open: Mutex<Open>,
+    responses: MemoryBudget,
+    permits: Arc<Semaphore>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     accepted: u64,
-    by_number: BTreeMap<u64, Arc<State>>,
+    by_number: BTreeMap<u64, Arc<ConnectionState>>,
 }
 
-/// A place that no connection has yet.
+/// The right to accept one connection.
 #[derive(Debug)]
-pub struct Place(OwnedSemaphorePermit);
+pub struct ConnectionPermit(OwnedSemaphorePermit);
 
-impl Connections {
-    /// None yet. What is on its way to clients is counted among `answers`.
+impl ConnectionLimiter {
+    /// No connections yet. Responses that are being sent are charged to `responses`.
     #[must_use]
-    pub fn new(limits: ConnectionLimits, answers: MemoryBudget) -> Self {
-        let places = Arc::new(Semaphore::new(limits.most));
-        Self { limits, answers, places, open: Mutex::default() }
+    pub fn new(limits: ConnectionLimits, responses: MemoryBudget) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.max));
+        Self { limits, responses, permits, open: Mutex::default() }
     }
 
-    /// Waits for a place.
-    pub async fn place(&self) -> Place {
+    /// Waits for the permit to accept a connection, and closes idle ones if none is free.
+    pub async fn permit(&self) -> ConnectionPermit {
         loop {
-            if let Ok(Ok(place)) = timeout(LOOK, Arc::clone(&self.places).acquire_owned()).await {
-                return Place(place);
+            let permit = Arc::clone(&self.permits).acquire_owned();
+            if let Ok(Ok(permit)) = timeout(POLL_INTERVAL, permit).await {
+                return ConnectionPermit(permit);
             }
-            self.make_room();
+            self.close_idle();
         }
     }
 
-    /// A connection was accepted.
-    pub fn enter(self: &Arc<Self>, Place(place): Place) -> Connection {
-        self.make_room();
-        let state = Arc::new(State::new(self.limits.keep_alive, Arc::clone(&self.answers)));
-        let mut open = self.open();
+    /// Registers a connection that was accepted.
+    pub fn open(self: &Arc<Self>, ConnectionPermit(permit): ConnectionPermit) -> ClientConnection {
+        self.close_idle();
+        let state = Arc::new(ConnectionState::new(self.limits.keep_alive, self.responses.clone()));
+        let mut open = self.open.lock();
         open.accepted += 1;
         let number = open.accepted;
         open.by_number.insert(number, Arc::clone(&state));
         drop(open);
-        Connection { state, number, all: Arc::clone(self), _place: place }
+        ClientConnection { state, number, all: Arc::clone(self), _permit: permit }
     }
 
-    /// Asks the idlest to go if there is no room for another.
-    fn make_room(&self) {
-        let most = self.limits.most - (self.limits.most / RESERVE).max(1);
-        let open = self.open();
+    /// Closes the longest idle connections if only the reserve is left.
+    fn close_idle(&self) {
+        let most = self.limits.max - self.reserve();
+        let open = self.open.lock();
         if open.by_number.len() < most {
             return;
         }
-        let staying = open.by_number.values().filter(|state| !state.is_leaving()).count();
-        open.ask((staying + 1).saturating_sub(most));
+        let staying = open.by_number.values().filter(|state| !state.is_closing()).count();
+        open.close_idle((staying + 1).saturating_sub(most));
     }
 
-    /// Asks the idlest to go: something else than places is short.
+    /// Closes some of the longest idle connections, when another resource than permits is exhausted.
     pub fn shrink(&self) {
-        self.open().ask((self.limits.most / RESERVE).max(1));
+        self.open.lock().close_idle(self.reserve());
     }
 
-    /// Asks all to go, and waits until they have. Nobody may be accepted any more.
+    fn reserve(&self) -> usize {
+        (self.limits.max / RESERVE).max(1)
+    }
+
+    /// Closes all connections, and waits until they are closed. No more may be accepted.
     pub async fn close(&self) {
-        for state in self.open().by_number.values() {
-            state.ask();
+        for state in self.open.lock().by_number.values() {
+            state.close();
         }
-        while !self.open().by_number.is_empty() {
-            // Each that goes gives its place back.
-            let free = u32::try_from(self.limits.most).unwrap_or(u32::MAX);
-            let _ = self.places.acquire_many(free).await;
+        while !self.open.lock().by_number.is_empty() {
+            // Each connection releases its permit when it is dropped.
+            let all = u32::try_from(self.limits.max).unwrap_or(u32::MAX);
+            let _ = self.permits.acquire_many(all).await;
         }
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Open {
-    /// Asks so many that have no request, the idlest first.
-    fn ask(&self, count: usize) {
-        let idle = |state: &&Arc<State>| !state.is_leaving() && state.is_idle();
+impl OpenConnections {
+    /// Closes at most `count` idle connections, the longest idle first.
+    fn close_idle(&self, count: usize) {
+        let idle = |state: &&Arc<ConnectionState>| !state.is_closing() && state.is_idle();
         let mut idle: Vec<_> = self.by_number.values().filter(idle).collect();
-        idle.sort_by_key(|state| state.since());
+        idle.sort_by_key(|state| state.idle_since());
         for state in idle.into_iter().take(count) {
-            state.ask();
+            state.close();
         }
     }
 }
 
-/// A connection, and its place.
+/// An open connection.
 #[derive(Debug)]
-pub struct Connection {
-    state: Arc<State>,
+pub struct ClientConnection {
+    state: Arc<ConnectionState>,
     number: u64,
-    all: Arc<Connections>,
-    _place: OwnedSemaphorePermit,
+    all: Arc<ConnectionLimiter>,
+    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
-struct State {
+struct ConnectionState {
     keep_alive: Duration,
-    answers: MemoryBudget,
+    responses: MemoryBudget,
     accepted: Instant,
-    /// Requests under way.
+    /// Requests in flight.
     requests: AtomicUsize,
-    /// Nanoseconds from when it was accepted to when its last request ended; 0: it had none.
-    since: AtomicU64,
-    leaving: AtomicBool,
-    asked: Notify,
+    /// When the last request ended, in nanoseconds after `accepted`; 0 before the first.
+    idle_since: AtomicU64,
+    closing: AtomicBool,
+    close: Notify,
 }
 
-impl State {
-    fn new(keep_alive: Duration, answers: MemoryBudget) -> Self {
+impl ConnectionState {
+    fn new(keep_alive: Duration, responses: MemoryBudget) -> Self {
         Self {
             keep_alive,
-            answers,
+            responses,
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
-            since: AtomicU64::new(0),
-            leaving: AtomicBool::new(false),
-            asked: Notify::new(),
+            idle_since: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            close: Notify::new(),
         }
     }
 
@@ -198,34 +204,33 @@ impl State {
         self.requests.load(Ordering::Acquire) == 0
     }
 
-    /// Since when, if it is idle.
-    fn since(&self) -> Instant {
-        self.accepted + Duration::from_nanos(self.since.load(Ordering::Relaxed))
+    /// The start of the idle period, if the connection is idle.
+    fn idle_since(&self) -> Instant {
+        self.accepted + Duration::from_nanos(self.idle_since.load(Ordering::Relaxed))
     }
 
-    fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
-    fn ask(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        self.asked.notify_one();
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.close.notify_one();
     }
 
-    /// How long it may be without a request.
-    fn patience(&self) -> Duration {
-        let begun = self.since.load(Ordering::Relaxed) > 0;
-        if begun { self.keep_alive } else { HEAD_TIMEOUT }
+    fn idle_timeout(&self) -> Duration {
+        let had_requests = self.idle_since.load(Ordering::Relaxed) > 0;
+        if had_requests { self.keep_alive } else { HEAD_TIMEOUT }
     }
 
-    /// Waits until it has had no request since `from`, for as long as `patience` says.
-    async fn idle(&self, from: Instant, patience: impl Fn() -> Duration) {
-        // What is waited for changes with requests that come and end, and they do not say so.
-        let step = self.keep_alive.max(LOOK);
+    /// Waits until the connection has been idle for `timeout`, counted from `from` at the earliest.
+    async fn idle(&self, from: Instant, timeout: impl Fn() -> Duration) {
+        // Requests move the end of the wait without waking it, so it is computed anew after each step.
+        let step = self.keep_alive.max(POLL_INTERVAL);
         loop {
-            let mut left = patience();
+            let mut left = timeout();
             if self.is_idle() {
-                left = left.saturating_sub(self.since().max(from).elapsed());
+                left = left.saturating_sub(self.idle_since().max(from).elapsed());
             }
             if left.is_zero() {
                 return;
@@ -235,59 +240,59 @@ impl State {
     }
 }
 
-impl Connection {
-    /// A request has come; it is under way until the result is dropped.
+impl ClientConnection {
+    /// Counts a request as in flight until the result is dropped.
     #[must_use]
-    pub fn begin(&self) -> UnderWay {
+    pub fn begin(&self) -> RequestInFlight {
         self.state.requests.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(&self.state))
+        RequestInFlight(Arc::clone(&self.state))
     }
 
-    /// Whether it has no request.
+    /// Whether no request is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.state.is_idle()
     }
 
-    /// Waits until it has to go: it was asked to, or has had no request for too long.
-    pub async fn asked_to_go(&self) {
-        let State { accepted, asked, leaving, .. } = &*self.state;
+    /// Waits until the connection has to close: for the idle timeout, or for another connection.
+    pub async fn closing(&self) {
+        let ConnectionState { accepted, close, closing, .. } = &*self.state;
         tokio::select! {
             biased;
-            () = asked.notified() => {}
-            () = self.state.idle(*accepted, || self.state.patience()) => {}
+            () = close.notified() => {}
+            () = self.state.idle(*accepted, || self.state.idle_timeout()) => {}
         }
-        leaving.store(true, Ordering::Relaxed);
+        closing.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until it should be gone, if its client had heard now that it should go.
-    pub async fn out_of_time(&self) {
-        self.state.idle(Instant::now(), || LEAVE).await;
+    /// Waits until the connection has been idle for the time a client has to close it.
+    pub async fn close_timeout(&self) {
+        self.state.idle(Instant::now(), || CLOSE_TIMEOUT).await;
     }
 }
 
-impl Drop for Connection {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
-        self.all.open().by_number.remove(&self.number);
+        self.all.open.lock().by_number.remove(&self.number);
     }
 }
 
-/// A request, from its head until its answer is sent.
+/// A request in flight, from its head until its response is sent.
 #[derive(Debug)]
-pub struct UnderWay(Arc<State>);
+pub struct RequestInFlight(Arc<ConnectionState>);
 
-impl UnderWay {
-    /// Where answers are counted.
+impl RequestInFlight {
+    /// The memory budget of responses.
     #[must_use]
-    pub fn answers(&self) -> &MemoryBudget {
-        &self.0.answers
+    pub fn response_budget(&self) -> &MemoryBudget {
+        &self.0.responses
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
-        let since = u64::try_from(self.0.accepted.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.since.store(since.max(1), Ordering::Relaxed);
+        let now = u64::try_from(self.0.accepted.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.idle_since.store(now.max(1), Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Release);
     }
 }
@@ -298,89 +303,91 @@ mod tests {
 
     use super::*;
 
-    fn connections(most: usize, keep_alive: Duration) -> Arc<Connections> {
-        Arc::new(Connections::new(ConnectionLimits { most, keep_alive }, Arc::default()))
+    fn connections(max: usize, keep_alive: Duration) -> Arc<ConnectionLimiter> {
+        Arc::new(ConnectionLimiter::new(
+            ConnectionLimits { max, keep_alive },
+            MemoryBudget::new(1 << 20, "responses"),
+        ))
     }
 
-    async fn entered(all: &Arc<Connections>) -> Connection {
-        all.enter(all.place().await)
+    async fn opened(all: &Arc<ConnectionLimiter>) -> ClientConnection {
+        all.open(all.permit().await)
     }
 
-    fn leaving<'a>(connections: impl IntoIterator<Item = &'a Connection>) -> Vec<bool> {
-        connections.into_iter().map(|one| one.state.is_leaving()).collect()
+    fn closing<'a>(connections: impl IntoIterator<Item = &'a ClientConnection>) -> Vec<bool> {
+        connections.into_iter().map(|one| one.state.is_closing()).collect()
     }
 
-    /// It has had a request.
-    fn served(connection: &Connection) {
+    /// Serves one request.
+    fn serve(connection: &ClientConnection) {
         drop(connection.begin());
     }
 
     #[tokio::test]
-    async fn the_idlest_gives_way_and_nobody_with_a_request() {
+    async fn longest_idle_connection_is_closed_to_admit_another() {
         let all = connections(4, Duration::from_secs(60));
         let mut open = Vec::new();
         for _ in 0..3 {
-            open.push(entered(&all).await);
+            open.push(opened(&all).await);
         }
-        assert_eq!(leaving(&open), [false; 3]);
+        assert_eq!(closing(&open), [false; 3]);
         let busy = open[0].begin();
-        served(&open[1]);
-        open.push(entered(&all).await);
-        assert_eq!(leaving(&open), [false, false, true, false]);
-        // One is leaving already: that is its place.
+        serve(&open[1]);
+        open.push(opened(&all).await);
+        assert_eq!(closing(&open), [false, false, true, false]);
+        // One is closing already, which admits the next.
         drop(open.remove(2));
-        open.push(entered(&all).await);
-        assert_eq!(leaving(&open), [false, true, false, false]);
+        open.push(opened(&all).await);
+        assert_eq!(closing(&open), [false, true, false, false]);
         drop(busy);
     }
 
     #[tokio::test]
-    async fn who_comes_to_a_full_house_waits_until_one_is_idle() {
+    async fn connection_beyond_the_limit_waits_until_one_is_idle() {
         let all = connections(1, Duration::from_secs(60));
-        let only = entered(&all).await;
+        let only = opened(&all).await;
         let busy = only.begin();
-        let mut next = std::pin::pin!(all.place());
-        assert!(timeout(3 * LOOK, next.as_mut()).await.is_err());
-        assert_eq!(leaving([&only]), [false]);
+        let mut next = std::pin::pin!(all.permit());
+        assert!(timeout(3 * POLL_INTERVAL, next.as_mut()).await.is_err());
+        assert_eq!(closing([&only]), [false]);
         drop(busy);
         tokio::select! {
-            _ = next.as_mut() => unreachable!("there is one place"),
-            () = only.asked_to_go() => {}
+            _ = next.as_mut() => unreachable!("there is one permit"),
+            () = only.closing() => {}
         }
         drop(only);
         next.await;
     }
 
     #[tokio::test]
-    async fn a_connection_goes_when_it_has_had_no_request_for_a_time() {
+    async fn idle_connection_is_closed_after_keep_alive() {
         let keep_alive = Duration::from_millis(30);
         let all = connections(1, keep_alive);
-        let one = entered(&all).await;
-        // Its first may take longer.
-        assert_eq!(one.state.patience(), HEAD_TIMEOUT);
+        let one = opened(&all).await;
+        assert_eq!(one.state.idle_timeout(), HEAD_TIMEOUT, "before the first request");
         let busy = one.begin();
-        served(&one);
-        assert!(timeout(3 * keep_alive, one.asked_to_go()).await.is_err(), "one is under way");
+        serve(&one);
+        assert!(timeout(3 * keep_alive, one.closing()).await.is_err(), "a request is in flight");
         drop(busy);
         let idle = Instant::now();
-        one.asked_to_go().await;
+        one.closing().await;
         assert!(idle.elapsed() >= keep_alive);
-        let heard = Instant::now();
-        one.out_of_time().await;
-        assert!(heard.elapsed() >= LEAVE);
+        let closing = Instant::now();
+        one.close_timeout().await;
+        assert!(closing.elapsed() >= CLOSE_TIMEOUT);
     }
 
     #[tokio::test]
-    async fn all_go_when_it_closes() {
+    async fn closing_the_listener_closes_every_connection() {
         let all = connections(3, Duration::from_secs(60));
-        let (one, two) = (entered(&all).await, entered(&all).await);
-        let mut closing = std::pin::pin!(all.close());
-        assert!(closing.as_mut().now_or_never().is_none());
-        assert_eq!(leaving([&one, &two]), [true; 2]);
-        one.asked_to_go().await;
+        let (one, two) = (opened(&all).await, opened(&all).await);
+        let mut closed = std::pin::pin!(all.close());
+        assert!(closed.as_mut().now_or_never().is_none());
+        assert_eq!(closing([&one, &two]), [true; 2]);
+        one.closing().await;
         drop(one);
-        assert!(closing.as_mut().now_or_never().is_none());
+        assert!(closed.as_mut().now_or_never().is_none());
         drop(two);
-        closing.await;
+        closed.await;
     }
 }

@@ -1,4 +1,4 @@
-//! Addresses to listen on, as the command line has them: an IP address or a host name, and a port.
+//! Addresses to listen on, as given on the command line: an IP address or a host name, and a port.
 
 use std::fmt;
 use std::io;
@@ -11,12 +11,12 @@ use tokio::net::{TcpListener, lookup_host};
 /// `127.0.0.1:3000`, `[::1]:3000` or `localhost:3000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
-    host: Host,
+    host: ListenHost,
     port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Host {
+enum ListenHost {
     Ip(IpAddr),
     Name(String),
 }
@@ -34,50 +34,50 @@ impl FromStr for ListenAddress {
         let port = port.parse().map_err(|_| format!("`{port}` is not a port; 0 is any"))?;
         if name.is_empty() {
             return Err(format!(
-                "the host is missing; write 127.0.0.1:{port} for this machine alone, or 0.0.0.0:{port} \
+                "the host is missing; write 127.0.0.1:{port} for this machine only, or 0.0.0.0:{port} \
                  or [::]:{port} for all its addresses"
             ));
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if !name.chars().all(fits) {
             return Err(format!(
-                "`{name}` is neither an IP address nor the name of a host; an IPv6 address stands in \
-                 brackets, [::1]:3000"
+                "`{name}` is neither an IP address nor the name of a host; write an IPv6 address in \
+                 brackets: [::1]:3000"
             ));
         }
-        Ok(Self { host: Host::Name(name.to_owned()), port })
+        Ok(Self { host: ListenHost::Name(name.to_owned()), port })
     }
 }
 
 impl From<SocketAddr> for ListenAddress {
     fn from(address: SocketAddr) -> Self {
-        Self { host: Host::Ip(address.ip()), port: address.port() }
+        Self { host: ListenHost::Ip(address.ip()), port: address.port() }
     }
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
-            Host::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
+            ListenHost::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+            ListenHost::Name(name) => write!(f, "{name}:{}", self.port),
         }
     }
 }
 
 impl ListenAddress {
-    /// The addresses it stands for, IPv4 first: clients that are given one know that most often.
+    /// Its addresses, IPv4 first, which most clients of a host name try first.
     ///
     /// # Errors
-    /// If there is no host of this name.
+    /// The host name cannot be resolved.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>> {
         let name = match &self.host {
-            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
-            Host::Name(name) => name,
+            ListenHost::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
+            ListenHost::Name(name) => name,
         };
         let found = lookup_host((name.as_str(), self.port)).await;
         let found = found.with_context(|| {
             format!(
-                "the host name `{name}` of {self} cannot be resolved; an IP address needs no name"
+                "the host name `{name}` of {self} cannot be resolved; check it, or write an IP address"
             )
         })?;
         let mut addresses: Vec<_> = found.collect();
@@ -90,8 +90,11 @@ impl ListenAddress {
     }
 }
 
-/// Listens on the first of `addresses` that this machine has. One that is taken is not passed over:
-/// clients of the name would reach whoever has it.
+/// Listens on the first of `addresses` that belongs to this machine. An address in use is an error, not
+/// skipped: clients of the name would reach the other process.
+///
+/// # Errors
+/// The address is in use or cannot be bound, or none belongs to this machine.
 pub async fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
@@ -103,7 +106,7 @@ pub async fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
     Err(failure)
 }
 
-/// Whether the address, or its family, is not one of this machine.
+/// Whether the address, or its family, does not belong to this machine.
 fn is_elsewhere(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
@@ -114,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_names_are_taken() {
+    fn addresses_and_host_names_are_parsed() {
         for text in [
             "127.0.0.1:3000",
             "[::1]:3000",
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused_with_what_to_write() {
+    fn an_invalid_address_is_refused_with_a_correction() {
         for (text, part) in [
             ("localhost", "the port is missing"),
             ("localhost:http", "`http` is not a port"),
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_resolved_and_one_that_is_none_is_named() {
+    async fn a_host_name_is_resolved_and_an_unknown_one_named_in_the_error() {
         let address: ListenAddress = "localhost:0".parse().unwrap();
         let addresses = address.resolve().await.unwrap();
         assert!(addresses.iter().all(|address| address.ip().is_loopback()), "{addresses:?}");
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_of_another_machine_is_passed_over_and_one_that_is_taken_is_not() {
+    async fn an_address_of_another_machine_is_skipped_and_one_in_use_is_not() {
         let elsewhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
         let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let listener = bind(&[elsewhere, here]).await.unwrap();

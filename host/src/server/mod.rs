@@ -1,5 +1,5 @@
-//! The data plane's listener: accepts connections, speaks HTTP/1.1 and HTTP/2, over TLS if it has a
-//! certificate, drains.
+//! The listener of the data plane: accepts connections, serves HTTP/1.1 and HTTP/2, over TLS if it has
+//! a certificate, and drains at shutdown.
 
 pub mod connections;
 pub mod listen_address;
@@ -25,27 +25,30 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::server::outgoing_body::{Answer, Streams};
-use crate::server::connections::{Connection, Connections, HEAD_TIMEOUT, Place};
 use crate::host::Host;
-use crate::server::preface::Opening;
+use crate::http::spin_headers::RequestSource;
 use crate::request;
-use crate::http::spin_headers::Client;
+use crate::server::connections::{
+    ClientConnection, ConnectionLimiter, ConnectionPermit, HEAD_TIMEOUT,
+};
+use crate::server::outgoing_body::{H2Executor, OutgoingBody};
+use crate::server::preface::PrefaceTimeout;
 
-/// A client that reads nothing of an answer for so long is gone.
+/// Timeout of a write that the client does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a request's head.
+/// Maximum size of the head of a request, in bytes.
 const MAX_HEAD: u32 = 64 << 10;
-/// Requests of one HTTP/2 connection at a time.
+/// Maximum number of concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// A client of an HTTP/2 connection is asked so often whether it is there, and has as long to answer.
-const PING: Duration = Duration::from_secs(30);
-/// After a shutdown begins, requests under way have this long to finish, or the longest deadline.
+/// Interval between PING frames on an HTTP/2 connection, and the timeout of each.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Time for requests in flight to finish at shutdown, unless the longest deadline of a component is
+/// longer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// After accepting failed (too many open files ...), wait before the next attempt.
+/// Pause after a connection could not be accepted, for example with too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown` is done, then lets requests under way finish.
+/// Serves until `shutdown` completes, then drains.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
@@ -53,14 +56,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let connections =
-        Arc::new(Connections::new(host.connection_limits(), Arc::clone(host.answers())));
+        Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_budget().clone()));
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
-            tokio::join!(host.load_models(), host.sweep(), host.cache().attend());
+            tokio::join!(host.load_models(), host.sweep(), host.cache().run_redis());
         }
     });
-    let accepting = Accepting {
+    let acceptor = Acceptor {
         listener: Arc::new(listener),
         tls,
         host: Arc::clone(&host),
@@ -68,39 +71,39 @@ pub async fn serve(
     };
     let mut acceptors = JoinSet::new();
     for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
-        acceptors.spawn(accepting.clone().accept());
+        acceptors.spawn(acceptor.clone().accept());
     }
-    drop(accepting);
+    drop(acceptor);
     shutdown.await;
     acceptors.shutdown().await;
     background.abort();
-    // Ended by that, and it must not say any more that the host is ready.
+    // Loading models must not mark the host as ready again.
     let _ = background.await;
     host.drain();
     info!("draining");
     let limit = DRAIN_TIMEOUT.max(host.longest_deadline());
     match timeout(limit, connections.close()).await {
         Ok(()) => info!("drained"),
-        Err(_) => warn!(after = ?limit, "requests were still under way; ending them"),
+        Err(_) => warn!(after = ?limit, "requests are still in flight; closing their connections"),
     }
     Ok(())
 }
 
-/// What accepts connections. One for each thread, so that many short connections do not queue
-/// behind one of them.
+/// Accepts connections. Each worker thread has one, so that short connections do not queue behind
+/// one thread.
 #[derive(Clone)]
-struct Accepting {
+struct Acceptor {
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
     host: Arc<Host>,
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionLimiter>,
 }
 
-impl Accepting {
+impl Acceptor {
     async fn accept(self) {
         loop {
             match self.accept_one().await {
-                Ok((stream, address, place)) => self.serve(stream, address, place),
+                Ok((stream, address, permit)) => self.serve(stream, address, permit),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     self.connections.shrink();
@@ -110,59 +113,65 @@ impl Accepting {
         }
     }
 
-    async fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr, Place)> {
-        let place = self.connections.place().await;
+    async fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr, ConnectionPermit)> {
+        let permit = self.connections.permit().await;
         let (stream, address) = self.listener.accept().await?;
-        Ok((stream, address, place))
+        Ok((stream, address, permit))
     }
 
-    fn serve(&self, stream: TcpStream, address: SocketAddr, place: Place) {
-        let connection = self.connections.enter(place);
+    fn serve(&self, stream: TcpStream, address: SocketAddr, permit: ConnectionPermit) {
+        let connection = self.connections.open(permit);
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
-        // Who does not read its answers would keep its place for ever.
+        // A client that does not read its responses must not hold its permit forever.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
         let (host, tls) = (Arc::clone(&self.host), self.tls.clone());
-        let client = move |scheme| Client { address, scheme, hops: 0 };
-        // A task is as large as the largest of what it may become: one that is in the clear is not to
-        // be as large as one over TLS.
+        let client = move |scheme| RequestSource { address, scheme, hops: 0 };
+        // Two tasks, since a task is as large as the largest future in it: a connection without TLS
+        // does not need the memory of one with it.
         match tls {
-            None => tokio::spawn(converse(stream, client("http"), host, connection)),
+            None => tokio::spawn(serve_connection(stream, client("http"), host, connection)),
             Some(tls) => tokio::spawn(async move {
                 let accepted = tokio::select! {
                     accepted = timeout(HEAD_TIMEOUT, tls.accept(stream)) => accepted,
-                    () = connection.asked_to_go() => return,
+                    () = connection.closing() => return,
                 };
                 match accepted {
-                    Ok(Ok(stream)) => converse(stream, client("https"), host, connection).await,
-                    Ok(Err(error)) => debug!(%error, "no TLS connection"),
-                    Err(_) => debug!("no TLS connection in time"),
+                    Ok(Ok(stream)) => {
+                        serve_connection(stream, client("https"), host, connection).await;
+                    }
+                    Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+                    Err(_) => debug!("TLS handshake timed out"),
                 }
             }),
         };
     }
 }
 
-/// Answers the requests of one connection, until it has to go.
-async fn converse<S>(stream: S, client: Client, host: Arc<Host>, connection: Connection)
-where
+/// Serves the requests of one connection until it is closed.
+async fn serve_connection<S>(
+    stream: S,
+    client: RequestSource,
+    host: Arc<Host>,
+    connection: ClientConnection,
+) where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = service_fn(|request| {
-        let (host, under_way) = (Arc::clone(&host), connection.begin());
+        let (host, in_flight) = (Arc::clone(&host), connection.begin());
         async move {
-            let answer = request::handle(&host, client, request).await;
-            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, under_way)))
+            let response = request::handle(&host, client, request).await;
+            Ok::<_, Infallible>(response.map(|body| OutgoingBody::new(body, in_flight)))
         }
     });
-    let mut builder = auto::Builder::new(Streams);
+    let mut builder = auto::Builder::new(H2Executor);
     builder
         .http1()
         .timer(TokioTimer::new())
-        // How long a connection may be without a request is the same whatever it speaks.
+        // `connections` applies the idle timeout to both versions of HTTP.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEAD as usize)
         .writev(false);
@@ -171,20 +180,20 @@ where
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD)
         .max_concurrent_streams(MAX_STREAMS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
-    let stream = TokioIo::new(Opening::new(stream, HEAD_TIMEOUT));
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL);
+    let stream = TokioIo::new(PrefaceTimeout::new(stream, HEAD_TIMEOUT));
     let mut serving = pin!(builder.serve_connection(stream, service));
     let ended = tokio::select! {
         biased;
         ended = serving.as_mut() => ended,
-        () = connection.asked_to_go() => {
-            // Says so (`GOAWAY`), and answers what was asked before that was heard.
+        () = connection.closing() => {
+            // Sends GOAWAY, and serves requests that the client sent before it received that.
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
                 ended = serving.as_mut() => ended,
-                () = connection.out_of_time() => Ok(()),
+                () = connection.close_timeout() => Ok(()),
             }
         }
     };

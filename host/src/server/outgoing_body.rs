@@ -1,9 +1,9 @@
-//! Answers on their way to clients: handed over in pieces, counted for as long as they are in memory,
-//! given up if nobody takes them.
+//! Bodies of responses on their way to clients: passed to hyper in parts, charged to the memory budget
+//! while they are in memory, and abandoned if the client does not read them.
 //!
-//! Over HTTP/1.1 what nobody takes fills the socket, and writing to it has its time. Over HTTP/2 a
-//! client says of each answer how much of it may be sent, and may leave that at nothing: the answer is
-//! not asked for any more, and the rest of its connection goes on. So each stream has its own time.
+//! Over HTTP/1.1 a client that does not read fills the socket, and the write timeout ends the
+//! connection. Over HTTP/2 each stream has its own flow-control window: a client that leaves it closed
+//! stalls one response while the connection goes on. So each stream has a timeout of its own.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};
@@ -16,46 +16,46 @@ use tokio::time::{Sleep, sleep};
 use tracing::debug;
 use wasmtime_wasi_http::Error as WasiHttpError;
 
-use crate::http::body::Body;
-use crate::server::connections::UnderWay;
 use crate::http::body::guest_body::MAX_UNREAD;
+use crate::http::body::{Body, charged};
+use crate::server::connections::RequestInFlight;
 
-/// Bytes of an answer that are handed over at a time: what is not sent yet is under way.
-const PIECE: usize = 64 << 10;
+/// Maximum size of one part, in bytes: a request is in flight until hyper has taken the last part.
+const PART: usize = 64 << 10;
 
 tokio::task_local! {
-    /// Of a stream of HTTP/2, the parts of its answer that were handed over and the next one to be
-    /// taken; 0 while there is nothing to take.
+    /// In the task of an HTTP/2 stream: the number of the part that hyper can take next; 0 while the
+    /// component has not produced one.
     static PARTS: Cell<u64>;
 }
 
-/// An answer's body, whose request is under way until it is sent.
+/// The body of a response. Its request is in flight until this is dropped.
 #[derive(Debug)]
-pub struct Answer {
+pub struct OutgoingBody {
     body: Body,
-    /// What was not handed over of its last frame.
+    /// What is left of the last frame.
     rest: Bytes,
     parts: u64,
-    under_way: UnderWay,
+    in_flight: RequestInFlight,
 }
 
-impl Answer {
+impl OutgoingBody {
     #[must_use]
-    pub fn new(body: Body, under_way: UnderWay) -> Self {
-        let mut answer = Self { body, rest: Bytes::new(), parts: 0, under_way };
-        answer.is_there(true);
-        answer
+    pub fn new(body: Body, in_flight: RequestInFlight) -> Self {
+        let mut body = Self { body, rest: Bytes::new(), parts: 0, in_flight };
+        body.set_available(true);
+        body
     }
 
-    /// Says whether there is something to be taken.
-    fn is_there(&mut self, is_there: bool) {
+    /// Publishes whether a part is available.
+    fn set_available(&mut self, available: bool) {
         self.parts += 1;
-        let parts = if is_there { self.parts } else { 0 };
-        // Over HTTP/1.1 nobody asks.
+        let parts = if available { self.parts } else { 0 };
+        // HTTP/1.1 has no such task.
         let _ = PARTS.try_with(|cell| cell.set(parts));
     }
 
-    fn poll_piece(
+    fn poll_part(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
@@ -68,24 +68,26 @@ impl Answer {
                 Ok(data) => data,
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             };
-            // What was whole from the start has been counted since then.
-            let counted = if self.body.is_whole() {
-                Some(data)
+            // A body that was whole from the start is charged already.
+            let charged = if self.body.is_whole() {
+                Ok(data)
             } else {
-                self.under_way.answers().count(data)
+                charged(data, self.in_flight.response_budget())
             };
-            let Some(data) = counted else {
-                let problem = "too much of other answers is in memory".to_owned();
-                return Poll::Ready(Some(Err(WasiHttpError::InternalError(Some(problem)))));
-            };
-            self.rest = data;
+            match charged {
+                Ok(data) => self.rest = data,
+                Err(error) => {
+                    let problem = error.to_string();
+                    return Poll::Ready(Some(Err(WasiHttpError::InternalError(Some(problem)))));
+                }
+            }
         }
-        let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+        let part = self.rest.len().min(PART);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(part)))))
     }
 }
 
-impl HttpBody for Answer {
+impl HttpBody for OutgoingBody {
     type Data = Bytes;
     type Error = WasiHttpError;
 
@@ -93,9 +95,9 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
-        let piece = self.poll_piece(cx);
-        self.is_there(piece.is_ready());
-        piece
+        let part = self.poll_part(cx);
+        self.set_available(part.is_ready());
+        part
     }
 
     fn is_end_stream(&self) -> bool {
@@ -113,36 +115,36 @@ impl HttpBody for Answer {
     }
 }
 
-/// Has the streams of an HTTP/2 connection served. One whose client takes nothing of its answer for
-/// [`MAX_UNREAD`] is ended (`RST_STREAM`), and none of the others.
+/// Spawns the streams of an HTTP/2 connection. A stream whose client reads nothing of its response for
+/// [`MAX_UNREAD`] is reset (`RST_STREAM`); the others go on.
 #[derive(Clone, Copy, Debug)]
-pub struct Streams;
+pub struct H2Executor;
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for H2Executor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        tokio::spawn(PARTS.scope(Cell::new(0), unless_left(stream)));
+        tokio::spawn(PARTS.scope(Cell::new(0), until_stalled(stream)));
     }
 }
 
-/// `stream`, dropped if what is there of its answer is left for too long.
-async fn unless_left(stream: impl Future<Output = ()>) {
+/// Runs `stream`; drops it if its client leaves an available part unread for too long.
+async fn until_stalled(stream: impl Future<Output = ()>) {
     let mut stream = pin!(stream);
-    let mut left: Option<(u64, Pin<Box<Sleep>>)> = None;
+    let mut stalled: Option<(u64, Pin<Box<Sleep>>)> = None;
     std::future::poll_fn(|cx| {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let parts = PARTS.with(Cell::get);
-        left = left.take().filter(|(before, _)| *before == parts);
+        stalled = stalled.take().filter(|(before, _)| *before == parts);
         if parts == 0 {
             return Poll::Pending;
         }
-        let (_, clock) = left.get_or_insert_with(|| (parts, Box::pin(sleep(MAX_UNREAD))));
-        ready!(clock.as_mut().poll(cx));
-        debug!("an answer was left by its client");
+        let (_, timeout) = stalled.get_or_insert_with(|| (parts, Box::pin(sleep(MAX_UNREAD))));
+        ready!(timeout.as_mut().poll(cx));
+        debug!("the client does not read its response");
         Poll::Ready(())
     })
     .await;
@@ -155,27 +157,28 @@ mod tests {
 
     use http_body_util::BodyExt;
 
-    use crate::server::connections::{ConnectionLimits, Connections};
+    use crate::process::memory_budget::MemoryBudget;
+    use crate::server::connections::{ConnectionLimiter, ConnectionLimits};
 
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_is_handed_over_in_pieces_and_is_under_way_until_the_last() {
-        let limits = ConnectionLimits { most: 1, keep_alive: Duration::from_secs(60) };
-        let all = Arc::new(Connections::new(limits, Arc::default()));
-        let one = all.enter(all.place().await);
-        for length in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
+    async fn a_body_is_passed_in_parts_and_its_request_in_flight_until_the_last() {
+        let limits = ConnectionLimits { max: 1, keep_alive: Duration::from_secs(60) };
+        let all = Arc::new(ConnectionLimiter::new(limits, MemoryBudget::new(1 << 20, "responses")));
+        let one = all.open(all.permit().await);
+        for length in [0, 1, PART, PART + 1, 3 * PART] {
             let bytes: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
-            let mut answer = Answer::new(Body::whole(bytes.clone()), one.begin());
-            let mut came = Vec::new();
-            while !answer.is_end_stream() {
-                assert_eq!(answer.size_hint().exact(), Some((length - came.len()) as u64));
-                let frame = answer.frame().await.unwrap().unwrap().into_data().unwrap();
-                assert!(frame.len() <= PIECE && !one.is_idle());
-                came.extend_from_slice(&frame);
+            let mut outgoing = OutgoingBody::new(Body::whole(bytes.clone()), one.begin());
+            let mut received = Vec::new();
+            while !outgoing.is_end_stream() {
+                assert_eq!(outgoing.size_hint().exact(), Some((length - received.len()) as u64));
+                let frame = outgoing.frame().await.unwrap().unwrap().into_data().unwrap();
+                assert!(frame.len() <= PART && !one.is_idle());
+                received.extend_from_slice(&frame);
             }
-            assert!(came == bytes, "{length}");
-            drop(answer);
+            assert!(received == bytes, "{length}");
+            drop(outgoing);
             assert!(one.is_idle());
         }
     }

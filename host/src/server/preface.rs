@@ -1,5 +1,4 @@
-//! The first bytes of a connection say which version of HTTP it speaks. Who does not send them in
-//! time is not waited for.
+//! The first bytes of a connection tell its version of HTTP. They have to arrive within a timeout.
 
 use std::io;
 use std::pin::Pin;
@@ -9,37 +8,37 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How a client that knows that we speak HTTP/2 begins (RFC 9113, 3.4).
+/// The connection preface of an HTTP/2 client (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A stream whose reads fail if its client says too little for too long at the start.
-pub struct Opening<S> {
+/// A stream whose reads fail with `TimedOut` until its client has sent enough to tell the version.
+pub struct PrefaceTimeout<S> {
     stream: S,
     /// `None` once the version is known.
     undecided: Option<Undecided>,
 }
 
 struct Undecided {
-    /// Bytes of the preface that have come.
+    /// Bytes of the preface that have arrived.
     seen: usize,
-    patience: Pin<Box<Sleep>>,
+    timeout: Pin<Box<Sleep>>,
 }
 
-impl<S> Opening<S> {
-    pub fn new(stream: S, patience: Duration) -> Self {
-        let patience = Box::pin(sleep(patience));
-        Self { stream, undecided: Some(Undecided { seen: 0, patience }) }
+impl<S> PrefaceTimeout<S> {
+    pub fn new(stream: S, timeout: Duration) -> Self {
+        let timeout = Box::pin(sleep(timeout));
+        Self { stream, undecided: Some(Undecided { seen: 0, timeout }) }
     }
 }
 
-impl<S> std::fmt::Debug for Opening<S> {
+impl<S> std::fmt::Debug for PrefaceTimeout<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seen = self.undecided.as_ref().map(|undecided| undecided.seen);
-        f.debug_struct("Opening").field("undecided", &seen).finish_non_exhaustive()
+        f.debug_struct("PrefaceTimeout").field("undecided", &seen).finish_non_exhaustive()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PrefaceTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,7 +51,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if polled.is_pending() {
-            ready!(undecided.patience.as_mut().poll(cx));
+            ready!(undecided.timeout.as_mut().poll(cx));
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let new = &buffer.filled()[before..];
@@ -66,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PrefaceTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -102,20 +101,20 @@ mod tests {
 
     use super::*;
 
-    /// Whether the version is known after a client sent `parts`.
+    /// Whether the version is known after a client has sent `parts`.
     async fn is_decided_after(parts: &[&str]) -> bool {
         let (mut client, server) = duplex(64);
-        let mut opening = Opening::new(server, Duration::from_secs(60));
+        let mut stream = PrefaceTimeout::new(server, Duration::from_secs(60));
         let mut buffer = [0; 64];
         for part in parts {
             client.write_all(part.as_bytes()).await.unwrap();
-            assert_eq!(opening.read(&mut buffer).await.unwrap(), part.len());
+            assert_eq!(stream.read(&mut buffer).await.unwrap(), part.len());
         }
-        opening.undecided.is_none()
+        stream.undecided.is_none()
     }
 
     #[tokio::test]
-    async fn the_first_byte_that_differs_decides() {
+    async fn the_first_byte_that_differs_from_the_preface_tells_the_version() {
         for (parts, decided) in [
             (&["GET / HTTP/1.1\r\n"][..], true),
             (&["P"], false),
@@ -131,22 +130,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_say_which_is_not_waited_for() {
-        for said in ["", "PRI"] {
+    async fn an_incomplete_preface_times_out() {
+        for sent in ["", "PRI"] {
             let (mut client, server) = duplex(64);
-            client.write_all(said.as_bytes()).await.unwrap();
-            let mut opening = Opening::new(server, Duration::from_millis(10));
-            let read = opening.read_to_string(&mut String::new()).await;
-            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut, "{said}");
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let mut stream = PrefaceTimeout::new(server, Duration::from_millis(10));
+            let read = stream.read_to_string(&mut String::new()).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut, "{sent}");
         }
     }
 
     #[tokio::test]
-    async fn the_end_decides_too() {
+    async fn the_end_of_the_stream_ends_the_timeout() {
         let (client, server) = duplex(64);
         drop(client);
-        let mut opening = Opening::new(server, Duration::from_secs(60));
-        assert_eq!(opening.read_to_string(&mut String::new()).await.unwrap(), 0);
-        assert!(opening.undecided.is_none());
+        let mut stream = PrefaceTimeout::new(server, Duration::from_secs(60));
+        assert_eq!(stream.read_to_string(&mut String::new()).await.unwrap(), 0);
+        assert!(stream.undecided.is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The listener's certificate: `spinfer up --tls-cert <pem> --tls-key <pem>`.
+//! The certificate of the listener: `spinfer up --tls-cert <pem> --tls-key <pem>`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What accepts TLS connections with the certificate chain in `certificate`, the host's own first,
-/// and the private key in `key`: PEM files. Offers HTTP/2 and HTTP/1.1.
+/// An acceptor of TLS connections that offers HTTP/2 and HTTP/1.1. `certificate` and `key` are PEM files:
+/// the certificate chain, the certificate of the host first, and its private key.
+///
+/// # Errors
+/// A file cannot be read, or the key does not belong to the certificate.
 pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
     let chain = chain(certificate)
         .with_context(|| format!("{}: cannot read the certificate", certificate.display()))?;
@@ -18,7 +21,7 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
         .with_context(|| format!("{}: cannot read the private key", key.display()))?;
     let mut config =
         ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).with_context(
-            || format!("{}: it does not go with the private key", certificate.display()),
+            || format!("{}: the certificate does not match the private key", certificate.display()),
         )?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -27,7 +30,7 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor> {
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(path)?.collect::<Result<_, _>>()?;
     if chain.is_empty() {
-        bail!("no certificate in it; a PEM file begins with -----BEGIN CERTIFICATE-----");
+        bail!("the file has no certificate; a PEM file starts with -----BEGIN CERTIFICATE-----");
     }
     Ok(chain)
 }
@@ -35,7 +38,7 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
         pem::Error::NoItemsFound => anyhow::anyhow!(
-            "no private key in it; a PEM file begins with -----BEGIN PRIVATE KEY-----"
+            "the file has no private key; a PEM file starts with -----BEGIN PRIVATE KEY-----"
         ),
         error => error.into(),
     })

@@ -1,4 +1,4 @@
-//! What outlives a request on behalf of a component: key-value stores and Redis.
+//! Storage that outlives a request: key-value stores, and connections to Redis.
 
 pub mod key_value;
 pub mod redis;

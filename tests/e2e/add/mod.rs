@@ -228,7 +228,7 @@ fn trial_run_uses_inputs_the_graph_accepts() {
     let (data, from) = (data.to_str().unwrap(), from.to_str().unwrap());
     let (status, printed) = run(&["baseline", data, "--model", "mixed", "--from", from]);
     assert!(status.success() && printed.contains("3 rows, 1 features"), "{printed}");
-    assert!(printed.contains("Not in it, as they are strings: city"), "{printed}");
+    assert!(printed.contains("Skipped string columns: city"), "{printed}");
     let (status, printed) = run(&["baseline", data, "--model", "time-first", "--from", from]);
     assert!(!status.success() && printed.contains("along its axis 1"), "{printed}");
 
@@ -318,7 +318,7 @@ fn external_weights_are_bundled_into_the_graph() {
     fs::copy(files().join("external.bin"), folder.path().join("external.bin")).unwrap();
     // The model's name keeps its underscore; a component's id cannot have one.
     let (added, printed) = application.add(&graph, &["--backend", "onnxruntime", "--threads", "2"]);
-    assert!(added && printed.contains("weights were in files of their own"), "{printed}");
+    assert!(added && printed.contains("weights merged into the graph"), "{printed}");
     let signature = fs::read_to_string(application.path("models/my_model/1/model.toml")).unwrap();
     assert!(signature.contains("backend = \"onnxruntime\"\nthreads = 2\n"), "{signature}");
     assert!(signature.contains("file_sha256"), "{signature}");

@@ -69,7 +69,7 @@ fn check_clients(settings: &str) {
     assert_eq!(unknown.header("spinfer-variant"), None);
     let unknown = send("/v2/models/y/predict?a", &[]);
     assert_eq!(unknown.status, 404);
-    let output = "no experiment takes /v2/models/y/predict; there are `x` (/v2/models/x)";
+    let output = "no experiment takes /v2/models/y/predict; the experiments are `x` (/v2/models/x)";
     assert_eq!(unknown.error(), output);
     // The path that the component receives, and its error.
     let failed = send("/v2/models/x/nothing", &[("x-variant", "control")]);

@@ -87,7 +87,7 @@ fn variant(response: &Response) -> &str {
     response.header("spinfer-variant").unwrap_or_else(|| panic!("no variant in {response:?}"))
 }
 
-/// The users whom the treatment serves, of `users`.
+/// Those of `users` that the treatment serves.
 fn treated(client: &Client, model: &str, users: usize) -> BTreeSet<usize> {
     let path = format!("/v2/models/{model}/environment?NAME");
     let treated = |user: &usize| {

@@ -50,7 +50,7 @@ fn floods() -> Vec<Flood> {
     let flood = |name, start, next, is_ended| Flood { name, start, next, is_ended };
     let headers = || frame(HEADERS, END_STREAM, 1, &head());
     vec![
-        // CVE-2023-44487: requests that are cancelled right away.
+        // CVE-2023-44487: requests that are cancelled immediately.
         flood(
             "rapid reset",
             Vec::new(),
@@ -77,7 +77,7 @@ fn floods() -> Vec<Flood> {
         flood("ping", Vec::new(), |n| frame(PING, 0, 0, &u64::from(n).to_be_bytes()), false),
         // The HTTP/2 library logs a warning for each.
         flood(
-            "ping answers",
+            "PING replies",
             Vec::new(),
             |n| frame(PING, ACK, 0, &u64::from(n).to_be_bytes()),
             false,

@@ -1,4 +1,4 @@
-//! Each harm by itself: its request gets one status, and the next requests on the same route and on another
+//! Each harm alone: its request gets one status, and the next requests on the same route and on another
 //! are served.
 
 use std::io::{Read, Write};

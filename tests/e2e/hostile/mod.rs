@@ -1,13 +1,13 @@
 //! Harm that clients, guests, files and a Redis do to the host: each alone, and all at once.
 
-mod concurrent;
+mod concurrent; // all harms at once, while a well-behaved route is used
 mod files; // malformed graphs and components
 mod floods; // endless streams of HTTP/2 frames
 mod guests; // one harm at a time
 mod harms; // what guests do, and the status that it leads to
 mod redis; // a faulty Redis, and guests that fill stores
 mod requests; // malformed requests: 4xx, and nothing in the log
-mod shared_cache; // a faulty Redis behind the response cache // all harms beside a route that behaves
+mod shared_cache; // a faulty Redis behind the response cache
 
 use std::io::{Read, Write};
 

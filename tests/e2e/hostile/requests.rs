@@ -79,8 +79,8 @@ fn cases() -> Vec<MalformedRequest> {
 
     // Lengths.
     let length = |length: &str| format!("content-length: {length}\r\n");
-    case(post("predict", &length("1000"), PREDICT.as_bytes()), 400, "broke off");
-    case(post("predict", &length("3000000"), PREDICT.as_bytes()), 400, "broke off");
+    case(post("predict", &length("1000"), PREDICT.as_bytes()), 400, "could not be read");
+    case(post("predict", &length("3000000"), PREDICT.as_bytes()), 400, "could not be read");
     case(post("predict", &length("10"), PREDICT.as_bytes()), 400, "the body");
     case(post("predict", &length("17000000"), PREDICT.as_bytes()), 413, "limit of 16777216 bytes");
     for lie in ["-1", "+34", "34, 35", "0x22", "18446744073709551616", "", "many"] {
@@ -88,10 +88,10 @@ fn cases() -> Vec<MalformedRequest> {
     }
     case(post("predict", "content-length: 1\r\ncontent-length: 34\r\n", b""), 400, "");
     let chunked = "transfer-encoding: chunked\r\n";
-    case(post("predict", chunked, b"xyz\r\n"), 400, "broke off");
-    case(post("predict", chunked, b"ffffffffffffffffff\r\n{"), 400, "broke off");
-    case(post("predict", chunked, b"5\r\n{\"fea"), 400, "broke off");
-    case(post("predict", chunked, b"2\r\n{}oops\r\n0\r\n\r\n"), 400, "broke off");
+    case(post("predict", chunked, b"xyz\r\n"), 400, "could not be read");
+    case(post("predict", chunked, b"ffffffffffffffffff\r\n{"), 400, "could not be read");
+    case(post("predict", chunked, b"5\r\n{\"fea"), 400, "could not be read");
+    case(post("predict", chunked, b"2\r\n{}oops\r\n0\r\n\r\n"), 400, "could not be read");
     case(post("predict", "transfer-encoding: gzip\r\n", PREDICT.as_bytes()), 400, "");
     let binary = |value: &str| {
         let header = format!("inference-header-content-length: {value}\r\ncontent-length: 34\r\n");
@@ -115,7 +115,7 @@ fn cases() -> Vec<MalformedRequest> {
     };
     case(get(b"/v2/models/\xff\xfe"), 400, "");
     case(get(b"/v2/models/\0"), 400, "");
-    case(get(b"/v2/models/%ff%fe"), 404, "no model");
+    case(get(b"/v2/models/%ff%fe"), 404, "not found");
     case(get(b"/v2/models/../../etc/passwd"), 404, "no operation at");
     case(get(b"*"), 404, "no route matches *");
     case(get(b"http://[::1/"), 400, "");

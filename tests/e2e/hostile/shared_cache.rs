@@ -33,7 +33,7 @@ fn faulty_redis_lookups_time_out_and_responses_are_computed() {
         let manifest = Manifest::default().with("/...", "probe", "probe", "");
         let config = format!("[cache]\nredis = '{}'\ntimeout = '100ms'\n", redis.url());
         let spinfer = Launch::new(&manifest).admin().runtime_config(&config).up();
-        spinfer.wait_for_log("the Redis answers");
+        spinfer.wait_for_log("connected to Redis");
         // The first cacheable response enables lookups in Redis.
         assert!(!is_hit(&spinfer.post("/cache/first?max-age=60", "")));
         let process = Process(spinfer.id());

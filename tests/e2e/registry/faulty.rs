@@ -194,17 +194,17 @@ fn faulty_registry_is_reported_and_nothing_is_written() {
             "breaks off",
             manifest.clone(),
             Reply::ok(OCTETS, &hello[1..]).long(Length::Claimed(hello.len())),
-            "broke off",
+            "was lost",
         ),
-        ("longer", manifest.clone(), Reply::ok(OCTETS, &longer), "bytes by the manifest"),
-        ("shorter", manifest.clone(), Reply::ok(OCTETS, &hello[1..]), "bytes by the manifest"),
+        ("longer", manifest.clone(), Reply::ok(OCTETS, &longer), "bytes in the manifest"),
+        ("shorter", manifest.clone(), Reply::ok(OCTETS, &hello[1..]), "bytes in the manifest"),
         (
             "never ends",
             manifest.clone(),
             Reply::ok(OCTETS, &zeros).long(Length::Endless),
             "sent more",
         ),
-        ("page as content", manifest.clone(), html.clone(), "bytes by the manifest"),
+        ("page as content", manifest.clone(), html.clone(), "bytes in the manifest"),
         ("no content", manifest.clone(), Reply::status(404, b""), "404 Not Found"),
         (
             "content in a circle",
@@ -218,18 +218,18 @@ fn faulty_registry_is_reported_and_nothing_is_written() {
             Reply::redirect("http://192.0.2.1/"),
             "--insecure-http",
         ),
-        ("content nowhere", manifest.clone(), Reply::status(302, b""), "which is nowhere"),
+        ("content nowhere", manifest.clone(), Reply::status(302, b""), "which is empty"),
         (
             "page",
             html,
             blob.clone(),
-            "text/html that begins with \"<html> <title>Sign in</title>\"",
+            "text/html that starts with \"<html> <title>Sign in</title>\"",
         ),
         ("empty", json(""), blob.clone(), "expected an OCI manifest"),
         ("JSON", json("{}"), blob.clone(), "schemaVersion"),
         ("index", json(&index), blob.clone(), "index of several"),
         ("image", json(&image), blob.clone(), "neither a component nor a model"),
-        ("size", json(&huge), blob.clone(), "may have 268435456 bytes"),
+        ("size", json(&huge), blob.clone(), "the limit of 268435456 bytes"),
         (
             "digest of the manifest",
             manifest.clone().with("docker-content-digest", &claimed),
@@ -240,9 +240,9 @@ fn faulty_registry_is_reported_and_nothing_is_written() {
             "manifest never ends",
             json(" ").long(Length::Endless),
             blob.clone(),
-            "may have 4194304 bytes",
+            "the limit of 4194304 bytes",
         ),
-        ("manifest breaks off", manifest.long(Length::Claimed(1 << 20)), blob.clone(), "broke off"),
+        ("manifest breaks off", manifest.long(Length::Claimed(1 << 20)), blob.clone(), "was lost"),
         (
             "circle",
             Reply::redirect("/v2/a/manifests/1"),
@@ -269,7 +269,7 @@ fn faulty_registry_is_reported_and_nothing_is_written() {
             blob.clone(),
             "the registry failed; try again later (oops)",
         ),
-        ("302 without place", Reply::status(302, b""), blob, "redirects to \"\", which is nowhere"),
+        ("302 without place", Reply::status(302, b""), blob, "redirects to \"\", which is empty"),
     ];
     for (name, manifest, blob, part) in cases {
         let (server, home) = (registry(manifest, blob), UserFolder::new());
@@ -340,7 +340,7 @@ fn inconsistent_model_is_refused_and_nothing_is_written() {
             vec![("/tmp/evil", &graph), ("model.toml", &signature)],
             "is not the name of a file",
         ),
-        ("no signature", good.clone(), vec![("model.onnx", &graph)], "it has no model.toml"),
+        ("no signature", good.clone(), vec![("model.onnx", &graph)], "the model has no model.toml"),
         (
             "another name",
             config("wine"),

@@ -37,8 +37,8 @@ fn login_allows_push_and_pull() {
     assert!(refused.contains(&format!("spinfer registry login {host}")), "{refused}");
 
     let config = home.path("docker/config.json");
-    let (done, text) = login(&home, host, OCI_USER, "wrong");
-    assert!(!done && text.contains("does not take this user and password"), "{text}");
+    let (done, text) = login(&home, host, OCI_USER, "not-the-password");
+    assert!(!done && text.contains("rejected this user and password"), "{text}");
     assert!(!config.exists());
 
     fs::create_dir(home.path("docker")).unwrap();
@@ -61,7 +61,7 @@ fn login_allows_push_and_pull() {
     let text = home.done(&["registry", "logout", host]);
     assert!(text.contains("Logged out of"), "{text}");
     let text = home.done(&["registry", "logout", host]);
-    assert!(text.contains("There was no password for"), "{text}");
+    assert!(text.contains("Not logged in to"), "{text}");
     let refused = home.refused(&["registry", "push", &reference, &guest("probe")]);
     assert!(refused.contains("401 Unauthorized"), "{refused}");
 }
@@ -86,7 +86,10 @@ fn credential_helper_stores_the_password() {
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, PermissionsExt::from_mode(0o755)).unwrap();
     let (done, printed) = login(&home, host, OCI_USER, OCI_PASSWORD);
-    assert!(done && printed.contains("docker-credential-test has the password"), "{printed}");
+    assert!(
+        done && printed.contains("the password is stored by docker-credential-test"),
+        "{printed}"
+    );
     assert_eq!(fs::read_to_string(&config).unwrap(), text, "the file is unchanged");
     let stored: Value = serde_json::from_slice(&fs::read(&stored_path).unwrap()).unwrap();
     assert_eq!(stored, json!({ "ServerURL": host, "Username": OCI_USER, "Secret": OCI_PASSWORD }));

@@ -37,7 +37,7 @@ fn pushed_component_is_pulled_unchanged() {
     let (name, _) = reference.rsplit_once(':').unwrap();
     let first = format!("{name}@{}", digest(&pushed));
     let (pulled, text) = home.pull(&first, &[]);
-    assert!(!pulled && text.contains("is there already, and is another"), "{text}");
+    assert!(!pulled && text.contains("already exists and differs"), "{text}");
     let other = home.text("other.wasm");
     let (pulled, text) = home.pull(&first, &["--output", &other]);
     assert!(pulled, "{text}");
@@ -79,7 +79,7 @@ fn pulled_model_is_served() {
 
     // A second pull changes nothing.
     let (pulled, text) = home.pull(&reference, &[]);
-    assert!(pulled && text.contains("Is there: iris-classifier, version 1"), "{text}");
+    assert!(pulled && text.contains("Exists: iris-classifier, version 1"), "{text}");
     assert_eq!(home.files(), files);
 
     let manifest = home.path("spin.toml");
@@ -109,10 +109,7 @@ fn pull_never_overwrites_a_version() {
     fs::write(&golden, "{}").unwrap();
     let before = home.files();
     let (pulled, text) = home.pull(&reference, &[]);
-    assert!(
-        !pulled && text.contains("is there already, and is another: golden.json has"),
-        "{text}"
-    );
+    assert!(!pulled && text.contains("already exists and differs: golden.json has"), "{text}");
     assert_eq!(home.files(), before);
     assert_eq!(fs::read_to_string(&golden).unwrap(), "{}");
 }
@@ -130,14 +127,14 @@ fn invalid_registry_commands_are_refused_with_the_fix() {
     for (arguments, part) in [
         (vec!["push", &tagged], "required"),
         (vec!["push", "a:1", &hello], "name the registry first"),
-        (vec!["push", &format!("{here}/a"), &hello], "give a tag, such as"),
-        (vec!["push", &tagged, &text], "\"<html>\"; a model is pushed with --model NAME/VERSION"),
+        (vec!["push", &format!("{here}/a"), &hello], "the tag is missing; write"),
+        (vec!["push", &tagged, &text], "\"<html>\"; push a model with --model NAME/VERSION"),
         (vec!["push", &tagged, "nowhere.wasm"], "there is no such file"),
         (vec!["push", &tagged, &folder], "has a model.toml"),
         (vec!["push", &tagged, "--model", "iris"], "write <name>/<version>"),
         (vec!["push", &tagged, "--model", "iris/9", "-f", &manifest], "there is no folder"),
         (vec!["push", &tagged, "--component", "iris", "-f", &manifest], "the manifest has"),
-        (vec!["pull", &format!("{here}/a")], "give a tag or a digest"),
+        (vec!["pull", &format!("{here}/a")], "the tag or digest is missing"),
         (vec!["pull", &tagged], "404 Not Found: there is no such repository, tag or digest"),
         (vec!["pull", "example.invalid/a:1"], "example.invalid cannot be reached"),
         (vec!["pull", "localhost:1/a:1"], "localhost:1 cannot be reached"),

@@ -82,7 +82,7 @@ fn fp64_numbers_keep_their_precision() {
     assert_eq!(actual.replace("e+300", "e300"), expected);
 }
 
-/// And nothing else is omitted from the response.
+/// The response has a `null` for each, and omits nothing.
 #[test]
 fn nan_and_infinities_are_null() {
     let nan = f32::NAN;

@@ -15,11 +15,11 @@ use crate::request::{JSON_LENGTH, Request};
 /// that are not supported.
 #[derive(Default)]
 pub(super) struct TensorParameters {
-    /// Of an input: length of its data after the JSON, in bytes.
+    /// For an input: length of its data after the JSON, in bytes.
     pub(super) binary_data_size: Option<u64>,
-    /// Of an output: whether to return it as binary data.
+    /// For an output: whether to return it as binary data.
     pub(super) binary_data: Option<bool>,
-    /// Of a request: default of `binary_data` for its outputs.
+    /// For a request: default of `binary_data` for its outputs.
     pub(super) binary_data_output: Option<bool>,
 }
 

@@ -14,9 +14,9 @@ pub(super) struct PredictResponseBody<'a> {
 }
 
 pub(super) enum RowPredictions<'a> {
-    /// Of one row: entries of the response.
+    /// The prediction of one row, whose entries are those of the response.
     One(&'a Prediction),
-    /// Of an array of rows: an array.
+    /// The predictions of an array of rows, as an array.
     Many(&'a [Prediction]),
 }
 

@@ -182,7 +182,7 @@ fn value_that_does_not_fit_its_column_is_refused() {
     assert!(message.contains("use POST /v2/models/m/infer"), "{message}");
 }
 
-/// Without a mapping.
+/// A model without a mapping accepts its strings as `features`.
 #[test]
 fn strings_are_features_too() {
     let words = Tensor::bytes("text", &[2], &["a", "é"]);

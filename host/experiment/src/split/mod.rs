@@ -28,7 +28,7 @@ const WHOLE: u64 = BUCKETS as u64 * PARTS;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     seed: String,
-    /// Disjoint.
+    /// The disjoint parts of the interval that are assigned to treatments.
     segments: Vec<Segment>,
     /// Index of the variant for units outside of all segments.
     otherwise: usize,

@@ -1,15 +1,17 @@
-//! A body of JSON in the form that all bodies share which mean the same, whoever wrote them.
+//! The canonical form of a JSON body: the same for all bodies with the same meaning.
 //!
-//! White space, the order of members, escapes and the notation of numbers say nothing; nor, where a body
-//! is of tensors, does it say anything whether `data` is nested as `shape` says or flat.
+//! White space, the order of members, escapes and the notation of numbers make no difference. In
+//! tensors, neither does whether `data` is flat or nested according to `shape`.
 //!
-//! The form is JSON too, and means what the body means. So it is its own form, and nothing is confused
-//! if some bodies are kept by their bytes: those that are no JSON, too long or too deep; and those in
-//! which a name stands twice, as readers differ in which of the two counts.
+//! The canonical form is JSON with the meaning of the body, and its own canonical form. So nothing is
+//! confused where bodies are compared by their bytes instead:
 //!
-//! Numbers are compared as the decimals they are: `5.10`, `5.1` and `51e-1` are one. As FP64, which
-//! RFC 8785 (the JSON Canonicalization Scheme) takes them for, two integers above 2^53 would be one too,
-//! and two decimals next to each other that FP32 tells apart.
+//! - bodies that are not JSON, too long, or nested too deeply;
+//! - bodies with a duplicate name in an object, as readers differ in which of the two they use.
+//!
+//! Numbers are compared as decimals: `5.10`, `5.1` and `51e-1` are equal. RFC 8785 (the JSON
+//! Canonicalization Scheme) compares them as FP64, where distinct integers above 2^53 can be equal, and
+//! so can neighbouring decimals that are distinct when read as FP32.
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -22,15 +24,14 @@ mod tests;
 
 use shape::Shape;
 
-/// Of a body: to bring so much into the form takes a fifth of a millisecond, and it is done by the thread
-/// that polls connections.
+/// Maximum size of a body, in bytes: this much takes 0.2 ms, on the thread that polls connections.
 const MAX_BYTES: usize = 32 << 10;
-/// Of arrays and objects in each other. Requests of the protocols have 20 at most.
+/// Maximum nesting of arrays and objects. Requests of the protocols have at most 20.
 const MAX_DEPTH: usize = 32;
-/// Of an exponent: those that a number can have are shorter.
+/// Maximum number of digits of an exponent; those of representable numbers are shorter.
 const MAX_EXPONENT_DIGITS: usize = 9;
 
-/// The form of `body`; `None` if it has none.
+/// The canonical form of `body`; `None` if it has to be compared by its bytes.
 #[must_use]
 pub fn form(body: &[u8], by: BodyKey) -> Option<Vec<u8>> {
     if body.len() > MAX_BYTES {
@@ -38,30 +39,30 @@ pub fn form(body: &[u8], by: BodyKey) -> Option<Vec<u8>> {
     }
     let rest = str::from_utf8(body).ok()?.as_bytes();
     let form = Vec::with_capacity(body.len() + 16);
-    let mut writer = Writer { by, rest, form, members: Vec::new(), sorted: Vec::new() };
+    let mut writer = CanonicalWriter { by, rest, form, members: Vec::new(), sorted: Vec::new() };
     writer.value(MAX_DEPTH)?;
     writer.peek().is_none().then_some(writer.form)
 }
 
-struct Writer<'a> {
+struct CanonicalWriter<'a> {
     by: BodyKey,
-    /// What is not read yet.
+    /// The unread part of the body.
     rest: &'a [u8],
     form: Vec<u8>,
-    /// Of the objects around what is read.
-    members: Vec<Member>,
-    /// Those of an object that ends, in order.
+    /// The members so far of all objects around the current position.
+    members: Vec<MemberSpan>,
+    /// Buffer for the sorted members of an object that is complete.
     sorted: Vec<u8>,
 }
 
-/// Where in the form it stands.
+/// The position of an object's member in `form`.
 #[derive(Clone, Debug)]
-struct Member {
+struct MemberSpan {
     name: Range<usize>,
     value: Range<usize>,
 }
 
-impl Writer<'_> {
+impl CanonicalWriter<'_> {
     fn value(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'{' => self.object(depth.checked_sub(1)?),
@@ -86,7 +87,7 @@ impl Writer<'_> {
                 self.take(b':')?;
                 self.value(depth)?;
                 let value = name.end..self.form.len();
-                self.members.push(Member { name, value });
+                self.members.push(MemberSpan { name, value });
                 if self.peek()? != b',' {
                     break;
                 }
@@ -97,7 +98,7 @@ impl Writer<'_> {
         self.sort(start, first)
     }
 
-    /// Writes the object that stands at `start` in the order of its members' names.
+    /// Rewrites the object at `start` with its members in the order of their names.
     fn sort(&mut self, start: usize, first: usize) -> Option<()> {
         let Self { by, form, members, sorted, .. } = self;
         let own = &mut members[first..];
@@ -159,7 +160,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Writes a number as an integer without a zero at its end, and an exponent, unless that is 0.
+    /// Writes a number as an integer without trailing zeros, and its exponent, unless that is 0.
     fn number(&mut self) -> Option<()> {
         let Self { rest, form, .. } = self;
         if let Some(tail) = rest.strip_prefix(b"-") {
@@ -196,7 +197,7 @@ impl Writer<'_> {
             form.pop();
             exponent += 1;
         }
-        // Nearly all have one digit, and formatting would take longer than all the rest.
+        // Nearly all exponents have one digit; formatting would take longer than the rest together.
         let digit = u8::try_from(exponent.unsigned_abs()).ok().filter(|&digit| digit < 10);
         match (digit, exponent) {
             _ if form.len() == start => form.push(b'0'),
@@ -208,7 +209,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Writes a string with the escapes it needs and no others.
+    /// Writes a string with only the escapes that JSON requires.
     fn string(&mut self) -> Option<()> {
         self.take(b'"')?;
         self.form.push(b'"');
@@ -228,7 +229,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Writes what stands behind a backslash.
+    /// Writes the character of an escape, after its backslash.
     fn escape(&mut self) -> Option<()> {
         let (&kind, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -252,7 +253,7 @@ impl Writer<'_> {
         Some(())
     }
 
-    /// Reads the digits behind `\u`, and those of the other half of a character.
+    /// Reads the digits after `\u`, and the second half of a surrogate pair.
     fn unicode(&mut self) -> Option<char> {
         let first = self.unit()?;
         if let Some(character) = char::from_u32(first.into()) {
@@ -271,7 +272,7 @@ impl Writer<'_> {
         u16::try_from(unit).ok()
     }
 
-    /// The next byte that is no white space, which is skipped.
+    /// Skips white space, and returns the next byte.
     fn peek(&mut self) -> Option<u8> {
         let space = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
         self.rest = &self.rest[self.rest.iter().take_while(space).count()..];
@@ -285,7 +286,7 @@ impl Writer<'_> {
     }
 }
 
-/// The digits that `rest` starts with, which are taken from it.
+/// Takes the digits at the start of `rest`.
 fn digits<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, tail) = rest.split_at(count);
@@ -293,7 +294,7 @@ fn digits<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
     digits
 }
 
-/// The exponent that `rest` starts with, which is taken from it, or 0.
+/// Takes the exponent at the start of `rest`; 0 if there is none.
 fn exponent(rest: &mut &[u8]) -> Option<i64> {
     let [b'e' | b'E', tail @ ..] = *rest else { return Some(0) };
     let (negative, tail) = match tail {

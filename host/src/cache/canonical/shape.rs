@@ -1,6 +1,6 @@
-//! Arrays of a tensor's elements: nested as its shape says, or flat.
+//! The elements of a tensor: nested arrays of its shape are flattened.
 
-/// Of a tensor: the protocols take no more.
+/// Maximum number of axes of a tensor; the protocols accept no more.
 const MAX_AXES: usize = 16;
 
 /// The size of each axis of a tensor, outermost first.
@@ -11,7 +11,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Of an array in the form; `None` if it is of anything but sizes.
+    /// Reads a canonical array; `None` if it holds anything but sizes.
     pub(super) fn read(form: &[u8]) -> Option<Self> {
         let sizes = str::from_utf8(form.strip_prefix(b"[")?.strip_suffix(b"]")?).ok()?;
         let mut shape = Self { axes: [0; MAX_AXES], rank: 0 };
@@ -25,8 +25,8 @@ impl Shape {
         Some(shape)
     }
 
-    /// Writes `data`, an array in the form, without the brackets in it, if those are just as the shape
-    /// says.
+    /// Writes `data`, a canonical array, without its inner brackets if it is nested exactly by this
+    /// shape; returns whether it is.
     pub(super) fn flatten(self, data: &[u8], into: &mut Vec<u8>) -> bool {
         let start = into.len();
         let flat = self.flat(data, into).is_some();
@@ -38,7 +38,7 @@ impl Shape {
 
     fn flat(self, data: &[u8], into: &mut Vec<u8>) -> Option<()> {
         let axes = self.axes.get(..self.rank)?;
-        // The arrays around what is read, and their items so far.
+        // The number of open arrays, and the number of items of each so far.
         let (mut depth, mut lengths) = (0, [0; MAX_AXES]);
         let (mut rest, mut before) = (data, b'[');
         while let [first, tail @ ..] = rest {
@@ -78,13 +78,13 @@ impl Shape {
     }
 }
 
-/// Up to and with the quote that ends a string.
+/// The length of a string, its closing quote included.
 fn string_length(string: &[u8]) -> usize {
     let mut escaped = false;
     let end = string.iter().position(|&byte| {
-        let ends = byte == b'"' && !escaped;
+        let closes = byte == b'"' && !escaped;
         escaped = byte == b'\\' && !escaped;
-        ends
+        closes
     });
     end.map_or(string.len(), |end| end + 1)
 }

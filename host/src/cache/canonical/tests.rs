@@ -13,7 +13,7 @@ fn tensors(body: &str) -> Option<String> {
 }
 
 #[test]
-fn spellings_that_say_nothing() {
+fn equal_json_has_one_canonical_form() {
     for (form, spellings) in [
         ("51e-1", &["5.1", "5.10", "51e-1", "0.51E+1", "0.051e002", " 5.1\n"][..]),
         ("5", &["5.0", "50e-1", "0.5e1", "5e0", "5E-0"]),
@@ -46,7 +46,7 @@ fn spellings_that_say_nothing() {
 }
 
 #[test]
-fn what_is_no_json_has_no_form() {
+fn invalid_or_oversized_json_has_no_canonical_form() {
     for body in [
         "",
         " ",
@@ -105,7 +105,7 @@ fn what_is_no_json_has_no_form() {
 }
 
 #[test]
-fn data_may_be_nested_as_its_shape_says() {
+fn data_nested_by_its_shape_is_flattened() {
     for (form, spellings) in [
         (
             r#"{"data":[1,2,3,4],"shape":[2,2]}"#,
@@ -132,7 +132,7 @@ fn data_may_be_nested_as_its_shape_says() {
             assert_eq!(tensors(spelling).as_deref(), Some(form), "{spelling}");
         }
     }
-    // Otherwise it stays.
+    // Any other nesting is left unchanged.
     for body in [
         r#"{"data":[[1,2],[3]],"shape":[2,2]}"#,
         r#"{"data":[[1,2],3],"shape":[2,2]}"#,
@@ -157,14 +157,14 @@ fn data_may_be_nested_as_its_shape_says() {
         assert_eq!(tensors(body).as_deref(), Some(body));
     }
     let nested = r#"{"data":[[1,2]],"shape":[1,2]}"#;
-    assert_eq!(json(nested).as_deref(), Some(nested), "only where it is of tensors");
+    assert_eq!(json(nested).as_deref(), Some(nested), "only tensors are flattened");
 }
 
-/// A value, and nothing of how it is written.
+/// A JSON value without its notation.
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
     Word(&'static str),
-    /// A decimal that does not end in 0 (but 0 itself), and its exponent.
+    /// A decimal without trailing zeros (except 0), and its exponent.
     Number(i64, i8),
     String(String),
     Array(Vec<Self>),
@@ -195,7 +195,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Chooses how a value is written.
+/// Writes a value in a notation drawn from `choices`.
 struct Pen {
     choices: Vec<u8>,
     next: usize,
@@ -230,8 +230,8 @@ impl Pen {
             Value::Object(members) => {
                 let mut members: Vec<_> = members.iter().collect();
                 if !members.is_empty() {
-                    let turn = self.choose(members.len());
-                    members.rotate_left(turn);
+                    let first = self.choose(members.len());
+                    members.rotate_left(first);
                 }
                 self.list('{', '}', &members, |pen, (name, value)| {
                     pen.space();
@@ -257,18 +257,19 @@ impl Pen {
         self.text.push(close);
     }
 
-    /// The same number: with a point somewhere, zeros behind, and an exponent for both.
+    /// Writes the number with a decimal point at any position, trailing zeros, and the exponent that
+    /// makes up for both.
     fn number(&mut self, digits: i64, exponent: i64) {
         if digits < 0 {
             self.text.push('-');
         }
-        // An integer has no zeros in front.
+        // JSON forbids leading zeros.
         let zeros = if digits == 0 { 0 } else { self.choose(3) };
         let digits = digits.unsigned_abs().to_string() + &"0".repeat(zeros);
         let point = self.choose(digits.len() + 1);
         let (integer, fraction) = digits.split_at(point);
         self.text += if integer.is_empty() { "0" } else { integer };
-        // Behind "0" nothing but a point can stand.
+        // "0" can only be followed by a point.
         if !fraction.is_empty() {
             self.text.push('.');
             self.text += fraction;
@@ -313,22 +314,22 @@ fn choices() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn however_it_is_written_it_has_one_form(value in values(), a in choices(), b in choices()) {
+    fn every_notation_has_one_canonical_form(value in values(), a in choices(), b in choices()) {
         let (a, b) = (Pen::write(&value, &a), Pen::write(&value, &b));
         let form = json(&a);
         prop_assert!(form.is_some(), "{}", a);
         prop_assert_eq!(&form, &json(&b), "{} {}", a, b);
-        prop_assert_eq!(&form, &json(form.as_deref().unwrap()), "it is its own");
+        prop_assert_eq!(&form, &json(form.as_deref().unwrap()), "the form is its own canonical form");
     }
 
     #[test]
-    fn what_differs_has_another_form(value in values(), other in values(), a in choices(), b in choices()) {
+    fn different_values_have_different_forms(value in values(), other in values(), a in choices(), b in choices()) {
         let forms = (json(&Pen::write(&value, &a)), json(&Pen::write(&other, &b)));
         prop_assert_eq!(value == other, forms.0 == forms.1);
     }
 
     #[test]
-    fn tensors_flat_or_nested(
+    fn flat_and_nested_tensors_have_one_form(
         shape in prop::collection::vec(1..4_u32, 1..4),
         numbers in prop::collection::vec((-1000..1000_i64, -3..3_i8), 27),
         a in choices(),
@@ -349,7 +350,7 @@ proptest! {
         prop_assert_eq!(tensors(&forms[0]), tensors(&forms[1]));
     }
 
-    /// What no reader takes has no form.
+    /// Only valid JSON has a canonical form.
     #[test]
     fn no_body_panics(
         bytes in prop::collection::vec(any::<u8>(), 0..64),

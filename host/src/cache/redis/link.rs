@@ -1,4 +1,4 @@
-//! Connections to a Redis, whatever it is made of.
+//! Connections to Redis, in any topology.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -17,105 +17,105 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::reply_limit::{Measured, Wire};
-use super::settings::Place;
+use super::reply_limit::{LimitedReply, Wire};
+use super::settings::RedisTopology;
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::storage::redis::{Address, dial};
 
-/// To connect, TLS and login included.
+/// Timeout of a connection attempt, TLS and authentication included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Of connections that the library makes itself, to nodes of a Cluster, which takes no more than
-/// their address.
+/// TLS of connections that the library opens to the nodes of a Cluster, which passes on only their
+/// address.
 static TLS: OnceLock<TlsConnector> = OnceLock::new();
 
-/// How connections are made.
+/// Opens connections.
 #[derive(Clone)]
 pub(super) struct Dialer {
-    pub(super) place: Place,
+    pub(super) topology: RedisTopology,
     tls: TlsConnector,
 }
 
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Dialer").field("topology", &self.topology).finish_non_exhaustive()
     }
 }
 
 impl Dialer {
-    pub(super) fn new(place: Place, tls: TlsConnector) -> Self {
+    pub(super) fn new(topology: RedisTopology, tls: TlsConnector) -> Self {
         let tls = TLS.get_or_init(|| tls).clone();
-        Self { place, tls }
+        Self { topology, tls }
     }
 
-    /// A connection for commands, to all there is.
-    pub(super) async fn commands(&self, response: Duration) -> Result<Commands> {
+    /// A connection for commands on any key. `response_timeout` applies to the nodes of a Cluster.
+    pub(super) async fn commands(&self, response_timeout: Duration) -> Result<Commands> {
         let connecting = async {
-            match &self.place {
-                Place::Cluster(nodes) => {
+            match &self.topology {
+                RedisTopology::Cluster(nodes) => {
                     let nodes = nodes.iter().map(|node| node.info(ProtocolVersion::RESP3));
                     let client = ClusterClientBuilder::new(nodes)
                         .connection_timeout(CONNECT_TIMEOUT)
-                        .response_timeout(response)
+                        .response_timeout(response_timeout)
                         .retries(1)
                         .use_protocol(ProtocolVersion::RESP3)
                         .build()?;
                     Ok(Commands::Cluster(client.get_async_generic_connection().await?))
                 }
-                Place::One(address) => Ok(Commands::One(self.one(address, None).await?)),
-                Place::Sentinels { master, sentinels } => {
+                RedisTopology::One(address) => Ok(Commands::One(self.one(address, None).await?)),
+                RedisTopology::Sentinels { master, sentinels } => {
                     let address = self.master(master, sentinels).await?;
                     Ok(Commands::One(self.one(&address, None).await?))
                 }
             }
         };
-        timeout(CONNECT_TIMEOUT, connecting).await.context("it does not answer")?
+        timeout(CONNECT_TIMEOUT, connecting).await.context("no reply")?
     }
 
-    /// A connection to the one node that has `key`, where it says what changes.
-    pub(super) async fn node_of(&self, key: &str, news: News) -> Result<Bounded> {
+    /// A connection to the node that has `key`, with a listener for its push messages.
+    pub(super) async fn node_of(&self, key: &str, listener: PushListener) -> Result<Bounded> {
         let connecting = async {
-            match &self.place {
-                Place::Cluster(nodes) => self.owner(nodes, key, news).await,
-                Place::One(address) => self.one(address, Some(news)).await,
-                Place::Sentinels { master, sentinels } => {
+            match &self.topology {
+                RedisTopology::Cluster(nodes) => self.owner(nodes, key, listener).await,
+                RedisTopology::One(address) => self.one(address, Some(listener)).await,
+                RedisTopology::Sentinels { master, sentinels } => {
                     let address = self.master(master, sentinels).await?;
-                    self.one(&address, Some(news)).await
+                    self.one(&address, Some(listener)).await
                 }
             }
         };
-        timeout(CONNECT_TIMEOUT, connecting).await.context("it does not answer")?
+        timeout(CONNECT_TIMEOUT, connecting).await.context("no reply")?
     }
 
-    async fn one(&self, address: &Address, news: Option<News>) -> Result<Bounded> {
+    async fn one(&self, address: &Address, listener: Option<PushListener>) -> Result<Bounded> {
         let mut config = AsyncConnectionConfig::new().set_response_timeout(None);
-        if let Some(news) = news {
-            config = config.set_push_sender(news);
+        if let Some(listener) = listener {
+            config = config.set_push_sender(listener);
         }
         Ok(open(&address.info(ProtocolVersion::RESP3), &self.tls, config).await?)
     }
 
-    /// The first of `sentinels` that answers says where the master is, which is asked with its own
+    /// The address of the master, from the first of `sentinels` that knows it, with the master's
     /// credentials.
     async fn master(&self, master: &Address, sentinels: &[Address]) -> Result<Address> {
         let name = master.host.as_str();
         for sentinel in sentinels {
             let Ok(mut connection) = self.one(sentinel, None).await else { continue };
-            let mut question = cmd("SENTINEL");
-            question.arg("get-master-addr-by-name").arg(name);
-            let answer = connection.req_packed_command(&question).await;
-            let Ok(at) = answer.and_then(|at| Ok(from_redis_value::<(String, u16)>(at)?)) else {
+            let mut query = cmd("SENTINEL");
+            query.arg("get-master-addr-by-name").arg(name);
+            let reply = connection.req_packed_command(&query).await;
+            let Ok(at) = reply.and_then(|at| Ok(from_redis_value::<(String, u16)>(at)?)) else {
                 continue;
             };
             return Ok(master.at(at.0, at.1));
         }
-        bail!("no sentinel knows where the master {name} is")
+        bail!("no sentinel returned an address of the master {name}")
     }
 
-    /// The nodes of a Cluster say which of them it is.
-    async fn owner(&self, nodes: &[Address], key: &str, news: News) -> Result<Bounded> {
+    /// A connection to the node of a Cluster that has `key`, found by a redirection.
+    async fn owner(&self, nodes: &[Address], key: &str, listener: PushListener) -> Result<Bounded> {
         for node in nodes {
-            let Ok(mut connection) = self.one(node, Some(Arc::clone(&news))).await else {
+            let Ok(mut connection) = self.one(node, Some(Arc::clone(&listener))).await else {
                 continue;
             };
             match connection.req_packed_command(cmd("EXISTS").arg(key)).await {
@@ -123,21 +123,21 @@ impl Dialer {
                 Err(error) => {
                     let at = error.redirect_node().and_then(|(at, _)| at.rsplit_once(':'));
                     let Some((host, port)) = at else { continue };
-                    // A node that does not know its own name leaves it out.
+                    // A node without a configured host name omits it.
                     let host = if host.is_empty() { node.host.as_str() } else { host };
                     let address = node.at(host.trim_matches(['[', ']']).to_owned(), port.parse()?);
-                    return self.one(&address, Some(news)).await;
+                    return self.one(&address, Some(listener)).await;
                 }
             }
         }
-        bail!("no node of the Cluster answers")
+        bail!("no node of the Cluster replied")
     }
 }
 
-/// Hears what the server says of itself.
-pub(super) type News = Arc<dyn AsyncPushSender>;
+/// Receives push messages of the server.
+pub(super) type PushListener = Arc<dyn AsyncPushSender>;
 
-/// Where commands go.
+/// A connection for commands on any key.
 #[derive(Clone)]
 pub(super) enum Commands {
     One(Bounded),
@@ -145,17 +145,17 @@ pub(super) enum Commands {
 }
 
 impl Commands {
-    pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        let answer = match self {
+    pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+        let reply = match self {
             Self::One(connection) => connection.req_packed_command(command).await,
             Self::Cluster(connection) => connection.req_packed_command(command).await,
         };
-        answer.and_then(Value::extract_error)
+        reply.and_then(Value::extract_error)
     }
 }
 
-/// A connection with the answers of many on their way, which breaks off when one gets too long. It
-/// ends when the last of its clones is dropped.
+/// A multiplexed connection that is closed when a reply exceeds the limit, and when its last clone is
+/// dropped.
 #[derive(Clone)]
 pub(super) struct Bounded {
     commands: MultiplexedConnection,
@@ -179,23 +179,23 @@ async fn open(
     let (host, port, tls) = match info.addr() {
         ConnectionAddr::Tcp(host, port) => (host, *port, None),
         ConnectionAddr::TcpTls { host, port, .. } => (host, *port, Some(tls)),
-        _ => return Err(std::io::Error::other("an address of another kind").into()),
+        _ => return Err(std::io::Error::other("expected an address of TCP or TLS").into()),
     };
-    // Where it is the operator says.
+    // The operator chose the address: it may be in any network.
     let stream = dial(host, port, tls, &BlockedNetworks::default()).await?;
-    let (stream, wire) = Measured::new(stream);
-    let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await;
-    let (commands, driver) = made?;
-    wire.answered();
+    let (stream, wire) = LimitedReply::new(stream);
+    let opening = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
+    let (commands, driver) = opening.await?;
+    wire.reply_complete();
     Ok(Bounded { commands, wire, _driver: Arc::new(Driver(tokio::spawn(driver))) })
 }
 
 impl ConnectionLike for Bounded {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         async {
-            let answer = self.commands.send_packed_command(command).await;
-            self.wire.answered();
-            answer.and_then(Value::extract_error)
+            let reply = self.commands.send_packed_command(command).await;
+            self.wire.reply_complete();
+            reply.and_then(Value::extract_error)
         }
         .boxed()
     }
@@ -207,9 +207,9 @@ impl ConnectionLike for Bounded {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         async move {
-            let answers = self.commands.send_packed_commands(pipeline, offset, count).await;
-            self.wire.answered();
-            answers
+            let replies = self.commands.send_packed_commands(pipeline, offset, count).await;
+            self.wire.reply_complete();
+            replies
         }
         .boxed()
     }
@@ -225,7 +225,7 @@ impl Connect for Bounded {
         T: IntoConnectionInfo + Send + 'a,
     {
         async move {
-            let tls = TLS.get().ok_or_else(|| std::io::Error::other("no TLS is set up"))?;
+            let tls = TLS.get().ok_or_else(|| std::io::Error::other("TLS is not set up"))?;
             open(&info.into_connection_info()?, tls, config).await
         }
         .boxed()

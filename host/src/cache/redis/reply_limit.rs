@@ -1,4 +1,4 @@
-//! What comes over a connection, measured.
+//! A limit on the size of a reply.
 
 use std::io;
 use std::pin::Pin;
@@ -8,56 +8,56 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::storage::redis::Stream;
+use crate::storage::redis::RedisStream;
 
-/// Bytes of one answer. A longer one ends its connection: nothing else would stop it.
-const MAX_ANSWER: u64 = 64 << 20;
+/// Maximum size of a reply, in bytes. A larger one closes its connection: the library has no limit.
+const MAX_REPLY: u64 = 64 << 20;
 
-/// What has come over a connection, in bytes.
+/// Bytes received over a connection.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
-    heard: AtomicU64,
-    /// How much of that before the last answer that was complete.
-    answered: AtomicU64,
+    received: AtomicU64,
+    /// The part of `received` up to the last complete reply.
+    complete: AtomicU64,
 }
 
 impl Wire {
-    fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
-    pub(super) fn answered(&self) {
-        self.answered.store(self.heard(), Ordering::Relaxed);
+    pub(super) fn reply_complete(&self) {
+        self.complete.store(self.received(), Ordering::Relaxed);
     }
 
-    /// Bytes that are part of no complete answer yet.
-    fn unanswered(&self) -> u64 {
-        self.heard().saturating_sub(self.answered.load(Ordering::Relaxed))
+    /// Bytes of replies that are not complete.
+    fn incomplete(&self) -> u64 {
+        self.received().saturating_sub(self.complete.load(Ordering::Relaxed))
     }
 
-    fn hear(&self, bytes: usize) -> io::Result<()> {
-        self.heard.fetch_add(bytes as u64, Ordering::Relaxed);
-        if self.unanswered() > MAX_ANSWER {
-            return Err(io::Error::other(format!("an answer of more than {MAX_ANSWER} bytes")));
+    fn receive(&self, bytes: usize) -> io::Result<()> {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.incomplete() > MAX_REPLY {
+            return Err(io::Error::other(format!("a reply exceeds {MAX_REPLY} bytes")));
         }
         Ok(())
     }
 }
 
-/// A stream that breaks off when an answer gets too long.
-pub(super) struct Measured {
-    stream: Box<dyn Stream>,
+/// A stream that fails when a reply exceeds the limit.
+pub(super) struct LimitedReply {
+    stream: Box<dyn RedisStream>,
     wire: Arc<Wire>,
 }
 
-impl Measured {
-    pub(super) fn new(stream: Box<dyn Stream>) -> (Self, Arc<Wire>) {
+impl LimitedReply {
+    pub(super) fn new(stream: Box<dyn RedisStream>) -> (Self, Arc<Wire>) {
         let wire = Arc::new(Wire::default());
         (Self { stream, wire: Arc::clone(&wire) }, wire)
     }
 }
 
-impl AsyncRead for Measured {
+impl AsyncRead for LimitedReply {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -65,11 +65,11 @@ impl AsyncRead for Measured {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        Poll::Ready(self.wire.hear(buffer.filled().len() - before))
+        Poll::Ready(self.wire.receive(buffer.filled().len() - before))
     }
 }
 
-impl AsyncWrite for Measured {
+impl AsyncWrite for LimitedReply {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,21 +94,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_without_end_ends_the_stream() {
-        let (mut measured, wire) = Measured::new(Box::new(zeros()));
+    async fn endless_reply_fails_the_stream() {
+        let (mut stream, wire) = LimitedReply::new(Box::new(zeros()));
         let mut part = vec![0; 1 << 20];
-        let most = usize::try_from(MAX_ANSWER).unwrap();
-        for _ in 0..most / part.len() {
-            assert!(measured.read_exact(&mut part).await.is_ok());
+        let limit = usize::try_from(MAX_REPLY).unwrap();
+        for _ in 0..limit / part.len() {
+            assert!(stream.read_exact(&mut part).await.is_ok());
         }
-        assert!(measured.read_exact(&mut part).await.is_err());
-        // What was answered does not count.
-        wire.answered();
-        assert!(measured.read_exact(&mut part).await.is_ok());
+        assert!(stream.read_exact(&mut part).await.is_err());
+        // A complete reply does not count.
+        wire.reply_complete();
+        assert!(stream.read_exact(&mut part).await.is_ok());
     }
 
-    /// Zeros for ever; what is written is gone.
-    fn zeros() -> impl Stream {
+    /// Endless zeros; what is written is discarded.
+    fn zeros() -> impl RedisStream {
         tokio::io::join(tokio::io::repeat(0), tokio::io::sink())
     }
 }

@@ -1,4 +1,4 @@
-//! `[cache]` in the runtime config, what concerns Redis.
+//! The keys of `[cache]` in the runtime config that concern Redis.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use toml::Value;
 
 use crate::storage::redis::Address;
 
-/// Where answers are shared, and how.
+/// The Redis in which nodes share cached responses.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    pub place: Place,
-    /// What the names of all keys begin with.
+pub struct RedisSettings {
+    pub topology: RedisTopology,
+    /// Prefix of all Redis keys.
     pub prefix: String,
-    /// What a request waits at most.
+    /// Maximum time for which a request waits for Redis.
     pub timeout: Duration,
 }
 
-/// What the addresses are of.
+/// The servers, and how they are found.
 #[derive(Clone, Debug)]
-pub enum Place {
+pub enum RedisTopology {
     One(Address),
-    /// Nodes of a Redis Cluster; the rest is asked of them.
+    /// Nodes of a Redis Cluster, which return the others.
     Cluster(Vec<Address>),
-    /// The master of this name, wherever these say that it is.
+    /// The master of this name, at the address that a sentinel returns.
     Sentinels {
         master: Address,
         sentinels: Vec<Address>,
     },
 }
 
-/// The keys, as they stand in the file.
+/// The keys as written in the file.
 #[derive(Debug, Default)]
-pub struct Given {
+pub struct RedisConfig {
     redis: Option<Vec<Address>>,
     cluster: bool,
     sentinels: Option<Vec<Address>>,
@@ -42,66 +42,78 @@ pub struct Given {
 
 pub const KEYS: [&str; 5] = ["redis", "cluster", "sentinels", "prefix", "timeout"];
 
-/// Every node asks the same keys, whatever it is called otherwise.
+/// The default prefix: the same for all nodes.
 const PREFIX: &str = "spinfer:";
 const MAX_PREFIX: usize = 256;
 const TIMEOUT: Duration = Duration::from_millis(5);
-/// Longer would be longer than most answers take to make.
+/// A longer timeout would exceed the time that most responses take to compute.
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Given {
-    /// Takes one of [`KEYS`]. An error does not repeat an address: it may hold a password.
+impl RedisConfig {
+    /// Reads one of [`KEYS`]. An error does not contain the address, which may hold a password.
     pub fn take(&mut self, key: &str, value: Value) -> Result<()> {
         match key {
             "redis" => self.redis = Some(addresses(value).context("redis")?),
             "sentinels" => self.sentinels = Some(addresses(value).context("sentinels")?),
             "cluster" => {
-                self.cluster = value.as_bool().context("cluster: write true or false")?;
+                self.cluster = value.as_bool().context("cluster: expected true or false")?;
             }
             "prefix" => {
-                let Value::String(prefix) = value else { bail!("prefix: write a text") };
+                let Value::String(prefix) = value else { bail!("prefix: expected a string") };
                 let fits = !prefix.is_empty() && prefix.len() <= MAX_PREFIX;
-                ensure!(fits, "prefix: write 1 to {MAX_PREFIX} bytes");
+                ensure!(fits, "prefix: expected 1 to {MAX_PREFIX} bytes");
                 self.prefix = Some(prefix);
             }
             "timeout" => {
                 let timeout = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
                 let timeout = timeout.filter(|t| !t.is_zero() && *t <= MAX_TIMEOUT);
-                let form = || anyhow!("timeout: write \"5ms\"; at most {MAX_TIMEOUT:?}");
-                self.timeout = Some(timeout.ok_or_else(form)?);
+                let invalid = || {
+                    anyhow!(
+                        "timeout: expected a duration of at most {MAX_TIMEOUT:?}, such as \"5ms\""
+                    )
+                };
+                self.timeout = Some(timeout.ok_or_else(invalid)?);
             }
             _ => unreachable!("one of KEYS"),
         }
         Ok(())
     }
 
-    /// What they mean together; `None` if answers are not shared.
-    pub fn settle(self) -> Result<Option<Settings>> {
+    /// Resolves the keys; `None` if no Redis is configured.
+    ///
+    /// # Errors
+    /// The keys contradict each other, or `redis` is missing.
+    pub fn settle(self) -> Result<Option<RedisSettings>> {
         let Some(mut redis) = self.redis else {
-            let alone = self.cluster || self.sentinels.is_some();
-            ensure!(!alone && self.prefix.is_none() && self.timeout.is_none(), "redis is missing");
+            let others = self.cluster || self.sentinels.is_some();
+            let others = others || self.prefix.is_some() || self.timeout.is_some();
+            ensure!(!others, "redis is missing: write redis = \"redis://host:6379\"");
             return Ok(None);
         };
-        let place = match (self.cluster, self.sentinels, redis.len()) {
-            (true, None, _) => Place::Cluster(redis),
-            (true, Some(_), _) => bail!("cluster and sentinels exclude each other"),
-            (false, Some(sentinels), 1) => Place::Sentinels { master: redis.remove(0), sentinels },
-            (false, None, 1) => Place::One(redis.remove(0)),
+        let topology = match (self.cluster, self.sentinels, redis.len()) {
+            (true, None, _) => RedisTopology::Cluster(redis),
+            (true, Some(_), _) => bail!("cluster and sentinels exclude each other; remove one"),
+            (false, Some(sentinels), 1) => {
+                RedisTopology::Sentinels { master: redis.remove(0), sentinels }
+            }
+            (false, None, 1) => RedisTopology::One(redis.remove(0)),
             (false, _, _) => {
-                bail!("redis: several addresses are a Cluster's: write cluster = true")
+                bail!("redis: several addresses are only valid for a Cluster; write cluster = true")
             }
         };
         let prefix = self.prefix.unwrap_or_else(|| PREFIX.to_owned());
-        Ok(Some(Settings { place, prefix, timeout: self.timeout.unwrap_or(TIMEOUT) }))
+        Ok(Some(RedisSettings { topology, prefix, timeout: self.timeout.unwrap_or(TIMEOUT) }))
     }
 }
 
 fn addresses(value: Value) -> Result<Vec<Address>> {
     let texts = match value {
         Value::String(text) => vec![text],
-        value => value.try_into().map_err(|_| anyhow!("write an address, or a list of some"))?,
+        value => {
+            value.try_into().map_err(|_| anyhow!("expected an address or a list of addresses"))?
+        }
     };
-    ensure!(!texts.is_empty(), "write an address");
+    ensure!(!texts.is_empty(), "expected an address");
     texts.iter().map(|text| Address::parse(text).map_err(anyhow::Error::msg)).collect()
 }
 
@@ -109,8 +121,8 @@ fn addresses(value: Value) -> Result<Vec<Address>> {
 mod tests {
     use super::*;
 
-    fn settle(text: &str) -> Result<Option<Settings>> {
-        let mut given = Given::default();
+    fn settle(text: &str) -> Result<Option<RedisSettings>> {
+        let mut given = RedisConfig::default();
         for (key, value) in toml::from_str::<toml::Table>(text).unwrap() {
             given.take(&key, value)?;
         }
@@ -118,34 +130,37 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_enough() {
+    fn other_keys_have_defaults() {
         let settings = settle("redis = 'redis://h'").unwrap().unwrap();
-        assert!(matches!(settings.place, Place::One(at) if at.host == "h"));
+        assert!(matches!(settings.topology, RedisTopology::One(at) if at.host == "h"));
         assert_eq!((settings.prefix.as_str(), settings.timeout), ("spinfer:", TIMEOUT));
         assert!(settle("").unwrap().is_none());
     }
 
     #[test]
-    fn several_are_a_cluster_or_sentinels() {
-        let place = |text| settle(text).unwrap().unwrap().place;
+    fn several_addresses_are_a_cluster_or_sentinels() {
+        let topology = |text| settle(text).unwrap().unwrap().topology;
         assert!(matches!(
-            place("redis = ['redis://a:7000', 'redis://b:7000']\ncluster = true"),
-            Place::Cluster(nodes) if nodes.len() == 2
+            topology("redis = ['redis://a:7000', 'redis://b:7000']\ncluster = true"),
+            RedisTopology::Cluster(nodes) if nodes.len() == 2
         ));
-        assert!(matches!(place("redis = 'redis://a'\ncluster = true"), Place::Cluster(_)));
         assert!(matches!(
-            place("redis = 'redis://mymaster/3'\nsentinels = ['redis://s:26379']"),
-            Place::Sentinels { master, sentinels } if master.host == "mymaster" && sentinels.len() == 1
+            topology("redis = 'redis://a'\ncluster = true"),
+            RedisTopology::Cluster(_)
+        ));
+        assert!(matches!(
+            topology("redis = 'redis://mymaster/3'\nsentinels = ['redis://s:26379']"),
+            RedisTopology::Sentinels { master, sentinels } if master.host == "mymaster" && sentinels.len() == 1
         ));
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_no_secret_repeated() {
-        for (text, says) in [
+    fn errors_name_the_key_and_contain_no_secret() {
+        for (text, expected) in [
             ("redis = ['redis://a', 'redis://b']", "cluster = true"),
             ("redis = ['redis://a']\ncluster = true\nsentinels = 'redis://b'", "exclude"),
-            ("redis = []", "write an address"),
-            ("redis = 7", "write an address"),
+            ("redis = []", "expected an address"),
+            ("redis = 7", "expected an address"),
             ("redis = 'hush'", "redis://host:6379"),
             ("prefix = 'a'", "redis is missing"),
             ("redis = 'redis://a'\nprefix = ''", "1 to 256 bytes"),
@@ -155,7 +170,7 @@ mod tests {
             ("redis = 'redis://a'\ncluster = 'yes'", "true or false"),
         ] {
             let error = format!("{:#}", settle(text).unwrap_err());
-            assert!(error.contains(says) && !error.contains("hush"), "{text}: {error}");
+            assert!(error.contains(expected) && !error.contains("hush"), "{text}: {error}");
         }
     }
 }

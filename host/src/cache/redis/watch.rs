@@ -1,13 +1,21 @@
-//! What other nodes have forgotten, as they say it.
+//! Exchanges purges with other nodes.
 //!
-//! The generations of all nodes are a hash in Redis. The server says when it changes (`CLIENT
-//! TRACKING` in broadcast mode with the hash's name as prefix, Redis 6), and it is read then, and
-//! every [`BEAT`] in case that a word was lost: who does not answer is not there. A number that is
-//! greater here is written there, so that what was forgotten while nobody answered is told later.
+//! All nodes share one hash of generations in Redis. The server notifies each node when it changes
+//! (`CLIENT TRACKING` in broadcast mode with the hash's key as prefix, Redis 6). A node reads it then,
+//! and every [`POLL_INTERVAL`] in case a notification was lost or the server no longer replies:
 //!
-//! Only this one key is watched. Answers are not: one that is made again elsewhere does not make
-//! the older one wrong, which its component allows for as long as it says; and a word to each node
-//! for each answer that is stored would cost more than all else.
+//! ```text
+//! node A: purge model iris ── HSET generations "model iris" n ──> Redis
+//!                                                                   │ invalidate
+//! node B: its generation of model iris = max(own, n) <── HMGET ─────┘
+//!         a greater one of its own is written back ──── HSET ──> Redis
+//! ```
+//!
+//! So a purge during an interruption is published once Redis replies again.
+//!
+//! Only this key is tracked. Responses are not: one that is refreshed on another node does not make the
+//! older one invalid, which its component allows to be served for its lifetime; and a notification to
+//! each node for each stored response would cost more than everything else.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,47 +30,47 @@ use tracing::{debug, warn};
 
 use super::link::{Bounded, Dialer};
 use crate::cache::generation::Generations;
-use crate::cache::memory::Memory;
+use crate::cache::memory::MemoryCache;
 
-/// How often it is asked whether all is as it was, and how long an answer may take.
-const BEAT: Duration = Duration::from_millis(500);
+/// Interval at which the hash is read, and the timeout of each command.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Watches over one connection until that breaks. `watched` is told, again and again, that all is
-/// known that others have told of what they forgot.
+/// Exchanges generations over one connection until that fails. `synchronized` is called whenever all
+/// generations in Redis are known here.
 pub(super) async fn watch(
     dialer: &Dialer,
     hash: &str,
     generations: &Generations,
-    memory: &Arc<Memory>,
-    watched: impl Fn() -> bool,
+    memory: &Arc<MemoryCache>,
+    synchronized: impl Fn() -> bool,
 ) -> Result<()> {
     let changed = Arc::new(Notify::new());
-    let (hears, holds) = (Arc::clone(&changed), Arc::clone(memory));
-    let news = move |news: PushInfo| {
-        if news.kind == PushKind::Invalidate {
-            // All is gone, answers too: whoever did that wants them gone here.
-            if news.data.iter().all(|keys| *keys == Value::Nil) {
-                holds.clear();
+    let (notify, memory) = (Arc::clone(&changed), Arc::clone(memory));
+    let listener = move |push: PushInfo| {
+        if push.kind == PushKind::Invalidate {
+            // The database was flushed, cached responses included: the same is intended here.
+            if push.data.iter().all(|keys| *keys == Value::Nil) {
+                memory.clear();
             }
-            hears.notify_one();
+            notify.notify_one();
         }
         Ok::<_, Infallible>(())
     };
-    let mut connection = dialer.node_of(hash, Arc::new(news)).await?;
+    let mut connection = dialer.node_of(hash, Arc::new(listener)).await?;
     let tracking = ["TRACKING", "ON", "BCAST", "PREFIX", hash];
-    ask(&mut connection, cmd("CLIENT").arg(&tracking)).await?;
+    send(&mut connection, cmd("CLIENT").arg(&tracking)).await?;
     let mut refused = false;
     loop {
-        agree(&mut connection, hash, generations, &mut refused).await?;
-        watched();
-        // A word, or its time: both are the same to do.
-        let _ = timeout(BEAT, changed.notified()).await;
+        synchronize(&mut connection, hash, generations, &mut refused).await?;
+        synchronized();
+        // After a notification or the interval.
+        let _ = timeout(POLL_INTERVAL, changed.notified()).await;
     }
 }
 
-/// Takes the greater number of each, here and there. What is no number is none, and is written over
-/// when there is one. That the server takes none, as it is full, is said once.
-async fn agree(
+/// Adopts greater generations from Redis, and writes back those that are greater here. A value that is
+/// not a number counts as 0. `refused` keeps the warning of a full Redis from being repeated.
+async fn synchronize(
     connection: &mut Bounded,
     hash: &str,
     generations: &Generations,
@@ -70,10 +78,13 @@ async fn agree(
 ) -> Result<()> {
     let scopes = generations.known();
     let names: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-    let theirs = ask(connection, cmd("HMGET").arg(hash).arg(&names)).await?;
-    let theirs: Vec<Option<Vec<u8>>> =
-        from_redis_value(theirs).with_context(|| format!("{hash} is not a hash"))?;
-    ensure!(theirs.len() == scopes.len(), "{hash}: other numbers than were asked for");
+    let theirs = send(connection, cmd("HMGET").arg(hash).arg(&names)).await?;
+    let theirs: Vec<Option<Vec<u8>>> = from_redis_value(theirs)
+        .with_context(|| format!("the key {hash} does not hold a hash of generations"))?;
+    ensure!(
+        theirs.len() == scopes.len(),
+        "{hash}: the reply has another number of values than requested"
+    );
     let theirs = theirs.iter().map(|number| str::from_utf8(number.as_ref()?).ok()?.parse().ok());
     let theirs: Vec<u64> = theirs.map(Option::unwrap_or_default).collect();
     let mut newer = Vec::new();
@@ -81,23 +92,23 @@ async fn agree(
         scopes.iter().zip(&names).zip(theirs).zip(generations.numbers())
     {
         if !generations.join(scope, theirs) {
-            debug!(%scope, theirs, "a number that no clock gives is not used");
+            debug!(%scope, theirs, "a generation too far in the future is ignored");
         } else if theirs < ours {
             newer.push((name, ours));
         }
     }
     if !newer.is_empty() {
-        let told = cmd("HSET").arg(hash).arg(&newer).take();
-        let answer = connection.req_packed_command(&told);
-        match timeout(BEAT, answer).await.context("it does not answer")? {
-            // A replica that was the master says where it is not to be told.
+        let raise = cmd("HSET").arg(hash).arg(&newer).take();
+        let reply = connection.req_packed_command(&raise);
+        match timeout(POLL_INTERVAL, reply).await.context("no reply")? {
+            // Not from a former master, which is a read-only replica now.
             Err(error) if error.code().is_some_and(|code| code != "READONLY") => {
                 if !std::mem::replace(refused, true) {
-                    warn!(%error, "other nodes do not hear what is forgotten here: the Redis does not take it");
+                    warn!(%error, "Redis rejects purges of this node; other nodes follow when it accepts them");
                 }
             }
-            answer => {
-                answer?;
+            reply => {
+                reply?;
                 *refused = false;
             }
         }
@@ -105,7 +116,7 @@ async fn agree(
     Ok(())
 }
 
-async fn ask(connection: &mut Bounded, command: &Cmd) -> Result<Value> {
-    let answer = timeout(BEAT, connection.req_packed_command(command)).await;
-    Ok(answer.context("it does not answer")??)
+async fn send(connection: &mut Bounded, command: &Cmd) -> Result<Value> {
+    let reply = timeout(POLL_INTERVAL, connection.req_packed_command(command)).await;
+    Ok(reply.context("no reply")??)
 }

@@ -1,12 +1,12 @@
-//! The commands of outbound Redis, and over which connection each goes.
+//! The commands of outbound Redis, and the connection that each is sent over.
 
 use redis::{Arg, Cmd, FromRedisValue, Value, cmd};
 
-use super::Handle;
-use crate::storage::redis::Error;
+use super::RedisHandle;
+use crate::storage::redis::RedisError;
 
-/// Commands that answer at once and leave nothing behind on their connection, so that others may use
-/// it.
+/// Commands that do not block and leave the state of their connection unchanged, so that it can be
+/// shared.
 const SHARED: &str = "
     APPEND BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS COPY DBSIZE DECR DECRBY DEL ECHO EVAL EVALSHA
     EVALSHA_RO EVAL_RO EXISTS EXPIRE EXPIREAT EXPIRETIME FCALL FCALL_RO GEOADD GEODIST GEOHASH GEOPOS
@@ -21,82 +21,85 @@ const SHARED: &str = "
     ZINTER ZINTERCARD ZINTERSTORE ZLEXCOUNT ZMPOP ZMSCORE ZPOPMAX ZPOPMIN ZRANDMEMBER ZRANGE
     ZRANGEBYLEX ZRANGEBYSCORE ZRANGESTORE ZRANK ZREM ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE
     ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION ZUNIONSTORE";
-/// Commands after which a connection answers no more as this interface takes it.
+/// Commands after which a connection no longer sends one reply for each command.
 const REFUSED: &str = "MONITOR PSUBSCRIBE PSYNC SSUBSCRIBE SUBSCRIBE SYNC";
 
-impl Handle {
-    pub(super) async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        // Others may be under way, each with arguments of its own.
+impl RedisHandle {
+    /// Sends a command, over the handle's own connection if it has one. Returns the reply.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        // Concurrent commands hold arguments too, so each is charged.
         let bytes = command.args_iter().map(|argument| match argument {
             Arg::Simple(bytes) => bytes.len(),
             _ => 0,
         });
-        let held = self.0.held.charge(bytes.sum());
-        let _held = held.map_err(|error| Error::Command(error.to_string()))?;
-        let Some(own) = self.0.own().await? else { return self.0.link.answer(command).await };
-        match own.connection.answer(command).await {
+        let charge = self.0.memory.charge(bytes.sum());
+        let _charge = charge.map_err(|error| RedisError::Command(error.to_string()))?;
+        let Some(own) = self.0.own().await? else { return self.0.client.query(command).await };
+        match own.connection.query(command).await {
             Err(error) if !own.connection.is_open() => {
-                self.0.forget(&own).await;
-                Err(Error::Lost(error.to_string()))
+                self.0.remove(&own).await;
+                Err(RedisError::Lost(error.to_string()))
             }
-            answer => answer,
+            result => result,
         }
     }
 
-    pub(super) async fn publish(&self, channel: &str, payload: &[u8]) -> Result<(), Error> {
-        let _receivers: i64 = self.answer(cmd("PUBLISH").arg(channel).arg(payload)).await?;
+    pub(super) async fn publish(&self, channel: &str, payload: &[u8]) -> Result<(), RedisError> {
+        let _receivers: i64 = self.query(cmd("PUBLISH").arg(channel).arg(payload)).await?;
         Ok(())
     }
 
-    pub(super) async fn incr(&self, key: &str) -> Result<i64, Error> {
-        let sum = self.answer(cmd("INCR").arg(key)).await;
+    pub(super) async fn incr(&self, key: &str) -> Result<i64, RedisError> {
+        let sum = self.query(cmd("INCR").arg(key)).await;
         sum.map_err(|error| match error {
-            // What it says of a value that is a string of something else.
-            Error::Command(problem) if problem.contains("not an integer") => Error::Type(problem),
+            // The error for a string that is not a number has no code of its own.
+            RedisError::Command(problem) if problem.contains("not an integer") => {
+                RedisError::Type(problem)
+            }
             error => error,
         })
     }
 
-    /// Any command, its answer flattened.
+    /// Sends any command. Returns the flattened reply.
     pub(super) async fn execute(
         &self,
         command: &str,
         arguments: Vec<Argument>,
-    ) -> Result<Vec<Flat>, Error> {
+    ) -> Result<Vec<Flat>, RedisError> {
         let name = command.to_ascii_uppercase();
-        let silent = |argument: &Argument| match argument {
+        let is_reply_mode = |argument: &Argument| match argument {
             Argument::Bytes(bytes) => bytes.eq_ignore_ascii_case(b"REPLY"),
             Argument::Number(_) => false,
         };
-        let among = |names: &str| names.split_ascii_whitespace().any(|known| known == name);
-        if among(REFUSED) || name == "CLIENT" && arguments.first().is_some_and(silent) {
-            return Err(Error::Command(format!(
-                "{name} is not for this interface: it answers each command with one value"
+        let is_in = |names: &str| names.split_ascii_whitespace().any(|known| known == name);
+        if is_in(REFUSED) || name == "CLIENT" && arguments.first().is_some_and(is_reply_mode) {
+            return Err(RedisError::Command(format!(
+                "{name} is not supported by this interface, which returns one reply for each command"
             )));
         }
-        let mut whole = cmd(command);
+        let mut complete = cmd(command);
         for argument in arguments {
             match argument {
-                Argument::Number(number) => whole.arg(number),
-                Argument::Bytes(bytes) => whole.arg(bytes),
+                Argument::Number(number) => complete.arg(number),
+                Argument::Bytes(bytes) => complete.arg(bytes),
             };
         }
-        if !among(SHARED) {
-            self.0.make_own().await?;
+        if !is_in(SHARED) {
+            self.0.ensure_own().await?;
         }
         let mut flat = Vec::new();
-        flatten(self.answer(&whole).await?, &mut flat)?;
+        flatten(self.query(&complete).await?, &mut flat)?;
         Ok(flat)
     }
 }
 
-/// An argument of a command, whichever interface it came by.
+/// An argument of a command, of either interface.
 pub(super) enum Argument {
     Number(i64),
     Bytes(Vec<u8>),
 }
 
-/// A value within an answer.
+/// A value of a flattened reply.
 #[derive(Debug, PartialEq)]
 pub(super) enum Flat {
     Nil,
@@ -105,8 +108,8 @@ pub(super) enum Flat {
     Bytes(Vec<u8>),
 }
 
-/// Appends what is in `value`, lists within lists one after the other.
-fn flatten(value: Value, flat: &mut Vec<Flat>) -> Result<(), Error> {
+/// Appends the values in `value`, with nested lists in place.
+fn flatten(value: Value, flat: &mut Vec<Flat>) -> Result<(), RedisError> {
     flat.push(match value {
         Value::Nil => Flat::Nil,
         Value::Int(number) => Flat::Number(number),
@@ -124,8 +127,8 @@ fn flatten(value: Value, flat: &mut Vec<Flat>) -> Result<(), Error> {
             return values.into_iter().try_for_each(|value| flatten(value, flat));
         }
         Value::Attribute { data, .. } => return flatten(*data, flat),
-        Value::ServerError(error) => return Err(Error::Command(error.to_string())),
-        _ => return Err(Error::Type("it is of a kind this interface has not".into())),
+        Value::ServerError(error) => return Err(RedisError::Command(error.to_string())),
+        _ => return Err(RedisError::Type("the interface has no such type".into())),
     });
     Ok(())
 }
@@ -135,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_flattened() {
+    fn nested_reply_is_flattened() {
         let bytes = |text: &str| Value::BulkString(text.into());
         let nested = Value::Array(vec![
             Value::Int(1),

@@ -1,37 +1,37 @@
-//! The free axes of a graph's inputs, and which of them have one size.
+//! The free axes of a graph's inputs, and which of them share a size.
 //!
-//! Axes of one name (ONNX's `dim_param`) have one size. Names may be sums and products of others, as
-//! exporters of PyTorch models write them: `past_sequence_length + 1`, `2*s0`. Of axes without names,
-//! those at the same position have one size.
+//! Axes of the same name (ONNX's `dim_param`) have the same size. Names may be sums and products of
+//! other names, as PyTorch exporters write them: `past_sequence_length + 1`, `2*s0`. Unnamed axes at the
+//! same position have the same size.
 
 use spinfer_backend::{Tensor, TensorInfo};
 
-/// Free axes that have one size.
+/// Free axes that share a size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FreeAxis {
-    /// For messages: the name the file has for it, or a description.
+    /// Name in the file, or a description, for messages.
     pub(super) name: String,
-    /// The first of them: the input, and the position in its shape.
+    /// The first of the axes: the input, and the position in its shape.
     pub(super) first: (usize, usize),
 }
 
-/// How the size of an axis is found.
+/// The size of an axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Size {
+enum AxisSize {
     Fixed(u32),
-    /// A sum of products: each a factor, and positions in [`Axes::free`].
+    /// A sum of products: a factor, and positions in [`Axes::free`].
     Free(Vec<(i64, Vec<usize>)>),
 }
 
 /// The axes of all inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Axes {
-    inputs: Vec<Vec<Size>>,
+    inputs: Vec<Vec<AxisSize>>,
     pub(super) free: Vec<FreeAxis>,
 }
 
 impl Axes {
-    /// `shapes` are those of `inputs`; `None` is a free axis.
+    /// The axes of `inputs` with these `shapes`; `None` is a free axis.
     pub(super) fn of(inputs: &[TensorInfo], shapes: &[Vec<Option<u32>>]) -> Self {
         Self::named(inputs, shapes, |input, axis| {
             let name = inputs[input].axis_names.get(axis).and_then(Option::as_deref);
@@ -42,14 +42,14 @@ impl Axes {
         })
     }
 
-    /// The same where each axis has a size of its own, whatever it is called.
+    /// The axes of `inputs` with these `shapes`, each with a size of its own, whatever its name.
     pub(super) fn separate(inputs: &[TensorInfo], shapes: &[Vec<Option<u32>>]) -> Self {
         Self::named(inputs, shapes, |input, axis| {
             vec![(1, vec![format!("axis {axis} of {}", inputs[input].name)])]
         })
     }
 
-    /// `terms` are what the size of an axis is the sum of.
+    /// `terms` returns the terms whose sum is the size of an axis.
     fn named(
         inputs: &[TensorInfo],
         shapes: &[Vec<Option<u32>>],
@@ -60,7 +60,7 @@ impl Axes {
             let mut sizes = Vec::new();
             for (axis, size) in shape.iter().enumerate() {
                 if let Some(size) = size {
-                    sizes.push(Size::Fixed(*size));
+                    sizes.push(AxisSize::Fixed(*size));
                     continue;
                 }
                 let mut free = Vec::new();
@@ -68,7 +68,7 @@ impl Axes {
                     let position = |name: &String| axes.position(name, (input, axis));
                     free.push((factor, names.iter().map(position).collect()));
                 }
-                sizes.push(Size::Free(free));
+                sizes.push(AxisSize::Free(free));
             }
             axes.inputs.push(sizes);
         }
@@ -78,15 +78,14 @@ impl Axes {
     /// The sizes that the free axes have in `example`.
     pub(super) fn sizes_of(&self, example: &[Tensor]) -> Vec<u32> {
         let size = |(free, axis): (usize, &FreeAxis)| {
-            let by_itself =
-                (0..example.len()).find_map(|input| Some((input, self.axis(input, free)?)));
-            let (input, axis) = by_itself.unwrap_or(axis.first);
+            let plain = (0..example.len()).find_map(|input| Some((input, self.axis(input, free)?)));
+            let (input, axis) = plain.unwrap_or(axis.first);
             example[input].dimensions.get(axis).copied().unwrap_or(1)
         };
         self.free.iter().enumerate().map(size).collect()
     }
 
-    /// Whether the dimensions of `example` follow from the sizes its free axes have.
+    /// Whether the dimensions of `example` follow from the sizes of its free axes.
     pub(super) fn fit(&self, example: &[Tensor]) -> bool {
         let dimensions = self.dimensions(&self.sizes_of(example)).unwrap_or_default();
         example.iter().map(|tensor| &tensor.dimensions).eq(&dimensions)
@@ -100,12 +99,12 @@ impl Axes {
         })
     }
 
-    /// The dimensions of each input where the free axes have `sizes`; `None` if one would be negative,
-    /// or over 2^32.
+    /// The dimensions of each input for `sizes` of the free axes; `None` if one is negative or exceeds
+    /// 32 bits.
     pub(super) fn dimensions(&self, sizes: &[u32]) -> Option<Vec<Vec<u32>>> {
-        let of = |size: &Size| match size {
-            Size::Fixed(size) => Some(*size),
-            Size::Free(terms) => {
+        let of = |size: &AxisSize| match size {
+            AxisSize::Fixed(size) => Some(*size),
+            AxisSize::Free(terms) => {
                 let mut sum = 0_i64;
                 for (factor, axes) in terms {
                     let product = axes.iter().try_fold(*factor, |product, &axis| {
@@ -119,25 +118,28 @@ impl Axes {
         self.inputs.iter().map(|axes| axes.iter().map(of).collect()).collect()
     }
 
-    /// The shape of each input as `model.toml` has it: -1 where one of the free axes that `is_free`
-    /// decides the size.
+    /// The shape of each input for `model.toml`: -1 where the size depends on an axis that `is_free`.
     pub(super) fn shapes(&self, sizes: &[u32], is_free: &[bool]) -> Vec<Vec<i64>> {
         let dimensions = self.dimensions(sizes).unwrap_or_default();
-        let of = |(size, &dimension): (&Size, &u32)| match size {
-            Size::Free(terms) if terms.iter().flat_map(|(_, axes)| axes).any(|&a| is_free[a]) => -1,
+        let of = |(size, &dimension): (&AxisSize, &u32)| match size {
+            AxisSize::Free(terms)
+                if terms.iter().flat_map(|(_, axes)| axes).any(|&a| is_free[a]) =>
+            {
+                -1
+            }
             _ => i64::from(dimension),
         };
         let inputs = self.inputs.iter().zip(&dimensions);
         inputs.map(|(axes, sizes)| axes.iter().zip(sizes).map(of).collect()).collect()
     }
 
-    /// The position in `input` of the axis whose size is that of `free` and of nothing else.
+    /// The position in `input` of the axis whose size is exactly that of `free`.
     pub(super) fn axis(&self, input: usize, free: usize) -> Option<usize> {
-        self.inputs[input].iter().position(|size| *size == Size::Free(vec![(1, vec![free])]))
+        self.inputs[input].iter().position(|size| *size == AxisSize::Free(vec![(1, vec![free])]))
     }
 }
 
-/// A name as a sum of products of names and numbers; `None` if it is something else.
+/// Parses a name as a sum of products of names and numbers.
 fn parse(name: &str) -> Option<Vec<(i64, Vec<String>)>> {
     let mut terms = Vec::new();
     let mut sign = 1;
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_of_one_name_have_one_size() {
+    fn axes_of_the_same_name_have_the_same_size() {
         let axes = axes(&[&["batch", "seq", "4"], &["seq", "batch"]]);
         assert_eq!(axes.free.len(), 2);
         assert_eq!(axes.dimensions(&[2, 3]).unwrap(), [vec![2, 3, 4], vec![3, 2]]);
@@ -200,24 +202,24 @@ mod tests {
     }
 
     #[test]
-    fn axes_without_names_go_by_their_position() {
+    fn unnamed_axes_at_the_same_position_have_the_same_size() {
         let axes = axes(&[&["", "3"], &["", ""]]);
         assert_eq!(axes.dimensions(&[5, 6]).unwrap(), [vec![5, 3], vec![5, 6]]);
     }
 
     #[test]
-    fn a_name_may_be_a_sum_or_a_product_of_others() {
+    fn name_can_be_a_sum_or_product_of_others() {
         let axes = axes(&[&["past", "seq"], &["past + seq", "2*seq"], &["past - 1"], &["a//2"]]);
         let dimensions = axes.dimensions(&[4, 3, 9]).unwrap();
         assert_eq!(dimensions, [vec![4, 3], vec![7, 6], vec![3], vec![9]]);
         assert_eq!(axes.dimensions(&[0, 3, 9]), None, "negative");
-        assert_eq!(axes.axis(1, 0), None, "not by itself");
+        assert_eq!(axes.axis(1, 0), None, "only in a sum");
         assert_eq!(axes.shapes(&[4, 3, 9], &[false, true, false])[1], [-1, -1]);
     }
 
     proptest! {
         #[test]
-        fn any_name_has_a_size_or_none(name in "[a-z0-9*+ /-]{0,12}", size: u32) {
+        fn arbitrary_names_do_not_panic(name in "[a-z0-9*+ /-]{0,12}", size: u32) {
             let axes = axes(&[&[&name, "seq"]]);
             let _ = axes.dimensions(&vec![size; axes.free.len()]);
         }

@@ -1,4 +1,4 @@
-//! What a graph takes and gives, found by loading it as the host would and running it.
+//! Examines the inputs and outputs of a graph by loading and running it as the host does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,40 +7,41 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use prost::Message;
 use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo};
+use spinfer_onnx::{GraphProto, ModelProto};
 
 use super::axes::Axes;
 use super::example::Example;
-use super::onnx::{self, Model};
+use super::onnx::{declared_shape, is_random};
 use super::shapes::{Declared, Shapes};
 use super::trials::Trials;
-use super::uses::{Uses, Values};
+use super::uses::{Uses, ValueMap};
 use crate::cli::models::reason;
 use crate::cli::signature;
-use crate::inference::{LoadRequest, Loaded, LoadedGraph, load_with_first};
+use crate::inference::{LoadRequest, LoadResult, LoadedGraph, load_with_first};
 
 /// A graph that can be served.
 #[derive(Debug)]
 pub(in crate::cli) struct Examined {
     /// The backend that runs it.
     pub(in crate::cli) backend: &'static str,
-    /// Why that one.
+    /// Why that backend was chosen.
     pub(in crate::cli) reason: String,
-    pub(in crate::cli) inputs: Vec<signature::Tensor>,
-    pub(in crate::cli) outputs: Vec<signature::Tensor>,
-    /// What wrote the file, with its version; empty if it does not say.
+    pub(in crate::cli) inputs: Vec<signature::DeclaredTensor>,
+    pub(in crate::cli) outputs: Vec<signature::DeclaredTensor>,
+    /// Name and version of the program that wrote the file; empty if unknown.
     pub(in crate::cli) producer: String,
-    /// Whether it may give something else for the same.
+    /// Whether outputs may differ for equal inputs.
     pub(in crate::cli) random: bool,
-    /// What there is to tell of how it ran.
+    /// Notes on the trial runs, for the user.
     pub(in crate::cli) notes: Vec<String>,
-    /// Inputs on which it ran.
+    /// Inputs on which the graph ran.
     pub(in crate::cli) sample: Vec<Tensor>,
 }
 
-/// Of a tensor: the request protocols take no more.
+/// Maximum number of axes of a tensor in the request protocols.
 const MAX_AXES: usize = 16;
 
-/// Examines the graph in `bytes`, which is loaded as `request` says, on an example if there is one.
+/// Examines the graph in `bytes`, loaded with `request`, on the example if there is one.
 pub(in crate::cli) fn examine(
     bytes: &Bytes,
     backends: &[Arc<dyn Backend>],
@@ -49,15 +50,15 @@ pub(in crate::cli) fn examine(
 ) -> Result<Examined> {
     ensure!(!bytes.is_empty(), "it is empty");
     let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-    let Loaded { backend, refusals, graph } =
+    let LoadResult { backend, refusals, graph } =
         load_with_first(backends, bytes, encoding, target, request)?;
-    ensure!(!graph.inputs().is_empty(), "it has no input: there is nothing to predict from");
-    let model = Model::decode(bytes.clone()).unwrap_or_default();
+    ensure!(!graph.inputs().is_empty(), "the graph has no inputs to predict from");
+    let model = ModelProto::decode(bytes.clone()).unwrap_or_default();
     let file = model.graph.unwrap_or_default();
     let example = example.map(|example| example.tensors(graph.inputs())).transpose()?;
 
     let shapes = input_shapes(&graph, example.as_deref())?;
-    let values = Values::of(&file);
+    let values = ValueMap::of(&file);
     let by_values = values.values_shape_outputs(graph.inputs().iter().map(|i| i.name.as_str()));
     let uses = uses(&values, graph.inputs(), &shapes);
     let mut axes = Axes::of(graph.inputs(), &shapes);
@@ -75,11 +76,7 @@ pub(in crate::cli) fn examine(
     let outputs = tensors(graph.outputs(), outputs, batch_axes.1);
     for tensor in inputs.iter().chain(&outputs) {
         let axes = tensor.shape.as_ref().map_or(0, Vec::len);
-        ensure!(
-            axes <= MAX_AXES,
-            "`{}` has {axes} axes; at most {MAX_AXES} can be served",
-            tensor.name
-        );
+        ensure!(axes <= MAX_AXES, "`{}` has {axes} axes; the maximum is {MAX_AXES}", tensor.name);
     }
     Ok(Examined {
         backend,
@@ -87,20 +84,20 @@ pub(in crate::cli) fn examine(
         inputs,
         outputs,
         producer: [model.producer_name, model.producer_version].join(" ").trim().to_owned(),
-        random: file.is_random(),
+        random: is_random(&file),
         notes,
         sample: trials.sample,
     })
 }
 
-/// The shapes of the inputs as the graph declares them, or of the example's number of axes.
+/// The declared shapes of the inputs; where the graph has none, free axes as in the example.
 fn input_shapes(graph: &LoadedGraph, example: Option<&[Tensor]>) -> Result<Vec<Vec<Option<u32>>>> {
     let shape = |(index, info): (usize, &TensorInfo)| {
         let of_example = || Some(vec![None; example?.get(index)?.dimensions.len()]);
         info.shape.clone().or_else(of_example).with_context(|| {
             format!(
-                "the graph does not say how many axes its input `{}` has; show it by --example \
-                 request.json or --example inputs.npz, or convert it again with a shape",
+                "the graph declares no shape for its input `{}`; pass --example request.json or \
+                 --example inputs.npz, or convert the model again with a shape",
                 info.name
             )
         })
@@ -108,23 +105,23 @@ fn input_shapes(graph: &LoadedGraph, example: Option<&[Tensor]>) -> Result<Vec<V
     graph.inputs().iter().enumerate().map(shape).collect()
 }
 
-fn uses(values: &Values<'_>, infos: &[TensorInfo], shapes: &[Vec<Option<u32>>]) -> Vec<Uses> {
+fn uses(values: &ValueMap<'_>, infos: &[TensorInfo], shapes: &[Vec<Option<u32>>]) -> Vec<Uses> {
     let width = |shape: &Vec<Option<u32>>| shape.last().copied().flatten().unwrap_or(1) as usize;
     let names = infos.iter().map(|info| info.name.as_str());
     let widths: BTreeMap<&str, usize> = names.zip(shapes.iter().map(width)).collect();
     infos.iter().map(|info| values.uses(&info.name, widths[info.name.as_str()], &widths)).collect()
 }
 
-fn declared(graph: &LoadedGraph, file: &onnx::Graph) -> Vec<Declared> {
+fn declared(graph: &LoadedGraph, file: &GraphProto) -> Vec<Declared> {
     let of = |info: &TensorInfo| Declared {
         name: info.name.clone(),
-        known: info.shape.clone(),
+        inferred: info.shape.clone(),
         axis_names: info.axis_names.clone(),
         of_file: file
             .output
             .iter()
             .find(|output| output.name == info.name)
-            .and_then(onnx::ValueInfo::shape),
+            .and_then(declared_shape),
     };
     graph.outputs().iter().map(of).collect()
 }
@@ -133,8 +130,8 @@ fn tensors(
     infos: &[TensorInfo],
     shapes: Vec<Vec<i64>>,
     batch_axes: Vec<usize>,
-) -> Vec<signature::Tensor> {
-    let with = |((info, shape), batch_axis): ((&TensorInfo, _), _)| signature::Tensor {
+) -> Vec<signature::DeclaredTensor> {
+    let with = |((info, shape), batch_axis): ((&TensorInfo, _), _)| signature::DeclaredTensor {
         shape: Some(shape),
         batch_axis,
         ..info.into()

@@ -1,7 +1,7 @@
-//! `spinfer add`: an ONNX file becomes a version of a model, and a route.
+//! `spinfer add`: adds an ONNX file to an application as a model version with a route.
 //!
-//! What is wrong with the file, the names or the manifest is found before anything is written; what is
-//! written is all there, or nothing of it.
+//! The file, the names and the manifest are checked before anything is written, and all files are
+//! written or none.
 
 pub(super) mod component;
 pub(super) mod examine;
@@ -33,51 +33,54 @@ use toml_edit::Table;
 
 use self::examine::Examined;
 use self::labels::Labels;
-use self::model_toml::About;
+use self::model_toml::ModelTomlParts;
 use self::request::Request;
 use self::routing::Routing;
-use self::target::AskedBackend;
-pub(crate) use self::target::Target;
+pub(crate) use self::target::ModelTarget;
+use self::target::RequestedBackend;
+use super::atomic_files::FileTransaction;
 use super::edit::{Edit, NewComponent};
-use super::atomic_files::Made;
-use super::signature::{Tensor, list};
-use crate::inference::{GRAPH, SIGNATURE, hex};
+use super::signature::{DeclaredTensor, list};
 use crate::config::manifest::names;
+use crate::inference::{GRAPH, SIGNATURE, hex};
 
 #[derive(Debug, Args)]
-pub struct Add {
-    /// The ONNX file
+pub struct AddOptions {
+    /// ONNX file to add
     file: PathBuf,
 
     #[command(flatten)]
-    target: Target,
+    target: ModelTarget,
 }
 
-/// The manifest, unless another is given.
+/// Default path of the manifest.
 pub(super) const MANIFEST: &str = "spin.toml";
 
-/// A graph that is to be added, and what is known of it.
+/// A graph to add, and where it comes from.
 #[derive(Debug)]
-pub(crate) struct Graph {
+pub(crate) struct CandidateGraph {
     pub(crate) bytes: Vec<u8>,
-    /// Where it is from, for messages.
+    /// Source of the graph, for messages.
     pub(crate) shown: String,
-    /// The name of its file, for its provenance.
+    /// File name, for `[provenance]`.
     pub(crate) file: String,
-    /// The SHA-256 of that file, if these are not its bytes.
+    /// SHA-256 of the original file, if `bytes` differ from it.
     pub(crate) file_sha256: Option<String>,
-    /// What it is called, unless the command line says otherwise.
+    /// Model name, if the source has one; `--name` overrides it.
     pub(crate) name: Option<String>,
-    /// Its number, unless the command line says otherwise.
+    /// Version number, if the source has one; `--version` overrides it.
     pub(crate) version: Option<u32>,
-    /// Names of columns, which are the fields if there are as many features.
+    /// Column names of the training data: the feature names, if their number matches.
     pub(crate) columns: Vec<String>,
-    /// More of its `[provenance]`.
+    /// Further keys of `[provenance]`.
     pub(crate) provenance: Table,
 }
 
-/// Adds a model, telling `out` what was done and how to ask it.
-pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
+/// Adds an ONNX file, and prints to `out` what was added and how to send a request.
+///
+/// # Errors
+/// If the file cannot be served, or a name, version, route or component is not available.
+pub fn run(add: &AddOptions, out: &mut impl Write) -> Result<()> {
     let file = add.file.display();
     let mut bytes = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
     let bundled = side_files::bundle(&add.file, &bytes)
@@ -88,7 +91,7 @@ pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
     }
     let text =
         |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_owned);
-    let graph = Graph {
+    let graph = CandidateGraph {
         bytes,
         shown: file.to_string(),
         file: text(add.file.file_name()).unwrap_or_else(|| GRAPH.to_owned()),
@@ -101,11 +104,16 @@ pub fn run(add: &Add, out: &mut impl Write) -> Result<()> {
     add_graph(graph, &add.target, out)
 }
 
-/// Adds a graph, telling `out` what was done and how to ask it.
-pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> Result<()> {
-    let Graph { bytes: given, shown: file, name, version, columns, provenance, .. } = graph;
+/// Adds a graph, and prints to `out` what was added and how to send a request.
+pub(crate) fn add_graph(
+    graph: CandidateGraph,
+    target: &ModelTarget,
+    out: &mut impl Write,
+) -> Result<()> {
+    let CandidateGraph { bytes: given, shown: file, name, version, columns, provenance, .. } =
+        graph;
 
-    // 1 the file: what it takes and gives, and its labels
+    // 1 Examine the graph: inputs, outputs and labels.
     let given = Bytes::from(given);
     let given_sha256 = hex(&Sha256::digest(&given));
     let (found, changed) = labels::find(&given);
@@ -114,7 +122,7 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         .with_context(|| format!("{file}: cannot be served"))?;
     let labels = choose_labels(found, &target.labels, &examined)?;
 
-    // 2 its place: name, version, component, routes
+    // 2 Edit the manifest: name, version, component and routes.
     let mut edit = Edit::open(&target.from)?;
     let name = target.name(name.as_deref())?;
     let version = target.version(&edit.base, &name, version)?;
@@ -130,10 +138,10 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         build: None,
     })?;
 
-    // 3 the files
+    // 3 Write the files.
     let sha256 = hex(&Sha256::digest(&bytes));
     let file_sha256 = graph.file_sha256.as_deref();
-    let about = About {
+    let about = ModelTomlParts {
         name: &name,
         version,
         sha256: &sha256,
@@ -143,27 +151,27 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         labels: labels.as_ref(),
         fields: &target.fields,
         columns: &columns,
-        backend: target.backend.map(AskedBackend::name),
+        backend: target.backend.map(RequestedBackend::name),
         threads: target.threads,
         provenance: &provenance,
     };
     let signature = about.text(&examined)?;
     let text = edit.text()?;
-    let mut made = Made::default();
+    let mut files = FileTransaction::default();
     let contents = [(GRAPH, &*bytes), (SIGNATURE, signature.as_bytes())];
-    made.folder_with(&edit.base.join(&folder), &contents)?;
+    files.create_folder_with(&edit.base.join(&folder), &contents)?;
     if let Some(bytes) = &component.copy {
-        made.file(&edit.base.join(&component.source), bytes)?;
+        files.create_file(&edit.base.join(&component.source), bytes)?;
     }
     let path = routes.path(&name, &version.to_string());
     let request = Request::new(&path, &format!("{name}-{version}"), &edit.base, &examined);
     if let Some((path, body)) = &request.file {
-        made.any_file(&edit.base.join(path), body)?;
+        files.write_file(&edit.base.join(path), body)?;
     }
-    made.replace(&edit.path, edit.before.as_deref(), &text)?;
-    made.keep();
+    files.replace(&edit.path, edit.before.as_deref(), &text)?;
+    files.commit();
 
-    // 4 what was done, and how to go on
+    // 4 Report what was added and the next steps.
     let Examined { backend, reason, inputs, outputs, notes, .. } = &examined;
     let (inputs, outputs) = (list(inputs), list(outputs));
     writeln!(out, "Added {name}, version {version} ({backend}): {inputs} -> {outputs}")?;
@@ -172,21 +180,21 @@ pub(crate) fn add_graph(graph: Graph, target: &Target, out: &mut impl Write) -> 
         writeln!(out, "  labels  {}", labels.shown())?;
     }
     if given_sha256 != sha256 {
-        writeln!(out, "          were strings in {file}; the graph gives their positions now")?;
+        writeln!(out, "          strings in {file}; the added graph returns class indices")?;
     }
     if file_sha256.is_some() {
-        writeln!(out, "  weights were in files of their own, and are in the graph now")?;
+        writeln!(out, "  weights merged into the graph from external data files")?;
     }
     for note in notes {
         writeln!(out, "  note    {note}")?;
     }
     writeln!(out, "  model   {folder}/{GRAPH}, {folder}/{SIGNATURE}")?;
-    routes.tell(out, &name, &id, &edit.path)?;
-    Ok(usage(out, &target.from, &request)?)
+    routes.print(out, &name, &id, &edit.path)?;
+    Ok(print_next_steps(out, &target.from, &request)?)
 }
 
-/// How to serve what was added, and what to ask it.
-pub(super) fn usage(
+/// Prints how to serve the model and a request for it.
+pub(super) fn print_next_steps(
     out: &mut impl Write,
     from: &Path,
     Request { line, file }: &Request,
@@ -196,10 +204,10 @@ pub(super) fn usage(
     if let Some((file, _)) = file {
         writeln!(out, "  request {file}")?;
     }
-    writeln!(out, "Serve it with\n  spinfer up{from}\nand ask\n  {line}")
+    writeln!(out, "Serve it:\n  spinfer up{from}\nSend a request:\n  {line}")
 }
 
-/// The labels of the graph, or those given; numbers for a classifier that has none.
+/// The labels found in the graph, or the given ones; class numbers for a classifier without labels.
 fn choose_labels(
     found: Option<Labels>,
     given: &[String],
@@ -214,13 +222,13 @@ fn choose_labels(
     }
     match &found {
         Some(Labels::Names(names)) if names != given => bail!(
-            "--labels: the graph has labels itself, {}; leave it out",
+            "--labels: the graph already has labels, {}; omit --labels",
             Labels::Names(names.clone()).shown()
         ),
         Some(Labels::Numbers(numbers)) if !numbers.iter().copied().eq(0..numbers.len() as i64) => {
             bail!(
-                "--labels: the graph's classes are {}, and labels name the classes 0, 1, 2, ...; leave \
-                 it out, and the answers have those numbers",
+                "--labels: the graph's classes are {}, but labels name the classes 0, 1, 2, ...; omit \
+                 --labels to return the class numbers",
                 Labels::Numbers(numbers.clone()).shown()
             )
         }
@@ -236,10 +244,10 @@ fn choose_labels(
     Ok(Some(Labels::Names(given.to_vec())))
 }
 
-/// Whether an output is a class for each row, and how many numbers for each row are in the other, or in
-/// the only one.
+/// Whether exactly one output holds one class per row, and the elements per row of the only
+/// floating-point output.
 fn classifier(examined: &Examined) -> (bool, Option<usize>) {
-    let is_class = |output: &&Tensor| {
+    let is_class = |output: &&DeclaredTensor| {
         let is_integer = !output.is_float() && !matches!(output.datatype, "BOOL" | "BYTES");
         is_integer && output.row() == Some(1)
     };

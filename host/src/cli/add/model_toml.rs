@@ -1,34 +1,35 @@
-//! The `model.toml` of a model that is added.
+//! Writes the `model.toml` of an added model.
 
 use anyhow::{Result, bail, ensure};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value, value};
 
 use super::examine::Examined;
 use super::labels::Labels;
-use crate::cli::signature::Tensor;
+use crate::cli::signature::DeclaredTensor;
 
-/// What `model.toml` says of the version.
+/// The contents of `model.toml`.
 #[derive(Debug)]
-pub(super) struct About<'a> {
+pub(super) struct ModelTomlParts<'a> {
     pub(super) name: &'a str,
     pub(super) version: u32,
     pub(super) sha256: &'a str,
-    /// The file that was given, and its SHA-256 if it is another.
+    /// Name of the original file, and its SHA-256 if it differs from the graph.
     pub(super) file: &'a str,
     pub(super) file_sha256: Option<&'a str>,
     pub(super) labels: Option<&'a Labels>,
-    /// Names of the features; empty if they have none.
+    /// Feature names; empty if there are none.
     pub(super) fields: &'a [String],
-    /// Names that are those of the features if there are no others, and as many.
+    /// Column names, used as feature names if there are no others and their number matches.
     pub(super) columns: &'a [String],
-    /// What was asked for: the backend, and the threads of one inference.
+    /// Requested backend.
     pub(super) backend: Option<&'a str>,
+    /// Requested threads per inference.
     pub(super) threads: Option<u32>,
-    /// More of `[provenance]`.
+    /// Further keys of `[provenance]`.
     pub(super) provenance: &'a Table,
 }
 
-impl About<'_> {
+impl ModelTomlParts<'_> {
     pub(super) fn text(&self, examined: &Examined) -> Result<String> {
         let Self {
             name,
@@ -58,17 +59,17 @@ impl About<'_> {
         if let Some(threads) = threads {
             document["threads"] = value(i64::from(*threads));
         }
-        // What it gives is to be drawn each time.
+        // Random outputs must not be cached.
         if examined.random {
             document["cache_seconds"] = value(0);
         }
         let fields = if fields.is_empty() && fits(columns, &examined.inputs) {
-            Fields(vec![columns.to_vec()])
+            FieldNames(vec![columns.to_vec()])
         } else {
-            Fields::split(fields, &examined.inputs)?
+            FieldNames::split(fields, &examined.inputs)?
         };
         document["inputs"] = tensors(&examined.inputs, &fields);
-        document["outputs"] = tensors(&examined.outputs, &Fields(Vec::new()));
+        document["outputs"] = tensors(&examined.outputs, &FieldNames(Vec::new()));
         let mut provenance = Table::new();
         provenance["file"] = value(*file);
         if let Some(sha256) = file_sha256 {
@@ -86,32 +87,32 @@ impl About<'_> {
 }
 
 /// Whether `columns` are the features of the only input.
-fn fits(columns: &[String], inputs: &[Tensor]) -> bool {
+fn fits(columns: &[String], inputs: &[DeclaredTensor]) -> bool {
     matches!(inputs, [input] if !columns.is_empty() && input.row() == Some(columns.len()))
 }
 
-/// Names of the features of each input.
-struct Fields(Vec<Vec<String>>);
+/// Feature names of each input.
+struct FieldNames(Vec<Vec<String>>);
 
-impl Fields {
-    fn split(names: &[String], inputs: &[Tensor]) -> Result<Self> {
+impl FieldNames {
+    fn split(names: &[String], inputs: &[DeclaredTensor]) -> Result<Self> {
         if names.is_empty() {
-            // One input for each column is how tables are converted: their names are the columns'.
+            // Converters of tables write one input per column, named after it.
             let columns = inputs.len() > 1 && inputs.iter().all(|input| input.row() == Some(1));
-            let own = |input: &Tensor| vec![input.name.clone()];
+            let own = |input: &DeclaredTensor| vec![input.name.clone()];
             return Ok(Self(if columns { inputs.iter().map(own).collect() } else { Vec::new() }));
         }
         let mut rest = names;
         let mut fields = Vec::new();
         for input in inputs {
             let Some(width) = input.row() else {
-                bail!("--fields: the shape of `{input}` does not say how many features it has");
+                bail!("--fields: the shape of `{input}` does not fix its number of features");
             };
             let Some((own, others)) = rest.split_at_checked(width) else { break };
             fields.push(own.to_vec());
             rest = others;
         }
-        let all: Option<usize> = inputs.iter().map(Tensor::row).sum();
+        let all: Option<usize> = inputs.iter().map(DeclaredTensor::row).sum();
         ensure!(
             fields.len() == inputs.len() && rest.is_empty(),
             "--fields: {} names for {} features",
@@ -122,8 +123,8 @@ impl Fields {
     }
 }
 
-fn tensors(tensors: &[Tensor], fields: &Fields) -> Item {
-    let table = |(index, tensor): (usize, &Tensor)| {
+fn tensors(tensors: &[DeclaredTensor], fields: &FieldNames) -> Item {
+    let table = |(index, tensor): (usize, &DeclaredTensor)| {
         let mut table = Table::new();
         table["name"] = value(&tensor.name);
         table["datatype"] = value(tensor.datatype);

@@ -1,5 +1,5 @@
-//! A request that an added model answers, to copy into a shell: what the graph ran on. Names in it are
-//! the file's, and mean nothing to the shell. What is long is in a file.
+//! A request to an added model, as a `curl` command to copy into a shell: its body is the input of a
+//! trial run. Names from the file are quoted; a long body is in a file.
 
 use std::path::Path;
 
@@ -10,28 +10,23 @@ use spinfer_backend::{Tensor, TensorType, strings};
 use super::examine::Examined;
 use crate::cli::signature;
 
-/// Maximum length of a body that stands in the line itself, in bytes.
+/// Maximum size of a body within the command, in bytes.
 const MAX_IN_LINE: usize = 1 << 10;
-/// Maximum size of a body of JSON, in bytes. A longer one is mostly binary: it is a quarter of that.
+/// Maximum size of a JSON body, in bytes. Above it the tensors are binary, which takes a quarter.
 const MAX_JSON: usize = 256 << 10;
 
-/// The line, and the file that holds its body, if one does.
+/// The command, and the file with its body, if there is one.
 #[derive(Debug)]
 pub(in crate::cli) struct Request {
     pub(in crate::cli) line: String,
-    /// Where it is in the application's folder, and what it holds.
+    /// Path in the application's folder, and contents.
     pub(in crate::cli) file: Option<(String, Vec<u8>)>,
 }
 
 impl Request {
-    /// A request to the model at `path` of the address that `spinfer up` serves on unless it is told
-    /// another. Its file is called `name`, in a folder of `base`, which is where the manifest is.
-    pub(in crate::cli) fn new(
-        path: &str,
-        name: &str,
-        base: &Path,
-        examined: &Examined,
-    ) -> Self {
+    /// A request to the model at `path` of the default address of `spinfer up`. The file is named `name`,
+    /// in `requests/` of the manifest's folder `base`.
+    pub(in crate::cli) fn new(path: &str, name: &str, base: &Path, examined: &Examined) -> Self {
         let url = |operation: &str| {
             format!("curl {}", word(&format!("localhost:3000{path}/{operation}")))
         };
@@ -66,14 +61,14 @@ impl Request {
     }
 }
 
-/// The only row of the sample as the short form takes it, if the model has that: as an object where
-/// each input is a column.
+/// The only row of the sample in the short form, if the model supports that: as an object if each
+/// input is a column.
 fn row(examined: &Examined) -> Option<String> {
     if !has_short_form(examined) {
         return None;
     }
     let tensors = || examined.inputs.iter().zip(&examined.sample);
-    let of_one_row = |(input, tensor): (&signature::Tensor, &Tensor)| {
+    let of_one_row = |(input, tensor): (&signature::DeclaredTensor, &Tensor)| {
         let rows = tensor.dimensions.get(input.batch_axis);
         input.row().is_some() && (!input.counts_rows() || rows == Some(&1))
     };
@@ -92,9 +87,10 @@ fn row(examined: &Examined) -> Option<String> {
     Some(if by_column { format!("{{{items}}}") } else { format!("[{items}]") })
 }
 
-/// As `model_sdk` decides: one prediction for each row.
+/// Whether `model_sdk` serves the short form: one prediction per row.
 fn has_short_form(examined: &Examined) -> bool {
-    let is_class = |output: &signature::Tensor| !output.is_float() && output.row() == Some(1);
+    let is_class =
+        |output: &signature::DeclaredTensor| !output.is_float() && output.row() == Some(1);
     match examined.outputs.as_slice() {
         [only] => only.is_float() || is_class(only),
         [a, b] => is_class(a) && b.is_float() || a.is_float() && is_class(b),
@@ -102,7 +98,7 @@ fn has_short_form(examined: &Examined) -> bool {
     }
 }
 
-/// A request of the Open Inference Protocol with the sample.
+/// The sample as a request of the Open Inference Protocol.
 fn inference(examined: &Examined) -> Option<String> {
     let data = |tensor: &Tensor| {
         let values = values(tensor)?.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
@@ -111,7 +107,8 @@ fn inference(examined: &Examined) -> Option<String> {
     inputs(examined, data)
 }
 
-/// The same with the tensors behind the JSON, whose length is the first.
+/// The sample as a request with binary tensors after the JSON: the length of the JSON, in bytes, and
+/// the body.
 fn binary(examined: &Examined) -> (usize, Vec<u8>) {
     let size = |tensor: &Tensor| {
         Some(format!("\"parameters\": {{\"binary_data_size\": {}}}", tensor.data.len()))
@@ -122,7 +119,7 @@ fn binary(examined: &Examined) -> (usize, Vec<u8>) {
     (length, body)
 }
 
-/// A request whose inputs have their elements as `data` says; `None` if that has nothing for one.
+/// A request with the elements of each input as rendered by `data`; `None` if that fails for one.
 fn inputs(examined: &Examined, data: impl Fn(&Tensor) -> Option<String>) -> Option<String> {
     let inputs = examined.inputs.iter().zip(&examined.sample).map(|(input, tensor)| {
         let name = Value::from(input.name.as_str());
@@ -135,7 +132,7 @@ fn inputs(examined: &Examined, data: impl Fn(&Tensor) -> Option<String>) -> Opti
     Some(format!("{{\"inputs\": [{}]}}", inputs.collect::<Option<Vec<_>>>()?.join(", ")))
 }
 
-/// The elements as JSON has them; `None` if it has none for one of them. A missing number is `null`.
+/// The elements as JSON values; `None` if one cannot be represented. NaN is `null`.
 fn values(tensor: &Tensor) -> Option<Vec<Value>> {
     fn each<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> Value) -> Option<Vec<Value>> {
         Some(data.as_chunks().0.iter().map(|&bytes| value(bytes)).collect())
@@ -171,13 +168,13 @@ fn values(tensor: &Tensor) -> Option<Vec<Value>> {
     (!is_infinite).then_some(values)
 }
 
-/// A number in as few digits as tell it from others of its type.
+/// `number` with the fewest digits that identify it as an `f32`.
 fn number(number: f32) -> Value {
     let text = number.to_string();
     text.parse::<f64>().map_or(Value::Null, |number| json!(number))
 }
 
-/// A word of a shell: in single quotes, where a shell reads nothing into it, unless it needs none.
+/// `text` as one word of a shell, in single quotes if necessary.
 fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%_+:,./-".contains(c);
     if text.chars().all(is_plain) {
@@ -192,9 +189,9 @@ mod tests {
 
     use super::*;
 
-    fn tensor(name: &str, datatype: &'static str, shape: &[i64]) -> signature::Tensor {
+    fn tensor(name: &str, datatype: &'static str, shape: &[i64]) -> signature::DeclaredTensor {
         let (name, shape) = (name.into(), Some(shape.to_vec()));
-        signature::Tensor { name, datatype, shape, batch_axis: 0 }
+        signature::DeclaredTensor { name, datatype, shape, batch_axis: 0 }
     }
 
     fn sample(ty: TensorType, dimensions: &[u32], data: &[u8]) -> Tensor {
@@ -202,8 +199,8 @@ mod tests {
     }
 
     fn examined(
-        inputs: Vec<(signature::Tensor, Tensor)>,
-        outputs: Vec<signature::Tensor>,
+        inputs: Vec<(signature::DeclaredTensor, Tensor)>,
+        outputs: Vec<signature::DeclaredTensor>,
     ) -> Examined {
         let (inputs, sample) = inputs.into_iter().unzip();
         Examined {
@@ -222,7 +219,7 @@ mod tests {
         Request::new("/v2/models/m", "m-1", Path::new("."), examined)
     }
 
-    /// What a shell makes of it: the arguments of `curl`.
+    /// The arguments that `curl` receives from a shell.
     fn arguments(line: &str) -> Vec<String> {
         let script = format!("curl() {{ printf '%s\\n' \"$@\"; }}; {line}");
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
@@ -234,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_form_or_tensors() {
+    fn short_form_is_used_for_one_row_and_one_prediction() {
         let data = floats(&[0.5, 0.1, f32::NAN]);
         let x = |rows| {
             let data = data.repeat(rows as usize);
@@ -253,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_of_a_column_each_are_an_object() {
+    fn inputs_of_one_column_each_become_an_object() {
         let text = [&4_u32.to_le_bytes()[..], b"Rome"].concat();
         let inputs = vec![
             (
@@ -269,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn names_mean_nothing_to_the_shell() {
+    fn names_are_quoted_for_the_shell() {
         let name = "'$(echo gone)`echo gone`\"\\ ''";
         let input = (tensor(name, "UINT8", &[-1, -1]), sample(TensorType::U8, &[1, 2], &[1, 2]));
         let hostile = examined(vec![input], Vec::new());
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_in_a_file_and_what_is_very_long_is_binary() {
+    fn long_bodies_are_in_a_file_and_very_long_ones_are_binary() {
         let of = |width: u32, base: &str| {
             let data = floats(&[0.125]).repeat(width as usize);
             let input = sample(TensorType::Fp32, &[1, width], &data);
@@ -311,7 +308,7 @@ mod tests {
         assert_eq!(file, "requests/m-1.bin");
         let head: Value = serde_json::from_slice(&body[..length]).unwrap();
         assert_eq!(head["inputs"][0]["parameters"]["binary_data_size"], 4 * 150_528);
-        // JSON has nothing for infinity.
+        // JSON has no infinity.
         let x =
             (tensor("x", "FP32", &[1]), sample(TensorType::Fp32, &[1], &floats(&[f32::INFINITY])));
         assert!(request(&examined(vec![x], Vec::new())).line.contains("--data-binary"));

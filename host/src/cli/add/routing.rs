@@ -1,4 +1,4 @@
-//! On which routes a version that is added answers.
+//! The routes of an added model version.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,31 +8,32 @@ use anyhow::{Result, bail};
 use crate::cli::edit::Edit;
 use crate::http::route::Pattern;
 
-/// What the command line says of routes.
+/// The routing options of the command line.
 #[derive(Debug)]
 pub(in crate::cli) struct Routing<'a> {
-    /// More than the model's own.
+    /// Routes in addition to the model's own.
     pub(in crate::cli) routes: &'a [String],
-    /// The version takes over those of another.
+    /// Whether the version takes over routes of another one.
     pub(in crate::cli) promote: bool,
 }
 
 /// Routes of an added version.
 #[derive(Debug)]
 pub(in crate::cli) struct Routes {
-    /// Its own now.
-    pub(in crate::cli) taken: Vec<String>,
-    /// Who has the plain route, if another has.
+    /// Routes that lead to the version now.
+    pub(in crate::cli) assigned: Vec<String>,
+    /// The component on the model's plain route, if that is another one.
     pub(in crate::cli) production: Option<String>,
 }
 
+/// The route of the model's production version.
 fn plain(name: &str) -> String {
     format!("/v2/models/{name}/...")
 }
 
 impl Routing<'_> {
-    /// The version answers its own route and those that nobody has. Those of another version it takes
-    /// over if it is told to: clients would get other answers otherwise, and nobody has asked for that.
+    /// Assigns the version its own route and those that are free. Routes of another version move only
+    /// with `promote`, as clients then get other predictions.
     pub(in crate::cli) fn route(
         &self,
         edit: &mut Edit,
@@ -40,7 +41,7 @@ impl Routing<'_> {
         version: &str,
         id: &str,
     ) -> Result<Routes> {
-        let mut routes = Routes { taken: Vec::new(), production: None };
+        let mut routes = Routes { assigned: Vec::new(), production: None };
         let (plain, own) = (plain(name), format!("/v2/models/{name}/versions/{version}/..."));
         let mut seen: Vec<Pattern> = Vec::new();
         for route in [&plain, &own].into_iter().chain(self.routes) {
@@ -58,41 +59,41 @@ impl Routing<'_> {
                     continue;
                 }
                 Some(other) => bail!(
-                    "{} answers on {route} already; remove it from the manifest, or choose another \
+                    "the route {route} is taken by {}; remove it from the manifest, or choose another \
                      route, name or version{}",
                     other.unwrap_or("the host"),
                     if other.is_some() { " (--promote takes it over)" } else { "" }
                 ),
             }
-            routes.taken.push(route.clone());
+            routes.assigned.push(route.clone());
         }
         Ok(routes)
     }
 }
 
 impl Routes {
-    /// Where the version answers.
+    /// Path of the version, without an operation.
     pub(in crate::cli) fn path(&self, name: &str, version: &str) -> String {
         let production = self.production.is_none();
         let path = if production { String::new() } else { format!("/versions/{version}") };
         format!("/v2/models/{name}{path}")
     }
 
-    /// Says which they are.
-    pub(in crate::cli) fn tell(
+    /// Prints the assigned routes, and how to promote a version without the plain one.
+    pub(in crate::cli) fn print(
         &self,
         out: &mut impl Write,
         name: &str,
         id: &str,
         manifest: &Path,
     ) -> io::Result<()> {
-        let taken = self.taken.join(", ");
-        writeln!(out, "  routes  {taken} -> {id}, in {}", manifest.display())?;
+        let assigned = self.assigned.join(", ");
+        writeln!(out, "  routes  {assigned} -> {id}, in {}", manifest.display())?;
         let Some(other) = &self.production else { return Ok(()) };
         writeln!(
             out,
-            "          {} stays with {other}; --promote would have moved it, or write \
-             component = \"{id}\" there",
+            "          {} still routes to {other}; to move it, use --promote, or write component = \
+             \"{id}\" there",
             plain(name)
         )
     }

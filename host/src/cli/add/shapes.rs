@@ -1,16 +1,16 @@
-//! The shapes of a graph's inputs and outputs, as its runs have shown them; -1 is a free axis.
+//! The shapes of a graph's inputs and outputs, derived from its trial runs; -1 is a free axis.
 
 use std::fmt::Write;
 
 use super::trials::{Freedom, Trials};
-use super::values::Kind;
+use super::values::SampleKind;
 
-/// Shapes, and what there is to tell of them.
+/// Shapes of inputs and outputs, with notes for the user.
 #[derive(Debug)]
 pub(super) struct Shapes {
     pub(super) inputs: Vec<Vec<i64>>,
     pub(super) outputs: Vec<Vec<i64>>,
-    /// The axis that counts rows, of each input and of each output.
+    /// The axis of rows, of each input and of each output.
     pub(super) batch_axes: (Vec<usize>, Vec<usize>),
     pub(super) notes: Vec<String>,
 }
@@ -19,16 +19,16 @@ pub(super) struct Shapes {
 #[derive(Debug)]
 pub(super) struct Declared {
     pub(super) name: String,
-    /// As the backend knows it: the file's and what follows from it.
-    pub(super) known: Option<Vec<Option<u32>>>,
-    /// Names of its axes, as inputs may have them.
+    /// Shape inferred by the backend.
+    pub(super) inferred: Option<Vec<Option<u32>>>,
+    /// Names of the axes, shared with those of inputs.
     pub(super) axis_names: Vec<Option<String>>,
-    /// As the file has it; -1 is a free axis.
+    /// Shape in the file; -1 is a free axis.
     pub(super) of_file: Option<Vec<i64>>,
 }
 
 impl Shapes {
-    /// `by_values`: whether the values of inputs may decide the outputs' shapes.
+    /// The shapes shown by `trials`. `by_values`: the outputs' shapes may depend on the values of inputs.
     pub(super) fn of(trials: &Trials<'_>, declared: &[Declared], by_values: bool) -> Self {
         let is_free: Vec<bool> =
             trials.freedom.iter().map(|f| !matches!(f, Freedom::Fixed { .. })).collect();
@@ -50,32 +50,31 @@ impl Shapes {
     }
 }
 
-/// The shape of the output `index`. Where the graph leaves an axis open and it was always of one size,
-/// that is its size, unless there is something `unknown` that may decide it. That may also be why it is
-/// not of the size the graph declares.
+/// The shape of the output `index`. An axis that had the same size in every run is fixed, unless
+/// something `unknown` may change it and the graph does not declare that size.
 fn output(trials: &Trials<'_>, index: usize, declared: &Declared, unknown: bool) -> Vec<i64> {
     let first = &trials.runs[0].outputs[index];
-    let known = declared.known.as_ref().filter(|known| known.len() == first.len());
+    let inferred = declared.inferred.as_ref().filter(|inferred| inferred.len() == first.len());
     let of_file = declared.of_file.as_ref().filter(|shape| shape.len() == first.len());
     let axis = |(axis, &size): (usize, &u32)| {
         let mut others = trials.runs.iter().map(|run| &run.outputs[index]);
         let varies = others.any(|other| other.len() == first.len() && other[axis] != size);
-        let is_declared = known.is_some_and(|known| known[axis] == Some(size))
+        let is_declared = inferred.is_some_and(|inferred| inferred[axis] == Some(size))
             && of_file.is_none_or(|shape| [-1, size.into()].contains(&shape[axis]));
         if varies || unknown && !is_declared { -1 } else { i64::from(size) }
     };
     first.iter().enumerate().map(axis).collect()
 }
 
-/// What to say of an output that is not as the file declares it.
+/// A note on an output whose computed shape differs from the one in the file.
 fn contradiction(declared: &Declared, computed: &[i64]) -> Option<String> {
     let of_file = declared.of_file.as_ref()?;
     let fits = of_file.len() == computed.len()
-        && of_file.iter().zip(computed).all(|(&said, &is)| said == -1 || said == is);
+        && of_file.iter().zip(computed).all(|(&declared, &is)| declared == -1 || declared == is);
     (!fits).then(|| {
         format!(
-            "output `{}` is declared as {of_file:?} and computed as {computed:?}; model.toml says what is \
-             computed",
+            "output `{}` is declared as {of_file:?} and computed as {computed:?}; model.toml has the \
+             computed shape",
             declared.name.escape_debug()
         )
     })
@@ -85,41 +84,45 @@ fn notes_of_axes(trials: &Trials<'_>) -> Vec<String> {
     let mut notes = Vec::new();
     let base = &trials.runs[0].sizes;
     let name = |axis: usize| format!("`{}`", trials.axes.free[axis].name.escape_debug());
-    let mut told = Vec::new();
+    let mut groups = Vec::new();
     for (axis, freedom) in trials.freedom.iter().enumerate() {
         let (name, size) = (name(axis), base[axis]);
         match freedom {
-            Freedom::Free { not } if not.is_empty() => {}
-            Freedom::Free { not } => {
+            Freedom::Free { failed } if failed.is_empty() => {}
+            Freedom::Free { failed } => {
                 let mut ran: Vec<u32> = trials.runs.iter().map(|run| run.sizes[axis]).collect();
                 ran.sort_unstable();
                 ran.dedup();
-                notes.push(format!("{name} is free, but not any size is taken: it ran at {}, and not at {}", list(&ran), list(not)));
+                notes.push(format!(
+                    "{name} is free, but not every size works: the graph ran at {}, and failed at {}",
+                    list(&ran),
+                    list(failed)
+                ));
             }
-            Freedom::Fixed { not } => notes.push(format!(
-                "{name} is free in the file and fixed to {size} here: it did not run at {}",
-                list(not)
+            Freedom::Fixed { failed } => notes.push(format!(
+                "{name} is free in the file and fixed to {size} here: the graph failed at {}",
+                list(failed)
             )),
             Freedom::Unknown => notes.push(format!(
-                "{name} is free as the file says; no other size than {size} was tried, as that takes long"
+                "{name} is free in the file; only size {size} was tried, as runs take long"
             )),
-            Freedom::Together(axes) if !told.contains(axes) => {
-                told.push(axes.clone());
+            Freedom::Together(axes) if !groups.contains(axes) => {
+                groups.push(axes.clone());
                 let mut names = String::new();
                 for (position, &axis) in axes.iter().enumerate() {
                     let comma = if position > 0 { ", " } else { "" };
                     let free = trials.axes.free[axis].name.escape_debug();
                     let _ = write!(names, "{comma}`{free}`");
                 }
-                notes.push(format!("{names} are free, and change only together"));
+                notes.push(format!("{names} are free, but only change together"));
             }
             Freedom::Together(_) => {}
         }
     }
-    if trials.kind != Kind::Likely {
-        let values = if trials.kind == Kind::Ones { "ones" } else { "zeros" };
+    if trials.kind != SampleKind::Likely {
+        let values = if trials.kind == SampleKind::Ones { "ones" } else { "zeros" };
         notes.push(format!(
-            "it ran on {values}, and not on other values; --example gives it those it can take"
+            "the graph ran on {values}, and failed on other values; pass typical inputs with --example"
         ));
     }
     notes
@@ -129,9 +132,9 @@ fn list(sizes: &[u32]) -> String {
     sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The axis of rows of each input and output: one that is free, is in all of them, and has the same
-/// size in all. One that is called so comes before the one that is first. Outputs whose shapes are in the
-/// values may have that size by chance: their axes have to have its name, of those they are `named`.
+/// The axis of rows of each input and output: a free axis that is in all of them with the same size. An
+/// axis named `batch` is preferred to the first one. If the outputs' shapes depend on values, sizes may
+/// be equal by chance: then the outputs' axes, `named`, must have the same name.
 fn batch_axes(
     trials: &Trials<'_>,
     is_free: &[bool],
@@ -143,12 +146,12 @@ fn batch_axes(
         let of_inputs: Option<Vec<usize>> =
             (0..inputs).map(|input| trials.axes.axis(input, free)).collect();
         let follows = |output: usize, axis: usize| {
-            let is_called = |names: &[&[Option<String>]]| {
+            let has_its_name = |names: &[&[Option<String>]]| {
                 let name = names[output].get(axis).and_then(Option::as_ref);
                 name == Some(&trials.axes.free[free].name)
             };
             outputs[output][axis] == -1
-                && named.is_none_or(is_called)
+                && named.is_none_or(has_its_name)
                 && trials.runs.iter().all(|run| {
                     run.outputs[output].get(axis).is_none_or(|&size| size == run.sizes[free])
                 })
@@ -181,7 +184,7 @@ mod tests {
             .iter()
             .map(|info| Declared {
                 name: info.name.clone(),
-                known: info.shape.clone(),
+                inferred: info.shape.clone(),
                 axis_names: info.axis_names.clone(),
                 of_file: of_file.map(<[i64]>::to_vec),
             })
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_called_batch_counts_rows_before_the_first() {
+    fn axis_named_batch_is_preferred_as_the_axis_of_rows() {
         let of = |axes| {
             let graph = graph(&[axes], &[axes], |inputs| Ok(vec![inputs[0].dimensions.clone()]));
             shapes(&graph, None, false).batch_axes
@@ -213,20 +216,20 @@ mod tests {
     }
 
     #[test]
-    fn an_open_axis_of_one_size_has_it_unless_values_may_change_it() {
+    fn constant_axis_is_fixed_unless_values_may_change_it() {
         let graph = graph(&["n"], &["? ?"], |inputs| Ok(vec![vec![inputs[0].dimensions[0], 3]]));
         assert_eq!(shapes(&graph, None, false).outputs, [[-1, 3]]);
         let by_values = shapes(&graph, None, true);
         assert_eq!(by_values.outputs, [[-1, -1]]);
         assert_eq!(by_values.batch_axes, (vec![0], vec![0]));
-        // Of another size than the file says: for other values it may have that.
+        // Other values may produce the size that the file declares.
         let graph = self::graph(&["2"], &["4 3"], |_| Ok(vec![vec![0, 3]]));
         assert_eq!(shapes(&graph, None, true).outputs, [[-1, 3]]);
         assert_eq!(shapes(&graph, None, false).outputs, [[0, 3]]);
     }
 
     #[test]
-    fn what_contradicts_the_file_is_told_and_what_is_computed_counts() {
+    fn computed_shape_that_contradicts_the_file_is_used_and_noted() {
         let graph =
             graph(&["1 n"], &["1 n"], |inputs| Ok(vec![vec![1, 1, inputs[0].dimensions[1]]]));
         let Shapes { outputs, notes, .. } = shapes(&graph, Some(&[1, -1]), false);
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_fixed_is_told() {
+    fn fixed_axis_is_noted() {
         let graph = graph(&["batch 2"], &["1 2"], |inputs| match inputs[0].dimensions[0] {
             1 => Ok(vec![vec![1, 2]]),
             _ => Err("not 1"),
@@ -245,7 +248,7 @@ mod tests {
         assert_eq!((inputs, outputs), (vec![vec![1, 2]], vec![vec![1, 2]]));
         assert_eq!(
             notes,
-            ["`batch` is free in the file and fixed to 1 here: it did not run at 2, 3"]
+            ["`batch` is free in the file and fixed to 1 here: the graph failed at 2, 3"]
         );
     }
 }

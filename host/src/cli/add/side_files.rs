@@ -1,5 +1,4 @@
-//! Files beside an ONNX file that hold its weights, as exporters of PyTorch write them:
-//! `model.onnx.data`.
+//! External data files next to an ONNX file, as PyTorch exporters write them: `model.onnx.data`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 use super::external::{self, SideFile};
 use crate::registry::mlflow::paths;
 
-/// The weights of the graph in `bytes`, whose file is `path`, put into it; `None`: they are.
+/// The graph `bytes` of the file `path` with its external weights merged in; `None` if it has none.
 pub(super) fn bundle(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-    // Something else than a graph is told of by what loads it.
+    // A file that is not a graph is reported when it is loaded.
     let Ok(names) = external::files(bytes) else { return Ok(None) };
     if names.is_empty() {
         return Ok(None);
@@ -27,25 +26,25 @@ pub(super) fn bundle(path: &Path, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     external::inline(bytes, &files).map(Some)
 }
 
-/// Opens the file `name` in `folder`, or in a folder of that.
+/// Opens the file `name` in `folder` or below.
 fn open(folder: &Path, name: &str) -> Result<SideFile> {
-    let segments = paths::segments(name).context("where its weights are")?;
+    let segments = paths::segments(name).context("location of the external weights")?;
     let path = segments.iter().fold(folder.to_owned(), |path, segment| path.join(segment));
     let shown = path.display();
-    let whole: PathBuf = path.canonicalize().with_context(|| {
+    let resolved: PathBuf = path.canonicalize().with_context(|| {
         format!(
-            "its weights are in {name:?}, which is to be beside it: {shown}; put it there, or save the \
-             graph again with save_as_external_data=False"
+            "its weights are in {name:?}, expected at {shown}; put the file there, or save the graph \
+             again with save_as_external_data=False"
         )
     })?;
     ensure!(
-        whole.starts_with(folder.canonicalize()?),
-        "its weights are in {shown}, a link that leads out of the graph's folder; copy both files"
+        resolved.starts_with(folder.canonicalize()?),
+        "its weights are in {shown}, a link out of the graph's folder; copy both files"
     );
-    let file = File::open(&whole).with_context(|| shown.to_string())?;
-    let about = file.metadata()?;
-    ensure!(about.is_file(), "its weights are in {shown}, which is no file");
-    Ok(SideFile { file, size: about.len() })
+    let file = File::open(&resolved).with_context(|| shown.to_string())?;
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "its weights are in {shown}, which is not a file");
+    Ok(SideFile { file, size: metadata.len() })
 }
 
 #[cfg(test)]
@@ -65,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_beside_the_graph_are_bundled() {
+    fn external_weights_are_merged_into_the_graph() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model.onnx");
         fs::create_dir(dir.path().join("more")).unwrap();
@@ -73,13 +72,13 @@ mod tests {
             fs::write(dir.path().join(location), [7; 4]).unwrap();
             let bundled = bundle(&path, &graph(location)).unwrap().unwrap();
             assert!(external::files(&bundled).unwrap().is_empty());
-            assert_eq!(bundle(&path, &bundled).unwrap(), None, "complete in itself");
+            assert_eq!(bundle(&path, &bundled).unwrap(), None, "no external weights are left");
         }
         assert_eq!(bundle(&path, b"no graph").unwrap(), None);
     }
 
     #[test]
-    fn only_files_of_the_folder_are_read() {
+    fn external_weights_outside_of_the_folder_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("models");
         fs::create_dir(&folder).unwrap();
@@ -88,12 +87,12 @@ mod tests {
         symlink(dir.path(), folder.join("above")).unwrap();
         let path = folder.join("model.onnx");
         for (location, part) in [
-            ("model.onnx.data", "its weights are in \"model.onnx.data\", which is to be beside it"),
+            ("model.onnx.data", "its weights are in \"model.onnx.data\", expected at"),
             ("../secret", "leads out"),
             ("/etc/passwd", "absolute"),
-            ("link", "a link that leads out"),
-            ("above/secret", "a link that leads out"),
-            ("above/models", "no file"),
+            ("link", "a link out of"),
+            ("above/secret", "a link out of"),
+            ("above/models", "not a file"),
         ] {
             let error = fails(&path, location);
             assert!(error.contains(part), "{location}: {error}");

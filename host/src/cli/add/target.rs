@@ -1,4 +1,4 @@
-//! What the command line says of a model that is added.
+//! Command-line options of a model to add: its name, version, routes and backend.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,58 +12,58 @@ use super::component;
 use super::examine::{Examined, examine};
 use super::example::Example;
 use crate::cli::edit::Edit;
-use crate::inference::{BackendName, InferenceFlags, LoadRequest};
 use crate::config::manifest::names;
+use crate::inference::{BackendName, InferenceFlags, LoadRequest};
 
-/// What a model that is added is called, and who serves it.
+/// Options shared by `spinfer add` and `spinfer pull`.
 #[derive(Debug, Args)]
-pub(crate) struct Target {
-    /// The model's name [default: the file's; of MLflow, the registered one]
+pub(crate) struct ModelTarget {
+    /// Name of the model [default: the file name, or the registered name in MLflow]
     #[arg(long)]
     name: Option<String>,
 
-    /// The version's number; a version is never overwritten [default: the next; of MLflow, the
-    /// registered one]
+    /// Number of the version; an existing version is never overwritten [default: the next number, or
+    /// the registered one in MLflow]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     version: Option<u32>,
 
-    /// Answer on this route too, such as /wine/...; may be repeated
+    /// Serve the model on this route too, such as /wine/...; can be repeated
     #[arg(long = "route", value_name = "ROUTE")]
     pub(super) routes: Vec<String>,
 
-    /// The classes' names, in the graph's order, if it does not have them: no,yes
+    /// Class labels in the graph's order, if the graph has none: no,yes
     #[arg(long, value_name = "LABELS", value_delimiter = ',')]
     pub(super) labels: Vec<String>,
 
-    /// The features' names, in the graph's order: tables are then read by column name
+    /// Feature names in the graph's order; tables are then read by column name
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) fields: Vec<String>,
 
-    /// Put it in production: it takes over the model's plain route, and these --route, from the version
-    /// that has them
+    /// Put the version in production: move the model's plain route, and each --route, to it from the
+    /// version that has them
     #[arg(long)]
     pub(super) promote: bool,
 
-    /// The component that serves it [default: the generic one that comes with spinfer]
+    /// Component that serves the model [default: the generic one shipped with spinfer]
     #[arg(long, value_name = "FILE")]
     pub(super) component: Option<PathBuf>,
 
-    /// The manifest, or the folder that holds a spin.toml; made if there is none
+    /// Manifest, or the folder with a spin.toml; created if missing
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
     pub(super) from: PathBuf,
 
-    /// Inputs that the graph can take, to try it with: a JSON file that holds a request of the Open
-    /// Inference Protocol or an object of nested lists by input, or an .npz file of arrays by input
-    /// [default: small values that are made up]
+    /// Example inputs for the trial run: a JSON file with an Open Inference Protocol request or an
+    /// object of nested lists by input, or an .npz file of arrays by input [default: small generated
+    /// values]
     #[arg(long, value_name = "FILE")]
     example: Option<PathBuf>,
 
-    /// The backend that has to run it, lean or onnxruntime; model.toml keeps it [default: lean if it
-    /// can, else onnxruntime]
+    /// Backend that must run the graph, lean or onnxruntime; written to model.toml [default: lean if it
+    /// supports the graph, otherwise onnxruntime]
     #[arg(long, value_name = "NAME")]
-    pub(super) backend: Option<AskedBackend>,
+    pub(super) backend: Option<RequestedBackend>,
 
-    /// Threads that one inference may use, with onnxruntime; model.toml keeps it [default: 1]
+    /// Threads per inference with onnxruntime; written to model.toml [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) threads: Option<u32>,
 
@@ -72,12 +72,12 @@ pub(crate) struct Target {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum AskedBackend {
+pub(super) enum RequestedBackend {
     Lean,
     Onnxruntime,
 }
 
-impl AskedBackend {
+impl RequestedBackend {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lean => "lean",
@@ -86,9 +86,9 @@ impl AskedBackend {
     }
 }
 
-impl Target {
-    /// The folder of the manifest, and whether a model of this name and version could be added: what
-    /// is found out before it is fetched.
+impl ModelTarget {
+    /// Checks before a download that a model of this name and version can be added; the folder of the
+    /// manifest.
     pub(crate) fn check(&self, name: Option<&str>, version: Option<u32>) -> Result<PathBuf> {
         let edit = Edit::open(&self.from)?;
         if self.name.is_some() || name.is_some() {
@@ -98,7 +98,7 @@ impl Target {
         Ok(edit.base)
     }
 
-    /// Examines the graph, `changed` if that runs; which of the two it is.
+    /// Examines the graph: `changed` if that runs, otherwise `given`. Returns the bytes that ran.
     pub(super) fn examine(
         &self,
         given: &Bytes,
@@ -108,8 +108,8 @@ impl Target {
         let backends = self.inference.backends()?.backends();
         let mut request = LoadRequest {
             backend: self.backend.map(|backend| match backend {
-                AskedBackend::Lean => BackendName::Lean,
-                AskedBackend::Onnxruntime => BackendName::OnnxRuntime,
+                RequestedBackend::Lean => BackendName::Lean,
+                RequestedBackend::Onnxruntime => BackendName::OnnxRuntime,
             }),
             ..LoadRequest::default()
         };
@@ -123,16 +123,15 @@ impl Target {
         };
         ensure!(
             self.threads.is_none_or(|threads| threads == 1) || examined.backend != "lean",
-            "--threads: lean runs this graph, with one thread; --backend onnxruntime has more of them \
-             run it"
+            "--threads: lean runs this graph with one thread; add --backend onnxruntime to use more"
         );
         Ok((examined, bytes))
     }
 
-    /// The one given, or what becomes of `of_source` in a path.
+    /// The given name, or `of_source` with the characters a model name can have.
     pub(super) fn name(&self, of_source: Option<&str>) -> Result<String> {
         let name = self.name.clone().or_else(|| of_source.map(to_name)).unwrap_or_default();
-        // It is a folder, a part of a path and of a component's id.
+        // The name becomes a folder, a segment of the URL and a part of the component's id.
         names::check_model_name(&name).map_err(|problem| {
             let proposed = to_name(&name);
             let proposed = if proposed.is_empty() { "wine".to_owned() } else { proposed };
@@ -141,41 +140,44 @@ impl Target {
         Ok(name)
     }
 
-    /// A number that no version has: the one given, or that of the source, or the next.
+    /// A free version number: the given one, that of the source, or the next.
     pub(super) fn version(&self, base: &Path, name: &str, of_source: Option<u32>) -> Result<u32> {
         let wanted = self.version.or(of_source.filter(|&version| version > 0));
         let folder = base.join("models").join(name);
-        let there = match fs::read_dir(&folder) {
-            Ok(there) => there.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()),
+        let existing = match fs::read_dir(&folder) {
+            Ok(entries) => {
+                entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(wanted.unwrap_or(1));
             }
             Err(error) => return Err(error).with_context(|| folder.display().to_string()),
         };
-        let last: u32 = there.max().unwrap_or(0);
+        let last: u32 = existing.max().unwrap_or(0);
         let next = last.checked_add(1).context("no number is left for a version")?;
         let version = wanted.unwrap_or(next);
         ensure!(
             !folder.join(version.to_string()).exists(),
-            "version {version} of {name} is there already, and a version is never overwritten: {}",
+            "version {version} of {name} already exists, and versions are immutable; {}",
             if self.version.is_some() && of_source.is_none() {
-                format!("leave out --version, and it is {next}")
+                format!("omit --version to use {next}")
             } else {
-                format!("give it another number, --version {next}")
+                format!("add --version {next}")
             }
         );
         Ok(version)
     }
 }
 
-/// In lower case, with a hyphen for whatever is no letter, digit or underscore, and a letter first.
+/// `text` in lower case, with a hyphen for characters other than letters, digits and underscores, and
+/// starting with a letter.
 fn to_name(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
         let c = if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
-        // Between two words stands one of them.
-        let between = matches!(c, '-' | '_');
-        if !(between && (name.is_empty() || name.ends_with(['-', '_']))) {
+        // Words are separated by a single character.
+        let is_separator = matches!(c, '-' | '_');
+        if !(is_separator && (name.is_empty() || name.ends_with(['-', '_']))) {
             name.push(c);
         }
     }
@@ -189,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_files_name_becomes_a_models() {
+    fn file_names_become_model_names() {
         for (file, name) in [
             ("my_model", "my_model"),
             ("Wine Quality (v2)", "wine-quality-v2"),

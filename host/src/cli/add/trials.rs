@@ -1,5 +1,5 @@
-//! Runs of a graph on inputs that are made up or given, at several sizes of its free axes: at which
-//! sizes does it run, and what comes out?
+//! Trial runs of a graph on generated or given inputs at several sizes of its free axes, to find the
+//! sizes it accepts and the shapes of its outputs.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -11,60 +11,60 @@ use spinfer_backend::{Cancellation, Tensor};
 
 use super::axes::Axes;
 use super::uses::Uses;
-use super::values::{self, Kind, resized};
+use super::values::{self, SampleKind, resized};
 use crate::inference::LoadedGraph;
 
-/// Maximum time of one run.
-const RUN: Duration = Duration::from_secs(60);
-/// No run begins later than that after the first, unless none has succeeded.
-const ALL: Duration = Duration::from_secs(60);
-/// The same where none has succeeded.
-const SEARCH: Duration = Duration::from_secs(180);
-/// Sizes of free axes that a graph may need: of images, windows and sequences.
+/// Maximum duration of one run.
+const MAX_RUN: Duration = Duration::from_secs(60);
+/// After this time no further run is started, if one has succeeded.
+const MAX_TRIALS: Duration = Duration::from_secs(60);
+/// After this time the search for a first successful run ends.
+const MAX_SEARCH: Duration = Duration::from_secs(180);
+/// Sizes tried for free axes: common sizes of images, windows and sequences.
 const SIZES: [u32; 16] = [3, 4, 5, 7, 8, 16, 28, 32, 48, 64, 96, 128, 224, 256, 384, 512];
-/// Free axes that are tried one by one. The others change with the last of them.
+/// Maximum number of free axes that are varied one by one. Further axes vary with the last of them.
 const MAX_AXES: usize = 12;
 
-/// What came of one run.
+/// A successful run.
 #[derive(Clone, Debug)]
-pub(super) struct Run {
-    /// Of the free axes.
+pub(super) struct TrialRun {
+    /// Sizes of the free axes.
     pub(super) sizes: Vec<u32>,
-    /// The dimensions of each output.
+    /// Dimensions of each output.
     pub(super) outputs: Vec<Vec<u32>>,
 }
 
 /// Whether an axis is free.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Freedom {
-    /// It ran at other sizes, and not at these.
-    Free { not: Vec<u32> },
-    /// It ran at other sizes, if those of these axes change with it.
+    /// The graph ran at other sizes, except the failed ones.
+    Free { failed: Vec<u32> },
+    /// The graph ran at other sizes if these axes change together.
     Together(Vec<usize>),
-    /// It ran at one size; it did not run at these.
-    Fixed { not: Vec<u32> },
-    /// There was no time to find out.
+    /// The graph ran at one size only, and not at the failed ones.
+    Fixed { failed: Vec<u32> },
+    /// No time was left to try other sizes.
     Unknown,
 }
 
-/// The runs of a graph.
+/// The trial runs of a graph.
 pub(super) struct Trials<'a> {
     graph: &'a LoadedGraph,
     pub(super) axes: Axes,
     uses: &'a [Uses],
     example: Option<&'a [Tensor]>,
-    begun: Instant,
-    /// How the values are made up with which it ran.
-    pub(super) kind: Kind,
-    /// The first is the one the others differ from.
-    pub(super) runs: Vec<Run>,
-    /// The smallest inputs on which it ran, or the example.
+    started: Instant,
+    /// Kind of generated values on which the graph ran.
+    pub(super) kind: SampleKind,
+    /// The first run is the one the others vary.
+    pub(super) runs: Vec<TrialRun>,
+    /// The smallest inputs on which the graph ran, or the example.
     pub(super) sample: Vec<Tensor>,
     pub(super) freedom: Vec<Freedom>,
 }
 
 impl<'a> Trials<'a> {
-    /// Runs the graph, whose inputs have these `axes` and `uses`, on an example or what is made up.
+    /// Runs the graph, whose inputs have these `axes` and `uses`, on an example or generated values.
     pub(super) fn run(
         graph: &'a LoadedGraph,
         axes: Axes,
@@ -76,8 +76,8 @@ impl<'a> Trials<'a> {
             axes,
             uses,
             example,
-            begun: Instant::now(),
-            kind: Kind::Likely,
+            started: Instant::now(),
+            kind: SampleKind::Likely,
             runs: Vec::new(),
             sample: Vec::new(),
             freedom: Vec::new(),
@@ -93,11 +93,11 @@ impl<'a> Trials<'a> {
         Ok(trials)
     }
 
-    /// Runs it again on other values, which may be what decides the shapes of its outputs.
+    /// Runs the graph again on other values, which may decide the shapes of its outputs.
     pub(super) fn repeat(&mut self) {
         let sizes = self.runs[0].sizes.clone();
         for _ in 0..2 {
-            // It has run on some; what others do is not known before.
+            // The graph may fail on other values.
             let _ = self.attempt(&sizes);
         }
     }
@@ -106,7 +106,7 @@ impl<'a> Trials<'a> {
     fn search(&mut self) -> Result<()> {
         let candidates = self.candidates();
         let mut first = None;
-        for kind in [Kind::Likely, Kind::Ones, Kind::Zeros] {
+        for kind in [SampleKind::Likely, SampleKind::Ones, SampleKind::Zeros] {
             self.kind = kind;
             for sizes in &candidates {
                 match self.attempt(sizes) {
@@ -114,7 +114,7 @@ impl<'a> Trials<'a> {
                     Err(error) if first.is_none() => first = Some(error),
                     Err(_) => {}
                 }
-                if self.begun.elapsed() > SEARCH {
+                if self.started.elapsed() > MAX_SEARCH {
                     break;
                 }
             }
@@ -125,20 +125,20 @@ impl<'a> Trials<'a> {
             _ => format!(", with free axes of the sizes {}", sizes.join(", ")),
         };
         bail!(
-            "it loads, but it does not run on the values that were made up for it{sizes}: {:#}. Give it \
-             inputs that it can take: --example request.json, or --example inputs.npz",
-            first.unwrap_or_else(|| anyhow::anyhow!("there was no time for a run"))
+            "the graph loads, but does not run on generated values{sizes}: {:#}. Pass inputs that it \
+             accepts: --example request.json, or --example inputs.npz",
+            first.unwrap_or_else(|| anyhow::anyhow!("no time was left for a run"))
         )
     }
 
-    /// The sizes of the free axes to begin with, in the order in which they are tried.
+    /// Candidate sizes of the free axes for the first run, in order.
     fn candidates(&self) -> Vec<Vec<u32>> {
         let free = &self.axes.free;
         let mut candidates: Vec<Vec<u32>> = vec![vec![2; free.len()], vec![1; free.len()]];
         let rows = free.iter().position(|axis| axis.name.to_ascii_lowercase().contains("batch"));
         let rows = rows.or_else(|| free.iter().position(|axis| axis.first.1 == 0));
         for size in SIZES {
-            // Rows, which may be any number, and the others, which the graph may say something of.
+            // The number of rows is usually free; the graph may restrict the other axes.
             let firsts = if free.len() > 1 { [2, 1] } else { [size; 2] };
             for first in firsts {
                 let of = |axis| if rows == Some(axis) { first } else { size };
@@ -149,13 +149,13 @@ impl<'a> Trials<'a> {
         if free.is_empty() { vec![Vec::new()] } else { candidates }
     }
 
-    /// Changes the size of each free axis, and if it does not run then, of all those together.
+    /// Varies the size of each free axis alone, then of all fixed ones together.
     fn vary(&mut self) {
         let count = self.axes.free.len();
         self.freedom = vec![Freedom::Unknown; count];
         let mut fixed = Vec::new();
         for axis in 0..count.min(MAX_AXES) {
-            // What is over the limit changes with the last.
+            // Axes over the limit vary with the last one.
             let axes: Vec<usize> =
                 if axis + 1 == MAX_AXES { (axis..count).collect() } else { vec![axis] };
             let freedom = self.freedom_of(&axes);
@@ -174,7 +174,7 @@ impl<'a> Trials<'a> {
     fn freedom_of(&mut self, axes: &[usize]) -> Freedom {
         let base = self.runs[0].sizes.clone();
         let first = base[axes[0]];
-        // One axis by itself becomes 1, 2 and 3; several change by as much, as one may be a sum.
+        // A single axis becomes 1, 2 and 3; several change by the same amount, as one may be a sum.
         let mut sizes: Vec<Vec<u32>> = Vec::new();
         let mut push = |change: &dyn Fn(u32) -> Option<u32>| {
             let mut changed = base.clone();
@@ -199,21 +199,21 @@ impl<'a> Trials<'a> {
             push(&|size| Some(size / 2));
             push(&|size| size.checked_add(32));
         }
-        let (mut ran, mut not) = (0, Vec::new());
+        let (mut ran, mut failed) = (0, Vec::new());
         for sizes in sizes {
-            // Two other sizes are enough, for an axis of any size.
+            // Two other sizes show that an axis is free.
             if ran >= 2 {
                 break;
             }
-            if self.begun.elapsed() > ALL {
-                return if ran > 0 { Freedom::Free { not } } else { Freedom::Unknown };
+            if self.started.elapsed() > MAX_TRIALS {
+                return if ran > 0 { Freedom::Free { failed } } else { Freedom::Unknown };
             }
             match self.attempt(&sizes) {
                 Ok(()) => ran += 1,
-                Err(_) => not.push(sizes[axes[0]]),
+                Err(_) => failed.push(sizes[axes[0]]),
             }
         }
-        if ran > 0 { Freedom::Free { not } } else { Freedom::Fixed { not } }
+        if ran > 0 { Freedom::Free { failed } } else { Freedom::Fixed { failed } }
     }
 
     fn attempt(&mut self, sizes: &[u32]) -> Result<()> {
@@ -231,13 +231,13 @@ impl<'a> Trials<'a> {
                 .collect::<Result<_>>()?,
         };
         let size = |inputs: &[Tensor]| inputs.iter().map(|input| input.data.len()).sum::<usize>();
-        ensure!(size(&inputs) <= values::MAX_BYTES, "its inputs take more than 256 MiB");
+        ensure!(size(&inputs) <= values::MAX_BYTES, "the inputs take more than 256 MiB");
         let smallest =
             self.runs.is_empty() || self.example.is_none() && size(&inputs) < size(&self.sample);
         let sample = smallest.then(|| inputs.clone());
-        let outputs = run_within(self.graph, inputs, RUN)?;
+        let outputs = run_within(self.graph, inputs, MAX_RUN)?;
         let outputs = outputs.into_iter().map(|output| output.dimensions).collect();
-        self.runs.push(Run { sizes: sizes.to_vec(), outputs });
+        self.runs.push(TrialRun { sizes: sizes.to_vec(), outputs });
         if let Some(sample) = sample {
             self.sample = sample;
         }
@@ -245,7 +245,7 @@ impl<'a> Trials<'a> {
     }
 }
 
-/// Runs the graph, for no longer than `limit` if its backend can end a run.
+/// Runs the graph for at most `limit`, if its backend can cancel a run.
 fn run_within(graph: &LoadedGraph, inputs: Vec<Tensor>, limit: Duration) -> Result<Vec<Tensor>> {
     let cancellation = Cancellation::default();
     let (done, is_done) = mpsc::channel::<()>();
@@ -261,7 +261,7 @@ fn run_within(graph: &LoadedGraph, inputs: Vec<Tensor>, limit: Duration) -> Resu
         outputs
     });
     if outputs.is_err() && cancellation.is_cancelled() {
-        bail!("a run does not finish within {} seconds", limit.as_secs());
+        bail!("the run did not finish within {} seconds", limit.as_secs());
     }
     Ok(outputs?.0)
 }
@@ -277,20 +277,20 @@ pub(super) mod tests {
 
     type Compute = fn(&[Tensor]) -> Result<Vec<Vec<u32>>, &'static str>;
 
-    /// A graph of integers that computes dimensions only.
-    struct Fake {
+    /// A graph of integers that computes only the dimensions of its outputs.
+    struct FakeGraph {
         inputs: Vec<TensorInfo>,
         outputs: Vec<TensorInfo>,
         compute: Compute,
     }
 
-    impl fmt::Debug for Fake {
+    impl fmt::Debug for FakeGraph {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("Fake")
         }
     }
 
-    impl Graph for Fake {
+    impl Graph for FakeGraph {
         fn inputs(&self) -> &[TensorInfo] {
             &self.inputs
         }
@@ -307,7 +307,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A tensor whose axes are names, or sizes; `?` is an axis without a name.
+    /// A tensor with axes given as names or sizes; `?` is an axis without a name.
     fn info(axes: &str) -> TensorInfo {
         let axes: Vec<&str> = axes.split_whitespace().collect();
         let name =
@@ -327,7 +327,7 @@ pub(super) mod tests {
     ) -> LoadedGraph {
         let infos = |axes: &[&str]| axes.iter().map(|axes| info(axes)).collect();
         let (inputs, outputs) = (infos(inputs), infos(outputs));
-        LoadedGraph::new(Arc::new(Fake { inputs, outputs, compute }))
+        LoadedGraph::new(Arc::new(FakeGraph { inputs, outputs, compute }))
     }
 
     pub(in crate::cli::add) fn tried(graph: &LoadedGraph) -> Result<Trials<'_>> {
@@ -343,28 +343,28 @@ pub(super) mod tests {
     }
 
     fn free() -> Freedom {
-        Freedom::Free { not: Vec::new() }
+        Freedom::Free { failed: Vec::new() }
     }
 
     #[test]
-    fn an_axis_is_free_if_other_sizes_run() {
+    fn axis_is_free_if_other_sizes_run() {
         let any: Compute = |_| Ok(vec![vec![]]);
         assert_eq!(freedom(&["n 3", "n m"], any), [free(), free()]);
         assert_eq!(freedom(&["2 3"], any), []);
         let one: Compute =
             |inputs| if inputs[0].dimensions[0] == 1 { Ok(vec![vec![]]) } else { Err("not 1") };
-        assert_eq!(freedom(&["n"], one), [Freedom::Fixed { not: vec![2, 3] }]);
-        // As of images whose size is halved several times.
+        assert_eq!(freedom(&["n"], one), [Freedom::Fixed { failed: vec![2, 3] }]);
+        // As in image models that halve the size several times.
         let halved: Compute = |inputs| match inputs[0].dimensions[1] {
             size if size.is_multiple_of(32) => Ok(vec![vec![]]),
             _ => Err("not a multiple of 32"),
         };
-        let height = Freedom::Free { not: vec![1, 2, 3, 33, 31, 16] };
+        let height = Freedom::Free { failed: vec![1, 2, 3, 33, 31, 16] };
         assert_eq!(freedom(&["batch height"], halved), [free(), height]);
     }
 
     #[test]
-    fn axes_that_change_only_together_are_found() {
+    fn axes_that_vary_only_together_are_found() {
         let equal: Compute = |inputs| match (&inputs[0].dimensions[..], &inputs[1].dimensions[..]) {
             ([_, a], [_, b]) if a == b => Ok(vec![vec![]]),
             _ => Err("not equal"),
@@ -374,13 +374,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn values_are_changed_until_it_runs() {
+    fn other_values_are_tried_until_the_graph_runs() {
         let positive: Compute = |inputs| {
             let zero = inputs[0].data.as_chunks::<8>().0.contains(&[0; 8]);
             if zero { Err("a zero") } else { Ok(vec![vec![]]) }
         };
         let ones = graph(&["9"], &[""], positive);
-        assert_eq!(tried(&ones).unwrap().kind, Kind::Ones);
+        assert_eq!(tried(&ones).unwrap().kind, SampleKind::Ones);
         let none = graph(&["n"], &[""], |_| Err("no value will do"));
         let error = tried(&none).err().unwrap().to_string();
         for part in ["of the sizes 2, 1, 3", "no value will do", "--example request.json"] {
@@ -389,13 +389,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_sample_is_the_smallest_that_ran() {
+    fn sample_is_the_smallest_input_that_ran() {
         let any: Compute = |_| Ok(vec![vec![]]);
         assert_eq!(tried(&graph(&["n 3"], &[""], any)).unwrap().sample[0].dimensions, [1, 3]);
     }
 
     #[test]
-    fn an_example_is_repeated_to_other_sizes() {
+    fn example_is_resized_to_other_sizes() {
         let sevens: Compute = |inputs| {
             let sevens =
                 inputs[0].data.as_chunks::<8>().0.iter().all(|b| *b == 7_i64.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Where a model version is.
+//! Finds the folder of a model version.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::cli::edit::Edit;
-use crate::drift::signature::Signature;
+use crate::drift::signature::FieldSignature;
 use crate::guest::files::Files;
 use crate::inference::SIGNATURE;
 
-/// The folder of a `version` of the `model`: one that a component of the manifest `from` mounts, or
-/// one in the model repository beside it.
+/// The folder of a `version` of the `model`: one mounted by a component of the manifest `from`, or one
+/// in the model repository next to it.
 pub(super) fn find(from: &Path, model: &str, version: Option<&str>) -> Result<PathBuf> {
     let Edit { base, manifest, path, .. } = Edit::open(from)?;
-    // A name is a path's segment, and no way out.
+    // The name becomes a path segment, and must not lead out of the repository.
     let is_name =
         !model.is_empty() && !model.contains(['/', '\\', '\0']) && !model.starts_with('.');
     let mut versions: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut add = |folder: PathBuf| -> Result<()> {
         if folder.join(SIGNATURE).is_file() {
-            let Signature { version, .. } = Signature::read(&folder)?;
+            let FieldSignature { version, .. } = FieldSignature::read(&folder)?;
             versions.entry(version.unwrap_or_default()).or_insert(folder);
         }
         Ok(())
@@ -43,18 +43,17 @@ pub(super) fn find(from: &Path, model: &str, version: Option<&str>) -> Result<Pa
             add(entry?.path())?;
         }
     }
-    let there = || versions.keys().cloned().collect::<Vec<_>>().join(", ");
+    let available = || versions.keys().cloned().collect::<Vec<_>>().join(", ");
     match (version, versions.len()) {
         (_, 0) => bail!(
-            "--model {model}: there is no version of it, neither mounted in {} nor in {}; `spinfer \
-             models` lists what there is",
+            "--model {model}: there is no version of it in {} or {}; `spinfer models` lists the models",
             path.display(),
             repository.display()
         ),
         (Some(version), _) => versions.get(version).cloned().with_context(|| {
-            format!("--version {version}: {model} has no such version; it has {}", there())
+            format!("--version {version}: {model} has no such version; it has {}", available())
         }),
         (None, 1) => Ok(versions.into_values().next().unwrap_or_default()),
-        (None, _) => bail!("{model} has the versions {}: which is said by --version", there()),
+        (None, _) => bail!("{model} has the versions {}; choose one with --version", available()),
     }
 }

@@ -1,7 +1,6 @@
-//! `spinfer baseline`: a model version's `baseline.json`, made from reference data.
+//! `spinfer baseline`: computes a model version's `baseline.json` from reference data.
 //!
-//! What is wrong with the data is found before anything is written; what is written is all there, or
-//! nothing of it.
+//! The data is checked before anything is written, and the file is written atomically.
 
 mod columns;
 mod folder;
@@ -18,32 +17,32 @@ use clap::Args;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use self::columns::Reference;
+use self::columns::ReferenceColumns;
 use self::run_graph::Runner;
 use crate::drift::BASELINE;
 use crate::drift::baseline::{Baseline, BaselineFile, Summary};
-use crate::drift::signature::Signature;
+use crate::drift::signature::FieldSignature;
 use crate::inference::InferenceFlags;
 
 #[derive(Debug, Args)]
-pub struct BaselineCommand {
-    /// Reference data: a CSV file with a header of the features' names, such as the training data.
-    /// Empty cells are missing values; other columns are not looked at
+pub struct BaselineOptions {
+    /// Reference data, such as the training data: a CSV file with a header of feature names. Empty cells
+    /// are missing values; other columns are ignored
     data: PathBuf,
 
-    /// The model
+    /// Name of the model
     #[arg(long, value_name = "NAME")]
     model: String,
 
-    /// Its version, if it has several
+    /// Version of the model, if it has several
     #[arg(long)]
     version: Option<String>,
 
-    /// Overwrite a baseline.json that is there
+    /// Overwrite an existing baseline.json
     #[arg(long)]
     force: bool,
 
-    /// The manifest, or the folder that holds a spin.toml
+    /// Manifest, or the folder with a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
 
@@ -51,58 +50,62 @@ pub struct BaselineCommand {
     inference: InferenceFlags,
 }
 
-/// Makes a baseline, and tells `out` what is in it.
-pub fn run(command: &BaselineCommand, out: &mut impl Write) -> Result<()> {
-    let BaselineCommand { data, model, version, force, from, inference } = command;
+/// Computes a baseline, and prints a summary to `out`.
+///
+/// # Errors
+/// If the model or the data cannot be read, the data does not match the model's features, or a
+/// baseline exists.
+pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
+    let BaselineOptions { data, model, version, force, from, inference } = command;
 
-    // 1 the version, and what it takes
+    // 1 Load the model version.
     let folder = folder::find(from, model, version.as_deref())?;
     let path = folder.join(BASELINE);
     ensure!(
         *force || !path.exists(),
-        "{}: is there already, and drift would be told from another; --force overwrites it",
+        "{}: already exists, and drift is computed against it; add --force to overwrite it",
         path.display()
     );
-    let signature = Signature::read(&folder)?;
+    let signature = FieldSignature::read(&folder)?;
     let missing = |key: &str| format!("{}: model.toml has no `{key}`", folder.display());
     let name = signature.name.clone().with_context(|| missing("name"))?;
     let version = signature.version.clone().with_context(|| missing("version"))?;
     let runner = Runner::load(model, &folder, &inference.backends()?.backends())?;
 
-    // 2 the data, and the graph's outputs for it
+    // 2 Read the data, and run the graph on it.
     let file = fs::File::open(data).with_context(|| data.display().to_string())?;
-    let reference =
-        Reference::read(file, &signature, &runner).with_context(|| data.display().to_string())?;
+    let reference = ReferenceColumns::read(file, &signature, &runner)
+        .with_context(|| data.display().to_string())?;
     let rows = reference.rows();
-    ensure!(rows > 0, "{}: it has no rows", data.display());
+    ensure!(rows > 0, "{}: the file has no rows", data.display());
     let strings = reference.strings().join(", ");
     let (features, outputs) = reference.summarize(&signature)?;
     let file = BaselineFile { model: name, version, rows, features, outputs };
 
-    // 3 the file
+    // 3 Write the baseline.
     let text = to_json(&file)?;
     Baseline::parse(&text, &signature)
-        .with_context(|| format!("what was made does not fit {}", folder.display()))?;
+        .with_context(|| format!("the baseline does not match {}", folder.display()))?;
     write(&path, &text, *force).with_context(|| path.display().to_string())?;
     let BaselineFile { features, outputs, .. } = &file;
     let (of_features, of_outputs) = (features.len(), outputs.len());
     writeln!(
         out,
-        "{}: {rows} rows, {of_features} features, {of_outputs} outputs\nDrift is told from it when \
-         the host is started again: spinfer drift",
+        "{}: {rows} rows, {of_features} features, {of_outputs} outputs\nRestart the host to use it: \
+         spinfer drift",
         path.display()
     )?;
     if !strings.is_empty() {
-        writeln!(out, "Not in it, as they are strings: {strings}")?;
+        writeln!(out, "Skipped string columns: {strings}")?;
     }
     Ok(())
 }
 
-/// Writes the file as a whole: whoever reads it meanwhile has the one before, or none.
+/// Writes the file atomically.
 fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     let mut staged = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
     staged.write_all(text.as_bytes())?;
-    // What is served may be read by another user.
+    // The host may run as another user.
     staged.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     staged.as_file().sync_all()?;
     if force {
@@ -113,7 +116,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// As the baselines of the examples are written: a line for each key of a summary.
+/// The JSON text, in the style of the examples' baselines: a line for each key of a summary.
 fn to_json(file: &BaselineFile) -> Result<String> {
     let BaselineFile { model, version, rows, features, outputs } = file;
     let mut text = String::from("{\n");
@@ -144,7 +147,7 @@ fn quoted(text: &str) -> Result<String> {
     Ok(serde_json::to_string(text)?)
 }
 
-/// A list with a space behind each comma.
+/// A JSON value; a list with a space after each comma.
 fn spaced(value: &impl Serialize) -> Result<String> {
     let value = serde_json::to_value(value)?;
     let Some(items) = value.as_array() else { return Ok(value.to_string()) };

@@ -1,4 +1,4 @@
-//! Outputs of a graph for reference data: loaded and run as the host does, in this process.
+//! Runs a graph on reference data, loaded as the host does.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,49 +9,49 @@ use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo, Te
 
 use crate::drift::signature::{MAX_ELEMENTS, element_names};
 use crate::inference::{
-    GRAPH, Loaded, LoadedGraph, bind, check_model_folder, load_request, load_with_first,
+    GRAPH, LoadResult, LoadedGraph, bind, check_model_folder, load_request, load_with_first,
 };
 
-/// Rows of one run, where the graph takes any number: enough that its overhead does not count, few
-/// enough that its intermediate tensors stay small.
+/// Maximum number of rows per run: large enough to hide the overhead of a run, small enough that
+/// intermediate tensors stay small.
 pub(super) const BATCH: usize = 512;
 
-/// A graph that is run over rows.
+/// Runs a graph on batches of rows.
 #[derive(Debug)]
 pub(super) struct Runner {
     graph: Arc<LoadedGraph>,
 }
 
-/// Numbers of one column, as the graph has them.
+/// The values of one column, in the precision of the graph.
 #[derive(Clone, Debug)]
 pub(super) enum Numbers {
     Single(Vec<f32>),
     Double(Vec<f64>),
     Integer(Vec<i64>),
-    /// No numbers: of strings only the last is kept, for the graph to run on.
+    /// Strings, which have no summary: only the last one is kept, to run the graph.
     Text(String),
 }
 
-/// A column of an output: its name in records, and a value for each row of the run.
+/// A column of an output: its name in prediction records, and a value per row.
 pub(super) struct OutputColumn {
     pub(super) name: String,
     pub(super) values: Numbers,
 }
 
 impl Runner {
-    /// The graph of the `model` in `folder`.
+    /// Loads the graph of the `model` in `folder`.
     pub(super) fn load(model: &str, folder: &Path, backends: &[Arc<dyn Backend>]) -> Result<Self> {
         check_model_folder(model, folder)?;
         let path = folder.join(GRAPH);
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let request = load_request(folder)?;
         let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-        let Loaded { graph, .. } = load_with_first(backends, &bytes, encoding, target, request)
+        let LoadResult { graph, .. } = load_with_first(backends, &bytes, encoding, target, request)
             .with_context(|| path.display().to_string())?;
         Ok(Self { graph })
     }
 
-    /// The input `name`, if the graph has it.
+    /// The input `name`, if it exists.
     pub(super) fn input(&self, name: &str) -> Option<&TensorInfo> {
         self.graph.inputs().iter().find(|info| info.name == name)
     }
@@ -60,7 +60,7 @@ impl Runner {
         self.graph.inputs()
     }
 
-    /// Rows of one run: as many as the graph takes.
+    /// Number of rows per run: [`BATCH`], or 1 if the graph has a fixed batch size.
     pub(super) fn batch(&self) -> usize {
         let free = |info: &TensorInfo| {
             info.shape.as_ref().is_none_or(|shape| shape.first() == Some(&None))
@@ -68,7 +68,7 @@ impl Runner {
         if self.graph.inputs().iter().all(free) { BATCH } else { 1 }
     }
 
-    /// Runs the graph on `rows` rows of its inputs.
+    /// Runs the graph on inputs of `rows` rows.
     pub(super) fn run(
         &self,
         inputs: Vec<(String, Tensor)>,
@@ -81,11 +81,11 @@ impl Runner {
             let elements = tensor.data.len() / size;
             ensure!(
                 elements.is_multiple_of(rows),
-                "the output `{}` has {elements} elements for {rows} rows: not as many for each",
+                "the output `{}` has {elements} elements for {rows} rows, which is not a multiple",
                 info.name
             );
             let width = elements / rows;
-            // Records do not have what is wider.
+            // Wider outputs are not recorded in the prediction log.
             if width > MAX_ELEMENTS {
                 continue;
             }
@@ -100,7 +100,7 @@ impl Runner {
 }
 
 impl Numbers {
-    /// One column of a tensor of `width` columns; `None` for types that records do not have.
+    /// One column of a tensor of `width` columns; `None` for types that are not recorded.
     fn read(tensor: &Tensor, column: usize, width: usize) -> Option<Self> {
         let size = tensor.ty.size()?;
         let cells = tensor.data.chunks_exact(size).skip(column).step_by(width.max(1));
@@ -124,7 +124,7 @@ impl Numbers {
         })
     }
 
-    /// Appends `more`; false if they are of another type.
+    /// Appends `more`; false if its type differs.
     pub(super) fn append(&mut self, more: Self) -> bool {
         match (self, more) {
             (Self::Single(values), Self::Single(more)) => values.extend(more),

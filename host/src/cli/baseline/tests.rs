@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::*;
 use crate::inference::{BackendOptions, InferenceFlags};
 
-/// The rows that models/iris-classifier was trained on (models/iris.py), as scikit-learn has them.
+/// The training data of models/iris-classifier (models/iris.py), from scikit-learn.
 const TRAINING: &str = include_str!("fixtures/iris-training.csv");
 
-/// A model repository with versions of iris, without their baselines.
+/// A model repository with versions of iris-classifier, without baselines.
 fn repository(versions: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier");
@@ -23,10 +23,10 @@ fn repository(versions: &[&str]) -> tempfile::TempDir {
     dir
 }
 
-fn command(dir: &Path, csv: &str) -> BaselineCommand {
+fn command(dir: &Path, csv: &str) -> BaselineOptions {
     let data = dir.join("data.csv");
     std::fs::write(&data, csv).unwrap();
-    BaselineCommand {
+    BaselineOptions {
         data,
         model: "iris-classifier".into(),
         version: None,
@@ -36,12 +36,12 @@ fn command(dir: &Path, csv: &str) -> BaselineCommand {
     }
 }
 
-fn refused(command: &BaselineCommand) -> String {
+fn refused(command: &BaselineOptions) -> String {
     format!("{:#}", run(command, &mut Vec::new()).unwrap_err())
 }
 
-/// Numbers are the same to seven digits, as floats of 32 bits are.
-fn same(found: &Value, expected: &Value, at: &str) {
+/// Asserts equality, of numbers to the seven digits of 32-bit floats.
+fn assert_same(found: &Value, expected: &Value, at: &str) {
     match (found, expected) {
         (Value::Object(found), Value::Object(expected)) => {
             assert_eq!(
@@ -50,12 +50,13 @@ fn same(found: &Value, expected: &Value, at: &str) {
                 "{at}"
             );
             for (key, value) in found {
-                same(value, &expected[key], &format!("{at}.{key}"));
+                assert_same(value, &expected[key], &format!("{at}.{key}"));
             }
         }
         (Value::Array(found), Value::Array(expected)) => {
             assert_eq!(found.len(), expected.len(), "{at}");
-            found.iter().zip(expected).for_each(|(found, expected)| same(found, expected, at));
+            let pairs = found.iter().zip(expected);
+            pairs.for_each(|(found, expected)| assert_same(found, expected, at));
         }
         (Value::Number(found), Value::Number(expected)) => {
             let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
@@ -67,32 +68,32 @@ fn same(found: &Value, expected: &Value, at: &str) {
 }
 
 #[test]
-fn of_the_training_data_it_is_what_training_wrote() {
+fn baseline_of_the_training_data_equals_the_one_written_by_training() {
     for version in ["1", "2"] {
         let dir = repository(&[version]);
         let mut out = Vec::new();
         run(&command(dir.path(), TRAINING), &mut out).unwrap();
-        let said = String::from_utf8(out).unwrap();
-        assert!(said.contains("120 rows, 4 features, 4 outputs"), "{said}");
+        let printed = String::from_utf8(out).unwrap();
+        assert!(printed.contains("120 rows, 4 features, 4 outputs"), "{printed}");
         let version = format!("models/iris-classifier/{version}/baseline.json");
         let read = |path: &Path| -> Value {
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
         };
         let golden = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(&version));
-        same(&read(&dir.path().join(&version)), &golden, &version);
+        assert_same(&read(&dir.path().join(&version)), &golden, &version);
     }
 }
 
 #[test]
-fn one_that_is_there_is_overwritten_only_if_asked_for() {
+fn existing_baseline_is_overwritten_only_with_force() {
     let dir = repository(&["1"]);
     let mut command = command(dir.path(), TRAINING);
     run(&command, &mut Vec::new()).unwrap();
     let path = dir.path().join("models/iris-classifier/1/baseline.json");
     let first = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&command.data, &TRAINING[..TRAINING.len() / 2]).unwrap();
-    let said = refused(&command);
-    assert!(said.contains("is there already") && said.contains("--force"), "{said}");
+    let error = refused(&command);
+    assert!(error.contains("already exists") && error.contains("--force"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), first);
     command.force = true;
     let half: Vec<_> = TRAINING.lines().take(60).collect();
@@ -100,11 +101,11 @@ fn one_that_is_there_is_overwritten_only_if_asked_for() {
     run(&command, &mut Vec::new()).unwrap();
     assert!(std::fs::read_to_string(&path).unwrap().contains("\"rows\": 59"));
     let left = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
-    assert_eq!(left, 3, "nothing staged is left");
+    assert_eq!(left, 3, "no staged file is left");
 }
 
 #[test]
-fn missing_cells_are_missing_and_other_columns_are_not_looked_at() {
+fn empty_cells_are_missing_and_other_columns_are_ignored() {
     let dir = repository(&["1"]);
     let csv = "petal_width,name,sepal_length,petal_length,sepal_width\n\
                0.2,a,5.1,1.4,3.5\n0.3,\"b, c\",NaN,1.5,3.6\n0.4,,,1.6,3.7\n";
@@ -122,39 +123,39 @@ fn missing_cells_are_missing_and_other_columns_are_not_looked_at() {
 }
 
 #[test]
-fn what_is_wrong_is_said_and_nothing_is_written() {
+fn invalid_input_is_reported_and_nothing_is_written() {
     let dir = repository(&["1", "2"]);
-    let said = refused(&command(dir.path(), TRAINING));
-    assert!(said.contains("has the versions 1, 2") && said.contains("--version"), "{said}");
+    let error = refused(&command(dir.path(), TRAINING));
+    assert!(error.contains("has the versions 1, 2") && error.contains("--version"), "{error}");
     for (csv, part) in [
         (
             "a,sepal_width,petal_length\n1,2,3\n",
             "there is no column `sepal_length`, `petal_width`; \
-          expected are `sepal_length`, `sepal_width`, `petal_length`, `petal_width`, found `a`, ",
+          expected `sepal_length`, `sepal_width`, `petal_length`, `petal_width`, found `a`, ",
         ),
         (
             "sepal_length,sepal_width,petal_length,petal_width\n1,2,3,x\n",
             "line 2: the column `petal_width`: `x` is not a number",
         ),
         ("sepal_length,sepal_width,petal_length,petal_width\n1,2,3\n", "line: 2"),
-        ("sepal_length,sepal_width,petal_length,petal_width\n", "it has no rows"),
+        ("sepal_length,sepal_width,petal_length,petal_width\n", "the file has no rows"),
         (
             "sepal_length,sepal_width,petal_length,petal_width,petal_width\n1,2,3,4,5\n",
-            "`petal_width` stands twice",
+            "the column `petal_width` twice",
         ),
         ("", "there is no column"),
     ] {
-        let command = BaselineCommand { version: Some("1".into()), ..command(dir.path(), csv) };
-        let said = refused(&command);
-        assert!(said.contains(part) && said.contains("data.csv"), "{said}");
+        let command = BaselineOptions { version: Some("1".into()), ..command(dir.path(), csv) };
+        let error = refused(&command);
+        assert!(error.contains(part) && error.contains("data.csv"), "{error}");
     }
-    let other = |model: &str, version: &str| BaselineCommand {
+    let other = |model: &str, version: &str| BaselineOptions {
         model: model.into(),
         version: Some(version.into()),
         ..command(dir.path(), TRAINING)
     };
-    let said = refused(&other("iris-classifier", "3"));
-    assert!(said.contains("no such version; it has 1, 2"), "{said}");
+    let error = refused(&other("iris-classifier", "3"));
+    assert!(error.contains("no such version; it has 1, 2"), "{error}");
     for model in ["wine", "../models/iris-classifier", "", ".."] {
         assert!(refused(&other(model, "1")).contains("there is no version of it"), "{model}");
     }
@@ -162,26 +163,26 @@ fn what_is_wrong_is_said_and_nothing_is_written() {
 }
 
 #[test]
-fn an_input_that_a_component_makes_is_not_read_from_a_table() {
+fn model_with_preprocessing_in_its_component_is_refused() {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
-    let signature = Signature::read(&models.join("language-identifier/1")).unwrap();
+    let signature = FieldSignature::read(&models.join("language-identifier/1")).unwrap();
     let graph = Runner::load(
         "iris-classifier",
         &models.join("iris-classifier/1"),
         &BackendOptions::default().backends(),
     )
     .unwrap();
-    let said = Reference::read("text\nhello\n".as_bytes(), &signature, &graph).unwrap_err();
-    assert!(said.to_string().contains("runs the graph alone"), "{said}");
+    let error = ReferenceColumns::read("text\nhello\n".as_bytes(), &signature, &graph).unwrap_err();
+    assert!(error.to_string().contains("runs the graph alone"), "{error}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_table_panics(csv in "(sepal_length,sepal_width,petal_length,petal_width\n)?[ -~\n]{0,80}") {
+    fn arbitrary_tables_do_not_panic(csv in "(sepal_length,sepal_width,petal_length,petal_width\n)?[ -~\n]{0,80}") {
         let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier/1");
-        let signature = Signature::read(&models).unwrap();
+        let signature = FieldSignature::read(&models).unwrap();
         let graph = Runner::load("iris-classifier", &models, &BackendOptions::default().backends()).unwrap();
-        let _ = Reference::read(csv.as_bytes(), &signature, &graph);
+        let _ = ReferenceColumns::read(csv.as_bytes(), &signature, &graph);
     }
 }

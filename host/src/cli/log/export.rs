@@ -1,4 +1,4 @@
-//! `spinfer log export`.
+//! `spinfer log export`: writes records to a file for other programs.
 
 use std::fs::Permissions;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -9,53 +9,56 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Location, Which, tell_none};
-use crate::prediction_log::export::{Format, Progress, export};
+use super::{FilterOptions, LogLocation, report_no_match};
+use crate::prediction_log::export::{ExportFormat, ExportProgress, export};
 
 #[derive(Debug, Args)]
-pub(super) struct Export {
-    /// How they are written [default: by the end of the file's name; jsonl for -]
+pub(super) struct ExportOptions {
+    /// Format of the file [default: by its extension; jsonl for -]
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<ExportFormat>,
 
-    /// The file; - is standard output
+    /// File to write; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
     #[command(flatten)]
-    which: Which,
+    filters: FilterOptions,
 
     #[command(flatten)]
-    place: Location,
+    location: LogLocation,
 }
 
-/// The name of standard output.
+/// `--output` for standard output.
 const STDOUT: &str = "-";
-/// Bytes that are gathered before they are written.
+/// Size of the write buffer, in bytes.
 const BUFFER: usize = 1 << 18;
 
-pub(super) fn run(options: &Export, out: &mut impl Write) -> Result<()> {
-    let Export { format, output, which, place } = options;
+pub(super) fn run(options: &ExportOptions, out: &mut impl Write) -> Result<()> {
+    let ExportOptions { format, output, filters, location } = options;
     let is_stdout = output.as_os_str() == STDOUT;
-    ensure!(is_stdout || !output.is_dir(), "{}: is a folder; name a file", output.display());
+    ensure!(is_stdout || !output.is_dir(), "{}: is a folder; pass a file", output.display());
     let format = match format {
         Some(format) => *format,
-        None => by_name(output)?,
+        None => format_of(output)?,
     };
-    let filter = which.filter()?;
-    let mut reader = place.open()?;
+    let filter = filters.filter()?;
+    let mut reader = location.open()?;
     let snapshot = reader.snapshot()?;
     if is_stdout {
-        ensure!(format != Format::Parquet, "a Parquet file needs a name: -o FILE");
+        ensure!(
+            format != ExportFormat::Parquet,
+            "Parquet cannot be written to standard output; pass -o FILE"
+        );
         let buffered = BufWriter::new(std::io::stdout());
         let count = export(&snapshot, &filter, format, buffered, &mut |_| {})?;
-        return if count == 0 { tell_none(&snapshot, &filter) } else { Ok(()) };
+        return if count == 0 { report_no_match(&snapshot, &filter) } else { Ok(()) };
     }
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    // The error of a temporary file would tell its name.
+    // Checked first: the error of the temporary file would show its name.
     std::fs::metadata(folder.join(".")).with_context(|| folder.display().to_string())?;
-    // It has its name once all of it is there.
+    // A temporary file, renamed when it is complete.
     let mut file = tempfile::Builder::new()
         .prefix(".spinfer-export-")
         .permissions(Permissions::from_mode(0o666))
@@ -71,26 +74,26 @@ pub(super) fn run(options: &Export, out: &mut impl Write) -> Result<()> {
     file.as_file().sync_all()?;
     file.persist(output).with_context(|| output.display().to_string())?;
     writeln!(out, "{count} records in {}", output.display())?;
-    if count == 0 { tell_none(&snapshot, &filter) } else { Ok(()) }
+    if count == 0 { report_no_match(&snapshot, &filter) } else { Ok(()) }
 }
 
-/// The format that the end of a file's name says.
-fn by_name(path: &Path) -> Result<Format> {
+/// The format for the extension of a file.
+fn format_of(path: &Path) -> Result<ExportFormat> {
     if path.as_os_str() == STDOUT {
-        return Ok(Format::Jsonl);
+        return Ok(ExportFormat::Jsonl);
     }
     match path.extension().and_then(|end| end.to_str()) {
-        Some("parquet") => Ok(Format::Parquet),
-        Some("csv") => Ok(Format::Csv),
-        Some("jsonl" | "ndjson") => Ok(Format::Jsonl),
+        Some("parquet") => Ok(ExportFormat::Parquet),
+        Some("csv") => Ok(ExportFormat::Csv),
+        Some("jsonl" | "ndjson") => Ok(ExportFormat::Jsonl),
         _ => bail!(
-            "{}: the name does not say the format; write --format jsonl, csv or parquet",
+            "{}: the extension does not determine the format; pass --format jsonl, csv or parquet",
             path.display()
         ),
     }
 }
 
-/// On standard error, if somebody sees it.
+/// A progress bar on standard error; hidden unless that is a terminal.
 fn bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -102,10 +105,10 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+fn show(bar: &ProgressBar, progress: ExportProgress) {
     let (message, count) = match progress {
-        Progress::Looked(count) => ("looking for columns:", count),
-        Progress::Written(count) => ("writing:", count),
+        ExportProgress::Scanned(count) => ("reading columns:", count),
+        ExportProgress::Written(count) => ("writing:", count),
     };
     if bar.message() != message {
         bar.set_message(message);
@@ -119,21 +122,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_name_says_the_format_or_nothing_does() {
+    fn format_follows_the_extension_of_the_file() {
         for (name, format) in [
-            ("-", Format::Jsonl),
-            ("log.jsonl", Format::Jsonl),
-            ("folder/log.ndjson", Format::Jsonl),
-            ("log.csv", Format::Csv),
-            ("log.1.parquet", Format::Parquet),
+            ("-", ExportFormat::Jsonl),
+            ("log.jsonl", ExportFormat::Jsonl),
+            ("folder/log.ndjson", ExportFormat::Jsonl),
+            ("log.csv", ExportFormat::Csv),
+            ("log.1.parquet", ExportFormat::Parquet),
         ] {
-            assert_eq!(by_name(Path::new(name)).unwrap(), format, "{name}");
+            assert_eq!(format_of(Path::new(name)).unwrap(), format, "{name}");
         }
         for name in ["x.xlsx", "x.json", "x", ".csv", "folder.csv/x"] {
             let expected = format!(
-                "{name}: the name does not say the format; write --format jsonl, csv or parquet"
+                "{name}: the extension does not determine the format; pass --format jsonl, csv or parquet"
             );
-            assert_eq!(by_name(Path::new(name)).unwrap_err().to_string(), expected);
+            assert_eq!(format_of(Path::new(name)).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `spinfer log`: the prediction log of an application, whether it is served at present or not.
+//! `spinfer log`: reads the prediction log of an application, which may be running.
 
 mod export;
 mod show;
@@ -14,53 +14,53 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use crate::config::app::state_folder;
-use crate::prediction_log::reader::{Filter, Reader, Snapshot};
-use crate::prediction_log::{schema, times};
 use crate::config::runtime_config::{self, RuntimeConfig};
+use crate::prediction_log::reader::{Filter, LogReader, LogSnapshot};
+use crate::prediction_log::{schema, times};
 
 #[derive(Debug, Args)]
-pub struct Log {
+pub struct LogOptions {
     #[command(subcommand)]
-    command: Command,
+    command: LogCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Print the newest records, as JSON lines
-    Tail(tail::Tail),
+enum LogCommand {
+    /// Print the latest records as JSON lines
+    Tail(tail::TailOptions),
     /// Print the records of one request, with their feedback
     Show {
-        /// The response header spinfer-prediction-id
+        /// Value of the response header spinfer-prediction-id
         #[arg(value_parser = prediction_id)]
         id: Uuid,
 
         #[command(flatten)]
-        place: Location,
+        location: LogLocation,
     },
     /// Print counts, latency and quality by model version and variant
     Stats(stats::StatsOptions),
-    /// Write records into a file for other programs
-    Export(export::Export),
+    /// Export records to a file: Parquet, CSV or JSON lines
+    Export(export::ExportOptions),
 }
 
-/// Where the log is.
+/// The location of the log.
 #[derive(Debug, Args)]
-struct Location {
-    /// The manifest, or the folder that holds a spin.toml
+struct LogLocation {
+    /// Manifest, or the folder with a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
 
-    /// The application's state folder, as `spinfer up` has it [default: .spin beside the manifest]
+    /// State folder of `spinfer up` [default: .spin next to the manifest]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
-    /// The runtime config that `spinfer up` has: its `state_dir` is used
+    /// Runtime config of `spinfer up`, for its `state_dir`
     #[arg(long, value_name = "FILE")]
     runtime_config_file: Option<PathBuf>,
 }
 
-impl Location {
-    /// The runtime config; the default one if none is given.
+impl LogLocation {
+    /// The runtime config, or the default one.
     fn config(&self) -> Result<RuntimeConfig> {
         let Some(path) = &self.runtime_config_file else { return Ok(RuntimeConfig::default()) };
         let environment: Vec<_> = std::env::vars_os()
@@ -69,7 +69,7 @@ impl Location {
         runtime_config::read(path, &environment).with_context(|| path.display().to_string())
     }
 
-    /// Where the log's file is.
+    /// Path of the log.
     fn path(&self) -> Result<PathBuf> {
         let Self { from, state_dir, .. } = self;
         let state_dir = match state_dir {
@@ -79,7 +79,7 @@ impl Location {
         if state_dir.is_none() {
             ensure!(
                 from.exists(),
-                "{}: there is no such file; -f takes the manifest, --state-dir the folder of the log",
+                "{}: does not exist; pass the manifest with -f, or the folder of the log with --state-dir",
                 from.display()
             );
         }
@@ -87,27 +87,27 @@ impl Location {
         Ok(state_folder(state_dir.as_deref(), base).join(schema::FILE))
     }
 
-    fn open(&self) -> Result<Reader> {
+    fn open(&self) -> Result<LogReader> {
         let path = self.path()?;
-        let reader = Reader::open(&path).with_context(|| path.display().to_string())?;
+        let reader = LogReader::open(&path).with_context(|| path.display().to_string())?;
         if reader.is_none() {
-            self.check_on()?;
+            self.check_enabled()?;
         }
         reader.with_context(|| {
             format!(
-                "{}: there is no prediction log; no prediction was logged yet; --state-dir is \
-                 where `spinfer up` keeps it",
+                "{}: there is no prediction log: no prediction was logged yet, or `spinfer up` runs with \
+                 another --state-dir",
                 path.display()
             )
         })
     }
 
-    /// Fails if the runtime config has the log off.
-    fn check_on(&self) -> Result<()> {
+    /// Fails if the runtime config disables the log.
+    fn check_enabled(&self) -> Result<()> {
         if let Some(path) = &self.runtime_config_file {
             ensure!(
                 self.config()?.prediction_log.enabled,
-                "{}: the prediction log is off: [prediction_log] enabled = false",
+                "{}: the prediction log is disabled: [prediction_log] enabled = false",
                 path.display()
             );
         }
@@ -115,43 +115,43 @@ impl Location {
     }
 }
 
-/// Which records.
+/// Selects records.
 #[derive(Debug, Default, Args)]
-struct Which {
-    /// Of this model
+struct FilterOptions {
+    /// Only records of this model
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
-    /// Of this version of it
+    /// Only records of this model version
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
 
-    /// Served by this component
+    /// Only records of this component
     #[arg(long, value_name = "ID")]
     component: Option<String>,
 
-    /// Of this experiment
+    /// Only records of this experiment
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
 
-    /// Of this variant
+    /// Only records of this variant
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
-    /// With this HTTP status
+    /// Only records with this HTTP status
     #[arg(long, value_name = "CODE")]
     status: Option<u16>,
 
-    /// From this time on: RFC 3339, or so long ago: 1h, 7d
+    /// Only records from this time on: RFC 3339, or an age such as 1h or 7d
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<i64>,
 
-    /// Before this time
+    /// Only records before this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<i64>,
 }
 
-impl Which {
+impl FilterOptions {
     fn filter(&self) -> Result<Filter> {
         let Self { model, version, component, experiment, variant, status, since, until } = self;
         if let (Some(since), Some(until)) = (since, until) {
@@ -171,8 +171,8 @@ impl Which {
     }
 }
 
-/// Says on standard error that no record fits `filter`, and what there is.
-fn tell_none(snapshot: &Snapshot<'_>, filter: &Filter) -> Result<()> {
+/// Prints to standard error that no record matches `filter`, and the models in the log.
+fn report_no_match(snapshot: &LogSnapshot<'_>, filter: &Filter) -> Result<()> {
     if *filter != Filter::default() {
         let models = snapshot.models(&Filter::default())?;
         let _ = writeln!(io::stderr(), "{}", none_matches(&models));
@@ -194,36 +194,36 @@ fn none_matches(models: &[(String, String)]) -> String {
 
 fn prediction_id(text: &str) -> Result<Uuid, String> {
     Uuid::parse_str(text).map_err(|_| {
-        format!("{text:?} is no UUID; write the value of the response header spinfer-prediction-id")
+        format!(
+            "{text:?} is not a UUID; copy the value of the response header spinfer-prediction-id"
+        )
     })
 }
 
-/// A point in time, or how long ago it was.
+/// Parses a time, or an age, as microseconds since the epoch.
 fn moment(text: &str) -> Result<i64, &'static str> {
     if let Some(time) = times::parse(text) {
         return Ok(time);
     }
     let ago = humantime::parse_duration(text);
-    let ago =
-        ago.map_err(|_| "write \"2026-11-30T12:00:00Z\" (RFC 3339), or how long ago: \"1h\"")?;
+    let ago = ago.map_err(
+        |_| "write a time such as \"2026-11-30T12:00:00Z\" (RFC 3339), or an age: \"1h\"",
+    )?;
     let ago = i64::try_from(ago.as_micros()).unwrap_or(i64::MAX);
     Ok(times::micros(SystemTime::now()).saturating_sub(ago).max(0))
 }
 
-/// Tells `out` what is in the log.
-pub fn run(log: &Log, out: &mut impl Write) -> Result<()> {
-    let done = match &log.command {
-        Command::Tail(options) => tail::run(options, out),
-        Command::Show { id, place } => show::run(*id, place, out),
-        Command::Stats(options) => stats::run(options, out),
-        Command::Export(options) => export::run(options, out),
-    };
-    // `spinfer log tail | head` is no failure.
-    done.or_else(|error| {
-        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-        let is_closed = causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
-        if is_closed { Ok(()) } else { Err(error) }
-    })
+/// Prints records or statistics of the log to `out`.
+///
+/// # Errors
+/// If there is no log, or it cannot be read.
+pub fn run(log: &LogOptions, out: &mut impl Write) -> Result<()> {
+    match &log.command {
+        LogCommand::Tail(options) => tail::run(options, out),
+        LogCommand::Show { id, location } => show::run(*id, location, out),
+        LogCommand::Stats(options) => stats::run(options, out),
+        LogCommand::Export(options) => export::run(options, out),
+    }
 }
 
 #[cfg(test)]
@@ -231,28 +231,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_is_where_up_has_it() {
+    fn log_is_found_in_the_state_folder_of_up() {
         let dir = tempfile::tempdir().unwrap();
         let (manifest, config) = (dir.path().join("spin.toml"), dir.path().join("runtime.toml"));
         std::fs::write(&manifest, "").unwrap();
         std::fs::write(&config, "state_dir = '/state'").unwrap();
-        let location = |from: &Path, state_dir: Option<&str>, config: Option<&Path>| Location {
+        let location = |from: &Path, state_dir: Option<&str>, config: Option<&Path>| LogLocation {
             from: from.to_owned(),
             state_dir: state_dir.map(PathBuf::from),
             runtime_config_file: config.map(Path::to_owned),
         };
-        let beside = dir.path().join(".spin/predictions.db");
-        assert_eq!(location(&manifest, None, None).path().unwrap(), beside);
-        assert_eq!(location(dir.path(), None, None).path().unwrap(), beside);
+        let default = dir.path().join(".spin/predictions.db");
+        assert_eq!(location(&manifest, None, None).path().unwrap(), default);
+        assert_eq!(location(dir.path(), None, None).path().unwrap(), default);
         let path = location(&manifest, None, Some(&config)).path().unwrap();
         assert_eq!(path, Path::new("/state/predictions.db"));
         let path = location(&manifest, Some("/other"), Some(&config)).path().unwrap();
         assert_eq!(path, Path::new("/other/predictions.db"));
         let error = location(&dir.path().join("x"), None, None).open().unwrap_err().to_string();
-        assert!(error.contains("-f takes the manifest"), "{error}");
+        assert!(error.contains("pass the manifest with -f"), "{error}");
         let error = location(&manifest, None, None).open().unwrap_err().to_string();
         assert!(error.contains("there is no prediction log"), "{error}");
-        assert!(error.ends_with("; --state-dir is where `spinfer up` keeps it"), "{error}");
+        assert!(error.ends_with("`spinfer up` runs with another --state-dir"), "{error}");
         std::fs::write(&config, "[prediction_log]\nenabled = false").unwrap();
         let state_dir = dir.path().to_str();
         for location in [
@@ -260,18 +260,18 @@ mod tests {
             location(&manifest, state_dir, Some(&config)),
         ] {
             let error = location.open().unwrap_err().to_string();
-            let off = "the prediction log is off: [prediction_log] enabled = false";
-            assert_eq!(error, format!("{}: {off}", config.display()));
+            let disabled = "the prediction log is disabled: [prediction_log] enabled = false";
+            assert_eq!(error, format!("{}: {disabled}", config.display()));
         }
     }
 
     #[test]
-    fn a_filter_that_can_match_nothing_is_refused_and_one_that_does_not_is_told() {
-        let which = |since, until| Which { since, until, ..Which::default() };
-        let error = which(Some(2), Some(1)).filter().unwrap_err().to_string();
+    fn empty_time_span_is_refused_and_an_unmatched_filter_lists_the_models() {
+        let options = |since, until| FilterOptions { since, until, ..FilterOptions::default() };
+        let error = options(Some(2), Some(1)).filter().unwrap_err().to_string();
         assert_eq!(error, "--since is later than --until");
         for (since, until) in [(Some(1), Some(2)), (Some(1), None), (None, Some(1))] {
-            assert!(which(since, until).filter().is_ok());
+            assert!(options(since, until).filter().is_ok());
         }
         let models = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())];
         assert_eq!(none_matches(&models), "no record matches; models in the log: a/1, b");
@@ -282,13 +282,13 @@ mod tests {
     fn an_id_is_a_uuid() {
         let id = "01890a5d-ac96-774b-bcce-b302099a8057";
         assert_eq!(prediction_id(id).map(|id| id.to_string()).as_deref(), Ok(id));
-        let expected = "\"nonsense\" is no UUID; write the value of the response header \
+        let expected = "\"nonsense\" is not a UUID; copy the value of the response header \
                         spinfer-prediction-id";
         assert_eq!(prediction_id("nonsense").unwrap_err(), expected);
     }
 
     #[test]
-    fn a_moment_is_a_time_or_how_long_ago() {
+    fn moment_is_a_time_or_an_age() {
         assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1_000_000));
         let now = times::micros(SystemTime::now());
         let (minute, hour) = (60_000_000, 3_600_000_000);

@@ -1,4 +1,4 @@
-//! `spinfer log show`.
+//! `spinfer log show`: prints the records and the feedback of one prediction.
 
 use std::io::Write;
 
@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Location;
+use super::LogLocation;
 use crate::prediction_log::reader::Filter;
 use crate::prediction_log::times::format;
 
-pub(super) fn run(id: Uuid, place: &Location, out: &mut impl Write) -> Result<()> {
-    let mut reader = place.open()?;
+pub(super) fn run(id: Uuid, location: &LogLocation, out: &mut impl Write) -> Result<()> {
+    let mut reader = location.open()?;
     let path = reader.path().to_owned();
     let snapshot = reader.snapshot()?;
     let mut records = Vec::new();
@@ -24,10 +24,10 @@ pub(super) fn run(id: Uuid, place: &Location, out: &mut impl Write) -> Result<()
     let feedback = snapshot.feedback(id)?;
     for (row, record) in &mut records {
         let of_row = feedback.iter().filter(|(other, ..)| other == row);
-        let told = of_row.map(|(_, kind, truth, time)| truth_at(kind, truth, *time));
-        let told: Vec<_> = told.collect();
-        if !told.is_empty() {
-            record["feedback"] = told.into();
+        let entries = of_row.map(|(_, kind, truth, time)| feedback_entry(kind, truth, *time));
+        let entries: Vec<_> = entries.collect();
+        if !entries.is_empty() {
+            record["feedback"] = entries.into();
         }
         serde_json::to_writer_pretty(&mut *out, record)?;
         writeln!(out)?;
@@ -37,20 +37,22 @@ pub(super) fn run(id: Uuid, place: &Location, out: &mut impl Write) -> Result<()
     }
     if feedback.is_empty() {
         let path = path.display();
-        bail!("{path}: there is no prediction {id}, and no feedback for one");
+        bail!("{path}: there is no prediction {id}, and no feedback for it");
     }
     for (row, kind, truth, time) in &feedback {
-        let mut told = truth_at(kind, truth, *time);
-        told["row"] = json!(row);
+        let mut entry = feedback_entry(kind, truth, *time);
+        entry["row"] = json!(row);
         serde_json::to_writer_pretty(
             &mut *out,
-            &json!({ "id": id.to_string(), "feedback": told }),
+            &json!({ "id": id.to_string(), "feedback": entry }),
         )?;
         writeln!(out)?;
     }
-    bail!("there is feedback for {id}, but no prediction: it is older than the log, or elsewhere")
+    bail!(
+        "there is feedback for {id}, but no prediction: it was deleted, or logged on another node"
+    )
 }
 
-fn truth_at(kind: &str, truth: &Value, time: i64) -> Value {
+fn feedback_entry(kind: &str, truth: &Value, time: i64) -> Value {
     json!({ kind: truth, "time": format(time) })
 }

@@ -1,4 +1,4 @@
-//! `spinfer log stats`.
+//! `spinfer log stats`: prints counts, latencies and quality by group.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,73 +9,76 @@ use clap::Args;
 use http::Method;
 use http::uri::Authority;
 
-use super::super::admin_client::ask;
+use super::super::admin_client::send;
+use super::super::cache::UNEXPECTED;
 use super::super::table::write_table;
-use super::{Location, Which, tell_none};
+use super::{FilterOptions, LogLocation, report_no_match};
 use crate::admin::LOG_STATS;
 use crate::prediction_log::file_size;
-use crate::prediction_log::quality::{Group, Results};
+use crate::prediction_log::quality::{QualityGroup, Results};
 use crate::prediction_log::queue::Dropped;
 use crate::prediction_log::reader::Filter;
-use crate::prediction_log::stats::{FeedbackTotals, GroupStats, HostStats, Latency, Stats};
+use crate::prediction_log::stats::{FeedbackTotals, GroupStats, HostStats, Latency, LogStats};
 
 #[derive(Debug, Args)]
 pub(super) struct StatsOptions {
-    /// Ask a serving host, which adds what it has accepted, written and dropped; takes no filters. Its
-    /// token, if it has one, is in SPINFER_ADMIN_TOKEN
+    /// Read the statistics from the admin plane of a running host, with the records accepted, written
+    /// and dropped; takes no filters. The token, if any, is read from SPINFER_ADMIN_TOKEN
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["from", "state_dir"])]
     admin: Option<Authority>,
 
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
-    which: Which,
+    filters: FilterOptions,
 
     #[command(flatten)]
-    place: Location,
+    location: LogLocation,
 }
 
 pub(super) fn run(options: &StatsOptions, out: &mut impl Write) -> Result<()> {
-    let StatsOptions { admin, json, which, place } = options;
-    let filter = which.filter()?;
+    let StatsOptions { admin, json, filters, location } = options;
+    let filter = filters.filter()?;
     let stats = match admin {
         Some(address) => {
             anyhow::ensure!(
                 filter == Filter::default(),
-                "--admin: a host tells of all records: leave out --model, --since, ..."
+                "--admin: a host reports all records; omit --model, --since, ..."
             );
-            let body = ask(address, &Method::GET, LOG_STATS)?;
-            let other = "it is another version of spinfer, or another server";
-            serde_json::from_slice(&body).context(other)?
+            let body = send(address, &Method::GET, LOG_STATS)?;
+            serde_json::from_slice(&body).context(UNEXPECTED)?
         }
         None => {
-            let mut reader = place.open()?;
+            let mut reader = location.open()?;
             let path = reader.path().to_owned();
             let snapshot = reader.snapshot()?;
-            let stats = Stats::of(&snapshot, &filter)?;
+            let stats = LogStats::of(&snapshot, &filter)?;
             if stats.records == 0 {
-                tell_none(&snapshot, &filter)?;
+                report_no_match(&snapshot, &filter)?;
             }
-            Stats { bytes: file_size(&path), path: path.display().to_string(), ..stats }
+            LogStats { bytes: file_size(&path), path: path.display().to_string(), ..stats }
         }
     };
     if *json {
         serde_json::to_writer_pretty(&mut *out, &stats)?;
         return Ok(writeln!(out)?);
     }
-    tell(&stats, out)
+    print_stats(&stats, out)
 }
 
-fn tell(stats: &Stats, out: &mut impl Write) -> Result<()> {
-    let Stats { path, bytes, records, oldest, newest, feedback, groups, host } = stats;
+fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
+    let LogStats { path, bytes, records, oldest, newest, feedback, groups, host } = stats;
     writeln!(out, "{path}: {records} records, {}", ByteSize(*bytes).display().iec())?;
     if let (Some(oldest), Some(newest)) = (oldest, newest) {
         writeln!(out, "from {oldest} to {newest}")?;
     }
     let FeedbackTotals { matched, unknown } = feedback;
-    writeln!(out, "feedback: {matched} for records here, {unknown} for predictions that are not")?;
+    writeln!(
+        out,
+        "feedback: {matched} for records here, {unknown} for predictions not in this log"
+    )?;
     if let Some(HostStats { accounting, problem, feedback: _ }) = host {
         let dropped = Dropped::ALL
             .map(|reason| (reason.name(), accounting.dropped.get(reason)))
@@ -147,8 +150,8 @@ fn line(stats: &GroupStats) -> [String; 10] {
     ]
 }
 
-fn names(group: &Group) -> [String; 4] {
-    let Group { model, version, experiment, variant } = group;
+fn names(group: &QualityGroup) -> [String; 4] {
+    let QualityGroup { model, version, experiment, variant } = group;
     let or_none = |text: &String| if text.is_empty() { "-".to_owned() } else { text.clone() };
     [model.clone(), or_none(version), or_none(experiment), or_none(variant)]
 }
@@ -158,7 +161,7 @@ fn counts<K: std::fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
     counts.join(", ")
 }
 
-fn quality_lines(group: &Group, quality: &Results) -> Vec<[String; 7]> {
+fn quality_lines(group: &QualityGroup, quality: &Results) -> Vec<[String; 7]> {
     let [model, version, experiment, variant] = names(group);
     let line = |metric: &str, value: Option<f64>, n: u64| {
         let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));

@@ -1,4 +1,4 @@
-//! `spinfer log tail`.
+//! `spinfer log tail`: prints the latest records, and follows the log.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -10,59 +10,60 @@ use anyhow::Result;
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Location, Which, tell_none};
-use crate::prediction_log::reader::{Filter, Reader, Snapshot, StoredRecord};
+use super::{FilterOptions, LogLocation, report_no_match};
+use crate::prediction_log::reader::{Filter, LogReader, LogSnapshot, StoredRecord};
 use crate::prediction_log::times::micros;
 
-/// How often the file is looked into.
-const INTERVAL: Duration = Duration::from_millis(200);
-/// A record is found if it is written up to so long after its time, in microseconds: a request has
-/// its time when it begins, and the longest deadline is 30 s by default.
-const LATE: i64 = 60 * 1_000_000;
+/// Interval at which the log is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Maximum delay between the time of a record, that of its request, and its write, in microseconds: the
+/// default deadline is 30 s.
+const MAX_WRITE_DELAY: i64 = 60 * 1_000_000;
 
 #[derive(Debug, Args)]
-pub(super) struct Tail {
-    /// How many
+pub(super) struct TailOptions {
+    /// Number of records
     #[arg(short, long, value_name = "COUNT", default_value_t = 10)]
     number: u32,
 
-    /// Go on with those that come
+    /// Keep printing new records
     #[arg(long)]
     follow: bool,
 
     #[command(flatten)]
-    which: Which,
+    filters: FilterOptions,
 
     #[command(flatten)]
-    place: Location,
+    location: LogLocation,
 }
 
-pub(super) fn run(options: &Tail, out: &mut impl Write) -> Result<()> {
-    let Tail { number, follow, which, place } = options;
-    let filter = which.filter()?;
+pub(super) fn run(options: &TailOptions, out: &mut impl Write) -> Result<()> {
+    let TailOptions { number, follow, filters, location } = options;
+    let filter = filters.filter()?;
     if !follow {
-        let mut reader = place.open()?;
+        let mut reader = location.open()?;
         return print_last(&reader.snapshot()?, &filter, *number, out);
     }
-    let path = place.path()?;
+    let path = location.path()?;
     if !path.exists() {
-        place.check_on()?;
+        location.check_enabled()?;
     }
     let mut seen = Seen::default();
     let mut from = None;
     loop {
-        from = Some(look(&path, &filter, *number, from, &mut seen, out)?);
+        from = Some(poll(&path, &filter, *number, from, &mut seen, out)?);
         out.flush()?;
-        thread::sleep(INTERVAL);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Records that were printed, with their times.
+/// Recent records: their time, id and row.
 #[derive(Default)]
 struct Seen(HashSet<(i64, Uuid, i64)>);
 
-/// Prints what is new since the look before, which began at `before`; when this one did.
-fn look(
+/// Prints the records added since the poll at time `before`, or the last `number` at first; the time of
+/// this poll.
+fn poll(
     path: &Path,
     filter: &Filter,
     number: u32,
@@ -71,10 +72,10 @@ fn look(
     out: &mut impl Write,
 ) -> Result<i64> {
     let now = micros(SystemTime::now());
-    // There may be none yet.
-    let Some(mut reader) = Reader::open(path)? else { return Ok(now) };
+    // The log may not exist yet.
+    let Some(mut reader) = LogReader::open(path)? else { return Ok(now) };
     let snapshot = reader.snapshot()?;
-    let since = before.unwrap_or(now).saturating_sub(LATE).max(0);
+    let since = before.unwrap_or(now).saturating_sub(MAX_WRITE_DELAY).max(0);
     seen.0.retain(|(time, ..)| *time >= since);
     let key = |record: &StoredRecord| (record.time, record.id, record.row);
     if before.is_none() {
@@ -90,14 +91,14 @@ fn look(
 }
 
 fn print_last(
-    snapshot: &Snapshot<'_>,
+    snapshot: &LogSnapshot<'_>,
     filter: &Filter,
     number: u32,
     out: &mut impl Write,
 ) -> Result<()> {
     let records = snapshot.last(filter, number)?;
     if records.is_empty() && number > 0 {
-        tell_none(snapshot, filter)?;
+        report_no_match(snapshot, filter)?;
     }
     records.iter().try_for_each(|record| print(record, out))
 }

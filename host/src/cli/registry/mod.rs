@@ -1,4 +1,4 @@
-//! `spinfer registry`: components and model versions to and from OCI registries.
+//! `spinfer registry`: pushes and pulls components and model versions to and from OCI registries.
 
 mod login;
 mod pull;
@@ -11,68 +11,71 @@ use std::io::Write;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use crate::registry::oci::auth::Scope;
+use crate::registry::oci::auth::TokenScope;
 use crate::registry::oci::client::Repository;
-use crate::registry::oci::credentials::Credentials;
-use crate::registry::oci::reference::{Host, Reference};
+use crate::registry::oci::credentials::RegistryCredentials;
+use crate::registry::oci::reference::{ArtifactReference, RegistryHost};
 use crate::registry::oci::transport::{Timeouts, Transport};
 
 #[derive(Debug, Args)]
-pub struct Registry {
+pub struct RegistryOptions {
     #[command(subcommand)]
-    command: Command,
+    command: RegistryCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    /// Push a component, or a version of a model
-    Push(push::Push),
-    /// Pull what was pushed: a model is added as `spinfer add` does, a component is written to a file
-    Pull(pull::Pull),
-    /// Take what registries have now for the manifest's packages, into spinfer.lock
-    Update(update::Update),
-    /// Keep a user and a password for a registry, where Docker's tools keep theirs
-    Login(login::Login),
-    /// Remove the user and password kept for a registry
-    Logout(login::Logout),
+enum RegistryCommand {
+    /// Push a component or a model version
+    Push(push::PushOptions),
+    /// Pull a model version, and add it as `spinfer add` does, or a component, to a file
+    Pull(pull::RegistryPullOptions),
+    /// Resolve the manifest's packages again, and pin the current digests in spinfer.lock
+    Update(update::UpdateOptions),
+    /// Store a user and password for a registry, in Docker's configuration
+    Login(login::LoginOptions),
+    /// Remove the stored user and password of a registry
+    Logout(login::LogoutOptions),
 }
 
 #[derive(Debug, Args)]
-struct Access {
-    /// Ask this host over plain HTTP; this machine is always. May be repeated
+struct AccessOptions {
+    /// Use plain HTTP for this registry, as is always done for this machine; can be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
-    insecure_http: Vec<Host>,
+    insecure_http: Vec<RegistryHost>,
 }
 
-impl Access {
+impl AccessOptions {
     fn transport(&self) -> Result<Transport> {
         Transport::new(&self.insecure_http, Timeouts::default())
     }
 }
 
-/// The repository of `reference`, with the credentials there are for it.
+/// The repository of `reference`, with the stored credentials.
 fn repository<'a>(
     transport: &'a Transport,
-    reference: &Reference,
-    scope: impl FnOnce(String) -> Scope,
+    reference: &ArtifactReference,
+    scope: impl FnOnce(String) -> TokenScope,
 ) -> Result<Repository<'a>> {
-    let Reference { host, repository, .. } = reference;
-    let credentials = Credentials::find(host)?;
+    let ArtifactReference { host, repository, .. } = reference;
+    let credentials = RegistryCredentials::find(host)?;
     Ok(Repository::new(transport, host, repository, credentials, scope(repository.clone())))
 }
 
-/// Runs what is asynchronous to its end.
+/// Runs a future to completion.
 fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-/// Tells `out` what was done.
-pub fn run(registry: &Registry, out: &mut impl Write) -> Result<()> {
+/// Runs the command, and prints the result to `out`.
+///
+/// # Errors
+/// If a registry cannot be reached or refuses the request, or a local file does not match.
+pub fn run(registry: &RegistryOptions, out: &mut impl Write) -> Result<()> {
     match &registry.command {
-        Command::Push(push) => push::run(push, out),
-        Command::Pull(pull) => pull::run(pull, out),
-        Command::Update(update) => update::run(update, out),
-        Command::Login(login) => login::login(login, out),
-        Command::Logout(logout) => login::logout(logout, out),
+        RegistryCommand::Push(push) => push::run(push, out),
+        RegistryCommand::Pull(pull) => pull::run(pull, out),
+        RegistryCommand::Update(update) => update::run(update, out),
+        RegistryCommand::Login(login) => login::login(login, out),
+        RegistryCommand::Logout(logout) => login::logout(logout, out),
     }
 }

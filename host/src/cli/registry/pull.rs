@@ -1,4 +1,4 @@
-//! `spinfer registry pull`.
+//! `spinfer registry pull`: pulls a model version and adds it, or a component.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,59 +7,59 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use tempfile::NamedTempFile;
 
-use super::{Access, block_on, repository};
-use crate::cli::add::component::{self as serving, Component};
+use super::{AccessOptions, block_on, repository};
+use crate::cli::add::component::{self as serving, AddedComponent};
 use crate::cli::add::examine::{Examined, examine};
 use crate::cli::add::example::Example;
 use crate::cli::add::request::Request;
 use crate::cli::add::routing::{Routes, Routing};
-use crate::cli::add::{MANIFEST, usage};
+use crate::cli::add::{MANIFEST, print_next_steps};
+use crate::cli::atomic_files::{FileTransaction, make_file_readable};
 use crate::cli::edit::{Edit, NewComponent};
-use crate::cli::atomic_files::{Made, readable_file};
 use crate::cli::signature::list;
-use crate::process::read_file::read_file;
-use crate::inference::{GRAPH, InferenceFlags, load_request};
 use crate::config::manifest::names;
-use crate::registry::oci::auth::Scope;
+use crate::inference::{GRAPH, InferenceFlags, load_request};
+use crate::process::read_file::read_file;
+use crate::registry::oci::auth::TokenScope;
 use crate::registry::oci::client::Repository;
 use crate::registry::oci::component;
 use crate::registry::oci::digest::Digest;
 use crate::registry::oci::manifest::Descriptor;
 use crate::registry::oci::model::{MAX_FILE, RemoteVersion, is_model};
-use crate::registry::oci::progress::Progress;
-use crate::registry::oci::reference::Reference;
+use crate::registry::oci::progress::TransferProgress;
+use crate::registry::oci::reference::ArtifactReference;
 
 #[derive(Debug, Args)]
-pub(super) struct Pull {
-    /// What: ghcr.io/acme/wine:1, or by its digest, ghcr.io/acme/wine@sha256:...
-    reference: Reference,
+pub(super) struct RegistryPullOptions {
+    /// Source: ghcr.io/acme/wine:1, or with a digest, ghcr.io/acme/wine@sha256:...
+    reference: ArtifactReference,
 
-    /// Of a component: the file to write [default: components/<name>.wasm beside the manifest]
+    /// Components: file to write [default: components/<name>.wasm next to the manifest]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Of a model: put its files into models/ and leave the manifest as it is
+    /// Models: write the files to models/ and do not change the manifest
     #[arg(long)]
     no_add: bool,
 
-    /// Answer on this route too, such as /wine/...; may be repeated
+    /// Models: serve the model on this route too, such as /wine/...; can be repeated
     #[arg(long = "route", value_name = "ROUTE", conflicts_with = "no_add")]
     routes: Vec<String>,
 
-    /// Put it in production: it takes over the model's plain route, and these --route, from the version
-    /// that has them
+    /// Models: put the version in production: move the model's plain route, and each --route, to it from
+    /// the version that has them
     #[arg(long, conflicts_with = "no_add")]
     promote: bool,
 
-    /// The component that serves it [default: the generic one that comes with spinfer]
+    /// Models: component that serves the model [default: the generic one shipped with spinfer]
     #[arg(long, value_name = "FILE", conflicts_with = "no_add")]
     component: Option<PathBuf>,
 
-    /// Of a model: inputs that it can take, as for `spinfer add`
+    /// Models: example inputs for the trial run, as for `spinfer add`
     #[arg(long, value_name = "FILE", conflicts_with = "no_add")]
     example: Option<PathBuf>,
 
-    /// The manifest, or the folder that holds a spin.toml; made if there is none
+    /// Manifest, or the folder with a spin.toml; created if missing
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = MANIFEST)]
     from: PathBuf,
 
@@ -67,16 +67,16 @@ pub(super) struct Pull {
     inference: InferenceFlags,
 
     #[command(flatten)]
-    access: Access,
+    access: AccessOptions,
 }
 
-pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
+pub(super) fn run(pull: &RegistryPullOptions, out: &mut impl Write) -> Result<()> {
     let reference = &pull.reference;
-    let selector = reference
-        .selector()
-        .with_context(|| format!("{reference}: give a tag or a digest, {reference}:1.0.0"))?;
+    let selector = reference.selector().with_context(|| {
+        format!("{reference}: the tag or digest is missing; write {reference}:1.0.0")
+    })?;
     let transport = pull.access.transport()?;
-    let repository = repository(&transport, reference, Scope::Pull)?;
+    let repository = repository(&transport, reference, TokenScope::Pull)?;
     let pulling = async {
         let fetched = repository.manifest(&selector).await?;
         if is_model(&fetched.manifest) {
@@ -86,11 +86,11 @@ pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
                 )));
             }
             let remote = RemoteVersion::fetch(&repository, &fetched.manifest).await?;
-            Model { pull, remote, digest: fetched.digest }.pull(&repository, out).await?;
+            PulledModel { pull, remote, digest: fetched.digest }.pull(&repository, out).await?;
             return Ok(None);
         }
         let layer = component::layer(&fetched.manifest)?.with_context(|| {
-            format!("it is neither a component nor a model, but {}", fetched.manifest.kind())
+            format!("neither a component nor a model, but {}", fetched.manifest.kind())
         })?;
         let flags = pull.flags_of_models();
         if !flags.is_empty() {
@@ -101,16 +101,16 @@ pub(super) fn run(pull: &Pull, out: &mut impl Write) -> Result<()> {
         writeln!(out, "  digest  {}", fetched.digest)?;
         Ok(None)
     };
-    // What is wrong with the flags, if anything is.
-    let wrong = block_on(pulling).with_context(|| format!("{reference}: cannot be pulled"))?;
-    match wrong {
-        Some(wrong) => bail!(wrong),
+    let misused_flags =
+        block_on(pulling).with_context(|| format!("{reference}: cannot be pulled"))?;
+    match misused_flags {
+        Some(problem) => bail!(problem),
         None => Ok(()),
     }
 }
 
-impl Pull {
-    /// The flags that were given and mean nothing for a component.
+impl RegistryPullOptions {
+    /// The given flags that apply to models only.
     fn flags_of_models(&self) -> Vec<&'static str> {
         let Self { no_add, routes, promote, component, example, .. } = self;
         let flags = [
@@ -123,7 +123,7 @@ impl Pull {
         flags.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
     }
 
-    /// What the graph takes and gives; whether it can be served here.
+    /// Examines the graph; fails if it cannot be served.
     fn examine_graph(&self, folder: &Path) -> Result<Examined> {
         let path = folder.join(GRAPH);
         let backends = self.inference.backends()?.backends();
@@ -134,7 +134,7 @@ impl Pull {
             .with_context(|| format!("{}: cannot be served", path.display()))
     }
 
-    /// Pulls a component; what was done.
+    /// Pulls a component to a file; the message to print.
     async fn component(&self, from: &Repository<'_>, layer: &Descriptor) -> Result<String> {
         let path = match &self.output {
             Some(path) => path.clone(),
@@ -149,61 +149,61 @@ impl Pull {
         if path.exists() {
             let size = path.metadata()?.len();
             let same = size == layer.size && Digest::of(&read_file(&path, size)?) == layer.digest;
-            ensure!(same, "{shown} is there already, and is another; --output names another file");
-            return Ok(format!("Nothing to pull: {shown} is {reference} already"));
+            ensure!(same, "{shown} already exists and differs; choose another file with --output");
+            return Ok(format!("Nothing to pull: {shown} is already {reference}"));
         }
-        let mut made = Made::default();
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        let above = above.unwrap_or(Path::new("."));
-        made.folder(above)?;
-        let mut staged = NamedTempFile::new_in(above).with_context(|| shown.to_string())?;
-        component::pull(from, layer, staged.as_file_mut(), Progress::new(false)).await?;
-        readable_file(staged.as_file())?;
+        let mut files = FileTransaction::default();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        files.create_folder(parent)?;
+        let mut staged = NamedTempFile::new_in(parent).with_context(|| shown.to_string())?;
+        component::pull(from, layer, staged.as_file_mut(), TransferProgress::new(false)).await?;
+        make_file_readable(staged.as_file())?;
         staged.as_file().sync_all()?;
-        // Fails if it is there by now.
+        // Fails if the file was created in the meantime.
         staged.persist_noclobber(&path).with_context(|| shown.to_string())?;
-        made.keep();
+        files.commit();
         Ok(format!("Pulled {reference} into {shown}"))
     }
 }
 
-/// A version that is pulled.
-struct Model<'a> {
-    pull: &'a Pull,
+/// A model version to pull.
+struct PulledModel<'a> {
+    pull: &'a RegistryPullOptions,
     remote: RemoteVersion,
-    /// Of the artifact.
+    /// Digest of the artifact.
     digest: Digest,
 }
 
-/// What becomes of the manifest.
+/// The changes to the manifest.
 struct Addition {
     id: String,
     routes: Routes,
-    component: Component,
+    component: AddedComponent,
     text: String,
 }
 
-impl Model<'_> {
+impl PulledModel<'_> {
     async fn pull(&self, from: &Repository<'_>, out: &mut impl Write) -> Result<()> {
         let Self { pull, remote, digest } = self;
         let version = &remote.version;
         let mut edit = Edit::open(&pull.from)?;
         let folder = edit.base.join(version.folder());
-        let is_there = folder.exists();
-        if is_there && let Some(difference) = remote.difference(&folder)? {
+        let exists = folder.exists();
+        if exists && let Some(difference) = remote.difference(&folder)? {
             bail!(
-                "{} is there already, and is another: {difference}. A version is never overwritten",
+                "{} already exists and differs: {difference}. A version is never overwritten",
                 folder.display()
             );
         }
-        // Before anything is fetched: the manifest may not take it.
+        // Before the download: the routes may be taken.
         let addition = if pull.no_add { None } else { self.add(&mut edit)? };
 
-        let mut made = Made::default();
-        if !is_there {
-            let staged = made.stage(&folder)?;
-            remote.pull(from, staged.path(), Progress::new(false)).await?;
-            made.adopt(staged, &folder)?;
+        let mut files = FileTransaction::default();
+        if !exists {
+            let staged = files.stage(&folder)?;
+            remote.pull(from, staged.path(), TransferProgress::new(false)).await?;
+            files.adopt(staged, &folder)?;
         }
         let examined = addition.as_ref().map(|_| pull.examine_graph(&folder)).transpose()?;
         let request = addition.as_ref().zip(examined.as_ref()).map(|(addition, examined)| {
@@ -212,19 +212,19 @@ impl Model<'_> {
             Request::new(&path, &format!("{name}-{number}"), &edit.base, examined)
         });
         if let Some(Request { file: Some((path, body)), .. }) = &request {
-            made.any_file(&edit.base.join(path), body)?;
+            files.write_file(&edit.base.join(path), body)?;
         }
         if let Some(addition) = &addition {
             if let Some(bytes) = &addition.component.copy {
-                made.file(&edit.base.join(&addition.component.source), bytes)?;
+                files.create_file(&edit.base.join(&addition.component.source), bytes)?;
             }
-            made.replace(&edit.path, edit.before.as_deref(), &addition.text)?;
+            files.replace(&edit.path, edit.before.as_deref(), &addition.text)?;
         }
-        made.keep();
+        files.commit();
 
         let (name, number) = (&version.name, &version.version);
-        let (verb, place) = if is_there { ("Is there", "as") } else { ("Pulled", "into") };
-        writeln!(out, "{verb}: {name}, version {number}, {place} {}", version.folder())?;
+        let (state, preposition) = if exists { ("Exists", "in") } else { ("Pulled", "into") };
+        writeln!(out, "{state}: {name}, version {number}, {preposition} {}", version.folder())?;
         writeln!(out, "  digest  {digest}")?;
         match (addition, examined, request) {
             (Some(addition), Some(examined), Some(request)) => {
@@ -232,18 +232,18 @@ impl Model<'_> {
                 let (inputs, outputs) = (list(inputs), list(outputs));
                 writeln!(out, "  graph   {inputs} -> {outputs} ({backend})")?;
                 writeln!(out, "  backend {backend}: {reason}")?;
-                addition.routes.tell(out, name, &addition.id, &edit.path)?;
-                usage(out, &pull.from, &request)?;
+                addition.routes.print(out, name, &addition.id, &edit.path)?;
+                print_next_steps(out, &pull.from, &request)?;
             }
             _ if pull.no_add => {
-                writeln!(out, "  routes  none: {} is as it was", edit.path.display())?;
+                writeln!(out, "  routes  none: {} is unchanged", edit.path.display())?;
             }
-            _ => writeln!(out, "  routes  as they were, in {}", edit.path.display())?,
+            _ => writeln!(out, "  routes  unchanged, in {}", edit.path.display())?,
         }
         Ok(())
     }
 
-    /// The manifest with the version; `None`: it has it already.
+    /// Adds the version to the manifest; `None` if the manifest already has it.
     fn add(&self, edit: &mut Edit) -> Result<Option<Addition>> {
         let Self { pull, remote, .. } = self;
         let (name, version) = (&remote.version.name, &remote.version.version);
@@ -252,7 +252,7 @@ impl Model<'_> {
         if edit.manifest.component.contains_key(&id) && edit.mounts(&id, &folder) {
             ensure!(
                 pull.routes.is_empty() && !pull.promote && pull.component.is_none(),
-                "{} has the component `{id}` of this version already; change its routes there",
+                "{} already has the component `{id}` of this version; change its routes there",
                 edit.path.display()
             );
             return Ok(None);

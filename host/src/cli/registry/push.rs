@@ -1,4 +1,4 @@
-//! `spinfer registry push`.
+//! `spinfer registry push`: pushes a component or a model version.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,55 +6,55 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use super::{Access, block_on, repository};
+use super::{AccessOptions, block_on, repository};
 use crate::cli::edit::Edit;
 use crate::config::manifest::TextOr;
-use crate::registry::oci::auth::Scope;
+use crate::registry::oci::auth::TokenScope;
 use crate::registry::oci::client::Repository;
 use crate::registry::oci::component::ComponentArtifact;
 use crate::registry::oci::digest::Digest;
-use crate::registry::oci::manifest::Manifest;
+use crate::registry::oci::manifest::OciManifest;
 use crate::registry::oci::model::{ModelArtifact, ModelVersion};
-use crate::registry::oci::progress::Progress;
-use crate::registry::oci::reference::Reference;
+use crate::registry::oci::progress::TransferProgress;
+use crate::registry::oci::reference::ArtifactReference;
 
 #[derive(Debug, Args)]
-pub(super) struct Push {
-    /// Where to: ghcr.io/acme/wine:1. The tag of a model is its version if none is given
-    reference: Reference,
+pub(super) struct PushOptions {
+    /// Destination: ghcr.io/acme/wine:1. The default tag of a model is its version
+    reference: ArtifactReference,
 
-    /// A component's .wasm file, or a version's folder
+    /// Component (.wasm file), or folder of a model version
     #[arg(value_name = "FILE_OR_FOLDER", required_unless_present_any = ["component", "model"],
         conflicts_with_all = ["component", "model"])]
     path: Option<PathBuf>,
 
-    /// A component of the manifest, by its id
+    /// Push a component of the manifest, by its id
     #[arg(long, value_name = "ID", conflicts_with = "model")]
     component: Option<String>,
 
-    /// A version of the application's models/ folder
+    /// Push a model version in the application's models/ folder
     #[arg(long, value_name = "NAME/VERSION", value_parser = ModelVersion::parse)]
     model: Option<ModelVersion>,
 
-    /// Put it in the place of something else under this tag
+    /// Overwrite the tag if it refers to something else
     #[arg(long)]
     force: bool,
 
-    /// The manifest, or the folder that holds a spin.toml
+    /// Manifest, or the folder with a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
 
     #[command(flatten)]
-    access: Access,
+    access: AccessOptions,
 }
 
 /// What is pushed.
-enum Artifact {
+enum PushedArtifact {
     Component(Box<ComponentArtifact>),
     Model(Box<ModelArtifact>),
 }
 
-impl Artifact {
+impl PushedArtifact {
     fn read(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Ok(Self::Model(Box::new(ModelArtifact::read(path)?)));
@@ -62,14 +62,14 @@ impl Artifact {
         Ok(Self::Component(Box::new(ComponentArtifact::read(path)?)))
     }
 
-    fn manifest(&self) -> &Manifest {
+    fn manifest(&self) -> &OciManifest {
         match self {
             Self::Component(component) => &component.manifest,
             Self::Model(model) => &model.manifest,
         }
     }
 
-    async fn push(&self, to: &Repository<'_>, progress: Progress) -> Result<()> {
+    async fn push(&self, to: &Repository<'_>, progress: TransferProgress) -> Result<()> {
         match self {
             Self::Component(component) => component.push(to, progress).await,
             Self::Model(model) => model.push(to, progress).await,
@@ -77,42 +77,43 @@ impl Artifact {
     }
 }
 
-pub(super) fn run(push: &Push, out: &mut impl Write) -> Result<()> {
-    let artifact = Artifact::read(&push.path()?)?;
+pub(super) fn run(push: &PushOptions, out: &mut impl Write) -> Result<()> {
+    let artifact = PushedArtifact::read(&push.path()?)?;
     let tag = match (&push.reference.tag, &artifact) {
         _ if push.reference.digest.is_some() => {
-            bail!("{}: is pushed under a tag; leave the digest out", push.reference)
+            bail!("{}: push to a tag; omit the digest", push.reference)
         }
         (Some(tag), _) => tag.clone(),
-        (None, Artifact::Model(model)) => model.version.version.clone(),
-        (None, Artifact::Component(_)) => {
-            bail!("{0}: give a tag, such as {0}:1.0.0", push.reference)
+        (None, PushedArtifact::Model(model)) => model.version.version.clone(),
+        (None, PushedArtifact::Component(_)) => {
+            bail!("{0}: the tag is missing; write {0}:1.0.0", push.reference)
         }
     };
-    let reference = Reference { tag: Some(tag.clone()), ..push.reference.clone() };
+    let reference = ArtifactReference { tag: Some(tag.clone()), ..push.reference.clone() };
     let transport = push.access.transport()?;
-    let repository = repository(&transport, &reference, Scope::Push)?;
+    let repository = repository(&transport, &reference, TokenScope::Push)?;
     let pushing = push_under(&repository, &artifact, &tag, push.force);
     let (digest, is_new) =
         block_on(pushing).with_context(|| format!("{reference}: cannot be pushed"))?;
     let what = match &artifact {
-        Artifact::Component(_) => "the component".to_owned(),
-        Artifact::Model(model) => {
+        PushedArtifact::Component(_) => "the component".to_owned(),
+        PushedArtifact::Model(model) => {
             format!("{}, version {},", model.version.name, model.version.version)
         }
     };
     if is_new {
         writeln!(out, "Pushed {what} to {reference}\n  digest  {digest}")?;
     } else {
-        writeln!(out, "Nothing to push: {reference} is {what} already\n  digest  {digest}")?;
+        writeln!(out, "Nothing to push: {reference} is already {what}\n  digest  {digest}")?;
     }
     Ok(())
 }
 
-/// The digest, and whether it was not there before. The manifest comes last: what it lists is there then.
+/// Pushes the artifact; the digest, and whether it is new. The manifest is pushed last, when everything
+/// it refers to exists.
 async fn push_under(
     repository: &Repository<'_>,
-    artifact: &Artifact,
+    artifact: &PushedArtifact,
     tag: &str,
     force: bool,
 ) -> Result<(Digest, bool)> {
@@ -123,17 +124,17 @@ async fn push_under(
     }
     if let Some(before) = before.filter(|_| !force) {
         bail!(
-            "the registry has {before} under this tag, and this is {digest}; push it under another \
-             tag, or replace what others may have pulled with --force"
+            "the tag refers to {before} in the registry, and this is {digest}; push to another tag, or \
+             overwrite it with --force"
         );
     }
-    artifact.push(repository, Progress::new(false)).await?;
+    artifact.push(repository, TransferProgress::new(false)).await?;
     repository.push_manifest(artifact.manifest(), tag).await?;
     Ok((digest, true))
 }
 
-impl Push {
-    /// What is to be pushed.
+impl PushOptions {
+    /// Path of the component or folder to push.
     fn path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.path {
             ensure!(path.exists(), "{}: there is no such file or folder", path.display());
@@ -162,12 +163,14 @@ impl Push {
                 let source = base.join(source);
                 ensure!(
                     source.is_file(),
-                    "component.{id}.source: no file {}; `spinfer build` builds it",
+                    "component.{id}.source: there is no file {}; run `spinfer build`",
                     source.display()
                 );
                 Ok(source)
             }
-            TextOr::Table(_) => bail!("component.{id}.source: is elsewhere, and no file here"),
+            TextOr::Table(_) => {
+                bail!("component.{id}.source: is remote; only local files are pushed")
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `spinfer registry update`: packages pinned anew.
+//! `spinfer registry update`: pins packages to their current digests.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::Access;
-use crate::guest::artifact::PRIVATE;
-use crate::config::manifest::{self, TextOr};
-use crate::registry::oci::lock;
-use crate::registry::oci::progress::Progress;
-use crate::registry::oci::remote::Remote;
-use crate::registry::oci::sources::{self, Fetching, Pinning, Update as Updated};
+use super::AccessOptions;
 use crate::cli::state_dir::StateDir;
+use crate::config::manifest::{self, TextOr};
+use crate::guest::artifact::PRIVATE;
+use crate::registry::oci::lock;
+use crate::registry::oci::progress::TransferProgress;
+use crate::registry::oci::remote::RemoteComponent;
+use crate::registry::oci::sources::{self, FetchedPackage as Updated, Fetching, Pinning};
 
 #[derive(Debug, Args)]
-pub(super) struct Update {
-    /// The manifest, or the folder that holds a spin.toml
+pub(super) struct UpdateOptions {
+    /// Manifest, or the folder with a spin.toml
     #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
     from: PathBuf,
 
-    /// Use this profile of components that have it
+    /// Profile to apply to components that have it
     #[arg(long)]
     profile: Option<String>,
 
@@ -29,11 +29,11 @@ pub(super) struct Update {
     state: StateDir,
 
     #[command(flatten)]
-    access: Access,
+    access: AccessOptions,
 }
 
-pub(super) fn run(update: &Update, out: &mut impl Write) -> Result<()> {
-    let Update { from, profile, state, access } = update;
+pub(super) fn run(update: &UpdateOptions, out: &mut impl Write) -> Result<()> {
+    let UpdateOptions { from, profile, state, access } = update;
     let path = if from.is_dir() { from.join("spin.toml") } else { from.clone() };
     let mut manifest = manifest::read(&path)?;
     if let Some(profile) = profile {
@@ -41,7 +41,7 @@ pub(super) fn run(update: &Update, out: &mut impl Write) -> Result<()> {
     }
     for (id, component) in &manifest.component {
         if let TextOr::Table(source) = &component.source
-            && let Err(problem) = Remote::parse(source)
+            && let Err(problem) = RemoteComponent::parse(source)
         {
             bail!("{}: component.{id}.source: {problem}", path.display());
         }
@@ -54,17 +54,17 @@ pub(super) fn run(update: &Update, out: &mut impl Write) -> Result<()> {
         mode: PRIVATE,
         plain_http: &access.insecure_http,
         pinning: Pinning::Update,
-        progress: Progress::new(false),
+        progress: TransferProgress::new(false),
     };
     let updates = sources::fetch(&mut manifest, &fetching)
-        .with_context(|| format!("{} is as it was", base.join(lock::NAME).display()))?;
+        .with_context(|| format!("{} is unchanged", base.join(lock::NAME).display()))?;
     if updates.is_empty() {
-        writeln!(out, "{}: no component is a package of a registry", path.display())?;
+        writeln!(out, "{}: no component comes from a registry", path.display())?;
     }
     for Updated { package, before, now } in updates {
         match before {
             None => writeln!(out, "{package}: {now}")?,
-            Some(before) if before == now => writeln!(out, "{package}: {now}, as before")?,
+            Some(before) if before == now => writeln!(out, "{package}: {now}, unchanged")?,
             Some(before) => writeln!(out, "{package}: {before} -> {now}")?,
         }
     }

@@ -1,4 +1,4 @@
-//! `[component.<id>]`, resolved.
+//! Resolves `[component.<id>]` to a [`ComponentSpec`].
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -6,52 +6,54 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::{Options, Problems, dependencies, listed, logged_fields};
+use crate::config::instance_reuse::{Reuse, ReuseConfig};
+use crate::config::limits::{ComponentLimits, LimitsConfig};
+use crate::config::manifest::{ComponentEntry, DoorChoice, Manifest, TextOr, names};
+use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
+use crate::config::template::Template;
+use crate::config::variables::Variables;
 use crate::drift::{DriftSettings, WatchedModel};
 use crate::guest::files::Files;
 use crate::inference::{MountedModel, check_model_folder};
-use crate::storage::key_value;
-use crate::config::limits::{Limits, LimitsConfig};
-use crate::config::manifest::{Component, DoorChoice, Manifest, TextOr, names};
-use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
 use crate::prediction_log::settings::{LogConfig, LogSettings};
-use crate::registry::oci::remote::Remote;
-use crate::config::instance_reuse::{Reuse, ReuseConfig};
-use crate::config::template::Template;
-use crate::config::variables::Variables;
+use crate::registry::oci::remote::RemoteComponent;
+use crate::storage::key_value;
 
-/// One `[component.<id>]`, resolved.
+/// The resolved `[component.<id>]` section.
 #[derive(Clone, Debug, Default)]
 pub struct ComponentSpec {
     pub id: String,
+    /// Path of the component's `.wasm` file.
     pub source: PathBuf,
     pub files: Files,
     pub models: Vec<MountedModel>,
-    /// The same, and what their drift is told from.
+    /// The mounted models, with the baselines of their drift detection.
     pub drift: Vec<WatchedModel>,
     pub environment: Vec<(String, String)>,
     pub variables: Variables,
     pub outbound_hosts: OutboundHosts,
-    /// Labels of the stores it may open.
+    /// Labels of the granted key-value stores.
     pub key_value_stores: Vec<String>,
-    /// Labels of the databases it may open.
+    /// Labels of the granted SQLite databases.
     pub sqlite_databases: Vec<String>,
-    /// Language models it may use.
+    /// Names of the granted large language models.
     pub ai_models: Vec<String>,
     pub door: Option<DoorChoice>,
     pub load_graphs: bool,
-    pub limits: Limits,
+    pub limits: ComponentLimits,
     pub reuse: Reuse,
     pub prediction_log: LogSettings,
 }
 
-/// What a component is resolved in.
+/// The application that a component is resolved in.
 pub(super) struct Context<'a> {
+    /// The manifest's folder.
     pub(super) base: &'a Path,
     pub(super) manifest: &'a Manifest,
     pub(super) options: &'a Options,
-    /// Of the application's variables.
+    /// Values of the application's variables.
     pub(super) values: &'a HashMap<&'a str, String>,
-    /// Of the application.
+    /// Drift settings of the application.
     pub(super) drift: &'a DriftSettings,
 }
 
@@ -59,8 +61,8 @@ impl Context<'_> {
     pub(super) fn resolve(
         &self,
         id: &str,
-        component: &Component,
-        defaults: &Settings,
+        component: &ComponentEntry,
+        inherited: &InheritedSettings,
         problems: &mut Problems,
     ) -> ComponentSpec {
         let key = format!("component.{id}");
@@ -69,26 +71,17 @@ impl Context<'_> {
         let drift = self.drift(&key, component, &files, &models, problems);
         dependencies::check(&key, component, self.manifest, self.base, problems);
         let (door, load_graphs, settings) = match &component.tool.spinfer {
-            None => (None, false, defaults.clone()),
+            None => (None, false, inherited.clone()),
             Some(tool) => {
                 let key = format!("{key}.tool.spinfer");
-                let mut settings = defaults.with(&tool.limits, &tool.reuse, &key, problems);
+                let mut settings = inherited.with(&tool.limits, &tool.reuse, &key, problems);
                 settings.log(&tool.prediction_log, &key, problems);
                 (tool.door, tool.load_graphs, settings)
             }
         };
-        let grants = [
-            ("sqlite_databases", "SQLite databases", !component.sqlite_databases.is_empty()),
-            ("ai_models", "large language models", !component.ai_models.is_empty()),
-        ];
-        for (grant, what, _) in grants.iter().filter(|(.., granted)| *granted) {
-            warn!(
-                "{key}.{grant}: {what} are not supported yet, and this grants nothing; a component \
-                 that imports them is refused"
-            );
-        }
+        warn_of_unsupported_grants(&key, component);
         let Options { limits, reuse, .. } = self.options;
-        let Settings { limits, reuse, prediction_log } =
+        let InheritedSettings { limits, reuse, prediction_log } =
             settings.with(limits, reuse, "on the command line", problems);
         let folders = files.folders.models().map(|(_, folder)| folder);
         logged_fields::check(id, &prediction_log, folders);
@@ -119,7 +112,7 @@ impl Context<'_> {
         }
     }
 
-    fn source(&self, key: &str, component: &Component, problems: &mut Problems) -> PathBuf {
+    fn source(&self, key: &str, component: &ComponentEntry, problems: &mut Problems) -> PathBuf {
         let key = format!("{key}.source");
         match &component.source {
             TextOr::Text(path) => {
@@ -127,18 +120,21 @@ impl Context<'_> {
                 if !source.is_file() {
                     let fix = match &component.build {
                         Some(_) => "run `spinfer build`, or `spinfer up --build`",
-                        None => "give the path of a .wasm file, relative to the manifest",
+                        None => "write the path of a .wasm file, relative to the manifest",
                     };
-                    problems.add(key, format!("no file {}; {fix}", source.display()));
+                    problems.add(key, format!("{} does not exist; {fix}", source.display()));
                 }
                 source
             }
             TextOr::Table(source) => {
-                // One that is valid was fetched before, and is a file here.
-                let problem = Remote::parse(source).map_or_else(
+                // `up` and `check` replace a valid remote source by the downloaded file beforehand.
+                let problem = RemoteComponent::parse(source).map_or_else(
                     |problem| problem,
                     |remote| {
-                        format!("{remote} is not fetched; `spinfer up` and `spinfer check` do")
+                        format!(
+                            "{remote} is not downloaded; run `spinfer up` or `spinfer check`, \
+                             which download it"
+                        )
                     },
                 );
                 problems.add(key, problem);
@@ -150,7 +146,7 @@ impl Context<'_> {
     fn files(
         &self,
         key: &str,
-        component: &Component,
+        component: &ComponentEntry,
         problems: &mut Problems,
     ) -> (Files, Vec<MountedModel>) {
         let files = Files::resolve(component, self.base).unwrap_or_else(|found| {
@@ -172,11 +168,11 @@ impl Context<'_> {
         (files, models)
     }
 
-    /// What the drift of each of the `models` in `files` is told from.
+    /// The drift baseline of each of the `models` in `files`.
     fn drift(
         &self,
         key: &str,
-        component: &Component,
+        component: &ComponentEntry,
         files: &Files,
         models: &[MountedModel],
         problems: &mut Problems,
@@ -201,7 +197,12 @@ impl Context<'_> {
         watched
     }
 
-    fn variables(&self, key: &str, component: &Component, problems: &mut Problems) -> Variables {
+    fn variables(
+        &self,
+        key: &str,
+        component: &ComponentEntry,
+        problems: &mut Problems,
+    ) -> Variables {
         let mut variables = Vec::new();
         for (name, text) in &component.variables {
             let key = format!("{key}.variables.{name}");
@@ -218,7 +219,7 @@ impl Context<'_> {
     fn key_value_stores(
         &self,
         key: &str,
-        component: &Component,
+        component: &ComponentEntry,
         problems: &mut Problems,
     ) -> Vec<String> {
         let labels = labels(key, "key_value_stores", &component.key_value_stores, problems);
@@ -234,14 +235,15 @@ impl Context<'_> {
     fn outbound_hosts(
         &self,
         key: &str,
-        component: &Component,
+        component: &ComponentEntry,
         problems: &mut Problems,
     ) -> OutboundHosts {
         let mut hosts = OutboundHosts::default();
         if !component.allowed_http_hosts.is_empty() {
             problems.add(
                 format!("{key}.allowed_http_hosts"),
-                "Spin has replaced it; write `allowed_outbound_hosts = [\"https://example.com\"]`",
+                "replaced by `allowed_outbound_hosts`; write \
+                 `allowed_outbound_hosts = [\"https://example.com\"]`",
             );
         }
         for (index, text) in component.allowed_outbound_hosts.iter().enumerate() {
@@ -249,15 +251,15 @@ impl Context<'_> {
             let Some(value) = self.expand(&key, text, problems) else { continue };
             match OutboundHost::parse(&value) {
                 Ok(host) => hosts.add(host),
-                // As written: its value may be secret.
+                // The entry as written, as a variable's value may be secret.
                 Err(problem) => problems.add(key, format!("\"{text}\" {problem}")),
             }
         }
         hosts
     }
 
-    /// `text` with the values of its variables. `None` if it has none, or one is missing, which was
-    /// said before.
+    /// `text` with its variables replaced. `None` if it is no valid template (a problem is added),
+    /// or a variable has no value (a problem exists already).
     fn expand(&self, key: &str, text: &str, problems: &mut Problems) -> Option<String> {
         let template = match Template::parse(text) {
             Ok(template) => template,
@@ -268,9 +270,10 @@ impl Context<'_> {
         };
         let declared = &self.manifest.variables;
         for name in template.variables().filter(|name| !declared.contains_key(*name)) {
-            let there = listed(declared.keys());
+            let available = listed(declared.keys());
             let problem = format!(
-                "there is no variable `{name}`; add [variables.{name}], the manifest has {there}"
+                "variable `{name}` is not declared; add [variables.{name}]; declared variables: \
+                 {available}"
             );
             problems.add(key, problem);
         }
@@ -278,25 +281,41 @@ impl Context<'_> {
     }
 }
 
-fn labels(key: &str, of: &str, labels: &[String], problems: &mut Problems) -> Vec<String> {
+/// Warns about grants of capabilities that this host does not support.
+fn warn_of_unsupported_grants(key: &str, component: &ComponentEntry) {
+    for (grant, capability, granted) in [
+        ("sqlite_databases", "SQLite databases", !component.sqlite_databases.is_empty()),
+        ("ai_models", "large language models", !component.ai_models.is_empty()),
+    ] {
+        if granted {
+            warn!(
+                "{key}.{grant}: {capability} are not supported yet; this grant has no effect, and a \
+                 component that imports them is rejected"
+            );
+        }
+    }
+}
+
+/// Checks the labels that the key `grant` lists.
+fn labels(key: &str, grant: &str, labels: &[String], problems: &mut Problems) -> Vec<String> {
     for label in labels {
         if let Err(problem) = names::check_label(label) {
-            problems.add(format!("{key}.{of}"), problem);
+            problems.add(format!("{key}.{grant}"), problem);
         }
     }
     labels.to_vec()
 }
 
-/// What a component inherits from the application.
+/// Settings that a component inherits from the application.
 #[derive(Clone, Default)]
-pub(super) struct Settings {
-    limits: Limits,
+pub(super) struct InheritedSettings {
+    limits: ComponentLimits,
     reuse: Reuse,
     prediction_log: LogSettings,
 }
 
-impl Settings {
-    /// These with what stands under `key` put over them.
+impl InheritedSettings {
+    /// These settings, overridden by those under `key`.
     pub(super) fn with(
         &self,
         limits: &LimitsConfig,
@@ -315,7 +334,7 @@ impl Settings {
         Self { limits, reuse, prediction_log: self.prediction_log.clone() }
     }
 
-    /// Puts what stands under `key` for the prediction log over what was there.
+    /// Overrides the prediction log's settings by those under `key`.
     pub(super) fn log(&mut self, config: &LogConfig, key: &str, problems: &mut Problems) {
         match self.prediction_log.with(config) {
             Ok(settings) => self.prediction_log = settings,

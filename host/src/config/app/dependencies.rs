@@ -1,14 +1,14 @@
-//! `[component.<id>.dependencies]`: which components another is to be composed with.
+//! Checks `[component.<id>.dependencies]`: the components that another one is composed with.
 
 use std::path::Path;
 
 use super::{Problems, listed};
-use crate::config::manifest::{Component, Dependency, Inherit, Manifest, TextOr, names};
+use crate::config::manifest::{ComponentEntry, Dependency, Inherit, Manifest, TextOr, names};
 
-/// The package this host supplies itself, whoever else could.
-const OURS: &str = "wasi:nn";
+/// The package that the host itself implements. A dependency for it is ignored.
+const HOST_PACKAGE: &str = "wasi:nn";
 
-/// The keys of a component whose grants a dependency may have too.
+/// The keys of a component that a dependency may inherit.
 const INHERITED: [&str; 7] = [
     "ai_models",
     "allowed_outbound_hosts",
@@ -19,11 +19,11 @@ const INHERITED: [&str; 7] = [
     "variables",
 ];
 
-/// Checks the dependencies of a component, whose key is `key`. None is composed yet: what the host
-/// supplies itself needs none, and another is an error.
+/// Checks the dependencies of the component under `key`. Composition is not supported yet: a
+/// dependency that the host implements is ignored, any other is an error.
 pub(super) fn check(
     key: &str,
-    component: &Component,
+    component: &ComponentEntry,
     manifest: &Manifest,
     base: &Path,
     problems: &mut Problems,
@@ -39,41 +39,39 @@ pub(super) fn check(
         };
         let checked = match dependency {
             TextOr::Text(version) => requirement(version),
-            TextOr::Table(dependency) => {
-                place(dependency, manifest, base).and_then(|()| inherited(dependency))
-            }
+            TextOr::Table(dependency) => check_location(dependency, manifest, base)
+                .and_then(|()| check_inheritance(dependency)),
         };
         if let Err(problem) = checked {
             problems.add(key, problem);
-        } else if package == Some(OURS) {
-            tracing::debug!("{key}: this host has {OURS} itself");
+        } else if package == Some(HOST_PACKAGE) {
+            tracing::debug!("{key}: ignored, as the host implements {HOST_PACKAGE}");
         } else {
             problems.add(
                 key,
-                "components are not composed with others yet; compose it beforehand, for example \
-                 with `wac plug`, and give the result as `source`",
+                "composition is not supported yet; compose the component beforehand, for example \
+                 with `wac plug`, and set `source` to the result",
             );
         }
     }
 }
 
-/// The package of a dependency's name: `a:b`, `a:b@1.0.0`, `a:b/c@1.0.0`; a plain name has none.
+/// The package in a dependency's name: `a:b` of `a:b`, `a:b@1.0.0` and `a:b/c@1.0.0`. `None` for a
+/// plain name.
 fn package(name: &str) -> Result<Option<&str>, String> {
     let (path, version) = match name.split_once('@') {
         Some((path, version)) => (path, Some(version)),
         None => (name, None),
     };
-    let form = || {
-        format!(
-            "\"{name}\" is not the name of an import; write \"a:b/c@1.0.0\", \"a:b\" or \"name\""
-        )
+    let invalid = || {
+        format!("\"{name}\" is not a valid import name; write \"a:b/c@1.0.0\", \"a:b\" or \"name\"")
     };
     if version.is_some_and(|version| semver::Version::parse(version).is_err()) {
-        return Err(form());
+        return Err(invalid());
     }
     if !path.contains([':', '/']) {
         let plain = names::check_component_id(path).is_ok() && version.is_none();
-        return if plain { Ok(None) } else { Err(form()) };
+        return if plain { Ok(None) } else { Err(invalid()) };
     }
     let (package, interface) = match path.split_once('/') {
         Some((package, interface)) => (package, Some(interface)),
@@ -83,28 +81,28 @@ fn package(name: &str) -> Result<Option<&str>, String> {
     if package.split(':').count() != 2
         || words.into_iter().any(|w| names::check_component_id(w).is_err())
     {
-        return Err(form());
+        return Err(invalid());
     }
     Ok(Some(package))
 }
 
-/// Where a dependency is said to be.
-fn place(dependency: &Dependency, manifest: &Manifest, base: &Path) -> Result<(), String> {
+/// Checks where a dependency comes from.
+fn check_location(dependency: &Dependency, manifest: &Manifest, base: &Path) -> Result<(), String> {
     let Dependency { version, registry, package, path, url, digest, component, .. } = dependency;
     match (version, path, url, component) {
         (Some(version), None, None, None) if digest.is_none() => requirement(version),
         (None, Some(path), None, None) => match base.join(path) {
             path if path.is_file() => Ok(()),
-            path => Err(format!("path: no file {}", path.display())),
+            path => Err(format!("path: {} does not exist", path.display())),
         },
         (None, None, Some(url), None) => check_url(url, digest.as_deref()),
         (None, None, None, Some(id)) if manifest.component.contains_key(id) => Ok(()),
         (None, None, None, Some(id)) => Err(format!(
-            "component: there is no [component.{id}]; the manifest has {}",
+            "component: [component.{id}] does not exist; available components: {}",
             listed(manifest.component.keys())
         )),
         _ => Err(format!(
-            "give either `path`, `component`, `url` with `digest`, or `version`{}",
+            "set exactly one of `path`, `component`, `url` with `digest`, or `version`{}",
             if registry.is_some() || package.is_some() {
                 " with `registry` and `package`"
             } else {
@@ -114,32 +112,32 @@ fn place(dependency: &Dependency, manifest: &Manifest, base: &Path) -> Result<()
     }
 }
 
-/// Checks what a dependency is to have of the grants of the component it is of.
-fn inherited(dependency: &Dependency) -> Result<(), String> {
+/// Checks which grants a dependency inherits from its component.
+fn check_inheritance(dependency: &Dependency) -> Result<(), String> {
     let Some(Inherit::Some(keys)) = &dependency.inherit_configuration else { return Ok(()) };
     match keys.iter().find(|key| !INHERITED.contains(&key.as_str())) {
         None => Ok(()),
         Some(key) => Err(format!(
-            "inherit_configuration: nothing is inherited by \"{key}\"; there are {}",
+            "inherit_configuration: unknown key \"{key}\"; expected one of {}",
             INHERITED.join(", ")
         )),
     }
 }
 
 fn requirement(version: &str) -> Result<(), String> {
-    semver::VersionReq::parse(version).map(drop).map_err(|e| {
-        format!("\"{version}\" is not a requirement of a version: {e}; write \">=1.0.0\"")
-    })
+    semver::VersionReq::parse(version)
+        .map(drop)
+        .map_err(|e| format!("\"{version}\" is not a version requirement: {e}; write \">=1.0.0\""))
 }
 
 fn check_url(url: &str, digest: Option<&str>) -> Result<(), String> {
     let uri = url.parse::<http::Uri>().ok();
     if !uri.is_some_and(|uri| uri.host().is_some() && uri.scheme().is_some()) {
-        return Err(format!("url: \"{url}\" is not a URL"));
+        return Err(format!("url: \"{url}\" is not a URL; write \"https://example.com/a.wasm\""));
     }
     let hex = digest.and_then(|digest| digest.strip_prefix("sha256:")).unwrap_or_default();
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err("digest: write \"sha256:\" and 64 hexadecimal digits".into());
+        return Err("digest: must be \"sha256:\" and 64 hexadecimal digits".into());
     }
     Ok(())
 }
@@ -149,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_imports_are_spins() {
+    fn import_name_gives_its_package() {
         for (name, expected) in [
             ("a:b", Some("a:b")),
             ("a:b@0.1.0", Some("a:b")),
@@ -161,7 +159,7 @@ mod tests {
             assert_eq!(package(name), Ok(expected), "{name}");
         }
         for name in ["", "a:", "a:b:c", "a/b", "a:b/", "a:b@one", "a b", "a@1.0.0"] {
-            assert!(package(name).unwrap_err().contains("is not the name of an import"), "{name}");
+            assert!(package(name).unwrap_err().contains("is not a valid import name"), "{name}");
         }
     }
 }

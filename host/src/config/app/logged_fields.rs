@@ -1,5 +1,5 @@
-//! Whether the fields that `prediction_log` drops or hashes exist: a misspelt name keeps nothing out
-//! of the log.
+//! Checks that the fields that `prediction_log` drops or hashes exist: a misspelt name would leave
+//! its field in the log.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use tracing::warn;
 use crate::inference::SIGNATURE;
 use crate::prediction_log::settings::{LogSettings, base_name};
 
-/// What `model-sdk` appends beside a model's inputs and outputs.
+/// Fields that `model-sdk` logs in addition to a model's inputs and outputs.
 const APPENDED: [&str; 6] =
     ["prediction", "probability", "operation", "id", "content_type", "content_length"];
 
-/// Warns of names that no model in `folders` has. Only where every model says what it has.
+/// Warns about names that no model in `folders` has. Only where every model has a signature.
 pub(super) fn check<'a>(
     component: &str,
     settings: &LogSettings,
@@ -31,10 +31,11 @@ pub(super) fn check<'a>(
     }
     for (key, fields) in [("drop", &settings.drop), ("hash", &settings.hash)] {
         for field in unknown(fields, &known) {
-            let fields = known.join(", ");
+            let available = known.join(", ");
             warn!(
                 component,
-                "prediction_log.{key}: no mounted model has {field:?}; there are {fields}"
+                "prediction_log.{key}: no mounted model has a field {field:?}; available fields: \
+                 {available}"
             );
         }
     }
@@ -47,7 +48,8 @@ fn unknown<'a>(fields: &'a [String], known: &[String]) -> impl Iterator<Item = &
     })
 }
 
-/// The names of the inputs, their features and the outputs in the signature of `folder`.
+/// The names of the features (of the input, where it has none) and of the outputs in the signature
+/// of `folder`. `None` if it has no valid signature.
 fn names(folder: &Path) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(folder.join(SIGNATURE)).ok()?;
     let signature: toml::Table = toml::from_str(&text).ok()?;
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_those_of_the_signature() {
+    fn unknown_fields_are_those_that_the_signature_lacks() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/iris-classifier/1");
         let known = names(&folder).unwrap();
         let expected = [

@@ -1,56 +1,57 @@
-//! What the command line says beside the manifest.
+//! Options of the command line that override or complete the manifest.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Problems, listed};
-use crate::config::blocked_networks::BlockedNetworks;
 use crate::cache;
-use crate::inference::BackendOptions;
-use crate::storage::key_value::StoreConfig;
+use crate::config::blocked_networks::BlockedNetworks;
+use crate::config::instance_reuse::ReuseConfig;
 use crate::config::limits::LimitsConfig;
 use crate::config::manifest::{Manifest, TextOr};
-use crate::prediction_log;
-use crate::config::instance_reuse::ReuseConfig;
 use crate::config::variables::Provider;
+use crate::inference::BackendOptions;
+use crate::prediction_log;
+use crate::storage::key_value::StoreConfig;
 
-/// Options of `spinfer up` and `spinfer check` that change what is served. By default none.
+/// Options of `spinfer up` and `spinfer check` that change what is served.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// Serve only these; empty: all.
+    /// Ids of the components to serve; all if empty.
     pub components: Vec<String>,
-    /// Put over each component's.
+    /// Environment variables that override each component's.
     pub environment: Vec<(String, String)>,
-    /// Values of variables. Each variable has to be in the manifest.
+    /// Values of variables, each of which the manifest must declare.
     pub variables: Provider,
-    /// Where values come from that are not among those, the first before the next.
+    /// Sources of further values, the first one with precedence.
     pub providers: Vec<Provider>,
-    /// Put over each component's.
+    /// Limits that override each component's.
     pub limits: LimitsConfig,
+    /// Reuse settings that override each component's.
     pub reuse: ReuseConfig,
-    /// Where what components print goes, beside the log.
+    /// Folder for the output of components, which goes to the log as well.
     pub log_dir: Option<PathBuf>,
-    /// What is kept of answers.
-    pub cache: cache::Settings,
-    /// What the backends may use.
+    /// Settings of the response cache.
+    pub cache: cache::CacheSettings,
+    /// Resources of the inference backends.
     pub backends: BackendOptions,
-    /// What is logged of predictions, and for how long.
-    pub prediction_log: prediction_log::Settings,
-    /// What labels of key-value stores are bound to.
+    /// Whether predictions are logged, and their retention.
+    pub prediction_log: prediction_log::PredictionLogSettings,
+    /// The store that each label is bound to.
     pub key_value: BTreeMap<String, StoreConfig>,
-    /// Connections to Redis of all components together, if it is said.
+    /// Maximum number of Redis connections of all components together.
     pub redis_connections: Option<usize>,
-    /// Where no component may connect to.
+    /// Networks that no component may connect to.
     pub blocked_networks: BlockedNetworks,
-    /// Where stores are that are files, if it is said.
+    /// Folder of the application's state; `.spin` next to the manifest if `None`.
     pub state_dir: Option<PathBuf>,
-    /// Nothing will be served: variables need no values, and stores need not be bound.
+    /// Whether variables may lack values and stores may be unbound, as nothing is served.
     pub without_values: bool,
 }
 
 impl Options {
-    /// The ids of the components that are served: those that a trigger names, and the options do
-    /// not leave out.
+    /// The ids of the components to serve: those that a trigger refers to and that the options
+    /// select.
     pub(super) fn choose<'m>(
         &self,
         manifest: &'m Manifest,
@@ -58,8 +59,9 @@ impl Options {
     ) -> Vec<&'m str> {
         for id in &self.components {
             if !manifest.component.contains_key(id) {
-                let there = listed(manifest.component.keys());
-                let problem = format!("there is no [component.{id}]; the manifest has {there}");
+                let available = listed(manifest.component.keys());
+                let problem =
+                    format!("[component.{id}] does not exist; available components: {available}");
                 problems.add("--component-id", problem);
             }
         }

@@ -1,4 +1,4 @@
-//! `[[trigger.http]]`, resolved: which paths there are, and who answers on them.
+//! Resolves `[[trigger.http]]`: the application's routes and what serves each of them.
 
 use std::fmt;
 
@@ -6,46 +6,48 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::{Problems, listed};
-use crate::http::body::Body;
 use crate::config::manifest::{HttpTrigger, Manifest, Private, StaticResponse, TextOr};
-use crate::http::reserved::{HOST_HEADERS, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN};
+use crate::http::body::Body;
+use crate::http::reserved::{
+    FEEDBACK, HOST_HEADERS, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN,
+};
 use crate::http::route::{Pattern, Router};
 
-/// A path that clients may ask for.
+/// A public route.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub pattern: Pattern,
-    pub target: Target,
+    pub target: RouteAction,
 }
 
-/// Who answers.
+/// What serves a route.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub enum RouteAction {
     /// A component, by its id.
     Component(String),
-    /// The host.
-    Static(StaticAnswer),
+    /// The host, with a fixed response.
+    Static(FixedResponse),
 }
 
-/// For people.
-impl fmt::Display for Target {
+impl fmt::Display for RouteAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Component(id) => f.write_str(id),
-            Self::Static(answer) => write!(f, "static response, {}", answer.status),
+            Self::Static(response) => write!(f, "static response, {}", response.status),
         }
     }
 }
 
-/// A `static_response`.
+/// A resolved `static_response`.
 #[derive(Clone, Debug)]
-pub struct StaticAnswer {
+pub struct FixedResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl StaticAnswer {
+impl FixedResponse {
+    /// Creates the response to a request.
     #[must_use]
     pub fn response(&self) -> Response<Body> {
         let mut response = Response::new(Body::whole(self.body.clone()));
@@ -54,8 +56,8 @@ impl StaticAnswer {
         response
     }
 
-    fn resolve(answer: &StaticResponse) -> Result<Self, String> {
-        let StaticResponse { status_code, headers, body } = answer;
+    fn resolve(response: &StaticResponse) -> Result<Self, String> {
+        let StaticResponse { status_code, headers, body } = response;
         let status = status_code.unwrap_or(200);
         let status = StatusCode::from_u16(status)
             .ok()
@@ -63,14 +65,14 @@ impl StaticAnswer {
             .ok_or(format!("status_code: {status} is not between 200 and 599"))?;
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            let bad = |what| format!("headers: \"{name}\" {what}");
+            let invalid = |problem| format!("headers: \"{name}\" {problem}");
             let header =
-                HeaderName::try_from(name).map_err(|_| bad("is not the name of a header"))?;
+                HeaderName::try_from(name).map_err(|_| invalid("is not a valid header name"))?;
             if HOST_HEADERS.contains(&header) {
-                return Err(bad("is the host's to set; remove it"));
+                return Err(invalid("is set by the host; remove it"));
             }
             let value = HeaderValue::from_str(value)
-                .map_err(|_| bad("has a value that is not visible ASCII"))?;
+                .map_err(|_| invalid("has a value that is not visible ASCII"))?;
             map.append(header, value);
         }
         let body = body.clone().unwrap_or_default().into();
@@ -78,7 +80,7 @@ impl StaticAnswer {
     }
 }
 
-/// The routes whose component is among the `chosen`, and the static ones.
+/// The static routes, and those of the `chosen` components.
 pub(super) fn resolve(manifest: &Manifest, chosen: &[&str], problems: &mut Problems) -> Vec<Route> {
     let mut routes = Vec::new();
     for (index, trigger) in manifest.trigger.http.iter().enumerate() {
@@ -87,18 +89,19 @@ pub(super) fn resolve(manifest: &Manifest, chosen: &[&str], problems: &mut Probl
         let pattern = pattern(&key, trigger, problems);
         let (Some(target), Some(pattern)) = (target, pattern) else { continue };
         let served = match &target {
-            Target::Component(id) => chosen.contains(&id.as_str()),
-            Target::Static(_) => true,
+            RouteAction::Component(id) => chosen.contains(&id.as_str()),
+            RouteAction::Static(_) => true,
         };
         if served {
             routes.push(Route { pattern, target });
         }
     }
-    if let Err(twice) = Router::new(routes.iter().map(|r| (r.pattern.clone(), ()))) {
-        problems.add("trigger.http", format!("the route \"{twice}\" stands twice; remove one"));
+    if let Err(duplicate) = Router::new(routes.iter().map(|r| (r.pattern.clone(), ()))) {
+        problems.add("trigger.http", format!("duplicate route \"{duplicate}\"; remove one"));
     }
     if manifest.trigger.http.is_empty() {
-        problems.add("trigger.http", "no route: add [[trigger.http]] with `route` and `component`");
+        problems
+            .add("trigger.http", "no routes; add [[trigger.http]] with `route` and `component`");
     }
     routes
 }
@@ -108,7 +111,7 @@ fn target(
     trigger: &HttpTrigger,
     manifest: &Manifest,
     problems: &mut Problems,
-) -> Option<Target> {
+) -> Option<RouteAction> {
     let HttpTrigger {
         id: _,
         route: _,
@@ -122,7 +125,7 @@ fn target(
         let which = if components.is_empty() { "dependencies" } else { "components" };
         problems.add(
             format!("{key}.{which}"),
-            "further components of a trigger are not supported yet; remove them, or call one \
+            "additional components of a trigger are not supported yet; remove them, or call one \
              component from another",
         );
     }
@@ -136,36 +139,37 @@ fn target(
     }
     match (component, static_response) {
         (Some(TextOr::Text(id)), None) if manifest.component.contains_key(id) => {
-            Some(Target::Component(id.clone()))
+            Some(RouteAction::Component(id.clone()))
         }
         (Some(TextOr::Text(id)), None) => {
-            let there = listed(manifest.component.keys());
-            let problem = format!("there is no [component.{id}]; the manifest has {there}");
+            let available = listed(manifest.component.keys());
+            let problem =
+                format!("[component.{id}] does not exist; available components: {available}");
             problems.add(format!("{key}.component"), problem);
             None
         }
-        (None, Some(answer)) => StaticAnswer::resolve(answer)
-            .map(Target::Static)
+        (None, Some(response)) => FixedResponse::resolve(response)
+            .map(RouteAction::Static)
             .map_err(|problem| problems.add(format!("{key}.static_response"), problem))
             .ok(),
         _ => {
-            problems.add(key, "give it either a `component` or a `static_response`");
+            problems.add(key, "set exactly one of `component` and `static_response`");
             None
         }
     }
 }
 
-/// `None` if the route is private, or wrong.
+/// The trigger's path. `None` if it is private or invalid; a problem is added for the latter.
 fn pattern(key: &str, trigger: &HttpTrigger, problems: &mut Problems) -> Option<Pattern> {
     let key = format!("{key}.route");
     match &trigger.route {
         Some(TextOr::Text(route)) => match Pattern::parse(route) {
             Ok(pattern)
-                if [SERVER, LIVE, READY, MODELS, REPOSITORY_INDEX]
+                if [SERVER, LIVE, READY, MODELS, REPOSITORY_INDEX, FEEDBACK]
                     .contains(&pattern.to_string().as_str())
                     || pattern.is_under(WELL_KNOWN) =>
             {
-                problems.add(key, "this path is the host's own; choose another");
+                problems.add(key, "this path is reserved by the host; choose another");
                 None
             }
             Ok(pattern) => Some(pattern),
@@ -176,13 +180,45 @@ fn pattern(key: &str, trigger: &HttpTrigger, problems: &mut Problems) -> Option<
         },
         Some(TextOr::Table(Private { private: true })) => {
             if trigger.static_response.is_some() {
-                problems.add(key, "a static response that is private answers nobody; remove it");
+                problems.add(key, "a private static response is unreachable; remove it");
             }
             None
         }
         Some(TextOr::Table(Private { private: false })) | None => {
-            problems.add(key, "write a path, \"/a/...\", or { private = true }");
+            problems.add(key, "must be a path, such as \"/a/...\", or { private = true }");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(route: &str) -> Vec<String> {
+        let trigger = toml::from_str(&format!("route = '{route}'\ncomponent = 'a'")).unwrap();
+        let mut problems = Problems(Vec::new());
+        let _ = pattern("trigger.http[0]", &trigger, &mut problems);
+        problems.0
+    }
+
+    #[test]
+    fn reserved_path_is_rejected_as_a_route() {
+        for path in [
+            "/v2",
+            "/v2/health/live",
+            "/v2/health/ready",
+            "/v2/models",
+            "/v2/repository/index",
+            "/v2/feedback",
+            "/.well-known/spin/mine",
+        ] {
+            let expected =
+                "trigger.http[0].route: this path is reserved by the host; choose another";
+            assert_eq!(problems(path), [expected], "{path}");
+        }
+        for path in ["/v2/feedback/mine", "/v2/...", "/..."] {
+            assert_eq!(problems(path), [""; 0], "{path}");
         }
     }
 }

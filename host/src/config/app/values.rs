@@ -1,4 +1,4 @@
-//! The values of the manifest's variables.
+//! Resolves the values of the manifest's variables.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::{Options, Problems, listed};
 use crate::config::manifest::{Manifest, names};
 use crate::config::variables::PREFIX;
 
-/// The value of each variable that has one; what is wrong with them otherwise.
+/// The value of each variable that has one. Adds a problem for each invalid or missing value.
 pub(super) fn resolve<'m>(
     manifest: &'m Manifest,
     options: &Options,
@@ -20,7 +20,7 @@ pub(super) fn resolve<'m>(
             continue;
         }
         if variable.required == variable.default.is_some() {
-            problems.add(key, "give it either `required = true` or a `default`");
+            problems.add(key, "set exactly one of `required = true` and `default`");
             continue;
         }
         let mut providers = std::iter::once(&options.variables).chain(&options.providers);
@@ -33,9 +33,9 @@ pub(super) fn resolve<'m>(
             None => problems.add(
                 key,
                 format!(
-                    "is required and has no value; give one by `--variable {name}=...`, by \
-                     {PREFIX}_{} in the environment or in a file .env beside the manifest, by \
-                     [[variables_provider]] in a --runtime-config-file, or make it a `default`",
+                    "is required and has no value; set it with `--variable {name}=...`, with \
+                     {PREFIX}_{} in the environment or in a file .env next to the manifest, with \
+                     [[variables_provider]] in a --runtime-config-file, or give it a `default`",
                     name.to_ascii_uppercase()
                 ),
             ),
@@ -46,10 +46,10 @@ pub(super) fn resolve<'m>(
         given.filter(|name| !manifest.variables.contains_key(*name)).collect();
     unknown.sort_unstable();
     for name in unknown {
-        let there = listed(manifest.variables.keys());
+        let available = listed(manifest.variables.keys());
         problems.add(
             format!("--variable {name}"),
-            format!("there is no [variables.{name}]; the manifest has {there}"),
+            format!("[variables.{name}] does not exist; declared variables: {available}"),
         );
     }
     values

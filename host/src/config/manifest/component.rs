@@ -1,4 +1,4 @@
-//! `[component.<id>]`.
+//! `[component.<id>]` as written.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use serde::Deserialize;
 
 use super::Tools;
 use super::text_or::TextOr;
-use crate::drift::DriftConfig;
-use crate::config::limits::LimitsConfig;
-use crate::prediction_log::settings::LogConfig;
 use crate::config::instance_reuse::ReuseConfig;
+use crate::config::limits::LimitsConfig;
+use crate::drift::DriftConfig;
+use crate::prediction_log::settings::LogConfig;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Component {
+pub struct ComponentEntry {
     pub description: Option<String>,
-    /// The component's file, relative to the manifest, or where it is to be had.
+    /// Path of the component's file, relative to the manifest, or where to download it.
     pub source: TextOr<RemoteSource>,
     #[serde(default)]
-    pub files: Vec<TextOr<Placement>>,
+    pub files: Vec<TextOr<FilePlacement>>,
     #[serde(default)]
     pub exclude_files: Vec<String>,
     #[serde(default)]
@@ -28,7 +28,7 @@ pub struct Component {
     pub variables: IndexMap<String, String>,
     #[serde(default)]
     pub allowed_outbound_hosts: Vec<String>,
-    /// What Spin had before `allowed_outbound_hosts`.
+    /// Spin's predecessor of `allowed_outbound_hosts`; refused.
     #[serde(default)]
     pub allowed_http_hosts: Vec<String>,
     #[serde(default)]
@@ -37,20 +37,20 @@ pub struct Component {
     pub sqlite_databases: Vec<String>,
     #[serde(default)]
     pub ai_models: Vec<String>,
-    /// What `spin build` checks a component against.
+    /// Environments that `spin build` checks a component against; ignored.
     #[serde(default)]
     pub targets: Vec<TextOr<toml::Table>>,
     #[serde(default)]
     pub dependencies: IndexMap<String, TextOr<Dependency>>,
     pub dependencies_inherit_configuration: Option<bool>,
-    pub build: Option<Build>,
+    pub build: Option<BuildSection>,
     #[serde(default)]
     pub profile: IndexMap<String, Profile>,
     #[serde(default)]
     pub tool: Tools<ComponentTool>,
 }
 
-/// `source` as a table: a file behind a URL, or a package of a registry.
+/// `source` as a table: a file at a URL, or a package in a registry.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteSource {
@@ -61,15 +61,16 @@ pub struct RemoteSource {
     pub version: Option<String>,
 }
 
-/// A folder or a file of the host, and where the component sees it, read-only.
+/// A folder or a file of the host, and the path at which the component sees it, read-only.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Placement {
+pub struct FilePlacement {
     pub source: PathBuf,
     pub destination: String,
 }
 
-/// A component that another is composed with. Which of the keys there are says where it is.
+/// A component that another one is composed with. The keys that are set determine where it comes
+/// from.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dependency {
@@ -86,7 +87,7 @@ pub struct Dependency {
     pub inherit_configuration: Option<Inherit>,
 }
 
-/// All of what the component is granted, nothing, or some keys.
+/// Which of the component's grants a dependency inherits: all, none, or those of some keys.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "true, false, or a list of keys")]
 pub enum Inherit {
@@ -96,22 +97,22 @@ pub enum Inherit {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Build {
-    pub command: Command,
+pub struct BuildSection {
+    pub command: BuildCommand,
     pub workdir: Option<PathBuf>,
     #[serde(default)]
     pub watch: Vec<String>,
 }
 
-/// One shell command, or several to run in order.
+/// One shell command, or several that run in order.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged, expecting = "a command, or a list of them")]
-pub enum Command {
+pub enum BuildCommand {
     One(String),
     Many(Vec<String>),
 }
 
-impl Command {
+impl BuildCommand {
     #[must_use]
     pub fn lines(&self) -> &[String] {
         match self {
@@ -121,7 +122,7 @@ impl Command {
     }
 }
 
-/// `[component.<id>.profile.<name>]`: what is different under `--profile <name>`.
+/// `[component.<id>.profile.<name>]`: overrides for `--profile <name>`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -136,11 +137,11 @@ pub struct Profile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileBuild {
-    pub command: Command,
+    pub command: BuildCommand,
 }
 
-impl Component {
-    /// Puts what `profile` says over the rest.
+impl ComponentEntry {
+    /// Overrides this component's keys by those of `profile`.
     pub(super) fn apply(&mut self, profile: Profile) {
         let Profile { source, environment, dependencies, build } = profile;
         if let Some(source) = source {
@@ -152,7 +153,7 @@ impl Component {
             match &mut self.build {
                 Some(build) => build.command = command,
                 None => {
-                    self.build = Some(Build { command, workdir: None, watch: Vec::new() });
+                    self.build = Some(BuildSection { command, workdir: None, watch: Vec::new() });
                 }
             }
         }
@@ -163,9 +164,9 @@ impl Component {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ComponentTool {
-    /// Which door small requests go through. Unset: the fast one, where the component exports it.
+    /// The door for buffered requests; the fast door by default, if the component exports it.
     pub door: Option<DoorChoice>,
-    /// Whether the component may load graphs it brings itself (`wasi:nn` `load`).
+    /// Whether the component may load graphs of its own (`wasi:nn` `load`).
     #[serde(default)]
     pub load_graphs: bool,
     #[serde(default)]
@@ -181,8 +182,8 @@ pub struct ComponentTool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DoorChoice {
-    /// The fast door where the body fits, else the standard one.
+    /// The fast door if the body fits `limits.buffered_body`, else the standard door.
     Fast,
-    /// Always the standard door.
+    /// The standard door for every request.
     Standard,
 }

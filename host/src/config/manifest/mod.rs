@@ -1,8 +1,9 @@
-//! `spin.toml`, version 2, as text says it: typed, unknown keys refused, nothing looked up yet.
+//! `spin.toml`, version 2, parsed: typed, with unknown keys refused and no path looked up.
 //! [`crate::config::app`] resolves it.
 
 mod component;
 pub mod names;
+mod renamed;
 mod text_or;
 mod trigger;
 
@@ -15,20 +16,20 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 pub use component::{
-    Build, Command, Component, ComponentTool, Dependency, DoorChoice, Inherit, Placement, Profile,
-    RemoteSource,
+    BuildCommand, BuildSection, ComponentEntry, ComponentTool, Dependency, DoorChoice,
+    FilePlacement, Inherit, Profile, RemoteSource,
 };
 pub use text_or::TextOr;
 pub use trigger::{Executor, HttpTrigger, Private, StaticResponse, Triggers};
 
+use crate::config::instance_reuse::ReuseConfig;
+use crate::config::limits::{LimitsConfig, some_duration};
+use crate::drift::DriftConfig;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::CorsConfig;
-use crate::drift::DriftConfig;
-use crate::config::limits::{LimitsConfig, some_duration};
 use crate::prediction_log::settings::LogConfig;
-use crate::config::instance_reuse::ReuseConfig;
 
-/// The manifest's only version.
+/// The supported manifest version.
 const VERSION: i64 = 2;
 
 #[derive(Debug, Deserialize)]
@@ -36,18 +37,18 @@ const VERSION: i64 = 2;
 pub struct Manifest {
     #[expect(dead_code, reason = "checked by `parse` before the rest is read")]
     spin_manifest_version: i64,
-    pub application: Application,
+    pub application: ApplicationSection,
     #[serde(default)]
     pub variables: IndexMap<String, Variable>,
     #[serde(default)]
     pub trigger: Triggers,
     #[serde(default)]
-    pub component: IndexMap<String, Component>,
+    pub component: IndexMap<String, ComponentEntry>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Application {
+pub struct ApplicationSection {
     pub name: String,
     #[serde(default)]
     pub version: Option<String>,
@@ -55,17 +56,17 @@ pub struct Application {
     pub description: Option<String>,
     #[serde(default)]
     pub authors: Vec<String>,
-    /// What `spin build` checks components against.
+    /// Environments that `spin build` checks components against; ignored.
     #[serde(default)]
     pub targets: Vec<TextOr<toml::Table>>,
-    /// Settings of all triggers of a type.
+    /// Settings common to all triggers of a type.
     #[serde(default)]
     pub trigger: IndexMap<String, toml::Table>,
     #[serde(default)]
     pub tool: Tools<ApplicationTool>,
 }
 
-/// `[*.tool.<name>]`: only ours is read, others belong to other tools.
+/// `[*.tool.<name>]`: only `spinfer` is read, as the others belong to other tools.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Tools<T> {
     pub spinfer: Option<T>,
@@ -75,11 +76,11 @@ pub struct Tools<T> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationTool {
-    /// Instances of all components together.
+    /// Maximum number of instances of all components together.
     pub instances: Option<usize>,
-    /// Connections at a time.
+    /// Maximum number of concurrent client connections.
     pub connections: Option<usize>,
-    /// How long a connection may be without a request.
+    /// Idle timeout of a client connection.
     #[serde(default, with = "some_duration")]
     pub keep_alive: Option<Duration>,
     #[serde(default)]
@@ -95,7 +96,7 @@ pub struct ApplicationTool {
     pub prediction_log: LogConfig,
 }
 
-/// A value the operator may set; components see it through templates.
+/// A variable, whose value the operator may set and which templates refer to.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
@@ -120,27 +121,36 @@ impl fmt::Debug for Variable {
     }
 }
 
-/// Reads and parses `path`. An error names the file, the line and the key.
+/// Reads and parses the manifest at `path`.
+///
+/// # Errors
+/// Names the file, the line and the key.
 pub fn read(path: &Path) -> Result<Manifest> {
     let text = std::fs::read_to_string(path).with_context(|| {
-        format!(
-            "{}: cannot read the manifest; `-f <path>` says where another one is",
-            path.display()
-        )
+        format!("{}: cannot read the manifest; use `-f <path>` for another one", path.display())
     })?;
     parse(&text).with_context(|| path.display().to_string())
 }
 
-/// Parses a manifest's text. Components that stand in a trigger are moved to the others.
+/// Parses a manifest. A component that is inline in a trigger is moved to `component`.
+///
+/// # Errors
+/// Names the line and the key.
 pub fn parse(text: &str) -> Result<Manifest> {
     let table: toml::Table = toml::from_str(text)?;
     match table.get("spin_manifest_version") {
         Some(toml::Value::Integer(VERSION)) => {}
-        Some(other) => bail!(
-            "spin_manifest_version: {other:?} is not supported; spinfer reads version {VERSION} \
-             (`spin_manifest_version = {VERSION}`)"
+        Some(_) => bail!(
+            "spin_manifest_version: unsupported version; write `spin_manifest_version = {VERSION}`"
         ),
-        None => bail!("missing key: start the file with `spin_manifest_version = {VERSION}`"),
+        None => bail!(
+            "spin_manifest_version: missing key; start the file with \
+             `spin_manifest_version = {VERSION}`"
+        ),
+    }
+    let renamed = renamed::problems(&table);
+    if !renamed.is_empty() {
+        bail!(renamed.join("\n"));
     }
     let mut manifest: Manifest = toml::from_str(text)?;
     manifest.name_inline_components();
@@ -148,7 +158,10 @@ pub fn parse(text: &str) -> Result<Manifest> {
 }
 
 impl Manifest {
-    /// Puts the profile `name` of each component that has it over the rest.
+    /// Applies the profile `name` to each component that has it.
+    ///
+    /// # Errors
+    /// Fails if no component has it.
     pub fn apply_profile(&mut self, name: &str) -> Result<()> {
         let mut found = false;
         for component in self.component.values_mut() {
@@ -165,15 +178,16 @@ impl Manifest {
         Ok(())
     }
 
-    /// Gives components that stand in a trigger an id, as Spin does, and puts it in their place.
+    /// Moves each component that is inline in a trigger to `component`, under an id that is formed
+    /// like Spin's, and refers to it by this id.
     fn name_inline_components(&mut self) {
         for index in 0..self.trigger.http.len() {
             let trigger = &mut self.trigger.http[index];
             let inline = trigger.component.take_if(|given| matches!(given, TextOr::Table(_)));
             let Some(TextOr::Table(component)) = inline else { continue };
-            let natural = trigger.id.as_ref().map(|id| format!("{id}-component"));
+            let preferred = trigger.id.as_ref().map(|id| format!("{id}-component"));
             let numbered = (1..).map(|n| format!("inline-component{n}"));
-            let free = natural
+            let free = preferred
                 .filter(|id| names::check_component_id(id).is_ok())
                 .into_iter()
                 .chain(numbered)
@@ -192,12 +206,12 @@ mod tests {
 
     use super::*;
 
-    /// Every key there is.
-    const WHOLE: &str = include_str!("../../../tests/manifests/valid/maximal.toml");
+    /// A manifest with every key.
+    const WHOLE: &str = include_str!("../../../../tests/manifests/valid/maximal.toml");
 
     proptest! {
         #[test]
-        fn a_damaged_manifest_is_taken_or_refused(
+        fn damaged_manifest_is_parsed_or_rejected(
             at in 0..WHOLE.len(),
             length in 0_usize..60,
             with in "[ -~]{0,10}",
@@ -215,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_table_that_may_be_a_string_is_said() {
+    fn unknown_field_in_a_text_or_table_value_is_named() {
         for (rest, part) in [
             ("[[trigger.http]]\ncomponent = { sorce = 'x' }", "unknown field `sorce`"),
             ("[[trigger.http]]\nroute = 1", "expected a string or a table"),
@@ -227,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_secret_is_not_shown() {
+    fn secret_default_is_not_in_debug_output() {
         let manifest =
             parse("[variables]\na = { default = 'hush', secret = true }\nb = { default = 'seen' }");
         let shown = format!("{manifest:?}");
@@ -235,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_in_a_trigger_gets_an_id_that_is_free() {
+    fn inline_component_gets_a_free_id() {
         let inline = "[[trigger.http]]\nroute = '/'\ncomponent = { source = 'x.wasm' }\n";
         let named = format!("{inline}id = 'first'\n");
         let manifest =
@@ -251,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_overrides_what_it_names() {
+    fn profile_overrides_the_keys_it_sets() {
         let mut manifest = parse(
             "[component.a]\nsource = 'a.wasm'\nenvironment = { X = '1', Y = '1' }\n\
              build.command = 'one'\nbuild.workdir = 'w'\n\

@@ -1,79 +1,79 @@
-//! The names a manifest may give, by Spin's rules.
+//! Spin's rules for the names in a manifest.
 
 use std::fmt::Display;
 
-/// Checks a component's id: words of one case with a hyphen between them, `iris-classifier-1`.
+/// Checks a component's id: words of one case, separated by hyphens, `iris-classifier-1`.
 pub fn check_component_id(id: &str) -> Result<(), String> {
     check_words(id, '-').map_err(|problem| {
         format!(
-            "\"{id}\" {problem}; an id has words of letters and digits with a hyphen between them, \
-             the first beginning with a letter: \"iris-classifier-1\""
+            "\"{id}\" {problem}; an id consists of words of letters and digits, separated by \
+             hyphens, and starts with a letter: \"iris-classifier-1\""
         )
     })
 }
 
-/// Checks a model's name: words as of a component's id, with a hyphen or an underscore between them,
+/// Checks a model's name: words as in a component's id, separated by hyphens or underscores,
 /// `my_model`.
 pub fn check_model_name(name: &str) -> Result<(), String> {
     check_words(&name.replace('_', "-"), '-').map_err(|problem| {
         format!(
-            "\"{name}\" {problem}; a model's name has words of letters and digits with a hyphen or an \
-             underscore between them, the first beginning with a letter: \"my_model\""
+            "\"{name}\" {problem}; a model's name consists of words of letters and digits, separated \
+             by hyphens or underscores, and starts with a letter: \"my_model\""
         )
     })
 }
 
-/// The id of the component that serves a version of a model, which has no underscores.
+/// The id of the component that serves a version of a model: without underscores and dots.
 #[must_use]
 pub fn component_id(model: &str, version: impl Display) -> String {
     format!("{model}-{version}").replace(['_', '.'], "-")
 }
 
-/// Checks a variable's name: words in lower case with an underscore between them, `api_token`.
+/// Checks a variable's name: words in lower case, separated by underscores, `api_token`.
 pub fn check_variable(name: &str) -> Result<(), String> {
     let checked = check_words(name, '_').and_then(|()| {
         match name.chars().find(|c| c.is_ascii_uppercase() || *c == ':') {
-            Some(c) => Err(format!("holds {c:?}")),
+            Some(c) => Err(format!("contains {c:?}")),
             None => Ok(()),
         }
     });
     checked.map_err(|problem| {
         format!(
-            "\"{name}\" {problem}; a variable's name has words of lower-case letters and digits with \
-             an underscore between them, the first beginning with a letter: \"api_token\""
+            "\"{name}\" {problem}; a variable's name consists of words of lower-case letters and \
+             digits, separated by underscores, and starts with a letter: \"api_token\""
         )
     })
 }
 
-/// Checks the label of a store or a database: words with hyphens or with underscores.
+/// Checks the label of a store or a database: words separated either by hyphens or by underscores.
 pub fn check_label(label: &str) -> Result<(), String> {
     check_words(label, '-').or_else(|problem| {
         check_words(label, '_').map_err(|_| {
             format!(
-                "\"{label}\" {problem}; a label has words of letters and digits with a hyphen or an \
-                 underscore between them: \"default\""
+                "\"{label}\" {problem}; a label consists of words of letters and digits, separated \
+                 by hyphens or by underscores: \"default\""
             )
         })
     })
 }
 
-/// Words of one case, in ASCII letters and digits (`:` within), with `delimiter` between them; the
-/// first begins with a letter.
+/// Checks for words of one case, of ASCII letters, digits and inner `:`, separated by `delimiter`;
+/// the first word starts with a letter.
 fn check_words(text: &str, delimiter: char) -> Result<(), String> {
     for (index, word) in text.split(delimiter).enumerate() {
         let Some(first) = word.chars().next() else {
             return Err("has an empty word".into());
         };
         if !(first.is_ascii_alphabetic() || index > 0 && first.is_ascii_digit()) {
-            return Err(format!("has a word that begins with {first:?}"));
+            return Err(format!("has a word that starts with {first:?}"));
         }
         if let Some(c) = word.chars().find(|c| !c.is_ascii_alphanumeric() && *c != ':') {
-            return Err(format!("holds {c:?}"));
+            return Err(format!("contains {c:?}"));
         }
         if word.contains(|c: char| c.is_ascii_uppercase())
             && word.contains(|c: char| c.is_ascii_lowercase())
         {
-            return Err(format!("has letters of both cases in `{word}`"));
+            return Err(format!("mixes upper and lower case in `{word}`"));
         }
     }
     Ok(())
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_taken_as_spin_takes_them() {
+    fn names_valid_in_spin_are_accepted() {
         for id in ["a", "iris-classifier-1", "AB-c", "a1-2b", "a:b"] {
             assert_eq!(check_component_id(id), Ok(()), "{id}");
         }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_models_name_may_have_underscores_and_its_components_id_has_none() {
+    fn underscores_of_a_model_name_become_hyphens_in_the_component_id() {
         for name in ["my_model", "a-b_c", "resnet_50_v1"] {
             assert_eq!(check_model_name(name), Ok(()), "{name}");
             assert_eq!(check_component_id(&component_id(name, 1)), Ok(()), "{name}");
@@ -109,24 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_name_is_said() {
+    fn error_describes_the_problem_of_a_name() {
         for (checked, part) in [
             (check_component_id(""), "has an empty word"),
             (check_component_id("a--b"), "has an empty word"),
-            (check_component_id("1a"), "begins with '1'"),
-            (check_component_id("a_b"), "holds '_'"),
-            (check_component_id("a/b"), "holds '/'"),
-            (check_component_id("aB"), "both cases in `aB`"),
-            (check_variable("aX"), "both cases in `aX`"),
-            (check_variable("AX"), "holds 'A'"),
-            (check_variable("1bc"), "begins with '1'"),
+            (check_component_id("1a"), "starts with '1'"),
+            (check_component_id("a_b"), "contains '_'"),
+            (check_component_id("a/b"), "contains '/'"),
+            (check_component_id("aB"), "mixes upper and lower case in `aB`"),
+            (check_variable("aX"), "mixes upper and lower case in `aX`"),
+            (check_variable("AX"), "contains 'A'"),
+            (check_variable("1bc"), "starts with '1'"),
             (check_variable("_x"), "has an empty word"),
             (check_variable("x_"), "has an empty word"),
             (check_variable("a__b"), "has an empty word"),
-            (check_variable("x.y"), "holds '.'"),
-            (check_variable("x-y"), "holds '-'"),
-            (check_label("a-b_c"), "holds '_'"),
-            (check_label("a b"), "holds ' '"),
+            (check_variable("x.y"), "contains '.'"),
+            (check_variable("x-y"), "contains '-'"),
+            (check_label("a-b_c"), "contains '_'"),
+            (check_label("a b"), "contains ' '"),
         ] {
             let error = checked.unwrap_err();
             assert!(error.contains(part), "{part}: {error}");

@@ -1,4 +1,4 @@
-//! What may be a string or a table, as many values of a manifest may.
+//! Values of a manifest that are either a string or a table.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-/// A string, or a table that is a `T`. Unlike in an untagged enum, what is wrong inside of the table
-/// is said.
+/// A string, or a table that is a `T`. Unlike an untagged enum, it reports problems inside the
+/// table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextOr<T> {
     Text(String),

@@ -1,4 +1,4 @@
-//! `[[trigger.http]]`: a route, and who answers on it.
+//! `[[trigger.http]]` as written: a route, and what serves it.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::component::{Component, Dependency};
+use super::component::{ComponentEntry, Dependency};
 use super::text_or::TextOr;
 
 /// `[[trigger.<type>]]`, by type.
 #[derive(Debug, Default)]
 pub struct Triggers {
     pub http: Vec<HttpTrigger>,
-    /// Types this host does not serve.
+    /// Types that this host does not support.
     pub other: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ impl<'de> Deserialize<'de> for Triggers {
     }
 }
 
-/// A flattened map would lose the lines of what is wrong.
+/// Reads the map by hand: with `#[serde(flatten)]` errors would lose their lines.
 struct TriggersVisitor;
 
 impl<'de> Visitor<'de> for TriggersVisitor {
@@ -52,9 +52,9 @@ impl<'de> Visitor<'de> for TriggersVisitor {
 pub struct HttpTrigger {
     pub id: Option<String>,
     pub route: Option<TextOr<Private>>,
-    /// The id of a component, or a component.
-    pub component: Option<TextOr<Box<Component>>>,
-    /// Components that Spin puts in front of the first.
+    /// The id of a component, or an inline component.
+    pub component: Option<TextOr<Box<ComponentEntry>>>,
+    /// Components that Spin composes with the trigger's component; refused.
     #[serde(default)]
     pub components: IndexMap<String, toml::Value>,
     #[serde(default)]
@@ -63,14 +63,14 @@ pub struct HttpTrigger {
     pub executor: Option<Executor>,
 }
 
-/// `{ private = true }`: only the application's own components get here.
+/// `{ private = true }`: reachable only for the application's own components.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Private {
     pub private: bool,
 }
 
-/// What the host answers by itself.
+/// A fixed response of the host.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StaticResponse {

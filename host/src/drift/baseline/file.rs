@@ -1,11 +1,11 @@
-//! `baseline.json` as it is written.
+//! The format of `baseline.json`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The file as it is written.
+/// A `baseline.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BaselineFile<S = Summary> {
     pub model: String,
@@ -24,7 +24,7 @@ pub enum Summary {
         counts: Vec<u64>,
         count: u64,
         missing: u64,
-        /// These four are for people; absent where all values are missing.
+        /// The moments are informative only. Absent if all values are missing.
         #[serde(skip_serializing_if = "Option::is_none")]
         mean: Option<f64>,
         #[serde(skip_serializing_if = "Option::is_none")]

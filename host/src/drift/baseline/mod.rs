@@ -1,5 +1,5 @@
-//! `baseline.json`: the distribution of reference data, field by field (`models/README.md` has the
-//! format), read and held to the `model.toml` beside it.
+//! `baseline.json`: the distribution of reference data, field by field (`models/README.md`
+//! documents the format), read and checked against the `model.toml` next to it.
 
 mod categories;
 mod file;
@@ -14,43 +14,43 @@ use serde_json::Value;
 
 pub use categories::Categories;
 pub use file::{BaselineFile, Summary};
-pub use summarize::{Values, summarize_categories, summarize_numbers};
+pub use summarize::{PresentValues, summarize_categories, summarize_numbers};
 
-use super::signature::{Label, Signature, SignatureTensor};
+use super::signature::{ClassLabel, FieldSignature, SignatureTensor};
+use crate::inference::SIGNATURE;
 use crate::process::read_file::read_file;
 use crate::process::text::shortened;
-use crate::inference::{SIGNATURE};
 
-/// The file, in a version's folder.
+/// Name of the file in a version's folder.
 pub const BASELINE: &str = "baseline.json";
 
-/// Maximum size of the file, in bytes: some ten thousand fields.
+/// Maximum size of the file, in bytes: enough for some ten thousand fields.
 const MAX_BYTES: u64 = 16 << 20;
-/// Maximum number of bins of all fields together: a window keeps a count of each in 20 parts, of 4
-/// bytes.
+/// Maximum number of bins of all fields together: a window has 20 counters of 4 bytes for each.
 pub const MAX_BINS: usize = 65_536;
 
-/// A baseline that fits its model.
+/// A baseline that matches its model version.
 #[derive(Debug, PartialEq)]
 pub struct Baseline {
     pub model: String,
     pub version: String,
-    /// Rows of reference data.
+    /// Number of rows of the reference data.
     pub rows: u64,
     /// Features, in the order of the signature, then outputs.
-    pub fields: Vec<Field>,
+    pub fields: Vec<BaselineField>,
 }
 
 /// A feature or an output.
 #[derive(Debug, PartialEq)]
-pub struct Field {
+pub struct BaselineField {
     pub name: String,
     pub role: Role,
     pub bins: Bins,
-    /// Values of the reference data in each bin; one more than there are categories, for others.
+    /// Number of reference values in each bin. Categories have one more bin, for other values.
     pub counts: Vec<u64>,
+    /// Number of missing reference values.
     pub missing: u64,
-    /// Another name it may have in records: outputs only.
+    /// Alternative name in records. Outputs only.
     pub alias: Option<&'static str>,
 }
 
@@ -61,7 +61,7 @@ pub enum Role {
     Output,
 }
 
-/// Into what values are sorted.
+/// The bins of a field's values.
 #[derive(Debug, PartialEq)]
 pub enum Bins {
     /// Between ascending edges: bin `i` is `edges[i-1] <= x < edges[i]`.
@@ -71,11 +71,14 @@ pub enum Bins {
     Category(Categories),
 }
 
-/// What a prediction is called in the short form, and so in records.
+/// Name of the predicted output in responses of the short form, and so in records.
 const PREDICTION: &str = "prediction";
 
 impl Baseline {
-    /// Of the version in `folder`, if it has one.
+    /// Reads the baseline of the version in `folder`; `None` if it has none.
+    ///
+    /// # Errors
+    /// Names the file, and the key that is invalid or does not match `model.toml`.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(BASELINE);
         if !path.exists() {
@@ -83,24 +86,27 @@ impl Baseline {
         }
         ensure!(
             folder.join(SIGNATURE).exists(),
-            "{}: there is no {SIGNATURE} beside it, which it has to fit",
+            "{}: there is no {SIGNATURE} next to it, which it must match",
             path.display()
         );
-        let signature = Signature::read(folder)?;
+        let signature = FieldSignature::read(folder)?;
         let text = read_file(&path, MAX_BYTES).and_then(|bytes| Ok(String::from_utf8(bytes)?));
         let baseline = text.and_then(|text| Self::parse(&text, &signature));
         baseline.map(Some).with_context(|| path.display().to_string())
     }
 
-    /// Reads the text of a baseline, which has to be of the version with this `signature`.
-    pub fn parse(text: &str, signature: &Signature) -> Result<Self> {
+    /// Parses the baseline of the version with this `signature`.
+    ///
+    /// # Errors
+    /// Names the key that is invalid or does not match.
+    pub fn parse(text: &str, signature: &FieldSignature) -> Result<Self> {
         let file: BaselineFile<Value> = serde_json::from_str(text)?;
         let BaselineFile { model, version, rows, features, outputs } = file;
         let same = |key: &str, given: &str, expected: &Option<String>| {
             let expected = expected.as_deref().unwrap_or_default();
             ensure!(
                 given == expected,
-                "{key}: it is of \"{}\", and {SIGNATURE} beside it of \"{expected}\"",
+                "{key}: is \"{}\", but {SIGNATURE} next to it has \"{expected}\"",
                 shortened(given)
             );
             Ok(())
@@ -115,24 +121,25 @@ impl Baseline {
         ] {
             let key = role.key();
             for name in names(tensors, &summaries, role)? {
-                // Every one of them has it.
+                // `names` returns keys of `summaries`.
                 let Some(summary) = summaries.remove(&name) else { continue };
                 let at = || format!("{key}.{name}");
                 let summary: Summary = serde_json::from_value(summary).with_context(at)?;
                 let labels = if role == Role::Output { &*signature.labels } else { &[] };
-                let field = Field::new(name.clone(), role, summary, rows, labels, &classes);
+                let field = BaselineField::new(name.clone(), role, summary, rows, labels, &classes);
                 fields.push(field.with_context(at)?);
             }
         }
-        let bins: usize = fields.iter().map(|field: &Field| field.counts.len()).sum();
-        ensure!(bins <= MAX_BINS, "{bins} bins in all fields; at most {MAX_BINS} are counted");
+        let bins: usize = fields.iter().map(|field: &BaselineField| field.counts.len()).sum();
+        ensure!(bins <= MAX_BINS, "{bins} bins in all fields; the maximum is {MAX_BINS}");
         name_predictions(&mut fields);
         Ok(Self { model, version, rows, fields })
     }
 }
 
-/// Records of the short form have a `prediction`: the class by its name, or the number.
-fn name_predictions(fields: &mut [Field]) {
+/// Sets the alias of the output that records of the short form call `prediction`: the class by its
+/// name, or the number.
+fn name_predictions(fields: &mut [BaselineField]) {
     let mut outputs: Vec<_> =
         fields.iter_mut().filter(|field| field.role == Role::Output).collect();
     let classes = outputs.iter().filter(|output| matches!(output.bins, Bins::Category(_))).count();
@@ -154,8 +161,8 @@ impl Role {
     }
 }
 
-/// The names of `given`, in the order of the signature, which has to have them all; and all that
-/// have a name there have to be given.
+/// The names of the fields in `given`, in the order of the signature. Fails if the signature lacks
+/// one of them, or `given` lacks a named field of the signature.
 fn names(
     tensors: &[SignatureTensor],
     given: &BTreeMap<String, Value>,
@@ -166,7 +173,7 @@ fn names(
     for tensor in tensors {
         match tensor.element_names() {
             Some(names) => order.extend(names),
-            // As many as there are.
+            // The shape leaves the number of elements open: take those of the file.
             None => {
                 order.extend(given.keys().filter(|name| is_element(name, &tensor.name)).cloned());
             }
@@ -176,20 +183,21 @@ fn names(
         for field in fields {
             ensure!(
                 given.contains_key(field),
-                "{key}: `{field}` is missing, which {SIGNATURE} has; make it again: `spinfer \
-                 baseline <data.csv> --model <name> --force`"
+                "{key}: `{field}` is missing, which {SIGNATURE} has; create the baseline again with \
+                 `spinfer baseline <data.csv> --model <name> --force`"
             );
         }
     }
     let known: HashSet<&str> = order.iter().map(String::as_str).collect();
     if let Some(unknown) = given.keys().find(|name| !known.contains(name.as_str())) {
         const SHOWN: usize = 8;
-        let mut there: Vec<_> = order.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+        let mut available: Vec<_> =
+            order.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
         if order.len() > SHOWN {
-            there.push(format!("and {} more", order.len() - SHOWN));
+            available.push(format!("and {} more", order.len() - SHOWN));
         }
-        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        bail!("{key}: {SIGNATURE} has no `{}`; it has {there}", shortened(unknown));
+        let available = if available.is_empty() { "none".to_owned() } else { available.join(", ") };
+        bail!("{key}: {SIGNATURE} has no `{}`; it has {available}", shortened(unknown));
     }
     order.retain(|name| given.contains_key(name));
     Ok(order)
@@ -202,19 +210,19 @@ fn is_element(name: &str, tensor: &str) -> bool {
     rest.is_empty() || index.is_some_and(|index| index.parse::<usize>().is_ok())
 }
 
-impl Field {
+impl BaselineField {
     fn new(
         name: String,
         role: Role,
         summary: Summary,
         rows: u64,
-        labels: &[Label],
+        labels: &[ClassLabel],
         classes: &[i64],
     ) -> Result<Self> {
         let (bins, mut counts, count, missing, expected) = match summary {
             Summary::Number { edges, counts, count, missing, .. } => {
                 let ascend = edges.is_sorted_by(|a, b| a < b);
-                ensure!(ascend && edges.iter().all(|e| e.is_finite()), "edges: they do not ascend");
+                ensure!(ascend && edges.iter().all(|e| e.is_finite()), "edges: must ascend");
                 let expected = edges.len() + 1;
                 (Bins::Number { edges }, counts, count, missing, expected)
             }
@@ -224,12 +232,16 @@ impl Field {
                 (Bins::Category(categories), counts, count, missing, expected)
             }
         };
-        ensure!(counts.len() == expected, "counts: {} for {expected} bins", counts.len());
+        ensure!(
+            counts.len() == expected,
+            "counts: has {} values for {expected} bins",
+            counts.len()
+        );
         let sum = counts.iter().try_fold(0_u64, |sum, &count| sum.checked_add(count));
-        ensure!(sum == Some(count), "counts: they do not add up to `count`, {count}");
+        ensure!(sum == Some(count), "counts: must add up to `count`, {count}");
         ensure!(
             count.checked_add(missing) == Some(rows),
-            "count: {count} and {missing} missing are not the {rows} `rows`"
+            "count: {count} and `missing` {missing} do not add up to `rows`, {rows}"
         );
         if let Bins::Category(_) = bins {
             counts.push(0);

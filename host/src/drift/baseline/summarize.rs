@@ -1,4 +1,4 @@
-//! The distribution of a column of reference data, as `models/README.md` describes it.
+//! Summarizes a column of reference data, as `models/README.md` describes.
 
 use std::collections::BTreeMap;
 
@@ -6,47 +6,45 @@ use serde_json::Value;
 
 use super::file::Summary;
 
-/// Bins of numbers: deciles, so that each has as many values.
+/// Number of bins of a numeric field: deciles, so that all have equally many values.
 const BINS: usize = 10;
 
-/// The values of a column that are present, as wide as the tensor has them.
+/// The present values of a column, in the tensor's precision.
 #[derive(Clone, Debug)]
-pub enum Values {
+pub enum PresentValues {
     Single(Vec<f32>),
     Double(Vec<f64>),
 }
 
-/// Of numbers: counts between decile edges, and moments. A decile is the lower of two values it may
-/// lie between. NaN may not be among the values.
+/// Summarizes numbers: counts between decile edges, and moments. A decile between two values is the
+/// lower one. The values must not contain NaN.
 #[must_use]
-pub fn summarize_numbers(values: Values, missing: u64) -> Summary {
+pub fn summarize_numbers(values: PresentValues, missing: u64) -> Summary {
     match values {
-        Values::Single(mut values) => {
+        PresentValues::Single(mut values) => {
             values.sort_unstable_by(f32::total_cmp);
-            // Decimals as people write them, not the nearest binary fraction of 64 bits.
+            // The shortest decimals, not the exact values of the 32-bit floats.
             summarize(&values, missing, |&x| shortest(x), |x| shortest(narrow(x)))
         }
-        Values::Double(mut values) => {
+        PresentValues::Double(mut values) => {
             values.sort_unstable_by(f64::total_cmp);
             summarize(&values, missing, |&x| x, |x| x)
         }
     }
 }
 
-/// The shortest decimal that reads back as the same float of 32 bits.
+/// The shortest decimal that parses to the same 32-bit float.
 fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the nearest float of 32 bits is what is wanted"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "to the nearest 32-bit float")]
 fn narrow(value: f64) -> f32 {
     value as f32
 }
 
-/// Of `sorted` values: `wide` is a value's number, `round` a computed number as it is written.
+/// Summarizes `sorted` values. `wide` converts a value to `f64`, `round` a computed number to the
+/// form in the file.
 fn summarize<T: PartialOrd>(
     sorted: &[T],
     missing: u64,
@@ -65,7 +63,7 @@ fn summarize<T: PartialOrd>(
         }
         let (low, high) = (wide(decile), wide(next));
         let middle = round(f64::midpoint(low, high));
-        // Neighbours have nothing between them; then the edge is the greater one.
+        // Nothing lies between adjacent floats: then the edge is the greater one.
         let edge = if middle > low && middle <= high { middle } else { high };
         if !edge.is_finite() {
             break;
@@ -76,8 +74,8 @@ fn summarize<T: PartialOrd>(
     }
     counts.push((sorted.len() - below) as u64);
     let count = sorted.len() as u64;
-    let moment = |of: &dyn Fn(f64) -> f64| {
-        sorted.iter().map(|value| of(wide(value))).sum::<f64>() / float(count)
+    let moment = |term: &dyn Fn(f64) -> f64| {
+        sorted.iter().map(|value| term(wide(value))).sum::<f64>() / float(count)
     };
     let mean = moment(&|x| x);
     let std = moment(&|x| (x - mean).powi(2)).sqrt();
@@ -99,7 +97,10 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Of classes: how often each of `classes` occurs; fails with a value that is none of them.
+/// Summarizes classes: how often each of `classes` occurs.
+///
+/// # Errors
+/// The first value that is none of the `classes`.
 pub fn summarize_categories(values: &[i64], missing: u64, classes: &[i64]) -> Result<Summary, i64> {
     let mut counts: BTreeMap<i64, u64> = classes.iter().map(|&class| (class, 0)).collect();
     for value in values {
@@ -127,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn as_computed_by_hand() {
+    fn summary_equals_the_one_computed_by_hand() {
         // Of 11 values the deciles are the values of index 1 to 9.
         let values = (0..11).map(|x| x as f32 / 10.0).collect();
-        let summary = summarize_numbers(Values::Single(values), 2);
+        let summary = summarize_numbers(PresentValues::Single(values), 2);
         let (edges, counts) = parts(&summary);
         assert_eq!(edges, [0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]);
         assert_eq!(counts, [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
@@ -140,18 +141,19 @@ mod tests {
     }
 
     #[test]
-    fn equal_deciles_make_one_edge_and_neighbours_the_greater() {
-        let summary = summarize_numbers(Values::Double([vec![0.0; 80], vec![1.0; 20]].concat()), 0);
+    fn equal_deciles_give_one_edge_and_adjacent_floats_the_greater() {
+        let summary =
+            summarize_numbers(PresentValues::Double([vec![0.0; 80], vec![1.0; 20]].concat()), 0);
         assert_eq!(parts(&summary), (&[0.5][..], &[80, 20][..]));
         let (zero, next) = (0.0, f32::from_bits(1));
-        let summary = summarize_numbers(Values::Single(vec![zero, zero, next, next]), 0);
+        let summary = summarize_numbers(PresentValues::Single(vec![zero, zero, next, next]), 0);
         assert_eq!(parts(&summary), (&[shortest(next)][..], &[2, 2][..]));
-        let summary = summarize_numbers(Values::Single(Vec::new()), 3);
+        let summary = summarize_numbers(PresentValues::Single(Vec::new()), 3);
         assert_eq!(parts(&summary), (&[][..], &[0][..]));
     }
 
     #[test]
-    fn a_class_that_is_none_is_named() {
+    fn unknown_class_is_returned_as_the_error() {
         assert_eq!(summarize_categories(&[1, 7], 0, &[0, 1]), Err(7));
         let summary = summarize_categories(&[1, 1, 3], 1, &[3, 1, 0]).unwrap();
         let Summary::Category { counts, count, missing, .. } = summary else { panic!() };
@@ -166,7 +168,7 @@ mod tests {
         ) {
             let values: Vec<f32> =
                 values.iter().map(|x| (x / grain as f32).round() * grain as f32).collect();
-            let summary = summarize_numbers(Values::Single(values.clone()), 0);
+            let summary = summarize_numbers(PresentValues::Single(values.clone()), 0);
             let (edges, counts) = parts(&summary);
             prop_assert!(edges.is_sorted_by(|a, b| a < b) && edges.len() < BINS);
             let mut found = vec![0; edges.len() + 1];

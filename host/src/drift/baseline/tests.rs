@@ -8,16 +8,16 @@ pub(in crate::drift) const IRIS: &str =
     include_str!("../../../../models/iris-classifier/1/baseline.json");
 const IRIS_SIGNATURE: &str = include_str!("../../../../models/iris-classifier/1/model.toml");
 
-fn iris() -> Signature {
-    Signature::parse(IRIS_SIGNATURE).unwrap()
+fn iris() -> FieldSignature {
+    FieldSignature::parse(IRIS_SIGNATURE).unwrap()
 }
 
-fn refused(text: &str) -> String {
+fn parse_error(text: &str) -> String {
     format!("{:#}", Baseline::parse(text, &iris()).unwrap_err())
 }
 
 #[test]
-fn every_version_here_has_one_that_fits() {
+fn baselines_of_the_example_models_match_their_versions() {
     let models = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models");
     let mut found = 0;
     for model in models.read_dir().unwrap().filter_map(|entry| entry.ok()?.path().read_dir().ok()) {
@@ -58,56 +58,60 @@ fn fields_have_the_order_of_the_signature_and_outputs_their_labels() {
 }
 
 #[test]
-fn one_of_another_signature_is_refused_naming_the_difference() {
+fn baseline_of_another_signature_is_rejected_with_the_difference() {
     for (from, to, part) in [
-        ("\"iris-classifier\"", "\"wine\"", "model: it is of \"wine\", and model.toml"),
-        ("\"version\": \"1\"", "\"version\": \"2\"", "version: it is of \"2\""),
+        ("\"iris-classifier\"", "\"wine\"", "model: is \"wine\", but model.toml"),
+        ("\"version\": \"1\"", "\"version\": \"2\"", "version: is \"2\""),
         ("\"petal_width\"", "\"stem\"", "features: `petal_width` is missing"),
         ("\"label\"", "\"class\"", "outputs: model.toml has no `class`; it has `label`, `prob"),
         ("probabilities[2]", "probabilities[3]", "outputs: model.toml has no `probabilities[3]`"),
     ] {
-        let said = refused(&IRIS.replacen(from, to, 1));
-        assert!(said.contains(part), "{said}");
+        let error = parse_error(&IRIS.replacen(from, to, 1));
+        assert!(error.contains(part), "{error}");
     }
 }
 
 #[test]
-fn a_malformed_one_is_refused_naming_the_key() {
+fn malformed_baseline_is_rejected_with_the_key() {
     for (from, to, part) in [
         ("\"kind\": \"category\"", "\"kind\": \"colour\"", "outputs.label: unknown variant"),
-        ("[40, 40, 40]", "[40, 40]", "outputs.label: counts: 2 for 3 bins"),
-        ("[40, 40, 40]", "[40, 40, 41]", "outputs.label: counts: they do not add up"),
-        ("[0, 1, 2]", "[0, 1, 1]", "outputs.label: values[2]: 1 stands twice"),
+        ("[40, 40, 40]", "[40, 40]", "outputs.label: counts: has 2 values for 3 bins"),
+        ("[40, 40, 40]", "[40, 40, 41]", "outputs.label: counts: must add up"),
+        ("[0, 1, 2]", "[0, 1, 1]", "outputs.label: values[2]: 1 is a duplicate"),
         ("[0, 1, 2]", "[0, 1, null]", "outputs.label: values[2]: null is not"),
-        ("[0, 1, 2]", "[0, 1, 2.5]", "outputs.label: values[2]: 2.5 is not an integer"),
-        ("[1.45, 1.55,", "[1.55, 1.45,", "features.petal_length: edges: they do not ascend"),
-        ("\"rows\": 120", "\"rows\": 119", "count: 120 and 0 missing are not the 119"),
+        ("[0, 1, 2]", "[0, 1, 2.5]", "outputs.label: values[2]: 2.5 is not a 64-bit integer"),
+        ("[1.45, 1.55,", "[1.55, 1.45,", "features.petal_length: edges: must ascend"),
+        (
+            "\"rows\": 120",
+            "\"rows\": 119",
+            "count: 120 and `missing` 0 do not add up to `rows`, 119",
+        ),
         ("\"edges\"", "\"edgs\"", "features.petal_length: missing field `edges`"),
         ("\"rows\": 120,", "", "missing field `rows`"),
         ("\"rows\": 120,", "\"rows\": -1,", "invalid value"),
     ] {
-        let said = refused(&IRIS.replacen(from, to, 1));
-        assert!(said.contains(part), "{said}");
+        let error = parse_error(&IRIS.replacen(from, to, 1));
+        assert!(error.contains(part), "{error}");
     }
 }
 
 #[test]
-fn without_model_toml_nothing_says_what_it_is_of() {
+fn baseline_without_model_toml_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(Baseline::read(dir.path()).unwrap(), None);
     std::fs::write(dir.path().join(BASELINE), IRIS).unwrap();
-    let said = format!("{:#}", Baseline::read(dir.path()).unwrap_err());
-    assert!(said.contains("there is no model.toml beside it"), "{said}");
+    let error = format!("{:#}", Baseline::read(dir.path()).unwrap_err());
+    assert!(error.contains("there is no model.toml next to it"), "{error}");
     std::fs::write(dir.path().join(SIGNATURE), IRIS_SIGNATURE).unwrap();
     assert_eq!(Baseline::read(dir.path()).unwrap().unwrap().rows, 120);
     std::fs::write(dir.path().join(BASELINE), "{").unwrap();
-    let said = format!("{:#}", Baseline::read(dir.path()).unwrap_err());
-    assert!(said.contains("baseline.json: EOF"), "{said}");
+    let error = format!("{:#}", Baseline::read(dir.path()).unwrap_err());
+    assert!(error.contains("baseline.json: EOF"), "{error}");
 }
 
 proptest! {
     #[test]
-    fn a_damaged_one_is_taken_or_refused(
+    fn damaged_baseline_is_parsed_or_rejected(
         at in 0..IRIS.len(),
         length in 0_usize..60,
         with in "[ -~]{0,10}",

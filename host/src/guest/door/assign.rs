@@ -1,5 +1,5 @@
-//! The assignment door: a router says which component serves a request, and the host hands the request
-//! on by itself. One typed call, in which no body is copied that does not decide.
+//! The assignment door: a router returns the component to which it assigns a request, and the host
+//! forwards the request itself. One typed call; the body is copied only if the router needs it.
 
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -10,11 +10,11 @@ use http::header::HeaderName;
 use http::request::Parts;
 use wasmtime::{Store, bail};
 
-use super::instances::{Guest, Instance, Instances};
-use super::{Doors, GivesWay, Leaving};
-use crate::guest::offload::Lane;
+use super::instances::{Guest, IdleInstance, Instances};
+use super::{Evictable, Evicted, InstancePool};
+use crate::guest::instance::{InstanceState, StoreFactory};
+use crate::guest::offload::GuestOffload;
 use crate::http::error::Failure;
-use crate::guest::instance::{InstanceState, Stores};
 use crate::http::spin_headers::SpinHeader;
 
 mod generated {
@@ -30,35 +30,35 @@ mod generated {
 use generated::exports::spinfer::experiment::assignment as wit;
 pub use wit::{Assigned, Refusal, Shadow};
 
-/// What instances are made from.
-pub type Pre = generated::RouterPre<InstanceState>;
+/// The component, ready to be instantiated behind this door.
+pub type AssignPre = generated::RouterPre<InstanceState>;
 
-/// What a component with an assignment door exports.
+/// The interface that a component with an assignment door exports.
 pub const EXPORT: &str = "spinfer:experiment/assignment@0.1.0";
 
-/// What a router says of a request, with its head given back.
+/// The head of the request, returned to the caller, and the router's decision.
 pub type Decided = (Parts, Result<Assigned, Refusal>);
 
 /// A router's instances behind the assignment door.
 #[derive(Debug)]
-pub struct Door {
+pub struct AssignDoor {
     instances: Arc<Instances<Assigner>>,
-    /// Known once there was an instance.
+    /// Set by the first instance.
     needs_body: OnceLock<bool>,
 }
 
-/// An instance's assignments, and what they read of a request.
+/// A router instance, and the parts of a request that it reads.
 struct Assigner {
     router: generated::Router,
-    /// By their index.
+    /// With their indices in the list that the router returned.
     needed_headers: Vec<(u32, HeaderName)>,
     needs_body: bool,
 }
 
 impl Guest for Assigner {
-    type Pre = Pre;
+    type AssignPre = AssignPre;
 
-    async fn create(pre: &Pre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
+    async fn create(pre: &AssignPre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
         let router = pre.instantiate_async(&mut *store).await?;
         let assignment = router.spinfer_experiment_assignment();
         let needs_body = assignment.call_needs_body(&mut *store).await?;
@@ -66,7 +66,9 @@ impl Guest for Assigner {
         for (index, name) in (0_u32..).zip(assignment.call_needed_headers(&mut *store).await?) {
             let name = HeaderName::from_str(&name)?;
             if SpinHeader::named(&name).is_some() {
-                bail!("`{name}` is a header of the host, which decides no assignment");
+                bail!(
+                    "needed-headers: `{name}` is a header of the host, which routers do not receive"
+                );
             }
             needed_headers.push((index, name));
         }
@@ -74,27 +76,32 @@ impl Guest for Assigner {
     }
 }
 
-impl Door {
+impl AssignDoor {
     #[must_use]
-    pub fn new(pre: &Pre, stores: &Arc<Stores>, background: Lane, doors: &Arc<Doors>) -> Arc<Self> {
-        let instances = Instances::new(pre, stores, background, doors);
+    pub fn new(
+        pre: &AssignPre,
+        stores: &Arc<StoreFactory>,
+        offload: GuestOffload,
+        pool: &Arc<InstancePool>,
+    ) -> Arc<Self> {
+        let instances = Instances::new(pre, stores, offload, pool);
         Arc::new(Self { instances, needs_body: OnceLock::new() })
     }
 
-    /// Whether bodies decide. Makes an instance to ask, if there was none yet.
+    /// Whether the router needs request bodies. Instantiates it to find out, if it never was.
     pub async fn needs_body(&self, deadline: Instant) -> Result<bool, Failure> {
         if let Some(needs_body) = self.needs_body.get() {
             return Ok(*needs_body);
         }
-        let look = |instance: Box<Instance<Assigner>>| async move {
+        let read = |instance: Box<IdleInstance<Assigner>>| async move {
             let needs_body = instance.guest.needs_body;
             (instance, Ok(needs_body))
         };
-        let needs_body = self.instances.call(deadline, 0, look).await?;
+        let needs_body = self.instances.call(deadline, 0, read).await?;
         Ok(*self.needs_body.get_or_init(|| needs_body))
     }
 
-    /// Asks who serves the request, which has come through `hops` components, this one included.
+    /// Assigns a request that has passed through `hops` components, this one included.
     pub async fn assign(
         &self,
         head: Parts,
@@ -106,18 +113,18 @@ impl Door {
     }
 }
 
-impl GivesWay for Door {
-    fn drop_idle(&self, since: Instant) -> Leaving {
+impl Evictable for AssignDoor {
+    fn drop_idle(&self, since: Instant) -> Evicted {
         self.instances.drop_idle(since)
     }
 }
 
-/// One call. Owns all it needs, as it may move to another thread.
+/// Calls the guest. Owns its arguments, as the call may move to another thread.
 async fn call(
-    mut instance: Box<Instance<Assigner>>,
+    mut instance: Box<IdleInstance<Assigner>>,
     head: Parts,
     body: Bytes,
-) -> (Box<Instance<Assigner>>, wasmtime::Result<Decided>) {
+) -> (Box<IdleInstance<Assigner>>, wasmtime::Result<Decided>) {
     let needed = instance.guest.needed_headers.iter();
     let values = needed.flat_map(|(index, name)| {
         let values = head.headers.get_all(name).into_iter();

@@ -1,4 +1,4 @@
-//! The fast door: the whole request in, the whole response out, one typed call, no streams.
+//! The fast door: one typed call with the buffered request, which returns the whole response.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use wasmtime::Store;
 
-use super::instances::{Guest, Instance, Instances};
-use super::{Doors, GivesWay, Leaving, invalid_answer};
-use crate::http::reserved::HOST_HEADERS;
-use crate::guest::offload::Lane;
+use super::instances::{Guest, IdleInstance, Instances};
+use super::{Evictable, Evicted, InstancePool, invalid_response};
+use crate::guest::instance::{InstanceState, StoreFactory};
+use crate::guest::offload::GuestOffload;
 use crate::http::body::Body;
 use crate::http::error::Failure;
-use crate::guest::instance::{InstanceState, Stores};
-use crate::http::spin_headers::{Origin, SpinHeader};
+use crate::http::reserved::HOST_HEADERS;
+use crate::http::spin_headers::{RequestOrigin, SpinHeader};
 
 mod generated {
     wasmtime::component::bindgen!({
@@ -32,32 +32,32 @@ mod generated {
 use generated::BufferedService;
 use generated::exports::spinfer::serve::buffered_handler as wit;
 
-/// What instances are made from.
-pub type Pre = generated::BufferedServicePre<InstanceState>;
+/// The component, ready to be instantiated behind this door.
+pub type FastPre = generated::BufferedServicePre<InstanceState>;
 
-/// What a component with a fast door exports.
+/// The interface that a component with a fast door exports.
 pub const EXPORT: &str = "spinfer:serve/buffered-handler@0.1.0";
 
 /// A component's instances behind the fast door.
 #[derive(Debug)]
-pub struct Door {
-    stores: Arc<Stores>,
+pub struct FastDoor {
+    stores: Arc<StoreFactory>,
     instances: Arc<Instances<Handler>>,
 }
 
-/// An instance's handler, and what it reads of a request.
+/// An instance, and the headers that it reads.
 struct Handler {
     service: BufferedService,
-    /// What it asks for of a client's headers, by their index.
+    /// The client's headers that it needs, with their indices in the list it returned.
     needed_headers: Vec<(u32, HeaderName)>,
-    /// What it asks for that the host says.
+    /// The host's headers that it needs.
     spin_headers: Vec<(u32, SpinHeader)>,
 }
 
 impl Guest for Handler {
-    type Pre = Pre;
+    type AssignPre = FastPre;
 
-    async fn create(pre: &Pre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
+    async fn create(pre: &FastPre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
         let service = pre.instantiate_async(&mut *store).await?;
         let handler = service.spinfer_serve_buffered_handler();
         let names = handler.call_needed_headers(&mut *store).await?;
@@ -74,83 +74,89 @@ impl Guest for Handler {
     }
 }
 
-impl Door {
+impl FastDoor {
     #[must_use]
-    pub fn new(pre: &Pre, stores: &Arc<Stores>, background: Lane, doors: &Arc<Doors>) -> Arc<Self> {
-        let instances = Instances::new(pre, stores, background, doors);
+    pub fn new(
+        pre: &FastPre,
+        stores: &Arc<StoreFactory>,
+        offload: GuestOffload,
+        pool: &Arc<InstancePool>,
+    ) -> Arc<Self> {
+        let instances = Instances::new(pre, stores, offload, pool);
         Arc::new(Self { stores: Arc::clone(stores), instances })
     }
 
-    /// Calls an instance, and keeps it for the next request unless it failed or has served for long
-    /// enough.
+    /// Calls an instance, which is reused for the next request unless it failed or is retired.
     pub async fn invoke(
         &self,
         head: Parts,
         body: Bytes,
         deadline: Instant,
-        origin: &Origin<'_>,
+        origin: &RequestOrigin<'_>,
     ) -> Result<Response<Body>, Failure> {
         let predictions = origin.predictions.cloned();
-        let call = |mut instance: Box<Instance<Handler>>| {
-            let told = instance.guest.told(origin, &head);
+        let call = |mut instance: Box<IdleInstance<Handler>>| {
+            let host_headers = instance.guest.host_headers(origin, &head);
             if let Some(predictions) = &predictions {
                 instance.store.data_mut().predictions.begin(Arc::clone(predictions));
             }
             async move {
-                let (mut instance, answer) = call(instance, head, body, told).await;
+                let (mut instance, response) = call(instance, head, body, host_headers).await;
                 if let Some(predictions) = predictions {
                     instance.store.data_mut().predictions.end(predictions.id());
                 }
-                (instance, answer)
+                (instance, response)
             }
         };
-        let answer = self.instances.call(deadline, origin.client.hops + 1, call).await?;
-        self.response(answer)
+        let response = self.instances.call(deadline, origin.client.hops + 1, call).await?;
+        self.convert(response)
     }
 
-    fn response(&self, answer: wit::Response) -> Result<Response<Body>, Failure> {
-        let invalid = |problem| invalid_answer(self.stores.spec(), problem);
-        let mut headers = HeaderMap::with_capacity(answer.headers.len());
-        for wit::ResponseHeader { name, value } in answer.headers {
+    fn convert(&self, guest_response: wit::Response) -> Result<Response<Body>, Failure> {
+        let invalid = |problem| invalid_response(self.stores.spec(), problem);
+        let mut headers = HeaderMap::with_capacity(guest_response.headers.len());
+        for wit::ResponseHeader { name, value } in guest_response.headers {
             let name = HeaderName::from_str(&name)
                 .map_err(|_| invalid(format!("`{name}` is not a header name")))?;
-            let value = HeaderValue::try_from(value)
-                .map_err(|_| invalid(format!("the value of header `{name}` has control bytes")))?;
+            let value = HeaderValue::try_from(value).map_err(|_| {
+                invalid(format!("the value of header `{name}` contains control characters"))
+            })?;
             if !HOST_HEADERS.contains(&name) {
                 headers.append(name, value);
             }
         }
-        let status = StatusCode::from_u16(answer.status)
-            .map_err(|_| invalid(format!("{} is not a status", answer.status)))?;
-        let mut response = Response::new(Body::whole(answer.body));
+        let status = StatusCode::from_u16(guest_response.status)
+            .map_err(|_| invalid(format!("{} is not a status code", guest_response.status)))?;
+        let mut response = Response::new(Body::whole(guest_response.body));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
     }
 }
 
-impl GivesWay for Door {
-    fn drop_idle(&self, since: Instant) -> Leaving {
+impl Evictable for FastDoor {
+    fn drop_idle(&self, since: Instant) -> Evicted {
         self.instances.drop_idle(since)
     }
 }
 
 impl Handler {
-    /// What the host says that it asks for. Most ask for nothing, and nothing is made.
-    fn told(&self, origin: &Origin<'_>, head: &Parts) -> Vec<(u32, HeaderValue)> {
-        let told = self.spin_headers.iter();
-        told.filter_map(|(index, header)| Some((*index, origin.value(header, head)?))).collect()
+    /// Values of the host's headers that the guest needs. Most guests need none, and nothing is
+    /// allocated.
+    fn host_headers(&self, origin: &RequestOrigin<'_>, head: &Parts) -> Vec<(u32, HeaderValue)> {
+        let needed = self.spin_headers.iter();
+        needed.filter_map(|(index, header)| Some((*index, origin.value(header, head)?))).collect()
     }
 }
 
-/// One call. Owns all it needs, as it may move to another thread.
+/// Calls the guest. Owns its arguments, as the call may move to another thread.
 async fn call(
-    mut instance: Box<Instance<Handler>>,
+    mut instance: Box<IdleInstance<Handler>>,
     head: Parts,
     body: Bytes,
-    told: Vec<(u32, HeaderValue)>,
-) -> (Box<Instance<Handler>>, wasmtime::Result<wit::Response>) {
-    let headers = needed_headers(&head.headers, &instance.guest.needed_headers, &told);
+    host_headers: Vec<(u32, HeaderValue)>,
+) -> (Box<IdleInstance<Handler>>, wasmtime::Result<wit::Response>) {
+    let headers = needed_headers(&head.headers, &instance.guest.needed_headers, &host_headers);
     let request = wit::Request {
         method: method(&head.method),
         path_with_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -158,14 +164,14 @@ async fn call(
         body: &body,
     };
     let handler = instance.guest.service.spinfer_serve_buffered_handler();
-    let answer = handler.call_handle(&mut instance.store, request).await;
-    (instance, answer)
+    let response = handler.call_handle(&mut instance.store, request).await;
+    (instance, response)
 }
 
 fn needed_headers<'a>(
     headers: &'a HeaderMap,
     needed: &[(u32, HeaderName)],
-    told: &'a [(u32, HeaderValue)],
+    host_headers: &'a [(u32, HeaderValue)],
 ) -> Vec<wit::RequestHeader<'a>> {
     let header = |(index, value): (u32, &'a HeaderValue)| wit::RequestHeader {
         index,
@@ -176,8 +182,8 @@ fn needed_headers<'a>(
         .flat_map(|(index, name)| headers.get_all(name).into_iter().map(move |v| (*index, v)))
         .map(header)
         .collect();
-    if !told.is_empty() {
-        all.extend(told.iter().map(|(index, value)| header((*index, value))));
+    if !host_headers.is_empty() {
+        all.extend(host_headers.iter().map(|(index, value)| header((*index, value))));
         all.sort_by_key(|header| header.index);
     }
     all

@@ -1,62 +1,64 @@
-//! Instances behind a door of typed calls ([`super::fast`], [`super::assign`]): each serves one call at
-//! a time, and is used again.
+//! Instances behind a door of typed calls ([`super::fast`], [`super::assign`]): each serves one call
+//! at a time, and is reused.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
 use wasmtime::Store;
 
-use super::{Doors, GivesWay, Leaving, late};
-use crate::guest::offload::Lane;
+use super::{Evictable, Evicted, InstancePool, deadline_exceeded};
+use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
+use crate::guest::offload::GuestOffload;
 use crate::http::error::Failure;
-use crate::guest::instance::{InstanceState, Stores, is_full, is_late};
 use crate::metrics::Ended;
-use crate::guest::component::Counted;
+use crate::metrics::counters::InFlight;
 
-/// What a door calls of an instance.
+/// The exports of an instance that a door calls.
 pub(super) trait Guest: Sized + Send + 'static {
-    /// What instances are made from.
-    type Pre: Clone + Send + Sync;
+    /// The component, ready to be instantiated.
+    type AssignPre: Clone + Send + Sync;
 
-    /// Instantiates it in `store`, and asks what it is asked once.
+    /// Instantiates the component in `store`, and makes the calls that each instance receives once.
     fn create(
-        pre: &Self::Pre,
+        pre: &Self::AssignPre,
         store: &mut Store<InstanceState>,
     ) -> impl Future<Output = wasmtime::Result<Self>> + Send;
 }
 
 /// A live instance behind the door of `G`.
-pub(super) struct Instance<G> {
+pub(super) struct IdleInstance<G> {
     pub(super) store: Store<InstanceState>,
     pub(super) guest: G,
+    /// Number of calls served.
     served: usize,
-    /// Calls it may serve.
-    most: usize,
-    made: Instant,
+    /// Number of calls after which the instance is retired.
+    max_calls: usize,
+    created: Instant,
     idle_since: Instant,
 }
 
 /// The instances of one component behind one door.
 pub(super) struct Instances<G: Guest> {
-    doors: Arc<Doors>,
-    pre: G::Pre,
-    stores: Arc<Stores>,
-    /// Where calls that take long go on.
-    background: Lane,
-    /// The last used on top, so that the rest grow old and are dropped.
+    pool: Arc<InstancePool>,
+    pre: G::AssignPre,
+    stores: Arc<StoreFactory>,
+    /// Where long calls continue.
+    offload: GuestOffload,
+    /// A stack, the last used on top, so that the others reach the idle timeout.
     idle: Mutex<Idle<G>>,
-    /// Calls under way.
+    /// Number of calls in flight.
     calls: AtomicUsize,
-    /// Spare instances in the making.
-    making: AtomicUsize,
+    /// Number of idle instances that are being created.
+    refilling: AtomicUsize,
 }
 
 /// Boxed, as an instance moves from future to future with each request.
-type Idle<G> = Vec<Box<Instance<G>>>;
+type Idle<G> = Vec<Box<IdleInstance<G>>>;
 
 impl<G: Guest> fmt::Debug for Instances<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,38 +68,38 @@ impl<G: Guest> fmt::Debug for Instances<G> {
 
 impl<G: Guest> Instances<G> {
     pub(super) fn new(
-        pre: &G::Pre,
-        stores: &Arc<Stores>,
-        background: Lane,
-        doors: &Arc<Doors>,
+        pre: &G::AssignPre,
+        stores: &Arc<StoreFactory>,
+        offload: GuestOffload,
+        pool: &Arc<InstancePool>,
     ) -> Arc<Self> {
         let instances = Arc::new(Self {
-            doors: Arc::clone(doors),
+            pool: Arc::clone(pool),
             pre: pre.clone(),
             stores: Arc::clone(stores),
-            background,
+            offload,
             idle: Mutex::default(),
             calls: AtomicUsize::new(0),
-            making: AtomicUsize::new(0),
+            refilling: AtomicUsize::new(0),
         });
-        doors.add(&instances);
+        pool.add(&instances);
         instances
     }
 
-    /// Gives an instance to `call`, which gives it back, and keeps it for the next unless the call
-    /// failed or it has served for long enough. A request that it serves has come through `hops`
-    /// components, this one included.
+    /// Runs `call` on an instance, which `call` returns. The instance is reused unless the call failed
+    /// or the instance is to be retired. The request has passed through `hops` components, this one
+    /// included.
     pub(super) async fn call<T, Called>(
         self: &Arc<Self>,
         deadline: Instant,
         hops: usize,
-        call: impl FnOnce(Box<Instance<G>>) -> Called,
+        call: impl FnOnce(Box<IdleInstance<G>>) -> Called,
     ) -> Result<T, Failure>
     where
         T: Send + 'static,
-        Called: Future<Output = (Box<Instance<G>>, wasmtime::Result<T>)> + Send + 'static,
+        Called: Future<Output = (Box<IdleInstance<G>>, wasmtime::Result<T>)> + Send + 'static,
     {
-        let _call = Counted::new(&self.calls);
+        let _call = InFlight::new(&self.calls);
         let mut instance = match self.take_idle() {
             Some(instance) => instance,
             None => self.instantiate(deadline).await?,
@@ -107,35 +109,42 @@ impl<G: Guest> Instances<G> {
         state.outbound.hops = hops;
         instance.store.set_epoch_deadline(1);
         let call = call(instance);
-        let call = self.background.run(async move {
-            let (mut instance, answer) = call.await;
-            if answer.as_ref().is_err_and(|error| !is_late(error)) {
-                instance.store.data_mut().ends(Ended::Failed);
+        let call = self.offload.run(async move {
+            let (mut instance, result) = call.await;
+            if result.as_ref().is_err_and(|error| !is_deadline_exceeded(error)) {
+                instance.store.data_mut().record_end(Ended::Failed);
             }
-            (instance, answer)
+            (instance, result)
         });
-        let (instance, answer) = match timeout_at(deadline.into(), call).await {
-            Ok(Ok((instance, Ok(answer)))) => (instance, answer),
-            Ok(Ok((_, Err(error)))) if is_late(&error) => return Err(late(self.stores.spec())),
+        let (instance, value) = match timeout_at(deadline.into(), call).await {
+            Ok(Ok((instance, Ok(value)))) => (instance, value),
+            Ok(Ok((_, Err(error)))) if is_deadline_exceeded(&error) => {
+                return Err(deadline_exceeded(self.stores.spec()));
+            }
             Ok(Ok((_, Err(error)))) => return Err(self.failed(format_args!("{error:#}"))),
             Ok(Err(lost)) => return Err(self.failed(format_args!("{lost}"))),
-            Err(_) => return Err(late(self.stores.spec())),
+            Err(_) => return Err(deadline_exceeded(self.stores.spec())),
         };
-        self.keep(instance);
-        Ok(answer)
+        self.put_back(instance);
+        Ok(value)
     }
 
-    async fn instantiate(self: &Arc<Self>, deadline: Instant) -> Result<Box<Instance<G>>, Failure> {
+    async fn instantiate(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Result<Box<IdleInstance<G>>, Failure> {
         let instances = Arc::clone(self);
-        // What a guest does at its start may take as long as a call.
-        let making = self
-            .background
-            .run(async move { instances.doors.with_room(|| instances.make(deadline)).await });
-        match timeout_at(deadline.into(), making).await {
+        // The start function of a guest may run as long as a call.
+        let creating = self
+            .offload
+            .run(async move { instances.pool.instantiate(|| instances.create(deadline)).await });
+        match timeout_at(deadline.into(), creating).await {
             Ok(Ok(Ok(instance))) => Ok(instance),
-            Ok(Ok(Err(error))) if is_late(&error) => Err(late(self.stores.spec())),
-            Err(_) => Err(late(self.stores.spec())),
-            Ok(Ok(Err(error))) if is_full(&error) => Err(Failure::NoRoom),
+            Ok(Ok(Err(error))) if is_deadline_exceeded(&error) => {
+                Err(deadline_exceeded(self.stores.spec()))
+            }
+            Err(_) => Err(deadline_exceeded(self.stores.spec())),
+            Ok(Ok(Err(error))) if is_pool_full(&error) => Err(Failure::InstancePoolFull),
             Ok(Err(lost)) => Err(self.failed(format_args!("{lost}"))),
             Ok(Ok(Err(error))) => {
                 let component = self.stores.spec().id.clone();
@@ -145,77 +154,81 @@ impl<G: Guest> Instances<G> {
         }
     }
 
-    async fn make(&self, deadline: Instant) -> wasmtime::Result<Box<Instance<G>>> {
+    async fn create(&self, deadline: Instant) -> wasmtime::Result<Box<IdleInstance<G>>> {
         let start = Instant::now();
         let mut store = self.stores.create(deadline)?;
         let guest = G::create(&self.pre, &mut store).await?;
-        let made = Instant::now();
-        store.data_mut().begins(made - start);
-        let most = self.stores.spec().reuse.requests.draw();
-        Ok(Box::new(Instance { store, guest, served: 0, most, made, idle_since: made }))
+        let created = Instant::now();
+        store.data_mut().record_instantiated(created - start);
+        let max_calls = self.stores.spec().reuse.requests.draw();
+        let idle_since = created;
+        Ok(Box::new(IdleInstance { store, guest, served: 0, max_calls, created, idle_since }))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle<G>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
-    /// An instance, and a spare one for the next if this was the last and others are calling.
-    fn take_idle(self: &Arc<Self>) -> Option<Box<Instance<G>>> {
+    /// Takes an idle instance, if there is one. While several calls are in flight, refills the idle
+    /// instances.
+    fn take_idle(self: &Arc<Self>) -> Option<Box<IdleInstance<G>>> {
         let age = self.stores.spec().reuse.age;
-        let mut old = Vec::new();
+        let mut retired = Vec::new();
         let mut idle = self.idle();
         let instance = loop {
             match idle.pop() {
-                // A spare one may serve once, however long it waited.
-                Some(mut instance) if instance.served > 0 && instance.made.elapsed() >= age => {
-                    instance.store.data_mut().ends(Ended::Retired);
-                    old.push(instance);
+                // An instance that has not served yet serves once, however old it is.
+                Some(mut instance) if instance.served > 0 && instance.created.elapsed() >= age => {
+                    instance.store.data_mut().record_end(Ended::Retired);
+                    retired.push(instance);
                 }
                 instance => break instance,
             }
         };
         let left = idle.len();
         drop(idle);
-        drop(old);
+        drop(retired);
         if self.calls.load(Ordering::Relaxed) > 1 {
-            self.make_spare(left);
+            self.refill(left);
         }
         instance
     }
 
-    fn keep(self: &Arc<Self>, mut instance: Box<Instance<G>>) {
+    /// Makes the instance idle, or retires it.
+    fn put_back(self: &Arc<Self>, mut instance: Box<IdleInstance<G>>) {
         let now = Instant::now();
         let age = self.stores.spec().reuse.age;
         instance.served += 1;
-        if instance.served < instance.most && now - instance.made < age {
+        if instance.served < instance.max_calls && now - instance.created < age {
             instance.idle_since = now;
             self.idle().push(instance);
         } else {
-            instance.store.data_mut().ends(Ended::Retired);
-            // Here and now: dropped in the background, they could come faster than they go.
+            instance.store.data_mut().record_end(Ended::Retired);
+            // On this thread: in the background, instances could be retired faster than dropped.
             drop(instance);
             let left = self.idle().len();
-            self.make_spare(left);
+            self.refill(left);
         }
     }
 
-    /// Makes an instance in the background, if fewer than `reuse.spare` are idle or being made.
-    fn make_spare(self: &Arc<Self>, idle: usize) {
+    /// Creates an idle instance in the background, if fewer than `reuse.min_idle` are idle or being
+    /// created.
+    fn refill(self: &Arc<Self>, idle: usize) {
         let spec = self.stores.spec();
-        let being_made = Making::one_more(self);
-        if idle + being_made.before >= spec.reuse.spare {
+        let refill = Refill::start(self);
+        if idle + refill.before >= spec.reuse.min_idle {
             return;
         }
         let instances = Arc::clone(self);
         let deadline = Instant::now() + spec.limits.deadline;
-        self.background.spawn(async move {
-            match timeout_at(deadline.into(), instances.make(deadline)).await {
+        self.offload.spawn(async move {
+            match timeout_at(deadline.into(), instances.create(deadline)).await {
                 Ok(Ok(instance)) => instances.idle().push(instance),
-                // Whoever needs one will make it, and say what is wrong.
-                Ok(Err(error)) => debug!(error = format!("{error:#}"), "no spare instance"),
-                Err(_) => debug!("no spare instance in time"),
+                // The next request without an idle instance instantiates, and reports the error.
+                Ok(Err(error)) => debug!(error = format!("{error:#}"), "no idle instance created"),
+                Err(_) => debug!("no idle instance created within the deadline"),
             }
-            drop(being_made);
+            drop(refill);
         });
     }
 
@@ -226,32 +239,33 @@ impl<G: Guest> Instances<G> {
     }
 }
 
-impl<G: Guest> GivesWay for Instances<G> {
-    fn drop_idle(&self, since: Instant) -> Leaving {
+impl<G: Guest> Evictable for Instances<G> {
+    fn drop_idle(&self, since: Instant) -> Evicted {
         let mut idle = self.idle();
         let old = idle.partition_point(|instance| instance.idle_since <= since);
         let mut dropped: Vec<_> = idle.drain(..old).collect();
         drop(idle);
-        dropped.iter_mut().for_each(|instance| instance.store.data_mut().ends(Ended::Idle));
-        Leaving::gone(dropped.len())
+        dropped.iter_mut().for_each(|instance| instance.store.data_mut().record_end(Ended::Idle));
+        Evicted::dropped(dropped.len())
     }
 }
 
-/// One more spare instance in the making, for as long as it lives.
-struct Making<G: Guest> {
+/// Counts an idle instance that is being created, until it is dropped.
+struct Refill<G: Guest> {
     instances: Arc<Instances<G>>,
+    /// Number of others that are being created.
     before: usize,
 }
 
-impl<G: Guest> Making<G> {
-    fn one_more(instances: &Arc<Instances<G>>) -> Self {
-        let before = instances.making.fetch_add(1, Ordering::Relaxed);
+impl<G: Guest> Refill<G> {
+    fn start(instances: &Arc<Instances<G>>) -> Self {
+        let before = instances.refilling.fetch_add(1, Ordering::Relaxed);
         Self { instances: Arc::clone(instances), before }
     }
 }
 
-impl<G: Guest> Drop for Making<G> {
+impl<G: Guest> Drop for Refill<G> {
     fn drop(&mut self) {
-        self.instances.making.fetch_sub(1, Ordering::Relaxed);
+        self.instances.refilling.fetch_sub(1, Ordering::Relaxed);
     }
 }

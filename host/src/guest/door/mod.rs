@@ -1,6 +1,9 @@
-//! The ways into a component. [`fast`]: one typed call with the whole request, for components
-//! that export `spinfer:serve/buffered-handler`. [`standard`]: `wasi:http`, for every component
-//! and every body. [`assign`]: one typed call that says which other component serves a request.
+//! Doors: the interfaces through which the host calls a component.
+//!
+//! - [`fast`]: one typed call with the buffered request, for components that export
+//!   `spinfer:serve/buffered-handler`.
+//! - [`standard`]: `wasi:http`, for every component and every body.
+//! - [`assign`]: one typed call that returns the component to which a router assigns a request.
 
 pub mod assign;
 pub mod fast;
@@ -10,52 +13,53 @@ mod instances;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::app::ComponentSpec;
+use crate::guest::instance::is_pool_full;
 use crate::http::error::Failure;
-use crate::guest::instance::is_full;
 
-/// Every instance is taken, for as long as the request could wait.
+/// The failure of a request whose deadline passed while every instance was busy.
 #[must_use]
 pub fn busy(spec: &ComponentSpec) -> Failure {
     Failure::Busy { component: spec.id.clone(), limit: spec.limits.instances }
 }
 
-/// The deadline has passed.
+/// The failure of a request that exceeded its deadline. Logs a warning.
 #[must_use]
-pub fn late(spec: &ComponentSpec) -> Failure {
-    warn!(component = spec.id, "missed the deadline");
+pub fn deadline_exceeded(spec: &ComponentSpec) -> Failure {
+    warn!(component = spec.id, "deadline exceeded");
     Failure::Deadline { component: spec.id.clone() }
 }
 
-/// It answered what HTTP cannot say.
+/// The failure of a component whose response is not valid HTTP. Logs a warning.
 #[must_use]
-pub fn invalid_answer(spec: &ComponentSpec, problem: String) -> Failure {
-    warn!(component = spec.id, problem, "invalid answer");
-    Failure::InvalidAnswer { component: spec.id.clone(), problem }
+pub fn invalid_response(spec: &ComponentSpec, problem: String) -> Failure {
+    warn!(component = spec.id, problem, "invalid response");
+    Failure::InvalidResponse { component: spec.id.clone(), problem }
 }
 
-/// Has instances that wait for a request.
-pub trait GivesWay: fmt::Debug + Send + Sync {
-    /// Drops those that have waited since `since` or longer.
-    fn drop_idle(&self, since: Instant) -> Leaving;
+/// A door whose idle instances can be evicted.
+pub trait Evictable: fmt::Debug + Send + Sync {
+    /// Drops the instances that have been idle since `since` or longer.
+    fn drop_idle(&self, since: Instant) -> Evicted;
 }
 
-/// Instances that are gone, or about to be.
+/// Instances that were dropped, or are about to be.
 #[derive(Debug)]
-pub struct Leaving {
+pub struct Evicted {
     pub instances: usize,
-    /// Closed when they all are gone.
+    /// Closed once all of them are dropped.
     workers: Option<mpsc::Receiver<Infallible>>,
 }
 
-impl Leaving {
-    fn gone(instances: usize) -> Self {
+impl Evicted {
+    fn dropped(instances: usize) -> Self {
         Self { instances, workers: None }
     }
 
@@ -64,50 +68,53 @@ impl Leaving {
     }
 }
 
-/// Every door of the host. Instances of all components share one pool, and those that wait for a
-/// request give way to one that is needed.
+/// The instance pool of the host, shared by every door. When it is full, idle instances of all
+/// components are evicted for the one that is needed.
 #[derive(Debug, Default)]
-pub struct Doors {
-    doors: Mutex<Vec<Weak<dyn GivesWay>>>,
-    /// Held while room is made: who comes meanwhile waits for it, and tries again.
-    making_room: tokio::sync::Mutex<()>,
+pub struct InstancePool {
+    doors: Mutex<Vec<Weak<dyn Evictable>>>,
+    /// Locked during an eviction: a concurrent request waits for it, and tries again.
+    evicting: tokio::sync::Mutex<()>,
 }
 
-impl Doors {
-    fn add<D: GivesWay + 'static>(&self, door: &Arc<D>) {
-        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+impl InstancePool {
+    fn add<D: Evictable + 'static>(&self, door: &Arc<D>) {
+        let mut doors = self.doors.lock();
         doors.retain(|door| door.strong_count() > 0);
         let door: Weak<D> = Arc::downgrade(door);
         doors.push(door);
     }
 
-    /// What `make` makes; once more, after idle instances have given way, if there was no room.
-    async fn with_room<T, Made>(&self, make: impl Fn() -> Made) -> wasmtime::Result<T>
+    /// Instantiates. If the pool is full, evicts idle instances and tries once more.
+    async fn instantiate<T, Instantiation>(
+        &self,
+        instantiate: impl Fn() -> Instantiation,
+    ) -> wasmtime::Result<T>
     where
-        Made: Future<Output = wasmtime::Result<T>>,
+        Instantiation: Future<Output = wasmtime::Result<T>>,
     {
-        match make().await {
-            Err(error) if is_full(&error) => {
-                self.make_room().await;
-                make().await
+        match instantiate().await {
+            Err(error) if is_pool_full(&error) => {
+                self.evict_idle().await;
+                instantiate().await
             }
-            made => made,
+            result => result,
         }
     }
 
-    /// Drops every instance that is idle, and waits until they are gone.
-    async fn make_room(&self) {
-        let _making = self.making_room.lock().await;
-        let doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// Evicts every idle instance, and waits until all of them are dropped.
+    async fn evict_idle(&self) {
+        let _evicting = self.evicting.lock().await;
+        let doors = self.doors.lock().clone();
         let now = Instant::now();
-        let leaving: Vec<_> =
+        let evicted: Vec<_> =
             doors.iter().filter_map(Weak::upgrade).map(|door| door.drop_idle(now)).collect();
-        let instances: usize = leaving.iter().map(|leaving| leaving.instances).sum();
-        for mut workers in leaving.into_iter().filter_map(|leaving| leaving.workers) {
+        let instances: usize = evicted.iter().map(|evicted| evicted.instances).sum();
+        for mut workers in evicted.into_iter().filter_map(|evicted| evicted.workers) {
             workers.recv().await;
         }
         if instances > 0 {
-            info!(instances, "idle instances gave way to one that is needed");
+            info!(instances, "instance pool full; idle instances evicted");
         }
     }
 }

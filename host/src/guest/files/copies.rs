@@ -1,4 +1,4 @@
-//! Copies of files, in a folder that goes when the process does.
+//! Copies of a component's files, in a folder that is removed with the process.
 
 use std::fs::File;
 use std::io;
@@ -11,23 +11,26 @@ use tracing::debug;
 use super::Files;
 use crate::inference::Mounts;
 
-/// Where copies are, in the state directory.
+/// Folder of the copies in the state directory.
 const COPIES: &str = "files";
-/// How often a folder is made anew that another process removes at the same moment.
-const ATTEMPTS: usize = 10;
+/// Maximum number of attempts to create a folder that another process removes at the same moment.
+const MAX_ATTEMPTS: usize = 10;
 
-/// A folder for the copies of this process. It goes when this does; one that stayed behind when a
-/// process ended abruptly goes when the next is made.
+/// A folder for the copies of this process, removed on drop. A folder that a killed process left
+/// behind is removed when the next one is created.
 #[derive(Debug)]
-pub struct Copies {
+pub struct CopiedFiles {
     folder: TempDir,
-    /// Locked for as long as the process lives.
+    /// Locked while the process lives.
     _lock: File,
 }
 
-impl Copies {
-    /// In `state_dir`. Nothing is made if none of `files` needs a copy.
-    pub fn make<'f>(
+impl CopiedFiles {
+    /// Copies what `files` need into `state_dir`; nothing is created if none of them needs a copy.
+    ///
+    /// # Errors
+    /// The folder cannot be created, or a file cannot be copied.
+    pub fn create<'f>(
         state_dir: &Path,
         files: impl IntoIterator<Item = &'f Files>,
     ) -> Result<(Vec<Mounts>, Option<Self>)> {
@@ -48,15 +51,15 @@ impl Copies {
     fn open(root: &Path) -> Result<Self> {
         std::fs::create_dir_all(root)?;
         for old in root.read_dir()?.flatten() {
-            // Whoever is alive holds the lock.
+            // A live process holds the lock.
             if File::open(old.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
-                debug!(folder = %old.path().display(), "copies that stayed behind are removed");
+                debug!(folder = %old.path().display(), "left-over copies removed");
                 let _ = std::fs::remove_dir_all(old.path());
             }
         }
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_ATTEMPTS {
             let folder = TempDir::new_in(root)?;
-            // Until it is locked, another process may take it for one that stayed behind.
+            // Until it is locked, another process may take it for a left-over one.
             let lock = File::open(folder.path()).ok().filter(|lock| lock.try_lock().is_ok());
             if let Some(lock) = lock
                 && folder.path().exists()
@@ -64,11 +67,11 @@ impl Copies {
                 return Ok(Self { folder, _lock: lock });
             }
         }
-        bail!("other processes remove what is made; try again")
+        bail!("other processes removed the new folder {MAX_ATTEMPTS} times; try again")
     }
 }
 
-/// The mounts of `files`, once the copies are made in `folder`.
+/// Makes the copies in `folder`. Returns the mounts of `files`.
 fn mount(files: &Files, folder: &Path) -> Result<Mounts> {
     let mut mounts = files.folders.clone();
     for (index, (destination, copies)) in files.copies.iter().enumerate() {
@@ -83,7 +86,7 @@ fn mount(files: &Files, folder: &Path) -> Result<Mounts> {
     Ok(mounts)
 }
 
-/// Makes the folders it takes.
+/// Copies a file, and creates the folders of its target.
 fn copy(source: &Path, target: &Path) -> io::Result<u64> {
     if let Some(folder) = target.parent() {
         std::fs::create_dir_all(folder)?;
@@ -94,19 +97,19 @@ fn copy(source: &Path, target: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::manifest::Component;
+    use crate::config::manifest::ComponentEntry;
 
     #[test]
-    fn copies_that_stayed_behind_go_and_those_in_use_stay() {
+    fn left_over_copies_are_removed_and_those_in_use_stay() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("b.txt"), "b").unwrap();
         let state = tempfile::tempdir().unwrap();
-        let component: Component = toml::from_str("source = 'x'\nfiles = ['b.txt']").unwrap();
+        let component: ComponentEntry = toml::from_str("source = 'x'\nfiles = ['b.txt']").unwrap();
         let files = Files::resolve(&component, dir.path()).unwrap();
         let left = state.path().join(COPIES).join("left");
         std::fs::create_dir_all(&left).unwrap();
-        let (mounts, first) = Copies::make(state.path(), [&files]).unwrap();
-        let (_, second) = Copies::make(state.path(), [&files]).unwrap();
+        let (mounts, first) = CopiedFiles::create(state.path(), [&files]).unwrap();
+        let (_, second) = CopiedFiles::create(state.path(), [&files]).unwrap();
         assert!(!left.exists());
         let copy = mounts[0].iter().next().unwrap().1.join("b.txt");
         assert!(copy.is_file());

@@ -1,4 +1,4 @@
-//! What bodies take of the host's memory budgets: one for request bodies, one for responses.
+//! Charges of bodies to the host's memory budgets: one for request bodies, one for responses.
 
 use bytes::Bytes;
 use http_body::SizeHint;
@@ -31,7 +31,10 @@ pub fn charge_request(
 }
 
 /// `bytes`, charged to `budget` until their last part is dropped.
-pub(super) fn charged(bytes: Bytes, budget: &MemoryBudget) -> Result<Bytes, OverBudget> {
+///
+/// # Errors
+/// The budget is exceeded.
+pub fn charged(bytes: Bytes, budget: &MemoryBudget) -> Result<Bytes, OverBudget> {
     if bytes.len() < MIN_CHARGED {
         return Ok(bytes);
     }

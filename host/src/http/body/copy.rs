@@ -4,27 +4,29 @@ use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use wasmtime_wasi_http::Error as WasiHttpError;
 
-/// Whoever is given a whole body, or is told that there is none.
-type Take = dyn FnOnce(Option<&[u8]>) + Send;
+/// Called once, with the complete body or `None`.
+type Complete = dyn FnOnce(Option<&[u8]>) + Send;
 
-/// What came of a body so far.
+/// The frames of a body so far.
 pub(super) struct Copy {
     bytes: BytesMut,
-    most: usize,
-    /// `None` once it has been told.
-    take: Option<Box<Take>>,
+    /// Maximum size, in bytes.
+    max: usize,
+    /// `None` once it was called.
+    complete: Option<Box<Complete>>,
 }
 
 impl Copy {
-    pub(super) fn new(most: usize, take: Box<Take>) -> Self {
-        Self { bytes: BytesMut::new(), most, take: Some(take) }
+    pub(super) fn new(max: usize, complete: Box<Complete>) -> Self {
+        Self { bytes: BytesMut::new(), max, complete: Some(complete) }
     }
 
-    pub(super) fn see(&mut self, frame: Option<&Result<Frame<Bytes>, WasiHttpError>>) {
+    /// Copies a frame, or the end.
+    pub(super) fn frame(&mut self, frame: Option<&Result<Frame<Bytes>, WasiHttpError>>) {
         match frame {
             Some(Ok(frame)) => match frame.data_ref() {
-                Some(data) if self.bytes.len() + data.len() <= self.most => {
-                    if self.take.is_some() {
+                Some(data) if self.bytes.len() + data.len() <= self.max => {
+                    if self.complete.is_some() {
                         self.bytes.extend_from_slice(data);
                     }
                     return;
@@ -37,10 +39,10 @@ impl Copy {
         self.bytes = BytesMut::new();
     }
 
-    /// All of it has come, or never will.
-    fn end(&mut self, whole: bool) {
-        if let Some(take) = self.take.take() {
-            take(Some(&*self.bytes).filter(|_| whole));
+    /// The body is complete, or cannot become so.
+    fn end(&mut self, complete: bool) {
+        if let Some(call) = self.complete.take() {
+            call(Some(&*self.bytes).filter(|_| complete));
         }
     }
 }
@@ -49,32 +51,32 @@ impl Copy {
 mod tests {
     use super::*;
 
-    /// What is told of a body of these frames that nothing comes after, unless it has ended.
-    fn told(frames: &[Option<Result<Frame<Bytes>, WasiHttpError>>]) -> Option<Option<Vec<u8>>> {
-        let (tells, told) = std::sync::mpsc::channel();
-        let take = move |body: Option<&[u8]>| tells.send(body.map(<[u8]>::to_vec)).unwrap();
-        let mut copy = Copy::new(4, Box::new(take));
-        frames.iter().for_each(|frame| copy.see(frame.as_ref()));
+    /// The result of copying `frames`; `None` marks the end of the body.
+    fn copied(frames: &[Option<Result<Frame<Bytes>, WasiHttpError>>]) -> Option<Option<Vec<u8>>> {
+        let (sender, results) = std::sync::mpsc::channel();
+        let complete = move |body: Option<&[u8]>| sender.send(body.map(<[u8]>::to_vec)).unwrap();
+        let mut copy = Copy::new(4, Box::new(complete));
+        frames.iter().for_each(|frame| copy.frame(frame.as_ref()));
         drop(copy);
-        let told: Vec<_> = told.iter().collect();
-        assert!(told.len() <= 1, "told twice");
-        told.into_iter().next()
+        let results: Vec<_> = results.iter().collect();
+        assert!(results.len() <= 1, "called twice");
+        results.into_iter().next()
     }
 
     #[test]
-    fn what_is_copied_is_whole_or_nothing() {
+    fn copy_is_complete_or_none() {
         let data = |text: &'static str| Some(Ok(Frame::data(Bytes::from(text))));
         let broken = || Some(Err(WasiHttpError::ConnectionTerminated));
         let trailers = || Some(Ok(Frame::trailers(http::HeaderMap::new())));
-        assert_eq!(told(&[data("ab"), data(""), data("cd"), None]), Some(Some(b"abcd".into())));
-        assert_eq!(told(&[None]), Some(Some(vec![])));
+        assert_eq!(copied(&[data("ab"), data(""), data("cd"), None]), Some(Some(b"abcd".into())));
+        assert_eq!(copied(&[None]), Some(Some(vec![])));
         for frames in [
             vec![data("ab"), broken(), None],
             vec![data("ab"), trailers(), None],
             vec![data("ab"), data("cde"), data(""), None],
         ] {
-            assert_eq!(told(&frames), Some(None));
+            assert_eq!(copied(&frames), Some(None));
         }
-        assert_eq!(told(&[data("ab")]), None, "nobody reads it to its end");
+        assert_eq!(copied(&[data("ab")]), None, "it is not read to its end");
     }
 }

@@ -1,4 +1,4 @@
-//! Why the body of a request did not arrive.
+//! Errors of request bodies.
 
 use std::convert::Infallible;
 
@@ -6,23 +6,23 @@ use wasmtime_wasi_http::Error as WasiHttpError;
 
 use crate::http::error::Failure;
 
-/// Why a body ended before its end.
+/// Why a body could not be read to its end.
 #[derive(Debug)]
 pub enum BodyError {
-    /// Its connection failed, as `said`.
-    Broken { said: String, cause: WasiHttpError },
-    /// It is not in the coding that it is declared to be in.
+    /// Its connection or its framing failed.
+    Broken { message: String, cause: WasiHttpError },
+    /// It is not valid in its content coding.
     Undecodable { coding: &'static str, problem: &'static str },
-    /// Decoded, it is longer than a body may be.
+    /// Decoded, it exceeds the limit.
     TooLarge,
 }
 
 impl BodyError {
-    /// The failure of a request whose body may have `limit` bytes.
+    /// The failure of a request whose body is limited to `limit` bytes.
     #[must_use]
     pub fn into_failure(self, limit: usize) -> Failure {
         match self {
-            Self::Broken { said, .. } => Failure::BodyBroken(said),
+            Self::Broken { message, .. } => Failure::BodyBroken(message),
             Self::Undecodable { coding, problem } => Failure::BodyUndecodable { coding, problem },
             Self::TooLarge => Failure::BodyTooLarge { limit },
         }
@@ -31,13 +31,13 @@ impl BodyError {
 
 impl From<hyper::Error> for BodyError {
     fn from(error: hyper::Error) -> Self {
-        Self::Broken { said: error.to_string(), cause: error.into() }
+        Self::Broken { message: error.to_string(), cause: error.into() }
     }
 }
 
 impl From<WasiHttpError> for BodyError {
     fn from(cause: WasiHttpError) -> Self {
-        Self::Broken { said: cause.to_string(), cause }
+        Self::Broken { message: cause.to_string(), cause }
     }
 }
 
@@ -47,13 +47,13 @@ impl From<Infallible> for BodyError {
     }
 }
 
-/// What a guest sees that reads it.
+/// The error that a guest receives when it reads the body.
 impl From<BodyError> for WasiHttpError {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Broken { cause, .. } => cause,
             BodyError::Undecodable { coding, problem } => {
-                Self::InternalError(Some(format!("the body is not {coding}: {problem}")))
+                Self::InternalError(Some(format!("the body is not valid {coding}: {problem}")))
             }
             BodyError::TooLarge => Self::HttpRequestBodySize(None),
         }

@@ -10,18 +10,22 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
-/// A body from elsewhere, and its place among those.
-pub(super) struct Fetched {
+/// The body of another server's response, and its permit.
+pub(super) struct OutboundResponseBody {
     body: WasiBody,
-    silence: Duration,
-    /// While the next part is waited for.
-    late: Option<Pin<Box<Sleep>>>,
-    _place: OwnedSemaphorePermit,
+    between_frames: Duration,
+    /// Set while the next frame is awaited.
+    timeout: Option<Pin<Box<Sleep>>>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Fetched {
-    pub(super) fn new(body: WasiBody, silence: Duration, place: OwnedSemaphorePermit) -> Self {
-        Self { body, silence, late: None, _place: place }
+impl OutboundResponseBody {
+    pub(super) fn new(
+        body: WasiBody,
+        between_frames: Duration,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { body, between_frames, timeout: None, _permit: permit }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -37,12 +41,12 @@ impl Fetched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.late = None;
+            self.timeout = None;
             return Poll::Ready(frame);
         }
-        let silence = self.silence;
-        let late = self.late.get_or_insert_with(|| Box::pin(sleep(silence)));
-        ready!(late.as_mut().poll(cx));
+        let between_frames = self.between_frames;
+        let timeout = self.timeout.get_or_insert_with(|| Box::pin(sleep(between_frames)));
+        ready!(timeout.as_mut().poll(cx));
         Poll::Ready(Some(Err(WasiHttpError::ConnectionReadTimeout)))
     }
 }

@@ -1,89 +1,92 @@
-//! Answers of guests on their way to clients. Such an answer keeps its turn, and its guest; a client
-//! that does not go on reading must not keep them for ever. Nothing is written to it meanwhile, over
-//! HTTP/2 not even asked for, so that whoever sends the answer cannot see it.
+//! Response bodies that guests stream. Such a body holds its permit and its guest, so a client that stops
+//! reading must not hold them forever. The connection cannot detect that: nothing is written to it
+//! meanwhile, and over HTTP/2 nothing is polled. So each body records when it was last polled, and the
+//! host closes those that were not read for too long.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// A client that takes nothing of an answer for so long is gone.
+/// Time after which a body that its client does not read is closed.
 pub const MAX_UNREAD: Duration = Duration::from_secs(30);
 
-/// Those of one component.
+/// The open bodies of one component.
 #[derive(Debug, Default)]
-pub struct Streams(Mutex<Open>);
+pub struct OpenGuestBodies(Mutex<OpenBodies>);
 
 #[derive(Default)]
-struct Open {
-    last: u64,
-    streams: HashMap<u64, Weak<Mutex<Stream>>>,
+struct OpenBodies {
+    last_number: u64,
+    bodies: HashMap<u64, Weak<Mutex<BodyProgress>>>,
 }
 
-impl fmt::Debug for Open {
+impl fmt::Debug for OpenBodies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Open").field("streams", &self.streams.len()).finish_non_exhaustive()
+        f.debug_struct("OpenBodies").field("bodies", &self.bodies.len()).finish_non_exhaustive()
     }
 }
 
-/// An answer on its way.
-pub struct Streaming {
+/// The response body of a guest.
+pub struct GuestBody {
     number: u64,
-    stream: Arc<Mutex<Stream>>,
-    streams: Arc<Streams>,
+    progress: Arc<Mutex<BodyProgress>>,
+    open: Arc<OpenGuestBodies>,
 }
 
-impl fmt::Debug for Streaming {
+impl fmt::Debug for GuestBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Streaming").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("GuestBody").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
-struct Stream {
-    /// And its turn; `None` once it was cut off.
+struct BodyProgress {
+    /// The body and its permit; `None` once it was closed.
     body: Option<(WasiBody, Arc<OwnedSemaphorePermit>)>,
-    /// Since when nobody has asked for more; `None` while somebody waits for it.
+    /// When it was last polled; `None` while its reader waits for the guest.
     unread_since: Option<Instant>,
 }
 
-impl Streams {
-    /// `body` as it goes out. Its turn is given back at its end, or when it is cut off.
-    pub fn send(self: &Arc<Self>, body: WasiBody, turn: Arc<OwnedSemaphorePermit>) -> Streaming {
-        let stream = Stream { body: Some((body, turn)), unread_since: Some(Instant::now()) };
-        let stream = Arc::new(Mutex::new(stream));
-        let mut open = lock(&self.0);
-        open.last += 1;
-        let number = open.last;
-        open.streams.insert(number, Arc::downgrade(&stream));
-        Streaming { number, stream, streams: Arc::clone(self) }
+impl OpenGuestBodies {
+    /// Registers `body`. Its permit is released at its end, or when it is closed.
+    pub fn send(self: &Arc<Self>, body: WasiBody, permit: Arc<OwnedSemaphorePermit>) -> GuestBody {
+        let progress =
+            BodyProgress { body: Some((body, permit)), unread_since: Some(Instant::now()) };
+        let progress = Arc::new(Mutex::new(progress));
+        let mut open = self.0.lock();
+        open.last_number += 1;
+        let number = open.last_number;
+        open.bodies.insert(number, Arc::downgrade(&progress));
+        GuestBody { number, progress, open: Arc::clone(self) }
     }
 
-    /// Cuts off what was not read for too long at `now`; how many there were.
-    pub fn cut_off(&self, now: Instant) -> usize {
-        let streams: Vec<_> = lock(&self.0).streams.values().filter_map(Weak::upgrade).collect();
-        let cut_off = streams.iter().filter_map(|stream| {
-            let mut stream = lock(stream);
-            let unread = now.saturating_duration_since(stream.unread_since?);
-            if unread < MAX_UNREAD { None } else { stream.body.take() }
+    /// Closes the bodies that at `now` were not read for too long, and returns their number.
+    pub fn close_unread(&self, now: Instant) -> usize {
+        let bodies: Vec<_> = self.0.lock().bodies.values().filter_map(Weak::upgrade).collect();
+        let closed = bodies.iter().filter_map(|progress| {
+            let mut progress = progress.lock();
+            let unread = now.saturating_duration_since(progress.unread_since?);
+            if unread < MAX_UNREAD { None } else { progress.body.take() }
         });
-        cut_off.map(drop).count()
+        closed.map(drop).count()
     }
 }
 
-impl Drop for Streaming {
+impl Drop for GuestBody {
     fn drop(&mut self) {
-        lock(&self.streams.0).streams.remove(&self.number);
+        self.open.0.lock().bodies.remove(&self.number);
     }
 }
 
-impl Body for Streaming {
+impl Body for GuestBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -91,26 +94,23 @@ impl Body for Streaming {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let mut stream = lock(&self.stream);
-        let Some((body, _)) = &mut stream.body else {
+        let mut progress = self.progress.lock();
+        let Some((body, _)) = &mut progress.body else {
             return Poll::Ready(Some(Err(Error::ConnectionWriteTimeout)));
         };
         let frame = Pin::new(body).poll_frame(cx);
-        stream.unread_since = frame.is_ready().then(Instant::now);
+        progress.unread_since = frame.is_ready().then(Instant::now);
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        lock(&self.stream).body.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+        self.progress.lock().body.as_ref().is_some_and(|(body, _)| body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        lock(&self.stream).body.as_ref().map_or_else(SizeHint::new, |(body, _)| body.size_hint())
+        let progress = self.progress.lock();
+        progress.body.as_ref().map_or_else(SizeHint::new, |(body, _)| body.size_hint())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// A piece, and then nothing more for ever.
+    /// A body of one frame that never ends.
     fn body() -> WasiBody {
         let piece = stream::iter([Ok(Frame::data(Bytes::from_static(b"piece")))]);
         let nothing = stream::once(pending::<Result<Frame<Bytes>, Error>>());
@@ -132,24 +132,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_reads_is_cut_off_and_gives_its_turn_back() {
-        let turns = Arc::new(Semaphore::new(2));
-        let streams = Arc::new(Streams::default());
+    async fn unread_body_is_closed_and_releases_its_permit() {
+        let permits = Arc::new(Semaphore::new(2));
+        let open = Arc::new(OpenGuestBodies::default());
         let send = || {
-            let turn = Arc::clone(&turns).try_acquire_owned().expect("a turn");
-            streams.send(body(), Arc::new(turn))
+            let permit = Arc::clone(&permits).try_acquire_owned().expect("a permit");
+            open.send(body(), Arc::new(permit))
         };
         let (mut unread, mut waiting) = (send(), send());
         assert!(waiting.frame().await.is_some_and(|frame| frame.is_ok()));
         assert!(waiting.frame().now_or_never().is_none(), "it waits for the guest");
         let soon = Instant::now() + MAX_UNREAD / 2;
-        assert_eq!((streams.cut_off(soon), turns.available_permits()), (0, 0));
+        assert_eq!((open.close_unread(soon), permits.available_permits()), (0, 0));
         let later = Instant::now() + MAX_UNREAD;
-        assert_eq!((streams.cut_off(later), turns.available_permits()), (1, 1));
+        assert_eq!((open.close_unread(later), permits.available_permits()), (1, 1));
         assert!(matches!(unread.frame().await, Some(Err(Error::ConnectionWriteTimeout))));
-        assert_eq!(streams.cut_off(later), 0);
+        assert_eq!(open.close_unread(later), 0);
         drop((unread, waiting));
-        assert_eq!(turns.available_permits(), 2);
-        assert!(lock(&streams.0).streams.is_empty());
+        assert_eq!(permits.available_permits(), 2);
+        assert!(open.0.lock().bodies.is_empty());
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //! guest, fast door ───── Bytes ─────────────┐
 //! guest, standard door ─ GuestBody ─────────┤  guest_body.rs   permit until its end; closed if unread
-//! another server ─────── FetchedBody ───────┤  fetched.rs      timeout between parts
+//! another server ── OutboundResponseBody ───┤  fetched.rs      timeout between frames
 //! response cache ─────── Bytes ─────────────┤
 //!                                           v
 //!                                    http::body::Body
@@ -34,75 +34,77 @@ use http_body_util::Full;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
-pub use budget::{MAX_BODIES, charge_request};
+pub use budget::{MAX_BODIES, charge_request, charged};
 use copy::Copy;
-use fetched::Fetched;
-use guest_body::Streaming;
-pub use request::{Arrival, RequestBody};
+use fetched::OutboundResponseBody;
+use guest_body::GuestBody;
 pub(crate) use request::MAX_DISCARD;
+pub use request::{Arrival, RequestBody};
 
 use crate::process::memory_budget::{MemoryBudget, OverBudget};
 
 /// A response body.
-pub struct Body(Kind);
+pub struct Body(BodyKind);
 
-enum Kind {
+enum BodyKind {
     Whole(Full<Bytes>),
-    /// From a guest.
-    Streamed(Streaming),
-    /// The same, copied on its way.
-    Copied(Streaming, Copy),
-    Fetched(Fetched),
+    /// The body of a guest.
+    Streamed(GuestBody),
+    /// The body of a guest, copied to the cache while it is sent.
+    Copied(GuestBody, Copy),
+    /// The body of another server.
+    Fetched(OutboundResponseBody),
 }
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
-            Kind::Whole(_) => "Body::Whole",
-            Kind::Streamed(_) => "Body::Streamed",
-            Kind::Copied(..) => "Body::Copied",
-            Kind::Fetched(_) => "Body::Fetched",
+            BodyKind::Whole(_) => "Body::Whole",
+            BodyKind::Streamed(_) => "Body::Streamed",
+            BodyKind::Copied(..) => "Body::Copied",
+            BodyKind::Fetched(_) => "Body::Fetched",
         })
     }
 }
 
 impl Body {
+    /// A complete body.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Whole(Full::new(bytes.into())))
+        Self(BodyKind::Whole(Full::new(bytes.into())))
     }
 
-    /// A guest's body. The guest has its turn until the body's end.
+    /// The body of a guest, which holds its permit until the end.
     #[must_use]
-    pub fn streamed(body: Streaming) -> Self {
-        Self(Kind::Streamed(body))
+    pub fn streamed(body: GuestBody) -> Self {
+        Self(BodyKind::Streamed(body))
     }
 
-    /// A body from elsewhere, which keeps its place until its end. It breaks off if nothing of it
-    /// comes for as long as `silence`.
+    /// The body of another server's response, which holds `permit` until its end. It fails if no frame
+    /// arrives within `between_frames`.
     #[must_use]
-    pub fn fetched(body: WasiBody, silence: Duration, place: OwnedSemaphorePermit) -> Self {
-        Self(Kind::Fetched(Fetched::new(body, silence, place)))
+    pub fn fetched(body: WasiBody, between_frames: Duration, permit: OwnedSemaphorePermit) -> Self {
+        Self(BodyKind::Fetched(OutboundResponseBody::new(body, between_frames, permit)))
     }
 
-    /// Whether all of it is there.
+    /// Whether it is complete in memory.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        matches!(self.0, Kind::Whole(_))
+        matches!(self.0, BodyKind::Whole(_))
     }
 
-    /// How long it is, if all of it is there.
+    /// Its size in bytes, if it is complete in memory.
     #[must_use]
     pub fn whole_size(&self) -> Option<usize> {
         match &self.0 {
-            Kind::Whole(body) => usize::try_from(body.size_hint().exact()?).ok(),
+            BodyKind::Whole(body) => usize::try_from(body.size_hint().exact()?).ok(),
             _ => None,
         }
     }
 
-    /// All of it, if it is there; nothing is left then.
+    /// Takes all bytes out, if it is complete in memory.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.0 {
-            Kind::Whole(body) => std::mem::take(body).into_inner(),
+            BodyKind::Whole(body) => std::mem::take(body).into_inner(),
             _ => None,
         }
     }
@@ -113,29 +115,29 @@ impl Body {
     /// The budget is exceeded.
     pub fn charged(self, budget: &MemoryBudget) -> Result<Self, OverBudget> {
         match self.0 {
-            Kind::Whole(body) => {
+            BodyKind::Whole(body) => {
                 let bytes = body.into_inner().unwrap_or_default();
-                Ok(Self::whole(budget::charged(bytes, budget)?))
+                Ok(Self::whole(charged(bytes, budget)?))
             }
             kind => Ok(Self(kind)),
         }
     }
 
-    /// The same body, all of which is given to `take` too: at once, or when it has ended. If it is
-    /// longer than `most` bytes, breaks off or has trailers, `take` is given `None`, and if nobody reads
-    /// it to its end nothing.
+    /// The same body; `complete` is called with all of its bytes, at once or at its end. It is called
+    /// with `None` if the body exceeds `max` bytes, fails or has trailers, and not called if the body is
+    /// not read to its end.
     #[must_use]
-    pub fn copied(self, most: usize, take: impl FnOnce(Option<&[u8]>) + Send + 'static) -> Self {
+    pub fn copied(self, max: usize, complete: impl FnOnce(Option<&[u8]>) + Send + 'static) -> Self {
         match self.0 {
-            Kind::Whole(body) => {
+            BodyKind::Whole(body) => {
                 let bytes = body.into_inner().unwrap_or_default();
-                take(Some(&*bytes).filter(|bytes| bytes.len() <= most));
+                complete(Some(&*bytes).filter(|bytes| bytes.len() <= max));
                 Self::whole(bytes)
             }
-            Kind::Streamed(body) => {
-                Self(Kind::Copied(body, Copy::new(most, Box::new(take))))
+            BodyKind::Streamed(body) => {
+                Self(BodyKind::Copied(body, Copy::new(max, Box::new(complete))))
             }
-            Kind::Copied(..) | Kind::Fetched(_) => self,
+            BodyKind::Copied(..) | BodyKind::Fetched(_) => self,
         }
     }
 }
@@ -149,15 +151,15 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
         match &mut self.0 {
-            Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Kind::Streamed(body) => Pin::new(body).poll_frame(cx),
-            Kind::Fetched(body) => body.poll_frame(cx),
-            Kind::Copied(body, copy) => {
+            BodyKind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            BodyKind::Streamed(body) => Pin::new(body).poll_frame(cx),
+            BodyKind::Fetched(body) => body.poll_frame(cx),
+            BodyKind::Copied(body, copy) => {
                 let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
-                copy.see(frame.as_ref());
-                // Whoever sends it does not ask for an end it knows of.
+                copy.frame(frame.as_ref());
+                // The connection does not poll for an end that it knows.
                 if body.is_end_stream() || body.size_hint().exact() == Some(0) {
-                    copy.see(None);
+                    copy.frame(None);
                 }
                 Poll::Ready(frame)
             }
@@ -166,17 +168,17 @@ impl HttpBody for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Whole(body) => body.is_end_stream(),
-            Kind::Streamed(body) | Kind::Copied(body, _) => body.is_end_stream(),
-            Kind::Fetched(body) => body.is_end_stream(),
+            BodyKind::Whole(body) => body.is_end_stream(),
+            BodyKind::Streamed(body) | BodyKind::Copied(body, _) => body.is_end_stream(),
+            BodyKind::Fetched(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Whole(body) => body.size_hint(),
-            Kind::Streamed(body) | Kind::Copied(body, _) => body.size_hint(),
-            Kind::Fetched(body) => body.size_hint(),
+            BodyKind::Whole(body) => body.size_hint(),
+            BodyKind::Streamed(body) | BodyKind::Copied(body, _) => body.size_hint(),
+            BodyKind::Fetched(body) => body.size_hint(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, Full};
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
@@ -15,44 +15,45 @@ use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 use super::error::BodyError;
 use crate::http::error::Failure;
 
-/// How much of a body over its limit is read and thrown away. A client that is still sending when
-/// the connection closes would never see the answer.
+/// Maximum number of bytes of a refused body that are read and discarded. A client that is still sending
+/// when the connection closes would never receive the response.
 pub(crate) const MAX_DISCARD: usize = 8 << 20;
-/// And for how long.
-const DISCARD_TIME: Duration = Duration::from_secs(2);
+/// Maximum time for that.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a streamed body arrives: what a guest that answers an error cannot tell the client.
+/// The progress of a streamed body, from which the client learns why it failed: the guest's response
+/// cannot tell.
 #[derive(Debug, Default)]
 pub struct Arrival {
-    over: AtomicBool,
+    too_large: AtomicBool,
     broken: AtomicBool,
-    /// The coding that it is not in, and what is wrong.
+    /// The coding in which it is invalid, and the problem.
     undecodable: OnceLock<(&'static str, &'static str)>,
-    /// Whether the guest has asked for more than has come.
+    /// Whether the guest waits for more of it.
     awaited: AtomicBool,
     complete: AtomicBool,
 }
 
 impl Arrival {
-    /// Why the body did not arrive, if it did not.
+    /// Why the body failed, if it did.
     #[must_use]
     pub fn failure(&self, limit: usize) -> Option<Failure> {
-        if self.over.load(Ordering::Relaxed) {
+        if self.too_large.load(Ordering::Relaxed) {
             return Some(Failure::BodyTooLarge { limit });
         }
         if let Some(&(coding, problem)) = self.undecodable.get() {
             return Some(Failure::BodyUndecodable { coding, problem });
         }
         let broken = self.broken.load(Ordering::Relaxed);
-        broken.then(|| Failure::BodyBroken("while it was streamed".into()))
+        broken.then(|| Failure::BodyBroken("it failed while it was streamed".into()))
     }
 
     fn failed(&self, error: &BodyError) {
         match *error {
             BodyError::Broken { .. } => self.broken.store(true, Ordering::Relaxed),
-            BodyError::TooLarge => self.over.store(true, Ordering::Relaxed),
+            BodyError::TooLarge => self.too_large.store(true, Ordering::Relaxed),
             BodyError::Undecodable { coding, problem } => {
-                // It fails once.
+                // A body fails only once.
                 let _ = self.undecodable.set((coding, problem));
             }
         }
@@ -64,25 +65,28 @@ impl Arrival {
         self.awaited.load(Ordering::Relaxed)
     }
 
-    /// Whether it has come to its end, and was read.
+    /// Whether it was read to its end.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
     }
 }
 
-/// A request body as it was admitted.
+/// An admitted request body.
 #[derive(Debug)]
 pub enum RequestBody {
-    /// Complete, and within what the fast door takes.
+    /// Complete, and small enough for the fast door.
     Whole(Bytes),
-    /// Still arriving, and how that goes.
+    /// Still arriving, with its progress.
     Streamed(WasiBody, Arc<Arrival>),
 }
 
 impl RequestBody {
-    /// Takes `body` in: whole if it ends within `whole` bytes, else as a stream that breaks off
-    /// after `limit` bytes. A client that `waits` for our consent sends nothing that is refused.
+    /// Admits `body`: whole if it has at most `whole` bytes, else as a stream that fails after `limit`
+    /// bytes. A client that `waits` for `100 Continue` sends no body that is refused.
+    ///
+    /// # Errors
+    /// The body exceeds `limit`, or cannot be read.
     pub async fn admit<B>(
         mut body: B,
         whole: usize,
@@ -117,14 +121,15 @@ impl RequestBody {
         Ok(Self::stream(Bytes::new(), body, limit))
     }
 
-    /// Reads some of a body that is refused: a client that is still sending would not see why.
+    /// Reads and discards a part of a body that is refused, so that a client that is still sending
+    /// receives the response.
     pub async fn discard<B>(body: B)
     where
         B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin,
     {
         let mut refused = Limited::new(Bytes::new(), body, 0);
-        // Ends with the limit's error; a client that goes on for too long is cut off.
-        let _ = timeout(DISCARD_TIME, refused.frame()).await;
+        // Fails at the limit, or times out for a client that sends slowly.
+        let _ = timeout(DISCARD_TIMEOUT, refused.frame()).await;
     }
 
     fn stream<B>(first: Bytes, rest: B, limit: usize) -> Self
@@ -136,7 +141,7 @@ impl RequestBody {
         Self::Streamed(body.boxed_unsync(), arrival)
     }
 
-    /// All of it, if that is here.
+    /// The complete body, if it was admitted whole.
     #[must_use]
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
@@ -145,7 +150,7 @@ impl RequestBody {
         }
     }
 
-    /// How it arrives, if it still does.
+    /// The progress of a body that was admitted as a stream.
     #[must_use]
     pub fn arrival(&self) -> Option<Arc<Arrival>> {
         match self {
@@ -154,7 +159,7 @@ impl RequestBody {
         }
     }
 
-    /// For the standard door, which takes every body as a stream.
+    /// The body for the standard door, which accepts every body as a stream.
     #[must_use]
     pub fn into_wasi(self) -> WasiBody {
         match self {
@@ -164,8 +169,8 @@ impl RequestBody {
     }
 }
 
-/// What was read ahead, then the rest, `left` bytes in all. What is more is discarded, and ends in
-/// an error.
+/// The bytes read ahead, then the rest of the body: at most `left` bytes in all. What exceeds them is
+/// discarded, up to a limit, and then the body fails.
 struct Limited<B> {
     first: Bytes,
     rest: B,
@@ -198,7 +203,7 @@ where
                 self.arrival.awaited.store(polled.is_pending(), Ordering::Relaxed);
                 match ready!(polled) {
                     Some(Ok(frame)) => frame,
-                    _ if self.arrival.over.load(Ordering::Relaxed) => return too_large(),
+                    _ if self.arrival.too_large.load(Ordering::Relaxed) => return too_large(),
                     Some(Err(error)) => {
                         let error = error.into();
                         self.arrival.failed(&error);
@@ -220,7 +225,7 @@ where
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
-            self.arrival.over.store(true, Ordering::Relaxed);
+            self.arrival.too_large.store(true, Ordering::Relaxed);
             self.left = 0;
             self.discarded = self.discarded.saturating_add(size);
             if self.discarded > MAX_DISCARD {
@@ -232,7 +237,7 @@ where
     fn is_end_stream(&self) -> bool {
         self.first.is_empty()
             && self.rest.is_end_stream()
-            && !self.arrival.over.load(Ordering::Relaxed)
+            && !self.arrival.too_large.load(Ordering::Relaxed)
     }
 }
 
@@ -257,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_body_is_whole() {
+    async fn short_body_is_admitted_whole() {
         for (count, size) in [(0, 0), (1, 10), (2, 5), (10, 1)] {
             let body = admit(count, size, 10, 100).await;
             assert!(
@@ -268,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_longer_one_is_a_stream_of_all_of_it() {
+    async fn longer_body_is_streamed_completely() {
         for (count, size) in [(1, 11), (2, 6), (100, 1)] {
             let RequestBody::Streamed(body, arrival) = admit(count, size, 10, 100).await else {
                 panic!("{count} times {size} is more than 10");
@@ -282,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_over_the_limit_ends_in_an_error_and_says_so() {
+    async fn stream_over_the_limit_fails_with_body_too_large() {
         for size in [1, 7, 101] {
             let RequestBody::Streamed(body, arrival) = admit(200, size, 10, 100).await else {
                 panic!("more than 10");
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_announced_over_the_limit_is_refused_at_once() {
+    async fn announced_size_over_the_limit_is_refused_at_once() {
         for waits in [false, true] {
             let body = Full::new(Bytes::from(vec![0; 101]));
             let refused = RequestBody::admit(body, 10, 100, waits).await.unwrap_err();

@@ -1,22 +1,22 @@
-//! `Accept-Encoding` (RFC 9110, 12.5.3), as far as the codings of this host go.
+//! `Accept-Encoding` (RFC 9110, 12.5.3), for the supported codings.
 
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
 use super::Coding;
 
-/// How much a client wants each coding, in thousandths. By default it asks for none.
+/// The weight of each coding in thousandths; `None` if it is not listed. The default lists none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AcceptEncoding {
     gzip: Option<u16>,
     deflate: Option<u16>,
     identity: Option<u16>,
-    /// Of all that is not named.
+    /// `*`: all codings that are not listed.
     any: Option<u16>,
 }
 
 impl AcceptEncoding {
-    /// What a request's headers say. An element that makes no sense is ignored.
+    /// Parses the headers of a request. Invalid elements are ignored.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut accepted = Self::default();
@@ -26,38 +26,38 @@ impl AcceptEncoding {
             let (name, weight) = element.split_once(';').unwrap_or((element, "q=1"));
             let Some(weight) = quality(weight) else { continue };
             let name = name.trim();
-            let place = match Coding::named(name) {
+            let accepted_weight = match Coding::named(name) {
                 Some(Coding::Gzip) => &mut accepted.gzip,
                 Some(Coding::Deflate) => &mut accepted.deflate,
                 None if name.eq_ignore_ascii_case("identity") => &mut accepted.identity,
                 None if name == "*" => &mut accepted.any,
                 None => continue,
             };
-            *place = Some(weight.max(place.unwrap_or_default()));
+            *accepted_weight = Some(weight.max(accepted_weight.unwrap_or_default()));
         }
         accepted
     }
 
-    /// The coding that the client wants most, unless it wants none more than that. Of two it wants as
-    /// much gzip, which every client reads the same way.
+    /// The coding with the highest weight, unless `identity` has a higher one. Of equal weights gzip, which
+    /// all clients decode in the same way.
     #[must_use]
     pub fn choose(&self) -> Option<Coding> {
         let of = |named: Option<u16>| named.or(self.any).unwrap_or_default();
         let (gzip, deflate) = (of(self.gzip), of(self.deflate));
         let (coding, weight) =
             if gzip >= deflate { (Coding::Gzip, gzip) } else { (Coding::Deflate, deflate) };
-        // It is always acceptable, but for clients that say so by itself no better than a coding.
+        // `identity` is acceptable by default, but takes precedence only if it is listed.
         (weight > 0 && weight >= self.identity.unwrap_or_default()).then_some(coding)
     }
 
-    /// Whether the client takes no body without a coding.
+    /// Whether the client refuses bodies without a coding.
     #[must_use]
     pub fn refuses_identity(&self) -> bool {
         self.identity.or(self.any) == Some(0)
     }
 }
 
-/// `q=0.5` as thousandths; `None` if it is none.
+/// Parses a weight such as `q=0.5` as thousandths.
 fn quality(text: &str) -> Option<u16> {
     let (name, value) = text.split_once('=')?;
     let value = value.trim();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coding_that_is_wanted_most_is_chosen() {
+    fn coding_with_the_highest_weight_is_chosen() {
         let (gzip, deflate) = (Some(Coding::Gzip), Some(Coding::Deflate));
         for (values, chosen) in [
             (&[][..], None),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn no_coding_at_all_may_be_refused() {
+    fn identity_can_be_refused() {
         for (value, refuses) in [
             ("identity;q=0, gzip", true),
             ("gzip, *;q=0", true),
@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_is_read(value in "[ -~]{0,60}", list in "((gzip|deflate|\\*|identity)(;q=[01](\\.[0-9]{0,4})?)?,? ?){0,6}") {
+        fn arbitrary_headers_are_parsed(value in "[ -~]{0,60}", list in "((gzip|deflate|\\*|identity)(;q=[01](\\.[0-9]{0,4})?)?,? ?){0,6}") {
             for value in [value, list] {
                 let accepted = of(&[&value]);
                 if accepted.choose().is_some() {

@@ -10,42 +10,42 @@ use super::{Coding, Decoder};
 use crate::http::body::MAX_DISCARD;
 use crate::http::body::error::BodyError;
 
-/// Bytes decoded at a time.
+/// Maximum number of bytes decoded at a time.
 const PIECE: usize = 64 << 10;
-/// After so many bytes in one go others on this thread go first: a tenth of a millisecond or two.
-const TURN: usize = 128 << 10;
-/// What a call of the decoder costs beside its output, as bytes: a member of gzip may be empty.
-const CALL: usize = 4 << 10;
+/// After this many bytes without a pause, the task yields to others on its thread: 0.1 to 0.2 ms.
+const YIELD_AFTER: usize = 128 << 10;
+/// The fixed cost of a call of the decoder, counted as bytes: a member of gzip may be empty.
+const CALL_COST: usize = 4 << 10;
 
-/// The body of a request without its coding. It ends in an error as soon as more than the limit has
-/// come of it, and holds one piece at a time.
-pub(super) struct Decoded<B> {
+/// A request body, decoded. It fails as soon as its decoded size exceeds the limit, and holds one piece
+/// at a time.
+pub(super) struct DecodedBody<B> {
     body: B,
     decoder: Decoder,
     coding: Coding,
-    /// What came and is not decoded yet.
+    /// Received bytes that are not decoded yet.
     input: Bytes,
-    /// Whether more may come of no more input.
+    /// Whether the decoder may have more output without more input.
     more: bool,
-    /// Bytes that may come of it still.
+    /// Remaining decoded bytes up to the limit.
     left: usize,
-    /// Bytes that may arrive still: some kinds of blocks decode to nothing.
+    /// Remaining encoded bytes up to their limit: some kinds of blocks decode to nothing.
     coded_left: usize,
-    /// Bytes decoded since others had their turn.
-    turn: usize,
-    state: State,
+    /// Bytes decoded since the task last yielded.
+    since_yield: usize,
+    state: DecodedBodyState,
 }
 
 #[derive(PartialEq, Eq)]
-enum State {
+enum DecodedBodyState {
     Decoding,
-    /// Over the limit: so many bytes were discarded. A client that is still sending when the connection
-    /// closes would never see the response.
+    /// Over the limit, with the number of bytes discarded since. A client that is still sending when the
+    /// connection closes would never receive the response.
     Over(usize),
     End,
 }
 
-impl<B> Decoded<B> {
+impl<B> DecodedBody<B> {
     pub(super) fn new(body: B, coding: Coding, limit: usize) -> Self {
         Self {
             body,
@@ -54,42 +54,42 @@ impl<B> Decoded<B> {
             input: Bytes::new(),
             more: false,
             left: limit,
-            // What cannot be compressed becomes longer by less than that.
+            // Incompressible data grows by less than that.
             coded_left: limit.saturating_add(limit / 64).saturating_add(1 << 10),
-            turn: 0,
-            state: State::Decoding,
+            since_yield: 0,
+            state: DecodedBodyState::Decoding,
         }
     }
 
     fn undecodable(&mut self, problem: &'static str) -> BodyError {
-        self.state = State::End;
+        self.state = DecodedBodyState::End;
         BodyError::Undecodable { coding: self.coding.name(), problem }
     }
 
-    /// A piece of what there is; `None` if there is nothing yet.
+    /// Decodes the next piece of the input; `None` if that has no output.
     fn decode(&mut self) -> Result<Option<Bytes>, BodyError> {
         let mut output = Vec::with_capacity(PIECE.min(self.left.saturating_add(1)));
-        let room = output.capacity();
+        let capacity = output.capacity();
         let mut rest = &self.input[..];
         let decoded = self.decoder.decode(&mut rest, &mut output);
         let used = self.input.len() - rest.len();
         self.input.advance(used);
-        self.more = output.len() == room;
+        self.more = output.len() == capacity;
         if let Err(problem) = decoded {
             return Err(self.undecodable(problem));
         }
         let Some(left) = self.left.checked_sub(output.len()) else {
-            self.state = State::Over(0);
+            self.state = DecodedBodyState::Over(0);
             self.input.clear();
             return Ok(None);
         };
         self.left = left;
-        self.turn += output.len() + CALL;
+        self.since_yield += output.len() + CALL_COST;
         Ok((!output.is_empty()).then(|| output.into()))
     }
 }
 
-impl<B> HttpBody for Decoded<B>
+impl<B> HttpBody for DecodedBody<B>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin,
 {
@@ -102,12 +102,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
-            if this.state == State::End {
+            if this.state == DecodedBodyState::End {
                 return Poll::Ready(None);
             }
-            if this.state == State::Decoding && (this.more || !this.input.is_empty()) {
-                if this.turn >= TURN {
-                    this.turn = 0;
+            if this.state == DecodedBodyState::Decoding && (this.more || !this.input.is_empty()) {
+                if this.since_yield >= YIELD_AFTER {
+                    this.since_yield = 0;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -119,51 +119,51 @@ where
             }
             let polled = Pin::new(&mut this.body).poll_frame(cx);
             if polled.is_pending() {
-                this.turn = 0;
+                this.since_yield = 0;
             }
             let data = match ready!(polled) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
-                    // Trailers are of the body as it was sent.
+                    // Trailers describe the encoded body.
                     Err(_) => continue,
                 },
-                ended if matches!(this.state, State::Over(_)) => {
+                ended if matches!(this.state, DecodedBodyState::Over(_)) => {
                     drop(ended);
-                    this.state = State::End;
+                    this.state = DecodedBodyState::End;
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
                 Some(Err(error)) => {
-                    this.state = State::End;
+                    this.state = DecodedBodyState::End;
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 None if this.decoder.is_at_end() => {
-                    this.state = State::End;
+                    this.state = DecodedBodyState::End;
                     return Poll::Ready(None);
                 }
                 None => {
-                    let error = this.undecodable("it ends before the end of the data");
+                    let error = this.undecodable("the data is truncated");
                     return Poll::Ready(Some(Err(error)));
                 }
             };
             match &mut this.state {
-                State::Over(discarded) => {
+                DecodedBodyState::Over(discarded) => {
                     *discarded = discarded.saturating_add(data.len());
                     if *discarded > MAX_DISCARD {
-                        this.state = State::End;
+                        this.state = DecodedBodyState::End;
                         return Poll::Ready(Some(Err(BodyError::TooLarge)));
                     }
                 }
                 _ => match this.coded_left.checked_sub(data.len()) {
                     Some(left) => (this.coded_left, this.input) = (left, data),
-                    None => this.state = State::Over(0),
+                    None => this.state = DecodedBodyState::Over(0),
                 },
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.state == State::End
-            || self.state == State::Decoding
+        self.state == DecodedBodyState::End
+            || self.state == DecodedBodyState::Decoding
                 && !self.more
                 && self.input.is_empty()
                 && self.decoder.is_at_end()
@@ -195,13 +195,13 @@ mod tests {
     }
 
     async fn decoded(coding: Coding, data: &[u8], limit: usize) -> Result<Bytes, BodyError> {
-        let body = Decoded::new(pieces(data, 1000), coding, limit);
+        let body = DecodedBody::new(pieces(data, 1000), coding, limit);
         body.collect().await.map(http_body_util::Collected::to_bytes)
     }
 
     #[tokio::test]
-    async fn a_body_may_be_as_long_as_its_limit_and_no_longer() {
-        for length in [0, 1, 1000, 3 * PIECE, 3 * TURN + 7] {
+    async fn decoded_body_is_limited() {
+        for length in [0, 1, 1000, 3 * PIECE, 3 * YIELD_AFTER + 7] {
             let data = vec![7; length];
             for (coding, coded) in [(Coding::Gzip, gzip(&data)), (Coding::Deflate, zlib(&data))] {
                 assert!(decoded(coding, &coded, length).await.unwrap() == data);
@@ -214,22 +214,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_decodes_to_nothing_does_not_go_on_for_ever() {
-        // A stored block of no bytes, again and again.
+    async fn blocks_without_output_are_limited() {
+        // Stored blocks without bytes.
         let blocks = [0, 0, 0, 0xff, 0xff].repeat(10_000);
         let error = decoded(Coding::Deflate, &blocks, 1000).await.unwrap_err();
         assert!(matches!(error, BodyError::TooLarge), "{error:?}");
     }
 
     #[tokio::test]
-    async fn what_is_broken_is_said() {
+    async fn undecodable_body_fails_with_the_problem() {
         let coded = gzip(b"a body");
         for (data, part) in [
-            (&coded[..coded.len() - 1], "ends before"),
-            (&[&coded[..], b"x"].concat(), "ends before"),
-            (&[&coded[..], b"xyz"].concat(), "something follows"),
+            (&coded[..coded.len() - 1], "truncated"),
+            (&[&coded[..], b"x"].concat(), "truncated"),
+            (&[&coded[..], b"xyz"].concat(), "trailing bytes"),
             (&b"a body"[..], "corrupt"),
-            (b"", "ends before"),
+            (b"", "truncated"),
         ] {
             let error = decoded(Coding::Gzip, data, 100).await.unwrap_err().into_failure(100);
             assert!(error.to_string().contains(part), "{error}");
@@ -238,19 +238,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_body_lets_others_run() {
-        let coded = gzip(&vec![0; 64 * TURN]);
-        let mut body = Decoded::new(pieces(&coded, coded.len()), Coding::Gzip, 64 * TURN);
-        let mut turns = 0;
+    async fn long_body_yields_to_other_tasks() {
+        let coded = gzip(&vec![0; 64 * YIELD_AFTER]);
+        let mut body =
+            DecodedBody::new(pieces(&coded, coded.len()), Coding::Gzip, 64 * YIELD_AFTER);
+        let mut yields = 0;
         loop {
             match futures::poll!(body.frame()) {
                 Poll::Ready(Some(frame)) => {
                     assert!(frame.unwrap().into_data().unwrap().len() <= PIECE);
                 }
                 Poll::Ready(None) => break,
-                Poll::Pending => turns += 1,
+                Poll::Pending => yields += 1,
             }
         }
-        assert!((60..70).contains(&turns), "{turns}");
+        assert!((60..70).contains(&yields), "{yields}");
     }
 }

@@ -1,27 +1,27 @@
-//! A decoder that is fed: no I/O, a bounded amount of work a call, state of about 50 kB whatever it
-//! is fed.
+//! An incremental decoder without I/O. Each call does a bounded amount of work, and its state takes about
+//! 50 kB for any input.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Coding;
 
-/// Bits of the largest window there is.
+/// Size of the largest window, in bits.
 const WINDOW: u8 = 15;
 
 /// Decodes one body.
 #[derive(Debug)]
 pub struct Decoder {
     inflate: Decompress,
-    state: State,
+    state: DecoderState,
     coding: Coding,
 }
 
 #[derive(Debug)]
-enum State {
-    /// What came of the two bytes by which the zlib format is told from raw deflate.
+enum DecoderState {
+    /// Before the second of the two bytes that distinguish the zlib format from raw deflate.
     Start(Option<u8>),
     Stream,
-    /// The end of the stream; of gzip another member may follow (RFC 1952, 2.2).
+    /// After the end of the stream. In gzip another member may follow (RFC 1952, 2.2).
     End,
 }
 
@@ -29,55 +29,55 @@ impl Decoder {
     #[must_use]
     pub fn new(coding: Coding) -> Self {
         let (inflate, state) = match coding {
-            Coding::Gzip => (Decompress::new_gzip(WINDOW), State::Stream),
-            Coding::Deflate => (Decompress::new(true), State::Start(None)),
+            Coding::Gzip => (Decompress::new_gzip(WINDOW), DecoderState::Stream),
+            Coding::Deflate => (Decompress::new(true), DecoderState::Start(None)),
         };
         Self { inflate, state, coding }
     }
 
-    /// Decodes from the front of `input` into what room `output` has. Returns once the one is used
-    /// up or the other full, and at the end of a member; if it is full, more may come of no more
-    /// input.
+    /// Decodes from the front of `input` into the spare capacity of `output`. Returns when the input is
+    /// consumed, the output is full, or a member ends. If the output is full, there may be more without
+    /// more input.
     ///
     /// # Errors
-    /// What is wrong with the input.
+    /// The problem of invalid input.
     pub fn decode(&mut self, input: &mut &[u8], output: &mut Vec<u8>) -> Result<(), &'static str> {
         loop {
             match self.state {
-                State::Start(first) => {
+                DecoderState::Start(first) => {
                     let Some((&byte, rest)) = input.split_first() else { return Ok(()) };
                     *input = rest;
                     let Some(first) = first else {
-                        self.state = State::Start(Some(byte));
+                        self.state = DecoderState::Start(Some(byte));
                         continue;
                     };
                     if !is_zlib(first, byte) {
                         self.inflate = Decompress::new(false);
                     }
-                    self.state = State::Stream;
+                    self.state = DecoderState::Stream;
                     let mut head = &[first, byte][..];
                     while !head.is_empty() {
                         self.inflate(&mut head, output)?;
-                        if matches!(self.state, State::End) && !head.is_empty() {
+                        if matches!(self.state, DecoderState::End) && !head.is_empty() {
                             return Err(TRAILING);
                         }
                     }
                 }
-                State::Stream => {
+                DecoderState::Stream => {
                     self.inflate(input, output)?;
-                    if matches!(self.state, State::Stream)
+                    if matches!(self.state, DecoderState::Stream)
                         && (input.is_empty() || output.len() == output.capacity())
                     {
                         return Ok(());
                     }
                 }
-                State::End if input.is_empty() => return Ok(()),
-                State::End if self.coding == Coding::Gzip => {
+                DecoderState::End if input.is_empty() => return Ok(()),
+                DecoderState::End if self.coding == Coding::Gzip => {
                     self.inflate.reset(true);
-                    self.state = State::Stream;
+                    self.state = DecoderState::Stream;
                     return Ok(());
                 }
-                State::End => return Err(TRAILING),
+                DecoderState::End => return Err(TRAILING),
             }
         }
     }
@@ -88,9 +88,9 @@ impl Decoder {
         let used = usize::try_from(self.inflate.total_in() - before).unwrap_or(usize::MAX);
         *input = input.get(used..).unwrap_or_default();
         match status {
-            Ok(Status::StreamEnd) => self.state = State::End,
+            Ok(Status::StreamEnd) => self.state = DecoderState::End,
             Ok(Status::Ok | Status::BufError) => {}
-            Err(_) => return Err("the data is corrupt, or something follows it"),
+            Err(_) => return Err("the data is corrupt, or followed by trailing bytes"),
         }
         Ok(())
     }
@@ -98,14 +98,14 @@ impl Decoder {
     /// Whether the input may end here.
     #[must_use]
     pub fn is_at_end(&self) -> bool {
-        matches!(self.state, State::End)
+        matches!(self.state, DecoderState::End)
     }
 }
 
-const TRAILING: &str = "something follows the end of the data";
+const TRAILING: &str = "the data is followed by trailing bytes";
 
-/// Whether a stream that begins so is in the zlib format (RFC 1950, 2.2). Raw deflate begins so only
-/// with a stored block whose padding is not zero, which no encoder writes.
+/// Whether a stream that starts with these bytes is in the zlib format (RFC 1950, 2.2). Raw deflate starts
+/// with them only if its first block is stored with non-zero padding, which no encoder writes.
 fn is_zlib(first: u8, second: u8) -> bool {
     first & 0x0f == 8 && first >> 4 <= 7 && u16::from_be_bytes([first, second]).is_multiple_of(31)
 }
@@ -137,18 +137,18 @@ pub(super) mod tests {
         encoder.finish().unwrap()
     }
 
-    /// What comes of `input` in pieces, with room for so many bytes a call.
-    fn decoded(coding: Coding, input: &[u8], piece: usize, room: usize) -> Option<Vec<u8>> {
+    /// Decodes `input` in pieces, with an output capacity of that many bytes per call.
+    fn decoded(coding: Coding, input: &[u8], piece: usize, capacity: usize) -> Option<Vec<u8>> {
         let mut decoder = Decoder::new(coding);
         let mut all = Vec::new();
         for mut piece in input.chunks(piece) {
             loop {
-                let mut output = Vec::with_capacity(room);
-                let room = output.capacity();
+                let mut output = Vec::with_capacity(capacity);
+                let capacity = output.capacity();
                 decoder.decode(&mut piece, &mut output).ok()?;
-                assert_eq!(output.capacity(), room, "it takes no more than it is given");
+                assert_eq!(output.capacity(), capacity, "the output is not reallocated");
                 all.extend_from_slice(&output);
-                if piece.is_empty() && output.len() < room {
+                if piece.is_empty() && output.len() < capacity {
                     break;
                 }
             }
@@ -158,10 +158,10 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn what_was_encoded_is_decoded_in_any_pieces(
+        fn encoded_data_round_trips_in_any_pieces(
             data in proptest::collection::vec(0_u8..4, 0..3000),
             piece in 1_usize..400,
-            room in 1_usize..400,
+            capacity in 1_usize..400,
             cut in any::<prop::sample::Index>(),
         ) {
             for (coding, input) in [
@@ -169,16 +169,16 @@ pub(super) mod tests {
                 (Coding::Deflate, zlib(&data)),
                 (Coding::Deflate, raw(&data)),
             ] {
-                prop_assert_eq!(decoded(coding, &input, piece, room), Some(data.clone()));
+                prop_assert_eq!(decoded(coding, &input, piece, capacity), Some(data.clone()));
                 let end = cut.index(input.len());
-                prop_assert_eq!(decoded(coding, &input[..end], piece, room), None);
+                prop_assert_eq!(decoded(coding, &input[..end], piece, capacity), None);
                 let with_more = [&input[..], b"\0"].concat();
-                prop_assert_eq!(decoded(coding, &with_more, piece, room), None);
+                prop_assert_eq!(decoded(coding, &with_more, piece, capacity), None);
             }
         }
 
         #[test]
-        fn any_bytes_are_decoded_or_refused(
+        fn arbitrary_bytes_do_not_panic(
             input in proptest::collection::vec(any::<u8>(), 0..200),
             piece in 1_usize..50,
         ) {
@@ -191,7 +191,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn members_of_gzip_follow_one_another() {
+    fn consecutive_gzip_members_are_decoded() {
         let input = [gzip(b"one, "), gzip(b""), gzip(b"two")].concat();
         for piece in [1, 7, input.len()] {
             assert_eq!(decoded(Coding::Gzip, &input, piece, 64).unwrap(), b"one, two");
@@ -202,10 +202,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_changed_byte_is_noticed() {
+    fn changed_byte_is_detected() {
         let data = b"5.1,3.5,1.4,0.2\n".repeat(20);
         for (coding, input) in [(Coding::Gzip, gzip(&data)), (Coding::Deflate, zlib(&data))] {
-            // In gzip's head are flags, times and a system, which say nothing of the data.
+            // The header of gzip has flags, a time and a system, which do not affect the data.
             for at in (0..input.len()).filter(|at| coding != Coding::Gzip || *at > 9) {
                 let mut changed = input.clone();
                 changed[at] ^= 0x10;

@@ -1,6 +1,6 @@
-//! Content codings (RFC 9110, 8.4.1): requests are decoded before anything looks at their bodies
-//! ([`request`]), responses are compressed for clients that ask ([`response`]) after everything else.
-//! Components and the response cache see bodies without any coding.
+//! Content codings (RFC 9110, 8.4.1). Request bodies are decoded before anything else reads them
+//! (`request`). Responses are compressed last, for clients that accept it (`response`). Components and
+//! the response cache see bodies without a coding.
 
 mod accept;
 mod body;
@@ -15,7 +15,7 @@ pub use decoder::Decoder;
 pub use request::{Admission, SUPPORTED, admit};
 pub use response::compress;
 
-/// A coding of bodies that the host knows.
+/// A content coding that the host supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     Gzip,
@@ -24,7 +24,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// As `Content-Encoding` has it.
+    /// The name in `Content-Encoding`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Coding {
         }
     }
 
-    /// The coding called `name`, in any case. `x-gzip` is an old name of gzip (RFC 9110, 8.4.1.3).
+    /// The coding with this name, in any case. `x-gzip` is an old name of gzip (RFC 9110, 8.4.1.3).
     fn named(name: &str) -> Option<Self> {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         match () {
@@ -44,13 +44,13 @@ impl Coding {
     }
 }
 
-/// `[application.tool.spinfer.compression]`: whose bodies the host decodes and compresses.
+/// `[application.tool.spinfer.compression]`: which bodies the host decodes and compresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Compression {
-    /// Decodes requests. Otherwise components get bodies, and `Content-Encoding`, as they were sent.
+    /// Whether requests are decoded. Otherwise components receive bodies and `Content-Encoding` as sent.
     pub requests: bool,
-    /// Compresses responses for clients that ask.
+    /// Whether responses are compressed for clients that accept it.
     pub responses: bool,
 }
 

@@ -1,5 +1,4 @@
-//! Taking in the body of a request: decoded, within the limit and the time it has, in memory that is
-//! charged.
+//! Admission of request bodies: decoded, within a size limit and a deadline, in charged memory.
 
 use std::time::Instant;
 
@@ -11,30 +10,35 @@ use http_body::{Body as HttpBody, SizeHint};
 use tokio::time::timeout_at;
 
 use super::Coding;
-use super::body::Decoded;
-use crate::http::body::{RequestBody, charge_request};
-use crate::process::memory_budget::{Charge, MemoryBudget};
+use super::body::DecodedBody;
 use crate::http::body::error::BodyError;
+use crate::http::body::{RequestBody, charge_request};
 use crate::http::error::Failure;
+use crate::process::memory_budget::{Charge, MemoryBudget};
 
-/// The codings of requests that are decoded, as `Accept-Encoding` of a refusal says it.
+/// The codings that are decoded: the value of `Accept-Encoding` in a refusal.
 pub const SUPPORTED: &str = "gzip, deflate";
 
-/// What of a request's body may be in memory, and for how long it may arrive.
+/// The limits of a request body.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission<'a> {
+    /// Charged for a body that is admitted whole.
     pub budget: &'a MemoryBudget,
-    /// Bytes of a body that is taken whole.
+    /// Maximum size of a body that is admitted whole, in bytes.
     pub whole: usize,
-    /// Bytes of any body, decoded.
+    /// Maximum size of any body, decoded, in bytes.
     pub limit: usize,
+    /// By when a body that is admitted whole has to arrive.
     pub deadline: Instant,
     /// Whether the host decodes it.
     pub decode: bool,
 }
 
-/// Takes `body` in. Its headers then are those of the decoded body. What it takes of the budget is
-/// taken for as long as the first of the results lives.
+/// Admits `body`, and changes its headers to those of the decoded body. The budget is charged until the
+/// returned charge is dropped.
+///
+/// # Errors
+/// The body exceeds a limit or the budget, arrives too slowly, or cannot be decoded.
 pub async fn admit<'a, B>(
     head: &mut Parts,
     body: B,
@@ -45,7 +49,7 @@ where
 {
     let Admission { budget, whole, limit, deadline, decode } = admission;
     let waits = head.headers.contains_key(EXPECT);
-    // What is not there has no coding.
+    // The coding of an empty body is ignored.
     let coding = if decode && !body.is_end_stream() { coding(&head.headers) } else { Ok(None) };
     let coding = match coding {
         Ok(coding) => coding,
@@ -60,15 +64,17 @@ where
         if decode {
             head.headers.remove(CONTENT_ENCODING);
         }
-        let held = charge_request(budget, &body.size_hint(), whole).map_err(|_| Failure::Crowded)?;
+        let charge = charge_request(budget, &body.size_hint(), whole)
+            .map_err(|_| Failure::MemoryBudgetExhausted)?;
         let admitting = RequestBody::admit(body, whole, limit, waits);
         let admitted = timeout_at(deadline.into(), admitting).await;
-        return Ok((held, admitted.map_err(|_| Failure::BodyTimeout)??));
+        return Ok((charge, admitted.map_err(|_| Failure::BodyTimeout)??));
     };
-    // It may become as long as it may be.
-    let held = charge_request(budget, &SizeHint::new(), whole).map_err(|_| Failure::Crowded)?;
-    // Rare, and it must not make the task of every connection larger.
-    let decoded = Decoded::new(body, coding, limit);
+    // Its decoded size is unknown: it is charged for the maximum.
+    let charge = charge_request(budget, &SizeHint::new(), whole)
+        .map_err(|_| Failure::MemoryBudgetExhausted)?;
+    // Boxed, since it is rare and would enlarge the task of every connection.
+    let decoded = DecodedBody::new(body, coding, limit);
     let admitting = Box::pin(RequestBody::admit(decoded, whole, limit, waits));
     let admitted = timeout_at(deadline.into(), admitting).await;
     let admitted = admitted.map_err(|_| Failure::BodyTimeout)??;
@@ -77,10 +83,13 @@ where
         Some(bytes) => head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len())),
         None => head.headers.remove(CONTENT_LENGTH),
     };
-    Ok((held, admitted))
+    Ok((charge, admitted))
 }
 
-/// The coding a body is in, if it is in one.
+/// The coding of a body, if any.
+///
+/// # Errors
+/// It is not supported, or there are several.
 fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Failure> {
     let mut found = None;
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -108,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_coding_that_is_known_is_decoded() {
+    fn one_supported_coding_is_decoded() {
         for (values, coding_of) in [
             (&[][..], Some(None)),
             (&["identity"], Some(None)),

@@ -1,6 +1,4 @@
-//! Compressing responses, for clients that ask, where it pays.
-
-use std::sync::Arc;
+//! Compression of responses, where the client accepts it and it saves enough.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression as Level, FlushCompress, Status};
@@ -13,22 +11,22 @@ use tokio::task::yield_now;
 
 use super::{AcceptEncoding, Coding};
 use crate::http::body::Body;
-use crate::process::memory_budget::MemoryBudget;
 use crate::http::vary;
+use crate::process::memory_budget::MemoryBudget;
 
-/// Bytes of a body that is worth compressing: with its headers a shorter one fits into a packet either
-/// way (benches/RESULTS.md).
+/// Minimum size of a body to compress, in bytes: a smaller one fits into a packet with its headers
+/// without compression (benches/RESULTS.md).
 const MIN_SIZE: usize = 1 << 10;
-/// Bytes compressed before others on this thread have their turn: a tenth of a millisecond of JSON,
-/// half of one of floats.
+/// Number of bytes compressed before the task yields to others on its thread: 0.1 ms for JSON, 0.5 ms for
+/// floats.
 const PIECE: usize = 16 << 10;
-/// Bytes at the start of a longer body by which it is known whether the rest pays.
+/// Number of bytes at the start of a longer body that are compressed to estimate the ratio.
 const SAMPLE: usize = 4 << 10;
-/// Bits of the largest window there is.
+/// Size of the largest window, in bits.
 const WINDOW: u8 = 15;
 
-/// Headers that say something of the bytes that are sent.
-const OF_THE_BYTES: [HeaderName; 5] = [
+/// Headers that depend on the exact bytes of the body.
+const BYTE_HEADERS: [HeaderName; 5] = [
     CONTENT_ENCODING,
     CONTENT_RANGE,
     HeaderName::from_static("content-digest"),
@@ -36,8 +34,8 @@ const OF_THE_BYTES: [HeaderName; 5] = [
     HeaderName::from_static("digest"),
 ];
 
-/// The same response, compressed if its client asks for that and it pays. `budget` is charged for what
-/// comes of it.
+/// The same response, compressed if its client accepts that and it saves enough. `budget` is charged for
+/// the compressed body.
 pub async fn compress(
     mut response: Response<Body>,
     accepted: AcceptEncoding,
@@ -47,9 +45,9 @@ pub async fn compress(
     let Some(length) = response.body().whole_size().filter(|_| may_be_coded(&response)) else {
         return response;
     };
-    let pays = length >= MIN_SIZE && is_compressible(response.headers());
+    let worthwhile = length >= MIN_SIZE && is_compressible(response.headers());
     let forced = accepted.refuses_identity() && length > 0;
-    if !pays && !forced {
+    if !worthwhile && !forced {
         return response;
     }
     vary::add(response.headers_mut(), &ACCEPT_ENCODING);
@@ -57,7 +55,7 @@ pub async fn compress(
         return response;
     };
     let Some(bytes) = response.body_mut().take_whole() else { return response };
-    // Rare, and it must not make the task of every connection larger.
+    // Boxed, since it is rare and would enlarge the task of every connection.
     let compressed = Box::pin(compressed(&bytes, coding, forced)).await;
     let charged = compressed.and_then(|compressed| Body::whole(compressed).charged(budget).ok());
     let Some(body) = charged else {
@@ -72,27 +70,27 @@ pub async fn compress(
     response
 }
 
-/// Whether a coding may be put on a response.
+/// Whether a coding may be applied to a response.
 fn may_be_coded(response: &Response<Body>) -> bool {
     let headers = response.headers();
     let status = response.status();
     let has_body = ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     has_body
         && status != StatusCode::PARTIAL_CONTENT
-        && !OF_THE_BYTES.iter().any(|name| headers.contains_key(name))
-        && !is_as_it_is(headers)
+        && !BYTE_HEADERS.iter().any(|name| headers.contains_key(name))
+        && !forbids_transform(headers)
 }
 
-/// Whether `Cache-Control` forbids to transform it (RFC 9111, 5.2.2.6).
-fn is_as_it_is(headers: &HeaderMap) -> bool {
+/// Whether `Cache-Control` contains `no-transform` (RFC 9111, 5.2.2.6).
+fn forbids_transform(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))
         .any(|directive| directive.trim().eq_ignore_ascii_case("no-transform"))
 }
 
-/// Whether bodies of this type become smaller as a rule. Of tensors (`application/octet-stream`) a
-/// sample says it: classes do, probabilities as FP32 do not.
+/// Whether bodies of this type are usually compressible. For tensors (`application/octet-stream`) a sample
+/// decides: classes are, probabilities as FP32 are not.
 fn is_compressible(headers: &HeaderMap) -> bool {
     const TYPES: [&str; 6] = [
         "application/json",
@@ -104,24 +102,24 @@ fn is_compressible(headers: &HeaderMap) -> bool {
     ];
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    // Its events are to arrive one by one.
+    // Events have to arrive one by one.
     let is_text = kind.starts_with("text/") && kind != "text/event-stream";
     is_text || kind.ends_with("+json") || TYPES.contains(&kind.as_str())
 }
 
-/// `bytes` compressed; `None` if that saves less than a fifth and is not `forced`. With a fifth saved a
-/// client on 100 Mbit/s has its response earlier.
+/// `bytes` compressed; `None` if that saves less than 20 % and is not `forced`. From 20 % on, a client on
+/// 100 Mbit/s receives its response earlier.
 async fn compressed(bytes: &Bytes, coding: Coding, forced: bool) -> Option<Vec<u8>> {
-    // Higher levels save little more of what models answer, and take several times as long.
+    // Higher levels save little more of model outputs, and take several times as long.
     let compress = || match coding {
         Coding::Gzip => Compress::new_gzip(Level::fast(), WINDOW),
         Coding::Deflate => Compress::new(Level::fast(), true),
     };
-    let pays = |from: usize, to: usize| forced || to <= from - from / 5;
+    let saves_enough = |from: usize, to: usize| forced || to <= from - from / 5;
     if bytes.len() > PIECE {
         let mut output = Vec::new();
         feed(&mut compress(), &bytes[..SAMPLE], &mut output, true)?;
-        if !pays(SAMPLE, output.len()) {
+        if !saves_enough(SAMPLE, output.len()) {
             return None;
         }
     }
@@ -135,10 +133,10 @@ async fn compressed(bytes: &Bytes, coding: Coding, forced: bool) -> Option<Vec<u
             yield_now().await;
         }
     }
-    pays(bytes.len(), output.len()).then_some(output)
+    saves_enough(bytes.len(), output.len()).then_some(output)
 }
 
-/// Compresses all of `piece` to the end of `output`. `None` if that fails, which it does not.
+/// Compresses all of `piece`, and appends it to `output`. `None` on a failure, which is not expected.
 fn feed(
     compress: &mut Compress,
     mut piece: &[u8],
@@ -159,7 +157,7 @@ fn feed(
     }
 }
 
-/// The bytes are others than those its `ETag` was made of (RFC 9110, 8.8.1).
+/// Makes the `ETag` weak, since the bytes differ from those it identifies (RFC 9110, 8.8.1).
 fn weaken(headers: &mut HeaderMap) {
     let strong = headers.get(ETAG).map(HeaderValue::as_bytes).filter(|tag| tag.starts_with(b"\""));
     if let Some(strong) = strong {
@@ -189,12 +187,13 @@ mod tests {
         response
     }
 
-    /// Status, headers and body of what a client gets, decoded.
+    /// Headers and decoded body of the response that a client receives.
     async fn sent(response: Response<Body>, accept: &str, method: Method) -> (HeaderMap, Vec<u8>) {
         let accept = HeaderValue::from_str(accept).unwrap();
         let accepted = HeaderMap::from_iter([(ACCEPT_ENCODING, accept)]);
         let accepted = AcceptEncoding::of(&accepted);
-        let response = compress(response, accepted, &method, &Arc::default()).await;
+        let response =
+            compress(response, accepted, &method, &MemoryBudget::new(1 << 20, "responses")).await;
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let mut decoded = Vec::new();
@@ -209,7 +208,7 @@ mod tests {
     const JSON: (&str, &str) = ("content-type", "application/json");
 
     #[tokio::test]
-    async fn what_pays_is_compressed_for_those_who_ask() {
+    async fn compressible_responses_are_compressed_for_clients_that_accept_it() {
         for length in [MIN_SIZE, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 3] {
             let expected = response(length, &[]).into_body().take_whole().unwrap();
             for (accept, coding) in [("gzip", "gzip"), ("deflate", "deflate"), ("br, *", "gzip")] {
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_differs_by_the_header_says_so_to_everybody() {
+    async fn vary_is_sent_to_every_client() {
         for accept in ["", "br", "gzip;q=0", "gzip"] {
             let (headers, _) = sent(response(5000, &[JSON]), accept, Method::HEAD).await;
             assert_eq!(
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_pay_or_may_not_be_changed_is_left() {
+    async fn incompressible_and_untransformable_responses_are_unchanged() {
         let octets = ("content-type", "application/octet-stream");
         for (status, length, headers) in [
             (200, MIN_SIZE - 1, &[JSON][..]),
@@ -255,7 +254,7 @@ mod tests {
             let before = given.headers().clone();
             assert_eq!(sent(given, "gzip", Method::GET).await.0, before, "{status} {headers:?}");
         }
-        // Some rows of probabilities as FP32, and many.
+        // A few and many rows of probabilities as FP32.
         for rows in [500, 10_000] {
             let floats =
                 std::iter::repeat_with(fastrand::f32).take(rows).flat_map(f32::to_le_bytes);
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_no_body_as_it_is_gets_none() {
+    async fn response_is_compressed_if_identity_is_refused() {
         for accept in ["gzip, identity;q=0", "gzip, *;q=0"] {
             let (headers, body) = sent(response(10, &[]), accept, Method::GET).await;
             assert_eq!((&headers[CONTENT_ENCODING], body.len()), (&"gzip".parse().unwrap(), 10));
@@ -283,13 +282,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_etag_becomes_weak() {
-        for (given, then) in [("\"a\"", "W/\"a\""), ("W/\"a\"", "W/\"a\"")] {
+    async fn etag_becomes_weak() {
+        for (given, expected) in [("\"a\"", "W/\"a\""), ("W/\"a\"", "W/\"a\"")] {
             let given = response(5000, &[JSON, ("etag", given), ("content-length", "5000")]);
             let (headers, _) = sent(given, "gzip", Method::GET).await;
             assert_eq!(
                 (&headers[ETAG], headers.get(CONTENT_LENGTH)),
-                (&then.parse().unwrap(), None)
+                (&expected.parse().unwrap(), None)
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Which axis of each input and output is the batch.
+//! Finds the batch axis of each input and output.
 
 use spinfer_backend::TensorInfo;
 
@@ -15,16 +15,18 @@ pub(in super::super) struct BatchAxes {
 type AxisOf<'a> = dyn Fn(&TensorInfo) -> Option<usize> + 'a;
 
 impl BatchAxes {
-    /// Those that `stated` says, an entry of `model.toml` for each; else those whose name all inputs
-    /// and outputs share; else the first of each. Fails with what to write where that is not free, or
-    /// where there are several of such names.
+    /// The axes that the entries of `model.toml` state; else those whose name all inputs and outputs
+    /// share; else the first of each.
+    ///
+    /// # Errors
+    /// An axis is not free, or several names are shared. The message contains what to write.
     pub(in super::super) fn of(
         inputs: &[TensorInfo],
         outputs: &[TensorInfo],
         stated: &[EdgeSettings],
     ) -> Result<Self, String> {
         if inputs.is_empty() {
-            return Err("batching needs an input".into());
+            return Err("batching needs a graph with an input".into());
         }
         let all = || inputs.iter().chain(outputs);
         let stated_of = |info: &TensorInfo| {
@@ -42,9 +44,9 @@ impl BatchAxes {
             axis_of(info).filter(|&axis| is_free(info, axis)).ok_or_else(|| {
                 let axis = axis_of(info).unwrap_or_default();
                 format!(
-                    "batching needs an axis that is free in every input and output: the one that \
-                     `batch_axis` of [[inputs]] and [[outputs]] says, or one whose name all share, or \
-                     the first; axis {axis} of `{}` is fixed",
+                    "batching needs a free axis in every input and output (`batch_axis` in \
+                     [[inputs]] and [[outputs]], else an axis name that all share, else the first \
+                     axis); axis {axis} of `{}` is fixed",
                     info.name
                 )
             })
@@ -66,8 +68,8 @@ fn named(info: &TensorInfo, name: &str) -> Option<usize> {
     axes.next().is_none().then_some(axis)
 }
 
-/// The name of an axis that every input and output has. Of several the one that says it is the batch:
-/// along any other, one row would be computed with its neighbour's.
+/// The name of an axis that every input and output has; of several, the one that contains `batch`.
+/// Along another axis, the rows of a call would be mixed.
 fn shared_name(inputs: &[TensorInfo], outputs: &[TensorInfo]) -> Result<Option<String>, String> {
     let first = inputs.first().map(|info| info.axis_names.as_slice()).unwrap_or_default();
     let is_shared =
@@ -81,8 +83,8 @@ fn shared_name(inputs: &[TensorInfo], outputs: &[TensorInfo]) -> Result<Option<S
         (names, _) => {
             let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
             Err(format!(
-                "every input and output has the axes {}: say which is the batch, by `batch_axis = 0` \
-                 or another number in [[inputs]] and [[outputs]]",
+                "every input and output has the axes {}: write which one is the batch, such as \
+                 `batch_axis = 0`, in [[inputs]] and [[outputs]]",
                 names.join(" and ")
             ))
         }
@@ -95,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// An axis is a size, or the name of a free one; `?` has none.
+    /// An axis is written as its size, or as the name of a free axis, or as `?` without a name.
     fn info(name: &str, axes: &[&str]) -> TensorInfo {
         let shape = axes.iter().map(|axis| axis.parse().ok()).collect();
         let names = axes
@@ -126,17 +128,17 @@ mod tests {
         Ok((axes.inputs, axes.outputs))
     }
 
-    /// The axes of each input or output: sizes, names, `?` for neither.
+    /// The axes of each input or output, written as for `info`.
     type Edges = &'static [&'static [&'static str]];
-    type Shared = (Edges, Edges, (Vec<usize>, Vec<usize>));
-    type Refused = (Edges, Edges, &'static [(&'static str, usize)], &'static str);
+    type SharedCase = (Edges, Edges, (Vec<usize>, Vec<usize>));
+    type RefusedCase = (Edges, Edges, &'static [(&'static str, usize)], &'static str);
 
     #[test]
-    fn the_batch_is_the_axis_that_all_share() {
-        let cases: [Shared; 8] = [
+    fn batch_axis_is_the_one_that_all_share() {
+        let cases: [SharedCase; 8] = [
             (&[&["?", "4"]], &[&["?", "3"]], (vec![0], vec![0])),
             (&[&["N", "4"]], &[&["N"], &["N", "3"]], (vec![0], vec![0, 0])),
-            // Time first, as recurrent networks have it.
+            // Time first, as in recurrent networks.
             (&[&["5", "batch", "4"]], &[&["5", "batch", "3"], &["batch"]], (vec![1], vec![1, 0])),
             (&[&["seq", "N", "4"]], &[&["N", "3"]], (vec![1], vec![0])),
             (
@@ -145,7 +147,7 @@ mod tests {
                 (vec![0, 0], vec![0]),
             ),
             (&[&["seq", "batch_size", "4"]], &[&["seq", "batch_size", "3"]], (vec![1], vec![1])),
-            // Names that say nothing: the first.
+            // No shared name: the first axis.
             (&[&["a", "4"]], &[&["b", "3"]], (vec![0], vec![0])),
             (&[&["?", "?"]], &[&["?", "?"]], (vec![0], vec![0])),
         ];
@@ -158,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_without_one_is_refused_with_what_to_write() {
-        let cases: [Refused; 7] = [
-            (&[], &[&["?"]], &[], "needs an input"),
+    fn graph_without_a_batch_axis_is_refused_with_what_to_write() {
+        let cases: [RefusedCase; 7] = [
+            (&[], &[&["?"]], &[], "needs a graph with an input"),
             (&[&["1", "?"]], &[&["?"]], &[], "axis 0 of `x0` is fixed"),
             (&[&["?", "4"]], &[&["1", "3"]], &[], "axis 0 of `y0` is fixed"),
             (&[&["a", "b"]], &[&["a", "b"]], &[], "the axes `a` and `b`"),

@@ -1,71 +1,75 @@
-//! Calls that wait for a batch, and the run they are part of, which ends when all who wait for it are
-//! gone.
+//! Calls that wait for a batch, and the run that they are part of, which is cancelled once all their
+//! callers were dropped.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use spinfer_backend::{Cancellation, Error as BackendError, Tensor};
 use tokio::sync::oneshot;
 
+/// A call that waits for its batch.
 pub(super) struct Call {
     pub(super) inputs: Vec<Tensor>,
-    answer: oneshot::Sender<Result<Vec<Tensor>, BackendError>>,
-    ticket: Arc<Ticket>,
+    result: oneshot::Sender<Result<Vec<Tensor>, BackendError>>,
+    slot: Arc<CallSlot>,
 }
 
-/// Waits for a call's result. Once this is dropped nobody does.
+/// The caller's side of a call, which is abandoned when this is dropped.
 pub(super) struct Caller {
-    answered: oneshot::Receiver<Result<Vec<Tensor>, BackendError>>,
-    ticket: Arc<Ticket>,
+    result: oneshot::Receiver<Result<Vec<Tensor>, BackendError>>,
+    slot: Arc<CallSlot>,
 }
 
-/// What both know of a call.
+/// The state of a call, shared by both sides.
 #[derive(Default)]
-struct Ticket(Mutex<Stage>);
+struct CallSlot(Mutex<Stage>);
 
 #[derive(Default)]
 enum Stage {
     #[default]
     Waiting,
-    Running(Arc<Run>),
-    /// Nobody waits for it.
-    Gone,
+    Running(Arc<BatchRun>),
+    /// The caller was dropped.
+    Abandoned,
 }
 
 /// One run of the graph.
-pub(super) struct Run {
-    /// Those who wait for it, and one more until all of them are known.
+pub(super) struct BatchRun {
+    /// Number of callers, plus one until all of them are counted.
     callers: AtomicUsize,
     pub(super) cancellation: Cancellation,
 }
 
 impl Call {
     pub(super) fn new(inputs: Vec<Tensor>) -> (Self, Caller) {
-        let (answer, answered) = oneshot::channel();
-        let ticket = Arc::<Ticket>::default();
-        (Self { inputs, answer, ticket: Arc::clone(&ticket) }, Caller { answered, ticket })
+        let (sender, receiver) = oneshot::channel();
+        let slot = Arc::<CallSlot>::default();
+        let call = Self { inputs, result: sender, slot: Arc::clone(&slot) };
+        (call, Caller { result: receiver, slot })
     }
 
-    /// Whether nobody waits for it.
-    pub(super) fn is_gone(&self) -> bool {
-        self.answer.is_closed()
+    /// Whether the caller was dropped.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.result.is_closed()
     }
 
     pub(super) fn end(self, result: Result<Vec<Tensor>, BackendError>) {
-        // Its request may have ended.
-        let _ = self.answer.send(result);
+        // Fails if the caller was dropped.
+        let _ = self.result.send(result);
     }
 
-    /// Its size along the batch axis of its first input.
+    /// Number of rows: the size of the first input along its batch axis.
     pub(super) fn rows(&self, axes: &[usize]) -> usize {
         let first = self.inputs.first().zip(axes.first());
         first.and_then(|(input, &axis)| input.dimensions.get(axis)).map_or(0, |&rows| rows as usize)
     }
 
-    /// Whether every axis but those of the batch is the same, and each call has one number of rows.
-    pub(super) fn goes_with(&self, other: &Self, axes: &[usize]) -> bool {
+    /// Whether two calls can be concatenated: all axes except the batch axes have the same sizes, and
+    /// all inputs of a call have the same number of rows.
+    pub(super) fn fits_with(&self, other: &Self, axes: &[usize]) -> bool {
         let size = |tensor: &Tensor, axis: usize| tensor.dimensions.get(axis).copied();
-        let even = |call: &Self| {
+        let is_even = |call: &Self| {
             let mut sizes = call.inputs.iter().zip(axes).map(|(input, &axis)| size(input, axis));
             let first = sizes.next();
             sizes.all(|size| Some(size) == first)
@@ -80,40 +84,40 @@ impl Call {
             };
             a.ty == b.ty && rest(a) == rest(b)
         };
-        even(self) && even(other) && self.inputs.iter().zip(&other.inputs).zip(axes).all(same)
+        is_even(self) && is_even(other) && self.inputs.iter().zip(&other.inputs).zip(axes).all(same)
     }
 }
 
 impl Caller {
     pub(super) async fn result(mut self) -> Result<Vec<Tensor>, BackendError> {
         let failed = || Err(BackendError::Runtime("the batch failed".into()));
-        (&mut self.answered).await.unwrap_or_else(|_| failed())
+        (&mut self.result).await.unwrap_or_else(|_| failed())
     }
 }
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        let stage = std::mem::replace(&mut *self.ticket.lock(), Stage::Gone);
+        let stage = std::mem::replace(&mut *self.slot.lock(), Stage::Abandoned);
         if let Stage::Running(run) = stage {
             run.leave();
         }
     }
 }
 
-impl Ticket {
+impl CallSlot {
     fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
-impl Run {
-    /// The run of `calls`: cancelled as soon as nobody waits for any of them.
+impl BatchRun {
+    /// A run of `calls`, which is cancelled once all their callers were dropped.
     pub(super) fn of<'a>(calls: impl IntoIterator<Item = &'a Call>) -> Arc<Self> {
         let run =
             Arc::new(Self { callers: AtomicUsize::new(1), cancellation: Cancellation::default() });
         for call in calls {
-            let mut stage = call.ticket.lock();
-            if !matches!(*stage, Stage::Gone) {
+            let mut stage = call.slot.lock();
+            if !matches!(*stage, Stage::Abandoned) {
                 run.callers.fetch_add(1, Ordering::Relaxed);
                 *stage = Stage::Running(Arc::clone(&run));
             }

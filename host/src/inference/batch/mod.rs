@@ -1,5 +1,6 @@
-//! Dynamic batching: calls of several requests and instances, computed as one along the batch axis
-//! ([`axis`]). Calls gather while they wait for a compute thread, and for `max_queue_delay` before that.
+//! Dynamic batching: calls of several requests and instances are computed in one run of the graph,
+//! concatenated along the batch axis ([`axis`]). Calls are collected for `max_queue_delay`, and then
+//! until a compute thread is free.
 
 mod axis;
 mod call;
@@ -7,35 +8,39 @@ mod tensors;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use spinfer_backend::{Error as BackendError, Tensor};
 use tracing::debug;
 
 pub(super) use axis::BatchAxes;
-use call::{Call, Run};
+use call::{BatchRun, Call};
 use tensors::{concatenate, split};
 
-use super::compute::Lane;
+use super::compute::ComputeQueue;
 use super::graph::LoadedGraph;
 use crate::metrics::ModelMetrics;
 
-/// `[batching]` of a `model.toml`. The names are Triton's.
+/// `[batching]` in a `model.toml`, with Triton's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batching {
-    /// Rows of a batch at most.
+    /// Maximum number of rows of a batch.
     pub(super) max_batch_size: usize,
-    /// How long the first call waits for others, even if a compute thread is free. In steps of a
-    /// millisecond, rounded up.
+    /// How long the first call waits for others, even if a compute thread is free. Rounded up to
+    /// milliseconds.
     #[serde(default, with = "crate::config::limits::duration")]
     pub(super) max_queue_delay: Duration,
 }
 
 impl Batching {
-    /// Why these settings make no sense, if they do not.
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// A setting is out of its range.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         if self.max_batch_size < 2 {
             return Err("batching.max_batch_size must be at least 2");
@@ -47,29 +52,28 @@ impl Batching {
     }
 }
 
-/// Gathers the calls of one model.
+/// Collects the calls of one model into batches.
 pub(super) struct Batcher {
     graph: Arc<LoadedGraph>,
-    lane: Lane,
+    compute_queue: ComputeQueue,
     settings: Batching,
     axes: BatchAxes,
     metrics: Arc<ModelMetrics>,
-    gathered: Mutex<Gathered>,
+    pending: Mutex<PendingCalls>,
 }
 
 #[derive(Default)]
-struct Gathered {
+struct PendingCalls {
     calls: VecDeque<Call>,
-    /// Whether a batch is on its way to a compute thread: it takes what is there when it starts.
+    /// Whether a batch is submitted. It takes the calls that are pending when it starts.
     scheduled: bool,
 }
 
-/// What a call is to those that wait.
+/// The effect of a call that is added to the pending ones.
 enum Added {
-    /// Somebody has to see to the batch.
+    /// A batch has to be scheduled.
     First,
-    /// It makes the batch full: nobody need wait any more. Whoever was to see to it may find
-    /// nothing left.
+    /// The batch is full, and is submitted at once. The one that is scheduled may find no calls.
     Full,
     Other,
 }
@@ -84,22 +88,25 @@ impl Batcher {
     #[must_use]
     pub(super) fn new(
         graph: Arc<LoadedGraph>,
-        lane: Lane,
+        compute_queue: ComputeQueue,
         settings: Batching,
         axes: BatchAxes,
         metrics: Arc<ModelMetrics>,
     ) -> Arc<Self> {
-        Arc::new(Self { graph, lane, settings, axes, metrics, gathered: Mutex::default() })
+        Arc::new(Self { graph, compute_queue, settings, axes, metrics, pending: Mutex::default() })
     }
 
-    /// Computes `inputs`, already bound, with whatever else comes. Once the future is dropped, nobody
-    /// waits for it; a batch that nobody waits for is ended.
+    /// Computes bound `inputs` in a batch with other calls. A batch is cancelled once the futures of
+    /// all its calls are dropped.
+    ///
+    /// # Errors
+    /// The graph fails on the inputs.
     pub(super) async fn compute(
         self: &Arc<Self>,
         inputs: Vec<Tensor>,
     ) -> Result<Vec<Tensor>, BackendError> {
         let (call, caller) = Call::new(inputs);
-        match self.gathered().add(call, self.settings.max_batch_size, &self.axes.inputs) {
+        match self.pending().add(call, self.settings.max_batch_size, &self.axes.inputs) {
             Added::First => self.schedule(),
             Added::Full => self.submit(),
             Added::Other => {}
@@ -122,22 +129,22 @@ impl Batcher {
 
     fn submit(self: &Arc<Self>) {
         let batcher = Arc::clone(self);
-        self.lane.submit(move || batcher.run());
+        self.compute_queue.submit(move || batcher.run());
     }
 
-    /// On a compute thread.
+    /// Computes the next batch, on a compute thread.
     fn run(self: &Arc<Self>) {
-        let mut gathered = self.gathered();
-        let calls = gathered.take(self.settings.max_batch_size, &self.axes.inputs);
-        gathered.scheduled = !gathered.calls.is_empty();
-        let more = gathered.scheduled;
-        drop(gathered);
+        let mut pending = self.pending();
+        let calls = pending.take(self.settings.max_batch_size, &self.axes.inputs);
+        pending.scheduled = !pending.calls.is_empty();
+        let more = pending.scheduled;
+        drop(pending);
         if more {
-            // They have waited for long enough.
+            // Without a delay: the calls have waited already.
             self.submit();
         }
         if calls.len() > 1 {
-            match self.together(&calls) {
+            match self.compute_together(&calls) {
                 Ok(results) => {
                     debug!(calls = calls.len(), "batch computed");
                     for (call, result) in calls.into_iter().zip(results) {
@@ -145,27 +152,27 @@ impl Batcher {
                     }
                     return;
                 }
-                // One call's values must not fail the others.
-                Err(error) => debug!(%error, "batch failed; each call is computed alone"),
+                // Invalid values of one call must not fail the others.
+                Err(error) => debug!(%error, "batch failed; computing each call separately"),
             }
         }
         for mut call in calls {
-            if call.is_gone() {
+            if call.is_abandoned() {
                 continue;
             }
-            let run = Run::of([&call]);
+            let run = BatchRun::of([&call]);
             let (rows, inputs) = (call.rows(&self.axes.inputs), std::mem::take(&mut call.inputs));
             let result = self.compute_batch(rows, inputs, &run);
             call.end(result);
         }
     }
 
-    /// Runs the graph on a batch of so many `rows`.
+    /// Runs the graph on a batch of `rows` rows.
     fn compute_batch(
         &self,
         rows: usize,
         inputs: Vec<Tensor>,
-        run: &Run,
+        run: &BatchRun,
     ) -> Result<Vec<Tensor>, BackendError> {
         let cancellation = Some(&run.cancellation);
         let outputs = self.graph.run_timed(inputs, cancellation, &self.metrics.batch)?;
@@ -173,7 +180,7 @@ impl Batcher {
         Ok(outputs)
     }
 
-    fn together(&self, calls: &[Call]) -> Result<Vec<Vec<Tensor>>, BackendError> {
+    fn compute_together(&self, calls: &[Call]) -> Result<Vec<Vec<Tensor>>, BackendError> {
         let BatchAxes { inputs: axes, outputs: output_axes } = &self.axes;
         let rows: Vec<usize> = calls.iter().map(|call| call.rows(axes)).collect();
         let inputs = axes
@@ -181,14 +188,14 @@ impl Batcher {
             .enumerate()
             .map(|(input, &axis)| concatenate(calls.iter().map(|call| &call.inputs[input]), axis))
             .collect::<Option<_>>()
-            .ok_or_else(|| BackendError::Runtime("a batch over 2^32 rows".into()))?;
-        let run = Run::of(calls);
+            .ok_or_else(|| BackendError::Runtime("a batch has more than 2^32 rows".into()))?;
+        let run = BatchRun::of(calls);
         let outputs = self.compute_batch(rows.iter().sum(), inputs, &run)?;
         let mut results: Vec<_> = rows.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
         for ((output, &axis), info) in outputs.iter().zip(output_axes).zip(self.graph.outputs()) {
             let parts = split(output, axis, &rows).ok_or_else(|| {
                 BackendError::Runtime(format!(
-                    "output `{}` has not a row for each row of the batch; remove [batching]",
+                    "output `{}` does not have one row for each row of the batch; remove [batching]",
                     info.name
                 ))
             })?;
@@ -197,35 +204,35 @@ impl Batcher {
         Ok(results)
     }
 
-    fn gathered(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, PendingCalls> {
+        self.pending.lock()
     }
 }
 
-impl Gathered {
-    fn add(&mut self, call: Call, full: usize, axes: &[usize]) -> Added {
-        self.calls.retain(|call| !call.is_gone());
+impl PendingCalls {
+    fn add(&mut self, call: Call, max_rows: usize, axes: &[usize]) -> Added {
+        self.calls.retain(|call| !call.is_abandoned());
         let before: usize = self.calls.iter().map(|call| call.rows(axes)).sum();
         let after = before + call.rows(axes);
         self.calls.push_back(call);
         if !std::mem::replace(&mut self.scheduled, true) {
             Added::First
-        } else if before < full && after >= full {
+        } else if before < max_rows && after >= max_rows {
             Added::Full
         } else {
             Added::Other
         }
     }
 
-    /// The oldest calls that fit together, up to `most` rows; one that is larger goes alone.
-    fn take(&mut self, most: usize, axes: &[usize]) -> Vec<Call> {
-        self.calls.retain(|call| !call.is_gone());
+    /// Takes the oldest calls that fit together, up to `max_rows` rows. A larger call is taken alone.
+    fn take(&mut self, max_rows: usize, axes: &[usize]) -> Vec<Call> {
+        self.calls.retain(|call| !call.is_abandoned());
         let mut taken: Vec<Call> = Vec::new();
         let mut rows = 0;
         while let Some(next) = self.calls.front() {
-            let fits = taken
-                .first()
-                .is_none_or(|first| rows + next.rows(axes) <= most && first.goes_with(next, axes));
+            let fits = taken.first().is_none_or(|first| {
+                rows + next.rows(axes) <= max_rows && first.fits_with(next, axes)
+            });
             if !fits {
                 break;
             }

@@ -1,9 +1,9 @@
-//! Tensors put together along one axis, and taken apart.
+//! Concatenates and splits tensors along an axis.
 
 use spinfer_backend::{Tensor, TensorType};
 
-/// The tensors one after the other along `axis`, in all others of which they have the same size;
-/// `None` if that is too long.
+/// Concatenates tensors along `axis`; their other axes have the same sizes. `None` if the result is too
+/// long.
 pub(super) fn concatenate<'a>(
     tensors: impl Iterator<Item = &'a Tensor> + Clone,
     axis: usize,
@@ -15,7 +15,7 @@ pub(super) fn concatenate<'a>(
     let mut dimensions = first.dimensions.clone();
     *dimensions.get_mut(axis)? = all;
     let mut data = Vec::with_capacity(bytes);
-    // Where there are no elements, the axes before may say anything.
+    // Without elements, the axes before may have any size.
     if bytes > 0 {
         let (outer, inner) = around(first, axis)?;
         let mut rest: Vec<(&[u8], usize)> = tensors
@@ -30,7 +30,8 @@ pub(super) fn concatenate<'a>(
     Some(Tensor { dimensions, ty: first.ty, data })
 }
 
-/// `tensor` cut along `axis` into parts of so many `rows`; `None` if it has another number.
+/// Splits `tensor` along `axis` into parts with these numbers of `rows`; `None` if their sum is not the
+/// size of the axis.
 pub(super) fn split(tensor: &Tensor, axis: usize, rows: &[usize]) -> Option<Vec<Tensor>> {
     if *tensor.dimensions.get(axis)? as usize != rows.iter().sum::<usize>() {
         return None;
@@ -54,7 +55,7 @@ pub(super) fn split(tensor: &Tensor, axis: usize, rows: &[usize]) -> Option<Vec<
     data.is_empty().then_some(parts)
 }
 
-/// The sizes of all axes before `axis` and behind it, multiplied.
+/// The product of the sizes of all axes before `axis`, and of those after it.
 fn around(tensor: &Tensor, axis: usize) -> Option<(usize, usize)> {
     let (before, from) = tensor.dimensions.split_at_checked(axis)?;
     let product =
@@ -62,7 +63,7 @@ fn around(tensor: &Tensor, axis: usize) -> Option<(usize, usize)> {
     Some((product(before)?, product(from.get(1..)?)?))
 }
 
-/// The bytes of the next so many elements.
+/// Takes the bytes of the next `elements` elements.
 fn take<'a>(data: &mut &'a [u8], ty: TensorType, elements: usize) -> Option<&'a [u8]> {
     let length = match ty.size() {
         Some(size) => elements.checked_mul(size)?,
@@ -86,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// Each element says where in its tensor it is, by numbers or by strings of several lengths.
+    /// Each element encodes its position in the tensor, as a number or as a string of some length.
     fn tensor(dimensions: &[u32], ty: TensorType, start: usize) -> Tensor {
         let elements = dimensions.iter().map(|&axis| axis as usize).product::<usize>();
         let mut data = Vec::new();
@@ -105,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_put_together_comes_apart_along_any_axis(
+        fn concatenated_tensors_are_split_along_any_axis(
             before in proptest::collection::vec(0_u32..4, 0..3),
             behind in proptest::collection::vec(0_u32..4, 0..3),
             rows in proptest::collection::vec(0_u32..4, 1..5),
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_axis_is_put_together_row_by_row() {
+    fn second_axis_is_concatenated_row_by_row() {
         let bytes = |dimensions: &[u32], data: &[u8]| Tensor {
             dimensions: dimensions.to_vec(),
             ty: TensorType::U8,
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_axes_of_nothing_are_no_work() {
+    fn huge_axes_without_elements_take_no_time() {
         let huge = Tensor {
             dimensions: vec![u32::MAX, u32::MAX, 0],
             ty: TensorType::U8,

@@ -1,41 +1,41 @@
-//! Which columns a table has. Inputs and outputs are columns of their own where all records are of
-//! one model version; otherwise they are JSON text, as each model has others.
+//! The columns of a table. Inputs and outputs are separate columns if all records are of one model
+//! version; otherwise they are JSON text, as they differ between models.
 
 use anyhow::Result;
 use indexmap::IndexMap;
 
-use super::super::reader::{Filter, Snapshot};
+use super::super::reader::{Filter, LogSnapshot};
 use super::super::scalar::{Members, Scalar};
-use super::{AFTER, BEFORE, Progress, REPORT};
+use super::{AFTER, BEFORE, ExportProgress, REPORT};
 
-/// Columns of inputs, and of outputs. With more they are JSON text.
+/// Maximum number of columns of the inputs, and of the outputs. With more they are JSON text.
 const MAX_COLUMNS: usize = 2_000;
 
 #[derive(Debug)]
-pub(super) struct Layout {
-    pub(super) inputs: Fields,
-    pub(super) outputs: Fields,
+pub(super) struct ExportLayout {
+    pub(super) inputs: FieldLayout,
+    pub(super) outputs: FieldLayout,
 }
 
 /// How inputs, or outputs, are written.
 #[derive(Debug)]
-pub(super) enum Fields {
-    /// In one column of this name.
+pub(super) enum FieldLayout {
+    /// As JSON text, in one column of this name.
     Json(&'static str),
-    /// In these, by the name in the record.
-    Columns(IndexMap<String, Column>),
+    /// In separate columns, by the name in the record.
+    Columns(IndexMap<String, ExportColumn>),
 }
 
 #[derive(Debug)]
-pub(super) struct Column {
+pub(super) struct ExportColumn {
     /// `input.<name>` or `output.<name>`.
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: ColumnKind,
 }
 
-/// What all values of a column are. Without any, it is text.
+/// The type of all values of a column. A column without values is text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnKind {
     Missing,
     Boolean,
     Integer,
@@ -43,7 +43,7 @@ pub(super) enum Kind {
     Text,
 }
 
-impl Kind {
+impl ColumnKind {
     fn of(value: &Scalar<'_>) -> Self {
         match value {
             Scalar::Null | Scalar::Nested => Self::Missing,
@@ -54,7 +54,7 @@ impl Kind {
         }
     }
 
-    /// What holds values of both kinds.
+    /// The type of a column with values of both types.
     fn join(self, other: Self) -> Self {
         match (self, other) {
             (one, other) if one == other => one,
@@ -65,30 +65,31 @@ impl Kind {
     }
 }
 
-impl Layout {
-    /// That of the records that fit: they are looked at once before they are written.
+impl ExportLayout {
+    /// Determines the layout of the matching records, which takes one pass over them.
     pub(super) fn find(
-        snapshot: &Snapshot<'_>,
+        snapshot: &LogSnapshot<'_>,
         filter: &Filter,
-        report: &mut dyn FnMut(Progress),
+        report: &mut dyn FnMut(ExportProgress),
     ) -> Result<Self> {
-        let mut layout = Self { inputs: Fields::Json("inputs"), outputs: Fields::Json("outputs") };
+        let mut layout =
+            Self { inputs: FieldLayout::Json("inputs"), outputs: FieldLayout::Json("outputs") };
         if snapshot.models(filter)?.len() != 1 {
             return Ok(layout);
         }
-        let (mut inputs, mut outputs) = (Found::default(), Found::default());
+        let (mut inputs, mut outputs) = (ColumnScan::default(), ColumnScan::default());
         let mut count = 0;
         snapshot.each(filter, |record| {
-            inputs.look(&record.inputs);
-            outputs.look(&record.outputs);
+            inputs.scan(&record.inputs);
+            outputs.scan(&record.outputs);
             count += 1;
             if count % REPORT == 0 {
-                report(Progress::Looked(count));
+                report(ExportProgress::Scanned(count));
             }
             anyhow::Ok(())
         })?;
-        inputs.settle("input", &mut layout.inputs);
-        outputs.settle("output", &mut layout.outputs);
+        inputs.finish("input", &mut layout.inputs);
+        outputs.finish("output", &mut layout.outputs);
         Ok(layout)
     }
 
@@ -97,8 +98,8 @@ impl Layout {
         let mut names = BEFORE.to_vec();
         for fields in [&self.inputs, &self.outputs] {
             match fields {
-                Fields::Json(name) => names.push(name),
-                Fields::Columns(columns) => {
+                FieldLayout::Json(name) => names.push(name),
+                FieldLayout::Columns(columns) => {
                     names.extend(columns.values().map(|column| column.name.as_str()));
                 }
             }
@@ -108,14 +109,14 @@ impl Layout {
     }
 }
 
-impl Fields {
-    /// Gives `take` the values of a record in the order of the columns.
+impl FieldLayout {
+    /// Calls `take` with the values of a record, in the order of the columns.
     pub(super) fn cells(&self, json: &str, take: impl FnOnce(&[Option<Scalar<'_>>])) {
         let Self::Columns(columns) = self else { return take(&[]) };
         let mut cells: Vec<Option<Scalar<'_>>> = vec![None; columns.len()];
         let members = Members::of(json).0;
         for (position, (name, value)) in members.into_iter().enumerate() {
-            // Mostly all records have the same columns.
+            // Most records have their columns in the same order.
             let same = columns.get_index(position).is_some_and(|(known, _)| *known == name);
             let index = if same { Some(position) } else { columns.get_index_of(&*name) };
             if let Some(index) = index {
@@ -128,13 +129,13 @@ impl Fields {
 
 /// The columns found so far.
 #[derive(Default)]
-struct Found {
-    kinds: IndexMap<String, Kind>,
+struct ColumnScan {
+    kinds: IndexMap<String, ColumnKind>,
     too_many: bool,
 }
 
-impl Found {
-    fn look(&mut self, json: &str) {
+impl ColumnScan {
+    fn scan(&mut self, json: &str) {
         if self.too_many {
             return;
         }
@@ -142,22 +143,22 @@ impl Found {
             let same = self.kinds.get_index(position).is_some_and(|(known, _)| known == name);
             let index = if same { Some(position) } else { self.kinds.get_index_of(&**name) };
             match index {
-                Some(index) => self.kinds[index] = self.kinds[index].join(Kind::of(value)),
+                Some(index) => self.kinds[index] = self.kinds[index].join(ColumnKind::of(value)),
                 None if self.kinds.len() < MAX_COLUMNS => {
-                    self.kinds.insert(name.clone().into_owned(), Kind::of(value));
+                    self.kinds.insert(name.clone().into_owned(), ColumnKind::of(value));
                 }
                 None => self.too_many = true,
             }
         }
     }
 
-    fn settle(self, prefix: &str, fields: &mut Fields) {
+    fn finish(self, prefix: &str, fields: &mut FieldLayout) {
         if !self.too_many {
-            let column = |(name, kind): (String, Kind)| {
-                let column = Column { name: format!("{prefix}.{name}"), kind };
+            let column = |(name, kind): (String, ColumnKind)| {
+                let column = ExportColumn { name: format!("{prefix}.{name}"), kind };
                 (name, column)
             };
-            *fields = Fields::Columns(self.kinds.into_iter().map(column).collect());
+            *fields = FieldLayout::Columns(self.kinds.into_iter().map(column).collect());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The log's records in a file for other programs: JSON lines, CSV or Parquet. Memory does not grow
-//! with the number of records.
+//! Exports the log's records as JSON lines, CSV or Parquet. Memory is independent of the number of
+//! records.
 
 mod layout;
 mod parquet;
@@ -10,13 +10,13 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use super::json;
-use super::reader::{Filter, Snapshot, StoredRecord};
+use super::reader::{Filter, LogSnapshot, StoredRecord};
 use super::scalar::Scalar;
 use super::times::format;
-use layout::{Fields, Layout};
+use layout::{ExportLayout, FieldLayout};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ExportFormat {
     /// One JSON object a line
     Jsonl,
     /// With a header line
@@ -25,19 +25,19 @@ pub enum Format {
     Parquet,
 }
 
-/// What is written, and how far that is.
+/// Progress of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// So many records were looked at, to find the columns.
-    Looked(u64),
-    /// So many records were written.
+pub enum ExportProgress {
+    /// Number of records scanned for their columns.
+    Scanned(u64),
+    /// Number of records written.
     Written(u64),
 }
 
-/// Records between two reports of progress.
+/// Number of records between two reports of progress.
 const REPORT: u64 = 4096;
 
-/// Columns that are the same in all exports, before the inputs and outputs and after them.
+/// Columns of every export, before and after the inputs and outputs.
 const BEFORE: [&str; 13] = [
     "id",
     "row",
@@ -56,20 +56,20 @@ const BEFORE: [&str; 13] = [
 const AFTER: [&str; 5] =
     ["attributes", "omitted", "feedback.label", "feedback.value", "feedback.reward"];
 
-/// Writes the records that fit to `out`; how many there are.
+/// Writes the matching records to `out`. Returns their number.
 pub fn export<W: Write + Send>(
-    snapshot: &Snapshot<'_>,
+    snapshot: &LogSnapshot<'_>,
     filter: &Filter,
-    as_format: Format,
+    as_format: ExportFormat,
     out: W,
-    report: &mut dyn FnMut(Progress),
+    report: &mut dyn FnMut(ExportProgress),
 ) -> Result<u64> {
     match as_format {
-        Format::Jsonl => jsonl(snapshot, filter, out, report),
-        Format::Csv => csv(snapshot, filter, out, report),
-        Format::Parquet => {
-            let layout = Layout::find(snapshot, filter, report)?;
-            let mut file = parquet::File::new(&layout, out)?;
+        ExportFormat::Jsonl => jsonl(snapshot, filter, out, report),
+        ExportFormat::Csv => csv(snapshot, filter, out, report),
+        ExportFormat::Parquet => {
+            let layout = ExportLayout::find(snapshot, filter, report)?;
+            let mut file = parquet::ParquetFile::new(&layout, out)?;
             let count = each(snapshot, filter, report, |record| file.write(record))?;
             file.finish()?;
             Ok(count)
@@ -77,11 +77,11 @@ pub fn export<W: Write + Send>(
     }
 }
 
-/// Gives `take` every record; how many there were.
+/// Calls `take` for every matching record. Returns their number.
 fn each(
-    snapshot: &Snapshot<'_>,
+    snapshot: &LogSnapshot<'_>,
     filter: &Filter,
-    report: &mut dyn FnMut(Progress),
+    report: &mut dyn FnMut(ExportProgress),
     mut take: impl FnMut(&StoredRecord) -> Result<()>,
 ) -> Result<u64> {
     let mut count = 0;
@@ -89,19 +89,19 @@ fn each(
         take(&record)?;
         count += 1;
         if count % REPORT == 0 {
-            report(Progress::Written(count));
+            report(ExportProgress::Written(count));
         }
         anyhow::Ok(())
     })?;
-    report(Progress::Written(count));
+    report(ExportProgress::Written(count));
     Ok(count)
 }
 
 fn jsonl(
-    snapshot: &Snapshot<'_>,
+    snapshot: &LogSnapshot<'_>,
     filter: &Filter,
     mut out: impl Write,
-    report: &mut dyn FnMut(Progress),
+    report: &mut dyn FnMut(ExportProgress),
 ) -> Result<u64> {
     let mut line = Vec::new();
     let count = each(snapshot, filter, report, |record| {
@@ -115,25 +115,25 @@ fn jsonl(
 }
 
 fn csv(
-    snapshot: &Snapshot<'_>,
+    snapshot: &LogSnapshot<'_>,
     filter: &Filter,
     out: impl Write,
-    report: &mut dyn FnMut(Progress),
+    report: &mut dyn FnMut(ExportProgress),
 ) -> Result<u64> {
-    let layout = Layout::find(snapshot, filter, report)?;
+    let layout = ExportLayout::find(snapshot, filter, report)?;
     let mut file = ::csv::Writer::from_writer(out);
     file.write_record(layout.names()).map_err(failed)?;
-    let mut row = Row::default();
+    let mut row = CsvRow::default();
     let count = each(snapshot, filter, report, |record| {
         row.of(record, &layout);
         file.write_record(row.fields()).map_err(failed)?;
         Ok(())
     })?;
-    file.flush().context("cannot be written")?;
+    file.flush().context("cannot write the file")?;
     Ok(count)
 }
 
-/// An error of the file is told as itself.
+/// Unwraps the I/O error in an error of the CSV writer.
 fn failed(error: ::csv::Error) -> anyhow::Error {
     let text = error.to_string();
     match error.into_kind() {
@@ -142,15 +142,15 @@ fn failed(error: ::csv::Error) -> anyhow::Error {
     }
 }
 
-/// The fields of one CSV row, one after the other.
+/// The fields of one CSV row, concatenated.
 #[derive(Default)]
-struct Row {
+struct CsvRow {
     text: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Row {
-    fn of(&mut self, record: &StoredRecord, layout: &Layout) {
+impl CsvRow {
+    fn of(&mut self, record: &StoredRecord, layout: &ExportLayout) {
         self.text.clear();
         self.ends.clear();
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -184,8 +184,8 @@ impl Row {
         self.end();
     }
 
-    fn add_fields(&mut self, json: &str, fields: &Fields) {
-        let Fields::Columns(columns) = fields else { return self.add(json) };
+    fn add_fields(&mut self, json: &str, fields: &FieldLayout) {
+        let FieldLayout::Columns(columns) = fields else { return self.add(json) };
         fields.cells(json, |cells| {
             for index in 0..columns.len() {
                 self.add_value(cells.get(index).and_then(Option::as_ref));

@@ -1,4 +1,5 @@
-//! Parquet, through arrow: rows are gathered into batches, batches into row groups of bounded size.
+//! Writes Parquet through arrow: rows are collected into batches, and batches into row groups of
+//! bounded size.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use parquet::file::properties::WriterProperties;
 use super::super::json;
 use super::super::reader::StoredRecord;
 use super::super::scalar::Scalar;
-use super::layout::{Fields, Kind, Layout};
+use super::layout::{ColumnKind, ExportLayout, FieldLayout};
 
-/// Rows that are handed to the writer at a time.
+/// Number of rows of a batch.
 const BATCH: usize = 4096;
-/// Rows and bytes of a row group: what is in memory until it is written.
+/// Maximum rows and bytes of a row group, which is in memory until it is written.
 const GROUP_ROWS: usize = 1 << 17;
 const GROUP_BYTES: usize = 32 << 20;
 
-/// A Parquet file in the making.
-pub(super) struct File<'a, W: Write + Send> {
-    layout: &'a Layout,
+/// Writer of a Parquet file.
+pub(super) struct ParquetFile<'a, W: Write + Send> {
+    layout: &'a ExportLayout,
     schema: SchemaRef,
     columns: Vec<Builder>,
     rows: usize,
@@ -42,10 +43,10 @@ enum Builder {
     Time(TimestampMicrosecondBuilder),
 }
 
-/// Columns of numbers among those that all exports have.
+/// Numeric columns of every export.
 const INTEGERS: [&str; 3] = ["row", "status", "latency_us"];
 const NUMBERS: [&str; 2] = ["feedback.value", "feedback.reward"];
-/// Those without missing values.
+/// Columns without missing values.
 const ALWAYS: [&str; 11] = [
     "id",
     "row",
@@ -61,13 +62,13 @@ const ALWAYS: [&str; 11] = [
 ];
 
 impl Builder {
-    /// Of the column `name`, which is of `kind` if it is one of the record's values.
-    fn new(name: &str, kind: Option<Kind>) -> Self {
+    /// A builder of the column `name`. `kind` is the type of an input or output.
+    fn new(name: &str, kind: Option<ColumnKind>) -> Self {
         match kind {
-            Some(Kind::Boolean) => Self::Boolean(BooleanBuilder::new()),
-            Some(Kind::Integer) => Self::Integer(Int64Builder::new()),
-            Some(Kind::Number) => Self::Number(Float64Builder::new()),
-            Some(Kind::Missing | Kind::Text) => Self::Text(StringBuilder::new()),
+            Some(ColumnKind::Boolean) => Self::Boolean(BooleanBuilder::new()),
+            Some(ColumnKind::Integer) => Self::Integer(Int64Builder::new()),
+            Some(ColumnKind::Number) => Self::Number(Float64Builder::new()),
+            Some(ColumnKind::Missing | ColumnKind::Text) => Self::Text(StringBuilder::new()),
             None if INTEGERS.contains(&name) => Self::Integer(Int64Builder::new()),
             None if NUMBERS.contains(&name) => Self::Number(Float64Builder::new()),
             None if name == "time" => {
@@ -129,7 +130,7 @@ impl Builder {
         }
     }
 
-    /// A value of the record: a text column holds every kind of them.
+    /// Appends an input or output. A text column accepts every type.
     #[expect(clippy::cast_precision_loss, reason = "a column with fractions and integers")]
     fn value(&mut self, value: Option<&Scalar<'_>>, text: &mut Vec<u8>) {
         match (&mut *self, value) {
@@ -156,14 +157,14 @@ impl Builder {
     }
 }
 
-impl<'a, W: Write + Send> File<'a, W> {
-    pub(super) fn new(layout: &'a Layout, out: W) -> Result<Self> {
+impl<'a, W: Write + Send> ParquetFile<'a, W> {
+    pub(super) fn new(layout: &'a ExportLayout, out: W) -> Result<Self> {
         let fields = [&layout.inputs, &layout.outputs];
         let kinds: Vec<_> = fields
             .into_iter()
             .flat_map(|fields| match fields {
-                Fields::Json(_) => vec![None],
-                Fields::Columns(columns) => {
+                FieldLayout::Json(_) => vec![None],
+                FieldLayout::Columns(columns) => {
                     columns.values().map(|column| Some(column.kind)).collect()
                 }
             })
@@ -208,8 +209,8 @@ impl<'a, W: Write + Send> File<'a, W> {
         for (json, fields) in [(&record.inputs, &layout.inputs), (&record.outputs, &layout.outputs)]
         {
             match fields {
-                Fields::Json(_) => drop(each(&mut |column| column.text(Some(json)))),
-                Fields::Columns(_) => fields.cells(json, |cells| {
+                FieldLayout::Json(_) => drop(each(&mut |column| column.text(Some(json)))),
+                FieldLayout::Columns(_) => fields.cells(json, |cells| {
                     for cell in cells {
                         each(&mut |column| column.value(cell.as_ref(), text));
                     }

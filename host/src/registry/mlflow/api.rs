@@ -1,33 +1,33 @@
-//! The part of MLflow's REST API that finds a model: `api/2.0/mlflow`, as MLflow 2 and 3 have it.
+//! The part of MLflow's REST API (`api/2.0/mlflow` of MLflow 2 and 3) that locates a model.
 
 use anyhow::Result;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::Client;
-use super::error::Error;
+use super::client::MlflowClient;
+use super::error::MlflowError;
 
-/// How many versions, aliases or models a message lists.
+/// Maximum number of versions, aliases or models listed in a message.
 const MAX_LISTED: usize = 20;
 
 /// A version of a registered model.
 #[derive(Clone, Debug, Deserialize)]
-pub struct ModelVersion {
+pub struct MlflowVersion {
     pub name: String,
     pub version: String,
     #[serde(default)]
     pub run_id: String,
-    /// `models:/m-...` where the version was made of a logged model.
+    /// `models:/m-...` if the version was registered from a logged model.
     #[serde(default)]
     pub source: String,
-    /// `READY`, unless it is being made, or failed to be.
+    /// `READY`, unless the registration is pending or failed.
     #[serde(default)]
     pub status: String,
     #[serde(default)]
     pub tags: Vec<Tag>,
 }
 
-/// A word that someone put on a run, a model or a version.
+/// A tag of a run, model or version.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tag {
     pub key: String,
@@ -35,7 +35,7 @@ pub struct Tag {
     pub value: String,
 }
 
-/// A measurement. MLflow writes numbers that are not finite as strings.
+/// A metric. MLflow writes numbers that are not finite as strings.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Metric {
     pub key: String,
@@ -43,9 +43,9 @@ pub struct Metric {
     pub value: Value,
 }
 
-/// A run: what was measured, and what it logged.
+/// A run: its metrics and logged models.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Run {
+pub struct MlflowRun {
     pub info: RunInfo,
     #[serde(default)]
     pub data: RunData,
@@ -70,7 +70,7 @@ pub struct RunData {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Outputs {
-    /// Of MLflow 3.
+    /// Logged models, in MLflow 3.
     #[serde(default)]
     pub model_outputs: Vec<ModelOutput>,
 }
@@ -80,7 +80,7 @@ pub struct ModelOutput {
     pub model_id: String,
 }
 
-/// A model as MLflow 3 logs it: with an id of its own.
+/// A logged model of MLflow 3, which has an id.
 #[derive(Clone, Debug, Deserialize)]
 pub struct LoggedModel {
     pub info: LoggedModelInfo,
@@ -113,7 +113,7 @@ struct Alias {
     version: Value,
 }
 
-/// A response is an object with one field.
+/// A response: an object with one field.
 macro_rules! wrapper {
     ($name:ident { $field:ident: $type:ty }) => {
         #[derive(Deserialize)]
@@ -123,16 +123,16 @@ macro_rules! wrapper {
     };
 }
 
-wrapper!(OfVersion { model_version: ModelVersion });
+wrapper!(OfVersion { model_version: MlflowVersion });
 wrapper!(OfUri { artifact_uri: String });
-wrapper!(OfRun { run: Run });
+wrapper!(OfRun { run: MlflowRun });
 wrapper!(OfLoggedModel { model: LoggedModel });
 wrapper!(OfRegistered { registered_model: RegisteredModel });
 
 #[derive(Deserialize)]
 struct OfVersions {
     #[serde(default)]
-    model_versions: Vec<ModelVersion>,
+    model_versions: Vec<MlflowVersion>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +144,7 @@ struct OfModels {
 #[derive(Deserialize)]
 struct OfFiles {
     #[serde(default)]
-    files: Vec<File>,
+    files: Vec<ListedFile>,
 }
 
 #[derive(Deserialize)]
@@ -153,12 +153,12 @@ struct Named {
 }
 
 #[derive(Deserialize)]
-struct File {
+struct ListedFile {
     path: String,
 }
 
-impl Client {
-    async fn ask<T: serde::de::DeserializeOwned>(
+impl MlflowClient {
+    async fn request<T: serde::de::DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, &str)],
@@ -167,19 +167,19 @@ impl Client {
         Ok(self.json(url).await?)
     }
 
-    pub async fn version(&self, name: &str, version: u32) -> Result<ModelVersion> {
+    pub async fn version(&self, name: &str, version: u32) -> Result<MlflowVersion> {
         let number = version.to_string();
         let query = [("name", name), ("version", &number)];
-        let found: Result<OfVersion> = self.ask(&["model-versions", "get"], &query).await;
+        let found: Result<OfVersion> = self.request(&["model-versions", "get"], &query).await;
         match found {
             Ok(found) => Ok(found.model_version),
             Err(error) => Err(self.with_versions(error, name).await),
         }
     }
 
-    pub async fn version_by_alias(&self, name: &str, alias: &str) -> Result<ModelVersion> {
+    pub async fn version_by_alias(&self, name: &str, alias: &str) -> Result<MlflowVersion> {
         let query = [("name", name), ("alias", alias)];
-        let found: Result<OfVersion> = self.ask(&["registered-models", "alias"], &query).await;
+        let found: Result<OfVersion> = self.request(&["registered-models", "alias"], &query).await;
         match found {
             Ok(found) => Ok(found.model_version),
             Err(error) => Err(self.with_aliases(error, name).await),
@@ -187,51 +187,51 @@ impl Client {
     }
 
     /// The version with the highest number.
-    pub async fn latest(&self, name: &str) -> Result<ModelVersion> {
+    pub async fn latest(&self, name: &str) -> Result<MlflowVersion> {
         match self.versions(name, 1).await?.pop() {
             Some(version) => Ok(version),
             None => {
-                let error = anyhow::anyhow!("no version of a model \"{name}\" is registered");
+                let error = anyhow::anyhow!("the model \"{name}\" has no registered version");
                 Err(self.with_models(error).await)
             }
         }
     }
 
-    /// The newest first.
-    async fn versions(&self, name: &str, limit: usize) -> Result<Vec<ModelVersion>> {
+    /// The latest versions, in descending order.
+    async fn versions(&self, name: &str, limit: usize) -> Result<Vec<MlflowVersion>> {
         let quote = if name.contains('\'') { '"' } else { '\'' };
         let (filter, limit) = (format!("name={quote}{name}{quote}"), limit.to_string());
         let query =
             [("filter", &*filter), ("order_by", "version_number DESC"), ("max_results", &limit)];
-        let found: OfVersions = self.ask(&["model-versions", "search"], &query).await?;
+        let found: OfVersions = self.request(&["model-versions", "search"], &query).await?;
         Ok(found.model_versions)
     }
 
-    /// Where the artifacts of a version are.
+    /// URI of the artifacts of a version.
     pub async fn download_uri(&self, name: &str, version: &str) -> Result<String> {
         let query = [("name", name), ("version", version)];
-        let found: OfUri = self.ask(&["model-versions", "get-download-uri"], &query).await?;
+        let found: OfUri = self.request(&["model-versions", "get-download-uri"], &query).await?;
         Ok(found.artifact_uri)
     }
 
-    pub async fn run(&self, id: &str) -> Result<Run> {
-        let found: OfRun = self.ask(&["runs", "get"], &[("run_id", id)]).await?;
+    pub async fn run(&self, id: &str) -> Result<MlflowRun> {
+        let found: OfRun = self.request(&["runs", "get"], &[("run_id", id)]).await?;
         Ok(found.run)
     }
 
     pub async fn logged_model(&self, id: &str) -> Result<LoggedModel> {
-        let found: OfLoggedModel = self.ask(&["logged-models", id], &[]).await?;
+        let found: OfLoggedModel = self.request(&["logged-models", id], &[]).await?;
         Ok(found.model)
     }
 
-    /// The artifacts at the root of a run, as far as a message lists them; none if they cannot be had.
+    /// The first artifacts at the root of a run, for a message; empty if they cannot be listed.
     pub async fn artifacts(&self, run: &str) -> Vec<String> {
-        let found: Result<OfFiles> = self.ask(&["artifacts", "list"], &[("run_id", run)]).await;
+        let found: Result<OfFiles> = self.request(&["artifacts", "list"], &[("run_id", run)]).await;
         let files = found.map(|found| found.files).unwrap_or_default();
         files.into_iter().map(|file| file.path).take(MAX_LISTED).collect()
     }
 
-    /// An error that names a version, with those there are.
+    /// Adds the existing versions to the error for a missing one.
     async fn with_versions(&self, error: anyhow::Error, name: &str) -> anyhow::Error {
         if !is_missing(&error) {
             return error;
@@ -239,18 +239,19 @@ impl Client {
         match self.versions(name, MAX_LISTED).await {
             Ok(versions) if !versions.is_empty() => {
                 let numbers: Vec<_> = versions.into_iter().map(|of| of.version).collect();
-                anyhow::anyhow!("{error:#}; versions there are: {}", numbers.join(", "))
+                anyhow::anyhow!("{error:#}; existing versions: {}", numbers.join(", "))
             }
             _ => self.with_models(error).await,
         }
     }
 
+    /// Adds the existing aliases to the error for a missing one.
     async fn with_aliases(&self, error: anyhow::Error, name: &str) -> anyhow::Error {
         if !is_missing(&error) {
             return error;
         }
         let found: Result<OfRegistered> =
-            self.ask(&["registered-models", "get"], &[("name", name)]).await;
+            self.request(&["registered-models", "get"], &[("name", name)]).await;
         let Ok(found) = found else { return self.with_models(error).await };
         let aliases = found.registered_model.aliases.iter().take(MAX_LISTED);
         let aliases: Vec<_> = aliases
@@ -261,28 +262,30 @@ impl Client {
             })
             .collect();
         if aliases.is_empty() {
-            return anyhow::anyhow!("{error:#}; it has no alias: write models:/{name}/<version>");
+            return anyhow::anyhow!(
+                "{error:#}; there are no aliases; write models:/{name}/<version>"
+            );
         }
-        anyhow::anyhow!("{error:#}; aliases there are: {}", aliases.join(", "))
+        anyhow::anyhow!("{error:#}; existing aliases: {}", aliases.join(", "))
     }
 
-    /// An error that names a model, with those that are registered.
+    /// Adds the registered models to the error for a missing one.
     async fn with_models(&self, error: anyhow::Error) -> anyhow::Error {
         let limit = MAX_LISTED.to_string();
         let found: Result<OfModels> =
-            self.ask(&["registered-models", "search"], &[("max_results", &limit)]).await;
+            self.request(&["registered-models", "search"], &[("max_results", &limit)]).await;
         let names: Vec<_> = match found {
             Ok(found) => found.registered_models.into_iter().map(|of| of.name).collect(),
             Err(_) => return error,
         };
         if names.is_empty() {
-            return anyhow::anyhow!("{error:#}; no model is registered there");
+            return anyhow::anyhow!("{error:#}; no model is registered");
         }
-        anyhow::anyhow!("{error:#}; models that are registered: {}", names.join(", "))
+        anyhow::anyhow!("{error:#}; registered models: {}", names.join(", "))
     }
 }
 
-/// Whether it is MLflow that says so.
+/// Whether MLflow reported that the item does not exist.
 pub fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Error>().is_some_and(Error::is_missing)
+    error.downcast_ref::<MlflowError>().is_some_and(MlflowError::is_missing)
 }

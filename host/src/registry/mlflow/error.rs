@@ -1,22 +1,22 @@
-//! What may go wrong between this program and a tracking server. Every message names the URL.
+//! Errors of requests to a tracking server. Every message names the URL.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use thiserror::Error;
 
-/// Why a request to a tracking server has no usable response.
+/// Why a request to a tracking server failed.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum MlflowError {
     #[error(
-        "{url}: cannot be reached: {problem}; check that the server is up, and --tracking-uri or \
+        "{url}: cannot be reached: {problem}; check that the server is running, and --tracking-uri or \
          MLFLOW_TRACKING_URI"
     )]
     Unreachable { url: String, problem: String },
 
     #[error(
-        "{url}: no data for {waited:?}; the server is too slow, or MLFLOW_HTTP_REQUEST_TIMEOUT (in \
-         seconds) is too short"
+        "{url}: no data for {waited:?}; if the server is slow, increase MLFLOW_HTTP_REQUEST_TIMEOUT (in \
+         seconds)"
     )]
     Timeout { url: String, waited: Duration },
 
@@ -24,11 +24,11 @@ pub enum Error {
         "{url}: status {status}{}: {}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or \
          MLFLOW_TRACKING_TOKEN",
         of(message),
-        if *sent { "the credentials that are set are not accepted" } else { "it asks for credentials" }
+        if *sent { "the credentials were rejected" } else { "the server requires credentials" }
     )]
     Unauthorized { url: String, status: u16, message: String, sent: bool },
 
-    /// The server is MLflow's, and does not have what was asked for.
+    /// MLflow reports that the requested item does not exist.
     #[error("{url}: {message}")]
     NotFound { url: String, message: String },
 
@@ -38,19 +38,19 @@ pub enum Error {
     #[error("{url}: the response is {what}: this may not be an MLflow tracking server")]
     NotMlflow { url: String, what: String },
 
-    #[error("{url}: larger than {}, the limit here", ByteSize(*limit).display().iec())]
+    #[error("{url}: larger than the limit of {}", ByteSize(*limit).display().iec())]
     TooLarge { url: String, limit: u64 },
 
-    #[error("{url}: the response ended early: {received} bytes came{}: {problem}", of_all(*expected))]
+    #[error("{url}: the response is truncated: received {received} bytes{}: {problem}", of_all(*expected))]
     Incomplete { url: String, received: u64, expected: Option<u64>, problem: String },
 
-    /// A file of this machine.
+    /// A local file cannot be written.
     #[error("{0}")]
     Write(#[from] std::io::Error),
 }
 
-impl Error {
-    /// Whether MLflow itself says that there is no such thing, so that what there is may be listed.
+impl MlflowError {
+    /// Whether MLflow reports that the item does not exist, so that alternatives can be listed.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::NotFound { .. })

@@ -1,5 +1,4 @@
-//! `MLmodel`, the YAML file at the root of an MLflow model: which flavours it has, what it takes and
-//! where it comes from.
+//! Parses `MLmodel`, the YAML file of an MLflow model with its flavours, signature and origin.
 
 use std::collections::BTreeMap;
 
@@ -9,34 +8,34 @@ use serde_json::Value;
 
 use super::paths;
 
-/// The file's name.
+/// Name of the file.
 pub const MLMODEL: &str = "MLmodel";
-/// Maximum size of the file, in bytes: its signature has a line for each column.
+/// Maximum size of the file, in bytes: its signature has an entry per column.
 pub const MAX_MLMODEL: u64 = 4 << 20;
-/// The flavour that is an ONNX graph.
+/// Name of the flavour with an ONNX graph.
 const ONNX: &str = "onnx";
-/// Columns that are taken for the fields of a model.
+/// Maximum number of columns in a signature.
 const MAX_COLUMNS: usize = 10_000;
 
-/// A model that has the ONNX flavour.
+/// A model with the ONNX flavour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MlModel {
-    /// The graph's file, relative to the model's folder.
+    /// Path of the graph, relative to the model's folder.
     pub graph: String,
-    /// Of the `onnx` package that wrote it.
+    /// Version of the `onnx` package that wrote the graph.
     pub onnx_version: Option<String>,
-    /// Of the `mlflow` package that wrote it.
+    /// Version of the `mlflow` package that wrote the model.
     pub mlflow_version: Option<String>,
     pub run_id: Option<String>,
-    /// Of MLflow 3.
+    /// Id of the logged model, in MLflow 3.
     pub model_id: Option<String>,
-    /// The columns of its signature's inputs; empty where it has tensors, or no names.
+    /// Column names of the signature's inputs; empty if it has tensors or no names.
     pub columns: Vec<String>,
 }
 
-/// The file as it is written. What is not read here is free.
+/// The YAML of the file. Unknown keys are ignored.
 #[derive(Deserialize)]
-struct Written {
+struct MlModelYaml {
     flavors: BTreeMap<String, Value>,
     #[serde(default)]
     mlflow_version: Option<String>,
@@ -45,26 +44,26 @@ struct Written {
     #[serde(default)]
     model_id: Option<String>,
     #[serde(default)]
-    signature: Option<Signature>,
+    signature: Option<MlModelSignature>,
 }
 
 #[derive(Deserialize)]
-struct Signature {
-    /// JSON within the YAML.
+struct MlModelSignature {
+    /// A JSON text.
     #[serde(default)]
     inputs: Option<String>,
 }
 
 impl MlModel {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(bytes).context("not text in UTF-8")?;
-        let written: Written = serde_saphyr::from_str(text).map_err(|problem| {
+        let text = std::str::from_utf8(bytes).context("not UTF-8 text")?;
+        let written: MlModelYaml = serde_saphyr::from_str(text).map_err(|problem| {
             anyhow::anyhow!("not an {MLMODEL} file of MLflow: {}", first_line(&problem.to_string()))
         })?;
-        let Written { flavors, mlflow_version, run_id, model_id, signature } = written;
+        let MlModelYaml { flavors, mlflow_version, run_id, model_id, signature } = written;
         let Some(onnx) = flavors.get(ONNX) else { bail!(without_onnx(&flavors)) };
         let graph = onnx["data"].as_str();
-        let graph = graph.context("flavors.onnx.data: expected the name of the graph's file")?;
+        let graph = graph.context("flavors.onnx.data: expected the path of the graph")?;
         paths::segments(graph).context("flavors.onnx.data")?;
         let inputs = signature.and_then(|signature| signature.inputs);
         Ok(Self {
@@ -78,24 +77,24 @@ impl MlModel {
     }
 }
 
-/// What is said of a model of other flavours.
+/// The message for a model without the ONNX flavour.
 fn without_onnx(flavors: &BTreeMap<String, Value>) -> String {
     if flavors.is_empty() {
         return "the model has no flavour".to_owned();
     }
     let names: Vec<_> = flavors.keys().map(|name| name.escape_debug().to_string()).collect();
     format!(
-        "the model has the flavours {}, and not onnx, the one that can be served; log it with \
+        "the model has the flavours {}, but only onnx can be served; log it with \
          spinfer.mlflow.log_onnx(...) of the Python package `spinfer`, which converts it, or with \
          mlflow.onnx.log_model(...)",
         names.join(", ")
     )
 }
 
-/// The names of the columns that `inputs`, a schema of MLflow, has; none if it has tensors.
+/// The column names of the MLflow schema `inputs`; empty if it has tensors.
 fn columns(inputs: &str) -> Result<Vec<String>> {
     let specs: Vec<Value> =
-        serde_json::from_str(inputs).context("signature.inputs: expected a list in JSON")?;
+        serde_json::from_str(inputs).context("signature.inputs: expected a JSON list")?;
     ensure!(specs.len() <= MAX_COLUMNS, "signature.inputs: more than {MAX_COLUMNS} columns");
     let name = |spec: &Value| {
         if spec["type"] == "tensor" {
@@ -107,12 +106,12 @@ fn columns(inputs: &str) -> Result<Vec<String>> {
     let names = names.unwrap_or_default();
     let mut sorted: Vec<&String> = names.iter().collect();
     sorted.sort_unstable();
-    // A table cannot be read by names of which two are the same.
-    let twice = sorted.windows(2).any(|pair| pair[0] == pair[1]);
-    Ok(if twice { Vec::new() } else { names })
+    // Tables are read by column name, which must be unique.
+    let has_duplicates = sorted.windows(2).any(|pair| pair[0] == pair[1]);
+    Ok(if has_duplicates { Vec::new() } else { names })
 }
 
-/// A parser shows the place in the file on lines of its own.
+/// The first line of a parser's message; further ones quote the file.
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(300).collect()
@@ -156,7 +155,7 @@ utc_time_created: '2026-11-29 23:32:45.773650'
     }
 
     #[test]
-    fn what_mlflow_writes_is_read() {
+    fn mlmodel_written_by_mlflow_is_parsed() {
         let model = MlModel::parse(IRIS.as_bytes()).unwrap();
         let expected = MlModel {
             graph: "model.onnx".into(),
@@ -170,7 +169,7 @@ utc_time_created: '2026-11-29 23:32:45.773650'
     }
 
     #[test]
-    fn ids_that_look_like_numbers_stay_text() {
+    fn ids_that_look_like_numbers_are_strings() {
         let text = IRIS
             .replace("f7e1c06111cc4d0b9a4032f0c7be2c8e", "12345678901234567890123456789012")
             .replace("mlflow_version: 3.17.2", "mlflow_version: 3.17");
@@ -180,7 +179,7 @@ utc_time_created: '2026-11-29 23:32:45.773650'
     }
 
     #[test]
-    fn columns_are_names_that_differ() {
+    fn columns_must_have_unique_names() {
         for (inputs, names) in [
             (r#"[{"type": "double", "name": "a"}, {"type": "long", "name": "b"}]"#, vec!["a", "b"]),
             (r#"[{"type": "double", "name": "a"}, {"type": "double", "name": "a"}]"#, vec![]),
@@ -194,7 +193,7 @@ utc_time_created: '2026-11-29 23:32:45.773650'
     }
 
     #[test]
-    fn a_model_without_the_flavour_is_told_how_to_get_it() {
+    fn model_without_the_onnx_flavour_is_refused_with_the_fix() {
         let text = "flavors:\n  sklearn: {}\n  python_function: {}\n";
         let error = error(text);
         assert!(error.contains("flavours python_function, sklearn"), "{error}");
@@ -202,7 +201,7 @@ utc_time_created: '2026-11-29 23:32:45.773650'
     }
 
     #[test]
-    fn what_is_not_a_model_is_refused() {
+    fn invalid_mlmodel_files_are_refused() {
         for (text, problem) in [
             ("<!doctype html><html></html>", "not an MLmodel file"),
             ("", "not an MLmodel file"),
@@ -222,12 +221,12 @@ utc_time_created: '2026-11-29 23:32:45.773650'
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_model_or_an_error(bytes: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
             let _ = MlModel::parse(&bytes);
         }
 
         #[test]
-        fn a_changed_file_is_a_model_or_an_error(at in 0..IRIS.len(), with in "[-\\[\\]{}:'\"&*!|>%@ \n\t0a]{0,4}") {
+        fn corrupted_files_have_valid_paths_or_are_refused(at in 0..IRIS.len(), with in "[-\\[\\]{}:'\"&*!|>%@ \n\t0a]{0,4}") {
             let text = format!("{}{with}{}", &IRIS[..at], &IRIS[(at + 1).min(IRIS.len())..]);
             if let Ok(model) = MlModel::parse(text.as_bytes()) {
                 prop_assert!(paths::segments(&model.graph).is_ok());

@@ -1,19 +1,21 @@
-//! Paths of artifacts, which are what a server or a file says: relative, and never out of their folder.
+//! Artifact paths, which are untrusted: they must be relative and stay in their folder.
 
 use anyhow::{Result, ensure};
 
-/// Maximum length of an artifact's path, in bytes: what file systems take.
+/// Maximum length of an artifact's path, in bytes: that of file systems.
 const MAX_PATH: usize = 4096;
 
-/// The segments of a relative path. An absolute one, one that leaves its folder, or one that no file
-/// could have is an error.
+/// Splits a relative path into segments.
+///
+/// # Errors
+/// If the path is absolute, leads out of its folder, or cannot be a file's.
 pub fn segments(path: &str) -> Result<Vec<&str>> {
     let shown = || path.chars().take(200).collect::<String>();
     ensure!(path.len() <= MAX_PATH, "{:?}...: longer than {MAX_PATH} bytes", shown());
     ensure!(!path.starts_with('/'), "{:?} is an absolute path", shown());
     ensure!(
         !path.contains('\\') && !path.chars().any(char::is_control),
-        "{:?} holds a backslash or a control character",
+        "{:?} contains a backslash or a control character",
         shown()
     );
     let segments: Vec<&str> =
@@ -32,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_paths_are_taken() {
+    fn relative_paths_are_split() {
         assert_eq!(segments("model.onnx").unwrap(), ["model.onnx"]);
         assert_eq!(segments("./data//weights.bin").unwrap(), ["data", "weights.bin"]);
         assert_eq!(segments("a..b/...").unwrap(), ["a..b", "..."]);
@@ -57,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_that_is_taken_stays_in_its_folder(path in "[a./\\\\\u{0}é]{0,12}") {
+        fn valid_paths_stay_in_their_folder(path in "[a./\\\\\u{0}é]{0,12}") {
             if let Ok(segments) = segments(&path) {
                 let joined = segments.join("/");
                 let within = Path::new(&joined).components().all(|part| matches!(part, Component::Normal(_)));

@@ -1,4 +1,4 @@
-//! Where the tracking server is and how to sign in, as MLflow's own clients are told.
+//! URL and credentials of the tracking server, configured as for MLflow's own clients.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,38 +6,38 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::Url;
 
-/// Where the tracking server is.
+/// Variable with the URL of the tracking server.
 pub const TRACKING_URI: &str = "MLFLOW_TRACKING_URI";
-/// Makes MLflow's clients take any certificate. Not honoured here.
+/// Variable that disables certificate verification in MLflow's clients. Not honoured here.
 pub const INSECURE_TLS: &str = "MLFLOW_TRACKING_INSECURE_TLS";
 const USERNAME: &str = "MLFLOW_TRACKING_USERNAME";
 const PASSWORD: &str = "MLFLOW_TRACKING_PASSWORD";
 const TOKEN: &str = "MLFLOW_TRACKING_TOKEN";
 const TIMEOUT: &str = "MLFLOW_HTTP_REQUEST_TIMEOUT";
 
-/// For how long a server may send nothing, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` says otherwise.
+/// Default of `MLFLOW_HTTP_REQUEST_TIMEOUT`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A tracking server as the command line and the environment name it.
+/// The tracking server of the command line and the environment.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Without user and password.
+pub struct MlflowSettings {
+    /// URL without user and password.
     pub base: Url,
-    pub credentials: Credentials,
-    /// For how long the server may send nothing.
+    pub credentials: MlflowCredentials,
+    /// Maximum time without data from the server.
     pub timeout: Duration,
 }
 
-/// How to sign in.
+/// Credentials for the tracking server.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub enum MlflowCredentials {
     None,
     Basic { username: String, password: String },
     Bearer(String),
 }
 
-/// What is secret stays so in logs.
-impl fmt::Debug for Credentials {
+/// Omits the secrets.
+impl fmt::Debug for MlflowCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "none",
@@ -47,8 +47,11 @@ impl fmt::Debug for Credentials {
     }
 }
 
-impl Settings {
-    /// From `--tracking-uri`, if it is given, and the environment.
+impl MlflowSettings {
+    /// Reads `--tracking-uri`, if it is given, and the environment.
+    ///
+    /// # Errors
+    /// If no server is set, or a value is invalid.
     pub fn read(given: Option<&str>, environment: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let variable = |name| environment(name).filter(|value: &String| !value.is_empty());
         let (text, from) = match given {
@@ -56,16 +59,16 @@ impl Settings {
             None => match variable(TRACKING_URI) {
                 Some(text) => (text, TRACKING_URI),
                 None => bail!(
-                    "no tracking server is named; write --tracking-uri http://localhost:5000, or set \
+                    "no tracking server is set; pass --tracking-uri http://localhost:5000, or set \
                      {TRACKING_URI}"
                 ),
             },
         };
         let mut base = parse(&text).with_context(|| from.to_owned())?;
         let credentials = credentials(&base, &variable)?;
-        // Nothing of it may be shown, and it goes into a header.
+        // The credentials are sent in a header, and must not appear in messages.
         let cleared = base.set_username("").and_then(|()| base.set_password(None));
-        cleared.map_err(|()| anyhow::anyhow!("{from}: a user has no place in this URL"))?;
+        cleared.map_err(|()| anyhow::anyhow!("{from}: this URL cannot contain a user"))?;
         let timeout = match variable(TIMEOUT) {
             Some(seconds) => {
                 let seconds: u64 =
@@ -82,44 +85,44 @@ impl Settings {
     }
 }
 
-/// The URL; an error does not repeat it, as it may hold a password.
+/// Parses the URL. Errors do not quote it, as it may contain a password.
 fn parse(text: &str) -> Result<Url> {
     let base = Url::parse(text.trim())
         .context("not the URL of a tracking server; write http://localhost:5000")?;
     ensure!(
         matches!(base.scheme(), "http" | "https"),
-        "{}: is not supported: a tracking server is reached over http or https; start one with `mlflow \
-         server`, or name the model's folder itself",
+        "{}: URLs are not supported, only http and https; start a tracking server with `mlflow server`, \
+         or pass the model's folder",
         base.scheme()
     );
     ensure!(
         base.query().is_none() && base.fragment().is_none(),
-        "a tracking server's URL has no ? and no #; write http://localhost:5000"
+        "the URL of a tracking server cannot contain ? or #; write http://localhost:5000"
     );
     Ok(base)
 }
 
-/// As in MLflow: a user before a token. What the URL says comes first.
+/// The credentials of the URL, or else a user, or else a token, as in MLflow.
 fn credentials(
     base: &Url,
     variable: &impl Fn(&'static str) -> Option<String>,
-) -> Result<Credentials> {
+) -> Result<MlflowCredentials> {
     if !base.username().is_empty() {
-        return Ok(Credentials::Basic {
+        return Ok(MlflowCredentials::Basic {
             username: decode(base.username()),
             password: decode(base.password().unwrap_or_default()),
         });
     }
     match (variable(USERNAME), variable(PASSWORD), variable(TOKEN)) {
-        (Some(username), Some(password), _) => Ok(Credentials::Basic { username, password }),
-        (Some(_), None, None) => bail!("{USERNAME} is set, and {PASSWORD} is not"),
-        (None, Some(_), None) => bail!("{PASSWORD} is set, and {USERNAME} is not"),
-        (_, _, Some(token)) => Ok(Credentials::Bearer(token)),
-        (None, None, None) => Ok(Credentials::None),
+        (Some(username), Some(password), _) => Ok(MlflowCredentials::Basic { username, password }),
+        (Some(_), None, None) => bail!("{USERNAME} is set, but {PASSWORD} is not; set both"),
+        (None, Some(_), None) => bail!("{PASSWORD} is set, but {USERNAME} is not; set both"),
+        (_, _, Some(token)) => Ok(MlflowCredentials::Bearer(token)),
+        (None, None, None) => Ok(MlflowCredentials::None),
     }
 }
 
-/// A part of a URL as it was before it was written into one.
+/// Percent-decodes a part of a URL.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -143,28 +146,28 @@ fn decode(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(given: Option<&str>, environment: &[(&str, &str)]) -> Result<Settings> {
-        Settings::read(given, |name| {
+    fn read(given: Option<&str>, environment: &[(&str, &str)]) -> Result<MlflowSettings> {
+        MlflowSettings::read(given, |name| {
             let found = environment.iter().find(|(other, _)| *other == name);
             found.map(|(_, value)| (*value).to_owned())
         })
     }
 
     #[test]
-    fn the_flag_comes_before_the_environment() {
+    fn flag_takes_precedence_over_the_environment() {
         let environment = [(TRACKING_URI, "http://b:1/x/"), (TIMEOUT, "7")];
         let settings = read(Some("http://a:2"), &environment).unwrap();
         assert_eq!(settings.base.as_str(), "http://a:2/");
         let settings = read(None, &environment).unwrap();
         assert_eq!(settings.base.as_str(), "http://b:1/x/");
         assert_eq!(settings.timeout, Duration::from_secs(7));
-        assert_eq!(settings.credentials, Credentials::None);
+        assert_eq!(settings.credentials, MlflowCredentials::None);
     }
 
     #[test]
-    fn credentials_are_of_the_url_or_of_the_environment() {
+    fn credentials_come_from_the_url_or_the_environment() {
         let user = [(USERNAME, "u"), (PASSWORD, "p"), (TOKEN, "t")];
-        let basic = |username: &str, password: &str| Credentials::Basic {
+        let basic = |username: &str, password: &str| MlflowCredentials::Basic {
             username: username.into(),
             password: password.into(),
         };
@@ -174,17 +177,17 @@ mod tests {
         assert_eq!(settings.base.as_str(), "http://a:5/");
         let token = [(TOKEN, "t")];
         let credentials = read(Some("http://a"), &token).unwrap().credentials;
-        assert_eq!(credentials, Credentials::Bearer("t".into()));
+        assert_eq!(credentials, MlflowCredentials::Bearer("t".into()));
         assert_eq!(format!("{credentials:?}"), "bearer");
     }
 
     #[test]
-    fn messages_say_what_to_set_and_no_secret() {
+    fn messages_name_the_fix_and_contain_no_secret() {
         for (given, environment, problem) in [
             (None, vec![], "--tracking-uri http://localhost:5000"),
-            (Some("sqlite:///secret"), vec![], "sqlite: is not supported"),
+            (Some("sqlite:///secret"), vec![], "sqlite: URLs are not supported"),
             (Some("secret"), vec![], "not the URL"),
-            (Some("http://a/?secret"), vec![], "has no ?"),
+            (Some("http://a/?secret"), vec![], "cannot contain ?"),
             (Some("http://a"), vec![(USERNAME, "secret")], "MLFLOW_TRACKING_PASSWORD is not"),
             (Some("http://a"), vec![(PASSWORD, "secret")], "MLFLOW_TRACKING_USERNAME is not"),
             (Some("http://a"), vec![(TIMEOUT, "0")], "a number of seconds"),

@@ -1,4 +1,4 @@
-//! What `spinfer pull mlflow` takes: the URIs of MLflow, or a folder.
+//! Sources of `spinfer pull mlflow`: MLflow URIs and folders.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,36 +8,39 @@ use anyhow::{Result, bail, ensure};
 
 use super::paths;
 
-/// Which model is meant.
+/// The location of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ModelSource {
     /// `models:/iris/3`: a version of a registered model.
     Version { name: String, version: u32 },
-    /// `models:/iris@champion`: the version an alias points at.
+    /// `models:/iris@champion`: the version of an alias.
     Alias { name: String, alias: String },
     /// `models:/iris/latest`: the version with the highest number.
     Latest { name: String },
-    /// `models:/m-4fccab87...`: a logged model, by its id.
+    /// `models:/m-4fccab87...`: a logged model, by id.
     LoggedModel { id: String },
-    /// `runs:/<run id>/<path>`: the model a run logged, by its name or its artifact path.
+    /// `runs:/<run id>/<path>`: a model logged by a run, by name or artifact path.
     Run { id: String, path: String },
     /// `mlflow-artifacts:/<path>`: a folder of the server's artifact store.
     Artifacts { uri: String },
-    /// A folder of this machine that holds an `MLmodel`.
+    /// A local folder with an `MLmodel` file.
     Folder(PathBuf),
 }
 
-/// What may be written, for messages.
+/// The valid forms, for messages.
 const FORMS: &str = "write models:/<name>/<version>, models:/<name>@<alias>, models:/<name>/latest, \
                      models:/m-<model id>, runs:/<run id>/<name>, mlflow-artifacts:/<path>, or a folder \
-                     that holds an MLmodel";
+                     with an MLmodel file";
 
-impl FromStr for Source {
+impl FromStr for ModelSource {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
         ensure!(!text.is_empty(), "the source is empty; {FORMS}");
-        ensure!(!text.contains(char::is_control), "the source holds a control character; {FORMS}");
+        ensure!(
+            !text.contains(char::is_control),
+            "the source contains a control character; {FORMS}"
+        );
         let Some((scheme, rest)) = split_scheme(text) else {
             return Ok(Self::Folder(PathBuf::from(text)));
         };
@@ -46,12 +49,12 @@ impl FromStr for Source {
             "runs" => run(text, rest),
             "mlflow-artifacts" => Ok(Self::Artifacts { uri: format!("mlflow-artifacts:{rest}") }),
             "file" => file(text),
-            _ => bail!("{text}: spinfer does not read {scheme}: itself; {FORMS}"),
+            _ => bail!("{text}: spinfer does not read {scheme}: URIs; {FORMS}"),
         }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version { name, version } => write!(f, "models:/{name}/{version}"),
@@ -66,7 +69,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The scheme of a URI, and what comes after its colon. A path has none.
+/// The scheme of a URI and the rest after its colon; `None` for a path.
 fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let mut letters = scheme.chars();
@@ -75,66 +78,66 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     (is_scheme && rest.starts_with('/')).then_some((scheme, rest))
 }
 
-/// `rest` is what comes after `models:`, with its slash.
-fn model(text: &str, rest: &str) -> Result<Source> {
+/// Parses the `rest` after `models:`, which includes the slash.
+fn model(text: &str, rest: &str) -> Result<ModelSource> {
     let path = rest.trim_start_matches('/');
     ensure!(
         rest.len() - path.len() == 1,
-        "{text}: a model of another server than the tracking server is not supported; write \
-         models:/<name>/<version>, with --tracking-uri"
+        "{text}: only models of the tracking server are supported; write models:/<name>/<version>, with \
+         --tracking-uri"
     );
     let Some((name, suffix)) = path.trim_end_matches('/').split_once('/') else {
         return named(text, path.trim_end_matches('/'));
     };
-    ensure!(!name.trim().is_empty(), "{text}: no model is named; {FORMS}");
-    ensure!(!suffix.contains('/'), "{text}: a version has no folders; {FORMS}");
+    ensure!(!name.trim().is_empty(), "{text}: the name of the model is missing; {FORMS}");
+    ensure!(!suffix.contains('/'), "{text}: a version cannot have a path; {FORMS}");
     let name = name.to_owned();
     if suffix.eq_ignore_ascii_case("latest") {
-        return Ok(Source::Latest { name });
+        return Ok(ModelSource::Latest { name });
     }
     if suffix.bytes().all(|byte| byte.is_ascii_digit()) {
-        let Ok(version) = suffix.parse() else { bail!("{text}: no version has that number") };
-        return Ok(Source::Version { name, version });
+        let Ok(version) = suffix.parse() else { bail!("{text}: the version number is too large") };
+        return Ok(ModelSource::Version { name, version });
     }
     bail!(
-        "{text}: stages such as \"{suffix}\" are deprecated in MLflow, and are not supported; give the \
-         version an alias, and write models:/{name}@<alias>, or models:/{name}/<version>"
+        "{text}: stages such as \"{suffix}\" are deprecated in MLflow and not supported; set an alias \
+         and write models:/{name}@<alias>, or write models:/{name}/<version>"
     )
 }
 
-/// A model without a version: by an alias, or by its id.
-fn named(text: &str, path: &str) -> Result<Source> {
-    ensure!(!path.trim().is_empty(), "{text}: no model is named; {FORMS}");
+/// Parses a model without a version: by alias, or by id.
+fn named(text: &str, path: &str) -> Result<ModelSource> {
+    ensure!(!path.trim().is_empty(), "{text}: the name of the model is missing; {FORMS}");
     match path.rsplit_once('@') {
         Some((name, alias)) if !name.is_empty() && !alias.is_empty() => {
-            Ok(Source::Alias { name: name.to_owned(), alias: alias.to_owned() })
+            Ok(ModelSource::Alias { name: name.to_owned(), alias: alias.to_owned() })
         }
-        Some(_) => bail!("{text}: a name or an alias is missing; write models:/<name>@<alias>"),
-        None if path.starts_with("m-") => Ok(Source::LoggedModel { id: path.to_owned() }),
+        Some(_) => bail!("{text}: the name or the alias is missing; write models:/<name>@<alias>"),
+        None if path.starts_with("m-") => Ok(ModelSource::LoggedModel { id: path.to_owned() }),
         None => bail!(
-            "{text}: which version is not said; write models:/{path}/<version>, models:/{path}@<alias> \
-             or models:/{path}/latest"
+            "{text}: the version is missing; write models:/{path}/<version>, models:/{path}@<alias> or \
+             models:/{path}/latest"
         ),
     }
 }
 
-/// `rest` is what comes after `runs:`, with its slash.
-fn run(text: &str, rest: &str) -> Result<Source> {
+/// Parses the `rest` after `runs:`, which includes the slash.
+fn run(text: &str, rest: &str) -> Result<ModelSource> {
     let path = rest.trim_start_matches('/');
     let (id, path) = path.split_once('/').unwrap_or((path, ""));
-    ensure!(!id.is_empty(), "{text}: no run is named; {FORMS}");
+    ensure!(!id.is_empty(), "{text}: the id of the run is missing; {FORMS}");
     let path = path.trim_matches('/');
     if !path.is_empty() {
         paths::segments(path).map_err(|problem| anyhow::anyhow!("{text}: {problem}"))?;
     }
-    Ok(Source::Run { id: id.to_owned(), path: path.to_owned() })
+    Ok(ModelSource::Run { id: id.to_owned(), path: path.to_owned() })
 }
 
-fn file(text: &str) -> Result<Source> {
+fn file(text: &str) -> Result<ModelSource> {
     let path = reqwest::Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
     match path {
-        Some(path) => Ok(Source::Folder(path)),
-        None => bail!("{text}: not the path of a folder; {FORMS}"),
+        Some(path) => Ok(ModelSource::Folder(path)),
+        None => bail!("{text}: not the path of a local folder; {FORMS}"),
     }
 }
 
@@ -144,71 +147,74 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Source {
+    fn parse(text: &str) -> ModelSource {
         text.parse().unwrap()
     }
 
     #[test]
-    fn mlflow_uris_and_folders() {
+    fn mlflow_uris_and_folders_are_parsed() {
         let name = || "iris".to_owned();
-        assert_eq!(parse("models:/iris/3"), Source::Version { name: name(), version: 3 });
+        assert_eq!(parse("models:/iris/3"), ModelSource::Version { name: name(), version: 3 });
         assert_eq!(
             parse("models:/iris@champion"),
-            Source::Alias { name: name(), alias: "champion".into() }
+            ModelSource::Alias { name: name(), alias: "champion".into() }
         );
-        assert_eq!(parse("models:/iris/Latest"), Source::Latest { name: name() });
-        assert_eq!(parse("models:/m-12ab"), Source::LoggedModel { id: "m-12ab".into() });
+        assert_eq!(parse("models:/iris/Latest"), ModelSource::Latest { name: name() });
+        assert_eq!(parse("models:/m-12ab"), ModelSource::LoggedModel { id: "m-12ab".into() });
         assert_eq!(
             parse("runs:/ff50/sub/model/"),
-            Source::Run { id: "ff50".into(), path: "sub/model".into() }
+            ModelSource::Run { id: "ff50".into(), path: "sub/model".into() }
         );
-        assert_eq!(parse("runs:/ff50"), Source::Run { id: "ff50".into(), path: String::new() });
+        assert_eq!(
+            parse("runs:/ff50"),
+            ModelSource::Run { id: "ff50".into(), path: String::new() }
+        );
         assert_eq!(
             parse("mlflow-artifacts:/1/models/x"),
-            Source::Artifacts { uri: "mlflow-artifacts:/1/models/x".into() }
+            ModelSource::Artifacts { uri: "mlflow-artifacts:/1/models/x".into() }
         );
-        assert_eq!(parse("file:///tmp/a%20b"), Source::Folder("/tmp/a b".into()));
+        assert_eq!(parse("file:///tmp/a%20b"), ModelSource::Folder("/tmp/a b".into()));
         for path in ["model", "./model", "/srv/m", "a:b", "C:model"] {
-            assert_eq!(parse(path), Source::Folder(path.into()), "{path}");
+            assert_eq!(parse(path), ModelSource::Folder(path.into()), "{path}");
         }
     }
 
     #[test]
-    fn messages_say_what_to_write() {
+    fn invalid_sources_are_refused_with_the_fix() {
         for (text, problem) in [
             ("", "is empty"),
-            ("models:/", "no model is named"),
+            ("models:/", "the name of the model is missing"),
             ("models:/iris", "models:/iris/<version>"),
             ("models:/iris/Production", "models:/iris@<alias>"),
-            ("models:/iris/1/2", "no folders"),
-            ("models:/iris/99999999999", "no version has that number"),
+            ("models:/iris/1/2", "cannot have a path"),
+            ("models:/iris/99999999999", "too large"),
             ("models:/@x", "is missing"),
-            ("models://databricks/iris/1", "another server"),
-            ("runs:/", "no run is named"),
+            ("models://databricks/iris/1", "only models of the tracking server"),
+            ("runs:/", "the id of the run is missing"),
             ("runs:/a/../../x", "leads out"),
             ("s3://bucket/x", "does not read s3:"),
-            ("file://host/x", "not the path of a folder"),
+            ("file://host/x", "not the path of a local folder"),
         ] {
-            let error = format!("{:#}", text.parse::<Source>().unwrap_err());
+            let error = format!("{:#}", text.parse::<ModelSource>().unwrap_err());
             assert!(error.contains(problem), "{text:?}: {error}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_a_source_or_an_error(text in "(models|runs|file|x)?:?/?/?[a-z0-9@/. -]{0,16}") {
-            if let Ok(source) = text.parse::<Source>() {
-                let again: Source = source.to_string().parse().unwrap();
-                // A folder keeps its spelling; `file:` is a path once it is read.
+        fn valid_sources_round_trip(text in "(models|runs|file|x)?:?/?/?[a-z0-9@/. -]{0,16}") {
+            if let Ok(source) = text.parse::<ModelSource>() {
+                let again: ModelSource = source.to_string().parse().unwrap();
+                // A folder is displayed as given; a `file:` URI becomes a path.
                 prop_assert_eq!(source, again);
             }
         }
 
         #[test]
-        fn names_come_back_as_they_were(name in "[a-zA-Z0-9_. -]{1,20}", version: u32) {
+        fn names_of_models_are_preserved(name in "[a-zA-Z0-9_. -]{1,20}", version: u32) {
             prop_assume!(!name.trim().is_empty());
             let text = format!("models:/{name}/{version}");
-            prop_assert_eq!(text.parse::<Source>().unwrap(), Source::Version { name, version });
+            prop_assert_eq!(text.parse::<ModelSource>().unwrap(), ModelSource::Version { name, version });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the files of a model are, and how one of them is read.
+//! Reads the files of a model, from a local folder or through a tracking server.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,30 +8,30 @@ use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
 
-use super::client::Client;
-use super::error::Error;
+use super::client::MlflowClient;
+use super::error::MlflowError;
 use super::paths;
 use crate::cli::add::external::SideFile;
 
-/// The API of the artifacts that the tracking server passes on from its store.
+/// Path of the API by which a tracking server proxies its artifact store.
 const PROXY: [&str; 4] = ["api", "2.0", "mlflow-artifacts", "artifacts"];
 
 /// The folder of a model.
 #[derive(Debug)]
-pub enum Store<'a> {
-    /// Of this machine.
+pub enum ModelFolder<'a> {
+    /// A local folder.
     Folder(PathBuf),
-    /// Behind a tracking server.
-    Server { client: &'a Client, place: Artifacts },
+    /// A folder behind a tracking server.
+    Server { client: &'a MlflowClient, access: ArtifactAccess },
 }
 
-/// How a tracking server is asked for the files of a model.
+/// How the files of a model are requested from a tracking server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Artifacts {
-    /// By their path in the store that the server passes on.
+pub enum ArtifactAccess {
+    /// By their path in the artifact store that the server proxies.
     Proxied(Vec<String>),
-    /// By what they belong to, from a store that the server itself reads. These are the routes of its
-    /// web pages.
+    /// By the version, run or logged model they belong to, with the routes of the server's web UI: the
+    /// server reads the store itself.
     Version {
         name: String,
         version: String,
@@ -45,12 +45,15 @@ pub enum Artifacts {
     },
 }
 
-impl Artifacts {
-    /// The folder `uri`, through the server's proxy if it is within what that passes on; or else by
-    /// what it belongs to.
+impl ArtifactAccess {
+    /// Access to the folder `uri`: through the proxy of the server at `base` if it serves that store,
+    /// otherwise by `owner`.
+    ///
+    /// # Errors
+    /// If the folder is on another server, or its path leads out of the store.
     pub fn at(uri: &str, base: &Url, owner: Self) -> Result<Self> {
         let Some(path) = proxied(uri, base)? else { return Ok(owner) };
-        // In a URL they are escaped; the path of a store is not.
+        // Segments are escaped when the URL is built; the path of a store is not escaped.
         let segments = if path.is_empty() { Vec::new() } else { paths::segments(path)? };
         let mut segments: Vec<String> = segments.into_iter().map(str::to_owned).collect();
         if let Self::Run { path, .. } = &owner {
@@ -59,7 +62,7 @@ impl Artifacts {
         Ok(Self::Proxied(segments))
     }
 
-    fn url(&self, client: &Client, file: &str) -> Result<Url> {
+    fn url(&self, client: &MlflowClient, file: &str) -> Result<Url> {
         let file = paths::segments(file)?.join("/");
         match self {
             Self::Proxied(folder) => {
@@ -82,8 +85,8 @@ impl Artifacts {
     }
 }
 
-/// The path of `uri` in the store that the server at `base` passes on, if it is there. One of another
-/// server is refused: it would be given this one's password.
+/// The path of `uri` in the store proxied by the server at `base`, if it is in that store. Other servers
+/// are refused: they would receive the credentials of this one.
 fn proxied<'a>(uri: &'a str, base: &Url) -> Result<Option<&'a str>> {
     let Some((scheme, rest)) = uri.split_once(':') else { return Ok(None) };
     let is_own = match scheme {
@@ -100,7 +103,7 @@ fn proxied<'a>(uri: &'a str, base: &Url) -> Result<Option<&'a str>> {
     let with_port = base.port_or_known_default().map(|port| format!("{own}:{port}"));
     ensure!(
         host.is_empty() || host == own || with_port.as_deref() == Some(host),
-        "{uri}: the artifacts are with another server than {base}; name that one by --tracking-uri"
+        "{uri}: the artifacts are on another server than {base}; set --tracking-uri to that server"
     );
     if is_own {
         return Ok(Some(path.trim_matches('/')));
@@ -110,19 +113,22 @@ fn proxied<'a>(uri: &'a str, base: &Url) -> Result<Option<&'a str>> {
     Ok(Some(path.trim_matches('/')))
 }
 
-impl Store<'_> {
-    /// Where `file` is, for messages.
+impl ModelFolder<'_> {
+    /// Location of `file`, for messages.
     pub fn shown(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
-            Self::Server { client, place } => match place.url(client, file) {
+            Self::Server { client, access } => match access.url(client, file) {
                 Ok(url) => url.to_string(),
                 Err(_) => file.to_owned(),
             },
         }
     }
 
-    /// The whole of `file`, of at most `limit` bytes.
+    /// Reads `file`, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// If the file does not exist, is too large, or cannot be read.
     pub async fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match self {
@@ -130,19 +136,18 @@ impl Store<'_> {
                 let (from, size) = open(folder, file, limit)?;
                 from.take(size).read_to_end(&mut bytes).with_context(|| self.shown(file))?;
             }
-            Self::Server { client, place } => {
+            Self::Server { client, access } => {
                 let take = |part: &[u8]| {
                     bytes.extend_from_slice(part);
                     Ok(())
                 };
-                download(client, place.url(client, file)?, file, limit, take).await?;
+                download(client, access.url(client, file)?, file, limit, take).await?;
             }
         }
         Ok(bytes)
     }
 
-    /// `file` as one that can be read anywhere: a download is in a file without a name in `scratch`,
-    /// which is gone when this program is.
+    /// Opens `file` for random access; a download goes to an unnamed temporary file in `scratch`.
     pub(crate) async fn side_file(
         &self,
         file: &str,
@@ -154,7 +159,7 @@ impl Store<'_> {
                 let (file, size) = open(folder, file, limit)?;
                 Ok(SideFile { file, size })
             }
-            Self::Server { client, place } => {
+            Self::Server { client, access } => {
                 let mut to = tempfile::tempfile_in(scratch)
                     .with_context(|| format!("{}: cannot be written", scratch.display()))?;
                 let mut size = 0;
@@ -162,14 +167,14 @@ impl Store<'_> {
                     size += part.len() as u64;
                     to.write_all(part)
                 };
-                download(client, place.url(client, file)?, file, limit, take).await?;
+                download(client, access.url(client, file)?, file, limit, take).await?;
                 Ok(SideFile { file: to, size })
             }
         }
     }
 }
 
-/// A file of a folder, and its size.
+/// Opens a file of a folder; the file and its size, in bytes.
 fn open(folder: &Path, file: &str, limit: u64) -> Result<(File, u64)> {
     let path = folder.join(paths::segments(file)?.join("/"));
     let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
@@ -177,20 +182,19 @@ fn open(folder: &Path, file: &str, limit: u64) -> Result<(File, u64)> {
     ensure!(metadata.is_file(), "{}: not a file", path.display());
     let size = metadata.len();
     if size > limit {
-        return Err(Error::TooLarge { url: path.display().to_string(), limit }.into());
+        return Err(MlflowError::TooLarge { url: path.display().to_string(), limit }.into());
     }
     Ok((file, size))
 }
 
-/// Downloads a file, with a bar where someone watches.
+/// Downloads a file, with a progress bar if standard error is a terminal.
 async fn download(
-    client: &Client,
+    client: &MlflowClient,
     url: Url,
     file: &str,
     limit: u64,
     mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
-) -> Result<(), Error> {
-    // On standard error, and nothing where that is no terminal.
+) -> Result<(), MlflowError> {
     let bar = ProgressBar::no_length();
     if let Ok(style) =
         ProgressStyle::with_template("{msg} {bytes}/{total_bytes} {bytes_per_sec} {bar:30}")
@@ -203,29 +207,30 @@ async fn download(
             bar.set_length(size);
         }
     };
-    let counted = |part: &[u8]| {
+    let take_and_show = |part: &[u8]| {
         bar.inc(part.len() as u64);
         take(part)
     };
-    let downloaded = client.download(url, limit, begin, counted).await;
+    let result = client.download(url, limit, begin, take_and_show).await;
     bar.finish_and_clear();
-    downloaded
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(uri: &str) -> Result<Artifacts> {
+    fn at(uri: &str) -> Result<ArtifactAccess> {
         let base = Url::parse("http://ml.example:5000/prefix").unwrap();
-        let owner = Artifacts::Run { id: "r".into(), path: "a b/model".into() };
-        Artifacts::at(uri, &base, owner)
+        let owner = ArtifactAccess::Run { id: "r".into(), path: "a b/model".into() };
+        ArtifactAccess::at(uri, &base, owner)
     }
 
     #[test]
-    fn what_the_server_passes_on_is_asked_for_by_path() {
-        let proxied =
-            Artifacts::Proxied(["1", "r", "artifacts", "a b", "model"].map(str::to_owned).to_vec());
+    fn proxied_artifacts_are_requested_by_path() {
+        let proxied = ArtifactAccess::Proxied(
+            ["1", "r", "artifacts", "a b", "model"].map(str::to_owned).to_vec(),
+        );
         for uri in [
             "mlflow-artifacts:/1/r/artifacts",
             "mlflow-artifacts:///1/r/artifacts/",
@@ -236,12 +241,12 @@ mod tests {
             assert_eq!(at(uri).unwrap(), proxied, "{uri}");
         }
         for uri in ["s3://bucket/1", "file:///mlruns/1", "/mlruns/1", "./mlruns"] {
-            assert!(matches!(at(uri).unwrap(), Artifacts::Run { .. }), "{uri}");
+            assert!(matches!(at(uri).unwrap(), ArtifactAccess::Run { .. }), "{uri}");
         }
     }
 
     #[test]
-    fn another_server_and_a_path_out_of_the_store_are_refused() {
+    fn other_servers_and_paths_out_of_the_store_are_refused() {
         for (uri, problem) in [
             ("mlflow-artifacts://elsewhere/1", "another server"),
             ("https://elsewhere/api/2.0/mlflow-artifacts/artifacts/1", "another server"),

@@ -1,4 +1,4 @@
-//! Models out of a server that is one of ours: well, and in every way a server may misbehave.
+//! Models fetched from a test server that works, or misbehaves in various ways.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,33 +10,33 @@ use std::time::{Duration, Instant};
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::settings::{Credentials, Settings};
-use super::{Fetched, Locator};
+use super::client::MlflowClient;
+use super::settings::{MlflowCredentials, MlflowSettings};
+use super::{FetchedGraph, Locator};
 use crate::cli::add::external::tests::{model, tensor};
 
-/// For how long a server may send nothing here.
+/// Timeout of the client.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What a server does with a request.
+/// The reply of the server to a request.
 enum Reply {
     Json(u16, Value),
-    /// A file's bytes.
+    /// A file with these bytes.
     Bytes(Vec<u8>),
-    /// The whole of a response, as it is.
+    /// A whole response, with its head.
     Raw(Vec<u8>),
-    /// The first part of a response, and then nothing until the client goes.
+    /// The start of a response, then nothing until the client disconnects.
     Stall(Vec<u8>),
-    /// The first part, and then a byte now and then.
+    /// The start of a response, then single bytes at intervals.
     Drip(Vec<u8>),
-    /// A file that does not end.
+    /// An endless file.
     Endless,
 }
 
-/// A server of one connection for each request.
+/// A server with one connection per request.
 struct Server {
     address: SocketAddr,
-    /// The heads of the requests that came.
+    /// Heads of the requests received.
     heads: Arc<Mutex<Vec<String>>>,
 }
 
@@ -52,7 +52,7 @@ impl Server {
                 let head = head(&stream);
                 let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                 seen.lock().unwrap().push(head);
-                // The client may have gone, which is what some tests are about.
+                // Some tests make the client disconnect early.
                 let _ = send(&mut stream, reply(&path));
             }
         });
@@ -63,14 +63,15 @@ impl Server {
         self.heads.lock().unwrap().clone()
     }
 
-    fn locator(&self, credentials: Credentials) -> Locator {
+    fn locator(&self, credentials: MlflowCredentials) -> Locator {
         locator(&format!("http://{}", self.address), credentials)
     }
 }
 
-fn locator(base: &str, credentials: Credentials) -> Locator {
-    let settings = Settings { base: Url::parse(base).unwrap(), credentials, timeout: TIMEOUT };
-    Locator { client: Some(Client::new(settings).unwrap()) }
+fn locator(base: &str, credentials: MlflowCredentials) -> Locator {
+    let settings =
+        MlflowSettings { base: Url::parse(base).unwrap(), credentials, timeout: TIMEOUT };
+    Locator { client: Some(MlflowClient::new(settings).unwrap()) }
 }
 
 fn head(stream: &TcpStream) -> String {
@@ -100,7 +101,7 @@ fn send(stream: &mut TcpStream, reply: Reply) -> std::io::Result<()> {
             stream.write_all(&bytes)?;
             loop {
                 stream.write_all(b"x")?;
-                // A slow server is what this is: the client ends it.
+                // Until the client disconnects.
                 thread::sleep(TIMEOUT / 10);
             }
         }
@@ -125,8 +126,8 @@ fn missing(message: &str) -> Reply {
     Reply::Json(404, json!({ "error_code": MISSING, "message": message }))
 }
 
-/// An MLflow server with version 3 of `iris`, the alias `champion`, the run `r1` and the logged model
-/// `m-1`; its graph has weights in `w.bin`.
+/// Replies of an MLflow server with version 3 of `iris`, the alias `champion`, the run `r1` and the
+/// logged model `m-1`; its graph has weights in `w.bin`.
 fn mlflow(path: &str) -> Reply {
     const MLMODEL: &str = "flavors:\n  onnx:\n    data: model.onnx\n    onnx_version: 1.23.2\n\
                            mlflow_version: 3.17.2\nrun_id: r1\nsignature:\n  inputs: '[{\"type\": \"float\", \
@@ -198,8 +199,8 @@ fn graph(location: &str) -> Vec<u8> {
     model(&[tensor("w", &[2], &[("location", location)])], b"")
 }
 
-/// What becomes of `source`: nothing is left behind.
-fn fetch_with(locator: &Locator, source: &str) -> Result<Fetched, String> {
+/// Fetches `source`, and checks that no file is left behind.
+fn fetch_with(locator: &Locator, source: &str) -> Result<FetchedGraph, String> {
     let scratch = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let fetching = async {
@@ -207,15 +208,15 @@ fn fetch_with(locator: &Locator, source: &str) -> Result<Fetched, String> {
         located.fetch(scratch.path()).await
     };
     let fetched = runtime.block_on(fetching).map_err(|error: anyhow::Error| format!("{error:#}"));
-    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing is left");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "no file is left");
     fetched
 }
 
-fn fetch(server: &Server, source: &str) -> Result<Fetched, String> {
-    fetch_with(&server.locator(Credentials::None), source)
+fn fetch(server: &Server, source: &str) -> Result<FetchedGraph, String> {
+    fetch_with(&server.locator(MlflowCredentials::None), source)
 }
 
-/// The error with `reply` to every request whose path holds `part`.
+/// The error with `reply` to every request whose path contains `part`.
 fn error_with(part: &'static str, reply: impl Fn() -> Reply + Send + 'static) -> String {
     let server =
         Server::start(move |path| if path.contains(part) { reply() } else { mlflow(path) });
@@ -226,7 +227,7 @@ fn error_with(part: &'static str, reply: impl Fn() -> Reply + Send + 'static) ->
 }
 
 #[test]
-fn a_model_comes_with_its_weights_and_its_origin() {
+fn model_is_fetched_with_weights_and_provenance() {
     let server = Server::start(mlflow);
     for source in [
         "models:/iris/3",
@@ -256,12 +257,12 @@ fn a_model_comes_with_its_weights_and_its_origin() {
 }
 
 #[test]
-fn a_folder_needs_no_server() {
+fn folder_source_needs_no_server() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
     let locator = Locator { client: None };
     let path = folder.path().to_str().unwrap();
-    assert!(fetch_with(&locator, path).unwrap_err().contains("no MLmodel in it"));
+    assert!(fetch_with(&locator, path).unwrap_err().contains("no MLmodel file in it"));
     assert!(fetch_with(&locator, &format!("{path}/x")).unwrap_err().contains("no such folder"));
     write("MLmodel", b"flavors: {onnx: {data: model.onnx}}");
     assert!(fetch_with(&locator, path).unwrap_err().contains("model.onnx"));
@@ -274,7 +275,7 @@ fn a_folder_needs_no_server() {
 }
 
 #[test]
-fn credentials_go_to_the_tracking_server_alone() {
+fn credentials_are_sent_to_the_tracking_server_only() {
     let other = Server::start(mlflow);
     let address = other.address;
     let server = Server::start(move |path| {
@@ -286,9 +287,9 @@ fn credentials_go_to_the_tracking_server_alone() {
         }
         mlflow(path)
     });
-    let basic = Credentials::Basic { username: "u".into(), password: "p".into() };
+    let basic = MlflowCredentials::Basic { username: "u".into(), password: "p".into() };
     for (credentials, header) in
-        [(basic, "Basic dTpw"), (Credentials::Bearer("secret".into()), "Bearer secret")]
+        [(basic, "Basic dTpw"), (MlflowCredentials::Bearer("secret".into()), "Bearer secret")]
     {
         fetch_with(&server.locator(credentials), "models:/iris/3").unwrap();
         let last = server.heads().pop().unwrap();
@@ -300,31 +301,31 @@ fn credentials_go_to_the_tracking_server_alone() {
 }
 
 #[test]
-fn a_server_that_wants_credentials_is_told_of_with_the_variables() {
+fn unauthorized_error_names_the_variables_for_credentials() {
     let refusing = || Server::start(|_| status(401, "text/html", "<html>sign in</html>"));
     let error = fetch(&refusing(), "models:/iris/3").unwrap_err();
-    assert!(error.contains("status 401: it asks for credentials"), "{error}");
+    assert!(error.contains("status 401: the server requires credentials"), "{error}");
     assert!(error.contains("MLFLOW_TRACKING_TOKEN"), "{error}");
-    let credentials = Credentials::Bearer("x".into());
+    let credentials = MlflowCredentials::Bearer("x".into());
     let error = fetch_with(&refusing().locator(credentials), "models:/iris/3").unwrap_err();
-    assert!(error.contains("the credentials that are set are not accepted"), "{error}");
+    assert!(error.contains("the credentials were rejected"), "{error}");
     let forbidden = json!({ "error_code": "PERMISSION_DENIED", "message": "not yours" });
     let error = error_with("get-download-uri", move || Reply::Json(403, forbidden.clone()));
     assert!(error.contains("status 403 (not yours)"), "{error}");
 }
 
 #[test]
-fn what_is_not_there_is_named_with_what_is() {
+fn error_for_a_missing_model_lists_the_alternatives() {
     let server = Server::start(mlflow);
     for (source, problem) in [
-        ("models:/iris/9", "versions there are: 3"),
-        ("models:/rose/1", "models that are registered: iris"),
-        ("models:/rose/latest", "models that are registered: iris"),
-        ("models:/iris@best", "alias not found; aliases there are: champion (version 3)"),
+        ("models:/iris/9", "existing versions: 3"),
+        ("models:/rose/1", "registered models: iris"),
+        ("models:/rose/latest", "registered models: iris"),
+        ("models:/iris@best", "alias not found; existing aliases: champion (version 3)"),
         ("models:/m-2", "No such artifact"),
         ("runs:/r2/net", "Run not found"),
         ("runs:/r1", "write runs:/r1/<name>; in the run are: net, notes"),
-        ("runs:/r1/rose", "no such model in the run; in it are: net, notes"),
+        ("runs:/r1/rose", "no such model in the run; in the run are: net, notes"),
     ] {
         let error = fetch(&server, source).unwrap_err();
         assert!(error.contains(problem), "{source}: {error}");
@@ -332,12 +333,12 @@ fn what_is_not_there_is_named_with_what_is() {
 }
 
 #[test]
-fn garbage_is_not_mlflows() {
+fn invalid_responses_are_reported() {
     let html = || status(200, "text/html", "<!doctype html><title>Sign in</title>");
     for (part, reply, problem) in [
-        ("model-versions/get?", html as fn() -> Reply, "text/html, not the JSON of MLflow"),
-        ("model-versions/get?", || Reply::Json(200, json!([])), "not the JSON of MLflow"),
-        ("model-versions/get?", || Reply::Bytes(Vec::new()), "nothing"),
+        ("model-versions/get?", html as fn() -> Reply, "text/html, not MLflow's JSON"),
+        ("model-versions/get?", || Reply::Json(200, json!([])), "not MLflow's JSON"),
+        ("model-versions/get?", || Reply::Bytes(Vec::new()), "an empty body"),
         (
             "model-versions/get?",
             || status(404, "text/html", ""),
@@ -350,11 +351,11 @@ fn garbage_is_not_mlflows() {
             || status(500, "text/plain", "out\n of\x1b order"),
             "500 (out of order)",
         ),
-        ("MLmodel", html, "a page to sign in, perhaps"),
-        ("MLmodel", || Reply::Bytes(vec![0xff; 9]), "not text in UTF-8"),
+        ("MLmodel", html, "perhaps a login page"),
+        ("MLmodel", || Reply::Bytes(vec![0xff; 9]), "not UTF-8 text"),
         ("MLmodel", || Reply::Bytes(b"<xml/>".to_vec()), "not an MLmodel file"),
         ("model.onnx", || Reply::Bytes(vec![0x3a, 0xff, 0xff]), "not an ONNX model"),
-        ("w.bin", || Reply::Bytes(vec![1; 7]), "which is 8 bytes, and 7 bytes"),
+        ("w.bin", || Reply::Bytes(vec![1; 7]), "which is 8 bytes, but 7 bytes"),
     ] {
         let error = error_with(part, reply);
         assert!(error.contains(problem), "{part}: {error}");
@@ -362,19 +363,19 @@ fn garbage_is_not_mlflows() {
 }
 
 #[test]
-fn a_response_that_ends_early_is_no_file() {
+fn truncated_responses_are_reported() {
     const CUT: &[u8] = b"HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\nflavors: {}";
     const CUT_CHUNKS: &[u8] = b"HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
     for part in ["model-versions/get?", "MLmodel", "model.onnx", "w.bin"] {
         let error = error_with(part, || Reply::Raw(CUT.to_vec()));
-        assert!(error.contains("ended early: 11 bytes came of 100"), "{part}: {error}");
+        assert!(error.contains("truncated: received 11 bytes of 100"), "{part}: {error}");
         let error = error_with(part, || Reply::Raw(CUT_CHUNKS.to_vec()));
-        assert!(error.contains("ended early: 3 bytes came"), "{part}: {error}");
+        assert!(error.contains("truncated: received 3 bytes"), "{part}: {error}");
     }
 }
 
 #[test]
-fn a_slow_server_is_given_up() {
+fn silent_and_slow_servers_time_out() {
     const HEAD: &[u8] = b"HTTP/1.1 200 x\r\ncontent-length: 100000\r\n\r\n";
     for part in ["model-versions/get?", "model.onnx"] {
         for reply in [
@@ -391,7 +392,7 @@ fn a_slow_server_is_given_up() {
 }
 
 #[test]
-fn a_response_larger_than_the_limit_is_not_taken() {
+fn responses_over_the_limit_are_refused() {
     const HUGE: &[u8] = b"HTTP/1.1 200 x\r\ncontent-length: 99999999999\r\n\r\n";
     for part in ["model-versions/get?", "MLmodel", "model.onnx", "w.bin"] {
         let error = error_with(part, || Reply::Stall(HUGE.to_vec()));
@@ -409,7 +410,7 @@ fn paths_out_of_the_models_folder_are_refused() {
     assert!(error_with("MLmodel", of_graph).contains("leads out of the model's folder"));
     for location in ["../../x", "/etc/passwd", "a/../../x"] {
         let error = error_with("model.onnx", move || Reply::Bytes(graph(location)));
-        assert!(error.contains("a side file of the graph"), "{error}");
+        assert!(error.contains("location of external weights"), "{error}");
     }
     let elsewhere = json!({ "artifact_uri": "mlflow-artifacts://elsewhere/1" });
     let error = error_with("get-download-uri", move || Reply::Json(200, elsewhere.clone()));
@@ -423,7 +424,7 @@ fn paths_out_of_the_models_folder_are_refused() {
 }
 
 #[test]
-fn redirects_have_an_end() {
+fn redirects_are_limited() {
     let error = error_with("model-versions/get?", || {
         let to = "HTTP/1.1 302 x\r\nlocation: /model-versions/get?\r\ncontent-length: 0\r\n\r\n";
         Reply::Raw(to.as_bytes().to_vec())
@@ -432,27 +433,29 @@ fn redirects_have_an_end() {
 }
 
 #[test]
-fn a_server_that_is_down_cannot_be_reached() {
+fn unreachable_server_is_reported() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error =
-        fetch_with(&locator(&format!("http://{address}"), Credentials::None), "models:/iris/3");
+    let error = fetch_with(
+        &locator(&format!("http://{address}"), MlflowCredentials::None),
+        "models:/iris/3",
+    );
     let error = error.unwrap_err();
     assert!(error.contains(&format!("http://{address}/api/2.0/mlflow")), "{error}");
     assert!(error.contains("cannot be reached") && error.contains("--tracking-uri"), "{error}");
 }
 
 #[test]
-fn a_version_that_is_not_ready_is_not_taken() {
+fn version_that_is_not_ready_is_refused() {
     let pending = json!({ "model_version": { "name": "iris", "version": "3", "status": "PENDING_REGISTRATION" } });
     let server = Server::start(move |_| Reply::Json(200, pending.clone()));
     let error = fetch(&server, "models:/iris/3").unwrap_err();
-    assert!(error.contains("is PENDING_REGISTRATION, and not READY"), "{error}");
+    assert!(error.contains("is PENDING_REGISTRATION, not READY"), "{error}");
 }
 
 #[test]
-fn side_files_need_a_folder_to_be_written_in() {
+fn unwritable_scratch_folder_is_reported() {
     let server = Server::start(mlflow);
-    let locator = server.locator(Credentials::None);
+    let locator = server.locator(MlflowCredentials::None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let fetching = async {
         let located = locator.locate(&"models:/iris/3".parse()?).await?;

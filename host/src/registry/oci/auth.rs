@@ -1,31 +1,34 @@
-//! How a request is authorized: by the password itself, or by a token that it gives.
+//! Authorization of requests: by a password, or by a token from a token service.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use reqwest::{Response, Url};
 use serde::Deserialize;
 
 use super::challenge::Challenge;
-use super::credentials::Credentials;
-use super::error::Error;
-use super::reference::Host;
-use super::transport::{Get, Transport, content_type, host_of, unexpected};
+use super::credentials::RegistryCredentials;
+use super::error::OciError;
+use super::reference::RegistryHost;
+use super::response::{content_type, unexpected};
+use super::sensitive_header::header_value;
+use super::transport::{Get, Transport, host_of};
 
-/// Bytes of a response with a token.
+/// Maximum size of a token response, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
-/// What this client calls itself where it exchanges a token.
+/// `client_id` of this client in token requests.
 const CLIENT: &str = "spinfer";
 
-/// What a token is to be good for.
+/// Access requested for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// To show that the credentials are right.
+pub enum TokenScope {
+    /// None: only to verify the credentials.
     Login,
+    /// Pull from this repository.
     Pull(String),
-    /// And to push, which asks first what is there.
+    /// Push to this repository, which also reads what exists.
     Push(String),
 }
 
-impl Scope {
+impl TokenScope {
     fn text(&self) -> Option<String> {
         match self {
             Self::Login => None,
@@ -35,21 +38,21 @@ impl Scope {
     }
 }
 
-/// What a token service sends: older ones by the first name.
+/// Response of a token service; older ones use the first name.
 #[derive(Deserialize)]
-struct Token {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
 }
 
-/// The header that meets the challenge of `response`, if these credentials, or none, can meet it.
+/// The `Authorization` header for the challenge of `response`; `None` if these credentials cannot meet it.
 pub(super) async fn authorization(
     transport: &Transport,
-    host: &Host,
+    host: &RegistryHost,
     response: &Response,
-    credentials: Option<&Credentials>,
-    scope: &Scope,
-) -> Result<Option<HeaderValue>, Error> {
+    credentials: Option<&RegistryCredentials>,
+    scope: &TokenScope,
+) -> Result<Option<HeaderValue>, OciError> {
     let values = response.headers().get_all(header::WWW_AUTHENTICATE);
     let challenge = Challenge::choose(values.iter().filter_map(|value| value.to_str().ok()));
     match (challenge, credentials) {
@@ -62,10 +65,10 @@ pub(super) async fn authorization(
     }
 }
 
-/// Who gives tokens for a registry.
+/// The token service of a registry.
 struct Realm<'a> {
     transport: &'a Transport,
-    host: &'a Host,
+    host: &'a RegistryHost,
     url: &'a str,
     service: Option<&'a str>,
 }
@@ -73,29 +76,31 @@ struct Realm<'a> {
 impl Realm<'_> {
     async fn token(
         &self,
-        credentials: Option<&Credentials>,
-        scope: &Scope,
-    ) -> Result<HeaderValue, Error> {
-        let url = Url::parse(self.url).map_err(|_| Error::Unexpected {
+        credentials: Option<&RegistryCredentials>,
+        scope: &TokenScope,
+    ) -> Result<HeaderValue, OciError> {
+        let url = Url::parse(self.url).map_err(|_| OciError::Unexpected {
             host: self.host.to_string(),
             expected: "the URL of its token service",
-            came: format!("{:?}", super::error::excerpt(self.url.as_bytes())),
+            received: format!("{:?}", super::error::excerpt(self.url.as_bytes())),
         })?;
         let response = match credentials {
-            Some(Credentials::IdentityToken(token)) => self.exchange(url, token, scope).await?,
+            Some(RegistryCredentials::IdentityToken(token)) => {
+                self.exchange(url, token, scope).await?
+            }
             Some(credentials) => {
                 let basic = credentials.basic(self.host)?;
-                self.ask(url, Some(basic), scope).await?
+                self.request(url, Some(basic), scope).await?
             }
-            None => self.ask(url, None, scope).await?,
+            None => self.request(url, None, scope).await?,
         };
         let response = self.transport.success(response).await?;
         let host = host_of(response.url());
         let kind = content_type(&response);
         let body = self.transport.body(response, "a token", MAX_TOKEN).await?;
-        let token = serde_json::from_slice::<Token>(&body).ok();
+        let token = serde_json::from_slice::<TokenResponse>(&body).ok();
         let token = token.and_then(|token| token.token.or(token.access_token));
-        // The body of a response that has one is not for anybody's eyes.
+        // A JSON body may contain the token: it is not shown.
         let Some(token) = token.filter(|token| !token.is_empty()) else {
             let shown = if kind.as_deref() == Some("application/json") { &b""[..] } else { &body };
             return Err(unexpected(&host, "a token (JSON)", kind.as_deref(), shown));
@@ -103,23 +108,28 @@ impl Realm<'_> {
         header_value(&format!("Bearer {token}"), &host)
     }
 
-    fn parameters(&self, scope: &Scope) -> Vec<(&'static str, String)> {
+    fn parameters(&self, scope: &TokenScope) -> Vec<(&'static str, String)> {
         let service = self.service.map(|service| ("service", service.to_owned()));
         service.into_iter().chain(scope.text().map(|scope| ("scope", scope))).collect()
     }
 
-    async fn ask(
+    async fn request(
         &self,
         mut url: Url,
         authorization: Option<HeaderValue>,
-        scope: &Scope,
-    ) -> Result<Response, Error> {
+        scope: &TokenScope,
+    ) -> Result<Response, OciError> {
         url.query_pairs_mut().extend_pairs(self.parameters(scope));
         let accept = "application/json";
         self.transport.get(&Get { method: Method::GET, url, accept, authorization }).await
     }
 
-    async fn exchange(&self, url: Url, token: &str, scope: &Scope) -> Result<Response, Error> {
+    async fn exchange(
+        &self,
+        url: Url,
+        token: &str,
+        scope: &TokenScope,
+    ) -> Result<Response, OciError> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT);
         form.append_pair("refresh_token", token).extend_pairs(self.parameters(scope));
@@ -130,13 +140,4 @@ impl Realm<'_> {
         let size = form.len() as u64;
         self.transport.send(Method::POST, &url, headers, form, size).await
     }
-}
-
-/// A header that no log shows.
-pub(super) fn header_value(text: &str, host: &str) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| {
-        Error::Local(format!("the token or password for {host} has characters no header has"))
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -1,16 +1,16 @@
-//! `WWW-Authenticate`: how a registry wants to be shown who asks.
+//! Parses `WWW-Authenticate`, the authentication that a registry requests.
 
-/// A way to authenticate that this host knows.
+/// A supported authentication scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// User and password with each request.
+    /// User and password in each request.
     Basic,
-    /// A token, which `realm` gives.
+    /// A token from the service at `realm`.
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 impl Challenge {
-    /// The challenge to meet of all those that the headers `values` have.
+    /// The preferred challenge of the headers `values`.
     pub fn choose<'a>(values: impl Iterator<Item = &'a str>) -> Option<Self> {
         let all: Vec<Self> = values.flat_map(parse).collect();
         let is_bearer = |challenge: &&Self| matches!(challenge, Self::Bearer { .. });
@@ -19,36 +19,36 @@ impl Challenge {
 }
 
 /// A scheme with its parameters.
-struct Scheme {
+struct AuthScheme {
     name: String,
     parameters: Vec<(String, String)>,
 }
 
-impl Scheme {
+impl AuthScheme {
     fn take(&mut self, name: &str) -> Option<String> {
         let index = self.parameters.iter().position(|(known, _)| known == name)?;
         Some(self.parameters.swap_remove(index).1)
     }
 }
 
-/// Challenges of one header, in order. What this host does not know is left out.
+/// The supported challenges of one header, in order.
 fn parse(value: &str) -> Vec<Challenge> {
-    let mut schemes: Vec<Scheme> = Vec::new();
+    let mut schemes: Vec<AuthScheme> = Vec::new();
     let mut scanner = Scanner(value);
     while let Some(token) = scanner.token() {
         match (scanner.value(), schemes.last_mut()) {
             (Some(value), Some(scheme)) => {
                 scheme.parameters.push((token.to_ascii_lowercase(), value));
             }
-            // A parameter of nothing.
+            // A parameter without a scheme.
             (Some(_), None) => {}
             (None, _) => {
                 let name = token.to_ascii_lowercase();
-                schemes.push(Scheme { name, parameters: Vec::new() });
+                schemes.push(AuthScheme { name, parameters: Vec::new() });
             }
         }
     }
-    let known = |mut scheme: Scheme| match scheme.name.as_str() {
+    let known = |mut scheme: AuthScheme| match scheme.name.as_str() {
         "basic" => Some(Challenge::Basic),
         "bearer" => {
             let realm = scheme.take("realm")?;
@@ -60,11 +60,11 @@ fn parse(value: &str) -> Vec<Challenge> {
     schemes.into_iter().filter_map(known).collect()
 }
 
-/// What is left of a header's value.
+/// The rest of a header's value.
 struct Scanner<'a>(&'a str);
 
 impl<'a> Scanner<'a> {
-    /// The next word; what no word can have is skipped.
+    /// The next token; other characters before it are skipped.
     fn token(&mut self) -> Option<&'a str> {
         let start = self.0.find(is_token)?;
         let rest = &self.0[start..];
@@ -73,7 +73,7 @@ impl<'a> Scanner<'a> {
         Some(&rest[..end])
     }
 
-    /// What follows an equals sign, if one follows.
+    /// The value after an equals sign, if one follows.
     fn value(&mut self) -> Option<String> {
         let rest = self.0.trim_start().strip_prefix('=')?.trim_start();
         let Some(quoted) = rest.strip_prefix('"') else {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn challenges_of_registries_are_read() {
+    fn challenges_of_registries_are_parsed() {
         for (value, expected) in [
             ("Basic realm=\"Registry\"", vec![Challenge::Basic]),
             ("basic", vec![Challenge::Basic]),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_preferred_to_a_password() {
+    fn bearer_is_preferred_to_basic() {
         let chosen =
             Challenge::choose(["Basic realm=x", "Bearer realm=\"https://a/\""].into_iter());
         assert_eq!(chosen, Some(bearer("https://a/", None, None)));
@@ -150,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_read_or_left(value in "([Bb]earer |Basic |realm=|\"|,|\\\\|=|\\PC){0,40}") {
+        fn arbitrary_headers_do_not_panic(value in "([Bb]earer |Basic |realm=|\"|,|\\\\|=|\\PC){0,40}") {
             let _ = parse(&value);
         }
     }

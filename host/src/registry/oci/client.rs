@@ -1,71 +1,51 @@
-//! One repository of a registry: the distribution API, as far as artifacts need it.
+//! Client of one repository of a registry: the part of the distribution API used for artifacts.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Read;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use parking_lot::Mutex;
 use reqwest::{Body, Response, Url};
-use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::auth::{self, Scope};
-use super::credentials::Credentials;
+use super::auth::{self, TokenScope};
+use super::credentials::RegistryCredentials;
 use super::digest::Digest;
-use super::error::Error;
-use super::manifest::{Descriptor, INDEX, MANIFEST, MAX_MANIFEST, Manifest};
-use super::progress::{Progress, Transfer};
-use super::reference::Host;
-use super::transport::{Get, MIN_SPEED, Transport, content_type, host_of, unexpected};
+use super::error::OciError;
+use super::manifest::{Descriptor, INDEX, MANIFEST, MAX_MANIFEST, OciManifest};
+use super::progress::TransferProgress;
+use super::reference::RegistryHost;
+use super::response::{ExpectedContent, Sink, content_type, unexpected};
+use super::transport::{Get, Transport, host_of};
 
-/// What a registry says the digest of a response is.
+/// Header with the digest of a manifest.
 const DIGEST_HEADER: &str = "docker-content-digest";
-/// Of content that has no type here.
+/// Media type of blobs in requests.
 const OCTETS: &str = "application/octet-stream";
-/// Bytes that are read of a file to be sent at a time.
-const PART: usize = 64 << 10;
+/// Size of the buffer to read a file that is pushed, in bytes.
+const BUFFER: usize = 64 << 10;
 
-/// A repository, and how requests to it are authorized.
+/// A repository, with the authorization of requests to it.
 #[derive(Debug)]
 pub struct Repository<'a> {
     transport: &'a Transport,
-    host: Host,
+    host: RegistryHost,
     name: String,
-    credentials: Option<Credentials>,
-    scope: Scope,
-    /// What the registry took last.
+    credentials: Option<RegistryCredentials>,
+    scope: TokenScope,
+    /// The header of the last challenge that was met.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-/// A manifest that was fetched.
+/// A fetched manifest.
 #[derive(Clone, Debug)]
-pub struct Fetched {
-    pub manifest: Manifest,
+pub struct FetchedManifest {
+    pub manifest: OciManifest,
     pub digest: Digest,
 }
 
-/// Where content is written that is fetched; from its beginning again, if an attempt fails.
-pub trait Sink: Write {
-    fn restart(&mut self) -> std::io::Result<()>;
-}
-
-impl Sink for std::fs::File {
-    fn restart(&mut self) -> std::io::Result<()> {
-        self.set_len(0)?;
-        self.seek(SeekFrom::Start(0)).map(drop)
-    }
-}
-
-impl Sink for Vec<u8> {
-    fn restart(&mut self) -> std::io::Result<()> {
-        self.clear();
-        Ok(())
-    }
-}
-
-/// Content to be sent.
+/// Content to push.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
     Bytes(&'a [u8]),
@@ -76,54 +56,55 @@ impl<'a> Repository<'a> {
     #[must_use]
     pub fn new(
         transport: &'a Transport,
-        host: &Host,
+        host: &RegistryHost,
         name: &str,
-        credentials: Option<Credentials>,
-        scope: Scope,
+        credentials: Option<RegistryCredentials>,
+        scope: TokenScope,
     ) -> Self {
         let (host, name) = (host.clone(), name.to_owned());
         Self { transport, host, name, credentials, scope, authorization: Mutex::default() }
     }
 
-    fn url(&self, path: &str) -> Result<Url, Error> {
+    fn url(&self, path: &str) -> Result<Url, OciError> {
         self.transport.url(&self.host, &format!("/v2/{}/{path}", self.name))
     }
 
     /// The manifest under a tag or a digest.
-    pub async fn manifest(&self, selector: &str) -> Result<Fetched, Error> {
+    pub async fn manifest(&self, selector: &str) -> Result<FetchedManifest, OciError> {
         let url = self.url(&format!("manifests/{selector}"))?;
         self.transport.retry(async || self.fetch_manifest(&url, selector).await).await
     }
 
-    async fn fetch_manifest(&self, url: &Url, selector: &str) -> Result<Fetched, Error> {
+    async fn fetch_manifest(&self, url: &Url, selector: &str) -> Result<FetchedManifest, OciError> {
         let response = self.get(Method::GET, url, &format!("{MANIFEST}, {INDEX}")).await?;
         let response = self.transport.success(response).await?;
         let host = host_of(response.url());
         let kind = content_type(&response);
-        let said = response.headers().get(DIGEST_HEADER).cloned();
+        let declared = response.headers().get(DIGEST_HEADER).cloned();
         let body = self.transport.body(response, "a manifest", MAX_MANIFEST).await?;
         let digest = Digest::of(&body);
-        let said = said.as_ref().and_then(|said| said.to_str().ok());
-        // Other algorithms than ours may be named; what is named by ours has to be right.
-        let expected = [Some(selector), said].into_iter().flatten().filter_map(|d| d.parse().ok());
+        let declared = declared.as_ref().and_then(|declared| declared.to_str().ok());
+        // Digests of other algorithms are ignored; a SHA-256 must match.
+        let expected = [Some(selector), declared].into_iter().flatten();
+        let expected = expected.filter_map(|digest| digest.parse().ok());
         for expected in expected {
             if digest != expected {
                 let what = "the manifest".into();
-                return Err(Error::WrongDigest { what, host, expected, actual: digest });
+                return Err(OciError::WrongDigest { what, host, expected, actual: digest });
             }
         }
-        let manifest = Manifest::parse(&body).map_err(|problem| {
+        let manifest = OciManifest::parse(&body).map_err(|problem| {
             if serde_json::from_slice::<serde_json::Value>(&body).is_ok() {
-                let came = format!("another: {problem}");
-                return Error::Unexpected { host: host.clone(), expected: "an OCI manifest", came };
+                let (host, received) = (host.clone(), format!("another: {problem}"));
+                return OciError::Unexpected { host, expected: "an OCI manifest", received };
             }
             unexpected(&host, "an OCI manifest (JSON)", kind.as_deref(), &body)
         })?;
-        Ok(Fetched { manifest, digest })
+        Ok(FetchedManifest { manifest, digest })
     }
 
-    /// The digest of what is under a tag, if there is something.
-    pub async fn tagged(&self, tag: &str) -> Result<Option<Digest>, Error> {
+    /// The digest of the manifest under a tag, if the tag exists.
+    pub async fn tagged(&self, tag: &str) -> Result<Option<Digest>, OciError> {
         match self.manifest(tag).await {
             Ok(fetched) => Ok(Some(fetched.digest)),
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
@@ -131,19 +112,20 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Writes the content `descriptor` describes, of `limit` bytes at the most, into `sink`.
+    /// Fetches the content of `descriptor`, at most `limit` bytes, into `sink`. `what` names it in
+    /// messages.
     pub async fn blob(
         &self,
         descriptor: &Descriptor,
         what: &str,
         limit: u64,
         sink: &mut impl Sink,
-        progress: Progress,
-    ) -> Result<(), Error> {
+        progress: TransferProgress,
+    ) -> Result<(), OciError> {
         let Descriptor { digest, size, .. } = *descriptor;
         if size > limit {
             let (what, host) = (what.to_owned(), self.host.to_string());
-            return Err(Error::TooLarge { what, host, limit, came: size.to_string() });
+            return Err(OciError::TooLarge { what, host, limit, received: size.to_string() });
         }
         let url = self.url(&format!("blobs/{digest}"))?;
         let label = format!("fetched {what}");
@@ -151,15 +133,15 @@ impl<'a> Repository<'a> {
             .retry(async || {
                 let response = self.get(Method::GET, &url, OCTETS).await?;
                 let response = self.transport.success(response).await?;
-                let wanted = Wanted { what, size: Some(size), limit: size, digest };
+                let content = ExpectedContent { what, size: Some(size), limit: size, digest };
                 let transfer = progress.transfer(&label, size);
-                self.transport.content(response, &wanted, sink, transfer).await
+                self.transport.content(response, &content, sink, transfer).await
             })
             .await
     }
 
-    /// Whether the repository has some content already.
-    async fn has(&self, digest: Digest) -> Result<bool, Error> {
+    /// Whether the repository has the content with this digest.
+    async fn has(&self, digest: Digest) -> Result<bool, OciError> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let response = self.get(Method::HEAD, &url, OCTETS).await?;
         if response.status() == StatusCode::NOT_FOUND {
@@ -175,31 +157,36 @@ impl<'a> Repository<'a> {
         descriptor: &Descriptor,
         what: &str,
         content: Content<'_>,
-        progress: Progress,
-    ) -> Result<(), Error> {
+        progress: TransferProgress,
+    ) -> Result<(), OciError> {
         let Descriptor { digest, size, .. } = *descriptor;
         let has = self.transport.retry(async || self.has(digest).await).await?;
         if has {
-            progress.line(&format!("  {what} is there already"));
+            progress.line(&format!("  {what} already exists"));
             return Ok(());
         }
         let transfer = progress.transfer(&format!("pushed {what}"), size);
         self.transport.retry(async || self.upload(digest, size, content).await).await?;
-        transfer.done();
+        transfer.finish();
         Ok(())
     }
 
-    async fn upload(&self, digest: Digest, size: u64, content: Content<'_>) -> Result<(), Error> {
+    async fn upload(
+        &self,
+        digest: Digest,
+        size: u64,
+        content: Content<'_>,
+    ) -> Result<(), OciError> {
         let begin = self.url("blobs/uploads/")?;
         let response = self.send(Method::POST, &begin, HeaderMap::new(), Vec::new()).await?;
         let response = self.transport.success(response).await?;
         let location = response.headers().get(header::LOCATION).and_then(|l| l.to_str().ok());
         let url = location.and_then(|location| response.url().join(location).ok());
         let Some(mut url) = url else {
-            return Err(Error::Unexpected {
+            return Err(OciError::Unexpected {
                 host: self.host.to_string(),
-                expected: "the place to upload to (Location)",
-                came: "none".into(),
+                expected: "the URL of the upload (Location)",
+                received: "none".into(),
             });
         };
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
@@ -209,7 +196,7 @@ impl<'a> Repository<'a> {
         let body = match content {
             Content::Bytes(bytes) => Body::from(bytes.to_vec()),
             Content::File(path) => file_body(path, size).map_err(|cause| {
-                Error::Local(format!("{}: cannot be read: {cause}", path.display()))
+                OciError::Local(format!("{}: cannot be read: {cause}", path.display()))
             })?,
         };
         let response = self.authorized_once(Method::PUT, &url, headers, body, size).await?;
@@ -217,11 +204,15 @@ impl<'a> Repository<'a> {
         Ok(())
     }
 
-    /// Puts a manifest under a tag; its digest.
-    pub async fn push_manifest(&self, manifest: &Manifest, tag: &str) -> Result<Digest, Error> {
+    /// Pushes a manifest to a tag; its digest.
+    pub async fn push_manifest(
+        &self,
+        manifest: &OciManifest,
+        tag: &str,
+    ) -> Result<Digest, OciError> {
         let body = manifest
             .bytes()
-            .map_err(|error| Error::Local(format!("cannot write the manifest: {error}")))?;
+            .map_err(|error| OciError::Local(format!("cannot write the manifest: {error}")))?;
         let digest = Digest::of(&body);
         let url = self.url(&format!("manifests/{tag}"))?;
         let mut headers = HeaderMap::new();
@@ -235,10 +226,11 @@ impl<'a> Repository<'a> {
                 self.transport.success(response).await
             })
             .await?;
-        let said = response.headers().get(DIGEST_HEADER).and_then(|said| said.to_str().ok());
-        match said.and_then(|said| said.parse().ok()) {
-            Some(actual) if actual != digest => Err(Error::WrongDigest {
-                what: "the manifest that was pushed".into(),
+        let declared = response.headers().get(DIGEST_HEADER);
+        let declared = declared.and_then(|declared| declared.to_str().ok());
+        match declared.and_then(|declared| declared.parse().ok()) {
+            Some(actual) if actual != digest => Err(OciError::WrongDigest {
+                what: "the pushed manifest".into(),
                 host: self.host.to_string(),
                 expected: digest,
                 actual,
@@ -247,14 +239,14 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Whether the registry takes the credentials at all.
-    pub async fn check_credentials(&self) -> Result<(), Error> {
+    /// Checks that the registry accepts the credentials.
+    pub async fn check_credentials(&self) -> Result<(), OciError> {
         let url = self.transport.url(&self.host, "/v2/")?;
         let response = self.get(Method::GET, &url, "application/json").await?;
         self.transport.success(response).await.map(drop)
     }
 
-    async fn get(&self, method: Method, url: &Url, accept: &str) -> Result<Response, Error> {
+    async fn get(&self, method: Method, url: &Url, accept: &str) -> Result<Response, OciError> {
         let request =
             |authorization| Get { method: method.clone(), url: url.clone(), accept, authorization };
         let response = self.transport.get(&request(self.authorization())).await?;
@@ -270,7 +262,7 @@ impl<'a> Repository<'a> {
         url: &Url,
         headers: HeaderMap,
         body: impl Into<Bytes>,
-    ) -> Result<Response, Error> {
+    ) -> Result<Response, OciError> {
         let body = body.into();
         let size = body.len() as u64;
         let first = self.authorized_once(method.clone(), url, headers.clone(), body.clone(), size);
@@ -288,8 +280,8 @@ impl<'a> Repository<'a> {
         mut headers: HeaderMap,
         body: impl Into<Body>,
         size: u64,
-    ) -> Result<Response, Error> {
-        // The upload may go to another host, which has no business with it.
+    ) -> Result<Response, OciError> {
+        // The upload may go to another host, which must not receive the credentials.
         let own = self.transport.url(&self.host, "/")?.origin() == url.origin();
         if let Some(authorization) = self.authorization().filter(|_| own) {
             headers.insert(header::AUTHORIZATION, authorization);
@@ -298,15 +290,15 @@ impl<'a> Repository<'a> {
     }
 
     fn authorization(&self) -> Option<HeaderValue> {
-        self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.authorization.lock().clone()
     }
 
-    /// Meets the challenge of a response that has one; whether there is something to try again with.
-    async fn authorize(&self, response: &Response) -> Result<bool, Error> {
+    /// Obtains the authorization that a 401 response requests; returns whether to retry with it.
+    async fn authorize(&self, response: &Response) -> Result<bool, OciError> {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(false);
         }
-        let asking = auth::authorization(
+        let authorization = auth::authorization(
             self.transport,
             &self.host,
             response,
@@ -314,10 +306,10 @@ impl<'a> Repository<'a> {
             &self.scope,
         );
         let short = self.transport.timeouts.short;
-        let new = timeout(short, asking).await.unwrap_or_else(|_| {
-            Err(Error::TooSlow { host: self.host.to_string(), timeout: short })
+        let new = timeout(short, authorization).await.unwrap_or_else(|_| {
+            Err(OciError::TooSlow { host: self.host.to_string(), timeout: short })
         })?;
-        let mut authorization = self.authorization.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut authorization = self.authorization.lock();
         let changed = new.is_some() && *authorization != new;
         if changed {
             *authorization = new;
@@ -326,82 +318,11 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// Content as it should come.
-#[derive(Debug)]
-pub struct Wanted<'a> {
-    pub what: &'a str,
-    /// Bytes, where they are known.
-    pub size: Option<u64>,
-    /// Bytes at the most.
-    pub limit: u64,
-    pub digest: Digest,
-}
-
-impl Transport {
-    /// Writes a body that has to be what is `wanted` into `sink`.
-    pub async fn content(
-        &self,
-        response: Response,
-        wanted: &Wanted<'_>,
-        sink: &mut impl Sink,
-        transfer: Transfer,
-    ) -> Result<(), Error> {
-        let host = host_of(response.url());
-        let limit = self.timeouts.short + Duration::from_secs(wanted.limit / MIN_SPEED);
-        let writing = self.write(response, wanted, sink, &transfer);
-        timeout(limit, writing).await.unwrap_or(Err(Error::TooSlow { host, timeout: limit }))?;
-        transfer.done();
-        Ok(())
-    }
-
-    async fn write(
-        &self,
-        mut response: Response,
-        wanted: &Wanted<'_>,
-        sink: &mut impl Sink,
-        transfer: &Transfer,
-    ) -> Result<(), Error> {
-        let Wanted { what, size, limit, digest: expected } = *wanted;
-        let host = host_of(response.url());
-        let wrong_size = |came: String| {
-            let (what, host) = (what.to_owned(), host.clone());
-            match size {
-                Some(expected) => Error::Size { what, host, expected, came },
-                None => Error::TooLarge { what, host, limit, came },
-            }
-        };
-        let is_wrong = |bytes: u64| size.map_or(bytes > limit, |size| bytes != size);
-        if let Some(length) = response.content_length().filter(|&length| is_wrong(length)) {
-            return Err(wrong_size(length.to_string()));
-        }
-        let failed = |cause| Error::Write { host: host.clone(), cause };
-        sink.restart().map_err(failed)?;
-        let (mut hasher, mut came) = (Sha256::new(), 0_u64);
-        while let Some(chunk) = self.chunk(&mut response).await? {
-            came += chunk.len() as u64;
-            if came > limit {
-                return Err(wrong_size("more".into()));
-            }
-            hasher.update(&chunk);
-            sink.write_all(&chunk).map_err(failed)?;
-            transfer.at(came);
-        }
-        if is_wrong(came) {
-            return Err(wrong_size(came.to_string()));
-        }
-        let actual = Digest::finish(hasher);
-        if actual != expected {
-            return Err(Error::WrongDigest { what: what.to_owned(), host, expected, actual });
-        }
-        Ok(())
-    }
-}
-
-/// A file's first `size` bytes, read as they are sent.
+/// The first `size` bytes of a file as a streamed body.
 fn file_body(path: &Path, size: u64) -> std::io::Result<Body> {
     let file = std::fs::File::open(path)?.take(size);
     let parts = futures::stream::try_unfold(file, async |mut file| {
-        let mut part = vec![0; PART];
+        let mut part = vec![0; BUFFER];
         let count = file.read(&mut part)?;
         part.truncate(count);
         Ok::<_, std::io::Error>((count > 0).then_some((part, file)))

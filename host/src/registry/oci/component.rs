@@ -1,5 +1,5 @@
-//! A component as an artifact, as the WebAssembly ecosystem has it (the CNCF's "Wasm OCI artifact"): `wkg`,
-//! Spin and wasmCloud pull what is pushed here, and the other way round.
+//! Components as OCI artifacts, in the format of the CNCF's "Wasm OCI artifact", which is compatible
+//! with `wkg`, Spin and wasmCloud.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -11,36 +11,36 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::client::{Content, Repository};
 use super::digest::Digest;
-use super::manifest::{Descriptor, Manifest, TITLE};
-use super::progress::Progress;
+use super::manifest::{Descriptor, OciManifest, TITLE};
+use super::progress::TransferProgress;
 use crate::guest::artifact::MAX_COMPONENT;
 use crate::process::read_file::read_file;
 
-/// The type of a component's configuration.
+/// Media type of a component's configuration.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
-/// The type of its only layer.
+/// Media type of its only layer.
 const LAYER: &str = "application/wasm";
-/// What tools wrote before there was an agreement.
+/// Media type of the layer before it was standardised.
 const OLD_LAYER: &str = "application/vnd.wasm.content.layer.v1+wasm";
-/// Bytes that tell what a file is, and how one that is none begins.
+/// Number of bytes read to detect the type of a file, and shown if it is another one.
 const HEADER: usize = 64;
-/// What somebody may have meant who pushes a file that is no component.
-const MODEL_HINT: &str = "; a model is pushed with --model NAME/VERSION, or by its folder";
-/// The same component is the same artifact, whenever it is pushed.
+/// Hint for a pushed file that is not a component.
+const MODEL_HINT: &str = "; push a model with --model NAME/VERSION, or pass its folder";
+/// A constant time, so that the same component is always the same artifact.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
-/// A component, and how it is described.
+/// A component with its manifest and configuration.
 #[derive(Debug)]
 pub struct ComponentArtifact {
     bytes: Vec<u8>,
     config: Vec<u8>,
-    pub manifest: Manifest,
+    pub manifest: OciManifest,
 }
 
 /// The configuration of the artifact.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Config<'a> {
+struct ComponentConfig<'a> {
     created: &'static str,
     author: Option<&'a str>,
     architecture: &'static str,
@@ -49,7 +49,7 @@ struct Config<'a> {
     component: World,
 }
 
-/// What a component has to be given, and gives.
+/// The imports and exports of a component.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct World {
     exports: Vec<String>,
@@ -58,7 +58,10 @@ struct World {
 }
 
 impl ComponentArtifact {
-    /// The component in `path`.
+    /// Reads the component at `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not a component.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read_file(path, MAX_COMPONENT)
             .with_context(|| format!("{}: cannot be read", path.display()))?;
@@ -67,7 +70,7 @@ impl ComponentArtifact {
         if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
             layer.annotations.insert(TITLE.into(), name.into());
         }
-        let config = serde_json::to_vec(&Config {
+        let config = serde_json::to_vec(&ComponentConfig {
             created: CREATED,
             author: None,
             architecture: "wasm",
@@ -75,47 +78,52 @@ impl ComponentArtifact {
             layer_digests: [layer.digest],
             component,
         })?;
-        let manifest = Manifest::new(None, Descriptor::of(CONFIG, &config), vec![layer]);
+        let manifest = OciManifest::new(None, Descriptor::of(CONFIG, &config), vec![layer]);
         Ok(Self { bytes, config, manifest })
     }
 
-    /// Sends its content to a repository; the manifest is still to be put.
-    pub async fn push(&self, to: &Repository<'_>, progress: Progress) -> Result<()> {
+    /// Pushes the content to a repository, without the manifest.
+    pub async fn push(&self, to: &Repository<'_>, progress: TransferProgress) -> Result<()> {
         let Self { bytes, config, manifest } = self;
         for layer in &manifest.layers {
             to.push_blob(layer, "the component", Content::Bytes(bytes), progress).await?;
         }
         let content = Content::Bytes(config);
-        Ok(to.push_blob(&manifest.config, "its configuration", content, Progress::Silent).await?)
+        Ok(to
+            .push_blob(&manifest.config, "the configuration", content, TransferProgress::Silent)
+            .await?)
     }
 }
 
-/// The layer that is the component of an artifact; `None`: it is not one of a component.
-pub fn layer(manifest: &Manifest) -> Result<Option<&Descriptor>> {
+/// The layer with the component; `None` if the artifact is not a component.
+///
+/// # Errors
+/// If there are several components, or none in the artifact of a component.
+pub fn layer(manifest: &OciManifest) -> Result<Option<&Descriptor>> {
     let is_component = |layer: &&Descriptor| matches!(&*layer.media_type, LAYER | OLD_LAYER);
     let mut layers = manifest.layers.iter().filter(is_component);
     match (layers.next(), layers.next()) {
         (Some(layer), None) => Ok(Some(layer)),
-        (Some(_), Some(_)) => bail!("it has more than one component; one is what is pulled"),
+        (Some(_), Some(_)) => bail!("the artifact has more than one component; expected one"),
         (None, _) if manifest.config.media_type == CONFIG => {
-            bail!("it has no layer of type {LAYER}, which is where a component is")
+            bail!("the artifact has no layer of type {LAYER} with the component")
         }
         (None, _) => Ok(None),
     }
 }
 
-/// Fetches a component into `file`.
+/// Fetches a component into `file`, and checks that it is one.
 pub async fn pull(
     from: &Repository<'_>,
     layer: &Descriptor,
     file: &mut File,
-    progress: Progress,
+    progress: TransferProgress,
 ) -> Result<()> {
     from.blob(layer, "the component", MAX_COMPONENT, file, progress).await?;
     check_file(file)
 }
 
-/// Whether a file that was fetched is a component, by its beginning.
+/// Checks by its header that a fetched file is a component.
 pub fn check_file(file: &mut File) -> Result<()> {
     let mut start = Vec::new();
     file.rewind()?;
@@ -123,53 +131,56 @@ pub fn check_file(file: &mut File) -> Result<()> {
     check(&start, "")
 }
 
-/// Whether these are the bytes of a component, by their beginning. `hint` is said of what is no
-/// WebAssembly.
+/// Checks the header of a component. `hint` is added to the error if it is not WebAssembly.
 fn check(bytes: &[u8], hint: &str) -> Result<()> {
     let first = Parser::new(0).parse_all(bytes).next().transpose().ok().flatten();
     match first {
         Some(Payload::Version { encoding: Encoding::Component, .. }) => Ok(()),
         Some(Payload::Version { .. }) => {
-            bail!("it is a core module, no component (build it for wasm32-wasip2)")
+            bail!("it is a core module, not a component; build it for wasm32-wasip2")
         }
-        _ => bail!("it is no WebAssembly{}{hint}", beginning(bytes)),
+        _ => bail!("it is not WebAssembly{}{hint}", text_start(bytes)),
     }
 }
 
-/// What a file begins with, if that is text.
-fn beginning(bytes: &[u8]) -> String {
+/// The start of a file for a message, if it is text.
+fn text_start(bytes: &[u8]) -> String {
     let start = bytes.get(..HEADER).unwrap_or(bytes);
     let is_text = start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
     if start.is_empty() || !is_text {
         return String::new();
     }
-    format!("; it begins with {:?}", super::error::excerpt(start))
+    format!("; it starts with {:?}", super::error::excerpt(start))
 }
 
-/// The names of what the component imports and exports itself: of one that is to be pushed.
+/// The names of the component's own imports and exports.
 fn world(bytes: &[u8]) -> Result<World> {
     check(bytes, MODEL_HINT)?;
     let mut world = World::default();
-    // How deep in modules and components within.
+    // Nesting depth in modules and components.
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.context("it is damaged")? {
+        match payload.context("the component is damaged")? {
             Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
-                    world.imports.push(import.context("it is damaged")?.name.name.to_owned());
+                    world
+                        .imports
+                        .push(import.context("the component is damaged")?.name.name.to_owned());
                 }
             }
             Payload::ComponentExportSection(section) if depth == 1 => {
                 for export in section {
-                    world.exports.push(export.context("it is damaged")?.name.name.to_owned());
+                    world
+                        .exports
+                        .push(export.context("the component is damaged")?.name.name.to_owned());
                 }
             }
             _ => {}
         }
     }
-    ensure!(depth == 0, "it is truncated");
+    ensure!(depth == 0, "the component is truncated");
     Ok(world)
 }
 
@@ -187,7 +198,7 @@ mod tests {
         (export "wasi:http/handler@0.3.0" (instance $i)))"#;
 
     #[test]
-    fn the_configuration_names_what_the_component_is_given_and_gives() {
+    fn configuration_lists_imports_and_exports() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("one.wasm");
         let bytes = wat::parse_str(COMPONENT).unwrap();
@@ -213,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_component_is_refused() {
+    fn files_other_than_components_are_refused() {
         let bytes = wat::parse_str(COMPONENT).unwrap();
         for (bytes, part) in [
             (&b"\0asm\x01\0\0\0"[..], "core module"),
-            (b"<html>", "it is no WebAssembly; it begins with \"<html>\"; a model is pushed"),
-            (b"\x08\x07\x12\x07pytorch", "it is no WebAssembly; a model is pushed with --model"),
-            (b"", "it is no WebAssembly; a model is pushed"),
+            (b"<html>", "it is not WebAssembly; it starts with \"<html>\"; push a model"),
+            (b"\x08\x07\x12\x07pytorch", "it is not WebAssembly; push a model with --model"),
+            (b"", "it is not WebAssembly; push a model"),
             (&bytes[..bytes.len() - 1], "damaged"),
         ] {
             let problem = format!("{:#}", world(bytes).unwrap_err());
@@ -228,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn the_only_component_of_an_artifact_is_pulled() {
+    fn artifact_must_have_exactly_one_component() {
         let config = |kind| Descriptor::of(kind, b"{}");
         let one = Descriptor::of(LAYER, b"1");
-        let manifest = |kind, layers| Manifest::new(None, config(kind), layers);
+        let manifest = |kind, layers| OciManifest::new(None, config(kind), layers);
         let only = manifest(CONFIG, vec![Descriptor::of("text/plain", b""), one.clone()]);
         assert_eq!(layer(&only).unwrap(), Some(&one));
         assert!(layer(&manifest(CONFIG, vec![one.clone(), one])).is_err());
@@ -244,7 +255,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_damaged_component_is_read_or_refused(at in 0..120_usize, with in any::<u8>()) {
+        fn corrupted_components_do_not_panic(at in 0..120_usize, with in any::<u8>()) {
             let mut bytes = wat::parse_str(COMPONENT).unwrap();
             let at = at.min(bytes.len() - 1);
             bytes[at] = with;

@@ -1,6 +1,6 @@
-//! Users and passwords of registries, where Docker keeps them: `config.json` in `DOCKER_CONFIG`, or in
-//! `.docker` in the home folder, and the credential helpers it names. `docker login`, `oras login` and
-//! `spinfer registry login` are one.
+//! Credentials of registries, stored as Docker stores them: in `config.json` in `DOCKER_CONFIG` or
+//! `~/.docker`, or by the credential helpers configured there. `docker login`, `oras login` and `spinfer
+//! registry login` share them.
 
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
@@ -19,30 +19,30 @@ use http::HeaderValue;
 use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 
-use super::auth::header_value;
-use super::error::Error;
-use super::reference::Host;
+use super::error::OciError;
+use super::reference::RegistryHost;
+use super::sensitive_header::header_value;
 
-/// How long a credential helper may take: it may ask the user.
+/// Timeout of a credential helper, which may prompt the user.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
-/// What the configuration calls Docker Hub.
+/// Key of Docker Hub in the configuration.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
-/// What a helper says of a host it knows nothing of.
+/// Output of a helper without credentials for a host.
 const NOT_FOUND: &str = "credentials not found";
 
-/// What shows a registry who asks.
+/// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
+pub enum RegistryCredentials {
     Password {
         user: String,
         password: String,
     },
-    /// It is exchanged for a token.
+    /// A refresh token, exchanged for an access token.
     IdentityToken(String),
 }
 
-/// They are secret.
-impl std::fmt::Debug for Credentials {
+/// Omits the secrets.
+impl std::fmt::Debug for RegistryCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Password { user, .. } => {
@@ -53,31 +53,36 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-impl Credentials {
-    /// As a header of requests to `host`.
-    pub(super) fn basic(&self, host: &Host) -> Result<HeaderValue, Error> {
+impl RegistryCredentials {
+    /// The `Authorization: Basic` header for `host`.
+    pub(super) fn basic(&self, host: &RegistryHost) -> Result<HeaderValue, OciError> {
         let (user, password) = match self {
             Self::Password { user, password } => (user.as_str(), password.as_str()),
-            // By the convention of those that give such tokens.
+            // The user name is the convention of registries that issue such tokens.
             Self::IdentityToken(token) => ("<token>", token.as_str()),
         };
         let encoded = STANDARD.encode(format!("{user}:{password}"));
         header_value(&format!("Basic {encoded}"), host.as_str())
     }
 
-    /// Those for `host`, if there are any.
-    pub fn find(host: &Host) -> Result<Option<Self>> {
+    /// The stored credentials for `host`, if there are any.
+    ///
+    /// # Errors
+    /// If the configuration is damaged or a credential helper fails.
+    pub fn find(host: &RegistryHost) -> Result<Option<Self>> {
         let Some(path) = config_path().filter(|path| path.exists()) else { return Ok(None) };
         let server = server(host);
-        let asked = server.clone();
+        let requested = server.clone();
         let (send, receive) = mpsc::channel();
-        // A helper is another program, and may never end.
+        // On a thread of its own: a helper is an external program that may hang.
         std::thread::Builder::new().name("credentials".into()).spawn(move || {
-            // Nobody listens after the timeout.
-            let _ = send.send(docker_credential::get_credential(&asked));
+            // After the timeout, the receiver is dropped.
+            let _ = send.send(docker_credential::get_credential(&requested));
         })?;
         let found = receive.recv_timeout(HELPER_TIMEOUT);
-        let found = found.map_err(|_| anyhow!("the credential helper does not answer"));
+        let found = found.map_err(|_| {
+            anyhow!("the credential helper for {server} did not respond within {HELPER_TIMEOUT:?}")
+        });
         let problem = |problem: String| anyhow!("{}: {problem}", path.display());
         match found.with_context(|| path.display().to_string())? {
             Ok(DockerCredential::UsernamePassword(user, password)) => {
@@ -85,20 +90,20 @@ impl Credentials {
             }
             Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Self::IdentityToken(token))),
             Err(Failure::NoCredentialConfigured | Failure::ConfigNotFound) => Ok(None),
-            // What it prints may be a secret.
+            // The output may contain a secret: it is not shown.
             Err(Failure::HelperFailure { stdout, stderr, .. })
                 if stdout.contains(NOT_FOUND) || stderr.contains(NOT_FOUND) =>
             {
                 Ok(None)
             }
             Err(Failure::HelperFailure { helper, .. }) => {
-                Err(problem(format!("{helper} fails for {server}")))
+                Err(problem(format!("{helper} failed for {server}")))
             }
             Err(Failure::HelperCommunicationError) => {
                 Err(problem(format!("the credential helper for {server} cannot be run")))
             }
             Err(Failure::MalformedHelperResponse) => {
-                Err(problem(format!("the credential helper for {server} sends no credentials")))
+                Err(problem(format!("the credential helper for {server} returned no credentials")))
             }
             Err(Failure::CredentialDecodingError | Failure::CredentialMismatchError) => {
                 Err(problem(format!("auths.{server:?} is damaged; log in again")))
@@ -108,7 +113,7 @@ impl Credentials {
     }
 }
 
-/// Where they are.
+/// Path of Docker's configuration.
 #[must_use]
 pub fn config_path() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -116,72 +121,79 @@ pub fn config_path() -> Option<PathBuf> {
     Some(folder.join("config.json"))
 }
 
-/// What the configuration calls `host`.
-fn server(host: &Host) -> String {
+/// The key of `host` in the configuration.
+fn server(host: &RegistryHost) -> String {
     match host.as_str() {
         "docker.io" | "index.docker.io" | "registry-1.docker.io" => DOCKER_HUB.to_owned(),
         host => host.to_owned(),
     }
 }
 
-/// Where credentials were put, or removed from.
+/// The location of stored credentials.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum CredentialLocation {
     File(PathBuf),
-    /// A program of this name.
+    /// A credential helper, by the name of its program.
     Helper(String),
 }
 
-/// Keeps `credentials` for `host`, by the helper that the configuration names for it, or in the file.
-pub fn keep(host: &Host, user: &str, password: &str) -> Result<Kept> {
+/// Stores credentials for `host`, with the configured helper or in the file.
+///
+/// # Errors
+/// If the helper fails or the file cannot be written.
+pub fn store(host: &RegistryHost, user: &str, password: &str) -> Result<CredentialLocation> {
     let path = config_path().context("neither DOCKER_CONFIG nor HOME is set")?;
     let server = server(host);
-    let mut config = Config::read(&path)?;
+    let mut config = DockerConfig::read(&path)?;
     if let Some(helper) = config.helper(&server) {
         let entry = json!({ "ServerURL": server, "Username": user, "Secret": password });
         run_helper(&helper, "store", &entry.to_string())?;
-        return Ok(Kept::Helper(helper));
+        return Ok(CredentialLocation::Helper(helper));
     }
     let auth = STANDARD.encode(format!("{user}:{password}"));
     config.auths()?.insert(server, json!({ "auth": auth }));
     config.write()?;
-    Ok(Kept::File(path))
+    Ok(CredentialLocation::File(path))
 }
 
-/// Removes those for `host`; `None`: there were none.
-pub fn forget(host: &Host) -> Result<Option<Kept>> {
+/// Removes the credentials for `host`; `None` if there were none.
+///
+/// # Errors
+/// If the helper fails or the file cannot be written.
+pub fn remove(host: &RegistryHost) -> Result<Option<CredentialLocation>> {
     let path = config_path().context("neither DOCKER_CONFIG nor HOME is set")?;
     let server = server(host);
-    let mut config = Config::read(&path)?;
+    let mut config = DockerConfig::read(&path)?;
     if let Some(helper) = config.helper(&server) {
         run_helper(&helper, "erase", &server)?;
-        return Ok(Some(Kept::Helper(helper)));
+        return Ok(Some(CredentialLocation::Helper(helper)));
     }
     if config.auths()?.remove(&server).is_none() {
         return Ok(None);
     }
     config.write()?;
-    Ok(Some(Kept::File(path)))
+    Ok(Some(CredentialLocation::File(path)))
 }
 
-/// Docker's configuration: all of it, as only a part of it is ours.
-struct Config {
+/// Docker's configuration, including the parts that are not used here.
+struct DockerConfig {
     path: PathBuf,
     json: Map<String, Value>,
 }
 
-impl Config {
+impl DockerConfig {
     fn read(path: &Path) -> Result<Self> {
         let json = match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|_| anyhow!("{}: is not a JSON object; correct it", path.display()))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| {
+                anyhow!("{}: is not a JSON object; fix or delete it", path.display())
+            })?,
             Err(error) if error.kind() == ErrorKind::NotFound => Map::new(),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         Ok(Self { path: path.to_owned(), json })
     }
 
-    /// The program that keeps what is of `server`.
+    /// The credential helper for `server`.
     fn helper(&self, server: &str) -> Option<String> {
         let own = self.json.get("credHelpers").and_then(|helpers| helpers.get(server));
         let name = own.or_else(|| self.json.get("credsStore"))?.as_str()?;
@@ -191,12 +203,12 @@ impl Config {
     fn auths(&mut self) -> Result<&mut Map<String, Value>> {
         let auths = self.json.entry("auths").or_insert_with(|| json!({}));
         let path = self.path.display();
-        auths.as_object_mut().with_context(|| format!("{path}: auths is not an object; correct it"))
+        auths.as_object_mut().with_context(|| format!("{path}: `auths` is not an object; fix it"))
     }
 
-    /// All of it, or nothing. It has passwords: it is for this user only.
+    /// Writes the file atomically, readable by this user only, as it has passwords.
     fn write(&self) -> Result<()> {
-        // A link leads to where it is really kept.
+        // A symbolic link is followed, not replaced.
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let folder = path.parent().context("a file is in a folder")?;
         let write = || -> Result<()> {
@@ -214,7 +226,7 @@ impl Config {
     }
 }
 
-/// Gives a helper its input, which no list of processes shows.
+/// Runs a helper; the input is passed on standard input, as arguments are visible to other users.
 fn run_helper(helper: &str, action: &str, input: &str) -> Result<()> {
     let mut child = Command::new(helper)
         .arg(action)
@@ -228,7 +240,7 @@ fn run_helper(helper: &str, action: &str, input: &str) -> Result<()> {
     ensure!(status.success(), "{helper} {action} failed: {status}");
     match written {
         Some(Ok(())) => Ok(()),
-        _ => bail!("{helper} {action} did not take its input"),
+        _ => bail!("{helper} {action} did not read its input"),
     }
 }
 
@@ -236,15 +248,15 @@ fn run_helper(helper: &str, action: &str, input: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn config(dir: &Path, text: &str) -> Config {
+    fn config(dir: &Path, text: &str) -> DockerConfig {
         let path = dir.join("docker/config.json");
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        Config::read(&path).unwrap()
+        DockerConfig::read(&path).unwrap()
     }
 
     #[test]
-    fn other_content_stays_and_the_file_is_private() {
+    fn other_keys_are_preserved_and_the_file_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"z": 1, "auths": {"b.org": {"auth": "eA=="}}, "a": {"k": [1, 2]}}"#;
         let mut config = config(dir.path(), text);
@@ -258,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_for_the_host_comes_before_the_one_for_all() {
+    fn helper_of_the_host_takes_precedence_over_the_default_one() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"credsStore": "pass", "credHelpers": {"a.org": "gcloud", "b.org": ""}}"#;
         let config = config(dir.path(), text);
@@ -268,19 +280,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_configuration_is_left_as_it_is() {
+    fn invalid_configuration_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         fs::write(&path, "[1]").unwrap();
-        assert!(Config::read(&path).is_err());
+        assert!(DockerConfig::read(&path).is_err());
         let mut config = config(dir.path(), r#"{"auths": 1}"#);
         assert!(config.auths().is_err());
     }
 
     #[test]
-    fn credentials_are_not_shown() {
-        let credentials = Credentials::Password { user: "me".into(), password: "hush".into() };
-        let shown = format!("{credentials:?} {:?}", Credentials::IdentityToken("hush".into()));
+    fn secrets_are_not_in_debug_output() {
+        let credentials =
+            RegistryCredentials::Password { user: "me".into(), password: "hush".into() };
+        let shown =
+            format!("{credentials:?} {:?}", RegistryCredentials::IdentityToken("hush".into()));
         assert!(shown.contains("me") && !shown.contains("hush"), "{shown}");
         let host = "r.org".parse().unwrap();
         let header = credentials.basic(&host).unwrap();

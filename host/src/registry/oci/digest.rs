@@ -1,4 +1,4 @@
-//! `sha256:` and 64 hexadecimal digits: what content is named by.
+//! Digests, the names of content: `sha256:` and 64 hexadecimal digits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,14 +9,14 @@ use sha2::{Digest as _, Sha256};
 use crate::inference::hex;
 
 const ALGORITHM: &str = "sha256:";
-/// Hexadecimal digits of a SHA-256.
+/// Number of hexadecimal digits of a SHA-256.
 const DIGITS: usize = 64;
 
 /// The SHA-256 of some content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// A text that is no digest.
+/// The text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write \"sha256:\" and 64 hexadecimal digits")]
 pub struct InvalidDigest;
@@ -27,13 +27,13 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
-    /// Of what went through `hasher`.
+    /// The digest of the data passed to `hasher`.
     #[must_use]
     pub fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }
 
-    /// In lower case, without the algorithm.
+    /// The hexadecimal digits, in lower case and without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
         hex(&self.0)
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Digest {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(|_| {
             let shown: String = text.chars().take(80).collect();
-            serde::de::Error::custom(format!("{shown:?} is no SHA-256 digest; {InvalidDigest}"))
+            serde::de::Error::custom(format!("{shown:?} is not a SHA-256 digest; {InvalidDigest}"))
         })
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_written_as_registries_do() {
+    fn digest_round_trips_in_the_form_of_registries() {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").to_string(), empty);
         assert_eq!(empty.parse(), Ok(Digest::of(b"")));
@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken_or_refused(text in "(sha256:)?[0-9a-fg\u{e9}]{0,70}") {
+        fn arbitrary_text_does_not_panic(text in "(sha256:)?[0-9a-fg\u{e9}]{0,70}") {
             if let Ok(digest) = text.parse::<Digest>() {
                 prop_assert_eq!(digest.to_string(), text);
             }

@@ -1,4 +1,4 @@
-//! Why a registry did not give what it was asked for, or gave something else.
+//! Errors of requests to registries.
 
 use std::time::Duration;
 
@@ -6,56 +6,58 @@ use http::StatusCode;
 
 use super::digest::Digest;
 
-/// What went wrong between this host and a server. Which artifact it was about is the caller's to say.
+/// Why a request to a registry failed. Callers add the artifact as context.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum OciError {
     #[error(
-        "{host} is not asked over plain HTTP, which anybody on the way can read and change; \
-         --insecure-http {host} allows it"
+        "{host} must be reached over HTTPS, as plain HTTP can be read and changed on the way; allow it \
+         with --insecure-http {host}"
     )]
     PlainHttp { host: String },
     #[error("{host} cannot be reached: {cause}")]
     Unreachable { host: String, cause: String },
-    #[error("{host} sent nothing for {}", humantime::format_duration(*timeout))]
-    Silent { host: String, timeout: Duration },
-    #[error("{host} has not finished within {}", humantime::format_duration(*timeout))]
+    #[error("{host} sent no data for {}", humantime::format_duration(*timeout))]
+    IdleTimeout { host: String, timeout: Duration },
+    #[error("{host} did not finish within {}", humantime::format_duration(*timeout))]
     TooSlow { host: String, timeout: Duration },
-    #[error("the connection to {host} broke off: {cause}")]
-    Broken { host: String, cause: String },
-    #[error("{host} redirects more than {limit} times, at last to {url}")]
+    #[error("the connection to {host} was lost: {cause}")]
+    ConnectionLost { host: String, cause: String },
+    #[error("{host} redirects more than {limit} times, last to {url}")]
     Redirects { host: String, limit: usize, url: String },
     #[error("{host} redirects to {url:?}, {problem}")]
     BadRedirect { host: String, url: String, problem: &'static str },
-    #[error("{}", status_message(*status, host, said))]
-    Status { status: StatusCode, host: String, said: String, retry_after: Option<Duration> },
-    #[error("expected {expected}, but {host} sent {came}")]
-    Unexpected { host: String, expected: &'static str, came: String },
-    #[error("{what} may have {limit} bytes, but {host} sends {came}")]
-    TooLarge { what: String, host: String, limit: u64, came: String },
-    #[error("{what} has {expected} bytes by the manifest, but {host} sent {came}")]
-    Size { what: String, host: String, expected: u64, came: String },
-    #[error("{what} should have the digest {expected}, but what {host} sent has {actual}")]
+    #[error("{}", status_message(*status, host, message))]
+    Status { status: StatusCode, host: String, message: String, retry_after: Option<Duration> },
+    #[error("expected {expected}, but {host} sent {received}")]
+    Unexpected { host: String, expected: &'static str, received: String },
+    #[error("{what} exceeds the limit of {limit} bytes: {host} sent {received}")]
+    TooLarge { what: String, host: String, limit: u64, received: String },
+    #[error("{what} has {expected} bytes in the manifest, but {host} sent {received}")]
+    Size { what: String, host: String, expected: u64, received: String },
+    #[error(
+        "{what} should have the digest {expected}, but the content sent by {host} has {actual}"
+    )]
     WrongDigest { what: String, host: String, expected: Digest, actual: Digest },
-    #[error("cannot write what {host} sends: {cause}")]
+    #[error("cannot write the data from {host}: {cause}")]
     Write { host: String, cause: std::io::Error },
+    /// A problem of this machine.
     #[error("{0}")]
-    /// It is on this side.
     Local(String),
 }
 
-impl Error {
-    /// How long to wait before the same request may succeed; `None`: it will not.
+impl OciError {
+    /// Delay before a retry; `None` if a retry would fail too.
     #[must_use]
     pub fn retry_after(&self, backoff: Duration) -> Option<Duration> {
         match self {
-            Self::Unreachable { .. } | Self::Broken { .. } => Some(backoff),
+            Self::Unreachable { .. } | Self::ConnectionLost { .. } => Some(backoff),
             Self::Status { status, retry_after, .. } => match status.as_u16() {
                 429 | 503 => Some(retry_after.unwrap_or(backoff)),
                 408 | 500 | 502 | 504 => Some(backoff),
                 _ => None,
             },
-            // A server that is silent for the whole timeout is silent the next time too.
-            Self::Silent { .. } | Self::TooSlow { .. } => None,
+            // After a whole timeout without data, a retry is unlikely to help.
+            Self::IdleTimeout { .. } | Self::TooSlow { .. } => None,
             Self::PlainHttp { .. }
             | Self::Redirects { .. }
             | Self::BadRedirect { .. }
@@ -74,27 +76,27 @@ impl Error {
     }
 }
 
-fn status_message(status: StatusCode, host: &str, said: &str) -> String {
+fn status_message(status: StatusCode, host: &str, message: &str) -> String {
     let meaning = match status.as_u16() {
         401 => format!(
-            "it wants credentials, or other ones: `spinfer registry login {host}` gives them"
+            "the credentials are missing or wrong; log in with `spinfer registry login {host}`"
         ),
         403 => "these credentials do not allow it".to_owned(),
-        404 => "there is no such repository, tag or digest, or it is not shown to this user".into(),
-        405 => "it does not allow this: the registry may be read-only".into(),
-        413 => "it is larger than the registry takes".into(),
-        429 => "it has had too many requests; try again later".into(),
+        404 => "there is no such repository, tag or digest, or this user cannot see it".into(),
+        405 => "the operation is not allowed: the registry may be read-only".into(),
+        413 => "the content is larger than the registry accepts".into(),
+        429 => "too many requests; try again later".into(),
         500.. => "the registry failed; try again later".into(),
-        _ => "this is not what a registry sends".into(),
+        _ => "unexpected status for a registry".into(),
     };
-    let said = if said.is_empty() { String::new() } else { format!(" ({said})") };
-    format!("{host} sent {status}: {meaning}{said}")
+    let message = if message.is_empty() { String::new() } else { format!(" ({message})") };
+    format!("{host} sent {status}: {meaning}{message}")
 }
 
-/// What a server sent, short and without what a terminal would act on.
+/// The start of a body on one line, without control characters.
 #[must_use]
 pub fn excerpt(body: &[u8]) -> String {
-    /// Characters.
+    /// Maximum length, in characters.
     const MAX_EXCERPT: usize = 160;
     let text = String::from_utf8_lossy(body);
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_excerpt_is_short_and_harmless() {
+    fn excerpt_is_short_and_without_control_characters() {
         assert_eq!(excerpt(b"  <html>\n\t<b>\x1b[31mred</b>\0 "), "<html> <b> [31mred</b>");
         assert_eq!(excerpt(b"\xff\xfe"), "\u{fffd}\u{fffd}");
         let long = excerpt("\u{e9}".repeat(1000).as_bytes());
@@ -119,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
+    fn only_transient_errors_are_retried() {
         let backoff = Duration::from_secs(1);
-        let status = |code: u16, retry_after| Error::Status {
+        let status = |code: u16, retry_after| OciError::Status {
             status: StatusCode::from_u16(code).unwrap(),
             host: "r.org".into(),
-            said: String::new(),
+            message: String::new(),
             retry_after,
         };
         let later = Some(Duration::from_secs(7));

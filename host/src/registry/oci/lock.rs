@@ -1,5 +1,5 @@
-//! `spinfer.lock`, beside the manifest: what each package was when it was fetched first. A registry that
-//! gives something else under the same version afterwards is noticed.
+//! `spinfer.lock`, next to the manifest: pins each package to the digest of its first fetch, so that a
+//! registry cannot change a version unnoticed.
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -13,18 +13,18 @@ use serde::Deserialize;
 use super::digest::Digest;
 use crate::process::read_file::read_file;
 
-/// Its name.
+/// Name of the file.
 pub const NAME: &str = "spinfer.lock";
-/// Of its format.
+/// Version of the format.
 const VERSION: u32 = 1;
-/// Bytes of a file: thousands of packages.
+/// Maximum size of the file, in bytes: thousands of packages.
 const MAX_LOCK: u64 = 4 << 20;
 const HEAD: &str = "\
-# What the packages of the manifest stand for. Written by spinfer: keep it under version control.
-# `spinfer registry update` takes what the registries have now.
+# Digests of the manifest's packages. Written by spinfer: keep it under version control.
+# To update it to the current state of the registries, run `spinfer registry update`.
 ";
 
-/// The file, and what it holds.
+/// The lock file.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -32,21 +32,24 @@ pub struct Lock {
     changed: bool,
 }
 
-/// What a package was.
+/// A pinned package.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pinned {
     pub registry: String,
-    /// With its version: `acme:iris@1.0.0`.
+    /// Package with version: `acme:iris@1.0.0`.
     pub package: String,
-    /// Of the artifact.
+    /// Digest of the artifact's manifest.
     pub manifest: Digest,
-    /// Of the component in it.
+    /// Digest of the component in it.
     pub component: Digest,
 }
 
 impl Lock {
-    /// That of the manifest in the folder `base`; an empty one if there is none.
+    /// Reads the lock file in the folder `base`; an empty one if there is none.
+    ///
+    /// # Errors
+    /// If the file is damaged or of another version.
     pub fn read(base: &Path) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -66,12 +69,12 @@ impl Lock {
         let read = || {
             let Text { version, package } = toml::from_str(&String::from_utf8(bytes)?)?;
             if version != VERSION {
-                bail!("version {version} is another spinfer's; this one reads {VERSION}");
+                bail!("version {version} is not supported; this spinfer reads version {VERSION}");
             }
             Ok(package)
         };
         let packages = read().with_context(|| {
-            format!("{}: restore it, or delete it to pin the packages anew", path.display())
+            format!("{}: restore it, or delete it to pin the packages again", path.display())
         })?;
         Ok(Self { path, packages, changed: false })
     }
@@ -81,7 +84,7 @@ impl Lock {
         self.packages.iter().find(|known| known.registry == registry && known.package == package)
     }
 
-    /// Pins a package, in the place of what it was pinned to.
+    /// Pins a package, replacing its previous pin.
     pub fn pin(&mut self, pinned: Pinned) {
         if self.find(&pinned.registry, &pinned.package) == Some(&pinned) {
             return;
@@ -99,7 +102,10 @@ impl Lock {
         &self.path
     }
 
-    /// Writes it, if it has changed: all of it, or nothing.
+    /// Writes the file atomically, if it has changed.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
     pub fn write(&self) -> Result<()> {
         if !self.changed {
             return Ok(());
@@ -152,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pinned_is_read_again() {
+    fn pins_round_trip() {
         let dir = tempfile::tempdir().unwrap();
         let mut lock = Lock::read(dir.path()).unwrap();
         lock.write().unwrap();
-        assert!(!lock.path().exists(), "nothing is pinned");
+        assert!(!lock.path().exists(), "no pins, no file");
         lock.pin(pinned("b:b@1.0.0", b"1"));
         lock.pin(pinned("a:a@1.0.0", b"2"));
         lock.write().unwrap();
@@ -177,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_damaged_is_not_replaced_unasked() {
+    fn damaged_lock_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let good = "version = 1\n[[package]]\nregistry = 'r'\npackage = 'p'\n";
         for (text, part) in [
-            ("version = 2", "version 2 is another"),
+            ("version = 2", "version 2 is not supported"),
             ("", "missing field `version`"),
             (good, "missing field `manifest`"),
             ("version = 1\nother = 1", "unknown field `other`"),
@@ -195,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_package_is_written_so_that_it_is_read(registry in "\\PC{1,20}", package in "\\PC{1,20}") {
+        fn arbitrary_packages_round_trip(registry in "\\PC{1,20}", package in "\\PC{1,20}") {
             let dir = tempfile::tempdir().unwrap();
             let mut lock = Lock::read(dir.path()).unwrap();
             lock.pin(Pinned { registry: registry.clone(), ..pinned(&package, b"1") });

@@ -1,4 +1,4 @@
-//! What a registry holds under a tag: a manifest, which lists content by type, size and digest.
+//! OCI image manifests, which list an artifact's content by type, size and digest.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 
+/// Media type of a manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Of several manifests: one artifact for each platform.
+/// Media type of an index of manifests, one per platform.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Bytes of a manifest: what the distribution specification has registries take.
+/// Maximum size of a manifest, in bytes: that of the distribution specification.
 pub const MAX_MANIFEST: u64 = 4 << 20;
-/// Layers of an artifact that is pulled.
+/// Maximum number of layers of an artifact.
 pub const MAX_LAYERS: usize = 256;
 
-/// Annotation: the name of a layer's file. `oras pull` writes it under this name.
+/// Annotation: file name of a layer. `oras pull` writes the layer to this file.
 pub const TITLE: &str = "org.opencontainers.image.title";
-/// Annotation: the version of an artifact.
+/// Annotation: version of an artifact.
 pub const VERSION: &str = "org.opencontainers.image.version";
-/// Annotation: what an artifact is, for people.
+/// Annotation: human-readable description of an artifact.
 pub const DESCRIPTION: &str = "org.opencontainers.image.description";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Manifest {
+pub struct OciManifest {
     pub schema_version: u32,
     #[serde(default)]
     pub media_type: Option<String>,
@@ -35,7 +36,7 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Content of a registry.
+/// Describes content in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -59,8 +60,8 @@ impl Descriptor {
     }
 }
 
-impl Manifest {
-    /// An artifact of its own type, if it has one.
+impl OciManifest {
+    /// A manifest, with an artifact type if there is one.
     #[must_use]
     pub fn new(artifact_type: Option<&str>, config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {
@@ -73,44 +74,45 @@ impl Manifest {
         }
     }
 
-    /// What is put into a registry.
+    /// The JSON text that is pushed.
     pub fn bytes(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(self)
     }
 
-    /// What names it there.
+    /// The digest of [`Self::bytes`].
     pub fn digest(&self) -> serde_json::Result<Digest> {
         Ok(Digest::of(&self.bytes()?))
     }
 
-    /// Reads a manifest; what is wrong with it otherwise.
+    /// Parses a manifest.
+    ///
+    /// # Errors
+    /// A description of the problem.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
-        /// What every manifest has, of whatever kind.
+        /// Fields common to manifests and indexes.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Head {
+        struct ManifestHead {
             schema_version: Option<u64>,
             media_type: Option<String>,
             manifests: Option<serde::de::IgnoredAny>,
         }
-        let head: Head = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let head: ManifestHead = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         if head.manifests.is_some() || head.media_type.as_deref() == Some(INDEX) {
-            return Err(
-                "it is an index of several artifacts; name one of them by its digest".into()
-            );
+            return Err("it is an index of several artifacts; select one by its digest".into());
         }
         if head.schema_version != Some(2) {
-            return Err("it has no `schemaVersion` 2".into());
+            return Err("its `schemaVersion` is not 2".into());
         }
         let manifest: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let layers = manifest.layers.len();
         if layers > MAX_LAYERS {
-            return Err(format!("it has {layers} layers; {MAX_LAYERS} are the limit"));
+            return Err(format!("it has {layers} layers; the maximum is {MAX_LAYERS}"));
         }
         Ok(manifest)
     }
 
-    /// What kind of artifact it is.
+    /// The artifact type, or else the media type of the configuration.
     #[must_use]
     pub fn kind(&self) -> &str {
         self.artifact_type.as_deref().unwrap_or(&self.config.media_type)
@@ -127,18 +129,18 @@ mod tests {
         let config = Descriptor::of("application/vnd.oci.empty.v1+json", b"{}");
         let mut layer = Descriptor::of("application/wasm", b"\0asm");
         layer.annotations.insert(TITLE.into(), "a.wasm".into());
-        serde_json::to_string(&Manifest::new(Some("a/b"), config, vec![layer])).unwrap()
+        serde_json::to_string(&OciManifest::new(Some("a/b"), config, vec![layer])).unwrap()
     }
 
     #[test]
-    fn a_manifest_is_what_was_written() {
-        let manifest = Manifest::parse(whole().as_bytes()).unwrap();
+    fn manifest_round_trips() {
+        let manifest = OciManifest::parse(whole().as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&manifest).unwrap(), whole());
         assert_eq!((manifest.kind(), manifest.layers.len()), ("a/b", 1));
     }
 
     #[test]
-    fn what_is_no_manifest_is_refused() {
+    fn invalid_manifests_are_refused() {
         let layers = whole().replace(
             "\"layers\":[",
             &format!("\"layers\":[{}", {
@@ -152,22 +154,22 @@ mod tests {
             (r#"{"schemaVersion":1}"#, "schemaVersion"),
             (r#"{"schemaVersion":2,"manifests":[]}"#, "index of several"),
             (r#"{"schemaVersion":2}"#, "config"),
-            (&whole().replace("sha256:", "md5:"), "no SHA-256 digest"),
+            (&whole().replace("sha256:", "md5:"), "not a SHA-256 digest"),
             (&whole().replace("\"size\":4", "\"size\":-4"), "-4"),
             (&layers, "257 layers"),
         ] {
-            let problem = Manifest::parse(body.as_bytes()).unwrap_err();
+            let problem = OciManifest::parse(body.as_bytes()).unwrap_err();
             assert!(problem.contains(part), "{body}: {problem}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_damaged_manifest_is_read_or_refused(at in 0..400_usize, with in "\\PC{0,8}") {
+        fn corrupted_manifests_do_not_panic(at in 0..400_usize, with in "\\PC{0,8}") {
             let whole = whole();
             let at = at.min(whole.len());
-            let _ = Manifest::parse(format!("{}{with}{}", &whole[..at], &whole[at..]).as_bytes());
-            let _ = Manifest::parse(&whole.as_bytes()[..at]);
+            let _ = OciManifest::parse(format!("{}{with}{}", &whole[..at], &whole[at..]).as_bytes());
+            let _ = OciManifest::parse(&whole.as_bytes()[..at]);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! OCI registries: components and model versions are pushed to and pulled from them, and a manifest's
-//! components may be in one.
+//! OCI registries: push and pull of components and model versions, and components of a manifest that
+//! are in a registry.
 //!
-//! [`reference`] names an artifact, [`client`] speaks the distribution API of its repository over the
-//! [`transport`], authorized ([`auth`]) by [`credentials`] that Docker's tools share. An artifact is a
-//! [`manifest`] and its content: a [`component`], or a version of a [`model`]. What a `spin.toml` has
-//! elsewhere ([`remote`]) is fetched by [`sources`] into the [`store`] and pinned in the [`lock`].
+//! A [`mod@reference`] names an artifact. The [`client`] speaks the distribution API over the [`transport`],
+//! with authorization ([`auth`]) by [`credentials`] shared with Docker's tools. An artifact is a
+//! [`manifest`] and its content: a [`component`] or a version of a [`model`]. Remote components of a
+//! `spin.toml` ([`remote`]) are fetched by [`sources`] into the [`store`] and pinned in the [`lock`].
 //!
-//! A registry is a stranger: what it sends is bounded in size, time and redirects, and nothing is used
-//! that has not the digest it should have.
+//! Registries are not trusted: responses are bounded in size, time and redirects, and content is used
+//! only if its digest matches.
 
 pub mod digest;
 pub mod reference;
@@ -15,11 +15,13 @@ pub mod reference;
 pub mod auth;
 pub mod challenge;
 pub mod credentials;
+mod sensitive_header;
 
 pub mod client;
 pub mod error;
 pub mod manifest;
 pub mod progress;
+pub mod response;
 pub mod transport;
 
 pub mod component;

@@ -1,33 +1,34 @@
-//! What a person sees of a transfer: a bar on a terminal, a line elsewhere.
+//! Progress of transfers on standard error: a bar on a terminal, otherwise a line.
 
 use std::io::{self, IsTerminal, Write};
 
 use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Where transfers are shown: standard error, or nowhere.
+/// How transfers are shown.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Progress {
+pub enum TransferProgress {
     #[default]
     Silent,
-    /// One line for each transfer, when it is done.
+    /// A line per completed transfer.
     Lines,
-    /// A bar while it is under way, too.
+    /// A bar during the transfer, then a line.
     Bars,
 }
 
 /// One transfer.
 #[derive(Debug)]
 pub struct Transfer {
-    progress: Progress,
-    /// What it is, `fetched model.onnx`.
+    progress: TransferProgress,
+    /// Description, such as `fetched model.onnx`.
     what: String,
+    /// Size in bytes.
     size: u64,
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
-    /// On standard error, unless it is to be `quiet`.
+impl TransferProgress {
+    /// Shows transfers on standard error, unless `quiet`.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
         match (quiet, io::stderr().is_terminal()) {
@@ -37,15 +38,15 @@ impl Progress {
         }
     }
 
-    /// Shows a line.
+    /// Prints a line.
     pub fn line(self, text: &str) {
         if !matches!(self, Self::Silent) {
-            // Nothing can be done if standard error is gone.
+            // An error of standard error cannot be reported anywhere.
             let _ = writeln!(io::stderr(), "{text}");
         }
     }
 
-    /// Begins to show the transfer of `size` bytes.
+    /// Starts showing a transfer of `size` bytes.
     #[must_use]
     pub fn transfer(self, what: &str, size: u64) -> Transfer {
         let bar = matches!(self, Self::Bars).then(|| {
@@ -61,15 +62,15 @@ impl Progress {
 }
 
 impl Transfer {
-    /// `bytes` have been transferred since it began.
-    pub fn at(&self, bytes: u64) {
+    /// Shows that `bytes` have been transferred.
+    pub fn set_position(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(bytes);
         }
     }
 
-    /// Says that it is done.
-    pub fn done(self) {
+    /// Shows that the transfer is complete.
+    pub fn finish(self) {
         let Self { progress, what, size, bar } = self;
         if let Some(bar) = bar {
             bar.finish_and_clear();

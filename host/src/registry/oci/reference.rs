@@ -1,4 +1,4 @@
-//! How artifacts are named: `registry.example.com/models/iris:1`, and packages, `acme:iris`.
+//! Names of artifacts, `registry.example.com/models/iris:1`, and of packages, `acme:iris`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,19 +6,19 @@ use std::str::FromStr;
 
 use super::digest::Digest;
 
-/// Characters of a repository's name, with its host.
+/// Maximum length of a repository's name, and of a host, in characters.
 const MAX_NAME: usize = 255;
-/// Characters of a tag.
+/// Maximum length of a tag, in characters.
 const MAX_TAG: usize = 128;
-/// Where Docker Hub serves `docker.io`.
+/// Docker Hub's name in references, and the host of its API.
 const DOCKER_HUB: [&str; 2] = ["docker.io", "registry-1.docker.io"];
 
-/// A registry: the host it is on, and a port. In lower case.
+/// A registry: its host and port, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host(String);
+pub struct RegistryHost(String);
 
-impl Host {
-    /// Where its API is.
+impl RegistryHost {
+    /// Host and port of the registry's API.
     #[must_use]
     pub fn address(&self) -> &str {
         let [name, address] = DOCKER_HUB;
@@ -43,7 +43,7 @@ impl Host {
     }
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for RegistryHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -56,7 +56,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-impl FromStr for Host {
+impl FromStr for RegistryHost {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -87,28 +87,28 @@ fn is_label(label: &str) -> bool {
 
 /// An artifact in a registry: a repository, and a tag or a digest in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reference {
-    pub host: Host,
+pub struct ArtifactReference {
+    pub host: RegistryHost,
     pub repository: String,
     pub tag: Option<String>,
     pub digest: Option<Digest>,
 }
 
-impl Reference {
-    /// What its manifest is asked for by: the digest, or else the tag.
+impl ArtifactReference {
+    /// The digest, or else the tag, that selects the manifest.
     #[must_use]
     pub fn selector(&self) -> Option<String> {
         self.digest.map(|digest| digest.to_string()).or_else(|| self.tag.clone())
     }
 
-    /// The last part of the repository's name.
+    /// The last segment of the repository's name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or(&self.repository)
     }
 }
 
-impl fmt::Display for Reference {
+impl fmt::Display for ArtifactReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, repository, tag, digest } = self;
         write!(f, "{host}/{repository}")?;
@@ -122,13 +122,13 @@ impl fmt::Display for Reference {
     }
 }
 
-impl FromStr for Reference {
+impl FromStr for ArtifactReference {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let in_text = |problem: String| format!("{text:?}: {problem}");
         if text.contains("://") {
-            return Err(in_text("a reference has no scheme; leave it out".into()));
+            return Err(in_text("a reference has no scheme; omit it".into()));
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
@@ -154,25 +154,28 @@ impl FromStr for Reference {
     }
 }
 
-/// Whether the first part of a reference is a host, by Docker's rule.
+/// Whether the first segment of a reference is a host, by Docker's rule.
 fn is_host(text: &str) -> bool {
     text == "localhost" || text.contains(['.', ':'])
 }
 
-/// Checks a repository's name: parts in lower case with a slash between them.
+/// Checks a repository's name: segments in lower case, separated by slashes.
+///
+/// # Errors
+/// A message with the valid form.
 pub fn check_repository(name: &str) -> Result<(), String> {
     let is_part = |part: &str| {
         let words = part.split(['.', '_', '-']);
         let ends = [part.bytes().next(), part.bytes().next_back()];
-        let whole = ends
+        let has_word_ends = ends
             .iter()
             .all(|end| end.is_some_and(|end| end.is_ascii_lowercase() || end.is_ascii_digit()));
         let plain = |word: &str| word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        // A dot stands alone, an underscore alone or doubled, hyphens in any number.
+        // Separators are a single dot, one or two underscores, or any number of hyphens.
         let separated = !part.contains("..")
             && !part.contains("___")
             && !["._", "_.", ".-", "-.", "_-", "-_"].iter().any(|pair| part.contains(pair));
-        whole && separated && words.into_iter().all(plain)
+        has_word_ends && separated && words.into_iter().all(plain)
     };
     if name.len() > MAX_NAME || !name.split('/').all(is_part) {
         return Err(format!(
@@ -191,7 +194,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
     if valid { Ok(()) } else { Err(format!("{tag:?} is not a tag; write a version, \"1.0.0\"")) }
 }
 
-/// A package as the WebAssembly ecosystem names it, in one version: `acme:iris@1.0.0`.
+/// A version of a WebAssembly package: `acme:iris@1.0.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     namespace: String,
@@ -210,19 +213,22 @@ impl Package {
             return Err(format!("package: {package:?} is not a package; write \"acme:iris\""));
         };
         if semver::Version::parse(version).is_err() {
-            return Err("version: write the one to take, \"1.0.0\"".into());
+            return Err("version: write a semantic version, \"1.0.0\"".into());
         }
-        // A build's metadata follows a plus sign, which no tag can have.
+        // Build metadata follows a plus sign, which a tag cannot contain.
         check_tag(version).map_err(|problem| format!("version: {problem}"))?;
         Ok(Self { namespace: namespace.into(), name: name.into(), version: version.into() })
     }
 
-    /// Where wasm-pkg-tools puts it: a repository of the registry, under `prefix`.
-    pub fn reference(&self, host: Host, prefix: &str) -> Result<Reference, String> {
+    /// The package's repository under `prefix`, as wasm-pkg-tools names it.
+    ///
+    /// # Errors
+    /// If the prefix is not valid in a repository's name.
+    pub fn reference(&self, host: RegistryHost, prefix: &str) -> Result<ArtifactReference, String> {
         let Self { namespace, name, version } = self;
         let repository = format!("{prefix}{namespace}/{name}");
         check_repository(&repository)?;
-        Ok(Reference { host, repository, tag: Some(version.clone()), digest: None })
+        Ok(ArtifactReference { host, repository, tag: Some(version.clone()), digest: None })
     }
 }
 
@@ -238,12 +244,12 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Result<Reference, String> {
+    fn parse(text: &str) -> Result<ArtifactReference, String> {
         text.parse()
     }
 
     #[test]
-    fn a_reference_has_a_host_a_repository_and_a_tag_or_digest() {
+    fn reference_has_a_host_a_repository_and_a_tag_or_digest() {
         let digest = Digest::of(b"");
         let pinned = format!("localhost:5000/a/b-c_d.e:1.0.0@{digest}");
         for (text, host, repository, tag, by) in [
@@ -264,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused_with_what_to_write() {
+    fn invalid_references_are_refused_with_the_fix() {
         for (text, part) in [
             ("", "name the registry first"),
             ("iris:1", "name the registry first"),
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_this_machine() {
+    fn loopback_hosts_are_recognised() {
         for (host, loopback) in [
             ("localhost", true),
             ("LOCALHOST:5000", true),
@@ -304,13 +310,13 @@ mod tests {
             ("127.0.0.1.example.com", false),
             ("[::2]", false),
         ] {
-            assert_eq!(host.parse::<Host>().unwrap().is_loopback(), loopback, "{host}");
+            assert_eq!(host.parse::<RegistryHost>().unwrap().is_loopback(), loopback, "{host}");
         }
     }
 
     #[test]
-    fn a_package_is_a_repository_of_its_namespace() {
-        let host: Host = "r.org".parse().unwrap();
+    fn package_maps_to_a_repository_of_its_namespace() {
+        let host: RegistryHost = "r.org".parse().unwrap();
         let package = Package::parse("acme:iris-model", "1.2.3-rc.1").unwrap();
         let reference = package.reference(host.clone(), "").unwrap();
         assert_eq!(reference.to_string(), "r.org/acme/iris-model:1.2.3-rc.1");
@@ -322,7 +328,7 @@ mod tests {
             ("acme:iris:x", "1.0.0", "is not a package"),
             ("acme:a/b", "1.0.0", "is not a package"),
             ("acme:", "1.0.0", "is not a package"),
-            ("acme:iris", "1", "write the one to take"),
+            ("acme:iris", "1", "write a semantic version"),
             ("acme:iris", "1.0.0+build", "is not a tag"),
         ] {
             let problem = Package::parse(package, version).unwrap_err();
@@ -332,7 +338,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_is_written_the_same(text in "[a-z0-9.:/@_\\[\\]-]{0,60}") {
+        fn valid_references_round_trip(text in "[a-z0-9.:/@_\\[\\]-]{0,60}") {
             if let Ok(reference) = parse(&text) {
                 prop_assert_eq!(reference.to_string(), text);
                 prop_assert!(!reference.repository.contains(".."));
@@ -340,14 +346,14 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_taken_or_refused(text in "\\PC{0,80}", version in "\\PC{0,20}") {
+        fn arbitrary_text_does_not_panic(text in "\\PC{0,80}", version in "\\PC{0,20}") {
             let _ = parse(&text);
-            let _ = text.parse::<Host>();
+            let _ = text.parse::<RegistryHost>();
             let _ = Package::parse(&text, &version);
         }
 
         #[test]
-        fn every_valid_reference_is_taken(
+        fn generated_references_are_valid(
             host in "[a-z][a-z0-9]{0,8}\\.[a-z]{2,4}(:[1-9][0-9]{0,3})?",
             repository in "[a-z0-9]{1,6}([._-][a-z0-9]{1,6}){0,2}(/[a-z0-9]{1,6}){0,3}",
             tag in "[A-Za-z0-9_][A-Za-z0-9._-]{0,20}",

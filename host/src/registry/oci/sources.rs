@@ -1,5 +1,5 @@
-//! The components of a manifest that are elsewhere: fetched, checked, cached and pinned, before the manifest
-//! is resolved. Afterwards their `source` is a file.
+//! Fetches, checks, caches and pins the remote components of a manifest before it is resolved.
+//! Afterwards their `source` is a file.
 
 use std::path::{Path, PathBuf};
 
@@ -9,75 +9,80 @@ use reqwest::Url;
 use serde::Deserialize;
 use tracing::{debug, warn};
 
-use super::auth::Scope;
-use super::client::{Repository, Wanted};
+use super::auth::TokenScope;
+use super::client::Repository;
 use super::component;
-use super::credentials::Credentials;
+use super::credentials::RegistryCredentials;
 use super::digest::Digest;
-use super::error::Error;
+use super::error::OciError;
 use super::lock::{self, Lock, Pinned};
-use super::progress::Progress;
-use super::reference::{Host, Package, Reference};
-use super::remote::Remote;
+use super::progress::TransferProgress;
+use super::reference::{ArtifactReference, Package, RegistryHost};
+use super::remote::RemoteComponent;
+use super::response::ExpectedContent;
 use super::store::ComponentStore;
 use super::transport::{Get, Timeouts, Transport};
-use crate::guest::artifact::MAX_COMPONENT;
 use crate::config::manifest::{Manifest, TextOr};
+use crate::guest::artifact::MAX_COMPONENT;
 
-/// Where a registry says where its packages are (wasm-pkg-tools).
+/// Path of a registry's metadata with the location of its packages (wasm-pkg-tools).
 const METADATA: &str = "/.well-known/wasm-pkg/registry.json";
+/// Maximum size of the metadata, in bytes.
 const MAX_METADATA: u64 = 64 << 10;
 
-/// How sources are fetched.
+/// Options of a fetch.
 #[derive(Debug)]
 pub struct Fetching<'a> {
-    /// The manifest's folder.
+    /// Folder of the manifest.
     pub base: &'a Path,
-    /// The state directory, and the permissions of what is created in it.
+    /// State directory.
     pub state: &'a Path,
+    /// Permissions of folders created in the state directory.
     pub mode: u32,
-    /// Registries that are asked over plain HTTP.
-    pub plain_http: &'a [Host],
+    /// Registries reached over plain HTTP.
+    pub plain_http: &'a [RegistryHost],
     pub pinning: Pinning,
-    pub progress: Progress,
+    pub progress: TransferProgress,
 }
 
-/// What may be pinned.
+/// Which packages are pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pinning {
-    /// What is not pinned yet.
+    /// Packages that are not pinned yet.
     New,
-    /// Nothing: every package has to be pinned.
+    /// None: every package must be pinned already.
     Locked,
-    /// Everything anew, whatever it was.
+    /// All packages, to their current digests.
     Update,
 }
 
-/// A package that was fetched.
+/// A fetched package.
 #[derive(Debug)]
-pub struct Update {
+pub struct FetchedPackage {
     pub package: String,
+    /// Digest of the manifest that was pinned before.
     pub before: Option<Digest>,
+    /// Digest of the manifest that is pinned now.
     pub now: Digest,
 }
 
-/// Whether something has to be fetched.
+/// Whether a component is remote.
 #[must_use]
 pub fn has_remote(manifest: &Manifest) -> bool {
     manifest.component.values().any(|component| matches!(component.source, TextOr::Table(_)))
 }
 
-/// Fetches what `manifest` has elsewhere, and puts the files in its place. What is not valid is left to
-/// [`crate::config::app`], which finds everything else that is wrong, too.
+/// Fetches the remote components of `manifest`, and replaces their `source` by the path of the file.
+/// Invalid sources are left to [`crate::config::app`], which reports all problems of the manifest.
 ///
 /// # Errors
-/// Every source that cannot be had, each with its key. What was fetched stays cached; nothing is pinned.
-pub fn fetch(manifest: &mut Manifest, fetching: &Fetching<'_>) -> Result<Vec<Update>> {
+/// Every source that cannot be fetched, with its key. Fetched components stay cached; nothing is pinned.
+pub fn fetch(manifest: &mut Manifest, fetching: &Fetching<'_>) -> Result<Vec<FetchedPackage>> {
     let mut fetcher = Fetcher::open(fetching)?;
     let (mut updates, mut problems) = (Vec::new(), Vec::new());
     for (id, component) in &mut manifest.component {
         let TextOr::Table(source) = &component.source else { continue };
-        let Ok(remote) = Remote::parse(source) else { continue };
+        let Ok(remote) = RemoteComponent::parse(source) else { continue };
         match fetcher.source(&remote, &mut updates) {
             Ok(path) => {
                 let path = path.to_str().context("--state-dir: its path is not UTF-8")?;
@@ -90,9 +95,9 @@ pub fn fetch(manifest: &mut Manifest, fetching: &Fetching<'_>) -> Result<Vec<Upd
     if let Err(error) = fetcher.lock.write() {
         ensure!(fetching.pinning != Pinning::Update, error);
         let error = format!("{error:#}");
-        warn!(error, "cannot be written: what was fetched is not pinned");
+        warn!(error, "lock file not written: the fetched packages are not pinned");
     }
-    fetcher.store.remove_old();
+    fetcher.store.remove_expired();
     Ok(updates)
 }
 
@@ -103,12 +108,15 @@ struct Fetcher<'a> {
     network: Network,
 }
 
-/// Set up for the first request: where everything is cached, nothing is asked.
+/// Created for the first request: if everything is cached, there is none.
 #[derive(Default)]
 struct Network(Option<(tokio::runtime::Runtime, Transport)>);
 
 impl Network {
-    fn get(&mut self, plain_http: &[Host]) -> Result<(&tokio::runtime::Runtime, &Transport)> {
+    fn get(
+        &mut self,
+        plain_http: &[RegistryHost],
+    ) -> Result<(&tokio::runtime::Runtime, &Transport)> {
         let (runtime, transport) = match self.0.take() {
             Some(network) => self.0.insert(network),
             None => {
@@ -127,30 +135,37 @@ impl<'a> Fetcher<'a> {
         Ok(Self { fetching, store, lock, network: Network::default() })
     }
 
-    fn source(&mut self, remote: &Remote, updates: &mut Vec<Update>) -> Result<PathBuf> {
+    fn source(
+        &mut self,
+        remote: &RemoteComponent,
+        updates: &mut Vec<FetchedPackage>,
+    ) -> Result<PathBuf> {
         match remote {
-            Remote::Url { url, digest } => match self.store.get(*digest) {
+            RemoteComponent::Url { url, digest } => match self.store.get(*digest) {
                 Some(path) => Ok(path),
                 None => self.file(url, *digest).with_context(|| url.to_string()),
             },
-            Remote::Package { registry, package } => self.package(registry, package, updates),
+            RemoteComponent::Package { registry, package } => {
+                self.package(registry, package, updates)
+            }
         }
     }
 
-    /// Fetches a file that has to have a digest.
+    /// Fetches a file with the given digest.
     fn file(&mut self, url: &Url, digest: Digest) -> Result<PathBuf> {
         let progress = self.fetching.progress;
         let mut staged = self.store.stage()?;
         let (runtime, transport) = self.network.get(self.fetching.plain_http)?;
         progress.line(&format!("Fetching {url}"));
         let get = Get { method: Method::GET, url: url.clone(), accept: "*/*", authorization: None };
-        let wanted = Wanted { what: "the component", size: None, limit: MAX_COMPONENT, digest };
+        let what = "the component";
+        let content = ExpectedContent { what, size: None, limit: MAX_COMPONENT, digest };
         let file = staged.as_file_mut();
         runtime.block_on(transport.retry(async || {
             let response = transport.success(transport.get(&get).await?).await?;
             let size = response.content_length().unwrap_or_default();
             let transfer = progress.transfer("fetched the component", size);
-            transport.content(response, &wanted, file, transfer).await
+            transport.content(response, &content, file, transfer).await
         }))?;
         component::check_file(staged.as_file_mut())?;
         self.store.put(staged, digest)
@@ -158,32 +173,33 @@ impl<'a> Fetcher<'a> {
 
     fn package(
         &mut self,
-        registry: &Host,
+        registry: &RegistryHost,
         package: &Package,
-        updates: &mut Vec<Update>,
+        updates: &mut Vec<FetchedPackage>,
     ) -> Result<PathBuf> {
         let name = package.to_string();
         let before = self.lock.find(registry.as_str(), &name).cloned();
         let Fetching { pinning, plain_http, progress, .. } = *self.fetching;
         let pinned = before.as_ref().filter(|_| pinning != Pinning::Update);
         if let Some(path) = pinned.and_then(|pinned| self.store.get(pinned.component)) {
-            debug!(package = name, "pinned and cached: the registry is not asked");
+            debug!(package = name, "package is pinned and cached: no request to the registry");
             return Ok(path);
         }
         ensure!(
             pinned.is_some() || pinning != Pinning::Locked,
-            "{name} is not in {}, and --locked allows no new pin; leave --locked out once",
+            "{name} is not in {}, and --locked allows no new pin; omit --locked once",
             self.lock.path().display()
         );
         let (runtime, transport) = self.network.get(plain_http)?;
         let fetching = async {
             let reference = locate(transport, registry, package).await;
             let reference = reference.with_context(|| format!("{name} of {registry}"))?;
-            let pull = Pull { transport, reference: &reference, store: &self.store, progress };
+            let pull =
+                ComponentPull { transport, reference: &reference, store: &self.store, progress };
             pull.component(pinned).await.with_context(|| reference.to_string())
         };
         let Pulled { path, manifest, component } = runtime.block_on(fetching)?;
-        updates.push(Update {
+        updates.push(FetchedPackage {
             package: format!("{name} of {registry}"),
             before: before.map(|before| before.manifest),
             now: manifest,
@@ -195,11 +211,11 @@ impl<'a> Fetcher<'a> {
 }
 
 /// Fetches an artifact of a component into the cache.
-struct Pull<'a> {
+struct ComponentPull<'a> {
     transport: &'a Transport,
-    reference: &'a Reference,
+    reference: &'a ArtifactReference,
     store: &'a ComponentStore,
-    progress: Progress,
+    progress: TransferProgress,
 }
 
 struct Pulled {
@@ -208,26 +224,26 @@ struct Pulled {
     component: Digest,
 }
 
-impl Pull<'_> {
+impl ComponentPull<'_> {
     async fn component(&self, pinned: Option<&Pinned>) -> Result<Pulled> {
         let Self { transport, reference, store, progress } = *self;
         progress.line(&format!("Fetching {reference}"));
-        let Reference { host, repository: name, tag, .. } = reference;
-        let credentials = Credentials::find(host)?;
+        let ArtifactReference { host, repository: name, tag, .. } = reference;
+        let credentials = RegistryCredentials::find(host)?;
         let repository =
-            Repository::new(transport, host, name, credentials, Scope::Pull(name.clone()));
+            Repository::new(transport, host, name, credentials, TokenScope::Pull(name.clone()));
         let fetched = repository.manifest(tag.as_deref().unwrap_or_default()).await?;
         if let Some(pinned) = pinned.filter(|pinned| pinned.manifest != fetched.digest) {
             bail!(
-                "the registry has {} under this version now, but {} has {}; if that is meant, \
-                 `spinfer registry update` takes it",
+                "the registry has {} for this version, but {} has {}; to accept the change, run \
+                 `spinfer registry update`",
                 fetched.digest,
                 lock::NAME,
                 pinned.manifest
             );
         }
         let layer = component::layer(&fetched.manifest)?
-            .with_context(|| format!("it is no component, but {}", fetched.manifest.kind()))?;
+            .with_context(|| format!("not a component, but {}", fetched.manifest.kind()))?;
         let path = match store.get(layer.digest) {
             Some(path) => path,
             None => {
@@ -240,19 +256,25 @@ impl Pull<'_> {
     }
 }
 
-/// Where a registry has a package: in a repository of its name, unless it says another place.
-async fn locate(transport: &Transport, registry: &Host, package: &Package) -> Result<Reference> {
+/// The repository of a package: the one with its name, unless the registry's metadata has another one.
+async fn locate(
+    transport: &Transport,
+    registry: &RegistryHost,
+    package: &Package,
+) -> Result<ArtifactReference> {
     let url = transport.url(registry, METADATA)?;
     let get = Get { method: Method::GET, url, accept: "application/json", authorization: None };
     let metadata = match transport.get(&get).await {
         Ok(response) if response.status().is_success() => {
-            // Another page, of a host that serves pages.
+            // The body may be any page of a web server.
             transport.body(response, METADATA, MAX_METADATA).await.unwrap_or_default()
         }
         Ok(_) => bytes::Bytes::new(),
-        // Then it serves no packages either.
+        // The packages could not be fetched either.
         Err(
-            error @ (Error::Unreachable { .. } | Error::Silent { .. } | Error::PlainHttp { .. }),
+            error @ (OciError::Unreachable { .. }
+            | OciError::IdleTimeout { .. }
+            | OciError::PlainHttp { .. }),
         ) => {
             return Err(error.into());
         }
@@ -262,7 +284,7 @@ async fn locate(transport: &Transport, registry: &Host, package: &Package) -> Re
     package.reference(host, &prefix).map_err(|problem| anyhow!(problem))
 }
 
-/// What a registry says of itself; older ones by other names.
+/// Metadata of a registry; older ones use other names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
@@ -279,8 +301,8 @@ struct OciMetadata {
 }
 
 impl Metadata {
-    /// The host of the repositories, and what their names begin with.
-    fn read(body: &[u8], registry: &Host) -> Result<(Host, String), String> {
+    /// The host of the repositories, and the prefix of their names.
+    fn read(body: &[u8], registry: &RegistryHost) -> Result<(RegistryHost, String), String> {
         let Self { oci, oci_registry, oci_namespace_prefix } =
             serde_json::from_slice(body).unwrap_or_default();
         let (host, prefix) = match oci {
@@ -302,8 +324,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_may_say_where_its_packages_are() {
-        let registry: Host = "acme.org".parse().unwrap();
+    fn metadata_locates_the_packages_of_a_registry() {
+        let registry: RegistryHost = "acme.org".parse().unwrap();
         for (body, host, prefix) in [
             (r#"{"oci": {"registry": "ghcr.io", "namespacePrefix": "acme/"}}"#, "ghcr.io", "acme/"),
             (r#"{"ociRegistry": "ghcr.io", "ociNamespacePrefix": "acme/"}"#, "ghcr.io", "acme/"),
@@ -320,7 +342,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_metadata_is_read_or_left(body in "(\\{|\\}|\"oci\"|\"registry\"|:|,|\"a\"|\\PC){0,20}") {
+        fn arbitrary_metadata_does_not_panic(body in "(\\{|\\}|\"oci\"|\"registry\"|:|,|\"a\"|\\PC){0,20}") {
             let _ = Metadata::read(body.as_bytes(), &"acme.org".parse().unwrap());
         }
     }

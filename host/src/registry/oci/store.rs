@@ -1,6 +1,5 @@
-//! Components that were fetched, each under its digest: a part of the state directory, which all
-//! applications of a user share. A file is checked whenever it is used, so that one that is damaged, or is
-//! another's, is fetched again.
+//! Cache of fetched components by digest, in the state directory that all applications of a user share.
+//! A file is verified at each use: if it is damaged or another user could write it, it is fetched again.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -15,17 +14,17 @@ use super::digest::Digest;
 use crate::guest::artifact::{MAX_COMPONENT, check_owner};
 use crate::process::read_file::read_file;
 
-/// Its folder in the state directory.
+/// Folder in the state directory.
 pub const FOLDER: &str = "fetched";
 const EXTENSION: &str = "wasm";
-/// A component that no application has used for this long is removed.
-const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How often the use of a file is written down.
+/// Age since the last use after which a component is removed.
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Interval at which the time of the last use is updated.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What the owner may do with a file; others as much as `mode` of the folder lets them.
-const FILE: u32 = 0o644;
+/// Permissions of a file, restricted by the `mode` of the folder.
+const FILE_MODE: u32 = 0o644;
 
-/// The folder, and who may look into it.
+/// The cache folder, and its permissions.
 #[derive(Debug)]
 pub struct ComponentStore {
     folder: PathBuf,
@@ -33,7 +32,10 @@ pub struct ComponentStore {
 }
 
 impl ComponentStore {
-    /// Opens it in the state directory `state`; creates it with the permissions `mode`.
+    /// Opens the cache in the state directory `state`, creating it with the permissions `mode`.
+    ///
+    /// # Errors
+    /// If the folder cannot be created, or other users may write to it.
     pub fn open(state: &Path, mode: u32) -> Result<Self> {
         let folder = state.join(FOLDER);
         let open = || {
@@ -45,7 +47,10 @@ impl ComponentStore {
             Ok(Self { folder, mode })
         };
         open().with_context(|| {
-            format!("{}: cannot keep fetched components here (--state-dir)", folder.display())
+            format!(
+                "{}: cannot store fetched components; choose another folder with --state-dir",
+                folder.display()
+            )
         })
     }
 
@@ -53,7 +58,7 @@ impl ComponentStore {
         self.folder.join(digest.hex()).with_extension(EXTENSION)
     }
 
-    /// The component with this digest, if it is there and whole.
+    /// The component with this digest, if it is cached and intact.
     #[must_use]
     pub fn get(&self, digest: Digest) -> Option<PathBuf> {
         let path = self.path(digest);
@@ -70,16 +75,19 @@ impl ComponentStore {
         }
     }
 
-    /// A file to be filled.
+    /// Creates a temporary file for a download.
     pub fn stage(&self) -> Result<NamedTempFile> {
-        let permissions = Permissions::from_mode(FILE & (self.mode | 0o600));
+        let permissions = Permissions::from_mode(FILE_MODE & (self.mode | 0o600));
         let staged = tempfile::Builder::new().permissions(permissions).tempfile_in(&self.folder);
         staged.with_context(|| {
-            format!("{}: cannot keep fetched components here (--state-dir)", self.folder.display())
+            format!(
+                "{}: cannot store fetched components; choose another folder with --state-dir",
+                self.folder.display()
+            )
         })
     }
 
-    /// Puts a file that has this digest in its place.
+    /// Adds a file with this digest to the cache.
     pub fn put(&self, staged: NamedTempFile, digest: Digest) -> Result<PathBuf> {
         let path = self.path(digest);
         staged.as_file().sync_all().with_context(|| path.display().to_string())?;
@@ -87,13 +95,13 @@ impl ComponentStore {
         Ok(path)
     }
 
-    /// Removes what no application has used for a month.
-    pub fn remove_old(&self) {
+    /// Removes components that were not used for `MAX_AGE`.
+    pub fn remove_expired(&self) {
         let Ok(files) = fs::read_dir(&self.folder) else { return };
         for path in files.flatten().map(|file| file.path()) {
             let used = path.metadata().and_then(|metadata| metadata.modified());
             let age = used.ok().and_then(|used| SystemTime::now().duration_since(used).ok());
-            if age.is_some_and(|age| age > KEEP) && fs::remove_file(&path).is_ok() {
+            if age.is_some_and(|age| age > MAX_AGE) && fs::remove_file(&path).is_ok() {
                 debug!(file = %path.display(), "cached component removed");
             }
         }
@@ -105,10 +113,10 @@ fn check(path: &Path, digest: Digest) -> Result<()> {
     let metadata = file.metadata()?;
     check_owner(&metadata)?;
     let actual = Digest::of(&read_file(path, MAX_COMPONENT)?);
-    ensure!(actual == digest, "it is damaged: its digest is {actual}");
+    ensure!(actual == digest, "the file is damaged: its digest is {actual}");
     let used = SystemTime::now().duration_since(metadata.modified()?);
     if used.is_ok_and(|used| used > DAY) {
-        // In an image it belongs to root, and is never removed.
+        // In an image, where the file belongs to root, this fails and the file is never removed.
         let _ = file.set_modified(SystemTime::now());
     }
     Ok(())
@@ -133,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_is_found_by_its_digest_while_it_is_whole() {
+    fn intact_component_is_found_by_its_digest() {
         let state = tempfile::tempdir().unwrap();
         let store = ComponentStore::open(state.path(), PRIVATE).unwrap();
         let (digest, path) = put(&store, b"content");
@@ -145,11 +153,11 @@ mod tests {
         let (digest, path) = put(&store, b"content");
         assert!(store.get(digest).is_some(), "fetched again");
         fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(store.get(digest), None, "others may have written it");
+        assert_eq!(store.get(digest), None, "other users may write the file");
     }
 
     #[test]
-    fn in_a_folder_that_others_may_read_they_may_read_files() {
+    fn files_in_a_readable_folder_are_readable() {
         let state = tempfile::tempdir().unwrap();
         let store = ComponentStore::open(state.path(), READABLE).unwrap();
         let (_, path) = put(&store, b"content");
@@ -157,26 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_a_month_is_removed() {
+    fn unused_components_expire_after_a_month() {
         let state = tempfile::tempdir().unwrap();
         let store = ComponentStore::open(state.path(), PRIVATE).unwrap();
-        let old = SystemTime::now() - KEEP - DAY;
+        let old = SystemTime::now() - MAX_AGE - DAY;
         let (used, path) = put(&store, b"used");
         File::open(&path).unwrap().set_modified(old).unwrap();
         let (_, unused) = put(&store, b"unused");
         File::open(&unused).unwrap().set_modified(old).unwrap();
         assert!(store.get(used).is_some());
-        store.remove_old();
+        store.remove_expired();
         assert!(path.exists() && !unused.exists());
     }
 
     #[test]
-    fn a_folder_that_others_may_write_is_refused() {
+    fn folder_writable_by_others_is_refused() {
         let state = tempfile::tempdir().unwrap();
         let folder = state.path().join(FOLDER);
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
         let problem = format!("{:#}", ComponentStore::open(state.path(), PRIVATE).unwrap_err());
-        assert!(problem.contains("others may write it"), "{problem}");
+        assert!(problem.contains("other users can write it"), "{problem}");
     }
 }

@@ -23,9 +23,9 @@ use crate::request::exchange::Exchange;
 /// Maximum size of a request body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-pub(super) async fn respond<'h, B>(
-    host: &'h Host,
-    exchange: &mut Exchange<'h, B>,
+pub(super) async fn respond<B>(
+    host: &Host,
+    exchange: &mut Exchange<B>,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
@@ -87,7 +87,10 @@ fn report(receipt: &Receipt) -> Response<Body> {
         };
         return error_response(StatusCode::BAD_REQUEST, &error);
     }
-    debug_assert!(receipt.accepted + receipt.rejected.len() <= MAX_ITEMS, "as many as were sent");
+    debug_assert!(
+        receipt.accepted + receipt.rejected.len() <= MAX_ITEMS,
+        "accepted and rejected items are all items"
+    );
     response(JSON, serde_json::to_string(receipt).unwrap_or_default())
 }
 

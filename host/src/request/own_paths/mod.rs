@@ -17,9 +17,7 @@ use crate::http::body::Body;
 use crate::http::body::error::BodyError;
 use crate::http::error::Failure;
 use crate::http::error_response::error_response;
-use crate::http::reserved::{
-    FEEDBACK, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN,
-};
+use crate::http::reserved::{FEEDBACK, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
@@ -37,9 +35,9 @@ const METADATA: &str = concat!(
 );
 
 /// The response, if the path is one of the host's own.
-pub(super) async fn respond<'h, B>(
-    host: &'h Host,
-    exchange: &mut Exchange<'h, B>,
+pub(super) async fn respond<B>(
+    host: &Host,
+    exchange: &mut Exchange<B>,
 ) -> Option<Result<Response<Body>, Failure>>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
@@ -69,7 +67,7 @@ fn document(host: &Host, method: &Method, path: &str) -> Option<Result<Response<
     };
     let document = match *method {
         Method::GET | Method::HEAD => document,
-        _ => Err(Failure::OnlyGet { path: path.to_owned() }),
+        _ => Err(Failure::MethodNotAllowed { path: path.to_owned() }),
     };
     Some(document.map(|(content_type, text)| response(content_type, text)))
 }
@@ -83,7 +81,7 @@ fn response(content_type: HeaderValue, text: String) -> Response<Body> {
 /// The refusal of every other method than `POST`.
 fn only_post(path: &str) -> Response<Body> {
     let mut response =
-        error_response(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} takes POST"));
+        error_response(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} supports only POST"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }

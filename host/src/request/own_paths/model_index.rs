@@ -17,7 +17,7 @@ use crate::http::body::error::BodyError;
 use crate::http::error::Failure;
 use crate::http::error_response::error_response;
 use crate::http::reserved::REPOSITORY_INDEX;
-use crate::inference::model_states::State;
+use crate::inference::model_states::VersionState;
 use crate::request::exchange::Exchange;
 
 /// Maximum size of a request body, in bytes.
@@ -29,21 +29,21 @@ struct Indexed<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'a str>,
-    state: State,
+    state: VersionState,
     reason: String,
 }
 
 /// The names of all models, as JSON.
 pub(super) fn names(host: &Host) -> String {
-    let models = host.services().values().flat_map(|service| &service.spec().models);
+    let models = host.components().values().flat_map(|service| &service.spec().models);
     let names: BTreeSet<_> = models.map(|model| model.name.as_str()).collect();
     serde_json::json!({ "models": names }).to_string()
 }
 
 /// The response to `POST /v2/repository/index`.
-pub(super) async fn repository<'h, B>(
-    host: &'h Host,
-    exchange: &mut Exchange<'h, B>,
+pub(super) async fn repository<B>(
+    host: &Host,
+    exchange: &mut Exchange<B>,
 ) -> Result<Response<Body>, Failure>
 where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
@@ -53,13 +53,13 @@ where
     }
     let body = exchange.admit_whole(host, MAX_BODY, Instant::now() + TIMEOUT).await?;
     // Other members, which other servers define, are ignored.
-    let asked = match body.trim_ascii() {
+    let query = match body.trim_ascii() {
         b"" => Ok(Map::new()),
         body => serde_json::from_slice::<Map<String, Value>>(body),
     };
-    let only_ready = asked.map(|asked| asked.get("ready").map_or(Some(false), Value::as_bool));
+    let only_ready = query.map(|query| query.get("ready").map_or(Some(false), Value::as_bool));
     let Ok(Some(only_ready)) = only_ready else {
-        let problem = "the body is an object, {} or {\"ready\": true}";
+        let problem = "invalid body: expected {} or {\"ready\": true}";
         return Ok(error_response(StatusCode::BAD_REQUEST, problem));
     };
     Ok(response(JSON, serde_json::to_string(&index(host, only_ready)).unwrap_or_default()))
@@ -67,8 +67,8 @@ where
 
 /// Every version, or only those that are ready.
 fn index(host: &Host, only_ready: bool) -> Vec<Indexed<'_>> {
-    let mut all: BTreeMap<_, (State, String)> = BTreeMap::new();
-    for (id, service) in host.services() {
+    let mut all: BTreeMap<_, (VersionState, String)> = BTreeMap::new();
+    for (id, service) in host.components() {
         for model in &service.spec().models {
             let found = host.model_states().of(id, &model.name);
             let key = (model.name.as_str(), model.version.as_deref());
@@ -79,7 +79,7 @@ fn index(host: &Host, only_ready: bool) -> Vec<Indexed<'_>> {
         }
     }
     all.into_iter()
-        .filter(|(_, (state, _))| !only_ready || *state == State::Ready)
+        .filter(|(_, (state, _))| !only_ready || *state == VersionState::Ready)
         .map(|((name, version), (state, reason))| Indexed { name, version, state, reason })
         .collect()
 }

@@ -1,4 +1,4 @@
-//! `[key_value_store.<label>]` of the runtime config, as Spin writes it.
+//! `[key_value_store.<label>]` of the runtime config, in Spin's format.
 
 use std::path::PathBuf;
 
@@ -8,22 +8,23 @@ use toml::{Table, Value};
 
 use crate::storage::redis::Address;
 
-/// What a store is bound to.
+/// The binding of a store.
 #[derive(Clone, Debug)]
 pub enum StoreConfig {
-    /// `type = "spin"`: a SQLite file, of which it takes its label's part.
+    /// `type = "spin"`: the entries of the label in a SQLite file.
     Sqlite { path: Option<PathBuf>, max_size: u64 },
     /// `type = "redis"`.
     Redis { address: Address },
-    /// `type = "memory"`, which Spin has not: gone when the host ends.
+    /// `type = "memory"`, which Spin does not have: lost when the host stops.
     Memory { max_size: u64 },
 }
 
-/// What a file, or what is in memory, may come to, unless it is said.
+/// Default maximum size of a file, in bytes.
 const MAX_FILE: u64 = 1 << 30;
+/// Default maximum size of a store in memory, in bytes.
 const MAX_MEMORY: u64 = 64 << 20;
-/// No less: SQLite needs some pages.
-const SIZE_LEAST: u64 = 64 << 10;
+/// Minimum of `max_size`, in bytes: SQLite needs some pages.
+const MIN_SIZE: u64 = 64 << 10;
 
 impl Default for StoreConfig {
     fn default() -> Self {
@@ -31,8 +32,11 @@ impl Default for StoreConfig {
     }
 }
 
-/// Reads `[key_value_store.<label>]`. Taken apart by hand: an error does not repeat values, which may
-/// be secret.
+/// Parses `[key_value_store.<label>]`. By hand, so that errors do not repeat values, which may be
+/// secret.
+///
+/// # Errors
+/// A key is unknown, missing or has an invalid value.
 pub fn parse(mut table: Table) -> Result<StoreConfig> {
     let kind = table.remove("type");
     let kind = kind.as_ref().and_then(Value::as_str).unwrap_or_default();
@@ -46,12 +50,12 @@ pub fn parse(mut table: Table) -> Result<StoreConfig> {
         _ => bail!("type: write \"spin\", \"redis\" with `url`, or \"memory\""),
     };
     if let Some(key) = table.keys().find(|key| !keys.contains(&key.as_str())) {
-        bail!("{key}: there is no such key; \"{kind}\" has {}", keys.join(", "));
+        bail!("{key}: unknown key; \"{kind}\" has {}", keys.join(", "));
     }
-    let max_size = |table: &mut Table, most: u64| match table.remove("max_size") {
-        None => Ok(most),
+    let max_size = |table: &mut Table, default: u64| match table.remove("max_size") {
+        None => Ok(default),
         Some(size) => match size.try_into().map(|ByteSize(size)| size) {
-            Ok(size) if size >= SIZE_LEAST => Ok(size),
+            Ok(size) if size >= MIN_SIZE => Ok(size),
             _ => Err(anyhow!("max_size: write 64 KiB or more, in bytes or as \"64MiB\"")),
         },
     };
@@ -83,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_is_what_its_type_says() {
+    fn each_type_is_parsed() {
         let Ok(StoreConfig::Sqlite { path: None, max_size: MAX_FILE }) = read("type = 'spin'")
         else {
             panic!()
@@ -107,25 +111,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_and_nothing_secret() {
+    fn errors_name_the_problem_and_repeat_no_value() {
         for (text, part) in [
             ("", "type: write \"spin\""),
             ("type = 'hush'", "type: write \"spin\""),
             ("type = 'azure_cosmos'\nkey = 'hush'", "\"azure_cosmos\" is not supported yet"),
             ("type = 'redis'", "url: write \"redis://host:6379\""),
             ("type = 'redis'\nurl = 'http://hush'", "url: write \"redis://host:6379\""),
-            ("type = 'redis'\nuri = 'hush'", "uri: there is no such key; \"redis\" has url"),
+            ("type = 'redis'\nuri = 'hush'", "uri: unknown key; \"redis\" has url"),
             ("type = 'spin'\npath = ''", "path: write the path of a file"),
-            (
-                "type = 'spin'\nurl = 'hush'",
-                "url: there is no such key; \"spin\" has path, max_size",
-            ),
+            ("type = 'spin'\nurl = 'hush'", "url: unknown key; \"spin\" has path, max_size"),
             ("type = 'memory'\nmax_size = 'hush'", "max_size: write 64 KiB or more"),
             ("type = 'memory'\nmax_size = 1", "max_size: write 64 KiB or more"),
-            (
-                "type = 'memory'\npath = 'hush'",
-                "path: there is no such key; \"memory\" has max_size",
-            ),
+            ("type = 'memory'\npath = 'hush'", "path: unknown key; \"memory\" has max_size"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(part) && !error.contains("hush"), "{text}: {error}");

@@ -1,19 +1,22 @@
-//! A store in memory: gone when the host ends.
+//! A store in memory, which is lost when the host stops.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::process::memory_budget::{Charge, MemoryBudget, OverBudget};
 
-use super::{Answer, ENTRY, Error, Found, PAGE, Page, Room, Storage, number, sum};
+use super::{
+    BatchSize, ENTRY_OVERHEAD, KeyAndValue, PAGE_SIZE, Page, Storage, StoreError, StoreResult,
+    number, sum,
+};
 
 #[derive(Debug)]
-pub(super) struct Memory(Mutex<Contents>);
+pub(super) struct MemoryStore(Mutex<Contents>);
 
 #[derive(Debug)]
 struct Contents {
@@ -21,7 +24,7 @@ struct Contents {
     charge: Charge,
 }
 
-impl Memory {
+impl MemoryStore {
     pub(super) fn new(max_size: u64) -> Self {
         let limit = usize::try_from(max_size).unwrap_or(usize::MAX);
         let charge = MemoryBudget::new(limit, "max_size").empty_charge();
@@ -29,19 +32,19 @@ impl Memory {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl Contents {
     /// Sets every entry, or none if they do not fit.
-    fn insert(&mut self, entries: BTreeMap<String, Bytes>) -> Answer<()> {
+    fn insert(&mut self, entries: BTreeMap<String, Bytes>) -> StoreResult<()> {
         let added: usize = entries.iter().map(|(key, value)| size(key, value)).sum();
         let replaced = entries.keys().filter_map(|key| Some(size(key, self.entries.get(key)?)));
         let replaced: usize = replaced.sum();
         if added > replaced {
             self.charge.grow(added - replaced).map_err(|OverBudget { limit, .. }| {
-                Error(format!("the store is full: it may have {limit} bytes (max_size)"))
+                StoreError(format!("the store is full: it has reached max_size ({limit} bytes)"))
             })?;
         } else {
             self.charge.shrink(replaced - added);
@@ -58,59 +61,59 @@ impl Contents {
 }
 
 fn size(key: &str, value: &Bytes) -> usize {
-    key.len() + value.len() + ENTRY
+    key.len() + value.len() + ENTRY_OVERHEAD
 }
 
-/// What takes no time is done when it is asked for.
-fn now<'a, T: Send + 'a>(answer: T) -> BoxFuture<'a, T> {
-    std::future::ready(answer).boxed()
+/// The result of an operation that is executed by the call itself.
+fn ready<'a, T: Send + 'a>(result: T) -> BoxFuture<'a, T> {
+    std::future::ready(result).boxed()
 }
 
-impl Storage for Memory {
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
+impl Storage for MemoryStore {
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<Vec<KeyAndValue>>> {
         let contents = self.contents();
         let values: Vec<_> = keys.iter().map(|key| contents.entries.get(key).cloned()).collect();
         drop(contents);
-        let mut room = Room::default();
+        let mut size = BatchSize::default();
         let copied = |(key, value): (String, Option<Bytes>)| {
-            room.take_entry(&key, value.as_deref())?;
+            size.add_entry(&key, value.as_deref())?;
             Ok((key, value.map(|value| value.to_vec())))
         };
-        now(keys.into_iter().zip(values).map(copied).collect())
+        ready(keys.into_iter().zip(values).map(copied).collect())
     }
 
-    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>> {
+    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, StoreResult<()>> {
         let entries = entries.into_iter().map(|(key, value)| (key, value.into())).collect();
-        now(self.contents().insert(entries))
+        ready(self.contents().insert(entries))
     }
 
-    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<()>> {
+    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<()>> {
         let mut contents = self.contents();
         keys.iter().for_each(|key| contents.remove(key));
-        now(Ok(()))
+        ready(Ok(()))
     }
 
-    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, Answer<bool>> {
-        now(Ok(self.contents().entries.contains_key(&key)))
+    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, StoreResult<bool>> {
+        ready(Ok(self.contents().entries.contains_key(&key)))
     }
 
-    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, Answer<Page>> {
+    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, StoreResult<Page>> {
         let contents = self.contents();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = Page::default();
         let mut bytes = 0;
         for key in contents.entries.range((start, Bound::Unbounded)).map(|(key, _)| key) {
-            if bytes > PAGE {
+            if bytes > PAGE_SIZE {
                 page.next = page.keys.last().cloned();
                 break;
             }
-            bytes += key.len() + ENTRY;
+            bytes += key.len() + ENTRY_OVERHEAD;
             page.keys.push(key.clone());
         }
-        now(Ok(page))
+        ready(Ok(page))
     }
 
-    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, Answer<i64>> {
+    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, StoreResult<i64>> {
         let mut contents = self.contents();
         let known = number(contents.entries.get(&key).map(|value| &value[..]));
         let sum = known.and_then(|number| sum(number, delta)).and_then(|sum| {
@@ -118,7 +121,7 @@ impl Storage for Memory {
             contents.insert(BTreeMap::from([(key, value)]))?;
             Ok(sum)
         });
-        now(sum)
+        ready(sum)
     }
 
     fn swap<'a>(
@@ -126,11 +129,11 @@ impl Storage for Memory {
         key: String,
         seen: Option<Vec<u8>>,
         value: Vec<u8>,
-    ) -> BoxFuture<'a, Answer<bool>> {
+    ) -> BoxFuture<'a, StoreResult<bool>> {
         let mut contents = self.contents();
         if contents.entries.get(&key).map(|value| &value[..]) != seen.as_deref() {
-            return now(Ok(false));
+            return ready(Ok(false));
         }
-        now(contents.insert(BTreeMap::from([(key, value.into())])).map(|()| true))
+        ready(contents.insert(BTreeMap::from([(key, value.into())])).map(|()| true))
     }
 }

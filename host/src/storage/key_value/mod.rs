@@ -1,163 +1,183 @@
-//! Key-value stores: what an application's labels are bound to. [`Store`] is what everybody uses, and
-//! keeps to the limits and to time; where entries are kept is a [`Storage`]: a SQLite file as Spin
-//! has it, a Redis, or memory.
+//! Key-value stores, to which the labels of an application are bound. [`GrantedStore`] enforces limits and
+//! timeouts; a `Storage` holds the entries: a SQLite file in Spin's format, a Redis, or memory.
 
+mod bindings;
 mod config;
 mod memory;
 mod redis;
 mod sqlite;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::storage::redis::Connections;
+pub use bindings::{Bindings, unbound};
 pub use config::{StoreConfig, parse};
-use memory::Memory;
-use redis::Redis;
-use sqlite::{Database, Sqlite, TURNS};
 
-/// The store that is there without being bound, in a file of its own.
+/// Label of the store that exists without a binding, in a file of its own.
 pub const DEFAULT: &str = "default";
-/// Bytes of a key.
+/// Maximum size of a key, in bytes.
 pub const MAX_KEY: usize = 1 << 10;
-/// Bytes of a value, or of the keys and values of one batch.
+/// Maximum size of a value, or of the keys and values of one batch, in bytes.
 pub const MAX_VALUE: usize = 16 << 20;
-/// Keys of one batch: a file's thread is busy with them for about as long as with a value of the
-/// greatest length, some 100 ms.
+/// Maximum number of keys of one batch: they take the thread of a file about as long as a value of the
+/// maximum size, some 100 ms.
 pub const MAX_KEYS: usize = 10_000;
-/// Bytes an entry takes beside its key and value.
-const ENTRY: usize = 64;
-/// For one operation. More than a Redis has, whose error says more.
+/// Overhead of an entry, in bytes.
+const ENTRY_OVERHEAD: usize = 64;
+/// Size at which a page of keys ends, in bytes, each key counted as an entry.
+const PAGE_SIZE: usize = 1 << 20;
+/// Timeout of one operation. Longer than that of a Redis command, whose error is more specific.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(3);
-/// Where a store of Spin's is, in its folder, unless its `path` says otherwise.
-const SQLITE_FILE: &str = "sqlite_key_value.db";
 
-/// Why an operation was not done.
+/// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Error(pub String);
+pub struct StoreError(pub String);
 
-pub type Answer<T> = Result<T, Error>;
+pub type StoreResult<T> = Result<T, StoreError>;
 
-/// A key, and its value if it has one.
-pub type Found = (String, Option<Vec<u8>>);
+/// A key, and its value if there is one.
+pub type KeyAndValue = (String, Option<Vec<u8>>);
 
-/// What a store is asked for. Keys and values are within the limits.
+/// Holds entries. Keys and values are within the limits.
 trait Storage: Send + Sync {
-    /// `keys` with their values, in their order.
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>>;
+    /// Returns `keys` with their values, in the same order.
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<Vec<KeyAndValue>>>;
 
-    /// Sets all, or none.
-    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>>;
+    /// Sets all entries, or none.
+    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, StoreResult<()>>;
 
-    /// Removes all, or none.
-    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<()>>;
+    /// Removes all keys, or none.
+    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<()>>;
 
-    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, Answer<bool>>;
+    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, StoreResult<bool>>;
 
-    /// Some keys: the first, or those after another page.
-    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, Answer<Page>>;
+    /// Returns a page of keys: the first, or the one after another.
+    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, StoreResult<Page>>;
 
-    /// Adds to the number at `key`; the sum.
-    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, Answer<i64>>;
+    /// Adds to the number at `key`. Returns the sum.
+    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, StoreResult<i64>>;
 
-    /// Sets the value if it is still `seen`; whether it was.
+    /// Sets the value if it is still `seen`. Returns whether it was.
     fn swap<'a>(
         &'a self,
         key: String,
         seen: Option<Vec<u8>>,
         value: Vec<u8>,
-    ) -> BoxFuture<'a, Answer<bool>>;
+    ) -> BoxFuture<'a, StoreResult<bool>>;
 }
 
-/// Some of the keys.
+/// A page of keys.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Page {
     pub keys: Vec<String>,
-    /// What to ask for the next with, if there is one.
+    /// Cursor of the next page; `None` for the last.
     pub next: Option<String>,
 }
 
-/// A store, as one component has it.
-pub struct Store {
+/// A store, as granted to one component.
+pub struct GrantedStore {
     label: String,
     storage: Arc<dyn Storage>,
 }
 
-impl std::fmt::Debug for Store {
+impl std::fmt::Debug for GrantedStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
-impl Store {
-    pub async fn get(&self, key: String) -> Answer<Option<Vec<u8>>> {
+impl GrantedStore {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// As for every operation: a key or value exceeds its limit, the storage fails, or
+    /// `OPERATION_TIMEOUT` passes.
+    pub async fn get(&self, key: String) -> StoreResult<Option<Vec<u8>>> {
         Ok(self.get_many(vec![key]).await?.pop().and_then(|(_, value)| value))
     }
 
-    /// `keys` with their values, in their order.
-    pub async fn get_many(&self, keys: Vec<String>) -> Answer<Vec<Found>> {
-        check_keys(keys.iter(), &mut Room::default())?;
+    /// `keys` with their values, in the same order.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_many(&self, keys: Vec<String>) -> StoreResult<Vec<KeyAndValue>> {
+        check_keys(keys.iter(), &mut BatchSize::default())?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
         let found = self.in_time(self.storage.get(keys)).await?;
-        let mut room = Room::default();
-        found.iter().try_for_each(|(key, value)| room.take_entry(key, value.as_deref()))?;
+        let mut size = BatchSize::default();
+        found.iter().try_for_each(|(key, value)| size.add_entry(key, value.as_deref()))?;
         Ok(found)
     }
 
-    pub async fn set(&self, key: String, value: Vec<u8>) -> Answer<()> {
+    /// Sets the value of `key`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn set(&self, key: String, value: Vec<u8>) -> StoreResult<()> {
         self.set_many(vec![(key, value)]).await
     }
 
-    /// Sets all, or none.
-    pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>) -> Answer<()> {
-        let mut room = Room::default();
-        check_keys(entries.iter().map(|(key, _)| key), &mut room)?;
-        entries.iter().try_for_each(|(_, value)| room.take(value.len()))?;
+    /// Sets all entries, or none.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn set_many(&self, entries: Vec<(String, Vec<u8>)>) -> StoreResult<()> {
+        let mut size = BatchSize::default();
+        check_keys(entries.iter().map(|(key, _)| key), &mut size)?;
+        entries.iter().try_for_each(|(_, value)| size.add(value.len()))?;
         if entries.is_empty() {
             return Ok(());
         }
         self.in_time(self.storage.set(entries)).await
     }
 
-    /// Removes all, or none.
-    pub async fn delete_many(&self, keys: Vec<String>) -> Answer<()> {
-        check_keys(keys.iter(), &mut Room::default())?;
+    /// Removes all keys, or none.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn delete_many(&self, keys: Vec<String>) -> StoreResult<()> {
+        check_keys(keys.iter(), &mut BatchSize::default())?;
         if keys.is_empty() {
             return Ok(());
         }
         self.in_time(self.storage.delete(keys)).await
     }
 
-    pub async fn exists(&self, key: String) -> Answer<bool> {
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn exists(&self, key: String) -> StoreResult<bool> {
         check_key(&key)?;
         self.in_time(self.storage.exists(key)).await
     }
 
-    /// About a MiB of keys: the first, or those after another page.
-    pub async fn keys(&self, after: Option<String>) -> Answer<Page> {
+    /// A page of keys, about 1 MiB: the first, or the one after another.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn keys(&self, after: Option<String>) -> StoreResult<Page> {
         self.in_time(self.storage.keys(after)).await
     }
 
-    /// Every key, those too that another program has put there and that are too long for a
-    /// component. An error if they take more than [`MAX_VALUE`].
-    pub async fn all_keys(&self) -> Answer<Vec<String>> {
-        let (mut all, mut room, mut next) = (Vec::new(), Room::default(), None);
+    /// Every key, including keys that another program has set and that exceed [`MAX_KEY`].
+    ///
+    /// # Errors
+    /// As [`Self::get`], or the keys take more than [`MAX_VALUE`].
+    pub async fn all_keys(&self) -> StoreResult<Vec<String>> {
+        let (mut all, mut size, mut next) = (Vec::new(), BatchSize::default(), None);
         loop {
             let page = self.keys(next).await?;
             for key in &page.keys {
-                room.take_entry(key, None).map_err(|Error(problem)| {
-                    Error(format!(
-                        "{problem}; `wasi:keyvalue` and `spin:key-value@3.0.0` list in parts"
+                size.add_entry(key, None).map_err(|StoreError(problem)| {
+                    StoreError(format!(
+                        "{problem}; `wasi:keyvalue` and `spin:key-value@3.0.0` list keys in pages"
                     ))
                 })?;
             }
@@ -167,194 +187,111 @@ impl Store {
                 break;
             }
         }
-        // A Redis may say some twice.
+        // Redis may return a key twice.
         all.sort_unstable();
         all.dedup();
         Ok(all)
     }
 
-    /// Adds to the number at `key`; the sum.
-    pub async fn increment(&self, key: String, delta: i64) -> Answer<i64> {
+    /// Adds to the number at `key`. Returns the sum.
+    ///
+    /// # Errors
+    /// As [`Self::get`], or the value is not a number, or the sum overflows.
+    pub async fn increment(&self, key: String, delta: i64) -> StoreResult<i64> {
         check_key(&key)?;
         self.in_time(self.storage.increment(key, delta)).await
     }
 
-    /// Sets the value if it is still `seen`; whether it was.
-    pub async fn swap(&self, key: String, seen: Option<Vec<u8>>, value: Vec<u8>) -> Answer<bool> {
+    /// Sets the value if it is still `seen`. Returns whether it was.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn swap(
+        &self,
+        key: String,
+        seen: Option<Vec<u8>>,
+        value: Vec<u8>,
+    ) -> StoreResult<bool> {
         check_key(&key)?;
-        Room::default().take_entry(&key, Some(&value))?;
+        BatchSize::default().add_entry(&key, Some(&value))?;
         self.in_time(self.storage.swap(key, seen, value)).await
     }
 
-    async fn in_time<T>(&self, operation: BoxFuture<'_, Answer<T>>) -> Answer<T> {
-        let done = timeout(OPERATION_TIMEOUT, operation).await;
-        done.unwrap_or_else(|_| Err(Error(format!("not done within {OPERATION_TIMEOUT:?}"))))
+    async fn in_time<T>(&self, operation: BoxFuture<'_, StoreResult<T>>) -> StoreResult<T> {
+        let result = timeout(OPERATION_TIMEOUT, operation).await;
+        result.unwrap_or_else(|_| Err(StoreError(format!("timed out after {OPERATION_TIMEOUT:?}"))))
     }
 }
 
-fn check_key(key: &str) -> Answer<()> {
+fn check_key(key: &str) -> StoreResult<()> {
     if key.len() > MAX_KEY {
-        return Err(Error(format!("a key of {} bytes, and one may have {MAX_KEY}", key.len())));
+        return Err(StoreError(format!(
+            "a key of {} bytes exceeds the limit of {MAX_KEY}",
+            key.len()
+        )));
     }
     Ok(())
 }
 
-/// Checks how many there are, the length of each, and of all together.
-fn check_keys<'a>(keys: impl ExactSizeIterator<Item = &'a String>, room: &mut Room) -> Answer<()> {
+/// Checks the number of keys, the size of each, and their total, which is added to `size`.
+fn check_keys<'a>(
+    keys: impl ExactSizeIterator<Item = &'a String>,
+    size: &mut BatchSize,
+) -> StoreResult<()> {
     if keys.len() > MAX_KEYS {
-        return Err(Error(format!(
-            "{} keys at a time, and there may be {MAX_KEYS}: ask for them in parts",
+        return Err(StoreError(format!(
+            "{} keys in a batch exceed the limit of {MAX_KEYS}: use several batches",
             keys.len()
         )));
     }
     for key in keys {
         check_key(key)?;
-        room.take_entry(key, None)?;
+        size.add_entry(key, None)?;
     }
     Ok(())
 }
 
-/// What a batch may still take, in bytes.
-struct Room(usize);
+/// Number of bytes that may still be added to a batch.
+struct BatchSize(usize);
 
-impl Default for Room {
-    /// What is beside a value of the greatest length is not held against it.
+impl Default for BatchSize {
+    /// One entry with a value of the maximum size fits.
     fn default() -> Self {
-        Self(MAX_VALUE + MAX_KEY + ENTRY)
+        Self(MAX_VALUE + MAX_KEY + ENTRY_OVERHEAD)
     }
 }
 
-impl Room {
-    fn take(&mut self, bytes: usize) -> Answer<()> {
+impl BatchSize {
+    fn add(&mut self, bytes: usize) -> StoreResult<()> {
         let left = self.0.checked_sub(bytes);
         self.0 = left.ok_or_else(|| {
-            Error(format!(
-                "more than {MAX_VALUE} bytes of keys and values at a time, where each entry \
-                 counts {ENTRY} more"
+            StoreError(format!(
+                "more than {MAX_VALUE} bytes of keys and values in a batch (each entry counts \
+                 {ENTRY_OVERHEAD} bytes more): use several batches"
             ))
         })?;
         Ok(())
     }
 
-    /// An entry, or a key without a value: however short, it takes some.
-    fn take_entry(&mut self, key: &str, value: Option<&[u8]>) -> Answer<()> {
-        self.take(ENTRY + key.len() + value.map_or(0, <[u8]>::len))
+    /// Adds an entry, or a key without a value. Even an empty one counts [`ENTRY_OVERHEAD`].
+    fn add_entry(&mut self, key: &str, value: Option<&[u8]>) -> StoreResult<()> {
+        self.add(ENTRY_OVERHEAD + key.len() + value.map_or(0, <[u8]>::len))
     }
 }
 
-/// What the operator has bound, by label, and where files are whose path is relative.
-#[derive(Clone, Debug, Default)]
-pub struct Bindings {
-    pub folder: PathBuf,
-    pub stores: BTreeMap<String, StoreConfig>,
-}
-
-impl Bindings {
-    /// What `label` is bound to. The default store is, without saying so.
-    #[must_use]
-    pub fn get(&self, label: &str) -> Option<StoreConfig> {
-        let default = (label == DEFAULT).then(StoreConfig::default);
-        self.stores.get(label).cloned().or(default)
-    }
-
-    /// Opens the stores of components, of each those of its labels, which are bound. A file or a
-    /// memory is opened once, and made if it is not there; a Redis is connected when it is used,
-    /// for each component by itself.
-    pub fn open<'a>(
-        &self,
-        components: impl Iterator<Item = &'a [String]>,
-        connections: &Connections,
-    ) -> Result<Vec<HashMap<String, Arc<Store>>>> {
-        let mut opened = Opened::default();
-        let stores = components.map(|labels| {
-            let (share, turns) = (connections.share(), Arc::new(Semaphore::new(TURNS)));
-            let store = |label: &String| {
-                let storage: Arc<dyn Storage> =
-                    match self.get(label).with_context(|| unbound(label))? {
-                        StoreConfig::Memory { max_size } => opened.memory(label, max_size),
-                        StoreConfig::Redis { address } => Arc::new(Redis(share.link(&address)?)),
-                        StoreConfig::Sqlite { path, max_size } => {
-                            let path = path.as_deref().unwrap_or(Path::new(SQLITE_FILE));
-                            let database = opened.file(label, &self.folder.join(path), max_size)?;
-                            let (label, turns) = (label.clone(), Arc::clone(&turns));
-                            Arc::new(Sqlite { database, label, turns })
-                        }
-                    };
-                Ok((label.clone(), Arc::new(Store { label: label.clone(), storage })))
-            };
-            labels.iter().map(store).collect()
-        });
-        stores.collect()
-    }
-}
-
-/// What several components or labels have in common.
-#[derive(Default)]
-struct Opened {
-    memories: HashMap<String, Arc<Memory>>,
-    /// By their path without links, with the label that was first and its size.
-    files: HashMap<PathBuf, (Arc<Database>, String, u64)>,
-}
-
-impl Opened {
-    fn memory(&mut self, label: &str, max_size: u64) -> Arc<Memory> {
-        let memory = self.memories.entry(label.to_owned());
-        Arc::clone(memory.or_insert_with(|| Arc::new(Memory::new(max_size))))
-    }
-
-    /// The file at `path`. Labels may share it: each has entries of its own there, as in Spin.
-    fn file(&mut self, label: &str, path: &Path, max_size: u64) -> Result<Arc<Database>> {
-        let known = path.canonicalize().ok().and_then(|real| self.files.get(&real));
-        if let Some((database, first, size)) = known {
-            if *size != max_size {
-                bail!(
-                    "[key_value_store.{label}]: max_size: {} is the file of `{first}` too, of \
-                     {size} bytes at most, and a file has one size: write the same for both, or \
-                     another `path`",
-                    path.display()
-                );
-            }
-            return Ok(Arc::clone(database));
-        }
-        let opened = Database::open(path, max_size).and_then(|it| Ok((it, path.canonicalize()?)));
-        let (database, real) = opened.with_context(|| {
-            format!(
-                "key-value store `{label}`: {}: cannot be used; [key_value_store.{label}] in a \
-                 --runtime-config-file takes another `path`, or another `type`",
-                path.display()
-            )
-        })?;
-        let database = Arc::new(database);
-        self.files.insert(real, (Arc::clone(&database), label.to_owned(), max_size));
-        Ok(database)
-    }
-}
-
-/// That `label` is bound to nothing, and what to write.
-#[must_use]
-pub fn unbound(label: &str) -> String {
-    format!(
-        "no store is bound to \"{label}\"; write [key_value_store.{label}] into a \
-         --runtime-config-file, with type = \"spin\" (a file), \"redis\" (with `url`) or \"memory\""
-    )
-}
-
-/// A number as Spin keeps it where the store has none: eight bytes, little-endian.
-fn number(value: Option<&[u8]>) -> Answer<i64> {
+/// A number as Spin stores it where the storage has no numbers: eight bytes, little-endian.
+fn number(value: Option<&[u8]>) -> StoreResult<i64> {
     let Some(bytes) = value else { return Ok(0) };
     let number = bytes.try_into().map(i64::from_le_bytes);
     number.map_err(|_| {
-        Error(format!("the value of {} bytes is not a number, which has eight", bytes.len()))
+        StoreError(format!("the value of {} bytes is not a number, which has 8 bytes", bytes.len()))
     })
 }
 
-fn sum(number: i64, delta: i64) -> Answer<i64> {
+fn sum(number: i64, delta: i64) -> StoreResult<i64> {
     let sum = number.checked_add(delta);
-    sum.ok_or_else(|| Error(format!("{number} and {delta} are more than 64 bits hold")))
+    sum.ok_or_else(|| StoreError(format!("the sum of {number} and {delta} exceeds 64 bits")))
 }
-
-/// Bytes the keys of a page take, each as an entry, unless a single one takes more.
-const PAGE: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests;

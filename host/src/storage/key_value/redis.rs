@@ -1,5 +1,5 @@
-//! A store in a Redis, as Spin has it: keys are keys, values are strings. Whoever is bound to the
-//! same address and database has the same entries.
+//! A store in Redis, as in Spin: keys are Redis keys, values are strings. All labels that are bound to
+//! the same address and database share their entries.
 
 use std::sync::Arc;
 
@@ -7,80 +7,80 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use redis::{Cmd, cmd};
 
-use super::{Answer, ENTRY, Error, Found, PAGE, Page, Storage};
-use crate::storage::redis::{self, Link};
+use super::{ENTRY_OVERHEAD, KeyAndValue, PAGE_SIZE, Page, Storage, StoreError, StoreResult};
+use crate::storage::redis::{RedisClient, RedisError};
 
-/// Sets `KEYS[1]` to `ARGV[1]` if it is still `ARGV[2]`, or still absent without one.
+/// Sets `KEYS[1]` to `ARGV[1]` if it is still `ARGV[2]`, or still absent if there is no `ARGV[2]`.
 const SWAP: &str = "if redis.call('GET', KEYS[1]) ~= (ARGV[2] or false) then return 0 end \
                     redis.call('SET', KEYS[1], ARGV[1]) return 1";
-/// Keys a server looks at for one part of a page: it does nothing else meanwhile.
-const LOOKED_AT: usize = 1000;
+/// Number of keys that the server scans at a time: it executes no other command meanwhile.
+const SCAN_COUNT: usize = 1000;
 
 #[derive(Debug)]
-pub(super) struct Redis(pub(super) Arc<Link>);
+pub(super) struct RedisStore(pub(super) Arc<RedisClient>);
 
-impl From<redis_connections::Error> for Error {
-    fn from(error: redis_connections::Error) -> Self {
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
         Self(error.to_string())
     }
 }
 
-impl Redis {
-    fn answer<'a, T>(&'a self, command: Cmd) -> BoxFuture<'a, Answer<T>>
+impl RedisStore {
+    fn query<'a, T>(&'a self, command: Cmd) -> BoxFuture<'a, StoreResult<T>>
     where
         T: redis::FromRedisValue + Send + 'a,
     {
-        async move { Ok(self.0.answer(&command).await?) }.boxed()
+        async move { Ok(self.0.query(&command).await?) }.boxed()
     }
 }
 
-impl Storage for Redis {
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
+impl Storage for RedisStore {
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<Vec<KeyAndValue>>> {
         async move {
-            // Of one it says whether the value is no string; of many, that there is none.
+            // For a value of another type, GET fails, while MGET returns none.
             let values: Vec<_> = match keys.as_slice() {
-                [key] => vec![self.0.answer(cmd("GET").arg(key)).await?],
-                keys => self.0.answer(cmd("MGET").arg(keys)).await?,
+                [key] => vec![self.0.query(cmd("GET").arg(key)).await?],
+                keys => self.0.query(cmd("MGET").arg(keys)).await?,
             };
             if values.len() != keys.len() {
                 let (values, keys) = (values.len(), keys.len());
-                return Err(Error(format!("the Redis has {values} values for {keys} keys")));
+                return Err(StoreError(format!("Redis returned {values} values for {keys} keys")));
             }
             Ok(keys.into_iter().zip(values).collect())
         }
         .boxed()
     }
 
-    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>> {
-        self.answer(cmd("MSET").arg(entries).take())
+    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, StoreResult<()>> {
+        self.query(cmd("MSET").arg(entries).take())
     }
 
-    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<()>> {
+    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<()>> {
         async move {
-            let _gone: u64 = self.0.answer(cmd("DEL").arg(keys)).await?;
+            let _removed: u64 = self.0.query(cmd("DEL").arg(keys)).await?;
             Ok(())
         }
         .boxed()
     }
 
-    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, Answer<bool>> {
-        self.answer(cmd("EXISTS").arg(key).take())
+    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, StoreResult<bool>> {
+        self.query(cmd("EXISTS").arg(key).take())
     }
 
-    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, Answer<Page>> {
+    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, StoreResult<Page>> {
         async move {
             let mut cursor = after.unwrap_or_else(|| "0".into());
             let mut page = Page::default();
             let mut bytes = 0;
             loop {
                 let mut scan = cmd("SCAN");
-                scan.arg(&cursor).arg("COUNT").arg(LOOKED_AT);
-                let (next, keys): (String, Vec<Vec<u8>>) = self.0.answer(&scan).await?;
-                // What is no text is not a key of ours: no component could say it.
+                scan.arg(&cursor).arg("COUNT").arg(SCAN_COUNT);
+                let (next, keys): (String, Vec<Vec<u8>>) = self.0.query(&scan).await?;
+                // Keys that are not UTF-8 are skipped: a component cannot name them.
                 let keys = keys.into_iter().filter_map(|key| String::from_utf8(key).ok());
-                page.keys.extend(keys.inspect(|key| bytes += key.len() + ENTRY));
+                page.keys.extend(keys.inspect(|key| bytes += key.len() + ENTRY_OVERHEAD));
                 cursor = next;
-                if cursor == "0" || bytes > PAGE {
+                if cursor == "0" || bytes > PAGE_SIZE {
                     break;
                 }
             }
@@ -92,8 +92,8 @@ impl Storage for Redis {
         .boxed()
     }
 
-    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, Answer<i64>> {
-        self.answer(cmd("INCRBY").arg(key).arg(delta).take())
+    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, StoreResult<i64>> {
+        self.query(cmd("INCRBY").arg(key).arg(delta).take())
     }
 
     fn swap<'a>(
@@ -101,7 +101,7 @@ impl Storage for Redis {
         key: String,
         seen: Option<Vec<u8>>,
         value: Vec<u8>,
-    ) -> BoxFuture<'a, Answer<bool>> {
-        self.answer(cmd("EVAL").arg(SWAP).arg(1).arg(key).arg(value).arg(seen).take())
+    ) -> BoxFuture<'a, StoreResult<bool>> {
+        self.query(cmd("EVAL").arg(SWAP).arg(1).arg(key).arg(value).arg(seen).take())
     }
 }

@@ -1,5 +1,5 @@
-//! Stores in a SQLite file, in the form of Spin's own: one table for all labels. A thread for each
-//! file does what it is asked for, one after the other, while whoever asked waits for it.
+//! Stores in a SQLite file, with Spin's schema: one table for all labels. Each file has a thread that
+//! executes the operations one after the other.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,16 +11,19 @@ use futures::future::BoxFuture;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::{Answer, ENTRY, Error, Found, PAGE, Page, Room, Storage, number, sum};
+use super::{
+    BatchSize, ENTRY_OVERHEAD, KeyAndValue, PAGE_SIZE, Page, Storage, StoreError, StoreResult,
+    number, sum,
+};
 
-/// Operations that wait for the thread; who comes then waits too.
+/// Capacity of the thread's queue; further callers wait.
 const QUEUE: usize = 64;
-/// Operations of one component among those: the others come next.
-pub(super) const TURNS: usize = 4;
-/// How long another process may keep the file to itself.
-const BUSY: Duration = Duration::from_secs(2);
-/// Statements that are kept prepared: there are fewer.
-const STATEMENTS: usize = 16;
+/// Maximum number of queued operations of one component, so that those of others are next.
+pub(super) const MAX_OPERATIONS: usize = 4;
+/// Timeout for a file that another process has locked.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Capacity of the cache of prepared statements: more than there are.
+const MAX_STATEMENTS: usize = 16;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS spin_key_value (
     store TEXT NOT NULL,
@@ -35,37 +38,37 @@ const DELETE: &str = "DELETE FROM spin_key_value WHERE store = ?1 AND key = ?2";
 const EXISTS: &str = "SELECT 1 FROM spin_key_value WHERE store = ?1 AND key = ?2";
 const KEYS: &str = "SELECT key FROM spin_key_value WHERE store = ?1 AND key > ?2 ORDER BY key";
 
-/// What the thread is asked for: done with its connection, answered by itself.
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// An operation for the thread, which sends its result itself.
+type SqliteJob = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Whoever asked: it may have stopped to wait.
-pub(super) struct Asker<'a>(&'a dyn Fn() -> bool);
+/// Whether the caller of an operation still waits for its result.
+pub(super) struct CallerLiveness<'a>(&'a dyn Fn() -> bool);
 
-impl Asker<'_> {
-    /// An error if nobody waits any more.
-    pub(super) fn waits(&self) -> Answer<()> {
-        if (self.0)() { Ok(()) } else { Err(Error("nobody waits for it any more".into())) }
+impl CallerLiveness<'_> {
+    /// Fails if the caller was dropped.
+    pub(super) fn check(&self) -> StoreResult<()> {
+        if (self.0)() { Ok(()) } else { Err(StoreError("the caller was dropped".into())) }
     }
 }
 
 /// An open file.
 #[derive(Debug)]
 pub(super) struct Database {
-    /// The thread ends with it.
-    jobs: mpsc::Sender<Job>,
+    /// The thread stops when this is dropped.
+    jobs: mpsc::Sender<SqliteJob>,
 }
 
 impl Database {
-    /// Opens the file at `path`, or makes it; it will not be larger than `max_size` bytes.
+    /// Opens or creates the file at `path`, which will not grow beyond `max_size` bytes.
     pub(super) fn open(path: &Path, max_size: u64) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
         let connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY)?;
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        // Others may read while one writes; what is written outlives this process at once, and the
-        // machine some moments later.
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
+        // WAL: reads do not block on writes. A write survives a crash of this process at once, and
+        // one of the machine after the next checkpoint.
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
         let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
@@ -76,156 +79,162 @@ impl Database {
         std::thread::Builder::new()
             .name("key-value".into())
             .spawn(move || work(connection, queue))
-            .context("no thread for it")?;
+            .context("cannot start the store's thread")?;
         Ok(Self { jobs })
     }
 
-    /// What `job` comes to.
+    /// Runs `job` on the thread.
     async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection, &Asker<'_>) -> Answer<T> + Send + 'static,
-    ) -> Answer<T> {
-        let (send, done) = oneshot::channel();
+        job: impl FnOnce(&mut Connection, &CallerLiveness<'_>) -> StoreResult<T> + Send + 'static,
+    ) -> StoreResult<T> {
+        let (sender, result) = oneshot::channel();
         let job = move |connection: &mut Connection| {
-            let waits = || !send.is_closed();
-            let asker = Asker(&waits);
-            let answer = asker.waits().and_then(|()| job(connection, &asker));
-            let _ = send.send(answer);
+            let is_waiting = || !sender.is_closed();
+            let caller = CallerLiveness(&is_waiting);
+            let result = caller.check().and_then(|()| job(connection, &caller));
+            // Fails if the caller was dropped.
+            let _ = sender.send(result);
         };
-        let gone = || Error("the store's thread has ended".into());
-        self.jobs.send(Box::new(job)).await.map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?
+        let stopped = || StoreError("the store's thread has stopped".into());
+        self.jobs.send(Box::new(job)).await.map_err(|_| stopped())?;
+        result.await.map_err(|_| stopped())?
     }
 }
 
-fn work(mut connection: Connection, mut jobs: mpsc::Receiver<Job>) {
+fn work(mut connection: Connection, mut jobs: mpsc::Receiver<SqliteJob>) {
     while let Some(job) = jobs.blocking_recv() {
         job(&mut connection);
     }
 }
 
-impl From<rusqlite::Error> for Error {
+impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => {
-                Self("the store is full: its file may not grow (max_size), or cannot".into())
+                Self("the store is full: its file has reached max_size, or cannot grow".into())
             }
-            Some(ErrorCode::DatabaseBusy) => Self("another process keeps the store's file".into()),
+            Some(ErrorCode::DatabaseBusy) => Self("another process locks the store's file".into()),
             _ => Self(error.to_string()),
         }
     }
 }
 
-/// What a file has under one label, for one component.
+/// The entries of one label in a file, for one component.
 #[derive(Debug)]
-pub(super) struct Sqlite {
+pub(super) struct SqliteStore {
     pub(super) database: Arc<Database>,
     pub(super) label: String,
-    /// The component's turns at the thread.
-    pub(super) turns: Arc<Semaphore>,
+    /// Permits of the component for operations in the thread's queue.
+    pub(super) permits: Arc<Semaphore>,
 }
 
-impl Sqlite {
-    /// What `job` comes to, with the label, in a turn of the component.
+impl SqliteStore {
+    /// Runs `job` on the thread, with the label, once the component has a permit.
     fn run<'a, T: Send + 'static>(
         &'a self,
-        job: impl FnOnce(&mut Connection, &str, &Asker<'_>) -> Answer<T> + Send + 'static,
-    ) -> BoxFuture<'a, Answer<T>> {
+        job: impl FnOnce(&mut Connection, &str, &CallerLiveness<'_>) -> StoreResult<T> + Send + 'static,
+    ) -> BoxFuture<'a, StoreResult<T>> {
         let label = self.label.clone();
         async move {
-            let turn = Arc::clone(&self.turns).acquire_owned().await;
-            // Until the thread is done with it, and who asked has the answer.
-            let turn = Arc::new(turn.map_err(|e| Error(e.to_string()))?);
-            let held = Arc::clone(&turn);
-            let job = move |connection: &mut Connection, asker: &Asker<'_>| {
-                let _held = held;
-                job(connection, &label, asker)
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
+            // Held until the thread is done with the job, and the caller has the result.
+            let permit = Arc::new(permit.map_err(|e| StoreError(e.to_string()))?);
+            let job_permit = Arc::clone(&permit);
+            let job = move |connection: &mut Connection, caller: &CallerLiveness<'_>| {
+                let _permit = job_permit;
+                job(connection, &label, caller)
             };
             self.database.run(job).await
         }
         .boxed()
     }
 
-    /// What `job` comes to in a transaction, which is kept if it is no error.
+    /// Runs `job` in a transaction, which is committed unless it fails.
     pub(super) fn change<'a, T: Send + 'static>(
         &'a self,
-        job: impl FnOnce(&Transaction<'_>, &str, &Asker<'_>) -> Answer<T> + Send + 'static,
-    ) -> BoxFuture<'a, Answer<T>> {
-        self.run(move |connection, label, asker| {
-            // One that reads first and writes then could come too late to write.
+        job: impl FnOnce(&Transaction<'_>, &str, &CallerLiveness<'_>) -> StoreResult<T> + Send + 'static,
+    ) -> BoxFuture<'a, StoreResult<T>> {
+        self.run(move |connection, label, caller| {
+            // A deferred transaction that reads first may fail to upgrade to a write.
             let behaviour = TransactionBehavior::Immediate;
             let transaction = connection.transaction_with_behavior(behaviour)?;
-            let done = job(&transaction, label, asker)?;
+            let result = job(&transaction, label, caller)?;
             transaction.commit()?;
-            Ok(done)
+            Ok(result)
         })
     }
 }
 
-/// The value of `key`, if there is room for it.
+/// The value of `key`, which is added to `size`.
 fn get(
     connection: &Connection,
     label: &str,
     key: &str,
-    room: &mut Room,
-) -> Answer<Option<Vec<u8>>> {
+    size: &mut BatchSize,
+) -> StoreResult<Option<Vec<u8>>> {
     let mut statement = connection.prepare_cached(GET)?;
     let mut rows = statement.query([label, key])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let value = row.get_ref(0)?.as_blob().map_err(|e| Error(e.to_string()))?;
-    room.take(value.len())?;
+    let value = row.get_ref(0)?.as_blob().map_err(|e| StoreError(e.to_string()))?;
+    size.add(value.len())?;
     Ok(Some(value.to_vec()))
 }
 
-pub(super) fn set(connection: &Connection, label: &str, key: &str, value: &[u8]) -> Answer<()> {
+pub(super) fn set(
+    connection: &Connection,
+    label: &str,
+    key: &str,
+    value: &[u8],
+) -> StoreResult<()> {
     connection.prepare_cached(SET)?.execute(params![label, key, value])?;
     Ok(())
 }
 
-impl Storage for Sqlite {
-    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<Vec<Found>>> {
-        self.run(move |connection, label, asker| {
-            let mut room = Room::default();
+impl Storage for SqliteStore {
+    fn get<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<Vec<KeyAndValue>>> {
+        self.run(move |connection, label, caller| {
+            let mut size = BatchSize::default();
             let found = |key: String| {
-                asker.waits()?;
-                room.take_entry(&key, None)?;
-                let value = get(connection, label, &key, &mut room)?;
+                caller.check()?;
+                size.add_entry(&key, None)?;
+                let value = get(connection, label, &key, &mut size)?;
                 Ok((key, value))
             };
             keys.into_iter().map(found).collect()
         })
     }
 
-    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, Answer<()>> {
-        self.change(move |transaction, label, asker| {
+    fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, StoreResult<()>> {
+        self.change(move |transaction, label, caller| {
             entries.iter().try_for_each(|(key, value)| {
-                asker.waits()?;
+                caller.check()?;
                 set(transaction, label, key, value)
             })
         })
     }
 
-    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, Answer<()>> {
-        self.change(move |transaction, label, asker| {
+    fn delete<'a>(&'a self, keys: Vec<String>) -> BoxFuture<'a, StoreResult<()>> {
+        self.change(move |transaction, label, caller| {
             let mut statement = transaction.prepare_cached(DELETE)?;
             for key in &keys {
-                asker.waits()?;
+                caller.check()?;
                 statement.execute([label, key])?;
             }
             Ok(())
         })
     }
 
-    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, Answer<bool>> {
+    fn exists<'a>(&'a self, key: String) -> BoxFuture<'a, StoreResult<bool>> {
         self.run(move |connection, label, _| {
             Ok(connection.prepare_cached(EXISTS)?.exists([label, &key])?)
         })
     }
 
-    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, Answer<Page>> {
+    fn keys<'a>(&'a self, after: Option<String>) -> BoxFuture<'a, StoreResult<Page>> {
         self.run(move |connection, label, _| {
             let mut statement = connection.prepare_cached(KEYS)?;
-            // No key is before the empty one, which is one too.
+            // The empty key is a valid key, and no key is less than it.
             let empty = match &after {
                 Some(_) => false,
                 None => connection.prepare_cached(EXISTS)?.exists([label, ""])?,
@@ -239,20 +248,20 @@ impl Storage for Sqlite {
                 row.map(|row| row.get::<_, String>(0)).transpose()
             };
             while let Some(key) = next()? {
-                if bytes > PAGE {
+                if bytes > PAGE_SIZE {
                     page.next = page.keys.last().cloned();
                     break;
                 }
-                bytes += key.len() + ENTRY;
+                bytes += key.len() + ENTRY_OVERHEAD;
                 page.keys.push(key);
             }
             Ok(page)
         })
     }
 
-    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, Answer<i64>> {
+    fn increment<'a>(&'a self, key: String, delta: i64) -> BoxFuture<'a, StoreResult<i64>> {
         self.change(move |transaction, label, _| {
-            let value = get(transaction, label, &key, &mut Room::default())?;
+            let value = get(transaction, label, &key, &mut BatchSize::default())?;
             let sum = sum(number(value.as_deref())?, delta)?;
             set(transaction, label, &key, &sum.to_le_bytes())?;
             Ok(sum)
@@ -264,9 +273,9 @@ impl Storage for Sqlite {
         key: String,
         seen: Option<Vec<u8>>,
         value: Vec<u8>,
-    ) -> BoxFuture<'a, Answer<bool>> {
+    ) -> BoxFuture<'a, StoreResult<bool>> {
         self.change(move |transaction, label, _| {
-            let same = get(transaction, label, &key, &mut Room::default())? == seen;
+            let same = get(transaction, label, &key, &mut BatchSize::default())? == seen;
             if same {
                 set(transaction, label, &key, &value)?;
             }

@@ -1,25 +1,36 @@
-//! What every storage does; a Redis is tested end to end, where there is one.
+//! Tests of the storages in memory and in files; Redis is tested end to end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
+use super::bindings::SQLITE_FILE;
+use super::memory::MemoryStore;
+use super::sqlite::{Database, MAX_OPERATIONS, SqliteStore};
 use super::*;
 use crate::config::blocked_networks::BlockedNetworks;
+use crate::storage::redis::RedisConnections;
 
 const MIB: u64 = 1 << 20;
 
-fn memory(max_size: u64) -> Store {
-    Store { label: "a".into(), storage: Arc::new(Memory::new(max_size)) }
+fn memory(max_size: u64) -> GrantedStore {
+    GrantedStore { label: "a".into(), storage: Arc::new(MemoryStore::new(max_size)) }
 }
 
-fn sqlite(path: &Path, label: &str, max_size: u64) -> Store {
+fn sqlite(path: &Path, label: &str, max_size: u64) -> GrantedStore {
     let database = Arc::new(Database::open(path, max_size).unwrap());
-    let (label, turns) = (label.to_owned(), Arc::new(Semaphore::new(TURNS)));
-    Store { label: label.clone(), storage: Arc::new(Sqlite { database, label, turns }) }
+    let (label, permits) = (label.to_owned(), Arc::new(Semaphore::new(MAX_OPERATIONS)));
+    GrantedStore {
+        label: label.clone(),
+        storage: Arc::new(SqliteStore { database, label, permits }),
+    }
 }
 
-/// Each kind of store, empty, with what it is in.
-fn stores(max_size: u64) -> (tempfile::TempDir, [Store; 2]) {
+/// An empty store of each kind, with the folder of the file.
+fn stores(max_size: u64) -> (tempfile::TempDir, [GrantedStore; 2]) {
     let dir = tempfile::tempdir().unwrap();
     let file = sqlite(&dir.path().join("made/here.db"), "a", max_size);
     (dir, [memory(max_size), file])
@@ -30,7 +41,7 @@ fn entry(key: &str, value: &str) -> (String, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn what_is_set_is_there_until_it_is_deleted() {
+async fn value_is_stored_until_it_is_deleted() {
     let (_dir, stores) = stores(MIB);
     for store in stores {
         assert_eq!(store.get("k".into()).await, Ok(None));
@@ -58,22 +69,22 @@ async fn what_is_set_is_there_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_number_is_added_to_as_spin_keeps_it() {
+async fn increment_uses_the_number_format_of_spin() {
     let (_dir, stores) = stores(MIB);
     for store in stores {
         assert_eq!(store.increment("n".into(), 5).await, Ok(5));
         assert_eq!(store.increment("n".into(), -7).await, Ok(-2));
         assert_eq!(store.get("n".into()).await, Ok(Some((-2_i64).to_le_bytes().to_vec())));
-        let Error(problem) = store.increment("n".into(), i64::MIN).await.unwrap_err();
+        let StoreError(problem) = store.increment("n".into(), i64::MIN).await.unwrap_err();
         assert!(problem.contains("64 bits"), "{problem}");
         store.set("n".into(), b"12".to_vec()).await.unwrap();
-        let Error(problem) = store.increment("n".into(), 1).await.unwrap_err();
+        let StoreError(problem) = store.increment("n".into(), 1).await.unwrap_err();
         assert!(problem.contains("2 bytes is not a number"), "{problem}");
     }
 }
 
 #[tokio::test]
-async fn a_value_is_swapped_only_if_it_is_the_one_seen() {
+async fn swap_succeeds_only_if_the_value_is_unchanged() {
     let (_dir, stores) = stores(MIB);
     for store in stores {
         let swap = |seen: Option<&str>, value: &str| {
@@ -88,7 +99,7 @@ async fn a_value_is_swapped_only_if_it_is_the_one_seen() {
 }
 
 #[tokio::test]
-async fn keys_come_in_pages_and_each_once() {
+async fn keys_are_listed_in_pages_each_once() {
     let (_dir, stores) = stores(64 * MIB);
     for store in stores {
         let long = "k".repeat(MAX_KEY - 4);
@@ -100,24 +111,29 @@ async fn keys_come_in_pages_and_each_once() {
     }
 }
 
-/// However short they are: each takes some memory, here and in the guest.
+/// Each key takes some memory here and in the guest, however short it is.
 #[tokio::test]
-async fn short_keys_come_in_pages_too() {
+async fn short_keys_are_listed_in_pages_too() {
     let (_dir, stores) = stores(64 * MIB);
     for store in stores {
-        let keys: Vec<_> = (0..PAGE / ENTRY + 100).map(|i| format!("{i:05}")).collect();
+        let keys: Vec<_> =
+            (0..PAGE_SIZE / ENTRY_OVERHEAD + 100).map(|i| format!("{i:05}")).collect();
         for part in keys.chunks(MAX_KEYS) {
             store.set_many(part.iter().map(|key| entry(key, "")).collect()).await.unwrap();
         }
         let first = store.keys(None).await.unwrap();
-        assert!(first.next.is_some() && first.keys.len() <= PAGE / ENTRY, "{}", first.keys.len());
+        assert!(
+            first.next.is_some() && first.keys.len() <= PAGE_SIZE / ENTRY_OVERHEAD,
+            "{}",
+            first.keys.len()
+        );
         assert_eq!(store.all_keys().await, Ok(keys));
     }
 }
 
-/// Another program may have put it there.
+/// Another program may have set it.
 #[tokio::test]
-async fn a_key_that_is_too_long_is_listed() {
+async fn key_over_the_limit_is_listed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv.db");
     let store = sqlite(&path, "a", MIB);
@@ -129,7 +145,7 @@ async fn a_key_that_is_too_long_is_listed() {
 }
 
 #[tokio::test]
-async fn a_batch_has_so_many_keys() {
+async fn number_of_keys_in_a_batch_is_limited() {
     let (_dir, stores) = stores(64 * MIB);
     for store in stores {
         let keys = |count| (0..count).map(|key: usize| key.to_string()).collect::<Vec<_>>();
@@ -138,14 +154,14 @@ async fn a_batch_has_so_many_keys() {
         assert_eq!(store.get_many(keys(MAX_KEYS)).await.map(|found| found.len()), Ok(MAX_KEYS));
         store.delete_many(keys(MAX_KEYS)).await.unwrap();
         let many = 1_000_000;
-        for answer in [
+        for result in [
             store.get_many(keys(many)).await.map(drop),
             store.set_many(entries(many)).await,
             store.delete_many(keys(many)).await,
         ] {
-            let Error(problem) = answer.unwrap_err();
+            let StoreError(problem) = result.unwrap_err();
             assert!(
-                problem.contains("1000000 keys at a time, and there may be 10000"),
+                problem.contains("1000000 keys in a batch exceed the limit of 10000"),
                 "{problem}"
             );
         }
@@ -154,79 +170,81 @@ async fn a_batch_has_so_many_keys() {
 }
 
 #[tokio::test]
-async fn a_file_does_nothing_for_who_does_not_wait() {
+async fn operation_of_a_dropped_call_is_stopped_and_rolled_back() {
     let dir = tempfile::tempdir().unwrap();
     let database = Arc::new(Database::open(&dir.path().join("kv.db"), MIB).unwrap());
-    let turns = Arc::new(Semaphore::new(TURNS));
-    let store = Sqlite { database, label: "a".into(), turns: Arc::clone(&turns) };
-    let (began, begun) = tokio::sync::oneshot::channel();
-    let (say, stopped) = tokio::sync::oneshot::channel();
-    let endless = store.change(move |transaction, label, asker| {
-        began.send(()).unwrap();
-        let stop = loop {
+    let permits = Arc::new(Semaphore::new(MAX_OPERATIONS));
+    let store = SqliteStore { database, label: "a".into(), permits: Arc::clone(&permits) };
+    let (start, started) = tokio::sync::oneshot::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let endless = store.change(move |transaction, label, caller| {
+        start.send(()).unwrap();
+        let error = loop {
             sqlite::set(transaction, label, "k", b"v")?;
-            if let Err(stop) = asker.waits() {
-                break stop;
+            if let Err(error) = caller.check() {
+                break error;
             }
         };
-        say.send(stop.clone()).unwrap();
-        Err::<(), _>(stop)
+        stop.send(error.clone()).unwrap();
+        Err::<(), _>(error)
     });
     tokio::select! {
-        _ = begun => {}
-        done = endless => panic!("{done:?}"),
+        _ = started => {}
+        result = endless => panic!("{result:?}"),
     }
-    // Dropped: it stops, what it did is undone, and the next has the thread.
-    assert!(stopped.await.unwrap().0.contains("nobody waits"));
+    // The future is dropped: the operation stops and is rolled back, and the thread is free.
+    assert!(stopped.await.unwrap().0.contains("the caller was dropped"));
     assert_eq!(store.exists("k".into()).await, Ok(false));
-    assert_eq!(turns.available_permits(), TURNS);
+    assert_eq!(permits.available_permits(), MAX_OPERATIONS);
 }
 
 /// Operations of one component wait for each other before they wait for the thread.
 #[tokio::test]
-async fn a_component_has_few_turns_at_a_file() {
+async fn queued_operations_of_a_component_are_limited() {
     let dir = tempfile::tempdir().unwrap();
     let database = Arc::new(Database::open(&dir.path().join("kv.db"), MIB).unwrap());
-    let component = || Sqlite {
+    let component = || SqliteStore {
         database: Arc::clone(&database),
         label: "a".into(),
-        turns: Arc::new(Semaphore::new(TURNS)),
+        permits: Arc::new(Semaphore::new(MAX_OPERATIONS)),
     };
     let (busy, other) = (component(), component());
     let (go, wait) = std::sync::mpsc::channel();
     let wait = Arc::new(std::sync::Mutex::new(wait));
     let blocking = |_| {
         let wait = Arc::clone(&wait);
-        busy.change(move |_, _, _| wait.lock().unwrap().recv().map_err(|e| Error(e.to_string())))
+        busy.change(move |_, _, _| {
+            wait.lock().unwrap().recv().map_err(|e| StoreError(e.to_string()))
+        })
     };
-    // Ten times as many as it has turns, and then one of another component.
-    let many = futures::future::join_all((0..10 * TURNS).map(blocking));
+    // Ten times as many operations as the limit, and then one of another component.
+    let many = futures::future::join_all((0..10 * MAX_OPERATIONS).map(blocking));
     let first = async {
-        (0..TURNS).for_each(|_| go.send(()).unwrap());
+        (0..MAX_OPERATIONS).for_each(|_| go.send(()).unwrap());
         let set = timeout(OPERATION_TIMEOUT, other.set(vec![entry("k", "v")])).await;
-        (0..9 * TURNS).for_each(|_| go.send(()).unwrap());
+        (0..9 * MAX_OPERATIONS).for_each(|_| go.send(()).unwrap());
         set
     };
-    let (done, set) = tokio::join!(many, first);
-    assert_eq!(set, Ok(Ok(())), "after the first of theirs");
-    assert!(done.iter().all(Result::is_ok));
+    let (results, set) = tokio::join!(many, first);
+    assert_eq!(set, Ok(Ok(())), "after the first {MAX_OPERATIONS}");
+    assert!(results.iter().all(Result::is_ok));
 }
 
 #[tokio::test]
-async fn what_is_too_long_or_too_much_is_refused() {
+async fn keys_and_values_over_the_limits_are_refused() {
     let (_dir, stores) = stores(64 * MIB);
     for store in stores {
-        let refused = |answer: Answer<()>, part: &str| {
-            let Error(problem) = answer.unwrap_err();
+        let refused = |result: StoreResult<()>, part: &str| {
+            let StoreError(problem) = result.unwrap_err();
             assert!(problem.contains(part), "{problem}");
         };
         let long = "k".repeat(MAX_KEY + 1);
         refused(store.set(long.clone(), vec![]).await, "a key of 1025 bytes");
         refused(store.exists(long.clone()).await.map(drop), "a key of 1025 bytes");
         refused(store.get(long).await.map(drop), "a key of 1025 bytes");
-        let most = vec![7; MAX_VALUE];
-        store.set("k".repeat(MAX_KEY), most.clone()).await.unwrap();
-        assert_eq!(store.get("k".repeat(MAX_KEY)).await, Ok(Some(most)));
+        let largest = vec![7; MAX_VALUE];
+        store.set("k".repeat(MAX_KEY), largest.clone()).await.unwrap();
+        assert_eq!(store.get("k".repeat(MAX_KEY)).await, Ok(Some(largest)));
         refused(store.set("k".into(), vec![7; MAX_VALUE + MAX_KEY]).await, "more than 16777216");
         store.set("k".into(), vec![7; MAX_VALUE / 2]).await.unwrap();
         let thrice = vec!["k".to_owned(); 3];
@@ -235,35 +253,35 @@ async fn what_is_too_long_or_too_much_is_refused() {
 }
 
 #[tokio::test]
-async fn a_full_store_says_so_and_takes_what_fits() {
+async fn full_store_refuses_entries_that_do_not_fit() {
     let (_dir, stores) = stores(MIB);
     for store in stores {
         let quarter = || vec![7; 1 << 18];
         for key in 0.. {
-            let Err(Error(problem)) = store.set(format!("k{key}"), quarter()).await else {
+            let Err(StoreError(problem)) = store.set(format!("k{key}"), quarter()).await else {
                 continue;
             };
             assert!(problem.contains("full") && problem.contains("max_size"), "{problem}");
             assert!((2..=4).contains(&key), "{key} quarters in one");
             break;
         }
-        // A batch that does not fit leaves nothing behind.
+        // A batch that does not fit sets no entry.
         let batch = vec![("small".to_owned(), vec![1]), ("large".to_owned(), quarter())];
         assert!(store.set_many(batch).await.is_err());
         assert_eq!(store.exists("small".into()).await, Ok(false));
         store.delete_many(vec!["k0".into()]).await.unwrap();
         store.set("k".into(), vec![7; 1000]).await.unwrap();
-        // In place of itself there is room for as much.
+        // A value can be replaced by one of the same size.
         store.set("k1".into(), quarter()).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_file_is_there_for_the_next_and_each_label_has_its_own() {
+async fn file_persists_and_each_label_has_its_own_entries() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv.db");
     sqlite(&path, "a", MIB).set("k".into(), b"a".to_vec()).await.unwrap();
-    // Of another process, or the next.
+    // As another process or a restarted host opens it.
     let (a, b) = (sqlite(&path, "a", MIB), sqlite(&path, "b", MIB));
     assert_eq!(a.get("k".into()).await, Ok(Some(b"a".to_vec())));
     assert_eq!(b.get("k".into()).await, Ok(None));
@@ -272,10 +290,13 @@ async fn a_file_is_there_for_the_next_and_each_label_has_its_own() {
 }
 
 #[tokio::test]
-async fn a_store_is_opened_by_what_its_label_is_bound_to() {
+async fn stores_are_opened_as_their_labels_are_bound() {
     let dir = tempfile::tempdir().unwrap();
-    let connections =
-        Connections::new(1, crate::http::client_tls::client().unwrap(), BlockedNetworks::default());
+    let connections = RedisConnections::new(
+        1,
+        crate::http::client_tls::client().unwrap(),
+        BlockedNetworks::default(),
+    );
     let mut bindings = Bindings { folder: dir.path().join("state"), ..Bindings::default() };
     let memory = StoreConfig::Memory { max_size: MIB };
     bindings.stores.insert("fast".into(), memory);
@@ -283,13 +304,13 @@ async fn a_store_is_opened_by_what_its_label_is_bound_to() {
     let stores = bindings.open([&labels[..], &labels[..1]].into_iter(), &connections).unwrap();
     assert_eq!(stores.iter().map(HashMap::len).collect::<Vec<_>>(), [2, 1]);
     assert!(dir.path().join("state").join(SQLITE_FILE).is_file());
-    // Components have the same entries.
+    // Components share the entries.
     stores[0]["default"].set("k".into(), b"v".to_vec()).await.unwrap();
     assert_eq!(stores[1]["default"].get("k".into()).await, Ok(Some(b"v".to_vec())));
     let unbound = ["cache".to_owned()];
     let error = bindings.open([&unbound[..]].into_iter(), &connections).unwrap_err();
     assert!(error.to_string().contains("write [key_value_store.cache]"), "{error}");
-    // A file where no file can be.
+    // A file in a folder that cannot exist.
     std::fs::write(dir.path().join("text"), "").unwrap();
     bindings.folder = dir.path().join("text");
     let error = bindings.open([&labels[..]].into_iter(), &connections).unwrap_err();
@@ -299,10 +320,13 @@ async fn a_store_is_opened_by_what_its_label_is_bound_to() {
 
 /// As in Spin, labels may share a file, however its path is written: each has its own entries.
 #[tokio::test]
-async fn labels_of_one_file_share_it_and_have_entries_of_their_own() {
+async fn labels_share_a_file_and_have_their_own_entries() {
     let dir = tempfile::tempdir().unwrap();
-    let connections =
-        Connections::new(1, crate::http::client_tls::client().unwrap(), BlockedNetworks::default());
+    let connections = RedisConnections::new(
+        1,
+        crate::http::client_tls::client().unwrap(),
+        BlockedNetworks::default(),
+    );
     let folder = dir.path().to_owned();
     std::os::unix::fs::symlink(&folder, dir.path().join("link")).unwrap();
     let file = |path: &str, max_size| StoreConfig::Sqlite { path: Some(path.into()), max_size };
@@ -316,56 +340,56 @@ async fn labels_of_one_file_share_it_and_have_entries_of_their_own() {
         opened[label].set("k".into(), label.clone().into_bytes()).await.unwrap();
     }
     assert_eq!(opened["a"].get("k".into()).await, Ok(Some(b"a".to_vec())));
-    // A file has one size.
+    // A file has one maximum size.
     bindings.stores.insert("b".into(), file("link/kv.db", 2 * MIB));
     let error = open(&bindings).unwrap_err().to_string();
     assert!(error.starts_with("[key_value_store.b]: max_size: "), "{error}");
-    assert!(error.contains("is the file of `a` too, of 1048576 bytes at most"), "{error}");
+    assert!(error.contains("is also the file of `a`, with a max_size of 1048576 bytes"), "{error}");
 }
 
-/// What one of three components may do to a store.
+/// An operation on a store.
 #[derive(Clone, Debug)]
-enum Step {
+enum ModelStep {
     Set(String, Vec<u8>),
     Delete(String),
     Swap(String, Option<Vec<u8>>, Vec<u8>),
     Increment(String, i64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ModelStep> {
     let key = || "[a-c]{0,1}|ä";
     let value = || proptest::collection::vec(0_u8..3, 0..10);
     prop_oneof![
-        (key(), value()).prop_map(|(key, value)| Step::Set(key, value)),
-        key().prop_map(Step::Delete),
+        (key(), value()).prop_map(|(key, value)| ModelStep::Set(key, value)),
+        key().prop_map(ModelStep::Delete),
         (key(), proptest::option::of(value()), value())
-            .prop_map(|(key, seen, value)| Step::Swap(key, seen, value)),
-        (key(), any::<i64>()).prop_map(|(key, delta)| Step::Increment(key, delta)),
+            .prop_map(|(key, seen, value)| ModelStep::Swap(key, seen, value)),
+        (key(), any::<i64>()).prop_map(|(key, delta)| ModelStep::Increment(key, delta)),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Memory and file answer the same to whatever is asked, and hold the same in the end.
+    /// Memory and file return the same results, and contain the same entries in the end.
     #[test]
-    fn every_storage_does_the_same(steps in proptest::collection::vec(step(), 0..40)) {
+    fn storages_behave_the_same(steps in proptest::collection::vec(step(), 0..40)) {
         Runtime::new().unwrap().block_on(async {
             let (_dir, [memory, file]) = stores(MIB);
             for step in steps {
                 match step {
-                    Step::Set(key, value) => {
+                    ModelStep::Set(key, value) => {
                         let expected = memory.set(key.clone(), value.clone()).await;
                         prop_assert_eq!(file.set(key, value).await, expected);
                     }
-                    Step::Delete(key) => {
+                    ModelStep::Delete(key) => {
                         let expected = memory.delete_many(vec![key.clone()]).await;
                         prop_assert_eq!(file.delete_many(vec![key]).await, expected);
                     }
-                    Step::Swap(key, seen, value) => {
+                    ModelStep::Swap(key, seen, value) => {
                         let expected = memory.swap(key.clone(), seen.clone(), value.clone()).await;
                         prop_assert_eq!(file.swap(key, seen, value).await, expected);
                     }
-                    Step::Increment(key, delta) => {
+                    ModelStep::Increment(key, delta) => {
                         let expected = memory.increment(key.clone(), delta).await;
                         prop_assert_eq!(file.increment(key, delta).await, expected);
                     }

@@ -1,4 +1,4 @@
-//! The address of a Redis.
+//! Addresses of Redis servers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
 };
 
-/// `redis://[user][:password@]host[:port][/database]`, or `rediss` for TLS; `valkey` and `valkeys`
-/// are the same.
+/// `redis://[user][:password@]host[:port][/database]`, or `rediss` for TLS. The schemes `valkey` and
+/// `valkeys` mean the same.
 #[derive(Clone)]
 pub struct Address {
-    /// As it is written.
+    /// The address as written.
     pub(super) text: Arc<str>,
     pub scheme: String,
     pub host: String,
@@ -20,7 +20,7 @@ pub struct Address {
     pub(super) settings: RedisConnectionInfo,
 }
 
-/// It may hold a password.
+/// Without the settings, which may contain a password.
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scheme, host, port, .. } = self;
@@ -29,7 +29,10 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
-    /// Parses an address. An error does not repeat the text, which may hold a password.
+    /// Parses an address.
+    ///
+    /// # Errors
+    /// The text is not an address. The message does not repeat it, as it may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let form = || "write \"redis://host:6379\", or \"rediss://host:6379\" for TLS".to_owned();
         let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
@@ -39,7 +42,7 @@ impl Address {
             "rediss" | "valkeys" => true,
             _ => return Err(form()),
         };
-        // TLS is ours: the library would need it as a feature to take the scheme.
+        // The host handles TLS: the library parses these schemes only with a feature for it.
         let parsed = format!("redis://{rest}").into_connection_info().map_err(|_| form())?;
         let ConnectionAddr::Tcp(host, port) = parsed.addr() else { return Err(form()) };
         let settings = parsed.redis_settings().clone();
@@ -47,7 +50,7 @@ impl Address {
         Ok(Self { text: text.into(), scheme, host, port, tls, settings })
     }
 
-    /// As the library has it, which then says who it is.
+    /// The address in the library's type, with the client name of this host.
     pub(crate) fn info(&self, protocol: ProtocolVersion) -> ConnectionInfo {
         let Self { host, port, tls, settings, .. } = self;
         let (host, port) = (host.clone(), *port);
@@ -58,11 +61,11 @@ impl Address {
         };
         let settings = settings.clone().set_protocol(protocol);
         let settings = settings.set_lib_name("spinfer", env!("CARGO_PKG_VERSION"));
-        let info = addr.into_connection_info().expect("an address is one already");
+        let info = addr.into_connection_info().expect("a `ConnectionAddr` always converts");
         info.set_redis_settings(settings)
     }
 
-    /// The same elsewhere.
+    /// The same settings with another host and port.
     pub(crate) fn at(&self, host: String, port: u16) -> Self {
         Self { host, port, ..self.clone() }
     }
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_says_where_and_how() {
+    fn addresses_are_parsed_or_refused() {
         for (text, scheme, host, port, tls) in [
             ("redis://localhost", "redis", "localhost", 6379, false),
             ("REDIS://localhost:1", "redis", "localhost", 1, false),
@@ -95,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_an_address_or_refused(text in "(redis|rediss)://.*|.*") {
+        fn any_text_is_parsed_or_refused(text in "(redis|rediss)://.*|.*") {
             let _ = Address::parse(&text);
         }
     }

@@ -1,4 +1,5 @@
-//! One connection: a task writes the commands of many, and reads the answers in their order.
+//! A connection to Redis: a task pipelines the commands of many callers, and reads the replies in the
+//! same order.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,68 +17,70 @@ use tokio::task::JoinHandle;
 use tokio::time::{timeout, timeout_at};
 
 use super::reply::{self, Malformed, Scan};
-use super::{COMMAND_TIMEOUT, Error};
+use super::{COMMAND_TIMEOUT, RedisError};
 
-/// Commands whose answers are on their way over one connection; who comes then waits.
-const ON_THEIR_WAY: usize = 128;
-/// Commands that are not yet written: each may be long.
-const UNWRITTEN: usize = 4;
-/// Bytes that are read at a time at the least.
+/// Maximum number of commands in flight on one connection; further callers wait.
+const MAX_IN_FLIGHT: usize = 128;
+/// Maximum number of commands that wait to be written: each may be large.
+const MAX_UNWRITTEN: usize = 4;
+/// Minimum size of a read, in bytes.
 const READ: usize = 16 << 10;
-/// Memory an answer takes without asking.
+/// Maximum memory of a reply that needs no permit, in bytes.
 const SMALL: usize = 64 << 10;
 
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait RedisStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> RedisStream for S {}
 
-/// Places for answers that are not small.
+/// Permits for replies that are not small.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
-    /// Of all components, and of one.
+pub(super) struct ReplyPermits {
+    /// Those of all components together.
     pub(super) all: Arc<Semaphore>,
+    /// Those of this component.
     pub(super) own: Arc<Semaphore>,
 }
 
-/// The place of one answer, for as long as it is in memory.
-type Place = [OwnedSemaphorePermit; 2];
+/// The permits of one reply, held while it is in memory.
+type ReplyPermit = [OwnedSemaphorePermit; 2];
 
-impl Places {
-    /// One of the component's first, so that none waits for all with several.
-    async fn take(&self) -> Result<Place, String> {
-        let take = async |places: &Arc<Semaphore>| {
-            Arc::clone(places).acquire_owned().await.map_err(|e| e.to_string())
+impl ReplyPermits {
+    /// Acquires the component's permit first, so that no component waits for the shared one with
+    /// several replies.
+    async fn take(&self) -> Result<ReplyPermit, String> {
+        let take = async |permits: &Arc<Semaphore>| {
+            Arc::clone(permits).acquire_owned().await.map_err(|e| e.to_string())
         };
         Ok([take(&self.own).await?, take(&self.all).await?])
     }
 }
 
-/// An answer as it came.
-struct Raw {
+/// A reply as received.
+struct RawReply {
     bytes: Bytes,
-    _place: Option<Place>,
+    _permit: Option<ReplyPermit>,
 }
 
-/// A command, and who waits for its answer.
-struct Ask {
+/// A command, and the caller that waits for its reply.
+struct PendingCommand {
     command: Vec<u8>,
-    answer: oneshot::Sender<Raw>,
+    reply: oneshot::Sender<RawReply>,
 }
 
-/// What is known of a connection.
+/// State of a connection, shared with its task.
 #[derive(Debug, Default)]
-struct State {
-    /// Bytes that have come.
-    heard: AtomicU64,
-    /// It is of no use any more, though it may not have ended.
+struct LinkState {
+    /// Number of bytes received.
+    received: AtomicU64,
+    /// Whether it is unusable, even if its task has not ended.
     broken: AtomicBool,
-    /// How it ended.
-    end: OnceLock<String>,
+    /// Why it was closed.
+    close_reason: OnceLock<String>,
 }
 
-impl State {
-    fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+impl LinkState {
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     fn is_broken(&self) -> bool {
@@ -89,39 +92,39 @@ impl State {
     }
 }
 
-/// One connection, with the answers of many on their way. It ends when it is dropped.
-pub struct Connection {
-    asks: mpsc::Sender<Ask>,
-    on_their_way: Semaphore,
-    state: Arc<State>,
+/// A connection with the commands of many callers in flight. Closed on drop.
+pub struct RedisConnection {
+    commands: mpsc::Sender<PendingCommand>,
+    in_flight: Semaphore,
+    state: Arc<LinkState>,
     driver: JoinHandle<()>,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("open", &self.is_open()).finish_non_exhaustive()
     }
 }
 
-impl Connection {
-    /// Over `stream`, logged in as `settings` say.
+impl RedisConnection {
+    /// Opens a connection over `stream`, and logs in with `settings`.
     pub(super) async fn open(
-        stream: Box<dyn Stream>,
+        stream: Box<dyn RedisStream>,
         settings: &RedisConnectionInfo,
-        places: Places,
+        reply_permits: ReplyPermits,
         permits: [OwnedSemaphorePermit; 2],
-    ) -> Result<Self, Error> {
-        let (asks, asked) = mpsc::channel(UNWRITTEN);
-        let state = Arc::new(State::default());
-        let driver = tokio::spawn(drive(stream, asked, places, Arc::clone(&state)));
-        let on_their_way = Semaphore::new(ON_THEIR_WAY);
-        let connection = Self { asks, on_their_way, state, driver, _permits: permits };
+    ) -> Result<Self, RedisError> {
+        let (commands, queue) = mpsc::channel(MAX_UNWRITTEN);
+        let state = Arc::new(LinkState::default());
+        let driver = tokio::spawn(drive(stream, queue, reply_permits, Arc::clone(&state)));
+        let in_flight = Semaphore::new(MAX_IN_FLIGHT);
+        let connection = Self { commands, in_flight, state, driver, _permits: permits };
         connection.log_in(settings).await?;
         Ok(connection)
     }
 
-    async fn log_in(&self, settings: &RedisConnectionInfo) -> Result<(), Error> {
+    async fn log_in(&self, settings: &RedisConnectionInfo) -> Result<(), RedisError> {
         let mut commands = Vec::new();
         if let Some(password) = settings.password() {
             commands.push(cmd("AUTH").arg(settings.username()).arg(password).take());
@@ -133,10 +136,10 @@ impl Connection {
         for (key, value) in [("LIB-NAME", "spinfer"), ("LIB-VER", env!("CARGO_PKG_VERSION"))] {
             commands.push(cmd("CLIENT").arg("SETINFO").arg(key).arg(value).take());
         }
-        let answers = join_all(commands.iter().map(|command| self.answer::<Value>(command))).await;
-        for (index, answer) in answers.into_iter().enumerate() {
-            match answer {
-                // Those before 7.2 do not know the last two.
+        let replies = join_all(commands.iter().map(|command| self.query::<Value>(command))).await;
+        for (index, reply) in replies.into_iter().enumerate() {
+            match reply {
+                // Redis before 7.2 does not support the last two.
                 Err(error) if index < needed || !self.is_open() => return Err(error),
                 _ => {}
             }
@@ -144,54 +147,57 @@ impl Connection {
         Ok(())
     }
 
-    /// The answer to a command.
-    pub async fn answer<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
-        self.answer_by(command, Instant::now() + COMMAND_TIMEOUT).await
+    /// Sends a command. Returns the reply.
+    ///
+    /// # Errors
+    /// The command fails or times out, or the connection is closed.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        self.query_by(command, Instant::now() + COMMAND_TIMEOUT).await
     }
 
-    pub(super) async fn answer_by<T: FromRedisValue>(
+    pub(super) async fn query_by<T: FromRedisValue>(
         &self,
         command: &Cmd,
         deadline: Instant,
-    ) -> Result<T, Error> {
-        let heard = self.state.heard();
-        let answer = timeout_at(deadline.into(), self.ask(command.get_packed_command())).await;
-        let Ok(answer) = answer else {
-            // Another may be what is slow. If nothing came at all, this one is lost.
-            if self.state.heard() == heard {
+    ) -> Result<T, RedisError> {
+        let received = self.state.received();
+        let reply = timeout_at(deadline.into(), self.send(command.get_packed_command())).await;
+        let Ok(reply) = reply else {
+            // A reply before this one may be slow. If nothing was received, the connection is dead.
+            if self.state.received() == received {
                 self.close();
             }
-            return Err(Error::Late);
+            return Err(RedisError::Timeout);
         };
-        let Some(Raw { bytes, _place }) = answer else {
+        let Some(RawReply { bytes, _permit }) = reply else {
             self.state.set_broken();
-            let end = self.state.end.get().map_or("for no known reason", String::as_str);
-            return Err(Error::Command(format!("the connection to the Redis has ended: {end}")));
+            let reason = self.state.close_reason.get().map_or("unknown reason", String::as_str);
+            return Err(RedisError::Command(format!("connection to Redis closed: {reason}")));
         };
         let value = reply::value(&bytes).map_err(|malformed| {
             self.close();
-            Error::Command(malformed.to_string())
+            RedisError::Command(malformed.to_string())
         })?;
         drop(bytes);
-        let value = value.extract_error().map_err(|e| Error::of(&e))?;
-        from_redis_value(value).map_err(|e| Error::Type(e.to_string()))
+        let value = value.extract_error().map_err(|e| RedisError::of(&e))?;
+        from_redis_value(value).map_err(|e| RedisError::Type(e.to_string()))
     }
 
-    /// What is answered; none if the connection ended first.
-    async fn ask(&self, command: Vec<u8>) -> Option<Raw> {
-        let _on_its_way = self.on_their_way.acquire().await.ok()?;
-        let (answer, answered) = oneshot::channel();
-        self.asks.send(Ask { command, answer }).await.ok()?;
-        answered.await.ok()
+    /// Sends a command. Returns the reply; `None` if the connection is closed first.
+    async fn send(&self, command: Vec<u8>) -> Option<RawReply> {
+        let _in_flight = self.in_flight.acquire().await.ok()?;
+        let (reply, received) = oneshot::channel();
+        self.commands.send(PendingCommand { command, reply }).await.ok()?;
+        received.await.ok()
     }
 
-    /// It is of no use any more: whoever waits for an answer is told.
+    /// Closes the connection: commands in flight fail.
     fn close(&self) {
         self.state.set_broken();
         self.driver.abort();
     }
 
-    /// Whether it is of use still.
+    /// Whether the connection is usable.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.driver.is_finished() && !self.state.is_broken()
@@ -199,126 +205,127 @@ impl Connection {
 }
 
 #[cfg(test)]
-impl Connection {
-    pub(super) fn heard(&self) -> u64 {
-        self.state.heard()
+impl RedisConnection {
+    pub(super) fn received(&self) -> u64 {
+        self.state.received()
     }
 }
 
-impl Drop for Connection {
+impl Drop for RedisConnection {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-/// Writes and reads until one of both ends.
+/// Writes commands and reads replies until one of both ends.
 async fn drive(
-    stream: Box<dyn Stream>,
-    mut asked: mpsc::Receiver<Ask>,
-    places: Places,
-    state: Arc<State>,
+    stream: Box<dyn RedisStream>,
+    mut queue: mpsc::Receiver<PendingCommand>,
+    reply_permits: ReplyPermits,
+    state: Arc<LinkState>,
 ) {
     let (from, to) = tokio::io::split(stream);
-    let (wait, mut waiting) = mpsc::unbounded_channel();
-    let reader = Reader { from, buffer: BytesMut::new(), places, state: &state };
-    let end = tokio::select! {
-        end = write(to, &mut asked, &wait) => end,
-        end = reader.read(&mut waiting) => end,
+    let (written, mut callers) = mpsc::unbounded_channel();
+    let reader = ReplyReader { from, buffer: BytesMut::new(), reply_permits, state: &state };
+    let result = tokio::select! {
+        result = write(to, &mut queue, &written) => result,
+        result = reader.read(&mut callers) => result,
     };
-    let end = end.err().unwrap_or_else(|| "nobody needs it any more".into());
+    let reason = result.err().unwrap_or_else(|| "not used any more".into());
     state.set_broken();
-    // Before those who wait are told that nothing comes.
-    let _ = state.end.set(end);
+    // Before the callers that wait are dropped, as they report it.
+    let _ = state.close_reason.set(reason);
 }
 
-type End = Result<(), String>;
+type ReadResult = Result<(), String>;
 
-/// Writes commands, and has their askers wait.
+/// Writes commands. Passes the caller of each to the reader, in order.
 async fn write(
-    to: WriteHalf<Box<dyn Stream>>,
-    asked: &mut mpsc::Receiver<Ask>,
-    wait: &mpsc::UnboundedSender<oneshot::Sender<Raw>>,
-) -> End {
+    to: WriteHalf<Box<dyn RedisStream>>,
+    queue: &mut mpsc::Receiver<PendingCommand>,
+    written: &mpsc::UnboundedSender<oneshot::Sender<RawReply>>,
+) -> ReadResult {
     let mut to = BufWriter::new(to);
-    while let Some(Ask { command, answer }) = asked.recv().await {
-        // One that nobody waits for any more is not done.
-        if !answer.is_closed() {
-            wait.send(answer).map_err(|e| e.to_string())?;
+    while let Some(PendingCommand { command, reply }) = queue.recv().await {
+        // A command whose caller was dropped is not sent.
+        if !reply.is_closed() {
+            written.send(reply).map_err(|e| e.to_string())?;
             to.write_all(&command).await.map_err(|e| e.to_string())?;
         }
-        if asked.is_empty() {
+        if queue.is_empty() {
             to.flush().await.map_err(|e| e.to_string())?;
         }
     }
     Ok(())
 }
 
-struct Reader<'a> {
-    from: ReadHalf<Box<dyn Stream>>,
+struct ReplyReader<'a> {
+    from: ReadHalf<Box<dyn RedisStream>>,
     buffer: BytesMut,
-    places: Places,
-    state: &'a State,
+    reply_permits: ReplyPermits,
+    state: &'a LinkState,
 }
 
-impl Reader<'_> {
-    /// Reads answers, and gives each to who has waited longest.
-    async fn read(mut self, waiting: &mut mpsc::UnboundedReceiver<oneshot::Sender<Raw>>) -> End {
+impl ReplyReader<'_> {
+    /// Reads replies, and sends each to the caller of the oldest command.
+    async fn read(
+        mut self,
+        callers: &mut mpsc::UnboundedReceiver<oneshot::Sender<RawReply>>,
+    ) -> ReadResult {
         loop {
             if self.buffer.is_empty() {
-                self.more(READ).await?;
+                self.fill(READ).await?;
             }
-            let raw = timeout(COMMAND_TIMEOUT, self.answer()).await;
-            let raw = raw.map_err(|_| {
-                format!("an answer began, and was not whole after {COMMAND_TIMEOUT:?}")
-            })??;
+            let raw = timeout(COMMAND_TIMEOUT, self.reply()).await;
+            let raw = raw.map_err(|_| format!("incomplete reply after {COMMAND_TIMEOUT:?}"))??;
             if reply::is_push(&raw.bytes) {
                 continue;
             }
-            let Ok(asker) = waiting.try_recv() else {
-                return Err("it answers what nobody has asked".into());
+            let Ok(caller) = callers.try_recv() else {
+                return Err("reply without a command".into());
             };
-            // The asker may have stopped to wait.
-            let _ = asker.send(raw);
+            // Fails if the caller was dropped.
+            let _ = caller.send(raw);
         }
     }
 
-    /// The answer that has begun, once it is whole.
-    async fn answer(&mut self) -> Result<Raw, String> {
-        let (mut scan, mut place) = (Scan::default(), None);
+    /// The next reply, once it is complete.
+    async fn reply(&mut self) -> Result<RawReply, String> {
+        let (mut scan, mut permit) = (Scan::default(), None);
         loop {
-            let whole = scan.advance(&self.buffer).map_err(|e: Malformed| e.to_string())?;
-            if place.is_none() && scan.memory() > SMALL {
-                place = Some(self.places.take().await?);
+            let complete = scan.advance(&self.buffer).map_err(|e: Malformed| e.to_string())?;
+            if permit.is_none() && scan.memory() > SMALL {
+                permit = Some(self.reply_permits.take().await?);
             }
-            if let Some(length) = whole {
-                return Ok(Raw { bytes: self.take(length), _place: place });
+            if let Some(length) = complete {
+                return Ok(RawReply { bytes: self.take(length), _permit: permit });
             }
-            // Of a text it is known how long it is.
-            self.more(scan.missing(self.buffer.len()).max(READ)).await?;
+            // A string states its length in advance.
+            self.fill(scan.missing(self.buffer.len()).max(READ)).await?;
         }
     }
 
-    async fn more(&mut self, room: usize) -> Result<(), String> {
-        self.buffer.reserve(room);
+    async fn fill(&mut self, capacity: usize) -> Result<(), String> {
+        self.buffer.reserve(capacity);
         match self.from.read_buf(&mut self.buffer).await {
-            Ok(0) => Err("the Redis has closed it".into()),
+            Ok(0) => Err("closed by Redis".into()),
             Ok(bytes) => {
-                self.state.heard.fetch_add(bytes as u64, Ordering::Relaxed);
+                self.state.received.fetch_add(bytes as u64, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => Err(error.to_string()),
         }
     }
 
-    /// The first bytes, apart from the others: neither keeps the other's memory.
+    /// Splits off the first bytes: neither part keeps the memory of the other.
     fn take(&mut self, length: usize) -> Bytes {
         if length <= READ {
             let bytes = Bytes::copy_from_slice(&self.buffer[..length]);
             self.buffer.advance(length);
             return bytes;
         }
-        let behind = BytesMut::from(&self.buffer[length..]);
+        let rest = BytesMut::from(&self.buffer[length..]);
         self.buffer.truncate(length);
-        std::mem::replace(&mut self.buffer, behind).freeze()
+        std::mem::replace(&mut self.buffer, rest).freeze()
     }
 }

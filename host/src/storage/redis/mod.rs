@@ -1,19 +1,19 @@
-//! Connections to Redis, for guests and for stores: each component has its own, shared by its
-//! instances, made when they are needed, and again when they have broken. A Redis that is slow, gone,
-//! or answers without end costs a command [`COMMAND_TIMEOUT`] at most, is an error of it, and takes
-//! only so much memory.
+//! Connections to Redis, for guests and for key-value stores. Each component has its own connections,
+//! which its instances share; they are opened on use, and again after a failure. A server that is
+//! slow, unreachable or sends endless replies costs a command at most [`COMMAND_TIMEOUT`] and a bounded
+//! amount of memory, and the command fails.
 
 mod address;
-pub(crate) mod reply;
+mod client;
 mod connection;
-mod link;
+pub(crate) mod reply;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use redis::RedisError;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -21,50 +21,52 @@ use tokio_rustls::rustls::ClientConfig;
 use crate::config::blocked_networks::BlockedNetworks;
 
 pub use address::Address;
-pub use connection::Connection;
-pub(crate) use connection::Stream;
-pub use link::Link;
-use link::Means;
-pub(crate) use link::dial;
+use client::Connector;
+pub use client::RedisClient;
+pub(crate) use client::dial;
+pub use connection::RedisConnection;
+pub(crate) use connection::RedisStream;
 
-/// For a command's answer, a connection that has to be made first included.
+/// Timeout for the reply to a command, including a connection that has to be opened first.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections of all guests, unless the runtime config says otherwise.
-pub const CONNECTIONS: usize = 256;
-/// Connections of one component among those, so that it cannot take all.
-const OF_ONE: usize = 64;
-/// Answers in memory that are not small, of all and of one component: each is of 64 MiB at most.
-const LARGE_ANSWERS: usize = 4;
-const LARGE_OF_ONE: usize = 1;
-/// A connection nobody uses is kept for so long.
-const IDLE: Duration = Duration::from_secs(60);
+/// Default maximum number of connections of all guests.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 256;
+/// Maximum number of connections of one component, so that it cannot take all.
+const MAX_PER_COMPONENT: usize = 64;
+/// Maximum number of replies in memory that are not small, over all components; each takes at most
+/// 64 MiB.
+const MAX_LARGE_REPLIES: usize = 4;
+/// Maximum number of such replies of one component.
+const MAX_LARGE_REPLIES_PER_COMPONENT: usize = 1;
+/// Idle timeout of a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why a command has no answer.
+/// Why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum RedisError {
     #[error(
-        "there are {most} connections to Redis, as many as there may be; \
-         outbound_redis.max_connections in the runtime config says how many of all components"
+        "the limit of {limit} connections to Redis is reached; outbound_redis.max_connections in the \
+         runtime config sets the limit of all components"
     )]
-    TooMany { most: usize },
-    #[error("the answer is of another type: {0}")]
+    TooMany { limit: usize },
+    #[error("the reply has another type: {0}")]
     Type(String),
-    #[error("the Redis did not answer within {COMMAND_TIMEOUT:?}")]
-    Late,
+    #[error("no reply from Redis within {COMMAND_TIMEOUT:?}")]
+    Timeout,
     #[error(
-        "{0}; the connection this handle had for itself is lost, and what was set on it (SELECT, \
-         MULTI, ...): the next command has another"
+        "{0}; the handle's own connection is lost with its state (SELECT, MULTI, ...): the next \
+         command uses a new one"
     )]
     Lost(String),
-    #[error("cannot connect to the Redis: {0}")]
+    #[error("cannot connect to Redis: {0}")]
     Connect(String),
     #[error("{0}")]
     Command(String),
 }
 
-impl Error {
-    /// What Redis answers, or how the connection broke.
-    fn of(error: &RedisError) -> Self {
+impl RedisError {
+    /// The error that Redis replied, or that of the connection.
+    fn of(error: &redis::RedisError) -> Self {
         match error.code() {
             Some("WRONGTYPE") => Self::Type(error.to_string()),
             _ => Self::Command(error.to_string()),
@@ -72,104 +74,108 @@ impl Error {
     }
 }
 
-/// So many connections.
+/// The connections of all components.
 #[derive(Clone, Debug)]
-pub struct Connections(Arc<All>);
+pub struct RedisConnections(Arc<SharedConnections>);
 
-/// What all components have in common.
-struct All {
-    most: usize,
+/// What all components share.
+struct SharedConnections {
+    /// Maximum number of connections.
+    limit: usize,
     permits: Arc<Semaphore>,
-    large_answers: Arc<Semaphore>,
+    large_replies: Arc<Semaphore>,
     tls: TlsConnector,
     blocked: BlockedNetworks,
-    shares: Mutex<Vec<Weak<Share>>>,
+    components: Mutex<Vec<Weak<ComponentConnections>>>,
 }
 
-impl fmt::Debug for All {
+impl fmt::Debug for SharedConnections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("All").field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("SharedConnections").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
-impl Connections {
-    /// None yet, `most` at a time, none of them to a network that is `blocked`; certificates are
-    /// checked as `tls` says.
+impl RedisConnections {
+    /// At most `limit` connections, none of them to a network that is `blocked`; `tls` verifies
+    /// certificates.
     #[must_use]
-    pub fn new(most: usize, tls: Arc<ClientConfig>, blocked: BlockedNetworks) -> Self {
-        Self(Arc::new(All {
-            most,
-            permits: Arc::new(Semaphore::new(most)),
-            large_answers: Arc::new(Semaphore::new(LARGE_ANSWERS)),
+    pub fn new(limit: usize, tls: Arc<ClientConfig>, blocked: BlockedNetworks) -> Self {
+        Self(Arc::new(SharedConnections {
+            limit,
+            permits: Arc::new(Semaphore::new(limit)),
+            large_replies: Arc::new(Semaphore::new(MAX_LARGE_REPLIES)),
             tls: TlsConnector::from(tls),
             blocked,
-            shares: Mutex::default(),
+            components: Mutex::default(),
         }))
     }
 
-    /// What one more component connects by.
+    /// The connections of one more component.
     #[must_use]
-    pub fn share(&self) -> Arc<Share> {
-        let means = Means {
+    pub fn for_component(&self) -> Arc<ComponentConnections> {
+        let connector = Connector {
             all: Arc::clone(&self.0),
-            permits: Arc::new(Semaphore::new(OF_ONE)),
-            large_answers: Arc::new(Semaphore::new(LARGE_OF_ONE)),
+            permits: Arc::new(Semaphore::new(MAX_PER_COMPONENT)),
+            large_replies: Arc::new(Semaphore::new(MAX_LARGE_REPLIES_PER_COMPONENT)),
         };
-        let share = Arc::new(Share { means, links: Mutex::default() });
-        lock(&self.0.shares).push(Arc::downgrade(&share));
-        share
+        let component = Arc::new(ComponentConnections { connector, clients: Mutex::default() });
+        self.0.components.lock().push(Arc::downgrade(&component));
+        component
     }
 
-    /// Drops the ways nobody has used for long.
+    /// Closes the connections that have been idle for `IDLE_TIMEOUT`.
     pub fn drop_idle(&self, now: Instant) {
-        self.0.drop_unused(|link| now.saturating_duration_since(link.used()) >= IDLE);
+        let is_idle = |client: &RedisClient| {
+            now.saturating_duration_since(client.last_used()) >= IDLE_TIMEOUT
+        };
+        self.0.drop_unused(is_idle);
     }
 }
 
-impl All {
-    /// Drops the ways nobody has that are not `needed` any more, and their connections.
-    fn drop_unused(&self, unneeded: impl Fn(&Link) -> bool) {
-        for share in lock(&self.shares).iter().filter_map(Weak::upgrade) {
-            share.drop_unused(&unneeded);
+impl SharedConnections {
+    /// Drops the clients that no handle or store holds and that are `unneeded`, with their connections.
+    fn drop_unused(&self, unneeded: impl Fn(&RedisClient) -> bool) {
+        for component in self.components.lock().iter().filter_map(Weak::upgrade) {
+            component.drop_unused(&unneeded);
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One component's part of the connections: what it does to one, or what a Redis does, is nothing to
-/// the others.
+/// The connections of one component, so that neither it nor a slow server affects other components.
 #[derive(Debug)]
-pub struct Share {
-    means: Means,
-    /// By address as it is written, password included.
-    links: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+pub struct ComponentConnections {
+    connector: Connector,
+    /// By address as written, including the password.
+    clients: Mutex<HashMap<Arc<str>, Arc<RedisClient>>>,
 }
 
-impl Share {
-    /// The way to an address; it is connected when it is used.
-    pub fn link(&self, address: &Address) -> Result<Arc<Link>, Error> {
-        if let Some(link) = lock(&self.links).get(&address.text) {
-            link.touch();
-            return Ok(Arc::clone(link));
+impl ComponentConnections {
+    /// The client of an address, which connects on use.
+    ///
+    /// # Errors
+    /// The component has clients of too many addresses.
+    pub fn client(&self, address: &Address) -> Result<Arc<RedisClient>, RedisError> {
+        if let Some(client) = self.clients.lock().get(&address.text) {
+            client.touch();
+            return Ok(Arc::clone(client));
         }
-        if lock(&self.links).len() >= OF_ONE {
+        if self.clients.lock().len() >= MAX_PER_COMPONENT {
             self.drop_unused(|_| true);
         }
-        let mut links = lock(&self.links);
-        if links.len() >= OF_ONE {
-            return Err(Error::TooMany { most: OF_ONE });
+        let mut clients = self.clients.lock();
+        if clients.len() >= MAX_PER_COMPONENT {
+            return Err(RedisError::TooMany { limit: MAX_PER_COMPONENT });
         }
-        let link = links
+        let client = clients
             .entry(Arc::clone(&address.text))
-            .or_insert_with(|| Arc::new(Link::new(address.clone(), self.means.clone())));
-        Ok(Arc::clone(link))
+            .or_insert_with(|| Arc::new(RedisClient::new(address.clone(), self.connector.clone())));
+        Ok(Arc::clone(client))
     }
 
-    fn drop_unused(&self, unneeded: impl Fn(&Link) -> bool) {
-        lock(&self.links).retain(|_, link| Arc::strong_count(link) > 1 || !unneeded(link));
+    fn drop_unused(&self, unneeded: impl Fn(&RedisClient) -> bool) {
+        let is_used =
+            |client: &Arc<RedisClient>| Arc::strong_count(client) > 1 || !unneeded(client);
+        self.clients.lock().retain(|_, client| is_used(client));
     }
 }
 
@@ -182,27 +188,31 @@ mod tests {
     use super::reply::MAX_MEMORY;
     use super::*;
 
-    fn connections(most: usize) -> Connections {
-        Connections::new(most, crate::http::client_tls::client().unwrap(), BlockedNetworks::default())
+    fn connections(limit: usize) -> RedisConnections {
+        RedisConnections::new(
+            limit,
+            crate::http::client_tls::client().unwrap(),
+            BlockedNetworks::default(),
+        )
     }
 
-    /// A server that answers each connection's handshake, and then the first command with `answer`,
-    /// which is sent `times` times; it closes no connection.
-    async fn serving(answer: impl Into<Vec<u8>>, times: usize) -> Address {
-        let answer = Arc::new(answer.into());
+    /// A server that completes the handshake of each connection, and replies to the first command with
+    /// `reply`, sent `times` times. It closes no connection.
+    async fn serving(reply: impl Into<Vec<u8>>, times: usize) -> Address {
+        let reply = Arc::new(reply.into());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("redis://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let answer = Arc::clone(&answer);
+                let reply = Arc::clone(&reply);
                 tokio::spawn(async move {
-                    let (mut said, mut part) = (Vec::new(), [0; 4096]);
-                    // The client's name and version; each is answered.
-                    while said.iter().filter(|byte| **byte == b'*').count() < 2
-                        || !said.ends_with(b"\r\n")
+                    let (mut received, mut part) = (Vec::new(), [0; 4096]);
+                    // Two commands, with the client's name and version.
+                    while received.iter().filter(|byte| **byte == b'*').count() < 2
+                        || !received.ends_with(b"\r\n")
                     {
                         let read = stream.read(&mut part).await.unwrap_or(0);
-                        said.extend(&part[..read]);
+                        received.extend(&part[..read]);
                         if read == 0 {
                             return;
                         }
@@ -210,11 +220,11 @@ mod tests {
                     let _ = stream.write_all(b"+OK\r\n+OK\r\n").await;
                     let _ = stream.read(&mut part).await;
                     for _ in 0..times {
-                        if stream.write_all(&answer).await.is_err() {
+                        if stream.write_all(&reply).await.is_err() {
                             return;
                         }
                     }
-                    // Until the client goes.
+                    // Until the client disconnects.
                     while stream.read(&mut part).await.is_ok_and(|read| read > 0) {}
                 });
             }
@@ -223,55 +233,56 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_an_error_at_once() {
+    async fn refused_connection_is_an_error_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("redis://{}", listener.local_addr().unwrap());
         drop(listener);
-        let link = connections(1).share().link(&Address::parse(&address).unwrap()).unwrap();
-        let answer = link.answer::<Value>(&redis::cmd("PING")).await;
-        assert!(matches!(answer, Err(Error::Connect(_))), "{answer:?}");
+        let client =
+            connections(1).for_component().client(&Address::parse(&address).unwrap()).unwrap();
+        let result = client.query::<Value>(&redis::cmd("PING")).await;
+        assert!(matches!(result, Err(RedisError::Connect(_))), "{result:?}");
     }
 
     #[tokio::test]
-    async fn an_answer_that_takes_too_much_memory_ends_the_connection_before_it_has_come() {
+    async fn oversized_reply_closes_the_connection_before_it_is_received() {
         let mut endless = b"+".to_vec();
         endless.resize(1 << 20, b'a');
         let lists = [b"*1000000\r\n".to_vec(), b":1\r\n".repeat(1000)].concat();
-        for (answer, times) in [(endless, 1000), (b"$2000000000\r\n0".to_vec(), 1), (lists, 1000)] {
-            let address = serving(answer, times).await;
-            let link = connections(1).share().link(&address).unwrap();
-            // A busy machine may not read so much in the time a command has: it is asked again.
+        for (reply, times) in [(endless, 1000), (b"$2000000000\r\n0".to_vec(), 1), (lists, 1000)] {
+            let address = serving(reply, times).await;
+            let client = connections(1).for_component().client(&address).unwrap();
+            // A busy machine may not read as much within the command timeout: try again.
             let (connection, problem) = loop {
-                let connection = link.connection().await.unwrap();
-                match link.answer::<Value>(&redis::cmd("GET")).await {
-                    Err(Error::Late) => {}
-                    Err(Error::Command(problem)) if problem.contains("was not whole") => {}
-                    Err(Error::Command(problem)) => break (connection, problem),
-                    answer => panic!("{answer:?}"),
+                let connection = client.connection().await.unwrap();
+                match client.query::<Value>(&redis::cmd("GET")).await {
+                    Err(RedisError::Timeout) => {}
+                    Err(RedisError::Command(problem)) if problem.contains("incomplete reply") => {}
+                    Err(RedisError::Command(problem)) => break (connection, problem),
+                    result => panic!("{result:?}"),
                 }
             };
             assert!(problem.contains("more than 64 MiB of memory"), "{problem}");
             assert!(!connection.is_open());
-            assert!(connection.heard() <= (MAX_MEMORY / 2 + (2 << 20)) as u64);
+            assert!(connection.received() <= (MAX_MEMORY / 2 + (2 << 20)) as u64);
         }
     }
 
     #[tokio::test]
-    async fn garbage_is_an_error_and_the_next_has_another_connection() {
+    async fn invalid_reply_is_an_error_and_the_next_command_uses_a_new_connection() {
         for garbage in [
             &b"\0\x01\xff garbage\r\n"[..],
             b"*2147483647\r\n:1\r\n$-9\r\n?",
             b"%-5\r\n|9\r\n",
             b"$1\r\nabc",
-            // One more than asked for.
+            // One reply too many.
             b"+a\r\n+b\r\n",
         ] {
             let address = serving(garbage, 1).await;
-            let link = connections(1).share().link(&address).unwrap();
+            let client = connections(1).for_component().client(&address).unwrap();
             for _ in 0..2 {
-                let connection = link.connection().await.unwrap();
-                let answer = link.answer::<String>(&redis::cmd("GET")).await;
-                assert!(answer.is_err() || answer == Ok("a".into()), "{answer:?}");
+                let connection = client.connection().await.unwrap();
+                let result = client.query::<String>(&redis::cmd("GET")).await;
+                assert!(result.is_err() || result == Ok("a".into()), "{result:?}");
                 while connection.is_open() {
                     tokio::task::yield_now().await;
                 }
@@ -280,89 +291,89 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_costs_a_command_its_time_and_the_next_another_connection() {
-        // Silent from the start, or in the middle of an answer.
+    async fn silent_server_times_out_and_the_next_command_uses_a_new_connection() {
+        // Silent from the start, or in the middle of a reply.
         for beginning in ["", "*3\r\n$5\r\nab"] {
             let address = serving(beginning, 1).await;
-            let link = connections(2).share().link(&address).unwrap();
-            let first = link.connection().await.unwrap();
-            let began = Instant::now();
-            let answer = link.answer::<Value>(&redis::cmd("PING")).await;
-            assert!(answer.is_err(), "{answer:?}");
-            assert!(began.elapsed() >= COMMAND_TIMEOUT);
+            let client = connections(2).for_component().client(&address).unwrap();
+            let first = client.connection().await.unwrap();
+            let start = Instant::now();
+            let result = client.query::<Value>(&redis::cmd("PING")).await;
+            assert!(result.is_err(), "{result:?}");
+            assert!(start.elapsed() >= COMMAND_TIMEOUT);
             while first.is_open() {
                 tokio::task::yield_now().await;
             }
-            assert!(!Arc::ptr_eq(&first, &link.connection().await.unwrap()));
+            assert!(!Arc::ptr_eq(&first, &client.connection().await.unwrap()));
         }
     }
 
-    /// Answers that are not small wait for each other, of one component and of all.
+    /// Large replies wait for each other, within a component and over all.
     #[tokio::test]
-    async fn memory_for_answers_is_bounded_all_together() {
+    async fn memory_of_large_replies_is_limited_over_all_components() {
         let large = [b"$1000000\r\n".to_vec(), vec![b'a'; 1_000_000], b"\r\n".to_vec()].concat();
         let address = serving(large, 1).await;
         let all = connections(10);
-        let taken = Arc::clone(&all.0.large_answers)
-            .acquire_many_owned(u32::try_from(LARGE_ANSWERS).unwrap())
+        let taken = Arc::clone(&all.0.large_replies)
+            .acquire_many_owned(u32::try_from(MAX_LARGE_REPLIES).unwrap())
             .await;
-        let link = all.share().link(&address).unwrap();
+        let client = all.for_component().client(&address).unwrap();
         let get = redis::cmd("GET");
-        let mut answer = Box::pin(link.answer::<Vec<u8>>(&get));
-        let connection = link.connection().await.unwrap();
-        // It has begun to come, and stays where it is.
+        let mut reply = Box::pin(client.query::<Vec<u8>>(&get));
+        let connection = client.connection().await.unwrap();
+        // The reply has started to arrive, and is not read further.
         let waits = async {
-            while connection.heard() < 20 {
+            while connection.received() < 20 {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
             () = waits => {}
-            answer = &mut answer => panic!("{answer:?}"),
+            reply = &mut reply => panic!("{reply:?}"),
         }
         drop(taken);
-        assert_eq!(answer.await.map(|answer| answer.len()), Ok(1_000_000));
-        assert_eq!(all.0.large_answers.available_permits(), LARGE_ANSWERS);
+        assert_eq!(reply.await.map(|reply| reply.len()), Ok(1_000_000));
+        assert_eq!(all.0.large_replies.available_permits(), MAX_LARGE_REPLIES);
     }
 
     #[tokio::test]
-    async fn a_component_has_its_own_connections_and_not_all() {
+    async fn component_has_its_own_connections_up_to_its_limit() {
         let address = serving("+OK\r\n", 1).await;
-        let all = connections(10 * OF_ONE);
-        let (one, other) = (all.share(), all.share());
-        let (mine, theirs) = (one.link(&address).unwrap(), other.link(&address).unwrap());
+        let all = connections(10 * MAX_PER_COMPONENT);
+        let (one, other) = (all.for_component(), all.for_component());
+        let (mine, theirs) = (one.client(&address).unwrap(), other.client(&address).unwrap());
         let (mine, theirs) = (mine.connection().await.unwrap(), theirs.connection().await.unwrap());
         assert!(!Arc::ptr_eq(&mine, &theirs));
-        let link = one.link(&address).unwrap();
-        assert!(Arc::ptr_eq(&mine, &link.connection().await.unwrap()));
+        let client = one.client(&address).unwrap();
+        assert!(Arc::ptr_eq(&mine, &client.connection().await.unwrap()));
         let mut taken = Vec::new();
-        for _ in 1..OF_ONE {
-            taken.push(link.own_connection().await.unwrap());
+        for _ in 1..MAX_PER_COMPONENT {
+            taken.push(client.own_connection().await.unwrap());
         }
-        let refused = link.own_connection().await.map(drop);
-        assert_eq!(refused, Err(Error::TooMany { most: OF_ONE }));
-        assert!(other.link(&address).unwrap().own_connection().await.is_ok());
+        let refused = client.own_connection().await.map(drop);
+        assert_eq!(refused, Err(RedisError::TooMany { limit: MAX_PER_COMPONENT }));
+        assert!(other.client(&address).unwrap().own_connection().await.is_ok());
     }
 
     #[tokio::test]
-    async fn there_are_so_many_connections_and_idle_ones_go() {
+    async fn connections_are_limited_and_idle_ones_are_closed() {
         let address = serving("+OK\r\n", 1).await;
         let all = connections(1);
-        let (one, other) = (all.share(), all.share());
-        let link = one.link(&address).unwrap();
-        let shared = link.connection().await.unwrap();
-        let too_many = |answer: Result<(), Error>| {
-            assert_eq!(answer, Err(Error::TooMany { most: 1 }));
+        let (one, other) = (all.for_component(), all.for_component());
+        let client = one.client(&address).unwrap();
+        let shared = client.connection().await.unwrap();
+        let too_many = |result: Result<(), RedisError>| {
+            assert_eq!(result, Err(RedisError::TooMany { limit: 1 }));
         };
-        too_many(link.own_connection().await.map(drop));
-        too_many(other.link(&address).unwrap().connection().await.map(drop));
-        drop((shared, link));
+        too_many(client.own_connection().await.map(drop));
+        too_many(other.client(&address).unwrap().connection().await.map(drop));
+        drop((shared, client));
         all.drop_idle(Instant::now());
-        assert_eq!(lock(&one.links).len(), 1);
-        // What nobody uses gives way at once, and goes by itself later.
-        assert!(other.link(&address).unwrap().connection().await.is_ok());
-        assert_eq!(lock(&one.links).len(), 0);
-        all.drop_idle(Instant::now() + IDLE);
-        assert_eq!(lock(&other.links).len(), 0);
+        assert_eq!(one.clients.lock().len(), 1);
+        // An unused connection is closed for one that is needed, or after the idle timeout.
+        assert!(other.client(&address).unwrap().connection().await.is_ok());
+        assert_eq!(one.clients.lock().len(), 0);
+        all.drop_idle(Instant::now() + IDLE_TIMEOUT);
+        assert_eq!(other.clients.lock().len(), 0);
     }
 }

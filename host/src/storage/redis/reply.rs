@@ -1,43 +1,46 @@
-//! Answers of a Redis as bytes: where one ends and what it will take in memory, known before it is
-//! read; and its values.
+//! Replies of Redis: finds the end of a reply and the memory it will take, before all of it is
+//! received, and parses its values.
 
 use std::mem::size_of;
 use std::str::from_utf8;
 
 use redis::{Value, VerbatimFormat};
 
-/// Bytes of memory one answer may take: twice what comes over the connection, as it is there and as
-/// values, and [`VALUE`] for each value.
+/// Maximum memory of one reply, in bytes: twice its length, since it is held both as received and as values,
+/// and [`VALUE_OVERHEAD`] for each value.
 pub(crate) const MAX_MEMORY: usize = 64 << 20;
-/// Bytes a value takes beside its own: here, flattened for the guest, and in lists that grow. At the
-/// least a value is four bytes of an answer.
-const VALUE: usize = 2 * size_of::<Value>() + 80;
-/// Lists within lists.
+/// Overhead of a value, in bytes: here, flattened for the guest, and in lists that grow. A value takes
+/// at least four bytes of a reply.
+const VALUE_OVERHEAD: usize = 2 * size_of::<Value>() + 80;
+/// Maximum depth of nested lists.
 const MAX_DEPTH: usize = 100;
 
-/// Why an answer is none.
+/// Why a reply is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
-    #[error("an answer takes more than {} MiB of memory: ask for less at a time", MAX_MEMORY >> 20)]
+    #[error(
+        "the reply takes more than {} MiB of memory; request less at a time",
+        MAX_MEMORY >> 20
+    )]
     TooLarge,
-    #[error("what it answers has lists within lists, more than {MAX_DEPTH}")]
+    #[error("the reply has more than {MAX_DEPTH} nested lists")]
     TooDeep,
-    #[error("what it answers is not of Redis's protocol")]
+    #[error("the reply is not valid in the protocol of Redis")]
     Garbage,
 }
 
-/// What a line of an answer says of what follows it.
-enum Head {
-    /// Nothing does: the line is the value.
+/// What follows a line of a reply.
+enum ReplyHead {
+    /// Nothing: the line is the value.
     Line,
     Nil,
-    /// So many bytes, and the end of a line.
+    /// This number of bytes, and a line end.
     Text(usize),
-    /// So many values.
+    /// This number of values.
     List(usize),
 }
 
-fn head(line: &[u8]) -> Result<Head, Malformed> {
+fn head(line: &[u8]) -> Result<ReplyHead, Malformed> {
     let (kind, rest) = line.split_first().ok_or(Malformed::Garbage)?;
     let count = || {
         let number = from_utf8(rest).ok().and_then(|text| text.parse::<i64>().ok());
@@ -49,35 +52,35 @@ fn head(line: &[u8]) -> Result<Head, Malformed> {
         count.filter(|count| *count <= MAX_MEMORY).ok_or(Malformed::TooLarge)
     };
     Ok(match kind {
-        b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => Head::Line,
-        b'$' | b'*' if count()? == -1 => Head::Nil,
-        b'$' | b'!' | b'=' => Head::Text(many(1, 0)?),
-        b'*' | b'~' | b'>' => Head::List(many(1, 0)?),
-        b'%' => Head::List(many(2, 0)?),
-        // What is said of a value, and the value.
-        b'|' => Head::List(many(2, 1)?),
+        b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => ReplyHead::Line,
+        b'$' | b'*' if count()? == -1 => ReplyHead::Nil,
+        b'$' | b'!' | b'=' => ReplyHead::Text(many(1, 0)?),
+        b'*' | b'~' | b'>' => ReplyHead::List(many(1, 0)?),
+        b'%' => ReplyHead::List(many(2, 0)?),
+        // Attributes of a value, and the value.
+        b'|' => ReplyHead::List(many(2, 1)?),
         _ => return Err(Malformed::Garbage),
     })
 }
 
 const LINE_END: &[u8] = b"\r\n";
 
-/// The line `bytes` begin with, of which the first `seen` are known to hold no end of it.
+/// The first line of `bytes`, of which the first `seen` bytes contain no line end.
 fn line(bytes: &[u8], seen: usize) -> Option<&[u8]> {
     let end = bytes[seen..].windows(2).position(|pair| pair == LINE_END)?;
     Some(&bytes[..seen + end])
 }
 
-/// Finds the end of an answer while it comes.
+/// Finds the end of a reply while it is received.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    /// Where the next line begins; further than what has come, if it is within a text.
+    /// Offset of the next line; beyond the received bytes if these end within a string.
     at: usize,
-    /// How much of that line is known not to hold its end.
+    /// Number of bytes of that line that contain no line end.
     seen: usize,
-    /// Values whose line has not come.
+    /// Number of values whose line is not received yet.
     left: usize,
-    /// Values there are, as far as is known.
+    /// Number of values, as far as is known.
     values: usize,
 }
 
@@ -88,7 +91,11 @@ impl Default for Scan {
 }
 
 impl Scan {
-    /// Looks at what has come of the answer, its beginning each time; its length once it is whole.
+    /// Scans the `bytes` received so far, from the start of the reply. Returns its length once it is
+    /// complete.
+    ///
+    /// # Errors
+    /// The reply is malformed, or will take too much memory.
     pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         while self.left > 0 {
             let Some(rest) = bytes.get(self.at..) else { return Ok(None) };
@@ -101,9 +108,9 @@ impl Scan {
             self.at += line.len() + LINE_END.len();
             self.seen = 0;
             match head(line)? {
-                Head::Line | Head::Nil => {}
-                Head::Text(bytes) => self.at += bytes + LINE_END.len(),
-                Head::List(values) => {
+                ReplyHead::Line | ReplyHead::Nil => {}
+                ReplyHead::Text(bytes) => self.at += bytes + LINE_END.len(),
+                ReplyHead::List(values) => {
                     self.left += values;
                     self.values += values;
                 }
@@ -113,49 +120,52 @@ impl Scan {
         Ok((self.at <= bytes.len()).then_some(self.at))
     }
 
-    /// Bytes of memory the answer takes, as far as is known.
+    /// Memory that the reply takes, as far as is known, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        2 * self.at + self.values * VALUE
+        2 * self.at + self.values * VALUE_OVERHEAD
     }
 
-    /// Bytes that are still to come at the least, after so many.
-    pub(crate) fn missing(&self, come: usize) -> usize {
-        self.at.saturating_sub(come)
+    /// Minimum number of bytes to receive in addition to `received`.
+    pub(crate) fn missing(&self, received: usize) -> usize {
+        self.at.saturating_sub(received)
     }
 
     fn check(&self, bytes: usize) -> Result<(), Malformed> {
-        let memory = 2 * bytes + self.values * VALUE;
+        let memory = 2 * bytes + self.values * VALUE_OVERHEAD;
         if memory > MAX_MEMORY { Err(Malformed::TooLarge) } else { Ok(()) }
     }
 }
 
-/// Whether this is no answer, but news of the server's own.
-pub(crate) fn is_push(answer: &[u8]) -> bool {
-    answer.first() == Some(&b'>')
+/// Whether this is a push message instead of a reply to a command.
+pub(crate) fn is_push(reply: &[u8]) -> bool {
+    reply.first() == Some(&b'>')
 }
 
-/// The value of a whole answer.
-pub(crate) fn value(answer: &[u8]) -> Result<Value, Malformed> {
-    let mut rest = answer;
+/// Parses a complete reply.
+///
+/// # Errors
+/// The reply is malformed or nested too deeply.
+pub(crate) fn value(reply: &[u8]) -> Result<Value, Malformed> {
+    let mut rest = reply;
     let value = read(&mut rest, MAX_DEPTH)?;
     if rest.is_empty() { Ok(value) } else { Err(Malformed::Garbage) }
 }
 
-/// Takes a value off the beginning of `rest`.
+/// Parses a value at the start of `rest`, and advances `rest` behind it.
 fn read(rest: &mut &[u8], depth: usize) -> Result<Value, Malformed> {
     let line = line(rest, 0).ok_or(Malformed::Garbage)?;
     take(rest, line.len() + LINE_END.len())?;
     match head(line)? {
-        Head::Line => simple(line),
-        Head::Nil => Ok(Value::Nil),
-        Head::Text(bytes) => {
+        ReplyHead::Line => simple(line),
+        ReplyHead::Nil => Ok(Value::Nil),
+        ReplyHead::Text(bytes) => {
             let text = take(rest, bytes)?;
             if take(rest, LINE_END.len())? != LINE_END {
                 return Err(Malformed::Garbage);
             }
             long(line[0], text)
         }
-        Head::List(count) => {
+        ReplyHead::List(count) => {
             let depth = depth.checked_sub(1).ok_or(Malformed::TooDeep)?;
             let mut values = (0..count).map(|_| read(rest, depth));
             list(line[0], &mut values)
@@ -164,12 +174,12 @@ fn read(rest: &mut &[u8], depth: usize) -> Result<Value, Malformed> {
 }
 
 fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], Malformed> {
-    let (taken, behind) = rest.split_at_checked(bytes).ok_or(Malformed::Garbage)?;
-    *rest = behind;
+    let (taken, remaining) = rest.split_at_checked(bytes).ok_or(Malformed::Garbage)?;
+    *rest = remaining;
     Ok(taken)
 }
 
-/// A value that is a line.
+/// Parses a value that is a single line.
 fn simple(line: &[u8]) -> Result<Value, Malformed> {
     let text = from_utf8(&line[1..]).map_err(|_| Malformed::Garbage)?;
     Ok(match line[0] {
@@ -185,7 +195,7 @@ fn simple(line: &[u8]) -> Result<Value, Malformed> {
     })
 }
 
-/// A value that is a text.
+/// Parses a value that is a string with a length.
 fn long(kind: u8, text: &[u8]) -> Result<Value, Malformed> {
     let utf8 = || from_utf8(text).map_err(|_| Malformed::Garbage);
     Ok(match kind {
@@ -198,13 +208,13 @@ fn long(kind: u8, text: &[u8]) -> Result<Value, Malformed> {
     })
 }
 
-/// The library alone makes errors, of a line of an answer.
+/// An error value: only the library can create one, from a line of a reply.
 fn error(text: &str) -> Result<Value, Malformed> {
     let line = text.lines().next().unwrap_or_default();
     redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).map_err(|_| Malformed::Garbage)
 }
 
-/// A value that is made of values.
+/// Parses a value that consists of values.
 fn list(
     kind: u8,
     values: &mut dyn ExactSizeIterator<Item = Result<Value, Malformed>>,
@@ -239,11 +249,11 @@ mod tests {
 
     use super::*;
 
-    /// The length and value of the answer at the beginning of `bytes`, which come one by one.
+    /// Length and value of the reply at the start of `bytes`, which are received one by one.
     fn scanned(bytes: &[u8]) -> Result<Option<(usize, Value)>, Malformed> {
         let mut scan = Scan::default();
-        for come in 0..=bytes.len() {
-            if let Some(length) = scan.advance(&bytes[..come])? {
+        for received in 0..=bytes.len() {
+            if let Some(length) = scan.advance(&bytes[..received])? {
                 return Ok(Some((length, value(&bytes[..length])?)));
             }
         }
@@ -275,7 +285,7 @@ mod tests {
                 let values: Vec<_> = pairs.iter().flat_map(|(key, value)| [key, value]).collect();
                 list('%', &values, pairs.len(), out);
             }
-            _ => unreachable!("no strategy makes it"),
+            _ => unreachable!("no strategy generates it"),
         }
     }
 
@@ -301,10 +311,9 @@ mod tests {
     }
 
     proptest! {
-        /// The length is that of the answer, whatever comes behind it, and the library agrees on its
-        /// value.
+        /// The length is that of the reply, whatever follows it, and the library parses the same value.
         #[test]
-        fn an_answer_is_found_and_read(value in values(), behind in "[$*:+\r\n0-9]{0,9}") {
+        fn reply_is_delimited_and_parsed(value in values(), rest in "[$*:+\r\n0-9]{0,9}") {
             let mut bytes = Vec::new();
             encode(&value, &mut bytes);
             let length = bytes.len();
@@ -312,12 +321,12 @@ mod tests {
             for end in 0..length {
                 prop_assert_eq!(scanned(&bytes[..end]), Ok(None));
             }
-            bytes.extend(behind.bytes());
+            bytes.extend(rest.bytes());
             prop_assert_eq!(scanned(&bytes), Ok(Some((length, value))));
         }
 
         #[test]
-        fn any_bytes_are_an_answer_or_refused(
+        fn any_bytes_are_parsed_or_rejected(
             bytes in "([-+:$*~%|>!=_,#(][-0-9a-z]{0,3}(\r\n)?){0,20}",
         ) {
             let _ = scanned(bytes.as_bytes());
@@ -325,26 +334,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_the_newer_protocol_is_read_too() {
-        let said = |text: &str| scanned(text.as_bytes()).unwrap().unwrap().1;
-        assert_eq!(said("_\r\n"), Value::Nil);
-        assert_eq!(said("*-1\r\n"), Value::Nil);
-        assert_eq!(said("|1\r\n+ttl\r\n:3\r\n:7\r\n"), Value::Int(7));
+    fn types_of_the_newer_protocol_are_parsed() {
+        let parsed = |text: &str| scanned(text.as_bytes()).unwrap().unwrap().1;
+        assert_eq!(parsed("_\r\n"), Value::Nil);
+        assert_eq!(parsed("*-1\r\n"), Value::Nil);
+        assert_eq!(parsed("|1\r\n+ttl\r\n:3\r\n:7\r\n"), Value::Int(7));
         assert_eq!(
-            said("(123456789012345678901\r\n"),
+            parsed("(123456789012345678901\r\n"),
             Value::SimpleString("123456789012345678901".into())
         );
         let text = Value::VerbatimString { format: VerbatimFormat::Text, text: "a".into() };
-        assert_eq!(said("=5\r\ntxt:a\r\n"), text);
+        assert_eq!(parsed("=5\r\ntxt:a\r\n"), text);
         for error in ["-WRONGTYPE not a list\r\n", "!20\r\nWRONGTYPE not a list\r\n"] {
-            let error = said(error).extract_error().unwrap_err();
+            let error = parsed(error).extract_error().unwrap_err();
             assert_eq!(error.code(), Some("WRONGTYPE"));
         }
         assert!(is_push(b">1\r\n+invalidate\r\n") && !is_push(b"*0\r\n"));
     }
 
     #[test]
-    fn what_is_no_answer_is_refused() {
+    fn malformed_replies_are_rejected() {
         for garbage in [
             "\r\n",
             "x\r\n",
@@ -366,11 +375,11 @@ mod tests {
         assert!(scanned(&deep.as_bytes()[4..]).is_ok());
     }
 
-    /// It is known before it has come.
+    /// Before the reply is received.
     #[test]
-    fn what_takes_too_much_is_refused_at_once() {
-        let values = MAX_MEMORY / VALUE;
-        for lie in [
+    fn oversized_replies_are_rejected_at_once() {
+        let values = MAX_MEMORY / VALUE_OVERHEAD;
+        for claim in [
             format!("${MAX_MEMORY}\r\n"),
             format!("${}\r\n", MAX_MEMORY / 2),
             "$9223372036854775807\r\n".into(),
@@ -380,11 +389,11 @@ mod tests {
             "*9223372036854775807\r\n".into(),
             "%9223372036854775807\r\n".into(),
         ] {
-            assert_eq!(scanned(lie.as_bytes()), Err(Malformed::TooLarge), "{lie:?}");
+            assert_eq!(scanned(claim.as_bytes()), Err(Malformed::TooLarge), "{claim:?}");
         }
-        let most = format!("${}\r\n", MAX_MEMORY / 2 - 1000);
-        assert_eq!(scanned(most.as_bytes()), Ok(None));
-        // A line without end.
+        let maximum = format!("${}\r\n", MAX_MEMORY / 2 - 1000);
+        assert_eq!(scanned(maximum.as_bytes()), Ok(None));
+        // An endless line.
         let mut scan = Scan::default();
         let mut bytes = vec![b'+'];
         let refused = loop {

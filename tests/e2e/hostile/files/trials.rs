@@ -55,7 +55,7 @@ fn trial_process_exits_with_its_host() {
         ticks = stat(&trial, 11).unwrap_or(ticks);
         has_exited(&trial)
     });
-    assert!(ticks < MAX_TICKS, "it ended at its own limit, after {ticks} ticks");
+    assert!(ticks < MAX_TICKS, "it stopped at its own limit, after {ticks} ticks");
 }
 
 /// A host under a resource limit passes a lower one to the trial.

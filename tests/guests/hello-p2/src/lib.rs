@@ -1,5 +1,5 @@
-//! A WASI 0.2 `incoming-handler`, as components built before WASI 0.3 have it. `.../told` answers
-//! what it is told of the path; [`reach`] does what a request cannot.
+//! A `wasi:http/incoming-handler` of WASI 0.2, as in components built before WASI 0.3. `.../path-info` returns the
+//! header `spin-path-info`; `reach` uses other interfaces.
 
 mod reach;
 
@@ -22,10 +22,10 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
             _ => {}
         }
         let (plain, query) = path.split_once('?').unwrap_or((&path, ""));
-        let text = if path.ends_with("/told") {
+        let text = if path.ends_with("/path-info") {
             request.headers().get("spin-path-info").concat()
-        } else if let Some(reached) = reach::answer(plain, query) {
-            reached.into_bytes()
+        } else if let Some(text) = reach::respond(plain, query) {
+            text.into_bytes()
         } else {
             format!("hello from 0.2 at {path}").into_bytes()
         };
@@ -33,7 +33,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
         let body = response.body().expect("taken once");
         ResponseOutparam::set(out, Ok(response));
         let stream = body.write().expect("taken once");
-        stream.blocking_write_and_flush(&text).expect("the client is there");
+        stream.blocking_write_and_flush(&text).expect("the client is connected");
         drop(stream);
         OutgoingBody::finish(body, None).expect("finished once");
     }

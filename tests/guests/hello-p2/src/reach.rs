@@ -1,8 +1,10 @@
-//! What a component of WASI 0.2 may reach beside its request, by the end of the path:
-//! `/tcp?<address>`, `/listen?<address>`, `/udp?<address>` and `/resolve?<name>:<port>` by sockets,
-//! of which the first and the third say "ping" and tell what comes back; `/clocks`; `/random`;
-//! `/fetch?<first>,<between>,<url>` over HTTP, with milliseconds to wait for the first byte and
-//! between bytes.
+//! Other interfaces of WASI 0.2, by the end of the path:
+//!
+//! - `/tcp?<address>`, `/udp?<address>`: sends "ping" and returns the reply
+//! - `/listen?<address>`, `/resolve?<name>:<port>`
+//! - `/clocks`, `/random`
+//! - `/fetch?<first>,<between>,<url>`: an HTTP request, with the timeouts of the first byte and between bytes in
+//!   milliseconds
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -15,12 +17,13 @@ use wasip2::http::types::{
 };
 use wasip2::io::streams::StreamError;
 
-pub(crate) fn answer(path: &str, query: &str) -> Option<String> {
+/// The text of the response. `None` for another path.
+pub(crate) fn respond(path: &str, query: &str) -> Option<String> {
     Some(match path.rsplit('/').next().unwrap_or_default() {
-        "tcp" => said(tcp(query)),
-        "listen" => said(TcpListener::bind(query).map(|_| String::new())),
-        "udp" => said(udp(query)),
-        "resolve" => said(query.to_socket_addrs().map(|_| String::new())),
+        "tcp" => shown(tcp(query)),
+        "listen" => shown(TcpListener::bind(query).map(|_| String::new())),
+        "udp" => shown(udp(query)),
+        "resolve" => shown(query.to_socket_addrs().map(|_| String::new())),
         "clocks" => {
             let (instant, time) = (Instant::now(), SystemTime::now());
             std::thread::sleep(Duration::from_millis(20));
@@ -52,14 +55,14 @@ fn udp(address: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
-fn said(result: io::Result<String>) -> String {
+fn shown(result: io::Result<String>) -> String {
     match result {
         Ok(text) => format!("done: {text}"),
         Err(error) => format!("refused: {error}"),
     }
 }
 
-/// The status and the body of what is asked for.
+/// The status and body of the response.
 fn fetch(query: &str) -> Result<String, ErrorCode> {
     let mut parts = query.splitn(3, ',');
     let mut next = || parts.next().unwrap_or_default();
@@ -77,12 +80,12 @@ fn fetch(query: &str) -> Result<String, ErrorCode> {
         .and_then(|()| request.set_authority(Some(authority)))
         .and_then(|()| request.set_path_with_query(Some(path)))
         .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
-    let answer = outgoing_handler::handle(request, Some(options))?;
-    answer.subscribe().block();
-    let answer = answer.get().expect("it is there").expect("asked for once")?;
-    let body = answer.consume().expect("taken once");
+    let response = outgoing_handler::handle(request, Some(options))?;
+    response.subscribe().block();
+    let response = response.get().expect("ready").expect("taken once")?;
+    let body = response.consume().expect("taken once");
     let stream = body.stream().expect("taken once");
-    let mut text = format!("{} ", answer.status());
+    let mut text = format!("{} ", response.status());
     loop {
         match stream.blocking_read(1 << 16) {
             Ok(part) => text += &String::from_utf8_lossy(&part),

@@ -9,70 +9,71 @@ use spin_sdk::wasip3::http::{client, types};
 use spin_sdk::wasip3::wit_bindgen::StreamWriter;
 use spin_sdk::wasip3::{cli, spawn, wit_future, wit_stream};
 
-/// `None`: it is no harm of these.
+/// Does harm. `None` for another path.
 pub(crate) async fn harm(path: &str, query: &str) -> Option<types::Response> {
     match path {
-        // No answer, and nothing that could bring one.
+        // No response, and no pending event.
         "/never" => pending().await,
         "/wait" => {
             wait_for(u64::MAX).await;
-            Some(answer(Vec::new()))
+            Some(respond(Vec::new()))
         }
-        // An answer that begins, and does not go on.
+        // A response that stalls after its first bytes.
         "/unfinished" => Some(streamed(async |mut body| {
             body.write_all(b"begun".to_vec()).await;
             wait_for(u64::MAX).await;
         })),
-        // An answer without end.
+        // A response without end.
         "/endless" => Some(streamed(
             async |mut body| {
                 while body.write_all(vec![b'x'; 1 << 16]).await.is_empty() {}
             },
         )),
         "/streams" => {
-            let mut held = Vec::new();
+            let mut resources = Vec::new();
             loop {
-                held.push(wit_stream::new::<u8>());
+                resources.push(wit_stream::new::<u8>());
             }
         }
         "/futures" => {
-            let mut held = Vec::new();
+            let mut resources = Vec::new();
             loop {
-                held.push(wit_future::new::<Result<(), types::ErrorCode>>(|| Ok(())));
+                resources.push(wit_future::new::<Result<(), types::ErrorCode>>(|| Ok(())));
             }
         }
-        // Calls under way, each a task of the host.
+        // Calls in flight, each a task of the host.
         "/tasks" => {
-            let mut held = Vec::new();
+            let mut resources = Vec::new();
             loop {
-                held.push(begun(wait_for(u64::MAX)).await);
+                resources.push(started(wait_for(u64::MAX)).await);
             }
         }
-        // The same as tasks of its own, which go on after the answer.
+        // Tasks of the guest, all of which start before the response.
         "/spawn" => {
             (0..100_000).for_each(|_| spawn(wait_for(u64::MAX)));
-            Some(answer(Vec::new()))
+            wait_for(1).await;
+            Some(respond(Vec::new()))
         }
         "/print-0.3" => {
             let (mut writer, reader) = wit_stream::new();
             let printing = cli::stdout::write_via_stream(reader);
             while writer.write_all(b"x\n".repeat(1000)).await.is_empty() {}
             drop(printing);
-            Some(answer(Vec::new()))
+            Some(respond(Vec::new()))
         }
-        // `<count>&<authority>`: so many requests at a time; how many were answered.
+        // `<count>&<authority>`: concurrent requests; the response is the number of theirs.
         "/requests" => {
             let (count, authority) = query.split_once('&').unwrap_or_default();
             let count: usize = count.parse().unwrap_or_default();
             let mut sent = Vec::new();
             for _ in 0..count {
-                sent.push(begun(client::send(request(authority))).await);
+                sent.push(started(client::send(request(authority))).await);
             }
-            let mut answered = 0;
-            for one in sent {
-                answered += usize::from(one.await.is_ok());
+            let mut responses = 0;
+            for response in sent {
+                responses += usize::from(response.await.is_ok());
             }
-            Some(answer(answered.to_string().into_bytes()))
+            Some(respond(responses.to_string().into_bytes()))
         }
         _ => None,
     }
@@ -87,25 +88,26 @@ fn request(authority: &str) -> types::Request {
     request
 }
 
-/// A future that has begun.
-async fn begun<F: Future>(future: F) -> Pin<Box<F>> {
+/// A future that has been polled, and is pending.
+async fn started<F: Future>(future: F) -> Pin<Box<F>> {
     let mut future = Box::pin(future);
     poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);
-        assert!(polled.is_pending(), "it takes longer than that");
+        assert!(polled.is_pending(), "completed at once");
         Poll::Ready(())
     })
     .await;
     future
 }
 
-pub(crate) fn answer(body: Vec<u8>) -> types::Response {
+/// A response with this body.
+pub(crate) fn respond(body: Vec<u8>) -> types::Response {
     streamed(async move |mut writer| {
         writer.write_all(body).await;
     })
 }
 
-/// An answer whose body `write` writes, after its head is sent.
+/// A response whose body `write` writes.
 fn streamed(write: impl AsyncFnOnce(StreamWriter<u8>) + 'static) -> types::Response {
     let (body, reader) = wit_stream::new();
     let (trailers, no_trailers) = wit_future::new(|| Ok(None));

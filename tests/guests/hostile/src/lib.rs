@@ -1,7 +1,7 @@
-//! Does what no guest should, as the path says. What needs streams and tasks is behind the standard
-//! door alone ([`concurrent`]), the rest behind both.
+//! Does harm, by the path. Harm by streams and tasks is behind the standard door only (`concurrent`), the rest
+//! behind both doors.
 
-#![expect(clippy::print_stdout, reason = "a flood of it")]
+#![expect(clippy::print_stdout, reason = "floods the log")]
 
 mod concurrent;
 mod log;
@@ -51,13 +51,13 @@ use bindings::exports::spinfer::serve::buffered_handler as fast;
 
 spin_sdk::wasip3::http::service::export!(Hostile);
 
-/// What it says when it was not stopped.
+/// Does harm, and returns the response if it was not stopped.
 fn harm(path: &str, query: &str) -> String {
     let number = || query.parse().unwrap_or(0);
     match path {
         "/echo" => query.to_owned(),
         "/stack" => deeper(0).to_string(),
-        // So many lines, or without end.
+        // The number of lines in the query, or without end.
         "/print" if query.is_empty() => loop {
             println!("{}", "x".repeat(1000));
         },
@@ -70,9 +70,9 @@ fn harm(path: &str, query: &str) -> String {
             print!("{}", "x".repeat(1000));
         },
         "/handles" => {
-            let mut held = Vec::new();
+            let mut resources = Vec::new();
             loop {
-                held.push(types::Fields::new());
+                resources.push(types::Fields::new());
             }
         }
         "/fields" => {
@@ -83,7 +83,7 @@ fn harm(path: &str, query: &str) -> String {
         "/random-0.2" => random2::get_random_bytes(u64::MAX).len().to_string(),
         "/random-0.3" => random3::get_random_bytes(u64::MAX).len().to_string(),
         "/read" => read_all().unwrap_or_else(|error| format!("{error:?}")),
-        "/answer" => "x".repeat(number().try_into().unwrap_or_default()),
+        "/body" => "x".repeat(number().try_into().unwrap_or_default()),
         "/nn/forged" => nn::forged(query),
         "/nn/sequence" => nn::sequence(number()),
         "/log/one" => log::one(query),
@@ -98,12 +98,12 @@ fn harm(path: &str, query: &str) -> String {
     }
 }
 
-#[expect(unconditional_recursion, reason = "what it is for")]
+#[expect(unconditional_recursion, reason = "overflows the stack")]
 fn deeper(depth: u64) -> u64 {
     black_box(deeper(black_box(depth) + 1)) + 1
 }
 
-/// As much as can be asked for of the first file of the first mount.
+/// Reads the first file of the first mount with the greatest length and offset.
 fn read_all() -> Result<String, wasip2::filesystem::types::ErrorCode> {
     let directories = get_directories();
     let (directory, _) =
@@ -136,12 +136,12 @@ impl Guest for Hostile {
         let (path, query) = split(&path_with_query);
         match concurrent::harm(path, query).await {
             Some(response) => Ok(response),
-            None => Ok(concurrent::answer(harm(path, query).into_bytes())),
+            None => Ok(concurrent::respond(harm(path, query).into_bytes())),
         }
     }
 }
 
-/// What stands behind the first segment of the path, which is its route's, and the query.
+/// The path after its first segment, which is the route's, and the query.
 fn split(path_with_query: &str) -> (&str, &str) {
     let (path, query) = path_with_query.split_once('?').unwrap_or((path_with_query, ""));
     let route = path.get(1..).and_then(|path| path.find('/')).map_or(path.len(), |end| end + 1);

@@ -5,7 +5,7 @@ use wit::{Columns, Error, Predictions, Values, append};
 use crate::bindings::spinfer::prediction_log::log as wit;
 
 mod aliased {
-    //! The same with what is borrowed, so that many names are one.
+    //! With borrowed arguments, so that many names share memory.
 
     wit_bindgen::generate!({
         path: "../../../wit/spinfer-prediction-log",
@@ -21,7 +21,7 @@ mod aliased {
     });
 }
 
-/// One column of one datatype.
+/// Predictions with one column.
 fn predictions(name: &str, rows: u32, values: Values) -> Predictions {
     Predictions {
         model: "hostile".into(),
@@ -38,7 +38,7 @@ fn valid() -> Predictions {
     predictions("x", 2, Values::Int64(vec![1, 2]))
 }
 
-/// Appends what is none; how much of it was refused, and whether what is one was not.
+/// Appends invalid predictions, and valid ones to invalid requests. Returns how many were refused.
 pub(crate) fn nonsense() -> String {
     let column = |name: &str| Columns { names: vec![name.into()], values: Values::Fp64(vec![0.0]) };
     let long = "x".repeat(1000);
@@ -67,14 +67,14 @@ pub(crate) fn nonsense() -> String {
     format!("{count} of {} refused", refused.len() + 3)
 }
 
-/// Appends up to `most` times, or until it is refused: with what.
-pub(crate) fn flood(most: u64) -> String {
+/// Appends up to `max` times, until one is refused. Returns the message.
+pub(crate) fn flood(max: u64) -> String {
     let block = predictions("x", 1 << 15, Values::Fp64(vec![0.5; 1 << 15]));
-    let refused = (0..most).find_map(|_| append(None, &block).err());
+    let refused = (0..max).find_map(|_| append(None, &block).err());
     refused.map_or("never refused".into(), |Error::Invalid(problem)| problem)
 }
 
-/// Thousands of long names in the memory of one.
+/// Appends thousands of long names that share memory.
 pub(crate) fn aliased() -> String {
     use aliased::spinfer::prediction_log::log as wit;
 

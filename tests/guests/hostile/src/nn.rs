@@ -5,15 +5,15 @@ use crate::bindings::wasi::nn::graph::{ExecutionTarget, Graph, GraphEncoding, lo
 use crate::bindings::wasi::nn::inference::GraphExecutionContext;
 use crate::bindings::wasi::nn::tensor::{Tensor, TensorType};
 
-/// Calls of one sequence.
+/// Number of calls in a sequence.
 const CALLS: usize = 200;
-/// What it has of each kind at most.
-const KEPT: usize = 16;
+/// Maximum number of live resources of a kind.
+const MAX_LIVE: usize = 16;
 
-/// A call with a handle that is none, or no more.
+/// A call with a handle that was never issued, or is dropped.
 pub(crate) fn forged(what: &str) -> String {
-    #[expect(unsafe_code, reason = "a handle nobody gave")]
-    // SAFETY: none; the host has to see that it is not one.
+    #[expect(unsafe_code, reason = "a forged handle")]
+    // SAFETY: none. The host must refuse the handle.
     unsafe {
         match what {
             "tensor" => format!("{:?}", Tensor::from_handle(12_345).data()),
@@ -23,7 +23,7 @@ pub(crate) fn forged(what: &str) -> String {
                 context.compute(Vec::new()).is_ok().to_string()
             }
             "error" => Error::from_handle(1).data(),
-            // Of another kind.
+            // Of another type.
             "kind" => {
                 let tensor = Tensor::new(&[1], TensorType::U8, &[0]);
                 Error::from_handle(tensor.take_handle()).data()
@@ -38,30 +38,29 @@ pub(crate) fn forged(what: &str) -> String {
     }
 }
 
-/// Calls in an order and with arguments that follow from `seed`; how many there were, and how many
-/// of them failed.
+/// Makes random calls from `seed`. Returns their number, and that of the failed ones.
 pub(crate) fn sequence(seed: u64) -> String {
     let mut random = Random(seed);
-    let mut has = Has::default();
-    let failed = (0..CALLS).filter(|_| !has.call(&mut random)).count();
+    let mut resources = Resources::default();
+    let failed = (0..CALLS).filter(|_| !resources.call(&mut random)).count();
     format!("{CALLS} calls, {failed} failed")
 }
 
 #[derive(Default)]
-struct Has {
+struct Resources {
     tensors: Vec<Tensor>,
     graphs: Vec<Graph>,
     contexts: Vec<GraphExecutionContext>,
     errors: Vec<Error>,
 }
 
-impl Has {
-    /// Whether the call succeeded.
+impl Resources {
+    /// Makes a random call. Returns whether it succeeded.
     fn call(&mut self, random: &mut Random) -> bool {
         match random.below(12) {
             0..=3 => {
                 self.tensors.push(tensor(random));
-                forget_some(&mut self.tensors);
+                drop_oldest(&mut self.tensors);
                 true
             }
             4 => random.of(&self.tensors).is_none_or(|tensor| {
@@ -82,16 +81,16 @@ impl Has {
             }
             7 => {
                 let Some(graph) = random.of(&self.graphs) else { return true };
-                let made = graph.init_execution_context();
-                let made = made.map(|context| self.contexts.push(context));
-                forget_some(&mut self.contexts);
-                self.kept(made)
+                let context = graph.init_execution_context();
+                let context = context.map(|context| self.contexts.push(context));
+                drop_oldest(&mut self.contexts);
+                self.record(context)
             }
             8..=9 => self.compute(random),
             10 => random.of(&self.errors).is_none_or(|error| !error.data().is_empty()),
-            // The graph before its contexts, or the other way round.
+            // A graph may be dropped before its contexts.
             _ => {
-                let (graph, context) = (random.below(KEPT), random.below(KEPT));
+                let (graph, context) = (random.below(MAX_LIVE), random.below(MAX_LIVE));
                 if graph < self.graphs.len() {
                     self.graphs.swap_remove(graph);
                 }
@@ -117,38 +116,39 @@ impl Has {
         let computed = context.compute(inputs);
         let computed =
             computed.map(|outputs| self.tensors.extend(outputs.into_iter().map(|(_, t)| t)));
-        forget_some(&mut self.tensors);
-        self.kept(computed)
+        drop_oldest(&mut self.tensors);
+        self.record(computed)
     }
 
     fn loaded(&mut self, graph: Result<Graph, Error>) -> bool {
         let graph = graph.map(|graph| self.graphs.push(graph));
-        forget_some(&mut self.graphs);
-        self.kept(graph)
+        drop_oldest(&mut self.graphs);
+        self.record(graph)
     }
 
-    fn kept(&mut self, result: Result<(), Error>) -> bool {
+    /// Records an error. Returns whether there was none.
+    fn record(&mut self, result: Result<(), Error>) -> bool {
         let succeeded = result.is_ok();
         self.errors.extend(result.err());
-        forget_some(&mut self.errors);
+        drop_oldest(&mut self.errors);
         succeeded
     }
 }
 
-/// Drops the oldest beyond [`KEPT`].
-fn forget_some<T>(kept: &mut Vec<T>) {
-    kept.drain(..kept.len().saturating_sub(KEPT));
+/// Drops the oldest beyond [`MAX_LIVE`].
+fn drop_oldest<T>(resources: &mut Vec<T>) {
+    resources.drain(..resources.len().saturating_sub(MAX_LIVE));
 }
 
-/// Dimensions and data that mostly do not agree.
+/// A tensor whose dimensions and data usually do not match.
 fn tensor(random: &mut Random) -> Tensor {
     let sizes = [0, 1, 2, 4, 1000, u32::MAX];
     let axes = [0, 1, 1, 2, 3, 1000][random.below(6)];
     let dimensions: Vec<u32> = (0..axes).map(|_| sizes[random.below(sizes.len())]).collect();
     let types = [TensorType::Fp32, TensorType::Fp16, TensorType::U8, TensorType::I64];
     let ty = types[random.below(types.len())];
-    let most = [0, 4, 16, 16, 4000, 1 << 20][random.below(6)];
-    Tensor::new(&dimensions, ty, &random.bytes(most))
+    let length = [0, 4, 16, 16, 4000, 1 << 20][random.below(6)];
+    Tensor::new(&dimensions, ty, &random.bytes(length))
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -172,8 +172,8 @@ impl Random {
         if items.is_empty() { None } else { items.get(self.below(items.len())) }
     }
 
-    fn bytes(&mut self, most: usize) -> Vec<u8> {
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
         let first = self.next().to_le_bytes()[0];
-        vec![first; [0, most][self.below(2)]]
+        vec![first; [0, length][self.below(2)]]
     }
 }

@@ -1,19 +1,18 @@
-//! `/cache/...?<Cache-Control>`: an answer like no other, with that header, and a line in the log
-//! for each time it is made. The path says more: `slow`, `vary`, `missing`, `cookie`, `json`,
-//! `tensors`.
+//! `/cache/...?<Cache-Control>`: a unique response with that header, and a line in the log per call. Segments of
+//! the path add to it: `slow`, `vary`, `missing`, `cookie`, `json`, `tensors`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::time::Duration;
 
-use crate::Answer;
+use crate::ProbeResponse;
 
-pub(crate) fn answer(path: &str, allowed: &str) -> Answer {
-    let _ = writeln!(std::io::stderr(), "made {path}");
+pub(crate) fn respond(path: &str, cache_control: &str) -> ProbeResponse {
+    let _ = writeln!(std::io::stderr(), "computed {path}");
     let mut headers = Vec::new();
     let mut header = |name: &str, value: &str| headers.push((name.to_owned(), value.into()));
-    if !allowed.is_empty() {
-        header("cache-control", allowed);
+    if !cache_control.is_empty() {
+        header("cache-control", cache_control);
     }
     let mut status = 200;
     for word in path.split('/') {
@@ -27,5 +26,5 @@ pub(crate) fn answer(path: &str, allowed: &str) -> Answer {
         }
     }
     let unique = RandomState::new().hash_one(path).to_string();
-    Answer { status, headers, body: unique.into_bytes() }
+    ProbeResponse { status, headers, body: unique.into_bytes() }
 }

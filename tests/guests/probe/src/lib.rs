@@ -1,5 +1,5 @@
-//! Does what the path says, good or bad, behind both doors: `/echo`, `/trap`, `/loop` ...
-//! `/nn/...` calls `wasi:nn` as the query says.
+//! Runs the command of the path, behind both doors: `/echo`, `/trap`, `/loop` and so on. `/nn/...` calls `wasi:nn` with
+//! the arguments of the query.
 
 mod cache;
 mod nn;
@@ -49,9 +49,9 @@ mod bindings {
 
 use bindings::exports::spinfer::serve::buffered_handler as fast;
 
-/// The header of clients the probe reads.
+/// The client header that the probe reads.
 const HEADER: &str = "x-probe";
-/// What it reads of what Spin says, and of what clients say in its names.
+/// The headers of Spin that it reads, and others that clients may forge.
 const SPIN: [&str; 10] = [
     "spin-path-info",
     "spin-full-url",
@@ -65,37 +65,37 @@ const SPIN: [&str; 10] = [
     "spin-other",
 ];
 
-struct Answer {
+struct ProbeResponse {
     status: u16,
     headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl ProbeResponse {
     fn text(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 }
 
-/// Name and value.
+/// The name and value of a header.
 type Header = (String, Vec<u8>);
 
-fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer {
+fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeResponse {
     match path {
         _ if query == "spin-headers" => {
             let ours = headers.iter().filter(|(name, _)| name != HEADER);
             let mut lines: Vec<_> =
                 ours.map(|(name, value)| [name.as_bytes(), b": ", value, b"\n"].concat()).collect();
             lines.sort_unstable();
-            Answer::text(200, lines.concat())
+            ProbeResponse::text(200, lines.concat())
         }
-        "/echo" => Answer::text(200, body),
+        "/echo" => ProbeResponse::text(200, body),
         "/header" => {
             let values = headers.iter().filter(|(name, _)| name == HEADER);
             let values: Vec<_> = values.map(|(_, value)| value.as_slice()).collect();
-            Answer::text(200, values.join(&b", "[..]))
+            ProbeResponse::text(200, values.join(&b", "[..]))
         }
-        "/answer" => Answer {
+        "/status" => ProbeResponse {
             status: query.parse().unwrap_or(200),
             headers: vec![
                 ("x-probe".into(), b"seen".to_vec()),
@@ -103,67 +103,68 @@ fn answer(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> Answer 
             ],
             body,
         },
-        "/bad-header" => {
-            Answer { headers: vec![("x probe".into(), Vec::new())], ..Answer::text(200, "") }
-        }
+        "/bad-header" => ProbeResponse {
+            headers: vec![("x probe".into(), Vec::new())],
+            ..ProbeResponse::text(200, "")
+        },
         "/environment" => {
             let value = std::env::var(query).unwrap_or_else(|_| "not set".into());
-            Answer::text(200, value)
+            ProbeResponse::text(200, value)
         }
         "/read" => match std::fs::read(query) {
-            Ok(bytes) => Answer::text(200, bytes),
-            Err(error) => Answer::text(403, error.to_string()),
+            Ok(bytes) => ProbeResponse::text(200, bytes),
+            Err(error) => ProbeResponse::text(403, error.to_string()),
         },
         "/write" => match std::fs::write(query, body) {
-            Ok(()) => Answer::text(200, "written"),
-            Err(error) => Answer::text(403, error.to_string()),
+            Ok(()) => ProbeResponse::text(200, "written"),
+            Err(error) => ProbeResponse::text(403, error.to_string()),
         },
         "/log" => {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "{query}");
-            Answer::text(200, "")
+            ProbeResponse::text(200, "")
         }
         "/count" => {
             use std::sync::atomic::{AtomicU32, Ordering};
             static REQUESTS: AtomicU32 = AtomicU32::new(0);
-            Answer::text(200, (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string())
+            ProbeResponse::text(200, (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string())
         }
         "/trap" => panic!("asked to"),
-        // As its component is set up.
+        // Depends on the component's environment.
         "/sick" => match std::env::var("SICK").as_deref() {
             Ok("trap") => panic!("set up to"),
             Ok("loop") => loop {
                 std::hint::black_box(0);
             },
-            _ => Answer::text(200, "well"),
+            _ => ProbeResponse::text(200, "well"),
         },
         "/loop" => loop {
             std::hint::black_box(0);
         },
         "/memory" => {
-            let mut held = Vec::new();
+            let mut blocks = Vec::new();
             loop {
-                held.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+                blocks.push(std::hint::black_box(vec![1_u8; 1 << 20]));
             }
         }
         _ if path.starts_with("/variable/") => {
-            let (status, body) = variables::answer(path, query);
-            Answer::text(status, body)
+            let (status, body) = variables::respond(path, query);
+            ProbeResponse::text(status, body)
         }
-        _ if path.starts_with("/cache/") => cache::answer(path, query),
-        // An operation on a model is what stands behind its name.
+        _ if path.starts_with("/cache/") => cache::respond(path, query),
+        // An operation on a model: the path after the model's name.
         _ if path.starts_with("/v2/models/") => {
             let operation = path.match_indices('/').nth(3).map_or("", |(at, _)| &path[at..]);
-            answer(operation, query, headers, body)
+            respond(operation, query, headers, body)
         }
-        _ if path.starts_with("/nn/") => nn::answer(path, query, &body),
-        _ => Answer::text(404, path),
+        _ if path.starts_with("/nn/") => nn::respond(path, query, &body),
+        _ => ProbeResponse::text(404, path),
     }
 }
 
 impl fast::Guest for bindings::Probe {
     fn needed_headers() -> Vec<String> {
-        // Not all at one end: they keep their places.
+        // In the middle, so that the indices of both sides are tested.
         SPIN[..5].iter().chain([&HEADER]).chain(&SPIN[5..]).map(|name| (*name).into()).collect()
     }
 
@@ -175,7 +176,7 @@ impl fast::Guest for bindings::Probe {
             (name.cloned().unwrap_or_default(), header.value)
         };
         let headers: Vec<_> = request.headers.into_iter().map(header).collect();
-        let Answer { status, headers, body } = answer(path, query, &headers, request.body);
+        let ProbeResponse { status, headers, body } = respond(path, query, &headers, request.body);
         let headers =
             headers.into_iter().map(|(name, value)| fast::ResponseHeader { name, value }).collect();
         fast::Response { status, headers, body }
@@ -186,7 +187,7 @@ impl fast::Guest for bindings::Probe {
 async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Error> {
     let (head, body) = request.into_parts();
     let (path, query) = split(head.uri.path_and_query().map_or("/", |path| path.as_str()));
-    // Each piece goes back as it comes, and trailers at the end: the fast door has no streams.
+    // Echoes the body as a stream, with trailers: the fast door has no streams.
     if path == "/stream" {
         let mut response = Response::new(body.boxed_unsync());
         if let Some(names) = head.headers.get("trailer") {
@@ -198,7 +199,7 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
     match path {
         "/fetch" => return Ok(fetch(query, body).await),
         _ if path.starts_with("/sockets/") => {
-            return Ok(Response::new(whole(sockets::answer(path, query).await.into_bytes())));
+            return Ok(Response::new(whole(sockets::respond(path, query).await.into_bytes())));
         }
         "/clocks" => return Ok(Response::new(whole(time::clocks().await.into_bytes()))),
         "/random" => return Ok(Response::new(whole(time::random().into_bytes()))),
@@ -212,7 +213,7 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
     let headers = head.headers.iter().filter(|(name, _)| header(name.as_str()));
     let headers: Vec<_> =
         headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
-    let Answer { status, headers, body } = answer(path, query, &headers, body);
+    let ProbeResponse { status, headers, body } = respond(path, query, &headers, body);
     let mut response = Response::builder().status(status);
     for (name, value) in headers.into_iter().filter(|(name, _)| name != "transfer-encoding") {
         response = response.header(name, value);
@@ -220,16 +221,16 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
     Ok(response.body(whole(body))?)
 }
 
-/// The answer of `url` to `body`, or why there is none.
+/// The response of `url` to `body`, or 502 with the error.
 async fn fetch(url: &str, body: Vec<u8>) -> Response<Body> {
     let request = Request::post(url).body(Full::new(Bytes::from(body)));
-    let answer = match request {
+    let response = match request {
         Ok(request) => {
-            spin_sdk::http::send(request).await.map(|answer| answer.map(BodyExt::boxed_unsync))
+            spin_sdk::http::send(request).await.map(|response| response.map(BodyExt::boxed_unsync))
         }
         Err(error) => Err(ErrorCode::InternalError(Some(error.to_string()))),
     };
-    answer.unwrap_or_else(|error| {
+    response.unwrap_or_else(|error| {
         let mut response = Response::new(whole(format!("{error:?}").into_bytes()));
         *response.status_mut() = http::StatusCode::BAD_GATEWAY;
         response

@@ -1,28 +1,28 @@
-//! `wasi:nn` as the query says. What it answers: 200 with the raw bytes of the outputs one after
-//! the other and `x-outputs: name:type:dims;...`, or 422 with `x-code` and the error's text.
+//! Calls `wasi:nn` with the arguments of the query. The response is 200 with the concatenated data of the outputs
+//! and `x-outputs: name:type:dims;...`, or 422 with `x-code` and the text of the error.
 
-use super::Answer;
+use super::ProbeResponse;
 use crate::bindings::wasi::nn::errors::Error;
 use crate::bindings::wasi::nn::graph::{ExecutionTarget, Graph, GraphEncoding, load, load_by_name};
 use crate::bindings::wasi::nn::tensor::{Tensor, TensorType};
 
-pub(super) fn answer(path: &str, query: &str, body: &[u8]) -> Answer {
+pub(super) fn respond(path: &str, query: &str, body: &[u8]) -> ProbeResponse {
     let result = match path {
         "/nn/compute" => compute(query, body),
-        "/nn/load" => load_bytes(query, body).map(|_| Answer::text(200, "loaded")),
+        "/nn/load" => load_bytes(query, body).map(|_| ProbeResponse::text(200, "loaded")),
         "/nn/tensors" => keep_tensors(query),
-        _ => Ok(Answer::text(404, path)),
+        _ => Ok(ProbeResponse::text(404, path)),
     };
-    result.unwrap_or_else(|error| Answer {
+    result.unwrap_or_else(|error| ProbeResponse {
         status: 422,
         headers: vec![("x-code".into(), format!("{:?}", error.code()).into_bytes())],
         body: error.data().into_bytes(),
     })
 }
 
-/// `graph=NAME&input=name:TYPE:2,3&input=...`: the inputs share the body, in order, each taking
-/// what its type and dimensions say, the last one the rest.
-fn compute(query: &str, mut body: &[u8]) -> Result<Answer, Error> {
+/// `graph=NAME&input=name:TYPE:2,3&input=...`: the body is the data of the inputs, in order, each as long as its type
+/// and dimensions require; the last one takes the rest.
+fn compute(query: &str, mut body: &[u8]) -> Result<ProbeResponse, Error> {
     let graph = load_by_name(value(query, "graph"))?;
     let context = graph.init_execution_context()?;
     let specs: Vec<_> = query.split('&').filter_map(|pair| pair.strip_prefix("input=")).collect();
@@ -46,7 +46,7 @@ fn compute(query: &str, mut body: &[u8]) -> Result<Answer, Error> {
         body.extend(tensor.data());
     }
     let headers = vec![("x-outputs".into(), header.join(";").into_bytes())];
-    Ok(Answer { headers, ..Answer::text(200, body) })
+    Ok(ProbeResponse { headers, ..ProbeResponse::text(200, body) })
 }
 
 /// `encoding=onnx&target=cpu`, or `parts=N` to cut the body into N builders.
@@ -71,12 +71,13 @@ fn load_bytes(query: &str, body: &[u8]) -> Result<Graph, Error> {
 }
 
 /// `count=N&bytes=M`: N tensors of M bytes, all alive at once.
-fn keep_tensors(query: &str) -> Result<Answer, Error> {
+fn keep_tensors(query: &str) -> Result<ProbeResponse, Error> {
     let count: usize = value(query, "count").parse().unwrap_or(0);
     let bytes: u32 = value(query, "bytes").parse().unwrap_or(0);
     let data = vec![0; bytes as usize];
-    let kept: Vec<_> = (0..count).map(|_| Tensor::new(&[bytes], TensorType::U8, &data)).collect();
-    Ok(Answer::text(200, kept.len().to_string()))
+    let tensors: Vec<_> =
+        (0..count).map(|_| Tensor::new(&[bytes], TensorType::U8, &data)).collect();
+    Ok(ProbeResponse::text(200, tensors.len().to_string()))
 }
 
 fn value<'a>(query: &'a str, key: &str) -> &'a str {

@@ -1,6 +1,5 @@
-//! `/sockets/tcp?<address>`, `/sockets/udp?<address>` say "ping" and tell what comes back, and
-//! `/sockets/listen` and `/sockets/resolve` what is said to those: by `wasi:sockets` 0.3. Addresses
-//! are of IPv4.
+//! `wasi:sockets` 0.3: `/sockets/tcp?<address>` and `/sockets/udp?<address>` send "ping" and return the reply;
+//! `/sockets/listen` and `/sockets/resolve` return whether they are allowed. Addresses are IPv4.
 
 use std::net::SocketAddrV4;
 
@@ -10,7 +9,7 @@ use spin_sdk::wasip3::sockets::types::{
 };
 use spin_sdk::wasip3::wit_stream;
 
-pub(crate) async fn answer(path: &str, query: &str) -> String {
+pub(crate) async fn respond(path: &str, query: &str) -> String {
     let result = match path {
         "/sockets/tcp" => tcp(query).await,
         "/sockets/udp" => udp(query).await,
@@ -38,10 +37,10 @@ async fn tcp(address: &str) -> Result<Vec<u8>, ErrorCode> {
     let unsent = writer.write_all(b"ping".to_vec()).await;
     drop(writer);
     sent.await?;
-    let (answer, ended) = socket.receive();
-    let answer = answer.collect().await;
-    ended.await?;
-    if unsent.is_empty() { Ok(answer) } else { Err(ErrorCode::Other(None)) }
+    let (reply, end) = socket.receive();
+    let reply = reply.collect().await;
+    end.await?;
+    if unsent.is_empty() { Ok(reply) } else { Err(ErrorCode::Other(None)) }
 }
 
 async fn udp(address: &str) -> Result<Vec<u8>, ErrorCode> {

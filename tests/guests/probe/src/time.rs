@@ -3,7 +3,7 @@
 use spin_sdk::wasip3::clocks::{monotonic_clock, system_clock};
 use spin_sdk::wasip3::random::random::get_random_bytes;
 
-/// What a wait of 20 ms took, and the time before and after it, since 1970: in milliseconds.
+/// The duration of a wait of 20 ms, and the Unix times before and after it, in milliseconds.
 pub(crate) async fn clocks() -> String {
     let time = || {
         let now = system_clock::now();

@@ -1,4 +1,4 @@
-//! The component's variables, by each interface that has them: status and text.
+//! The component's variables, through each interface that has them. Responses are a status and a text.
 
 use crate::bindings::fermyon::spin::variables as fermyon;
 use crate::bindings::wasi::config::store;
@@ -12,7 +12,7 @@ pub(crate) async fn spin(name: &str) -> (u16, String) {
 }
 
 /// `/variable/fermyon?<name>`, `/variable/config?<name>`, `/variable/all`.
-pub(crate) fn answer(path: &str, query: &str) -> (u16, String) {
+pub(crate) fn respond(path: &str, query: &str) -> (u16, String) {
     let value = match path {
         "/variable/fermyon" => fermyon::get(query).map_err(|error| format!("{error:?}")),
         "/variable/config" => store::get(query)

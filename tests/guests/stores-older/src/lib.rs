@@ -1,6 +1,6 @@
-//! Does what the body says, a line each, by the interfaces that are not asynchronous, behind the fast
-//! door: `.../key-value` and `.../redis` by `fermyon:spin`, `.../wasi` by `wasi:keyvalue`. Answers a line for
-//! each. Every script begins with `open`; a later `open` takes the place of the first.
+//! Runs the script in the body with the synchronous interfaces, behind the fast door: `.../key-value` and `.../redis`
+//! of `fermyon:spin`, `.../wasi` of `wasi:keyvalue`, one command per line. The response has a line per command.
+//! Scripts start with `open`; a later `open` replaces the store.
 
 mod bindings {
     #![expect(unsafe_code, reason = "generated")]
@@ -41,26 +41,26 @@ impl fast::Guest for bindings::Stores {
         let script = String::from_utf8_lossy(&request.body);
         let lines = script.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let interface = request.path_with_query.rsplit('/').next();
-        let answers: Vec<String> = match interface {
+        let lines: Vec<String> = match interface {
             Some("redis") => {
                 let mut open = Vec::new();
-                lines.map(|words| said(run_redis(&mut open, &words))).collect()
+                lines.map(|words| shown(run_redis(&mut open, &words))).collect()
             }
             Some("wasi") => {
-                let mut open = Wasi::default();
-                lines.map(|words| said(open.run(&words))).collect()
+                let mut open = WasiStores::default();
+                lines.map(|words| shown(open.run(&words))).collect()
             }
             _ => {
                 let mut open = Vec::new();
-                lines.map(|words| said(run_key_value(&mut open, &words))).collect()
+                lines.map(|words| shown(run_key_value(&mut open, &words))).collect()
             }
         };
-        let body = answers.iter().map(|answer| format!("{answer}\n")).collect::<String>();
+        let body = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         fast::Response { status: 200, headers: Vec::new(), body: body.into_bytes() }
     }
 }
 
-fn said<E: std::fmt::Debug>(result: Result<String, E>) -> String {
+fn shown<E: std::fmt::Debug>(result: Result<String, E>) -> String {
     result.unwrap_or_else(|error| format!("{error:?}"))
 }
 
@@ -106,14 +106,14 @@ fn run_key_value(
     })
 }
 
-/// A bucket, and a handle to one of its keys.
+/// Open buckets, and a CAS handle.
 #[derive(Default)]
-struct Wasi {
+struct WasiStores {
     buckets: Vec<store::Bucket>,
     cas: Option<atomics::Cas>,
 }
 
-impl Wasi {
+impl WasiStores {
     fn run(&mut self, words: &[&str]) -> Result<String, store::Error> {
         match words {
             ["open", label] => {
@@ -136,7 +136,7 @@ impl Wasi {
             ["get", key] => value(bucket.get(key)?),
             ["delete", key] => bucket.delete(key).map(|()| ok())?,
             ["exists", key] => bucket.exists(key)?.to_string(),
-            // Every page, and how many there were.
+            // The number of keys and pages.
             ["count"] => {
                 let (mut count, mut pages, mut cursor) = (0, 0, None);
                 loop {
@@ -170,7 +170,7 @@ impl Wasi {
             ["delete-many", keys @ ..] => {
                 batch::delete_many(bucket, &owned(keys)).map(|()| ok())?
             }
-            // A batch of so many.
+            // A batch of `count` keys.
             ["many", operation, count] => {
                 let keys: Vec<_> =
                     (0..count.parse().unwrap_or(0)).map(|key: u32| key.to_string()).collect();
@@ -190,12 +190,12 @@ impl Wasi {
                 self.cas = Some(atomics::Cas::new(bucket, key)?);
                 ok()
             }
-            // So many handles at a time, each of which remembers the value.
+            // `count` live handles, each of which holds the value.
             ["hold", key, count] => {
                 let count = count.parse().unwrap_or(0);
-                let held: Result<Vec<_>, _> =
+                let handles: Result<Vec<_>, _> =
                     (0..count).map(|_| atomics::Cas::new(bucket, key)).collect();
-                held?.len().to_string()
+                handles?.len().to_string()
             }
             ["current"] => match &self.cas {
                 Some(cas) => value(cas.current()?),

@@ -1,5 +1,5 @@
-//! Does what the body says, a line each, with spin-sdk: `.../key-value` or `.../redis`. Answers a line for
-//! each. Every script begins with `open`; a later `open` takes the place of the first.
+//! Runs the script in the body with spin-sdk: `.../key-value` or `.../redis`, one command per line. The response has a
+//! line per command. Scripts start with `open`; a later `open` replaces the store.
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -15,18 +15,18 @@ async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::htt
     let redis = request.uri().path().ends_with("/redis");
     let script = request.into_body().bytes().await?;
     let script = String::from_utf8_lossy(&script);
-    let (mut stores, mut connections, mut answer) = (Vec::new(), Vec::new(), String::new());
+    let (mut stores, mut connections, mut output) = (Vec::new(), Vec::new(), String::new());
     for line in script.lines() {
         let words: Vec<_> = line.split(' ').collect();
-        let done = if redis {
+        let result = if redis {
             run_redis(&mut connections, &words).await.map_err(|error| format!("{error:?}"))
         } else {
             run_key_value(&mut stores, &words).await.map_err(|error| format!("{error:?}"))
         };
-        answer += &done.unwrap_or_else(|error| error);
-        answer.push('\n');
+        output += &result.unwrap_or_else(|error| error);
+        output.push('\n');
     }
-    Ok(Response::new(Full::new(answer.into())))
+    Ok(Response::new(Full::new(output.into())))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -40,8 +40,8 @@ fn value(value: Option<Vec<u8>>) -> String {
     value.map_or_else(|| "none".into(), |value| text(&value))
 }
 
-/// How many were, and why another was not.
-fn taken<E: std::fmt::Debug>(results: &[Result<(), E>]) -> String {
+/// The number of successes, and the first error.
+fn summary<E: std::fmt::Debug>(results: &[Result<(), E>]) -> String {
     let taken = results.iter().filter(|result| result.is_ok()).count();
     let refused = results.iter().find_map(|result| result.as_ref().err());
     format!("{taken} taken, {refused:?}")
@@ -60,16 +60,16 @@ async fn run_key_value(stores: &mut Vec<Store>, words: &[&str]) -> Result<String
     let Some(store) = stores.first() else { return Ok("nothing is open".into()) };
     Ok(match words {
         ["set", key, value] => store.set(key, value).await.map(|()| ok())?,
-        // A value of so many bytes.
+        // A value of this length.
         ["fill", key, bytes] => {
             let bytes = vec![b'x'; bytes.parse().unwrap_or(0)];
             store.set(key, bytes).await.map(|()| ok())?
         }
-        // So many values of so many bytes, all at a time.
+        // `count` values of this length, concurrently.
         ["crowd", count, bytes] => {
             let value = vec![b'x'; bytes.parse().unwrap_or(0)];
             let keys = 0..count.parse().unwrap_or(0);
-            taken(&join_all(keys.map(|key: u32| store.set(key.to_string(), &value))).await)
+            summary(&join_all(keys.map(|key: u32| store.set(key.to_string(), &value))).await)
         }
         ["get", key] => value(store.get(key).await?),
         ["delete", key] => store.delete(key).await.map(|()| ok())?,
@@ -98,7 +98,7 @@ async fn run_redis(
         ["crowd", count, bytes] => {
             let value = vec![b'x'; bytes.parse().unwrap_or(0)];
             let keys = 0..count.parse().unwrap_or(0);
-            taken(&join_all(keys.map(|key: u32| redis.set(key.to_string(), &value))).await)
+            summary(&join_all(keys.map(|key: u32| redis.set(key.to_string(), &value))).await)
         }
         ["publish", channel, payload] => redis.publish(channel, payload).await.map(|()| ok())?,
         ["get", key] => value(redis.get(key).await?),

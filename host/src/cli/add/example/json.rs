@@ -1,14 +1,14 @@
-//! Examples in JSON: a request of the Open Inference Protocol, or an object of nested lists by name.
+//! JSON examples: a request of the Open Inference Protocol, or an object of nested lists by input.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Array, Count, Elements};
+use super::{Array, ElementCount, Elements};
 
 /// An input of the Open Inference Protocol.
 #[derive(Deserialize)]
-struct Input {
+struct V2Input {
     name: String,
     shape: Vec<usize>,
     datatype: String,
@@ -19,33 +19,36 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Array>> {
     let mut example: Map<String, Value> = serde_json::from_slice(bytes).context(
         "expected an object: a request {\"inputs\": [...]}, or {\"<input>\": <nested lists>, ...}",
     )?;
-    let mut count = Count::default();
+    let mut count = ElementCount::default();
     let is_request =
         example.get("inputs").and_then(|inputs| inputs.get(0)).is_some_and(Value::is_object);
     if !is_request {
         let nested = |(name, value): (String, Value)| nested(name, &value, &mut count);
         return example.into_iter().map(nested).collect();
     }
-    let inputs: Vec<Input> =
+    let inputs: Vec<V2Input> =
         serde_json::from_value(example.remove("inputs").unwrap_or_default()).context("inputs")?;
     inputs.into_iter().map(|input| of_request(input, &mut count)).collect()
 }
 
-fn of_request(Input { name, shape, datatype, data }: Input, count: &mut Count) -> Result<Array> {
+fn of_request(
+    V2Input { name, shape, datatype, data }: V2Input,
+    count: &mut ElementCount,
+) -> Result<Array> {
     let expected = count.add(&shape)?;
-    // Flat, or nested as the shape is.
+    // Flat, or nested like the shape.
     let mut found = Vec::new();
     flatten(&data, &mut found);
     ensure!(
         found.len() == expected,
-        "`{name}`: {} elements, and the shape {shape:?} has {expected}",
+        "`{name}`: {} elements, but the shape {shape:?} has {expected}",
         found.len()
     );
     let elements = elements(&found).with_context(|| format!("`{name}`"))?;
     Ok(Array { name, shape, datatype: Some(datatype), elements })
 }
 
-fn nested(name: String, value: &Value, count: &mut Count) -> Result<Array> {
+fn nested(name: String, value: &Value, count: &mut ElementCount) -> Result<Array> {
     let mut shape = Vec::new();
     let mut inner = value;
     while let Value::Array(items) = inner {
@@ -57,13 +60,13 @@ fn nested(name: String, value: &Value, count: &mut Count) -> Result<Array> {
     let mut found = Vec::with_capacity(expected);
     ensure!(
         fill(value, &shape, &mut found),
-        "`{name}`: its lists are not all of one length, as those of the shape {shape:?} are"
+        "`{name}`: the lists differ in length, but its first elements have the shape {shape:?}"
     );
     let elements = elements(&found).with_context(|| format!("`{name}`"))?;
     Ok(Array { name, shape, datatype: None, elements })
 }
 
-/// The elements of a value that has `shape`; false if it has another.
+/// Collects the elements of `value`; false if its shape is not `shape`.
 fn fill<'a>(value: &'a Value, shape: &[usize], found: &mut Vec<&'a Value>) -> bool {
     match (value, shape) {
         (Value::Array(items), [length, rest @ ..]) => {
@@ -84,7 +87,7 @@ fn flatten<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
     }
 }
 
-/// Elements of one kind; `null` is NaN.
+/// The elements, which must be of one kind; `null` is NaN.
 fn elements(found: &[&Value]) -> Result<Elements> {
     let integer =
         |value: &&Value| value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
@@ -105,7 +108,7 @@ fn elements(found: &[&Value]) -> Result<Elements> {
     } else if let Some(floats) = found.iter().map(float).collect() {
         return Ok(Elements::Floats(floats));
     }
-    bail!("expected elements of one kind: numbers (or null), truth values or strings")
+    bail!("expected elements of one kind: numbers (or null), booleans or strings")
 }
 
 #[cfg(test)]
@@ -127,21 +130,21 @@ mod tests {
         assert_eq!(array.elements, Elements::Integers(vec![1, 2]));
         assert_eq!(parsed(r#"{"x": 7}"#).unwrap().shape, [0_usize; 0]);
         assert_eq!(parsed(r#"{"x": [[], []]}"#).unwrap().shape, [2, 0]);
-        // An input may be called so.
+        // An input may be named `inputs`.
         assert_eq!(parsed(r#"{"inputs": [[1, 2]]}"#).unwrap().shape, [1, 2]);
     }
 
     #[test]
-    fn what_is_no_example_is_refused() {
+    fn invalid_examples_are_refused() {
         for (json, part) in [
             ("[1]", "expected an object"),
-            (r#"{"x": [[1], [2, 3]]}"#, "not all of one length"),
+            (r#"{"x": [[1], [2, 3]]}"#, "the lists differ in length"),
             (r#"{"x": [1, "a"]}"#, "of one kind"),
             (r#"{"x": {"y": 1}}"#, "of one kind"),
             (r#"{"inputs": [{"name": "x"}]}"#, "missing field"),
             (
                 r#"{"inputs": [{"name": "x", "shape": [3], "datatype": "FP32", "data": [1]}]}"#,
-                "1 elements, and the shape [3] has 3",
+                "1 elements, but the shape [3] has 3",
             ),
             (
                 r#"{"inputs": [{"name": "x", "shape": [9999999999], "datatype": "FP32", "data": []}]}"#,

@@ -1,5 +1,5 @@
-//! Inputs of a graph that are given as an example, in a file: a request of the Open Inference Protocol
-//! or nested lists as JSON ([`json`]), arrays as NumPy saves them ([`npz`]).
+//! Example inputs of a graph, from a file: a request of the Open Inference Protocol or nested lists as
+//! JSON ([`json`]), or arrays saved by NumPy ([`npz`]).
 
 mod json;
 mod npz;
@@ -12,15 +12,15 @@ use spinfer_backend::{Tensor, TensorInfo, TensorType};
 
 use super::values::{put_float, put_integer, put_string};
 use crate::cli::signature::datatype;
-use crate::process::read_file::read_file;
 use crate::inference::bind;
+use crate::process::read_file::read_file;
 
 /// Maximum size of the file, in bytes.
 const MAX_FILE: u64 = 256 << 20;
 /// Maximum number of elements of all arrays.
 const MAX_ELEMENTS: usize = 16 << 20;
 
-/// The arrays of an example, by the names of inputs.
+/// The arrays of an example, named after the inputs.
 #[derive(Debug)]
 pub(in crate::cli) struct Example(Vec<Array>);
 
@@ -29,7 +29,7 @@ pub(in crate::cli) struct Example(Vec<Array>);
 struct Array {
     name: String,
     shape: Vec<usize>,
-    /// As the Open Inference Protocol calls it, where the example says it.
+    /// Datatype of the Open Inference Protocol, if the example specifies it.
     datatype: Option<String>,
     elements: Elements,
 }
@@ -59,7 +59,7 @@ impl Example {
     pub(in crate::cli) fn tensors(&self, inputs: &[TensorInfo]) -> Result<Vec<Tensor>> {
         let named = self.0.iter().map(|array| {
             let info = inputs.iter().find(|info| info.name == array.name);
-            // Of no input: `bind` says which there are.
+            // `bind` reports an unknown name with the graph's inputs.
             let ty = info.map_or(TensorType::U8, |info| info.ty);
             let tensor = match info {
                 Some(_) => array.tensor(ty).with_context(|| format!("`{}`", array.name))?,
@@ -78,7 +78,7 @@ impl Array {
     fn tensor(&self, ty: TensorType) -> Result<Tensor> {
         let own = datatype(ty);
         if let Some(given) = &self.datatype {
-            ensure!(given == own, "it is {own}, not {given}");
+            ensure!(given == own, "the input is {own}, not {given}");
         }
         let mut data = Vec::new();
         let is_float = ty.size().is_some()
@@ -90,7 +90,7 @@ impl Array {
             (Elements::Floats(numbers), _) if is_float => {
                 numbers.iter().for_each(|&number| put_float(ty, number, &mut data));
             }
-            #[expect(clippy::cast_precision_loss, reason = "the nearest")]
+            #[expect(clippy::cast_precision_loss, reason = "rounds to the nearest value")]
             (Elements::Integers(numbers), _) if is_float => {
                 numbers.iter().for_each(|&number| put_float(ty, number as f64, &mut data));
             }
@@ -104,7 +104,7 @@ impl Array {
                 data.extend(bools.iter().map(|&value| u8::from(value)));
             }
             (Elements::Floats(numbers), _) if numbers.is_empty() => {}
-            (elements, _) => bail!("it is {own}, and the example has {}", elements.kind()),
+            (elements, _) => bail!("the input is {own}, but the example has {}", elements.kind()),
         }
         let dimensions = self.shape.iter().map(|&size| u32::try_from(size));
         Ok(Tensor { dimensions: dimensions.collect::<Result<_, _>>()?, ty, data })
@@ -116,17 +116,17 @@ impl Elements {
         match self {
             Self::Floats(_) => "floating-point numbers",
             Self::Integers(_) => "integers",
-            Self::Bools(_) => "truth values",
+            Self::Bools(_) => "booleans",
             Self::Strings(_) => "strings",
         }
     }
 }
 
-/// Counts the elements of all arrays.
+/// Counts the elements of all arrays, up to [`MAX_ELEMENTS`].
 #[derive(Default)]
-struct Count(usize);
+struct ElementCount(usize);
 
-impl Count {
+impl ElementCount {
     /// The number of elements of `shape`.
     fn add(&mut self, shape: &[usize]) -> Result<usize> {
         let count = shape.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis));
@@ -139,7 +139,7 @@ impl Count {
     }
 }
 
-/// The fuzz target of this module: any bytes are arrays whose elements fill their shapes, or an error.
+/// The fuzz target of this module: bytes are arrays whose elements fill their shapes, or an error.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz(data: &[u8]) {
     for arrays in [npz::parse(data), npz::parse_array("x", data), json::parse(data)] {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_become_tensors_of_the_graphs_types() {
+    fn arrays_are_converted_to_the_types_of_the_graph() {
         let half = tensor(r#"{"x": [[0.5, 1]]}"#, TensorType::Fp16).unwrap();
         assert_eq!((half.dimensions, half.data), (vec![1, 2], vec![0, 0x38, 0, 0x3c]));
         let bytes = tensor(r#"{"x": [[-1, 2], [3, 4]]}"#, TensorType::I8).unwrap();
@@ -185,23 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn example_that_does_not_fit_is_refused() {
         for (json, ty, part) in [
-            (r#"{"x": [[1.5, 2]]}"#, TensorType::I64, "it is INT64, and the example has floating"),
-            (r#"{"x": [[300, 2]]}"#, TensorType::U8, "300 is not a number of the type U8"),
-            (r#"{"x": [["a", "b"]]}"#, TensorType::Fp32, "it is FP32, and the example has strings"),
-            (r#"{"x": [[1, 2]]}"#, TensorType::String, "it is BYTES, and the example has integers"),
+            (r#"{"x": [[1.5, 2]]}"#, TensorType::I64, "is INT64, but the example has floating"),
+            (r#"{"x": [[300, 2]]}"#, TensorType::U8, "300 is out of range for the type U8"),
+            (r#"{"x": [["a", "b"]]}"#, TensorType::Fp32, "is FP32, but the example has strings"),
+            (r#"{"x": [[1, 2]]}"#, TensorType::String, "is BYTES, but the example has integers"),
             (
                 r#"{"x": [[1, 2, 3]]}"#,
                 TensorType::Fp32,
                 "shape [-1, 2] (-1 is any size), not [1, 3]",
             ),
-            (r#"{"y": [[1, 2]]}"#, TensorType::Fp32, "no input `y`; the graph has `x`"),
+            (r#"{"y": [[1, 2]]}"#, TensorType::Fp32, "unknown input `y`; the graph has `x`"),
             ("{}", TensorType::Fp32, "input `x` is missing"),
             (
                 r#"{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [1, 2]}]}"#,
                 TensorType::Fp32,
-                "it is FP32, not FP64",
+                "the input is FP32, not FP64",
             ),
         ] {
             let error = tensor(json, ty).unwrap_err();

@@ -1,7 +1,7 @@
-//! Arrays as `numpy.savez` writes them: a ZIP archive of `.npy` files, named after the arrays.
+//! Arrays written by `numpy.savez`: a ZIP archive of `.npy` files, named after the arrays.
 //!
-//! Format of a `.npy` file: `numpy.lib.format`. Its header is one line that NumPy writes in one way; a
-//! crate that reads it brings a parser generator and big numbers for that.
+//! The format of a `.npy` file is specified in `numpy.lib.format`. Its header is one line that NumPy
+//! always writes in the same form; crates for it depend on a parser generator and big integers.
 
 use std::io::{Cursor, Read};
 
@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use zip::ZipArchive;
 
-use super::{Array, Count, Elements};
+use super::{Array, ElementCount, Elements};
 
-/// Maximum number of arrays.
+/// Maximum number of arrays in a file.
 const MAX_ARRAYS: usize = 1000;
 /// Maximum size of all arrays, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
@@ -20,9 +20,9 @@ const MAX_HEADER: usize = 10_000;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Array>> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).context("not a ZIP archive")?;
-    ensure!(archive.len() <= MAX_ARRAYS, "it has more than {MAX_ARRAYS} arrays");
+    ensure!(archive.len() <= MAX_ARRAYS, "the file has more than {MAX_ARRAYS} arrays");
     let mut left = MAX_BYTES;
-    let mut count = Count::default();
+    let mut count = ElementCount::default();
     let mut arrays = Vec::new();
     for index in 0..archive.len() {
         let mut file = archive.by_index(index)?;
@@ -33,31 +33,34 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Array>> {
         let mut content = Vec::new();
         file.by_ref().take(left + 1).read_to_end(&mut content).with_context(|| name.clone())?;
         left =
-            left.checked_sub(content.len() as u64).context("its arrays take more than 256 MiB")?;
+            left.checked_sub(content.len() as u64).context("the arrays are larger than 256 MiB")?;
         arrays.push(read(array, &content, &mut count).with_context(|| name.clone())?);
     }
     Ok(arrays)
 }
 
-/// One `.npy` file.
+/// Parses a single `.npy` file.
 #[cfg(any(test, fuzzing))]
 pub(super) fn parse_array(name: &str, bytes: &[u8]) -> Result<Vec<Array>> {
-    Ok(vec![read(name, bytes, &mut Count::default())?])
+    Ok(vec![read(name, bytes, &mut ElementCount::default())?])
 }
 
-fn read(name: &str, bytes: &[u8], count: &mut Count) -> Result<Array> {
+fn read(name: &str, bytes: &[u8], count: &mut ElementCount) -> Result<Array> {
     let rest = bytes.strip_prefix(b"\x93NUMPY").context("not a .npy file")?;
-    let (version, rest) = rest.split_first_chunk::<2>().context("it is cut off")?;
+    let (version, rest) = rest.split_first_chunk::<2>().context("the file is truncated")?;
     let (length, rest) = match version[0] {
         1 => rest.split_first_chunk().map(|(n, rest)| (u16::from_le_bytes(*n).into(), rest)),
         2 | 3 => rest.split_first_chunk().map(|(n, rest)| (u32::from_le_bytes(*n), rest)),
-        other => bail!("it is of version {other} of the format, and 1 to 3 are known"),
+        other => bail!("version {other} of the format is not supported; versions 1 to 3 are"),
     }
-    .context("it is cut off")?;
-    ensure!(length as usize <= MAX_HEADER, "its header has {length} bytes");
-    let (header, data) = rest.split_at_checked(length as usize).context("it is cut off")?;
+    .context("the file is truncated")?;
+    ensure!(
+        length as usize <= MAX_HEADER,
+        "the header has {length} bytes; the maximum is {MAX_HEADER}"
+    );
+    let (header, data) = rest.split_at_checked(length as usize).context("the file is truncated")?;
     let Header { descr, fortran_order, shape } = Header::parse(header)
-        .with_context(|| format!("its header is not one of NumPy's: {:?}", shown(header)))?;
+        .with_context(|| format!("the header is not valid: {:?}", shown(header)))?;
     let elements = count.add(&shape)?;
     let elements = decode(&descr, data, elements)?;
     let elements = if fortran_order { elements.transposed(&shape) } else { elements };
@@ -85,7 +88,7 @@ impl Header {
             let (_, rest) = text.split_once(&format!("'{key}':"))?;
             Some(rest.trim_start())
         };
-        // A structured type is a list.
+        // A structured type, which is a list, is not supported.
         let descr = after("descr")?.strip_prefix('\'')?.split_once('\'')?.0.to_owned();
         let order = after("fortran_order")?;
         let fortran_order = order.starts_with("True");
@@ -94,7 +97,7 @@ impl Header {
         }
         let sizes = after("shape")?.strip_prefix('(')?.split_once(')')?.0;
         let sizes = sizes.split(',').map(str::trim).filter(|size| !size.is_empty());
-        // Python 2 wrote some as `3L`.
+        // Python 2 wrote long integers as `3L`.
         let shape = sizes.map(|size| size.trim_end_matches('L').parse().ok());
         Some(Self { descr, fortran_order, shape: shape.collect::<Option<_>>()? })
     }
@@ -102,15 +105,15 @@ impl Header {
 
 fn decode(descr: &str, data: &[u8], count: usize) -> Result<Elements> {
     let order = descr.chars().next().filter(|order| "<>|=".contains(*order));
-    let order = order.context("its type has no byte order")?;
+    let order = order.with_context(|| format!("the type {descr:?} has no byte order"))?;
     let code = &descr[1..];
     let kind = code.chars().next().unwrap_or_default();
     ensure!(
         kind != 'O',
-        "it holds Python objects; save it with a type, such as dtype=str or float32"
+        "the array holds Python objects; save it with a dtype, such as str or float32"
     );
     let size: Option<usize> = code.get(1..).and_then(|size| size.parse().ok());
-    let size = size.with_context(|| format!("its type {descr:?} is not known"))?;
+    let size = size.with_context(|| format!("the type {descr:?} is not supported"))?;
     let width = if kind == 'U' { size.checked_mul(4) } else { Some(size) };
     let length = width.and_then(|width| width.checked_mul(count));
     ensure!(
@@ -121,28 +124,28 @@ fn decode(descr: &str, data: &[u8], count: usize) -> Result<Elements> {
     let width = width.unwrap_or_default();
     if width == 0 {
         // Empty strings.
-        ensure!(matches!(kind, 'S' | 'U'), "its type {descr:?} is not known");
+        ensure!(matches!(kind, 'S' | 'U'), "the type {descr:?} is not supported");
         return Ok(Elements::Strings(vec![Vec::new(); count]));
     }
-    let big = order == '>';
-    // Each element, little-endian, in as many bytes as the largest has.
+    let big_endian = order == '>';
+    // Each element as a little-endian number of 8 bytes.
     let items = data.chunks_exact(width).map(|item| {
         let mut bytes = [0; 8];
         for (index, byte) in item.iter().take(8).enumerate() {
-            bytes[if big { width.min(8) - 1 - index } else { index }] = *byte;
+            bytes[if big_endian { width.min(8) - 1 - index } else { index }] = *byte;
         }
         u64::from_le_bytes(bytes)
     });
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
-        reason = "the element is that wide"
+        reason = "the element has that width"
     )]
     Ok(match (kind, size) {
         ('f', 2) => Elements::Floats(items.map(|x| f16::from_bits(x as u16).into()).collect()),
         ('f', 4) => Elements::Floats(items.map(|x| f32::from_bits(x as u32).into()).collect()),
         ('f', 8) => Elements::Floats(items.map(f64::from_bits).collect()),
-        // NumPy has no bfloat16: those of the package `ml_dtypes` are written so.
+        // NumPy has no bfloat16; that of the package `ml_dtypes` is written as V2.
         ('V', 2) => Elements::Floats(items.map(|x| bf16::from_bits(x as u16).into()).collect()),
         ('b', 1) => Elements::Bools(items.map(|x| x != 0).collect()),
         ('u', 1 | 2 | 4 | 8) => Elements::Integers(items.map(i128::from).collect()),
@@ -152,35 +155,35 @@ fn decode(descr: &str, data: &[u8], count: usize) -> Result<Elements> {
         ('i', 8) => Elements::Integers(items.map(|x| i128::from(x as i64)).collect()),
         ('S', _) => Elements::Strings(data.chunks_exact(width).map(|s| trimmed(s, 1)).collect()),
         ('U', _) => {
-            let strings = data.chunks_exact(width).map(|string| text(string, big));
+            let strings = data.chunks_exact(width).map(|string| text(string, big_endian));
             Elements::Strings(strings.collect::<Result<_>>()?)
         }
         _ => bail!(
-            "its type {descr:?} is not known; save it as float16/32/64, bool, int8 to int64, uint8 to \
-             uint64, or as strings"
+            "the type {descr:?} is not supported; save the array as float16/32/64, bool, int8 to \
+             int64, uint8 to uint64, or strings"
         ),
     })
 }
 
-/// Without the padding behind a string.
+/// `string` without its padding of zeros.
 fn trimmed(string: &[u8], width: usize) -> Vec<u8> {
     let used = string.chunks(width).rposition(|unit| unit.iter().any(|&byte| byte != 0));
     string[..used.map_or(0, |last| (last + 1) * width)].to_vec()
 }
 
 /// A string of code points of 4 bytes, as UTF-8.
-fn text(string: &[u8], big: bool) -> Result<Vec<u8>> {
+fn text(string: &[u8], big_endian: bool) -> Result<Vec<u8>> {
     let string = trimmed(string, 4);
     let (points, _) = string.as_chunks();
     let point = |&point| {
-        let number = if big { u32::from_be_bytes(point) } else { u32::from_le_bytes(point) };
-        char::from_u32(number).context("a string of it is not Unicode")
+        let number = if big_endian { u32::from_be_bytes(point) } else { u32::from_le_bytes(point) };
+        char::from_u32(number).context("a string is not Unicode")
     };
     Ok(points.iter().map(point).collect::<Result<String>>()?.into_bytes())
 }
 
 impl Elements {
-    /// The elements in row-major order, of an array whose first axis is the one that changes quickest.
+    /// Elements in column-major (Fortran) order, reordered to row-major order.
     fn transposed(self, shape: &[usize]) -> Self {
         match self {
             Self::Floats(elements) => Self::Floats(transposed(&elements, shape)),
@@ -214,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// Written by NumPy: an array of each type, compressed.
+    /// Written by NumPy: one array of each type, compressed.
     const TYPES: &[u8] = include_bytes!("../../../../../tests/models/add/example-types.npz");
 
     pub(super) fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_numpy_are_read() {
+    fn numpy_arrays_of_every_type_are_read() {
         let arrays = parse(TYPES).unwrap();
         assert_eq!(arrays.len(), 19);
         for array in arrays {
@@ -261,17 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_is_refused() {
+    fn invalid_arrays_are_refused() {
         for (bytes, part) in [
             (npy("|O", "False", "(1,)", b"\0"), "Python objects"),
-            (npy("<c8", "False", "(1,)", &[0; 8]), "is not known"),
+            (npy("<c8", "False", "(1,)", &[0; 8]), "is not supported"),
             (npy("<f4", "False", "(2,)", &[0; 4]), "do not fill 2 elements"),
             (npy("<f4", "False", "(99999999999,)", &[]), "more than 16777216 elements"),
             (npy("<U1", "False", "(1,)", &[0, 0xd8, 0, 0]), "not Unicode"),
-            (npy("<f4", "Maybe", "(1,)", &[0; 4]), "its header"),
-            (npy("<f4", "False", "(1", &[0; 4]), "its header"),
-            (b"\x93NUMPY\x01\x00\xff\xff{".to_vec(), "its header has 65535 bytes"),
-            (b"\x93NUMPY\x09\x00".to_vec(), "of version 9"),
+            (npy("<f4", "Maybe", "(1,)", &[0; 4]), "the header"),
+            (npy("<f4", "False", "(1", &[0; 4]), "the header"),
+            (b"\x93NUMPY\x01\x00\xff\xff{".to_vec(), "the header has 65535 bytes"),
+            (b"\x93NUMPY\x09\x00".to_vec(), "version 9 of the format"),
             (b"PK".to_vec(), "not a .npy file"),
         ] {
             let error = format!("{:#}", parse_array("x", &bytes).unwrap_err());
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_grows_is_refused() {
+    fn archive_that_expands_over_the_limit_is_refused() {
         let zeros = npy("|u1", "False", "(17000000,)", &vec![0; 17_000_000]);
         let error = format!("{:#}", parse(&npz(&[("x.npy", &zeros)])).unwrap_err());
         assert!(error.contains("more than 16777216 elements"), "{error}");
@@ -292,18 +295,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_changed_array_is_one_or_an_error(at: prop::sample::Index, with: u8, cut: bool) {
+        fn corrupted_arrays_do_not_panic(at: prop::sample::Index, with: u8, cut: bool) {
             let mut bytes = npy("<f4", "True", "(2, 3)", &[1; 24]);
-            let place = at.index(bytes.len());
-            if cut { bytes.truncate(place) } else { bytes[place] = with }
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = with }
             super::super::fuzz(&bytes);
         }
 
         #[test]
-        fn a_changed_archive_is_one_or_an_error(at: prop::sample::Index, with: u8) {
+        fn corrupted_archives_do_not_panic(at: prop::sample::Index, with: u8) {
             let mut bytes = TYPES.to_vec();
-            let place = at.index(bytes.len());
-            bytes[place] = with;
+            let at = at.index(bytes.len());
+            bytes[at] = with;
             super::super::fuzz(&bytes);
         }
     }

@@ -1,6 +1,6 @@
-//! The standard door: `wasi:http` 0.3 (`handler`) or 0.2 (`incoming-handler`), every Spin
-//! component's entry. Bodies are streams, instances are reused and, in 0.3, may serve several
-//! requests at a time.
+//! The standard door: `wasi:http` 0.3 (`handler`) or 0.2 (`incoming-handler`), which every Spin
+//! component exports. Bodies are streams. Instances are reused and, with 0.3, may serve several
+//! requests concurrently.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -17,44 +17,46 @@ use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
 
-use super::{Doors, GivesWay, Leaving, busy, late};
-use crate::guest::offload::Lane;
+use super::{Evictable, Evicted, InstancePool, busy, deadline_exceeded};
+use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
+use crate::guest::offload::GuestOffload;
+use crate::http::body::guest_body::OpenGuestBodies;
 use crate::http::body::{Body, RequestBody};
 use crate::http::error::Failure;
-use crate::guest::instance::{InstanceState, Stores, is_full, is_late};
-use crate::http::spin_headers::Origin;
-use crate::http::body::guest_body::Streams;
+use crate::http::spin_headers::RequestOrigin;
 
+mod calls;
 mod pool;
 mod worker;
 
+use calls::AbandonOnDrop;
 use pool::Pool;
-use worker::{Job, NotInstantiated, Waiting};
+use worker::{NotInstantiated, WorkerJob};
 
 /// A component's instances behind the standard door.
-pub struct Door {
-    pool: Arc<Pool<Job>>,
-    stores: Arc<Stores>,
+pub struct StandardDoor {
+    pool: Arc<Pool<WorkerJob>>,
+    stores: Arc<StoreFactory>,
 }
 
-/// What workers share.
-struct Component {
+/// What the workers of a component share.
+struct WorkerContext {
     pre: ProxyPre<InstanceState>,
-    stores: Arc<Stores>,
-    doors: Arc<Doors>,
-    /// Where those go that compute for long.
-    background: Lane,
-    /// Where workers begin: on the threads that poll connections.
+    stores: Arc<StoreFactory>,
+    instance_pool: Arc<InstancePool>,
+    /// Where workers continue while their guests compute for long.
+    offload: GuestOffload,
+    /// The runtime on which workers start: that of the threads that poll connections.
     home: OnceLock<Handle>,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for StandardDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("standard::Door").field("stores", &self.stores).finish_non_exhaustive()
+        f.debug_struct("StandardDoor").field("stores", &self.stores).finish_non_exhaustive()
     }
 }
 
-/// What instances are made from; `None` if the component exports neither version of the handler.
+/// The component, ready to be instantiated; `None` if it exports neither version of the handler.
 #[must_use]
 pub fn pre(pre: &InstancePre<InstanceState>) -> Option<ProxyPre<InstanceState>> {
     match p3::bindings::ServicePre::new(pre.clone()) {
@@ -63,100 +65,106 @@ pub fn pre(pre: &InstancePre<InstanceState>) -> Option<ProxyPre<InstanceState>> 
     }
 }
 
-impl Door {
+impl StandardDoor {
     #[must_use]
     pub fn new(
         pre: &ProxyPre<InstanceState>,
-        stores: &Arc<Stores>,
-        background: Lane,
-        doors: &Arc<Doors>,
+        stores: &Arc<StoreFactory>,
+        offload: GuestOffload,
+        instance_pool: &Arc<InstancePool>,
     ) -> Arc<Self> {
         let pre = match pre {
             ProxyPre::P3(pre) => ProxyPre::P3(pre.clone()),
             ProxyPre::P2(pre) => ProxyPre::P2(pre.clone()),
         };
-        let component = Arc::new(Component {
+        let component = Arc::new(WorkerContext {
             pre,
             stores: Arc::clone(stores),
-            doors: Arc::clone(doors),
-            background,
+            instance_pool: Arc::clone(instance_pool),
+            offload,
             home: OnceLock::new(),
         });
-        let (most, spare) = (stores.spec().limits.instances, stores.spec().reuse.spare);
-        let pool = Pool::new(most, spare, move |place| {
+        let (max_workers, min_idle) =
+            (stores.spec().limits.instances, stores.spec().reuse.min_idle);
+        let pool = Pool::new(max_workers, min_idle, move |slot| {
             let component = Arc::clone(&component);
             let home = component.home.get_or_init(Handle::current).clone();
             home.spawn(async move {
                 let id = component.stores.spec().id.clone();
-                let background = component.background.clone();
-                let work = async move { worker::work(&component, place).await };
-                match background.attend(work).await {
+                let offload = component.offload.clone();
+                let work = async move { worker::work(&component, slot).await };
+                match offload.run_long_lived(work).await {
                     Err(lost) if !lost.is_cancelled() => {
-                        error!(component = id, %lost, "an instance ended");
+                        error!(component = id, %lost, "a worker of the standard door failed");
                     }
                     _ => {}
                 }
             });
         });
         let door = Arc::new(Self { pool, stores: Arc::clone(stores) });
-        doors.add(&door);
+        instance_pool.add(&door);
         door
     }
 
-    /// Waits for a worker, and for the head of its answer.
+    /// Queues the request for a worker, and waits for the head of the response.
     pub async fn invoke(
         &self,
         mut head: Parts,
         body: RequestBody,
         deadline: Instant,
-        origin: &Origin<'_>,
-        turn: OwnedSemaphorePermit,
-        streams: &Arc<Streams>,
+        origin: &RequestOrigin<'_>,
+        permit: OwnedSemaphorePermit,
+        open_bodies: &Arc<OpenGuestBodies>,
     ) -> Result<Response<Body>, Failure> {
         let arrival = body.arrival();
         origin.put_into(&mut head);
         let request = Request::from_parts(head, body.into_wasi());
-        let (answer, answered) = oneshot::channel();
-        let asker = Arc::default();
-        let waiting = Waiting(Some(Arc::clone(&asker)));
-        let turn = Arc::new(turn);
-        let held = Arc::clone(&turn);
+        let (sender, receiver) = oneshot::channel();
+        let caller = Arc::default();
+        let abandon = AbandonOnDrop(Some(Arc::clone(&caller)));
+        let permit = Arc::new(permit);
+        let body_permit = Arc::clone(&permit);
         let hops = origin.client.hops + 1;
         let predictions = origin.predictions.cloned();
-        let job = Job { request, deadline, hops, predictions, answer, asker, turn };
-        let ticket = self.pool.submit(job);
-        let answer = timeout_at(deadline.into(), answered).await;
-        if answer.is_ok() {
-            waiting.end();
+        let job =
+            WorkerJob { request, deadline, hops, predictions, response: sender, caller, permit };
+        let queued = self.pool.submit(job);
+        let response = timeout_at(deadline.into(), receiver).await;
+        if response.is_ok() {
+            abandon.disarm();
         }
         let limit = self.stores.spec().limits.request_body;
         if let Some(failure) = arrival.as_ref().and_then(|arrival| arrival.failure(limit)) {
             return Err(failure);
         }
-        // A guest that is ended because it is late cannot always say why.
+        // A guest that is interrupted at its deadline may return any error.
         let in_time = Instant::now() < deadline;
-        match answer {
+        match response {
             Ok(Ok(Ok(response))) => {
-                Ok(response.map(|body| Body::streamed(streams.send(body, held))))
+                Ok(response.map(|body| Body::streamed(open_bodies.send(body, body_permit))))
             }
-            Ok(Ok(Err(error))) if in_time && !is_late(&error) => Err(self.failure(&error)),
-            // Its worker ended, and said why.
+            Ok(Ok(Err(error))) if in_time && !is_deadline_exceeded(&error) => {
+                Err(self.failure(&error))
+            }
+            // The worker failed, and has logged the reason.
             Ok(Err(_)) if in_time => Err(self.trap()),
-            // One that is still starting up is no busy one.
-            Err(_) if ticket.withdraw().is_some() && !self.pool.is_starting() => {
+            // A worker that is still instantiating is not busy.
+            Err(_) if queued.withdraw().is_some() && !self.pool.is_starting() => {
                 Err(busy(self.stores.spec()))
             }
-            // It is the client who is late.
+            // The client has not sent the whole body.
             _ if arrival.is_some_and(|arrival| arrival.is_awaited()) => Err(Failure::BodyTimeout),
-            _ => Err(late(self.stores.spec())),
+            _ => Err(deadline_exceeded(self.stores.spec())),
         }
     }
 
     fn failure(&self, error: &wasmtime::Error) -> Failure {
         let component = self.stores.spec().id.clone();
         match error.downcast_ref::<NotInstantiated>() {
-            Some(NotInstantiated(error)) if is_full(error) => Failure::NoRoom,
-            Some(NotInstantiated(error)) if is_late(error) => late(self.stores.spec()),
+            Some(NotInstantiated(error)) if is_pool_full(error) => Failure::InstancePoolFull,
+            Some(NotInstantiated(error)) if is_deadline_exceeded(error) => {
+                deadline_exceeded(self.stores.spec())
+            }
             Some(NotInstantiated(error)) => {
                 warn!(component, error = format!("{error:#}"), "cannot instantiate");
                 Failure::Instantiation { component }
@@ -173,13 +181,13 @@ impl Door {
     }
 }
 
-impl GivesWay for Door {
-    fn drop_idle(&self, since: Instant) -> Leaving {
+impl Evictable for StandardDoor {
+    fn drop_idle(&self, since: Instant) -> Evicted {
         self.pool.drop_idle(since)
     }
 }
 
-impl Drop for Door {
+impl Drop for StandardDoor {
     fn drop(&mut self) {
         self.pool.close();
     }

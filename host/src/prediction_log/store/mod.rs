@@ -1,8 +1,10 @@
-//! The open file, as the writer has it: a batch is one transaction. What a transaction changes of
-//! the aggregates is returned, to be applied once it is committed.
+//! The writer's open file. A batch is one transaction. Its changes of the aggregates are returned,
+//! to be applied once it is committed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+mod sources;
+mod unmatched;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::{
@@ -11,20 +13,17 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
-use super::feedback::{Item, Receipt, Rejection, Truth};
-use super::json::{self, Row};
-use super::models::{ModelInfo, Models, save};
-use super::quality::{Change, Group, Quality, check, observe};
+use super::feedback::{FeedbackItem, Receipt, Rejection, Truth};
+use super::json::{self, RowNames};
+use super::models::{LoggedModels, ModelInfo, save};
+use super::quality::{Quality, QualityChange, QualityGroup, check, observe};
 use super::queue::Message;
-use super::record::{CacheOutcome, Entry};
+use super::record::{CacheOutcome, LogEntry};
 use super::scalar::Members;
-use super::schema::{self, Error};
+use super::schema::{self, SchemaError};
 use super::times::micros;
-
-/// Sources whose number in the file is remembered: with more it is looked up again.
-const MAX_SOURCES: usize = 10_000;
-/// Feedback without a record that is remembered: beyond it, it is looked up for every record.
-const MAX_UNMATCHED: usize = 100_000;
+use sources::Sources;
+use unmatched::Unmatched;
 
 const INSERT: &str = "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status,
     latency_us, trace_id, inputs, outputs, attributes, omitted)
@@ -37,30 +36,31 @@ const SET_FEEDBACK: &str = "INSERT INTO feedback
     (prediction_id, row, kind, label, number, time, received)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
     ON CONFLICT DO UPDATE SET label = ?4, number = ?5, time = ?6, received = ?7";
-/// All feedback that has its record.
+/// Selects all feedback that has a record.
 pub(super) const MATCHED: &str = "SELECT f.kind, f.label, f.number, f.time,
     s.model, s.version, s.experiment, s.variant, p.outputs
     FROM feedback f JOIN predictions p ON p.id = f.prediction_id AND p.row = f.row
     JOIN sources s ON s.id = p.source";
 
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct LogStore {
     pub(super) connection: Connection,
-    pub(super) models: Models,
+    pub(super) models: LoggedModels,
     sources: Sources,
     unmatched: Unmatched,
     buffers: Buffers,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct WrittenBatch {
     pub(super) records: u64,
     pub(super) duplicates: u64,
-    pub(super) changes: Vec<Change>,
-    /// One for each feedback message, in their order.
+    pub(super) changes: Vec<QualityChange>,
+    /// One receipt per feedback message, in their order.
     pub(super) receipts: Vec<Receipt>,
-    /// Records whose feedback came before them: it is counted at the end, whatever it is by then.
+    /// Records whose feedback arrived first. It is counted at the end of the batch, in its final
+    /// state.
     matched: BTreeSet<(Uuid, u32)>,
     /// Feedback whose record is not in the file.
     unmatched: BTreeSet<(Uuid, u32)>,
@@ -74,38 +74,43 @@ struct Buffers {
     omitted: Vec<u8>,
 }
 
-impl Store {
-    /// Opens the file at `path`, or makes it, and computes the aggregates of what is in it.
-    pub(super) fn open(path: &Path, mounted: &[ModelInfo]) -> Result<(Self, Quality), Error> {
+impl LogStore {
+    /// Opens or creates the file at `path`, and computes the aggregates of its contents.
+    pub(super) fn open(path: &Path, mounted: &[ModelInfo]) -> Result<(Self, Quality), SchemaError> {
         let mut connection = schema::open(path)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for info in mounted {
             save(&transaction, info)?;
         }
         transaction.commit()?;
-        let models = Models::load(&connection)?;
+        let models = LoggedModels::load(&connection)?;
         let quality = compute(&connection, &models)?;
         let unmatched = Unmatched::load(&connection)?;
         let (sources, buffers) = (Sources::default(), Buffers::default());
         Ok((Self { connection, models, sources, unmatched, buffers }, quality))
     }
 
-    /// Writes a batch, or nothing of it. `now` is in microseconds of Unix time.
-    pub(super) fn write(&mut self, messages: &[Message], now: i64) -> Result<Written, Error> {
+    /// Writes a batch atomically. `now` is in microseconds of Unix time.
+    pub(super) fn write(
+        &mut self,
+        messages: &[Message],
+        now: i64,
+    ) -> Result<WrittenBatch, SchemaError> {
         let written = self.try_write(messages, now);
         match &written {
             Ok(written) => self.unmatched.update(&written.matched, &written.unmatched),
-            // Numbers that were given in the transaction are gone with it.
+            // Source numbers of the transaction are rolled back with it.
             Err(_) => self.sources = Sources::default(),
         }
         written
     }
 
-    fn try_write(&mut self, messages: &[Message], now: i64) -> Result<Written, Error> {
+    fn try_write(&mut self, messages: &[Message], now: i64) -> Result<WrittenBatch, SchemaError> {
         let Self { connection, models, sources, unmatched, buffers } = self;
-        // One that reads first and writes then could come too late to write.
+        // Locks at the start: a transaction that reads before it writes may fail to upgrade its
+        // lock.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut written = Written::default();
+        let mut written = WrittenBatch::default();
         let mut statement = transaction.prepare_cached(INSERT)?;
         for message in messages {
             match message {
@@ -114,13 +119,13 @@ impl Store {
                     insert(&mut statement, entry, source, buffers, unmatched, &mut written)?;
                 }
                 Message::Feedback(items, _) => {
-                    let receipt = store(&transaction, items, models, now, &mut written)?;
+                    let receipt = store_feedback(&transaction, items, models, now, &mut written)?;
                     written.receipts.push(receipt);
                 }
             }
         }
         drop(statement);
-        // Those that came before their records.
+        // Feedback that arrived before its record.
         for &(id, row) in &written.matched {
             let Some((group, outputs)) = find(&transaction, id, row)? else { continue };
             let outputs = Members::of(&outputs);
@@ -130,7 +135,7 @@ impl Store {
                 let Some((truth, _)) = truth(row)? else { continue };
                 let info = models.get(&group.model, &group.version);
                 let change =
-                    |observation| Change { group: group.clone(), observation, added: true };
+                    |observation| QualityChange { group: group.clone(), observation, added: true };
                 written.changes.extend(observe(info, &outputs, &truth).map(change));
             }
         }
@@ -142,14 +147,15 @@ impl Store {
 /// Inserts the records of `entry`.
 fn insert(
     statement: &mut CachedStatement<'_>,
-    entry: &Entry,
+    entry: &LogEntry,
     source: i64,
     buffers: &mut Buffers,
     unmatched: &Unmatched,
-    written: &mut Written,
-) -> Result<(), Error> {
-    let Entry { context, first_row, predictions } = entry;
-    let (inputs, outputs) = (Row::new(&predictions.inputs), Row::new(&predictions.outputs));
+    written: &mut WrittenBatch,
+) -> Result<(), SchemaError> {
+    let LogEntry { context, first_row, predictions } = entry;
+    let (inputs, outputs) =
+        (RowNames::new(&predictions.inputs), RowNames::new(&predictions.outputs));
     json::object(&predictions.attributes, &mut buffers.attributes);
     json::array(&predictions.omitted, &mut buffers.omitted);
     let omitted = (!predictions.omitted.is_empty()).then_some(&*buffers.omitted);
@@ -178,14 +184,14 @@ fn insert(
         }
         written.records += 1;
         let Ok(row) = u32::try_from(row) else { continue };
-        if written.unmatched.remove(&(context.id, row)) || unmatched.may_hold(context.id, row) {
+        if written.unmatched.remove(&(context.id, row)) || unmatched.may_contain(context.id, row) {
             written.matched.insert((context.id, row));
         }
     }
     Ok(())
 }
 
-/// What was written as JSON is UTF-8.
+/// JSON as text: it was written here, and so is UTF-8.
 fn text(json: &[u8]) -> &str {
     std::str::from_utf8(json).unwrap_or("null")
 }
@@ -199,16 +205,16 @@ fn cache_name(outcome: CacheOutcome) -> &'static str {
     }
 }
 
-/// Stores feedback.
-fn store(
+/// Stores feedback items.
+fn store_feedback(
     transaction: &Transaction<'_>,
-    items: &[Item],
-    models: &Models,
+    items: &[FeedbackItem],
+    models: &LoggedModels,
     now: i64,
-    written: &mut Written,
-) -> Result<Receipt, Error> {
+    written: &mut WrittenBatch,
+) -> Result<Receipt, SchemaError> {
     let mut receipt = Receipt::default();
-    for Item { index, prediction_id: id, row, truth: new, time } in items {
+    for FeedbackItem { index, prediction_id: id, row, truth: new, time } in items {
         let record = find(transaction, *id, *row)?;
         let known = record.as_ref().map(|(group, outputs)| (group, Members::of(outputs)));
         if let Some((group, outputs)) = &known {
@@ -248,15 +254,15 @@ fn store(
         let info = models.get(&group.model, &group.version);
         for (truth, added) in old.iter().map(|old| (old, false)).chain([(new, true)]) {
             if let Some(observation) = observe(info, &outputs, truth) {
-                written.changes.push(Change { group: group.clone(), observation, added });
+                written.changes.push(QualityChange { group: group.clone(), observation, added });
             }
         }
     }
     Ok(receipt)
 }
 
-/// Whether `new` counts rather than `old`: the later one does, and of two of the same time the
-/// greater one, so that their order does not matter.
+/// Whether `new` replaces `old`: the later one wins, and of the same time the greater one, so that
+/// the order of arrival does not matter.
 fn replaces(new: (&Truth, i64), old: (&Truth, i64)) -> bool {
     if new.1 != old.1 {
         return new.1 > old.1;
@@ -272,15 +278,15 @@ fn find(
     transaction: &Transaction<'_>,
     id: Uuid,
     row: u32,
-) -> rusqlite::Result<Option<(Group, String)>> {
+) -> rusqlite::Result<Option<(QualityGroup, String)>> {
     let mut statement = transaction.prepare_cached(FIND)?;
     let found =
         statement.query_row(params![id.as_bytes(), row], |row| Ok((group(row, 0)?, row.get(4)?)));
     found.optional()
 }
 
-fn group(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Group> {
-    Ok(Group {
+fn group(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<QualityGroup> {
+    Ok(QualityGroup {
         model: row.get(first)?,
         version: row.get(first + 1)?,
         experiment: row.get(first + 2)?,
@@ -288,7 +294,7 @@ fn group(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Group> {
     })
 }
 
-/// The feedback of `kind` that is stored, and its time.
+/// The stored feedback of `kind`, and its time.
 fn stored(
     transaction: &Transaction<'_>,
     id: Uuid,
@@ -307,7 +313,8 @@ fn stored(
     Ok(None)
 }
 
-/// From the columns kind, label, number and time; none if another program has written them.
+/// Reads the columns kind, label, number and time. `None` if they are invalid: another program has
+/// written them.
 pub(super) fn truth(row: &SqlRow<'_>) -> rusqlite::Result<Option<(Truth, i64)>> {
     let kind = row.get_ref(0)?.as_str()?;
     let (label, number): (Option<String>, Option<f64>) = (row.get(1)?, row.get(2)?);
@@ -321,22 +328,22 @@ pub(super) fn truth(row: &SqlRow<'_>) -> rusqlite::Result<Option<(Truth, i64)>> 
     Ok(Some((truth, time)))
 }
 
-/// The change that a row of [`MATCHED`] stands for.
+/// The change of the aggregates by a row of [`MATCHED`].
 pub(super) fn change(
     row: &SqlRow<'_>,
-    models: &Models,
+    models: &LoggedModels,
     added: bool,
-) -> rusqlite::Result<Option<Change>> {
+) -> rusqlite::Result<Option<QualityChange>> {
     let Some((truth, _)) = truth(row)? else { return Ok(None) };
     let group = group(row, 4)?;
     let outputs = Members::of(row.get_ref(8)?.as_str()?);
     let info = models.get(&group.model, &group.version);
     let observation = observe(info, &outputs, &truth);
-    Ok(observation.map(|observation| Change { group, observation, added }))
+    Ok(observation.map(|observation| QualityChange { group, observation, added }))
 }
 
-/// The aggregates of everything that is in the file.
-pub(super) fn compute(connection: &Connection, models: &Models) -> rusqlite::Result<Quality> {
+/// Computes the aggregates of the whole file.
+pub(super) fn compute(connection: &Connection, models: &LoggedModels) -> rusqlite::Result<Quality> {
     let mut quality = Quality::default();
     let mut statement = connection.prepare(MATCHED)?;
     let mut rows = statement.query([])?;
@@ -346,99 +353,4 @@ pub(super) fn compute(connection: &Connection, models: &Models) -> rusqlite::Res
         }
     }
     Ok(quality)
-}
-
-/// The numbers of sources: what records of one model, route and variant have in common is stored
-/// once.
-#[derive(Debug, Default)]
-struct Sources {
-    hasher: RandomState,
-    numbers: HashMap<u64, Vec<([String; 6], i64)>>,
-    count: usize,
-}
-
-impl Sources {
-    fn number(&mut self, transaction: &Transaction<'_>, entry: &Entry) -> Result<i64, Error> {
-        let (context, predictions) = (&entry.context, &entry.predictions);
-        let (experiment, variant) = match &context.exposure {
-            None => ("", ""),
-            Some(exposure) => (&*exposure.experiment, &*exposure.variant),
-        };
-        let key: [&str; 6] = [
-            &predictions.model,
-            &predictions.version,
-            &context.route,
-            &context.component,
-            experiment,
-            variant,
-        ];
-        let hash = self.hasher.hash_one(key);
-        let known = self.numbers.get(&hash);
-        if let Some((_, number)) = known.iter().flat_map(|all| *all).find(|(k, _)| *k == key) {
-            return Ok(*number);
-        }
-        let mut statement = transaction.prepare_cached(
-            "INSERT OR IGNORE INTO sources (model, version, route, component, experiment, variant)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?;
-        statement.execute(key)?;
-        let mut statement = transaction.prepare_cached(
-            "SELECT id FROM sources WHERE model = ?1 AND version = ?2 AND route = ?3
-             AND component = ?4 AND experiment = ?5 AND variant = ?6",
-        )?;
-        let number = statement.query_row(key, |row| row.get(0))?;
-        if self.count >= MAX_SOURCES {
-            self.numbers.clear();
-            self.count = 0;
-        }
-        self.count += 1;
-        self.numbers.entry(hash).or_default().push((key.map(str::to_owned), number));
-        Ok(number)
-    }
-}
-
-/// Feedback whose record is not in the file: it may come yet.
-#[derive(Debug, Default)]
-struct Unmatched {
-    keys: HashSet<(Uuid, u32)>,
-    /// There are more than are remembered.
-    more: bool,
-}
-
-impl Unmatched {
-    fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let mut statement = connection.prepare(
-            "SELECT prediction_id, row FROM feedback f WHERE NOT EXISTS
-                (SELECT 1 FROM predictions p WHERE p.id = f.prediction_id AND p.row = f.row)
-             LIMIT ?1",
-        )?;
-        let limit = i64::try_from(MAX_UNMATCHED + 1).unwrap_or(i64::MAX);
-        let mut rows = statement.query([limit])?;
-        let mut unmatched = Self::default();
-        while let Some(row) = rows.next()? {
-            let id = Uuid::from_slice(row.get_ref(0)?.as_blob()?);
-            if let (Ok(id), Ok(row)) = (id, row.get(1)) {
-                unmatched.update(&BTreeSet::new(), &[(id, row)].into());
-            }
-        }
-        Ok(unmatched)
-    }
-
-    /// Whether there may be feedback for a record.
-    fn may_hold(&self, id: Uuid, row: u32) -> bool {
-        self.more || (!self.keys.is_empty() && self.keys.contains(&(id, row)))
-    }
-
-    fn update(&mut self, matched: &BTreeSet<(Uuid, u32)>, unmatched: &BTreeSet<(Uuid, u32)>) {
-        for key in matched {
-            self.keys.remove(key);
-        }
-        for key in unmatched {
-            if self.keys.len() < MAX_UNMATCHED {
-                self.keys.insert(*key);
-            } else {
-                self.more = true;
-            }
-        }
-    }
 }

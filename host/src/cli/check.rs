@@ -1,0 +1,54 @@
+//! `spinfer check`: everything that `up` does before it serves, including loading the models.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::flags::Flags;
+use super::state_dir::StateDir;
+use super::telemetry::{self, LogFormat};
+use super::{FetchState, ManifestOptions};
+use crate::guest::artifact::PRIVATE;
+use crate::host::Host;
+use crate::registry::oci::progress::TransferProgress;
+
+#[derive(Debug, Args)]
+pub struct CheckOptions {
+    #[command(flatten)]
+    from: ManifestOptions,
+
+    #[command(flatten)]
+    flags: Flags,
+
+    #[command(flatten)]
+    state: StateDir,
+}
+
+/// Checks an application, and prints the number of its routes and components to `out`.
+///
+/// # Errors
+/// Every problem that keeps the application from being served.
+pub fn run(options: &CheckOptions, out: &mut impl Write) -> Result<()> {
+    let CheckOptions { from, flags, state } = options;
+    telemetry::init(LogFormat::Human, true);
+    let (mut manifest, base) = from.load()?;
+    let (mut options, state_dir) = flags.read(&base)?;
+    let state = state.or(state_dir);
+    options.state_dir.clone_from(&state.state_dir);
+    let progress = TransferProgress::new(false);
+    from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
+    let app = from.resolve(&manifest, &base, &options)?;
+    let host =
+        Host::new(&app, &state.open(&base, PRIVATE)?).with_context(|| from.cannot_be_served())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(host.load_models());
+    host.ready().with_context(|| from.cannot_be_served())?;
+    let (routes, components) = (app.routes.len(), app.components.len());
+    writeln!(
+        out,
+        "{}: no problems found ({routes} routes, {components} components)",
+        from.from.display()
+    )?;
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! `spinfer up`: serves an application until the process is terminated.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+use super::flags::Flags;
+use super::state_dir::StateDir;
+use super::telemetry::{self, LogFormat};
+use super::{FetchState, ManifestOptions, build};
+use crate::admin::{Admin, METRICS};
+use crate::config::app::{App, RouteAction};
+use crate::guest::artifact::PRIVATE;
+use crate::host::Host;
+use crate::process::heap;
+use crate::process::priority::shorten_time_slice;
+use crate::registry::oci::progress::TransferProgress;
+use crate::server::listen_address::{self, ListenAddress};
+use crate::server::{self, tls};
+
+/// Idle timeout of threads for blocking work: an idle thread keeps memory that other threads free from
+/// being returned to the system.
+const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Maximum time to write prediction records after the last request.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Number of ports that `--find-free-port` tries.
+const PORTS_TRIED: u16 = 10;
+
+#[derive(Debug, Args)]
+pub struct UpOptions {
+    #[command(flatten)]
+    from: ManifestOptions,
+
+    /// Address to serve on, such as localhost:3000 or [::1]:3000; port 0 takes a free one. A name is
+    /// resolved once at startup; of several addresses, the first that this machine has is used, IPv4
+    /// before IPv6
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+    listen: ListenAddress,
+
+    /// Address of the admin plane: metrics, cache statistics [default: 127.0.0.1:3001, or a free port
+    /// if that is taken]. Addresses other than loopback require SPINFER_ADMIN_TOKEN
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "no_admin")]
+    admin: Option<ListenAddress>,
+
+    /// Disable the admin plane
+    #[arg(long)]
+    no_admin: bool,
+
+    /// If the port is taken, use the next free one, of at most ten
+    #[arg(long)]
+    find_free_port: bool,
+
+    /// Serve HTTPS with this certificate chain, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    #[command(flatten)]
+    flags: Flags,
+
+    #[command(flatten)]
+    state: StateDir,
+
+    /// Build the components first
+    #[arg(long)]
+    build: bool,
+
+    /// Print only the address, log only warnings
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Format of the log
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// Serves an application until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// If the application cannot be served, or a second signal aborts the drain.
+pub fn run(options: &UpOptions) -> Result<()> {
+    let UpOptions {
+        from,
+        listen,
+        admin,
+        no_admin,
+        find_free_port,
+        tls_cert,
+        tls_key,
+        flags,
+        state,
+        build,
+        quiet,
+        log_format,
+    } = options;
+
+    // 1 Resolve the application.
+    telemetry::init(*log_format, *quiet);
+    let tls = tls_cert.as_ref().zip(tls_key.as_ref());
+    let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
+    let (mut manifest, base) = from.load()?;
+    if *build {
+        build::run_commands(&manifest, &base, &mut io::stderr())?;
+    }
+    let (mut options, state_dir) = flags.read(&base)?;
+    let state = state.or(state_dir);
+    options.state_dir.clone_from(&state.state_dir);
+    let progress = TransferProgress::new(*quiet);
+    from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
+    let app = from.resolve(&manifest, &base, &options)?;
+
+    // 2 Load the components, on a thread that exits: memory that it allocated and other threads free is
+    // then returned to the system at once.
+    let state = state.open(&base, PRIVATE)?;
+    let host = thread::scope(|scope| scope.spawn(|| Host::new(&app, &state)).join())
+        .unwrap_or_else(|panic| resume_unwind(panic))?;
+
+    // 3 Serve until a signal.
+    let runtime = runtime()?;
+    let ports = if *find_free_port { PORTS_TRIED } else { 1 };
+    let serving = async {
+        let listener = bind(listen, ports).await?;
+        let admin = if *no_admin { None } else { Some(Admin::bind(admin.as_ref()).await?) };
+        serve(&app, Arc::clone(&host), listener, admin, tls, *quiet).await
+    };
+    let served = runtime.block_on(serving);
+
+    // 4 Shut down. A guest may still be computing for a request that has ended: it is not awaited.
+    runtime.shutdown_background();
+    if let Some(log) = host.prediction_log() {
+        log.shut_down(LOG_TIMEOUT);
+    }
+    host.remove_copies();
+    served
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .on_thread_start(shorten_time_slice)
+        .on_thread_park(heap::trim_if_requested)
+        .thread_keep_alive(THREAD_KEEP_ALIVE)
+        .enable_all()
+        .build()
+}
+
+/// Listens on `listen`, or on the first free one of the following ports, at most `ports` in total.
+async fn bind(listen: &ListenAddress, ports: u16) -> Result<TcpListener> {
+    let mut addresses = listen.resolve().await?;
+    for remaining in (0..ports).rev() {
+        match listen_address::bind(&addresses).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && remaining > 0 => {
+                let next = addresses[0].port().checked_add(1);
+                let Some(next) = next else { break };
+                addresses.iter_mut().for_each(|address| address.set_port(next));
+            }
+            bound => {
+                return bound.with_context(|| {
+                    let tried: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                    format!(
+                        "cannot listen on {}; choose another address with --listen (port 0 takes a \
+                         free one), or add --find-free-port",
+                        tried.join(" or ")
+                    )
+                });
+            }
+        }
+    }
+    bail!(
+        "no free port from {listen} up; choose another address with --listen (port 0 takes a free one)"
+    )
+}
+
+async fn serve(
+    app: &App,
+    host: Arc<Host>,
+    listener: TcpListener,
+    admin: Option<Admin>,
+    tls: Option<TlsAcceptor>,
+    quiet: bool,
+) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listener.local_addr()?);
+    print_routes(app, &host, &url, admin.as_ref().map(Admin::address), quiet)?;
+    if let Some(admin) = admin {
+        // The admin plane stays up during the drain, until the process exits.
+        tokio::spawn(admin.serve(Arc::clone(&host)));
+    }
+    let mut next_signal = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let (start_drain, drain) = oneshot::channel::<()>();
+    let serving = server::serve(listener, tls, host, async { drop(drain.await) });
+    let second_signal = async {
+        next_signal().await;
+        drop(start_drain);
+        next_signal().await;
+    };
+    tokio::select! {
+        served = serving => served,
+        () = second_signal => bail!("second signal: requests in flight were aborted"),
+    }
+}
+
+/// Prints the address and, unless `quiet`, the admin plane and the routes.
+fn print_routes(
+    app: &App,
+    host: &Host,
+    url: &str,
+    admin: Option<SocketAddr>,
+    quiet: bool,
+) -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "Serving {url}")?;
+    if !quiet {
+        if let Some(admin) = admin {
+            writeln!(out, "Metrics at http://{admin}{METRICS}")?;
+        }
+        writeln!(out, "Routes of {}:", app.name)?;
+        let width = app.routes.iter().map(|r| r.pattern.to_string().len()).max().unwrap_or(0);
+        for route in &app.routes {
+            let (pattern, target) = (route.pattern.to_string(), &route.target);
+            let door = match target {
+                RouteAction::Component(id) => host.component(id).map(|component| component.door()),
+                RouteAction::Static(_) => None,
+            };
+            let door = door.map(|door| format!(" ({door} door)")).unwrap_or_default();
+            writeln!(out, "  {pattern:width$}  {target}{door}")?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
