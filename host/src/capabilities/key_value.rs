@@ -266,7 +266,7 @@ impl<D> StreamProducer<D> for KeyStream {
 
 impl Drop for KeyStream {
     fn drop(&mut self) {
-        // If the guest stops reading early, the listing has not failed.
+        // A guest that stops reading early is not a failure of the listing.
         self.end(Ok(()));
     }
 }

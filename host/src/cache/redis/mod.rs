@@ -71,7 +71,7 @@ pub struct RedisCounts {
     pub failures: AtomicU64,
     /// Queries skipped while disconnected.
     pub skipped: AtomicU64,
-    /// Values that this host has not stored there.
+    /// Foreign values: stored by something other than a host.
     pub foreign: AtomicU64,
     pub stored: AtomicU64,
     /// Responses dropped because Redis was full, slow or disconnected.

@@ -80,7 +80,7 @@ pub(super) fn encode(key: &CacheKey, entry: &CacheEntry) -> Vec<u8> {
 /// Decodes the value of `key`.
 ///
 /// # Errors
-/// The value is foreign: this host has not stored it there.
+/// The value is foreign: it was stored under this key by something other than a host.
 pub(super) fn decode(key: &CacheKey, value: &[u8]) -> Result<CacheEntry, Foreign> {
     let (version, rest) = value.split_first().ok_or(Foreign::Version)?;
     let (stored, rest) = rest.split_first_chunk::<DIGEST>().ok_or(Foreign::Version)?;

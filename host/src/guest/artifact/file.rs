@@ -96,7 +96,7 @@ impl Identity {
     }
 }
 
-/// Checks the artifact, unless it has not changed since it was `checked`.
+/// Checks the artifact if it changed since it was `checked`.
 pub(super) fn check_unless_unchanged(path: &Path, checked: &Mutex<Option<Identity>>) -> Result<()> {
     let mut checked = checked.lock();
     // A process may run for months. A failure to mark the file shows below, or does not matter.
