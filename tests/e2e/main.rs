@@ -26,6 +26,7 @@ mod hostile; // harm by clients, guests, files and a Redis
 mod http; // HTTP/1.1: routes, bodies, health, the model index
 mod http2; // HTTP/2: multiplexing, streams, trailers, TLS
 mod images; // PNG files: every kind, damaged ones, bombs
+mod instance_reuse; // fresh instances of 0.2, instances whose response failed
 mod key_value; // key-value stores
 mod large_requests; // requests close to the memory of an instance
 mod lifecycle; // when code, models and instances are loaded, reused and unloaded

@@ -94,7 +94,9 @@ fn summary(app: &App, base: &Path) -> String {
         let _ = writeln!(
             out,
             "  door {door:?} deadline {:?} instances {} requests {}",
-            limits.deadline, limits.instances, reuse.requests
+            limits.deadline,
+            limits.instances,
+            reuse.requests.map_or_else(|| "by interface".into(), |requests| requests.to_string())
         );
     }
     out

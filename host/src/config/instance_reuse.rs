@@ -8,7 +8,8 @@
 //! - through the file system, as mounts are read-only.
 //!
 //! With `requests = 1` requests share nothing: each is served by an instance of its own, created
-//! from the same initial memory.
+//! from the same initial memory. That is the default for `wasi:http` 0.2, whose toolchains
+//! (JavaScript's, Go's) are built for it.
 
 use std::fmt;
 use std::ops::Range;
@@ -22,8 +23,9 @@ use crate::config::limits::{MAX_DURATION, some_duration};
 /// `[component.<id>.tool.spinfer.reuse]`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// Maximum number of requests that an instance serves.
-    pub requests: CountRange,
+    /// Maximum number of requests that an instance serves. `None`: the default of the interface that
+    /// it serves them through, [`Self::requests_through`].
+    pub requests: Option<CountRange>,
     /// Maximum age of an instance.
     pub age: Duration,
     /// Maximum number of requests that a `wasi:http` 0.3 instance serves concurrently, while they
@@ -37,7 +39,7 @@ pub struct Reuse {
 impl Default for Reuse {
     fn default() -> Self {
         Self {
-            requests: CountRange::from(100_000),
+            requests: None,
             age: Duration::from_secs(60 * 60),
             // Spin's default.
             concurrency: CountRange::from(16),
@@ -58,17 +60,47 @@ pub struct ReuseConfig {
     pub(crate) min_idle: Option<usize>,
 }
 
+/// The interface that an instance serves requests through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedInterface {
+    /// A typed call of this host's own interfaces: the fast and the assignment door.
+    Typed,
+    /// `wasi:http/handler` 0.3.
+    Http03,
+    /// `wasi:http/incoming-handler` 0.2.
+    Http02,
+}
+
+impl ServedInterface {
+    /// Number of requests that an instance serves, unless it is set.
+    const fn default_requests(self) -> usize {
+        match self {
+            // The interface states that instances are reused (wit/spinfer-serve).
+            Self::Typed => 100_000,
+            // As in Spin.
+            Self::Http03 => 128,
+            Self::Http02 => 1,
+        }
+    }
+}
+
 /// Maximum of `min_idle`: each idle instance takes a slot in the pool.
 const MAX_MIN_IDLE: usize = 100;
 
 impl Reuse {
+    /// Maximum number of requests that an instance serves through `interface`.
+    #[must_use]
+    pub fn requests_through(&self, interface: ServedInterface) -> CountRange {
+        self.requests.unwrap_or_else(|| interface.default_requests().into())
+    }
+
     /// These settings, overridden by `config`.
     ///
     /// # Errors
     /// Names the key of the first setting that is out of range.
     pub fn with(&self, config: &ReuseConfig) -> Result<Self, String> {
         let reuse = Self {
-            requests: config.requests.unwrap_or(self.requests),
+            requests: config.requests.or(self.requests),
             age: config.age.unwrap_or(self.age),
             concurrency: config.concurrency.unwrap_or(self.concurrency),
             min_idle: config.min_idle.unwrap_or(self.min_idle),
@@ -76,7 +108,7 @@ impl Reuse {
         if reuse.age > MAX_DURATION {
             return Err("reuse.age: must be at most a day, for example \"1h\"".into());
         }
-        if reuse.requests.start == 0 {
+        if reuse.requests.is_some_and(|requests| requests.start == 0) {
             return Err("reuse.requests: must be at least 1 (a new instance per request)".into());
         }
         if reuse.concurrency.start == 0 {
@@ -243,10 +275,21 @@ mod tests {
     fn absent_setting_is_inherited() {
         assert_eq!(resolve(""), Ok(Reuse::default()));
         let expected =
-            Reuse { requests: 1.into(), age: Duration::from_secs(60), ..Reuse::default() };
+            Reuse { requests: Some(1.into()), age: Duration::from_secs(60), ..Reuse::default() };
         assert_eq!(resolve("requests = 1\nage = '1m'"), Ok(expected));
-        let range = resolve("requests = '10..20'").unwrap().requests;
+        let range = resolve("requests = '10..20'").unwrap().requests.unwrap();
         assert_eq!((range.start, range.end), (10, 20));
+    }
+
+    #[test]
+    fn default_number_of_requests_depends_on_the_interface() {
+        use ServedInterface::{Http02, Http03, Typed};
+        let through = |toml: &str| {
+            let reuse = resolve(toml).unwrap();
+            [Typed, Http03, Http02].map(|interface| reuse.requests_through(interface).draw())
+        };
+        assert_eq!(through(""), [100_000, 128, 1]);
+        assert_eq!(through("requests = 7"), [7; 3], "a setting is for every interface");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::guest::component_file::{ComponentFile, LinkedComponent};
 use crate::guest::door::assign::{self, AssignDoor};
 use crate::guest::door::fast::{self, FastDoor};
 use crate::guest::door::standard::StandardDoor;
-use crate::guest::door::{Evictable, InstancePool, busy, deadline_exceeded, invalid_response};
+use crate::guest::door::{Evictable, InstancePool, busy, deadline_exceeded};
 use crate::guest::instance::StoreFactory;
 use crate::guest::offload::GuestOffload;
 use crate::guest::stdio::ComponentOutput;
@@ -220,11 +220,6 @@ impl Component {
             (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().buffered_body }),
         }?;
         self.record_cold_start(&mut active);
-        let status = response.status().as_u16();
-        if !(200..600).contains(&status) {
-            let problem = format!("{status} is not a final status");
-            return Err(invalid_response(self.spec(), problem));
-        }
         let appended = origin.predictions.map(|predictions| predictions.take());
         if let Some(appended) = appended.filter(|appended| !appended.is_empty()) {
             response.extensions_mut().insert(appended);

@@ -27,7 +27,7 @@ component private
   redis://10.1.2.3 None: false
   itself: false
   Files { folders: Mounts([]), copies: {} }
-  door None deadline 5s instances 16 requests 100000
+  door None deadline 5s instances 16 requests by interface
 component inline-component
   environment [("A", "1")]
   stores [] []
@@ -38,4 +38,4 @@ component inline-component
   redis://10.1.2.3 None: false
   itself: false
   Files { folders: Mounts([]), copies: {} }
-  door None deadline 5s instances 16 requests 100000
+  door None deadline 5s instances 16 requests by interface

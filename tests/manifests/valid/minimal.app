@@ -10,4 +10,4 @@ component a
   redis://10.1.2.3 None: false
   itself: false
   Files { folders: Mounts([]), copies: {} }
-  door None deadline 30s instances 16 requests 100000
+  door None deadline 30s instances 16 requests by interface

@@ -11,7 +11,7 @@ use http::{Method, Response, StatusCode};
 use wasmtime::Store;
 
 use super::instances::{Guest, IdleInstance, Instances};
-use super::{Evictable, Evicted, InstancePool, invalid_response};
+use super::{Evictable, Evicted, InstancePool, check_status, invalid_response};
 use crate::guest::instance::{InstanceState, StoreFactory};
 use crate::guest::offload::GuestOffload;
 use crate::http::body::Body;
@@ -102,6 +102,10 @@ impl FastDoor {
             }
             async move {
                 let (mut instance, response) = call(instance, head, body, host_headers).await;
+                let response = response.map(convert);
+                if response.as_ref().is_ok_and(is_failure) {
+                    instance.fail();
+                }
                 if let Some(predictions) = predictions {
                     instance.store.data_mut().predictions.end(predictions.id());
                 }
@@ -109,29 +113,34 @@ impl FastDoor {
             }
         };
         let response = self.instances.call(deadline, origin.client.hops + 1, call).await?;
-        self.convert(response)
+        response.map_err(|problem| invalid_response(self.stores.spec(), problem))
     }
+}
 
-    fn convert(&self, guest_response: wit::Response) -> Result<Response<Body>, Failure> {
-        let invalid = |problem| invalid_response(self.stores.spec(), problem);
-        let mut headers = HeaderMap::with_capacity(guest_response.headers.len());
-        for wit::ResponseHeader { name, value } in guest_response.headers {
-            let name = HeaderName::from_str(&name)
-                .map_err(|_| invalid(format!("`{name}` is not a header name")))?;
-            let value = HeaderValue::try_from(value).map_err(|_| {
-                invalid(format!("the value of header `{name}` contains control characters"))
-            })?;
-            if !HOST_HEADERS.contains(&name) {
-                headers.append(name, value);
-            }
+/// The response of a guest; an error is what makes it invalid.
+fn convert(guest_response: wit::Response) -> Result<Response<Body>, String> {
+    let mut headers = HeaderMap::with_capacity(guest_response.headers.len());
+    for wit::ResponseHeader { name, value } in guest_response.headers {
+        let name =
+            HeaderName::from_str(&name).map_err(|_| format!("`{name}` is not a header name"))?;
+        let value = HeaderValue::try_from(value)
+            .map_err(|_| format!("the value of header `{name}` contains control characters"))?;
+        if !HOST_HEADERS.contains(&name) {
+            headers.append(name, value);
         }
-        let status = StatusCode::from_u16(guest_response.status)
-            .map_err(|_| invalid(format!("{} is not a status code", guest_response.status)))?;
-        let mut response = Response::new(Body::whole(guest_response.body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
     }
+    let status = StatusCode::from_u16(guest_response.status)
+        .map_err(|_| format!("{} is not a status code", guest_response.status))?;
+    check_status(status)?;
+    let mut response = Response::new(Body::whole(guest_response.body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Whether an instance that responds so is not used again.
+fn is_failure(response: &Result<Response<Body>, String>) -> bool {
+    response.as_ref().map_or(true, |response| super::is_failure(response.status()))
 }
 
 impl Evictable for FastDoor {

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use wasmtime::Store;
 
 use super::{Evictable, Evicted, InstancePool, deadline_exceeded};
+use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
 use crate::guest::offload::GuestOffload;
 use crate::http::error::Failure;
@@ -38,8 +39,17 @@ pub(super) struct IdleInstance<G> {
     served: usize,
     /// Number of calls after which the instance is retired.
     max_calls: usize,
+    /// Whether its response failed: it is not used again.
+    failed: bool,
     created: Instant,
     idle_since: Instant,
+}
+
+impl<G> IdleInstance<G> {
+    /// Records that its response failed.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
 }
 
 /// The instances of one component behind one door.
@@ -86,8 +96,8 @@ impl<G: Guest> Instances<G> {
         instances
     }
 
-    /// Runs `call` on an instance, which `call` returns. The instance is reused unless the call failed
-    /// or the instance is to be retired. The request has passed through `hops` components, this one
+    /// Runs `call` on an instance, which `call` returns. The instance is reused unless the call or its
+    /// response failed, or the instance is to be retired. The request has passed through `hops` components, this one
     /// included.
     pub(super) async fn call<T, Called>(
         self: &Arc<Self>,
@@ -160,9 +170,9 @@ impl<G: Guest> Instances<G> {
         let guest = G::create(&self.pre, &mut store).await?;
         let created = Instant::now();
         store.data_mut().record_instantiated(created - start);
-        let max_calls = self.stores.spec().reuse.requests.draw();
-        let idle_since = created;
-        Ok(Box::new(IdleInstance { store, guest, served: 0, max_calls, created, idle_since }))
+        let max_calls = self.stores.spec().reuse.requests_through(ServedInterface::Typed).draw();
+        let (served, failed, idle_since) = (0, false, created);
+        Ok(Box::new(IdleInstance { store, guest, served, max_calls, failed, created, idle_since }))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle<G>> {
@@ -199,11 +209,13 @@ impl<G: Guest> Instances<G> {
         let now = Instant::now();
         let age = self.stores.spec().reuse.age;
         instance.served += 1;
-        if instance.served < instance.max_calls && now - instance.created < age {
+        let young = instance.served < instance.max_calls && now - instance.created < age;
+        if young && !instance.failed {
             instance.idle_since = now;
             self.idle().push(instance);
         } else {
-            instance.store.data_mut().record_end(Ended::Retired);
+            let reason = if instance.failed { Ended::Failed } else { Ended::Retired };
+            instance.store.data_mut().record_end(reason);
             // On this thread: in the background, instances could be retired faster than dropped.
             drop(instance);
             let left = self.idle().len();

@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -42,6 +43,23 @@ pub fn deadline_exceeded(spec: &ComponentSpec) -> Failure {
 pub fn invalid_response(spec: &ComponentSpec, problem: String) -> Failure {
     warn!(component = spec.id, problem, "invalid response");
     Failure::InvalidResponse { component: spec.id.clone(), problem }
+}
+
+/// Checks the status of a component's response: informational statuses are the host's.
+///
+/// # Errors
+/// What is wrong with it.
+fn check_status(status: StatusCode) -> Result<(), String> {
+    match status.as_u16() {
+        200..600 => Ok(()),
+        other => Err(format!("{other} is not a final status")),
+    }
+}
+
+/// Whether an instance that responds with `status` is not used again: an internal error can have left
+/// it in a state in which it fails for ever. Other errors are the component's decision.
+fn is_failure(status: StatusCode) -> bool {
+    status == StatusCode::INTERNAL_SERVER_ERROR || check_status(status).is_err()
 }
 
 /// A door whose idle instances can be evicted.

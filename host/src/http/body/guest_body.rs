@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::outcome::ResponseReader;
+
 /// Time after which a body that its client does not read is closed.
 pub const MAX_UNREAD: Duration = Duration::from_secs(30);
 
@@ -40,6 +42,7 @@ pub struct GuestBody {
     number: u64,
     progress: Arc<Mutex<BodyProgress>>,
     open: Arc<OpenGuestBodies>,
+    reader: ResponseReader,
 }
 
 impl fmt::Debug for GuestBody {
@@ -57,7 +60,12 @@ struct BodyProgress {
 
 impl OpenGuestBodies {
     /// Registers `body`. Its permit is released at its end, or when it is closed.
-    pub fn send(self: &Arc<Self>, body: WasiBody, permit: Arc<OwnedSemaphorePermit>) -> GuestBody {
+    pub fn send(
+        self: &Arc<Self>,
+        body: WasiBody,
+        permit: Arc<OwnedSemaphorePermit>,
+        reader: ResponseReader,
+    ) -> GuestBody {
         let progress =
             BodyProgress { body: Some((body, permit)), unread_since: Some(Instant::now()) };
         let progress = Arc::new(Mutex::new(progress));
@@ -65,7 +73,7 @@ impl OpenGuestBodies {
         open.last_number += 1;
         let number = open.last_number;
         open.bodies.insert(number, Arc::downgrade(&progress));
-        GuestBody { number, progress, open: Arc::clone(self) }
+        GuestBody { number, progress, open: Arc::clone(self), reader }
     }
 
     /// Closes the bodies that at `now` were not read for too long, and returns their number.
@@ -100,6 +108,9 @@ impl Body for GuestBody {
         };
         let frame = Pin::new(body).poll_frame(cx);
         progress.unread_since = frame.is_ready().then(Instant::now);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) {
+            self.reader.0.fail();
+        }
         frame
     }
 
@@ -137,7 +148,7 @@ mod tests {
         let open = Arc::new(OpenGuestBodies::default());
         let send = || {
             let permit = Arc::clone(&permits).try_acquire_owned().expect("a permit");
-            open.send(body(), Arc::new(permit))
+            open.send(body(), Arc::new(permit), ResponseReader(Arc::default()))
         };
         let (mut unread, mut waiting) = (send(), send());
         assert!(waiting.frame().await.is_some_and(|frame| frame.is_ok()));

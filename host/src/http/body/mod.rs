@@ -22,6 +22,7 @@ mod copy;
 pub mod error;
 mod fetched;
 pub mod guest_body;
+pub mod outcome;
 mod request;
 
 use std::pin::Pin;

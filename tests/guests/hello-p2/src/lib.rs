@@ -1,6 +1,8 @@
 //! A `wasi:http/incoming-handler` of WASI 0.2, as in components built before WASI 0.3. `.../path-info` returns the
-//! header `spin-path-info`; `reach` uses other interfaces.
+//! header `spin-path-info`; `/large?<bytes>` returns that many bytes; `once` fails in several ways; `reach` uses other
+//! interfaces.
 
+mod once;
 mod reach;
 
 use wasip2::http::types::{
@@ -22,6 +24,14 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
             _ => {}
         }
         let (plain, query) = path.split_once('?').unwrap_or((&path, ""));
+        if plain.ends_with("/once") {
+            once::respond(query, out);
+            return;
+        }
+        if let ("/large", Ok(length)) = (plain, query.parse()) {
+            respond(out, 200, &vec![b'x'; length]);
+            return;
+        }
         let text = if path.ends_with("/path-info") {
             request.headers().get("spin-path-info").concat()
         } else if let Some(text) = reach::respond(plain, query) {
@@ -29,12 +39,29 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
         } else {
             format!("hello from 0.2 at {path}").into_bytes()
         };
-        let response = OutgoingResponse::new(Fields::new());
-        let body = response.body().expect("taken once");
-        ResponseOutparam::set(out, Ok(response));
-        let stream = body.write().expect("taken once");
-        stream.blocking_write_and_flush(&text).expect("the client is connected");
-        drop(stream);
-        OutgoingBody::finish(body, None).expect("finished once");
+        respond(out, 200, &text);
     }
+}
+
+/// Sends a complete response, or as much of it as the client reads.
+fn respond(out: ResponseOutparam, status: u16, text: &[u8]) {
+    let body = begin(out, status, text);
+    // Fails if the client has disconnected.
+    let _ = OutgoingBody::finish(body, None);
+}
+
+/// Sends the head of a response and the start of its body.
+fn begin(out: ResponseOutparam, status: u16, text: &[u8]) -> OutgoingBody {
+    let response = OutgoingResponse::new(Fields::new());
+    response.set_status_code(status).expect("a status");
+    let body = response.body().expect("taken once");
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().expect("taken once");
+    for part in text.chunks(4096) {
+        if stream.blocking_write_and_flush(part).is_err() {
+            break;
+        }
+    }
+    drop(stream);
+    body
 }

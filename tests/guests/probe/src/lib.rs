@@ -129,6 +129,8 @@ fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeR
             static REQUESTS: AtomicU32 = AtomicU32::new(0);
             ProbeResponse::text(200, (REQUESTS.fetch_add(1, Ordering::Relaxed) + 1).to_string())
         }
+        "/large" => ProbeResponse::text(200, vec![b'x'; query.parse().unwrap_or(0)]),
+        "/once" => once(query),
         "/trap" => panic!("asked to"),
         // Depends on the component's environment.
         "/sick" => match std::env::var("SICK").as_deref() {
@@ -160,6 +162,27 @@ fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeR
         _ if path.starts_with("/nn/") => nn::respond(path, query, &body),
         _ => ProbeResponse::text(404, path),
     }
+}
+
+/// The first request of an instance is served, and every later one fails: with `status` 500 or 600, a `header` that is
+/// not valid, or a `trap`; behind the standard door also with an `error` instead of a response, or a `broken` body.
+fn once(how: &str) -> ProbeResponse {
+    match how {
+        _ if is_first() => ProbeResponse::text(200, "1"),
+        "header" => ProbeResponse {
+            headers: vec![("x probe".into(), Vec::new())],
+            ..ProbeResponse::text(200, "")
+        },
+        "trap" => panic!("asked to"),
+        status => ProbeResponse::text(status.parse().unwrap_or(500), ""),
+    }
+}
+
+/// Whether it is called for the first time.
+fn is_first() -> bool {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static SERVED: AtomicBool = AtomicBool::new(false);
+    !SERVED.swap(true, Ordering::Relaxed)
 }
 
 impl fast::Guest for bindings::Probe {
@@ -198,6 +221,16 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
     let body = body.bytes().await?.to_vec();
     match path {
         "/fetch" => return Ok(fetch(query, body).await),
+        "/once" if query == "error" && !is_first() => {
+            return Err(ErrorCode::InternalError(None).into());
+        }
+        "/once" if query == "broken" && !is_first() => {
+            let error = async { Some(Err(ErrorCode::InternalError(None))) };
+            return Ok(Response::new(whole(b"begun".to_vec()).with_trailers(error).boxed_unsync()));
+        }
+        "/once" if matches!(query, "error" | "broken") => {
+            return Ok(Response::new(whole(Vec::new())));
+        }
         _ if path.starts_with("/sockets/") => {
             return Ok(Response::new(whole(sockets::respond(path, query).await.into_bytes())));
         }

@@ -12,18 +12,21 @@ use wasmtime::AsContextMut;
 use wasmtime::component::Accessor;
 
 use crate::config::app::ComponentSpec;
+use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, MAX_HANDLES};
+use crate::http::body::outcome::{FailedInstance, ResponseOutcome};
 
 /// Number of requests after which the handles of an instance are counted.
 const HANDLE_CHECK_INTERVAL: usize = 16;
 /// Number of handles with which an instance takes no further request.
 pub(super) const HANDLE_THRESHOLD: usize = MAX_HANDLES / 2;
 
-/// Whether the caller of a request still waits for the response.
+/// Whether the caller of a request still waits for the response, and how the response ended.
 #[derive(Default)]
 pub(super) struct RequestCaller {
     dropped: AtomicBool,
     worker: AtomicWaker,
+    pub(super) outcome: Arc<ResponseOutcome>,
 }
 
 /// Records on drop that the caller was dropped, unless it is disarmed.
@@ -109,11 +112,13 @@ pub(super) struct CallTracker<'a> {
     pub(super) linger_deadline: Option<Instant>,
     /// Whether it takes no further request.
     pub(super) draining: bool,
+    failed: FailedInstance,
 }
 
 impl<'a> CallTracker<'a> {
     pub(super) fn new(
         spec: &'a ComponentSpec,
+        interface: ServedInterface,
         accessor: &'a Accessor<InstanceState>,
         progress: &'a Progress,
     ) -> Self {
@@ -123,13 +128,24 @@ impl<'a> CallTracker<'a> {
             progress,
             created: Instant::now(),
             served: 0,
-            max_calls: spec.reuse.requests.draw(),
+            max_calls: spec.reuse.requests_through(interface).draw(),
             max_concurrent: spec.reuse.concurrency.draw(),
             idle_since: None,
             since_handle_check: 0,
             linger_deadline: None,
             draining: false,
+            failed: FailedInstance::default(),
         }
+    }
+
+    /// Whether a response of the instance has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the instance may serve another request after the present ones.
+    pub(super) fn is_reused(&self) -> bool {
+        self.served < self.max_calls
     }
 
     /// Whether the instance can take another request.
@@ -138,7 +154,7 @@ impl<'a> CallTracker<'a> {
         // An instance serves at least once, however long it was idle.
         let too_old = self.served > 0 && now - self.created >= self.spec.reuse.age;
         let lingers = self.linger_deadline.is_some_and(|deadline| now >= deadline);
-        self.draining |= too_old || lingers || self.served >= self.max_calls;
+        self.draining |= too_old || lingers || !self.is_reused() || self.has_failed();
         let calls = &self.progress.in_flight().calls;
         let has_capacity = calls.is_empty()
             || calls.len() < self.max_concurrent
@@ -168,6 +184,7 @@ impl<'a> CallTracker<'a> {
 
     pub(super) fn begin(&mut self, deadline: Instant, caller: &Arc<RequestCaller>) {
         self.served += 1;
+        caller.outcome.produced_by(&self.failed);
         self.since_handle_check += 1;
         self.idle_since = None;
         // The guest may compute: it takes no other request before it pauses.

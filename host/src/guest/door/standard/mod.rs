@@ -15,12 +15,15 @@ use tokio::time::timeout_at;
 use tracing::{error, warn};
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::handler::ProxyPre;
-use wasmtime_wasi_http::{p2, p3};
+use wasmtime_wasi_http::{WasiBody, p2, p3};
 
-use super::{Evictable, Evicted, InstancePool, busy, deadline_exceeded};
+use super::{
+    Evictable, Evicted, InstancePool, busy, check_status, deadline_exceeded, invalid_response,
+};
 use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
 use crate::guest::offload::GuestOffload;
 use crate::http::body::guest_body::OpenGuestBodies;
+use crate::http::body::outcome::ResponseReader;
 use crate::http::body::{Body, RequestBody};
 use crate::http::error::Failure;
 use crate::http::spin_headers::RequestOrigin;
@@ -29,7 +32,7 @@ mod calls;
 mod pool;
 mod worker;
 
-use calls::AbandonOnDrop;
+use calls::{AbandonOnDrop, RequestCaller};
 use pool::Pool;
 use worker::{NotInstantiated, WorkerJob};
 
@@ -120,8 +123,9 @@ impl StandardDoor {
         origin.put_into(&mut head);
         let request = Request::from_parts(head, body.into_wasi());
         let (sender, receiver) = oneshot::channel();
-        let caller = Arc::default();
+        let caller = Arc::<RequestCaller>::default();
         let abandon = AbandonOnDrop(Some(Arc::clone(&caller)));
+        let reader = ResponseReader(Arc::clone(&caller.outcome));
         let permit = Arc::new(permit);
         let body_permit = Arc::clone(&permit);
         let hops = origin.client.hops + 1;
@@ -133,6 +137,9 @@ impl StandardDoor {
         if response.is_ok() {
             abandon.disarm();
         }
+        if response.as_ref().is_ok_and(|response| response.as_ref().is_ok_and(is_failure)) {
+            reader.0.fail();
+        }
         let limit = self.stores.spec().limits.request_body;
         if let Some(failure) = arrival.as_ref().and_then(|arrival| arrival.failure(limit)) {
             return Err(failure);
@@ -141,7 +148,9 @@ impl StandardDoor {
         let in_time = Instant::now() < deadline;
         match response {
             Ok(Ok(Ok(response))) => {
-                Ok(response.map(|body| Body::streamed(open_bodies.send(body, body_permit))))
+                check_status(response.status())
+                    .map_err(|problem| invalid_response(self.stores.spec(), problem))?;
+                Ok(response.map(|body| Body::streamed(open_bodies.send(body, body_permit, reader))))
             }
             Ok(Ok(Err(error))) if in_time && !is_deadline_exceeded(&error) => {
                 Err(self.failure(&error))
@@ -179,6 +188,11 @@ impl StandardDoor {
     fn trap(&self) -> Failure {
         Failure::Trap { component: self.stores.spec().id.clone() }
     }
+}
+
+/// Whether an instance that responds so is not used again.
+fn is_failure(response: &wasmtime::Result<http::Response<WasiBody>>) -> bool {
+    response.as_ref().map_or(true, |response| super::is_failure(response.status()))
 }
 
 impl Evictable for StandardDoor {

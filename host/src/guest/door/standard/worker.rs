@@ -22,12 +22,17 @@
 //! lingering | no task left                       | idle      | listed as idle; no deadline
 //! any       | maximum of requests or age reached,| draining  | no further request is taken
 //! (but      | request ended after its deadline,  |           |
-//! starting) | tasks exceeded theirs, pool closed |           |
-//! draining  | no request and no task left        | stopped   | recorded as retired, or as idle
+//! starting) | tasks exceeded theirs, a response  |           |
+//!           | failed, pool closed                |           |
+//! draining  | no request and no task left        | stopped   | recorded as retired, failed or idle
 //! any       | deadline exceeded, or all callers  | stopped   | the guest is interrupted
 //!           | abandoned their requests           |           |
 //! any       | the guest fails                    | stopped   | recorded as failed
 //! ```
+//!
+//! A response fails if the guest returns an error or a status that is not valid, responds 500, or
+//! breaks off its body. An instance of `wasi:http` 0.2 takes no request before the response to the last
+//! one has ended; one of 0.3 can have taken others by the time a response fails.
 //!
 //! An instance that holds [`HANDLE_THRESHOLD`](super::calls::HANDLE_THRESHOLD) handles is not listed
 //! until it has released some.
@@ -51,8 +56,10 @@ use wasmtime_wasi_http::handler::{Prepared, Proxy, Request, Response};
 
 use super::WorkerContext;
 use super::calls::{CallTracker, Progress, RequestCaller};
+use super::is_failure;
 use super::pool::{Next, WorkerSlot};
 use crate::config::app::ComponentSpec;
+use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, is_deadline_exceeded, is_pool_full};
 use crate::metrics::Ended;
 use crate::prediction_log::RequestPredictions;
@@ -171,7 +178,7 @@ async fn serve_inside(
     slot: &WorkerSlot<WorkerJob>,
     progress: &Progress,
 ) -> Result<Ended> {
-    let mut calls = CallTracker::new(spec, accessor, progress);
+    let mut calls = CallTracker::new(spec, interface(proxy), accessor, progress);
     let mut running = FuturesUnordered::new();
     let mut reason = Ended::Retired;
     poll_fn(|cx| {
@@ -196,7 +203,8 @@ async fn serve_inside(
                 Next::Serve(job) if job.deadline <= Instant::now() => continue,
                 Next::Serve(job) => {
                     calls.begin(job.deadline, &job.caller);
-                    running.push(call(accessor, proxy, job, !running.is_empty()));
+                    let turn = Turn { concurrent: !running.is_empty(), last: !calls.is_reused() };
+                    running.push(call(accessor, proxy, job, turn));
                     continue;
                 }
                 Next::Wait => {}
@@ -209,7 +217,7 @@ async fn serve_inside(
                 return Poll::Pending;
             }
             if calls.draining || !enters {
-                return Poll::Ready(Ok(reason));
+                return Poll::Ready(Ok(if calls.has_failed() { Ended::Failed } else { reason }));
             }
             if calls.idle_since.is_none() {
                 calls.set_idle();
@@ -221,14 +229,31 @@ async fn serve_inside(
     .await
 }
 
-/// Calls the guest. `concurrent`: while it serves other requests.
+/// A request among those of its instance.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// Whether the instance serves others at the same time.
+    concurrent: bool,
+    /// Whether it serves no other afterwards.
+    last: bool,
+}
+
+/// Calls the guest.
 fn call<'a>(
     accessor: &'a Accessor<InstanceState>,
     proxy: &'a Proxy,
     job: WorkerJob,
-    concurrent: bool,
+    Turn { concurrent, last }: Turn,
 ) -> impl Future<Output = Result<Arc<RequestCaller>>> + use<'a> {
     let WorkerJob { request, deadline: _, hops, predictions, response, caller, permit } = job;
+    // With 0.2 the caller receives the response while the guest runs, with 0.3 after its call.
+    let (sender, returned) = match proxy {
+        Proxy::P2(_) => (response, None),
+        Proxy::P3(_) => {
+            let (sender, returned) = oneshot::channel();
+            (sender, Some((returned, response)))
+        }
+    };
     let prepared = accessor.with(|mut store| {
         // With several requests, it is unknown for which of them the guest sends an outbound one.
         let max_hops = &mut store.data_mut().outbound.hops;
@@ -237,11 +262,25 @@ fn call<'a>(
             store.data_mut().predictions.begin(Arc::clone(predictions));
         }
         let store = store.as_context_mut();
-        Prepared::new(store, proxy, request, InstanceState::http, response)
+        Prepared::new(store, proxy, request, InstanceState::http, sender)
     });
     async move {
-        let _permit = permit;
+        let permit = permit;
         prepared?.run(accessor, pending()).await?;
+        drop(permit);
+        match returned {
+            Some((mut returned, response)) => {
+                if let Ok(Some(returned)) = returned.try_recv() {
+                    if is_failure(&returned) {
+                        caller.outcome.fail();
+                    }
+                    // Fails if the caller was dropped.
+                    let _ = response.send(returned);
+                }
+            }
+            None if last => {}
+            None => caller.outcome.ended().await,
+        }
         if let Some(predictions) = predictions {
             let id = predictions.id();
             accessor.with(|mut store| store.data_mut().predictions.end(id));
@@ -271,6 +310,13 @@ impl Timer {
                 polled => return polled,
             }
         }
+    }
+}
+
+fn interface(proxy: &Proxy) -> ServedInterface {
+    match proxy {
+        Proxy::P3(_) => ServedInterface::Http03,
+        Proxy::P2(_) => ServedInterface::Http02,
     }
 }
 
