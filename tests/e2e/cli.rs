@@ -118,7 +118,7 @@ fn invalid_listen_address_is_refused_with_the_fix() {
 fn folder_is_accepted_in_place_of_its_manifest() {
     let (status, text) = run(&["build", "--from", root().join("tests").to_str().unwrap()]);
     assert!(!status.success());
-    assert!(text.contains("tests/spin.toml: cannot read the manifest"), "{text}");
+    assert!(text.contains("tests/spin.toml: `spinfer add model.onnx` makes one"), "{text}");
 }
 
 #[test]

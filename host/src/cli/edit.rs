@@ -9,7 +9,7 @@ use toml_edit::{
     Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value, value,
 };
 
-use crate::config::manifest::{self, Manifest, TextOr, names};
+use crate::config::manifest::{self, Manifest, ManifestVersion, TextOr, names};
 use crate::http::route::Pattern;
 
 /// A manifest being edited.
@@ -49,6 +49,12 @@ impl Edit {
         };
         let text = before.clone().unwrap_or_else(|| empty(&base));
         let manifest = manifest::parse(&text).with_context(|| path.display().to_string())?;
+        ensure!(
+            manifest.spin_manifest_version == ManifestVersion::Two,
+            "{}: manifest version 1; convert it to version 2 first (docs/manifest.md, or Spin's \
+             `spin doctor`)",
+            path.display()
+        );
         let document = text.parse().with_context(|| path.display().to_string())?;
         Ok(Self { path, base, before, manifest, document })
     }

@@ -51,7 +51,7 @@ impl Default for Reuse {
 /// `[application.tool.spinfer.reuse]` or `[component.<id>.tool.spinfer.reuse]`. An absent key is
 /// inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ReuseConfig {
     pub(crate) requests: Option<CountRange>,
     #[serde(default, with = "some_duration")]

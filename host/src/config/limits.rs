@@ -45,7 +45,7 @@ impl Default for ComponentLimits {
 /// `[application.tool.spinfer.limits]` or `[component.<id>.tool.spinfer.limits]`. An absent key is
 /// inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct LimitsConfig {
     pub(crate) request_body: Option<ByteSize>,
     pub(crate) buffered_body: Option<ByteSize>,

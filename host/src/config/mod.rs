@@ -9,6 +9,7 @@ pub mod template;
 pub mod variables;
 
 pub mod blocked_networks;
+pub mod http_hosts;
 pub mod instance_reuse;
 pub mod limits;
 pub mod outbound_hosts;

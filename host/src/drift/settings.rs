@@ -53,7 +53,7 @@ impl Default for DriftSettings {
 
 /// The settings in a manifest. An absent key is inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct DriftConfig {
     pub(crate) enabled: Option<bool>,
     pub(crate) window: Option<u32>,

@@ -29,7 +29,7 @@ const EXPOSED: [&str; 1] = ["inference-header-content-length"];
 
 /// `[application.tool.spinfer.cors]`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct CorsConfig {
     pub allow_origins: Vec<String>,
     pub allow_methods: Option<Vec<String>>,

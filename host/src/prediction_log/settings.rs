@@ -24,7 +24,7 @@ impl Default for LogSettings {
 /// `[application.tool.spinfer.prediction_log]` or `[component.<id>.tool.spinfer.prediction_log]`.
 /// An absent key is inherited.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct LogConfig {
     enabled: Option<bool>,
     sample: Option<f64>,

@@ -5,3 +5,4 @@ pub mod memory_budget;
 pub mod priority;
 pub mod read_file;
 pub mod text;
+pub mod toml_text;

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::{Options, Problems, dependencies, listed, logged_fields};
+use crate::config::http_hosts;
 use crate::config::instance_reuse::{Reuse, ReuseConfig};
 use crate::config::limits::{ComponentLimits, LimitsConfig};
-use crate::config::manifest::{ComponentEntry, DoorChoice, Manifest, TextOr, names};
+use crate::config::manifest::{
+    ComponentEntry, DoorChoice, Manifest, ManifestVersion, TextOr, names,
+};
 use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
 use crate::config::template::Template;
 use crate::config::variables::Variables;
@@ -239,13 +242,6 @@ impl Context<'_> {
         problems: &mut Problems,
     ) -> OutboundHosts {
         let mut hosts = OutboundHosts::default();
-        if !component.allowed_http_hosts.is_empty() {
-            problems.add(
-                format!("{key}.allowed_http_hosts"),
-                "replaced by `allowed_outbound_hosts`; write \
-                 `allowed_outbound_hosts = [\"https://example.com\"]`",
-            );
-        }
         for (index, text) in component.allowed_outbound_hosts.iter().enumerate() {
             let key = format!("{key}.allowed_outbound_hosts[{index}]");
             let Some(value) = self.expand(&key, text, problems) else { continue };
@@ -255,7 +251,32 @@ impl Context<'_> {
                 Err(problem) => problems.add(key, format!("\"{text}\" {problem}")),
             }
         }
+        self.http_hosts(key, component, &mut hosts, problems);
         hosts
+    }
+
+    /// Adds the hosts of `allowed_http_hosts`.
+    fn http_hosts(
+        &self,
+        key: &str,
+        component: &ComponentEntry,
+        hosts: &mut OutboundHosts,
+        problems: &mut Problems,
+    ) {
+        let key = format!("{key}.allowed_http_hosts");
+        let mut written = Vec::new();
+        for (index, text) in component.allowed_http_hosts.iter().enumerate() {
+            match http_hosts::outbound_entries(text) {
+                Ok(entries) => written.extend(entries),
+                Err(problem) => problems.add(format!("{key}[{index}]"), problem),
+            }
+        }
+        let parsed = written.iter().filter_map(|entry| OutboundHost::parse(entry).ok());
+        parsed.for_each(|host| hosts.add(host));
+        if !written.is_empty() && self.manifest.spin_manifest_version == ManifestVersion::Two {
+            let entries: Vec<_> = written.iter().map(|entry| format!("\"{entry}\"")).collect();
+            warn!("{key}: deprecated; write allowed_outbound_hosts = [{}]", entries.join(", "));
+        }
     }
 
     /// `text` with its variables replaced. `None` if it is no valid template (a problem is added),

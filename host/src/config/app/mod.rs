@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::cache;
 use crate::config::blocked_networks::BlockedNetworks;
-use crate::config::manifest::{BuildSection, Manifest, names};
+use crate::config::manifest::{BuildSection, Manifest, ManifestVersion, names};
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::inference::BackendOptions;
@@ -137,17 +137,29 @@ impl App {
     }
 }
 
-/// Resolves every component, so that all problems are found. Returns the `chosen` ones.
+/// Resolves every component, so that all problems are found, except those that only triggers of other
+/// types refer to. Returns the `chosen` ones.
 fn resolve_components(
     context: &component::Context<'_>,
     chosen: &[&str],
     inherited: &InheritedSettings,
     problems: &mut Problems,
 ) -> IndexMap<String, ComponentSpec> {
+    let manifest = context.manifest;
     let mut components = IndexMap::new();
-    for (id, component) in &context.manifest.component {
+    for (id, component) in &manifest.component {
+        let is_chosen = chosen.contains(&id.as_str());
+        if !is_chosen {
+            let mut others = manifest.trigger.other.iter();
+            if let Some((kind, _)) = others.find(|(_, ids)| ids.contains(id))
+                && !manifest.trigger.http.iter().any(|trigger| trigger.refers_to(id))
+            {
+                warn!("component.{id}: only a `{kind}` trigger refers to it, so it is not served");
+                continue;
+            }
+        }
         let spec = context.resolve(id, component, inherited, problems);
-        if chosen.contains(&id.as_str()) {
+        if is_chosen {
             components.insert(id.clone(), spec);
         } else if context.options.components.is_empty() {
             warn!("component.{id}: no trigger refers to it, so it is not served");
@@ -164,13 +176,13 @@ fn check_component_ids(manifest: &Manifest, problems: &mut Problems) {
     }
 }
 
-/// Refuses triggers other than HTTP, and HTTP settings that Spin has removed.
+/// Warns of triggers other than HTTP, and refuses HTTP settings that Spin has removed.
 fn check_triggers(manifest: &Manifest, problems: &mut Problems) {
-    for kind in &manifest.trigger.other {
-        problems.add(
-            format!("trigger.{kind}"),
-            "unsupported trigger type; this host serves HTTP triggers only; remove it",
-        );
+    if manifest.spin_manifest_version == ManifestVersion::One {
+        warn!("manifest version 1: read as version 2; Spin's `spin doctor` rewrites the file");
+    }
+    for kind in manifest.trigger.other.keys() {
+        warn!("trigger.{kind}: not served, as this host serves HTTP triggers only");
     }
     for (kind, settings) in &manifest.application.trigger {
         for (key, value) in settings.iter().filter(|_| kind == "http") {

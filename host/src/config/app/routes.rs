@@ -13,6 +13,10 @@ use crate::http::reserved::{
 };
 use crate::http::route::{Pattern, Router};
 
+/// Values of `executor.type`: names that Spin has, or had, for what is chosen here by the component's
+/// exports.
+const HTTP_EXECUTORS: [&str; 3] = ["http", "spin", "wasip3-unstable"];
+
 /// A public route.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -100,8 +104,17 @@ pub(super) fn resolve(manifest: &Manifest, chosen: &[&str], problems: &mut Probl
         problems.add("trigger.http", format!("duplicate route \"{duplicate}\"; remove one"));
     }
     if manifest.trigger.http.is_empty() {
-        problems
-            .add("trigger.http", "no routes; add [[trigger.http]] with `route` and `component`");
+        let others: Vec<_> =
+            manifest.trigger.other.keys().map(|kind| format!("`{kind}`")).collect();
+        let problem = match others.as_slice() {
+            [] => "no routes; add [[trigger.http]] with `route` and `component`".into(),
+            kinds => format!(
+                "no routes, but triggers of type {}, and this host serves HTTP only; add \
+                 [[trigger.http]] with `route` and `component`, or use Spin",
+                kinds.join(", ")
+            ),
+        };
+        problems.add("trigger.http", problem);
     }
     routes
 }
@@ -130,7 +143,7 @@ fn target(
         );
     }
     if let Some(kind) = executor.as_ref().map(|executor| executor.kind.as_str())
-        && !["http", "spin"].contains(&kind)
+        && !HTTP_EXECUTORS.contains(&kind)
     {
         problems.add(
             format!("{key}.executor"),

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use super::Tools;
 use super::text_or::TextOr;
+use super::{Tools, table};
 use crate::config::instance_reuse::ReuseConfig;
 use crate::config::limits::LimitsConfig;
 use crate::drift::DriftConfig;
 use crate::prediction_log::settings::LogConfig;
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ComponentEntry {
     pub description: Option<String>,
     /// Path of the component's file, relative to the manifest, or where to download it.
@@ -28,7 +28,7 @@ pub struct ComponentEntry {
     pub variables: IndexMap<String, String>,
     #[serde(default)]
     pub allowed_outbound_hosts: Vec<String>,
-    /// Spin's predecessor of `allowed_outbound_hosts`; refused.
+    /// The predecessor of `allowed_outbound_hosts`, which Spin still accepts: `example.com:8080`.
     #[serde(default)]
     pub allowed_http_hosts: Vec<String>,
     #[serde(default)]
@@ -43,6 +43,7 @@ pub struct ComponentEntry {
     #[serde(default)]
     pub dependencies: IndexMap<String, TextOr<Dependency>>,
     pub dependencies_inherit_configuration: Option<bool>,
+    #[serde(default, deserialize_with = "table::optional")]
     pub build: Option<BuildSection>,
     #[serde(default)]
     pub profile: IndexMap<String, Profile>,
@@ -52,7 +53,7 @@ pub struct ComponentEntry {
 
 /// `source` as a table: a file at a URL, or a package in a registry.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct RemoteSource {
     pub url: Option<String>,
     pub digest: Option<String>,
@@ -63,7 +64,7 @@ pub struct RemoteSource {
 
 /// A folder or a file of the host, and the path at which the component sees it, read-only.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct FilePlacement {
     pub source: PathBuf,
     pub destination: String,
@@ -72,7 +73,7 @@ pub struct FilePlacement {
 /// A component that another one is composed with. The keys that are set determine where it comes
 /// from.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Dependency {
     pub version: Option<String>,
     pub registry: Option<String>,
@@ -96,7 +97,7 @@ pub enum Inherit {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct BuildSection {
     pub command: BuildCommand,
     pub workdir: Option<PathBuf>,
@@ -124,18 +125,19 @@ impl BuildCommand {
 
 /// `[component.<id>.profile.<name>]`: overrides for `--profile <name>`.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Profile {
     pub source: Option<TextOr<RemoteSource>>,
     #[serde(default)]
     pub environment: IndexMap<String, String>,
     #[serde(default)]
     pub dependencies: IndexMap<String, TextOr<Dependency>>,
+    #[serde(default, deserialize_with = "table::optional")]
     pub build: Option<ProfileBuild>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ProfileBuild {
     pub command: BuildCommand,
 }
@@ -162,7 +164,7 @@ impl ComponentEntry {
 
 /// `[component.<id>.tool.spinfer]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ComponentTool {
     /// The door for buffered requests; the fast door by default, if the component exports it.
     pub door: Option<DoorChoice>,

@@ -1,19 +1,24 @@
-//! `spin.toml`, version 2, parsed: typed, with unknown keys refused and no path looked up.
+//! `spin.toml`, parsed: typed, with unknown keys refused and no path looked up. Version 1 is converted
+//! to version 2.
 //! [`crate::config::app`] resolves it.
 
 mod component;
 pub mod names;
 mod renamed;
+mod table;
 mod text_or;
 mod trigger;
+mod v1;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 pub use component::{
     BuildCommand, BuildSection, ComponentEntry, ComponentTool, Dependency, DoorChoice,
@@ -28,15 +33,13 @@ use crate::drift::DriftConfig;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::CorsConfig;
 use crate::prediction_log::settings::LogConfig;
-
-/// The supported manifest version.
-const VERSION: i64 = 2;
+use crate::process::toml_text;
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Manifest {
-    #[expect(dead_code, reason = "checked by `parse` before the rest is read")]
-    spin_manifest_version: i64,
+    pub spin_manifest_version: ManifestVersion,
+    #[serde(deserialize_with = "table::only")]
     pub application: ApplicationSection,
     #[serde(default)]
     pub variables: IndexMap<String, Variable>,
@@ -46,8 +49,43 @@ pub struct Manifest {
     pub component: IndexMap<String, ComponentEntry>,
 }
 
+/// The version in which a manifest is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManifestVersion {
+    /// Converted to version 2.
+    One,
+    Two,
+}
+
+impl ManifestVersion {
+    fn parse(value: &toml::Value) -> Result<Self, &'static str> {
+        match value {
+            toml::Value::Integer(2) => Ok(Self::Two),
+            toml::Value::String(text) if text == "1" => Ok(Self::One),
+            _ => Err("unsupported version; write `spin_manifest_version = 2`"),
+        }
+    }
+
+    /// The version of a whole manifest.
+    fn of(manifest: &toml::Table) -> Result<Self> {
+        for key in ["spin_manifest_version", "spin_version"] {
+            if let Some(value) = manifest.get(key) {
+                return Self::parse(value).map_err(|problem| anyhow!("{key}: {problem}"));
+            }
+        }
+        bail!("spin_manifest_version: missing key; start the file with `spin_manifest_version = 2`")
+    }
+}
+
+impl<'de> Deserialize<'de> for ManifestVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = toml::Value::deserialize(deserializer)?;
+        Self::parse(&value).map_err(D::Error::custom)
+    }
+}
+
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ApplicationSection {
     pub name: String,
     #[serde(default)]
@@ -74,7 +112,7 @@ pub struct Tools<T> {
 
 /// `[application.tool.spinfer]`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ApplicationTool {
     /// Maximum number of instances of all components together.
     pub instances: Option<usize>,
@@ -98,7 +136,7 @@ pub struct ApplicationTool {
 
 /// A variable, whose value the operator may set and which templates refer to.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Variable {
     pub default: Option<String>,
     #[serde(default)]
@@ -126,8 +164,16 @@ impl fmt::Debug for Variable {
 /// # Errors
 /// Names the file, the line and the key.
 pub fn read(path: &Path) -> Result<Manifest> {
-    let text = std::fs::read_to_string(path).with_context(|| {
-        format!("{}: cannot read the manifest; use `-f <path>` for another one", path.display())
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => anyhow!(
+            "there is no {}: `spinfer add model.onnx` makes one for a model, `spinfer new` one for a \
+             component in Rust; `-f PATH` names another manifest, or its folder",
+            path.display()
+        ),
+        ErrorKind::InvalidData => {
+            anyhow!("{} is not a manifest: it is not text (UTF-8)", path.display())
+        }
+        _ => anyhow!("{}: cannot read the manifest: {error}", path.display()),
     })?;
     parse(&text).with_context(|| path.display().to_string())
 }
@@ -137,22 +183,17 @@ pub fn read(path: &Path) -> Result<Manifest> {
 /// # Errors
 /// Names the line and the key.
 pub fn parse(text: &str) -> Result<Manifest> {
-    let table: toml::Table = toml::from_str(text)?;
-    match table.get("spin_manifest_version") {
-        Some(toml::Value::Integer(VERSION)) => {}
-        Some(_) => bail!(
-            "spin_manifest_version: unsupported version; write `spin_manifest_version = {VERSION}`"
-        ),
-        None => bail!(
-            "spin_manifest_version: missing key; start the file with \
-             `spin_manifest_version = {VERSION}`"
-        ),
-    }
-    let renamed = renamed::problems(&table);
-    if !renamed.is_empty() {
-        bail!(renamed.join("\n"));
-    }
-    let mut manifest: Manifest = toml::from_str(text)?;
+    let table: toml::Table = toml_text::parse(text)?;
+    let mut manifest = match ManifestVersion::of(&table)? {
+        ManifestVersion::One => v1::parse(text)?,
+        ManifestVersion::Two => {
+            let renamed = renamed::problems(&table);
+            if !renamed.is_empty() {
+                bail!(renamed.join("\n"));
+            }
+            toml_text::parse(text)?
+        }
+    };
     manifest.name_inline_components();
     Ok(manifest)
 }

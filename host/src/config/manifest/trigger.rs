@@ -7,14 +7,23 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::component::{ComponentEntry, Dependency};
+use super::table;
 use super::text_or::TextOr;
 
 /// `[[trigger.<type>]]`, by type.
 #[derive(Debug, Default)]
 pub struct Triggers {
     pub http: Vec<HttpTrigger>,
-    /// Types that this host does not support.
-    pub other: Vec<String>,
+    /// Types that this host does not serve, with the components that their triggers refer to.
+    pub other: IndexMap<String, Vec<String>>,
+}
+
+/// A trigger of another type.
+#[derive(Deserialize)]
+#[serde(expecting = "a table")]
+struct OtherTrigger {
+    /// The id of a component. An inline component is not served, and ignored.
+    component: Option<TextOr<IgnoredAny>>,
 }
 
 impl<'de> Deserialize<'de> for Triggers {
@@ -39,8 +48,12 @@ impl<'de> Visitor<'de> for TriggersVisitor {
             if kind == "http" {
                 triggers.http = map.next_value()?;
             } else {
-                map.next_value::<IgnoredAny>()?;
-                triggers.other.push(kind);
+                let others: Vec<OtherTrigger> = map.next_value()?;
+                let ids = others.into_iter().filter_map(|trigger| match trigger.component? {
+                    TextOr::Text(id) => Some(id),
+                    TextOr::Table(IgnoredAny) => None,
+                });
+                triggers.other.insert(kind, ids.collect());
             }
         }
         Ok(triggers)
@@ -48,7 +61,7 @@ impl<'de> Visitor<'de> for TriggersVisitor {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct HttpTrigger {
     pub id: Option<String>,
     pub route: Option<TextOr<Private>>,
@@ -59,20 +72,29 @@ pub struct HttpTrigger {
     pub components: IndexMap<String, toml::Value>,
     #[serde(default)]
     pub dependencies: IndexMap<String, Vec<Dependency>>,
+    #[serde(default, deserialize_with = "table::optional")]
     pub static_response: Option<StaticResponse>,
     pub executor: Option<Executor>,
 }
 
+impl HttpTrigger {
+    /// Whether the trigger's component is `[component.<id>]`.
+    #[must_use]
+    pub fn refers_to(&self, id: &str) -> bool {
+        matches!(&self.component, Some(TextOr::Text(given)) if given == id)
+    }
+}
+
 /// `{ private = true }`: reachable only for the application's own components.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Private {
     pub private: bool,
 }
 
 /// A fixed response of the host.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct StaticResponse {
     pub status_code: Option<u16>,
     #[serde(default)]

@@ -26,7 +26,7 @@ use crate::metrics::ModelMetrics;
 
 /// `[batching]` in a `model.toml`, with Triton's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Batching {
     /// Maximum number of rows of a batch.
     pub(super) max_batch_size: usize,
