@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 11] = [
+const GUESTS: [&str; 12] = [
     "ab-router",
     "diabetes-regressor",
     "digits-classifier",
@@ -16,6 +16,7 @@ const GUESTS: [&str; 11] = [
     "probe",
     "stores",
     "stores-older",
+    "ungranted",
 ];
 
 fn main() {

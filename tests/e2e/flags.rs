@@ -280,7 +280,7 @@ fn check_reports_missing_imports_exports_and_operators() {
     };
     let interface = "(instance (export \"open\" (func)))";
     let wants = format!(
-        "(component (import \"fermyon:spin/sqlite@2.0.0\" {interface}) \
+        "(component (import \"wasi:blobstore/container@0.2.0-draft\" {interface}) \
                     (import \"own:thing/it@1.0.0\" {interface}))"
     );
     write("wants.wasm", &component(&wants));
@@ -297,7 +297,7 @@ fn check_reports_missing_imports_exports_and_operators() {
     assert!(!right);
     for part in [
         "component `wants`",
-        "fermyon:spin/sqlite@2.0.0: SQLite databases are not supported yet",
+        "wasi:blobstore/container@0.2.0-draft: blob stores are not supported yet",
         "own:thing/it@1.0.0: compose the component with one that exports it",
         "component `silent`",
         "it exports no HTTP handler",

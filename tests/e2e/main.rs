@@ -51,5 +51,6 @@ mod python_client; // the tests of the Python package
 mod registry; // OCI registries: push, pull, login, faulty servers
 mod shared_cache; // the response cache in a Redis
 mod soak; // memory, descriptors and threads do not grow
+mod spin_components; // components of Spin's toolchains: imports without a grant
 mod spin_conventions; // Spin's conventions: routes, headers, static responses, files
 mod text; // the language identifier, strings in every protocol

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use tokio::sync::Mutex;
 use wasmtime_wasi_http::handler::ProxyPre;
 
@@ -11,7 +11,7 @@ use crate::capabilities::prediction_log;
 use crate::guest::artifact::{Artifact, ArtifactStore};
 use crate::guest::door::{assign, fast, standard};
 use crate::guest::engine::Engine;
-use crate::guest::imports;
+use crate::guest::imports::{self, denied};
 use crate::guest::instance::InstanceState;
 
 /// A component file, ready to be loaded.
@@ -32,6 +32,8 @@ pub struct LinkedComponent {
     pub initial_memory: u64,
     /// Whether it imports the prediction log.
     pub logs_predictions: bool,
+    /// Interfaces that it imports, and whose calls are denied.
+    pub denied: Vec<String>,
 }
 
 /// Size of a page of WebAssembly memory, in bytes.
@@ -55,7 +57,8 @@ impl ComponentFile {
         source: &Path,
         progress: &str,
     ) -> Result<(Self, Arc<LinkedComponent>)> {
-        let artifact = artifacts.prepare(engine.wasmtime(), source, progress)?;
+        let check = |wasm: &[u8]| imports::check(engine.linker(), wasm);
+        let artifact = artifacts.prepare(engine.wasmtime(), source, progress, &check)?;
         let linked = Arc::new(link(engine, &artifact)?);
         let weak = Mutex::new(Arc::downgrade(&linked));
         Ok((Self { engine: Arc::clone(engine), artifact, linked: weak }, linked))
@@ -90,13 +93,13 @@ impl ComponentFile {
 
 fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
     let component = artifact.load(engine.wasmtime()).context("it cannot be loaded")?;
-    let pre = engine.linker().instantiate_pre(&component).map_err(|error| {
-        match imports::missing(engine.linker(), &component).as_slice() {
-            [] => anyhow::Error::from(error),
-            missing => anyhow::anyhow!("{}", missing.join("\n")),
-        }
-        .context("it imports something this host does not provide")
-    })?;
+    let denying = denied::deny(engine.linker(), &component)?;
+    let (linker, denied) = match &denying {
+        Some((linker, denied)) => (linker, denied.clone()),
+        None => (engine.linker(), Vec::new()),
+    };
+    let pre = linker.instantiate_pre(&component).map_err(anyhow::Error::from);
+    let pre = pre.context("it imports something this host does not provide")?;
     let exports_fast = component.get_export_index(None, fast::EXPORT).is_some();
     let fast = exports_fast.then(|| fast::FastPre::new(pre.clone())).transpose();
     let fast =
@@ -107,12 +110,11 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
         .map_err(anyhow::Error::from)
         .context("its assignment door does not match the interface")?;
     let standard = standard::pre(&pre);
-    if fast.is_none() && standard.is_none() && assign.is_none() {
-        bail!(
-            "it exports no HTTP handler (wasi:http/handler, wasi:http/incoming-handler or \
-             spinfer:serve/buffered-handler)"
-        );
-    }
+    ensure!(
+        fast.is_some() || standard.is_some() || assign.is_some(),
+        "it exports no HTTP handler (wasi:http/handler, wasi:http/incoming-handler or \
+         spinfer:serve/buffered-handler)"
+    );
     let required = component.resources_required();
     let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
     let types = component.component_type();
@@ -124,5 +126,6 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
         standard,
         initial_memory: pages.saturating_mul(WASM_PAGE),
         logs_predictions,
+        denied,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, anyhow};
+use tracing::warn;
 
 use super::{Host, threads};
 use crate::config::app::App;
@@ -43,6 +44,14 @@ pub(super) fn prepare(app: &App, engine: &Arc<Engine>, state_dir: &Path) -> Resu
     Ok(codes)
 }
 
+/// Warns of interfaces that a component imports and this host does not provide.
+fn warn_of_denied(component: &str, linked: &LinkedComponent) {
+    if !linked.denied.is_empty() {
+        let interfaces = linked.denied.join(", ");
+        warn!(component, interfaces, "imports what this host does not provide: calls are denied");
+    }
+}
+
 /// Compiles on as many threads as can run at the same time.
 fn compile_all(app: &App, engine: &Arc<Engine>, artifacts: &ArtifactStore) -> Result<Codes> {
     let mut sources: Vec<&PathBuf> = app.components.values().map(|spec| &spec.source).collect();
@@ -66,6 +75,8 @@ fn compile_all(app: &App, engine: &Arc<Engine>, artifacts: &ArtifactStore) -> Re
                     let id = user.map_or("", |spec| &spec.id);
                     format!("component `{id}`, {}", source.display())
                 })?;
+                let specs = app.components.values().filter(|spec| spec.source == **source);
+                specs.for_each(|spec| warn_of_denied(&spec.id, &linked));
                 Ok(((*source).clone(), (Arc::new(code), linked)))
             })
             .collect::<Vec<Result<_>>>()

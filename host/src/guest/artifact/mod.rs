@@ -24,7 +24,7 @@ use wasmtime::component::Component;
 use crate::process::read_file::read_file;
 
 pub(crate) use file::check_owner;
-use file::{Identity, check, check_unless_unchanged, in_memory, map, write};
+use file::{Identity, check_unless_unchanged, in_memory, map, write};
 
 /// Part of the hash of every name: changes with the format of an artifact file.
 const FORMAT: &[u8] = b"spinfer artifact 1";
@@ -107,11 +107,17 @@ impl ArtifactStore {
     }
 
     /// The artifact of the component in `source`, from the folder or compiled now, which takes up to a
-    /// second. `progress` is for the log: `3 of 5`.
+    /// second, after it has passed `check`. `progress` is for the log: `3 of 5`.
     ///
     /// # Errors
-    /// The file cannot be read, or is not a component.
-    pub fn prepare(&self, engine: &Wasmtime, source: &Path, progress: &str) -> Result<Artifact> {
+    /// The file cannot be read, is not a component, or does not pass `check`.
+    pub fn prepare(
+        &self,
+        engine: &Wasmtime,
+        source: &Path,
+        progress: &str,
+        check: &dyn Fn(&[u8]) -> Result<()>,
+    ) -> Result<Artifact> {
         let start = Instant::now();
         let wasm = read(source)?;
         let digest = Sha256::digest(&wasm).into();
@@ -119,7 +125,8 @@ impl ArtifactStore {
         let path_for = |compiler: &Wasmtime| self.folder.join(file_name(compiler, &digest));
         let find = |compiler: &Wasmtime| {
             let path = path_for(compiler);
-            let identity = check(&path).inspect_err(|error| log_rejected(&path, error)).ok()?;
+            let identity =
+                file::check(&path).inspect_err(|error| log_rejected(&path, error)).ok()?;
             debug!(file = %source.display(), took = ?start.elapsed(), "compiled before");
             let stored = StoredArtifact::File { path, checked: Mutex::new(Some(identity)) };
             Some(Artifact { source: source.clone(), digest, compiler: compiler.clone(), stored })
@@ -137,6 +144,7 @@ impl ArtifactStore {
             CompileTarget::Native => engine.clone(),
             CompileTarget::Portable => portable,
         };
+        check(&wasm)?;
         let path = path_for(&compiler);
         info!(file = %source.display(), number = progress, "compiling");
         let code = compile(&compiler, &wasm, &source)?;

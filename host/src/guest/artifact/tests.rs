@@ -32,7 +32,7 @@ fn setup() -> TestSetup {
 
 impl TestSetup {
     fn prepare(&self) -> Artifact {
-        self.artifacts.prepare(&self.engine, &self.source, "1 of 1").unwrap()
+        self.artifacts.prepare(&self.engine, &self.source, "1 of 1", &|_| Ok(())).unwrap()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -118,7 +118,7 @@ fn portable_artifact_is_used_where_there_is_no_native_one() {
     let portable = ArtifactStore { target: CompileTarget::Portable, ..setup.artifacts.clone() };
     assert!(
         portable
-            .prepare(&setup.engine, &setup.source, "1 of 1")
+            .prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(()))
             .unwrap()
             .load(&setup.engine)
             .is_ok()
@@ -183,7 +183,14 @@ fn other_settings_have_their_own_artifact() {
     let mut config = engine::code_config();
     config.epoch_interruption(false);
     let other = Wasmtime::new(&config).unwrap();
-    assert!(setup.artifacts.prepare(&other, &setup.source, "1 of 1").unwrap().load(&other).is_ok());
+    assert!(
+        setup
+            .artifacts
+            .prepare(&other, &setup.source, "1 of 1", &|_| Ok(()))
+            .unwrap()
+            .load(&other)
+            .is_ok()
+    );
     assert_eq!(setup.files().len(), 2);
 }
 
@@ -195,7 +202,7 @@ fn code_stays_in_memory_without_a_writable_folder() {
         ArtifactStore::open(&folder, PRIVATE, CompileTarget::Native, engine::portable_compiler)
             .unwrap();
     std::fs::remove_dir(&folder).unwrap();
-    let artifact = artifacts.prepare(&setup.engine, &setup.source, "1 of 1").unwrap();
+    let artifact = artifacts.prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(())).unwrap();
     assert!(artifact.load(&setup.engine).is_ok());
 }
 
@@ -215,7 +222,10 @@ fn artifact_is_removed_after_a_month_without_use() {
 fn file_that_is_not_a_component_is_refused() {
     let setup = setup();
     std::fs::write(&setup.source, b"\0asm\x01\0\0\0").unwrap();
-    let error =
-        setup.artifacts.prepare(&setup.engine, &setup.source, "1 of 1").unwrap_err().to_string();
+    let error = setup
+        .artifacts
+        .prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(()))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("build it for wasm32-wasip2"), "{error}");
 }
