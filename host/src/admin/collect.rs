@@ -64,6 +64,10 @@ fn requests(host: &Host, text: &mut Exposition) {
             failures.value(&[component, route, reason.name()], count);
         }
     }
+    let mut given_up = text.family(&table::RESPONSES_GIVEN_UP);
+    for RouteMetrics { component, route, given_up: count, .. } in counted_routes(host) {
+        given_up.value(&[component, route], count.get());
+    }
     let mut in_flight = text.family(&table::IN_FLIGHT);
     for (id, service) in host.components() {
         in_flight.value(&[id], service.in_flight());

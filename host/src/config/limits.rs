@@ -56,7 +56,37 @@ pub struct LimitsConfig {
     pub(crate) queue: Option<usize>,
     #[serde(default, with = "some_duration")]
     pub(crate) idle: Option<Duration>,
+    /// A limit of the application, not of a component.
+    pub(crate) unread_per_client: Option<ByteSize>,
 }
+
+impl LimitsConfig {
+    /// Maximum size of unread responses that are held for one client address, in bytes, if it is set.
+    ///
+    /// # Errors
+    /// It is too large.
+    pub fn unread_per_client(&self) -> Result<Option<usize>, LimitError> {
+        bytes(UNREAD_PER_CLIENT, self.unread_per_client)
+    }
+
+    /// Checks that there are only limits of a component.
+    ///
+    /// # Errors
+    /// There is a limit of the application.
+    pub fn check_component(&self) -> Result<(), LimitError> {
+        match self.unread_per_client {
+            None => Ok(()),
+            Some(_) => Err(LimitError {
+                key: UNREAD_PER_CLIENT,
+                problem: "is a limit of all components together; set it in \
+                          [application.tool.spinfer.limits]"
+                    .into(),
+            }),
+        }
+    }
+}
+
+const UNREAD_PER_CLIENT: &str = "unread_per_client";
 
 /// A limit that is out of range.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +119,7 @@ impl ComponentLimits {
             instances,
             queue,
             idle,
+            unread_per_client: _,
         } = config;
         let limits = Self {
             request_body: bytes("request_body", *request_body)?.unwrap_or(self.request_body),
@@ -185,6 +216,15 @@ mod tests {
             ..ComponentLimits::default()
         };
         assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn limit_of_the_application_is_not_one_of_a_component() {
+        let config: LimitsConfig = toml::from_str("unread_per_client = '2KiB'").unwrap();
+        assert_eq!(config.unread_per_client().unwrap(), Some(2 << 10));
+        let error = config.check_component().unwrap_err().to_string();
+        assert!(error.starts_with("limits.unread_per_client: is a limit of all"), "{error}");
+        assert!(LimitsConfig::default().check_component().is_ok());
     }
 
     #[test]

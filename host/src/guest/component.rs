@@ -4,9 +4,10 @@
 //! a request: instances are dropped, models are unloaded, code is unloaded. The next request loads
 //! what it needs.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -32,12 +33,16 @@ use crate::guest::offload::GuestOffload;
 use crate::guest::stdio::ComponentOutput;
 use crate::guest::usage::{ActiveRequest, ComponentUsage};
 use crate::http::body::guest_body::OpenGuestBodies;
+use crate::http::body::response_memory::ResponseMemory;
 use crate::http::body::{Body, RequestBody};
 use crate::http::error::Failure;
 use crate::http::spin_headers::RequestOrigin;
 use crate::inference::{ComponentModels, InferenceError};
 use crate::metrics::counters::InFlight;
 use crate::metrics::{InstanceMetrics, StartMetrics};
+
+/// Interval at which a queued request has permits of unread responses released.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A component, ready to serve.
 #[derive(Debug)]
@@ -86,6 +91,7 @@ impl Component {
         stores: StoreFactory,
         offload: GuestOffload,
         instance_pool: Arc<InstancePool>,
+        response_memory: ResponseMemory,
     ) -> Result<Self> {
         let fast = linked.fast.is_some();
         let exports_fast = match stores.spec().door {
@@ -125,7 +131,7 @@ impl Component {
             cache_state,
             doors: Mutex::default(),
             queued: AtomicUsize::new(0),
-            open_bodies: Arc::default(),
+            open_bodies: OpenGuestBodies::new(response_memory),
             usage: ComponentUsage::new(),
             starts: StartMetrics::default(),
         };
@@ -277,8 +283,17 @@ impl Component {
             let component = self.spec().id.clone();
             return Err(Failure::QueueFull { component, queue, instances });
         }
-        let permit = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
-        permit.ok().and_then(Result::ok).ok_or_else(|| busy(self.spec()))
+        let mut permit = pin!(Arc::clone(&self.permits).acquire_owned());
+        loop {
+            // Responses that clients do not read must not hold permits meanwhile.
+            self.open_bodies.release_permits(self.queued());
+            let until = deadline.min(Instant::now() + RELEASE_INTERVAL);
+            match timeout_at(until.into(), permit.as_mut()).await {
+                Ok(Ok(permit)) => return Ok(permit),
+                Err(_) if until < deadline => {}
+                _ => return Err(busy(self.spec())),
+            }
+        }
     }
 
     /// The doors. Loads the code if it is not loaded.

@@ -31,6 +31,7 @@ use crate::guest::instance::StoreFactory;
 use crate::guest::offload::GuestThreads;
 use crate::guest::stdio::ComponentOutput;
 use crate::http::body::MAX_BODIES;
+use crate::http::body::response_memory::ResponseMemory;
 use crate::http::client_tls;
 use crate::http::reserved::INTERNAL;
 use crate::http::route::{ANY, Pattern, Router};
@@ -64,7 +65,8 @@ impl Host {
         let router = assembly.routes(&mut metrics)?;
         let by_id = assembly.by_id(&mut metrics);
         let prediction_log = open_prediction_log(&assembly, &drift)?;
-        let SharedParts { graphs, guest_threads, outbound_http, redis, .. } = shared;
+        let SharedParts { graphs, guest_threads, outbound_http, redis, response_memory, .. } =
+            shared;
         let host = Arc::new_cyclic(|this| Self {
             router,
             component_targets: by_id,
@@ -75,7 +77,7 @@ impl Host {
             not_ready: Mutex::new(Some("models are being loaded".into())),
             model_states: ModelStates::default(),
             body_budget: MemoryBudget::new(MAX_BODIES, "request bodies"),
-            response_budget: MemoryBudget::new(MAX_BODIES, "responses"),
+            response_memory,
             connection_limits: app.connections,
             compression: app.compression,
             cors: app.cors.clone(),
@@ -103,6 +105,7 @@ struct SharedParts {
     tls: Arc<ClientConfig>,
     outbound_http: Arc<OutboundHttp>,
     redis: RedisConnections,
+    response_memory: ResponseMemory,
 }
 
 impl SharedParts {
@@ -117,6 +120,7 @@ impl SharedParts {
             instance_pool: Arc::default(),
             outbound_http: Arc::new(OutboundHttp::new(blocked.clone(), &tls)),
             redis: RedisConnections::new(app.redis_connections, Arc::clone(&tls), blocked),
+            response_memory: ResponseMemory::new(MAX_BODIES, app.unread_per_client),
             tls,
         })
     }
@@ -186,7 +190,8 @@ fn create_component(
     };
     let (code, linked, instance_pool) =
         (Arc::clone(code), Arc::clone(linked), Arc::clone(&shared.instance_pool));
-    Component::new(code, linked, stores, shared.guest_threads.for_component(), instance_pool)
+    let (offload, memory) = (shared.guest_threads.for_component(), shared.response_memory.clone());
+    Component::new(code, linked, stores, offload, instance_pool, memory)
 }
 
 fn response_cache(app: &App, tls: &Arc<ClientConfig>) -> Arc<ResponseCache> {

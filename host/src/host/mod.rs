@@ -22,6 +22,7 @@ use crate::experiment::ExperimentRouter;
 use crate::guest::component::Component;
 use crate::guest::files::CopiedFiles;
 use crate::guest::offload::GuestThreads;
+use crate::http::body::response_memory::ResponseMemory;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
@@ -60,7 +61,7 @@ pub struct Host {
     not_ready: Mutex<Option<String>>,
     model_states: ModelStates,
     body_budget: MemoryBudget,
-    response_budget: MemoryBudget,
+    response_memory: ResponseMemory,
     connection_limits: ConnectionLimits,
     compression: Compression,
     cors: Option<Cors>,
@@ -108,10 +109,10 @@ impl Host {
         &self.body_budget
     }
 
-    /// The memory budget of responses that clients have not read yet.
+    /// The memory of responses that clients have not read yet.
     #[must_use]
-    pub fn response_budget(&self) -> &MemoryBudget {
-        &self.response_budget
+    pub fn response_memory(&self) -> &ResponseMemory {
+        &self.response_memory
     }
 
     /// The limits of client connections.

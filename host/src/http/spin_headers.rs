@@ -3,7 +3,7 @@
 //! only for a component that requests it.
 
 use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
@@ -30,6 +30,14 @@ pub struct RequestSource {
     pub scheme: &'static str,
     /// Number of components of this application that the request has passed through; 0 from outside.
     pub hops: usize,
+}
+
+impl RequestSource {
+    /// The address that memory is held for; `None` for a request of a component.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        (self.address.port() != 0).then(|| self.address.ip())
+    }
 }
 
 /// One of these headers. `NAMES` has the name of each.

@@ -61,6 +61,8 @@ pub struct RouteMetrics {
     pub statuses: [Counter; STATUSES.len()],
     pub duration: Histogram,
     pub failures: [Counter; Reason::ALL.len()],
+    /// Responses that were given up as their clients did not read them.
+    pub given_up: Counter,
     pub cache: RouteCacheCounts,
 }
 
@@ -73,6 +75,7 @@ impl RouteMetrics {
             statuses: Default::default(),
             duration: Histogram::new(&table::DURATIONS),
             failures: Default::default(),
+            given_up: Counter::default(),
             cache: RouteCacheCounts::default(),
         }
     }

@@ -122,6 +122,9 @@ families! {
         "Requests that failed in the host, by reason: refused (queue_full, busy, \
          instance_pool_full, memory_budget_exhausted, body_too_large, ...) or failed (trap, \
          deadline, ...). Error responses of components are not counted.";
+    RESPONSES_GIVEN_UP: Counter "spinfer_responses_given_up_total", "", ["component", "route"],
+        "Responses whose connection was closed, or whose HTTP/2 stream was reset, since their client \
+         did not read them while others needed the permit or the memory that they held.";
     IN_FLIGHT: Gauge "spinfer_requests_in_flight", "", ["component"],
         "Requests that have a permit: an instance serves them.";
     QUEUED: Gauge "spinfer_requests_queued", "", ["component"],

@@ -66,6 +66,12 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// Bytes that are charged.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Charges `bytes` more.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod exchange;
 mod own_paths;
 mod shadow;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +27,9 @@ use crate::capabilities::outbound_http::{Chain, Via};
 use crate::experiment::Arm;
 use crate::guest::component::Component;
 use crate::host::{Host, RouteTarget, Served};
+use crate::http::body::delivery::DeliveredRoute;
 use crate::http::body::error::BodyError;
+use crate::http::body::response_memory::MIN_CHARGED;
 use crate::http::body::{Body, RequestBody};
 use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
 use crate::http::cors::Cors;
@@ -50,7 +53,7 @@ where
 {
     let traced = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().clone()));
-    let terms = ResponseTerms::of(host, &request);
+    let terms = ResponseTerms::of(host, client, &request);
     let mut exchange = Exchange::new(client, request);
     // 1. The host's own paths.
     let served = match terms.preflight(&exchange.head).map(Ok) {
@@ -79,6 +82,7 @@ where
 
 /// The client's conditions for any response.
 struct ResponseTerms<'h> {
+    client: Option<IpAddr>,
     version: Version,
     method: Method,
     accepted: AcceptEncoding,
@@ -87,8 +91,9 @@ struct ResponseTerms<'h> {
 }
 
 impl<'h> ResponseTerms<'h> {
-    fn of<B>(host: &'h Host, request: &Request<B>) -> Self {
+    fn of<B>(host: &'h Host, client: RequestSource, request: &Request<B>) -> Self {
         Self {
+            client: client.client(),
             version: request.version(),
             method: request.method().clone(),
             accepted: AcceptEncoding::of(request.headers()),
@@ -109,7 +114,7 @@ impl<'h> ResponseTerms<'h> {
         if !host.compression().responses {
             return response;
         }
-        compress(response, self.accepted, &self.method, host.response_budget()).await
+        compress(response, self.accepted, &self.method, host.response_memory(), self.client).await
     }
 }
 
@@ -169,9 +174,11 @@ where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     // 2. Route.
+    let mut delivered = None;
     let (metrics, served) = match find(host, &via, exchange.client, &exchange.head) {
         Err(failure) => (&host.metrics().unrouted, Err(failure)),
         Ok(found @ (_, target)) => {
+            delivered = Some(&target.metrics);
             let served = match (&target.served, ComponentTarget::of(found)) {
                 (Served::Static(response), _) => Ok(response.response()),
                 (_, Some(target)) => serve_component(host, target, exchange, Vec::new()).await,
@@ -180,13 +187,31 @@ where
             (&*target.metrics, served)
         }
     };
-    let served = served.and_then(|response| {
-        let (head, body) = response.into_parts();
-        let body = body.charged(host.response_budget());
-        Ok(Response::from_parts(head, body.map_err(|_| Failure::MemoryBudgetExhausted)?))
-    });
+    let served = match served {
+        Ok(response) => hold(host, response, exchange.client, delivered).await,
+        Err(failure) => Err(failure),
+    };
     count(metrics, exchange.start, &served);
     served
+}
+
+/// Holds the response in memory until its client has read it, under the route that it is given up as if
+/// the client does not.
+async fn hold(
+    host: &Host,
+    response: Response<Body>,
+    client: RequestSource,
+    route: Option<&Arc<RouteMetrics>>,
+) -> Result<Response<Body>, Failure> {
+    let (mut head, body) = response.into_parts();
+    let body = body.held(host.response_memory(), client.client()).await;
+    let body = body.map_err(|_| Failure::MemoryBudgetExhausted)?;
+    if body.whole_size().is_none_or(|size| size >= MIN_CHARGED)
+        && let Some(route) = route
+    {
+        head.extensions.insert(DeliveredRoute(Arc::clone(route)));
+    }
+    Ok(Response::from_parts(head, body))
 }
 
 /// Steps 3 to 7 of a request whose component is known; `copies` are for shadows.

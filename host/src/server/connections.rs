@@ -7,6 +7,8 @@
 //! addresses.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +18,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use crate::config::limits::MAX_DURATION;
-use crate::process::memory_budget::MemoryBudget;
+use crate::http::body::delivery::Abort;
+use crate::http::body::response_memory::ResponseMemory;
 
 /// Time for a client to send the preface, and the head of its first request.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,7 +77,7 @@ impl ConnectionLimits {
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     limits: ConnectionLimits,
-    responses: MemoryBudget,
+    responses: ResponseMemory,
     permits: Arc<Semaphore>,
     open: Mutex<OpenConnections>,
 }
@@ -92,7 +95,7 @@ pub struct ConnectionPermit(OwnedSemaphorePermit);
 impl ConnectionLimiter {
     /// No connections yet. Responses that are being sent are charged to `responses`.
     #[must_use]
-    pub fn new(limits: ConnectionLimits, responses: MemoryBudget) -> Self {
+    pub fn new(limits: ConnectionLimits, responses: ResponseMemory) -> Self {
         let permits = Arc::new(Semaphore::new(limits.max));
         Self { limits, responses, permits, open: Mutex::default() }
     }
@@ -108,10 +111,15 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Registers a connection that was accepted.
-    pub fn open(self: &Arc<Self>, ConnectionPermit(permit): ConnectionPermit) -> ClientConnection {
+    /// Registers a connection of `client` that was accepted.
+    pub fn open(
+        self: &Arc<Self>,
+        ConnectionPermit(permit): ConnectionPermit,
+        client: SocketAddr,
+    ) -> ClientConnection {
         self.close_idle();
-        let state = Arc::new(ConnectionState::new(self.limits.keep_alive, self.responses.clone()));
+        let (keep_alive, responses) = (self.limits.keep_alive, self.responses.clone());
+        let state = Arc::new(ConnectionState::new(keep_alive, responses, client));
         let mut open = self.open.lock();
         open.accepted += 1;
         let number = open.accepted;
@@ -177,7 +185,8 @@ pub struct ClientConnection {
 #[derive(Debug)]
 struct ConnectionState {
     keep_alive: Duration,
-    responses: MemoryBudget,
+    responses: ResponseMemory,
+    client: SocketAddr,
     accepted: Instant,
     /// Requests in flight.
     requests: AtomicUsize,
@@ -185,18 +194,21 @@ struct ConnectionState {
     idle_since: AtomicU64,
     closing: AtomicBool,
     close: Notify,
+    abort: Arc<Abort>,
 }
 
 impl ConnectionState {
-    fn new(keep_alive: Duration, responses: MemoryBudget) -> Self {
+    fn new(keep_alive: Duration, responses: ResponseMemory, client: SocketAddr) -> Self {
         Self {
             keep_alive,
             responses,
+            client,
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             close: Notify::new(),
+            abort: Arc::default(),
         }
     }
 
@@ -265,6 +277,17 @@ impl ClientConnection {
         closing.store(true, Ordering::Relaxed);
     }
 
+    /// Ends the connection at once.
+    #[must_use]
+    pub fn abort(&self) -> &Arc<Abort> {
+        &self.state.abort
+    }
+
+    /// Waits until the connection has to end at once, as its response was given up.
+    pub async fn aborted(&self) {
+        poll_fn(|cx| self.state.abort.poll_requested(cx)).await;
+    }
+
     /// Waits until the connection has been idle for the time a client has to close it.
     pub async fn close_timeout(&self) {
         self.state.idle(Instant::now(), || CLOSE_TIMEOUT).await;
@@ -282,10 +305,21 @@ impl Drop for ClientConnection {
 pub struct RequestInFlight(Arc<ConnectionState>);
 
 impl RequestInFlight {
-    /// The memory budget of responses.
+    /// The memory of unread responses.
     #[must_use]
-    pub fn response_budget(&self) -> &MemoryBudget {
+    pub fn response_memory(&self) -> &ResponseMemory {
         &self.0.responses
+    }
+
+    #[must_use]
+    pub fn client(&self) -> SocketAddr {
+        self.0.client
+    }
+
+    /// Ends the connection.
+    #[must_use]
+    pub fn abort(&self) -> &Arc<Abort> {
+        &self.0.abort
     }
 }
 
@@ -306,12 +340,12 @@ mod tests {
     fn connections(max: usize, keep_alive: Duration) -> Arc<ConnectionLimiter> {
         Arc::new(ConnectionLimiter::new(
             ConnectionLimits { max, keep_alive },
-            MemoryBudget::new(1 << 20, "responses"),
+            ResponseMemory::new(1 << 20, 1 << 20),
         ))
     }
 
     async fn opened(all: &Arc<ConnectionLimiter>) -> ClientConnection {
-        all.open(all.permit().await)
+        all.open(all.permit().await, ([127, 0, 0, 1], 1).into())
     }
 
     fn closing<'a>(connections: impl IntoIterator<Item = &'a ClientConnection>) -> Vec<bool> {

@@ -5,6 +5,7 @@ pub mod connections;
 pub mod listen_address;
 pub mod outgoing_body;
 pub mod preface;
+pub mod reset;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -33,6 +34,7 @@ use crate::server::connections::{
 };
 use crate::server::outgoing_body::{H2Executor, OutgoingBody};
 use crate::server::preface::PrefaceTimeout;
+use crate::server::reset::ResetOnAbort;
 
 /// Timeout of a write that the client does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,7 +58,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let connections =
-        Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_budget().clone()));
+        Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_memory().clone()));
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
@@ -120,11 +122,12 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: TcpStream, address: SocketAddr, permit: ConnectionPermit) {
-        let connection = self.connections.open(permit);
+        let connection = self.connections.open(permit, address);
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         // A client that does not read its responses must not hold its permit forever.
+        let stream = ResetOnAbort::new(stream, Arc::clone(connection.abort()));
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
@@ -164,7 +167,7 @@ async fn serve_connection<S>(
         let (host, in_flight) = (Arc::clone(&host), connection.begin());
         async move {
             let response = request::handle(&host, client, request).await;
-            Ok::<_, Infallible>(response.map(|body| OutgoingBody::new(body, in_flight)))
+            Ok::<_, Infallible>(OutgoingBody::of(response, in_flight))
         }
     });
     let mut builder = auto::Builder::new(H2Executor);
@@ -187,12 +190,14 @@ async fn serve_connection<S>(
     let ended = tokio::select! {
         biased;
         ended = serving.as_mut() => ended,
+        () = connection.aborted() => Ok(()),
         () = connection.closing() => {
             // Sends GOAWAY, and serves requests that the client sent before it received that.
             serving.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
                 ended = serving.as_mut() => ended,
+                () = connection.aborted() => Ok(()),
                 () = connection.close_timeout() => Ok(()),
             }
         }

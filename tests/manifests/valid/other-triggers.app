@@ -11,4 +11,4 @@ component both
   redis://10.1.2.3 None: false
   itself: false
   Files { folders: Mounts([]), copies: {} }
-  door None deadline 30s instances 16 requests 100000
+  door None deadline 30s instances 16 requests by interface

@@ -12,7 +12,7 @@ component order-api
   redis://10.1.2.3 None: true
   itself: true
   Files { folders: Mounts([]), copies: {} }
-  door None deadline 30s instances 16 requests 100000
+  door None deadline 30s instances 16 requests by interface
 component home
   environment []
   stores [] []
@@ -23,4 +23,4 @@ component home
   redis://10.1.2.3 None: false
   itself: true
   Files { folders: Mounts([("", "assets")]), copies: {} }
-  door None deadline 30s instances 16 requests 100000
+  door None deadline 30s instances 16 requests by interface

@@ -77,6 +77,9 @@ impl Context<'_> {
             None => (None, false, inherited.clone()),
             Some(tool) => {
                 let key = format!("{key}.tool.spinfer");
+                if let Err(error) = tool.limits.check_component() {
+                    problems.add(key.clone(), error);
+                }
                 let mut settings = inherited.with(&tool.limits, &tool.reuse, &key, problems);
                 settings.log(&tool.prediction_log, &key, problems);
                 (tool.door, tool.load_graphs, settings)

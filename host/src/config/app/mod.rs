@@ -52,6 +52,8 @@ pub struct App {
     /// Maximum number of instances of all components together.
     pub instances: usize,
     pub connections: ConnectionLimits,
+    /// Maximum size of unread responses that are held for one client address, in bytes.
+    pub unread_per_client: usize,
     /// Whether the host decodes request bodies and compresses response bodies.
     pub compression: Compression,
     /// The CORS policy.
@@ -114,7 +116,14 @@ impl App {
         if !problems.0.is_empty() {
             return Err(anyhow!(problems.0.join("\n")));
         }
-        let ApplicationSettings { instances, connections, compression, cors, .. } = settings;
+        let ApplicationSettings {
+            instances,
+            connections,
+            unread_per_client,
+            compression,
+            cors,
+            ..
+        } = settings;
         let state_folder = state_folder(options.state_dir.as_deref(), base);
         Ok(Self {
             name: manifest.application.name.clone(),
@@ -122,6 +131,7 @@ impl App {
             routes,
             instances,
             connections,
+            unread_per_client,
             compression,
             cors,
             cache: options.cache.clone(),

@@ -4,6 +4,7 @@ use super::Problems;
 use super::component::InheritedSettings;
 use crate::config::manifest::ApplicationTool;
 use crate::drift::DriftSettings;
+use crate::http::body::response_memory::UNREAD_PER_CLIENT;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::server::connections::ConnectionLimits;
@@ -24,6 +25,8 @@ pub(super) struct ApplicationSettings {
     /// Maximum number of instances of all components together.
     pub(super) instances: usize,
     pub(super) connections: ConnectionLimits,
+    /// Maximum size of unread responses that are held for one client address, in bytes.
+    pub(super) unread_per_client: usize,
     pub(super) compression: Compression,
     pub(super) cors: Option<Cors>,
 }
@@ -36,6 +39,7 @@ impl ApplicationSettings {
             drift: DriftSettings::default(),
             instances: INSTANCES,
             connections: ConnectionLimits::default(),
+            unread_per_client: UNREAD_PER_CLIENT,
             compression: Compression::default(),
             cors: None,
         };
@@ -49,6 +53,10 @@ impl ApplicationSettings {
         let key = "application.tool.spinfer";
         self.inherited = self.inherited.with(&tool.limits, &tool.reuse, key, problems);
         self.inherited.log(&tool.prediction_log, key, problems);
+        match tool.limits.unread_per_client() {
+            Ok(bytes) => self.unread_per_client = bytes.unwrap_or(self.unread_per_client),
+            Err(error) => problems.add(key, error),
+        }
         if let Some(count) = tool.instances {
             if !(1..=MAX_INSTANCES).contains(&count) {
                 let problem = format!("must be between 1 and {MAX_INSTANCES}");

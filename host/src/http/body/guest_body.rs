@@ -1,10 +1,17 @@
-//! Response bodies that guests stream. Such a body holds its permit and its guest, so a client that stops
-//! reading must not hold them forever. The connection cannot detect that: nothing is written to it
-//! meanwhile, and over HTTP/2 nothing is polled. So each body records when it was last polled, and the
-//! host closes those that were not read for too long.
+//! Response bodies that guests stream. Such a body holds its permit and its guest, so a client that reads
+//! slowly must not hold them for as long as it likes.
+//!
+//! - A body that is not read for [`AHEAD_AFTER`] is read ahead into memory, at once if requests wait for
+//!   a permit. Once it is complete there, its permit is released.
+//! - While requests wait for permits, bodies that cannot be read ahead, as there is no memory for them,
+//!   are given up, the longest unread first.
+//! - A body that is not read for [`MAX_UNREAD`] is closed.
+//!
+//! The connection cannot do that: nothing is written to it meanwhile, and over HTTP/2 nothing is polled.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -16,19 +23,31 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error, WasiBody};
 
+use super::delivery::{Delivery, GRACE, Needed};
 use super::outcome::ResponseReader;
+use super::read_ahead::{ReadAhead, read_ahead};
+use super::response_memory::ResponseMemory;
 
 /// Time after which a body that its client does not read is closed.
 pub const MAX_UNREAD: Duration = Duration::from_secs(30);
+/// Time after which a body that its client does not read is read ahead.
+const AHEAD_AFTER: Duration = Duration::from_secs(1);
+/// Minimum time between two attempts to get a permit released.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The open bodies of one component.
-#[derive(Debug, Default)]
-pub struct OpenGuestBodies(Mutex<OpenBodies>);
+#[derive(Debug)]
+pub struct OpenGuestBodies {
+    memory: ResponseMemory,
+    open: Mutex<OpenBodies>,
+}
 
 #[derive(Default)]
 struct OpenBodies {
     last_number: u64,
-    bodies: HashMap<u64, Weak<Mutex<BodyProgress>>>,
+    bodies: HashMap<u64, Weak<Mutex<ReadAhead>>>,
+    /// When permits were last released.
+    released: Option<Instant>,
 }
 
 impl fmt::Debug for OpenBodies {
@@ -40,9 +59,11 @@ impl fmt::Debug for OpenBodies {
 /// The response body of a guest.
 pub struct GuestBody {
     number: u64,
-    progress: Arc<Mutex<BodyProgress>>,
+    progress: Arc<Mutex<ReadAhead>>,
     open: Arc<OpenGuestBodies>,
     reader: ResponseReader,
+    /// Whether the last frame was read ahead, and is charged.
+    charged: bool,
 }
 
 impl fmt::Debug for GuestBody {
@@ -51,46 +72,114 @@ impl fmt::Debug for GuestBody {
     }
 }
 
-struct BodyProgress {
-    /// The body and its permit; `None` once it was closed.
-    body: Option<(WasiBody, Arc<OwnedSemaphorePermit>)>,
-    /// When it was last polled; `None` while its reader waits for the guest.
-    unread_since: Option<Instant>,
-}
-
 impl OpenGuestBodies {
-    /// Registers `body`. Its permit is released at its end, or when it is closed.
+    /// None yet. What is read ahead is charged to `memory`.
+    #[must_use]
+    pub fn new(memory: ResponseMemory) -> Arc<Self> {
+        Arc::new(Self { memory, open: Mutex::default() })
+    }
+
+    /// Registers `body`, for the client at an address; `None` within the host. Its permit is released
+    /// once it is complete in memory, or when it is closed.
     pub fn send(
         self: &Arc<Self>,
         body: WasiBody,
         permit: Arc<OwnedSemaphorePermit>,
         reader: ResponseReader,
+        client: Option<IpAddr>,
     ) -> GuestBody {
-        let progress =
-            BodyProgress { body: Some((body, permit)), unread_since: Some(Instant::now()) };
+        let progress = ReadAhead::new(body, permit, Arc::clone(&reader.0), client);
         let progress = Arc::new(Mutex::new(progress));
-        let mut open = self.0.lock();
+        let mut open = self.open.lock();
         open.last_number += 1;
         let number = open.last_number;
         open.bodies.insert(number, Arc::downgrade(&progress));
-        GuestBody { number, progress, open: Arc::clone(self), reader }
+        GuestBody { number, progress, open: Arc::clone(self), reader, charged: false }
     }
 
-    /// Closes the bodies that at `now` were not read for too long, and returns their number.
+    fn bodies(&self) -> Vec<Arc<Mutex<ReadAhead>>> {
+        self.open.lock().bodies.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Closes the bodies that at `now` were not read for too long, and returns their number. Those that
+    /// were not read for a while are read ahead.
     pub fn close_unread(&self, now: Instant) -> usize {
-        let bodies: Vec<_> = self.0.lock().bodies.values().filter_map(Weak::upgrade).collect();
-        let closed = bodies.iter().filter_map(|progress| {
-            let mut progress = progress.lock();
-            let unread = now.saturating_duration_since(progress.unread_since?);
-            if unread < MAX_UNREAD { None } else { progress.body.take() }
-        });
-        closed.map(drop).count()
+        let mut closed = 0;
+        for body in self.bodies() {
+            let mut progress = body.lock();
+            let unread = progress.unread_for(now);
+            if unread.is_some_and(|unread| unread >= MAX_UNREAD) {
+                closed += usize::from(progress.close().is_some());
+            } else if unread.is_some_and(|unread| unread >= AHEAD_AFTER) {
+                drop(progress);
+                self.start_reading_ahead(&body);
+            }
+        }
+        closed
+    }
+
+    /// Gets permits released for `waiting` requests: bodies that are not read are read ahead, and of
+    /// those for which there is no memory the longest unread are given up.
+    pub fn release_permits(&self, waiting: usize) {
+        let now = Instant::now();
+        {
+            let mut open = self.open.lock();
+            let soon = open.released.is_some_and(|released| now < released + RELEASE_INTERVAL);
+            if soon {
+                return;
+            }
+            open.released = Some(now);
+        }
+        let mut stuck = Vec::new();
+        for body in self.bodies() {
+            let progress = body.lock();
+            match progress.unread_for(now) {
+                Some(unread) if progress.is_full() && unread >= GRACE => {
+                    drop(progress);
+                    stuck.push((unread, body));
+                }
+                Some(_) => {
+                    drop(progress);
+                    self.start_reading_ahead(&body);
+                }
+                None => {}
+            }
+        }
+        stuck.sort_by_key(|(unread, _)| std::cmp::Reverse(*unread));
+        for (_, body) in stuck.into_iter().take(waiting) {
+            let closed = body.lock().close();
+            if let Some(Some(delivery)) = closed {
+                delivery.give_up(Needed::Permit);
+            }
+        }
+    }
+
+    fn start_reading_ahead(&self, body: &Arc<Mutex<ReadAhead>>) {
+        let turn = body.lock().start_ahead();
+        if let Some(turn) = turn {
+            tokio::spawn(read_ahead(Arc::clone(body), turn, self.memory.clone()));
+        }
+    }
+}
+
+impl GuestBody {
+    /// Names what sends the body to a client.
+    pub fn set_delivery(&self, delivery: &Arc<Delivery>) {
+        self.progress.lock().set_delivery(delivery);
+    }
+
+    /// Whether the last frame is charged to the memory of responses.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        self.charged
     }
 }
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
-        self.open.0.lock().bodies.remove(&self.number);
+        self.open.open.lock().bodies.remove(&self.number);
+        // A task that reads it ahead has nothing to do any more.
+        self.progress.lock().close();
     }
 }
 
@@ -99,15 +188,11 @@ impl Body for GuestBody {
     type Error = Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let mut progress = self.progress.lock();
-        let Some((body, _)) = &mut progress.body else {
-            return Poll::Ready(Some(Err(Error::ConnectionWriteTimeout)));
-        };
-        let frame = Pin::new(body).poll_frame(cx);
-        progress.unread_since = frame.is_ready().then(Instant::now);
+        let (frame, charged) = self.progress.lock().poll_read(cx);
+        self.charged = charged;
         if matches!(frame, Poll::Ready(Some(Err(_)))) {
             self.reader.0.fail();
         }
@@ -115,12 +200,11 @@ impl Body for GuestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.progress.lock().body.as_ref().is_some_and(|(body, _)| body.is_end_stream())
+        self.progress.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let progress = self.progress.lock();
-        progress.body.as_ref().map_or_else(SizeHint::new, |(body, _)| body.size_hint())
+        self.progress.lock().size_hint()
     }
 }
 
@@ -135,32 +219,90 @@ mod tests {
 
     use super::*;
 
-    /// A body of one frame that never ends.
-    fn body() -> WasiBody {
-        let piece = stream::iter([Ok(Frame::data(Bytes::from_static(b"piece")))]);
+    const MEMORY: usize = 1 << 20;
+
+    /// A body of one frame, which then ends or not.
+    fn body(length: usize, ends: bool) -> WasiBody {
+        let piece = stream::iter([Ok(Frame::data(Bytes::from(vec![7; length])))]);
+        if ends {
+            return StreamBody::new(piece).boxed_unsync();
+        }
         let nothing = stream::once(pending::<Result<Frame<Bytes>, Error>>());
         StreamBody::new(piece.chain(nothing)).boxed_unsync()
     }
 
+    struct Component {
+        permits: Arc<Semaphore>,
+        open: Arc<OpenGuestBodies>,
+    }
+
+    impl Component {
+        fn new(permits: usize) -> Self {
+            let open = OpenGuestBodies::new(ResponseMemory::new(MEMORY, MEMORY));
+            Self { permits: Arc::new(Semaphore::new(permits)), open }
+        }
+
+        fn send(&self, body: WasiBody) -> GuestBody {
+            let permit = Arc::clone(&self.permits).try_acquire_owned().expect("a permit");
+            self.open.send(body, Arc::new(permit), ResponseReader(Arc::default()), None)
+        }
+
+        async fn permits_become(&self, count: usize) {
+            while self.permits.available_permits() != count {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     #[tokio::test]
     async fn unread_body_is_closed_and_releases_its_permit() {
-        let permits = Arc::new(Semaphore::new(2));
-        let open = Arc::new(OpenGuestBodies::default());
-        let send = || {
-            let permit = Arc::clone(&permits).try_acquire_owned().expect("a permit");
-            open.send(body(), Arc::new(permit), ResponseReader(Arc::default()))
-        };
-        let (mut unread, mut waiting) = (send(), send());
+        let component = Component::new(2);
+        let (mut unread, mut waiting) =
+            (component.send(body(7, false)), component.send(body(7, false)));
         assert!(waiting.frame().await.is_some_and(|frame| frame.is_ok()));
         assert!(waiting.frame().now_or_never().is_none(), "it waits for the guest");
-        let soon = Instant::now() + MAX_UNREAD / 2;
-        assert_eq!((open.close_unread(soon), permits.available_permits()), (0, 0));
-        let later = Instant::now() + MAX_UNREAD;
-        assert_eq!((open.close_unread(later), permits.available_permits()), (1, 1));
+        let closed = |later: Duration| component.open.close_unread(Instant::now() + later);
+        assert_eq!((closed(AHEAD_AFTER / 2), component.permits.available_permits()), (0, 0));
+        assert_eq!((closed(MAX_UNREAD), component.permits.available_permits()), (1, 1));
         assert!(matches!(unread.frame().await, Some(Err(Error::ConnectionWriteTimeout))));
-        assert_eq!(open.close_unread(later), 0);
+        assert_eq!(closed(MAX_UNREAD), 0);
         drop((unread, waiting));
-        assert_eq!(permits.available_permits(), 2);
-        assert!(open.0.lock().bodies.is_empty());
+        assert_eq!(component.permits.available_permits(), 2);
+        assert!(component.open.open.lock().bodies.is_empty());
+    }
+
+    #[tokio::test]
+    async fn unread_body_is_read_ahead_and_releases_its_permit() {
+        let component = Component::new(1);
+        let unread = component.send(body(MEMORY / 2, true));
+        assert_eq!(component.open.close_unread(Instant::now() + AHEAD_AFTER), 0);
+        component.permits_become(1).await;
+        let read = unread.collect().await.expect("it is complete").to_bytes();
+        assert_eq!(read.len(), MEMORY / 2);
+    }
+
+    #[tokio::test]
+    async fn waiting_requests_get_the_permits_of_unread_bodies() {
+        let component = Component::new(3);
+        let waits = component.send(body(7, false));
+        let [whole, large] = [MEMORY / 2, MEMORY].map(|length| component.send(body(length, true)));
+        let mut waits = waits;
+        assert!(waits.frame().await.is_some_and(|frame| frame.is_ok()));
+        assert!(waits.frame().now_or_never().is_none(), "it waits for the guest");
+        let since = Instant::now();
+        while component.permits.available_permits() < 2 {
+            component.open.release_permits(1);
+            tokio::task::yield_now().await;
+        }
+        assert!(since.elapsed() < MAX_UNREAD / 2);
+        // There is memory for one of them.
+        let outcomes = [whole, large].map(|body| body.collect());
+        let complete = futures::future::join_all(outcomes).await;
+        assert_eq!(complete.iter().filter(|body| body.is_ok()).count(), 1);
+        assert_eq!(
+            component.permits.available_permits(),
+            2,
+            "one waits for its guest, not its client"
+        );
     }
 }

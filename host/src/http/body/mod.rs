@@ -4,28 +4,34 @@
 //!
 //! ```text
 //! guest, fast door ───── Bytes ─────────────┐
-//! guest, standard door ─ GuestBody ─────────┤  guest_body.rs   permit until its end; closed if unread
+//! guest, standard door ─ GuestBody ─────────┤  guest_body.rs   permit until it is complete in memory
 //! another server ── OutboundResponseBody ───┤  fetched.rs      timeout between frames
 //! response cache ─────── Bytes ─────────────┤
 //!                                           v
 //!                                    http::body::Body
 //!   cache miss:  copied to the cache        │  copy.rs         a complete body is cached
-//!   whole:       charged until it is sent   │  budget.rs       memory budget of responses
+//!   whole:       charged until it is sent   │  response_memory.rs  memory of unread responses
 //!   accepted:    compressed                 │  content_encoding/response.rs
 //!                                           v
 //!                                    OutgoingBody              server/outgoing_body.rs
-//!                                              request in flight until its end; stalled clients
+//!                                              request in flight until its end; stalled clients;
+//!                                              given up when others need what it holds (delivery.rs)
 //! ```
 
 mod budget;
 mod copy;
+pub mod delivery;
 pub mod error;
 mod fetched;
 pub mod guest_body;
 pub mod outcome;
+mod read_ahead;
 mod request;
+pub mod response_memory;
 
+use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -35,14 +41,16 @@ use http_body_util::Full;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
-pub use budget::{MAX_BODIES, charge_request, charged};
+pub use budget::{MAX_BODIES, charge_request};
 use copy::Copy;
+use delivery::Delivery;
 use fetched::OutboundResponseBody;
 use guest_body::GuestBody;
 pub(crate) use request::MAX_DISCARD;
 pub use request::{Arrival, RequestBody};
+use response_memory::ResponseMemory;
 
-use crate::process::memory_budget::{MemoryBudget, OverBudget};
+use crate::process::memory_budget::OverBudget;
 
 /// A response body.
 pub struct Body(BodyKind);
@@ -110,17 +118,43 @@ impl Body {
         }
     }
 
-    /// The same body; a whole one is charged to `budget` until its last part is sent.
+    /// The same body; a whole one is held in `memory` for `client` until its last part is sent. Slower
+    /// responses can be given up for it.
     ///
     /// # Errors
-    /// The budget is exceeded.
-    pub fn charged(self, budget: &MemoryBudget) -> Result<Self, OverBudget> {
+    /// It does not fit.
+    pub async fn held(
+        self,
+        memory: &ResponseMemory,
+        client: Option<IpAddr>,
+    ) -> Result<Self, OverBudget> {
         match self.0 {
             BodyKind::Whole(body) => {
                 let bytes = body.into_inner().unwrap_or_default();
-                Ok(Self::whole(charged(bytes, budget)?))
+                match memory.try_hold(bytes.clone(), client) {
+                    Ok(held) => Ok(Self::whole(held)),
+                    // Boxed, since it is rare and would enlarge the task of every connection.
+                    Err(_) => Ok(Self::whole(Box::pin(memory.hold(bytes, client)).await?)),
+                }
             }
             kind => Ok(Self(kind)),
+        }
+    }
+
+    /// Whether the last frame is charged to the memory of responses.
+    #[must_use]
+    pub fn is_charged(&self) -> bool {
+        match &self.0 {
+            BodyKind::Whole(_) => true,
+            BodyKind::Streamed(body) | BodyKind::Copied(body, _) => body.is_charged(),
+            BodyKind::Fetched(_) => false,
+        }
+    }
+
+    /// Names what sends it to a client.
+    pub fn set_delivery(&self, delivery: &Arc<Delivery>) {
+        if let BodyKind::Streamed(body) | BodyKind::Copied(body, _) = &self.0 {
+            body.set_delivery(delivery);
         }
     }
 

@@ -30,6 +30,11 @@ impl ResponseOutcome {
         let _ = self.instance.set(Arc::clone(instance));
     }
 
+    /// The guest has written all of the response.
+    pub fn end(&self) {
+        self.set(ENDED);
+    }
+
     /// The response is an error of the guest, or broke off.
     pub fn fail(&self) {
         if let Some(instance) = self.instance.get() {
@@ -65,7 +70,7 @@ pub struct ResponseReader(pub Arc<ResponseOutcome>);
 
 impl Drop for ResponseReader {
     fn drop(&mut self) {
-        self.0.set(ENDED);
+        self.0.end();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Compression of responses, where the client accepts it and it saves enough.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use flate2::{Compress, Compression as Level, FlushCompress, Status};
 use http::header::{
@@ -11,8 +13,8 @@ use tokio::task::yield_now;
 
 use super::{AcceptEncoding, Coding};
 use crate::http::body::Body;
+use crate::http::body::response_memory::ResponseMemory;
 use crate::http::vary;
-use crate::process::memory_budget::MemoryBudget;
 
 /// Minimum size of a body to compress, in bytes: a smaller one fits into a packet with its headers
 /// without compression (benches/RESULTS.md).
@@ -34,13 +36,14 @@ const BYTE_HEADERS: [HeaderName; 5] = [
     HeaderName::from_static("digest"),
 ];
 
-/// The same response, compressed if its client accepts that and it saves enough. `budget` is charged for
-/// the compressed body.
+/// The same response, compressed if its client accepts that and it saves enough. The compressed body is
+/// held in `memory` for `client`.
 pub async fn compress(
     mut response: Response<Body>,
     accepted: AcceptEncoding,
     method: &Method,
-    budget: &MemoryBudget,
+    memory: &ResponseMemory,
+    client: Option<IpAddr>,
 ) -> Response<Body> {
     let Some(length) = response.body().whole_size().filter(|_| may_be_coded(&response)) else {
         return response;
@@ -57,8 +60,8 @@ pub async fn compress(
     let Some(bytes) = response.body_mut().take_whole() else { return response };
     // Boxed, since it is rare and would enlarge the task of every connection.
     let compressed = Box::pin(compressed(&bytes, coding, forced)).await;
-    let charged = compressed.and_then(|compressed| Body::whole(compressed).charged(budget).ok());
-    let Some(body) = charged else {
+    let held = compressed.and_then(|compressed| memory.try_hold(compressed.into(), client).ok());
+    let Some(body) = held.map(Body::whole) else {
         *response.body_mut() = Body::whole(bytes);
         return response;
     };
@@ -192,8 +195,8 @@ mod tests {
         let accept = HeaderValue::from_str(accept).unwrap();
         let accepted = HeaderMap::from_iter([(ACCEPT_ENCODING, accept)]);
         let accepted = AcceptEncoding::of(&accepted);
-        let response =
-            compress(response, accepted, &method, &MemoryBudget::new(1 << 20, "responses")).await;
+        let memory = ResponseMemory::new(1 << 20, 1 << 20);
+        let response = compress(response, accepted, &method, &memory, None).await;
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let mut decoded = Vec::new();

@@ -129,7 +129,11 @@ impl<'a> CallTracker<'a> {
             created: Instant::now(),
             served: 0,
             max_calls: spec.reuse.requests_through(interface).draw(),
-            max_concurrent: spec.reuse.concurrency.draw(),
+            max_concurrent: match interface {
+                // Its guest is synchronous. The next request waits for the end of the response, too.
+                ServedInterface::Http02 => 1,
+                _ => spec.reuse.concurrency.draw(),
+            },
             idle_since: None,
             since_handle_check: 0,
             linger_deadline: None,

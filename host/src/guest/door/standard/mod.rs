@@ -150,7 +150,10 @@ impl StandardDoor {
             Ok(Ok(Ok(response))) => {
                 check_status(response.status())
                     .map_err(|problem| invalid_response(self.stores.spec(), problem))?;
-                Ok(response.map(|body| Body::streamed(open_bodies.send(body, body_permit, reader))))
+                let client = origin.client.client();
+                Ok(response.map(|body| {
+                    Body::streamed(open_bodies.send(body, body_permit, reader, client))
+                }))
             }
             Ok(Ok(Err(error))) if in_time && !is_deadline_exceeded(&error) => {
                 Err(self.failure(&error))
