@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis binaryen mlflow oci-registry
+.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis binaryen mlflow oci-registry apps node
 
 # Host builds select the whole workspace, so that every build has the same features and compiles a crate once.
 GUEST_TARGET := wasm32-wasip2
@@ -38,7 +38,7 @@ image: ## build the container images spinfer and spinfer-example with docker, po
 	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
 	done
 
-test: target cc onnxruntime clients onnx-cases redis binaryen mlflow oci-registry ## install what the tests need and run every test
+test: target cc onnxruntime clients onnx-cases redis binaryen mlflow oci-registry apps ## install what the tests need and run every test
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -74,6 +74,7 @@ lint: target cc ## check formatting and run clippy with warnings denied
 	$(call say,"formatting")
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path tests/apps/rust/Cargo.toml --all --check
 	cargo fmt --manifest-path benches/caches/Cargo.toml --check
 	$(call say,"clippy: the workspace")
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
@@ -209,6 +210,33 @@ target/python-mlflow/installed: tests/python/requirements-mlflow.txt target/pyth
 	  > "$$(target/python-mlflow/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/clients.pth"
 	touch $@
 
+# Applications of the tests, by the tools of their languages. Built again when a source or a pinned version changes.
+APPS := target/apps
+apps: $(APPS)/hello-javascript.wasm $(APPS)/hello-python.wasm $(APPS)/rust.built ## build the tests' applications in JavaScript, Python and Rust
+
+$(APPS)/hello-javascript.wasm: $(addprefix tests/apps/javascript/,package.json package-lock.json build.mjs src/index.js wit/world.wit) | node
+	$(call say,"building an application in JavaScript (two minutes; 200 MB)")
+	mkdir -p $(APPS) && rm -rf $(APPS)/javascript && cp -r tests/apps/javascript $(APPS)/javascript
+	cd $(APPS)/javascript && npm ci --silent --no-audit --no-fund && npm run --silent build
+	mv $(APPS)/javascript/dist/hello-javascript.wasm $@
+
+$(APPS)/hello-python.wasm: tests/apps/python/requirements.txt tests/apps/python/app.py
+	$(call say,"building an application in Python (half a minute)")
+	python3 -m venv --clear $(APPS)/python
+	$(APPS)/python/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	. $(APPS)/python/bin/activate && cd tests/apps/python && \
+	  componentize-py --world spin:up/http-trigger@4.1.0 componentize app --output ../../../$@
+
+$(APPS)/rust.built: $(wildcard tests/apps/rust/Cargo.* tests/apps/rust/*/Cargo.toml tests/apps/rust/*/src/*.rs) | target cc
+	$(call say,"building applications in Rust with older SDKs (two minutes)")
+	rustup target add wasm32-wasip1
+	cargo build --release --locked --manifest-path tests/apps/rust/Cargo.toml --target-dir $(APPS)/rust \
+	  --target wasm32-wasip1 --package hello-rust-sdk-5
+	cargo build --release --locked --manifest-path tests/apps/rust/Cargo.toml --target-dir $(APPS)/rust \
+	  --target wasm32-wasip2 --package hello-rust-sdk-6
+	cp $(APPS)/rust/wasm32-wasip1/release/hello_rust_sdk_5.wasm $(APPS)/rust/wasm32-wasip2/release/hello_rust_sdk_6.wasm $(APPS)
+	touch $@
+
 # Prerequisites: installed where possible, otherwise an error with the command to run.
 
 rust:
@@ -231,6 +259,9 @@ redis:
 
 oci-registry:
 	$(call install,docker-registry,docker-registry,the tests start servers of it)
+
+node:
+	$(call install,npm,npm,it builds an application of the tests)
 
 binaryen:
 	$(call install,wasm-opt,binaryen,wasm-opt reduces the size of components)

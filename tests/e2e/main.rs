@@ -49,6 +49,7 @@ mod protocol_binary; // binary tensor data
 mod protocol_mlflow; // MLflow's scoring protocol
 mod python_client; // the tests of the Python package
 mod registry; // OCI registries: push, pull, login, faulty servers
+mod sdk_apps; // applications in JavaScript, Python and Rust, by the tools of their languages
 mod shared_cache; // the response cache in a Redis
 mod slow_readers; // clients that do not read their responses
 mod soak; // memory, descriptors and threads do not grow
