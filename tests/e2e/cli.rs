@@ -1,6 +1,6 @@
-//! The command line, and the mistakes that it reports before a socket is bound.
+//! The command line, and the mistakes that it reports before the host listens.
 
-use spinfer_tests::{GUESTS, Launch, Manifest, root, run};
+use spinfer_tests::{GUESTS, Launch, Manifest, root, run, run_in};
 
 #[test]
 fn help_lists_commands_and_flags() {
@@ -88,6 +88,46 @@ fn taken_listen_address_is_refused() {
     assert!(text.contains(&format!("cannot listen on {listen}")), "{text}");
 }
 
+/// An address in use is an error before anything is compiled: the component's source does not exist.
+#[test]
+fn taken_listen_address_is_reported_first() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let manifest = Manifest::default().with("/...", "nowhere", "nowhere", "");
+    let text = Launch::new(&manifest).listen(&listen).refused();
+    assert!(text.contains(&format!("cannot listen on {listen}")), "{text}");
+    assert!(!text.contains("nowhere"), "{text}");
+    let text = Launch::new(&manifest).admin_at(&listen).refused();
+    assert!(text.contains(&format!("cannot listen on {listen} for the admin plane")), "{text}");
+}
+
+#[test]
+fn a_port_alone_is_on_loopback() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    for listen in ["0", ":0"] {
+        let spinfer = Launch::new(&manifest).listen(listen).admin_at(listen).up();
+        for address in [spinfer.address(), spinfer.admin_address()] {
+            assert!(address.ip().is_loopback() && address.port() != 0, "{listen}: {address}");
+        }
+    }
+}
+
+#[test]
+fn the_environment_sets_the_listen_address() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("spin.toml"), Manifest::default().text()).unwrap();
+    let from = dir.path().to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let variable = [("SPIN_HTTP_LISTEN_ADDR", address.as_str())];
+    let (status, text) = run_in(&variable, &["up", "--from", from, "--no-admin"]);
+    assert!(!status.success() && text.contains(&format!("cannot listen on {address}")), "{text}");
+    // The flag overrides it.
+    let arguments = ["up", "--from", from, "--no-admin", "--listen", "nowhere.invalid:1"];
+    let (status, text) = run_in(&variable, &arguments);
+    assert!(!status.success() && text.contains("nowhere.invalid"), "{text}");
+}
+
 #[test]
 fn host_name_is_accepted_as_listen_address() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
@@ -104,7 +144,6 @@ fn invalid_listen_address_is_refused_with_the_fix() {
     let launch = || Launch::new(&manifest);
     for (launch, part) in [
         (launch().listen("nowhere.invalid:80"), "the host name `nowhere.invalid`"),
-        (launch().listen(":3000"), "write 127.0.0.1:3000"),
         (launch().listen("localhost"), "the port is missing"),
         (launch().admin_at("nowhere.invalid:80"), "the host name `nowhere.invalid`"),
         (launch().admin_at("0.0.0.0:0"), "SPINFER_ADMIN_TOKEN"),

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use hyper::body::Frame;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use spinfer::server::connections::HEAD_TIMEOUT;
-use spinfer_tests::{Launch, Manifest, PATIENCE, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, PATIENCE, STANDARD_DOOR, Spinfer, wait_until};
 use tokio::task::JoinHandle;
 
 use super::http2::{RequestBody, post, text, whole};
@@ -226,4 +227,59 @@ async fn connections_without_requests_are_evicted_at_the_limit() {
         ended.await.unwrap().unwrap();
         drop(sender);
     }
+}
+
+/// Processor time of the host, in ticks of 10 ms.
+fn ticks(spinfer: &Spinfer) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", spinfer.id())).unwrap();
+    // Fields 14 and 15, after the name in parentheses and the state.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+/// The host reports it once, does not spin, serves what is open, and accepts connections again when others
+/// are closed. It stops when it is asked to.
+#[test]
+fn without_free_file_descriptors_open_connections_are_served() {
+    const FREE: usize = 6;
+    let mut spinfer = probe("", "");
+    let files = format!("/proc/{}/fd", spinfer.id());
+    let open = || std::fs::read_dir(&files).unwrap().count();
+    let mut first = spinfer.connect();
+    send(&mut first);
+    let with_one = open();
+    drop(first);
+    wait_until("its connection is closed", || open() < with_one);
+    let before = open();
+    let limit = format!("--nofile={0}:{0}", before + FREE);
+    let limited =
+        Command::new("prlimit").args(["--pid", &spinfer.id().to_string(), &limit]).status();
+    assert!(limited.unwrap().success());
+
+    // Each has a request in flight, which keeps it open.
+    let mut busy: Vec<_> = std::iter::repeat_with(|| spinfer.connect()).take(FREE).collect();
+    for stream in &mut busy {
+        let head =
+            b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+        stream.write_all(head).unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    let mut waiting = spinfer.connect();
+    waiting.write_all(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none").unwrap();
+    spinfer.wait_for_log("cannot accept connections: Too many open files");
+    let start = (Instant::now(), ticks(&spinfer));
+    for mut stream in busy {
+        stream.write_all(b"one").unwrap();
+        read_one(&mut stream);
+    }
+    read_one(&mut waiting);
+    let took = start.0.elapsed();
+    let most = u64::try_from(took.as_millis() / 10 / 2).unwrap() + 20;
+    let used = ticks(&spinfer) - start.1;
+    assert!(used <= most, "{used} ticks in {took:?}");
+    assert_eq!(spinfer.log().matches("cannot accept").count(), 1, "{}", spinfer.log());
+    spinfer.terminate();
+    assert_eq!(spinfer.wait().code(), Some(0));
 }

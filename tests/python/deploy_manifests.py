@@ -42,8 +42,9 @@ from deploy_files import (
 SPINFER, SHARED_SCHEMAS = sys.argv[1], Path(sys.argv[2])
 # The releases of Kubernetes that are supported upstream, and two earlier ones.
 KUBERNETES = ["1.33", "1.34", "1.35", "1.36", "1.37"]
-# `DRAIN_TIMEOUT` of host/src/server.rs, seconds.
-DRAIN = 30
+# Seconds: the default of `--drain`, `SHUTDOWN_TIMEOUT` of host/src/server/mod.rs, and `LOG_TIMEOUT` of
+# host/src/cli/up/mod.rs.
+DRAIN, IN_FLIGHT, RECORDS = 5, 30, 10
 STATE, COPIES = "/app/.spin", "/var/cache/spinfer/files"
 
 
@@ -344,15 +345,23 @@ class Deploy(unittest.TestCase):
             self.assertIn(flag, build)
             self.assertIn(flag, flags_of("build"))
 
-    def test_grace_periods_exceed_the_drain_timeout(self):
+    def test_grace_periods_exceed_the_time_to_shut_down(self):
         pod = self.deployment["spec"]["template"]["spec"]
-        before = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-        self.assertGreater(pod["terminationGracePeriodSeconds"], before + DRAIN)
-        self.assertGreater(seconds(self.compose["services"]["spinfer"]["stop_grace_period"]), DRAIN)
+        drain = seconds(value_of("--drain", self.container["args"]))
+        after = IN_FLIGHT + RECORDS
+        self.assertGreater(pod["terminationGracePeriodSeconds"], drain + after)
+        # The pod serves until its readiness probe and the endpoints have been updated.
+        self.assertGreaterEqual(drain, DRAIN)
+        self.assertNotIn("lifecycle", self.container)
+        self.assertGreater(seconds(self.compose["services"]["spinfer"]["stop_grace_period"]), DRAIN + after)
         unit = (DEPLOY / "systemd" / "spinfer.service").read_text()
-        self.assertGreater(int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]), DRAIN)
-        server = (ROOT / "host" / "src" / "server" / "mod.rs").read_text()
-        self.assertIn(f"DRAIN_TIMEOUT: Duration = Duration::from_secs({DRAIN})", server)
+        self.assertGreater(int(re.search(r"TimeoutStopSec=(\d+)", unit)[1]), DRAIN + after)
+        source = ROOT / "host" / "src"
+        server = (source / "server" / "mod.rs").read_text()
+        self.assertIn(f"SHUTDOWN_TIMEOUT: Duration = Duration::from_secs({IN_FLIGHT})", server)
+        up = (source / "cli" / "up" / "mod.rs").read_text()
+        self.assertIn(f"LOG_TIMEOUT: Duration = Duration::from_secs({RECORDS})", up)
+        self.assertIn(f'default_value = "{DRAIN}s"', up)
 
     def test_redis_is_the_same_in_kubernetes_and_compose(self):
         [redis] = named(self.base, "StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]

@@ -146,6 +146,12 @@ impl Spinfer {
         assert!(status.is_ok_and(|status| status.success()), "kill works");
     }
 
+    /// Whether the process has exited.
+    #[must_use]
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Waits until the process exits.
     #[must_use]
     pub fn wait(&mut self) -> ExitStatus {

@@ -19,6 +19,7 @@ pub struct Launch {
     manifest: PathBuf,
     listen: String,
     admin: Option<String>,
+    drain: String,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     runtime_config: String,
@@ -47,6 +48,7 @@ impl Launch {
             manifest: path.into(),
             listen: "127.0.0.1:0".into(),
             admin: None,
+            drain: "0s".into(),
             flags: Vec::new(),
             environment: Vec::new(),
             runtime_config: String::new(),
@@ -81,6 +83,12 @@ impl Launch {
     /// Serves the admin plane on `address`.
     pub fn admin_at(self, address: &str) -> Self {
         Self { admin: Some(address.to_owned()), ..self }
+    }
+
+    /// Drains for `time` at SIGTERM. Without it connections are refused at once, as few tests have a load
+    /// balancer.
+    pub fn drain(self, time: &str) -> Self {
+        Self { drain: time.to_owned(), ..self }
     }
 
     /// Adds tables to the runtime config.
@@ -136,7 +144,7 @@ impl Launch {
 
     fn up_command(&self) -> Command {
         let mut command = self.command("up");
-        command.args(["--listen", &self.listen]);
+        command.args(["--listen", &self.listen, "--drain", &self.drain]);
         match &self.admin {
             Some(address) => command.args(["--admin", address]),
             // Tests run concurrently, and only one of them could bind the default address.

@@ -37,10 +37,14 @@ use refusal::Refusal;
 use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::body::error::BodyError;
-use crate::server::listen_address::{self, ListenAddress};
+use crate::server::accept_errors::AcceptErrors;
+use crate::server::listen_address::{BoundAddress, ListenAddress};
 
 /// Default address.
 pub const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3001);
+
+/// A free port on the default address.
+const ANY_PORT: SocketAddr = SocketAddr::new(DEFAULT.ip(), 0);
 
 /// Time for a request's head to arrive, and idle timeout between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,15 +54,21 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 16 << 10;
 /// Maximum number of concurrent connections. More wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-/// Pause after a failure to accept a connection (too many open files ...).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The bound listener, and the guard of its requests.
+/// The bound address, and the guard of its requests.
 #[derive(Debug)]
 pub struct Admin {
+    bound: BoundAddress,
+    guard: Guard,
+    /// Whether to listen on another port if that is in use: it was not requested.
+    may_move: bool,
+}
+
+/// The admin plane, which accepts connections.
+#[derive(Debug)]
+pub struct AdminListener {
     listener: TcpListener,
     guard: Guard,
-    address: SocketAddr,
 }
 
 impl Admin {
@@ -67,9 +77,9 @@ impl Admin {
     ///
     /// # Errors
     /// Fails if the requested address cannot be bound, or requires a token.
-    pub async fn bind(requested: Option<&ListenAddress>) -> Result<Self> {
+    pub fn bind(requested: Option<&ListenAddress>) -> Result<Self> {
         let candidates = match requested {
-            Some(requested) => requested.resolve().await.context("--admin")?,
+            Some(requested) => requested.resolve().context("--admin")?,
             None => vec![DEFAULT],
         };
         let token = match std::env::var(TOKEN) {
@@ -80,13 +90,13 @@ impl Admin {
         // Any of the candidates may be bound: the guard is for the most exposed one.
         let exposed = candidates.iter().find(|address| !address.ip().is_loopback());
         let guard = Guard::new(token.as_deref(), *exposed.unwrap_or(&candidates[0]))?;
-        let listener = match listen_address::bind(&candidates).await {
+        let bound = match BoundAddress::bind(&candidates) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && requested.is_none() => {
-                TcpListener::bind(SocketAddr::new(DEFAULT.ip(), 0)).await
+                BoundAddress::bind(&[ANY_PORT])
             }
             bound => bound,
         };
-        let listener = listener.with_context(|| {
+        let bound = bound.with_context(|| {
             let tried: Vec<_> = candidates.iter().map(ToString::to_string).collect();
             format!(
                 "cannot listen on {} for the admin plane; use --admin for another address (port 0 \
@@ -94,30 +104,52 @@ impl Admin {
                 tried.join(" or ")
             )
         })?;
+        Ok(Self { bound, guard, may_move: requested.is_none() })
+    }
+
+    /// Starts to listen, within a runtime.
+    ///
+    /// # Errors
+    /// Another process listens on the requested address since it was bound.
+    pub fn listen(self) -> Result<AdminListener> {
+        let Self { bound, guard, may_move } = self;
+        let bound_address = bound.address();
+        let listener = match bound.listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && may_move => {
+                BoundAddress::bind(&[ANY_PORT]).and_then(BoundAddress::listen)
+            }
+            listening => listening,
+        };
+        let listener = listener
+            .with_context(|| format!("cannot listen on {bound_address} for the admin plane"))?;
         let address = listener.local_addr()?;
-        if requested.is_none() && address != DEFAULT {
+        if may_move && address != DEFAULT {
             warn!(
                 "{DEFAULT} is in use: the admin plane listens on {address}; use --admin to choose an \
                  address"
             );
         }
-        Ok(Self { listener, guard, address })
+        Ok(AdminListener { listener, guard })
     }
+}
 
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+impl AdminListener {
+    /// # Errors
+    /// The system does not return the address.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
-
     /// Serves connections, forever.
     pub async fn serve(self, host: Arc<Host>) {
         let guard = Arc::new(self.guard);
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let errors = AcceptErrors::default();
         loop {
             // The semaphore is never closed.
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
+                    errors.accepted();
                     let (guard, host) = (Arc::clone(&guard), Arc::clone(&host));
                     tokio::spawn(async move {
                         serve_connection(stream, guard, host).await;
@@ -125,8 +157,9 @@ impl Admin {
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection to the admin plane");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if errors.failed(&error) {
+                        AcceptErrors::pause().await;
+                    }
                 }
             }
         }
@@ -174,9 +207,9 @@ mod tests {
     async fn only_the_default_address_falls_back_to_a_free_port() {
         // Fails if another process has the address already, which is as good.
         let _taken = std::net::TcpListener::bind(DEFAULT);
-        let admin = Admin::bind(None).await.unwrap();
-        assert!(admin.address().ip().is_loopback() && admin.address() != DEFAULT);
-        let error = Admin::bind(Some(&DEFAULT.into())).await.unwrap_err().to_string();
+        let address = Admin::bind(None).unwrap().listen().unwrap().address().unwrap();
+        assert!(address.ip().is_loopback() && address != DEFAULT);
+        let error = Admin::bind(Some(&DEFAULT.into())).unwrap_err().to_string();
         assert!(error.contains("--admin") && error.contains("--no-admin"), "{error}");
     }
 }

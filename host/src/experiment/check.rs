@@ -1,4 +1,4 @@
-//! Checks the experiments of an application at startup, before the socket is bound.
+//! Checks the experiments of an application at startup, before the host listens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

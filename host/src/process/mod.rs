@@ -2,6 +2,7 @@
 
 pub mod heap;
 pub mod memory_budget;
+pub mod open_files;
 pub mod priority;
 pub mod read_file;
 pub mod text;

@@ -1,6 +1,7 @@
 //! The listener of the data plane: accepts connections, serves HTTP/1.1 and HTTP/2, over TLS if it has
 //! a certificate, and drains at shutdown.
 
+pub mod accept_errors;
 pub mod connections;
 pub mod listen_address;
 pub mod outgoing_body;
@@ -9,17 +10,19 @@ pub mod reset;
 pub mod tls;
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
@@ -29,8 +32,9 @@ use tracing::{debug, info, warn};
 use crate::host::Host;
 use crate::http::spin_headers::RequestSource;
 use crate::request;
+use crate::server::accept_errors::AcceptErrors;
 use crate::server::connections::{
-    ClientConnection, ConnectionLimiter, ConnectionPermit, HEAD_TIMEOUT,
+    ClientConnection, ConnectionLimiter, ConnectionPermit, Drain, HEAD_TIMEOUT,
 };
 use crate::server::outgoing_body::{H2Executor, OutgoingBody};
 use crate::server::preface::PrefaceTimeout;
@@ -44,50 +48,58 @@ const MAX_HEAD: u32 = 64 << 10;
 const MAX_STREAMS: u32 = 256;
 /// Interval between PING frames on an HTTP/2 connection, and the timeout of each.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// Time for requests in flight to finish at shutdown, unless the longest deadline of a component is
+/// Time for requests in flight to finish after the drain, unless the longest deadline of a component is
 /// longer.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause after a connection could not be accepted, for example with too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves until `shutdown` completes, then drains.
+/// Serves until `shutdown` completes, then drains and closes all connections.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     host: Arc<Host>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Drain>,
 ) -> anyhow::Result<()> {
     let connections =
         Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_memory().clone()));
+    let loading = tokio::spawn({
+        let host = Arc::clone(&host);
+        async move { host.load_models().await }
+    });
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
-            tokio::join!(host.load_models(), host.sweep(), host.cache().run_redis());
+            tokio::join!(host.sweep(), host.cache().run_redis());
         }
     });
+    let (accepting, stop) = watch::channel(());
     let acceptor = Acceptor {
         listener: Arc::new(listener),
         tls,
         host: Arc::clone(&host),
         connections: Arc::clone(&connections),
+        errors: Arc::default(),
+        stop,
     };
     let mut acceptors = JoinSet::new();
     for _ in 0..tokio::runtime::Handle::current().metrics().num_workers() {
         acceptors.spawn(acceptor.clone().accept());
     }
     drop(acceptor);
-    shutdown.await;
-    acceptors.shutdown().await;
-    background.abort();
+    let drain = shutdown.await;
     // Loading models must not mark the host as ready again.
-    let _ = background.await;
+    loading.abort();
+    let _ = loading.await;
     host.drain();
-    info!("draining");
-    let limit = DRAIN_TIMEOUT.max(host.longest_deadline());
+    info!(time = ?drain.time, "draining");
+    connections.drain(drain).await;
+    drop(accepting);
+    while acceptors.join_next().await.is_some() {}
+    let limit = SHUTDOWN_TIMEOUT.max(host.longest_deadline());
     match timeout(limit, connections.close()).await {
         Ok(()) => info!("drained"),
         Err(_) => warn!(after = ?limit, "requests are still in flight; closing their connections"),
     }
+    background.abort();
     Ok(())
 }
 
@@ -99,26 +111,44 @@ struct Acceptor {
     tls: Option<TlsAcceptor>,
     host: Arc<Host>,
     connections: Arc<ConnectionLimiter>,
+    errors: Arc<AcceptErrors>,
+    /// Closed when no more connections are accepted.
+    stop: watch::Receiver<()>,
 }
 
 impl Acceptor {
-    async fn accept(self) {
+    async fn accept(mut self) {
+        let mut stop = self.stop.clone();
         loop {
-            match self.accept_one().await {
-                Ok((stream, address, permit)) => self.serve(stream, address, permit),
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    self.connections.shrink();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::select! {
+                // Connections that wait already are accepted before the listener is closed.
+                biased;
+                accepted = self.accept_one() => {
+                    if let Some((stream, address, permit)) = accepted {
+                        self.serve(stream, address, permit);
+                    }
                 }
+                _ = stop.changed() => return,
             }
         }
     }
 
-    async fn accept_one(&self) -> io::Result<(TcpStream, SocketAddr, ConnectionPermit)> {
+    async fn accept_one(&mut self) -> Option<(TcpStream, SocketAddr, ConnectionPermit)> {
         let permit = self.connections.permit().await;
-        let (stream, address) = self.listener.accept().await?;
-        Ok((stream, address, permit))
+        match self.listener.accept().await {
+            Ok((stream, address)) => {
+                self.errors.accepted();
+                Some((stream, address, permit))
+            }
+            Err(error) => {
+                drop(permit);
+                if self.errors.failed(&error) {
+                    self.connections.shrink();
+                    AcceptErrors::pause().await;
+                }
+                None
+            }
+        }
     }
 
     fn serve(&self, stream: TcpStream, address: SocketAddr, permit: ConnectionPermit) {
@@ -164,9 +194,13 @@ async fn serve_connection<S>(
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let service = service_fn(|request| {
-        let (host, in_flight) = (Arc::clone(&host), connection.begin());
+        let version = request.version();
+        let (host, in_flight) = (Arc::clone(&host), connection.begin(version));
         async move {
-            let response = request::handle(&host, client, request).await;
+            let mut response = request::handle(&host, client, request).await;
+            if version <= Version::HTTP_11 && in_flight.is_last() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(OutgoingBody::of(response, in_flight))
         }
     });

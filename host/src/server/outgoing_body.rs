@@ -226,7 +226,8 @@ mod tests {
         for length in [0, 1, PART, PART + 1, 3 * PART] {
             let bytes: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
             let response = Response::new(Body::whole(bytes.clone()));
-            let mut outgoing = OutgoingBody::of(response, one.begin()).into_body();
+            let in_flight = one.begin(http::Version::HTTP_11);
+            let mut outgoing = OutgoingBody::of(response, in_flight).into_body();
             let mut received = Vec::new();
             while !outgoing.is_end_stream() {
                 assert_eq!(outgoing.size_hint().exact(), Some((length - received.len()) as u64));

@@ -1,5 +1,5 @@
 //! Resolves a manifest to the application that is served: paths are looked up, limits are settled,
-//! and every invalid setting is reported before the socket is bound.
+//! and every invalid setting is reported before the host listens.
 
 mod component;
 mod dependencies;

@@ -5,6 +5,10 @@
 //! earlier if few permits are left, the longest idle first, as in nginx. There is no limit for each
 //! address: it would apply to all clients behind one proxy together, and not to a client with many
 //! addresses.
+//!
+//! Before shutdown the connections drain ([`ConnectionLimiter::drain`]). A client of HTTP/1.1 may send a
+//! request at any time, so the host closes a connection only after a response with `Connection: close`, after
+//! which the client sends no more. HTTP/2 has `GOAWAY` for this.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -13,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::Version;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -28,6 +33,10 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// One in this many permits is kept free, so that a new connection does not wait for another to close.
 const RESERVE: usize = 16;
+/// Idle time of a connection that is closed for lack of another resource.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+/// Maximum time of a short drain, for which a user waits at a terminal.
+const SHORT_DRAIN: Duration = Duration::from_secs(1);
 /// Interval at which idle connections are looked for while no permit is free.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -45,6 +54,29 @@ impl Default for ConnectionLimits {
         // Longer than the 60 seconds of common proxies, which would otherwise send a request on a
         // connection that is being closed.
         Self { max: 4096, keep_alive: Duration::from_secs(75) }
+    }
+}
+
+/// How a listener drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Time for which connections and requests are still accepted.
+    pub time: Duration,
+    /// Whether to stop as soon as no connection is open.
+    pub until_unused: bool,
+}
+
+impl Drain {
+    /// For `time` in any case, since a load balancer notices only then that the host is not ready.
+    #[must_use]
+    pub fn complete(time: Duration) -> Self {
+        Self { time, until_unused: false }
+    }
+
+    /// For a second of `time` at most, and only while a connection is open.
+    #[must_use]
+    pub fn short(time: Duration) -> Self {
+        Self { time: time.min(SHORT_DRAIN), until_unused: true }
     }
 }
 
@@ -80,6 +112,9 @@ pub struct ConnectionLimiter {
     responses: ResponseMemory,
     permits: Arc<Semaphore>,
     open: Mutex<OpenConnections>,
+    /// Notified when a connection is closed.
+    closed: Notify,
+    draining: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +132,14 @@ impl ConnectionLimiter {
     #[must_use]
     pub fn new(limits: ConnectionLimits, responses: ResponseMemory) -> Self {
         let permits = Arc::new(Semaphore::new(limits.max));
-        Self { limits, responses, permits, open: Mutex::default() }
+        Self {
+            limits,
+            responses,
+            permits,
+            open: Mutex::default(),
+            closed: Notify::new(),
+            draining: Arc::default(),
+        }
     }
 
     /// Waits for the permit to accept a connection, and closes idle ones if none is free.
@@ -118,8 +160,7 @@ impl ConnectionLimiter {
         client: SocketAddr,
     ) -> ClientConnection {
         self.close_idle();
-        let (keep_alive, responses) = (self.limits.keep_alive, self.responses.clone());
-        let state = Arc::new(ConnectionState::new(keep_alive, responses, client));
+        let state = Arc::new(ConnectionState::new(self, client));
         let mut open = self.open.lock();
         open.accepted += 1;
         let number = open.accepted;
@@ -136,16 +177,33 @@ impl ConnectionLimiter {
             return;
         }
         let staying = open.by_number.values().filter(|state| !state.is_closing()).count();
-        open.close_idle((staying + 1).saturating_sub(most));
+        open.close_idle((staying + 1).saturating_sub(most), Duration::ZERO);
     }
 
-    /// Closes some of the longest idle connections, when another resource than permits is exhausted.
+    /// Closes the longest idle connection, when another resource than permits is exhausted. One that was
+    /// just accepted may be about to send its request.
     pub fn shrink(&self) {
-        self.open.lock().close_idle(self.reserve());
+        self.open.lock().close_idle(1, MIN_IDLE);
     }
 
     fn reserve(&self) -> usize {
         (self.limits.max / RESERVE).max(1)
+    }
+
+    /// Drains: each connection closes after its next response, and those of HTTP/2 are closed in order.
+    /// Connections are still accepted.
+    pub async fn drain(&self, Drain { time, until_unused }: Drain) {
+        self.draining.store(true, Ordering::SeqCst);
+        for state in self.open.lock().by_number.values() {
+            if state.is_http2.load(Ordering::SeqCst) {
+                state.close();
+            }
+        }
+        if until_unused {
+            let _ = timeout(time, self.unused()).await;
+        } else {
+            sleep(time).await;
+        }
     }
 
     /// Closes all connections, and waits until they are closed. No more may be accepted.
@@ -153,18 +211,27 @@ impl ConnectionLimiter {
         for state in self.open.lock().by_number.values() {
             state.close();
         }
-        while !self.open.lock().by_number.is_empty() {
-            // Each connection releases its permit when it is dropped.
-            let all = u32::try_from(self.limits.max).unwrap_or(u32::MAX);
-            let _ = self.permits.acquire_many(all).await;
+        self.unused().await;
+    }
+
+    /// Waits until no connection is open.
+    async fn unused(&self) {
+        loop {
+            let closed = self.closed.notified();
+            if self.open.lock().by_number.is_empty() {
+                return;
+            }
+            closed.await;
         }
     }
 }
 
 impl OpenConnections {
-    /// Closes at most `count` idle connections, the longest idle first.
-    fn close_idle(&self, count: usize) {
-        let idle = |state: &&Arc<ConnectionState>| !state.is_closing() && state.is_idle();
+    /// Closes at most `count` connections that have been idle for `at_least`, the longest idle first.
+    fn close_idle(&self, count: usize, at_least: Duration) {
+        let idle = |state: &&Arc<ConnectionState>| {
+            !state.is_closing() && state.is_idle() && state.idle_since().elapsed() >= at_least
+        };
         let mut idle: Vec<_> = self.by_number.values().filter(idle).collect();
         idle.sort_by_key(|state| state.idle_since());
         for state in idle.into_iter().take(count) {
@@ -192,20 +259,24 @@ struct ConnectionState {
     requests: AtomicUsize,
     /// When the last request ended, in nanoseconds after `accepted`; 0 before the first.
     idle_since: AtomicU64,
+    is_http2: AtomicBool,
+    draining: Arc<AtomicBool>,
     closing: AtomicBool,
     close: Notify,
     abort: Arc<Abort>,
 }
 
 impl ConnectionState {
-    fn new(keep_alive: Duration, responses: ResponseMemory, client: SocketAddr) -> Self {
+    fn new(all: &ConnectionLimiter, client: SocketAddr) -> Self {
         Self {
-            keep_alive,
-            responses,
+            keep_alive: all.limits.keep_alive,
+            responses: all.responses.clone(),
             client,
             accepted: Instant::now(),
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(0),
+            is_http2: AtomicBool::new(false),
+            draining: Arc::clone(&all.draining),
             closing: AtomicBool::new(false),
             close: Notify::new(),
             abort: Arc::default(),
@@ -255,8 +326,15 @@ impl ConnectionState {
 impl ClientConnection {
     /// Counts a request as in flight until the result is dropped.
     #[must_use]
-    pub fn begin(&self) -> RequestInFlight {
+    pub fn begin(&self, version: Version) -> RequestInFlight {
         self.state.requests.fetch_add(1, Ordering::Relaxed);
+        if version == Version::HTTP_2 {
+            // One of the two, this or `drain`, sees what the other has stored.
+            self.state.is_http2.store(true, Ordering::SeqCst);
+            if self.state.draining.load(Ordering::SeqCst) {
+                self.state.close();
+            }
+        }
         RequestInFlight(Arc::clone(&self.state))
     }
 
@@ -297,6 +375,7 @@ impl ClientConnection {
 impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.all.open.lock().by_number.remove(&self.number);
+        self.all.closed.notify_waiters();
     }
 }
 
@@ -305,6 +384,12 @@ impl Drop for ClientConnection {
 pub struct RequestInFlight(Arc<ConnectionState>);
 
 impl RequestInFlight {
+    /// Whether the connection closes after the response to this request.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
     /// The memory of unread responses.
     #[must_use]
     pub fn response_memory(&self) -> &ResponseMemory {
@@ -332,96 +417,4 @@ impl Drop for RequestInFlight {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    fn connections(max: usize, keep_alive: Duration) -> Arc<ConnectionLimiter> {
-        Arc::new(ConnectionLimiter::new(
-            ConnectionLimits { max, keep_alive },
-            ResponseMemory::new(1 << 20, 1 << 20),
-        ))
-    }
-
-    async fn opened(all: &Arc<ConnectionLimiter>) -> ClientConnection {
-        all.open(all.permit().await, ([127, 0, 0, 1], 1).into())
-    }
-
-    fn closing<'a>(connections: impl IntoIterator<Item = &'a ClientConnection>) -> Vec<bool> {
-        connections.into_iter().map(|one| one.state.is_closing()).collect()
-    }
-
-    /// Serves one request.
-    fn serve(connection: &ClientConnection) {
-        drop(connection.begin());
-    }
-
-    #[tokio::test]
-    async fn longest_idle_connection_is_closed_to_admit_another() {
-        let all = connections(4, Duration::from_secs(60));
-        let mut open = Vec::new();
-        for _ in 0..3 {
-            open.push(opened(&all).await);
-        }
-        assert_eq!(closing(&open), [false; 3]);
-        let busy = open[0].begin();
-        serve(&open[1]);
-        open.push(opened(&all).await);
-        assert_eq!(closing(&open), [false, false, true, false]);
-        // One is closing already, which admits the next.
-        drop(open.remove(2));
-        open.push(opened(&all).await);
-        assert_eq!(closing(&open), [false, true, false, false]);
-        drop(busy);
-    }
-
-    #[tokio::test]
-    async fn connection_beyond_the_limit_waits_until_one_is_idle() {
-        let all = connections(1, Duration::from_secs(60));
-        let only = opened(&all).await;
-        let busy = only.begin();
-        let mut next = std::pin::pin!(all.permit());
-        assert!(timeout(3 * POLL_INTERVAL, next.as_mut()).await.is_err());
-        assert_eq!(closing([&only]), [false]);
-        drop(busy);
-        tokio::select! {
-            _ = next.as_mut() => unreachable!("there is one permit"),
-            () = only.closing() => {}
-        }
-        drop(only);
-        next.await;
-    }
-
-    #[tokio::test]
-    async fn idle_connection_is_closed_after_keep_alive() {
-        let keep_alive = Duration::from_millis(30);
-        let all = connections(1, keep_alive);
-        let one = opened(&all).await;
-        assert_eq!(one.state.idle_timeout(), HEAD_TIMEOUT, "before the first request");
-        let busy = one.begin();
-        serve(&one);
-        assert!(timeout(3 * keep_alive, one.closing()).await.is_err(), "a request is in flight");
-        drop(busy);
-        let idle = Instant::now();
-        one.closing().await;
-        assert!(idle.elapsed() >= keep_alive);
-        let closing = Instant::now();
-        one.close_timeout().await;
-        assert!(closing.elapsed() >= CLOSE_TIMEOUT);
-    }
-
-    #[tokio::test]
-    async fn closing_the_listener_closes_every_connection() {
-        let all = connections(3, Duration::from_secs(60));
-        let (one, two) = (opened(&all).await, opened(&all).await);
-        let mut closed = std::pin::pin!(all.close());
-        assert!(closed.as_mut().now_or_never().is_none());
-        assert_eq!(closing([&one, &two]), [true; 2]);
-        one.closing().await;
-        drop(one);
-        assert!(closed.as_mut().now_or_never().is_none());
-        drop(two);
-        closed.await;
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! `spinfer up`: serves an application until the process is terminated.
 
+mod signals;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -12,22 +14,24 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use self::signals::Signals;
 use super::flags::Flags;
 use super::state_dir::StateDir;
 use super::telemetry::{self, LogFormat};
 use super::{FetchState, ManifestOptions, build};
-use crate::admin::{Admin, METRICS};
+use crate::admin::{Admin, AdminListener, METRICS};
 use crate::config::app::{App, RouteAction};
+use crate::config::instance_reuse::parse_duration_or_range;
 use crate::guest::artifact::PRIVATE;
 use crate::host::Host;
-use crate::process::heap;
 use crate::process::priority::shorten_time_slice;
+use crate::process::{heap, open_files};
 use crate::registry::oci::progress::TransferProgress;
-use crate::server::listen_address::{self, ListenAddress};
+use crate::server::connections::Drain;
+use crate::server::listen_address::{BoundAddress, ListenAddress};
 use crate::server::{self, tls};
 
 /// Idle timeout of threads for blocking work: an idle thread keeps memory that other threads free from
@@ -45,10 +49,15 @@ pub struct UpOptions {
     #[command(flatten)]
     from: ManifestOptions,
 
-    /// Address to serve on, such as localhost:3000 or [::1]:3000; port 0 takes a free one. A name is
-    /// resolved once at startup; of several addresses, the first that this machine has is used, IPv4
-    /// before IPv6
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3000")]
+    /// Address to serve on, such as localhost:3000 or [::1]:3000; 3000 and :3000 are on 127.0.0.1, and
+    /// port 0 takes a free one. A name is resolved once at startup; of several addresses, the first that
+    /// this machine has is used, IPv4 before IPv6
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "SPIN_HTTP_LISTEN_ADDR",
+        default_value = "127.0.0.1:3000"
+    )]
     listen: ListenAddress,
 
     /// Address of the admin plane: metrics, cache statistics [default: 127.0.0.1:3001, or a free port
@@ -82,6 +91,12 @@ pub struct UpOptions {
     #[arg(long)]
     build: bool,
 
+    /// Time from SIGTERM until connections are refused. Until then the host is not ready, but serves
+    /// requests and closes each connection after its response, while load balancers take it out of
+    /// service. SIGINT (Ctrl-C) waits one second at most, and only for open connections
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_or_range)]
+    drain: Duration,
+
     /// Print only the address, log only warnings
     #[arg(short, long)]
     quiet: bool,
@@ -107,15 +122,20 @@ pub fn run(options: &UpOptions) -> Result<()> {
         flags,
         state,
         build,
+        drain,
         quiet,
         log_format,
     } = options;
 
-    // 1 Resolve the application.
+    // 1 Bind the addresses, and resolve the application.
     telemetry::init(*log_format, *quiet);
+    open_files::raise_limit();
     let tls = tls_cert.as_ref().zip(tls_key.as_ref());
     let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
     let (mut manifest, base) = from.load()?;
+    let ports = if *find_free_port { PORTS_TRIED } else { 1 };
+    let bound = bind(listen, ports)?;
+    let admin = if *no_admin { None } else { Some(Admin::bind(admin.as_ref())?) };
     if *build {
         build::run_commands(&manifest, &base, &mut io::stderr())?;
     }
@@ -134,11 +154,16 @@ pub fn run(options: &UpOptions) -> Result<()> {
 
     // 3 Serve until a signal.
     let runtime = runtime()?;
-    let ports = if *find_free_port { PORTS_TRIED } else { 1 };
     let serving = async {
-        let listener = bind(listen, ports).await?;
-        let admin = if *no_admin { None } else { Some(Admin::bind(admin.as_ref()).await?) };
-        serve(&app, Arc::clone(&host), listener, admin, tls, *quiet).await
+        let listener = match bound.listen() {
+            // Another process has bound it at the same time, and listens first.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(listen, ports)?.listen(),
+            listening => listening,
+        };
+        let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
+        let admin = admin.map(Admin::listen).transpose()?;
+        let serving = Serving { app: &app, host: Arc::clone(&host), listener, admin, tls };
+        serving.until_signal(*drain, *quiet).await
     };
     let served = runtime.block_on(serving);
 
@@ -160,11 +185,11 @@ fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Listens on `listen`, or on the first free one of the following ports, at most `ports` in total.
-async fn bind(listen: &ListenAddress, ports: u16) -> Result<TcpListener> {
-    let mut addresses = listen.resolve().await?;
+/// Binds `listen`, or the first free one of the following ports, at most `ports` in total.
+fn bind(listen: &ListenAddress, ports: u16) -> Result<BoundAddress> {
+    let mut addresses = listen.resolve()?;
     for remaining in (0..ports).rev() {
-        match listen_address::bind(&addresses).await {
+        match BoundAddress::bind(&addresses) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && remaining > 0 => {
                 let next = addresses[0].port().checked_add(1);
                 let Some(next) = next else { break };
@@ -187,39 +212,41 @@ async fn bind(listen: &ListenAddress, ports: u16) -> Result<TcpListener> {
     )
 }
 
-async fn serve(
-    app: &App,
+/// An application that listens.
+struct Serving<'a> {
+    app: &'a App,
     host: Arc<Host>,
     listener: TcpListener,
-    admin: Option<Admin>,
+    admin: Option<AdminListener>,
     tls: Option<TlsAcceptor>,
-    quiet: bool,
-) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    let url = format!("{scheme}://{}", listener.local_addr()?);
-    print_routes(app, &host, &url, admin.as_ref().map(Admin::address), quiet)?;
-    if let Some(admin) = admin {
-        // The admin plane stays up during the drain, until the process exits.
-        tokio::spawn(admin.serve(Arc::clone(&host)));
-    }
-    let mut next_signal = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+}
+
+impl Serving<'_> {
+    /// Serves until a signal, then drains.
+    async fn until_signal(self, drain: Duration, quiet: bool) -> Result<()> {
+        let Self { app, host, listener, admin, tls } = self;
+        let mut signals = Signals::listen()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr()?);
+        let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
+        print_routes(app, &host, &url, admin_address, quiet)?;
+        if let Some(admin) = admin {
+            // The admin plane stays up during the drain, until the process exits.
+            tokio::spawn(admin.serve(Arc::clone(&host)));
         }
-    };
-    let (start_drain, drain) = oneshot::channel::<()>();
-    let serving = server::serve(listener, tls, host, async { drop(drain.await) });
-    let second_signal = async {
-        next_signal().await;
-        drop(start_drain);
-        next_signal().await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = second_signal => bail!("second signal: requests in flight were aborted"),
+        let (stop, stopped) = oneshot::channel();
+        // The sender is dropped only together with the server.
+        let stopped = async { stopped.await.unwrap_or_else(|_| Drain::short(drain)) };
+        let serving = server::serve(listener, tls, host, stopped);
+        let aborted = async {
+            let drain = signals.stop(drain).await;
+            let _ = stop.send(drain);
+            signals.abort().await;
+        };
+        tokio::select! {
+            served = serving => served,
+            () = aborted => bail!("second signal: requests in flight were aborted"),
+        }
     }
 }
 
