@@ -1,17 +1,27 @@
 //! Writes several files, all or none.
 
 use std::fs;
-use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 use walkdir::WalkDir;
 
-/// Files and folders created so far, in order. They are removed on drop unless committed.
+use crate::process::atomic_file::{self, Existing, READABLE};
+
+/// The changes so far, in order. They are undone on drop unless committed.
 #[derive(Debug, Default)]
 pub(super) struct FileTransaction {
-    paths: Vec<PathBuf>,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug)]
+enum Change {
+    /// A file or folder.
+    Created(PathBuf),
+    /// A file, and its contents before.
+    Replaced(PathBuf, Vec<u8>),
 }
 
 impl FileTransaction {
@@ -23,7 +33,7 @@ impl FileTransaction {
             .collect();
         for path in missing.into_iter().rev() {
             fs::create_dir(path).with_context(|| path.display().to_string())?;
-            self.paths.push(path.to_owned());
+            self.created(path);
         }
         Ok(())
     }
@@ -37,7 +47,8 @@ impl FileTransaction {
         let staged = self.stage(folder)?;
         for (name, bytes) in contents {
             let path = staged.path().join(name);
-            write_new(&path, bytes).with_context(|| path.display().to_string())?;
+            atomic_file::write(&path, bytes, READABLE, Existing::Keep)
+                .with_context(|| path.display().to_string())?;
         }
         self.adopt(staged, folder)
     }
@@ -57,8 +68,10 @@ impl FileTransaction {
         fs::rename(staged.path(), folder).with_context(|| folder.display().to_string())?;
         // The folder was renamed: nothing is left to remove.
         drop(staged.keep());
-        let contents = WalkDir::new(folder).into_iter().map(|entry| Ok(entry?.into_path()));
-        self.paths.extend(contents.collect::<Result<Vec<_>>>()?);
+        atomic_file::sync_folder_of(folder);
+        let contents =
+            WalkDir::new(folder).into_iter().map(|entry| Ok(Change::Created(entry?.into_path())));
+        self.changes.extend(contents.collect::<Result<Vec<_>>>()?);
         Ok(())
     }
 
@@ -66,8 +79,9 @@ impl FileTransaction {
     pub(super) fn create_file(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         let parent = path.parent().unwrap_or(Path::new("."));
         self.create_folder(parent)?;
-        write_new(path, bytes).with_context(|| path.display().to_string())?;
-        self.paths.push(path.to_owned());
+        atomic_file::write(path, bytes, READABLE, Existing::Keep)
+            .with_context(|| path.display().to_string())?;
+        self.created(path);
         Ok(())
     }
 
@@ -76,12 +90,15 @@ impl FileTransaction {
         if !path.exists() {
             return self.create_file(path, bytes);
         }
-        let parent = path.parent().unwrap_or(Path::new("."));
-        let mut staged = NamedTempFile::new_in(parent)?;
-        staged.write_all(bytes)?;
-        make_file_readable(staged.as_file())?;
-        staged.persist(path).with_context(|| path.display().to_string())?;
+        let before = fs::read(path).with_context(|| path.display().to_string())?;
+        atomic_file::write(path, bytes, READABLE, Existing::Replace)
+            .with_context(|| path.display().to_string())?;
+        self.changes.push(Change::Replaced(path.to_owned(), before));
         Ok(())
+    }
+
+    fn created(&mut self, path: &Path) {
+        self.changes.push(Change::Created(path.to_owned()));
     }
 
     /// Replaces the contents of `path` by `text`. Fails if they are not `before` any more; `None`: creates
@@ -90,49 +107,42 @@ impl FileTransaction {
         let Some(before) = before else {
             return self.create_file(path, text.as_bytes());
         };
-        let path = path.canonicalize()?;
-        let parent = path.parent().unwrap_or(Path::new("."));
-        let mut staged = NamedTempFile::new_in(parent)?;
-        staged.write_all(text.as_bytes())?;
-        staged.as_file().set_permissions(fs::metadata(&path)?.permissions())?;
-        staged.as_file().sync_all()?;
-        let now = fs::read_to_string(&path)?;
+        let shown = || path.display().to_string();
+        // A symbolic link is followed, not replaced.
+        let path = path.canonicalize().with_context(shown)?;
+        let mode = fs::metadata(&path).with_context(shown)?.permissions().mode();
+        let now = fs::read_to_string(&path).with_context(shown)?;
         anyhow::ensure!(now == before, "{}: changed during the command; try again", path.display());
-        staged.persist(&path).with_context(|| path.display().to_string())?;
+        atomic_file::write(&path, text.as_bytes(), mode, Existing::Replace).with_context(shown)?;
+        self.changes.push(Change::Replaced(path, now.into_bytes()));
         Ok(())
     }
 
-    /// Keeps the created files and folders.
+    /// Keeps the changes.
     pub(super) fn commit(mut self) {
-        self.paths.clear();
+        self.changes.clear();
     }
 }
 
 impl Drop for FileTransaction {
     fn drop(&mut self) {
-        for path in self.paths.drain(..).rev() {
+        for change in self.changes.drain(..).rev() {
             // The error that caused this is reported already. A folder that is not empty stays.
-            let _ = if path.is_dir() { fs::remove_dir(&path) } else { fs::remove_file(&path) };
+            let _ = match change {
+                Change::Created(path) if path.is_dir() => fs::remove_dir(&path),
+                Change::Created(path) => fs::remove_file(&path),
+                Change::Replaced(path, before) => {
+                    let mode = fs::metadata(&path).map_or(READABLE, |m| m.permissions().mode());
+                    atomic_file::write(&path, &before, mode, Existing::Replace)
+                }
+            };
         }
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = fs::File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 /// Temporary folders are private, but the host may run as another user.
 fn make_folder_readable(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
-}
-
-/// Temporary files are private, but the host may run as another user.
-pub(super) fn make_file_readable(file: &fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 #[cfg(test)]
@@ -146,14 +156,21 @@ mod tests {
         fs::create_dir(at("models")).unwrap();
         fs::write(at("models/other"), "").unwrap();
         fs::write(at("spin.toml"), "before").unwrap();
+        fs::write(at("request.json"), "before").unwrap();
         let make = || {
             let mut files = FileTransaction::default();
+            files.write_file(&at("request.json"), b"after").unwrap();
             files.create_folder_with(&at("models/wine/1"), &[("a", b"1"), ("b", b"2")]).unwrap();
             files.create_file(&at("components/x.wasm"), b"x").unwrap();
             files
         };
-        drop(make());
+        let mut files = make();
+        files.replace(&at("spin.toml"), Some("before"), "after").unwrap();
+        drop(files);
         assert!(!at("models/wine").exists() && !at("components").exists());
+        for file in ["spin.toml", "request.json"] {
+            assert_eq!(fs::read_to_string(at(file)).unwrap(), "before");
+        }
         assert!(at("models/other").exists());
 
         let mut files = make();
@@ -165,6 +182,8 @@ mod tests {
         files.commit();
         assert_eq!(fs::read(at("models/wine/1/a")).unwrap(), b"1");
         assert_eq!(fs::read_dir(at("models/wine")).unwrap().count(), 1, "no staged folder is left");
-        assert_eq!(fs::read_to_string(at("spin.toml")).unwrap(), "after");
+        for file in ["spin.toml", "request.json"] {
+            assert_eq!(fs::read_to_string(at(file)).unwrap(), "after");
+        }
     }
 }

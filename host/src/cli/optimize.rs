@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,6 +17,7 @@ use wasm_encoder::RawSection;
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::config::app::App;
+use crate::process::atomic_file::{self, Existing};
 
 const OPTIMIZER: &str = "wasm-opt";
 
@@ -105,14 +107,10 @@ fn module(wasm: &[u8]) -> Result<Vec<u8>> {
     Ok(if optimized.len() < wasm.len() { optimized } else { wasm.to_owned() })
 }
 
-/// Replaces the file atomically, by a rename.
+/// Replaces the file, whose permissions stay.
 fn replace(path: &Path, wasm: &[u8]) -> Result<()> {
-    let permissions = fs::metadata(path)?.permissions();
-    let folder = path.parent().context("a component is in a folder")?;
-    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-    file.write_all(wasm)?;
-    file.persist(path)?;
-    Ok(())
+    let mode = fs::metadata(path)?.permissions().mode();
+    Ok(atomic_file::write(path, wasm, mode, Existing::Replace)?)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::process::trust::check_folder;
+
 #[derive(Clone, Debug, Args)]
 pub struct StateDir {
     /// Folder of compiled and fetched components [default: spinfer in the user's cache folder], and of
@@ -23,20 +25,28 @@ impl StateDir {
     }
 
     /// Opens the folder, creating it with the permissions `mode` if it is missing. It contains native
-    /// code, so no other user may write to it.
+    /// code, so no other user may write to it, or replace it.
     ///
     /// # Errors
-    /// If the folder cannot be created.
+    /// If the folder cannot be created, or another user can change it.
     pub fn open(&self, base: &Path, mode: u32) -> Result<PathBuf> {
         let folder =
             self.state_dir.clone().or_else(user_cache).unwrap_or_else(|| base.join(".spinfer"));
         let created = DirBuilder::new().recursive(true).mode(mode).create(&folder);
-        created.and_then(|()| folder.canonicalize()).with_context(|| {
+        let opened = created.and_then(|()| folder.canonicalize()).with_context(|| {
             format!(
                 "{}: cannot create the state folder; choose another one with --state-dir",
                 folder.display()
             )
-        })
+        })?;
+        check_folder(&opened).with_context(|| {
+            format!(
+                "{}: not safe as the state folder, which contains native code; choose another one with \
+                 --state-dir",
+                folder.display()
+            )
+        })?;
+        Ok(opened)
     }
 }
 

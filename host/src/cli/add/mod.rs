@@ -160,9 +160,7 @@ pub(crate) fn add_graph(
     let mut files = FileTransaction::default();
     let contents = [(GRAPH, &*bytes), (SIGNATURE, signature.as_bytes())];
     files.create_folder_with(&edit.base.join(&folder), &contents)?;
-    if let Some(bytes) = &component.copy {
-        files.create_file(&edit.base.join(&component.source), bytes)?;
-    }
+    component.write(&edit.base, &mut files)?;
     let path = routes.path(&name, &version.to_string());
     let request = Request::new(&path, &format!("{name}-{version}"), &edit.base, &examined);
     if let Some((path, body)) = &request.file {
@@ -189,6 +187,7 @@ pub(crate) fn add_graph(
         writeln!(out, "  note    {note}")?;
     }
     writeln!(out, "  model   {folder}/{GRAPH}, {folder}/{SIGNATURE}")?;
+    component.print(out)?;
     routes.print(out, &name, &id, &edit.path)?;
     Ok(print_next_steps(out, &target.from, &request)?)
 }

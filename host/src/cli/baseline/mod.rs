@@ -7,15 +7,13 @@ mod folder;
 mod run_graph;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
 use self::columns::ReferenceColumns;
 use self::run_graph::Runner;
@@ -23,6 +21,7 @@ use crate::drift::BASELINE;
 use crate::drift::baseline::{Baseline, BaselineFile, Summary};
 use crate::drift::signature::FieldSignature;
 use crate::inference::InferenceFlags;
+use crate::process::atomic_file::{self, Existing, READABLE};
 
 #[derive(Debug, Args)]
 pub struct BaselineOptions {
@@ -73,7 +72,7 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
     let runner = Runner::load(model, &folder, &inference.backends()?.backends())?;
 
     // 2 Read the data, and run the graph on it.
-    let file = fs::File::open(data).with_context(|| data.display().to_string())?;
+    let file = File::open(data).with_context(|| data.display().to_string())?;
     let reference = ReferenceColumns::read(file, &signature, &runner)
         .with_context(|| data.display().to_string())?;
     let rows = reference.rows();
@@ -101,19 +100,9 @@ pub fn run(command: &BaselineOptions, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Writes the file atomically.
 fn write(path: &Path, text: &str, force: bool) -> Result<()> {
-    let mut staged = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    staged.write_all(text.as_bytes())?;
-    // The host may run as another user.
-    staged.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-    staged.as_file().sync_all()?;
-    if force {
-        staged.persist(path)?;
-    } else {
-        staged.persist_noclobber(path)?;
-    }
-    Ok(())
+    let existing = if force { Existing::Replace } else { Existing::Keep };
+    Ok(atomic_file::write(path, text.as_bytes(), READABLE, existing)?)
 }
 
 /// The JSON text, in the style of the examples' baselines: a line for each key of a summary.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use tempfile::NamedTempFile;
 
 use super::{AccessOptions, block_on, repository};
 use crate::cli::add::component::{self as serving, AddedComponent};
@@ -14,11 +13,12 @@ use crate::cli::add::example::Example;
 use crate::cli::add::request::Request;
 use crate::cli::add::routing::{Routes, Routing};
 use crate::cli::add::{MANIFEST, print_next_steps};
-use crate::cli::atomic_files::{FileTransaction, make_file_readable};
+use crate::cli::atomic_files::FileTransaction;
 use crate::cli::edit::{Edit, NewComponent};
 use crate::cli::signature::list;
 use crate::config::manifest::names;
 use crate::inference::{GRAPH, InferenceFlags, load_request};
+use crate::process::atomic_file::{self, Existing, READABLE};
 use crate::process::read_file::read_file;
 use crate::registry::oci::auth::TokenScope;
 use crate::registry::oci::client::Repository;
@@ -156,12 +156,10 @@ impl RegistryPullOptions {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         files.create_folder(parent)?;
-        let mut staged = NamedTempFile::new_in(parent).with_context(|| shown.to_string())?;
+        let mut staged = atomic_file::stage(&path, READABLE).with_context(|| shown.to_string())?;
         component::pull(from, layer, staged.as_file_mut(), TransferProgress::new(false)).await?;
-        make_file_readable(staged.as_file())?;
-        staged.as_file().sync_all()?;
         // Fails if the file was created in the meantime.
-        staged.persist_noclobber(&path).with_context(|| shown.to_string())?;
+        atomic_file::finish(staged, &path, Existing::Keep).with_context(|| shown.to_string())?;
         files.commit();
         Ok(format!("Pulled {reference} into {shown}"))
     }
@@ -215,9 +213,7 @@ impl PulledModel<'_> {
             files.write_file(&edit.base.join(path), body)?;
         }
         if let Some(addition) = &addition {
-            if let Some(bytes) = &addition.component.copy {
-                files.create_file(&edit.base.join(&addition.component.source), bytes)?;
-            }
+            addition.component.write(&edit.base, &mut files)?;
             files.replace(&edit.path, edit.before.as_deref(), &addition.text)?;
         }
         files.commit();
@@ -232,6 +228,7 @@ impl PulledModel<'_> {
                 let (inputs, outputs) = (list(inputs), list(outputs));
                 writeln!(out, "  graph   {inputs} -> {outputs} ({backend})")?;
                 writeln!(out, "  backend {backend}: {reason}")?;
+                addition.component.print(out)?;
                 addition.routes.print(out, name, &addition.id, &edit.path)?;
                 print_next_steps(out, &pull.from, &request)?;
             }

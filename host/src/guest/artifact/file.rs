@@ -1,13 +1,12 @@
 //! An artifact file, and whether it can be trusted.
 //!
-//! An artifact is native code: a user with write access to it can do everything this process can. The
-//! folder and the file must therefore belong to this user or to root, and no other user may write to
-//! them.
+//! An artifact is native code: the folder and the file must belong to this user or to root, and no other
+//! user may write to them ([`crate::process::trust`]).
 //! The file ends with a SHA-256 of the rest, so that a truncated or damaged one is detected.
 
-use std::fs::{File, Metadata, Permissions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -17,13 +16,14 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
+use crate::process::atomic_file::{self, Existing, READABLE};
+use crate::process::trust::check_owner;
+
 /// Size of the seal at the end of an artifact, in bytes: the SHA-256 of what precedes it.
 const SEAL: usize = 32;
 /// Minimum time between two marks that an artifact is used: a mark changes the file, which other
 /// processes then check again.
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Write permission of the group and of others.
-pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Identifies one state of a file: changes if the file is replaced or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +37,12 @@ pub(super) struct Identity {
 
 /// Writes an artifact: to a temporary file that is renamed, so that it is never seen half-written.
 pub(super) fn write(path: &Path, code: &[u8]) -> Result<()> {
-    let folder = path.parent().context("the path of an artifact has a folder")?;
     // Readable by every user with access to the folder: an image may be built by one user and run by
     // another.
-    let readable = Permissions::from_mode(0o644);
-    let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
-    file.write_all(code)?;
-    file.write_all(&Sha256::digest(code))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    let mut staged = atomic_file::stage(path, READABLE)?;
+    staged.write_all(code)?;
+    staged.write_all(&Sha256::digest(code))?;
+    Ok(atomic_file::finish(staged, path, Existing::Replace)?)
 }
 
 /// Checks owner, permissions and seal.
@@ -70,19 +66,6 @@ pub(super) fn check(path: &Path) -> Result<Identity> {
 fn mark_used(file: &File) -> io::Result<()> {
     let used = SystemTime::now().duration_since(file.metadata()?.modified()?);
     if used.is_ok_and(|used| used > DAY) { file.set_modified(SystemTime::now()) } else { Ok(()) }
-}
-
-/// Checks that a file belongs to this user or to root, and that no other user can write it.
-///
-/// # Errors
-/// It belongs to another user, or others can write it.
-pub(crate) fn check_owner(metadata: &Metadata) -> Result<()> {
-    let user = rustix::process::geteuid().as_raw();
-    let owner = metadata.uid();
-    ensure!(owner == user || owner == 0, "it belongs to user {owner}, not to {user}; use another");
-    let mode = metadata.mode() & 0o777;
-    ensure!(mode & WRITABLE_BY_OTHERS == 0, "other users can write it (mode {mode:o}): chmod go-w");
-    Ok(())
 }
 
 impl Identity {

@@ -22,8 +22,8 @@ use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
 use crate::process::read_file::read_file;
+use crate::process::trust::check_folder;
 
-pub(crate) use file::check_owner;
 use file::{Identity, check_unless_unchanged, in_memory, map, write};
 
 /// Part of the hash of every name: changes with the format of an artifact file.
@@ -98,7 +98,7 @@ impl ArtifactStore {
             .map_err(anyhow::Error::from)
             .and_then(|(metadata, folder)| {
                 ensure!(metadata.is_dir(), "it is not a folder");
-                check_owner(&metadata)?;
+                check_folder(&folder)?;
                 Ok(Self { folder, target, portable_compiler })
             })
             .with_context(|| {

@@ -1,9 +1,10 @@
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::file::{DAY, WRITABLE_BY_OTHERS};
+use super::file::DAY;
 use super::*;
 use crate::guest::engine;
+use crate::process::trust::WRITABLE_BY_OTHERS;
 
 /// The smallest valid component.
 const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";

@@ -3,9 +3,9 @@
 //! registry login` share them.
 
 use std::env;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -17,12 +17,14 @@ use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError as Failure, DockerCredential};
 use http::HeaderValue;
 use serde_json::{Map, Value, json};
-use tempfile::NamedTempFile;
 
 use super::error::OciError;
 use super::reference::RegistryHost;
 use super::sensitive_header::header_value;
+use crate::process::atomic_file::{self, Existing};
 
+/// Permissions of the file, which has passwords.
+const PRIVATE: u32 = 0o600;
 /// Timeout of a credential helper, which may prompt the user.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Key of Docker Hub in the configuration.
@@ -206,21 +208,16 @@ impl DockerConfig {
         auths.as_object_mut().with_context(|| format!("{path}: `auths` is not an object; fix it"))
     }
 
-    /// Writes the file atomically, readable by this user only, as it has passwords.
+    /// Writes the file.
     fn write(&self) -> Result<()> {
         // A symbolic link is followed, not replaced.
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let folder = path.parent().context("a file is in a folder")?;
         let write = || -> Result<()> {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            let private = Permissions::from_mode(0o600);
-            let mut file: NamedTempFile =
-                tempfile::Builder::new().permissions(private).tempfile_in(folder)?;
-            serde_json::to_writer_pretty(&mut file, &self.json)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+            let mut text = serde_json::to_vec_pretty(&self.json)?;
+            text.push(b'\n');
+            Ok(atomic_file::write(&path, &text, PRIVATE, Existing::Replace)?)
         };
         write().with_context(|| path.display().to_string())
     }
@@ -246,6 +243,8 @@ fn run_helper(helper: &str, action: &str, input: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn config(dir: &Path, text: &str) -> DockerConfig {

@@ -2,15 +2,14 @@
 //! registry cannot change a version unnoticed.
 
 use std::fmt::Write as _;
-use std::fs::Permissions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::digest::Digest;
+use crate::process::atomic_file::{self, Existing, READABLE};
 use crate::process::read_file::read_file;
 
 /// Name of the file.
@@ -102,7 +101,7 @@ impl Lock {
         &self.path
     }
 
-    /// Writes the file atomically, if it has changed.
+    /// Writes the file, if it has changed.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -110,18 +109,8 @@ impl Lock {
         if !self.changed {
             return Ok(());
         }
-        let write = || -> Result<()> {
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let readable = Permissions::from_mode(0o644);
-            let mut file = tempfile::Builder::new()
-                .permissions(readable)
-                .tempfile_in(folder.unwrap_or(Path::new(".")))?;
-            file.write_all(self.text().as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            Ok(())
-        };
-        write().with_context(|| self.path.display().to_string())
+        atomic_file::write(&self.path, self.text().as_bytes(), READABLE, Existing::Replace)
+            .with_context(|| self.path.display().to_string())
     }
 
     fn text(&self) -> String {

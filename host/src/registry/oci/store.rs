@@ -11,8 +11,9 @@ use tempfile::NamedTempFile;
 use tracing::{debug, warn};
 
 use super::digest::Digest;
-use crate::guest::artifact::{MAX_COMPONENT, check_owner};
+use crate::guest::artifact::MAX_COMPONENT;
 use crate::process::read_file::read_file;
+use crate::process::trust::{check_folder, check_owner};
 
 /// Folder in the state directory.
 pub const FOLDER: &str = "fetched";
@@ -43,7 +44,7 @@ impl ComponentStore {
             let folder = folder.canonicalize()?;
             let metadata = folder.metadata()?;
             ensure!(metadata.is_dir(), "is not a folder");
-            check_owner(&metadata)?;
+            check_folder(&folder)?;
             Ok(Self { folder, mode })
         };
         open().with_context(|| {
