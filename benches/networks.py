@@ -195,7 +195,7 @@ def add(folder, file, options, *more):
 
 
 def stop(server):
-    server.send_signal(signal.SIGTERM)
+    server.send_signal(signal.SIGINT)
     server.wait()
 
 

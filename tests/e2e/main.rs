@@ -42,6 +42,7 @@ mod onnxruntime; // locations of ONNX Runtime's library
 mod optimize; // `spinfer build --optimize`
 mod outbound_network; // sockets and HTTP by grant, blocked networks, clocks
 mod outbound_redis; // commands, grants, connections
+mod outputs; // closed pipes, full disks, terminals
 mod pages; // README.md and docs/: every runnable block
 mod prediction_log; // which responses have records, and their content
 mod protocol; // predict, infer, metadata, readiness

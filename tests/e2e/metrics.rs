@@ -313,6 +313,8 @@ fn cache_hits_and_misses_are_reported() {
     });
     assert_eq!(*route, expected);
     assert_eq!((&stats["total"]["hits"], &stats["redis"]), (&2.into(), &Value::Null));
+    let application = spinfer.get("/.well-known/spin/info").json()["name"].clone();
+    assert_eq!(stats["application"], application);
     let memory = &stats["memory"];
     assert_eq!((&memory["entries"], &memory["evictions"]), (&1.into(), &0.into()));
     assert!(memory["bytes"].as_u64().is_some_and(|bytes| (100..10_000).contains(&bytes)));
@@ -324,6 +326,10 @@ fn cache_hits_and_misses_are_reported() {
     let address = spinfer.admin_address().to_string();
     let (status, text) = run(&["cache", "stats", "--admin", &address]);
     assert!(status.success(), "{text}");
+    assert_eq!(
+        text.lines().next(),
+        Some(&*format!("application: {}", application.as_str().unwrap()))
+    );
     let line = text.lines().find(|line| line.starts_with("/...")).unwrap();
     let cells: Vec<_> = line.split_whitespace().collect();
     assert_eq!(cells, ["/...", "probe", "5", "2", "50.0", "%", "0", "2", "1"], "{text}");

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -67,7 +68,8 @@ class Host:
         threading.Thread(target=self._process.stdout.read, daemon=True).start()
 
     def close(self) -> None:
-        self._process.terminate()
+        # SIGTERM would wait for a load balancer.
+        self._process.send_signal(signal.SIGINT)
         self._process.wait()
         self._log.close()
 

@@ -13,6 +13,8 @@ use crate::metrics::RouteMetrics;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HostCacheStats {
+    /// Name of the application: a machine may run several hosts.
+    pub application: String,
     /// Requests of all routes.
     pub total: OutcomeCounts,
     pub memory: MemoryCacheStats,
@@ -117,7 +119,13 @@ impl HostCacheStats {
             lookups: Lookups::of(&all, Level::Memory),
         };
         let redis = cache.redis().map(|shared| RedisCacheStats::of(shared, &all));
-        Self { total: OutcomeCounts::of(&all), memory, redis, routes: routes.collect() }
+        Self {
+            application: host.name().to_owned(),
+            total: OutcomeCounts::of(&all),
+            memory,
+            redis,
+            routes: routes.collect(),
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::output::OptionalOutput;
 use super::state_dir::StateDir;
-use super::telemetry::{self, LogFormat};
+use super::telemetry::{self, LogFormat, LogOptions};
 use super::{FetchState, ManifestOptions, optimize};
 use crate::config::app::{self, Options};
 use crate::config::manifest::Manifest;
@@ -51,10 +52,11 @@ pub struct BuildOptions {
 /// If a build command, `wasm-opt` or the compilation fails.
 pub fn run(options: &BuildOptions) -> Result<()> {
     let BuildOptions { from, optimize, aot, native, no_commands, state } = options;
-    telemetry::init(LogFormat::Human, false);
+    telemetry::init(LogFormat::Human, LogOptions::default());
+    let report = &mut OptionalOutput::new(io::stderr());
     let (mut manifest, base) = from.load()?;
     if !*no_commands {
-        run_commands(&manifest, &base, &mut io::stderr())?;
+        run_commands(&manifest, &base, report)?;
     }
     let options = Options { without_values: true, ..Options::default() };
     if *optimize || *aot {
@@ -66,13 +68,13 @@ pub fn run(options: &BuildOptions) -> Result<()> {
         let app = from.resolve(&manifest, &base, &options)?;
         // Fetched components are named by their digest and shared with other applications.
         let is_own = |source: &Path| !source.parent().is_some_and(|p| p.ends_with(store::FOLDER));
-        optimize::run(&app, is_own, &mut io::stderr())?;
+        optimize::run(&app, is_own, report)?;
     }
     if *aot {
         let folder = state.open(&base, READABLE)?;
         let target = if *native { CompileTarget::Native } else { CompileTarget::Portable };
         let count = Host::compile(&from.resolve(&manifest, &base, &options)?, &folder, target)?;
-        writeln!(io::stderr(), "{count} components compiled in {}", folder.display())?;
+        writeln!(report, "{count} components compiled in {}", folder.display())?;
     }
     Ok(())
 }

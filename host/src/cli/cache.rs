@@ -126,7 +126,8 @@ pub(super) const UNEXPECTED: &str =
     "unexpected response: another version of spinfer, or another server";
 
 fn print_stats(stats: &HostCacheStats, out: &mut impl Write) -> Result<()> {
-    let HostCacheStats { total, memory, redis, routes } = stats;
+    let HostCacheStats { application, total, memory, redis, routes } = stats;
+    writeln!(out, "application: {}\n", application.escape_debug())?;
     let head =
         ["route", "component", "requests", "hits", "hit rate", "collapsed", "misses", "bypassed"];
     let mut lines = vec![head.map(str::to_owned)];

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::flags::Flags;
 use super::state_dir::StateDir;
-use super::telemetry::{self, LogFormat};
+use super::telemetry::{self, LogFormat, LogOptions};
 use super::{FetchState, ManifestOptions};
 use crate::guest::artifact::PRIVATE;
 use crate::host::Host;
@@ -31,7 +31,7 @@ pub struct CheckOptions {
 /// Every problem that keeps the application from being served.
 pub fn run(options: &CheckOptions, out: &mut impl Write) -> Result<()> {
     let CheckOptions { from, flags, state } = options;
-    telemetry::init(LogFormat::Human, true);
+    telemetry::init(LogFormat::Human, LogOptions { quiet: true, ..LogOptions::default() });
     let (mut manifest, base) = from.load()?;
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);

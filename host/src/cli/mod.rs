@@ -22,6 +22,7 @@ pub mod up;
 mod admin_client;
 mod atomic_files;
 mod edit;
+mod output;
 mod signature;
 mod sparkline;
 mod table;
@@ -46,6 +47,7 @@ use self::health::HealthOptions;
 use self::log::LogOptions;
 use self::models::ModelsOptions;
 use self::new::NewOptions;
+use self::output::OptionalOutput;
 use self::pull::PullOptions;
 use self::registry::RegistryOptions;
 use self::state_dir::StateDir;
@@ -125,7 +127,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        // `spinfer drift | head` is not a failure.
+        // `spinfer log tail --follow | head` is not a failure.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // An error of standard error cannot be reported anywhere.
@@ -136,7 +138,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<()> {
-    let out = &mut io::stdout();
+    // A reader that closes the output ends the commands that only print records, not those that do more.
+    let out = &mut OptionalOutput::new(io::stdout());
     match command {
         Command::Up(options) => up::run(&options),
         Command::Check(options) => check::run(&options, out),
@@ -150,7 +153,7 @@ fn run(command: Command) -> Result<()> {
         Command::Drift(options) => drift::run(&options, out),
         Command::Baseline(options) => baseline::run(&options, out),
         Command::Registry(options) => registry::run(&options, out),
-        Command::Log(options) => log::run(&options, out),
+        Command::Log(options) => log::run(&options, &mut io::stdout()),
         Command::Experiment(options) => experiment::run(&options, out),
         Command::TryGraph { memory, seconds, library } => {
             let limit = usize::try_from(memory).unwrap_or(usize::MAX);

@@ -33,6 +33,7 @@ use crate::guest::stdio::ComponentOutput;
 use crate::http::body::MAX_BODIES;
 use crate::http::body::response_memory::ResponseMemory;
 use crate::http::client_tls;
+use crate::http::request_log::RequestLog;
 use crate::http::reserved::INTERNAL;
 use crate::http::route::{ANY, Pattern, Router};
 use crate::inference::model_states::ModelStates;
@@ -71,8 +72,10 @@ impl Host {
             router,
             component_targets: by_id,
             metrics,
+            request_log: RequestLog::default(),
             graphs,
             components: components.into_iter().map(|(id, one)| (id, one.component)).collect(),
+            name: app.name.clone(),
             info: info(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
             model_states: ModelStates::default(),

@@ -26,6 +26,7 @@ use crate::http::body::response_memory::ResponseMemory;
 use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
+use crate::http::request_log::RequestLog;
 use crate::http::route::{Pattern, Router};
 use crate::inference::GraphRegistry;
 use crate::inference::model_states::ModelStates;
@@ -54,7 +55,9 @@ pub struct Host {
     /// The components as targets of requests of other components, by id.
     component_targets: HashMap<String, (Pattern, RouteTarget)>,
     metrics: HostMetrics,
+    request_log: RequestLog,
     graphs: Arc<GraphRegistry>,
+    name: String,
     /// The application's name and version, as JSON.
     info: String,
     /// Why the host is not ready.
@@ -101,6 +104,12 @@ impl Host {
     #[must_use]
     pub fn find(&self, path: &str) -> Option<&(Pattern, RouteTarget)> {
         self.router.find(path)
+    }
+
+    /// Name of the application.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The memory budget of request bodies that are admitted whole.
@@ -190,6 +199,12 @@ impl Host {
     #[must_use]
     pub fn metrics(&self) -> &HostMetrics {
         &self.metrics
+    }
+
+    /// The log of single requests.
+    #[must_use]
+    pub fn request_log(&self) -> &RequestLog {
+        &self.request_log
     }
 
     /// The components, by id.
@@ -299,6 +314,7 @@ impl Host {
                 self.trim_memory();
             }
             self.redis.drop_idle(now);
+            self.request_log.log_dropped();
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod error;
 pub mod error_response;
 
 pub mod percent;
+pub mod request_log;
 pub mod reserved;
 pub mod route;
 

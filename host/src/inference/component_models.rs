@@ -85,10 +85,13 @@ impl ComponentModels {
             let (bytes, digest, settings) =
                 read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
             let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-            let graph = registry
-                .load(&compute_queue, (digest, settings.load_request()), bytes, encoding, target)
-                .await?;
             let version = settings.version.as_deref().unwrap_or_default();
+            let shown = [&*name, shortened(version)];
+            let shown =
+                shown.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+            let key = (digest, settings.load_request());
+            let graph =
+                registry.load(&compute_queue, key, bytes, (encoding, target), &shown).await?;
             let metrics = registry.metrics_of(&name, shortened(version));
             let model = Arc::new(BoundModel::new(graph, &settings, compute_queue, metrics)?);
             *loaded = Some(Arc::clone(&model));
@@ -114,8 +117,9 @@ impl ComponentModels {
         wait_for_load(deadline, async move {
             let hash = move || (Sha256::digest(&bytes).into(), bytes);
             let (digest, bytes) = compute_queue.run(hash).await?;
+            let key = (digest, LoadRequest::default());
             let graph = registry
-                .load(&compute_queue, (digest, LoadRequest::default()), bytes, encoding, target)
+                .load(&compute_queue, key, bytes, (encoding, target), "loaded by a component")
                 .await?;
             let metrics = registry.metrics_of("", "");
             Ok(Arc::new(BoundModel::new(graph, &ModelSettings::default(), compute_queue, metrics)?))

@@ -34,6 +34,7 @@ use crate::http::body::{Body, RequestBody};
 use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
+use crate::http::request_log::{LoggedRequest, LoggedResponse};
 use crate::http::reserved::INTERNAL;
 use crate::http::route::Pattern;
 use crate::http::spin_headers::{RequestOrigin, RequestSource};
@@ -51,8 +52,7 @@ pub async fn handle<B>(host: &Host, client: RequestSource, request: Request<B>) 
 where
     B: HttpBody<Data = Bytes, Error = hyper::Error> + Unpin + Send + 'static,
 {
-    let traced = tracing::enabled!(tracing::Level::DEBUG)
-        .then(|| (request.method().clone(), request.uri().clone()));
+    let logged = LoggedRequest::of(&request);
     let terms = ResponseTerms::of(host, client, &request);
     let mut exchange = Exchange::new(client, request);
     // 1. The host's own paths.
@@ -64,6 +64,7 @@ where
         },
     };
     // 8. Respond.
+    let failure = LoggedResponse::failure_of(&served);
     let mut response = served.unwrap_or_else(|failure| {
         let mut response = failure.into_response();
         if terms.version <= Version::HTTP_11 && !exchange.connection_reusable() {
@@ -73,10 +74,9 @@ where
     });
     mark(exchange.arm.as_deref(), &mut response);
     let response = terms.apply(host, response).await;
-    if let Some((method, uri)) = traced {
-        let (status, took) = (response.status().as_u16(), exchange.start.elapsed());
-        debug!(%method, %uri, status, ?took, "served");
-    }
+    let (status, took) = (response.status(), exchange.start.elapsed());
+    let route = |path: &str| host.find(path).map(|(pattern, _)| pattern.raw());
+    host.request_log().served(&logged, LoggedResponse { status, took, failure }, route);
     response
 }
 

@@ -52,18 +52,23 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// longer.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves until `shutdown` completes, then drains and closes all connections.
+/// Serves until `shutdown` completes, then drains and closes all connections. When the models are loaded,
+/// `loaded` is called with whether the host is ready.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     host: Arc<Host>,
+    loaded: impl FnOnce(bool) + Send + 'static,
     shutdown: impl Future<Output = Drain>,
 ) -> anyhow::Result<()> {
     let connections =
         Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_memory().clone()));
     let loading = tokio::spawn({
         let host = Arc::clone(&host);
-        async move { host.load_models().await }
+        async move {
+            host.load_models().await;
+            loaded(host.ready().is_ok());
+        }
     });
     let background = tokio::spawn({
         let host = Arc::clone(&host);

@@ -1,14 +1,14 @@
 //! `spinfer up`: serves an application until the process is terminated.
 
 mod signals;
+mod startup;
 
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -18,12 +18,14 @@ use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use self::signals::Signals;
+use self::startup::{Startup, example};
 use super::flags::Flags;
+use super::output::OptionalOutput;
 use super::state_dir::StateDir;
-use super::telemetry::{self, LogFormat};
+use super::telemetry::{self, LogFormat, LogOptions};
 use super::{FetchState, ManifestOptions, build};
-use crate::admin::{Admin, AdminListener, METRICS};
-use crate::config::app::{App, RouteAction};
+use crate::admin::{Admin, AdminListener};
+use crate::config::app::App;
 use crate::config::instance_reuse::parse_duration_or_range;
 use crate::guest::artifact::PRIVATE;
 use crate::host::Host;
@@ -97,6 +99,10 @@ pub struct UpOptions {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration_or_range)]
     drain: Duration,
 
+    /// Log each request: method, path, status, duration and route
+    #[arg(long)]
+    log_requests: bool,
+
     /// Print only the address, log only warnings
     #[arg(short, long)]
     quiet: bool,
@@ -123,12 +129,14 @@ pub fn run(options: &UpOptions) -> Result<()> {
         state,
         build,
         drain,
+        log_requests,
         quiet,
         log_format,
     } = options;
 
     // 1 Bind the addresses, and resolve the application.
-    telemetry::init(*log_format, *quiet);
+    let startup = Startup::new(Instant::now(), *quiet);
+    telemetry::init(*log_format, LogOptions { quiet: *quiet, requests: *log_requests });
     open_files::raise_limit();
     let tls = tls_cert.as_ref().zip(tls_key.as_ref());
     let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
@@ -137,7 +145,7 @@ pub fn run(options: &UpOptions) -> Result<()> {
     let bound = bind(listen, ports)?;
     let admin = if *no_admin { None } else { Some(Admin::bind(admin.as_ref())?) };
     if *build {
-        build::run_commands(&manifest, &base, &mut io::stderr())?;
+        build::run_commands(&manifest, &base, &mut OptionalOutput::new(io::stderr()))?;
     }
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);
@@ -152,6 +160,10 @@ pub fn run(options: &UpOptions) -> Result<()> {
     let host = thread::scope(|scope| scope.spawn(|| Host::new(&app, &state)).join())
         .unwrap_or_else(|panic| resume_unwind(panic))?;
 
+    if *log_requests {
+        host.request_log().enable();
+    }
+
     // 3 Serve until a signal.
     let runtime = runtime()?;
     let serving = async {
@@ -163,7 +175,7 @@ pub fn run(options: &UpOptions) -> Result<()> {
         let listener = listener.with_context(|| format!("cannot listen on {listen}"))?;
         let admin = admin.map(Admin::listen).transpose()?;
         let serving = Serving { app: &app, host: Arc::clone(&host), listener, admin, tls };
-        serving.until_signal(*drain, *quiet).await
+        serving.until_signal(*drain, startup).await
     };
     let served = runtime.block_on(serving);
 
@@ -223,13 +235,16 @@ struct Serving<'a> {
 
 impl Serving<'_> {
     /// Serves until a signal, then drains.
-    async fn until_signal(self, drain: Duration, quiet: bool) -> Result<()> {
+    async fn until_signal(self, drain: Duration, startup: Startup) -> Result<()> {
         let Self { app, host, listener, admin, tls } = self;
         let mut signals = Signals::listen()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        let url = format!("{scheme}://{address}");
         let admin_address = admin.as_ref().map(AdminListener::address).transpose()?;
-        print_routes(app, &host, &url, admin_address, quiet)?;
+        startup.print_routes(app, &host, &url, admin_address)?;
+        let example = example(app, scheme, address);
+        let loaded = move |ready| startup.print_ready(ready, example.as_deref());
         if let Some(admin) = admin {
             // The admin plane stays up during the drain, until the process exits.
             tokio::spawn(admin.serve(Arc::clone(&host)));
@@ -237,7 +252,7 @@ impl Serving<'_> {
         let (stop, stopped) = oneshot::channel();
         // The sender is dropped only together with the server.
         let stopped = async { stopped.await.unwrap_or_else(|_| Drain::short(drain)) };
-        let serving = server::serve(listener, tls, host, stopped);
+        let serving = server::serve(listener, tls, host, loaded, stopped);
         let aborted = async {
             let drain = signals.stop(drain).await;
             let _ = stop.send(drain);
@@ -248,34 +263,4 @@ impl Serving<'_> {
             () = aborted => bail!("second signal: requests in flight were aborted"),
         }
     }
-}
-
-/// Prints the address and, unless `quiet`, the admin plane and the routes.
-fn print_routes(
-    app: &App,
-    host: &Host,
-    url: &str,
-    admin: Option<SocketAddr>,
-    quiet: bool,
-) -> Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "Serving {url}")?;
-    if !quiet {
-        if let Some(admin) = admin {
-            writeln!(out, "Metrics at http://{admin}{METRICS}")?;
-        }
-        writeln!(out, "Routes of {}:", app.name)?;
-        let width = app.routes.iter().map(|r| r.pattern.to_string().len()).max().unwrap_or(0);
-        for route in &app.routes {
-            let (pattern, target) = (route.pattern.to_string(), &route.target);
-            let door = match target {
-                RouteAction::Component(id) => host.component(id).map(|component| component.door()),
-                RouteAction::Static(_) => None,
-            };
-            let door = door.map(|door| format!(" ({door} door)")).unwrap_or_default();
-            writeln!(out, "  {pattern:width$}  {target}{door}")?;
-        }
-    }
-    out.flush()?;
-    Ok(())
 }

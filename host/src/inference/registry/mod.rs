@@ -65,14 +65,14 @@ impl GraphRegistry {
         Arc::clone(metrics.entry((model.to_owned(), version.to_owned())).or_default())
     }
 
-    /// The graph of `bytes`, which is loaded unless it is in use.
+    /// The graph of `bytes`, which is loaded unless it is in use; `model` is its first user, for the log.
     pub(super) async fn load(
         &self,
         compute_queue: &ComputeQueue,
         (digest, request): GraphKey,
         bytes: Vec<u8>,
-        encoding: Encoding,
-        target: ExecutionTarget,
+        (encoding, target): (Encoding, ExecutionTarget),
+        model: &str,
     ) -> Result<Arc<LoadedGraph>, InferenceError> {
         let backends: Vec<_> =
             self.backends.iter().filter(|b| b.supports(encoding, target)).cloned().collect();
@@ -85,7 +85,7 @@ impl GraphRegistry {
         let work = move || load_with_first(&backends, &bytes, encoding, target, request);
         let LoadResult { backend, graph, .. } = compute_queue.run(work).await??;
         *loaded = Arc::downgrade(&graph);
-        info!(sha256 = hex(&digest[..6]), backend, took = ?start.elapsed(), "graph loaded");
+        info!(model, backend, took = ?start.elapsed(), sha256 = hex(&digest[..6]), "graph loaded");
         Ok(graph)
     }
 

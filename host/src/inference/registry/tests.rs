@@ -100,7 +100,13 @@ async fn load(
     let (digest, compute_queue) = (Sha256::digest(bytes).into(), registry.compute_threads.queue());
     let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
     registry
-        .load(&compute_queue, (digest, LoadRequest::default()), bytes.to_vec(), encoding, target)
+        .load(
+            &compute_queue,
+            (digest, LoadRequest::default()),
+            bytes.to_vec(),
+            (encoding, target),
+            "a",
+        )
         .await
 }
 
