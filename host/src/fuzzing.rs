@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
 use serde::de::IgnoredAny;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -22,6 +23,7 @@ use crate::config::outbound_hosts::{OutboundHost, OutboundHosts};
 use crate::config::runtime_config;
 use crate::config::template::Template;
 use crate::config::variables::Provider;
+use crate::http::authority::Authority;
 use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::http::route::{Pattern, Router};
 use crate::inference::{bind as bind_tensors, check_settings};
@@ -62,6 +64,15 @@ pub fn outbound_host(data: &[u8]) {
         assert!(!any || !host.is_empty());
         let _ = allowed.allows_self(scheme);
     }
+}
+
+/// The host of a request: it is the host of the URL that it becomes a part of.
+pub fn authority(data: &[u8]) {
+    let Ok(Authority { host, port }) = Authority::parse(data) else { return };
+    let text = from_utf8(data).expect("it was parsed");
+    let url: Uri = format!("http://{text}/path?query").parse().expect("it is a URL");
+    assert_eq!((url.host(), url.port_u16()), (Some(host), port));
+    assert_eq!(url.path_and_query().map(PathAndQuery::as_str), Some("/path?query"));
 }
 
 /// A path, and on the following lines the routes of an application.
@@ -282,7 +293,7 @@ mod tests {
     }
 
     briefly! {
-        spin_toml template outbound_host route runtime_config dotenv model_settings cache_control
+        spin_toml template outbound_host authority route runtime_config dotenv model_settings cache_control
         labels example bind preface body redis_reply content_encoding
     }
 }

@@ -4,6 +4,7 @@
 
 mod add; // `spinfer add` of ONNX files, and their predictions
 mod admin; // the admin plane: endpoints, token, purges
+mod authority; // the host of a request, HTTP/1.0
 mod cache; // the response cache in memory
 mod capabilities; // variables, service chaining, outbound HTTP
 mod cli; // help, output and errors of the command line

@@ -6,11 +6,12 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
 use sha2::{Digest, Sha256};
 
 use super::refusal::Refusal;
+use crate::http::authority::{Authority, HostError};
 
 /// Environment variable of the token. A command line would be readable for every user.
 pub const TOKEN: &str = "SPINFER_ADMIN_TOKEN";
@@ -63,10 +64,12 @@ impl Guard {
         Ok(Self(token.map(|token| TokenDigest::new(token.as_bytes()))))
     }
 
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check(&self, head: &Parts) -> Result<(), Refusal> {
+        // Also of HTTP/1.0: without a host, a page of another site could have sent the request.
+        let host = Authority::of(head, "http")?.ok_or(HostError::Missing)?.host;
         match &self.0 {
             Some(token) => {
-                let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+                let given = head.headers.get(AUTHORIZATION).map(|value| value.as_bytes());
                 let given = given.and_then(|value| value.split_at_checked(BEARER.len()));
                 let given = given.filter(|(kind, _)| kind.eq_ignore_ascii_case(BEARER.as_bytes()));
                 let valid = given.is_some_and(|(_, given)| TokenDigest::new(given).0 == token.0);
@@ -74,31 +77,21 @@ impl Guard {
             }
             // Another site's name may resolve to this address (DNS rebinding), and a browser would
             // let its pages read the response.
-            None => {
-                let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
-                match host.filter(|host| !is_address_or_localhost(host)) {
-                    Some(host) => Err(Refusal::Host { host: host.into_owned() }),
-                    None => Ok(()),
-                }
-            }
+            None if is_address_or_localhost(host) => Ok(()),
+            None => Err(Refusal::OtherSite { host: host.to_owned() }),
         }
     }
 }
 
-/// Whether `host`, with a port or without, is an IP address or `localhost`.
+/// Whether `host` is an IP address or `localhost`.
 fn is_address_or_localhost(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let is_address = inner.unwrap_or(name).parse::<IpAddr>().is_ok();
-    is_address || name.eq_ignore_ascii_case("localhost")
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inner.unwrap_or(host).parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use http::Request;
 
     use super::*;
 
@@ -108,10 +101,12 @@ mod tests {
         Guard::new(token, address.parse().unwrap()).map_err(|error| error.to_string())
     }
 
-    fn check(guard: &Guard, name: &'static str, value: &str) -> Result<(), Refusal> {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        guard.check(&headers)
+    fn check(guard: &Guard, target: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut request = Request::get(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        guard.check(&request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
@@ -133,32 +128,52 @@ mod tests {
     #[test]
     fn request_with_the_token_is_admitted() {
         let guard = guard(Some(SECRET), "0.0.0.0:3001").unwrap();
-        let with = |value: &str| check(&guard, "authorization", value);
+        let host = ("host", "admin.example.com");
+        let with = |value: &str| check(&guard, "/", &[host, ("authorization", value)]);
         assert_eq!(with(&format!("Bearer {SECRET}")), Ok(()));
         assert_eq!(with(&format!("bearer {SECRET}")), Ok(()));
         for wrong in ["", "Bearer", "Bearer ", "Bearer x", SECRET, "Basic 0123456789abcdef"] {
             assert_eq!(with(wrong), Err(Refusal::Token), "{wrong}");
         }
-        assert_eq!(guard.check(&HeaderMap::new()), Err(Refusal::Token));
+        assert_eq!(check(&guard, "/", &[host]), Err(Refusal::Token));
+        let token = format!("Bearer {SECRET}");
+        let without_host = check(&guard, "/", &[("authorization", &token)]);
+        assert_eq!(without_host, Err(Refusal::Host(HostError::Missing)));
         assert!(!format!("{guard:?}").contains(SECRET));
     }
 
     #[test]
     fn host_of_another_site_is_refused_without_a_token() {
         let guard = guard(None, "127.0.0.1:3001").unwrap();
+        let with = |hosts: &[&str]| {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            check(&guard, "/", &headers)
+        };
         for host in ["localhost", "LocalHost:3001", "127.0.0.1", "127.0.0.1:9", "[::1]:3001"] {
-            assert_eq!(check(&guard, "host", host), Ok(()), "{host}");
+            assert_eq!(with(&[host]), Ok(()), "{host}");
         }
-        for host in ["example.com", "example.com:3001", "localhost.example.com", "[x]", ""] {
-            assert!(matches!(check(&guard, "host", host), Err(Refusal::Host { .. })), "{host}");
+        for host in ["example.com", "example.com:3001", "localhost.example.com", "127.0.0.1.nip.io"]
+        {
+            assert!(matches!(with(&[host]), Err(Refusal::OtherSite { .. })), "{host}");
         }
-        assert_eq!(guard.check(&HeaderMap::new()), Ok(()), "browsers always send a Host header");
+        for host in ["", "[x]", "localhost/", "localhost@example.com", "localhost:x"] {
+            assert!(matches!(with(&[host]), Err(Refusal::Host(HostError::Invalid(_)))), "{host}");
+        }
+        let repeated = Err(Refusal::Host(HostError::Repeated));
+        assert_eq!(with(&["localhost", "localhost"]), repeated);
+        assert_eq!(with(&["localhost", "example.com"]), repeated);
+        assert_eq!(with(&[]), Err(Refusal::Host(HostError::Missing)));
+        let old = Request::get("/").version(http::Version::HTTP_10).body(()).unwrap();
+        let missing = Err(Refusal::Host(HostError::Missing));
+        assert_eq!(guard.check(&old.into_parts().0), missing, "also of HTTP/1.0");
     }
 
-    proptest! {
-        #[test]
-        fn any_host_header_is_handled(host in "[ -~é]{0,40}") {
-            let _ = is_address_or_localhost(&host);
-        }
+    #[test]
+    fn target_of_another_site_is_refused_whatever_its_host_header() {
+        let guard = guard(None, "127.0.0.1:3001").unwrap();
+        let target = "http://example.com/stats";
+        let with = |host| check(&guard, target, &[("host", host)]);
+        assert_eq!(with("localhost"), Err(Refusal::Host(HostError::Mismatch)));
+        assert!(matches!(with("example.com"), Err(Refusal::OtherSite { .. })));
     }
 }

@@ -189,7 +189,7 @@ where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let (head, body) = request.into_parts();
-    let response = match guard.check(&head.headers) {
+    let response = match guard.check(&head) {
         Ok(()) if experiments::is_under(head.uri.path()) => {
             experiments::respond(&host, head, body).await
         }

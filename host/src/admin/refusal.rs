@@ -3,6 +3,7 @@
 use http::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 
+use crate::http::authority::HostError;
 use crate::http::body::Body;
 use crate::http::error_response::error_response;
 
@@ -22,11 +23,13 @@ pub(super) enum Refusal {
     Unavailable(String),
     #[error("missing or invalid token; send `Authorization: Bearer <token>`")]
     Token,
+    #[error(transparent)]
+    Host(#[from] HostError),
     #[error(
         "the Host header {host} is refused, as a page of another site may have sent the request; \
          without a token the admin plane accepts an IP address or localhost"
     )]
-    Host { host: String },
+    OtherSite { host: String },
     #[error("internal error; the log has the details")]
     Failed,
 }
@@ -36,11 +39,11 @@ impl Refusal {
         match self {
             Self::NoEndpoint { .. } | Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Parameter(_) => StatusCode::BAD_REQUEST,
+            Self::Parameter(_) | Self::Host(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token => StatusCode::UNAUTHORIZED,
-            Self::Host { .. } => StatusCode::FORBIDDEN,
+            Self::OtherSite { .. } => StatusCode::FORBIDDEN,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -61,7 +64,8 @@ impl Refusal {
             | Self::Unknown(_)
             | Self::Conflict(_)
             | Self::Unavailable(_)
-            | Self::Host { .. }
+            | Self::Host(_)
+            | Self::OtherSite { .. }
             | Self::Failed => {}
         }
         response

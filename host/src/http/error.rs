@@ -2,14 +2,15 @@
 
 use http::StatusCode;
 
+use crate::http::authority::HostError;
 use crate::http::content_encoding::SUPPORTED;
 
 /// A failure of a request on the host's side. A response of the component, an error included, is not a
 /// failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    #[error("the Host header is missing, repeated or not text; send exactly one")]
-    NoHost,
+    #[error(transparent)]
+    Host(#[from] HostError),
     #[error("{host} is an internal host name: only components of this application can use it")]
     InternalHost { host: String },
     #[error("{path} supports only GET and HEAD")]
@@ -67,7 +68,7 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost
+            Self::Host(_)
             | Self::InternalHost { .. }
             | Self::BodyBroken(_)
             | Self::BodyUndecodable { .. } => StatusCode::BAD_REQUEST,
@@ -94,7 +95,8 @@ impl Failure {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NoHost => Reason::NoHost,
+            Self::Host(HostError::Missing | HostError::Repeated) => Reason::NoHost,
+            Self::Host(HostError::Invalid(_) | HostError::Mismatch) => Reason::InvalidHost,
             Self::InternalHost { .. } => Reason::InternalHost,
             Self::MethodNotAllowed { .. } => Reason::MethodNotAllowed,
             Self::NotReady { .. } => Reason::NotReady,
@@ -124,6 +126,7 @@ impl Failure {
 pub enum Reason {
     // before the route is known
     NoHost,
+    InvalidHost,
     InternalHost,
     // there, and behind a router
     NoRoute,
@@ -153,6 +156,7 @@ impl Reason {
     /// In the order of the variants.
     pub const ALL: [Self; Self::NotReady as usize + 1] = [
         Self::NoHost,
+        Self::InvalidHost,
         Self::InternalHost,
         Self::NoRoute,
         Self::NoComponent,
@@ -192,6 +196,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::NoHost => "no_host",
+            Self::InvalidHost => "invalid_host",
             Self::InternalHost => "internal_host",
             Self::NoRoute => "no_route",
             Self::NoComponent => "no_component",

@@ -1,5 +1,6 @@
 //! HTTP in the host: routes, bodies, errors, and headers.
 
+pub mod authority;
 pub mod error;
 pub mod error_response;
 

@@ -26,6 +26,8 @@ pub struct RequestOrigin<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct RequestSource {
     pub address: SocketAddr,
+    /// The address of this host that it is connected to.
+    pub local: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// Number of components of this application that the request has passed through; 0 from outside.
@@ -86,7 +88,7 @@ impl RequestOrigin<'static> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Self {
             route: &ANY,
-            client: RequestSource { address, scheme: "http", hops: 0 },
+            client: RequestSource { address, local: address, scheme: "http", hops: 0 },
             predictions: None,
         }
     }
@@ -168,7 +170,7 @@ mod tests {
         let mut head = request.body(()).unwrap().into_parts().0;
         let route = Pattern::parse(route).unwrap();
         let address = "127.0.0.1:8777".parse().unwrap();
-        let client = RequestSource { address, scheme: "https", hops: 0 };
+        let client = RequestSource { address, local: address, scheme: "https", hops: 0 };
         let origin = RequestOrigin { route: &route, client, predictions: None };
         origin.put_into(&mut head);
         let mut seen: Vec<_> =

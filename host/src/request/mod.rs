@@ -27,6 +27,7 @@ use crate::capabilities::outbound_http::{Chain, Via};
 use crate::experiment::Arm;
 use crate::guest::component::Component;
 use crate::host::{Host, RouteTarget, Served};
+use crate::http::authority::{self, Authority};
 use crate::http::body::delivery::DeliveredRoute;
 use crate::http::body::error::BodyError;
 use crate::http::body::response_memory::MIN_CHARGED;
@@ -35,7 +36,6 @@ use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
 use crate::http::request_log::{LoggedRequest, LoggedResponse};
-use crate::http::reserved::INTERNAL;
 use crate::http::route::Pattern;
 use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::metrics::RouteMetrics;
@@ -55,13 +55,13 @@ where
     let logged = LoggedRequest::of(&request);
     let terms = ResponseTerms::of(host, client, &request);
     let mut exchange = Exchange::new(client, request);
-    // 1. The host's own paths.
-    let served = match terms.preflight(&exchange.head).map(Ok) {
-        Some(response) => response,
-        None => match own_paths::respond(host, &mut exchange).await {
-            Some(response) => response,
-            None => serve(host, Via::Route, &mut exchange).await,
-        },
+    let served = match check_host(&mut exchange.head, client) {
+        Ok(()) => serve_client(host, &terms, &mut exchange).await,
+        Err(failure) => {
+            let refused = Err(failure);
+            count(&host.metrics().unrouted, exchange.start, &refused);
+            refused
+        }
     };
     // 8. Respond.
     let failure = LoggedResponse::failure_of(&served);
@@ -78,6 +78,25 @@ where
     let route = |path: &str| host.find(path).map(|(pattern, _)| pattern.raw());
     host.request_log().served(&logged, LoggedResponse { status, took, failure }, route);
     response
+}
+
+/// Steps 1 to 7 of a request of a client.
+async fn serve_client<B>(
+    host: &Host,
+    terms: &ResponseTerms<'_>,
+    exchange: &mut Exchange<B>,
+) -> Result<Response<Body>, Failure>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
+{
+    if let Some(response) = terms.preflight(&exchange.head) {
+        return Ok(response);
+    }
+    // 1. The host's own paths.
+    match own_paths::respond(host, exchange).await {
+        Some(response) => response,
+        None => serve(host, Via::Route, exchange).await,
+    }
 }
 
 /// The client's conditions for any response.
@@ -334,12 +353,14 @@ fn find<'a>(
     client: RequestSource,
     head: &Parts,
 ) -> Result<&'a (Pattern, RouteTarget), Failure> {
-    match client.hops {
-        0 => check_host(head)?,
-        hops if hops > MAX_HOPS => return Err(Failure::Loop { hops }),
-        _ => {}
+    if client.hops > MAX_HOPS {
+        return Err(Failure::Loop { hops: client.hops });
     }
     let path = head.uri.path();
+    // The target of CONNECT, which no component can serve, is only a host.
+    if path.is_empty() {
+        return Err(Failure::NoRoute { path: head.uri.to_string() });
+    }
     match via {
         Via::Route => host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() }),
         Via::Component(id) => {
@@ -348,45 +369,18 @@ fn find<'a>(
     }
 }
 
-/// Checks that an HTTP/1.1 request has exactly one `Host` header (RFC 9112, 3.2), without which
-/// `wasi:http` has no request, and that it does not name a component: those are for components.
-fn check_host(head: &Parts) -> Result<(), Failure> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let header = hosts.next().map(|host| host.to_str().map_err(|_| Failure::NoHost)).transpose()?;
-    if hosts.next().is_some() {
-        return Err(Failure::NoHost);
-    }
-    let target = head.uri.host();
-    if header.is_none() && target.is_none() && head.version == Version::HTTP_11 {
-        return Err(Failure::NoHost);
-    }
-    match header.into_iter().chain(target).find(|host| is_internal(host)) {
-        Some(host) => Err(Failure::InternalHost { host: host.to_owned() }),
-        None => Ok(()),
-    }
-}
-
-/// Whether `host`, with or without a port, is the host name of a component.
-fn is_internal(host: &str) -> bool {
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
-    let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
-    let start = name.len().saturating_sub(INTERNAL.len());
-    name[start..].eq_ignore_ascii_case(INTERNAL.as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn component_host_names_are_recognised_in_any_spelling() {
-        for host in
-            ["a.spin.internal", "A.Spin.Internal", "a.spin.internal:80", "x.y.spin.internal."]
-        {
-            assert!(is_internal(host), "{host}");
+/// Checks that the request is for a valid host, and not for a component: those hosts are for components.
+/// A request of HTTP/1.0 without a host is for the address that the client is connected to.
+fn check_host(head: &mut Parts, client: RequestSource) -> Result<(), Failure> {
+    match Authority::of(head, client.scheme)? {
+        Some(authority) if authority.is_internal() => {
+            Err(Failure::InternalHost { host: authority.host.to_owned() })
         }
-        for host in ["", "spin.internal", "a.spin.internal.org", "internal", "[::1]:80", "é"] {
-            assert!(!is_internal(host), "{host}");
+        Some(_) => Ok(()),
+        None => {
+            let local = HeaderValue::try_from(authority::of_address(client.local));
+            head.headers.extend(local.ok().map(|local| (HOST, local)));
+            Ok(())
         }
     }
 }

@@ -61,6 +61,7 @@ pub async fn serve(
     loaded: impl FnOnce(bool) + Send + 'static,
     shutdown: impl Future<Output = Drain>,
 ) -> anyhow::Result<()> {
+    let local = listener.local_addr()?;
     let connections =
         Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_memory().clone()));
     let loading = tokio::spawn({
@@ -78,6 +79,7 @@ pub async fn serve(
     });
     let (accepting, stop) = watch::channel(());
     let acceptor = Acceptor {
+        local,
         listener: Arc::new(listener),
         tls,
         host: Arc::clone(&host),
@@ -112,6 +114,8 @@ pub async fn serve(
 /// one thread.
 #[derive(Clone)]
 struct Acceptor {
+    /// The address that it listens on.
+    local: SocketAddr,
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
     host: Arc<Host>,
@@ -158,6 +162,7 @@ impl Acceptor {
 
     fn serve(&self, stream: TcpStream, address: SocketAddr, permit: ConnectionPermit) {
         let connection = self.connections.open(permit, address);
+        let local = stream.local_addr().unwrap_or(self.local);
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -167,7 +172,7 @@ impl Acceptor {
         stream.set_write_timeout(Some(WRITE_TIMEOUT));
         let stream = Box::pin(stream);
         let (host, tls) = (Arc::clone(&self.host), self.tls.clone());
-        let client = move |scheme| RequestSource { address, scheme, hops: 0 };
+        let client = move |scheme| RequestSource { address, local, scheme, hops: 0 };
         // Two tasks, since a task is as large as the largest future in it: a connection without TLS
         // does not need the memory of one with it.
         match tls {
