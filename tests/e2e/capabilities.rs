@@ -74,30 +74,108 @@ fn service_chaining_reaches_a_component_behind_the_fast_door() {
     }
 }
 
+/// Components of WASI 0.3 and 0.2 that may send requests to `granted`, and `b`, on the routes `/...`,
+/// `/older/...` and `/b/...`.
+fn both_versions(granted: &str) -> Spinfer {
+    let grant = format!("allowed_outbound_hosts = [{granted}]\n");
+    let manifest = Manifest::default()
+        .with("/...", "a", "probe", &format!("{STANDARD_DOOR}{grant}"))
+        .with("/older/...", "older", "hello_p2", &grant)
+        .with("/b/...", "b", "probe", "");
+    Launch::new(&manifest).up()
+}
+
+/// What both components receive for `url`, with `host` in the requests to them.
+fn fetched(spinfer: &Spinfer, host: &str, url: &str) -> [String; 2] {
+    let send = |path: &str| {
+        let response = spinfer.send("GET", &format!("{path}{url}"), &[("host", host)], b"");
+        format!("{} {}", response.status, response.text())
+    };
+    let newer = send("/fetch?");
+    // The status of the response is the first word of the text.
+    let older = send("/older/fetch?,,");
+    [newer, older.strip_prefix("200 ").unwrap_or(&older).to_owned()]
+}
+
+/// By a path alone, or what SDKs make of it: only a port, or the host of the request.
 #[test]
 fn request_to_self_is_routed_by_path() {
-    let spinfer = two("allowed_outbound_hosts = [\"http://self\"]");
-    let response = spinfer.post("/fetch?http://self.alt/echo", "x");
-    assert_eq!((response.status, response.text().as_str()), (200, "x"));
-    let denied = spinfer.post("/fetch?http://b.spin.internal/echo", "x");
-    assert!(denied.status == 502 && denied.text().contains("HttpRequestDenied"), "{denied:?}");
+    for granted in ["\"http://self\"", "\"https://self\"", "\"http://self.alt\"", "\"*://*:*\""] {
+        let spinfer = both_versions(granted);
+        let address = spinfer.address();
+        for host in ["", "http://:80", "https://:443", "http://self", "https://self.alt"] {
+            let url = format!("{host}/b/x?spin-headers");
+            for received in fetched(&spinfer, "client.example", &url) {
+                assert!(received.starts_with("200 "), "{granted} {url}: {received}");
+                let full_url = format!("spin-full-url: http://{address}/b/x?spin-headers\n");
+                assert!(received.contains(&full_url), "{granted} {url}: {received}");
+                assert!(received.contains("spin-path-info: /x\n"), "{received}");
+            }
+        }
+    }
+    let spinfer = both_versions("\"http://self\"");
+    let response = spinfer.post("/fetch?/echo", "a body");
+    assert_eq!((response.status, response.text().as_str()), (200, "a body"));
+    // `fetch("/path")` in JavaScript, with and without a default port.
+    for (host, url) in [
+        ("a.example:8080", "http://a.example:8080/b?spin-headers"),
+        ("a.example", "http://a.example/b?spin-headers"),
+        ("a.example", "https://a.example:443/b?spin-headers"),
+    ] {
+        for received in fetched(&spinfer, host, url) {
+            assert!(received.starts_with("200"), "{url}: {received}");
+        }
+    }
+    for url in ["http://b.spin.internal/echo", "http://a.example:81/b/echo", "http://b.example/"] {
+        for received in fetched(&spinfer, "a.example", url) {
+            assert!(received.contains("HttpRequestDenied"), "{url}: {received}");
+        }
+    }
+}
+
+#[test]
+fn request_to_self_needs_its_grant() {
+    for granted in ["", "\"http://*.spin.internal\"", "\"http://a.example\""] {
+        let spinfer = both_versions(granted);
+        for url in ["/b/echo", "http://:80/b/echo", "http://self/b/echo", "http://self.alt/b/echo"]
+        {
+            for received in fetched(&spinfer, "client.example", url) {
+                assert!(received.contains("HttpRequestDenied"), "{granted} {url}: {received}");
+            }
+        }
+    }
+}
+
+/// As Spin passes it: with the scheme of the connection, and the host.
+#[test]
+fn wasi_http_request_has_the_url_of_the_client() {
+    let spinfer = both_versions("");
+    let send = |path: &str| {
+        let response = spinfer.send("GET", path, &[("host", "a.example:8080")], b"");
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        response.text()
+    };
+    assert_eq!(send("/url?x=1"), "http://a.example:8080/url?x=1");
+    assert_eq!(send("/older/authority"), "a.example:8080");
 }
 
 /// Each request calls the component once more, until the host refuses one; its response is returned
 /// through all of them.
 #[test]
 fn circular_service_chaining_is_508() {
-    for (granted, host) in [("*.spin.internal", "b.spin.internal"), ("self", "self.alt")] {
+    for (granted, url) in
+        [("*.spin.internal", "http://b.spin.internal"), ("self", "http://self.alt"), ("self", "")]
+    {
         let spinfer = two(&format!(
             "allowed_outbound_hosts = [\"http://{granted}\"]\n\
              tool.spinfer.limits.instances = 20"
         ));
-        let calls = |times| format!("/fetch?http://{host}").repeat(times);
+        let calls = |times| format!("/fetch?{url}").repeat(times);
         let response = spinfer.post(&format!("{}/echo", calls(30)), "x");
-        assert_eq!(response.status, 508, "{host}: {}", response.text());
+        assert_eq!(response.status, 508, "{url}: {}", response.text());
         assert!(response.error().contains("call each other in a loop"));
         let response = spinfer.post(&format!("{}/echo", calls(10)), "x");
-        assert_eq!((response.status, response.text().as_str()), (200, "x"), "{host}");
+        assert_eq!((response.status, response.text().as_str()), (200, "x"), "{url}");
     }
 }
 

@@ -88,7 +88,7 @@ fn summary(app: &App, base: &Path) -> String {
             let allowed = spec.outbound_hosts.allows(scheme, host, port);
             let _ = writeln!(out, "  {scheme}://{host} {port:?}: {allowed}");
         }
-        let _ = writeln!(out, "  itself: {}", spec.outbound_hosts.allows_self("http"));
+        let _ = writeln!(out, "  itself: {}", spec.outbound_hosts.allows_self());
         let files = format!("{:?}", spec.files).replace(&format!("{}/", base.display()), "");
         let _ = writeln!(out, "  {files}");
         let _ = writeln!(

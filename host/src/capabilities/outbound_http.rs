@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::uri::{Scheme, Uri};
+use http::uri::{Authority as UriAuthority, Scheme, Uri};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -27,6 +27,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use crate::config::app::ComponentSpec;
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::guest::offload::AbortOnDrop;
+use crate::http::authority::Authority;
 use crate::http::body::Body;
 use crate::http::reserved::INTERNAL;
 
@@ -38,8 +39,13 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(600);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of idle connections to one host.
 const MAX_IDLE: usize = 32;
-/// Host of a request to the application's own routes; a request without a host goes there too.
-const SELF: &str = "self.alt";
+/// Host of a request to the application's own routes.
+pub const SELF: &str = "self.alt";
+/// Hosts of requests to the application's own routes. SDKs send an empty host, or only a port, for a URL
+/// that is only a path.
+const OWN_HOSTS: [&str; 3] = ["", "self", SELF];
+/// Maximum number of different hosts that concurrent requests of one instance have.
+const MAX_SERVED_HOSTS: usize = 16;
 
 /// How the component that serves a chained request is found.
 #[derive(Debug)]
@@ -141,6 +147,8 @@ pub struct OutboundHttpCtx {
     pub spec: Arc<ComponentSpec>,
     /// Number of components that the request it serves has passed through, itself included.
     pub hops: usize,
+    /// The hosts of the requests that it serves, if it may send requests to its own application.
+    pub served_hosts: Vec<UriAuthority>,
 }
 
 /// Where a request goes.
@@ -154,21 +162,47 @@ enum Destination {
 }
 
 impl OutboundHttpCtx {
+    /// Called for each request that the instance serves. `concurrent`: while it serves others. It is then
+    /// unknown for which of them the guest sends a request.
+    pub fn serve<B>(&mut self, request: &Request<B>, hops: usize, concurrent: bool) {
+        self.hops = if concurrent { hops.max(self.hops) } else { hops };
+        if !self.spec.outbound_hosts.allows_self() {
+            return;
+        }
+        if !concurrent || self.served_hosts.len() == MAX_SERVED_HOSTS {
+            self.served_hosts.clear();
+        }
+        let host = request.uri().authority().filter(|host| !self.served_hosts.contains(host));
+        self.served_hosts.extend(host.cloned());
+    }
+
     /// The destination of a request to `uri`, if the component is granted it.
     fn destination(&self, uri: &Uri) -> Result<Destination, Error> {
         let allowed = &self.spec.outbound_hosts;
         let scheme = uri.scheme_str().unwrap_or(Scheme::HTTP.as_str());
-        let host = uri.host().unwrap_or(SELF).to_ascii_lowercase();
-        let (destination, allows) = if host == SELF {
-            (Destination::Application, allowed.allows_self(scheme))
-        } else {
-            let destination = match host.strip_suffix(INTERNAL) {
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        let granted = if OWN_HOSTS.contains(&host.as_str()) {
+            allowed.allows_self().then_some(Destination::Application)
+        } else if allowed.allows(scheme, &host, uri.port_u16()) {
+            Some(match host.strip_suffix(INTERNAL) {
                 Some(id) => Destination::Component(id.to_owned()),
                 None => Destination::External,
-            };
-            (destination, allowed.allows(scheme, &host, uri.port_u16()))
+            })
+        } else {
+            // `fetch("/path")` in JavaScript is for the host of the request that the guest serves.
+            let own = allowed.allows_self() && self.serves(uri, scheme);
+            own.then_some(Destination::Application)
         };
-        if allows { Ok(destination) } else { Err(Error::HttpRequestDenied) }
+        granted.ok_or(Error::HttpRequestDenied)
+    }
+
+    /// Whether the host of `uri` is that of a request that the instance serves.
+    fn serves(&self, uri: &Uri, scheme: &str) -> bool {
+        fn parsed(host: &UriAuthority) -> Option<Authority<'_>> {
+            Authority::parse(host.as_str().as_bytes()).ok()
+        }
+        let Some(host) = uri.authority().and_then(parsed) else { return false };
+        self.served_hosts.iter().filter_map(parsed).any(|served| served.is_same(host, scheme))
     }
 
     /// Sends a request to a component or route of the application.
@@ -266,7 +300,8 @@ mod tests {
     use super::*;
     use crate::config::outbound_hosts::OutboundHost;
 
-    fn destination(allowed: &[&str], uri: &str) -> Option<Destination> {
+    /// The destination of a request to `uri` of an instance that serves requests for `served`.
+    fn destination(allowed: &[&str], served: &[&str], uri: &str) -> Option<Destination> {
         let mut spec = ComponentSpec::default();
         for host in allowed {
             spec.outbound_hosts.add(OutboundHost::parse(host).unwrap());
@@ -274,8 +309,13 @@ mod tests {
         let tls = crate::http::client_tls::client().unwrap();
         let outbound_http = Arc::new(OutboundHttp::new(BlockedNetworks::default(), &tls));
         let request_permits = Arc::new(Semaphore::new(1));
-        let outbound =
-            OutboundHttpCtx { outbound_http, request_permits, spec: Arc::new(spec), hops: 1 };
+        let (spec, served_hosts) = (Arc::new(spec), Vec::new());
+        let mut outbound =
+            OutboundHttpCtx { outbound_http, request_permits, spec, hops: 1, served_hosts };
+        for (number, host) in served.iter().enumerate() {
+            let request = Request::get(format!("http://{host}/")).body(()).unwrap();
+            outbound.serve(&request, 1, number > 0);
+        }
         outbound.destination(&uri.parse().unwrap()).ok()
     }
 
@@ -287,14 +327,55 @@ mod tests {
             (&["http://*.spin.internal"], "http://B.Spin.Internal/", component("b")),
             (&["http://b.spin.internal"], "http://c.spin.internal/", None),
             (&["https://*"], "http://b.spin.internal/", None),
-            (&["http://self"], "/path", Some(Destination::Application)),
-            (&["http://self"], "http://self.alt/path", Some(Destination::Application)),
             (&["http://b"], "/path", None),
             (&["http://b"], "http://b/path", Some(Destination::External)),
             (&["http://b:81"], "http://b/path", None),
             (&[], "http://b/path", None),
         ] {
-            assert_eq!(destination(allowed, uri), expected, "{allowed:?}: {uri}");
+            assert_eq!(destination(allowed, &[], uri), expected, "{allowed:?}: {uri}");
         }
+    }
+
+    #[test]
+    fn requests_to_self_need_only_the_grant_of_self() {
+        for uri in [
+            "/path",
+            "http://:80/path",
+            "https://:443/path",
+            "http://self/path",
+            "https://self.alt/path",
+            "http://SELF.alt:3000/path",
+        ] {
+            for allowed in ["http://self", "https://self", "http://*", "*://*:*"] {
+                let found = destination(&[allowed], &[], uri);
+                assert_eq!(found, Some(Destination::Application), "{allowed}: {uri}");
+            }
+            for allowed in ["http://b", "https://self.org", "redis://self", "http://*.alt"] {
+                assert_eq!(destination(&[allowed], &[], uri), None, "{allowed}: {uri}");
+            }
+        }
+    }
+
+    #[test]
+    fn host_of_a_served_request_is_self_unless_it_is_granted() {
+        let application = || Some(Destination::Application);
+        for (allowed, served, uri, expected) in [
+            ("http://self", &["a.org:3000"][..], "http://a.org:3000/path", application()),
+            ("http://self", &["A.org"], "https://a.org:443/path", application()),
+            ("http://self", &["a.org", "b.org"], "http://a.org/", application()),
+            ("http://self", &["a.org", "b.org"], "http://b.org/", application()),
+            ("http://self", &["a.org"], "http://b.org/", None),
+            ("http://self", &["a.org"], "http://a.org:81/", None),
+            ("http://self", &["a.org"], "http://user@a.org/", None),
+            ("http://a.org", &["a.org"], "http://a.org/", Some(Destination::External)),
+            ("http://*", &["a.org"], "http://a.org/", Some(Destination::External)),
+            ("http://b.org", &["a.org"], "http://a.org/", None),
+        ] {
+            assert_eq!(destination(&[allowed], served, uri), expected, "{allowed}: {uri}");
+        }
+        let many: Vec<_> = (0..100).map(|number| format!("{number}.org")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert_eq!(destination(&["http://self"], &many, "http://99.org/"), application());
+        assert_eq!(destination(&["http://self"], &many, "http://0.org/"), None, "bounded");
     }
 }

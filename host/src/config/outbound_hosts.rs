@@ -48,12 +48,12 @@ impl OutboundHosts {
         self.0.iter().any(|allowed| allowed.scheme.allows(scheme))
     }
 
-    /// Whether the component may send requests to its own application, by a path alone.
+    /// Whether the component may send requests to its own application. Their scheme does not matter, as
+    /// in Spin: with a path alone, an SDK sends any.
     #[must_use]
-    pub fn allows_self(&self, scheme: &str) -> bool {
-        let scheme = scheme.to_ascii_lowercase();
+    pub fn allows_self(&self) -> bool {
         self.0.iter().any(|allowed| {
-            allowed.scheme.allows(&scheme)
+            ["http", "https"].iter().any(|scheme| allowed.scheme.allows(scheme))
                 && matches!(allowed.host, HostPattern::Any | HostPattern::Itself)
         })
     }
@@ -346,12 +346,19 @@ mod tests {
 
     #[test]
     fn own_application_is_allowed_by_self_or_by_any_host() {
-        for (entry, yes) in
-            [("http://self", true), ("http://*", true), ("*://*:*", true), ("https://self", false)]
-        {
-            assert_eq!(hosts(entry).allows_self("http"), yes, "{entry}");
+        for (entry, yes) in [
+            ("http://self", true),
+            ("https://self", true),
+            ("http://self.alt", true),
+            ("*://self:*", true),
+            ("http://*", true),
+            ("*://*:*", true),
+            ("redis://self", false),
+            ("http://localhost", false),
+        ] {
+            assert_eq!(hosts(entry).allows_self(), yes, "{entry}");
         }
-        assert!(!hosts("http://localhost").allows_self("http"));
+        assert!(!OutboundHosts::default().allows_self());
     }
 
     #[test]

@@ -9,7 +9,9 @@ use wasmtime::{
     Config, Engine as Wasmtime, InstanceAllocationStrategy, PoolingAllocationConfig, Result,
 };
 
-use crate::capabilities::{key_value, nn, prediction_log, redis, variables, wasi_keyvalue};
+use crate::capabilities::{
+    key_value, nn, prediction_log, redis, variables, wasi_http, wasi_keyvalue,
+};
 use crate::config::app::App;
 use crate::guest::instance::{InstanceState, MAX_TABLE_ELEMENTS};
 
@@ -53,8 +55,7 @@ impl Engine {
         let mut linker = Linker::new(&wasmtime);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        wasi_http::add_to_linker(&mut linker)?;
         nn::add_to_linker(&mut linker)?;
         variables::add_to_linker(&mut linker)?;
         key_value::add_to_linker(&mut linker)?;

@@ -176,6 +176,7 @@ impl StoreFactory {
                 request_permits: Arc::clone(&self.request_permits),
                 spec: Arc::clone(&self.spec),
                 hops: 0,
+                served_hosts: Vec::new(),
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
             key_value: KeyValueCtx::new(Arc::clone(&self.key_value), memory_budget.clone()),

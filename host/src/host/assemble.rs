@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
@@ -91,6 +91,7 @@ impl Host {
             copies: Mutex::new(copies),
             prediction_log,
             routers,
+            listening: OnceLock::new(),
             this: this.clone(),
         });
         let application: Weak<Self> = Arc::downgrade(&host);

@@ -4,8 +4,9 @@ mod assemble;
 mod component_code;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
@@ -76,8 +77,18 @@ pub struct Host {
     prediction_log: Option<Arc<PredictionLog>>,
     /// The routers, by the id of their component.
     routers: BTreeMap<String, Arc<ExperimentRouter>>,
+    /// Set once it serves clients.
+    listening: OnceLock<Listening>,
     /// This host, for tasks in the background.
     this: Weak<Self>,
+}
+
+/// Where the host serves clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    pub address: SocketAddr,
 }
 
 /// The target of a route.
@@ -110,6 +121,18 @@ impl Host {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Sets where the host serves clients.
+    pub fn listens(&self, listening: Listening) {
+        // A host serves one listener.
+        let _ = self.listening.set(listening);
+    }
+
+    /// Where the host serves clients; `None` before it does.
+    #[must_use]
+    pub fn listening(&self) -> Option<Listening> {
+        self.listening.get().copied()
     }
 
     /// The memory budget of request bodies that are admitted whole.

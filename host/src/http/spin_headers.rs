@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::{self, Authority, Scheme, Uri};
 
 use crate::http::route::{ANY, PATH_MATCH, Pattern};
 use crate::prediction_log::{PREDICTION_ID, RequestPredictions, header_value};
@@ -124,6 +125,18 @@ impl RequestOrigin<'_> {
         };
         // Everything in a URI is valid in a header.
         HeaderValue::from_bytes(value.as_bytes()).ok()
+    }
+
+    /// The URL of the request `head` for `wasi:http`, which has no `Host` header in its model: with the
+    /// scheme of the connection and the host, as Spin passes it.
+    #[must_use]
+    pub fn url(&self, head: &Parts) -> Option<Uri> {
+        let host = || Authority::try_from(head.headers.get(HOST)?.as_bytes()).ok();
+        let mut url = uri::Parts::default();
+        url.scheme = Some(if self.client.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+        url.authority = head.uri.authority().cloned().or_else(host);
+        url.path_and_query = head.uri.path_and_query().cloned();
+        Uri::from_parts(url).ok()
     }
 
     /// Adds all of them to `head`, and removes headers of these names that the client has sent.

@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{CONNECTION, HOST, HeaderValue, ORIGIN};
 use http::request::Parts;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, Uri, Version};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tracing::debug;
@@ -26,7 +26,7 @@ use crate::cache::{Lookup, Pending, copied};
 use crate::capabilities::outbound_http::{Chain, Via};
 use crate::experiment::Arm;
 use crate::guest::component::Component;
-use crate::host::{Host, RouteTarget, Served};
+use crate::host::{Host, Listening, RouteTarget, Served};
 use crate::http::authority::{self, Authority};
 use crate::http::body::delivery::DeliveredRoute;
 use crate::http::body::error::BodyError;
@@ -36,6 +36,7 @@ use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
 use crate::http::request_log::{LoggedRequest, LoggedResponse};
+use crate::http::reserved::INTERNAL;
 use crate::http::route::Pattern;
 use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::metrics::RouteMetrics;
@@ -153,8 +154,12 @@ impl Chain for Host {
         request: Request<WasiBody>,
     ) -> BoxFuture<'static, Response<Body>> {
         async move {
-            let client = RequestSource { hops, ..RequestOrigin::inside().client };
+            let mut client = RequestSource { hops, ..RequestOrigin::inside().client };
+            if let Some(Listening { scheme, address }) = self.listening() {
+                client = RequestSource { local: address, scheme, ..client };
+            }
             let mut exchange = Exchange::new(client, request);
+            address(&via, client, &mut exchange.head);
             let served = serve(&self, via, &mut exchange).await;
             let mut response = served.unwrap_or_else(Failure::into_response);
             mark(exchange.arm.as_deref(), &mut response);
@@ -162,6 +167,19 @@ impl Chain for Host {
         }
         .boxed()
     }
+}
+
+/// Replaces the host of a chained request: for the application's own routes by the address that clients
+/// reach it at, as in Spin, and for a component by its host name.
+fn address(via: &Via, client: RequestSource, head: &mut Parts) {
+    let host = match via {
+        Via::Route => authority::of_address(client.local),
+        Via::Component(id) => format!("{id}{INTERNAL}"),
+    };
+    head.headers.remove(HOST);
+    head.headers.extend(HeaderValue::try_from(host).ok().map(|host| (HOST, host)));
+    let target = head.uri.path_and_query().cloned();
+    head.uri = target.map_or_else(|| Uri::from_static("/"), Uri::from);
 }
 
 /// The component that serves a request, and what belongs to the route.

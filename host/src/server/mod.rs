@@ -29,7 +29,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::host::Host;
+use crate::host::{Host, Listening};
 use crate::http::spin_headers::RequestSource;
 use crate::request;
 use crate::server::accept_errors::AcceptErrors;
@@ -62,6 +62,8 @@ pub async fn serve(
     shutdown: impl Future<Output = Drain>,
 ) -> anyhow::Result<()> {
     let local = listener.local_addr()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    host.listens(Listening { scheme, address: local });
     let connections =
         Arc::new(ConnectionLimiter::new(host.connection_limits(), host.response_memory().clone()));
     let loading = tokio::spawn({

@@ -1,6 +1,6 @@
 //! A `wasi:http/incoming-handler` of WASI 0.2, as in components built before WASI 0.3. `.../path-info` returns the
-//! header `spin-path-info`; `/large?<bytes>` returns that many bytes; `once` fails in several ways; `reach` uses other
-//! interfaces.
+//! header `spin-path-info`, and `.../authority` the authority of the request; `/large?<bytes>` returns that many bytes;
+//! `once` fails in several ways; `reach` uses other interfaces.
 
 mod once;
 mod reach;
@@ -34,6 +34,8 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
         }
         let text = if path.ends_with("/path-info") {
             request.headers().get("spin-path-info").concat()
+        } else if path.ends_with("/authority") {
+            request.authority().unwrap_or_default().into_bytes()
         } else if let Some(text) = reach::respond(plain, query) {
             text.into_bytes()
         } else {

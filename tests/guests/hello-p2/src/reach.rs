@@ -4,7 +4,7 @@
 //! - `/listen?<address>`, `/resolve?<name>:<port>`
 //! - `/clocks`, `/random`
 //! - `/fetch?<first>,<between>,<url>`: an HTTP request, with the timeouts of the first byte and between bytes in
-//!   milliseconds
+//!   milliseconds. A URL that is only a path has neither a scheme nor an authority
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
@@ -68,16 +68,21 @@ fn fetch(query: &str) -> Result<String, ErrorCode> {
     let mut next = || parts.next().unwrap_or_default();
     let nanoseconds = |text: &str| text.parse::<u64>().ok().map(|millis| millis * 1_000_000);
     let (first, between, url) = (nanoseconds(next()), nanoseconds(next()), next());
-    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let (scheme, rest) = match url.split_once("://") {
+        Some(("https", rest)) => (Some(Scheme::Https), rest),
+        Some((_, rest)) => (Some(Scheme::Http), rest),
+        None => (None, url),
+    };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority = scheme.as_ref().map(|_| authority);
     let options = RequestOptions::new();
     let request = OutgoingRequest::new(Fields::new());
     options
         .set_first_byte_timeout(first)
         .and_then(|()| options.set_between_bytes_timeout(between))
         .and_then(|()| request.set_method(&Method::Get))
-        .and_then(|()| request.set_scheme(Some(&Scheme::Http)))
-        .and_then(|()| request.set_authority(Some(authority)))
+        .and_then(|()| request.set_scheme(scheme.as_ref()))
+        .and_then(|()| request.set_authority(authority))
         .and_then(|()| request.set_path_with_query(Some(path)))
         .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
     let response = outgoing_handler::handle(request, Some(options))?;

@@ -121,6 +121,7 @@ impl StandardDoor {
     ) -> Result<Response<Body>, Failure> {
         let arrival = body.arrival();
         origin.put_into(&mut head);
+        head.uri = origin.url(&head).unwrap_or(head.uri);
         let request = Request::from_parts(head, body.into_wasi());
         let (sender, receiver) = oneshot::channel();
         let caller = Arc::<RequestCaller>::default();

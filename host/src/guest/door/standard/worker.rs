@@ -255,9 +255,7 @@ fn call<'a>(
         }
     };
     let prepared = accessor.with(|mut store| {
-        // With several requests, it is unknown for which of them the guest sends an outbound one.
-        let max_hops = &mut store.data_mut().outbound.hops;
-        *max_hops = if concurrent { hops.max(*max_hops) } else { hops };
+        store.data_mut().outbound.serve(&request, hops, concurrent);
         if let Some(predictions) = &predictions {
             store.data_mut().predictions.begin(Arc::clone(predictions));
         }
