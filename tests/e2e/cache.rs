@@ -5,6 +5,8 @@ use std::path::Path;
 
 use spinfer_tests::{Launch, Manifest, Response, STANDARD_DOOR, Spinfer, root, wait_until};
 
+use super::metrics::metric;
+
 const STATUS: &str = "cache-status";
 
 fn probe(settings: &str) -> Spinfer {
@@ -22,12 +24,21 @@ fn status(response: &Response) -> &str {
 }
 
 fn is_hit(response: &Response) -> bool {
-    status(response).starts_with("spinfer; hit; ttl=")
+    assert_eq!(response.status, 200, "{response:?}");
+    response.header(STATUS).is_some_and(|status| status.starts_with("spinfer; hit; ttl="))
 }
 
 /// Whether the component computed it. The head of a streamed response cannot tell whether it is stored.
 fn is_computed(response: &Response) -> bool {
-    ["spinfer; fwd=miss; stored", "spinfer; fwd=miss"].contains(&status(response))
+    assert_eq!(response.status, 200, "{response:?}");
+    let computed = [None, Some("spinfer; fwd=miss; stored"), Some("spinfer; fwd=miss")];
+    computed.contains(&response.header(STATUS))
+}
+
+/// Number of responses that the component computed without a lookup.
+fn bypassed(spinfer: &Spinfer) -> f64 {
+    let labels = "component=\"probe\",route=\"/...\",outcome=\"bypass\"";
+    metric(spinfer, &format!("spinfer_cache_requests_total{{{labels}}}"))
 }
 
 #[test]
@@ -63,7 +74,7 @@ fn repeated_request_is_served_from_cache() {
 
 #[test]
 fn uncacheable_responses_are_not_cached() {
-    let spinfer = probe("");
+    let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).admin().up();
     for path in [
         "/cache/a",
         "/cache/a?no-store",
@@ -74,21 +85,24 @@ fn uncacheable_responses_are_not_cached() {
     ] {
         let responses = [spinfer.post(path, ""), spinfer.post(path, "")];
         assert_ne!(responses[0].body, responses[1].body, "{path}");
-        responses
-            .iter()
-            .for_each(|response| assert_eq!(status(response), "spinfer; fwd=miss", "{path}"));
+        for response in responses {
+            assert_eq!((response.status, response.header(STATUS)), (200, None), "{path}");
+        }
     }
     for _ in 0..2 {
         let missing = spinfer.get("/cache/missing?max-age=60");
-        assert_eq!((missing.status, missing.header(STATUS)), (404, Some("spinfer; fwd=miss")));
+        assert_eq!((missing.status, missing.header(STATUS)), (404, None));
         let put = spinfer.send("PUT", "/cache/a?max-age=60", &[], b"");
-        assert_eq!(status(&put), "spinfer; fwd=bypass");
+        assert_eq!((put.status, put.header(STATUS)), (200, None));
     }
+    assert_eq!(bypassed(&spinfer), 2.0, "PUT");
     // A component without cacheable responses is not looked up, until it returns one.
-    let path = "/cache/other";
-    wait_until("lookups stop", || status(&spinfer.get(path)) == "spinfer; fwd=bypass");
+    wait_until("lookups stop", || {
+        assert_eq!(spinfer.get("/cache/other").header(STATUS), None);
+        bypassed(&spinfer) > 2.0
+    });
     let path = "/cache/other?max-age=60";
-    assert_eq!(status(&spinfer.get(path)), "spinfer; fwd=bypass");
+    assert_eq!(spinfer.get(path).header(STATUS), None);
     assert_eq!(status(&spinfer.get(path)), "spinfer; fwd=miss; stored");
     assert!(is_hit(&spinfer.get(path)));
 }
@@ -98,9 +112,10 @@ fn request_cache_control_is_honoured() {
     let spinfer = probe("");
     let path = "/cache/a?max-age=60";
     let send = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
-    assert_eq!(send("only-if-cached").status, 504);
-    assert!(send("only-if-cached").error().contains("no response"));
-    assert_eq!(status(&send("no-store")), "spinfer; fwd=bypass");
+    let none = send("only-if-cached");
+    assert_eq!((none.status, none.header(STATUS)), (504, Some("spinfer; detail=only-if-cached")));
+    assert!(none.error().contains("no response"));
+    assert_eq!(send("no-store").header(STATUS), None);
     assert_eq!(status(&send("no-cache")), "spinfer; fwd=request; stored");
     let first = send("only-if-cached");
     assert!(is_hit(&first));
@@ -110,10 +125,10 @@ fn request_cache_control_is_honoured() {
     assert_eq!(send("max-age=60").body, renewed.body);
     assert_eq!(status(&send("min-fresh=90")), "spinfer; fwd=request; stored");
     let bypassed = send("no-store");
-    assert_eq!(status(&bypassed), "spinfer; fwd=bypass");
+    assert_eq!(bypassed.header(STATUS), None);
     assert_ne!(send("max-age=60").body, bypassed.body);
     let part = spinfer.send("GET", path, &[("range", "bytes=0-1")], b"");
-    assert_eq!(status(&part), "spinfer; fwd=bypass");
+    assert_eq!((part.status, part.header(STATUS)), (200, None));
 }
 
 /// Such as those of health probes.
@@ -314,7 +329,7 @@ fn oversized_response_and_disabled_cache_are_served_uncached() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     let spinfer = Launch::new(&manifest).runtime_config("[cache]\nmax_entry = \"5B\"").up();
     for _ in 0..2 {
-        assert_eq!(status(&spinfer.get("/cache/a?max-age=60")), "spinfer; fwd=miss");
+        assert_eq!(spinfer.get("/cache/a?max-age=60").header(STATUS), None);
     }
 
     let spinfer = Launch::new(&manifest).uncached().up();
@@ -325,14 +340,72 @@ fn oversized_response_and_disabled_cache_are_served_uncached() {
     }
 }
 
+/// A cache is a part of the host, not of the component that a component calls.
+#[test]
+fn component_receives_no_cache_status_from_another() {
+    let grant = "allowed_outbound_hosts = [\"http://*.spin.internal\", \"http://self\"]\n";
+    let manifest = Manifest::default()
+        .with("/...", "a", "probe", &format!("{STANDARD_DOOR}{grant}"))
+        .with("/cache/...", "b", "probe", "");
+    let spinfer = Launch::new(&manifest).up();
+    for (host, path) in [("http://b.spin.internal", "/cache/a"), ("", "/cache/b")] {
+        let received = || {
+            let response = spinfer.post(&format!("/fetch/head?{host}{path}?max-age=60"), "");
+            assert_eq!(response.status, 200, "{}", response.text());
+            response
+        };
+        let (first, again) = (received(), received());
+        for response in [&first, &again] {
+            assert!(response.text().contains("cache-control: max-age=60\n"), "{response:?}");
+            assert!(!response.text().contains(STATUS), "{response:?}");
+            assert_eq!(response.header(STATUS), None);
+        }
+        spinfer.wait_for_log(&format!("computed {path}"));
+        assert_eq!(computed(&spinfer, path), 1, "the second was served from the cache");
+        assert!(again.text().contains("age: "), "{again:?}");
+        // A client receives it.
+        let direct = spinfer.post(&format!("{path}?max-age=60"), "");
+        assert!(direct.header(STATUS).is_some(), "{direct:?}");
+    }
+}
+
+#[test]
+fn cache_status_of_a_component_is_passed_on() {
+    let spinfer = probe("");
+    let own = "origin; hit";
+    let all = |response: &Response| response.headers(STATUS).join(", ");
+    assert_eq!(all(&spinfer.get("/cache/status")), own);
+    let path = "/cache/status?max-age=60";
+    assert_eq!(all(&spinfer.get(path)), format!("{own}, spinfer; fwd=miss; stored"));
+    let hit = all(&spinfer.get(path));
+    assert!(hit.starts_with(&format!("{own}, spinfer; hit; ttl=")), "{hit}");
+}
+
+#[test]
+fn cache_status_can_be_disabled() {
+    let manifest = Manifest::default().with("/...", "probe", "probe", "");
+    let spinfer = Launch::new(&manifest).runtime_config("[cache]\nstatus_header = false").up();
+    let path = "/cache/a?max-age=60";
+    let send = |control| spinfer.send("GET", path, &[("cache-control", control)], b"");
+    let responses = [send("only-if-cached"), send(""), send(""), send("no-cache")];
+    assert_eq!(responses.each_ref().map(|response| response.status), [504, 200, 200, 200]);
+    assert_eq!(responses[1].body, responses[2].body);
+    assert!(responses[2].header("age").is_some());
+    for response in responses {
+        assert_eq!(response.header(STATUS), None, "{response:?}");
+    }
+    assert_eq!(spinfer.get("/cache/status").header(STATUS), Some("origin; hit"));
+}
+
 #[test]
 fn invalid_cache_settings_are_refused() {
     let manifest = Manifest::default().with("/...", "probe", "probe", "");
     for (text, problem) in [
         (
             "[cache]\nmemroy = \"1MiB\"",
-            "[cache]: memroy: unknown key; expected one of memory, max_entry",
+            "[cache]: memroy: unknown key; expected one of memory, max_entry, status_header",
         ),
+        ("[cache]\nstatus_header = 1", "[cache]: status_header: must be true or false"),
         ("[cache]\nmemory = \"much\"", "[cache]: memory: must be a size, such as \"64MiB\""),
         ("cache = true", "[cache]: must be a table"),
         ("[cache]\nanswer = \"5B\"", "[cache]: answer is now max_entry"),
@@ -346,7 +419,7 @@ fn invalid_cache_settings_are_refused() {
 fn response_to_a_truncated_body_is_not_cached() {
     let spinfer = probe(STANDARD_DOOR);
     let path = "/cache/a?max-age=60";
-    assert_eq!(status(&spinfer.post(path, "first")), "spinfer; fwd=bypass", "the body is streamed");
+    assert_eq!(spinfer.post(path, "first").header(STATUS), None, "the body is streamed");
     let mut stream = spinfer.connect();
     let head = "POST /cache/a?max-age=60 HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc";
     stream.write_all(head.as_bytes()).unwrap();
@@ -441,9 +514,9 @@ fn predictions_are_cached_for_the_models_cache_seconds() {
 
         // Errors and metadata are not cached.
         for _ in 0..2 {
-            assert_eq!(spinfer.post(predict, "{}").header(STATUS), Some("spinfer; fwd=miss"));
+            assert_eq!(spinfer.post(predict, "{}").header(STATUS), None);
             let metadata = spinfer.get("/v2/models/iris-classifier");
-            assert_eq!(status(&metadata), "spinfer; fwd=miss");
+            assert_eq!((metadata.status, metadata.header(STATUS)), (200, None));
         }
     }
 }

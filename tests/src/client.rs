@@ -71,8 +71,16 @@ impl Response {
         json["error"].as_str().unwrap_or_else(|| panic!("no error in {json}")).to_owned()
     }
 
+    /// The first value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.headers(name).first().copied()
+    }
+
+    /// All values of a header, in order.
+    #[must_use]
+    pub fn headers(&self, name: &str) -> Vec<&str> {
+        let values = self.headers.iter().filter(|(n, _)| n == name);
+        values.map(|(_, value)| value.as_str()).collect()
     }
 }

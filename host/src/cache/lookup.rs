@@ -17,7 +17,7 @@ use super::flight::{Boarding, Landed, Lead};
 use super::generation::PurgeScopes;
 use super::pending::{Lookup, LookupRequest, Pending};
 use super::redis::{MAX_DISCONNECTED_AGE, RedisCache};
-use super::status::{self, Forwarded};
+use super::status::{CacheStatus, Forwarded};
 use super::vary::PredictedRule;
 use crate::http::body::Body;
 use crate::http::error::Failure;
@@ -42,11 +42,11 @@ impl ResponseCache {
             return Ok(Lookup::Miss(Pending::Disabled));
         }
         let directives = &request_directives(&head.headers);
-        let uncached = |why| Lookup::Miss(Pending::Uncached(why, head.method.clone()));
+        let uncached = |outcome| Lookup::Miss(Pending::Uncached(outcome, head.method.clone()));
         let body = match body.filter(|_| is_worth_lookup(state, head, directives)) {
             Some(body) => body,
             None if directives.only_if_cached => return Err(not_cached(counts, Outcome::Bypass)),
-            None => return Ok(uncached(Forwarded::Bypass)),
+            None => return Ok(uncached(Outcome::Bypass)),
         };
         let age_limit = self.age_limit();
         let generation = scopes.generation();
@@ -59,8 +59,10 @@ impl ResponseCache {
             let entry = self.memory.get(&key);
             let entry = entry.as_deref();
             let why = match usable(request, Level::Memory, entry, counts) {
-                Usable::Fresh(response) => return Ok(Lookup::Hit(response)),
-                Usable::RefreshAhead(response) => return Ok(self.refresh_ahead(request, response)),
+                Usable::Fresh(response, status) => return Ok(Lookup::Hit(response, status)),
+                Usable::RefreshAhead(response, status) => {
+                    return Ok(self.refresh_ahead(request, response, status));
+                }
                 Usable::No(why) => why,
             };
             // A response in flight was requested earlier, which `no-cache` does not accept; and no
@@ -86,14 +88,13 @@ impl ResponseCache {
                     let PredictedRule { rule, .. } = state.rules.predict(&head.method, &head.uri);
                     // By its rule it may depend on something in which the two requests differ.
                     if landed == rule.key(&state.key_prefix, generation, head, body) {
-                        let mut response = entry.response(SystemTime::now());
-                        status::collapsed(response.headers_mut(), why);
                         counts.served(Outcome::Collapsed);
-                        return Ok(Lookup::Collapsed(response));
+                        let response = entry.response(SystemTime::now());
+                        return Ok(Lookup::Collapsed(response, CacheStatus::Collapsed(why)));
                     }
                 }
                 Ok(Some(Landed::Uncached | Landed::Streaming(_))) | Err(_) => {
-                    return Ok(uncached(why));
+                    return Ok(uncached(Outcome::Miss));
                 }
                 // The leader was dropped, or the response is in memory now.
                 Ok(None) => {}
@@ -112,8 +113,8 @@ impl ResponseCache {
     ) -> Lookup {
         match self.fetch(request, in_memory, counts).await {
             // Followers find it in memory.
-            Some(Usable::Fresh(response)) => Lookup::Hit(response),
-            Some(Usable::RefreshAhead(response)) => request.refresh(response, lead),
+            Some(Usable::Fresh(response, status)) => Lookup::Hit(response, status),
+            Some(Usable::RefreshAhead(response, status)) => request.refresh(response, status, lead),
             Some(Usable::No(why)) => Lookup::Miss(request.to_store(why, Some(lead))),
             None => Lookup::Miss(request.to_store(why, Some(lead))),
         }
@@ -129,22 +130,27 @@ impl ResponseCache {
     ) -> Result<Lookup, Failure> {
         let fetched = if joins { self.fetch(request, in_memory, counts).await } else { None };
         match fetched {
-            Some(Usable::Fresh(response) | Usable::RefreshAhead(response)) => {
-                Ok(Lookup::Hit(response))
+            Some(Usable::Fresh(response, status) | Usable::RefreshAhead(response, status)) => {
+                Ok(Lookup::Hit(response, status))
             }
             Some(Usable::No(_)) | None => Err(not_cached(counts, Outcome::Miss)),
         }
     }
 
     /// Serves a response that has to be refreshed: by this request, unless another one does already.
-    fn refresh_ahead(&self, request: LookupRequest<'_>, response: Response<Body>) -> Lookup {
+    fn refresh_ahead(
+        &self,
+        request: LookupRequest<'_>,
+        response: Response<Body>,
+        status: CacheStatus,
+    ) -> Lookup {
         // `only-if-cached` causes no new response.
         if request.directives.only_if_cached {
-            return Lookup::Hit(response);
+            return Lookup::Hit(response, status);
         }
         match self.flights.board(request.key) {
-            Boarding::First(lead) => request.refresh(response, lead),
-            Boarding::Later(_) => Lookup::Hit(response),
+            Boarding::First(lead) => request.refresh(response, status, lead),
+            Boarding::Later(_) => Lookup::Hit(response, status),
         }
     }
 
@@ -200,9 +206,9 @@ impl ResponseCache {
 
 /// A response as a request may use it.
 enum Usable {
-    Fresh(Response<Body>),
+    Fresh(Response<Body>, CacheStatus),
     /// It is served and refreshed.
-    RefreshAhead(Response<Body>),
+    RefreshAhead(Response<Body>, CacheStatus),
     /// It may not be served.
     No(Forwarded),
 }
@@ -216,21 +222,18 @@ fn usable(
     let now = SystemTime::now();
     let state =
         |entry: &CacheEntry| entry.state(request.directives, request.age_limit, now, random());
+    let hit = |entry: &CacheEntry| CacheStatus::Hit { ttl: entry.ttl(now), level };
     let found = entry.map(|entry| (entry, state(entry)));
     counts.looked_up(level, found.map(|(_, state)| state));
     match found {
-        Some((entry, Freshness::Fresh)) => Usable::Fresh(hit(entry, now, level)),
-        Some((entry, Freshness::RefreshAhead)) => Usable::RefreshAhead(hit(entry, now, level)),
+        Some((entry, Freshness::Fresh)) => Usable::Fresh(entry.response(now), hit(entry)),
+        Some((entry, Freshness::RefreshAhead)) => {
+            Usable::RefreshAhead(entry.response(now), hit(entry))
+        }
         Some((_, Freshness::Refused)) => Usable::No(Forwarded::Request),
         Some((_, Freshness::Stale)) => Usable::No(Forwarded::Stale),
         None => Usable::No(Forwarded::Miss),
     }
-}
-
-fn hit(entry: &CacheEntry, now: SystemTime, level: Level) -> Response<Body> {
-    let mut response = entry.response(now);
-    status::hit(response.headers_mut(), entry.ttl(now), level);
-    response
 }
 
 fn not_cached(counts: &RouteCacheCounts, outcome: Outcome) -> Failure {

@@ -68,6 +68,7 @@ use memory::MemoryCache;
 use pending::PendingStore;
 pub use pending::{Lookup, Pending, copied};
 use redis::RedisCache;
+pub use status::CacheStatus;
 use vary::VaryRule;
 
 /// Maximum sizes, in bytes.
@@ -86,17 +87,26 @@ impl Default for CacheLimits {
 }
 
 /// `[cache]` in the runtime config.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CacheSettings {
     pub limits: CacheLimits,
+    /// Whether responses have a `Cache-Status` header.
+    pub status_header: bool,
     /// The level that nodes share, if any.
     pub redis: Option<redis::RedisSettings>,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { limits: CacheLimits::default(), status_header: true, redis: None }
+    }
 }
 
 /// The cached responses of all components.
 #[derive(Debug)]
 pub struct ResponseCache {
     limits: CacheLimits,
+    status_header: bool,
     memory: Arc<MemoryCache>,
     redis: Option<RedisCache>,
     flights: Arc<Flights>,
@@ -116,10 +126,12 @@ pub enum Propagation {
 }
 
 impl ResponseCache {
+    /// A cache without responses. `status_header`: whether responses have a `Cache-Status` header.
     #[must_use]
-    pub fn new(limits: CacheLimits, redis: Option<RedisCache>) -> Self {
+    pub fn new(limits: CacheLimits, status_header: bool, redis: Option<RedisCache>) -> Self {
         Self {
             limits,
+            status_header,
             memory: Arc::new(MemoryCache::new(limits.memory, limits.max_entry)),
             redis,
             flights: Arc::default(),
@@ -157,6 +169,12 @@ impl ResponseCache {
         &self.limits
     }
 
+    /// Whether responses have a `Cache-Status` header.
+    #[must_use]
+    pub fn status_header(&self) -> bool {
+        self.status_header
+    }
+
     /// The purge scopes of responses that belong to all of `scopes`.
     pub fn scopes(&self, scopes: impl IntoIterator<Item = PurgeScope>) -> PurgeScopes {
         self.generations.scopes([PurgeScope::Everything].into_iter().chain(scopes))
@@ -180,7 +198,8 @@ impl ResponseCache {
     }
 
     /// Stores the response of a component, if it may be stored, and ends the flight that waits for it:
-    /// at once, or when the response has been sent to its end.
+    /// at once, or when the response has been sent to its end. Returns the response, and the status of the
+    /// cache if it is stored.
     ///
     /// # Errors
     /// The failure in `response`, if it is one.
@@ -189,18 +208,17 @@ impl ResponseCache {
         state: &ComponentCacheState,
         pending: Pending,
         mut response: Result<Response<Body>, Failure>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<(Response<Body>, Option<CacheStatus>), Failure> {
         let body_key = response.as_mut().ok().and_then(|ok| BodyKey::take(ok.headers_mut()));
         let pending = match pending {
-            Pending::Disabled => return response,
-            Pending::Uncached(why, method) => {
-                let mut response = response?;
+            Pending::Disabled => return response.map(|response| (response, None)),
+            Pending::Uncached(_, method) => {
+                let response = response?;
                 if response.status() == StatusCode::OK {
                     let storable = response_directives(response.headers(), false).is_some();
                     state.learn(&method, storable);
                 }
-                status::forwarded(response.headers_mut(), why, false);
-                return Ok(response);
+                return Ok((response, None));
             }
             Pending::ToStore(pending) => pending,
         };
@@ -217,9 +235,9 @@ impl ResponseCache {
         self: &Arc<Self>,
         state: &ComponentCacheState,
         pending: Box<PendingStore>,
-        mut response: Response<Body>,
+        response: Response<Body>,
         body_key: Option<BodyKey>,
-    ) -> Response<Body> {
+    ) -> (Response<Body>, Option<CacheStatus>) {
         let why = pending.why;
         let is_ok = response.status() == StatusCode::OK;
         let directives = response_directives(response.headers(), pending.authorized);
@@ -234,8 +252,7 @@ impl ResponseCache {
         let fits = self.may_fit(&response) && predictions.size() <= self.limits.max_entry;
         let Some(directives) = directives.filter(|_| is_ok && fits) else {
             pending.land(Landed::Uncached);
-            status::forwarded(response.headers_mut(), why, false);
-            return response;
+            return (response, None);
         };
         let known = pending.is_rule_known().then_some(&pending.rule);
         let rule = VaryRule::of(response.headers(), body_key, known);
@@ -243,8 +260,7 @@ impl ResponseCache {
             state.rules.learn(&pending.method, &pending.uri, &rule);
         }
         let Some(pending) = pending.by(rule, &state.key_prefix) else {
-            status::forwarded(response.headers_mut(), why, false);
-            return response;
+            return (response, None);
         };
         let entry = CacheEntry::new(response.headers(), b"", directives, Duration::ZERO);
         let entry = entry.with_predictions(predictions);
@@ -258,9 +274,9 @@ impl ResponseCache {
             Some(body) => cache.insert(*pending, entry, body),
             None => pending.land(Landed::Uncached),
         };
-        let mut response = response.map(|body| body.copied(self.limits.max_entry, complete));
-        status::forwarded(response.headers_mut(), why, is_whole);
-        response
+        let response = response.map(|body| body.copied(self.limits.max_entry, complete));
+        let status = if is_whole { CacheStatus::Stored(why) } else { CacheStatus::Storing(why) };
+        (response, Some(status))
     }
 
     /// Inserts a complete response in both levels, and ends its flight.

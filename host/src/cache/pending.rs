@@ -11,7 +11,7 @@ use super::control::RequestDirectives;
 use super::counts::Outcome;
 use super::flight::{Landed, Lead};
 use super::key::{CacheKey, KeyPrefix};
-use super::status::Forwarded;
+use super::status::{CacheStatus, Forwarded};
 use super::vary::{PredictedRule, VaryRule};
 use crate::http::body::Body;
 
@@ -19,11 +19,11 @@ use crate::http::body::Body;
 #[derive(Debug)]
 pub enum Lookup {
     /// A cached response.
-    Hit(Response<Body>),
+    Hit(Response<Body>, CacheStatus),
     /// The response to another request that was in flight.
-    Collapsed(Response<Body>),
+    Collapsed(Response<Body>, CacheStatus),
     /// A cached response, which the caller has to refresh.
-    RefreshAhead(Response<Body>, Pending),
+    RefreshAhead(Response<Body>, CacheStatus, Pending),
     /// None: the caller has to invoke the component.
     Miss(Pending),
 }
@@ -34,7 +34,7 @@ pub enum Pending {
     /// The cache is disabled.
     Disabled,
     /// The response is not stored.
-    Uncached(Forwarded, Method),
+    Uncached(Outcome, Method),
     /// The response is stored, if its headers allow that.
     ToStore(Box<PendingStore>),
 }
@@ -80,8 +80,13 @@ struct KeyInput {
 
 impl LookupRequest<'_> {
     /// Serves `response`, and has the caller refresh it.
-    pub(super) fn refresh(self, response: Response<Body>, lead: Lead) -> Lookup {
-        Lookup::RefreshAhead(response, self.to_store(Forwarded::Stale, Some(lead)))
+    pub(super) fn refresh(
+        self,
+        response: Response<Body>,
+        status: CacheStatus,
+        lead: Lead,
+    ) -> Lookup {
+        Lookup::RefreshAhead(response, status, self.to_store(Forwarded::Stale, Some(lead)))
     }
 
     /// Forwards the request, for a response to be stored.
@@ -109,8 +114,8 @@ impl Pending {
     pub fn outcome(&self) -> Option<Outcome> {
         match self {
             Self::Disabled => None,
-            Self::Uncached(Forwarded::Bypass, _) => Some(Outcome::Bypass),
-            Self::Uncached(..) | Self::ToStore(_) => Some(Outcome::Miss),
+            Self::Uncached(outcome, _) => Some(*outcome),
+            Self::ToStore(_) => Some(Outcome::Miss),
         }
     }
 }

@@ -5,7 +5,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::counts::Level;
 
-pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Why a request was forwarded to its component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,43 +16,47 @@ pub enum Forwarded {
     Stale,
     /// The request asked for a new response, or for a newer one.
     Request,
-    /// Responses to this request are not cached.
-    Bypass,
 }
 
-/// Marks a cached response, fresh for another `ttl` seconds; stale if negative.
-pub(super) fn hit(headers: &mut HeaderMap, ttl: i64, level: Level) {
-    let level = level.name();
-    if let Ok(value) = format!("spinfer; hit; ttl={ttl}; detail={level}").try_into() {
-        headers.append(CACHE_STATUS, value);
+/// The part of the cache in a response. A response that it neither serves nor stores has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// A cached response, fresh for another `ttl` seconds; stale if negative.
+    Hit { ttl: i64, level: Level },
+    /// The response to another request that was in flight.
+    Collapsed(Forwarded),
+    /// A new response that is stored.
+    Stored(Forwarded),
+    /// A new response that is streamed, and stored if it is complete and not too large.
+    Storing(Forwarded),
+    /// None: the request accepts only a cached response, and there is none.
+    NotCached,
+}
+
+impl CacheStatus {
+    /// Adds it to the headers of the response. It is appended: a component may describe its own caches.
+    pub fn put_into(self, headers: &mut HeaderMap) {
+        let value = match self {
+            Self::Hit { ttl, level } => {
+                let value = format!("spinfer; hit; ttl={ttl}; detail={}", level.name());
+                // Everything in it is valid in a header.
+                headers.extend(value.try_into().ok().map(|value| (CACHE_STATUS, value)));
+                return;
+            }
+            // Most other responses come here, so nothing is allocated.
+            Self::Stored(Forwarded::Miss) => "spinfer; fwd=miss; stored",
+            Self::Stored(Forwarded::Stale) => "spinfer; fwd=stale; stored",
+            Self::Stored(Forwarded::Request) => "spinfer; fwd=request; stored",
+            Self::Storing(Forwarded::Miss) => "spinfer; fwd=miss",
+            Self::Storing(Forwarded::Stale) => "spinfer; fwd=stale",
+            Self::Storing(Forwarded::Request) => "spinfer; fwd=request",
+            Self::Collapsed(Forwarded::Miss) => "spinfer; fwd=miss; collapsed",
+            Self::Collapsed(Forwarded::Stale) => "spinfer; fwd=stale; collapsed",
+            Self::Collapsed(Forwarded::Request) => "spinfer; fwd=request; collapsed",
+            Self::NotCached => "spinfer; detail=only-if-cached",
+        };
+        headers.append(CACHE_STATUS, HeaderValue::from_static(value));
     }
-}
-
-/// Marks a response to another request that was in flight.
-pub(super) fn collapsed(headers: &mut HeaderMap, why: Forwarded) {
-    let value = match why {
-        Forwarded::Miss => "spinfer; fwd=miss; collapsed",
-        Forwarded::Stale => "spinfer; fwd=stale; collapsed",
-        Forwarded::Request => "spinfer; fwd=request; collapsed",
-        Forwarded::Bypass => "spinfer; fwd=bypass; collapsed",
-    };
-    headers.append(CACHE_STATUS, HeaderValue::from_static(value));
-}
-
-/// Marks a new response, and whether it is stored. Every request that is not a hit comes here, so
-/// nothing is allocated. The header is appended: a component may describe its own caches in it.
-pub(super) fn forwarded(headers: &mut HeaderMap, why: Forwarded, stored: bool) {
-    let value = match (why, stored) {
-        (Forwarded::Miss, true) => "spinfer; fwd=miss; stored",
-        (Forwarded::Miss, false) => "spinfer; fwd=miss",
-        (Forwarded::Stale, true) => "spinfer; fwd=stale; stored",
-        (Forwarded::Stale, false) => "spinfer; fwd=stale",
-        (Forwarded::Request, true) => "spinfer; fwd=request; stored",
-        (Forwarded::Request, false) => "spinfer; fwd=request",
-        // Without a lookup nothing is stored.
-        (Forwarded::Bypass, _) => "spinfer; fwd=bypass",
-    };
-    headers.append(CACHE_STATUS, HeaderValue::from_static(value));
 }
 
 #[cfg(test)]
@@ -61,17 +65,29 @@ mod tests {
 
     #[test]
     fn header_values_follow_rfc_9211() {
-        let status = |put: fn(&mut HeaderMap)| {
+        for (status, value) in [
+            (
+                CacheStatus::Hit { ttl: 30, level: Level::Memory },
+                "spinfer; hit; ttl=30; detail=memory",
+            ),
+            (
+                CacheStatus::Hit { ttl: -3, level: Level::Redis },
+                "spinfer; hit; ttl=-3; detail=redis",
+            ),
+            (CacheStatus::Collapsed(Forwarded::Stale), "spinfer; fwd=stale; collapsed"),
+            (CacheStatus::Stored(Forwarded::Stale), "spinfer; fwd=stale; stored"),
+            (CacheStatus::Storing(Forwarded::Miss), "spinfer; fwd=miss"),
+            (CacheStatus::NotCached, "spinfer; detail=only-if-cached"),
+        ] {
             let mut headers = HeaderMap::new();
-            put(&mut headers);
-            headers[CACHE_STATUS].to_str().unwrap().to_owned()
-        };
-        let memory = status(|h| hit(h, 30, Level::Memory));
-        assert_eq!(memory, "spinfer; hit; ttl=30; detail=memory");
-        assert_eq!(status(|h| hit(h, -3, Level::Redis)), "spinfer; hit; ttl=-3; detail=redis");
-        let collapsed_stale = status(|h| collapsed(h, Forwarded::Stale));
-        assert_eq!(collapsed_stale, "spinfer; fwd=stale; collapsed");
-        assert_eq!(status(|h| forwarded(h, Forwarded::Stale, true)), "spinfer; fwd=stale; stored");
-        assert_eq!(status(|h| forwarded(h, Forwarded::Bypass, false)), "spinfer; fwd=bypass");
+            status.put_into(&mut headers);
+            assert_eq!(headers[CACHE_STATUS], value);
+            // After the caches that are nearer to the origin.
+            let mut headers =
+                HeaderMap::from_iter([(CACHE_STATUS, HeaderValue::from_static("origin; hit"))]);
+            status.put_into(&mut headers);
+            let all: Vec<_> = headers.get_all(CACHE_STATUS).iter().collect();
+            assert_eq!(all, ["origin; hit", value]);
+        }
     }
 }

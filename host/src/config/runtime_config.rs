@@ -118,7 +118,7 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
 
 fn cache_settings(value: Value) -> Result<cache::CacheSettings> {
     let Value::Table(table) = value else { bail!("must be a table") };
-    let mut limits = cache::CacheLimits::default();
+    let cache::CacheSettings { mut limits, mut status_header, redis: _ } = Default::default();
     let mut shared = redis::RedisConfig::default();
     for (key, value) in table {
         let size = |value: Value| {
@@ -128,11 +128,17 @@ fn cache_settings(value: Value) -> Result<cache::CacheSettings> {
         match key.as_str() {
             "memory" => limits.memory = size(value)?,
             "max_entry" => limits.max_entry = usize::try_from(size(value)?)?,
+            "status_header" => {
+                let shown = value.as_bool();
+                status_header = shown.with_context(|| format!("{key}: must be true or false"))?;
+            }
             "answer" => bail!("answer is now max_entry"),
             _ if redis::KEYS.contains(&key.as_str()) => shared.take(&key, value)?,
             _ => {
                 let keys = redis::KEYS.join(", ");
-                bail!("{key}: unknown key; expected one of memory, max_entry, {keys}");
+                bail!(
+                    "{key}: unknown key; expected one of memory, max_entry, status_header, {keys}"
+                );
             }
         }
     }
@@ -140,7 +146,7 @@ fn cache_settings(value: Value) -> Result<cache::CacheSettings> {
     if shared.is_some() && limits.memory == 0 {
         bail!("redis: requires the in-memory cache; remove `memory`, or set it above 0");
     }
-    Ok(cache::CacheSettings { limits, redis: shared })
+    Ok(cache::CacheSettings { limits, status_header, redis: shared })
 }
 
 /// Minimum size of the prediction log, in bytes: some thousand records.
@@ -317,6 +323,7 @@ mod tests {
             "state_dir = '/state'\nlog_dir = ''\nmax_instance_memory = '1MiB'\n\
              outbound_networking.block_networks = ['private', '1.1.1.1/32']\n\
              outbound_redis.max_connections = 7\n\
+             cache = {{ memory = '3MiB', max_entry = '4KiB', status_header = false }}\n\
              prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9 }}\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
@@ -328,6 +335,9 @@ mod tests {
         assert_eq!(config.log_dir, None);
         assert_eq!(config.max_instance_memory, Some(ByteSize::mib(1)));
         assert_eq!(config.redis_connections, Some(7));
+        let cache::CacheSettings { limits, status_header, redis } = config.cache;
+        assert_eq!((limits.memory, limits.max_entry), (3 << 20, 4 << 10));
+        assert!(!status_header && redis.is_none());
         let prediction_log::PredictionLogSettings { enabled, retention, queue } =
             config.prediction_log;
         assert_eq!((enabled, retention.max_size, queue), (true, 2 << 20, 9));
@@ -347,6 +357,7 @@ mod tests {
             ("state_dir = 7777", "state_dir: must be the path of a folder"),
             ("max_instance_memory = 'hush'", "max_instance_memory: must be a size"),
             ("[cache]\nanswer = '7777'", "[cache]: answer is now max_entry"),
+            ("[cache]\nstatus_header = 'hush'", "[cache]: status_header: must be true or false"),
             ("[cache]\nentry = 7777", "entry: unknown key; expected one of memory, max_entry, "),
             ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
             (

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http_body::{Body as HttpBody, SizeHint};
 use wasmtime_wasi_http::WasiBody;
 
+use crate::cache::CacheStatus;
 use crate::experiment::Arm;
 use crate::host::Host;
 use crate::http::body::error::BodyError;
@@ -30,6 +31,8 @@ pub(super) struct Exchange<B> {
     charge: Option<Charge>,
     /// When the head had arrived: durations and deadlines count from here.
     pub start: Instant,
+    /// The part of the response cache in the response.
+    pub cache_status: Option<CacheStatus>,
     /// The variant that a router assigned the request to.
     pub arm: Option<Arc<Arm>>,
     /// The pattern of that router's route, under which the predictions are logged.
@@ -63,6 +66,7 @@ where
             body: Some(Incoming::Raw(body)),
             charge: None,
             start: Instant::now(),
+            cache_status: None,
             arm: None,
             router_route: None,
         }
@@ -158,6 +162,7 @@ impl Exchange<WasiBody> {
             read: BodyRead::Completely,
             charge: None,
             start: Instant::now(),
+            cache_status: None,
             arm: None,
             router_route: None,
         }

@@ -22,7 +22,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use crate::cache::counts::Outcome;
 use crate::cache::generation::PurgeScopes;
-use crate::cache::{Lookup, Pending, copied};
+use crate::cache::{CacheStatus, Lookup, Pending, copied};
 use crate::capabilities::outbound_http::{Chain, Via};
 use crate::experiment::Arm;
 use crate::guest::component::Component;
@@ -74,6 +74,10 @@ where
         response
     });
     mark(exchange.arm.as_deref(), &mut response);
+    // Not on a response to another component, which is not the cache's client.
+    if let Some(status) = exchange.cache_status.filter(|_| host.cache().status_header()) {
+        status.put_into(response.headers_mut());
+    }
     let response = terms.apply(host, response).await;
     let (status, took) = (response.status(), exchange.start.elapsed());
     let route = |path: &str| host.find(path).map(|(pattern, _)| pattern.raw());
@@ -225,7 +229,13 @@ where
         }
     };
     let served = match served {
-        Ok(response) => hold(host, response, exchange.client, delivered).await,
+        Ok(response) => {
+            let held = hold(host, response, exchange.client, delivered).await;
+            if held.is_err() {
+                exchange.cache_status = None;
+            }
+            held
+        }
         Err(failure) => Err(failure),
     };
     count(metrics, exchange.start, &served);
@@ -280,13 +290,16 @@ where
         recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.take())
     });
     let (head, body) = exchange.take();
-    let found = cache.look_up(state, scopes, counts, &head, body.whole(), deadline).await?;
-    let (mut response, outcome) = match found {
-        Lookup::Hit(response) => (response, CacheOutcome::Hit),
-        Lookup::Collapsed(response) => (response, CacheOutcome::Collapsed),
-        Lookup::RefreshAhead(response, pending) => {
+    let found = cache.look_up(state, scopes, counts, &head, body.whole(), deadline).await;
+    if let Err(Failure::NotCached) = found {
+        exchange.cache_status = Some(CacheStatus::NotCached);
+    }
+    let (mut response, status, outcome) = match found? {
+        Lookup::Hit(response, status) => (response, Some(status), CacheOutcome::Hit),
+        Lookup::Collapsed(response, status) => (response, Some(status), CacheOutcome::Collapsed),
+        Lookup::RefreshAhead(response, status, pending) => {
             refresh(host, target, exchange.client, &head, body, pending);
-            (response, CacheOutcome::Hit)
+            (response, Some(status), CacheOutcome::Hit)
         }
         Lookup::Miss(pending) => {
             let outcome = pending.outcome();
@@ -298,13 +311,14 @@ where
                 RequestOrigin { route, client: exchange.client, predictions: predictions.as_ref() };
             let response = component.invoke(head, body, deadline, origin).await;
             // 6. Cache the response.
-            let response = cache.store(state, pending, response)?;
+            let (response, status) = cache.store(state, pending, response)?;
             match outcome {
-                Some(Outcome::Miss) => (response, CacheOutcome::Miss),
-                _ => (response, CacheOutcome::Bypass),
+                Some(Outcome::Miss) => (response, status, CacheOutcome::Miss),
+                _ => (response, status, CacheOutcome::Bypass),
             }
         }
     };
+    exchange.cache_status = status;
     // 7. Record the predictions.
     if let (Some(logged), Some(log)) = (logged, host.prediction_log()) {
         logged.record(&mut response, outcome, |entry| log.append(entry));
@@ -358,7 +372,7 @@ fn refresh(
         let response = component.invoke(head, body, deadline, origin).await;
         match cache.store(component.cache_state(), pending, response) {
             // A response is cached once it was read to its end.
-            Ok(response) => drop(response.into_body().collect().await),
+            Ok((response, _)) => drop(response.into_body().collect().await),
             Err(failure) => debug!(%failure, "a cached response could not be refreshed"),
         }
     });

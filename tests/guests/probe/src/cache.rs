@@ -1,5 +1,5 @@
 //! `/cache/...?<Cache-Control>`: a unique response with that header, and a line in the log per call. Segments of
-//! the path add to it: `slow`, `vary`, `missing`, `cookie`, `json`, `tensors`.
+//! the path add to it: `slow`, `vary`, `missing`, `cookie`, `json`, `tensors`, `status`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -21,6 +21,7 @@ pub(crate) fn respond(path: &str, cache_control: &str) -> ProbeResponse {
             "vary" => header("vary", super::HEADER),
             "json" | "tensors" => header("spinfer-body-key", word),
             "missing" => status = 404,
+            "status" => header("cache-status", "origin; hit"),
             "cookie" => header("set-cookie", "a=b"),
             _ => {}
         }

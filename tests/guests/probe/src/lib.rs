@@ -231,6 +231,15 @@ async fn handle(request: Request) -> Result<Response<Body>, spin_sdk::http::Erro
         "/once" if matches!(query, "error" | "broken") => {
             return Ok(Response::new(whole(Vec::new())));
         }
+        "/fetch/head" => {
+            let response = fetch(query, body).await;
+            let headers = response.headers().iter();
+            let lines = headers.map(|(name, value)| {
+                [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat()
+            });
+            return Ok(Response::new(whole(lines.collect::<Vec<_>>().concat())));
+        }
+        "/url" => return Ok(Response::new(whole(head.uri.to_string().into_bytes()))),
         _ if path.starts_with("/sockets/") => {
             return Ok(Response::new(whole(sockets::respond(path, query).await.into_bytes())));
         }
