@@ -73,6 +73,31 @@ fn unmatched_path_is_404() {
 }
 
 #[test]
+fn target_without_a_path_is_404() {
+    let spinfer = Launch::new(&Manifest::default().with("/...", "hello", "hello_p2", "")).up();
+    for (target, shown) in
+        [("CONNECT a:80", "a:80"), ("GET a:80", "a:80"), ("OPTIONS *", "*"), ("GET *", "*")]
+    {
+        let request = format!("{target} HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n");
+        let response = raw(&spinfer, &request, false);
+        assert!(response.starts_with("HTTP/1.1 404"), "{target}: {response}");
+        assert!(response.contains(&format!("no route matches {shown}\"")), "{target}: {response}");
+    }
+}
+
+/// Such a request may be read in two ways (RFC 9112, 6.1).
+#[test]
+fn connection_is_closed_after_a_body_with_two_lengths() {
+    let spinfer = probe("");
+    let request = "POST /probe/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\
+                   transfer-encoding: chunked\r\n\r\n0\r\n\r\n\
+                   GET /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let response = raw(&spinfer, request, false);
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
+    assert!(response.contains("connection: close\r\n"), "{response}");
+}
+
+#[test]
 fn health_endpoints_are_served_by_the_host() {
     let spinfer = Launch::new(&Manifest::default().with("/...", "probe", "probe", "")).up();
     while spinfer.get("/v2/health/ready").status != 200 {}
@@ -136,6 +161,80 @@ fn malformed_request_is_400() {
     }
     assert_eq!(spinfer.get("/").status, 200);
     assert!(!spinfer.log().contains("WARN"), "{}", spinfer.log());
+}
+
+/// Query strings hold keys. Those of libraries are logged at `trace` only.
+#[test]
+fn query_strings_are_not_logged() {
+    for filter in ["debug", "spinfer=trace"] {
+        let settings = format!("{STANDARD_DOOR}allowed_outbound_hosts = [\"http://self\"]\n");
+        let manifest = Manifest::default()
+            .with("/...", "probe", "probe", &settings)
+            .with("/fast/...", "fast", "probe", "")
+            .with("/older/...", "older", "hello_p2", &settings);
+        let spinfer = Launch::new(&manifest).admin().env("SPINFER_LOG", filter).up();
+        for (path, status) in [
+            ("/echo?key=hush", 200),
+            ("/fast/echo?key=hush", 404),
+            ("/cache/a?max-age=60,key=hush", 200),
+            ("/fast/v2/models/x?key=hush", 404),
+            ("/older/x?key=hush", 200),
+            ("/trap?key=hush", 500),
+            ("/status?999&key=hush", 200),
+            ("/fetch?/echo?key=hush", 200),
+            ("/fetch?http://denied.example/?key=hush", 502),
+            ("/older/fetch?,,http://denied.example/?key=hush", 200),
+            ("/v2/health/live?key=hush", 200),
+            ("/v2/health/other?key=hush", 404),
+        ] {
+            assert_eq!(spinfer.get(path).status, status, "{path}");
+        }
+        let _ = spinfer.admin().send("GET", "/metrics?key=hush", &[], b"");
+        let refused = raw(&spinfer, "GET /?key=hush HTTP/1.1\r\nhost: a/b\r\n\r\n", true);
+        assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+        spinfer.wait_for_log("path=\"/echo\"");
+        let log = spinfer.log();
+        let found: Vec<_> = log.lines().filter(|line| line.contains("hush")).collect();
+        assert!(found.is_empty(), "{filter}: {found:#?}");
+    }
+}
+
+/// Heads that other servers on the way may read differently.
+#[test]
+fn ambiguous_head_is_400() {
+    let spinfer = Launch::new(&Manifest::default().with("/...", "hello", "hello_p2", "")).up();
+    for lines in [
+        "x-a: 1\r\n continued: 2\r\n",
+        "x-a : 1\r\n",
+        "x-a: a\0b\r\n",
+        "x-a: a\u{1}b\r\n",
+        "x-a: a\u{7f}b\r\n",
+        "x a: 1\r\n",
+        ": 1\r\n",
+        "content-length: 1\r\ncontent-length: 2\r\n",
+        "content-length: +1\r\n",
+        "content-length: 1, 2\r\n",
+        "content-length: -1\r\n",
+        "transfer-encoding: gzip\r\n",
+        "transfer-encoding: chunked, gzip\r\n",
+        "transfer-encoding: xchunked\r\n",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}\r\n");
+        let response = raw(&spinfer, &request, false);
+        assert!(response.starts_with("HTTP/1.1 400"), "{lines:?}: {response}");
+    }
+    for target in ["/ x", "/\u{1}", "x", "http://", "http:///x", "//"] {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let response = raw(&spinfer, &request, false);
+        let valid = target == "//";
+        assert_eq!(response.starts_with("HTTP/1.1 400"), !valid, "{target:?}: {response}");
+    }
+    let old = "POST / HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    let response = raw(&spinfer, old, false);
+    assert!(
+        response.starts_with("HTTP/1.0 400") || response.starts_with("HTTP/1.1 400"),
+        "{response}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use reqwest::Url;
 
 use super::digest::Digest;
 use super::reference::{Package, RegistryHost};
+use super::transport::without_query;
 use crate::config::manifest::RemoteSource;
 
 /// The location of a remote component.
@@ -57,7 +58,7 @@ impl RemoteComponent {
 impl fmt::Display for RemoteComponent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Url { url, .. } => write!(f, "{url}"),
+            Self::Url { url, .. } => f.write_str(&without_query(url)),
             Self::Package { registry, package } => write!(f, "{package} of {registry}"),
         }
     }
@@ -69,6 +70,13 @@ mod tests {
 
     fn parse(source: &str) -> Result<RemoteComponent, String> {
         RemoteComponent::parse(&toml::from_str(source).unwrap())
+    }
+
+    #[test]
+    fn query_of_a_url_is_not_shown() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let source = format!("url = 'https://x.org/a.wasm?token=hush'\ndigest = '{digest}'");
+        assert_eq!(parse(&source).unwrap().to_string(), "https://x.org/a.wasm");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::reference::{ArtifactReference, Package, RegistryHost};
 use super::remote::RemoteComponent;
 use super::response::ExpectedContent;
 use super::store::ComponentStore;
-use super::transport::{Get, Timeouts, Transport};
+use super::transport::{Get, Timeouts, Transport, without_query};
 use crate::config::manifest::{Manifest, TextOr};
 use crate::guest::artifact::MAX_COMPONENT;
 
@@ -143,7 +143,7 @@ impl<'a> Fetcher<'a> {
         match remote {
             RemoteComponent::Url { url, digest } => match self.store.get(*digest) {
                 Some(path) => Ok(path),
-                None => self.file(url, *digest).with_context(|| url.to_string()),
+                None => self.file(url, *digest).with_context(|| without_query(url)),
             },
             RemoteComponent::Package { registry, package } => {
                 self.package(registry, package, updates)
@@ -156,7 +156,7 @@ impl<'a> Fetcher<'a> {
         let progress = self.fetching.progress;
         let mut staged = self.store.stage()?;
         let (runtime, transport) = self.network.get(self.fetching.plain_http)?;
-        progress.line(&format!("Fetching {url}"));
+        progress.line(&format!("Fetching {}", without_query(url)));
         let get = Get { method: Method::GET, url: url.clone(), accept: "*/*", authorization: None };
         let what = "the component";
         let content = ExpectedContent { what, size: None, limit: MAX_COMPONENT, digest };

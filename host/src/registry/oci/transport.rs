@@ -172,7 +172,7 @@ impl Transport {
                 return Ok(response);
             }
             url = redirect_target(&url, response.headers())?;
-            debug!(from = %get.url, to = %host_of(&url), "redirected");
+            debug!(from = %without_query(&get.url), to = %host_of(&url), "redirected");
         }
         let host = host_of(&get.url);
         Err(OciError::Redirects { host, limit: MAX_REDIRECTS, url: without_query(&url) })
@@ -215,9 +215,11 @@ impl Transport {
 fn redirect_target(from: &Url, headers: &HeaderMap) -> Result<Url, OciError> {
     let location = headers.get(header::LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let location = String::from_utf8_lossy(location);
+    // Without the query, as in `without_query`: it may be no URL.
+    let shown = location.split(['?', '#']).next().unwrap_or_default();
     let invalid = |problem| OciError::BadRedirect {
         host: host_of(from),
-        url: excerpt(location.as_bytes()),
+        url: excerpt(shown.as_bytes()),
         problem,
     };
     let to = from.join(&location).map_err(|_| invalid("which is not a URL"))?;
@@ -241,7 +243,8 @@ pub fn host_of(url: &Url) -> String {
 }
 
 /// A URL to show, without its query, which may contain a signature.
-fn without_query(url: &Url) -> String {
+#[must_use]
+pub fn without_query(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.to_string()
@@ -281,12 +284,15 @@ mod tests {
         assert_eq!(redirect(from, "https://s.org/c?d").as_deref(), Ok("https://s.org/c?d"));
         for (location, part) in [
             ("http://r.org/b", "which is not HTTPS"),
+            ("http://r.org/b?signature=hush", "which is not HTTPS"),
+            ("https://[?signature=hush", "which is not a URL"),
             ("file:///etc/passwd", "which is not HTTPS"),
             ("", "which is empty"),
             ("https://[", "which is not a URL"),
         ] {
             let problem = redirect(from, location).unwrap_err();
             assert!(problem.contains(part), "{location}: {problem}");
+            assert!(!problem.contains("hush"), "a signature is not shown: {problem}");
         }
     }
 
