@@ -25,6 +25,8 @@ pub enum Failure {
     BodyTimeout,
     #[error("the request body could not be read: {0}")]
     BodyBroken(String),
+    #[error("the request body arrives in too many tiny parts; send chunks of 16 bytes or more")]
+    BodyFragmented,
     #[error("the request body is not valid {coding}, its Content-Encoding: {problem}")]
     BodyUndecodable { coding: &'static str, problem: &'static str },
     #[error(
@@ -71,6 +73,7 @@ impl Failure {
             Self::Host(_)
             | Self::InternalHost { .. }
             | Self::BodyBroken(_)
+            | Self::BodyFragmented
             | Self::BodyUndecodable { .. } => StatusCode::BAD_REQUEST,
             Self::UnsupportedEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -104,6 +107,7 @@ impl Failure {
             Self::BodyTooLarge { .. } => Reason::BodyTooLarge,
             Self::BodyTimeout => Reason::BodyTimeout,
             Self::BodyBroken(_) => Reason::BodyBroken,
+            Self::BodyFragmented => Reason::BodyFragmented,
             Self::BodyUndecodable { .. } => Reason::BodyUndecodable,
             Self::UnsupportedEncoding { .. } => Reason::UnsupportedEncoding,
             Self::Busy { .. } => Reason::Busy,
@@ -136,6 +140,7 @@ pub enum Reason {
     BodyTooLarge,
     BodyTimeout,
     BodyBroken,
+    BodyFragmented,
     BodyUndecodable,
     UnsupportedEncoding,
     Busy,
@@ -164,6 +169,7 @@ impl Reason {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::BodyBroken,
+        Self::BodyFragmented,
         Self::BodyUndecodable,
         Self::UnsupportedEncoding,
         Self::Busy,
@@ -204,6 +210,7 @@ impl Reason {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyBroken => "body_broken",
+            Self::BodyFragmented => "body_fragmented",
             Self::BodyUndecodable => "body_undecodable",
             Self::UnsupportedEncoding => "unsupported_encoding",
             Self::Busy => "busy",

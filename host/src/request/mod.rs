@@ -31,7 +31,7 @@ use crate::http::authority::{self, Authority};
 use crate::http::body::delivery::DeliveredRoute;
 use crate::http::body::error::BodyError;
 use crate::http::body::response_memory::MIN_CHARGED;
-use crate::http::body::{Body, RequestBody};
+use crate::http::body::{Body, LimitedParts, RequestBody};
 use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
@@ -55,7 +55,7 @@ where
 {
     let logged = LoggedRequest::of(&request);
     let terms = ResponseTerms::of(host, client, &request);
-    let mut exchange = Exchange::new(client, request);
+    let mut exchange = Exchange::new(client, request.map(LimitedParts::new));
     let served = match check_host(&mut exchange.head, client) {
         Ok(()) => serve_client(host, &terms, &mut exchange).await,
         Err(failure) => {

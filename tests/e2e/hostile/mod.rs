@@ -3,6 +3,7 @@
 mod concurrent; // all harms at once, while a well-behaved route is used
 mod files; // malformed graphs and components
 mod floods; // endless streams of HTTP/2 frames
+mod fragments; // bodies in tiny parts
 mod guests; // one harm at a time
 mod harms; // what guests do, and the status that it leads to
 mod redis; // a faulty Redis, and guests that fill stores

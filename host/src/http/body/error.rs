@@ -15,6 +15,8 @@ pub enum BodyError {
     Undecodable { coding: &'static str, problem: &'static str },
     /// Decoded, it exceeds the limit.
     TooLarge,
+    /// It arrives in too many tiny parts.
+    Fragmented,
 }
 
 impl BodyError {
@@ -25,6 +27,7 @@ impl BodyError {
             Self::Broken { message, .. } => Failure::BodyBroken(message),
             Self::Undecodable { coding, problem } => Failure::BodyUndecodable { coding, problem },
             Self::TooLarge => Failure::BodyTooLarge { limit },
+            Self::Fragmented => Failure::BodyFragmented,
         }
     }
 }
@@ -56,6 +59,7 @@ impl From<BodyError> for WasiHttpError {
                 Self::InternalError(Some(format!("the body is not valid {coding}: {problem}")))
             }
             BodyError::TooLarge => Self::HttpRequestBodySize(None),
+            BodyError::Fragmented => Self::InternalError(Some(Failure::BodyFragmented.to_string())),
         }
     }
 }

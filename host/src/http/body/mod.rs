@@ -19,12 +19,14 @@
 //! ```
 
 mod budget;
+mod coalesced;
 mod copy;
 pub mod delivery;
 pub mod error;
 mod fetched;
 pub mod guest_body;
 pub mod outcome;
+mod parts;
 mod read_ahead;
 mod request;
 pub mod response_memory;
@@ -46,6 +48,7 @@ use copy::Copy;
 use delivery::Delivery;
 use fetched::OutboundResponseBody;
 use guest_body::GuestBody;
+pub use parts::LimitedParts;
 pub(crate) use request::MAX_DISCARD;
 pub use request::{Arrival, RequestBody};
 use response_memory::ResponseMemory;

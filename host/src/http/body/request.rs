@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
+use super::coalesced::Coalesced;
 use super::error::BodyError;
 use crate::http::error::Failure;
 
@@ -26,6 +27,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Arrival {
     too_large: AtomicBool,
+    fragmented: AtomicBool,
     broken: AtomicBool,
     /// The coding in which it is invalid, and the problem.
     undecodable: OnceLock<(&'static str, &'static str)>,
@@ -44,6 +46,9 @@ impl Arrival {
         if let Some(&(coding, problem)) = self.undecodable.get() {
             return Some(Failure::BodyUndecodable { coding, problem });
         }
+        if self.fragmented.load(Ordering::Relaxed) {
+            return Some(Failure::BodyFragmented);
+        }
         let broken = self.broken.load(Ordering::Relaxed);
         broken.then(|| Failure::BodyBroken("it failed while it was streamed".into()))
     }
@@ -52,6 +57,7 @@ impl Arrival {
         match *error {
             BodyError::Broken { .. } => self.broken.store(true, Ordering::Relaxed),
             BodyError::TooLarge => self.too_large.store(true, Ordering::Relaxed),
+            BodyError::Fragmented => self.fragmented.store(true, Ordering::Relaxed),
             BodyError::Undecodable { coding, problem } => {
                 // A body fails only once.
                 let _ = self.undecodable.set((coding, problem));
@@ -136,7 +142,7 @@ impl RequestBody {
     where
         B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
     {
-        let body = Limited::new(first, rest, limit);
+        let body = Limited::new(first, Coalesced::new(rest), limit);
         let arrival = Arc::clone(&body.arrival);
         Self::Streamed(body.boxed_unsync(), arrival)
     }
