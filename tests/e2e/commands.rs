@@ -4,7 +4,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use spinfer_tests::{Launch, root, run};
+use spinfer_tests::{GUESTS, Launch, Manifest, STANDARD_DOOR, root, run, state_dir};
 
 use super::add::{AppFolder, files};
 
@@ -347,4 +347,65 @@ fn new_component_depends_on_local_sources_or_the_repository() {
     assert!(dependency("b").contains("components/model-sdk"), "{}", dependency("b"));
     let (status, output) = run(&["new", "no_name", "--from", from]);
     assert!(!status.success() && output.contains("iris-classifier-1"), "{output}");
+}
+
+#[test]
+fn routes_lists_what_serves_each_route() {
+    let manifest = Manifest::default()
+        .with_iris("iris", 1, "/v2/models/iris/...", "")
+        .with("/old/:id", "probe", "probe", STANDARD_DOOR)
+        .and(
+            "[[trigger.http]]\nroute = '/teapot'\nstatic_response = { status_code = 418 }\n\
+             [[trigger.http]]\nroute = { private = true }\ncomponent = 'hidden'\n",
+        )
+        .and(&format!("[component.hidden]\nsource = \"{GUESTS}/probe.wasm\"\n"))
+        .and("[variables]\ntoken = { required = true }\n");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("spin.toml"), manifest.text()).unwrap();
+    let from = folder.path().to_str().unwrap();
+    let state = state_dir();
+    let state = state.to_str().unwrap();
+    let (status, text) = run(&["routes", "-f", from, "--state-dir", state]);
+    assert!(status.success(), "{text}");
+    let lines: Vec<Vec<_>> = text
+        .lines()
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    for line in [
+        ["route", "component", "door", "model", "cache"],
+        ["/v2/models/iris/...", "iris", "fast", "iris-classifier 1", "yes"],
+        ["/old/:id", "probe", "standard", "-", "if declared"],
+        ["/teapot", "static response, 418", "-", "-", "-"],
+        ["(private)", "hidden", "fast", "-", "if declared"],
+    ] {
+        assert!(lines.contains(&line.to_vec()), "{line:?} is not in\n{text}");
+    }
+    let (status, text) = run(&["routes", "-f", from, "--state-dir", state, "--json"]);
+    assert!(status.success(), "{text}");
+    let rows: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        rows[0],
+        json!({
+            "route": "/v2/models/iris/...", "component": "iris", "status": null, "door": "fast",
+            "models": [{"name": "iris-classifier", "version": "1"}], "cache": "yes",
+        })
+    );
+    assert_eq!(rows[2]["status"], 418);
+    assert_eq!(rows[3]["route"], Value::Null);
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for (shell, part) in [
+        ("bash", "complete -F _spinfer"),
+        ("zsh", "#compdef spinfer"),
+        ("fish", "complete -c spinfer"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion:arg-completer[spinfer]"),
+    ] {
+        let (status, text) = run(&["completions", shell]);
+        assert!(status.success() && text.contains(part), "{shell}: {text}");
+        assert!(text.contains("listen") && text.contains("experiment"), "{shell}");
+        assert!(!text.contains("check-only"), "{shell}: hidden flags are not completed");
+    }
 }

@@ -318,3 +318,80 @@ fn check_reports_missing_imports_exports_and_operators() {
     let (right, output) = check(Path::new(&path), &[]);
     assert!(!right && output.contains("model `odd`") && output.contains("Det"), "{output}");
 }
+
+#[test]
+fn key_value_flag_sets_entries_of_the_default_store() {
+    let stores = "key_value_stores = [\"default\"]";
+    let manifest = Manifest::default().with("/...", "stores", "stores", stores);
+    let launch = Launch::new(&manifest).flags(&["--key-value", "a=1", "--key-value", "b=x=y"]);
+    let spinfer = launch.up();
+    let response = spinfer.post("/key-value", "open default\nget a\nget b\nkeys");
+    assert_eq!(response.text().lines().collect::<Vec<_>>(), ["ok", "1", "x=y", "a,b"]);
+
+    let text = Launch::new(&probe("")).flags(&["--key-value", "a=1"]).refused();
+    assert!(text.contains("--key-value: no component has the default store"), "{text}");
+    let text = Launch::new(&probe("")).flags(&["--key-value", "a"]).refused();
+    assert!(text.contains("write NAME=VALUE"), "{text}");
+}
+
+#[test]
+fn follow_flag_logs_the_output_of_the_named_components() {
+    let manifest =
+        Manifest::default().with("/a/...", "a", "probe", "").with("/b/...", "b", "probe", "");
+    let spinfer = Launch::new(&manifest).flags(&["--follow", "b"]).up();
+    for path in ["/a/log?of-a", "/b/log?of-b"] {
+        assert_eq!(spinfer.get(path).status, 200);
+    }
+    spinfer.wait_for_log("of-b");
+    assert!(!spinfer.log().contains("of-a"), "{}", spinfer.log());
+    let text = Launch::new(&manifest).flags(&["--follow", "c"]).refused();
+    assert!(text.contains("--follow: [component.c] does not exist"), "{text}");
+}
+
+#[test]
+fn truncate_logs_flag_empties_the_files_of_log_dir() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("probe_stderr.txt");
+    let written = |flags: &[&str], line: &str| {
+        let launch = Launch::new(&probe("")).flags(flags);
+        let spinfer = launch.env("SPIN_LOG_DIR", folder.path().to_str().unwrap()).up();
+        assert_eq!(spinfer.get(&format!("/log?{line}")).status, 200);
+        wait_until("the line is written", || {
+            std::fs::read_to_string(&file).is_ok_and(|text| text.contains(line))
+        });
+        std::fs::read_to_string(&file).unwrap()
+    };
+    assert_eq!(written(&[], "one"), "one\n");
+    assert_eq!(written(&[], "two"), "one\ntwo\n", "appended without the flag");
+    assert_eq!(written(&["--truncate-logs"], "three"), "three\n");
+}
+
+#[test]
+fn flags_and_variables_of_spin_are_supported_or_refused_with_what_to_use() {
+    let harmless = [
+        "--disable-pooling",
+        "--direct-mounts",
+        "--temp=/tmp/spin",
+        "--cache-dir=/tmp/cache",
+        "--disable-cache",
+    ];
+    let spinfer = Launch::new(&probe("")).flags(&harmless).up();
+    assert_eq!(spinfer.get("/count").status, 200);
+    spinfer.wait_for_log("--disable-pooling has no effect: ");
+    for (flag, part) in [
+        ("--allow-transient-write", "mounted files are read-only"),
+        ("--from-registry=ghcr.io/a/b:1", "spinfer registry"),
+        ("--insecure", "--insecure-http HOST"),
+        ("--format=json", "spinfer routes --json"),
+    ] {
+        let text = Launch::new(&probe("")).flags(&[flag]).refused();
+        assert!(text.contains(part), "{flag}: {text}");
+    }
+    let text = Launch::new(&probe("")).env("SPIN_MAX_INSTANCE_MEMORY", "65536").refused();
+    assert!(text.contains("limits.instance_memory is 65536"), "{text}");
+    let spinfer = Launch::new(&probe(""))
+        .env("SPIN_HTTP_IDLE_INSTANCE_TIMEOUT_SECS", "5")
+        .env("SPIN_VARIABLE_UNUSED", "1")
+        .up();
+    assert_eq!(spinfer.get("/count").status, 200);
+}

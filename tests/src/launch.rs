@@ -123,7 +123,15 @@ impl Launch {
     /// `spinfer up`, once it serves.
     #[must_use]
     pub fn up(mut self) -> Spinfer {
-        let command = self.up_command();
+        let command = self.serving_command("up");
+        self.kept.push(self.folder);
+        Spinfer::start(command, self.kept)
+    }
+
+    /// `spinfer watch`, once it serves.
+    #[must_use]
+    pub fn watch(mut self) -> Spinfer {
+        let command = self.serving_command("watch");
         self.kept.push(self.folder);
         Spinfer::start(command, self.kept)
     }
@@ -131,7 +139,7 @@ impl Launch {
     /// The output of `spinfer up`, which must exit with an error before it serves.
     #[must_use]
     pub fn refused(self) -> String {
-        let (status, text) = output(self.up_command());
+        let (status, text) = output(self.serving_command("up"));
         assert!(!status.success(), "it was served:\n{text}");
         text
     }
@@ -142,8 +150,8 @@ impl Launch {
         output(self.command("check"))
     }
 
-    fn up_command(&self) -> Command {
-        let mut command = self.command("up");
+    fn serving_command(&self, subcommand: &str) -> Command {
+        let mut command = self.command(subcommand);
         command.args(["--listen", &self.listen, "--drain", &self.drain]);
         match &self.admin {
             Some(address) => command.args(["--admin", address]),

@@ -9,6 +9,7 @@ use super::flags::Flags;
 use super::state_dir::StateDir;
 use super::telemetry::{self, LogFormat, LogOptions};
 use super::{FetchState, ManifestOptions};
+use crate::config::app::App;
 use crate::guest::artifact::PRIVATE;
 use crate::host::Host;
 use crate::registry::oci::progress::TransferProgress;
@@ -32,6 +33,18 @@ pub struct CheckOptions {
 pub fn run(options: &CheckOptions, out: &mut impl Write) -> Result<()> {
     let CheckOptions { from, flags, state } = options;
     telemetry::init(LogFormat::Human, LogOptions { quiet: true, ..LogOptions::default() });
+    let app = check(from, flags, state)?;
+    let (routes, components) = (app.routes.len(), app.components.len());
+    writeln!(
+        out,
+        "{}: no problems found ({routes} routes, {components} components)",
+        from.from.display()
+    )?;
+    Ok(())
+}
+
+/// Checks an application as far as it can be without a socket.
+pub(super) fn check(from: &ManifestOptions, flags: &Flags, state: &StateDir) -> Result<App> {
     let (mut manifest, base) = from.load()?;
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);
@@ -44,11 +57,5 @@ pub fn run(options: &CheckOptions, out: &mut impl Write) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(host.load_models());
     host.ready().with_context(|| from.cannot_be_served())?;
-    let (routes, components) = (app.routes.len(), app.components.len());
-    writeln!(
-        out,
-        "{}: no problems found ({routes} routes, {components} components)",
-        from.from.display()
-    )?;
-    Ok(())
+    Ok(app)
 }

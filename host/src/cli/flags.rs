@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bytesize::ByteSize;
 use clap::Args;
 
 use crate::config::app::Options;
@@ -28,7 +29,7 @@ pub struct Flags {
     environment: Vec<(String, String)>,
 
     /// Runtime config, the operator's bindings: variables, stores, folders
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "RUNTIME_CONFIG_FILE", hide_env = true)]
     runtime_config_file: Option<PathBuf>,
 
     /// Serve only this component; can be repeated
@@ -36,7 +37,7 @@ pub struct Flags {
     components: Vec<String>,
 
     /// Also write the output of components to files in this folder
-    #[arg(short = 'L', long, value_name = "DIR")]
+    #[arg(short = 'L', long, value_name = "DIR", env = "SPIN_LOG_DIR", hide_env = true)]
     log_dir: Option<PathBuf>,
 
     /// Requests an instance serves in total, overriding `reuse.requests`: 128, or a range such as
@@ -50,8 +51,18 @@ pub struct Flags {
 
     /// Idle timeout of an instance, overriding `limits.idle`: 10s, or a range such as 10..20s, from
     /// which this process draws its value
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration_or_range)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = parse_duration_or_range,
+        env = "SPIN_HTTP_IDLE_INSTANCE_TIMEOUT_SECS",
+        hide_env = true
+    )]
     idle_instance_timeout: Option<Duration>,
+
+    /// Maximum memory of an instance in bytes, overriding `limits.instance_memory`
+    #[arg(long, value_name = "BYTES", env = "SPIN_MAX_INSTANCE_MEMORY", hide_env = true)]
+    max_instance_memory: Option<u64>,
 
     /// Deadline of a request, overriding `limits.deadline`: 30s; can be a range
     #[arg(long, value_name = "DURATION", value_parser = parse_duration_or_range)]
@@ -68,7 +79,7 @@ impl fmt::Debug for Flags {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), &'static str> {
+pub(super) fn pair(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE"),
@@ -116,7 +127,7 @@ impl Flags {
             limits: LimitsConfig {
                 deadline: self.request_timeout,
                 idle: self.idle_instance_timeout,
-                instance_memory: max_instance_memory,
+                instance_memory: self.max_instance_memory.map(ByteSize).or(max_instance_memory),
                 ..LimitsConfig::default()
             },
             reuse: ReuseConfig {

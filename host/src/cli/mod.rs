@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod build;
 pub mod cache;
 pub mod check;
+pub mod completions;
 pub mod drift;
 pub mod experiment;
 pub mod flags;
@@ -15,9 +16,12 @@ pub mod new;
 pub mod optimize;
 pub mod pull;
 pub mod registry;
+pub mod routes;
+pub mod spin_flags;
 pub mod state_dir;
 pub mod telemetry;
 pub mod up;
+pub mod watch;
 
 mod admin_client;
 mod atomic_files;
@@ -33,7 +37,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use spinfer_backend_ort::{Library, OnnxRuntime, Options as OrtOptions};
 
 use self::add::AddOptions;
@@ -41,6 +45,7 @@ use self::baseline::BaselineOptions;
 use self::build::BuildOptions;
 use self::cache::CacheOptions;
 use self::check::CheckOptions;
+use self::completions::CompletionsOptions;
 use self::drift::DriftOptions;
 use self::experiment::ExperimentOptions;
 use self::health::HealthOptions;
@@ -50,11 +55,14 @@ use self::new::NewOptions;
 use self::output::OptionalOutput;
 use self::pull::PullOptions;
 use self::registry::RegistryOptions;
+use self::routes::RoutesOptions;
 use self::state_dir::StateDir;
 use self::up::UpOptions;
+use self::watch::WatchOptions;
 use crate::config::app::{App, Options};
 use crate::config::manifest::{self, Manifest};
 use crate::inference::trial;
+use crate::process::text;
 use crate::registry::oci::progress::TransferProgress;
 use crate::registry::oci::reference::RegistryHost;
 use crate::registry::oci::sources::{self, Fetching, Pinning};
@@ -75,6 +83,8 @@ Examples:
   spinfer models                      list the models of the application
   spinfer check                       find every problem without serving
   spinfer up                          serve ./spin.toml on 127.0.0.1:3000
+  spinfer watch                       serve it again when a file changes
+  spinfer routes                      list its routes, and what serves them
   spinfer up --build                  build its components first
   spinfer up --variable token=@file   set a variable of the manifest
   spinfer up -f app/ --listen 0.0.0.0:80
@@ -91,6 +101,8 @@ Examples:
 enum Command {
     /// Serve an application
     Up(UpOptions),
+    /// Serve an application, and serve it again when one of its files changes
+    Watch(WatchOptions),
     /// Check an application without serving it: manifest, files, components, models
     Check(CheckOptions),
     /// Build the components of an application
@@ -101,6 +113,8 @@ enum Command {
     Pull(PullOptions),
     /// List the models of an application
     Models(ModelsOptions),
+    /// List the routes of an application, and what serves them
+    Routes(RoutesOptions),
     /// Create a model component in Rust
     New(NewOptions),
     /// Print statistics of a host's response cache, or purge cached responses
@@ -117,6 +131,8 @@ enum Command {
     Log(LogOptions),
     /// List the experiments of a host, change the shares of variants, or stop an experiment
     Experiment(ExperimentOptions),
+    /// Print a script that completes commands and flags in a shell
+    Completions(CompletionsOptions),
     /// Try the graph on standard input
     #[command(name = trial::COMMAND, hide = true)]
     TryGraph { memory: u64, seconds: u64, library: PathBuf },
@@ -131,7 +147,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // An error of standard error cannot be reported anywhere.
-            let _ = writeln!(io::stderr(), "Error: {error:#}");
+            let _ = writeln!(io::stderr(), "Error: {}", text::cut_lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -142,11 +158,13 @@ fn run(command: Command) -> Result<()> {
     let out = &mut OptionalOutput::new(io::stdout());
     match command {
         Command::Up(options) => up::run(&options),
+        Command::Watch(options) => watch::run(&options),
         Command::Check(options) => check::run(&options, out),
         Command::Build(options) => build::run(&options),
         Command::Add(options) => add::run(&options, out),
         Command::Pull(options) => pull::run(&options, out),
         Command::Models(options) => models::run(&options, out),
+        Command::Routes(options) => routes::run(&options, out),
         Command::New(options) => new::run(&options, out),
         Command::Cache(options) => cache::run(&options, out),
         Command::Health(options) => health::run(&options, out),
@@ -155,6 +173,7 @@ fn run(command: Command) -> Result<()> {
         Command::Registry(options) => registry::run(&options, out),
         Command::Log(options) => log::run(&options, &mut io::stdout()),
         Command::Experiment(options) => experiment::run(&options, out),
+        Command::Completions(options) => completions::run(&options, Cli::command(), out),
         Command::TryGraph { memory, seconds, library } => {
             let limit = usize::try_from(memory).unwrap_or(usize::MAX);
             let options = OrtOptions { library: Library::At(library), memory: limit };
@@ -176,7 +195,13 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[derive(Debug, Args)]
 struct ManifestOptions {
     /// Manifest, or the folder with a spin.toml
-    #[arg(short = 'f', long = "from", value_name = "PATH", default_value = "spin.toml")]
+    #[arg(
+        short = 'f',
+        long = "from",
+        aliases = ["file", "from-file"],
+        value_name = "PATH",
+        default_value = "spin.toml"
+    )]
     from: PathBuf,
 
     /// Profile to apply to components that have it: [component.<id>.profile.<PROFILE>]
@@ -208,9 +233,14 @@ struct FetchState<'a> {
 }
 
 impl ManifestOptions {
+    /// Path of the manifest.
+    fn path(&self) -> PathBuf {
+        if self.from.is_dir() { self.from.join("spin.toml") } else { self.from.clone() }
+    }
+
     /// The manifest, and its folder.
     fn load(&self) -> Result<(Manifest, PathBuf)> {
-        let path = if self.from.is_dir() { self.from.join("spin.toml") } else { self.from.clone() };
+        let path = self.path();
         let mut manifest = manifest::read(&path)?;
         if let Some(profile) = &self.profile {
             manifest.apply_profile(profile).with_context(|| path.display().to_string())?;

@@ -4,7 +4,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +17,8 @@ use tokio::io::AsyncWrite;
 use tracing::{info, warn};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::config::app::App;
 
 /// Maximum length of a line, in bytes; a longer one is logged in parts.
 const MAX_LINE: usize = 4096;
@@ -33,23 +34,38 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub struct ComponentOutput {
     component: Arc<str>,
     meter: Arc<Meter>,
+    /// Whether it goes to the log.
+    logged: bool,
     stdout: Option<Arc<LogFile>>,
     stderr: Option<Arc<LogFile>>,
 }
 
 impl ComponentOutput {
-    /// Output into the log, and into `<component>_stdout.txt` and `<component>_stderr.txt` in
-    /// `folder`, the file names of Spin.
+    /// Output into the log, and into `<component>_stdout.txt` and `<component>_stderr.txt` in the
+    /// `log_dir` of `app`, the file names of Spin.
     ///
     /// # Errors
     /// The folder cannot be created, or a file cannot be opened.
-    pub fn open(component: &str, folder: Option<&Path>) -> Result<Self> {
-        let log =
-            Self { component: component.into(), meter: Arc::default(), stdout: None, stderr: None };
-        let Some(folder) = folder else { return Ok(log) };
+    pub fn open(component: &str, app: &App) -> Result<Self> {
+        let follow = &app.follow;
+        let logged = follow.is_empty() || follow.iter().any(|id| id == component);
+        let log = Self {
+            component: component.into(),
+            meter: Arc::default(),
+            logged,
+            stdout: None,
+            stderr: None,
+        };
+        let Some(folder) = &app.log_dir else { return Ok(log) };
         let open = |stream| -> Result<Option<Arc<LogFile>>> {
             let path = folder.join(format!("{component}_{stream}.txt"));
-            let file = OpenOptions::new().create(true).append(true).open(&path);
+            let mut file = OpenOptions::new();
+            if app.truncate_logs {
+                file.write(true).truncate(true);
+            } else {
+                file.append(true);
+            }
+            let file = file.create(true).open(&path);
             let file = file.with_context(|| format!("--log-dir: {}", path.display()))?;
             Ok(Some(Arc::new(LogFile { file, failed: AtomicBool::new(false) })))
         };
@@ -65,6 +81,7 @@ impl ComponentOutput {
             component: Arc::clone(&self.component),
             meter: Arc::clone(&self.meter),
             stream: name,
+            logged: self.logged,
             line: Arc::default(),
             file: file.clone(),
         };
@@ -141,6 +158,7 @@ pub struct LogStream {
     component: Arc<str>,
     meter: Arc<Meter>,
     stream: &'static str,
+    logged: bool,
     line: Arc<Mutex<Vec<u8>>>,
     file: Option<Arc<LogFile>>,
 }
@@ -165,6 +183,9 @@ impl LogStream {
         }
         if let Some(file) = &self.file {
             file.write(line);
+        }
+        if !self.logged {
+            return;
         }
         let line = String::from_utf8_lossy(line);
         info!(target: "guest", component = &*self.component, stream = self.stream, "{}", line.trim_end());
@@ -267,13 +288,23 @@ mod tests {
         }
     }
 
+    fn output() -> ComponentOutput {
+        ComponentOutput {
+            component: "iris".into(),
+            meter: Arc::default(),
+            logged: true,
+            stdout: None,
+            stderr: None,
+        }
+    }
+
     #[test]
     fn output_is_logged_line_by_line() {
         let captured = Captured::default();
         let subscriber =
             tracing_subscriber::fmt().with_writer(captured.clone()).with_ansi(false).finish();
         tracing::subscriber::with_default(subscriber, || {
-            let (_, stream) = ComponentOutput::open("iris", None).unwrap().streams();
+            let (_, stream) = output().streams();
             let clone = stream.clone();
             stream.push(b"one\ntw");
             clone.push(b"o\n");

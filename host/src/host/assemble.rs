@@ -42,7 +42,7 @@ use crate::metrics::HostMetrics;
 use crate::prediction_log::models::ModelInfo;
 use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
 use crate::process::memory_budget::MemoryBudget;
-use crate::storage::key_value::GrantedStore;
+use crate::storage::key_value::{DEFAULT, GrantedStore};
 use crate::storage::redis::RedisConnections;
 
 impl Host {
@@ -59,6 +59,7 @@ impl Host {
         let (mounts, copies) =
             CopiedFiles::create(state_dir, app.components.values().map(|spec| &spec.files))?;
         let stores = open_stores(app, &shared)?;
+        let default_store = stores.iter().find_map(|granted| granted.get(DEFAULT)).cloned();
         let components = create_components(app, &codes, &shared, mounts, stores)?;
         let cache = response_cache(app, &shared.tls);
         let routers = create_routers(app, &codes, &components)?;
@@ -89,6 +90,7 @@ impl Host {
             redis,
             _guest_threads: guest_threads,
             copies: Mutex::new(copies),
+            default_store,
             prediction_log,
             routers,
             listening: OnceLock::new(),
@@ -184,7 +186,7 @@ fn create_component(
     let (code, linked) = &codes[&spec.source];
     let policy = log_policy(app, &spec, linked)?;
     let models = Arc::new(ComponentModels::new(Arc::clone(&shared.graphs), mounts));
-    let output = ComponentOutput::open(&spec.id, app.log_dir.as_deref())?;
+    let output = ComponentOutput::open(&spec.id, app)?;
     let wasmtime = shared.engine.wasmtime().clone();
     let (outbound_http, redis) = (Arc::clone(&shared.outbound_http), shared.redis.for_component());
     let stores = StoreFactory::new(wasmtime, spec, models, granted, outbound_http, redis, output);

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use futures::stream::{self, StreamExt};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -36,6 +37,7 @@ use crate::prediction_log::{PredictionLog, Recorder};
 use crate::process::heap::request_trim;
 use crate::process::memory_budget::MemoryBudget;
 use crate::server::connections::ConnectionLimits;
+use crate::storage::key_value::GrantedStore;
 use crate::storage::redis::RedisConnections;
 
 /// Interval at which idle resources are released, and dropped output is reported.
@@ -74,6 +76,8 @@ pub struct Host {
     redis: RedisConnections,
     _guest_threads: GuestThreads,
     copies: Mutex<Option<CopiedFiles>>,
+    /// The key-value store with the default label, if a component is granted it.
+    default_store: Option<Arc<GrantedStore>>,
     prediction_log: Option<Arc<PredictionLog>>,
     /// The routers, by the id of their component.
     routers: BTreeMap<String, Arc<ExperimentRouter>>,
@@ -240,6 +244,20 @@ impl Host {
     #[must_use]
     pub fn component(&self, id: &str) -> Option<&Arc<Component>> {
         self.components.get(id)
+    }
+
+    /// Sets `entries` in the key-value store with the default label.
+    ///
+    /// # Errors
+    /// No component is granted that store, or it cannot store an entry.
+    pub async fn set_default_entries(&self, entries: &[(String, String)]) -> Result<()> {
+        for (key, value) in entries {
+            let store = self.default_store.as_ref().context(
+                "no component has the default store; add `key_value_stores = [\"default\"]`",
+            )?;
+            store.set(key.clone(), value.clone().into_bytes()).await?;
+        }
+        Ok(())
     }
 
     /// Loads every mounted model before its first request. The host is ready once all are loaded.

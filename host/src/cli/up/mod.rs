@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use rustix::process::Signal;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -19,11 +20,12 @@ use tokio_rustls::TlsAcceptor;
 
 use self::signals::Signals;
 use self::startup::{Startup, example};
-use super::flags::Flags;
+use super::flags::{self, Flags};
 use super::output::OptionalOutput;
+use super::spin_flags::SpinFlags;
 use super::state_dir::StateDir;
 use super::telemetry::{self, LogFormat, LogOptions};
-use super::{FetchState, ManifestOptions, build};
+use super::{FetchState, ManifestOptions, build, check};
 use crate::admin::{Admin, AdminListener};
 use crate::config::app::App;
 use crate::config::instance_reuse::parse_duration_or_range;
@@ -76,11 +78,11 @@ pub struct UpOptions {
     find_free_port: bool,
 
     /// Serve HTTPS with this certificate chain, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "SPIN_TLS_CERT", hide_env = true)]
     tls_cert: Option<PathBuf>,
 
     /// Private key of the certificate, a PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "SPIN_TLS_KEY", hide_env = true)]
     tls_key: Option<PathBuf>,
 
     #[command(flatten)]
@@ -89,8 +91,20 @@ pub struct UpOptions {
     #[command(flatten)]
     state: StateDir,
 
-    /// Build the components first
+    /// Set an entry of the default key-value store before serving; can be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = flags::pair)]
+    key_value: Vec<(String, String)>,
+
+    /// Log the output of this component only; can be repeated
+    #[arg(long, value_name = "ID", conflicts_with = "quiet")]
+    follow: Vec<String>,
+
+    /// Empty the files of --log-dir first
     #[arg(long)]
+    truncate_logs: bool,
+
+    /// Build the components first
+    #[arg(long, env = "SPIN_ALWAYS_BUILD", hide_env = true)]
     build: bool,
 
     /// Time from SIGTERM until connections are refused. Until then the host is not ready, but serves
@@ -104,12 +118,30 @@ pub struct UpOptions {
     log_requests: bool,
 
     /// Print only the address, log only warnings
-    #[arg(short, long)]
+    #[arg(short, long, aliases = ["sh", "shush"])]
     quiet: bool,
+
+    #[command(flatten)]
+    spin: SpinFlags,
+
+    /// Check the application, and exit
+    #[arg(long, hide = true)]
+    check_only: bool,
+
+    /// End when the parent process ends
+    #[arg(long, hide = true)]
+    ends_with_parent: bool,
 
     /// Format of the log
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+}
+
+impl UpOptions {
+    /// The manifest to serve.
+    pub(super) fn manifest(&self) -> &ManifestOptions {
+        &self.from
+    }
 }
 
 /// Serves an application until SIGTERM or SIGINT, then drains.
@@ -127,16 +159,33 @@ pub fn run(options: &UpOptions) -> Result<()> {
         tls_key,
         flags,
         state,
+        key_value,
+        follow,
+        truncate_logs,
         build,
         drain,
         log_requests,
         quiet,
+        spin,
+        check_only,
+        ends_with_parent,
         log_format,
     } = options;
 
+    if *ends_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    }
+
     // 1 Bind the addresses, and resolve the application.
     let startup = Startup::new(Instant::now(), *quiet);
-    telemetry::init(*log_format, LogOptions { quiet: *quiet, requests: *log_requests });
+    telemetry::init(
+        *log_format,
+        LogOptions { quiet: *quiet || *check_only, requests: *log_requests },
+    );
+    spin.check()?;
+    if *check_only {
+        return check::check(from, flags, state).map(drop);
+    }
     open_files::raise_limit();
     let tls = tls_cert.as_ref().zip(tls_key.as_ref());
     let tls = tls.map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
@@ -150,6 +199,8 @@ pub fn run(options: &UpOptions) -> Result<()> {
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);
     options.state_dir.clone_from(&state.state_dir);
+    options.follow.clone_from(follow);
+    options.truncate_logs = *truncate_logs;
     let progress = TransferProgress::new(*quiet);
     from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
     let app = from.resolve(&manifest, &base, &options)?;
@@ -167,6 +218,7 @@ pub fn run(options: &UpOptions) -> Result<()> {
     // 3 Serve until a signal.
     let runtime = runtime()?;
     let serving = async {
+        host.set_default_entries(key_value).await.context("--key-value")?;
         let listener = match bound.listen() {
             // Another process has bound it at the same time, and listens first.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => bind(listen, ports)?.listen(),

@@ -62,6 +62,10 @@ pub struct App {
     pub cache: cache::CacheSettings,
     /// Folder for the output of components, which goes to the log as well.
     pub log_dir: Option<PathBuf>,
+    /// Ids of the components whose output is logged; all if empty.
+    pub follow: Vec<String>,
+    /// Whether the files in `log_dir` are emptied first.
+    pub truncate_logs: bool,
     /// Resources of the inference backends.
     pub backends: BackendOptions,
     /// Folder of the application's state: the prediction log and key-value stores in files.
@@ -136,6 +140,8 @@ impl App {
             cors,
             cache: options.cache.clone(),
             log_dir: options.log_dir.clone(),
+            follow: options.follow.clone(),
+            truncate_logs: options.truncate_logs,
             backends: options.backends.clone(),
             key_value: Bindings { folder: state_folder.clone(), stores: options.key_value.clone() },
             state_folder,

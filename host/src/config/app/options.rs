@@ -31,6 +31,10 @@ pub struct Options {
     pub reuse: ReuseConfig,
     /// Folder for the output of components, which goes to the log as well.
     pub log_dir: Option<PathBuf>,
+    /// Ids of the components whose output is logged; all if empty.
+    pub follow: Vec<String>,
+    /// Whether the files in `log_dir` are emptied first.
+    pub truncate_logs: bool,
     /// Settings of the response cache.
     pub cache: cache::CacheSettings,
     /// Resources of the inference backends.
@@ -57,12 +61,13 @@ impl Options {
         manifest: &'m Manifest,
         problems: &mut Problems,
     ) -> Vec<&'m str> {
-        for id in &self.components {
+        let selected = self.components.iter().map(|id| ("--component-id", id));
+        for (flag, id) in selected.chain(self.follow.iter().map(|id| ("--follow", id))) {
             if !manifest.component.contains_key(id) {
                 let available = listed(manifest.component.keys());
                 let problem =
                     format!("[component.{id}] does not exist; available components: {available}");
-                problems.add("--component-id", problem);
+                problems.add(flag, problem);
             }
         }
         let named = manifest.trigger.http.iter().filter_map(|trigger| match &trigger.component {

@@ -51,6 +51,11 @@ pub struct FixedResponse {
 }
 
 impl FixedResponse {
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Creates the response to a request.
     #[must_use]
     pub fn response(&self) -> Response<Body> {
