@@ -302,7 +302,7 @@ fn check_reports_missing_imports_exports_and_operators() {
         "component `silent`",
         "it exports no HTTP handler",
         "component `text`",
-        "is not a WebAssembly component",
+        "text.wasm is not a component: it is a text file that starts with \"not WebAssembly\"",
     ] {
         assert!(output.contains(part), "{part:?} is not in\n{output}");
     }

@@ -56,7 +56,7 @@ fn change_of_the_manifest_is_served_and_a_broken_one_is_not() {
 
     spinfer.terminate();
     assert!(spinfer.wait().success());
-    assert!(TcpStream::connect(spinfer.address()).is_err(), "the server ends with `spinfer watch`");
+    assert!(TcpStream::connect(spinfer.address()).is_err(), "the server exits with `spinfer watch`");
 }
 
 #[test]

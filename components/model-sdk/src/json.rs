@@ -24,12 +24,27 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Err
 
 #[cold]
 fn body_error(error: &serde_json::Error, body: &[u8]) -> Error {
-    let hint = if error.is_syntax() && is_at_nan(error, body) {
+    let hint = if !error.is_syntax() {
+        ""
+    } else if is_at_nan(error, body) {
         "; write null for a missing value, or NaN, Infinity or -Infinity as Python's json does"
+    } else if is_quoted_for_another_shell(body) {
+        "; the shell changed the quotes (cmd.exe and PowerShell do): send the body from a file, \
+         with `curl -d @body.json`"
     } else {
         ""
     };
     Error::invalid_json(format!("the body: {error}{hint}"))
+}
+
+/// Whether the body looks like `'{"a": 1}'` (single quotes that cmd.exe passes on) or `{a: 1}` (double
+/// quotes that PowerShell removes).
+fn is_quoted_for_another_shell(body: &[u8]) -> bool {
+    let body = body.trim_ascii();
+    match body.strip_prefix(b"{") {
+        Some(inner) => inner.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic),
+        None => body.starts_with(b"'"),
+    }
 }
 
 /// Whether the parser stopped at another spelling of NaN or infinity.
@@ -266,6 +281,18 @@ mod tests {
         ] {
             let respelled = respelled(body.as_bytes());
             assert_eq!(respelled.as_deref(), json.map(str::as_bytes), "{body}");
+        }
+    }
+
+    #[test]
+    fn body_that_a_shell_has_changed_is_recognised() {
+        let error =
+            |body: &str| Entries::of_body(body.as_bytes()).map(drop).unwrap_err().to_string();
+        for body in [r#"'{"a": [1]}'"#, "'{a:", " '", "{a: [1]}", "{ features: [nan"] {
+            assert!(error(body).contains("curl -d @body.json"), "{body}: {}", error(body));
+        }
+        for body in ["", "[1]", r#"{"a" 1}"#, "{1: 2}", "{}x", "a"] {
+            assert!(!error(body).contains("curl"), "{body}: {}", error(body));
         }
     }
 

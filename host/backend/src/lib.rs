@@ -121,6 +121,24 @@ pub enum ExecutionTarget {
     Tpu,
 }
 
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Onnx => "ONNX",
+        })
+    }
+}
+
+impl fmt::Display for ExecutionTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "the CPU",
+            Self::Gpu => "a GPU",
+            Self::Tpu => "a TPU",
+        })
+    }
+}
+
 /// Why a backend did not load or run a graph. Each variant is an error code of `wasi:nn`.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {

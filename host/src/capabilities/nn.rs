@@ -137,10 +137,14 @@ impl NnView<'_> {
         }
         let encoding = match encoding {
             GraphEncoding::Onnx | GraphEncoding::Autodetect => backend::Encoding::Onnx,
-            other => {
-                return Err(backend::Error::InvalidEncoding(format!(
-                    "no backend supports the encoding {other:?}; convert the model to ONNX"
-                ))
+            GraphEncoding::Openvino
+            | GraphEncoding::Tensorflow
+            | GraphEncoding::Pytorch
+            | GraphEncoding::Tensorflowlite
+            | GraphEncoding::Ggml => {
+                return Err(backend::Error::InvalidEncoding(
+                    "no backend supports this encoding; convert the model to ONNX".into(),
+                )
                 .into());
             }
         };

@@ -11,6 +11,7 @@ pub(crate) mod labels;
 mod model_toml;
 pub(super) mod request;
 pub(super) mod routing;
+mod formats;
 mod side_files;
 mod target;
 
@@ -82,6 +83,9 @@ pub(crate) struct CandidateGraph {
 /// If the file cannot be served, or a name, version, route or component is not available.
 pub fn run(add: &AddOptions, out: &mut impl Write) -> Result<()> {
     let file = add.file.display();
+    if let Some(problem) = add.file.exists().then(|| formats::conversion(&add.file)).flatten() {
+        bail!("{file}: {problem}");
+    }
     let mut bytes = fs::read(&add.file).with_context(|| format!("{file}: cannot be read"))?;
     let bundled = side_files::bundle(&add.file, &bytes)
         .with_context(|| format!("{file}: cannot be served"))?;

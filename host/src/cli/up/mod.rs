@@ -128,7 +128,7 @@ pub struct UpOptions {
     #[arg(long, hide = true)]
     check_only: bool,
 
-    /// End when the parent process ends
+    /// Exit with the parent process
     #[arg(long, hide = true)]
     ends_with_parent: bool,
 

@@ -112,7 +112,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Watches the files of the manifest as it is now, or those of before if it cannot be read.
+    /// Watches the files that the manifest names now, or those of before if it cannot be read.
     fn watch_files(&mut self) -> Result<()> {
         let up = &self.options.up;
         let before = self.watching.take().map(|(files, _)| files);

@@ -1,6 +1,7 @@
 //! Resolves `[component.<id>]` to a [`ComponentSpec`].
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -123,12 +124,8 @@ impl Context<'_> {
         match &component.source {
             TextOr::Text(path) => {
                 let source = self.base.join(path);
-                if !source.is_file() {
-                    let fix = match &component.build {
-                        Some(_) => "run `spinfer build`, or `spinfer up --build`",
-                        None => "write the path of a .wasm file, relative to the manifest",
-                    };
-                    problems.add(key, format!("{} does not exist; {fix}", source.display()));
+                if let Err(problem) = check_source(&source, component.build.is_some()) {
+                    problems.add(key, format!("{} {problem}", source.display()));
                 }
                 source
             }
@@ -302,6 +299,21 @@ impl Context<'_> {
             problems.add(key, problem);
         }
         template.resolve(self.values)
+    }
+}
+
+/// Checks that `source` is a file. The problem follows its path in a message.
+fn check_source(source: &Path, is_built: bool) -> Result<(), String> {
+    let path = "write the path of a .wasm file, relative to the manifest";
+    match source.metadata() {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(found) if found.is_dir() => Err(format!("is a folder; {path}")),
+        Ok(_) => Err(format!("is not a file; {path}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let built = "run `spinfer build`, or `spinfer up --build`";
+            Err(format!("does not exist; {}", if is_built { built } else { path }))
+        }
+        Err(error) => Err(format!("cannot be read: {error}")),
     }
 }
 

@@ -6,6 +6,7 @@
 //! stays in memory. What makes an artifact trustworthy: [`file`].
 
 mod file;
+mod file_kind;
 
 use std::fs::DirBuilder;
 use std::hash::{Hash, Hasher};
@@ -120,6 +121,9 @@ impl ArtifactStore {
     ) -> Result<Artifact> {
         let start = Instant::now();
         let wasm = read(source)?;
+        if let Some(problem) = file_kind::problem(&wasm) {
+            bail!("{} is not a component: {problem}", source.display());
+        }
         let digest = Sha256::digest(&wasm).into();
         let source = source.to_owned();
         let path_for = |compiler: &Wasmtime| self.folder.join(file_name(compiler, &digest));

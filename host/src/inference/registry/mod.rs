@@ -137,7 +137,7 @@ pub fn load_with_first(
     }
     Err(BackendError::Unsupported(match (requested, refusals.is_empty()) {
         (Some(requested), true) => format!("this host has no backend `{}`", requested.name()),
-        (None, true) => format!("no backend supports {encoding:?} on {target:?}"),
+        (None, true) => format!("no backend supports {encoding} on {target}"),
         (_, false) => {
             let refusal = |(name, why): &(_, _)| format!("{name}: {why}");
             refusals.iter().map(refusal).collect::<Vec<_>>().join("; ")

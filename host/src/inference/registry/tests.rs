@@ -172,7 +172,7 @@ async fn target_without_a_backend_is_refused() {
     let models = ComponentModels::new(registry, Mounts::default());
     let target = ExecutionTarget::Gpu;
     let error = models.load(Vec::new(), Encoding::Onnx, target, later()).await.unwrap_err();
-    assert!(error.to_string().contains("no backend supports Onnx on Gpu"), "{error}");
+    assert!(error.to_string().contains("no backend supports ONNX on a GPU"), "{error}");
 }
 
 #[tokio::test]
