@@ -4,8 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 12] = [
+const GUESTS: [&str; 13] = [
     "ab-router",
+    "command",
     "diabetes-regressor",
     "digits-classifier",
     "generic-model",

@@ -409,3 +409,75 @@ fn completions_are_printed_for_every_shell() {
         assert!(!text.contains("check-only"), "{shell}: hidden flags are not completed");
     }
 }
+
+#[test]
+fn add_of_another_format_names_the_converter() {
+    let folder = tempfile::tempdir().unwrap();
+    let add = |name: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, "not a graph").unwrap();
+        run(&["add", path.to_str().unwrap(), "-f", folder.path().to_str().unwrap()])
+    };
+    for (name, part) in [
+        ("t.pkl", "skl2onnx.to_onnx"),
+        ("net.pt", "torch.onnx.export"),
+        ("frozen.pb", "tf2onnx"),
+        ("weights.safetensors", "optimum-cli"),
+    ] {
+        let (status, text) = add(name);
+        assert!(!status.success(), "{name}: {text}");
+        assert!(text.contains(name) && text.contains(part), "{name}: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    let (status, text) = run(&["add", folder.path().join("no.pkl").to_str().unwrap()]);
+    assert!(!status.success() && text.contains("no.pkl: cannot be read"), "{text}");
+    assert!(!folder.path().join("spin.toml").exists());
+}
+
+#[test]
+fn component_that_is_another_file_is_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = root().join("models/iris-classifier/1/model.onnx");
+    fs::copy(graph, folder.path().join("graph.wasm")).unwrap();
+    fs::write(folder.path().join("empty.wasm"), "").unwrap();
+    fs::write(folder.path().join("text.wasm"), "(component)").unwrap();
+    fs::create_dir(folder.path().join("folder.wasm")).unwrap();
+    for (source, part) in [
+        ("graph.wasm", "it looks like an ONNX model; `spinfer add FILE.onnx`"),
+        ("empty.wasm", "it is empty; build it again"),
+        ("text.wasm", "it is WebAssembly text"),
+        ("folder.wasm", "is a folder; write the path of a .wasm file"),
+        ("none.wasm", "does not exist; write the path of a .wasm file"),
+    ] {
+        let manifest = format!(
+            "spin_manifest_version = 2\n[application]\nname = 'a'\n[[trigger.http]]\nroute = '/'\n\
+             component = {{ source = '{source}' }}\n"
+        );
+        let path = folder.path().join("spin.toml");
+        fs::write(&path, manifest).unwrap();
+        let (status, text) = Launch::from_file(&path).check();
+        assert!(!status.success() && text.contains(part), "{source}: {text}");
+    }
+}
+
+#[test]
+fn huge_line_of_a_manifest_is_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spin.toml");
+    let filler = "x".repeat(1 << 20);
+    for (text, part) in [
+        (format!("spin_manifest_version = 2\n[application]\nname = '{filler}' b\n"), "line 3"),
+        (
+            format!(
+                "spin_manifest_version = 2\n[application]\nname = 'a'\n[[trigger.http]]\nroute = '/'\n\
+                 component = {{ source = '{filler}' }}\n"
+            ),
+            "component.inline-component1.source",
+        ),
+    ] {
+        fs::write(&path, text).unwrap();
+        let (status, text) = Launch::from_file(&path).check();
+        assert!(!status.success() && text.contains(part), "{}", &text[..text.len().min(2000)]);
+        assert!(text.len() < 5000, "{} bytes", text.len());
+    }
+}

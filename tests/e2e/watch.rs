@@ -56,7 +56,10 @@ fn change_of_the_manifest_is_served_and_a_broken_one_is_not() {
 
     spinfer.terminate();
     assert!(spinfer.wait().success());
-    assert!(TcpStream::connect(spinfer.address()).is_err(), "the server exits with `spinfer watch`");
+    assert!(
+        TcpStream::connect(spinfer.address()).is_err(),
+        "the server exits with `spinfer watch`"
+    );
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn change_of_a_source_is_built_and_served() {
 }
 
 #[test]
-fn server_that_ends_is_started_again_by_the_next_change() {
+fn server_that_has_exited_is_started_again_by_the_next_change() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spin.toml");
     std::fs::write(&path, response("one")).unwrap();

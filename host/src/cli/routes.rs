@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::flags::Flags;
 use super::state_dir::StateDir;
 use super::table::write_table;
-use super::telemetry::{self, LogFormat};
+use super::telemetry::{self, LogFormat, LogOptions};
 use super::{FetchState, ManifestOptions};
 use crate::config::app::{App, RouteAction};
 use crate::config::manifest::{Manifest, Private, TextOr};
@@ -72,7 +72,7 @@ enum CacheUse {
 /// Every problem that keeps the application from being served, except missing values of variables.
 pub fn run(options: &RoutesOptions, out: &mut impl Write) -> Result<()> {
     let RoutesOptions { from, flags, state, json } = options;
-    telemetry::init(LogFormat::Human, true);
+    telemetry::init(LogFormat::Human, LogOptions { quiet: true, ..LogOptions::default() });
     let (mut manifest, base) = from.load()?;
     let (mut options, state_dir) = flags.read(&base)?;
     let state = state.or(state_dir);

@@ -27,6 +27,7 @@ use crate::guest::component_file::{ComponentFile, LinkedComponent};
 use crate::guest::door::assign::{self, AssignDoor};
 use crate::guest::door::fast::{self, FastDoor};
 use crate::guest::door::standard::StandardDoor;
+use crate::guest::door::wagi::WagiDoor;
 use crate::guest::door::{Evictable, InstancePool, busy, deadline_exceeded};
 use crate::guest::instance::StoreFactory;
 use crate::guest::offload::GuestOffload;
@@ -75,6 +76,7 @@ struct ComponentDoors {
     fast: Option<Arc<FastDoor>>,
     assign: Option<Arc<AssignDoor>>,
     standard: Option<Arc<StandardDoor>>,
+    wagi: Option<Arc<WagiDoor>>,
     /// Shared by all components of the same file.
     _linked: Arc<LinkedComponent>,
 }
@@ -93,7 +95,14 @@ impl Component {
         instance_pool: Arc<InstancePool>,
         response_memory: ResponseMemory,
     ) -> Result<Self> {
-        let fast = linked.fast.is_some();
+        let runs_command = stores.spec().wagi.is_some();
+        if runs_command && linked.wagi.is_none() {
+            bail!(
+                "it is not a command (wasi:cli/run), which `executor = {{ type = \"wagi\" }}` \
+                 requires: remove the executor, or build a command"
+            );
+        }
+        let fast = linked.fast.is_some() && !runs_command;
         let exports_fast = match stores.spec().door {
             None => fast,
             Some(DoorChoice::Standard) => false,
@@ -103,8 +112,15 @@ impl Component {
                 fast::EXPORT
             ),
         };
-        let assigns = linked.assign.is_some() && stores.spec().door.is_none();
-        if !exports_fast && !assigns && linked.standard.is_none() {
+        let assigns = linked.assign.is_some() && stores.spec().door.is_none() && !runs_command;
+        let is_http = exports_fast || assigns || linked.standard.is_some();
+        if !is_http && !runs_command && linked.wagi.is_some() {
+            bail!(
+                "it is a command (wasi:cli/run), not an HTTP handler: add \
+                 `executor = {{ type = \"wagi\" }}` to its trigger"
+            );
+        }
+        if !is_http && !runs_command {
             bail!("it does not export the standard door (wasi:http)");
         }
         let limit = stores.spec().limits.instance_memory;
@@ -155,8 +171,9 @@ impl Component {
     /// only once responses of the component have been cached.
     #[must_use]
     pub fn buffered_body_limit(&self, size: &SizeHint) -> usize {
-        let buffers =
-            self.exports_fast || size.exact().is_some() && self.cache_state.is_cacheable();
+        let buffers = self.exports_fast
+            || self.spec().wagi.is_some()
+            || size.exact().is_some() && self.cache_state.is_cacheable();
         if buffers { self.limits().buffered_body.min(self.limits().request_body) } else { 0 }
     }
 
@@ -178,6 +195,7 @@ impl Component {
         match self {
             Self { assigns: true, .. } => "assignment",
             Self { exports_fast: true, .. } => "fast",
+            Self { stores, .. } if stores.spec().wagi.is_some() => "wagi",
             Self { .. } => "standard",
         }
     }
@@ -216,14 +234,19 @@ impl Component {
         let permit = self.admit(deadline).await?;
         let mut active = self.usage.enter(self.instances());
         let doors = self.doors(deadline).await?;
-        let mut response = match (body, &doors.fast, &doors.standard) {
-            (RequestBody::Whole(body), Some(fast), _) => {
+        let mut response = match (body, &doors.fast, &doors.standard, &doors.wagi) {
+            (RequestBody::Whole(body), _, _, Some(wagi)) => {
+                wagi.invoke(head, body, deadline, &origin).await
+            }
+            (RequestBody::Whole(body), Some(fast), _, None) => {
                 fast.invoke(head, body, deadline, &origin).await
             }
-            (body, _, Some(standard)) => {
+            (body, _, Some(standard), None) => {
                 standard.invoke(head, body, deadline, &origin, permit, &self.open_bodies).await
             }
-            (_, _, None) => Err(Failure::BodyTooLarge { limit: self.limits().buffered_body }),
+            (_, _, None, _) | (_, _, _, Some(_)) => {
+                Err(Failure::BodyTooLarge { limit: self.limits().buffered_body })
+            }
         }?;
         self.record_cold_start(&mut active);
         let appended = origin.predictions.map(|predictions| predictions.take());
@@ -322,13 +345,16 @@ impl Component {
         let open = doors.get_or_insert_with(|| {
             let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
             let assign = linked.assign.as_ref().filter(|_| self.assigns);
-            let standard = linked.standard.as_ref();
+            let argv = self.spec().wagi.as_deref();
+            let standard = linked.standard.as_ref().filter(|_| argv.is_none());
+            let wagi = linked.wagi.as_ref().zip(argv);
             let (stores, pool) = (&self.stores, &self.instance_pool);
             let offload = || self.offload.clone();
             Arc::new(ComponentDoors {
                 fast: fast.map(|pre| FastDoor::new(pre, stores, offload(), pool)),
                 assign: assign.map(|pre| AssignDoor::new(pre, stores, offload(), pool)),
                 standard: standard.map(|pre| StandardDoor::new(pre, stores, offload(), pool)),
+                wagi: wagi.map(|(pre, argv)| WagiDoor::new(pre, argv, stores, offload(), pool)),
                 _linked: linked,
             })
         });

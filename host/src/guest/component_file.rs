@@ -9,7 +9,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 
 use crate::capabilities::prediction_log;
 use crate::guest::artifact::{Artifact, ArtifactStore};
-use crate::guest::door::{assign, fast, standard};
+use crate::guest::door::{assign, fast, standard, wagi};
 use crate::guest::engine::Engine;
 use crate::guest::imports::{self, denied};
 use crate::guest::instance::InstanceState;
@@ -28,6 +28,7 @@ pub struct LinkedComponent {
     pub fast: Option<fast::FastPre>,
     pub assign: Option<assign::AssignPre>,
     pub standard: Option<ProxyPre<InstanceState>>,
+    pub wagi: Option<wagi::WagiPre>,
     /// Initial size of its largest memory, in bytes.
     pub initial_memory: u64,
     /// Whether it imports the prediction log.
@@ -110,20 +111,27 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
         .map_err(anyhow::Error::from)
         .context("its assignment door does not match the interface")?;
     let standard = standard::pre(&pre);
+    let types = component.component_type();
+    let mut exports = types.exports(engine.wasmtime());
+    let is_command = exports.any(|(name, _)| name.starts_with(wagi::EXPORT));
+    let wagi = is_command.then(|| wagi::WagiPre::new(pre.clone())).transpose();
+    let wagi = wagi
+        .map_err(anyhow::Error::from)
+        .context("its export wasi:cli/run does not match the interface")?;
     ensure!(
-        fast.is_some() || standard.is_some() || assign.is_some(),
+        fast.is_some() || standard.is_some() || assign.is_some() || wagi.is_some(),
         "it exports no HTTP handler (wasi:http/handler, wasi:http/incoming-handler or \
          spinfer:serve/buffered-handler)"
     );
     let required = component.resources_required();
     let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
-    let types = component.component_type();
     let mut imports = types.imports(engine.wasmtime());
     let logs_predictions = imports.any(|(name, _)| name.starts_with(prediction_log::INTERFACE));
     Ok(LinkedComponent {
         fast,
         assign,
         standard,
+        wagi,
         initial_memory: pages.saturating_mul(WASM_PAGE),
         logs_predictions,
         denied,

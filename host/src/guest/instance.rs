@@ -11,7 +11,8 @@ use wasmtime::{
     Engine as Wasmtime, PoolConcurrencyLimitError, ResourceLimiter, Result, Store, Trap,
     UpdateDeadline,
 };
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::capabilities::INSTANCE_MEMORY;
@@ -70,6 +71,16 @@ impl std::fmt::Debug for InstanceState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InstanceState").field("deadline", &self.deadline).finish_non_exhaustive()
     }
+}
+
+/// What a command receives, and where it prints.
+#[derive(Debug)]
+pub struct CommandInput {
+    pub arguments: Vec<String>,
+    /// Variables next to those of the manifest.
+    pub environment: Vec<(String, String)>,
+    pub stdin: MemoryInputPipe,
+    pub stdout: MemoryOutputPipe,
 }
 
 /// Creates the stores of one component's instances.
@@ -150,6 +161,31 @@ impl StoreFactory {
     /// # Errors
     /// A mounted folder cannot be opened.
     pub fn create(&self, deadline: Instant) -> Result<Store<InstanceState>> {
+        self.create_with(deadline, |_| {})
+    }
+
+    /// [`Self::create`] for a command, which receives `input`.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_for_command(
+        &self,
+        deadline: Instant,
+        input: &CommandInput,
+    ) -> Result<Store<InstanceState>> {
+        self.create_with(deadline, |wasi| {
+            wasi.args(&input.arguments);
+            wasi.envs(&input.environment);
+            wasi.stdin(input.stdin.clone());
+            wasi.stdout(input.stdout.clone());
+        })
+    }
+
+    fn create_with(
+        &self,
+        deadline: Instant,
+        adjust: impl FnOnce(&mut WasiCtxBuilder),
+    ) -> Result<Store<InstanceState>> {
         let ComponentSpec { files, environment, limits, load_graphs, .. } = &*self.spec;
         let mut wasi = WasiCtx::builder();
         wasi.envs(environment);
@@ -164,6 +200,7 @@ impl StoreFactory {
             wasi.preopened_dir(source, destination, FsPerms::ReadOnly)
                 .with_context(|| format!("cannot mount {}", source.display()))?;
         }
+        adjust(&mut wasi);
         sockets::grant(&mut wasi, &self.spec, self.outbound_http.blocked());
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);

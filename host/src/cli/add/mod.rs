@@ -7,11 +7,11 @@ pub(super) mod component;
 pub(super) mod examine;
 pub(crate) mod example;
 pub(crate) mod external;
+mod formats;
 pub(crate) mod labels;
 mod model_toml;
 pub(super) mod request;
 pub(super) mod routing;
-mod formats;
 mod side_files;
 mod target;
 

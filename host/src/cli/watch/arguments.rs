@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 /// Flags of `spinfer watch` that `spinfer up` does not have, and those that `watch` does itself.
 const OWN: [(&str, bool); 3] = [("--skip-build", false), ("--debounce", true), ("--build", false)];
 const LISTEN: &str = "--listen";
+const DRAIN: &str = "--drain";
 
 /// The arguments of `spinfer up`.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ impl UpArguments {
         *command = "up".into();
         for (flag, has_value) in OWN {
             remove(&mut arguments, flag, has_value);
+        }
+        // No load balancer has to notice a restart.
+        if !arguments.iter().any(|given| given.to_str().is_some_and(|g| g.starts_with(DRAIN))) {
+            arguments.extend([DRAIN.into(), "0s".into()]);
         }
         Ok(Self(arguments))
     }
@@ -75,11 +80,14 @@ mod tests {
     #[test]
     fn flags_of_watch_are_removed() {
         for (given, expected) in [
-            (&["watch"][..], &["up"][..]),
-            (&["watch", "--skip-build", "-f", "app"], &["up", "-f", "app"]),
-            (&["watch", "--debounce", "1s", "-q"], &["up", "-q"]),
-            (&["watch", "--debounce=1s", "--build", "--no-admin"], &["up", "--no-admin"]),
-            (&["watch", "--variable", "a=--build-"], &["up", "--variable", "a=--build-"]),
+            (&["watch"][..], &["up", DRAIN, "0s"][..]),
+            (&["watch", "--skip-build", "-f", "app"], &["up", "-f", "app", DRAIN, "0s"]),
+            (&["watch", "--debounce", "1s", "--drain=1s"], &["up", "--drain=1s"]),
+            (&["watch", "--debounce=1s", "--build", DRAIN, "1s"], &["up", DRAIN, "1s"]),
+            (
+                &["watch", "--env", "a=--build", DRAIN, "1s"],
+                &["up", "--env", "a=--build", DRAIN, "1s"],
+            ),
         ] {
             assert_eq!(arguments(given).as_slice(), expected);
         }
@@ -96,9 +104,9 @@ mod tests {
             assert_eq!(arguments(given).any_port(), any, "{given:?}");
         }
         for listen in [&["--listen", "127.0.0.1:0"][..], &["--listen=127.0.0.1:0"]] {
-            let mut up = arguments(&[&["watch"], listen, &["-q"]].concat());
+            let mut up = arguments(&[&["watch"], listen, &["--drain=1s"]].concat());
             up.pin_listen("127.0.0.1:4000");
-            assert_eq!(up.as_slice(), ["up", "-q", "--listen", "127.0.0.1:4000"]);
+            assert_eq!(up.as_slice(), ["up", "--drain=1s", "--listen", "127.0.0.1:4000"]);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{Options, Problems, dependencies, listed, logged_fields};
+use super::{Options, Problems, dependencies, listed, logged_fields, routes};
 use crate::config::http_hosts;
 use crate::config::instance_reuse::{Reuse, ReuseConfig};
 use crate::config::limits::{ComponentLimits, LimitsConfig};
@@ -43,6 +43,8 @@ pub struct ComponentSpec {
     /// Names of the granted large language models.
     pub ai_models: Vec<String>,
     pub door: Option<DoorChoice>,
+    /// Arguments of the command that the component is, if it is one (`executor = { type = "wagi" }`).
+    pub wagi: Option<String>,
     pub load_graphs: bool,
     pub limits: ComponentLimits,
     pub reuse: Reuse,
@@ -112,6 +114,7 @@ impl Context<'_> {
             ),
             ai_models: component.ai_models.clone(),
             door,
+            wagi: routes::command_arguments(id, self.manifest, problems),
             load_graphs,
             limits,
             reuse,

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::{Problems, listed};
-use crate::config::manifest::{HttpTrigger, Manifest, Private, StaticResponse, TextOr};
+use crate::config::manifest::{Executor, HttpTrigger, Manifest, Private, StaticResponse, TextOr};
+use crate::guest::door::wagi;
 use crate::http::body::Body;
 use crate::http::reserved::{
     FEEDBACK, HOST_HEADERS, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN,
@@ -16,6 +17,9 @@ use crate::http::route::{Pattern, Router};
 /// Values of `executor.type`: names that Spin has, or had, for what is chosen here by the component's
 /// exports.
 const HTTP_EXECUTORS: [&str; 3] = ["http", "spin", "wasip3-unstable"];
+
+/// The value of `executor.type` for a command.
+const WAGI: &str = "wagi";
 
 /// A public route.
 #[derive(Clone, Debug)]
@@ -147,13 +151,8 @@ fn target(
              component from another",
         );
     }
-    if let Some(kind) = executor.as_ref().map(|executor| executor.kind.as_str())
-        && !HTTP_EXECUTORS.contains(&kind)
-    {
-        problems.add(
-            format!("{key}.executor"),
-            format!("`{kind}` is not supported; remove it, and build the component for wasi:http"),
-        );
+    if let Some(Err(problem)) = executor.as_ref().map(check_executor) {
+        problems.add(format!("{key}.executor"), problem);
     }
     match (component, static_response) {
         (Some(TextOr::Text(id)), None) if manifest.component.contains_key(id) => {
@@ -175,6 +174,47 @@ fn target(
             None
         }
     }
+}
+
+fn check_executor(executor: &Executor) -> Result<(), String> {
+    let Executor { kind, argv, entrypoint } = executor;
+    let is_wagi = kind == WAGI;
+    if !is_wagi && !HTTP_EXECUTORS.contains(&kind.as_str()) {
+        return Err(format!("`{kind}` is not an executor; write \"http\" or \"{WAGI}\""));
+    }
+    if !is_wagi && (argv.is_some() || entrypoint.is_some()) {
+        return Err(format!("`argv` and `entrypoint` are settings of the type \"{WAGI}\""));
+    }
+    if entrypoint.as_ref().is_some_and(|name| name != "_start") {
+        return Err("entrypoint: commands start at `_start`; remove the key".into());
+    }
+    Ok(())
+}
+
+/// The arguments of the command that `[component.<id>]` is, if its triggers have the executor
+/// `wagi`.
+pub(super) fn command_arguments(
+    id: &str,
+    manifest: &Manifest,
+    problems: &mut Problems,
+) -> Option<String> {
+    let mut found: Option<Option<String>> = None;
+    for (index, trigger) in manifest.trigger.http.iter().enumerate() {
+        if !trigger.refers_to(id) {
+            continue;
+        }
+        let wagi = trigger.executor.as_ref().filter(|executor| executor.kind == WAGI);
+        let argv = wagi
+            .map(|executor| executor.argv.clone().unwrap_or_else(|| wagi::DEFAULT_ARGV.to_owned()));
+        match &found {
+            Some(other) if *other != argv => problems.add(
+                format!("trigger.http[{index}].executor"),
+                format!("another trigger of the component `{id}` has another executor; use one"),
+            ),
+            _ => found = Some(argv),
+        }
+    }
+    found.flatten()
 }
 
 /// The trigger's path. `None` if it is private or invalid; a problem is added for the latter.

@@ -103,7 +103,12 @@ pub struct StaticResponse {
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Executor {
     #[serde(rename = "type")]
     pub kind: String,
+    /// Arguments of a command, for `wagi`.
+    pub argv: Option<String>,
+    /// The function that runs a command, for `wagi`.
+    pub entrypoint: Option<String>,
 }

@@ -12,7 +12,9 @@ pub(super) fn problem(bytes: &[u8]) -> Option<String> {
     }
     let start = &bytes[..bytes.len().min(START)];
     Some(match text(start) {
-        _ if bytes.is_empty() => "it is empty; build it again, for example with `spinfer build`".into(),
+        _ if bytes.is_empty() => {
+            "it is empty; build it again, for example with `spinfer build`".into()
+        }
         Some(text) if text.starts_with("version https://git-lfs") => {
             "it is a pointer of Git LFS; fetch the file with `git lfs pull`".into()
         }

@@ -3,11 +3,13 @@
 //! - [`fast`]: one typed call with the buffered request, for components that export
 //!   `spinfer:serve/buffered-handler`.
 //! - [`standard`]: `wasi:http`, for every component and every body.
+//! - [`wagi`]: a command that reads the request as CGI does, and prints the response.
 //! - [`assign`]: one typed call that returns the component to which a router assigns a request.
 
 pub mod assign;
 pub mod fast;
 pub mod standard;
+pub mod wagi;
 
 mod instances;
 
