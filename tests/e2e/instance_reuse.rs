@@ -4,7 +4,9 @@
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer};
+use spinfer_tests::{Launch, Manifest, STANDARD_DOOR, Spinfer, wait_until};
+
+use super::metrics::metric;
 
 const CLIENTS: usize = 8;
 const REQUESTS: usize = 50;
@@ -53,6 +55,22 @@ fn instance_of_wasi_0_2_serves_one_request() {
         let spinfer = launch("hello_p2", "");
         let path = format!("/once?{how}");
         assert_eq!(outcomes(&spinfer, &path), (CLIENTS * REQUESTS, 0), "{how}");
+    }
+}
+
+/// The next request does not wait for its instance.
+#[test]
+fn fresh_instance_is_created_ahead_of_the_next_request() {
+    let manifest = Manifest::default().with("/...", "guest", "hello_p2", "");
+    let spinfer = Launch::new(&manifest).uncached().admin().up();
+    for served in 1..4 {
+        assert_eq!(spinfer.get("/once?never").text(), "1");
+        wait_until("the next instance is idle", || {
+            let metric = |name: &str| metric(&spinfer, &format!("{name}{{component=\"guest\"}}"));
+            let (live, started) =
+                (metric("spinfer_instances"), metric("spinfer_instances_started_total"));
+            live >= 1.0 && started > f64::from(served)
+        });
     }
 }
 

@@ -38,8 +38,12 @@ const DOORS: [(&str, &str, &str); 3] = [
 
 fn main() -> Result<()> {
     let Options { slow, small, max_p99 } = Options::parse();
-    println!("{slow} slow readers, {small:?} small requests, {}\n", machine()?);
-    println!("| door | slow readers | p50 | p99 | maximum |\n| --- | --- | --- | --- | --- |");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{slow} slow readers, {small:?} small requests, {}\n", machine()?)?;
+    writeln!(
+        out,
+        "| door | slow readers | p50 | p99 | maximum |\n| --- | --- | --- | --- | --- |"
+    )?;
     let dir = tempfile::tempdir()?;
     let mut worst = 0.0_f64;
     for (door, component, settings) in DOORS {
@@ -74,7 +78,7 @@ fn main() -> Result<()> {
                 latencies[index.min(latencies.len() - 1)].as_secs_f64() * 1e3
             };
             let (p50, p99, longest) = (at(0.5), at(0.99), at(1.0));
-            println!("| {door} | {slow} | {p50:.1} ms | {p99:.1} ms | {longest:.1} ms |");
+            writeln!(out, "| {door} | {slow} | {p50:.1} ms | {p99:.1} ms | {longest:.1} ms |")?;
             worst = worst.max(if slow > 0 { p99 } else { 0.0 });
         }
     }

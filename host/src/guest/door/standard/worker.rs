@@ -91,7 +91,12 @@ pub(super) async fn work(component: &WorkerContext, slot: WorkerSlot<WorkerJob>)
         Ok((mut store, proxy)) => {
             slot.set_started();
             match serve(component, &mut store, &proxy, &slot).await {
-                Ok(reason) => store.data_mut().record_end(reason),
+                Ok(reason) => {
+                    store.data_mut().record_end(reason);
+                    if reason == Ended::Retired {
+                        slot.set_successor();
+                    }
+                }
                 Err(error) if is_deadline_exceeded(&error) => {
                     debug!(component = id, "interrupted: deadline exceeded or requests abandoned");
                 }

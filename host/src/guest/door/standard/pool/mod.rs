@@ -39,6 +39,13 @@ struct PoolState<J> {
     closed: bool,
 }
 
+impl<J> PoolState<J> {
+    /// Number of workers without a request.
+    fn idle(&self) -> usize {
+        self.available.iter().filter(|worker| worker.idle_since.is_some()).count()
+    }
+}
+
 /// A worker that can take a request.
 struct AvailableWorker {
     handle: Arc<WorkerHandle>,
@@ -104,36 +111,42 @@ impl<J> Pool<J> {
             Some(_) => self.lacks_idle(&state),
             None => state.workers < self.max_workers,
         };
-        if starts {
-            state.workers += 1;
-            state.starting += 1;
-        }
         if let Some(AvailableWorker { handle, .. }) = &worker {
             handle.woken.store(true, Ordering::Relaxed);
         }
-        drop(state);
         if starts {
-            (self.start)(WorkerSlot {
-                pool: Arc::clone(self),
-                handle: Arc::default(),
-                is_standby: worker.is_some(),
-                starting: AtomicBool::new(true),
-                running: AtomicBool::new(false),
-                retired: AtomicBool::new(false),
-            });
+            self.start_worker(state, worker.is_some());
+        } else {
+            drop(state);
         }
         if let Some(AvailableWorker { handle, .. }) = worker {
             handle.waker.wake();
         }
     }
 
+    fn start_worker(self: &Arc<Self>, mut state: MutexGuard<'_, PoolState<J>>, is_standby: bool) {
+        state.workers += 1;
+        state.starting += 1;
+        drop(state);
+        (self.start)(WorkerSlot {
+            pool: Arc::clone(self),
+            handle: Arc::default(),
+            is_standby,
+            starting: AtomicBool::new(true),
+            running: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            has_successor: AtomicBool::new(false),
+        });
+    }
+
     /// Whether several workers are busy, and fewer than `min_idle` are idle or starting.
     fn lacks_idle(&self, state: &PoolState<J>) -> bool {
-        if state.workers >= self.max_workers || state.starting >= self.min_idle {
-            return false;
-        }
-        let idle = state.available.iter().filter(|worker| worker.idle_since.is_some()).count();
-        state.workers - idle > 1 && idle + state.starting < self.min_idle
+        state.workers - state.idle() > 1 && self.has_too_few_idle(state)
+    }
+
+    /// Whether fewer than `min_idle` workers are idle or starting, and another can be started.
+    fn has_too_few_idle(&self, state: &PoolState<J>) -> bool {
+        state.workers < self.max_workers && state.idle() + state.starting < self.min_idle
     }
 
     /// Whether a worker is starting.
@@ -208,6 +221,8 @@ pub(super) struct WorkerSlot<J> {
     running: AtomicBool,
     /// Whether it has left the pool before it stops.
     retired: AtomicBool,
+    /// Whether an idle worker takes its place.
+    has_successor: AtomicBool,
 }
 
 impl<J> WorkerSlot<J> {
@@ -225,6 +240,12 @@ impl<J> WorkerSlot<J> {
     /// Records that the worker has an instance, or cannot have one.
     pub(super) fn set_started(&self) {
         self.clear_starting(&mut self.pool.state());
+    }
+
+    /// Has an idle worker started once this one has stopped, unless enough are idle: the instance was
+    /// used up by its requests.
+    pub(super) fn set_successor(&self) {
+        self.has_successor.store(true, Ordering::Relaxed);
     }
 
     fn clear_starting(&self, state: &mut PoolState<J>) {
@@ -306,6 +327,13 @@ impl<J> Drop for WorkerSlot<J> {
         }
         self.unlist(&mut state);
         state.workers -= 1;
+        if self.has_successor.load(Ordering::Relaxed)
+            && state.queue.is_empty()
+            && !state.closed
+            && self.pool.has_too_few_idle(&state)
+        {
+            return self.pool.start_worker(state, true);
+        }
         self.wake_next(self.running.load(Ordering::Relaxed), state);
     }
 }

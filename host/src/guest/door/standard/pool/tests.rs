@@ -153,6 +153,35 @@ fn idle_workers_are_kept_while_several_are_busy() {
 }
 
 #[test]
+fn worker_with_a_successor_is_replaced_by_an_idle_one() {
+    let (pool, started) = pool_with(2, 1);
+    let queued = pool.submit(1);
+    let [first] = take(&started);
+    first.set_started();
+    assert_eq!(first.next_job(), Some(1));
+    first.set_successor();
+    drop((first, queued));
+    let [second] = take(&started);
+    assert!(second.is_standby());
+    second.set_started();
+    assert_eq!(second.next_job(), None);
+    // One is idle already.
+    let queued = [2, 3].map(|job| pool.submit(job));
+    let [third] = take(&started);
+    third.set_started();
+    assert_eq!((second.next_job(), third.next_job(), third.next_job()), (Some(2), Some(3), None));
+    second.set_successor();
+    drop((second, queued));
+    assert_eq!(started.lock().len(), 0);
+    // A queued request starts the worker that it needs, and a closed pool none.
+    assert_eq!(pool.drop_idle(Instant::now()).instances, 1);
+    third.set_successor();
+    pool.close();
+    drop(third);
+    assert_eq!(started.lock().len(), 0);
+}
+
+#[test]
 fn worker_that_retires_leaves_the_queue_to_the_others() {
     let (pool, started) = pool(2);
     let _queued = [1, 2].map(|job| pool.submit(job));
