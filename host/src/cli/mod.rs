@@ -173,7 +173,7 @@ fn run(command: Command) -> Result<()> {
         Command::Registry(options) => registry::run(&options, out),
         Command::Log(options) => log::run(&options, &mut io::stdout()),
         Command::Experiment(options) => experiment::run(&options, out),
-        Command::Completions(options) => completions::run(&options, Cli::command(), out),
+        Command::Completions(options) => completions::run(&options, &Cli::command(), out),
         Command::TryGraph { memory, seconds, library } => {
             let limit = usize::try_from(memory).unwrap_or(usize::MAX);
             let options = OrtOptions { library: Library::At(library), memory: limit };

@@ -18,6 +18,7 @@ use crate::guest::files::Files;
 use crate::inference::{
     GRAPH, InferenceFlags, LoadRequest, LoadResult, SIGNATURE, load_request, load_with_first,
 };
+use crate::process::toml_text;
 
 #[derive(Debug, Args)]
 pub struct ModelsOptions {
@@ -145,7 +146,7 @@ impl ModelRow {
         let version = match std::fs::read_to_string(&path) {
             Ok(text) => {
                 let about: ModelSummary =
-                    toml::from_str(&text).with_context(|| path.display().to_string())?;
+                    toml_text::parse(&text).with_context(|| path.display().to_string())?;
                 about.version
             }
             Err(_) => None,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::inference::SIGNATURE;
 use crate::process::read_file::read_file;
+use crate::process::toml_text;
 
 /// Maximum size of a `model.toml`, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -49,7 +50,7 @@ pub struct SignatureTensor {
 
 impl FieldSignature {
     pub fn parse(text: &str) -> Result<Self> {
-        Ok(toml::from_str(text)?)
+        toml_text::parse(text)
     }
 
     /// Reads the signature of the version in `folder`.

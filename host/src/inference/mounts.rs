@@ -14,6 +14,7 @@ use super::batch::Batching;
 use super::graph::Placement;
 use super::options::{BackendName, LoadRequest};
 use crate::process::read_file::read_file;
+use crate::process::toml_text;
 
 /// Folder of the models in a component's file system.
 pub const MODELS: &str = "/models";
@@ -100,7 +101,7 @@ pub(super) struct EdgeSettings {
 
 impl ModelSettings {
     fn parse(text: &str) -> Result<Self> {
-        let settings: Self = toml::from_str(text)?;
+        let settings: Self = toml_text::parse(text)?;
         settings.check()?;
         Ok(settings)
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inference::SIGNATURE;
 use crate::process::read_file::read_file;
+use crate::process::toml_text;
 use crate::registry::oci::digest::Digest;
 
 /// Maximum size of a `model.toml`, in bytes: it has a line per feature.
@@ -58,7 +59,7 @@ impl ModelTomlSummary {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(SIGNATURE);
         let read = || -> Result<Self> {
-            Ok(toml::from_str(&String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?)?)
+            toml_text::parse(&String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?)
         };
         read().with_context(|| path.display().to_string())
     }
