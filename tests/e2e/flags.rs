@@ -248,7 +248,7 @@ fn invalid_runtime_config_is_refused_at_startup() {
     for (text, part) in [
         ("state_dri = 'x'", "state_dri: unknown key; expected one of"),
         ("[key_value_store.default]\ntype = 'redis'", "[key_value_store.default]: url: write"),
-        ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
+        ("[sqlite_database.default]\ntype = 'libsql'", "type = \"libsql\" is not supported"),
         ("[[variables_provider]]\ntype = 'vault'\nurl = 'x'", "\"vault\" is not supported yet"),
     ] {
         let (right, output) = checked(Launch::new(&probe("")).runtime_config(text));

@@ -11,6 +11,7 @@ pub mod outbound_http;
 pub mod prediction_log;
 pub mod redis;
 pub mod sockets;
+pub mod sqlite;
 pub mod variables;
 pub mod wasi_http;
 pub mod wasi_keyvalue;

@@ -103,6 +103,7 @@ impl Flags {
             log_dir,
             max_instance_memory,
             key_value,
+            sqlite,
             redis_connections,
             blocked_networks,
             cache,
@@ -140,6 +141,7 @@ impl Flags {
             prediction_log,
             backends: self.inference.backends()?,
             key_value,
+            sqlite,
             redis_connections,
             blocked_networks,
             ..Options::default()

@@ -14,6 +14,7 @@ use crate::config::manifest::names;
 use crate::config::variables::{PREFIX, Provider};
 use crate::prediction_log;
 use crate::storage::key_value::{self, StoreConfig};
+use crate::storage::sqlite::{self, DatabaseConfig};
 
 /// A parsed runtime config.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ pub struct RuntimeConfig {
     pub cache: cache::CacheSettings,
     /// The store that each label is bound to.
     pub key_value: BTreeMap<String, StoreConfig>,
+    /// The SQLite database that each label is bound to.
+    pub sqlite: BTreeMap<String, DatabaseConfig>,
     /// Maximum number of Redis connections of all components together.
     pub redis_connections: Option<usize>,
     /// Networks that no component may connect to.
@@ -39,20 +42,20 @@ pub struct RuntimeConfig {
 }
 
 /// Keys of Spin that this host does not support, and the start of the message.
-const UNSUPPORTED: [(&str, &str); 7] = [
+const UNSUPPORTED: [(&str, &str); 6] = [
     ("blob_store", "blob stores are"),
     ("client_tls", "certificates for outbound requests are"),
     ("llm_compute", "large language models are"),
     ("outbound_http", "settings of outbound HTTP are"),
     ("outbound_mysql", "MySQL is"),
     ("outbound_pg", "PostgreSQL is"),
-    ("sqlite_database", "SQLite databases are"),
 ];
 
 /// Supported keys.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "variables_provider",
     "key_value_store",
+    "sqlite_database",
     "outbound_networking",
     "outbound_redis",
     "state_dir",
@@ -91,7 +94,8 @@ pub(crate) fn parse(text: &str, environment: &[(String, String)]) -> Result<Runt
                 config.variables =
                     providers(value, environment).with_context(|| format!("[[{key}]]"))?;
             }
-            "key_value_store" => config.key_value = stores(value)?,
+            "key_value_store" => config.key_value = labelled(&key, value, key_value::parse)?,
+            "sqlite_database" => config.sqlite = labelled(&key, value, sqlite::parse)?,
             "outbound_networking" => config.blocked_networks = networks(value).context(key)?,
             "outbound_redis" => config.redis_connections = redis(value)?,
             "state_dir" => config.state_dir = folder(&key, value)?,
@@ -196,18 +200,23 @@ fn folder(key: &str, value: Value) -> Result<Option<PathBuf>> {
     Ok((!path.is_empty()).then(|| path.into()))
 }
 
-fn stores(value: Value) -> Result<BTreeMap<String, StoreConfig>> {
-    let tables: BTreeMap<String, Table> = value.try_into().map_err(|_| {
-        anyhow!("key_value_store: must be a table for each label, [key_value_store.default]")
-    })?;
-    let store = |(label, table): (String, Table)| {
+/// A table for each label, `[key.<label>]`.
+fn labelled<T>(
+    key: &str,
+    value: Value,
+    parse: fn(Table) -> Result<T>,
+) -> Result<BTreeMap<String, T>> {
+    let tables: BTreeMap<String, Table> = value
+        .try_into()
+        .map_err(|_| anyhow!("{key}: must be a table for each label, [{key}.default]"))?;
+    let binding = |(label, table): (String, Table)| {
         names::check_label(&label)
             .map_err(anyhow::Error::msg)
-            .and_then(|()| key_value::parse(table))
-            .with_context(|| format!("[key_value_store.{label}]"))
-            .map(|store| (label, store))
+            .and_then(|()| parse(table))
+            .with_context(|| format!("[{key}.{label}]"))
+            .map(|binding| (label, binding))
     };
-    tables.into_iter().map(store).collect()
+    tables.into_iter().map(binding).collect()
 }
 
 fn networks(value: Value) -> Result<BlockedNetworks> {
@@ -395,7 +404,11 @@ mod tests {
             ("[prediction_log]\nenabled = 'hush'", "enabled: must be true or false"),
             ("[prediction_log]\nage = '1d'", "age: unknown key; expected one of enabled"),
             ("outbound_redis = 'hush'", "[outbound_redis]: write `max_connections`"),
-            ("[sqlite_database.default]\ntype = 'spin'", "SQLite databases are not supported yet"),
+            (
+                "[sqlite_database.default]\ntype = 'libsql'\ntoken = 'hush'",
+                "[sqlite_database.default]: type = \"libsql\" is not supported",
+            ),
+            ("sqlite_database = 'hush'", "sqlite_database: must be a table for each label"),
             (
                 "[[variables_provider]]\ntype = 'vault'\ntoken = 'hush'",
                 "\"vault\" is not supported yet",

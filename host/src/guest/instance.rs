@@ -22,6 +22,7 @@ use crate::capabilities::outbound_http::{OutboundHttp, OutboundHttpCtx};
 use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
 use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::sockets;
+use crate::capabilities::sqlite::{SqliteCtx, SqliteView};
 use crate::capabilities::variables::VariablesView;
 use crate::config::app::ComponentSpec;
 use crate::guest::stdio::ComponentOutput;
@@ -30,6 +31,7 @@ use crate::metrics::{Ended, InstanceMetrics};
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::GrantedStore as KeyValueStore;
 use crate::storage::redis::ComponentConnections;
+use crate::storage::sqlite::ComponentDatabases;
 
 /// Maximum number of resource handles (tensors, streams, files ...) of an instance.
 pub const MAX_HANDLES: usize = 1000;
@@ -49,6 +51,7 @@ pub struct InstanceState {
     nn: NnCtx,
     key_value: KeyValueCtx,
     redis: RedisCtx,
+    sqlite: SqliteCtx,
     pub predictions: PredictionLogCtx,
     table: ResourceTable,
     memory: MemoryLimit,
@@ -73,6 +76,14 @@ impl std::fmt::Debug for InstanceState {
     }
 }
 
+/// The storage that a component is granted.
+#[derive(Debug, Default)]
+pub struct GrantedStorage {
+    /// Key-value stores, by label.
+    pub key_value: HashMap<String, Arc<KeyValueStore>>,
+    pub sqlite: ComponentDatabases,
+}
+
 /// What a command receives, and where it prints.
 #[derive(Debug)]
 pub struct CommandInput {
@@ -90,6 +101,7 @@ pub struct StoreFactory {
     spec: Arc<ComponentSpec>,
     models: Arc<ComponentModels>,
     key_value: Arc<HashMap<String, Arc<KeyValueStore>>>,
+    sqlite: Arc<ComponentDatabases>,
     outbound_http: Arc<OutboundHttp>,
     /// Permits for outbound requests.
     request_permits: Arc<Semaphore>,
@@ -100,19 +112,20 @@ pub struct StoreFactory {
 }
 
 impl StoreFactory {
-    /// A factory for the component `spec`, with its models, its key-value stores by label, and its
-    /// share of the Redis connections.
+    /// A factory for the component `spec`, with its models, its storage, and its share of the Redis
+    /// connections.
     #[must_use]
     pub fn new(
         engine: Wasmtime,
         spec: ComponentSpec,
         models: Arc<ComponentModels>,
-        key_value: HashMap<String, Arc<KeyValueStore>>,
+        storage: GrantedStorage,
         outbound_http: Arc<OutboundHttp>,
         redis: Arc<ComponentConnections>,
         output: ComponentOutput,
     ) -> Self {
-        let (spec, key_value) = (Arc::new(spec), Arc::new(key_value));
+        let GrantedStorage { key_value, sqlite } = storage;
+        let (spec, key_value, sqlite) = (Arc::new(spec), Arc::new(key_value), Arc::new(sqlite));
         let request_permits = Arc::new(Semaphore::new(MAX_OUTBOUND_REQUESTS));
         let (metrics, log_policy) = (Arc::default(), None);
         Self {
@@ -120,6 +133,7 @@ impl StoreFactory {
             spec,
             models,
             key_value,
+            sqlite,
             outbound_http,
             request_permits,
             redis,
@@ -218,6 +232,7 @@ impl StoreFactory {
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
             key_value: KeyValueCtx::new(Arc::clone(&self.key_value), memory_budget.clone()),
             redis: RedisCtx::new(Arc::clone(&self.redis), memory_budget.clone()),
+            sqlite: SqliteCtx::new(Arc::clone(&self.sqlite), memory_budget.clone()),
             predictions: PredictionLogCtx::new(self.log_policy.clone(), memory_budget),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
@@ -300,6 +315,10 @@ impl InstanceState {
     pub(crate) fn redis(&mut self) -> RedisView<'_> {
         let allowed = &self.outbound.spec.outbound_hosts;
         RedisView { ctx: &mut self.redis, allowed, table: &mut self.table }
+    }
+
+    pub(crate) fn sqlite(&mut self) -> SqliteView<'_> {
+        SqliteView { ctx: &mut self.sqlite, table: &mut self.table, deadline: self.deadline }
     }
 
     pub(crate) fn prediction_log(&mut self) -> PredictionLogView<'_> {

@@ -27,7 +27,7 @@ use crate::guest::component_file::LinkedComponent;
 use crate::guest::door::InstancePool;
 use crate::guest::engine::Engine;
 use crate::guest::files::CopiedFiles;
-use crate::guest::instance::StoreFactory;
+use crate::guest::instance::{GrantedStorage, StoreFactory};
 use crate::guest::offload::GuestThreads;
 use crate::guest::stdio::ComponentOutput;
 use crate::http::body::MAX_BODIES;
@@ -58,9 +58,9 @@ impl Host {
         let shared = SharedParts::start(app, &engine)?;
         let (mounts, copies) =
             CopiedFiles::create(state_dir, app.components.values().map(|spec| &spec.files))?;
-        let stores = open_stores(app, &shared)?;
-        let default_store = stores.iter().find_map(|granted| granted.get(DEFAULT)).cloned();
-        let components = create_components(app, &codes, &shared, mounts, stores)?;
+        let storage = open_storage(app, &shared)?;
+        let default_store = storage.iter().find_map(|granted| granted.key_value.get(DEFAULT)).cloned();
+        let components = create_components(app, &codes, &shared, mounts, storage)?;
         let cache = response_cache(app, &shared.tls);
         let routers = create_routers(app, &codes, &components)?;
         let assembly = Assembly { app, cache: &cache, components: &components, routers: &routers };
@@ -132,17 +132,18 @@ impl SharedParts {
     }
 }
 
-/// The stores one component is granted, by label.
-type Granted = HashMap<String, Arc<GrantedStore>>;
-
-/// Opens the key-value stores of every component, in the order of the components.
-fn open_stores(app: &App, shared: &SharedParts) -> Result<Vec<Granted>> {
+/// Opens the key-value stores and databases of every component, in the order of the components.
+fn open_storage(app: &App, shared: &SharedParts) -> Result<Vec<GrantedStorage>> {
     // A connection for each store of each component: guests cannot exhaust them, and the operator
     // chose the addresses.
     let anywhere = BlockedNetworks::default();
     let redis = RedisConnections::new(Semaphore::MAX_PERMITS, Arc::clone(&shared.tls), anywhere);
     let granted = app.components.values().map(|spec| spec.key_value_stores.as_slice());
-    app.key_value.open(granted, &redis)
+    let stores = app.key_value.open(granted, &redis)?;
+    let granted = app.components.values().map(|spec| spec.sqlite_databases.as_slice());
+    let databases = app.sqlite.open(granted)?;
+    let storage = stores.into_iter().zip(databases);
+    Ok(storage.map(|(key_value, sqlite)| GrantedStorage { key_value, sqlite }).collect())
 }
 
 /// A component, and what its experiments are checked against.
@@ -160,13 +161,13 @@ fn create_components(
     codes: &Codes,
     shared: &SharedParts,
     mounts: Vec<Mounts>,
-    stores: Vec<Granted>,
+    storage: Vec<GrantedStorage>,
 ) -> Result<Components> {
-    let parts = app.components.iter().zip(mounts).zip(stores);
+    let parts = app.components.iter().zip(mounts).zip(storage);
     parts
-        .map(|(((id, spec), mounts), granted)| {
-            let changes = granted.get(STORE).map(Arc::clone);
-            let component = create_component(app, spec, codes, shared, mounts.clone(), granted)
+        .map(|(((id, spec), mounts), storage)| {
+            let changes = storage.key_value.get(STORE).map(Arc::clone);
+            let component = create_component(app, spec, codes, shared, mounts.clone(), storage)
                 .with_context(|| format!("component `{id}`"))?;
             Ok((id.clone(), Created { component: Arc::new(component), mounts, changes }))
         })
@@ -179,7 +180,7 @@ fn create_component(
     codes: &Codes,
     shared: &SharedParts,
     mounts: Mounts,
-    granted: Granted,
+    storage: GrantedStorage,
 ) -> Result<Component> {
     let mut spec = spec.clone();
     spec.files.folders = mounts.clone();
@@ -189,7 +190,7 @@ fn create_component(
     let output = ComponentOutput::open(&spec.id, app)?;
     let wasmtime = shared.engine.wasmtime().clone();
     let (outbound_http, redis) = (Arc::clone(&shared.outbound_http), shared.redis.for_component());
-    let stores = StoreFactory::new(wasmtime, spec, models, granted, outbound_http, redis, output);
+    let stores = StoreFactory::new(wasmtime, spec, models, storage, outbound_http, redis, output);
     let stores = match policy {
         Some(policy) => stores.logging(policy),
         None => stores,

@@ -37,6 +37,7 @@ use crate::registry::oci::progress::TransferProgress;
 use crate::server::connections::Drain;
 use crate::server::listen_address::{BoundAddress, ListenAddress};
 use crate::server::{self, tls};
+use crate::storage::sqlite::InitialStatements;
 
 /// Idle timeout of threads for blocking work: an idle thread keeps memory that other threads free from
 /// being returned to the system.
@@ -84,6 +85,11 @@ pub struct UpOptions {
     /// Private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert", env = "SPIN_TLS_KEY", hide_env = true)]
     tls_key: Option<PathBuf>,
+
+    /// Execute SQL before serving; can be repeated. @FILE reads it from a file, for the database
+    /// `default` or that of LABEL
+    #[arg(long, value_name = "STATEMENT|@FILE[:LABEL]")]
+    sqlite: Vec<InitialStatements>,
 
     #[command(flatten)]
     flags: Flags,
@@ -157,6 +163,7 @@ pub fn run(options: &UpOptions) -> Result<()> {
         find_free_port,
         tls_cert,
         tls_key,
+        sqlite,
         flags,
         state,
         key_value,
@@ -210,6 +217,7 @@ pub fn run(options: &UpOptions) -> Result<()> {
     let state = state.open(&base, PRIVATE)?;
     let host = thread::scope(|scope| scope.spawn(|| Host::new(&app, &state)).join())
         .unwrap_or_else(|panic| resume_unwind(panic))?;
+    app.sqlite.execute(sqlite)?;
 
     if *log_requests {
         host.request_log().enable();

@@ -21,7 +21,7 @@ use crate::guest::files::Files;
 use crate::inference::{MountedModel, check_model_folder};
 use crate::prediction_log::settings::{LogConfig, LogSettings};
 use crate::registry::oci::remote::RemoteComponent;
-use crate::storage::key_value;
+use crate::storage::{key_value, sqlite};
 
 /// The resolved `[component.<id>]` section.
 #[derive(Clone, Debug, Default)]
@@ -106,12 +106,7 @@ impl Context<'_> {
             variables: self.variables(&key, component, problems),
             outbound_hosts: self.outbound_hosts(&key, component, problems),
             key_value_stores: self.key_value_stores(&key, component, problems),
-            sqlite_databases: labels(
-                &key,
-                "sqlite_databases",
-                &component.sqlite_databases,
-                problems,
-            ),
+            sqlite_databases: self.sqlite_databases(&key, component, problems),
             ai_models: component.ai_models.clone(),
             door,
             wagi: routes::command_arguments(id, self.manifest, problems),
@@ -238,6 +233,22 @@ impl Context<'_> {
         labels
     }
 
+    fn sqlite_databases(
+        &self,
+        key: &str,
+        component: &ComponentEntry,
+        problems: &mut Problems,
+    ) -> Vec<String> {
+        let labels = labels(key, "sqlite_databases", &component.sqlite_databases, problems);
+        let Options { sqlite: bound, without_values, .. } = self.options;
+        for label in labels.iter().filter(|label| names::check_label(label).is_ok()) {
+            if !(*without_values || label == sqlite::DEFAULT || bound.contains_key(label)) {
+                problems.add(format!("{key}.sqlite_databases"), sqlite::unbound(label));
+            }
+        }
+        labels
+    }
+
     fn outbound_hosts(
         &self,
         key: &str,
@@ -322,16 +333,11 @@ fn check_source(source: &Path, is_built: bool) -> Result<(), String> {
 
 /// Warns about grants of capabilities that this host does not support.
 fn warn_of_unsupported_grants(key: &str, component: &ComponentEntry) {
-    for (grant, capability, granted) in [
-        ("sqlite_databases", "SQLite databases", !component.sqlite_databases.is_empty()),
-        ("ai_models", "large language models", !component.ai_models.is_empty()),
-    ] {
-        if granted {
-            warn!(
-                "{key}.{grant}: {capability} are not supported yet; this grant has no effect, and a \
-                 component that imports them is rejected"
-            );
-        }
+    if !component.ai_models.is_empty() {
+        warn!(
+            "{key}.ai_models: large language models are not supported yet; this grant has no effect, \
+             and calls of their interface are denied"
+        );
     }
 }
 

@@ -26,6 +26,7 @@ use crate::prediction_log;
 use crate::server::connections::ConnectionLimits;
 use crate::storage::key_value::Bindings;
 use crate::storage::redis::DEFAULT_MAX_CONNECTIONS;
+use crate::storage::sqlite;
 
 pub use component::ComponentSpec;
 use component::InheritedSettings;
@@ -74,6 +75,8 @@ pub struct App {
     pub prediction_log: prediction_log::PredictionLogSettings,
     /// The store that each label is bound to.
     pub key_value: Bindings,
+    /// The SQLite database that each label is bound to.
+    pub sqlite: sqlite::Bindings,
     /// Maximum number of Redis connections of all components together.
     pub redis_connections: usize,
     /// Networks that no component may connect to.
@@ -144,6 +147,10 @@ impl App {
             truncate_logs: options.truncate_logs,
             backends: options.backends.clone(),
             key_value: Bindings { folder: state_folder.clone(), stores: options.key_value.clone() },
+            sqlite: sqlite::Bindings {
+                folder: state_folder.clone(),
+                databases: options.sqlite.clone(),
+            },
             state_folder,
             prediction_log: options.prediction_log,
             redis_connections: options.redis_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS),

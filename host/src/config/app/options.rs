@@ -13,6 +13,7 @@ use crate::config::variables::Provider;
 use crate::inference::BackendOptions;
 use crate::prediction_log;
 use crate::storage::key_value::StoreConfig;
+use crate::storage::sqlite::DatabaseConfig;
 
 /// Options of `spinfer up` and `spinfer check` that change what is served.
 #[derive(Debug, Default)]
@@ -43,13 +44,15 @@ pub struct Options {
     pub prediction_log: prediction_log::PredictionLogSettings,
     /// The store that each label is bound to.
     pub key_value: BTreeMap<String, StoreConfig>,
+    /// The SQLite database that each label is bound to.
+    pub sqlite: BTreeMap<String, DatabaseConfig>,
     /// Maximum number of Redis connections of all components together.
     pub redis_connections: Option<usize>,
     /// Networks that no component may connect to.
     pub blocked_networks: BlockedNetworks,
     /// Folder of the application's state; `.spin` next to the manifest if `None`.
     pub state_dir: Option<PathBuf>,
-    /// Whether variables may lack values and stores may be unbound, as nothing is served.
+    /// Whether variables may lack values and labels may be unbound, as nothing is served.
     pub without_values: bool,
 }
 

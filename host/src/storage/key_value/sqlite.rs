@@ -15,6 +15,7 @@ use super::{
     BatchSize, ENTRY_OVERHEAD, KeyAndValue, PAGE_SIZE, Page, Storage, StoreError, StoreResult,
     number, sum,
 };
+use crate::storage::sqlite::{CallerLiveness, WaitingCaller, open_file};
 
 /// Capacity of the thread's queue; further callers wait.
 const QUEUE: usize = 64;
@@ -41,14 +42,9 @@ const KEYS: &str = "SELECT key FROM spin_key_value WHERE store = ?1 AND key > ?2
 /// An operation for the thread, which sends its result itself.
 type SqliteJob = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// Whether the caller of an operation still waits for its result.
-pub(super) struct CallerLiveness<'a>(&'a dyn Fn() -> bool);
-
-impl CallerLiveness<'_> {
-    /// Fails if the caller was dropped.
-    pub(super) fn check(&self) -> StoreResult<()> {
-        if (self.0)() { Ok(()) } else { Err(StoreError("the caller was dropped".into())) }
-    }
+/// Fails if the caller was dropped.
+pub(super) fn check(caller: &CallerLiveness) -> StoreResult<()> {
+    if caller.is_waiting() { Ok(()) } else { Err(StoreError("the caller was dropped".into())) }
 }
 
 /// An open file.
@@ -64,16 +60,8 @@ impl Database {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        let connection = open_file(path, max_size, BUSY_TIMEOUT, true)?;
         connection.set_prepared_statement_cache_capacity(MAX_STATEMENTS);
-        // WAL: reads do not block on writes. A write survives a crash of this process at once, and
-        // one of the machine after the next checkpoint.
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")?;
-        let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-        let pages = u32::try_from(max_size / u64::from(page)).unwrap_or(u32::MAX);
-        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
         connection.execute(CREATE, [])?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         std::thread::Builder::new()
@@ -86,13 +74,12 @@ impl Database {
     /// Runs `job` on the thread.
     async fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection, &CallerLiveness<'_>) -> StoreResult<T> + Send + 'static,
+        job: impl FnOnce(&mut Connection, &CallerLiveness) -> StoreResult<T> + Send + 'static,
     ) -> StoreResult<T> {
+        let (_waiting, caller) = WaitingCaller::new();
         let (sender, result) = oneshot::channel();
         let job = move |connection: &mut Connection| {
-            let is_waiting = || !sender.is_closed();
-            let caller = CallerLiveness(&is_waiting);
-            let result = caller.check().and_then(|()| job(connection, &caller));
+            let result = check(&caller).and_then(|()| job(connection, &caller));
             // Fails if the caller was dropped.
             let _ = sender.send(result);
         };
@@ -133,7 +120,7 @@ impl SqliteStore {
     /// Runs `job` on the thread, with the label, once the component has a permit.
     fn run<'a, T: Send + 'static>(
         &'a self,
-        job: impl FnOnce(&mut Connection, &str, &CallerLiveness<'_>) -> StoreResult<T> + Send + 'static,
+        job: impl FnOnce(&mut Connection, &str, &CallerLiveness) -> StoreResult<T> + Send + 'static,
     ) -> BoxFuture<'a, StoreResult<T>> {
         let label = self.label.clone();
         async move {
@@ -141,7 +128,7 @@ impl SqliteStore {
             // Held until the thread is done with the job, and the caller has the result.
             let permit = Arc::new(permit.map_err(|e| StoreError(e.to_string()))?);
             let job_permit = Arc::clone(&permit);
-            let job = move |connection: &mut Connection, caller: &CallerLiveness<'_>| {
+            let job = move |connection: &mut Connection, caller: &CallerLiveness| {
                 let _permit = job_permit;
                 job(connection, &label, caller)
             };
@@ -153,7 +140,7 @@ impl SqliteStore {
     /// Runs `job` in a transaction, which is committed unless it fails.
     pub(super) fn change<'a, T: Send + 'static>(
         &'a self,
-        job: impl FnOnce(&Transaction<'_>, &str, &CallerLiveness<'_>) -> StoreResult<T> + Send + 'static,
+        job: impl FnOnce(&Transaction<'_>, &str, &CallerLiveness) -> StoreResult<T> + Send + 'static,
     ) -> BoxFuture<'a, StoreResult<T>> {
         self.run(move |connection, label, caller| {
             // A deferred transaction that reads first may fail to upgrade to a write.
@@ -196,7 +183,7 @@ impl Storage for SqliteStore {
         self.run(move |connection, label, caller| {
             let mut size = BatchSize::default();
             let found = |key: String| {
-                caller.check()?;
+                check(caller)?;
                 size.add_entry(&key, None)?;
                 let value = get(connection, label, &key, &mut size)?;
                 Ok((key, value))
@@ -208,7 +195,7 @@ impl Storage for SqliteStore {
     fn set<'a>(&'a self, entries: Vec<(String, Vec<u8>)>) -> BoxFuture<'a, StoreResult<()>> {
         self.change(move |transaction, label, caller| {
             entries.iter().try_for_each(|(key, value)| {
-                caller.check()?;
+                check(caller)?;
                 set(transaction, label, key, value)
             })
         })
@@ -218,7 +205,7 @@ impl Storage for SqliteStore {
         self.change(move |transaction, label, caller| {
             let mut statement = transaction.prepare_cached(DELETE)?;
             for key in &keys {
-                caller.check()?;
+                check(caller)?;
                 statement.execute([label, key])?;
             }
             Ok(())

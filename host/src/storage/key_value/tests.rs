@@ -181,7 +181,7 @@ async fn operation_of_a_dropped_call_is_stopped_and_rolled_back() {
         start.send(()).unwrap();
         let error = loop {
             sqlite::set(transaction, label, "k", b"v")?;
-            if let Err(error) = caller.check() {
+            if let Err(error) = super::sqlite::check(caller) {
                 break error;
             }
         };

@@ -1,18 +1,22 @@
-//! Runs the script in the body with the synchronous interfaces, behind the fast door: `.../key-value` and `.../redis`
-//! of `fermyon:spin`, `.../wasi` of `wasi:keyvalue`, one command per line. The response has a line per command.
+//! Runs the script in the body with the synchronous interfaces, behind the fast door: `.../key-value`, `.../redis`
+//! and `.../sqlite` of `fermyon:spin`, `.../sqlite-3` of `spin:sqlite`, `.../wasi` of `wasi:keyvalue`, one command per line. The response has a line per command.
 //! Scripts start with `open`; a later `open` replaces the store.
+
+mod sqlite;
 
 mod bindings {
     #![expect(unsafe_code, reason = "generated")]
     #![expect(clippy::mem_forget, reason = "generated")]
 
     wit_bindgen::generate!({
-        path: ["../../../wit/spinfer-serve", "../../../wit/fermyon-spin", "../../../wit/wasi-keyvalue"],
+        path: ["../../../wit/spinfer-serve", "../../../wit/fermyon-spin", "../../../wit/wasi-keyvalue", "wit"],
         inline: "
             package spinfer:stores;
             world stores {
                 import fermyon:spin/key-value@2.0.0;
                 import fermyon:spin/redis@2.0.0;
+                import fermyon:spin/sqlite@2.0.0;
+                import spin:sqlite/sqlite@3.0.0;
                 import wasi:keyvalue/store@0.2.0-draft2;
                 import wasi:keyvalue/batch@0.2.0-draft2;
                 import wasi:keyvalue/atomics@0.2.0-draft2;
@@ -45,6 +49,14 @@ impl fast::Guest for bindings::Stores {
             Some("redis") => {
                 let mut open = Vec::new();
                 lines.map(|words| shown(run_redis(&mut open, &words))).collect()
+            }
+            Some("sqlite") => {
+                let mut open = Vec::new();
+                lines.map(|words| shown(sqlite::run_fermyon(&mut open, &words))).collect()
+            }
+            Some("sqlite-3") => {
+                let mut open = Vec::new();
+                lines.map(|words| shown(sqlite::run_spin(&mut open, &words))).collect()
             }
             Some("wasi") => {
                 let mut open = WasiStores::default();
@@ -136,9 +148,10 @@ impl WasiStores {
             ["get", key] => value(bucket.get(key)?),
             ["delete", key] => bucket.delete(key).map(|()| ok())?,
             ["exists", key] => bucket.exists(key)?.to_string(),
-            // The number of keys and pages.
-            ["count"] => {
-                let (mut count, mut pages, mut cursor) = (0, 0, None);
+            // The number of keys and pages, from the start or from a cursor.
+            ["count"] | ["count-from", _] => {
+                let first = words.get(1).map(|cursor| (*cursor).to_owned());
+                let (mut count, mut pages, mut cursor) = (0, 0, first);
                 loop {
                     let page = bucket.list_keys(cursor.as_deref())?;
                     count += page.keys.len();

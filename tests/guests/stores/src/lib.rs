@@ -1,5 +1,7 @@
-//! Runs the script in the body with spin-sdk: `.../key-value` or `.../redis`, one command per line. The response has a
-//! line per command. Scripts start with `open`; a later `open` replaces the store.
+//! Runs the script in the body with spin-sdk: `.../key-value`, `.../redis` or `.../sqlite`, one command per line. The
+//! response has a line per command. Scripts start with `open`; a later `open` replaces the store.
+
+mod sqlite;
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -12,14 +14,18 @@ use spin_sdk::redis::{Connection, Error as RedisError, RedisParameter, RedisResu
 
 #[http_service]
 async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::http::Error> {
-    let redis = request.uri().path().ends_with("/redis");
+    let path = request.uri().path();
+    let (redis, sqlite) = (path.ends_with("/redis"), path.ends_with("/sqlite"));
     let script = request.into_body().bytes().await?;
     let script = String::from_utf8_lossy(&script);
-    let (mut stores, mut connections, mut output) = (Vec::new(), Vec::new(), String::new());
+    let (mut stores, mut connections, mut databases) = (Vec::new(), Vec::new(), Vec::new());
+    let mut output = String::new();
     for line in script.lines() {
         let words: Vec<_> = line.split(' ').collect();
         let result = if redis {
             run_redis(&mut connections, &words).await.map_err(|error| format!("{error:?}"))
+        } else if sqlite {
+            sqlite::run(&mut databases, &words).await.map_err(|error| format!("{error:?}"))
         } else {
             run_key_value(&mut stores, &words).await.map_err(|error| format!("{error:?}"))
         };
