@@ -252,7 +252,7 @@ fn values_of_pending_calls_are_charged_to_the_instance() {
 }
 
 #[test]
-fn keys_are_listed_in_pages() {
+fn keys_are_streamed_page_by_page() {
     let redis = Redis::start();
     let mut connection = redis.connect();
     let mut fill = redis::pipe();
@@ -266,8 +266,40 @@ fn keys_are_listed_in_pages() {
     let spinfer = up(&labels, &config);
     assert_eq!(run_script(&spinfer, "/new/key-value", &["open redis", "count"])[1], "3000");
     assert_eq!(run_script(&spinfer, "/older/key-value", &["open redis", "count"])[1], "3000");
+}
+
+/// As in Spin: a component that ignores cursors receives every key.
+#[test]
+fn wasi_lists_all_keys_at_once_and_refuses_foreign_cursors() {
+    let redis = Redis::start();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
+    for kind in KINDS {
+        let open = format!("open {kind}");
+        let script = [&*open, "many set 10000", "count", "count-from 0", "count-from k"];
+        let results = run_script(&spinfer, "/older/wasi", &script);
+        assert_eq!(results[2], "10000 keys, 1 pages", "{kind}");
+        for foreign in &results[3..] {
+            let part = "Error::Other(\"list-keys: this cursor is not supported";
+            assert!(foreign.starts_with(part), "{kind}: {foreign}");
+        }
+    }
+}
+
+#[test]
+fn wasi_lists_more_than_16_mib_of_keys_in_parts() {
+    let redis = Redis::start();
+    let mut fill = redis::pipe();
+    for index in 0..18_000 {
+        fill.set(format!("{index:0>1000}"), "").ignore();
+    }
+    fill.exec(&mut redis.connect()).unwrap();
+    let (labels, config) = every_kind(&redis);
+    let spinfer = up(&labels, &config);
     let pages = run_script(&spinfer, "/older/wasi", &["open redis", "count"]).remove(1);
-    assert!(pages.starts_with("3000 keys, ") && !pages.ends_with(" 1 pages"), "{pages}");
+    assert_eq!(pages, "18000 keys, 2 pages");
+    let all = run_script(&spinfer, "/older/key-value", &["open redis", "count"]).remove(1);
+    assert!(all.contains("the keys take more than 16777216 bytes"), "{all}");
 }
 
 /// It is where Spin has it, so that an application migrated from Spin finds its entries.

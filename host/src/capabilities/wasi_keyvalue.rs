@@ -39,6 +39,10 @@ mod generated {
 use generated::wasi::keyvalue::{atomics, batch, store};
 use store::Error;
 
+/// Prefix of the cursors that `list-keys` returns. As in Spin, which has no cursors, any other one is an
+/// error.
+const CURSOR: &str = "after:";
+
 /// A guest's handle for compare-and-swap: a key, and the value that the guest has seen.
 #[derive(Debug)]
 pub struct Cas {
@@ -113,8 +117,21 @@ impl store::HostBucket for KeyValueView<'_> {
         bucket: Resource<OpenStore>,
         cursor: Option<String>,
     ) -> Result<Result<store::KeyResponse, Error>> {
-        let page = convert(self.store(&bucket)?.keys(cursor).await);
-        Ok(page.map(|Page { keys, next }| store::KeyResponse { keys, cursor: next }))
+        let store = self.store(&bucket)?;
+        let after = match cursor.map(|cursor| cursor.strip_prefix(CURSOR).map(str::to_owned)) {
+            Some(None) => {
+                return Ok(Err(Error::Other(
+                    "list-keys: this cursor is not supported; pass none, or that of the last response"
+                        .into(),
+                )));
+            }
+            after => after.flatten(),
+        };
+        let list = convert(store.key_list(after).await);
+        Ok(list.map(|Page { keys, next }| store::KeyResponse {
+            keys,
+            cursor: next.map(|next| format!("{CURSOR}{next}")),
+        }))
     }
 
     fn drop(&mut self, bucket: Resource<OpenStore>) -> Result<()> {

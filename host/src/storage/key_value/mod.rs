@@ -166,31 +166,41 @@ impl GrantedStore {
         self.in_time(self.storage.keys(after)).await
     }
 
-    /// Every key, including keys that another program has set and that exceed [`MAX_KEY`].
+    /// All keys, or if they take more than about [`MAX_VALUE`], the first of them: from the start, or
+    /// after those of another list. They include keys that another program has set and that exceed
+    /// [`MAX_KEY`].
     ///
     /// # Errors
-    /// As [`Self::get`], or the keys take more than [`MAX_VALUE`].
-    pub async fn all_keys(&self) -> StoreResult<Vec<String>> {
-        let (mut all, mut size, mut next) = (Vec::new(), BatchSize::default(), None);
+    /// As [`Self::get`].
+    pub async fn key_list(&self, after: Option<String>) -> StoreResult<Page> {
+        let (mut list, mut bytes) = (Page { keys: Vec::new(), next: after }, 0);
         loop {
-            let page = self.keys(next).await?;
-            for key in &page.keys {
-                size.add_entry(key, None).map_err(|StoreError(problem)| {
-                    StoreError(format!(
-                        "{problem}; `wasi:keyvalue` and `spin:key-value@3.0.0` list keys in pages"
-                    ))
-                })?;
-            }
-            all.extend(page.keys);
-            next = page.next;
-            if next.is_none() {
+            let page = self.keys(list.next).await?;
+            bytes += page.keys.iter().map(|key| key.len() + ENTRY_OVERHEAD).sum::<usize>();
+            list.keys.extend(page.keys);
+            list.next = page.next;
+            if list.next.is_none() || bytes + PAGE_SIZE > MAX_VALUE {
                 break;
             }
         }
         // Redis may return a key twice.
-        all.sort_unstable();
-        all.dedup();
-        Ok(all)
+        list.keys.sort_unstable();
+        list.keys.dedup();
+        Ok(list)
+    }
+
+    /// Every key.
+    ///
+    /// # Errors
+    /// As [`Self::get`], or the keys take more than [`MAX_VALUE`].
+    pub async fn all_keys(&self) -> StoreResult<Vec<String>> {
+        match self.key_list(None).await? {
+            Page { keys, next: None } => Ok(keys),
+            Page { .. } => Err(StoreError(format!(
+                "the keys take more than {MAX_VALUE} bytes (each counts {ENTRY_OVERHEAD} bytes more); \
+                 `wasi:keyvalue` and `spin:key-value@3.0.0` list them in parts"
+            ))),
+        }
     }
 
     /// Adds to the number at `key`. Returns the sum.
