@@ -41,6 +41,7 @@ mod observability; // records, feedback and quality per variant, restarts
 mod onnx_kinds; // one graph of each kind, from the file to the response
 mod onnxruntime; // locations of ONNX Runtime's library
 mod optimize; // `spinfer build --optimize`
+mod outbound_mqtt; // outbound MQTT: publications, and brokers that fail
 mod outbound_network; // sockets and HTTP by grant, blocked networks, clocks
 mod outbound_redis; // commands, grants, connections
 mod outputs; // closed pipes, full disks, terminals

@@ -6,6 +6,7 @@
 //! is allowed, and send requests.
 
 pub mod key_value;
+pub mod mqtt;
 pub mod nn;
 pub mod outbound_http;
 pub mod prediction_log;

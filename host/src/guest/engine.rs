@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::capabilities::{
-    key_value, nn, prediction_log, redis, sqlite, variables, wasi_http, wasi_keyvalue,
+    key_value, mqtt, nn, prediction_log, redis, sqlite, variables, wasi_http, wasi_keyvalue,
 };
 use crate::config::app::App;
 use crate::guest::instance::{InstanceState, MAX_TABLE_ELEMENTS};
@@ -62,6 +62,7 @@ impl Engine {
         wasi_keyvalue::add_to_linker(&mut linker)?;
         redis::add_to_linker(&mut linker)?;
         sqlite::add_to_linker(&mut linker)?;
+        mqtt::add_to_linker(&mut linker)?;
         prediction_log::add_to_linker(&mut linker)?;
         let alive = Arc::new(());
         tick(wasmtime.clone(), Arc::downgrade(&alive))?;

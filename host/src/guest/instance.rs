@@ -17,6 +17,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::capabilities::INSTANCE_MEMORY;
 use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
+use crate::capabilities::mqtt::{MqttCtx, MqttView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{OutboundHttp, OutboundHttpCtx};
 use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
@@ -30,6 +31,7 @@ use crate::inference::ComponentModels;
 use crate::metrics::{Ended, InstanceMetrics};
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::GrantedStore as KeyValueStore;
+use crate::storage::mqtt::ComponentMqtt;
 use crate::storage::redis::ComponentConnections;
 use crate::storage::sqlite::ComponentDatabases;
 
@@ -52,6 +54,7 @@ pub struct InstanceState {
     key_value: KeyValueCtx,
     redis: RedisCtx,
     sqlite: SqliteCtx,
+    mqtt: MqttCtx,
     pub predictions: PredictionLogCtx,
     table: ResourceTable,
     memory: MemoryLimit,
@@ -84,6 +87,13 @@ pub struct GrantedStorage {
     pub sqlite: ComponentDatabases,
 }
 
+/// What the outbound connections of a component are counted by.
+#[derive(Debug)]
+pub struct OutboundConnections {
+    pub redis: Arc<ComponentConnections>,
+    pub mqtt: Arc<ComponentMqtt>,
+}
+
 /// What a command receives, and where it prints.
 #[derive(Debug)]
 pub struct CommandInput {
@@ -106,13 +116,14 @@ pub struct StoreFactory {
     /// Permits for outbound requests.
     request_permits: Arc<Semaphore>,
     redis: Arc<ComponentConnections>,
+    mqtt: Arc<ComponentMqtt>,
     output: ComponentOutput,
     log_policy: Option<Arc<LogPolicy>>,
     metrics: Arc<InstanceMetrics>,
 }
 
 impl StoreFactory {
-    /// A factory for the component `spec`, with its models, its storage, and its share of the Redis
+    /// A factory for the component `spec`, with its models, its storage, and its share of the outbound
     /// connections.
     #[must_use]
     pub fn new(
@@ -121,9 +132,10 @@ impl StoreFactory {
         models: Arc<ComponentModels>,
         storage: GrantedStorage,
         outbound_http: Arc<OutboundHttp>,
-        redis: Arc<ComponentConnections>,
+        connections: OutboundConnections,
         output: ComponentOutput,
     ) -> Self {
+        let OutboundConnections { redis, mqtt } = connections;
         let GrantedStorage { key_value, sqlite } = storage;
         let (spec, key_value, sqlite) = (Arc::new(spec), Arc::new(key_value), Arc::new(sqlite));
         let request_permits = Arc::new(Semaphore::new(MAX_OUTBOUND_REQUESTS));
@@ -137,6 +149,7 @@ impl StoreFactory {
             outbound_http,
             request_permits,
             redis,
+            mqtt,
             output,
             log_policy,
             metrics,
@@ -233,6 +246,7 @@ impl StoreFactory {
             key_value: KeyValueCtx::new(Arc::clone(&self.key_value), memory_budget.clone()),
             redis: RedisCtx::new(Arc::clone(&self.redis), memory_budget.clone()),
             sqlite: SqliteCtx::new(Arc::clone(&self.sqlite), memory_budget.clone()),
+            mqtt: MqttCtx::new(Arc::clone(&self.mqtt), memory_budget.clone()),
             predictions: PredictionLogCtx::new(self.log_policy.clone(), memory_budget),
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
@@ -315,6 +329,11 @@ impl InstanceState {
     pub(crate) fn redis(&mut self) -> RedisView<'_> {
         let allowed = &self.outbound.spec.outbound_hosts;
         RedisView { ctx: &mut self.redis, allowed, table: &mut self.table }
+    }
+
+    pub(crate) fn mqtt(&mut self) -> MqttView<'_> {
+        let allowed = &self.outbound.spec.outbound_hosts;
+        MqttView { ctx: &mut self.mqtt, allowed, table: &mut self.table }
     }
 
     pub(crate) fn sqlite(&mut self) -> SqliteView<'_> {

@@ -27,7 +27,7 @@ use crate::guest::component_file::LinkedComponent;
 use crate::guest::door::InstancePool;
 use crate::guest::engine::Engine;
 use crate::guest::files::CopiedFiles;
-use crate::guest::instance::{GrantedStorage, StoreFactory};
+use crate::guest::instance::{GrantedStorage, OutboundConnections, StoreFactory};
 use crate::guest::offload::GuestThreads;
 use crate::guest::stdio::ComponentOutput;
 use crate::http::body::MAX_BODIES;
@@ -43,6 +43,7 @@ use crate::prediction_log::models::ModelInfo;
 use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::{DEFAULT, GrantedStore};
+use crate::storage::mqtt::MqttConnections;
 use crate::storage::redis::RedisConnections;
 
 impl Host {
@@ -59,7 +60,8 @@ impl Host {
         let (mounts, copies) =
             CopiedFiles::create(state_dir, app.components.values().map(|spec| &spec.files))?;
         let storage = open_storage(app, &shared)?;
-        let default_store = storage.iter().find_map(|granted| granted.key_value.get(DEFAULT)).cloned();
+        let default_store =
+            storage.iter().find_map(|granted| granted.key_value.get(DEFAULT)).cloned();
         let components = create_components(app, &codes, &shared, mounts, storage)?;
         let cache = response_cache(app, &shared.tls);
         let routers = create_routers(app, &codes, &components)?;
@@ -111,6 +113,7 @@ struct SharedParts {
     tls: Arc<ClientConfig>,
     outbound_http: Arc<OutboundHttp>,
     redis: RedisConnections,
+    mqtt: MqttConnections,
     response_memory: ResponseMemory,
 }
 
@@ -125,7 +128,8 @@ impl SharedParts {
             guest_threads: GuestThreads::start(threads()?)?,
             instance_pool: Arc::default(),
             outbound_http: Arc::new(OutboundHttp::new(blocked.clone(), &tls)),
-            redis: RedisConnections::new(app.redis_connections, Arc::clone(&tls), blocked),
+            redis: RedisConnections::new(app.redis_connections, Arc::clone(&tls), blocked.clone()),
+            mqtt: MqttConnections::new(blocked),
             response_memory: ResponseMemory::new(MAX_BODIES, app.unread_per_client),
             tls,
         })
@@ -189,8 +193,13 @@ fn create_component(
     let models = Arc::new(ComponentModels::new(Arc::clone(&shared.graphs), mounts));
     let output = ComponentOutput::open(&spec.id, app)?;
     let wasmtime = shared.engine.wasmtime().clone();
-    let (outbound_http, redis) = (Arc::clone(&shared.outbound_http), shared.redis.for_component());
-    let stores = StoreFactory::new(wasmtime, spec, models, storage, outbound_http, redis, output);
+    let outbound_http = Arc::clone(&shared.outbound_http);
+    let connections = OutboundConnections {
+        redis: shared.redis.for_component(),
+        mqtt: shared.mqtt.for_component(),
+    };
+    let stores =
+        StoreFactory::new(wasmtime, spec, models, storage, outbound_http, connections, output);
     let stores = match policy {
         Some(policy) => stores.logging(policy),
         None => stores,

@@ -64,6 +64,38 @@ fn every_page_with_runnable_blocks_has_a_test() {
     assert_eq!(found, listed, "pages with runnable blocks, and those of `pages!` in this file");
 }
 
+/// The table of interfaces in docs/manifest.md names the tests that show what it states.
+#[test]
+fn every_interface_of_spin_names_its_tests() {
+    let page = read("docs/manifest.md");
+    let section = page.split("\n## ").find(|text| text.starts_with("Interfaces of Spin\n"));
+    let rows = section.expect("the section").lines().filter(|line| line.starts_with("| `"));
+    let sources = sources(&root().join("tests/e2e"));
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap();
+        let names: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "a row without a test: {row}");
+        for name in names {
+            let test = format!("#[test]\nfn {name}()");
+            assert!(sources.contains(&test), "no test `{name}`: {row}");
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{count} rows");
+}
+
+/// The text of every Rust file under `folder`.
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = entries.map(|path| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(extension) if extension == "rs" => fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
 /// The Markdown files of a folder of the repository.
 fn markdown(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(root().join(folder)).unwrap();

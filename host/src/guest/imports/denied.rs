@@ -18,14 +18,14 @@ use crate::guest::instance::InstanceState;
 /// The prefix of the names of these interfaces, and what they give access to.
 const DENIED: [(&str, &str); 9] = [
     ("fermyon:spin/llm", "large language models"),
-    ("fermyon:spin/mqtt", "MQTT"),
+    ("fermyon:spin/mqtt", "MQTT of Spin 1 (build with a newer SDK)"),
     ("fermyon:spin/mysql", "MySQL"),
     ("fermyon:spin/postgres", "PostgreSQL"),
-    ("fermyon:spin/sqlite", "SQLite databases"),
-    ("spin:mqtt/", "MQTT"),
+    ("fermyon:spin/sqlite", "SQLite databases of Spin 1 (build with a newer SDK)"),
+    ("spin:mqtt/", "MQTT in a version other than 3.0.0"),
     ("spin:mysql/", "MySQL"),
     ("spin:postgres/", "PostgreSQL"),
-    ("spin:sqlite/", "SQLite databases"),
+    ("spin:sqlite/", "SQLite databases in a version other than 3.0.0 and 3.1.0"),
 ];
 
 /// Cases of error types that mean, or can carry, a denial: the first that a type has is returned.

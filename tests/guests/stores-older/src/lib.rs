@@ -1,7 +1,8 @@
-//! Runs the script in the body with the synchronous interfaces, behind the fast door: `.../key-value`, `.../redis`
-//! and `.../sqlite` of `fermyon:spin`, `.../sqlite-3` of `spin:sqlite`, `.../wasi` of `wasi:keyvalue`, one command per line. The response has a line per command.
-//! Scripts start with `open`; a later `open` replaces the store.
+//! Runs the script in the body with the synchronous interfaces, behind the fast door: `.../key-value`, `.../redis`,
+//! `.../mqtt` and `.../sqlite` of `fermyon:spin`, `.../sqlite-3` of `spin:sqlite`, `.../wasi` of `wasi:keyvalue`, one
+//! command per line. The response has a line per command. Scripts start with `open`; a later `open` replaces the store.
 
+mod mqtt;
 mod sqlite;
 
 mod bindings {
@@ -14,6 +15,7 @@ mod bindings {
             package spinfer:stores;
             world stores {
                 import fermyon:spin/key-value@2.0.0;
+                import fermyon:spin/mqtt@2.0.0;
                 import fermyon:spin/redis@2.0.0;
                 import fermyon:spin/sqlite@2.0.0;
                 import spin:sqlite/sqlite@3.0.0;
@@ -49,6 +51,10 @@ impl fast::Guest for bindings::Stores {
             Some("redis") => {
                 let mut open = Vec::new();
                 lines.map(|words| shown(run_redis(&mut open, &words))).collect()
+            }
+            Some("mqtt") => {
+                let mut open = Vec::new();
+                lines.map(|words| shown(mqtt::run(&mut open, &words))).collect()
             }
             Some("sqlite") => {
                 let mut open = Vec::new();

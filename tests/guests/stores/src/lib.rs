@@ -1,6 +1,7 @@
-//! Runs the script in the body with spin-sdk: `.../key-value`, `.../redis` or `.../sqlite`, one command per line. The
-//! response has a line per command. Scripts start with `open`; a later `open` replaces the store.
+//! Runs the script in the body with spin-sdk: `.../key-value`, `.../redis`, `.../sqlite` or `.../mqtt`, one command per line.
+//! The response has a line per command. Scripts start with `open`; a later `open` replaces the store.
 
+mod mqtt;
 mod sqlite;
 
 use bytes::Bytes;
@@ -15,24 +16,27 @@ use spin_sdk::redis::{Connection, Error as RedisError, RedisParameter, RedisResu
 #[http_service]
 async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::http::Error> {
     let path = request.uri().path();
-    let (redis, sqlite) = (path.ends_with("/redis"), path.ends_with("/sqlite"));
+    let interface = path.rsplit('/').next().unwrap_or_default().to_owned();
     let script = request.into_body().bytes().await?;
     let script = String::from_utf8_lossy(&script);
     let (mut stores, mut connections, mut databases) = (Vec::new(), Vec::new(), Vec::new());
-    let mut output = String::new();
+    let (mut brokers, mut output) = (Vec::new(), String::new());
     for line in script.lines() {
         let words: Vec<_> = line.split(' ').collect();
-        let result = if redis {
-            run_redis(&mut connections, &words).await.map_err(|error| format!("{error:?}"))
-        } else if sqlite {
-            sqlite::run(&mut databases, &words).await.map_err(|error| format!("{error:?}"))
-        } else {
-            run_key_value(&mut stores, &words).await.map_err(|error| format!("{error:?}"))
+        let result = match &*interface {
+            "redis" => shown(run_redis(&mut connections, &words).await),
+            "sqlite" => shown(sqlite::run(&mut databases, &words).await),
+            "mqtt" => shown(mqtt::run(&mut brokers, &words).await),
+            _ => shown(run_key_value(&mut stores, &words).await),
         };
-        output += &result.unwrap_or_else(|error| error);
+        output += &result;
         output.push('\n');
     }
     Ok(Response::new(Full::new(output.into())))
+}
+
+fn shown<E: std::fmt::Debug>(result: Result<String, E>) -> String {
+    result.unwrap_or_else(|error| format!("{error:?}"))
 }
 
 fn text(bytes: &[u8]) -> String {

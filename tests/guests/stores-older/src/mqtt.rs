@@ -1,0 +1,26 @@
+//! `.../mqtt` of `fermyon:spin`, with the commands of the guest `stores`.
+
+use crate::bindings::fermyon::spin::mqtt::{Connection, Error, Qos};
+
+pub(crate) fn run(open: &mut Vec<Connection>, words: &[&str]) -> Result<String, Error> {
+    if let ["open", address, user, password, keep_alive] = words {
+        let empty = |word: &str| if word == "-" { String::new() } else { word.to_owned() };
+        let keep_alive = keep_alive.parse().unwrap_or(0);
+        open.insert(0, Connection::open(address, &empty(user), &empty(password), keep_alive)?);
+        return Ok("ok".into());
+    }
+    let Some(connection) = open.first() else { return Ok("nothing is open".into()) };
+    let (qos, topic, payload) = match words {
+        ["publish", qos, topic, payload] => (qos, topic, payload.as_bytes().to_vec()),
+        // A message of this length.
+        ["fill", qos, topic, bytes] => (qos, topic, vec![b'x'; bytes.parse().unwrap_or(0)]),
+        _ => return Ok(format!("{words:?}?")),
+    };
+    let qos = match *qos {
+        "0" => Qos::AtMostOnce,
+        "1" => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
+    };
+    connection.publish(topic, &payload, qos)?;
+    Ok("ok".into())
+}
