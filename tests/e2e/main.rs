@@ -59,6 +59,7 @@ mod soak; // memory, descriptors and threads do not grow
 mod spin_components; // components of Spin's toolchains: imports without a grant
 mod spin_conventions; // Spin's conventions: routes, headers, static responses, files
 mod sqlite; // SQLite databases: interfaces, limits, restarts, `--sqlite`
+mod streams; // streamed bodies: in both directions at once, cut off, of another length than announced
 mod text; // the language identifier, strings in every protocol
 mod wagi; // commands behind the Wagi door
 mod watch; // `spinfer watch`: manifests, files and sources that change

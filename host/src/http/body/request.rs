@@ -89,7 +89,9 @@ pub enum RequestBody {
 
 impl RequestBody {
     /// Admits `body`: whole if it has at most `whole` bytes, else as a stream that fails after `limit`
-    /// bytes. A client that `waits` for `100 Continue` sends no body that is refused.
+    /// bytes. A body that can only be streamed is admitted before any of it has arrived: its client may
+    /// wait for the head of the response first. A client that `waits` for `100 Continue` sends no body
+    /// that is refused.
     ///
     /// # Errors
     /// The body exceeds `limit`, or cannot be read.
@@ -109,8 +111,11 @@ impl RequestBody {
             }
             return Err(Failure::BodyTooLarge { limit });
         }
+        if body.is_end_stream() {
+            return Ok(Self::Whole(Bytes::new()));
+        }
         let mut first = BytesMut::new();
-        if announced <= whole as u64 {
+        if whole > 0 && announced <= whole as u64 {
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| error.into().into_failure(limit))?;
                 let Ok(data) = frame.into_data() else { continue };
@@ -252,6 +257,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
 
+    use futures::FutureExt;
     use http_body_util::StreamBody;
 
     use super::*;
@@ -290,6 +296,20 @@ mod tests {
             assert!(arrival.is_complete());
             assert!(arrival.failure(100).is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn body_that_can_only_be_streamed_is_admitted_before_it_arrives() {
+        let arriving = || {
+            let frames = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            StreamBody::new(frames)
+        };
+        let admitted = RequestBody::admit(arriving(), 0, 100, false).now_or_never();
+        assert!(matches!(admitted, Some(Ok(RequestBody::Streamed(..)))), "{admitted:?}");
+        let buffered = RequestBody::admit(arriving(), 10, 100, false).now_or_never();
+        assert!(buffered.is_none(), "its door takes a whole body, if it is short");
+        let empty = RequestBody::admit(Full::new(Bytes::new()), 0, 100, false).await.unwrap();
+        assert!(matches!(&empty, RequestBody::Whole(bytes) if bytes.is_empty()), "{empty:?}");
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! A `wasi:http/incoming-handler` of WASI 0.2, as in components built before WASI 0.3. `.../path-info` returns the
 //! header `spin-path-info`, and `.../authority` the authority of the request; `/large?<bytes>` returns that many bytes;
-//! `once` fails in several ways; `reach` uses other interfaces.
+//! `once` fails in several ways; `reach` uses other interfaces; `streams` streams bodies.
 
 mod once;
 mod reach;
+mod streams;
 
 use wasip2::http::types::{
     Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
@@ -32,6 +33,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
             respond(out, 200, &vec![b'x'; length]);
             return;
         }
+        let Err((request, out)) = streams::respond(plain, query, request, out) else { return };
         let text = if path.ends_with("/path-info") {
             request.headers().get("spin-path-info").concat()
         } else if path.ends_with("/authority") {

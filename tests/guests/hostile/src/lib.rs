@@ -6,6 +6,7 @@
 mod concurrent;
 mod log;
 mod nn;
+mod streams;
 
 use std::hint::black_box;
 
@@ -134,6 +135,9 @@ impl Guest for Hostile {
     async fn handle(request: types::Request) -> Result<types::Response, types::ErrorCode> {
         let path_with_query = request.get_path_with_query().unwrap_or_default();
         let (path, query) = split(&path_with_query);
+        if let Some(response) = streams::respond(path, query, request).await {
+            return response;
+        }
         match concurrent::harm(path, query).await {
             Some(response) => Ok(response),
             None => Ok(concurrent::respond(harm(path, query).into_bytes())),
