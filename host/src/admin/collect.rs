@@ -8,6 +8,7 @@ use crate::cache::counts::{Level, LookupResult, Outcome};
 use crate::cache::redis::RedisCache;
 use crate::drift::report::FieldReport;
 use crate::host::Host;
+use crate::http::body::cut_off::CutOffReason;
 use crate::http::error::Reason;
 use crate::metrics::exposition::{Exposition, ExpositionFormat};
 use crate::metrics::table;
@@ -67,6 +68,13 @@ fn requests(host: &Host, text: &mut Exposition) {
     let mut given_up = text.family(&table::RESPONSES_GIVEN_UP);
     for RouteMetrics { component, route, given_up: count, .. } in counted_routes(host) {
         given_up.value(&[component, route], count.get());
+    }
+    let mut cut_off = text.family(&table::CUT_OFF);
+    let of_components = counted_routes(host).filter(|metrics| !metrics.component.is_empty());
+    for RouteMetrics { component, route, cut_off: counts, .. } in of_components {
+        for (reason, count) in CutOffReason::ALL.iter().zip(counts) {
+            cut_off.value(&[component, route, reason.name()], count.get());
+        }
     }
     let mut in_flight = text.family(&table::IN_FLIGHT);
     for (id, service) in host.components() {

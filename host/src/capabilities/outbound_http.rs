@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::uri::{Authority as UriAuthority, Scheme, Uri};
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
@@ -22,13 +22,17 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use tower_service::Service;
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
+};
 
 use crate::config::app::ComponentSpec;
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::guest::offload::AbortOnDrop;
 use crate::http::authority::Authority;
 use crate::http::body::Body;
+use crate::http::body::instance_body::InstanceBodies;
 use crate::http::reserved::INTERNAL;
 
 /// Default timeout for a connection.
@@ -149,6 +153,11 @@ pub struct OutboundHttpCtx {
     pub hops: usize,
     /// The hosts of the requests that it serves, if it may send requests to its own application.
     pub served_hosts: Vec<UriAuthority>,
+    /// The bodies that the instance writes.
+    pub bodies: Arc<InstanceBodies>,
+    /// Whether the last message of `wasi:http` 0.3 has a body that the instance has received and
+    /// passes on. The host writes that, so it does not end with the instance.
+    pub passed_on: bool,
 }
 
 /// Where a request goes.
@@ -205,6 +214,11 @@ impl OutboundHttpCtx {
         self.served_hosts.iter().filter_map(parsed).any(|served| served.is_same(host, scheme))
     }
 
+    /// Whether the instance passes on the body of the message that was just converted.
+    pub fn take_passed_on(&mut self) -> bool {
+        std::mem::take(&mut self.passed_on)
+    }
+
     /// Sends a request to a component or route of the application.
     async fn chain(
         self,
@@ -257,12 +271,32 @@ type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for OutboundHttpCtx {
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    /// wasmtime calls it only for the trailers of a message whose body the host writes, ...
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        self.passed_on = true;
+        Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name))
+    }
+
+    /// ... and this only for one whose body the guest writes.
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        self.passed_on = false;
+        wasmtime_wasi_http::p3::DEFAULT_OUTGOING_BODY_CHUNK_SIZE
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _io: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
+        let request = match self.take_passed_on() {
+            true => request,
+            false => request.map(|body| self.bodies.request(body).boxed_unsync()),
+        };
         let (outbound, destination) = (self.clone(), self.destination(request.uri()));
         Box::new(async move {
             let response = match destination? {
@@ -299,6 +333,7 @@ fn convert_error(error: &ClientError) -> Error {
 mod tests {
     use super::*;
     use crate::config::outbound_hosts::OutboundHost;
+    use crate::http::body::instance_body::StreamLimits;
 
     /// The destination of a request to `uri` of an instance that serves requests for `served`.
     fn destination(allowed: &[&str], served: &[&str], uri: &str) -> Option<Destination> {
@@ -309,9 +344,17 @@ mod tests {
         let tls = crate::http::client_tls::client().unwrap();
         let outbound_http = Arc::new(OutboundHttp::new(BlockedNetworks::default(), &tls));
         let request_permits = Arc::new(Semaphore::new(1));
-        let (spec, served_hosts) = (Arc::new(spec), Vec::new());
-        let mut outbound =
-            OutboundHttpCtx { outbound_http, request_permits, spec, hops: 1, served_hosts };
+        let minute = Duration::from_secs(60);
+        let limits = StreamLimits { idle: minute, total: None, linger: minute };
+        let mut outbound = OutboundHttpCtx {
+            outbound_http,
+            request_permits,
+            spec: Arc::new(spec),
+            hops: 1,
+            served_hosts: Vec::new(),
+            bodies: InstanceBodies::new(limits),
+            passed_on: false,
+        };
         for (number, host) in served.iter().enumerate() {
             let request = Request::get(format!("http://{host}/")).body(()).unwrap();
             outbound.serve(&request, 1, number > 0);

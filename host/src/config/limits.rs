@@ -13,9 +13,13 @@ pub struct ComponentLimits {
     /// Maximum size of a request body that is buffered and goes through the fast door, in bytes. A
     /// longer one is streamed through the standard door, if the component exports it.
     pub buffered_body: usize,
-    /// Maximum time from the request's head to the response's; then 504. The body of a streamed
-    /// `wasi:http` 0.3 response has the same time again.
+    /// Maximum time from the request's head to the response's; then 504.
     pub deadline: Duration,
+    /// Maximum time for which the client of a streamed response waits for the next part; then the
+    /// response is cut off.
+    pub stream_idle: Duration,
+    /// Maximum time from the head of a streamed response to its end; `None`: no limit.
+    pub stream_total: Option<Duration>,
     /// Maximum linear memory of an instance, and separately maximum host memory charged to it
     /// (tensors), in bytes.
     pub instance_memory: usize,
@@ -34,6 +38,9 @@ impl Default for ComponentLimits {
             request_body: 16 << 20,
             buffered_body: 1 << 20,
             deadline: Duration::from_secs(30),
+            // As nginx and most load balancers wait for a backend.
+            stream_idle: Duration::from_secs(60),
+            stream_total: None,
             instance_memory: 128 << 20,
             instances: 16,
             queue: 256,
@@ -51,6 +58,10 @@ pub struct LimitsConfig {
     pub(crate) buffered_body: Option<ByteSize>,
     #[serde(default, with = "some_duration")]
     pub(crate) deadline: Option<Duration>,
+    #[serde(default, with = "some_duration")]
+    pub(crate) stream_idle: Option<Duration>,
+    #[serde(default, with = "some_duration")]
+    pub(crate) stream_total: Option<Duration>,
     pub(crate) instance_memory: Option<ByteSize>,
     pub(crate) instances: Option<usize>,
     pub(crate) queue: Option<usize>,
@@ -115,6 +126,8 @@ impl ComponentLimits {
             request_body,
             buffered_body,
             deadline,
+            stream_idle,
+            stream_total,
             instance_memory,
             instances,
             queue,
@@ -125,6 +138,8 @@ impl ComponentLimits {
             request_body: bytes("request_body", *request_body)?.unwrap_or(self.request_body),
             buffered_body: bytes("buffered_body", *buffered_body)?.unwrap_or(self.buffered_body),
             deadline: deadline.unwrap_or(self.deadline),
+            stream_idle: stream_idle.unwrap_or(self.stream_idle),
+            stream_total: stream_total.or(self.stream_total),
             instance_memory: bytes("instance_memory", *instance_memory)?
                 .unwrap_or(self.instance_memory),
             instances: instances.unwrap_or(self.instances),
@@ -132,11 +147,17 @@ impl ComponentLimits {
             idle: idle.unwrap_or(self.idle),
         };
         let fail = |key, problem: String| Err(LimitError { key, problem });
-        if limits.deadline.is_zero() || limits.deadline > MAX_DURATION {
-            return fail(
-                "deadline",
-                "must be greater than zero and at most a day, for example \"30s\"".into(),
-            );
+        for (key, limit) in [
+            ("deadline", Some(limits.deadline)),
+            ("stream_idle", Some(limits.stream_idle)),
+            ("stream_total", limits.stream_total),
+        ] {
+            if limit.is_some_and(|limit| limit.is_zero() || limit > MAX_DURATION) {
+                return fail(
+                    key,
+                    "must be greater than zero and at most a day, for example \"30s\"".into(),
+                );
+            }
         }
         if limits.idle > MAX_DURATION {
             return fail("idle", "must be at most a day, for example \"10s\"".into());
@@ -205,13 +226,16 @@ mod tests {
     fn absent_limit_is_inherited() {
         assert_eq!(resolve(""), Ok(ComponentLimits::default()));
         let limits = resolve(
-            "request_body = '2MiB'\nbuffered_body = '3KiB'\ndeadline = '250ms'\ninstances = 3",
+            "request_body = '2MiB'\nbuffered_body = '3KiB'\ndeadline = '250ms'\ninstances = 3\n\
+             stream_idle = '5m'\nstream_total = '12h'",
         )
         .unwrap();
         let expected = ComponentLimits {
             request_body: 2 << 20,
             buffered_body: 3 << 10,
             deadline: Duration::from_millis(250),
+            stream_idle: Duration::from_secs(5 * 60),
+            stream_total: Some(Duration::from_secs(12 * 60 * 60)),
             instances: 3,
             ..ComponentLimits::default()
         };
@@ -232,6 +256,8 @@ mod tests {
         for (toml, part) in [
             ("deadline = '0s'", "limits.deadline"),
             ("deadline = '2days'", "limits.deadline"),
+            ("stream_idle = '0s'", "limits.stream_idle"),
+            ("stream_total = '2days'", "limits.stream_total"),
             ("idle = '2days'", "limits.idle"),
             ("deadline = 'soon'", "write \"30s\""),
             ("instance_memory = '1KiB'", "limits.instance_memory"),

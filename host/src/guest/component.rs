@@ -33,6 +33,7 @@ use crate::guest::instance::StoreFactory;
 use crate::guest::offload::GuestOffload;
 use crate::guest::stdio::ComponentOutput;
 use crate::guest::usage::{ActiveRequest, ComponentUsage};
+use crate::http::body::cut_off::CutOff;
 use crate::http::body::guest_body::OpenGuestBodies;
 use crate::http::body::response_memory::ResponseMemory;
 use crate::http::body::{Body, RequestBody};
@@ -399,6 +400,11 @@ impl Component {
     #[must_use]
     pub fn output(&self) -> &ComponentOutput {
         self.stores.output()
+    }
+
+    /// Cuts off the responses that are still streamed, because the host exits.
+    pub fn cut_off_streams(&self) {
+        self.open_bodies.close_all(&CutOff::Shutdown);
     }
 
     /// Closes response bodies that clients have stopped reading, drops idle instances, and unloads

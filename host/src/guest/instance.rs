@@ -27,6 +27,7 @@ use crate::capabilities::sqlite::{SqliteCtx, SqliteView};
 use crate::capabilities::variables::VariablesView;
 use crate::config::app::ComponentSpec;
 use crate::guest::stdio::ComponentOutput;
+use crate::http::body::instance_body::{InstanceBodies, StreamLimits};
 use crate::inference::ComponentModels;
 use crate::metrics::{Ended, InstanceMetrics};
 use crate::process::memory_budget::MemoryBudget;
@@ -60,8 +61,10 @@ pub struct InstanceState {
     memory: MemoryLimit,
     metrics: Arc<InstanceMetrics>,
     course: Lifecycle,
-    /// Deadline of the request or of the instantiation.
-    pub deadline: Instant,
+    /// The bodies that it writes.
+    pub bodies: Arc<InstanceBodies>,
+    /// Deadline of the requests that wait for a response, or of the instantiation.
+    pub call_deadline: Instant,
 }
 
 /// Where an instance is in its life.
@@ -75,7 +78,9 @@ enum Lifecycle {
 
 impl std::fmt::Debug for InstanceState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InstanceState").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("InstanceState")
+            .field("call_deadline", &self.call_deadline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -232,6 +237,11 @@ impl StoreFactory {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let memory_budget = MemoryBudget::new(limits.instance_memory, INSTANCE_MEMORY);
+        let bodies = InstanceBodies::new(StreamLimits {
+            idle: limits.stream_idle,
+            total: limits.stream_total,
+            linger: limits.deadline,
+        });
         let state = InstanceState {
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
@@ -241,6 +251,8 @@ impl StoreFactory {
                 spec: Arc::clone(&self.spec),
                 hops: 0,
                 served_hosts: Vec::new(),
+                bodies: Arc::clone(&bodies),
+                passed_on: false,
             },
             nn: NnCtx::new(Arc::clone(&self.models), limits.instance_memory, *load_graphs),
             key_value: KeyValueCtx::new(Arc::clone(&self.key_value), memory_budget.clone()),
@@ -252,7 +264,8 @@ impl StoreFactory {
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             metrics: Arc::clone(&self.metrics),
             course: Lifecycle::Instantiating,
-            deadline,
+            bodies,
+            call_deadline: deadline,
         };
         let mut store = Store::new(&self.engine, state);
         store.set_hostcall_fuel(limits.instance_memory);
@@ -264,7 +277,7 @@ impl StoreFactory {
         store.set_epoch_deadline(1);
         // Each epoch: interrupt the guest at its deadline, else yield to other tasks of this thread.
         store.epoch_deadline_callback(|store| {
-            Ok(if Instant::now() < store.data().deadline {
+            Ok(if Instant::now() < store.data().deadline() {
                 UpdateDeadline::Yield(1)
             } else {
                 UpdateDeadline::Interrupt
@@ -299,6 +312,12 @@ impl WasiHttpView for InstanceState {
 }
 
 impl InstanceState {
+    /// When guest code is interrupted: the latest deadline of all that it does.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.bodies.deadline().map_or(self.call_deadline, |bodies| bodies.max(self.call_deadline))
+    }
+
     /// Number of handles to the host's resources that the instance holds.
     pub fn handles(&mut self) -> usize {
         self.table.iter_mut().count()
@@ -319,7 +338,8 @@ impl InstanceState {
     }
 
     pub(crate) fn nn(&mut self) -> NnView<'_> {
-        NnView { ctx: &mut self.nn, table: &mut self.table, deadline: self.deadline }
+        let deadline = self.deadline();
+        NnView { ctx: &mut self.nn, table: &mut self.table, deadline }
     }
 
     pub(crate) fn key_value(&mut self) -> KeyValueView<'_> {
@@ -354,7 +374,7 @@ impl Drop for InstanceState {
         let reason = match self.course {
             Lifecycle::Instantiating => return,
             Lifecycle::Ending(reason) => reason,
-            Lifecycle::Live if Instant::now() >= self.deadline => Ended::Deadline,
+            Lifecycle::Live if Instant::now() >= self.deadline() => Ended::Deadline,
             Lifecycle::Live => Ended::Abandoned,
         };
         self.metrics.record_end(reason);

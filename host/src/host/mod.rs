@@ -338,6 +338,11 @@ impl Host {
         deadlines.max().unwrap_or_default()
     }
 
+    /// Cuts off the responses that are still streamed, because the host exits.
+    pub fn cut_off_streams(&self) {
+        self.components.values().for_each(|component| component.cut_off_streams());
+    }
+
     /// Releases idle instances, models and connections, forever.
     pub async fn sweep(&self) {
         let mut ticks = tokio::time::interval(SWEEP);

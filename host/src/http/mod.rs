@@ -11,6 +11,7 @@ pub mod route;
 
 pub mod body;
 pub mod content_encoding;
+pub mod framing;
 
 pub mod cors;
 pub mod spin_headers;

@@ -16,11 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use tracing::warn;
 
 use counters::Counter;
 use histogram::Histogram;
 
 use crate::cache::counts::RouteCacheCounts;
+use crate::http::body::cut_off::{CutOff, CutOffReason};
 use crate::http::error::Reason;
 
 /// The metrics of requests, by route.
@@ -63,6 +65,8 @@ pub struct RouteMetrics {
     pub failures: [Counter; Reason::ALL.len()],
     /// Responses that were given up as their clients did not read them.
     pub given_up: Counter,
+    /// Responses that were cut off after their heads.
+    pub cut_off: [Counter; CutOffReason::ALL.len()],
     pub cache: RouteCacheCounts,
 }
 
@@ -76,8 +80,16 @@ impl RouteMetrics {
             duration: Histogram::new(&table::DURATIONS),
             failures: Default::default(),
             given_up: Counter::default(),
+            cut_off: Default::default(),
             cache: RouteCacheCounts::default(),
         }
+    }
+
+    /// Counts a response that was cut off after its head. Logs a warning.
+    pub fn cut_off(&self, cause: &CutOff) {
+        let Self { route, component, .. } = self;
+        warn!(route, component, %cause, "response cut off");
+        self.cut_off[cause.reason() as usize].count();
     }
 
     /// Counts a request that received a response of `status` after `took`. `failure` is the reason

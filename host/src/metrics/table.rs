@@ -125,6 +125,11 @@ families! {
     RESPONSES_GIVEN_UP: Counter "spinfer_responses_given_up_total", "", ["component", "route"],
         "Responses whose connection was closed, or whose HTTP/2 stream was reset, since their client \
          did not read them while others needed the permit or the memory that they held.";
+    CUT_OFF: Counter "spinfer_responses_cut_off_total", "", ["component", "route", "reason"],
+        "Streamed responses that were cut off after their heads: trap, deadline, unfinished (the \
+         component did not finish its body), error (it closed its body with an error), content_length \
+         (it sent more or less), idle (limits.stream_idle), total (limits.stream_total), unread (the \
+         client stopped reading), memory_budget, shutdown.";
     IN_FLIGHT: Gauge "spinfer_requests_in_flight", "", ["component"],
         "Requests that have a permit: an instance serves them.";
     QUEUED: Gauge "spinfer_requests_queued", "", ["component"],

@@ -35,6 +35,7 @@ use crate::http::body::{Body, LimitedParts, RequestBody};
 use crate::http::content_encoding::{AcceptEncoding, Admission, compress};
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
+use crate::http::framing::framed;
 use crate::http::request_log::{LoggedRequest, LoggedResponse};
 use crate::http::reserved::INTERNAL;
 use crate::http::route::Pattern;
@@ -78,7 +79,8 @@ where
     if let Some(status) = exchange.cache_status.filter(|_| host.cache().status_header()) {
         status.put_into(response.headers_mut());
     }
-    let response = terms.apply(host, response).await;
+    let method = terms.method.clone();
+    let response = framed(terms.apply(host, response).await, &method);
     let (status, took) = (response.status(), exchange.start.elapsed());
     let route = |path: &str| host.find(path).map(|(pattern, _)| pattern.raw());
     host.request_log().served(&logged, LoggedResponse { status, took, failure }, route);
@@ -192,7 +194,7 @@ struct ComponentTarget<'a> {
     route: &'a Pattern,
     component: &'a Arc<Component>,
     scopes: &'a PurgeScopes,
-    metrics: &'a RouteMetrics,
+    metrics: &'a Arc<RouteMetrics>,
     recorder: Option<&'a Recorder>,
 }
 
@@ -200,7 +202,7 @@ impl<'a> ComponentTarget<'a> {
     /// `None` for a static response and for a router.
     fn of((route, target): &'a (Pattern, RouteTarget)) -> Option<Self> {
         let Served::Component(component, scopes) = &target.served else { return None };
-        let (metrics, recorder) = (&*target.metrics, target.recorder.as_ref());
+        let (metrics, recorder) = (&target.metrics, target.recorder.as_ref());
         Some(Self { route, component, scopes, metrics, recorder })
     }
 }
@@ -319,6 +321,7 @@ where
         }
     };
     exchange.cache_status = status;
+    response.body_mut().report_to(metrics);
     // 7. Record the predictions.
     if let (Some(logged), Some(log)) = (logged, host.prediction_log()) {
         logged.record(&mut response, outcome, |entry| log.append(entry));

@@ -51,6 +51,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Time for requests in flight to finish after the drain, unless the longest deadline of a component is
 /// longer.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for connections to close after their streamed responses were cut off at shutdown.
+const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown` completes, then drains and closes all connections. When the models are loaded,
 /// `loaded` is called with whether the host is ready.
@@ -106,7 +108,12 @@ pub async fn serve(
     let limit = SHUTDOWN_TIMEOUT.max(host.longest_deadline());
     match timeout(limit, connections.close()).await {
         Ok(()) => info!("drained"),
-        Err(_) => warn!(after = ?limit, "requests are still in flight; closing their connections"),
+        Err(_) => {
+            warn!(after = ?limit, "requests are still in flight; closing their connections");
+            host.cut_off_streams();
+            // The connections report that to their clients.
+            let _ = timeout(CUT_OFF_TIMEOUT, connections.close()).await;
+        }
     }
     background.abort();
     Ok(())

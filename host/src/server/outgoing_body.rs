@@ -23,8 +23,9 @@ use tracing::debug;
 use wasmtime_wasi_http::Error as WasiHttpError;
 
 use crate::http::body::Body;
+use crate::http::body::cut_off::CutOff;
 use crate::http::body::delivery::{Abort, DeliveredRoute, Delivery};
-use crate::http::body::guest_body::MAX_UNREAD;
+use crate::http::body::instance_body::MAX_UNREAD;
 use crate::http::body::response_memory::OpenDelivery;
 use crate::process::memory_budget::OverBudget;
 use crate::server::connections::RequestInFlight;
@@ -51,6 +52,8 @@ pub struct OutgoingBody {
     rest: Bytes,
     /// A frame that waits for memory.
     waiting: Option<BoxFuture<'static, Result<Bytes, OverBudget>>>,
+    /// The error that cuts the body off, until hyper has flushed the parts before it.
+    error: Option<WasiHttpError>,
     parts: u64,
     /// Dropped after what it holds. `None` for a short response.
     delivery: Option<OpenDelivery>,
@@ -78,8 +81,8 @@ impl OutgoingBody {
                 body.set_delivery(open.delivery());
                 open
             });
-            let (rest, parts) = (Bytes::new(), 0);
-            let mut body = Self { body, rest, waiting: None, parts, delivery, in_flight };
+            let (rest, waiting, error, parts) = (Bytes::new(), None, None, 0);
+            let mut body = Self { body, rest, waiting, error, parts, delivery, in_flight };
             body.set_available(true);
             body
         })
@@ -97,20 +100,30 @@ impl OutgoingBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiHttpError>>> {
+        if let Some(error) = self.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if let Some(waiting) = &mut self.waiting {
             let held = ready!(waiting.poll_unpin(cx));
             self.waiting = None;
             match held {
                 Ok(data) => self.rest = data,
-                Err(error) => {
-                    let problem = error.to_string();
-                    return Poll::Ready(Some(Err(WasiHttpError::InternalError(Some(problem)))));
+                Err(_) => {
+                    let cut = CutOff::MemoryBudget;
+                    self.body.report_cut_off(&cut);
+                    return Poll::Ready(Some(Err(WasiHttpError::from(&cut))));
                 }
             }
         } else if self.rest.is_empty() {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                end => return Poll::Ready(end),
+                Some(Err(error)) => {
+                    // On an error, hyper drops an HTTP/1.1 connection with all that it has buffered.
+                    self.error = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                None => return Poll::Ready(None),
             };
             let data = match frame.into_data() {
                 Ok(data) => data,

@@ -159,7 +159,9 @@ pub(super) fn all() -> Vec<Harm> {
             End::Limit => String::new(),
             End::Deadline => deadline("3s"),
             // Later, so that the response has started on a busy machine too.
-            End::DeadlineInBody => deadline("10s"),
+            End::DeadlineInBody => {
+                format!("{}tool.spinfer.limits.stream_idle = \"3s\"\n", deadline("10s"))
+            }
         };
         let settings = format!("{settings}{deadline}");
         Harm { id: id.to_owned(), path, status, ends, serves: true, settings, text: None }

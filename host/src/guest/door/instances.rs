@@ -15,6 +15,7 @@ use super::{Evictable, Evicted, InstancePool, deadline_exceeded};
 use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
 use crate::guest::offload::GuestOffload;
+use crate::http::body::instance_body::EndBodiesOnDrop;
 use crate::http::error::Failure;
 use crate::metrics::Ended;
 use crate::metrics::counters::InFlight;
@@ -33,6 +34,8 @@ pub(super) trait Guest: Sized + Send + 'static {
 
 /// A live instance behind the door of `G`.
 pub(super) struct IdleInstance<G> {
+    /// Dropped before the store.
+    _bodies: EndBodiesOnDrop,
     pub(super) store: Store<InstanceState>,
     pub(super) guest: G,
     /// Number of calls served.
@@ -115,7 +118,7 @@ impl<G: Guest> Instances<G> {
             None => self.instantiate(deadline).await?,
         };
         let state = instance.store.data_mut();
-        state.deadline = deadline;
+        state.call_deadline = deadline;
         state.outbound.hops = hops;
         instance.store.set_epoch_deadline(1);
         let call = call(instance);
@@ -171,8 +174,16 @@ impl<G: Guest> Instances<G> {
         let created = Instant::now();
         store.data_mut().record_instantiated(created - start);
         let max_calls = self.stores.spec().reuse.requests_through(ServedInterface::Typed).draw();
-        let (served, failed, idle_since) = (0, false, created);
-        Ok(Box::new(IdleInstance { store, guest, served, max_calls, failed, created, idle_since }))
+        Ok(Box::new(IdleInstance {
+            _bodies: EndBodiesOnDrop(Arc::clone(&store.data().bodies)),
+            store,
+            guest,
+            served: 0,
+            max_calls,
+            failed: false,
+            created,
+            idle_since: created,
+        }))
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle<G>> {

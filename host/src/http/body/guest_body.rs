@@ -9,7 +9,7 @@
 //!
 //! The connection cannot do that: nothing is written to it meanwhile, and over HTTP/2 nothing is polled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -21,15 +21,16 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
-use wasmtime_wasi_http::{Error, WasiBody};
+use wasmtime_wasi_http::Error;
 
+use super::cut_off::CutOff;
 use super::delivery::{Delivery, GRACE, Needed};
+use super::instance_body::{InstanceBody, MAX_UNREAD};
 use super::outcome::ResponseReader;
 use super::read_ahead::{ReadAhead, read_ahead};
 use super::response_memory::ResponseMemory;
+use crate::metrics::RouteMetrics;
 
-/// Time after which a body that its client does not read is closed.
-pub const MAX_UNREAD: Duration = Duration::from_secs(30);
 /// Time after which a body that its client does not read is read ahead.
 const AHEAD_AFTER: Duration = Duration::from_secs(1);
 /// Minimum time between two attempts to get a permit released.
@@ -64,6 +65,8 @@ pub struct GuestBody {
     reader: ResponseReader,
     /// Whether the last frame was read ahead, and is charged.
     charged: bool,
+    /// The route on which it is sent, until it is reported there that it was cut off.
+    route: Option<Arc<RouteMetrics>>,
 }
 
 impl fmt::Debug for GuestBody {
@@ -83,7 +86,7 @@ impl OpenGuestBodies {
     /// once it is complete in memory, or when it is closed.
     pub fn send(
         self: &Arc<Self>,
-        body: WasiBody,
+        body: InstanceBody,
         permit: Arc<OwnedSemaphorePermit>,
         reader: ResponseReader,
         client: Option<IpAddr>,
@@ -94,7 +97,8 @@ impl OpenGuestBodies {
         open.last_number += 1;
         let number = open.last_number;
         open.bodies.insert(number, Arc::downgrade(&progress));
-        GuestBody { number, progress, open: Arc::clone(self), reader, charged: false }
+        let open = Arc::clone(self);
+        GuestBody { number, progress, open, reader, charged: false, route: None }
     }
 
     fn bodies(&self) -> Vec<Arc<Mutex<ReadAhead>>> {
@@ -109,7 +113,7 @@ impl OpenGuestBodies {
             let mut progress = body.lock();
             let unread = progress.unread_for(now);
             if unread.is_some_and(|unread| unread >= MAX_UNREAD) {
-                closed += usize::from(progress.close().is_some());
+                closed += usize::from(progress.close(CutOff::Unread).is_some());
             } else if unread.is_some_and(|unread| unread >= AHEAD_AFTER) {
                 drop(progress);
                 self.start_reading_ahead(&body);
@@ -147,10 +151,17 @@ impl OpenGuestBodies {
         }
         stuck.sort_by_key(|(unread, _)| std::cmp::Reverse(*unread));
         for (_, body) in stuck.into_iter().take(waiting) {
-            let closed = body.lock().close();
+            let closed = body.lock().close(CutOff::Unread);
             if let Some(Some(delivery)) = closed {
                 delivery.give_up(Needed::Permit);
             }
+        }
+    }
+
+    /// Closes all bodies.
+    pub fn close_all(&self, cause: &CutOff) {
+        for body in self.bodies() {
+            let _ = body.lock().close(cause.clone());
         }
     }
 
@@ -173,13 +184,36 @@ impl GuestBody {
     pub fn is_charged(&self) -> bool {
         self.charged
     }
+
+    /// Reports on `route` if it is cut off.
+    pub fn report_to(&mut self, route: &Arc<RouteMetrics>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    /// Reports that it is cut off, unless that was reported.
+    pub fn report_cut_off(&mut self, cause: &CutOff) {
+        if let Some(route) = self.route.take() {
+            route.cut_off(cause);
+        }
+    }
+
+    /// Why it failed, if its reader has received the error.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<CutOff> {
+        self.progress.lock().cut_off().cloned()
+    }
+
+    /// Returns frames to the front, to be read again.
+    pub(super) fn unread(&mut self, frames: VecDeque<Frame<Bytes>>) {
+        self.progress.lock().unread(frames);
+    }
 }
 
 impl Drop for GuestBody {
     fn drop(&mut self) {
         self.open.open.lock().bodies.remove(&self.number);
         // A task that reads it ahead has nothing to do any more.
-        self.progress.lock().close();
+        self.progress.lock().close(CutOff::Unread);
     }
 }
 
@@ -195,6 +229,9 @@ impl Body for GuestBody {
         self.charged = charged;
         if matches!(frame, Poll::Ready(Some(Err(_)))) {
             self.reader.0.fail();
+            if let Some(cause) = self.cut_off() {
+                self.report_cut_off(&cause);
+            }
         }
         frame
     }
@@ -218,17 +255,21 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::http::body::instance_body::{InstanceBodies, StreamLimits};
 
     const MEMORY: usize = 1 << 20;
 
     /// A body of one frame, which then ends or not.
-    fn body(length: usize, ends: bool) -> WasiBody {
+    fn body(length: usize, ends: bool) -> InstanceBody {
         let piece = stream::iter([Ok(Frame::data(Bytes::from(vec![7; length])))]);
-        if ends {
-            return StreamBody::new(piece).boxed_unsync();
-        }
         let nothing = stream::once(pending::<Result<Frame<Bytes>, Error>>());
-        StreamBody::new(piece.chain(nothing)).boxed_unsync()
+        let written = match ends {
+            true => StreamBody::new(piece).boxed_unsync(),
+            false => StreamBody::new(piece.chain(nothing)).boxed_unsync(),
+        };
+        let minute = Duration::from_secs(60);
+        let limits = StreamLimits { idle: minute, total: None, linger: minute };
+        InstanceBodies::new(limits).response(written, None, false)
     }
 
     struct Component {
@@ -242,7 +283,7 @@ mod tests {
             Self { permits: Arc::new(Semaphore::new(permits)), open }
         }
 
-        fn send(&self, body: WasiBody) -> GuestBody {
+        fn send(&self, body: InstanceBody) -> GuestBody {
             let permit = Arc::clone(&self.permits).try_acquire_owned().expect("a permit");
             self.open.send(body, Arc::new(permit), ResponseReader(Arc::default()), None)
         }
@@ -252,6 +293,20 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    #[tokio::test]
+    async fn reader_of_a_closed_body_is_woken_and_learns_the_cause() {
+        let component = Component::new(1);
+        let mut body = component.send(body(7, false));
+        assert!(body.frame().await.is_some_and(|frame| frame.is_ok()));
+        let waiting = tokio::spawn(async move {
+            let failed = body.frame().await.is_some_and(|frame| frame.is_err());
+            (failed, body.cut_off())
+        });
+        tokio::task::yield_now().await;
+        component.open.close_all(&CutOff::Shutdown);
+        assert_eq!(waiting.await.unwrap(), (true, Some(CutOff::Shutdown)));
     }
 
     #[tokio::test]

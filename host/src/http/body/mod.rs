@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! guest, fast door ───── Bytes ─────────────┐
-//! guest, standard door ─ GuestBody ─────────┤  guest_body.rs   permit until it is complete in memory
+//! guest, standard door ─ InstanceBody       │  instance_body.rs  fails unless the guest finishes it;
+//!                        │                  │                    idle timeout; announced length
+//!                        GuestBody ─────────┤  guest_body.rs   permit until it is complete in memory
 //! another server ── OutboundResponseBody ───┤  fetched.rs      timeout between frames
 //! response cache ─────── Bytes ─────────────┤
 //!                                           v
@@ -21,10 +23,13 @@
 mod budget;
 mod coalesced;
 mod copy;
+pub mod cut_off;
 pub mod delivery;
 pub mod error;
 mod fetched;
+pub mod gather;
 pub mod guest_body;
+pub mod instance_body;
 pub mod outcome;
 mod parts;
 mod read_ahead;
@@ -45,6 +50,7 @@ use wasmtime_wasi_http::{Error as WasiHttpError, WasiBody};
 
 pub use budget::{MAX_BODIES, charge_request};
 use copy::Copy;
+use cut_off::CutOff;
 use delivery::Delivery;
 use fetched::OutboundResponseBody;
 use guest_body::GuestBody;
@@ -53,6 +59,7 @@ pub(crate) use request::MAX_DISCARD;
 pub use request::{Arrival, RequestBody};
 use response_memory::ResponseMemory;
 
+use crate::metrics::RouteMetrics;
 use crate::process::memory_budget::OverBudget;
 
 /// A response body.
@@ -96,6 +103,20 @@ impl Body {
     #[must_use]
     pub fn fetched(body: WasiBody, between_frames: Duration, permit: OwnedSemaphorePermit) -> Self {
         Self(BodyKind::Fetched(OutboundResponseBody::new(body, between_frames, permit)))
+    }
+
+    /// Reports on `route` if the body of a guest is cut off.
+    pub fn report_to(&mut self, route: &Arc<RouteMetrics>) {
+        if let BodyKind::Streamed(body) | BodyKind::Copied(body, _) = &mut self.0 {
+            body.report_to(route);
+        }
+    }
+
+    /// Reports that the body of a guest is cut off, unless that was reported.
+    pub fn report_cut_off(&mut self, cause: &CutOff) {
+        if let BodyKind::Streamed(body) | BodyKind::Copied(body, _) = &mut self.0 {
+            body.report_cut_off(cause);
+        }
     }
 
     /// Whether it is complete in memory.

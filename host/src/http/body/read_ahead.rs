@@ -12,9 +12,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
-use wasmtime_wasi_http::{Error, WasiBody};
+use wasmtime_wasi_http::Error;
 
+use super::cut_off::CutOff;
 use super::delivery::Delivery;
+use super::instance_body::InstanceBody;
 use super::outcome::ResponseOutcome;
 use super::response_memory::ResponseMemory;
 
@@ -32,6 +34,10 @@ pub(super) struct ReadAhead {
     turn: u64,
     /// [`read_ahead`], while it waits for the guest.
     ahead_task: Option<Waker>,
+    /// The reader, while it waits for the guest.
+    reader: Option<Waker>,
+    /// Why it failed, once its reader has received the error.
+    cut: Option<CutOff>,
     /// When it was last polled; `None` while its reader waits for the guest.
     unread_since: Option<Instant>,
     outcome: Arc<ResponseOutcome>,
@@ -41,12 +47,12 @@ pub(super) struct ReadAhead {
 
 enum Source {
     Open {
-        body: WasiBody,
+        body: InstanceBody,
         _permit: Arc<OwnedSemaphorePermit>,
     },
-    /// All of it was read ahead, up to this error, if any.
-    Ended(Option<Error>),
-    Closed,
+    /// All of it was read ahead, up to where it was cut off, if it was.
+    Ended(Option<CutOff>),
+    Closed(CutOff),
 }
 
 /// The reader of the source.
@@ -62,7 +68,7 @@ enum Reading {
 
 impl ReadAhead {
     pub(super) fn new(
-        body: WasiBody,
+        body: InstanceBody,
         permit: Arc<OwnedSemaphorePermit>,
         outcome: Arc<ResponseOutcome>,
         client: Option<IpAddr>,
@@ -74,6 +80,8 @@ impl ReadAhead {
             reading: Reading::Directly,
             turn: 0,
             ahead_task: None,
+            reader: None,
+            cut: None,
             unread_since: Some(Instant::now()),
             outcome,
             client,
@@ -119,11 +127,30 @@ impl ReadAhead {
         }
     }
 
-    /// Releases the permit, the guest and what was read ahead. Returns what sends the body, unless it was
-    /// complete or closed.
-    pub(super) fn close(&mut self) -> Option<Option<Arc<Delivery>>> {
+    /// Why it failed, once its reader has received the error.
+    pub(super) fn cut_off(&self) -> Option<&CutOff> {
+        self.cut.as_ref()
+    }
+
+    /// Returns frames to the front, to be read again.
+    pub(super) fn unread(&mut self, frames: VecDeque<Frame<Bytes>>) {
+        for frame in frames.into_iter().rev() {
+            self.length += frame.data_ref().map_or(0, Bytes::len);
+            self.ahead.push_front(frame);
+        }
+        self.unread_since = Some(Instant::now());
+    }
+
+    /// Releases the permit, the guest and what was read ahead, for this cause. Returns what sends the
+    /// body, unless it was complete or closed.
+    pub(super) fn close(&mut self, cause: CutOff) -> Option<Option<Arc<Delivery>>> {
         let open = matches!(self.source, Source::Open { .. });
-        self.source = Source::Closed;
+        if !matches!(self.source, Source::Closed(_)) {
+            self.source = Source::Closed(cause);
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
         self.ahead.clear();
         self.length = 0;
         self.end_ahead();
@@ -150,10 +177,20 @@ impl ReadAhead {
         }
         let frame = match &mut self.source {
             Source::Open { body, .. } => Pin::new(body).poll_frame(cx),
-            Source::Ended(error) => Poll::Ready(error.take().map(Err)),
-            Source::Closed => Poll::Ready(Some(Err(Error::ConnectionWriteTimeout))),
+            Source::Ended(None) => Poll::Ready(None),
+            Source::Ended(Some(cut)) | Source::Closed(cut) => {
+                Poll::Ready(Some(Err((&*cut).into())))
+            }
         };
+        if let Poll::Ready(Some(Err(_))) = frame {
+            self.cut = match &self.source {
+                Source::Open { body, .. } => body.cut_off().cloned(),
+                Source::Ended(cut) => cut.clone(),
+                Source::Closed(cut) => Some(cut.clone()),
+            };
+        }
         self.unread_since = frame.is_ready().then(Instant::now);
+        self.reader = frame.is_pending().then(|| cx.waker().clone());
         (frame, false)
     }
 
@@ -164,7 +201,7 @@ impl ReadAhead {
         }
         loop {
             let Source::Open { body, .. } = &mut self.source else { return Poll::Ready(()) };
-            match Pin::new(body).poll_frame(cx) {
+            match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Pending => {
                     self.ahead_task = Some(cx.waker().clone());
                     return Poll::Pending;
@@ -176,13 +213,14 @@ impl ReadAhead {
                     }
                 }
                 Poll::Ready(end) => {
-                    let error = end.and_then(Result::err);
-                    match &error {
-                        Some(_) => self.outcome.fail(),
-                        None => self.outcome.end(),
+                    let failed = end.is_some();
+                    let cut = failed.then(|| body.cut_off().cloned().unwrap_or(CutOff::Unfinished));
+                    match failed {
+                        true => self.outcome.fail(),
+                        false => self.outcome.end(),
                     }
                     // Releases the permit.
-                    self.source = Source::Ended(error);
+                    self.source = Source::Ended(cut);
                     return Poll::Ready(());
                 }
             }
@@ -210,8 +248,8 @@ impl ReadAhead {
         self.ahead.is_empty()
             && match &self.source {
                 Source::Open { body, .. } => body.is_end_stream(),
-                Source::Ended(error) => error.is_none(),
-                Source::Closed => false,
+                Source::Ended(cut) => cut.is_none(),
+                Source::Closed(_) => false,
             }
     }
 
@@ -219,7 +257,7 @@ impl ReadAhead {
         let source = match &self.source {
             Source::Open { body, .. } => body.size_hint(),
             Source::Ended(None) => SizeHint::with_exact(0),
-            Source::Ended(Some(_)) | Source::Closed => SizeHint::new(),
+            Source::Ended(Some(_)) | Source::Closed(_) => SizeHint::new(),
         };
         let ahead = self.length as u64;
         let mut hint = SizeHint::new();
@@ -246,16 +284,25 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
     use tokio::sync::Semaphore;
 
+    use wasmtime_wasi_http::WasiBody;
+
     use super::*;
+    use crate::http::body::instance_body::{InstanceBodies, StreamLimits};
 
     type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, Error>>;
+
+    fn of_instance(body: WasiBody) -> InstanceBody {
+        let minute = Duration::from_secs(60);
+        let limits = StreamLimits { idle: minute, total: None, linger: minute };
+        InstanceBodies::new(limits).response(body, None, false)
+    }
 
     /// A body that a guest writes, and its permit.
     fn body() -> (Arc<Mutex<ReadAhead>>, Frames, Arc<Semaphore>) {
         let (frames, written) = mpsc::unbounded();
         let permits = Arc::new(Semaphore::new(1));
         let permit = Arc::new(Arc::clone(&permits).try_acquire_owned().expect("a permit"));
-        let body = StreamBody::new(written).boxed_unsync();
+        let body = of_instance(StreamBody::new(written).boxed_unsync());
         let body = ReadAhead::new(body, permit, Arc::default(), None);
         (Arc::new(Mutex::new(body)), frames, permits)
     }
@@ -276,8 +323,8 @@ mod tests {
         read_ahead(Arc::clone(body), turn, memory.clone()).now_or_never()
     }
 
-    #[test]
-    fn complete_body_releases_its_permit_before_it_is_read() {
+    #[tokio::test]
+    async fn complete_body_releases_its_permit_before_it_is_read() {
         let memory = ResponseMemory::new(1 << 20, 1 << 20);
         for error in [None, Some(Error::ConnectionTerminated)] {
             let (body, frames, permits) = body();
@@ -300,8 +347,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn body_without_memory_is_full_until_it_is_read() {
+    #[tokio::test]
+    async fn body_without_memory_is_full_until_it_is_read() {
         let memory = ResponseMemory::new(4000, 4000);
         let (body, frames, permits) = body();
         write(&frames, 3000);
@@ -317,8 +364,8 @@ mod tests {
         assert!(matches!(read(&body), Some(Some(Ok(10)))));
     }
 
-    #[test]
-    fn reader_that_catches_up_reads_directly() {
+    #[tokio::test]
+    async fn reader_that_catches_up_reads_directly() {
         let memory = ResponseMemory::new(1 << 20, 1 << 20);
         let (body, frames, _permits) = body();
         write(&frames, 1);
@@ -333,27 +380,27 @@ mod tests {
         assert!(matches!(read(&body), Some(Some(Ok(2)))));
     }
 
-    #[test]
-    fn closed_body_releases_everything() {
+    #[tokio::test]
+    async fn closed_body_releases_everything() {
         let memory = ResponseMemory::new(1 << 20, 1 << 20);
         let (body, frames, permits) = body();
         write(&frames, 3000);
         assert!(ahead(&body, &memory).is_none());
-        assert!(body.lock().close().is_some());
+        assert!(body.lock().close(CutOff::Unread).is_some());
         assert_eq!(permits.available_permits(), 1);
         assert!(memory.try_hold(Bytes::from(vec![0; 1 << 20]), None).is_ok(), "no memory is held");
         assert!(matches!(read(&body), Some(Some(Err(Error::ConnectionWriteTimeout)))));
-        assert!(body.lock().close().is_none(), "once");
+        assert!(body.lock().close(CutOff::Shutdown).is_none(), "once");
     }
 
-    #[test]
-    fn endless_body_is_not_read_ahead_for_ever() {
+    #[tokio::test]
+    async fn endless_body_is_not_read_ahead_for_ever() {
         let memory = ResponseMemory::new(usize::MAX, usize::MAX);
         let piece = || Ok(Frame::data(Bytes::from(vec![7; 1 << 20])));
         let endless = stream::iter(std::iter::repeat_with(piece).take(MAX_AHEAD >> 19));
         let endless = endless.chain(stream::once(pending::<Result<Frame<Bytes>, Error>>()));
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
-        let endless = StreamBody::new(endless).boxed_unsync();
+        let endless = of_instance(StreamBody::new(endless).boxed_unsync());
         let body = ReadAhead::new(endless, Arc::new(permit), Arc::default(), None);
         let body = Arc::new(Mutex::new(body));
         assert!(ahead(&body, &memory).is_some());

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use spin_sdk::wasip3::clocks::monotonic_clock::wait_for;
-use spin_sdk::wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
 use spin_sdk::wasip3::http::client;
+use spin_sdk::wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
 use spin_sdk::wasip3::wit_bindgen::{FutureReader, StreamReader, StreamWriter};
 use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 
@@ -36,7 +36,10 @@ pub(crate) async fn respond(
         // Some bytes, and then harm.
         "/break" => {
             let how = first.to_owned();
-            Ok(streamed(Fields::new(), async move |mut body| {
+            // The end decides whether it can be cached.
+            let headers = Fields::new();
+            let _ = headers.set("cache-control", &[b"max-age=60".to_vec()]);
+            Ok(streamed(headers, async move |mut body| {
                 body.write_all(b"begun".to_vec()).await;
                 wait_for(100_000_000).await;
                 match &*how {
@@ -62,7 +65,9 @@ pub(crate) async fn respond(
         }
         "/status" => {
             let response = crate::concurrent::respond(b"body".to_vec());
-            let _ = response.set_status_code(first.parse().unwrap_or_default());
+            if response.set_status_code(first.parse().unwrap_or_default()).is_err() {
+                return Some(Err(ErrorCode::InternalError(Some("refused".into()))));
+            }
             Ok(response)
         }
         // The request's body, once the head of the response is sent.
@@ -77,7 +82,7 @@ pub(crate) async fn respond(
                 }
             }))
         }
-        // Reads the request's body after the response, and prints how it ended.
+        // Reads the request's body after the response, and prints whether it was complete.
         "/receive" => {
             let (input, end) = consume(request);
             spawn(async move {
@@ -108,12 +113,15 @@ async fn call(url: &str, traps: bool) -> Result<Response, ErrorCode> {
     let (_, received) = wit_future::new(|| Ok(()));
     let (mut input, end) = Response::consume_body(response, received);
     let mut text = format!("{status}");
-    if body.write_all(b"first".to_vec()).await.is_empty() && traps {
+    let is_read = body.write_all(b"first".to_vec()).await.is_empty();
+    if is_read && traps {
         wait_for(100_000_000).await;
         std::process::abort();
     }
     text.push_str(&format!(" {}", String::from_utf8_lossy(&read(&mut input).await)));
-    body.write_all(b"second".to_vec()).await;
+    if is_read {
+        body.write_all(b"second".to_vec()).await;
+    }
     drop(body);
     drop(trailers.write(Ok(None)).await);
     let rest = input.collect().await;

@@ -103,6 +103,14 @@ fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeR
             ],
             body,
         },
+        // `<announced>&<sent>` bytes.
+        "/length" => {
+            let (announced, sent) = query.split_once('&').unwrap_or_default();
+            ProbeResponse {
+                headers: vec![("content-length".into(), announced.into())],
+                ..ProbeResponse::text(200, vec![b'x'; sent.parse().unwrap_or(0)])
+            }
+        }
         "/bad-header" => ProbeResponse {
             headers: vec![("x probe".into(), Vec::new())],
             ..ProbeResponse::text(200, "")

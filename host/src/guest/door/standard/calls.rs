@@ -14,6 +14,7 @@ use wasmtime::component::Accessor;
 use crate::config::app::ComponentSpec;
 use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, MAX_HANDLES};
+use crate::http::body::instance_body::InstanceBodies;
 use crate::http::body::outcome::{FailedInstance, ResponseOutcome};
 
 /// Number of requests after which the handles of an instance are counted.
@@ -60,8 +61,8 @@ pub(super) struct Progress {
 /// The requests that the guest is serving.
 #[derive(Default)]
 pub(super) struct CallsInFlight {
-    /// When the guest is interrupted: the latest deadline of the requests, or that of its tasks after
-    /// them.
+    /// When the guest is interrupted, unless it streams responses: the latest deadline of the requests,
+    /// or that of its tasks after them.
     pub(super) deadline: Option<Instant>,
     calls: Vec<(Instant, Arc<RequestCaller>)>,
 }
@@ -98,6 +99,7 @@ pub(super) struct CallTracker<'a> {
     spec: &'a ComponentSpec,
     accessor: &'a Accessor<InstanceState>,
     progress: &'a Progress,
+    bodies: Arc<InstanceBodies>,
     created: Instant,
     /// Number of requests taken.
     served: usize,
@@ -108,7 +110,8 @@ pub(super) struct CallTracker<'a> {
     pub(super) idle_since: Option<Instant>,
     /// Number of requests since its handles were counted.
     since_handle_check: usize,
-    /// Deadline of tasks that continue after a response, such as its stream.
+    /// Deadline of tasks that continue after a response. It does not apply while a response is
+    /// streamed, which is such a task.
     pub(super) linger_deadline: Option<Instant>,
     /// Whether it takes no further request.
     pub(super) draining: bool,
@@ -126,6 +129,7 @@ impl<'a> CallTracker<'a> {
             spec,
             accessor,
             progress,
+            bodies: accessor.with(|mut store| Arc::clone(&store.data_mut().bodies)),
             created: Instant::now(),
             served: 0,
             max_calls: spec.reuse.requests_through(interface).draw(),
@@ -157,7 +161,8 @@ impl<'a> CallTracker<'a> {
         let now = Instant::now();
         // An instance serves at least once, however long it was idle.
         let too_old = self.served > 0 && now - self.created >= self.spec.reuse.age;
-        let lingers = self.linger_deadline.is_some_and(|deadline| now >= deadline);
+        let lingers = self.linger_deadline.is_some_and(|deadline| now >= deadline)
+            && !self.bodies.has_responses();
         self.draining |= too_old || lingers || !self.is_reused() || self.has_failed();
         let calls = &self.progress.in_flight().calls;
         let has_capacity = calls.is_empty()
@@ -221,6 +226,7 @@ impl<'a> CallTracker<'a> {
 
     pub(super) fn set_idle(&mut self) {
         self.idle_since = Some(Instant::now());
+        self.bodies.set_idle();
         self.update(|_| None);
     }
 
@@ -229,7 +235,7 @@ impl<'a> CallTracker<'a> {
         let mut in_flight = self.progress.in_flight();
         in_flight.deadline = change(&mut in_flight);
         if let Some(deadline) = in_flight.deadline {
-            self.accessor.with(|mut store| store.data_mut().deadline = deadline);
+            self.accessor.with(|mut store| store.data_mut().call_deadline = deadline);
         }
     }
 }

@@ -6,28 +6,33 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::channel::oneshot;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 use tracing::{error, warn};
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::handler::ProxyPre;
-use wasmtime_wasi_http::{WasiBody, p2, p3};
+use wasmtime_wasi_http::{p2, p3};
 
 use super::{
     Evictable, Evicted, InstancePool, busy, check_status, deadline_exceeded, invalid_response,
 };
 use crate::guest::instance::{InstanceState, StoreFactory, is_deadline_exceeded, is_pool_full};
 use crate::guest::offload::GuestOffload;
+use crate::http::body::cut_off::CutOff;
+use crate::http::body::gather::gather;
 use crate::http::body::guest_body::OpenGuestBodies;
 use crate::http::body::outcome::ResponseReader;
 use crate::http::body::{Body, RequestBody};
 use crate::http::error::Failure;
+use crate::http::framing::{announced_length, has_no_body};
 use crate::http::spin_headers::RequestOrigin;
 
+mod call;
 mod calls;
 mod pool;
 mod worker;
@@ -120,6 +125,7 @@ impl StandardDoor {
         open_bodies: &Arc<OpenGuestBodies>,
     ) -> Result<Response<Body>, Failure> {
         let arrival = body.arrival();
+        let is_head = head.method == Method::HEAD;
         origin.put_into(&mut head);
         head.uri = origin.url(&head).unwrap_or(head.uri);
         let request = Request::from_parts(head, body.into_wasi());
@@ -138,9 +144,6 @@ impl StandardDoor {
         if response.is_ok() {
             abandon.disarm();
         }
-        if response.as_ref().is_ok_and(|response| response.as_ref().is_ok_and(is_failure)) {
-            reader.0.fail();
-        }
         let limit = self.stores.spec().limits.request_body;
         if let Some(failure) = arrival.as_ref().and_then(|arrival| arrival.failure(limit)) {
             return Err(failure);
@@ -151,10 +154,16 @@ impl StandardDoor {
             Ok(Ok(Ok(response))) => {
                 check_status(response.status())
                     .map_err(|problem| invalid_response(self.stores.spec(), problem))?;
-                let client = origin.client.client();
-                Ok(response.map(|body| {
-                    Body::streamed(open_bodies.send(body, body_permit, reader, client))
-                }))
+                let (head, body) = response.into_parts();
+                let body = open_bodies.send(body, body_permit, reader, origin.client.client());
+                let body = match expected(&head, is_head) {
+                    Expected::Nothing => Body::whole(Bytes::new()),
+                    Expected::Announced(length) => {
+                        gather(body, length).await.map_err(|cut| self.stopped(cut))?
+                    }
+                    Expected::AnyLength => Body::streamed(body),
+                };
+                Ok(Response::from_parts(head, body))
             }
             Ok(Ok(Err(error))) if in_time && !is_deadline_exceeded(&error) => {
                 Err(self.failure(&error))
@@ -189,14 +198,42 @@ impl StandardDoor {
         }
     }
 
+    /// The failure of a request whose response was cut off before its head was sent.
+    fn stopped(&self, cut: CutOff) -> Failure {
+        match cut {
+            // The worker has logged the reason.
+            CutOff::Trap => self.trap(),
+            CutOff::Interrupted | CutOff::Idle | CutOff::Total => {
+                deadline_exceeded(self.stores.spec())
+            }
+            cut => invalid_response(self.stores.spec(), cut.to_string()),
+        }
+    }
+
     fn trap(&self) -> Failure {
         Failure::Trap { component: self.stores.spec().id.clone() }
     }
 }
 
 /// Whether an instance that responds so is not used again.
-fn is_failure(response: &wasmtime::Result<http::Response<WasiBody>>) -> bool {
+fn is_failure<B>(response: &wasmtime::Result<http::Response<B>>) -> bool {
     response.as_ref().map_or(true, |response| super::is_failure(response.status()))
+}
+
+/// The body that belongs to the head of a response.
+enum Expected {
+    /// None: the guest's is dropped.
+    Nothing,
+    /// One of this length, in bytes.
+    Announced(u64),
+    AnyLength,
+}
+
+fn expected(head: &http::response::Parts, is_head: bool) -> Expected {
+    if is_head || has_no_body(head.status) {
+        return Expected::Nothing;
+    }
+    announced_length(&head.headers).map_or(Expected::AnyLength, Expected::Announced)
 }
 
 impl Evictable for StandardDoor {

@@ -37,7 +37,7 @@
 //! An instance that holds [`HANDLE_THRESHOLD`](super::calls::HANDLE_THRESHOLD) handles is not listed
 //! until it has released some.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,16 +51,17 @@ use tokio::time::{Sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
 use wasmtime::component::{Accessor, Func};
 use wasmtime::{AsContextMut, Result, Store, Trap};
-use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::handler::{Prepared, Proxy, Request, Response};
+use wasmtime_wasi_http::handler::{Proxy, Request};
 
 use super::WorkerContext;
+use super::call::{GuestCall, GuestResponse};
 use super::calls::{CallTracker, Progress, RequestCaller};
-use super::is_failure;
 use super::pool::{Next, WorkerSlot};
 use crate::config::app::ComponentSpec;
 use crate::config::instance_reuse::ServedInterface;
 use crate::guest::instance::{InstanceState, is_deadline_exceeded, is_pool_full};
+use crate::http::body::cut_off::CutOff;
+use crate::http::body::instance_body::EndBodiesOnDrop;
 use crate::metrics::Ended;
 use crate::prediction_log::RequestPredictions;
 
@@ -72,7 +73,7 @@ pub(super) struct WorkerJob {
     pub(super) hops: usize,
     /// Where its predictions go, if they are logged.
     pub(super) predictions: Option<Arc<RequestPredictions>>,
-    pub(super) response: oneshot::Sender<Result<Response>>,
+    pub(super) response: oneshot::Sender<Result<GuestResponse>>,
     pub(super) caller: Arc<RequestCaller>,
     /// Released when the guest's call has ended and the response body is sent.
     pub(super) permit: Arc<OwnedSemaphorePermit>,
@@ -90,6 +91,8 @@ pub(super) async fn work(component: &WorkerContext, slot: WorkerSlot<WorkerJob>)
     match instantiate(component, slot.is_standby()).await {
         Ok((mut store, proxy)) => {
             slot.set_started();
+            // Before the store is dropped, which is declared first.
+            let bodies = EndBodiesOnDrop(Arc::clone(&store.data().bodies));
             match serve(component, &mut store, &proxy, &slot).await {
                 Ok(reason) => {
                     store.data_mut().record_end(reason);
@@ -98,9 +101,11 @@ pub(super) async fn work(component: &WorkerContext, slot: WorkerSlot<WorkerJob>)
                     }
                 }
                 Err(error) if is_deadline_exceeded(&error) => {
+                    bodies.0.set_cause(CutOff::Interrupted);
                     debug!(component = id, "interrupted: deadline exceeded or requests abandoned");
                 }
                 Err(error) => {
+                    bodies.0.set_cause(CutOff::Trap);
                     store.data_mut().record_end(Ended::Failed);
                     warn!(component = id, error = format!("{error:#}"), "failed");
                 }
@@ -151,6 +156,7 @@ async fn serve(
     slot: &WorkerSlot<WorkerJob>,
 ) -> Result<Ended> {
     let progress = Progress::new();
+    let bodies = Arc::clone(&store.data().bodies);
     let inside = async |accessor: &Accessor<InstanceState>| {
         serve_inside(accessor, component.stores.spec(), proxy, slot, &progress).await
     };
@@ -166,8 +172,12 @@ async fn serve(
         } else if !progress.paused.swap(true, Ordering::Relaxed) {
             cx.waker().wake_by_ref();
         }
+        bodies.wake_at_end(cx);
         let in_flight = progress.in_flight();
-        if in_flight.is_abandoned(cx) || timer.poll(cx, in_flight.deadline).is_ready() {
+        let deadline =
+            in_flight.deadline.map(|calls| calls.max(bodies.deadline().unwrap_or(calls)));
+        let abandoned = in_flight.is_abandoned(cx) && !bodies.has_responses();
+        if abandoned || timer.poll(cx, deadline).is_ready() {
             return Poll::Ready(Err(Trap::Interrupt.into()));
         }
         Poll::Pending
@@ -251,38 +261,23 @@ fn call<'a>(
     Turn { concurrent, last }: Turn,
 ) -> impl Future<Output = Result<Arc<RequestCaller>>> + use<'a> {
     let WorkerJob { request, deadline: _, hops, predictions, response, caller, permit } = job;
-    // With 0.2 the caller receives the response while the guest runs, with 0.3 after its call.
-    let (sender, returned) = match proxy {
-        Proxy::P2(_) => (response, None),
-        Proxy::P3(_) => {
-            let (sender, returned) = oneshot::channel();
-            (sender, Some((returned, response)))
-        }
-    };
-    let prepared = accessor.with(|mut store| {
+    let outcome = Arc::clone(&caller.outcome);
+    let is_p2 = matches!(proxy, Proxy::P2(_));
+    let started = accessor.with(|mut store| {
         store.data_mut().outbound.serve(&request, hops, concurrent);
         if let Some(predictions) = &predictions {
             store.data_mut().predictions.begin(Arc::clone(predictions));
         }
         let store = store.as_context_mut();
-        Prepared::new(store, proxy, request, InstanceState::http, sender)
+        GuestCall::start(store, proxy, request, response, outcome)
     });
     async move {
         let permit = permit;
-        prepared?.run(accessor, pending()).await?;
+        started?.run(accessor).await?;
         drop(permit);
-        match returned {
-            Some((mut returned, response)) => {
-                if let Ok(Some(returned)) = returned.try_recv() {
-                    if is_failure(&returned) {
-                        caller.outcome.fail();
-                    }
-                    // Fails if the caller was dropped.
-                    let _ = response.send(returned);
-                }
-            }
-            None if last => {}
-            None => caller.outcome.ended().await,
+        // With 0.2 the caller receives the response while the guest runs, with 0.3 after its call.
+        if is_p2 && !last {
+            caller.outcome.ended().await;
         }
         if let Some(predictions) = predictions {
             let id = predictions.id();

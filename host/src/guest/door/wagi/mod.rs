@@ -22,6 +22,7 @@ use crate::guest::instance::{
 };
 use crate::guest::offload::GuestOffload;
 use crate::http::body::Body;
+use crate::http::body::instance_body::EndBodiesOnDrop;
 use crate::http::error::Failure;
 use crate::http::spin_headers::RequestOrigin;
 use crate::metrics::Ended;
@@ -112,6 +113,8 @@ impl WagiDoor {
         let start = Instant::now();
         let instantiate = || self.instantiate(&input, deadline);
         let (mut store, command) = self.pool.instantiate(instantiate).await?;
+        // Dropped before the store, which is declared first.
+        let _bodies = EndBodiesOnDrop(Arc::clone(&store.data().bodies));
         store.data_mut().record_instantiated(start.elapsed());
         store.data_mut().outbound.hops = hops;
         let result = command.wasi_cli_run().call_run(&mut store).await;
