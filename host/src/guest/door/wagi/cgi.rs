@@ -50,8 +50,12 @@ pub(super) fn environment(
 ) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let header = |name: &HeaderName| head.headers.get(name).map(text).unwrap_or_default();
-    let host = header(&HOST);
-    let host = if host.is_empty() { "localhost" } else { &host };
+    let mut host = header(&HOST);
+    if host.is_empty() {
+        // HTTP/2 sends it as `:authority`.
+        host = head.uri.authority().map_or("localhost", |host| host.as_str()).to_owned();
+    }
+    let host = host.as_str();
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
         _ => (host, if origin.client.scheme == "https" { "443" } else { "80" }),
@@ -84,7 +88,7 @@ pub(super) fn environment(
     }
     let mut variables: Vec<_> =
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    for name in head.headers.keys().filter(|name| ![AUTHORIZATION, CONNECTION].contains(name)) {
+    for name in head.headers.keys().filter(|name| is_passed(name)) {
         let values: Vec<_> = head.headers.get_all(name).iter().map(text).collect();
         let name = name.as_str().to_ascii_uppercase().replace('-', "_");
         variables.push((format!("HTTP_{name}"), values.join(", ")));
@@ -92,6 +96,15 @@ pub(super) fn environment(
     // A variable cannot contain a zero byte.
     variables.retain(|(_, value)| !value.contains('\0'));
     variables
+}
+
+/// Whether a client's header becomes a variable: not credentials; not `Proxy`, since `HTTP_PROXY` is a
+/// setting of HTTP clients; and none with the variable of a header that the host adds.
+fn is_passed(name: &HeaderName) -> bool {
+    ![AUTHORIZATION, CONNECTION].contains(name)
+        && name.as_str() != "proxy"
+        && !name.as_str().contains('_')
+        && SpinHeader::named(name).is_none()
 }
 
 fn percent_decoded(path: &str) -> String {
@@ -186,8 +199,8 @@ mod tests {
     #[test]
     fn environment_describes_the_request() {
         let route = Pattern::parse("/env/...").unwrap();
-        let client =
-            RequestSource { address: "10.0.0.1:5000".parse().unwrap(), scheme: "http", hops: 0 };
+        let address = "10.0.0.1:5000".parse().unwrap();
+        let client = RequestSource { address, local: address, scheme: "http", hops: 0 };
         let origin = RequestOrigin { route: &route, client, predictions: None };
         let sent = [
             ("host", "example.com:3000"),
@@ -195,6 +208,9 @@ mod tests {
             ("x-two", "1"),
             ("x-two", "2"),
             ("authorization", "secret"),
+            ("proxy", "http://evil.example"),
+            ("spin-client-addr", "forged"),
+            ("spin_client_addr", "forged"),
         ];
         let found = environment(&head("/env/a%20b?q=1", &sent), 5, &origin);
         for (name, value) in [
@@ -216,7 +232,9 @@ mod tests {
             let of_name: Vec<_> = found.iter().filter(|(other, _)| other == name).collect();
             assert_eq!(of_name, [&(name.to_owned(), value.to_owned())], "{name}");
         }
-        assert!(!found.iter().any(|(name, _)| name == "HTTP_AUTHORIZATION"));
+        for name in ["HTTP_AUTHORIZATION", "HTTP_PROXY", "HTTP_SPIN_CLIENT_ADDR"] {
+            assert!(!found.iter().any(|(other, _)| other == name), "{name}");
+        }
     }
 
     #[test]
