@@ -190,7 +190,8 @@ fn query_strings_are_not_logged() {
             assert_eq!(spinfer.get(path).status, status, "{path}");
         }
         let _ = spinfer.admin().send("GET", "/metrics?key=hush", &[], b"");
-        let refused = raw(&spinfer, "GET /?key=hush HTTP/1.1\r\nhost: a/b\r\n\r\n", true);
+        let invalid = "GET /?key=hush HTTP/1.1\r\nhost: a/b\r\nconnection: close\r\n\r\n";
+        let refused = raw(&spinfer, invalid, false);
         assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
         spinfer.wait_for_log("path=\"/echo\"");
         let log = spinfer.log();
@@ -223,7 +224,7 @@ fn ambiguous_head_is_400() {
         let response = raw(&spinfer, &request, false);
         assert!(response.starts_with("HTTP/1.1 400"), "{lines:?}: {response}");
     }
-    for target in ["/ x", "/\u{1}", "x", "http://", "http:///x", "//"] {
+    for target in ["/ x", "/\u{1}", "http://", "http:///x", "//"] {
         let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let response = raw(&spinfer, &request, false);
         let valid = target == "//";

@@ -42,7 +42,9 @@ fn chunks_of_one_byte_are_refused() {
     for door in ["", STANDARD_DOOR] {
         let spinfer = probe(door);
         let few = raw(&spinfer, &chunked(FEW), false).unwrap();
-        assert_eq!((few.status, few.body.ends_with(&"x".repeat(100))), (200, true));
+        // The component may stream it: in chunks.
+        assert_eq!(few.status, 200, "{}", few.body);
+        assert!(few.body.contains(&"x".repeat(100)), "{}", few.body.len());
         let process = Process(spinfer.id());
         let before = process.cpu_seconds().unwrap();
         let many = raw(&spinfer, &chunked(MANY), false).unwrap();
