@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 # Host builds select the whole workspace, so that every build has the same features and compiles a crate once.
 GUEST_TARGET := wasm32-wasip2
+# Tests also build components as core modules.
+TARGETS := $(GUEST_TARGET) wasm32-wasip1
 EXAMPLES := $(addprefix --package ,generic-model ab-router iris-classifier diabetes-regressor digits-classifier language-identifier)
 say = @printf '\033[1m==> %s\033[0m\n' $(1)
 
@@ -80,8 +82,9 @@ lint: target cc ## check formatting and run clippy with warnings denied
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	$(call say,"clippy: components")
 	cargo clippy --target $(GUEST_TARGET) --profile component --target-dir target/components --locked \
-	  --package model-sdk $(EXAMPLES) --package probe --package hello-p2 --package hostile --package stores \
-	  --package stores-older -- --deny warnings
+	  --package model-sdk $(EXAMPLES) --package probe --package hello-2023 --package hello-p2 --package hello-p3-rc \
+	  --package hello-spin-1 --package hostile --package stores --package stores-older --package ungranted \
+	  -- --deny warnings
 
 fmt: ## format the code
 	cargo fmt --all
@@ -244,11 +247,13 @@ rust:
 	@rustc --version >/dev/null || { echo "the toolchain of rust-toolchain.toml is not installed: rustup toolchain install"; exit 1; }
 
 target: rust
-	@if ! rustc --print target-libdir --target $(GUEST_TARGET) 2>/dev/null | xargs test -d; then \
-	  printf '==> adding the Rust target %s\n' $(GUEST_TARGET); \
-	  rustup target add $(GUEST_TARGET) || { \
-	    echo "cannot add it: run \"rustup target add $(GUEST_TARGET)\", or install your system's package of the target"; exit 1; }; \
-	fi
+	@for target in $(TARGETS); do \
+	  if ! rustc --print target-libdir --target $$target 2>/dev/null | xargs test -d; then \
+	    printf '==> adding the Rust target %s\n' $$target; \
+	    rustup target add $$target || { \
+	      echo "cannot add it: run \"rustup target add $$target\", or install your system's package of the target"; exit 1; }; \
+	  fi; \
+	done
 
 cc:
 	@command -v cc >/dev/null || { echo "no C compiler, which Rust links with: apt-get install gcc"; exit 1; }

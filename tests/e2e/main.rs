@@ -56,7 +56,7 @@ mod sdk_apps; // applications in JavaScript, Python and Rust, by the tools of th
 mod shared_cache; // the response cache in a Redis
 mod slow_readers; // clients that do not read their responses
 mod soak; // memory, descriptors and threads do not grow
-mod spin_components; // components of Spin's toolchains: imports without a grant
+mod spin_components; // imports without a grant, core modules, release candidates of WASI
 mod spin_conventions; // Spin's conventions: routes, headers, static responses, files
 mod sqlite; // SQLite databases: interfaces, limits, restarts, `--sqlite`
 mod streams; // streamed bodies: in both directions at once, cut off, of another length than announced

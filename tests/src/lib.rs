@@ -22,6 +22,6 @@ pub use launch::Launch;
 pub use manifest::{Manifest, STANDARD_DOOR};
 pub use mosquitto::{Mosquitto, Subscription};
 pub use oci_registry::{OciRegistry, PASSWORD as OCI_PASSWORD, USER as OCI_USER};
-pub use paths::{GUESTS, binary, create_state_dir, root, state_dir};
+pub use paths::{CORE_MODULES, GUESTS, binary, create_state_dir, root, state_dir};
 pub use redis::{Redis, RedisCluster};
 pub use wait::{PATIENCE, wait_until, wait_up_to};

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// The folder of the components that tests serve.
 pub const GUESTS: &str = env!("GUESTS");
 
+/// The folder of those that are also built as core modules of WASI preview 1.
+pub const CORE_MODULES: &str = env!("CORE_MODULES");
+
 /// The root of the repository.
 #[must_use]
 pub fn root() -> &'static Path {

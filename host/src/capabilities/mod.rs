@@ -12,9 +12,11 @@ pub mod outbound_http;
 pub mod prediction_log;
 pub mod redis;
 pub mod sockets;
+pub mod spin_1;
 pub mod sqlite;
 pub mod variables;
 pub mod wasi_http;
+pub mod wasi_http_2023;
 pub mod wasi_keyvalue;
 
 /// Name of the setting that limits the memory which the host holds for an instance.

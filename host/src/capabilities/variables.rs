@@ -33,13 +33,13 @@ use generated::wasi::config::store;
 pub struct VariablesView<'a>(pub &'a Variables);
 
 /// Why a variable has no value.
-enum NoValue {
+pub(super) enum NoValue {
     InvalidName(String),
     Undefined(String),
 }
 
 impl VariablesView<'_> {
-    fn value(self, name: String) -> Result<String, NoValue> {
+    pub(super) fn value(self, name: String) -> Result<String, NoValue> {
         if let Err(problem) = check_variable(&name) {
             return Err(NoValue::InvalidName(problem));
         }
@@ -79,7 +79,7 @@ impl store::Host for VariablesView<'_> {
     }
 }
 
-struct HasVariables;
+pub(super) struct HasVariables;
 
 impl HasData for HasVariables {
     type Data<'a> = VariablesView<'a>;

@@ -55,8 +55,13 @@ pub fn run(app: &App, is_own: impl Fn(&Path) -> bool, progress: &mut impl Write)
     Ok(())
 }
 
-/// The component with optimised modules and without names.
+/// The component with optimised modules and without names; a core module as a whole.
 fn component(wasm: &[u8]) -> Result<Vec<u8>> {
+    if let Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) =
+        Parser::new(0).parse_all(wasm).next()
+    {
+        return module(wasm);
+    }
     let mut smaller = wasm_encoder::Component::new();
     // Nesting depth: modules and components inside of this one are copied as a whole.
     let mut depth = 0;
@@ -64,13 +69,7 @@ fn component(wasm: &[u8]) -> Result<Vec<u8>> {
         let payload = payload.context("not a WebAssembly component")?;
         let in_component = depth == 1;
         match &payload {
-            Payload::Version { encoding, .. } => {
-                ensure!(
-                    depth > 0 || *encoding == Encoding::Component,
-                    "it is a module, not a component"
-                );
-                depth += 1;
-            }
+            Payload::Version { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             Payload::CustomSection(custom) if in_component && custom.name() == NAMES => {}
             _ if in_component => {
@@ -133,7 +132,6 @@ mod tests {
         let error = |wasm: &[u8]| format!("{:#}", component(wasm).unwrap_err());
         let whole = wat::parse_str("(component (component (type u8)) (type string))").unwrap();
         assert!(error(b"PNG").contains("not a WebAssembly component"));
-        assert_eq!(error(b"\0asm\x01\0\0\0"), "it is a module, not a component");
         for length in 9..whole.len() {
             if let Ok(shorter) = component(&whole[..length]) {
                 assert_eq!(shorter, &whole[..length], "truncated between two sections");

@@ -69,6 +69,8 @@ pub enum ServedInterface {
     Http03,
     /// `wasi:http/incoming-handler` 0.2.
     Http02,
+    /// `fermyon:spin/inbound-http`.
+    Spin1,
 }
 
 impl ServedInterface {
@@ -79,7 +81,7 @@ impl ServedInterface {
             Self::Typed => 100_000,
             // As in Spin.
             Self::Http03 => 128,
-            Self::Http02 => 1,
+            Self::Http02 | Self::Spin1 => 1,
         }
     }
 }
@@ -283,13 +285,13 @@ mod tests {
 
     #[test]
     fn default_number_of_requests_depends_on_the_interface() {
-        use ServedInterface::{Http02, Http03, Typed};
+        use ServedInterface::{Http02, Http03, Spin1, Typed};
         let through = |toml: &str| {
             let reuse = resolve(toml).unwrap();
-            [Typed, Http03, Http02].map(|interface| reuse.requests_through(interface).draw())
+            [Typed, Http03, Http02, Spin1].map(|interface| reuse.requests_through(interface).draw())
         };
-        assert_eq!(through(""), [100_000, 128, 1]);
-        assert_eq!(through("requests = 7"), [7; 3], "a setting is for every interface");
+        assert_eq!(through(""), [100_000, 128, 1, 1]);
+        assert_eq!(through("requests = 7"), [7; 4], "a setting is for every interface");
     }
 
     #[test]

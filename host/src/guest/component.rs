@@ -26,6 +26,7 @@ use crate::config::manifest::DoorChoice;
 use crate::guest::component_file::{ComponentFile, LinkedComponent};
 use crate::guest::door::assign::{self, AssignDoor};
 use crate::guest::door::fast::{self, FastDoor};
+use crate::guest::door::spin_1::Spin1Door;
 use crate::guest::door::standard::StandardDoor;
 use crate::guest::door::wagi::WagiDoor;
 use crate::guest::door::{Evictable, InstancePool, busy, deadline_exceeded};
@@ -54,6 +55,8 @@ pub struct Component {
     offload: GuestOffload,
     instance_pool: Arc<InstancePool>,
     exports_fast: bool,
+    /// Whether it is served through the door of Spin 1.
+    of_spin_1: bool,
     /// Whether its predictions are logged.
     logs_predictions: bool,
     /// Whether it is a router: it assigns requests to other components instead of serving them.
@@ -76,6 +79,7 @@ pub struct Component {
 struct ComponentDoors {
     fast: Option<Arc<FastDoor>>,
     assign: Option<Arc<AssignDoor>>,
+    spin_1: Option<Arc<Spin1Door>>,
     standard: Option<Arc<StandardDoor>>,
     wagi: Option<Arc<WagiDoor>>,
     /// Shared by all components of the same file.
@@ -114,7 +118,10 @@ impl Component {
             ),
         };
         let assigns = linked.assign.is_some() && stores.spec().door.is_none() && !runs_command;
-        let is_http = exports_fast || assigns || linked.standard.is_some();
+        let of_spin_1 = linked.spin_1.is_some()
+            && stores.spec().door.is_none()
+            && !(exports_fast || assigns || linked.standard.is_some() || runs_command);
+        let is_http = exports_fast || assigns || linked.standard.is_some() || of_spin_1;
         if !is_http && !runs_command && linked.wagi.is_some() {
             bail!(
                 "it is a command (wasi:cli/run), not an HTTP handler: add \
@@ -143,6 +150,7 @@ impl Component {
             offload,
             instance_pool,
             exports_fast,
+            of_spin_1,
             logs_predictions,
             assigns,
             cache_state,
@@ -169,9 +177,12 @@ impl Component {
 
     /// Maximum size of a request body that is buffered before the component is invoked, in bytes.
     /// Behind the standard door, a component may start before the body is complete, so it is buffered
-    /// only once responses of the component have been cached.
+    /// only once responses of the component have been cached. The door of Spin 1 has no streams.
     #[must_use]
     pub fn buffered_body_limit(&self, size: &SizeHint) -> usize {
+        if self.of_spin_1 {
+            return self.limits().request_body;
+        }
         let buffers = self.exports_fast
             || self.spec().wagi.is_some()
             || size.exact().is_some() && self.cache_state.is_cacheable();
@@ -196,6 +207,7 @@ impl Component {
         match self {
             Self { assigns: true, .. } => "assignment",
             Self { exports_fast: true, .. } => "fast",
+            Self { of_spin_1: true, .. } => "Spin 1",
             Self { stores, .. } if stores.spec().wagi.is_some() => "wagi",
             Self { .. } => "standard",
         }
@@ -235,17 +247,21 @@ impl Component {
         let permit = self.admit(deadline).await?;
         let mut active = self.usage.enter(self.instances());
         let doors = self.doors(deadline).await?;
-        let mut response = match (body, &doors.fast, &doors.standard, &doors.wagi) {
-            (RequestBody::Whole(body), _, _, Some(wagi)) => {
+        let doors = (&doors.fast, &doors.spin_1, &doors.standard, &doors.wagi);
+        let mut response = match (body, doors) {
+            (RequestBody::Whole(body), (_, _, _, Some(wagi))) => {
                 wagi.invoke(head, body, deadline, &origin).await
             }
-            (RequestBody::Whole(body), Some(fast), _, None) => {
+            (RequestBody::Whole(body), (Some(fast), _, _, None)) => {
                 fast.invoke(head, body, deadline, &origin).await
             }
-            (body, _, Some(standard), None) => {
+            (RequestBody::Whole(body), (_, Some(spin_1), _, None)) => {
+                spin_1.invoke(head, body, deadline, &origin).await
+            }
+            (body, (_, _, Some(standard), None)) => {
                 standard.invoke(head, body, deadline, &origin, permit, &self.open_bodies).await
             }
-            (_, _, None, _) | (_, _, _, Some(_)) => {
+            (_, (_, _, None, _) | (_, _, _, Some(_))) => {
                 Err(Failure::BodyTooLarge { limit: self.limits().buffered_body })
             }
         }?;
@@ -346,6 +362,7 @@ impl Component {
         let open = doors.get_or_insert_with(|| {
             let fast = linked.fast.as_ref().filter(|_| self.exports_fast);
             let assign = linked.assign.as_ref().filter(|_| self.assigns);
+            let spin_1 = linked.spin_1.as_ref().filter(|_| self.of_spin_1);
             let argv = self.spec().wagi.as_deref();
             let standard = linked.standard.as_ref().filter(|_| argv.is_none());
             let wagi = linked.wagi.as_ref().zip(argv);
@@ -354,6 +371,7 @@ impl Component {
             Arc::new(ComponentDoors {
                 fast: fast.map(|pre| FastDoor::new(pre, stores, offload(), pool)),
                 assign: assign.map(|pre| AssignDoor::new(pre, stores, offload(), pool)),
+                spin_1: spin_1.map(|pre| Spin1Door::new(pre, stores, offload(), pool)),
                 standard: standard.map(|pre| StandardDoor::new(pre, stores, offload(), pool)),
                 wagi: wagi.map(|(pre, argv)| WagiDoor::new(pre, argv, stores, offload(), pool)),
                 _linked: linked,
@@ -441,7 +459,8 @@ impl Component {
         let fast = doors.fast.iter().map(|door| door.drop_idle(since).instances);
         let standard = doors.standard.iter().map(|door| door.drop_idle(since).instances);
         let assign = doors.assign.iter().map(|door| door.drop_idle(since).instances);
-        fast.chain(assign).chain(standard).sum()
+        let spin_1 = doors.spin_1.iter().map(|door| door.drop_idle(since).instances);
+        fast.chain(assign).chain(spin_1).chain(standard).sum()
     }
 }
 

@@ -9,7 +9,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 
 use crate::capabilities::prediction_log;
 use crate::guest::artifact::{Artifact, ArtifactStore};
-use crate::guest::door::{assign, fast, standard, wagi};
+use crate::guest::door::{assign, fast, spin_1, standard, wagi};
 use crate::guest::engine::Engine;
 use crate::guest::imports::{self, denied};
 use crate::guest::instance::InstanceState;
@@ -27,6 +27,7 @@ pub struct ComponentFile {
 pub struct LinkedComponent {
     pub fast: Option<fast::FastPre>,
     pub assign: Option<assign::AssignPre>,
+    pub spin_1: Option<spin_1::Spin1Pre>,
     pub standard: Option<ProxyPre<InstanceState>>,
     pub wagi: Option<wagi::WagiPre>,
     /// Initial size of its largest memory, in bytes.
@@ -110,6 +111,11 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
     let assign = assign
         .map_err(anyhow::Error::from)
         .context("its assignment door does not match the interface")?;
+    let exports_spin_1 = component.get_export_index(None, spin_1::EXPORT).is_some();
+    let spin_1 = exports_spin_1.then(|| spin_1::Spin1Pre::new(pre.clone())).transpose();
+    let spin_1 = spin_1
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("its export {} does not match the interface", spin_1::EXPORT))?;
     let standard = standard::pre(&pre);
     let types = component.component_type();
     let mut exports = types.exports(engine.wasmtime());
@@ -119,7 +125,11 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
         .map_err(anyhow::Error::from)
         .context("its export wasi:cli/run does not match the interface")?;
     ensure!(
-        fast.is_some() || standard.is_some() || assign.is_some() || wagi.is_some(),
+        fast.is_some()
+            || standard.is_some()
+            || assign.is_some()
+            || spin_1.is_some()
+            || wagi.is_some(),
         "it exports no HTTP handler (wasi:http/handler, wasi:http/incoming-handler or \
          spinfer:serve/buffered-handler)"
     );
@@ -130,6 +140,7 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
     Ok(LinkedComponent {
         fast,
         assign,
+        spin_1,
         standard,
         wagi,
         initial_memory: pages.saturating_mul(WASM_PAGE),

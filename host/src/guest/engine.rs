@@ -10,7 +10,8 @@ use wasmtime::{
 };
 
 use crate::capabilities::{
-    key_value, mqtt, nn, prediction_log, redis, sqlite, variables, wasi_http, wasi_keyvalue,
+    key_value, mqtt, nn, prediction_log, redis, spin_1, sqlite, variables, wasi_http,
+    wasi_http_2023, wasi_keyvalue,
 };
 use crate::config::app::App;
 use crate::guest::instance::{InstanceState, MAX_TABLE_ELEMENTS};
@@ -56,6 +57,7 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasi_http::add_to_linker(&mut linker)?;
+        wasi_http_2023::add_to_linker(&mut linker)?;
         nn::add_to_linker(&mut linker)?;
         variables::add_to_linker(&mut linker)?;
         key_value::add_to_linker(&mut linker)?;
@@ -63,6 +65,7 @@ impl Engine {
         redis::add_to_linker(&mut linker)?;
         sqlite::add_to_linker(&mut linker)?;
         mqtt::add_to_linker(&mut linker)?;
+        spin_1::add_to_linker(&mut linker)?;
         prediction_log::add_to_linker(&mut linker)?;
         let alive = Arc::new(());
         tick(wasmtime.clone(), Arc::downgrade(&alive))?;

@@ -23,6 +23,7 @@ use crate::capabilities::outbound_http::{OutboundHttp, OutboundHttpCtx};
 use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
 use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::sockets;
+use crate::capabilities::spin_1::HttpView;
 use crate::capabilities::sqlite::{SqliteCtx, SqliteView};
 use crate::capabilities::variables::VariablesView;
 use crate::config::app::ComponentSpec;
@@ -57,6 +58,7 @@ pub struct InstanceState {
     sqlite: SqliteCtx,
     mqtt: MqttCtx,
     pub predictions: PredictionLogCtx,
+    memory_budget: MemoryBudget,
     table: ResourceTable,
     memory: MemoryLimit,
     metrics: Arc<InstanceMetrics>,
@@ -259,7 +261,8 @@ impl StoreFactory {
             redis: RedisCtx::new(Arc::clone(&self.redis), memory_budget.clone()),
             sqlite: SqliteCtx::new(Arc::clone(&self.sqlite), memory_budget.clone()),
             mqtt: MqttCtx::new(Arc::clone(&self.mqtt), memory_budget.clone()),
-            predictions: PredictionLogCtx::new(self.log_policy.clone(), memory_budget),
+            predictions: PredictionLogCtx::new(self.log_policy.clone(), memory_budget.clone()),
+            memory_budget,
             table,
             memory: MemoryLimit { limit: limits.instance_memory, used: 0 },
             metrics: Arc::clone(&self.metrics),
@@ -362,6 +365,10 @@ impl InstanceState {
 
     pub(crate) fn prediction_log(&mut self) -> PredictionLogView<'_> {
         PredictionLogView(&mut self.predictions)
+    }
+
+    pub(crate) fn outbound_http(&mut self) -> HttpView<'_> {
+        HttpView { outbound: &self.outbound, memory: &self.memory_budget }
     }
 
     pub(crate) fn variables(&mut self) -> VariablesView<'_> {

@@ -6,6 +6,7 @@ pub mod instance;
 mod usage;
 
 pub mod artifact;
+mod binary;
 pub mod component_file;
 pub mod engine;
 pub mod imports;

@@ -1,8 +1,9 @@
-//! Outbound Redis: `spin:redis` (`spin_v3`) and `fermyon:spin/redis` (`spin_v2`), to the addresses
-//! that `allowed_outbound_hosts` grants.
+//! Outbound Redis: `spin:redis` (`spin_v3`) and `fermyon:spin/redis` (`spin_v2`, and `spin_v1` of Spin 1),
+//! to the addresses that `allowed_outbound_hosts` grants.
 
 mod commands;
 mod handle;
+mod spin_v1;
 mod spin_v2;
 mod spin_v3;
 
@@ -93,9 +94,12 @@ impl RedisView<'_> {
         &mut self,
         client: Arc<RedisClient>,
     ) -> Result<Resource<RedisHandle>, ConnectError> {
-        let (permits, memory) = (Arc::clone(&self.ctx.own_permits), self.ctx.memory.clone());
-        let handle = RedisHandle::new(client, permits, memory);
+        let handle = self.new_handle(client);
         self.table.push(handle).map_err(|_| ConnectError::TooMany)
+    }
+
+    fn new_handle(&self, client: Arc<RedisClient>) -> RedisHandle {
+        RedisHandle::new(client, Arc::clone(&self.ctx.own_permits), self.ctx.memory.clone())
     }
 
     fn handle(&self, handle: &Resource<RedisHandle>) -> Result<RedisHandle> {
@@ -163,7 +167,7 @@ macro_rules! convert_types {
 convert_types!(spin);
 convert_types!(fermyon);
 
-struct HasRedis;
+pub(super) struct HasRedis;
 
 impl HasData for HasRedis {
     type Data<'a> = RedisView<'a>;

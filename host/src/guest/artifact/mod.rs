@@ -1,7 +1,7 @@
 //! Compiled components: compiled once, stored as artifacts in a folder, and mapped into memory.
 //!
-//! The name of an artifact is a hash of everything that it depends on: the component, the version and
-//! settings of wasmtime, and the processor's features. A portable artifact runs on every processor of
+//! The name of an artifact is a hash of everything that it depends on: the component file and how it is
+//! converted, the version and settings of wasmtime, and the processor's features. A portable artifact runs on every processor of
 //! the architecture, and is used where there is no native one. If the folder is not writable, code
 //! stays in memory. What makes an artifact trustworthy: [`file`].
 
@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use wasmtime::Engine as Wasmtime;
 use wasmtime::component::Component;
 
+use crate::guest::binary;
 use crate::process::read_file::read_file;
 use crate::process::trust::check_folder;
 
@@ -148,10 +149,11 @@ impl ArtifactStore {
             CompileTarget::Native => engine.clone(),
             CompileTarget::Portable => portable,
         };
-        check(&wasm)?;
+        let component = binary::to_component(&wasm)?;
+        check(&component)?;
         let path = path_for(&compiler);
         info!(file = %source.display(), number = progress, "compiling");
-        let code = compile(&compiler, &wasm, &source)?;
+        let code = compile(&compiler, &component, &source)?;
         let stored = match write(&path, &code) {
             Ok(()) => StoredArtifact::File { path, checked: Mutex::default() },
             Err(error) => {
@@ -202,7 +204,7 @@ impl Artifact {
         if self.digest != <[u8; 32]>::from(Sha256::digest(&wasm)) {
             bail!("{} has changed since the host started; restart the host", self.source.display());
         }
-        let code = compile(&self.compiler, &wasm, &self.source)?;
+        let code = compile(&self.compiler, &binary::to_component(&wasm)?, &self.source)?;
         match write(path, &code).and_then(|()| check_unless_unchanged(path, checked)) {
             Ok(()) => map(engine, path),
             Err(error) => {
@@ -227,6 +229,7 @@ fn read(source: &Path) -> Result<Vec<u8>> {
 fn file_name(engine: &Wasmtime, component: &[u8; 32]) -> String {
     let mut hasher = Sha256Hasher(Sha256::new_with_prefix(FORMAT));
     hasher.write(component);
+    hasher.write(binary::REVISION);
     hasher.write(env!("WASMTIME_VERSION").as_bytes());
     // Covers settings, target and processor features.
     engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -222,7 +222,7 @@ fn artifact_is_removed_after_a_month_without_use() {
 #[test]
 fn file_that_is_not_a_component_is_refused() {
     let setup = setup();
-    std::fs::write(&setup.source, b"\0asm\x01\0\0\0").unwrap();
+    std::fs::write(&setup.source, b"\0asm\x0d\0\x02\0").unwrap();
     let error = setup
         .artifacts
         .prepare(&setup.engine, &setup.source, "1 of 1", &|_| Ok(()))

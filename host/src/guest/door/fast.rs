@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response};
 use wasmtime::Store;
 
 use super::instances::{Guest, IdleInstance, Instances};
-use super::{Evictable, Evicted, InstancePool, check_status, invalid_response};
+use super::{Evictable, Evicted, InstancePool, invalid_response, response_of};
 use crate::guest::instance::{InstanceState, StoreFactory};
 use crate::guest::offload::GuestOffload;
 use crate::http::body::Body;
 use crate::http::error::Failure;
-use crate::http::framing::has_no_body;
-use crate::http::reserved::HOST_HEADERS;
 use crate::http::spin_headers::{RequestOrigin, SpinHeader};
 
 mod generated {
@@ -105,7 +103,7 @@ impl FastDoor {
             async move {
                 let (mut instance, response) = call(instance, head, body, host_headers).await;
                 let response = response.map(|response| convert(response, is_head));
-                if response.as_ref().is_ok_and(is_failure) {
+                if response.as_ref().is_ok_and(super::is_failed_response) {
                     instance.fail();
                 }
                 if let Some(predictions) = predictions {
@@ -120,40 +118,9 @@ impl FastDoor {
 }
 
 /// The response of a guest; an error is what makes it invalid.
-fn convert(guest_response: wit::Response, is_head: bool) -> Result<Response<Body>, String> {
-    let status = StatusCode::from_u16(guest_response.status)
-        .map_err(|_| format!("{} is not a status code", guest_response.status))?;
-    check_status(status)?;
-    let length = guest_response.body.len();
-    let left_out = length == 0 && (is_head || has_no_body(status));
-    let mut headers = HeaderMap::with_capacity(guest_response.headers.len());
-    for wit::ResponseHeader { name, value } in guest_response.headers {
-        let name =
-            HeaderName::from_str(&name).map_err(|_| format!("`{name}` is not a header name"))?;
-        let value = HeaderValue::try_from(value)
-            .map_err(|_| format!("the value of header `{name}` contains control characters"))?;
-        if name == CONTENT_LENGTH && value != HeaderValue::from(length) {
-            let announced = value.to_str().unwrap_or_default();
-            if !left_out || announced.parse::<u64>().is_err() {
-                return Err(format!(
-                    "it announced a content-length of {announced:?} and returned {length} bytes"
-                ));
-            }
-            // Of the body that it left out.
-            headers.insert(name, value);
-        } else if !HOST_HEADERS.contains(&name) {
-            headers.append(name, value);
-        }
-    }
-    let mut response = Response::new(Body::whole(guest_response.body));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
-}
-
-/// Whether an instance that responds so is not used again.
-fn is_failure(response: &Result<Response<Body>, String>) -> bool {
-    response.as_ref().map_or(true, |response| super::is_failure(response.status()))
+fn convert(response: wit::Response, is_head: bool) -> Result<Response<Body>, String> {
+    let headers = response.headers.into_iter().map(|header| (header.name, header.value));
+    response_of(response.status, headers, response.body, is_head)
 }
 
 impl Evictable for FastDoor {

@@ -1,5 +1,5 @@
-//! Instances behind a door of typed calls ([`super::fast`], [`super::assign`]): each serves one call
-//! at a time, and is reused.
+//! Instances behind a door of typed calls ([`super::fast`], [`super::spin_1`], [`super::assign`]): each
+//! serves one call at a time, and is reused as long as its interface allows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +24,9 @@ use crate::metrics::counters::InFlight;
 pub(super) trait Guest: Sized + Send + 'static {
     /// The component, ready to be instantiated.
     type AssignPre: Clone + Send + Sync;
+
+    /// The interface that the door calls.
+    const INTERFACE: ServedInterface = ServedInterface::Typed;
 
     /// Instantiates the component in `store`, and makes the calls that each instance receives once.
     fn create(
@@ -173,7 +176,7 @@ impl<G: Guest> Instances<G> {
         let guest = G::create(&self.pre, &mut store).await?;
         let created = Instant::now();
         store.data_mut().record_instantiated(created - start);
-        let max_calls = self.stores.spec().reuse.requests_through(ServedInterface::Typed).draw();
+        let max_calls = self.stores.spec().reuse.requests_through(G::INTERFACE).draw();
         Ok(Box::new(IdleInstance {
             _bodies: EndBodiesOnDrop(Arc::clone(&store.data().bodies)),
             store,

@@ -4,10 +4,12 @@
 //!   `spinfer:serve/buffered-handler`.
 //! - [`standard`]: `wasi:http`, for every component and every body.
 //! - [`wagi`]: a command that reads the request as CGI does, and prints the response.
+//! - [`spin_1`]: `fermyon:spin/inbound-http`, for components of Spin 1's SDKs and TinyGo.
 //! - [`assign`]: one typed call that returns the component to which a router assigns a request.
 
 pub mod assign;
 pub mod fast;
+pub mod spin_1;
 pub mod standard;
 pub mod wagi;
 
@@ -15,17 +17,22 @@ mod instances;
 
 use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use http::StatusCode;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::app::ComponentSpec;
 use crate::guest::instance::is_pool_full;
+use crate::http::body::Body;
 use crate::http::error::Failure;
+use crate::http::framing::has_no_body;
+use crate::http::reserved::HOST_HEADERS;
 
 /// The failure of a request whose deadline passed while every instance was busy.
 #[must_use]
@@ -62,6 +69,53 @@ fn check_status(status: StatusCode) -> Result<(), String> {
 /// it in a state in which it fails for ever. Other errors are the component's decision.
 fn is_failure(status: StatusCode) -> bool {
     status == StatusCode::INTERNAL_SERVER_ERROR || check_status(status).is_err()
+}
+
+/// The response of a guest behind a door of typed calls, to a request that may be of the method HEAD.
+///
+/// # Errors
+/// What is wrong with it.
+fn response_of<V>(
+    status: u16,
+    guest_headers: impl IntoIterator<Item = (String, V)>,
+    body: Vec<u8>,
+    is_head: bool,
+) -> Result<Response<Body>, String>
+where
+    HeaderValue: TryFrom<V>,
+{
+    let status =
+        StatusCode::from_u16(status).map_err(|_| format!("{status} is not a status code"))?;
+    check_status(status)?;
+    let length = body.len();
+    let left_out = length == 0 && (is_head || has_no_body(status));
+    let mut response = Response::new(Body::whole(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in guest_headers {
+        let name =
+            HeaderName::from_str(&name).map_err(|_| format!("`{name}` is not a header name"))?;
+        let value = HeaderValue::try_from(value)
+            .map_err(|_| format!("the value of header `{name}` contains control characters"))?;
+        if name == CONTENT_LENGTH && value != HeaderValue::from(length) {
+            let announced = value.to_str().unwrap_or_default();
+            if !left_out || announced.parse::<u64>().is_err() {
+                return Err(format!(
+                    "it announced a content-length of {announced:?} and returned {length} bytes"
+                ));
+            }
+            // Of the body that it left out.
+            headers.insert(name, value);
+        } else if !HOST_HEADERS.contains(&name) {
+            headers.append(name, value);
+        }
+    }
+    Ok(response)
+}
+
+/// Whether an instance behind a door of typed calls that responds so is not used again.
+fn is_failed_response(response: &Result<Response<Body>, String>) -> bool {
+    response.as_ref().map_or(true, |response| is_failure(response.status()))
 }
 
 /// A door whose idle instances can be evicted.

@@ -21,11 +21,9 @@ const PATCHES_EACH: u64 = 5;
 
 /// Interfaces of Spin and of WASI that this host does not provide, or not in every version: the
 /// prefix of their names, and the start of the message.
-const KNOWN: [(&str, &str); 13] = [
-    ("fermyon:spin/config", "variables of Spin 1 (build with a newer SDK) are"),
-    ("fermyon:spin/http", "outbound requests of Spin 1 (build with a newer SDK: wasi:http) are"),
-    ("fermyon:spin/key-value", "key-value stores of Spin 1 (build with a newer SDK) are"),
-    ("fermyon:spin/redis", "outbound Redis of Spin 1 (build with a newer SDK) is"),
+const KNOWN: [(&str, &str); 11] = [
+    ("fermyon:spin/key-value", "key-value stores in a version other than 2.0.0 are"),
+    ("fermyon:spin/redis", "outbound Redis in a version other than 2.0.0 is"),
     ("fermyon:spin/variables", "variables in a version other than 2.0.0 are"),
     ("spin:key-value/", "key-value stores in a version other than 3.0.0 are"),
     ("spin:redis/", "outbound Redis in a version other than 3.0.0 is"),
@@ -112,12 +110,26 @@ fn explain(name: &str) -> String {
         None if name.starts_with("wasi:nn/") => {
             format!("{name}: this host has wasi:nn@0.2.0-rc-2024-10-28; build with that")
         }
-        None if name.starts_with("wasi:") => {
-            format!("{name}: this host has WASI 0.2 and 0.3; build with a newer toolchain")
-        }
+        None if name.starts_with("wasi:") => format!("{name}: {}", explain_wasi(name)),
         None => format!(
             "{name}: compose the component with one that exports it, for example with `wac plug`"
         ),
+    }
+}
+
+/// What to build with instead of an interface of WASI that is missing.
+fn explain_wasi(name: &str) -> &'static str {
+    let (_, version) = name.split_once('@').unwrap_or_default();
+    if version.starts_with("0.3.0-") {
+        "of the release candidates of WASI 0.3, this host has 0.3.0-rc-2026-03-15; build with spin-sdk 6 \
+         or later (Rust), 4 or later (Python), or another toolchain for WASI 0.3.0"
+    } else if version.starts_with("0.2.0-") {
+        "of the release candidates of WASI 0.2, this host has wasi:http and wasi:io of 2023-10-18; build \
+         with spin-sdk 3 or later, or another toolchain for WASI 0.2"
+    } else if version.starts_with("0.2.") || version.starts_with("0.3.") {
+        "this host does not provide this interface of WASI; build without it"
+    } else {
+        "this host has WASI 0.2 and 0.3; build with a newer toolchain"
     }
 }
 
@@ -150,6 +162,9 @@ mod tests {
             "wasi:nn/graph@0.2.0-rc-2024-10-28",
             "wasi:nn/graph@0.2.0-rc-2024-08-19",
             "wasi:io/streams@0.3.0",
+            "wasi:http/types@0.3.0-rc-2026-01-06",
+            "wasi:http/types@0.2.0-rc-2023-11-10",
+            "wasi:io/streams",
             "spin:key-value/key-value@4.0.0",
             "spin:sqlite/sqlite@3.0.0",
             "own:thing/it@1.0.0",
@@ -159,7 +174,10 @@ mod tests {
         let missing: Vec<_> = missing.expect(&error).lines().collect();
         let expected = [
             "wasi:nn/graph@0.2.0-rc-2024-08-19: this host has wasi:nn@0.2.0-rc-2024-10-28",
-            "wasi:io/streams@0.3.0: this host has WASI 0.2 and 0.3",
+            "wasi:io/streams@0.3.0: this host does not provide this interface of WASI",
+            "wasi:http/types@0.3.0-rc-2026-01-06: of the release candidates of WASI 0.3",
+            "wasi:http/types@0.2.0-rc-2023-11-10: of the release candidates of WASI 0.2",
+            "wasi:io/streams: this host has WASI 0.2 and 0.3",
             "spin:key-value/key-value@4.0.0: key-value stores in a version other than 3.0.0 are not",
             "own:thing/it@1.0.0: compose the component",
         ];

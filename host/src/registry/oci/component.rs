@@ -123,22 +123,29 @@ pub async fn pull(
     check_file(file)
 }
 
-/// Checks by its header that a fetched file is a component.
+/// Checks by its header that a fetched file is WebAssembly: a component, or a core module that becomes
+/// one when it is loaded.
 pub fn check_file(file: &mut File) -> Result<()> {
     let mut start = Vec::new();
     file.rewind()?;
     file.take(HEADER as u64).read_to_end(&mut start)?;
-    check(&start, "")
+    encoding(&start, "").map(drop)
 }
 
 /// Checks the header of a component. `hint` is added to the error if it is not WebAssembly.
 fn check(bytes: &[u8], hint: &str) -> Result<()> {
-    let first = Parser::new(0).parse_all(bytes).next().transpose().ok().flatten();
-    match first {
-        Some(Payload::Version { encoding: Encoding::Component, .. }) => Ok(()),
-        Some(Payload::Version { .. }) => {
+    match encoding(bytes, hint)? {
+        Encoding::Component => Ok(()),
+        Encoding::Module => {
             bail!("it is a core module, not a component; build it for wasm32-wasip2")
         }
+    }
+}
+
+fn encoding(bytes: &[u8], hint: &str) -> Result<Encoding> {
+    let first = Parser::new(0).parse_all(bytes).next().transpose().ok().flatten();
+    match first {
+        Some(Payload::Version { encoding, .. }) => Ok(encoding),
         _ => bail!("it is not WebAssembly{}{hint}", text_start(bytes)),
     }
 }

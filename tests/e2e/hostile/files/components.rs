@@ -51,7 +51,7 @@ fn malformed_files() -> Vec<MalformedFile> {
         malformed("empty", Vec::new(), not),
         malformed("truncated", real[..real.len() / 2].to_vec(), not),
         malformed("damaged", damaged, not),
-        malformed("module", text("(module)"), not),
+        malformed("module", text("(module)"), "it is a core module, not a component"),
         malformed("section", [&real[..8], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat(), not),
         malformed("memory", module("(memory 65536)"), "memory index 0 is unsupported"),
         malformed(
