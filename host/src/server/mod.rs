@@ -101,8 +101,9 @@ pub async fn serve(
     loading.abort();
     let _ = loading.await;
     host.drain();
+    let drained = connections.drain(drain);
     info!(time = ?drain.time, "draining");
-    connections.drain(drain).await;
+    drained.await;
     drop(accepting);
     while acceptors.join_next().await.is_some() {}
     let limit = SHUTDOWN_TIMEOUT.max(host.longest_deadline());

@@ -190,19 +190,21 @@ impl ConnectionLimiter {
         (self.limits.max / RESERVE).max(1)
     }
 
-    /// Drains: each connection closes after its next response, and those of HTTP/2 are closed in order.
-    /// Connections are still accepted.
-    pub async fn drain(&self, Drain { time, until_unused }: Drain) {
+    /// Drains from now on, for the time of the result: each connection closes after its next response, and
+    /// those of HTTP/2 are closed in order. Connections are still accepted.
+    pub fn drain(&self, Drain { time, until_unused }: Drain) -> impl Future<Output = ()> {
         self.draining.store(true, Ordering::SeqCst);
         for state in self.open.lock().by_number.values() {
             if state.is_http2.load(Ordering::SeqCst) {
                 state.close();
             }
         }
-        if until_unused {
-            let _ = timeout(time, self.unused()).await;
-        } else {
-            sleep(time).await;
+        async move {
+            if until_unused {
+                let _ = timeout(time, self.unused()).await;
+            } else {
+                sleep(time).await;
+            }
         }
     }
 
