@@ -94,11 +94,13 @@ def make_model_toml(version, session, sha256, trained):
     labels = {"labels": version.labels} if version.labels else {}
     fields = {"fields": version.fields} if version.fields else {}
     model = {"name": version.model, "version": version.number, "description": version.description}
+    # The component maps these tensors to those of the graph.
+    mapped = {"mapped": True} if version.inputs or version.more_outputs else {}
     inputs = [toml_table("[[inputs]]", **tensor) for tensor in version.inputs] or [
         tensor_table("[[inputs]]", tensor, **fields) for tensor in session.get_inputs()
     ]
     tables = [
-        toml_table("", **model, sha256=sha256, **labels),
+        toml_table("", **model, sha256=sha256, **mapped, **labels),
         *inputs,
         *(tensor_table("[[outputs]]", tensor) for tensor in session.get_outputs()),
         *(toml_table("[[outputs]]", **tensor) for tensor in version.more_outputs),

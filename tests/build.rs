@@ -27,9 +27,15 @@ const CORE_MODULES: [&str; 4] = ["command", "hello-2023", "hello-p2", "hello-spi
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace");
-    for watched in
-        ["components", "host/experiment", "tests/guests", "wit", "Cargo.toml", "Cargo.lock"]
-    {
+    for watched in [
+        "components",
+        "host/experiment",
+        "host/model-toml",
+        "tests/guests",
+        "wit",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let target_dir: PathBuf = root.join("target/components");

@@ -36,6 +36,7 @@ mod manifests; // golden files of valid and invalid manifests
 mod metrics; // the exposed metrics and cache statistics
 mod missing_values; // null, NaN and empty cells
 mod mlflow; // `spinfer pull mlflow` from a real tracking server
+mod model_toml; // model.toml and its graph, readiness, the list of models, suggested routes
 mod nn; // wasi:nn: tensor types, errors, grants, limits
 mod observability; // records, feedback and quality per variant, restarts
 mod onnx_kinds; // one graph of each kind, from the file to the response

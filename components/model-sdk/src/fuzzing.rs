@@ -177,6 +177,30 @@ fn response<M: Model>(request: &Request, signature: &str) -> Result<Response, Er
     respond::<M>(request, NAME, || Ok(graph::stub::graph(signature, compute)))
 }
 
+/// The status and body of the response of a model that returns its inputs, to a `POST` of JSON.
+///
+/// # Panics
+/// If `signature` is not a valid `model.toml` of the model `iris-classifier`.
+pub fn echo(signature: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
+    struct Echo;
+
+    impl Model for Echo {
+        const NAME: &'static str = NAME;
+    }
+
+    let signature = Signature::parse(signature, NAME).expect("a valid model.toml");
+    let request = Request {
+        method: Method::Post,
+        path_with_query: path.to_owned(),
+        headers: Vec::new(),
+        prediction_id: None,
+        body: body.into(),
+    };
+    let response = respond::<Echo>(&request, NAME, || Ok(graph::stub::graph(signature, Ok)));
+    let Response { status, body, .. } = response.unwrap_or_else(Response::from);
+    (status, body)
+}
+
 /// A tensor in the packed form, decoded as each datatype that is packed. Encoding returns the same bytes.
 pub fn packed(data: &[u8]) {
     for datatype in Datatype::ALL {

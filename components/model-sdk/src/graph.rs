@@ -94,7 +94,7 @@ pub(crate) fn unloadable(name: &str, file: &str, problem: &dyn fmt::Display) -> 
     ))
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "fuzzing"))]
 pub(crate) mod stub {
     use std::rc::Rc;
 

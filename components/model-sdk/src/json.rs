@@ -63,6 +63,8 @@ fn is_at_nan(error: &serde_json::Error, body: &[u8]) -> bool {
 
 /// Infinity as [`respelled`] writes it, which Python's json module reads as infinity as well.
 pub(crate) const INFINITY: &str = "1e+99999";
+/// Its exponent.
+pub(crate) const INFINITY_EXPONENT: i64 = 99_999;
 /// Negative infinity as [`respelled`] writes it.
 pub(crate) const NEGATIVE_INFINITY: &str = "-1e+99999";
 

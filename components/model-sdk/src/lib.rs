@@ -107,7 +107,7 @@ mod shape;
 #[doc(hidden)]
 pub mod bindings;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 

@@ -3,10 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-
-/// Maximum number of axes. [`crate::json_array`] keeps its state per axis on the stack; ONNX models use
-/// up to 6 axes.
-pub(crate) const MAX_RANK: usize = 16;
+pub(crate) use spinfer_model_toml::MAX_RANK;
 
 /// The size of each axis, outermost first. -1: a free axis, which may have any size.
 #[derive(Debug, Serialize)]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::flags::Flags;
@@ -57,5 +57,7 @@ pub(super) fn check(from: &ManifestOptions, flags: &Flags, state: &StateDir) -> 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(host.load_models());
     host.ready().with_context(|| from.cannot_be_served())?;
+    let refusals = runtime.block_on(host.refusals());
+    ensure!(refusals.is_empty(), "{}:\n{}", from.cannot_be_served(), refusals.join("\n"));
     Ok(app)
 }

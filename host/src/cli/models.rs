@@ -1,13 +1,14 @@
 //! `spinfer models`: lists the models of an application.
 
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use spinfer_backend::{Backend, Encoding, ExecutionTarget};
 
 use super::edit::Edit;
@@ -16,9 +17,9 @@ use super::table::write_table;
 use crate::config::manifest::{Manifest, TextOr};
 use crate::guest::files::Files;
 use crate::inference::{
-    GRAPH, InferenceFlags, LoadRequest, LoadResult, SIGNATURE, load_request, load_with_first,
+    GRAPH, InferenceFlags, LoadRequest, LoadResult, MountedModel, SIGNATURE, check_loaded,
+    check_model_folder, load_request, load_with_first,
 };
-use crate::process::toml_text;
 
 #[derive(Debug, Args)]
 pub struct ModelsOptions {
@@ -57,7 +58,7 @@ struct ModelRow {
 /// Prints the models of an application to `out`.
 ///
 /// # Errors
-/// If the manifest cannot be read or mounts files that do not exist.
+/// If the manifest cannot be read, it mounts files that do not exist, or a model cannot be served.
 pub fn run(models: &ModelsOptions, out: &mut impl Write) -> Result<()> {
     let ModelsOptions { from, json, inference } = models;
     let Edit { path, base, before, manifest, .. } = Edit::open(from)?;
@@ -86,6 +87,18 @@ pub fn run(models: &ModelsOptions, out: &mut impl Write) -> Result<()> {
             writeln!(out, "{model}{} runs on {backend}: {reason}", version.unwrap_or_default())?;
         }
     }
+    let errors = rows.iter().filter_map(|row| {
+        let error = row.error.as_ref()?;
+        Some(error.lines().map(|line| format!("component `{}`: {line}", row.component)).collect())
+    });
+    let errors: Vec<String> = errors.map(|lines: Vec<_>| lines.join("\n")).collect();
+    let count = errors.len();
+    ensure!(
+        count == 0,
+        "{count} of {} models cannot be served:\n{}",
+        rows.len(),
+        errors.join("\n")
+    );
     Ok(())
 }
 
@@ -111,7 +124,7 @@ fn find(manifest: &Manifest, base: &Path, backends: &[Arc<dyn Backend>]) -> Resu
         })?;
         let routes = routes(manifest, id);
         for (model, folder) in files.folders.models() {
-            rows.push(ModelRow::read(model, folder, id, &routes, backends)?);
+            rows.push(ModelRow::read(model, folder, id, &routes, backends));
         }
     }
     Ok(rows)
@@ -128,12 +141,6 @@ fn routes(manifest: &Manifest, id: &str) -> Vec<String> {
     routes
 }
 
-/// The part of `model.toml` that is listed.
-#[derive(Deserialize)]
-struct ModelSummary {
-    version: Option<String>,
-}
-
 impl ModelRow {
     fn read(
         model: &str,
@@ -141,55 +148,53 @@ impl ModelRow {
         id: &str,
         routes: &[String],
         backends: &[Arc<dyn Backend>],
-    ) -> Result<Self> {
-        let path = folder.join(SIGNATURE);
-        let version = match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let about: ModelSummary =
-                    toml_text::parse(&text).with_context(|| path.display().to_string())?;
-                about.version
-            }
-            Err(_) => None,
-        };
+    ) -> Self {
+        let graph = folder.join(GRAPH);
         let mut row = Self {
             model: model.to_owned(),
-            version,
+            version: None,
             routes: routes.to_vec(),
             component: id.to_owned(),
             inputs: Vec::new(),
             outputs: Vec::new(),
-            bytes: 0,
+            bytes: graph.metadata().map_or(0, |file| file.len()),
             backend: None,
             reason: None,
             error: None,
         };
-        let path = folder.join(GRAPH);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                row.error = Some(format!("{}: {error}", path.display()));
-                return Ok(row);
-            }
-        };
-        row.bytes = bytes.len() as u64;
-        let request = match load_request(folder) {
-            Ok(request) => request,
-            Err(error) => {
-                row.error = Some(format!("{error:#}"));
-                return Ok(row);
-            }
-        };
-        let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-        match load_with_first(backends, &bytes, encoding, target, request) {
-            Ok(LoadResult { backend, refusals, graph }) => {
-                row.backend = Some(backend);
-                row.reason = Some(reason(request, &refusals));
-                row.inputs = graph.inputs().iter().map(DeclaredTensor::from).collect();
-                row.outputs = graph.outputs().iter().map(DeclaredTensor::from).collect();
-            }
-            Err(error) => row.error = Some(error.to_string()),
+        if let Err(problems) = row.load(model, folder, backends) {
+            row.error = Some(problems.join("\n"));
         }
-        Ok(row)
+        row
+    }
+
+    fn load(
+        &mut self,
+        model: &str,
+        folder: &Path,
+        backends: &[Arc<dyn Backend>],
+    ) -> Result<(), Vec<String>> {
+        let MountedModel { version, declared, .. } = check_model_folder(model, folder)?;
+        self.version = version;
+        let one = |error: &dyn fmt::Display| vec![format!("{}: {error}", folder.display())];
+        let request = load_request(folder).map_err(|error| one(&error))?;
+        let bytes = std::fs::read(folder.join(GRAPH)).map_err(|error| one(&error))?;
+        let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
+        let LoadResult { backend, refusals, graph } =
+            load_with_first(backends, &bytes, encoding, target, request)
+                .map_err(|error| one(&error))?;
+        let problems = declared.map(|declared| check_loaded(&declared, &graph));
+        let problems = problems.unwrap_or_default();
+        if !problems.is_empty() {
+            let signature = folder.join(SIGNATURE);
+            let problems = problems.iter().map(|it| format!("{}: {it}", signature.display()));
+            return Err(problems.collect());
+        }
+        self.backend = Some(backend);
+        self.reason = Some(reason(request, &refusals));
+        self.inputs = graph.inputs().iter().map(DeclaredTensor::from).collect();
+        self.outputs = graph.outputs().iter().map(DeclaredTensor::from).collect();
+        Ok(())
     }
 
     fn cells(&self) -> [String; 7] {
@@ -201,7 +206,7 @@ impl ModelRow {
             ByteSize(self.bytes).display().si().to_string(),
             if self.routes.is_empty() { "-".into() } else { self.routes.join(", ") },
             match &self.error {
-                Some(error) => format!("cannot be served: {error}"),
+                Some(_) => "cannot be served".to_owned(),
                 None => format!("{} -> {}", list(&self.inputs), list(&self.outputs)),
             },
         ]

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use spinfer_backend::{TensorInfo, TensorType};
+use spinfer_backend::TensorInfo;
+
+use crate::inference::datatype;
 
 /// One input or output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,24 +70,4 @@ impl fmt::Display for DeclaredTensor {
 /// `a FP32 [-1, 4], b FP32 [-1]`
 pub(super) fn list(tensors: &[DeclaredTensor]) -> String {
     tensors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The datatype in the Open Inference Protocol.
-pub(super) fn datatype(ty: TensorType) -> &'static str {
-    match ty {
-        TensorType::Fp16 => "FP16",
-        TensorType::Fp32 => "FP32",
-        TensorType::Fp64 => "FP64",
-        TensorType::Bf16 => "BF16",
-        TensorType::U8 => "UINT8",
-        TensorType::I32 => "INT32",
-        TensorType::I64 => "INT64",
-        TensorType::Bool => "BOOL",
-        TensorType::I8 => "INT8",
-        TensorType::I16 => "INT16",
-        TensorType::U16 => "UINT16",
-        TensorType::U32 => "UINT32",
-        TensorType::U64 => "UINT64",
-        TensorType::String => "BYTES",
-    }
 }

@@ -40,6 +40,7 @@ use crate::http::body::response_memory::ResponseMemory;
 use crate::http::body::{Body, RequestBody};
 use crate::http::error::Failure;
 use crate::http::spin_headers::RequestOrigin;
+use crate::inference::model_states::VersionState;
 use crate::inference::{ComponentModels, InferenceError};
 use crate::metrics::counters::InFlight;
 use crate::metrics::{InstanceMetrics, StartMetrics};
@@ -219,17 +220,49 @@ impl Component {
         self.assigns
     }
 
-    /// Loads the models that are mounted one by one. Returns those that failed, with the errors.
+    /// Loads the models that are mounted one by one, except those whose last load succeeded. Returns those
+    /// that failed, with the errors.
     pub async fn load_models(&self, deadline: Instant) -> Vec<(&str, InferenceError)> {
         let models = self.stores.models();
         let mut problems = Vec::new();
-        for name in models.names() {
-            if let Err(error) = models.load_by_name(name, deadline).await {
-                problems.push((name, error));
+        let missing = |name: &&str| models.states().of(name).0 != VersionState::Ready;
+        for name in models.names().filter(missing) {
+            match models.load_by_name(name, deadline).await {
+                Err(error) => problems.push((name, error)),
+                Ok(_) if self.has_signature(name) => {}
+                // Only the component knows whether it needs one.
+                Ok(_) => {
+                    let refusal = self.refusal_of(name).await;
+                    models.states().record(name, refusal.as_ref());
+                    problems.extend(refusal.map(|why| (name, InferenceError::NotFound(why))));
+                }
             }
         }
         self.usage.touch();
         problems
+    }
+
+    /// Whether the version of `model` that is mounted has a `model.toml`.
+    fn has_signature(&self, model: &str) -> bool {
+        self.spec().models.iter().any(|mounted| mounted.name == model && mounted.declared.is_some())
+    }
+
+    /// The state of a mounted model, and why it is unavailable.
+    #[must_use]
+    pub fn model_state(&self, model: &str) -> (VersionState, String) {
+        self.stores.models().states().of(model)
+    }
+
+    /// The models that are not ready, and why: those that are mounted one by one, and others whose last load
+    /// failed.
+    #[must_use]
+    pub fn unready_models(&self) -> Vec<(String, String)> {
+        let models = self.stores.models();
+        let mut unready = models.states().failed();
+        let loading =
+            models.names().filter(|name| models.states().of(name).0 == VersionState::Loading);
+        unready.extend(loading.map(|name| (name.to_owned(), "it is being loaded".to_owned())));
+        unready
     }
 
     /// Invokes an instance through the door that fits the request.

@@ -3,6 +3,7 @@
 pub mod component;
 pub mod door;
 pub mod instance;
+mod readiness;
 mod usage;
 
 pub mod artifact;

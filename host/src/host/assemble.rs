@@ -36,8 +36,9 @@ use crate::http::client_tls;
 use crate::http::request_log::RequestLog;
 use crate::http::reserved::INTERNAL;
 use crate::http::route::{ANY, Pattern, Router};
-use crate::inference::model_states::ModelStates;
-use crate::inference::{ComponentModels, ComputeThreads, GraphRegistry, Mounts};
+use crate::inference::{
+    ComponentModels, ComputeThreads, GraphRegistry, Mounts, check_model_folder, joined,
+};
 use crate::metrics::HostMetrics;
 use crate::prediction_log::models::ModelInfo;
 use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
@@ -80,8 +81,8 @@ impl Host {
             components: components.into_iter().map(|(id, one)| (id, one.component)).collect(),
             name: app.name.clone(),
             info: info(app),
+            routes: public_routes(app),
             not_ready: Mutex::new(Some("models are being loaded".into())),
-            model_states: ModelStates::default(),
             body_budget: MemoryBudget::new(MAX_BODIES, "request bodies"),
             response_memory,
             connection_limits: app.connections,
@@ -188,6 +189,12 @@ fn create_component(
 ) -> Result<Component> {
     let mut spec = spec.clone();
     spec.files.folders = mounts.clone();
+    // Those of single files and patterns, which are in a folder of this process only now.
+    for (name, folder) in mounts.models() {
+        if spec.models.iter().all(|model| model.name != name) {
+            spec.models.push(check_model_folder(name, folder).map_err(joined)?);
+        }
+    }
     let (code, linked) = &codes[&spec.source];
     let policy = log_policy(app, &spec, linked)?;
     let models = Arc::new(ComponentModels::new(Arc::clone(&shared.graphs), mounts));
@@ -334,6 +341,15 @@ fn open_prediction_log(
     let observers = vec![drift];
     let log = PredictionLog::open(&app.state_folder, app.prediction_log, models, observers)?;
     Ok(Some(log))
+}
+
+/// The public routes that lead to components, with the component's id.
+fn public_routes(app: &App) -> Vec<(String, String)> {
+    let route = |Route { pattern, target }: &Route| match target {
+        RouteAction::Component(id) => Some((pattern.to_string(), id.clone())),
+        RouteAction::Static(_) => None,
+    };
+    app.routes.iter().filter_map(route).collect()
 }
 
 /// The application's name and version in the JSON of Spin's `/.well-known/spin/info`.

@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::cache::ResponseCache;
 use crate::cache::generation::PurgeScopes;
@@ -29,9 +29,9 @@ use crate::http::content_encoding::Compression;
 use crate::http::cors::Cors;
 use crate::http::error::Failure;
 use crate::http::request_log::RequestLog;
+use crate::http::reserved::OWN;
 use crate::http::route::{Pattern, Router};
 use crate::inference::GraphRegistry;
-use crate::inference::model_states::ModelStates;
 use crate::metrics::{HostMetrics, RouteMetrics};
 use crate::prediction_log::{PredictionLog, Recorder};
 use crate::process::heap::request_trim;
@@ -46,6 +46,11 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Number of sweeps after the last release that still return free memory to the system: of threads that
 /// exited meanwhile, and of those that were busy.
 const SETTLING: usize = 3;
+
+/// Time until the first retry of models that cannot be loaded. It doubles with each, up to [`MAX_RETRY`].
+const RETRY: Duration = Duration::from_secs(1);
+/// Maximum time between two retries.
+const MAX_RETRY: Duration = Duration::from_secs(60);
 
 /// Maximum time for the models of an application to load.
 const MAX_LOADING: Duration = Duration::from_secs(600);
@@ -63,9 +68,10 @@ pub struct Host {
     name: String,
     /// The application's name and version, as JSON.
     info: String,
+    /// The public routes that lead to components, in the order of the manifest, with the component's id.
+    routes: Vec<(String, String)>,
     /// Why the host is not ready.
     not_ready: Mutex<Option<String>>,
-    model_states: ModelStates,
     body_budget: MemoryBudget,
     response_memory: ResponseMemory,
     connection_limits: ConnectionLimits,
@@ -121,10 +127,27 @@ impl Host {
         self.router.find(path)
     }
 
+    /// The public routes that resemble `path`, which none matches.
+    #[must_use]
+    pub fn nearest(&self, path: &str) -> Vec<String> {
+        self.router.nearest(path, &OWN)
+    }
+
     /// Name of the application.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The public routes to the component `id`.
+    pub fn routes_to(&self, id: &str) -> impl Iterator<Item = &str> {
+        self.routes.iter().filter(move |(_, target)| target == id).map(|(route, _)| route.as_str())
+    }
+
+    /// Whether a component mounts a model.
+    #[must_use]
+    pub fn has_models(&self) -> bool {
+        self.components.values().any(|component| !component.spec().models.is_empty())
     }
 
     /// Sets where the host serves clients.
@@ -167,12 +190,6 @@ impl Host {
     #[must_use]
     pub fn cors(&self) -> Option<&Cors> {
         self.cors.as_ref()
-    }
-
-    /// Which models are loaded.
-    #[must_use]
-    pub fn model_states(&self) -> &ModelStates {
-        &self.model_states
     }
 
     /// The response cache.
@@ -260,29 +277,66 @@ impl Host {
         Ok(())
     }
 
-    /// Loads every mounted model before its first request. The host is ready once all are loaded.
+    /// Retries models that cannot be loaded, forever. The host is ready while all can be served.
+    pub async fn retry_models(&self) {
+        let mut delay = RETRY;
+        loop {
+            tokio::time::sleep(delay).await;
+            let failed = |component: &&Arc<Component>| !component.unready_models().is_empty();
+            if !self.components.values().any(|component| failed(&component)) {
+                delay = RETRY;
+                continue;
+            }
+            delay = (2 * delay).min(MAX_RETRY);
+            for (id, component) in self.components.iter().filter(|(_, component)| failed(component))
+            {
+                let before = component.unready_models();
+                component.load_models(Instant::now() + MAX_LOADING).await;
+                let after = component.unready_models();
+                for (model, error) in after.iter().filter(|model| !before.contains(model)) {
+                    warn!(component = id, model, error, "cannot load the model");
+                }
+                for (model, _) in before {
+                    if !after.iter().any(|(other, _)| *other == model) {
+                        info!(component = id, model, "the model can be served again");
+                    }
+                }
+            }
+            self.trim_memory();
+        }
+    }
+
+    /// Asks every component whether it can serve the models that it mounts. Returns the refusals.
+    pub async fn refusals(&self) -> Vec<String> {
+        let mut refusals = Vec::new();
+        for (id, component) in &self.components {
+            for model in &component.spec().models {
+                let refusal = component.refusal_of(&model.name).await;
+                let refusal =
+                    refusal.map(|why| format!("component `{id}`: model `{}`: {why}", model.name));
+                refusals.extend(refusal);
+            }
+        }
+        refusals
+    }
+
+    /// Loads every mounted model before its first request.
     pub async fn load_models(&self) {
         let deadline = Instant::now() + MAX_LOADING;
-        let mut problems = Vec::new();
         // One component per thread.
         let at_once = threads().unwrap_or(1);
-        let components: Vec<_> = self.components.values().cloned().collect();
-        let loading = stream::iter(components).map(|component: Arc<Component>| async move {
-            let failed = component.load_models(deadline).await;
-            let failed = failed.into_iter().map(|(model, error)| (model.to_owned(), error));
-            failed.collect::<Vec<_>>()
+        let loading = stream::iter(self.components.values().cloned()).map(|component| async move {
+            let failed = component.load_models(deadline).await.into_iter();
+            failed.map(|(model, error)| (model.to_owned(), error)).collect::<Vec<_>>()
         });
         let loaded = pin!(loading.buffered(at_once));
         let mut loaded = stream::iter(self.components.keys()).zip(loaded);
         while let Some((id, failed)) = loaded.next().await {
-            let reasons = failed.iter().map(|(model, error)| (model.clone(), error.to_string()));
-            self.model_states.loaded(id, reasons);
             for (model, error) in failed {
                 warn!(component = id, model, %error, "cannot load the model");
-                problems.push(format!("component `{id}`: model `{model}`: {error}"));
             }
         }
-        self.set_not_ready((!problems.is_empty()).then(|| problems.join("; ")));
+        self.set_not_ready(None);
         // Loading takes many times the memory that the loaded models keep.
         self.trim_memory();
     }
@@ -316,8 +370,17 @@ impl Host {
     /// # Errors
     /// [`Failure::NotReady`] with the reason.
     pub fn ready(&self) -> Result<(), Failure> {
-        let reason = self.not_ready.lock();
-        reason.clone().map_or(Ok(()), |reason| Err(Failure::NotReady { reason }))
+        if let Some(reason) = self.not_ready.lock().clone() {
+            return Err(Failure::NotReady { reason });
+        }
+        let unready = self.components.iter().flat_map(|(id, component)| {
+            let models = component.unready_models().into_iter();
+            models.map(move |(model, why)| format!("component `{id}`: model `{model}`: {why}"))
+        });
+        match unready.collect::<Vec<_>>() {
+            unready if unready.is_empty() => Ok(()),
+            unready => Err(Failure::NotReady { reason: unready.join("; ") }),
+        }
     }
 
     /// The readiness document as JSON, with problems that do not keep requests from being served.

@@ -17,8 +17,8 @@ pub enum Failure {
     MethodNotAllowed { path: String },
     #[error("not ready: {reason}")]
     NotReady { reason: String },
-    #[error("no route matches {path}")]
-    NoRoute { path: String },
+    #[error("no route matches {path}{}", suggestion(nearest))]
+    NoRoute { path: String, nearest: Vec<String> },
     #[error("the request body exceeds this route's limit of {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("the request body did not arrive in time")]
@@ -63,6 +63,15 @@ pub enum Failure {
     Deadline { component: String },
     #[error("component `{component}` returned an invalid response: {problem}")]
     InvalidResponse { component: String, problem: String },
+}
+
+/// `; did you mean /a/... or /b?`
+fn suggestion(nearest: &[String]) -> String {
+    if nearest.is_empty() {
+        String::new()
+    } else {
+        format!("; did you mean {}?", nearest.join(" or "))
+    }
 }
 
 impl Failure {

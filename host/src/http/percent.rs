@@ -31,6 +31,21 @@ pub fn normalize(path: &str) -> Cow<'_, str> {
     Cow::Owned(normal)
 }
 
+/// `text` as one segment of a path.
+#[must_use]
+pub fn encode_segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(segment, "%{byte:02X}");
+        }
+    }
+    segment
+}
+
 /// The byte encoded by the first two characters, which are hexadecimal digits.
 fn encoded(text: &[u8]) -> Option<u8> {
     let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
@@ -42,6 +57,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn segment_is_encoded_in_its_normal_form() {
+        for (text, segment) in [("my_model-1.0~", "my_model-1.0~"), ("a b/é%", "a%20b%2F%C3%A9%25")]
+        {
+            assert_eq!(encode_segment(text), segment);
+            assert_eq!(normalize(segment), segment);
+        }
+    }
 
     #[test]
     fn equivalent_paths_have_one_normal_form() {

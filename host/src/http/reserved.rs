@@ -14,6 +14,8 @@ pub const MODELS: &str = "/v2/models";
 pub const REPOSITORY_INDEX: &str = "/v2/repository/index";
 /// Feedback for the prediction log.
 pub const FEEDBACK: &str = "/v2/feedback";
+/// The host's own paths that are complete.
+pub const OWN: [&str; 6] = [SERVER, LIVE, READY, MODELS, REPOSITORY_INDEX, FEEDBACK];
 /// Prefix of the paths that Spin reserves.
 pub const WELL_KNOWN: &str = "/.well-known/spin/";
 

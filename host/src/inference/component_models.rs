@@ -1,6 +1,7 @@
 //! The models of one component: loaded by name from its mounts, or from bytes.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,9 @@ use tokio::time::timeout_at;
 use super::InferenceError;
 use super::compute::ComputeQueue;
 use super::model::BoundModel;
-use super::mounts::{ModelSettings, Mounts, read_graph};
+use super::model_states::ModelStates;
+use super::model_toml::{ModelSettings, check_loaded};
+use super::mounts::{GRAPH, Mounts, SIGNATURE, VersionFiles, in_file};
 use super::options::LoadRequest;
 use super::registry::{GraphRegistry, LoadSlot};
 use crate::metrics::histogram::Histogram;
@@ -26,6 +29,7 @@ pub struct ComponentModels {
     compute_queue: ComputeQueue,
     mounts: Mounts,
     loaded: Mutex<HashMap<String, LoadSlot<Option<Arc<BoundModel>>>>>,
+    states: Arc<ModelStates>,
     /// Durations of loads.
     load_times: Arc<Histogram>,
 }
@@ -35,7 +39,13 @@ impl ComponentModels {
     pub fn new(registry: Arc<GraphRegistry>, mounts: Mounts) -> Self {
         let (compute_queue, loaded) = (registry.compute_threads.queue(), Mutex::default());
         let load_times = Arc::new(Histogram::new(&DURATIONS));
-        Self { registry, compute_queue, mounts, loaded, load_times }
+        Self { registry, compute_queue, mounts, loaded, states: Arc::default(), load_times }
+    }
+
+    /// The load states of the mounted models.
+    #[must_use]
+    pub fn states(&self) -> &ModelStates {
+        &self.states
     }
 
     /// Durations of the loads of mounted models.
@@ -60,6 +70,10 @@ impl ComponentModels {
         deadline: Instant,
     ) -> Result<Arc<BoundModel>, InferenceError> {
         let Some(folder) = self.mounts.model_folder(name) else {
+            if self.names().any(|mounted| mounted == name) {
+                let missing = format!("its folder contains no {GRAPH}");
+                self.states.record(name, Some(missing));
+            }
             let names: Vec<_> = self.names().map(|name| format!("`{name}`")).collect();
             return Err(InferenceError::NotFound(format!(
                 "no model `{}`: this component's files mount {}",
@@ -75,25 +89,16 @@ impl ComponentModels {
         }
         let (registry, compute_queue) = (Arc::clone(&self.registry), self.compute_queue.clone());
         let (name, load_times) = (name.to_owned(), Arc::clone(&self.load_times));
+        let states = Arc::clone(&self.states);
         wait_for_load(deadline, async move {
             let mut loaded = slot.lock().await;
             if let Some(model) = &*loaded {
                 return Ok(Arc::clone(model));
             }
             let start = Instant::now();
-            let read = compute_queue.run(move || read_graph(&folder)).await?;
-            let (bytes, digest, settings) =
-                read.map_err(|e| BackendError::Runtime(format!("{e:#}")))?;
-            let (encoding, target) = (Encoding::Onnx, ExecutionTarget::Cpu);
-            let version = settings.version.as_deref().unwrap_or_default();
-            let shown = [&*name, shortened(version)];
-            let shown =
-                shown.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
-            let key = (digest, settings.load_request());
-            let graph =
-                registry.load(&compute_queue, key, bytes, (encoding, target), &shown).await?;
-            let metrics = registry.metrics_of(&name, shortened(version));
-            let model = Arc::new(BoundModel::new(graph, &settings, compute_queue, metrics)?);
+            let model = load_mounted(&registry, compute_queue, &name, folder).await;
+            states.record(&name, model.as_ref().err());
+            let model = model?;
             *loaded = Some(Arc::clone(&model));
             load_times.observe_duration(start.elapsed());
             Ok(model)
@@ -137,6 +142,36 @@ impl ComponentModels {
     fn loaded(&self) -> MutexGuard<'_, HashMap<String, LoadSlot<Option<Arc<BoundModel>>>>> {
         self.loaded.lock()
     }
+}
+
+/// Loads the version in `folder`, and checks its signature against the graph.
+async fn load_mounted(
+    registry: &GraphRegistry,
+    compute_queue: ComputeQueue,
+    name: &str,
+    folder: PathBuf,
+) -> Result<Arc<BoundModel>, InferenceError> {
+    let (path, model) = (folder.join(SIGNATURE), name.to_owned());
+    let failed = |problems: Vec<String>| BackendError::Runtime(problems.join("; "));
+    let files = compute_queue.run(move || VersionFiles::read(&model, &folder)).await?;
+    let files = files.map_err(failed)?;
+    let settings = files.settings();
+    let version = shortened(settings.version.as_deref().unwrap_or_default());
+    let VersionFiles { graph: bytes, digest, declared, .. } = files;
+    let target = (Encoding::Onnx, ExecutionTarget::Cpu);
+    let key = (digest, settings.load_request());
+    let shown = [name, version].into_iter().filter(|part| !part.is_empty());
+    let shown = shown.collect::<Vec<_>>().join("/");
+    let graph = registry.load(&compute_queue, key, bytes, target, &shown).await?;
+    if let Some(declared) = declared {
+        let graph = Arc::clone(&graph);
+        let problems = compute_queue.run(move || check_loaded(&declared.model, &graph)).await?;
+        if !problems.is_empty() {
+            return Err(failed(in_file(&path, problems).collect()).into());
+        }
+    }
+    let metrics = registry.metrics_of(name, version);
+    Ok(Arc::new(BoundModel::new(graph, &settings, compute_queue, metrics)?))
 }
 
 /// Waits for `loading` until `deadline`. The load continues after that.

@@ -77,6 +77,25 @@ impl LoadedGraph {
         }
     }
 
+    /// The dimensions of each output in a run on zeros; `None` if the graph does not run on them. An axis
+    /// that the graph leaves free has the size in `declared`, the shape of an input by name, or 1.
+    pub(super) fn dimensions_of_run<'a>(
+        &self,
+        declared: impl Fn(&str) -> Option<&'a [i64]>,
+    ) -> Option<Vec<Vec<u32>>> {
+        let input = |info: &TensorInfo| {
+            let mut info = info.clone();
+            let sizes = declared(&info.name).unwrap_or_default();
+            for (axis, &size) in info.shape.iter_mut().flatten().zip(sizes) {
+                *axis = axis.or(u32::try_from(size).ok());
+            }
+            zeros(&info)
+        };
+        let inputs = self.inputs().iter().map(input).collect::<Option<Vec<_>>>()?;
+        let (outputs, _) = self.run(inputs).ok()?;
+        Some(outputs.into_iter().map(|output| output.dimensions).collect())
+    }
+
     /// Whether an inference runs on the thread that polls the connection.
     #[must_use]
     pub fn is_inline(&self, inputs: &[Tensor], placement: Placement) -> bool {

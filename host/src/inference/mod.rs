@@ -1,6 +1,6 @@
 //! Inference: loads models and runs their graphs.
 //!
-//! - `mounts`: the model folders of a component, and the settings in them
+//! - `mounts`: the model folders of a component; `model_toml`: the signature and settings in them
 //! - `registry`: the graphs that are loaded; `component_models`: those that a component uses
 //! - `options`: the backends; [`trial`]: loads a graph in a process of its own first
 //! - [`bind`]: checks tensors against the inputs of a graph; `packed`: tensors of types that
@@ -18,6 +18,7 @@ mod compute;
 mod graph;
 mod model;
 pub mod model_states;
+mod model_toml;
 mod mounts;
 mod options;
 mod packed;
@@ -29,10 +30,11 @@ pub use component_models::ComponentModels;
 pub use compute::ComputeThreads;
 pub use graph::LoadedGraph;
 pub use model::BoundModel;
+pub use model_toml::{check_loaded, datatype};
 #[cfg(any(test, fuzzing))]
 pub(crate) use mounts::check_settings;
 pub use mounts::{
-    GRAPH, MODELS, MountedModel, Mounts, SIGNATURE, check_model_folder, hex, load_request,
+    GRAPH, MODELS, MountedModel, Mounts, SIGNATURE, check_model_folder, hex, joined, load_request,
 };
 pub use options::{BackendName, BackendOptions, InferenceFlags, LoadRequest};
 pub use packed::pack;

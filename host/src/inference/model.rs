@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use super::batch::{BatchAxes, Batcher};
 use super::compute::ComputeQueue;
 use super::graph::{LoadedGraph, Placement};
-use super::mounts::ModelSettings;
+use super::model_toml::ModelSettings;
 use super::{InferenceError, bind};
 use crate::metrics::ModelMetrics;
 

@@ -1,43 +1,40 @@
-//! The load states of mounted models.
+//! The load states of the models of a component.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
-/// The load states of the models of all components.
+/// The result of the last load of each model that was loaded at least once: `None`, or why it failed.
 #[derive(Debug, Default)]
-pub struct ModelStates(Mutex<LoadStates>);
-
-#[derive(Debug, Default)]
-struct LoadStates {
-    /// Components whose models have all been loaded or have failed.
-    components: HashSet<String>,
-    /// Why a model is unavailable, by component and model.
-    failed: BTreeMap<(String, String), String>,
-}
+pub struct ModelStates(Mutex<BTreeMap<String, Option<String>>>);
 
 impl ModelStates {
-    /// Records that the models of `component` are loaded, except those that `failed`.
-    pub fn loaded(&self, component: &str, failed: impl IntoIterator<Item = (String, String)>) {
-        let mut loaded = self.lock();
-        loaded.components.insert(component.to_owned());
-        let failed = failed.into_iter().map(|(model, why)| ((component.to_owned(), model), why));
-        loaded.failed.extend(failed);
+    /// Records that `model` was loaded, or that this failed.
+    pub fn record<E: ToString>(&self, model: &str, error: Option<E>) {
+        self.lock().insert(model.to_owned(), error.map(|error| error.to_string()));
     }
 
-    /// The state of a model, and why it is unavailable.
-    pub fn of(&self, component: &str, model: &str) -> (VersionState, String) {
-        let loaded = self.lock();
-        let key = (component.to_owned(), model.to_owned());
-        match loaded.failed.get(&key) {
-            Some(why) => (VersionState::Unavailable, why.clone()),
-            None if loaded.components.contains(component) => (VersionState::Ready, String::new()),
+    /// The state of a model, and why it is unavailable. An idle model that was unloaded is ready: the next
+    /// request loads it.
+    #[must_use]
+    pub fn of(&self, model: &str) -> (VersionState, String) {
+        match self.lock().get(model) {
+            Some(Some(why)) => (VersionState::Unavailable, why.clone()),
+            Some(None) => (VersionState::Ready, String::new()),
             None => (VersionState::Loading, String::new()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, LoadStates> {
+    /// The models that cannot be served, with the reason.
+    #[must_use]
+    pub fn failed(&self) -> Vec<(String, String)> {
+        let states = self.lock();
+        let failed = states.iter().filter_map(|(model, why)| Some((model.clone(), why.clone()?)));
+        failed.collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
         self.0.lock()
     }
 }

@@ -4,17 +4,16 @@
 //! `model.onnx` and usually `model.toml`, whose `sha256` must be that of the graph.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use spinfer_backend::LoadOptions;
+use spinfer_model_toml::ModelToml;
 
-use super::batch::Batching;
-use super::graph::Placement;
-use super::options::{BackendName, LoadRequest};
+use super::model_toml::{DeclaredModel, GraphTensors, ModelSettings, compare};
+use super::options::LoadRequest;
 use crate::process::read_file::read_file;
-use crate::process::toml_text;
 
 /// Folder of the models in a component's file system.
 pub const MODELS: &str = "/models";
@@ -26,9 +25,6 @@ pub const SIGNATURE: &str = "model.toml";
 const MAX_GRAPH: u64 = 2 << 30;
 /// Maximum size of a `model.toml`, in bytes: it has a line for each feature.
 const MAX_SIGNATURE: u64 = 1 << 20;
-
-/// Maximum number of threads of one inference.
-const MAX_THREADS: usize = 64;
 
 /// Destination in the guest -> folder of the host, read-only.
 #[derive(Clone, Debug, Default)]
@@ -71,98 +67,96 @@ impl Mounts {
     }
 }
 
-/// The settings in `model.toml` that the host reads; the component reads the rest.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct ModelSettings {
-    sha256: Option<String>,
-    pub(super) version: Option<String>,
-    /// On which threads inferences run.
-    #[serde(default)]
-    pub(super) placement: Placement,
-    /// The backend that must run the graph.
-    backend: Option<BackendName>,
-    /// Maximum number of threads of one inference.
-    threads: Option<usize>,
-    pub(super) batching: Option<Batching>,
-    #[serde(default)]
-    inputs: Vec<EdgeSettings>,
-    #[serde(default)]
-    outputs: Vec<EdgeSettings>,
+/// The files of a version folder.
+pub(super) struct VersionFiles {
+    pub(super) graph: Vec<u8>,
+    /// SHA-256 of the graph.
+    pub(super) digest: [u8; 32],
+    /// `None` if there is no `model.toml`.
+    pub(super) declared: Option<DeclaredModel>,
+    /// The text of `model.toml`; empty if there is none.
+    signature: String,
 }
 
-/// The settings in an entry of `[[inputs]]` or `[[outputs]]` that the host reads.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct EdgeSettings {
-    #[serde(default)]
-    pub(super) name: String,
-    /// Index of the batch axis.
-    pub(super) batch_axis: Option<usize>,
-}
-
-impl ModelSettings {
-    fn parse(text: &str) -> Result<Self> {
-        let settings: Self = toml_text::parse(text)?;
-        settings.check()?;
-        Ok(settings)
-    }
-
-    /// The entries of all inputs and outputs.
-    pub(super) fn edges(&self) -> Vec<EdgeSettings> {
-        self.inputs.iter().chain(&self.outputs).cloned().collect()
-    }
-
-    /// How to load the graph.
-    pub(super) fn load_request(&self) -> LoadRequest {
-        let options =
-            self.threads.map_or_else(LoadOptions::default, |threads| LoadOptions { threads });
-        LoadRequest { backend: self.backend, options }
-    }
-
-    fn check(&self) -> Result<()> {
-        if let Some(threads) = self.threads {
-            ensure!(
-                (1..=MAX_THREADS).contains(&threads),
-                "threads = {threads}: write a number from 1 to {MAX_THREADS}"
-            );
-            ensure!(
-                threads == 1 || self.backend != Some(BackendName::Lean),
-                "threads = {threads}: the lean backend uses one thread; remove `threads` or `backend`"
-            );
+impl VersionFiles {
+    /// Reads the folder of the model `name`, and compares its files.
+    ///
+    /// # Errors
+    /// Every problem: the file, the key, what is wrong, and what to write.
+    pub(super) fn read(name: &str, folder: &Path) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let graph = read_graph(folder).map_err(|problem| problems.push(problem));
+        let path = folder.join(SIGNATURE);
+        let signature = match path.exists() {
+            true => read_text(&path).map_err(|problem| problems.push(problem)),
+            false => Ok(String::new()),
+        };
+        let mut of_signature = Vec::new();
+        let declared = match &signature {
+            Ok(text) if path.exists() => {
+                DeclaredModel::read(text, name).map(Some).map_err(|found| of_signature = found)
+            }
+            _ => Ok(None),
+        };
+        if let (Ok((bytes, digest)), Ok(text)) = (&graph, &signature) {
+            of_signature.extend(wrong_digest(text, digest));
+            if let Ok(Some(DeclaredModel { model, .. })) = &declared {
+                let graph = GraphTensors::of_file(bytes);
+                of_signature.extend(graph.iter().flat_map(|graph| compare(model, graph)));
+            }
         }
-        let Some(batching) = &self.batching else { return Ok(()) };
-        ensure!(
-            self.placement == Placement::Auto,
-            "a model with `[batching]` runs on compute threads: remove `placement` or `[batching]`"
-        );
-        batching.check().map_err(anyhow::Error::msg)
+        problems.extend(in_file(&path, of_signature));
+        match (graph, declared, signature) {
+            (Ok((graph, digest)), Ok(declared), Ok(signature)) if problems.is_empty() => {
+                Ok(Self { graph, digest, declared, signature })
+            }
+            _ => Err(problems),
+        }
+    }
+
+    /// The settings of the host; the defaults if there is no `model.toml`.
+    pub(super) fn settings(&self) -> ModelSettings {
+        self.declared.as_ref().map(|declared| declared.settings.clone()).unwrap_or_default()
     }
 }
 
-/// Reads the graph of a model folder and its settings. Verifies the graph against `model.toml`, if
-/// there is one.
-pub(super) fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32], ModelSettings)> {
+/// The problems of a file.
+pub(super) fn in_file(path: &Path, problems: Vec<String>) -> impl Iterator<Item = String> {
+    let path = path.display().to_string();
+    problems.into_iter().map(move |problem| format!("{path}: {problem}"))
+}
+
+/// The graph in a version folder, and its SHA-256.
+fn read_graph(folder: &Path) -> Result<(Vec<u8>, [u8; 32]), String> {
     let path = folder.join(GRAPH);
-    let bytes = read_file(&path, MAX_GRAPH).with_context(|| {
-        format!("{}: cannot be read; a model folder contains {GRAPH}", path.display())
+    let bytes = read_file(&path, MAX_GRAPH).map_err(|error| {
+        format!("{}: cannot be read; a model folder contains {GRAPH}: {error:#}", path.display())
     })?;
-    let digest: [u8; 32] = Sha256::digest(&bytes).into();
-    let signature = folder.join(SIGNATURE);
-    if !signature.exists() {
-        return Ok((bytes, digest, ModelSettings::default()));
-    }
-    let text = read_file(&signature, MAX_SIGNATURE)
+    let digest = Sha256::digest(&bytes).into();
+    Ok((bytes, digest))
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    read_file(path, MAX_SIGNATURE)
         .and_then(|bytes| Ok(String::from_utf8(bytes)?))
-        .with_context(|| signature.display().to_string())?;
-    let settings = ModelSettings::parse(&text).with_context(|| signature.display().to_string())?;
-    let actual = hex(&digest);
-    match &settings.sha256 {
-        Some(declared) if !declared.eq_ignore_ascii_case(&actual) => bail!(
-            "{}: sha256 is {declared}, but that of {GRAPH} is {actual}; a version is immutable: \
-             restore the file, or create a new version",
-            signature.display()
-        ),
-        Some(_) | None => Ok((bytes, digest, settings)),
+        .map_err(|error| format!("{}: {error:#}", path.display()))
+}
+
+/// The problem if `model.toml` declares another graph than that with `digest`.
+fn wrong_digest(signature: &str, digest: &[u8; 32]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Declared {
+        sha256: Option<String>,
     }
+
+    let declared = toml::from_str::<Declared>(signature).ok()?.sha256?;
+    let actual = hex(digest);
+    (!declared.eq_ignore_ascii_case(&actual)).then(|| {
+        format!(
+            "sha256 is {declared}, but that of {GRAPH} is {actual}; a version is immutable: restore the file, \
+             or create a new version"
+        )
+    })
 }
 
 /// How the settings of a model folder, if it has any, have its graph loaded.
@@ -174,15 +168,22 @@ pub fn load_request(folder: &Path) -> Result<LoadRequest> {
     if !path.exists() {
         return Ok(LoadRequest::default());
     }
-    let text = String::from_utf8(read_file(&path, MAX_SIGNATURE)?)?;
-    let settings = ModelSettings::parse(&text).with_context(|| path.display().to_string())?;
+    let text = read_text(&path).map_err(anyhow::Error::msg)?;
+    let settings = ModelSettings::parse(&text)
+        .map_err(|problems| joined(in_file(&path, problems).collect()))?;
     Ok(settings.load_request())
+}
+
+/// The problems of a version folder as one error.
+#[must_use]
+pub fn joined(problems: Vec<String>) -> anyhow::Error {
+    anyhow!(problems.join("\n"))
 }
 
 /// Checks the settings in a `model.toml`.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn check_settings(text: &str) -> Result<()> {
-    ModelSettings::parse(text).map(drop)
+pub(crate) fn check_settings(text: &str) -> Result<(), Vec<String>> {
+    DeclaredModel::read(text, "m").map(drop)
 }
 
 /// A version of a model, as mounted by a component.
@@ -194,18 +195,24 @@ pub struct MountedModel {
     pub version: Option<String>,
     /// The SHA-256 of the digest of its graph and its signature.
     pub digest: [u8; 32],
+    /// What its signature declares; `None` if there is none.
+    pub declared: Option<Arc<ModelToml>>,
 }
 
 /// Checks the folder of the model `name`.
 ///
 /// # Errors
-/// The graph or the settings cannot be read, or the graph is not the declared one.
-pub fn check_model_folder(name: &str, folder: &Path) -> Result<MountedModel> {
-    let (_, graph, settings) = read_graph(folder)?;
+/// Every problem: the graph or the settings cannot be read, or the graph is not the declared one.
+pub fn check_model_folder(name: &str, folder: &Path) -> Result<MountedModel, Vec<String>> {
+    let files = VersionFiles::read(name, folder)?;
     // Without a signature, the digest depends on the graph only.
-    let signature = std::fs::read(folder.join(SIGNATURE)).unwrap_or_default();
-    let digest = Sha256::new().chain_update(graph).chain_update(signature).finalize().into();
-    Ok(MountedModel { name: name.to_owned(), version: settings.version, digest })
+    let digest = Sha256::new().chain_update(files.digest).chain_update(&files.signature);
+    Ok(MountedModel {
+        name: name.to_owned(),
+        version: files.settings().version,
+        digest: digest.finalize().into(),
+        declared: files.declared.map(|declared| Arc::new(declared.model)),
+    })
 }
 
 /// Lower-case hexadecimal.
@@ -216,6 +223,9 @@ pub fn hex(digest: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::batch::Batching;
+    use super::super::graph::Placement;
+    use super::super::options::BackendName;
     use super::*;
 
     fn mounts(dir: &Path, destinations: &[(&str, &str)]) -> Mounts {
@@ -262,22 +272,34 @@ mod tests {
         let folder = graph(dir.path(), "one");
         assert!(check_model_folder("m", &folder).is_ok(), "without model.toml");
         let digest = hex(&Sha256::digest(b"graph"));
-        std::fs::write(folder.join(SIGNATURE), format!("sha256 = '{digest}'\nother = 1")).unwrap();
+        std::fs::write(folder.join(SIGNATURE), format!("sha256 = '{digest}'\n{SMALL}")).unwrap();
         assert!(check_model_folder("m", &folder).is_ok());
         std::fs::write(folder.join(GRAPH), b"another").unwrap();
-        let error = check_model_folder("m", &folder).unwrap_err().to_string();
-        assert!(error.contains("a version is immutable"), "{error}");
+        let problems = check_model_folder("m", &folder).unwrap_err();
+        assert!(problems[0].contains("a version is immutable"), "{problems:?}");
+        // Both files are reported.
+        std::fs::write(folder.join(SIGNATURE), format!("lables = []\n{SMALL}")).unwrap();
+        std::fs::remove_file(folder.join(GRAPH)).unwrap();
+        let problems = check_model_folder("m", &folder).unwrap_err();
+        assert!(problems[0].contains("a model folder contains model.onnx"), "{problems:?}");
+        assert!(problems[1].contains("model.toml: line 1: `lables`"), "{problems:?}");
+        assert_eq!(problems.len(), 2);
     }
+
+    const SMALL: &str = "name = 'm'\nversion = '1'\n\
+                         inputs = [{ name = 'x', datatype = 'FP32', shape = [-1] }]\n\
+                         outputs = [{ name = 'y', datatype = 'FP32', shape = [-1] }]\n";
 
     #[test]
     fn host_settings_are_parsed_and_checked() {
         let dir = tempfile::tempdir().unwrap();
         let folder = graph(dir.path(), "one");
         let read = |text: &str| {
-            std::fs::write(folder.join(SIGNATURE), text).unwrap();
-            read_graph(&folder).map(|(_, _, settings)| settings).map_err(|e| format!("{e:#}"))
+            std::fs::write(folder.join(SIGNATURE), format!("{SMALL}{text}")).unwrap();
+            let files = VersionFiles::read("m", &folder).map_err(|problems| problems.join("\n"))?;
+            Ok::<_, String>(files.settings())
         };
-        let settings = read("name = 'm'").unwrap();
+        let settings = read("").unwrap();
         assert_eq!((settings.placement, settings.batching), (Placement::Auto, None));
         assert_eq!(settings.load_request(), LoadRequest::default());
         let request = read("backend = 'onnxruntime'\nthreads = 2").unwrap().load_request();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{Connection, params};
-use serde::Deserialize;
+use spinfer_model_toml::{ModelToml, TensorEntry};
 
 /// The metadata of a model version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,31 +18,6 @@ pub struct ModelInfo {
     pub probabilities: Option<String>,
 }
 
-/// The part of `model.toml` that is read here.
-#[derive(Deserialize)]
-struct LoggedSignature {
-    version: Option<String>,
-    #[serde(default)]
-    labels: Vec<LoggedLabel>,
-    #[serde(default)]
-    outputs: Vec<LoggedOutput>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum LoggedLabel {
-    Text(String),
-    Integer(i64),
-}
-
-#[derive(Deserialize)]
-struct LoggedOutput {
-    name: String,
-    datatype: String,
-    #[serde(default)]
-    shape: Vec<i64>,
-}
-
 impl ModelInfo {
     /// Reads the metadata of the version in `folder`, which is mounted as the model `name`. `None`
     /// without a valid signature, which is reported when the application is resolved.
@@ -53,23 +28,13 @@ impl ModelInfo {
     }
 
     fn parse(name: &str, text: &str) -> Option<Self> {
-        let signature: LoggedSignature = toml::from_str(text).ok()?;
-        let labels = signature.labels.into_iter().map(|label| match label {
-            LoggedLabel::Text(text) => text,
-            LoggedLabel::Integer(number) => number.to_string(),
-        });
-        let labels: Vec<String> = labels.collect();
-        let has_all = |output: &LoggedOutput| {
+        let ModelToml { version, labels, outputs, .. } = ModelToml::parse(text).ok()?;
+        let has_all = |output: &&TensorEntry| {
             let width = output.shape.last().and_then(|width| usize::try_from(*width).ok());
-            output.datatype.starts_with("FP") && labels.len() > 1 && width == Some(labels.len())
+            output.is_float() && labels.len() > 1 && width == Some(labels.len())
         };
-        let probabilities = signature.outputs.iter().find(|output| has_all(output));
-        Some(Self {
-            model: name.to_owned(),
-            version: signature.version.unwrap_or_default(),
-            probabilities: probabilities.map(|output| output.name.clone()),
-            labels,
-        })
+        let probabilities = outputs.iter().find(has_all).map(|output| output.name.clone());
+        Some(Self { model: name.to_owned(), version, labels, probabilities })
     }
 
     /// The index of the class `label`.
@@ -132,13 +97,15 @@ mod tests {
 
     #[test]
     fn probabilities_are_the_float_output_with_one_value_per_class() {
-        let text = "version = '1'\nlabels = ['a', 'b', 'c']\n\
+        let text = "name = 'm'\nversion = '1'\nlabels = ['a', 'b', 'c']\n\
+                    [[inputs]]\nname = 'x'\ndatatype = 'FP32'\nshape = [-1]\n\
                     [[outputs]]\nname = 'label'\ndatatype = 'INT64'\nshape = [-1]\n\
                     [[outputs]]\nname = 'probabilities'\ndatatype = 'FP32'\nshape = [-1, 3]\n";
         let info = ModelInfo::parse("m", text).unwrap();
         assert_eq!((info.version.as_str(), info.class("b"), info.class("d")), ("1", Some(1), None));
         assert_eq!(info.probabilities.as_deref(), Some("probabilities"));
-        let info = ModelInfo::parse("m", "labels = [3, 4]").unwrap();
+        let numbers = text.replace("['a', 'b', 'c']", "[3, 4]");
+        let info = ModelInfo::parse("m", &numbers).unwrap();
         assert_eq!((info.class("4"), info.probabilities), (Some(1), None));
         assert_eq!(ModelInfo::parse("m", "labels = 3"), None);
     }

@@ -73,8 +73,10 @@ where
         arm.assignments.count();
         exchange.arm = Some(arm);
     }
-    let target = ComponentTarget::of(found)
-        .ok_or_else(|| Failure::NoRoute { path: exchange.head.uri.path().to_owned() })?;
+    let target = ComponentTarget::of(found).ok_or_else(|| Failure::NoRoute {
+        path: exchange.head.uri.path().to_owned(),
+        nearest: Vec::new(),
+    })?;
     let served = serve_component(host, target, exchange, copies).await;
     count(target.metrics, exchange.start, &served);
     served

@@ -397,7 +397,9 @@ fn find<'a>(
         return Err(Failure::NoRoute { path: head.uri.to_string() });
     }
     match via {
-        Via::Route => host.find(path).ok_or_else(|| Failure::NoRoute { path: path.to_owned() }),
+        Via::Route => host
+            .find(path)
+            .ok_or_else(|| Failure::NoRoute { path: path.to_owned(), nearest: host.nearest(path) }),
         Via::Component(id) => {
             host.component_target(id).ok_or_else(|| Failure::NoComponent { component: id.clone() })
         }

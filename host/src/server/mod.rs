@@ -73,6 +73,7 @@ pub async fn serve(
         async move {
             host.load_models().await;
             loaded(host.ready().is_ok());
+            host.retry_models().await;
         }
     });
     let background = tokio::spawn({

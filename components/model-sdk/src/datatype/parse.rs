@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::Datatype;
 use crate::byte_strings::push_bytes;
-use crate::json::{self, INFINITY, NEGATIVE_INFINITY};
+use crate::json;
 
 impl Datatype {
     /// Appends the element that a JSON number (string, boolean) stands for.
@@ -43,23 +43,19 @@ impl Datatype {
     }
 
     fn integer_bits(self, json: &str) -> Option<u64> {
-        /// From here on FP64 cannot represent every integer, so a number may have been rounded.
-        const INTEGERS: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
         let integer: i64 = match json.parse() {
             Ok(integer) => integer,
             Err(_) if self == Self::Bool && matches!(json, "true" | "false") => {
                 i64::from(json == "true")
             }
-            Err(_) => match json.parse() {
-                Ok(integer) if self == Self::U64 => return Some(integer),
-                _ => {
-                    // 5.0 is 5, as in JavaScript.
-                    let number = parse_f64(json)?;
-                    let whole = number.fract() == 0.0 && number.abs() < INTEGERS;
-                    #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
-                    whole.then_some(number as i64)?
+            Err(_) => {
+                let integer = integer(json)?;
+                match i64::try_from(integer) {
+                    Ok(integer) => integer,
+                    Err(_) if self == Self::U64 => return u64::try_from(integer).ok(),
+                    Err(_) => return None,
                 }
-            },
+            }
         };
         let in_range = match self {
             Self::Bool => matches!(integer, 0 | 1),
@@ -143,11 +139,96 @@ pub(crate) fn text(json: &str) -> Result<std::borrow::Cow<'_, str>, &'static str
 /// The values that are not finite numbers: `null` is a missing value.
 #[cold]
 fn special(json: &str) -> Option<f64> {
-    match json {
-        "null" => Some(f64::NAN),
-        INFINITY => Some(f64::INFINITY),
-        NEGATIVE_INFINITY => Some(f64::NEG_INFINITY),
+    if json == "null" {
+        return Some(f64::NAN);
+    }
+    // By its value, as the host's cache cannot tell `1e+99999` from `10e99998`.
+    match Decimal::parse(json)? {
+        Decimal { is_negative, digits: 1, exponent: json::INFINITY_EXPONENT } => {
+            Some(if is_negative { f64::NEG_INFINITY } else { f64::INFINITY })
+        }
         _ => None,
+    }
+}
+
+/// The integer that a JSON number stands for, in any notation: `100`, `1e2` and `100.0` are equal. Exact: the
+/// host's cache treats numbers of the same value as one, so all notations must be accepted, or none.
+#[cold]
+#[inline(never)]
+pub(crate) fn integer(json: &str) -> Option<i128> {
+    let Decimal { is_negative, digits, exponent } = Decimal::parse(json)?;
+    let power = 10_u128.checked_pow(exponent.try_into().ok()?)?;
+    let integer = i128::try_from(digits.checked_mul(power)?).ok()?;
+    Some(if is_negative { -integer } else { integer })
+}
+
+/// A number without an exponent or needless zeros. `None` if it has too many digits, or is not one.
+pub(crate) fn plain(json: &str) -> Option<String> {
+    const MAX_PLACES: i64 = 40;
+    let Decimal { is_negative, digits, exponent } = Decimal::parse(json)?;
+    let mut text = digits.to_string();
+    match usize::try_from(exponent) {
+        _ if exponent.abs() > MAX_PLACES => return None,
+        Ok(zeros) => text += &"0".repeat(zeros),
+        Err(_) => {
+            let places = exponent.unsigned_abs() as usize;
+            text.insert_str(0, &"0".repeat((places + 1).saturating_sub(text.len())));
+            text.insert(text.len() - places, '.');
+        }
+    }
+    if is_negative {
+        text.insert(0, '-');
+    }
+    Some(text)
+}
+
+/// A decimal number: `digits` without trailing zeros, times ten to the power of `exponent`.
+struct Decimal {
+    is_negative: bool,
+    digits: u128,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// `None` if `number` is not one, or has more digits than any datatype.
+    fn parse(number: &str) -> Option<Self> {
+        let (is_negative, number) = match number.as_bytes() {
+            [b'-', ..] => (true, &number[1..]),
+            [b'+', ..] => (false, &number[1..]),
+            _ => (false, number),
+        };
+        let (number, exponent) = match number.split_once(['e', 'E']) {
+            Some((number, exponent)) => (number, i64::from(exponent.parse::<i32>().ok()?)),
+            None => (number, 0),
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        let mut decimal =
+            Self { is_negative, digits: 0, exponent: exponent - fraction.len() as i64 };
+        // Zeros count only if another digit follows.
+        let mut zeros = 0;
+        for digit in whole.bytes().chain(fraction.bytes()) {
+            match digit {
+                b'0' => zeros += 1,
+                b'1'..=b'9' => {
+                    let power = match decimal.digits {
+                        0 => 1,
+                        _ => 10_u128.checked_pow(zeros + 1)?,
+                    };
+                    let digits = decimal.digits.checked_mul(power)?;
+                    decimal.digits = digits.checked_add(u128::from(digit - b'0'))?;
+                    zeros = 0;
+                }
+                _ => return None,
+            }
+        }
+        decimal.exponent = match decimal.digits {
+            0 => 0,
+            _ => decimal.exponent + i64::from(zeros),
+        };
+        Some(decimal)
     }
 }
 

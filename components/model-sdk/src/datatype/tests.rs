@@ -25,6 +25,13 @@ fn numbers_become_elements_or_are_refused() {
         (Datatype::U16, "65535", &[0xff, 0xff]),
         (Datatype::U32, "4294967295", &[255; 4]),
         (Datatype::U64, "18446744073709551615", &[255; 8]),
+        (Datatype::U64, "18446744073709551615.0", &[255; 8]),
+        (Datatype::U64, "-0.0", &[0; 8]),
+        (Datatype::I64, "1e18", &1_000_000_000_000_000_000_i64.to_le_bytes()),
+        (Datatype::I64, "9007199254740993.0", &9_007_199_254_740_993_i64.to_le_bytes()),
+        (Datatype::I64, "-922337203685477580800e-2", &i64::MIN.to_le_bytes()),
+        (Datatype::U8, "2.550e+002", &[255]),
+        (Datatype::U8, "0.0e9", &[0]),
         (Datatype::Bool, "true", &[1]),
         (Datatype::Bool, "0", &[0]),
         (Datatype::Bytes, r#""a\n\u00e9""#, &[4, 0, 0, 0, b'a', b'\n', 0xc3, 0xa9]),
@@ -46,8 +53,11 @@ fn numbers_become_elements_or_are_refused() {
         (Datatype::U8, "-1"),
         (Datatype::U8, "1.5"),
         (Datatype::U8, "256.0"),
-        // Rounds to 2^53 in FP64.
-        (Datatype::I64, "9007199254740993.0"),
+        // FP64 rounds both to integers.
+        (Datatype::I64, "9007199254740993.5"),
+        (Datatype::I64, "1e-400"),
+        (Datatype::I64, "1e400"),
+        (Datatype::I64, "1e99999999999"),
         (Datatype::I32, "2147483648"),
         (Datatype::I64, "9223372036854775808"),
         (Datatype::I64, "0.5"),
@@ -67,11 +77,30 @@ fn numbers_become_elements_or_are_refused() {
 }
 
 #[test]
+fn plain_notation_of_numbers() {
+    for (plainly, notations) in [
+        ("0", &["0", "0.0", "0e5"][..]),
+        ("-0", &["-0", "-0.0"]),
+        ("100", &["100", "1e2", "100.0", "0.1E+3"]),
+        ("1.5", &["1.5", "15e-1", "1.50"]),
+        ("-0.025", &["-0.025", "-25e-3", "-2.5e-2"]),
+    ] {
+        for notation in notations {
+            assert_eq!(parse::plain(notation).as_deref(), Some(plainly), "{notation}");
+        }
+    }
+    for text in ["", "-", ".", "e5", "1e", "x", "1x", "1.2.3", "1e50", "1e-50", "--1", "1e2e3"] {
+        assert_eq!(parse::plain(text), None, "{text}");
+    }
+}
+
+#[test]
 fn only_floats_may_be_missing_or_infinite() {
     for datatype in Datatype::ALL {
         for (json, number) in
             [("null", f32::NAN), (INFINITY, f32::INFINITY), (NEGATIVE_INFINITY, -f32::INFINITY)]
         {
+            assert_eq!(pushed(datatype, json), pushed(datatype, &json.replace("1e+", "1.0e")));
             match (pushed(datatype, json), datatype.is_float()) {
                 (Ok(data), true) => {
                     let element = match datatype.element(&data) {
@@ -90,4 +119,9 @@ fn only_floats_may_be_missing_or_infinite() {
             }
         }
     }
+}
+
+#[test]
+fn datatypes_are_those_of_model_toml() {
+    assert_eq!(Datatype::ALL.map(Datatype::name), spinfer_model_toml::DATATYPES);
 }

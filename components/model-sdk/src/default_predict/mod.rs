@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use spinfer_model_toml::scores_fit;
+
 use crate::byte_strings::split_bytes;
 use crate::datatype::{Datatype, Element};
 use crate::error::Error;
@@ -134,7 +136,7 @@ impl<'a> OutputRoles<'a> {
                 let indices = greatest(&scores.f32s()?, signature.labels.len());
                 // Not an output of the model, so it has no name.
                 let indices = Tensor::i64("", &[rows], &indices);
-                Ok(classes(signature, indices, Some(scores)))
+                classes(signature, indices, Some(scores))
             }
             Self::Classes(_, None) => {
                 let [class] = graph::all(tensors)?;
@@ -197,18 +199,43 @@ fn from_classes(
         Datatype::Bytes => indices_of_labels(signature, &class)?,
         _ => class_indices(signature, &class)?,
     };
-    Ok(classes(signature, indices, scores))
+    classes(signature, indices, scores)
 }
 
 /// Adds the scores to the classes if they are probabilities, one per label.
-fn classes(signature: &Signature, indices: Tensor, scores: Option<Tensor>) -> Prediction {
+///
+/// # Errors
+/// There are scores of more or fewer classes than labels: the labels are not those of the classes.
+fn classes(
+    signature: &Signature,
+    indices: Tensor,
+    scores: Option<Tensor>,
+) -> Result<Prediction, Error> {
     let labels = signature.labels.len();
-    match scores {
-        Some(probabilities) if labels > 0 && are_probabilities(&probabilities, labels) => {
-            Prediction::Classes { indices, probabilities }
-        }
-        _ => Prediction::Labels(indices),
+    let Some(scores) = scores.filter(|_| labels > 0) else {
+        return Ok(Prediction::Labels(indices));
+    };
+    let (rows, count) = (indices.count(), scores.count());
+    let width = if rows > 0 && count.is_multiple_of(rows) { count / rows } else { labels };
+    if width == labels {
+        return Ok(if are_probabilities(&scores, labels) {
+            Prediction::Classes { indices, probabilities: scores }
+        } else {
+            Prediction::Labels(indices)
+        });
     }
+    // Margins are not probabilities; a row with NaN or infinities does not tell.
+    let numbers = scores.data.as_chunks().0.iter();
+    let is_finite = numbers.map(|&number| f32::from_le_bytes(number)).all(f32::is_finite);
+    let are_margins = width == 1 || !is_finite || !are_probabilities(&scores, width);
+    if scores_fit(labels, width) && are_margins {
+        return Ok(Prediction::Labels(indices));
+    }
+    Err(Error::internal(format!(
+        "/models/{}/model.toml: `labels` has {labels} of them, but the output {:?} has {width} scores for each \
+         row; write a label for each score, in their order",
+        signature.name, scores.name
+    )))
 }
 
 /// Whether each row of `labels` numbers is a probability distribution, unlike distances and margins. Rows

@@ -385,12 +385,35 @@ fn file_needs_a_predict_of_the_component() {
     assert!(message.contains("`fn predict`"), "{message}");
 }
 
+/// The labels are not those of the classes: any class could be the wrong one.
+#[test]
+fn scores_of_more_classes_than_labels_are_500() {
+    let model = format!("{LABELS}{X}out label INT64 [-1]\nout scores FP32 [-1, -1]");
+    // For each of two rows.
+    let respond = |width: u32, row: &[f32]| {
+        let label = Tensor::i64("label", &[2], &[0, 0]);
+        response(&model, vec![label, Tensor::f32("scores", &[2, width], &row.repeat(2))])
+    };
+    for (width, row) in [(3, &[0.7, 0.2, 0.1][..]), (3, &[5.0, -1.0, 2.0]), (4, &[0.25; 4])] {
+        let (status, message) = respond(width, row).unwrap_err();
+        assert_eq!(status, 500, "{message}");
+        let part = format!(
+            "model.toml: `labels` has 2 of them, but the output \"scores\" has {width} scores"
+        );
+        assert!(message.contains(&part), "{message}");
+    }
+    // Probabilities; margins, or the score of the best class.
+    for (width, row) in [(2, &[0.7, 0.3][..]), (2, &[5.0, -1.0]), (1, &[0.3]), (1, &[f32::NAN])] {
+        assert!(respond(width, row).is_ok(), "{width}");
+    }
+}
+
 proptest! {
     /// Whatever the graph returns and the signature declares.
     #[test]
     fn no_output_panics(
         labels in prop::sample::select(vec!["", LABELS, "labels = [3, 7]\n"]),
-        one in "(FP32|FP64|INT64|UINT8|FP16) \\[(-1|2|-1, 2|-1, 3|-1, -1)?\\]",
+        one in "(FP32|FP64|INT64|UINT8|FP16) \\[(-1|2|-1, 2|-1, -1)?\\]",
         other in prop::option::of("(FP32|INT32) \\[(-1|-1, 2)?\\]"),
         data in prop::collection::vec(any::<u8>(), 0..40),
     ) {

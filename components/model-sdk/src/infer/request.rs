@@ -7,9 +7,10 @@ use serde_json::value::RawValue;
 
 use super::binary::{BinaryTensors, TensorParameters};
 use crate::datatype::Datatype;
+use crate::datatype::parse::integer;
 use crate::error::{Error, quoted};
 use crate::json::{self, Entries, Object};
-use crate::json_array;
+use crate::json_array::{self, ItemKind};
 use crate::shape::Shape;
 use crate::signature::{Signature, TensorSignature};
 use crate::tensor::Tensor;
@@ -43,7 +44,9 @@ struct InferRequestBody<'a> {
 struct Input<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    shape: Vec<u32>,
+    /// Read as data is: sizes may have any notation, as the host's cache cannot tell `4` from `4.0`.
+    #[serde(borrow)]
+    shape: &'a RawValue,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -104,17 +107,18 @@ fn decode_input(
             quoted(&input.datatype)
         ));
     }
-    if !shape.admits(&input.shape) {
-        let got = Shape::of(&input.shape);
+    let dimensions = read_shape(name, input.shape)?;
+    if !shape.admits(&dimensions) {
+        let got = Shape::of(&dimensions);
         return Err(format!("input {name:?}: expected shape {shape}, got {got}"));
     }
-    let axes = input.shape.iter().map(|&axis| u64::from(axis));
+    let axes = dimensions.iter().map(|&axis| u64::from(axis));
     let elements = axes.fold(1, u64::saturating_mul);
     let parameters = TensorParameters::read(input.parameters);
     let binary_size =
         parameters.map_err(|problem| format!("input {name:?}: {problem}"))?.binary_data_size;
     let data = match (input.data, binary_size) {
-        (Some(json), None) => read_json(name, *datatype, &input.shape, elements, json)?,
+        (Some(json), None) => read_json(name, *datatype, &dimensions, elements, json)?,
         (None, Some(size)) => {
             let data = binary.take(size, *datatype, elements);
             data.map_err(|problem| format!("input {name:?}: {problem}"))?.to_vec()
@@ -128,7 +132,20 @@ fn decode_input(
             ));
         }
     };
-    Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions: input.shape, data })
+    Ok(Tensor { name: name.clone(), datatype: *datatype, dimensions, data })
+}
+
+/// Decodes the shape of an input.
+fn read_shape(name: &str, json: &RawValue) -> Result<Vec<u32>, String> {
+    let mut dimensions = Vec::new();
+    let what = format_args!("input {name:?}: shape");
+    json_array::read(&what, ItemKind::Numbers, json, &[], |size| {
+        let dimension = size.parse().ok().or_else(|| integer(size)?.try_into().ok());
+        dimensions
+            .push(dimension.ok_or("is not the size of an axis: expected an integer, 0 or more")?);
+        Ok(())
+    })?;
+    Ok(dimensions)
 }
 
 /// Decodes the data of an input.
@@ -323,7 +340,19 @@ mod tests {
             ),
             (
                 r#""name":"features","shape":[-1,4],"datatype":"FP32","data":[1]"#,
-                "the body: invalid value: integer `-1`, expected u32 at line 1 column 41",
+                r#"input "features": shape[0]: -1 is not the size of an axis: expected an integer, 0 or more"#,
+            ),
+            (
+                r#""name":"features","shape":[1.5,4],"datatype":"FP32","data":[1]"#,
+                r#"input "features": shape[0]: 1.5 is not the size of an axis: expected an integer, 0 or more"#,
+            ),
+            (
+                r#""name":"features","shape":[[1],4],"datatype":"FP32","data":[1]"#,
+                r#"input "features": shape[0]: expected a number, got an array"#,
+            ),
+            (
+                r#""name":"features","shape":4,"datatype":"FP32","data":[1]"#,
+                r#"input "features": shape: expected an array of numbers, got 4"#,
             ),
             (
                 r#""name":7"#,

@@ -10,6 +10,7 @@ use serde::ser::{Error as _, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::datatype::parse::plain;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::json::{self, Entries};
@@ -100,9 +101,8 @@ fn read_split(reader: &mut RowReader<'_>, split: &RawValue) -> Result<(), Error>
     let what = "dataframe_split: columns";
     let columns = json::items(&what, columns)?;
     // A data frame without column names has numbers instead.
-    let columns = columns.into_iter().map(RawValue::get);
-    let names = columns.map(|json| json::string(json).unwrap_or_else(|| json.into()));
-    let names: Vec<Cow<'_, str>> = names.collect();
+    let names: Vec<Cow<'_, str>> =
+        columns.into_iter().map(|column| column_name(column.get())).collect();
     let columns = reader.columns_in_order(&what, &names)?;
     let rows = json::items(&"dataframe_split: data", data)?;
     reader.expect(rows.len(), data)?;
@@ -113,6 +113,11 @@ fn read_split(reader: &mut RowReader<'_>, split: &RawValue) -> Result<(), Error>
         reader.cells(&what, &columns, &mut cells)?;
     }
     Ok(())
+}
+
+/// The name of a column: a string, or a number in one notation, as the host's cache cannot tell `1` from `1.0`.
+fn column_name(json: &str) -> Cow<'_, str> {
+    json::string(json).unwrap_or_else(|| plain(json).map_or(json.into(), Cow::Owned))
 }
 
 /// Reads an array of rows, an object of columns by name, or an object of all rows by the name of the only

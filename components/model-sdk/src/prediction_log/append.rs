@@ -73,18 +73,18 @@ fn columns<'a>(lowered: &'a [Lowered<'a>]) -> Vec<wit::Columns<'a>> {
 }
 
 /// Ignores errors: the host reports them to its operator.
-#[cfg(not(any(test, fuzzing)))]
+#[cfg(not(any(test, fuzzing, feature = "fuzzing")))]
 fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
     let _refused = wit::append(request, predictions);
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "fuzzing"))]
 #[expect(clippy::needless_pass_by_value, reason = "as the bindings take them")]
 fn send(request: Option<&str>, predictions: wit::Predictions<'_>) {
     captured::SENT.with_borrow_mut(|sent| sent.push(captured::shown(request, &predictions)));
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "fuzzing"))]
 pub(super) mod captured {
     use std::cell::RefCell;
 

@@ -7,20 +7,19 @@
 //! - `fields`, optional: the names of the elements of one row
 //! - `batch_axis`, optional: the axis that counts rows, by default the first
 //!
-//! Keys that are not read here are the host's (`backend`, `threads`) or free-form.
+//! `spinfer-model-toml` reads the file; the host reads it with the same code, and its own keys besides.
 
 mod columns;
-mod document;
-mod read;
 
 use serde::Serialize;
+use spinfer_model_toml::{ModelToml, TensorEntry, counts_rows, row, row_axes};
 
 use self::columns::column_names;
 pub(crate) use self::columns::{MAX_WIDTH, element_names};
 use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::json_array::ItemKind;
-use crate::shape::{MAX_RANK, Shape};
+use crate::shape::Shape;
 
 /// The part of `model.toml` that the component reads.
 #[derive(Debug)]
@@ -83,8 +82,19 @@ impl Signature {
     /// # Errors
     /// With what is wrong, and the line.
     pub(crate) fn parse(text: &str, name: &str) -> Result<Self, String> {
-        let mut signature = read::read(text)?;
-        signature.check(name)?;
+        let model = ModelToml::read(text, name).map_err(|mut problems| problems.swap_remove(0))?;
+        let tensors = |entries: Vec<TensorEntry>| entries.into_iter().map(TensorSignature::of);
+        let mut signature = Self {
+            name: model.name,
+            version: model.version,
+            labels: model.labels,
+            classes: model.classes,
+            inputs: tensors(model.inputs).collect::<Result<_, _>>()?,
+            outputs: tensors(model.outputs).collect::<Result<_, _>>()?,
+            cache_seconds: model.cache_seconds,
+            row: Vec::new(),
+            slots: Vec::new(),
+        };
         let alone = signature.inputs.len() == 1;
         for input in &mut signature.inputs {
             input.name_field(alone);
@@ -99,28 +109,6 @@ impl Signature {
         }
         signature.slots = signature.slots_of_row().unwrap_or_default();
         Ok(signature)
-    }
-
-    /// Checks what the syntax does not.
-    fn check(&self, name: &str) -> Result<(), String> {
-        if self.name != name {
-            return Err(format!(
-                "the name is {:?}, but this component serves {name:?}; mount a version of that model",
-                self.name
-            ));
-        }
-        if self.inputs.is_empty() || self.outputs.is_empty() {
-            return Err("expected at least one of [[inputs]] and one of [[outputs]]".to_owned());
-        }
-        for tensors in [&self.inputs, &self.outputs] {
-            for (index, tensor) in tensors.iter().enumerate() {
-                tensor.check()?;
-                if tensors[..index].iter().any(|other| other.name == tensor.name) {
-                    return Err(format!("two tensors have the name {:?}", tensor.name));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The elements of each input in a row. `None` if a free axis leaves their number open.
@@ -203,6 +191,13 @@ impl Signature {
 }
 
 impl TensorSignature {
+    fn of(entry: TensorEntry) -> Result<Self, String> {
+        let TensorEntry { name, datatype, shape, batch_axis, fields } = entry;
+        let datatype = Datatype::named(datatype)
+            .ok_or_else(|| format!("this component does not support the datatype {datatype}"))?;
+        Ok(Self { name, datatype, shape: Shape(shape), batch_axis, fields, columns: Vec::new() })
+    }
+
     /// Checks an output against `model.toml`. `source`: what returned it, for messages.
     ///
     /// # Errors
@@ -230,24 +225,17 @@ impl TensorSignature {
 
     /// Whether the batch axis is free, and therefore counts rows.
     pub(crate) fn counts_rows(&self) -> bool {
-        self.shape.0.get(self.batch_axis) == Some(&-1)
+        counts_rows(&self.shape.0, self.batch_axis)
     }
 
     /// The axes of one row.
     fn row_axes(&self) -> Vec<i64> {
-        let mut axes = self.shape.0.clone();
-        if self.counts_rows() {
-            axes.remove(self.batch_axis);
-        }
-        axes
+        row_axes(&self.shape.0, self.batch_axis)
     }
 
     /// The number of elements in one row. `None` if an axis other than the batch axis is free.
     pub(crate) fn row(&self) -> Option<usize> {
-        let batch = if self.counts_rows() { self.batch_axis } else { usize::MAX };
-        let axes = self.shape.0.iter().enumerate().filter(|(position, _)| *position != batch);
-        axes.map(|(_, &axis)| axis)
-            .try_fold(1_usize, |row, axis| row.checked_mul(usize::try_from(axis).ok()?))
+        row(&self.shape.0, self.batch_axis)
     }
 
     /// The dimensions of `rows` rows of `row` elements each, if that determines them, with the batch axis first.
@@ -267,29 +255,6 @@ impl TensorSignature {
         if named && self.fields.is_empty() && self.row() == Some(1) {
             self.fields.push(self.name.clone());
         }
-    }
-
-    /// Checks what the syntax does not.
-    fn check(&self) -> Result<(), String> {
-        let Self { name, shape, batch_axis, fields, .. } = self;
-        if shape.0.len() > MAX_RANK || shape.0.iter().any(|&axis| axis < -1) {
-            return Err(format!(
-                "{name:?} has the shape {shape}: expected at most {MAX_RANK} axes, each 0 or more, or -1 if free"
-            ));
-        }
-        if *batch_axis > 0 && !self.counts_rows() {
-            return Err(format!(
-                "{name:?} has `batch_axis = {batch_axis}` and the shape {shape}: expected the index of a free \
-                 axis (-1 in `shape`); omit `batch_axis` if no axis counts rows"
-            ));
-        }
-        if !fields.is_empty() && self.row().is_some_and(|row| row != fields.len()) {
-            return Err(format!(
-                "{name:?} has {} fields, which do not match its shape {shape}",
-                fields.len()
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -9,9 +9,9 @@ use spinfer_backend::{Tensor, TensorType};
 
 use super::run_graph::{Numbers, OutputColumn, Runner};
 use crate::cli::add::values::{put_float, put_integer, put_string};
-use crate::cli::signature::datatype;
 use crate::drift::baseline::{PresentValues, Summary, summarize_categories, summarize_numbers};
 use crate::drift::signature::{FieldSignature, SignatureTensor};
+use crate::inference::datatype;
 use crate::process::text::shortened;
 
 /// Maximum number of values held in memory, rows times features and outputs, of 4 or 8 bytes each: the

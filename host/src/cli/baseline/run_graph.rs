@@ -9,7 +9,7 @@ use spinfer_backend::{Backend, Encoding, ExecutionTarget, Tensor, TensorInfo, Te
 
 use crate::drift::signature::{MAX_ELEMENTS, element_names};
 use crate::inference::{
-    GRAPH, LoadResult, LoadedGraph, bind, check_model_folder, load_request, load_with_first,
+    GRAPH, LoadResult, LoadedGraph, bind, check_model_folder, joined, load_request, load_with_first,
 };
 
 /// Maximum number of rows per run: large enough to hide the overhead of a run, small enough that
@@ -41,7 +41,7 @@ pub(super) struct OutputColumn {
 impl Runner {
     /// Loads the graph of the `model` in `folder`.
     pub(super) fn load(model: &str, folder: &Path, backends: &[Arc<dyn Backend>]) -> Result<Self> {
-        check_model_folder(model, folder)?;
+        check_model_folder(model, folder).map_err(joined)?;
         let path = folder.join(GRAPH);
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let request = load_request(folder)?;

@@ -163,7 +163,11 @@ impl Context<'_> {
         for (name, folder) in files.folders.models().filter(|(_, folder)| folder.is_dir()) {
             match check_model_folder(name, folder) {
                 Ok(model) => models.push(model),
-                Err(problem) => problems.add(format!("{key}.files"), format!("{problem:#}")),
+                Err(found) => {
+                    found
+                        .into_iter()
+                        .for_each(|problem| problems.add(format!("{key}.files"), problem));
+                }
             }
         }
         (files, models)

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use spinfer_model_toml::ModelToml;
 use tracing::warn;
 
 use crate::inference::SIGNATURE;
@@ -52,20 +53,16 @@ fn unknown<'a>(fields: &'a [String], known: &[String]) -> impl Iterator<Item = &
 /// of `folder`. `None` if it has no valid signature.
 fn names(folder: &Path) -> Option<Vec<String>> {
     let text = std::fs::read_to_string(folder.join(SIGNATURE)).ok()?;
-    let signature: toml::Table = toml::from_str(&text).ok()?;
-    let tensors = |key: &str| -> Option<Vec<&toml::Table>> {
-        signature.get(key)?.as_array()?.iter().map(toml::Value::as_table).collect()
-    };
-    let (inputs, outputs) = (tensors("inputs")?, tensors("outputs")?);
-    let text = |value: &toml::Value| value.as_str().map(str::to_owned);
+    let ModelToml { inputs, outputs, .. } = ModelToml::parse(&text).ok()?;
     let mut names = Vec::new();
     for input in inputs {
-        match input.get("fields").and_then(toml::Value::as_array) {
-            Some(fields) if !fields.is_empty() => names.extend(fields.iter().filter_map(text)),
-            _ => names.extend(input.get("name").and_then(text)),
+        if input.fields.is_empty() {
+            names.push(input.name);
+        } else {
+            names.extend(input.fields);
         }
     }
-    names.extend(outputs.iter().filter_map(|output| text(output.get("name")?)));
+    names.extend(outputs.into_iter().map(|output| output.name));
     Some(names)
 }
 

@@ -9,9 +9,7 @@ use super::{Problems, listed};
 use crate::config::manifest::{Executor, HttpTrigger, Manifest, Private, StaticResponse, TextOr};
 use crate::guest::door::wagi;
 use crate::http::body::Body;
-use crate::http::reserved::{
-    FEEDBACK, HOST_HEADERS, LIVE, MODELS, READY, REPOSITORY_INDEX, SERVER, WELL_KNOWN,
-};
+use crate::http::reserved::{HOST_HEADERS, OWN, WELL_KNOWN};
 use crate::http::route::{Pattern, Router};
 
 /// Values of `executor.type`: names that Spin has, or had, for what is chosen here by the component's
@@ -223,9 +221,7 @@ fn pattern(key: &str, trigger: &HttpTrigger, problems: &mut Problems) -> Option<
     match &trigger.route {
         Some(TextOr::Text(route)) => match Pattern::parse(route) {
             Ok(pattern)
-                if [SERVER, LIVE, READY, MODELS, REPOSITORY_INDEX, FEEDBACK]
-                    .contains(&pattern.to_string().as_str())
-                    || pattern.is_under(WELL_KNOWN) =>
+                if OWN.contains(&pattern.to_string().as_str()) || pattern.is_under(WELL_KNOWN) =>
             {
                 problems.add(key, "this path is reserved by the host; choose another");
                 None

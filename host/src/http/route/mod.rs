@@ -3,6 +3,8 @@
 //! over all others, and a longer prefix over a shorter one. `/a/...` matches `/a`, one trailing slash is
 //! ignored, and equivalent percent-encodings match: `/my%5Fmodel` is `/my_model` ([`percent`]).
 
+mod nearest;
+
 use std::fmt;
 use std::sync::LazyLock;
 

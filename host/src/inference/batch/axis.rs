@@ -2,7 +2,7 @@
 
 use spinfer_backend::TensorInfo;
 
-use super::super::mounts::EdgeSettings;
+use super::super::model_toml::EdgeSettings;
 
 /// The batch axis of each input and output, in the graph's order.
 #[derive(Clone, Debug, PartialEq, Eq)]

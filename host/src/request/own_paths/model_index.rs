@@ -1,7 +1,7 @@
-//! The models of the application, listed: `GET /v2/models` as KServe has it, and `POST
-//! /v2/repository/index` as Triton and MLServer have it.
+//! The versions of the models with their states: `POST /v2/repository/index`, as Triton and MLServer have
+//! it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -33,13 +33,6 @@ struct Indexed<'a> {
     reason: String,
 }
 
-/// The names of all models, as JSON.
-pub(super) fn names(host: &Host) -> String {
-    let models = host.components().values().flat_map(|service| &service.spec().models);
-    let names: BTreeSet<_> = models.map(|model| model.name.as_str()).collect();
-    serde_json::json!({ "models": names }).to_string()
-}
-
 /// The response to `POST /v2/repository/index`.
 pub(super) async fn repository<B>(
     host: &Host,
@@ -68,9 +61,9 @@ where
 /// Every version, or only those that are ready.
 fn index(host: &Host, only_ready: bool) -> Vec<Indexed<'_>> {
     let mut all: BTreeMap<_, (VersionState, String)> = BTreeMap::new();
-    for (id, service) in host.components() {
+    for service in host.components().values() {
         for model in &service.spec().models {
-            let found = host.model_states().of(id, &model.name);
+            let found = service.model_state(&model.name);
             let key = (model.name.as_str(), model.version.as_deref());
             let known = all.entry(key).or_insert_with(|| found.clone());
             if found.0 < known.0 {

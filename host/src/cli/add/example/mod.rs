@@ -11,8 +11,7 @@ use bytesize::ByteSize;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
 
 use super::values::{put_float, put_integer, put_string};
-use crate::cli::signature::datatype;
-use crate::inference::bind;
+use crate::inference::{bind, datatype};
 use crate::process::read_file::read_file;
 
 /// Maximum size of the file, in bytes.

@@ -12,7 +12,7 @@ use walkdir::{DirEntry, WalkDir};
 use super::config::{ModelDescription, ModelFs, ModelPackConfig, ModelTomlSummary, Technical};
 use super::paths::check_title;
 use super::{ARTIFACT, CONFIG, FILE_PATH, MAX_FILE, ModelVersion};
-use crate::inference::{SIGNATURE, check_model_folder};
+use crate::inference::{SIGNATURE, check_model_folder, joined};
 use crate::registry::oci::client::{Content, Repository};
 use crate::registry::oci::digest::Digest;
 use crate::registry::oci::manifest::{
@@ -57,7 +57,7 @@ impl ModelArtifact {
         ensure!(signature.sha256.is_some(), missing("sha256"));
         let version = ModelVersion::new(&name, &number)
             .map_err(|problem| anyhow::anyhow!("{}/{SIGNATURE}: {problem}", folder.display()))?;
-        check_model_folder(&name, folder)?;
+        check_model_folder(&name, folder).map_err(joined)?;
         let files = files(folder)?;
         let layers: Vec<_> = files.iter().map(|file| file.layer.clone()).collect();
         let config = serde_json::to_vec(&ModelPackConfig {
@@ -174,8 +174,11 @@ pub(super) mod tests {
         std::fs::create_dir_all(folder.join("data")).unwrap();
         std::fs::write(folder.join(GRAPH), b"graph").unwrap();
         let sha256 = hex(&Sha256::digest(b"graph"));
-        let signature =
-            format!("name = 'iris'\nversion = '1'\nsha256 = '{sha256}'\ndescription = 'Irises.'");
+        let tensor = "[{ name = 'x', datatype = 'FP32', shape = [-1] }]";
+        let signature = format!(
+            "name = 'iris'\nversion = '1'\nsha256 = '{sha256}'\ndescription = 'Irises.'\n\
+             inputs = {tensor}\noutputs = {tensor}"
+        );
         std::fs::write(folder.join(SIGNATURE), signature).unwrap();
         std::fs::write(folder.join("data/weights.bin"), b"weights").unwrap();
         std::fs::write(folder.join("README.md"), b"# Iris").unwrap();
@@ -234,7 +237,7 @@ pub(super) mod tests {
         for (from, to, part) in [
             ("name = 'iris'", "", "add `name`"),
             ("version = '1'", "", "add `version`"),
-            ("sha256 = ", "other = ", "add `sha256`"),
+            ("sha256 = ", "# ", "add `sha256`"),
             ("sha256 = '", "sha256 = 'ff", "a version is immutable"),
             ("version = '1'", "version = '../1'", "is not a version"),
             ("name = 'iris'", "name = '../iris'", "the model's name"),

@@ -10,7 +10,7 @@ use super::artifact::files;
 use super::config::{ModelDescription, ModelPackConfig, ModelTomlSummary};
 use super::paths::{check_paths, check_title};
 use super::{FILE_PATH, MAX_FILE, ModelVersion};
-use crate::inference::{GRAPH, SIGNATURE, check_model_folder};
+use crate::inference::{GRAPH, SIGNATURE, check_model_folder, joined};
 use crate::registry::oci::client::Repository;
 use crate::registry::oci::manifest::{Descriptor, OciManifest, TITLE};
 use crate::registry::oci::progress::TransferProgress;
@@ -117,7 +117,7 @@ impl RemoteVersion {
             declared.1.unwrap_or("none")
         );
         ensure!(signature.sha256.is_some(), "{SIGNATURE} has no sha256 of {GRAPH}");
-        check_model_folder(name, folder).map(drop)
+        check_model_folder(name, folder).map(drop).map_err(joined)
     }
 
     /// The first difference of `folder` from this version; `None` if they are equal.

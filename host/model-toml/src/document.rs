@@ -11,39 +11,39 @@ use toml_parser::{ErrorSink, Expected, ParseError, Raw, Source, Span};
 const MAX_DEPTH: u32 = 80;
 
 /// A parsed document.
-pub(super) struct Document<'a> {
-    pub(super) text: &'a str,
+pub(crate) struct Document<'a> {
+    pub(crate) text: &'a str,
     /// In document order, a table or array before its content. The first is the root.
     nodes: Vec<Node<'a>>,
 }
 
 /// A value, and where it is.
-pub(super) struct Node<'a> {
+pub(crate) struct Node<'a> {
     /// Index of the table or array that contains it.
     parent: usize,
     /// Key in a table. Empty in an array.
     key: Cow<'a, str>,
     /// Byte offset in the text.
-    pub(super) start: usize,
-    pub(super) value: TomlValue<'a>,
+    pub(crate) start: usize,
+    pub(crate) value: TomlValue<'a>,
 }
 
 /// A value of TOML.
-pub(super) enum TomlValue<'a> {
+pub(crate) enum TomlValue<'a> {
     Table,
     Array,
     Scalar(ScalarKind, Cow<'a, str>),
 }
 
 /// Index of the root table.
-pub(super) const ROOT: usize = 0;
+pub(crate) const ROOT: usize = 0;
 
 impl<'a> Document<'a> {
     /// Parses a document.
     ///
     /// # Errors
     /// With the byte offset, and what is wrong there.
-    pub(super) fn parse(text: &'a str) -> Result<Self, (usize, String)> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, (usize, String)> {
         let root = Node { parent: ROOT, key: "".into(), start: 0, value: TomlValue::Table };
         let mut reader = DocumentBuilder {
             document: Self { text, nodes: vec![root] },
@@ -61,18 +61,23 @@ impl<'a> Document<'a> {
     }
 
     /// The node with this index.
-    pub(super) fn node(&self, index: usize) -> &Node<'a> {
+    pub(crate) fn node(&self, index: usize) -> &Node<'a> {
         &self.nodes[index]
     }
 
     /// The index of the value of `key` in a table.
-    pub(super) fn get(&self, table: usize, key: &str) -> Option<usize> {
+    pub(crate) fn get(&self, table: usize, key: &str) -> Option<usize> {
         self.within(table).find(|&child| self.nodes[child].key == key)
     }
 
     /// The indices of the values in a table or array, in order.
-    pub(super) fn within(&self, parent: usize) -> impl DoubleEndedIterator<Item = usize> {
+    pub(crate) fn within(&self, parent: usize) -> impl DoubleEndedIterator<Item = usize> {
         (parent + 1..self.nodes.len()).filter(move |&child| self.nodes[child].parent == parent)
+    }
+
+    /// The line of a byte offset, from 1.
+    pub(crate) fn line(&self, start: usize) -> usize {
+        line(self.text, start)
     }
 
     fn push(
@@ -87,9 +92,21 @@ impl<'a> Document<'a> {
     }
 }
 
+impl Node<'_> {
+    /// Key in a table. Empty in an array.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// The line of a byte offset in `text`, from 1.
+pub(crate) fn line(text: &str, start: usize) -> usize {
+    text.get(..start).unwrap_or_default().matches('\n').count() + 1
+}
+
 impl TomlValue<'_> {
     /// The name of the type in TOML.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Array => "array",
