@@ -394,7 +394,7 @@ fn find<'a>(
     let path = head.uri.path();
     // The target of CONNECT, which no component can serve, is only a host.
     if path.is_empty() {
-        return Err(Failure::NoRoute { path: head.uri.to_string() });
+        return Err(Failure::NoRoute { path: head.uri.to_string(), nearest: Vec::new() });
     }
     match via {
         Via::Route => host
