@@ -360,7 +360,8 @@ impl InstanceState {
     }
 
     pub(crate) fn sqlite(&mut self) -> SqliteView<'_> {
-        SqliteView { ctx: &mut self.sqlite, table: &mut self.table, deadline: self.deadline }
+        let deadline = self.deadline();
+        SqliteView { ctx: &mut self.sqlite, table: &mut self.table, deadline }
     }
 
     pub(crate) fn prediction_log(&mut self) -> PredictionLogView<'_> {
