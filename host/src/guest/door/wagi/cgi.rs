@@ -10,7 +10,7 @@ use super::super::check_status;
 use crate::http::reserved::HOST_HEADERS;
 use crate::http::spin_headers::{RequestOrigin, SpinHeader};
 
-/// The arguments of a command without a setting: the path, and the query's keys and values.
+/// The arguments of a command without a setting: the path, and the parts of the query.
 pub const DEFAULT_ARGV: &str = "${SCRIPT_NAME} ${ARGS}";
 
 /// Variables with the value of a header that the host adds.
@@ -25,14 +25,12 @@ const HOST_VARIABLES: [(&str, SpinHeader); 7] = [
 ];
 
 /// The arguments of the command, by the template `argv`: `${SCRIPT_NAME}` is the path, and `${ARGS}`
-/// the keys and values of the query.
+/// the parts of the query, such as `x=1`, which are not decoded.
 #[must_use]
 pub(super) fn arguments(argv: &str, head: &Parts) -> Vec<String> {
     let query = head.uri.query().unwrap_or_default();
-    let query: Vec<_> = form_urlencoded::parse(query.as_bytes())
-        .flat_map(|(key, value)| [key.into_owned(), value.into_owned()])
-        .filter(|part| !part.is_empty())
-        .collect();
+    let query: Vec<_> =
+        query.split('&').filter(|part| !part.is_empty()).map(str::to_owned).collect();
     argv.split_ascii_whitespace()
         .flat_map(|word| match word {
             "${ARGS}" => query.clone(),
@@ -183,12 +181,12 @@ mod tests {
     #[test]
     fn arguments_are_the_path_and_the_query() {
         for (argv, uri, expected) in [
-            (DEFAULT_ARGV, "/a/b?x=1&y&z=%20", &["/a/b", "x", "1", "y", "z", " "][..]),
+            (DEFAULT_ARGV, "/a/b?x=1&y&&z=%20+a", &["/a/b", "x=1", "y", "z=%20+a"][..]),
             (DEFAULT_ARGV, "/", &["/"]),
             (
                 "${SCRIPT_NAME} -v /lib/a.rb ${SCRIPT_NAME} ${ARGS}",
                 "/s?q=1",
-                &["/s", "-v", "/lib/a.rb", "/s", "q", "1"],
+                &["/s", "-v", "/lib/a.rb", "/s", "q=1"],
             ),
             ("run", "/?a", &["run"]),
         ] {

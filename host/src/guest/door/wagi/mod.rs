@@ -83,7 +83,8 @@ impl WagiDoor {
             arguments: cgi::arguments(&self.argv, &head),
             environment: cgi::environment(&head, body.len(), origin),
             stdin: MemoryInputPipe::new(body),
-            stdout: MemoryOutputPipe::new(MAX_OUTPUT),
+            // One byte more than a response may have: output that ends there is not complete.
+            stdout: MemoryOutputPipe::new(MAX_OUTPUT + 1),
         };
         let hops = origin.client.hops + 1;
         let door = Arc::clone(self);
@@ -99,6 +100,10 @@ impl WagiDoor {
             Ok(Ok(Err(error))) => return Err(self.failed(format_args!("{error:#}"))),
             Ok(Err(lost)) => return Err(self.failed(format_args!("{lost}"))),
         };
+        if output.len() > MAX_OUTPUT {
+            let problem = format!("its output is larger than {MAX_OUTPUT} bytes");
+            return Err(invalid_response(spec, problem));
+        }
         let response = cgi::response(&output).map_err(|problem| invalid_response(spec, problem))?;
         Ok(response.map(Body::whole))
     }
