@@ -302,7 +302,7 @@ fn check_reports_missing_imports_exports_and_operators() {
         "component `silent`",
         "it exports no HTTP handler",
         "component `text`",
-        "text.wasm is not a component: it is a text file that starts with \"not WebAssembly\"",
+        "text.wasm: it is not a component: it is a text file that starts with \"not WebAssembly\"",
     ] {
         assert!(output.contains(part), "{part:?} is not in\n{output}");
     }
@@ -337,9 +337,9 @@ fn key_value_flag_sets_entries_of_the_default_store() {
 #[test]
 fn follow_flag_logs_the_output_of_the_named_components() {
     let manifest =
-        Manifest::default().with("/a/...", "a", "probe", "").with("/b/...", "b", "probe", "");
+        Manifest::default().with("/log", "a", "probe", "").with("/other/log", "b", "probe", "");
     let spinfer = Launch::new(&manifest).flags(&["--follow", "b"]).up();
-    for path in ["/a/log?of-a", "/b/log?of-b"] {
+    for path in ["/log?of-a", "/other/log?of-b"] {
         assert_eq!(spinfer.get(path).status, 200);
     }
     spinfer.wait_for_log("of-b");
@@ -394,4 +394,22 @@ fn flags_and_variables_of_spin_are_supported_or_refused_with_what_to_use() {
         .env("SPIN_VARIABLE_UNUSED", "1")
         .up();
     assert_eq!(spinfer.get("/count").status, 200);
+}
+
+#[test]
+fn variable_of_a_flag_without_a_value_is_a_number_or_a_word() {
+    for value in ["1", "true"] {
+        let spinfer = Launch::new(&probe("build = { command = \"true\" }"))
+            .env("DISABLE_WASMTIME_CACHE", value)
+            .env("SPIN_ALWAYS_BUILD", value)
+            .up();
+        spinfer.wait_for_log("--disable-cache has no effect: ");
+        spinfer.wait_for_log("[1/1] probe: true");
+    }
+    for value in ["0", "false"] {
+        let spinfer = Launch::new(&probe("build = { command = \"false\" }"))
+            .env("SPIN_ALWAYS_BUILD", value)
+            .up();
+        assert_eq!(spinfer.get("/count").status, 200);
+    }
 }

@@ -98,6 +98,38 @@ fn change_of_a_source_is_built_and_served() {
 }
 
 #[test]
+fn change_is_served_while_other_files_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spin.toml");
+    std::fs::write(&path, response("one")).unwrap();
+    let spinfer = watch(folder.path(), &["--debounce", "500ms"]);
+    std::fs::write(&path, response("two")).unwrap();
+    wait_until("the change is served", || {
+        std::fs::write(folder.path().join("other.txt"), "other").unwrap();
+        body(&spinfer).as_deref() == Some("two")
+    });
+}
+
+#[test]
+fn components_are_built_once_with_the_variable_of_the_build_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spin.toml");
+    std::fs::write(
+        &path,
+        format!(
+            "spin_manifest_version = 2\n[application]\nname = 'watched'\n[[trigger.http]]\n\
+             route = '/...'\ncomponent = 'probe'\n[component.probe]\nsource = '{GUESTS}/probe.wasm'\n\
+             build = {{ command = 'echo built >> builds' }}\n"
+        ),
+    )
+    .unwrap();
+    let spinfer = Launch::from_file(path).env("SPIN_ALWAYS_BUILD", "1").watch();
+    assert_eq!(spinfer.get("/count").status, 200);
+    let builds = std::fs::read_to_string(folder.path().join("builds")).unwrap();
+    assert_eq!(builds, "built\n");
+}
+
+#[test]
 fn server_that_has_exited_is_started_again_by_the_next_change() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spin.toml");

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use tracing::warn;
 
@@ -22,7 +23,8 @@ pub struct SpinFlags {
     #[arg(long, value_name = "DIR", hide = true)]
     cache_dir: Option<PathBuf>,
 
-    #[arg(long, hide = true, env = "DISABLE_WASMTIME_CACHE")]
+    #[arg(long, hide = true, env = "DISABLE_WASMTIME_CACHE",
+          value_parser = FalseyValueParser::new())]
     disable_cache: bool,
 
     #[arg(long, value_name = "FILE", hide = true, env = "WASMTIME_CACHE_FILE")]

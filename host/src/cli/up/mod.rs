@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -110,7 +111,8 @@ pub struct UpOptions {
     truncate_logs: bool,
 
     /// Build the components first
-    #[arg(long, env = "SPIN_ALWAYS_BUILD", hide_env = true)]
+    #[arg(long, env = "SPIN_ALWAYS_BUILD", hide_env = true,
+          value_parser = FalseyValueParser::new())]
     build: bool,
 
     /// Time from SIGTERM until connections are refused. Until then the host is not ready, but serves

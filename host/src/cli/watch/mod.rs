@@ -12,7 +12,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -117,12 +118,15 @@ impl Watch<'_> {
         let up = &self.options.up;
         let before = self.watching.take().map(|(files, _)| files);
         let files = WatchedFiles::read(up.manifest(), before)?;
+        let manifest = absolute(&up.manifest().path());
         let sender = self.sender.clone();
         let mut watcher =
             notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                if let Ok(event) = event
-                    && is_change(event.kind)
-                {
+                let Ok(event) = event else { return };
+                if event.need_rescan() {
+                    // Events were lost: any file can have changed.
+                    let _ = sender.send(Event::Changed(vec![manifest.clone()]));
+                } else if is_change(event.kind) {
                     let _ = sender.send(Event::Changed(event.paths));
                 }
             })?;
@@ -146,10 +150,8 @@ impl Watch<'_> {
             }
         });
         // The commands wrote components: only sources that changed meanwhile are changes.
-        let mut events = Vec::new();
-        while let Ok(event) = self.events.recv_timeout(self.options.debounce) {
-            events.push(event);
-        }
+        thread::sleep(self.options.debounce);
+        let events: Vec<_> = self.events.try_iter().collect();
         for event in events {
             let kept = match (event, &self.watching) {
                 (Event::Changed(paths), Some((files, _))) => {
@@ -180,11 +182,17 @@ impl Watch<'_> {
     /// The files of the next change, once nothing more has changed for a while. `None` after a signal.
     fn next_change(&mut self) -> Result<Option<Vec<PathBuf>>> {
         let mut changed: Vec<PathBuf> = Vec::new();
+        let mut last_change = Instant::now();
         loop {
             let event = if changed.is_empty() {
                 self.events.recv().context("events end only with the process")?
             } else {
-                match self.events.recv_timeout(self.options.debounce) {
+                // Events of other files do not prolong the wait.
+                let remaining = self.options.debounce.saturating_sub(last_change.elapsed());
+                if remaining.is_zero() {
+                    return Ok(Some(changed));
+                }
+                match self.events.recv_timeout(remaining) {
                     Ok(event) => event,
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                         return Ok(Some(changed));
@@ -200,8 +208,12 @@ impl Watch<'_> {
                 }
                 Event::Changed(paths) => {
                     if let Some((files, _)) = &self.watching {
+                        let before = changed.len();
                         changed
                             .extend(paths.into_iter().filter(|path| files.change(path).is_some()));
+                        if changed.len() > before {
+                            last_change = Instant::now();
+                        }
                     }
                 }
             }

@@ -15,6 +15,8 @@ use super::{Event, own_binary};
 
 /// Maximum time for a process to end after SIGTERM; then it is killed.
 const MAX_DRAIN: Duration = Duration::from_secs(10);
+/// Not inherited by the processes: `spinfer watch` builds.
+const ALWAYS_BUILD: &str = "SPIN_ALWAYS_BUILD";
 /// The line with the address, the first of standard output.
 const SERVING: &str = "Serving ";
 
@@ -31,7 +33,8 @@ impl Server {
     pub(super) fn start(arguments: &mut UpArguments, events: Sender<Event>) -> Result<Self> {
         let any_port = arguments.any_port();
         let mut command = Command::new(own_binary()?);
-        command.args(arguments.as_slice()).arg("--ends-with-parent").stdin(Stdio::null());
+        command.args(arguments.as_slice()).arg("--ends-with-parent");
+        command.env_remove(ALWAYS_BUILD).stdin(Stdio::null());
         if any_port {
             command.stdout(Stdio::piped());
         }
@@ -82,6 +85,7 @@ pub(super) fn check(arguments: &UpArguments) -> Result<bool> {
     let status = Command::new(own_binary()?)
         .args(arguments.as_slice())
         .args(["--check-only", "--ends-with-parent"])
+        .env_remove(ALWAYS_BUILD)
         .stdin(Stdio::null())
         .status()
         .context("cannot start `spinfer up`")?;

@@ -127,7 +127,7 @@ fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeR
             Ok(()) => ProbeResponse::text(200, "written"),
             Err(error) => ProbeResponse::text(403, error.to_string()),
         },
-        "/log" => {
+        "/log" | "/other/log" => {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "{query}");
             ProbeResponse::text(200, "")
