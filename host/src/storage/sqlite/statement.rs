@@ -52,7 +52,8 @@ impl Size {
 /// Executes the one statement in `sql`. The memory of the result is charged to `memory`.
 ///
 /// # Errors
-/// The statement fails, is not exactly one, or a value is not exact; nothing is returned then.
+/// The statement fails, is not exactly one, or a value is not exact; nothing is returned then. Outside
+/// of a transaction, a statement with RETURNING changes nothing then.
 pub(super) fn execute(
     connection: &Connection,
     sql: &str,
@@ -80,6 +81,11 @@ pub(super) fn execute(
     let mut size = Size { bytes: 0, charge: memory.empty_charge() };
     let mut columns = names(&statement, &mut size)?;
     let mut rows = Vec::new();
+    // A statement with RETURNING has made all changes before its first row, and a row may be an error.
+    let returning = statement.column_count() > 0 && !statement.readonly();
+    let own = returning && connection.is_autocommit();
+    // Rolled back on an error, after `found` is dropped.
+    let transaction = own.then(|| connection.unchecked_transaction()).transpose()?;
     let mut found = statement.query(params_from_iter(parameters))?;
     while let Some(row) = found.next()? {
         if row.as_ref().column_count() != columns.len() {
@@ -87,6 +93,10 @@ pub(super) fn execute(
             columns = names(row.as_ref(), &mut size)?;
         }
         rows.push(values(row, &columns, &mut size)?);
+    }
+    drop(found);
+    if let Some(transaction) = transaction {
+        transaction.commit()?;
     }
     Ok(QueryResult { columns, rows, size })
 }

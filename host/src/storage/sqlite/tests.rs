@@ -206,6 +206,32 @@ async fn size_of_database_result_and_memory_is_limited() {
 }
 
 #[tokio::test]
+async fn statement_whose_returned_rows_are_an_error_changes_nothing() {
+    let it = Fixture::new();
+    let (connection, other) = (it.connect().await, it.connect().await);
+    it.run(&connection, "CREATE TABLE t (v)", &[]).await.unwrap();
+    for (sql, part) in [
+        ("INSERT INTO t VALUES (CAST(x'61ff' AS TEXT)) RETURNING v", "the text is not UTF-8"),
+        ("INSERT INTO t VALUES (1), (2) RETURNING zeroblob(9000000)", "the result exceeds"),
+    ] {
+        let error = it.error(&connection, sql).await;
+        assert!(error.contains(part), "{sql}: {error}");
+        assert_eq!(it.run(&connection, "SELECT v FROM t", &[]).await, Ok(Vec::new()), "{sql}");
+    }
+    let one = vec![vec![Value::Integer(1)]];
+    let inserted = it.run(&connection, "INSERT INTO t VALUES (1) RETURNING v", &[]).await;
+    assert_eq!(inserted, Ok(one.clone()));
+    assert_eq!(connection.changes(), 1);
+    assert_eq!(it.run(&other, "SELECT v FROM t", &[]).await, Ok(one), "it is committed");
+    // Within a transaction of the guest it is a part of that.
+    for sql in ["SAVEPOINT one", "UPDATE t SET v = 2 RETURNING v", "ROLLBACK"] {
+        it.run(&connection, sql, &[]).await.unwrap();
+    }
+    let rows = it.run(&other, "SELECT v FROM t", &[]).await.unwrap();
+    assert_eq!(rows, [[Value::Integer(1)]]);
+}
+
+#[tokio::test]
 async fn result_is_charged_to_the_instance() {
     let mut it = Fixture::new();
     it.memory = MemoryBudget::new(1 << 20, "limits.instance_memory");
