@@ -94,10 +94,18 @@ fn core_module_is_compiled_once() {
         let launch = Launch::from_text(&core_module("hello_p2", ""));
         launch.state_dir(state.path()).check()
     };
+    let compiled = || {
+        let files = std::fs::read_dir(state.path().join("compiled")).unwrap();
+        let modified = files.map(|file| file.unwrap().metadata().unwrap().modified().unwrap());
+        modified.collect::<Vec<_>>()
+    };
     let (status, output) = check();
-    assert!(status.success() && output.contains("compiling"), "{output}");
+    assert!(status.success(), "{output}");
+    let first = compiled();
+    assert!(!first.is_empty());
     let (status, output) = check();
-    assert!(status.success() && !output.contains("compiling"), "{output}");
+    assert!(status.success(), "{output}");
+    assert_eq!(compiled(), first);
 }
 
 #[test]
@@ -124,7 +132,7 @@ fn core_module_that_is_no_component_is_refused_with_what_to_build() {
         std::fs::write(dir.path().join("spin.toml"), manifest.text()).unwrap();
         let (status, output) = Launch::from_file(dir.path().join("spin.toml")).check();
         assert!(!status.success() && output.contains(expected), "{expected}:\n{output}");
-        assert!(output.contains("component `a`") && output.contains("a.wasm"), "{output}");
+        assert!(output.contains("component `a`"), "{output}");
     }
 }
 
@@ -241,19 +249,22 @@ fn handler_of_spin_1_is_served() {
 
     assert_eq!(spinfer.post("/redis", &address).text(), "8 8 0 2 1 [\"b\"] true 2");
     let denied = spinfer.post("/redis", "redis://127.0.0.1:1").text();
-    assert_eq!(denied, "Error::Error");
+    assert_eq!(denied, "Error { code: 1, name: \"error\", message: \"\" }");
 
     let relayed = spinfer.post("/fetch", "/a/inner?e").text();
     assert_eq!(relayed, "200: Method::Post /a/inner?e relayed /inner 0 inner");
     let denied = spinfer.post("/fetch", "http://example.com/").text();
-    assert_eq!(denied, "HttpError::DestinationNotAllowed");
-    assert_eq!(spinfer.post("/fetch", "http://[").text(), "HttpError::InvalidUrl");
+    assert!(denied.contains("destination-not-allowed"), "{denied}");
+    let invalid = spinfer.post("/fetch", "http://[").text();
+    assert!(invalid.contains("invalid-url"), "{invalid}");
 }
 
 #[test]
 fn body_that_is_larger_than_a_handler_of_spin_1_accepts_is_413() {
-    let settings = "[component.module.tool.spinfer.limits]\nrequest_body = \"1KiB\"";
-    let spinfer = Launch::from_text(&core_module("hello_spin_1", settings)).uncached().up();
-    assert_eq!(spinfer.post("/", "x".repeat(1025)).status, 413);
-    assert_eq!(spinfer.post("/", "x".repeat(1024)).status, 200);
+    for limit in ["request_body", "buffered_body"] {
+        let settings = format!("[component.module.tool.spinfer.limits]\n{limit} = \"1KiB\"");
+        let spinfer = Launch::from_text(&core_module("hello_spin_1", &settings)).uncached().up();
+        assert_eq!(spinfer.post("/", "x".repeat(1025)).status, 413, "{limit}");
+        assert_eq!(spinfer.post("/", "x".repeat(1024)).status, 200, "{limit}");
+    }
 }

@@ -214,8 +214,14 @@ fn total_time_of_a_stream_is_limited_on_request() {
 
 #[test]
 fn broken_off_response_is_an_error_for_another_component() {
-    let settings = format!("{SHORT}allowed_outbound_hosts = [\"http://*.spin.internal\"]\n");
-    let spinfer = Launch::new(&both(&settings)).up();
+    let grant = "allowed_outbound_hosts = [\"http://*.spin.internal\"]\n";
+    // The caller waits longer than the others may take.
+    let caller = format!("{STANDARD_DOOR}{grant}");
+    let manifest = Manifest::default()
+        .with("/p3/...", "p3", "hostile", &caller)
+        .with("/other/...", "other", "hostile", &format!("{caller}{SHORT}"))
+        .with("/p2/...", "p2", "hello_p2", SHORT);
+    let spinfer = Launch::new(&manifest).up();
     for (component, how) in BREAKS {
         let component = if component == "p3" { "other" } else { component };
         let url = format!("{component}.spin.internal/{component}/break?{how}");

@@ -178,13 +178,12 @@ impl Component {
 
     /// Maximum size of a request body that is buffered before the component is invoked, in bytes.
     /// Behind the standard door, a component may start before the body is complete, so it is buffered
-    /// only once responses of the component have been cached. The door of Spin 1 has no streams.
+    /// only once responses of the component have been cached. The door of Spin 1 and commands have no
+    /// streams.
     #[must_use]
     pub fn buffered_body_limit(&self, size: &SizeHint) -> usize {
-        if self.of_spin_1 {
-            return self.limits().request_body;
-        }
         let buffers = self.exports_fast
+            || self.of_spin_1
             || self.spec().wagi.is_some()
             || size.exact().is_some() && self.cache_state.is_cacheable();
         if buffers { self.limits().buffered_body.min(self.limits().request_body) } else { 0 }

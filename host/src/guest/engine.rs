@@ -111,6 +111,9 @@ fn config(app: &App) -> Config {
     config
 }
 
+/// Address space that wasmtime reserves for each memory, in bytes.
+const MAX_MEMORY: usize = 1 << 32;
+
 fn pool(app: &App) -> PoolingAllocationConfig {
     let limits = || app.components.values().map(|component| &component.limits);
     // Each door has its own instances and idle ones. The factor of 3 instead of 2 leaves slots for
@@ -132,7 +135,9 @@ fn pool(app: &App) -> PoolingAllocationConfig {
     // stack takes two of the process's 65,530 memory maps.
     pool.total_stacks(count.saturating_mul(2));
     pool.table_elements(MAX_TABLE_ELEMENTS);
-    pool.max_memory_size(limits().map(|l| l.instance_memory).max().unwrap_or(0));
+    // The whole reservation of a slot: `limits.instance_memory` is checked when a component is loaded and
+    // when its memory grows, with an error that names the limit.
+    pool.max_memory_size(MAX_MEMORY);
     pool
 }
 

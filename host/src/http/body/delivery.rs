@@ -123,6 +123,7 @@ impl Delivery {
 
     /// Gives the response up, once, and ends its connection or stream.
     pub fn give_up(&self, needed: Needed) {
+        let unread = self.unread_since().map_or(Duration::ZERO, |since| since.elapsed());
         if self.given_up.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -131,7 +132,7 @@ impl Delivery {
             component = self.route.component,
             route = self.route.route,
             client = %self.client,
-            unread = ?self.started.elapsed(),
+            ?unread,
             reason = needed.explanation(),
             "unread response given up"
         );

@@ -1,7 +1,7 @@
 //! Response bodies that guests stream. Such a body holds its permit and its guest, so a client that reads
 //! slowly must not hold them for as long as it likes.
 //!
-//! - A body that is not read for [`AHEAD_AFTER`] is read ahead into memory, at once if requests wait for
+//! - A body that is not read for a second is read ahead into memory, at once if requests wait for
 //!   a permit. Once it is complete there, its permit is released.
 //! - While requests wait for permits, bodies that cannot be read ahead, as there is no memory for them,
 //!   are given up, the longest unread first.

@@ -23,6 +23,9 @@ use super::response_memory::ResponseMemory;
 /// Maximum size of one body that is read ahead, in bytes: one that never ends must not take all memory.
 const MAX_AHEAD: usize = super::MAX_BODIES / 8;
 
+/// A part of the body, or the error that cuts it off.
+type NextFrame = Result<Frame<Bytes>, Error>;
+
 /// A body, what of it was read ahead, and its reader.
 pub(super) struct ReadAhead {
     source: Source,
@@ -62,7 +65,7 @@ enum Reading {
     Directly,
     /// [`read_ahead`].
     Ahead,
-    /// The reader, once it has read what is ahead: there is no memory for more.
+    /// The reader, once it has read what is ahead: there is no memory for more, or too much is left.
     Full,
 }
 
@@ -158,10 +161,7 @@ impl ReadAhead {
     }
 
     /// The next frame for the reader, and whether it is charged.
-    pub(super) fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> (Poll<Option<Result<Frame<Bytes>, Error>>>, bool) {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> (Poll<Option<NextFrame>>, bool) {
         if let Some(frame) = self.ahead.pop_front() {
             self.length -= frame.data_ref().map_or(0, Bytes::len);
             self.unread_since = Some(Instant::now());
@@ -182,6 +182,13 @@ impl ReadAhead {
                 Poll::Ready(Some(Err((&*cut).into())))
             }
         };
+        if let Source::Open { body, .. } = &self.source
+            && self.reading == Reading::Full
+            && body.size_hint().lower() <= MAX_AHEAD as u64
+        {
+            // What is left of it can be read ahead.
+            self.reading = Reading::Directly;
+        }
         if let Poll::Ready(Some(Err(_))) = frame {
             self.cut = match &self.source {
                 Source::Open { body, .. } => body.cut_off().cloned(),
@@ -370,7 +377,7 @@ mod tests {
         let (body, frames, _permits) = body();
         write(&frames, 1);
         let turn = body.lock().start_ahead().expect("nothing reads it ahead");
-        let mut reading = Box::pin(read_ahead(Arc::clone(&body), turn, memory.clone()));
+        let mut reading = Box::pin(read_ahead(Arc::clone(&body), turn, memory));
         assert!(reading.as_mut().now_or_never().is_none(), "it waits for the guest");
         assert!(matches!(read(&body), Some(Some(Ok(1)))));
         assert!(read(&body).is_none(), "the reader waits for the guest");
@@ -391,6 +398,29 @@ mod tests {
         assert!(memory.try_hold(Bytes::from(vec![0; 1 << 20]), None).is_ok(), "no memory is held");
         assert!(matches!(read(&body), Some(Some(Err(Error::ConnectionWriteTimeout)))));
         assert!(body.lock().close(CutOff::Shutdown).is_none(), "once");
+    }
+
+    #[tokio::test]
+    async fn long_body_is_full_until_little_of_it_is_left() {
+        const PIECE: usize = 1 << 20;
+        let (frames, written) = mpsc::unbounded();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a permit");
+        let minute = Duration::from_secs(60);
+        let limits = StreamLimits { idle: minute, total: None, linger: minute };
+        let written = StreamBody::new(written).boxed_unsync();
+        let announced = (MAX_AHEAD + 2 * PIECE) as u64;
+        let long = InstanceBodies::new(limits).response(written, Some(announced), false);
+        let mut long = ReadAhead::new(long, Arc::new(permit), Arc::default(), None);
+        assert_eq!(long.start_ahead(), None, "it is too long");
+        assert!(long.is_full());
+        let body = Arc::new(Mutex::new(long));
+        write(&frames, PIECE);
+        assert!(matches!(read(&body), Some(Some(Ok(PIECE)))));
+        assert!(body.lock().is_full());
+        write(&frames, PIECE);
+        assert!(matches!(read(&body), Some(Some(Ok(PIECE)))));
+        assert!(!body.lock().is_full());
+        assert!(body.lock().start_ahead().is_some());
     }
 
     #[tokio::test]

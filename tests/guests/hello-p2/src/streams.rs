@@ -1,6 +1,7 @@
 //! Streamed responses, by the last segment of the path: slow, cut off, or of another length than announced.
 
 use std::hint::black_box;
+use std::mem::ManuallyDrop;
 
 use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::types::{
@@ -42,14 +43,17 @@ pub(crate) fn respond(
                 },
                 "stall" => subscribe_duration(u64::MAX).block(),
                 // Not finished, neither dropped nor kept.
-                "leak" => std::mem::forget((body, stream)),
+                "leak" => {
+                    let _leaked = ManuallyDrop::new((body, stream));
+                }
                 _ => drop((stream, body)),
             }
         }
         // `<announced>&<sent>` bytes, in one write.
         "length" => {
             let (body, stream) = start(out, 200, &[("content-length", first)]);
-            let _ = write(&stream, &vec![b'x'; number(second) as usize]);
+            let _ =
+                write(&stream, &vec![b'x'; usize::try_from(number(second)).unwrap_or(usize::MAX)]);
             finish(body, stream);
         }
         "status" => {

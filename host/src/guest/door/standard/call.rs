@@ -24,25 +24,20 @@ use crate::http::framing::announced_length;
 /// The response of a guest.
 pub(super) type GuestResponse = http::Response<InstanceBody>;
 
+type P2Arguments = (Resource<p2_types::IncomingRequest>, Resource<p2_types::ResponseOutparam>);
+type P3Results = (Result<Resource<p3_types::Response>, p3_types::ErrorCode>,);
+
 /// A call that has started.
 pub(super) enum GuestCall<'a> {
     P2 {
         guest: &'a p2::bindings::Proxy,
-        call: TypedFuncCallConcurrent<
-            InstanceState,
-            (Resource<p2_types::IncomingRequest>, Resource<p2_types::ResponseOutparam>),
-            (),
-        >,
+        call: TypedFuncCallConcurrent<InstanceState, P2Arguments, ()>,
         /// Taken when the guest responds, which it does within its call.
         responder: Arc<Mutex<Option<Responder>>>,
     },
     P3 {
         guest: &'a p3::bindings::Service,
-        call: TypedFuncCallConcurrent<
-            InstanceState,
-            (Resource<p3_types::Request>,),
-            (Result<Resource<p3_types::Response>, p3_types::ErrorCode>,),
-        >,
+        call: TypedFuncCallConcurrent<InstanceState, (Resource<p3_types::Request>,), P3Results>,
         responder: Responder,
         /// Whether the request's body was received completely.
         received: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>,
