@@ -26,7 +26,8 @@ pub(crate) fn load(name: &str) -> Result<Rc<Graph>, Error> {
 #[cold]
 fn read_signature(name: &str) -> Result<Signature, Error> {
     let text = std::fs::read_to_string(format!("/models/{name}/model.toml"))
-        .map_err(|error| not_mounted(name, "model.toml", &error))?;
+        // Without the error's number, which is that of WASI.
+        .map_err(|error| not_mounted(name, "model.toml", &error.kind()))?;
     Signature::parse(&text, name).map_err(|problem| unloadable(name, "model.toml", &problem))
 }
 
@@ -41,6 +42,7 @@ mod tests {
             assert_eq!(error.status(), 503);
             assert!(error.to_string().contains("/models/missing-model/model.toml"), "{error}");
             assert!(error.to_string().contains("files = [{ source ="), "{error}");
+            assert!(!error.to_string().contains("os error"), "{error}");
         }
     }
 }

@@ -128,6 +128,13 @@ impl ExperimentRouter {
         &self.experiments
     }
 
+    /// Whether `component` serves a variant of one of its experiments.
+    #[must_use]
+    pub fn assigns_to(&self, component: &str) -> bool {
+        let mut variants = self.experiments.iter().flat_map(|experiment| &experiment.variants);
+        variants.any(|variant| variant.component == component && !variant.shadow)
+    }
+
     #[must_use]
     pub fn store(&self) -> Option<&Arc<GrantedStore>> {
         self.store.as_ref()

@@ -10,10 +10,12 @@ use serde::Deserialize;
 use tokio::time::timeout_at;
 
 use crate::guest::component::Component;
+use crate::guest::files::Files;
 use crate::http::body::RequestBody;
 use crate::http::percent;
 use crate::http::reserved::MODELS;
 use crate::http::spin_headers::RequestOrigin;
+use crate::inference::{self, SIGNATURE};
 
 /// Maximum time for the response.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,8 +41,23 @@ impl Component {
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY).collect();
         let body = timeout_at(deadline.into(), body).await.ok()?.ok()?.to_bytes();
-        refusal(status, &body)
+        let refusal = refusal(status, &body)?;
+        Some(missing_signature(&self.spec().files, model, &refusal).unwrap_or(refusal))
     }
+}
+
+/// Names the operator's file if `refusal` is about a missing `model.toml`: the component sees another path.
+fn missing_signature(files: &Files, model: &str, refusal: &str) -> Option<String> {
+    let path = files.folders.model_folder(model)?.join(SIGNATURE);
+    if path.exists() || !refusal.contains(SIGNATURE) {
+        return None;
+    }
+    // An operator does not recognise the path of a copy.
+    let path = match files.has_copies() {
+        true => format!("{}/{model}/{SIGNATURE}", inference::MODELS),
+        false => path.display().to_string(),
+    };
+    Some(format!("{path} is missing: the component cannot serve a model without it"))
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> Option<String> {
@@ -56,6 +73,23 @@ fn refusal(status: StatusCode, body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::GRAPH;
+
+    #[test]
+    fn missing_model_toml_is_named_as_the_operator_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(GRAPH), "").unwrap();
+        let mut files = Files::default();
+        files.folders.add("/models/m".to_owned(), dir.path().to_owned());
+        let refusal = "/models/m/model.toml: No such file or directory (os error 44)";
+        let file = dir.path().join(SIGNATURE);
+        let named = missing_signature(&files, "m", refusal).unwrap();
+        assert!(named.starts_with(&format!("{} is missing", file.display())), "{named}");
+        assert_eq!(missing_signature(&files, "m", "out of memory"), None);
+        assert_eq!(missing_signature(&files, "another", refusal), None);
+        std::fs::write(file, "").unwrap();
+        assert_eq!(missing_signature(&files, "m", refusal), None);
+    }
 
     #[test]
     fn only_refusals_of_the_model_count() {

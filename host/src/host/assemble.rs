@@ -192,7 +192,8 @@ fn create_component(
     // Those of single files and patterns, which are in a folder of this process only now.
     for (name, folder) in mounts.models() {
         if spec.models.iter().all(|model| model.name != name) {
-            spec.models.push(check_model_folder(name, folder).map_err(joined)?);
+            spec.models
+                .push(check_model_folder(name, folder).map_err(|problems| joined(&problems))?);
         }
     }
     let (code, linked) = &codes[&spec.source];

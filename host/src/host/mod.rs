@@ -139,9 +139,12 @@ impl Host {
         &self.name
     }
 
-    /// The public routes to the component `id`.
+    /// The public routes to the component `id`, and to the routers that assign requests to it.
     pub fn routes_to(&self, id: &str) -> impl Iterator<Item = &str> {
-        self.routes.iter().filter(move |(_, target)| target == id).map(|(route, _)| route.as_str())
+        let routes = self.routes.iter().filter(move |(_, target)| {
+            target == id || self.routers.get(target).is_some_and(|router| router.assigns_to(id))
+        });
+        routes.map(|(route, _)| route.as_str())
     }
 
     /// Whether a component mounts a model.
@@ -379,7 +382,7 @@ impl Host {
         });
         match unready.collect::<Vec<_>>() {
             unready if unready.is_empty() => Ok(()),
-            unready => Err(Failure::NotReady { reason: unready.join("; ") }),
+            unready => Err(Failure::NotReady { reason: unready.join("\n") }),
         }
     }
 

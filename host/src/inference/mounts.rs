@@ -170,13 +170,13 @@ pub fn load_request(folder: &Path) -> Result<LoadRequest> {
     }
     let text = read_text(&path).map_err(anyhow::Error::msg)?;
     let settings = ModelSettings::parse(&text)
-        .map_err(|problems| joined(in_file(&path, problems).collect()))?;
+        .map_err(|problems| joined(&in_file(&path, problems).collect::<Vec<_>>()))?;
     Ok(settings.load_request())
 }
 
 /// The problems of a version folder as one error.
 #[must_use]
-pub fn joined(problems: Vec<String>) -> anyhow::Error {
+pub fn joined(problems: &[String]) -> anyhow::Error {
     anyhow!(problems.join("\n"))
 }
 

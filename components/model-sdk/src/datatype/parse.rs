@@ -164,14 +164,13 @@ pub(crate) fn integer(json: &str) -> Option<i128> {
 
 /// A number without an exponent or needless zeros. `None` if it has too many digits, or is not one.
 pub(crate) fn plain(json: &str) -> Option<String> {
-    const MAX_PLACES: i64 = 40;
+    const MAX_PLACES: usize = 40;
     let Decimal { is_negative, digits, exponent } = Decimal::parse(json)?;
     let mut text = digits.to_string();
-    match usize::try_from(exponent) {
-        _ if exponent.abs() > MAX_PLACES => return None,
-        Ok(zeros) => text += &"0".repeat(zeros),
-        Err(_) => {
-            let places = exponent.unsigned_abs() as usize;
+    let places = usize::try_from(exponent.unsigned_abs()).ok().filter(|&n| n <= MAX_PLACES)?;
+    match exponent {
+        0.. => text += &"0".repeat(places),
+        _ => {
             text.insert_str(0, &"0".repeat((places + 1).saturating_sub(text.len())));
             text.insert(text.len() - places, '.');
         }

@@ -80,7 +80,7 @@ fn check_inputs(
         if tensors.iter().any(|other| other.name == expected.name) {
             return Err(format!("input {:?}: duplicate", expected.name));
         }
-        tensors.push(decode_input(expected, input, &mut binary)?);
+        tensors.push(decode_input(expected, &input, &mut binary)?);
     }
     binary.finish()?;
     match expected.iter().find(|input| !tensors.iter().any(|tensor| tensor.name == input.name)) {
@@ -96,7 +96,7 @@ fn check_inputs(
 
 fn decode_input(
     expected: &TensorSignature,
-    input: Input<'_>,
+    input: &Input<'_>,
     binary: &mut BinaryTensors<'_>,
 ) -> Result<Tensor, String> {
     let TensorSignature { name, datatype, shape, .. } = expected;
@@ -141,8 +141,10 @@ fn read_shape(name: &str, json: &RawValue) -> Result<Vec<u32>, String> {
     let what = format_args!("input {name:?}: shape");
     json_array::read(&what, ItemKind::Numbers, json, &[], |size| {
         let dimension = size.parse().ok().or_else(|| integer(size)?.try_into().ok());
-        dimensions
-            .push(dimension.ok_or("is not the size of an axis: expected an integer, 0 or more")?);
+        dimensions.push(
+            dimension
+                .ok_or("is not the size of an axis: expected an integer from 0 to 4294967295")?,
+        );
         Ok(())
     })?;
     Ok(dimensions)
@@ -340,11 +342,11 @@ mod tests {
             ),
             (
                 r#""name":"features","shape":[-1,4],"datatype":"FP32","data":[1]"#,
-                r#"input "features": shape[0]: -1 is not the size of an axis: expected an integer, 0 or more"#,
+                r#"input "features": shape[0]: -1 is not the size of an axis: expected an integer from 0 to 4294967295"#,
             ),
             (
                 r#""name":"features","shape":[1.5,4],"datatype":"FP32","data":[1]"#,
-                r#"input "features": shape[0]: 1.5 is not the size of an axis: expected an integer, 0 or more"#,
+                r#"input "features": shape[0]: 1.5 is not the size of an axis: expected an integer from 0 to 4294967295"#,
             ),
             (
                 r#""name":"features","shape":[[1],4],"datatype":"FP32","data":[1]"#,

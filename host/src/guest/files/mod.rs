@@ -77,6 +77,12 @@ impl Files {
         }
         if problems.is_empty() { Ok(files) } else { Err(problems) }
     }
+
+    /// Whether the component sees copies, which are in a folder of this process.
+    #[must_use]
+    pub fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
 }
 
 /// `exclude_files`: patterns, relative to the manifest. Here `*` also matches slashes, as in Spin.

@@ -51,7 +51,7 @@ pub(in crate::inference) fn compare(model: &ModelToml, graph: &GraphTensors) -> 
     problems
 }
 
-/// As [`compare`], with a loaded graph. What its backend does not know is compared with the outputs of a run
+/// As `compare`, with a loaded graph. What its backend does not know is compared with the outputs of a run
 /// on zeros.
 #[must_use]
 pub fn check_loaded(model: &ModelToml, graph: &LoadedGraph) -> Vec<String> {

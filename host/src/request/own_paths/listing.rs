@@ -50,6 +50,15 @@ pub(super) struct Example {
     pub(super) body: String,
 }
 
+/// An input of a request, with its members in this order.
+#[derive(Debug, Serialize)]
+struct ExampleInput<'a> {
+    name: &'a str,
+    shape: Vec<u64>,
+    datatype: &'a str,
+    data: Vec<Value>,
+}
+
 /// The response to `GET`, as JSON or as a page.
 pub(super) fn respond(host: &Host, headers: &HeaderMap) -> Response<Body> {
     let listing = Listing::of(host);
@@ -102,7 +111,12 @@ impl<'a> Listing<'a> {
                     (known.ready, known.reason) = (state == VersionState::Ready, String::new());
                     *known_state = state;
                 }
-                known.routes.extend(host.routes_to(id));
+                for route in host.routes_to(id) {
+                    // Components behind the same router share its routes.
+                    if !known.routes.contains(&route) {
+                        known.routes.push(route);
+                    }
+                }
                 if known.example.is_none() {
                     known.example = model.declared.as_ref().and_then(|it| example(host, id, it));
                 }
@@ -122,12 +136,18 @@ fn example(host: &Host, id: &str, model: &ModelToml) -> Option<Example> {
         |path: &String| host.find(path).is_some_and(|(_, target)| target.metrics.component == id);
     let path = paths.into_iter().find(leads_here)?;
     let inputs = model.inputs.iter().map(example_input).collect::<Option<Vec<_>>>()?;
-    let body = serde_json::to_string_pretty(&json!({ "inputs": inputs })).ok()?;
-    Some(Example { path, body })
+    Some(Example { path, body: example_body(&inputs)? })
+}
+
+/// The body with one line for each input.
+fn example_body(inputs: &[ExampleInput<'_>]) -> Option<String> {
+    let inputs = inputs.iter().map(|input| serde_json::to_string(input).ok());
+    let lines = inputs.collect::<Option<Vec<_>>>()?.join(",\n  ");
+    Some(format!("{{\"inputs\": [\n  {lines}\n]}}"))
 }
 
 /// An input of which each free axis has the size 1; `None` if it is too large to be edited.
-fn example_input(input: &TensorEntry) -> Option<Value> {
+fn example_input(input: &TensorEntry) -> Option<ExampleInput<'_>> {
     let shape: Vec<_> = input.shape.iter().map(|&axis| axis.unsigned_abs()).collect();
     let elements = shape
         .iter()
@@ -137,14 +157,15 @@ fn example_input(input: &TensorEntry) -> Option<Value> {
         "BYTES" => json!("text"),
         "BOOL" => json!(false),
         _ if input.is_float() => json!(0.5),
-        _ => json!(0),
+        // Not 0, which is no divisor.
+        _ => json!(1),
     };
-    Some(json!({
-        "name": input.name,
-        "datatype": input.datatype,
-        "shape": shape,
-        "data": vec![element; elements],
-    }))
+    Some(ExampleInput {
+        name: &input.name,
+        shape,
+        datatype: input.datatype,
+        data: vec![element; elements],
+    })
 }
 
 #[cfg(test)]
@@ -177,14 +198,31 @@ mod tests {
         };
         for (input, expected) in [
             (input("FP32", &[-1, 2]), Some(json!([0.5, 0.5]))),
-            (input("INT64", &[]), Some(json!([0]))),
+            (input("INT64", &[]), Some(json!([1]))),
             (input("BYTES", &[-1]), Some(json!(["text"]))),
             (input("BOOL", &[1]), Some(json!([false]))),
             (input("FP32", &[-1, 3, 224, 224]), None),
             (input("FP32", &[i64::MAX, i64::MAX]), None),
         ] {
-            let data = example_input(&input).map(|input| input["data"].clone());
+            let data = example_input(&input).map(|input| Value::Array(input.data));
             assert_eq!(data, expected);
         }
+    }
+
+    #[test]
+    fn example_has_one_line_for_each_input() {
+        let input = |name: &str, datatype, shape: &[i64]| TensorEntry {
+            name: name.into(),
+            datatype,
+            shape: shape.to_vec(),
+            ..TensorEntry::default()
+        };
+        let inputs = [input("pixels", "FP32", &[-1, 3]), input("count", "INT64", &[1])];
+        let inputs: Vec<_> = inputs.iter().filter_map(example_input).collect();
+        let expected = r#"{"inputs": [
+  {"name":"pixels","shape":[1,3],"datatype":"FP32","data":[0.5,0.5,0.5]},
+  {"name":"count","shape":[1],"datatype":"INT64","data":[1]}
+]}"#;
+        assert_eq!(example_body(&inputs).as_deref(), Some(expected));
     }
 }

@@ -17,6 +17,9 @@ pub(super) const HTML: HeaderValue = HeaderValue::from_static("text/html; charse
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
+/// About the number of characters in a row of a text area.
+const COLUMNS: usize = 80;
+
 /// The policy of the page: its style, its script, and requests to this host.
 pub(super) static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
@@ -68,9 +71,9 @@ fn section(listed: &ListedVersion<'_>, page: &mut String) {
         let _ = writeln!(page, "<li><code>{}</code>", encode_text(route));
     }
     *page += "</ul>\n";
-    if let Some(Example { path, body }) = example {
+    if *ready && let Some(Example { path, body }) = example {
         let action = encode_quoted_attribute(path);
-        let lines = body.lines().count().min(20);
+        let lines = body.lines().map(|line| 1 + line.len() / COLUMNS).sum::<usize>().min(20);
         let _ = writeln!(
             page,
             "<details><summary>Try it</summary>\n<form action=\"{action}\">\n\
@@ -93,7 +96,7 @@ mod tests {
         let version = ListedVersion {
             name: evil,
             version: Some(evil),
-            ready: false,
+            ready: true,
             reason: evil.to_owned(),
             routes: vec![evil],
             example: Some(Example { path: evil.to_owned(), body: evil.to_owned() }),
@@ -106,6 +109,25 @@ mod tests {
         let action = section_of_evil.split("action=\"").nth(1).unwrap();
         let action = &action[..action.find('"').unwrap()];
         assert!(action.ends_with("&quot;&#x27;&amp;"), "{action}");
+    }
+
+    #[test]
+    fn only_a_ready_version_has_a_form() {
+        for ready in [true, false] {
+            let body = format!("{{\"inputs\": [\n  {}\n]}}", "0.5,".repeat(784));
+            let version = ListedVersion {
+                name: "m",
+                version: None,
+                ready,
+                reason: String::new(),
+                routes: vec!["/..."],
+                example: Some(Example { path: "/v2/models/m/infer".to_owned(), body }),
+            };
+            let mut text = String::new();
+            section(&version, &mut text);
+            assert_eq!(text.contains("<form"), ready, "{text}");
+            assert_eq!(text.contains("rows=\"20\""), ready, "a long line is wrapped: {text}");
+        }
     }
 
     #[test]
