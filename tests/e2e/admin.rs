@@ -292,7 +292,9 @@ fn admin_commands_name_the_address_they_tried() {
     let (status, text) = run(&["cache", "stats", "--admin", &closed_address]);
     assert!(!status.success());
     assert!(
-        text.contains(&format!("the admin plane at {closed_address}: cannot be reached")),
+        text.contains(&format!(
+            "the admin plane at {closed_address}: cannot be reached: Connection refused;"
+        )),
         "{text}"
     );
     let spinfer = Launch::new(&Manifest::default().with("/a", "probe", "probe", "")).up();

@@ -197,7 +197,7 @@ fn manifest_errors_name_file_key_and_fix() {
     for (text, parts) in [
         (String::new(), &["spin.toml", "spin_manifest_version = 2"][..]),
         (
-            "spin_manifest_version = 1".into(),
+            "spin_manifest_version = 3".into(),
             &["spin_manifest_version", "write `spin_manifest_version = 2`"],
         ),
         ("spin_manifest_version = ".into(), &["spin.toml", "line 1"]),
@@ -214,7 +214,7 @@ fn manifest_errors_name_file_key_and_fix() {
                 "[[trigger.http]]\nroute = 'x?'\ncomponent = 'a'\n[component.a]\nsource = 'no.wasm'",
             ),
             &[
-                "trigger.http[0].route",
+                "cannot be served:\ntrigger.http[0].route",
                 "cannot contain '?'",
                 "component.a.source",
                 "no.wasm does not exist",
@@ -259,7 +259,7 @@ fn manifest_errors_name_file_key_and_fix() {
             manifest(
                 "[[trigger.http]]\nroute = '/'\ncomponent = 'a'\n[component.a]\nsource = 'spin.toml'",
             ),
-            &["spin.toml is not a WebAssembly component this host can run"],
+            &["spin.toml: it is not a component: it is a text file"],
         ),
     ] {
         let output = Launch::from_text(&text).refused();

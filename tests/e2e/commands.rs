@@ -180,6 +180,7 @@ fn failed_add_leaves_the_application_unchanged() {
             &["the route /v2/models/there/... is taken by there-1", "--promote"],
         ),
         (&added, "regressor", &["--route", "/a?b"], &["--route \"/a?b\"", "cannot contain '?'"]),
+        (&added, "regressor", &["--route", "/v2/models"], &["--route \"/v2/models\"", "reserved"]),
         (&added, "softmax", &["--labels", "a,b,c"], &["--labels: 3 labels for 2 classes"]),
         (
             &added,
@@ -233,7 +234,7 @@ fn models_lists_versions_routes_and_backends() {
     let from = application.path("spin.toml");
     let from = from.to_str().unwrap();
     let (status, output) = run(&["models", "--from", from]);
-    assert!(!status.success() && output.contains("there is no manifest"), "{output}");
+    assert!(!status.success() && output.contains("`spinfer add model.onnx` makes one"), "{output}");
     application.added("strings-bayes", &["--name", "iris"]);
     application.added("strings-forest", &["--name", "iris", "--route", "/iris/..."]);
     let (status, table) = run(&["models", "--from", from]);

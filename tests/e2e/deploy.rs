@@ -142,7 +142,8 @@ fn health_exit_status_reflects_readiness() {
     assert!(status.success() && printed == format!("{address} is live\n"), "{printed}");
     drop(spinfer);
     let (status, printed) = run(&["health", "--address", &address]);
-    assert!(!status.success() && printed.contains("is not ready: cannot connect"), "{printed}");
+    let expected = "is not ready: cannot connect: Connection refused; see --address";
+    assert!(!status.success() && printed.contains(expected), "{printed}");
 }
 
 #[test]

@@ -39,6 +39,12 @@ pub(super) fn send_json(
         .with_context(|| format!("the admin plane at {address}"))
 }
 
+/// Why a request failed, without the names of the layers above the cause.
+pub(super) fn last_cause(error: &anyhow::Error) -> String {
+    let cause = error.root_cause().to_string();
+    cause.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 async fn exchange(address: &Authority, method: &Method, path: &str, body: Bytes) -> Result<Bytes> {
     let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
     if let Ok(token) = std::env::var(TOKEN) {
@@ -50,8 +56,10 @@ async fn exchange(address: &Authority, method: &Method, path: &str, body: Bytes)
     let request = request.body(Full::new(body))?;
     let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
     let response = client.request(request).await;
-    let response = response
-        .context("cannot be reached; pass the address that `spinfer up` prints: --admin")?;
+    let response = response.map_err(|error| {
+        let cause = last_cause(&anyhow::Error::from(error));
+        anyhow!("cannot be reached: {cause}; pass the address that `spinfer up` prints: --admin")
+    })?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_RESPONSE).collect().await.map_err(|error| anyhow!(error))?;
     let body = body.to_bytes();

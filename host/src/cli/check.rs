@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use super::flags::Flags;
@@ -34,13 +34,19 @@ pub fn run(options: &CheckOptions, out: &mut impl Write) -> Result<()> {
     let CheckOptions { from, flags, state } = options;
     telemetry::init(LogFormat::Human, LogOptions { quiet: true, ..LogOptions::default() });
     let app = check(from, flags, state)?;
-    let (routes, components) = (app.routes.len(), app.components.len());
     writeln!(
         out,
-        "{}: no problems found ({routes} routes, {components} components)",
-        from.from.display()
+        "{}: no problems found ({}, {})",
+        from.from.display(),
+        counted(app.routes.len(), "route"),
+        counted(app.components.len(), "component")
     )?;
     Ok(())
+}
+
+/// A number of things, in the singular or the plural.
+fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Checks an application as far as it can be without a socket.
@@ -53,11 +59,22 @@ pub(super) fn check(from: &ManifestOptions, flags: &Flags, state: &StateDir) -> 
     from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
     let app = from.resolve(&manifest, &base, &options)?;
     let host =
-        Host::new(&app, &state.open(&base, PRIVATE)?).with_context(|| from.cannot_be_served())?;
+        Host::new(&app, &state.open(&base, PRIVATE)?).map_err(|error| from.unserved(error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(host.load_models());
-    host.ready().with_context(|| from.cannot_be_served())?;
+    host.ready().map_err(|error| from.unserved(error))?;
     let refusals = runtime.block_on(host.refusals());
     ensure!(refusals.is_empty(), "{}:\n{}", from.cannot_be_served(), refusals.join("\n"));
     Ok(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_in_the_singular() {
+        let texts = [0, 1, 2].map(|number| counted(number, "route"));
+        assert_eq!(texts, ["0 routes", "1 route", "2 routes"]);
+    }
 }

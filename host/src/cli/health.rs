@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http::Request;
@@ -14,6 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
+use super::admin_client::last_cause;
 use crate::http::reserved::{LIVE, READY};
 
 /// Maximum duration of the check: below the 5 s after which container engines kill it.
@@ -53,7 +54,10 @@ pub fn run(health: &HealthOptions, out: &mut impl Write) -> Result<()> {
 async fn check(address: &Authority, path: &str) -> Result<()> {
     let request = Request::get(format!("http://{address}{path}")).body(Empty::<Bytes>::new())?;
     let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
-    let response = client.request(request).await.context("cannot connect; see --address")?;
+    let response = client.request(request).await.map_err(|error| {
+        let cause = last_cause(&anyhow::Error::from(error));
+        anyhow!("cannot connect: {cause}; see --address")
+    })?;
     let (head, body) = response.into_parts();
     if head.status.is_success() {
         return Ok(());

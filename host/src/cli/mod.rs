@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use spinfer_backend_ort::{Library, OnnxRuntime, Options as OrtOptions};
 
@@ -265,15 +265,22 @@ impl ManifestOptions {
             pinning: if *locked { Pinning::Locked } else { Pinning::New },
             progress,
         };
-        sources::fetch(manifest, &fetching).map(drop).with_context(|| self.cannot_be_served())
+        sources::fetch(manifest, &fetching).map(drop).map_err(|error| self.unserved(error))
     }
 
     /// Resolves `manifest`, whose folder is `base`.
     fn resolve(&self, manifest: &Manifest, base: &Path, options: &Options) -> Result<App> {
-        App::resolve_with(manifest, base, options).with_context(|| self.cannot_be_served())
+        App::resolve_with(manifest, base, options).map_err(|error| self.unserved(error))
     }
 
-    /// The context of an error that keeps the application from being served.
+    /// An error that keeps the application from being served. Several problems start on their own line.
+    fn unserved(&self, error: impl Into<anyhow::Error>) -> anyhow::Error {
+        let problems = format!("{:#}", error.into());
+        let separator = if problems.contains('\n') { "\n" } else { " " };
+        anyhow!("{}:{separator}{problems}", self.cannot_be_served())
+    }
+
+    /// The start of an error that keeps the application from being served.
     fn cannot_be_served(&self) -> String {
         format!("{} cannot be served", self.from.display())
     }

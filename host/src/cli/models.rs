@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use spinfer_backend::{Backend, Encoding, ExecutionTarget};
 use super::edit::Edit;
 use super::signature::{DeclaredTensor, list};
 use super::table::write_table;
-use crate::config::manifest::{Manifest, TextOr};
+use crate::config::manifest::{self, Manifest, TextOr};
 use crate::guest::files::Files;
 use crate::inference::{
     GRAPH, InferenceFlags, LoadRequest, LoadResult, MountedModel, SIGNATURE, check_loaded,
@@ -62,9 +62,7 @@ struct ModelRow {
 pub fn run(models: &ModelsOptions, out: &mut impl Write) -> Result<()> {
     let ModelsOptions { from, json, inference } = models;
     let Edit { path, base, before, manifest, .. } = Edit::open(from)?;
-    before.with_context(|| {
-        format!("{}: there is no manifest; pass its path with -f", path.display())
-    })?;
+    before.ok_or_else(|| manifest::missing(&path))?;
     let rows = find(&manifest, &base, &inference.backends()?.backends())?;
     if *json {
         serde_json::to_writer_pretty(&mut *out, &rows)?;

@@ -86,7 +86,7 @@ pub fn run(new: &NewOptions, out: &mut impl Write) -> Result<()> {
 
     writeln!(
         out,
-        "Created the component {folder} and its model {model}; {} serves it at {}.\n\
+        "Created the component {folder} and its model {model}; {} routes {} to it.\n\
          Copy the graph to {model}/model.onnx, describe its inputs and outputs in {model}/model.toml, \
          and run\n  spinfer up --build",
         edit.path.display(),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
@@ -82,7 +82,7 @@ pub fn run(options: &RoutesOptions, out: &mut impl Write) -> Result<()> {
     from.fetch(&mut manifest, &base, &FetchState { dir: &state, mode: PRIVATE, progress })?;
     let app = from.resolve(&manifest, &base, &options)?;
     let host =
-        Host::new(&app, &state.open(&base, PRIVATE)?).with_context(|| from.cannot_be_served())?;
+        Host::new(&app, &state.open(&base, PRIVATE)?).map_err(|error| from.unserved(error))?;
     let rows = rows(&app, &manifest, &host);
     host.remove_copies();
     if *json {

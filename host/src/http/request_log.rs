@@ -98,7 +98,7 @@ impl RequestLog {
 }
 
 /// Reason of an error that is a response of the component.
-const BY_COMPONENT: &str = "this is the component's response";
+const BY_COMPONENT: &str = "the component responded with this status";
 
 /// Whether the failure is worth a warning. A probe of readiness and a request for cached responses only
 /// fail in regular operation.
@@ -120,9 +120,9 @@ impl FailureWindow {
         self.start.get_or_insert(now);
         let log = self.logged < MAX_FAILURES;
         if log {
-            self.logged += 1
+            self.logged += 1;
         } else {
-            self.dropped += 1
+            self.dropped += 1;
         }
         (log, dropped)
     }

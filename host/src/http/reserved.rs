@@ -2,6 +2,8 @@
 
 use http::header::{self, HeaderName};
 
+use super::route::Pattern;
+
 /// Server metadata, as the Open Inference Protocol defines it.
 pub const SERVER: &str = "/v2";
 /// Liveness, as the Open Inference Protocol defines it.
@@ -18,6 +20,11 @@ pub const FEEDBACK: &str = "/v2/feedback";
 pub const OWN: [&str; 6] = [SERVER, LIVE, READY, MODELS, REPOSITORY_INDEX, FEEDBACK];
 /// Prefix of the paths that Spin reserves.
 pub const WELL_KNOWN: &str = "/.well-known/spin/";
+
+/// Whether a route would take a path of the host.
+pub(crate) fn is_reserved(route: &Pattern) -> bool {
+    OWN.contains(&route.to_string().as_str()) || route.is_under(WELL_KNOWN)
+}
 
 /// Suffix, in lower case, of the host names by which components reach each other.
 pub const INTERNAL: &str = ".spin.internal";

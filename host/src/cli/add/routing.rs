@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::cli::edit::Edit;
+use crate::http::reserved::is_reserved;
 use crate::http::route::Pattern;
 
 /// The routing options of the command line.
@@ -31,6 +32,11 @@ fn plain(name: &str) -> String {
     format!("/v2/models/{name}/...")
 }
 
+/// A route in the form of the manifest: with a leading slash.
+fn with_slash(route: &str) -> String {
+    format!("/{}", route.strip_prefix('/').unwrap_or(route))
+}
+
 impl Routing<'_> {
     /// Assigns the version its own route and those that are free. Routes of another version move only
     /// with `promote`, as clients then get other predictions.
@@ -43,10 +49,15 @@ impl Routing<'_> {
     ) -> Result<Routes> {
         let mut routes = Routes { assigned: Vec::new(), production: None };
         let (plain, own) = (plain(name), format!("/v2/models/{name}/versions/{version}/..."));
+        let further: Vec<String> = self.routes.iter().map(|route| with_slash(route)).collect();
         let mut seen: Vec<Pattern> = Vec::new();
-        for route in [&plain, &own].into_iter().chain(self.routes) {
+        for route in [&plain, &own].into_iter().chain(&further) {
             let pattern = Pattern::parse(route)
                 .map_err(|problem| anyhow::anyhow!("--route \"{route}\": {problem}"))?;
+            ensure!(
+                !is_reserved(&pattern),
+                "--route \"{route}\": this path is reserved by the host; choose another"
+            );
             if seen.iter().any(|other| other.is_same(&pattern)) {
                 continue;
             }
@@ -96,5 +107,17 @@ impl Routes {
              \"{id}\" there",
             plain(name)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_route_starts_with_one_slash() {
+        for (given, written) in [("wine", "/wine"), ("/wine/...", "/wine/..."), ("", "/")] {
+            assert_eq!(with_slash(given), written);
+        }
     }
 }

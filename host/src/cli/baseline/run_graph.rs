@@ -41,7 +41,7 @@ pub(super) struct OutputColumn {
 impl Runner {
     /// Loads the graph of the `model` in `folder`.
     pub(super) fn load(model: &str, folder: &Path, backends: &[Arc<dyn Backend>]) -> Result<Self> {
-        check_model_folder(model, folder).map_err(joined)?;
+        check_model_folder(model, folder).map_err(|problems| joined(&problems))?;
         let path = folder.join(GRAPH);
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let request = load_request(folder)?;

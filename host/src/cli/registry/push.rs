@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{AccessOptions, block_on, repository};
 use crate::cli::edit::Edit;
-use crate::config::manifest::TextOr;
+use crate::config::manifest::{self, TextOr};
 use crate::registry::oci::auth::TokenScope;
 use crate::registry::oci::client::Repository;
 use crate::registry::oci::component::ComponentArtifact;
@@ -152,7 +152,7 @@ impl PushOptions {
             );
             return Ok(folder);
         }
-        before.with_context(|| format!("{}: there is no manifest", path.display()))?;
+        before.ok_or_else(|| manifest::missing(&path))?;
         let id = self.component.as_deref().unwrap_or_default();
         let Some(component) = manifest.component.get(id) else {
             let ids: Vec<_> = manifest.component.keys().map(String::as_str).collect();

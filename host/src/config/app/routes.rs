@@ -9,7 +9,7 @@ use super::{Problems, listed};
 use crate::config::manifest::{Executor, HttpTrigger, Manifest, Private, StaticResponse, TextOr};
 use crate::guest::door::wagi;
 use crate::http::body::Body;
-use crate::http::reserved::{HOST_HEADERS, OWN, WELL_KNOWN};
+use crate::http::reserved::{HOST_HEADERS, is_reserved};
 use crate::http::route::{Pattern, Router};
 
 /// Values of `executor.type`: names that Spin has, or had, for what is chosen here by the component's
@@ -220,9 +220,7 @@ fn pattern(key: &str, trigger: &HttpTrigger, problems: &mut Problems) -> Option<
     let key = format!("{key}.route");
     match &trigger.route {
         Some(TextOr::Text(route)) => match Pattern::parse(route) {
-            Ok(pattern)
-                if OWN.contains(&pattern.to_string().as_str()) || pattern.is_under(WELL_KNOWN) =>
-            {
+            Ok(pattern) if is_reserved(&pattern) => {
                 problems.add(key, "this path is reserved by the host; choose another");
                 None
             }

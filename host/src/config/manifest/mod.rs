@@ -61,6 +61,7 @@ impl ManifestVersion {
     fn parse(value: &toml::Value) -> Result<Self, &'static str> {
         match value {
             toml::Value::Integer(2) => Ok(Self::Two),
+            toml::Value::Integer(1) => Ok(Self::One),
             toml::Value::String(text) if text == "1" => Ok(Self::One),
             _ => Err("unsupported version; write `spin_manifest_version = 2`"),
         }
@@ -159,17 +160,22 @@ impl fmt::Debug for Variable {
     }
 }
 
+/// The error of a manifest that does not exist, with what to do.
+pub(crate) fn missing(path: &Path) -> anyhow::Error {
+    anyhow!(
+        "there is no {}: `spinfer add model.onnx` makes one for a model, `spinfer new` one for a \
+         component in Rust; `-f PATH` names another manifest, or its folder",
+        path.display()
+    )
+}
+
 /// Reads and parses the manifest at `path`.
 ///
 /// # Errors
 /// Names the file, the line and the key.
 pub fn read(path: &Path) -> Result<Manifest> {
     let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => anyhow!(
-            "there is no {}: `spinfer add model.onnx` makes one for a model, `spinfer new` one for a \
-             component in Rust; `-f PATH` names another manifest, or its folder",
-            path.display()
-        ),
+        ErrorKind::NotFound => missing(path),
         ErrorKind::InvalidData => {
             anyhow!("{} is not a manifest: it is not text (UTF-8)", path.display())
         }
@@ -278,6 +284,17 @@ mod tests {
         ] {
             let error = super::parse(&format!("{HEAD}{rest}")).unwrap_err().to_string();
             assert!(error.contains(part), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn version_1_is_a_text_or_a_number() {
+        let rest = "name = 'a'\ntrigger = { type = 'http', base = '/' }";
+        for version in
+            ["spin_manifest_version = 1", "spin_manifest_version = '1'", "spin_version = 1"]
+        {
+            let manifest = super::parse(&format!("{version}\n{rest}")).unwrap();
+            assert_eq!(manifest.spin_manifest_version, ManifestVersion::One, "{version}");
         }
     }
 

@@ -40,7 +40,7 @@ fn text(start: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(start) {
         Ok(text) => text,
         // A character can be cut at the end.
-        Err(error) if start.len() - error.valid_up_to() < 4 => {
+        Err(error) if error.valid_up_to() > 0 && error.error_len().is_none() => {
             std::str::from_utf8(&start[..error.valid_up_to()]).ok()?
         }
         Err(_) => return None,

@@ -121,9 +121,10 @@ impl ArtifactStore {
         check: &dyn Fn(&[u8]) -> Result<()>,
     ) -> Result<Artifact> {
         let start = Instant::now();
-        let wasm = read(source)?;
+        // The caller names the file in every error.
+        let wasm = read_file(source, MAX_COMPONENT)?;
         if let Some(problem) = file_kind::problem(&wasm) {
-            bail!("{} is not a component: {problem}", source.display());
+            bail!("it is not a component: {problem}");
         }
         let digest = Sha256::digest(&wasm).into();
         let source = source.to_owned();
@@ -153,7 +154,7 @@ impl ArtifactStore {
         check(&component)?;
         let path = path_for(&compiler);
         info!(file = %source.display(), number = progress, "compiling");
-        let code = compile(&compiler, &component, &source)?;
+        let code = compile(&compiler, &component)?;
         let stored = match write(&path, &code) {
             Ok(()) => StoredArtifact::File { path, checked: Mutex::default() },
             Err(error) => {
@@ -204,7 +205,8 @@ impl Artifact {
         if self.digest != <[u8; 32]>::from(Sha256::digest(&wasm)) {
             bail!("{} has changed since the host started; restart the host", self.source.display());
         }
-        let code = compile(&self.compiler, &binary::to_component(&wasm)?, &self.source)?;
+        let code = compile(&self.compiler, &binary::to_component(&wasm)?)
+            .with_context(|| self.source.display().to_string())?;
         match write(path, &code).and_then(|()| check_unless_unchanged(path, checked)) {
             Ok(()) => map(engine, path),
             Err(error) => {
@@ -252,13 +254,11 @@ impl Hasher for Sha256Hasher {
     }
 }
 
-fn compile(engine: &Wasmtime, wasm: &[u8], source: &Path) -> Result<Vec<u8>> {
-    engine.precompile_component(wasm).map_err(anyhow::Error::from).with_context(|| {
-        format!(
-            "{} is not a WebAssembly component this host can run (build it for wasm32-wasip2)",
-            source.display()
-        )
-    })
+fn compile(engine: &Wasmtime, wasm: &[u8]) -> Result<Vec<u8>> {
+    engine
+        .precompile_component(wasm)
+        .map_err(anyhow::Error::from)
+        .context("it is not a WebAssembly component this host can run (build it for wasm32-wasip2)")
 }
 
 /// Warns that an artifact is not used, unless there is none yet.

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     const WIT: &str = "
-        package own:thing;
+        package mine:thing;
         interface it {
             record pair { a: string, b: list<u32> }
             convert: func(pair: pair) -> result<string>;
@@ -143,7 +143,7 @@ mod tests {
         (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
         (memory (export "memory") 1)
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
-        (func (export "own:thing/it#convert") (param i32 i32 i32 i32) (result i32)
+        (func (export "mine:thing/it#convert") (param i32 i32 i32 i32) (result i32)
             (call $exit (i32.const 1)) (i32.const 1024)))"#;
 
     /// A core module as a toolchain builds it: code, and the types of its world.
@@ -164,7 +164,7 @@ mod tests {
         let component = to_component(&module()).unwrap();
         Validator::new_with_features(WasmFeatures::all()).validate_all(&component).unwrap();
         let names: String = String::from_utf8_lossy(&component).into_owned();
-        assert!(names.contains("own:thing/it") && names.contains("wasi:cli/exit@0.2."), "{names}");
+        assert!(names.contains("mine:thing/it") && names.contains("wasi:cli/exit@0.2."), "{names}");
     }
 
     #[test]

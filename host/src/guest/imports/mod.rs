@@ -208,7 +208,11 @@ mod tests {
         ] {
             let import =
                 format!("(component (import \"{name}\" (instance (export \"i\" (instance)))))");
-            let component = wasmtime::component::Component::new(linker.engine(), import).unwrap();
+            let component = wasmtime::component::Component::new(
+                linker.engine(),
+                wat::parse_str(import).unwrap(),
+            )
+            .unwrap();
             let mut with_item = linker.clone();
             // Nothing in the instance is needed, so only a name of another kind fails to link.
             for name in defined {

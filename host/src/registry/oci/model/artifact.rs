@@ -57,7 +57,7 @@ impl ModelArtifact {
         ensure!(signature.sha256.is_some(), missing("sha256"));
         let version = ModelVersion::new(&name, &number)
             .map_err(|problem| anyhow::anyhow!("{}/{SIGNATURE}: {problem}", folder.display()))?;
-        check_model_folder(&name, folder).map_err(joined)?;
+        check_model_folder(&name, folder).map_err(|problems| joined(&problems))?;
         let files = files(folder)?;
         let layers: Vec<_> = files.iter().map(|file| file.layer.clone()).collect();
         let config = serde_json::to_vec(&ModelPackConfig {

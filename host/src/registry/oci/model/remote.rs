@@ -117,7 +117,7 @@ impl RemoteVersion {
             declared.1.unwrap_or("none")
         );
         ensure!(signature.sha256.is_some(), "{SIGNATURE} has no sha256 of {GRAPH}");
-        check_model_folder(name, folder).map(drop).map_err(joined)
+        check_model_folder(name, folder).map(drop).map_err(|problems| joined(&problems))
     }
 
     /// The first difference of `folder` from this version; `None` if they are equal.
