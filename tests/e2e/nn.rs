@@ -141,7 +141,7 @@ fn unusable_graph_is_refused_with_the_reason() {
     }
     for target in ["gpu", "tpu"] {
         let response = spinfer.post(&format!("/nn/load?target={target}"), &good);
-        fails(&response, "UnsupportedOperation", "no backend supports Onnx on");
+        fails(&response, "UnsupportedOperation", "no backend supports ONNX on");
     }
     for parts in [0, 2] {
         let response = spinfer.post(&format!("/nn/load?parts={parts}"), &good);

@@ -358,11 +358,11 @@ fn printed_curl_command_reads_large_requests_from_a_file() {
 #[test]
 fn generic_component_serves_exactly_one_model() {
     let model = |name: &str| {
-        let folder = root().join("models/iris-classifier/1");
+        let folder = root().join(format!("models/{name}/1"));
         format!("{{ source = \"{}\", destination = \"/models/{name}\" }}", folder.display())
     };
     let one = format!("files = [{}]\n", model("iris-classifier"));
-    let two = format!("files = [{}, {}]\n", model("iris-classifier"), model("other"));
+    let two = format!("files = [{}, {}]\n", model("iris-classifier"), model("diabetes-regressor"));
     let manifest = Manifest::default()
         .with("/one/...", "one", "generic_model", &one)
         .with("/standard/...", "standard", "generic_model", &(one.clone() + STANDARD_DOOR))

@@ -72,9 +72,13 @@ fn cases() -> Vec<MalformedRequest> {
     case(tensor("features", "[1, 4]", "BYTES", ones), 400, "FP32");
     case(tensor("features", "[2, 2]", "FP32", ones), 400, "[-1, 4]");
     case(tensor("features", "[4294967295, 4]", "FP32", ones), 400, "features");
-    case(tensor("features", "[18446744073709551616, 4]", "FP32", ones), 400, "expected u32");
-    case(tensor("features", "[4611686018427387904, 4]", "FP32", ones), 400, "expected u32");
-    case(tensor("features", "[0.5, 4]", "FP32", ones), 400, "expected u32");
+    case(
+        tensor("features", "[18446744073709551616, 4]", "FP32", ones),
+        400,
+        "from 0 to 4294967295",
+    );
+    case(tensor("features", "[4611686018427387904, 4]", "FP32", ones), 400, "from 0 to 4294967295");
+    case(tensor("features", "[0.5, 4]", "FP32", ones), 400, "from 0 to 4294967295");
     case(tensor("features", "[1, 4]", "FP32", "[[[[1]]]]"), 400, "nested");
 
     // Lengths.
