@@ -39,7 +39,12 @@ const DOORS: [(&str, &str, &str); 3] = [
 fn main() -> Result<()> {
     let Options { slow, small, max_p99 } = Options::parse();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{slow} slow readers, {small:?} small requests, {}\n", machine()?)?;
+    let [clients, requests] = [small[0], small[1]];
+    writeln!(
+        out,
+        "{slow} slow readers, {clients} clients with {requests} small requests each, {}\n",
+        machine()?
+    )?;
     writeln!(
         out,
         "| door | slow readers | p50 | p99 | maximum |\n| --- | --- | --- | --- | --- |"
