@@ -35,7 +35,12 @@ impl Log {
         let mut text = text.lock().expect("no panic under this lock");
         while text.matches(part).count() < times {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited for {part:?} in the log:\n{text}");
+            if left.is_zero() {
+                let so_far = text.clone();
+                // The thread that follows the process, and what stops it, go on.
+                drop(text);
+                panic!("waited for {part:?} in the log:\n{so_far}");
+            }
             (text, _) = changed.wait_timeout(text, left).expect("no panic under this lock");
         }
     }

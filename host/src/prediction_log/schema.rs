@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 pub const FILE: &str = "predictions.db";
 
 /// Version of the schema (`PRAGMA user_version`).
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 /// `PRAGMA application_id`: "SPFL".
 pub const APPLICATION: i64 = 0x5350_464C;
 
@@ -25,6 +25,7 @@ const WAL_SIZE: u32 = 64 << 20;
 /// Maximum number of cached prepared statements; there are fewer.
 const STATEMENTS: usize = 32;
 
+/// Version 1.
 const CREATE: &str = "
 CREATE TABLE sources (
     id         INTEGER PRIMARY KEY,
@@ -75,6 +76,30 @@ CREATE VIEW prediction_log AS
         s.model, s.version, s.route, s.component,
         nullif(s.experiment, '') AS experiment, nullif(s.variant, '') AS variant,
         p.cache, p.status, p.latency_us, p.trace_id,
+        p.inputs, p.outputs, p.attributes, p.omitted,
+        (SELECT label FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'label') AS label,
+        (SELECT number FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'value') AS value,
+        (SELECT number FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'reward') AS reward
+    FROM predictions p JOIN sources s ON s.id = p.source;
+";
+
+/// What version 2 has beyond version 1, in steps that depend on no other.
+const VERSION_2: &[&str] = &[UNITS];
+
+/// The unit that a router assigned, and the probability with which its variant was chosen.
+const UNITS: &str = "
+ALTER TABLE predictions ADD COLUMN unit TEXT;
+ALTER TABLE predictions ADD COLUMN propensity REAL;
+DROP VIEW prediction_log;
+CREATE VIEW prediction_log AS
+    SELECT lower(hex(p.id)) AS id, p.row, p.time,
+        strftime('%Y-%m-%dT%H:%M:%fZ', p.time / 1000000.0, 'unixepoch') AS time_text,
+        s.model, s.version, s.route, s.component,
+        nullif(s.experiment, '') AS experiment, nullif(s.variant, '') AS variant,
+        p.unit, p.propensity, p.cache, p.status, p.latency_us, p.trace_id,
         p.inputs, p.outputs, p.attributes, p.omitted,
         (SELECT label FROM feedback f
             WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'label') AS label,
@@ -150,10 +175,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, SchemaError> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update_and_check(None, "journal_size_limit", WAL_SIZE, |_| Ok(()))?;
-    // Only one of several processes creates the tables.
+    upgrade(&mut connection)?;
+    Ok(connection)
+}
+
+/// Creates the tables of the present version, or those that an older version lacks.
+fn upgrade(connection: &mut Connection) -> Result<(), SchemaError> {
+    // Only one of several processes does it.
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if version(&transaction)? == 0 {
+    let mut version = version(&transaction)?;
+    if version == 0 {
         let tables: i64 =
             transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if tables > 0 {
@@ -161,29 +193,38 @@ pub(super) fn open(path: &Path) -> Result<Connection, SchemaError> {
         }
         transaction.execute_batch(CREATE)?;
         transaction.pragma_update(None, "application_id", APPLICATION)?;
+        version = 1;
+    }
+    if version == 1 {
+        VERSION_2.iter().try_for_each(|step| transaction.execute_batch(step))?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()?;
-    Ok(connection)
+    Ok(())
 }
 
 const FOREIGN: &str =
     "the file is a database of another program: move it, or use another --state-dir";
 
-/// Opens the file at `path` for reading; `None` if it does not exist or has no tables yet.
+/// Opens the file at `path` for reading; `None` if it does not exist or has no tables yet. A file of an
+/// older version is upgraded.
 pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, SchemaError> {
     if !path.exists() {
         return Ok(None);
     }
     // Reading a write-ahead log requires writing its index, unless the folder is read-only.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).or_else(|_| {
+    let mut connection = Connection::open_with_flags(path, flags).or_else(|_| {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(path, flags)
     })?;
     connection.busy_timeout(BUSY)?;
+    let version = version(&connection)?;
+    if version > 0 && version < VERSION {
+        upgrade(&mut connection)?;
+    }
     connection.pragma_update(None, "query_only", true)?;
-    Ok((version(&connection)? > 0).then_some(connection))
+    Ok((version > 0).then_some(connection))
 }
 
 /// The version of the schema; 0 without tables. Fails for a file that this program cannot read.
@@ -197,7 +238,7 @@ fn version(connection: &Connection) -> Result<i64, SchemaError> {
              {VERSION}: use the later spinfer, or move the file"
         )));
     }
-    if (version, application) == (0, 0) || (version, application) == (VERSION, APPLICATION) {
+    if (version, application) == (0, 0) || (version >= 1 && application == APPLICATION) {
         return Ok(version);
     }
     Err(SchemaError::Foreign(FOREIGN.into()))
@@ -228,4 +269,36 @@ pub(super) fn move_aside(path: &Path, time: u64) -> std::io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_of_version_1_is_upgraded_with_its_records_by_writer_and_reader() {
+        const RECORD: &str = "
+            INSERT INTO sources VALUES (1, 'iris', '1', '/...', 'iris', '', '');
+            INSERT INTO predictions VALUES
+                (x'01', 0, 5, 1, 'miss', 200, 9, NULL, '{}', '{}', '{}', NULL);";
+        let opens: [fn(&Path) -> Connection; 2] =
+            [|path| open(path).unwrap(), |path| open_to_read(path).unwrap().unwrap()];
+        for open in opens {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(FILE);
+            let old = Connection::open(&path).unwrap();
+            old.execute_batch(CREATE).unwrap();
+            old.execute_batch(RECORD).unwrap();
+            old.pragma_update(None, "application_id", APPLICATION).unwrap();
+            old.pragma_update(None, "user_version", 1).unwrap();
+            drop(old);
+            let connection = open(&path);
+            let read = |row: &rusqlite::Row<'_>| {
+                Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, Option<f64>>(2)?))
+            };
+            let select = "SELECT id, time, propensity FROM prediction_log";
+            assert_eq!(connection.query_row(select, [], read).unwrap(), ("01".into(), 5, None));
+            assert_eq!(version(&connection).unwrap(), VERSION);
+        }
+    }
 }

@@ -320,7 +320,7 @@ fn file_with_damaged_pages_is_moved_aside() {
 #[test]
 fn file_of_a_later_version_or_another_program_is_not_touched() {
     for (change, part) in [
-        ("PRAGMA user_version = 2", "schema version 2 of a later"),
+        ("PRAGMA user_version = 3", "schema version 3 of a later"),
         ("PRAGMA application_id = 7", "another program"),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 //! can hold, and which response is given up when it is short.
 //!
 //! A response that does not fit takes the place of the slowest ones: those whose clients have read
-//! nothing for longest, at least [`GRACE`]. If every client reads, it is refused.
+//! nothing for longest, at least [`GRACE`]. If every client reads, it is refused after [`MAX_WAIT`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::MAX_BODIES;
 use super::delivery::{Delivery, GRACE, Needed};
@@ -116,6 +116,8 @@ impl ResponseMemory {
                     let _ = timeout_at((now + GRACE).into(), slowest.gone()).await;
                 }
                 Some((since, _)) if now < until => sleep_until((since + GRACE).into()).await,
+                // What holds the memory waits for its component, for memory as well, or is closed now.
+                None if now < until => sleep(GRACE / 10).await,
                 _ => return Err(shortage.problem),
             }
         }
@@ -270,6 +272,17 @@ mod tests {
         let slow = unread(&memory, 2, 2 * KIB).await;
         let _third = memory.hold(bytes(2 * KIB), Some(client(3))).await.unwrap();
         assert!(slowest.is_requested() && !slow.is_requested());
+    }
+
+    /// Of a response that waits for its component, a part can be held that was read ahead.
+    #[tokio::test]
+    async fn memory_is_waited_for_while_nothing_is_unread() {
+        let memory = ResponseMemory::new(4 * KIB, 4 * KIB);
+        let held = memory.hold(bytes(3 * KIB), Some(client(1))).await.unwrap();
+        let mut next = std::pin::pin!(memory.hold(bytes(3 * KIB), Some(client(1))));
+        assert!(futures::poll!(next.as_mut()).is_pending());
+        drop(held);
+        assert_eq!(next.await.unwrap().len(), 3 * KIB);
     }
 
     #[tokio::test]
