@@ -1,5 +1,5 @@
-//! The hash of units: version 2 of GrowthBook's, so that any of its SDKs can recompute an
-//! assignment.
+//! The hashes of units: GrowthBook's, so that any of its SDKs can recompute an assignment. Version 2
+//! assigns to variants, and version 1 to the parts of a namespace.
 
 /// Number of buckets that units are hashed to.
 pub const BUCKETS: u32 = 10_000;
@@ -10,6 +10,17 @@ pub const BUCKETS: u32 = 10_000;
 pub fn bucket(seed: &str, unit: &[u8]) -> u32 {
     let first = fnv1a(fnv1a(OFFSET, seed.as_bytes()), unit);
     fnv1a(OFFSET, first.to_string().as_bytes()) % BUCKETS
+}
+
+/// Number of parts that a namespace is divided into.
+pub const NAMESPACE_BUCKETS: u32 = 1000;
+
+/// The place of `unit` in the namespace `name`, below [`NAMESPACE_BUCKETS`]. GrowthBook's hash, of
+/// version 1, is `place / NAMESPACE_BUCKETS`.
+#[must_use]
+pub fn namespace_bucket(name: &str, unit: &[u8]) -> u32 {
+    let hash = [b"__", name.as_bytes()].into_iter().fold(fnv1a(OFFSET, unit), fnv1a);
+    hash % NAMESPACE_BUCKETS
 }
 
 /// Offset basis of FNV-1a.
@@ -41,6 +52,44 @@ mod tests {
     fn hashes_are_growthbooks() {
         for (seed, unit, expected) in VECTORS {
             assert_eq!(bucket(seed, unit.as_bytes()), expected, "{seed} {unit}");
+        }
+    }
+
+    /// Unit, namespace, and whether the unit is in the parts 0 to 0.4 and 0.4 to 1: GrowthBook's test
+    /// cases of namespaces (specification 0.7.1).
+    const NAMESPACES: [(&str, &str, [bool; 2]); 8] = [
+        ("1", "namespace1", [false, true]),
+        ("1", "namespace2", [false, true]),
+        ("2", "namespace1", [false, true]),
+        ("2", "namespace2", [false, true]),
+        ("3", "namespace1", [false, true]),
+        ("3", "namespace2", [true, false]),
+        ("4", "namespace1", [false, true]),
+        ("4", "namespace2", [true, false]),
+    ];
+
+    #[test]
+    fn places_in_namespaces_are_growthbooks() {
+        for (unit, name, expected) in NAMESPACES {
+            let place = namespace_bucket(name, unit.as_bytes());
+            assert_eq!([place < 400, place >= 400], expected, "{unit} in {name}: {place}");
+        }
+    }
+
+    /// Seed, unit and thousandths of GrowthBook's test cases of version 1.
+    #[test]
+    fn hashes_of_version_1_are_growthbooks() {
+        for (seed, unit, expected) in [
+            ("", "a", 220),
+            ("", "b", 77),
+            ("b", "a", 946),
+            ("ef", "d", 652),
+            ("asdf", "8952klfjas09ujk", 549),
+            ("", "123", 11),
+            ("", "___)((*\":&", 563),
+        ] {
+            let hash = fnv1a(fnv1a(OFFSET, unit.as_bytes()), seed.as_bytes());
+            assert_eq!(hash % NAMESPACE_BUCKETS, expected, "{seed} {unit}");
         }
     }
 

@@ -12,7 +12,7 @@ pub mod split;
 pub mod unit;
 
 pub use change::{Change, key};
-pub use format::{CONTROL, Experiment, Experiments, Invalid, Variant};
+pub use format::{CONTROL, Experiment, Experiments, Invalid, Kind, Variant};
 pub use router::{Assignment, Refusal, Router};
 pub use split::Split;
 pub use unit::Unit;

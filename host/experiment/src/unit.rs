@@ -1,6 +1,7 @@
 //! Units: the value of a request that is assigned to a variant, as a user's id.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -11,9 +12,25 @@ pub enum Unit {
     Header(String),
     /// The value of a cookie.
     Cookie(String),
+    /// A cookie that the router sets where there is none.
+    AssignedCookie(AssignedCookie),
     /// A field of the JSON body: names of members or indices of elements, from the outside in.
     Json(Vec<String>),
 }
+
+/// A cookie with a random id that the router assigns, and signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignedCookie {
+    pub name: String,
+    /// The attribute `Max-Age`: the cookie's lifetime from its assignment on.
+    pub max_age: Duration,
+    /// Whether it has the attribute `Secure`. `None`: if the request came over TLS.
+    pub secure: Option<bool>,
+}
+
+/// Maximum lifetime of an assigned cookie, and the default. Browsers keep no cookie for longer
+/// (RFC 6265bis, 5.5).
+pub const MAX_COOKIE_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// Name of the header with cookies.
 pub const COOKIE: &str = "cookie";
@@ -24,29 +41,32 @@ impl Unit {
     pub fn header(&self) -> Option<&str> {
         match self {
             Self::Header(name) => Some(name),
-            Self::Cookie(_) => Some(COOKIE),
+            Self::Cookie(_) | Self::AssignedCookie(_) => Some(COOKIE),
             Self::Json(_) => None,
         }
     }
 
-    /// The unit in a value of the [header](Self::header); `None` if it is empty.
+    /// The unit in a value of the [header](Self::header); `None` if it is empty. That of an assigned
+    /// cookie is signed, and counts only if the signature is that of the router.
     #[must_use]
     pub fn in_header<'v>(&self, value: &'v [u8]) -> Option<&'v [u8]> {
         let unit = match self {
             Self::Header(_) => value.trim_ascii(),
             Self::Cookie(name) => cookie(value, name.as_bytes())?,
+            Self::AssignedCookie(AssignedCookie { name, .. }) => cookie(value, name.as_bytes())?,
             Self::Json(_) => return None,
         };
         (!unit.is_empty()).then_some(unit)
     }
 }
 
-/// `header x-user-id`, `cookie uid`, `json user.id`
+/// `header x-user-id`, `cookie uid`, `assigned cookie spinfer-unit`, `json user.id`
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header(name) => write!(f, "header {name}"),
             Self::Cookie(name) => write!(f, "cookie {name}"),
+            Self::AssignedCookie(cookie) => write!(f, "assigned cookie {}", cookie.name),
             Self::Json(path) => write!(f, "json {}", path.join(".")),
         }
     }

@@ -187,7 +187,7 @@ fn describe(
     change: &Change,
     problem: Option<String>,
 ) -> ExperimentStatus {
-    let Experiment { name, model, unit, force, variants } = experiment;
+    let Experiment { name, model, unit, force, variants, .. } = experiment;
     let configured = variants.iter().map(|variant| variant.allocation);
     let allocations =
         change.allocations(experiment).unwrap_or_else(|_| configured.clone().collect());

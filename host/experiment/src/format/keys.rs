@@ -20,6 +20,16 @@ pub(super) struct Keys<'a> {
     pub(super) table: &'a Table,
 }
 
+/// A value in a message: a scalar as it is written, or else its type.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("\"{}\"", text.escape_debug()),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        other => format!("the {}", other.type_str()),
+    }
+}
+
 impl<'a> Keys<'a> {
     pub(super) fn of(at: String, value: &'a Value, problems: &mut Problems) -> Option<Self> {
         match value {
@@ -80,5 +90,30 @@ impl<'a> Keys<'a> {
             problems.add(self.key(key), problem);
         }
         Some(text.to_owned())
+    }
+
+    /// One of `choices`, if it is set.
+    pub(super) fn choice(
+        &self,
+        key: &str,
+        choices: &[&'static str],
+        problems: &mut Problems,
+    ) -> Option<&'static str> {
+        let text = self.text(key, problems)?;
+        let found = choices.iter().copied().find(|choice| *choice == text);
+        if found.is_none() {
+            let (text, choices) = (text.escape_debug(), choices.join(", "));
+            problems.add(self.key(key), format_args!("\"{text}\" is not one of {choices}"));
+        }
+        found
+    }
+
+    /// True or false, if it is set.
+    pub(super) fn flag(&self, key: &str, problems: &mut Problems) -> Option<bool> {
+        let flag = self.table.get(key)?.as_bool();
+        if flag.is_none() {
+            problems.add(self.key(key), "write true or false");
+        }
+        flag
     }
 }

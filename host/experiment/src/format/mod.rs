@@ -1,12 +1,24 @@
 //! Reads `experiments.toml`, and reports every problem at once.
 
+mod analysis;
 mod check;
+mod eligibility;
 mod keys;
+mod kind;
+mod number;
 mod parse;
+mod variants;
 
 use std::fmt;
 
+pub use analysis::{
+    ALPHA, GUARDRAIL_MINIMUM, Guardrail, GuardrailBound, GuardrailMetric, MAX_GUARDRAILS,
+    MINIMUM_SAMPLE, Metric, MetricKind, Per, WINDOW,
+};
 pub(crate) use check::{check_allocation, check_sum};
+pub use eligibility::{MAX_TARGET_VALUES, Namespace, Target, overlap};
+pub use kind::{CanaryStep, Kind, MAX_HOLD, MAX_STEPS, MINIMUM_ALLOCATION};
+pub use number::duration_text;
 
 use crate::unit::Unit;
 
@@ -33,8 +45,57 @@ pub struct Experiment {
     pub unit: Unit,
     /// Lower-case name of the header with which testers force a variant.
     pub force: Option<String>,
+    /// What decides the allocations.
+    pub kind: Kind,
+    pub start: Start,
+    /// Share of the units that control serves and that are not in the experiment, from 0 to less
+    /// than 1.
+    pub holdout: f64,
+    /// The part of a namespace that the units in the experiment are from.
+    pub namespace: Option<Namespace>,
+    /// The requests that the experiment is about; none: all.
+    pub target: Option<Target>,
+    pub unavailable: Unavailable,
+    /// Significance level of the verdict, above 0 and at most 0.5.
+    pub alpha: f64,
+    /// Units that each variant needs before there is a verdict.
+    pub minimum_sample: u64,
+    /// What the verdict is about. A bandit has one always.
+    pub metric: Option<Metric>,
+    pub guardrails: Vec<Guardrail>,
     /// In the order of the file. One is named [`CONTROL`].
     pub variants: Vec<Variant>,
+}
+
+/// When units are assigned to the treatments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// From the first request on.
+    #[default]
+    Automatic,
+    /// Once an operator starts the experiment. Control serves all requests until then.
+    Manual,
+}
+
+/// What a request receives whose variant cannot serve it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The response of control.
+    Control,
+    /// The failure of the variant.
+    #[default]
+    Fail,
+}
+
+impl Unavailable {
+    /// The value of the key `unavailable`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Fail => "fail",
+        }
+    }
 }
 
 /// One arm of an experiment.
@@ -45,7 +106,7 @@ pub struct Variant {
     pub component: String,
     /// Name of the model in the path that the component receives, if it is not the public one.
     pub model: Option<String>,
-    /// Its share of the units, from 0 to 1.
+    /// Its share of the units, from 0 to 1. In a canary that of the first step.
     pub allocation: f64,
     /// Whether it receives copies of requests, and its responses are discarded.
     pub shadow: bool,
@@ -104,6 +165,12 @@ impl Experiment {
     pub fn names(&self) -> String {
         let names: Vec<_> = self.assignable().map(|(_, variant)| variant.name.as_str()).collect();
         names.join(", ")
+    }
+
+    /// The variant of this name that units are assigned to, and its index in [`Self::variants`].
+    #[must_use]
+    pub fn variant(&self, name: &str) -> Option<(usize, &Variant)> {
+        self.assignable().find(|(_, variant)| variant.name == name)
     }
 
     /// The path that the component of `variant` receives instead of `path`, if it differs.

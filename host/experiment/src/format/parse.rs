@@ -1,13 +1,17 @@
 //! Parses the text of a file.
 
+use std::time::Duration;
+
 use toml::{Table, Value};
 
-use super::check::{
-    check_allocation, check_component, check_header, check_name, check_path, check_sum, check_token,
-};
+use super::check::{check_header, check_name, check_path, check_token};
 use super::keys::{Keys, Problems};
-use super::{CONTROL, Experiment, Invalid, MAX_VARIANTS, Variant};
-use crate::unit::Unit;
+use super::kind::kind;
+use super::variants::variants;
+use super::{
+    Experiment, Invalid, Kind, Metric, MetricKind, Per, Unavailable, analysis, eligibility, overlap,
+};
+use crate::unit::{AssignedCookie, MAX_COOKIE_AGE, Unit};
 
 pub(super) fn experiments(text: &str) -> Result<Vec<Experiment>, Invalid> {
     let file: Table = toml::from_str(text).map_err(|error| {
@@ -30,7 +34,11 @@ pub(super) fn experiments(text: &str) -> Result<Vec<Experiment>, Invalid> {
         Some(_) => problems.add("experiments", "is not a table; write [experiments.<name>]"),
     }
     experiments.sort_by(|a, b| a.name.cmp(&b.name));
-    for (index, Experiment { name, model, .. }) in experiments.iter().enumerate() {
+    for (index, experiment) in experiments.iter().enumerate() {
+        let Experiment { name, model, .. } = experiment;
+        for problem in experiments[..index].iter().filter_map(|other| overlap(experiment, other)) {
+            problems.add(format_args!("experiments.{name}.namespace"), problem);
+        }
         if let Some(first) = experiments[..index].iter().find(|other| other.model == *model) {
             problems.add(
                 format_args!("experiments.{name}.model"),
@@ -50,18 +58,81 @@ pub(super) fn experiment(name: &str, value: &Value, problems: &mut Problems) -> 
     }
     let at = format!("experiments.{}", name.escape_debug());
     let keys = Keys::of(at, value, problems)?;
-    keys.known(&["model", "unit", "force", "variants"], problems);
+    keys.known(&KEYS, problems);
+    let kind = kind(&keys, problems);
     let model = keys.required("model", check_name, problems);
     let unit = unit(&keys, problems);
     let force = keys.optional("force", check_header, problems);
-    let variants = variants(&keys, problems);
-    let force = force.map(|name| name.to_ascii_lowercase());
-    Some(Experiment { name: name.to_owned(), model: model?, unit: unit?, force, variants })
+    let unavailable = match keys.choice("unavailable", &["control", "fail"], problems) {
+        Some("control") => Unavailable::Control,
+        _ => Unavailable::Fail,
+    };
+    let metric = analysis::metric(&keys, problems);
+    Some(Experiment {
+        start: eligibility::start(&keys, problems),
+        holdout: eligibility::holdout(&keys, problems),
+        namespace: eligibility::namespace(&keys, problems),
+        target: eligibility::target(&keys, problems),
+        unavailable,
+        alpha: analysis::alpha(&keys, problems),
+        minimum_sample: analysis::minimum_sample(&keys, problems),
+        metric: bandit_metric(&keys, &kind, metric, problems),
+        guardrails: analysis::guardrails(&keys, problems),
+        variants: variants(&keys, &kind, problems),
+        name: name.to_owned(),
+        model: model?,
+        unit: unit?,
+        force: force.map(|name| name.to_ascii_lowercase()),
+        kind,
+    })
+}
+
+/// The keys of an experiment.
+const KEYS: [&str; 16] = [
+    "kind",
+    "model",
+    "unit",
+    "force",
+    "start",
+    "holdout",
+    "namespace",
+    "target",
+    "unavailable",
+    "alpha",
+    "minimum_sample",
+    "metric",
+    "guardrails",
+    "steps",
+    "minimum_allocation",
+    "variants",
+];
+
+/// The metric of an experiment. That of a bandit is its reward, from 0 to 1 at best.
+fn bandit_metric(
+    keys: &Keys<'_>,
+    kind: &Kind,
+    metric: Option<Metric>,
+    problems: &mut Problems,
+) -> Option<Metric> {
+    if !matches!(kind, Kind::Bandit { .. }) {
+        return metric;
+    }
+    let Some(metric) = metric else {
+        return Some(Metric { kind: MetricKind::Reward, per: Per::Unit, covariate: None });
+    };
+    if !matches!(metric.kind, MetricKind::Reward | MetricKind::Accuracy) {
+        let problem = format_args!(
+            "a bandit maximises rewards, not {}; write kind = \"reward\" or \"accuracy\"",
+            metric.kind
+        );
+        problems.add(keys.key("metric.kind"), problem);
+    }
+    Some(metric)
 }
 
 /// How to write a unit.
-const UNIT: &str =
-    "write { header = \"x-user-id\" }, { cookie = \"uid\" } or { json = \"user.id\" }";
+const UNIT: &str = "write { header = \"x-user-id\" }, { cookie = \"uid\" }, { json = \"user.id\" } \
+                    or { assigned_cookie = \"spinfer-unit\" }";
 
 fn unit(experiment: &Keys<'_>, problems: &mut Problems) -> Option<Unit> {
     let at = experiment.key("unit");
@@ -70,7 +141,12 @@ fn unit(experiment: &Keys<'_>, problems: &mut Problems) -> Option<Unit> {
         return None;
     };
     let keys = Keys::of(at, value, problems)?;
-    keys.known(&["header", "cookie", "json"], problems);
+    let sources = ["header", "cookie", "json", "assigned_cookie"];
+    if keys.table.contains_key("assigned_cookie") {
+        keys.known(&["assigned_cookie", "max_age", "secure"], problems);
+        return assigned_cookie(&keys, problems).map(Unit::AssignedCookie);
+    }
+    keys.known(&sources, problems);
     if keys.table.len() != 1 {
         problems.add(&keys.at, format_args!("must have one key; {UNIT}"));
         return None;
@@ -85,94 +161,18 @@ fn unit(experiment: &Keys<'_>, problems: &mut Problems) -> Option<Unit> {
     Some(Unit::Json(path.split('.').map(str::to_owned).collect()))
 }
 
-fn variants(experiment: &Keys<'_>, problems: &mut Problems) -> Vec<Variant> {
-    let at = experiment.key("variants");
-    let Some(Value::Array(values)) = experiment.table.get("variants") else {
-        problems.add(at, format_args!("is missing; write [[{}.variants]]", experiment.at));
-        return Vec::new();
-    };
-    if values.len() > MAX_VARIANTS {
-        problems
-            .add(at, format_args!("has {} variants; the maximum is {MAX_VARIANTS}", values.len()));
-        return Vec::new();
+fn assigned_cookie(keys: &Keys<'_>, problems: &mut Problems) -> Option<AssignedCookie> {
+    let name = keys.optional("assigned_cookie", check_token, problems);
+    let ages = Duration::from_secs(1)..=MAX_COOKIE_AGE;
+    let max_age = keys.duration("max_age", ages, problems).unwrap_or(MAX_COOKIE_AGE);
+    let secure = keys.flag("secure", problems);
+    let name = name?;
+    // Browsers refuse such a cookie without `Secure` (RFC 6265bis, 4.1.3).
+    let prefixed =
+        ["__host-", "__secure-"].iter().any(|prefix| name.to_ascii_lowercase().starts_with(prefix));
+    if prefixed && secure != Some(true) {
+        let problem = format_args!("clients accept \"{name}\" as a secure cookie only; write true");
+        problems.add(keys.key("secure"), problem);
     }
-    let mut variants: Vec<Variant> = Vec::new();
-    let before = problems.0.len();
-    for (index, value) in values.iter().enumerate() {
-        let name = value.get("name").and_then(Value::as_str).unwrap_or("no name");
-        let at = format!("{at}[{index}] ({})", name.escape_debug());
-        variants.extend(variant(at, value, problems));
-    }
-    for (index, Variant { name, .. }) in variants.iter().enumerate() {
-        if variants[..index].iter().any(|other| other.name == *name) {
-            problems.add(&at, format_args!("two variants are named `{name}`; rename one"));
-        }
-    }
-    if problems.0.len() > before {
-        // Other problems would be consequences of these.
-        return variants;
-    }
-    if !variants.iter().any(|variant| variant.name == CONTROL && !variant.shadow) {
-        problems.add(
-            &at,
-            format_args!(
-                "no variant is named `{CONTROL}`, which serves requests without a unit; name one so"
-            ),
-        );
-    }
-    let allocations = variants.iter().filter(|variant| !variant.shadow);
-    if let Err(problem) = check_sum(allocations.map(|variant| variant.allocation)) {
-        problems.add(&at, problem);
-    }
-    variants
-}
-
-fn variant(at: String, value: &Value, problems: &mut Problems) -> Option<Variant> {
-    let keys = Keys::of(at, value, problems)?;
-    keys.known(&["name", "component", "model", "allocation", "shadow"], problems);
-    let name = keys.required("name", check_name, problems);
-    let component = keys.required("component", check_component, problems);
-    let model = keys.optional("model", check_name, problems);
-    let shadow = match keys.table.get("shadow") {
-        None => false,
-        Some(Value::Boolean(shadow)) => *shadow,
-        Some(_) => {
-            problems.add(keys.key("shadow"), "write true or false");
-            false
-        }
-    };
-    let allocation = match keys.table.get("allocation") {
-        None if shadow => Some(0.0),
-        None => {
-            problems.add(keys.key("allocation"), "is missing; write a share from 0 to 1");
-            None
-        }
-        Some(value) => match number(value).map(check_allocation) {
-            Some(Ok(share)) if share > 0.0 && shadow => {
-                let problem = "a shadow has no share of the units; remove `allocation` or `shadow`";
-                problems.add(keys.key("allocation"), problem);
-                None
-            }
-            Some(Ok(share)) => Some(share),
-            Some(Err(problem)) => {
-                problems.add(keys.key("allocation"), problem);
-                None
-            }
-            None => {
-                let problem = format!("expected a share from 0 to 1, got {}", value.type_str());
-                problems.add(keys.key("allocation"), problem);
-                None
-            }
-        },
-    };
-    Some(Variant { name: name?, component: component?, model, allocation: allocation?, shadow })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "valid shares, 0 and 1, are exact")]
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Float(number) => Some(*number),
-        Value::Integer(number) => Some(*number as f64),
-        _ => None,
-    }
+    Some(AssignedCookie { name, max_age, secure })
 }

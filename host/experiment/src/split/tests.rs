@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::format::Variant;
+use crate::format::{Kind, Start, Unavailable, Variant};
 use crate::unit::Unit;
 
 /// An experiment with control and a number of treatments.
@@ -22,6 +22,16 @@ fn experiment(treatments: usize) -> Experiment {
         model: "iris".into(),
         unit: Unit::Header("x-user-id".into()),
         force: None,
+        kind: Kind::Experiment,
+        start: Start::Automatic,
+        holdout: 0.0,
+        namespace: None,
+        target: None,
+        unavailable: Unavailable::Fail,
+        alpha: 0.05,
+        minimum_sample: 100,
+        metric: None,
+        guardrails: Vec::new(),
         variants: variants.collect(),
     }
 }
