@@ -6,7 +6,7 @@
 
 use statrs::function::gamma::checked_gamma_ur;
 
-use crate::{float, total};
+use crate::{Count, float, total};
 
 /// Minimum expected count of a bin. Below it the chi-squared distribution is a poor approximation
 /// (Cochran 1954, "Some methods for strengthening the common chi-squared tests", Biometrics 10).
@@ -31,17 +31,20 @@ impl ChiSquared {
 /// Tests whether two histograms with the same bins are samples of one distribution. Bins that are
 /// empty in both are ignored.
 #[must_use]
-pub fn homogeneity(a: &[u64], b: &[u64]) -> Option<ChiSquared> {
+pub fn homogeneity(a: &[impl Count], b: &[impl Count]) -> Option<ChiSquared> {
     if a.len() != b.len() {
         return None;
     }
-    let (n, m) = (float(total(a)?), float(total(b)?));
-    let bins = || a.iter().zip(b).filter(|&(&a, &b)| a > 0 || b > 0);
-    let statistic = bins().map(|(&a, &b)| {
-        let both = float(a) + float(b);
-        let term = |count: u64, of: f64| {
+    let (n, m) = (total(a)?, total(b)?);
+    let bins = || {
+        let pairs = a.iter().zip(b).map(|(a, b)| (a.number(), b.number()));
+        pairs.filter(|&(a, b)| a > 0.0 || b > 0.0)
+    };
+    let statistic = bins().map(|(a, b)| {
+        let both = a + b;
+        let term = |count: f64, of: f64| {
             let expected = both * of / (n + m);
-            (float(count) - expected).powi(2) / expected
+            (count - expected).powi(2) / expected
         };
         term(a, n) + term(b, m)
     });
@@ -51,7 +54,7 @@ pub fn homogeneity(a: &[u64], b: &[u64]) -> Option<ChiSquared> {
 /// Tests whether `observed` counts have the shares `expected`, which are positive and sum to 1.
 #[must_use]
 pub fn goodness_of_fit(observed: &[u64], expected: &[f64]) -> Option<ChiSquared> {
-    let n = float(total(observed)?);
+    let n = total(observed)?;
     let whole: f64 = expected.iter().sum();
     let valid = expected.iter().all(|&share| share > 0.0) && (whole - 1.0).abs() < 1e-9;
     if observed.len() != expected.len() || !valid {
@@ -92,14 +95,14 @@ mod tests {
         assert!((statistic - 5.0).abs() < 1e-12 && degrees == 2, "{statistic} {degrees}");
         // With two degrees of freedom the tail is exp(-x / 2).
         assert!((p_value - (-2.5_f64).exp()).abs() < 1e-12, "{p_value}");
-        let same = homogeneity(&[10, 20, 0], &[1, 2, 0]).unwrap();
+        let same = homogeneity(&[10_u64, 20, 0], &[1_u64, 2, 0]).unwrap();
         assert_eq!((same.statistic, same.degrees, same.p_value), (0.0, 1, 1.0));
     }
 
     #[test]
     fn histograms_that_do_not_match_have_no_statistic() {
-        assert_eq!(homogeneity(&[1], &[1, 2]), None);
-        assert_eq!(homogeneity(&[0, 0], &[1, 2]), None);
+        assert_eq!(homogeneity(&[1_u64], &[1_u64, 2]), None);
+        assert_eq!(homogeneity(&[0_u64, 0], &[1_u64, 2]), None);
         assert_eq!(goodness_of_fit(&[1, 2], &[1.0]), None);
         assert_eq!(goodness_of_fit(&[1, 2], &[0.5, 0.6]), None);
         assert_eq!(goodness_of_fit(&[1, 2], &[1.0, 0.0]), None);

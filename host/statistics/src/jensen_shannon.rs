@@ -4,17 +4,17 @@
 //! `sqrt((D(p || m) + D(q || m)) / 2)` with `m = (p + q) / 2` and the Kullback-Leibler divergence
 //! `D` to base 2: 0 for equal shares, 1 for histograms without a common bin. It needs no smoothing.
 
-use crate::{float, total};
+use crate::{Count, total};
 
 /// The distance of two histograms with the same bins, from 0 to 1.
 #[must_use]
-pub fn distance(a: &[u64], b: &[u64]) -> Option<f64> {
+pub fn distance(a: &[impl Count], b: &[impl Count]) -> Option<f64> {
     if a.len() != b.len() {
         return None;
     }
-    let (n, m) = (float(total(a)?), float(total(b)?));
-    let divergence = a.iter().zip(b).map(|(&a, &b)| {
-        let (p, q) = (float(a) / n, float(b) / m);
+    let (n, m) = (total(a)?, total(b)?);
+    let divergence = a.iter().zip(b).map(|(a, b)| {
+        let (p, q) = (a.number() / n, b.number() / m);
         let middle = f64::midpoint(p, q);
         term(p, middle) + term(q, middle)
     });
@@ -35,14 +35,14 @@ mod tests {
 
     #[test]
     fn the_distance_is_that_computed_by_hand() {
-        assert_eq!(distance(&[1, 1, 0, 0], &[0, 0, 5, 5]), Some(1.0));
-        assert_eq!(distance(&[1, 1], &[10, 10]), Some(0.0));
+        assert_eq!(distance(&[1_u64, 1, 0, 0], &[0_u64, 0, 5, 5]), Some(1.0));
+        assert_eq!(distance(&[1_u64, 1], &[10_u64, 10]), Some(0.0));
         // p = (1, 0), q = (1/2, 1/2), m = (3/4, 1/4).
         let expected = ((4.0_f64 / 3.0).log2() + 0.5 * (2.0_f64 / 3.0).log2() + 0.5) / 2.0;
-        let found = distance(&[4, 0], &[3, 3]).unwrap();
+        let found = distance(&[4_u64, 0], &[3_u64, 3]).unwrap();
         assert!((found - expected.sqrt()).abs() < 1e-15, "{found}");
-        assert_eq!(distance(&[1], &[1, 2]), None);
-        assert_eq!(distance(&[0], &[1]), None);
+        assert_eq!(distance(&[1_u64], &[1_u64, 2]), None);
+        assert_eq!(distance(&[0_u64], &[1_u64]), None);
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //! empirical distribution functions.
 
 use crate::kolmogorov_distribution::upper_tail;
-use crate::{float, total};
+use crate::{Count, float, total};
 
 /// The result of a two-sample Kolmogorov-Smirnov test.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,16 +48,16 @@ fn sorted(values: &[f64]) -> Vec<f64> {
 /// It is a lower bound of the statistic of the values themselves, whose distribution functions may
 /// be further apart within a bin. So it has no p-value.
 #[must_use]
-pub fn binned(a: &[u64], b: &[u64]) -> Option<f64> {
+pub fn binned(a: &[impl Count], b: &[impl Count]) -> Option<f64> {
     if a.len() != b.len() {
         return None;
     }
-    let (n, m) = (float(total(a)?), float(total(b)?));
-    let (mut below_a, mut below_b, mut statistic) = (0, 0, 0.0_f64);
-    for (&a, &b) in a.iter().zip(b) {
-        below_a += a;
-        below_b += b;
-        statistic = statistic.max((float(below_a) / n - float(below_b) / m).abs());
+    let (n, m) = (total(a)?, total(b)?);
+    let (mut below_a, mut below_b, mut statistic) = (0.0, 0.0, 0.0_f64);
+    for (a, b) in a.iter().zip(b) {
+        below_a += a.number();
+        below_b += b.number();
+        statistic = statistic.max((below_a / n - below_b / m).abs());
     }
     Some(statistic)
 }
@@ -76,9 +76,9 @@ mod tests {
         let found = two_sample(&[1.0, 2.0], &[1.0, 1.0, 3.0, f64::NAN]).unwrap();
         assert!((found.statistic - 1.0 / 3.0).abs() < 1e-15, "{found:?}");
         assert_eq!(two_sample(&[f64::NAN], &[1.0]), None);
-        assert_eq!(binned(&[1, 1, 2], &[2, 1, 1]), Some(0.25));
-        assert_eq!(binned(&[1], &[1, 1]), None);
-        assert_eq!(binned(&[0], &[1]), None);
+        assert_eq!(binned(&[1_u64, 1, 2], &[2_u64, 1, 1]), Some(0.25));
+        assert_eq!(binned(&[1_u64], &[1_u64, 1]), None);
+        assert_eq!(binned(&[0_u64], &[1_u64]), None);
     }
 
     fn sample() -> impl Strategy<Value = Vec<f64>> {

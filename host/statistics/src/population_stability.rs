@@ -22,7 +22,7 @@
 //! 0.5 added to empty bins only, it was up to 2.8 %.
 
 use crate::chi_squared::upper_tail;
-use crate::{float, total};
+use crate::{Count, float, total};
 
 /// Conventional threshold of a moderate change; below it a population is stable (Siddiqi 2006,
 /// "Credit Risk Scorecards", Wiley).
@@ -43,17 +43,20 @@ pub struct Psi {
 
 /// The index of `current` against `reference`, which have the same bins.
 #[must_use]
-pub fn psi(reference: &[u64], current: &[u64]) -> Option<Psi> {
+pub fn psi(reference: &[impl Count], current: &[impl Count]) -> Option<Psi> {
     if reference.len() != current.len() {
         return None;
     }
-    let (n, m) = (float(total(reference)?), float(total(current)?));
-    let bins = || reference.iter().zip(current).filter(|&(&q, &p)| q > 0 || p > 0);
+    let (n, m) = (total(reference)?, total(current)?);
+    let bins = || {
+        let pairs = reference.iter().zip(current).map(|(q, p)| (q.number(), p.number()));
+        pairs.filter(|&(q, p)| q > 0.0 || p > 0.0)
+    };
     let added = float(bins().count() as u64) * PSEUDOCOUNT;
     let index = bins()
-        .map(|(&q, &p)| {
-            let q = (float(q) + PSEUDOCOUNT) / (n + added);
-            let p = (float(p) + PSEUDOCOUNT) / (m + added);
+        .map(|(q, p)| {
+            let q = (q + PSEUDOCOUNT) / (n + added);
+            let p = (p + PSEUDOCOUNT) / (m + added);
             (p - q) * (p / q).ln()
         })
         .sum::<f64>();
@@ -70,7 +73,7 @@ mod tests {
     #[test]
     fn the_index_is_that_computed_by_hand() {
         // Shares with 0.5 added: 0.5, 0.5 against 0.75, 0.25.
-        let Psi { index, p_value } = psi(&[10, 10], &[7, 2]).unwrap();
+        let Psi { index, p_value } = psi(&[10_u64, 10], &[7_u64, 2]).unwrap();
         let expected = 0.25 * 1.5_f64.ln() + -0.25 * 0.5_f64.ln();
         assert!((index - expected).abs() < 1e-15, "{index}");
         assert!((0.1..0.2).contains(&p_value), "{p_value}");
@@ -78,15 +81,19 @@ mod tests {
 
     #[test]
     fn bins_empty_in_both_change_nothing() {
-        assert_eq!(psi(&[3, 0, 5], &[9, 0, 2]), psi(&[3, 5], &[9, 2]));
-        assert_eq!(psi(&[3, 0], &[9, 0]).unwrap(), Psi { index: 0.0, p_value: 1.0 }, "one bin");
+        assert_eq!(psi(&[3_u64, 0, 5], &[9_u64, 0, 2]), psi(&[3_u64, 5], &[9_u64, 2]));
+        assert_eq!(
+            psi(&[3_u64, 0], &[9_u64, 0]).unwrap(),
+            Psi { index: 0.0, p_value: 1.0 },
+            "one bin"
+        );
     }
 
     #[test]
     fn histograms_that_do_not_match_have_no_index() {
-        assert_eq!(psi(&[1, 2], &[1, 2, 3]), None);
-        assert_eq!(psi(&[0, 0], &[1, 2]), None);
-        assert_eq!(psi(&[], &[]), None);
+        assert_eq!(psi(&[1_u64, 2], &[1_u64, 2, 3]), None);
+        assert_eq!(psi(&[0_u64, 0], &[1_u64, 2]), None);
+        assert_eq!(psi(&[0_u64; 0], &[0_u64; 0]), None);
         assert_eq!(psi(&[u64::MAX, 1], &[1, 2]), None);
     }
 

@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use serde::Deserialize;
+use spinfer_statistics::evidence::CountEvidence;
 use spinfer_statistics::kolmogorov_smirnov::{binned, two_sample};
 use spinfer_statistics::multiple_testing::holm;
 use spinfer_statistics::population_stability::psi;
 use spinfer_statistics::share::{Share, fisher, p_value};
-use spinfer_statistics::{chi_squared, jensen_shannon};
+use spinfer_statistics::{chi_squared, effective_size, jensen_shannon, wasserstein};
 
 /// Maximum difference to SciPy's result, absolute for results up to 1 and relative above.
 const TOLERANCE: f64 = 1e-9;
@@ -19,6 +20,9 @@ struct Vectors {
     samples: Vec<Samples>,
     shares: Vec<Shares>,
     families: Vec<Family>,
+    distances: Vec<Distance>,
+    evidence: Vec<Evidence>,
+    weighted: Vec<Weighted>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +60,32 @@ struct Shares {
 struct Family {
     p_values: Vec<f64>,
     holm: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Distance {
+    a: Vec<(f64, f64)>,
+    b: Vec<(f64, f64)>,
+    distance: f64,
+}
+
+#[derive(Deserialize)]
+struct Evidence {
+    reference: Vec<u64>,
+    counts: Vec<u64>,
+    ordered: bool,
+    ln: f64,
+}
+
+#[derive(Deserialize)]
+struct Weighted {
+    reference: Vec<u64>,
+    /// Sum, sum of squares, and effective size.
+    weights: [f64; 3],
+    counts: Vec<f64>,
+    psi: [f64; 2],
+    jensen_shannon: f64,
+    homogeneity: [f64; 2],
 }
 
 fn vectors() -> Vectors {
@@ -120,5 +150,36 @@ fn families() {
         for (found, expected) in holm(&p_values).into_iter().zip(expected) {
             same("holm", found, expected);
         }
+    }
+}
+
+#[test]
+fn distances() {
+    for Distance { a, b, distance } in vectors().distances {
+        same("wasserstein", wasserstein::distance(&a, &b).unwrap(), distance);
+    }
+}
+
+#[test]
+fn evidence() {
+    for Evidence { reference, counts, ordered, ln } in vectors().evidence {
+        let constructor = if ordered { CountEvidence::ordered } else { CountEvidence::unordered };
+        same(&format!("{reference:?} {counts:?}"), constructor(&reference).ln(&counts), ln);
+    }
+}
+
+#[test]
+fn weighted_histograms() {
+    for case in vectors().weighted {
+        let Weighted { reference, counts, weights: [sum, squares, size], .. } = &case;
+        same("effective size", effective_size(*sum, *squares), *size);
+        let found = psi(reference, counts).unwrap();
+        same("psi", found.index, case.psi[0]);
+        same("psi p", found.p_value, case.psi[1]);
+        let found = jensen_shannon::distance(reference, counts).unwrap();
+        same("jensen-shannon", found, case.jensen_shannon);
+        let found = chi_squared::homogeneity(reference, counts).unwrap();
+        same("chi-squared", found.statistic, case.homogeneity[0]);
+        same("chi-squared p", found.p_value, case.homogeneity[1]);
     }
 }

@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 from scipy import stats
 from scipy.spatial.distance import jensenshannon
+from scipy.special import gammaln, logsumexp
 
 SEED = 20
 PSEUDOCOUNT = 0.5
@@ -102,6 +103,76 @@ def holm(p_values):
     return corrected.tolist()
 
 
+def distance_cases(rng):
+    """Weighted samples, with ties and values without weight."""
+    for n, m in [(1, 1), (2, 7), (30, 40), (200, 10)]:
+        a, b = np.round(rng.normal(size=n), 1), np.round(rng.normal(0.4, 2, size=m), 1)
+        v, w = rng.integers(1, 9, size=n), np.append(rng.uniform(size=m - 1), 0.5)
+        w[m // 2 : m - 1] *= rng.integers(0, 2, size=m - 1 - m // 2)
+        distance = stats.wasserstein_distance(a, b, v, w)
+        sample = lambda values, weights: [list(map(float, pair)) for pair in zip(values, weights)]
+        yield {"a": sample(a, v), "b": sample(b, w), "distance": distance}
+
+
+def ln_dirichlet_multinomial(counts, parameters):
+    """The probability of a sequence: without the multinomial coefficient."""
+    terms = gammaln(parameters + counts) - gammaln(parameters)
+    return gammaln(parameters.sum()) - gammaln((parameters + counts).sum()) + terms.sum()
+
+
+def normal_between(low, high):
+    """Of the tail that has more digits."""
+    lower = stats.norm.cdf(high) - stats.norm.cdf(low)
+    return np.where(low > 0, stats.norm.sf(low) - stats.norm.sf(high), lower)
+
+
+def evidence_case(reference, counts, ordered):
+    """The formulas of src/evidence.rs."""
+    ends = np.zeros(len(reference))
+    ends[[0, -1]] = 0.5
+    null = np.maximum(reference + ends, 0.5) if ordered else reference + 0.5
+    shares = null / null.sum()
+    near = [shares * 4.0**k for k in range(1, 7) if 4.0**k < null.sum() / 2]
+    families = [[np.full(len(reference), 0.5), *near]]
+    if ordered:
+        edges = stats.norm.ppf(np.minimum(shares.cumsum()[:-1], 1))
+        moves = [(sign * shift, 1) for shift in [0.125, 0.25, 0.5, 1, 2] for sign in [1, -1]]
+        moves += [(0, stretch) for stretch in [0.5, 0.75, 1.333, 2]]
+        ends = [np.concatenate([[-np.inf], (edges - a) / b, [np.inf]]) for a, b in moves]
+        moved = [np.maximum(normal_between(z[:-1], z[1:]), 1e-9) for z in ends]
+        families.append([null.sum() * p / p.sum() for p in moved])
+    ln = [
+        ln_dirichlet_multinomial(counts, alternative) - np.log(len(families) * len(family))
+        for family in families
+        for alternative in family
+    ]
+    return {
+        "reference": reference.tolist(),
+        "counts": counts.tolist(),
+        "ordered": ordered,
+        "ln": logsumexp(ln) - ln_dirichlet_multinomial(counts, null),
+    }
+
+
+def weighted_case(rng):
+    """Weighted counts, and the size of an unweighted sample of the same precision."""
+    weights = rng.uniform(size=300)
+    reference = rng.integers(1, 100, size=10)
+    counts = np.bincount(rng.integers(0, 10, size=300), weights, minlength=10)
+    size = weights.sum() ** 2 / (weights**2).sum()
+    scaled = counts * size / counts.sum()
+    index, p_value = psi(reference, scaled)
+    table = stats.chi2_contingency(np.array([reference, scaled]), correction=False)
+    return {
+        "reference": reference.tolist(),
+        "weights": [weights.sum(), (weights**2).sum(), size],
+        "counts": scaled.tolist(),
+        "psi": [index, p_value],
+        "jensen_shannon": jensenshannon(reference, scaled, base=2),
+        "homogeneity": [table.statistic, table.pvalue],
+    }
+
+
 def main():
     rng = np.random.default_rng(SEED)
     shares = [(0, 120, 1, 1000), (0, 1_000_000, 1, 200), (3, 50, 30, 200), (60, 100, 40, 100)]
@@ -116,6 +187,13 @@ def main():
         "tails": list(tail_cases(rng)),
         "shares": [share_case(*case) for case in shares],
         "families": [{"p_values": p.tolist(), "holm": holm(p)} for p in families],
+        "distances": list(distance_cases(rng)),
+        "evidence": [
+            evidence_case(a, b, ordered)
+            for a, b in list(histograms(rng))[::3]
+            for ordered in [False, True]
+        ],
+        "weighted": [weighted_case(rng) for _ in range(3)],
     }
     groups = []
     for name, value in vectors.items():
