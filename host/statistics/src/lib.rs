@@ -1,4 +1,4 @@
-//! Statistics of predictions: drift and prediction quality. No I/O, no clock.
+//! Statistics of predictions: drift, prediction quality, and experiments. No I/O, no clock.
 //!
 //! Each module has one statistic: its formula, its source, and its test of significance. A
 //! histogram is a slice of counts, one for each bin. Two that are compared have the same bins. A
@@ -7,15 +7,23 @@
 pub mod alarm;
 pub mod anytime;
 pub mod chi_squared;
+pub mod comparison;
+pub mod confidence_sequence;
 pub mod evidence;
 pub mod expected_accuracy;
+pub mod guard;
+pub mod histogram_quantile;
 pub mod isotonic;
 pub mod jensen_shannon;
 pub mod kolmogorov_smirnov;
+pub mod moments;
 pub mod multiple_testing;
 pub mod population_stability;
 pub mod quality;
+pub mod sample_ratio;
 pub mod share;
+pub mod thompson;
+pub mod verdict;
 pub mod wasserstein;
 
 mod kolmogorov_distribution;
