@@ -255,6 +255,22 @@ fn prediction_log(host: &Host, text: &mut Exposition) {
     if let Some(log) = log {
         degraded.value(&[], u8::from(log.problem().is_some()));
     }
+    let mut waiting = text.family(&table::LOG_WAITING);
+    if let Some(log) = log {
+        waiting.value(&[], log.awaited_counts().waiting());
+    }
+    let mut refused = text.family(&table::LOG_REFUSED);
+    for (reason, count) in log.iter().flat_map(|log| log.awaited_counts().refused()) {
+        refused.value(&[reason], count);
+    }
+    let mut commits = text.family(&table::LOG_COMMITS);
+    if let Some(log) = log {
+        commits.histogram(&[], &log.commits().durations);
+    }
+    let mut syncs = text.family(&table::LOG_SYNCS);
+    if let Some(log) = log {
+        syncs.value(&[], log.commits().synced.load(Ordering::Relaxed));
+    }
     let mut feedback = text.family(&table::FEEDBACK);
     for (result, count) in log.iter().flat_map(|log| log.feedback_counts().get()) {
         feedback.value(&[result], count);

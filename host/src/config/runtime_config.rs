@@ -347,7 +347,7 @@ mod tests {
         let cache::CacheSettings { limits, status_header, redis } = config.cache;
         assert_eq!((limits.memory, limits.max_entry), (3 << 20, 4 << 10));
         assert!(!status_header && redis.is_none());
-        let prediction_log::PredictionLogSettings { enabled, retention, queue } =
+        let prediction_log::PredictionLogSettings { enabled, retention, queue, mode: _ } =
             config.prediction_log;
         assert_eq!((enabled, retention.max_size, queue), (true, 2 << 20, 9));
         assert_eq!(retention.max_age.as_secs(), 7 * 24 * 60 * 60);

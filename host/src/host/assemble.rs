@@ -41,7 +41,10 @@ use crate::inference::{
 };
 use crate::metrics::HostMetrics;
 use crate::prediction_log::models::ModelInfo;
-use crate::prediction_log::{HashKey, Observer, PredictionLog, Recorder, Redaction};
+use crate::prediction_log::settings::LogSettings;
+use crate::prediction_log::{
+    HashKey, Observer, PredictionLog, PredictionLogSettings, Recorder, Redaction,
+};
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::{DEFAULT, GrantedStore};
 use crate::storage::mqtt::MqttConnections;
@@ -299,8 +302,9 @@ impl Assembly<'_> {
                 Served::Component(Arc::clone(component), scopes)
             }
         };
-        let sample = spec.prediction_log.sample;
-        let recorder = component.logs_predictions().then(|| Recorder::new(shown, id, sample));
+        let LogSettings { sample, mode, .. } = spec.prediction_log;
+        let recorder =
+            component.logs_predictions().then(|| Recorder::new(shown, id, sample).with_mode(mode));
         RouteTarget { served, metrics: metrics.route(id, shown), recorder }
     }
 
@@ -340,7 +344,11 @@ fn open_prediction_log(
     let models = mounted.filter_map(|(name, folder)| ModelInfo::read(name, folder)).collect();
     let drift: Arc<dyn Observer> = Arc::clone(drift) as _;
     let observers = vec![drift];
-    let log = PredictionLog::open(&app.state_folder, app.prediction_log, models, observers)?;
+    let logging = components.iter().filter(|(_, one)| one.component.logs_predictions());
+    let modes = logging.map(|(id, _)| app.components[id].prediction_log.mode);
+    let mode = modes.max().unwrap_or_default();
+    let settings = PredictionLogSettings { mode, ..app.prediction_log };
+    let log = PredictionLog::open(&app.state_folder, settings, models, observers)?;
     Ok(Some(log))
 }
 

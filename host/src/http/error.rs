@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use crate::http::authority::HostError;
 use crate::http::content_encoding::SUPPORTED;
+use crate::prediction_log::unlogged::Unlogged;
 
 /// A failure of a request on the host's side. A response of the component, an error included, is not a
 /// failure.
@@ -63,6 +64,10 @@ pub enum Failure {
     Deadline { component: String },
     #[error("component `{component}` returned an invalid response: {problem}")]
     InvalidResponse { component: String, problem: String },
+    #[error(
+        "the response is withheld, as its records cannot be stored in the prediction log: {0}; try again"
+    )]
+    NotLogged(#[from] Unlogged),
 }
 
 /// `; did you mean /a/... or /b?`
@@ -94,6 +99,7 @@ impl Failure {
             | Self::QueueFull { .. }
             | Self::InstancePoolFull
             | Self::MemoryBudgetExhausted
+            | Self::NotLogged(_)
             | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Instantiation { .. } | Self::Trap { .. } | Self::InvalidResponse { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -130,6 +136,7 @@ impl Failure {
             Self::Trap { .. } => Reason::Trap,
             Self::Deadline { .. } => Reason::Deadline,
             Self::InvalidResponse { .. } => Reason::InvalidResponse,
+            Self::NotLogged(_) => Reason::NotLogged,
         }
     }
 }
@@ -161,6 +168,7 @@ pub enum Reason {
     Trap,
     Deadline,
     InvalidResponse,
+    NotLogged,
     // on the host's own paths
     MethodNotAllowed,
     NotReady,
@@ -190,6 +198,7 @@ impl Reason {
         Self::Trap,
         Self::Deadline,
         Self::InvalidResponse,
+        Self::NotLogged,
         Self::MethodNotAllowed,
         Self::NotReady,
     ];
@@ -231,6 +240,7 @@ impl Reason {
             Self::Trap => "trap",
             Self::Deadline => "deadline",
             Self::InvalidResponse => "invalid_response",
+            Self::NotLogged => "not_logged",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotReady => "not_ready",
         }

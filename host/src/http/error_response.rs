@@ -19,6 +19,7 @@ impl Failure {
                 | Self::QueueFull { .. }
                 | Self::InstancePoolFull
                 | Self::MemoryBudgetExhausted
+                | Self::NotLogged(_)
         ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -2,10 +2,11 @@
 //!
 //! [`PredictionLog::append`] puts predictions into a bounded [`queue`] and never blocks. A
 //! dedicated thread, the `writer`, writes them in batches into a SQLite file ([`schema`]) in the
-//! application's state folder, stores [`feedback`], and deletes old records (`retention`). The
-//! log never fails a request: what cannot be stored is dropped and counted. At every instant,
-//! accepted = written + dropped + pending. [`reader`], [`stats`] and [`export`] read the file, in
-//! this process or another.
+//! application's state folder, stores [`feedback`], and deletes old records (`retention`). By default
+//! the log never fails a request: what cannot be stored is dropped and counted. A component can ask
+//! for more ([`LogMode`](settings::LogMode)): its requests then wait, in [`PredictionLog::submit`]. At
+//! every instant, accepted = written + dropped + pending. [`reader`], [`stats`] and [`export`] read
+//! the file, in this process or another.
 //!
 //! ```text
 //! guest   append(predictions)      validated; fields are dropped or hashed (redaction)
@@ -13,6 +14,7 @@
 //! cache   Appended                 is cached with the response it was appended for
 //! record  Recorder                 samples, and adds the host's part (RequestContext)
 //!         PredictionLog::append    never blocks; dropped and counted if the queue is full
+//!         PredictionLog::submit    waits for room or the disk; the request fails without
 //! ```
 
 pub mod record;
@@ -24,10 +26,13 @@ mod recorder;
 mod redaction;
 pub(crate) mod validate;
 
+mod awaited;
 pub mod queue;
+pub mod unlogged;
 
 mod json;
 pub mod models;
+mod recovery;
 mod retention;
 pub mod schema;
 mod store;
@@ -47,7 +52,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
@@ -55,17 +60,22 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 pub use appended::{Appended, RequestPredictions};
+pub use awaited::AwaitedCounts;
 pub use hash_key::HashKey;
-pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value};
+pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value, mark};
 pub use redaction::Redaction;
 pub(crate) use validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size, validate};
 
+use crate::metrics::histogram::Histogram;
+use crate::metrics::table::DURATIONS;
+use awaited::EXITED;
 use feedback::{FeedbackItem, Receipt};
 use models::ModelInfo;
 use quality::{Quality, QualityChange, QualityGroup, Results};
 use queue::{Accounting, RecordQueue};
 use record::LogEntry;
 pub use retention::Retention;
+use settings::LogMode;
 use writer::LogWriter;
 
 /// The operator's settings: `[prediction_log]` in the runtime config.
@@ -76,19 +86,22 @@ pub struct PredictionLogSettings {
     pub retention: Retention,
     /// Maximum number of queued records.
     pub queue: u64,
+    /// The strongest mode of a component, which the manifest sets.
+    pub mode: LogMode,
 }
 
 impl Default for PredictionLogSettings {
     fn default() -> Self {
-        Self { enabled: true, retention: Retention::default(), queue: 65_536 }
+        let (retention, mode) = (Retention::default(), LogMode::default());
+        Self { enabled: true, retention, queue: 65_536, mode }
     }
 }
 
 /// Maximum size of the queued records, in bytes.
 const QUEUE_BYTES: usize = 16 << 20;
 
-/// Observes every entry that the writer takes from the queue, on the writer's thread, before the
-/// entry is written. Also observes entries that cannot be written.
+/// Observes every entry that the writer takes from the queue, on the writer's thread, once it is
+/// written or known not to be.
 pub trait Observer: Send + Sync {
     /// Called for every entry.
     fn observe(&self, entry: &LogEntry);
@@ -119,6 +132,17 @@ struct LogState {
     /// Why the file cannot be written; `None` if it can.
     problem: Mutex<Option<String>>,
     feedback: FeedbackCounts,
+    awaited: AwaitedCounts,
+    commits: Commits,
+}
+
+/// What the writer has committed since the start.
+#[derive(Debug)]
+pub struct Commits {
+    /// Durations of transactions with records or feedback, the wait for the disk included.
+    pub durations: Histogram,
+    /// Number of those that were written through to the disk (fsync).
+    pub synced: AtomicU64,
 }
 
 /// Counts of feedback items since the start.
@@ -178,12 +202,15 @@ impl PredictionLog {
             quality: Mutex::default(),
             problem: Mutex::default(),
             feedback: FeedbackCounts::default(),
+            awaited: AwaitedCounts::default(),
+            commits: Commits { durations: Histogram::new(&DURATIONS), synced: AtomicU64::new(0) },
         });
         let (running, ended) = mpsc::channel();
         let writer = LogWriter {
             shared: Arc::clone(&shared),
             path: path.clone(),
             retention: settings.retention,
+            mode: settings.mode,
             models,
             observers,
         };
@@ -213,8 +240,7 @@ impl PredictionLog {
         if self.shared.queue.feedback(items, reply).is_err() {
             return Err(FeedbackError::Busy);
         }
-        let exited =
-            |_| FeedbackError::Storage("the thread of the prediction log has exited".into());
+        let exited = |_| FeedbackError::Storage(EXITED.into());
         let receipt = receipt.await.map_err(exited)?.map_err(FeedbackError::Storage)?;
         self.shared.feedback.rejected(receipt.rejected.len());
         Ok(receipt)
@@ -244,7 +270,19 @@ impl PredictionLog {
         &self.shared.feedback
     }
 
-    /// Why the file cannot be written; `None` if it can.
+    /// Counts of requests that wait for the log, or waited in vain.
+    #[must_use]
+    pub fn awaited_counts(&self) -> &AwaitedCounts {
+        &self.shared.awaited
+    }
+
+    /// What was committed since the start.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.shared.commits
+    }
+
+    /// Why the file cannot be written, and what that means for requests; `None` if it can.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.shared.problem()
@@ -259,7 +297,8 @@ impl PredictionLog {
     /// Refuses further records and waits, up to `limit`, until the accepted ones are written.
     /// Returns the accounting of all.
     pub fn shut_down(&self, limit: Duration) -> Accounting {
-        self.shared.queue.close();
+        // The writer gives up what it cannot write a little earlier, and counts it as dropped.
+        self.shared.queue.close(Instant::now() + limit - limit / 8);
         let ended = self.ended.lock();
         let in_time = ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout);
         let accounting = self.accounting();
@@ -277,7 +316,7 @@ impl PredictionLog {
 /// Makes the writer exit once it has written the queued records.
 impl Drop for PredictionLog {
     fn drop(&mut self) {
-        self.shared.queue.close();
+        self.shared.queue.close(Instant::now());
     }
 }
 
@@ -306,10 +345,8 @@ impl LogState {
 /// Size of the file at `path` and its write-ahead log, in bytes.
 #[must_use]
 pub fn file_size(path: &Path) -> u64 {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
     let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
-    size(path) + size(Path::new(&wal))
+    size(path) + size(&schema::wal(path))
 }
 
 #[cfg(test)]

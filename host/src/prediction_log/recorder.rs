@@ -9,6 +9,7 @@ use http::request::Parts;
 use uuid::{Builder, Uuid};
 
 use super::record::{CacheOutcome, Exposure, LogEntry, RequestContext};
+use super::settings::LogMode;
 use super::{Appended, RequestPredictions};
 
 /// Header with the id of a request's predictions: of a response, to send feedback with; of a
@@ -24,6 +25,7 @@ pub struct Recorder {
     route: Arc<str>,
     component: Arc<str>,
     sample: Sample,
+    mode: LogMode,
 }
 
 /// A request whose predictions are logged.
@@ -44,7 +46,14 @@ impl Recorder {
     /// requests.
     #[must_use]
     pub fn new(route: &str, component: &str, sample: f64) -> Self {
-        Self { route: route.into(), component: component.into(), sample: Sample::new(sample) }
+        let sample = Sample::new(sample);
+        Self { route: route.into(), component: component.into(), sample, mode: LogMode::default() }
+    }
+
+    /// The same recorder in `mode`.
+    #[must_use]
+    pub fn with_mode(self, mode: LogMode) -> Self {
+        Self { mode, ..self }
     }
 
     /// Collects what a request without a client appends: it is cached with the response, but not
@@ -85,6 +94,12 @@ impl Logged<'_> {
         self.id
     }
 
+    /// What the response waits for.
+    #[must_use]
+    pub fn mode(&self) -> LogMode {
+        self.recorder.mode
+    }
+
     /// Logs the predictions of `response`, if it has any and the request is in the sample, and sets
     /// the response header with their id. `append` returns whether the log accepted an entry.
     pub fn record<B>(
@@ -93,10 +108,28 @@ impl Logged<'_> {
         cache: CacheOutcome,
         append: impl Fn(LogEntry) -> bool,
     ) {
-        let Some(appended) = response.extensions_mut().remove::<Appended>() else { return };
+        let id = self.id;
+        let Some(entries) = self.entries(response, cache) else { return };
+        let mut accepted = false;
+        for entry in entries {
+            accepted |= append(entry);
+        }
+        if accepted {
+            mark(response, id);
+        }
+    }
+
+    /// Takes the predictions of `response` as entries of the log; `None` if it has none, or the
+    /// request is not in the sample.
+    pub fn entries<B>(
+        self,
+        response: &mut Response<B>,
+        cache: CacheOutcome,
+    ) -> Option<impl Iterator<Item = LogEntry> + use<B>> {
+        let appended = response.extensions_mut().remove::<Appended>()?;
         let Self { recorder, id, time, start, exposure, route, trace_id } = self;
         if !recorder.sample.includes(id) {
-            return;
+            return None;
         }
         let context = Arc::new(RequestContext {
             id,
@@ -110,17 +143,17 @@ impl Logged<'_> {
             trace_id,
         });
         let mut first_row = 0;
-        let mut accepted = false;
-        for predictions in appended {
-            let context = Arc::clone(&context);
-            let rows = predictions.rows;
-            accepted |= append(LogEntry { context, first_row, predictions });
-            first_row += rows;
-        }
-        if accepted {
-            response.headers_mut().insert(PREDICTION_ID, header_value(id));
-        }
+        Some(appended.into_iter().map(move |predictions| {
+            let entry = LogEntry { context: Arc::clone(&context), first_row, predictions };
+            first_row += entry.predictions.rows;
+            entry
+        }))
     }
+}
+
+/// Sets the header of a response whose records have this id.
+pub fn mark<B>(response: &mut Response<B>, id: Uuid) {
+    response.headers_mut().insert(PREDICTION_ID, header_value(id));
 }
 
 /// A UUIDv7 of `time`.

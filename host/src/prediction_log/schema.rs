@@ -87,7 +87,7 @@ CREATE VIEW prediction_log AS
 ";
 
 /// What version 2 has beyond version 1, in steps that depend on no other.
-const VERSION_2: &[&str] = &[UNITS];
+const VERSION_2: &[&str] = &[UNITS, RETENTION];
 
 /// The unit that a router assigned, and the probability with which its variant was chosen.
 const UNITS: &str = "
@@ -110,12 +110,22 @@ CREATE VIEW prediction_log AS
     FROM predictions p JOIN sources s ON s.id = p.source;
 ";
 
+/// The time by which records expired last: a clock that is far ahead of it may be wrong.
+const RETENTION: &str = "
+CREATE TABLE retention (
+    id   INTEGER PRIMARY KEY CHECK (id = 1),
+    time INTEGER NOT NULL
+) STRICT;
+";
+
 /// Why the file cannot be used.
 #[derive(Debug)]
 pub enum SchemaError {
     Sqlite(rusqlite::Error),
     /// It belongs to another program, or to a later version of this one.
     Foreign(String),
+    /// Its structure is damaged.
+    Damaged(String),
     Io(std::io::Error),
 }
 
@@ -129,7 +139,7 @@ impl fmt::Display for SchemaError {
                 Some(ErrorCode::DatabaseBusy) => f.write_str("another process locks the file"),
                 _ => error.fmt(f),
             },
-            Self::Foreign(problem) => f.write_str(problem),
+            Self::Foreign(problem) | Self::Damaged(problem) => f.write_str(problem),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -152,10 +162,14 @@ impl From<std::io::Error> for SchemaError {
 impl SchemaError {
     /// Whether the file is damaged and must be replaced.
     pub(super) fn is_corruption(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if matches!(
-            error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        ))
+        match self {
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
+            Self::Damaged(_) => true,
+            Self::Foreign(_) | Self::Io(_) => false,
+        }
     }
 }
 
@@ -247,28 +261,37 @@ fn version(connection: &Connection) -> Result<i64, SchemaError> {
 /// Renames a damaged file and its write-ahead log, to a name with `time`, in seconds of Unix time.
 /// Returns the new path.
 pub(super) fn move_aside(path: &Path, time: u64) -> std::io::Result<PathBuf> {
-    let with_suffix = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let mut aside = with_suffix(&format!(".corrupt-{time}"));
+    let mut aside = with_suffix(path, &format!(".corrupt-{time}"));
     for more in 1.. {
         if !aside.exists() {
             break;
         }
-        aside = with_suffix(&format!(".corrupt-{time}-{more}"));
+        aside = with_suffix(path, &format!(".corrupt-{time}-{more}"));
     }
     std::fs::rename(path, &aside)?;
-    for suffix in ["-wal", "-shm"] {
-        let mut name = aside.as_os_str().to_owned();
-        name.push(suffix);
-        match std::fs::rename(with_suffix(suffix), name) {
+    for (from, to) in [(wal(path), wal(&aside)), (shared_memory(path), shared_memory(&aside))] {
+        match std::fs::rename(from, to) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
     Ok(aside)
+}
+
+/// The write-ahead log of the file at `path`.
+pub(super) fn wal(path: &Path) -> PathBuf {
+    with_suffix(path, "-wal")
+}
+
+/// The index of that write-ahead log, which processes share.
+pub(super) fn shared_memory(path: &Path) -> PathBuf {
+    with_suffix(path, "-shm")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]

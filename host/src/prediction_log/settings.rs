@@ -1,5 +1,5 @@
-//! A component's settings of the prediction log: whether predictions are logged, the sample, and
-//! the fields that are dropped or hashed.
+//! A component's settings of the prediction log: whether predictions are logged, what a response waits
+//! for, the sample, and the fields that are dropped or hashed.
 
 use serde::Deserialize;
 
@@ -7,6 +7,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
     pub enabled: bool,
+    pub mode: LogMode,
     /// Share of the requests whose predictions are logged, from 0 to 1.
     pub sample: f64,
     /// Names of inputs, outputs and attributes that are not logged.
@@ -17,7 +18,42 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { enabled: true, sample: 1.0, drop: Vec::new(), hash: Vec::new() }
+        Self {
+            enabled: true,
+            mode: LogMode::default(),
+            sample: 1.0,
+            drop: Vec::new(),
+            hash: Vec::new(),
+        }
+    }
+}
+
+/// What a response waits for, from the weakest to the strongest: `docs/prediction-log.md` has what
+/// each guarantees and costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogMode {
+    /// For nothing: records that the queue or the disk has no room for are dropped.
+    #[default]
+    BestEffort,
+    /// For room in the queue. A queued record is kept until it is on disk.
+    Durable,
+    /// Until its records are on disk.
+    Synchronous,
+}
+
+impl LogMode {
+    /// What happens while the file cannot be written, with this as the strongest mode of a component.
+    #[must_use]
+    pub(super) fn while_unwritable(self) -> &'static str {
+        match self {
+            Self::BestEffort => "records are dropped",
+            Self::Durable => {
+                "records of components with mode = \"durable\" wait in memory, and their requests \
+                 are refused once the queue is full"
+            }
+            Self::Synchronous => "requests of components with mode = \"synchronous\" are refused",
+        }
     }
 }
 
@@ -27,6 +63,7 @@ impl Default for LogSettings {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct LogConfig {
     enabled: Option<bool>,
+    mode: Option<LogMode>,
     sample: Option<f64>,
     drop: Option<Vec<String>>,
     hash: Option<Vec<String>>,
@@ -46,12 +83,13 @@ impl LogSettings {
     /// # Errors
     /// Fails on the first invalid setting.
     pub fn with(&self, config: &LogConfig) -> Result<Self, LogSettingsError> {
-        let LogConfig { enabled, sample, drop, hash } = config;
+        let LogConfig { enabled, mode, sample, drop, hash } = config;
         let inherited = |own: &Option<Vec<String>>, from: &[String]| {
             own.clone().unwrap_or_else(|| from.to_vec())
         };
         let settings = Self {
             enabled: enabled.unwrap_or(self.enabled),
+            mode: mode.unwrap_or(self.mode),
             sample: sample.unwrap_or(self.sample),
             drop: inherited(drop, &self.drop),
             hash: inherited(hash, &self.hash),
@@ -101,6 +139,8 @@ mod tests {
         assert_eq!(settings.hash, ["user"]);
         assert_eq!(with("drop = []\nenabled = false").unwrap().drop, [""; 0]);
         assert_eq!(with("sample = 0").unwrap().sample, 0.0);
+        assert_eq!(settings.mode, LogMode::BestEffort);
+        assert_eq!(with("mode = 'synchronous'").unwrap().mode, LogMode::Synchronous);
     }
 
     #[test]
@@ -112,6 +152,7 @@ mod tests {
             ("hash = ['email']", "prediction_log.hash: \"email\" is in `drop`, too"),
             ("drop = ['']", "prediction_log.drop: \"\" is not a field name"),
             ("dorp = ['a']", "unknown field `dorp`"),
+            ("mode = 'sync'", "expected one of `best-effort`, `durable`, `synchronous`"),
         ] {
             let error = with(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -2,6 +2,7 @@
 //! admin plane.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,16 +49,29 @@ pub struct HostStats {
     pub problem: Option<String>,
     /// Feedback items by result.
     pub feedback: BTreeMap<String, u64>,
+    /// Requests that wait for the log.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Requests that were refused because of the log, by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+    /// Transactions that were written through to the disk.
+    #[serde(default)]
+    pub syncs: u64,
 }
 
 impl HostStats {
     #[must_use]
     pub fn of(log: &PredictionLog) -> Self {
         let feedback = log.feedback_counts().get();
+        let refused = log.awaited_counts().refused();
         Self {
             accounting: log.accounting(),
             problem: log.problem(),
             feedback: feedback.map(|(name, count)| (name.to_owned(), count)).into(),
+            waiting: log.awaited_counts().waiting(),
+            refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
+            syncs: log.commits().synced.load(Ordering::Relaxed),
         }
     }
 }

@@ -1,57 +1,56 @@
-//! The writer: a dedicated thread of lower priority that writes queued records. Records that it
-//! cannot write are dropped and counted; it logs the first failure, and retries with exponential
-//! backoff.
+//! The writer: a dedicated thread that writes queued records. Of a batch that cannot be written, it
+//! keeps the records that their components want kept, and drops and counts the others. It logs the
+//! first failure, and retries with exponential backoff.
 
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::feedback::Receipt;
 use super::models::ModelInfo;
-use super::queue::{Batch, Message, Settlement};
-use super::retention::{self, Retention};
-use super::schema::{self, SchemaError};
-use super::store::{LogStore, WrittenBatch};
+use super::queue::{Admission, Batch, Guarantee, Message, Settlement};
+use super::recovery;
+use super::retention::{self, Retention, RetentionClock};
+use super::schema::SchemaError;
+use super::settings::LogMode;
+use super::store::{Durability, LogStore, WrittenBatch};
 use super::times::micros;
-use super::{LogState, Observer};
+use super::{Commits, LogState, Observer};
 use crate::process::priority::lower_priority;
 
 /// Interval between deletions of expired records.
 const AGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause after the first failure to write the file. It doubles with each further failure.
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
-/// Maximum pause after a failure.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Maximum pause after a failure: requests that wait for the disk are refused in the meantime.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 pub(super) struct LogWriter {
     pub(super) shared: Arc<LogState>,
     pub(super) path: PathBuf,
     pub(super) retention: Retention,
+    pub(super) mode: LogMode,
     pub(super) models: Vec<ModelInfo>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
-}
-
-impl LogWriter {
-    /// Moves the damaged file aside. `error` describes the damage.
-    fn move_aside(&self, error: &SchemaError) -> std::io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let aside = schema::move_aside(&self.path, now.as_secs())?;
-        warn!(
-            %error, path = %self.path.display(), moved_to = %aside.display(),
-            "the prediction log is damaged: moved it aside, and started a new one"
-        );
-        Ok(())
-    }
 }
 
 /// The writer's state.
 struct Work {
     writer: LogWriter,
     store: Option<LogStore>,
+    /// Whether the file was checked for damage.
+    checked: bool,
+    /// Entries that could not be written, and are kept until they can. They remain pending.
+    kept: Batch,
     shrink: retention::RetentionState,
     next_age: Instant,
+    /// From the time when the file is opened first.
+    clock: Option<RetentionClock>,
     /// After a failure: the time of the next attempt, and the pause after its failure.
     backoff: Option<(Instant, Duration)>,
 }
@@ -59,12 +58,24 @@ struct Work {
 impl LogWriter {
     /// Runs until the queue is closed and empty.
     pub(super) fn run(self) {
-        lower_priority();
+        // Unless responses wait for it.
+        if self.mode == LogMode::BestEffort {
+            lower_priority();
+        }
         let shared = Arc::clone(&self.shared);
+        let adopted = recovery::adopt(&self.path);
+        adopted.unwrap_or_else(|error| warn!(%error, "cannot complete an interrupted recovery"));
         let exists = self.path.exists();
-        let next_age = Instant::now();
-        let mut work =
-            Work { writer: self, store: None, shrink: Default::default(), next_age, backoff: None };
+        let mut work = Work {
+            writer: self,
+            store: None,
+            checked: false,
+            kept: Batch::default(),
+            shrink: Default::default(),
+            next_age: Instant::now(),
+            clock: None,
+            backoff: None,
+        };
         if exists {
             work.attempt(|work| work.open().map(drop));
         }
@@ -74,8 +85,9 @@ impl LogWriter {
             let timeout = if more { Duration::ZERO } else { work.timeout() };
             let Some(batch) = shared.queue.next(timeout) else { break };
             work.process(batch);
-            more = work.retain() && !shared.queue.is_closed();
+            more = work.retain() && shared.queue.closed().is_none();
         }
+        work.finish();
     }
 }
 
@@ -90,29 +102,43 @@ impl Work {
     fn open(&mut self) -> Result<&mut LogStore, SchemaError> {
         if self.store.is_none() {
             let LogWriter { path, models, shared, .. } = &self.writer;
-            let opened = LogStore::open(path, models).or_else(|error| {
-                if !error.is_corruption() {
-                    return Err(error);
-                }
-                self.writer.move_aside(&error)?;
-                LogStore::open(path, models)
-            });
-            let (store, quality) = opened?;
+            let (mut store, quality) = LogStore::open(path, models)?;
+            if !self.checked {
+                recovery::check(&mut store.connection)?;
+                self.checked = true;
+            }
+            if self.clock.is_none() {
+                let system = micros(SystemTime::now());
+                let last = retention::last_time(&store.connection)?;
+                self.clock = Some(RetentionClock::new(system, Instant::now(), last));
+            }
             shared.set_quality(quality);
             self.store = Some(store);
         }
         self.store.as_mut().ok_or_else(|| SchemaError::Foreign("the file is not open".into()))
     }
 
-    /// Runs `action`, unless a pause after a failure is in progress. A failure starts such a pause.
+    /// Whether a pause after a failure is in progress.
+    fn is_paused(&self) -> bool {
+        self.backoff.is_some_and(|(until, _)| Instant::now() < until)
+    }
+
+    /// Runs `action`, unless a pause after a failure is in progress. A failure starts such a pause. If
+    /// the file turns out to be damaged, `action` is repeated with the one that replaces it.
     fn attempt<T>(
         &mut self,
-        action: impl FnOnce(&mut Self) -> Result<T, SchemaError>,
+        mut action: impl FnMut(&mut Self) -> Result<T, SchemaError>,
     ) -> Option<T> {
-        if self.backoff.is_some_and(|(until, _)| Instant::now() < until) {
+        if self.is_paused() {
             return None;
         }
-        let result = action(self);
+        let mut result = action(self);
+        if let Err(damage) = &result
+            && damage.is_corruption()
+        {
+            self.store = None;
+            result = recovery::replace(&self.writer.path, damage).and_then(|()| action(self));
+        }
         let path = self.writer.path.display();
         match result {
             Ok(value) => {
@@ -124,32 +150,25 @@ impl Work {
             }
             Err(error) => {
                 let pause = self.backoff.map_or(MIN_BACKOFF, |(_, next)| next);
+                let effect = self.writer.mode.while_unwritable();
                 if self.backoff.is_none() {
-                    warn!(%path, %error, "the prediction log cannot be written: records are dropped");
+                    warn!(%path, %error, "the prediction log cannot be written: {effect}");
                 }
                 let next = (pause * 2).min(MAX_BACKOFF);
                 self.backoff = Some((Instant::now() + pause, next));
-                self.writer.shared.set_problem(Some(format!("{path}: {error}")));
+                self.writer.shared.set_problem(Some(format!("{path}: {error}; {effect}")));
                 // Opened again by the next attempt: it may be another file by then.
-                let was_open = self.store.take().is_some();
-                if was_open && error.is_corruption() {
-                    let moved = self.writer.move_aside(&error);
-                    moved.unwrap_or_else(
-                        |error| warn!(%path, %error, "cannot move the damaged file aside"),
-                    );
-                }
+                self.store = None;
                 None
             }
         }
     }
 
-    /// Passes a batch to the observers, writes it, and settles its accounting.
-    fn process(&mut self, batch: Batch) {
-        let shared = Arc::clone(&self.writer.shared);
-        for message in &batch.messages {
-            if let Message::Entry(entry, _) = message {
-                self.writer.observers.iter().for_each(|observer| observer.observe(entry));
-            }
+    /// Writes a batch, after what is kept of earlier ones, and settles its accounting.
+    fn process(&mut self, mut batch: Batch) {
+        if !self.is_paused() {
+            let later = mem::replace(&mut batch, mem::take(&mut self.kept));
+            batch.append(later);
         }
         if batch.messages.is_empty() {
             // The timeout of the queue: retry to open the file after a failure.
@@ -158,30 +177,91 @@ impl Work {
             }
             return;
         }
+        match self.attempt(|work| work.write(&batch)) {
+            Some(written) => self.settle(batch, Ok(written)),
+            None => {
+                let (kept, lost) = batch.split_kept();
+                self.kept.append(kept);
+                self.settle(lost, Err(self.reason()));
+            }
+        }
+    }
+
+    fn reason(&self) -> String {
+        self.writer.shared.problem().unwrap_or_else(|| "it cannot be written".into())
+    }
+
+    /// Writes a batch in one transaction: to the disk if something relies on it.
+    fn write(&mut self, batch: &Batch) -> Result<WrittenBatch, SchemaError> {
+        let has_feedback =
+            || batch.messages.iter().any(|message| matches!(message, Message::Feedback(..)));
+        let synced =
+            batch.has_guarantees() || (self.writer.mode == LogMode::Synchronous && has_feedback());
+        let durability = if synced { Durability::Disk } else { Durability::Process };
         let now = micros(SystemTime::now());
-        let written = self.attempt(|work| work.open()?.write(&batch.messages, now));
+        let store = self.open()?;
+        let start = Instant::now();
+        let written = store.write(&batch.messages, now, durability)?;
+        let Commits { durations, synced: synced_commits } = &self.writer.shared.commits;
+        durations.observe_duration(start.elapsed());
+        synced_commits.fetch_add(u64::from(synced), Ordering::Relaxed);
+        Ok(written)
+    }
+
+    /// Passes a batch to the observers, settles its accounting, and replies to those that wait.
+    fn settle(&self, batch: Batch, written: Result<WrittenBatch, String>) {
+        let shared = &self.writer.shared;
+        for message in &batch.messages {
+            if let Message::Entry(entry, _) = message {
+                self.writer.observers.iter().for_each(|observer| observer.observe(entry));
+            }
+        }
         let settlement = match &written {
-            None => Settlement { storage: batch.records, ..Settlement::default() },
-            Some(written) => {
+            Err(_) => Settlement { storage: batch.records, ..Settlement::default() },
+            Ok(written) => {
                 shared.apply(&written.changes);
                 let WrittenBatch { records, duplicates, .. } = written;
                 Settlement { written: *records, duplicate: *duplicates, storage: 0 }
             }
         };
         shared.queue.settle(&batch, settlement);
-        let mut receipts = written.map(|written| written.receipts.into_iter());
-        let reason = || shared.problem().unwrap_or_else(|| "the log cannot be written".into());
+        let mut written = written.map(|written| written.receipts.into_iter());
+        // A reply fails if the client has disconnected; what it waits for is stored nevertheless.
         for message in batch.messages {
-            let Message::Feedback(_, reply) = message else { continue };
-            let receipt = match &mut receipts {
-                None => Err(reason()),
-                Some(receipts) => receipts.next().ok_or_else(reason),
-            };
-            if let Ok(Receipt { accepted, unknown, .. }) = &receipt {
-                shared.feedback.stored(*accepted, *unknown);
+            match message {
+                Message::Entry(_, Admission { guarantee: Guarantee::Awaited(reply), .. }) => {
+                    let _ = reply.send(written.as_ref().map(|_| ()).map_err(Clone::clone));
+                }
+                Message::Entry(..) => {}
+                Message::Feedback(_, reply) => {
+                    let missing = || "there is no receipt for this feedback".to_owned();
+                    let receipt = match &mut written {
+                        Ok(receipts) => receipts.next().ok_or_else(missing),
+                        Err(reason) => Err(reason.clone()),
+                    };
+                    if let Ok(Receipt { accepted, unknown, .. }) = &receipt {
+                        shared.feedback.stored(*accepted, *unknown);
+                    }
+                    let _ = reply.send(receipt);
+                }
             }
-            // Fails if the client has disconnected; the feedback is stored nevertheless.
-            let _ = reply.send(receipt);
+        }
+    }
+
+    /// Retries to write what is kept, until the time that the closed queue allows. Then it is lost.
+    fn finish(&mut self) {
+        while !self.kept.messages.is_empty() {
+            let now = Instant::now();
+            let end = self.writer.shared.queue.closed().unwrap_or(now);
+            if end <= now {
+                let (lost, reason) = (mem::take(&mut self.kept), self.reason());
+                error!(records = lost.records, reason, "prediction records are lost at shutdown");
+                return self.settle(lost, Err(reason));
+            }
+            if let Some((until, _)) = self.backoff {
+                thread::sleep(until.min(end).saturating_duration_since(now));
+            }
+            self.process(Batch::default());
         }
     }
 
@@ -194,7 +274,8 @@ impl Work {
             }
             return false;
         }
-        let now = micros(SystemTime::now());
+        let system = micros(SystemTime::now());
+        let now = self.clock.as_mut().map_or(system, |clock| clock.now(system, Instant::now()));
         let step = self.attempt(|work| {
             let retention = work.writer.retention;
             match &mut work.store {

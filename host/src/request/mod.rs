@@ -42,7 +42,8 @@ use crate::http::route::Pattern;
 use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::metrics::RouteMetrics;
 use crate::prediction_log::record::CacheOutcome;
-use crate::prediction_log::{Recorder, RequestPredictions};
+use crate::prediction_log::settings::LogMode;
+use crate::prediction_log::{self, Recorder, RequestPredictions};
 use exchange::Exchange;
 use shadow::ShadowCopy;
 
@@ -320,12 +321,24 @@ where
             }
         }
     };
-    exchange.cache_status = status;
-    response.body_mut().report_to(metrics);
     // 7. Record the predictions.
     if let (Some(logged), Some(log)) = (logged, host.prediction_log()) {
-        logged.record(&mut response, outcome, |entry| log.append(entry));
+        match logged.mode() {
+            LogMode::BestEffort => {
+                logged.record(&mut response, outcome, |entry| log.append(entry));
+            }
+            mode @ (LogMode::Durable | LogMode::Synchronous) => {
+                let id = logged.id();
+                if let Some(entries) = logged.entries(&mut response, outcome) {
+                    // Boxed, it does not enlarge the task of every connection.
+                    log.submit(entries, mode, deadline).boxed().await?;
+                    prediction_log::mark(&mut response, id);
+                }
+            }
+        }
     }
+    exchange.cache_status = status;
+    response.body_mut().report_to(metrics);
     Ok(response)
 }
 

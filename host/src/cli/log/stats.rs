@@ -79,7 +79,8 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
         out,
         "feedback: {matched} for records here, {unknown} for predictions not in this log"
     )?;
-    if let Some(HostStats { accounting, problem, feedback: _ }) = host {
+    if let Some(host) = host {
+        let HostStats { accounting, problem, feedback: _, waiting, refused, syncs } = host;
         let dropped = Dropped::ALL
             .map(|reason| (reason.name(), accounting.dropped.get(reason)))
             .into_iter()
@@ -96,6 +97,14 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
             accounting.dropped.total(),
             accounting.pending
         )?;
+        let requests: u64 = refused.values().sum();
+        if *waiting > 0 || requests > 0 || *syncs > 0 {
+            writeln!(
+                out,
+                "requests: {waiting} wait for the log, {requests} refused because of it; {syncs} \
+                 transactions written through to the disk"
+            )?;
+        }
         if let Some(problem) = problem {
             writeln!(out, "the log cannot be written: {problem}")?;
         }

@@ -19,7 +19,7 @@ use crate::config::variables::Variables;
 use crate::drift::{DriftSettings, WatchedModel};
 use crate::guest::files::Files;
 use crate::inference::{MountedModel, check_model_folder};
-use crate::prediction_log::settings::{LogConfig, LogSettings};
+use crate::prediction_log::settings::{LogConfig, LogMode, LogSettings};
 use crate::registry::oci::remote::RemoteComponent;
 use crate::storage::{key_value, sqlite};
 
@@ -92,6 +92,7 @@ impl Context<'_> {
         let Options { limits, reuse, .. } = self.options;
         let InheritedSettings { limits, reuse, prediction_log } =
             settings.with(limits, reuse, "on the command line", problems);
+        self.check_mode(id, &prediction_log, problems);
         let folders = files.folders.models().map(|(_, folder)| folder);
         logged_fields::check(id, &prediction_log, folders);
         let mut environment = component.environment.clone();
@@ -114,6 +115,22 @@ impl Context<'_> {
             limits,
             reuse,
             prediction_log,
+        }
+    }
+
+    /// A response cannot wait for a log that the operator has disabled.
+    fn check_mode(&self, id: &str, settings: &LogSettings, problems: &mut Problems) {
+        let name = match settings.mode {
+            LogMode::BestEffort => return,
+            LogMode::Durable => "durable",
+            LogMode::Synchronous => "synchronous",
+        };
+        if settings.enabled && !self.options.prediction_log.enabled {
+            let problem = format!(
+                "\"{name}\" needs the log, but the runtime config has [prediction_log] enabled = false; \
+                 enable it, or write mode = \"best-effort\""
+            );
+            problems.add(format!("component.{id}.tool.spinfer.prediction_log.mode"), problem);
         }
     }
 

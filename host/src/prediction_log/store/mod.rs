@@ -49,6 +49,17 @@ pub(super) struct LogStore {
     sources: Sources,
     unmatched: Unmatched,
     buffers: Buffers,
+    durability: Durability,
+}
+
+/// What a committed batch survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// The end of this process; that of the system once the write-ahead log is next copied into the
+    /// file.
+    Process,
+    /// The end of the system: the write-ahead log is written through to the disk.
+    Disk,
 }
 
 /// The result of a batch.
@@ -87,7 +98,8 @@ impl LogStore {
         let quality = compute(&connection, &models)?;
         let unmatched = Unmatched::load(&connection)?;
         let (sources, buffers) = (Sources::default(), Buffers::default());
-        Ok((Self { connection, models, sources, unmatched, buffers }, quality))
+        let durability = Durability::Process;
+        Ok((Self { connection, models, sources, unmatched, buffers, durability }, quality))
     }
 
     /// Writes a batch atomically. `now` is in microseconds of Unix time.
@@ -95,7 +107,16 @@ impl LogStore {
         &mut self,
         messages: &[Message],
         now: i64,
+        durability: Durability,
     ) -> Result<WrittenBatch, SchemaError> {
+        if self.durability != durability {
+            let synchronous = match durability {
+                Durability::Process => "normal",
+                Durability::Disk => "full",
+            };
+            self.connection.pragma_update(None, "synchronous", synchronous)?;
+            self.durability = durability;
+        }
         let written = self.try_write(messages, now);
         match &written {
             Ok(written) => self.unmatched.update(&written.matched, &written.unmatched),
@@ -106,7 +127,7 @@ impl LogStore {
     }
 
     fn try_write(&mut self, messages: &[Message], now: i64) -> Result<WrittenBatch, SchemaError> {
-        let Self { connection, models, sources, unmatched, buffers } = self;
+        let Self { connection, models, sources, unmatched, buffers, durability: _ } = self;
         // Locks at the start: a transaction that reads before it writes may fail to upgrade its
         // lock.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -1,6 +1,8 @@
 //! Deletes records that are too old or too many, the oldest first, in steps between the writer's
 //! batches.
 
+mod clock;
+
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -10,6 +12,7 @@ use super::quality::QualityChange;
 use super::schema::SchemaError;
 use super::store::{MATCHED, change};
 use super::times::first_id;
+pub(super) use clock::RetentionClock;
 
 /// Numbers of records deleted in one step, of which the largest available one is used. The first is
 /// larger than a batch, so that deletion keeps up with writing.
@@ -23,6 +26,12 @@ const VACUUM_PAGES: u32 = 256;
 /// Free pages are released if they are more than 1 in 8 pages: a log at its maximum size reuses
 /// them.
 const FREE_PAGES: u64 = 8;
+
+/// Stores the time by which records expired, if it differs from the stored one by more than follows.
+const SAVE_TIME: &str = "INSERT INTO retention VALUES (1, ?1)
+    ON CONFLICT DO UPDATE SET time = ?1 WHERE abs(?1 - time)";
+/// Difference from which on it is stored again, in microseconds: an idle log is not written each minute.
+const TIME_STEP: i64 = 600 * 1_000_000;
 
 /// The limits of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +84,8 @@ impl RetentionState {
             let transaction = connection.transaction_with_behavior(behavior)?;
             if by_age {
                 expire(&transaction, models, oldest, &mut step)?;
+                let save = format!("{SAVE_TIME} > {TIME_STEP}");
+                transaction.prepare_cached(&save)?.execute([now])?;
             }
             if self.shrinking && !step.more {
                 shrink(&transaction, models, &mut step)?;
@@ -87,6 +98,13 @@ impl RetentionState {
         }
         Ok(step)
     }
+}
+
+/// The time by which records expired last, or that of the newest record; `None` without either.
+pub(super) fn last_time(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let query = "SELECT coalesce((SELECT time FROM retention),
+        (SELECT time FROM predictions ORDER BY id DESC, row DESC LIMIT 1))";
+    connection.query_row(query, [], |row| row.get(0))
 }
 
 /// Releases free pages to the file system.

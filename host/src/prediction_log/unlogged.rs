@@ -1,0 +1,33 @@
+//! Why a request fails because of the prediction log. A leaf.
+
+/// Why the records of a request were not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unlogged {
+    #[error("its queue is full{}", because(problem.as_deref()))]
+    QueueFull { problem: Option<String> },
+    #[error("it cannot be written: {0}")]
+    Storage(String),
+    #[error("they were not written before the deadline")]
+    Late,
+    #[error("the host is shutting down")]
+    Shutdown,
+}
+
+fn because(problem: Option<&str>) -> String {
+    problem.map(|problem| format!(", as it cannot be written: {problem}")).unwrap_or_default()
+}
+
+impl Unlogged {
+    /// The reasons, as metrics and statistics name them.
+    pub const REASONS: [&str; 4] = ["queue_full", "storage", "late", "shutdown"];
+
+    /// The index of its reason.
+    pub(super) fn index(&self) -> usize {
+        match self {
+            Self::QueueFull { .. } => 0,
+            Self::Storage(_) => 1,
+            Self::Late => 2,
+            Self::Shutdown => 3,
+        }
+    }
+}
