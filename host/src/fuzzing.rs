@@ -27,6 +27,7 @@ use crate::http::authority::Authority;
 use crate::http::content_encoding::{AcceptEncoding, Coding, Decoder};
 use crate::http::route::{Pattern, Router};
 use crate::inference::{bind as bind_tensors, check_settings};
+use crate::prediction_log::sinks::stream::RawEntry;
 use crate::server::preface::PrefaceTimeout;
 use crate::storage::redis::reply::{self, Scan};
 
@@ -228,6 +229,20 @@ pub fn redis_reply(data: &[u8]) {
     }
 }
 
+/// An entry of a stream of the prediction log: names and values of its fields, separated by NUL. What is
+/// read is written as one line of JSON.
+pub fn stream_entry(data: &[u8]) {
+    let parts: Vec<_> = data.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
+    let fields = parts.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
+    let entry = RawEntry { id: "1-0".into(), fields: fields.collect() };
+    if let Ok(event) = entry.event() {
+        let mut line = Vec::new();
+        event.write_line(&mut line);
+        assert_eq!(line.iter().position(|byte| *byte == b'\n'), Some(line.len() - 1));
+        assert!(serde_json::from_slice::<IgnoredAny>(&line).is_ok());
+    }
+}
+
 /// An encoded body, decoded in pieces of the size in the first byte; and an `Accept-Encoding`.
 pub fn content_encoding(data: &[u8]) {
     const CAPACITY: usize = 4096;
@@ -294,6 +309,6 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host authority route runtime_config dotenv model_settings cache_control
-        labels example bind preface body redis_reply content_encoding
+        labels example bind preface body redis_reply stream_entry content_encoding
     }
 }

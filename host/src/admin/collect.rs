@@ -15,6 +15,7 @@ use crate::metrics::table;
 use crate::metrics::{Ended, RouteMetrics, STATUSES};
 use crate::prediction_log::quality::QualityGroup;
 use crate::prediction_log::queue::Dropped;
+use crate::prediction_log::sinks::SinkStats;
 
 /// The exposition of all metrics of `host`.
 #[must_use]
@@ -228,6 +229,28 @@ fn drift(host: &Host, text: &mut Exposition) {
     }
 }
 
+fn sinks(sinks: &[SinkStats], text: &mut Exposition) {
+    type Count = fn(&SinkStats) -> u64;
+    let counts: [(_, Count); 6] = [
+        (&table::SINK_DELIVERED, |sink| sink.delivered),
+        (&table::SINK_PENDING, |sink| sink.pending),
+        (&table::SINK_RETRIES, |sink| sink.retries),
+        (&table::SINK_REFUSED, |sink| sink.refused),
+        (&table::SINK_LOST, |sink| sink.lost),
+        (&table::SINK_DEGRADED, |sink| u64::from(sink.problem.is_some())),
+    ];
+    for (family, count) in counts {
+        let mut family = text.family(family);
+        for sink in sinks {
+            family.value(&[&sink.name], count(sink));
+        }
+    }
+    let mut lag = text.family(&table::SINK_LAG);
+    for sink in sinks {
+        lag.value(&[&sink.name], sink.lag_seconds);
+    }
+}
+
 fn prediction_log(host: &Host, text: &mut Exposition) {
     let log = host.prediction_log();
     let accounting = log.map(|log| log.accounting());
@@ -271,6 +294,7 @@ fn prediction_log(host: &Host, text: &mut Exposition) {
     if let Some(log) = log {
         syncs.value(&[], log.commits().synced.load(Ordering::Relaxed));
     }
+    sinks(&log.map(|log| log.sinks()).unwrap_or_default(), text);
     let mut feedback = text.family(&table::FEEDBACK);
     for (result, count) in log.iter().flat_map(|log| log.feedback_counts().get()) {
         feedback.value(&[result], count);

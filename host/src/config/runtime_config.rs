@@ -12,7 +12,7 @@ use crate::cache::{self, redis};
 use crate::config::blocked_networks::BlockedNetworks;
 use crate::config::manifest::names;
 use crate::config::variables::{PREFIX, Provider};
-use crate::prediction_log;
+use crate::prediction_log::{self, sinks};
 use crate::storage::key_value::{self, StoreConfig};
 use crate::storage::sqlite::{self, DatabaseConfig};
 
@@ -188,7 +188,10 @@ fn prediction_log_settings(value: Value) -> Result<prediction_log::PredictionLog
                     format!("{key}: must be a number of records between 1 and {MAX_LOG_QUEUE}")
                 })?;
             }
-            _ => bail!("{key}: unknown key; expected one of enabled, max_age, max_size, queue"),
+            "sinks" => settings.sinks = sinks::settings::parse(value)?,
+            _ => bail!(
+                "{key}: unknown key; expected one of enabled, max_age, max_size, queue, sinks"
+            ),
         }
     }
     Ok(settings)
@@ -333,7 +336,7 @@ mod tests {
              outbound_networking.block_networks = ['private', '1.1.1.1/32']\n\
              outbound_redis.max_connections = 7\n\
              cache = {{ memory = '3MiB', max_entry = '4KiB', status_header = false }}\n\
-             prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9 }}\nkey_value_store.fast.type = 'memory'\n\
+             prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9, sinks = [{{ type = 'stdout' }}] }}\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
             dotenv.display()
@@ -347,8 +350,9 @@ mod tests {
         let cache::CacheSettings { limits, status_header, redis } = config.cache;
         assert_eq!((limits.memory, limits.max_entry), (3 << 20, 4 << 10));
         assert!(!status_header && redis.is_none());
-        let prediction_log::PredictionLogSettings { enabled, retention, queue, mode: _ } =
+        let prediction_log::PredictionLogSettings { enabled, retention, queue, mode: _, sinks } =
             config.prediction_log;
+        assert_eq!(sinks[0].name, "stdout");
         assert_eq!((enabled, retention.max_size, queue), (true, 2 << 20, 9));
         assert_eq!(retention.max_age.as_secs(), 7 * 24 * 60 * 60);
         let blocks = |address: &str| config.blocked_networks.blocks_host(address);
@@ -402,6 +406,10 @@ mod tests {
             ("[prediction_log]\nmax_size = '7777'", "of at least 1MiB"),
             ("[prediction_log]\nqueue = 0", "queue: must be a number of records"),
             ("[prediction_log]\nenabled = 'hush'", "enabled: must be true or false"),
+            (
+                "[[prediction_log.sinks]]\ntype = 'redis'\nurl = 'hush'",
+                "[prediction_log]: sink [0]: url",
+            ),
             ("[prediction_log]\nage = '1d'", "age: unknown key; expected one of enabled"),
             ("outbound_redis = 'hush'", "[outbound_redis]: write `max_connections`"),
             (

@@ -347,7 +347,7 @@ fn open_prediction_log(
     let logging = components.iter().filter(|(_, one)| one.component.logs_predictions());
     let modes = logging.map(|(id, _)| app.components[id].prediction_log.mode);
     let mode = modes.max().unwrap_or_default();
-    let settings = PredictionLogSettings { mode, ..app.prediction_log };
+    let settings = PredictionLogSettings { mode, ..app.prediction_log.clone() };
     let log = PredictionLog::open(&app.state_folder, settings, models, observers)?;
     Ok(Some(log))
 }

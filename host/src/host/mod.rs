@@ -389,12 +389,19 @@ impl Host {
     /// The readiness document as JSON, with problems that do not keep requests from being served.
     #[must_use]
     pub fn readiness(&self) -> String {
-        let problem = self.prediction_log().and_then(|log| log.problem());
-        match problem.map(|problem| format!("prediction log: {problem}")) {
-            None => serde_json::json!({ "ready": true }),
-            Some(problem) => serde_json::json!({ "ready": true, "degraded": [problem] }),
+        let log = self.prediction_log();
+        let problem = log.and_then(|log| log.problem());
+        let mut problems: Vec<_> =
+            problem.map(|problem| format!("prediction log: {problem}")).into_iter().collect();
+        for sink in log.map(|log| log.sinks()).unwrap_or_default() {
+            let name = sink.name;
+            let problem = sink.problem.map(|problem| format!("sink `{name}`: {problem}"));
+            problems.extend(problem);
         }
-        .to_string()
+        if problems.is_empty() {
+            return serde_json::json!({ "ready": true }).to_string();
+        }
+        serde_json::json!({ "ready": true, "degraded": problems }).to_string()
     }
 
     /// The longest deadline of all components.

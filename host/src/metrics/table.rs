@@ -217,6 +217,21 @@ families! {
     LOG_SYNCS: Counter "spinfer_prediction_log_synced_commits_total", "", [],
         "Those transactions that were written through to the disk (fsync): with records of components \
          whose mode is durable or synchronous.";
+    SINK_DELIVERED: Counter "spinfer_prediction_log_sink_delivered_total", "", ["sink"],
+        "Records and feedback items that the sink has accepted.";
+    SINK_PENDING: Gauge "spinfer_prediction_log_sink_pending", "", ["sink"],
+        "Records and feedback items that the sink has not received yet.";
+    SINK_RETRIES: Counter "spinfer_prediction_log_sink_retries_total", "", ["sink"],
+        "Deliveries that failed, and are retried.";
+    SINK_REFUSED: Counter "spinfer_prediction_log_sink_refused_total", "", ["sink"],
+        "Records and feedback items that the sink has refused for good, and that are skipped.";
+    SINK_LOST: Counter "spinfer_prediction_log_sink_lost_total", "", ["sink"],
+        "Records and feedback items that max_age or max_size deleted before the sink received them, \
+         since it was added.";
+    SINK_DEGRADED: Gauge "spinfer_prediction_log_sink_degraded", "", ["sink"],
+        "1 if the last delivery to the sink failed, else 0; /v2/health/ready has the reason.";
+    SINK_LAG: Gauge "spinfer_prediction_log_sink_lag_seconds", "seconds", ["sink"],
+        "Age of the oldest record or feedback item that the sink has not received.";
     FEEDBACK: Counter "spinfer_feedback_total", "", ["result"],
         "Feedback items: stored with their prediction in the log (matched), stored without it \
          (unknown), or rejected.";

@@ -5,8 +5,8 @@
 //! application's state folder, stores [`feedback`], and deletes old records (`retention`). By default
 //! the log never fails a request: what cannot be stored is dropped and counted. A component can ask
 //! for more ([`LogMode`](settings::LogMode)): its requests then wait, in [`PredictionLog::submit`]. At
-//! every instant, accepted = written + dropped + pending. [`reader`], [`stats`] and [`export`] read
-//! the file, in this process or another.
+//! every instant, accepted = written + dropped + pending. [`sinks`] deliver what is written to other
+//! systems. [`reader`], [`stats`] and [`export`] read the file, in this process or another.
 //!
 //! ```text
 //! guest   append(predictions)      validated; fields are dropped or hashed (redaction)
@@ -45,6 +45,7 @@ pub mod times;
 
 pub mod export;
 pub mod reader;
+pub mod sinks;
 pub mod stats;
 
 use std::fmt;
@@ -76,10 +77,11 @@ use queue::{Accounting, RecordQueue};
 use record::LogEntry;
 pub use retention::Retention;
 use settings::LogMode;
+use sinks::{SinkSettings, SinkStats, Sinks};
 use writer::LogWriter;
 
 /// The operator's settings: `[prediction_log]` in the runtime config.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PredictionLogSettings {
     /// Whether predictions are logged at all.
     pub enabled: bool,
@@ -88,15 +90,19 @@ pub struct PredictionLogSettings {
     pub queue: u64,
     /// The strongest mode of a component, which the manifest sets.
     pub mode: LogMode,
+    /// What receives the log beside its file.
+    pub sinks: Vec<SinkSettings>,
 }
 
 impl Default for PredictionLogSettings {
     fn default() -> Self {
         let (retention, mode) = (Retention::default(), LogMode::default());
-        Self { enabled: true, retention, queue: 65_536, mode }
+        Self { enabled: true, retention, queue: 65_536, mode, sinks: Vec::new() }
     }
 }
 
+/// Time limit of deliveries to sinks at shutdown. The rest is delivered after the next start.
+const SINK_LIMIT: Duration = Duration::from_secs(5);
 /// Maximum size of the queued records, in bytes.
 const QUEUE_BYTES: usize = 16 << 20;
 
@@ -115,6 +121,7 @@ pub trait Observer: Send + Sync {
 pub struct PredictionLog {
     shared: Arc<LogState>,
     path: PathBuf,
+    sinks: Sinks,
     /// Disconnected once the writer has exited.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -189,7 +196,7 @@ impl PredictionLog {
     /// [`Self::problem`], and does not prevent the application from starting.
     ///
     /// # Errors
-    /// Fails if the writer's thread cannot be started.
+    /// Fails if a thread cannot be started, or the roots of TLS cannot be read for a sink.
     pub fn open(
         folder: &Path,
         settings: PredictionLogSettings,
@@ -205,6 +212,7 @@ impl PredictionLog {
             awaited: AwaitedCounts::default(),
             commits: Commits { durations: Histogram::new(&DURATIONS), synced: AtomicU64::new(0) },
         });
+        let sinks = Sinks::start(&path, settings.sinks)?;
         let (running, ended) = mpsc::channel();
         let writer = LogWriter {
             shared: Arc::clone(&shared),
@@ -213,6 +221,7 @@ impl PredictionLog {
             mode: settings.mode,
             models,
             observers,
+            sinks: Arc::clone(sinks.state()),
         };
         std::thread::Builder::new()
             .name("prediction-log".into())
@@ -221,7 +230,7 @@ impl PredictionLog {
                 writer.run();
             })
             .context("cannot start the thread of the prediction log")?;
-        Ok(Arc::new(Self { shared, path, ended: Mutex::new(ended) }))
+        Ok(Arc::new(Self { shared, path, sinks, ended: Mutex::new(ended) }))
     }
 
     /// Queues the records of `entry`. Returns false if they were dropped, and counted, instead.
@@ -288,14 +297,21 @@ impl PredictionLog {
         self.shared.problem()
     }
 
+    /// Counts and problems of each sink.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkStats> {
+        self.sinks.stats()
+    }
+
     /// Quality of the predictions in the log, by group.
     #[must_use]
     pub fn quality(&self) -> Vec<(QualityGroup, Results)> {
         self.shared.quality.lock().results()
     }
 
-    /// Refuses further records and waits, up to `limit`, until the accepted ones are written.
-    /// Returns the accounting of all.
+    /// Refuses further records and waits, up to `limit`, until the accepted ones are written. Then
+    /// delivers to the sinks what they have not received, for up to [`SINK_LIMIT`]. Returns the
+    /// accounting of all.
     pub fn shut_down(&self, limit: Duration) -> Accounting {
         // The writer gives up what it cannot write a little earlier, and counts it as dropped.
         self.shared.queue.close(Instant::now() + limit - limit / 8);
@@ -309,6 +325,7 @@ impl PredictionLog {
         } else if accepted > 0 {
             info!(accepted, written, dropped, pending, "prediction log closed");
         }
+        self.sinks.shut_down(SINK_LIMIT);
         accounting
     }
 }

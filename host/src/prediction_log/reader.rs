@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params_from_iter};
+use rusqlite::{
+    Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter,
+};
 use uuid::Uuid;
 
 use super::json;
@@ -85,6 +87,25 @@ const JOIN_FEEDBACK: &str = "
     LEFT JOIN feedback r ON r.prediction_id = p.id AND r.row = p.row AND r.kind = 'reward'";
 
 impl Filter {
+    /// Whether `record` is selected.
+    #[must_use]
+    pub fn matches(&self, record: &StoredRecord) -> bool {
+        let Self { model, version, component, experiment, variant, status, since, until, id } =
+            self;
+        let is = |wanted: &Option<String>, value: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| Some(wanted) == value)
+        };
+        is(model, Some(&record.model))
+            && is(version, Some(&record.version))
+            && is(component, Some(&record.component))
+            && is(experiment, record.experiment.as_deref())
+            && is(variant, record.variant.as_deref())
+            && status.is_none_or(|status| i64::from(status) == record.status)
+            && since.is_none_or(|since| record.time >= since)
+            && until.is_none_or(|until| record.time < until)
+            && id.is_none_or(|id| record.id == id)
+    }
+
     /// The clause ` WHERE ...`, and its parameters.
     pub(super) fn clause(&self) -> (String, Vec<Value>) {
         let Self { model, version, component, experiment, variant, status, since, until, id } =
@@ -250,6 +271,17 @@ impl LogSnapshot<'_> {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+/// The record `row` of the request `id`, without its feedback.
+pub(super) fn find_record(
+    connection: &Connection,
+    id: &[u8],
+    row: i64,
+) -> rusqlite::Result<Option<StoredRecord>> {
+    let query = format!("SELECT {COLUMNS}{TABLES} WHERE p.id = ?1 AND p.row = ?2");
+    let mut statement = connection.prepare_cached(&query)?;
+    statement.query_row(params![id, row], |row| record(row, false)).optional()
 }
 
 fn record(row: &Row<'_>, joined: bool) -> rusqlite::Result<StoredRecord> {

@@ -87,6 +87,12 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Whether `text` is a JSON object without nested values.
+pub(super) fn is_flat_object(text: &str) -> bool {
+    let members = serde_json::from_str::<Members<'_>>(text);
+    members.is_ok_and(|members| members.0.iter().all(|(_, value)| *value != Scalar::Nested))
+}
+
 /// Parses an object in the form that the log writes: nothing nested, no spaces. `None` for other
 /// forms. Implemented here, as `serde_json` may be off by one bit in a number, unless its feature
 /// `float_roundtrip` slows down every number of the program.

@@ -87,7 +87,7 @@ CREATE VIEW prediction_log AS
 ";
 
 /// What version 2 has beyond version 1, in steps that depend on no other.
-const VERSION_2: &[&str] = &[UNITS, RETENTION];
+const VERSION_2: &[&str] = &[UNITS, RETENTION, OUTBOX];
 
 /// The unit that a router assigned, and the probability with which its variant was chosen.
 const UNITS: &str = "
@@ -116,6 +116,23 @@ CREATE TABLE retention (
     id   INTEGER PRIMARY KEY CHECK (id = 1),
     time INTEGER NOT NULL
 ) STRICT;
+";
+
+/// What sinks have not received, in order, and how far each sink is.
+const OUTBOX: &str = "
+CREATE TABLE outbox (
+    seq  INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL CHECK (kind IN ('record', 'label', 'value', 'reward')),
+    id   BLOB NOT NULL,
+    row  INTEGER NOT NULL,
+    time INTEGER NOT NULL
+) STRICT;
+CREATE TABLE sinks (
+    name     TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    lost     INTEGER NOT NULL DEFAULT 0,
+    producer TEXT NOT NULL DEFAULT (lower(hex(randomblob(16))))
+) WITHOUT ROWID, STRICT;
 ";
 
 /// Why the file cannot be used.
@@ -219,6 +236,20 @@ fn upgrade(connection: &mut Connection) -> Result<(), SchemaError> {
 
 const FOREIGN: &str =
     "the file is a database of another program: move it, or use another --state-dir";
+
+/// Opens the file at `path` for writing beside the writer, which creates and upgrades it; `None` if it
+/// has not done so yet.
+pub(super) fn open_existing(path: &Path) -> Result<Option<Connection>, SchemaError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "synchronous", "normal")?;
+    Ok((version(&connection)? == VERSION).then_some(connection))
+}
 
 /// Opens the file at `path` for reading; `None` if it does not exist or has no tables yet. A file of an
 /// older version is upgraded.

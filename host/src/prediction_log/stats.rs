@@ -12,6 +12,7 @@ use super::quality::{QualityGroup, Results};
 use super::queue::Accounting;
 use super::reader::{Filter, LogReader, LogSnapshot};
 use super::schema::SchemaError;
+use super::sinks::SinkStats;
 use super::store::compute;
 use super::times::format;
 
@@ -58,6 +59,8 @@ pub struct HostStats {
     /// Transactions that were written through to the disk.
     #[serde(default)]
     pub syncs: u64,
+    #[serde(default)]
+    pub sinks: Vec<SinkStats>,
 }
 
 impl HostStats {
@@ -72,6 +75,7 @@ impl HostStats {
             waiting: log.awaited_counts().waiting(),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             syncs: log.commits().synced.load(Ordering::Relaxed),
+            sinks: log.sinks(),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::recovery;
 use super::retention::{self, Retention, RetentionClock};
 use super::schema::SchemaError;
 use super::settings::LogMode;
+use super::sinks::SinksState;
 use super::store::{Durability, LogStore, WrittenBatch};
 use super::times::micros;
 use super::{Commits, LogState, Observer};
@@ -37,6 +38,7 @@ pub(super) struct LogWriter {
     pub(super) mode: LogMode,
     pub(super) models: Vec<ModelInfo>,
     pub(super) observers: Vec<Arc<dyn Observer>>,
+    pub(super) sinks: Arc<SinksState>,
 }
 
 /// The writer's state.
@@ -101,8 +103,8 @@ impl Work {
     /// The file, which is opened first if necessary.
     fn open(&mut self) -> Result<&mut LogStore, SchemaError> {
         if self.store.is_none() {
-            let LogWriter { path, models, shared, .. } = &self.writer;
-            let (mut store, quality) = LogStore::open(path, models)?;
+            let LogWriter { path, models, shared, sinks, .. } = &self.writer;
+            let (mut store, quality) = LogStore::open(path, models, sinks.names())?;
             if !self.checked {
                 recovery::check(&mut store.connection)?;
                 self.checked = true;
@@ -220,6 +222,9 @@ impl Work {
             Err(_) => Settlement { storage: batch.records, ..Settlement::default() },
             Ok(written) => {
                 shared.apply(&written.changes);
+                if let Some(seq) = written.last_outgoing {
+                    self.writer.sinks.committed(seq);
+                }
                 let WrittenBatch { records, duplicates, .. } = written;
                 Settlement { written: *records, duplicate: *duplicates, storage: 0 }
             }

@@ -31,7 +31,7 @@ static TLS: OnceLock<TlsConnector> = OnceLock::new();
 
 /// Opens connections.
 #[derive(Clone)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     pub(super) topology: RedisTopology,
     tls: TlsConnector,
 }
@@ -43,13 +43,13 @@ impl fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(topology: RedisTopology, tls: TlsConnector) -> Self {
+    pub(crate) fn new(topology: RedisTopology, tls: TlsConnector) -> Self {
         let tls = TLS.get_or_init(|| tls).clone();
         Self { topology, tls }
     }
 
     /// A connection for commands on any key. `response_timeout` applies to the nodes of a Cluster.
-    pub(super) async fn commands(&self, response_timeout: Duration) -> Result<Commands> {
+    pub(crate) async fn commands(&self, response_timeout: Duration) -> Result<Commands> {
         let connecting = async {
             match &self.topology {
                 RedisTopology::Cluster(nodes) => {
@@ -139,13 +139,13 @@ pub(super) type PushListener = Arc<dyn AsyncPushSender>;
 
 /// A connection for commands on any key.
 #[derive(Clone)]
-pub(super) enum Commands {
+pub(crate) enum Commands {
     One(Bounded),
     Cluster(ClusterConnection<Bounded>),
 }
 
 impl Commands {
-    pub(super) async fn send(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+    pub(crate) async fn send(&mut self, command: &Cmd) -> Result<Value, RedisError> {
         let reply = match self {
             Self::One(connection) => connection.req_packed_command(command).await,
             Self::Cluster(connection) => connection.req_packed_command(command).await,
@@ -157,7 +157,7 @@ impl Commands {
 /// A multiplexed connection that is closed when a reply exceeds the limit, and when its last clone is
 /// dropped.
 #[derive(Clone)]
-pub(super) struct Bounded {
+pub(crate) struct Bounded {
     commands: MultiplexedConnection,
     wire: Arc<Wire>,
     _driver: Arc<Driver>,

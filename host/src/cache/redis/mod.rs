@@ -35,7 +35,8 @@ use super::entry::CacheEntry;
 use super::generation::{Generations, PurgeScope};
 use super::key::CacheKey;
 use super::memory::MemoryCache;
-use link::{Commands, Dialer};
+pub(crate) use link::{Commands, Dialer};
+pub(crate) use settings::addresses;
 pub use settings::{KEYS, RedisConfig, RedisSettings, RedisTopology};
 
 /// Maximum age of a response while purges of other nodes are not received.

@@ -30,6 +30,30 @@ pub enum RedisTopology {
     },
 }
 
+impl RedisTopology {
+    /// The topology of the servers at `addresses`.
+    ///
+    /// # Errors
+    /// There are several addresses without a Cluster, or a Cluster behind sentinels.
+    pub fn of(
+        mut addresses: Vec<Address>,
+        cluster: bool,
+        sentinels: Option<Vec<Address>>,
+    ) -> Result<Self> {
+        Ok(match (cluster, sentinels, addresses.len()) {
+            (true, None, _) => Self::Cluster(addresses),
+            (true, Some(_), _) => bail!("cluster and sentinels exclude each other; remove one"),
+            (false, Some(sentinels), 1) => {
+                Self::Sentinels { master: addresses.remove(0), sentinels }
+            }
+            (false, None, 1) => Self::One(addresses.remove(0)),
+            (false, _, _) => {
+                bail!("several addresses are only valid for a Cluster; write cluster = true")
+            }
+        })
+    }
+}
+
 /// The keys as written in the file.
 #[derive(Debug, Default)]
 pub struct RedisConfig {
@@ -84,29 +108,20 @@ impl RedisConfig {
     /// # Errors
     /// The keys contradict each other, or `redis` is missing.
     pub fn settle(self) -> Result<Option<RedisSettings>> {
-        let Some(mut redis) = self.redis else {
+        let Some(redis) = self.redis else {
             let others = self.cluster || self.sentinels.is_some();
             let others = others || self.prefix.is_some() || self.timeout.is_some();
             ensure!(!others, "redis is missing: write redis = \"redis://host:6379\"");
             return Ok(None);
         };
-        let topology = match (self.cluster, self.sentinels, redis.len()) {
-            (true, None, _) => RedisTopology::Cluster(redis),
-            (true, Some(_), _) => bail!("cluster and sentinels exclude each other; remove one"),
-            (false, Some(sentinels), 1) => {
-                RedisTopology::Sentinels { master: redis.remove(0), sentinels }
-            }
-            (false, None, 1) => RedisTopology::One(redis.remove(0)),
-            (false, _, _) => {
-                bail!("redis: several addresses are only valid for a Cluster; write cluster = true")
-            }
-        };
+        let topology = RedisTopology::of(redis, self.cluster, self.sentinels)?;
         let prefix = self.prefix.unwrap_or_else(|| PREFIX.to_owned());
         Ok(Some(RedisSettings { topology, prefix, timeout: self.timeout.unwrap_or(TIMEOUT) }))
     }
 }
 
-fn addresses(value: Value) -> Result<Vec<Address>> {
+/// One address, or a list of them. An error does not contain them, as they may hold a password.
+pub(crate) fn addresses(value: Value) -> Result<Vec<Address>> {
     let texts = match value {
         Value::String(text) => vec![text],
         value => {

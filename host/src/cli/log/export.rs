@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FilterOptions, LogLocation, report_no_match};
+use super::{FilterOptions, Foreign, LogLocation, report_no_match};
 use crate::prediction_log::export::{ExportFormat, ExportProgress, export};
 
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub(super) fn run(options: &ExportOptions, out: &mut impl Write) -> Result<()> {
         None => format_of(output)?,
     };
     let filter = filters.filter()?;
-    let mut reader = location.open()?;
+    let mut reader = location.open(Foreign::Fail)?;
     let snapshot = reader.snapshot()?;
     if is_stdout {
         ensure!(

@@ -1,6 +1,7 @@
 //! `spinfer log`: reads the prediction log of an application, which may be running.
 
 mod export;
+mod follow_stream;
 mod show;
 mod stats;
 mod tail;
@@ -9,14 +10,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
+use crate::cache::redis::RedisTopology;
 use crate::config::app::state_folder;
 use crate::config::runtime_config::{self, RuntimeConfig};
 use crate::prediction_log::reader::{Filter, LogReader, LogSnapshot};
-use crate::prediction_log::{schema, times};
+use crate::prediction_log::schema::SchemaError;
+use crate::prediction_log::sinks::settings::{DEFAULT_STREAM, SinkTarget, StreamSettings};
+use crate::prediction_log::sinks::stream::{EntryError, ImportedLog, StreamReader};
+use crate::prediction_log::{file_size, schema, times};
+use crate::storage::redis::Address;
 
 #[derive(Debug, Args)]
 pub struct LogOptions {
@@ -57,9 +63,104 @@ struct LogLocation {
     /// Runtime config of `spinfer up`, for its `state_dir`
     #[arg(long, value_name = "FILE")]
     runtime_config_file: Option<PathBuf>,
+
+    /// Read a stream in Redis to which sinks add: the name of a sink in the runtime config, or
+    /// redis://host:port
+    #[arg(long, value_name = "SINK|URL", conflicts_with = "state_dir")]
+    redis: Option<String>,
+
+    /// Key of the stream, for a URL
+    #[arg(long, value_name = "KEY", requires = "redis", default_value = DEFAULT_STREAM)]
+    stream: String,
+}
+
+/// What a command does with entries of a stream that sinks have not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Foreign {
+    /// The command fails: its output would not be complete.
+    Fail,
+    /// A message on standard error.
+    Skip,
+}
+
+impl Foreign {
+    fn handle(self, error: EntryError) -> Result<()> {
+        match self {
+            Self::Fail => Err(anyhow!("{error}; delete it: XDEL <stream> <entry>")),
+            Self::Skip => {
+                // Standard error may be closed.
+                let _ = writeln!(io::stderr(), "skipped: {error}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An open log: the file of a host, or a copy of a stream.
+struct OpenLog {
+    reader: LogReader,
+    /// The copy, which is removed on drop, and the key of the stream.
+    stream: Option<(ImportedLog, String)>,
+}
+
+impl OpenLog {
+    fn of_stream(log: ImportedLog, stream: &str) -> Result<Self> {
+        let reader = LogReader::open(&log.path())?.context("the copy of the stream is gone")?;
+        Ok(Self { reader, stream: Some((log, stream.to_owned())) })
+    }
+
+    fn snapshot(&mut self) -> Result<LogSnapshot<'_>, SchemaError> {
+        self.reader.snapshot()
+    }
+
+    /// The file or the stream, for messages.
+    fn shown(&self) -> String {
+        match &self.stream {
+            Some((_, stream)) => format!("stream {stream}"),
+            None => self.reader.path().display().to_string(),
+        }
+    }
+
+    /// Size of the file, in bytes; that of the copy of a stream.
+    fn bytes(&self) -> u64 {
+        file_size(self.reader.path())
+    }
 }
 
 impl LogLocation {
+    /// The stream to read, if it is one.
+    fn stream(&self) -> Result<Option<StreamSettings>> {
+        let Some(redis) = &self.redis else { return Ok(None) };
+        if redis.contains("://") {
+            let address = Address::parse(redis).map_err(|problem| anyhow!("--redis: {problem}"))?;
+            let topology = RedisTopology::One(address);
+            return Ok(Some(StreamSettings {
+                topology,
+                stream: self.stream.clone(),
+                max_length: 0,
+            }));
+        }
+        ensure!(
+            self.runtime_config_file.is_some(),
+            "--redis: write redis://host:6379, or pass --runtime-config-file, which has the sink"
+        );
+        let sinks = self.config()?.prediction_log.sinks;
+        let streams: Vec<_> = sinks
+            .into_iter()
+            .filter_map(|sink| match sink.target {
+                SinkTarget::Redis(settings) => Some((sink.name, settings)),
+                _ => None,
+            })
+            .collect();
+        let found = streams.iter().find(|(name, _)| name == redis);
+        let (_, settings) = found.with_context(|| {
+            let names: Vec<_> = streams.iter().map(|(name, _)| name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            format!("--redis: the runtime config has no sink of this name with type = \"redis\"; its sinks of that type: {names}")
+        })?;
+        Ok(Some(settings.clone()))
+    }
+
     /// The runtime config, or the default one.
     fn config(&self) -> Result<RuntimeConfig> {
         let Some(path) = &self.runtime_config_file else { return Ok(RuntimeConfig::default()) };
@@ -87,19 +188,25 @@ impl LogLocation {
         Ok(state_folder(state_dir.as_deref(), base).join(schema::FILE))
     }
 
-    fn open(&self) -> Result<LogReader> {
+    fn open(&self, foreign: Foreign) -> Result<OpenLog> {
+        if let Some(settings) = self.stream()? {
+            let mut reader = StreamReader::connect(&settings)?;
+            let log = ImportedLog::read(&mut reader, |error| foreign.handle(error))?;
+            return OpenLog::of_stream(log, reader.stream());
+        }
         let path = self.path()?;
         let reader = LogReader::open(&path).with_context(|| path.display().to_string())?;
         if reader.is_none() {
             self.check_enabled()?;
         }
-        reader.with_context(|| {
+        let reader = reader.with_context(|| {
             format!(
                 "{}: there is no prediction log: no prediction was logged yet, or `spinfer up` runs with \
                  another --state-dir",
                 path.display()
             )
-        })
+        })?;
+        Ok(OpenLog { reader, stream: None })
     }
 
     /// Fails if the runtime config disables the log.
@@ -240,7 +347,10 @@ mod tests {
             from: from.to_owned(),
             state_dir: state_dir.map(PathBuf::from),
             runtime_config_file: config.map(Path::to_owned),
+            redis: None,
+            stream: DEFAULT_STREAM.into(),
         };
+        let open = |location: LogLocation| location.open(Foreign::Fail).map(drop);
         let default = dir.path().join(".spin/predictions.db");
         assert_eq!(location(&manifest, None, None).path().unwrap(), default);
         assert_eq!(location(dir.path(), None, None).path().unwrap(), default);
@@ -248,9 +358,9 @@ mod tests {
         assert_eq!(path, Path::new("/state/predictions.db"));
         let path = location(&manifest, Some("/other"), Some(&config)).path().unwrap();
         assert_eq!(path, Path::new("/other/predictions.db"));
-        let error = location(&dir.path().join("x"), None, None).open().unwrap_err().to_string();
+        let error = open(location(&dir.path().join("x"), None, None)).unwrap_err().to_string();
         assert!(error.contains("pass the manifest with -f"), "{error}");
-        let error = location(&manifest, None, None).open().unwrap_err().to_string();
+        let error = open(location(&manifest, None, None)).unwrap_err().to_string();
         assert!(error.contains("there is no prediction log"), "{error}");
         assert!(error.ends_with("`spinfer up` runs with another --state-dir"), "{error}");
         std::fs::write(&config, "[prediction_log]\nenabled = false").unwrap();
@@ -259,9 +369,40 @@ mod tests {
             location(&manifest, None, Some(&config)),
             location(&manifest, state_dir, Some(&config)),
         ] {
-            let error = location.open().unwrap_err().to_string();
+            let error = open(location).unwrap_err().to_string();
             let disabled = "the prediction log is disabled: [prediction_log] enabled = false";
             assert_eq!(error, format!("{}: {disabled}", config.display()));
+        }
+    }
+
+    #[test]
+    fn stream_is_that_of_a_url_or_of_a_sink() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("runtime.toml");
+        let sinks = "[[prediction_log.sinks]]\ntype = 'redis'\nname = 'all'\n\
+                     url = 'redis://:hush@h'\nstream = 'other'\n\
+                     [[prediction_log.sinks]]\ntype = 'stdout'\n";
+        std::fs::write(&config, sinks).unwrap();
+        let stream = |redis: &str, config: Option<&Path>| {
+            let location = LogLocation {
+                from: "spin.toml".into(),
+                state_dir: None,
+                runtime_config_file: config.map(Path::to_owned),
+                redis: Some(redis.into()),
+                stream: DEFAULT_STREAM.into(),
+            };
+            let found = location.stream().map(|found| found.unwrap().stream);
+            found.map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(stream("redis://:hush@h", None).as_deref(), Ok(DEFAULT_STREAM));
+        assert_eq!(stream("all", Some(&config)).as_deref(), Ok("other"));
+        for (redis, config, part) in [
+            ("http://hush", None, "--redis: write \"redis://host:6379\""),
+            ("all", None, "pass --runtime-config-file"),
+            ("stdout", Some(&*config), "its sinks of that type: all"),
+        ] {
+            let error = stream(redis, config).unwrap_err();
+            assert!(error.contains(part) && !error.contains("hush"), "{error}");
         }
     }
 

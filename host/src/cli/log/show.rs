@@ -6,13 +6,13 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::LogLocation;
+use super::{Foreign, LogLocation};
 use crate::prediction_log::reader::Filter;
 use crate::prediction_log::times::format;
 
 pub(super) fn run(id: Uuid, location: &LogLocation, out: &mut impl Write) -> Result<()> {
-    let mut reader = location.open()?;
-    let path = reader.path().to_owned();
+    let mut reader = location.open(Foreign::Fail)?;
+    let path = reader.shown();
     let snapshot = reader.snapshot()?;
     let mut records = Vec::new();
     snapshot.each(&Filter { id: Some(id), ..Filter::default() }, |record| {
@@ -36,7 +36,6 @@ pub(super) fn run(id: Uuid, location: &LogLocation, out: &mut impl Write) -> Res
         return Ok(());
     }
     if feedback.is_empty() {
-        let path = path.display();
         bail!("{path}: there is no prediction {id}, and no feedback for it");
     }
     for (row, kind, truth, time) in &feedback {

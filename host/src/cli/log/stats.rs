@@ -12,19 +12,19 @@ use http::uri::Authority;
 use super::super::admin_client::send;
 use super::super::cache::UNEXPECTED;
 use super::super::table::write_table;
-use super::{FilterOptions, LogLocation, report_no_match};
+use super::{FilterOptions, Foreign, LogLocation, report_no_match};
 use crate::admin::LOG_STATS;
-use crate::prediction_log::file_size;
 use crate::prediction_log::quality::{QualityGroup, Results};
 use crate::prediction_log::queue::Dropped;
 use crate::prediction_log::reader::Filter;
+use crate::prediction_log::sinks::SinkStats;
 use crate::prediction_log::stats::{FeedbackTotals, GroupStats, HostStats, Latency, LogStats};
 
 #[derive(Debug, Args)]
 pub(super) struct StatsOptions {
     /// Read the statistics from the admin plane of a running host, with the records accepted, written
     /// and dropped; takes no filters. The token, if any, is read from SPINFER_ADMIN_TOKEN
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["from", "state_dir"])]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["from", "state_dir", "redis"])]
     admin: Option<Authority>,
 
     /// Print JSON
@@ -51,14 +51,14 @@ pub(super) fn run(options: &StatsOptions, out: &mut impl Write) -> Result<()> {
             serde_json::from_slice(&body).context(UNEXPECTED)?
         }
         None => {
-            let mut reader = location.open()?;
-            let path = reader.path().to_owned();
+            let mut reader = location.open(Foreign::Fail)?;
+            let (path, bytes) = (reader.shown(), reader.bytes());
             let snapshot = reader.snapshot()?;
             let stats = LogStats::of(&snapshot, &filter)?;
             if stats.records == 0 {
                 report_no_match(&snapshot, &filter)?;
             }
-            LogStats { bytes: file_size(&path), path: path.display().to_string(), ..stats }
+            LogStats { bytes, path, ..stats }
         }
     };
     if *json {
@@ -80,7 +80,7 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
         "feedback: {matched} for records here, {unknown} for predictions not in this log"
     )?;
     if let Some(host) = host {
-        let HostStats { accounting, problem, feedback: _, waiting, refused, syncs } = host;
+        let HostStats { accounting, problem, feedback: _, waiting, refused, syncs, sinks } = host;
         let dropped = Dropped::ALL
             .map(|reason| (reason.name(), accounting.dropped.get(reason)))
             .into_iter()
@@ -108,6 +108,7 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
         if let Some(problem) = problem {
             writeln!(out, "the log cannot be written: {problem}")?;
         }
+        print_sinks(sinks, out)?;
     }
     if groups.is_empty() {
         return Ok(());
@@ -139,6 +140,25 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
         write_table(&lines, out)?;
     }
     Ok(())
+}
+
+fn print_sinks(sinks: &[SinkStats], out: &mut impl Write) -> Result<()> {
+    if sinks.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let head =
+        ["sink", "type", "delivered", "pending", "lag s", "retries", "refused", "lost", "problem"];
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(sinks.iter().map(|sink| {
+        let SinkStats { name, kind, delivered, pending, retries, refused, lost, .. } = sink;
+        let [delivered, pending, retries, refused, lost] =
+            [delivered, pending, retries, refused, lost].map(u64::to_string);
+        let lag = format!("{:.1}", sink.lag_seconds);
+        let problem = sink.problem.clone().unwrap_or_else(|| "-".into());
+        [name.clone(), kind.clone(), delivered, pending, lag, retries, refused, lost, problem]
+    }));
+    write_table(&lines, out)
 }
 
 fn line(stats: &GroupStats) -> [String; 10] {

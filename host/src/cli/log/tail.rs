@@ -10,8 +10,10 @@ use anyhow::Result;
 use clap::Args;
 use uuid::Uuid;
 
-use super::{FilterOptions, LogLocation, report_no_match};
+use super::{FilterOptions, Foreign, LogLocation, OpenLog, follow_stream, report_no_match};
 use crate::prediction_log::reader::{Filter, LogReader, LogSnapshot, StoredRecord};
+use crate::prediction_log::sinks::settings::StreamSettings;
+use crate::prediction_log::sinks::stream::{ImportedLog, StreamReader};
 use crate::prediction_log::times::micros;
 
 /// Interval at which the log is polled.
@@ -26,9 +28,14 @@ pub(super) struct TailOptions {
     #[arg(short, long, value_name = "COUNT", default_value_t = 10)]
     number: u32,
 
-    /// Keep printing new records
+    /// Keep printing new records, and with --redis new feedback
     #[arg(long)]
     follow: bool,
+
+    /// Read as one of this consumer group of the stream: its readers share the entries, and each entry
+    /// is printed by one of them. A new group starts at the oldest entry
+    #[arg(long, value_name = "NAME", requires_all = ["follow", "redis"])]
+    group: Option<String>,
 
     #[command(flatten)]
     filters: FilterOptions,
@@ -38,10 +45,19 @@ pub(super) struct TailOptions {
 }
 
 pub(super) fn run(options: &TailOptions, out: &mut impl Write) -> Result<()> {
-    let TailOptions { number, follow, filters, location } = options;
+    let TailOptions { number, follow, group, filters, location } = options;
     let filter = filters.filter()?;
+    if let Some(settings) = location.stream()? {
+        return match group {
+            Some(group) => follow_stream::share(&settings, group, &filter, out),
+            None => {
+                let after = print_end(&settings, &filter, *number, out)?;
+                if *follow { follow_stream::follow(&settings, after, &filter, out) } else { Ok(()) }
+            }
+        };
+    }
     if !follow {
-        let mut reader = location.open()?;
+        let mut reader = location.open(Foreign::Skip)?;
         return print_last(&reader.snapshot()?, &filter, *number, out);
     }
     let path = location.path()?;
@@ -88,6 +104,21 @@ fn poll(
         if is_new && before.is_some() { print(&record, out) } else { Ok(()) }
     })?;
     Ok(now)
+}
+
+/// Prints the last `number` records of a stream. Returns the id of its last entry.
+fn print_end(
+    settings: &StreamSettings,
+    filter: &Filter,
+    number: u32,
+    out: &mut impl Write,
+) -> Result<Option<String>> {
+    let mut reader = StreamReader::connect(settings)?;
+    let skip = |error| Foreign::Skip.handle(error);
+    let (log, last) = ImportedLog::read_last(&mut reader, number, filter, skip)?;
+    let mut log = OpenLog::of_stream(log, reader.stream())?;
+    print_last(&log.snapshot()?, filter, number, out)?;
+    Ok(last)
 }
 
 fn print_last(

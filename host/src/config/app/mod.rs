@@ -152,7 +152,7 @@ impl App {
                 databases: options.sqlite.clone(),
             },
             state_folder,
-            prediction_log: options.prediction_log,
+            prediction_log: options.prediction_log.clone(),
             redis_connections: options.redis_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS),
             blocked_networks: options.blocked_networks.clone(),
             components,

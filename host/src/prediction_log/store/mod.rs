@@ -21,6 +21,7 @@ use super::queue::Message;
 use super::record::{CacheOutcome, LogEntry};
 use super::scalar::Members;
 use super::schema::{self, SchemaError};
+use super::sinks::outbox::{self, Outgoing, RECORD};
 use super::times::micros;
 use sources::Sources;
 use unmatched::Unmatched;
@@ -50,6 +51,8 @@ pub(super) struct LogStore {
     unmatched: Unmatched,
     buffers: Buffers,
     durability: Durability,
+    /// Whether there are sinks, for which the outbox is filled.
+    has_sinks: bool,
 }
 
 /// What a committed batch survives.
@@ -75,6 +78,10 @@ pub(super) struct WrittenBatch {
     matched: BTreeSet<(Uuid, u32)>,
     /// Feedback whose record is not in the file.
     unmatched: BTreeSet<(Uuid, u32)>,
+    /// What sinks receive, in order; `None` without sinks.
+    outgoing: Option<Vec<Outgoing>>,
+    /// Number of the last entry that was added to the outbox.
+    pub(super) last_outgoing: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -86,20 +93,29 @@ struct Buffers {
 }
 
 impl LogStore {
-    /// Opens or creates the file at `path`, and computes the aggregates of its contents.
-    pub(super) fn open(path: &Path, mounted: &[ModelInfo]) -> Result<(Self, Quality), SchemaError> {
+    /// Opens or creates the file at `path`, which has sinks of these names, and computes the
+    /// aggregates of its contents.
+    pub(super) fn open(
+        path: &Path,
+        mounted: &[ModelInfo],
+        sinks: &[String],
+    ) -> Result<(Self, Quality), SchemaError> {
         let mut connection = schema::open(path)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for info in mounted {
             save(&transaction, info)?;
         }
+        outbox::configure(&transaction, sinks)?;
         transaction.commit()?;
         let models = LoggedModels::load(&connection)?;
         let quality = compute(&connection, &models)?;
         let unmatched = Unmatched::load(&connection)?;
         let (sources, buffers) = (Sources::default(), Buffers::default());
-        let durability = Durability::Process;
-        Ok((Self { connection, models, sources, unmatched, buffers, durability }, quality))
+        let (durability, has_sinks) = (Durability::Process, !sinks.is_empty());
+        Ok((
+            Self { connection, models, sources, unmatched, buffers, durability, has_sinks },
+            quality,
+        ))
     }
 
     /// Writes a batch atomically. `now` is in microseconds of Unix time.
@@ -127,11 +143,13 @@ impl LogStore {
     }
 
     fn try_write(&mut self, messages: &[Message], now: i64) -> Result<WrittenBatch, SchemaError> {
-        let Self { connection, models, sources, unmatched, buffers, durability: _ } = self;
+        let Self { connection, models, sources, unmatched, buffers, durability: _, has_sinks } =
+            self;
         // Locks at the start: a transaction that reads before it writes may fail to upgrade its
         // lock.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut written = WrittenBatch::default();
+        let outgoing = has_sinks.then(Vec::new);
+        let mut written = WrittenBatch { outgoing, ..WrittenBatch::default() };
         let mut statement = transaction.prepare_cached(INSERT)?;
         for message in messages {
             match message {
@@ -159,6 +177,9 @@ impl LogStore {
                     |observation| QualityChange { group: group.clone(), observation, added: true };
                 written.changes.extend(observe(info, &outputs, &truth).map(change));
             }
+        }
+        if let Some(outgoing) = written.outgoing.take().filter(|entries| !entries.is_empty()) {
+            written.last_outgoing = Some(outbox::append(&transaction, &outgoing, now)?);
         }
         transaction.commit()?;
         Ok(written)
@@ -205,6 +226,9 @@ fn insert(
         }
         written.records += 1;
         let Ok(row) = u32::try_from(row) else { continue };
+        if let Some(outgoing) = &mut written.outgoing {
+            outgoing.push(Outgoing { kind: RECORD, id: context.id, row });
+        }
         if written.unmatched.remove(&(context.id, row)) || unmatched.may_contain(context.id, row) {
             written.matched.insert((context.id, row));
         }
@@ -261,6 +285,9 @@ fn store_feedback(
             time,
             now
         ])?;
+        if let Some(outgoing) = &mut written.outgoing {
+            outgoing.push(Outgoing { kind: new.kind(), id: *id, row: *row });
+        }
         let Some((group, outputs)) = known else {
             written.unmatched.insert((*id, *row));
             continue;

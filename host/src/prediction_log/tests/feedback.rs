@@ -106,7 +106,7 @@ proptest! {
 fn feedback_in_the_batch_of_its_prediction_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let (mut store, mut quality) =
-        LogStore::open(&folder.path().join("log.db"), &[info()]).unwrap();
+        LogStore::open(&folder.path().join("log.db"), &[info()], &[]).unwrap();
     let mut write = |messages: Vec<Message>| {
         let written = store.write(&messages, 7, Durability::Process).unwrap();
         written.changes.iter().for_each(|change| quality.apply(change));

@@ -71,7 +71,7 @@ fn nothing_expires_right_after_a_jump_of_the_clock() {
     };
     for (number, last, remaining) in [(10, before, 11), (11, SystemTime::now(), 2)] {
         file.execute("UPDATE retention SET time = ?1", [times::micros(last)]).unwrap();
-        let log = open_with(folder.path(), settings);
+        let log = open_with(folder.path(), settings.clone());
         assert!(log.append(entry(id(number), 0)));
         wait_until("it is written", || log.accounting().written == 1);
         // Records expire after a batch, and before the log is closed.

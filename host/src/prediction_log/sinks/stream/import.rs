@@ -1,0 +1,252 @@
+//! A copy of a stream in a temporary file with the schema of the log, so that everything that reads
+//! the log also reads a stream: records and feedback are joined, and duplicates dropped.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tempfile::TempDir;
+
+use super::{EntryError, StreamReader};
+use crate::prediction_log::reader::{Filter, StoredRecord};
+use crate::prediction_log::schema;
+use crate::prediction_log::sinks::{FeedbackEvent, SinkEvent};
+
+/// A log in a temporary folder, which is removed on drop.
+#[derive(Debug)]
+pub struct ImportedLog {
+    folder: TempDir,
+    connection: Connection,
+}
+
+impl ImportedLog {
+    /// Copies the whole stream. `malformed` is called for each entry that is not one of this program;
+    /// an error of it ends the import.
+    ///
+    /// # Errors
+    /// Fails if Redis does not reply, the disk is full, or `malformed` returns an error.
+    pub fn read(
+        reader: &mut StreamReader,
+        mut malformed: impl FnMut(EntryError) -> Result<()>,
+    ) -> Result<Self> {
+        let mut log = Self::empty()?;
+        let mut after: Option<String> = None;
+        loop {
+            let page = reader.next(after.as_deref())?;
+            let Some(last) = page.last() else { return Ok(log) };
+            after = Some(last.id.clone());
+            let transaction = log.connection.transaction()?;
+            for entry in &page {
+                match entry.event() {
+                    Ok(event) => {
+                        insert(&transaction, &event)?;
+                    }
+                    Err(error) => malformed(error)?,
+                }
+            }
+            transaction.commit()?;
+        }
+    }
+
+    /// Copies the end of the stream: `count` records that match `filter`, and what was added after the
+    /// first of them. Returns the id of the last entry too.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_last(
+        reader: &mut StreamReader,
+        count: u32,
+        filter: &Filter,
+        mut malformed: impl FnMut(EntryError) -> Result<()>,
+    ) -> Result<(Self, Option<String>)> {
+        let mut log = Self::empty()?;
+        let (mut newest, mut before) = (None, None::<String>);
+        let mut found = 0;
+        loop {
+            let page = reader.previous(before.as_deref())?;
+            newest = newest.or_else(|| page.first().map(|entry| entry.id.clone()));
+            let Some(last) = page.last() else { return Ok((log, newest)) };
+            before = Some(last.id.clone());
+            let transaction = log.connection.transaction()?;
+            for entry in &page {
+                if found >= count {
+                    break;
+                }
+                match entry.event() {
+                    Ok(event) => {
+                        let is_found = insert(&transaction, &event)?
+                            && matches!(&event, SinkEvent::Record(record) if filter.matches(record));
+                        found += u32::from(is_found);
+                    }
+                    Err(error) => malformed(error)?,
+                }
+            }
+            transaction.commit()?;
+            if found >= count {
+                return Ok((log, newest));
+            }
+        }
+    }
+
+    fn empty() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("spinfer-log-").tempdir();
+        let folder = folder.context("cannot create a temporary folder; set TMPDIR to another")?;
+        let connection = schema::open(&folder.path().join(schema::FILE))?;
+        // It is read once, by this process.
+        connection.pragma_update(None, "synchronous", "off")?;
+        Ok(Self { folder, connection })
+    }
+
+    /// Path of the file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join(schema::FILE)
+    }
+}
+
+/// Stores an event. Returns false if it is there already, or later feedback.
+fn insert(transaction: &Transaction<'_>, event: &SinkEvent) -> rusqlite::Result<bool> {
+    match event {
+        SinkEvent::Record(record) => insert_record(transaction, record),
+        SinkEvent::Feedback(feedback) => insert_feedback(transaction, feedback),
+    }
+}
+
+fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqlite::Result<bool> {
+    let StoredRecord {
+        id,
+        row,
+        time,
+        model,
+        version,
+        route,
+        component,
+        experiment,
+        variant,
+        cache,
+        status,
+        latency_us,
+        trace_id,
+        inputs,
+        outputs,
+        attributes,
+        omitted,
+        feedback: _,
+    } = record;
+    let (experiment, variant) = (experiment.as_deref(), variant.as_deref());
+    let source: [&str; 6] = [
+        model,
+        version,
+        route,
+        component,
+        experiment.unwrap_or_default(),
+        variant.unwrap_or_default(),
+    ];
+    let find = "SELECT id FROM sources WHERE model = ?1 AND version = ?2 AND route = ?3
+        AND component = ?4 AND experiment = ?5 AND variant = ?6";
+    let mut find = transaction.prepare_cached(find)?;
+    let number = match find.query_row(source, |row| row.get(0)).optional()? {
+        Some(number) => number,
+        None => {
+            let insert =
+                "INSERT INTO sources (model, version, route, component, experiment, variant)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            transaction.prepare_cached(insert)?.execute(source)?;
+            transaction.last_insert_rowid()
+        }
+    };
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status, latency_us,
+            trace_id, inputs, outputs, attributes, omitted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?;
+    let inserted = insert.execute(params![
+        id.as_bytes(),
+        row,
+        time,
+        number,
+        cache,
+        status,
+        latency_us,
+        trace_id,
+        inputs,
+        outputs,
+        attributes,
+        omitted
+    ])?;
+    Ok(inserted > 0)
+}
+
+/// Of several items the latest wins, as in a log.
+fn insert_feedback(
+    transaction: &Transaction<'_>,
+    feedback: &FeedbackEvent,
+) -> rusqlite::Result<bool> {
+    let FeedbackEvent { id, row, truth, time } = feedback;
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO feedback (prediction_id, row, kind, label, number, time, received)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+         ON CONFLICT DO UPDATE SET label = excluded.label, number = excluded.number,
+            time = excluded.time, received = excluded.received
+         WHERE (excluded.time, coalesce(excluded.label, excluded.number))
+            > (time, coalesce(label, number))",
+    )?;
+    let (label, number) = (truth.label(), truth.number());
+    let changed = insert.execute(params![id.as_bytes(), row, truth.kind(), label, number, time])?;
+    Ok(changed > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::prediction_log::feedback::Truth;
+    use crate::prediction_log::reader::{LogReader, StoredFeedback};
+
+    #[test]
+    fn duplicates_are_dropped_and_the_latest_feedback_wins_in_any_order() {
+        let id = Uuid::from_u128(1 << 80);
+        let record = StoredRecord {
+            id,
+            row: 0,
+            time: 5,
+            model: "m".into(),
+            version: "1".into(),
+            route: "/".into(),
+            component: "c".into(),
+            experiment: Some("e".into()),
+            variant: None,
+            cache: "hit".into(),
+            status: 200,
+            latency_us: 1,
+            trace_id: None,
+            inputs: "{}".into(),
+            outputs: "{}".into(),
+            attributes: "{}".into(),
+            omitted: None,
+            feedback: StoredFeedback::default(),
+        };
+        let feedback =
+            |truth: Truth, time| SinkEvent::Feedback(FeedbackEvent { id, row: 0, truth, time });
+        let label = |text: &str, time| feedback(Truth::Label(text.into()), time);
+        let events = [
+            label("b", 2),
+            label("a", 1),
+            SinkEvent::Record(record.clone()),
+            feedback(Truth::Reward(0.5), 3),
+            feedback(Truth::Reward(0.25), 3),
+            SinkEvent::Record(record.clone()),
+        ];
+        let mut log = ImportedLog::empty().unwrap();
+        let transaction = log.connection.transaction().unwrap();
+        let new = events.map(|event| insert(&transaction, &event).unwrap());
+        assert_eq!(new, [true, false, true, true, false, false]);
+        transaction.commit().unwrap();
+        let mut reader = LogReader::open(&log.path()).unwrap().unwrap();
+        let records = reader.snapshot().unwrap().last(&Filter::default(), 9).unwrap();
+        let (label, reward) = (Some("b".into()), Some(0.5));
+        let feedback = StoredFeedback { label, value: None, reward };
+        assert_eq!(records, [StoredRecord { feedback, ..record }]);
+    }
+}
