@@ -1,5 +1,5 @@
-//! Generated from `wit/`: the export of the assignment door, and the import of Spin's key-value store. Its
-//! older interface is synchronous, as the assignment door is.
+//! Generated from `wit/`: the export of the assignment door, and the imports of Spin's key-value store and
+//! variables. Their older interfaces are synchronous, as the assignment door is.
 #![expect(unsafe_code, reason = "generated")]
 #![expect(clippy::mem_forget, reason = "generated")]
 
@@ -9,7 +9,8 @@ wit_bindgen::generate!({
 
         world component {
             import fermyon:spin/key-value@2.0.0;
-            export spinfer:experiment/assignment@0.1.0;
+            import fermyon:spin/variables@2.0.0;
+            export spinfer:experiment/assignment@0.2.0;
         }
     ",
     path: ["../../wit/spinfer-experiment", "../../wit/fermyon-spin"],

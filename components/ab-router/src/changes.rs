@@ -126,7 +126,7 @@ fn describe(error: Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use spinfer_experiment::{Experiments, key};
+    use spinfer_experiment::{Experiments, Subject, key};
 
     use super::*;
 
@@ -170,7 +170,8 @@ mod tests {
                 stored.map(|json| json.map(value)).map_err(str::to_owned)
             });
             let live = router.get(0).unwrap();
-            live.assign(Some(b"ann"), None).unwrap().variant.name.clone()
+            let subject = Subject { unit: Some(b"ann"), ..Subject::default() };
+            live.assign(&subject).unwrap().variant.name.clone()
         }
 
         fn problem(&self) -> Option<&str> {

@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use spinfer_experiment::{Assignment, Experiments, Refusal, Router, Unit, key, unit};
+use spinfer_experiment::cookie::CookieKey;
+use spinfer_experiment::format::Unavailable;
+use spinfer_experiment::{Assignment, Experiments, Refusal, Router, Subject, Unit, key};
 
 use crate::changes::{ChangeStore, Changes};
+use crate::units::{self, FoundUnit};
 
 /// Path of the mounted file.
 const FILE: &str = "/experiments.toml";
@@ -22,6 +25,8 @@ pub(crate) struct Live {
     store: ChangeStore,
     needed_headers: Vec<String>,
     needs_body: bool,
+    /// The key of assigned cookies, if an experiment has one.
+    cookie_key: Option<CookieKey>,
 }
 
 /// The parts of a request that decide its assignment.
@@ -32,6 +37,16 @@ pub(crate) struct Request<'r> {
     /// The needed headers of the request: an index into [`Live::needed_headers`], and the value.
     pub(crate) headers: &'r [(u32, Vec<u8>)],
     pub(crate) body: &'r [u8],
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
+}
+
+/// The assignment of a request.
+pub(crate) struct Decision<'a> {
+    pub(crate) assignment: Assignment<'a>,
+    pub(crate) unit: Option<Vec<u8>>,
+    /// The `Set-Cookie` of a unit that was assigned to the request.
+    pub(crate) set_cookie: Option<String>,
 }
 
 /// Calls `f` with the experiments.
@@ -53,14 +68,19 @@ impl Live {
                  destination = \"{FILE}\" }}]"
             )
         })?;
-        Self::parse(&text).map_err(|problem| format!("{FILE}: {problem}"))
+        let live = Experiments::parse(&text).map_err(|invalid| invalid.to_string());
+        let live = live.and_then(|experiments| {
+            let key = units::cookie_key(&experiments)?;
+            Self::new(&experiments, key)
+        });
+        live.map_err(|problem| format!("{FILE}: {problem}"))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let experiments = Experiments::parse(text).map_err(|invalid| invalid.to_string())?;
+    fn new(experiments: &Experiments, cookie_key: Option<CookieKey>) -> Result<Self, String> {
         let mut needed_headers = Vec::new();
-        for experiment in &experiments {
-            let names = [experiment.unit.header(), experiment.force.as_deref()];
+        for experiment in experiments {
+            let target = experiment.target.as_ref().map(|target| target.header.as_str());
+            let names = [experiment.unit.header(), experiment.force.as_deref(), target];
             for name in names.into_iter().flatten().map(str::to_owned) {
                 if !needed_headers.contains(&name) {
                     needed_headers.push(name);
@@ -69,9 +89,10 @@ impl Live {
         }
         let is_json = |unit: &Unit| matches!(unit, Unit::Json(_));
         let needs_body = experiments.iter().any(|experiment| is_json(&experiment.unit));
-        let router = Router::new(&experiments)?;
+        let router = Router::new(experiments)?;
         let changes = Changes::of(router.iter().map(|live| key(&live.experiment.name)));
-        Ok(Self { router, changes, store: ChangeStore::default(), needed_headers, needs_body })
+        let store = ChangeStore::default();
+        Ok(Self { router, changes, store, needed_headers, needs_body, cookie_key })
     }
 
     /// The names of the headers that decide assignments, in lower case.
@@ -84,18 +105,21 @@ impl Live {
         self.needs_body
     }
 
-    /// Whether the body of a request for `path` decides its assignment or goes to a shadow.
+    /// Whether the body of a request for `path` decides its assignment, or may be sent twice: to a shadow,
+    /// or to control as well.
     pub(crate) fn uses_body(&self, path: &str) -> bool {
         let live = self.router.find(path).ok().and_then(|index| self.router.get(index));
         live.is_some_and(|live| {
-            let shadowed = live.experiment.variants.iter().any(|variant| variant.shadow);
-            shadowed || matches!(live.experiment.unit, Unit::Json(_))
+            let experiment = &live.experiment;
+            experiment.variants.iter().any(|variant| variant.shadow)
+                || experiment.unavailable == Unavailable::Control
+                || matches!(experiment.unit, Unit::Json(_))
         })
     }
 
     /// Assigns a request to a variant.
-    pub(crate) fn assign(&mut self, request: Request<'_>) -> Result<Assignment<'_>, Refusal> {
-        let Self { router, changes, store, needed_headers, .. } = self;
+    pub(crate) fn assign(&mut self, request: Request<'_>) -> Result<Decision<'_>, Refusal> {
+        let Self { router, changes, store, needed_headers, cookie_key, .. } = self;
         let index = router.find(request.path)?;
         changes.poll(router, index, Instant::now(), |key| store.get(key));
         let live = router.get(index).ok_or_else(|| Refusal {
@@ -110,21 +134,24 @@ impl Live {
             });
             values.flatten()
         };
-        let in_body;
-        let unit = match &live.experiment.unit {
-            Unit::Json(path) => {
-                let document = &mut serde_json::Deserializer::from_slice(request.body);
-                // A body that is not JSON has no unit; the variant refuses it.
-                in_body = unit::in_document(path, document).ok().flatten();
-                in_body.as_deref().map(str::as_bytes)
+        let experiment = &live.experiment;
+        let in_header = values(experiment.unit.header().unwrap_or_default());
+        let FoundUnit { unit, set_cookie } = match (&experiment.unit, cookie_key) {
+            // A unit that decides nothing needs no cookie.
+            (Unit::AssignedCookie(cookie), Some(key)) if live.is_running() => {
+                units::assigned(cookie, key, in_header, request.secure, units::random_id)
             }
-            unit => {
-                let header = unit.header().unwrap_or_default();
-                values(header).find_map(|value| unit.in_header(value))
-            }
+            (Unit::AssignedCookie(_), _) => FoundUnit { unit: None, set_cookie: None },
+            (unit, _) => units::find(unit, in_header, request.body),
         };
-        let force = live.experiment.force.as_deref();
-        live.assign(unit, force.and_then(|name| values(name).next()))
+        let target = experiment.target.as_ref();
+        let subject = Subject {
+            unit: unit.as_deref(),
+            forced: experiment.force.as_deref().and_then(|name| values(name).next()),
+            targeted: target.is_some_and(|t| values(&t.header).any(|value| t.includes(value))),
+        };
+        let assignment = live.assign(&subject)?;
+        Ok(Decision { assignment, unit, set_cookie })
     }
 }
 
@@ -133,12 +160,17 @@ mod tests {
     use super::*;
 
     fn live(unit: &str) -> Live {
+        live_with(unit, "")
+    }
+
+    fn live_with(unit: &str, keys: &str) -> Live {
         let text = format!(
             r#"
             [experiments.iris]
             model = "iris"
             unit = {unit}
             force = "x-variant"
+            {keys}
             [[experiments.iris.variants]]
             name = "control"
             component = "one"
@@ -149,7 +181,7 @@ mod tests {
             allocation = 0.5
             "#
         );
-        Live::parse(&text).unwrap()
+        Live::new(&Experiments::parse(&text).unwrap(), None).unwrap()
     }
 
     fn variant(live: &mut Live, headers: &[(&str, &str)], body: &str) -> Result<String, u16> {
@@ -163,9 +195,9 @@ mod tests {
             })
             .collect();
         let path = "/v2/models/iris/predict";
-        let request = Request { path, headers: &headers, body: body.as_bytes() };
-        let assigned = live.assign(request).map_err(|refusal| refusal.status)?;
-        Ok(assigned.variant.name.clone())
+        let request = Request { path, headers: &headers, body: body.as_bytes(), secure: false };
+        let decision = live.assign(request).map_err(|refusal| refusal.status)?;
+        Ok(decision.assignment.variant.name.clone())
     }
 
     #[test]
@@ -202,5 +234,23 @@ mod tests {
         let live = &mut live(r#"{ header = "x-user-id" }"#);
         assert_eq!(variant(live, &[("x-variant", "treatment")], ""), Ok("treatment".to_owned()));
         assert_eq!(variant(live, &[("x-variant", "other")], ""), Err(400));
+    }
+
+    #[test]
+    fn target_is_compared_with_every_value_of_its_header() {
+        let target = "target = { header = \"x-country\", values = [\"NL\"] }";
+        let live = &mut live_with(r#"{ header = "x-user-id" }"#, target);
+        assert_eq!(live.needed_headers(), ["x-user-id", "x-variant", "x-country"]);
+        let variants = |live: &mut Live, countries: &[(&str, &str)]| {
+            let variant = |index| {
+                let user = format!("user-{index}");
+                variant(live, &[countries, &[("x-user-id", &user)]].concat(), "").unwrap()
+            };
+            (0..20).map(variant).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!(variants(live, &[("x-country", "NL")]), 2);
+        assert_eq!(variants(live, &[("x-country", "DE"), ("x-country", "NL")]), 2);
+        assert_eq!(variants(live, &[("x-country", "DE")]), 1);
+        assert_eq!(variants(live, &[]), 1);
     }
 }

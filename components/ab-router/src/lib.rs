@@ -6,6 +6,7 @@
 //!                                    http://<component>.spin.internal
 //!           experiments              /experiments.toml, read once in the life of an instance
 //!             changes                allocations that `spinfer experiment` wrote into the key-value store
+//!             units                  the unit of a request: its header, cookie or field, or an assigned cookie
 //! ```
 
 mod assign;
@@ -13,6 +14,7 @@ mod bindings;
 mod changes;
 mod experiments;
 mod standard;
+mod units;
 
 use bindings::AbRouter;
 

@@ -13,7 +13,7 @@ use spin_sdk::wasip3::{spawn, wit_future, wit_stream};
 use spinfer_experiment::Refusal;
 
 use crate::AbRouter;
-use crate::experiments::{self, with};
+use crate::experiments::{self, Decision, with};
 
 /// Maximum size of a body that is buffered, to decide the assignment or to be copied, in bytes. Longer bodies
 /// are streamed. The same as the default of `limits.buffered_body`.
@@ -38,6 +38,9 @@ const NOT_FORWARDED: [&str; 8] = [
 /// Replaces the header of an assigned response: other units may get other responses from the same URL.
 const CACHE_CONTROL: (&str, &[u8]) = ("cache-control", b"private, no-cache");
 
+/// Status of a response at the deadline.
+const GATEWAY_TIMEOUT: u16 = 504;
+
 thread_local! {
     static COPIES: Cell<usize> = const { Cell::new(0) };
 }
@@ -45,6 +48,17 @@ thread_local! {
 /// The trailers, or the error, at the end of a body.
 type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 type Headers = Vec<(String, Vec<u8>)>;
+
+/// The assignment of a request.
+struct Decided {
+    /// `None`: the request is not in the experiment.
+    experiment: Option<String>,
+    target: Target,
+    /// Serves the request if the target cannot.
+    fallback: Option<Target>,
+    shadows: Vec<Target>,
+    set_cookie: Option<String>,
+}
 
 /// The destination of a request.
 struct Target {
@@ -72,6 +86,7 @@ impl Guest for AbRouter {
         let path = request.get_path_with_query().unwrap_or_else(|| "/".to_owned());
         let mut headers = request.get_headers().copy_all();
         let method = request.get_method();
+        let secure = matches!(request.get_scheme(), Some(Scheme::Https));
         let (_handled, handled) = wit_future::new(|| Ok(()));
         let (stream, end) = Request::consume_body(request, handled);
         let wants_body = match with(|experiments| experiments.uses_body(&path)) {
@@ -83,35 +98,54 @@ impl Guest for AbRouter {
         } else {
             Body::Stream(Vec::new(), stream, end)
         };
-        let (experiment, target, shadows) = match decide(&path, &headers, &body) {
+        let decided = match decide(&path, &headers, &body, secure) {
             Ok(decided) => decided,
             Err(refusal) => return refuse(&refusal),
         };
+        let Decided { experiment, mut target, fallback, shadows, set_cookie } = decided;
         headers.retain(|(name, _)| {
             !NOT_FORWARDED.contains(&name.as_str()) && !name.starts_with("spin-")
         });
         let head = Head { method, headers };
         let copy = match &body {
-            Body::Whole(bytes) if !shadows.is_empty() => Some((head.clone(), bytes.clone())),
+            Body::Whole(bytes) if !shadows.is_empty() || fallback.is_some() => {
+                Some((head.clone(), bytes.clone()))
+            }
             Body::Whole(_) | Body::Stream(..) => None,
         };
-        let response = forward(head, &target, body).await;
+        let mut response = forward(head, &target, body).await;
+        if let (Some(fallback), Some((head, body)), true) =
+            (fallback, &copy, is_unavailable(&response))
+        {
+            target = fallback;
+            response = forward(head.clone(), &target, Body::Whole(body.clone())).await;
+        }
         if let Some((head, body)) = copy {
             shadows.into_iter().for_each(|shadow| send_copy(head.clone(), shadow, body.clone()));
         }
         match response {
-            Ok(response) => assigned(response, experiment, target.variant),
+            Ok(response) => {
+                let marks = experiment.map(|experiment| (experiment, target.variant));
+                assigned(response, marks, set_cookie)
+            }
             Err(error) => refuse(&unreachable(&target, &error)),
         }
     }
 }
 
-/// The experiment, the target of the request, and the targets of its copies.
-fn decide(
-    path: &str,
-    headers: &Headers,
-    body: &Body,
-) -> Result<(String, Target, Vec<Target>), Refusal> {
+/// Whether another variant can serve the request: not at its deadline, when there is no time left.
+fn is_unavailable(response: &Result<Response, ErrorCode>) -> bool {
+    match response {
+        Ok(response) => {
+            let status = response.get_status_code();
+            status >= 500 && status != GATEWAY_TIMEOUT
+        }
+        Err(error) => !matches!(error, ErrorCode::HttpRequestDenied),
+    }
+}
+
+/// Assigns the request.
+fn decide(path: &str, headers: &Headers, body: &Body, secure: bool) -> Result<Decided, Refusal> {
     let body = match body {
         Body::Whole(body) => body.as_slice(),
         Body::Stream(..) => &[],
@@ -125,16 +159,21 @@ fn decide(
                 Some((u32::try_from(index).ok()?, value.clone()))
             })
             .collect();
-        let request = experiments::Request { path, headers: &headers, body };
-        let assignment = experiments.assign(request)?;
+        let request = experiments::Request { path, headers: &headers, body, secure };
+        let Decision { assignment, set_cookie, .. } = experiments.assign(request)?;
         let experiment = assignment.experiment;
         let target = |variant: &spinfer_experiment::Variant| Target {
             variant: variant.name.clone(),
             component: variant.component.clone(),
             path: experiment.path_of(variant, path).unwrap_or_else(|| path.to_owned()),
         };
-        let shadows = assignment.shadows().map(target).collect();
-        Ok((experiment.name.clone(), target(assignment.variant), shadows))
+        Ok(Decided {
+            experiment: assignment.exclusion().is_none().then(|| experiment.name.clone()),
+            target: target(assignment.variant),
+            fallback: assignment.fallback().map(target),
+            shadows: assignment.shadows().map(target).collect(),
+            set_cookie,
+        })
     })
     .and_then(|decided| decided)
 }
@@ -233,11 +272,12 @@ fn send_copy(head: Head, shadow: Target, body: Vec<u8>) {
     });
 }
 
-/// The variant's response, with the headers of the assignment.
+/// The variant's response, with the headers of the assignment: `marks` are the names of experiment and
+/// variant, if the request is in the experiment.
 fn assigned(
     response: Response,
-    experiment: String,
-    variant: String,
+    marks: Option<(String, String)>,
+    set_cookie: Option<String>,
 ) -> Result<Response, ErrorCode> {
     let status = response.get_status_code();
     let mut headers = response.get_headers().copy_all();
@@ -246,8 +286,11 @@ fn assigned(
     if headers.len() < before {
         headers.push((CACHE_CONTROL.0.to_owned(), CACHE_CONTROL.1.to_vec()));
     }
-    headers.push(("spinfer-experiment".to_owned(), experiment.into_bytes()));
-    headers.push(("spinfer-variant".to_owned(), variant.into_bytes()));
+    if let Some((experiment, variant)) = marks {
+        headers.push(("spinfer-experiment".to_owned(), experiment.into_bytes()));
+        headers.push(("spinfer-variant".to_owned(), variant.into_bytes()));
+    }
+    headers.extend(set_cookie.map(|cookie| ("set-cookie".to_owned(), cookie.into_bytes())));
     let (_done, done) = wit_future::new(|| Ok(()));
     let (stream, end) = Response::consume_body(response, done);
     respond(status, &headers, stream, end)

@@ -20,6 +20,13 @@ pub struct Change {
     /// The share of each variant, from 0 to 1. Empty: the shares of the file apply.
     #[serde(default)]
     pub allocations: BTreeMap<String, f64>,
+    /// [`Experiment::digest`] of the experiment that it is a change of. One of another experiment,
+    /// which had the same name before, is refused. `None`: of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Whether an operator has started the experiment, if it is to be started by one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub started: bool,
     /// Whether the experiment is over. The winner, or else control, then serves every unit.
     #[serde(default)]
     pub stopped: bool,
@@ -32,8 +39,16 @@ impl Change {
     /// The share of each variant of `experiment`, in its order.
     ///
     /// # Errors
-    /// If a variant does not exist or is a shadow, or the shares do not sum to 1.
+    /// If it is a change of another experiment, a variant does not exist or is a shadow, or the
+    /// shares do not sum to 1.
     pub fn allocations(&self, experiment: &Experiment) -> Result<Vec<f64>, String> {
+        if self.digest.as_ref().is_some_and(|digest| *digest != experiment.digest()) {
+            return Err(format!(
+                "the stored change is of an earlier experiment `{}` with other variants, and is \
+                 ignored; the next change replaces it",
+                experiment.name
+            ));
+        }
         let shares = |name: &str| self.allocations.get(name).copied();
         for name in self.allocations.keys().chain(&self.winner) {
             find(experiment, name)?;
@@ -102,7 +117,7 @@ fn find<'n>(experiment: &Experiment, name: &'n str) -> Result<&'n str, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Experiments;
+    use crate::{Experiments, Kind};
 
     fn experiment() -> Experiment {
         let text = r#"
@@ -157,6 +172,34 @@ mod tests {
             let error = Change::default().ramp(&experiment, &shares(given)).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_change_of_an_earlier_experiment_of_the_same_name_is_refused() {
+        let before = experiment();
+        let shares = shares(&[("treatment", 0.5), ("other", 0.1)]);
+        let change = Change { digest: Some(before.digest()), ..Change::default() };
+        let change = change.ramp(&before, &shares).unwrap();
+        let edits: [fn(&mut Experiment); 5] = [
+            |experiment| experiment.variants[1].component = "b2".into(),
+            |experiment| experiment.variants[1].model = Some("other".into()),
+            |experiment| experiment.kind = Kind::Bandit { minimum_allocation: 0.01 },
+            |experiment| experiment.variants.swap(1, 2),
+            |experiment| drop(experiment.variants.pop()),
+        ];
+        for edit in edits {
+            let mut after = before.clone();
+            edit(&mut after);
+            let problem = change.allocations(&after).unwrap_err();
+            assert!(
+                problem.contains("an earlier experiment `iris` with other variants"),
+                "{problem}"
+            );
+        }
+        let mut after = before.clone();
+        (after.variants[0].allocation, after.variants[1].allocation) = (0.6, 0.3);
+        (after.holdout, after.alpha) = (0.1, 0.01);
+        assert_eq!(change.allocations(&after).unwrap(), [0.4, 0.5, 0.1, 0.0]);
     }
 
     #[test]

@@ -23,6 +23,13 @@ pub fn namespace_bucket(name: &str, unit: &[u8]) -> u32 {
     hash % NAMESPACE_BUCKETS
 }
 
+/// 64-bit FNV-1a: tells apart texts of the operator.
+pub(crate) fn digest(text: &[u8]) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Offset basis of FNV-1a.
 const OFFSET: u32 = 0x811c_9dc5;
 /// Prime of FNV-1a.
@@ -91,6 +98,14 @@ mod tests {
             let hash = fnv1a(fnv1a(OFFSET, unit.as_bytes()), seed.as_bytes());
             assert_eq!(hash % NAMESPACE_BUCKETS, expected, "{seed} {unit}");
         }
+    }
+
+    /// Test vectors of FNV-1a (draft-eastlake-fnv, appendix C).
+    #[test]
+    fn digest_is_fnv_1a() {
+        assert_eq!(digest(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(digest(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(digest(b"foobar"), 0x8594_4171_f739_67e8);
     }
 
     /// All cases of the published file, where it is available.

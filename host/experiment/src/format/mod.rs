@@ -173,6 +173,20 @@ impl Experiment {
         self.assignable().find(|(_, variant)| variant.name == name)
     }
 
+    /// Identifies the experiment among those that had its name: 16 hexadecimal digits, of the kind and
+    /// the variants with their components and models, in order. Allocations and settings are no part
+    /// of it.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut text = self.kind.name().to_owned();
+        for Variant { name, component, model, shadow, .. } in &self.variants {
+            let model = model.as_ref().unwrap_or(&self.model);
+            // No name contains a space.
+            text.push_str(&format!(" {name} {component} {model} {shadow}"));
+        }
+        format!("{:016x}", crate::hash::digest(text.as_bytes()))
+    }
+
     /// The path that the component of `variant` receives instead of `path`, if it differs.
     #[must_use]
     pub fn path_of(&self, variant: &Variant, path: &str) -> Option<String> {

@@ -25,9 +25,11 @@ const PARTS: u64 = 1 << 32;
 const WHOLE: u64 = BUCKETS as u64 * PARTS;
 
 /// The assignment of units to the variants of an experiment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Split {
     seed: String,
+    /// The share of each variant, in the order of the experiment.
+    allocations: Vec<f64>,
     /// The disjoint parts of the interval that are assigned to treatments.
     segments: Vec<Segment>,
     /// Index of the variant for units outside of all segments.
@@ -50,22 +52,20 @@ impl Split {
     /// If it is not a change of that experiment.
     pub fn new(experiment: &Experiment, change: &Change) -> Result<Self, String> {
         let allocations = change.allocations(experiment)?;
-        let named = |name: &str| {
-            let mut variants = experiment.assignable();
-            variants.find(|(_, variant)| variant.name == name).map(|(index, _)| index)
-        };
+        let named = |name: &str| experiment.variant(name).map(|(index, _)| index);
         let seed = experiment.name.clone();
         let stopped = change.stopped;
         let control = named(CONTROL).ok_or("it has no control")?;
         if stopped {
             let winner = change.winner.as_deref().and_then(named);
             let otherwise = winner.unwrap_or(control);
-            return Ok(Self { seed, segments: Vec::new(), otherwise, stopped });
+            return Ok(Self { seed, allocations, segments: Vec::new(), otherwise, stopped });
         }
         let treatments = experiment.assignable().map(|(index, _)| index);
         let treatments = treatments.filter(|index| *index != control);
         let shares: Vec<_> = treatments.map(|index| (index, parts(allocations[index]))).collect();
-        Ok(Self { seed, segments: segments(&shares), otherwise: control, stopped })
+        let segments = segments(&shares);
+        Ok(Self { seed, allocations, segments, otherwise: control, stopped })
     }
 
     /// Index in [`Experiment::variants`] of the variant that serves `unit`. Requests without a unit
@@ -76,6 +76,13 @@ impl Split {
             Some(unit) if !self.segments.is_empty() => self.at(bucket(&self.seed, unit)),
             Some(_) | None => self.otherwise,
         }
+    }
+
+    /// The share of the units that the variant at an index serves while the experiment is not over:
+    /// the probability with which a unit is assigned to it.
+    #[must_use]
+    pub fn propensity(&self, variant: usize) -> f64 {
+        self.allocations.get(variant).copied().unwrap_or(0.0)
     }
 
     /// Whether the experiment is over.
