@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GUESTS: [&str; 15] = [
+const GUESTS: [&str; 16] = [
     "ab-router",
     "command",
     "diabetes-regressor",
@@ -17,6 +17,7 @@ const GUESTS: [&str; 15] = [
     "iris-classifier",
     "language-identifier",
     "probe",
+    "router-0-1",
     "stores",
     "stores-older",
     "ungranted",

@@ -13,6 +13,7 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use serde::de::IgnoredAny;
 use spinfer_backend::{Tensor, TensorInfo, TensorType};
+use spinfer_experiment::{CONTROL, Change, Experiments, Router as ExperimentRouter, Subject};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::runtime::Runtime;
 
@@ -100,6 +101,50 @@ pub fn runtime_config(data: &[u8]) {
     if !text.contains("dotenv_path") {
         let _ = runtime_config::parse(text, &[("SPIN_VARIABLE_A".into(), "1".into())]);
     }
+}
+
+/// An `experiments.toml`: one that is accepted assigns every unit to a variant with its allocation as
+/// the propensity.
+pub fn experiments_toml(data: &[u8]) {
+    let Ok(text) = from_utf8(data) else { return };
+    let Ok(experiments) = Experiments::parse(text) else { return };
+    let router = ExperimentRouter::new(&experiments).expect("a valid experiment has control");
+    for live in router.iter() {
+        let shares = live.experiment.assignable().map(|(_, variant)| variant.allocation);
+        assert!((shares.sum::<f64>() - 1.0).abs() < 1e-8);
+        for unit in [None, Some(&b"ann"[..]), Some(b"ben")] {
+            for targeted in [false, true] {
+                let subject = Subject { unit, forced: None, targeted };
+                let assigned = live.assign(&subject).expect("nothing is forced");
+                assert!(!assigned.variant.shadow);
+                assert!(assigned.propensity().is_none_or(|p| p == assigned.variant.allocation));
+                assert!(assigned.exclusion().is_none() || assigned.variant.name == CONTROL);
+            }
+        }
+    }
+}
+
+/// A stored change of an experiment, which may come from any writer to the store: one that is
+/// accepted is accepted again as it is written, and its shares sum to 1.
+pub fn experiment_change(data: &[u8]) {
+    const FILE: &str = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
+        [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"a\"\nallocation = 0.9\n\
+        [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"b\"\nallocation = 0.1\n";
+    let experiments = Experiments::parse(FILE).expect("a valid file");
+    let mut router = ExperimentRouter::new(&experiments).expect("it has control");
+    let Ok(change) = serde_json::from_slice::<Change>(data) else { return };
+    let experiment = experiments.get("iris").expect("it is in the file");
+    let Ok(shares) = change.allocations(experiment) else {
+        assert!(router.change(0, &change).is_err());
+        return;
+    };
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-8);
+    let json = serde_json::to_vec(&change).expect("a change is JSON");
+    assert_eq!(serde_json::from_slice::<Change>(&json).ok(), Some(change.clone()));
+    router.change(0, &change).expect("its shares are valid");
+    let live = router.get(0).expect("the experiment");
+    let subject = Subject { unit: Some(b"ann"), ..Subject::default() };
+    live.assign(&subject).expect("nothing is forced");
 }
 
 /// A `.env` file.
@@ -309,6 +354,7 @@ mod tests {
 
     briefly! {
         spin_toml template outbound_host authority route runtime_config dotenv model_settings cache_control
-        labels example bind preface body redis_reply stream_entry content_encoding
+        labels example bind preface body redis_reply stream_entry content_encoding experiments_toml
+        experiment_change
     }
 }

@@ -1,12 +1,17 @@
 //! Reads the counters of a host and writes them as an exposition.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
+
+use spinfer_experiment::Exclusion;
 
 use crate::cache::counts::{Level, LookupResult, Outcome};
 use crate::cache::redis::RedisCache;
 use crate::drift::report::FieldReport;
+use crate::experiment::Arm;
+use crate::experiment::agreement::AgreementCounts;
 use crate::host::Host;
 use crate::http::body::cut_off::CutOffReason;
 use crate::http::error::Reason;
@@ -332,6 +337,21 @@ fn experiments(host: &Host, text: &mut Exposition) {
     for (experiment, variant, arm) in arms(false) {
         assignments.value(&[experiment, variant], arm.assignments.get());
     }
+    let mut excluded = text.family(&table::EXPERIMENT_EXCLUDED);
+    for router in host.experiments() {
+        for experiment in router.experiments() {
+            for exclusion in Exclusion::ALL {
+                if let Some(count) = router.excluded(&experiment.name, exclusion) {
+                    excluded.value(&[&experiment.name, exclusion.name()], count.get());
+                }
+            }
+        }
+    }
+    let mut failed_over = text.family(&table::EXPERIMENT_FAILED_OVER);
+    for (experiment, variant, arm) in arms(false) {
+        failed_over.value(&[experiment, variant], arm.failed_over.get());
+    }
+    agreement(arms(true), text);
     let mut shadows = text.family(&table::EXPERIMENT_SHADOWS);
     for (experiment, variant, arm) in arms(true) {
         let copies = &arm.copies;
@@ -339,6 +359,39 @@ fn experiments(host: &Host, text: &mut Exposition) {
             [("served", &copies.served), ("failed", &copies.failed), ("skipped", &copies.skipped)]
         {
             shadows.value(&[experiment, variant, outcome], count.get());
+        }
+    }
+}
+
+/// How far shadows agree with the variants that serve the clients.
+fn agreement<'a>(
+    shadows: impl Iterator<Item = (&'a str, &'a str, &'a Arc<Arm>)> + Clone,
+    text: &mut Exposition,
+) {
+    let counts = |arm: &Arm| arm.copies.agreement.counts();
+    let mut compared = text.family(&table::EXPERIMENT_COMPARED);
+    for (experiment, variant, arm) in shadows.clone() {
+        let AgreementCounts { compared: count, incomparable, .. } = counts(arm);
+        compared.value(&[experiment, variant, "compared"], count);
+        compared.value(&[experiment, variant, "incomparable"], incomparable);
+    }
+    let mut labels = text.family(&table::EXPERIMENT_LABELS);
+    for (experiment, variant, arm) in shadows.clone() {
+        let AgreementCounts { labelled, agreeing, .. } = counts(arm);
+        labels.value(&[experiment, variant, "equal"], agreeing);
+        labels.value(&[experiment, variant, "different"], labelled - agreeing);
+    }
+    let mut mean = text.family(&table::EXPERIMENT_DIFFERENCE_MEAN);
+    for (experiment, variant, arm) in shadows.clone() {
+        if let Some(difference) = counts(arm).mean_difference() {
+            mean.value(&[experiment, variant], difference);
+        }
+    }
+    let mut max = text.family(&table::EXPERIMENT_DIFFERENCE_MAX);
+    for (experiment, variant, arm) in shadows {
+        let counts = counts(arm);
+        if counts.numbers > 0 {
+            max.value(&[experiment, variant], counts.difference_max);
         }
     }
 }

@@ -66,8 +66,8 @@ where
             };
             let update: AllocationUpdate = serde_json::from_slice(body).map_err(|error| {
                 Refusal::Parameter(format!(
-                    "the body: {error}; write {{\"allocations\": {{\"treatment\": 0.2}}}}, or \
-                     {{\"stopped\": true, \"winner\": \"treatment\"}}"
+                    "the body: {error}; write {{\"allocations\": {{\"treatment\": 0.2}}}}, \
+                     {{\"started\": true}}, or {{\"stopped\": true, \"winner\": \"treatment\"}}"
                 ))
             })?;
             json(

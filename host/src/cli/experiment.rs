@@ -13,7 +13,9 @@ use super::admin_client::{send, send_json};
 use super::cache::{At, UNEXPECTED};
 use super::table::write_table;
 use crate::admin::EXPERIMENTS;
-use crate::experiment::status::{AllocationUpdate, ExperimentStatus, VariantStatus};
+use crate::experiment::status::{
+    AgreementStatus, AllocationUpdate, ExperimentStatus, VariantStatus,
+};
 
 #[derive(Debug, Args)]
 pub struct ExperimentOptions {
@@ -44,6 +46,14 @@ enum ExperimentCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Start an experiment with `start = "manual"`, or one that is stopped
+    Start {
+        /// Name of the experiment, as in `list`
+        name: String,
+
+        #[command(flatten)]
+        at: At,
+    },
     /// Change the shares of variants, on all nodes that share the router's key-value store. Variants
     /// that are not listed keep their share; control gets the rest, unless it is listed
     Ramp {
@@ -61,7 +71,7 @@ enum ExperimentCommand {
         #[command(flatten)]
         at: At,
     },
-    /// Stop an experiment: control, or the winner, serves all requests; resume it with `ramp --resume`
+    /// Stop an experiment: control, or the winner, serves all requests; resume it with `start`
     Stop {
         /// Name of the experiment, as in `list`
         name: String,
@@ -69,6 +79,17 @@ enum ExperimentCommand {
         /// Variant that serves all requests from now on [default: control]
         #[arg(long, value_name = "VARIANT")]
         winner: Option<String>,
+
+        #[command(flatten)]
+        at: At,
+    },
+    /// Stop an experiment with a winner, and print what to write into its file to keep it
+    Promote {
+        /// Name of the experiment, as in `list`
+        name: String,
+
+        /// Variant that serves all requests from now on
+        variant: String,
 
         #[command(flatten)]
         at: At,
@@ -125,8 +146,22 @@ pub fn run(experiment: &ExperimentOptions, out: &mut impl Write) -> Result<()> {
                 }
             }
             let stopped = resume.then_some(false);
-            let update = AllocationUpdate { allocations, stopped, winner: None };
+            let update = AllocationUpdate { allocations, stopped, ..AllocationUpdate::default() };
             show(&change(&at.admin, name, &update)?, out)
+        }
+        ExperimentCommand::Start { name, at } => {
+            let update = AllocationUpdate { started: Some(true), ..AllocationUpdate::default() };
+            show(&change(&at.admin, name, &update)?, out)
+        }
+        ExperimentCommand::Promote { name, variant, at } => {
+            let update = AllocationUpdate {
+                stopped: Some(true),
+                winner: Some(variant.clone()),
+                ..AllocationUpdate::default()
+            };
+            let experiment = change(&at.admin, name, &update)?;
+            show(&experiment, out)?;
+            promoted(&experiment, variant, out)
         }
         ExperimentCommand::Stop { name, winner, at } => {
             let update = AllocationUpdate {
@@ -181,11 +216,16 @@ fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
     let ExperimentStatus { name, model, router, unit, force, stopped, winner, variants, .. } =
         experiment;
     let state = match (stopped, winner) {
+        (false, _) if !experiment.started => {
+            ", not started: control serves all requests".to_owned()
+        }
         (false, _) => String::new(),
         (true, None) => ", stopped: control serves all requests".to_owned(),
         (true, Some(winner)) => format!(", stopped: {winner} serves all requests"),
     };
-    writeln!(out, "experiment {name}{state}")?;
+    let kind = &experiment.kind;
+    let kind = if kind == "experiment" { String::new() } else { format!(" ({kind})") };
+    writeln!(out, "experiment {name}{kind}{state}")?;
     writeln!(out, "  model {model}, assigned by component {router}, by {unit}")?;
     if let Some(force) = force {
         writeln!(out, "  testers choose a variant by the header {force}")?;
@@ -205,9 +245,64 @@ fn show(experiment: &ExperimentStatus, out: &mut impl Write) -> Result<()> {
         ]);
     }
     write_table(&lines, out)?;
+    for variant in variants {
+        agreement(variant, out)?;
+        if variant.failed_over > 0 {
+            let (name, count) = (&variant.name, variant.failed_over);
+            writeln!(out, "  {name} was unavailable: control served {count} of its requests")?;
+        }
+    }
+    if !experiment.excluded.is_empty() {
+        let counts = experiment.excluded.iter().map(|(reason, count)| format!("{reason} {count}"));
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        writeln!(out, "  requests not in the experiment: {counts}")?;
+    }
     if let Some(problem) = problem(experiment) {
         writeln!(out, "{problem}")?;
     }
+    Ok(())
+}
+
+/// Prints what to write into the file, so that the winner stays when the change is removed.
+fn promoted(experiment: &ExperimentStatus, winner: &str, out: &mut impl Write) -> Result<()> {
+    let Some(variant) = experiment.variants.iter().find(|variant| variant.name == winner) else {
+        return Ok(());
+    };
+    let ExperimentStatus { name, model, router, .. } = experiment;
+    writeln!(
+        out,
+        "To keep `{winner}`, let it be the only variant of [experiments.{name}] in the \
+         experiments.toml of {router}:"
+    )?;
+    writeln!(out, "  name = \"{}\"", spinfer_experiment::CONTROL)?;
+    writeln!(out, "  component = \"{}\"", variant.component)?;
+    writeln!(out, "  model = \"{}\"", variant.model.as_ref().unwrap_or(model))?;
+    writeln!(out, "  allocation = 1")?;
+    Ok(())
+}
+
+/// Prints how far a shadow agrees with the variants that serve the clients.
+fn agreement(variant: &VariantStatus, out: &mut impl Write) -> Result<()> {
+    let Some(AgreementStatus { counts, rate, mean_difference }) = &variant.agreement else {
+        return Ok(());
+    };
+    let name = &variant.name;
+    if counts.compared == 0 {
+        writeln!(out, "  {name}: no predictions compared yet")?;
+        return Ok(());
+    }
+    write!(out, "  {name}: {} requests compared", counts.compared)?;
+    if let Some(rate) = rate {
+        write!(out, ", labels of {} rows agree to {}", counts.labelled, percent(*rate).trim())?;
+    }
+    if let Some(mean) = mean_difference {
+        let max = counts.difference_max;
+        write!(out, ", numbers differ by {mean:.6} on average and by {max:.6} at most")?;
+    }
+    if counts.incomparable > 0 {
+        write!(out, ", {} requests not comparable", counts.incomparable)?;
+    }
+    writeln!(out)?;
     Ok(())
 }
 
@@ -225,7 +320,7 @@ fn shown(experiment: &ExperimentStatus, variant: &VariantStatus) -> (String, Str
         return ("shadow".to_owned(), String::new());
     }
     let winner = experiment.winner.as_deref().unwrap_or(spinfer_experiment::CONTROL);
-    let share = match experiment.stopped {
+    let share = match experiment.stopped || !experiment.started {
         true if variant.name == winner => 1.0,
         true => 0.0,
         false => variant.allocation,
@@ -252,6 +347,7 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::agreement::AgreementCounts;
 
     #[test]
     fn share_is_a_number_or_in_per_cent() {
@@ -280,6 +376,8 @@ mod tests {
             allocation,
             configured: 0.5,
             requests: 7,
+            failed_over: 0,
+            agreement: None,
         };
         let mut experiment = ExperimentStatus {
             name: "iris".into(),
@@ -287,8 +385,11 @@ mod tests {
             router: "ab-router".into(),
             unit: "header x-user-id".into(),
             force: Some("x-variant".into()),
+            kind: "experiment".into(),
+            started: true,
             stopped: false,
             winner: None,
+            excluded: BTreeMap::new(),
             variants: vec![
                 variant("control", 0.75, false),
                 variant("treatment", 0.25, false),
@@ -315,5 +416,52 @@ iris        iris   header x-user-id  control    ██████████�
             "{text}"
         );
         assert!(text.contains("100.0 %"), "{text}");
+        let mut out = Vec::new();
+        promoted(&experiment, "treatment", &mut out).unwrap();
+        let expected = "\
+To keep `treatment`, let it be the only variant of [experiments.iris] in the experiments.toml of ab-router:
+  name = \"control\"
+  component = \"iris-treatment\"
+  model = \"iris-classifier\"
+  allocation = 1
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn agreement_of_a_shadow_is_printed() {
+        let counts = AgreementCounts {
+            compared: 20,
+            incomparable: 1,
+            labelled: 40,
+            agreeing: 30,
+            numbers: 80,
+            missing: 0,
+            difference_sum: 4.0,
+            difference_max: 0.75,
+        };
+        let shadow = |counts: AgreementCounts| VariantStatus {
+            name: "candidate".into(),
+            component: "iris-3".into(),
+            model: None,
+            shadow: true,
+            allocation: 0.0,
+            configured: 0.0,
+            requests: 21,
+            failed_over: 0,
+            agreement: Some(counts.into()),
+        };
+        let printed = |counts| {
+            let mut out = Vec::new();
+            agreement(&shadow(counts), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            printed(counts),
+            "  candidate: 20 requests compared, labels of 40 rows agree to 75.0 %, numbers differ by \
+             0.050000 on average and by 0.750000 at most, 1 requests not comparable\n"
+        );
+        let none = AgreementCounts::default();
+        assert_eq!(printed(none), "  candidate: no predictions compared yet\n");
     }
 }

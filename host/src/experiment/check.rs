@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use indexmap::IndexMap;
-use spinfer_experiment::{Experiment, Experiments, Variant};
+use spinfer_experiment::cookie::CookieKey;
+use spinfer_experiment::format::overlap;
+use spinfer_experiment::{Experiment, Experiments, Unit, Variant};
 use toml::Table;
 use tracing::warn;
 
@@ -15,6 +17,8 @@ use crate::http::reserved::INTERNAL;
 use crate::inference::Mounts;
 use crate::process::read_file::read_file;
 
+/// Variable of a router with the key that it signs assigned cookies with.
+const COOKIE_KEY: &str = "cookie_key";
 /// Maximum size of `experiments.toml`, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -78,6 +82,7 @@ impl CheckedApplication<'_> {
                 problems.push(located(id, &problem));
             }
         }
+        problems.extend(overlaps(&all));
         problems.extend(cycle(&all));
         if problems.is_empty() { Ok(all) } else { Err(anyhow!(problems.join("\n"))) }
     }
@@ -112,6 +117,7 @@ impl CheckedApplication<'_> {
     /// The problems of the variants of `experiment`.
     fn check(&self, router: &str, experiment: &Experiment) -> Vec<String> {
         let mut problems = Vec::new();
+        problems.extend(self.check_cookie(router, experiment));
         let mut first: Option<(&Variant, String, Table)> = None;
         for (index, variant) in experiment.variants.iter().enumerate() {
             let Variant { name, component, .. } = variant;
@@ -145,6 +151,27 @@ impl CheckedApplication<'_> {
             }
         }
         problems
+    }
+
+    /// The problem that a router has no key to sign assigned cookies with, if an experiment has one.
+    fn check_cookie(&self, router: &str, experiment: &Experiment) -> Option<String> {
+        let Unit::AssignedCookie(_) = experiment.unit else { return None };
+        let key = format!("experiments.{}.unit.assigned_cookie", experiment.name);
+        let variables = &self.components[router].variables;
+        let Some((_, value)) = variables.iter().find(|(name, _)| name == COOKIE_KEY) else {
+            return Some(format!(
+                "{key}: there is no key to sign the cookie with; write {COOKIE_KEY} = \"{{{{ \
+                 {COOKIE_KEY} }}}}\" under [component.{router}.variables] and {COOKIE_KEY} = {{ \
+                 required = true, secret = true }} under [variables], and give all nodes the same \
+                 value"
+            ));
+        };
+        // A check without values has none.
+        if value.is_empty() {
+            return None;
+        }
+        let problem = CookieKey::new(value.as_bytes()).err()?;
+        Some(format!("{key}: component.{router}.variables.{COOKIE_KEY}: {problem}"))
     }
 
     fn no_component(&self, key: &str, router: &str, component: &str) -> String {
@@ -203,6 +230,25 @@ fn mounted(mounts: &Mounts) -> Option<PathBuf> {
     Some(folder.join(FILE.trim_start_matches('/'))).filter(|path| path.is_file())
 }
 
+/// The problems that experiments of two routers overlap in a namespace. Those of one file are known
+/// from reading it.
+fn overlaps(all: &BTreeMap<String, Experiments>) -> Vec<String> {
+    let experiments: Vec<_> = all
+        .iter()
+        .flat_map(|(id, all)| all.iter().map(move |experiment| (id, experiment)))
+        .collect();
+    let mut problems = Vec::new();
+    for (index, (id, experiment)) in experiments.iter().enumerate() {
+        let others = experiments[..index].iter().filter(|(other, _)| other != id);
+        problems.extend(others.filter_map(|(other, before)| {
+            let problem = overlap(experiment, before)?;
+            let key = format!("experiments.{}.namespace", experiment.name);
+            Some(located(id, &format!("{key}: {problem} (component `{other}`)")))
+        }));
+    }
+    problems
+}
+
 /// The problem that routers assign requests to each other in a cycle, if any do.
 fn cycle(all: &BTreeMap<String, Experiments>) -> Option<String> {
     let next = |id: &str| -> Vec<&str> {
@@ -259,6 +305,33 @@ mod tests {
             Experiments::parse(&text).unwrap()
         };
         edges.iter().map(|(id, components)| ((*id).to_owned(), file(id, components))).collect()
+    }
+
+    #[test]
+    fn namespaces_of_two_routers_do_not_overlap() {
+        let file = |name: &str, from: f64, to: f64| {
+            let text = format!(
+                "[experiments.{name}]\nmodel = \"{name}\"\nunit = {{ header = \"a\" }}\n\
+                 namespace = {{ name = \"ranking\", from = {from:?}, to = {to:?} }}\n\
+                 [[experiments.{name}.variants]]\nname = \"control\"\n\
+                 component = \"model\"\nallocation = 1\n"
+            );
+            Experiments::parse(&text).unwrap()
+        };
+        let routers = |parts: [(f64, f64); 2]| {
+            let [(a, b), (c, d)] = parts;
+            let files = [("one", file("x", a, b)), ("two", file("y", c, d))];
+            files.map(|(id, file)| (id.to_owned(), file)).into_iter().collect()
+        };
+        assert_eq!(overlaps(&routers([(0.0, 0.5), (0.5, 1.0)])), Vec::<String>::new());
+        assert_eq!(
+            overlaps(&routers([(0.0, 0.6), (0.5, 1.0)])),
+            [
+                "component.two: /experiments.toml: experiments.y.namespace: from 0.5 to 1 of namespace \
+              \"ranking\" overlaps 0 to 0.6 of experiment `x`; their parts have to be disjoint \
+              (component `one`)"
+            ]
+        );
     }
 
     #[test]

@@ -4,21 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Result;
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
-use spinfer_experiment::{Experiment, Experiments};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use spinfer_experiment::{Exclusion, Experiment, Experiments};
 use tokio::sync::Semaphore;
 
+use super::agreement::Agreement;
 use crate::guest::component::Component;
 use crate::http::reserved::INTERNAL;
 use crate::metrics::counters::Counter;
-use crate::prediction_log::record::Exposure;
+use crate::prediction_log::HashKey;
 use crate::storage::key_value::GrantedStore;
 
 const EXPERIMENT: HeaderName = HeaderName::from_static("spinfer-experiment");
 const VARIANT: HeaderName = HeaderName::from_static("spinfer-variant");
-/// Replaces the `Cache-Control` of the variant's component: an assigned response is valid for its
-/// unit only, and until a ramp. The host's response cache follows the component's header.
-const NOT_FOR_CACHES: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// Maximum number of copies for one shadow in flight. More are skipped.
 pub const MAX_COPIES: usize = 32;
@@ -31,6 +29,10 @@ pub struct ExperimentRouter {
     experiments: Experiments,
     /// The arms of each experiment, in file order.
     arms: HashMap<String, Vec<Arc<Arm>>>,
+    /// Requests for each experiment that are not in it, in the order of [`Exclusion::ALL`].
+    excluded: HashMap<String, [Counter; Exclusion::ALL.len()]>,
+    /// Hashes the units that are logged; `None` without a prediction log.
+    unit_key: Option<HashKey>,
     /// The store with the changes, if granted.
     store: Option<Arc<GrantedStore>>,
 }
@@ -38,12 +40,15 @@ pub struct ExperimentRouter {
 /// A variant of an experiment, with its counters.
 #[derive(Debug)]
 pub struct Arm {
-    pub exposure: Exposure,
+    pub experiment: Arc<str>,
+    pub variant: Arc<str>,
     /// The component that serves it.
     pub component: String,
     headers: [HeaderValue; 2],
     /// Requests assigned to the variant.
     pub assignments: Counter,
+    /// Those that control served, since the variant could not.
+    pub failed_over: Counter,
     pub copies: ShadowCounts,
 }
 
@@ -58,6 +63,8 @@ pub struct ShadowCounts {
     pub failed: Counter,
     /// ShadowCounts not sent: too many in flight, or a streamed body.
     pub skipped: Counter,
+    /// Comparisons with the responses of the variants that served the clients.
+    pub agreement: Agreement,
 }
 
 impl Default for ShadowCounts {
@@ -67,6 +74,7 @@ impl Default for ShadowCounts {
             served: Counter::default(),
             failed: Counter::default(),
             skipped: Counter::default(),
+            agreement: Agreement::default(),
         }
     }
 }
@@ -79,27 +87,34 @@ impl Arm {
     pub fn new(experiment: &str, variant: &str, component: &str) -> Result<Self> {
         let headers = [HeaderValue::try_from(experiment)?, HeaderValue::try_from(variant)?];
         Ok(Self {
-            exposure: Exposure { experiment: experiment.into(), variant: variant.into() },
+            experiment: experiment.into(),
+            variant: variant.into(),
             component: component.to_owned(),
             headers,
             assignments: Counter::default(),
+            failed_over: Counter::default(),
             copies: ShadowCounts::default(),
         })
     }
 
-    /// Marks a response of the variant's component with the assignment.
+    /// Names the experiment and the variant in a response.
     pub fn mark(&self, headers: &mut HeaderMap) {
         let [experiment, variant] = self.headers.clone();
         headers.insert(EXPERIMENT, experiment);
         headers.insert(VARIANT, variant);
-        if let Some(allowed) = headers.get_mut(CACHE_CONTROL) {
-            *allowed = NOT_FOR_CACHES;
-        }
+    }
+
+    /// The variant's name as the value of a header.
+    #[must_use]
+    pub fn variant_header(&self) -> HeaderValue {
+        let [_, variant] = &self.headers;
+        variant.clone()
     }
 }
 
 impl ExperimentRouter {
-    /// A router with the `experiments` it mounts. `store` is the one with the changes, if granted.
+    /// A router with the `experiments` it mounts. `store` is the one with the changes, if granted;
+    /// `unit_key` hashes the units that are logged.
     ///
     /// # Errors
     /// Fails if a name is not a valid header value.
@@ -107,6 +122,7 @@ impl ExperimentRouter {
         service: Arc<Component>,
         experiments: Experiments,
         store: Option<Arc<GrantedStore>>,
+        unit_key: Option<HashKey>,
     ) -> Result<Self> {
         let arms = |experiment: &Experiment| {
             let arms = experiment.variants.iter().map(|variant| {
@@ -115,7 +131,8 @@ impl ExperimentRouter {
             Ok((experiment.name.clone(), arms.collect::<Result<_>>()?))
         };
         let arms = experiments.iter().map(arms).collect::<Result<_>>()?;
-        Ok(Self { service, experiments, arms, store })
+        let excluded = experiments.iter().map(|e| (e.name.clone(), Default::default())).collect();
+        Ok(Self { service, experiments, arms, excluded, unit_key, store })
     }
 
     #[must_use]
@@ -146,13 +163,27 @@ impl ExperimentRouter {
         self.arms.get(experiment).map_or(&[], Vec::as_slice)
     }
 
+    /// The counter of the requests that `exclusion` keeps out of `experiment`; `None` for an
+    /// experiment that is not in the mounted file.
+    #[must_use]
+    pub fn excluded(&self, experiment: &str, exclusion: Exclusion) -> Option<&Counter> {
+        let position = Exclusion::ALL.iter().position(|known| *known == exclusion)?;
+        self.excluded.get(experiment)?.get(position)
+    }
+
+    /// The hash of a unit, as it is logged; `None` without a prediction log.
+    #[must_use]
+    pub fn hashed(&self, unit: &[u8]) -> Option<Arc<str>> {
+        self.unit_key.as_ref().map(|key| key.token(unit).into())
+    }
+
     /// The arm of this name and `component`. A router without a mounted file, or with another
     /// source of experiments, also assigns to other arms, which are not counted. `None` if the
     /// router may not call the component, or a name is not a valid header value.
     #[must_use]
     pub fn arm(&self, experiment: &str, variant: &str, component: &str) -> Option<Arc<Arm>> {
         let known = self.arms(experiment).iter();
-        let mut known = known.filter(|arm| &*arm.exposure.variant == variant);
+        let mut known = known.filter(|arm| &*arm.variant == variant);
         if let Some(arm) = known.find(|arm| arm.component == component) {
             return Some(Arc::clone(arm));
         }
@@ -171,18 +202,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assigned_response_is_marked_and_not_for_shared_caches() {
+    fn arm_has_names_that_are_valid_in_headers() {
         let arm = Arm::new("iris", "treatment", "iris-classifier-2").unwrap();
         let mut headers = HeaderMap::new();
         arm.mark(&mut headers);
         assert_eq!(headers["spinfer-experiment"], "iris");
         assert_eq!(headers["spinfer-variant"], "treatment");
-        assert!(!headers.contains_key(CACHE_CONTROL));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
-        headers.insert(VARIANT, HeaderValue::from_static("of another router"));
-        arm.mark(&mut headers);
-        assert_eq!(headers[CACHE_CONTROL], "private, no-cache");
-        assert_eq!(headers["spinfer-variant"], "treatment");
+        assert_eq!(arm.variant_header(), "treatment");
         assert!(Arm::new("a\nb", "c", "d").is_err());
     }
 }

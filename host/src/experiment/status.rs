@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use spinfer_experiment::{Change, Experiment, key};
+use spinfer_experiment::format::Start;
+use spinfer_experiment::{Change, Exclusion, Experiment, key};
 use tracing::info;
 
+use super::agreement::AgreementCounts;
 use super::router::ExperimentRouter;
 use super::{FILE, STORE};
 
@@ -20,8 +22,15 @@ pub struct ExperimentStatus {
     /// Source of the unit, such as `header x-user-id`.
     pub unit: String,
     pub force: Option<String>,
+    /// `experiment`, `canary`, `shadow` or `bandit`.
+    pub kind: String,
+    /// False for an experiment that waits for an operator to start it.
+    pub started: bool,
     pub stopped: bool,
     pub winner: Option<String>,
+    /// Requests that this node has served by control since its start, as they are not in the
+    /// experiment, by the reason.
+    pub excluded: BTreeMap<String, u64>,
     pub variants: Vec<VariantStatus>,
     /// Why the change in the store is not in effect; `None` if it is.
     pub problem: Option<String>,
@@ -40,6 +49,28 @@ pub struct VariantStatus {
     pub configured: f64,
     /// Requests that this node has assigned to the variant, or copied for it, since its start.
     pub requests: u64,
+    /// Requests of the variant that this node has served by control since its start, since the
+    /// variant could not.
+    pub failed_over: u64,
+    /// Of a shadow: how far its predictions agree with those that clients were served.
+    pub agreement: Option<AgreementStatus>,
+}
+
+/// The comparisons of a shadow on this node, since its start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgreementStatus {
+    #[serde(flatten)]
+    pub counts: AgreementCounts,
+    /// Share of the rows with labels whose labels are equal, from 0 to 1.
+    pub rate: Option<f64>,
+    /// Mean absolute difference of two numbers.
+    pub mean_difference: Option<f64>,
+}
+
+impl From<AgreementCounts> for AgreementStatus {
+    fn from(counts: AgreementCounts) -> Self {
+        Self { rate: counts.rate(), mean_difference: counts.mean_difference(), counts }
+    }
 }
 
 /// A requested change of an experiment. What is absent stays.
@@ -50,6 +81,9 @@ pub struct AllocationUpdate {
     /// unless it is named.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub allocations: BTreeMap<String, f64>,
+    /// True starts an experiment that waits for it, or one that is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<bool>,
     /// True stops the experiment, false resumes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<bool>,
@@ -129,11 +163,12 @@ fn apply(
     before: &Change,
     update: &AllocationUpdate,
 ) -> Result<Change, ChangeError> {
-    let AllocationUpdate { allocations, stopped, winner } = update;
+    let AllocationUpdate { allocations, started, stopped, winner } = update;
     let name = &experiment.name;
     if *update == AllocationUpdate::default() {
         return Err(ChangeError::Invalid(
-            "the update is empty; write `allocations`, or `stopped` with an optional `winner`"
+            "the update is empty; write `allocations`, `started`, or `stopped` with an optional \
+             `winner`"
                 .to_owned(),
         ));
     }
@@ -142,12 +177,31 @@ fn apply(
             "`winner`: only a stopped experiment has one; write `\"stopped\": true`, too".into(),
         ));
     }
-    if before.stopped && stopped.is_none() {
+    let mut after = Change { digest: Some(experiment.digest()), ..before.clone() };
+    match started {
+        None => {}
+        Some(true) if stopped.is_some() => {
+            return Err(ChangeError::Invalid(
+                "`started` and `stopped`: an update is a start or a stop; remove one".to_owned(),
+            ));
+        }
+        Some(true) if is_running(experiment, before) => {
+            return Err(ChangeError::Conflict(format!("experiment `{name}` is running already")));
+        }
+        Some(true) => {
+            (after.started, after.stopped, after.winner) = (true, false, None);
+        }
+        Some(false) => {
+            return Err(ChangeError::Invalid(
+                "`started`: an experiment ends by `\"stopped\": true`; write that".to_owned(),
+            ));
+        }
+    }
+    if after.stopped && stopped.is_none() {
         return Err(ChangeError::Conflict(format!(
-            "experiment `{name}` is stopped; `spinfer experiment ramp --resume` resumes it"
+            "experiment `{name}` is stopped; `spinfer experiment start`, or `ramp --resume`, resumes it"
         )));
     }
-    let mut after = before.clone();
     if let Some(stopped) = *stopped {
         after.stopped = stopped;
         after.winner.clone_from(winner);
@@ -157,6 +211,15 @@ fn apply(
     }
     after.allocations(experiment).map_err(ChangeError::Invalid)?;
     Ok(after)
+}
+
+/// Whether units decide assignments.
+fn is_running(experiment: &Experiment, change: &Change) -> bool {
+    is_started(experiment, change) && !change.stopped
+}
+
+fn is_started(experiment: &Experiment, change: &Change) -> bool {
+    change.started || experiment.start == Start::Automatic
 }
 
 async fn status(router: &ExperimentRouter, experiment: &Experiment) -> ExperimentStatus {
@@ -187,7 +250,11 @@ fn describe(
     change: &Change,
     problem: Option<String>,
 ) -> ExperimentStatus {
-    let Experiment { name, model, unit, force, variants, .. } = experiment;
+    let Experiment { name, model, unit, force, kind, variants, .. } = experiment;
+    let excluded = Exclusion::ALL.into_iter().filter_map(|exclusion| {
+        let count = router.excluded(name, exclusion)?.get();
+        (count > 0).then(|| (exclusion.name().to_owned(), count))
+    });
     let configured = variants.iter().map(|variant| variant.allocation);
     let allocations =
         change.allocations(experiment).unwrap_or_else(|_| configured.clone().collect());
@@ -204,6 +271,8 @@ fn describe(
                 allocation,
                 configured: variant.allocation,
                 requests: if variant.shadow { copies } else { arm.assignments.get() },
+                failed_over: arm.failed_over.get(),
+                agreement: variant.shadow.then(|| arm.copies.agreement.counts().into()),
             }
         });
     ExperimentStatus {
@@ -212,8 +281,11 @@ fn describe(
         router: router.service().spec().id.clone(),
         unit: unit.to_string(),
         force: force.clone(),
+        kind: kind.to_string(),
+        started: is_started(experiment, change),
         stopped: change.stopped,
         winner: change.winner.clone(),
+        excluded: excluded.collect(),
         variants: variants.collect(),
         problem: problem.map(|problem| format!("{problem}; showing the allocations of {FILE}")),
     }
@@ -226,14 +298,60 @@ mod tests {
     use super::*;
 
     fn experiment() -> Experiment {
+        experiment_with("")
+    }
+
+    fn experiment_with(keys: &str) -> Experiment {
         let text = "[experiments.iris]\nmodel = \"iris\"\nunit = { header = \"a\" }\n\
             [[experiments.iris.variants]]\nname = \"control\"\ncomponent = \"a\"\nallocation = 0.9\n\
             [[experiments.iris.variants]]\nname = \"treatment\"\ncomponent = \"b\"\nallocation = 0.1\n";
-        Experiments::parse(text).unwrap().get("iris").unwrap().clone()
+        let text = text.replacen("model", &format!("{keys}\nmodel"), 1);
+        Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
     }
 
     fn update(before: &Change, json: &str) -> Result<Change, ChangeError> {
         apply(&experiment(), before, &serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn manual_experiment_is_started_once_and_again_after_a_stop() {
+        let experiment = experiment_with("start = \"manual\"");
+        let update = |before: &Change, json: &str| {
+            apply(&experiment, before, &serde_json::from_str(json).unwrap())
+        };
+        let start = r#"{"started": true}"#;
+        let started = update(&Change::default(), start).unwrap();
+        assert!(started.started && is_running(&experiment, &started));
+        let conflict = update(&started, start).unwrap_err();
+        assert_eq!(conflict.to_string(), "experiment `iris` is running already");
+        let stopped = update(&started, r#"{"stopped": true, "winner": "treatment"}"#).unwrap();
+        assert!(!is_running(&experiment, &stopped));
+        assert_eq!(update(&stopped, start).unwrap(), started);
+        for (json, part) in [
+            (r#"{"started": false}"#, "ends by `\"stopped\": true`"),
+            (r#"{"started": true, "stopped": true}"#, "is a start or a stop; remove one"),
+        ] {
+            let error = update(&Change::default(), json).unwrap_err();
+            assert!(matches!(&error, ChangeError::Invalid(message) if message.contains(part)));
+        }
+    }
+
+    #[test]
+    fn automatic_experiment_is_running_from_its_start() {
+        let conflict = update(&Change::default(), r#"{"started": true}"#).unwrap_err();
+        assert_eq!(conflict.to_string(), "experiment `iris` is running already");
+    }
+
+    #[test]
+    fn change_is_one_of_the_present_variants() {
+        let ramped = update(&Change::default(), r#"{"allocations": {"treatment": 0.25}}"#).unwrap();
+        assert_eq!(ramped.digest, Some(experiment().digest()));
+        let json = serde_json::to_vec(&ramped).unwrap();
+        assert_eq!(parse(&experiment(), &json), Ok(ramped));
+        let mut restarted = experiment();
+        restarted.variants[1].component = "other".into();
+        let problem = parse(&restarted, &json).unwrap_err();
+        assert!(problem.contains("an earlier experiment `iris` with other variants"), "{problem}");
     }
 
     #[test]

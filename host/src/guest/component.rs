@@ -39,7 +39,7 @@ use crate::http::body::guest_body::OpenGuestBodies;
 use crate::http::body::response_memory::ResponseMemory;
 use crate::http::body::{Body, RequestBody};
 use crate::http::error::Failure;
-use crate::http::spin_headers::RequestOrigin;
+use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::inference::model_states::VersionState;
 use crate::inference::{ComponentModels, InferenceError};
 use crate::metrics::counters::InFlight;
@@ -322,12 +322,12 @@ impl Component {
         head: Parts,
         body: Bytes,
         deadline: Instant,
-        hops: usize,
+        client: RequestSource,
     ) -> Result<assign::Decided, Failure> {
         let _permit = self.admit(deadline).await?;
         let mut active = self.usage.enter(self.instances());
         let door = self.assignment_door(deadline).await?;
-        let decided = door.assign(head, body, deadline, hops).await?;
+        let decided = door.assign(head, body, deadline, client).await?;
         self.record_cold_start(&mut active);
         Ok(decided)
     }

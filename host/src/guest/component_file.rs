@@ -106,9 +106,7 @@ fn link(engine: &Engine, artifact: &Artifact) -> Result<LinkedComponent> {
     let fast = exports_fast.then(|| fast::FastPre::new(pre.clone())).transpose();
     let fast =
         fast.map_err(anyhow::Error::from).context("its fast door does not match the interface")?;
-    let exports_assign = component.get_export_index(None, assign::EXPORT).is_some();
-    let assign = exports_assign.then(|| assign::AssignPre::new(pre.clone())).transpose();
-    let assign = assign
+    let assign = assign::AssignPre::of(&component, &pre)
         .map_err(anyhow::Error::from)
         .context("its assignment door does not match the interface")?;
     let exports_spin_1 = component.get_export_index(None, spin_1::EXPORT).is_some();

@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use super::component_code::{self, Codes};
 use super::{Host, RouteTarget, Served, threads};
@@ -237,12 +238,28 @@ fn create_routers(
     let assigning: Vec<_> = components.keys().filter(assigns).map(String::as_str).collect();
     let mounts = components.iter().map(|(id, one)| (id.clone(), one.mounts.clone())).collect();
     let checked = check::CheckedApplication { components: &app.components, mounts: &mounts };
-    let routers = checked.experiments(&assigning)?.into_iter().map(|(id, experiments)| {
+    let checked = checked.experiments(&assigning)?;
+    let unit_key = if checked.is_empty() { None } else { unit_key(app, components) };
+    let routers = checked.into_iter().map(|(id, experiments)| {
         let Created { component, changes, .. } = &components[&id];
-        let router = ExperimentRouter::new(Arc::clone(component), experiments, changes.clone())?;
+        let (component, changes) = (Arc::clone(component), changes.clone());
+        let router = ExperimentRouter::new(component, experiments, changes, unit_key.clone())?;
         Ok((id, Arc::new(router)))
     });
     routers.collect()
+}
+
+/// The key that hashes the units in the prediction log; `None` if nothing is logged, or there is no
+/// key.
+fn unit_key(app: &App, components: &Components) -> Option<HashKey> {
+    if !is_logged(app, components) {
+        return None;
+    }
+    let key = HashKey::open(&app.state_folder);
+    key.inspect_err(|error| {
+        warn!(error = format!("{error:#}"), "the units of experiments are not logged");
+    })
+    .ok()
 }
 
 /// What routes lead to.
@@ -330,14 +347,17 @@ fn watched_models(app: &App) -> Vec<WatchedModel> {
     models.collect()
 }
 
+/// Whether the prediction log is enabled, and a component appends to it.
+fn is_logged(app: &App, components: &Components) -> bool {
+    app.prediction_log.enabled && components.values().any(|one| one.component.logs_predictions())
+}
+
 /// The prediction log, if it is enabled and a component appends to it.
 fn open_prediction_log(
     Assembly { app, components, .. }: &Assembly<'_>,
     drift: &Arc<Monitor>,
 ) -> Result<Option<Arc<PredictionLog>>> {
-    if !app.prediction_log.enabled
-        || !components.values().any(|one| one.component.logs_predictions())
-    {
+    if !is_logged(app, components) {
         return Ok(None);
     }
     let mounted = app.components.values().flat_map(|spec| spec.files.folders.models());

@@ -243,6 +243,20 @@ families! {
 
     EXPERIMENT_ASSIGNMENTS: Counter "spinfer_experiment_assignments_total", "", ["experiment", "variant"],
         "Requests assigned to a variant, including forced assignments and requests without a unit.";
+    EXPERIMENT_EXCLUDED: Counter "spinfer_experiment_excluded_requests_total", "", ["experiment", "reason"],
+        "Requests that are not in the experiment and that control served: not_started, no_unit, \
+         holdout, namespace, target.";
+    EXPERIMENT_FAILED_OVER: Counter "spinfer_experiment_failed_over_requests_total", "", ["experiment", "variant"],
+        "Requests of a variant that control served, since the variant could not.";
+    EXPERIMENT_COMPARED: Counter "spinfer_experiment_shadow_comparisons_total", "", ["experiment", "variant", "result"],
+        "Requests whose predictions by the shadow and by the variant that served the client were \
+         compared, or could not be (incomparable).";
+    EXPERIMENT_LABELS: Counter "spinfer_experiment_shadow_labels_total", "", ["experiment", "variant", "result"],
+        "Compared rows with labels: equal or different.";
+    EXPERIMENT_DIFFERENCE_MEAN: Gauge "spinfer_experiment_shadow_difference_mean", "", ["experiment", "variant"],
+        "Mean absolute difference of the numbers that the shadow and the other variant predicted.";
+    EXPERIMENT_DIFFERENCE_MAX: Gauge "spinfer_experiment_shadow_difference_max", "", ["experiment", "variant"],
+        "Largest absolute difference of the numbers that the shadow and the other variant predicted.";
     EXPERIMENT_SHADOWS: Counter "spinfer_experiment_shadow_requests_total", "", ["experiment", "variant", "outcome"],
         "Copies of requests for a shadow: served, failed (no response, or 5xx), skipped (too many \
          in flight, or a streamed body).";

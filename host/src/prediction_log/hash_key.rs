@@ -43,7 +43,7 @@ impl HashKey {
             read => read.map_err(anyhow::Error::from),
         };
         let bytes = bytes.with_context(|| {
-            format!("{}: cannot read the key that `prediction_log.hash` requires", path.display())
+            format!("{}: cannot read the key of hashes in the prediction log", path.display())
         })?;
         if bytes.len() != KEY_BYTES {
             bail!(
@@ -61,7 +61,7 @@ impl HashKey {
 
     /// The token that replaces `text` in the log: 16 hexadecimal digits.
     #[must_use]
-    pub fn token(&self, text: &str) -> String {
+    pub fn token(&self, text: impl AsRef<[u8]>) -> String {
         let code = self.0.clone().chain_update(text).finalize().into_bytes();
         crate::inference::hex(&code[..TOKEN_BYTES])
     }

@@ -30,6 +30,12 @@ pub struct StoredRecord {
     pub component: String,
     pub experiment: Option<String>,
     pub variant: Option<String>,
+    /// Keyed hash of the unit, 16 hexadecimal digits.
+    pub unit: Option<String>,
+    /// The probability with which the variant was drawn; `None` if it was not drawn.
+    pub propensity: Option<f64>,
+    /// The variant that could not serve the request, if control served instead.
+    pub failed_over: Option<String>,
     pub cache: String,
     pub status: i64,
     pub latency_us: i64,
@@ -78,7 +84,7 @@ pub struct Filter {
 
 const COLUMNS: &str = "p.id, p.row, p.time, s.model, s.version, s.route, s.component,
     nullif(s.experiment, ''), nullif(s.variant, ''), p.cache, p.status, p.latency_us, p.trace_id,
-    p.inputs, p.outputs, p.attributes, p.omitted";
+    p.inputs, p.outputs, p.attributes, p.omitted, p.unit, p.propensity, p.failed_over";
 const FEEDBACK: &str = ", l.label, v.number, r.number";
 const TABLES: &str = " FROM predictions p JOIN sources s ON s.id = p.source";
 const JOIN_FEEDBACK: &str = "
@@ -287,7 +293,7 @@ pub(super) fn find_record(
 fn record(row: &Row<'_>, joined: bool) -> rusqlite::Result<StoredRecord> {
     let id = row.get_ref(0)?.as_blob()?;
     let feedback = if joined {
-        StoredFeedback { label: row.get(17)?, value: row.get(18)?, reward: row.get(19)? }
+        StoredFeedback { label: row.get(20)?, value: row.get(21)?, reward: row.get(22)? }
     } else {
         StoredFeedback::default()
     };
@@ -309,6 +315,9 @@ fn record(row: &Row<'_>, joined: bool) -> rusqlite::Result<StoredRecord> {
         outputs: row.get(14)?,
         attributes: row.get(15)?,
         omitted: row.get(16)?,
+        unit: row.get(17)?,
+        propensity: row.get(18)?,
+        failed_over: row.get(19)?,
         feedback,
     })
 }
@@ -326,6 +335,9 @@ impl StoredRecord {
             component,
             experiment,
             variant,
+            unit,
+            propensity,
+            failed_over,
             cache,
             status,
             latency_us,
@@ -355,6 +367,9 @@ impl StoredRecord {
         member("component", component, into);
         member("experiment", experiment, into);
         member("variant", variant, into);
+        member("unit", unit, into);
+        member("propensity", propensity, into);
+        member("failed_over", failed_over, into);
         member("cache", cache, into);
         member("status", status, into);
         member("latency_us", latency_us, into);

@@ -72,11 +72,27 @@ pub struct RequestContext {
     pub trace_id: Option<String>,
 }
 
-/// The variant of an experiment that served a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The variant of an experiment that served a request, and how it was chosen.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Exposure {
     pub experiment: Arc<str>,
     pub variant: Arc<str>,
+    /// Keyed hash of the unit, 16 hexadecimal digits; `None` for a request without a unit.
+    pub unit: Option<Arc<str>>,
+    /// The probability with which the variant was drawn. `None` if it was not drawn, as for a tester
+    /// who chose it: an analysis of the experiment excludes such records.
+    pub propensity: Option<f64>,
+    /// The variant that the request was assigned to and that could not serve it.
+    pub failed_over: Option<Arc<str>>,
+}
+
+impl Exposure {
+    /// An exposure without a unit that was not drawn.
+    #[must_use]
+    pub fn new(experiment: &str, variant: &str) -> Self {
+        let (experiment, variant) = (experiment.into(), variant.into());
+        Self { experiment, variant, unit: None, propensity: None, failed_over: None }
+    }
 }
 
 /// Predictions of one call, as they enter the log's queue: `predictions.rows` records.

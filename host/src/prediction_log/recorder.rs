@@ -70,7 +70,7 @@ impl Recorder {
         &self,
         head: &Parts,
         start: Instant,
-        exposure: Option<&Exposure>,
+        exposure: Option<Exposure>,
         route: Option<Arc<str>>,
     ) -> Logged<'_> {
         let now = SystemTime::now();
@@ -80,7 +80,7 @@ impl Recorder {
             id: prediction_id(time),
             time,
             start,
-            exposure: exposure.cloned(),
+            exposure,
             route,
             trace_id: trace_id(&head.headers).map(str::to_owned),
         }
@@ -311,9 +311,9 @@ mod tests {
             accepted
         };
         let recorder = Recorder::new("/iris/...", "iris", sample);
-        let exposure = Exposure { experiment: "e".into(), variant: "b".into() };
+        let exposure = Exposure::new("e", "b");
         let head = Request::new(()).into_parts().0;
-        let logged = recorder.begin(&head, Instant::now(), Some(&exposure), None);
+        let logged = recorder.begin(&head, Instant::now(), Some(exposure), None);
         logged.record(response, CacheOutcome::Miss, append);
         log.into_inner()
     }

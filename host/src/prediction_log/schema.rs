@@ -89,17 +89,19 @@ CREATE VIEW prediction_log AS
 /// What version 2 has beyond version 1, in steps that depend on no other.
 const VERSION_2: &[&str] = &[UNITS, RETENTION, OUTBOX];
 
-/// The unit that a router assigned, and the probability with which its variant was chosen.
+/// The unit that a router assigned, the probability with which its variant was drawn, and the variant
+/// that failed before, if control served instead of it.
 const UNITS: &str = "
 ALTER TABLE predictions ADD COLUMN unit TEXT;
 ALTER TABLE predictions ADD COLUMN propensity REAL;
+ALTER TABLE predictions ADD COLUMN failed_over TEXT;
 DROP VIEW prediction_log;
 CREATE VIEW prediction_log AS
     SELECT lower(hex(p.id)) AS id, p.row, p.time,
         strftime('%Y-%m-%dT%H:%M:%fZ', p.time / 1000000.0, 'unixepoch') AS time_text,
         s.model, s.version, s.route, s.component,
         nullif(s.experiment, '') AS experiment, nullif(s.variant, '') AS variant,
-        p.unit, p.propensity, p.cache, p.status, p.latency_us, p.trace_id,
+        p.unit, p.propensity, p.failed_over, p.cache, p.status, p.latency_us, p.trace_id,
         p.inputs, p.outputs, p.attributes, p.omitted,
         (SELECT label FROM feedback f
             WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'label') AS label,

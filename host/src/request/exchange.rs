@@ -10,13 +10,14 @@ use http_body::{Body as HttpBody, SizeHint};
 use wasmtime_wasi_http::WasiBody;
 
 use crate::cache::CacheStatus;
-use crate::experiment::Arm;
+use crate::experiment::ServedAssignment;
 use crate::host::Host;
 use crate::http::body::error::BodyError;
 use crate::http::body::{Arrival, RequestBody};
 use crate::http::content_encoding::{Admission, admit};
 use crate::http::error::Failure;
 use crate::http::spin_headers::RequestSource;
+use crate::prediction_log::Appended;
 use crate::process::memory_budget::Charge;
 
 /// A request on its way through the steps, with what they have found out about it. A step takes what
@@ -33,10 +34,21 @@ pub(super) struct Exchange<B> {
     pub start: Instant,
     /// The part of the response cache in the response.
     pub cache_status: Option<CacheStatus>,
-    /// The variant that a router assigned the request to.
-    pub arm: Option<Arc<Arm>>,
+    /// The assignment by a router, if the request was on the route of one.
+    pub assignment: Option<ServedAssignment>,
     /// The pattern of that router's route, under which the predictions are logged.
     pub router_route: Option<Arc<str>>,
+    /// The predictions of the response, if they are to be compared.
+    pub predictions: ComparedPredictions,
+}
+
+/// Whether the predictions of a response are compared with those of a copy, and what they are.
+#[derive(Debug, Default)]
+pub(super) enum ComparedPredictions {
+    #[default]
+    NotCompared,
+    /// `None` before there is a response, and if it has none.
+    Compared(Option<Appended>),
 }
 
 #[derive(Debug)]
@@ -67,8 +79,9 @@ where
             charge: None,
             start: Instant::now(),
             cache_status: None,
-            arm: None,
+            assignment: None,
             router_route: None,
+            predictions: ComparedPredictions::NotCompared,
         }
     }
 
@@ -141,6 +154,13 @@ where
         }
     }
 
+    /// Puts a request back that was taken out, to be served by another component.
+    pub(super) fn restore(&mut self, head: Parts, body: Bytes) {
+        self.head = head;
+        self.body = Some(Incoming::Admitted(RequestBody::Whole(body)));
+        self.cache_status = None;
+    }
+
     /// Whether another request can follow on an HTTP/1.1 connection: only after a request body that
     /// was read to its end.
     pub(super) fn connection_reusable(&self) -> bool {
@@ -148,6 +168,16 @@ where
             BodyRead::Completely => true,
             BodyRead::NotYet => false,
             BodyRead::AsStreamed(arrival) => arrival.is_complete(),
+        }
+    }
+}
+
+impl ComparedPredictions {
+    /// The predictions, if they are compared and there are any.
+    pub(super) fn take(&mut self) -> Option<Appended> {
+        match self {
+            Self::NotCompared => None,
+            Self::Compared(predictions) => predictions.take(),
         }
     }
 }
@@ -163,8 +193,9 @@ impl Exchange<WasiBody> {
             charge: None,
             start: Instant::now(),
             cache_status: None,
-            arm: None,
+            assignment: None,
             router_route: None,
+            predictions: ComparedPredictions::NotCompared,
         }
     }
 }

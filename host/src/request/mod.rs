@@ -24,7 +24,7 @@ use crate::cache::counts::Outcome;
 use crate::cache::generation::PurgeScopes;
 use crate::cache::{CacheStatus, Lookup, Pending, copied};
 use crate::capabilities::outbound_http::{Chain, Via};
-use crate::experiment::Arm;
+use crate::experiment::ServedAssignment;
 use crate::guest::component::Component;
 use crate::host::{Host, Listening, RouteTarget, Served};
 use crate::http::authority::{self, Authority};
@@ -43,8 +43,8 @@ use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::metrics::RouteMetrics;
 use crate::prediction_log::record::CacheOutcome;
 use crate::prediction_log::settings::LogMode;
-use crate::prediction_log::{self, Recorder, RequestPredictions};
-use exchange::Exchange;
+use crate::prediction_log::{self, Appended, Recorder, RequestPredictions};
+use exchange::{ComparedPredictions, Exchange};
 use shadow::ShadowCopy;
 
 /// Maximum number of components that a request may pass through, each calling the next.
@@ -75,7 +75,7 @@ where
         }
         response
     });
-    mark(exchange.arm.as_deref(), &mut response);
+    mark(exchange.assignment.as_ref(), &mut response);
     // Not on a response to another component, which is not the cache's client.
     if let Some(status) = exchange.cache_status.filter(|_| host.cache().status_header()) {
         status.put_into(response.headers_mut());
@@ -147,9 +147,9 @@ impl<'h> ResponseTerms<'h> {
 
 /// Names the experiment and the variant in the response to a request that a router assigned. The
 /// response cache never sees these headers.
-fn mark(arm: Option<&Arm>, response: &mut Response<Body>) {
-    if let Some(arm) = arm {
-        arm.mark(response.headers_mut());
+fn mark(assignment: Option<&ServedAssignment>, response: &mut Response<Body>) {
+    if let Some(assignment) = assignment {
+        assignment.mark(response.headers_mut());
     }
 }
 
@@ -169,7 +169,7 @@ impl Chain for Host {
             address(&via, client, &mut exchange.head);
             let served = serve(&self, via, &mut exchange).await;
             let mut response = served.unwrap_or_else(Failure::into_response);
-            mark(exchange.arm.as_deref(), &mut response);
+            mark(exchange.assignment.as_ref(), &mut response);
             response
         }
         .boxed()
@@ -289,8 +289,8 @@ where
     // 4. Look up a cached response.
     let (cache, state, counts) = (host.cache(), component.cache_state(), &metrics.cache);
     let logged = recorder.map(|recorder| {
-        let exposure = exchange.arm.as_ref().map(|arm| &arm.exposure);
-        recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.take())
+        let exposure = exchange.assignment.as_ref().and_then(ServedAssignment::exposure);
+        recorder.begin(&exchange.head, exchange.start, exposure, exchange.router_route.clone())
     });
     let (head, body) = exchange.take();
     let found = cache.look_up(state, scopes, counts, &head, body.whole(), deadline).await;
@@ -322,6 +322,9 @@ where
         }
     };
     // 7. Record the predictions.
+    if let ComparedPredictions::Compared(predictions) = &mut exchange.predictions {
+        *predictions = response.extensions().get::<Appended>().cloned();
+    }
     if let (Some(logged), Some(log)) = (logged, host.prediction_log()) {
         match logged.mode() {
             LogMode::BestEffort => {

@@ -2,9 +2,13 @@
 //! treatment, and shadows receive copies without effect on responses.
 
 mod assignment; // which variant serves a request, and what clients see of it
+mod conditions; // requests that are not in an experiment
+mod cookies; // units that the router assigns
 mod invalid; // experiments that are refused at startup
 mod ramps; // `spinfer experiment`, on one host and on several
+mod records; // what the prediction log has of assignments
 mod shadows; // copies of requests
+mod unavailable; // variants that cannot serve
 
 use std::collections::BTreeSet;
 
@@ -65,9 +69,27 @@ impl ExperimentApp {
         self
     }
 
+    /// With other experiments: `find` is replaced in the file.
+    fn replace(self, find: &str, by: &str) -> Self {
+        let file = self.dir.path().join("experiments.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(find), "{text}");
+        std::fs::write(&file, text.replacen(find, by, 1)).unwrap();
+        self
+    }
+
     fn up(self) -> Spinfer {
+        self.launch().up()
+    }
+
+    /// With the state in `folder`.
+    fn up_in(self, folder: &str) -> Spinfer {
+        self.launch().state_dir(folder).up()
+    }
+
+    fn launch(self) -> Launch {
         let Self { dir, manifest, config } = self;
-        Launch::new(&manifest).admin().runtime_config(&config).keep(dir).up()
+        Launch::new(&manifest).admin().runtime_config(&config).keep(dir)
     }
 
     /// The output of `spinfer check`, which must fail.
@@ -80,6 +102,17 @@ impl ExperimentApp {
 
 fn up(experiments: &str) -> Spinfer {
     ExperimentApp::new(experiments, GRANTS).up()
+}
+
+/// The sum of the values of a metric on a host.
+fn metric_sum(spinfer: &Spinfer, name: &str) -> u64 {
+    let metrics = spinfer.admin().send("GET", "/metrics", &[], b"").text();
+    let start = format!("{name}{{");
+    let values = metrics.lines().filter(|line| line.starts_with(&start)).map(|line| {
+        let (_, value) = line.rsplit_once(' ').unwrap();
+        value.parse::<u64>().unwrap()
+    });
+    values.sum()
 }
 
 fn variant(response: &Response) -> &str {

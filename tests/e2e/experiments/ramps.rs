@@ -7,7 +7,7 @@ fn admin(spinfer: &Spinfer) -> String {
 }
 
 /// The output of `spinfer experiment`, which must succeed.
-fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
+pub(super) fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
     let admin = admin(spinfer);
     let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
     assert!(status.success(), "{arguments:?}: {text}");
@@ -15,7 +15,7 @@ fn command(spinfer: &Spinfer, arguments: &[&str]) -> String {
 }
 
 /// The output of `spinfer experiment`, which must fail.
-fn command_refused(spinfer: &Spinfer, arguments: &[&str]) -> String {
+pub(super) fn command_refused(spinfer: &Spinfer, arguments: &[&str]) -> String {
     let admin = admin(spinfer);
     let (status, text) = run(&[&["experiment"], arguments, &["--admin", &admin]].concat());
     assert!(!status.success(), "{arguments:?}: {text}");
@@ -46,7 +46,7 @@ fn ramp_moves_users_only_from_control_without_a_restart() {
     assert!(output.contains("stopped: control serves all requests"), "{output}");
     wait_until("the experiment is stopped", || treated(&client, "x", USERS).is_empty());
     let output = command_refused(&spinfer, &["ramp", "x", "treatment=0.5"]);
-    assert!(output.contains("is stopped; `spinfer experiment ramp --resume`"), "{output}");
+    assert!(output.contains("is stopped; `spinfer experiment start`"), "{output}");
     command(&spinfer, &["stop", "x", "--winner", "treatment"]);
     wait_until("the winner serves all users", || treated(&client, "x", USERS).len() == USERS);
     command(&spinfer, &["ramp", "x", "treatment=0", "--resume"]);
@@ -135,4 +135,37 @@ fn hosts_sharing_a_redis_follow_one_ramp() {
         b.log().contains("the last known allocations stay in effect")
     });
     redis.resume();
+}
+
+/// The changes of an experiment stay in the store when it is restarted under its name.
+#[test]
+fn change_of_an_earlier_experiment_of_the_same_name_is_ignored() {
+    const USERS: usize = 20;
+    let redis = Redis::start();
+    let node = |experiments: &str| {
+        let mut application = ExperimentApp::new(experiments, GRANTS);
+        application.config =
+            format!("[key_value_store.default]\ntype = \"redis\"\nurl = \"{}\"\n", redis.url());
+        application.up()
+    };
+    let before = experiment("x", BY_HEADER, 1.0);
+    let spinfer = node(&before);
+    command(&spinfer, &["stop", "x", "--winner", "treatment"]);
+    let client = spinfer.client();
+    wait_until("the winner serves all users", || treated(&client, "x", USERS).len() == USERS);
+    drop(spinfer);
+    // The same variants: the change applies, whatever the allocations of the file.
+    let spinfer = node(&experiment("x", BY_HEADER, 0.5));
+    assert_eq!(treated(&spinfer.client(), "x", USERS).len(), USERS);
+    drop(spinfer);
+    // Another component: the experiment starts anew.
+    let restarted = before.replace("component = \"two\"\n", "component = \"two\"\nmodel = \"y\"\n");
+    let spinfer = node(&restarted);
+    assert!(treated(&spinfer.client(), "x", USERS).is_empty());
+    spinfer.wait_for_log("of an earlier experiment `x` with other variants, and is ignored");
+    let output = command(&spinfer, &["show", "x"]);
+    assert!(output.contains("showing the allocations of /experiments.toml"), "{output}");
+    let output = command(&spinfer, &["ramp", "x", "treatment=1"]);
+    assert!(!output.contains("earlier experiment"), "{output}");
+    wait_until("its own change applies", || treated(&spinfer.client(), "x", USERS).len() == USERS);
 }

@@ -231,9 +231,9 @@ impl Context<'_> {
             if let Err(problem) = names::check_variable(name) {
                 problems.add(&key, problem);
             }
-            if let Some(value) = self.expand(&key, text, problems) {
-                variables.push((name.clone(), value));
-            }
+            // Without a value nothing is served, but checks know that there is such a variable.
+            let value = self.expand(&key, text, problems).unwrap_or_default();
+            variables.push((name.clone(), value));
         }
         variables.into_iter().collect()
     }

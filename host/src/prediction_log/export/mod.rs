@@ -38,7 +38,7 @@ pub enum ExportProgress {
 const REPORT: u64 = 4096;
 
 /// Columns of every export, before and after the inputs and outputs.
-const BEFORE: [&str; 13] = [
+const BEFORE: [&str; 16] = [
     "id",
     "row",
     "time",
@@ -48,6 +48,9 @@ const BEFORE: [&str; 13] = [
     "component",
     "experiment",
     "variant",
+    "unit",
+    "propensity",
+    "failed_over",
     "cache",
     "status",
     "latency_us",
@@ -162,6 +165,9 @@ impl CsvRow {
         }
         self.add(optional(&record.experiment));
         self.add(optional(&record.variant));
+        self.add(optional(&record.unit));
+        self.add_number(record.propensity);
+        self.add(optional(&record.failed_over));
         self.add(&record.cache);
         self.add(record.status.to_string());
         self.add(record.latency_us.to_string());
@@ -172,11 +178,15 @@ impl CsvRow {
         self.add(optional(&record.omitted));
         self.add(optional(&record.feedback.label));
         for number in [record.feedback.value, record.feedback.reward] {
-            if let Some(number) = number {
-                json::write(&number, &mut self.text);
-            }
-            self.end();
+            self.add_number(number);
         }
+    }
+
+    fn add_number(&mut self, number: Option<f64>) {
+        if let Some(number) = number {
+            json::write(&number, &mut self.text);
+        }
+        self.end();
     }
 
     fn add(&mut self, text: impl AsRef<str>) {

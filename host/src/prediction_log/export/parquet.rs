@@ -45,7 +45,7 @@ enum Builder {
 
 /// Numeric columns of every export.
 const INTEGERS: [&str; 3] = ["row", "status", "latency_us"];
-const NUMBERS: [&str; 2] = ["feedback.value", "feedback.reward"];
+const NUMBERS: [&str; 3] = ["propensity", "feedback.value", "feedback.reward"];
 /// Columns without missing values.
 const ALWAYS: [&str; 11] = [
     "id",
@@ -202,6 +202,9 @@ impl<'a, W: Write + Send> ParquetFile<'a, W> {
         }
         each(&mut |column| column.text(record.experiment.as_deref()));
         each(&mut |column| column.text(record.variant.as_deref()));
+        each(&mut |column| column.text(record.unit.as_deref()));
+        each(&mut |column| column.number(record.propensity));
+        each(&mut |column| column.text(record.failed_over.as_deref()));
         each(&mut |column| column.text(Some(&record.cache)));
         each(&mut |column| column.integer(record.status));
         each(&mut |column| column.integer(record.latency_us));

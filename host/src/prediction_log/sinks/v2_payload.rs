@@ -34,6 +34,7 @@ pub(super) fn response(rows: &[&StoredRecord]) -> Value {
 fn head(rows: &[&StoredRecord]) -> Map<String, Value> {
     let Some(first) = rows.first() else { return Map::new() };
     let StoredRecord { id, row, route, component, experiment, variant, .. } = first;
+    let StoredRecord { unit, propensity, failed_over, .. } = first;
     let StoredRecord { cache, status, latency_us, trace_id, attributes, omitted, .. } = first;
     let mut parameters = Map::new();
     let mut add = |name: &str, value: Value| {
@@ -46,6 +47,9 @@ fn head(rows: &[&StoredRecord]) -> Map<String, Value> {
     add("component", component.as_str().into());
     add("experiment", experiment.as_deref().into());
     add("variant", variant.as_deref().into());
+    add("unit", unit.as_deref().into());
+    add("propensity", (*propensity).into());
+    add("failed_over", failed_over.as_deref().into());
     add("cache", cache.as_str().into());
     add("status", (*status).into());
     add("latency_us", (*latency_us).into());

@@ -27,8 +27,8 @@ use sources::Sources;
 use unmatched::Unmatched;
 
 const INSERT: &str = "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status,
-    latency_us, trace_id, inputs, outputs, attributes, omitted)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    latency_us, trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 const FIND: &str = "SELECT s.model, s.version, s.experiment, s.variant, p.outputs
     FROM predictions p JOIN sources s ON s.id = p.source WHERE p.id = ?1 AND p.row = ?2";
 const FIND_FEEDBACK: &str =
@@ -202,6 +202,7 @@ fn insert(
     json::array(&predictions.omitted, &mut buffers.omitted);
     let omitted = (!predictions.omitted.is_empty()).then_some(&*buffers.omitted);
     let latency = i64::try_from(context.latency.as_micros()).unwrap_or(i64::MAX);
+    let exposure = context.exposure.as_ref();
     for index in 0..predictions.rows {
         inputs.write(index as usize, &mut buffers.inputs);
         outputs.write(index as usize, &mut buffers.outputs);
@@ -219,6 +220,9 @@ fn insert(
             text(&buffers.outputs),
             text(&buffers.attributes),
             omitted.map(text),
+            exposure.and_then(|exposure| exposure.unit.as_deref()),
+            exposure.and_then(|exposure| exposure.propensity),
+            exposure.and_then(|exposure| exposure.failed_over.as_deref()),
         ])?;
         if inserted == 0 {
             written.duplicates += 1;

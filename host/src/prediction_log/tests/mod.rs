@@ -41,7 +41,11 @@ fn context(id: Uuid, time: SystemTime) -> RequestContext {
         time,
         route: "/v2/models/iris/...".into(),
         component: "iris-1".into(),
-        exposure: Some(Exposure { experiment: "iris".into(), variant: "control".into() }),
+        exposure: Some(Exposure {
+            unit: Some("0123456789abcdef".into()),
+            propensity: Some(0.75),
+            ..Exposure::new("iris", "control")
+        }),
         cache: CacheOutcome::Miss,
         status: 200,
         latency: Duration::from_micros(120),

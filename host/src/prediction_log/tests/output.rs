@@ -60,11 +60,13 @@ fn export_of_one_model_version_has_a_column_per_input_and_output() {
     let mut lines = text.lines();
     let header = lines.next().unwrap();
     assert!(header.contains("trace_id,input.sepal_length,input.sepal_width"), "{header}");
+    assert!(header.contains(",variant,unit,propensity,failed_over,cache,"), "{header}");
     assert!(header.ends_with(
         "output.prediction,output.probabilities[0],output.probabilities[1],\
          output.probabilities[2],attributes,omitted,feedback.label,feedback.value,feedback.reward"
     ));
     let row = lines.next().unwrap();
+    assert!(row.contains(",control,0123456789abcdef,0.75,,miss,"), "{row}");
     assert!(row.contains(",miss,200,120,,5.1,3.5,1.4,,versicolor,0.1,0.8,0.1,"), "{row}");
     assert!(row.ends_with(",,setosa,,"), "{row}");
     assert_eq!(lines.next(), None);
@@ -113,6 +115,9 @@ fn parquet_export_is_read_back() {
         assert_eq!(column("input.sepal_length").as_primitive::<Float64Type>().value(0), 5.1);
         assert_eq!(column("input.petal_width").null_count(), batch.num_rows());
         assert_eq!(column("output.prediction").as_string::<i32>().value(0), "versicolor");
+        assert_eq!(column("unit").as_string::<i32>().value(0), "0123456789abcdef");
+        assert_eq!(column("propensity").as_primitive::<Float64Type>().value(0), 0.75);
+        assert_eq!(column("failed_over").null_count(), batch.num_rows());
         assert_eq!(column("latency_us").as_primitive::<Int64Type>().value(0), 120);
         rows += batch.num_rows();
     }

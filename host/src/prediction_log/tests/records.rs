@@ -31,6 +31,8 @@ fn appended_records_are_in_the_file() {
     let [first, second, third] = &records(folder.path())[..] else { panic!("three records") };
     assert_eq!((first.id, first.row, first.time), (one, 0, 1_796_040_000_123_456));
     assert_eq!(first.variant.as_deref(), Some("control"));
+    assert_eq!((first.unit.as_deref(), first.propensity), (Some("0123456789abcdef"), Some(0.75)));
+    assert_eq!((&second.unit, second.propensity, &second.failed_over), (&None, None, &None));
     let inputs = r#"{"sepal_length":5.1,"sepal_width":3.5,"petal_length":1.4,"petal_width":null}"#;
     assert_eq!(first.inputs, inputs);
     assert_eq!((second.row, third.row), (7, 8), "rows are numbered within the request");
@@ -43,7 +45,7 @@ fn appended_records_are_in_the_file() {
     third.write_json(&mut line);
     let expected = format!(
         r#"{{"id":"{two}","row":8,"time":"2026-11-30T12:00:00.123456Z","model":"iris-classifier","#
-    ) + r#""version":"1","route":"/v2/models/iris/...","component":"iris-1","experiment":null,"variant":null,"cache":"hit","status":200,"latency_us":120,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","inputs":{"n":-9223372036854775808},"outputs":{},"attributes":{"operation":"predict"},"omitted":["pixels[150528]"]}"#;
+    ) + r#""version":"1","route":"/v2/models/iris/...","component":"iris-1","experiment":null,"variant":null,"unit":null,"propensity":null,"failed_over":null,"cache":"hit","status":200,"latency_us":120,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","inputs":{"n":-9223372036854775808},"outputs":{},"attributes":{"operation":"predict"},"omitted":["pixels[150528]"]}"#;
     assert_eq!(String::from_utf8(line).unwrap(), expected);
 }
 

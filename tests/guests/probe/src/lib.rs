@@ -82,6 +82,7 @@ type Header = (String, Vec<u8>);
 
 fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeResponse {
     match path {
+        "/predict" => panic!("this is no model"),
         _ if query == "spin-headers" => {
             let ours = headers.iter().filter(|(name, _)| name != HEADER);
             let mut lines: Vec<_> =
@@ -143,6 +144,9 @@ fn respond(path: &str, query: &str, headers: &[Header], body: Vec<u8>) -> ProbeR
         // Depends on the component's environment.
         "/sick" => match std::env::var("SICK").as_deref() {
             Ok("trap") => panic!("set up to"),
+            Ok("trap-fifth") if query.parse().is_ok_and(|number: u32| number % 5 == 0) => {
+                panic!("set up to")
+            }
             Ok("loop") => loop {
                 std::hint::black_box(0);
             },

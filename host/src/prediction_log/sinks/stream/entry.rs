@@ -46,6 +46,9 @@ impl From<&SinkEvent> for StreamEntry {
                     component,
                     experiment,
                     variant,
+                    unit,
+                    propensity,
+                    failed_over,
                     cache,
                     status,
                     latency_us,
@@ -66,6 +69,9 @@ impl From<&SinkEvent> for StreamEntry {
                     ("component", component.clone()),
                     ("experiment", optional(experiment)),
                     ("variant", optional(variant)),
+                    ("unit", optional(unit)),
+                    ("propensity", propensity.map(|p| p.to_string()).unwrap_or_default()),
+                    ("failed_over", optional(failed_over)),
                     ("cache", cache.clone()),
                     ("status", status.to_string()),
                     ("latency_us", latency_us.to_string()),
@@ -130,6 +136,11 @@ impl RawEntry {
         let text = |field| self.text(field).map(str::to_owned);
         let optional = |field| text(field).map(|text| (!text.is_empty()).then_some(text));
         let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
+        // Empty: the variant was not drawn.
+        let probability = |text: &str| match text {
+            "" => Some(None),
+            text => text.parse().ok().filter(|p| (0.0..=1.0).contains(p)).map(Some),
+        };
         let object = |field| {
             self.parsed(
                 field,
@@ -151,6 +162,9 @@ impl RawEntry {
             component: text("component")?,
             experiment: optional("experiment")?,
             variant: optional("variant")?,
+            unit: optional("unit")?,
+            propensity: self.parsed("propensity", probability, "a probability from 0 to 1")?,
+            failed_over: optional("failed_over")?,
             cache: text("cache")?,
             status: self
                 .parsed("status", |text| text.parse::<u16>().ok(), "an HTTP status")?
@@ -211,6 +225,9 @@ mod tests {
             component: "iris".into(),
             experiment: None,
             variant: None,
+            unit: None,
+            propensity: None,
+            failed_over: None,
             cache: "miss".into(),
             status: 200,
             latency_us: 120,
@@ -237,6 +254,9 @@ mod tests {
         let all = SinkEvent::Record(StoredRecord {
             experiment: Some("e".into()),
             variant: Some("v".into()),
+            unit: Some("0123456789abcdef".into()),
+            propensity: Some(0.1),
+            failed_over: Some("w".into()),
             trace_id: Some("t".into()),
             omitted: Some(r#"["pixels[784]"]"#.into()),
             ..all
@@ -257,6 +277,8 @@ mod tests {
             ("status", Some(b"70000"), "`status` is not an HTTP status"),
             ("latency_us", Some(b"-5"), "`latency_us` is not a number"),
             ("model", Some(b"\xff"), "`model` is not UTF-8"),
+            ("propensity", Some(b"1.5"), "`propensity` is not a probability"),
+            ("propensity", Some(b"NaN"), "`propensity` is not a probability"),
             ("inputs", Some(b"[]"), "`inputs` is not a JSON object"),
             ("inputs", Some(b"{\"a\":[1]}"), "`inputs` is not a JSON object"),
             ("outputs", Some(b"{\"a\":1"), "`outputs` is not a JSON object"),

@@ -123,6 +123,9 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
         component,
         experiment,
         variant,
+        unit,
+        propensity,
+        failed_over,
         cache,
         status,
         latency_us,
@@ -157,8 +160,8 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
     };
     let mut insert = transaction.prepare_cached(
         "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status, latency_us,
-            trace_id, inputs, outputs, attributes, omitted)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     )?;
     let inserted = insert.execute(params![
         id.as_bytes(),
@@ -172,7 +175,10 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
         inputs,
         outputs,
         attributes,
-        omitted
+        omitted,
+        unit,
+        propensity,
+        failed_over
     ])?;
     Ok(inserted > 0)
 }
@@ -216,7 +222,10 @@ mod tests {
             route: "/".into(),
             component: "c".into(),
             experiment: Some("e".into()),
-            variant: None,
+            variant: Some("v".into()),
+            unit: Some("0123456789abcdef".into()),
+            propensity: Some(0.25),
+            failed_over: Some("w".into()),
             cache: "hit".into(),
             status: 200,
             latency_us: 1,

@@ -1,6 +1,8 @@
 //! The assignment door: a router returns the component to which it assigns a request, and the host
 //! forwards the request itself. One typed call; the body is copied only if the router needs it.
 
+mod versions;
+
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -15,26 +17,10 @@ use super::{Evictable, Evicted, InstancePool};
 use crate::guest::instance::{InstanceState, StoreFactory};
 use crate::guest::offload::GuestOffload;
 use crate::http::error::Failure;
-use crate::http::spin_headers::SpinHeader;
+use crate::http::spin_headers::{RequestSource, SpinHeader};
 
-mod generated {
-    wasmtime::component::bindgen!({
-        path: "../wit/spinfer-experiment",
-        world: "router",
-        exports: { default: async },
-        ownership: Borrowing { duplicate_if_necessary: true },
-        require_store_data_send: true,
-    });
-}
-
-use generated::exports::spinfer::experiment::assignment as wit;
-pub use wit::{Assigned, Refusal, Shadow};
-
-/// The component, ready to be instantiated behind this door.
-pub type AssignPre = generated::RouterPre<InstanceState>;
-
-/// The interface that a component with an assignment door exports.
-pub const EXPORT: &str = "spinfer:experiment/assignment@0.1.0";
+pub use versions::{AssignPre, Assigned, Destination, Exclusion, Refusal};
+use versions::{Request, RequestHeader, RouterExports};
 
 /// The head of the request, returned to the caller, and the router's decision.
 pub type Decided = (Parts, Result<Assigned, Refusal>);
@@ -49,7 +35,7 @@ pub struct AssignDoor {
 
 /// A router instance, and the parts of a request that it reads.
 struct Assigner {
-    router: generated::Router,
+    router: RouterExports,
     /// With their indices in the list that the router returned.
     needed_headers: Vec<(u32, HeaderName)>,
     needs_body: bool,
@@ -59,11 +45,10 @@ impl Guest for Assigner {
     type AssignPre = AssignPre;
 
     async fn create(pre: &AssignPre, store: &mut Store<InstanceState>) -> wasmtime::Result<Self> {
-        let router = pre.instantiate_async(&mut *store).await?;
-        let assignment = router.spinfer_experiment_assignment();
-        let needs_body = assignment.call_needs_body(&mut *store).await?;
+        let router = pre.instantiate(store).await?;
+        let needs_body = router.needs_body(store).await?;
         let mut needed_headers = Vec::new();
-        for (index, name) in (0_u32..).zip(assignment.call_needed_headers(&mut *store).await?) {
+        for (index, name) in (0_u32..).zip(router.needed_headers(store).await?) {
             let name = HeaderName::from_str(&name)?;
             if SpinHeader::named(&name).is_some() {
                 bail!(
@@ -101,15 +86,17 @@ impl AssignDoor {
         Ok(*self.needs_body.get_or_init(|| needs_body))
     }
 
-    /// Assigns a request that has passed through `hops` components, this one included.
+    /// Assigns a request of `client`, whose hops include this component.
     pub async fn assign(
         &self,
         head: Parts,
         body: Bytes,
         deadline: Instant,
-        hops: usize,
+        client: RequestSource,
     ) -> Result<Decided, Failure> {
-        self.instances.call(deadline, hops, |instance| call(instance, head, body)).await
+        let secure = client.scheme == "https";
+        let call = |instance| call(instance, head, body, secure);
+        self.instances.call(deadline, client.hops, call).await
     }
 }
 
@@ -124,19 +111,21 @@ async fn call(
     mut instance: Box<IdleInstance<Assigner>>,
     head: Parts,
     body: Bytes,
+    secure: bool,
 ) -> (Box<IdleInstance<Assigner>>, wasmtime::Result<Decided>) {
     let needed = instance.guest.needed_headers.iter();
     let values = needed.flat_map(|(index, name)| {
         let values = head.headers.get_all(name).into_iter();
-        values.map(|value| wit::RequestHeader { index: *index, value: value.as_bytes() })
+        values.map(|value| RequestHeader { index: *index, value: value.as_bytes() })
     });
     let headers: Vec<_> = values.collect();
-    let request = wit::Request {
+    let request = Request {
         path_with_query: head.uri.path_and_query().map_or("/", |path| path.as_str()),
         headers: &headers,
         body: &body,
+        secure,
     };
-    let assignment = instance.guest.router.spinfer_experiment_assignment();
-    let decided = assignment.call_assign(&mut instance.store, request).await;
+    let IdleInstance { guest, store, .. } = &mut *instance;
+    let decided = guest.router.assign(store, request).await;
     (instance, decided.map(|decided| (head, decided)))
 }
