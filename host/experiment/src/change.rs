@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{CONTROL, Experiment, check_allocation, check_sum};
+use crate::progress::{Epoch, Event, Rollback, StepProgress};
 
 /// The key of an experiment's change in the key-value store.
 #[must_use]
@@ -33,6 +34,18 @@ pub struct Change {
     /// The variant that serves every unit of an experiment that is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<String>,
+    /// Variants that a guardrail took out of traffic. Only an operator brings one back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rolled_back: BTreeMap<String, Rollback>,
+    /// The step of a canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepProgress>,
+    /// The periods of equal allocations so far; none before the first change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub epochs: Vec<Epoch>,
+    /// What this change is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Event>,
 }
 
 impl Change {

@@ -10,6 +10,7 @@ pub mod cookie;
 pub mod eligibility;
 pub mod format;
 pub mod hash;
+pub mod progress;
 pub mod router;
 pub mod split;
 pub mod unit;

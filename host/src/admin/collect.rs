@@ -7,11 +7,15 @@ use std::time::SystemTime;
 
 use spinfer_experiment::Exclusion;
 
+use spinfer_experiment::CONTROL;
+use spinfer_statistics::confidence_sequence::Interval;
+
 use crate::cache::counts::{Level, LookupResult, Outcome};
 use crate::cache::redis::RedisCache;
 use crate::drift::report::FieldReport;
 use crate::experiment::Arm;
 use crate::experiment::agreement::AgreementCounts;
+use crate::experiment::assessment::VerdictState;
 use crate::host::Host;
 use crate::http::body::cut_off::CutOffReason;
 use crate::http::error::Reason;
@@ -34,6 +38,7 @@ pub(super) fn expose(host: &Host, format: ExpositionFormat) -> String {
     drift(host, &mut text);
     prediction_log(host, &mut text);
     experiments(host, &mut text);
+    assessments(host, &mut text);
     process(host, &mut text);
     text.finish()
 }
@@ -392,6 +397,60 @@ fn agreement<'a>(
         let counts = counts(arm);
         if counts.numbers > 0 {
             max.value(&[experiment, variant], counts.difference_max);
+        }
+    }
+}
+
+/// What the last look at each experiment found.
+fn assessments(host: &Host, text: &mut Exposition) {
+    let all: Vec<_> = host
+        .experiments()
+        .flat_map(|router| router.experiments().iter().map(move |experiment| (router, experiment)))
+        .filter_map(|(router, experiment)| {
+            Some((experiment.name.as_str(), router.assessment(&experiment.name)?))
+        })
+        .collect();
+    let mut verdicts = text.family(&table::EXPERIMENT_VERDICT);
+    for (experiment, found) in &all {
+        for state in VerdictState::ALL {
+            let is_present = u8::from(found.verdict.state == state);
+            verdicts.value(&[experiment, state.name()], is_present);
+        }
+    }
+    let mut units = text.family(&table::EXPERIMENT_UNITS);
+    for (experiment, found) in &all {
+        for variant in &found.variants {
+            units.value(&[experiment, &variant.name], variant.units);
+        }
+    }
+    let mut differences = text.family(&table::EXPERIMENT_DIFFERENCE);
+    for (experiment, found) in &all {
+        for variant in &found.variants {
+            let Some(comparison) = &variant.comparison else { continue };
+            let Interval { estimate, lower, upper } = comparison.difference;
+            for (bound, value) in [("estimate", estimate), ("lower", lower), ("upper", upper)] {
+                differences.value(&[experiment, &variant.name, bound], value);
+            }
+        }
+    }
+    let mut guardrails = text.family(&table::EXPERIMENT_GUARDRAIL);
+    for (experiment, found) in &all {
+        for status in &found.guardrails {
+            let labels = [*experiment, &status.variant, &status.guardrail];
+            guardrails.value(&labels, status.evidence);
+        }
+    }
+    let mut rolled_back = text.family(&table::EXPERIMENT_ROLLED_BACK);
+    for (experiment, found) in &all {
+        for variant in found.variants.iter().filter(|variant| variant.name != CONTROL) {
+            let is_out = u8::from(found.rolled_back.contains(&variant.name));
+            rolled_back.value(&[experiment, &variant.name], is_out);
+        }
+    }
+    let mut steps = text.family(&table::EXPERIMENT_STEP);
+    for (experiment, found) in &all {
+        if let Some([step, _]) = found.step {
+            steps.value(&[experiment], step as u64);
         }
     }
 }

@@ -18,9 +18,11 @@ use crate::http::content_encoding::{Admission, admit};
 
 pub const EXPERIMENTS: &str = "/experiments";
 const EXPERIMENT: &str = "/experiments/<name>";
+const JOURNAL: &str = "/experiments/<name>/journal";
 
 /// Path and allowed methods of each endpoint.
-pub(super) const ENDPOINTS: [(&str, &str); 2] = [(EXPERIMENTS, "GET, HEAD"), (EXPERIMENT, "PUT")];
+pub(super) const ENDPOINTS: [(&str, &str); 3] =
+    [(EXPERIMENTS, "GET, HEAD"), (EXPERIMENT, "GET, HEAD, PUT"), (JOURNAL, "GET, HEAD")];
 
 /// Maximum size of an update's body, in bytes.
 const MAX_UPDATE: usize = 64 << 10;
@@ -51,6 +53,15 @@ where
     let path = head.uri.path().to_owned();
     match (name(&path).flatten(), &head.method) {
         (None, &Method::GET | &Method::HEAD) => json(&status::all(host.experiments()).await),
+        (Some(name), &Method::GET | &Method::HEAD) => {
+            let (name, is_journal) = match name.strip_suffix("/journal") {
+                Some(name) => (name, true),
+                None => (name, false),
+            };
+            let found = status::detail(host.experiments(), name).await;
+            let found = found.map_err(|error| refusal(&error))?;
+            if is_journal { json(&found.journal) } else { json(&found) }
+        }
         (Some(name), &Method::PUT) => {
             let admission = Admission {
                 budget: host.body_budget(),
@@ -77,7 +88,7 @@ where
             )
         }
         (None, _) => Err(Refusal::Method { path: EXPERIMENTS, allow: "GET, HEAD" }),
-        (Some(_), _) => Err(Refusal::Method { path: EXPERIMENT, allow: "PUT" }),
+        (Some(_), _) => Err(Refusal::Method { path: EXPERIMENT, allow: "GET, HEAD, PUT" }),
     }
 }
 

@@ -8,13 +8,17 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
 use http::uri::Authority;
+use serde::de::DeserializeOwned;
+use spinfer_experiment::progress::Event;
 
 use super::admin_client::{send, send_json};
 use super::cache::{At, UNEXPECTED};
+use super::experiment_history::{Palette, write_history, write_journal};
 use super::table::write_table;
+use super::telemetry::output_has_colours;
 use crate::admin::EXPERIMENTS;
 use crate::experiment::status::{
-    AgreementStatus, AllocationUpdate, ExperimentStatus, VariantStatus,
+    AgreementStatus, AllocationUpdate, ExperimentDetail, ExperimentStatus, VariantStatus,
 };
 
 #[derive(Debug, Args)]
@@ -34,7 +38,19 @@ enum ExperimentCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show one experiment
+    /// Show what happened to an experiment: who changed what, when, and the numbers
+    Journal {
+        /// Name of the experiment, as in `list`
+        name: String,
+
+        #[command(flatten)]
+        at: At,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one experiment: variants, verdict, guardrails, and intervals over time
     Show {
         /// Name of the experiment, as in `list`
         name: String,
@@ -130,13 +146,22 @@ pub fn run(experiment: &ExperimentOptions, out: &mut impl Write) -> Result<()> {
             list(&all, out)
         }
         ExperimentCommand::Show { name, at, json } => {
-            let all = all(&at.admin)?;
-            let Some(found) = all.iter().find(|experiment| experiment.name == *name) else {
-                let names: Vec<_> = all.iter().map(|e| e.name.as_str()).collect();
-                let names = if names.is_empty() { "none".into() } else { names.join(", ") };
-                bail!("experiment `{name}` does not exist; available experiments: {names}");
-            };
-            if *json { write_json(found, out) } else { show(found, out) }
+            let detail: ExperimentDetail = get(&at.admin, name, "")?;
+            if *json {
+                return write_json(&detail, out);
+            }
+            show(&detail.status, out)?;
+            write_history(&detail, Palette { colours: output_has_colours() }, out)
+        }
+        ExperimentCommand::Journal { name, at, json } => {
+            let entries: Vec<Event> = get(&at.admin, name, "/journal")?;
+            if *json {
+                return write_json(&entries, out);
+            }
+            if entries.is_empty() {
+                writeln!(out, "No entries: the experiment was never changed.")?;
+            }
+            write_journal(&entries, out)
         }
         ExperimentCommand::Ramp { name, shares, resume, at } => {
             let mut allocations = BTreeMap::new();
@@ -176,6 +201,13 @@ pub fn run(experiment: &ExperimentOptions, out: &mut impl Write) -> Result<()> {
 
 fn all(admin: &Authority) -> Result<Vec<ExperimentStatus>> {
     let response = send(admin, &Method::GET, EXPERIMENTS)?;
+    serde_json::from_slice(&response).context(UNEXPECTED)
+}
+
+/// What the admin plane responds with about the experiment `name`, or a part of it.
+fn get<T: DeserializeOwned>(admin: &Authority, name: &str, part: &str) -> Result<T> {
+    let name: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    let response = send(admin, &Method::GET, &format!("{EXPERIMENTS}/{name}{part}"))?;
     serde_json::from_slice(&response).context(UNEXPECTED)
 }
 
@@ -395,6 +427,8 @@ mod tests {
                 variant("treatment", 0.25, false),
                 variant("candidate", 0.0, true),
             ],
+            rolled_back: BTreeMap::new(),
+            assessment: None,
             problem: None,
         };
         let mut out = Vec::new();

@@ -26,6 +26,7 @@ pub mod watch;
 mod admin_client;
 mod atomic_files;
 mod edit;
+mod experiment_history;
 mod output;
 mod signature;
 mod sparkline;

@@ -1,6 +1,7 @@
 //! How a router assigned a request: what its response and its records in the prediction log say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use smallvec::SmallVec;
@@ -43,6 +44,13 @@ impl ServedAssignment {
         self.propensity = None;
     }
 
+    /// Counts the outcome of the request for the variant that was drawn for it.
+    pub fn observe(&self, error: bool, latency: Duration) {
+        if let Some(arm) = self.arm.as_ref().filter(|_| self.propensity.is_some()) {
+            arm.outcomes.observe(error, latency);
+        }
+    }
+
     /// The exposure to be recorded; `None` if the request is not in the experiment.
     #[must_use]
     pub fn exposure(&self) -> Option<Exposure> {
@@ -53,6 +61,7 @@ impl ServedAssignment {
             unit: self.unit.clone(),
             propensity: self.propensity,
             failed_over: self.failed_over.as_ref().map(|arm| Arc::clone(&arm.variant)),
+            covariate: arm.covariate.clone(),
         })
     }
 

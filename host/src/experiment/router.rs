@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use spinfer_experiment::{Exclusion, Experiment, Experiments};
 use tokio::sync::Semaphore;
 
 use super::agreement::Agreement;
+use super::assessment::Assessment;
+use super::outcomes::OutcomeCounters;
 use crate::guest::component::Component;
 use crate::http::reserved::INTERNAL;
 use crate::metrics::counters::Counter;
@@ -35,6 +38,8 @@ pub struct ExperimentRouter {
     unit_key: Option<HashKey>,
     /// The store with the changes, if granted.
     store: Option<Arc<GrantedStore>>,
+    /// The last look at each experiment.
+    assessments: Mutex<HashMap<String, Arc<Assessment>>>,
 }
 
 /// A variant of an experiment, with its counters.
@@ -45,8 +50,12 @@ pub struct Arm {
     /// The component that serves it.
     pub component: String,
     headers: [HeaderValue; 2],
+    /// Name of the input that is the covariate of the metric.
+    pub covariate: Option<Arc<str>>,
     /// Requests assigned to the variant.
     pub assignments: Counter,
+    /// Outcomes of those of units that were assigned by chance.
+    pub outcomes: OutcomeCounters,
     /// Those that control served, since the variant could not.
     pub failed_over: Counter,
     pub copies: ShadowCounts,
@@ -91,7 +100,9 @@ impl Arm {
             variant: variant.into(),
             component: component.to_owned(),
             headers,
+            covariate: None,
             assignments: Counter::default(),
+            outcomes: OutcomeCounters::default(),
             failed_over: Counter::default(),
             copies: ShadowCounts::default(),
         })
@@ -125,14 +136,18 @@ impl ExperimentRouter {
         unit_key: Option<HashKey>,
     ) -> Result<Self> {
         let arms = |experiment: &Experiment| {
+            let covariate = experiment.metric.as_ref().and_then(|metric| metric.covariate.as_ref());
+            let covariate: Option<Arc<str>> = covariate.map(|name| name.as_str().into());
             let arms = experiment.variants.iter().map(|variant| {
-                Ok(Arc::new(Arm::new(&experiment.name, &variant.name, &variant.component)?))
+                let arm = Arm::new(&experiment.name, &variant.name, &variant.component)?;
+                Ok(Arc::new(Arm { covariate: covariate.clone(), ..arm }))
             });
             Ok((experiment.name.clone(), arms.collect::<Result<_>>()?))
         };
         let arms = experiments.iter().map(arms).collect::<Result<_>>()?;
         let excluded = experiments.iter().map(|e| (e.name.clone(), Default::default())).collect();
-        Ok(Self { service, experiments, arms, excluded, unit_key, store })
+        let assessments = Mutex::default();
+        Ok(Self { service, experiments, arms, excluded, unit_key, store, assessments })
     }
 
     #[must_use]
@@ -155,6 +170,16 @@ impl ExperimentRouter {
     #[must_use]
     pub fn store(&self) -> Option<&Arc<GrantedStore>> {
         self.store.as_ref()
+    }
+
+    /// The last look at `experiment`; `None` before the first, and for a shadow.
+    #[must_use]
+    pub fn assessment(&self, experiment: &str) -> Option<Arc<Assessment>> {
+        self.assessments.lock().get(experiment).cloned()
+    }
+
+    pub(super) fn set_assessment(&self, experiment: &str, assessment: Assessment) {
+        self.assessments.lock().insert(experiment.to_owned(), Arc::new(assessment));
     }
 
     /// The arms of `experiment`, in file order.

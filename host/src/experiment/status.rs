@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spinfer_experiment::format::Start;
+use spinfer_experiment::progress::{Event, EventKind, Rollback};
 use spinfer_experiment::{Change, Exclusion, Experiment, key};
-use tracing::info;
 
 use super::agreement::AgreementCounts;
+use super::assessment::{Assessment, number};
+use super::ledger::{self, OPERATOR, commit, parse_list};
 use super::router::ExperimentRouter;
+use super::supervisor::{PastLook, first_of_new_run, looks_key};
 use super::{FILE, STORE};
 
 /// The current status of an experiment.
@@ -32,6 +35,12 @@ pub struct ExperimentStatus {
     /// experiment, by the reason.
     pub excluded: BTreeMap<String, u64>,
     pub variants: Vec<VariantStatus>,
+    /// Variants that a guardrail took out of traffic.
+    #[serde(default)]
+    pub rolled_back: BTreeMap<String, Rollback>,
+    /// The last look: verdict, numbers and guardrails. `None` before the first, and for shadows.
+    #[serde(default)]
+    pub assessment: Option<Assessment>,
     /// Why the change in the store is not in effect; `None` if it is.
     pub problem: Option<String>,
 }
@@ -116,6 +125,51 @@ pub async fn all(routers: impl Iterator<Item = &ExperimentRouter>) -> Vec<Experi
     all
 }
 
+/// An experiment with its history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentDetail {
+    #[serde(flatten)]
+    pub status: ExperimentStatus,
+    /// The intervals of the past, oldest first.
+    pub looks: Vec<PastLook>,
+    /// What happened, oldest first.
+    pub journal: Vec<Event>,
+}
+
+/// The experiment `name` with its history.
+///
+/// # Errors
+/// Fails if the experiment does not exist, or the store fails.
+pub async fn detail(
+    routers: impl Iterator<Item = &ExperimentRouter> + Clone,
+    name: &str,
+) -> Result<ExperimentDetail, ChangeError> {
+    let (router, experiment) = find(routers, name)?;
+    let failed =
+        |error: crate::storage::key_value::StoreError| ChangeError::Store(error.to_string());
+    let (mut looks, mut journal) = (Vec::new(), Vec::new());
+    if let Some(store) = router.store() {
+        let stored = store.get(looks_key(name)).await.map_err(failed)?;
+        looks = parse_list(stored.as_deref());
+        journal = ledger::journal(store, name).await.map_err(failed)?;
+    }
+    Ok(ExperimentDetail { status: status(router, experiment).await, looks, journal })
+}
+
+/// The experiment `name` and its router.
+fn find<'a>(
+    routers: impl Iterator<Item = &'a ExperimentRouter> + Clone,
+    name: &str,
+) -> Result<(&'a ExperimentRouter, &'a Experiment), ChangeError> {
+    let found = routers.clone().find_map(|router| Some((router, router.experiments().get(name)?)));
+    found.ok_or_else(|| {
+        let all = routers.flat_map(|router| router.experiments());
+        let known: Vec<_> = all.map(|experiment| experiment.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        ChangeError::Unknown { name: name.to_owned(), known }
+    })
+}
+
 /// Changes the experiment `name` in the store, from which every node that shares it reads the
 /// change.
 ///
@@ -127,13 +181,7 @@ pub async fn change(
     name: &str,
     update: &AllocationUpdate,
 ) -> Result<ExperimentStatus, ChangeError> {
-    let found = routers.clone().find_map(|router| Some((router, router.experiments().get(name)?)));
-    let Some((router, experiment)) = found else {
-        let all = routers.flat_map(|router| router.experiments());
-        let known: Vec<_> = all.map(|experiment| experiment.name.as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        return Err(ChangeError::Unknown { name: name.to_owned(), known });
-    };
+    let (router, experiment) = find(routers, name)?;
     let store = router.store().ok_or_else(|| {
         let id = &router.service().spec().id;
         ChangeError::Conflict(format!(
@@ -145,15 +193,17 @@ pub async fn change(
         |error: crate::storage::key_value::StoreError| ChangeError::Store(error.to_string());
     let seen = store.get(key(name)).await.map_err(failed)?;
     // A stored value that is no valid change of this experiment is not in effect, and is replaced.
-    let before = seen.as_deref().and_then(|json| parse(experiment, json).ok()).unwrap_or_default();
+    let before = match seen.as_deref().map(|json| parse(experiment, json)) {
+        None => Change::default(),
+        Some(Ok(change)) => change,
+        Some(Err(_)) => first_of_new_run(experiment, ledger::now()),
+    };
     let after = apply(experiment, &before, update)?;
-    let json = serde_json::to_vec(&after).map_err(|error| ChangeError::Store(error.to_string()))?;
-    if !store.swap(key(name), seen, json).await.map_err(failed)? {
-        return Err(ChangeError::Conflict(format!(
-            "experiment `{name}` was changed concurrently; try again"
-        )));
-    }
-    info!(experiment = name, change = ?after, "experiment changed");
+    let event = ledger::event(OPERATOR, kind_of(update), shares_text(experiment, &after));
+    let committed = commit(store, experiment, (seen, &before), after, event).await;
+    let after = committed.map_err(failed)?.ok_or_else(|| {
+        ChangeError::Conflict(format!("experiment `{name}` was changed concurrently; try again"))
+    })?;
     Ok(describe(router, experiment, &after, None))
 }
 
@@ -185,7 +235,7 @@ fn apply(
                 "`started` and `stopped`: an update is a start or a stop; remove one".to_owned(),
             ));
         }
-        Some(true) if is_running(experiment, before) => {
+        Some(true) if is_running(experiment, before) && before.rolled_back.is_empty() => {
             return Err(ChangeError::Conflict(format!("experiment `{name}` is running already")));
         }
         Some(true) => {
@@ -206,11 +256,41 @@ fn apply(
         after.stopped = stopped;
         after.winner.clone_from(winner);
     }
+    if *started == Some(true) || *stopped == Some(false) {
+        if !after.rolled_back.is_empty() {
+            after.step = None;
+        }
+        after.rolled_back.clear();
+    }
+    let is_back = |name: &&String| allocations.get(*name).is_some_and(|share| *share > 0.0);
+    if let Some(variant) = after.rolled_back.keys().find(is_back) {
+        return Err(ChangeError::Conflict(format!(
+            "variant `{variant}` of experiment `{name}` was rolled back ({}); `spinfer experiment \
+             ramp --resume` brings it back",
+            after.rolled_back[variant].reason
+        )));
+    }
     if !allocations.is_empty() {
         after = after.ramp(experiment, allocations).map_err(ChangeError::Invalid)?;
     }
     after.allocations(experiment).map_err(ChangeError::Invalid)?;
     Ok(after)
+}
+
+/// What an update is in the journal.
+fn kind_of(update: &AllocationUpdate) -> EventKind {
+    match (update.started, update.stopped) {
+        (Some(true), _) | (_, Some(false)) => EventKind::Started,
+        (_, Some(true)) => EventKind::Stopped,
+        _ => EventKind::Ramped,
+    }
+}
+
+/// `control 80.00 %, treatment 20.00 %`
+fn shares_text(experiment: &Experiment, change: &Change) -> String {
+    let shares = change.shares(experiment);
+    let shares = shares.iter().map(|(name, share)| format!("{name} {} %", number(100.0 * share)));
+    shares.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether units decide assignments.
@@ -287,6 +367,8 @@ fn describe(
         winner: change.winner.clone(),
         excluded: excluded.collect(),
         variants: variants.collect(),
+        rolled_back: change.rolled_back.clone(),
+        assessment: router.assessment(name).map(|assessment| Assessment::clone(&assessment)),
         problem: problem.map(|problem| format!("{problem}; showing the allocations of {FILE}")),
     }
 }

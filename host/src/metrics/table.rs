@@ -261,6 +261,21 @@ families! {
         "Copies of requests for a shadow: served, failed (no response, or 5xx), skipped (too many \
          in flight, or a streamed body).";
 
+    EXPERIMENT_VERDICT: Gauge "spinfer_experiment_verdict", "", ["experiment", "state"],
+        "1 for the present verdict of an experiment: running, winner, no_difference, invalid (sample-ratio \
+         mismatch), rolled_back; 0 for the others.";
+    EXPERIMENT_UNITS: Gauge "spinfer_experiment_units", "", ["experiment", "variant"],
+        "Units that were assigned to a variant first, on all nodes.";
+    EXPERIMENT_DIFFERENCE: Gauge "spinfer_experiment_difference", "", ["experiment", "variant", "bound"],
+        "Difference of a treatment from control in the metric of the experiment: estimate, and lower and \
+         upper bound at its alpha, which hold at every time.";
+    EXPERIMENT_GUARDRAIL: Gauge "spinfer_experiment_guardrail_evidence", "", ["experiment", "variant", "guardrail"],
+        "Evidence that a variant breaches a guardrail, as a share of what takes it out of traffic.";
+    EXPERIMENT_ROLLED_BACK: Gauge "spinfer_experiment_rolled_back", "", ["experiment", "variant"],
+        "1 if a guardrail took the variant out of traffic and no operator has brought it back, else 0.";
+    EXPERIMENT_STEP: Gauge "spinfer_experiment_canary_step", "", ["experiment"],
+        "The step that a canary is at, from 1.";
+
     RESIDENT_MEMORY: Gauge "process_resident_memory_bytes", "bytes", [],
         "Resident memory of the process; Linux only.";
     START_TIME: Gauge "process_start_time_seconds", "seconds", [],

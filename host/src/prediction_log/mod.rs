@@ -42,6 +42,7 @@ pub mod feedback;
 pub mod quality;
 mod scalar;
 pub mod times;
+pub mod unit_totals;
 
 pub mod export;
 pub mod reader;

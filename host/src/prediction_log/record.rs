@@ -84,6 +84,8 @@ pub struct Exposure {
     pub propensity: Option<f64>,
     /// The variant that the request was assigned to and that could not serve it.
     pub failed_over: Option<Arc<str>>,
+    /// Name of the input that is the covariate of the experiment's metric.
+    pub covariate: Option<Arc<str>>,
 }
 
 impl Exposure {
@@ -91,7 +93,14 @@ impl Exposure {
     #[must_use]
     pub fn new(experiment: &str, variant: &str) -> Self {
         let (experiment, variant) = (experiment.into(), variant.into());
-        Self { experiment, variant, unit: None, propensity: None, failed_over: None }
+        Self {
+            experiment,
+            variant,
+            unit: None,
+            propensity: None,
+            failed_over: None,
+            covariate: None,
+        }
     }
 }
 

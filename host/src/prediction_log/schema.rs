@@ -87,7 +87,35 @@ CREATE VIEW prediction_log AS
 ";
 
 /// What version 2 has beyond version 1, in steps that depend on no other.
-const VERSION_2: &[&str] = &[UNITS, RETENTION, OUTBOX];
+const VERSION_2: &[&str] = &[UNITS, RETENTION, OUTBOX, EXPERIMENTS];
+
+/// What is known of each unit of an experiment: of its records, and of their feedback. The id tells
+/// files apart whose counts are added; a recovered file has that of the damaged one, which is older,
+/// too.
+const EXPERIMENTS: &str = "
+CREATE TABLE experiment_units (
+    experiment     TEXT NOT NULL,
+    unit           TEXT NOT NULL,
+    variant        TEXT NOT NULL,
+    first          INTEGER NOT NULL,
+    last           INTEGER NOT NULL,
+    predictions    INTEGER NOT NULL,
+    covariate      REAL,
+    labels         INTEGER NOT NULL DEFAULT 0,
+    correct        INTEGER NOT NULL DEFAULT 0,
+    numbers        INTEGER NOT NULL DEFAULT 0,
+    absolute_error REAL NOT NULL DEFAULT 0,
+    rewards        INTEGER NOT NULL DEFAULT 0,
+    reward         REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (experiment, unit)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE experiment_file (
+    id      TEXT NOT NULL PRIMARY KEY,
+    created INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+INSERT INTO experiment_file
+    VALUES (lower(hex(randomblob(16))), CAST(strftime('%s', 'now') AS INTEGER));
+";
 
 /// The unit that a router assigned, the probability with which its variant was drawn, and the variant
 /// that failed before, if control served instead of it.

@@ -64,6 +64,9 @@ where
     };
     let mut served = serve_component(host, target, exchange, copies).await;
     count(target.metrics, exchange.start, &served);
+    if let Some(assignment) = &exchange.assignment {
+        assignment.observe(status(&served).is_server_error(), exchange.start.elapsed());
+    }
     if let Some((retry, problem)) = retry.zip(unavailable(&served)) {
         served = retry.serve(host, exchange, &problem).await;
     }
@@ -73,6 +76,14 @@ where
         compared.into_iter().for_each(|copy| drop(copy.send(predictions.clone())));
     }
     served
+}
+
+/// The status of a response, or of the one that a failure becomes.
+fn status(served: &Result<Response<Body>, Failure>) -> StatusCode {
+    match served {
+        Ok(response) => response.status(),
+        Err(failure) => failure.status(),
+    }
 }
 
 /// What the decisions of routers lead to, next to the component that serves the request.

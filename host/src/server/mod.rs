@@ -29,6 +29,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use crate::experiment::supervisor;
 use crate::host::{Host, Listening};
 use crate::http::spin_headers::RequestSource;
 use crate::request;
@@ -79,7 +80,7 @@ pub async fn serve(
     let background = tokio::spawn({
         let host = Arc::clone(&host);
         async move {
-            tokio::join!(host.sweep(), host.cache().run_redis());
+            tokio::join!(host.sweep(), host.cache().run_redis(), supervisor::run(&host));
         }
     });
     let (accepting, stop) = watch::channel(());

@@ -7,6 +7,7 @@ mod cookies; // units that the router assigns
 mod invalid; // experiments that are refused at startup
 mod ramps; // `spinfer experiment`, on one host and on several
 mod records; // what the prediction log has of assignments
+mod rollback; // guardrails, and what hosts change on their own
 mod shadows; // copies of requests
 mod unavailable; // variants that cannot serve
 

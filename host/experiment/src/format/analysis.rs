@@ -28,10 +28,12 @@ const MAX_COUNT: u64 = 1_000_000_000;
 const MAX_COVARIATE: usize = 256;
 
 /// What the verdict of an experiment is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub kind: MetricKind,
     pub per: Per,
+    /// Differences up to this one, in the metric's unit, do not matter.
+    pub margin: Option<f64>,
     /// Name of an input whose value, from before the assignment, reduces the variance (CUPED).
     pub covariate: Option<String>,
 }
@@ -202,7 +204,7 @@ pub(super) fn minimum_sample(experiment: &Keys<'_>, problems: &mut Problems) -> 
 pub(super) fn metric(experiment: &Keys<'_>, problems: &mut Problems) -> Option<Metric> {
     let value = experiment.table.get("metric")?;
     let keys = Keys::of(experiment.key("metric"), value, problems)?;
-    keys.known(&["kind", "per", "covariate"], problems);
+    keys.known(&["kind", "per", "margin", "covariate"], problems);
     let names = MetricKind::ALL.map(MetricKind::name);
     if !keys.table.contains_key("kind") {
         problems
@@ -214,8 +216,10 @@ pub(super) fn metric(experiment: &Keys<'_>, problems: &mut Problems) -> Option<M
         _ => Per::Unit,
     };
     let covariate = keys.optional("covariate", check_covariate, problems);
+    let difference = "a difference of two means, above 0";
+    let margin = keys.number("margin", difference, problems, |n| n > 0.0 && n.is_finite());
     let kind = MetricKind::ALL.into_iter().find(|metric| Some(metric.name()) == kind)?;
-    Some(Metric { kind, per, covariate })
+    Some(Metric { kind, per, margin, covariate })
 }
 
 fn check_covariate(name: &str) -> Result<(), String> {

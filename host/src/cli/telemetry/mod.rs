@@ -61,6 +61,12 @@ pub fn init(format: LogFormat, options: LogOptions) {
     }
 }
 
+/// Whether what is written to the standard output may have colours: it is a terminal that gets them.
+#[must_use]
+pub(super) fn output_has_colours() -> bool {
+    std::io::stdout().is_terminal() && allows_color(|name| std::env::var(name).ok())
+}
+
 /// Whether a terminal gets colours ([NO_COLOR](https://no-color.org)).
 fn allows_color(variable: impl Fn(&str) -> Option<String>) -> bool {
     let disabled = variable("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::models::LoggedModels;
 use super::quality::QualityChange;
 use super::schema::SchemaError;
-use super::store::{MATCHED, change};
+use super::store::{MATCHED, change, units};
 use super::times::first_id;
 pub(super) use clock::RetentionClock;
 
@@ -86,6 +86,7 @@ impl RetentionState {
                 expire(&transaction, models, oldest, &mut step)?;
                 let save = format!("{SAVE_TIME} > {TIME_STEP}");
                 transaction.prepare_cached(&save)?.execute([now])?;
+                units::expire(&transaction, oldest)?;
             }
             if self.shrinking && !step.more {
                 shrink(&transaction, models, &mut step)?;

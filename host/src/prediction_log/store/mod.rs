@@ -2,6 +2,7 @@
 //! to be applied once it is committed.
 
 mod sources;
+pub(super) mod units;
 mod unmatched;
 
 use std::collections::BTreeSet;
@@ -155,7 +156,11 @@ impl LogStore {
             match message {
                 Message::Entry(entry, _) => {
                     let source = sources.number(&transaction, entry)?;
+                    let before = written.records;
                     insert(&mut statement, entry, source, buffers, unmatched, &mut written)?;
+                    if written.records > before {
+                        units::expose(&transaction, entry, written.records - before)?;
+                    }
                 }
                 Message::Feedback(items, _) => {
                     let receipt = store_feedback(&transaction, items, models, now, &mut written)?;
@@ -165,17 +170,18 @@ impl LogStore {
         }
         drop(statement);
         // Feedback that arrived before its record.
-        for &(id, row) in &written.matched {
-            let Some((group, outputs)) = find(&transaction, id, row)? else { continue };
+        for &(id, index) in &written.matched {
+            let Some((group, outputs)) = find(&transaction, id, index)? else { continue };
             let outputs = Members::of(&outputs);
             let mut statement = transaction.prepare_cached(FIND_FEEDBACK)?;
-            let mut rows = statement.query(params![id.as_bytes(), row])?;
+            let mut rows = statement.query(params![id.as_bytes(), index])?;
             while let Some(row) = rows.next()? {
                 let Some((truth, _)) = truth(row)? else { continue };
                 let info = models.get(&group.model, &group.version);
-                let change =
-                    |observation| QualityChange { group: group.clone(), observation, added: true };
-                written.changes.extend(observe(info, &outputs, &truth).map(change));
+                let Some(observation) = observe(info, &outputs, &truth) else { continue };
+                units::observe(&transaction, (id, index), &group, &observation, true)?;
+                let group = group.clone();
+                written.changes.push(QualityChange { group, observation, added: true });
             }
         }
         if let Some(outgoing) = written.outgoing.take().filter(|entries| !entries.is_empty()) {
@@ -306,6 +312,7 @@ fn store_feedback(
         let info = models.get(&group.model, &group.version);
         for (truth, added) in old.iter().map(|old| (old, false)).chain([(new, true)]) {
             if let Some(observation) = observe(info, &outputs, truth) {
+                units::observe(transaction, (*id, *row), group, &observation, added)?;
                 written.changes.push(QualityChange { group: group.clone(), observation, added });
             }
         }

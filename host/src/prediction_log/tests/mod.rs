@@ -7,6 +7,7 @@ mod output;
 mod records;
 mod recovery;
 mod retention;
+mod units;
 
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

@@ -91,6 +91,12 @@ impl std::fmt::Debug for GrantedStore {
 }
 
 impl GrantedStore {
+    /// An empty store in memory.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self { label: DEFAULT.into(), storage: Arc::new(memory::MemoryStore::new(1 << 20)) }
+    }
+
     /// The value of `key`.
     ///
     /// # Errors

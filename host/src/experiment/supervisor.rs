@@ -1,0 +1,584 @@
+//! Looks at every experiment once a second, and acts: takes a variant that breaches a guardrail out
+//! of traffic, advances canaries, and moves the allocations of bandits.
+//!
+//! Every node does so, without a leader. A change is swapped into the store only if no other came
+//! before; the node that loses reads the new one at its next look. Each router instance reads the change
+//! at most a second later. Requests in flight end where they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use spinfer_experiment::format::{CONTROL, GuardrailMetric, MetricKind, Start, duration_text};
+use spinfer_experiment::progress::{Epoch, EventKind, Rollback, StepProgress};
+use spinfer_experiment::{Change, Experiment, Kind, key};
+use spinfer_statistics::confidence_sequence::Interval;
+use spinfer_statistics::moments::PairMoments;
+use spinfer_statistics::thompson::{Posterior, allocations, best};
+use tracing::warn;
+
+use super::assessment::{
+    Assessment, VerdictState, assess, breach, number, unit_metrics, unit_strata,
+};
+use super::guardrails::{GuardrailState, GuardrailStatus, LookInput, Watch};
+use super::ledger::{commit, event, now, record, update};
+use super::nodes::{AllCounts, SourceCounts, Sources, VariantRequests};
+use super::outcomes::OutcomeCounts;
+use super::router::ExperimentRouter;
+use crate::drift::report::{Status, VersionReport};
+use crate::host::Host;
+use crate::prediction_log::unit_totals::{self, SETTLING, UnitQuery, UnitTotals};
+use crate::storage::key_value::{GrantedStore, StoreError};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// The units of the log are read again after this multiple of the time that reading them takes.
+const READING_SHARE: u32 = 20;
+/// Minimum time between two changes of a bandit's allocations, in milliseconds.
+const REALLOCATION: u64 = 60_000;
+/// Minimum change of an allocation of a bandit.
+const MIN_REALLOCATION: f64 = 0.01;
+/// Units with a reward that each variant needs before rewards outside of 0 to 1 move allocations.
+const MIN_REWARDS: u64 = 10;
+/// Attempts to store a rollback while others change the experiment.
+const ATTEMPTS: usize = 10;
+/// Maximum number of looks that are remembered.
+const MAX_LOOKS: usize = 48;
+
+/// An interval of each treatment at one time: what `spinfer experiment show` draws.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PastLook {
+    /// Milliseconds of Unix time.
+    pub time: u64,
+    pub verdict: String,
+    /// The difference from control, by treatment.
+    pub differences: BTreeMap<String, Interval>,
+}
+
+/// The key of the past looks of an experiment.
+pub(super) fn looks_key(experiment: &str) -> String {
+    format!("{}/looks", key(experiment))
+}
+
+/// Supervises the experiments of `host`, forever.
+pub async fn run(host: &Host) {
+    let process = format!("{:016x}", fastrand::u64(..));
+    let mut supervised: Vec<Supervised<'_>> = Vec::new();
+    for router in host.experiments() {
+        let experiments = router.experiments().iter().filter(|e| e.kind.compares());
+        supervised.extend(experiments.map(|e| Supervised::new(router, e, &process)));
+    }
+    if supervised.is_empty() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for experiment in &mut supervised {
+            experiment.tick(host).await;
+        }
+    }
+}
+
+/// An experiment, as this node sees it.
+struct Supervised<'h> {
+    router: &'h ExperimentRouter,
+    experiment: &'h Experiment,
+    /// Id of this process.
+    process: String,
+    sources: Sources,
+    /// The requests that this process has counted, by variant and by period.
+    own: BTreeMap<String, BTreeMap<u64, [PairMoments; 2]>>,
+    own_totals: BTreeMap<String, OutcomeCounts>,
+    /// The totals of every source at the last look.
+    seen: HashMap<String, BTreeMap<String, OutcomeCounts>>,
+    units: Option<UnitTotals>,
+    next_reading: Instant,
+    /// The guardrails of each treatment.
+    watches: Vec<(String, Vec<Watch>)>,
+    /// Why the last look failed; logged once.
+    problem: Option<String>,
+}
+
+/// A stored change, and how it was read.
+struct Stored {
+    json: Option<Vec<u8>>,
+    change: Change,
+    /// Whether the change is none of this experiment, but of an earlier one of the same name.
+    is_of_earlier_run: bool,
+}
+
+impl<'h> Supervised<'h> {
+    fn new(router: &'h ExperimentRouter, experiment: &'h Experiment, process: &str) -> Self {
+        let treatments = experiment.assignable().filter(|(_, variant)| variant.name != CONTROL);
+        let watches = treatments.map(|(_, variant)| {
+            let watches = experiment.guardrails.iter().map(|guardrail| Watch::new(*guardrail));
+            (variant.name.clone(), watches.collect())
+        });
+        Self {
+            router,
+            experiment,
+            process: process.to_owned(),
+            sources: Sources::default(),
+            own: BTreeMap::new(),
+            own_totals: BTreeMap::new(),
+            seen: HashMap::new(),
+            units: None,
+            next_reading: Instant::now(),
+            watches: watches.collect(),
+            problem: None,
+        }
+    }
+
+    async fn tick(&mut self, host: &Host) {
+        let problem = self.look(host).await.err().map(|error| error.to_string());
+        if let Some(problem) = problem.as_ref().filter(|_| self.problem.is_none()) {
+            let experiment = &self.experiment.name;
+            warn!(experiment, problem, "cannot supervise the experiment; trying again");
+        }
+        self.problem = problem;
+    }
+
+    async fn look(&mut self, host: &Host) -> Result<(), StoreError> {
+        let (router, experiment) = (self.router, self.experiment);
+        let Some(store) = router.store() else {
+            return self.look_alone(host).await;
+        };
+        let stored = self.stored(store).await?;
+        if stored.is_of_earlier_run {
+            return self.begin(store, stored).await;
+        }
+        let time = now();
+        let epochs = stored.change.epochs(experiment);
+        self.count_requests(&epochs, time);
+        self.read_units(host, &epochs).await;
+        let own = self.own_counts(&epochs);
+        self.sources.exchange(store, &experiment.name, own).await?;
+        let counts = self.merged(&epochs);
+        let batches = self.batches();
+        let guardrails = self.guardrails(host, &stored.change, &counts, &batches);
+        let breached = guardrails.iter().find(|status| status.state == GuardrailState::Breached);
+        let after = match breached {
+            Some(status) => self.roll_back(store, stored, status).await?,
+            None => self.go_on(store, stored, &guardrails, &counts, time).await?,
+        };
+        let assessment = assess(experiment, &after, &epochs, &counts, guardrails, time);
+        self.remember(store, &assessment).await?;
+        router.set_assessment(&experiment.name, assessment);
+        Ok(())
+    }
+
+    /// A look without a store: nothing can be changed, and there are no other nodes.
+    async fn look_alone(&mut self, host: &Host) -> Result<(), StoreError> {
+        let change = Change::default();
+        let time = now();
+        let epochs = change.epochs(self.experiment);
+        self.count_requests(&epochs, time);
+        self.read_units(host, &epochs).await;
+        let own = self.own_counts(&epochs);
+        self.sources.alone(own);
+        let counts = self.merged(&epochs);
+        let batches = self.batches();
+        let guardrails = self.guardrails(host, &change, &counts, &batches);
+        let assessment = assess(self.experiment, &change, &epochs, &counts, guardrails, time);
+        self.router.set_assessment(&self.experiment.name, assessment);
+        Ok(())
+    }
+
+    async fn stored(&self, store: &GrantedStore) -> Result<Stored, StoreError> {
+        let experiment = self.experiment;
+        let json = store.get(key(&experiment.name)).await?;
+        let Some(text) = &json else {
+            return Ok(Stored { json, change: Change::default(), is_of_earlier_run: false });
+        };
+        let parsed = serde_json::from_slice(text).ok();
+        let parsed = parsed.filter(|change: &Change| change.allocations(experiment).is_ok());
+        let is_of_earlier_run = parsed.is_none();
+        let change = parsed.unwrap_or_else(|| first_of_new_run(experiment, now()));
+        Ok(Stored { change, json, is_of_earlier_run })
+    }
+
+    /// Replaces the change of an earlier experiment, so that its units are not counted.
+    async fn begin(&self, store: &GrantedStore, stored: Stored) -> Result<(), StoreError> {
+        let Stored { json, change, .. } = stored;
+        let detail = "the stored change was of an earlier experiment of this name".to_owned();
+        let event = event(&self.actor(), EventKind::Started, detail);
+        let after = change.clone();
+        // If another node was first, the next look reads what it has stored.
+        commit(store, self.experiment, (json, &change), after, event).await.map(drop)
+    }
+
+    /// Adds the requests since the last look to the present period, unless allocations settle.
+    fn count_requests(&mut self, epochs: &[Epoch], time: u64) {
+        let Some(epoch) = epochs.last() else { return };
+        let settles = epoch.from > 0 && time.saturating_sub(epoch.from) < SETTLING;
+        for arm in self.router.arms(&self.experiment.name) {
+            let counts = arm.outcomes.counts();
+            let before = self.own_totals.insert(arm.variant.to_string(), counts.clone());
+            if settles {
+                continue;
+            }
+            let new = counts.since(&before.unwrap_or_default());
+            let own = self.own.entry(arm.variant.to_string()).or_default();
+            let [errors, latencies] = own.entry(epoch.from).or_default();
+            *errors = errors.merged(&new.error_moments());
+            *latencies = latencies.merged(&new.latency_moments());
+            own.retain(|from, _| epochs.iter().any(|epoch| epoch.from == *from));
+        }
+    }
+
+    /// Reads the units of the log, if it is time to.
+    async fn read_units(&mut self, host: &Host, epochs: &[Epoch]) {
+        let start = Instant::now();
+        let Some(log) = host.prediction_log().filter(|_| start >= self.next_reading) else {
+            return;
+        };
+        let query = UnitQuery {
+            experiment: self.experiment.name.clone(),
+            epochs: epochs.to_vec(),
+            metrics: unit_metrics(self.experiment),
+        };
+        let path = log.path().to_owned();
+        let read = tokio::task::spawn_blocking(move || unit_totals::read(&path, &query)).await;
+        match read {
+            Ok(Ok(units)) => self.units = units,
+            // The log reports what is wrong with its file.
+            Ok(Err(_)) | Err(_) => {}
+        }
+        let took = start.elapsed();
+        self.next_reading = start + (took * READING_SHARE).max(LOOK / 2);
+    }
+
+    /// The counts that this node publishes, by source.
+    fn own_counts(&self, epochs: &[Epoch]) -> HashMap<String, SourceCounts> {
+        let starts: Vec<u64> = epochs.iter().map(|epoch| epoch.from).collect();
+        let requests = self.own_totals.iter().map(|(variant, total)| {
+            let own = self.own.get(variant);
+            let moments = |part: usize| {
+                let of = |from| own.and_then(|own| own.get(from)).map(|parts| parts[part]);
+                starts.iter().map(|from| of(from).unwrap_or_default()).collect()
+            };
+            let (errors, latencies) = (moments(0), moments(1));
+            (variant.clone(), VariantRequests { total: total.clone(), errors, latencies })
+        });
+        let requests = SourceCounts {
+            epochs: starts.clone(),
+            units: BTreeMap::new(),
+            requests: requests.collect(),
+        };
+        let mut own = HashMap::from([(self.process.clone(), requests)]);
+        if let Some(UnitTotals { file, variants }) = &self.units {
+            let units = variants.clone();
+            let counts = SourceCounts { epochs: starts, units, requests: BTreeMap::new() };
+            own.insert(file.clone(), counts);
+        }
+        own
+    }
+
+    fn merged(&self, epochs: &[Epoch]) -> AllCounts {
+        let metrics = unit_metrics(self.experiment).len();
+        AllCounts::merge(self.sources.iter().map(|(_, counts)| counts), epochs, metrics)
+    }
+
+    /// The requests of each variant since the last look, on all nodes. Those of a node that is seen for
+    /// the first time are not new.
+    fn batches(&mut self) -> BTreeMap<String, OutcomeCounts> {
+        let mut batches: BTreeMap<String, OutcomeCounts> = BTreeMap::new();
+        let mut seen = HashMap::new();
+        for (id, counts) in self.sources.iter() {
+            let totals: BTreeMap<String, OutcomeCounts> = counts
+                .requests
+                .iter()
+                .map(|(v, requests)| (v.clone(), requests.total.clone()))
+                .collect();
+            let before = self.seen.get(id);
+            if *id == self.process || before.is_some() {
+                for (variant, total) in &totals {
+                    let before = before.and_then(|before| before.get(variant));
+                    let new = before.map_or_else(|| total.clone(), |before| total.since(before));
+                    batches.entry(variant.clone()).or_default().add(&new);
+                }
+            }
+            seen.insert(id.clone(), totals);
+        }
+        self.seen = seen;
+        batches
+    }
+
+    fn guardrails(
+        &mut self,
+        host: &Host,
+        change: &Change,
+        counts: &AllCounts,
+        batches: &BTreeMap<String, OutcomeCounts>,
+    ) -> Vec<GuardrailStatus> {
+        let experiment = self.experiment;
+        let (now, metrics) = (Instant::now(), unit_metrics(experiment));
+        let shares = change.shares(experiment);
+        let batch = |variant: &str| batches.get(variant).cloned().unwrap_or_default();
+        let mut all = Vec::new();
+        for (variant, watches) in &mut self.watches {
+            // Out of traffic, it starts anew once it is back.
+            if !shares.contains_key(variant) {
+                watches.iter_mut().for_each(Watch::reset);
+                continue;
+            }
+            let requests = [batch(CONTROL), batch(variant)];
+            for watch in watches {
+                let kind = match watch.guardrail().metric {
+                    GuardrailMetric::Accuracy => Some(MetricKind::Accuracy),
+                    GuardrailMetric::Reward => Some(MetricKind::Reward),
+                    _ => None,
+                };
+                let strata = kind.and_then(|kind| {
+                    let of = |variant: &str| unit_strata(counts, &metrics, kind, variant);
+                    Some([of(CONTROL)?, of(variant)?])
+                });
+                let units = strata.as_ref().map(|[control, variant]| [control, variant]);
+                let drift = match watch.guardrail().metric {
+                    GuardrailMetric::Drift => drift(host, experiment, variant),
+                    _ => None,
+                };
+                all.push(watch.look(variant, now, &requests, &LookInput { units, drift }));
+            }
+        }
+        all
+    }
+
+    /// Takes the variant of a breached guardrail out of traffic.
+    async fn roll_back(
+        &self,
+        store: &GrantedStore,
+        mut stored: Stored,
+        status: &GuardrailStatus,
+    ) -> Result<Change, StoreError> {
+        let experiment = self.experiment;
+        let guardrail = experiment.guardrails.iter().find(|g| g.to_string() == status.guardrail);
+        let window = guardrail.map(|guardrail| guardrail.window).unwrap_or_default();
+        let reason = breach(status, window);
+        for _ in 0..ATTEMPTS {
+            let Stored { json, change, .. } = stored;
+            if !change.shares(experiment).contains_key(&status.variant) {
+                return Ok(change);
+            }
+            let rollback = Rollback { reason: reason.clone(), time: now() };
+            let after =
+                change.roll_back(experiment, &status.variant, rollback).map_err(StoreError)?;
+            let detail = format!("{}: {reason}", status.variant);
+            let event = event(&self.actor(), EventKind::RolledBack, detail);
+            if let Some(after) = commit(store, experiment, (json, &change), after, event).await? {
+                return Ok(after);
+            }
+            stored = self.stored(store).await?;
+        }
+        Err(StoreError(format!("the experiment was changed concurrently {ATTEMPTS} times")))
+    }
+
+    /// Advances a canary or reallocates a bandit, if it is time to. Returns the change in effect.
+    async fn go_on(
+        &self,
+        store: &GrantedStore,
+        stored: Stored,
+        guardrails: &[GuardrailStatus],
+        counts: &AllCounts,
+        time: u64,
+    ) -> Result<Change, StoreError> {
+        let Stored { json, change, .. } = stored;
+        let waits = self.experiment.start == Start::Manual && !change.started;
+        if change.stopped || waits {
+            return Ok(change);
+        }
+        let next = match &self.experiment.kind {
+            Kind::Canary { .. } => next_step(self.experiment, &change, guardrails, time),
+            Kind::Bandit { minimum_allocation } => {
+                reallocate(self.experiment, &change, counts, *minimum_allocation, time)
+            }
+            Kind::Experiment | Kind::Shadow => None,
+        };
+        let Some((after, kind, detail)) = next else { return Ok(change) };
+        let event = event(&self.actor(), kind, detail);
+        let stored = commit(store, self.experiment, (json, &change), after, event).await?;
+        // Another node was first: its change is read at the next look.
+        Ok(stored.unwrap_or(change))
+    }
+
+    /// Records a new verdict, and the intervals from time to time.
+    async fn remember(&self, store: &GrantedStore, found: &Assessment) -> Result<(), StoreError> {
+        let name = &self.experiment.name;
+        let before = self.router.assessment(name);
+        let key_of = |found: &Assessment| (found.verdict.state, found.verdict.variant.clone());
+        let is_new = before.as_ref().is_none_or(|before| key_of(before) != key_of(found));
+        if is_new && found.verdict.state != VerdictState::Running {
+            let verdict = found.verdict.to_string();
+            record(store, name, &event(&self.actor(), EventKind::Verdict, verdict)).await?;
+        }
+        let differences: BTreeMap<String, Interval> = found
+            .variants
+            .iter()
+            .filter_map(|v| Some((v.name.clone(), v.comparison?.difference)))
+            .collect();
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let verdict = found.verdict.state.name().to_owned();
+        let look = PastLook { time: found.time, verdict, differences };
+        update(store, looks_key(name), |looks: &mut Vec<PastLook>| add_look(looks, &look)).await
+    }
+
+    fn actor(&self) -> String {
+        format!("node {}", self.process)
+    }
+}
+
+/// Adds a look, if the last one is long enough ago: at most [`MAX_LOOKS`] over the whole experiment.
+fn add_look(looks: &mut Vec<PastLook>, look: &PastLook) -> bool {
+    if let (Some(first), Some(last)) = (looks.first(), looks.last()) {
+        let spacing = (last.time.saturating_sub(first.time) / MAX_LOOKS as u64).max(1_000);
+        if look.time < last.time.saturating_add(spacing) {
+            return false;
+        }
+    }
+    looks.push(look.clone());
+    if looks.len() > MAX_LOOKS {
+        let mut index = 0;
+        let last = looks.len() - 1;
+        looks.retain(|_| {
+            index += 1;
+            index % 2 == 1 || index == last + 1
+        });
+    }
+    true
+}
+
+/// The change from which an experiment starts whose name an earlier one had: units of before `time`
+/// are not counted.
+pub(super) fn first_of_new_run(experiment: &Experiment, time: u64) -> Change {
+    let shares = Change::default().shares(experiment);
+    let (digest, epochs) = (Some(experiment.digest()), vec![Epoch { from: time, shares }]);
+    Change { digest, epochs, ..Change::default() }
+}
+
+/// The largest drift scores of control and of `variant`, and whether the variant is in alarm and
+/// control is not. `None` without scores of both.
+fn drift(host: &Host, experiment: &Experiment, variant: &str) -> Option<([f64; 2], bool)> {
+    let of = |name: &str| {
+        let (_, variant) = experiment.variant(name)?;
+        let model = variant.model.as_ref().unwrap_or(&experiment.model);
+        let models = &host.component(&variant.component)?.spec().models;
+        let version = models.iter().find(|mounted| mounted.name == *model)?.version.clone()?;
+        let report = host.drift().report(SystemTime::now(), Some(model));
+        let found = report.versions.into_iter().find(|report| report.version == version)?;
+        let VersionReport { status, features, outputs, .. } = found;
+        let scores = features.iter().chain(&outputs).filter_map(|field| field.psi);
+        Some((scores.reduce(f64::max)?, status == Status::Drift))
+    };
+    let ((control, control_alarm), (score, alarm)) = (of(CONTROL)?, of(variant)?);
+    Some(([control, score], alarm && !control_alarm))
+}
+
+type Next = Option<(Change, EventKind, String)>;
+
+/// The next step of a canary: the first at once, and each later one once the one before was held and
+/// every guardrail holds.
+fn next_step(
+    experiment: &Experiment,
+    change: &Change,
+    guardrails: &[GuardrailStatus],
+    time: u64,
+) -> Next {
+    let Kind::Canary { steps } = &experiment.kind else { return None };
+    if !change.rolled_back.is_empty() {
+        return None;
+    }
+    let index = match change.step {
+        None => 0,
+        Some(step) => {
+            let hold = steps.get(step.index)?.hold;
+            let is_held = u128::from(time.saturating_sub(step.since)) >= hold.as_millis();
+            let holds = guardrails.iter().all(|status| status.state == GuardrailState::Holds);
+            if !is_held || !holds {
+                return None;
+            }
+            step.index + 1
+        }
+    };
+    let progress = Some(StepProgress { index, since: time });
+    let Some(step) = steps.get(index) else {
+        let detail = format!("complete after {} steps", steps.len());
+        return Some((Change { step: progress, ..change.clone() }, EventKind::Advanced, detail));
+    };
+    let (_, treatment) = experiment.assignable().find(|(_, variant)| variant.name != CONTROL)?;
+    let shares = BTreeMap::from([(treatment.name.clone(), step.allocation)]);
+    let after = Change { step: progress, ..change.ramp(experiment, &shares).ok()? };
+    let detail = format!(
+        "step {} of {}: {} {} %, held for {}",
+        index + 1,
+        steps.len(),
+        treatment.name,
+        number(100.0 * step.allocation),
+        duration_text(step.hold)
+    );
+    Some((after, EventKind::Advanced, detail))
+}
+
+/// The allocations of a bandit by the rewards so far.
+fn reallocate(
+    experiment: &Experiment,
+    change: &Change,
+    counts: &AllCounts,
+    minimum: f64,
+    time: u64,
+) -> Next {
+    let since = change.epochs.last().map_or(0, |epoch| epoch.from);
+    if time.saturating_sub(since) < REALLOCATION {
+        return None;
+    }
+    let metrics = unit_metrics(experiment);
+    let names = experiment.assignable().map(|(_, variant)| &variant.name);
+    let names: Vec<&String> =
+        names.filter(|name| !change.rolled_back.contains_key(*name)).collect();
+    let rewards = names.iter().map(|name| {
+        let strata = unit_strata(counts, &metrics, MetricKind::Reward, name).unwrap_or_default();
+        strata.iter().fold(PairMoments::default(), |all, cell| all.merged(cell))
+    });
+    let rewards: Vec<PairMoments> = rewards.collect();
+    let probabilities = best(&posteriors(&rewards)?);
+    let shares = allocations(&probabilities, minimum)?;
+    let before = change.shares(experiment);
+    let moved = names
+        .iter()
+        .zip(&shares)
+        .map(|(name, share)| (share - before.get(*name).copied().unwrap_or(0.0)).abs());
+    if moved.fold(0.0, f64::max) < MIN_REALLOCATION {
+        return None;
+    }
+    let detail = names.iter().zip(&shares).zip(&rewards).map(|((name, share), rewards)| {
+        let PairMoments { n, mean_value, .. } = rewards;
+        format!("{name} {} % (reward {} of {n} units)", number(100.0 * share), number(*mean_value))
+    });
+    let detail = detail.collect::<Vec<_>>().join(", ");
+    let shares: BTreeMap<String, f64> = names.into_iter().cloned().zip(shares).collect();
+    Some((change.ramp(experiment, &shares).ok()?, EventKind::Reallocated, detail))
+}
+
+/// The posteriors of all variants: of shares if every variance is possible for rewards from 0 to 1,
+/// of which the posterior is then at least as wide as the normal one.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn posteriors(rewards: &[PairMoments]) -> Option<Vec<Posterior>> {
+    let is_share = |moments: &PairMoments| {
+        let PairMoments { n, mean_value: mean, value_squares, .. } = moments;
+        let maximum = *n as f64 * mean * (1.0 - mean);
+        (0.0..=1.0).contains(mean) && *value_squares <= maximum + 1e-9
+    };
+    if rewards.iter().all(is_share) {
+        return Some(rewards.iter().map(Posterior::of_shares).collect());
+    }
+    if rewards.iter().any(|moments| moments.n < MIN_REWARDS) {
+        return None;
+    }
+    rewards.iter().map(Posterior::of_numbers).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+use spinfer_experiment::Experiments;
+
+use super::*;
+use crate::experiment::ledger::journal;
+
+fn experiment(keys: &str) -> Experiment {
+    let text = format!(
+        r#"
+        [experiments.iris]
+        model = "iris"
+        unit = {{ header = "x-user-id" }}
+        {keys}
+        variants = [
+            {{ name = "control", component = "a", allocation = 0.9 }},
+            {{ name = "treatment", component = "b", allocation = 0.1 }},
+        ]
+        "#
+    );
+    Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
+}
+
+fn status(state: GuardrailState) -> GuardrailStatus {
+    GuardrailStatus {
+        variant: "treatment".into(),
+        guardrail: "error_rate max_increase 0.01".into(),
+        state,
+        values: Some([0.0, 0.05]),
+        evidence: 1.0,
+    }
+}
+
+const CANARY: &str = r#"kind = "canary"
+    steps = [{ allocation = 0.1, hold = "1s" }, { allocation = 0.5, hold = "10s" }]"#;
+
+fn canary() -> Experiment {
+    let text = format!(
+        r#"
+        [experiments.iris]
+        model = "iris"
+        unit = {{ header = "x-user-id" }}
+        {CANARY}
+        variants = [
+            {{ name = "control", component = "a" }},
+            {{ name = "treatment", component = "b" }},
+        ]
+        "#
+    );
+    Experiments::parse(&text).unwrap().get("iris").unwrap().clone()
+}
+
+#[test]
+fn canary_advances_once_a_step_was_held_and_guardrails_hold() {
+    let canary = canary();
+    let (holds, exceeded) = ([status(GuardrailState::Holds)], [status(GuardrailState::Exceeded)]);
+    let next = |change: &Change, rails: &[GuardrailStatus], time| {
+        next_step(&canary, change, rails, time).map(|(after, _, detail)| (after, detail))
+    };
+    let (first, detail) = next(&Change::default(), &exceeded, 1_000).unwrap();
+    assert_eq!(detail, "step 1 of 2: treatment 10.00 %, held for 1s");
+    assert_eq!(next(&first, &holds, 1_999), None);
+    assert_eq!(next(&first, &exceeded, 9_000), None);
+    assert_eq!(next(&first, &[status(GuardrailState::Waiting)], 9_000), None);
+    let (second, _) = next(&first, &holds, 2_000).unwrap();
+    assert_eq!(second.allocations["treatment"], 0.5);
+    assert_eq!(second.step, Some(StepProgress { index: 1, since: 2_000 }));
+    let (complete, detail) = next(&second, &holds, 12_000).unwrap();
+    assert_eq!(detail, "complete after 2 steps");
+    assert_eq!(complete.allocations["treatment"], 0.5);
+    assert_eq!(next(&complete, &holds, 99_000), None);
+    let rollback = Rollback { reason: "errors".into(), time: 0 };
+    let back = second.roll_back(&canary, "treatment", rollback).unwrap();
+    assert_eq!(next(&back, &holds, 99_000), None);
+}
+
+fn rewards(rewards: &[f64]) -> AllCounts {
+    let of = |rewards: &[f64]| {
+        let mut moments = PairMoments::default();
+        rewards.iter().for_each(|reward| moments.add(*reward, 0.0));
+        let none = vec![PairMoments::default()];
+        let metrics = vec![vec![moments], none.clone(), none, vec![moments]];
+        crate::prediction_log::unit_totals::VariantUnits {
+            predictions: moments.n,
+            units: vec![moments.n],
+            moments: metrics,
+        }
+    };
+    let low: Vec<f64> = rewards.iter().map(|reward| reward / 2.0).collect();
+    let units = [("control", of(&low)), ("treatment", of(rewards))];
+    let units = units.map(|(name, units)| (name.to_owned(), units));
+    AllCounts { units: BTreeMap::from(units), requests: BTreeMap::new() }
+}
+
+#[test]
+fn bandit_follows_rewards_and_keeps_the_minimum() {
+    let bandit = experiment("kind = \"bandit\"\nminimum_allocation = 0.1");
+    let counts = rewards(&[0.9; 50]);
+    let (after, kind, detail) =
+        reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION).unwrap();
+    assert_eq!(kind, EventKind::Reallocated);
+    assert_eq!(after.allocations["treatment"], 0.9, "{detail}");
+    assert!(detail.contains("treatment 90.00 % (reward 0.9000 of 50 units)"), "{detail}");
+    assert_eq!(reallocate(&bandit, &after, &counts, 0.1, REALLOCATION), None);
+    assert_eq!(reallocate(&bandit, &Change::default(), &counts, 0.1, REALLOCATION - 1), None);
+    // Rewards above 1 without variance have no posterior.
+    assert_eq!(
+        reallocate(&bandit, &Change::default(), &rewards(&[9.0; 50]), 0.1, REALLOCATION),
+        None
+    );
+}
+
+#[test]
+fn looks_are_thinned_and_the_last_one_stays() {
+    let look = |time| PastLook { time, verdict: "running".into(), differences: BTreeMap::new() };
+    let mut looks = Vec::new();
+    for second in 0..100_000 {
+        add_look(&mut looks, &look(second * 1_000));
+        assert!(looks.len() <= MAX_LOOKS);
+    }
+    assert_eq!(looks[0].time, 0);
+    assert!(looks.last().unwrap().time > 95_000_000, "{looks:?}");
+    assert!(looks.is_sorted_by_key(|look| look.time));
+    assert!(!add_look(&mut looks, &look(0)), "a clock that was set back adds none");
+}
+
+#[tokio::test]
+async fn two_nodes_agree_on_a_rollback_and_its_entry() {
+    let store = GrantedStore::in_memory();
+    let experiment = experiment("");
+    let rollback = Rollback { reason: "errors".into(), time: 5 };
+    let before = Change::default();
+    let after = before.roll_back(&experiment, "treatment", rollback).unwrap();
+    let of = |node: &str| event(node, EventKind::RolledBack, "treatment: errors".into());
+    let first = commit(&store, &experiment, (None, &before), after.clone(), of("a")).await.unwrap();
+    assert!(first.is_some());
+    let second = commit(&store, &experiment, (None, &before), after, of("b")).await.unwrap();
+    assert_eq!(second, None);
+    let entries = journal(&store, "iris").await.unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!((&*entries[0].actor, entries[0].change), ("a", 1));
+}
+
+#[tokio::test]
+async fn entry_of_a_node_that_died_is_recorded_before_the_next_change() {
+    let store = GrantedStore::in_memory();
+    let experiment = experiment("");
+    let shares = BTreeMap::from([("treatment".to_owned(), 0.2)]);
+    let lost = event("a", EventKind::Ramped, "treatment 20 %".into());
+    let change = Change::default().ramp(&experiment, &shares).unwrap();
+    let change = change.after(&Change::default(), &experiment, lost);
+    let json = serde_json::to_vec(&change).unwrap();
+    store.set(key("iris"), json.clone()).await.unwrap();
+    let next = event("operator", EventKind::Stopped, String::new());
+    let after = Change { stopped: true, ..change.clone() };
+    commit(&store, &experiment, (Some(json), &change), after, next).await.unwrap().unwrap();
+    let kinds: Vec<_> = journal(&store, "iris").await.unwrap().iter().map(|e| e.kind).collect();
+    assert_eq!(kinds, [EventKind::Ramped, EventKind::Stopped]);
+}
+
+#[tokio::test]
+async fn journal_is_bounded_and_has_a_verdict_once() {
+    let store = GrantedStore::in_memory();
+    for detail in ["winner b: 0.1", "winner b: 0.2", "invalid: ratio", "winner b: 0.1"] {
+        let verdict = event("a", EventKind::Verdict, detail.into());
+        record(&store, "iris", &verdict).await.unwrap();
+    }
+    assert_eq!(journal(&store, "iris").await.unwrap().len(), 3);
+    for change in 0..crate::experiment::ledger::MAX_ENTRIES as u64 + 7 {
+        let mut entry = event("a", EventKind::Ramped, String::new());
+        entry.change = change;
+        record(&store, "iris", &entry).await.unwrap();
+    }
+    let entries = journal(&store, "iris").await.unwrap();
+    assert_eq!(entries.len(), crate::experiment::ledger::MAX_ENTRIES);
+    assert_eq!(entries[0].change, 7);
+}
+
+#[tokio::test]
+async fn counts_of_another_node_are_added_and_survive_it() {
+    let store = GrantedStore::in_memory();
+    let counts = |units: u64| SourceCounts {
+        epochs: vec![0],
+        units: BTreeMap::from([(
+            "control".to_owned(),
+            crate::prediction_log::unit_totals::VariantUnits {
+                predictions: units,
+                units: vec![units],
+                moments: Vec::new(),
+            },
+        )]),
+        requests: BTreeMap::new(),
+    };
+    let epochs = [Epoch::default()];
+    let (mut first, mut second) = (Sources::default(), Sources::default());
+    let own = |id: &str, units| HashMap::from([(id.to_owned(), counts(units))]);
+    first.exchange(&store, "iris", own("a", 3)).await.unwrap();
+    second.exchange(&store, "iris", own("b", 4)).await.unwrap();
+    let total = |sources: &Sources| {
+        let all = AllCounts::merge(sources.iter().map(|(_, counts)| counts), &epochs, 0);
+        all.units["control"].units[0]
+    };
+    assert_eq!((total(&first), total(&second)), (3, 7));
+    drop(second);
+    first.exchange(&store, "iris", own("a", 5)).await.unwrap();
+    assert_eq!(total(&first), 9);
+}
