@@ -32,6 +32,8 @@ mod key_value; // key-value stores
 mod large_requests; // requests close to the memory of an instance
 mod lifecycle; // when code, models and instances are loaded, reused and unloaded
 mod limits; // traps, endless loops, memory, deadlines
+mod log_crash; // the prediction log after `kill -9`, in each mode
+mod log_modes; // what responses wait for, and requests that the prediction log refuses
 mod manifests; // golden files of valid and invalid manifests
 mod metrics; // the exposed metrics and cache statistics
 mod missing_values; // null, NaN and empty cells

@@ -146,6 +146,12 @@ impl Spinfer {
         assert!(status.is_ok_and(|status| status.success()), "kill works");
     }
 
+    /// Ends the process at once, as a crash does (SIGKILL).
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it is our child");
+        let _killed = self.wait();
+    }
+
     /// Whether the process has exited.
     #[must_use]
     pub fn has_exited(&mut self) -> bool {

@@ -1,8 +1,10 @@
-//! Overhead of the prediction log and of drift detection: servers that differ in one of them, under
-//! the same load in alternating slices, as machines are noisy. Also the memory of the example
+//! Overhead of the prediction log, of its modes and of drift detection: servers that differ in one of
+//! them, under the same load in alternating slices, as machines are noisy. The mode synchronous is
+//! compared with one fsync for each record, of a program that does nothing else. Also the memory of the example
 //! application with all features, and speed and memory of exports of the log. Prints Markdown.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +34,9 @@ struct Options {
     /// Number of records of each exported log
     #[arg(long, value_delimiter = ',', default_value = "1000000,5000000")]
     records: Vec<usize>,
+    /// Folder on the disk to measure [default: the system's folder for temporary files]
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 /// The route of the example experiment.
@@ -40,22 +45,33 @@ const ROUTED: &str = "/v2/models/iris";
 const OFF: &str = "tool.spinfer.prediction_log.enabled = false";
 const LOG: &str = "tool.spinfer.drift.enabled = false";
 const DRIFT: &str = "";
+const DURABLE: &str =
+    "tool.spinfer.drift.enabled = false\ntool.spinfer.prediction_log.mode = \"durable\"";
+const SYNCHRONOUS: &str =
+    "tool.spinfer.drift.enabled = false\ntool.spinfer.prediction_log.mode = \"synchronous\"";
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let dir = tempfile::tempdir()?;
+    let dir = match &options.dir {
+        Some(dir) => tempfile::tempdir_in(dir)?,
+        None => tempfile::tempdir()?,
+    };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}\n", machine()?)?;
     let off = serve("off", OFF, dir.path())?;
     let log = serve("log", LOG, dir.path())?;
     let drift = serve("drift", DRIFT, dir.path())?;
+    let durable = serve("durable", DURABLE, dir.path())?;
+    let synchronous = serve("synchronous", SYNCHRONOUS, dir.path())?;
     let text = format!(
-        "| comparison | throughput ratio | requests/s of each | CPU us/request of each |\n| --- | --- | --- | --- |\n{}{}",
+        "| comparison | throughput ratio | requests/s of each | CPU us/request of each |\n| --- | --- | --- | --- |\n{}{}{}",
         compare("log on / off", &log, &off, &options, dir.path())?,
         compare("with drift / without", &drift, &log, &options, dir.path())?,
+        compare("durable / best-effort", &durable, &log, &options, dir.path())?,
     );
     writeln!(out, "`predict`, version 1, fast door, no response cache:\n\n{text}")?;
-    drop((off, log, drift));
+    writeln!(out, "{}", group_commit(&synchronous, &options, dir.path())?)?;
+    drop((off, log, drift, durable, synchronous));
     writeln!(out, "{}", memory(&options, dir.path())?)?;
     write!(out, "{}", exports(&options.records, dir.path())?)?;
     Ok(())
@@ -120,6 +136,48 @@ fn compare(
         cpu(base),
     );
     Ok(row)
+}
+
+/// Requests per second of the mode synchronous, compared with one fsync for each record.
+fn group_commit(server: &Server, options: &Options, dir: &Path) -> Result<String> {
+    let mut figures = Vec::new();
+    // The first slice of each is a warm-up.
+    for round in 0..=options.rounds {
+        let load = wrk::Load { connections: options.connections, seconds: options.seconds };
+        let slice = wrk::run(server, IRIS, PREDICT, load, dir)?;
+        let single = synced_per_second(Duration::from_secs(options.seconds.into()), dir)?;
+        if round > 0 {
+            figures.push((slice.requests_per_second, single, slice.p50_ms, slice.p99_ms));
+        }
+    }
+    let ratio = median(figures.iter().map(|slice| slice.0 / slice.1));
+    let [rate, single, p50, p99] = [
+        median(figures.iter().map(|slice| slice.0)),
+        median(figures.iter().map(|slice| slice.1)),
+        median(figures.iter().map(|slice| slice.2)),
+        median(figures.iter().map(|slice| slice.3)),
+    ];
+    Ok(format!(
+        "Mode synchronous with {} connections: {rate:.0} requests/s (p50 {p50:.2} ms, p99 {p99:.2} ms), \
+         {ratio:.1} times {single:.0}/s, the rate of one fsync for each record on the same disk.\n",
+        options.connections
+    ))
+}
+
+/// Records per second that are appended to a file with an fsync after each.
+fn synced_per_second(time: Duration, dir: &Path) -> Result<f64> {
+    /// Size of a record of iris in the log, in bytes.
+    const RECORD: [u8; 300] = [0; 300];
+    let path = dir.join("one-by-one");
+    let mut file = File::create(&path).with_context(|| path.display().to_string())?;
+    let start = Instant::now();
+    let mut records = 0_u32;
+    while start.elapsed() < time {
+        file.write_all(&RECORD)?;
+        file.sync_data()?;
+        records += 1;
+    }
+    Ok(f64::from(records) / start.elapsed().as_secs_f64())
 }
 
 /// Resident memory of the example application under load, with all features on.
