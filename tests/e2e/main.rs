@@ -34,6 +34,7 @@ mod lifecycle; // when code, models and instances are loaded, reused and unloade
 mod limits; // traps, endless loops, memory, deadlines
 mod log_crash; // the prediction log after `kill -9`, in each mode
 mod log_modes; // what responses wait for, and requests that the prediction log refuses
+mod log_sinks; // sinks of the prediction log that fail, and hosts that are killed
 mod manifests; // golden files of valid and invalid manifests
 mod metrics; // the exposed metrics and cache statistics
 mod missing_values; // null, NaN and empty cells
