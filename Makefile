@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis mosquitto binaryen mlflow oci-registry apps node
+.PHONY: help up dist image test soak fuzz lint fmt bench models onnx-support docs deny words components onnxruntime clients onnx-cases rust target cc redis mosquitto postgresql binaryen mlflow oci-registry apps node
 
 # Host builds select the whole workspace, so that every build has the same features and compiles a crate once.
 GUEST_TARGET := wasm32-wasip2
@@ -40,7 +40,7 @@ image: ## build the container images spinfer and spinfer-example with docker, po
 	    --build-arg VERSION=$(VERSION) --tag $$name . || exit 1; \
 	done
 
-test: target cc onnxruntime clients onnx-cases redis mosquitto binaryen mlflow oci-registry apps ## install what the tests need and run every test
+test: target cc onnxruntime clients onnx-cases redis mosquitto postgresql binaryen mlflow oci-registry apps ## install what the tests need and run every test
 	$(call say,"building the host and the tests (about ten minutes the first time)")
 	cargo build --locked --workspace --bin spinfer --tests
 	$(call say,"testing")
@@ -266,6 +266,11 @@ redis:
 mosquitto: export PATH := $(PATH):/usr/sbin
 mosquitto:
 	$(call install,mosquitto,mosquitto,the tests start brokers of it)
+
+# Debian installs it in a folder of its version.
+postgresql: export PATH := $(PATH):$(lastword $(sort $(wildcard /usr/lib/postgresql/*/bin)))
+postgresql:
+	$(call install,initdb,postgresql,the tests start servers of it (13 or later))
 
 oci-registry:
 	$(call install,docker-registry,docker-registry,the tests start servers of it)

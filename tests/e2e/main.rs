@@ -47,6 +47,7 @@ mod onnxruntime; // locations of ONNX Runtime's library
 mod optimize; // `spinfer build --optimize`
 mod outbound_mqtt; // outbound MQTT: publications, and brokers that fail
 mod outbound_network; // sockets and HTTP by grant, blocked networks, clocks
+mod outbound_postgres; // outbound PostgreSQL: types, errors, limits, TLS, servers that fail
 mod outbound_redis; // commands, grants, connections
 mod outputs; // closed pipes, full disks, terminals
 mod pages; // README.md and docs/: every runnable block

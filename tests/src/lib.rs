@@ -11,6 +11,7 @@ mod manifest;
 mod mosquitto;
 mod oci_registry;
 mod paths;
+mod postgres;
 mod redis;
 mod wait;
 
@@ -23,5 +24,6 @@ pub use manifest::{Manifest, STANDARD_DOOR};
 pub use mosquitto::{Mosquitto, Subscription};
 pub use oci_registry::{OciRegistry, PASSWORD as OCI_PASSWORD, USER as OCI_USER};
 pub use paths::{CORE_MODULES, GUESTS, binary, create_state_dir, root, state_dir};
+pub use postgres::{PASSWORD as POSTGRES_PASSWORD, Postgres, USER as POSTGRES_USER};
 pub use redis::{Redis, RedisCluster};
 pub use wait::{PATIENCE, wait_until, wait_up_to};

@@ -9,6 +9,7 @@ pub mod key_value;
 pub mod mqtt;
 pub mod nn;
 pub mod outbound_http;
+pub mod postgres;
 pub mod prediction_log;
 pub mod redis;
 pub mod sockets;

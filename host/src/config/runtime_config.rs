@@ -48,7 +48,7 @@ const UNSUPPORTED: [(&str, &str); 6] = [
     ("llm_compute", "large language models are"),
     ("outbound_http", "settings of outbound HTTP are"),
     ("outbound_mysql", "MySQL is"),
-    ("outbound_pg", "PostgreSQL is"),
+    ("outbound_pg", "settings of outbound PostgreSQL are"),
 ];
 
 /// Supported keys.

@@ -10,7 +10,7 @@ use wasmtime::{
 };
 
 use crate::capabilities::{
-    key_value, mqtt, nn, prediction_log, redis, spin_1, sqlite, variables, wasi_http,
+    key_value, mqtt, nn, postgres, prediction_log, redis, spin_1, sqlite, variables, wasi_http,
     wasi_http_2023, wasi_keyvalue,
 };
 use crate::config::app::App;
@@ -65,6 +65,7 @@ impl Engine {
         redis::add_to_linker(&mut linker)?;
         sqlite::add_to_linker(&mut linker)?;
         mqtt::add_to_linker(&mut linker)?;
+        postgres::add_to_linker(&mut linker)?;
         spin_1::add_to_linker(&mut linker)?;
         prediction_log::add_to_linker(&mut linker)?;
         let alive = Arc::new(());

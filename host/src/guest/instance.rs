@@ -20,6 +20,7 @@ use crate::capabilities::key_value::{KeyValueCtx, KeyValueView};
 use crate::capabilities::mqtt::{MqttCtx, MqttView};
 use crate::capabilities::nn::{NnCtx, NnView};
 use crate::capabilities::outbound_http::{OutboundHttp, OutboundHttpCtx};
+use crate::capabilities::postgres::{PostgresCtx, PostgresView};
 use crate::capabilities::prediction_log::{LogPolicy, PredictionLogCtx, PredictionLogView};
 use crate::capabilities::redis::{RedisCtx, RedisView};
 use crate::capabilities::sockets;
@@ -34,6 +35,7 @@ use crate::metrics::{Ended, InstanceMetrics};
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::GrantedStore as KeyValueStore;
 use crate::storage::mqtt::ComponentMqtt;
+use crate::storage::postgres::ComponentPostgres;
 use crate::storage::redis::ComponentConnections;
 use crate::storage::sqlite::ComponentDatabases;
 
@@ -57,6 +59,7 @@ pub struct InstanceState {
     redis: RedisCtx,
     sqlite: SqliteCtx,
     mqtt: MqttCtx,
+    postgres: PostgresCtx,
     pub predictions: PredictionLogCtx,
     memory_budget: MemoryBudget,
     table: ResourceTable,
@@ -99,6 +102,7 @@ pub struct GrantedStorage {
 pub struct OutboundConnections {
     pub redis: Arc<ComponentConnections>,
     pub mqtt: Arc<ComponentMqtt>,
+    pub postgres: Arc<ComponentPostgres>,
 }
 
 /// What a command receives, and where it prints.
@@ -124,6 +128,7 @@ pub struct StoreFactory {
     request_permits: Arc<Semaphore>,
     redis: Arc<ComponentConnections>,
     mqtt: Arc<ComponentMqtt>,
+    postgres: Arc<ComponentPostgres>,
     output: ComponentOutput,
     log_policy: Option<Arc<LogPolicy>>,
     metrics: Arc<InstanceMetrics>,
@@ -142,7 +147,7 @@ impl StoreFactory {
         connections: OutboundConnections,
         output: ComponentOutput,
     ) -> Self {
-        let OutboundConnections { redis, mqtt } = connections;
+        let OutboundConnections { redis, mqtt, postgres } = connections;
         let GrantedStorage { key_value, sqlite } = storage;
         let (spec, key_value, sqlite) = (Arc::new(spec), Arc::new(key_value), Arc::new(sqlite));
         let request_permits = Arc::new(Semaphore::new(MAX_OUTBOUND_REQUESTS));
@@ -157,6 +162,7 @@ impl StoreFactory {
             request_permits,
             redis,
             mqtt,
+            postgres,
             output,
             log_policy,
             metrics,
@@ -261,6 +267,7 @@ impl StoreFactory {
             redis: RedisCtx::new(Arc::clone(&self.redis), memory_budget.clone()),
             sqlite: SqliteCtx::new(Arc::clone(&self.sqlite), memory_budget.clone()),
             mqtt: MqttCtx::new(Arc::clone(&self.mqtt), memory_budget.clone()),
+            postgres: PostgresCtx::new(Arc::clone(&self.postgres), memory_budget.clone()),
             predictions: PredictionLogCtx::new(self.log_policy.clone(), memory_budget.clone()),
             memory_budget,
             table,
@@ -357,6 +364,12 @@ impl InstanceState {
     pub(crate) fn mqtt(&mut self) -> MqttView<'_> {
         let allowed = &self.outbound.spec.outbound_hosts;
         MqttView { ctx: &mut self.mqtt, allowed, table: &mut self.table }
+    }
+
+    pub(crate) fn postgres(&mut self) -> PostgresView<'_> {
+        let deadline = self.deadline();
+        let allowed = &self.outbound.spec.outbound_hosts;
+        PostgresView { ctx: &mut self.postgres, allowed, table: &mut self.table, deadline }
     }
 
     pub(crate) fn sqlite(&mut self) -> SqliteView<'_> {

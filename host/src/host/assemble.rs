@@ -49,6 +49,7 @@ use crate::prediction_log::{
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::{DEFAULT, GrantedStore};
 use crate::storage::mqtt::MqttConnections;
+use crate::storage::postgres::PostgresConnections;
 use crate::storage::redis::RedisConnections;
 
 impl Host {
@@ -119,6 +120,7 @@ struct SharedParts {
     outbound_http: Arc<OutboundHttp>,
     redis: RedisConnections,
     mqtt: MqttConnections,
+    postgres: PostgresConnections,
     response_memory: ResponseMemory,
 }
 
@@ -134,7 +136,8 @@ impl SharedParts {
             instance_pool: Arc::default(),
             outbound_http: Arc::new(OutboundHttp::new(blocked.clone(), &tls)),
             redis: RedisConnections::new(app.redis_connections, Arc::clone(&tls), blocked.clone()),
-            mqtt: MqttConnections::new(blocked),
+            mqtt: MqttConnections::new(blocked.clone()),
+            postgres: PostgresConnections::new(&tls, blocked),
             response_memory: ResponseMemory::new(MAX_BODIES, app.unread_per_client),
             tls,
         })
@@ -209,6 +212,7 @@ fn create_component(
     let connections = OutboundConnections {
         redis: shared.redis.for_component(),
         mqtt: shared.mqtt.for_component(),
+        postgres: shared.postgres.for_component(),
     };
     let stores =
         StoreFactory::new(wasmtime, spec, models, storage, outbound_http, connections, output);

@@ -1,6 +1,8 @@
-//! Storage that outlives a request: key-value stores, SQLite databases, and connections to Redis and MQTT brokers.
+//! Storage that outlives a request: key-value stores, SQLite databases, and connections to Redis, PostgreSQL and MQTT
+//! brokers.
 
 pub mod key_value;
 pub mod mqtt;
+pub mod postgres;
 pub mod redis;
 pub mod sqlite;

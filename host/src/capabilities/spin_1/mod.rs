@@ -1,5 +1,6 @@
-//! The interfaces of Spin 1, `fermyon:spin/{config,http,key-value,redis}` without a version, which TinyGo's
-//! SDK imports. The state in the store is that of the newer interfaces. Redis: `redis/spin_v1.rs`.
+//! The interfaces of Spin 1, `fermyon:spin/{config,http,key-value,postgres,redis}` without a version, which
+//! TinyGo's SDK imports. The state in the store is that of the newer interfaces. Redis and PostgreSQL:
+//! `spin_v1.rs` in their folders.
 
 mod config;
 mod http;
@@ -10,6 +11,7 @@ use wasmtime::component::{HasData, Linker};
 
 use super::key_value::HasKeyValue;
 use super::outbound_http::OutboundHttpCtx;
+use super::postgres::HasPostgres;
 use super::redis::HasRedis;
 use super::variables::HasVariables;
 use crate::guest::instance::InstanceState;
@@ -52,5 +54,7 @@ pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> Result<()> {
     wit::config::add_to_linker::<_, HasVariables>(linker, InstanceState::variables)?;
     wit::http::add_to_linker::<_, HasHttp>(linker, InstanceState::outbound_http)?;
     wit::key_value::add_to_linker::<_, HasKeyValue>(linker, InstanceState::key_value)?;
+    wit::rdbms_types::add_to_linker::<_, HasPostgres>(linker, InstanceState::postgres)?;
+    wit::postgres::add_to_linker::<_, HasPostgres>(linker, InstanceState::postgres)?;
     wit::redis::add_to_linker::<_, HasRedis>(linker, InstanceState::redis)
 }

@@ -16,15 +16,14 @@ use super::Provided;
 use crate::guest::instance::InstanceState;
 
 /// The prefix of the names of these interfaces, and what they give access to.
-const DENIED: [(&str, &str); 9] = [
+const DENIED: [(&str, &str); 8] = [
     ("fermyon:spin/llm", "large language models"),
     ("fermyon:spin/mqtt", "MQTT of Spin 1 (build with a newer SDK)"),
     ("fermyon:spin/mysql", "MySQL"),
-    ("fermyon:spin/postgres", "PostgreSQL"),
     ("fermyon:spin/sqlite", "SQLite databases of Spin 1 (build with a newer SDK)"),
     ("spin:mqtt/", "MQTT in a version other than 3.0.0"),
     ("spin:mysql/", "MySQL"),
-    ("spin:postgres/", "PostgreSQL"),
+    ("spin:postgres/", "PostgreSQL in a version other than 3.0.0 and 4"),
     ("spin:sqlite/", "SQLite databases in a version other than 3.0.0 and 3.1.0"),
 ];
 

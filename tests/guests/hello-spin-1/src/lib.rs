@@ -1,6 +1,6 @@
 //! A handler of `fermyon:spin/inbound-http`, as in components of TinyGo's SDK, with the interfaces of Spin 1. It responds
-//! with the request: method, URI, `x-sent`, `spin-path-info` and body. `/config/<name>`, `/key-value`, `/redis` and `/fetch`
-//! use the interface; the body of a request to the last two is the address. `/status/<status>` responds with that status.
+//! with the request: method, URI, `x-sent`, `spin-path-info` and body. `/config/<name>`, `/key-value`, `/redis`, `/postgres`
+//! and `/fetch` use the interface; the body of a request to the last three is the address. `/status/<status>` responds with that status.
 
 mod bindings {
     #![expect(unsafe_code, reason = "generated")]
@@ -14,6 +14,7 @@ mod bindings {
                 import fermyon:spin/config;
                 import fermyon:spin/http;
                 import fermyon:spin/key-value;
+                import fermyon:spin/postgres;
                 import fermyon:spin/redis;
                 export fermyon:spin/inbound-http;
             }
@@ -29,8 +30,9 @@ mod bindings {
 
 use bindings::exports::fermyon::spin::inbound_http::{Guest, Request, Response};
 use bindings::fermyon::spin::http_types::Method;
+use bindings::fermyon::spin::rdbms_types::{DbValue, ParameterValue};
 use bindings::fermyon::spin::redis_types::{RedisParameter, RedisResult};
-use bindings::fermyon::spin::{config, http, key_value, redis};
+use bindings::fermyon::spin::{config, http, key_value, postgres, redis};
 
 impl Guest for bindings::Hello {
     fn handle_request(request: Request) -> Response {
@@ -48,6 +50,8 @@ impl Guest for bindings::Hello {
             });
         } else if uri == "/redis" {
             response = Some(run_redis(&body).unwrap_or_else(|error| format!("{error:?}")));
+        } else if uri == "/postgres" {
+            response = Some(run_postgres(&body).unwrap_or_else(|error| format!("{error:?}")));
         } else if uri == "/fetch" {
             response = Some(match http::send_request(&outgoing(body.clone())) {
                 Ok(response) => {
@@ -99,6 +103,19 @@ fn store() -> Result<String, key_value::Error> {
     key_value::close(store);
     key_value::close(store);
     Ok(format!("{}\n{:?}", lines.join("\n"), key_value::exists(store, "a")))
+}
+
+fn run_postgres(address: &str) -> Result<String, postgres::PgError> {
+    let execute = |sql: &str| postgres::execute(address, sql, &[]);
+    execute("CREATE TABLE IF NOT EXISTS spin_1 (a int8)")?;
+    let parameters = [ParameterValue::Uint32(u32::MAX)];
+    let inserted = postgres::execute(address, "INSERT INTO spin_1 VALUES ($1)", &parameters)?;
+    let result = postgres::query(address, "SELECT a FROM spin_1", &[])?;
+    let found =
+        matches!(result.rows[..], [ref row] if matches!(row[..], [DbValue::Int64(4_294_967_295)]));
+    execute("DROP TABLE spin_1")?;
+    let error = execute("DROP TABLE spin_1").unwrap_err();
+    Ok(format!("{inserted} {} {found} {error:?}", result.columns[0].name))
 }
 
 fn run_redis(address: &str) -> Result<String, redis::Error> {

@@ -1,8 +1,9 @@
 //! Runs the script in the body with the synchronous interfaces, behind the fast door: `.../key-value`, `.../redis`,
-//! `.../mqtt` and `.../sqlite` of `fermyon:spin`, `.../sqlite-3` of `spin:sqlite`, `.../wasi` of `wasi:keyvalue`, one
-//! command per line. The response has a line per command. Scripts start with `open`; a later `open` replaces the store.
+//! `.../mqtt`, `.../postgres` and `.../sqlite` of `fermyon:spin`, `.../postgres-3` of `spin:postgres`, `.../sqlite-3` of
+//! `spin:sqlite`, `.../wasi` of `wasi:keyvalue`, one command per line. The response has a line per command. Scripts start with `open`; a later `open` replaces the store.
 
 mod mqtt;
+mod postgres;
 mod sqlite;
 
 mod bindings {
@@ -10,14 +11,22 @@ mod bindings {
     #![expect(clippy::mem_forget, reason = "generated")]
 
     wit_bindgen::generate!({
-        path: ["../../../wit/spinfer-serve", "../../../wit/fermyon-spin", "../../../wit/wasi-keyvalue", "wit"],
+        path: [
+            "../../../wit/spinfer-serve",
+            "../../../wit/fermyon-spin",
+            "../../../wit/spin-postgres-3",
+            "../../../wit/wasi-keyvalue",
+            "wit",
+        ],
         inline: "
             package spinfer:stores;
             world stores {
                 import fermyon:spin/key-value@2.0.0;
                 import fermyon:spin/mqtt@2.0.0;
+                import fermyon:spin/postgres@2.0.0;
                 import fermyon:spin/redis@2.0.0;
                 import fermyon:spin/sqlite@2.0.0;
+                import spin:postgres/postgres@3.0.0;
                 import spin:sqlite/sqlite@3.0.0;
                 import wasi:keyvalue/store@0.2.0-draft2;
                 import wasi:keyvalue/batch@0.2.0-draft2;
@@ -55,6 +64,14 @@ impl fast::Guest for bindings::Stores {
             Some("mqtt") => {
                 let mut open = Vec::new();
                 lines.map(|words| shown(mqtt::run(&mut open, &words))).collect()
+            }
+            Some("postgres") => {
+                let mut open = Vec::new();
+                lines.map(|words| shown(postgres::run_fermyon(&mut open, &words))).collect()
+            }
+            Some("postgres-3") => {
+                let mut open = Vec::new();
+                lines.map(|words| shown(postgres::run_spin(&mut open, &words))).collect()
             }
             Some("sqlite") => {
                 let mut open = Vec::new();

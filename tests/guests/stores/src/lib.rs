@@ -1,7 +1,8 @@
-//! Runs the script in the body with spin-sdk: `.../key-value`, `.../redis`, `.../sqlite` or `.../mqtt`, one command per line.
-//! The response has a line per command. Scripts start with `open`; a later `open` replaces the store.
+//! Runs the script in the body with spin-sdk: `.../key-value`, `.../redis`, `.../sqlite`, `.../postgres` or `.../mqtt`, one
+//! command per line. The response has a line per command. Scripts start with `open`; a later `open` replaces the store.
 
 mod mqtt;
+mod postgres;
 mod sqlite;
 
 use bytes::Bytes;
@@ -20,13 +21,14 @@ async fn handle(request: Request) -> Result<Response<Full<Bytes>>, spin_sdk::htt
     let script = request.into_body().bytes().await?;
     let script = String::from_utf8_lossy(&script);
     let (mut stores, mut connections, mut databases) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut brokers, mut output) = (Vec::new(), String::new());
+    let (mut brokers, mut servers, mut output) = (Vec::new(), Vec::new(), String::new());
     for line in script.lines() {
         let words: Vec<_> = line.split(' ').collect();
         let result = match &*interface {
             "redis" => shown(run_redis(&mut connections, &words).await),
             "sqlite" => shown(sqlite::run(&mut databases, &words).await),
             "mqtt" => shown(mqtt::run(&mut brokers, &words).await),
+            "postgres" => shown(postgres::run(&mut servers, &words).await),
             _ => shown(run_key_value(&mut stores, &words).await),
         };
         output += &result;
