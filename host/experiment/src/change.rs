@@ -209,7 +209,7 @@ mod tests {
                 "{problem}"
             );
         }
-        let mut after = before.clone();
+        let mut after = before;
         (after.variants[0].allocation, after.variants[1].allocation) = (0.6, 0.3);
         (after.holdout, after.alpha) = (0.1, 0.01);
         assert_eq!(change.allocations(&after).unwrap(), [0.4, 0.5, 0.1, 0.0]);

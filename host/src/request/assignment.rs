@@ -219,10 +219,7 @@ fn target<'a, B>(
 /// 500 or more that it returned. Not its deadline, when no time is left, and not a failure of the
 /// prediction log, which all components share.
 fn unavailable(served: &Result<Response<Body>, Failure>) -> Option<String> {
-    let status = match served {
-        Ok(response) => response.status(),
-        Err(failure) => failure.status(),
-    };
+    let status = status(served);
     let is_final =
         status == StatusCode::GATEWAY_TIMEOUT || matches!(served, Err(Failure::NotLogged(_)));
     if !status.is_server_error() || is_final {

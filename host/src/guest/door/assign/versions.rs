@@ -65,7 +65,7 @@ impl AssignPre {
         pre: &InstancePre<InstanceState>,
     ) -> wasmtime::Result<Option<Self>> {
         let exports = |version: &str| {
-            component.get_export_index(None, &format!("{EXPORT}@{version}")).is_some()
+            component.get_export_index(None, format!("{EXPORT}@{version}")).is_some()
         };
         Ok(if exports("0.2.0") {
             Some(Self::V0_2(generated::v0_2::RouterPre::new(pre.clone())?))
