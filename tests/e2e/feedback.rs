@@ -50,10 +50,17 @@ fn iris() -> LoggedApp {
 fn feedback_for_an_unknown_prediction_is_stored_and_reported() {
     let app = iris();
     let item = json!({ "prediction_id": UNKNOWN, "label": "setosa" });
-    for body in [item.clone(), json!([item]), json!({ "feedback": [item] })] {
+    for (unchanged, body) in [item.clone(), json!([item]), json!({ "feedback": [item] })]
+        .into_iter()
+        .enumerate()
+        .map(|(index, body)| (index.min(1), body))
+    {
         let response = app.feed(&body);
         assert_eq!(response.status, 200, "{}", response.text());
-        assert_eq!(response.json(), json!({ "accepted": 1, "unknown": 1, "rejected": [] }));
+        let expected = json!({
+            "accepted": 1, "unknown": 1, "replaced": 0, "unchanged": unchanged, "rejected": [],
+        });
+        assert_eq!(response.json(), expected);
     }
     let mixed = json!([item, { "prediction_id": "x", "label": "setosa" }, 7]);
     let receipt = app.feed(&mixed).json();
@@ -162,9 +169,12 @@ fn feedback_yields_quality_in_statistics_and_metrics() {
         { "prediction_id": two, "label": "virginica" },
         { "prediction_id": one, "reward": 0.25 },
     ]);
-    for _ in 0..2 {
+    for unchanged in [0, 3] {
         let receipt = app.feed(&truth).json();
-        assert_eq!(receipt, json!({ "accepted": 3, "unknown": 0, "rejected": [] }));
+        let expected = json!({
+            "accepted": 3, "unknown": 0, "replaced": 0, "unchanged": unchanged, "rejected": [],
+        });
+        assert_eq!(receipt, expected);
     }
     let quality = |metric_name: &str| {
         let labels = "model=\"iris-classifier\",version=\"1\",experiment=\"\",variant=\"\"";

@@ -20,6 +20,7 @@ mod drain; // shutdown by SIGTERM and Ctrl-C
 mod drift; // drift reports
 mod experiments; // assignment, ramps, shadows
 mod feedback; // feedback, quality, exports of the prediction log
+mod feedback_file; // `spinfer log feedback`: with and without a host, problems by line
 mod flags; // flags that are also Spin's, and `spinfer check`
 mod golden; // golden predictions of the example models
 mod graph_faults; // input values that a graph rejects, runs that never end
@@ -33,6 +34,7 @@ mod large_requests; // requests close to the memory of an instance
 mod lifecycle; // when code, models and instances are loaded, reused and unloaded
 mod limits; // traps, endless loops, memory, deadlines
 mod log_crash; // the prediction log after `kill -9`, in each mode
+mod log_export; // datasets of the prediction log, read by pandas, pyarrow and DuckDB
 mod log_modes; // what responses wait for, and requests that the prediction log refuses
 mod log_sinks; // sinks of the prediction log that fail, and hosts that are killed
 mod manifests; // golden files of valid and invalid manifests

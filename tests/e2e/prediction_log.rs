@@ -296,13 +296,55 @@ fn image_is_logged_by_type_and_length() {
 }
 
 #[test]
-fn failed_request_is_not_logged() {
-    let manifest = Manifest::default().with("/a/...", "a", "hostile", "");
-    let (_, records) = recorded(&manifest, |spinfer| {
-        assert_eq!(spinfer.get("/a/log/aliased").status, 500);
-        assert_eq!(spinfer.get("/a/log/one-and-trap?x").status, 500);
-        id(&spinfer.get("/a/log/one?x"))
+fn failed_request_is_logged_with_what_it_appended_whatever_the_sample() {
+    for sample in ["1.0", "0.0"] {
+        let settings = format!("tool.spinfer.prediction_log.sample = {sample}\n");
+        let manifest = Manifest::default().with("/a/...", "a", "hostile", &settings);
+        let (failed, records) = recorded(&manifest, |spinfer| {
+            let nothing_appended = spinfer.get("/a/log/aliased");
+            assert_eq!((nothing_appended.status, nothing_appended.header(ID)), (500, None));
+            let failed = spinfer.get("/a/log/one-and-trap?failed");
+            assert_eq!(failed.status, 500);
+            let served = spinfer.get("/a/log/one?served");
+            assert_eq!(served.header(ID).is_some(), sample == "1.0");
+            failed.header(ID).expect("the failed request is logged").to_owned()
+        });
+        let of_failed = records.iter().find(|record| record["id"] == failed.as_str()).unwrap();
+        assert_eq!((&of_failed["status"], &of_failed["sample"]), (&json!(500), &json!(1.0)));
+        assert_eq!(of_failed["inputs"], json!({"x": "failed"}));
+        assert_eq!(records.len(), if sample == "1.0" { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn request_that_asks_for_it_is_logged_unless_the_operator_forbids_it() {
+    let iris = iris("tool.spinfer.prediction_log.sample = 0.0\n");
+    let predict = |spinfer: &Spinfer, value: &str| {
+        spinfer.send("POST", PREDICT, &[("spinfer-log", value)], SETOSA.as_bytes())
+    };
+    let (asked, records) = recorded(&iris, |spinfer| {
+        assert_eq!(predict(spinfer, "yes").header(ID), None);
+        // Also if the response is cached by then.
+        [id(&predict(spinfer, "always")), id(&predict(spinfer, "always"))]
     });
-    assert_eq!(records.len(), 1);
-    assert_eq!(records[0]["inputs"], json!({"x": "x"}));
+    let ids: Vec<_> = records.iter().map(|record| record["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, asked);
+    assert!(records.iter().all(|record| record["sample"] == 1.0), "{records:?}");
+    let forbidden = Launch::new(&iris).runtime_config("prediction_log.on_request = false\n").up();
+    assert_eq!(predict(&forbidden, "always").header(ID), None);
+}
+
+#[test]
+fn allow_list_and_rounding_hold_for_records_and_cached_responses() {
+    let settings = "tool.spinfer.prediction_log.keep = [\"prediction\", \"sepal_width\"]\n\
+                    tool.spinfer.prediction_log.round = { petal_length = 0.5, probability = 0.1 }\n";
+    let (_, records) = recorded(&iris(settings), |spinfer| {
+        [id(&spinfer.post(PREDICT, SETOSA)), id(&spinfer.post(PREDICT, SETOSA))]
+    });
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        assert_eq!(record["inputs"], json!({ "sepal_width": 3.5, "petal_length": 1.5 }));
+        assert_eq!(record["outputs"], json!({ "prediction": "setosa", "probability": 1.0 }));
+        assert_eq!(record["attributes"], json!({}));
+    }
 }

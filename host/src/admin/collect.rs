@@ -309,6 +309,10 @@ fn prediction_log(host: &Host, text: &mut Exposition) {
     for (result, count) in log.iter().flat_map(|log| log.feedback_counts().get()) {
         feedback.value(&[result], count);
     }
+    let mut repeated = text.family(&table::FEEDBACK_REPEATED);
+    for (effect, count) in log.iter().flat_map(|log| log.feedback_counts().repeated()) {
+        repeated.value(&[effect], count);
+    }
     let quality = log.map(|log| log.quality()).unwrap_or_default();
     let mut values = text.family(&table::QUALITY);
     for (QualityGroup { model, version, experiment, variant }, results) in &quality {

@@ -189,8 +189,13 @@ fn prediction_log_settings(value: Value) -> Result<prediction_log::PredictionLog
                 })?;
             }
             "sinks" => settings.sinks = sinks::settings::parse(value)?,
+            "on_request" => {
+                let on_request = value.as_bool();
+                settings.on_request =
+                    on_request.with_context(|| format!("{key}: must be true or false"))?;
+            }
             _ => bail!(
-                "{key}: unknown key; expected one of enabled, max_age, max_size, queue, sinks"
+                "{key}: unknown key; expected one of enabled, max_age, max_size, queue, sinks, on_request"
             ),
         }
     }
@@ -336,7 +341,7 @@ mod tests {
              outbound_networking.block_networks = ['private', '1.1.1.1/32']\n\
              outbound_redis.max_connections = 7\n\
              cache = {{ memory = '3MiB', max_entry = '4KiB', status_header = false }}\n\
-             prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9, sinks = [{{ type = 'stdout' }}] }}\nkey_value_store.fast.type = 'memory'\n\
+             prediction_log = {{ max_age = '7d', max_size = '2MiB', queue = 9, on_request = false, sinks = [{{ type = 'stdout' }}] }}\nkey_value_store.fast.type = 'memory'\n\
              [[variables_provider]]\ntype = 'static'\nvalues = {{ one = '1' }}\n\
              [[variables_provider]]\ntype = 'env'\nprefix = 'APP'\ndotenv_path = '{}'\n",
             dotenv.display()
@@ -350,10 +355,17 @@ mod tests {
         let cache::CacheSettings { limits, status_header, redis } = config.cache;
         assert_eq!((limits.memory, limits.max_entry), (3 << 20, 4 << 10));
         assert!(!status_header && redis.is_none());
-        let prediction_log::PredictionLogSettings { enabled, retention, queue, mode: _, sinks } =
-            config.prediction_log;
+        let prediction_log::PredictionLogSettings {
+            enabled,
+            retention,
+            queue,
+            mode: _,
+            sinks,
+            on_request,
+        } = config.prediction_log;
         assert_eq!(sinks[0].name, "stdout");
         assert_eq!((enabled, retention.max_size, queue), (true, 2 << 20, 9));
+        assert!(!on_request);
         assert_eq!(retention.max_age.as_secs(), 7 * 24 * 60 * 60);
         let blocks = |address: &str| config.blocked_networks.blocks_host(address);
         assert!(blocks("10.0.0.1") && blocks("1.1.1.1") && !blocks("1.1.1.2"));

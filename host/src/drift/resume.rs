@@ -51,6 +51,7 @@ fn entry(record: StoredRecord) -> LogEntry {
         cache: CacheOutcome::Bypass,
         status: 200,
         latency: Duration::ZERO,
+        sample: 1.0,
         trace_id: None,
     };
     let predictions = Predictions {

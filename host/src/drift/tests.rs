@@ -37,6 +37,7 @@ fn entry(model: &str, rows: u32, inputs: Vec<Columns>, outputs: Vec<Columns>) ->
         cache: CacheOutcome::Miss,
         status: 200,
         latency: Duration::ZERO,
+        sample: 1.0,
         trace_id: None,
     };
     let predictions = Predictions {

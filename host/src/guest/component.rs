@@ -504,15 +504,13 @@ fn cache_key_prefix(
     logs_predictions: bool,
 ) -> cache::KeyPrefix {
     let ComponentSpec { id, models, environment, variables, prediction_log, .. } = spec;
+    // A response is cached with its predictions, as they are logged.
+    let redaction = logs_predictions.then(|| prediction_log.redaction());
+    let logged = redaction.iter().map(|redaction| redaction.as_bytes());
     let models = models.iter().flat_map(|model| [model.name.as_bytes(), &model.digest]);
     let given = environment.iter().chain(&**variables);
     let given = given.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
     let parts = [id.as_bytes(), code.digest(), b"models"].into_iter().chain(models);
-    // A response is cached with its predictions, without the fields that are not logged.
-    let dropped = prediction_log.drop.iter().map(String::as_bytes);
-    let hashed = prediction_log.hash.iter().map(String::as_bytes);
-    let redacted = [b"dropped".as_slice()].into_iter().chain(dropped).chain([b"hashed".as_slice()]);
-    let logged = logs_predictions.then(|| redacted.chain(hashed));
     let given = [b"given".as_slice()].into_iter().chain(given);
-    cache::KeyPrefix::new(parts.chain(given).chain(logged.into_iter().flatten()))
+    cache::KeyPrefix::new(parts.chain(given).chain(logged))
 }

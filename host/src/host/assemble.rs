@@ -44,7 +44,7 @@ use crate::metrics::HostMetrics;
 use crate::prediction_log::models::ModelInfo;
 use crate::prediction_log::settings::LogSettings;
 use crate::prediction_log::{
-    HashKey, Observer, PredictionLog, PredictionLogSettings, Recorder, Redaction,
+    HashKey, Observer, PredictionLog, PredictionLogSettings, Recorder, Redaction, Sampling,
 };
 use crate::process::memory_budget::MemoryBudget;
 use crate::storage::key_value::{DEFAULT, GrantedStore};
@@ -323,9 +323,10 @@ impl Assembly<'_> {
                 Served::Component(Arc::clone(component), scopes)
             }
         };
-        let LogSettings { sample, mode, .. } = spec.prediction_log;
-        let recorder =
-            component.logs_predictions().then(|| Recorder::new(shown, id, sample).with_mode(mode));
+        let LogSettings { sample: share, mode, .. } = spec.prediction_log;
+        let sampling = Sampling { share, on_request: self.app.prediction_log.on_request };
+        let recorder = || Recorder::new(shown, id, sampling).with_mode(mode);
+        let recorder = component.logs_predictions().then(recorder);
         RouteTarget { served, metrics: metrics.route(id, shown), recorder }
     }
 
@@ -406,7 +407,8 @@ fn log_policy(
         [] => None,
         names => Some((names.to_vec(), HashKey::open(&app.state_folder)?)),
     };
-    let redaction = Redaction::new(settings.drop.clone(), hash);
+    let LogSettings { drop, round, keep, .. } = settings.clone();
+    let redaction = Redaction { drop, hash, round, keep };
     Ok(Some(LogPolicy::new(&spec.id, redaction)))
 }
 

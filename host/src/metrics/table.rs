@@ -235,6 +235,9 @@ families! {
     FEEDBACK: Counter "spinfer_feedback_total", "", ["result"],
         "Feedback items: stored with their prediction in the log (matched), stored without it \
          (unknown), or rejected.";
+    FEEDBACK_REPEATED: Counter "spinfer_feedback_repeated_total", "", ["effect"],
+        "Stored feedback items for which the log had feedback: replaced, if they contradict it and \
+         are later, else unchanged.";
     QUALITY: Gauge "spinfer_prediction_quality", "", ["model", "version", "experiment", "variant", "metric"],
         "Quality of the logged predictions that have feedback: accuracy, macro_precision, \
          macro_recall, brier_score; mean_absolute_error, root_mean_squared_error; mean_reward.";

@@ -9,7 +9,7 @@
 //! systems. [`reader`], [`stats`] and [`export`] read the file, in this process or another.
 //!
 //! ```text
-//! guest   append(predictions)      validated; fields are dropped or hashed (redaction)
+//! guest   append(predictions)      validated; fields are dropped, hashed, rounded (redaction)
 //! door    RequestPredictions       collects what one request appends, until its response
 //! cache   Appended                 is cached with the response it was appended for
 //! record  Recorder                 samples, and adds the host's part (RequestContext)
@@ -24,6 +24,7 @@ mod appended;
 mod hash_key;
 mod recorder;
 mod redaction;
+mod rounding;
 pub(crate) mod validate;
 
 mod awaited;
@@ -39,11 +40,14 @@ mod store;
 mod writer;
 
 pub mod feedback;
+pub mod feedback_import;
+mod host_lock;
 pub mod quality;
 mod scalar;
 pub mod times;
 pub mod unit_totals;
 
+mod epochs;
 pub mod export;
 pub mod reader;
 pub mod sinks;
@@ -64,7 +68,7 @@ use tracing::{info, warn};
 pub use appended::{Appended, RequestPredictions};
 pub use awaited::AwaitedCounts;
 pub use hash_key::HashKey;
-pub use recorder::{Logged, PREDICTION_ID, Recorder, header_value, mark};
+pub use recorder::{Logged, PREDICTION_ID, Recorder, Sampling, header_value, mark};
 pub use redaction::Redaction;
 pub(crate) use validate::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, size, validate};
 
@@ -91,6 +95,8 @@ pub struct PredictionLogSettings {
     pub queue: u64,
     /// The strongest mode of a component, which the manifest sets.
     pub mode: LogMode,
+    /// Whether requests with the header `spinfer-log: always` are logged outside the sample.
+    pub on_request: bool,
     /// What receives the log beside its file.
     pub sinks: Vec<SinkSettings>,
 }
@@ -98,7 +104,8 @@ pub struct PredictionLogSettings {
 impl Default for PredictionLogSettings {
     fn default() -> Self {
         let (retention, mode) = (Retention::default(), LogMode::default());
-        Self { enabled: true, retention, queue: 65_536, mode, sinks: Vec::new() }
+        let sinks = Vec::new();
+        Self { enabled: true, retention, queue: 65_536, mode, sinks, on_request: true }
     }
 }
 
@@ -159,12 +166,21 @@ pub struct FeedbackCounts {
     matched: AtomicU64,
     unknown: AtomicU64,
     rejected: AtomicU64,
+    replaced: AtomicU64,
+    unchanged: AtomicU64,
 }
 
 impl FeedbackCounts {
-    fn stored(&self, accepted: usize, unknown: usize) {
-        self.matched.fetch_add((accepted - unknown) as u64, Ordering::Relaxed);
-        self.unknown.fetch_add(unknown as u64, Ordering::Relaxed);
+    fn stored(&self, receipt: &Receipt) {
+        let Receipt { accepted, unknown, replaced, unchanged, rejected: _ } = receipt;
+        for (count, items) in [
+            (&self.matched, accepted - unknown),
+            (&self.unknown, *unknown),
+            (&self.replaced, *replaced),
+            (&self.unchanged, *unchanged),
+        ] {
+            count.fetch_add(items as u64, Ordering::Relaxed);
+        }
     }
 
     /// Counts rejected items.
@@ -176,8 +192,16 @@ impl FeedbackCounts {
     /// (`unknown`), or `rejected`.
     #[must_use]
     pub fn get(&self) -> [(&'static str, u64); 3] {
-        let Self { matched, unknown, rejected } = self;
+        let Self { matched, unknown, rejected, .. } = self;
         [("matched", matched), ("unknown", unknown), ("rejected", rejected)]
+            .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+
+    /// The counts of stored items for which the log had feedback, by their effect: `replaced` it, or
+    /// left it `unchanged`.
+    #[must_use]
+    pub fn repeated(&self) -> [(&'static str, u64); 2] {
+        [("replaced", &self.replaced), ("unchanged", &self.unchanged)]
             .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the records of the file in the order of their ids, which for one host is the order of
 //! their times. Memory is independent of the number of records.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
@@ -9,9 +10,11 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
+use super::feedback::Truth;
 use super::json;
 use super::schema::{self, SchemaError};
-use super::times::{first_id, format};
+use super::store::truth;
+use super::times::{first_id, format, micros_of};
 
 /// Maximum difference between the time of a record and the time in its id, in microseconds, for
 /// records to be found by time.
@@ -39,6 +42,8 @@ pub struct StoredRecord {
     pub cache: String,
     pub status: i64,
     pub latency_us: i64,
+    /// Probability with which the request was logged; `None` in records of schema version 1.
+    pub sample: Option<f64>,
     pub trace_id: Option<String>,
     /// Inputs by name, as a JSON object.
     pub inputs: String,
@@ -80,11 +85,43 @@ pub struct Filter {
     /// Exclusive upper bound of the time, in microseconds of Unix time.
     pub until: Option<i64>,
     pub id: Option<Uuid>,
+    pub slice: Option<ExportSlice>,
 }
+
+/// What an export covers: the records of some epochs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSlice {
+    /// The epoch before the first one.
+    pub after: i64,
+    /// The last epoch.
+    pub through: i64,
+    /// Lower bound of the ids.
+    pub first_id: Uuid,
+    /// The day of the time in the id, in days of Unix time.
+    pub day: Option<i64>,
+}
+
+/// Feedback as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedbackRow {
+    pub prediction_id: Uuid,
+    pub row: i64,
+    pub truth: Truth,
+    /// When it was known, in microseconds of Unix time.
+    pub time: i64,
+    /// When it was stored, in microseconds of Unix time.
+    pub received: i64,
+}
+
+/// Microseconds of a day.
+const DAY: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// The days with records, by model and version.
+pub type Partitions = BTreeMap<(String, String), BTreeSet<i64>>;
 
 const COLUMNS: &str = "p.id, p.row, p.time, s.model, s.version, s.route, s.component,
     nullif(s.experiment, ''), nullif(s.variant, ''), p.cache, p.status, p.latency_us, p.trace_id,
-    p.inputs, p.outputs, p.attributes, p.omitted, p.unit, p.propensity, p.failed_over";
+    p.inputs, p.outputs, p.attributes, p.omitted, p.unit, p.propensity, p.failed_over, p.sample";
 const FEEDBACK: &str = ", l.label, v.number, r.number";
 const TABLES: &str = " FROM predictions p JOIN sources s ON s.id = p.source";
 const JOIN_FEEDBACK: &str = "
@@ -96,8 +133,19 @@ impl Filter {
     /// Whether `record` is selected.
     #[must_use]
     pub fn matches(&self, record: &StoredRecord) -> bool {
-        let Self { model, version, component, experiment, variant, status, since, until, id } =
-            self;
+        let Self {
+            model,
+            version,
+            component,
+            experiment,
+            variant,
+            status,
+            since,
+            until,
+            id,
+            // Of the file.
+            slice: _,
+        } = self;
         let is = |wanted: &Option<String>, value: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| Some(wanted) == value)
         };
@@ -114,8 +162,18 @@ impl Filter {
 
     /// The clause ` WHERE ...`, and its parameters.
     pub(super) fn clause(&self) -> (String, Vec<Value>) {
-        let Self { model, version, component, experiment, variant, status, since, until, id } =
-            self;
+        let Self {
+            model,
+            version,
+            component,
+            experiment,
+            variant,
+            status,
+            since,
+            until,
+            id,
+            slice,
+        } = self;
         let mut conditions = Vec::new();
         let mut values = Vec::new();
         let mut add = |condition: &str, value: Value| {
@@ -147,6 +205,15 @@ impl Filter {
         }
         if let Some(id) = id {
             add("p.id = ?", Value::Blob(id.into_bytes().to_vec()));
+        }
+        if let Some(ExportSlice { after, through, first_id, day }) = slice {
+            add("p.epoch > ?", (*after).into());
+            add("p.epoch <= ?", (*through).into());
+            add("p.id >= ?", Value::Blob(first_id.into_bytes().to_vec()));
+            if let Some(day) = day {
+                add("p.id >= ?", key(day.saturating_mul(DAY)));
+                add("p.id < ?", key(day.saturating_add(1).saturating_mul(DAY)));
+            }
         }
         let clause = conditions.join(" AND ");
         (if clause.is_empty() { clause } else { format!(" WHERE {clause}") }, values)
@@ -247,7 +314,14 @@ impl LogSnapshot<'_> {
 
     /// The models and versions with records that match the names of `filter`.
     pub fn models(&self, filter: &Filter) -> Result<Vec<(String, String)>, SchemaError> {
-        let names = Filter { since: None, until: None, status: None, id: None, ..filter.clone() };
+        let names = Filter {
+            since: None,
+            until: None,
+            status: None,
+            id: None,
+            slice: None,
+            ..filter.clone()
+        };
         let (clause, values) = names.clause();
         let exists = "EXISTS (SELECT 1 FROM predictions p WHERE p.source = s.id)";
         let and = if clause.is_empty() { " WHERE " } else { " AND " };
@@ -260,6 +334,48 @@ impl LogSnapshot<'_> {
         let rows =
             statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The partitions of a dataset with the records of `slice`.
+    pub fn partitions(&self, slice: &ExportSlice) -> Result<Partitions, SchemaError> {
+        let filter = Filter { slice: Some(slice.clone()), ..Filter::default() };
+        let (clause, values) = filter.clause();
+        let mut statement = self
+            .transaction
+            .prepare(&format!("SELECT s.model, s.version, p.id{TABLES}{clause}"))?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        let mut partitions = Partitions::new();
+        while let Some(row) = rows.next()? {
+            let id = Uuid::from_slice(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
+            let day = micros_of(id.unwrap_or_default()) / DAY;
+            let of_version = partitions.entry((row.get(0)?, row.get(1)?)).or_default();
+            of_version.insert(day);
+        }
+        Ok(partitions)
+    }
+
+    /// Calls `take` for the feedback that was stored in the epochs after the first one of `epochs` up
+    /// to the second; with a `day`, in days of Unix time, for that received on it.
+    pub fn each_feedback<E: From<SchemaError>>(
+        &self,
+        epochs: (i64, i64),
+        day: Option<i64>,
+        mut take: impl FnMut(FeedbackRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let query = "SELECT kind, label, number, time, prediction_id, row, received FROM feedback
+            WHERE epoch > ?1 AND epoch <= ?2 AND (?3 IS NULL OR received >= ?3)
+            AND (?4 IS NULL OR received < ?4)";
+        let mut statement = self.transaction.prepare(query).map_err(SchemaError::from)?;
+        let first = day.map(|day| day.saturating_mul(DAY));
+        let end = day.map(|day| day.saturating_add(1).saturating_mul(DAY));
+        let parameters = params![epochs.0, epochs.1, first, end];
+        let mut rows = statement.query(parameters).map_err(SchemaError::from)?;
+        while let Some(row) = rows.next().map_err(SchemaError::from)? {
+            if let Some(feedback) = feedback_row(row).map_err(SchemaError::from)? {
+                take(feedback)?;
+            }
+        }
+        Ok(())
     }
 
     /// Row, kind, value and time of the feedback for the prediction `id`, with or without a record.
@@ -290,10 +406,18 @@ pub(super) fn find_record(
     statement.query_row(params![id, row], |row| record(row, false)).optional()
 }
 
+/// `None` if another program has written it, and it is invalid.
+fn feedback_row(row: &Row<'_>) -> rusqlite::Result<Option<FeedbackRow>> {
+    let Some((truth, time)) = truth(row)? else { return Ok(None) };
+    let id = Uuid::from_slice(row.get_ref(4)?.as_blob()?);
+    let (row, received) = (row.get(5)?, row.get(6)?);
+    Ok(id.ok().map(|prediction_id| FeedbackRow { prediction_id, row, truth, time, received }))
+}
+
 fn record(row: &Row<'_>, joined: bool) -> rusqlite::Result<StoredRecord> {
     let id = row.get_ref(0)?.as_blob()?;
     let feedback = if joined {
-        StoredFeedback { label: row.get(20)?, value: row.get(21)?, reward: row.get(22)? }
+        StoredFeedback { label: row.get(21)?, value: row.get(22)?, reward: row.get(23)? }
     } else {
         StoredFeedback::default()
     };
@@ -310,6 +434,7 @@ fn record(row: &Row<'_>, joined: bool) -> rusqlite::Result<StoredRecord> {
         cache: row.get(9)?,
         status: row.get(10)?,
         latency_us: row.get(11)?,
+        sample: row.get(20)?,
         trace_id: row.get(12)?,
         inputs: row.get(13)?,
         outputs: row.get(14)?,
@@ -341,6 +466,7 @@ impl StoredRecord {
             cache,
             status,
             latency_us,
+            sample,
             trace_id,
             inputs,
             outputs,
@@ -373,6 +499,7 @@ impl StoredRecord {
         member("cache", cache, into);
         member("status", status, into);
         member("latency_us", latency_us, into);
+        member("sample", sample, into);
         member("trace_id", trace_id, into);
         member("inputs", &RawJson(inputs), into);
         member("outputs", &RawJson(outputs), into);

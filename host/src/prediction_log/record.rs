@@ -66,6 +66,9 @@ pub struct RequestContext {
     pub cache: CacheOutcome,
     /// HTTP status of the response.
     pub status: u16,
+    /// Probability with which the request was logged: the component's sample, or 1 if it is always
+    /// logged. A record stands for 1/`sample` of them.
+    pub sample: f64,
     /// Time from the request's head to the response's head.
     pub latency: Duration,
     /// Trace id of the W3C `traceparent` header: 32 hexadecimal digits.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::Response;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::{Response, StatusCode};
 use uuid::{Builder, Uuid};
 
 use super::record::{CacheOutcome, Exposure, LogEntry, RequestContext};
@@ -16,6 +16,10 @@ use super::{Appended, RequestPredictions};
 /// request through the standard door, to append predictions with.
 pub const PREDICTION_ID: HeaderName = HeaderName::from_static("spinfer-prediction-id");
 
+/// Request header that asks for a record, with [`ALWAYS`] as its value.
+const LOG: HeaderName = HeaderName::from_static("spinfer-log");
+const ALWAYS: &str = "always";
+
 /// Header of the W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -24,8 +28,17 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub struct Recorder {
     route: Arc<str>,
     component: Arc<str>,
-    sample: Sample,
+    sampling: Sampling,
     mode: LogMode,
+}
+
+/// Which requests are logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
+    /// Share of the requests, from 0 to 1. Errors are always logged.
+    pub share: f64,
+    /// Whether requests that ask for it are always logged.
+    pub on_request: bool,
 }
 
 /// A request whose predictions are logged.
@@ -39,15 +52,16 @@ pub struct Logged<'a> {
     /// The router's route, which replaces the recorder's.
     route: Option<Arc<str>>,
     trace_id: Option<String>,
+    /// Whether the request asks for a record.
+    requested: bool,
 }
 
 impl Recorder {
-    /// A recorder of `component` under the pattern `route`, which logs the share `sample` of the
-    /// requests.
+    /// A recorder of `component` under the pattern `route`.
     #[must_use]
-    pub fn new(route: &str, component: &str, sample: f64) -> Self {
-        let sample = Sample::new(sample);
-        Self { route: route.into(), component: component.into(), sample, mode: LogMode::default() }
+    pub fn new(route: &str, component: &str, sampling: Sampling) -> Self {
+        let (route, component) = (route.into(), component.into());
+        Self { route, component, sampling, mode: LogMode::default() }
     }
 
     /// The same recorder in `mode`.
@@ -83,6 +97,7 @@ impl Recorder {
             exposure,
             route,
             trace_id: trace_id(&head.headers).map(str::to_owned),
+            requested: head.headers.get(LOG).is_some_and(|value| value == ALWAYS),
         }
     }
 }
@@ -127,8 +142,19 @@ impl Logged<'_> {
         cache: CacheOutcome,
     ) -> Option<impl Iterator<Item = LogEntry> + use<B>> {
         let appended = response.extensions_mut().remove::<Appended>()?;
-        let Self { recorder, id, time, start, exposure, route, trace_id } = self;
-        if !recorder.sample.includes(id) {
+        self.entries_of(appended, response.status(), cache)
+    }
+
+    /// What a request `appended` as entries of the log; `None` if the request is not in the sample.
+    pub fn entries_of(
+        self,
+        appended: Appended,
+        status: StatusCode,
+        cache: CacheOutcome,
+    ) -> Option<impl Iterator<Item = LogEntry> + use<>> {
+        let Self { recorder, id, time, start, exposure, route, trace_id, requested } = self;
+        let sample = recorder.sampling.probability(requested, status);
+        if !Sample::new(sample).includes(id) {
             return None;
         }
         let context = Arc::new(RequestContext {
@@ -138,7 +164,8 @@ impl Logged<'_> {
             component: Arc::clone(&recorder.component),
             exposure,
             cache,
-            status: response.status().as_u16(),
+            status: status.as_u16(),
+            sample,
             latency: start.elapsed(),
             trace_id,
         });
@@ -148,6 +175,14 @@ impl Logged<'_> {
             first_row += entry.predictions.rows;
             entry
         }))
+    }
+}
+
+impl Sampling {
+    /// The probability with which a request is logged.
+    fn probability(self, requested: bool, status: StatusCode) -> f64 {
+        let is_error = status.is_client_error() || status.is_server_error();
+        if is_error || (requested && self.on_request) { 1.0 } else { self.share }
     }
 }
 
@@ -301,7 +336,16 @@ mod tests {
     }
 
     /// The entries that a log, which accepts up to `limit` of them, gets of `response`.
-    fn recorded(sample: f64, limit: usize, response: &mut Response<()>) -> Vec<LogEntry> {
+    fn recorded(share: f64, limit: usize, response: &mut Response<()>) -> Vec<LogEntry> {
+        recorded_by(Sampling { share, on_request: true }, &Request::new(()), limit, response)
+    }
+
+    fn recorded_by(
+        sampling: Sampling,
+        request: &Request<()>,
+        limit: usize,
+        response: &mut Response<()>,
+    ) -> Vec<LogEntry> {
         let log = RefCell::new(Vec::new());
         let append = |entry| {
             let accepted = log.borrow().len() < limit;
@@ -310,9 +354,9 @@ mod tests {
             }
             accepted
         };
-        let recorder = Recorder::new("/iris/...", "iris", sample);
+        let recorder = Recorder::new("/iris/...", "iris", sampling);
         let exposure = Exposure::new("e", "b");
-        let head = Request::new(()).into_parts().0;
+        let head = request.clone().into_parts().0;
         let logged = recorder.begin(&head, Instant::now(), Some(exposure), None);
         logged.record(response, CacheOutcome::Miss, append);
         log.into_inner()
@@ -341,6 +385,40 @@ mod tests {
         response.extensions_mut().insert([iris(2)].into_iter().collect::<Appended>());
         assert!(recorded(0.0, 9, &mut response).is_empty());
         assert!(response.headers().is_empty());
+    }
+
+    #[test]
+    fn errors_and_requests_that_ask_for_it_are_recorded_with_certainty() {
+        let request =
+            |value: &str| Request::builder().header("spinfer-log", value).body(()).unwrap();
+        let asks = request("always");
+        for (share, on_request, request, status, sample) in [
+            (0.0, true, &asks, 200, Some(1.0)),
+            (0.0, false, &asks, 200, None),
+            (0.0, true, &request("Always"), 200, None),
+            (0.0, true, &request("never"), 200, None),
+            (0.0, true, &Request::new(()), 200, None),
+            (0.0, false, &Request::new(()), 400, Some(1.0)),
+            (0.0, false, &Request::new(()), 503, Some(1.0)),
+            (0.0, true, &Request::new(()), 302, None),
+            (1.0, true, &Request::new(()), 200, Some(1.0)),
+        ] {
+            let mut response = Response::builder().status(status).body(()).unwrap();
+            response.extensions_mut().insert([iris(1)].into_iter().collect::<Appended>());
+            let sampling = Sampling { share, on_request };
+            let entries = recorded_by(sampling, request, 9, &mut response);
+            let found = entries.first().map(|entry| entry.context.sample);
+            assert_eq!(found, sample, "{share} {on_request} {request:?} {status}");
+            assert_eq!(response.headers().contains_key(PREDICTION_ID), sample.is_some());
+        }
+        // Those in the sample stand for the others.
+        let of_sample = (0..100).flat_map(|_| {
+            let mut response = Response::new(());
+            response.extensions_mut().insert([iris(1)].into_iter().collect::<Appended>());
+            recorded(0.5, 9, &mut response)
+        });
+        let samples: Vec<_> = of_sample.map(|entry| entry.context.sample).collect();
+        assert!(!samples.is_empty() && samples.iter().all(|sample| *sample == 0.5), "{samples:?}");
     }
 
     #[test]

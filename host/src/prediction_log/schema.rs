@@ -87,7 +87,7 @@ CREATE VIEW prediction_log AS
 ";
 
 /// What version 2 has beyond version 1, in steps that depend on no other.
-const VERSION_2: &[&str] = &[UNITS, RETENTION, OUTBOX, EXPERIMENTS];
+const VERSION_2: &[&str] = &[UNITS, RETENTION, OUTBOX, EXPERIMENTS, SAMPLE, EPOCHS];
 
 /// What is known of each unit of an experiment: of its records, and of their feedback. The id tells
 /// files apart whose counts are added; a recovered file has that of the damaged one, which is older,
@@ -163,6 +163,48 @@ CREATE TABLE sinks (
     lost     INTEGER NOT NULL DEFAULT 0,
     producer TEXT NOT NULL DEFAULT (lower(hex(randomblob(16))))
 ) WITHOUT ROWID, STRICT;
+";
+
+/// The probability with which the request of a record was logged.
+const SAMPLE: &str = "
+ALTER TABLE predictions ADD COLUMN sample REAL;
+DROP VIEW prediction_log;
+CREATE VIEW prediction_log AS
+    SELECT lower(hex(p.id)) AS id, p.row, p.time,
+        strftime('%Y-%m-%dT%H:%M:%fZ', p.time / 1000000.0, 'unixepoch') AS time_text,
+        s.model, s.version, s.route, s.component,
+        nullif(s.experiment, '') AS experiment, nullif(s.variant, '') AS variant,
+        p.unit, p.propensity, p.failed_over, p.cache, p.status, p.latency_us, p.sample, p.trace_id,
+        p.inputs, p.outputs, p.attributes, p.omitted,
+        (SELECT label FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'label') AS label,
+        (SELECT number FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'value') AS value,
+        (SELECT number FROM feedback f
+            WHERE f.prediction_id = p.id AND f.row = p.row AND f.kind = 'reward') AS reward
+    FROM predictions p JOIN sources s ON s.id = p.source;
+";
+
+/// The epochs in which rows were written, and the last one that was exported to each destination.
+const EPOCHS: &str = "
+CREATE TABLE epochs (
+    number   INTEGER PRIMARY KEY,
+    records  INTEGER NOT NULL DEFAULT 0,
+    feedback INTEGER NOT NULL DEFAULT 0,
+    first_id BLOB
+) STRICT;
+INSERT INTO epochs (number, records, feedback, first_id)
+    SELECT 0, count(*), (SELECT count(*) FROM feedback), min(id) FROM predictions;
+INSERT INTO epochs (number) VALUES (1);
+CREATE TABLE exports (
+    destination TEXT PRIMARY KEY,
+    epoch       INTEGER NOT NULL,
+    pending     INTEGER,
+    name        TEXT
+) WITHOUT ROWID, STRICT;
+ALTER TABLE predictions ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE feedback ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX feedback_epoch ON feedback (epoch);
 ";
 
 /// Why the file cannot be used.

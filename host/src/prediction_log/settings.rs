@@ -1,7 +1,11 @@
 //! A component's settings of the prediction log: whether predictions are logged, what a response waits
-//! for, the sample, and the fields that are dropped or hashed.
+//! for, the sample, and the fields that are kept, dropped, hashed or rounded.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+use super::rounding::RoundingStep;
 
 /// The log settings of one component, resolved.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +18,10 @@ pub struct LogSettings {
     pub drop: Vec<String>,
     /// Names of inputs, outputs and attributes whose values are replaced by a keyed hash.
     pub hash: Vec<String>,
+    /// Names of inputs and outputs whose values are rounded.
+    pub round: Vec<(String, RoundingStep)>,
+    /// The only names that are logged as they are; `None`: all without another rule.
+    pub keep: Option<Vec<String>>,
 }
 
 impl Default for LogSettings {
@@ -24,6 +32,8 @@ impl Default for LogSettings {
             sample: 1.0,
             drop: Vec::new(),
             hash: Vec::new(),
+            round: Vec::new(),
+            keep: None,
         }
     }
 }
@@ -67,6 +77,8 @@ pub struct LogConfig {
     sample: Option<f64>,
     drop: Option<Vec<String>>,
     hash: Option<Vec<String>>,
+    round: Option<BTreeMap<String, f64>>,
+    keep: Option<Vec<String>>,
 }
 
 /// An invalid setting.
@@ -83,7 +95,7 @@ impl LogSettings {
     /// # Errors
     /// Fails on the first invalid setting.
     pub fn with(&self, config: &LogConfig) -> Result<Self, LogSettingsError> {
-        let LogConfig { enabled, mode, sample, drop, hash } = config;
+        let LogConfig { enabled, mode, sample, drop, hash, round, keep } = config;
         let inherited = |own: &Option<Vec<String>>, from: &[String]| {
             own.clone().unwrap_or_else(|| from.to_vec())
         };
@@ -93,22 +105,68 @@ impl LogSettings {
             sample: sample.unwrap_or(self.sample),
             drop: inherited(drop, &self.drop),
             hash: inherited(hash, &self.hash),
+            round: match round {
+                Some(round) => steps(round)?,
+                None => self.round.clone(),
+            },
+            keep: keep.clone().or_else(|| self.keep.clone()),
         };
-        let fail = |key, problem| Err(LogSettingsError { key, problem });
         if !(0.0..=1.0).contains(&settings.sample) {
             let problem = "must be between 0.0 and 1.0; 0.1 logs one request in ten";
-            return fail("sample", problem.into());
+            return Err(LogSettingsError { key: "sample", problem: problem.into() });
         }
-        for (key, names) in [("drop", &settings.drop), ("hash", &settings.hash)] {
-            if let Some(name) = names.iter().find(|name| name.is_empty()) {
-                return fail(key, format!("{name:?} is not a field name; remove it"));
-            }
-        }
-        if let Some(name) = settings.hash.iter().find(|name| settings.drop.contains(name)) {
-            return fail("hash", format!("{name:?} is in `drop`, too; remove it from one"));
-        }
+        settings.check_names()?;
         Ok(settings)
     }
+
+    /// The rules, with the names that each is for.
+    #[must_use]
+    pub fn rules(&self) -> [(&'static str, Vec<&String>); 4] {
+        let Self { enabled: _, mode: _, sample: _, drop, hash, round, keep } = self;
+        [
+            ("keep", keep.iter().flatten().collect()),
+            ("drop", drop.iter().collect()),
+            ("hash", hash.iter().collect()),
+            ("round", round.iter().map(|(name, _)| name).collect()),
+        ]
+    }
+
+    /// The rules as a text, which differs between any two settings that record differently.
+    #[must_use]
+    pub fn redaction(&self) -> String {
+        let Self { enabled: _, mode: _, sample: _, drop, hash, round, keep } = self;
+        format!("keep {keep:?} drop {drop:?} hash {hash:?} round {round:?}")
+    }
+
+    /// Fails for a name that is empty or has two rules.
+    fn check_names(&self) -> Result<(), LogSettingsError> {
+        let rules = self.rules();
+        for (index, &(key, ref names)) in rules.iter().enumerate() {
+            if let Some(name) = names.iter().find(|name| name.is_empty()) {
+                let problem = format!("{name:?} is not a field name; remove it");
+                return Err(LogSettingsError { key, problem });
+            }
+            for (other, others) in &rules[..index] {
+                if let Some(name) = names.iter().find(|name| others.contains(name)) {
+                    let problem = format!("{name:?} is in `{other}`, too; remove it from one");
+                    return Err(LogSettingsError { key, problem });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The steps of `round`.
+fn steps(round: &BTreeMap<String, f64>) -> Result<Vec<(String, RoundingStep)>, LogSettingsError> {
+    let step = |(name, size): (&String, &f64)| match RoundingStep::new(*size) {
+        Some(step) => Ok((name.clone(), step)),
+        None => {
+            let problem = format!("{name:?}: {size} is not a step; write a number above 0");
+            Err(LogSettingsError { key: "round", problem })
+        }
+    };
+    round.iter().map(step).collect()
 }
 
 /// The name of the tensor that a column belongs to, by which settings can name all its columns:
@@ -141,6 +199,12 @@ mod tests {
         assert_eq!(with("sample = 0").unwrap().sample, 0.0);
         assert_eq!(settings.mode, LogMode::BestEffort);
         assert_eq!(with("mode = 'synchronous'").unwrap().mode, LogMode::Synchronous);
+        let settings = with("drop = []\nkeep = []\nround = { age = 10, rate = 0.01 }").unwrap();
+        let step = |size| RoundingStep::new(size).unwrap();
+        assert_eq!(settings.round, [("age".into(), step(10.0)), ("rate".into(), step(0.01))]);
+        assert_eq!(settings.keep.as_deref(), Some(&[][..]));
+        let none = settings.with(&toml::from_str("round = {}").unwrap()).unwrap();
+        assert_eq!((none.round, none.keep), (Vec::new(), settings.keep));
     }
 
     #[test]
@@ -153,6 +217,15 @@ mod tests {
             ("drop = ['']", "prediction_log.drop: \"\" is not a field name"),
             ("dorp = ['a']", "unknown field `dorp`"),
             ("mode = 'sync'", "expected one of `best-effort`, `durable`, `synchronous`"),
+            ("keep = ['email']", "prediction_log.drop: \"email\" is in `keep`, too"),
+            ("round = { email = 10 }", "prediction_log.round: \"email\" is in `drop`, too"),
+            ("hash = ['a']\nround.a = 1", "prediction_log.round: \"a\" is in `hash`, too"),
+            ("keep = ['a', '']", "prediction_log.keep: \"\" is not a field name"),
+            ("round.a = 0", "prediction_log.round: \"a\": 0 is not a step; write a number above 0"),
+            ("round.a = -1.5", "\"a\": -1.5 is not a step"),
+            ("round.a = nan", "\"a\": NaN is not a step"),
+            ("round.a = inf", "\"a\": inf is not a step"),
+            ("round.a = '10'", "expected f64"),
         ] {
             let error = with(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -66,12 +66,13 @@ pub struct HostStats {
 impl HostStats {
     #[must_use]
     pub fn of(log: &PredictionLog) -> Self {
-        let feedback = log.feedback_counts().get();
+        let counts = log.feedback_counts();
+        let feedback = counts.get().into_iter().chain(counts.repeated());
         let refused = log.awaited_counts().refused();
         Self {
             accounting: log.accounting(),
             problem: log.problem(),
-            feedback: feedback.map(|(name, count)| (name.to_owned(), count)).into(),
+            feedback: feedback.map(|(name, count)| (name.to_owned(), count)).collect(),
             waiting: log.awaited_counts().waiting(),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             syncs: log.commits().synced.load(Ordering::Relaxed),

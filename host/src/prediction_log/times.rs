@@ -62,6 +62,13 @@ pub(super) fn first_id(micros: i64) -> Uuid {
     Uuid::from_u128(u128::from(millis) << 80)
 }
 
+/// The time in a UUIDv7, in microseconds of Unix time.
+#[must_use]
+pub(super) fn micros_of(id: Uuid) -> i64 {
+    let millis = i64::try_from(id.as_u128() >> 80).unwrap_or(i64::MAX);
+    millis.saturating_mul(1000)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -113,6 +120,7 @@ mod tests {
             one in 0_i64..1000 << 48,
             other in 0_i64..1000 << 48,
         ) {
+            prop_assert_eq!(micros_of(first_id(one)), one / 1000 * 1000);
             prop_assert_eq!(
                 first_id(one).cmp(&first_id(other)),
                 (one / 1000).cmp(&(other / 1000)),

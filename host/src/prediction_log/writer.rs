@@ -3,7 +3,7 @@
 //! first failure, and retries with exponential backoff.
 
 use std::mem;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
 
-use super::feedback::Receipt;
+use super::host_lock::HostLock;
 use super::models::ModelInfo;
 use super::queue::{Admission, Batch, Guarantee, Message, Settlement};
 use super::recovery;
@@ -49,6 +49,8 @@ struct Work {
     checked: bool,
     /// Entries that could not be written, and are kept until they can. They remain pending.
     kept: Batch,
+    /// Held from before the first reading of the file on, so that no feedback is missed.
+    lock: Option<HostLock>,
     shrink: retention::RetentionState,
     next_age: Instant,
     /// From the time when the file is opened first.
@@ -73,6 +75,7 @@ impl LogWriter {
             store: None,
             checked: false,
             kept: Batch::default(),
+            lock: None,
             shrink: Default::default(),
             next_age: Instant::now(),
             clock: None,
@@ -104,6 +107,9 @@ impl Work {
     fn open(&mut self) -> Result<&mut LogStore, SchemaError> {
         if self.store.is_none() {
             let LogWriter { path, models, shared, sinks, .. } = &self.writer;
+            if self.lock.is_none() {
+                self.lock = Some(HostLock::of_host(path.parent().unwrap_or(Path::new("")))?);
+            }
             let (mut store, quality) = LogStore::open(path, models, sinks.names())?;
             if !self.checked {
                 recovery::check(&mut store.connection)?;
@@ -244,8 +250,8 @@ impl Work {
                         Ok(receipts) => receipts.next().ok_or_else(missing),
                         Err(reason) => Err(reason.clone()),
                     };
-                    if let Ok(Receipt { accepted, unknown, .. }) = &receipt {
-                        shared.feedback.stored(*accepted, *unknown);
+                    if let Ok(receipt) = &receipt {
+                        shared.feedback.stored(receipt);
                     }
                     let _ = reply.send(receipt);
                 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use http_body::{Body as HttpBody, SizeHint};
+use uuid::Uuid;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::cache::CacheStatus;
@@ -18,6 +19,7 @@ use crate::http::content_encoding::{Admission, admit};
 use crate::http::error::Failure;
 use crate::http::spin_headers::RequestSource;
 use crate::prediction_log::Appended;
+use crate::prediction_log::record::LogEntry;
 use crate::process::memory_budget::Charge;
 
 /// A request on its way through the steps, with what they have found out about it. A step takes what
@@ -40,6 +42,10 @@ pub(super) struct Exchange<B> {
     pub router_route: Option<Arc<str>>,
     /// The predictions of the response, if they are to be compared.
     pub predictions: ComparedPredictions,
+    /// What a failed request had predicted, to be recorded unless another component serves it.
+    pub failed: Vec<LogEntry>,
+    /// The id of what a failed request had predicted, if that is recorded.
+    pub failed_prediction: Option<Uuid>,
 }
 
 /// Whether the predictions of a response are compared with those of a copy, and what they are.
@@ -82,6 +88,8 @@ where
             assignment: None,
             router_route: None,
             predictions: ComparedPredictions::NotCompared,
+            failed: Vec::new(),
+            failed_prediction: None,
         }
     }
 
@@ -196,6 +204,8 @@ impl Exchange<WasiBody> {
             assignment: None,
             router_route: None,
             predictions: ComparedPredictions::NotCompared,
+            failed: Vec::new(),
+            failed_prediction: None,
         }
     }
 }

@@ -5,6 +5,7 @@ mod exchange;
 mod own_paths;
 mod shadow;
 
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use http::{Method, Request, Response, Uri, Version};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tracing::debug;
+use uuid::Uuid;
 use wasmtime_wasi_http::WasiBody;
 
 use crate::cache::counts::Outcome;
@@ -41,7 +43,7 @@ use crate::http::reserved::INTERNAL;
 use crate::http::route::Pattern;
 use crate::http::spin_headers::{RequestOrigin, RequestSource};
 use crate::metrics::RouteMetrics;
-use crate::prediction_log::record::CacheOutcome;
+use crate::prediction_log::record::{CacheOutcome, LogEntry};
 use crate::prediction_log::settings::LogMode;
 use crate::prediction_log::{self, Appended, Recorder, RequestPredictions};
 use exchange::{ComparedPredictions, Exchange};
@@ -75,7 +77,7 @@ where
         }
         response
     });
-    mark(exchange.assignment.as_ref(), &mut response);
+    mark(&exchange, &mut response);
     // Not on a response to another component, which is not the cache's client.
     if let Some(status) = exchange.cache_status.filter(|_| host.cache().status_header()) {
         status.put_into(response.headers_mut());
@@ -145,11 +147,14 @@ impl<'h> ResponseTerms<'h> {
     }
 }
 
-/// Names the experiment and the variant in the response to a request that a router assigned. The
-/// response cache never sees these headers.
-fn mark(assignment: Option<&ServedAssignment>, response: &mut Response<Body>) {
-    if let Some(assignment) = assignment {
+/// Names the experiment and the variant in the response to a request that a router assigned, and the
+/// id of what a failed request predicted. The response cache never sees these headers.
+fn mark<B>(exchange: &Exchange<B>, response: &mut Response<Body>) {
+    if let Some(assignment) = &exchange.assignment {
         assignment.mark(response.headers_mut());
+    }
+    if let Some(id) = exchange.failed_prediction {
+        prediction_log::mark(response, id);
     }
 }
 
@@ -169,7 +174,7 @@ impl Chain for Host {
             address(&via, client, &mut exchange.head);
             let served = serve(&self, via, &mut exchange).await;
             let mut response = served.unwrap_or_else(Failure::into_response);
-            mark(exchange.assignment.as_ref(), &mut response);
+            mark(&exchange, &mut response);
             response
         }
         .boxed()
@@ -239,10 +244,22 @@ where
             }
             held
         }
-        Err(failure) => Err(failure),
+        Err(failure) => {
+            // 7. Record what it predicted before it failed.
+            exchange.failed_prediction = record_failed(host, mem::take(&mut exchange.failed));
+            Err(failure)
+        }
     };
     count(metrics, exchange.start, &served);
     served
+}
+
+/// Records what a failed request had predicted; its response does not wait for the log. Returns the
+/// id if the log accepts it.
+fn record_failed(host: &Host, entries: Vec<LogEntry>) -> Option<Uuid> {
+    let (log, id) = (host.prediction_log()?, entries.first()?.context.id);
+    let accepted = entries.into_iter().fold(false, |any, entry| log.append(entry) || any);
+    accepted.then_some(id)
 }
 
 /// Holds the response in memory until its client has read it, under the route that it is given up as if
@@ -275,6 +292,8 @@ where
     B: HttpBody<Data = Bytes, Error: Into<BodyError>> + Unpin + Send + 'static,
 {
     let ComponentTarget { route, component, scopes, metrics, recorder } = target;
+    // Those of another component, if this one is its fallback.
+    exchange.failed.clear();
     let limits = component.limits();
     let deadline = exchange.start + limits.deadline;
     // 3. Admit the body.
@@ -314,10 +333,20 @@ where
                 RequestOrigin { route, client: exchange.client, predictions: predictions.as_ref() };
             let response = component.invoke(head, body, deadline, origin).await;
             // 6. Cache the response.
-            let (response, status) = cache.store(state, pending, response)?;
-            match outcome {
-                Some(Outcome::Miss) => (response, status, CacheOutcome::Miss),
-                _ => (response, status, CacheOutcome::Bypass),
+            let outcome = match outcome {
+                Some(Outcome::Miss) => CacheOutcome::Miss,
+                _ => CacheOutcome::Bypass,
+            };
+            match cache.store(state, pending, response) {
+                Ok((response, status)) => (response, status, outcome),
+                Err(failure) => {
+                    let appended = predictions.map(|of| of.take()).unwrap_or_default();
+                    if let Some(logged) = logged.filter(|_| !appended.is_empty()) {
+                        let entries = logged.entries_of(appended, failure.status(), outcome);
+                        exchange.failed = entries.into_iter().flatten().collect();
+                    }
+                    return Err(failure);
+                }
             }
         }
     };

@@ -1,7 +1,7 @@
 //! `spinfer log export`: writes records to a file for other programs.
 
 use std::fs::Permissions;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{FilterOptions, Foreign, LogLocation, report_no_match};
+use crate::prediction_log::export::dataset::{DatasetReport, export_dataset};
+use crate::prediction_log::export::destination::Destination;
 use crate::prediction_log::export::{ExportFormat, ExportProgress, export};
 
 #[derive(Debug, Args)]
@@ -19,8 +21,24 @@ pub(super) struct ExportOptions {
     format: Option<ExportFormat>,
 
     /// File to write; - is standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "to")]
+    output: Option<PathBuf>,
+
+    /// Folder or URL (file, s3, gs, az, abfss) of a Parquet dataset, to which everything is added that
+    /// was written since the last export there
+    #[arg(
+        long,
+        value_name = "FOLDER|URL",
+        conflicts_with_all = [
+            "output", "format", "model", "version", "component", "experiment", "variant", "status",
+            "since", "until", "redis",
+        ]
+    )]
+    to: Option<String>,
+
+    /// Export everything in the log again, as for a dataset that was deleted
+    #[arg(long, requires = "to")]
+    all: bool,
 
     #[command(flatten)]
     filters: FilterOptions,
@@ -35,7 +53,11 @@ const STDOUT: &str = "-";
 const BUFFER: usize = 1 << 18;
 
 pub(super) fn run(options: &ExportOptions, out: &mut impl Write) -> Result<()> {
-    let ExportOptions { format, output, filters, location } = options;
+    let ExportOptions { format, output, to, all, filters, location } = options;
+    if let Some(to) = to {
+        return export_to(to, *all, location, out);
+    }
+    let output = output.as_deref().unwrap_or(Path::new(STDOUT));
     let is_stdout = output.as_os_str() == STDOUT;
     ensure!(is_stdout || !output.is_dir(), "{}: is a folder; pass a file", output.display());
     let format = match format {
@@ -75,6 +97,41 @@ pub(super) fn run(options: &ExportOptions, out: &mut impl Write) -> Result<()> {
     file.persist(output).with_context(|| output.display().to_string())?;
     writeln!(out, "{count} records in {}", output.display())?;
     if count == 0 { report_no_match(&snapshot, &filter) } else { Ok(()) }
+}
+
+/// Exports what is new to the dataset at `to`.
+fn export_to(to: &str, all: bool, location: &LogLocation, out: &mut impl Write) -> Result<()> {
+    let path = location.open(Foreign::Fail)?.reader.path().to_owned();
+    let destination = Destination::parse(to)?;
+    let bar = bar();
+    let exported = export_dataset(&path, &destination, all, &mut |progress| show(&bar, progress));
+    bar.finish_and_clear();
+    let report = exported?;
+    let DatasetReport { objects, records, feedback, resumed, missed } = report;
+    let name = destination.name();
+    if report == DatasetReport::default() {
+        return Ok(writeln!(out, "{name}: nothing new since the last export")?);
+    }
+    if resumed > 0 {
+        let objects = plural(resumed, "object");
+        writeln!(out, "{name}: {objects} had been written by an export that was aborted")?;
+    }
+    let (objects, records) = (plural(objects, "object"), plural(records, "record"));
+    writeln!(out, "{name}: {objects} with {records} and {}", plural(feedback, "feedback item"))?;
+    if missed > 0 {
+        // Standard error may be closed.
+        let _ = writeln!(
+            io::stderr(),
+            "warning: {} had been deleted before this export; export more often, or raise max_age \
+             and max_size of [prediction_log]",
+            plural(missed, "record")
+        );
+    }
+    Ok(())
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The format for the extension of a file.

@@ -1,6 +1,8 @@
-//! `spinfer log`: reads the prediction log of an application, which may be running.
+//! `spinfer log`: reads the prediction log of an application, which may be running, and adds feedback
+//! to it.
 
 mod export;
+mod feedback;
 mod follow_stream;
 mod show;
 mod stats;
@@ -45,8 +47,10 @@ enum LogCommand {
     },
     /// Print counts, latency and quality by model version and variant
     Stats(stats::StatsOptions),
-    /// Export records to a file: Parquet, CSV or JSON lines
+    /// Export records to a file, or what is new to a folder or an object store
     Export(export::ExportOptions),
+    /// Add the ground truth in a file to predictions
+    Feedback(feedback::FeedbackOptions),
 }
 
 /// The location of the log.
@@ -273,7 +277,7 @@ impl FilterOptions {
             status: *status,
             since: *since,
             until: *until,
-            id: None,
+            ..Filter::default()
         })
     }
 }
@@ -330,6 +334,7 @@ pub fn run(log: &LogOptions, out: &mut impl Write) -> Result<()> {
         LogCommand::Show { id, location } => show::run(*id, location, out),
         LogCommand::Stats(options) => stats::run(options, out),
         LogCommand::Export(options) => export::run(options, out),
+        LogCommand::Feedback(options) => feedback::run(options, out),
     }
 }
 

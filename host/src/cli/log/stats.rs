@@ -80,7 +80,7 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
         "feedback: {matched} for records here, {unknown} for predictions not in this log"
     )?;
     if let Some(host) = host {
-        let HostStats { accounting, problem, feedback: _, waiting, refused, syncs, sinks } = host;
+        let HostStats { accounting, problem, feedback, waiting, refused, syncs, sinks } = host;
         let dropped = Dropped::ALL
             .map(|reason| (reason.name(), accounting.dropped.get(reason)))
             .into_iter()
@@ -104,6 +104,11 @@ fn print_stats(stats: &LogStats, out: &mut impl Write) -> Result<()> {
                 "requests: {waiting} wait for the log, {requests} refused because of it; {syncs} \
                  transactions written through to the disk"
             )?;
+        }
+        if feedback.values().any(|count| *count > 0) {
+            let counts: Vec<_> =
+                feedback.iter().map(|(name, count)| format!("{count} {name}")).collect();
+            writeln!(out, "feedback since the host started: {}", counts.join(", "))?;
         }
         if let Some(problem) = problem {
             writeln!(out, "the log cannot be written: {problem}")?;

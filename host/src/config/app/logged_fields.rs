@@ -1,5 +1,5 @@
-//! Checks that the fields that `prediction_log` drops or hashes exist: a misspelt name would leave
-//! its field in the log.
+//! Checks that the fields that `prediction_log` has rules for exist: a misspelt name would leave its
+//! field in the log, or out of it.
 
 use std::path::Path;
 
@@ -19,7 +19,8 @@ pub(super) fn check<'a>(
     settings: &LogSettings,
     folders: impl Iterator<Item = &'a Path>,
 ) {
-    if settings.drop.is_empty() && settings.hash.is_empty() {
+    let rules = settings.rules();
+    if rules.iter().all(|(_, names)| names.is_empty()) {
         return;
     }
     let mut known = Vec::new();
@@ -30,8 +31,8 @@ pub(super) fn check<'a>(
     if known.is_empty() {
         return;
     }
-    for (key, fields) in [("drop", &settings.drop), ("hash", &settings.hash)] {
-        for field in unknown(fields, &known) {
+    for (key, fields) in rules {
+        for field in unknown(&fields, &known) {
             let available = known.join(", ");
             warn!(
                 component,
@@ -42,8 +43,8 @@ pub(super) fn check<'a>(
     }
 }
 
-fn unknown<'a>(fields: &'a [String], known: &[String]) -> impl Iterator<Item = &'a String> {
-    fields.iter().filter(|field| {
+fn unknown<'a>(fields: &[&'a String], known: &[String]) -> impl Iterator<Item = &'a String> {
+    fields.iter().copied().filter(|field| {
         let is = |known: &str| known == field.as_str() || known == base_name(field);
         !known.iter().any(|known| is(known)) && !APPENDED.iter().any(|known| is(known))
     })
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(known, expected);
         let fields = ["petal_width", "probabilities[1]", "label", "id", "petal", "x[1]"];
         let fields = fields.map(str::to_owned);
-        let unknown: Vec<_> = unknown(&fields, &known).collect();
+        let unknown: Vec<_> = unknown(&fields.each_ref(), &known).collect();
         assert_eq!(unknown, ["petal", "x[1]"]);
         assert_eq!(names(Path::new("nowhere")), None);
     }

@@ -13,8 +13,11 @@ const MAX_COLUMNS: usize = 2_000;
 
 #[derive(Debug)]
 pub(super) struct ExportLayout {
+    /// Columns of every record, before and after the inputs and outputs.
+    pub(super) before: Vec<&'static str>,
     pub(super) inputs: FieldLayout,
     pub(super) outputs: FieldLayout,
+    pub(super) after: Vec<&'static str>,
 }
 
 /// How inputs, or outputs, are written.
@@ -33,7 +36,7 @@ pub(super) struct ExportColumn {
     pub(super) kind: ColumnKind,
 }
 
-/// The type of all values of a column. A column without values is text.
+/// The type of all values of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColumnKind {
     Missing,
@@ -72,8 +75,12 @@ impl ExportLayout {
         filter: &Filter,
         report: &mut dyn FnMut(ExportProgress),
     ) -> Result<Self> {
-        let mut layout =
-            Self { inputs: FieldLayout::Json("inputs"), outputs: FieldLayout::Json("outputs") };
+        let mut layout = Self {
+            before: BEFORE.to_vec(),
+            inputs: FieldLayout::Json("inputs"),
+            outputs: FieldLayout::Json("outputs"),
+            after: AFTER.to_vec(),
+        };
         if snapshot.models(filter)?.len() != 1 {
             return Ok(layout);
         }
@@ -93,9 +100,22 @@ impl ExportLayout {
         Ok(layout)
     }
 
+    /// The layout of the matching records of one model version in a dataset. It has no columns for
+    /// its partitions, nor for feedback, which is a table of its own.
+    pub(super) fn of_partition(
+        snapshot: &LogSnapshot<'_>,
+        filter: &Filter,
+        report: &mut dyn FnMut(ExportProgress),
+    ) -> Result<Self> {
+        let mut layout = Self::find(snapshot, filter, report)?;
+        layout.before.retain(|name| !["model", "version"].contains(name));
+        layout.after.retain(|name| !name.starts_with("feedback."));
+        Ok(layout)
+    }
+
     /// The names of all columns, in their order.
     pub(super) fn names(&self) -> Vec<&str> {
-        let mut names = BEFORE.to_vec();
+        let mut names = self.before.clone();
         for fields in [&self.inputs, &self.outputs] {
             match fields {
                 FieldLayout::Json(name) => names.push(name),
@@ -104,7 +124,7 @@ impl ExportLayout {
                 }
             }
         }
-        names.extend(AFTER);
+        names.extend(&self.after);
         names
     }
 }

@@ -1,8 +1,14 @@
-//! Exports the log's records as JSON lines, CSV or Parquet. Memory is independent of the number of
-//! records.
+//! Exports the log's records: to one file, as JSON lines, CSV or Parquet, or to a dataset of Parquet
+//! files ([`dataset`]). Memory is independent of the number of records.
 
 mod layout;
 mod parquet;
+
+mod cloud;
+pub mod dataset;
+pub mod destination;
+mod feedback;
+mod hive;
 
 use std::io::Write;
 
@@ -38,7 +44,7 @@ pub enum ExportProgress {
 const REPORT: u64 = 4096;
 
 /// Columns of every export, before and after the inputs and outputs.
-const BEFORE: [&str; 16] = [
+const BEFORE: [&str; 17] = [
     "id",
     "row",
     "time",
@@ -54,6 +60,7 @@ const BEFORE: [&str; 16] = [
     "cache",
     "status",
     "latency_us",
+    "sample",
     "trace_id",
 ];
 const AFTER: [&str; 5] =
@@ -171,15 +178,15 @@ impl CsvRow {
         self.add(&record.cache);
         self.add(record.status.to_string());
         self.add(record.latency_us.to_string());
+        self.add_number(record.sample);
         self.add(optional(&record.trace_id));
         self.add_fields(&record.inputs, &layout.inputs);
         self.add_fields(&record.outputs, &layout.outputs);
         self.add(&record.attributes);
         self.add(optional(&record.omitted));
         self.add(optional(&record.feedback.label));
-        for number in [record.feedback.value, record.feedback.reward] {
-            self.add_number(number);
-        }
+        self.add_number(record.feedback.value);
+        self.add_number(record.feedback.reward);
     }
 
     fn add_number(&mut self, number: Option<f64>) {
@@ -227,3 +234,6 @@ impl CsvRow {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

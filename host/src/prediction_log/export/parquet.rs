@@ -13,6 +13,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use uuid::Uuid;
 
 use super::super::json;
 use super::super::reader::StoredRecord;
@@ -20,7 +21,7 @@ use super::super::scalar::Scalar;
 use super::layout::{ColumnKind, ExportLayout, FieldLayout};
 
 /// Number of rows of a batch.
-const BATCH: usize = 4096;
+pub(super) const BATCH: usize = 4096;
 /// Maximum rows and bytes of a row group, which is in memory until it is written.
 const GROUP_ROWS: usize = 1 << 17;
 const GROUP_BYTES: usize = 32 << 20;
@@ -45,7 +46,7 @@ enum Builder {
 
 /// Numeric columns of every export.
 const INTEGERS: [&str; 3] = ["row", "status", "latency_us"];
-const NUMBERS: [&str; 3] = ["propensity", "feedback.value", "feedback.reward"];
+const NUMBERS: [&str; 4] = ["propensity", "sample", "feedback.value", "feedback.reward"];
 /// Columns without missing values.
 const ALWAYS: [&str; 11] = [
     "id",
@@ -67,8 +68,9 @@ impl Builder {
         match kind {
             Some(ColumnKind::Boolean) => Self::Boolean(BooleanBuilder::new()),
             Some(ColumnKind::Integer) => Self::Integer(Int64Builder::new()),
-            Some(ColumnKind::Number) => Self::Number(Float64Builder::new()),
-            Some(ColumnKind::Missing | ColumnKind::Text) => Self::Text(StringBuilder::new()),
+            // Of the datatypes only the floating-point ones have missing values.
+            Some(ColumnKind::Number | ColumnKind::Missing) => Self::Number(Float64Builder::new()),
+            Some(ColumnKind::Text) => Self::Text(StringBuilder::new()),
             None if INTEGERS.contains(&name) => Self::Integer(Int64Builder::new()),
             None if NUMBERS.contains(&name) => Self::Number(Float64Builder::new()),
             None if name == "time" => {
@@ -157,6 +159,44 @@ impl Builder {
     }
 }
 
+pub(super) fn writer_properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by(concat!("spinfer ", env!("CARGO_PKG_VERSION")).into())
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_bytes(Some(GROUP_BYTES))
+        .build()
+}
+
+/// Appends the field `name` of `record` to its column.
+fn put(record: &StoredRecord, name: &str, column: &mut Builder) {
+    match name {
+        "id" => column.text(Some(record.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))),
+        "row" => column.integer(record.row),
+        "time" => column.integer(record.time),
+        "model" => column.text(Some(&record.model)),
+        "version" => column.text(Some(&record.version)),
+        "route" => column.text(Some(&record.route)),
+        "component" => column.text(Some(&record.component)),
+        "experiment" => column.text(record.experiment.as_deref()),
+        "variant" => column.text(record.variant.as_deref()),
+        "unit" => column.text(record.unit.as_deref()),
+        "propensity" => column.number(record.propensity),
+        "failed_over" => column.text(record.failed_over.as_deref()),
+        "cache" => column.text(Some(&record.cache)),
+        "status" => column.integer(record.status),
+        "latency_us" => column.integer(record.latency_us),
+        "sample" => column.number(record.sample),
+        "trace_id" => column.text(record.trace_id.as_deref()),
+        "attributes" => column.text(Some(&record.attributes)),
+        "omitted" => column.text(record.omitted.as_deref()),
+        "feedback.label" => column.text(record.feedback.label.as_deref()),
+        "feedback.value" => column.number(record.feedback.value),
+        "feedback.reward" => column.number(record.feedback.reward),
+        _ => column.missing(),
+    }
+}
+
 impl<'a, W: Write + Send> ParquetFile<'a, W> {
     pub(super) fn new(layout: &'a ExportLayout, out: W) -> Result<Self> {
         let fields = [&layout.inputs, &layout.outputs];
@@ -170,7 +210,7 @@ impl<'a, W: Write + Send> ParquetFile<'a, W> {
             })
             .collect();
         let names = layout.names();
-        let first = super::BEFORE.len();
+        let first = layout.before.len();
         let kind = |index: usize| index.checked_sub(first).and_then(|index| *kinds.get(index)?);
         let columns: Vec<_> =
             names.iter().enumerate().map(|(index, name)| Builder::new(name, kind(index))).collect();
@@ -179,52 +219,32 @@ impl<'a, W: Write + Send> ParquetFile<'a, W> {
             .zip(&columns)
             .map(|(name, column)| Field::new(*name, column.data_type(), !ALWAYS.contains(name)));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_created_by(concat!("spinfer ", env!("CARGO_PKG_VERSION")).into())
-            .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .set_max_row_group_bytes(Some(GROUP_BYTES))
-            .build();
-        let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
+        let writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(writer_properties()))?;
         Ok(Self { layout, schema, columns, rows: 0, writer, text: Vec::new() })
     }
 
     pub(super) fn write(&mut self, record: &StoredRecord) -> Result<()> {
         let Self { layout, columns, text, .. } = self;
         let mut columns = columns.iter_mut();
-        let mut each = |put: &mut dyn FnMut(&mut Builder)| columns.next().map(put);
-        let id = record.id.to_string();
-        each(&mut |column| column.text(Some(&id)));
-        each(&mut |column| column.integer(record.row));
-        each(&mut |column| column.integer(record.time));
-        for value in [&record.model, &record.version, &record.route, &record.component] {
-            each(&mut |column| column.text(Some(value)));
+        for (name, column) in layout.before.iter().zip(&mut columns) {
+            put(record, name, column);
         }
-        each(&mut |column| column.text(record.experiment.as_deref()));
-        each(&mut |column| column.text(record.variant.as_deref()));
-        each(&mut |column| column.text(record.unit.as_deref()));
-        each(&mut |column| column.number(record.propensity));
-        each(&mut |column| column.text(record.failed_over.as_deref()));
-        each(&mut |column| column.text(Some(&record.cache)));
-        each(&mut |column| column.integer(record.status));
-        each(&mut |column| column.integer(record.latency_us));
-        each(&mut |column| column.text(record.trace_id.as_deref()));
         for (json, fields) in [(&record.inputs, &layout.inputs), (&record.outputs, &layout.outputs)]
         {
             match fields {
-                FieldLayout::Json(_) => drop(each(&mut |column| column.text(Some(json)))),
+                FieldLayout::Json(_) => {
+                    columns.next().into_iter().for_each(|column| column.text(Some(json)));
+                }
                 FieldLayout::Columns(_) => fields.cells(json, |cells| {
-                    for cell in cells {
-                        each(&mut |column| column.value(cell.as_ref(), text));
+                    for (cell, column) in cells.iter().zip(&mut columns) {
+                        column.value(cell.as_ref(), text);
                     }
                 }),
             }
         }
-        each(&mut |column| column.text(Some(&record.attributes)));
-        each(&mut |column| column.text(record.omitted.as_deref()));
-        each(&mut |column| column.text(record.feedback.label.as_deref()));
-        each(&mut |column| column.number(record.feedback.value));
-        each(&mut |column| column.number(record.feedback.reward));
+        for (name, column) in layout.after.iter().zip(&mut columns) {
+            put(record, name, column);
+        }
         self.rows += 1;
         if self.rows == BATCH { self.flush() } else { Ok(()) }
     }

@@ -1,7 +1,8 @@
-//! The body of `POST /v2/feedback`: ground truth of, or rewards for, predictions. Parses it, and
-//! finds every problem that can be found without the log.
+//! Feedback: ground truth of, or rewards for, predictions, in the body of `POST /v2/feedback` or in a
+//! [`file`]. Parses it, and finds every problem that can be found without the log.
 
 mod body;
+pub mod file;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -80,6 +81,12 @@ pub struct Receipt {
     pub accepted: usize,
     /// Number of stored items whose prediction is not in the log (yet).
     pub unknown: usize,
+    /// Number of stored items that replaced other feedback, which they contradict.
+    #[serde(default)]
+    pub replaced: usize,
+    /// Number of stored items that changed nothing: the log had the same feedback, or later one.
+    #[serde(default)]
+    pub unchanged: usize,
     pub rejected: Vec<Rejection>,
 }
 

@@ -16,6 +16,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use tracing::warn;
 
+use super::epochs;
 use super::schema::{self, SchemaError};
 use table::TableCopy;
 
@@ -147,6 +148,7 @@ fn copy(damaged: &Path, new: &Path, end: Instant) -> Result<Recovered, SchemaErr
         let lost =
             to.execute("DELETE FROM predictions WHERE source NOT IN (SELECT id FROM sources)", [])?;
         recovered.records -= lost as u64;
+        epochs::rebuild(&to)?;
     }
     to.close().map_err(|(_, error)| error)?;
     if schema::wal(new).exists() {

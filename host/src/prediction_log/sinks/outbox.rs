@@ -55,6 +55,14 @@ pub(in crate::prediction_log) fn append(
     Ok(transaction.last_insert_rowid())
 }
 
+/// The names of the sinks of the file at `path`.
+pub(in crate::prediction_log) fn names(path: &Path) -> Result<Vec<String>, SchemaError> {
+    let connection = schema::open(path)?;
+    let mut statement = connection.prepare("SELECT name FROM sinks")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
 /// Makes the sinks of the file those with these `names`. A new one receives what is logged from now
 /// on; the position of one that is not configured any more is deleted.
 pub(in crate::prediction_log) fn configure(

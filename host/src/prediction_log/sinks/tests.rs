@@ -33,6 +33,7 @@ fn record(id: Uuid, row: i64) -> StoredRecord {
         cache: "miss".into(),
         status: 200,
         latency_us: 1,
+        sample: Some(1.0),
         trace_id: None,
         inputs: r#"{"a":1.5}"#.into(),
         outputs: r#"{"prediction":"setosa"}"#.into(),

@@ -34,7 +34,7 @@ pub(super) fn response(rows: &[&StoredRecord]) -> Value {
 fn head(rows: &[&StoredRecord]) -> Map<String, Value> {
     let Some(first) = rows.first() else { return Map::new() };
     let StoredRecord { id, row, route, component, experiment, variant, .. } = first;
-    let StoredRecord { unit, propensity, failed_over, .. } = first;
+    let StoredRecord { unit, propensity, failed_over, sample, .. } = first;
     let StoredRecord { cache, status, latency_us, trace_id, attributes, omitted, .. } = first;
     let mut parameters = Map::new();
     let mut add = |name: &str, value: Value| {
@@ -53,6 +53,7 @@ fn head(rows: &[&StoredRecord]) -> Map<String, Value> {
     add("cache", cache.as_str().into());
     add("status", (*status).into());
     add("latency_us", (*latency_us).into());
+    add("sample", (*sample).into());
     add("trace_id", trace_id.as_deref().into());
     // A value of a parameter is a string, a number or a boolean.
     add("attributes", Some(attributes.as_str()).filter(|text| *text != "{}").into());

@@ -14,6 +14,7 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
+use super::epochs::{self, EpochPart};
 use super::feedback::{FeedbackItem, Receipt, Rejection, Truth};
 use super::json::{self, RowNames};
 use super::models::{LoggedModels, ModelInfo, save};
@@ -28,16 +29,17 @@ use sources::Sources;
 use unmatched::Unmatched;
 
 const INSERT: &str = "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status,
-    latency_us, trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    latency_us, trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over, sample,
+    epoch)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 const FIND: &str = "SELECT s.model, s.version, s.experiment, s.variant, p.outputs
     FROM predictions p JOIN sources s ON s.id = p.source WHERE p.id = ?1 AND p.row = ?2";
 const FIND_FEEDBACK: &str =
     "SELECT kind, label, number, time FROM feedback WHERE prediction_id = ?1 AND row = ?2";
 const SET_FEEDBACK: &str = "INSERT INTO feedback
-    (prediction_id, row, kind, label, number, time, received)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-    ON CONFLICT DO UPDATE SET label = ?4, number = ?5, time = ?6, received = ?7";
+    (prediction_id, row, kind, label, number, time, received, epoch)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    ON CONFLICT DO UPDATE SET label = ?4, number = ?5, time = ?6, received = ?7, epoch = ?8";
 /// Selects all feedback that has a record.
 pub(super) const MATCHED: &str = "SELECT f.kind, f.label, f.number, f.time,
     s.model, s.version, s.experiment, s.variant, p.outputs
@@ -83,6 +85,9 @@ pub(super) struct WrittenBatch {
     outgoing: Option<Vec<Outgoing>>,
     /// Number of the last entry that was added to the outbox.
     pub(super) last_outgoing: Option<i64>,
+    /// The epoch of the batch, and what the batch adds to it.
+    epoch: i64,
+    part: EpochPart,
 }
 
 #[derive(Debug, Default)]
@@ -149,8 +154,9 @@ impl LogStore {
         // Locks at the start: a transaction that reads before it writes may fail to upgrade its
         // lock.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let epoch = epochs::present(&transaction)?;
         let outgoing = has_sinks.then(Vec::new);
-        let mut written = WrittenBatch { outgoing, ..WrittenBatch::default() };
+        let mut written = WrittenBatch { outgoing, epoch, ..WrittenBatch::default() };
         let mut statement = transaction.prepare_cached(INSERT)?;
         for message in messages {
             match message {
@@ -187,6 +193,7 @@ impl LogStore {
         if let Some(outgoing) = written.outgoing.take().filter(|entries| !entries.is_empty()) {
             written.last_outgoing = Some(outbox::append(&transaction, &outgoing, now)?);
         }
+        epochs::extend(&transaction, epoch, written.part)?;
         transaction.commit()?;
         Ok(written)
     }
@@ -229,12 +236,15 @@ fn insert(
             exposure.and_then(|exposure| exposure.unit.as_deref()),
             exposure.and_then(|exposure| exposure.propensity),
             exposure.and_then(|exposure| exposure.failed_over.as_deref()),
+            context.sample,
+            written.epoch,
         ])?;
         if inserted == 0 {
             written.duplicates += 1;
             continue;
         }
         written.records += 1;
+        written.part.add_record(context.id);
         let Ok(row) = u32::try_from(row) else { continue };
         if let Some(outgoing) = &mut written.outgoing {
             outgoing.push(Outgoing { kind: RECORD, id: context.id, row });
@@ -282,8 +292,13 @@ fn store_feedback(
         let old = stored(transaction, *id, *row, new.kind())?;
         receipt.accepted += 1;
         receipt.unknown += usize::from(known.is_none());
-        if old.as_ref().is_some_and(|(old, before)| !replaces((new, *time), (old, *before))) {
-            continue;
+        if let Some((old, before)) = &old {
+            let replaces = replaces((new, *time), (old, *before));
+            receipt.replaced += usize::from(replaces && old != new);
+            receipt.unchanged += usize::from(!replaces || old == new);
+            if !replaces {
+                continue;
+            }
         }
         let id_bytes = id.as_bytes();
         transaction.prepare_cached(SET_FEEDBACK)?.execute(params![
@@ -293,11 +308,13 @@ fn store_feedback(
             new.label(),
             new.number(),
             time,
-            now
+            now,
+            written.epoch
         ])?;
         if let Some(outgoing) = &mut written.outgoing {
             outgoing.push(Outgoing { kind: new.kind(), id: *id, row: *row });
         }
+        written.part.feedback += 1;
         let Some((group, outputs)) = known else {
             written.unmatched.insert((*id, *row));
             continue;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::prediction_log::feedback_import::{FeedbackImport, ImportError};
 use crate::prediction_log::queue::{Guarantee, Message};
 use crate::prediction_log::stats::LogStats;
 use crate::prediction_log::store::{Durability, LogStore};
@@ -187,5 +188,43 @@ fn feedback_impossible_for_the_model_is_rejected_with_the_fix() {
     let (_, results) = quality.iter().find(|(group, _)| group.model == "price").unwrap();
     let regression = results.regression.as_ref().unwrap();
     assert_eq!((regression.n, regression.mean_absolute_error), (1, Some(0.5)));
+    close(&log);
+}
+
+#[test]
+fn imported_feedback_is_counted_by_the_next_host_and_refused_while_one_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(schema::FILE);
+    let log = open(folder.path());
+    let (one, two) = (id(1), id(2));
+    assert!(log.append(entry(one, 0)) && log.append(entry(two, 0)));
+    wait_until("they are written", || log.accounting().written == 2);
+    let refused = FeedbackImport::open(&path).unwrap_err();
+    assert!(refused.to_string().contains("--url http://127.0.0.1:3000"), "{refused}");
+    close(&log);
+    let mut import = FeedbackImport::open(&path).unwrap();
+    let receipts = [
+        vec![item(one, label("setosa"), 5), item(two, label("setosa"), 5)],
+        // A later contradiction, an earlier one, a repetition, an unknown id, no class.
+        vec![
+            item(two, label("virginica"), 6),
+            item(one, label("virginica"), 4),
+            item(one, label("setosa"), 5),
+            item(id(3), label("setosa"), 5),
+            FeedbackItem { index: 4, ..item(one, label("rose"), 7) },
+        ],
+    ]
+    .map(|items| import.store(items).unwrap());
+    let counts = receipts.map(|receipt| {
+        let Receipt { accepted, unknown, replaced, unchanged, rejected } = receipt;
+        (accepted, unknown, replaced, unchanged, rejected.first().map(|first| first.index))
+    });
+    assert_eq!(counts, [(2, 0, 0, 0, None), (4, 1, 1, 2, Some(4))]);
+    let log = open(folder.path());
+    wait_until("it counts the feedback", || accuracy(&log) == Some((2, 0.5)));
+    assert!(matches!(import.store(vec![item(two, label("setosa"), 9)]), Err(ImportError::Served)));
+    feed(&log, vec![item(two, label("setosa"), 9), item(two, label("setosa"), 9)]).unwrap();
+    assert_eq!(accuracy(&log), Some((2, 1.0)));
+    assert_eq!(log.feedback_counts().repeated().map(|(_, count)| count), [1, 1]);
     close(&log);
 }

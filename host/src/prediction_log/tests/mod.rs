@@ -24,7 +24,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A UUIDv7 of `time`, with `number` in its random part.
-fn id_at(time: SystemTime, number: u64) -> Uuid {
+pub(super) fn id_at(time: SystemTime, number: u64) -> Uuid {
     let millis = time.duration_since(UNIX_EPOCH).unwrap().as_millis();
     let millis = u64::try_from(millis).unwrap();
     let mut random = [0; 10];
@@ -36,7 +36,7 @@ fn id(number: u64) -> Uuid {
     id_at(SystemTime::now(), number)
 }
 
-fn context(id: Uuid, time: SystemTime) -> RequestContext {
+pub(super) fn context(id: Uuid, time: SystemTime) -> RequestContext {
     RequestContext {
         id,
         time,
@@ -50,12 +50,13 @@ fn context(id: Uuid, time: SystemTime) -> RequestContext {
         cache: CacheOutcome::Miss,
         status: 200,
         latency: Duration::from_micros(120),
+        sample: 1.0,
         trace_id: None,
     }
 }
 
 /// One row of iris, predicted as the class with the index `class`.
-fn iris(class: usize) -> Predictions {
+pub(super) fn iris(class: usize) -> Predictions {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let mut probabilities = vec![0.1_f32; 3];
     probabilities[class] = 0.8;
@@ -89,7 +90,7 @@ fn entry(id: Uuid, class: usize) -> LogEntry {
     entry_at(id, class, SystemTime::now())
 }
 
-fn entry_at(id: Uuid, class: usize, time: SystemTime) -> LogEntry {
+pub(super) fn entry_at(id: Uuid, class: usize, time: SystemTime) -> LogEntry {
     let (context, predictions) = (context(id, time).into(), iris(class).into());
     LogEntry { context, first_row: 0, predictions }
 }
@@ -107,11 +108,11 @@ fn open_with(folder: &Path, settings: PredictionLogSettings) -> Arc<PredictionLo
     PredictionLog::open(folder, settings, vec![info()], Vec::new()).unwrap()
 }
 
-fn open(folder: &Path) -> Arc<PredictionLog> {
+pub(super) fn open(folder: &Path) -> Arc<PredictionLog> {
     open_with(folder, PredictionLogSettings::default())
 }
 
-fn close(log: &PredictionLog) -> Accounting {
+pub(super) fn close(log: &PredictionLog) -> Accounting {
     let accounting = log.shut_down(PATIENCE);
     assert_balanced(&accounting);
     assert_eq!(accounting.pending, 0, "{accounting:?}");
@@ -124,7 +125,7 @@ fn assert_balanced(accounting: &Accounting) {
 }
 
 /// Waits until another thread has made `condition` true.
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "timeout: {what}");
@@ -146,16 +147,19 @@ fn records(folder: &Path) -> Vec<StoredRecord> {
 }
 
 /// Stores feedback.
-fn feed(log: &PredictionLog, items: Vec<FeedbackItem>) -> Result<Receipt, FeedbackError> {
+pub(super) fn feed(
+    log: &PredictionLog,
+    items: Vec<FeedbackItem>,
+) -> Result<Receipt, FeedbackError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(log.feedback(items))
 }
 
-fn item(prediction_id: Uuid, truth: Truth, time: i64) -> FeedbackItem {
+pub(super) fn item(prediction_id: Uuid, truth: Truth, time: i64) -> FeedbackItem {
     FeedbackItem { index: 0, prediction_id, row: 0, truth, time }
 }
 
-fn label(text: &str) -> Truth {
+pub(super) fn label(text: &str) -> Truth {
     Truth::Label(text.into())
 }
 

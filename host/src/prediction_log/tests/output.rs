@@ -67,7 +67,7 @@ fn export_of_one_model_version_has_a_column_per_input_and_output() {
     ));
     let row = lines.next().unwrap();
     assert!(row.contains(",control,0123456789abcdef,0.75,,miss,"), "{row}");
-    assert!(row.contains(",miss,200,120,,5.1,3.5,1.4,,versicolor,0.1,0.8,0.1,"), "{row}");
+    assert!(row.contains(",miss,200,120,1.0,,5.1,3.5,1.4,,versicolor,0.1,0.8,0.1,"), "{row}");
     assert!(row.ends_with(",,setosa,,"), "{row}");
     assert_eq!(lines.next(), None);
     let text =

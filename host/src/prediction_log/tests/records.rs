@@ -45,7 +45,7 @@ fn appended_records_are_in_the_file() {
     third.write_json(&mut line);
     let expected = format!(
         r#"{{"id":"{two}","row":8,"time":"2026-11-30T12:00:00.123456Z","model":"iris-classifier","#
-    ) + r#""version":"1","route":"/v2/models/iris/...","component":"iris-1","experiment":null,"variant":null,"unit":null,"propensity":null,"failed_over":null,"cache":"hit","status":200,"latency_us":120,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","inputs":{"n":-9223372036854775808},"outputs":{},"attributes":{"operation":"predict"},"omitted":["pixels[150528]"]}"#;
+    ) + r#""version":"1","route":"/v2/models/iris/...","component":"iris-1","experiment":null,"variant":null,"unit":null,"propensity":null,"failed_over":null,"cache":"hit","status":200,"latency_us":120,"sample":1.0,"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","inputs":{"n":-9223372036854775808},"outputs":{},"attributes":{"operation":"predict"},"omitted":["pixels[150528]"]}"#;
     assert_eq!(String::from_utf8(line).unwrap(), expected);
 }
 

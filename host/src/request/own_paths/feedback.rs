@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Method, Response, StatusCode};
 use http_body::Body as HttpBody;
+use serde_json::json;
 use tokio::time::timeout_at;
 
 use super::{JSON, TIMEOUT, only_post, response};
@@ -85,7 +86,10 @@ fn report(receipt: &Receipt) -> Response<Body> {
                 first.index, first.error
             ),
         };
-        return error_response(StatusCode::BAD_REQUEST, &error);
+        let json = json!({ "error": error, "accepted": 0, "rejected": receipt.rejected });
+        let mut refused = response(JSON, json.to_string());
+        *refused.status_mut() = StatusCode::BAD_REQUEST;
+        return refused;
     }
     debug_assert!(
         receipt.accepted + receipt.rejected.len() <= MAX_ITEMS,

@@ -52,6 +52,7 @@ impl From<&SinkEvent> for StreamEntry {
                     cache,
                     status,
                     latency_us,
+                    sample,
                     trace_id,
                     inputs,
                     outputs,
@@ -75,6 +76,7 @@ impl From<&SinkEvent> for StreamEntry {
                     ("cache", cache.clone()),
                     ("status", status.to_string()),
                     ("latency_us", latency_us.to_string()),
+                    ("sample", sample.map(|p| p.to_string()).unwrap_or_default()),
                     ("trace_id", optional(trace_id)),
                     ("inputs", inputs.clone()),
                     ("outputs", outputs.clone()),
@@ -136,7 +138,7 @@ impl RawEntry {
         let text = |field| self.text(field).map(str::to_owned);
         let optional = |field| text(field).map(|text| (!text.is_empty()).then_some(text));
         let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
-        // Empty: the variant was not drawn.
+        // Empty: the variant was not drawn, or the sample is not known.
         let probability = |text: &str| match text {
             "" => Some(None),
             text => text.parse().ok().filter(|p| (0.0..=1.0).contains(p)).map(Some),
@@ -170,6 +172,7 @@ impl RawEntry {
                 .parsed("status", |text| text.parse::<u16>().ok(), "an HTTP status")?
                 .into(),
             latency_us: self.parsed("latency_us", number, "a number of microseconds")?,
+            sample: self.parsed("sample", probability, "a probability from 0 to 1")?,
             trace_id: optional("trace_id")?,
             inputs: object("inputs")?,
             outputs: object("outputs")?,
@@ -231,6 +234,7 @@ mod tests {
             cache: "miss".into(),
             status: 200,
             latency_us: 120,
+            sample: Some(0.1),
             trace_id: None,
             inputs: r#"{"a":0.1,"b":null}"#.into(),
             outputs: r#"{"prediction":"é\n"}"#.into(),

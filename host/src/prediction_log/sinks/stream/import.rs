@@ -129,6 +129,7 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
         cache,
         status,
         latency_us,
+        sample,
         trace_id,
         inputs,
         outputs,
@@ -160,8 +161,8 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
     };
     let mut insert = transaction.prepare_cached(
         "INSERT OR IGNORE INTO predictions (id, row, time, source, cache, status, latency_us,
-            trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+            trace_id, inputs, outputs, attributes, omitted, unit, propensity, failed_over, sample)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
     )?;
     let inserted = insert.execute(params![
         id.as_bytes(),
@@ -178,7 +179,8 @@ fn insert_record(transaction: &Transaction<'_>, record: &StoredRecord) -> rusqli
         omitted,
         unit,
         propensity,
-        failed_over
+        failed_over,
+        sample
     ])?;
     Ok(inserted > 0)
 }
@@ -229,6 +231,7 @@ mod tests {
             cache: "hit".into(),
             status: 200,
             latency_us: 1,
+            sample: Some(0.5),
             trace_id: None,
             inputs: "{}".into(),
             outputs: "{}".into(),
